@@ -1,0 +1,84 @@
+# Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+UV := $(shell command -v uv 2>/dev/null || echo build/tools/bin/uv)
+RUN := .venv/bin/python
+CLUSTER_TOOL := hack/local-cluster/cluster
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+# ---------------------------------------------------------------- set-up
+build/tools/bin/uv:
+	@echo "installing uv $(UV_VERSION) (about 5 s, once)"
+	@$(PYTHON) -m venv build/tools && build/tools/bin/pip install --quiet uv==$(UV_VERSION)
+
+.venv/.synced: pyproject.toml uv.lock | $(filter build/%,$(UV))
+	@echo "installing the locked Python packages into .venv (about 20 s, once)"
+	@$(UV) sync --frozen --quiet && touch $@
+
+.PHONY: setup
+setup: .venv/.synced ## install the locked development environment into .venv
+
+# ---------------------------------------------------------------- the two commands
+.PHONY: demo
+demo: setup ## a real Kubernetes builds, proves, rolls out, rejects and rolls back indexes under live traffic
+	@PYTHONPATH=hack $(RUN) -m demo
+
+.PHONY: demo-clean
+demo-clean: setup ## remove what the demo made in the cluster
+	@PYTHONPATH=hack $(RUN) -m demo --clean
+
+.PHONY: test
+test: setup ## every layer of tests: unit, simulator, apiserver, e2e
+	@$(RUN) tests/run_layers.py unit simulator apiserver e2e
+
+.PHONY: test-unit test-simulator test-apiserver test-e2e
+test-unit: setup ## needs nothing, seconds
+	@$(RUN) tests/run_layers.py unit
+test-simulator: setup ## a modelled cluster with faults, two minutes
+	@$(RUN) tests/run_layers.py simulator
+test-apiserver: setup ## a real API server: schema, CEL, ownership, RBAC
+	@$(RUN) tests/run_layers.py apiserver
+test-e2e: setup ## a real cluster, real images, a real S3 server
+	@$(RUN) tests/run_layers.py e2e
+
+# ---------------------------------------------------------------- checks
+.PHONY: check
+check: setup ## format, lint, types, import contracts, generated files, chart
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(RUN) -m vectorindex_operator.api.crd --check
+	$(UV) lock --check --quiet
+	$$($(CLUSTER_TOOL) binary helm) lint charts/vectorindex-operator --quiet --set image.repository=example/vectorindex-operator
+
+.PHONY: format
+format: setup ## format and fix what can be fixed
+	.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+.PHONY: generate
+generate: setup ## write CRDs, the chart's copy and the reference page from the models
+	$(RUN) -m vectorindex_operator.api.crd --write
+
+# ---------------------------------------------------------------- local cluster
+.PHONY: cluster-up cluster-down cluster-status
+cluster-up: ## start (or repair) the local Kubernetes; state is kept
+	@$(CLUSTER_TOOL) up
+cluster-down: ## stop it; `hack/local-cluster/cluster down --purge` also deletes its state
+	@$(CLUSTER_TOOL) down
+cluster-status: ## what runs
+	@$(CLUSTER_TOOL) status
+
+.PHONY: images
+images: ## build the operator's and the searcher's image into the local cluster
+	@$(CLUSTER_TOOL) build-image --target operator --tag localhost/vectorindex-operator:dev --context . --file Dockerfile
+	@$(CLUSTER_TOOL) build-image --target searcher --tag localhost/vectorindex-searcher:dev --context . --file Dockerfile
+
+.PHONY: image-gpu
+image-gpu: ## build the image for GPU builds (large: it carries CUDA)
+	@$(CLUSTER_TOOL) build-image --target searcher-gpu --tag localhost/vectorindex-searcher-gpu:dev --context . --file Dockerfile

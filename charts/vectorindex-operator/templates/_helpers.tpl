@@ -1,0 +1,108 @@
+{{- define "vectorindex-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "vectorindex-operator.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else if contains (include "vectorindex-operator.name" .) .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "vectorindex-operator.name" .) | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "vectorindex-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "vectorindex-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- /* The searcher pods of every index; see labels.py. */}}
+{{- define "vectorindex-operator.searcherLabels" -}}
+app.kubernetes.io/component: searcher
+app.kubernetes.io/managed-by: vectorindex-operator
+{{- end }}
+
+{{- define "vectorindex-operator.labels" -}}
+{{ include "vectorindex-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/component: operator
+app.kubernetes.io/part-of: vectorindex
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "vectorindex-operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "vectorindex-operator.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- /* An image reference from a dict: repository, tag (already defaulted), digest. */}}
+{{- define "vectorindex-operator.reference" -}}
+{{- if .digest }}{{ printf "%s@%s" .repository .digest }}{{ else }}{{ printf "%s:%s" .repository .tag }}{{ end }}
+{{- end }}
+
+{{- define "vectorindex-operator.image" -}}
+{{- $repository := required "image.repository is required: the registry path of the operator's image, for example --set image.repository=REGISTRY/vectorindex-operator (build it with the Dockerfile's target operator)" .Values.image.repository }}
+{{- include "vectorindex-operator.reference" (dict "repository" $repository "tag" (default .Chart.AppVersion .Values.image.tag) "digest" .Values.image.digest) }}
+{{- end }}
+
+{{- define "vectorindex-operator.searcherImage" -}}
+{{- $beside := printf "%s-searcher" (.Values.image.repository | trimSuffix "-operator") }}
+{{- $tag := coalesce .Values.searcherImage.tag .Values.image.tag .Chart.AppVersion }}
+{{- include "vectorindex-operator.reference" (dict "repository" (default $beside .Values.searcherImage.repository) "tag" $tag "digest" .Values.searcherImage.digest) }}
+{{- end }}
+
+{{- define "vectorindex-operator.gpuImage" -}}
+{{- if .Values.gpuImage.repository }}
+{{- $tag := coalesce .Values.gpuImage.tag .Values.image.tag .Chart.AppVersion }}
+{{- include "vectorindex-operator.reference" (dict "repository" .Values.gpuImage.repository "tag" $tag "digest" .Values.gpuImage.digest) }}
+{{- end }}
+{{- end }}
+
+{{- define "vectorindex-operator.pullSecretNames" -}}
+{{- $names := list }}
+{{- range .Values.imagePullSecrets }}{{ $names = append $names .name }}{{ end }}
+{{- join "," $names }}
+{{- end }}
+
+{{- /* What the operator may do in the namespaces it watches. It reads no Secret and no ConfigMap and runs no command in a pod. */}}
+{{- define "vectorindex-operator.rules" -}}
+- apiGroups: [vectorindex.dev]
+  resources: [vectorindexes]
+  verbs: [get, list, watch]
+- apiGroups: [vectorindex.dev]
+  resources: [vectorindexes/status, vectorindexrevisions/status]
+  verbs: [patch]
+# To own objects, where the cluster enforces OwnerReferencesPermissionEnforcement.
+- apiGroups: [vectorindex.dev]
+  resources: [vectorindexes/finalizers, vectorindexrevisions/finalizers]
+  verbs: [update]
+- apiGroups: [vectorindex.dev]
+  resources: [vectorindexrevisions]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end }}

@@ -1,0 +1,104 @@
+"""The figures of a run: from the load generator's counts and the decisions on the Service."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from demo.printer import Printer
+from harness.traffic import Snapshot
+from harness.vix import Decision
+
+EXPECTED = ("Stable", "Rejected", "RolledBack", "Stable")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one revision ended."""
+
+    name: str
+    outcome: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Summary:
+    """Filled as the run goes on.
+
+    first_bad_to_trip_s: from the first answer of the bad revision to the decision (`at` of the Service's annotation).
+    trip_to_switch_s: from the decision to the first answer of the revision it went back to.
+    trip_to_last_bad_answer_s: from the decision to the last answer of the bad revision; 0 when none came after it.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    rollback: Decision | None = None
+    traffic: Snapshot = field(default_factory=Snapshot)
+    duration: float = 0.0
+
+    def add(self, name: str, status: dict[str, Any]) -> str:
+        """Notes how a revision ended; the outcome."""
+        rejected = status.get("rejected") or {}
+        reason = rejected.get("reason") or str(status.get("message", "")).partition(":")[0]
+        self.outcomes.append(Outcome(name, str(status.get("phase", "")), reason))
+        return self.outcomes[-1].outcome
+
+    @property
+    def as_expected(self) -> bool:
+        return tuple(o.outcome for o in self.outcomes) == EXPECTED and not self.traffic.failed
+
+    def document(self) -> dict[str, Any]:
+        """What build/demo/summary.json holds."""
+        figures: dict[str, float | None] = dict.fromkeys(
+            ("first_bad_to_trip_s", "trip_to_switch_s", "trip_to_last_bad_answer_s")
+        )
+        move, revisions = self.rollback, self.traffic.revisions
+        if move is not None and move.source in revisions and move.target in revisions:
+            bad = revisions[move.source]
+            back = revisions[move.target].first_after(move.at)
+            figures["first_bad_to_trip_s"] = round(move.at - bad.first_at, 2)
+            figures["trip_to_switch_s"] = None if back is None else round(back - move.at, 3)
+            figures["trip_to_last_bad_answer_s"] = round(max(0.0, bad.last_at - move.at), 3)
+        return {
+            "queries": self.traffic.queries,
+            "failed": self.traffic.failed,
+            "revisions": [{"name": o.name, "outcome": o.outcome, "reason": o.reason} for o in self.outcomes],
+            **figures,
+            "duration_s": round(self.duration, 1),
+        }
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.document(), indent=2) + "\n")
+
+    def show(self, printer: Printer) -> None:
+        """The table at the end."""
+        document, seen = self.document(), self.traffic
+        printer.title("Summary")
+        for number, one in enumerate(self.outcomes, 1):
+            answers = seen.revisions.get(one.name)
+            served = (
+                f"{answers.answers:,} answers, mean first hit {answers.top_score:.3f}" if answers else "never served"
+            )
+            right = one.outcome == EXPECTED[number - 1]
+            row = f"  revision {number}  {one.name:<18} {one.outcome:<11} {one.reason:<16} {served}"
+            printer.plain(printer.paint(row, "" if right else "bad"))
+        printer.plain()
+        rows = [
+            ("queries", f"{seen.queries:,} ({seen.queries / seen.seconds if seen.seconds else 0:.0f}/s)"),
+            ("failed", str(seen.failed)),
+            ("latency", f"p50 {seen.p50_ms:.1f} ms, p95 {seen.p95_ms:.1f} ms, p99 {seen.p99_ms:.1f} ms"),
+            ("first bad answer to trip", _seconds(document["first_bad_to_trip_s"])),
+            ("trip to first good answer", _seconds(document["trip_to_switch_s"])),
+            ("trip to last bad answer", _seconds(document["trip_to_last_bad_answer_s"])),
+            ("duration", _seconds(self.duration)),
+        ]
+        for name, value in rows:
+            printer.plain(f"  {name:<26} {value}")
+        if seen.failed:
+            printer.plain(printer.paint(f"  {seen.describe_failures()}", "bad"))
+
+
+def _seconds(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f} s"

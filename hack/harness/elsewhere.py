@@ -1,0 +1,137 @@
+"""Clusters that hack/local-cluster did not make: kind where Docker is, or the one the user's kubeconfig names.
+
+The object store is the same versitygw; this machine reaches it through `kubectl port-forward`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import cached_property
+from pathlib import Path
+from string import Template
+
+from harness.base import CHECKOUT, Cluster, Image, S3Access
+from harness.commands import run
+from harness.errors import HarnessError
+from harness.waiting import wait_for
+
+LOCAL_CLUSTER = CHECKOUT / "hack" / "local-cluster"
+OBJECT_STORE = {
+    "OBJECT_STORE_NAMESPACE": "object-store",
+    "OBJECT_STORE_PORT": "9000",
+    "OBJECT_STORE_IP": '""',
+    "OBJECT_STORE_IMAGE": os.environ.get("OBJECT_STORE_IMAGE", "versity/versitygw:v1.8.0"),
+    "S3_REGION": "us-east-1",
+}
+KIND_NAME = "vectorindex"
+
+
+class OtherCluster(Cluster):
+    """What kind and the user's own cluster share."""
+
+    def s3(self) -> S3Access:
+        return self._s3
+
+    @cached_property
+    def _s3(self) -> S3Access:
+        """Deployed once; the port-forward ends with this process."""
+        values = OBJECT_STORE | _credentials()
+        manifest = Template((LOCAL_CLUSTER / "manifests" / "object-store.yaml").read_text()).substitute(values)
+        self.kubectl("apply", "-f", "-", stdin=manifest)
+        namespace, port = values["OBJECT_STORE_NAMESPACE"], values["OBJECT_STORE_PORT"]
+        self.kubectl("-n", namespace, "rollout", "status", "deployment/s3", "--timeout=180s", timeout=200)
+        return S3Access(
+            endpoint=f"http://127.0.0.1:{self._forward(namespace, 'service/s3', port)}",
+            endpoint_in_cluster=f"http://s3.{namespace}.svc:{port}",
+            access_key=values["S3_ACCESS_KEY"],
+            secret_key=values["S3_SECRET_KEY"],
+            region=values["S3_REGION"],
+        )
+
+    def _forward(self, namespace: str, target: str, port: str) -> int:
+        """The local port of a `kubectl port-forward` that lives as long as this process."""
+        command = self.kubectl_command("-n", namespace, "port-forward", target, f":{port}")
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        atexit.register(process.terminate)
+        assert process.stdout is not None
+        stream = process.stdout
+
+        def opened() -> int | None:
+            line = stream.readline()
+            found = re.search(r"127\.0\.0\.1:(\d+)", line)
+            if not line and process.poll() is not None:
+                raise HarnessError(f"port-forward to {namespace}/{target} ended with {process.returncode}")
+            return int(found.group(1)) if found else None
+
+        return wait_for(opened, 30, f"a port-forward to {namespace}/{target}")
+
+
+class KindCluster(OtherCluster):
+    """A cluster of its own in Docker, with its own kubeconfig: the user's is not touched."""
+
+    name = "kind"
+
+    def __init__(self) -> None:
+        cache = Path(os.environ.get("VECTORINDEX_CACHE") or Path.home() / ".cache" / "vectorindex-operator")
+        cache.mkdir(parents=True, exist_ok=True)
+        self.kubeconfig = cache / "kind.kubeconfig"
+
+    def up(self) -> None:
+        missing = [name for name in ("docker", "kind", "kubectl", "helm") if shutil.which(name) is None]
+        if missing:
+            raise HarnessError(f"CLUSTER=kind needs {', '.join(missing)} on this machine")
+        if KIND_NAME not in run(["kind", "get", "clusters"], timeout=60).split():
+            print("creating a kind cluster (1 to 3 min)", file=sys.stderr, flush=True)
+            run(["kind", "create", "cluster", "--name", KIND_NAME, "--wait", "180s", "--kubeconfig", self.kubeconfig],
+                timeout=900, show=True)  # fmt: skip
+        else:
+            run(["kind", "export", "kubeconfig", "--name", KIND_NAME, "--kubeconfig", self.kubeconfig], timeout=60)
+
+    def provide_image(self, target: str, tag: str) -> Image:
+        image = Image(f"localhost/vectorindex-{target}", tag)
+        build = ["docker", "build", "--target", target, "--tag", image.reference, str(CHECKOUT)]
+        run(build, timeout=1800, environment={"DOCKER_BUILDKIT": "1"}, show=True)
+        run(["kind", "load", "docker-image", image.reference, "--name", KIND_NAME], timeout=300, show=True)
+        return image
+
+
+class CurrentCluster(OtherCluster):
+    """The cluster that the user's kubeconfig names, because they said CLUSTER=current. Images come from a registry."""
+
+    name = "current"
+
+    def __init__(self) -> None:
+        paths = (os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")).split(os.pathsep)
+        self.kubeconfig = Path(next((path for path in paths if path and Path(path).exists()), paths[0]))
+        if not self.kubeconfig.exists():
+            raise HarnessError(f"CLUSTER=current: there is no kubeconfig at {self.kubeconfig}; set KUBECONFIG")
+        if len(paths) > 1:
+            raise HarnessError("CLUSTER=current: KUBECONFIG names several files; name one")
+        self.context = run(
+            ["kubectl", "--kubeconfig", self.kubeconfig, "config", "current-context"], timeout=30
+        ).strip()
+
+    def up(self) -> None:
+        missing = [name for name in ("IMAGE_REPOSITORY", "IMAGE_TAG") if not os.environ.get(name)]
+        if missing:
+            raise HarnessError(
+                f"CLUSTER=current needs {' and '.join(missing)}: build the Dockerfile's targets operator and searcher, "
+                "push them as REGISTRY/vectorindex-operator and REGISTRY/vectorindex-searcher, and set "
+                "IMAGE_REPOSITORY=REGISTRY/vectorindex-operator IMAGE_TAG=TAG"
+            )
+        self.kubectl("version", "--request-timeout=10s")
+
+    def provide_image(self, target: str, tag: str) -> Image:  # noqa: ARG002 - the registry's tag is the user's
+        repository = os.environ["IMAGE_REPOSITORY"]
+        beside = f"{repository.removesuffix('-operator')}-{target}"
+        return Image(repository if target == "operator" else beside, os.environ["IMAGE_TAG"])
+
+
+def _credentials() -> dict[str, str]:
+    lines = (LOCAL_CLUSTER / "object-store.env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))

@@ -1,0 +1,1 @@
+"""The local cluster: one real Kubernetes node in its own Linux namespaces (see ../README.md)."""

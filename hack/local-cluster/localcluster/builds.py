@@ -1,0 +1,88 @@
+"""The Go programs of the cluster, built once per version and kept in the cache."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import host, layout
+from .terminal import run_logged
+
+STRIP = "-s -w"
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One program: either a module of ours in `folder`, or a published `package` at its pinned version."""
+
+    name: str
+    title: str
+    expect: str
+    folder: str = ""
+    ldflags: str = STRIP
+
+
+def _kubernetes_flags() -> str:
+    version = layout.VERSIONS["kubernetes"]["version"]
+    major, minor, _ = version.split(".")
+    stamp = "-X k8s.io/component-base/version.git"
+    return f"{STRIP} {stamp}Version=v{version} {stamp}Major={major} {stamp}Minor={minor}"
+
+
+HELM_FLAGS = f"{STRIP} -X helm.sh/helm/v3/internal/version.version=v{layout.VERSIONS['helm']['version']}"
+BUILDS = (
+    Build("kubernetes", "Kubernetes", "about 5 min, once", folder="kube", ldflags=_kubernetes_flags()),
+    Build("coredns", "CoreDNS", "about 1 min, once", folder="coredns"),
+    Build("versitygw", "the S3 server versitygw", "about 1 min, once"),
+    Build("helm", "Helm", "about 1 min, once", ldflags=HELM_FLAGS),
+)
+
+
+def missing() -> list[Build]:
+    """What `ensure` would build."""
+    return [build for build in BUILDS if not layout.binary(build.name).exists()]
+
+
+def ensure(*names: str) -> None:
+    """Builds the named programs (default: all) that the cache lacks, one after another."""
+    for build in missing():
+        if not names or build.name in names:
+            _build(build)
+
+
+def pause() -> Path:
+    """The pause program; so small that it is built anew whenever its image is."""
+    target = layout.BIN / "pause"
+    _go("the pause program", "seconds", ["build", "-ldflags", STRIP, "-o", str(target), "."], "pause", "pause")
+    return target
+
+
+def _build(build: Build) -> None:
+    version = layout.VERSIONS[build.name]["version"]
+    target = layout.binary(build.name)
+    staging = layout.BIN / "staging" / build.name
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    title = f"{build.title} {version}"
+    if build.folder:
+        arguments = ["build", "-ldflags", build.ldflags, "-o", str(staging / build.name), "."]
+    else:
+        package = layout.VERSIONS[build.name]["package"]
+        arguments = ["install", "-ldflags", build.ldflags, f"{package}@v{version}"]
+    _go(title, build.expect, arguments, build.name, build.folder, staging)
+    # Moved only when complete, so that an interrupted build is never taken for a finished one.
+    (staging / build.name).replace(target)
+    shutil.rmtree(staging)
+
+
+def _go(title: str, expect: str, arguments: list[str], log: str, folder: str, gobin: Path | None = None) -> None:
+    verb, *rest = arguments
+    go = host.ensure_go()
+    command = [go, verb, "-trimpath", *(["-buildvcs=false"] if verb == "build" else []), *rest]
+    if shutil.which("nice"):
+        command = ["nice", *command]
+    layout.BIN.mkdir(parents=True, exist_ok=True)
+    log_file = layout.LOGS / f"build-{log}.log"
+    env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", **({"GOBIN": str(gobin)} if gobin else {})}
+    run_logged(f"building {title}", expect, command, log_file, env=env, cwd=layout.HERE / folder)

@@ -1,0 +1,94 @@
+"""The command line: verbs to functions, failures to one readable message."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import builds, image_build, layout, lifecycle, node, workloads
+from .terminal import ClusterError
+
+TOOLS = ("kubectl", "helm")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one verb; its exit status."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `cluster status | head` ends quietly
+    try:
+        # Before argparse, which would take kubectl's own flags for ours.
+        if arguments and arguments[0] in TOOLS:
+            return _tool(arguments[0], list(arguments[1:]))
+        return _verb(_parser().parse_args(arguments))
+    except ClusterError as failure:
+        print(f"cluster: {failure}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("cluster: interrupted; run the same command again to go on", file=sys.stderr)
+    return 1
+
+
+def _verb(options: argparse.Namespace) -> int:
+    match options.verb:
+        case "up":
+            lifecycle.up()
+        case "down":
+            lifecycle.down(options.purge)
+        case "status":
+            return 0 if lifecycle.status() else 1
+        case "check":
+            return 0 if lifecycle.check() else 1
+        case "kubeconfig":
+            print(layout.KUBECONFIG)
+        case "env":
+            print("\n".join(f"{name}={value}" for name, value in lifecycle.environment().items()))
+        case "binary":
+            with lifecycle.exclusive():
+                builds.ensure(options.name)
+            print(layout.binary(options.name))
+        case "fake-gpu":
+            _require_running()
+            workloads.set_fake_gpu(options.state == "on")
+        case "build-image":
+            _require_running()
+            with lifecycle.exclusive("image-build"):
+                image_build.build(options.target, options.tag, options.context.resolve(), options.file.resolve())
+        case _:
+            raise AssertionError(f"argparse let {options.verb} through")
+    return 0
+
+
+def _tool(name: str, arguments: list[str]) -> int:
+    _require_running()
+    return workloads.run_tool([str(layout.TOOLS / name)], arguments)
+
+
+def _require_running() -> None:
+    if not node.running():
+        raise ClusterError("the local cluster is not running: start it with `cluster up`")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cluster", description="A real Kubernetes on this machine, without Docker.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("up", help="start it; builds what is missing (first time about 12 min)")
+    down = verbs.add_parser("down", help="stop it; state is kept")
+    down.add_argument("--purge", action="store_true", help="delete its state too; the builds stay")
+    verbs.add_parser("status", help="how it is; exit status 0 when healthy")
+    verbs.add_parser("check", help="what this machine lacks and what to do about it")
+    verbs.add_parser("kubeconfig", help="print the path of its kubeconfig")
+    verbs.add_parser("env", help="print KUBECONFIG=..., S3_ENDPOINT=... for a shell or `env`")
+    # Run by _tool; here for --help.
+    verbs.add_parser("kubectl", help="kubectl ARGS... on this cluster")
+    verbs.add_parser("helm", help="helm ARGS... on this cluster")
+    binary = verbs.add_parser("binary", help="print the path of a built program, building it if need be")
+    binary.add_argument("name", choices=[build.name for build in builds.BUILDS])
+    gpu = verbs.add_parser("fake-gpu", help="make the node claim one nvidia.com/gpu, or none")
+    gpu.add_argument("state", choices=["on", "off"])
+    image = verbs.add_parser("build-image", help="build a Dockerfile's target and import it")
+    image.add_argument("--target", required=True, help="the stage of the Dockerfile")
+    image.add_argument("--tag", required=True, help="the reference manifests use, e.g. localhost/NAME:TAG")
+    image.add_argument("--context", type=Path, default=Path())
+    image.add_argument("--file", type=Path, default=Path("Dockerfile"))
+    return parser

@@ -1,0 +1,3 @@
+module localpause
+
+go 1.25.0

@@ -1,0 +1,77 @@
+"""`vectorindex-operator run`: hold the Lease, watch, reconcile."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+from vectorindex_operator import handlers, telemetry, wiring
+from vectorindex_operator.adapters.lease import PatientLeaseLock, lead
+from vectorindex_operator.settings import OperatorSettings, add_flags, from_flags
+
+log = logging.getLogger("vectorindex_operator")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point. Exit codes: 0 clean stop, 1 the Lease was lost, 64 bad flags."""
+    parser = argparse.ArgumentParser(
+        prog="vectorindex-operator",
+        description="Reconciles VectorIndex resources: builds, proves, rolls out and rolls back FAISS indexes.",
+    )
+    version = importlib.metadata.version("vectorindex-operator")
+    parser.add_argument("--version", action="version", version=version)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    add_flags(verbs.add_parser("run", help="run the operator", formatter_class=argparse.ArgumentDefaultsHelpFormatter))
+    try:
+        settings = from_flags(parser.parse_args(argv))
+    except ValueError as error:
+        print(f"vectorindex-operator: {error}", file=sys.stderr)  # noqa: T201
+        return 64
+    telemetry.set_up_logging(settings.log_level)
+    return run(settings)
+
+
+def run(settings: OperatorSettings) -> int:
+    """Serve health, wait for the Lease, work until told to stop."""
+    app = wiring.build(settings)
+    telemetry.serve(settings.http_port, app.health, app.metrics)
+    lock = PatientLeaseLock(settings.namespace, settings.identity, app.cluster.api)
+    stop = threading.Event()
+
+    def work() -> None:
+        log.info("leading", extra={"key": settings.identity})
+        app.metrics.leader.set(1)
+        app.queue.start()
+        threading.Thread(target=handlers.relist, args=(app.queue, app.names, stop), name="relist", daemon=True).start()
+        handlers.run(app.queue, settings.watch_namespaces, stop)
+        if not stop.is_set():
+            log.error("the watches ended by themselves")
+            os._exit(1)
+
+    def lost() -> None:
+        # A worker may be in the middle of a pass; the process ends here and now, and any prefix of a plan is safe.
+        log.error("the Lease is lost")
+        os._exit(1)
+
+    def terminate(_signal: int, _frame: FrameType | None) -> None:
+        log.info("stopping")
+        stop.set()
+        app.queue.stop()
+        lock.release()
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, terminate)
+    app.health.ready = True
+    lead(lock, work, lost)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

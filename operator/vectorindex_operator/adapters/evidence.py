@@ -1,0 +1,67 @@
+"""The searchers' admin port over HTTP: evidence in, leases out. Bounded in parallelism, time and size."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import urllib3
+from pydantic import ValidationError
+
+from vectorindex_operator.core.guardrail import PodEvidence
+from vectorindex_searcher.contract import ADMIN_PORT, Evidence, TrafficLease
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = urllib3.Timeout(connect=1.0, read=2.0)
+LARGEST_ANSWER = 16 * 2**20
+PARALLEL = 16
+
+
+@dataclass(slots=True)
+class HttpSearchers:
+    """Implements reconcile.ports.Searchers. A pod that does not answer in 2 s is silent; that is no exception."""
+
+    pool: urllib3.PoolManager = field(
+        default_factory=lambda: urllib3.PoolManager(num_pools=64, maxsize=PARALLEL, retries=False)
+    )
+    workers: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(PARALLEL, thread_name_prefix="searchers")
+    )
+
+    def evidence(self, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
+        return tuple(self.workers.map(lambda pod: self._ask(pod[0], pod[1], since), pods))
+
+    def tell(self, addresses: Iterable[str], lease: TrafficLease) -> None:
+        body = lease.model_dump_json(by_alias=True).encode()
+        list(self.workers.map(lambda address: self._tell(address, body), addresses))
+
+    def _ask(self, pod: str, address: str, since: float) -> PodEvidence:
+        try:
+            answer = self.pool.request(
+                "GET", f"{_base(address)}/v1/evidence?since={since:.0f}", timeout=TIMEOUT, preload_content=False
+            )
+            try:
+                data = answer.read(LARGEST_ANSWER)
+            finally:
+                answer.release_conn()
+            evidence = Evidence.model_validate_json(data) if answer.status == 200 else None
+        except (urllib3.exceptions.HTTPError, ValidationError) as error:
+            log.info("no evidence from %s: %s", pod, error)
+            evidence = None
+        return PodEvidence(pod=pod, evidence=evidence, received_at=time.time())
+
+    def _tell(self, address: str, body: bytes) -> None:
+        try:
+            headers = {"Content-Type": "application/json"}
+            self.pool.request("POST", f"{_base(address)}/v1/lease", body=body, headers=headers, timeout=TIMEOUT)
+        except urllib3.exceptions.HTTPError as error:
+            log.info("lease not delivered to %s: %s", address, error)
+
+
+def _base(address: str) -> str:
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{ADMIN_PORT}"

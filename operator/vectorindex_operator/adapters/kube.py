@@ -1,0 +1,162 @@
+"""The cluster port on the official client: plain JSON in and out, server-side apply, one field manager.
+
+The typed API classes of the client are not used: they would turn every object into a model and back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+from kubernetes import client, config
+
+from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, RefusedError, UnreachableError
+from vectorindex_operator.reconcile.ports import Raw
+
+log = logging.getLogger(__name__)
+
+FIELD_MANAGER = "vectorindex-operator"
+TIMEOUT = urllib3.Timeout(connect=5.0, read=20.0)
+PAGE = 500
+
+_PATHS = {
+    "VectorIndex": ("/apis/vectorindex.dev/v1alpha1", "vectorindexes"),
+    "VectorIndexRevision": ("/apis/vectorindex.dev/v1alpha1", "vectorindexrevisions"),
+    "Job": ("/apis/batch/v1", "jobs"),
+    "Deployment": ("/apis/apps/v1", "deployments"),
+    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
+    "Pod": ("/api/v1", "pods"),
+    "Service": ("/api/v1", "services"),
+    "Event": ("/apis/events.k8s.io/v1", "events"),
+}
+
+
+def connect() -> client.ApiClient:
+    """A client from the pod's ServiceAccount, or from KUBECONFIG outside a cluster."""
+    try:
+        config.load_incluster_config()
+    except config.ConfigException:
+        config.load_kube_config()
+    configuration = client.Configuration.get_default_copy()
+    configuration.connection_pool_maxsize = 16
+    return client.ApiClient(configuration)
+
+
+@dataclass(slots=True)
+class KubeCluster:
+    """Implements reconcile.ports.Cluster. Thread-safe: the connection pool is."""
+
+    api: client.ApiClient
+    on_write: Callable[[str], None] = lambda kind: None
+
+    def get(self, kind: str, namespace: str, name: str) -> Raw | None:
+        status, body = self._call("GET", self._path(kind, namespace, name))
+        # A proxy's 404 says nothing about the object: taken for its absence, it would have the traffic "restored".
+        gone = status == 404 and body.get("reason") == "NotFound"
+        return None if gone else self._checked(status, body)
+
+    def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
+        """Every page; without resourceVersion the API server answers from a quorum read, never from an old cache."""
+        items: list[Raw] = []
+        token = ""
+        while True:
+            query = {"limit": str(PAGE), "labelSelector": selector} | ({"continue": token} if token else {})
+            status, body = self._call("GET", self._path(kind, namespace), query)
+            page = self._checked(status, body)
+            # Items of a list come without apiVersion and kind; whoever compares objects needs them.
+            items += [{"apiVersion": page["apiVersion"], "kind": kind, **item} for item in page["items"]]
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return items
+
+    def apply(self, manifest: Raw) -> Raw:
+        meta = manifest["metadata"]
+        return self._apply(self._path(manifest["kind"], meta["namespace"], meta["name"]), manifest)
+
+    def apply_status(self, manifest: Raw) -> Raw:
+        meta = manifest["metadata"]
+        return self._apply(self._path(manifest["kind"], meta["namespace"], meta["name"]) + "/status", manifest)
+
+    def create(self, manifest: Raw) -> None:
+        path = self._path(manifest["kind"], manifest["metadata"]["namespace"])
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        self.on_write(manifest["kind"])
+        status, body = self._call("POST", path, query, manifest)
+        if status != 409:
+            self._checked(status, body)
+
+    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        self.on_write(kind)
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        status, body = self._call("DELETE", self._path(kind, namespace, name), body=options)
+        if status not in (404, 409):  # 409: another object has this name by now, ours is gone
+            self._checked(status, body)
+
+    def names(self, namespace: str = "") -> list[tuple[str, str]]:
+        """(namespace, name) of every VectorIndex of one namespace, or of all."""
+        prefix, plural = _PATHS["VectorIndex"]
+        path = f"{prefix}/namespaces/{namespace}/{plural}" if namespace else f"{prefix}/{plural}"
+        status, body = self._call("GET", path)
+        items = self._checked(status, body)["items"]
+        return [(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items]
+
+    def _apply(self, path: str, manifest: Raw) -> Raw:
+        self.on_write(manifest["kind"])
+        query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
+        status, body = self._call("PATCH", path, query, manifest, "application/apply-patch+yaml")
+        applied: Raw = self._checked(status, body)
+        return applied
+
+    @staticmethod
+    def _path(kind: str, namespace: str, name: str = "") -> str:
+        prefix, plural = _PATHS[kind]
+        return f"{prefix}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Raw | None = None,
+        content_type: str = "application/json",
+    ) -> tuple[int, Any]:
+        """One request, no retries of its own: a write whose answer was lost is seen by the next observation."""
+        _, url, headers, _, _ = self.api.param_serialize(method, path, auth_settings=["BearerToken"])
+        headers |= {"Accept": "application/json", "Content-Type": content_type}
+        if query:
+            url = f"{url}?{urlencode(query)}"
+        data = json.dumps(body).encode() if body is not None else None
+        try:
+            pool = self.api.rest_client.pool_manager
+            answer = pool.request(method, url, body=data, headers=headers, timeout=TIMEOUT, retries=False)
+        except urllib3.exceptions.HTTPError as error:
+            raise UnreachableError(f"{method} {path}: {error}") from error
+        try:
+            parsed = json.loads(answer.data)
+        except ValueError:
+            parsed = None
+        if isinstance(parsed, dict):
+            return answer.status, parsed
+        text = answer.data[:200].decode(errors="replace")
+        if answer.status < 400:
+            raise UnreachableError(
+                f"{method} {path}: {answer.status} without an object, from something between: {text}"
+            )
+        return answer.status, {"message": text}
+
+    @staticmethod
+    def _checked(status: int, body: Any) -> Any:
+        if status < 400:
+            return body
+        message = f"{status} {body.get('reason', '')}: {body.get('message', '')}"
+        kind: type[ClusterError] = RefusedError
+        if status == 409:
+            kind = ConflictError
+        elif status == 429 or status >= 500:
+            kind = UnreachableError
+        raise kind(message)

@@ -1,0 +1,185 @@
+"""Pydantic models -> structural OpenAPI v3 schemas, as Kubernetes wants them in a CRD. Pure; knows no particular kind.
+
+What Kubernetes forbids or reads otherwise is rewritten: `$ref` is inlined, "or null" becomes "optional", `const`
+becomes `enum`, `additionalProperties: false` goes (the API server prunes or refuses unknown fields by itself), and an
+object whose model has a default gets `default: {}`, so that the defaults below it apply when it is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache
+from math import ceil, floor
+from typing import Any, cast
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+MODEL = "x-model"
+"""Schema key that names the class a node came from. For the reference page; `publish` removes it."""
+
+_Schema = dict[str, Any]
+_DROPPED = ("title", "propertyNames", "$defs", "description")
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What differs between a spec that users write and an object that only the operator writes.
+
+    `defaults`: the API server fills them in. A status has none: what the operator removes must be gone.
+    `rules`: CEL rules are added. `atomic`: objects and maps below the root have one owner and are replaced as a whole
+    (an applied `{}` would otherwise become null, which is refused). `list_keys`: model of a list's items -> the field
+    that names an item.
+    """
+
+    defaults: bool = True
+    rules: bool = True
+    atomic: bool = False
+    list_keys: Mapping[type[BaseModel], str] = field(default_factory=dict)
+
+
+class _WithModels(GenerateJsonSchema):
+    """Pydantic's generator, leaving in each object the class it came from."""
+
+    def model_schema(self, schema: Any) -> JsonSchemaValue:
+        return {**super().model_schema(schema), MODEL: schema["cls"]}
+
+
+def structural(model: type[BaseModel], style: Style) -> _Schema:
+    """The structural schema of `model`. Raises TypeError for a type that such a schema cannot say."""
+    generated = model.model_json_schema(schema_generator=_WithModels)
+    return _convert(generated, generated.get("$defs", {}), style)
+
+
+def publish(node: Any) -> Any:
+    """The same schema without the marks that only the reference page reads."""
+    if isinstance(node, dict):
+        return {key: publish(value) for key, value in node.items() if key != MODEL}
+    return [publish(value) for value in node] if isinstance(node, list) else node
+
+
+def _convert(node: Mapping[str, Any], defs: Mapping[str, Any], style: Style) -> _Schema:
+    node = dict(node)
+    while "$ref" in node:
+        node = {**defs[node.pop("$ref").removeprefix("#/$defs/")], **node}
+    if "anyOf" in node:
+        options = [option for option in node.pop("anyOf") if option.get("type") != "null"]
+        if len(options) != 1:
+            raise TypeError(f"a union of {len(options)} types has no structural schema: {options}")
+        return _convert({**options[0], **node}, defs, style)
+    node.pop("default", None)  # set by the parent, which knows the model's own value
+    if node.get("type") == "object":
+        return _object(node, defs, style)
+    if node.get("type") == "array":
+        return _array(node, defs, style)
+    return _scalar(node, style)
+
+
+def _scalar(node: _Schema, style: Style) -> _Schema:
+    out = {key: value for key, value in node.items() if key not in _DROPPED}
+    if "const" in out:
+        out["enum"] = [out.pop("const")]
+    if "type" not in out:
+        raise TypeError(f"a schema without a type: {node}")
+    if out["type"] == "integer":
+        out["format"] = "int64"
+    for bound, limit in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if bound in out:  # a number in JSON Schema, a flag beside the limit in OpenAPI 3.0
+            out[limit], out[bound] = out[bound], True
+    return out | _exact_bounds(out) if style.rules else out
+
+
+def _exact_bounds(node: _Schema) -> _Schema:
+    """Rules for bounds that are not whole numbers: the API server enforces those, but its message rounds them down."""
+    rules = []
+    for bound, sign, words, whole in (("minimum", ">=", "at least", floor), ("maximum", "<=", "at most", ceil)):
+        limit = node.get(bound)
+        if limit is not None and limit != whole(limit):
+            node[bound] = float(whole(limit))
+            rules.append({"rule": f"self {sign} {limit}", "message": f"must be {words} {limit}"})
+    return {"x-kubernetes-validations": rules} if rules else {}
+
+
+def _array(node: _Schema, defs: Mapping[str, Any], style: Style) -> _Schema:
+    items = _convert(node["items"], defs, style)
+    out: _Schema = {"type": "array", "items": items}
+    out |= {key: node[key] for key in ("minItems", "maxItems") if key in node}
+    key = style.list_keys.get(items.get(MODEL, BaseModel))
+    if key:
+        return out | {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+    return out | {"x-kubernetes-list-type": "atomic"}
+
+
+def _object(node: _Schema, defs: Mapping[str, Any], style: Style) -> _Schema:
+    model = cast("type[BaseModel] | None", node.get(MODEL))
+    if model is None:
+        out: _Schema = {"type": "object"}
+        out |= {key: node[key] for key in ("minProperties", "maxProperties") if key in node}
+        values = node.get("additionalProperties")
+        if isinstance(values, Mapping) and values:
+            return out | {"additionalProperties": _convert(values, defs, style)}
+        return out | {"x-kubernetes-preserve-unknown-fields": True}
+    out = {"type": "object", MODEL: model, "description": inspect.cleandoc(model.__doc__ or "")}
+    if node.get("required"):
+        out["required"] = list(node["required"])
+    out["properties"] = {}
+    texts = _attribute_texts(model)
+    for name, info in model.model_fields.items():
+        alias = info.alias or name
+        child = _convert(node["properties"][alias], defs, style)
+        text = texts.get(name) or child.pop("description", "")
+        if style.defaults and not info.is_required() and info.default is not None:
+            child = {"default": default_value(info.default), **child}
+        if style.atomic and child["type"] == "object":
+            child["x-kubernetes-map-type"] = "atomic"
+        out["properties"][alias] = ({"description": text} if text else {}) | child
+    rules = getattr(model, "cel", ()) if style.rules else ()
+    if rules:
+        out["x-kubernetes-validations"] = [
+            {"rule": rule.rule, "message": rule.message} | ({"fieldPath": rule.field_path} if rule.field_path else {})
+            for rule in rules
+        ]
+    return {key: value for key, value in out.items() if value != ""}
+
+
+def default_value(value: Any) -> Any:
+    """The wire form of a default. Of an object only what differs from the defaults of its own fields."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple):
+        return [default_value(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _attribute_texts(model: type[BaseModel]) -> dict[str, str]:
+    """Docstrings of the attributes of `model` and its bases: the string that follows an assignment."""
+    texts: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        if issubclass(cls, BaseModel) and cls is not BaseModel:
+            texts |= _module_texts(cls.__module__).get(cls.__qualname__, {})
+    return texts
+
+
+@cache
+def _module_texts(module: str) -> dict[str, dict[str, str]]:
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: dict(_class_texts(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _class_texts(node: ast.ClassDef) -> list[tuple[str, str]]:
+    return [
+        (target.target.id, inspect.cleandoc(text.value.value))
+        for target, text in zip(node.body, node.body[1:], strict=False)
+        if isinstance(target, ast.AnnAssign)
+        and isinstance(target.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    ]

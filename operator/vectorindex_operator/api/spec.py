@@ -1,0 +1,379 @@
+"""VectorIndex.spec as pydantic models: what users write.
+
+A field stands here only when its behaviour is built and tested. `cel` holds what needs more than one field to judge;
+`crd.py` turns these models into structural schemas. No I/O and no Kubernetes client.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from vectorindex_operator.api.quantities import DURATION_PATTERN
+from vectorindex_searcher import contract
+from vectorindex_searcher.contract import Columns, Device, Embedding, IndexSpec, Model, RecallGate
+
+Duration = Annotated[str, Field(pattern=DURATION_PATTERN, max_length=20)]
+LongerThanNothing = Annotated[
+    str, Field(pattern=r"^([0-9]{1,6}(s|m|h|d))*0*[1-9][0-9]{0,5}(s|m|h|d)([0-9]{1,6}(s|m|h|d))*$", max_length=20)
+]
+Percent = Annotated[str, Field(pattern=r"^(100|[0-9]{1,2}(\.[0-9]{1,4})?)%$", max_length=16)]
+Rise = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,4})?%$", max_length=16)]
+Bound = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?(%|ms|s)?$", max_length=32)]
+SegmentName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
+ObjectNameOrNone = Annotated[str, Field(pattern=r"^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$", max_length=253)]
+LabelMap = dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]]
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
+
+
+class Rule(NamedTuple):
+    """One CEL rule of a schema node (x-kubernetes-validations)."""
+
+    rule: str
+    message: str
+    field_path: str = ""
+
+
+# ---------------------------------------------------------------- places and pods
+
+
+class SecretRef(Model):
+    """A Secret of the same namespace, read by the pods, never by the operator.
+
+    Keys: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, optional AWS_SESSION_TOKEN, CA_PEM.
+    """
+
+    name: ObjectName
+    """Name of the Secret."""
+
+
+class S3(contract.S3):
+    """A bucket and a key prefix. Without `secretRef` the pods' own identity is used."""
+
+    secret_ref: SecretRef | None = None
+    """Whose keys the pods use. Absent: the identity of their ServiceAccount."""
+
+    def location(self) -> contract.Location:
+        """What travels to the data plane: the place, never the credentials."""
+        return contract.Location(s3=contract.S3(**{f: getattr(self, f) for f in contract.S3.model_fields}))
+
+
+class Source(Model):
+    """Where the vectors are. A change of the listing (keys, sizes, ETags) is a new revision."""
+
+    s3: S3
+    """Parquet or .npy files below a prefix."""
+    columns: Columns = Columns()
+    """Which columns are read."""
+    poll: Annotated[str, Field(pattern=r"^(0|([0-9]{1,6}(ms|s|m|h|d))+)$", max_length=20)] = "5m"
+    """How often the source is listed; 0 turns polling off."""
+    min_interval: Duration = "10m"
+    """At most one new revision per this time comes from changed data."""
+
+
+class Artifacts(Model):
+    """Where built indexes are kept."""
+
+    s3: S3
+    """Indexes are written below PREFIX/NAMESPACE/NAME/."""
+    deletion_policy: Literal["Retain"] = "Retain"
+    """What happens to the artifacts when the VectorIndex is deleted."""
+
+
+class Segment(Model):
+    """A named class of queries; a query names its own, undeclared ones count as `other`."""
+
+    name: SegmentName
+    """What queries call it."""
+    cel: ClassVar[tuple[Rule, ...]] = (Rule("self.name != 'other'", "'other' is the segment of undeclared queries"),)
+
+
+class Toleration(Model):
+    """A toleration of the pods, as in Kubernetes."""
+
+    key: Annotated[str, Field(max_length=317)] = ""
+    """Key of the taint; empty with Exists: every taint."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    """Equal compares `value`, Exists does not."""
+    value: Annotated[str, Field(max_length=63)] = ""
+    """Value of the taint."""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    """Empty: every effect."""
+    cel: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.operator == 'Exists' ? self.value == '' : self.key != ''", "Equal needs a key, Exists takes no value"
+        ),
+    )
+
+
+class Pod(Model):
+    """Where and as whom the pods run."""
+
+    node_selector: Annotated[LabelMap, Field(max_length=16)] = {}
+    """Labels that a node must have."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
+    """Taints that the pods put up with."""
+    service_account_name: ObjectNameOrNone = ""
+    """Empty: the namespace's default. No API token is mounted."""
+    priority_class_name: ObjectNameOrNone = ""
+    """Empty: the cluster's default."""
+
+
+class Resources(Model):
+    """Compute resources of the container, as in Kubernetes (cpu, memory, ephemeral-storage)."""
+
+    requests: Annotated[dict[Annotated[str, Field(max_length=64)], Quantity], Field(max_length=4)] = {}
+    """What the scheduler sets aside."""
+    limits: Annotated[dict[Annotated[str, Field(max_length=64)], Quantity], Field(max_length=4)] = {}
+    """What the container may use at most."""
+
+
+class Gpu(Model):
+    """The extended resource that a GPU build asks for."""
+
+    resource: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-zA-Z0-9._-]+$", max_length=128)] = "nvidia.com/gpu"
+    """Name under which nodes offer GPUs."""
+    count: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many."""
+
+
+class Build(Model):
+    """How an index is built. Nothing here changes what is built, so nothing here makes a new revision."""
+
+    device: Device = Device.CPU
+    """PreferGPU: on CPU after 5 min unschedulable or out of GPU memory; the revision says which it was."""
+    gpu: Gpu = Gpu()
+    resources: Resources = Resources(requests={"cpu": "1", "memory": "2Gi"})
+    """Of the build and validate Jobs."""
+    timeout: LongerThanNothing = "2h"
+    """After this the Job is ended, whichever attempt it is at, and counts as failed."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 3
+    """Further attempts after one that ran out of memory, was preempted, or lost its node."""
+    pod: Pod = Pod()
+    """Of the resolve, build and validate Jobs."""
+
+
+class Queries(Model):
+    """User-given canary queries: Parquet files with a vector column, optionally the class of each query."""
+
+    s3: S3
+    """Parquet files below a prefix."""
+    column: Annotated[str, Field(min_length=1, max_length=128)] = "vector"
+    """Column of vectors, of the source's dimension."""
+    segment_column: Annotated[str, Field(max_length=128)] = ""
+    """Column that names each query's segment; empty: all are `other`."""
+
+
+class SegmentFloor(Model):
+    """A recall floor of its own for one segment."""
+
+    name: SegmentName
+    """One of spec.segments."""
+    min: Annotated[float, Field(ge=0.0, le=1.0)]
+    """The segment's lower confidence bound must be at least this."""
+
+
+class Relevance(Model):
+    """Right answers in the queries: sees a wrong embedding, which recall cannot.
+
+    Without `minMRR` it is reported only.
+    """
+
+    relevant_column: Annotated[str, Field(min_length=1, max_length=128)] = "relevant_ids"
+    """Column of lists of right ids."""
+    min_mrr: Annotated[float | None, Field(ge=0.0, le=1.0, alias="minMRR")] = None
+    """Lowest mean reciprocal rank of the first right answer."""
+
+
+class Gate(Model):
+    """The offline proof: what a revision must show before it gets traffic."""
+
+    k: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Recall is measured over this many answers."""
+    recall: RecallGate = RecallGate()
+    queries: Queries | None = None
+    """Absent: a random sample of the source's own rows, held out."""
+    segments: Annotated[tuple[SegmentFloor, ...], Field(max_length=32)] = ()
+    """Floors for single segments, on top of `recall`, which holds for all queries together."""
+    relevance: Relevance | None = None
+    max_count_drop: Percent = "10%"
+    """A revision that lost more of stable's rows than this is rejected: a listing may be incomplete."""
+    max_count_rise: Rise = "50%"
+    """A revision that grew by more than this against stable is rejected."""
+    on_inconclusive: Literal["Hold", "Reject"] = "Hold"
+    """Hold waits for another gate or new data; Reject remembers the revision as bad."""
+    cel: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.segments) || size(self.segments) == 0"
+            " || (has(self.queries) && self.queries.segmentColumn != '')",
+            "gate.segments needs gate.queries with segmentColumn: say where the queries of each segment are",
+            ".segments",
+        ),
+        Rule("!has(self.relevance) || has(self.queries)", "gate.relevance needs gate.queries", ".relevance"),
+    )
+
+
+class Searcher(Model):
+    """The pods that answer queries. Apart from replicas and resources, an edit applies from the next revision on."""
+
+    replicas: Annotated[int, Field(ge=1, le=1000)] = 2
+    """An HPA may write it: target the VectorIndex itself, and leave it out of the manifest."""
+    resources: Resources = Resources(requests={"cpu": "1"})
+    """Memory is computed from the artifact when absent."""
+    min_score: float | None = None
+    """Hits below are no hits: what ZeroResultRate counts. Cosine, inner product, or minus the squared L2 distance."""
+    pod: Pod = Pod()
+
+
+class Soak(Model):
+    """How long the prior revision stays loaded after the switch, and how much evidence ends the soak."""
+
+    duration: Duration = "15m"
+    """At least this long."""
+    min_queries: Annotated[int, Field(ge=0, le=1_000_000_000)] = 500
+    """And until this many queries were answered."""
+    max_duration: LongerThanNothing = "6h"
+    """Without enough evidence by then it goes on, and says so."""
+
+
+class Rollout(Model):
+    """How traffic moves to a new revision. Frozen into a revision when its rollout starts."""
+
+    strategy: Literal["BlueGreen"] = "BlueGreen"
+    """BlueGreen: all traffic at once, the prior revision stays loaded."""
+    soak: Soak = Soak()
+    progress_deadline: LongerThanNothing = "10m"
+    """From scheduling until all searchers of a revision are ready; then it is rejected."""
+
+
+class GuardrailMetric(StrEnum):
+    """What a guardrail rule can watch. Unavailable is always watched and needs no rule."""
+
+    ERROR_RATE = "ErrorRate"
+    LATENCY_P95 = "LatencyP95"
+    LATENCY_P99 = "LatencyP99"
+    ZERO_RESULT_RATE = "ZeroResultRate"
+    TOP_SCORE = "TopScore"
+
+
+class GuardrailRule(Model):
+    """One online check. Exactly one bound; relative bounds are percent of the stable revision's value."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+    """Shown in verdicts, Events and history."""
+    metric: GuardrailMetric
+    """What is watched."""
+    segment: Annotated[str, Field(max_length=40)] = ""
+    """Empty: all queries. Else one of spec.segments, or `other`."""
+    max: Bound | None = None
+    """Highest value: a percentage for rates (2%), a duration for latencies (40ms)."""
+    min: Bound | None = None
+    """Lowest TopScore (0.45)."""
+    max_drop_vs_stable: Percent | None = None
+    """Highest drop, in percent of stable's value."""
+    max_rise_vs_stable: Rise | None = None
+    """Highest rise, in percent of stable's value."""
+    window: LongerThanNothing = "1m"
+    """Length of one look."""
+    warm_up: Duration = "1m"
+    """Queries in this time after the switch are not judged."""
+    min_samples: Annotated[int, Field(ge=1, le=1_000_000_000)] = 200
+    """Fewer queries than this in a window are no evidence."""
+    consecutive: Annotated[int, Field(ge=1, le=100)] = 2
+    """Failed windows in a row that make a Fail."""
+    mode: Literal["Enforce", "Observe"] = "Enforce"
+    """Enforce rolls back; Observe says it only."""
+    on_no_data: Literal["Hold", "Pass", "Fail"] = "Hold"
+    """What the rule says when no query came."""
+    cel: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "[has(self.max), has(self.min), has(self.maxDropVsStable), has(self.maxRiseVsStable)]"
+            ".filter(present, present).size() == 1",
+            "exactly one of max, min, maxDropVsStable, maxRiseVsStable is needed",
+        ),
+        Rule(
+            "self.metric == 'TopScore' ? !has(self.max) && !has(self.maxRiseVsStable)"
+            " : !has(self.min) && !has(self.maxDropVsStable)",
+            "TopScore takes min or maxDropVsStable; the other metrics take max or maxRiseVsStable",
+        ),
+        Rule(
+            "!has(self.max) || self.max.matches(self.metric.startsWith('Latency')"
+            " ? '^[0-9]+([.][0-9]+)?m?s$' : '^(100|[0-9]{1,2}([.][0-9]+)?)%$')",
+            "max is a percentage for rates (2%) and a duration for latencies (40ms)",
+            ".max",
+        ),
+        Rule("!has(self.min) || self.min.matches('^-?[0-9]+([.][0-9]+)?$')", "min is a score (0.45)", ".min"),
+    )
+
+
+DEFAULT_RULES = (GuardrailRule(name="errors", metric=GuardrailMetric.ERROR_RATE, max="2%"),)
+
+
+class Guardrails(Model):
+    """The online checks during and after a rollout. Frozen into a revision when its rollout starts."""
+
+    steady_state: Literal["Rollback", "Observe"] = "Rollback"
+    """Rollback: once, within 24 h of promotion. Observe: verdicts and Events only."""
+    false_trip_budget: Percent = "1%"
+    """Highest probability that a healthy revision at its bounds trips in a whole soak, all rules together."""
+    rules: Annotated[tuple[GuardrailRule, ...], Field(max_length=32)] = DEFAULT_RULES
+    """Judged side by side; one that fails is enough."""
+
+
+class VectorIndexSpec(Model):
+    """What a user asks for. The operator never writes it."""
+
+    source: Source
+    artifacts: Artifacts
+    embedding: Embedding = Embedding()
+    segments: Annotated[tuple[Segment, ...], Field(max_length=32)] = ()
+    """Classes of queries that gate and guardrails may tell apart."""
+    index: IndexSpec = IndexSpec()
+    build: Build = Build()
+    gate: Gate = Gate()
+    searcher: Searcher = Searcher()
+    rollout: Rollout = Rollout()
+    guardrails: Guardrails = Guardrails()
+    history: Annotated[int, Field(ge=1, le=20)] = 3
+    """How many earlier revisions are kept to go back to."""
+    cel: ClassVar[tuple[Rule, ...]] = (
+        *(
+            Rule(
+                f"!has(oldSelf.embedding.{field}) || {empty}"
+                f"(has(self.embedding.{field}) && self.embedding.{field} == oldSelf.embedding.{field})",
+                f"embedding.{field} cannot be changed: another embedding is another VectorIndex",
+                f".embedding.{field}",
+            )
+            for field, empty in (
+                ("model", "oldSelf.embedding.model == '' || "),
+                ("version", "oldSelf.embedding.version == '' || "),
+                ("dimension", ""),
+                ("metric", ""),
+            )
+        ),
+        Rule(
+            "self.index.factory == 'Flat' || self.index.objective.recall >= self.gate.recall.min",
+            "index.objective.recall must be at least gate.recall.min: what is built for less cannot pass",
+            ".index.objective.recall",
+        ),
+        Rule(
+            "self.gate.recall.min <= 0.99 || self.index.factory == 'Flat'",
+            "gate.recall.min above 0.99 can only be proven for factory Flat",
+            ".gate.recall.min",
+        ),
+        Rule(
+            "!has(self.guardrails.rules) || self.guardrails.rules.all(r, !has(r.segment) || r.segment == ''"
+            " || r.segment == 'other' || (has(self.segments) && self.segments.exists(s, s.name == r.segment)))",
+            "a guardrail rule names a segment that spec.segments does not declare",
+            ".guardrails.rules",
+        ),
+        Rule(
+            "!has(self.gate.segments) || self.gate.segments.all(g, has(self.segments)"
+            " && self.segments.exists(s, s.name == g.name))",
+            "gate.segments names a segment that spec.segments does not declare",
+            ".gate.segments",
+        ),
+    )

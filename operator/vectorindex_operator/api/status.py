@@ -1,0 +1,203 @@
+"""Both statuses and VectorIndexRevision.spec as pydantic models: what only the operator writes.
+
+A field stands here when somebody reads it: a user, a pipeline, or the operator's next pass. No I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from vectorindex_operator.api.spec import S3, Guardrails, Rollout
+from vectorindex_searcher import contract
+from vectorindex_searcher.contract import Columns, Embedding, IndexSpec, Model
+
+# ---------------------------------------------------------------- VectorIndex.status
+
+
+class Condition(Model):
+    """metav1.Condition."""
+
+    type: Annotated[str, Field(max_length=316)]
+    status: Literal["True", "False", "Unknown"]
+    observed_generation: int = 0
+    last_transition_time: str
+    reason: Annotated[str, Field(min_length=1, max_length=1024)]
+    message: Annotated[str, Field(max_length=32768)] = ""
+
+
+class HistoryRow(Model):
+    """How one revision ended, newest first."""
+
+    revision: str
+    digest: str
+    outcome: Literal["Stable", "Rejected", "RolledBack", "BuildFailed", "SurgeFailed", "Superseded"]
+    reason: str
+    message: str = ""
+    at: str
+
+
+class BlockedBy(Model):
+    """What an otherwise possible step waits for."""
+
+    rule: str
+    subject: str
+    message: str = ""
+
+
+class VerbResult(Model):
+    """What became of the last verb (annotation `vectorindex.dev/<verb>: [ARGUMENT@]NONCE`)."""
+
+    verb: str
+    nonce: str
+    result: Literal["Done", "Refused"]
+    message: str
+    at: str
+
+
+class SourceStatus(Model):
+    """The last listing that differed from the one before."""
+
+    fingerprint: str
+    source_hash: str
+    objects: int
+    bytes: int
+    at: str
+    dimension: int | None = None
+
+
+class VectorIndexStatus(Model):
+    """What the operator saw. Written once per pass, only when different."""
+
+    observed_generation: int = 0
+    phase: str = ""
+    reason: str = ""
+    stable: str = ""
+    candidate: str = ""
+    next: str = ""
+    recall: str = ""
+    ready: str = ""
+    replicas: int = 0
+    selector: str = ""
+    source: SourceStatus | None = None
+    conditions: tuple[Condition, ...] = ()
+    blocked_by: tuple[BlockedBy, ...] = ()
+    history: tuple[HistoryRow, ...] = ()
+    verbs: tuple[VerbResult, ...] = ()
+
+
+class RevisionSpec(Model):
+    """What a revision is, and everything needed to build, serve and rebuild its pods. Never changes."""
+
+    index: str
+    digest: str
+    fingerprint: str
+    format_version: int = contract.FORMAT_VERSION
+    image: str
+    source: S3
+    artifacts: S3
+    columns: Columns
+    embedding: Embedding
+    index_spec: IndexSpec
+    segments: tuple[str, ...] = ()
+    min_score: float | None = None
+    pod_template: dict[str, Any]
+
+
+class WorkFailure(Model):
+    """Failed Jobs of one stage under one key (hash of `spec.build`, or of the gate): another key is a new try."""
+
+    stage: Literal["Build", "Validate"]
+    key: str
+    count: int
+    at: str
+    reason: str
+    message: str
+    exit_code: int | None = None
+    permanent: bool = False
+    """True when trying again with the same data and spec cannot help."""
+
+
+class GateStatus(Model):
+    """The verdict on one report under one `spec.gate`."""
+
+    gate_hash: str
+    thresholds_hash: str
+    verdict: Literal["Pass", "Fail", "Inconclusive"]
+    reason: str
+    message: str
+    at: str
+
+
+class Rejection(Model):
+    """Why this digest is not tried again until spec or data change or a person says retry."""
+
+    stage: Literal["Gate", "Surge", "Rollout", "External"]
+    reason: str
+    message: str
+    at: str
+
+
+class RuleVerdict(Model):
+    """A guardrail's verdict as it was when it last changed."""
+
+    rule: str
+    metric: str
+    segment: str = ""
+    verdict: Literal["Pass", "Fail", "Error", "Inconclusive"]
+    reason: str
+    message: str = ""
+    value: float | None = None
+    limit: float | None = None
+    samples: int = 0
+    at: str
+
+
+class Trip(Model):
+    """A guardrail said Fail: the traffic goes back, even when the target must be loaded first."""
+
+    rule: str
+    reason: str
+    message: str
+    at: str
+
+
+class RolloutStatus(Model):
+    """The rollout of this revision: settings frozen at its start, and its times."""
+
+    settings: Rollout
+    guardrails: Guardrails
+    gate_hash: str
+    started_at: str
+    progress_since: str | None = None
+    """Since when every searcher has a node and its Secrets: `progressDeadline` runs from here."""
+    prior: str = ""
+    switched_at: str | None = None
+    baseline: dict[str, Any] | None = None
+    baseline_at: str | None = None
+    trip: Trip | None = None
+    verdicts: tuple[RuleVerdict, ...] = ()
+
+
+class RevisionStatus(Model):
+    """The evidence behind a revision. Phases and their times, results of its Jobs, verdicts, how it ended."""
+
+    phase: str = "Pending"
+    phase_times: dict[str, str] = {}
+    build: contract.BuildResult | None = None
+    failure: WorkFailure | None = None
+    report: contract.ValidateResult | None = None
+    gate: GateStatus | None = None
+    rollout: RolloutStatus | None = None
+    rejected: Rejection | None = None
+    promoted_at: str | None = None
+    lost_traffic_at: str | None = None
+    restored_at: str | None = None
+    """When a rollback made this revision stable again: it is not rolled back automatically from then on."""
+    settled_at: str | None = None
+    """Time of the last decision on the Service that this status reflects."""
+    message: str = ""
+    recall: str = ""
+    p95: str = ""
+    size: str = ""

@@ -1,0 +1,15 @@
+"""RFC 3339 times as Kubernetes writes them, to and from unix seconds (UTC, whole seconds or microseconds)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def to_text(unix: float) -> str:
+    """RFC 3339 with microseconds, so that a decision made within a second keeps its order."""
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def to_unix(text: str) -> float:
+    """Unix seconds of an RFC 3339 time. Raises ValueError when it is none."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -1,0 +1,118 @@
+"""The metrics of guardrails: their name, their unit, their family, and how a bound is written and shown.
+
+`METRICS` is the table a new metric is added to. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vectorindex_operator.core.comparison import Family, Mean, Quantile, Rate
+
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
+_RATE = re.compile(rf"({_NUMBER})\s*(%?)")
+_DURATION = re.compile(rf"({_NUMBER})\s*(us|ms|s)")
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row. `label`, `samples`, `show`: for messages. `parse`: a bound's text to its number, or ValueError."""
+
+    label: str
+    samples: str
+    family: Family
+    parse: Callable[[str], float]
+    show: Callable[[float], str]
+    units: str
+    latency: bool = False
+    """Whether it looks at the latency histogram."""
+
+
+def _parse_rate(text: str) -> float:
+    match = _RATE.fullmatch(text)
+    value = math.nan if match is None else float(match[1]) / (100 if match[2] else 1)
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(text)
+    return value
+
+
+def _parse_duration(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(text)
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _parse_score(text: str) -> float:
+    if not re.fullmatch(_NUMBER, text) or not math.isfinite(float(text)):
+        raise ValueError(text)
+    return float(text)
+
+
+def _show_rate(value: float) -> str:
+    return f"{100 * value:.3g}%"
+
+
+def _show_duration(value: float) -> str:
+    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def _show_score(value: float) -> str:
+    return f"{value:.4g}"
+
+
+_RATE_UNITS = "a percentage such as 2%, or a fraction from 0 to 1 such as 0.02"
+_DURATION_UNITS = "a duration above 0 such as 40ms, 1.5s or 800us"
+
+METRICS: dict[str, Metric] = {
+    "ErrorRate": Metric(
+        "error rate",
+        "queries",
+        Rate(lambda cell: cell.errors, lambda cell: max(cell.queries, cell.errors)),
+        _parse_rate,
+        _show_rate,
+        _RATE_UNITS,
+    ),
+    "LatencyP95": Metric(
+        "P95 latency", "queries", Quantile(0.05), _parse_duration, _show_duration, _DURATION_UNITS, True
+    ),
+    "LatencyP99": Metric(
+        "P99 latency", "queries", Quantile(0.01), _parse_duration, _show_duration, _DURATION_UNITS, True
+    ),
+    "ZeroResultRate": Metric(
+        "zero-result rate",
+        "answered queries",
+        # A query that failed has no hits to count: left in, a flood of errors would hide a flood of empty answers.
+        Rate(lambda cell: cell.zero_results, lambda cell: max(cell.queries - cell.errors, cell.zero_results)),
+        _parse_rate,
+        _show_rate,
+        _RATE_UNITS,
+    ),
+    "TopScore": Metric("mean top score", "scores", Mean(), _parse_score, _show_score, "a plain number such as 0.45"),
+}
+
+
+def parse_bound(text: str, metric: str) -> float:
+    """A bound (`max`, `min`) of `metric` as a number: rates as fractions, latency in seconds, scores as they are.
+
+    ValueError names the metric, the text and what is accepted.
+    """
+    row = METRICS.get(metric)
+    if row is None:
+        raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
+    try:
+        return row.parse(text.strip())
+    except ValueError:
+        raise ValueError(f"{metric}: bound {text!r} is not {row.units}") from None
+
+
+def parse_change(text: str) -> float:
+    """A relative bound (`maxDropVsStable`, `maxRiseVsStable`), always a percentage of stable's value, as a fraction."""
+    match = _RATE.fullmatch(text.strip())
+    if match is None or not match[2] or float(match[1]) < 0:
+        raise ValueError(f"change {text!r} is not a percentage of stable's value such as 5%")
+    return float(match[1]) / 100

@@ -1,0 +1,247 @@
+"""Evidence of one revision: adding up what its pods counted, and cutting it into windows.
+
+Knows buckets, segments and counts, and no rule. Pure: the operator's clock comes in as an argument. Everything here is
+a function of the pods' rings alone, so an operator that restarts sees what the one before it saw.
+
+Only *complete* buckets are judged (those that every answering pod has left), so a window that is closed once never
+changes, and each is judged once however often the operator looks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS, Evidence, EvidenceBucket
+
+OVERALL = ""
+"""Key of all segments together."""
+EPOCH_LIMIT = RING_SECONDS // BUCKET_SECONDS // 2
+"""Longest epoch in buckets: the ring holds two of them."""
+VISIBLE = RING_SECONDS // BUCKET_SECONDS - 4
+"""Buckets before the newest that are surely still in every pod's ring, whatever its clock and when it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Counts of one segment over some time; sums of `contract.EvidenceBucket` (see there for the fields)."""
+
+    queries: int = 0
+    errors: int = 0
+    refused: int = 0
+    zero_results: int = 0
+    top_count: int = 0
+    top_sum: float = 0.0
+    top_sum_squares: float = 0.0
+    latency: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def consistent(self) -> bool:
+        """Whether the counts can be counts. Sums of scores may be NaN: that is TopScore's trouble, not the pod's."""
+        counts = (self.queries, self.errors, self.refused, self.zero_results, self.top_count)
+        return min(counts) >= 0 and all(count >= 0 for count in self.latency.values())
+
+
+@dataclass(frozen=True, slots=True)
+class PodEvidence:
+    """One pod's answer. `evidence` None: silent. `received_at`: the operator's clock, Unix seconds."""
+
+    pod: str
+    evidence: Evidence | None
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Evidence of a revision on the operator's clock.
+
+    `segments`: segment -> bucket -> counts; key '' holds all segments together. `complete_before`: the first bucket
+    that some pod may still be filling. `silent`: pods without usable evidence.
+    """
+
+    segments: Mapping[str, Mapping[int, Cell]]
+    complete_before: int
+    pods: int
+    silent: tuple[str, ...]
+    now: float
+
+    @property
+    def oldest(self) -> int:
+        """The first bucket that is judged: older ones may already be gone from some pod's ring."""
+        return self.complete_before - VISIBLE
+
+    def total(self, segment: str, first: int, *, latency: bool = True) -> Cell:
+        """Sum of the complete buckets of a segment from bucket `first` on, as far as they are visible."""
+        cells = self.segments.get(segment, {})
+        start = max(first, self.oldest)
+        taken = (cell for bucket, cell in cells.items() if start <= bucket < self.complete_before)
+        return add_up(taken, latency=latency)
+
+    def mix(self, first: int, stop: int) -> dict[str, int]:
+        """Queries per segment in buckets [first, stop)."""
+        return {
+            name: sum(cell.queries for bucket, cell in cells.items() if first <= bucket < stop)
+            for name, cells in self.segments.items()
+            if name != OVERALL
+        }
+
+
+def add_up(cells: Iterable[Cell], *, latency: bool = True) -> Cell:
+    """The sum. Scores are added with fsum, so that no order of pods or buckets can change a verdict.
+
+    `latency` False leaves the histogram out: most of the work, and most metrics do not look at it.
+    """
+    taken = list(cells)
+    if len(taken) == 1:
+        return taken[0]
+    histogram: dict[int, int] = {}
+    for cell in taken if latency else ():
+        for index, count in cell.latency.items():
+            histogram[index] = histogram.get(index, 0) + count
+    return Cell(
+        queries=sum(cell.queries for cell in taken),
+        errors=sum(cell.errors for cell in taken),
+        refused=sum(cell.refused for cell in taken),
+        zero_results=sum(cell.zero_results for cell in taken),
+        top_count=sum(cell.top_count for cell in taken),
+        top_sum=_exact_sum(cell.top_sum for cell in taken),
+        top_sum_squares=_exact_sum(cell.top_sum_squares for cell in taken),
+        latency=histogram,
+    )
+
+
+def _exact_sum(values: Iterable[float]) -> float:
+    """fsum, with NaN for what it refuses to add (infinities of both signs, overflow)."""
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):
+        return math.nan
+
+
+# ---------------------------------------------------------------- adding up pods
+
+
+def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> Merged:
+    """Add up the pods' evidence per (bucket, segment) on the operator's clock.
+
+    `now`: the operator's clock, Unix seconds. `revision`: if given, evidence that names another one counts as silent,
+    since evidence belongs to a revision and a pod's address may have been reused. So do negative counts.
+    """
+    collected: dict[str, dict[int, list[Cell]]] = {}
+    silent: list[str] = []
+    complete: list[int] = []
+    for pod in pods:
+        cells = None if pod.evidence is None else _cells_of(pod.evidence, revision)
+        if pod.evidence is None or cells is None:
+            silent.append(pod.pod)
+            continue
+        shift = _shift(pod.evidence, pod.received_at)
+        complete.append(math.floor(pod.evidence.now / BUCKET_SECONDS) + shift)
+        for bucket, segment, cell in cells:
+            for name in (segment, OVERALL):
+                collected.setdefault(name, {}).setdefault(bucket + shift, []).append(cell)
+    return Merged(
+        segments={
+            name: {bucket: add_up(parts) for bucket, parts in buckets.items()} for name, buckets in collected.items()
+        },
+        complete_before=min(complete, default=math.floor(now / BUCKET_SECONDS)),
+        pods=len(pods),
+        silent=tuple(sorted(silent)),
+        now=now,
+    )
+
+
+def _shift(evidence: Evidence, received_at: float) -> int:
+    """Whole buckets to add to a pod's bucket numbers; 0 while its clock is within half a bucket of the operator's."""
+    return round((received_at - evidence.now) / BUCKET_SECONDS)
+
+
+def _cells_of(evidence: Evidence, revision: str) -> list[tuple[int, str, Cell]] | None:
+    """The pod's buckets; None when they belong to another revision or are negative."""
+    if (revision and evidence.revision != revision) or not math.isfinite(evidence.now):
+        return None
+    cells = [(item.bucket, item.segment, _cell(item)) for item in evidence.buckets]
+    return cells if all(cell.consistent for _, _, cell in cells) else None
+
+
+def _cell(item: EvidenceBucket) -> Cell:
+    return Cell(
+        queries=item.queries,
+        errors=item.errors,
+        refused=item.refused,
+        zero_results=item.zero_results,
+        top_count=item.top_count,
+        top_sum=item.top_sum,
+        top_sum_squares=item.top_sum_squares,
+        latency=item.latency,
+    )
+
+
+def samples_since(merged: Merged, since: float) -> int:
+    """Queries that the revision answered in complete buckets that began at `since` (Unix seconds) or later.
+
+    The rings hold an hour, so a soak longer than that counts the last hour: `soak.minQueries` is per hour then.
+    """
+    return merged.total(OVERALL, first_bucket(since)).queries
+
+
+def first_bucket(time: float) -> int:
+    """The first bucket that lies wholly at or after `time`."""
+    return math.ceil(time / BUCKET_SECONDS)
+
+
+# ---------------------------------------------------------------- windows
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Closed buckets [first, stop) with their sum."""
+
+    first: int
+    stop: int
+    cell: Cell
+
+
+def closed_windows(
+    merged: Merged,
+    segment: str,
+    *,
+    first: int,
+    span: int,
+    enough: int,
+    size: Callable[[Cell], int],
+    latency: bool = True,
+) -> Iterator[Window]:
+    """Non-overlapping windows since bucket `first`, in order of time.
+
+    A window closes when it is at least `span` buckets long and `size` of it at least `enough`. Where a window begins
+    depends on where the one before ended, and the ring forgets; so windows are cut anew from fixed epochs, the longest
+    multiple of `span` of which two fit into the ring. Any operator at any time cuts the same windows, at most
+    one per `span` of time, which is what the false-trip budget counts. A rest shorter than a window at the end of an
+    epoch is not judged.
+    """
+    length = max(1, EPOCH_LIMIT // span) * span
+    newest = (merged.complete_before - 1 - first) // length
+    for number in (newest - 1, newest):
+        start = first + number * length
+        if number >= 0 and start >= merged.oldest:
+            stop = min(start + length, merged.complete_before)
+            for begin, end, cells in _cut(merged.segments.get(segment, {}), start, stop, span, enough, size):
+                yield Window(begin, end, add_up(cells, latency=latency))
+
+
+def _cut(
+    cells: Mapping[int, Cell], first: int, stop: int, span: int, enough: int, size: Callable[[Cell], int]
+) -> Iterator[tuple[int, int, list[Cell]]]:
+    taken: list[Cell] = []
+    count = 0
+    start = first
+    for bucket in range(first, stop):
+        cell = cells.get(bucket)
+        if cell is not None:
+            taken.append(cell)
+            count += size(cell)
+        if bucket + 1 - start >= span and count >= enough:
+            yield start, bucket + 1, taken
+            taken, count, start = [], 0, bucket + 1

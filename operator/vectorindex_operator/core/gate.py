@@ -1,0 +1,98 @@
+"""The gate: a recall report against the thresholds of `spec.gate`. Pure; the verdict is Pass, Fail or Inconclusive."""
+
+from __future__ import annotations
+
+from vectorindex_operator.api.quantities import share
+from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.api.v1alpha1 import GateStatus, VectorIndexSpec
+from vectorindex_operator.core import revision
+from vectorindex_searcher.contract import SegmentRecall, ValidateResult
+
+MIN_SEGMENT_QUERIES = 300
+"""A segment's own floor is judged on at least this many queries."""
+
+_Finding = tuple[str, str]  # reason, message
+
+
+def judge(report: ValidateResult, spec: VectorIndexSpec, stable_count: int | None, now: float) -> GateStatus:
+    """Judge `report` by `spec.gate`; `stable_count` is the row count of the stable revision, None without one.
+
+    Fail beats Inconclusive beats Pass; the message carries every finding with its numbers.
+    """
+    gate = spec.gate
+    failures: list[_Finding] = []
+    doubts: list[_Finding] = []
+    _recall(report.overall, gate.recall.min, report, failures, doubts)
+    floors = {s.name: s.min for s in gate.segments}
+    measured = {s.segment: s for s in report.segments}
+    for name, floor in floors.items():
+        row = measured.get(name)
+        if row is None or row.queries < MIN_SEGMENT_QUERIES:
+            found = row.queries if row else 0
+            doubts.append(("TooFewQueries", f"segment {name} has {found} queries, {MIN_SEGMENT_QUERIES} are needed"))
+        else:
+            _recall(row, floor, report, failures, doubts)
+    for row in report.segments:
+        if gate.queries is not None and row.segment not in floors and row.queries >= MIN_SEGMENT_QUERIES:
+            _recall(row, gate.recall.min, report, failures, doubts)
+    _relevance(report, spec, failures, doubts)
+    _count(report.count, stable_count, spec, failures)
+    verdict, findings = ("Fail", failures) if failures else ("Inconclusive", doubts) if doubts else ("Pass", [])
+    low = report.overall
+    summary = (
+        f"recall@{report.k} {low.recall:.4f} (at least {low.recall_low:.4f} with {report.confidence:.0%} confidence, "
+        f"{low.queries} queries), limit {gate.recall.min}"
+    )
+    return GateStatus(
+        gate_hash=report.gate_hash,
+        thresholds_hash=revision.thresholds_hash(spec),
+        verdict=verdict,
+        reason=findings[0][0] if findings else "RecallProven",
+        message="; ".join(m for _, m in findings) if findings else summary,
+        at=to_text(now),
+    )
+
+
+def _recall(
+    row: SegmentRecall, floor: float, report: ValidateResult, failures: list[_Finding], doubts: list[_Finding]
+) -> None:
+    if row.recall_low >= floor:
+        return
+    where = f" of segment {row.segment}" if row.segment else ""
+    numbers = (
+        f"recall@{report.k}{where} is {row.recall:.4f}, at least {row.recall_low:.4f} with "
+        f"{report.confidence:.0%} confidence on {row.queries} queries; the limit is {floor}"
+    )
+    if row.recall < floor:
+        failures.append(("SegmentRecallBelowMin" if row.segment else "RecallBelowMin", numbers))
+    else:
+        doubts.append(("RecallUncertain", f"{numbers}: more gate queries would decide it"))
+
+
+def _relevance(report: ValidateResult, spec: VectorIndexSpec, failures: list[_Finding], doubts: list[_Finding]) -> None:
+    relevance = spec.gate.relevance
+    if relevance is None or relevance.min_mrr is None:
+        return
+    value = report.overall.relevance_mrr
+    if value is None:
+        doubts.append(("NoLabels", f"gate.relevance needs labelled queries: column {relevance.relevant_column!r}"))
+    elif value < relevance.min_mrr:
+        failures.append(
+            ("RelevanceBelowMin", f"MRR of the right answers is {value:.3f}, the limit {relevance.min_mrr}")
+        )
+
+
+def _count(count: int, stable: int | None, spec: VectorIndexSpec, failures: list[_Finding]) -> None:
+    if not stable:
+        return
+    change = (count - stable) / stable
+    if -change > share(spec.gate.max_count_drop):
+        failures.append(
+            ("CountDropped", f"{count} rows are {-change:.1%} fewer than stable's {stable}; "
+             f"gate.maxCountDrop is {spec.gate.max_count_drop}")
+        )  # fmt: skip
+    if change > share(spec.gate.max_count_rise):
+        failures.append(
+            ("CountRose", f"{count} rows are {change:.1%} more than stable's {stable}; "
+             f"gate.maxCountRise is {spec.gate.max_count_rise}")
+        )  # fmt: skip

@@ -1,0 +1,371 @@
+"""Guardrails: from the searchers' counts to one verdict per rule. Pure: no I/O, no randomness, time comes in.
+
+The loop, at each look (every 5 s during a soak):
+
+  1  the adapter asks every pod of the revision for its counts       -> PodEvidence
+  2  `merge` puts the pods on the operator's clock and adds them up  -> Merged
+  3  `judge`, per rule:
+       cut the evidence since warm-up into windows that do not overlap and never change once closed;
+       a window fails when its confidence limit lies beyond the bound, at a level of which all windows of all rules
+       together use up the false-trip budget; `consecutive` failed windows in a row, at any time: Fail
+       otherwise judge all evidence since warm-up: value inside the bound: Pass; outside, or a window has just
+       failed: Inconclusive; too little evidence: Inconclusive; pods silent: Error
+  4  `worst` of the enforced verdicts and of `unavailable` decides (core/steps/soaking.py)
+
+Nothing is remembered between looks: an operator that restarts cuts the same windows and reaches the same verdicts.
+A new metric is a row in `METRICS`, its counts in the searcher's evidence, and a runbook section in docs/guardrails.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from vectorindex_operator.core.baseline import Baseline as Baseline
+from vectorindex_operator.core.baseline import freeze_baseline as freeze_baseline
+from vectorindex_operator.core.baseline import mix_distance
+from vectorindex_operator.core.bounds import METRICS, Metric
+from vectorindex_operator.core.bounds import parse_bound as parse_bound
+from vectorindex_operator.core.bounds import parse_change as parse_change
+from vectorindex_operator.core.comparison import Levels, inside, limit
+from vectorindex_operator.core.evidence import (
+    EPOCH_LIMIT,
+    OVERALL,
+    Cell,
+    Window,
+    add_up,
+    closed_windows,
+    first_bucket,
+)
+from vectorindex_operator.core.evidence import Merged as Merged
+from vectorindex_operator.core.evidence import PodEvidence as PodEvidence
+from vectorindex_operator.core.evidence import merge as merge
+from vectorindex_operator.core.evidence import samples_since as samples_since
+from vectorindex_operator.core.rules import Rule as Rule
+from vectorindex_operator.core.rules import RuleVerdict as RuleVerdict
+from vectorindex_operator.core.rules import Verdict as Verdict
+from vectorindex_operator.core.rules import worst as worst
+from vectorindex_searcher.contract import BUCKET_SECONDS
+
+UNAVAILABLE_SECONDS = 10.0
+"""How long the candidate may be without a ready pod while stable has one."""
+SILENT_SHARE = 1 / 3
+"""More silent pods than this share of the ready ones: Error."""
+MIX_DISTANCE = 0.2
+"""Total variation distance between segment mixes from which an overall relative rule says nothing."""
+EARLY_SAMPLES = 20
+EARLY_RATE = 0.5
+"""An error rate above this on so many queries needs no window and no warm-up."""
+EARLY_BUDGET = 0.01
+"""Share of a rule's level that all its early looks together may use."""
+LEAST_BUDGET = 1e-9
+"""A budget of zero would mean that nothing can ever be beyond doubt."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One rule with all that is needed to judge it."""
+
+    rule: Rule
+    metric: Metric
+    merged: Merged
+    baseline: Baseline | None
+    base: Cell | None
+    """Stable's sample: None for absolute rules, and for relative ones without a usable baseline."""
+    levels: Levels
+    started_at: float
+    now: float
+
+    @property
+    def first(self) -> int:
+        return first_bucket(self.started_at + self.rule.warm_up_seconds)
+
+    @property
+    def comparable(self) -> bool:
+        return not self.rule.relative or self.base is not None
+
+    @property
+    def baseline_age(self) -> float:
+        """Seconds since stable was last observed."""
+        return self.now - self.baseline.to_time if self.baseline is not None else math.nan
+
+    def mix_changed(self, first: int, stop: int) -> bool:
+        """Whether an overall comparison with stable would compare different questions, not different answers."""
+        if not self.rule.relative or self.rule.segment != OVERALL or self.baseline is None:
+            return False
+        return mix_distance(self.merged.mix(first, stop), self.baseline.mix) > MIX_DISTANCE
+
+    def failed(self, window: Window) -> bool:
+        """Whether the window is outside the bound beyond doubt."""
+        family, bound = self.metric.family, self.rule.bound
+        return (
+            self.comparable
+            and not inside(family, window.cell, self.base, bound)  # spares the exact tails nearly always
+            and family.beyond(window.cell, self.base, bound, self.levels)
+            and not self.mix_changed(window.first, window.stop)
+        )
+
+    def say(self, verdict: Verdict, reason: str, text: str, cell: Cell, seconds: float, failed: int = 0) -> RuleVerdict:
+        """The verdict on `cell` with its numbers; `text` follows the description of the sample."""
+        family, rule = self.metric.family, self.rule
+        value = _number(family.value(cell))
+        edge = _number(limit(family, self.base, rule.bound)) if self.comparable else None
+        near = None
+        if value is not None and self.comparable:
+            near = _number(family.confidence(cell, self.base, rule.bound, self.levels))
+        stable = None if self.base is None else _number(family.value(self.base))
+        return RuleVerdict(
+            rule=rule.name,
+            metric=rule.metric,
+            segment=rule.segment,
+            verdict=verdict,
+            reason=reason,
+            message=_sentence(self, text, family.size(cell), seconds, value, edge, near, stable),
+            mode=rule.mode,
+            value=value,
+            limit=edge,
+            confidence_limit=near,
+            samples=family.size(cell),
+            window_seconds=seconds,
+            windows_failed=failed,
+            baseline_value=stable,
+            baseline_age_seconds=None if stable is None else self.baseline_age,
+        )
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _sentence(
+    case: _Case,
+    text: str,
+    size: int,
+    seconds: float,
+    value: float | None,
+    edge: float | None,
+    near: float | None,
+    stable: float | None,
+) -> str:
+    rule, show = case.rule, case.metric.show
+    where = f" of segment {rule.segment}" if rule.segment else ""
+    sentence = f"{rule.name}: {case.metric.label}{where} "
+    sentence += "unknown" if value is None else show(value)
+    if near is not None:
+        sentence += f" (at {'least' if rule.bound.sign > 0 else 'most'} {show(near)} beyond doubt)"
+    sentence += f" on {size:,} {case.metric.samples} in {seconds:g} s; "
+    if edge is not None:
+        sentence += f"{'max' if rule.bound.sign > 0 else 'min'} {show(edge)}"
+    if stable is not None:
+        sentence += f" from stable's {show(stable)} {case.baseline_age:.0f} s ago"
+    return f"{sentence}{'; ' if edge is not None else ''}{text}"
+
+
+# ---------------------------------------------------------------- judging
+
+
+def judge(
+    rules: Sequence[Rule],
+    merged: Merged,
+    *,
+    started_at: float,
+    now: float,
+    baseline: Baseline | None,
+    alpha_budget: float,
+    horizon_seconds: float,
+    ready_pods: int,
+    silent_pods: int | None = None,
+    steady: bool,
+) -> tuple[RuleVerdict, ...]:
+    """One verdict per rule, in their order.
+
+    `started_at`: when the revision got the traffic (soak) or was promoted (steady state), Unix seconds on the
+    operator's clock. `alpha_budget`: probability of a false trip within `horizon_seconds` (maxDuration, or 24 h in
+    steady state) that all enforced rules share. `silent_pods`: ready pods without evidence; None: as merged.
+    In steady state relative rules are left out: their baseline would be of another day.
+    """
+    budget = min(0.5, max(alpha_budget, LEAST_BUDGET))
+    silent = len(merged.silent) if silent_pods is None else silent_pods
+    judged = [rule for rule in rules if not (steady and rule.relative)]
+    looks = {rule: math.ceil(horizon_seconds / rule.window_seconds) for rule in judged}
+    enforced = sum(looks[rule] for rule in judged if rule.mode == "Enforce")
+    verdicts = []
+    for rule in judged:
+        # What only observes can trip nothing and costs the others nothing; it is shown at the level it would get.
+        alpha = budget / max(1, enforced + (0 if rule.mode == "Enforce" else looks[rule]))
+        case = _Case(
+            rule=rule,
+            metric=METRICS[rule.metric],
+            merged=merged,
+            baseline=baseline,
+            base=_usable(baseline, rule) if rule.relative else None,
+            levels=Levels(window=alpha, once=alpha * max(1, looks[rule]) / 2),
+            started_at=started_at,
+            now=now,
+        )
+        verdicts.append(_judge_rule(case, ready_pods, silent))
+    return tuple(verdicts)
+
+
+def _usable(baseline: Baseline | None, rule: Rule) -> Cell | None:
+    """Stable's sample, if it is large enough to compare with."""
+    family = METRICS[rule.metric].family
+    cell = baseline.cells.get(rule.segment) if baseline is not None else None
+    return cell if cell is not None and family.size(cell) >= rule.min_samples else None
+
+
+def _judge_rule(case: _Case, ready_pods: int, silent_pods: int) -> RuleVerdict:
+    """Fail comes first: what the pods that answer prove stands, whatever the others would say."""
+    early = _early(case)
+    if early is not None:
+        return early
+    window, run = _failed_windows(case)
+    if window is not None:
+        seconds = float((window.stop - window.first) * BUCKET_SECONDS)
+        text = "outside beyond doubt" + (f" in {run} windows in a row" if run > 1 else "")
+        return case.say(Verdict.FAIL, "BoundExceeded", text, window.cell, seconds, run)
+    return _missing(case, ready_pods, silent_pods) or _too_long(case) or _judge_all(case, run)
+
+
+def _failed_windows(case: _Case) -> tuple[Window | None, int]:
+    """The window that completed `consecutive` failed ones in a row, if any, and the length of the row.
+
+    Without one: how many up to the newest failed in a row.
+    """
+    windows = closed_windows(
+        case.merged,
+        case.rule.segment,
+        first=case.first,
+        span=case.rule.span,
+        enough=max(case.rule.min_samples, case.metric.family.enough(case.levels)),
+        size=case.metric.family.size,
+        latency=case.metric.latency,
+    )
+    run = 0
+    for window in windows:
+        run = run + 1 if case.failed(window) else 0
+        if run >= case.rule.consecutive:
+            return window, run
+    return None, run
+
+
+def _early(case: _Case) -> RuleVerdict | None:
+    """Fail at once on an error rate above one half in the newest buckets that hold 20 queries, the open one included.
+
+    Neither window nor warm-up: pods proved themselves before they became ready, so errors are never a cold start.
+    Looks this frequent have their own, tiny share of the budget; it matters only with bounds of some 20 % and more.
+    """
+    bound = case.rule.bound
+    if case.rule.metric != "ErrorRate" or bound.sign < 0:
+        return None
+    family = case.metric.family
+    taken, seconds = _newest(case, EARLY_SAMPLES)
+    if family.size(taken) < EARLY_SAMPLES or family.value(taken) <= EARLY_RATE:
+        return None
+    levels = replace(case.levels, window=case.levels.window * EARLY_BUDGET / case.rule.span)
+    if case.comparable and not family.beyond(taken, case.base, bound, levels):
+        return None
+    return case.say(Verdict.FAIL, "BoundExceeded", "more than half of the newest queries failed", taken, seconds, 1)
+
+
+def _newest(case: _Case, enough: int) -> tuple[Cell, float]:
+    """The newest buckets, at most a window, that hold `enough` samples or all there are, and their age in seconds.
+
+    The bucket in which the revision got the traffic counts: what it holds is the revision's own.
+    """
+    cells = case.merged.segments.get(case.rule.segment, {})
+    oldest = max(math.floor(case.started_at / BUCKET_SECONDS), case.merged.complete_before - case.rule.span)
+    taken, first = Cell(), case.merged.complete_before
+    for bucket in sorted((number for number in cells if number >= oldest), reverse=True):
+        taken, first = add_up((taken, cells[bucket])), bucket
+        if case.metric.family.size(taken) >= enough:
+            break
+    return taken, max(0.0, case.now - first * BUCKET_SECONDS)
+
+
+def _missing(case: _Case, ready_pods: int, silent_pods: int) -> RuleVerdict | None:
+    """Error, when too many of the pods that serve say nothing. A Fail on what the others say stands."""
+    if ready_pods > 0 and silent_pods <= ready_pods * SILENT_SHARE:
+        return None
+    text = (
+        f"{silent_pods} of {ready_pods} serving pods gave no evidence"
+        if ready_pods > 0
+        else "no pod is ready to be asked"
+    )
+    return case.say(Verdict.ERROR, "EvidenceMissing", text, *_everything(case))
+
+
+def _too_long(case: _Case) -> RuleVerdict | None:
+    """Error, when no window can close before the rings forget it: such a rule would guard nothing and say Pass."""
+    if not case.rule.too_long:
+        return None
+    longest = f"{EPOCH_LIMIT * BUCKET_SECONDS / 60:.0f} min of windows, and searchers keep an hour of evidence"
+    text = f"window x consecutive is more than {longest}: shorten one of them"
+    return case.say(Verdict.ERROR, "WindowTooLong", text, *_everything(case))
+
+
+def _everything(case: _Case) -> tuple[Cell, float]:
+    """All visible evidence since warm-up and its length in seconds."""
+    first = max(case.first, case.merged.oldest)
+    seconds = max(0, case.merged.complete_before - first) * BUCKET_SECONDS
+    return case.merged.total(case.rule.segment, first, latency=case.metric.latency), float(seconds)
+
+
+def _judge_all(case: _Case, failed: int) -> RuleVerdict:
+    """Pass or Inconclusive, on all evidence since warm-up. `failed`: windows in a row up to the newest."""
+    rule, family = case.rule, case.metric.family
+    cell, seconds = _everything(case)
+    size = family.size(cell)
+    warm = case.started_at + rule.warm_up_seconds
+    unsure = Verdict.INCONCLUSIVE
+    if case.now < warm:
+        return case.say(unsure, "WarmingUp", f"warming up for another {warm - case.now:.0f} s", cell, seconds)
+    if not case.comparable:
+        return case.say(
+            unsure, "NoBaseline", f"stable left fewer than {rule.min_samples} to compare with", cell, seconds
+        )
+    if size == 0 and case.now - warm >= rule.window_seconds * rule.consecutive:
+        on_no_data = {"Hold": unsure, "Pass": Verdict.PASS, "Fail": Verdict.FAIL}
+        return case.say(on_no_data[rule.on_no_data], "NoData", f"onNoData is {rule.on_no_data}", cell, seconds)
+    if size < rule.min_samples:
+        return case.say(unsure, "TooFewSamples", f"{rule.min_samples} needed", cell, seconds)
+    if not math.isfinite(family.value(cell)):
+        return case.say(Verdict.ERROR, "EvidenceInvalid", "the searchers' sum is not a number", cell, seconds)
+    if case.mix_changed(max(case.first, case.merged.oldest), case.merged.complete_before):
+        return case.say(unsure, "MixChanged", "the mix of segments is not the baseline's", cell, seconds)
+    needed = f"{failed} of {rule.consecutive} windows of {rule.window_seconds:g} s beyond doubt"
+    if not inside(family, cell, case.base, rule.bound):
+        return case.say(unsure, "NearBound", f"outside, {needed}", cell, seconds, failed)
+    if failed:
+        return case.say(unsure, "WindowFailed", f"inside, but the newest: {needed}", cell, seconds, failed)
+    return case.say(Verdict.PASS, "WithinBound", "inside", cell, seconds)
+
+
+def unavailable(candidate_ready: int, stable_ready: int, unready_since: float | None, now: float) -> RuleVerdict:
+    """The rule that is always on: no ready pod of the candidate for 10 s while stable has one.
+
+    It sees what counts nothing: a crash loop. `unready_since`: since when the candidate has had no ready pod (the
+    operator's clock, Unix seconds); None when unknown.
+    """
+    seconds = 0.0 if unready_since is None else max(0.0, now - unready_since)
+    pods = f"the candidate has {candidate_ready} ready pods, stable {stable_ready}"
+    if candidate_ready > 0:
+        verdict, reason, text = Verdict.PASS, "Available", pods
+    elif stable_ready <= 0:
+        verdict, reason, text = Verdict.ERROR, "NothingReady", f"{pods}: nowhere to go back to"
+    elif seconds < UNAVAILABLE_SECONDS:
+        verdict, reason, text = Verdict.INCONCLUSIVE, "Unready", f"{pods}, for {seconds:.0f} s"
+    else:
+        verdict, reason, text = Verdict.FAIL, "Unavailable", f"{pods}, for {seconds:.0f} s"
+    return RuleVerdict(
+        rule="unavailable",
+        metric="Unavailable",
+        segment=OVERALL,
+        verdict=verdict,
+        reason=reason,
+        message=f"unavailable: {text}",
+        value=float(candidate_ready),
+        limit=1.0,
+        window_seconds=seconds,
+    )

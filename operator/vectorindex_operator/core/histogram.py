@@ -1,0 +1,44 @@
+"""Reading the searchers' latency histogram (contract.LATENCY_BIN_RATIO). Pure; bins go in, seconds come out.
+
+A bin is 5 % wide, so a duration is known to 5 %: what decides a verdict takes the edge that speaks for the revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vectorindex_searcher.contract import LATENCY_BIN_RATIO
+
+
+def bin_floor(index: int) -> float:
+    """Shortest duration of a histogram bin, seconds."""
+    return LATENCY_BIN_RATIO**index / 1e6 if index > 0 else 0.0
+
+
+def surely_slower(latency: Mapping[int, int], bound: float) -> int:
+    """Queries that took longer than `bound` seconds whatever their place in their bin.
+
+    The bin that holds the bound counts as fast: a rule must not trip because of where a bin ends.
+    """
+    return sum(count for index, count in latency.items() if bin_floor(index) > bound)
+
+
+def slowest(latency: Mapping[int, int], rank: int) -> int:
+    """Bin of the `rank`-th slowest query (1: the slowest)."""
+    left = rank
+    for index in sorted(latency, reverse=True):
+        left -= latency[index]
+        if left <= 0:
+            return index
+    raise ValueError(f"rank {rank} is beyond the {sum(latency.values())} queries of the histogram")
+
+
+def quantile(latency: Mapping[int, int], slower: float) -> float:
+    """Duration in seconds that a share `slower` of the queries exceeds, by log-linear interpolation in its bin."""
+    above = slower * sum(latency.values())
+    for index in sorted(latency, reverse=True):
+        count = latency[index]
+        if above < count:
+            return float(LATENCY_BIN_RATIO ** (index + 1 - above / count) / 1e6)
+        above -= count
+    return 0.0

@@ -1,0 +1,163 @@
+"""What one pass saw, frozen. Adapters fill it in; `decide` reads it. "Not known" is a value, never an exception."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from vectorindex_operator.api.v1alpha1 import RevisionSpec, RevisionStatus, VectorIndexSpec, VectorIndexStatus
+from vectorindex_operator.core.guardrail import PodEvidence
+from vectorindex_searcher.contract import BuildResult, Failure, ResolveResult, ValidateResult
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A person's request: annotation `vectorindex.dev/<name>: [argument@]nonce`."""
+
+    name: str
+    argument: str
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexView:
+    """The VectorIndex. `spec` is None when the stored one cannot be read; `spec_error` says why."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created_at: float
+    spec: VectorIndexSpec | None
+    status: VectorIndexStatus
+    deleting: bool = False
+    spec_error: str = ""
+    verbs: tuple[Verb, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionView:
+    """A VectorIndexRevision of this VectorIndex."""
+
+    name: str
+    uid: str
+    created_at: float
+    spec: RevisionSpec
+    status: RevisionStatus
+    deleting: bool = False
+
+
+class JobVerb(StrEnum):
+    RESOLVE = "resolve"
+    BUILD = "build"
+    VALIDATE = "validate"
+
+
+class JobState(StrEnum):
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A Job of ours with what its last pod said. `key` is the attempt it was derived from, `failures` those before it.
+
+    A finished Job whose pod is gone has neither result nor failure: it is run again and answers from what is stored.
+    """
+
+    name: str
+    uid: str
+    verb: JobVerb
+    revision: str
+    key: str
+    failures: int
+    device: str
+    state: JobState
+    created_at: float
+    finished_at: float | None = None
+    result: ResolveResult | BuildResult | ValidateResult | None = None
+    failure: Failure | None = None
+    exit_code: int | None = None
+    waiting: str = ""
+    """Why its pod does not run: empty, or for example "Secret/s3: secret \"s3\" not found"."""
+    unschedulable_since: float | None = None
+    unschedulable: str = ""
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A searcher pod. `failure` is what its last ended container wrote; times are unix seconds."""
+
+    name: str
+    address: str
+    ready: bool
+    restarts: int = 0
+    scheduled_at: float | None = None
+    unschedulable: str = ""
+    waiting: str = ""
+    failure: Failure | None = None
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRevision:
+    """The searcher pods of a revision. `unready_since`: since when no pod is ready (None while one is)."""
+
+    revision: str
+    exists: bool
+    pods: tuple[PodView, ...] = ()
+    unready_since: float | None = None
+
+    @property
+    def ready(self) -> int:
+        """Pods that take queries: ready and not being deleted."""
+        return sum(pod.ready and not pod.deleting for pod in self.pods)
+
+
+class DecisionKind(StrEnum):
+    SWITCH = "Switch"
+    ROLL_BACK = "RollBack"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The annotation of the front Service: why the traffic is where it is. Written together with the selector."""
+
+    kind: DecisionKind
+    source: str
+    target: str
+    rule: str
+    reason: str
+    message: str
+    at: float
+    nonce: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FrontService:
+    """The Service that users query. `owned` is False when an object of another owner has its name."""
+
+    exists: bool
+    revision: str = ""
+    resource_version: str = ""
+    owned: bool = True
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything `decide` may know. `objects` are the raw live children, for the executor's comparison only."""
+
+    index: IndexView
+    revisions: Mapping[str, RevisionView] = field(default_factory=dict)
+    jobs: tuple[JobView, ...] = ()
+    loaded: Mapping[str, LoadedRevision] = field(default_factory=dict)
+    service: FrontService = FrontService(exists=False)
+    evidence: Mapping[str, tuple[PodEvidence, ...]] = field(default_factory=dict)
+    objects: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    conflict: str = ""
+    """Name of an object that we need and that somebody else owns."""

@@ -1,0 +1,150 @@
+"""What a pass decided: actions as data, statuses to write, Events to send, when to look again.
+
+Actions are idempotent and name their revision; running a prefix of a plan and dying is safe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vectorindex_operator.api.v1alpha1 import RevisionStatus, VectorIndexStatus
+from vectorindex_operator.core.observation import Decision
+from vectorindex_searcher.contract import BuildTask, LeaseState, ResolveTask, ValidateTask
+
+
+@dataclass(frozen=True, slots=True)
+class StartResolve:
+    """List the source with a Job. `key` names the attempt."""
+
+    name: str
+    key: str
+    failures: int
+    task: ResolveTask
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRevision:
+    """Write the revision object. Spec, image and pod template are frozen into it from what they are now."""
+
+    name: str
+    digest: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartBuild:
+    """Build the revision's artifact with a Job. `gpu`: ask for the GPU resource of spec.build.gpu."""
+
+    name: str
+    revision: str
+    key: str
+    failures: int
+    gpu: bool
+    task: BuildTask
+
+
+@dataclass(frozen=True, slots=True)
+class StartValidation:
+    """Measure the revision's artifact with a Job."""
+
+    name: str
+    revision: str
+    key: str
+    failures: int
+    task: ValidateTask
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteJob:
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Keep the revision's searchers there: Deployment, own Service, PodDisruptionBudget."""
+
+    revision: str
+    replicas: int
+    manifest_sha256: str
+    gate_hash: str
+    report_sha256: str
+    resident_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoveTraffic:
+    """The one write of a switch or a rollback: selector and decision of the front Service, with a precondition.
+
+    `resource_version` is what the decision was based on; empty: the Service must not exist yet.
+    """
+
+    decision: Decision
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Renew the leases of a revision's pods: you have the traffic, or you lost it. Best effort."""
+
+    revision: str
+    addresses: tuple[str, ...]
+    state: LeaseState
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Remove the revision's searchers; its artifact and its revision object stay."""
+
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Write the revision's status."""
+
+    revision: str
+    status: RevisionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRevision:
+    """Delete a revision object that fell out of the history."""
+
+    name: str
+    uid: str
+
+
+Action = (
+    StartResolve
+    | CreateRevision
+    | StartBuild
+    | StartValidation
+    | DeleteJob
+    | Load
+    | MoveTraffic
+    | Tell
+    | Retire
+    | Record
+    | ForgetRevision
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes Event, sent after the status write succeeded."""
+
+    warning: bool
+    reason: str
+    message: str
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The outcome of one pass."""
+
+    actions: tuple[Action, ...]
+    status: VectorIndexStatus
+    requeue_after: float
+    events: tuple[Event, ...] = ()

@@ -1,0 +1,101 @@
+"""Identity: digests and hashes that decide when something is built, measured or tried again, and derived names.
+
+A digest covers everything that changes the bytes of an artifact and nothing else, so an edit of replicas, guardrails
+or the gate builds nothing, and a re-sync of a rejected manifest finds its rejection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
+from vectorindex_searcher.contract import FORMAT_VERSION, Embedding
+
+
+def _hash(value: Mapping[str, object]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _embedding(embedding: Embedding) -> dict[str, object]:
+    # Only the metric changes bytes: the model's name is a promise to clients, and filling in an empty field must not
+    # rebuild what is there. The dimension is a fact of the data, hence already in the fingerprint.
+    return {"metric": embedding.metric.value}
+
+
+def digest(spec: VectorIndexSpec, fingerprint: str, build_number: int = 0) -> str:
+    """Hex digest of a revision. `fingerprint` is the dataset's; `build_number` rises when a rebuild is asked for."""
+    return _hash(
+        {
+            "format": FORMAT_VERSION,
+            "build": build_number,
+            "fingerprint": fingerprint,
+            "columns": spec.source.columns.wire(),
+            "embedding": _embedding(spec.embedding),
+            "index": spec.index.wire(),
+        }
+    )
+
+
+def recipe_hash(spec: VectorIndexSpec) -> str:
+    """Hash of the build-relevant spec without the data: tells a user's edit from a change of the data."""
+    return digest(spec, fingerprint="")[:16]
+
+
+def source_hash(spec: VectorIndexSpec) -> str:
+    """Hash of what `resolve` depends on: a changed bucket, column or embedding is resolved anew at once."""
+    return _hash(
+        {
+            "s3": spec.source.s3.wire(),
+            "columns": spec.source.columns.wire(),
+            "embedding": spec.embedding.wire(),
+            "artifacts": spec.artifacts.s3.wire(),
+        }
+    )[:16]
+
+
+def build_hash(spec: VectorIndexSpec) -> str:
+    """Hash of `spec.build`: a failed build is tried again when this changes (more memory, another node)."""
+    return _hash(spec.build.wire())[:16]
+
+
+def gate_hash(spec: VectorIndexSpec) -> str:
+    """Hash of what a gate report was measured with. Thresholds are not in it: they are judged on the saved report."""
+    gate = spec.gate
+    return _hash(
+        {
+            "format": FORMAT_VERSION,
+            "k": gate.k,
+            "confidence": gate.recall.confidence,
+            "queries": gate.queries.wire() if gate.queries else None,
+            "relevant": gate.relevance.relevant_column if gate.relevance else None,
+            "segments": [s.name for s in spec.segments],
+        }
+    )[:16]
+
+
+def thresholds_hash(spec: VectorIndexSpec) -> str:
+    """Hash of the whole gate: a rejection holds while this stays the same."""
+    return _hash(spec.gate.wire())[:16]
+
+
+def revision_name(index_name: str, revision_digest: str) -> str:
+    """Name of a revision and of its Deployment and Service: at most 40 + 1 + 8 characters."""
+    return f"{index_name}-{revision_digest[:8]}"
+
+
+def build_job_name(revision: str, attempt_key: str) -> str:
+    """Derived from what makes an attempt one (build hash, tries so far), so a crash never starts it twice."""
+    return f"{revision}-build-{_hash({'k': attempt_key})[:6]}"
+
+
+def gate_job_name(revision: str, attempt_key: str) -> str:
+    """As `build_job_name`, for the validate Job."""
+    return f"{revision}-gate-{_hash({'k': attempt_key})[:6]}"
+
+
+def resolve_job_name(index_name: str, attempt_key: str) -> str:
+    """Derived from the source and the listing before it, so one listing is asked for once."""
+    return f"{index_name}-resolve-{_hash({'k': attempt_key})[:6]}"

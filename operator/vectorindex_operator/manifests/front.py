@@ -1,0 +1,66 @@
+"""The Service that users query, named like the VectorIndex. Selector and decision travel in one write."""
+
+from __future__ import annotations
+
+import json
+
+from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.core.observation import Decision, DecisionKind, IndexView
+from vectorindex_operator.manifests import labels
+from vectorindex_operator.manifests.labels import Manifest
+
+PORT = 80
+
+
+def service(decision: Decision, resource_version: str, index: IndexView) -> Manifest:
+    """The front Service pointing at `decision.target`. With a resourceVersion the API server refuses a stale write."""
+    annotations = {labels.DECISION: json.dumps(_wire(decision), sort_keys=True)}
+    meta = labels.metadata(
+        index.name, index.namespace, labels.common(index.name, "front"), labels.owner(index), annotations
+    )
+    if resource_version:
+        meta["resourceVersion"] = resource_version
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": meta,
+        "spec": {
+            "type": "ClusterIP",
+            "selector": labels.selector(decision.target),
+            "ports": [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def _wire(decision: Decision) -> dict[str, object]:
+    wire: dict[str, object] = {
+        "kind": decision.kind.value,
+        "from": decision.source,
+        "to": decision.target,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "message": decision.message,
+        "at": decision.at,
+    }
+    if decision.nonce:
+        wire["nonce"] = decision.nonce
+    return wire
+
+
+def read_decision(text: str) -> Decision | None:
+    """The decision in the annotation; None when somebody garbled it (the selector still says who has the traffic)."""
+    try:
+        raw = json.loads(text)
+        to_text(float(raw["at"]))  # NaN, or a year that no status can be stamped with
+        return Decision(
+            kind=DecisionKind(raw["kind"]),
+            source=str(raw["from"]),
+            target=str(raw["to"]),
+            rule=str(raw["rule"]),
+            reason=str(raw["reason"]),
+            message=str(raw["message"]),
+            at=float(raw["at"]),
+            nonce=str(raw.get("nonce", "")),
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
+        return None

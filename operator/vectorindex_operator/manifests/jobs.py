@@ -1,0 +1,123 @@
+"""The resolve, build and validate Jobs."""
+
+from __future__ import annotations
+
+from vectorindex_operator.api.quantities import duration_seconds
+from vectorindex_operator.api.v1alpha1 import Resources, Toleration, VectorIndexSpec
+from vectorindex_operator.core.observation import IndexView, JobVerb, RevisionView
+from vectorindex_operator.core.plan import StartBuild, StartResolve, StartValidation
+from vectorindex_operator.core.working import Settings
+from vectorindex_operator.manifests import labels
+from vectorindex_operator.manifests.labels import Manifest
+from vectorindex_operator.manifests.podspec import container, credentials, pod_spec, task_env
+from vectorindex_searcher.contract import ExitCode
+
+# What trying again with the same input cannot mend fails the Job at once; memory, preemption and outages retry.
+FATAL_EXITS = (ExitCode.BAD_SPEC, ExitCode.BAD_DATA, ExitCode.SOURCE_MISSING, ExitCode.BUG, ExitCode.RETRY)
+KEEP_FINISHED_SECONDS = 3600
+RESOLVE_DEADLINE_SECONDS = 900
+RESOLVE_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
+
+
+def resolve(action: StartResolve, index: IndexView, spec: VectorIndexSpec, settings: Settings) -> Manifest:
+    """The Job that lists the source. Owned by the VectorIndex; kept until the next one, as the mark of its time."""
+    places = {"SOURCE_": spec.source.s3, "ARTIFACTS_": spec.artifacts.s3}
+    one = container("resolve", settings.searcher_image, "resolve", credentials(places), settings)
+    one["env"] = [task_env(action.task.model_dump_json(by_alias=True, exclude_none=True))]
+    one["resources"] = _resources(RESOLVE_RESOURCES)
+    job = _job(action.name, action.key, action.failures, index, JobVerb.RESOLVE, labels.owner(index))
+    _finish(job, pod_spec(one, spec.build.pod, settings), retries=1, deadline=RESOLVE_DEADLINE_SECONDS)
+    return job
+
+
+def build(
+    action: StartBuild, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Settings
+) -> Manifest:
+    """The Job that builds one revision, on a GPU node where asked for."""
+    places = {"SOURCE_": revision.spec.source, "ARTIFACTS_": revision.spec.artifacts}
+    image = (settings.gpu_image if action.gpu else "") or revision.spec.image
+    one = container("build", image, "build", credentials(places), settings)
+    one["env"] = [task_env(action.task.model_dump_json(by_alias=True, exclude_none=True))]
+    one["resources"] = _resources(spec.build.resources)
+    pod = spec.build.pod
+    if action.gpu:
+        gpu = spec.build.gpu
+        one["resources"].setdefault("limits", {})[gpu.resource] = str(gpu.count)
+        one["resources"].setdefault("requests", {})[gpu.resource] = str(gpu.count)
+        tolerated = Toleration(key=gpu.resource, operator="Exists", effect="NoSchedule")
+        pod = pod.model_copy(update={"tolerations": (*pod.tolerations, tolerated)})
+    job = _job(action.name, action.key, action.failures, index, JobVerb.BUILD, labels.owner(revision), revision.name)
+    job["metadata"]["annotations"][labels.DEVICE] = "gpu" if action.gpu else "cpu"
+    _finish(
+        job,
+        pod_spec(one, pod, settings),
+        retries=spec.build.retries,
+        deadline=int(duration_seconds(spec.build.timeout)),
+        keep=KEEP_FINISHED_SECONDS,
+    )
+    return job
+
+
+def validate(
+    action: StartValidation, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Settings
+) -> Manifest:
+    """The Job that measures one revision, in the image that will serve it."""
+    queries = spec.gate.queries.s3 if spec.gate.queries else None
+    places = {"ARTIFACTS_": revision.spec.artifacts, "QUERIES_": queries}
+    one = container("validate", revision.spec.image, "validate", credentials(places), settings)
+    one["env"] = [task_env(action.task.model_dump_json(by_alias=True, exclude_none=True))]
+    one["resources"] = _resources(spec.build.resources)
+    job = _job(action.name, action.key, action.failures, index, JobVerb.VALIDATE, labels.owner(revision), revision.name)
+    _finish(
+        job,
+        pod_spec(one, spec.build.pod, settings),
+        retries=spec.build.retries,
+        deadline=int(duration_seconds(spec.build.timeout)),
+        keep=KEEP_FINISHED_SECONDS,
+    )
+    return job
+
+
+def _resources(resources: Resources) -> Manifest:
+    rendered = {"requests": dict(resources.requests), "limits": dict(resources.limits)}
+    return {kind: values for kind, values in rendered.items() if values}
+
+
+def _job(
+    name: str, key: str, failures: int, index: IndexView, verb: JobVerb, owned_by: Manifest, revision: str = ""
+) -> Manifest:
+    marks = labels.common(index.name, labels.JOB, revision) | {labels.VERB: verb.value}
+    annotations = {labels.KEY: key, labels.FAILURES: str(failures)}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": labels.metadata(name, index.namespace, marks, owned_by, annotations),
+    }
+
+
+def _finish(job: Manifest, pod: Manifest, *, retries: int, deadline: int, keep: int | None = None) -> None:
+    pod["restartPolicy"] = "Never"
+    name = pod["containers"][0]["name"]
+    job["spec"] = {
+        "backoffLimit": retries,
+        "activeDeadlineSeconds": deadline,
+        "completions": 1,
+        "parallelism": 1,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {
+            "rules": [
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                {
+                    "action": "FailJob",
+                    "onExitCodes": {
+                        "containerName": name,
+                        "operator": "In",
+                        "values": sorted(int(code) for code in FATAL_EXITS),
+                    },
+                },
+            ]
+        },
+        "template": {"metadata": {"labels": dict(job["metadata"]["labels"])}, "spec": pod},
+    }
+    if keep is not None:
+        job["spec"]["ttlSecondsAfterFinished"] = keep

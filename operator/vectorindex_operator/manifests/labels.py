@@ -1,0 +1,63 @@
+"""Labels, annotations and owner references of everything the operator makes. Nothing is copied from the user's labels:
+a copied Argo CD tracking label would make Argo CD prune our children."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vectorindex_operator.api.v1alpha1 import API_VERSION, GROUP
+from vectorindex_operator.core.observation import IndexView, RevisionView
+
+INDEX = f"{GROUP}/index"
+REVISION = f"{GROUP}/revision"
+VERB = f"{GROUP}/verb"
+COMPONENT = "app.kubernetes.io/component"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+OPERATOR = "vectorindex-operator"
+SEARCHER = "searcher"
+JOB = "job"
+
+KEY = f"{GROUP}/attempt"
+FAILURES = f"{GROUP}/failures"
+DEVICE = f"{GROUP}/device"
+DECISION = f"{GROUP}/decision"
+
+Manifest = dict[str, Any]
+
+
+def common(index: str, component: str, revision: str = "") -> dict[str, str]:
+    """Labels of a child object."""
+    labels = {
+        "app.kubernetes.io/name": "vectorindex",
+        "app.kubernetes.io/instance": index,
+        COMPONENT: component,
+        MANAGED_BY: OPERATOR,
+        INDEX: index,
+    }
+    return labels | ({REVISION: revision} if revision else {})
+
+
+def selector(revision: str) -> dict[str, str]:
+    """Selects the searcher pods of one revision, and nothing else."""
+    return {COMPONENT: SEARCHER, REVISION: revision}
+
+
+def owner(view: IndexView | RevisionView) -> Manifest:
+    """The controller reference to a VectorIndex or a VectorIndexRevision."""
+    kind = "VectorIndex" if isinstance(view, IndexView) else "VectorIndexRevision"
+    return {
+        "apiVersion": API_VERSION,
+        "kind": kind,
+        "name": view.name,
+        "uid": view.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def metadata(
+    name: str, namespace: str, labels: dict[str, str], owned_by: Manifest, annotations: dict[str, str] | None = None
+) -> Manifest:
+    """Object metadata with one owner."""
+    meta: Manifest = {"name": name, "namespace": namespace, "labels": labels, "ownerReferences": [owned_by]}
+    return meta | ({"annotations": annotations} if annotations else {})

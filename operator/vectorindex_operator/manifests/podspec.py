@@ -1,0 +1,77 @@
+"""The pod that every verb runs in: Pod Security "restricted", read-only root, no API token, credentials from Secrets
+by environment prefix (the kubelet reads them; the operator never does)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vectorindex_operator.api.v1alpha1 import S3, Pod
+from vectorindex_operator.core.working import Settings
+from vectorindex_operator.manifests.labels import Manifest
+from vectorindex_searcher.contract import TASK_ENV
+
+USER = 10001
+CACHE_DIR = "/var/cache/vectorindex"
+
+
+def credentials(places: Mapping[str, S3 | None]) -> list[Manifest]:
+    """envFrom entries: the keys of each place's Secret, prefixed with SOURCE_, ARTIFACTS_ or QUERIES_."""
+    return [
+        {"prefix": prefix, "secretRef": {"name": place.secret_ref.name}}
+        for prefix, place in places.items()
+        if place is not None and place.secret_ref is not None
+    ]
+
+
+def container(name: str, image: str, verb: str, env_from: list[Manifest], settings: Settings) -> Manifest:
+    """The one container of a pod; task and resources are added by the caller."""
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": [verb],
+        "envFrom": env_from,
+        "terminationMessagePolicy": "File",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a mount of the pod's own
+            {"name": "cache", "mountPath": CACHE_DIR},
+        ],
+    }
+
+
+def pod_spec(one: Manifest, pod: Pod, settings: Settings) -> Manifest:
+    """A pod around container `one` with the user's placement."""
+    spec: Manifest = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [one],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "cache", "emptyDir": {}}],
+    }
+    if settings.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    if pod.node_selector:
+        spec["nodeSelector"] = dict(pod.node_selector)
+    if pod.tolerations:
+        spec["tolerations"] = [{k: v for k, v in t.wire().items() if v != ""} for t in pod.tolerations]
+    if pod.service_account_name:
+        spec["serviceAccountName"] = pod.service_account_name
+    if pod.priority_class_name:
+        spec["priorityClassName"] = pod.priority_class_name
+    return spec
+
+
+def task_env(json_text: str) -> Manifest:
+    """The environment variable that carries a task."""
+    return {"name": TASK_ENV, "value": json_text}

@@ -1,0 +1,34 @@
+"""From an action to the objects that it writes. Pure; one line per action."""
+
+from __future__ import annotations
+
+from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
+from vectorindex_operator.core.observation import Observation
+from vectorindex_operator.core.plan import CreateRevision, Load, MoveTraffic, StartBuild, StartResolve, StartValidation
+from vectorindex_operator.core.working import Settings
+from vectorindex_operator.manifests import front, jobs, revisions, searchers
+from vectorindex_operator.manifests.labels import Manifest
+
+Rendered = StartResolve | StartBuild | StartValidation | CreateRevision | Load | MoveTraffic
+
+
+def render(action: Rendered, obs: Observation, spec: VectorIndexSpec, settings: Settings) -> tuple[Manifest, ...]:
+    """The objects of one action, in the order in which they are written."""
+    index = obs.index
+    match action:
+        case StartResolve():
+            return (jobs.resolve(action, index, spec, settings),)
+        case StartBuild():
+            return (jobs.build(action, index, obs.revisions[action.revision], spec, settings),)
+        case StartValidation():
+            return (jobs.validate(action, index, obs.revisions[action.revision], spec, settings),)
+        case CreateRevision():
+            return (revisions.revision(action, index, spec, settings),)
+        case Load():
+            revision = obs.revisions[action.revision]
+            return (
+                searchers.deployment(action, index, revision, spec),
+                searchers.disruption_budget(action, index),
+            )
+        case MoveTraffic():
+            return (front.service(action.decision, action.resource_version, index),)

@@ -1,0 +1,36 @@
+"""The VectorIndexRevision object: everything about a revision, frozen when it is made."""
+
+from __future__ import annotations
+
+from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionSpec, VectorIndexSpec
+from vectorindex_operator.core.observation import IndexView
+from vectorindex_operator.core.plan import CreateRevision
+from vectorindex_operator.core.working import Settings
+from vectorindex_operator.manifests import labels, searchers
+from vectorindex_operator.manifests.labels import Manifest
+
+
+def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, settings: Settings) -> Manifest:
+    """The object of a new revision, owned by its VectorIndex."""
+    frozen = RevisionSpec(
+        index=index.name,
+        digest=action.digest,
+        fingerprint=action.fingerprint,
+        image=settings.searcher_image,
+        source=spec.source.s3,
+        artifacts=spec.artifacts.s3,
+        columns=spec.source.columns,
+        embedding=spec.embedding,
+        index_spec=spec.index,
+        segments=tuple(s.name for s in spec.segments),
+        min_score=spec.searcher.min_score,
+        pod_template=searchers.pod_template(spec, index, action.name, settings),
+    )
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "VectorIndexRevision",
+        "metadata": labels.metadata(
+            action.name, index.namespace, labels.common(index.name, "revision", action.name), labels.owner(index)
+        ),
+        "spec": frozen.wire(),
+    }

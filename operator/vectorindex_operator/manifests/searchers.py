@@ -1,0 +1,121 @@
+"""The searchers of one revision: a pod template frozen when the revision is made, a Deployment and a
+PodDisruptionBudget around it. Only replicas and resources follow the VectorIndex afterwards."""
+
+from __future__ import annotations
+
+from vectorindex_operator.api.v1alpha1 import Resources, RevisionSpec, VectorIndexSpec
+from vectorindex_operator.core.observation import IndexView, RevisionView
+from vectorindex_operator.core.plan import Load
+from vectorindex_operator.core.working import Settings
+from vectorindex_operator.manifests import labels
+from vectorindex_operator.manifests.labels import Manifest
+from vectorindex_operator.manifests.podspec import CACHE_DIR, container, credentials, pod_spec, task_env
+from vectorindex_searcher.contract import ADMIN_PORT, DRAIN_SECONDS, HTTP_PORT, Identity, ServeTask
+
+PROCESS_BYTES = 256 * 2**20
+"""What a searcher needs besides the artifact: the interpreter, libraries, buffers."""
+
+
+def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: Settings) -> Manifest:
+    """The pod template of a new revision. Task and resources are filled in when it is loaded."""
+    places = {"ARTIFACTS_": spec.artifacts.s3}
+    one = container("searcher", settings.searcher_image, "serve", credentials(places), settings)
+    one["ports"] = [
+        {"name": "http", "containerPort": HTTP_PORT},
+        {"name": "admin", "containerPort": ADMIN_PORT},
+    ]
+    one["readinessProbe"] = _probe("/readyz", period=2, failures=2)
+    one["livenessProbe"] = _probe("/livez", period=10, failures=6)
+    pod = pod_spec(one, spec.searcher.pod, settings)
+    pod["terminationGracePeriodSeconds"] = DRAIN_SECONDS + 15
+    pod["topologySpreadConstraints"] = [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": labels.selector(name)},
+        }
+    ]
+    return {"metadata": {"labels": labels.common(index.name, labels.SEARCHER, name)}, "spec": pod}
+
+
+def deployment(action: Load, index: IndexView, revision: RevisionView, spec: VectorIndexSpec) -> Manifest:
+    """The Deployment of a loaded revision. It belongs to the VectorIndex: deleting a revision stops no traffic."""
+    frozen = revision.spec
+    one = dict(frozen.pod_template["spec"]["containers"][0])
+    one["env"] = [
+        task_env(_task(action, index, frozen).model_dump_json(by_alias=True, exclude_none=True)),
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
+    ]
+    one["resources"] = _resources(spec.searcher.resources, action.resident_bytes)
+    template = frozen.pod_template | {"spec": frozen.pod_template["spec"] | {"containers": [one]}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": labels.metadata(
+            action.revision,
+            index.namespace,
+            labels.common(index.name, labels.SEARCHER, action.revision),
+            labels.owner(index),
+        ),
+        "spec": {
+            "replicas": action.replicas,
+            "revisionHistoryLimit": 0,
+            "selector": {"matchLabels": labels.selector(action.revision)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": template,
+        },
+    }
+
+
+def disruption_budget(action: Load, index: IndexView) -> Manifest:
+    """At most one pod of a revision is evicted at a time; broken ones never hold up a drain."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": labels.metadata(
+            action.revision,
+            index.namespace,
+            labels.common(index.name, labels.SEARCHER, action.revision),
+            labels.owner(index),
+        ),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": labels.selector(action.revision)},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
+
+
+def _task(action: Load, index: IndexView, frozen: RevisionSpec) -> ServeTask:
+    return ServeTask(
+        identity=Identity(namespace=index.namespace, name=index.name, uid=index.uid),
+        revision=action.revision,
+        digest=frozen.digest,
+        manifest_sha256=action.manifest_sha256,
+        gate_hash=action.gate_hash,
+        report_sha256=action.report_sha256,
+        artifacts=frozen.artifacts.location(),
+        segments=frozen.segments,
+        min_score=frozen.min_score,
+        cache_dir=CACHE_DIR,
+    )
+
+
+def _resources(resources: Resources, resident_bytes: int) -> Manifest:
+    requests, limits = dict(resources.requests), dict(resources.limits)
+    if "memory" not in requests and "memory" not in limits:
+        mebibytes = -(-(resident_bytes + PROCESS_BYTES) // 2**20)
+        requests["memory"] = f"{mebibytes}Mi"
+        limits["memory"] = f"{2 * mebibytes}Mi"
+    rendered = {"requests": requests, "limits": limits}
+    return {kind: values for kind, values in rendered.items() if values}
+
+
+def _probe(path: str, *, period: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "admin"},
+        "periodSeconds": period,
+        "timeoutSeconds": 2,
+        "failureThreshold": failures,
+    }

@@ -1,0 +1,63 @@
+"""One pass over one VectorIndex: observe, decide, act, report. Everything else in the operator exists to call this.
+
+1 observe   read the cluster, Job results, evidence     -> Observation
+2 decide    core.lifecycle.decide(observation, now)     -> Plan (pure)
+3 act       execute the plan's actions in order
+4 report    one status write if anything changed, then Events
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
+from vectorindex_operator.core.lifecycle import decide
+from vectorindex_operator.core.observation import Observation
+from vectorindex_operator.core.plan import Plan
+from vectorindex_operator.core.working import Settings
+from vectorindex_operator.reconcile.execute import Executor
+from vectorindex_operator.reconcile.observe import observe
+from vectorindex_operator.reconcile.ports import Cluster, Events, Searchers
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Runs passes. Holds no state between them: whatever matters is on Kubernetes objects."""
+
+    cluster: Cluster
+    searchers: Searchers
+    events: Events
+    settings: Settings
+    on_status: Callable[[str, str, VectorIndexStatus], None] = lambda namespace, name, status: None
+    on_gone: Callable[[str, str], None] = lambda namespace, name: None
+    clock: Callable[[], float] = time.time
+
+    def run(self, namespace: str, name: str) -> float | None:
+        """One pass. Returns the seconds until the next look, None when the VectorIndex is gone.
+
+        Raises errors.ClusterError; the queue decides when to try again.
+        """
+        obs = observe(self.cluster, self.searchers, namespace, name, self.clock())
+        if obs is None:
+            self.on_gone(namespace, name)
+            return None
+        plan = decide(obs, self.settings, self.clock())
+        self._act_and_report(obs, plan)
+        self.on_status(namespace, name, plan.status)
+        return plan.requeue_after
+
+    def _act_and_report(self, obs: Observation, plan: Plan) -> None:
+        executor = Executor(self.cluster, self.searchers, self.settings)
+        live = obs.objects[("VectorIndex", obs.index.name)]
+        seen_first = not obs.index.status.conditions and not obs.index.deleting
+        if seen_first:
+            # kstatus takes an object without conditions for finished, so the first word comes before any work.
+            executor.write_status("VectorIndex", obs.index.name, plan.status, obs)
+        if obs.index.spec is not None:
+            executor.run(plan.actions, obs, obs.index.spec)
+        if not seen_first and plan.status != obs.index.status:
+            executor.write_status("VectorIndex", obs.index.name, plan.status, obs)
+        for event in plan.events:
+            self.events.send(live, event)

@@ -1,0 +1,185 @@
+"""Views of Jobs and pods from their raw objects: what ended how, what waits for what, since when nothing is ready."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from vectorindex_operator.api.timestamps import to_unix
+from vectorindex_operator.core.observation import JobState, JobVerb, JobView, PodView
+from vectorindex_operator.manifests import labels
+from vectorindex_operator.reconcile.ports import Raw
+from vectorindex_searcher.contract import BuildResult, Failure, Model, ResolveResult, ValidateResult
+
+_RESULTS: dict[str, type[Model]] = {"Resolve": ResolveResult, "Build": BuildResult, "Validate": ValidateResult}
+_NORMAL_WAITS = frozenset({"ContainerCreating", "PodInitializing", "CrashLoopBackOff"})
+
+
+def job_view(raw: Raw, all_pods: list[Raw]) -> JobView:
+    """A Job with the last word of its pods."""
+    meta, marks = raw["metadata"], raw["metadata"].get("annotations", {})
+    name = meta["name"]
+    # By uid: a Job made again under its name has nothing to do with the last words of the pods before.
+    mine = [pod for pod in all_pods if is_owned(pod, meta["uid"])]
+    mine.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    state, finished = _job_state(raw)
+    verb = JobVerb(meta["labels"][labels.VERB])
+    result, failure, exit_code = _last_word(mine, verb)
+    newest = mine[-1] if mine else None
+    since, why = _unschedulable(newest) if state is JobState.RUNNING and newest is not None else (None, "")
+    return JobView(
+        name=name,
+        uid=meta["uid"],
+        verb=verb,
+        revision=meta["labels"].get(labels.REVISION, ""),
+        key=marks.get(labels.KEY, ""),
+        failures=int(marks.get(labels.FAILURES, "0")),
+        device=marks.get(labels.DEVICE, "cpu"),
+        state=state,
+        created_at=to_unix(meta["creationTimestamp"]),
+        finished_at=finished,
+        result=result if state is JobState.SUCCEEDED else None,
+        failure=failure or _job_failure(raw),
+        exit_code=exit_code,
+        waiting=_waiting(newest) if state is JobState.RUNNING and newest is not None else "",
+        unschedulable_since=since,
+        unschedulable=why,
+        deleting="deletionTimestamp" in meta,
+    )
+
+
+def is_owned(raw: Raw, uid: str) -> bool:
+    """Whether `uid` is among the object's owners."""
+    return any(owner.get("uid") == uid for owner in raw["metadata"].get("ownerReferences", ()))
+
+
+def _job_state(raw: Raw) -> tuple[JobState, float | None]:
+    # Only Complete and Failed are final: their interim forms still have running pods.
+    for condition in raw.get("status", {}).get("conditions", ()):
+        if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
+            state = JobState.SUCCEEDED if condition["type"] == "Complete" else JobState.FAILED
+            return state, to_unix(condition["lastTransitionTime"])
+    return JobState.RUNNING, None
+
+
+def _job_failure(raw: Raw) -> Failure | None:
+    for condition in raw.get("status", {}).get("conditions", ()):
+        if condition.get("type") == "Failed" and condition.get("status") == "True":
+            reason = condition.get("reason") or "JobFailed"
+            return Failure(reason=reason, message=condition.get("message") or f"the Job failed: {reason}")
+    return None
+
+
+def _last_word(mine: list[Raw], verb: JobVerb) -> tuple[Any, Failure | None, int | None]:
+    """Result or failure of the newest pod that said anything, and its exit code."""
+    for pod in reversed(mine):
+        for status in pod.get("status", {}).get("containerStatuses", ()):
+            ended = status.get("state", {}).get("terminated")
+            if ended is None:
+                continue
+            result, failure = parse_word(ended.get("message", ""))
+            if failure is None and result is None and ended.get("reason") == "OOMKilled":
+                failure = _out_of_memory(verb)
+            return result, failure, ended.get("exitCode")
+    return None, None, None
+
+
+def _out_of_memory(verb: JobVerb) -> Failure:
+    reason, message = "OutOfMemory", "the pod was killed for memory"
+    if verb is JobVerb.RESOLVE:  # its resources are not the user's to set
+        return Failure(reason=reason, message=message, remedy="list fewer objects: narrow spec.source.s3.prefix")
+    return Failure(
+        reason=reason,
+        message=message,
+        field="spec.build.resources.limits.memory",
+        remedy="give the build more memory, or choose a smaller index.factory",
+    )
+
+
+def parse_word(text: str) -> tuple[Any, Failure | None]:
+    """A termination message: (result, failure); both None when it is neither (a crash leaves arbitrary text)."""
+    try:
+        raw = json.loads(text)
+        kind = raw.get("kind")
+        if kind == "Failure":
+            return None, Failure.model_validate(raw)
+        if kind in _RESULTS:
+            return _RESULTS[kind].model_validate(raw), None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass
+    return None, None
+
+
+def pod_view(pod: Raw) -> PodView:
+    """A searcher pod."""
+    meta, status = pod["metadata"], pod.get("status", {})
+    containers = status.get("containerStatuses", ())
+    failure = None
+    for container in containers:
+        for state in (container.get("state", {}), container.get("lastState", {})):
+            ended = state.get("terminated")
+            if ended is not None and failure is None:
+                failure = parse_word(ended.get("message", ""))[1]
+    _, unschedulable = _unschedulable(pod)
+    scheduled = _condition(pod, "PodScheduled")
+    ready = _condition(pod, "Ready")
+    return PodView(
+        name=meta["name"],
+        address=status.get("podIP", ""),
+        ready=ready is not None and ready.get("status") == "True",
+        restarts=sum(int(c.get("restartCount", 0)) for c in containers),
+        scheduled_at=(
+            to_unix(scheduled["lastTransitionTime"])
+            if scheduled is not None and scheduled.get("status") == "True" and scheduled.get("lastTransitionTime")
+            else None
+        ),
+        unschedulable=unschedulable,
+        waiting=_waiting(pod),
+        failure=failure,
+        deleting="deletionTimestamp" in meta,
+    )
+
+
+def unready_since(deployment: Raw, mine: list[Raw]) -> float | None:
+    """Since when no pod of the Deployment is ready (unix seconds); None while one is."""
+    changes = []
+    for pod in mine:
+        ready = _condition(pod, "Ready")
+        if ready is None or "deletionTimestamp" in pod["metadata"]:
+            continue
+        if ready.get("status") == "True":
+            return None
+        if ready.get("lastTransitionTime"):
+            changes.append(to_unix(ready["lastTransitionTime"]))
+    if changes:
+        return max(changes)
+    for condition in deployment.get("status", {}).get("conditions", ()):
+        if condition.get("type") == "Available" and condition.get("status") == "False":
+            return to_unix(condition["lastTransitionTime"])
+    return to_unix(deployment["metadata"]["creationTimestamp"])
+
+
+def _condition(pod: Raw, kind: str) -> Raw | None:
+    return next((c for c in pod.get("status", {}).get("conditions", ()) if c.get("type") == kind), None)
+
+
+def _unschedulable(pod: Raw) -> tuple[float | None, str]:
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled is None or scheduled.get("status") == "True" or scheduled.get("reason") != "Unschedulable":
+        return None, ""
+    return to_unix(scheduled["lastTransitionTime"]), scheduled.get("message", "unschedulable")
+
+
+def _waiting(pod: Raw) -> str:
+    """Why a container does not start, when it is not the ordinary course: a missing Secret, an unknown image."""
+    for container in pod.get("status", {}).get("containerStatuses", ()):
+        waiting = container.get("state", {}).get("waiting", {})
+        reason = waiting.get("reason", "")
+        if not reason or reason in _NORMAL_WAITS:
+            continue
+        message = waiting.get("message", "")
+        if reason == "CreateContainerConfigError" and message.startswith("secret "):
+            name = message.split('"')[1] if '"' in message else ""
+            return f"Secret/{name}: {message}"
+        return f"{reason}: {message}" if message else reason
+    return ""

@@ -1,0 +1,59 @@
+"""What the loop needs from outside, as Protocols: the cluster, the searchers' admin port, the event sink.
+
+Adapters implement them for real; the simulator implements them with faults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from vectorindex_operator.core.guardrail import PodEvidence
+from vectorindex_operator.core.plan import Event
+from vectorindex_searcher.contract import TrafficLease
+
+Raw = Mapping[str, Any]
+
+
+class Cluster(Protocol):
+    """Objects as plain JSON. Raises only errors.ClusterError. `kind` is the Kubernetes kind."""
+
+    def get(self, kind: str, namespace: str, name: str) -> Raw | None: ...
+
+    def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
+        """Objects of `kind` with the label selector, read from a quorum (never from a cache)."""
+        ...
+
+    def apply(self, manifest: Raw) -> Raw:
+        """Server-side apply by our one field manager; takes over fields that somebody else changed."""
+        ...
+
+    def create(self, manifest: Raw) -> None:
+        """Create; an object that is there already is left as it is (names are derived from what they stand for)."""
+        ...
+
+    def apply_status(self, manifest: Raw) -> Raw:
+        """Server-side apply of the status subresource; `metadata.resourceVersion` is the precondition."""
+        ...
+
+    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        """Delete in the background, only while the uid is this one; gone already is success."""
+        ...
+
+
+class Searchers(Protocol):
+    """The admin port of searcher pods. Never raises: a silent pod is evidence too."""
+
+    def evidence(self, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
+        """Ask each (pod name, address) in parallel."""
+        ...
+
+    def tell(self, addresses: Iterable[str], lease: TrafficLease) -> None:
+        """Renew leases, best effort."""
+        ...
+
+
+class Events(Protocol):
+    """Kubernetes Events about a VectorIndex. Never raises."""
+
+    def send(self, regarding: Raw, event: Event) -> None: ...

@@ -1,0 +1,122 @@
+"""Settings of one operator process: environment variables, each with a flag of the same name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from dataclasses import dataclass
+
+from vectorindex_operator.core.working import Settings
+
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSettings:
+    """What `vectorindex-operator run` was told."""
+
+    rollout: Settings
+    watch_namespaces: tuple[str, ...]
+    namespace: str
+    identity: str
+    http_port: int
+    log_level: str
+    workers: int
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `run`; defaults come from the environment, where the chart puts them."""
+    env = os.environ.get
+    parser.add_argument(
+        "--searcher-image",
+        default=env("VECTORINDEX_SEARCHER_IMAGE", ""),
+        help="image of the data plane: Jobs and searchers (VECTORINDEX_SEARCHER_IMAGE, required)",
+    )
+    parser.add_argument(
+        "--gpu-image",
+        default=env("VECTORINDEX_GPU_IMAGE", ""),
+        help="image of GPU build Jobs; default: the searcher image (VECTORINDEX_GPU_IMAGE)",
+    )
+    parser.add_argument(
+        "--image-pull-policy",
+        default=env("VECTORINDEX_IMAGE_PULL_POLICY", "IfNotPresent"),
+        choices=PULL_POLICIES,
+        help="pull policy of Jobs and searchers (VECTORINDEX_IMAGE_PULL_POLICY)",
+    )
+    parser.add_argument(
+        "--image-pull-secrets",
+        default=env("VECTORINDEX_IMAGE_PULL_SECRETS", ""),
+        help="comma separated names of pull Secrets of Jobs and searchers (VECTORINDEX_IMAGE_PULL_SECRETS)",
+    )
+    parser.add_argument(
+        "--watch-namespaces",
+        default=env("VECTORINDEX_WATCH_NAMESPACES", ""),
+        help="comma separated; default: all namespaces (VECTORINDEX_WATCH_NAMESPACES)",
+    )
+    parser.add_argument(
+        "--namespace",
+        default=env("POD_NAMESPACE", "default"),
+        help="namespace of the Lease that keeps a second operator waiting (POD_NAMESPACE)",
+    )
+    parser.add_argument(
+        "--identity",
+        default=env("POD_NAME", socket.gethostname()),
+        help="holder name in the Lease (POD_NAME)",
+    )
+    parser.add_argument(
+        "--http-port",
+        default=env("VECTORINDEX_HTTP_PORT", "8080"),
+        help="port of /livez, /readyz and /metrics (VECTORINDEX_HTTP_PORT)",
+    )
+    parser.add_argument(
+        "--log-level",
+        default=env("VECTORINDEX_LOG_LEVEL", "INFO").upper(),
+        choices=LOG_LEVELS,
+        help="(VECTORINDEX_LOG_LEVEL)",
+    )
+    parser.add_argument("--workers", type=int, default=4, help="VectorIndexes reconciled at the same time")
+
+
+def from_flags(flags: argparse.Namespace) -> OperatorSettings:
+    """Settings from parsed flags. Raises ValueError naming flag and remedy."""
+    if not flags.searcher_image:
+        raise ValueError(
+            "--searcher-image is empty: name the data plane's image (VECTORINDEX_SEARCHER_IMAGE; in the chart: "
+            "searcherImage.repository)"
+        )
+    # argparse checks what is typed, not what comes from the environment.
+    _one_of(flags.image_pull_policy, PULL_POLICIES, "--image-pull-policy", "VECTORINDEX_IMAGE_PULL_POLICY")
+    _one_of(flags.log_level, LOG_LEVELS, "--log-level", "VECTORINDEX_LOG_LEVEL")
+    if flags.workers < 1:
+        raise ValueError(f"--workers is {flags.workers}: at least 1 is needed")
+    return OperatorSettings(
+        rollout=Settings(
+            searcher_image=flags.searcher_image,
+            gpu_image=flags.gpu_image,
+            image_pull_policy=flags.image_pull_policy,
+            image_pull_secrets=_names(flags.image_pull_secrets),
+        ),
+        watch_namespaces=_names(flags.watch_namespaces),
+        namespace=flags.namespace,
+        identity=flags.identity,
+        http_port=_port(flags.http_port),
+        log_level=flags.log_level,
+        workers=flags.workers,
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _one_of(value: str, known: tuple[str, ...], flag: str, variable: str) -> None:
+    if value not in known:
+        raise ValueError(f"{flag} is {value!r}: use one of {', '.join(known)} ({variable})")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**16:
+        raise ValueError(f"--http-port is {text!r}: use a port from 1 to 65535 (VECTORINDEX_HTTP_PORT)")
+    return int(text)

@@ -1,0 +1,61 @@
+"""Puts the parts together: adapters into the reconciler, the reconciler into the queue, metrics around both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vectorindex_operator.adapters.events import KubeEvents
+from vectorindex_operator.adapters.evidence import HttpSearchers
+from vectorindex_operator.adapters.kube import KubeCluster, connect
+from vectorindex_operator.core.plan import Event
+from vectorindex_operator.reconcile.loop import Reconciler
+from vectorindex_operator.reconcile.ports import Raw
+from vectorindex_operator.reconcile.queue import KeyedQueue
+from vectorindex_operator.settings import OperatorSettings
+from vectorindex_operator.telemetry import Health, Metrics
+
+
+@dataclass(slots=True)
+class CountedEvents:
+    """Sends Events and counts them."""
+
+    inner: KubeEvents
+    metrics: Metrics
+
+    def send(self, regarding: Raw, event: Event) -> None:
+        self.metrics.on_event(regarding["metadata"]["namespace"], regarding["metadata"]["name"], event)
+        self.inner.send(regarding, event)
+
+
+@dataclass(slots=True)
+class App:
+    """One operator process."""
+
+    settings: OperatorSettings
+    cluster: KubeCluster
+    queue: KeyedQueue
+    metrics: Metrics
+    health: Health
+
+    def names(self) -> list[tuple[str, str]]:
+        """Every VectorIndex that this operator looks after."""
+        spaces = self.settings.watch_namespaces or ("",)
+        return [pair for space in spaces for pair in self.cluster.names(space)]
+
+
+def build(settings: OperatorSettings) -> App:
+    """Connect to the cluster and wire everything; nothing runs yet."""
+    metrics = Metrics()
+    cluster = KubeCluster(connect(), on_write=lambda kind: metrics.writes.labels(kind).inc())
+    events = CountedEvents(KubeEvents(cluster, settings.identity), metrics)
+    reconciler = Reconciler(
+        cluster=cluster,
+        searchers=HttpSearchers(),
+        events=events,
+        settings=settings.rollout,
+        on_status=metrics.on_status,
+        on_gone=metrics.forget,
+    )
+    queue = KeyedQueue(reconciler.run, workers=settings.workers, on_result=metrics.on_result)
+    metrics.depth.set_function(queue.depth)
+    return App(settings, cluster, queue, metrics, Health(overdue=queue.overdue))

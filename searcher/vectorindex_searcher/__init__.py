@@ -1,0 +1,1 @@
+"""Data plane: build, prove and serve FAISS indexes. Knows nothing of Kubernetes."""

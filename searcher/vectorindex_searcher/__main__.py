@@ -1,0 +1,125 @@
+"""The command line: resolve | build | validate | serve | inspect.
+
+In a pod a verb takes its task as JSON from the environment (contract.TASK_ENV); a person gives flags. The result or the
+failure is JSON: in the termination log for the operator, on stdout for a person. Exit codes are contract.ExitCode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from pydantic import ValidationError
+
+from . import cli_tasks, termination
+from .contract import TASK_ENV, ExitCode, Failure, Model
+from .errors import BadSpec, TaskError
+from .progress import configure_logging
+
+_log = logging.getLogger("vectorindex_searcher")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code."""
+    parser = cli_tasks.parser()
+    options = parser.parse_args(arguments)
+    configure_logging(verbose=options.verbose)
+    try:
+        return _VERBS[options.verb](options)
+    except TaskError as error:
+        return _failed(error.failure, error.exit_code)
+    except ValidationError as error:
+        return _failed(_bad_task(error).failure, ExitCode.BAD_SPEC)
+    except MemoryError:
+        remedy = "Raise spec.build.resources.limits.memory."
+        return _failed(Failure(reason="OutOfMemory", message="memory ran out", remedy=remedy), ExitCode.MEMORY)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        _log.exception("bug")
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]
+        return _failed(Failure(reason="Bug", message=_without_secrets(message)), ExitCode.BUG)
+
+
+def _resolve(options: argparse.Namespace) -> int:
+    from .resolve import resolve
+
+    return _done(resolve(cli_tasks.resolve_task(options, _from_environment())), options)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from .build import build
+
+    return _done(build(cli_tasks.build_task(options, _from_environment()), options.work_dir), options)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from .validate import validate
+
+    return _done(validate(cli_tasks.validate_task(options, _from_environment()), options.work_dir), options)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from . import serve
+
+    return serve.main(cli_tasks.serve_task(options, _from_environment()))
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from .inspection import inspect
+
+    for line in inspect(options.artifact, options.endpoint, options.region):
+        sys.stdout.write(line + "\n")
+    return ExitCode.OK
+
+
+_VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "resolve": _resolve,
+    "build": _build,
+    "validate": _validate,
+    "serve": _serve,
+    "inspect": _inspect,
+}
+
+
+def _from_environment() -> str | None:
+    return os.environ.get(TASK_ENV) or None
+
+
+def _done(result: Model, options: argparse.Namespace) -> int:
+    termination.write(result)
+    if _from_environment() is None or sys.stdout.isatty() or options.verbose:
+        sys.stdout.write(result.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n")
+    return ExitCode.OK
+
+
+def _failed(failure: Failure, code: ExitCode) -> int:
+    termination.write(failure)
+    if _from_environment() is None or sys.stdout.isatty():
+        sys.stdout.write(failure.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n")
+    _log.error(failure.message, extra={"reason": failure.reason, "exitCode": int(code), "remedy": failure.remedy})
+    return code
+
+
+def _bad_task(error: ValidationError) -> BadSpec:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return BadSpec("BadTask", f"{error.title}: {where}: {first['msg']}", field=where or None)
+
+
+def _without_secrets(text: str) -> str:
+    """The text with the values of secret-like environment variables taken out."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and any(word in name for word in ("SECRET", "TOKEN", "PASSWORD", "ACCESS_KEY")):
+            text = text.replace(value, "***")
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

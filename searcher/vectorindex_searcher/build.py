@@ -1,0 +1,258 @@
+"""`build`: from a listed source to a published artifact, in a single pass over the source.
+
+    read   stream the source once: check rows, write ids, metadata and vectors.npy, gather the training sample
+    train  and add the rows from vectors.npy, in blocks
+    tune   operating points on held-out rows, through the engine that will serve
+    publish files, then the manifest if there is none
+
+Memory: the index, the sample, two blocks. Disk: the artifact. Idempotent: a published digest is answered, not rebuilt.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata as package_metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .artifact import (
+    HELDOUT_FILE,
+    IDS_FILE,
+    INDEX_FILE,
+    METADATA_FILE,
+    VECTORS_FILE,
+    Layout,
+    Manifest,
+    describe_file,
+    find_manifest,
+    publish,
+)
+from .contract import BuildResult, BuildTask, Device, OperatingPoint
+from .dataset.listing import Listing, list_source, load_listing
+from .dataset.source import Source, open_source
+from .dataset.stage import stage
+from .errors import BadSpec, Retry, SourceChanged
+from .index.binding import faiss
+from .index.device import fill, pick_device
+from .index.engine import Engine, read_index
+from .index.factory import FIELD, choose, faiss_words, make_index, training_rows
+from .index.parameters import index_type
+from .index.tuning import K, Tuning, batch_engine, tune
+from .index.vectors import VectorFile
+from .progress import Progress
+from .recall.bound import lower_bound
+from .recall.exact import exact_search
+from .recall.measure import answers, measure
+from .recall.queries import write_held_out
+from .store import Role, Store, open_store
+
+HELD_OUT = 1000
+"""Queries of the gate, and as many others for tuning."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """Row numbers drawn uniformly from the whole source, each sorted. The count is known from the headers, so they are
+    drawn before a row is read, which is what a reservoir over the stream would give."""
+
+    training: npt.NDArray[np.int64]
+    tuning: npt.NDArray[np.int64]
+    held_out: npt.NDArray[np.int64]
+
+
+def draw_sets(count: int, training: int, seed: int = 0) -> Sets:
+    """Draw the sets. Tuning and held-out rows are disjoint when there are enough rows for both."""
+    rng = np.random.default_rng(seed)
+
+    def draw(size: int) -> npt.NDArray[np.int64]:
+        return rng.choice(count, size=min(size, count), replace=False)
+
+    queries = draw(2 * HELD_OUT)
+    tuning, held_out = (queries[:HELD_OUT], queries[HELD_OUT:]) if count >= 2 * HELD_OUT else (queries, queries)
+    return Sets(np.sort(draw(training)), np.sort(tuning[:HELD_OUT]), np.sort(held_out[:HELD_OUT]))
+
+
+def build(task: BuildTask, work: Path | None = None) -> BuildResult:
+    """Build and publish, or answer from the manifest that is there.
+
+    work: folder for temporary files (default: the system's). Raises TaskError: BadSpec, BadData, SourceMissing,
+    SourceChanged, StoreUnavailable, Retry.
+    """
+    began = time.monotonic()
+    artifacts = open_store(task.artifacts, Role.ARTIFACTS)
+    layout = Layout(artifacts.prefix, task.identity)
+    if published := find_manifest(artifacts, layout, task.digest):
+        _log.info("already published", extra={"digest": task.digest})
+        return _result(*published, reused=True)
+    device, reason = pick_device(task.device, task.device_reason)
+    source_store = open_store(task.source, Role.SOURCE)
+    listing = _listing(task, source_store, artifacts, layout)
+    source = open_source(source_store, listing, task.columns, task.embedding)
+    factory = choose(task.index.factory, source.rows, source.dimension)
+    empty = make_index(factory, source.rows, source.dimension, task.embedding.metric)
+    training = training_rows(empty, source.rows, task.memory_limit_bytes)
+    _log.info(
+        "building",
+        extra={"rows": source.rows, "dimension": source.dimension, "factory": factory, "trainingRows": training},
+    )
+    with tempfile.TemporaryDirectory(prefix="build-", dir=work) as name:
+        folder = Path(name)
+        sets = draw_sets(source.rows, training)
+        sample = stage(source, sets.training, folder)
+        device, reason = _write_index(task, factory, source, sample, folder, (device, reason))
+        del sample, empty
+        manifest = _manifest(task, listing, source, factory, folder, sets, (device, reason))
+        tuned = _tune(manifest, folder, sets, task.index.objective.recall)
+        manifest = manifest.model_copy(
+            update={
+                "default_point": tuned.default,
+                "conservative_point": tuned.conservative,
+                "frontier": tuned.frontier,
+                "duration_seconds": round(time.monotonic() - began, 3),
+                "peak_memory_bytes": peak_memory(),
+            }
+        )
+        published_manifest, sha256, ours = publish(artifacts, layout, manifest, folder)
+    return _result(published_manifest, sha256, reused=not ours)
+
+
+def _listing(task: BuildTask, source: Store, artifacts: Store, layout: Layout) -> Listing:
+    """The listing that `resolve` stored; without one (a laptop) a new one. Raises SourceChanged when it is another."""
+    if task.fingerprint and (stored := load_listing(artifacts, layout, task.fingerprint)) is not None:
+        return stored
+    listing = list_source(source)
+    if task.fingerprint and listing.fingerprint != task.fingerprint:
+        raise SourceChanged(source.describe(source.prefix))
+    return listing
+
+
+def _write_index(
+    task: BuildTask,
+    factory: str,
+    source: Source,
+    sample: npt.NDArray[np.float32] | None,
+    folder: Path,
+    device: tuple[Device, str],
+) -> tuple[Device, str]:
+    """Train, add and write index.faiss; the device used and why. The index is out of memory when this returns."""
+    metric = task.embedding.metric
+    with VectorFile(folder / VECTORS_FILE, metric) as vectors:
+        if sample is not None:
+            vectors.prepare(sample)
+
+        def blocks() -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+            progress = Progress("adding rows", source.rows)
+            for first, block in vectors.blocks():
+                yield first, block
+                progress.add(len(block))
+
+        try:
+            index = fill(make_index(factory, source.rows, source.dimension, metric), sample, blocks, device[0])
+        except (RuntimeError, MemoryError) as error:
+            if device[0] is not Device.GPU:
+                raise BadSpec("CannotBuild", f"FAISS: {faiss_words(error)[:400]}", field=FIELD) from error
+            if task.device is not Device.PREFER_GPU:
+                raise Retry("GPUFailed", f"FAISS on the GPU: {faiss_words(error)[:400]}") from error
+            device = (Device.CPU, f"the GPU failed: {faiss_words(error)[:200]}")
+            _log.warning("building on the CPU instead", extra={"reason": device[1]})
+            index = fill(make_index(factory, source.rows, source.dimension, metric), sample, blocks, Device.CPU)
+    faiss.write_index(index, str(folder / INDEX_FILE))
+    return device
+
+
+def _manifest(
+    task: BuildTask,
+    listing: Listing,
+    source: Source,
+    factory: str,
+    folder: Path,
+    sets: Sets,
+    device: tuple[Device, str],
+) -> Manifest:
+    """The manifest of the files in `folder`, without operating points yet."""
+    with VectorFile(folder / VECTORS_FILE, task.embedding.metric) as vectors:
+        write_held_out(folder / HELDOUT_FILE, sets.held_out, vectors.gather(sets.held_out, prepared=False))
+    names = [INDEX_FILE, IDS_FILE, VECTORS_FILE, HELDOUT_FILE, *([METADATA_FILE] if task.columns.metadata else [])]
+    return Manifest(
+        digest=task.digest,
+        attempt=task.attempt,
+        identity=task.identity,
+        fingerprint=listing.fingerprint,
+        embedding=task.embedding.model_copy(update={"dimension": source.dimension}),
+        dimension=source.dimension,
+        count=source.rows,
+        vector_dtype="float16" if source.half else "float32",
+        id_type="string" if str(source.id_type) == "string" else "int64",
+        metadata_columns=task.columns.metadata,
+        factory=factory,
+        # As it is after a round trip: FAISS reads IndexFlat back as IndexFlatL2.
+        index_type=index_type(read_index(folder / INDEX_FILE)),
+        default_point=OperatingPoint(recall=0.0, recall_low=0.0, latency_us=0.0),
+        faiss_version=faiss.__version__,
+        cpu_features=faiss.get_compile_options().strip(),
+        builder_version=package_metadata.version("vectorindex-operator"),
+        device=device[0],
+        device_reason=device[1],
+        duration_seconds=0.0,
+        peak_memory_bytes=0,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=tuple(describe_file(folder / name) for name in names),
+    )
+
+
+def _tune(manifest: Manifest, folder: Path, sets: Sets, objective: float) -> Tuning:
+    """Operating points, measured on the tuning rows through the engine that will serve."""
+    engine = Engine.open(folder, manifest)
+    everything = batch_engine(engine)
+    metric = manifest.embedding.metric
+    with VectorFile(folder / VECTORS_FILE, metric) as vectors:
+        queries = vectors.gather(sets.tuning, prepared=False)
+        truth = exact_search(vectors, queries, K, metric, sets.tuning)
+
+        def recalls(params: Mapping[str, int]) -> npt.NDArray[np.float64]:
+            rows = answers(everything, queries, K, sets.tuning, params)
+            return measure(truth, rows, vectors, queries).recall
+
+        tuned = tune(engine, queries, recalls, lower_bound, objective)
+    point: dict[str, Any] = tuned.default.wire()
+    _log.info("default operating point", extra=point)
+    return tuned
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, bytes (ru_maxrss counts KiB on Linux)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _result(manifest: Manifest, sha256: str, *, reused: bool) -> BuildResult:
+    index = manifest.file(INDEX_FILE)
+    assert index is not None
+    return BuildResult(
+        digest=manifest.digest,
+        attempt=manifest.attempt,
+        manifest_sha256=sha256,
+        fingerprint=manifest.fingerprint,
+        count=manifest.count,
+        dimension=manifest.dimension,
+        factory=manifest.factory,
+        device=manifest.device,
+        device_reason=manifest.device_reason,
+        duration_seconds=manifest.duration_seconds,
+        peak_memory_bytes=manifest.peak_memory_bytes,
+        index_bytes=index.size,
+        resident_bytes=manifest.resident_bytes,
+        faiss_version=manifest.faiss_version,
+        default_point=manifest.default_point,
+        conservative_point=manifest.conservative_point,
+        reused=reused,
+    )

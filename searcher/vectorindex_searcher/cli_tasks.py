@@ -1,0 +1,210 @@
+"""Flags, and tasks made of them. A task in the environment wins over every flag. No FAISS here: --help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+from .artifact import Layout
+from .contract import (
+    TASK_ENV,
+    BuildTask,
+    Columns,
+    Device,
+    Embedding,
+    Identity,
+    IndexSpec,
+    Location,
+    Metric,
+    Objective,
+    QueryColumns,
+    ResolveTask,
+    ServeTask,
+    ValidateTask,
+)
+from .errors import BadSpec
+from .store import Role, open_store, parse_location
+
+_EPILOG = f"""Without flags a verb takes its task as JSON from the environment variable {TASK_ENV}.
+Places are folders, files or s3://bucket/prefix; credentials come from SOURCE_, ARTIFACTS_ or QUERIES_ followed by
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and CA_PEM, else from the usual AWS places."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of all verbs."""
+    top = argparse.ArgumentParser(
+        prog="vectorindex-searcher", description="Build, prove and serve FAISS indexes.", epilog=_EPILOG
+    )
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text, epilog=_EPILOG)
+        added.add_argument("-v", "--verbose", action="store_true", help="log more, and print the result in a pod too")
+        added.add_argument("--endpoint", default="", help="S3 endpoint (default: AWS)")
+        added.add_argument("--region", default="", help="S3 region")
+        if name != "inspect":
+            added.add_argument("--namespace", default="local", help="namespace of the VectorIndex (default: local)")
+            added.add_argument("--name", default="index", help="name of the VectorIndex (default: index)")
+        return added
+
+    for name, text in (
+        ("resolve", "List a source, fingerprint it, read its headers."),
+        ("build", "Build an index and publish it as a verified artifact."),
+    ):
+        _source_flags(verb(name, text), building=name == "build")
+    _validate_flags(verb("validate", "Measure recall of a built index against exact search."))
+    _serve_flags(verb("serve", "Serve a built index over HTTP."))
+    shown = verb("inspect", "Show manifests and reports, for people.")
+    shown.add_argument("artifact", help="where artifacts are, or one manifest.json or report.json")
+    return top
+
+
+def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
+    verb.add_argument("--source", help="where the vectors are (Parquet or NPY)")
+    verb.add_argument("--out", help="where artifacts go")
+    verb.add_argument("--id-column", default="id", help="Parquet column of unique ids (default: id)")
+    verb.add_argument("--vector-column", default="vector", help="Parquet column of vectors (default: vector)")
+    verb.add_argument("--metadata", nargs="*", default=[], metavar="COLUMN", help="columns to return with hits")
+    verb.add_argument("--dimension", type=int, help="refuse vectors of another dimension")
+    metrics = [metric.value for metric in Metric]
+    verb.add_argument("--metric", choices=metrics, default=Metric.COSINE.value, help="similarity (default: Cosine)")
+    if building:
+        verb.add_argument("--factory", default="Auto", help="Auto or a FAISS factory string (default: Auto)")
+        verb.add_argument("--recall", type=float, default=0.96, help="recall@10 to tune for (default: 0.96)")
+        devices = [device.value for device in Device]
+        verb.add_argument("--device", choices=devices, default=Device.CPU.value, help="where to build (default: CPU)")
+        verb.add_argument("--digest", default="", help="name of the revision (default: derived from data and flags)")
+        verb.add_argument("--work-dir", type=Path, help="folder for temporary files")
+
+
+def _validate_flags(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--artifact", help="where artifacts are")
+    verb.add_argument("--digest", default="", help="which revision (default: the only one)")
+    verb.add_argument("-k", type=int, default=10, help="recall@k (default: 10)")
+    verb.add_argument("--confidence", type=float, default=0.95, help="of the lower bound, one-sided (default: 0.95)")
+    verb.add_argument("--queries", help="Parquet or NPY queries (default: held-out rows)")
+    verb.add_argument("--query-vector-column", default="vector", help="column of query vectors (default: vector)")
+    verb.add_argument("--segment-column", default="", help="column naming the class of each query")
+    verb.add_argument("--relevant-column", default="", help="column with the right ids of each query")
+    verb.add_argument("--segments", nargs="*", default=[], help="classes to report on their own")
+    verb.add_argument("--work-dir", type=Path, help="folder for temporary files")
+
+
+def _serve_flags(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--artifact", help="where artifacts are")
+    verb.add_argument("--digest", default="", help="which revision (default: the only one)")
+    verb.add_argument("--cache-dir", default="/var/cache/vectorindex", help="where verified files are kept")
+
+
+def resolve_task(options: argparse.Namespace, given: str | None) -> ResolveTask:
+    """The task of `resolve`. Raises BadSpec for missing flags, pydantic's ValidationError for bad values."""
+    if given is not None:
+        return ResolveTask.model_validate_json(given)
+    return ResolveTask(
+        identity=_identity(options),
+        source=_location(options, "source"),
+        columns=_columns(options),
+        embedding=Embedding(dimension=options.dimension, metric=Metric(options.metric)),
+        artifacts=_location(options, "out"),
+    )
+
+
+def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
+    """The task of `build`; see `resolve_task`. The digest is derived from the listing and the flags."""
+    if given is not None:
+        return BuildTask.model_validate_json(given)
+    resolving = resolve_task(options, None)
+    index = IndexSpec(factory=options.factory, objective=Objective(recall=options.recall))
+    task = BuildTask(
+        identity=resolving.identity,
+        digest=options.digest or "-",
+        source=resolving.source,
+        columns=resolving.columns,
+        embedding=resolving.embedding,
+        index=index,
+        artifacts=resolving.artifacts,
+        device=Device(options.device),
+    )
+    return task if options.digest else task.model_copy(update={"digest": _digest(task)})
+
+
+def _digest(task: BuildTask) -> str:
+    from .dataset.listing import list_source  # pyarrow and numpy are slow to import, and --help needs neither
+
+    facts = [
+        list_source(open_store(task.source, Role.SOURCE)).fingerprint,
+        *(part.wire() for part in (task.columns, task.embedding, task.index)),
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTask:
+    """The task of `validate`; see `resolve_task`. The gate hash is derived from the flags."""
+    if given is not None:
+        return ValidateTask.model_validate_json(given)
+    queries = parse_location(options.queries, **_s3(options)) if options.queries else None
+    columns = QueryColumns(
+        vector=options.query_vector_column, segment=options.segment_column, relevant=options.relevant_column
+    )
+    facts = [options.k, options.confidence, options.queries, columns.wire(), options.segments]
+    return ValidateTask(
+        identity=_identity(options),
+        digest=_only_digest(options),
+        manifest_sha256="",
+        gate_hash=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16],
+        artifacts=_location(options, "artifact"),
+        k=options.k,
+        confidence=options.confidence,
+        queries=queries,
+        query_columns=columns,
+        segments=tuple(options.segments),
+    )
+
+
+def serve_task(options: argparse.Namespace, given: str | None) -> ServeTask:
+    """The task of `serve`; see `resolve_task`. By flags there is no gate, so no canary."""
+    if given is not None:
+        return ServeTask.model_validate_json(given)
+    digest = _only_digest(options)
+    return ServeTask(
+        identity=_identity(options),
+        revision=digest,
+        digest=digest,
+        manifest_sha256="",
+        artifacts=_location(options, "artifact"),
+        cache_dir=options.cache_dir,
+    )
+
+
+def _only_digest(options: argparse.Namespace) -> str:
+    if options.digest:
+        return str(options.digest)
+    store = open_store(_location(options, "artifact"), Role.ARTIFACTS)
+    base = Layout(store.prefix, _identity(options)).base
+    found = [item.key for item in store.list(base) if item.key.endswith("/manifest.json")]
+    if len(found) == 1:
+        return found[0].split("/")[-2]
+    problem = f"{len(found)} artifacts are" if found else "no artifact is"
+    known = "".join(f" {key.split('/')[-2]}" for key in sorted(found)[:20])
+    raise BadSpec("AmbiguousArtifact", f"{problem} below {store.describe(base)}", remedy=f"Give --digest:{known}")
+
+
+def _identity(options: argparse.Namespace) -> Identity:
+    return Identity(namespace=options.namespace, name=options.name)
+
+
+def _columns(options: argparse.Namespace) -> Columns:
+    return Columns(id=options.id_column, vector=options.vector_column, metadata=tuple(options.metadata))
+
+
+def _location(options: argparse.Namespace, flag: str) -> Location:
+    text = getattr(options, flag)
+    if not text:
+        raise BadSpec("MissingFlag", f"--{flag} is needed (or a task in {TASK_ENV})")
+    return parse_location(text, **_s3(options))
+
+
+def _s3(options: argparse.Namespace) -> dict[str, str]:
+    return {"endpoint": options.endpoint, "region": options.region}

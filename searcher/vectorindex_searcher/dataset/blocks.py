@@ -1,0 +1,109 @@
+"""Blocks of rows as they stream out of a source, and the checks every block passes. All vectorised.
+
+A block is a few megabytes: whatever the size of the source, no more than a few blocks are in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..contract import Metric
+from ..errors import BadData
+
+BLOCK_BYTES = 16 << 20
+"""Float32 bytes of one block's vectors."""
+
+
+def block_rows(dimension: int) -> int:
+    """Rows of a block: at least 64, so huge vectors make progress; at most 65,536, since ids and metadata count too."""
+    return min(1 << 16, max(64, BLOCK_BYTES // (4 * dimension)))
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an object's header says, before its rows are read."""
+
+    rows: int
+    dimension: int
+    half: bool
+    """Vectors are float16."""
+    id_type: pa.DataType | None
+    """int64 or string; None when the format has no ids (NPY)."""
+    metadata: pa.Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive rows of one object."""
+
+    object: str
+    first_row: int
+    """Number of the first row within its object."""
+    vectors: npt.NDArray[np.float32]
+    """[n, dimension], as given (not normalised)."""
+    ids: pa.Array | None
+    """int64 or string [n]; None for NPY, whose ids are the row numbers of the whole source."""
+    metadata: pa.Table
+    """The metadata columns, n rows."""
+
+
+def check_vectors(block: Block, metric: Metric) -> None:
+    """Raises BadData naming the first bad row: NaN or Inf, a zero vector under Cosine, a length that overflows."""
+    finite = np.asarray(np.isfinite(block.vectors).all(axis=1))
+    if not finite.all():
+        raise _bad_row(block, ~finite, "NonFiniteVector", "holds NaN or Inf", "Remove or repair the row.")
+    with np.errstate(over="ignore"):
+        squares = np.einsum("ij,ij->i", block.vectors, block.vectors)
+    if metric is Metric.COSINE:
+        # A square can underflow to 0 for a tiny vector that does have a direction.
+        zero = (squares == 0) & ~np.asarray(block.vectors.any(axis=1))
+        if zero.any():
+            remedy = "A zero vector has no cosine: remove the row, or use metric L2 or InnerProduct."
+            raise _bad_row(block, zero, "ZeroVector", "is the zero vector, under metric Cosine", remedy)
+    elif not np.isfinite(squares).all():
+        large = ~np.isfinite(squares)
+        raise _bad_row(block, large, "VectorTooLarge", "is so long that distances overflow float32", "Scale the data.")
+
+
+def _bad_row(block: Block, bad: npt.NDArray[np.bool_], reason: str, what: str, remedy: str) -> BadData:
+    row = block.first_row + int(np.argmax(bad))
+    more = int(bad.sum()) - 1
+    also = f" (and {more} more near it)" if more else ""
+    return BadData(reason, f"{block.object} row {row} {what}{also}", object=block.object, row=row, remedy=remedy)
+
+
+def vectors_of(column: pa.Array, key: str, first_row: int, dimension: int | None) -> npt.NDArray[np.float32]:
+    """float32 [n, dimension] of an Arrow list column of floats; zero copies for float32 without offsets.
+
+    `dimension` None: that of the first row. Raises BadData naming the row: null vector, null element, another length.
+    """
+
+    def bad(mask: npt.NDArray[np.bool_], reason: str, what: str, remedy: str) -> BadData:
+        row = first_row + int(np.argmax(mask))
+        return BadData(reason, f"{key} row {row} {what}", object=key, row=row, remedy=remedy)
+
+    if column.null_count:
+        mask = column.is_null().to_numpy(zero_copy_only=False)
+        raise bad(mask, "NullVector", "has no vector", "Remove the row or fill in its vector.")
+    if pa.types.is_fixed_size_list(column.type):
+        lengths = np.full(len(column), column.type.list_size)
+    else:
+        lengths = np.diff(column.offsets.to_numpy())
+    dimension = int(lengths[0]) if dimension is None else dimension
+    if dimension < 1:
+        raise bad(lengths < 1, "EmptyVector", "has a vector of 0 dimensions", "Remove the row or fill in its vector.")
+    if (other := lengths != dimension).any():
+        length = int(lengths[np.argmax(other)])
+        remedy = "All vectors of an index come from one model and have one length (embedding.dimension)."
+        raise bad(other, "MixedDimensions", f"has {length} dimensions, expected {dimension}", remedy)
+    values = column.flatten()
+    if values.null_count:
+        holes = values.is_null().to_numpy(zero_copy_only=False).reshape(-1, dimension).any(axis=1)
+        raise bad(holes, "NullVector", "has a null inside its vector", "Remove the row or fill in its vector.")
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes Inf, which check_vectors names
+        narrow: npt.NDArray[np.float32] = values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    return narrow.reshape(-1, dimension)

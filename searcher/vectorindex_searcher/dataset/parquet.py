@@ -1,0 +1,146 @@
+"""Parquet objects: headers without rows, and rows as a stream of blocks with bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..contract import Columns
+from ..errors import BadData, BadSpec, TaskError
+from ..store import Store
+from .blocks import Block, Header, block_rows, vectors_of
+from .listing import ListedObject
+from .ranged import RangedFile
+
+BUFFER_BYTES = 4 << 20
+"""Bytes fetched at a time and per column. Row groups may be larger than memory; they are never read whole."""
+
+
+@contextlib.contextmanager
+def _opened(store: Store, item: ListedObject) -> Iterator[pq.ParquetFile]:
+    """Open an object; Arrow's complaints about its content become BadData/CorruptFile, the store's pass through."""
+    file = RangedFile(store, item)
+    try:
+        yield pq.ParquetFile(pa.PythonFile(file, mode="r"), buffer_size=BUFFER_BYTES, pre_buffer=False)
+    except TaskError:
+        raise
+    except (pa.ArrowException, OSError, EOFError) as error:
+        if file.error is not None:
+            raise file.error from error
+        raise BadData(
+            "CorruptFile",
+            f"{item.key} is not a complete Parquet file: {' '.join(str(error).split())[:300]}",
+            object=item.key,
+            remedy="Write the object again.",
+        ) from error
+
+
+def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | None:
+    """The footer of an object, and the length of its first vector where the schema does not say it.
+
+    None for an object without rows. Raises BadSpec/UnknownColumn (lists the columns there are), BadData.
+    """
+    with _opened(store, item) as file:
+        schema = file.schema_arrow
+        for number, name in enumerate((columns.id, columns.vector, *columns.metadata)):
+            _require(schema, name, item.key, f"spec.source.columns.{('id', 'vector', 'metadata')[min(number, 2)]}")
+        vector = schema.field(columns.vector).type
+        if not _is_vector(vector):
+            message = f"{item.key}: column {columns.vector!r} is {vector}, expected a list of floats"
+            raise BadData("BadVectorType", message, object=item.key, field="spec.source.columns.vector")
+        rows = file.metadata.num_rows
+        if rows == 0:
+            return None
+        metadata = pa.schema([pa.field(name, _plain(schema.field(name).type)) for name in columns.metadata])
+        return Header(
+            rows=rows,
+            dimension=_dimension(file, item, columns.vector, vector),
+            half=pa.types.is_float16(vector.value_type),
+            id_type=_id_type(schema.field(columns.id).type, item.key, columns.id),
+            metadata=metadata,
+        )
+
+
+def _require(schema: pa.Schema, name: str, key: str, field: str) -> None:
+    if name not in schema.names:
+        raise BadSpec(
+            "UnknownColumn",
+            f"{key} has no column {name!r}; its columns are {', '.join(schema.names[:50])}",
+            object=key,
+            field=field,
+            remedy="Name one of the existing columns.",
+        )
+
+
+def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: str) -> Iterator[pa.RecordBatch]:
+    """Record batches of some columns (gate queries). `field`: spec path to blame for a column that is not there."""
+    with _opened(store, item) as file:
+        for name in names:
+            _require(file.schema_arrow, name, item.key, field)
+        yield from file.iter_batches(batch_size=1024, columns=list(names))
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(lists and pa.types.is_floating(kind.value_type))
+
+
+def _dimension(file: pq.ParquetFile, item: ListedObject, name: str, kind: pa.DataType) -> int:
+    if pa.types.is_fixed_size_list(kind) and kind.list_size:
+        return int(kind.list_size)
+    first = next(file.iter_batches(batch_size=1, columns=[name]))
+    return int(vectors_of(first.column(0), item.key, 0, None).shape[1])
+
+
+def _id_type(kind: pa.DataType, key: str, name: str) -> pa.DataType:
+    kind = _plain(kind)
+    if pa.types.is_integer(kind):
+        return pa.int64()
+    if pa.types.is_string(kind):
+        return pa.string()
+    message = f"{key}: id column {name!r} is {kind}, expected integers or strings"
+    raise BadData("BadIdType", message, object=key, field="spec.source.columns.id")
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type without dictionary encoding and 64-bit offsets, so that files written differently agree."""
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_large_string(kind) or kind == pa.string_view():
+        return pa.string()
+    return kind
+
+
+def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:
+    """The rows of an object in order. Raises BadData naming object and row, SourceChanged."""
+    names = list(dict.fromkeys((columns.vector, columns.id, *columns.metadata)))
+    done = 0
+    with _opened(store, item) as file:
+        for batch in file.iter_batches(batch_size=block_rows(header.dimension), columns=names):
+            if batch.num_rows == 0:
+                continue
+            vectors = vectors_of(batch.column(columns.vector), item.key, done, header.dimension)
+            ids = _ids(batch.column(columns.id), header.id_type, item.key, done)
+            arrays = [batch.column(field.name).cast(field.type) for field in header.metadata]
+            metadata = pa.Table.from_arrays(arrays, schema=header.metadata)
+            yield Block(item.key, done, vectors, ids, metadata)
+            done += batch.num_rows
+    if done != header.rows:
+        message = f"{item.key} holds {done} rows, its footer says {header.rows}"
+        raise BadData("CorruptFile", message, object=item.key, remedy="Write the object again.")
+
+
+def _ids(column: pa.Array, kind: pa.DataType, key: str, first_row: int) -> pa.Array:
+    if column.null_count:
+        row = first_row + pc.index(column.is_null(), True).as_py()
+        message = f"{key} row {row} has no id"
+        raise BadData("NullId", message, object=key, row=row, remedy="Give every row an id.")
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid as error:
+        message = f"{key}: an id near row {first_row} does not fit int64: {error}"
+        raise BadData("BadIdType", message, object=key, row=first_row) from error

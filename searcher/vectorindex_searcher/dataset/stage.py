@@ -1,0 +1,76 @@
+"""The single pass over a source: rows are checked and written as the artifact's files, the training sample gathered."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..artifact import IDS_FILE, METADATA_FILE, VECTORS_FILE
+from ..errors import BadData
+from ..index.rows import IDS_BATCH_ROWS, METADATA_BATCH_ROWS, Ids, RowWriter
+from ..index.vectors import VectorWriter
+from ..progress import Progress
+from .blocks import Block
+from .duplicates import find_duplicate, hash_ids
+from .source import Source
+
+
+def stage(source: Source, sample_rows: npt.NDArray[np.int64], folder: Path) -> npt.NDArray[np.float32] | None:
+    """Write ids.arrow, metadata.arrow (with metadata columns) and vectors.npy into `folder`.
+
+    sample_rows: sorted row numbers. Returns their vectors, float32 [n, dimension] as given, or None for no rows.
+    Raises BadData naming object and row (also for an id that occurs twice), SourceChanged, StoreUnavailable.
+    """
+    progress = Progress("reading rows", source.rows)
+    sample = np.empty((len(sample_rows), source.dimension), np.float32)
+    row, with_ids = 0, False
+    with contextlib.ExitStack() as files:
+        ids = files.enter_context(RowWriter(folder / IDS_FILE, pa.schema([("id", source.id_type)]), IDS_BATCH_ROWS))
+        metadata = RowWriter(folder / METADATA_FILE, source.metadata, METADATA_BATCH_ROWS) if source.metadata else None
+        if metadata is not None:
+            files.enter_context(metadata)
+        shape = (source.rows, source.dimension)
+        vectors = files.enter_context(VectorWriter(folder / VECTORS_FILE, *shape, half=source.half))
+        hashes = files.enter_context((folder / "hashes").open("wb"))
+        for block in source.blocks():
+            count = len(block.vectors)
+            vectors.write(block.vectors)
+            ids.write(pa.table({"id": _ids(block, row)}))
+            if metadata is not None:
+                metadata.write(block.metadata)
+            if block.ids is not None:
+                with_ids = True
+                hashes.write(hash_ids(block.ids).data)
+            low, high = np.searchsorted(sample_rows, (row, row + count))
+            sample[low:high] = block.vectors[sample_rows[low:high] - row]
+            row += count
+            progress.add(count)
+    assert row == source.rows, f"{row} rows came, the headers announced {source.rows}"
+    if with_ids:
+        _refuse_duplicates(source, folder)
+    (folder / "hashes").unlink()
+    return sample if len(sample_rows) else None
+
+
+def _ids(block: Block, row: int) -> pa.Array:
+    return pa.array(np.arange(row, row + len(block.vectors))) if block.ids is None else block.ids
+
+
+def _refuse_duplicates(source: Source, folder: Path) -> None:
+    ids = Ids(folder / IDS_FILE)
+    pair = find_duplicate(folder / "hashes", source.rows, ids)
+    if pair is None:
+        return
+    (first_key, first_row), (key, row) = source.locate(pair[0]), source.locate(pair[1])
+    value = ids(np.array([pair[1]]))[0]
+    raise BadData(
+        "DuplicateId",
+        f"{key} row {row} has id {value!r}, which {first_key} row {first_row} has too",
+        object=key,
+        row=row,
+        remedy="Ids must be unique in the whole source: remove one of the rows.",
+    )

@@ -1,0 +1,182 @@
+"""Searching one artifact: what `validate` measures is this class, and `serve` answers with it.
+
+Opens files that were verified already (artifact.download_verified). Thread-safe: search parameters travel with each
+call and the index is never changed. Knows nothing of HTTP, stores or queues.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..artifact import IDS_FILE, INDEX_FILE, METADATA_FILE, Manifest
+from ..contract import Metric
+from ..errors import BadData
+from .binding import faiss
+from .metric import faiss_metric, normalise, to_scores
+from .parameters import index_type, parameter_limits, search_parameters, takes_selector
+from .rows import Ids, RowFile
+from .threads import limit_threads
+
+PRECOMPUTED_TABLE_BYTES = 2 << 30
+"""FAISS rebuilds IVF-PQ tables of up to this size at load and counts them against the deserialisation limit."""
+_DEFAULT_BYTE_LIMIT = 1 << 40
+_deserialising = threading.Lock()
+
+
+class Engine:
+    """A loaded artifact. Make one with `Engine.open`."""
+
+    def __init__(
+        self, index: Any, manifest: Manifest, ids: Ids, metadata: RowFile | None = None, threads: int = 1
+    ) -> None:
+        self._index = index
+        self._ids = ids
+        self._metadata = metadata
+        self._threads = threads
+        self.manifest = manifest
+        self.count: int = index.ntotal
+        self.dimension: int = index.d
+        self.metric: Metric = manifest.embedding.metric
+        self.default_params: dict[str, int] = dict(manifest.default_point.params)
+        self.param_limits: dict[str, tuple[int, int]] = parameter_limits(index)
+        self.takes_only: bool = takes_selector(index)
+        """Whether `search(only=...)` works for this index type."""
+        self.metadata_columns: tuple[str, ...] = metadata.columns if metadata else ()
+        self.resident_bytes: int = manifest.resident_bytes
+        # Parameters come from users: remember the common ones, never without bound.
+        self._prepared = functools.lru_cache(maxsize=256)(self._prepare)
+
+    @classmethod
+    def open(cls, folder: Path, manifest: Manifest, *, threads: int = 1) -> Engine:
+        """Map index.faiss, ids.arrow and metadata.arrow of `folder`.
+
+        `threads`: OpenMP threads of one search call. Raises BadData/BadArtifact when FAISS refuses the file or it is
+        not what the manifest says.
+        """
+        index = read_index(folder / INDEX_FILE)
+        _check(index, manifest)
+        ids = Ids(folder / IDS_FILE)
+        metadata = RowFile(folder / METADATA_FILE) if manifest.file(METADATA_FILE) else None
+        for name, count in ((IDS_FILE, ids.count), (METADATA_FILE, metadata.count if metadata else ids.count)):
+            if count != manifest.count:
+                message = f"{name} has {count} rows, the manifest says {manifest.count}"
+                raise BadData("BadArtifact", message, object=name)
+        return cls(index, manifest, ids, metadata, threads)
+
+    def with_threads(self, threads: int) -> Engine:
+        """The same loaded index with another number of OpenMP threads for one call (batches: all cores)."""
+        return Engine(self._index, self.manifest, self._ids, self._metadata, threads)
+
+    def search(
+        self,
+        queries: npt.NDArray[np.float32],
+        k: int,
+        params: Mapping[str, int] | None = None,
+        *,
+        only: npt.NDArray[np.bool_] | None = None,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """The k best rows of each query, best first.
+
+        queries: float32 [n, dimension], finite, as the user gave them (normalised here under Cosine).
+        params: overrides of the default point, each within `param_limits` (not checked again here).
+        only: bool [count], True for rows that may be answered; needs `takes_only`.
+        Returns scores float32 [n, k] (cosine, inner product, or minus squared L2; -inf where there is no row) and rows
+        int64 [n, k] (-1 where the index found fewer than k). Raises ValueError for a wrong shape or an unknown name.
+        """
+        if queries.ndim != 2 or queries.shape[1] != self.dimension:
+            raise ValueError(f"queries have shape {queries.shape}, expected (n, {self.dimension})")
+        limit_threads(self._threads)
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if self.metric is Metric.COSINE:
+            queries = normalise(queries)
+        names = tuple(sorted(params.items())) if params else ()
+        if only is None:
+            raw, rows = self._index.search(queries, k, params=self._prepared(names))
+        else:
+            raw, rows = self._search_only(queries, k, names, only)
+        return to_scores(raw, rows, self.metric), rows
+
+    def _search_only(
+        self, queries: npt.NDArray[np.float32], k: int, names: tuple[tuple[str, int], ...], only: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        if only.shape != (self.count,):
+            raise ValueError(f"only has shape {only.shape}, expected ({self.count},)")
+        selector = faiss.IDSelectorBitmap(np.packbits(only, bitorder="little"))
+        prepared = search_parameters(self._index, self._merged(names), selector)
+        raw, rows = self._index.search(queries, k, params=prepared)
+        return raw, rows
+
+    def _merged(self, names: tuple[tuple[str, int], ...]) -> dict[str, int]:
+        merged = self.default_params | dict(names)
+        if unknown := merged.keys() - self.param_limits.keys():
+            raise ValueError(f"this index has no search parameter {', '.join(sorted(unknown))}")
+        return merged
+
+    def _prepare(self, names: tuple[tuple[str, int], ...]) -> Any:
+        return search_parameters(self._index, self._merged(names))
+
+    def ids(self, rows: npt.NDArray[np.int64]) -> list[int] | list[str]:
+        """The user's ids of `rows` (int64 [n], each in [0, count); -1 is not a row)."""
+        return self._ids(rows)
+
+    def metadata(self, rows: npt.NDArray[np.int64], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """One dict per row with the named metadata columns (default: all). KeyError: no such column."""
+        wanted = self.metadata_columns if columns is None else tuple(columns)
+        if not wanted:
+            return [{} for _ in range(len(rows))]
+        if self._metadata is None:
+            raise KeyError(wanted[0])
+        values = [self._metadata.values(rows, column) for column in wanted]
+        return [dict(zip(wanted, row, strict=True)) for row in zip(*values, strict=True)]
+
+    @property
+    def metadata_file(self) -> RowFile | None:
+        """The mapped metadata columns, for predicates; None without metadata."""
+        return self._metadata
+
+
+def read_index(path: Path) -> Any:
+    """Read a FAISS index, mapped where its type can be, with allocation limits. Raises BadData/BadArtifact."""
+    with _limits(path.stat().st_size):
+        try:
+            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
+        except RuntimeError:
+            pass  # a type that cannot be mapped; a broken file fails again below
+        try:
+            return faiss.read_index(str(path), faiss.IO_FLAG_READ_ONLY)
+        except (RuntimeError, MemoryError) as error:
+            raise BadData("BadArtifact", f"{path.name}: FAISS refuses it: {error}", object=path.name) from error
+
+
+@contextlib.contextmanager
+def _limits(size: int) -> Iterator[None]:
+    """No vector of the file can be larger than the file. The limits are global in FAISS, hence the lock."""
+    with _deserialising:
+        faiss.set_deserialization_vector_byte_limit(size + PRECOMPUTED_TABLE_BYTES)
+        faiss.set_deserialization_loop_limit(size + 1)
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(_DEFAULT_BYTE_LIMIT)
+            faiss.set_deserialization_loop_limit(0)
+
+
+def _check(index: Any, manifest: Manifest) -> None:
+    facts = (
+        ("rows", index.ntotal, manifest.count),
+        ("dimensions", index.d, manifest.dimension),
+        ("metric", index.metric_type, faiss_metric(manifest.embedding.metric)),
+        ("type", index_type(index), manifest.index_type),
+    )
+    for name, found, expected in facts:
+        if found != expected:
+            message = f"{INDEX_FILE}: {name} is {found}, the manifest says {expected}"
+            raise BadData("BadArtifact", message, object=INDEX_FILE)

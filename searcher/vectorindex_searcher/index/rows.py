@@ -1,0 +1,108 @@
+"""Arrow files with one value per indexed row (ids, metadata), read through a memory map.
+
+Every record batch of a file but the last has the same number of rows, so a row number gives its batch by a division
+and pods on one node share the pages. Nothing here loads a column as a whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..errors import BadData
+
+IDS_BATCH_ROWS = 1 << 20
+METADATA_BATCH_ROWS = 1 << 14
+
+
+class RowFile:
+    """A mapped Arrow IPC file. `columns`: names; `count`: rows."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises BadData when the file is no Arrow file or its batches are uneven."""
+        try:
+            self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            self._batches = [self._reader.get_batch(number) for number in range(self._reader.num_record_batches)]
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BadData("BadArtifact", f"{path.name}: {error}", object=path.name) from error
+        self.columns: tuple[str, ...] = tuple(self._reader.schema.names)
+        self.schema: pa.Schema = self._reader.schema
+        self.count: int = sum(batch.num_rows for batch in self._batches)
+        self._rows = self._batches[0].num_rows if self._batches else 1
+        if any(batch.num_rows != self._rows for batch in self._batches[:-1]):
+            raise BadData("BadArtifact", f"{path.name}: uneven record batches", object=path.name)
+
+    def values(self, rows: npt.NDArray[np.int64], column: str) -> list[Any]:
+        """Python values of a column at `rows` (int64 [n], each in [0, count)), in order. KeyError: no such column."""
+        index = self._reader.schema.get_field_index(column)
+        if index < 0:
+            raise KeyError(column)
+        if len(self._batches) == 1:
+            values: list[Any] = self._batches[0].column(index).take(pa.array(rows)).to_pylist()
+            return values
+        batches, offsets = np.divmod(rows, self._rows)
+        return [
+            self._batches[batch].column(index)[offset].as_py()
+            for batch, offset in zip(batches.tolist(), offsets.tolist(), strict=True)
+        ]
+
+    def table(self) -> pa.Table:
+        """The whole file as a table of mapped chunks (for predicates over columns); copies nothing."""
+        return pa.Table.from_batches(self._batches, self.schema)
+
+
+class Ids:
+    """The user's id of each row: int64 or string. int64 ids of a file with one batch are read without Arrow."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = RowFile(path)
+        self.count = self._file.count
+        self._integers: list[npt.NDArray[np.int64]] | None = None
+        if pa.types.is_int64(self._file.schema.field("id").type):
+            chunks = self._file.table().column("id").chunks
+            self._integers = [chunk.to_numpy(zero_copy_only=True) for chunk in chunks]
+
+    def __call__(self, rows: npt.NDArray[np.int64]) -> list[int] | list[str]:
+        """Ids at `rows` (int64 [n], each in [0, count))."""
+        if self._integers is not None and len(self._integers) == 1:
+            taken: list[int] = self._integers[0][rows].tolist()
+            return taken
+        return self._file.values(rows, "id")
+
+
+class RowWriter:
+    """Writes a RowFile from blocks of any size, with even batches; memory: about one batch. Use with `with`."""
+
+    def __init__(self, path: Path, schema: pa.Schema, batch_rows: int) -> None:
+        self._schema, self._batch_rows = schema, batch_rows
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, schema)
+        self._pending: list[pa.Table] = []
+        self._rows = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows; `table` has the schema given at the start."""
+        self._pending.append(table)
+        self._rows += table.num_rows
+        while self._rows >= self._batch_rows:
+            joined = pa.concat_tables(self._pending)
+            self._write_batch(joined.slice(0, self._batch_rows))
+            rest = joined.slice(self._batch_rows)
+            self._pending, self._rows = [rest], rest.num_rows
+
+    def _write_batch(self, table: pa.Table) -> None:
+        self._writer.write_table(table.combine_chunks(), max_chunksize=self._batch_rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._rows and error is None:
+            self._write_batch(pa.concat_tables(self._pending))
+        self._writer.close()
+        self._sink.close()

@@ -1,0 +1,106 @@
+"""vectors.npy: the rows of an artifact as they were given, for exact search. Written and read in blocks.
+
+Under Cosine the file keeps the vectors as given and every reader normalises them in the same way as the build did.
+Scans are by pread, not by a memory map, so a large file does not count as this process's memory.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ..contract import Metric
+from ..errors import BadData
+from .metric import normalise
+
+SCAN_BYTES = 16 << 20
+PREPARE_ROWS = 4096
+
+
+class VectorWriter:
+    """Writes vectors.npy; the number of rows is known beforehand (headers). Use with `with`."""
+
+    def __init__(self, path: Path, rows: int, dimension: int, *, half: bool) -> None:
+        self._dtype = np.dtype("<f2" if half else "<f4")
+        self._file = path.open("wb")
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (rows, dimension)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def write(self, vectors: npt.NDArray[np.float32]) -> None:
+        """Append float32 [n, dimension]; float16 files only get what was float16 before."""
+        self._file.write(np.ascontiguousarray(vectors, dtype=self._dtype).data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+
+class VectorFile:
+    """vectors.npy, read as the index sees it: float32, unit length under Cosine. Closes with `close` or `with`."""
+
+    def __init__(self, path: Path, metric: Metric) -> None:
+        """Raises BadData/BadArtifact when the file is not a complete matrix of floats."""
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.metric = metric
+        start = io.BytesIO(os.pread(self._fd, 4096, 0))
+        try:
+            np.lib.format.read_magic(start)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(start, max_header_size=4096)
+            self.count, self.dimension = shape
+        except ValueError as error:
+            raise BadData("BadArtifact", f"{path.name}: {error}", object=path.name) from error
+        self._offset, self._dtype = start.tell(), dtype
+        self._width = self.dimension * dtype.itemsize
+        if os.fstat(self._fd).st_size != self._offset + self.count * self._width or dtype.kind != "f":
+            raise BadData("BadArtifact", f"{path.name} is not {self.count} rows of floats", object=path.name)
+        self._mapped = np.memmap(path, dtype, mode="r", offset=self._offset, shape=(self.count, self.dimension))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def raw(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows [start, stop) as given, float32."""
+        wanted = (stop - start) * self._width
+        data = bytearray()
+        while len(data) < wanted:  # pread returns at most 2 GiB and may return less
+            piece = os.pread(self._fd, wanted - len(data), self._offset + start * self._width + len(data))
+            if not piece:
+                raise BadData("BadArtifact", f"vectors.npy ended before row {stop}", object="vectors.npy")
+            data += piece
+        return np.frombuffer(data, self._dtype).reshape(-1, self.dimension).astype(np.float32, copy=False)
+
+    def prepared(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Vectors as the index takes them: unit length under Cosine."""
+        return normalise(vectors) if self.metric is Metric.COSINE else vectors
+
+    def prepare(self, vectors: npt.NDArray[np.float32]) -> None:
+        """Like `prepared`, in place: a training sample can be as large as the index."""
+        for start in range(0, len(vectors), PREPARE_ROWS):
+            vectors[start : start + PREPARE_ROWS] = self.prepared(vectors[start : start + PREPARE_ROWS])
+
+    def blocks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """(first row, prepared float32 [n, dimension]) over the whole file."""
+        step = max(64, SCAN_BYTES // (4 * self.dimension))
+        for start in range(0, self.count, step):
+            yield start, self.prepared(self.raw(start, min(start + step, self.count)))
+
+    def gather(self, rows: npt.NDArray[np.int64], *, prepared: bool = True) -> npt.NDArray[np.float32]:
+        """float32 [n, dimension] of any rows, in their order. Through a memory map: only the pages of these rows."""
+        unique, inverse = np.unique(rows, return_inverse=True)
+        found = self._mapped[unique].astype(np.float32, copy=False)
+        return (self.prepared(found) if prepared else found)[inverse]

@@ -1,0 +1,157 @@
+"""Names of the searcher's Prometheus metrics, and the collector that reads them from the evidence and the gauges.
+
+Dashboards and PromQL guardrails refer to these names: they are fixed, and changing one breaks users. Counts come from
+the evidence ring, so /metrics and /v1/evidence carry the same numbers; here they run since the pod's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from .serve.evidence import EvidenceRing, Totals
+
+REQUESTS = "vectorindex_requests"
+QUERIES = "vectorindex_queries"
+QUERY_ERRORS = "vectorindex_query_errors"
+REFUSED = "vectorindex_refused"
+ZERO_RESULTS = "vectorindex_zero_result_queries"
+TOP_SCORE = "vectorindex_top_score"
+TOP_SCORE_SQUARES = "vectorindex_top_score_squares"
+DURATION = "vectorindex_query_duration_seconds"
+RESULTS = "vectorindex_results_per_query"
+QUEUE = "vectorindex_queue_vectors"
+IN_FLIGHT = "vectorindex_requests_in_flight"
+CONNECTIONS = "vectorindex_connections"
+READY = "vectorindex_ready"
+INDEX_BYTES = "vectorindex_index_bytes"
+INDEX_VECTORS = "vectorindex_index_vectors"
+LOAD_SECONDS = "vectorindex_load_seconds"
+CANARY_RECALL = "vectorindex_canary_recall"
+
+_DURATION_STEP = 14
+"""Every 14th latency bin is an edge of the histogram: 1.05**14 is a factor of about 2. A scrape holds up the event loop
+(about 0.7 ms a segment), so there are no more edges than a dashboard needs."""
+_DURATION_FIRST = 80
+"""Bin of the lowest edge, about 50 microseconds."""
+
+
+@dataclass(slots=True)
+class Gauges:
+    """What is true of the pod now. None: not known yet, not exported."""
+
+    ready: bool = False
+    queue_vectors: int = 0
+    in_flight: int = 0
+    connections: int = 0
+    index_bytes: int | None = None
+    index_vectors: int | None = None
+    load_seconds: float | None = None
+    canary_recall: float | None = None
+
+
+class SearcherMetrics(Collector):
+    """Collector of one searcher. Must be called on the thread that the ring is confined to."""
+
+    def __init__(self, revision: str, ring: EvidenceRing, gauges: Gauges) -> None:
+        self._revision = revision
+        self._ring = ring
+        self._gauges = gauges
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def exposition(self) -> bytes:
+        """The text format."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: names are checked by test, not by registering twice."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric, at this moment."""
+        totals = tuple(self._ring.totals())
+        yield self._requests()
+        yield from self._counters(totals)
+        yield from self._distributions(totals)
+        yield from self._state()
+
+    def _requests(self) -> Metric:
+        family = CounterMetricFamily(
+            REQUESTS, "Answered search requests by HTTP status.", labels=("revision", "segment", "code")
+        )
+        for (segment, code), count in sorted(self._ring.codes.items()):
+            family.add_metric((self._revision, segment, str(code)), count)
+        return family
+
+    def _counters(self, totals: Sequence[Totals]) -> Iterator[Metric]:
+        named = (
+            (QUERIES, "Answered queries, server faults included; one request may carry several.", "queries"),
+            (QUERY_ERRORS, "Server faults, and refusals for a wrong dimension or embedding.", "errors"),
+            (REFUSED, "Requests refused for another client fault, or for overload.", "refused"),
+            (ZERO_RESULTS, "Queries without a hit at or above minScore.", "zero_results"),
+            (TOP_SCORE_SQUARES, "Sum of the squares of first hits' scores.", "top_sum_squares"),
+        )
+        for name, text, field in named:
+            family = CounterMetricFamily(name, text, labels=("revision", "segment"))
+            for total in totals:
+                family.add_metric((self._revision, total.segment), getattr(total, field))
+            yield family
+        top = SummaryMetricFamily(TOP_SCORE, "Score of the first hit, whatever it is.", labels=("revision", "segment"))
+        for total in totals:
+            top.add_metric((self._revision, total.segment), count_value=total.top_count, sum_value=total.top_sum)
+        yield top
+
+    def _distributions(self, totals: Sequence[Totals]) -> Iterator[Metric]:
+        from .serve.evidence import BINS, RESULT_EDGES, latency_edge
+
+        duration = HistogramMetricFamily(
+            DURATION, "Seconds from a request's last byte to its answer, per query.", labels=("revision", "segment")
+        )
+        results = HistogramMetricFamily(
+            RESULTS, "Hits at or above minScore, per answered query.", labels=("revision", "segment")
+        )
+        edges = range(_DURATION_FIRST, BINS, _DURATION_STEP)
+        for total in totals:
+            labels = (self._revision, total.segment)
+            # Edges are edges of the evidence's bins, so no count is interpolated.
+            below = total.latency.cumsum()
+            buckets = [(f"{latency_edge(edge):.6g}", float(below[edge - 1])) for edge in edges]
+            duration.add_metric(labels, [*buckets, ("+Inf", float(below[-1]))], total.latency_sum)
+            counts = tuple(accumulate(total.results))
+            buckets = [(str(edge), float(count)) for edge, count in zip(RESULT_EDGES, counts, strict=True)]
+            results.add_metric(labels, [*buckets, ("+Inf", float(counts[-1]))], total.results_sum)
+        yield duration
+        yield results
+
+    def _state(self) -> Iterator[Metric]:
+        gauges = self._gauges
+        named: tuple[tuple[str, str, float | None], ...] = (
+            (READY, "1 when the pod takes traffic.", float(gauges.ready)),
+            (QUEUE, "Vectors whose search has not begun.", gauges.queue_vectors),
+            (IN_FLIGHT, "Requests being answered.", gauges.in_flight),
+            (CONNECTIONS, "Open user connections.", gauges.connections),
+            (INDEX_BYTES, "Bytes of the loaded artifact.", gauges.index_bytes),
+            (INDEX_VECTORS, "Vectors in the index.", gauges.index_vectors),
+            (LOAD_SECONDS, "Seconds from start to ready.", gauges.load_seconds),
+            (CANARY_RECALL, "Recall of this pod on the canary queries.", gauges.canary_recall),
+        )
+        for name, text, value in named:
+            if value is not None:
+                family = GaugeMetricFamily(name, text, labels=("revision",))
+                family.add_metric((self._revision,), value)
+                yield family

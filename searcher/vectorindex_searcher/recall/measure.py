@@ -1,0 +1,72 @@
+"""Recall@k and reciprocal ranks of an engine's answers against the truth. Ties count by distance, own rows do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..index.engine import Engine
+from ..index.vectors import VectorFile
+from .exact import Truth, exact_scores
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Per-query outcome, each [n] float64 in [0, 1]."""
+
+    recall: npt.NDArray[np.float64]
+    reciprocal_rank: npt.NDArray[np.float64]
+    """1 / rank of the exact nearest neighbour among the answers; 0 when it is not there."""
+
+
+def answers(
+    engine: Engine,
+    queries: npt.NDArray[np.float32],
+    k: int,
+    own_rows: npt.NDArray[np.int64],
+    params: Mapping[str, int] | None = None,
+) -> npt.NDArray[np.int64]:
+    """Rows [n, k] that the engine answers; for queries that are rows themselves (own_rows >= 0), without that row."""
+    extra = 1 if (own_rows >= 0).any() else 0
+    _, rows = engine.search(queries, k + extra, params)
+    return without_own(rows, own_rows, k)
+
+
+def without_own(rows: npt.NDArray[np.int64], own_rows: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:
+    """The first k of each line of `rows` [n, k or k+1] after its own row is taken out; order is kept."""
+    own = (rows == own_rows[:, None]) & (own_rows >= 0)[:, None]
+    order = np.argsort(own, axis=1, kind="stable")
+    return np.take_along_axis(rows, order, 1)[:, :k]
+
+
+def measure(
+    truth: Truth, rows: npt.NDArray[np.int64], vectors: VectorFile, queries: npt.NDArray[np.float32]
+) -> Measured:
+    """Recall and reciprocal rank of answers `rows` [n, k] (-1: none) to `queries` [n, d], as given."""
+    scores = exact_scores(vectors, vectors.prepared(queries), rows, vectors.metric)
+    hits = (scores >= truth.threshold[:, None]) & (rows >= 0)
+    found = np.minimum(hits.sum(axis=1), truth.available)
+    recall = np.where(truth.available > 0, found / np.maximum(truth.available, 1), 1.0)
+    first = (scores >= truth.nearest[:, None]) & (rows >= 0)
+    return Measured(recall, reciprocal_rank(first))
+
+
+def reciprocal_rank(right: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """1 / (1 + index of the first True) of each line of [n, k]; 0 for a line without True."""
+    if not right.shape[1]:
+        return np.zeros(len(right))
+    return np.where(right.any(axis=1), 1 / (1 + np.argmax(right, axis=1)), 0.0)
+
+
+def relevance_rank(
+    engine: Engine, rows: npt.NDArray[np.int64], relevant: Sequence[frozenset[int | str]]
+) -> npt.NDArray[np.float64]:
+    """Reciprocal rank [n] of the first answer whose id is labelled right for its query."""
+    right = np.zeros(rows.shape, np.bool_)
+    for number, wanted in enumerate(relevant):
+        there = rows[number][rows[number] >= 0]
+        right[number, : len(there)] = [value in wanted for value in engine.ids(there)]
+    return reciprocal_rank(right)

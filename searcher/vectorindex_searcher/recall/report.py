@@ -1,0 +1,109 @@
+"""What `validate` leaves beside the artifact: report.json, and canary.arrow that it names by SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from ..artifact import CANARY_FILE, MANIFEST_LIMIT_BYTES, Layout, ManifestFile, encode, fetch_files
+from ..contract import Embedding, Model, OperatingPoint, SegmentRecall, ValidateResult
+from ..errors import BadData, ChecksumMismatch, Retry
+from ..store import Store
+from .canary import read_canary
+
+
+class Report(Model):
+    """report.json. Written last, only if there is none; its SHA-256 goes to the operator and on to the searchers."""
+
+    format_version: Literal[1] = 1
+    gate_hash: str
+    digest: str
+    manifest_sha256: str
+    k: int
+    confidence: float
+    queries: str
+    """Where the queries came from: held-out rows, or the location of user-given ones."""
+    overall: SegmentRecall
+    segments: tuple[SegmentRecall, ...] = ()
+    queries_by_hits: tuple[int, ...] = ()
+    """Queries with 0, 1, ... k right answers."""
+    params: dict[str, int]
+    p50_ms: float
+    p95_ms: float
+    batch_query_us: float
+    """Time per query in one batch on one thread, microseconds."""
+    count: int
+    dimension: int
+    embedding: Embedding
+    factory: str
+    index_type: str
+    frontier: tuple[OperatingPoint, ...] = ()
+    resident_bytes: int
+    canary_queries: int
+    canary_recall: float
+    faiss_version: str
+    cpu_features: str = ""
+    created: str = ""
+    files: tuple[ManifestFile, ...]
+
+    def result(self, sha256: str) -> ValidateResult:
+        """What `validate` answers."""
+        return ValidateResult(
+            gate_hash=self.gate_hash,
+            k=self.k,
+            confidence=self.confidence,
+            overall=self.overall,
+            segments=self.segments,
+            count=self.count,
+            p50_ms=self.p50_ms,
+            p95_ms=self.p95_ms,
+            resident_bytes=self.resident_bytes,
+            canary_queries=self.canary_queries,
+            canary_recall=self.canary_recall,
+            report_sha256=sha256,
+        )
+
+
+def load_report(
+    store: Store, layout: Layout, digest: str, gate_hash: str, expected_sha256: str = ""
+) -> tuple[Report, str]:
+    """The report of a gate and its SHA-256.
+
+    Raises Retry/ReportNotFound when there is none, ChecksumMismatch when it is another one, BadData when unreadable.
+    """
+    key = layout.report(digest, gate_hash)
+    try:
+        data = store.read(key, length=MANIFEST_LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        raise Retry("ReportNotFound", f"{store.describe(key)} does not exist", object=key) from None
+    sha256 = hashlib.sha256(data).hexdigest()
+    if expected_sha256 and sha256 != expected_sha256:
+        raise ChecksumMismatch("report.json", f"SHA-256 is {sha256}, expected {expected_sha256}")
+    try:
+        report = Report.model_validate_json(data)
+    except ValidationError as error:
+        raise BadData("BadReport", f"{store.describe(key)}: {error.error_count()} errors", object=key) from None
+    if (report.digest, report.gate_hash) != (digest, gate_hash):
+        raise BadData("BadReport", f"{store.describe(key)} is of {report.digest}/{report.gate_hash}", object=key)
+    return report, sha256
+
+
+def fetch_canary(store: Store, layout: Layout, report: Report, folder: Path) -> Any:
+    """The canary table (pyarrow.Table) of a report, fetched into `folder` and verified. Raises as fetch_files."""
+    pairs = [
+        (layout.report(report.digest, report.gate_hash, file.name), file)
+        for file in report.files
+        if file.name == CANARY_FILE
+    ]
+    if not pairs:
+        raise BadData("BadReport", f"the report of gate {report.gate_hash} names no {CANARY_FILE}")
+    return read_canary(fetch_files(store, pairs, folder) / CANARY_FILE)
+
+
+def publish_report(store: Store, layout: Layout, report: Report) -> tuple[Report, str]:
+    """Store the report unless there is one; the report that is there now and its SHA-256."""
+    store.put(layout.report(report.digest, report.gate_hash), encode(report), exclusive=True)
+    return load_report(store, layout, report.digest, report.gate_hash)

@@ -1,0 +1,16 @@
+"""Serve one revision over HTTP: verified, proven, counted, drained. See docs/searcher-api.md."""
+
+from __future__ import annotations
+
+from .. import contract
+
+
+def main(task: contract.ServeTask) -> int:
+    """Serve until SIGTERM; returns contract.ExitCode.OK.
+
+    Raises TaskError, with the exit code to end with, when the artifact is refused: the command line writes it down.
+    """
+    # Here, because FAISS takes a second to load and the package is imported for less.
+    from .process import serve
+
+    return serve(task)

@@ -1,0 +1,117 @@
+"""The admin port: probes, metrics, evidence, leases. For the kubelet, Prometheus and the operator, never for users.
+
+Up from the first moment, long before the index is loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from urllib.parse import parse_qs
+
+import orjson
+from pydantic import ValidationError
+
+from .. import contract
+from ..metrics import SearcherMetrics
+from .dispatch import Routes, dispatch
+from .evidence import EvidenceRing
+from .messages import Problem, Request, Response, json_response
+from .traffic import Traffic
+
+METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+_BUCKETS_AT_ONCE = 8
+"""Evidence buckets written down before searches get a turn again (about 0.3 ms)."""
+_READ = (b"GET", b"HEAD")
+
+
+class AdminApp:
+    """Answers the admin port. `progress`: a sentence about the loading, for people who look at /readyz."""
+
+    def __init__(
+        self,
+        pod: str,
+        revision: str,
+        traffic: Traffic,
+        ring: EvidenceRing,
+        metrics: Callable[[], SearcherMetrics],
+        progress: Callable[[], str],
+    ) -> None:
+        self._pod = pod
+        self._revision = revision
+        self._traffic = traffic
+        self._ring = ring
+        self._metrics = metrics
+        self._progress = progress
+        self._routes: Routes = {
+            b"/livez": (_READ, self._livez),
+            b"/readyz": (_READ, self._readyz),
+            b"/metrics": (_READ, self._exposition),
+            b"/v1/evidence": (_READ, self._evidence),
+            b"/v1/lease": ((b"POST",), self._lease),
+        }
+
+    def handle(self, request: Request) -> Response | asyncio.Future[Response]:
+        """Route one request."""
+        return dispatch(self._routes, request)
+
+    def answered(self, request: Request, response: Response, seconds: float) -> None:
+        """Nothing: probes are no evidence."""
+
+    def _livez(self, _request: Request) -> Response:
+        return json_response({"live": True, "revision": self._revision})
+
+    def _readyz(self, _request: Request) -> Response:
+        traffic = self._traffic
+        document = {
+            "ready": traffic.ready,
+            "reason": traffic.reason,
+            "message": self._progress(),
+            "lease": traffic.lease.value,
+            "revision": self._revision,
+        }
+        return json_response(document, 200 if traffic.ready else 503)
+
+    def _exposition(self, _request: Request) -> Response:
+        return Response(200, self._metrics().exposition(), METRICS_TYPE)
+
+    def _evidence(self, request: Request) -> asyncio.Future[Response]:
+        since = _since(request)
+        return asyncio.get_running_loop().create_task(self._write_evidence(since))
+
+    async def _write_evidence(self, since: float) -> Response:
+        """contract.Evidence. An hour of many segments is a lot to write: searches go on between the pieces."""
+        now = self._ring.now()  # before the buckets: none that is still filling may look complete
+        buckets: list[dict[str, object]] = []
+        for bucket in self._ring.buckets(since):
+            buckets.append(bucket)
+            if len(buckets) % _BUCKETS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        document = {"pod": self._pod, "revision": self._revision, "now": now, "buckets": buckets}
+        return Response(200, orjson.dumps(document))
+
+    def _lease(self, request: Request) -> Response:
+        try:
+            lease = contract.TrafficLease.model_validate_json(request.body)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "body"
+            remedy = 'send {"state": "Serving" or "Draining", "ttlSeconds": 0 < s <= 300}'
+            problem = Problem(400, "InvalidField", str(first["msg"]), place, first["input"], remedy)
+            raise problem from None
+        self._traffic.take_lease(lease)
+        return json_response({"pod": self._pod, "revision": self._revision, **lease.wire()})
+
+
+def _since(request: Request) -> float:
+    """Unix seconds from ?since=; 0 without it. Raises Problem 400."""
+    try:
+        given = parse_qs(request.query.decode("ascii"), keep_blank_values=True)
+        since = float(given.pop("since", ["0"])[-1])
+        if given or not math.isfinite(since):
+            raise ValueError
+    except ValueError:
+        query = request.query.decode("latin-1")
+        raise Problem(400, "InvalidField", "since must be unix seconds", "since", query, "?since=1700000000") from None
+    return since

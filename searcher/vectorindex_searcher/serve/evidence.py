@@ -1,0 +1,241 @@
+"""The evidence ring: what happened to queries, per segment, in 5-second buckets of the last hour, and since the start.
+
+The counting rules are those of contract.EvidenceBucket. /v1/evidence and /metrics both read from here, so they cannot
+disagree. Everything is preallocated; a query costs a few additions, whatever happened before. Confined to the event
+loop: no method may be called from another thread.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import contract
+
+SLOTS = contract.RING_SECONDS // contract.BUCKET_SECONDS
+BINS = 384
+"""Latency bins; the last one also holds what is longer than its upper edge (about two minutes)."""
+RESULT_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+"""Upper edges (inclusive) of the results-per-query histogram."""
+_BIN_EDGES = [contract.LATENCY_BIN_RATIO**b for b in range(BINS)]
+_QUERIES, _ERRORS, _REFUSED, _ZERO, _TOP = range(5)
+_SUM, _SQUARES = range(2)
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def latency_bin(seconds: float) -> int:
+    """The bin of a duration, by contract.LATENCY_BIN_RATIO."""
+    return max(bisect_right(_BIN_EDGES, seconds * 1e6) - 1, 0)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one request. `top_scores`: first hits' scores, also those below minScore."""
+
+    segment: str
+    queries: int = 1
+    hits: Sequence[int] = ()
+    """Hits at or above minScore, for each query that was answered."""
+    top_scores: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """One segment's counts since the pod started."""
+
+    segment: str
+    queries: int
+    errors: int
+    refused: int
+    zero_results: int
+    top_count: int
+    top_sum: float
+    top_sum_squares: float
+    latency: Ints
+    """Queries per bin [BINS]."""
+    latency_sum: float
+    """Seconds."""
+    results: tuple[int, ...]
+    """Answered queries per RESULT_EDGES."""
+    results_sum: int
+
+
+class _Counts:
+    """One segment in the current bucket. Python numbers: adding to a numpy element costs ten times as much."""
+
+    __slots__ = ("counts", "latency", "sums")
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.counts = [0] * 5
+        self.sums = [0.0, 0.0]
+        self.latency: dict[int, int] = {}
+
+
+class EvidenceRing:
+    """Counts of every declared segment and `other`."""
+
+    def __init__(self, segments: Sequence[str], clock: Callable[[], float] = time.time) -> None:
+        """`clock`: unix seconds."""
+        self.segments = tuple(dict.fromkeys((*segments, contract.OTHER_SEGMENT)))
+        self.codes: Counter[tuple[str, int]] = Counter()
+        """Answers by (segment, HTTP status) since the start."""
+        self._index = {name: number for number, name in enumerate(self.segments)}
+        self._clock = clock
+        width = len(self.segments)
+        self._current = [_Counts() for _ in self.segments]
+        self._bucket = -1
+        """The bucket of `_current`."""
+        self._bucket_of = np.full(SLOTS, -1, dtype=np.int64)
+        self._counts = np.zeros((SLOTS, width, 5), dtype=np.int64)
+        self._sums = np.zeros((SLOTS, width, 2), dtype=np.float64)
+        self._latency = np.zeros((SLOTS, width, BINS), dtype=np.uint32)
+        # Since the start, without the current bucket.
+        self._past_counts = np.zeros((width, 5), dtype=np.int64)
+        self._past_sums = np.zeros((width, 2), dtype=np.float64)
+        self._past_latency = np.zeros((width, BINS), dtype=np.int64)
+        # Since the start; not part of the evidence, so not in buckets.
+        self._latency_sums = [0.0] * width
+        self._results = [[0] * len(RESULT_EDGES) for _ in self.segments]
+        self._result_sums = [0] * width
+
+    def now(self) -> float:
+        """The pod's clock, unix seconds."""
+        return self._clock()
+
+    def record(self, outcome: Outcome, status: int, seconds: float) -> None:
+        """Count one answered request: each of its queries was answered after `seconds`.
+
+        A refused request is one refusal whatever it carried: its vectors were never looked at. A wrong dimension or
+        another embedding (422) is judged like a server's fault: a revision with the wrong model behind it shows so.
+        """
+        self._advance()
+        segment = self._index.get(outcome.segment, self._index[contract.OTHER_SEGMENT])
+        self.codes[self.segments[segment], status] += 1
+        current = self._current[segment]
+        if status == 503 or (400 <= status < 500 and status != 422):
+            current.counts[_REFUSED] += 1
+            return
+        queries = outcome.queries if status != 422 else 1
+        current.counts[_QUERIES] += queries
+        number = latency_bin(seconds)
+        current.latency[number] = current.latency.get(number, 0) + queries
+        self._latency_sums[segment] += seconds * queries
+        if status >= 400:
+            current.counts[_ERRORS] += queries
+            return
+        self._record_hits(segment, current, outcome)
+
+    def _record_hits(self, segment: int, current: _Counts, outcome: Outcome) -> None:
+        results = self._results[segment]
+        for hits in outcome.hits:
+            if hits == 0:
+                current.counts[_ZERO] += 1
+            results[min(bisect_left(RESULT_EDGES, hits), len(RESULT_EDGES) - 1)] += 1
+            self._result_sums[segment] += hits
+        current.counts[_TOP] += len(outcome.top_scores)
+        for score in outcome.top_scores:
+            current.sums[_SUM] += score
+            current.sums[_SQUARES] += score * score
+
+    def _advance(self) -> None:
+        """Move to the current bucket. A clock that steps back stays in the newest bucket until it has caught up."""
+        bucket = int(self._clock()) // contract.BUCKET_SECONDS
+        if bucket <= self._bucket:
+            return
+        if self._bucket >= 0:
+            slot = self._store()
+            self._past_counts += self._counts[slot]
+            self._past_sums += self._sums[slot]
+            self._past_latency += self._latency[slot]
+        self._bucket = bucket
+        for current in self._current:
+            current.clear()
+        self._store()
+
+    def _store(self) -> int:
+        """Write the current bucket to its slot, over what was there an hour ago; returns the slot."""
+        slot = self._bucket % SLOTS
+        self._bucket_of[slot] = self._bucket
+        self._latency[slot] = 0
+        for segment, current in enumerate(self._current):
+            self._counts[slot, segment] = current.counts
+            self._sums[slot, segment] = current.sums
+            for number, queries in current.latency.items():
+                self._latency[slot, segment, number] = queries
+        return slot
+
+    def buckets(self, since: float) -> Iterator[dict[str, object]]:
+        """The wire form of each contract.EvidenceBucket from the bucket that holds unix time `since` on, oldest first.
+
+        At most an hour; the current, unfinished bucket included; buckets without any count left out. The caller may
+        pause between two of them.
+        """
+        self._advance()
+        self._store()
+        first = max(int(since // contract.BUCKET_SECONDS), self._bucket - SLOTS + 1)
+        wanted = [int(b) for b in np.sort(self._bucket_of) if b >= first]
+        for bucket in wanted:
+            slot = bucket % SLOTS
+            if self._bucket_of[slot] != bucket:
+                continue  # overwritten while the caller paused
+            for segment, name in enumerate(self.segments):
+                if self._counts[slot, segment].any():
+                    yield self._wire(bucket, slot, segment, name)
+
+    def _wire(self, bucket: int, slot: int, segment: int, name: str) -> dict[str, object]:
+        counts = self._counts[slot, segment].tolist()
+        sums = self._sums[slot, segment].tolist()
+        latency = self._latency[slot, segment]
+        bins = np.flatnonzero(latency)
+        return {
+            "bucket": bucket,
+            "segment": name,
+            "queries": counts[_QUERIES],
+            "errors": counts[_ERRORS],
+            "refused": counts[_REFUSED],
+            "zeroResults": counts[_ZERO],
+            "topCount": counts[_TOP],
+            "topSum": sums[0],
+            "topSumSquares": sums[1],
+            "latency": dict(zip(map(str, bins.tolist()), latency[bins].tolist(), strict=True)),
+        }
+
+    def totals(self) -> Iterator[Totals]:
+        """Each segment's counts since the pod started."""
+        self._advance()
+        slot = self._store()
+        counts = self._past_counts + self._counts[slot]
+        sums = self._past_sums + self._sums[slot]
+        latency = self._past_latency + self._latency[slot]
+        for segment, name in enumerate(self.segments):
+            row = counts[segment].tolist()
+            yield Totals(
+                segment=name,
+                queries=row[_QUERIES],
+                errors=row[_ERRORS],
+                refused=row[_REFUSED],
+                zero_results=row[_ZERO],
+                top_count=row[_TOP],
+                top_sum=float(sums[segment, 0]),
+                top_sum_squares=float(sums[segment, 1]),
+                latency=latency[segment],
+                latency_sum=self._latency_sums[segment],
+                results=tuple(self._results[segment]),
+                results_sum=self._result_sums[segment],
+            )
+
+
+def latency_edge(number: int) -> float:
+    """Lower edge of latency bin `number`, seconds."""
+    return contract.LATENCY_BIN_RATIO**number / 1e6

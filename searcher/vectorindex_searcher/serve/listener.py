@@ -1,0 +1,200 @@
+"""A listening port: its connections, what they may hold together, and how they end.
+
+Must not know what the application behind it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Protocol
+
+from .. import contract
+from .messages import Problem, Request, Response, overload
+from .protocol import Connection
+
+KEEP_ALIVE_JITTER = 0.2
+_BACKLOG = 1024
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What clients may take. Bytes and seconds."""
+
+    body_bytes: int = 8 << 20
+    header_bytes: int = 16 << 10
+    connections: int = 4096
+    held_bytes: int = 256 << 20
+    """Request bodies of all connections together."""
+    read_seconds: float = 15.0
+    """From the first byte of a request to its last."""
+    write_seconds: float = 30.0
+    """How long a client may leave its answer unread."""
+    age_seconds: float = contract.KEEP_ALIVE_SECONDS
+    """Age at which a connection closes after its answer, with jitter so that they do not all return at once."""
+    idle_seconds: float = 120.0
+    """Longer than clients keep idle connections (Go 90 s): the server closing first can cross with a new query."""
+    sweep_seconds: float = 1.0
+    """How often the limits on time are looked at."""
+
+
+class Application(Protocol):
+    """What answers the requests of a port. Both methods run on the event loop and must not block."""
+
+    def handle(self, request: Request) -> Response | asyncio.Future[Response]:
+        """Answer now or later. May raise Problem; anything else raised becomes a 500."""
+        ...
+
+    def answered(self, request: Request, response: Response, seconds: float) -> None:
+        """An answer was written, `seconds` after its request had arrived."""
+        ...
+
+
+class Listener:
+    """One port with its application."""
+
+    def __init__(
+        self, application: Application, revision: str, limits: Limits, closing: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`closing`: whether connections are to be closed after their answer at this moment."""
+        self.limits = limits
+        self.closing = closing
+        self.in_flight = 0
+        """Requests being answered."""
+        self._application = application
+        self._revision = revision
+        self._connections: set[Connection] = set()
+        self._held = 0
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._headers = b""
+        self._headers_second = -1
+
+    # ------------------------------------------------------------ life
+
+    async def open(self, port: int, host: str = "") -> int:
+        """Accept connections on `port` (0: any free one) and return it. Empty `host`: every address, IPv4 and IPv6."""
+        if not host and socket.has_dualstack_ipv6():
+            listening = socket.create_server(("", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
+        else:
+            listening = socket.create_server((host, port), backlog=_BACKLOG)
+        listening.setblocking(False)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=_BACKLOG)
+        self._sweeper = loop.create_task(self._sweep())
+        return int(listening.getsockname()[1])
+
+    def stop_accepting(self) -> None:
+        """Close the listening socket; open connections stay."""
+        if self._server is not None:
+            self._server.close()
+
+    def close_idle(self) -> None:
+        """Close the connections on which nothing is under way."""
+        for connection in tuple(self._connections):
+            connection.close_if_idle()
+
+    async def close(self) -> None:
+        """Stop accepting, drop every connection, and wait for their ends."""
+        self.stop_accepting()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in tuple(self._connections):
+            connection.abort()
+        while self._connections:
+            await asyncio.sleep(0)
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
+    @property
+    def quiet(self) -> bool:
+        """No connection has a request under way."""
+        return all(connection.idle for connection in self._connections)
+
+    async def _sweep(self) -> None:
+        """One timer for all connections: a timer each would cost more than the parsing."""
+        while True:
+            await asyncio.sleep(self.limits.sweep_seconds)
+            now = time.monotonic()
+            for connection in tuple(self._connections):
+                connection.check_clock(now)
+
+    # ------------------------------------------------------------ called by connections
+
+    def admit(self, connection: Connection) -> Problem | None:
+        """Count a new connection in; a problem when there are too many."""
+        self._connections.add(connection)
+        if len(self._connections) > self.limits.connections:
+            return overload(f"more than {self.limits.connections} connections")
+        return None
+
+    def forget(self, connection: Connection) -> None:
+        """Count a connection out."""
+        self._connections.discard(connection)
+
+    def connection_age(self) -> float:
+        """Seconds a new connection may live, jittered."""
+        return self.limits.age_seconds * random.uniform(1 - KEEP_ALIVE_JITTER, 1 + KEEP_ALIVE_JITTER)  # noqa: S311 - no secret
+
+    def hold(self, size: int) -> bool:
+        """Take `size` bytes of the budget for request bodies; False when it is spent."""
+        if self._held + size > self.limits.held_bytes:
+            return False
+        self._held += size
+        return True
+
+    def release(self, size: int) -> None:
+        """Give back what `hold` took."""
+        self._held -= size
+
+    def common_headers(self) -> bytes:
+        """Headers of every answer; made once a second because of Date."""
+        second = int(time.time())
+        if second != self._headers_second:
+            self._headers_second = second
+            date = formatdate(second, usegmt=True)
+            text = f"Date: {date}\r\n{contract.REVISION_HEADER}: {self._revision}\r\n"
+            self._headers = text.encode("latin-1", "replace")
+        return self._headers
+
+    def answer(self, request: Request) -> Response | asyncio.Future[Response]:
+        """The application's answer; whatever it raises is an answer too."""
+        self.in_flight += 1
+        if request.problem is not None:
+            return request.problem.response(self._revision)
+        try:
+            return self._application.handle(request)
+        except Exception as error:
+            return self._failed(request, error)
+
+    def outcome(self, request: Request, future: asyncio.Future[Response]) -> Response:
+        """The answer of a finished future."""
+        if future.cancelled():
+            return self._failed(request, RuntimeError("the search was cancelled"))
+        error = future.exception()
+        return future.result() if error is None else self._failed(request, error)
+
+    def finished(self, request: Request, response: Response, seconds: float) -> None:
+        """One answer was written."""
+        self.in_flight -= 1
+        try:
+            self._application.answered(request, response, seconds)
+        except Exception:
+            _log.exception("counting an answer failed")
+
+    def _failed(self, request: Request, error: BaseException) -> Response:
+        if isinstance(error, Problem):
+            return error.response(self._revision)
+        _log.error("request failed", exc_info=error, extra={"target": request.target[:200].decode("latin-1")})
+        detail = "the searcher failed; its log has the traceback"
+        return Problem(500, "InternalError", detail).response(self._revision)

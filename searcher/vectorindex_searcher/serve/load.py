@@ -1,0 +1,112 @@
+"""From a task to a proven engine: manifest, files, FAISS, canary queries; every byte checked before it is opened.
+
+Runs on a thread of its own. What it raises is a refusal: such a pod never serves.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import contract
+from ..artifact import SERVED_FILES, Layout, Manifest, download_verified, load_manifest
+from ..errors import BadData, BadSpec, ChecksumMismatch, TaskError
+from ..index.engine import Engine
+from ..recall.canary import canary_recall
+from ..recall.report import fetch_canary, load_report
+from ..store import Role, Store, open_store
+
+_log = logging.getLogger(__name__)
+
+EXIT_CODES = {
+    "ChecksumMismatch": contract.ExitCode.BAD_DATA,
+    "ManifestMissing": contract.ExitCode.SOURCE_MISSING,
+    "ArtifactNotFound": contract.ExitCode.SOURCE_MISSING,
+    "ReportNotFound": contract.ExitCode.SOURCE_MISSING,
+}
+"""A build or a gate may try these again; a searcher cannot get better files by starting again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A revision that may serve."""
+
+    engine: Engine
+    canary_recall: float | None
+    """None when the task names no gate (a laptop)."""
+    seconds: float
+
+
+def load(task: contract.ServeTask, tell: Callable[[str], None]) -> Loaded:
+    """Fetch, verify, open and prove the task's artifact. `tell`: takes a sentence about the progress.
+
+    Raises TaskError: ManifestMissing, ChecksumMismatch, BadArtifact, CanaryRecall, StoreUnavailable, CacheFull ...
+    """
+    began = time.monotonic()
+    if task.gate_hash and not (task.manifest_sha256 and task.report_sha256):
+        raise BadSpec("BadTask", "a task with a gate names the SHA-256 of manifest and report", field="reportSha256")
+    store = open_store(task.artifacts, Role.ARTIFACTS)
+    layout = Layout(store.prefix, task.identity)
+    tell("reading the manifest")
+    manifest = _manifest(store, layout, task)
+    size = sum(file.size for file in manifest.files if file.name in SERVED_FILES)
+    tell(f"fetching and verifying {size} bytes")
+    folder = download_verified(store, layout, manifest, Path(task.cache_dir))
+    fetched = time.monotonic()
+    _log.info("artifact verified", extra={"bytes": size, "seconds": round(fetched - began, 3)})
+    tell("opening the index")
+    engine = Engine.open(folder, manifest)
+    recall = None
+    if task.gate_hash:
+        tell("answering the canary queries")
+        recall = prove(engine, store, layout, task)
+    return Loaded(engine, recall, time.monotonic() - began)
+
+
+def _manifest(store: Store, layout: Layout, task: contract.ServeTask) -> Manifest:
+    try:
+        manifest, _ = load_manifest(store, layout, task.digest, task.manifest_sha256)
+    except TaskError as error:
+        if error.reason != "ArtifactNotFound":
+            raise
+        raise TaskError(
+            "ManifestMissing",
+            error.failure.message,
+            object=error.failure.object,
+            remedy="The artifact was deleted; build the revision again (annotation rebuild).",
+        ) from None
+    return manifest
+
+
+def prove(engine: Engine, store: Store, layout: Layout, task: contract.ServeTask) -> float:
+    """This engine's recall on the canary queries, which also brings the index's pages into memory.
+
+    Raises TaskError CanaryRecall when it is below what the gate measured on the same queries, ChecksumMismatch when
+    the report or the queries are not those that the gate published.
+    """
+    report, _ = load_report(store, layout, task.digest, task.gate_hash, task.report_sha256)
+    if report.manifest_sha256 != task.manifest_sha256:
+        detail = f"is about the manifest {report.manifest_sha256}, this searcher has {task.manifest_sha256}"
+        raise ChecksumMismatch("report.json", detail)
+    table = fetch_canary(store, layout, report, Path(task.cache_dir) / f"{task.digest}-{task.gate_hash}")
+    recall = canary_recall(engine, table, report.k)
+    least = report.canary_recall - contract.CANARY_TOLERANCE
+    facts = {"queries": table.num_rows, "recall": recall, "gate": report.canary_recall, "k": report.k}
+    _log.info("canary queries answered", extra=facts)
+    # No queries prove nothing; the comparison allows for the last bit of a mean.
+    if not table.num_rows or recall < least - 1e-9:
+        raise BadData(
+            "CanaryRecall",
+            f"recall@{report.k} on {table.num_rows} canary queries is {recall:.4f}; the gate measured "
+            f"{report.canary_recall:.4f}, so at least {least:.4f} is needed",
+            remedy="Compare FAISS version and CPU features of the gate's pod (report.json) and of this one.",
+        )
+    return recall
+
+
+def exit_code(error: TaskError) -> contract.ExitCode:
+    """The exit code of a refused load."""
+    return EXIT_CODES.get(error.reason, error.exit_code)

@@ -1,0 +1,28 @@
+"""The process around the server: its event loop, and the exit code of a refusal."""
+
+from __future__ import annotations
+
+import uvloop
+
+from .. import contract
+from ..errors import TaskError
+from . import load, settings
+from .server import Server
+
+
+def serve(task: contract.ServeTask) -> int:
+    """Serve `task` until SIGTERM. Raises TaskError with the exit code of a searcher when the artifact is refused."""
+    try:
+        uvloop.run(Server(task, settings.from_process()).run())
+    except TaskError as error:
+        error.exit_code = load.exit_code(error)
+        raise
+    except MemoryError as error:
+        raise TaskError(
+            "OutOfMemory",
+            "the index does not fit into the searcher's memory",
+            field="spec.searcher.resources",
+            remedy="Raise spec.searcher.resources.limits.memory.",
+            exit_code=contract.ExitCode.MEMORY,
+        ) from error
+    return contract.ExitCode.OK

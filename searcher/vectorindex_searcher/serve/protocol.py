@@ -1,0 +1,397 @@
+"""HTTP/1.1 on asyncio and httptools: one object per connection, from bytes to requests and back.
+
+Our own and not a framework, because the framework would cost more than the search (figures in docs/searcher-api.md).
+Knows nothing of searches. Requests of one connection are answered in order, one at a time; what the connection may hold
+in memory is bounded; and a connection that ends always ends with an answer that said `Connection: close`, sent
+completely: the write side is closed first and the rest of the client's bytes are read and dropped (closing a socket
+with unread bytes would reset it and could destroy the answer on its way).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from .messages import Problem, Request, Response, overload
+
+if TYPE_CHECKING:
+    from .listener import Listener
+
+PIPELINE_LIMIT = 16
+"""Complete requests that may wait behind the one being answered before reading pauses; also how many of a connection
+are answered before other connections get a turn."""
+LINGER_SECONDS = 2.0
+"""How long a closed connection goes on dropping the client's bytes, waiting for its end."""
+
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection. All methods run on the event loop."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._waiting: deque[Request] = deque()
+        self._busy = False
+        self._deaf = False
+        """No further request is taken from this connection; what still arrives is dropped."""
+        self._client_ended = False
+        self._linger_until: float | None = None
+        self._stalled_since: float | None = None
+        self._active = time.monotonic()
+        self._retire_at = self._active + listener.connection_age()
+        self._held_bytes = 0
+        self._unparsed_bytes = 0
+        """Bytes received since the parser last made sense of any."""
+        self._paused = False
+        self._answered_now = 0
+        """Requests answered in this turn of the event loop."""
+        self._forget_message()
+
+    def _forget_message(self) -> None:
+        """Make ready for the next request."""
+        self._message_since: float | None = None
+        self._in_head = False
+        self._head_bytes = 0
+        """Bytes of target, headers and trailers that were parsed."""
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._continue_owed = False
+
+    # ------------------------------------------------------------ transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Admit the connection, or refuse it when there are too many."""
+        # uvloop's transports do not inherit from asyncio's: nothing to assert.
+        self._transport = cast(asyncio.Transport, transport)
+        problem = self._listener.admit(self)
+        if problem is not None:
+            self._refuse(problem)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; a request that cannot be parsed is answered after those before it, then the connection closes."""
+        if self._deaf:
+            return
+        self._answered_now = 0
+        self._unparsed_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if isinstance(cause, Problem):
+                self._refuse(cause)
+            elif cause is None:
+                self._refuse(Problem(400, "MalformedRequest", f"not valid HTTP/1.1: {error}", value=data[:60]))
+            else:
+                raise
+        # A header, trailer or chunk line that never ends reaches no callback, but the parser keeps its bytes.
+        if self._unparsed_bytes > self._listener.limits.header_bytes:
+            self._refuse(self._head_too_large())
+
+    def eof_received(self) -> bool:
+        """The client stopped sending. What it asked is still answered."""
+        self._client_ended = True
+        self._deaf = True
+        return self._busy or bool(self._waiting)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Forget everything; a search under way ends unseen."""
+        self._transport = None
+        self._deaf = True
+        self._waiting.clear()
+        self._release(self._held_bytes)
+        self._listener.forget(self)
+
+    def pause_writing(self) -> None:
+        """The client reads slower than we answer: answer nothing more until it catches up."""
+        self._stalled_since = time.monotonic()
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self._stalled_since = None
+        self._advance()
+
+    # ------------------------------------------------------------ parser
+
+    def on_message_begin(self) -> None:
+        """First byte of a request."""
+        self._forget_message()
+        self._message_since = time.monotonic()
+        self._in_head = True
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request's target."""
+        self._count_head(len(url))
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, or a trailer, which only counts against the limit: it may not change a header."""
+        self._count_head(len(name) + len(value))
+        if self._in_head:
+            self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """Refuse what is known to be unwanted before its body is sent."""
+        self._in_head = False
+        if self._parser.should_upgrade():
+            return
+        headers = self._headers
+        if b"host" not in headers and self._parser.get_http_version() == "1.1":
+            raise Problem(400, "MalformedRequest", "a HTTP/1.1 request needs a Host header", field="Host")
+        length = headers.get(b"content-length", b"0")
+        if int(length) > self._listener.limits.body_bytes:
+            raise self._body_too_large(int(length))
+        if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
+            raise Problem(
+                415,
+                "UnsupportedEncoding",
+                "the body's content encoding is not understood",
+                field="Content-Encoding",
+                value=headers[b"content-encoding"].decode("latin-1"),
+                remedy="send the body uncompressed",
+            )
+        if b"expect" in headers:
+            if headers[b"expect"].lower() != b"100-continue":
+                raise Problem(417, "UnknownExpectation", "only 100-continue is understood", field="Expect")
+            self._continue_owed = True
+            self._pay_continue()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body (chunked or not)."""
+        if self._deaf:
+            return
+        self._continue_owed = False
+        self._unparsed_bytes = 0
+        size = len(body)
+        self._body_bytes += size
+        if self._body_bytes > self._listener.limits.body_bytes:
+            raise self._body_too_large(self._body_bytes)
+        if not self._listener.hold(size):
+            raise overload("too many request bodies are being read")
+        self._held_bytes += size
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """Last byte of a request: its turn comes when those before it are answered."""
+        if self._deaf or (self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"):
+            return
+        keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        request = Request(
+            method=self._parser.get_method(),
+            target=self._target,
+            headers=self._headers,
+            body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
+            keep_alive=keep_alive,
+            completed=time.monotonic(),
+        )
+        self._message_since = None
+        self._unparsed_bytes = 0
+        self._continue_owed = False
+        if not keep_alive or request.method == b"CONNECT":
+            request.keep_alive = False
+            self._deaf = True
+        self._take(request)
+
+    def _count_head(self, size: int) -> None:
+        self._unparsed_bytes = 0
+        self._head_bytes += size
+        if self._head_bytes > self._listener.limits.header_bytes:
+            raise self._head_too_large()
+
+    def _feed(self, data: bytes) -> None:
+        """Give `data` to the parser; raises HttpParserError."""
+        for _ in range(PIPELINE_LIMIT):
+            try:
+                return self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._deaf:
+                    return None
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+        raise httptools.HttpParserError("too many offers of an upgrade at once")
+
+    def _without_upgrade(self) -> bytes:
+        """The head of a request that offers an upgrade, without the offer; Java's client makes one (h2c) at first.
+
+        The parser takes what follows such a head for the other protocol and never delivers the body, so the head goes
+        to a new parser.
+        """
+        headers = self._headers
+        connection = headers.pop(b"connection", b"").lower()
+        headers.pop(b"upgrade", None)
+        method = self._parser.get_method()
+        lines = [b"%b %b HTTP/1.1" % (method, self._target), *(b"%b: %b" % header for header in headers.items())]
+        if b"close" in (token.strip() for token in connection.split(b",")):
+            lines.append(b"connection: close")
+        self._parser = httptools.HttpRequestParser(self)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _pay_continue(self) -> None:
+        """Ask for the body, unless earlier answers are still due: 100 must come in order too."""
+        if self._continue_owed and self._transport is not None and not self._busy and not self._waiting:
+            self._continue_owed = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # ------------------------------------------------------------ answers
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer `problem` in its turn and take nothing more from this connection."""
+        if self._deaf:
+            return
+        self._deaf = True
+        request = Request(
+            method=b"",
+            target=self._target,
+            headers={},
+            body=b"",
+            keep_alive=False,
+            completed=time.monotonic(),
+            problem=problem,
+        )
+        self._message_since = None
+        self._in_head = False
+        self._take(request)
+
+    def _take(self, request: Request) -> None:
+        self._waiting.append(request)
+        self._advance()
+        if len(self._waiting) >= PIPELINE_LIMIT and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _advance(self) -> None:
+        """Answer waiting requests until one takes time, the client must read first, or others must have their turn."""
+        while self._waiting and not self._busy and self._stalled_since is None and self._transport is not None:
+            if self._answered_now == PIPELINE_LIMIT:
+                self._answered_now += 1
+                self._loop.call_soon(self._next_turn)
+            if self._answered_now > PIPELINE_LIMIT:
+                return
+            self._answered_now += 1
+            request = self._waiting.popleft()
+            self._busy = True
+            answer = self._listener.answer(request)
+            if isinstance(answer, Response):
+                self._finish(request, answer)
+            else:
+                answer.add_done_callback(partial(self._resolved, request))
+        self._pay_continue()
+
+    def _next_turn(self) -> None:
+        self._answered_now = 0
+        self._advance()
+
+    def _resolved(self, request: Request, future: asyncio.Future[Response]) -> None:
+        self._answered_now = 0
+        self._finish(request, self._listener.outcome(request, future))
+        self._advance()
+
+    def _finish(self, request: Request, response: Response) -> None:
+        """Write one answer, report it, and close the connection if it was the last."""
+        self._busy = False
+        self._release(min(len(request.body), self._held_bytes))
+        now = self._active = time.monotonic()
+        if now >= self._retire_at or self._listener.closing():
+            # Answer what has arrived completely, take nothing new; the last of the answers says close.
+            self._deaf = True
+        close = self._deaf and not self._waiting
+        if self._transport is not None and self._linger_until is None:
+            self._transport.write(self._encode(request, response, close))
+        self._listener.finished(request, response, now - request.completed)
+        if close:
+            self._linger()
+        else:
+            self._hear()
+
+    def _encode(self, request: Request, response: Response, close: bool) -> bytes:
+        parts = [
+            _STATUS_LINES[response.status],
+            self._listener.common_headers(),
+            b"Content-Type: ",
+            response.content_type,
+            b"\r\nContent-Length: %d\r\n" % len(response.body),
+        ]
+        parts += [b"%b: %b\r\n" % header for header in response.headers]
+        parts.append(b"Connection: close\r\n\r\n" if close else b"\r\n")
+        if request.method != b"HEAD":
+            parts.append(response.body)
+        return b"".join(parts)
+
+    def _linger(self) -> None:
+        """Close our side, then wait (not long) for the client to close its own."""
+        if self._transport is None or self._linger_until is not None:
+            return
+        self._deaf = True
+        self._linger_until = time.monotonic() + LINGER_SECONDS
+        if self._client_ended or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._hear()
+
+    def _hear(self) -> None:
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _release(self, size: int) -> None:
+        self._held_bytes -= size
+        self._listener.release(size)
+
+    # ------------------------------------------------------------ time
+
+    @property
+    def idle(self) -> bool:
+        """Nothing asked, nothing half sent, nothing owed."""
+        return not self._busy and not self._waiting and self._message_since is None
+
+    def close_if_idle(self) -> None:
+        """Close a connection on which nothing is under way."""
+        if self.idle and self._linger_until is None:
+            self._linger()
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def check_clock(self, now: float) -> None:
+        """End what takes too long; the listener calls this about once a second."""
+        limits = self._listener.limits
+        if self._transport is None:
+            return
+        if self._linger_until is not None:
+            if now > self._linger_until:
+                self._transport.abort()
+        elif self._stalled_since is not None and now - self._stalled_since > limits.write_seconds:
+            self._transport.abort()
+        elif self._message_since is not None and now - self._message_since > limits.read_seconds:
+            detail = f"the request was not complete after {limits.read_seconds:g} s"
+            self._refuse(Problem(408, "RequestTimeout", detail, remedy="send the whole request at once"))
+        elif self.idle and now - self._active > limits.idle_seconds:
+            self._linger()
+
+    def _head_too_large(self) -> Problem:
+        limit = self._listener.limits.header_bytes
+        return Problem(431, "HeaderTooLarge", f"request line and headers exceed {limit} bytes")
+
+    def _body_too_large(self, size: int) -> Problem:
+        limit = self._listener.limits.body_bytes
+        return Problem(
+            413,
+            "BodyTooLarge",
+            f"the body of at least {size} bytes exceeds the limit of {limit} bytes",
+            field="Content-Length",
+            value=size,
+            remedy="send fewer vectors in one request",
+        )

@@ -1,0 +1,180 @@
+"""The life of a searcher: admin port, load, user port, traffic, drain.
+
+The only module here that knows the order of things.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from .. import contract
+from ..errors import TaskError
+from ..metrics import Gauges, SearcherMetrics
+from . import load
+from .admin import AdminApp
+from .app import SearchApp
+from .evidence import EvidenceRing
+from .listener import Limits, Listener
+from .pool import SearchPool
+from .protocol import LINGER_SECONDS
+from .settings import Settings
+from .traffic import Traffic
+
+_POLL_SECONDS = 0.02
+_ADMIN_LIMITS = Limits(body_bytes=64 << 10, connections=256)
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Server:
+    """One searcher process. `run` once."""
+
+    def __init__(self, task: contract.ServeTask, settings: Settings) -> None:
+        self._task = task
+        self._settings = settings
+        self._traffic = Traffic()
+        self._ring = EvidenceRing(task.segments)
+        self._gauges = Gauges()
+        self._metrics = SearcherMetrics(task.revision, self._ring, self._gauges)
+        self._progress = "starting"
+        self._pool: SearchPool | None = None
+        self._users: Listener | None = None
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. Raises TaskError when the artifact is refused."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[float] = loop.create_future()
+        self._on_signal(signal.SIGTERM, ended, self._settings.grace_seconds)
+        # A person at a terminal has no endpoints to wait for.
+        self._on_signal(signal.SIGINT, ended, 0.0)
+        admin = Listener(self._admin(), self._task.revision, _ADMIN_LIMITS)
+        port = await _open(admin, self._settings.admin_port, self._settings.host)
+        _log.info("admin port open", extra={"port": port, "revision": self._task.revision})
+        try:
+            loading = _on_thread(lambda: load.load(self._task, self._tell))
+            await asyncio.wait((loading, ended), return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                loading.add_done_callback(lambda future: future.cancelled() or future.exception())
+                return
+            self._users = await self._serve(loading.result())
+            await self._drain(self._users, await ended)
+        finally:
+            await admin.close()
+            if self._pool is not None:
+                self._pool.close()
+
+    def _on_signal(self, number: signal.Signals, ended: asyncio.Future[float], grace: float) -> None:
+        def end() -> None:
+            if not ended.done():
+                _log.info("ending", extra={"signal": number.name, "graceSeconds": grace})
+                self._traffic.end()
+                ended.set_result(grace)
+
+        asyncio.get_running_loop().add_signal_handler(number, end)
+
+    def _admin(self) -> AdminApp:
+        return AdminApp(
+            pod=self._settings.pod,
+            revision=self._task.revision,
+            traffic=self._traffic,
+            ring=self._ring,
+            metrics=self._read_metrics,
+            progress=lambda: self._progress,
+        )
+
+    def _tell(self, sentence: str) -> None:
+        self._progress = sentence
+        _log.info(sentence, extra={"revision": self._task.revision})
+
+    def _read_metrics(self) -> SearcherMetrics:
+        gauges = self._gauges
+        gauges.ready = self._traffic.ready
+        gauges.queue_vectors = self._pool.waiting if self._pool else 0
+        gauges.in_flight = self._users.in_flight if self._users else 0
+        gauges.connections = self._users.connections if self._users else 0
+        return self._metrics
+
+    async def _serve(self, loaded: load.Loaded) -> Listener:
+        """Open the user port, then say ready: in this order, so that ready never means refused."""
+        gauges, engine = self._gauges, loaded.engine
+        gauges.index_bytes, gauges.index_vectors = engine.resident_bytes, engine.count
+        gauges.load_seconds, gauges.canary_recall = loaded.seconds, loaded.canary_recall
+        self._pool = SearchPool(self._settings.threads)
+        app = SearchApp(engine, self._task, self._pool, self._ring)
+        users = Listener(app, self._task.revision, Limits(), self._traffic.closing)
+        port = await _open(users, self._settings.http_port, self._settings.host)
+        self._traffic.open()
+        self._progress = "serving"
+        facts = {
+            "port": port,
+            "revision": self._task.revision,
+            "count": engine.count,
+            "dimension": engine.dimension,
+            "threads": self._settings.threads,
+            "loadSeconds": round(loaded.seconds, 3),
+            "canaryRecall": loaded.canary_recall,
+        }
+        _log.info("ready", extra=facts)
+        return users
+
+    async def _drain(self, users: Listener, grace: float) -> None:
+        """Readiness is off already and answers say close. Take what still comes, answer what is owed, end.
+
+        During the grace every connection in use gets an answer that closes it; those still open afterwards were idle
+        for all of it, so closing them crosses with no query but by the rarest chance.
+        """
+        self._progress = "draining"
+        deadline = time.monotonic() + self._settings.drain_seconds
+        await asyncio.sleep(min(grace, self._settings.drain_seconds))
+        users.stop_accepting()
+        users.close_idle()
+        while not users.quiet and time.monotonic() < deadline:
+            await asyncio.sleep(_POLL_SECONDS)
+        owed = users.in_flight
+        users.close_idle()
+        # The last answers are on their way: wait for their clients to take them.
+        deadline = min(deadline, time.monotonic() + LINGER_SECONDS + 1)
+        while users.connections and time.monotonic() < deadline:
+            await asyncio.sleep(_POLL_SECONDS)
+        await users.close()
+        _log.info("drained", extra={"unanswered": owed})
+
+
+async def _open(listener: Listener, port: int, host: str) -> int:
+    try:
+        return await listener.open(port, host)
+    except OSError as error:
+        raise TaskError("PortUnavailable", f"port {port}: {error.strerror or error}") from error
+
+
+def _on_thread(work: Callable[[], _T]) -> asyncio.Future[_T]:
+    """Run `work` on a thread that does not keep the process alive: a pod may end while it still downloads."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: _T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]  # None only if _T is
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return future

@@ -1,0 +1,111 @@
+"""Manifests that several tests of this layer change a little."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+Json = dict[str, Any]
+LEAVE_OUT = object()
+"""As a value of `changed`: the field is removed."""
+
+FULL_SPEC: Json = {
+    "source": {
+        "s3": {
+            "bucket": "embeddings",
+            "prefix": "products/",
+            "endpoint": "https://s3.example:9000",
+            "region": "eu-central-1",
+            "secretRef": {"name": "s3"},
+        },
+        "columns": {"id": "sku", "vector": "embedding", "metadata": ["section", "installed_kib"]},
+        "poll": "0",
+        "minInterval": "1h30m",
+    },
+    "artifacts": {"s3": {"bucket": "indexes", "secretRef": {"name": "s3"}}, "deletionPolicy": "Retain"},
+    "embedding": {
+        "model": "sentence-transformers/all-MiniLM-L6-v2",
+        "version": "1",
+        "dimension": 384,
+        "metric": "InnerProduct",
+    },
+    "segments": [{"name": "keyword"}, {"name": "question"}],
+    "index": {"factory": "IVF4096,PQ48x4fs,RFlat", "objective": {"recall": 0.97}},
+    "build": {
+        "device": "PreferGPU",
+        "gpu": {"resource": "amd.com/gpu", "count": 2},
+        "resources": {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"memory": "8Gi"}},
+        "timeout": "4h",
+        "retries": 0,
+        "pod": {
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            "serviceAccountName": "builder",
+            "priorityClassName": "low",
+        },
+    },
+    "gate": {
+        "k": 20,
+        "recall": {"min": 0.96, "confidence": 0.99},
+        "queries": {
+            "s3": {"bucket": "queries", "prefix": "labelled/"},
+            "column": "vec",
+            "segmentColumn": "query_class",
+        },
+        "segments": [{"name": "keyword", "min": 0.92}],
+        "relevance": {"relevantColumn": "right", "minMRR": 0.6},
+        "maxCountDrop": "5%",
+        "maxCountRise": "200%",
+        "onInconclusive": "Reject",
+    },
+    "searcher": {
+        "replicas": 3,
+        "resources": {"requests": {"cpu": "1500m"}},
+        "minScore": -0.3,
+        "pod": {"priorityClassName": "high"},
+    },
+    "rollout": {
+        "strategy": "BlueGreen",
+        "soak": {"duration": "30m", "minQueries": 1000, "maxDuration": "1d"},
+        "progressDeadline": "20m",
+    },
+    "guardrails": {
+        "steadyState": "Observe",
+        "falseTripBudget": "0.5%",
+        "rules": [
+            {
+                "name": "zero-results",
+                "metric": "ZeroResultRate",
+                "segment": "keyword",
+                "max": "2%",
+                "window": "2m",
+                "warmUp": "0s",
+                "minSamples": 100,
+                "consecutive": 3,
+                "mode": "Observe",
+                "onNoData": "Pass",
+            },
+            {"name": "slow", "metric": "LatencyP99", "max": "40ms"},
+            {"name": "slower", "metric": "LatencyP95", "segment": "other", "maxRiseVsStable": "150%"},
+            {"name": "score", "metric": "TopScore", "min": "0.45"},
+            {"name": "drop", "metric": "TopScore", "maxDropVsStable": "10%"},
+        ],
+    },
+    "history": 5,
+}
+
+
+def changed(manifest: Json, path: str, value: Any) -> Json:
+    """A copy of `manifest` with the field at `path` ("spec.gate.k", "spec.segments.0.name") set or left out."""
+    out = copy.deepcopy(manifest)
+    *parents, last = path.split(".")
+    node: Any = out
+    for key in parents:
+        node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
+    if isinstance(node, list):
+        node[int(last)] = value
+    elif value is LEAVE_OUT:
+        del node[last]
+    else:
+        node[last] = value
+    return out

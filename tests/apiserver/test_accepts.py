@@ -1,0 +1,134 @@
+"""What users may write, and what the API server makes of it: the defaults of the models, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import yaml
+from apiserver.manifests import FULL_SPEC, changed
+from control_plane import Api, ControlPlane, Json, path_of
+from layers import CHECKOUT
+
+from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
+
+
+def manifests_in(path: Path) -> list[Json]:
+    """Every VectorIndex in a YAML file, a fenced block of a Markdown page, or a here-document of the chart's notes."""
+    text = path.read_text(encoding="utf-8")
+    blocks = [text]
+    if path.suffix == ".md":
+        blocks = re.findall(r"```ya?ml\n(.*?)```", text, re.DOTALL)
+    elif path.suffix == ".txt":
+        blocks = [dedent(block) for block in re.findall(r"<<END\n(.*?)\n *END\n", text, re.DOTALL)]
+    documents = [one for block in blocks if "kind: VectorIndex\n" in block for one in yaml.safe_load_all(block)]
+    return [one for one in documents if isinstance(one, dict) and one.get("kind") == "VectorIndex"]
+
+
+SHOWN = sorted(
+    path
+    for pattern in ("examples/**/*.yaml", "docs/**/*.md", "README.md", "charts/**/README.md", "charts/**/NOTES.txt")
+    for path in CHECKOUT.glob(pattern)
+    if "kind: VectorIndex\n" in path.read_text(encoding="utf-8")
+)
+
+
+def test_the_smallest_manifest_gets_the_defaults_of_the_models(api: Api, smallest: Json) -> None:
+    answer = api.apply(smallest)
+    assert answer.ok, answer.message
+    assert answer.body["spec"] == VectorIndexSpec.model_validate(smallest["spec"]).wire()
+
+
+def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
+    manifest = smallest | {"spec": FULL_SPEC}
+    answer = api.apply(manifest)
+    assert answer.ok, answer.message
+    stored = api.get(path_of(manifest)).body["spec"]
+    assert stored == VectorIndexSpec.model_validate(FULL_SPEC).wire()
+    assert VectorIndexSpec.model_validate(stored) == VectorIndexSpec.model_validate(FULL_SPEC)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("build.resources", {"limits": {"memory": "8Gi"}}),
+        ("searcher.resources", {"requests": {"memory": "1.5Gi"}}),
+        ("guardrails.rules", []),
+        ("guardrails", {"steadyState": "Observe"}),
+        ("gate", {"recall": {"min": 0.9}}),
+        ("gate", {"queries": {"s3": {"bucket": "queries"}}, "relevance": {}}),
+        ("rollout", {"soak": {"duration": "0s"}}),
+        ("build.pod.tolerations", [{"key": "gpu"}]),
+        ("source.poll", "0"),
+        ("index", {"factory": "Flat"}),
+    ],
+)
+def test_a_part_left_out_gets_the_same_defaults_from_both(api: Api, smallest: Json, field: str, value: object) -> None:
+    manifest = changed(smallest, f"spec.{field}", value)
+    answer = api.apply(manifest)
+    assert answer.ok, answer.message
+    assert answer.body["spec"] == VectorIndexSpec.model_validate(manifest["spec"]).wire()
+
+
+def test_null_stands_for_the_default(api: Api, smallest: Json) -> None:
+    answer = api.apply(changed(smallest, "spec.gate", {"k": None, "recall": None}))
+    assert answer.ok, answer.message
+    assert answer.body["spec"] == VectorIndexSpec.model_validate(smallest["spec"]).wire()
+
+
+@pytest.mark.parametrize("length", [1, 40])
+def test_names_up_to_the_limit(api: Api, smallest: Json, length: int) -> None:
+    answer = api.apply(changed(smallest, "metadata.name", "x" * length), dryRun="All")
+    assert answer.ok, answer.message
+
+
+def test_recall_above_99_percent_for_exact_search(api: Api, smallest: Json) -> None:
+    manifest = changed(changed(smallest, "spec.index", {"factory": "Flat"}), "spec.gate", {"recall": {"min": 1}})
+    answer = api.apply(manifest)
+    assert answer.ok, answer.message
+
+
+def test_an_empty_embedding_may_be_filled_in_once(api: Api, smallest: Json) -> None:
+    assert api.apply(smallest).ok
+    answer = api.apply(changed(smallest, "spec.embedding", {"model": "m", "version": "2", "dimension": 8}))
+    assert answer.ok, answer.message
+
+
+def test_what_is_not_embedding_may_be_changed(api: Api, smallest: Json) -> None:
+    manifest = smallest | {"spec": FULL_SPEC}
+    assert api.apply(manifest).ok
+    kept = {"embedding": FULL_SPEC["embedding"], **smallest["spec"]}
+    answer = api.apply(smallest | {"spec": kept})
+    assert answer.ok, answer.message
+
+
+def test_unknown_fields_are_dropped_where_validation_is_off(api: Api, smallest: Json) -> None:
+    path = path_of(smallest).rpartition("/")[0]
+    answer = api.request("POST", path, changed(smallest, "spec.gate.recal", {"min": 1}), fieldValidation="Ignore")
+    assert answer.ok, answer.message
+    assert "recal" not in answer.body["spec"]["gate"]
+
+
+def test_kubectl_applies_gets_and_explains(control_plane: ControlPlane, smallest: Json) -> None:
+    applied = control_plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(smallest))
+    assert applied.returncode == 0, applied.stderr
+    shown = control_plane.kubectl("get", "vix", smallest["metadata"]["name"])
+    assert shown.stdout.split("\n")[0].split() == (
+        ["NAME", "PHASE", "STABLE", "CANDIDATE", "RECALL", "READY", "ROLLEDOUT", "REASON", "AGE"]
+    )
+    both = control_plane.kubectl("get", "vectorindex")
+    assert smallest["metadata"]["name"] in both.stdout
+    explained = control_plane.kubectl("explain", "vix.spec.source.poll")
+    assert "How often the source is listed; 0 turns polling off." in explained.stdout
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_the_manifests_we_show_are_accepted(api: Api, path: Path) -> None:
+    manifests = manifests_in(path)
+    assert manifests
+    for manifest in manifests:
+        manifest["metadata"]["namespace"] = "default"
+        answer = api.apply(manifest, dryRun="All")
+        assert answer.ok, answer.message

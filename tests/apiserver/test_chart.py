@@ -1,0 +1,154 @@
+"""What the chart renders: against goldens, against a real API server, and what its schema refuses.
+
+After an intended change: UPDATE_GOLDENS=1 pytest tests/apiserver/test_chart.py, then read the diff.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from chart import CHART, HOME, IMAGE, helm, of_kind, render
+from control_plane import Api, Json
+from goldens import assert_golden
+from layers import CHECKOUT
+
+GOLDENS = Path(__file__).parent / "golden"
+EVERYTHING = (
+    "watchNamespaces={team-a,team-b}",
+    "replicaCount=2",
+    "image.digest=sha256:" + "0" * 64,
+    "searcherImage.repository=example/searcher",
+    "searcherImage.tag=v2",
+    "gpuImage.repository=example/searcher-gpu",
+    "imagePullSecrets[0].name=registry",
+    "imagePullSecrets[1].name=mirror",
+    "logLevel=debug",
+    "crds.keep=false",
+    "serviceAccount.name=index-operator",
+    "serviceAccount.annotations.owner=search",
+    "metrics.serviceMonitor.enabled=true",
+    "metrics.serviceMonitor.labels.release=prometheus",
+    "metrics.podMonitor.enabled=true",
+    "metrics.from[0].namespaceSelector.matchLabels.name=monitoring",
+    "networkPolicy.enabled=true",
+    "nodeSelector.role=control",
+    "tolerations[0].operator=Exists",
+    "priorityClassName=high",
+    "podAnnotations.a=b",
+    "podLabels.c=d",
+    "commonLabels.team=search",
+    "extraEnv[0].name=HTTPS_PROXY",
+    "extraEnv[0].value=http://proxy:3128",
+    "fullnameOverride=vix",
+)
+CASES = {"default": (), "everything": EVERYTHING}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rendered_objects_are_the_golden_ones(case: str) -> None:
+    rendered = [one for one in render(*CASES[case]) if one["kind"] != "CustomResourceDefinition"]
+    assert_golden(GOLDENS / f"chart-{case}.yaml", rendered)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_api_server_takes_every_object(api: Api, case: str) -> None:
+    for namespace in (HOME, "team-a", "team-b"):
+        assert api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}).ok
+    rendered = [one for one in render(*CASES[case]) if not one["apiVersion"].startswith("monitoring.coreos.com")]
+    for manifest in rendered:
+        answer = api.apply(manifest, "helm", force=True, dryRun="All")
+        assert answer.ok, f"{manifest['kind']}: {answer.message}"
+
+
+def test_the_operator_runs_under_pod_security_restricted(api: Api) -> None:
+    labels = {
+        "pod-security.kubernetes.io/enforce": "restricted",
+        "pod-security.kubernetes.io/enforce-version": "latest",
+    }
+    name = "restricted"
+    assert api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}).ok
+    rendered = render()
+    account = of_kind(rendered, "ServiceAccount")[0]
+    account["metadata"]["namespace"] = name
+    assert api.apply(account).ok
+    template = of_kind(rendered, "Deployment")[0]["spec"]["template"]
+    pod = template | {"apiVersion": "v1", "kind": "Pod"}
+    pod["metadata"] = {"name": "operator", "namespace": name}
+    answer = api.apply(pod, dryRun="All")
+    assert answer.ok, answer.message
+    container = pod["spec"]["containers"][0]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    container["securityContext"]["allowPrivilegeEscalation"] = True
+    assert 'violates PodSecurity "restricted' in api.apply(pod, dryRun="All").message
+
+
+def test_the_crds_of_the_chart_are_those_of_the_checkout() -> None:
+    def specs(objects: list[Json]) -> dict[str, Json]:
+        return {one["metadata"]["name"]: one["spec"] for one in objects}
+
+    checkout = [yaml.safe_load(path.read_text()) for path in (CHECKOUT / "crds").glob("*.yaml")]
+    kept = of_kind(render(), "CustomResourceDefinition")
+    assert specs(kept) == specs(checkout)
+    assert {one["metadata"]["annotations"]["helm.sh/resource-policy"] for one in kept} == {"keep"}
+    removed = of_kind(render("crds.keep=false"), "CustomResourceDefinition")
+    assert [one["metadata"].get("annotations") for one in removed] == [None, None]
+    assert not of_kind(render("crds.enabled=false"), "CustomResourceDefinition")
+
+
+def test_without_an_image_helm_says_what_to_set() -> None:
+    done = helm()
+    assert done.returncode != 0
+    assert "image.repository is required: the registry path of the operator's image" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("image.repository=null", "at '/image': missing property 'repository'"),
+        ("image.repo=x", "at '/image': additional properties 'repo' not allowed"),
+        ("replicas=2", "at '': additional properties 'replicas' not allowed"),
+        ("replicaCount=two", "at '/replicaCount': got string, want integer"),
+        ("image.pullPolicy=Sometimes", "at '/image/pullPolicy'"),
+        ("image.tag=1234567", "at '/image/tag': got number, want string"),
+        ("image.digest=abc", "at '/image/digest'"),
+        ("logLevel=verbose", "at '/logLevel'"),
+        ("watchNamespaces=team-a", "at '/watchNamespaces': got string, want array"),
+        ("watchNamespaces={Team}", "at '/watchNamespaces/0'"),
+        ("imagePullSecrets={registry}", "at '/imagePullSecrets/0'"),
+        ("crds.enabled=maybe", "at '/crds/enabled'"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(setting: str, says: str) -> None:
+    done = helm(IMAGE, setting)
+    assert done.returncode != 0
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "operator", "searcher"),
+    [
+        ((), "example/vectorindex-operator:0.1.0", "example/vectorindex-searcher:0.1.0"),
+        (("image.tag=dev",), "example/vectorindex-operator:dev", "example/vectorindex-searcher:dev"),
+        (("image.repository=r:5000/op",), "r:5000/op:0.1.0", "r:5000/op-searcher:0.1.0"),
+        (
+            ("image.tag=v1", "searcherImage.tag=v2"),
+            "example/vectorindex-operator:v1",
+            "example/vectorindex-searcher:v2",
+        ),
+    ],
+)
+def test_the_searchers_image_is_looked_for_beside_the_operators(
+    settings: tuple[str, ...], operator: str, searcher: str
+) -> None:
+    container = of_kind(render(*settings), "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]
+    env = {one["name"]: one.get("value") for one in container["env"]}
+    assert (container["image"], env["VECTORINDEX_SEARCHER_IMAGE"]) == (operator, searcher)
+
+
+def test_templates_render_the_same_wherever_and_whenever() -> None:
+    """Argo CD renders again and again, without a cluster: what differs each time would be drift for ever."""
+    text = "".join(path.read_text() for path in CHART.glob("templates/**/*") if path.is_file())
+    for word in ("lookup ", "rand", "genCA", "genSelfSigned", "uuidv4", "now ", "Capabilities"):
+        assert word not in text, word

@@ -1,0 +1,164 @@
+"""What `kubectl apply` refuses, each time naming the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from apiserver.manifests import FULL_SPEC, LEAVE_OUT, changed
+from control_plane import Api, ControlPlane, Json
+
+RULES = "spec.guardrails.rules"
+
+
+def rule(**fields: Any) -> list[Json]:
+    return [{"name": "one", "metric": "ErrorRate"} | fields]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field", "says"),
+    [
+        # shape
+        ("spec.gate.recal", {"min": 0.9}, ".spec.gate.recal", "field not declared in schema"),
+        ("spec.index.shards", 2, ".spec.index.shards", "field not declared in schema"),
+        ("spec.source", LEAVE_OUT, "spec.source", "Required value"),
+        ("spec.artifacts.s3", LEAVE_OUT, "spec.artifacts.s3", "Required value"),
+        ("spec", LEAVE_OUT, "spec", "Required value"),
+        ("spec.gate.k", "10", ".spec.gate.k", "expected numeric"),
+        ("spec.searcher.minScore", None, "spec.searcher.minScore", "must be of type number"),
+        # enums
+        ("spec.embedding.metric", "cosine", "spec.embedding.metric", 'supported values: "Cosine", "InnerProduct"'),
+        ("spec.build.device", "TPU", "spec.build.device", '"PreferGPU"'),
+        ("spec.rollout.strategy", "Canary", "spec.rollout.strategy", '"BlueGreen"'),
+        ("spec.artifacts.deletionPolicy", "Delete", "spec.artifacts.deletionPolicy", '"Retain"'),
+        ("spec.gate.onInconclusive", "Pass", "spec.gate.onInconclusive", '"Hold", "Reject"'),
+        (RULES, rule(metric="Errors", max="2%"), f"{RULES}[0].metric", '"ErrorRate"'),
+        # bounds
+        ("spec.gate.k", 0, "spec.gate.k", "greater than or equal to 1"),
+        ("spec.gate.k", 1001, "spec.gate.k", "less than or equal to 1000"),
+        ("spec.gate.recall.min", 1.5, "spec.gate.recall.min", "less than or equal to 1"),
+        ("spec.index.objective.recall", 1.5, "spec.index.objective.recall", "less than or equal to 1"),
+        ("spec.gate.recall.confidence", 1.0, "spec.gate.recall.confidence", "must be at most 0.999"),
+        ("spec.gate.recall.confidence", 0.4, "spec.gate.recall.confidence", "must be at least 0.5"),
+        ("spec.source.s3.bucket", "", "spec.source.s3.bucket", "at least 3 chars"),
+        ("spec.source.s3.bucket", "Bad_Name", "spec.source.s3.bucket", "should match"),
+        ("spec.source.s3.endpoint", "https://me:pw@s3", "spec.source.s3.endpoint", "should match"),
+        ("spec.source.s3.endpoint", "s3.example", "spec.source.s3.endpoint", "should match"),
+        ("spec.source.s3.secretRef.name", "", "spec.source.s3.secretRef.name", "should match"),
+        ("spec.embedding.dimension", 0, "spec.embedding.dimension", "greater than or equal to 1"),
+        ("spec.searcher.replicas", 0, "spec.searcher.replicas", "greater than or equal to 1"),
+        ("spec.history", 0, "spec.history", "greater than or equal to 1"),
+        ("spec.build.retries", 11, "spec.build.retries", "less than or equal to 10"),
+        ("spec.build.gpu.count", 0, "spec.build.gpu.count", "greater than or equal to 1"),
+        ("spec.segments", [{"name": f"s{i}"} for i in range(33)], "spec.segments", "at most 32 items"),
+        # text forms
+        ("spec.source.poll", "5 minutes", "spec.source.poll", "should match"),
+        ("spec.source.minInterval", "10", "spec.source.minInterval", "should match"),
+        ("spec.rollout.soak.duration", "-5m", "spec.rollout.soak.duration", "should match"),
+        ("spec.build.timeout", "", "spec.build.timeout", "should match"),
+        ("spec.build.timeout", "0h", "spec.build.timeout", "should match"),
+        ("spec.source.minInterval", "9999999d", "spec.source.minInterval", "should match"),
+        (RULES, rule(max="2%", window="0m"), f"{RULES}[0].window", "should match"),
+        ("spec.gate.maxCountDrop", "10", "spec.gate.maxCountDrop", "should match"),
+        ("spec.gate.maxCountDrop", "101%", "spec.gate.maxCountDrop", "should match"),
+        ("spec.guardrails.falseTripBudget", "1 %", "spec.guardrails.falseTripBudget", "should match"),
+        ("spec.build.resources", {"requests": {"memory": "lots"}}, "spec.build.resources.requests.memory", "match"),
+        ("spec.build.pod.serviceAccountName", "Bad Name", "spec.build.pod.serviceAccountName", "should match"),
+        ("spec.searcher.pod.tolerations", [{"value": "gpu"}], "spec.searcher.pod.tolerations[0]", "Equal needs a key"),
+        # lists keyed by name
+        ("spec.segments", [{"name": "a"}, {"name": "a"}], "spec.segments", "duplicate"),
+        (RULES, rule(max="2%") * 2, RULES, "duplicate"),
+        ("spec.segments", [{"name": "other"}], "spec.segments[0]", "the segment of undeclared queries"),
+        # guardrail rules
+        (RULES, rule(), f"{RULES}[0]", "exactly one of"),
+        (RULES, rule(max="2%", maxRiseVsStable="10%"), f"{RULES}[0]", "exactly one of"),
+        (RULES, rule(min="0.5"), f"{RULES}[0]", "the other metrics take max"),
+        (RULES, rule(metric="TopScore", max="2%"), f"{RULES}[0]", "TopScore takes min"),
+        (RULES, rule(max="40ms"), f"{RULES}[0].max", "a percentage for rates"),
+        (RULES, rule(max="-2%"), f"{RULES}[0].max", "a percentage for rates"),
+        (RULES, rule(max="200%"), f"{RULES}[0].max", "a percentage for rates"),
+        (RULES, rule(metric="LatencyP99", max="-2s"), f"{RULES}[0].max", "a duration for latencies"),
+        (RULES, rule(metric="LatencyP99", max="2%"), f"{RULES}[0].max", "a duration for latencies"),
+        (RULES, rule(metric="TopScore", min="5%"), f"{RULES}[0].min", "min is a score"),
+        (RULES, rule(max="2%", segment="nobody"), RULES, "that spec.segments does not declare"),
+        # rules across fields
+        ("spec.gate.segments", [{"name": "a", "min": 0.9}], "spec.gate.segments", "needs gate.queries"),
+        ("spec.gate.relevance", {"minMRR": 0.5}, "spec.gate.relevance", "needs gate.queries"),
+        ("spec.gate.recall.min", 0.97, "spec.index.objective.recall", "must be at least gate.recall.min"),
+        ("spec.gate.recall.min", 0.995, "spec.gate.recall.min", "only be proven for factory Flat"),
+        # names
+        ("metadata.name", "x" * 41, "metadata.name", "at most 40 characters"),
+        ("metadata.name", "1st", "metadata.name", "DNS-1035"),
+        ("metadata.name", "a.b", "metadata.name", "DNS-1035"),
+    ],
+)
+def test_a_bad_field_is_refused_by_name(
+    api: Api, smallest: Json, path: str, value: object, field: str, says: str
+) -> None:
+    answer = api.apply(changed(smallest, path, value))
+    assert not answer.ok, f"accepted: {answer.body}"
+    assert says.lower() in answer.message.lower()
+    assert field in answer.message
+    assert not api.get(
+        f"/apis/vectorindex.dev/v1alpha1/namespaces/default/vectorindexes/{smallest['metadata']['name']}"
+    ).ok
+
+
+def test_gate_segments_need_to_know_the_segment_of_each_query(api: Api, smallest: Json) -> None:
+    manifest = changed(smallest | {"spec": FULL_SPEC}, "spec.gate.queries.segmentColumn", "")
+    answer = api.apply(manifest)
+    assert "spec.gate.segments" in answer.fields
+    assert "needs gate.queries with segmentColumn" in answer.message
+
+
+def test_a_gate_segment_must_be_declared(api: Api, smallest: Json) -> None:
+    answer = api.apply(changed(smallest | {"spec": FULL_SPEC}, "spec.gate.segments.0.name", "nobody"))
+    assert "spec.gate.segments" in answer.fields
+    assert "does not declare" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", "another"),
+        ("version", "2"),
+        ("dimension", 768),
+        ("metric", "Cosine"),
+        ("model", ""),
+        ("version", LEAVE_OUT),
+        ("dimension", LEAVE_OUT),
+        ("metric", LEAVE_OUT),
+    ],
+)
+def test_another_embedding_is_another_index(api: Api, smallest: Json, field: str, value: object) -> None:
+    manifest = smallest | {"spec": FULL_SPEC}
+    assert api.apply(manifest).ok
+    answer = api.apply(changed(manifest, f"spec.embedding.{field}", value))
+    assert answer.status == 422
+    assert answer.fields == (f"spec.embedding.{field}",)
+    assert f"embedding.{field} cannot be changed" in answer.message
+
+
+def test_the_whole_embedding_cannot_be_left_out_later(api: Api, smallest: Json) -> None:
+    manifest = smallest | {"spec": FULL_SPEC}
+    assert api.apply(manifest).ok
+    answer = api.apply(changed(manifest, "spec.embedding", LEAVE_OUT))
+    assert answer.status == 422
+    assert "spec.embedding.model" in answer.fields
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("spec.gate.recal", {"min": 0.9}, 'unknown field "spec.gate.recal"'),
+        ("spec.gate.k", 0, "spec.gate.k: Invalid value: 0: spec.gate.k in body should be greater than or equal to 1"),
+        ("spec.gate.recall.min", 0.995, "spec.gate.recall.min"),
+    ],
+)
+def test_kubectl_says_it_as_well(
+    control_plane: ControlPlane, smallest: Json, path: str, value: object, says: str
+) -> None:
+    done = control_plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(changed(smallest, path, value)))
+    assert done.returncode != 0
+    assert says in done.stderr

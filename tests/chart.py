@@ -1,0 +1,33 @@
+"""Renders the chart with the real Helm."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import yaml
+from layers import CHECKOUT, program
+
+Json = dict[str, Any]
+
+CHART = CHECKOUT / "charts" / "vectorindex-operator"
+HOME = "vectorindex-system"
+IMAGE = "image.repository=example/vectorindex-operator"
+
+
+def helm(*settings: str, release: str = "operator") -> subprocess.CompletedProcess[str]:
+    """`helm template` with `--set` for each of `settings`."""
+    command = [str(program("apiserver", "helm")), "template", release, str(CHART), "--namespace", HOME]
+    sets = [argument for setting in settings for argument in ("--set", setting)]
+    return subprocess.run([*command, *sets], capture_output=True, text=True, check=False)
+
+
+def render(*settings: str, release: str = "operator") -> list[Json]:
+    """The chart's objects. `settings` come after a repository for the image."""
+    done = helm(IMAGE, *settings, release=release)
+    assert done.returncode == 0, done.stderr
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def of_kind(objects: list[Json], kind: str) -> list[Json]:
+    return [one for one in objects if one["kind"] == kind]

@@ -1,0 +1,255 @@
+"""From one revision to the next: promoted, rejected by the gate, rolled back by a guardrail, given up, overtaken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from e2e.operator_release import kill_container
+from e2e.vectors import Corpus
+from e2e.workspace import Workspace, no_failures
+
+from harness.vix import unix
+
+COARSE = {"index": {"factory": "PQ4x4"}}
+"""Four times four bits for 48 dimensions: recall@10 of about 0.2, which no search parameter mends."""
+POLLED = {
+    "source": {"poll": "10s", "minInterval": "1s"},
+    "rollout": {"soak": {"minQueries": 1_000_000}},  # the soak lasts as long as the test
+}
+
+
+@pytest.mark.together
+def test_a_second_revision_is_promoted_without_a_failed_query(served: Workspace, corpus: Corpus) -> None:
+    index, first = served.index, served.index.traffic()
+    served.put("better", corpus.moved())
+    with served.traffic(corpus, rate=250) as traffic:
+        served.apply("better", searcher={"replicas": 2})
+        second = index.wait_new_revision({first})
+        index.wait_revision(second, "Stable")
+        index.wait(lambda: not index.pods(first), 90, f"the searchers of {first} to be retired")
+        seen = traffic.wait(lambda s: s.at - s.revisions[first].last_at > 5, 60, f"no more answers of {first}")
+    no_failures(seen, at_least=5000)
+    assert set(seen.revisions) == {first, second}
+    assert seen.queries / seen.seconds >= 200, f"{seen.queries} queries in {seen.seconds:.0f} s prove too little"
+    rows = {row["revision"]: row["outcome"] for row in index.status()["history"]}
+    assert rows == {second: "Stable", first: "Superseded"}
+    rollout = index.revision(second)["rollout"]
+    soak = unix(index.revision(second)["promotedAt"]) - unix(rollout["switchedAt"])
+    assert soak >= 10, f"promoted after {soak:.0f} s of a soak of 10 s"
+    assert {v["rule"]: v["verdict"] for v in rollout["verdicts"]} == {
+        "unavailable": "Pass",
+        "zero-results": "Pass",
+        "errors": "Pass",
+    }
+    assert index.condition("RollbackPossible")["reason"] == "Cold"
+
+
+@pytest.mark.together
+def test_the_gate_rejects_a_coarse_index_until_the_floor_says_otherwise(served: Workspace, corpus: Corpus) -> None:
+    index, first = served.index, served.index.traffic()
+    pods = {pod["metadata"]["uid"] for pod in index.pods(first)}
+    served.apply("good", **COARSE)
+    coarse = index.wait_new_revision({first})
+    index.wait_revision(coarse, "Rejected")
+    stalled = index.wait_condition("Stalled", reason="RecallBelowMin")
+    assert "limit is 0.95" in stalled["message"]
+    assert index.condition("Ready")["status"] == "True"
+    assert index.condition("RolledOut")["status"] == "False"
+    assert (index.traffic(), {pod["metadata"]["uid"] for pod in index.pods(first)}) == (first, pods)
+
+    # The same manifest again, as Argo CD applies it every few minutes.
+    served.apply("good", **COARSE)
+    index.verb("touched", "1")
+    served.hold(lambda: (served.work(), index.traffic()), 8, "the same manifest builds and measures nothing")
+
+    index.verb("retry", "again-1")
+    verb = index.wait(lambda: next(iter(index.status().get("verbs", [])), None), 30, "an answer to retry")
+    assert (verb["nonce"], verb["result"]) == ("again-1", "Done"), verb
+    assert coarse in verb["message"]
+    rejected_at = unix(verb["at"])
+    index.wait(lambda: unix(index.revision(coarse)["phaseTimes"]["Rejected"]) >= rejected_at, 60, "to be judged again")
+    index.wait_condition("Stalled", reason="RecallBelowMin")
+
+    jobs = served.work()
+    served.apply("good", **COARSE, gate={"recall": {"min": 0.05}})
+    served.wait_phase(coarse, "Surging", "Soaking")
+    assert served.work() == jobs, "a lower floor judges the report that is there"
+    assert index.revision(coarse)["gate"]["verdict"] == "Pass"
+    index.wait(lambda: index.traffic() == coarse, 60, "the switch")
+
+
+@pytest.mark.together
+def test_a_bad_revision_is_rolled_back_by_a_guardrail(served: Workspace, corpus: Corpus) -> None:
+    index, first = served.index, served.index.traffic()
+    served.put("bad", corpus.spoiled(0.5))
+    served.put("fixed", corpus.moved())
+    with served.traffic(corpus) as traffic:
+        served.apply("bad")
+        bad = index.wait_new_revision({first})
+        index.wait_revision(bad, "RolledBack")
+        seen = traffic.wait(lambda s: s.at - s.revisions[bad].last_at > 5, 60, f"no more answers of {bad}")
+        no_failures(seen)
+        assert seen.revisions[bad].zero_rate == pytest.approx(0.5, abs=0.05)
+        assert seen.revisions[first].zero_rate == 0.0
+
+        decision, rollout = index.decision(), index.revision(bad)["rollout"]
+        assert decision is not None
+        assert (decision.kind, decision.source, decision.target) == ("RollBack", bad, first)
+        assert decision.rule == "zero-results"
+        trip, switched = unix(rollout["trip"]["at"]), unix(rollout["switchedAt"])
+        last_bad = seen.revisions[bad].last_at
+        print(
+            f"switch to trip {trip - switched:.1f} s, trip to switch {decision.at - trip:.3f} s, "
+            f"trip to last bad answer {last_bad - trip:.2f} s"
+        )
+        assert trip - switched <= 30, "a window of 10 s is judged every 5 s"
+        assert decision.at - trip <= 1.0, "decide and switch are one pass"
+        assert last_bad - trip <= 15.0, "connections are closed soon after the traffic was lost"
+
+        stalled = index.wait_condition("Stalled", reason="RolledBack")
+        assert "zero-results" in stalled["message"]
+        assert index.condition("Ready")["status"] == "True"
+        assert index.condition("RolledOut")["status"] == "False"
+        jobs = served.work()
+        served.apply("bad")
+        index.verb("touched", "1")
+        served.hold(lambda: (served.work(), index.traffic()), 8, "the same manifest builds nothing")
+        assert served.work() == jobs
+
+        served.apply("fixed")
+        fixed = index.wait_new_revision({first, bad})
+        index.wait_revision(fixed, "Stable")
+        index.wait_condition("RolledOut")
+        seen = traffic.wait_answers(fixed)
+    no_failures(seen, at_least=4000)
+    outcomes = {row["revision"]: (row["outcome"], row["reason"]) for row in index.status()["history"]}
+    assert outcomes == {
+        fixed: ("Stable", "Stable"),
+        bad: ("RolledBack", "ZeroResultRate"),
+        first: ("Superseded", "Superseded"),
+    }
+    assert set(served.built().values()) == {1}
+
+
+@pytest.mark.together
+def test_a_flipped_byte_in_the_artifact_is_never_served(served: Workspace, corpus: Corpus) -> None:
+    """The gate holds the new revision (too many new rows), its artifact is damaged, then the gate lets it go on."""
+    index, first = served.index, served.index.traffic()
+    served.put("grown", corpus)
+    served.put("grown", Corpus.make(3000, seed=7, name="new"), "part-1.parquet")
+    with served.traffic(corpus) as traffic:
+        served.apply("grown")
+        grown = index.wait_new_revision({first})
+        index.wait_revision(grown, "Rejected")
+        assert index.revision(grown)["rejected"]["reason"] == "CountRose"
+        key = served.index_file(grown)
+        served.store.flip_byte(served.bucket, key, -100)
+
+        served.apply("grown", gate={"maxCountRise": "200%"})
+        served.wait_phase(grown, "Surging")
+        words = index.wait(lambda: _last_words(served, grown) or None, 60, "a searcher that refuses")
+        assert "ChecksumMismatch" in words
+        assert "index.faiss" in words
+        index.wait_revision(grown, "SurgeFailed", timeout=120)
+        rejected = index.revision(grown)["rejected"]
+        assert rejected["reason"] == "ChecksumMismatch"
+        assert index.wait_condition("Stalled")["reason"] == "ChecksumMismatch"
+        assert index.traffic() == first
+        seen = traffic.snapshot()
+        assert set(seen.revisions) == {first}, "nobody saw the damaged one"
+
+        served.store.flip_byte(served.bucket, key, -100)
+        index.verb("retry", "mended")
+        served.wait_phase(grown, "Soaking", "Stable", timeout=120)
+        seen = traffic.wait_answers(grown)
+    no_failures(seen, at_least=2000)
+    assert served.built()[grown] == 1
+
+
+@pytest.mark.together
+def test_a_crash_looping_candidate_is_rolled_back_without_asking_it(served: Workspace, corpus: Corpus) -> None:
+    index, first = served.index, served.index.traffic()
+    served.put("other", corpus.moved())
+    with served.traffic(corpus) as traffic:
+        served.apply("other", rollout={"soak": {"duration": "5m"}})
+        other = index.wait_new_revision({first})
+        index.wait_revision(other, "Soaking")
+        no_failures(traffic.wait_answers(other), at_least=200)
+        _crash_until(served, other, lambda: index.traffic() == first)
+        index.wait_revision(other, "RolledBack")
+        decision = index.decision()
+        assert decision is not None
+        assert (decision.target, decision.reason) == (first, "Unavailable")
+        # What was sent to a dead pod is lost; from the switch on nothing is.
+        traffic.wait(lambda s: s.revisions[first].last_at > decision.at + 10, 60, f"ten seconds of answers of {first}")
+        seen = traffic.snapshot()
+    late = [row for row in seen.failures if row["at"] > decision.at + 1]
+    print(f"{seen.failed} of {seen.queries} queries hit a dead searcher before the rollback")
+    assert not late, seen.describe_failures()
+    assert seen.failed, "no query failed: nothing was crashed"
+    assert index.condition("Ready")["status"] == "True"
+
+
+@pytest.mark.together
+def test_new_data_is_found_and_waits_and_an_edit_does_not(served: Workspace, corpus: Corpus) -> None:
+    index, first = served.index, served.index.traffic()
+    with served.traffic(corpus) as traffic:
+        served.apply("good", **POLLED)
+        served.put("good", Corpus.make(600, seed=7, name="new"), "part-1.parquet")
+        second = index.wait_new_revision({first}, timeout=60)
+        index.wait_revision(second, "Soaking")
+        assert index.revision(second)["build"]["count"] == 3600
+        traffic.wait_answers(second)
+
+        served.put("good", Corpus.make(600, seed=8, name="newer"), "part-2.parquet")
+        third = index.wait_new_revision({first, second}, timeout=60)
+        row = index.wait(
+            lambda: next((b for b in index.status().get("blockedBy", []) if b["rule"] == "CandidateUndecided"), None),
+            90,
+            f"{third} to wait for {second}",
+        )
+        assert row["subject"] == second
+        assert index.revision(third)["phase"] == "Validated"
+        assert (index.traffic(), index.status()["stable"]) == (second, first)
+
+        served.apply("good", **POLLED, index={"factory": "Flat"})
+        fourth = index.wait_new_revision({first, second, third})
+        index.wait_revision(fourth, "Validated", "Surging", "Soaking")
+        index.wait(lambda: index.traffic() == first, 30, f"the traffic to go back to {first}")
+        served.wait_phase(second, "Superseded")
+        served.wait_phase(third, "Superseded")
+        decision = index.decision()
+        assert decision is not None
+        assert (decision.source, decision.target) == (second, first)
+        seen = traffic.wait(lambda s: s.at - s.revisions[second].last_at > 5, 60, f"no more answers of {second}")
+    no_failures(seen, at_least=2000)
+    assert "rejected" not in index.revision(second), "it did nothing wrong"
+    assert set(served.built().values()) == {1}
+
+
+def _last_words(space: Workspace, revision: str) -> str:
+    """Termination messages of a revision's searchers."""
+    states = [
+        state
+        for pod in space.index.pods(revision)
+        for container in pod["status"].get("containerStatuses", [])
+        for state in (container["state"], container.get("lastState", {}))
+    ]
+    return "\n".join(state["terminated"].get("message", "") for state in states if "terminated" in state)
+
+
+def _crash_until(space: Workspace, revision: str, ended: Callable[[], bool]) -> None:
+    """Kills every searcher of `revision` as soon as it runs, until `ended`."""
+    killed: set[tuple[str, int]] = set()
+
+    def crash() -> bool:
+        for pod in space.index.pods(revision):
+            for container in pod["status"].get("containerStatuses", []):
+                life = (pod["metadata"]["uid"], int(container["restartCount"]))
+                if "running" in container["state"] and life not in killed:
+                    killed.add(life)
+                    kill_container(space.kube.cluster, space.kube, pod)
+        return ended()
+
+    space.index.wait(crash, 120, f"the end of {revision}, killed again and again")

@@ -1,0 +1,70 @@
+"""Runs layers of tests one after the other, each as its own pytest, and says which ran.
+
+A layer that cannot run here (no root, no Linux ...) is named with the reason and what to do; under CI=true that is a
+failure, because a layer that silently does not run proves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CLUSTER = ROOT / "hack" / "local-cluster" / "cluster"
+LAYERS = ("unit", "simulator", "apiserver", "e2e")
+NEEDS_CLUSTER = frozenset({"apiserver", "e2e"})
+PROGRAMS = {"apiserver": ("kubernetes", "helm")}  # built first when they are not there yet (minutes, once)
+ONE_PROCESS_PER_CORE = frozenset({"unit", "simulator"})
+NO_TESTS = 5  # pytest's exit code when it collected nothing: a layer without tests is a failure
+
+
+def obstacle(layer: str) -> str:
+    """Why `layer` cannot run on this machine; empty when it can."""
+    if layer not in NEEDS_CLUSTER or os.environ.get("CLUSTER") in ("kind", "current"):
+        return ""
+    check = subprocess.run([str(CLUSTER), "check"], capture_output=True, text=True, check=False)
+    return "" if check.returncode == 0 else (check.stdout + check.stderr).strip()
+
+
+def run(layer: str) -> str:
+    """Run one layer: "passed", "failed" or "could not run"."""
+    reason = obstacle(layer)
+    if reason:
+        print(f"--- {layer}: cannot run here\n{reason}", flush=True)
+        return "could not run"
+    print(f"--- {layer}", flush=True)
+    for program in PROGRAMS.get(layer, ()):
+        if subprocess.run([str(CLUSTER), "binary", program], stdout=subprocess.DEVNULL, check=False).returncode:
+            print(f"{layer}: {program} could not be built", flush=True)
+            return "could not run"
+    command = [sys.executable, "-m", "pytest", f"tests/{layer}", "-q", "--durations=5"]
+    if layer in ONE_PROCESS_PER_CORE:
+        command += ["--numprocesses=auto", "--dist=worksteal"]
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if code == NO_TESTS:
+        print(f"tests/{layer} holds no test", flush=True)
+    return "passed" if code == 0 else "failed"
+
+
+def main(layers: list[str]) -> int:
+    unknown = [layer for layer in layers if layer not in LAYERS]
+    if unknown:
+        print(f"unknown layer {unknown[0]!r}: choose from {', '.join(LAYERS)}", file=sys.stderr)
+        return 64
+    rows = []
+    for layer in layers:
+        started = time.monotonic()
+        outcome = run(layer)
+        rows.append((layer, outcome, time.monotonic() - started))
+    print("\nlayer       outcome         seconds")
+    for layer, outcome, seconds in rows:
+        print(f"{layer:<12}{outcome:<16}{seconds:7.1f}")
+    bad = {"failed", "could not run"} if os.environ.get("CI") == "true" else {"failed"}
+    return int(any(outcome in bad for _, outcome, _ in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or list(LAYERS)))

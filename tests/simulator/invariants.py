@@ -1,0 +1,174 @@
+"""What must never be seen, checked after every write, and at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from simulator.controllers import finished
+from simulator.operators import Operator
+from simulator.store import Json
+from simulator.world import NAME, World
+
+from vectorindex_operator.core.observation import DecisionKind
+from vectorindex_operator.core.steps.settling import REVERTED
+from vectorindex_operator.manifests import labels
+from vectorindex_operator.manifests.front import read_decision
+
+
+class Invariants:
+    """Watches all writes. `broken(text)` is called for each invariant that is violated."""
+
+    def __init__(self, world: World, broken: Callable[[str], None]) -> None:
+        self.world, self.broken = world, broken
+        self.proven: set[str] = set()
+        """Revisions whose gate passed at some time."""
+        self.rejected_at: dict[str, float] = {}
+        self.built_at: dict[str, float] = {}
+        """When a revision's build result was recorded."""
+        self.given_up: dict[str, object] = {}
+        """Revisions that a rollback left, and what the user had asked for by then."""
+        self.tripped: dict[str, int] = {}
+        """Passes that a recorded trip has waited for although its target was ready."""
+
+    def on_change(
+        self, operator: Operator | None, verb: str, kind: str, name: str, old: Json | None, new: Json | None
+    ) -> None:
+        if operator is not None and new is not None:
+            if kind == "Service":
+                self._traffic(operator, old, new)
+            elif kind == "Job" and verb == "create":
+                self._job(operator, name, new)
+            elif kind == "Deployment" and verb == "create":
+                self._may_work(operator, name, f"Deployment/{name} created")
+            elif kind == "VectorIndex" and verb == "status":
+                self._status(operator, new)
+        elif operator is not None and kind == "Deployment":
+            self._retired(operator, name)
+        if kind == "VectorIndexRevision":
+            self._learn(name, new)
+
+    def _learn(self, name: str, new: Json | None) -> None:
+        """What the revisions' statuses say, after the write was judged."""
+        status = (new or {}).get("status", {})
+        if status.get("gate", {}).get("verdict") == "Pass":
+            self.proven.add(name)
+        if status.get("rejected"):
+            self.rejected_at.setdefault(name, self.world.now)
+        else:
+            self.rejected_at.pop(name, None)
+        if status.get("build"):
+            self.built_at.setdefault(name, self.world.now)
+        elif new is None:
+            self.built_at.pop(name, None)
+
+    def _traffic(self, operator: Operator, old: Json | None, new: Json) -> None:
+        """(1) only to a proven revision, never from ready endpoints to none; (4) never to a rejected one."""
+        target = new["spec"]["selector"][labels.REVISION]
+        source = ((old or {}).get("spec", {}).get("selector") or {}).get(labels.REVISION, "")
+        if target not in self.proven:
+            self.broken(f"(1) traffic to {target}, whose gate never passed")
+        if target != source and self._rejected_before(operator, target):
+            self.broken(f"(4) traffic to {target}, which is rejected")
+        decision = read_decision(new["metadata"]["annotations"][labels.DECISION])
+        if decision is not None and decision.kind is DecisionKind.ROLL_BACK and decision.rule != REVERTED:
+            self.given_up[decision.source] = self._asked()
+        elif self.given_up.get(target) == self._asked():
+            self.broken(f"(7) traffic to {target} again after its rollback, and nobody asked for it")
+        seen = operator.ports.seen_at("Pod")
+        seen = min(seen, operator.started_at)
+        if self.world.last_ready.get(target, 0.0) < seen and self.world.last_ready.get(source) == float("inf"):
+            self.broken(f"(1) traffic from {source} with ready endpoints to {target} with none")
+
+    def _retired(self, operator: Operator, name: str) -> None:
+        """(1) what has the traffic stays loaded; what it would go back to stays loaded during a soak."""
+        traffic = self.world.serving()
+        if name == traffic:
+            self.broken(f"(1) the searchers of {name} are removed, and it has the traffic")
+        views = [self.world.store.as_of("VectorIndexRevision", self._seen(operator, "VectorIndexRevision")), None]
+        phases = [self._phases(view) for view in views]
+        if all(p.get(traffic) == "Soaking" and p.get(name) == "Stable" for p in phases):
+            self.broken(f"(1) the searchers of {name} are removed, and {traffic} still soaks")
+
+    def _phases(self, view: dict[str, Json] | None) -> dict[str, str]:
+        objects = self.world.store.kinds.get("VectorIndexRevision", {}) if view is None else view
+        return {name: str(obj.get("status", {}).get("phase", "")) for name, obj in objects.items()}
+
+    def _asked(self) -> object:
+        """All that the user has said so far."""
+        meta = (self.world.index() or {"metadata": {}})["metadata"]
+        return meta.get("generation"), meta.get("annotations"), self.world.truth.data.name
+
+    def _job(self, operator: Operator, name: str, new: Json) -> None:
+        """(2) one build at a time, none for what is built."""
+        marks = new["metadata"]["labels"]
+        verb, revision = marks[labels.VERB], marks.get(labels.REVISION, "")
+        if verb == "resolve":
+            return
+        self._may_work(operator, revision, f"Job/{name} created")
+        if verb != "build":
+            return
+        running = [j["metadata"]["name"] for j in self.world.jobs("build") if not finished(j)]
+        if len(running) > 1:
+            self.broken(f"(2) builds running at the same time: {', '.join(sorted(running))}")
+        if self.built_at.get(revision, float("inf")) < self._seen(operator, "VectorIndexRevision"):
+            self.broken(f"(2) {revision} is built and recorded, and is built again by {name}")
+
+    def _may_work(self, operator: Operator, revision: str, what: str) -> None:
+        if self._rejected_before(operator, revision):
+            self.broken(f"(4) {what} although {revision} is rejected")
+
+    def _rejected_before(self, operator: Operator, revision: str) -> bool:
+        return self.rejected_at.get(revision, float("inf")) < self._seen(operator, "VectorIndexRevision")
+
+    @staticmethod
+    def _seen(operator: Operator, kind: str) -> float:
+        return min(operator.ports.seen_at(kind), operator.started_at)
+
+    def _status(self, operator: Operator, new: Json) -> None:
+        """(8) Ready=True only while the Service has ready endpoints."""
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in new["status"]["conditions"])
+        seen = min(self._seen(operator, kind) for kind in ("Pod", "Service", "Deployment"))
+        if ready and all(self.world.last_ready.get(r, 0.0) < seen for r in self.world.served_since(seen)):
+            self.broken(f"(8) Ready=True, and {self.world.serving() or 'the Service'} has no ready endpoint")
+
+    def on_pass(self, operator: Operator) -> None:
+        """(7) a recorded trip moves the traffic within two passes that nothing disturbed."""
+        if operator.ports.frozen:
+            return
+        traffic = self.world.serving()
+        live = self.world.store.get("VectorIndexRevision", traffic)
+        rollout = ((live or {}).get("status", {}).get("rollout") or {}) if live else {}
+        prior = rollout.get("prior", "")
+        status = (self.world.store.get("VectorIndexRevision", prior) or {}).get("status", {})
+        if not rollout.get("trip") or not status.get("promotedAt") or status.get("rejected"):
+            self.tripped.clear()
+        elif self.world.last_ready.get(prior) == float("inf"):
+            self.tripped[traffic] = self.tripped.get(traffic, 0) + 1
+            if self.tripped[traffic] > 3:
+                self.broken(f"(7) {traffic} is tripped, {prior} is ready, and the traffic has not moved in 3 passes")
+
+    def at_the_end(self, *, polls: bool) -> None:
+        live = self.world.index()
+        if live is None:
+            left = [f"{kind}/{name}" for kind, name, _ in self.world.store.everything()]
+            if left:
+                self.broken(f"(6) the VectorIndex is gone, and there are still {', '.join(sorted(left))}")
+            return
+        if live.get("status", {}).get("observedGeneration") != live["metadata"]["generation"]:
+            self.broken("(8) observedGeneration is not current")
+        running = [j["metadata"]["name"] for j in self.world.store.of_kind("Job") if not finished(j)]
+        if running and not polls:
+            self.broken(f"(3) Jobs still running at rest: {', '.join(running)}")
+        orphans = [r for r in self.world.loaded() if r not in self._wanted_loaded()]
+        if orphans:
+            self.broken(f"(3) searchers of {', '.join(orphans)} are loaded at rest, and nobody needs them")
+        phases = [self.world.phase_of(r["metadata"]["name"]) for r in self.world.store.of_kind("VectorIndexRevision")]
+        if phases.count("Stable") > 1:
+            self.broken(f"(5) {phases.count('Stable')} revisions are Stable")
+
+    def _wanted_loaded(self) -> set[str]:
+        status = self.world.status()
+        return {status.get("stable"), status.get("candidate"), self.world.serving()}
+
+
+__all__ = ["NAME", "Invariants"]

@@ -1,0 +1,288 @@
+"""Operator processes: the real Reconciler on ports that fail as networks, API servers and processes do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+from simulator.store import Json
+from simulator.world import NAME, NAMESPACE, World
+
+from vectorindex_operator.core.guardrail import PodEvidence
+from vectorindex_operator.core.plan import Event
+from vectorindex_operator.core.working import Settings
+from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, UnreachableError
+from vectorindex_operator.reconcile.loop import Reconciler
+from vectorindex_searcher.contract import TrafficLease
+
+SETTINGS = Settings(searcher_image="searcher:1", gpu_image="searcher:1-gpu")
+ON_WRITE = ("crash before", "crash after", "lost answer", "conflict", "error", "pause")
+RELIST_SECONDS = 60.0
+
+
+class CrashError(BaseException):
+    """The process is gone. Not an Exception: nothing may catch it."""
+
+
+@dataclass(slots=True)
+class Faults:
+    """What goes wrong, drawn from the seed. `single`: exactly one fault, at that write of all operators' writes."""
+
+    rng: Random
+    single: tuple[int, str] | None = None
+    writes: float = 0.0
+    reads: float = 0.0
+    stale: float = 0.0
+    lost_events: float = 0.0
+    silent: float = 0.0
+    active: bool = True
+    count: int = 0
+    log: list[str] = field(default_factory=list)
+
+    @classmethod
+    def drawn(cls, rng: Random) -> Faults:
+        """A third of the seeds has a single fault, at any write; the others have a mix of their own."""
+        if rng.random() < 0.35:
+            return cls(rng, single=(rng.randrange(1, 60), rng.choice(ON_WRITE)))
+
+        def some(high: float) -> float:
+            return rng.uniform(0.0, high) if rng.random() < 0.6 else 0.0
+
+        return cls(
+            rng,
+            writes=some(0.25),
+            reads=some(0.05),
+            stale=some(0.08),
+            lost_events=rng.choice((0.0, 0.2, 0.6, 1.0)),
+            silent=some(0.1),
+        )
+
+    @classmethod
+    def none(cls, rng: Random) -> Faults:
+        return cls(rng, active=False)
+
+    def on_write(self) -> str:
+        self.count += 1
+        if not self.active:
+            return ""
+        if self.single is not None:
+            return self.single[1] if self.count == self.single[0] else ""
+        return self.rng.choice(ON_WRITE) if self.rng.random() < self.writes else ""
+
+    def happens(self, share: float) -> bool:
+        return self.active and share > 0 and self.rng.random() < share
+
+
+class Ports:
+    """reconcile.ports.{Cluster, Searchers, Events} of one operator process."""
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator, self.world, self.faults = operator, operator.world, operator.faults
+        self.store = operator.world.store
+        self.frozen: dict[str, float] = {}
+        self.frozen_until = 0.0
+        self.read: set[str] = set()
+        """Kinds of single objects that this pass has read: who asks again gets a fresh answer."""
+
+    # ------------------------------------------------------------ reads
+
+    def seen_at(self, kind: str) -> float:
+        """The time whose objects a read of this kind shows."""
+        if self.world.now >= self.frozen_until:
+            self.frozen.clear()
+        at = self.frozen.get(kind, self.world.now)
+        # Real reads are quorum reads; everything safe is safe even without them, but to call a revision Unavailable
+        # the operator must not look at pods of long ago.
+        return max(at, self.world.now - 3.0) if kind == "Pod" else at
+
+    def maybe_freeze(self, *, after_restart: bool = False) -> None:
+        rng = self.faults.rng
+        if self.world.now < self.frozen_until or not self.faults.happens(
+            self.faults.stale * (4 if after_restart else 1)
+        ):
+            return
+        back = rng.uniform(0.0, 30.0) if after_restart else 0.0
+        kinds = ["VectorIndex", "VectorIndexRevision", "Job", "Deployment", "PodDisruptionBudget", "Pod", "Service"]
+        if rng.random() < 0.5:
+            kinds = rng.sample(kinds, rng.randrange(1, 4))
+        self.frozen = dict.fromkeys(kinds, self.world.now - back)
+        self.frozen_until = self.world.now + rng.uniform(1.0, 20.0)
+        self._log(f"reads {', '.join(kinds)} as of {back:.0f} s ago for {self.frozen_until - self.world.now:.0f} s")
+
+    def get(self, kind: str, namespace: str, name: str) -> Json | None:
+        at = self._read(kind)
+        if kind in self.read or at is None:
+            return self.store.get(kind, name)
+        self.read.add(kind)
+        return self.store.as_of(kind, at).get(name)
+
+    def children(self, kind: str, namespace: str, selector: str) -> list[Json]:
+        at = self._read(kind)
+        objects = self.store.of_kind(kind) if at is None else list(self.store.as_of(kind, at).values())
+        wanted = [part.split("=") for part in selector.split(",")]
+        return [o for o in objects if all(o["metadata"]["labels"].get(k) == v for k, v in wanted)]
+
+    def _read(self, kind: str) -> float | None:
+        if self.faults.happens(self.faults.reads / 7):
+            self._log(f"read of {kind} fails")
+            raise UnreachableError(f"GET {kind}: 500")
+        at = self.seen_at(kind)
+        return at if at < self.world.now else None
+
+    # ------------------------------------------------------------ writes
+
+    def apply(self, manifest: Json) -> Json:
+        return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.apply(manifest))
+
+    def apply_status(self, manifest: Json) -> Json:
+        return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.apply_status(manifest))
+
+    def create(self, manifest: Json) -> None:
+        self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.create(manifest))
+
+    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        def act() -> None:
+            live = self.store.get(kind, name)
+            if live is not None and live["metadata"]["uid"] == uid:
+                self.world.controllers.delete(kind, name)
+
+        self._write(kind, name, act)
+
+    def _write(self, kind: str, name: str, act: Callable[[], Any]) -> Any:
+        fault = self.faults.on_write()
+        if fault:
+            self._log(f"write {self.faults.count} ({kind}/{name}): {fault}")
+        if fault == "crash before":
+            raise CrashError
+        if fault == "conflict":
+            raise ConflictError(f"{kind}/{name}: drawn")
+        if fault == "error":
+            raise UnreachableError(f"PATCH {kind}/{name}: 500")
+        if fault == "pause":
+            self.world.clock.run_until(self.world.now + self.faults.rng.choice((0.5, 3.0, 15.0, 40.0)))
+        with self.operator.writing():
+            result = act()
+        if fault == "crash after":
+            raise CrashError
+        if fault == "lost answer":
+            raise UnreachableError(f"PATCH {kind}/{name}: timed out")
+        return result
+
+    def _log(self, text: str) -> None:
+        self.faults.log.append(f"{self.world.now - 1_800_000_000:9.2f} {self.operator.name}: {text}")
+
+    # ------------------------------------------------------------ searchers, events
+
+    def evidence(self, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
+        answers = self.world.evidence(pods, since, self.operator.clock())
+        if self.faults.happens(self.faults.silent):
+            self._log("searchers do not answer")
+            return tuple(PodEvidence(a.pod, None, a.received_at) for a in answers)
+        return answers
+
+    def tell(self, addresses: Iterable[str], lease: TrafficLease) -> None:
+        """Nobody listens."""
+
+    def send(self, regarding: Json, event: Event) -> None:
+        self.operator.on_event(event)
+
+
+class Operator:
+    """One operator process: a queue of one key, and a Reconciler that is thrown away when it crashes."""
+
+    def __init__(self, name: str, world: World, faults: Faults, skew: float = 0.0) -> None:
+        self.name, self.world, self.faults, self.skew = name, world, faults, skew
+        self.on_event: Callable[[Event], None] = lambda event: None
+        self.on_bug: Callable[[str], None] = lambda text: None
+        self.on_pass: Callable[[Operator], None] = lambda operator: None
+        self.acting: Callable[[Operator | None], None] = lambda operator: None
+        self.passes = 0
+        self.requeue = 0.0
+        self.started_at = 0.0
+        self.busy = False
+        self.automatic = True
+        self.settings = SETTINGS
+        self._due = float("inf")
+        self._failures = 0
+        self._start()
+
+    def _start(self) -> None:
+        self.ports = Ports(self)
+        self.reconciler = Reconciler(self.ports, self.ports, self.ports, self.settings, clock=self.clock)
+        self.ports.maybe_freeze(after_restart=True)
+
+    def upgrade(self, image: str) -> None:
+        """The process is replaced by one of a newer version."""
+        self.settings = replace(self.settings, searcher_image=image)
+        self._start()
+        self.mark(0.1)
+
+    def clock(self) -> float:
+        return self.world.now + self.skew
+
+    def writing(self) -> _Writing:
+        return _Writing(self)
+
+    def mark(self, after: float) -> None:
+        """A pass in `after` seconds at the latest."""
+        due = self.world.now + after
+        if self.automatic and due < self._due:
+            self._due = due
+            self.world.clock.after(after, lambda: self._take(due))
+
+    def relist(self) -> None:
+        if self.automatic:
+            self.mark(self.faults.rng.uniform(0.0, 0.5))
+            self.world.clock.after(RELIST_SECONDS, self.relist)
+
+    def _take(self, due: float) -> None:
+        if due != self._due:
+            return
+        self._due = float("inf")
+        if self.busy:
+            self.mark(1.0)
+            return
+        self.run()
+
+    def run(self) -> None:
+        """One pass, with whatever befalls it."""
+        self.busy, self.started_at = True, self.world.now
+        self.passes += 1
+        self.ports.maybe_freeze()
+        self.ports.read.clear()
+        try:
+            after = self.reconciler.run(NAMESPACE, NAME)
+        except CrashError:
+            self._start()
+            self._failures = 0
+            self.mark(self.faults.rng.uniform(0.5, 10.0))
+        except ClusterError:
+            self._failures += 1
+            self.mark(min(60.0, 0.5 * 2.0 ** min(self._failures - 1, 10)) * self.faults.rng.uniform(0.5, 1.0))
+        except Exception as error:
+            import traceback
+
+            self.on_bug(f"a pass raised {error!r}\n{traceback.format_exc()}")
+        else:
+            self._failures = 0
+            self.requeue = 300.0 if after is None else after
+            if after is not None:
+                self.mark(after)
+            self.on_pass(self)
+        finally:
+            self.busy = False
+
+
+class _Writing:
+    """While a write of this operator is committed."""
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator = operator
+
+    def __enter__(self) -> None:
+        self.operator.acting(self.operator)
+
+    def __exit__(self, *_: object) -> None:
+        self.operator.acting(None)

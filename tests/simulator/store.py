@@ -1,0 +1,140 @@
+"""The API server as far as the operator can tell: objects with versions, uids, generations, owners and preconditions.
+
+Stored objects are never changed in place: every write puts a new dict there. So a read costs nothing, and the past is
+kept for free: `as_of` answers what a reader with an old cache would see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.reconcile.errors import ConflictError, RefusedError
+
+Json = dict[str, Any]
+Key = tuple[str, str]
+
+NAMESPACE = "search"
+
+
+def stamp(now: float) -> str:
+    """A time as Kubernetes writes it: whole seconds."""
+    return to_text(float(int(now)))
+
+
+def owners(obj: Json) -> set[str]:
+    return {owner["uid"] for owner in obj["metadata"].get("ownerReferences", ())}
+
+
+class Store:
+    """All objects of one namespace. `on_change(verb, kind, name, old, new)` is called after every commit."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.version = 100
+        self.kinds: dict[str, dict[str, Json]] = {}
+        self.past: dict[str, dict[str, list[tuple[float, Json | None]]]] = {}
+        self.uids: dict[str, Key] = {}
+        self.on_change: Callable[[str, str, str, Json | None, Json | None], None] = lambda *_: None
+
+    # ------------------------------------------------------------ reading
+
+    def get(self, kind: str, name: str) -> Json | None:
+        return self.kinds.get(kind, {}).get(name)
+
+    def of_kind(self, kind: str) -> list[Json]:
+        return list(self.kinds.get(kind, {}).values())
+
+    def everything(self) -> Iterator[tuple[str, str, Json]]:
+        for kind, group in self.kinds.items():
+            for name, obj in group.items():
+                yield kind, name, obj
+
+    def as_of(self, kind: str, time: float) -> dict[str, Json]:
+        """The objects of a kind as they were at `time`."""
+        seen = {}
+        for name, versions in self.past.get(kind, {}).items():
+            found = next((obj for at, obj in reversed(versions) if at <= time), None)
+            if found is not None:
+                seen[name] = found
+        return seen
+
+    # ------------------------------------------------------------ writing
+
+    def create(self, manifest: Json) -> bool:
+        """Whether it was created; False when the name is taken."""
+        kind, meta = manifest["kind"], manifest["metadata"]
+        if self.get(kind, meta["name"]) is not None:
+            return False
+        if meta.get("resourceVersion"):
+            raise ConflictError(f"{kind}/{meta['name']}: resourceVersion on an object that does not exist")
+        uid = f"u{self.version}"
+        new = {
+            **manifest,
+            "metadata": {**meta, "uid": uid, "generation": 1, "creationTimestamp": stamp(self.clock())},
+        }
+        self.uids[uid] = (kind, meta["name"])
+        self._commit("create", None, new)
+        return True
+
+    def apply(self, manifest: Json) -> Json:
+        """Server-side apply by one manager that takes everything over: our fields replace, foreign metadata stays."""
+        kind, meta = manifest["kind"], manifest["metadata"]
+        old = self.get(kind, meta["name"])
+        if old is None:
+            self.create(manifest)
+            return self.kinds[kind][meta["name"]]
+        self._precondition(old, meta)
+        before = old["metadata"]
+        after = dict(before)
+        for field in ("labels", "annotations"):
+            if field in meta:
+                after[field] = {**before.get(field, {}), **meta[field]}
+        if "ownerReferences" in meta:
+            mine = {owner["uid"] for owner in meta["ownerReferences"]}
+            kept = [owner for owner in before.get("ownerReferences", ()) if owner["uid"] not in mine]
+            after["ownerReferences"] = [*kept, *meta["ownerReferences"]]
+        if manifest.get("spec") != old.get("spec"):
+            after["generation"] = before["generation"] + 1
+        new = {**old, "metadata": after, "spec": manifest.get("spec")}
+        return self._commit("apply", old, new) if new != old else old
+
+    def apply_status(self, manifest: Json) -> Json:
+        kind, meta = manifest["kind"], manifest["metadata"]
+        old = self.get(kind, meta["name"])
+        if old is None:
+            raise RefusedError(f"404 NotFound: {kind}/{meta['name']}")
+        self._precondition(old, meta)
+        new = {**old, "status": manifest["status"]}
+        return self._commit("status", old, new) if new != old else old
+
+    def change(self, kind: str, name: str, *, meta: Json | None = None, **fields: Any) -> Json:
+        """Somebody else's update of top-level fields: a controller's status, a user's spec."""
+        old = self.kinds[kind][name]
+        metadata = {**old["metadata"], **(meta or {})}
+        if "spec" in fields and fields["spec"] != old.get("spec"):
+            metadata["generation"] += 1
+        new = {**old, **fields, "metadata": metadata}
+        return self._commit("change", old, new) if new != old else old
+
+    def remove(self, kind: str, name: str) -> None:
+        old = self.kinds[kind].pop(name)
+        del self.uids[old["metadata"]["uid"]]
+        self.version += 1
+        self.past[kind][name].append((self.clock(), None))
+        self.on_change("delete", kind, name, old, None)
+
+    def _precondition(self, old: Json, meta: Json) -> None:
+        wanted = meta.get("resourceVersion")
+        if wanted and wanted != old["metadata"]["resourceVersion"]:
+            raise ConflictError(f"{old['kind']}/{meta['name']}: {wanted} is not the latest version")
+
+    def _commit(self, verb: str, old: Json | None, new: Json) -> Json:
+        self.version += 1
+        new["metadata"] = {**new["metadata"], "resourceVersion": str(self.version)}
+        kind, name = new["kind"], new["metadata"]["name"]
+        self.kinds.setdefault(kind, {})[name] = new
+        self.past.setdefault(kind, {}).setdefault(name, []).append((self.clock(), new))
+        self.on_change(verb, kind, name, old, new)
+        return new

@@ -1,0 +1,49 @@
+"""Seeded runs of all scenarios with faults. SIMULATOR_SEEDS=N: so many runs (1,000); SIMULATOR_SEED=N: that seed only.
+
+A failing run prints its faults, its writes and how to replay it. A seed that once failed stands in KEPT_SEEDS for ever.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+import pytest
+from simulator.scenarios import SCENARIOS
+from simulator.simulation import Simulation
+
+SEEDS = int(os.environ.get("SIMULATOR_SEEDS", "1000"))
+ONLY = os.environ.get("SIMULATOR_SEED", "")
+PER_SCENARIO = max(1, SEEDS // len(SCENARIOS))
+
+KEPT_SEEDS: dict[str, tuple[str, int]] = {}
+"""What went wrong -> scenario and seed."""
+
+
+def check(scenario: str, seed: int) -> dict[str, Any]:
+    simulation = Simulation(SCENARIOS[scenario], seed)
+    outcome = simulation.run()
+    if outcome.problems:
+        pytest.fail(simulation.story(), pytrace=False)
+    return outcome.end
+
+
+@cache
+def undisturbed(scenario: str) -> dict[str, Any]:
+    """The end of the run without faults."""
+    return check(scenario, 0)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_seeds(scenario: str) -> None:
+    """Whatever goes wrong on the way, no invariant breaks, and the end is that of the run without faults."""
+    for seed in [int(ONLY)] if ONLY else range(1, PER_SCENARIO + 1):
+        end = check(scenario, seed)
+        if end != undisturbed(scenario):
+            pytest.fail(f"{scenario}, seed {seed}: {end} instead of {undisturbed(scenario)}")
+
+
+@pytest.mark.parametrize("name", KEPT_SEEDS)
+def test_kept_seeds(name: str) -> None:
+    check(*KEPT_SEEDS[name])

@@ -1,0 +1,170 @@
+"""What is really so, whatever anybody believes: the data in the source, the artifacts, how good they are."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from vectorindex_searcher.contract import (
+    BuildResult,
+    BuildTask,
+    Device,
+    ExitCode,
+    Failure,
+    Model,
+    OperatingPoint,
+    ResolveResult,
+    ResolveTask,
+    SegmentRecall,
+    ValidateResult,
+    ValidateTask,
+)
+
+Answer = tuple[int, Model | None]
+"""Exit code and the last word of a verb."""
+
+
+def sha(*parts: object) -> str:
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A state of the source. `bad`: what `build` says about it; `unreadable`: what `resolve` says."""
+
+    name: str
+    rows: int = 10_000
+    dimension: int = 8
+    bad: Failure | None = None
+    unreadable: Failure | None = None
+    replaced: bool = False
+    """Whether the objects of the state before are gone, so that a build of that one cannot read them any more."""
+
+    @property
+    def fingerprint(self) -> str:
+        return sha("data", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How an artifact behaves."""
+
+    recall: float = 0.98
+    build_exits: tuple[int, ...] = ()
+    """Exit codes of the first build pods; those after them succeed."""
+    zero_results: float = 0.0
+    errors: float = 0.0
+    refuses: str = ""
+    """Reason with which every searcher pod refuses to serve it."""
+    crashes: bool = False
+    """Every pod dies soon after it got the traffic, and again after each restart."""
+
+
+@dataclass(slots=True)
+class Truth:
+    """Data, artifacts, qualities by factory. Answers the verbs as the data plane would."""
+
+    data: Data = field(default_factory=lambda: Data("d1"))
+    before: list[str] = field(default_factory=list)
+    """Fingerprints of earlier states whose objects can still be read."""
+    bad: dict[str, Failure] = field(default_factory=dict)
+    """What is wrong with earlier states, by fingerprint."""
+    qualities: dict[str, Quality] = field(default_factory=dict)
+    published: dict[str, BuildResult] = field(default_factory=dict)
+    tried: dict[str, int] = field(default_factory=dict)
+    gpu: bool = True
+    secret: bool = True
+    room: bool = True
+    """Whether searcher pods find a node."""
+    silent: bool = False
+    queries_missing: bool = False
+    """Whether `validate` does not find its queries."""
+    queries_per_second: float = 40.0
+
+    def quality(self, factory: str, fingerprint: str) -> Quality:
+        """Qualities are said for a factory ("B"), or for a factory on a state of the data ("B@d2")."""
+        exact = next((q for key, q in self.qualities.items() if _is(key, factory, fingerprint)), None)
+        return exact or self.qualities.get(factory, Quality())
+
+    def served(self, digest: str) -> Quality:
+        """How the artifact of a digest behaves."""
+        built = self.published.get(digest)
+        return self.quality(built.factory, built.fingerprint) if built is not None else Quality()
+
+    def put(self, data: Data) -> None:
+        """The source changes."""
+        if self.data.bad is not None:
+            self.bad[self.data.fingerprint] = self.data.bad
+        self.before = [] if data.replaced else [*self.before, self.data.fingerprint]
+        self.data = data
+
+    def resolve(self, task: ResolveTask) -> Answer:
+        data = self.data
+        if data.unreadable is not None:
+            return int(ExitCode.BAD_DATA), data.unreadable
+        result = ResolveResult(
+            fingerprint=data.fingerprint, objects=3, bytes=data.rows * 64, rows=data.rows, dimension=data.dimension
+        )
+        return 0, result
+
+    def build(self, task: BuildTask, *, gpu: bool) -> Answer:
+        done = self.published.get(task.digest)
+        if done is not None:
+            return 0, done.model_copy(update={"reused": True})
+        if task.fingerprint != self.data.fingerprint and task.fingerprint not in self.before:
+            gone = Failure(reason="SourceChanged", message="a listed object is gone", object="part-0.parquet")
+            return int(ExitCode.RETRY), gone
+        bad = self.data.bad if task.fingerprint == self.data.fingerprint else self.bad.get(task.fingerprint)
+        if bad is not None:
+            return int(ExitCode.BAD_DATA), bad
+        exits = self.quality(task.index.factory, task.fingerprint).build_exits
+        tried = self.tried[task.digest] = self.tried.get(task.digest, 0) + 1
+        if tried <= len(exits):
+            return exits[tried - 1], None
+        point = OperatingPoint(params={"nprobe": 4}, recall=0.98, recall_low=0.97, latency_us=100.0)
+        result = BuildResult(
+            digest=task.digest,
+            attempt=task.attempt,
+            manifest_sha256=sha("manifest", task.digest),
+            fingerprint=task.fingerprint,
+            count=self.data.rows,
+            dimension=self.data.dimension,
+            factory=task.index.factory,
+            device=Device.GPU if gpu else Device.CPU,
+            device_reason=task.device_reason,
+            duration_seconds=12.0,
+            peak_memory_bytes=2**28,
+            index_bytes=2**26,
+            resident_bytes=2**27,
+            faiss_version="1.15.1",
+            default_point=point,
+        )
+        self.published[task.digest] = result
+        return 0, result
+
+    def validate(self, task: ValidateTask) -> Answer:
+        built = self.published.get(task.digest)
+        if built is None or built.manifest_sha256 != task.manifest_sha256:
+            return int(ExitCode.BUG), Failure(reason="ManifestMismatch", message="no such artifact")
+        if self.queries_missing:
+            return int(ExitCode.SOURCE_MISSING), Failure(reason="EmptyQueries", message="no object below queries/")
+        recall = self.served(task.digest).recall
+        result = ValidateResult(
+            gate_hash=task.gate_hash,
+            k=task.k,
+            confidence=task.confidence,
+            overall=SegmentRecall(queries=1000, recall=recall, recall_low=recall - 0.005),
+            count=built.count,
+            p50_ms=0.5,
+            p95_ms=1.0,
+            resident_bytes=2**27,
+            canary_queries=300,
+            canary_recall=recall,
+            report_sha256=sha("report", task.digest, task.gate_hash),
+        )
+        return 0, result
+
+
+def _is(key: str, factory: str, fingerprint: str) -> bool:
+    name, _, data = key.partition("@")
+    return bool(data) and name == factory and Data(data).fingerprint == fingerprint

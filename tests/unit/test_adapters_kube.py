@@ -1,0 +1,273 @@
+"""The cluster port against a small HTTP server: what is asked, and what each answer becomes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import urllib3
+from kubernetes import client
+
+from vectorindex_operator.adapters import kube
+from vectorindex_operator.adapters.events import KubeEvents
+from vectorindex_operator.adapters.kube import KubeCluster
+from vectorindex_operator.core.plan import Event
+from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, RefusedError, UnreachableError
+
+Json = dict[str, Any]
+JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": "team-a", "name": "docs-1"}}
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Server:
+    """Answers the next of `answers` (status, body as text or JSON); keeps what it was asked."""
+
+    answers: list[tuple[int, Any]] = field(default_factory=list)
+    asked: list[Request] = field(default_factory=list)
+
+    def answer(self, *answers: tuple[int, Any]) -> None:
+        self.answers, self.asked = list(answers), []
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[tuple[Server, str]]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer in one piece: two small ones wait for each other
+
+        def handle_any(self) -> None:
+            size = int(self.headers.get("Content-Length", 0))
+            body = json.loads(self.rfile.read(size)) if size else None
+            parts = urlsplit(self.path)
+            query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+            state.asked.append(Request(self.command, parts.path, query, dict(self.headers), body))
+            status, answer = state.answers.pop(0)
+            if status == 0:  # cut the connection
+                self.close_connection = True
+                return
+            data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815
+
+        def log_message(self, *args: object) -> None: ...
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.daemon_threads = True
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield state, f"http://127.0.0.1:{http.server_port}"
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+def connect(url: str) -> KubeCluster:
+    configuration = client.Configuration(host=url)
+    configuration.api_key = {"authorization": "Bearer secret-token"}
+    return KubeCluster(client.ApiClient(configuration))
+
+
+@pytest.fixture
+def server(endpoint: tuple[Server, str]) -> Server:
+    endpoint[0].answer()
+    return endpoint[0]
+
+
+@pytest.fixture
+def cluster(endpoint: tuple[Server, str]) -> Iterator[KubeCluster]:
+    one = connect(endpoint[1])
+    yield one
+    one.api.rest_client.pool_manager.clear()
+    one.api.close()
+
+
+# ---------------------------------------------------------------- what is asked
+
+
+def test_apply_is_a_forced_strict_server_side_apply_by_one_field_manager(server: Server, cluster: KubeCluster) -> None:
+    server.answer((200, {"metadata": {"uid": "1"}}))
+    assert cluster.apply(JOB) == {"metadata": {"uid": "1"}}
+    (asked,) = server.asked
+    assert (asked.method, asked.path) == ("PATCH", "/apis/batch/v1/namespaces/team-a/jobs/docs-1")
+    assert asked.query == {"fieldManager": "vectorindex-operator", "force": "true", "fieldValidation": "Strict"}
+    assert asked.headers["Content-Type"] == "application/apply-patch+yaml"
+    assert asked.headers["authorization"] == "Bearer secret-token"
+    assert asked.body == JOB
+
+
+def test_a_status_is_applied_to_its_subresource(server: Server, cluster: KubeCluster) -> None:
+    meta = {"namespace": "team-a", "name": "docs", "resourceVersion": "7"}
+    server.answer((200, {}))
+    cluster.apply_status({"apiVersion": "vectorindex.dev/v1alpha1", "kind": "VectorIndex", "metadata": meta})
+    (asked,) = server.asked
+    assert asked.path == "/apis/vectorindex.dev/v1alpha1/namespaces/team-a/vectorindexes/docs/status"
+    assert asked.body["metadata"]["resourceVersion"] == "7"
+
+
+def test_create_leaves_what_is_there_already(server: Server, cluster: KubeCluster) -> None:
+    server.answer((201, {}), (409, {"reason": "AlreadyExists"}))
+    cluster.create(JOB)
+    cluster.create(JOB)
+    assert {(one.method, one.path) for one in server.asked} == {("POST", "/apis/batch/v1/namespaces/team-a/jobs")}
+    assert server.asked[0].query == {"fieldManager": "vectorindex-operator", "fieldValidation": "Strict"}
+
+
+def test_delete_is_in_the_background_and_only_of_this_uid(server: Server, cluster: KubeCluster) -> None:
+    server.answer((200, {}), (404, {}), (409, {"reason": "Conflict"}))
+    for _ in range(3):
+        cluster.delete("Job", "team-a", "docs-1", "uid-1")
+    assert {one.method for one in server.asked} == {"DELETE"}
+    assert server.asked[0].body == {"propagationPolicy": "Background", "preconditions": {"uid": "uid-1"}}
+
+
+def test_writes_are_counted_and_reads_are_not(server: Server, cluster: KubeCluster) -> None:
+    written: list[str] = []
+    cluster.on_write = written.append
+    server.answer((200, {}), (200, {}), (201, {}), (200, {}))
+    cluster.get("Job", "team-a", "docs-1")
+    cluster.apply(JOB)
+    cluster.create(JOB)
+    cluster.delete("Job", "team-a", "docs-1", "uid-1")
+    assert written == ["Job", "Job", "Job"]
+
+
+def test_a_list_is_read_to_its_last_page_from_a_quorum_with_kinds_filled_in(
+    server: Server, cluster: KubeCluster
+) -> None:
+    def page(token: str, *names: str) -> Json:
+        items = [{"metadata": {"name": name}} for name in names]
+        return {"kind": "PodList", "apiVersion": "v1", "metadata": {"continue": token}, "items": items}
+
+    server.answer((200, page("more/=", "a", "b")), (200, page("", "c")))
+    pods = cluster.children("Pod", "team-a", "x=y,z=w")
+    assert [(pod["apiVersion"], pod["kind"], pod["metadata"]["name"]) for pod in pods] == [
+        ("v1", "Pod", "a"), ("v1", "Pod", "b"), ("v1", "Pod", "c"),
+    ]  # fmt: skip
+    first, second = server.asked
+    assert first.path == "/api/v1/namespaces/team-a/pods"
+    assert first.query == {"limit": "500", "labelSelector": "x=y,z=w"}  # no resourceVersion: never from a cache
+    assert second.query == {**first.query, "continue": "more/="}
+
+
+def test_the_names_of_all_namespaces_or_of_one(server: Server, cluster: KubeCluster) -> None:
+    listed = {"items": [{"metadata": {"namespace": "team-a", "name": "docs"}}]}
+    server.answer((200, listed), (200, listed))
+    assert cluster.names() == cluster.names("team-a") == [("team-a", "docs")]
+    assert [one.path for one in server.asked] == [
+        "/apis/vectorindex.dev/v1alpha1/vectorindexes",
+        "/apis/vectorindex.dev/v1alpha1/namespaces/team-a/vectorindexes",
+    ]
+
+
+# ---------------------------------------------------------------- what an answer becomes
+
+
+def test_what_is_not_there_is_none_for_get_and_refused_for_apply(server: Server, cluster: KubeCluster) -> None:
+    missing = {"kind": "Status", "reason": "NotFound", "message": 'jobs "docs-1" not found'}
+    server.answer((404, missing), (404, missing))
+    assert cluster.get("Job", "team-a", "docs-1") is None
+    with pytest.raises(RefusedError, match='404 NotFound: jobs "docs-1" not found'):
+        cluster.apply(JOB)
+
+
+def test_the_404_of_a_proxy_is_not_the_absence_of_an_object(server: Server, cluster: KubeCluster) -> None:
+    server.answer((404, "404 page not found"))
+    with pytest.raises(ClusterError, match="page not found"):
+        cluster.get("Service", "team-a", "docs")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (409, ConflictError), (429, UnreachableError), (500, UnreachableError), (503, UnreachableError),
+        (400, RefusedError), (401, RefusedError), (403, RefusedError), (422, RefusedError), (410, RefusedError),
+    ],
+)  # fmt: skip
+def test_refusals_and_faults_are_told_apart(
+    server: Server, cluster: KubeCluster, status: int, kind: type[ClusterError]
+) -> None:
+    server.answer((status, {"reason": "Because", "message": "of that"}))
+    with pytest.raises(ClusterError, match=f"{status} Because: of that") as caught:
+        cluster.apply(JOB)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("answer", ["<html>bad gateway</html>", "", '"upstream error"', "[]", "null", "\x00"])
+def test_an_answer_that_is_no_object_is_the_servers_fault(server: Server, cluster: KubeCluster, answer: str) -> None:
+    """A proxy between us and the API server may say anything with any status."""
+    calls: list[Callable[[], object]] = [
+        lambda: cluster.get("Job", "team-a", "docs-1"),
+        lambda: cluster.children("Job", "team-a", ""),
+        lambda: cluster.apply(JOB),
+    ]
+    for call in calls:
+        for status in (200, 502):
+            server.answer((status, answer))
+            with pytest.raises(UnreachableError):
+                call()
+
+
+def test_a_cut_connection_is_unreachable_and_nothing_is_sent_twice(server: Server, cluster: KubeCluster) -> None:
+    server.answer((0, ""), (200, {}))
+    with pytest.raises(UnreachableError, match="PATCH /apis/batch/v1"):
+        cluster.apply(JOB)
+    assert len(server.asked) == 1
+
+
+def test_a_server_that_never_answers_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kube, "TIMEOUT", urllib3.Timeout(connect=0.05, read=0.05))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cluster = connect(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(UnreachableError, match="timed out"):
+            cluster.get("Job", "team-a", "docs-1")
+        cluster.api.rest_client.pool_manager.clear()
+    with pytest.raises(UnreachableError, match="refused"):
+        cluster.get("Job", "team-a", "docs-1")
+    cluster.api.close()
+
+
+# ---------------------------------------------------------------- Events
+
+ABOUT: Json = {
+    "apiVersion": "vectorindex.dev/v1alpha1",
+    "kind": "VectorIndex",
+    "metadata": {"namespace": "team-a", "name": "docs", "uid": "uid-docs"},
+}
+
+
+def test_an_event_is_about_the_vectorindex_and_fits_the_limits(server: Server, cluster: KubeCluster) -> None:
+    server.answer((201, {}))
+    KubeEvents(cluster, "operator-" + "x" * 200).send(ABOUT, Event(True, "RolledBack", "m" * 5000, "docs-1"))
+    (asked,) = server.asked
+    assert asked.path == "/apis/events.k8s.io/v1/namespaces/team-a/events"
+    assert (asked.body["type"], asked.body["reason"], asked.body["note"]) == ("Warning", "RolledBack", "m" * 1024)
+    assert asked.body["regarding"]["uid"] == "uid-docs"
+    assert len(asked.body["reportingInstance"]) == 128
+
+
+@pytest.mark.parametrize("answer", [(403, {"reason": "Forbidden"}), (500, "oops"), (0, "")])
+def test_a_lost_event_loses_nothing_else(server: Server, cluster: KubeCluster, answer: tuple[int, Any]) -> None:
+    server.answer(answer)
+    KubeEvents(cluster, "operator-1").send(ABOUT, Event(False, "Stable", "stable"))

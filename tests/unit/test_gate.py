@@ -1,0 +1,130 @@
+"""The gate: a report against `spec.gate`. What passes, what fails, what nobody can know yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from observations import NOW, report, spec
+
+from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.api.v1alpha1 import GateStatus, VectorIndexSpec
+from vectorindex_operator.core import gate, revision
+from vectorindex_searcher.contract import SegmentRecall, ValidateResult
+
+QUERIES = {"s3": {"bucket": "queries"}, "segmentColumn": "lang"}
+SEGMENTED: dict[str, Any] = {
+    "segments": [{"name": "fr"}, {"name": "de"}],
+    "gate": {"queries": QUERIES, "segments": [{"name": "fr", "min": 0.9}]},
+}
+LABELLED: dict[str, Any] = {"gate": {"queries": QUERIES, "relevance": {"relevantColumn": "right", "minMRR": 0.5}}}
+
+
+def row(segment: str = "", recall: float = 0.98, low: float = 0.97, queries: int = 1000, **more: Any) -> SegmentRecall:
+    return SegmentRecall(segment=segment, queries=queries, recall=recall, recall_low=low, **more)
+
+
+def judge(of: VectorIndexSpec, stable: int | None = None, **changes: Any) -> GateStatus:
+    measured: ValidateResult = report(of).model_copy(update=changes)
+    return gate.judge(measured, of, stable, NOW)
+
+
+@pytest.mark.parametrize(
+    ("recall", "low", "verdict", "reason"),
+    [
+        (0.98, 0.97, "Pass", "RecallProven"),
+        (0.96, 0.95, "Pass", "RecallProven"),  # exactly at the limit is proven
+        (0.96, 0.9499, "Inconclusive", "RecallUncertain"),
+        (0.95, 0.94, "Inconclusive", "RecallUncertain"),
+        (0.9499, 0.94, "Fail", "RecallBelowMin"),
+        (0.0, 0.0, "Fail", "RecallBelowMin"),
+        (float("nan"), float("nan"), "Inconclusive", "RecallUncertain"),
+    ],
+)
+def test_the_lower_bound_proves_and_the_estimate_rejects(recall: float, low: float, verdict: str, reason: str) -> None:
+    said = judge(spec(), overall=row(recall=recall, low=low))
+    assert (said.verdict, said.reason) == (verdict, reason)
+
+
+def test_the_message_has_the_numbers_and_the_verdict_its_hashes() -> None:
+    of = spec()
+    passed = judge(of)
+    assert passed.message == (
+        "recall@10 0.9800 (at least 0.9700 with 95% confidence, 1000 queries), limit 0.95"
+    )  # fmt: skip
+    assert (passed.gate_hash, passed.thresholds_hash) == (revision.gate_hash(of), revision.thresholds_hash(of))
+    assert passed.at == to_text(NOW)
+    failed = judge(of, overall=row(recall=0.9, low=0.88))
+    assert failed.message == (
+        "recall@10 is 0.9000, at least 0.8800 with 95% confidence on 1000 queries; the limit is 0.95"
+    )  # fmt: skip
+    doubtful = judge(of, overall=row(recall=0.96, low=0.94))
+    assert doubtful.message.endswith(": more gate queries would decide it")
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict", "reason"),
+    [
+        ((row("fr", 0.95, 0.92),), "Pass", "RecallProven"),
+        ((row("fr", 0.95, 0.89),), "Inconclusive", "RecallUncertain"),
+        ((row("fr", 0.85, 0.80),), "Fail", "SegmentRecallBelowMin"),
+        ((row("fr", 0.95, 0.92, queries=299),), "Inconclusive", "TooFewQueries"),
+        ((row("fr", 0.50, 0.40, queries=299),), "Inconclusive", "TooFewQueries"),
+        ((row("fr", 0.95, 0.92, queries=300),), "Pass", "RecallProven"),
+        ((), "Inconclusive", "TooFewQueries"),
+        # a segment without a floor of its own is held to the floor of all, once it has queries enough
+        ((row("fr", 0.95, 0.92), row("de", 0.97, 0.96)), "Pass", "RecallProven"),
+        ((row("fr", 0.95, 0.92), row("de", 0.93, 0.92)), "Fail", "SegmentRecallBelowMin"),
+        ((row("fr", 0.95, 0.92), row("de", 0.93, 0.92, queries=299)), "Pass", "RecallProven"),
+    ],
+)
+def test_segments(rows: tuple[SegmentRecall, ...], verdict: str, reason: str) -> None:
+    said = judge(spec(**SEGMENTED), segments=rows)
+    assert (said.verdict, said.reason) == (verdict, reason)
+    if verdict != "Pass":
+        assert rows == () or "segment" in said.message
+
+
+def test_segments_of_held_out_rows_have_no_floor() -> None:
+    assert judge(spec(), segments=(row("fr", 0.5, 0.4),)).verdict == "Pass"
+
+
+@pytest.mark.parametrize(
+    ("mrr", "verdict", "reason"),
+    [(0.5, "Pass", "RecallProven"), (0.499, "Fail", "RelevanceBelowMin"), (None, "Inconclusive", "NoLabels")],
+)
+def test_relevance(mrr: float | None, verdict: str, reason: str) -> None:
+    said = judge(spec(**LABELLED), overall=row(relevance_mrr=mrr))
+    assert (said.verdict, said.reason) == (verdict, reason)
+    if reason == "NoLabels":
+        assert "'right'" in said.message
+
+
+def test_relevance_without_a_limit_is_only_reported() -> None:
+    reported = spec(gate={"queries": QUERIES, "relevance": {"relevantColumn": "right"}})
+    assert judge(reported, overall=row(relevance_mrr=0.01)).verdict == "Pass"
+
+
+@pytest.mark.parametrize(
+    ("stable", "count", "verdict", "reason"),
+    [
+        (None, 1, "Pass", "RecallProven"),
+        (0, 1, "Pass", "RecallProven"),
+        (1000, 900, "Pass", "RecallProven"),  # exactly 10 % fewer
+        (1000, 899, "Fail", "CountDropped"),
+        (1000, 1500, "Pass", "RecallProven"),
+        (1000, 1501, "Fail", "CountRose"),
+    ],
+)
+def test_counts(stable: int | None, count: int, verdict: str, reason: str) -> None:
+    said = judge(spec(), stable, count=count)
+    assert (said.verdict, said.reason) == (verdict, reason)
+
+
+def test_fail_beats_inconclusive_and_every_failure_is_said() -> None:
+    said = judge(spec(**SEGMENTED), 1000, overall=row(recall=0.9, low=0.8), segments=(), count=10)
+    assert (said.verdict, said.reason) == ("Fail", "RecallBelowMin")
+    assert said.message == (
+        "recall@10 is 0.9000, at least 0.8000 with 95% confidence on 1000 queries; the limit is 0.95; "
+        "10 rows are 99.0% fewer than stable's 1000; gate.maxCountDrop is 10%"
+    )

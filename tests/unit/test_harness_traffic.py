@@ -1,0 +1,161 @@
+"""The load generator against a small server: what it counts, how it paces, when it opens connections again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.traffic import Settings, Snapshot, Traffic
+
+Answer = Callable[[int, int], bytes | None]
+"""From the number of the connection and of the request on it, each from 1. None: the connection ends without one."""
+
+
+def ok(revision: str = "r-1", *, top: float | None = 0.8, close: bool = False, status: int = 200) -> bytes:
+    scores = [] if top is None else [top]
+    document = {"revision": revision, "results": [{"ids": [1], "scores": scores}], "zeroResults": int(top is None)}
+    body = json.dumps(document).encode()
+    closing = b"Connection: close\r\n" if close else b""
+    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n%s\r\n%s" % (status, len(body), closing, body)
+
+
+@contextmanager
+def server(answer: Answer) -> Iterator[int]:
+    """A server on loopback; yields its port."""
+    loop = asyncio.new_event_loop()
+    connections = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        mine, requests = connections, 0
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
+                await reader.readexactly(int(length.split(b":")[1]))
+                requests += 1
+                said = answer(mine, requests)
+                if said is None:
+                    break
+                writer.write(said)
+                if b"Connection: close" in said:
+                    break
+        except asyncio.IncompleteReadError:
+            pass
+        writer.close()
+
+    listening = loop.run_until_complete(asyncio.start_server(talk, "127.0.0.1", 0))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+            loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        loop.close()
+
+
+def drive(answer: Answer, queries: int = 60, *, rate: float = 300, connections: int = 4) -> Snapshot:
+    with server(answer) as port:
+        settings = Settings("127.0.0.1", port, rate=rate, connections=connections, max_queries=queries, timeout=2)
+        traffic = Traffic(settings, ['{"vector": [1.0]}'])
+        traffic.start()
+        traffic.wait(lambda seen: seen.done, 20, "the end")
+        return traffic.stop()
+
+
+def test_counts_answers_by_revision() -> None:
+    seen = drive(lambda _, request: ok("r-1", top=None if request == 1 else 0.5) if request < 11 else ok("r-2"))
+
+    assert (seen.queries, seen.failed, seen.connections) == (60, 0, 4)
+    first, second = seen.revisions["r-1"], seen.revisions["r-2"]
+    assert (first.answers, first.zero_results, second.answers) == (40, 4, 20)
+    assert first.top_score == pytest.approx(0.5)
+    assert first.first_at <= first.last_at <= second.last_at
+    assert sum(count for _, _, count in first.episodes) == 40
+
+
+def test_keeps_the_pace() -> None:
+    seen = drive(lambda *_: ok(), 300, rate=200)
+
+    assert seen.seconds == pytest.approx(1.5, abs=0.4)
+    assert seen.queries == 300
+
+
+def test_opens_again_after_connection_close() -> None:
+    seen = drive(lambda _, request: ok(close=request == 5))
+
+    assert (seen.queries, seen.failed) == (60, 0)
+    assert seen.closed_by_server >= 8
+    assert seen.connections >= 12
+
+
+def test_a_used_connection_that_ends_silently_costs_nothing() -> None:
+    seen = drive(lambda connection, request: None if connection == 1 and request == 3 else ok())
+
+    assert (seen.queries, seen.failed, seen.sent_again) == (60, 0, 1)
+
+
+def test_a_fresh_connection_that_ends_silently_is_a_failure() -> None:
+    seen = drive(lambda connection, _: None if connection == 2 else ok())
+
+    assert (seen.queries, seen.failed, dict(seen.kinds)) == (60, 1, {"broken": 1})
+
+
+def test_an_answer_that_breaks_off_is_a_failure() -> None:
+    def answer(connection: int, request: int) -> bytes:
+        whole = ok(close=True)
+        return whole[:-5] if connection == 1 and request == 4 else ok()
+
+    seen = drive(answer)
+
+    assert (seen.failed, dict(seen.kinds), seen.sent_again) == (1, {"broken": 1}, 0)
+
+
+def test_every_other_status_is_a_failure() -> None:
+    seen = drive(lambda connection, request: ok(status=503) if (connection, request) == (1, 2) else ok())
+
+    assert dict(seen.kinds) == {"status 503": 1}
+    assert "status 503" in seen.describe_failures()
+
+
+def test_refused_connections_are_failures() -> None:
+    with server(lambda *_: ok()) as port:
+        pass
+    with Traffic(Settings("127.0.0.1", port, rate=100, max_queries=10, timeout=1), ["{}"]) as traffic:
+        seen = traffic.wait(lambda now: now.done, 10, "the end")
+
+    assert (seen.queries, dict(seen.kinds)) == (10, {"refused": 10})
+
+
+def test_stops_when_told_and_changes_its_pace() -> None:
+    with server(lambda *_: ok()) as port:
+        traffic = Traffic(Settings("127.0.0.1", port, rate=20, report_seconds=0.05), ["{}"])
+        traffic.start()
+        traffic.wait_answers("r-1", 10)
+        traffic.pace(400)
+        traffic.wait(lambda seen: seen.queries > 150, 10, "more queries")
+        seen = traffic.stop()
+
+    assert seen.done
+    assert seen.failed == 0
+    assert seen.seconds < 5
+
+
+def test_says_why_it_ended() -> None:
+    traffic = Traffic(Settings("127.0.0.1", 1), ["{}"], ["sh", "-c", "read settings; echo no such thing; exit 3"])
+    traffic.start()
+
+    with pytest.raises(HarnessError, match="no such thing"):
+        traffic.stop()

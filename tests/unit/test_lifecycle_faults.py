@@ -1,0 +1,341 @@
+"""What the simulator found, one test each: passes that died half way, clocks that differ, hands in the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from observations import (
+    HOUR,
+    NEW_DATA,
+    NOW,
+    SETTINGS,
+    a_revision,
+    actions,
+    after,
+    condition,
+    front,
+    index,
+    job,
+    listing,
+    loaded,
+    pod,
+    report,
+    run,
+    seen,
+    source,
+    spec,
+)
+
+from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.api.v1alpha1 import GateStatus, RevisionStatus, RolloutStatus, VectorIndexStatus, WorkFailure
+from vectorindex_operator.core import revision
+from vectorindex_operator.core.observation import (
+    Decision,
+    DecisionKind,
+    FrontService,
+    JobState,
+    JobVerb,
+    Observation,
+    RevisionView,
+    Verb,
+)
+from vectorindex_operator.core.plan import (
+    DeleteJob,
+    Load,
+    MoveTraffic,
+    Plan,
+    Record,
+    Retire,
+    StartBuild,
+    StartResolve,
+)
+from vectorindex_operator.reconcile.errors import ConflictError, NotOursError
+from vectorindex_operator.reconcile.execute import Executor
+from vectorindex_searcher.contract import ExitCode, Failure
+
+OLD, NEW = spec(), spec(index={"factory": "HNSW32"})
+THIRD = spec(index={"factory": "Flat"})
+STABLE = a_revision(OLD, "Stable", created=NOW - 48 * HOUR)
+SWITCH = DecisionKind.SWITCH
+BUILD_KEY = revision.build_hash(OLD)
+
+
+def status_of(plan: Plan, view: RevisionView) -> RevisionStatus:
+    """The status of a revision after the plan."""
+    return next((one.status for one in actions(plan, Record) if one.revision == view.name), view.status)
+
+
+def moves(plan: Plan) -> list[tuple[str, str]]:
+    return [(one.decision.source, one.decision.target) for one in actions(plan, MoveTraffic)]
+
+
+def soaking(of: RevisionView, prior: str, switched: float = NOW - 30) -> RevisionView:
+    rollout = of.status.rollout
+    assert isinstance(rollout, RolloutStatus)
+    rollout = rollout.model_copy(update={"prior": prior, "switched_at": to_text(switched)})
+    return replace(of, status=of.status.model_copy(update={"rollout": rollout}))
+
+
+SOAKING = soaking(a_revision(NEW, "Soaking", created=NOW - 60), STABLE.name)
+
+
+# ---------------------------------------------------------------- one build at a time
+
+
+def test_a_build_that_nobody_wants_is_stopped_before_the_next_one_starts() -> None:
+    given_up, wanted = a_revision(NEW, "Building"), a_revision(OLD, "Superseded", build=None, promoted_at=None)
+    running = job(JobVerb.BUILD, key=f"{BUILD_KEY}/0/cpu", of=given_up)
+    plan = run(seen(OLD, given_up, wanted, jobs=(listing(OLD), running)))
+    kinds = [type(one) for one in plan.actions if isinstance(one, (DeleteJob, StartBuild))]
+    assert kinds == [DeleteJob, StartBuild]
+
+
+def test_a_build_of_a_revision_given_up_is_stopped_whenever_that_was() -> None:
+    given_up = a_revision(NEW, "Superseded", build=None, promoted_at=None)
+    running = job(JobVerb.BUILD, key=f"{BUILD_KEY}/0/cpu", of=given_up)
+    plan = run(seen(OLD, STABLE, given_up, traffic=STABLE, jobs=(listing(OLD), running)))
+    assert actions(plan, DeleteJob) == [DeleteJob(running.name, running.uid)]
+
+
+def test_the_gpu_job_is_gone_before_the_cpu_job_starts() -> None:
+    wish = spec(build={"device": "PreferGPU"})
+    building = a_revision(wish, "Building")
+    waiting = job(
+        JobVerb.BUILD,
+        key=f"{revision.build_hash(wish)}/0/gpu",
+        of=building,
+        device="gpu",
+        unschedulable_since=NOW - 400,
+        unschedulable="no GPU",
+    )
+    plan = run(seen(wish, building, jobs=(listing(wish), waiting)))
+    kinds = [type(one) for one in plan.actions if isinstance(one, (DeleteJob, StartBuild))]
+    assert kinds == [DeleteJob, StartBuild]
+
+
+# ---------------------------------------------------------------- failed work
+
+
+def failed_build(
+    exit_code: ExitCode, *, phase: str = "BuildFailed", count: int = 1, at: float = NOW - 60
+) -> RevisionView:
+    failure = WorkFailure(
+        stage="Build", key=BUILD_KEY, count=count, at=to_text(at), reason="X", message="x", exit_code=exit_code,
+        permanent=exit_code is ExitCode.BAD_DATA,
+    )  # fmt: skip
+    return a_revision(OLD, phase, failure=failure)
+
+
+def failed_job(of: RevisionView, exit_code: ExitCode) -> Any:
+    failure = Failure(reason="X", message="x")
+    return job(JobVerb.BUILD, JobState.FAILED, key=f"{BUILD_KEY}/0/cpu", of=of, exit_code=exit_code, failure=failure)
+
+
+@pytest.mark.parametrize("phase", ["BuildFailed", "Pending"])
+def test_retry_builds_at_once_although_the_failed_job_is_still_there(phase: str) -> None:
+    """Also when the operator died after it had written the first half: the phase is Pending and says which retry."""
+    failed = failed_build(ExitCode.BAD_DATA, phase=phase)
+    if phase == "Pending":
+        failed = replace(failed, status=failed.status.model_copy(update={"message": "retry n1", "failure": None}))
+    old = failed_job(failed, ExitCode.BAD_DATA)
+    obs = seen(OLD, failed, jobs=(listing(OLD), old))
+    plan = run(replace(obs, index=replace(obs.index, verbs=(Verb("retry", "", "n1"),))))
+    assert [v.result for v in plan.status.verbs] == ["Done"]
+    kinds = [type(a) for a in plan.actions if isinstance(a, StartBuild) or a == DeleteJob(old.name, old.uid)]
+    assert kinds == [DeleteJob, StartBuild]
+
+
+def test_a_source_that_changed_under_a_build_is_listed_again_first() -> None:
+    failed = failed_build(ExitCode.RETRY, at=NOW - 10)
+    before = listing(OLD, created_at=NOW - 100, finished_at=NOW - 90)
+    plan = run(seen(OLD, failed, jobs=(before, failed_job(failed, ExitCode.RETRY))))
+    assert len(actions(plan, StartResolve)) == 1
+    assert not actions(plan, StartBuild)
+    listed = replace(before, name="again", uid="again", created_at=NOW - 5, finished_at=NOW - 1)
+    plan = run(seen(OLD, failed, jobs=(listed, failed_job(failed, ExitCode.RETRY))))
+    assert not actions(plan, StartResolve)
+    assert len(actions(plan, StartBuild)) == 1
+
+
+def test_a_measurement_that_failed_stays_said_while_it_is_repeated() -> None:
+    failure = WorkFailure(
+        stage="Validate", key=revision.gate_hash(OLD), count=1, at=to_text(NOW - 70), reason="EmptyQueries",
+        message="no object", exit_code=ExitCode.SOURCE_MISSING, permanent=True,
+    )  # fmt: skip
+    measuring = a_revision(OLD, "Validating", failure=failure)
+    again = job(JobVerb.VALIDATE, key=f"{revision.gate_hash(OLD)}/1", of=measuring, failures=1)
+    plan = run(seen(OLD, measuring, jobs=(listing(OLD), again)))
+    assert condition(plan.status, "Stalled")[:2] == ("True", "EmptyQueries")
+
+
+def test_a_refused_dimension_stays_said_while_the_source_is_listed_again() -> None:
+    refused = listing(OLD, NEW_DATA)
+    refused = replace(refused, result=refused.result.model_copy(update={"dimension": 16}))  # type: ignore[union-attr]
+    obs = seen(OLD, STABLE, traffic=STABLE, jobs=(refused,))
+    first = run(obs)
+    assert condition(first.status, "Stalled")[1] == "DimensionChanged"
+    again = job(JobVerb.RESOLVE, key=f"{revision.source_hash(OLD)}/{refused.name}", created_at=NOW - 1)
+    second = run(replace(after(obs, first), jobs=(refused, again)))
+    assert second.status == first.status
+
+
+def test_a_verdict_that_nobody_can_give_does_not_hold_up_new_data() -> None:
+    gate = GateStatus(
+        gate_hash=revision.gate_hash(OLD), thresholds_hash=revision.thresholds_hash(OLD), verdict="Inconclusive",
+        reason="RecallUncertain", message="", at=to_text(NOW),
+    )  # fmt: skip
+    held = a_revision(OLD, "Validating", gate=gate, report=report(OLD, 0.952, 0.947))
+    fresh = a_revision(OLD, "Pending", data=NEW_DATA)
+    plan = run(seen(OLD, held, fresh, data=NEW_DATA))
+    assert status_of(plan, held).phase == "Superseded"
+    assert [one.revision for one in actions(plan, StartBuild)] == [fresh.name]
+
+
+# ---------------------------------------------------------------- traffic
+
+
+def test_a_decision_is_later_than_the_one_before_even_when_the_clock_is_not() -> None:
+    """Another operator with another clock reads the later one as settled, and the rejection would be lost."""
+    ahead = Decision(SWITCH, STABLE.name, SOAKING.name, "Surge", "Ready", "", NOW + 5)
+    obs = seen(NEW, STABLE, SOAKING, traffic=SOAKING, service=front(SOAKING, ahead))
+    obs = replace(obs, index=replace(obs.index, verbs=(Verb("rollback", "", "n1"),)))
+    move = actions(run(obs), MoveTraffic)[0].decision
+    assert (move.source, move.target) == (SOAKING.name, STABLE.name)
+    assert move.at > ahead.at
+
+
+def test_a_request_to_roll_back_is_one_step_although_the_answer_was_lost() -> None:
+    before = a_revision(OLD, "Superseded", created=NOW - 72 * HOUR)
+    middle = a_revision(NEW, "Stable", created=NOW - 2 * HOUR)
+    newest = a_revision(THIRD, "Soaking", created=NOW - 60)
+    done = Decision(DecisionKind.ROLL_BACK, newest.name, middle.name, "Manual", "Manual", "", NOW - 1, nonce="n1")
+    obs = seen(THIRD, before, middle, newest, traffic=middle, service=front(middle, done))
+    plan = run(replace(obs, index=replace(obs.index, verbs=(Verb("rollback", "", "n1"),))))
+    assert moves(plan) == []
+    assert [v.result for v in plan.status.verbs] == ["Done"]
+
+
+def test_of_two_stable_revisions_the_latest_counts_and_the_other_is_superseded() -> None:
+    """A promotion whose second half was lost."""
+    newer = a_revision(NEW, "Stable", created=NOW - 60)
+    plan = run(seen(NEW, STABLE, newer, traffic=newer))
+    assert plan.status.stable == newer.name
+    assert status_of(plan, STABLE).phase == "Superseded"
+
+
+def test_a_promotion_is_recorded_before_the_demotion() -> None:
+    done = a_revision(NEW, "Soaking", created=NOW - 60)
+    rollout = done.status.rollout
+    assert rollout is not None
+    later = spec(index={"factory": "Flat"})
+    waiting = a_revision(later, "Validated")
+    longest = rollout.model_copy(update={"prior": STABLE.name, "switched_at": to_text(NOW - 7 * HOUR)})
+    done = replace(done, status=done.status.model_copy(update={"rollout": longest}))
+    plan = run(seen(later, STABLE, done, waiting, traffic=done))
+    phases = [one.status.phase for one in actions(plan, Record) if one.status.phase in ("Stable", "Superseded")]
+    assert phases == ["Stable", "Superseded"]
+
+
+def test_a_service_that_is_gone_is_made_again_for_stable_not_for_the_candidate() -> None:
+    plan = run(seen(NEW, STABLE, SOAKING, service=FrontService(exists=False)))
+    assert moves(plan) == [(SOAKING.name, STABLE.name)]
+    assert status_of(plan, SOAKING).rejected is None
+
+
+def test_the_first_revision_surges_again_when_the_service_is_gone_before_its_promotion() -> None:
+    first = soaking(a_revision(OLD, "Soaking", created=NOW - 60), "")
+    plan = run(seen(OLD, first, service=FrontService(exists=False)))
+    assert moves(plan) == [("", first.name)]
+
+
+def test_traffic_on_a_revision_that_was_given_up_goes_to_stable() -> None:
+    given_up = a_revision(NEW, "Superseded", created=NOW - 60)
+    obs = seen(OLD, STABLE, given_up, traffic=given_up)
+    plan = run(replace(obs, loaded={**obs.loaded, given_up.name: loaded(given_up)}))
+    assert moves(plan) == [(given_up.name, STABLE.name)]
+
+
+def test_a_switch_away_from_a_revision_whose_object_is_deleted() -> None:
+    gone = a_revision(OLD, "Stable")
+    surging = a_revision(NEW, "Surging", created=NOW - 60)
+    obs = seen(NEW, surging, traffic=gone)
+    plan = run(replace(obs, loaded={**obs.loaded, gone.name: loaded(gone)}))
+    assert moves(plan) == [(gone.name, surging.name)]
+
+
+def test_the_deadline_of_a_surge_does_not_run_while_a_secret_is_missing() -> None:
+    surging = a_revision(NEW, "Surging", created=NOW - HOUR)
+    blocked = loaded(surging, *(pod(f"p{n}", ready=False, waiting="Secret/s3: not found") for n in range(2)))
+    obs = seen(NEW, STABLE, surging, traffic=STABLE)
+    waiting = replace(obs, loaded={**obs.loaded, surging.name: blocked})
+    there = loaded(surging, *(pod(f"p{n}", ready=False) for n in range(2)))
+    obs = replace(after(waiting, run(waiting)), loaded={**obs.loaded, surging.name: there})
+    plan = run(obs)
+    assert status_of(plan, surging).phase == "Surging"
+    obs = after(obs, plan)
+    assert status_of(run(obs, NOW + 500), surging).phase == "Surging"
+    assert status_of(run(obs, NOW + 700), surging).phase == "SurgeFailed"
+
+
+# ---------------------------------------------------------------- writes
+
+
+class Cluster:
+    """A cluster port that holds the objects that it is given."""
+
+    def __init__(self, objects: Mapping[tuple[str, str], Any]) -> None:
+        self.objects = dict(objects)
+        self.writes: list[tuple[str, str]] = []
+
+    def get(self, kind: str, namespace: str, name: str) -> Any:
+        return self.objects.get((kind, name))
+
+    def create(self, manifest: Any) -> None:
+        self.writes.append(("create", manifest["kind"]))
+        self.objects.setdefault((manifest["kind"], manifest["metadata"]["name"]), manifest)
+
+    def apply(self, manifest: Any) -> Any:
+        self.writes.append(("apply", manifest["kind"]))
+        return manifest
+
+    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        self.writes.append(("delete", kind))
+
+
+def execute(cluster: Cluster, action: Any, obs: Observation) -> None:
+    executor = Executor(cluster, None, SETTINGS)  # type: ignore[arg-type]
+    executor.run((action,), obs, OLD)
+
+
+def test_searchers_are_not_retired_when_the_traffic_came_to_them_meanwhile() -> None:
+    cluster = Cluster({("Service", "docs"): {"spec": {"selector": {"vectorindex.dev/revision": STABLE.name}}}})
+    with pytest.raises(ConflictError):
+        execute(cluster, Retire(STABLE.name), seen(OLD, STABLE))
+    assert cluster.writes == []
+
+
+def test_a_deployment_of_somebody_else_is_not_adopted() -> None:
+    cluster = Cluster({("Deployment", STABLE.name): {"kind": "Deployment", "metadata": {"name": STABLE.name}}})
+    with pytest.raises(NotOursError):
+        execute(cluster, Load(STABLE.name, 2, "aa", "bb", "cc", 2**20), seen(OLD, STABLE))
+    assert ("apply", "Deployment") not in cluster.writes
+
+
+def test_the_first_switch_creates_the_service_and_takes_over_none() -> None:
+    cluster = Cluster({})
+    decision = Decision(SWITCH, "", STABLE.name, "Surge", "Ready", "", NOW)
+    execute(cluster, MoveTraffic(decision, ""), seen(OLD, STABLE))
+    execute(cluster, MoveTraffic(decision, "7"), seen(OLD, STABLE))
+    assert cluster.writes == [("create", "Service"), ("apply", "Service")]
+
+
+def test_a_stall_keeps_its_words_only_for_the_source_that_it_is_about() -> None:
+    """The user points at another source while the last one is refused: nothing is known about the new one yet."""
+    other = spec(source={"s3": {"bucket": "elsewhere"}})
+    before = VectorIndexStatus(source=source(OLD))
+    running = job(JobVerb.RESOLVE, key=f"{revision.source_hash(other)}/x")
+    plan = run(replace(seen(other, STABLE, traffic=STABLE, jobs=(running,)), index=index(other, before)))
+    assert condition(plan.status, "Stalled")[0] == ""

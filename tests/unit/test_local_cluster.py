@@ -1,0 +1,138 @@
+"""The pure parts of hack/local-cluster: names, keys, versions, templates. Nothing here starts a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from string import Template
+
+import pytest
+
+HACK = Path(__file__).resolve().parents[2] / "hack" / "local-cluster"
+sys.path.insert(0, str(HACK))
+
+from localcluster import archive, builds, host, image_build, layout, lifecycle, node  # noqa: E402
+from localcluster.terminal import ClusterError  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("given", "full"),
+    [
+        ("app:dev", "docker.io/library/app:dev"),
+        ("team/app:dev", "docker.io/team/app:dev"),
+        ("localhost/app:dev", "localhost/app:dev"),
+        ("localhost:5000/app:dev", "localhost:5000/app:dev"),
+        ("registry.example/team/app:1.2", "registry.example/team/app:1.2"),
+    ],
+)
+def test_a_reference_becomes_the_name_a_kubelet_looks_for(given: str, full: str) -> None:
+    assert image_build.normalised(given) == full
+
+
+@pytest.mark.parametrize("given", ["app", "app:latest", "localhost:5000/app"])
+def test_a_reference_that_a_kubelet_would_pull_is_refused(given: str) -> None:
+    with pytest.raises(ClusterError, match="tag other than latest"):
+        image_build.normalised(given)
+
+
+def test_the_key_of_a_build_changes_with_what_git_does_not_ignore(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text("FROM scratch")
+    (tmp_path / ".gitignore").write_text("ignored\n")
+
+    def key(target: str = "final") -> str:
+        return image_build.context_key(tmp_path, dockerfile, target)
+
+    before = key()
+    (tmp_path / "ignored").write_text("changes nothing")
+    assert key() == before
+    assert key("other") != before
+    (tmp_path / "source.py").write_text("one")
+    with_source = key()
+    assert with_source != before
+    (tmp_path / "source.py").chmod(0o755)
+    assert key() != with_source
+
+
+def test_pip_settings_of_files_and_variables_become_one_file(tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    conf = tmp_path / "pip.conf"
+    conf.write_text("[global]\ntimeout = 5\ncert = /nowhere/ca.pem\n[install]\nno-compile = true\n")
+    environment = {"PIP_TIMEOUT": "180", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": "x", "HOME": "/root"}
+    text = image_build.merged_pip_configuration([conf, tmp_path / "absent"], environment)
+    assert "timeout = 180" in text
+    assert "no-compile = true" in text
+    assert "config-file" not in text
+    assert image_build.host_paths_in(text) == [str(wheels)]
+
+
+def test_an_image_of_one_binary_is_a_complete_docker_archive(tmp_path: Path) -> None:
+    binary, layer, target = tmp_path / "tool", tmp_path / "layer.tar", tmp_path / "image.tar"
+    binary.write_bytes(b"#!")
+    archive.single_binary_layer(layer, binary, "tool", ("data",))
+    archive.write(target, "localhost/tool:1", layer, {"Entrypoint": ["/tool"]})
+    with tarfile.open(target) as tar:
+        [entry] = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+        assert entry["RepoTags"] == ["localhost/tool:1"]
+        config = json.load(tar.extractfile(entry["Config"]))  # type: ignore[arg-type]
+        assert config["rootfs"]["diff_ids"] == [f"sha256:{entry['Layers'][0].removesuffix('.tar')}"]
+        with tarfile.open(fileobj=tar.extractfile(entry["Layers"][0])) as inner:
+            assert inner.getnames() == ["data", "tool"]
+            assert inner.getmember("tool").mode == 0o755
+
+
+@pytest.mark.parametrize(
+    ("folder", "module", "version"),
+    [
+        ("kube", "k8s.io/kubernetes", layout.VERSIONS["kubernetes"]["version"]),
+        ("coredns", "github.com/coredns/coredns", layout.VERSIONS["coredns"]["version"]),
+    ],
+)
+def test_versions_agree_with_go_mod(folder: str, module: str, version: str) -> None:
+    text = (HACK / folder / "go.mod").read_text()
+    assert re.search(rf"^(require|\t)\s*{re.escape(module)} v{re.escape(version)}$", text, re.MULTILINE)
+
+
+FILES = [path for folder in ("config", "manifests") for path in sorted((HACK / folder).iterdir())]
+TEMPLATES = [path for path in FILES if path.stem != "kubeconfig"]  # that one has values per user
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+def test_every_name_in_a_template_has_a_value(template: Path) -> None:
+    assert "${" not in Template(template.read_text()).substitute(layout.substitutions())
+
+
+def test_every_program_has_a_version_and_a_source() -> None:
+    for build in builds.BUILDS:
+        assert layout.binary(build.name).name.endswith(layout.VERSIONS[build.name]["version"])
+        assert build.folder or layout.VERSIONS[build.name]["package"]
+
+
+@pytest.mark.parametrize(
+    ("line", "enough"),
+    [("go version go1.26.8 linux/amd64", True), ("go version go1.25 x", True), ("go version go1.19.8 x", False)],
+)
+def test_an_old_go_is_not_used(line: str, enough: bool) -> None:
+    assert host.go_version_is_enough(line) is enough
+
+
+def test_a_process_is_ours_only_with_its_start_time() -> None:
+    mine = (os.getpid(), node._start_time(os.getpid()))
+    assert node._same_process(mine)
+    assert not node._same_process((os.getpid(), "1"))
+    assert not node._same_process((2**22 + 1, "1"))
+
+
+def test_pods_in_trouble_are_named() -> None:
+    def pod(name: str, phase: str) -> dict[str, object]:
+        return {"metadata": {"namespace": "n", "name": name}, "status": {"phase": phase}}
+
+    assert lifecycle.pods_line([pod("a", "Running"), pod("b", "Succeeded")]) == "2, none in trouble"
+    assert "n/c (Pending)" in lifecycle.pods_line([pod("a", "Running"), pod("c", "Pending")])

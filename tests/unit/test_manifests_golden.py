@@ -1,0 +1,269 @@
+"""Every object that the operator writes against its golden; beside them what must hold, whatever a golden says.
+
+After an intended change: UPDATE_GOLDENS=1 pytest tests/unit/test_manifests_golden.py, then read the diff.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from goldens import assert_golden
+from observations import DATA, SETTINGS, a_revision, actions, index, run, seen, spec
+
+from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
+from vectorindex_operator.core import revision
+from vectorindex_operator.core.observation import Decision, DecisionKind, Observation, RevisionView
+from vectorindex_operator.core.plan import CreateRevision as Create
+from vectorindex_operator.core.plan import Load, MoveTraffic, StartBuild, StartResolve, StartValidation
+from vectorindex_operator.core.working import Settings
+from vectorindex_operator.manifests import front
+from vectorindex_operator.manifests.render import Rendered, render
+from vectorindex_searcher.contract import ExitCode
+
+Json = dict[str, Any]
+GOLDENS = Path(__file__).parent / "golden"
+INSTALLED = replace(SETTINGS, image_pull_policy="Always", image_pull_secrets=("registry",))
+
+POD = {
+    "nodeSelector": {"role": "search"},
+    "tolerations": [{"key": "dedicated", "value": "search", "effect": "NoSchedule"}],
+    "serviceAccountName": "searcher",
+    "priorityClassName": "high",
+}
+EVERYTHING = spec(
+    source={"columns": {"metadata": ["title"]}, "s3": {"endpoint": "http://s3:9000", "region": "eu-1"}},
+    embedding={"model": "e5", "version": "2", "dimension": 8},
+    segments=[{"name": "fr"}],
+    build={"device": "PreferGPU", "timeout": "1h", "retries": 5, "pod": POD,
+           "resources": {"requests": {"cpu": "2"}, "limits": {"memory": "4Gi"}}},
+    gate={"queries": {"s3": {"bucket": "queries", "secretRef": {"name": "queries"}}, "segmentColumn": "lang"},
+          "segments": [{"name": "fr", "min": 0.9}]},
+    searcher={"minScore": 0.3, "pod": POD},
+)  # fmt: skip
+PENDING, BUILT, STABLE = (a_revision(EVERYTHING, phase) for phase in ("Pending", "Validating", "Stable"))
+ON_CPU = spec(build={"device": "CPU"})
+CPU_PENDING = a_revision(ON_CPU, "Pending")
+SWITCH = Decision(DecisionKind.SWITCH, "", STABLE.name, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.25)
+BACK = replace(
+    SWITCH, kind=DecisionKind.ROLL_BACK, source="docs-0bad0bad", rule="errors", reason="ErrorRate", nonce="n1"
+)
+
+
+def planned(obs: Observation, kind: type[Rendered]) -> Rendered:
+    (action,) = actions(run(obs), kind)
+    return action
+
+
+CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
+    "resolve-job": (planned(seen(EVERYTHING, jobs=(), data=DATA[::-1]), StartResolve), seen(EVERYTHING), EVERYTHING),
+    "build-job": (planned(seen(ON_CPU, CPU_PENDING), StartBuild), seen(ON_CPU, CPU_PENDING), ON_CPU),
+    "build-job-gpu": (planned(seen(EVERYTHING, PENDING), StartBuild), seen(EVERYTHING, PENDING), EVERYTHING),
+    "validate-job": (planned(seen(EVERYTHING, BUILT), StartValidation), seen(EVERYTHING, BUILT), EVERYTHING),
+    "revision": (Create(PENDING.name, PENDING.spec.digest, DATA), seen(EVERYTHING), EVERYTHING),
+    "searchers": (planned(seen(EVERYTHING, STABLE, traffic=STABLE), Load), seen(EVERYTHING, STABLE), EVERYTHING),
+    "service": (MoveTraffic(SWITCH, ""), seen(EVERYTHING, STABLE), EVERYTHING),
+    "service-rolled-back": (MoveTraffic(BACK, "42"), seen(EVERYTHING, STABLE), EVERYTHING),
+}
+
+
+def objects(case: str, settings: Settings = INSTALLED) -> tuple[Json, ...]:
+    action, obs, of = CASES[case]
+    return render(action, obs, of, settings)
+
+
+def pods_of(case: str) -> Iterator[Json]:
+    """Every pod spec in the objects of a case."""
+    for manifest in objects(case):
+        if manifest["kind"] in ("Job", "Deployment"):
+            yield manifest["spec"]["template"]["spec"]
+        if manifest["kind"] == "VectorIndexRevision":
+            yield manifest["spec"]["podTemplate"]["spec"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rendered_objects_are_the_golden_ones(case: str) -> None:
+    assert_golden(GOLDENS / f"{case}.yaml", objects(case))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rendering_twice_gives_the_same_and_touches_nothing(case: str) -> None:
+    first = json.dumps(objects(case))
+    assert json.dumps(objects(case)) == first
+
+
+# ---------------------------------------------------------------- what must never change
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_pod_is_restricted_and_gets_no_api_token(case: str) -> None:
+    pods = list(pods_of(case))
+    assert len(pods) == (0 if case.startswith("service") else 1)
+    for pod in pods:
+        assert pod["automountServiceAccountToken"] is False
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert context["runAsUser"] > 0
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"} & pod.keys()
+        assert {kind for volume in pod["volumes"] for kind in volume} == {"name", "emptyDir"}
+        for one in pod["containers"]:
+            inner = one["securityContext"]
+            assert inner["allowPrivilegeEscalation"] is False
+            assert inner["readOnlyRootFilesystem"] is True
+            assert inner["capabilities"] == {"drop": ["ALL"]}
+            assert "privileged" not in inner
+            assert not [port for port in one.get("ports", ()) if "hostPort" in port]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_credentials_are_named_and_never_contained(case: str) -> None:
+    """The kubelet reads Secrets by name; neither their values nor their names travel in a task."""
+    for pod in pods_of(case):
+        (one,) = pod["containers"]
+        assert {source["secretRef"]["name"] for source in one["envFrom"]} <= {"s3", "queries"}
+        assert {source["prefix"] for source in one["envFrom"]} <= {"SOURCE_", "ARTIFACTS_", "QUERIES_"}
+        for variable in one.get("env", ()):
+            assert "secretKeyRef" not in json.dumps(variable)
+            assert "secretRef" not in variable.get("value", "")
+    assert "AWS_" not in json.dumps(objects(case))
+
+
+def test_each_pod_gets_the_keys_that_it_needs_and_no_other() -> None:
+    def prefixes(case: str) -> list[str]:
+        (pod,) = pods_of(case)
+        return [source["prefix"] for source in pod["containers"][0]["envFrom"]]
+
+    assert prefixes("resolve-job") == prefixes("build-job-gpu") == ["SOURCE_", "ARTIFACTS_"]
+    assert prefixes("validate-job") == ["ARTIFACTS_", "QUERIES_"]
+    assert prefixes("searchers") == prefixes("revision") == ["ARTIFACTS_"]
+
+
+@pytest.mark.parametrize("case", ["resolve-job", "build-job", "build-job-gpu", "validate-job"])
+def test_a_job_fails_at_once_for_what_trying_again_cannot_mend(case: str) -> None:
+    (job,) = objects(case)
+    disruption, fatal = job["spec"]["podFailurePolicy"]["rules"]
+    # A drained node costs no attempt, and comes first: an evicted container may end with any exit code.
+    assert (disruption["action"], disruption["onPodConditions"]) == (
+        "Ignore", [{"type": "DisruptionTarget", "status": "True"}],
+    )  # fmt: skip
+    assert (fatal["action"], fatal["onExitCodes"]["operator"]) == ("FailJob", "In")
+    assert fatal["onExitCodes"]["values"] == [64, 65, 66, 70, 75]
+    assert {ExitCode.MEMORY, ExitCode.STORE_UNAVAILABLE}.isdisjoint(fatal["onExitCodes"]["values"])
+    assert fatal["onExitCodes"]["containerName"] == job["spec"]["template"]["spec"]["containers"][0]["name"]
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"  # podFailurePolicy needs it
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (1, 1)
+    assert job["spec"]["activeDeadlineSeconds"] > 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_everything_is_owned_and_named_validly(case: str) -> None:
+    revision_owned = {"build-job", "build-job-gpu", "validate-job"}
+    for manifest in objects(case):
+        meta = manifest["metadata"]
+        (owner,) = meta["ownerReferences"]
+        assert owner["kind"] == ("VectorIndexRevision" if case in revision_owned else "VectorIndex")
+        assert owner["controller"] is True
+        assert owner["uid"]
+        assert len(meta["name"]) <= 63
+        assert meta["namespace"] == "team-a"
+        assert meta["labels"]["app.kubernetes.io/managed-by"] == "vectorindex-operator"
+        assert all(len(value) <= 63 for value in meta["labels"].values())
+
+
+def test_selectors_name_one_revision_and_match_its_pods() -> None:
+    deployment, budget = objects("searchers")
+    (service,) = objects("service")
+    selector = deployment["spec"]["selector"]["matchLabels"]
+    assert selector == budget["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
+    assert selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert selector["vectorindex.dev/revision"] == STABLE.name
+    for case in ("build-job", "validate-job", "resolve-job"):  # a Job's pod never gets queries
+        (job,) = objects(case)
+        assert not selector.items() <= job["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_a_rolling_update_never_takes_the_last_pod() -> None:
+    deployment, budget = objects("searchers")
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_the_switch_has_a_precondition_when_there_was_a_service() -> None:
+    assert "resourceVersion" not in objects("service")[0]["metadata"]
+    assert objects("service-rolled-back")[0]["metadata"]["resourceVersion"] == "42"
+
+
+# ---------------------------------------------------------------- the frozen template
+
+
+def deployed(of: VectorIndexSpec, view: RevisionView = STABLE, settings: Settings = INSTALLED) -> Json:
+    obs = seen(of, view, traffic=view)
+    (load,) = actions(run(obs), Load)
+    rendered: Json = render(load, obs, of, settings)[0]
+    return rendered
+
+
+def edited(**changes: Any) -> VectorIndexSpec:
+    return VectorIndexSpec.model_validate(EVERYTHING.wire() | changes)
+
+
+def test_an_edit_of_the_searchers_pod_or_min_score_changes_no_running_searcher() -> None:
+    before = deployed(EVERYTHING)
+    pod = {"nodeSelector": {"role": "other"}, "priorityClassName": "low", "serviceAccountName": "x"}
+    assert deployed(edited(searcher={"pod": pod, "minScore": 0.9})) == before
+    assert deployed(edited(segments=[{"name": "fr"}, {"name": "de"}])) == before
+
+
+def test_an_upgrade_of_the_operator_changes_no_running_searcher() -> None:
+    upgraded = Settings("example/searcher:v9", "example/gpu:v9", "Never", ("other",))
+    assert deployed(EVERYTHING, settings=upgraded) == deployed(EVERYTHING)
+
+
+def test_replicas_and_resources_follow_the_vectorindex_and_nothing_else_changes() -> None:
+    before = deployed(EVERYTHING)
+    resources = {"requests": {"cpu": "2"}, "limits": {"memory": "3Gi"}}
+    changed = deployed(edited(searcher={"replicas": 7, "resources": resources}))
+    assert changed["spec"]["replicas"] == 7
+    one = changed["spec"]["template"]["spec"]["containers"][0]
+    assert one["resources"] == resources
+    changed["spec"]["replicas"] = before["spec"]["replicas"]
+    one["resources"] = before["spec"]["template"]["spec"]["containers"][0]["resources"]
+    assert changed == before
+
+
+def test_memory_is_computed_from_the_artifact_unless_given() -> None:
+    one = deployed(EVERYTHING)["spec"]["template"]["spec"]["containers"][0]
+    assert one["resources"] == {"requests": {"cpu": "1", "memory": "384Mi"}, "limits": {"memory": "768Mi"}}
+
+
+# ---------------------------------------------------------------- the decision on the Service
+
+
+@pytest.mark.parametrize("decision", [SWITCH, BACK])
+def test_a_decision_is_read_as_it_was_written(decision: Decision) -> None:
+    meta = front.service(decision, "", index(EVERYTHING))["metadata"]
+    assert front.read_decision(meta["annotations"]["vectorindex.dev/decision"]) == decision
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "null", "[]", "{}", "Switch", '{"kind": "Jump"}', "[" * 100_000,
+        *(json.dumps({"kind": "Switch", "from": "", "to": "a", "rule": "r", "reason": "r", "message": "m", "at": at})
+          for at in (None, "soon", float("nan"), float("inf"), 1e300, -1e15)),
+    ],
+)  # fmt: skip
+def test_a_garbled_decision_is_none(text: str) -> None:
+    assert front.read_decision(text) is None
+
+
+def test_the_names_of_jobs_come_from_their_attempt() -> None:
+    (job,) = objects("build-job")
+    key = job["metadata"]["annotations"]["vectorindex.dev/attempt"]
+    assert key == f"{revision.build_hash(ON_CPU)}/0/cpu"
+    assert job["metadata"]["name"] == revision.build_job_name(CPU_PENDING.name, key)

@@ -1,0 +1,97 @@
+"""Digests, hashes and names: which edit builds, measures or lists anew, and which does nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from observations import DATA, NEW_DATA, spec
+
+from vectorindex_operator.api.v1alpha1 import NAME_LIMIT
+from vectorindex_operator.core import revision
+
+HASHES = ("digest", "source", "build", "gate", "thresholds")
+NAME_CHARACTERS = 63
+
+
+def hashes(**changes: Any) -> dict[str, str]:
+    changed = spec(**changes)
+    return {
+        "digest": revision.digest(changed, DATA),
+        "source": revision.source_hash(changed),
+        "build": revision.build_hash(changed),
+        "gate": revision.gate_hash(changed),
+        "thresholds": revision.thresholds_hash(changed),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "moves"),
+    [
+        ({"index": {"factory": "HNSW32"}}, {"digest"}),
+        ({"index": {"objective": {"recall": 0.97}}}, {"digest"}),
+        ({"source": {"columns": {"vector": "embedding"}}}, {"digest", "source"}),
+        ({"source": {"columns": {"metadata": ["title"]}}}, {"digest", "source"}),
+        ({"embedding": {"metric": "L2"}}, {"digest", "source"}),
+        ({"embedding": {"model": "e5", "version": "2"}}, {"source"}),
+        ({"embedding": {"dimension": 8}}, {"source"}),
+        ({"source": {"s3": {"prefix": "other/"}}}, {"source"}),
+        ({"artifacts": {"s3": {"bucket": "elsewhere"}}}, {"source"}),
+        ({"source": {"poll": "1m", "minInterval": "1h"}}, set()),
+        ({"build": {"resources": {"limits": {"memory": "8Gi"}}}}, {"build"}),
+        ({"build": {"device": "GPU"}}, {"build"}),
+        ({"gate": {"recall": {"min": 0.9}}}, {"thresholds"}),
+        ({"gate": {"maxCountDrop": "50%"}}, {"thresholds"}),
+        ({"gate": {"onInconclusive": "Reject"}}, {"thresholds"}),
+        ({"gate": {"k": 5}}, {"gate", "thresholds"}),
+        ({"gate": {"recall": {"confidence": 0.99}}}, {"gate", "thresholds"}),
+        ({"gate": {"queries": {"s3": {"bucket": "queries"}}}}, {"gate", "thresholds"}),
+        ({"segments": [{"name": "fr"}]}, {"gate"}),
+        ({"searcher": {"replicas": 9, "minScore": 0.3, "pod": {"priorityClassName": "high"}}}, set()),
+        ({"searcher": {"resources": {"limits": {"memory": "1Gi"}}}}, set()),
+        ({"rollout": {"soak": {"duration": "1m"}}}, set()),
+        ({"guardrails": {"steadyState": "Observe"}}, set()),
+        ({"history": 7}, set()),
+    ],
+)
+def test_an_edit_moves_these_hashes_and_no_other(changes: dict[str, Any], moves: set[str]) -> None:
+    before, after = hashes(), hashes(**changes)
+    assert {name for name in HASHES if before[name] != after[name]} == moves
+
+
+def test_a_digest_is_stable_over_versions_of_the_operator() -> None:
+    """This very text: an upgrade that changes it rebuilds every index of every user."""
+    assert revision.digest(spec(), DATA) == "13e3a773d37bfca6398bb85729415eb161cda2059e72d3a746a8367f8262fc7c"
+    assert revision.gate_hash(spec()) == "9df9c55a1bb94c24"
+
+
+def test_writing_a_default_down_changes_nothing() -> None:
+    written = hashes(source={"columns": {"id": "id", "vector": "vector"}}, index={"objective": {"recall": 0.96}})
+    assert written == hashes()
+    assert hashes(embedding={"metric": "Cosine"}, gate={"k": 10}) == hashes()
+
+
+def test_data_and_build_number_are_part_of_the_digest() -> None:
+    digests = {revision.digest(spec(), DATA), revision.digest(spec(), NEW_DATA), revision.digest(spec(), DATA, 1)}
+    assert len(digests) == 3
+    assert revision.recipe_hash(spec()) == revision.digest(spec(), "")[:16]
+
+
+def test_every_name_fits_into_a_label() -> None:
+    index = "x" * NAME_LIMIT
+    name = revision.revision_name(index, revision.digest(spec(), DATA))
+    assert len(name) == NAME_LIMIT + 1 + 8
+    key = f"{revision.build_hash(spec())}/17/gpu"
+    names = (
+        name,
+        revision.build_job_name(name, key),
+        revision.gate_job_name(name, key),
+        revision.resolve_job_name(index, key),
+    )
+    assert max(map(len, names)) <= NAME_CHARACTERS
+    assert len(set(names)) == len(names)
+
+
+def test_another_attempt_is_another_job() -> None:
+    assert revision.build_job_name("docs-1", "a/0/cpu") == revision.build_job_name("docs-1", "a/0/cpu")
+    assert revision.build_job_name("docs-1", "a/0/cpu") != revision.build_job_name("docs-1", "a/1/cpu")

@@ -1,0 +1,179 @@
+"""Recall maths against brute force, and the lower bound against simulation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from vectorindex_searcher.contract import Metric
+from vectorindex_searcher.index import vectors as vectors_module
+from vectorindex_searcher.index.binding import faiss
+from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
+from vectorindex_searcher.recall.bound import lower_bound, rejects
+from vectorindex_searcher.recall.exact import exact_search
+from vectorindex_searcher.recall.measure import measure, reciprocal_rank, without_own
+
+Rows = npt.NDArray[np.float32]
+
+
+def stored(path: Path, vectors: Rows, metric: Metric, *, half: bool = False) -> VectorFile:
+    with VectorWriter(path / "vectors.npy", *vectors.shape, half=half) as writer:
+        writer.write(vectors)
+    return VectorFile(path / "vectors.npy", metric)
+
+
+def brute_scores(queries: Rows, vectors: Rows, metric: Metric) -> npt.NDArray[np.float64]:
+    """User-order scores [n, N] in float64, straight from the definitions."""
+    a, b = queries.astype(np.float64), vectors.astype(np.float64)
+    if metric is Metric.INNER_PRODUCT:
+        return a @ b.T
+    if metric is Metric.COSINE:
+        return (a / np.linalg.norm(a, axis=1)[:, None]) @ (b / np.linalg.norm(b, axis=1)[:, None]).T
+    return -((a[:, None] - b[None]) ** 2).sum(axis=2)
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+@pytest.mark.parametrize("offset", [0.0, 3000.0])
+def test_exact_search_is_brute_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: Metric, offset: float
+) -> None:
+    """In blocks, with row numbers offset rightly, and also far from the origin, where BLAS loses the distances."""
+    monkeypatch.setattr(vectors_module, "SCAN_BYTES", 64 * 4 * 16)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", 1)
+    rng = np.random.default_rng(1)
+    vectors = (rng.standard_normal((700, 16)) + offset).astype(np.float32)
+    queries = (rng.standard_normal((40, 16)) + offset).astype(np.float32)
+    with stored(tmp_path, vectors, metric) as file:
+        truth = exact_search(file, queries, 10, metric)
+    scores = brute_scores(queries, vectors, metric)
+    expected = np.argsort(-scores, axis=1)[:, :10]
+    kth = np.take_along_axis(scores, expected[:, -1:], 1)[:, 0]
+    if metric is Metric.COSINE and offset:
+        # Cosines of such data differ by less than float32 unit vectors can tell apart; what was found must be as good.
+        worst = np.take_along_axis(scores, truth.rows[:, :10], 1).min(axis=1)
+        np.testing.assert_allclose(worst, kth, rtol=0, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(np.sort(truth.rows[:, :10]), np.sort(expected))
+    assert (truth.available == 10).all()
+
+
+def test_own_row_does_not_count_and_few_rows_are_all_there_are(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+    own = np.arange(6)
+    with stored(tmp_path, vectors, Metric.L2) as file:
+        truth = exact_search(file, vectors, 10, Metric.L2, own)
+        assert not (truth.rows == own[:, None]).any()
+        assert (truth.available == 5).all()
+        everything = np.tile(np.arange(6), (6, 1))
+        answers = np.pad(without_own(everything, own, 10), ((0, 0), (0, 4)), constant_values=-1)
+        assert (measure(truth, answers, file, vectors).recall == 1).all()
+        assert np.allclose(measure(truth, answers[:, :2], file, vectors).recall, 2 / 5)
+
+
+def test_a_single_row_has_no_neighbours_to_miss(tmp_path: Path) -> None:
+    vectors = np.ones((1, 4), np.float32)
+    with stored(tmp_path, vectors, Metric.COSINE) as file:
+        truth = exact_search(file, vectors, 10, Metric.COSINE, np.array([0]))
+        outcome = measure(truth, np.full((1, 10), -1), file, vectors)
+    assert outcome.recall.tolist() == [1.0]
+    assert truth.available.tolist() == [0]
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_ties_count_by_distance_and_misses_do_not(tmp_path: Path, metric: Metric) -> None:
+    """Every row is there three times, so which copy is answered must not matter; worse rows must not count."""
+    rng = np.random.default_rng(2)
+    base = rng.standard_normal((50, 8)).astype(np.float32)
+    vectors = np.concatenate([base, base, base])
+    queries = rng.standard_normal((20, 8)).astype(np.float32)
+    order = np.argsort(-brute_scores(queries, base, metric), axis=1)
+    with stored(tmp_path, vectors, metric) as file:
+        truth = exact_search(file, queries, 4, metric)
+        # Two best rows, each in two of its three copies: the fourth neighbour is a copy of the second row.
+        copies = np.concatenate([order[:, :2] + 50, order[:, :2] + 100], axis=1)
+        outcome = measure(truth, copies, file, queries)
+        assert (outcome.recall == 1).all()
+        assert (outcome.reciprocal_rank == 1).all()
+        worse = np.concatenate([order[:, 5:6], order[:, :1], order[:, 6:8]], axis=1)
+        outcome = measure(truth, worse, file, queries)
+        assert np.allclose(outcome.recall, 1 / 4)
+        assert np.allclose(outcome.reciprocal_rank, 1 / 2)
+
+
+def test_recall_equals_brute_force_intersection(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((400, 12)).astype(np.float32)
+    queries = vectors[:60]
+    own = np.arange(60)
+    given = np.argsort(rng.random((60, 400)), axis=1)[:, :10]
+    given = np.where(given == own[:, None], 399, given)
+    scores = brute_scores(queries, vectors, Metric.L2)
+    scores[np.arange(60), own] = -np.inf
+    exact = np.argsort(-scores, axis=1)[:, :10]
+    expected = [len(set(a) & set(b)) / 10 for a, b in zip(given.tolist(), exact.tolist(), strict=True)]
+    with stored(tmp_path, vectors, Metric.L2) as file:
+        truth = exact_search(file, queries, 10, Metric.L2, own)
+        np.testing.assert_allclose(measure(truth, given, file, queries).recall, expected)
+
+
+def test_half_precision_file_gives_back_what_was_given(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float16).astype(np.float32)
+    with stored(tmp_path, vectors, Metric.L2, half=True) as file:
+        np.testing.assert_array_equal(file.gather(np.array([299, 0, 5])), vectors[[299, 0, 5]])
+    assert (tmp_path / "vectors.npy").stat().st_size < vectors.nbytes
+
+
+def test_own_row_is_taken_out_wherever_it_is() -> None:
+    rows = np.array([[7, 1, 2], [1, 8, 2], [1, 2, 3], [9, -1, -1]])
+    own = np.array([7, 8, 9, -1])
+    assert without_own(rows, own, 2).tolist() == [[1, 2], [1, 2], [1, 2], [9, -1]]
+    assert reciprocal_rank(np.array([[False, True], [False, False]])).tolist() == [0.5, 0]
+
+
+def near_one(rng: np.random.Generator, size: tuple[int, ...], kind: str) -> tuple[npt.NDArray[np.float64], float]:
+    """Per-query recall@10 as indexes produce it, and its true mean."""
+    if kind == "rare-disaster":  # nearly all perfect, a few queries that fall into a disconnected part of a graph
+        return np.where(rng.random(size) < 0.03, 0.0, 1.0), 0.97
+    if kind == "mixed":
+        share = np.where(rng.random(size) < 0.1, 0.7, 0.99)
+        return rng.binomial(10, share) / 10, 0.1 * 0.7 + 0.9 * 0.99
+    return rng.binomial(10, 0.95, size) / 10, 0.95
+
+
+@pytest.mark.parametrize("kind", ["rare-disaster", "mixed", "binomial"])
+@pytest.mark.parametrize("count", [60, 400])
+def test_stated_confidence_holds_near_one(kind: str, count: int) -> None:
+    """The bound may lie above the true mean in 5 % of simulated gates at most (4 standard errors of slack)."""
+    trials = 500
+    rng = np.random.default_rng(5)
+    samples, mean = near_one(rng, (trials, count), kind)
+    wrong = np.mean([rejects(sample, mean, 0.95) for sample in samples])
+    assert wrong <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / trials)
+
+
+def test_the_simulation_has_teeth() -> None:
+    """The same simulation convicts the textbook interval: mean - 1.645 standard errors breaks its promise near 1."""
+    samples, mean = near_one(np.random.default_rng(5), (500, 60), "rare-disaster")
+    lower = samples.mean(axis=1) - 1.645 * samples.std(axis=1, ddof=1) / np.sqrt(60)
+    assert np.mean(lower > mean) > 0.12
+
+
+def test_bound_is_useful_consistent_and_monotone() -> None:
+    rng = np.random.default_rng(0)
+    sample, _ = near_one(rng, (1000,), "mixed")
+    low = lower_bound(sample, 0.95)
+    assert sample.mean() - 3.2 * sample.std() / np.sqrt(1000) < low < sample.mean()
+    assert rejects(sample, low - 1e-6, 0.95)
+    assert not rejects(sample, low + 1e-6, 0.95)
+    assert lower_bound(sample, 0.99) < low < lower_bound(sample, 0.8)
+    assert lower_bound(rng.permutation(sample), 0.95) == pytest.approx(low, abs=3e-4)
+    # 1,000 perfect queries prove 0.996, 60 prove 0.94, none prove nothing.
+    assert lower_bound(np.ones(1000)) > 0.996
+    assert 0.93 < lower_bound(np.ones(60)) < 1
+    assert lower_bound(np.empty(0)) == 0
+    assert lower_bound(np.zeros(50)) == 0
+    assert 0 <= lower_bound(np.array([1.0])) < 0.1

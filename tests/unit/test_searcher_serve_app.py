@@ -1,0 +1,481 @@
+"""The two ports over a real index: answers, refusals, overload, deadlines, leases, and what of it becomes evidence."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+import uvloop
+
+from vectorindex_searcher import contract
+from vectorindex_searcher.artifact import SERVED_FILES, Manifest, describe_file
+from vectorindex_searcher.index.engine import Engine
+from vectorindex_searcher.index.parameters import index_type
+from vectorindex_searcher.metrics import Gauges, SearcherMetrics
+from vectorindex_searcher.serve.admin import AdminApp
+from vectorindex_searcher.serve.app import SearchApp
+from vectorindex_searcher.serve.evidence import EvidenceRing
+from vectorindex_searcher.serve.listener import Limits, Listener
+from vectorindex_searcher.serve.pool import SearchPool
+from vectorindex_searcher.serve.traffic import Traffic
+
+COUNT, DIMENSION = 400, 8
+
+
+def write_rows(path: Path, name: str, values: list[Any]) -> None:
+    table = pa.table({name: values})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def make_engine(folder: Path, ids: list[Any]) -> tuple[Engine, np.ndarray]:
+    """An HNSW index over unit vectors; ids as given; metadata `title`."""
+    vectors = np.random.default_rng(3).standard_normal((COUNT, DIMENSION)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = faiss.IndexHNSWFlat(DIMENSION, 16)
+    index.add(vectors)
+    folder.mkdir(exist_ok=True)
+    faiss.write_index(index, str(folder / "index.faiss"))
+    write_rows(folder / "ids.arrow", "id", ids)
+    write_rows(folder / "metadata.arrow", "title", [f"title {n}" for n in range(COUNT)])
+    point = contract.OperatingPoint(params={"efSearch": 200}, recall=1, recall_low=1, latency_us=1)
+    manifest = Manifest(
+        digest="d1",
+        attempt="local",
+        identity=contract.Identity(name="products"),
+        fingerprint="f1",
+        embedding=contract.Embedding(model="mini", version="1", dimension=DIMENSION),
+        dimension=DIMENSION,
+        count=COUNT,
+        vector_dtype="float32",
+        id_type="int64" if isinstance(ids[0], int) else "string",
+        metadata_columns=("title",),
+        factory="HNSW16",
+        index_type=index_type(index),
+        default_point=point,
+        faiss_version=faiss.__version__,
+        device=contract.Device.CPU,
+        duration_seconds=1,
+        peak_memory_bytes=1,
+        files=tuple(describe_file(folder / name) for name in SERVED_FILES),
+    )
+    return Engine.open(folder, manifest), vectors
+
+
+@dataclass
+class Pod:
+    """Both ports, in a thread."""
+
+    users: int
+    admin: int
+    traffic: Traffic
+    pool: SearchPool
+    loop: asyncio.AbstractEventLoop
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        headers: dict[str, str] | None = None,
+        admin: bool = False,
+    ) -> tuple[int, dict[str, str], Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin if admin else self.users, timeout=5)
+        data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
+        try:
+            connection.request(method, path, data, headers or {})
+            response = connection.getresponse()
+            text = response.read()
+        finally:
+            connection.close()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        assert found["x-vectorindex-revision"] == "products-d1"
+        return response.status, found, orjson.loads(text) if "json" in found["content-type"] and text else text
+
+    def search(self, body: object, **more: Any) -> tuple[int, dict[str, str], Any]:
+        return self.request("POST", "/v1/search", body, **more)
+
+    def evidence(self) -> contract.EvidenceBucket:
+        """All buckets of all segments, added up."""
+        _, _, document = self.request("GET", "/v1/evidence", admin=True)
+        total: dict[str, Any] = {"bucket": 0, "segment": "all"}
+        for bucket in contract.Evidence.model_validate(document).buckets:
+            for name in ("queries", "errors", "refused", "zero_results", "top_count", "top_sum"):
+                total[name] = total.get(name, 0) + getattr(bucket, name)
+        return contract.EvidenceBucket.model_validate(total)
+
+
+class Gated:
+    """An engine whose searches wait for a gate, so that a test decides how long they take."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.gate = threading.Event()
+        self.gate.set()
+        self.failing = False
+        self.seconds = 0.0
+
+    def search(self, *arguments: Any) -> Any:
+        self.gate.wait(5)
+        time.sleep(self.seconds)
+        if self.failing:
+            raise RuntimeError("secret detail")
+        return self._engine.search(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+@contextmanager
+def running(engine: Any, *, min_score: float | None = None, threads: int = 2, **pool_options: Any) -> Iterator[Pod]:
+    task = contract.ServeTask(
+        identity=contract.Identity(name="products"),
+        revision="products-d1",
+        digest="d1",
+        manifest_sha256="",
+        artifacts=contract.Location(folder="/nowhere"),
+        segments=("keyword",),
+        min_score=min_score,
+    )
+    started: list[Pod] = []
+    ready, stop = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        traffic, ring = Traffic(), EvidenceRing(task.segments)
+        pool = SearchPool(threads, **pool_options)
+        metrics = SearcherMetrics(task.revision, ring, Gauges())
+        admin = Listener(
+            AdminApp("pod-1", task.revision, traffic, ring, lambda: metrics, lambda: "opening"), task.revision, Limits()
+        )
+        users = Listener(
+            SearchApp(engine, task, pool, ring), task.revision, Limits(body_bytes=100_000), traffic.closing
+        )
+        ports = await users.open(0, "127.0.0.1"), await admin.open(0, "127.0.0.1")
+        started.append(Pod(*ports, traffic, pool, asyncio.get_running_loop()))
+        ready.set()
+        while not stop.is_set():
+            await asyncio.sleep(0.005)
+        await users.close()
+        await admin.close()
+        pool.close()
+
+    thread = threading.Thread(target=uvloop.run, args=(main(),))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield started[0]
+    finally:
+        stop.set()
+        thread.join(5)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, np.ndarray]:
+    return make_engine(tmp_path_factory.mktemp("artifact"), [10_000 + n for n in range(COUNT)])
+
+
+@pytest.fixture
+def pod(engine: tuple[Engine, np.ndarray]) -> Iterator[Pod]:
+    with running(engine[0]) as pod:
+        yield pod
+
+
+def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "condition never held"
+        time.sleep(0.002)
+
+
+# ---------------------------------------------------------------- answers
+
+
+def test_one_vector_finds_itself_first_with_its_cosine(pod: Pod, engine: tuple[Engine, np.ndarray]) -> None:
+    status, _, answer = pod.search({"vector": (3 * engine[1][7]).tolist(), "k": 5})
+    assert status == 200
+    assert (answer["revision"], answer["k"], answer["zeroResults"]) == ("products-d1", 5, 0)
+    (result,) = answer["results"]
+    exact = np.argsort(-engine[1] @ engine[1][7])[:5] + 10_000
+    assert result["ids"] == exact.tolist()
+    assert result["scores"][0] == pytest.approx(1.0, abs=1e-5)
+    assert result["scores"] == sorted(result["scores"], reverse=True)
+    assert "metadata" not in result
+    assert answer["tookMs"] > 0
+
+
+def test_many_vectors_and_binary_body_give_the_same_answers(pod: Pod, engine: tuple[Engine, np.ndarray]) -> None:
+    queries = engine[1][20:23]
+    body = {"vectors": queries.tolist(), "k": 3, "include": ["metadata"]}
+    _, _, by_json = pod.search(body)
+    status, _, by_bytes = pod.request(
+        "POST",
+        "/v1/search?k=3&include=metadata",
+        queries.tobytes(),
+        headers={"Content-Type": "application/octet-stream"},
+    )
+    assert status == 200
+    assert by_json["results"] == by_bytes["results"]
+    assert [result["ids"][0] for result in by_json["results"]] == [10_020, 10_021, 10_022]
+    assert by_json["results"][1]["metadata"][0] == {"title": "title 21"}
+
+
+def test_string_ids_stay_strings(tmp_path: Path) -> None:
+    engine, vectors = make_engine(tmp_path / "strings", [f"sku-{n}" for n in range(COUNT)])
+    with running(engine) as pod:
+        _, _, answer = pod.search({"vector": vectors[4].tolist(), "k": 1})
+        assert answer["results"] == [{"ids": ["sku-4"], "scores": [pytest.approx(1.0, abs=1e-5)]}]
+
+
+def test_k_beyond_the_index_answers_what_there_is(pod: Pod, engine: tuple[Engine, np.ndarray]) -> None:
+    _, _, answer = pod.search({"vector": engine[1][0].tolist(), "k": 1000, "params": {"efSearch": 1000}})
+    ids = answer["results"][0]["ids"]
+    assert len(ids) == len(set(ids)) == COUNT
+
+
+def test_hits_below_min_score_are_no_hits_but_count_for_top_score(engine: tuple[Engine, np.ndarray]) -> None:
+    near, far = engine[1][7].tolist(), (-engine[1].mean(axis=0)).tolist()
+    top = float((engine[1] @ (np.array(far) / np.linalg.norm(far))).max())
+    with running(engine[0], min_score=0.99) as pod:
+        _, _, answer = pod.search({"vectors": [near, far], "segment": "keyword"})
+        assert [len(result["ids"]) for result in answer["results"]] == [1, 0]
+        assert answer["results"][1] == {"ids": [], "scores": []}
+        assert answer["zeroResults"] == 1
+        evidence = pod.evidence()
+        assert (evidence.queries, evidence.zero_results, evidence.top_count) == (2, 1, 2)
+        assert evidence.top_sum == pytest.approx(1 + top, abs=1e-4)
+        # A request may name its own bound, also one that lets everything in.
+        assert pod.search({"vector": far, "minScore": -1})[2]["zeroResults"] == 0
+
+
+def test_index_document(pod: Pod) -> None:
+    status, _, document = pod.request("GET", "/v1/index")
+    assert status == 200
+    assert (document["count"], document["dimension"], document["metric"]) == (COUNT, DIMENSION, "Cosine")
+    assert document["embedding"]["model"] == "mini"
+    assert document["operatingPoints"]["default"]["params"] == {"efSearch": 200}
+    assert document["params"] == {"efSearch": {"min": 1, "max": 4096}}
+    assert document["segments"] == ["keyword"]
+    assert pod.request("HEAD", "/v1/index")[2] == b""
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def test_paths_and_methods(pod: Pod) -> None:
+    status, _, problem = pod.request("GET", "/v1/serach")
+    assert (status, problem["type"]) == (404, "urn:vectorindex:problem:NotFound")
+    assert "/v1/search" in problem["remedy"]
+    status, headers, _ = pod.request("GET", "/v1/search")
+    assert (status, headers["allow"]) == (405, "POST")
+    status, headers, _ = pod.request("POST", "/readyz", b"", admin=True)
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
+    assert pod.request("GET", "/v1/search", admin=True)[0] == 404
+    assert pod.request("GET", "/metrics")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "path", "status", "kind"),
+    [
+        (b"{", {}, "/v1/search", 400, "MalformedJSON"),
+        ({"vector": [1.0]}, {}, "/v1/search", 422, "WrongDimension"),
+        ({"vector": [1.0] * 8, "embedding": {"model": "ada"}}, {}, "/v1/search", 422, "WrongEmbedding"),
+        ({"vector": [1.0] * 8}, {}, "/v1/search?k=3", 400, "UnknownField"),
+        ({"vector": [1.0] * 8}, {"Content-Type": "application/xml"}, "/v1/search", 415, "UnsupportedMediaType"),
+        ({"vector": [1.0] * 8}, {"X-Request-Timeout-Ms": "soon"}, "/v1/search", 400, "InvalidField"),
+        ({"vector": [1.0] * 8}, {"X-Request-Timeout-Ms": "0"}, "/v1/search", 400, "InvalidField"),
+        ({"vectors": [[1.0] * 8] * 257}, {}, "/v1/search", 400, "TooManyVectors"),
+        (b" " * 100_001, {}, "/v1/search", 413, "BodyTooLarge"),
+    ],
+)
+def test_refused(pod: Pod, body: object, headers: dict[str, str], path: str, status: int, kind: str) -> None:
+    found, answered, problem = pod.request("POST", path, body, headers=headers)
+    assert (found, problem["type"]) == (status, f"urn:vectorindex:problem:{kind}")
+    assert answered["content-type"] == "application/problem+json"
+    assert problem["revision"] == "products-d1"
+    evidence = pod.evidence()
+    assert (evidence.errors, evidence.refused) == ((1, 0) if status == 422 else (0, 1))
+    assert evidence.queries == evidence.errors
+
+
+def test_a_server_fault_is_counted_for_its_segment_and_tells_nothing(
+    engine: tuple[Engine, np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    gated = Gated(engine[0])
+    gated.failing = True
+    with running(gated) as pod:
+        status, _, problem = pod.search({"vectors": [[1.0] * 8] * 3, "segment": "keyword"})
+        assert (status, problem["type"]) == (500, "urn:vectorindex:problem:InternalError")
+        assert "secret" not in str(problem)
+        _, _, document = pod.request("GET", "/v1/evidence?since=0", admin=True)
+        (bucket,) = document["buckets"]
+        assert (bucket["segment"], bucket["queries"], bucket["errors"]) == ("keyword", 3, 3)
+    assert "secret detail" in caplog.text
+
+
+# ---------------------------------------------------------------- load
+
+
+def test_overload_refuses_what_would_wait_too_long(engine: tuple[Engine, np.ndarray]) -> None:
+    gated = Gated(engine[0])
+    body = {"vector": engine[1][0].tolist(), "params": {"efSearch": 10}}
+    with running(gated, threads=1, queue_vectors=2) as pod, ThreadPoolExecutor(8) as clients:
+        gated.gate.clear()
+        running_now = clients.submit(pod.search, body)
+        until(lambda: busy(pod))
+        waiting = [clients.submit(pod.search, body) for _ in range(2)]
+        until(lambda: pod.pool.waiting == 2)
+        status, headers, problem = pod.search(body)
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert problem["type"] == "urn:vectorindex:problem:Overload"
+        gated.gate.set()
+        assert [future.result()[0] for future in (running_now, *waiting)] == [200] * 3
+        evidence = pod.evidence()
+        assert (evidence.queries, evidence.refused, evidence.errors) == (3, 1, 0)
+
+
+def busy(pod: Pod) -> bool:
+    return pod.pool.waiting == 0 and pod.pool.searching == 1
+
+
+def test_a_search_that_waited_too_long_is_refused_when_its_turn_comes(engine: tuple[Engine, np.ndarray]) -> None:
+    gated = Gated(engine[0])
+    body = {"vector": engine[1][0].tolist(), "params": {"efSearch": 10}}
+    with running(gated, threads=1, queue_seconds=0.05) as pod, ThreadPoolExecutor(2) as clients:
+        gated.gate.clear()
+        first = clients.submit(pod.search, body)
+        until(lambda: busy(pod))
+        second = clients.submit(pod.search, body)
+        until(lambda: pod.pool.waiting == 1)
+        time.sleep(0.1)
+        gated.gate.set()
+        assert (first.result()[0], second.result()[0]) == (200, 503)
+
+
+def test_deadline_is_answered_on_time_and_counted_as_a_fault(engine: tuple[Engine, np.ndarray]) -> None:
+    gated = Gated(engine[0])
+    with running(gated, threads=1) as pod:
+        gated.gate.clear()
+        began = time.monotonic()
+        body = {"vector": engine[1][0].tolist(), "params": {"efSearch": 10}}
+        status, _, problem = pod.search(body, headers={"X-Request-Timeout-Ms": "50"})
+        assert (status, problem["type"]) == (504, "urn:vectorindex:problem:DeadlineExceeded")
+        assert 0.04 <= time.monotonic() - began < 2
+        evidence = pod.evidence()
+        assert (evidence.queries, evidence.errors) == (1, 1)
+        gated.gate.set()
+        assert pod.search(body, headers={"X-Request-Timeout-Ms": "5000"})[0] == 200
+
+
+def test_one_thread_answers_small_searches_at_once_and_slow_ones_beside_the_loop(
+    engine: tuple[Engine, np.ndarray],
+) -> None:
+    gated = Gated(engine[0])
+    body = {"vector": engine[1][0].tolist()}
+    with running(gated, threads=1) as pod, ThreadPoolExecutor(2) as clients:
+        assert pod.search(body)[0] == 200
+        pod.pool._expected = 1.0
+        gated.gate.clear()
+        slow = clients.submit(pod.search, body)
+        until(lambda: busy(pod))
+        assert pod.request("GET", "/livez", admin=True)[0] == 200
+        gated.gate.set()
+        assert slow.result()[0] == 200
+
+
+# ---------------------------------------------------------------- admin port
+
+
+def test_probes_follow_the_pod(pod: Pod) -> None:
+    assert pod.request("GET", "/livez", admin=True)[0] == 200
+    status, _, document = pod.request("GET", "/readyz", admin=True)
+    assert (status, document["reason"], document["message"]) == (503, "Loading", "opening")
+    pod.traffic.open()
+    assert pod.request("GET", "/readyz", admin=True)[0] == 200
+    pod.traffic.end()
+    status, _, document = pod.request("GET", "/readyz", admin=True)
+    assert (status, document["reason"]) == (503, "Terminating")
+    assert pod.request("GET", "/livez", admin=True)[0] == 200
+
+
+def test_draining_lease_closes_connections_after_their_answer_and_runs_out(
+    pod: Pod, engine: tuple[Engine, np.ndarray]
+) -> None:
+    pod.traffic.open()
+    body = {"vector": engine[1][0].tolist()}
+    lease = {"state": "Draining", "ttlSeconds": 0.2}
+    assert "connection" not in pod.search(body)[1]
+    status, _, answer = pod.request("POST", "/v1/lease", lease, admin=True)
+    assert (status, answer["state"]) == (200, "Draining")
+    status, headers, _ = pod.search(body)
+    assert (status, headers["connection"]) == (200, "close")
+    assert pod.request("GET", "/readyz", admin=True)[2]["lease"] == "Draining"
+    until(lambda: "connection" not in pod.search(body)[1])
+    assert pod.request("GET", "/readyz", admin=True)[2]["lease"] == "Serving"
+    pod.request("POST", "/v1/lease", {"state": "Draining", "ttlSeconds": 100}, admin=True)
+    assert pod.search(body)[1]["connection"] == "close"
+    pod.request("POST", "/v1/lease", {"state": "Serving"}, admin=True)
+    assert "connection" not in pod.search(body)[1]
+
+
+@pytest.mark.parametrize("body", [b"", {"state": "Paused"}, {"state": "Draining", "ttlSeconds": 301}, {"a": 1}])
+def test_bad_leases_are_refused(pod: Pod, body: object) -> None:
+    status, _, problem = pod.request("POST", "/v1/lease", body, admin=True)
+    assert (status, problem["type"]) == (400, "urn:vectorindex:problem:InvalidField")
+
+
+def test_evidence_is_the_contract_and_metrics_agree(pod: Pod, engine: tuple[Engine, np.ndarray]) -> None:
+    for number in range(40):
+        pod.search({"vector": engine[1][number].tolist(), "segment": "keyword" if number % 2 else "typo"})
+    _, _, document = pod.request("GET", f"/v1/evidence?since={time.time() - 60:.3f}", admin=True)
+    evidence = contract.Evidence.model_validate(document)
+    assert (evidence.pod, evidence.revision) == ("pod-1", "products-d1")
+    assert abs(evidence.now - time.time()) < 5
+    assert {bucket.segment for bucket in evidence.buckets} == {"keyword", "other"}
+    assert sum(bucket.queries for bucket in evidence.buckets) == 40
+    status, headers, text = pod.request("GET", "/metrics", admin=True)
+    assert (status, headers["content-type"].split(";")[0]) == (200, "text/plain")
+    assert b'vectorindex_queries_total{revision="products-d1",segment="keyword"} 20.0' in text
+    assert b'vectorindex_queries_total{revision="products-d1",segment="other"} 20.0' in text
+
+
+def test_latency_is_measured_in_microseconds(engine: tuple[Engine, np.ndarray]) -> None:
+    """uvloop's own clock has whole milliseconds: measured with it, most searches would have taken no time at all."""
+    gated, body = Gated(engine[0]), {"vector": engine[1][0].tolist()}
+    with running(gated, threads=1) as pod:
+        began = time.monotonic()
+        for _ in range(30):
+            took = pod.search(body)[2]["tookMs"]
+            assert 0 < took < 1000
+        limit = (time.monotonic() - began) / 30
+        gated.seconds = 0.0123
+        pod.search(body)
+        _, _, document = pod.request("GET", "/v1/evidence", admin=True)
+        bins = Counter[int]()
+        for bucket in contract.Evidence.model_validate(document).buckets:
+            bins.update(bucket.latency)
+    times = sorted(contract.LATENCY_BIN_RATIO ** float(b) / 1e6 for b in bins.elements())
+    assert times[0] > 5e-6
+    assert times[15] < limit * 2
+    assert len(bins) > 2
+    assert times[-1] > 0.0117
+    assert pod.pool._expected > 0
+
+
+@pytest.mark.parametrize("query", ["since=yesterday", "since=nan", "from=3"])
+def test_bad_since_is_refused(pod: Pod, query: str) -> None:
+    assert pod.request("GET", f"/v1/evidence?{query}", admin=True)[0] == 400

@@ -1,0 +1,541 @@
+"""A searcher from start to end: it proves itself or refuses, and a rolling restart under load loses no query."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+import uvloop
+
+from vectorindex_searcher import __main__, contract
+from vectorindex_searcher.artifact import (
+    CANARY_FILE,
+    SERVED_FILES,
+    Layout,
+    Manifest,
+    describe_file,
+    encode,
+    load_manifest,
+    publish,
+)
+from vectorindex_searcher.errors import BadData, BadSpec, TaskError
+from vectorindex_searcher.index.engine import Engine
+from vectorindex_searcher.index.parameters import index_type
+from vectorindex_searcher.recall.canary import write_canary
+from vectorindex_searcher.recall.report import Report
+from vectorindex_searcher.serve import load
+from vectorindex_searcher.serve.server import Server
+from vectorindex_searcher.serve.settings import Settings
+from vectorindex_searcher.store import Role, open_store
+
+COUNT, DIMENSION, K = 3000, 16, 5
+IDENTITY = contract.Identity(name="products")
+LOCAL = Settings(host="127.0.0.1", http_port=0, admin_port=0, grace_seconds=0.05)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A folder store with one artifact, its report and its canary queries."""
+
+    root: Path
+    task: contract.ServeTask
+    vectors: np.ndarray
+    artifact: Path
+    reports: Path
+
+
+def publish_all(root: Path, ef_search: int, canary_recall: float | None = None) -> Published:
+    """Publish an HNSW artifact. `canary_recall`: what the report claims; None: what this machine measures."""
+    vectors = np.random.default_rng(5).standard_normal((COUNT, DIMENSION)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = faiss.IndexHNSWFlat(DIMENSION, 4)
+    index.add(vectors)
+    files = root / "files"
+    files.mkdir(parents=True)
+    faiss.write_index(index, str(files / "index.faiss"))
+    write_rows(files / "ids.arrow", pa.table({"id": np.arange(COUNT)}))
+    write_rows(files / "metadata.arrow", pa.table({"title": ["t"] * COUNT}))
+    manifest = Manifest(
+        digest="d1",
+        attempt="a1",
+        identity=IDENTITY,
+        fingerprint="f1",
+        embedding=contract.Embedding(dimension=DIMENSION),
+        dimension=DIMENSION,
+        count=COUNT,
+        vector_dtype="float32",
+        id_type="int64",
+        metadata_columns=("title",),
+        factory="HNSW4",
+        index_type=index_type(index),
+        default_point=contract.OperatingPoint(params={"efSearch": ef_search}, recall=1, recall_low=1, latency_us=1),
+        faiss_version=faiss.__version__,
+        device=contract.Device.CPU,
+        duration_seconds=1,
+        peak_memory_bytes=1,
+        files=tuple(describe_file(files / name) for name in SERVED_FILES),
+    )
+    location = contract.Location(folder=str(root / "store"))
+    (root / "store").mkdir()
+    store = open_store(location, Role.ARTIFACTS)
+    layout = Layout(store.prefix, IDENTITY)
+    manifest, manifest_sha256, _ = publish(store, layout, manifest, files)
+    report = make_report(Engine.open(files, manifest), vectors, manifest_sha256, files, canary_recall)
+    store.put(layout.report("d1", "g1", CANARY_FILE), (files / CANARY_FILE).read_bytes())
+    store.put(layout.report("d1", "g1"), encode(report))
+    task = contract.ServeTask(
+        identity=IDENTITY,
+        revision="products-d1",
+        digest="d1",
+        manifest_sha256=manifest_sha256,
+        gate_hash="g1",
+        report_sha256=hashlib.sha256(encode(report)).hexdigest(),
+        artifacts=location,
+        segments=("keyword",),
+        cache_dir=str(root / "cache"),
+    )
+    base = root / "store" / "local" / "products" / "d1"
+    return Published(root, task, vectors, base / "a1", base / "reports" / "g1")
+
+
+def write_rows(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def make_report(
+    engine: Engine, vectors: np.ndarray, manifest_sha256: str, files: Path, claimed: float | None
+) -> Report:
+    queries = vectors[:100] + 0.1
+    unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    exact = np.argsort(-(unit @ vectors.T), axis=1)[:, :K]
+    _, rows = engine.search(queries, K)
+    hits = np.array([np.isin(mine, right).sum() for mine, right in zip(rows, exact, strict=True)])
+    flat = pa.array(np.ascontiguousarray(queries, np.float32).ravel())
+    table = pa.table(
+        {
+            "vector": pa.FixedSizeListArray.from_arrays(flat, DIMENSION),
+            "row": pa.array([-1] * 100, pa.int64()),
+            "right": pa.array(list(exact), pa.list_(pa.int64())),
+            "available": pa.array([K] * 100, pa.int32()),
+            "kth_score": pa.array([0.0] * 100, pa.float64()),
+            "hits": pa.array(hits, pa.int32()),
+        }
+    )
+    write_canary(table, files / CANARY_FILE)
+    recall = float(hits.mean() / K)
+    return Report(
+        gate_hash="g1",
+        digest="d1",
+        manifest_sha256=manifest_sha256,
+        k=K,
+        confidence=0.95,
+        queries="held out",
+        overall=contract.SegmentRecall(queries=100, recall=recall, recall_low=recall),
+        params=engine.default_params,
+        p50_ms=1,
+        p95_ms=1,
+        batch_query_us=1,
+        count=COUNT,
+        dimension=DIMENSION,
+        embedding=engine.manifest.embedding,
+        factory="HNSW4",
+        index_type=engine.manifest.index_type,
+        resident_bytes=1,
+        canary_queries=100,
+        canary_recall=recall if claimed is None else claimed,
+        faiss_version=faiss.__version__,
+        files=(describe_file(files / CANARY_FILE),),
+    )
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    return publish_all(tmp_path_factory.mktemp("good"), ef_search=300)
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "condition never held"
+        time.sleep(0.005)
+    return found
+
+
+def get(port: int, path: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, orjson.loads(response.read())
+    finally:
+        connection.close()
+
+
+def copied(published: Published, root: Path) -> Published:
+    """The same store in another place, without a cache."""
+    shutil.copytree(published.root / "store", root / "store")
+    artifacts = contract.Location(folder=str(root / "store"))
+    task = published.task.model_copy(update={"artifacts": artifacts, "cache_dir": str(root / "cache")})
+    base = root / "store" / "local" / "products" / "d1"
+    return replace(published, root=root, task=task, artifact=base / "a1", reports=base / "reports" / "g1")
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def flip(path: Path, position: int = -40) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def refused(task: contract.ServeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, contract.Failure]:
+    """Run a searcher that must refuse; its exit code and termination message."""
+    log = tmp_path / "termination-log"
+    for name, value in (("HOST", "127.0.0.1"), ("HTTP_PORT", "0"), ("ADMIN_PORT", "0"), ("TERMINATION_LOG", str(log))):
+        monkeypatch.setenv(f"VECTORINDEX_{name}", value)
+    monkeypatch.setenv(contract.TASK_ENV, task.model_dump_json(by_alias=True))
+    monkeypatch.setattr(__main__, "configure_logging", lambda **_: None)
+    # Should it serve after all, it is ended, and the test fails by its exit code instead of hanging.
+    watchdog = threading.Timer(10, os.kill, (os.getpid(), signal.SIGTERM))
+    watchdog.start()
+    try:
+        code = __main__.main(["serve"])
+    finally:
+        watchdog.cancel()
+    assert code != 0, "it served"
+    return code, contract.Failure.model_validate_json(log.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "reason", "named"),
+    [
+        (lambda p: flip(p.artifact / "index.faiss"), 65, "ChecksumMismatch", "index.faiss"),
+        (lambda p: flip(p.artifact / "ids.arrow"), 65, "ChecksumMismatch", "ids.arrow"),
+        (lambda p: flip(p.artifact / "metadata.arrow"), 65, "ChecksumMismatch", "metadata.arrow"),
+        (lambda p: flip(p.artifact.parent / "manifest.json", -2), 65, "ChecksumMismatch", "manifest.json"),
+        (lambda p: flip(p.reports / "report.json", -2), 65, "ChecksumMismatch", "report.json"),
+        (lambda p: flip(p.reports / "canary.arrow"), 65, "ChecksumMismatch", "canary.arrow"),
+        (lambda p: (p.artifact.parent / "manifest.json").unlink(), 66, "ManifestMissing", "manifest.json"),
+        (lambda p: (p.artifact / "index.faiss").unlink(), 66, "ArtifactNotFound", "index.faiss"),
+        (lambda p: (p.reports / "report.json").unlink(), 66, "ReportNotFound", "report.json"),
+    ],
+)
+def test_what_cannot_be_verified_never_serves(
+    published: Published,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Published], None],
+    code: int,
+    reason: str,
+    named: str,
+) -> None:
+    copy = copied(published, tmp_path / "copy")
+    damage(copy)
+    found, failure = refused(copy.task, tmp_path, monkeypatch)
+    assert (found, failure.reason) == (code, reason)
+    assert named in (failure.object or "") + failure.message
+
+
+def test_a_pod_below_the_gates_canary_recall_never_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = publish_all(tmp_path / "weak", ef_search=1, canary_recall=0.99)
+    code, failure = refused(published.task, tmp_path, monkeypatch)
+    assert (code, failure.reason) == (65, "CanaryRecall")
+    assert "0.9850" in failure.message
+
+
+def test_canary_recall_may_be_lower_by_the_tolerance_and_not_more(tmp_path: Path) -> None:
+    measured = load.load(publish_all(tmp_path / "0", ef_search=8).task, print).canary_recall
+    assert measured is not None
+    assert measured < 0.99
+    at = publish_all(tmp_path / "1", ef_search=8, canary_recall=measured + contract.CANARY_TOLERANCE)
+    assert load.load(at.task, print).canary_recall == measured
+    beyond = publish_all(tmp_path / "2", ef_search=8, canary_recall=measured + contract.CANARY_TOLERANCE + 1e-6)
+    with pytest.raises(BadData):
+        load.load(beyond.task, print)
+
+
+def test_a_report_of_another_manifest_is_refused(published: Published) -> None:
+    store = open_store(published.task.artifacts, Role.ARTIFACTS)
+    layout = Layout(store.prefix, IDENTITY)
+    manifest, _ = load_manifest(store, layout, "d1")
+    folder = published.root / "files"
+    task = published.task.model_copy(update={"manifest_sha256": "0" * 64})
+    with pytest.raises(TaskError, match=r"report\.json"):
+        load.prove(Engine.open(folder, manifest), store, layout, task)
+
+
+def test_without_a_gate_the_canary_is_skipped(published: Published) -> None:
+    task = published.task.model_copy(update={"gate_hash": "", "report_sha256": ""})
+    assert load.load(task, print).canary_recall is None
+
+
+@pytest.mark.parametrize("name", ["manifest_sha256", "report_sha256"])
+def test_a_gate_without_checksums_is_no_proof(published: Published, name: str) -> None:
+    with pytest.raises(BadSpec):
+        load.load(published.task.model_copy(update={name: ""}), print)
+
+
+# ---------------------------------------------------------------- life
+
+
+def live(task: contract.ServeTask, settings: Settings, scenario: Callable[[], None]) -> None:
+    """Run a whole searcher here, with `scenario` on a thread beside it; SIGTERM when that ends."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            scenario()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=run)
+    # Before the server has its own handler, and after it took that away, SIGTERM must not end the tests.
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        thread.start()
+        uvloop.run(Server(task, settings).run())
+        thread.join()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert not errors, errors
+
+
+def test_admin_port_tells_of_the_loading_and_the_user_port_opens_when_ready(
+    published: Published, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    go = threading.Event()
+    original = load.load
+
+    def slow(task: contract.ServeTask, tell: Callable[[str], None]) -> load.Loaded:
+        tell("fetching slowly")
+        assert go.wait(5)
+        return original(task, tell)
+
+    monkeypatch.setattr(load, "load", slow)
+
+    def scenario() -> None:
+        admin = until(lambda: port_of(caplog, "admin port open"))
+        assert get(admin, "/livez")[0] == 200
+        status, document = until(lambda: (r := get(admin, "/readyz"))[1]["message"] == "fetching slowly" and r)
+        assert (status, document["reason"]) == (503, "Loading")
+        assert get(admin, "/v1/evidence")[1]["buckets"] == []
+        assert port_of(caplog, "ready") is None
+        go.set()
+        users = until(lambda: port_of(caplog, "ready"))
+        assert get(admin, "/readyz")[0] == 200
+        assert get(users, "/v1/index")[1]["count"] == COUNT
+
+    live(published.task, LOCAL, scenario)
+
+
+def port_of(caplog: pytest.LogCaptureFixture, message: str) -> int | None:
+    return next((record.port for record in caplog.records if record.message == message), None)  # type: ignore[attr-defined]
+
+
+def test_sigterm_while_loading_ends_at_once(
+    published: Published, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    go = threading.Event()
+    monkeypatch.setattr(load, "load", lambda task, tell: go.wait(10))
+    began = time.monotonic()
+    live(published.task, replace(LOCAL, grace_seconds=10), lambda: until(lambda: port_of(caplog, "admin port open")))
+    assert time.monotonic() - began < 3
+    go.set()
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_search_under_way_at_sigterm_is_answered_within_the_bound(
+    published: Published, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answered: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    began, gate = threading.Event(), threading.Event()
+    original = Engine.search
+
+    def slow(self: Engine, *arguments: Any) -> Any:
+        if port_of(caplog, "ready"):
+            began.set()
+            gate.wait(10)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Engine, "search", slow)
+    answers: list[http.client.HTTPResponse] = []
+
+    def ask(port: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        body = orjson.dumps({"vector": published.vectors[3].tolist(), "include": ["metadata"]})
+        try:
+            connection.request("POST", "/v1/search", body)
+            answers.append(connection.getresponse())
+            answers[-1].read()
+        except (OSError, http.client.HTTPException):
+            return
+        finally:
+            connection.close()
+
+    asking: list[threading.Thread] = []
+
+    def scenario() -> None:
+        users = until(lambda: port_of(caplog, "ready"))
+        asking.append(threading.Thread(target=ask, args=(users,)))
+        asking[0].start()
+        assert began.wait(5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        until(lambda: not listening(users))
+        if answered:
+            gate.set()
+
+    live(published.task, replace(LOCAL, drain_seconds=8.0 if answered else 0.4), scenario)
+    gate.set()
+    asking[0].join()
+    assert [(answer.status, answer.getheader("Connection")) for answer in answers] == [(200, "close")] * answered
+    assert [record.unanswered for record in caplog.records if record.message == "drained"] == [0 if answered else 1]  # type: ignore[attr-defined]
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+# ---------------------------------------------------------------- rolling restart
+
+
+@dataclass
+class Searcher:
+    """A searcher in a process of its own."""
+
+    process: subprocess.Popen[str]
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    def follow(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(json.loads(line))
+
+    @property
+    def port(self) -> int | None:
+        return next((line["port"] for line in self.log if line["message"] == "ready"), None)
+
+
+@pytest.fixture
+def searchers(published: Published) -> Iterator[tuple[Searcher, Searcher]]:
+    environment = {
+        **os.environ,
+        contract.TASK_ENV: published.task.model_dump_json(by_alias=True),
+        "VECTORINDEX_HOST": "127.0.0.1",
+        "VECTORINDEX_HTTP_PORT": "0",
+        "VECTORINDEX_ADMIN_PORT": "0",
+        "VECTORINDEX_GRACE_SECONDS": "0.8",
+    }
+    command = [sys.executable, "-m", "vectorindex_searcher", "serve"]
+    pair = tuple(
+        Searcher(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)) for _ in range(2)
+    )
+    threads = [threading.Thread(target=searcher.follow) for searcher in pair]
+    for thread in threads:
+        thread.start()
+    try:
+        for searcher in pair:
+            until(lambda searcher=searcher: searcher.port or searcher.process.poll() is not None)
+            assert searcher.port, searcher.log
+        yield pair
+    finally:
+        for searcher in pair:
+            searcher.process.kill()
+            searcher.process.wait()
+        for thread in threads:
+            thread.join()
+        for searcher in pair:
+            assert searcher.process.stderr is not None
+            searcher.process.stderr.close()
+
+
+@dataclass
+class Client:
+    """A client with one keep-alive connection, which it opens anew only when told to close it."""
+
+    service: dict[str, int]
+    body: bytes
+    stop: threading.Event
+    answered: dict[int, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        connection, port = None, 0
+        while not self.stop.is_set():
+            try:
+                if connection is None:
+                    port = self.service["port"]
+                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                    connection.connect()
+                    connection.auto_open = 0
+                connection.request("POST", "/v1/search", self.body)
+                response = connection.getresponse()
+                response.read()
+                if response.status != 200:
+                    self.failures.append(str(response.status))
+                self.answered[port] = self.answered.get(port, 0) + 1
+                if response.getheader("Connection") == "close":
+                    connection.close()
+                    connection = None
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                return
+        if connection is not None:
+            connection.close()
+
+
+def test_rolling_restart_under_load_loses_no_query(published: Published, searchers: tuple[Searcher, Searcher]) -> None:
+    old, new = searchers
+    assert old.port
+    assert new.port
+    service, stop = {"port": old.port}, threading.Event()
+    one = orjson.dumps({"vector": published.vectors[3].tolist()})
+    many = orjson.dumps({"vectors": published.vectors[:20].tolist(), "params": {"efSearch": 500}})
+    clients = [Client(service, body, stop) for body in (one,) * 6 + (many,) * 2]
+    threads = [threading.Thread(target=client.run) for client in clients]
+    idle = socket.create_connection(("127.0.0.1", old.port), timeout=10)
+    for thread in threads:
+        thread.start()
+    until(lambda: all(client.answered for client in clients))
+    before = [client.answered[old.port] for client in clients]
+    old.process.send_signal(signal.SIGTERM)
+    # Endpoints follow a moment later: until then new connections still come to the old pod.
+    time.sleep(0.3)
+    service["port"] = new.port
+    with idle:
+        assert idle.recv(1) == b""
+    assert old.process.wait(10) == 0
+    until(lambda: all(client.answered.get(new.port) or client.failures for client in clients))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert [client.failures for client in clients] == [[]] * len(clients)
+    after = [client.answered[old.port] for client in clients]
+    assert sum(after) > sum(before), "the old pod answered while endpoints were on their way"
+    drained = [line for line in old.log if line["message"] == "drained"]
+    assert [line["unanswered"] for line in drained] == [0]
