@@ -68,7 +68,7 @@ def _validate(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from . import serve
 
-    return serve.main(cli_tasks.serve_task(options, _from_environment()))
+    return serve.main(cli_tasks.serve_task(options, _from_environment()), vars(options))
 
 
 def _inspect(options: argparse.Namespace) -> int:

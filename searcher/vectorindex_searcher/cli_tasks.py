@@ -96,6 +96,18 @@ def _serve_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--artifact", help="where artifacts are")
     verb.add_argument("--digest", default="", help="which revision (default: the only one)")
     verb.add_argument("--cache-dir", default="/var/cache/vectorindex", help="where verified files are kept")
+    ports = verb.add_argument_group("listening", "Each also as VECTORINDEX_ and its name, VECTORINDEX_HTTP_PORT.")
+    ports.add_argument("--host", help="address to listen on (default: all)")
+    ports.add_argument("--http-port", type=int, help="port for users (default: 8080; 0: any free one)")
+    ports.add_argument("--admin-port", type=int, help="port for probes and metrics (default: 8081; 0: any free one)")
+    ports.add_argument(
+        "--token-file",
+        metavar="PATH",
+        help="ask users for a bearer token: a file with one token a line, or a folder of such files; read again "
+        "whenever it changes",
+    )
+    ports.add_argument("--tls-cert", metavar="PATH", help="certificate chain of the user port, PEM")
+    ports.add_argument("--tls-key", metavar="PATH", help="its private key; both are read again whenever they change")
 
 
 def resolve_task(options: argparse.Namespace, given: str | None) -> ResolveTask:

@@ -6,7 +6,7 @@ the evidence ring, so /metrics and /v1/evidence carry the same numbers; here the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -41,6 +41,7 @@ INDEX_BYTES = "vectorindex_index_bytes"
 INDEX_VECTORS = "vectorindex_index_vectors"
 LOAD_SECONDS = "vectorindex_load_seconds"
 CANARY_RECALL = "vectorindex_canary_recall"
+TOKEN_REQUESTS = "vectorindex_token_requests"  # noqa: S105 - a metric's name
 
 _DURATION_STEP = 14
 """Every 14th latency bin is an edge of the histogram: 1.05**14 is a factor of about 2. A scrape holds up the event loop
@@ -61,6 +62,8 @@ class Gauges:
     index_vectors: int | None = None
     load_seconds: float | None = None
     canary_recall: float | None = None
+    token_uses: Mapping[str, int] | None = None
+    """Accepted requests by name of token; None: no token is asked for."""
 
 
 class SearcherMetrics(Collector):
@@ -89,6 +92,13 @@ class SearcherMetrics(Collector):
         yield from self._counters(totals)
         yield from self._distributions(totals)
         yield from self._state()
+        if self._gauges.token_uses is not None:
+            uses = CounterMetricFamily(
+                TOKEN_REQUESTS, "Requests accepted, by name of their token.", labels=("revision", "token")
+            )
+            for name, count in sorted(self._gauges.token_uses.items()):
+                uses.add_metric((self._revision, name), count)
+            yield uses
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily(

@@ -9,8 +9,9 @@ import asyncio
 import logging
 import random
 import socket
+import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Protocol
@@ -43,6 +44,8 @@ class Limits:
     """Longer than clients keep idle connections (Go 90 s): the server closing first can cross with a new query."""
     sweep_seconds: float = 1.0
     """How often the limits on time are looked at."""
+    handshake_seconds: float = 10.0
+    """TLS: a connection counts, and its own limits hold, only after its handshake."""
 
 
 class Application(Protocol):
@@ -61,11 +64,19 @@ class Listener:
     """One port with its application."""
 
     def __init__(
-        self, application: Application, revision: str, limits: Limits, closing: Callable[[], bool] = lambda: False
+        self,
+        application: Application,
+        revision: str,
+        limits: Limits,
+        closing: Callable[[], bool] = lambda: False,
+        guard: Callable[[Mapping[bytes, bytes]], None] | None = None,
     ) -> None:
-        """`closing`: whether connections are to be closed after their answer at this moment."""
+        """`closing`: whether connections are to be closed after their answer at this moment. `guard`: sees the headers
+        of each request before its body is read, and raises Problem to refuse it.
+        """
         self.limits = limits
         self.closing = closing
+        self.guard = guard
         self.in_flight = 0
         """Requests being answered."""
         self._application = application
@@ -79,7 +90,7 @@ class Listener:
 
     # ------------------------------------------------------------ life
 
-    async def open(self, port: int, host: str = "") -> int:
+    async def open(self, port: int, host: str = "", tls: ssl.SSLContext | None = None) -> int:
         """Accept connections on `port` (0: any free one) and return it. Empty `host`: every address, IPv4 and IPv6."""
         if not host and socket.has_dualstack_ipv6():
             listening = socket.create_server(("", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
@@ -87,7 +98,13 @@ class Listener:
             listening = socket.create_server((host, port), backlog=_BACKLOG)
         listening.setblocking(False)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=_BACKLOG)
+        self._server = await loop.create_server(
+            lambda: Connection(self),
+            sock=listening,
+            backlog=_BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=self.limits.handshake_seconds if tls is not None else None,
+        )
         self._sweeper = loop.create_task(self._sweep())
         return int(listening.getsockname()[1])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import uvloop
 
 from .. import contract
@@ -10,10 +12,12 @@ from . import load, settings
 from .server import Server
 
 
-def serve(task: contract.ServeTask) -> int:
-    """Serve `task` until SIGTERM. Raises TaskError with the exit code of a searcher when the artifact is refused."""
+def serve(task: contract.ServeTask, flags: Mapping[str, object]) -> int:
+    """Serve `task` until SIGTERM. `flags`: see Settings.from_environment.
+
+    Raises TaskError with the exit code of a searcher when the artifact is refused."""
     try:
-        uvloop.run(Server(task, settings.from_process()).run())
+        uvloop.run(Server(task, settings.from_process(flags)).run())
     except TaskError as error:
         error.exit_code = load.exit_code(error)
         raise

@@ -103,7 +103,9 @@ class Connection(asyncio.Protocol):
         """The client stopped sending. What it asked is still answered."""
         self._client_ended = True
         self._deaf = True
-        return self._busy or bool(self._waiting)
+        # Under TLS no side can stop sending and go on reading: the transport closes whatever is said here.
+        halves = self._transport is not None and self._transport.can_write_eof()
+        return halves and (self._busy or bool(self._waiting))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Forget everything; a search under way ends unseen."""
@@ -149,6 +151,8 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         if b"host" not in headers and self._parser.get_http_version() == "1.1":
             raise Problem(400, "MalformedRequest", "a HTTP/1.1 request needs a Host header", field="Host")
+        if self._listener.guard is not None:
+            self._listener.guard(headers)
         length = headers.get(b"content-length", b"0")
         if int(length) > self._listener.limits.body_bytes:
             raise self._body_too_large(int(length))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -20,11 +21,14 @@ from ..metrics import Gauges, SearcherMetrics
 from . import load
 from .admin import AdminApp
 from .app import SearchApp
+from .auth import Tokens
 from .evidence import EvidenceRing
 from .listener import Limits, Listener
+from .mounted import Mounted, watch
 from .pool import SearchPool
 from .protocol import LINGER_SECONDS
 from .settings import Settings
+from .tls import Certificate
 from .traffic import Traffic
 
 _POLL_SECONDS = 0.02
@@ -37,6 +41,7 @@ class Server:
     """One searcher process. `run` once."""
 
     def __init__(self, task: contract.ServeTask, settings: Settings) -> None:
+        """Raises BadSpec when token file or certificate cannot be used: before anything is downloaded."""
         self._task = task
         self._settings = settings
         self._traffic = Traffic()
@@ -46,6 +51,10 @@ class Server:
         self._progress = "starting"
         self._pool: SearchPool | None = None
         self._users: Listener | None = None
+        self._tokens = Tokens(settings.token_file) if settings.token_file else None
+        self._certificate: Certificate | None = None
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self._certificate = Certificate(settings.tls_cert, settings.tls_key)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Raises TaskError when the artifact is refused."""
@@ -57,6 +66,8 @@ class Server:
         admin = Listener(self._admin(), self._task.revision, _ADMIN_LIMITS)
         port = await _open(admin, self._settings.admin_port, self._settings.host)
         _log.info("admin port open", extra={"port": port, "revision": self._task.revision})
+        mounted: list[Mounted] = [one for one in (self._tokens, self._certificate) if one is not None]
+        watching = loop.create_task(watch(mounted)) if mounted else None
         try:
             loading = _on_thread(lambda: load.load(self._task, self._tell))
             await asyncio.wait((loading, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -66,6 +77,8 @@ class Server:
             self._users = await self._serve(loading.result())
             await self._drain(self._users, await ended)
         finally:
+            if watching is not None:
+                watching.cancel()
             await admin.close()
             if self._pool is not None:
                 self._pool.close()
@@ -99,6 +112,8 @@ class Server:
         gauges.queue_vectors = self._pool.waiting if self._pool else 0
         gauges.in_flight = self._users.in_flight if self._users else 0
         gauges.connections = self._users.connections if self._users else 0
+        if self._tokens is not None:
+            gauges.token_uses = {name: self._tokens.uses[name] for name in (*self._tokens.names, *self._tokens.uses)}
         return self._metrics
 
     async def _serve(self, loaded: load.Loaded) -> Listener:
@@ -108,8 +123,10 @@ class Server:
         gauges.load_seconds, gauges.canary_recall = loaded.seconds, loaded.canary_recall
         self._pool = SearchPool(self._settings.threads)
         app = SearchApp(engine, self._task, self._pool, self._ring)
-        users = Listener(app, self._task.revision, Limits(), self._traffic.closing)
-        port = await _open(users, self._settings.http_port, self._settings.host)
+        guard = self._tokens.guard if self._tokens is not None else None
+        users = Listener(app, self._task.revision, Limits(), self._traffic.closing, guard)
+        tls = self._certificate.context if self._certificate is not None else None
+        port = await _open(users, self._settings.http_port, self._settings.host, tls)
         self._traffic.open()
         self._progress = "serving"
         facts = {
@@ -118,6 +135,8 @@ class Server:
             "count": engine.count,
             "dimension": engine.dimension,
             "threads": self._settings.threads,
+            "tls": tls is not None,
+            "tokens": guard is not None,
             "loadSeconds": round(loaded.seconds, 3),
             "canaryRecall": loaded.canary_recall,
         }
@@ -147,9 +166,9 @@ class Server:
         _log.info("drained", extra={"unanswered": owed})
 
 
-async def _open(listener: Listener, port: int, host: str) -> int:
+async def _open(listener: Listener, port: int, host: str, tls: ssl.SSLContext | None = None) -> int:
     try:
-        return await listener.open(port, host)
+        return await listener.open(port, host, tls)
     except OSError as error:
         raise TaskError("PortUnavailable", f"port {port}: {error.strerror or error}") from error
 

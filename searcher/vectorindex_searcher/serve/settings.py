@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from .. import contract
@@ -13,7 +14,7 @@ from ..errors import BadSpec
 from ..index.threads import available_cores
 
 _ENV_PREFIX = "VECTORINDEX_"
-_T = TypeVar("_T", int, float, str)
+_T = TypeVar("_T", bound=int | float | str | Path | None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +34,32 @@ class Settings:
     drain_seconds: float = float(contract.DRAIN_SECONDS)
     """After SIGTERM: when the process ends even if answers are still owed. Includes the grace."""
     pod: str = ""
+    token_file: Path | None = None
+    """A file or folder of bearer tokens; None: the user port answers everybody who reaches it."""
+    tls_cert: Path | None = None
+    """Certificate chain of the user port, PEM; with `tls_key`. None: in clear."""
+    tls_key: Path | None = None
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Settings from VECTORINDEX_HOST, _HTTP_PORT, _ADMIN_PORT, _SEARCH_THREADS, _GRACE_SECONDS, _DRAIN_SECONDS and
-        _POD. Raises BadSpec for what is no number.
+    def from_environment(cls, environment: Mapping[str, str], flags: Mapping[str, object] = {}) -> Settings:
+        """Settings from the environment: VECTORINDEX_ and the upper-case name (VECTORINDEX_SEARCH_THREADS for
+        `threads`). `flags`: the same names in lower case from the command line; one that is not None wins.
+
+        Raises BadSpec for what is no number, and for a certificate without key or a key without certificate.
         """
 
         def read(name: str, kind: Callable[[str], _T], default: _T) -> _T:
-            text = environment.get(_ENV_PREFIX + name, "")
+            given = flags.get(name.lower())
+            text = environment.get(_ENV_PREFIX + name, "") if given is None else str(given)
             try:
                 return kind(text) if text else default
             except ValueError:
                 raise BadSpec("BadSetting", f"{_ENV_PREFIX}{name}: {text!r} is no number") from None
 
+        tls_cert, tls_key = read("TLS_CERT", Path, None), read("TLS_KEY", Path, None)
+        if (tls_cert is None) is not (tls_key is None):
+            remedy = "Give both --tls-cert and --tls-key, or VECTORINDEX_TLS_CERT and VECTORINDEX_TLS_KEY, or none."
+            raise BadSpec("BadSetting", "a certificate needs its key and a key its certificate", remedy=remedy)
         return cls(
             host=read("HOST", str, ""),
             http_port=read("HTTP_PORT", int, contract.HTTP_PORT),
@@ -55,9 +68,12 @@ class Settings:
             grace_seconds=read("GRACE_SECONDS", float, 5.0),
             drain_seconds=read("DRAIN_SECONDS", float, float(contract.DRAIN_SECONDS)),
             pod=read("POD", str, socket.gethostname()),
+            token_file=read("TOKEN_FILE", Path, None),
+            tls_cert=tls_cert,
+            tls_key=tls_key,
         )
 
 
-def from_process() -> Settings:
-    """Settings of this process."""
-    return Settings.from_environment(os.environ)
+def from_process(flags: Mapping[str, object]) -> Settings:
+    """Settings of this process, with its command line's `flags`."""
+    return Settings.from_environment(os.environ, flags)
