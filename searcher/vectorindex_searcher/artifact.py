@@ -109,6 +109,9 @@ class Layout:
     def report(self, digest: str, gate_hash: str, name: str = REPORT_FILE) -> str:
         return join_key(self.base, digest, "reports", gate_hash, name)
 
+    def ground_truth(self, key: str, suffix: str) -> str:
+        return join_key(self.base, "groundtruth", f"{key}.{suffix}")
+
 
 def encode(model: Model) -> bytes:
     """The bytes of a model as stored: what SHA-256 is taken of."""

@@ -36,7 +36,8 @@ from .index.tuning import batch_engine
 from .index.vectors import VectorFile
 from .recall.bound import lower_bound
 from .recall.canary import canary_recall, make_canary, read_canary, write_canary
-from .recall.exact import Truth, exact_search
+from .recall.exact import Truth
+from .recall.groundtruth import Source, ground_truth
 from .recall.measure import Measured, answers, measure, relevance_rank
 from .recall.queries import Queries, read_held_out, read_user_queries
 from .recall.report import Report, load_report, publish_report
@@ -53,6 +54,7 @@ class Outcome:
 
     queries: Queries
     truth: Truth
+    truth_source: Source
     measured: Measured
     relevance: npt.NDArray[np.float64] | None
 
@@ -78,7 +80,9 @@ def validate(task: ValidateTask, work: Path | None = None) -> ValidateResult:
         folder = download_verified(artifacts, layout, manifest, Path(name), names)
         engine = Engine.open(folder, manifest)
         with VectorFile(folder / VECTORS_FILE, manifest.embedding.metric) as vectors:
-            outcome = _measure(task, engine, vectors, _queries(task, manifest, folder))
+            queries = _queries(task, manifest, folder)
+            truth = _truth(task, artifacts, layout, manifest, vectors, queries)
+            outcome = _measure(task, engine, vectors, queries, truth)
         canary, canary_figure, canary_queries = _canary(task, artifacts, layout, engine, outcome, folder)
         p50, p95, batch = _latency(engine, outcome.queries.vectors, task.k)
     described = (manifest, manifest_sha256)
@@ -93,13 +97,25 @@ def _queries(task: ValidateTask, manifest: Manifest, folder: Path) -> Queries:
     return read_user_queries(open_store(task.queries, Role.QUERIES), task.query_columns, manifest)
 
 
-def _measure(task: ValidateTask, engine: Engine, vectors: VectorFile, queries: Queries) -> Outcome:
-    truth = exact_search(vectors, queries.vectors, task.k, engine.metric, queries.own_rows)
+def _truth(
+    task: ValidateTask, artifacts: Store, layout: Layout, manifest: Manifest, vectors: VectorFile, queries: Queries
+) -> tuple[Truth, Source]:
+    file = manifest.file(VECTORS_FILE)
+    assert file is not None  # it was downloaded
+    found = ground_truth(artifacts, layout, vectors, file.sha256, queries.vectors, task.k, queries.own_rows)
+    _log.info("ground truth", extra={"source": found[1], "queries": len(queries.vectors), "k": task.k})
+    return found
+
+
+def _measure(
+    task: ValidateTask, engine: Engine, vectors: VectorFile, queries: Queries, found: tuple[Truth, Source]
+) -> Outcome:
+    truth, source = found
     rows = answers(batch_engine(engine), queries.vectors, task.k, queries.own_rows)
     relevance = None
     if queries.relevant is not None:
         relevance = relevance_rank(engine, rows, queries.relevant)
-    return Outcome(queries, truth, measure(truth, rows, vectors, queries.vectors), relevance)
+    return Outcome(queries, truth, source, measure(truth, rows, vectors, queries.vectors), relevance)
 
 
 def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArray[np.bool_]) -> SegmentRecall:
@@ -187,6 +203,7 @@ def _report(
         queries="held-out rows" if task.queries is None else _where(task),
         overall=_segment(task, outcome, "", everything),
         segments=_segments(task, outcome),
+        ground_truth=outcome.truth_source,
         queries_by_hits=tuple(hits),
         params=manifest.default_point.params,
         p50_ms=latency[0],

@@ -154,7 +154,7 @@ def test_both_verbs_answer_from_what_is_there(source: Path, tmp_path: Path, monk
     first = build(task(source, tmp_path))
     measured = validate(gate(tmp_path, first.manifest_sha256))
     monkeypatch.setattr(build_module, "stage", None)
-    monkeypatch.setattr("vectorindex_searcher.validate.exact_search", None)
+    monkeypatch.setattr("vectorindex_searcher.recall.groundtruth.exact_search", None)
     again = build(task(source, tmp_path, attempt="second"))
     assert again == first.model_copy(update={"reused": True})
     assert validate(gate(tmp_path, first.manifest_sha256)) == measured

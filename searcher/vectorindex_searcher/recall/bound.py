@@ -39,29 +39,36 @@ def lower_bound(values: npt.NDArray[np.float64], confidence: float = 0.95) -> fl
     return low
 
 
-def rejects(values: npt.NDArray[np.float64], mean: float, confidence: float = 0.95) -> bool:
-    """Whether `lower_bound` lies above `mean`, by one evaluation (simulations)."""
+def rejects(values: npt.NDArray[np.float64], mean: float, confidence: float = 0.95) -> npt.NDArray[np.bool_]:
+    """Whether `lower_bound` lies above `mean`, by one evaluation: what a gate with the floor `mean` decides.
+
+    values: float64 [..., n], many sets of queries at once (simulations). Returns bool [...].
+    """
     shuffled, bets = _bets(values, confidence)
-    return bool(_log_wealth(shuffled, bets, mean) >= -np.log1p(-confidence))
+    refuted: npt.NDArray[np.bool_] = _log_wealth(shuffled, bets, mean) >= -np.log1p(-confidence)
+    return refuted
 
 
 def _bets(
     values: npt.NDArray[np.float64], confidence: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Shuffled values and the bets on them, both [SHUFFLES, n]. A bet depends only on the values before it."""
-    count = len(values)
+    """Shuffled values and the bets on them, both [..., SHUFFLES, n]. A bet depends only on the values before it."""
+    count = values.shape[-1]
     rng = np.random.default_rng(count)  # fixed: the same values give the same bound
-    shuffled = rng.permuted(np.broadcast_to(values, (SHUFFLES, count)), axis=1)
+    shuffled = values[..., rng.permuted(np.tile(np.arange(count), (SHUFFLES, 1)), axis=1)]
     seen = np.arange(1, count + 1)
-    means = (0.5 + np.cumsum(shuffled, axis=1)) / (seen + 1)
-    variances = (0.25 + np.cumsum((shuffled - means) ** 2, axis=1)) / (seen + 1)
-    before = np.concatenate([np.full((SHUFFLES, 1), 0.25), variances[:, :-1]], axis=1)
+    means = (0.5 + np.cumsum(shuffled, axis=-1)) / (seen + 1)
+    variances = (0.25 + np.cumsum((shuffled - means) ** 2, axis=-1)) / (seen + 1)
+    before = np.concatenate([np.full((*shuffled.shape[:-1], 1), 0.25), variances[..., :-1]], axis=-1)
     return shuffled, np.sqrt(-2 * np.log1p(-confidence) / (count * before))
 
 
-def _log_wealth(shuffled: npt.NDArray[np.float64], bets: npt.NDArray[np.float64], mean: float) -> float:
+def _log_wealth(
+    shuffled: npt.NDArray[np.float64], bets: npt.NDArray[np.float64], mean: float
+) -> npt.NDArray[np.float64]:
     """Log of the wealth against "the mean is at most `mean`", averaged over shuffles. Falls as `mean` grows."""
     capped = np.minimum(bets, LARGEST_BET / max(mean, 1e-12))
-    logs = np.log1p(capped * (shuffled - mean)).sum(axis=1)
-    peak = float(logs.max())
-    return peak + float(np.log(np.mean(np.exp(logs - peak))))
+    logs = np.log1p(capped * (shuffled - mean)).sum(axis=-1)
+    peak = logs.max(axis=-1, keepdims=True)
+    total: npt.NDArray[np.float64] = peak[..., 0] + np.log(np.mean(np.exp(logs - peak), axis=-1))
+    return total

@@ -28,6 +28,8 @@ class Report(Model):
     """Where the queries came from: held-out rows, or the location of user-given ones."""
     overall: SegmentRecall
     segments: tuple[SegmentRecall, ...] = ()
+    ground_truth: Literal["computed", "reused"] = "computed"
+    """Whether the exact neighbours were scanned for, or kept from an earlier gate on the same vectors and queries."""
     queries_by_hits: tuple[int, ...] = ()
     """Queries with 0, 1, ... k right answers."""
     params: dict[str, int]

@@ -1,0 +1,181 @@
+"""`validate` on real artifacts in a folder: ground truth that is kept and checked."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from vectorindex_searcher import build as build_module
+from vectorindex_searcher.artifact import Layout
+from vectorindex_searcher.build import build
+from vectorindex_searcher.contract import (
+    BuildTask,
+    Embedding,
+    Identity,
+    IndexSpec,
+    Location,
+    Metric,
+    ValidateTask,
+)
+from vectorindex_searcher.errors import StoreUnavailable
+from vectorindex_searcher.recall import groundtruth
+from vectorindex_searcher.recall.report import Report, load_report
+from vectorindex_searcher.store import FolderStore, Role
+from vectorindex_searcher.validate import validate
+
+COUNT, DIMENSION = 1500, 16
+IDENTITY = Identity(namespace="shop", name="products", uid="u-1")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer queries and shorter timing than in earnest; one OpenMP thread."""
+    monkeypatch.setattr(build_module, "HELD_OUT", 150)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr("vectorindex_searcher.index.tuning.LATENCY_QUERIES", 3)
+    monkeypatch.setattr("vectorindex_searcher.validate.LATENCY_QUERIES", 5)
+
+
+def clustered(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(9).standard_normal((20, DIMENSION))
+    return (centres[rng.integers(0, 20, count)] + 0.6 * rng.standard_normal((count, DIMENSION))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    np.save(folder / "a.npy", clustered(COUNT))
+    return folder
+
+
+def built(source: Path, out: Path, digest: str = "digest1", factory: str = "IVF32,Flat", **changes: Any) -> None:
+    fields: dict[str, Any] = {
+        "identity": IDENTITY,
+        "digest": digest,
+        "source": Location(folder=str(source)),
+        "artifacts": Location(folder=str(out)),
+        "index": IndexSpec(factory=factory),
+    }
+    build(BuildTask(**(fields | changes)))
+
+
+def gate(out: Path, gate_hash: str = "gate1", digest: str = "digest1", **changes: Any) -> Report:
+    """Validate, and the report as it lies in the store."""
+    fields: dict[str, Any] = {
+        "identity": IDENTITY,
+        "digest": digest,
+        "manifest_sha256": "",
+        "gate_hash": gate_hash,
+        "artifacts": Location(folder=str(out)),
+    }
+    validate(ValidateTask(**(fields | changes)))
+    return load_report(*stored(out), digest, gate_hash)[0]
+
+
+def stored(out: Path) -> tuple[FolderStore, Layout]:
+    store = FolderStore(out, Role.ARTIFACTS)
+    return store, Layout(store.prefix, IDENTITY)
+
+
+@pytest.fixture
+def scans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the exact scans that were made."""
+    made: list[int] = []
+    real = groundtruth.exact_search
+
+    def spied(*arguments: Any) -> Any:
+        made.append(len(arguments[1]))
+        return real(*arguments)
+
+    monkeypatch.setattr(groundtruth, "exact_search", spied)
+    return made
+
+
+def kept(out: Path, suffix: str = "arrow") -> list[Path]:
+    return sorted(out.glob(f"shop/products/groundtruth/*.{suffix}"))
+
+
+def test_a_second_gate_and_another_factory_scan_nothing_again(source: Path, tmp_path: Path, scans: list[int]) -> None:
+    built(source, tmp_path)
+    first = gate(tmp_path)
+    assert (first.ground_truth, scans) == ("computed", [150])
+    second = gate(tmp_path, "gate2", confidence=0.9)
+    assert (second.ground_truth, scans) == ("reused", [150])
+    assert (second.overall.recall, second.overall.mrr) == (first.overall.recall, first.overall.mrr)
+    assert second.overall.recall_low > first.overall.recall_low  # less is promised of the same figures
+    built(source, tmp_path, "digest2", "Flat")
+    other = gate(tmp_path, digest="digest2")
+    assert (other.ground_truth, other.overall.recall, scans) == ("reused", 1.0, [150])
+
+
+def test_another_k_other_data_other_queries_or_another_metric_scan_anew(
+    source: Path, tmp_path: Path, scans: list[int]
+) -> None:
+    built(source, tmp_path, factory="Flat")
+    gate(tmp_path)
+    assert gate(tmp_path, "gate2", k=5).ground_truth == "computed"
+    np.save(tmp_path / "queries.npy", clustered(150, seed=3))
+    queries = Location(folder=str(tmp_path / "queries.npy"))
+    assert gate(tmp_path, "gate3", queries=queries).ground_truth == "computed"
+    built(source, tmp_path, "digest2", "Flat", embedding=Embedding(metric=Metric.L2))
+    assert gate(tmp_path, digest="digest2").ground_truth == "computed"
+    # One row changed places with another: the same vectors, other row numbers.
+    swapped = clustered(COUNT)
+    swapped[[0, 1]] = swapped[[1, 0]]
+    (tmp_path / "swapped").mkdir()
+    np.save(tmp_path / "swapped" / "a.npy", swapped)
+    built(tmp_path / "swapped", tmp_path, "digest3", "Flat")
+    found = gate(tmp_path, digest="digest3")
+    assert (found.ground_truth, found.overall.recall) == ("computed", 1.0)
+    assert len(scans) == len(kept(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("spoilt", ["flipped", "cut", "note", "absent note"])
+def test_ground_truth_that_is_not_what_it_says_is_computed_anew(
+    source: Path, tmp_path: Path, scans: list[int], caplog: pytest.LogCaptureFixture, spoilt: str
+) -> None:
+    built(source, tmp_path)
+    first = gate(tmp_path)
+    (path,), (note,) = kept(tmp_path), kept(tmp_path, "json")
+    whole = path.read_bytes()
+    if spoilt == "flipped":
+        # A row number: a reader without a checksum would believe it.
+        path.write_bytes(whole[: len(whole) // 3] + bytes([whole[len(whole) // 3] ^ 1]) + whole[len(whole) // 3 + 1 :])
+    elif spoilt == "cut":
+        path.write_bytes(whole[:-1])
+    elif spoilt == "note":
+        note.write_text("{}")
+    else:
+        note.unlink()
+    with caplog.at_level(logging.WARNING):
+        second = gate(tmp_path, "gate2")
+    assert second.ground_truth == "computed"
+    assert second.overall == first.overall
+    assert ("not usable" in caplog.text) == (spoilt != "absent note")
+    assert path.read_bytes() == whole  # and it is whole again
+    assert gate(tmp_path, "gate3").ground_truth == "reused"
+    assert len(scans) == 2
+
+
+def test_a_store_that_keeps_nothing_costs_only_the_scan(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    built(source, tmp_path)
+    real = FolderStore.put
+
+    def refusing(self: FolderStore, key: str, data: bytes, *, exclusive: bool = False) -> bool:
+        if "groundtruth" in key:
+            raise StoreUnavailable("AccessDenied", f"{key}: no")
+        return real(self, key, data, exclusive=exclusive)
+
+    monkeypatch.setattr(FolderStore, "put", refusing)
+    with caplog.at_level(logging.WARNING):
+        assert gate(tmp_path).overall.queries == 150
+    assert "could not be kept" in caplog.text
+    assert kept(tmp_path) == []
