@@ -33,7 +33,7 @@ Draw = Callable[[np.random.Generator, int], Cell]
 
 def errors(rate: float) -> Draw:
     def draw(rng: np.random.Generator, queries: int) -> Cell:
-        return Cell(queries=queries, errors=int(rng.binomial(queries, rate)))
+        return Cell(requests=queries, failed_requests=int(rng.binomial(queries, rate)))
 
     return draw
 

@@ -29,6 +29,9 @@ BUCKET_SECONDS = 5
 RING_SECONDS = 3600
 LATENCY_BIN_RATIO = 1.05
 """Latency histogram bin b holds durations in [1.05**b, 1.05**(b+1)) microseconds; durations under 1 us are bin 0."""
+DEADLINE_FLOOR_SECONDS = 0.1
+"""A request that allowed less than this and was not answered in time (504) is the client's doing, not a fault of the
+revision: it counts as refused. Its time still counts as latency, so a revision that is too slow shows there."""
 CANARY_TOLERANCE = 0.005
 """A pod is ready when its canary recall is at least the recall `validate` measured on the same queries, minus this."""
 DRAIN_SECONDS = 30
@@ -322,12 +325,17 @@ class EvidenceBucket(Model):
     bucket: int
     """floor(unix seconds / BUCKET_SECONDS) on the pod's clock."""
     segment: str
+    requests: int = 0
+    """Answered requests: server's faults included; overload 503 and the client's other faults are not."""
+    failed_requests: int = 0
+    """Of these: server's faults (5xx but overload, 504 above the floor of DEADLINE_FLOOR_SECONDS), and refusals for a
+    wrong dimension or another embedding. The unit of the error rate: a batch fails as a whole, so it fails once."""
     queries: int = 0
-    """Answered queries: server's faults included; overload 503 and the client's other faults are not."""
+    """Queries of these requests; a request may carry several."""
     errors: int = 0
-    """Server's faults (5xx but overload), and refusals for a wrong dimension or another embedding."""
+    """Queries of the failed requests."""
     refused: int = 0
-    """Other 4xx and overload 503: shown, never judged."""
+    """Requests refused with another 4xx, overload 503, or 504 below the floor: shown, never judged."""
     zero_results: int = 0
     """Queries with no hit at or above minScore."""
     top_count: int = 0
@@ -335,7 +343,8 @@ class EvidenceBucket(Model):
     top_sum: float = 0.0
     top_sum_squares: float = 0.0
     latency: dict[int, int] = {}
-    """Latency histogram, bin -> queries (see LATENCY_BIN_RATIO)."""
+    """Latency histogram, bin -> queries (see LATENCY_BIN_RATIO). Also of queries whose own deadline below the floor ran
+    out: they took at least that long."""
 
 
 class Evidence(Model):

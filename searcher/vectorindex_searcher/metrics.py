@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 REQUESTS = "vectorindex_requests"
 QUERIES = "vectorindex_queries"
 QUERY_ERRORS = "vectorindex_query_errors"
+FAILED_REQUESTS = "vectorindex_failed_requests"
 REFUSED = "vectorindex_refused"
 ZERO_RESULTS = "vectorindex_zero_result_queries"
 TOP_SCORE = "vectorindex_top_score"
@@ -111,8 +112,13 @@ class SearcherMetrics(Collector):
     def _counters(self, totals: Sequence[Totals]) -> Iterator[Metric]:
         named = (
             (QUERIES, "Answered queries, server faults included; one request may carry several.", "queries"),
-            (QUERY_ERRORS, "Server faults, and refusals for a wrong dimension or embedding.", "errors"),
-            (REFUSED, "Requests refused for another client fault, or for overload.", "refused"),
+            (QUERY_ERRORS, "Queries of failed requests.", "errors"),
+            (
+                FAILED_REQUESTS,
+                "Server faults, and refusals for a wrong dimension or embedding; a batch counts once.",
+                "failed_requests",
+            ),
+            (REFUSED, "Requests refused for another client fault, a deadline too short, or overload.", "refused"),
             (ZERO_RESULTS, "Queries without a hit at or above minScore.", "zero_results"),
             (TOP_SCORE_SQUARES, "Sum of the squares of first hits' scores.", "top_sum_squares"),
         )

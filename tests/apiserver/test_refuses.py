@@ -82,6 +82,9 @@ def rule(**fields: Any) -> list[Json]:
         (RULES, rule(metric="LatencyP99", max="2%"), f"{RULES}[0].max", "a duration for latencies"),
         (RULES, rule(metric="TopScore", min="5%"), f"{RULES}[0].min", "min is a score"),
         (RULES, rule(max="2%", segment="nobody"), RULES, "that spec.segments does not declare"),
+        (RULES, rule(max="2%", window="15m1s"), f"{RULES}[0].window", "30m at most"),
+        (RULES, rule(max="2%", window="16s", consecutive=100), f"{RULES}[0].window", "30m at most"),
+        (RULES, rule(max="2%", window="1d", consecutive=1), f"{RULES}[0].window", "30m at most"),
         # rules across fields
         ("spec.gate.segments", [{"name": "a", "min": 0.9}], "spec.gate.segments", "needs gate.queries"),
         ("spec.gate.relevance", {"minMRR": 0.5}, "spec.gate.relevance", "needs gate.queries"),

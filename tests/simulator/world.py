@@ -191,6 +191,8 @@ class World:
             EvidenceBucket.model_construct(
                 bucket=number,
                 segment="other",
+                requests=queries,
+                failed_requests=errors,
                 queries=queries,
                 errors=errors,
                 refused=0,

@@ -49,9 +49,17 @@ def cell(
     """Latency 10 ms (bin 188), `slow` of them 100 ms (bin 235)."""
     top = queries - errors
     return Cell(
-        queries=queries, errors=errors, zero_results=zero, top_count=top, top_sum=top * score,
+        requests=queries, failed_requests=errors, queries=queries, errors=errors, zero_results=zero,
+        top_count=top, top_sum=top * score,
         top_sum_squares=top * (score**2 + 0.1**2), latency={188: queries - slow, 235: slow},
     )  # fmt: skip
+
+
+def test_a_batch_that_fails_is_one_failure_however_many_queries_it_carried() -> None:
+    """Ten batches of ten among a thousand requests: 1 %, where a count of queries would say 9.2 % beyond doubt."""
+    batches = Cell(requests=1000, failed_requests=10, queries=1090, errors=100)
+    said = judge(ERRORS, merged([batches] * 36))
+    assert (said.verdict, said.value, said.samples) == (Verdict.PASS, 0.01, 24_000)
 
 
 def baseline(one: Cell, **mix: Cell) -> gr.Baseline:

@@ -37,6 +37,8 @@ buckets = st.builds(
     EvidenceBucket,
     bucket=st.integers(B0, B0 + 8),
     segment=st.sampled_from(["a", "b", "other"]),
+    requests=counts,
+    failed_requests=counts,
     queries=counts,
     errors=counts,
     zero_results=counts,

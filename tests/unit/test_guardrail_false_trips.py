@@ -52,6 +52,7 @@ class Traffic:
         high = rng.binomial(queries - errors, self.rare)
         return [
             Cell(
+                requests=int(q), failed_requests=int(e),
                 queries=int(q), errors=int(e), zero_results=int(z), top_count=int(q - e),
                 top_sum=0.2 * float(q - e) + 0.5 * float(h),
                 top_sum_squares=0.04 * float(q - e - h) + 0.49 * float(h),

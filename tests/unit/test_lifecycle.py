@@ -95,7 +95,15 @@ def counts(view: RevisionView, *, errors: int = 0, since: float = NOW - 600) -> 
     """What its two searchers answered: 1,000 queries each in every bucket since then."""
     latency = {188: 1000}
     buckets = tuple(
-        EvidenceBucket(bucket=b, segment="other", queries=1000, errors=errors, latency=latency)
+        EvidenceBucket(
+            bucket=b,
+            segment="other",
+            requests=1000,
+            failed_requests=errors,
+            queries=1000,
+            errors=errors,
+            latency=latency,
+        )
         for b in range(int(since // 5), int(NOW // 5))
     )
     names = [f"{view.name}-{number}" for number in range(2)]

@@ -115,7 +115,16 @@ class Pod:
         _, _, document = self.request("GET", "/v1/evidence", admin=True)
         total: dict[str, Any] = {"bucket": 0, "segment": "all"}
         for bucket in contract.Evidence.model_validate(document).buckets:
-            for name in ("queries", "errors", "refused", "zero_results", "top_count", "top_sum"):
+            for name in (
+                "requests",
+                "failed_requests",
+                "queries",
+                "errors",
+                "refused",
+                "zero_results",
+                "top_count",
+                "top_sum",
+            ):
                 total[name] = total.get(name, 0) + getattr(bucket, name)
         return contract.EvidenceBucket.model_validate(total)
 
@@ -324,6 +333,7 @@ def test_a_server_fault_is_counted_for_its_segment_and_tells_nothing(
         _, _, document = pod.request("GET", "/v1/evidence?since=0", admin=True)
         (bucket,) = document["buckets"]
         assert (bucket["segment"], bucket["queries"], bucket["errors"]) == ("keyword", 3, 3)
+        assert (bucket["requests"], bucket["failedRequests"]) == (1, 1)
     assert "secret detail" in caplog.text
 
 
@@ -366,17 +376,23 @@ def test_a_search_that_waited_too_long_is_refused_when_its_turn_comes(engine: tu
         assert (first.result()[0], second.result()[0]) == (200, 503)
 
 
-def test_deadline_is_answered_on_time_and_counted_as_a_fault(engine: tuple[Engine, np.ndarray]) -> None:
+@pytest.mark.parametrize(("allowed", "counted"), [("50", (0, 0, 1)), ("150", (1, 1, 0))])
+def test_a_deadline_is_answered_on_time_and_is_a_fault_unless_it_was_too_short_for_anyone(
+    engine: tuple[Engine, np.ndarray], allowed: str, counted: tuple[int, int, int]
+) -> None:
     gated = Gated(engine[0])
     with running(gated, threads=1) as pod:
         gated.gate.clear()
         began = time.monotonic()
         body = {"vector": engine[1][0].tolist(), "params": {"efSearch": 10}}
-        status, _, problem = pod.search(body, headers={"X-Request-Timeout-Ms": "50"})
+        status, _, problem = pod.search(body, headers={"X-Request-Timeout-Ms": allowed})
         assert (status, problem["type"]) == (504, "urn:vectorindex:problem:DeadlineExceeded")
         assert 0.04 <= time.monotonic() - began < 2
         evidence = pod.evidence()
-        assert (evidence.queries, evidence.errors) == (1, 1)
+        assert (evidence.requests, evidence.failed_requests, evidence.refused) == counted
+        _, _, document = pod.request("GET", "/v1/evidence", admin=True)
+        (bucket,) = document["buckets"]
+        assert sum(bucket["latency"].values()) == 1
         gated.gate.set()
         assert pod.search(body, headers={"X-Request-Timeout-Ms": "5000"})[0] == 200
 

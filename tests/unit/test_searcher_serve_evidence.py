@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -27,9 +28,12 @@ class Clock:
 class Expected:
     """The same counts, kept the slow and obvious way."""
 
+    requests: int = 0
+    failed_requests: int = 0
     queries: int = 0
     errors: int = 0
     refused: int = 0
+    expired: int = 0
     zero_results: int = 0
     tops: list[float] = field(default_factory=list)
     latency: Counter[int] = field(default_factory=Counter)
@@ -69,10 +73,11 @@ def test_counts_match_brute_force_over_random_traffic() -> None:
         seconds = rng.lognormvariate(-7, 1.5)
         hits = [rng.choice((0, 0, 3, 10)) for _ in range(count)]
         tops = [rng.uniform(-1, 1) for hit in hits if hit or rng.random() < 0.5]
-        ring.record(Outcome(segment, count, hits, tops), status, seconds)
+        deadline = rng.choice((0.01, 0.0999, 0.1, math.inf))
+        ring.record(Outcome(segment, count, deadline, hits, tops), status, seconds)
         label = segment if segment in ring.segments else "other"
         row = expected.setdefault((int(clock.now // BUCKET_SECONDS), label), Expected())
-        judge(row, status, count, hits, tops, seconds)
+        judge(row, status, count, deadline, hits, tops, seconds)
     first = int(clock.now // BUCKET_SECONDS) - RING_SECONDS // BUCKET_SECONDS + 1
     wanted = {key: row for key, row in expected.items() if key[0] >= first}
     found = {(bucket.bucket, bucket.segment): bucket for bucket in buckets_of(ring)}
@@ -82,18 +87,28 @@ def test_counts_match_brute_force_over_random_traffic() -> None:
     assert len(wanted) < len(expected), "the ring went round"
     for total in ring.totals():
         rows = [row for (_, label), row in expected.items() if label == total.segment]
-        assert total.queries == sum(row.queries for row in rows) == int(total.latency.sum())
+        assert total.queries == sum(row.queries for row in rows)
+        assert int(total.latency.sum()) == sum(row.queries + row.expired for row in rows)
+        assert total.failed_requests == sum(row.failed_requests for row in rows)
         assert total.top_sum == pytest.approx(sum(sum(row.tops) for row in rows))
 
 
-def judge(row: Expected, status: int, count: int, hits: list[int], tops: list[float], seconds: float) -> None:
+def judge(
+    row: Expected, status: int, count: int, deadline: float, hits: list[int], tops: list[float], seconds: float
+) -> None:
     if status in (400, 413, 503):
         row.refused += 1
         return
     queries = 1 if status == 422 else count
-    row.queries += queries
     row.latency[bin_by_definition(seconds)] += queries
+    if status == 504 and deadline < 0.1:
+        row.refused += 1
+        row.expired += queries
+        return
+    row.requests += 1
+    row.queries += queries
     if status != 200:
+        row.failed_requests += 1
         row.errors += queries
         return
     row.zero_results += sum(1 for hit in hits if hit == 0)
@@ -101,12 +116,13 @@ def judge(row: Expected, status: int, count: int, hits: list[int], tops: list[fl
 
 
 def compare(bucket: EvidenceBucket, row: Expected) -> None:
+    assert (bucket.requests, bucket.failed_requests) == (row.requests, row.failed_requests)
     assert (bucket.queries, bucket.errors, bucket.refused) == (row.queries, row.errors, row.refused)
     assert (bucket.zero_results, bucket.top_count) == (row.zero_results, len(row.tops))
     assert bucket.top_sum == pytest.approx(sum(row.tops))
     assert bucket.top_sum_squares == pytest.approx(sum(top * top for top in row.tops))
     assert bucket.latency == dict(row.latency)
-    assert sum(bucket.latency.values()) == bucket.queries
+    assert sum(bucket.latency.values()) == bucket.queries + row.expired
 
 
 def test_since_starts_with_the_bucket_that_holds_it() -> None:
@@ -165,9 +181,9 @@ def test_a_bucket_overwritten_while_it_is_read_is_left_out() -> None:
 def test_metrics_carry_the_same_numbers_under_fixed_names() -> None:
     clock = Clock()
     ring = EvidenceRing(("keyword",), clock)
-    ring.record(Outcome("keyword", 2, [0, 10], [0.1, 0.9]), 200, 0.0005)
+    ring.record(Outcome("keyword", 2, hits=[0, 10], top_scores=[0.1, 0.9]), 200, 0.0005)
     clock.now += 3 * BUCKET_SECONDS
-    ring.record(Outcome("keyword", 1, [3], [0.5]), 200, 0.002)
+    ring.record(Outcome("keyword", 1, hits=[3], top_scores=[0.5]), 200, 0.002)
     ring.record(Outcome("keyword", 5), 500, 1.0)
     ring.record(Outcome("other"), 503, 0.1)
     ring.record(Outcome("other"), 422, 0.1)
@@ -183,6 +199,7 @@ def test_metrics_carry_the_same_numbers_under_fixed_names() -> None:
     assert samples["vectorindex_queries_total", "keyword", None] == sum(b.queries for b in buckets) == 8
     assert samples["vectorindex_query_errors_total", "keyword", None] == sum(b.errors for b in buckets) == 5
     assert samples["vectorindex_query_errors_total", "other", None] == 1
+    assert samples["vectorindex_failed_requests_total", "keyword", None] == 1
     assert samples["vectorindex_refused_total", "other", None] == 1
     assert samples["vectorindex_zero_result_queries_total", "keyword", None] == 1
     assert samples["vectorindex_requests_total", "keyword", "200"] == 2

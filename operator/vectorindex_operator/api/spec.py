@@ -277,11 +277,11 @@ class GuardrailRule(Model):
     max_rise_vs_stable: Rise | None = None
     """Highest rise, in percent of stable's value."""
     window: LongerThanNothing = "1m"
-    """Length of one look."""
+    """Length of one look. Times `consecutive` at most 30m."""
     warm_up: Duration = "1m"
     """Queries in this time after the switch are not judged."""
     min_samples: Annotated[int, Field(ge=1, le=1_000_000_000)] = 200
-    """Fewer queries than this in a window are no evidence."""
+    """Fewer than this in a window are no evidence: queries, or requests for ErrorRate."""
     consecutive: Annotated[int, Field(ge=1, le=100)] = 2
     """Failed windows in a row that make a Fail."""
     mode: Literal["Enforce", "Observe"] = "Enforce"
@@ -306,6 +306,14 @@ class GuardrailRule(Model):
             ".max",
         ),
         Rule("!has(self.min) || self.min.matches('^-?[0-9]+([.][0-9]+)?$')", "min is a score (0.45)", ".min"),
+        Rule(
+            # In the searchers' buckets of 5 s, as core/rules.py counts them. CEL's durations know no days, and a day is
+            # too long anyway. `has`: the API server checks the rule on the schema's defaults before it fills them.
+            "[has(self.window) ? self.window : '1m'].all(w, !w.contains('d') && (duration(w).getSeconds() + 4) / 5"
+            " * (has(self.consecutive) ? self.consecutive : 2) <= 360)",
+            "window times consecutive may be 30m at most: the searchers keep an hour of evidence",
+            ".window",
+        ),
     )
 
 

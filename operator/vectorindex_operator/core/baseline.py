@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from vectorindex_operator.core.evidence import OVERALL, Cell, Merged, add_up, first_bucket
+from vectorindex_operator.core.evidence import COUNTS, OVERALL, SUMS, Cell, Merged, add_up, first_bucket
 from vectorindex_operator.core.histogram import slowest
-from vectorindex_searcher.contract import BUCKET_SECONDS
+from vectorindex_searcher.contract import BUCKET_SECONDS, EvidenceBucket
 
+_WIRE_NAMES = {name: EvidenceBucket.model_fields[name].alias or name for name in (*COUNTS, *SUMS)}
 BASELINE_TAIL = 0.85
 """A baseline keeps its latency histogram above this quantile: P95 and P99 need no more."""
 
@@ -98,13 +100,7 @@ def _cell_to_wire(cell: Cell) -> dict[str, object]:
     tail = sorted(index for index in cell.latency if index > 0)
     first = tail[0] if tail else 1
     return {
-        "queries": cell.queries,
-        "errors": cell.errors,
-        "refused": cell.refused,
-        "zeroResults": cell.zero_results,
-        "topCount": cell.top_count,
-        "topSum": cell.top_sum,
-        "topSumSquares": cell.top_sum_squares,
+        **{wire: getattr(cell, name) for name, wire in _WIRE_NAMES.items()},
         "latencyFaster": cell.latency.get(0, 0),
         "latencyFirstBin": first,
         "latencyCounts": [cell.latency.get(index, 0) for index in range(first, tail[-1] + 1)] if tail else [],
@@ -117,13 +113,6 @@ def _cell_from_wire(item: Mapping[str, object]) -> Cell:
         raise TypeError("latencyCounts is not a list")
     first = int(str(item["latencyFirstBin"]))
     latency = {0: int(str(item["latencyFaster"])), **{first + at: int(count) for at, count in enumerate(counts)}}
-    return Cell(
-        queries=int(str(item["queries"])),
-        errors=int(str(item["errors"])),
-        refused=int(str(item["refused"])),
-        zero_results=int(str(item["zeroResults"])),
-        top_count=int(str(item["topCount"])),
-        top_sum=float(str(item["topSum"])),
-        top_sum_squares=float(str(item["topSumSquares"])),
-        latency={index: count for index, count in latency.items() if count},
-    )
+    values: dict[str, Any] = {name: int(str(item[_WIRE_NAMES[name]])) for name in COUNTS}
+    values |= {name: float(str(item[_WIRE_NAMES[name]])) for name in SUMS}
+    return Cell(**values, latency={index: count for index, count in latency.items() if count})

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
 
 from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS, Evidence, EvidenceBucket
 
@@ -27,6 +29,8 @@ VISIBLE = RING_SECONDS // BUCKET_SECONDS - 4
 class Cell:
     """Counts of one segment over some time; sums of `contract.EvidenceBucket` (see there for the fields)."""
 
+    requests: int = 0
+    failed_requests: int = 0
     queries: int = 0
     errors: int = 0
     refused: int = 0
@@ -39,8 +43,14 @@ class Cell:
     @property
     def consistent(self) -> bool:
         """Whether the counts can be counts. Sums of scores may be NaN: that is TopScore's trouble, not the pod's."""
-        counts = (self.queries, self.errors, self.refused, self.zero_results, self.top_count)
-        return min(counts) >= 0 and all(count >= 0 for count in self.latency.values())
+        return min(_read_counts(self)) >= 0 and all(count >= 0 for count in self.latency.values())
+
+
+COUNTS = ("requests", "failed_requests", "queries", "errors", "refused", "zero_results", "top_count")
+"""Fields of a Cell that are whole numbers; the same in contract.EvidenceBucket."""
+SUMS = ("top_sum", "top_sum_squares")
+"""Fields of a Cell that are sums of floats."""
+_read_counts = attrgetter(*COUNTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +109,9 @@ def add_up(cells: Iterable[Cell], *, latency: bool = True) -> Cell:
     for cell in taken if latency else ():
         for index, count in cell.latency.items():
             histogram[index] = histogram.get(index, 0) + count
-    return Cell(
-        queries=sum(cell.queries for cell in taken),
-        errors=sum(cell.errors for cell in taken),
-        refused=sum(cell.refused for cell in taken),
-        zero_results=sum(cell.zero_results for cell in taken),
-        top_count=sum(cell.top_count for cell in taken),
-        top_sum=_exact_sum(cell.top_sum for cell in taken),
-        top_sum_squares=_exact_sum(cell.top_sum_squares for cell in taken),
-        latency=histogram,
-    )
+    counts: dict[str, Any] = {name: sum(map(attrgetter(name), taken)) for name in COUNTS}
+    sums: dict[str, Any] = {name: _exact_sum(map(attrgetter(name), taken)) for name in SUMS}
+    return Cell(**counts, **sums, latency=histogram)
 
 
 def _exact_sum(values: Iterable[float]) -> float:
@@ -166,16 +169,8 @@ def _cells_of(evidence: Evidence, revision: str) -> list[tuple[int, str, Cell]] 
 
 
 def _cell(item: EvidenceBucket) -> Cell:
-    return Cell(
-        queries=item.queries,
-        errors=item.errors,
-        refused=item.refused,
-        zero_results=item.zero_results,
-        top_count=item.top_count,
-        top_sum=item.top_sum,
-        top_sum_squares=item.top_sum_squares,
-        latency=item.latency,
-    )
+    values: dict[str, Any] = {name: getattr(item, name) for name in (*COUNTS, *SUMS)}
+    return Cell(**values, latency=item.latency)
 
 
 def samples_since(merged: Merged, since: float) -> int:

@@ -251,7 +251,7 @@ def _failed_windows(case: _Case) -> tuple[Window | None, int]:
 
 
 def _early(case: _Case) -> RuleVerdict | None:
-    """Fail at once on an error rate above one half in the newest buckets that hold 20 queries, the open one included.
+    """Fail at once on an error rate above one half in the newest buckets that hold 20 requests, the open one included.
 
     Neither window nor warm-up: pods proved themselves before they became ready, so errors are never a cold start.
     Looks this frequent have their own, tiny share of the budget; it matters only with bounds of some 20 % and more.
@@ -266,7 +266,7 @@ def _early(case: _Case) -> RuleVerdict | None:
     levels = replace(case.levels, window=case.levels.window * EARLY_BUDGET / case.rule.span)
     if case.comparable and not family.beyond(taken, case.base, bound, levels):
         return None
-    return case.say(Verdict.FAIL, "BoundExceeded", "more than half of the newest queries failed", taken, seconds, 1)
+    return case.say(Verdict.FAIL, "BoundExceeded", "more than half of the newest requests failed", taken, seconds, 1)
 
 
 def _newest(case: _Case, enough: int) -> tuple[Cell, float]:

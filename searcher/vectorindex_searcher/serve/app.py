@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -72,6 +73,9 @@ class SearchApp:
                 return
             outcome = Outcome(contract.OTHER_SEGMENT)
         assert isinstance(outcome, Outcome)
+        if response.status == 504:
+            deadline = _deadline(request)
+            outcome.deadline = math.inf if deadline is None else deadline - request.completed
         self._ring.record(outcome, response.status, seconds)
 
     def _index(self, _request: Request) -> Response:

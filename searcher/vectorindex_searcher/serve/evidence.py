@@ -7,6 +7,7 @@ loop: no method may be called from another thread.
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -24,7 +25,8 @@ BINS = 384
 RESULT_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Upper edges (inclusive) of the results-per-query histogram."""
 _BIN_EDGES = [contract.LATENCY_BIN_RATIO**b for b in range(BINS)]
-_QUERIES, _ERRORS, _REFUSED, _ZERO, _TOP = range(5)
+_QUERIES, _ERRORS, _REFUSED, _ZERO, _TOP, _REQUESTS, _FAILED = range(7)
+_COUNTS = 7
 _SUM, _SQUARES = range(2)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -42,6 +44,8 @@ class Outcome:
 
     segment: str
     queries: int = 1
+    deadline: float = math.inf
+    """Seconds that the client allowed; looked at only when they ran out (504)."""
     hits: Sequence[int] = ()
     """Hits at or above minScore, for each query that was answered."""
     top_scores: Sequence[float] = ()
@@ -52,6 +56,8 @@ class Totals:
     """One segment's counts since the pod started."""
 
     segment: str
+    requests: int
+    failed_requests: int
     queries: int
     errors: int
     refused: int
@@ -77,7 +83,7 @@ class _Counts:
         self.clear()
 
     def clear(self) -> None:
-        self.counts = [0] * 5
+        self.counts = [0] * _COUNTS
         self.sums = [0.0, 0.0]
         self.latency: dict[int, int] = {}
 
@@ -97,11 +103,11 @@ class EvidenceRing:
         self._bucket = -1
         """The bucket of `_current`."""
         self._bucket_of = np.full(SLOTS, -1, dtype=np.int64)
-        self._counts = np.zeros((SLOTS, width, 5), dtype=np.int64)
+        self._counts = np.zeros((SLOTS, width, _COUNTS), dtype=np.int64)
         self._sums = np.zeros((SLOTS, width, 2), dtype=np.float64)
         self._latency = np.zeros((SLOTS, width, BINS), dtype=np.uint32)
         # Since the start, without the current bucket.
-        self._past_counts = np.zeros((width, 5), dtype=np.int64)
+        self._past_counts = np.zeros((width, _COUNTS), dtype=np.int64)
         self._past_sums = np.zeros((width, 2), dtype=np.float64)
         self._past_latency = np.zeros((width, BINS), dtype=np.int64)
         # Since the start; not part of the evidence, so not in buckets.
@@ -118,6 +124,8 @@ class EvidenceRing:
 
         A refused request is one refusal whatever it carried: its vectors were never looked at. A wrong dimension or
         another embedding (422) is judged like a server's fault: a revision with the wrong model behind it shows so.
+        A deadline (504) that was too short for any revision is a refusal, but its time counts as latency: the answer
+        took at least that long. Latency can so be told too short for such queries and never too long.
         """
         self._advance()
         segment = self._index.get(outcome.segment, self._index[contract.OTHER_SEGMENT])
@@ -127,11 +135,16 @@ class EvidenceRing:
             current.counts[_REFUSED] += 1
             return
         queries = outcome.queries if status != 422 else 1
-        current.counts[_QUERIES] += queries
         number = latency_bin(seconds)
         current.latency[number] = current.latency.get(number, 0) + queries
         self._latency_sums[segment] += seconds * queries
+        if status == 504 and outcome.deadline < contract.DEADLINE_FLOOR_SECONDS:
+            current.counts[_REFUSED] += 1
+            return
+        current.counts[_REQUESTS] += 1
+        current.counts[_QUERIES] += queries
         if status >= 400:
+            current.counts[_FAILED] += 1
             current.counts[_ERRORS] += queries
             return
         self._record_hits(segment, current, outcome)
@@ -201,6 +214,8 @@ class EvidenceRing:
         return {
             "bucket": bucket,
             "segment": name,
+            "requests": counts[_REQUESTS],
+            "failedRequests": counts[_FAILED],
             "queries": counts[_QUERIES],
             "errors": counts[_ERRORS],
             "refused": counts[_REFUSED],
@@ -222,6 +237,8 @@ class EvidenceRing:
             row = counts[segment].tolist()
             yield Totals(
                 segment=name,
+                requests=row[_REQUESTS],
+                failed_requests=row[_FAILED],
                 queries=row[_QUERIES],
                 errors=row[_ERRORS],
                 refused=row[_REFUSED],
