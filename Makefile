@@ -65,6 +65,12 @@ format: setup ## format and fix what can be fixed
 generate: setup ## write CRDs, the chart's copy and the reference page from the models
 	$(RUN) -m vectorindex_operator.api.crd --write
 
+# ---------------------------------------------------------------- benchmarks
+BENCHES := serving
+.PHONY: bench
+bench: setup ## the benchmarks of the data plane (BENCH_DATA=vectors.parquet, QUICK=1); see bench/README.md
+	@for name in $(BENCHES); do $(RUN) bench/$$name.py $(if $(QUICK),--quick) || exit; done
+
 # ---------------------------------------------------------------- local cluster
 .PHONY: cluster-up cluster-down cluster-status
 cluster-up: ## start (or repair) the local Kubernetes; state is kept

@@ -1,0 +1,101 @@
+"""Artifacts for the benchmarks, built once with the command line of the searcher, and that searcher as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import FOLDER, Dataset
+
+from vectorindex_searcher.artifact import Manifest
+
+PROGRAM = (sys.executable, "-m", "vectorindex_searcher")
+_READY_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A published artifact in a folder."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def files(self) -> Path:
+        """Where index.faiss and the others lie."""
+        (found,) = self.folder.rglob("manifest.json")
+        return found.parent / self.manifest.attempt
+
+
+def built(dataset: Dataset, factory: str, recall: float = 0.95, metric: str = "Cosine") -> Artifact:
+    """Build once: the name of the folder tells data, factory string, recall and metric."""
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{dataset.name}-{factory}-{recall:g}-{metric}")
+    folder = FOLDER / "artifacts" / name
+    if not any(folder.rglob("manifest.json")):
+        print(f"building {name} (once)", file=sys.stderr)
+        folder.mkdir(parents=True, exist_ok=True)
+        flags = ["--source", str(dataset.path), "--out", str(folder), "--factory", factory]
+        flags += ["--recall", f"{recall:g}", "--metric", metric]
+        subprocess.run([*PROGRAM, "build", *flags], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    (found,) = folder.rglob("manifest.json")
+    return Artifact(folder, Manifest.model_validate_json(found.read_text()))
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A searcher process."""
+
+    port: int
+    pid: int
+
+    def cpu(self) -> float:
+        """CPU seconds of the whole process so far, all threads, user and system, to the nanosecond."""
+        # clock_getcpuclockid(3): the process clock of another process.
+        return time.clock_gettime((~self.pid << 3) | 2)
+
+
+@contextlib.contextmanager
+def serving(artifact: Artifact, *, threads: int = 1, core: int | None = None) -> Iterator[Serving]:
+    """`vectorindex-searcher serve` by flags on free ports, ended afterwards. `core`: the only one it may use."""
+    environment = os.environ | {
+        "VECTORINDEX_HOST": "127.0.0.1",
+        "VECTORINDEX_HTTP_PORT": "0",
+        "VECTORINDEX_ADMIN_PORT": "0",
+        "VECTORINDEX_SEARCH_THREADS": str(threads),
+    }
+    log = FOLDER / "serve.log"
+    flags = ["--artifact", str(artifact.folder), "--cache-dir", str(FOLDER / "cache")]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [*PROGRAM, "serve", *flags], stdout=sink, stderr=sink, env=environment, preexec_fn=pin(core)
+        )
+    try:
+        yield Serving(_port(process, log), process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def pin(core: int | None) -> Callable[[], None] | None:
+    """For Popen's preexec_fn: the child may use this core only."""
+    return None if core is None else lambda: os.sched_setaffinity(0, {core})
+
+
+def _port(process: subprocess.Popen[bytes], log: Path) -> int:
+    end = time.monotonic() + _READY_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        for line in log.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                said = json.loads(line)
+                if said.get("message") == "ready":
+                    return int(said["port"])
+        time.sleep(0.05)
+    raise SystemExit(f"the searcher did not become ready:\n{log.read_text(errors='replace')[-2000:]}")

@@ -1,0 +1,205 @@
+"""Queries per CPU-second of the whole server process, as a share of FAISS by itself: the limit of any server.
+
+    python bench/serving.py [--quick] [--only real|clustered] [--rounds 5] [--seconds 1.5] [--factory HNSW32,SQ8]
+
+Real vectors (BENCH_DATA, else the demo's) and 200,000 x 768 clustered ones. The searcher runs by flags as its own
+process with one search thread, the load comes from another process, and FAISS by itself is a third: the same file, the
+same parameters, single queries, one thread. They take turns within each round, since a machine's speed changes by the
+minute; shares are medians over rounds. Closed loop with 1, 8 and 64 connections, JSON and binary; then an open loop at
+50 % and 90 % of the capacity just measured. Writes bench/results/serving.md and summary.json, except with
+--quick, --only or --factory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import results
+from artifacts import Artifact, built, pin, serving
+from datasets import FOLDER, Dataset, clustered, real
+
+from vectorindex_searcher.index.metric import normalise
+
+HERE = Path(__file__).resolve().parent
+CONNECTIONS = (1, 8, 64)
+HEADLINE = ("binary", "json")
+QUERIES = 4000
+_WARM_SECONDS = 0.3
+
+
+class Child:
+    """A process that takes one line and answers with one line of JSON."""
+
+    def __init__(self, *arguments: str, core: int | None) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            preexec_fn=pin(core),
+        )
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """Its answer; ends the benchmark when the process has ended."""
+        sink, source = self._process.stdin, self._process.stdout
+        assert sink is not None
+        assert source is not None
+        sink.write(line + "\n")
+        sink.flush()
+        said = source.readline()
+        if not said:
+            raise SystemExit(f"a process of the benchmark ended with {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(said)
+        return answer
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@dataclass
+class Measured:
+    """CPU microseconds a query, one entry a round. Keys of `server`: (format, connections)."""
+
+    dataset: str
+    artifact: Artifact
+    faiss: list[float] = field(default_factory=list)
+    faiss_batch: list[float] = field(default_factory=list)
+    server: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    shares: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    rates: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Queries per second of wall time."""
+    open_loop: list[tuple[str, float, float, float, float]] = field(default_factory=list)
+    """Format, share of capacity, queries a second, p50 and p99 in ms."""
+
+
+def measure(dataset: Dataset, factory: str, rounds: int, seconds: float) -> Measured:
+    """All of one data set."""
+    artifact = built(dataset, factory)
+    raw, unit = FOLDER / f"{dataset.name}-queries.npy", FOLDER / f"{dataset.name}-queries-unit.npy"
+    queries = dataset.queries(QUERIES)
+    np.save(raw, queries)
+    np.save(unit, normalise(queries))
+    params = json.dumps(artifact.manifest.default_point.params)
+    index = str(artifact.files / "index.faiss")
+    cores = sorted(os.sched_getaffinity(0))
+    core, other = (cores[0], cores[-1]) if len(cores) > 1 else (None, None)
+    single = Child(str(HERE / "inprocess.py"), index, str(unit), params, core=core)
+    batch = Child(str(HERE / "inprocess.py"), index, str(unit), params, "64", core=core)
+    load = Child(str(HERE / "load_client.py"), str(raw), core=other)
+    found = Measured(dataset.name, artifact)
+    try:
+        with serving(artifact, core=core) as server:
+            kinds = [(kind, connections) for connections in CONNECTIONS for kind in HEADLINE] + [("json-long", 64)]
+            for _ in range(rounds):
+                for kind, connections in kinds:
+                    _connect(load, server.port, connections, kind)
+                    bare = _per_query(single.ask(str(seconds)))
+                    before = server.cpu()
+                    answer = load.ask(json.dumps({"do": "closed", "seconds": seconds}))
+                    spent = (server.cpu() - before) / answer["count"] * 1e6
+                    again = _per_query(single.ask(str(seconds)))
+                    found.faiss += [bare, again]
+                    found.server[kind, connections].append(spent)
+                    found.shares[kind, connections].append((bare + again) / 2 / spent)
+                    found.rates[kind, connections].append(answer["count"] / answer["seconds"])
+                found.faiss_batch.append(_per_query(batch.ask(str(seconds))))
+            for kind in HEADLINE:
+                for share in (0.5, 0.9):
+                    _connect(load, server.port, 64, kind)
+                    rate = share * statistics.median(found.rates[kind, 64])
+                    answer = load.ask(json.dumps({"do": "open", "seconds": 4 * seconds, "rate": rate}))
+                    found.open_loop.append((kind, share, rate, answer["p50"], answer["p99"]))
+    finally:
+        for child in (single, batch, load):
+            child.close()
+    return found
+
+
+def _connect(load: Child, port: int, connections: int, kind: str) -> None:
+    load.ask(json.dumps({"do": "connect", "port": port, "connections": connections, "format": kind}))
+    load.ask(json.dumps({"do": "closed", "seconds": _WARM_SECONDS}))
+
+
+def _per_query(answer: dict[str, Any]) -> float:
+    """CPU microseconds."""
+    return float(answer["cpu"]) / int(answer["count"]) * 1e6
+
+
+def page(found: list[Measured]) -> str:
+    """The Markdown page."""
+    parts = [
+        "# Serving: queries per CPU-second as a share of FAISS by itself\n",
+        f"`python bench/serving.py`, {results.stamp()}. {results.machine()}.\n",
+        "CPU microseconds a query of the whole server process (kernel included), medians over rounds in which the "
+        "server and FAISS by itself took turns; in brackets the lowest and the highest share of a round. One core, "
+        "k = 10. `json-long`: vectors as Python's json module writes them (twice the bytes).\n",
+    ]
+    for one in found:
+        point = one.artifact.manifest.default_point
+        parts.append(f"\n## {one.dataset}: {one.artifact.manifest.count:,} x {one.artifact.manifest.dimension}\n")
+        bare, batch = statistics.median(one.faiss), statistics.median(one.faiss_batch)
+        parts.append(
+            f"{one.artifact.manifest.factory}, {point.params}, recall@10 {point.recall:.3f}. "
+            f"FAISS by itself: {bare:.0f} us a query, {batch:.0f} us in batches of 64.\n"
+        )
+        rows = []
+        for (kind, connections), spent in sorted(one.server.items(), key=lambda item: (item[0][1], item[0][0])):
+            shares = one.shares[kind, connections]
+            shown = f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
+            rate = statistics.median(one.rates[kind, connections])
+            rows.append((connections, kind, statistics.median(spent), min(spent), shown, rate))
+        parts.append(results.table(("connections", "body", "us a query", "least", "share", "queries/s"), rows))
+        parts.append("\nOpen loop, 64 connections, latency from the moment a query was to be sent:\n")
+        loops = [(kind, f"{share:.0%}", rate, p50, p99) for kind, share, rate, p50, p99 in one.open_loop]
+        parts.append(results.table(("body", "of capacity", "queries/s", "p50 ms", "p99 ms"), loops))
+    return "\n".join(parts)
+
+
+def headlines(found: list[Measured]) -> dict[str, float]:
+    """Keys of summary.json."""
+    return {
+        f"serving.{one.dataset}.{kind}_{connections}_share": statistics.median(shares)
+        for one in found
+        for (kind, connections), shares in one.shares.items()
+        if kind in HEADLINE
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one short round on small data; writes no results")
+    parser.add_argument("--only", choices=("real", "clustered"), help="one of the two data sets")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of one measurement")
+    parser.add_argument("--factory", help="instead of HNSW32,SQ8 (real) and HNSW32 (clustered)")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.seconds = 1, 0.4
+    found = []
+    if options.only != "clustered":
+        found.append(measure(real(), options.factory or "HNSW32,SQ8", options.rounds, options.seconds))
+    if options.only != "real":
+        data = clustered(20_000, 128) if options.quick else clustered(200_000, 768)
+        found.append(measure(data, options.factory or "HNSW32", options.rounds, options.seconds))
+    text = page(found)
+    print(text)
+    if not (options.quick or options.factory or options.only):
+        results.write_page("serving", text)
+        results.add_to_summary(headlines(found))
+
+
+if __name__ == "__main__":
+    main()
