@@ -62,6 +62,8 @@ FULL_SPEC: Json = {
         "replicas": 3,
         "resources": {"requests": {"cpu": "1500m"}},
         "minScore": -0.3,
+        "auth": {"secretRef": {"name": "clients"}},
+        "tls": {"secretRef": {"name": "products-tls"}},
         "pod": {"priorityClassName": "high"},
     },
     "rollout": {

@@ -47,6 +47,8 @@ EVERYTHING = spec(
 )  # fmt: skip
 PENDING, BUILT, STABLE = (a_revision(EVERYTHING, phase) for phase in ("Pending", "Validating", "Stable"))
 ON_CPU = spec(build={"device": "CPU"})
+SECURED = spec(searcher={"auth": {"secretRef": {"name": "clients"}}, "tls": {"secretRef": {"name": "docs-tls"}}})
+SECURED_STABLE = a_revision(SECURED, "Stable")
 CPU_PENDING = a_revision(ON_CPU, "Pending")
 SWITCH = Decision(DecisionKind.SWITCH, "", STABLE.name, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.25)
 BACK = replace(
@@ -67,6 +69,16 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
     "revision": (Create(PENDING.name, PENDING.spec.digest, DATA), seen(EVERYTHING), EVERYTHING),
     "searchers": (planned(seen(EVERYTHING, STABLE, traffic=STABLE), Load), seen(EVERYTHING, STABLE), EVERYTHING),
     "service": (MoveTraffic(SWITCH, ""), seen(EVERYTHING, STABLE), EVERYTHING),
+    "revision-secured": (
+        Create(SECURED_STABLE.name, SECURED_STABLE.spec.digest, DATA),
+        seen(SECURED),
+        SECURED,
+    ),
+    "service-secured": (
+        MoveTraffic(replace(SWITCH, target=SECURED_STABLE.name), ""),
+        seen(SECURED, SECURED_STABLE),
+        SECURED,
+    ),
     "service-rolled-back": (MoveTraffic(BACK, "42"), seen(EVERYTHING, STABLE), EVERYTHING),
 }
 
@@ -110,7 +122,8 @@ def test_every_pod_is_restricted_and_gets_no_api_token(case: str) -> None:
         assert context["runAsUser"] > 0
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"} & pod.keys()
-        assert {kind for volume in pod["volumes"] for kind in volume} == {"name", "emptyDir"}
+        kinds = {kind for volume in pod["volumes"] for kind in volume}
+        assert kinds == {"name", "emptyDir"} | ({"secret"} if case.endswith("secured") else set())
         for one in pod["containers"]:
             inner = one["securityContext"]
             assert inner["allowPrivilegeEscalation"] is False
@@ -198,6 +211,33 @@ def test_the_switch_has_a_precondition_when_there_was_a_service() -> None:
     assert objects("service-rolled-back")[0]["metadata"]["resourceVersion"] == "42"
 
 
+# ---------------------------------------------------------------- tokens and TLS
+
+
+def test_tokens_and_certificate_are_mounted_read_only_where_serve_is_told_to_look() -> None:
+    (pod,) = pods_of("revision-secured")
+    (one,) = pod["containers"]
+    flags = dict(zip(one["args"][1::2], one["args"][2::2], strict=True))
+    mounts = {mount["name"]: mount for mount in one["volumeMounts"]}
+    secrets = {volume["name"]: volume["secret"] for volume in pod["volumes"] if "secret" in volume}
+    assert {name: secret["secretName"] for name, secret in secrets.items()} == {"tokens": "clients", "tls": "docs-tls"}
+    assert flags["--token-file"] == mounts["tokens"]["mountPath"]
+    for flag, key in (("--tls-cert", "tls.crt"), ("--tls-key", "tls.key")):
+        assert flags[flag] == f"{mounts['tls']['mountPath']}/{key}"
+        assert {"key": key, "path": key} in secrets["tls"]["items"]
+    for name in secrets:
+        assert mounts[name]["readOnly"] is True
+        assert "subPath" not in mounts[name], "the kubelet never updates a subPath"
+        assert secrets[name]["defaultMode"] & 0o007 == 0
+    assert {probe["httpGet"]["port"] for probe in (one["readinessProbe"], one["livenessProbe"])} == {"admin"}
+
+
+def test_the_service_says_https_exactly_while_its_revision_does() -> None:
+    (secured,), (plain,) = objects("service-secured"), objects("service")
+    assert [port.pop("appProtocol", None) for port in secured["spec"]["ports"]] == ["https"]
+    assert secured["spec"]["ports"] == plain["spec"]["ports"]
+
+
 # ---------------------------------------------------------------- the frozen template
 
 
@@ -215,7 +255,9 @@ def edited(**changes: Any) -> VectorIndexSpec:
 def test_an_edit_of_the_searchers_pod_or_min_score_changes_no_running_searcher() -> None:
     before = deployed(EVERYTHING)
     pod = {"nodeSelector": {"role": "other"}, "priorityClassName": "low", "serviceAccountName": "x"}
+    secured = SECURED.searcher.wire()
     assert deployed(edited(searcher={"pod": pod, "minScore": 0.9})) == before
+    assert deployed(edited(searcher={"auth": secured["auth"], "tls": secured["tls"]})) == before
     assert deployed(edited(segments=[{"name": "fr"}, {"name": "de"}])) == before
 
 
@@ -246,7 +288,7 @@ def test_memory_is_computed_from_the_artifact_unless_given() -> None:
 
 @pytest.mark.parametrize("decision", [SWITCH, BACK])
 def test_a_decision_is_read_as_it_was_written(decision: Decision) -> None:
-    meta = front.service(decision, "", index(EVERYTHING))["metadata"]
+    meta = front.service(decision, "", index(EVERYTHING), tls=False)["metadata"]
     assert front.read_decision(meta["annotations"]["vectorindex.dev/decision"]) == decision
 
 

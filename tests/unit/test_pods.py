@@ -191,6 +191,23 @@ def test_what_a_pod_waits_for(container: Raw, says: str) -> None:
     assert pods.pod_view(a_pod(container)).waiting == says
 
 
+def test_a_pod_whose_mounted_secret_is_missing_says_so_after_a_while_and_no_other_does() -> None:
+    """The kubelet says only ContainerCreating; its condition tells that it never got beyond the volumes."""
+    since = to_unix(LATER)
+    away = is_so("PodReadyToStartContainers", "False")
+    raw = a_pod(waiting("ContainerCreating"), conditions=(is_so("PodScheduled"), away))
+    raw["spec"] = {
+        "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "tokens", "secret": {"secretName": "clients"}}]
+    }
+    assert pods.pod_view(raw, since + pods.UNMOUNTED_SECONDS - 1).waiting == ""
+    told = pods.pod_view(raw, since + pods.UNMOUNTED_SECONDS).waiting
+    assert told.startswith("Secret/clients: ")
+    assert pods.pod_view(raw, since + 999).waiting == told, "a text that changes would be a write at every look"
+    pulling = a_pod(waiting("ContainerCreating"), conditions=(is_so("PodReadyToStartContainers"),))
+    for other in (raw | {"spec": {"volumes": [{"name": "tmp", "emptyDir": {}}]}}, pulling | {"spec": raw["spec"]}):
+        assert pods.pod_view(other, since + 999).waiting == ""
+
+
 # ---------------------------------------------------------------- since when nothing is ready
 
 

@@ -216,6 +216,40 @@ class Gate(Model):
     )
 
 
+class TokenSecret(Model):
+    """A Secret of the same namespace, mounted into the searchers, never read by the operator.
+
+    Each value is one bearer token, or one a line; its key is the token's name in logs and metrics.
+    """
+
+    name: ObjectName
+    """Name of the Secret."""
+
+
+class Auth(Model):
+    """Who may query: whoever sends one of these bearer tokens."""
+
+    secret_ref: TokenSecret
+    """Where the tokens are. Changed tokens hold within about a minute, without a restart."""
+
+
+class CertificateSecret(Model):
+    """A Secret of the same namespace (type kubernetes.io/tls), mounted into the searchers, never read by the operator.
+
+    Keys: tls.crt, tls.key.
+    """
+
+    name: ObjectName
+    """Name of the Secret."""
+
+
+class Tls(Model):
+    """TLS on the port that users query. The Service's port stays 80 and says appProtocol https."""
+
+    secret_ref: CertificateSecret
+    """Where certificate and key are. A renewed certificate is shown within about a minute, without a restart."""
+
+
 class Searcher(Model):
     """The pods that answer queries. Apart from replicas and resources, an edit applies from the next revision on."""
 
@@ -225,6 +259,10 @@ class Searcher(Model):
     """Memory is computed from the artifact when absent."""
     min_score: float | None = None
     """Hits below are no hits: what ZeroResultRate counts. Cosine, inner product, or minus the squared L2 distance."""
+    auth: Auth | None = None
+    """Absent: whoever reaches the Service may query."""
+    tls: Tls | None = None
+    """Absent: in clear."""
     pod: Pod = Pod()
 
 

@@ -102,6 +102,8 @@ class RevisionSpec(Model):
     index_spec: IndexSpec
     segments: tuple[str, ...] = ()
     min_score: float | None = None
+    tls: bool = False
+    """Whether its searchers speak TLS to users."""
     pod_template: dict[str, Any]
 
 

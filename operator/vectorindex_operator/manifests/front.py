@@ -12,8 +12,15 @@ from vectorindex_operator.manifests.labels import Manifest
 PORT = 80
 
 
-def service(decision: Decision, resource_version: str, index: IndexView) -> Manifest:
-    """The front Service pointing at `decision.target`. With a resourceVersion the API server refuses a stale write."""
+def service(decision: Decision, resource_version: str, index: IndexView, *, tls: bool) -> Manifest:
+    """The front Service pointing at `decision.target`. With a resourceVersion the API server refuses a stale write.
+
+    `tls`: whether the target speaks TLS. Port number and name stay, so that nothing which names them breaks; meshes and
+    ingress controllers read appProtocol.
+    """
+    port = {"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}
+    if tls:
+        port["appProtocol"] = "https"
     annotations = {labels.DECISION: json.dumps(_wire(decision), sort_keys=True)}
     meta = labels.metadata(
         index.name, index.namespace, labels.common(index.name, "front"), labels.owner(index), annotations
@@ -27,7 +34,7 @@ def service(decision: Decision, resource_version: str, index: IndexView) -> Mani
         "spec": {
             "type": "ClusterIP",
             "selector": labels.selector(decision.target),
-            "ports": [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [port],
         },
     }
 

@@ -12,6 +12,8 @@ from vectorindex_searcher.contract import TASK_ENV
 
 USER = 10001
 CACHE_DIR = "/var/cache/vectorindex"
+TOKENS_DIR = "/etc/vectorindex/tokens"
+TLS_DIR = "/etc/vectorindex/tls"
 
 
 def credentials(places: Mapping[str, S3 | None]) -> list[Manifest]:
@@ -70,6 +72,18 @@ def pod_spec(one: Manifest, pod: Pod, settings: Settings) -> Manifest:
     if pod.priority_class_name:
         spec["priorityClassName"] = pod.priority_class_name
     return spec
+
+
+def mount_secret(pod: Manifest, volume: str, secret: str, path: str, keys: tuple[str, ...] = ()) -> None:
+    """Mount a Secret read-only into the pod's one container: the kubelet reads it and keeps the files up to date.
+
+    `keys`: those that must be there; without, every key is a file.
+    """
+    source: Manifest = {"secretName": secret, "defaultMode": 0o440}
+    if keys:
+        source["items"] = [{"key": key, "path": key} for key in keys]
+    pod["volumes"].append({"name": volume, "secret": source})
+    pod["containers"][0]["volumeMounts"].append({"name": volume, "mountPath": path, "readOnly": True})
 
 
 def task_env(json_text: str) -> Manifest:

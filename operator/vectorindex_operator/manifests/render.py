@@ -31,4 +31,6 @@ def render(action: Rendered, obs: Observation, spec: VectorIndexSpec, settings: 
                 searchers.disruption_budget(action, index),
             )
         case MoveTraffic():
-            return (front.service(action.decision, action.resource_version, index),)
+            target = obs.revisions.get(action.decision.target)
+            tls = target is not None and target.spec.tls
+            return (front.service(action.decision, action.resource_version, index, tls=tls),)

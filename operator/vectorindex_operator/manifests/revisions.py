@@ -24,6 +24,7 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         index_spec=spec.index,
         segments=tuple(s.name for s in spec.segments),
         min_score=spec.searcher.min_score,
+        tls=spec.searcher.tls is not None,
         pod_template=searchers.pod_template(spec, index, action.name, settings),
     )
     return {

@@ -3,13 +3,22 @@ PodDisruptionBudget around it. Only replicas and resources follow the VectorInde
 
 from __future__ import annotations
 
-from vectorindex_operator.api.v1alpha1 import Resources, RevisionSpec, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import Resources, RevisionSpec, Searcher, VectorIndexSpec
 from vectorindex_operator.core.observation import IndexView, RevisionView
 from vectorindex_operator.core.plan import Load
 from vectorindex_operator.core.working import Settings
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
-from vectorindex_operator.manifests.podspec import CACHE_DIR, container, credentials, pod_spec, task_env
+from vectorindex_operator.manifests.podspec import (
+    CACHE_DIR,
+    TLS_DIR,
+    TOKENS_DIR,
+    container,
+    credentials,
+    mount_secret,
+    pod_spec,
+    task_env,
+)
 from vectorindex_searcher.contract import ADMIN_PORT, DRAIN_SECONDS, HTTP_PORT, Identity, ServeTask
 
 PROCESS_BYTES = 256 * 2**20
@@ -27,6 +36,7 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: S
     one["readinessProbe"] = _probe("/readyz", period=2, failures=2)
     one["livenessProbe"] = _probe("/livez", period=10, failures=6)
     pod = pod_spec(one, spec.searcher.pod, settings)
+    _secure(pod, spec.searcher)
     pod["terminationGracePeriodSeconds"] = DRAIN_SECONDS + 15
     pod["topologySpreadConstraints"] = [
         {
@@ -37,6 +47,17 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: S
         }
     ]
     return {"metadata": {"labels": labels.common(index.name, labels.SEARCHER, name)}, "spec": pod}
+
+
+def _secure(pod: Manifest, searcher: Searcher) -> None:
+    """Mount tokens and certificate, and tell `serve` where they are."""
+    arguments = pod["containers"][0]["args"]
+    if searcher.auth is not None:
+        mount_secret(pod, "tokens", searcher.auth.secret_ref.name, TOKENS_DIR)
+        arguments += ["--token-file", TOKENS_DIR]
+    if searcher.tls is not None:
+        mount_secret(pod, "tls", searcher.tls.secret_ref.name, TLS_DIR, ("tls.crt", "tls.key"))
+        arguments += ["--tls-cert", f"{TLS_DIR}/tls.crt", "--tls-key", f"{TLS_DIR}/tls.key"]
 
 
 def deployment(action: Load, index: IndexView, revision: RevisionView, spec: VectorIndexSpec) -> Manifest:

@@ -55,7 +55,7 @@ def observe(cluster: Cluster, searchers: Searchers, namespace: str, name: str, n
         index=index,
         revisions=_revisions(children["VectorIndexRevision"], index.uid),
         jobs=tuple(pods.job_view(job, children["Pod"]) for job in children["Job"]),
-        loaded=_loaded(children["Deployment"], children["Pod"]),
+        loaded=_loaded(children["Deployment"], children["Pod"], now),
         service=_service(service, index.uid),
         objects=_objects(raw, service, children),
         conflict=_conflict(children["Deployment"], index.uid),
@@ -151,7 +151,7 @@ def _revision(raw: Raw) -> RevisionView:
     )
 
 
-def _loaded(deployments: list[Raw], all_pods: list[Raw]) -> dict[str, LoadedRevision]:
+def _loaded(deployments: list[Raw], all_pods: list[Raw], now: float) -> dict[str, LoadedRevision]:
     loaded = {}
     for raw in deployments:
         meta = raw["metadata"]
@@ -164,7 +164,7 @@ def _loaded(deployments: list[Raw], all_pods: list[Raw]) -> dict[str, LoadedRevi
             if pod["metadata"]["labels"].get(labels.REVISION) == revision
             and pod["metadata"]["labels"].get(labels.COMPONENT) == labels.SEARCHER
         ]
-        views = tuple(sorted((pods.pod_view(pod) for pod in mine), key=lambda view: view.name))
+        views = tuple(sorted((pods.pod_view(pod, now) for pod in mine), key=lambda view: view.name))
         loaded[revision] = LoadedRevision(revision, True, views, pods.unready_since(raw, mine))
     return loaded
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from vectorindex_operator.api.timestamps import to_unix
@@ -12,6 +13,8 @@ from vectorindex_operator.reconcile.ports import Raw
 from vectorindex_searcher.contract import BuildResult, Failure, Model, ResolveResult, ValidateResult
 
 _RESULTS: dict[str, type[Model]] = {"Resolve": ResolveResult, "Build": BuildResult, "Validate": ValidateResult}
+UNMOUNTED_SECONDS = 20.0
+"""A pod's volumes and network ordinarily take a few seconds: after this long without them something is missing."""
 _NORMAL_WAITS = frozenset({"ContainerCreating", "PodInitializing", "CrashLoopBackOff"})
 
 
@@ -110,8 +113,8 @@ def parse_word(text: str) -> tuple[Any, Failure | None]:
     return None, None
 
 
-def pod_view(pod: Raw) -> PodView:
-    """A searcher pod."""
+def pod_view(pod: Raw, now: float = math.inf) -> PodView:
+    """A searcher pod. `now`: unix seconds; what ordinarily passes by itself is not told before its time."""
     meta, status = pod["metadata"], pod.get("status", {})
     containers = status.get("containerStatuses", ())
     failure = None
@@ -134,7 +137,7 @@ def pod_view(pod: Raw) -> PodView:
             else None
         ),
         unschedulable=unschedulable,
-        waiting=_waiting(pod),
+        waiting=_waiting(pod) or _unmounted(pod, now),
         failure=failure,
         deleting="deletionTimestamp" in meta,
     )
@@ -168,6 +171,28 @@ def _unschedulable(pod: Raw) -> tuple[float | None, str]:
     if scheduled is None or scheduled.get("status") == "True" or scheduled.get("reason") != "Unschedulable":
         return None, ""
     return to_unix(scheduled["lastTransitionTime"]), scheduled.get("message", "unschedulable")
+
+
+def _unmounted(pod: Raw, now: float) -> str:
+    """What a pod waits for whose Secrets should be mounted but whose sandbox does not come up.
+
+    The kubelet tells a missing Secret (or key of it) only in an Event, which may be gone by now and is not ours to
+    read; the container says ContainerCreating. But volumes are mounted before the sandbox is made, so a sandbox that
+    stays away points to them, or to the node's network: the message says both.
+    """
+    condition = _condition(pod, "PodReadyToStartContainers")
+    if condition is None or condition.get("status") != "False" or not condition.get("lastTransitionTime"):
+        return ""
+    since = condition["lastTransitionTime"]
+    if now - to_unix(since) < UNMOUNTED_SECONDS or "deletionTimestamp" in pod["metadata"]:
+        return ""
+    secrets = [
+        volume["secret"]["secretName"] for volume in pod.get("spec", {}).get("volumes", ()) if volume.get("secret")
+    ]
+    if not secrets:
+        return ""
+    named = " and ".join(f"Secret/{name}" for name in secrets)
+    return f"Secret/{secrets[0]}: volumes or network are not ready since {since}: is {named} there, with its keys?"
 
 
 def _waiting(pod: Raw) -> str:
