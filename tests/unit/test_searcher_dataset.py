@@ -17,11 +17,12 @@ from vectorindex_searcher.contract import Columns, Embedding, ExitCode, Identity
 from vectorindex_searcher.dataset import blocks as blocks_module
 from vectorindex_searcher.dataset import duplicates
 from vectorindex_searcher.dataset.listing import fingerprint, list_source
-from vectorindex_searcher.dataset.source import Source, open_source, prefetch
+from vectorindex_searcher.dataset.source import Source, open_source
 from vectorindex_searcher.dataset.stage import stage
 from vectorindex_searcher.errors import BadData, SourceChanged, TaskError
 from vectorindex_searcher.index.rows import Ids
-from vectorindex_searcher.index.vectors import VectorFile
+from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
+from vectorindex_searcher.prefetch import prefetch
 from vectorindex_searcher.resolve import resolve
 from vectorindex_searcher.store import FolderStore, Role
 
@@ -392,3 +393,23 @@ def test_streaming_needs_a_few_blocks_of_memory_whatever_the_size(
         tracemalloc.stop()
     # Two blocks, their masks, and 8 bytes for each id of a pending batch.
     assert peak < 4 << 20, f"{peak / 2**20:.1f} MiB"
+
+
+def test_rows_gathered_from_a_large_file_do_not_stay_in_memory(tmp_path: Path) -> None:
+    count, dimension = 60_000, 128
+    data = rows(count, dimension)  # 29 MiB
+    with VectorWriter(tmp_path / "vectors.npy", count, dimension, half=False) as writer:
+        writer.write(data)
+    chosen = np.random.default_rng(1).integers(0, count, 3000)
+    with VectorFile(tmp_path / "vectors.npy", Metric.L2) as vectors:
+        np.testing.assert_array_equal(vectors.gather(chosen), data[chosen])
+        np.testing.assert_array_equal(vectors.gather(np.array([5, 1, 5])), data[[5, 1, 5]])
+        np.testing.assert_array_equal(np.concatenate([block for _, block in vectors.blocks()]), data)
+        mapped = _mapped_bytes(tmp_path / "vectors.npy")
+    assert mapped < 1 << 20, f"{mapped / 2**20:.1f} MiB of the file are still mapped into this process"
+
+
+def _mapped_bytes(path: Path) -> int:
+    """Resident bytes of a file's mappings in this process."""
+    maps = Path("/proc/self/smaps").read_text().split(str(path))[1:]
+    return sum(int(part.split("Rss:")[1].split()[0]) * 1024 for part in maps)

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-SLICE_HASHES = 1 << 23
-"""Hashes compared at a time (64 MiB)."""
+SLICE_HASHES = 1 << 20
+"""Hashes compared at a time (8 MiB, and about four times that to sort them)."""
 SLICE_STRINGS = 1 << 12
 """Strings hashed at a time: the prefix sums take 8 bytes for every byte of them."""
 _BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2**64
@@ -71,11 +71,9 @@ def find_duplicate(
     """
     if not count:
         return None
-    values = np.memmap(hashes, np.uint64, mode="r", shape=(count,))
     bits = max(0, (count // SLICE_HASHES).bit_length())
     for part in range(1 << bits):
-        rows = _rows_of_part(values, part, bits)
-        chosen = values[rows]
+        rows, chosen = _part(hashes, count, part, bits)
         order = np.argsort(chosen, kind="stable")
         same = np.flatnonzero(chosen[order][1:] == chosen[order][:-1])
         if len(same):
@@ -85,14 +83,16 @@ def find_duplicate(
     return None
 
 
-def _rows_of_part(values: npt.NDArray[np.uint64], part: int, bits: int) -> npt.NDArray[np.int64]:
-    if not bits:
-        return np.arange(len(values))
-    shift, pieces = np.uint64(64 - bits), []
-    for start in range(0, len(values), SLICE_HASHES):
-        piece = values[start : start + SLICE_HASHES]
-        pieces.append(np.flatnonzero(piece >> shift == np.uint64(part)) + start)
-    return np.concatenate(pieces)
+def _part(hashes: Path, count: int, part: int, bits: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    """Row numbers and hashes whose upper `bits` are `part`. Read, not mapped: a mapped page counts as memory."""
+    rows: list[npt.NDArray[np.int64]] = []
+    found: list[npt.NDArray[np.uint64]] = []
+    for start in range(0, count, SLICE_HASHES):
+        values = np.fromfile(hashes, np.uint64, min(SLICE_HASHES, count - start), offset=8 * start)
+        chosen = np.flatnonzero(values >> np.uint64(64 - bits) == np.uint64(part)) if bits else np.arange(len(values))
+        rows.append(chosen + start)
+        found.append(values[chosen])
+    return np.concatenate(rows), np.concatenate(found)
 
 
 def _confirm(rows: npt.NDArray[np.int64], ids: Sequence[int | str]) -> tuple[int, int] | None:

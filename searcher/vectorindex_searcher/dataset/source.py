@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ import pyarrow as pa
 
 from ..contract import Columns, Embedding
 from ..errors import BadData, SourceMissing
+from ..prefetch import prefetch
 from ..store import Store
 from . import npy, parquet
 from .blocks import Block, Header, check_vectors
@@ -119,34 +118,3 @@ def _check_agreement(first_key: str, first: Header, key: str, other: Header) -> 
         name, mine, theirs = next((a.name, a.type, b.type) for a, b in pairs if a.type != b.type)
         message = f"{key} has column {name!r} of type {mine}, {first_key} of type {theirs}"
         raise BadData("MixedTypes", message, object=key, remedy="Write the column with one type in all objects.")
-
-
-def prefetch(blocks: Iterator[Block]) -> Iterator[Block]:
-    """The same blocks, with the next one made by another thread meanwhile: two blocks in memory, never more."""
-    ready: queue.Queue[Block | BaseException | None] = queue.Queue()
-    wanted = threading.Semaphore(1)
-    stopped = threading.Event()
-
-    def produce() -> None:
-        try:
-            while True:
-                wanted.acquire()
-                block = None if stopped.is_set() else next(blocks, None)
-                ready.put(block)
-                if block is None:
-                    return
-        except BaseException as error:  # whatever it is, it belongs to the consumer
-            ready.put(error)
-
-    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            wanted.release()
-            yield item
-    finally:
-        stopped.set()
-        wanted.release()
-        thread.join()

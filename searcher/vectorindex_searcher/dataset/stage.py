@@ -18,6 +18,9 @@ from .blocks import Block
 from .duplicates import find_duplicate, hash_ids
 from .source import Source
 
+TEXT_IDS_BATCH_ROWS = 1 << 18
+"""String ids gathered for one batch of ids.arrow: they take memory until it is full."""
+
 
 def stage(source: Source, sample_rows: npt.NDArray[np.int64], folder: Path) -> npt.NDArray[np.float32] | None:
     """Write ids.arrow, metadata.arrow (with metadata columns) and vectors.npy into `folder`.
@@ -29,7 +32,8 @@ def stage(source: Source, sample_rows: npt.NDArray[np.int64], folder: Path) -> n
     sample = np.empty((len(sample_rows), source.dimension), np.float32)
     row, with_ids = 0, False
     with contextlib.ExitStack() as files:
-        ids = files.enter_context(RowWriter(folder / IDS_FILE, pa.schema([("id", source.id_type)]), IDS_BATCH_ROWS))
+        batch = TEXT_IDS_BATCH_ROWS if pa.types.is_string(source.id_type) else IDS_BATCH_ROWS
+        ids = files.enter_context(RowWriter(folder / IDS_FILE, pa.schema([("id", source.id_type)]), batch))
         metadata = RowWriter(folder / METADATA_FILE, source.metadata, METADATA_BATCH_ROWS) if source.metadata else None
         if metadata is not None:
             files.enter_context(metadata)

@@ -1,12 +1,14 @@
 """vectors.npy: the rows of an artifact as they were given, for exact search. Written and read in blocks.
 
 Under Cosine the file keeps the vectors as given and every reader normalises them in the same way as the build did.
-Scans are by pread, not by a memory map, so a large file does not count as this process's memory.
+Scans are by pread, and what a gather maps is given back at once, so a large file does not count as this process's
+memory.
 """
 
 from __future__ import annotations
 
 import io
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +20,13 @@ import numpy.typing as npt
 
 from ..contract import Metric
 from ..errors import BadData
+from ..prefetch import prefetch
 from .metric import normalise
 
 SCAN_BYTES = 16 << 20
 PREPARE_ROWS = 4096
+GATHER_ROWS = 256
+"""Rows gathered before their pages are given back. The kernel maps up to 64 KiB around each of them."""
 
 
 class VectorWriter:
@@ -62,7 +67,7 @@ class VectorFile:
         self._width = self.dimension * dtype.itemsize
         if os.fstat(self._fd).st_size != self._offset + self.count * self._width or dtype.kind != "f":
             raise BadData("BadArtifact", f"{path.name} is not {self.count} rows of floats", object=path.name)
-        self._mapped = np.memmap(path, dtype, mode="r", offset=self._offset, shape=(self.count, self.dimension))
+        self._map = mmap.mmap(self._fd, 0, prot=mmap.PROT_READ)
 
     def __enter__(self) -> Self:
         return self
@@ -71,18 +76,19 @@ class VectorFile:
         self.close()
 
     def close(self) -> None:
+        self._map.close()
         os.close(self._fd)
 
     def raw(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows [start, stop) as given, float32."""
-        wanted = (stop - start) * self._width
-        data = bytearray()
-        while len(data) < wanted:  # pread returns at most 2 GiB and may return less
-            piece = os.pread(self._fd, wanted - len(data), self._offset + start * self._width + len(data))
-            if not piece:
+        found = np.empty((stop - start, self.dimension), self._dtype)
+        view, done = found.view(np.uint8).reshape(-1).data, 0
+        while done < len(view):  # a read returns at most 2 GiB and may return less
+            read = os.preadv(self._fd, [view[done:]], self._offset + start * self._width + done)
+            if not read:
                 raise BadData("BadArtifact", f"vectors.npy ended before row {stop}", object="vectors.npy")
-            data += piece
-        return np.frombuffer(data, self._dtype).reshape(-1, self.dimension).astype(np.float32, copy=False)
+            done += read
+        return found.astype(np.float32, copy=False)
 
     def prepared(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Vectors as the index takes them: unit length under Cosine."""
@@ -94,13 +100,29 @@ class VectorFile:
             vectors[start : start + PREPARE_ROWS] = self.prepared(vectors[start : start + PREPARE_ROWS])
 
     def blocks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """(first row, prepared float32 [n, dimension]) over the whole file."""
+        """(first row, prepared float32 [n, dimension]) over the whole file; the next block is read meanwhile."""
+        return prefetch(self._blocks())
+
+    def _blocks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         step = max(64, SCAN_BYTES // (4 * self.dimension))
         for start in range(0, self.count, step):
-            yield start, self.prepared(self.raw(start, min(start + step, self.count)))
+            block = self.raw(start, min(start + step, self.count))
+            if self.metric is Metric.COSINE:
+                self.prepare(block)
+            yield start, block
+            del block
 
     def gather(self, rows: npt.NDArray[np.int64], *, prepared: bool = True) -> npt.NDArray[np.float32]:
         """float32 [n, dimension] of any rows, in their order. Through a memory map: only the pages of these rows."""
-        unique, inverse = np.unique(rows, return_inverse=True)
-        found = self._mapped[unique].astype(np.float32, copy=False)
-        return (self.prepared(found) if prepared else found)[inverse]
+        found = np.empty((len(rows), self.dimension), np.float32)
+        mapped = np.frombuffer(self._map, self._dtype, self.count * self.dimension, self._offset)
+        mapped = mapped.reshape(self.count, self.dimension)
+        order = np.argsort(rows, kind="stable")  # neighbours share pages
+        for start in range(0, len(rows), GATHER_ROWS):
+            some = order[start : start + GATHER_ROWS]
+            found[some] = mapped[rows[some]]
+            self._map.madvise(mmap.MADV_DONTNEED)
+        del mapped
+        if prepared and self.metric is Metric.COSINE:
+            self.prepare(found)
+        return found
