@@ -16,17 +16,15 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import results
-from artifacts import Artifact, built, pin, serving
+from artifacts import Artifact, built, serving
 from datasets import FOLDER, Dataset, clustered, real
+from processes import Child, connect, per_query
 
 from vectorindex_searcher.index.metric import normalise
 
@@ -34,39 +32,6 @@ HERE = Path(__file__).resolve().parent
 CONNECTIONS = (1, 8, 64)
 HEADLINE = ("binary", "json")
 QUERIES = 4000
-_WARM_SECONDS = 0.3
-
-
-class Child:
-    """A process that takes one line and answers with one line of JSON."""
-
-    def __init__(self, *arguments: str, core: int | None) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-            preexec_fn=pin(core),
-        )
-
-    def ask(self, line: str) -> dict[str, Any]:
-        """Its answer; ends the benchmark when the process has ended."""
-        sink, source = self._process.stdin, self._process.stdout
-        assert sink is not None
-        assert source is not None
-        sink.write(line + "\n")
-        sink.flush()
-        said = source.readline()
-        if not said:
-            raise SystemExit(f"a process of the benchmark ended with {self._process.wait()}")
-        answer: dict[str, Any] = json.loads(said)
-        return answer
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 @dataclass
@@ -105,20 +70,20 @@ def measure(dataset: Dataset, factory: str, rounds: int, seconds: float) -> Meas
             kinds = [(kind, connections) for connections in CONNECTIONS for kind in HEADLINE] + [("json-long", 64)]
             for _ in range(rounds):
                 for kind, connections in kinds:
-                    _connect(load, server.port, connections, kind)
-                    bare = _per_query(single.ask(str(seconds)))
+                    connect(load, server.port, connections, kind)
+                    bare = per_query(single.ask(str(seconds)))
                     before = server.cpu()
                     answer = load.ask(json.dumps({"do": "closed", "seconds": seconds}))
                     spent = (server.cpu() - before) / answer["count"] * 1e6
-                    again = _per_query(single.ask(str(seconds)))
+                    again = per_query(single.ask(str(seconds)))
                     found.faiss += [bare, again]
                     found.server[kind, connections].append(spent)
                     found.shares[kind, connections].append((bare + again) / 2 / spent)
                     found.rates[kind, connections].append(answer["count"] / answer["seconds"])
-                found.faiss_batch.append(_per_query(batch.ask(str(seconds))))
+                found.faiss_batch.append(per_query(batch.ask(str(seconds))))
             for kind in HEADLINE:
                 for share in (0.5, 0.9):
-                    _connect(load, server.port, 64, kind)
+                    connect(load, server.port, 64, kind)
                     rate = share * statistics.median(found.rates[kind, 64])
                     answer = load.ask(json.dumps({"do": "open", "seconds": 4 * seconds, "rate": rate}))
                     found.open_loop.append((kind, share, rate, answer["p50"], answer["p99"]))
@@ -126,16 +91,6 @@ def measure(dataset: Dataset, factory: str, rounds: int, seconds: float) -> Meas
         for child in (single, batch, load):
             child.close()
     return found
-
-
-def _connect(load: Child, port: int, connections: int, kind: str) -> None:
-    load.ask(json.dumps({"do": "connect", "port": port, "connections": connections, "format": kind}))
-    load.ask(json.dumps({"do": "closed", "seconds": _WARM_SECONDS}))
-
-
-def _per_query(answer: dict[str, Any]) -> float:
-    """CPU microseconds."""
-    return float(answer["cpu"]) / int(answer["count"]) * 1e6
 
 
 def page(found: list[Measured]) -> str:
