@@ -19,6 +19,7 @@ from vectorindex_searcher.index.factory import choose, make_index, training_rows
 from vectorindex_searcher.index.metric import normalise
 from vectorindex_searcher.index.parameters import index_type
 from vectorindex_searcher.index.rows import RowFile, RowWriter
+from vectorindex_searcher.index.rowset import RowSet
 
 COUNT, DIMENSION = 800, 32
 
@@ -94,9 +95,33 @@ def test_missing_rows_are_marked(tmp_path: Path, vectors: npt.NDArray[np.float32
     engine = opened(tmp_path, vectors, "Flat", Metric.COSINE)
     only = np.zeros(COUNT, np.bool_)
     only[[3, 700]] = True
-    scores, rows = engine.search(vectors[:1], 4, only=only)
+    scores, rows = engine.search(vectors[:1], 4, only=RowSet.of_mask(only))
     assert sorted(rows[0].tolist()) == [-1, -1, 3, 700]
     assert np.isneginf(scores[0][rows[0] == -1]).all()
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW16,SQ8", "IVF16,PQ8x4fs,RFlat", "PQ8x4fs"])
+def test_hidden_rows_never_come_whatever_a_query_asks(
+    tmp_path: Path, vectors: npt.NDArray[np.float32], factory: str
+) -> None:
+    engine = opened(tmp_path, vectors, factory, Metric.COSINE)
+    copy, queries = engine.with_threads(1), vectors[:20]
+    before = engine.search(queries, 3)[1]
+    hidden = RowSet.of_rows(np.unique(before[:, 0]), COUNT)
+    even = RowSet.of_mask(np.arange(COUNT) % 2 == 0)
+    engine.hide(hidden)
+    for searcher in (engine, copy):
+        for only in (None, even, RowSet.of_rows(np.arange(60), COUNT)):
+            rows = searcher.search(queries, 3, only=only)[1]
+            found = rows[rows >= 0]
+            assert len(found)
+            assert not hidden.holds(found).any()
+            assert only is None or only.holds(found).all()
+    engine.hide(None)
+    np.testing.assert_array_equal(engine.search(queries, 3)[1], before)
+    for call in (lambda rows: engine.search(queries, 3, only=rows), engine.hide):
+        with pytest.raises(ValueError, match="800"):
+            call(RowSet.of_rows(np.arange(3), COUNT + 8))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +148,7 @@ def test_parameters_by_family(tmp_path: Path, vectors: npt.NDArray[np.float32], 
         engine.search(vectors[:1], 3, {"nonsense": 1})
     if engine.takes_only:
         only = np.arange(COUNT) % 7 == 0
-        assert (engine.search(vectors[:8], 3, most, only=only)[1] % 7 == 0).all()
+        assert (engine.search(vectors[:8], 3, most, only=RowSet.of_mask(only))[1] % 7 == 0).all()
 
 
 def test_parameters_belong_to_the_call(tmp_path: Path, vectors: npt.NDArray[np.float32]) -> None:

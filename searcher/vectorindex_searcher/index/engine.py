@@ -21,8 +21,10 @@ from ..contract import Metric
 from ..errors import BadData
 from .binding import faiss
 from .metric import faiss_metric, normalise, to_scores
-from .parameters import index_type, parameter_limits, search_parameters, takes_selector
+from .parameters import index_type, parameter_limits, search_parameters
+from .restricted import Restricted, Strategy
 from .rows import Ids, RowFile
+from .rowset import RowSet
 from .threads import limit_threads
 
 PRECOMPUTED_TABLE_BYTES = 2 << 30
@@ -35,7 +37,13 @@ class Engine:
     """A loaded artifact. Make one with `Engine.open`."""
 
     def __init__(
-        self, index: Any, manifest: Manifest, ids: Ids, metadata: RowFile | None = None, threads: int = 1
+        self,
+        index: Any,
+        manifest: Manifest,
+        ids: Ids,
+        metadata: RowFile | None = None,
+        threads: int = 1,
+        restricted: Restricted | None = None,
     ) -> None:
         self._index = index
         self._ids = ids
@@ -47,7 +55,8 @@ class Engine:
         self.metric: Metric = manifest.embedding.metric
         self.default_params: dict[str, int] = dict(manifest.default_point.params)
         self.param_limits: dict[str, tuple[int, int]] = parameter_limits(index)
-        self.takes_only: bool = takes_selector(index)
+        self._restricted = restricted or Restricted(index, self.default_params)
+        self.takes_only: bool = self._restricted.possible
         """Whether `search(only=...)` works for this index type."""
         self.metadata_columns: tuple[str, ...] = metadata.columns if metadata else ()
         self.resident_bytes: int = manifest.resident_bytes
@@ -73,7 +82,7 @@ class Engine:
 
     def with_threads(self, threads: int) -> Engine:
         """The same loaded index with another number of OpenMP threads for one call (batches: all cores)."""
-        return Engine(self._index, self.manifest, self._ids, self._metadata, threads)
+        return Engine(self._index, self.manifest, self._ids, self._metadata, threads, self._restricted)
 
     def search(
         self,
@@ -81,16 +90,27 @@ class Engine:
         k: int,
         params: Mapping[str, int] | None = None,
         *,
-        only: npt.NDArray[np.bool_] | None = None,
+        only: RowSet | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """The k best rows of each query, best first.
 
         queries: float32 [n, dimension], finite, as the user gave them (normalised here under Cosine).
         params: overrides of the default point, each within `param_limits` (not checked again here).
-        only: bool [count], True for rows that may be answered; needs `takes_only`.
+        only: rows that may be answered (None: all); needs `takes_only`. Rows of `hide` are never answered.
         Returns scores float32 [n, k] (cosine, inner product, or minus squared L2; -inf where there is no row) and rows
         int64 [n, k] (-1 where the index found fewer than k). Raises ValueError for a wrong shape or an unknown name.
         """
+        scores, rows, _ = self.search_how(queries, k, params, only)
+        return scores, rows
+
+    def search_how(
+        self,
+        queries: npt.NDArray[np.float32],
+        k: int,
+        params: Mapping[str, int] | None = None,
+        only: RowSet | None = None,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], Strategy]:
+        """As `search`, and how the rows were found."""
         if queries.ndim != 2 or queries.shape[1] != self.dimension:
             raise ValueError(f"queries have shape {queries.shape}, expected (n, {self.dimension})")
         limit_threads(self._threads)
@@ -98,21 +118,30 @@ class Engine:
         if self.metric is Metric.COSINE:
             queries = normalise(queries)
         names = tuple(sorted(params.items())) if params else ()
-        if only is None:
+        allowed = self._allowed(only)
+        if allowed is None:
             raw, rows = self._index.search(queries, k, params=self._prepared(names))
-        else:
-            raw, rows = self._search_only(queries, k, names, only)
-        return to_scores(raw, rows, self.metric), rows
+            return to_scores(raw, rows, self.metric), rows, Strategy.PLAIN
+        (raw, rows), how = self._restricted.search(queries, k, self._merged(names), allowed)
+        return to_scores(raw, rows, self.metric), rows, how
 
-    def _search_only(
-        self, queries: npt.NDArray[np.float32], k: int, names: tuple[tuple[str, int], ...], only: npt.NDArray[np.bool_]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        if only.shape != (self.count,):
-            raise ValueError(f"only has shape {only.shape}, expected ({self.count},)")
-        selector = faiss.IDSelectorBitmap(np.packbits(only, bitorder="little"))
-        prepared = search_parameters(self._index, self._merged(names), selector)
-        raw, rows = self._index.search(queries, k, params=prepared)
-        return raw, rows
+    def _allowed(self, only: RowSet | None) -> RowSet | None:
+        """What may be answered: a query's own rows without the hidden ones; None for all."""
+        if only is not None and only.count != self.count:
+            raise ValueError(f"only is a set of {only.count} rows, the index has {self.count}")
+        live = self._restricted.live
+        allowed = only if live is None or only is None else only & live
+        allowed = live if allowed is None else allowed
+        return None if allowed is None or allowed.matching == self.count else allowed
+
+    def hide(self, rows: RowSet | None) -> None:
+        """From now on never answer these rows (deleted ids), whatever a query asks; None hides nothing.
+
+        Takes effect for searches that begin afterwards, also those of `with_threads` engines. Needs `takes_only`.
+        """
+        if rows is not None and rows.count != self.count:
+            raise ValueError(f"hide takes a set of {self.count} rows, got {rows.count}")
+        self._restricted.live = None if rows is None or not rows.matching else ~rows
 
     def _merged(self, names: tuple[tuple[str, int], ...]) -> dict[str, int]:
         merged = self.default_params | dict(names)
