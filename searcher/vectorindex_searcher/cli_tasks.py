@@ -27,6 +27,7 @@ from .contract import (
 from .errors import BadSpec
 from .store import Role, open_store, parse_location
 
+FORMATS = "Parquet, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, HDF5 or JSON lines (.jsonl, also .gz, .zst)"
 _EPILOG = f"""Without flags a verb takes its task as JSON from the environment variable {TASK_ENV}.
 Places are folders, files or s3://bucket/prefix; credentials come from SOURCE_, ARTIFACTS_ or QUERIES_ followed by
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and CA_PEM, else from the usual AWS places."""
@@ -62,10 +63,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
-    verb.add_argument("--source", help="where the vectors are (Parquet or NPY)")
+    verb.add_argument("--source", help=f"where the vectors are: {FORMATS}")
     verb.add_argument("--out", help="where artifacts go")
-    verb.add_argument("--id-column", default="id", help="Parquet column of unique ids (default: id)")
-    verb.add_argument("--vector-column", default="vector", help="Parquet column of vectors (default: vector)")
+    verb.add_argument("--id-column", default="id", help="column of unique ids (default: id)")
+    verb.add_argument("--vector-column", default="vector", help="column of vectors, or dataset of HDF5 (default: vector; train)")
     verb.add_argument("--metadata", nargs="*", default=[], metavar="COLUMN", help="columns to return with hits")
     verb.add_argument("--dimension", type=int, help="refuse vectors of another dimension")
     metrics = [metric.value for metric in Metric]
@@ -84,8 +85,8 @@ def _validate_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--digest", default="", help="which revision (default: the only one)")
     verb.add_argument("-k", type=int, default=10, help="recall@k (default: 10)")
     verb.add_argument("--confidence", type=float, default=0.95, help="of the lower bound, one-sided (default: 0.95)")
-    verb.add_argument("--queries", help="Parquet or NPY queries (default: held-out rows)")
-    verb.add_argument("--query-vector-column", default="vector", help="column of query vectors (default: vector)")
+    verb.add_argument("--queries", help=f"queries: {FORMATS} (default: held-out rows)")
+    verb.add_argument("--query-vector-column", default="vector", help="column of query vectors (default: vector; test in HDF5)")
     verb.add_argument("--segment-column", default="", help="column naming the class of each query")
     verb.add_argument("--relevant-column", default="", help="column with the right ids of each query")
     verb.add_argument("--segments", nargs="*", default=[], help="classes to report on their own")

@@ -13,9 +13,14 @@ import pyarrow as pa
 
 from ..contract import Metric
 from ..errors import BadData
+from .objects import ListedObject
 
 BLOCK_BYTES = 16 << 20
 """Float32 bytes of one block's vectors."""
+MAX_DIMENSION = 65_536
+"""Of spec.embedding.dimension too. Whatever a header claims, a block of 64 rows stays small."""
+ROWS_PER_BYTE = 64
+"""No real object holds more rows than this per stored byte, however well it is compressed: ids differ."""
 
 
 def block_rows(dimension: int) -> int:
@@ -30,10 +35,20 @@ class Header:
     rows: int
     dimension: int
     half: bool
-    """Vectors are float16."""
+    """float16 holds every vector exactly: float16 or 8-bit integers."""
     id_type: pa.DataType | None
     """int64 or string; None when the format has no ids (NPY)."""
     metadata: pa.Schema
+
+
+def check_claims(item: ListedObject, rows: int, dimension: int) -> None:
+    """Refuse what no real object can hold, before memory is sized by it. Raises BadData."""
+    if not 1 <= dimension <= MAX_DIMENSION:
+        message = f"{item.key} holds vectors of {dimension} dimensions, expected 1 to {MAX_DIMENSION}"
+        raise BadData("BadVectorType", message, object=item.key, remedy="Write the object again.")
+    if not 0 <= rows <= item.size * ROWS_PER_BYTE:
+        message = f"{item.key} claims {rows} rows in {item.size} bytes"
+        raise BadData("CorruptFile", message, object=item.key, remedy="Write the object again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +61,7 @@ class Block:
     vectors: npt.NDArray[np.float32]
     """[n, dimension], as given (not normalised)."""
     ids: pa.Array | None
-    """int64 or string [n]; None for NPY, whose ids are the row numbers of the whole source."""
+    """int64 or string [n]; None for formats without ids, whose ids are the row numbers of the whole source."""
     metadata: pa.Table
     """The metadata columns, n rows."""
 
@@ -77,7 +92,7 @@ def _bad_row(block: Block, bad: npt.NDArray[np.bool_], reason: str, what: str, r
 
 
 def vectors_of(column: pa.Array, key: str, first_row: int, dimension: int | None) -> npt.NDArray[np.float32]:
-    """float32 [n, dimension] of an Arrow list column of floats; zero copies for float32 without offsets.
+    """float32 [n, dimension] of an Arrow list column of numbers; zero copies for float32 without offsets.
 
     `dimension` None: that of the first row. Raises BadData naming the row: null vector, null element, another length.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import ValidationError
@@ -13,16 +13,8 @@ from ..artifact import Layout, encode
 from ..contract import Model
 from ..errors import BadData, Retry, SourceMissing
 from ..store import ObjectInfo, Store
-
-SUFFIXES = (".parquet", ".npy")
-
-
-class ListedObject(Model):
-    """One object of a listing; `etag` pins the content that was listed."""
-
-    key: str
-    size: int
-    etag: str
+from .formats import FORMATS, SUFFIXES, find_format, format_of
+from .objects import ListedObject
 
 
 class Listing(Model):
@@ -44,41 +36,53 @@ def fingerprint(objects: Sequence[ObjectInfo | ListedObject]) -> str:
 
 
 def list_source(store: Store) -> Listing:
-    """List the Parquet and NPY objects below the store's prefix.
+    """List the data objects below the store's prefix: those with a suffix of formats.py.
 
-    Objects whose name begins with `_` or `.` and other suffixes are not data (_SUCCESS, checksums, a README). Raises
-    SourceMissing/EmptySource when nothing is left, BadData/MixedFormats when both formats are there.
+    Below it, names and folders that begin with `_` or `.` are not data (_SUCCESS, _delta_log/, checksums); `_a=b` is.
+    Raises SourceMissing/EmptySource when nothing is left, BadData/MixedFormats when two formats are there.
     """
     listed = list(store.list(store.prefix))
-    data = sorted((item for item in listed if _is_data(item.key)), key=lambda item: item.key)
+    data = sorted((item for item in listed if _is_data(item.key, store.prefix)), key=lambda item: item.key)
     if not data:
         seen = f"; {len(listed)} other objects are there, for example {listed[0].key}" if listed else ""
         raise SourceMissing(
             "EmptySource",
-            f"{store.describe(store.prefix)} holds no {' or '.join(SUFFIXES)} object{seen}",
+            f"{store.describe(store.prefix)} holds no object of a known format ({', '.join(SUFFIXES)}){seen}",
             field="spec.source",
             remedy="Point spec.source at the prefix of the vectors, or upload them.",
         )
-    suffixes = {item.key[item.key.rindex(".") :] for item in data}
-    if len(suffixes) > 1:
-        first = next(item.key for item in data if item.key.endswith(".npy"))
+    first = format_of(data[0].key)
+    if other := next((item.key for item in data if find_format(item.key) is not first), None):
+        names = " and ".join(found.name for found in FORMATS if found in (first, format_of(other)))
         raise BadData(
             "MixedFormats",
-            f"{store.describe(store.prefix)} holds both Parquet and NPY objects, for example {first}",
-            object=first,
+            f"{store.describe(store.prefix)} holds {names} objects, for example {data[0].key} and {other}",
+            object=other,
             remedy="Keep one format per source.",
         )
     objects = tuple(ListedObject(key=item.key, size=item.size, etag=item.etag) for item in data)
     return Listing(fingerprint=fingerprint(data), objects=objects)
 
 
-def _is_data(key: str) -> bool:
-    return not key.rpartition("/")[2].startswith(("_", ".")) and key.endswith(SUFFIXES)
+def _is_data(key: str, prefix: str) -> bool:
+    # The prefix may itself name one object, whose name counts then.
+    below = key.removeprefix(prefix).strip("/") or key.rpartition("/")[2]
+    hidden = any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in below.split("/"))
+    return not hidden and find_format(key) is not None
+
+
+def with_counts(listing: Listing, rows: Mapping[str, int]) -> Listing:
+    """The listing with the rows of objects whose format does not say them, so that `build` need not count again."""
+    objects = tuple(
+        item.model_copy(update={"rows": rows.get(item.key, 0)}) if format_of(item.key).counted else item
+        for item in listing.objects
+    )
+    return listing.model_copy(update={"objects": objects})
 
 
 def save_listing(artifacts: Store, layout: Layout, listing: Listing) -> None:
-    """Store a listing under its fingerprint. Writing it again changes nothing."""
-    artifacts.put(layout.listing(listing.fingerprint), encode(listing), exclusive=True)
+    """Store a listing under its fingerprint; whoever stores it, it is the same."""
+    artifacts.put(layout.listing(listing.fingerprint), encode(listing))
 
 
 def load_listing(artifacts: Store, layout: Layout, wanted: str) -> Listing | None:

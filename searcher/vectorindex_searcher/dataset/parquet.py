@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 from ..contract import Columns
 from ..errors import BadData, BadSpec, TaskError
 from ..store import Store
-from .blocks import Block, Header, block_rows, vectors_of
-from .listing import ListedObject
+from .blocks import BLOCK_BYTES, Block, Header, block_rows, check_claims, vectors_of
+from .objects import ListedObject
 from .ranged import RangedFile
+from .reader import Format
 
 BUFFER_BYTES = 4 << 20
 """Bytes fetched at a time and per column. Row groups may be larger than memory; they are never read whole."""
+INT64_MAX = pa.scalar((1 << 63) - 1, pa.uint64())
 
 
 @contextlib.contextmanager
@@ -28,7 +30,7 @@ def _opened(store: Store, item: ListedObject) -> Iterator[pq.ParquetFile]:
         yield pq.ParquetFile(pa.PythonFile(file, mode="r"), buffer_size=BUFFER_BYTES, pre_buffer=False)
     except TaskError:
         raise
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         if file.error is not None:
             raise file.error from error
         raise BadData(
@@ -50,16 +52,22 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
             _require(schema, name, item.key, f"spec.source.columns.{('id', 'vector', 'metadata')[min(number, 2)]}")
         vector = schema.field(columns.vector).type
         if not _is_vector(vector):
-            message = f"{item.key}: column {columns.vector!r} is {vector}, expected a list of floats"
+            message = (
+                f"{item.key}: column {columns.vector!r} is {vector}, expected a list of floats or of 8-bit integers"
+            )
             raise BadData("BadVectorType", message, object=item.key, field="spec.source.columns.vector")
         rows = file.metadata.num_rows
         if rows == 0:
             return None
+        check_claims(item, rows, 1)
         metadata = pa.schema([pa.field(name, _plain(schema.field(name).type)) for name in columns.metadata])
+        dimension = _dimension(file, item, columns.vector, vector)
+        check_claims(item, rows, dimension)
+        _check_values(file, item, columns.vector, dimension)
         return Header(
             rows=rows,
-            dimension=_dimension(file, item, columns.vector, vector),
-            half=pa.types.is_float16(vector.value_type),
+            dimension=dimension,
+            half=vector.value_type.bit_width <= 16,
             id_type=_id_type(schema.field(columns.id).type, item.key, columns.id),
             metadata=metadata,
         )
@@ -86,14 +94,32 @@ def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: 
 
 def _is_vector(kind: pa.DataType) -> bool:
     lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return bool(lists and pa.types.is_floating(kind.value_type))
+    return bool(lists and (pa.types.is_floating(kind.value_type) or kind.value_type in (pa.int8(), pa.uint8())))
 
 
 def _dimension(file: pq.ParquetFile, item: ListedObject, name: str, kind: pa.DataType) -> int:
     if pa.types.is_fixed_size_list(kind) and kind.list_size:
         return int(kind.list_size)
-    first = next(file.iter_batches(batch_size=1, columns=[name]))
+    first = next((batch for batch in file.iter_batches(batch_size=1, columns=[name]) if batch.num_rows), None)
+    if first is None:
+        message = f"{item.key} holds no row, its footer says {file.metadata.num_rows}"
+        raise BadData("CorruptFile", message, object=item.key, remedy="Write the object again.")
     return int(vectors_of(first.column(0), item.key, 0, None).shape[1])
+
+
+def _check_values(file: pq.ParquetFile, item: ListedObject, name: str, dimension: int) -> None:
+    """Refuse row groups that claim far more numbers than their rows have, before one is decoded.
+
+    A few more are a row of another length, which is named when it is read.
+    """
+    leaf = next((n for n in range(len(file.schema)) if file.schema.column(n).path.split(".")[0] == name), None)
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        values = group.column(leaf).num_values if leaf is not None and leaf < group.num_columns else 0
+        if group.num_rows < 0 or values < 0 or values - group.num_rows * dimension > BLOCK_BYTES:
+            message = f"{item.key}: row group {number} claims {values} numbers in {group.num_rows} rows of {dimension}"
+            remedy = "Vectors must have one length; or the file is damaged: write it again."
+            raise BadData("CorruptFile", message, object=item.key, remedy=remedy)
 
 
 def _id_type(kind: pa.DataType, key: str, name: str) -> pa.DataType:
@@ -125,7 +151,10 @@ def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Head
                 continue
             vectors = vectors_of(batch.column(columns.vector), item.key, done, header.dimension)
             ids = _ids(batch.column(columns.id), header.id_type, item.key, done)
-            arrays = [batch.column(field.name).cast(field.type) for field in header.metadata]
+            arrays = [
+                _valid(batch.column(field.name).cast(field.type), field.name, item.key, done)
+                for field in header.metadata
+            ]
             metadata = pa.Table.from_arrays(arrays, schema=header.metadata)
             yield Block(item.key, done, vectors, ids, metadata)
             done += batch.num_rows
@@ -135,12 +164,32 @@ def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Head
 
 
 def _ids(column: pa.Array, kind: pa.DataType, key: str, first_row: int) -> pa.Array:
+    """int64 or string ids. Raises BadData naming the row: null, beyond int64, not UTF-8."""
     if column.null_count:
         row = first_row + pc.index(column.is_null(), True).as_py()
         message = f"{key} row {row} has no id"
         raise BadData("NullId", message, object=key, row=row, remedy="Give every row an id.")
+    plain = column.cast(_plain(column.type)) if pa.types.is_dictionary(column.type) else column
+    if pa.types.is_uint64(plain.type) and (large := pc.index(pc.greater(plain, INT64_MAX), True).as_py()) >= 0:
+        message = f"{key} row {first_row + large} has id {plain[large].as_py()}, beyond the largest int64"
+        remedy = "Write such ids as strings."
+        raise BadData("BadIdType", message, object=key, row=first_row + large, remedy=remedy)
+    return _valid(plain.cast(kind), "id", key, first_row)
+
+
+def _valid(values: pa.Array, name: str, key: str, first_row: int) -> pa.Array:
+    """The same values: Arrow does not look into strings by itself. Raises BadData naming the first not in UTF-8."""
     try:
-        return column.cast(kind)
-    except pa.ArrowInvalid as error:
-        message = f"{key}: an id near row {first_row} does not fit int64: {error}"
-        raise BadData("BadIdType", message, object=key, row=first_row) from error
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        for row in range(len(values)):
+            try:
+                values.slice(row, 1).validate(full=True)
+            except pa.ArrowInvalid:
+                message = f"{key} row {first_row + row}: column {name!r} is not UTF-8"
+                remedy = "Write text as UTF-8."
+                raise BadData("NotText", message, object=key, row=first_row + row, remedy=remedy) from None
+    return values
+
+
+FORMAT = Format(name="Parquet", suffixes=(".parquet",), header=read_header, blocks=read_blocks, columns=read_columns)

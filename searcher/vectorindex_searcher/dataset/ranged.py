@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from ..store import Store
-from .listing import ListedObject
+from .objects import ListedObject
 
 
 class RangedFile(io.RawIOBase):
@@ -28,6 +28,8 @@ class RangedFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._item.size}[whence]
+        if base + offset < 0:  # a damaged footer can point before the beginning
+            raise OSError(f"{self._item.key}: seek to {base + offset}")
         self._position = base + offset
         return self._position
 

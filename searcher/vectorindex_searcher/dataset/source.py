@@ -12,9 +12,10 @@ from ..contract import Columns, Embedding
 from ..errors import BadData, SourceMissing
 from ..prefetch import prefetch
 from ..store import Store
-from . import npy, parquet
-from .blocks import Block, Header, check_vectors
-from .listing import ListedObject, Listing
+from .blocks import Block, Header, check_claims, check_vectors
+from .formats import format_of
+from .listing import Listing
+from .objects import ListedObject
 
 HEADER_THREADS = 8
 
@@ -30,7 +31,7 @@ class Source:
     rows: int
     dimension: int
     half: bool
-    """Every object holds float16 vectors."""
+    """float16 holds every vector exactly."""
     id_type: pa.DataType
     metadata: pa.Schema
 
@@ -51,12 +52,7 @@ class Source:
 
     def _blocks(self) -> Iterator[Block]:
         for item, header in self.objects:
-            stream = (
-                npy.read_blocks(self.store, item, header)
-                if item.key.endswith(".npy")
-                else parquet.read_blocks(self.store, item, self.columns, header)
-            )
-            for block in stream:
+            for block in format_of(item.key).blocks(self.store, item, self.columns, header):
                 check_vectors(block, self.embedding.metric)
                 yield block
 
@@ -69,8 +65,10 @@ def open_source(store: Store, listing: Listing, columns: Columns, embedding: Emb
     """
 
     def header(item: ListedObject) -> Header | None:
-        read = npy.read_header if item.key.endswith(".npy") else parquet.read_header
-        return read(store, item, columns)
+        found = format_of(item.key).header(store, item, columns)
+        if found is not None:
+            check_claims(item, found.rows, found.dimension)
+        return found
 
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
         headers = list(pool.map(header, listing.objects))

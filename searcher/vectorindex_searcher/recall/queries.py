@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pyarrow as pa
 
 from ..artifact import Manifest
 from ..contract import Columns, QueryColumns
-from ..dataset import npy, parquet
 from ..dataset.blocks import Block, check_vectors, vectors_of
-from ..dataset.listing import ListedObject, list_source
+from ..dataset.formats import format_of
+from ..dataset.listing import list_source
+from ..dataset.objects import ListedObject
 from ..errors import BadData, BadSpec
 from ..store import Store
 
@@ -55,17 +57,21 @@ def read_held_out(path: Path) -> Queries:
 
 
 def read_user_queries(store: Store, columns: QueryColumns, manifest: Manifest) -> Queries:
-    """All queries of a location (Parquet with the named columns, or NPY vectors), at most MAX_QUERIES.
+    """All queries of a location, in any format of a source (HDF5: dataset `test`), at most MAX_QUERIES.
 
     Raises SourceMissing, BadSpec/UnknownColumn, BadData: wrong dimension, NaN, a zero vector under Cosine.
     """
-    parts = [part for item in list_source(store).objects for part in _read(store, item, columns, manifest)]
+    parts: list[_Part] = []
+    count = 0
+    for item in list_source(store).objects:
+        for part in _read(store, item, columns, manifest):
+            parts.append(part)
+            count += len(part[0])
+            if count > MAX_QUERIES:
+                message = f"more than {MAX_QUERIES} queries are at {store.describe(store.prefix)}"
+                raise BadData("TooManyQueries", message, field="spec.gate.queries", remedy="Sample them uniformly.")
     if not parts:
         raise BadData("NoQueries", f"{store.describe(store.prefix)} holds no queries", field="spec.gate.queries")
-    count = sum(len(vectors) for vectors, _, _ in parts)
-    if count > MAX_QUERIES:
-        message = f"{count} queries; at most {MAX_QUERIES} are taken"
-        raise BadData("TooManyQueries", message, field="spec.gate.queries", remedy="Sample them uniformly.")
     return Queries(
         vectors=np.concatenate([vectors for vectors, _, _ in parts]),
         own_rows=np.full(count, -1, np.int64),
@@ -77,28 +83,29 @@ def read_user_queries(store: Store, columns: QueryColumns, manifest: Manifest) -
 _Part = tuple[npt.NDArray[np.float32], list[str], list[frozenset[int | str]]]
 
 
-def _read(store: Store, item: ListedObject, columns: QueryColumns, manifest: Manifest) -> list[_Part]:
-    parts: list[_Part] = []
-    if item.key.endswith(".npy"):
+def _read(store: Store, item: ListedObject, columns: QueryColumns, manifest: Manifest) -> Iterator[_Part]:
+    found = format_of(item.key)
+    if found.columns is None:
         if columns.segment or columns.relevant:
-            message = f"{item.key} is NPY, which has no columns for segments or relevant ids"
+            message = f"{item.key} is {found.name}, which has no columns for segments or relevant ids"
             raise BadSpec("UnknownColumn", message, object=item.key, field="spec.gate.queries.columns")
-        header = npy.read_header(store, item, Columns())
-        blocks = npy.read_blocks(store, item, header) if header else ()
-        for block in blocks:
+        given = columns.vector != QueryColumns().vector
+        source = Columns(vector=columns.vector if given or not found.query_vectors else found.query_vectors)
+        header = found.header(store, item, source)
+        for block in found.blocks(store, item, source, header) if header else ():
             _check(block, manifest)
-            parts.append((block.vectors, [], []))
-        return parts
+            yield block.vectors, [], []
+        return
     names = [name for name in (columns.vector, columns.segment, columns.relevant) if name]
     done = 0
-    for batch in parquet.read_columns(store, item, names, "spec.gate.queries.columns"):
+    for batch in found.columns(store, item, names, "spec.gate.queries.columns"):
         vectors = vectors_of(batch.column(columns.vector), item.key, done, manifest.dimension)
         _check(Block(item.key, done, vectors, None, pa.table({})), manifest)
         segments = [str(name or "") for name in batch.column(columns.segment).to_pylist()] if columns.segment else []
-        labels = [_labels(value) for value in batch.column(columns.relevant).to_pylist()] if columns.relevant else []
-        parts.append((vectors, segments, labels))
+        relevant = batch.column(columns.relevant).to_pylist() if columns.relevant else []
+        labels = [_labels(value, item.key, done + number) for number, value in enumerate(relevant)]
+        yield vectors, segments, labels
         done += batch.num_rows
-    return parts
 
 
 def _check(block: Block, manifest: Manifest) -> None:
@@ -110,7 +117,9 @@ def _check(block: Block, manifest: Manifest) -> None:
     check_vectors(block, manifest.embedding.metric)
 
 
-def _labels(value: Any) -> frozenset[int | str]:
-    if value is None:
-        return frozenset()
-    return frozenset(value) if isinstance(value, list) else frozenset([value])
+def _labels(value: Any, key: str, row: int) -> frozenset[int | str]:
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(one, int | str) for one in ids):
+        message = f"{key} row {row}: relevant ids are {value!r:.60}, expected integers or strings, or a list of them"
+        raise BadData("BadIdType", message, object=key, row=row, field="spec.gate.queries.columns.relevant")
+    return frozenset(ids)

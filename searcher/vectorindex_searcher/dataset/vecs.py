@@ -1,0 +1,51 @@
+"""fvecs, bvecs, ivecs (TEXMEX): every vector preceded by its dimension as a little-endian int32. No ids."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..contract import Columns
+from ..errors import BadData
+from ..store import Store
+from .blocks import MAX_DIMENSION, Block, Header
+from .matrix import Matrix, check_matrix, matrix_blocks, matrix_header
+from .objects import ListedObject
+from .reader import Format, refuse_columns
+
+_DTYPES: dict[str, np.dtype[Any]] = {".fvecs": np.dtype("<f4"), ".bvecs": np.dtype("u1"), ".ivecs": np.dtype("<i4")}
+
+
+def _parse(store: Store, item: ListedObject) -> Matrix:
+    dtype = _DTYPES[item.key[item.key.rindex(".") :]]
+    if not item.size:
+        return Matrix(0, 1, dtype, 0, 4)
+    start = store.read(item.key, etag=item.etag, length=4)
+    dimension = struct.unpack("<i", start)[0] if len(start) == 4 else 0
+    if not 1 <= dimension <= MAX_DIMENSION:
+        message = f"{item.key} begins with a vector of {dimension} dimensions, expected 1 to {MAX_DIMENSION}"
+        raise BadData("BadVectorType", message, object=item.key, remedy="Write the object again.")
+    stride = 4 + dimension * dtype.itemsize
+    rows, rest = divmod(item.size, stride)
+    if rest:
+        message = f"{item.key} is {item.size} bytes, not a multiple of the {stride} bytes of its first row"
+        remedy = f"It is truncated after row {rows - 1}, or its vectors differ in length: write it again."
+        raise BadData("CorruptFile", message, object=item.key, row=rows, remedy=remedy)
+    return check_matrix(item, Matrix(rows, dimension, dtype, 0, 4))
+
+
+def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | None:
+    """The header of an object; None without rows. Raises BadSpec when metadata columns are asked for."""
+    refuse_columns(item, FORMAT.name, columns)
+    return matrix_header(_parse(store, item))
+
+
+def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:  # noqa: ARG001
+    """The rows of an object in order, by ranges. Raises SourceChanged, BadData."""
+    return matrix_blocks(store, item, _parse(store, item))
+
+
+FORMAT = Format(name="fvecs, bvecs or ivecs", suffixes=tuple(_DTYPES), header=read_header, blocks=read_blocks)
