@@ -66,7 +66,9 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
     verb.add_argument("--source", help=f"where the vectors are: {FORMATS}")
     verb.add_argument("--out", help="where artifacts go")
     verb.add_argument("--id-column", default="id", help="column of unique ids (default: id)")
-    verb.add_argument("--vector-column", default="vector", help="column of vectors, or dataset of HDF5 (default: vector; train)")
+    verb.add_argument(
+        "--vector-column", default="vector", help="column of vectors, or dataset of HDF5 (default: vector; train)"
+    )
     verb.add_argument("--metadata", nargs="*", default=[], metavar="COLUMN", help="columns to return with hits")
     verb.add_argument("--dimension", type=int, help="refuse vectors of another dimension")
     metrics = [metric.value for metric in Metric]
@@ -86,7 +88,9 @@ def _validate_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-k", type=int, default=10, help="recall@k (default: 10)")
     verb.add_argument("--confidence", type=float, default=0.95, help="of the lower bound, one-sided (default: 0.95)")
     verb.add_argument("--queries", help=f"queries: {FORMATS} (default: held-out rows)")
-    verb.add_argument("--query-vector-column", default="vector", help="column of query vectors (default: vector; test in HDF5)")
+    verb.add_argument(
+        "--query-vector-column", default="vector", help="column of query vectors (default: vector; test in HDF5)"
+    )
     verb.add_argument("--segment-column", default="", help="column naming the class of each query")
     verb.add_argument("--relevant-column", default="", help="column with the right ids of each query")
     verb.add_argument("--segments", nargs="*", default=[], help="classes to report on their own")

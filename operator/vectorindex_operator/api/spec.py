@@ -65,7 +65,7 @@ class Source(Model):
     """Where the vectors are. A change of the listing (keys, sizes, ETags) is a new revision."""
 
     s3: S3
-    """Parquet or .npy files below a prefix."""
+    """Files below a prefix, of one format: Parquet, JSON lines, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin or HDF5."""
     columns: Columns = Columns()
     """Which columns are read."""
     poll: Annotated[str, Field(pattern=r"^(0|([0-9]{1,6}(ms|s|m|h|d))+)$", max_length=20)] = "5m"
@@ -160,7 +160,7 @@ class Queries(Model):
     """User-given canary queries: Parquet files with a vector column, optionally the class of each query."""
 
     s3: S3
-    """Parquet files below a prefix."""
+    """Files below a prefix, in a format of sources; segments and relevant ids need Parquet or JSON lines."""
     column: Annotated[str, Field(min_length=1, max_length=128)] = "vector"
     """Column of vectors, of the source's dimension."""
     segment_column: Annotated[str, Field(max_length=128)] = ""
