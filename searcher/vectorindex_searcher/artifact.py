@@ -29,6 +29,8 @@ VECTORS_FILE = "vectors.npy"
 HELDOUT_FILE = "heldout.arrow"
 REPORT_FILE = "report.json"
 CANARY_FILE = "canary.arrow"
+POINTS_FILE = "points.json"
+PAGE_FILE = "report.html"
 SERVED_FILES = (INDEX_FILE, IDS_FILE, METADATA_FILE)
 """What a searcher must have. vectors.npy (live recall) and heldout.arrow (the gate) are fetched by who needs them."""
 
@@ -123,6 +125,11 @@ def describe_file(path: Path) -> ManifestFile:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return ManifestFile(name=path.name, size=path.stat().st_size, sha256=digest)
+
+
+def describe_bytes(name: str, data: bytes) -> ManifestFile:
+    """Name, size and SHA-256 of a file's content."""
+    return ManifestFile(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def find_manifest(store: Store, layout: Layout, digest: str) -> tuple[Manifest, str] | None:

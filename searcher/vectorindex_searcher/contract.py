@@ -25,6 +25,8 @@ TERMINATION_LOG_ENV = "VECTORINDEX_TERMINATION_LOG"
 RESULT_LIMIT_BYTES = 4096
 OTHER_SEGMENT = "other"
 """Evidence of queries that name no declared segment. Never a declared segment's name."""
+SEGMENT_QUERIES = 300
+"""A segment is judged on this many queries at least, and has a point of its own when as many more can tune it."""
 BUCKET_SECONDS = 5
 RING_SECONDS = 3600
 LATENCY_BIN_RATIO = 1.05
@@ -211,6 +213,8 @@ class ValidateTask(Model):
     queries: Location | None = None
     query_columns: QueryColumns = QueryColumns()
     segments: tuple[str, ...] = ()
+    segment_targets: dict[str, float] = {}
+    """Recall@k that the operating point of a segment is tuned for; one that is not named keeps the default point."""
 
 
 class ServeTask(Model):

@@ -5,11 +5,8 @@ Judges nothing: the operator compares the figures with the gate. Idempotent: a r
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import tempfile
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +17,16 @@ import numpy.typing as npt
 from .artifact import (
     CANARY_FILE,
     HELDOUT_FILE,
+    POINTS_FILE,
     SERVED_FILES,
     VECTORS_FILE,
     Layout,
     Manifest,
     ManifestFile,
+    describe_bytes,
+    describe_file,
     download_verified,
+    encode,
     load_manifest,
 )
 from .contract import SegmentRecall, ValidateResult, ValidateTask
@@ -38,31 +39,43 @@ from .recall.bound import lower_bound
 from .recall.canary import canary_recall, make_canary, read_canary, write_canary
 from .recall.exact import Truth
 from .recall.groundtruth import Source, ground_truth
-from .recall.measure import Measured, answers, measure, relevance_rank
+from .recall.measure import Measured, measure, relevance_rank, served_answers
+from .recall.points import Halves, segment_points, split
 from .recall.queries import Queries, read_held_out, read_user_queries
-from .recall.report import Report, load_report, publish_report
+from .recall.report import BatchLatency, Points, Report, load_report, publish_report, read_points
+from .recall.timing import latencies, open_measured
 from .store import Role, Store, open_store
 
-LATENCY_QUERIES = 500
-LATENCY_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was measured on all queries."""
+    """What was measured on all queries, each at the point it is served with."""
 
     queries: Queries
     truth: Truth
     truth_source: Source
+    halves: Halves
+    points: Points
+    points_file: ManifestFile
     measured: Measured
     relevance: npt.NDArray[np.float64] | None
 
 
-def validate(task: ValidateTask, work: Path | None = None) -> ValidateResult:
-    """Measure, publish report and canary, answer. `work`: folder for the downloaded artifact (default: the system's).
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What searching costs here."""
 
-    Raises TaskError: ChecksumMismatch, BadArtifact, SourceMissing (queries), BadData (queries), StoreUnavailable.
+    latency: tuple[BatchLatency, ...]
+    resident: int | None
+
+
+def validate(task: ValidateTask, work: Path | None = None) -> ValidateResult:
+    """Tune segments, measure, publish report and what it names, answer.
+
+    `work`: folder for the downloaded artifact (default: the system's). Raises TaskError: ChecksumMismatch, BadArtifact,
+    SourceMissing (queries), BadData (queries), StoreUnavailable.
     """
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(artifacts.prefix, task.identity)
@@ -74,19 +87,18 @@ def validate(task: ValidateTask, work: Path | None = None) -> ValidateResult:
     else:
         _log.info("already measured", extra={"gate": task.gate_hash})
         return report.result(sha256)
-    manifest, manifest_sha256 = load_manifest(artifacts, layout, task.digest, task.manifest_sha256)
+    described = load_manifest(artifacts, layout, task.digest, task.manifest_sha256)
+    manifest = described[0]
     with tempfile.TemporaryDirectory(prefix="validate-", dir=work) as name:
         names = (*SERVED_FILES, VECTORS_FILE, *(() if task.queries else (HELDOUT_FILE,)))
         folder = download_verified(artifacts, layout, manifest, Path(name), names)
-        engine = Engine.open(folder, manifest)
+        queries = _queries(task, manifest, folder)
+        engine, resident = open_measured(folder, manifest, queries.vectors, task.k)
         with VectorFile(folder / VECTORS_FILE, manifest.embedding.metric) as vectors:
-            queries = _queries(task, manifest, folder)
-            truth = _truth(task, artifacts, layout, manifest, vectors, queries)
-            outcome = _measure(task, engine, vectors, queries, truth)
-        canary, canary_figure, canary_queries = _canary(task, artifacts, layout, engine, outcome, folder)
-        p50, p95, batch = _latency(engine, outcome.queries.vectors, task.k)
-    described = (manifest, manifest_sha256)
-    report = _report(task, described, engine, outcome, (p50, p95, batch), (canary, canary_figure, canary_queries))
+            outcome = _measure(task, (artifacts, layout), engine, vectors, queries)
+        canary = _canary(task, artifacts, layout, engine, outcome, folder)
+        cost = Cost(latencies(engine, queries.vectors, task.k), resident)
+    report = _report(task, described, engine, outcome, cost, canary)
     report, sha256 = publish_report(artifacts, layout, report)
     return report.result(sha256)
 
@@ -97,34 +109,60 @@ def _queries(task: ValidateTask, manifest: Manifest, folder: Path) -> Queries:
     return read_user_queries(open_store(task.queries, Role.QUERIES), task.query_columns, manifest)
 
 
-def _truth(
-    task: ValidateTask, artifacts: Store, layout: Layout, manifest: Manifest, vectors: VectorFile, queries: Queries
-) -> tuple[Truth, Source]:
-    file = manifest.file(VECTORS_FILE)
-    assert file is not None  # it was downloaded
-    found = ground_truth(artifacts, layout, vectors, file.sha256, queries.vectors, task.k, queries.own_rows)
-    _log.info("ground truth", extra={"source": found[1], "queries": len(queries.vectors), "k": task.k})
-    return found
-
-
 def _measure(
-    task: ValidateTask, engine: Engine, vectors: VectorFile, queries: Queries, found: tuple[Truth, Source]
+    task: ValidateTask, place: tuple[Store, Layout], engine: Engine, vectors: VectorFile, queries: Queries
 ) -> Outcome:
-    truth, source = found
-    rows = answers(batch_engine(engine), queries.vectors, task.k, queries.own_rows)
+    file = engine.manifest.file(VECTORS_FILE)
+    assert file is not None  # it was downloaded
+    truth, source = ground_truth(*place, vectors, file.sha256, queries.vectors, task.k, queries.own_rows)
+    _log.info("ground truth", extra={"source": source, "queries": len(queries.vectors), "k": task.k})
+    targets = task.segment_targets if engine.param_limits else {}
+    halves = split(queries.segments, len(queries.vectors), targets)
+    points, points_file = _points(task, place, engine, vectors, queries, truth, halves)
+    everything = batch_engine(engine)
+    rows = served_answers(everything, queries.vectors, task.k, queries.own_rows, queries.segments, points.params)
     relevance = None
     if queries.relevant is not None:
         relevance = relevance_rank(engine, rows, queries.relevant)
-    return Outcome(queries, truth, source, measure(truth, rows, vectors, queries.vectors), relevance)
+    measured = measure(truth, rows, vectors, queries.vectors)
+    return Outcome(queries, truth, source, halves, points, points_file, measured, relevance)
 
 
-def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArray[np.bool_]) -> SegmentRecall:
+def _points(
+    task: ValidateTask,
+    place: tuple[Store, Layout],
+    engine: Engine,
+    vectors: VectorFile,
+    queries: Queries,
+    truth: Truth,
+    halves: Halves,
+) -> tuple[Points, ManifestFile]:
+    """Tune, and publish points.json. One that is there already (an earlier try died before its report) is kept: what
+    is measured now must be what is served."""
+    key = place[1].report(task.digest, task.gate_hash, POINTS_FILE)
+    points = Points(
+        digest=task.digest,
+        gate_hash=task.gate_hash,
+        k=task.k,
+        default=engine.manifest.default_point,
+        segments=segment_points(
+            engine, vectors, queries, truth, halves, task.segments, task.segment_targets, task.confidence
+        ),
+    )
+    data = encode(points)
+    if not place[0].put(key, data, exclusive=True):
+        data = place[0].read(key)
+        points = read_points(data, task.digest, task.gate_hash)
+    return points, describe_bytes(POINTS_FILE, data)
+
+
+def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArray[np.int64]) -> SegmentRecall:
     """Figures of the chosen queries, at least one."""
     recall = outcome.measured.recall[chosen]
     relevance_mrr = None
     if outcome.relevance is not None and outcome.queries.relevant is not None:
-        labelled = chosen & np.array([bool(ids) for ids in outcome.queries.relevant])
-        relevance_mrr = float(outcome.relevance[labelled].mean()) if labelled.any() else None
+        labelled = [number for number in chosen if outcome.queries.relevant[number]]
+        relevance_mrr = float(outcome.relevance[labelled].mean()) if labelled else None
     return SegmentRecall(
         segment=name,
         queries=len(recall),
@@ -137,9 +175,8 @@ def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArra
 
 def _segments(task: ValidateTask, outcome: Outcome) -> tuple[SegmentRecall, ...]:
     """One row per declared segment that has queries; figures of none would be a lie."""
-    names = np.array(outcome.queries.segments or [""] * len(outcome.queries.vectors))
-    asked = [name for name in task.segments if np.any(names == name)]
-    return tuple(_segment(task, outcome, name, names == name) for name in asked)
+    judging = outcome.halves.judging
+    return tuple(_segment(task, outcome, name, judging[name]) for name in task.segments if name in judging)
 
 
 def _canary(
@@ -150,35 +187,16 @@ def _canary(
     A canary that is there already (an earlier try died before its report) is kept, and measured as it is.
     """
     hits = np.rint(outcome.measured.recall * outcome.truth.available).astype(np.int64)
-    table = make_canary(outcome.queries.vectors, outcome.queries.own_rows, outcome.truth, hits)
+    queries = outcome.queries
+    table = make_canary(queries.vectors, queries.own_rows, outcome.truth, hits, queries.segments)
     path = folder / CANARY_FILE
     write_canary(table, path)
     key = layout.report(task.digest, task.gate_hash, CANARY_FILE)
-    data = path.read_bytes()
-    if not artifacts.put(key, data, exclusive=True):
-        data = artifacts.read(key)
-        path.write_bytes(data)
+    if not artifacts.put(key, path.read_bytes(), exclusive=True):
+        path.write_bytes(artifacts.read(key))
         table = read_canary(path)
-    described = ManifestFile(name=CANARY_FILE, size=len(data), sha256=hashlib.sha256(data).hexdigest())
-    return described, canary_recall(engine, table, task.k), table.num_rows
-
-
-def _latency(engine: Engine, queries: npt.NDArray[np.float32], k: int) -> tuple[float, float, float]:
-    """p50 and p95 of one query in milliseconds, and microseconds per query of a batch; one thread."""
-    engine.search(queries[:1], k)
-    seconds: list[float] = []
-    deadline = time.perf_counter() + LATENCY_SECONDS
-    for number in range(min(LATENCY_QUERIES, len(queries))):
-        began = time.perf_counter()
-        engine.search(queries[number : number + 1], k)
-        seconds.append(time.perf_counter() - began)
-        if time.perf_counter() > deadline:
-            break
-    p50, p95 = np.percentile(seconds, (50, 95))
-    some = queries[:64]
-    began = time.perf_counter()
-    engine.search(some, k)
-    return float(p50) * 1e3, float(p95) * 1e3, (time.perf_counter() - began) / len(some) * 1e6
+    recall = canary_recall(engine, table, task.k, outcome.points.params)
+    return describe_file(path), recall, table.num_rows
 
 
 def _report(
@@ -186,14 +204,13 @@ def _report(
     described: tuple[Manifest, str],
     engine: Engine,
     outcome: Outcome,
-    latency: tuple[float, float, float],
+    cost: Cost,
     canary: tuple[ManifestFile, float, int],
 ) -> Report:
     manifest, manifest_sha256 = described
-    everything = np.ones(len(outcome.queries.vectors), np.bool_)
-    hits: Sequence[int] = np.bincount(
-        np.rint(outcome.measured.recall * task.k).astype(np.int64), minlength=task.k + 1
-    ).tolist()
+    judged = outcome.halves.overall
+    hits = np.bincount(np.rint(outcome.measured.recall[judged] * task.k).astype(np.int64), minlength=task.k + 1)
+    single, *_, largest = cost.latency
     return Report(
         gate_hash=task.gate_hash,
         digest=task.digest,
@@ -201,14 +218,16 @@ def _report(
         k=task.k,
         confidence=task.confidence,
         queries="held-out rows" if task.queries is None else _where(task),
-        overall=_segment(task, outcome, "", everything),
+        overall=_segment(task, outcome, "", judged),
         segments=_segments(task, outcome),
         ground_truth=outcome.truth_source,
-        queries_by_hits=tuple(hits),
+        queries_by_hits=tuple(hits.tolist()),
         params=manifest.default_point.params,
-        p50_ms=latency[0],
-        p95_ms=latency[1],
-        batch_query_us=latency[2],
+        points=outcome.points.segments,
+        p50_ms=single.p50_ms,
+        p95_ms=single.p95_ms,
+        batch_query_us=largest.query_us,
+        latency=cost.latency,
         count=engine.count,
         dimension=engine.dimension,
         embedding=manifest.embedding,
@@ -216,12 +235,13 @@ def _report(
         index_type=manifest.index_type,
         frontier=manifest.frontier,
         resident_bytes=engine.resident_bytes,
+        resident_measured_bytes=cost.resident,
         canary_queries=canary[2],
         canary_recall=canary[1],
         faiss_version=faiss.__version__,
         cpu_features=faiss.get_compile_options().strip(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        files=(canary[0],),
+        files=(canary[0], outcome.points_file),
     )
 
 

@@ -312,10 +312,19 @@ def validating(of: Any, **measured: Any) -> tuple[RevisionView, Observation]:
     return view, seen(of, view, jobs=(listing(of), one))
 
 
+def test_the_gate_is_told_what_to_tune_segments_for() -> None:
+    queries = {"s3": {"bucket": "queries"}, "segmentColumn": "kind"}
+    wanted = spec(segments=[{"name": "fr"}], gate={"queries": queries, "segments": [{"name": "fr", "min": 0.98}]})
+    (start,) = actions(run(seen(wanted, a_revision(wanted, "Validating"))), StartValidation)
+    assert (start.task.segments, start.task.segment_targets) == (("fr",), {"fr": 0.98})
+    assert start.task.gate_hash == revision.gate_hash(wanted)
+
+
 def test_a_built_revision_is_measured_and_a_proven_one_surges() -> None:
     fresh = a_revision(OLD, "Validating")
     (start,) = actions(run(seen(OLD, fresh)), StartValidation)
     assert start.task.gate_hash == revision.gate_hash(OLD)
+    assert start.task.segment_targets == {}
     view, obs = validating(OLD)
     plan = run(obs)
     assert phase(plan, view) == "Surging"

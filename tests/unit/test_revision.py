@@ -65,6 +65,26 @@ def test_a_digest_is_stable_over_versions_of_the_operator() -> None:
     assert revision.gate_hash(spec()) == "9df9c55a1bb94c24"
 
 
+def test_a_segment_is_tuned_for_the_objective_or_its_floor_where_that_is_higher() -> None:
+    """A floor below the objective judges the saved report again; one above it tunes and measures anew."""
+    queries = {"s3": {"bucket": "queries"}, "segmentColumn": "kind"}
+    declared = {"segments": [{"name": "fr"}, {"name": "de"}]}
+
+    def of(**gate: Any) -> Any:
+        return spec(**declared, gate={"queries": queries} | gate)
+
+    assert revision.segment_targets(of()) == {"fr": 0.96, "de": 0.96}
+    low, high = (of(segments=[{"name": "fr", "min": floor}]) for floor in (0.9, 0.98))
+    assert revision.segment_targets(high) == {"fr": 0.98, "de": 0.96}
+    assert revision.gate_hash(low) == revision.gate_hash(of())
+    assert revision.gate_hash(high) != revision.gate_hash(of())
+    assert revision.thresholds_hash(low) != revision.thresholds_hash(of())
+    assert revision.gate_hash(of(k=5)) != revision.gate_hash(of())
+    # Without queries that name segments nothing is tuned.
+    assert revision.segment_targets(spec(**declared)) == {}
+    assert revision.segment_targets(spec(**declared, gate={"queries": {"s3": {"bucket": "queries"}}})) == {}
+
+
 def test_writing_a_default_down_changes_nothing() -> None:
     written = hashes(source={"columns": {"id": "id", "vector": "vector"}}, index={"objective": {"recall": 0.96}})
     assert written == hashes()

@@ -26,6 +26,7 @@ from vectorindex_searcher.artifact import SERVED_FILES, Manifest, describe_file
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.parameters import index_type
 from vectorindex_searcher.metrics import Gauges, SearcherMetrics
+from vectorindex_searcher.recall.report import Points, SegmentPoint
 from vectorindex_searcher.serve.admin import AdminApp
 from vectorindex_searcher.serve.app import SearchApp
 from vectorindex_searcher.serve.evidence import EvidenceRing
@@ -138,8 +139,10 @@ class Gated:
         self.gate.set()
         self.failing = False
         self.seconds = 0.0
+        self.params: list[dict[str, int]] = []
 
     def search(self, *arguments: Any) -> Any:
+        self.params.append(dict(arguments[2] or {}))
         self.gate.wait(5)
         time.sleep(self.seconds)
         if self.failing:
@@ -151,7 +154,9 @@ class Gated:
 
 
 @contextmanager
-def running(engine: Any, *, min_score: float | None = None, threads: int = 2, **pool_options: Any) -> Iterator[Pod]:
+def running(
+    engine: Any, *, min_score: float | None = None, threads: int = 2, points: Points | None = None, **pool_options: Any
+) -> Iterator[Pod]:
     task = contract.ServeTask(
         identity=contract.Identity(name="products"),
         revision="products-d1",
@@ -172,7 +177,7 @@ def running(engine: Any, *, min_score: float | None = None, threads: int = 2, **
             AdminApp("pod-1", task.revision, traffic, ring, lambda: metrics, lambda: "opening"), task.revision, Limits()
         )
         users = Listener(
-            SearchApp(engine, task, pool, ring), task.revision, Limits(body_bytes=100_000), traffic.closing
+            SearchApp(engine, task, pool, ring, points), task.revision, Limits(body_bytes=100_000), traffic.closing
         )
         ports = await users.open(0, "127.0.0.1"), await admin.open(0, "127.0.0.1")
         started.append(Pod(*ports, traffic, pool, asyncio.get_running_loop()))
@@ -279,7 +284,26 @@ def test_index_document(pod: Pod) -> None:
     assert document["operatingPoints"]["default"]["params"] == {"efSearch": 200}
     assert document["params"] == {"efSearch": {"min": 1, "max": 4096}}
     assert document["segments"] == ["keyword"]
+    assert document["segmentPoints"]["keyword"]["params"] == {"efSearch": 200}
     assert pod.request("HEAD", "/v1/index")[2] == b""
+
+
+def test_a_segment_is_searched_at_its_own_point(engine: tuple[Engine, np.ndarray]) -> None:
+    """Parameters that a request names win over the segment's, name by name; other queries get the default point."""
+    own = contract.OperatingPoint(params={"efSearch": 48}, recall=0.97, recall_low=0.96, latency_us=9)
+    row = SegmentPoint(segment="keyword", tuned=True, queries=300, target=0.96, point=own)
+    points = Points(digest="d1", gate_hash="g1", k=10, default=engine[0].manifest.default_point, segments=(row,))
+    spied, vector = Gated(engine[0]), engine[1][7].tolist()
+    with running(spied, points=points) as pod:
+        for more in ({"segment": "keyword"}, {"segment": "keyword", "params": {"efSearch": 99}}, {"segment": "no"}, {}):
+            assert pod.search({"vector": vector} | more)[0] == 200
+        binary = engine[1][7].astype("<f4").tobytes()
+        kind = {"Content-Type": "application/octet-stream"}
+        assert pod.request("POST", "/v1/search?segment=keyword", binary, headers=kind)[0] == 200
+        document = pod.request("GET", "/v1/index")[2]
+    assert [one.get("efSearch") for one in spied.params] == [48, 99, None, None, 48]
+    assert document["segmentPoints"] == {"keyword": own.wire()}
+    assert document["operatingPoints"]["default"]["params"] == {"efSearch": 200}
 
 
 # ---------------------------------------------------------------- refusals

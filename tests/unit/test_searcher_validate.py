@@ -38,7 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_module, "HELD_OUT", 150)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
     monkeypatch.setattr("vectorindex_searcher.index.tuning.LATENCY_QUERIES", 3)
-    monkeypatch.setattr("vectorindex_searcher.validate.LATENCY_QUERIES", 5)
+    monkeypatch.setattr("vectorindex_searcher.recall.timing.LATENCY_CALLS", 5)
 
 
 def clustered(count: int, seed: int = 0) -> npt.NDArray[np.float32]:

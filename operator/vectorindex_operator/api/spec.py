@@ -164,7 +164,8 @@ class Queries(Model):
     column: Annotated[str, Field(min_length=1, max_length=128)] = "vector"
     """Column of vectors, of the source's dimension."""
     segment_column: Annotated[str, Field(max_length=128)] = ""
-    """Column that names each query's segment; empty: all are `other`."""
+    """Column that names each query's segment; empty: all are `other`. A declared segment with 600 queries or more gets
+    search parameters of its own, tuned on one half of them and judged on the other."""
 
 
 class SegmentFloor(Model):
@@ -173,7 +174,8 @@ class SegmentFloor(Model):
     name: SegmentName
     """One of spec.segments."""
     min: Annotated[float, Field(ge=0.0, le=1.0)]
-    """The segment's lower confidence bound must be at least this."""
+    """The segment's lower confidence bound must be at least this. Above `index.objective.recall` it is also what the
+    segment's own search parameters are tuned for."""
 
 
 class Relevance(Model):

@@ -6,9 +6,9 @@ from vectorindex_operator.api.quantities import share
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import GateStatus, VectorIndexSpec
 from vectorindex_operator.core import revision
-from vectorindex_searcher.contract import SegmentRecall, ValidateResult
+from vectorindex_searcher.contract import SEGMENT_QUERIES, SegmentRecall, ValidateResult
 
-MIN_SEGMENT_QUERIES = 300
+MIN_SEGMENT_QUERIES = SEGMENT_QUERIES
 """A segment's own floor is judged on at least this many queries."""
 
 _Finding = tuple[str, str]  # reason, message

@@ -61,9 +61,25 @@ def build_hash(spec: VectorIndexSpec) -> str:
     return _hash(spec.build.wire())[:16]
 
 
+def segment_targets(spec: VectorIndexSpec) -> dict[str, float]:
+    """Recall that `validate` tunes each declared segment's operating point for.
+
+    The index's own objective, or the segment's floor where that is higher: a floor only ever asks for more, so lowering
+    one never makes answers worse. Empty without queries that name segments.
+    """
+    if spec.gate.queries is None or not spec.gate.queries.segment_column:
+        return {}
+    floors = {floor.name: floor.min for floor in spec.gate.segments}
+    return {s.name: max(spec.index.objective.recall, floors.get(s.name, 0.0)) for s in spec.segments}
+
+
 def gate_hash(spec: VectorIndexSpec) -> str:
-    """Hash of what a gate report was measured with. Thresholds are not in it: they are judged on the saved report."""
+    """Hash of what a gate report was measured with. Thresholds are not in it: they are judged on the saved report.
+
+    A segment's floor is, where it is above the objective: its operating point is tuned for it.
+    """
     gate = spec.gate
+    targets = segment_targets(spec)
     return _hash(
         {
             "format": FORMAT_VERSION,
@@ -72,6 +88,7 @@ def gate_hash(spec: VectorIndexSpec) -> str:
             "queries": gate.queries.wire() if gate.queries else None,
             "relevant": gate.relevance.relevant_column if gate.relevance else None,
             "segments": [s.name for s in spec.segments],
+            **({"targets": targets} if targets else {}),
         }
     )[:16]
 

@@ -7,6 +7,7 @@ not matter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +17,29 @@ import pyarrow as pa
 from ..errors import BadData
 from ..index.engine import Engine
 from .exact import Truth
-from .measure import answers
+from .measure import NO_PARAMS, Params, served_answers
 
 CANARY_QUERIES = 300
 
 
 def make_canary(
-    queries: npt.NDArray[np.float32], own_rows: npt.NDArray[np.int64], truth: Truth, hits: npt.NDArray[np.int64]
+    queries: npt.NDArray[np.float32],
+    own_rows: npt.NDArray[np.int64],
+    truth: Truth,
+    hits: npt.NDArray[np.int64],
+    classes: Sequence[str] | None = None,
 ) -> pa.Table:
-    """Choose canary queries and lay them out.
+    """Draw canary queries and lay them out. The same queries give the same canary.
 
-    queries: float32 [n, d]; own_rows: int64 [n] or -1; hits: int64 [n], right answers the engine gave.
-    Queries whose ties may go beyond the candidates come last: their list of right answers could be incomplete.
-    Columns: vector, row (own row or -1), right (rows that count), available (neighbours there are, at most k),
-    kth_score (exact, see Truth), hits.
+    queries: float32 [n, d]; own_rows: int64 [n] or -1; hits: int64 [n], right answers the engine gave; classes: segment
+    of each query. Queries whose ties may go beyond the candidates come last: their list of right answers could be
+    incomplete. Columns: vector, row (own row or -1), right (rows that count), available (neighbours there are, at most
+    k), kth_score (exact, see Truth), hits, segment.
     """
     right = truth.scores >= truth.threshold[:, None]
     incomplete = right.all(axis=1) & (truth.rows[:, -1] >= 0) & (truth.rows.shape[1] > truth.available)
-    chosen = np.sort(np.argsort(incomplete, kind="stable")[:CANARY_QUERIES])
+    drawn = np.random.default_rng(0).permutation(len(queries))  # not the first: a file may be sorted by class
+    chosen = np.sort(drawn[np.argsort(incomplete[drawn], kind="stable")[:CANARY_QUERIES]])
     kth = np.take_along_axis(truth.scores, np.maximum(truth.available - 1, 0)[:, None], 1)[:, 0]
     lists = [truth.rows[number][right[number] & (truth.rows[number] >= 0)] for number in chosen]
     flat = pa.array(np.ascontiguousarray(queries[chosen], np.float32).ravel())
@@ -44,6 +50,7 @@ def make_canary(
         "available": pa.array(truth.available[chosen], pa.int32()),
         "kth_score": pa.array(kth[chosen], pa.float64()),
         "hits": pa.array(hits[chosen], pa.int32()),
+        "segment": pa.array([classes[number] if classes else "" for number in chosen], pa.string()),
     }
     return pa.table(columns)
 
@@ -63,20 +70,25 @@ def read_canary(path: Path) -> pa.Table:
         raise BadData("BadArtifact", f"{path.name}: {error}", object=path.name) from error
 
 
-def canary_recall(engine: Engine, table: pa.Table, k: int) -> float:
-    """Mean recall@k of the engine's default point on the canary queries, in [0, 1]; 1 for a table without queries."""
+def canary_recall(engine: Engine, table: pa.Table, k: int, params: Params = NO_PARAMS) -> float:
+    """Mean recall@k of the engine on the canary queries, in [0, 1]; 1 for a table without queries.
+
+    params: parameters of segments served with their own; the rest gets the default point.
+    """
     if not table.num_rows:
         return 1.0
-    return float(canary_recalls(engine, table, k).mean())
+    return float(canary_recalls(engine, table, k, params).mean())
 
 
-def canary_recalls(engine: Engine, table: pa.Table, k: int) -> npt.NDArray[np.float64]:
-    """Recall@k of each canary query, float64 [n]."""
+def canary_recalls(engine: Engine, table: pa.Table, k: int, params: Params = NO_PARAMS) -> npt.NDArray[np.float64]:
+    """Recall@k of each canary query, float64 [n]; see `canary_recall`."""
     flat = table.column("vector").combine_chunks().flatten().to_numpy()
     queries = flat.reshape(table.num_rows, -1).astype(np.float32, copy=False)
     own = table.column("row").to_numpy()
     available = table.column("available").to_numpy()
-    rows = answers(engine, queries, k, own)
+    # A canary published before segments had points has no such column.
+    classes = table.column("segment").to_pylist() if "segment" in table.column_names else None
+    rows = served_answers(engine, queries, k, own, classes, params)
     right = table.column("right").to_pylist()
     found = np.array([np.isin(mine, theirs).sum() for mine, theirs in zip(rows, right, strict=True)])
     return np.where(available > 0, np.minimum(found, available) / np.maximum(available, 1), 1.0)

@@ -40,6 +40,17 @@ class Truth:
     nearest: npt.NDArray[np.float64]
     """[n]: a row with at least this score is the nearest, ties included."""
 
+    def of(self, chosen: npt.NDArray[np.int64]) -> Truth:
+        """The truth of some of the queries, by their numbers."""
+        return Truth(
+            k=self.k,
+            rows=self.rows[chosen],
+            scores=self.scores[chosen],
+            available=self.available[chosen],
+            threshold=self.threshold[chosen],
+            nearest=self.nearest[chosen],
+        )
+
 
 def exact_search(
     vectors: VectorFile,

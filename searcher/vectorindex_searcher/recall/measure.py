@@ -12,6 +12,10 @@ from ..index.engine import Engine
 from ..index.vectors import VectorFile
 from .exact import Truth, exact_scores
 
+Params = Mapping[str, Mapping[str, int]]
+"""Segment -> search parameters of its own."""
+NO_PARAMS: Params = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -33,6 +37,25 @@ def answers(
     extra = 1 if (own_rows >= 0).any() else 0
     _, rows = engine.search(queries, k + extra, params)
     return without_own(rows, own_rows, k)
+
+
+def served_answers(
+    engine: Engine,
+    queries: npt.NDArray[np.float32],
+    k: int,
+    own_rows: npt.NDArray[np.int64],
+    classes: Sequence[str] | None,
+    params: Params,
+) -> npt.NDArray[np.int64]:
+    """Rows [n, k], each query answered with its segment's own parameters: what a searcher answers to it."""
+    if classes is None or not params:
+        return answers(engine, queries, k, own_rows)
+    names = np.array(classes)
+    rows = np.full((len(queries), k), -1, np.int64)
+    for name in np.unique(names):
+        mine = names == name
+        rows[mine] = answers(engine, queries[mine], k, own_rows[mine], params.get(str(name)))
+    return rows
 
 
 def without_own(rows: npt.NDArray[np.int64], own_rows: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:

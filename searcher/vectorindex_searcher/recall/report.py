@@ -1,4 +1,4 @@
-"""What `validate` leaves beside the artifact: report.json, and canary.arrow that it names by SHA-256."""
+"""What `validate` leaves beside the artifact: report.json, and the files that it names by SHA-256."""
 
 from __future__ import annotations
 
@@ -8,11 +8,52 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from ..artifact import CANARY_FILE, MANIFEST_LIMIT_BYTES, Layout, ManifestFile, encode, fetch_files
+from ..artifact import CANARY_FILE, MANIFEST_LIMIT_BYTES, POINTS_FILE, Layout, ManifestFile, encode, fetch_files
 from ..contract import Embedding, Model, OperatingPoint, SegmentRecall, ValidateResult
 from ..errors import BadData, ChecksumMismatch, Retry
 from ..store import Store
 from .canary import read_canary
+
+
+class SegmentPoint(Model):
+    """What one declared segment is served with."""
+
+    segment: str
+    tuned: bool
+    """False: this is the default point, for the reason given."""
+    reason: str = ""
+    target: float | None = None
+    """Recall@k to reach with two half-widths to spare."""
+    queries: int = 0
+    """Of the tuning half."""
+    point: OperatingPoint
+    """With what was measured on the tuning half; the default point with what `build` measured."""
+
+
+class Points(Model):
+    """points.json of a report. Searchers apply it to queries that name a segment."""
+
+    format_version: Literal[1] = 1
+    digest: str
+    gate_hash: str
+    k: int
+    default: OperatingPoint
+    segments: tuple[SegmentPoint, ...] = ()
+
+    @property
+    def params(self) -> dict[str, dict[str, int]]:
+        """Parameters by segment, of the segments that are not served with the default ones."""
+        return {row.segment: dict(row.point.params) for row in self.segments if row.point.params != self.default.params}
+
+
+class BatchLatency(Model):
+    """Wall time of one call with so many queries, one thread."""
+
+    batch: int
+    p50_ms: float
+    p95_ms: float
+    query_us: float
+    """Mean time per query, microseconds."""
 
 
 class Report(Model):
@@ -33,10 +74,15 @@ class Report(Model):
     queries_by_hits: tuple[int, ...] = ()
     """Queries with 0, 1, ... k right answers."""
     params: dict[str, int]
+    """Of the default point."""
+    points: tuple[SegmentPoint, ...] = ()
+    """What each declared segment is served with, as in points.json."""
     p50_ms: float
     p95_ms: float
     batch_query_us: float
-    """Time per query in one batch on one thread, microseconds."""
+    """Time per query in a batch of 64 on one thread, microseconds."""
+    latency: tuple[BatchLatency, ...] = ()
+    """At the default point; p50Ms and p95Ms repeat those of one query."""
     count: int
     dimension: int
     embedding: Embedding
@@ -44,6 +90,9 @@ class Report(Model):
     index_type: str
     frontier: tuple[OperatingPoint, ...] = ()
     resident_bytes: int
+    """Memory a searcher needs for this artifact: the size of everything it maps or reads."""
+    resident_measured_bytes: int | None = None
+    """By how much the gate's process grew when it had opened the artifact and answered queries."""
     canary_queries: int
     canary_recall: float
     faiss_version: str
@@ -103,6 +152,33 @@ def fetch_canary(store: Store, layout: Layout, report: Report, folder: Path) -> 
     if not pairs:
         raise BadData("BadReport", f"the report of gate {report.gate_hash} names no {CANARY_FILE}")
     return read_canary(fetch_files(store, pairs, folder) / CANARY_FILE)
+
+
+def fetch_points(store: Store, layout: Layout, report: Report, folder: Path) -> Points | None:
+    """The operating points of a report, fetched into `folder` and verified; None for a report without any.
+
+    Raises as fetch_files, and BadData/BadReport when they are unreadable or of another gate.
+    """
+    pairs = [
+        (layout.report(report.digest, report.gate_hash, file.name), file)
+        for file in report.files
+        if file.name == POINTS_FILE
+    ]
+    if not pairs:
+        return None
+    data = (fetch_files(store, pairs, folder) / POINTS_FILE).read_bytes()
+    return read_points(data, report.digest, report.gate_hash)
+
+
+def read_points(data: bytes, digest: str, gate_hash: str) -> Points:
+    """Parse points.json. Raises BadData/BadReport when it is unreadable or of another gate."""
+    try:
+        points = Points.model_validate_json(data)
+    except ValidationError as error:
+        raise BadData("BadReport", f"{POINTS_FILE}: {error.error_count()} errors", object=POINTS_FILE) from None
+    if (points.digest, points.gate_hash) != (digest, gate_hash):
+        raise BadData("BadReport", f"{POINTS_FILE} is of {points.digest}/{points.gate_hash}", object=POINTS_FILE)
+    return points
 
 
 def publish_report(store: Store, layout: Layout, report: Report) -> tuple[Report, str]:

@@ -18,6 +18,7 @@ import orjson
 
 from .. import contract
 from ..index.engine import Engine
+from ..recall.report import Points
 from .dispatch import Routes, dispatch
 from .evidence import EvidenceRing, Outcome
 from .messages import Problem, Request, Response, json_response
@@ -38,7 +39,14 @@ _JSON_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded", b
 class SearchApp:
     """Answers users. One revision, for the life of the process."""
 
-    def __init__(self, engine: Engine, task: contract.ServeTask, pool: SearchPool, ring: EvidenceRing) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        task: contract.ServeTask,
+        pool: SearchPool,
+        ring: EvidenceRing,
+        points: Points | None = None,
+    ) -> None:
         embedding = engine.manifest.embedding
         self._engine = engine
         self._task = task
@@ -49,6 +57,7 @@ class SearchApp:
             metric=engine.metric,
             param_limits=engine.param_limits,
             segments=frozenset(task.segments),
+            segment_params=points.params if points else {},
             embedding_model=embedding.model,
             embedding_version=embedding.version,
             min_score=task.min_score,
@@ -57,7 +66,7 @@ class SearchApp:
             b"/v1/search": ((b"POST",), self._search),
             b"/v1/index": ((b"GET", b"HEAD"), self._index),
         }
-        self._index_document = index_document(engine, task)
+        self._index_document = index_document(engine, task, points)
         # Clients with binary bodies repeat one query string; reading it anew costs as much as all other checks.
         self._query_fields = functools.lru_cache(maxsize=256)(fields_of_query_string)
 
@@ -172,10 +181,11 @@ def _deadline(request: Request) -> float | None:
     return request.completed + milliseconds / 1e3
 
 
-def index_document(engine: Engine, task: contract.ServeTask) -> dict[str, object]:
+def index_document(engine: Engine, task: contract.ServeTask, points: Points | None = None) -> dict[str, object]:
     """The answer of GET /v1/index: what is served here and how it may be asked."""
     manifest = engine.manifest
-    points = {"default": manifest.default_point, "conservative": manifest.conservative_point}
+    general = {"default": manifest.default_point, "conservative": manifest.conservative_point}
+    own = {row.segment: row.point for row in points.segments} if points else {}
     return {
         "revision": task.revision,
         "namespace": task.identity.namespace,
@@ -190,7 +200,8 @@ def index_document(engine: Engine, task: contract.ServeTask) -> dict[str, object
         "metadataColumns": list(engine.metadata_columns),
         "factory": manifest.factory,
         "indexType": manifest.index_type,
-        "operatingPoints": {name: point.wire() for name, point in points.items() if point is not None},
+        "operatingPoints": {name: point.wire() for name, point in general.items() if point is not None},
+        "segmentPoints": {name: own.get(name, manifest.default_point).wire() for name in task.segments},
         "params": {name: {"min": low, "max": high} for name, (low, high) in engine.param_limits.items()},
         "segments": list(task.segments),
         "minScore": task.min_score,

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import contract
-from ..artifact import SERVED_FILES, Layout, Manifest, download_verified, load_manifest
+from ..artifact import POINTS_FILE, SERVED_FILES, Layout, Manifest, download_verified, load_manifest
 from ..errors import BadData, BadSpec, ChecksumMismatch, TaskError
 from ..index.engine import Engine
 from ..recall.canary import canary_recall
-from ..recall.report import fetch_canary, load_report
+from ..recall.measure import NO_PARAMS
+from ..recall.report import Points, fetch_canary, fetch_points, load_report
 from ..store import Role, Store, open_store
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Loaded:
     canary_recall: float | None
     """None when the task names no gate (a laptop)."""
     seconds: float
+    points: Points | None = None
+    """Operating points of the segments, as the gate judged them; None without a gate."""
 
 
 def load(task: contract.ServeTask, tell: Callable[[str], None]) -> Loaded:
@@ -59,11 +62,11 @@ def load(task: contract.ServeTask, tell: Callable[[str], None]) -> Loaded:
     _log.info("artifact verified", extra={"bytes": size, "seconds": round(fetched - began, 3)})
     tell("opening the index")
     engine = Engine.open(folder, manifest)
-    recall = None
+    recall, points = None, None
     if task.gate_hash:
         tell("answering the canary queries")
-        recall = prove(engine, store, layout, task)
-    return Loaded(engine, recall, time.monotonic() - began)
+        recall, points = prove(engine, store, layout, task)
+    return Loaded(engine, recall, time.monotonic() - began, points)
 
 
 def _manifest(store: Store, layout: Layout, task: contract.ServeTask) -> Manifest:
@@ -81,8 +84,9 @@ def _manifest(store: Store, layout: Layout, task: contract.ServeTask) -> Manifes
     return manifest
 
 
-def prove(engine: Engine, store: Store, layout: Layout, task: contract.ServeTask) -> float:
-    """This engine's recall on the canary queries, which also brings the index's pages into memory.
+def prove(engine: Engine, store: Store, layout: Layout, task: contract.ServeTask) -> tuple[float, Points | None]:
+    """This engine's recall on the canary queries, which also brings the index's pages into memory, and the operating
+    points that they were answered with and users will be.
 
     Raises TaskError CanaryRecall when it is below what the gate measured on the same queries, ChecksumMismatch when
     the report or the queries are not those that the gate published.
@@ -91,8 +95,10 @@ def prove(engine: Engine, store: Store, layout: Layout, task: contract.ServeTask
     if report.manifest_sha256 != task.manifest_sha256:
         detail = f"is about the manifest {report.manifest_sha256}, this searcher has {task.manifest_sha256}"
         raise ChecksumMismatch("report.json", detail)
-    table = fetch_canary(store, layout, report, Path(task.cache_dir) / f"{task.digest}-{task.gate_hash}")
-    recall = canary_recall(engine, table, report.k)
+    folder = Path(task.cache_dir) / f"{task.digest}-{task.gate_hash}"
+    points = _points(engine, fetch_points(store, layout, report, folder))
+    table = fetch_canary(store, layout, report, folder)
+    recall = canary_recall(engine, table, report.k, points.params if points else NO_PARAMS)
     least = report.canary_recall - contract.CANARY_TOLERANCE
     facts = {"queries": table.num_rows, "recall": recall, "gate": report.canary_recall, "k": report.k}
     _log.info("canary queries answered", extra=facts)
@@ -104,7 +110,17 @@ def prove(engine: Engine, store: Store, layout: Layout, task: contract.ServeTask
             f"{report.canary_recall:.4f}, so at least {least:.4f} is needed",
             remedy="Compare FAISS version and CPU features of the gate's pod (report.json) and of this one.",
         )
-    return recall
+    return recall, points
+
+
+def _points(engine: Engine, points: Points | None) -> Points | None:
+    """The points, each parameter one that this index takes. Raises BadData/BadReport."""
+    for segment, params in (points.params if points else NO_PARAMS).items():
+        for name, value in params.items():
+            least, greatest = engine.param_limits.get(name, (1, 0))
+            if not least <= value <= greatest:
+                raise BadData("BadReport", f"{POINTS_FILE}: segment {segment}: {name}={value} is not of this index")
+    return points
 
 
 def exit_code(error: TaskError) -> contract.ExitCode:

@@ -9,7 +9,7 @@ import itertools
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -41,6 +41,8 @@ class Terms:
     param_limits: Mapping[str, tuple[int, int]]
     """Search parameter -> least and greatest value, both allowed."""
     segments: frozenset[str] = frozenset()
+    segment_params: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Declared segment -> search parameters of its own, instead of the default point's."""
     embedding_model: str = ""
     embedding_version: str = ""
     min_score: float | None = None
@@ -53,7 +55,7 @@ class Search:
     vectors: Vectors
     k: int
     params: Mapping[str, int]
-    """Only those the request named."""
+    """Those of the segment's own point, and over them those the request named; the rest is the default point's."""
     segment: str
     """A declared segment, or `other`."""
     include_metadata: bool
@@ -126,10 +128,13 @@ def search_of(fields: Mapping[str, Any], raw: bytes | None, terms: Terms) -> Sea
     k = fields.get("k", DEFAULT_K)
     if not _is_int(k) or not 1 <= k <= MAX_K:
         raise _invalid("k", k, f"an integer from 1 to {MAX_K}")
+    params = _params(fields.get("params"), terms)
+    if own := terms.segment_params.get(segment):
+        params = {**own, **params}
     return Search(
         vectors=_vectors_of_json(fields, terms) if raw is None else _vectors_of_bytes(raw, terms),
         k=k,
-        params=_params(fields.get("params"), terms),
+        params=params,
         segment=segment,
         include_metadata=_includes_metadata(fields.get("include")),
         min_score=_min_score(fields, terms),

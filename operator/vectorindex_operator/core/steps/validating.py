@@ -127,6 +127,7 @@ def _start(p: Pass, name: str, wanted: str) -> None:
             relevant=relevance.relevant_column if relevance else "",
         ),
         segments=tuple(s.name for s in p.spec.segments),
+        segment_targets=revision.segment_targets(p.spec),
     )
     p.act(StartValidation(revision.gate_job_name(name, key), name, key, tried, task))
     p.update(name, phase="Validating")

@@ -1,0 +1,230 @@
+"""Operating points of segments: tuned and judged on different halves, published, and applied by a searcher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vectorindex_searcher import contract
+from vectorindex_searcher.artifact import Layout, describe_bytes, encode
+from vectorindex_searcher.build import build
+from vectorindex_searcher.contract import Identity, IndexSpec, Location, Objective, QueryColumns, ValidateTask
+from vectorindex_searcher.errors import TaskError
+from vectorindex_searcher.recall import points as points_module
+from vectorindex_searcher.recall.canary import canary_recall, read_canary
+from vectorindex_searcher.recall.points import split
+from vectorindex_searcher.recall.report import Points, Report, load_report
+from vectorindex_searcher.serve.load import load
+from vectorindex_searcher.store import FolderStore, Role
+from vectorindex_searcher.validate import validate
+
+COUNT, DIMENSION = 2500, 24
+IDENTITY = Identity(namespace="shop", name="products", uid="u-1")
+SIZES = {"easy": 600, "hard": 701, "few": 100, "": 40}
+
+
+def data(count: int, seed: int, spread: float) -> npt.NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(9).standard_normal((40, DIMENSION))
+    return (centres[rng.integers(0, 40, count)] + spread * rng.standard_normal((count, DIMENSION))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source, queries sorted by segment (as files often are), and an artifact tuned for easy queries."""
+    root = tmp_path_factory.mktemp("points")
+    (root / "in").mkdir()
+    np.save(root / "in" / "a.npy", data(COUNT, 0, 0.35))
+    spreads = {"easy": 0.3, "hard": 3.0, "few": 0.3, "": 0.3}
+    vectors = np.concatenate([data(SIZES[name], 5, spread) for name, spread in spreads.items()])
+    kinds = [name or None for name, size in SIZES.items() for _ in range(size)]
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), DIMENSION)
+    pq.write_table(pa.table({"vector": column, "kind": kinds}), root / "queries.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        quick(patch)
+        for digest, factory in (("digest1", "IVF64,Flat"), ("flat", "Flat")):
+            build(
+                contract.BuildTask(
+                    identity=IDENTITY,
+                    digest=digest,
+                    source=Location(folder=str(root / "in")),
+                    artifacts=Location(folder=str(root / "out")),
+                    index=IndexSpec(factory=factory, objective=Objective(recall=0.9)),
+                )
+            )
+    return root
+
+
+def quick(patch: pytest.MonkeyPatch) -> None:
+    """Shorter timing than in earnest, and the cheapest point is the one with the fewest lists: wall time is noise."""
+    patch.setattr("os.sched_getaffinity", lambda pid: {0})
+    patch.setattr("vectorindex_searcher.index.tuning._latency", lambda engine, queries, params: params.get("nprobe", 1))
+    patch.setattr("vectorindex_searcher.recall.timing.LATENCY_CALLS", 3)
+    patch.setattr("vectorindex_searcher.build.HELD_OUT", 200)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick(monkeypatch)
+
+
+def stored(root: Path) -> tuple[FolderStore, Layout]:
+    store = FolderStore(root / "out", Role.ARTIFACTS)
+    return store, Layout(store.prefix, IDENTITY)
+
+
+def gate(root: Path, gate_hash: str, digest: str = "digest1", **changes: Any) -> tuple[Report, str]:
+    fields: dict[str, Any] = {
+        "identity": IDENTITY,
+        "digest": digest,
+        "manifest_sha256": "",
+        "gate_hash": gate_hash,
+        "artifacts": Location(folder=str(root / "out")),
+        "queries": Location(folder=str(root / "queries.parquet")),
+        "query_columns": QueryColumns(segment="kind"),
+        "segments": ("hard", "easy", "few", "none"),
+        "segment_targets": dict.fromkeys(("hard", "easy", "few", "none"), 0.9),
+    }
+    result = validate(ValidateTask(**(fields | changes)))
+    report, sha256 = load_report(*stored(root), digest, gate_hash)
+    assert report.result(sha256) == result
+    return report, sha256
+
+
+def test_each_segment_is_tuned_on_one_half_and_judged_on_the_other(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned_on: dict[int, npt.NDArray[np.int64]] = {}
+    real = points_module.tune_segment
+
+    def spied(*arguments: Any) -> Any:
+        tuned_on[len(arguments[4])] = arguments[4]
+        return real(*arguments)
+
+    monkeypatch.setattr(points_module, "tune_segment", spied)
+    report, _ = gate(place, "both")
+    rows = {row.segment: row for row in report.points}
+    assert [(name, rows[name].tuned, rows[name].queries) for name in rows] == [
+        ("hard", True, 350), ("easy", True, 300), ("few", False, 0), ("none", False, 0)
+    ]  # fmt: skip
+    judged = {row.segment: row for row in report.segments}
+    assert {name: row.queries for name, row in judged.items()} == {"hard": 351, "easy": 300, "few": 100}
+    # Half of every class, whether it could be tuned or not: all together keep the shares that were given.
+    assert report.overall.queries == 351 + 300 + 50 + 20
+    assert sum(report.queries_by_hits) == report.overall.queries
+    # The hard segment needs more lists than the default point, and gets them; both reach the target on fresh queries.
+    nprobe = {name: row.point.params["nprobe"] for name, row in rows.items()}
+    assert nprobe["hard"] > nprobe["few"] == report.params["nprobe"]
+    assert all(judged[name].recall_low >= 0.9 for name in ("hard", "easy"))
+    assert "100 queries; 600 are needed" in rows["few"].reason
+    default, _ = gate(place, "default", segment_targets={})
+    assert next(row for row in default.segments if row.segment == "hard").recall < judged["hard"].recall - 0.02
+    assert [(row.queries, row.tuned) for row in default.points] == [(0, False)] * 4
+    assert default.overall.queries == sum(SIZES.values())
+    # What tuned never judges.
+    halves = split(["easy"] * 600 + ["hard"] * 701, 1301, {"easy": 0.9, "hard": 0.9})
+    assert not set(tuned_on[300]) & set(halves.judging["easy"])
+    assert sorted([*tuned_on[350], *halves.judging["hard"]]) == list(range(600, 1301))
+
+
+def test_halves_are_random_and_the_same_every_time() -> None:
+    classes = ["a"] * 1000 + ["b"] * 50
+    halves = split(classes, 1050, {"a": 0.9})
+    assert split(classes, 1050, {"a": 0.9}).tuning["a"].tolist() == halves.tuning["a"].tolist()
+    assert 400 < halves.tuning["a"].mean() < 600  # of 0..999: neither the first half nor the second
+    assert (len(halves.judging["a"]), len(halves.judging["b"]), len(halves.overall)) == (500, 50, 525)
+    untuned = split(classes, 1050, {"b": 0.9})
+    assert (dict(untuned.tuning), len(untuned.overall)) == ({}, 1050)
+    assert len(split(None, 7, {"a": 0.9}).overall) == 7
+
+
+def test_a_target_out_of_reach_gets_the_best_there_is_and_an_index_without_parameters_none(place: Path) -> None:
+    report, _ = gate(place, "high", segment_targets={"hard": 0.9999})
+    (point,) = (row.point for row in report.points if row.segment == "hard")
+    assert point.recall == 1  # every list
+    report, _ = gate(place, "flat", digest="flat")
+    assert {row.reason for row in report.points} == {"this kind of index has no search parameters"}
+    assert report.overall.queries == sum(SIZES.values())
+
+
+def serving(root: Path, gate_hash: str, sha256: str) -> contract.ServeTask:
+    manifest = stored(root)[0].read(stored(root)[1].manifest("digest1"))
+    return contract.ServeTask(
+        identity=IDENTITY,
+        revision="products-1",
+        digest="digest1",
+        manifest_sha256=describe_bytes("manifest.json", manifest).sha256,
+        gate_hash=gate_hash,
+        report_sha256=sha256,
+        artifacts=Location(folder=str(root / "out")),
+        segments=("hard", "easy"),
+        cache_dir=str(root / f"cache-{gate_hash}-{sha256[:8]}"),
+    )
+
+
+def test_a_searcher_takes_the_points_that_the_gate_judged(place: Path) -> None:
+    report, sha256 = gate(place, "served")
+    loaded = load(serving(place, "served", sha256), lambda text: None)
+    assert loaded.points is not None
+    assert loaded.points.params["hard"] == report.points[0].point.params
+    assert loaded.canary_recall == report.canary_recall
+    # The canary is answered at these points: at the default one it is another figure.
+    folder = place / "out" / "shop" / "products" / "digest1" / "reports" / "served"
+    canary = read_canary(folder / "canary.arrow")
+    assert {*canary.column("segment").to_pylist()} == {"easy", "hard", "few", ""}
+    assert canary_recall(loaded.engine, canary, 10) < report.canary_recall - 0.005
+    assert canary_recall(loaded.engine, canary, 10, loaded.points.params) == report.canary_recall
+
+
+def spoil(root: Path, gate_hash: str, segments: Sequence[Any]) -> str:
+    """Publish other points under this gate, with a report that vouches for them; the report's SHA-256."""
+    store, layout = stored(root)
+    report, _ = load_report(store, layout, "digest1", gate_hash)
+    points = Points(digest="digest1", gate_hash=gate_hash, k=10, default=report.points[2].point, segments=segments)
+    store.put(layout.report("digest1", gate_hash, "points.json"), encode(points))
+    described = describe_bytes("points.json", encode(points))
+    files = tuple(described if file.name == "points.json" else file for file in report.files)
+    store.put(layout.report("digest1", gate_hash), encode(report.model_copy(update={"files": files})))
+    return load_report(store, layout, "digest1", gate_hash)[1]
+
+
+def test_points_that_are_not_the_gates_are_refused(place: Path) -> None:
+    report, sha256 = gate(place, "spoilt")
+    path = place / "out" / "shop" / "products" / "digest1" / "reports" / "spoilt" / "points.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"nprobe": ', b'"nprobe":7'))
+    with pytest.raises(TaskError) as caught:
+        load(serving(place, "spoilt", sha256), lambda text: None)
+    assert (caught.value.reason, caught.value.failure.object) == ("ChecksumMismatch", "points.json")
+    # Vouched for, but worse than what the gate measured: the canary finds out.
+    hard = report.points[0]
+    worse = hard.model_copy(update={"point": hard.point.model_copy(update={"params": {"nprobe": 1}})})
+    with pytest.raises(TaskError) as caught:
+        load(serving(place, "spoilt", spoil(place, "spoilt", [worse])), lambda text: None)
+    assert caught.value.reason == "CanaryRecall"
+    other = hard.model_copy(update={"point": hard.point.model_copy(update={"params": {"efSearch": 9}})})
+    with pytest.raises(TaskError, match="efSearch=9 is not of this index"):
+        load(serving(place, "spoilt", spoil(place, "spoilt", [other])), lambda text: None)
+
+
+def test_points_of_a_try_that_died_before_its_report_are_kept(place: Path) -> None:
+    """A searcher may never serve other points than those measured; the second try measures those that are there."""
+    report, _ = gate(place, "died")
+    folder = place / "out" / "shop" / "products" / "digest1" / "reports" / "died"
+    (folder / "report.json").unlink()
+    points = Points.model_validate_json((folder / "points.json").read_bytes())
+    hard = points.segments[0]
+    worse = hard.model_copy(update={"point": hard.point.model_copy(update={"params": {"nprobe": 1}})})
+    (folder / "points.json").write_bytes(encode(points.model_copy(update={"segments": (worse, *points.segments[1:])})))
+    again, sha256 = gate(place, "died")
+    assert again.points[0].point.params == {"nprobe": 1}
+    assert again.segments[0].recall < report.segments[0].recall - 0.02
+    loaded = load(serving(place, "died", sha256), lambda text: None)
+    assert loaded.canary_recall == again.canary_recall
