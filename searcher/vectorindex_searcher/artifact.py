@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
-import secrets
+import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from .contract import Device, Embedding, Identity, Model, OperatingPoint
+from .download import Wanted, download
 from .errors import BadData, ChecksumMismatch, Retry, TaskError
 from .store import Store, join_key
 
@@ -35,7 +35,8 @@ SERVED_FILES = (INDEX_FILE, IDS_FILE, METADATA_FILE)
 """What a searcher must have. vectors.npy (live recall) and heldout.arrow (the gate) are fetched by who needs them."""
 
 MANIFEST_LIMIT_BYTES = 1 << 20
-DOWNLOAD_THREADS = 4
+UPLOAD_THREADS = 4
+_log = logging.getLogger(__name__)
 
 
 class ManifestFile(Model):
@@ -181,7 +182,7 @@ def publish(store: Store, layout: Layout, manifest: Manifest, folder: Path) -> t
     Returns the manifest that is published now, its SHA-256, and whether it is ours. Another builder that was faster
     wins; our files stay in our attempt's prefix, where nothing refers to them.
     """
-    with ThreadPoolExecutor(DOWNLOAD_THREADS) as pool:
+    with ThreadPoolExecutor(UPLOAD_THREADS) as pool:
         uploads = [
             pool.submit(store.upload, layout.file(manifest.digest, manifest.attempt, file.name), folder / file.name)
             for file in manifest.files
@@ -195,6 +196,11 @@ def publish(store: Store, layout: Layout, manifest: Manifest, folder: Path) -> t
     return published, sha256, published == manifest
 
 
+def cache_name(manifest: Manifest) -> str:
+    """Name of an artifact's folder in a cache."""
+    return f"{manifest.digest}-{manifest.attempt}"
+
+
 def download_verified(
     store: Store, layout: Layout, manifest: Manifest, cache: Path, names: Iterable[str] | None = None
 ) -> Path:
@@ -204,58 +210,30 @@ def download_verified(
     the cache already are verified again before they are used. Raises ChecksumMismatch, Retry/CacheFull, TaskError.
     """
     wanted = [file for name in names or SERVED_FILES if (file := manifest.file(name)) is not None]
-    folder = cache / f"{manifest.digest}-{manifest.attempt}"
+    folder = cache / cache_name(manifest)
     keyed = [(layout.file(manifest.digest, manifest.attempt, file.name), file) for file in wanted]
     return fetch_files(store, keyed, folder)
 
 
 def fetch_files(store: Store, files: Sequence[tuple[str, ManifestFile]], folder: Path) -> Path:
     """Fetch (key, description) pairs into `folder` in parallel, verified; see `download_verified`."""
+    wanted = [Wanted(key, file.name, file.size, file.sha256, folder / file.name) for key, file in files]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(DOWNLOAD_THREADS) as pool:
-            for done in [pool.submit(_fetch, store, key, file, folder / file.name) for key, file in files]:
-                done.result()
+        fetched = download(store, wanted)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            needed = sum(file.size for _, file in files)
-            message = f"no space in {folder} for {needed} bytes"
-            raise Retry("CacheFull", message, remedy="Give the searcher more ephemeral storage.") from error
-        raise TaskError("CacheUnusable", f"{folder}: {error.strerror or error}") from error
+        raise cache_error(error, folder, sum(one.size for one in wanted)) from error
+    facts = {
+        "fetched": sum(one.size for one in fetched),
+        "found": sum(one.size for one in wanted if one not in fetched),
+    }
+    _log.debug("files verified", extra={"folder": str(folder), **facts})
     return folder
 
 
-def _fetch(store: Store, key: str, file: ManifestFile, target: Path) -> None:
-    if target.is_file() and target.stat().st_size == file.size and describe_file(target).sha256 == file.sha256:
-        return
-    info = store.head(key)
-    if info is None:
-        raise Retry("ArtifactNotFound", f"{store.describe(key)} does not exist", object=key)
-    if info.size != file.size:
-        # Before a byte is fetched: a swapped object cannot fill the disk.
-        raise ChecksumMismatch(file.name, f"is {info.size} bytes, the manifest says {file.size}")
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        _stream_to(store, key, file, partial)
-        # Atomic, and the same content whoever wins: pods that share a cache need no lock.
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _stream_to(store: Store, key: str, file: ManifestFile, path: Path) -> None:
-    hasher, received = hashlib.sha256(), 0
-    with path.open("wb") as out:
-        for chunk in store.stream(key):
-            received += len(chunk)
-            if received > file.size:
-                break
-            hasher.update(chunk)
-            out.write(chunk)
-        out.flush()
-        os.fsync(out.fileno())
-    if received != file.size:
-        detail = "more" if received > file.size else f"only {received}"
-        raise ChecksumMismatch(file.name, f"{detail} bytes came, the manifest says {file.size}")
-    if hasher.hexdigest() != file.sha256:
-        raise ChecksumMismatch(file.name, f"SHA-256 is {hasher.hexdigest()}, the manifest says {file.sha256}")
+def cache_error(error: OSError, folder: Path, needed: int) -> TaskError:
+    """What to tell about a cache folder that cannot take `needed` bytes."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message = f"no space in {folder} for {needed} bytes"
+        return Retry("CacheFull", message, remedy="Give the searcher more ephemeral storage.")
+    return TaskError("CacheUnusable", f"{folder}: {error.strerror or error}")

@@ -101,6 +101,13 @@ def _serve_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--artifact", help="where artifacts are")
     verb.add_argument("--digest", default="", help="which revision (default: the only one)")
     verb.add_argument("--cache-dir", default="/var/cache/vectorindex", help="where verified files are kept")
+    verb.add_argument(
+        "--cache-limit",
+        dest="cache_bytes",
+        metavar="SIZE",
+        help="remove artifacts that nobody serves, the longest unused first, when all together take more than this "
+        "(20Gi; default: no limit; also as VECTORINDEX_CACHE_BYTES)",
+    )
     ports = verb.add_argument_group("listening", "Each also as VECTORINDEX_ and its name, VECTORINDEX_HTTP_PORT.")
     ports.add_argument("--host", help="address to listen on (default: all)")
     ports.add_argument("--http-port", type=int, help="port for users (default: 8080; 0: any free one)")

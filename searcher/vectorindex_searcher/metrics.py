@@ -61,7 +61,8 @@ class Gauges:
     connections: int = 0
     index_bytes: int | None = None
     index_vectors: int | None = None
-    load_seconds: float | None = None
+    load_seconds: Mapping[str, float] | None = None
+    """By phase of the start."""
     canary_recall: float | None = None
     token_uses: Mapping[str, int] | None = None
     """Accepted requests by name of token; None: no token is asked for."""
@@ -93,6 +94,13 @@ class SearcherMetrics(Collector):
         yield from self._counters(totals)
         yield from self._distributions(totals)
         yield from self._state()
+        if self._gauges.load_seconds is not None:
+            seconds = GaugeMetricFamily(
+                LOAD_SECONDS, "Seconds of each phase from start to ready.", labels=("revision", "phase")
+            )
+            for phase, took in self._gauges.load_seconds.items():
+                seconds.add_metric((self._revision, phase), took)
+            yield seconds
         if self._gauges.token_uses is not None:
             uses = CounterMetricFamily(
                 TOKEN_REQUESTS, "Requests accepted, by name of their token.", labels=("revision", "token")
@@ -163,7 +171,6 @@ class SearcherMetrics(Collector):
             (CONNECTIONS, "Open user connections.", gauges.connections),
             (INDEX_BYTES, "Bytes of the loaded artifact.", gauges.index_bytes),
             (INDEX_VECTORS, "Vectors in the index.", gauges.index_vectors),
-            (LOAD_SECONDS, "Seconds from start to ready.", gauges.load_seconds),
             (CANARY_RECALL, "Recall of this pod on the canary queries.", gauges.canary_recall),
         )
         for name, text, value in named:

@@ -37,12 +37,15 @@ from vectorindex_searcher.artifact import (
     load_manifest,
     publish,
 )
+from vectorindex_searcher.cache import NodeCache
 from vectorindex_searcher.errors import BadData, BadSpec, TaskError
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.parameters import index_type
+from vectorindex_searcher.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.recall.canary import write_canary
 from vectorindex_searcher.recall.report import Report
 from vectorindex_searcher.serve import load
+from vectorindex_searcher.serve.evidence import EvidenceRing
 from vectorindex_searcher.serve.server import Server
 from vectorindex_searcher.serve.settings import Settings
 from vectorindex_searcher.store import Role, open_store
@@ -296,6 +299,24 @@ def test_a_gate_without_checksums_is_no_proof(published: Published, name: str) -
         load.load(published.task.model_copy(update={name: ""}), print)
 
 
+def test_the_artifact_stays_in_the_cache_while_it_is_served_and_each_phase_is_timed(
+    published: Published, tmp_path: Path
+) -> None:
+    copy = copied(published, tmp_path / "copy")
+    loaded = load.load(copy.task, print)
+    assert list(loaded.seconds) == ["manifest", "fetch", "open", "canary"]
+    assert min(loaded.seconds.values()) >= 0
+    cache = NodeCache(tmp_path / "copy" / "cache", 1)
+    cache.hold("other", 1).close()
+    assert (loaded.held.folder / "index.faiss").is_file()
+    loaded.held.close()
+    cache.hold("other", 1).close()
+    assert not loaded.held.folder.exists()
+    gauges = Gauges(load_seconds=loaded.seconds)
+    text = SearcherMetrics("r", EvidenceRing(()), gauges).exposition().decode()
+    assert 'vectorindex_load_seconds{phase="canary",revision="r"}' in text
+
+
 # ---------------------------------------------------------------- life
 
 
@@ -330,10 +351,10 @@ def test_admin_port_tells_of_the_loading_and_the_user_port_opens_when_ready(
     go = threading.Event()
     original = load.load
 
-    def slow(task: contract.ServeTask, tell: Callable[[str], None]) -> load.Loaded:
+    def slow(task: contract.ServeTask, tell: Callable[[str], None], cache_bytes: int) -> load.Loaded:
         tell("fetching slowly")
         assert go.wait(5)
-        return original(task, tell)
+        return original(task, tell, cache_bytes)
 
     monkeypatch.setattr(load, "load", slow)
 
@@ -361,7 +382,7 @@ def test_sigterm_while_loading_ends_at_once(
 ) -> None:
     caplog.set_level(logging.INFO)
     go = threading.Event()
-    monkeypatch.setattr(load, "load", lambda task, tell: go.wait(10))
+    monkeypatch.setattr(load, "load", lambda *_: go.wait(10))
     began = time.monotonic()
     live(published.task, replace(LOCAL, grace_seconds=10), lambda: until(lambda: port_of(caplog, "admin port open")))
     assert time.monotonic() - began < 3

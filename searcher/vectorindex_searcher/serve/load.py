@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import contract
-from ..artifact import POINTS_FILE, SERVED_FILES, Layout, Manifest, download_verified, load_manifest
+from ..artifact import (
+    POINTS_FILE,
+    SERVED_FILES,
+    Layout,
+    Manifest,
+    cache_error,
+    cache_name,
+    download_verified,
+    load_manifest,
+)
+from ..cache import Held, NodeCache
 from ..errors import BadData, BadSpec, ChecksumMismatch, TaskError
 from ..index.engine import Engine
 from ..recall.canary import canary_recall
@@ -38,35 +49,79 @@ class Loaded:
     engine: Engine
     canary_recall: float | None
     """None when the task names no gate (a laptop)."""
-    seconds: float
+    seconds: Mapping[str, float]
+    """By phase, in order: manifest, fetch (and verify), open, canary (which warms the index's pages too)."""
+    held: Held
+    """Keeps the artifact in the node's cache while it is mapped."""
     points: Points | None = None
     """Operating points of the segments, as the gate judged them; None without a gate."""
 
 
-def load(task: contract.ServeTask, tell: Callable[[str], None]) -> Loaded:
-    """Fetch, verify, open and prove the task's artifact. `tell`: takes a sentence about the progress.
+def load(task: contract.ServeTask, tell: Callable[[str], None], cache_bytes: int = 0) -> Loaded:
+    """Fetch, verify, open and prove the task's artifact. `tell`: takes a sentence about the progress; `cache_bytes`:
+    how much the cache may keep, 0: no limit.
 
     Raises TaskError: ManifestMissing, ChecksumMismatch, BadArtifact, CanaryRecall, StoreUnavailable, CacheFull ...
     """
-    began = time.monotonic()
+    phases = _Phases()
     if task.gate_hash and not (task.manifest_sha256 and task.report_sha256):
         raise BadSpec("BadTask", "a task with a gate names the SHA-256 of manifest and report", field="reportSha256")
     store = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(store.prefix, task.identity)
     tell("reading the manifest")
     manifest = _manifest(store, layout, task)
+    phases.end("manifest")
     size = sum(file.size for file in manifest.files if file.name in SERVED_FILES)
     tell(f"fetching and verifying {size} bytes")
-    folder = download_verified(store, layout, manifest, Path(task.cache_dir))
-    fetched = time.monotonic()
-    _log.info("artifact verified", extra={"bytes": size, "seconds": round(fetched - began, 3)})
-    tell("opening the index")
-    engine = Engine.open(folder, manifest)
-    recall, points = None, None
-    if task.gate_hash:
-        tell("answering the canary queries")
-        recall, points = prove(engine, store, layout, task)
-    return Loaded(engine, recall, time.monotonic() - began, points)
+    held = _fetch(store, layout, manifest, NodeCache(Path(task.cache_dir), cache_bytes), size)
+    phases.end("fetch")
+    try:
+        tell("opening the index")
+        engine = Engine.open(held.folder, manifest)
+        phases.end("open")
+        recall, points = None, None
+        if task.gate_hash:
+            tell("answering the canary queries")
+            recall, points = prove(engine, store, layout, task)
+        phases.end("canary")
+    except BaseException:
+        held.close()
+        raise
+    _log.info("loaded", extra={"bytes": size, **{f"{name}Seconds": round(s, 3) for name, s in phases.seconds.items()}})
+    return Loaded(engine, recall, phases.seconds, held, points)
+
+
+class _Phases:
+    """Seconds between the ends of phases."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def end(self, name: str) -> None:
+        now = time.monotonic()
+        self.seconds[name] = now - self._since
+        self._since = now
+
+
+def _fetch(store: Store, layout: Layout, manifest: Manifest, cache: NodeCache, size: int) -> Held:
+    """The artifact's verified files in the node's cache. What others have fetched is verified again all the same."""
+    name = cache_name(manifest)
+    try:
+        held = cache.hold(name, size)
+        try:
+            files = [file for file in manifest.files if file.name in SERVED_FILES]
+            paths = [held.folder / file.name for file in files]
+            # Only who has something to fetch waits for others that fetch it: verifying goes side by side.
+            there = all(p.is_file() and p.stat().st_size == f.size for p, f in zip(paths, files, strict=True))
+            with nullcontext() if there else cache.fetching(name):
+                download_verified(store, layout, manifest, held.folder.parent)
+        except BaseException:
+            held.close()
+            raise
+    except OSError as error:
+        raise cache_error(error, Path(error.filename or name), size) from error
+    return held
 
 
 def _manifest(store: Store, layout: Layout, task: contract.ServeTask) -> Manifest:
@@ -95,7 +150,7 @@ def prove(engine: Engine, store: Store, layout: Layout, task: contract.ServeTask
     if report.manifest_sha256 != task.manifest_sha256:
         detail = f"is about the manifest {report.manifest_sha256}, this searcher has {task.manifest_sha256}"
         raise ChecksumMismatch("report.json", detail)
-    folder = Path(task.cache_dir) / f"{task.digest}-{task.gate_hash}"
+    folder = Path(task.cache_dir) / cache_name(engine.manifest) / f"gate-{task.gate_hash}"
     points = _points(engine, fetch_points(store, layout, report, folder))
     table = fetch_canary(store, layout, report, folder)
     recall = canary_recall(engine, table, report.k, points.params if points else NO_PARAMS)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from .. import contract
+from ..cache import Held
 from ..errors import TaskError
 from ..metrics import Gauges, SearcherMetrics
 from . import load
@@ -51,6 +52,7 @@ class Server:
         self._progress = "starting"
         self._pool: SearchPool | None = None
         self._users: Listener | None = None
+        self._held: Held | None = None
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
         self._certificate: Certificate | None = None
         if settings.tls_cert is not None and settings.tls_key is not None:
@@ -69,7 +71,7 @@ class Server:
         mounted: list[Mounted] = [one for one in (self._tokens, self._certificate) if one is not None]
         watching = loop.create_task(watch(mounted)) if mounted else None
         try:
-            loading = _on_thread(lambda: load.load(self._task, self._tell))
+            loading = _on_thread(lambda: load.load(self._task, self._tell, self._settings.cache_bytes))
             await asyncio.wait((loading, ended), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 loading.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -80,6 +82,8 @@ class Server:
             if watching is not None:
                 watching.cancel()
             await admin.close()
+            if self._held is not None:
+                self._held.close()
             if self._pool is not None:
                 self._pool.close()
 
@@ -119,6 +123,7 @@ class Server:
     async def _serve(self, loaded: load.Loaded) -> Listener:
         """Open the user port, then say ready: in this order, so that ready never means refused."""
         gauges, engine = self._gauges, loaded.engine
+        self._held = loaded.held
         gauges.index_bytes, gauges.index_vectors = engine.resident_bytes, engine.count
         gauges.load_seconds, gauges.canary_recall = loaded.seconds, loaded.canary_recall
         self._pool = SearchPool(self._settings.threads)
@@ -137,7 +142,7 @@ class Server:
             "threads": self._settings.threads,
             "tls": tls is not None,
             "tokens": guard is not None,
-            "loadSeconds": round(loaded.seconds, 3),
+            "loadSeconds": round(sum(loaded.seconds.values()), 3),
             "canaryRecall": loaded.canary_recall,
         }
         _log.info("ready", extra=facts)

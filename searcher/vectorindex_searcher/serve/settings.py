@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class Settings:
     drain_seconds: float = float(contract.DRAIN_SECONDS)
     """After SIGTERM: when the process ends even if answers are still owed. Includes the grace."""
     pod: str = ""
+    cache_bytes: int = 0
+    """How much the artifacts in the cache may take together; 0: no limit."""
     token_file: Path | None = None
     """A file or folder of bearer tokens; None: the user port answers everybody who reaches it."""
     tls_cert: Path | None = None
@@ -54,7 +57,7 @@ class Settings:
             try:
                 return kind(text) if text else default
             except ValueError:
-                raise BadSpec("BadSetting", f"{_ENV_PREFIX}{name}: {text!r} is no number") from None
+                raise BadSpec("BadSetting", f"{_ENV_PREFIX}{name}: {text!r} is not usable as a number") from None
 
         tls_cert, tls_key = read("TLS_CERT", Path, None), read("TLS_KEY", Path, None)
         if (tls_cert is None) is not (tls_key is None):
@@ -68,10 +71,21 @@ class Settings:
             grace_seconds=read("GRACE_SECONDS", float, 5.0),
             drain_seconds=read("DRAIN_SECONDS", float, float(contract.DRAIN_SECONDS)),
             pod=read("POD", str, socket.gethostname()),
+            cache_bytes=read("CACHE_BYTES", byte_count, 0),
             token_file=read("TOKEN_FILE", Path, None),
             tls_cert=tls_cert,
             tls_key=tls_key,
         )
+
+
+def byte_count(text: str) -> int:
+    """Bytes, as a number with or without a unit of Kubernetes (500Mi, 20Gi, 1T). Raises ValueError."""
+    found = re.fullmatch(r"([0-9]{1,15})(k|[MGT]|[KMGT]i)?", text.strip())
+    if found is None:
+        raise ValueError(text)
+    unit = found[2] or ""
+    factor = 1 if not unit else pow(1024 if unit.endswith("i") else 1000, "KMGT".index(unit[0].upper()) + 1)
+    return int(found[1]) * factor
 
 
 def from_process(flags: Mapping[str, object]) -> Settings:
