@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import faiss
 import numpy as np
@@ -362,6 +363,33 @@ def test_a_server_fault_is_counted_for_its_segment_and_tells_nothing(
 
 
 # ---------------------------------------------------------------- load
+
+
+def test_a_filter_limits_the_hits(engine: tuple[Engine, np.ndarray]) -> None:
+    """JSON and binary bodies; few rows, many rows, none; and a query without a hit in its filter is a zero result."""
+    vectors = engine[1]
+    with running(engine[0]) as pod:
+        some = [f"title {number}" for number in range(20, 26)]
+        status, _, found = pod.search({"vector": vectors[0].tolist(), "k": 10, "filter": {"title": {"in": some}}})
+        assert status == 200
+        by_hand = np.argsort(-(vectors[20:26] @ vectors[0])) + 20
+        assert found["results"][0]["ids"] == [engine[0].ids(np.array([row]))[0] for row in by_hand]
+        assert found["filter"] == {"rows": 6, "search": "exact"}
+        many = quote(orjson.dumps({"not": {"title": "title 0"}}))
+        binary = {"Content-Type": "application/octet-stream"}
+        status, _, found = pod.request("POST", f"/v1/search?k=3&filter={many}", vectors[0].tobytes(), headers=binary)
+        assert (status, found["filter"]["rows"]) == (200, COUNT - 1)
+        assert engine[0].ids(np.array([0]))[0] not in found["results"][0]["ids"]
+        assert len(found["results"][0]["ids"]) == 3
+        status, _, found = pod.search({"vector": vectors[0].tolist(), "filter": {"title": "none"}})
+        assert (status, found["zeroResults"], found["results"][0]["ids"]) == (200, 1, [])
+        status, _, problem = pod.search({"vector": vectors[0].tolist(), "filter": {"or": [{"titel": "x"}]}})
+        assert (status, problem["field"], problem["remedy"]) == (400, "filter.or[0].titel", "columns are: title")
+        status, _, problem = pod.request("POST", "/v1/search?filter={", vectors[0].tobytes(), headers=binary)
+        assert (status, problem["type"], problem["field"]) == (400, "urn:vectorindex:problem:MalformedJSON", "filter")
+        assert pod.request("GET", "/v1/index")[2]["filterColumns"] == {"title": "string"}
+        evidence = pod.evidence()
+    assert (evidence.queries, evidence.zero_results, evidence.refused) == (3, 1, 2)
 
 
 def test_overload_refuses_what_would_wait_too_long(engine: tuple[Engine, np.ndarray]) -> None:

@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ..artifact import IDS_FILE, INDEX_FILE, METADATA_FILE, Manifest
 from ..contract import Metric
 from ..errors import BadData
 from .binding import faiss
+from .filters import Columns, Predicate
 from .metric import faiss_metric, normalise, to_scores
 from .parameters import index_type, parameter_limits, search_parameters
+from .predicates import MatchCache
 from .restricted import Restricted, Strategy
 from .rows import Ids, RowFile
 from .rowset import RowSet
@@ -44,6 +47,7 @@ class Engine:
         metadata: RowFile | None = None,
         threads: int = 1,
         restricted: Restricted | None = None,
+        cache: MatchCache | None = None,
     ) -> None:
         self._index = index
         self._ids = ids
@@ -58,6 +62,9 @@ class Engine:
         self._restricted = restricted or Restricted(index, self.default_params)
         self.takes_only: bool = self._restricted.possible
         """Whether `search(only=...)` works for this index type."""
+        self.filter_columns = Columns(metadata.schema if metadata else pa.schema([]))
+        """The metadata columns that a filter may name."""
+        self._matching = cache or (MatchCache(metadata) if metadata else None)
         self.metadata_columns: tuple[str, ...] = metadata.columns if metadata else ()
         self.resident_bytes: int = manifest.resident_bytes
         # Parameters come from users: remember the common ones, never without bound.
@@ -82,7 +89,7 @@ class Engine:
 
     def with_threads(self, threads: int) -> Engine:
         """The same loaded index with another number of OpenMP threads for one call (batches: all cores)."""
-        return Engine(self._index, self.manifest, self._ids, self._metadata, threads, self._restricted)
+        return Engine(self._index, self.manifest, self._ids, self._metadata, threads, self._restricted, self._matching)
 
     def search(
         self,
@@ -134,6 +141,15 @@ class Engine:
         allowed = live if allowed is None else allowed
         return None if allowed is None or allowed.matching == self.count else allowed
 
+    def matching(self, predicate: Predicate) -> RowSet:
+        """The rows that a filter matches; `predicate` was parsed with `filter_columns`.
+
+        Remembered for the next query with an equal filter. The first time it reads the columns: not on an event loop.
+        """
+        if self._matching is None:
+            raise ValueError("this index has no metadata")
+        return self._matching(predicate)
+
     def hide(self, rows: RowSet | None) -> None:
         """From now on never answer these rows (deleted ids), whatever a query asks; None hides nothing.
 
@@ -165,11 +181,6 @@ class Engine:
             raise KeyError(wanted[0])
         values = [self._metadata.values(rows, column) for column in wanted]
         return [dict(zip(wanted, row, strict=True)) for row in zip(*values, strict=True)]
-
-    @property
-    def metadata_file(self) -> RowFile | None:
-        """The mapped metadata columns, for predicates; None without metadata."""
-        return self._metadata
 
 
 def read_index(path: Path) -> Any:

@@ -61,6 +61,7 @@ class SearchApp:
             embedding_model=embedding.model,
             embedding_version=embedding.version,
             min_score=task.min_score,
+            columns=engine.filter_columns if engine.takes_only else None,
         )
         self._routes: Routes = {
             b"/v1/search": ((b"POST",), self._search),
@@ -99,6 +100,8 @@ class SearchApp:
         outcome.queries = len(search.vectors)
         job = functools.partial(self._run, search, request.completed, outcome)
         small = outcome.queries == 1 and search.k <= SMALL_K and not search.params and not search.include_metadata
+        # A filter may have to read whole columns: never on the event loop.
+        small = small and search.filter is None
         return self._pool.submit(job, outcome.queries, _deadline(request), small)
 
     def _fields(self, request: Request) -> tuple[Mapping[str, Any], bytes | None]:
@@ -128,7 +131,13 @@ class SearchApp:
 
     def _run(self, search: Search, began: float, outcome: Outcome) -> Response:
         """On a search thread: search, and write the answer down."""
-        scores, rows = self._engine.search(search.vectors, search.k, search.params)
+        how: dict[str, object] = {}
+        if search.filter is None:
+            scores, rows = self._engine.search(search.vectors, search.k, search.params)
+        else:
+            only = self._engine.matching(search.filter)
+            scores, rows, strategy = self._engine.search_how(search.vectors, search.k, search.params, only)
+            how["filter"] = {"rows": only.matching, "search": strategy.value}
         firsts = zip(rows[:, 0].tolist(), scores[:, 0].tolist(), strict=True)
         outcome.top_scores = [score for row, score in firsts if row >= 0]
         outcome.hits = hits = _hits(scores, rows, search.min_score)
@@ -145,6 +154,7 @@ class SearchApp:
             "results": results,
             "zeroResults": hits.count(0),
             "tookMs": round((time.monotonic() - began) * 1e3, 3),
+            **how,
         }
         return Response(200, orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY, default=str))
 
@@ -198,6 +208,7 @@ def index_document(engine: Engine, task: contract.ServeTask, points: Points | No
         "embedding": manifest.embedding.wire(),
         "idType": manifest.id_type,
         "metadataColumns": list(engine.metadata_columns),
+        "filterColumns": engine.filter_columns.described if engine.takes_only else {},
         "factory": manifest.factory,
         "indexType": manifest.index_type,
         "operatingPoints": {name: point.wire() for name, point in general.items() if point is not None},

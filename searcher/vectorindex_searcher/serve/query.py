@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from .. import contract
+from ..index.filters import Columns, FilterError, Predicate, parse
 from .messages import Problem
 
 DEFAULT_K = 10
@@ -26,7 +27,7 @@ MAX_VECTORS = 256
 MAX_NAME_CHARACTERS = 256
 
 INCLUDABLE = ("metadata",)
-FIELDS = ("vector", "vectors", "k", "params", "segment", "include", "minScore", "embedding")
+FIELDS = ("vector", "vectors", "k", "params", "segment", "include", "minScore", "embedding", "filter")
 _BINARY_FIELDS = tuple(name for name in FIELDS if name not in ("vector", "vectors"))
 
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
@@ -46,6 +47,8 @@ class Terms:
     embedding_model: str = ""
     embedding_version: str = ""
     min_score: float | None = None
+    columns: Columns | None = None
+    """What filters may name; None when this index cannot be searched with a filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Search:
     """A declared segment, or `other`."""
     include_metadata: bool
     min_score: float | None
+    filter: Predicate | None = None
 
 
 # ---------------------------------------------------------------- bytes to fields
@@ -80,7 +84,7 @@ def fields_of_json(body: bytes) -> dict[str, Any]:
 
 def fields_of_query_string(query: bytes) -> dict[str, Any]:
     """The fields beside a binary body: k, segment, minScore, include (comma separated), params.NAME, embedding.model
-    and embedding.version. Raises Problem 400.
+    embedding.version, and filter (JSON). Raises Problem 400.
     """
     fields: dict[str, Any] = {}
     try:
@@ -100,6 +104,8 @@ def fields_of_query_string(query: bytes) -> dict[str, Any]:
             fields[name] = text.split(",")
         elif name == "segment":
             fields[name] = text
+        elif name == "filter":
+            fields[name] = _json_of_query_string(name, text)
         else:
             _refuse_unknown({name: text}, tuple(f for f in _BINARY_FIELDS if f not in ("params", "embedding")))
     return fields
@@ -138,6 +144,7 @@ def search_of(fields: Mapping[str, Any], raw: bytes | None, terms: Terms) -> Sea
         segment=segment,
         include_metadata=_includes_metadata(fields.get("include")),
         min_score=_min_score(fields, terms),
+        filter=_filter(fields.get("filter"), terms),
     )
 
 
@@ -301,6 +308,34 @@ def _min_score(fields: Mapping[str, Any], terms: Terms) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise _invalid("minScore", value, "a finite number")
     return float(value)
+
+
+def _filter(document: object, terms: Terms) -> Predicate | None:
+    if document is None:
+        return None
+    if terms.columns is None:
+        remedy = "build the index with factory Flat, IVF or HNSW"
+        raise Problem(400, "InvalidFilter", "this index type cannot be filtered", field="filter", remedy=remedy)
+    try:
+        return parse(document, terms.columns)
+    except FilterError as error:
+        raise Problem(
+            400, "InvalidFilter", error.detail, field=error.where, value=error.value, remedy=error.remedy
+        ) from None
+
+
+def _json_of_query_string(name: str, text: str) -> object:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Problem(
+            400,
+            "MalformedJSON",
+            f"{name} is not JSON: {error.msg} at character {error.pos}",
+            field=name,
+            value=text,
+            remedy="percent-encode the JSON, for example with curl --url-query",
+        ) from None
 
 
 def _is_int(value: object) -> bool:

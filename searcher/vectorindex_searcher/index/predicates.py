@@ -1,0 +1,160 @@
+"""Which rows a predicate holds for: evaluated over mapped Arrow columns, batch by batch, to a RowSet; and a cache.
+
+Nulls follow SQL: a comparison with a null is neither true nor false, `not` keeps it so, and only true rows match; so a
+row without a value matches neither {"a": 1} nor {"not": {"a": 1}}. Memory: one bit a row, and one batch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .filters import All, Not, Predicate, Some, Term, Value
+from .rows import RowFile
+from .rowset import RowSet
+
+CACHE_BYTES = 32 << 20
+
+_COMPARE = {
+    "eq": pc.equal,
+    "ne": pc.not_equal,
+    "gt": pc.greater,
+    "gte": pc.greater_equal,
+    "lt": pc.less,
+    "lte": pc.less_equal,
+}
+
+
+def matching(file: RowFile, predicate: Predicate) -> RowSet:
+    """The rows of `file` that the predicate holds for. Its columns must be those of the file (filters.Columns)."""
+    prepared = _Prepared(file.schema)
+    parts = [pc.fill_null(prepared.holds(predicate, batch), False) for batch in file.table().to_batches()]
+    if not parts:
+        return RowSet(np.zeros(0, np.uint8), 0)
+    bits = pa.concat_arrays(parts) if len(parts) > 1 else parts[0]
+    return RowSet(_packed(bits), file.count)
+
+
+def _packed(bits: Any) -> npt.NDArray[np.uint8]:
+    """The bits of a BooleanArray without nulls, row 0 in the lowest bit; Arrow stores them so."""
+    if bits.offset:
+        return np.packbits(bits.to_numpy(zero_copy_only=False), bitorder="little")
+    return np.frombuffer(bits.buffers()[1], np.uint8)[: (len(bits) + 7) // 8]
+
+
+class MatchCache:
+    """Row sets of recent predicates: real traffic repeats its filters. Bounded in bytes; thread-safe."""
+
+    def __init__(self, file: RowFile, limit_bytes: int = CACHE_BYTES) -> None:
+        self._file = file
+        self._limit = limit_bytes
+        self._lock = threading.Lock()
+        self._sets: OrderedDict[Predicate, RowSet] = OrderedDict()
+        self.nbytes = 0
+        self.hits = 0
+        self.misses = 0
+
+    def __call__(self, predicate: Predicate) -> RowSet:
+        """The rows that the predicate holds for."""
+        with self._lock:
+            if (found := self._sets.get(predicate)) is not None:
+                self._sets.move_to_end(predicate)
+                self.hits += 1
+                return found
+        found = matching(self._file, predicate)
+        # A set costs its bits, twice when deletes were taken out of it, and its key.
+        cost = 2 * found.nbytes + 512
+        with self._lock:
+            self.misses += 1
+            if predicate in self._sets:
+                return self._sets[predicate]  # another thread was faster; one object, so what hangs on it is shared
+            if cost <= self._limit:
+                self._sets[predicate] = found
+                self.nbytes += cost
+            while self.nbytes > self._limit:
+                self.nbytes -= 2 * self._sets.popitem(last=False)[1].nbytes + 512
+        return found
+
+
+class _Prepared:
+    """Evaluates predicates on batches of one schema; Arrow scalars and value sets are made once a term."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._operands: dict[Term, Any] = {}
+
+    def holds(self, predicate: Predicate, batch: pa.RecordBatch) -> Any:
+        """BooleanArray of the batch's length; null where a comparison met a null."""
+        match predicate:
+            case All(parts):
+                found = self.holds(parts[0], batch)
+                for part in parts[1:]:
+                    found = pc.and_kleene(found, self.holds(part, batch))
+                return found
+            case Some(parts):
+                found = self.holds(parts[0], batch)
+                for part in parts[1:]:
+                    found = pc.or_kleene(found, self.holds(part, batch))
+                return found
+            case Not(part):
+                return pc.invert(self.holds(part, batch))
+            case Term():
+                return self._term(predicate, batch)
+
+    def _term(self, term: Term, batch: pa.RecordBatch) -> Any:
+        column = batch.column(self._schema.get_field_index(term.column))
+        if term.operator == "exists":
+            return pc.is_valid(column)
+        if term not in self._operands:
+            self._operands[term] = _operand(term, column.type)
+        operand = self._operands[term]
+        if term.operator == "contains":
+            return _contains(column, operand)
+        column = _comparable(column)
+        if term.operator == "in":
+            return pc.if_else(pc.is_valid(column), pc.is_in(column, value_set=operand), pa.scalar(None, pa.bool_()))
+        return _COMPARE[term.operator](column, operand)
+
+
+def _contains(column: Any, operand: Any) -> Any:
+    """Whether each list holds the value; null where there is no list."""
+    values = _comparable(pc.list_flatten(column))
+    parents = pc.list_parent_indices(column)
+    hits = parents.filter(pc.fill_null(pc.equal(values, operand), False)).to_numpy(zero_copy_only=False)
+    found = np.zeros(len(column), np.bool_)
+    found[hits] = True
+    return pa.array(found, mask=column.is_null().to_numpy(zero_copy_only=False))
+
+
+def _comparable(column: Any) -> Any:
+    """Arrow compares no 16-bit floats; every other type compares as it is."""
+    return column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
+
+
+def _operand(term: Term, kind: pa.DataType) -> Any:
+    """The term's values as an Arrow scalar, or as an array for `in`, comparable with a column of type `kind`."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    values = [_stored(value, kind) for value in term.values]
+    if pa.types.is_float16(kind):
+        kind = pa.float32()
+    elif pa.types.is_timestamp(kind) and kind.unit != "ns":
+        kind = pa.timestamp("us", kind.tz)  # a fraction is compared, not cut off to the column's unit
+    return pa.array(values, kind) if term.operator == "in" else pa.scalar(values[0], kind)
+
+
+def _stored(value: Value, kind: pa.DataType) -> Value:
+    """The value as the column would hold it: 0.1 equals the 32-bit 0.1; without a time zone, times are UTC."""
+    if isinstance(value, datetime):
+        return value if kind.tz else value.astimezone(UTC).replace(tzinfo=None)
+    if isinstance(value, float) and kind.bit_width < 64:
+        with np.errstate(over="ignore"):
+            return float(np.array(value).astype(np.float16 if kind.bit_width == 16 else np.float32))
+    return value
