@@ -229,6 +229,8 @@ class ServeTask(Model):
     artifacts: Location
     segments: tuple[str, ...] = ()
     min_score: float | None = None
+    live_recall: bool = False
+    """Answer a sample of the live queries again exactly, in the background; needs the disk for vectors.npy."""
     cache_dir: str = "/var/cache/vectorindex"
 
 
@@ -346,6 +348,15 @@ class EvidenceBucket(Model):
     """Queries that had a first hit (whatever its score)."""
     top_sum: float = 0.0
     top_sum_squares: float = 0.0
+    live_queries: int = 0
+    """Sampled queries of this bucket that were answered again exactly, later: see Evidence.live_before."""
+    live_recall_sum: float = 0.0
+    """Sum of their recalls, each in [0, 1]; the query is the unit, since hits of one query correlate."""
+    live_wide: int = 0
+    """Of these, judged against a much wider search instead: too many vectors to scan. Never too low by that."""
+    live_overall_queries: int = 0
+    """Of these, the ones that are a uniform sample of all segments together; the others are of this segment only."""
+    live_overall_recall_sum: float = 0.0
     latency: dict[int, int] = {}
     """Latency histogram, bin -> queries (see LATENCY_BIN_RATIO). Also of queries whose own deadline below the floor ran
     out: they took at least that long."""
@@ -357,6 +368,8 @@ class Evidence(Model):
     pod: str
     revision: str
     now: float
+    live_before: int | None = None
+    """Live recall is final in buckets before this one; None: it is not measured."""
     buckets: tuple[EvidenceBucket, ...]
 
 

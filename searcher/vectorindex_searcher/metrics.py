@@ -41,6 +41,9 @@ READY = "vectorindex_ready"
 INDEX_BYTES = "vectorindex_index_bytes"
 INDEX_VECTORS = "vectorindex_index_vectors"
 LOAD_SECONDS = "vectorindex_load_seconds"
+LIVE_RECALL = "vectorindex_live_recall"
+LIVE_RECALL_WIDE = "vectorindex_live_recall_wide_queries"
+LIVE_RECALL_CPU = "vectorindex_live_recall_cpu_seconds"
 CANARY_RECALL = "vectorindex_canary_recall"
 TOKEN_REQUESTS = "vectorindex_token_requests"  # noqa: S105 - a metric's name
 
@@ -64,6 +67,7 @@ class Gauges:
     load_seconds: Mapping[str, float] | None = None
     """By phase of the start."""
     canary_recall: float | None = None
+    live_recall_cpu_seconds: float | None = None
     token_uses: Mapping[str, int] | None = None
     """Accepted requests by name of token; None: no token is asked for."""
 
@@ -139,6 +143,24 @@ class SearcherMetrics(Collector):
         for total in totals:
             top.add_metric((self._revision, total.segment), count_value=total.top_count, sum_value=total.top_sum)
         yield top
+        if self._ring.live_before is not None:
+            yield from self._live_recall(totals)
+
+    def _live_recall(self, totals: Sequence[Totals]) -> Iterator[Metric]:
+        recall = SummaryMetricFamily(
+            LIVE_RECALL, "Recall of sampled live queries, answered again exactly.", labels=("revision", "segment")
+        )
+        wide = CounterMetricFamily(
+            LIVE_RECALL_WIDE,
+            "Sampled live queries judged against a wider search, not an exact one.",
+            labels=("revision", "segment"),
+        )
+        for total in totals:
+            labels = (self._revision, total.segment)
+            recall.add_metric(labels, count_value=total.live_queries, sum_value=total.live_recall_sum)
+            wide.add_metric(labels, total.live_wide)
+        yield recall
+        yield wide
 
     def _distributions(self, totals: Sequence[Totals]) -> Iterator[Metric]:
         from .serve.evidence import BINS, RESULT_EDGES, latency_edge
@@ -173,6 +195,10 @@ class SearcherMetrics(Collector):
             (INDEX_VECTORS, "Vectors in the index.", gauges.index_vectors),
             (CANARY_RECALL, "Recall of this pod on the canary queries.", gauges.canary_recall),
         )
+        if gauges.live_recall_cpu_seconds is not None:
+            spent = CounterMetricFamily(LIVE_RECALL_CPU, "CPU seconds that live recall took.", labels=("revision",))
+            spent.add_metric((self._revision,), gauges.live_recall_cpu_seconds)
+            yield spent
         for name, text, value in named:
             if value is not None:
                 family = GaugeMetricFamily(name, text, labels=("revision",))

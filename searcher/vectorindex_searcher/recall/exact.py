@@ -58,21 +58,43 @@ def exact_search(
     k: int,
     metric: Metric,
     own_rows: npt.NDArray[np.int64] | None = None,
+    *,
+    depths: npt.NDArray[np.int64] | None = None,
+    threads: int | None = None,
 ) -> Truth:
     """The k nearest rows of each query.
 
     queries: float32 [n, d], as given. own_rows: int64 [n], the row that a query is a copy of and that does not count
-    for it; -1 for none.
+    for it; -1 for none. depths: int64 [n] in 1..k, how many neighbours count for each query (default: k).
+    threads: of the scan (default: all cores).
     """
-    limit_threads(available_cores())
+    limit_threads(threads or available_cores())
+    rows = _candidates(vectors, vectors.prepared(queries), min(k + 1 + SLACK, vectors.count), metric)
+    return truth_among(vectors, queries, rows, k, metric, own_rows, depths=depths)
+
+
+def truth_among(
+    vectors: VectorFile,
+    queries: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64],
+    k: int,
+    metric: Metric,
+    own_rows: npt.NDArray[np.int64] | None = None,
+    *,
+    depths: npt.NDArray[np.int64] | None = None,
+) -> Truth:
+    """The k nearest among candidates `rows` (int64 [n, c], -1 for none), by their exact distances.
+
+    It is the truth when the candidates hold it. Otherwise its k-th score is too low and recall against it too high,
+    never too low. Other arguments as in `exact_search`.
+    """
     queries = vectors.prepared(queries)
     own = np.full(len(queries), -1) if own_rows is None else own_rows
-    rows = _candidates(vectors, queries, min(k + 1 + SLACK, vectors.count), metric)
     rows = np.where(rows == own[:, None], -1, rows)
     scores = exact_scores(vectors, queries, rows, metric)
     order = np.argsort(-scores, axis=1, kind="stable")
     rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
-    available = np.minimum(k, vectors.count - (own >= 0))
+    available = np.minimum(k if depths is None else depths, vectors.count - (own >= 0))
     last = np.maximum(available - 1, 0)[:, None]
     tolerance = _tolerance(queries, scores, metric, vectors, rows)
     at_last = np.take_along_axis(scores, last, 1) - np.take_along_axis(tolerance, last, 1)

@@ -82,13 +82,20 @@ class AdminApp:
 
     async def _write_evidence(self, since: float) -> Response:
         """contract.Evidence. An hour of many segments is a lot to write: searches go on between the pieces."""
-        now = self._ring.now()  # before the buckets: none that is still filling may look complete
+        # Before the buckets: none that is still filling may look complete.
+        now, live_before = self._ring.now(), self._ring.live_before
         buckets: list[dict[str, object]] = []
         for bucket in self._ring.buckets(since):
             buckets.append(bucket)
             if len(buckets) % _BUCKETS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        document = {"pod": self._pod, "revision": self._revision, "now": now, "buckets": buckets}
+        document = {
+            "pod": self._pod,
+            "revision": self._revision,
+            "now": now,
+            "liveBefore": live_before,
+            "buckets": buckets,
+        }
         return Response(200, orjson.dumps(document))
 
     def _lease(self, request: Request) -> Response:

@@ -21,6 +21,7 @@ from ..index.engine import Engine
 from ..recall.report import Points
 from .dispatch import Routes, dispatch
 from .evidence import EvidenceRing, Outcome
+from .live_sample import LiveSample
 from .messages import Problem, Request, Response, json_response
 from .pool import SearchPool
 from .query import MAX_K, MAX_VECTORS, Search, Terms, fields_of_json, fields_of_query_string, search_of, segment_of
@@ -46,12 +47,14 @@ class SearchApp:
         pool: SearchPool,
         ring: EvidenceRing,
         points: Points | None = None,
+        live: LiveSample | None = None,
     ) -> None:
         embedding = engine.manifest.embedding
         self._engine = engine
         self._task = task
         self._pool = pool
         self._ring = ring
+        self._live = live
         self._terms = Terms(
             dimension=engine.dimension,
             metric=engine.metric,
@@ -134,6 +137,9 @@ class SearchApp:
         how: dict[str, object] = {}
         if search.filter is None:
             scores, rows = self._engine.search(search.vectors, search.k, search.params)
+            # What a client chose by itself is not the revision's recall.
+            if self._live is not None and search.params == self._terms.segment_params.get(search.segment, {}):
+                self._live.offer(search.segment, search.vectors, search.k, rows)
         else:
             only = self._engine.matching(search.filter)
             scores, rows, strategy = self._engine.search_how(search.vectors, search.k, search.params, only)

@@ -28,6 +28,15 @@ _BIN_EDGES = [contract.LATENCY_BIN_RATIO**b for b in range(BINS)]
 _QUERIES, _ERRORS, _REFUSED, _ZERO, _TOP, _REQUESTS, _FAILED = range(7)
 _COUNTS = 7
 _SUM, _SQUARES = range(2)
+_LATER = (
+    "liveQueries",
+    "liveRecallSum",
+    "liveWide",
+    "liveOverallQueries",
+    "liveOverallRecallSum",
+)
+"""What is learnt of a bucket after it has passed; the wire's names."""
+_LIVE, _LIVE_SUM, _WIDE = range(3)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -51,6 +60,19 @@ class Outcome:
     top_scores: Sequence[float] = ()
 
 
+@dataclass(slots=True)
+class LiveTally:
+    """Live recall of one segment in one bucket; see contract.EvidenceBucket."""
+
+    bucket: int
+    segment: str
+    queries: int = 0
+    recall_sum: float = 0.0
+    wide: int = 0
+    overall_queries: int = 0
+    overall_recall_sum: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Totals:
     """One segment's counts since the pod started."""
@@ -65,6 +87,9 @@ class Totals:
     top_count: int
     top_sum: float
     top_sum_squares: float
+    live_queries: int
+    live_recall_sum: float
+    live_wide: int
     latency: Ints
     """Queries per bin [BINS]."""
     latency_sum: float
@@ -106,6 +131,10 @@ class EvidenceRing:
         self._counts = np.zeros((SLOTS, width, _COUNTS), dtype=np.int64)
         self._sums = np.zeros((SLOTS, width, 2), dtype=np.float64)
         self._latency = np.zeros((SLOTS, width, BINS), dtype=np.uint32)
+        self._later = np.zeros((SLOTS, width, len(_LATER)), dtype=np.float64)
+        self._all_later = np.zeros((width, len(_LATER)), dtype=np.float64)
+        self.live_before: int | None = None
+        """See contract.Evidence."""
         # Since the start, without the current bucket.
         self._past_counts = np.zeros((width, _COUNTS), dtype=np.int64)
         self._past_sums = np.zeros((width, 2), dtype=np.float64)
@@ -161,6 +190,15 @@ class EvidenceRing:
             current.sums[_SUM] += score
             current.sums[_SQUARES] += score * score
 
+    def record_live(self, tally: LiveTally) -> None:
+        """Sampled queries of a passed bucket were answered exactly. What is older than an hour is not evidence."""
+        segment = self._index.get(tally.segment, self._index[contract.OTHER_SEGMENT])
+        added = (tally.queries, tally.recall_sum, tally.wide, tally.overall_queries, tally.overall_recall_sum)
+        self._all_later[segment] += added
+        slot = tally.bucket % SLOTS
+        if self._bucket_of[slot] == tally.bucket:
+            self._later[slot, segment] += added
+
     def _advance(self) -> None:
         """Move to the current bucket. A clock that steps back stays in the newest bucket until it has caught up."""
         bucket = int(self._clock()) // contract.BUCKET_SECONDS
@@ -179,6 +217,8 @@ class EvidenceRing:
     def _store(self) -> int:
         """Write the current bucket to its slot, over what was there an hour ago; returns the slot."""
         slot = self._bucket % SLOTS
+        if self._bucket_of[slot] != self._bucket:
+            self._later[slot] = 0.0
         self._bucket_of[slot] = self._bucket
         self._latency[slot] = 0
         for segment, current in enumerate(self._current):
@@ -203,7 +243,7 @@ class EvidenceRing:
             if self._bucket_of[slot] != bucket:
                 continue  # overwritten while the caller paused
             for segment, name in enumerate(self.segments):
-                if self._counts[slot, segment].any():
+                if self._counts[slot, segment].any() or self._later[slot, segment].any():
                     yield self._wire(bucket, slot, segment, name)
 
     def _wire(self, bucket: int, slot: int, segment: int, name: str) -> dict[str, object]:
@@ -211,7 +251,14 @@ class EvidenceRing:
         sums = self._sums[slot, segment].tolist()
         latency = self._latency[slot, segment]
         bins = np.flatnonzero(latency)
-        return {
+        later = self._later[slot, segment]
+        # Whole numbers are written as such: Sum is the only kind that is not.
+        known = {
+            name: value if name.endswith("Sum") else int(value)
+            for name, value in zip(_LATER, later.tolist(), strict=True)
+            if value
+        }
+        return known | {
             "bucket": bucket,
             "segment": name,
             "requests": counts[_REQUESTS],
@@ -246,6 +293,9 @@ class EvidenceRing:
                 top_count=row[_TOP],
                 top_sum=float(sums[segment, 0]),
                 top_sum_squares=float(sums[segment, 1]),
+                live_queries=int(self._all_later[segment, _LIVE]),
+                live_recall_sum=float(self._all_later[segment, _LIVE_SUM]),
+                live_wide=int(self._all_later[segment, _WIDE]),
                 latency=latency[segment],
                 latency_sum=self._latency_sums[segment],
                 results=tuple(self._results[segment]),

@@ -23,8 +23,10 @@ from . import load
 from .admin import AdminApp
 from .app import SearchApp
 from .auth import Tokens
-from .evidence import EvidenceRing
+from .evidence import EvidenceRing, LiveTally
 from .listener import Limits, Listener
+from .live_recall import LiveRecall
+from .live_sample import LiveSample
 from .mounted import Mounted, watch
 from .pool import SearchPool
 from .protocol import LINGER_SECONDS
@@ -51,6 +53,7 @@ class Server:
         self._metrics = SearcherMetrics(task.revision, self._ring, self._gauges)
         self._progress = "starting"
         self._pool: SearchPool | None = None
+        self._live: LiveRecall | None = None
         self._users: Listener | None = None
         self._held: Held | None = None
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
@@ -84,6 +87,8 @@ class Server:
             await admin.close()
             if self._held is not None:
                 self._held.close()
+            if self._live is not None:
+                self._live.stop()
             if self._pool is not None:
                 self._pool.close()
 
@@ -127,7 +132,7 @@ class Server:
         gauges.index_bytes, gauges.index_vectors = engine.resident_bytes, engine.count
         gauges.load_seconds, gauges.canary_recall = loaded.seconds, loaded.canary_recall
         self._pool = SearchPool(self._settings.threads)
-        app = SearchApp(engine, self._task, self._pool, self._ring, loaded.points)
+        app = SearchApp(engine, self._task, self._pool, self._ring, loaded.points, self._sample_live(loaded))
         guard = self._tokens.guard if self._tokens is not None else None
         users = Listener(app, self._task.revision, Limits(), self._traffic.closing, guard)
         tls = self._certificate.context if self._certificate is not None else None
@@ -147,6 +152,28 @@ class Server:
         }
         _log.info("ready", extra=facts)
         return users
+
+    def _sample_live(self, loaded: load.Loaded) -> LiveSample | None:
+        """Begin to measure live recall, if the task asks for it."""
+        if not self._task.live_recall:
+            return None
+        loop, ring, sample = asyncio.get_running_loop(), self._ring, LiveSample(self._task.segments)
+        ring.live_before = int(sample.started) // contract.BUCKET_SECONDS
+
+        def record(tallies: list[LiveTally], next_bucket: int, cpu_seconds: float) -> None:
+            for tally in tallies:
+                ring.record_live(tally)
+            ring.live_before = next_bucket
+            self._gauges.live_recall_cpu_seconds = cpu_seconds
+
+        def deliver(tallies: list[LiveTally], next_bucket: int, cpu_seconds: float) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the process ends
+                loop.call_soon_threadsafe(record, tallies, next_bucket, cpu_seconds)
+
+        points = list(loaded.points.params.values()) if loaded.points else []
+        self._live = LiveRecall(self._task, loaded.engine, points, sample.take, deliver)
+        self._live.start()
+        return sample
 
     async def _drain(self, users: Listener, grace: float) -> None:
         """Readiness is off already and answers say close. Take what still comes, answer what is owed, end.

@@ -1,0 +1,370 @@
+"""Live recall: the sample is uniform, the judgement exact, the budget kept, and the evidence that of the query."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+import uvloop
+
+from vectorindex_searcher import contract
+from vectorindex_searcher.artifact import SERVED_FILES, VECTORS_FILE, Layout, download_verified, load_manifest
+from vectorindex_searcher.build import build
+from vectorindex_searcher.cli_tasks import parser, serve_task
+from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS, EvidenceBucket, Metric
+from vectorindex_searcher.index.engine import Engine
+from vectorindex_searcher.serve import live_recall
+from vectorindex_searcher.serve.evidence import EvidenceRing, LiveTally, Outcome
+from vectorindex_searcher.serve.live_recall import CpuBudget, LiveJudge, PacedVectors
+from vectorindex_searcher.serve.live_sample import DEPTH, LiveSample, Sampled, smaller
+from vectorindex_searcher.serve.server import Server
+from vectorindex_searcher.serve.settings import Settings
+from vectorindex_searcher.store import Role, open_store
+
+COUNT, DIMENSION = 4000, 16
+
+
+@dataclass
+class Clock:
+    now: float = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def buckets_of(ring: EvidenceRing) -> list[EvidenceBucket]:
+    return [EvidenceBucket.model_validate_json(orjson.dumps(bucket)) for bucket in ring.buckets(0)]
+
+
+def offer(sample: LiveSample, segment: str, number: int, k: int = 3) -> None:
+    sample.offer(segment, np.full((1, 2), number, np.float32), k, np.full((1, k), number, np.int64))
+
+
+def test_the_sample_is_bounded_and_every_segment_has_its_part() -> None:
+    sample = LiveSample(("rare", "common"), capacity=60, clock=Clock())
+    for number in range(3000):
+        offer(sample, "rare" if number % 100 == 0 else "common", number)
+    taken, _ = sample.take()
+    assert len(taken) <= 60
+    counts = Counter(item.segment for item in taken)
+    assert counts["rare"] >= 10  # its own part, though it is a hundredth of the traffic
+    overall = [item for item in taken if item.overall]
+    assert len(overall) == 30
+    assert all(item.draw < 0.05 for item in overall)
+    assert sample.take()[0] == []
+
+
+def test_both_samples_are_uniform() -> None:
+    """Of all queries: early and late ones, rare and common ones alike. Of a segment: all its queries alike."""
+    early, rare, of_all, late_in_segment, in_segment = 0, 0, 0, 0, 0
+    for _ in range(150):
+        sample = LiveSample(("rare",), capacity=40, clock=Clock())
+        for number in range(400):
+            offer(sample, "rare" if number % 10 == 0 else "other", number)
+        taken, _ = sample.take()
+        overall = [item for item in taken if item.overall]
+        early += sum(item.rows[0] < 200 for item in overall)
+        rare += sum(item.segment == "rare" for item in overall)
+        of_all += len(overall)
+        mine = [item for item in taken if item.segment == "rare"]
+        late_in_segment += sum(item.rows[0] >= 200 for item in mine)
+        in_segment += len(mine)
+    assert of_all == 150 * 20
+    assert early / of_all == pytest.approx(0.5, abs=0.05)  # standard deviation 0.009
+    assert rare / of_all == pytest.approx(0.1, abs=0.03)
+    assert in_segment >= 150 * 10
+    assert late_in_segment / in_segment == pytest.approx(0.5, abs=0.07)
+
+
+def test_a_part_of_a_sample_is_the_smallest_draws_of_each_kind() -> None:
+    items = [
+        Sampled(0, "a" if n % 2 else "b", np.zeros(1, np.float32), np.zeros(1, np.int64), n / 100, n % 4 < 2)
+        for n in range(100)
+    ]
+    kept = smaller(items, 0.2)
+    assert [item.draw for item in kept if item.overall] == [n / 100 for n in range(20) if n % 4 < 2] or sorted(
+        item.draw for item in kept if item.overall
+    ) == [n / 100 for n in range(20) if n % 4 < 2]
+    for name in ("a", "b"):
+        assert (
+            sorted(i.draw for i in kept if i.segment == name)[:10] == [i.draw for i in items if i.segment == name][:10]
+        )
+
+
+def test_a_round_begins_where_the_last_ended_and_answers_keep_their_time() -> None:
+    clock = Clock(1_000_000.0)
+    sample = LiveSample((), clock=clock)
+    offer(sample, "other", 1)
+    clock.now += 17
+    offer(sample, "other", 2)
+    taken, following = sample.take()
+    assert sorted(item.bucket for item in taken) == [200_000, 200_003]
+    assert following == 200_003
+    assert len(sample.take()[0]) == 0
+
+
+# ---------------------------------------------------------------- judging
+
+
+@dataclass(frozen=True)
+class Served:
+    """An artifact as `build` made it: an approximate index of clustered vectors."""
+
+    task: contract.ServeTask
+    engine: Engine
+    vectors: np.ndarray
+    path: Path
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    root = tmp_path_factory.mktemp("live")
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((50, DIMENSION))[rng.integers(0, 50, COUNT)] + rng.standard_normal((COUNT, DIMENSION))
+    vectors = vectors.astype(np.float32)
+    (root / "source").mkdir()
+    np.save(root / "source" / "0.npy", vectors)
+    artifacts = contract.Location(folder=str(root / "out"))
+    identity = contract.Identity(name="docs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.sched_getaffinity", lambda pid: {0})
+        build(
+            contract.BuildTask(
+                identity=identity,
+                digest="d1",
+                source=contract.Location(folder=str(root / "source")),
+                index=contract.IndexSpec(factory="IVF64,Flat", objective=contract.Objective(recall=0.7)),
+                artifacts=artifacts,
+            )
+        )
+    store = open_store(artifacts, Role.ARTIFACTS)
+    layout = Layout(store.prefix, identity)
+    manifest, _ = load_manifest(store, layout, "d1", "")
+    folder = download_verified(store, layout, manifest, root / "copy", (*SERVED_FILES, VECTORS_FILE))
+    task = contract.ServeTask(
+        identity=identity, revision="docs-d1", digest="d1", manifest_sha256="", artifacts=artifacts,
+        segments=("keyword",), live_recall=True, cache_dir=str(root / "cache"),
+    )  # fmt: skip
+    return Served(task, Engine.open(folder, manifest), vectors, folder / VECTORS_FILE)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
+
+
+def judge_of(served: Served, affordable: float = 1e9) -> LiveJudge:
+    budget = CpuBudget(1.0, lambda _seconds: None)
+    vectors = PacedVectors(served.path, Metric.COSINE, budget, affordable)
+    return LiveJudge(served.engine, vectors, budget, affordable)
+
+
+def queries_with_answers(vectors: np.ndarray, count: int = 40) -> tuple[list[Sampled], list[float]]:
+    """Answers of every quality, k from 1 to 12, some with fewer rows than k; with their recall by brute force."""
+    rng = np.random.default_rng(5)
+    sample, recalls = [], []
+    for number in range(count):
+        query = rng.standard_normal(vectors.shape[1]).astype(np.float32) * 7
+        order = np.argsort(-(unit(vectors) @ query))
+        k = int(rng.integers(1, 13))
+        rows = order[:k].astype(np.int64)
+        wrong = rng.random(k) < rng.random()
+        rows[wrong] = order[200 : 200 + wrong.sum()]
+        if number % 5 == 0:
+            rows[-1] = -1
+        sample.append(Sampled(number, "other", query, rows, number / count, overall=number % 2 == 0))
+        recalls.append(len(set(rows.tolist()) & set(order[:k].tolist())) / k)
+    return sample, recalls
+
+
+def test_recall_is_that_of_brute_force(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_recall, "_BLOCK_BYTES", 64 * DIMENSION * 4)  # 63 blocks
+    sample, recalls = queries_with_answers(served.vectors)
+    judged = judge_of(served).judge(sample)
+    assert [one.recall for one in judged] == pytest.approx(recalls)
+    assert 0 < min(recalls) + 0.2 < max(recalls)
+    assert not any(one.wide for one in judged)
+    assert [(one.bucket, one.overall) for one in judged] == [(n, n % 2 == 0) for n in range(40)]
+
+
+def test_a_scan_beyond_the_budget_takes_fewer_queries(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cost is made exactly one unit a query: half of 400 are affordable, then nearly half; never more."""
+    monkeypatch.setattr(live_recall, "_BLOCK_BYTES", 64 * DIMENSION * 4)
+    sample = [replace(item, bucket=n) for n, item in enumerate(queries_with_answers(served.vectors)[0] * 10)]
+    judge = judge_of(served, affordable=200.0)
+    asked: list[int] = []
+
+    def exact(some: list[Sampled]) -> object:
+        asked.append(len(some))
+        if len(some) > 200:
+            raise live_recall.BeyondBudgetError(len(some) / 200)
+        return LiveJudge._exact(judge, some)
+
+    monkeypatch.setattr(judge, "_exact", exact)
+    judged = judge.judge(sample)
+    assert 150 <= len(judged) <= 200
+    assert asked[0] == 400
+    assert not any(one.wide for one in judged)
+    assert len(judge.judge(sample)) >= 150
+
+
+def test_what_cannot_be_scanned_is_judged_against_a_wider_search(served: Served) -> None:
+    sample, recalls = queries_with_answers(served.vectors, 100)
+    judge = judge_of(served, affordable=1e-9)
+    points = (served.engine.manifest.default_point, served.engine.manifest.conservative_point)
+    widest = max(point.params["nprobe"] for point in points if point is not None)
+    assert judge.wide_params == {"nprobe": min(64, 4 * widest)}
+    judged = judge.judge(sample)
+    assert judged
+    assert all(one.wide for one in judged)
+    assert all(one.recall >= recalls[one.bucket] - 1e-9 for one in judged), "never too low"
+    assert np.mean([one.recall - recalls[one.bucket] for one in judged]) < 0.02
+
+
+def test_the_budget_sleeps_for_what_was_used() -> None:
+    slept: list[float] = []
+    budget = CpuBudget(0.05, slept.append)
+    end = time.thread_time() + 0.02
+    while time.thread_time() < end:
+        pass
+    used = budget.pay()
+    assert used == pytest.approx(budget.spent)
+    assert used >= 0.02
+    assert slept == [pytest.approx(19 * used)]
+
+
+def test_a_scan_pays_after_every_block(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_recall, "_BLOCK_BYTES", 64 * DIMENSION * 4)
+    slept: list[float] = []
+    budget = CpuBudget(0.05, slept.append)
+    with PacedVectors(served.path, Metric.COSINE, budget, 1e9) as vectors:
+        assert sum(len(block) for _, block in vectors.blocks()) == COUNT
+    assert len(slept) == 1 + 63
+
+
+# ---------------------------------------------------------------- evidence
+
+
+def test_live_recall_belongs_to_the_bucket_of_its_query() -> None:
+    clock = Clock(1_700_000_000.0)
+    ring = EvidenceRing(("keyword",), clock)
+    then = int(clock.now) // BUCKET_SECONDS
+    ring.record(Outcome("keyword", hits=[1]), 200, 0.001)
+    clock.now += 300
+    ring.record(Outcome("keyword", hits=[1]), 200, 0.001)
+    ring.record_live(LiveTally(then, "keyword", 4, 3.5, 1, 2, 1.75))
+    ring.record_live(LiveTally(then, "keyword", 1, 0.25, 0, 0, 0.0))
+    first, second = buckets_of(ring)
+    assert (first.bucket, first.queries, first.live_queries, first.live_recall_sum) == (then, 1, 5, 3.75)
+    assert (first.live_wide, first.live_overall_queries, first.live_overall_recall_sum) == (1, 2, 1.75)
+    assert second.live_queries == 0
+    assert next(total.live_queries for total in ring.totals() if total.segment == "keyword") == 5
+    clock.now += RING_SECONDS - 300
+    ring.record(Outcome("keyword", hits=[1]), 200, 0.001)  # the slot of `then`, an hour later
+    ring.record_live(LiveTally(then, "keyword", 7, 7.0))
+    assert [bucket.live_queries for bucket in buckets_of(ring)] == [0, 0]
+
+
+def test_answers_deeper_than_the_limit_are_judged_up_to_it() -> None:
+    sample = LiveSample((), clock=Clock())
+    offer(sample, "other", 1, k=DEPTH + 50)
+    assert len(sample.take()[0][0].rows) == DEPTH
+
+
+def test_a_searcher_measures_the_recall_of_its_own_answers(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole process: what its clients got is judged as brute force judges it, and told on the admin port."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(live_recall, "ROUND_SECONDS", 0.3)
+    found: dict[str, Any] = {}
+
+    def ask(connection: http.client.HTTPConnection, method: str, path: str, body: object = None) -> Any:
+        connection.request(method, path, None if body is None else orjson.dumps(body))
+        return connection.getresponse().read()
+
+    def scenario() -> None:
+        ports = [until(lambda name=name: port_of(caplog, name)) for name in ("ready", "admin port open")]
+        users, admin = (http.client.HTTPConnection("127.0.0.1", port, timeout=5) for port in ports)
+        rng = np.random.default_rng(9)
+        recalls = []
+        for query in served.vectors[:60] + rng.standard_normal((60, DIMENSION)).astype(np.float32):
+            body = {"vector": query.tolist(), "k": 10, "segment": "keyword"}
+            ids = orjson.loads(ask(users, "POST", "/v1/search", body))["results"][0]["ids"]
+            right = np.argsort(-(unit(served.vectors) @ query))[:10]
+            recalls.append(len(set(ids) & set(right.tolist())) / 10)
+        # A client's own parameters say nothing about the revision.
+        ask(users, "POST", "/v1/search", {"vector": query.tolist(), "params": {"nprobe": 1}, "segment": "keyword"})
+
+        def all_judged() -> contract.Evidence | None:
+            evidence = contract.Evidence.model_validate_json(ask(admin, "GET", "/v1/evidence"))
+            return evidence if sum(bucket.live_queries for bucket in evidence.buckets) >= 60 else None
+
+        found["evidence"] = until(all_judged)
+        found["recalls"] = recalls
+        found["metrics"] = ask(admin, "GET", "/metrics").decode()
+        users.close()
+        admin.close()
+
+    live(served.task, Settings(host="127.0.0.1", http_port=0, admin_port=0, grace_seconds=0.05), scenario)
+    buckets, mean = found["evidence"].buckets, float(np.mean(found["recalls"]))
+    assert 0.3 < mean < 1
+    assert sum(bucket.live_queries for bucket in buckets) == 60
+    assert sum(bucket.live_recall_sum for bucket in buckets) == pytest.approx(60 * mean)
+    assert {bucket.segment for bucket in buckets if bucket.live_queries} == {"keyword"}
+    assert found["evidence"].live_before >= min(bucket.bucket for bucket in buckets)
+    labels = '{revision="docs-d1",segment="keyword"}'
+    assert f"vectorindex_live_recall_count{labels} 60.0" in found["metrics"]
+    assert "vectorindex_live_recall_cpu_seconds_total" in found["metrics"]
+
+
+def port_of(caplog: pytest.LogCaptureFixture, message: str) -> int | None:
+    return next((record.port for record in caplog.records if record.message == message), None)  # type: ignore[attr-defined]
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "condition never held"
+        time.sleep(0.02)
+    return found
+
+
+def live(task: contract.ServeTask, settings: Settings, scenario: Callable[[], None]) -> None:
+    """Run a whole searcher here, with `scenario` on a thread beside it; SIGTERM when that ends."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            scenario()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        thread = threading.Thread(target=run)
+        thread.start()
+        uvloop.run(Server(task, settings).run())
+        thread.join()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert not errors, errors
+
+
+def test_the_command_line_can_ask_for_it(served: Served) -> None:
+    arguments = ["serve", "--artifact", str(served.task.artifacts.folder), "--name", "docs"]
+    assert not serve_task(parser().parse_args(arguments), None).live_recall
+    assert serve_task(parser().parse_args([*arguments, "--live-recall"]), None).live_recall
