@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from ..contract import Columns
 from ..errors import BadData, BadSpec, TaskError
 from ..store import Store
-from .blocks import BLOCK_BYTES, Block, Header, block_rows, check_claims, vectors_of
+from .blocks import Block, Header, block_rows, check_claims, vectors_of
 from .objects import ListedObject
 from .ranged import RangedFile
 from .reader import Format
@@ -46,6 +46,8 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
 
     None for an object without rows. Raises BadSpec/UnknownColumn (lists the columns there are), BadData.
     """
+    # Only names, types and the number of rows are asked of the footer: a damaged row group or column makes pyarrow's
+    # accessors for them end the process, where reading through it fails as it should.
     with _opened(store, item) as file:
         schema = file.schema_arrow
         for number, name in enumerate((columns.id, columns.vector, *columns.metadata)):
@@ -63,7 +65,6 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
         metadata = pa.schema([pa.field(name, _plain(schema.field(name).type)) for name in columns.metadata])
         dimension = _dimension(file, item, columns.vector, vector)
         check_claims(item, rows, dimension)
-        _check_values(file, item, columns.vector, dimension)
         return Header(
             rows=rows,
             dimension=dimension,
@@ -107,21 +108,6 @@ def _dimension(file: pq.ParquetFile, item: ListedObject, name: str, kind: pa.Dat
     return int(vectors_of(first.column(0), item.key, 0, None).shape[1])
 
 
-def _check_values(file: pq.ParquetFile, item: ListedObject, name: str, dimension: int) -> None:
-    """Refuse row groups that claim far more numbers than their rows have, before one is decoded.
-
-    A few more are a row of another length, which is named when it is read.
-    """
-    leaf = next((n for n in range(len(file.schema)) if file.schema.column(n).path.split(".")[0] == name), None)
-    for number in range(file.metadata.num_row_groups):
-        group = file.metadata.row_group(number)
-        values = group.column(leaf).num_values if leaf is not None and leaf < group.num_columns else 0
-        if group.num_rows < 0 or values < 0 or values - group.num_rows * dimension > BLOCK_BYTES:
-            message = f"{item.key}: row group {number} claims {values} numbers in {group.num_rows} rows of {dimension}"
-            remedy = "Vectors must have one length; or the file is damaged: write it again."
-            raise BadData("CorruptFile", message, object=item.key, remedy=remedy)
-
-
 def _id_type(kind: pa.DataType, key: str, name: str) -> pa.DataType:
     kind = _plain(kind)
     if pa.types.is_integer(kind):
@@ -149,6 +135,9 @@ def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Head
         for batch in file.iter_batches(batch_size=block_rows(header.dimension), columns=names):
             if batch.num_rows == 0:
                 continue
+            if done + batch.num_rows > header.rows:
+                message = f"{item.key} holds more rows than the {header.rows} that its footer says"
+                raise BadData("CorruptFile", message, object=item.key, remedy="Write the object again.")
             vectors = vectors_of(batch.column(columns.vector), item.key, done, header.dimension)
             ids = _ids(batch.column(columns.id), header.id_type, item.key, done)
             arrays = [
