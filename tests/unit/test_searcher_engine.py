@@ -18,7 +18,7 @@ from vectorindex_searcher.index.engine import Engine, read_index
 from vectorindex_searcher.index.factory import choose, make_index, training_rows
 from vectorindex_searcher.index.metric import normalise
 from vectorindex_searcher.index.parameters import index_type
-from vectorindex_searcher.index.rows import RowFile, RowWriter
+from vectorindex_searcher.index.rows import Ids, RowFile, RowWriter
 from vectorindex_searcher.index.rowset import RowSet
 
 COUNT, DIMENSION = 800, 32
@@ -195,6 +195,36 @@ def test_row_files_of_any_block_sizes(tmp_path: Path, batch_rows: int) -> None:
     file = RowFile(path)
     assert file.count == 100
     assert file.values(np.arange(100)[::-1], "v") == values[::-1]
+
+
+@pytest.mark.parametrize("batch_rows", [7, 1000])
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
+def test_ids_keep_their_type_in_files_of_one_batch_and_of_many(
+    tmp_path: Path, kind: pa.DataType, batch_rows: int
+) -> None:
+    given = [number * 7 if kind == pa.int64() else "ä" * (number % 4) + f"{number}" for number in range(100)]
+    given[50] = given[50] if kind == pa.int64() else ""
+    with RowWriter(tmp_path / "ids.arrow", pa.schema([("id", kind)]), batch_rows) as writer:
+        writer.write(pa.table({"id": pa.array(given, kind)}))
+    ids = Ids(tmp_path / "ids.arrow")
+    rows = np.array([99, 0, 50, 6, 7, 7, 63])
+    assert ids(rows) == [given[row] for row in rows]
+    assert ids(rows[:0]) == []
+
+
+@pytest.mark.parametrize("count", [1, 5, 300])
+def test_unit_length_however_many_rows(count: int) -> None:
+    given = np.random.default_rng(5).standard_normal((count, DIMENSION)).astype(np.float32)
+    given[0] *= np.float32(1e-25)
+    if count > 1:
+        given[1] = 0
+    before = given.copy()
+    made = normalise(given)
+    wide = given.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    np.testing.assert_array_equal(made, (wide / np.where(lengths == 0, 1, lengths)).astype(np.float32))
+    np.testing.assert_array_equal(given, before)
+    assert (normalise(np.zeros((count, 3), np.float32)) == 0).all()
 
 
 def test_what_is_not_the_manifests_is_refused(tmp_path: Path, vectors: npt.NDArray[np.float32]) -> None:

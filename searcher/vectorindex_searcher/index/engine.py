@@ -127,7 +127,7 @@ class Engine:
         names = tuple(sorted(params.items())) if params else ()
         allowed = self._allowed(only)
         if allowed is None:
-            raw, rows = self._index.search(queries, k, params=self._prepared(names))
+            raw, rows = _search(self._index, queries, k, self._prepared(names))
             return to_scores(raw, rows, self.metric), rows, Strategy.PLAIN
         (raw, rows), how = self._restricted.search(queries, k, self._merged(names), allowed)
         return to_scores(raw, rows, self.metric), rows, how
@@ -181,6 +181,20 @@ class Engine:
             raise KeyError(wanted[0])
         values = [self._metadata.values(rows, column) for column in wanted]
         return [dict(zip(wanted, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _search(
+    index: Any, queries: npt.NDArray[np.float32], k: int, params: Any
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """FAISS's distances and rows [n, k] of `queries`: float32 [n, d], C-contiguous.
+
+    What faiss.Index.search does after its checks, which the caller made already; they cost 3 us a call.
+    """
+    count = len(queries)
+    raw = np.empty((count, k), np.float32)
+    rows = np.empty((count, k), np.int64)
+    index.search_c(count, faiss.swig_ptr(queries), k, faiss.swig_ptr(raw), faiss.swig_ptr(rows), params)
+    return raw, rows
 
 
 def read_index(path: Path) -> Any:
