@@ -7,7 +7,7 @@ process with one search thread, the load comes from another process, and FAISS b
 same parameters, single queries, one thread. They take turns within each round, since a machine's speed changes by the
 minute; shares are medians over rounds. Closed loop with 1, 8 and 64 connections, JSON and binary; then an open loop at
 50 % and 90 % of the capacity just measured. Writes bench/results/serving.md and summary.json, except with
---quick, --only or --factory.
+--quick, --only, --connections or --factory.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import os
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class Measured:
     """Format, share of capacity, queries a second, p50 and p99 in ms."""
 
 
-def measure(dataset: Dataset, factory: str, rounds: int, seconds: float) -> Measured:
+def measure(dataset: Dataset, factory: str, rounds: int, seconds: float, numbers: Sequence[int]) -> Measured:
     """All of one data set."""
     artifact = built(dataset, factory)
     raw, unit = FOLDER / f"{dataset.name}-queries.npy", FOLDER / f"{dataset.name}-queries-unit.npy"
@@ -67,7 +68,8 @@ def measure(dataset: Dataset, factory: str, rounds: int, seconds: float) -> Meas
     found = Measured(dataset.name, artifact)
     try:
         with serving(artifact, core=core) as server:
-            kinds = [(kind, connections) for connections in CONNECTIONS for kind in HEADLINE] + [("json-long", 64)]
+            kinds = [(kind, connections) for connections in numbers for kind in HEADLINE]
+            kinds.append(("json-long", numbers[-1]))
             for _ in range(rounds):
                 for kind, connections in kinds:
                     connect(load, server.port, connections, kind)
@@ -83,8 +85,8 @@ def measure(dataset: Dataset, factory: str, rounds: int, seconds: float) -> Meas
                 found.faiss_batch.append(per_query(batch.ask(str(seconds))))
             for kind in HEADLINE:
                 for share in (0.5, 0.9):
-                    connect(load, server.port, 64, kind)
-                    rate = share * statistics.median(found.rates[kind, 64])
+                    connect(load, server.port, numbers[-1], kind)
+                    rate = share * statistics.median(found.rates[kind, numbers[-1]])
                     answer = load.ask(json.dumps({"do": "open", "seconds": 4 * seconds, "rate": rate}))
                     found.open_loop.append((kind, share, rate, answer["p50"], answer["p99"]))
     finally:
@@ -139,19 +141,22 @@ def main() -> None:
     parser.add_argument("--only", choices=("real", "clustered"), help="one of the two data sets")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one measurement")
+    parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
     parser.add_argument("--factory", help="instead of HNSW32,SQ8 (real) and HNSW32 (clustered)")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 0.4
     found = []
     if options.only != "clustered":
-        found.append(measure(real(), options.factory or "HNSW32,SQ8", options.rounds, options.seconds))
+        found.append(
+            measure(real(), options.factory or "HNSW32,SQ8", options.rounds, options.seconds, options.connections)
+        )
     if options.only != "real":
         data = clustered(20_000, 128) if options.quick else clustered(200_000, 768)
-        found.append(measure(data, options.factory or "HNSW32", options.rounds, options.seconds))
+        found.append(measure(data, options.factory or "HNSW32", options.rounds, options.seconds, options.connections))
     text = page(found)
     print(text)
-    if not (options.quick or options.factory or options.only):
+    if not (options.quick or options.factory or options.only or options.connections != CONNECTIONS):
         results.write_page("serving", text)
         results.add_to_summary(headlines(found))
 

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from ..contract import Metric
 from .binding import faiss
 
-
 _FEW_ROWS = 64
 _ONE, _MINUS_HALF = np.float32(1), np.float32(-0.5)
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from .. import contract
 from ..metrics import SearcherMetrics
-from .dispatch import Routes, dispatch
+from .dispatch import Answer, Routes, dispatch
 from .evidence import EvidenceRing
 from .messages import Problem, Request, Response, json_response
 from .traffic import Traffic
@@ -52,7 +52,7 @@ class AdminApp:
             b"/v1/lease": ((b"POST",), self._lease),
         }
 
-    def handle(self, request: Request) -> Response | asyncio.Future[Response]:
+    def handle(self, request: Request) -> Answer:
         """Route one request."""
         return dispatch(self._routes, request)
 

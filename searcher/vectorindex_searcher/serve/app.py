@@ -5,11 +5,12 @@ Turns requests into searches on the pool, searches into JSON, and every answer i
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,11 @@ import orjson
 from .. import contract
 from ..index.engine import Engine
 from ..recall.report import Points
-from .dispatch import Routes, dispatch
+from .dispatch import Answer, Routes, dispatch
 from .evidence import EvidenceRing, Outcome
 from .live_sample import LiveSample
-from .messages import Problem, Request, Response, json_response
-from .pool import SearchPool
+from .messages import Later, Problem, Request, Response, json_response
+from .pool import Group, SearchPool
 from .query import MAX_K, MAX_VECTORS, Search, Terms, fields_of_json, fields_of_query_string, search_of, segment_of
 
 Scores = npt.NDArray[np.float32]
@@ -35,6 +36,15 @@ SMALL_K = 100
 _BINARY = b"application/octet-stream"
 _JSON_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded", b"text/plain")
 """What a JSON body may call itself: curl -d without a header says form."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A search on its way. `began`: monotonic time when its request had arrived."""
+
+    search: Search
+    outcome: Outcome
+    began: float
 
 
 class SearchApp:
@@ -73,8 +83,9 @@ class SearchApp:
         self._index_document = index_document(engine, task, points)
         # Clients with binary bodies repeat one query string; reading it anew costs as much as all other checks.
         self._query_fields = functools.lru_cache(maxsize=256)(fields_of_query_string)
+        self._group = functools.lru_cache(maxsize=256)(self._make_group)
 
-    def handle(self, request: Request) -> Response | asyncio.Future[Response]:
+    def handle(self, request: Request) -> Answer:
         """Route one request."""
         return dispatch(self._routes, request)
 
@@ -94,18 +105,27 @@ class SearchApp:
     def _index(self, _request: Request) -> Response:
         return json_response(self._index_document)
 
-    def _search(self, request: Request) -> Response | asyncio.Future[Response]:
+    def _search(self, request: Request) -> Later:
         """Check the request and hand it to the pool. A refusal counts for the segment that the request named."""
         request.outcome = outcome = Outcome(contract.OTHER_SEGMENT)
         fields, raw = self._fields(request)
         outcome.segment = segment_of(fields, self._terms)
         search = search_of(fields, raw, self._terms)
         outcome.queries = len(search.vectors)
-        job = functools.partial(self._run, search, request.completed, outcome)
-        small = outcome.queries == 1 and search.k <= SMALL_K and not search.params and not search.include_metadata
-        # A filter may have to read whole columns: never on the event loop.
-        small = small and search.filter is None
-        return self._pool.submit(job, outcome.queries, _deadline(request), small)
+        deadline = _deadline(request)
+        asked = _Asked(search, outcome, request.completed)
+        # A filter may have to read whole columns: never on the event loop, and no two are the same rows.
+        if outcome.queries > 1 or search.filter is not None:
+            return self._pool.submit(functools.partial(self._run_alone, asked), outcome.queries, deadline)
+        group = self._group(search.k, tuple(sorted(search.params.items())), search.include_metadata)
+        return self._pool.submit_one(group, asked, deadline)
+
+    def _make_group(self, k: int, params: tuple[tuple[str, int], ...], metadata: bool) -> Group:
+        """The group of all searches for one vector with this k and these parameters."""
+        run = functools.partial(self._run_group, k, dict(params))
+        # Parameters of the revision's own are known to be quick; those that users name may be anything.
+        own = not params or dict(params) in self._terms.segment_params.values()
+        return Group(run, small=k <= SMALL_K and own and not metadata)
 
     def _fields(self, request: Request) -> tuple[Mapping[str, Any], bytes | None]:
         """The request's fields, and the raw vectors of a binary body. Raises Problem 400 or 415."""
@@ -132,18 +152,36 @@ class SearchApp:
             )
         return fields_of_json(request.body), None
 
-    def _run(self, search: Search, began: float, outcome: Outcome) -> Response:
-        """On a search thread: search, and write the answer down."""
-        how: dict[str, object] = {}
+    def _run_group(self, k: int, params: Mapping[str, int], asked: Sequence[_Asked]) -> list[Response]:
+        """Answer searches for one vector each by one call of the engine."""
+        vectors = [one.search.vectors for one in asked]
+        scores, rows = self._engine.search(vectors[0] if len(vectors) == 1 else np.concatenate(vectors), k, params)
+        answers = []
+        for number, one in enumerate(asked):
+            self._offer(one.search, rows[number : number + 1])
+            answers.append(self._answer(one, scores[number : number + 1], rows[number : number + 1]))
+        return answers
+
+    def _run_alone(self, asked: _Asked) -> Response:
+        search = asked.search
         if search.filter is None:
             scores, rows = self._engine.search(search.vectors, search.k, search.params)
-            # What a client chose by itself is not the revision's recall.
-            if self._live is not None and search.params == self._terms.segment_params.get(search.segment, {}):
-                self._live.offer(search.segment, search.vectors, search.k, rows)
-        else:
-            only = self._engine.matching(search.filter)
-            scores, rows, strategy = self._engine.search_how(search.vectors, search.k, search.params, only)
-            how["filter"] = {"rows": only.matching, "search": strategy.value}
+            self._offer(search, rows)
+            return self._answer(asked, scores, rows)
+        only = self._engine.matching(search.filter)
+        scores, rows, strategy = self._engine.search_how(search.vectors, search.k, search.params, only)
+        return self._answer(asked, scores, rows, {"filter": {"rows": only.matching, "search": strategy.value}})
+
+    def _offer(self, search: Search, rows: Rows) -> None:
+        """To the live sample; but what a client chose by itself is not the revision's recall."""
+        if self._live is not None and search.params == self._terms.segment_params.get(search.segment, {}):
+            self._live.offer(search.segment, search.vectors, search.k, rows)
+
+    def _answer(
+        self, asked: _Asked, scores: Scores, rows: Rows, how: Mapping[str, object] = MappingProxyType({})
+    ) -> Response:
+        """Write down what was found, and what of it is evidence."""
+        search, outcome = asked.search, asked.outcome
         firsts = zip(rows[:, 0].tolist(), scores[:, 0].tolist(), strict=True)
         outcome.top_scores = [score for row, score in firsts if row >= 0]
         outcome.hits = hits = _hits(scores, rows, search.min_score)
@@ -159,7 +197,7 @@ class SearchApp:
             "k": search.k,
             "results": results,
             "zeroResults": hits.count(0),
-            "tookMs": round((time.monotonic() - began) * 1e3, 3),
+            "tookMs": round((time.monotonic() - asked.began) * 1e3, 3),
             **how,
         }
         return Response(200, orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY, default=str))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from .messages import Problem, Request, Response
+from .messages import Later, Problem, Request, Response
 
-Handler = Callable[[Request], Response | asyncio.Future[Response]]
+Answer = Response | Later | asyncio.Future[Response]
+Handler = Callable[[Request], Answer]
 Routes = Mapping[bytes, tuple[tuple[bytes, ...], Handler]]
 """Path -> allowed methods, handler."""
 
 
-def dispatch(routes: Routes, request: Request) -> Response | asyncio.Future[Response]:
+def dispatch(routes: Routes, request: Request) -> Answer:
     """Call the handler of the request's path. `routes`: path -> allowed methods, handler. Raises Problem 404 or 405."""
     route = routes.get(request.path)
     if route is None:

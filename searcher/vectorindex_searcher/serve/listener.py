@@ -17,7 +17,7 @@ from email.utils import formatdate
 from typing import Protocol
 
 from .. import contract
-from .messages import Problem, Request, Response, overload
+from .messages import Later, Problem, Request, Response, overload
 from .protocol import Connection
 
 KEEP_ALIVE_JITTER = 0.2
@@ -51,7 +51,7 @@ class Limits:
 class Application(Protocol):
     """What answers the requests of a port. Both methods run on the event loop and must not block."""
 
-    def handle(self, request: Request) -> Response | asyncio.Future[Response]:
+    def handle(self, request: Request) -> Response | Later | asyncio.Future[Response]:
         """Answer now or later. May raise Problem; anything else raised becomes a 500."""
         ...
 
@@ -184,22 +184,20 @@ class Listener:
             self._headers = text.encode("latin-1", "replace")
         return self._headers
 
-    def answer(self, request: Request) -> Response | asyncio.Future[Response]:
+    def answer(self, request: Request) -> Response | Later:
         """The application's answer; whatever it raises is an answer too."""
         self.in_flight += 1
         if request.problem is not None:
             return request.problem.response(self._revision)
         try:
-            return self._application.handle(request)
+            answer = self._application.handle(request)
         except Exception as error:
             return self._failed(request, error)
+        return answer if isinstance(answer, Response | Later) else _later(answer)
 
-    def outcome(self, request: Request, future: asyncio.Future[Response]) -> Response:
-        """The answer of a finished future."""
-        if future.cancelled():
-            return self._failed(request, RuntimeError("the search was cancelled"))
-        error = future.exception()
-        return future.result() if error is None else self._failed(request, error)
+    def outcome(self, request: Request, outcome: Response | BaseException) -> Response:
+        """The answer that came of a Later."""
+        return outcome if isinstance(outcome, Response) else self._failed(request, outcome)
 
     def finished(self, request: Request, response: Response, seconds: float) -> None:
         """One answer was written."""
@@ -215,3 +213,17 @@ class Listener:
         _log.error("request failed", exc_info=error, extra={"target": request.target[:200].decode("latin-1")})
         detail = "the searcher failed; its log has the traceback"
         return Problem(500, "InternalError", detail).response(self._revision)
+
+
+def _later(future: asyncio.Future[Response]) -> Later:
+    """`future` as a Later."""
+    later = Later()
+
+    def resolve(done: asyncio.Future[Response]) -> None:
+        if done.cancelled():
+            later.resolve(RuntimeError("the answer was cancelled"))
+        else:
+            later.resolve(done.exception() or done.result())
+
+    future.add_done_callback(resolve)
+    return later

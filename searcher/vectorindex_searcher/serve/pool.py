@@ -2,7 +2,8 @@
 
 FAISS releases the interpreter lock, so threads search in parallel while the event loop parses and writes. What waits
 is bounded twice: in vectors, and in the time a search may have waited before it is refused, so that overload costs a
-client one 503 and never an unbounded latency.
+client one 503 and never an unbounded latency. Single searches that wait at the same moment and can be one call of FAISS
+become one; nothing ever waits for company.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from typing import Any
 
-from .messages import Problem, Response, overload
+from .messages import Later, Problem, Response, overload
 
 QUEUE_SECONDS = 1.0
 """A search that waited longer is refused when its turn comes: its client has likely given up, others are behind it."""
@@ -23,20 +25,39 @@ INLINE_SECONDS = 0.0005
 """A small search expected to be faster than this may run on the event loop."""
 QUEUE_VECTORS = 1024
 """Vectors that may wait, all searches together; one search is always let in when none waits."""
+BATCH_SEARCHES = 64
+BATCH_SECONDS = 0.003
+"""Most searches in one call, and how long a call may take: the first of them waits for the last."""
+
+Outcome = Response | BaseException
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class Group:
+    """Searches of one vector each that one call can answer: the same k, parameters and rows. Compared by identity."""
+
+    run: Callable[[Sequence[Any]], Sequence[Outcome]]
+    """The outcome of each item, in order. What it raises for several is tried again one by one."""
+    small: bool = False
+    """Quick enough for the event loop, if `expected` does not say otherwise."""
+    expected: float = 0.0
+    """Seconds of one search, a moving mean."""
+
+
+@dataclass(slots=True, eq=False)
 class _Ticket:
-    job: Callable[[], Response]
-    future: asyncio.Future[Response]
+    item: Any
+    group: Group | None
+    """None: `item` is a job of its own, a function that returns a Response."""
+    later: Later
     vectors: int
     queued: float
     deadline: float | None
-    small: bool
+    timer: asyncio.TimerHandle | None = None
 
 
 class SearchPool:
-    """Runs jobs that return a Response or raise. `submit` belongs to the event loop's thread."""
+    """Runs searches. `submit` and `submit_one` belong to the event loop's thread, and there answers arrive."""
 
     def __init__(
         self, threads: int, *, queue_vectors: int = QUEUE_VECTORS, queue_seconds: float = QUEUE_SECONDS
@@ -48,15 +69,14 @@ class SearchPool:
         self._lock = threading.Lock()
         self._waiting = 0
         self._searching = 0
-        self._done: deque[tuple[_Ticket, Response | Exception]] = deque()
+        self._done: deque[tuple[Sequence[_Ticket], Sequence[Outcome]]] = deque()
         self._delivery_due = False
-        # Measured (HNSW32, 20,000 x 384, 165 us a search): with one search at a time the way over a thread costs 70 us
-        # more CPU and latency a query than searching on the loop; from 8 clients on both cost the same, since wake-ups
-        # are shared. On one CPU the loop has nothing better to do than to search. On several, searching on the loop
-        # would leave the others idle, so every search goes to a thread. (An adaptive choice would be made here.)
+        # On one CPU the loop has nothing better to do than to search; the way over a thread costs 70 us more. On
+        # several, searching on the loop would leave the others idle, so every search goes to a thread.
         self._inline = threads == 1
-        self._expected = 0.0
-        """Seconds of a small search, a moving mean."""
+        self._ready: deque[_Ticket] = deque()
+        """What the loop itself will search once it has read every socket that had something to say."""
+        self._turn_due = False
         self._threads = [
             threading.Thread(target=self._work, name=f"search-{number}", daemon=True) for number in range(threads)
         ]
@@ -66,58 +86,141 @@ class SearchPool:
     @property
     def waiting(self) -> int:
         """Vectors whose search has not begun."""
-        return self._waiting
+        return self._waiting + len(self._ready)
 
     @property
     def searching(self) -> int:
         """Searches that threads are at."""
         return self._searching
 
-    def submit(
-        self, job: Callable[[], Response], vectors: int, deadline: float | None, small: bool = False
-    ) -> Response | asyncio.Future[Response]:
-        """Run `job`, on a thread or at once. `deadline`: monotonic time after which nobody wants the answer (504).
+    def submit(self, job: Callable[[], Response], vectors: int, deadline: float | None) -> Later:
+        """Run `job` on a thread. `deadline`: monotonic time after which nobody wants the answer (504).
 
-        `small`: one vector at the revision's own parameters, so all such jobs take about the same time.
-        Raises Problem 503 when too much waits already, and what the job raises when it ran at once.
+        Raises Problem 503 when too much waits already.
         """
+        return self._to_thread(_Ticket(job, None, Later(), vectors, self._admit(vectors, deadline), deadline))
+
+    def submit_one(self, group: Group, item: Any, deadline: float | None) -> Later:
+        """Search `item`, together with what else of `group` waits when its turn comes; else as `submit`."""
+        ticket = _Ticket(item, group, Later(), 1, self._admit(1, deadline), deadline)
+        if not (group.small and self._inline and group.expected < INLINE_SECONDS and not self._waiting):
+            return self._to_thread(ticket)
+        self._ready.append(ticket)
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+        return ticket.later
+
+    def _admit(self, vectors: int, deadline: float | None) -> float:
+        """Now, on the monotonic clock. Raises Problem 503 or 504."""
         now = time.monotonic()
         if deadline is not None and now >= deadline:
             raise deadline_exceeded()
-        if small and self._inline and self._expected < INLINE_SECONDS and not self._waiting:
-            return self._timed(job)
-        with self._lock:
-            if self._waiting and self._waiting + vectors > self._queue_vectors:
-                raise overload(f"{self._waiting} vectors are waiting to be searched")
-            self._waiting += vectors
-        future: asyncio.Future[Response] = self._loop.create_future()
-        if deadline is not None:
-            timer = self._loop.call_later(deadline - now, _give_up, future)
-            future.add_done_callback(lambda _: timer.cancel())
-        self._queue.put(_Ticket(job, future, vectors, now, deadline, small))
-        return future
+        waiting = self._waiting + len(self._ready)
+        if waiting and waiting + vectors > self._queue_vectors:
+            raise overload(f"{waiting} vectors are waiting to be searched")
+        return now
 
-    def _timed(self, job: Callable[[], Response]) -> Response:
-        began = time.monotonic()
-        response = job()
-        # Two threads may write this at once; a lost update does not matter.
-        self._expected += 0.05 * (time.monotonic() - began - self._expected)
-        return response
+    def _to_thread(self, ticket: _Ticket) -> Later:
+        if ticket.deadline is not None:
+            ticket.timer = self._loop.call_later(ticket.deadline - ticket.queued, _give_up, ticket.later)
+        with self._lock:
+            self._waiting += ticket.vectors
+        self._queue.put(ticket)
+        return ticket.later
 
     def close(self) -> None:
         """End the threads once the queue is empty; does not wait for them."""
         for _ in self._threads:
             self._queue.put(None)
 
+    # ------------------------------------------------------------ on the event loop
+
+    def _turn(self) -> None:
+        """Search the first ones that wait for the loop. Between two such turns the sockets are read."""
+        self._turn_due = False
+        ready = self._ready
+        first = ready.popleft()
+        tickets, most = [first], _most(first.group)
+        while ready and len(tickets) < most and ready[0].group is first.group:
+            tickets.append(ready.popleft())
+        if ready:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+        for ticket, outcome in zip(tickets, self._run(tickets), strict=True):
+            ticket.later.resolve(outcome)
+
+    def _deliver(self) -> None:
+        self._delivery_due = False
+        while self._done:
+            for ticket, outcome in zip(*self._done.popleft(), strict=True):
+                if ticket.timer is not None:
+                    ticket.timer.cancel()
+                ticket.later.resolve(outcome)
+
+    # ------------------------------------------------------------ on either
+
+    def _run(self, tickets: Sequence[_Ticket]) -> Sequence[Outcome]:
+        """What became of each ticket; they are of one group, or one job alone."""
+        now = time.monotonic()
+        outcomes = [self._too_late(ticket, now) for ticket in tickets]
+        wanted = (
+            tickets if not any(outcomes) else [t for t, late in zip(tickets, outcomes, strict=True) if late is None]
+        )
+        if not wanted:
+            return [outcome for outcome in outcomes if outcome is not None]
+        found = iter(self._search(wanted))
+        ended = time.monotonic()
+        group = wanted[0].group
+        if group is not None:
+            # Two threads may write this at once; a lost update does not matter.
+            group.expected += 0.05 * ((ended - now) / len(wanted) - group.expected)
+        results = [next(found) if late is None else late for late in outcomes]
+        for number, ticket in enumerate(tickets):
+            if ticket.deadline is not None and ended >= ticket.deadline:
+                results[number] = deadline_exceeded()
+        return results
+
+    def _too_late(self, ticket: _Ticket, now: float) -> Problem | None:
+        """Why `ticket` is not searched any more."""
+        if ticket.deadline is not None and now >= ticket.deadline:
+            return deadline_exceeded()
+        if now - ticket.queued > self._queue_seconds:
+            return overload(f"the search waited longer than {self._queue_seconds:g} s for its turn")
+        return None
+
+    @staticmethod
+    def _search(tickets: Sequence[_Ticket]) -> Sequence[Outcome]:
+        group = tickets[0].group
+        try:
+            if group is None:
+                return [tickets[0].item()]
+            return group.run([ticket.item for ticket in tickets])
+        except Exception as error:
+            if len(tickets) == 1:
+                return [error]
+            # One of them is at fault: the others shall not fail with it.
+            return [SearchPool._search([ticket])[0] for ticket in tickets]
+
+    # ------------------------------------------------------------ on search threads
+
     def _work(self) -> None:
-        while (ticket := self._queue.get()) is not None:
+        held: _Ticket | None = None
+        while True:
+            ticket = held if held is not None else self._queue.get()
+            held = None
+            if ticket is None:
+                return
+            tickets = [ticket]
+            if ticket.group is not None:
+                held = self._gather(tickets)
             with self._lock:
-                self._waiting -= ticket.vectors
-                self._searching += 1
-            outcome = self._run(ticket)
+                self._waiting -= sum(ticket.vectors for ticket in tickets)
+                self._searching += len(tickets)
+            outcomes = self._run(tickets)
             with self._lock:
-                self._searching -= 1
-            self._done.append((ticket, outcome))
+                self._searching -= len(tickets)
+            self._done.append((tickets, outcomes))
             # One wake-up for all that finish before the loop looks. The loop clears the flag before it takes.
             if not self._delivery_due:
                 self._delivery_due = True
@@ -126,32 +229,33 @@ class SearchPool:
                 except RuntimeError:
                     return  # the loop is closed: the process ends
 
-    def _run(self, ticket: _Ticket) -> Response | Exception:
-        now = time.monotonic()
-        if ticket.deadline is not None and now >= ticket.deadline:
-            return deadline_exceeded()
-        if now - ticket.queued > self._queue_seconds:
-            return overload(f"the search waited longer than {self._queue_seconds:g} s for its turn")
-        try:
-            return self._timed(ticket.job) if ticket.small else ticket.job()
-        except Exception as error:
-            return error
-
-    def _deliver(self) -> None:
-        self._delivery_due = False
-        while self._done:
-            ticket, outcome = self._done.popleft()
-            if ticket.future.done():
-                continue  # past its deadline, answered already
-            if isinstance(outcome, Response):
-                ticket.future.set_result(outcome)
-            else:
-                ticket.future.set_exception(outcome)
+    def _gather(self, tickets: list[_Ticket]) -> _Ticket | None:
+        """Add this thread's share of what waits behind tickets[0]. Returns one that was taken but does not fit."""
+        group = tickets[0].group
+        share = 1 + self._queue.qsize() // len(self._threads)
+        while len(tickets) < min(share, _most(group)):
+            try:
+                ticket = self._queue.get_nowait()
+            except Empty:
+                break
+            if ticket is None:
+                self._queue.put(None)  # the end; for any thread
+                break
+            if ticket.group is not group:
+                return ticket
+            tickets.append(ticket)
+        return None
 
 
-def _give_up(future: asyncio.Future[Response]) -> None:
-    if not future.done():
-        future.set_exception(deadline_exceeded())
+def _most(group: Group | None) -> int:
+    """How many searches of `group` one call may hold; one at first, while nothing is known of them."""
+    if group is None or not group.expected:
+        return 1
+    return min(BATCH_SEARCHES, max(1, int(BATCH_SECONDS / group.expected)))
+
+
+def _give_up(later: Later) -> None:
+    later.resolve(deadline_exceeded())
 
 
 def deadline_exceeded() -> Problem:

@@ -288,16 +288,16 @@ class Connection(asyncio.Protocol):
             if isinstance(answer, Response):
                 self._finish(request, answer)
             else:
-                answer.add_done_callback(partial(self._resolved, request))
+                answer.then(partial(self._resolved, request))
         self._pay_continue()
 
     def _next_turn(self) -> None:
         self._answered_now = 0
         self._advance()
 
-    def _resolved(self, request: Request, future: asyncio.Future[Response]) -> None:
+    def _resolved(self, request: Request, outcome: Response | BaseException) -> None:
         self._answered_now = 0
-        self._finish(request, self._listener.outcome(request, future))
+        self._finish(request, self._listener.outcome(request, outcome))
         self._advance()
 
     def _finish(self, request: Request, response: Response) -> None:
