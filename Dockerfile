@@ -25,6 +25,7 @@ COPY --from=requirements /lock/build.txt /lock/
 RUN --mount=type=cache,target=/root/.cache/pip /opt/tools/bin/pip install --require-hashes -r /lock/build.txt
 WORKDIR /src
 COPY pyproject.toml README.md ./
+COPY client client
 COPY operator operator
 COPY searcher searcher
 # The interpreter of the final images, so that the commands in /opt/app/bin name it.

@@ -1,0 +1,31 @@
+"""Client of vectorindex searchers: `Client(url).search(query, k)`, and `AsyncClient` for asyncio. See docs/client.md.
+
+Stands on its own: httpx and the standard library, nothing of the operator or the searcher, and no numpy, which is
+understood where it is given.
+"""
+
+from .client import AsyncClient, Client
+from .errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    ServerError,
+    Unauthorized,
+    Unreachable,
+    VectorIndexError,
+)
+from .results import Id, Result
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "DeadlineExceeded",
+    "Id",
+    "InvalidRequest",
+    "Overloaded",
+    "Result",
+    "ServerError",
+    "Unauthorized",
+    "Unreachable",
+    "VectorIndexError",
+]

@@ -1,0 +1,381 @@
+"""The Python client: against a real searcher process with tokens and TLS, and against servers that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trustme
+
+import vectorindex_client as vic
+from vectorindex_client import calls, vectors
+
+COUNT, DIMENSION, TOKEN = 600, 8, "a-token-for-tests-0123"
+DATA = np.random.default_rng(11).standard_normal((COUNT, DIMENSION)).astype(np.float32)
+
+
+# ---------------------------------------------------------------- a real searcher
+
+
+@pytest.fixture(scope="module")
+def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """URL and certificate authority of a searcher process: built, served, all by the command line."""
+    folder = tmp_path_factory.mktemp("client")
+    rows = folder / "rows.jsonl"
+    with rows.open("w") as file:
+        for number, row in enumerate(DATA.tolist()):
+            file.write(json.dumps({"id": f"row-{number}", "vector": row, "title": f"title {number}"}) + "\n")
+    program = [sys.executable, "-m", "vectorindex_searcher"]
+    build = ["build", "--source", str(rows), "--out", str(folder / "out"), "--metadata", "title", "--factory", "HNSW16"]
+    subprocess.run([*program, *build], check=True, capture_output=True, timeout=120)
+    authority = trustme.CA()
+    leaf = authority.issue_cert("localhost")
+    leaf.private_key_pem.write_to_path(folder / "tls.key")
+    leaf.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    (folder / "tokens").write_text(TOKEN)
+    serve = ["serve", "--artifact", str(folder / "out"), "--cache-dir", str(folder / "cache"), "--host", "127.0.0.1"]
+    serve += ["--http-port", "0", "--admin-port", "0", "--token-file", str(folder / "tokens")]
+    serve += ["--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VECTORINDEX_")}
+    environment["VECTORINDEX_LOG_FORMAT"] = "json"
+    log = folder / "log"
+    with log.open("wb") as stderr, subprocess.Popen([*program, *serve], stderr=stderr, env=environment) as process:
+        try:
+            yield f"https://localhost:{_port(log, process)}", folder / "ca.pem"
+        finally:
+            process.kill()
+
+
+def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
+    end = time.monotonic() + 30
+    while time.monotonic() < end and process.poll() is None:
+        for line in log.read_text().splitlines():
+            if line.startswith("{") and (found := json.loads(line))["message"] == "ready":
+                return int(found["port"])
+        time.sleep(0.02)
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture
+def client(searcher: tuple[str, Path]) -> Iterator[vic.Client]:
+    with vic.Client(searcher[0], token=TOKEN, ca=searcher[1]) as client:
+        yield client
+
+
+def test_the_nearest_of_a_row_is_the_row(client: vic.Client) -> None:
+    found = client.search(DATA[7], 3, include_metadata=True)
+    assert found.ids[0] == "row-7"
+    assert found.scores[0] == pytest.approx(1, abs=1e-5)
+    assert found.metadata is not None
+    assert found.metadata[0] == {"title": "title 7"}
+    assert len(found.ids) == len(found.scores) == len(found.metadata) == 3
+    assert found.revision == client.index()["revision"]
+    assert found.took_ms >= 0
+    assert client.search(DATA[7], 1).metadata is None
+
+
+def test_fields_reach_the_searcher(client: vic.Client) -> None:
+    assert client.search(DATA[7], 10, min_score=0.999).ids == ["row-7"]
+    assert len(client.search(DATA[7], 5, params={"efSearch": 20}, segment="unknown").ids) == 5
+    with pytest.raises(vic.InvalidRequest) as caught:
+        client.search(DATA[7], 5, params={"efSearch": 0})
+    assert (caught.value.kind, caught.value.field, caught.value.status) == ("InvalidField", "params.efSearch", 400)
+
+
+def test_many_queries_go_in_as_few_requests_as_the_limit_allows_and_keep_their_order(client: vic.Client) -> None:
+    found = client.search_many(DATA, 1)
+    assert [one.ids for one in found] == [[f"row-{n}"] for n in range(COUNT)]
+    assert client.search_many([], 1) == []
+    with pytest.raises(vic.InvalidRequest, match="k must be"):
+        client.search_many(DATA[:2], 5000)
+
+
+def test_a_refusal_is_a_typed_error_that_says_what_to_do(client: vic.Client) -> None:
+    with pytest.raises(vic.InvalidRequest) as caught:
+        client.search(DATA[0][:3])
+    error = caught.value
+    assert (error.status, error.kind, error.value) == (422, "WrongDimension", 3)
+    assert "dimension 8" in str(error)
+    assert error.remedy
+    assert error.revision
+
+
+def test_tokens(searcher: tuple[str, Path]) -> None:
+    url, ca = searcher
+    given = iter([TOKEN, "another-token"])
+    with vic.Client(url, token=lambda: next(given), ca=ca) as client:
+        assert client.search(DATA[0], 1).ids == ["row-0"]
+        with pytest.raises(vic.Unauthorized) as caught:
+            client.search(DATA[0], 1)
+    assert caught.value.kind == "Unauthorized"
+    assert "another-token" not in str(caught.value)
+    with vic.Client(url, ca=ca) as client, pytest.raises(vic.Unauthorized):
+        client.index()
+
+
+def test_a_certificate_of_nobody_we_trust_is_not_talked_to(searcher: tuple[str, Path]) -> None:
+    with vic.Client(searcher[0], token=TOKEN, retries=0) as client, pytest.raises(vic.Unreachable, match="CERTIFICATE"):
+        client.search(DATA[0])
+
+
+def test_the_async_client_does_the_same_side_by_side(searcher: tuple[str, Path]) -> None:
+    async def main() -> None:
+        async with vic.AsyncClient(searcher[0], token=TOKEN, ca=searcher[1]) as client:
+            found = await asyncio.gather(*(client.search(row, 1) for row in DATA[:40]))
+            assert [one.ids[0] for one in found] == [f"row-{n}" for n in range(40)]
+            assert len(await client.search_many(DATA[:300].tolist(), 2)) == 300
+            assert (await client.index())["count"] == COUNT
+            with pytest.raises(vic.InvalidRequest):
+                await client.search(DATA[0], 0)
+
+    asyncio.run(main())
+
+
+# ---------------------------------------------------------------- vectors
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        [0.5, -1.0, 2.0], (0.5, -1, 2), array("f", [0.5, -1, 2]), array("d", [0.5, -1, 2]),
+        np.array([0.5, -1, 2], np.float16), np.array([0.5, -1, 2], ">f8"), np.array([0.5, 9, -1, 9, 2, 9], "f4")[::2],
+        memoryview(array("f", [0.5, -1, 2])), [np.float32(0.5), np.float64(-1), 2],
+    ],
+)  # fmt: skip
+def test_any_sequence_of_numbers_is_a_vector(same: Any) -> None:
+    assert vectors.one(same) == np.array([0.5, -1, 2], "<f4").tobytes()
+    assert vectors.numbers(vectors.one(same)) == [0.5, -1.0, 2.0]
+
+
+@pytest.mark.parametrize("wrong", ["text", b"abcd", [], np.zeros((1, 3), np.float32), [[1.0]], 7, None, np.zeros(0)])
+def test_what_is_no_vector_is_refused_here(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="vector"):
+        vectors.one(wrong)
+
+
+def test_several_vectors_of_any_kind_and_one_length() -> None:
+    whole = DATA[:3].tobytes()
+    for same in (DATA[:3], DATA[:3].astype(np.float64), DATA[:3].tolist(), list(DATA[:3]), np.asfortranarray(DATA[:3])):
+        found, dimension = vectors.many(same)
+        assert (b"".join(found), dimension) == (whole, DIMENSION)
+    assert vectors.many(np.zeros((0, 8), np.float32)) == ([], 0)
+    with pytest.raises(ValueError, match=r"queries\[1\] has 1 numbers, the first has 2"):
+        vectors.many([[1, 2], [3]])
+    with pytest.raises(ValueError, match=r"queries\[1\]: a query is a vector"):
+        vectors.many([[1, 2], "ab"])
+    with pytest.raises(ValueError, match="one vector a row"):
+        vectors.many(DATA[0])
+
+
+def test_large_vectors_are_split_by_bytes_and_long_filters_travel_in_the_body() -> None:
+    def requests(count: int, dimension: int, filter_: Any = None) -> list[calls.Request]:
+        found = [bytes(4 * dimension)] * count
+        return calls.search_requests(
+            found, dimension, 3, segment="s", filter=filter_, min_score=0.5, params={"nprobe": 2}, include_metadata=True
+        )
+
+    assert [one.queries for one in requests(300, 8)] == [256, 44]
+    assert [one.queries for one in requests(40, 65536)] == [16, 16, 8]
+    (short,) = requests(1, 8, {"title": {"eq": "a b"}})
+    assert "filter=%7B%22title%22" in short.path
+    assert short.content_type == "application/octet-stream"
+    long = {"title": {"in": [f"title {n}" for n in range(2000)]}}
+    (request,) = requests(1, 8, long)
+    assert request.path == "/v1/search"
+    assert json.loads(request.content or b"") == {
+        "k": 3, "segment": "s", "minScore": 0.5, "filter": long, "params": {"nprobe": 2}, "include": ["metadata"],
+        "vectors": [[0.0] * 8],
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- servers that misbehave
+
+GOOD = json.dumps({"revision": "r", "tookMs": 1, "results": [{"ids": [1], "scores": [1.0]}]}).encode()
+BUSY = b'{"type": "urn:vectorindex:problem:Overload", "detail": "1024 vectors wait", "status": 503}'
+
+
+def answer(status: int, body: bytes, *headers: str, kind: str = "application/problem+json") -> bytes:
+    lines = [f"HTTP/1.1 {status} X", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+OK = answer(200, GOOD, kind="application/json")
+
+
+class Script:
+    """Each request gets the next answer. b'': the connection ends without a byte; a float: seconds of silence."""
+
+    def __init__(self, answers: list[bytes | float]) -> None:
+        self.answers = answers
+        self.heads: list[str] = []
+        self.connections = 0
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with connection:
+                connection.settimeout(5)
+                self._serve(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        buffer = b""
+        while True:
+            while b"\r\n\r\n" not in buffer:
+                data = connection.recv(65536)
+                if not data:
+                    return
+                buffer += data
+            head, _, buffer = buffer.partition(b"\r\n\r\n")
+            size = next((int(x[15:]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-length:")), 0)
+            while len(buffer) < size:
+                buffer += connection.recv(65536)
+            buffer = buffer[size:]
+            self.heads.append(head.decode())
+            following = self.answers.pop(0)
+            if isinstance(following, float):
+                time.sleep(following)
+                return
+            if not following:
+                return
+            connection.sendall(following)
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join(5)
+
+
+@contextmanager
+def scripted(*answers: bytes | float) -> Iterator[Script]:
+    script = Script(list(answers))
+    try:
+        yield script
+    finally:
+        script.close()
+
+
+def ask(script: Script, **options: Any) -> vic.Result:
+    with vic.Client(script.url, **options) as client:
+        return client.search([1.0], 1)
+
+
+def aask(script: Script, **options: Any) -> vic.Result:
+    async def main() -> vic.Result:
+        async with vic.AsyncClient(script.url, **options) as client:
+            return await client.search([1.0], 1)
+
+    return asyncio.run(main())
+
+
+BOTH = pytest.mark.parametrize("call", [ask, aask])
+Ask = Callable[..., vic.Result]
+
+
+@BOTH
+def test_overload_is_retried_after_the_time_it_names(call: Ask) -> None:
+    with scripted(answer(503, BUSY, "Retry-After: 0"), answer(503, BUSY, "Retry-After: 1"), OK) as script:
+        began = time.monotonic()
+        assert call(script).ids == [1]
+        assert 1.0 <= time.monotonic() - began < 2.5
+        assert len(script.heads) == 3
+
+
+@BOTH
+def test_overload_that_lasts_is_told_after_the_last_retry(call: Ask) -> None:
+    with scripted(*[answer(503, BUSY, "Retry-After: 0")] * 3) as script:
+        with pytest.raises(vic.Overloaded, match="1024 vectors wait") as caught:
+            call(script, retries=2)
+        assert (caught.value.status, caught.value.kind, len(script.heads)) == (503, "Overload", 3)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (answer(503, BUSY), vic.Overloaded),
+        (answer(503, BUSY, "Retry-After: 60"), vic.Overloaded),
+        (answer(500, b"{}"), vic.ServerError),
+        (answer(504, b"{}"), vic.DeadlineExceeded),
+        (answer(400, b"not json"), vic.InvalidRequest),
+        (answer(404, b"<html>", kind="text/html"), vic.InvalidRequest),
+        (answer(302, b"", "Location: http://elsewhere/"), vic.ServerError),
+        (answer(200, b"<html>", kind="text/html"), vic.ServerError),
+        (answer(200, b"1.5", kind="application/json"), vic.ServerError),
+        (answer(200, b'{"results": []}', kind="application/json"), vic.ServerError),
+    ],
+)
+def test_nothing_else_is_sent_twice(call: Ask, given: bytes, error: type[vic.VectorIndexError]) -> None:
+    with scripted(given) as script:
+        with pytest.raises(error) as caught:
+            call(script, timeout=3)
+        assert type(caught.value) is error
+        assert len(script.heads) == 1
+
+
+@BOTH
+def test_a_connection_closed_before_any_answer_is_tried_once_more_and_not_twice(call: Ask) -> None:
+    with scripted(b"", OK) as script:
+        assert call(script).ids == [1]
+        assert script.connections == 2
+    with scripted(b"", b"", OK) as script:
+        with pytest.raises(vic.Unreachable) as caught:
+            call(script)
+        assert (caught.value.status, len(script.heads)) == (None, 2)
+
+
+@BOTH
+def test_nobody_there_is_tried_again_within_the_timeout(call: Ask) -> None:
+    with scripted() as script:
+        pass
+    began = time.monotonic()
+    with pytest.raises(vic.Unreachable):
+        call(script, retries=2, timeout=5)
+    assert 0.2 <= time.monotonic() - began < 3
+
+
+@BOTH
+def test_silence_ends_with_the_timeout_and_is_not_repeated(call: Ask) -> None:
+    with scripted(1.0, OK) as script:
+        began = time.monotonic()
+        with pytest.raises(vic.DeadlineExceeded, match=r"0\.3 s"):
+            call(script, timeout=0.3)
+        assert time.monotonic() - began < 0.9
+        assert len(script.heads) == 1
+
+
+def test_the_searcher_is_told_how_long_the_client_waits() -> None:
+    with scripted(answer(503, BUSY, "Retry-After: 1"), OK) as script:
+        ask(script, timeout=4)
+        told = [int(line.partition(":")[2]) for head in script.heads for line in head.lower().split("\r\n")
+                if line.startswith("x-request-timeout-ms:")]  # fmt: skip
+    assert 3500 <= told[0] <= 4000
+    assert told[1] <= told[0] - 1000, "what was waited is gone"
+
+
+def test_connections_are_kept() -> None:
+    with scripted(OK, OK, OK) as script, vic.Client(script.url) as client:
+        for _ in range(3):
+            client.search([1.0], 1)
+        assert script.connections == 1
