@@ -47,6 +47,22 @@ class ManifestFile(Model):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class Candidate(Model):
+    """One kind of index that `Auto` considered. Latency is what it expects on all rows; the rest is of the sample."""
+
+    factory: str
+    memory_bytes: int
+    """By the formula: of the index when it serves."""
+    sample_rows: int = 0
+    """Of the largest sample it was measured on; 0: not measured."""
+    params: dict[str, int] = {}
+    recall: float | None = None
+    """At `params`; without a latency, the highest that it reached."""
+    latency_us: float | None = None
+    """Expected time of one query on all rows, one thread, microseconds; None: the recall was not reached."""
+    verdict: str = ""
+
+
 class Manifest(Model):
     """manifest.json. Written last; its own SHA-256 is what the operator hands to `validate` and `serve`."""
 
@@ -67,6 +83,8 @@ class Manifest(Model):
     default_point: OperatingPoint
     conservative_point: OperatingPoint | None = None
     frontier: tuple[OperatingPoint, ...] = ()
+    candidates: Annotated[tuple[Candidate, ...], Field(max_length=64)] = ()
+    """What Auto weighed, the chosen one first; empty for another factory."""
     faiss_version: str
     cpu_features: str = ""
     """FAISS's compile options on the machine where the operating points were measured."""

@@ -1,7 +1,8 @@
 """`build`: from a listed source to a published artifact, in a single pass over the source.
 
-    read   stream the source once: check rows, write ids, metadata and vectors.npy, gather the training sample
-    train  and add the rows from vectors.npy, in blocks
+    read   stream the source once: check rows, write ids, metadata and vectors.npy
+    choose the kind of index, under Auto, on a sample of vectors.npy
+    train  on a sample of vectors.npy, and add its rows in blocks
     tune   operating points on held-out rows, through the engine that will serve
     publish files, then the manifest if there is none
 
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import recipe
 from .artifact import (
     HELDOUT_FILE,
     IDS_FILE,
@@ -36,7 +38,7 @@ from .artifact import (
     find_manifest,
     publish,
 )
-from .contract import BuildResult, BuildTask, Device, OperatingPoint
+from .contract import BuildResult, BuildTask, Device, IndexSpec, OperatingPoint
 from .dataset.listing import Listing, list_source, load_listing
 from .dataset.source import Source, open_source
 from .dataset.stage import stage
@@ -44,7 +46,7 @@ from .errors import BadSpec, Retry, SourceChanged
 from .index.binding import faiss
 from .index.device import fill, pick_device
 from .index.engine import Engine, read_index
-from .index.factory import FIELD, choose, faiss_words, make_index, training_rows
+from .index.factory import FIELD, faiss_words, make_index, training_rows
 from .index.parameters import index_type
 from .index.tuning import K, Tuning, batch_engine, tune
 from .index.vectors import VectorFile
@@ -98,26 +100,27 @@ def build(task: BuildTask, work: Path | None = None) -> BuildResult:
     source_store = open_store(task.source, Role.SOURCE)
     listing = _listing(task, source_store, artifacts, layout)
     source = open_source(source_store, listing, task.columns, task.embedding)
-    factory = choose(task.index.factory, source.rows, source.dimension)
-    empty = make_index(factory, source.rows, source.dimension, task.embedding.metric)
-    training = training_rows(empty, source.rows, task.memory_limit_bytes)
-    _log.info(
-        "building",
-        extra={"rows": source.rows, "dimension": source.dimension, "factory": factory, "trainingRows": training},
-    )
+    metric = task.embedding.metric
+    recipe.check(task.index, source.rows, source.dimension, metric)
     with tempfile.TemporaryDirectory(prefix="build-", dir=work) as name:
         folder = Path(name)
-        sets = draw_sets(source.rows, training)
-        sample = stage(source, sets.training, folder)
-        device, reason = _write_index(task, factory, source, sample, folder, (device, reason))
-        del sample, empty
+        stage(source, folder)
+        choice = recipe.decide(task.index, folder, metric, task.memory_limit_bytes)
+        factory = choice.factory
+        empty = make_index(factory, source.rows, source.dimension, metric)
+        sets = draw_sets(source.rows, training_rows(empty, source.rows, task.memory_limit_bytes))
+        del empty
+        shape = {"rows": source.rows, "dimension": source.dimension}
+        _log.info("building", extra={**shape, "factory": factory, "trainingRows": len(sets.training)})
+        device, reason = _write_index(task, factory, source, sets.training, folder, (device, reason))
         manifest = _manifest(task, listing, source, factory, folder, sets, (device, reason))
-        tuned = _tune(manifest, folder, sets, task.index.objective.recall)
+        tuned = _tune(manifest, folder, sets, task.index)
         manifest = manifest.model_copy(
             update={
                 "default_point": tuned.default,
                 "conservative_point": tuned.conservative,
                 "frontier": tuned.frontier,
+                "candidates": choice.candidates,
                 "duration_seconds": round(time.monotonic() - began, 3),
                 "peak_memory_bytes": peak_memory(),
             }
@@ -140,15 +143,14 @@ def _write_index(
     task: BuildTask,
     factory: str,
     source: Source,
-    sample: npt.NDArray[np.float32] | None,
+    training: npt.NDArray[np.int64],
     folder: Path,
     device: tuple[Device, str],
 ) -> tuple[Device, str]:
     """Train, add and write index.faiss; the device used and why. The index is out of memory when this returns."""
     metric = task.embedding.metric
     with VectorFile(folder / VECTORS_FILE, metric) as vectors:
-        if sample is not None:
-            vectors.prepare(sample)
+        sample = vectors.gather(training) if len(training) else None
 
         def blocks() -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
             progress = Progress("adding rows", source.rows)
@@ -210,7 +212,7 @@ def _manifest(
     )
 
 
-def _tune(manifest: Manifest, folder: Path, sets: Sets, objective: float) -> Tuning:
+def _tune(manifest: Manifest, folder: Path, sets: Sets, spec: IndexSpec) -> Tuning:
     """Operating points, measured on the tuning rows through the engine that will serve."""
     engine = Engine.open(folder, manifest)
     everything = batch_engine(engine)
@@ -223,7 +225,7 @@ def _tune(manifest: Manifest, folder: Path, sets: Sets, objective: float) -> Tun
             rows = answers(everything, queries, K, sets.tuning, params)
             return measure(truth, rows, vectors, queries).recall
 
-        tuned = tune(engine, queries, recalls, lower_bound, objective)
+        tuned = tune(engine, queries, recalls, lower_bound, spec.objective.recall, spec.search_params)
     point: dict[str, Any] = tuned.default.wire()
     _log.info("default operating point", extra=point)
     return tuned

@@ -18,6 +18,7 @@ from .contract import (
     IndexSpec,
     Location,
     Metric,
+    Minimise,
     Objective,
     QueryColumns,
     ResolveTask,
@@ -76,6 +77,18 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
     if building:
         verb.add_argument("--factory", default="Auto", help="Auto or a FAISS factory string (default: Auto)")
         verb.add_argument("--recall", type=float, default=0.96, help="recall@10 to tune for (default: 0.96)")
+        aims = [aim.value for aim in Minimise]
+        verb.add_argument(
+            "--minimise", choices=aims, default=Minimise.LATENCY.value, help="what Auto looks for (default: Latency)"
+        )
+        verb.add_argument("--memory-limit", help="most memory the index may need when it serves, for Auto (4Gi)")
+        verb.add_argument(
+            "--search-params",
+            nargs="*",
+            default=[],
+            metavar="NAME=VALUE",
+            help="fixed, not tuned (nprobe=32 k_factor=4)",
+        )
         devices = [device.value for device in Device]
         verb.add_argument("--device", choices=devices, default=Device.CPU.value, help="where to build (default: CPU)")
         verb.add_argument("--digest", default="", help="name of the revision (default: derived from data and flags)")
@@ -146,7 +159,8 @@ def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
     if given is not None:
         return BuildTask.model_validate_json(given)
     resolving = resolve_task(options, None)
-    index = IndexSpec(factory=options.factory, objective=Objective(recall=options.recall))
+    objective = Objective(recall=options.recall, minimise=Minimise(options.minimise), memory_limit=options.memory_limit)
+    index = IndexSpec(factory=options.factory, objective=objective, search_params=_search_params(options.search_params))
     task = BuildTask(
         identity=resolving.identity,
         digest=options.digest or "-",
@@ -220,6 +234,20 @@ def _only_digest(options: argparse.Namespace) -> str:
     problem = f"{len(found)} artifacts are" if found else "no artifact is"
     known = "".join(f" {key.split('/')[-2]}" for key in sorted(found)[:20])
     raise BadSpec("AmbiguousArtifact", f"{problem} below {store.describe(base)}", remedy=f"Give --digest:{known}")
+
+
+def _search_params(pairs: list[str]) -> dict[str, int]:
+    """NAME=VALUE pairs. Raises BadSpec for a pair that is none."""
+    params = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value.isascii() and value.isdigit()):
+            message = f"--search-params takes NAME=VALUE with a whole number, not {pair!r}"
+            raise BadSpec(
+                "BadSearchParams", message, field="spec.index.searchParams", remedy="Write for example nprobe=32."
+            )
+        params[name] = int(value)
+    return params
 
 
 def _identity(options: argparse.Namespace) -> Identity:

@@ -6,6 +6,7 @@ JSON uses camelCase, so a result can be copied into a Kubernetes status as it is
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum, StrEnum
 from typing import Annotated, Literal
 
@@ -40,6 +41,23 @@ DRAIN_SECONDS = 30
 """Upper bound of the time in-flight queries get after SIGTERM."""
 KEEP_ALIVE_SECONDS = 30.0
 """Age at which a connection is closed after its answer (jittered): a Service switch does not move open connections."""
+
+
+MEMORY_PATTERN = r"^[1-9][0-9]{0,8}(k|M|G|T|Ki|Mi|Gi|Ti)?$"
+_MEMORY_UNITS = {
+    "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40,
+}  # fmt: skip
+
+SearchParamName = Annotated[str, Field(min_length=1, max_length=64)]
+SearchParamValue = Annotated[int, Field(ge=0, le=1_000_000_000)]
+
+
+def memory_bytes(text: str) -> int:
+    """Bytes of a quantity that MEMORY_PATTERN admits ("4Gi", "500M"). Raises ValueError for anything else."""
+    match = re.fullmatch(r"([0-9]+)([A-Za-z]*)", text)
+    if not match or not re.fullmatch(MEMORY_PATTERN, text):
+        raise ValueError(f"{text!r} is not a memory quantity: write for example 4Gi or 500M")
+    return int(match[1]) * _MEMORY_UNITS[match[2]]
 
 
 class Model(BaseModel):
@@ -125,11 +143,22 @@ class Embedding(Model):
     """What makes two vectors similar."""
 
 
+class Minimise(StrEnum):
+    """What `Auto` makes as small as it can among the indexes that reach the recall and fit the memory."""
+
+    LATENCY = "Latency"
+    MEMORY = "Memory"
+
+
 class Objective(Model):
     """What to build and tune for. `recall` is recall@10 at the default operating point."""
 
     recall: Annotated[float, Field(ge=0.5, le=1.0)] = 0.96
     """The cheapest index and parameters that reach it are taken."""
+    minimise: Minimise = Minimise.LATENCY
+    """What factory Auto looks for: the fastest index, or the smallest one."""
+    memory_limit: Annotated[str | None, Field(pattern=MEMORY_PATTERN, max_length=20)] = None
+    """Most memory a searcher may need for index, ids and metadata (4Gi). Only with factory Auto."""
 
 
 class IndexSpec(Model):
@@ -138,6 +167,8 @@ class IndexSpec(Model):
     factory: Annotated[str, Field(min_length=1, max_length=128)] = "Auto"
     """Auto measures several kinds of index on a sample; or for example IVF4096,PQ48x4fs,RFlat, HNSW32,SQ8 or Flat."""
     objective: Objective = Objective()
+    search_params: Annotated[dict[SearchParamName, SearchParamValue], Field(max_length=8)] = {}
+    """Fixed search parameters by FAISS's names (nprobe, efSearch, k_factor). Empty: tuned. Not with factory Auto."""
 
 
 class RecallGate(Model):

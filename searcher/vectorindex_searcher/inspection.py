@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from .artifact import Manifest
+from .artifact import Candidate, Manifest
 from .contract import OperatingPoint, SegmentRecall
 from .errors import BadSpec
+from .index.sizes import size_text
 from .recall.report import Report
 from .store import Role, open_store, parse_location
 
@@ -43,13 +44,29 @@ def _manifest(data: bytes) -> Iterator[str]:
     shape = f"{manifest.count:,} x {manifest.dimension} {manifest.vector_dtype}"
     yield f"  data       {shape}, {manifest.embedding.metric.value}, fingerprint {manifest.fingerprint[:16]}"
     yield f"  factory    {manifest.factory} ({manifest.index_type}), FAISS {manifest.faiss_version}"
-    yield f"  build      {manifest.duration_seconds:.1f} s, peak memory {_size(manifest.peak_memory_bytes)}"
-    yield f"  serving    {_size(manifest.resident_bytes)} of memory"
+    yield f"  build      {manifest.duration_seconds:.1f} s, peak memory {size_text(manifest.peak_memory_bytes)}"
+    yield f"  serving    {size_text(manifest.resident_bytes)} of memory"
     yield f"  default    {_point(manifest.default_point)}"
     if manifest.conservative_point:
         yield f"  careful    {_point(manifest.conservative_point)}"
     yield from (f"  measured   {_point(point)}" for point in manifest.frontier)
-    yield from (f"  file       {file.name:<16}{_size(file.size):>10}  {file.sha256[:16]}" for file in manifest.files)
+    yield from _candidates(manifest.candidates)
+    yield from (
+        f"  file       {file.name:<16}{size_text(file.size):>10}  {file.sha256[:16]}" for file in manifest.files
+    )
+
+
+def _candidates(candidates: tuple[Candidate, ...]) -> Iterator[str]:
+    """A table of what Auto weighed."""
+    if not candidates:
+        return
+    width = max(len(one.factory) for one in candidates)
+    yield f"  Auto       {'index':<{width}}  {'memory':>10}  {'recall@10':>9}  {'us a query':>10}  verdict"
+    for one in candidates:
+        recall = "-" if one.recall is None else f"{one.recall:.4f}"
+        latency = "-" if one.latency_us is None else f"{one.latency_us:.0f}"
+        figures = f"{size_text(one.memory_bytes):>10}  {recall:>9}  {latency:>10}"
+        yield f"             {one.factory:<{width}}  {figures}  {one.verdict}"
 
 
 def _report(data: bytes) -> Iterator[str]:
@@ -80,11 +97,3 @@ def _point(point: OperatingPoint) -> str:
 
 def _params(params: dict[str, int]) -> str:
     return " ".join(f"{name}={value}" for name, value in params.items()) or "(none)"
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"

@@ -30,7 +30,11 @@ FULL_SPEC: Json = {
         "metric": "InnerProduct",
     },
     "segments": [{"name": "keyword"}, {"name": "question"}],
-    "index": {"factory": "IVF4096,PQ48x4fs,RFlat", "objective": {"recall": 0.97}},
+    "index": {
+        "factory": "IVF4096,PQ48x4fs,RFlat",
+        "objective": {"recall": 0.97, "minimise": "Memory"},
+        "searchParams": {"nprobe": 32, "k_factor": 4},
+    },
     "build": {
         "device": "PreferGPU",
         "gpu": {"resource": "amd.com/gpu", "count": 2},

@@ -33,6 +33,7 @@ def rule(**fields: Any) -> list[Json]:
         ("spec.rollout.strategy", "Canary", "spec.rollout.strategy", '"BlueGreen"'),
         ("spec.artifacts.deletionPolicy", "Delete", "spec.artifacts.deletionPolicy", '"Retain"'),
         ("spec.gate.onInconclusive", "Pass", "spec.gate.onInconclusive", '"Hold", "Reject"'),
+        ("spec.index.objective.minimise", "Cost", "spec.index.objective.minimise", '"Latency", "Memory"'),
         (RULES, rule(metric="Errors", max="2%"), f"{RULES}[0].metric", '"ErrorRate"'),
         # bounds
         ("spec.gate.k", 0, "spec.gate.k", "greater than or equal to 1"),
@@ -56,7 +57,15 @@ def rule(**fields: Any) -> list[Json]:
         ("spec.build.retries", 11, "spec.build.retries", "less than or equal to 10"),
         ("spec.build.gpu.count", 0, "spec.build.gpu.count", "greater than or equal to 1"),
         ("spec.segments", [{"name": f"s{i}"} for i in range(33)], "spec.segments", "at most 32 items"),
+        (
+            "spec.index",
+            {"factory": "IVF8,Flat", "searchParams": {"nprobe": -1}},
+            "spec.index.searchParams.nprobe",
+            "greater than or equal to 0",
+        ),
         # text forms
+        ("spec.index.objective.memoryLimit", "4 Gi", "spec.index.objective.memoryLimit", "should match"),
+        ("spec.index.objective.memoryLimit", "0Gi", "spec.index.objective.memoryLimit", "should match"),
         ("spec.source.poll", "5 minutes", "spec.source.poll", "should match"),
         ("spec.source.minInterval", "10", "spec.source.minInterval", "should match"),
         ("spec.rollout.soak.duration", "-5m", "spec.rollout.soak.duration", "should match"),
@@ -94,6 +103,13 @@ def rule(**fields: Any) -> list[Json]:
         ("spec.gate.relevance", {"minMRR": 0.5}, "spec.gate.relevance", "needs gate.queries"),
         ("spec.gate.recall.min", 0.97, "spec.index.objective.recall", "must be at least gate.recall.min"),
         ("spec.gate.recall.min", 0.995, "spec.gate.recall.min", "only be proven for factory Flat"),
+        (
+            "spec.index",
+            {"factory": "HNSW32", "objective": {"memoryLimit": "1Gi"}},
+            "spec.index.objective.memoryLimit",
+            "needs index.factory Auto",
+        ),
+        ("spec.index.searchParams", {"nprobe": 8}, "spec.index.searchParams", "needs an index.factory"),
         # names
         ("metadata.name", "x" * 41, "metadata.name", "at most 40 characters"),
         ("metadata.name", "1st", "metadata.name", "DNS-1035"),

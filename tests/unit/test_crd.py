@@ -82,7 +82,7 @@ def test_drift_is_shown_and_mended(tmp_path: Path) -> None:
     assert len(written) == len(crd.files())
     assert crd.write(tmp_path) == [], "writing again changes nothing"
     page = tmp_path / "crds" / "vectorindex.dev_vectorindexes.yaml"
-    page.write_text(page.read_text().replace("maximum: 1000", "maximum: 999", 1))
+    page.write_text(page.read_text().replace("maximum: 1000\n", "maximum: 999\n", 1))
     difference = crd.drift(tmp_path).splitlines()
     assert [line[0] + line[1:].strip() for line in difference if line[1:].strip().startswith("maximum")] == [
         "-maximum: 999",

@@ -30,6 +30,9 @@ def hashes(**changes: Any) -> dict[str, str]:
     [
         ({"index": {"factory": "HNSW32"}}, {"digest"}),
         ({"index": {"objective": {"recall": 0.97}}}, {"digest"}),
+        ({"index": {"objective": {"minimise": "Memory"}}}, {"digest"}),
+        ({"index": {"objective": {"memoryLimit": "4Gi"}}}, {"digest"}),
+        ({"index": {"searchParams": {"nprobe": 8}}}, {"digest"}),
         ({"source": {"columns": {"vector": "embedding"}}}, {"digest", "source"}),
         ({"source": {"columns": {"metadata": ["title"]}}}, {"digest", "source"}),
         ({"embedding": {"metric": "L2"}}, {"digest", "source"}),

@@ -94,7 +94,7 @@ def test_npy_ids_are_row_numbers_of_the_whole_source(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", rows(7).astype(np.float64))
     np.save(tmp_path / "b.npy", rows(3, seed=1))
     source = opened(tmp_path)
-    stage(source, np.empty(0, np.int64), tmp_path)
+    stage(source, tmp_path)
     assert Ids(tmp_path / "ids.arrow")(np.arange(10)) == list(range(10))
     with VectorFile(tmp_path / "vectors.npy", Metric.L2) as vectors:
         np.testing.assert_array_equal(
@@ -251,7 +251,7 @@ def test_bad_data_is_named(
     out.mkdir()
     make(folder)
     with pytest.raises(TaskError) as caught:
-        stage(opened(folder, metric=metric), np.empty(0, np.int64), out)
+        stage(opened(folder, metric=metric), out)
     failure = caught.value.failure
     assert (failure.reason, failure.object, failure.row) == (reason, *where)
     missing = reason == "EmptySource"
@@ -387,7 +387,7 @@ def test_streaming_needs_a_few_blocks_of_memory_whatever_the_size(
     source = opened(tmp_path)
     tracemalloc.start()
     try:
-        stage(source, np.arange(0, 60_000, 600), tmp_path / "out")
+        stage(source, tmp_path / "out")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

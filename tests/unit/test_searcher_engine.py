@@ -15,7 +15,7 @@ from vectorindex_searcher.contract import Device, Embedding, Identity, Metric, O
 from vectorindex_searcher.errors import BadData, BadSpec
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.engine import Engine, read_index
-from vectorindex_searcher.index.factory import choose, make_index, training_rows
+from vectorindex_searcher.index.factory import make_index, small, training_rows
 from vectorindex_searcher.index.metric import normalise
 from vectorindex_searcher.index.parameters import index_type
 from vectorindex_searcher.index.rows import Ids, RowFile, RowWriter
@@ -273,9 +273,8 @@ def test_a_metric_that_faiss_would_drop_silently() -> None:
 
 
 def test_auto_is_exact_while_that_is_fast() -> None:
-    assert choose("Auto", 5_000, 768) == "Flat"
-    assert choose("Auto", 50_000, 768) == "HNSW32,SQ8"
-    assert choose("IVF16,Flat", 10, 8) == "IVF16,Flat"
+    assert small(5_000, 768)
+    assert not small(50_000, 768)
 
 
 def test_training_sample_follows_lists_and_memory() -> None:

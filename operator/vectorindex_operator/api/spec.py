@@ -408,6 +408,16 @@ class VectorIndexSpec(Model):
             ".index.objective.recall",
         ),
         Rule(
+            "self.index.factory == 'Auto' || !has(self.index.objective.memoryLimit)",
+            "index.objective.memoryLimit needs index.factory Auto: another factory takes the memory it takes",
+            ".index.objective.memoryLimit",
+        ),
+        Rule(
+            "self.index.factory != 'Auto' || !has(self.index.searchParams) || size(self.index.searchParams) == 0",
+            "index.searchParams needs an index.factory: which names there are depends on the kind of index",
+            ".index.searchParams",
+        ),
+        Rule(
             "self.gate.recall.min <= 0.99 || self.index.factory == 'Flat'",
             "gate.recall.min above 0.99 can only be proven for factory Flat",
             ".gate.recall.min",

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
-from vectorindex_searcher.contract import FORMAT_VERSION, Embedding
+from vectorindex_searcher.contract import FORMAT_VERSION, Embedding, IndexSpec, Minimise
 
 
 def _hash(value: Mapping[str, object]) -> str:
@@ -25,6 +25,16 @@ def _embedding(embedding: Embedding) -> dict[str, object]:
     return {"metric": embedding.metric.value}
 
 
+def _index(index: IndexSpec) -> dict[str, object]:
+    """Fields that came after the first version count only when they are set: an upgrade must not rebuild anything."""
+    wire = index.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if not index.search_params:
+        del wire["searchParams"]
+    if index.objective.minimise is Minimise.LATENCY:
+        del wire["objective"]["minimise"]
+    return wire
+
+
 def digest(spec: VectorIndexSpec, fingerprint: str, build_number: int = 0) -> str:
     """Hex digest of a revision. `fingerprint` is the dataset's; `build_number` rises when a rebuild is asked for."""
     return _hash(
@@ -34,7 +44,7 @@ def digest(spec: VectorIndexSpec, fingerprint: str, build_number: int = 0) -> st
             "fingerprint": fingerprint,
             "columns": spec.source.columns.wire(),
             "embedding": _embedding(spec.embedding),
-            "index": spec.index.wire(),
+            "index": _index(spec.index),
         }
     )
 

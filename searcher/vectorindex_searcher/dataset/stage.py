@@ -1,4 +1,4 @@
-"""The single pass over a source: rows are checked and written as the artifact's files, the training sample gathered."""
+"""The single pass over a source: rows are checked and written as the artifact's files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from ..artifact import IDS_FILE, METADATA_FILE, VECTORS_FILE
@@ -22,14 +21,12 @@ TEXT_IDS_BATCH_ROWS = 1 << 18
 """String ids gathered for one batch of ids.arrow: they take memory until it is full."""
 
 
-def stage(source: Source, sample_rows: npt.NDArray[np.int64], folder: Path) -> npt.NDArray[np.float32] | None:
+def stage(source: Source, folder: Path) -> None:
     """Write ids.arrow, metadata.arrow (with metadata columns) and vectors.npy into `folder`.
 
-    sample_rows: sorted row numbers. Returns their vectors, float32 [n, dimension] as given, or None for no rows.
     Raises BadData naming object and row (also for an id that occurs twice), SourceChanged, StoreUnavailable.
     """
     progress = Progress("reading rows", source.rows)
-    sample = np.empty((len(sample_rows), source.dimension), np.float32)
     row, with_ids = 0, False
     with contextlib.ExitStack() as files:
         batch = TEXT_IDS_BATCH_ROWS if pa.types.is_string(source.id_type) else IDS_BATCH_ROWS
@@ -49,15 +46,12 @@ def stage(source: Source, sample_rows: npt.NDArray[np.int64], folder: Path) -> n
             if block.ids is not None:
                 with_ids = True
                 hashes.write(hash_ids(block.ids).data)
-            low, high = np.searchsorted(sample_rows, (row, row + count))
-            sample[low:high] = block.vectors[sample_rows[low:high] - row]
             row += count
             progress.add(count)
     assert row == source.rows, f"{row} rows came, the headers announced {source.rows}"
     if with_ids:
         _refuse_duplicates(source, folder)
     (folder / "hashes").unlink()
-    return sample if len(sample_rows) else None
 
 
 def _ids(block: Block, row: int) -> pa.Array:

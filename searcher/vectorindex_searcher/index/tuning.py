@@ -46,8 +46,15 @@ class Tuning:
     frontier: tuple[OperatingPoint, ...]
 
 
-def tune(engine: Engine, queries: npt.NDArray[np.float32], recalls: Recalls, bound: Bound, objective: float) -> Tuning:
-    """Measure a ladder of parameters and choose.
+def tune(
+    engine: Engine,
+    queries: npt.NDArray[np.float32],
+    recalls: Recalls,
+    bound: Bound,
+    objective: float,
+    fixed: Mapping[str, int] | None = None,
+) -> Tuning:
+    """Measure a ladder of parameters and choose; with `fixed` ones (within engine.param_limits) measure those alone.
 
     queries: float32 [n, d] for latency. recalls: per-query recall@10 at given parameters. bound: lower bound of a mean.
     The default point is the cheapest whose recall is at least `objective` plus two half-widths (mean minus bound), so a
@@ -67,6 +74,9 @@ def tune(engine: Engine, queries: npt.NDArray[np.float32], recalls: Recalls, bou
         points.append(point)
         return point
 
+    if fixed:
+        only = try_point(dict(fixed))
+        return Tuning(only, _conservative(points), (only,))
     for sweep in _sweeps(engine.param_limits):
         best_before = max((point.recall for point in points), default=-1.0)
         _sweep(sweep, try_point, objective)

@@ -1,0 +1,297 @@
+"""`Auto`: which kind of index to build, measured on a sample. See docs/adr (index choice) and docs/index-choice.md.
+
+    1  memory    the formula drops what does not fit the limit; if nothing does, that is said before anything is built
+    2  screen    one index of each family on a small sample
+    3  deepen    the best families and their variants on a larger sample; the growth between both samples tells how the
+                 time of a query grows, and so what it will be on all rows
+    4  decide    the winner against the runner-up, timed in turns
+
+Builds nothing that is kept and never reads the source: it gathers rows of vectors.npy. Memory: the sample and one index
+of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+from ..artifact import Candidate
+from ..contract import Metric, Minimise
+from ..errors import BadSpec
+from .factory import make_index, small
+from .families import scaled, shortlist, variants
+from .memory import Footprint, footprint
+from .sizes import size_text
+from .trial import Bench, K, Measured, Trial, draw_sample, part
+from .vectors import VectorFile
+
+AUTO = "Auto"
+MEMORY_FIELD = "spec.index.objective.memoryLimit"
+SCREEN_ROWS = 6_000
+DEEP_ROWS = 24_000
+SAMPLE_BYTES = 256 << 20
+QUERIES = 300
+TUNING_QUERIES = 1000
+"""What `build` tunes the chosen index with: the margin below is that of its interval."""
+SCREEN_SLACK = 2.5
+"""A family this many times slower than the best on the small sample is not looked at again."""
+DEEP_FAMILIES = 3
+CLOSE = 1.25
+"""Candidates within this ratio of the best are timed again, in turns."""
+_GROWTH = {"HNSW": 0.15, "IVF": 0.45, "Flat": 1.0, "SQ8": 1.0}
+"""Prior exponents: time of a query ~ rows ** growth, where only one sample was measured."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What to choose for. recall: floor of recall@10. memory_limit: bytes for the index alone, None for none."""
+
+    recall: float
+    minimise: Minimise = Minimise.LATENCY
+    memory_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The factory string to build, every candidate with its verdict, and the winner's reason in words."""
+
+    factory: str
+    candidates: tuple[Candidate, ...]
+    reason: str
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A candidate while it is being looked at."""
+
+    factory: str
+    size: Footprint
+    trials: dict[int, Trial]
+    verdict: str = ""
+
+    def at(self, count: int) -> float:
+        """Microseconds of a query expected on `count` rows; infinite when the goal was not reached."""
+        done = [self.trials[rows] for rows in sorted(self.trials)]
+        if not done or done[-1].best is None:
+            return math.inf
+        last = done[-1]
+        assert last.best is not None
+        grown: float = max(1.0, count / last.rows) ** self._growth(done)
+        return last.best.latency_us * grown
+
+    def _growth(self, done: list[Trial]) -> float:
+        prior = next(value for name, value in _GROWTH.items() if name in self.factory)
+        if len(done) < 2 or done[-2].best is None or done[-1].best is None or done[-1].rows == done[-2].rows:
+            return prior
+        measured = math.log(done[-1].best.latency_us / done[-2].best.latency_us) / math.log(
+            done[-1].rows / done[-2].rows
+        )
+        return min(max((measured + prior) / 2, 0.0), 1.0)
+
+
+def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int = 0, seed: int = 0) -> Choice:
+    """Choose the index for the rows of `vectors`.
+
+    threads: OpenMP threads for building on the sample. working_bytes: memory the sample may take (0: SAMPLE_BYTES).
+    Raises BadSpec/MemoryLimitTooSmall when the smallest family does not fit.
+    """
+    count, dimension, metric = vectors.count, vectors.dimension, vectors.metric
+    entries = [_entry(one, count, dimension, metric) for one in shortlist(count, dimension, goal.minimise)]
+    if goal.memory_limit is not None and sum(one.size.resident <= goal.memory_limit for one in entries) < DEEP_FAMILIES:
+        known = {one.factory for one in entries}
+        smaller = [one for one in shortlist(count, dimension, Minimise.MEMORY) if one not in known]
+        entries += [_entry(one, count, dimension, metric) for one in smaller]
+    fitting = _fitting(entries, goal)
+    flat = next((one for one in fitting if one.factory == "Flat"), None)
+    if flat is not None and goal.minimise is Minimise.LATENCY and small(count, dimension):
+        reason = f"{count} x {dimension} is small: exact search is as fast as anything else"
+        return Choice(flat.factory, (_candidate(flat, count, f"chosen: {reason}"),), reason)
+    affordable = (working_bytes or SAMPLE_BYTES) // (4 * dimension)
+    sample = draw_sample(vectors, max(K + 1, min(DEEP_ROWS, affordable)), QUERIES, seed)
+    selection = _Selection(goal, count, dimension, metric, threads, entries)
+    deep = Bench(sample, threads)
+    if goal.minimise is Minimise.MEMORY:
+        winner = selection.smallest(fitting, deep)
+    else:
+        screened = Bench(part(sample, SCREEN_ROWS), threads) if len(sample.rows) > 2 * SCREEN_ROWS else deep
+        winner = selection.fastest(fitting, screened, deep)
+    return selection.choice(winner)
+
+
+def _entry(factory: str, count: int, dimension: int, metric: Metric) -> _Entry:
+    size = footprint(make_index(factory, count, dimension, metric), count)
+    assert size is not None, factory
+    return _Entry(factory, size, {})
+
+
+def _fitting(entries: list[_Entry], goal: Goal) -> list[_Entry]:
+    """Those within the memory limit; the others get their verdict. Raises BadSpec when none is."""
+    if goal.memory_limit is None:
+        return entries
+    for entry in entries:
+        if entry.size.resident > goal.memory_limit:
+            entry.verdict = (
+                f"over memoryLimit: needs {size_text(entry.size.resident)} of {size_text(goal.memory_limit)}"
+            )
+    fitting = [entry for entry in entries if not entry.verdict]
+    if not fitting:
+        least = min(entries, key=lambda entry: entry.size.resident)
+        raise BadSpec(
+            "MemoryLimitTooSmall",
+            f"the smallest index, {least.factory}, needs {size_text(least.size.resident)}; "
+            f"memoryLimit leaves {size_text(goal.memory_limit)} for the index beside ids and metadata",
+            field=MEMORY_FIELD,
+            remedy="Raise memoryLimit, or keep fewer metadata columns.",
+        )
+    return fitting
+
+
+class _Selection:
+    """One run of `select`: the trials so far and what they say."""
+
+    def __init__(
+        self, goal: Goal, count: int, dimension: int, metric: Metric, threads: int, entries: list[_Entry]
+    ) -> None:
+        self.goal, self.count, self.dimension, self.metric = goal, count, dimension, metric
+        self.threads = threads
+        self.entries = entries
+        self.target = goal.recall
+        """Recall to reach on the sample: the floor and the two half-widths that tuning will ask for."""
+
+    def fastest(self, entries: list[_Entry], screen: Bench, deep: Bench) -> _Entry:
+        """The lowest expected latency: screened on the small sample, decided on the large one."""
+        for entry in entries:
+            self._try(entry, screen)
+        ranked = sorted(entries, key=lambda entry: entry.at(self.count))
+        if deep is not screen or self.count > len(deep.sample.rows):
+            best = ranked[0].at(self.count)
+            chosen = [one for one in ranked if one.at(self.count) <= SCREEN_SLACK * best][:DEEP_FAMILIES]
+        else:
+            chosen = ranked[:1]
+        for entry in chosen or ranked[:DEEP_FAMILIES]:
+            self._try(entry, deep)
+        leader = min(entries, key=self._expected)
+        for other in self._variants(leader):
+            self._try(other, deep)
+        return self._decide(deep)
+
+    def smallest(self, entries: list[_Entry], deep: Bench) -> _Entry:
+        """The smallest one that reaches the recall without being slower than exact search."""
+        ceiling = math.inf
+        if (flat := next((one for one in self.entries if one.factory == "Flat"), None)) is not None:
+            self._try(flat, deep)
+            ceiling = flat.at(self.count)
+        for entry in sorted(entries, key=lambda one: one.size.resident):
+            self._try(entry, deep)
+            if entry.at(self.count) <= ceiling:
+                return entry
+        return max(entries, key=lambda one: max((t.ceiling for t in one.trials.values()), default=0.0))
+
+    def choice(self, winner: _Entry) -> Choice:
+        """Verdicts in words, and the result."""
+        own = winner.at(self.count)
+        smallest = self.goal.minimise is Minimise.MEMORY
+        for entry in self.entries:
+            if entry is not winner and not entry.verdict:
+                entry.verdict = self._verdict(entry, winner)
+        size, time = size_text(winner.size.resident), f"about {own:.0f} us a query"
+        aim = f"the smallest ({size}, {time})" if smallest else f"the fastest ({time}, {size})"
+        reached = math.isfinite(own)
+        reason = f"{aim} of {len(self.entries)} candidates at recall {self.target:.3f} on a sample"
+        winner.verdict = f"chosen: {reason if reached else 'none reaches the recall, this one comes nearest'}"
+        ordered = sorted(self.entries, key=lambda one: (one is not winner, one.at(self.count), one.size.resident))
+        found = tuple(_candidate(one, self.count, one.verdict) for one in ordered)
+        for one in found:
+            _log.info("candidate", extra=one.wire())
+        return Choice(winner.factory, found, winner.verdict)
+
+    def _verdict(self, entry: _Entry, winner: _Entry) -> str:
+        if not entry.trials:
+            return "not measured: larger than the chosen one"
+        last = entry.trials[max(entry.trials)]
+        if last.best is None:
+            return f"reaches recall {last.ceiling:.3f} at most on the sample"
+        if self.goal.minimise is Minimise.MEMORY and entry.at(self.count) < math.inf:
+            ratio = entry.size.resident / winner.size.resident
+            return f"{ratio:.2f}x the memory of {winner.factory}" if ratio > 1 else "slower than exact search"
+        return f"{entry.at(self.count) / winner.at(self.count):.2f}x the latency of {winner.factory}"
+
+    def _expected(self, entry: _Entry) -> float:
+        """Latency for decisions after the large sample: only what was measured on it counts."""
+        largest = max((rows for one in self.entries for rows in one.trials), default=0)
+        return entry.at(self.count) if largest in entry.trials else math.inf
+
+    def _variants(self, leader: _Entry) -> list[_Entry]:
+        known = {entry.factory for entry in self.entries}
+        found = [
+            _entry(factory, self.count, self.dimension, self.metric)
+            for factory in variants(leader.factory, self.dimension)
+            if factory not in known
+        ]
+        self.entries += found
+        if self.goal.memory_limit is not None:
+            for one in found:
+                if one.size.resident > self.goal.memory_limit:
+                    one.verdict = f"over memoryLimit: needs {size_text(one.size.resident)}"
+        return [one for one in found if not one.verdict]
+
+    def _decide(self, deep: Bench) -> _Entry:
+        """The best after those close to it were timed again, in turns: one noisy timing decides nothing."""
+        ranked = sorted(self.entries, key=self._expected)
+        if not math.isfinite(self._expected(ranked[0])):
+            return max(ranked, key=lambda one: max((t.ceiling for t in one.trials.values()), default=0.0))
+        best = self._expected(ranked[0])
+        close = [one for one in ranked if self._expected(one) <= CLOSE * best]
+        rows = len(deep.sample.rows)
+        times = {one.factory: [_best(one, rows).latency_us] for one in close}
+        for _ in range(3 if len(close) > 1 else 0):
+            for one in close:
+                times[one.factory].append(one.trials[rows].again())
+        for one in close:
+            _retime(one, rows, min(times[one.factory]))
+        return min(close, key=lambda one: one.at(self.count))
+
+    def _try(self, entry: _Entry, bench: Bench) -> None:
+        rows = len(bench.sample.rows)
+        if rows in entry.trials:
+            return
+        try:
+            factory = scaled(entry.factory, self.count, rows)
+            trial = bench.run(factory, self.target)
+        except (BadSpec, RuntimeError) as error:
+            entry.verdict = f"FAISS cannot build it: {str(error)[:120]}"
+            return
+        entry.trials[rows] = trial
+        if trial.best is not None and self.target == self.goal.recall:
+            # Two half-widths of what tuning will measure, from the spread of the first trial that gets there.
+            margin = 2 * 1.645 * trial.best.spread / math.sqrt(TUNING_QUERIES)
+            self.target = min(1.0, self.goal.recall + margin)
+
+
+def _best(entry: _Entry, rows: int) -> Measured:
+    best = entry.trials[rows].best
+    assert best is not None
+    return best
+
+
+def _retime(entry: _Entry, rows: int, latency: float) -> None:
+    trial = entry.trials[rows]
+    best = _best(entry, rows)
+    timed = Measured(best.params, best.recall, best.spread, latency)
+    entry.trials[rows] = Trial(trial.factory, trial.rows, timed, trial.ceiling, trial.again)
+
+
+def _candidate(entry: _Entry, count: int, verdict: str) -> Candidate:
+    last = entry.trials[max(entry.trials)] if entry.trials else None
+    best = last.best if last else None
+    return Candidate(
+        factory=entry.factory,
+        memory_bytes=entry.size.resident,
+        sample_rows=last.rows if last else 0,
+        params=best.params if best else {},
+        recall=round(best.recall if best else last.ceiling, 4) if last else None,
+        latency_us=round(entry.at(count), 1) if best else None,
+        verdict=verdict,
+    )

@@ -1,0 +1,276 @@
+"""What `Auto` chooses and why: memory formulas against real files, the shortlist, the selection, fixed parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from vectorindex_searcher import build as build_module
+from vectorindex_searcher import recipe
+from vectorindex_searcher.artifact import Layout, load_manifest
+from vectorindex_searcher.build import build
+from vectorindex_searcher.cli_tasks import build_task, parser
+from vectorindex_searcher.contract import (
+    BuildTask,
+    ExitCode,
+    Identity,
+    IndexSpec,
+    Location,
+    Metric,
+    Minimise,
+    Objective,
+    memory_bytes,
+)
+from vectorindex_searcher.errors import BadSpec, TaskError
+from vectorindex_searcher.index import auto, factory, trial
+from vectorindex_searcher.index.auto import Goal, select
+from vectorindex_searcher.index.binding import faiss
+from vectorindex_searcher.index.factory import bound_training, make_index
+from vectorindex_searcher.index.families import lists_for, parts_for, scaled, shortlist, variants
+from vectorindex_searcher.index.memory import footprint
+from vectorindex_searcher.index.parameters import layers
+from vectorindex_searcher.index.sizes import size_text
+from vectorindex_searcher.index.vectors import VectorFile
+from vectorindex_searcher.inspection import inspect
+from vectorindex_searcher.store import FolderStore, Role
+
+COUNT, DIMENSION = 4000, 32
+IDENTITY = Identity(name="n")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One OpenMP thread, fewer queries, and no data so small that Auto need not measure."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr("vectorindex_searcher.index.tuning.LATENCY_QUERIES", 3)
+    monkeypatch.setattr(build_module, "HELD_OUT", 200)
+    monkeypatch.setattr(auto, "QUERIES", 100)
+    monkeypatch.setattr(factory, "FLAT_FLOATS", 1000)
+
+
+def rows(count: int, dimension: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(9).standard_normal((30, dimension))
+    return (centres[rng.integers(0, 30, count)] + 0.6 * rng.standard_normal((count, dimension))).astype(np.float32)
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> VectorFile:
+    np.save(tmp_path / "vectors.npy", rows(COUNT, DIMENSION))
+    return VectorFile(tmp_path / "vectors.npy", Metric.COSINE)
+
+
+@pytest.mark.parametrize(("dimension", "metric"), [(24, Metric.L2), (60, Metric.INNER_PRODUCT)])
+def test_memory_formula_is_within_5_percent_of_the_real_file(dimension: int, metric: Metric) -> None:
+    data = rows(2000, dimension)
+    faiss.omp_set_num_threads(1)
+    families = set(shortlist(2000, dimension, Minimise.LATENCY)) | set(shortlist(2000, dimension, Minimise.MEMORY))
+    families |= {other for one in families for other in variants(one, dimension)}
+    families |= {"PCA16,SQ8", "IVF16_HNSW16,SQ8", "IVF32,RaBitQfs,Refine(SQ8)", "RaBitQ", f"PQ{dimension // 4}x4fs"}
+    off = {}
+    for one in sorted(families):
+        index = make_index(one, 2000, dimension, metric)
+        expected = footprint(index, 2000)
+        assert expected is not None, one
+        bound_training(index)
+        index.train(data[:1000])
+        index.add(data)
+        real = len(faiss.serialize_index(index))
+        if abs(expected.file / real - 1) > 0.05:
+            off[one] = (expected.file, real)
+    assert not off
+
+
+def test_memory_formula_counts_the_tables_made_at_load(tmp_path: Path) -> None:
+    index = make_index("IVF16,PQ8x4fsr", 2000, 32, Metric.L2)
+    expected = footprint(index, 2000)
+    assert expected is not None
+    bound_training(index)
+    index.train(rows(1000, 32))
+    index.add(rows(2000, 32))
+    faiss.write_index(index, str(tmp_path / "i"))
+    whole = faiss.read_index(str(tmp_path / "i"))
+    read = faiss.downcast_index(whole)
+    assert expected.tables == 16 * 8 * 16 * 4 == 4 * read.precomputed_table.size()
+    assert expected.resident == expected.file + expected.tables
+    assert footprint(make_index("NSG16", 2000, 32, Metric.L2), 2000) is None
+
+
+def test_lists_and_parts() -> None:
+    assert [lists_for(count) for count in (1, 10, 5_000, 63_666, 200_000, 1_000_000)] == [1, 1, 128, 1024, 2048, 4096]
+    assert all(count / lists_for(count) >= 39 for count in (40, 1000, 12_345, 10**6, 10**8))
+    assert (parts_for(384, 4), parts_for(100, 4), parts_for(97, 4), parts_for(1, 4)) == (96, 25, 0, 0)
+    assert scaled("IVF1024,SQ8", 64_000, 16_000) == "IVF512,SQ8"
+    assert scaled("IVF1024,SQ8", 64_000, 64_000) == "IVF1024,SQ8"
+    assert scaled("HNSW32", 10**9, 1000) == "HNSW32"
+
+
+@pytest.mark.parametrize("dimension", [1, 3, 97, 384])
+def test_every_family_can_be_made(dimension: int) -> None:
+    for minimise in Minimise:
+        for metric in (Metric.L2, Metric.INNER_PRODUCT):
+            found = shortlist(100_000, dimension, minimise)
+            assert "Flat" in found
+            for one in (*found, *(other for base in found for other in variants(base, dimension))):
+                assert footprint(make_index(one, 100_000, dimension, metric), 100_000)
+
+
+def test_the_fastest_that_reaches_the_recall_wins(vectors: VectorFile) -> None:
+    choice = select(vectors, Goal(0.95), threads=1)
+    winner, *others = choice.candidates
+    assert winner.factory == choice.factory != "Flat"
+    assert winner.recall is not None
+    assert winner.recall >= 0.95
+    assert winner.latency_us is not None
+    assert all(one.latency_us is None or one.latency_us >= winner.latency_us for one in others)
+    assert winner.verdict.startswith("chosen: the fastest")
+    slow = next(one for one in others if one.factory == "Flat")
+    assert f"x the latency of {winner.factory}" in slow.verdict
+    # Every family was tried, each with a verdict.
+    assert {one.factory for one in choice.candidates} >= set(shortlist(COUNT, DIMENSION, Minimise.LATENCY))
+    assert all(one.verdict and one.sample_rows for one in choice.candidates)
+
+
+def test_the_smallest_that_reaches_the_recall_wins(vectors: VectorFile) -> None:
+    fast, small = (select(vectors, Goal(0.95, aim), threads=1) for aim in (Minimise.LATENCY, Minimise.MEMORY))
+    by_name = {one.factory: one for one in small.candidates}
+    assert by_name[small.factory].memory_bytes < fast.candidates[0].memory_bytes
+    for one in small.candidates:
+        if one.memory_bytes < by_name[small.factory].memory_bytes:
+            assert "at most on the sample" in one.verdict or "slower than exact search" in one.verdict
+
+
+def test_what_does_not_fit_is_not_built(vectors: VectorFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    make = trial.Bench.build
+    monkeypatch.setattr(trial.Bench, "build", lambda self, one: built.append(one) or make(self, one))
+    limit = 60 * COUNT
+    choice = select(vectors, Goal(0.9, memory_limit=limit), threads=1)
+    over = [one for one in choice.candidates if one.verdict.startswith("over memoryLimit: needs ")]
+    assert {"Flat", "HNSW32"} <= {one.factory for one in over}
+    assert all(one.memory_bytes > limit and one.sample_rows == 0 for one in over)
+    assert choice.candidates[0].memory_bytes <= limit
+    assert built
+    assert not {"Flat", "HNSW32"} & set(built)
+    with pytest.raises(BadSpec) as caught:
+        select(vectors, Goal(0.9, memory_limit=1000), threads=1)
+    failure = caught.value.failure
+    assert (failure.reason, failure.field) == ("MemoryLimitTooSmall", "spec.index.objective.memoryLimit")
+    least = footprint(make_index("IVF64,SQ4", COUNT, DIMENSION, Metric.L2), COUNT)
+    assert least is not None
+    assert f"the smallest index, IVF64,SQ4, needs {size_text(least.resident)}" in failure.message
+    assert failure.remedy
+
+
+def test_a_recall_that_nothing_reaches_takes_the_nearest(vectors: VectorFile) -> None:
+    choice = select(vectors, Goal(0.999, memory_limit=28 * COUNT), threads=1)
+    assert choice.candidates[0].latency_us is None
+    assert "none reaches the recall" in choice.reason
+
+
+def spec_task(folder: Path, **index: object) -> BuildTask:
+    (folder / "in").mkdir(exist_ok=True)
+    np.save(folder / "in" / "a.npy", rows(COUNT, DIMENSION))
+    return BuildTask(
+        identity=IDENTITY,
+        digest="d",
+        source=Location(folder=str(folder / "in")),
+        artifacts=Location(folder=str(folder / "out")),
+        index=IndexSpec.model_validate(index),
+    )
+
+
+def test_build_keeps_what_auto_weighed_and_inspect_shows_it(tmp_path: Path) -> None:
+    built = build(spec_task(tmp_path, objective=Objective(recall=0.9)))
+    store = FolderStore(tmp_path / "out", Role.ARTIFACTS)
+    manifest, _ = load_manifest(store, Layout(store.prefix, IDENTITY), "d")
+    assert manifest.candidates[0].factory == manifest.factory == built.factory
+    assert len(manifest.candidates) > 5
+    text = "\n".join(inspect(str(tmp_path / "out")))
+    for one in manifest.candidates:
+        assert one.verdict in text
+    size = next(file.size for file in manifest.files if file.name == "index.faiss")
+    assert abs(manifest.candidates[0].memory_bytes / size - 1) < 0.05
+
+
+def test_the_memory_limit_counts_ids_and_metadata_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Goal] = []
+    monkeypatch.setattr(recipe, "select", lambda vectors, goal, threads, **_: seen.append(goal) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build(spec_task(tmp_path, objective={"recall": 0.9, "memoryLimit": "1Mi"}))
+    assert seen[0].memory_limit is not None
+    assert (1 << 20) - 8 * COUNT - 2000 < seen[0].memory_limit <= (1 << 20) - 8 * COUNT
+
+
+def test_fixed_parameters_are_measured_and_nothing_else(tmp_path: Path) -> None:
+    built = build(spec_task(tmp_path, factory="IVF16,Flat", searchParams={"nprobe": 3}))
+    assert built.default_point.params == {"nprobe": 3}
+    store = FolderStore(tmp_path / "out", Role.ARTIFACTS)
+    manifest, _ = load_manifest(store, Layout(store.prefix, IDENTITY), "d")
+    assert manifest.frontier == (manifest.default_point,)
+
+
+@pytest.mark.parametrize(
+    ("index", "reason", "field"),
+    [
+        ({"searchParams": {"nprobe": 8}}, "SearchParamsNeedFactory", ""),
+        ({"factory": "HNSW16", "searchParams": {"nprobe": 8}}, "UnknownSearchParam", ".nprobe"),
+        ({"factory": "IVF16,Flat", "searchParams": {"nprobe": 17}}, "SearchParamOutOfRange", ".nprobe"),
+        ({"factory": "HNSW16", "objective": {"memoryLimit": "1Gi"}}, "MemoryLimitNeedsAuto", "memoryLimit"),
+        ({"factory": "HNSW16,Nope"}, "UnknownFactory", "factory"),
+    ],
+)
+def test_a_spec_that_cannot_be_built_is_refused_before_a_row_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: dict[str, object], reason: str, field: str
+) -> None:
+    monkeypatch.setattr(build_module, "stage", lambda source, folder: pytest.fail("rows were read"))
+    with pytest.raises(TaskError) as caught:
+        build(spec_task(tmp_path, **index))
+    failure = caught.value.failure
+    assert (failure.reason, caught.value.exit_code) == (reason, ExitCode.BAD_SPEC)
+    assert failure.field is not None
+    assert failure.field.startswith("spec.index.")
+    assert failure.field.endswith(field)
+    assert failure.remedy
+
+
+def test_flags_make_the_same_spec(tmp_path: Path) -> None:
+    flags = ["build", "--source", str(tmp_path), "--out", str(tmp_path), "--digest", "d"]
+    options = parser().parse_args([*flags, "--minimise", "Memory", "--memory-limit", "2Gi"])
+    objective = build_task(options, None).index.objective
+    assert (objective.minimise, objective.memory_limit) == (Minimise.MEMORY, "2Gi")
+    options = parser().parse_args([*flags, "--factory", "IVF8,Flat", "--search-params", "nprobe=4", "k_factor=2"])
+    assert build_task(options, None).index.search_params == {"nprobe": 4, "k_factor": 2}
+    for wrong in ("nprobe", "nprobe=", "=3", "nprobe=x", "nprobe=-1"):
+        with pytest.raises(BadSpec, match="NAME=VALUE"):
+            build_task(parser().parse_args([*flags, "--search-params", wrong]), None)
+
+
+def test_memory_quantities() -> None:
+    assert [memory_bytes(text) for text in ("1", "4Gi", "500M", "1Ti")] == [1, 4 << 30, 500_000_000, 1 << 40]
+    for wrong in ("0", "4 Gi", "1.5Gi", "Gi", "-1", "4gi", "1m"):
+        with pytest.raises(ValueError, match="not a memory quantity"):
+            memory_bytes(wrong)
+
+
+def test_centroids_are_trained_once_for_all_families(vectors: VectorFile) -> None:
+    bench = trial.Bench(trial.draw_sample(vectors, 2000, 50), threads=1)
+    first, second = bench.build("IVF16,Flat"), bench.build("IVF16,SQ8")
+    quantizers = [list(layers(index))[-1].quantizer for index in (first, second)]
+    np.testing.assert_array_equal(quantizers[0].reconstruct_n(0, 16), quantizers[1].reconstruct_n(0, 16))
+    assert second.ntotal == 2000
+
+
+def test_recall_of_a_trial_counts_ties_and_leaves_the_own_row_out() -> None:
+    data = np.repeat(np.eye(4, dtype=np.float32), 6, axis=0)
+    sample = trial.Sample(data, data[:2], Metric.L2)
+    bench = trial.Bench(sample, threads=1)
+    own_first = np.array([[0, 1, 2, 3, 4, 5, 20, 21, 22, 23, 19], [1, 0, 2, 3, 4, 5, 7, 8, 9, 10, 11]])
+    assert bench.recall(own_first).tolist() == [1.0, 1.0]
+    assert bench.recall(np.full((2, 11), -1)).tolist() == [0.0, 0.0]
+    only_own = np.full((2, 11), -1)
+    only_own[:, 0] = [0, 1]
+    assert bench.recall(only_own).tolist() == [0.0, 0.0]
