@@ -75,6 +75,9 @@ def _report(data: bytes) -> Iterator[str]:
     yield f"  queries    {report.queries}; params {_params(report.params)}"
     for segment in (report.overall, *report.segments):
         yield f"  recall     {_recall(segment, report.k, report.confidence)}"
+    for row in report.filtered:
+        text = f"recall@{report.k} {row.recall:.4f}, at least {row.recall_low:.4f}; {row.search}, {row.query_us:.0f} us"
+        yield f"  filters    {row.selectivity:.4%} of the rows ({row.rows:,}): {text}"
     latency = f"p50 {report.p50_ms:.3f} ms, p95 {report.p95_ms:.3f} ms; {report.batch_query_us:.0f} us in a batch"
     yield f"  latency    {latency}"
     yield f"  canary     {report.canary_recall:.4f} on {report.canary_queries} queries"

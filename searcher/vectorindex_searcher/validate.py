@@ -38,11 +38,12 @@ from .index.vectors import VectorFile
 from .recall.bound import lower_bound
 from .recall.canary import canary_recall, make_canary, read_canary, write_canary
 from .recall.exact import Truth
+from .recall.filtered import filtered_recall
 from .recall.groundtruth import Source, ground_truth
 from .recall.measure import Measured, measure, relevance_rank, served_answers
 from .recall.points import Halves, segment_points, split
 from .recall.queries import Queries, read_held_out, read_user_queries
-from .recall.report import BatchLatency, Points, Report, load_report, publish_report, read_points
+from .recall.report import BatchLatency, FilteredRecall, Points, Report, load_report, publish_report, read_points
 from .recall.timing import latencies, open_measured
 from .store import Role, Store, open_store
 
@@ -96,9 +97,10 @@ def validate(task: ValidateTask, work: Path | None = None) -> ValidateResult:
         engine, resident = open_measured(folder, manifest, queries.vectors, task.k)
         with VectorFile(folder / VECTORS_FILE, manifest.embedding.metric) as vectors:
             outcome = _measure(task, (artifacts, layout), engine, vectors, queries)
+            filtered = filtered_recall(engine, vectors, queries, task.k, task.confidence)
         canary = _canary(task, artifacts, layout, engine, outcome, folder)
         cost = Cost(latencies(engine, queries.vectors, task.k), resident)
-    report = _report(task, described, engine, outcome, cost, canary)
+    report = _report(task, described, engine, outcome, cost, canary, filtered)
     report, sha256 = publish_report(artifacts, layout, report)
     return report.result(sha256)
 
@@ -206,6 +208,7 @@ def _report(
     outcome: Outcome,
     cost: Cost,
     canary: tuple[ManifestFile, float, int],
+    filtered: tuple[FilteredRecall, ...],
 ) -> Report:
     manifest, manifest_sha256 = described
     judged = outcome.halves.overall
@@ -228,6 +231,7 @@ def _report(
         p95_ms=single.p95_ms,
         batch_query_us=largest.query_us,
         latency=cost.latency,
+        filtered=filtered,
         count=engine.count,
         dimension=engine.dimension,
         embedding=manifest.embedding,

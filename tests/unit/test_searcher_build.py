@@ -125,6 +125,8 @@ def test_build_then_validate(source: Path, tmp_path: Path, factory: str, metric:
     store, layout = stored(tmp_path)
     manifest, _ = load_manifest(store, layout, "digest1", built.manifest_sha256)
     report, _ = load_report(store, layout, "digest1", "gate1", measured.report_sha256)
+    assert [row.rows for row in report.filtered] == [COUNT // 2, COUNT // 100, max(1, round(COUNT / 10_000))]
+    assert all(row.recall >= 0.85 for row in report.filtered)
     folder = download_verified(store, layout, manifest, tmp_path / "cache")
     engine = Engine.open(folder, manifest)
     canary = fetch_canary(store, layout, report, tmp_path / "cache" / "gate1")

@@ -6,6 +6,7 @@ order and the k-th distance do not depend on how BLAS rounds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..contract import Metric
 from ..index.binding import faiss
 from ..index.metric import faiss_metric
 from ..index.threads import available_cores, limit_threads
-from ..index.vectors import VectorFile
+from ..index.vectors import SCAN_BYTES, VectorFile
 
 SLACK = 16
 """Candidates beyond k that the float32 pass keeps."""
@@ -61,15 +62,21 @@ def exact_search(
     *,
     depths: npt.NDArray[np.int64] | None = None,
     threads: int | None = None,
+    among: npt.NDArray[np.int64] | None = None,
 ) -> Truth:
     """The k nearest rows of each query.
 
     queries: float32 [n, d], as given. own_rows: int64 [n], the row that a query is a copy of and that does not count
     for it; -1 for none. depths: int64 [n] in 1..k, how many neighbours count for each query (default: k).
-    threads: of the scan (default: all cores).
+    threads: of the scan (default: all cores). among: int64 [m], rising, m >= 1: the only rows there are (default: all).
     """
     limit_threads(threads or available_cores())
-    rows = _candidates(vectors, vectors.prepared(queries), min(k + 1 + SLACK, vectors.count), metric)
+    count = vectors.count if among is None else len(among)
+    blocks = _all_blocks(vectors) if among is None else _blocks_of(vectors, among)
+    rows = _candidates(blocks, vectors.prepared(queries), min(k + 1 + SLACK, count), metric)
+    if among is not None:
+        own = 0 if own_rows is None else np.isin(own_rows, among)
+        depths = np.minimum(np.full(len(queries), k) if depths is None else depths, count - own)
     return truth_among(vectors, queries, rows, k, metric, own_rows, depths=depths)
 
 
@@ -139,8 +146,24 @@ def _tolerance(
     return wide
 
 
-def _candidates(vectors: VectorFile, queries: npt.NDArray[np.float32], k: int, metric: Metric) -> npt.NDArray[np.int64]:
-    """Rows [n, k] of the k best by a float32 scan; the row numbers of a block are offset by its first row."""
+_Blocks = Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+"""Row numbers int64 [n] and prepared vectors float32 [n, d]."""
+
+
+def _all_blocks(vectors: VectorFile) -> _Blocks:
+    for first, block in vectors.blocks():
+        yield np.arange(first, first + len(block)), block
+
+
+def _blocks_of(vectors: VectorFile, rows: npt.NDArray[np.int64]) -> _Blocks:
+    step = max(64, SCAN_BYTES // (4 * vectors.dimension))
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        yield some, vectors.gather(some)
+
+
+def _candidates(blocks: _Blocks, queries: npt.NDArray[np.float32], k: int, metric: Metric) -> npt.NDArray[np.int64]:
+    """Rows [n, k] of the k best by a float32 scan; the row numbers of a block are those that come with it."""
     # BLAS computes |q|^2 + |x|^2 - 2qx, which loses the distance when the data lies far from the origin. Moving the
     # origin changes no L2 distance.
     origin = queries.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -150,10 +173,10 @@ def _candidates(vectors: VectorFile, queries: npt.NDArray[np.float32], k: int, m
     sign = -1 if metric is Metric.INNER_PRODUCT else 1
     best = np.full((len(queries), k), np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
-    for first, block in vectors.blocks():
+    for numbers, block in blocks:
         values, found = faiss.knn(moved, block - origin, min(k, len(block)), metric=faiss_metric(metric))
         both = np.concatenate([best, sign * values], axis=1)
-        numbered = np.concatenate([rows, np.where(found >= 0, found + first, -1)], axis=1)
+        numbered = np.concatenate([rows, np.where(found >= 0, numbers[found], -1)], axis=1)
         keep = np.argpartition(both, k - 1, axis=1)[:, :k]
         best, rows = np.take_along_axis(both, keep, 1), np.take_along_axis(numbered, keep, 1)
     return rows

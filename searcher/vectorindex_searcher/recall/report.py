@@ -56,6 +56,21 @@ class BatchLatency(Model):
     """Mean time per query, microseconds."""
 
 
+class FilteredRecall(Model):
+    """What was measured when only some rows may be answered, drawn at random: how well filters are served."""
+
+    selectivity: float
+    """Share of the rows that was asked for; `rows` is how many that were."""
+    rows: int
+    queries: int
+    recall: float
+    recall_low: float
+    search: Literal["plain", "approximate", "exact"]
+    """How the searcher's own choice searched them on this machine."""
+    query_us: float
+    """Mean wall time of one query, one thread, microseconds."""
+
+
 class Report(Model):
     """report.json. Written last, only if there is none; its SHA-256 goes to the operator and on to the searchers."""
 
@@ -83,6 +98,8 @@ class Report(Model):
     """Time per query in a batch of 64 on one thread, microseconds."""
     latency: tuple[BatchLatency, ...] = ()
     """At the default point; p50Ms and p95Ms repeat those of one query."""
+    filtered: tuple[FilteredRecall, ...] = ()
+    """Recall@k at the default point when a filter leaves so many rows."""
     count: int
     dimension: int
     embedding: Embedding
