@@ -54,6 +54,7 @@ check: setup ## format, lint, types, import contracts, generated files, chart
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	$(RUN) -m vectorindex_operator.api.crd --check
+	$(RUN) -m vectorindex_searcher.serve.openapi --check
 	$(UV) lock --check --quiet
 	$$($(CLUSTER_TOOL) binary helm) lint charts/vectorindex-operator --quiet --set image.repository=example/vectorindex-operator
 
@@ -62,8 +63,9 @@ format: setup ## format and fix what can be fixed
 	.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
 .PHONY: generate
-generate: setup ## write CRDs, the chart's copy and the reference page from the models
+generate: setup ## write CRDs, the chart's copy, the reference page and the OpenAPI document from the code
 	$(RUN) -m vectorindex_operator.api.crd --write
+	$(RUN) -m vectorindex_searcher.serve.openapi --write
 
 # ---------------------------------------------------------------- benchmarks
 BENCHES := serving

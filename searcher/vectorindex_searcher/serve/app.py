@@ -1,4 +1,4 @@
-"""The user port: POST /v1/search and GET /v1/index.
+"""The user port: POST /v1/search, GET /v1/index and GET /openapi.json.
 
 Turns requests into searches on the pool, searches into JSON, and every answer into evidence.
 """
@@ -20,6 +20,7 @@ import orjson
 from .. import contract
 from ..index.engine import Engine
 from ..recall.report import Points
+from . import openapi
 from .dispatch import Answer, Routes, dispatch
 from .evidence import EvidenceRing, Outcome
 from .live_sample import LiveSample
@@ -58,7 +59,10 @@ class SearchApp:
         ring: EvidenceRing,
         points: Points | None = None,
         live: LiveSample | None = None,
+        *,
+        tokens: bool = False,
     ) -> None:
+        """`tokens`: whether a bearer token is asked for, which is all that it knows of them."""
         embedding = engine.manifest.embedding
         self._engine = engine
         self._task = task
@@ -79,8 +83,10 @@ class SearchApp:
         self._routes: Routes = {
             b"/v1/search": ((b"POST",), self._search),
             b"/v1/index": ((b"GET", b"HEAD"), self._index),
+            b"/openapi.json": ((b"GET", b"HEAD"), self._openapi),
         }
         self._index_document = index_document(engine, task, points)
+        self._openapi_bytes = orjson.dumps(openapi.document(self._index_document, tokens=tokens))
         # Clients with binary bodies repeat one query string; reading it anew costs as much as all other checks.
         self._query_fields = functools.lru_cache(maxsize=256)(fields_of_query_string)
         self._group = functools.lru_cache(maxsize=256)(self._make_group)
@@ -104,6 +110,9 @@ class SearchApp:
 
     def _index(self, _request: Request) -> Response:
         return json_response(self._index_document)
+
+    def _openapi(self, _request: Request) -> Response:
+        return Response(200, self._openapi_bytes)
 
     def _search(self, request: Request) -> Later:
         """Check the request and hand it to the pool. A refusal counts for the segment that the request named."""

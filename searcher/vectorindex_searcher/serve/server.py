@@ -132,8 +132,9 @@ class Server:
         gauges.index_bytes, gauges.index_vectors = engine.resident_bytes, engine.count
         gauges.load_seconds, gauges.canary_recall = loaded.seconds, loaded.canary_recall
         self._pool = SearchPool(self._settings.threads)
-        app = SearchApp(engine, self._task, self._pool, self._ring, loaded.points, self._sample_live(loaded))
         guard = self._tokens.guard if self._tokens is not None else None
+        live = self._sample_live(loaded)
+        app = SearchApp(engine, self._task, self._pool, self._ring, loaded.points, live, tokens=guard is not None)
         users = Listener(app, self._task.revision, Limits(), self._traffic.closing, guard)
         tls = self._certificate.context if self._certificate is not None else None
         port = await _open(users, self._settings.http_port, self._settings.host, tls)
