@@ -12,6 +12,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -19,6 +21,9 @@ from . import cli_tasks, termination
 from .contract import TASK_ENV, ExitCode, Failure, Model
 from .errors import BadSpec, TaskError
 from .progress import configure_logging
+
+if TYPE_CHECKING:
+    from .recall.report import Report
 
 _log = logging.getLogger("vectorindex_searcher")
 
@@ -60,9 +65,34 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from .validate import validate
+    from .validate import prove
 
-    return _done(validate(cli_tasks.validate_task(options, _from_environment()), options.work_dir), options)
+    report, sha256 = prove(cli_tasks.validate_task(options, _from_environment()), options.work_dir)
+    code = _done(report.result(sha256), options)
+    return code if _from_environment() is not None else _show(report, options)
+
+
+def _show(report: Report, options: argparse.Namespace) -> int:
+    """What a person wants of `validate` beside the JSON: a summary on a terminal, a page, a verdict as exit code."""
+    from .inspection import report_lines, verdicts
+    from .recall.page import page
+
+    floors = cli_tasks.segment_floors(options)
+    lines, proven = verdicts(report, options.floor, floors)
+    if sys.stderr.isatty():
+        lines = [*report_lines(report), *lines]
+    sys.stderr.writelines(line + "\n" for line in lines)
+    if options.html is not None:
+        # A report that was there already may have been measured when another floor was asked for.
+        _write(options.html, page(report.model_copy(update={"floor": options.floor})))
+    return ExitCode.OK if proven else ExitCode.BELOW_FLOOR
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise BadSpec("CannotWrite", f"--html {path}: {error.strerror or error}", field="html") from error
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -72,10 +102,12 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from .inspection import inspect
+    from .inspection import inspect, report_page
 
     for line in inspect(options.artifact, options.endpoint, options.region):
         sys.stdout.write(line + "\n")
+    if options.html is not None:
+        _write(options.html, report_page(options.artifact, options.endpoint, options.region))
     return ExitCode.OK
 
 

@@ -14,6 +14,7 @@ from .contract import (
     Columns,
     Device,
     Embedding,
+    ExitCode,
     Identity,
     IndexSpec,
     Location,
@@ -29,6 +30,7 @@ from .errors import BadSpec
 from .store import Role, open_store, parse_location
 
 FORMATS = "Parquet, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, HDF5 or JSON lines (.jsonl, also .gz, .zst)"
+_BELOW = int(ExitCode.BELOW_FLOOR)
 _EPILOG = f"""Without flags a verb takes its task as JSON from the environment variable {TASK_ENV}.
 Places are folders, files or s3://bucket/prefix; credentials come from SOURCE_, ARTIFACTS_ or QUERIES_ followed by
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and CA_PEM, else from the usual AWS places."""
@@ -60,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     _serve_flags(verb("serve", "Serve a built index over HTTP."))
     shown = verb("inspect", "Show manifests and reports, for people.")
     shown.add_argument("artifact", help="where artifacts are, or one manifest.json or report.json")
+    shown.add_argument("--html", type=Path, metavar="FILE", help="write the page of the one report there is, too")
     return top
 
 
@@ -106,7 +109,17 @@ def _validate_flags(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--segment-column", default="", help="column naming the class of each query")
     verb.add_argument("--relevant-column", default="", help="column with the right ids of each query")
-    verb.add_argument("--segments", nargs="*", default=[], help="classes to report on their own")
+    verb.add_argument("--segments", nargs="*", default=[], help="classes to tune and report on their own")
+    verb.add_argument("--recall", type=float, default=0.96, help="recall@k to tune segments for (default: 0.96)")
+    verb.add_argument("--floor", type=float, help=f"end with exit code {_BELOW} unless recall is proven to reach this")
+    verb.add_argument(
+        "--segment-floor",
+        nargs="*",
+        default=[],
+        metavar="NAME=FLOOR",
+        help="the same for a segment of its own; above --recall it is tuned for it, too",
+    )
+    verb.add_argument("--html", type=Path, metavar="FILE", help="write the report's page there, too")
     verb.add_argument("--work-dir", type=Path, help="folder for temporary files")
 
 
@@ -174,11 +187,15 @@ def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
     return task if options.digest else task.model_copy(update={"digest": _digest(task)})
 
 
-def _digest(task: BuildTask) -> str:
+def _fingerprint(place: Location, role: Role) -> str:
     from .dataset.listing import list_source  # pyarrow and numpy are slow to import, and --help needs neither
 
+    return list_source(open_store(place, role)).fingerprint
+
+
+def _digest(task: BuildTask) -> str:
     facts = [
-        list_source(open_store(task.source, Role.SOURCE)).fingerprint,
+        _fingerprint(task.source, Role.SOURCE),
         *(part.wire() for part in (task.columns, task.embedding, task.index)),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -192,7 +209,11 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
     columns = QueryColumns(
         vector=options.query_vector_column, segment=options.segment_column, relevant=options.relevant_column
     )
-    facts = [options.k, options.confidence, options.queries, columns.wire(), options.segments]
+    floors = segment_floors(options)
+    named = bool(options.segment_column and queries)
+    targets = {name: max(options.recall, floors.get(name, 0.0)) for name in options.segments} if named else {}
+    content = _fingerprint(queries, Role.QUERIES) if queries else ""  # edited queries are measured anew
+    facts = [options.k, options.confidence, options.queries, content, columns.wire(), options.segments, targets]
     return ValidateTask(
         identity=_identity(options),
         digest=_only_digest(options),
@@ -204,7 +225,25 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
         queries=queries,
         query_columns=columns,
         segments=tuple(options.segments),
+        segment_targets=targets,
+        floor=options.floor,
     )
+
+
+def segment_floors(options: argparse.Namespace) -> dict[str, float]:
+    """Segment -> floor, of the flags. Raises BadSpec for what is no NAME=FLOOR of a segment of --segments."""
+    floors = {}
+    for text in options.segment_floor:
+        name, _, number = text.rpartition("=")
+        try:
+            floors[name] = float(number)
+        except ValueError:
+            floors[name] = -1.0
+        if not 0 <= floors[name] <= 1:
+            raise BadSpec("BadFlag", f"--segment-floor {text}: not NAME=FLOOR with a floor from 0 to 1")
+        if name not in options.segments:
+            raise BadSpec("BadFlag", f"--segment-floor {text}: {name!r} is not one of --segments")
+    return floors
 
 
 def serve_task(options: argparse.Namespace, given: str | None) -> ServeTask:

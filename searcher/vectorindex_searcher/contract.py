@@ -74,6 +74,8 @@ class ExitCode(IntEnum):
     """Exit codes of the verbs; `podFailurePolicy` and the operator read them."""
 
     OK = 0
+    BELOW_FLOOR = 3
+    """`validate --floor` on a laptop: measured, and the floor is not proven. In the cluster the operator judges."""
     BAD_SPEC = 64
     BAD_DATA = 65
     SOURCE_MISSING = 66
@@ -246,6 +248,8 @@ class ValidateTask(Model):
     segments: tuple[str, ...] = ()
     segment_targets: dict[str, float] = {}
     """Recall@k that the operating point of a segment is tuned for; one that is not named keeps the default point."""
+    floor: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    """For the report's page only: judged by who asks, and not part of the gate hash."""
 
 
 class ServeTask(Model):

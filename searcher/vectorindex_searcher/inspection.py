@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,7 +11,8 @@ from .artifact import Candidate, Manifest
 from .contract import OperatingPoint, SegmentRecall
 from .errors import BadSpec
 from .index.sizes import size_text
-from .recall.report import Report
+from .recall.page import page, verdict
+from .recall.report import Report, SegmentPoint
 from .store import Role, open_store, parse_location
 
 
@@ -29,7 +30,9 @@ def inspect(where: str, endpoint: str = "", region: str = "") -> Iterator[str]:
         data = store.read(key)
         yield store.describe(key)
         try:
-            yield from _manifest(data) if key.endswith("manifest.json") else _report(data)
+            yield from (
+                _manifest(data) if key.endswith("manifest.json") else report_lines(Report.model_validate_json(data))
+            )
         except ValidationError as error:
             yield f"  not readable by this version: {error.error_count()} errors"
         yield ""
@@ -69,8 +72,8 @@ def _candidates(candidates: tuple[Candidate, ...]) -> Iterator[str]:
         yield f"             {one.factory:<{width}}  {figures}  {one.verdict}"
 
 
-def _report(data: bytes) -> Iterator[str]:
-    report = Report.model_validate_json(data)
+def report_lines(report: Report) -> Iterator[str]:
+    """A report as a person reads it."""
     yield f"  gate       {report.gate_hash} of revision {report.digest}, measured {report.created}"
     yield f"  queries    {report.queries}; params {_params(report.params)}"
     for segment in (report.overall, *report.segments):
@@ -78,9 +81,48 @@ def _report(data: bytes) -> Iterator[str]:
     for row in report.filtered:
         text = f"recall@{report.k} {row.recall:.4f}, at least {row.recall_low:.4f}; {row.search}, {row.query_us:.0f} us"
         yield f"  filters    {row.selectivity:.4%} of the rows ({row.rows:,}): {text}"
+    for one in report.points:
+        yield f"  segment    {one.segment}: {_segment_point(one)}"
     latency = f"p50 {report.p50_ms:.3f} ms, p95 {report.p95_ms:.3f} ms; {report.batch_query_us:.0f} us in a batch"
     yield f"  latency    {latency}"
+    measured = report.resident_measured_bytes
+    grown = f", measured {size_text(measured)}" if measured is not None else ""
+    yield f"  memory     {size_text(report.resident_bytes)}{grown}"
     yield f"  canary     {report.canary_recall:.4f} on {report.canary_queries} queries"
+
+
+def report_page(where: str, endpoint: str = "", region: str = "") -> bytes:
+    """report.html of the one report at or below a place, made anew. Raises BadSpec when there is none, or several."""
+    store = open_store(parse_location(where, endpoint=endpoint, region=region), Role.ARTIFACTS)
+    keys = sorted(item.key for item in store.list(store.prefix) if item.key.endswith("report.json"))
+    if len(keys) != 1:
+        found = "".join(f" {store.describe(key)}" for key in keys[:20])
+        raise BadSpec("AmbiguousReport", f"{where} holds {len(keys)} reports", remedy=f"Name one report.json:{found}")
+    try:
+        return page(Report.model_validate_json(store.read(keys[0])))
+    except ValidationError as error:
+        message = f"{store.describe(keys[0])} is not readable by this version: {error.error_count()} errors"
+        raise BadSpec("BadReport", message) from None
+
+
+def verdicts(report: Report, floor: float | None, floors: Mapping[str, float]) -> tuple[list[str], bool]:
+    """What the report says about floors of all queries and of segments, a line each; and whether all are proven."""
+    measured = {row.segment: row for row in report.segments}
+    lines, proven = [], True
+    for name, limit in [*([("", floor)] if floor is not None else []), *floors.items()]:
+        row = report.overall if not name else measured.get(name)
+        where = f"segment {name}" if name else "all queries"
+        if row is None:
+            lines.append(f"{where}: no queries, so the floor of {limit:g} is not proven.")
+        else:
+            numbers = f"recall@{report.k} {row.recall:.4f}, at least {row.recall_low:.4f} on {row.queries} queries"
+            lines.append(f"{where}: {verdict(row, limit)} {numbers}")
+        proven &= row is not None and row.recall_low >= limit
+    return lines, proven
+
+
+def _segment_point(row: SegmentPoint) -> str:
+    return _point(row.point, "recall") if row.tuned else f"default point, {row.reason}"
 
 
 def _recall(segment: SegmentRecall, k: int, confidence: float) -> str:
@@ -93,9 +135,9 @@ def _recall(segment: SegmentRecall, k: int, confidence: float) -> str:
     return ", ".join([text, *ranks, f"{segment.queries} queries"])
 
 
-def _point(point: OperatingPoint) -> str:
+def _point(point: OperatingPoint, name: str = "recall@10") -> str:
     low, params = f"(at least {point.recall_low:.4f})", _params(point.params)
-    return f"recall@10 {point.recall:.4f} {low} at {point.latency_us:.0f} us  {params}"
+    return f"{name} {point.recall:.4f} {low} at {point.latency_us:.0f} us  {params}"
 
 
 def _params(params: dict[str, int]) -> str:

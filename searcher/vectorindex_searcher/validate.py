@@ -41,6 +41,7 @@ from .recall.exact import Truth
 from .recall.filtered import filtered_recall
 from .recall.groundtruth import Source, ground_truth
 from .recall.measure import Measured, measure, relevance_rank, served_answers
+from .recall.page import page
 from .recall.points import Halves, segment_points, split
 from .recall.queries import Queries, read_held_out, read_user_queries
 from .recall.report import BatchLatency, FilteredRecall, Points, Report, load_report, publish_report, read_points
@@ -73,7 +74,13 @@ class Cost:
 
 
 def validate(task: ValidateTask, work: Path | None = None) -> ValidateResult:
-    """Tune segments, measure, publish report and what it names, answer.
+    """Tune segments, measure, publish report and what it names, answer. See `prove`."""
+    report, sha256 = prove(task, work)
+    return report.result(sha256)
+
+
+def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
+    """The published report of the task and its SHA-256; measured now unless it is there already.
 
     `work`: folder for the downloaded artifact (default: the system's). Raises TaskError: ChecksumMismatch, BadArtifact,
     SourceMissing (queries), BadData (queries), StoreUnavailable.
@@ -87,7 +94,7 @@ def validate(task: ValidateTask, work: Path | None = None) -> ValidateResult:
             raise
     else:
         _log.info("already measured", extra={"gate": task.gate_hash})
-        return report.result(sha256)
+        return report, sha256
     described = load_manifest(artifacts, layout, task.digest, task.manifest_sha256)
     manifest = described[0]
     with tempfile.TemporaryDirectory(prefix="validate-", dir=work) as name:
@@ -101,8 +108,7 @@ def validate(task: ValidateTask, work: Path | None = None) -> ValidateResult:
         canary = _canary(task, artifacts, layout, engine, outcome, folder)
         cost = Cost(latencies(engine, queries.vectors, task.k), resident)
     report = _report(task, described, engine, outcome, cost, canary, filtered)
-    report, sha256 = publish_report(artifacts, layout, report)
-    return report.result(sha256)
+    return publish_report(artifacts, layout, report, page)
 
 
 def _queries(task: ValidateTask, manifest: Manifest, folder: Path) -> Queries:
@@ -221,11 +227,14 @@ def _report(
         k=task.k,
         confidence=task.confidence,
         queries="held-out rows" if task.queries is None else _where(task),
+        floor=task.floor,
         overall=_segment(task, outcome, "", judged),
         segments=_segments(task, outcome),
         ground_truth=outcome.truth_source,
         queries_by_hits=tuple(hits.tolist()),
         params=manifest.default_point.params,
+        default_point=manifest.default_point,
+        conservative_point=manifest.conservative_point,
         points=outcome.points.segments,
         p50_ms=single.p50_ms,
         p95_ms=single.p95_ms,
@@ -238,6 +247,7 @@ def _report(
         factory=manifest.factory,
         index_type=manifest.index_type,
         frontier=manifest.frontier,
+        candidates=manifest.candidates,
         resident_bytes=engine.resident_bytes,
         resident_measured_bytes=cost.resident,
         canary_queries=canary[2],

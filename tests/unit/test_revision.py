@@ -83,6 +83,8 @@ def test_a_segment_is_tuned_for_the_objective_or_its_floor_where_that_is_higher(
     assert revision.gate_hash(high) != revision.gate_hash(of())
     assert revision.thresholds_hash(low) != revision.thresholds_hash(of())
     assert revision.gate_hash(of(k=5)) != revision.gate_hash(of())
+    fixed = spec(**declared, gate={"queries": queries}, index={"factory": "IVF64,Flat", "searchParams": {"nprobe": 8}})
+    assert revision.segment_targets(fixed) == {}
     # Without queries that name segments nothing is tuned.
     assert revision.segment_targets(spec(**declared)) == {}
     assert revision.segment_targets(spec(**declared, gate={"queries": {"s3": {"bucket": "queries"}}})) == {}

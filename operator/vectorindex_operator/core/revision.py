@@ -75,9 +75,9 @@ def segment_targets(spec: VectorIndexSpec) -> dict[str, float]:
     """Recall that `validate` tunes each declared segment's operating point for.
 
     The index's own objective, or the segment's floor where that is higher: a floor only ever asks for more, so lowering
-    one never makes answers worse. Empty without queries that name segments.
+    one never makes answers worse. Empty without queries that name segments, and when the user fixed the parameters.
     """
-    if spec.gate.queries is None or not spec.gate.queries.segment_column:
+    if spec.gate.queries is None or not spec.gate.queries.segment_column or spec.index.search_params:
         return {}
     floors = {floor.name: floor.min for floor in spec.gate.segments}
     return {s.name: max(spec.index.objective.recall, floors.get(s.name, 0.0)) for s in spec.segments}

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from ..artifact import CANARY_FILE, MANIFEST_LIMIT_BYTES, POINTS_FILE, Layout, ManifestFile, encode, fetch_files
+from ..artifact import (
+    CANARY_FILE,
+    MANIFEST_LIMIT_BYTES,
+    PAGE_FILE,
+    POINTS_FILE,
+    Candidate,
+    Layout,
+    ManifestFile,
+    describe_bytes,
+    encode,
+    fetch_files,
+)
 from ..contract import Embedding, Model, OperatingPoint, SegmentRecall, ValidateResult
 from ..errors import BadData, ChecksumMismatch, Retry
 from ..store import Store
@@ -53,7 +65,7 @@ class BatchLatency(Model):
     p50_ms: float
     p95_ms: float
     query_us: float
-    """Mean time per query, microseconds."""
+    """Median time of the call, shared by its queries, microseconds."""
 
 
 class FilteredRecall(Model):
@@ -82,6 +94,8 @@ class Report(Model):
     confidence: float
     queries: str
     """Where the queries came from: held-out rows, or the location of user-given ones."""
+    floor: float | None = None
+    """The floor when it was measured: for the page. The verdict is made by who asks, with the floor of then."""
     overall: SegmentRecall
     segments: tuple[SegmentRecall, ...] = ()
     ground_truth: Literal["computed", "reused"] = "computed"
@@ -90,6 +104,8 @@ class Report(Model):
     """Queries with 0, 1, ... k right answers."""
     params: dict[str, int]
     """Of the default point."""
+    default_point: OperatingPoint | None = None
+    conservative_point: OperatingPoint | None = None
     points: tuple[SegmentPoint, ...] = ()
     """What each declared segment is served with, as in points.json."""
     p50_ms: float
@@ -106,6 +122,9 @@ class Report(Model):
     factory: str
     index_type: str
     frontier: tuple[OperatingPoint, ...] = ()
+    """Points that no other one beats in both recall and latency, as `build` measured them."""
+    candidates: Annotated[tuple[Candidate, ...], Field(max_length=64)] = ()
+    """What Auto weighed, the chosen one first, as in the manifest."""
     resident_bytes: int
     """Memory a searcher needs for this artifact: the size of everything it maps or reads."""
     resident_measured_bytes: int | None = None
@@ -198,7 +217,22 @@ def read_points(data: bytes, digest: str, gate_hash: str) -> Points:
     return points
 
 
-def publish_report(store: Store, layout: Layout, report: Report) -> tuple[Report, str]:
-    """Store the report unless there is one; the report that is there now and its SHA-256."""
-    store.put(layout.report(report.digest, report.gate_hash), encode(report), exclusive=True)
-    return load_report(store, layout, report.digest, report.gate_hash)
+def publish_report(store: Store, layout: Layout, report: Report, page: Callable[[Report], bytes]) -> tuple[Report, str]:
+    """Store report.html and report.json, unless there is a report; the one that is there now and its SHA-256.
+
+    `page` makes the page of a report; it may not look at `files`, where the page itself is entered.
+    """
+    ours = _with_page(store, layout, report, page)
+    store.put(layout.report(report.digest, report.gate_hash), encode(ours), exclusive=True)
+    published, sha256 = load_report(store, layout, report.digest, report.gate_hash)
+    if published != ours:  # another try was faster; its report has its own page, which ours lies over
+        _with_page(store, layout, published, page)
+    return published, sha256
+
+
+def _with_page(store: Store, layout: Layout, report: Report, page: Callable[[Report], bytes]) -> Report:
+    """Store the report's page; the report with the page among its files."""
+    data = page(report)
+    store.put(layout.report(report.digest, report.gate_hash, PAGE_FILE), data)
+    others = tuple(file for file in report.files if file.name != PAGE_FILE)
+    return report.model_copy(update={"files": (*others, describe_bytes(PAGE_FILE, data))})
