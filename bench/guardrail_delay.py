@@ -68,6 +68,15 @@ def scores(below: float) -> Draw:
     return draw
 
 
+def live(recall: float) -> Draw:
+    """Answers of recall@10 whose every hit is there with probability `recall`."""
+
+    def draw(rng: np.random.Generator, queries: int) -> Cell:
+        return Cell(live_queries=queries, live_recall_sum=float(rng.binomial(10 * queries, recall)) / 10)
+
+    return draw
+
+
 def delay(rule: Rule, draw: Draw, per_second: float, rng: np.random.Generator) -> float:
     """Seconds from the switch to the first look that says Fail; infinite when none does."""
     start, look = rng.random(2) * (BUCKET_SECONDS, LOOK_SECONDS)
@@ -135,6 +144,11 @@ def main() -> None:
     ):
         for how, change in (("window 1m, consecutive 2 (default)", {}), ("window 10s, consecutive 1", fast)):
             table(f"{what}; {how}; minSamples 200", replace(rule, **change), rows, arguments.soaks, arguments.seed)  # type: ignore[arg-type]
+    live_rows = [(f"{recall:.0%}", live(recall)) for recall in (0.9, 0.87, 0.8, 0.5)]
+    for how, window in (("window 15m, consecutive 1", 900.0), ("window 5m, consecutive 1", 300.0)):
+        rule = Rule("r", "LiveRecall", min=0.93, window_seconds=window, consecutive=1)
+        title = f"LiveRecall, min 93%; {how}; minSamples 200; sampled queries of all pods"
+        table(title, rule, live_rows, arguments.soaks, arguments.seed)
     error_rows = [(f"{rate:.0%}", errors(rate)) for rate in (0.1, 0.4, 0.6, 1.0)]
     title = "ErrorRate, max 2%; window 1m, consecutive 2 (default); minSamples 200; above 50 % one look is enough"
     table(title, replace(zero, metric="ErrorRate"), error_rows, arguments.soaks, arguments.seed)

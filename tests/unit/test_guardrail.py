@@ -55,6 +55,35 @@ def cell(
     )  # fmt: skip
 
 
+LIVE = gr.Rule("live", "LiveRecall", min=0.93, window_seconds=60, consecutive=1)
+
+
+def live(recall: float, queries: int = 100, **more: int) -> Cell:
+    return Cell(queries=1000, live_queries=queries, live_recall_sum=queries * recall, **more)
+
+
+def test_live_recall_is_judged_on_final_buckets_only() -> None:
+    """Answers of the last minutes are still being judged by the searchers: no window may close on them."""
+    evidence = merged([live(0.97)] * 60 + [live(0.0)] * 60)
+    late = replace(evidence, live_before=B0 + 60)
+    assert judge(LIVE, evidence).verdict is Verdict.FAIL
+    said = judge(LIVE, late)
+    assert (said.verdict, said.samples) == (Verdict.PASS, 6000)
+    assert said.value == pytest.approx(0.97)
+    assert judge(LIVE, replace(evidence, live_before=B0 + 84)).verdict is Verdict.FAIL
+
+
+def test_live_recall_says_what_it_was_compared_with_and_needs_samples() -> None:
+    said = judge(LIVE, merged([live(0.85)] * 24))
+    assert (said.verdict, said.reason, said.samples) == (Verdict.FAIL, "BoundExceeded", 1200)
+    assert "live recall 85% (at most 8" in said.message
+    assert "on 1,200 sampled queries in 60 s; min 93%" in said.message
+    wide = judge(LIVE, merged([live(0.85, live_wide=100)] * 24))
+    assert "sampled queries against a wider search in" in wide.message
+    assert judge(LIVE, merged([live(1.0, queries=1)] * 24)).reason == "TooFewSamples"
+    assert judge(LIVE, merged([Cell(queries=1000)] * 60)).reason == "NoData"
+
+
 def test_a_batch_that_fails_is_one_failure_however_many_queries_it_carried() -> None:
     """Ten batches of ten among a thousand requests: 1 %, where a count of queries would say 9.2 % beyond doubt."""
     batches = Cell(requests=1000, failed_requests=10, queries=1090, errors=100)

@@ -45,6 +45,10 @@ buckets = st.builds(
     top_count=counts,
     top_sum=st.floats(-50, 50),
     top_sum_squares=st.floats(0, 50),
+    live_queries=counts,
+    live_recall_sum=st.floats(0, 50),
+    live_overall_queries=counts,
+    live_overall_recall_sum=st.floats(0, 50),
     latency=st.dictionaries(st.integers(0, 300), counts, max_size=3),
 )
 
@@ -293,6 +297,37 @@ def test_a_baseline_leaves_out_scores_that_are_no_numbers() -> None:
 def test_what_is_no_baseline_is_refused(wire: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="not a baseline"):
         base.Baseline.from_wire(wire)
+
+
+def test_all_segments_together_take_only_the_uniform_part_of_the_live_sample() -> None:
+    """A rare segment's own sample is large against its traffic: added up, its bad recall would be that of everybody."""
+    items = [
+        bucket(
+            B0, "a", 990, live_queries=99, live_recall_sum=99.0, live_overall_queries=99, live_overall_recall_sum=99
+        ),
+        bucket(B0, "b", 10, live_queries=10, live_recall_sum=0.0, live_overall_queries=1, live_overall_recall_sum=0),
+    ]
+    merged = ev.merge([pod("p", items, now=T0 + 5)], T0 + 5)
+    assert (merged.segments["b"][B0].live_queries, merged.segments["b"][B0].live_recall_sum) == (10, 0.0)
+    assert (merged.segments[""][B0].live_queries, merged.segments[""][B0].live_recall_sum) == (100, 99.0)
+
+
+def live_pod(name: str, live_before: int | None, *, now: float, skew: float = 0.0) -> ev.PodEvidence:
+    evidence = Evidence(pod=name, revision="r", now=now + skew, live_before=live_before, buckets=())
+    return ev.PodEvidence(name, evidence, now)
+
+
+def test_late_evidence_is_final_where_every_pod_that_measures_it_says_so() -> None:
+    now = T0 + 500  # bucket 100 of the test
+    pods = [live_pod("a", B0 + 80, now=now), live_pod("b", B0 + 94, now=now, skew=20.0), live_pod("c", None, now=now)]
+    merged = ev.merge(pods, now)
+    assert (merged.complete_before, merged.live_before) == (B0 + 100, B0 + 80)
+    assert ev.merge(pods[1:], now).live_before == B0 + 90
+    final = merged.until(merged.live_before)
+    assert (final.complete_before, final.lag, final.oldest) == (B0 + 80, 20, merged.oldest)
+    assert ev.merge(pods[2:], now).live_before is None
+    assert merged.until(None) == merged
+    assert merged.until(B0 - 10_000).complete_before == B0 + 100 - ev.LATEST, "a pod that stopped measuring"
 
 
 def test_mix_distance() -> None:

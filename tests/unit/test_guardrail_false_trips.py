@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -44,6 +44,11 @@ class Traffic:
     median: float = 0.0
     sigma: float = 0.5
     rare: float = 0.5
+    live: int = 0
+    """Queries a window whose live recall is known."""
+    recall: float = 1.0
+    torn: bool = True
+    """Live recall is 0 or 1 (the worst case: lost regions of a graph); otherwise every answer is there or not."""
 
     def draw(self, rng: np.random.Generator, windows: int = WINDOWS) -> list[Cell]:
         queries = rng.poisson(self.queries, windows) + 200
@@ -56,10 +61,17 @@ class Traffic:
                 queries=int(q), errors=int(e), zero_results=int(z), top_count=int(q - e),
                 top_sum=0.2 * float(q - e) + 0.5 * float(h),
                 top_sum_squares=0.04 * float(q - e - h) + 0.49 * float(h),
-                latency=row,
+                live_queries=self.live, live_recall_sum=float(r), latency=row,
             )
-            for q, e, z, h, row in zip(queries, errors, zero, high, self._latency(rng, queries), strict=True)
+            for q, e, z, h, r, row in zip(
+                queries, errors, zero, high, self._recall(rng, windows), self._latency(rng, queries), strict=True
+            )
         ]  # fmt: skip
+
+    def _recall(self, rng: np.random.Generator, windows: int) -> np.ndarray:
+        """Sums of recall@10."""
+        each = 1 if self.torn else 10
+        return rng.binomial(self.live * each, self.recall, windows) / each
 
     def _latency(self, rng: np.random.Generator, queries: np.ndarray) -> list[dict[int, int]]:
         if not self.median:
@@ -103,6 +115,7 @@ def rule(name: str, metric: str, **bounds: object) -> gr.Rule:
 
 FAST = Traffic(queries=2000, median=0.010)
 SKEWED = Traffic(queries=300, rare=0.085)  # scores of skewness 3
+LOST = Traffic(live=300, recall=0.93)
 LEFT = Traffic(queries=300, rare=0.9)
 
 SCENARIOS = {
@@ -114,6 +127,13 @@ SCENARIOS = {
     "P99": ([rule("r", "LatencyP99", max=FAST.quantile(0.01))], FAST, None),
     "top score, skewed to the right": ([rule("r", "TopScore", min=SKEWED.score)], SKEWED, None),
     "top score, skewed to the left": ([rule("r", "TopScore", min=LEFT.score)], LEFT, None),
+    "live recall, some queries lose everything": ([rule("r", "LiveRecall", min=0.93)], LOST, None),
+    "live recall near 1": ([rule("r", "LiveRecall", min=0.995)], replace(LOST, recall=0.995), None),
+    "live recall, every answer alike": ([rule("r", "LiveRecall", min=0.93)], replace(LOST, torn=False), None),
+    "live recall against stable": (
+        [rule("r", "LiveRecall", max_drop_vs_stable=0.05)], replace(LOST, recall=0.95 * 0.97),
+        replace(LOST, recall=0.97),
+    ),
     "errors against stable": (
         [rule("r", "ErrorRate", max_rise_vs_stable=0.5)], Traffic(errors=0.03), Traffic(errors=0.02),
     ),
@@ -179,6 +199,8 @@ def sensible() -> Iterator[tuple[gr.Rule, Traffic]]:
     yield rule("r", "ErrorRate", max=0.02), Traffic(errors=0.1)
     yield rule("r", "ZeroResultRate", max=0.02), Traffic(zero=0.1)
     yield rule("r", "LatencyP95", max=0.02), Traffic(median=0.02)
+    yield rule("r", "LiveRecall", min=0.93), replace(LOST, recall=0.8)
+    yield rule("r", "LiveRecall", min=0.93), replace(LOST, recall=0.83, torn=False)
     yield rule("r", "TopScore", min=0.4), Traffic(1000, rare=0.2)
 
 

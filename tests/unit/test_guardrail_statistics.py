@@ -17,6 +17,28 @@ from vectorindex_operator.core.evidence import Cell
 LEVELS = (0.05, 1e-3, 1e-5, 1e-9)
 
 
+@given(st.integers(1, 3000), st.floats(0.01, 0.99), st.floats(0, 1))
+@settings(deadline=None)
+def test_the_bounded_tail_is_never_below_the_coins(trials: int, bound: float, share: float) -> None:
+    """Coins are the worst values in [0, 1], and their tail is known."""
+    hits = round(trials * share)
+    tail = stats.binom.sf(hits - 1, trials, bound) if hits / trials > bound else stats.binom.cdf(hits, trials, bound)
+    assert own.bounded_beyond(hits / trials, trials, bound) >= float(tail) * (1 - 1e-9) - 1e-12
+
+
+@pytest.mark.parametrize("alpha", [0.01, 1e-5])
+@pytest.mark.parametrize(("mean", "trials"), [(0.0, 5), (0.9, 300), (0.97, 1000), (1.0, 200)])
+def test_bounded_limits_are_where_the_tail_is_the_level(mean: float, trials: int, alpha: float) -> None:
+    low, high = own.bounded_lower(mean, trials, alpha), own.bounded_upper(mean, trials, alpha)
+    assert 0 <= low <= mean <= high <= 1
+    for edge in (low, high):
+        if 0 < edge < 1:
+            assert own.bounded_beyond(mean, trials, edge) == pytest.approx(alpha, rel=1e-3)
+    # 1,000 queries with a recall of .97 prove .93 at 1e-5; 300 with .9 do not contradict it.
+    assert own.bounded_lower(0.97, 1000, 1e-5) > 0.93
+    assert own.bounded_upper(0.9, 300, 1e-5) > 0.93
+
+
 @given(st.floats(0.5, 1e6), st.floats(0.5, 1e6), st.floats(0, 1))
 @settings(deadline=None)
 def test_incomplete_beta_is_scipys(a: float, b: float, x: float) -> None:

@@ -23,7 +23,7 @@ from vectorindex_operator.core.plan import Load, MoveTraffic, StartBuild, StartR
 from vectorindex_operator.core.working import Settings
 from vectorindex_operator.manifests import front
 from vectorindex_operator.manifests.render import Rendered, render
-from vectorindex_searcher.contract import ExitCode
+from vectorindex_searcher.contract import TASK_ENV, ExitCode
 
 Json = dict[str, Any]
 GOLDENS = Path(__file__).parent / "golden"
@@ -106,6 +106,20 @@ def test_rendered_objects_are_the_golden_ones(case: str) -> None:
 def test_rendering_twice_gives_the_same_and_touches_nothing(case: str) -> None:
     first = json.dumps(objects(case))
     assert json.dumps(objects(case)) == first
+
+
+def test_searchers_measure_live_recall_where_a_rule_of_their_own_rollout_judges_it() -> None:
+    """And get the memory for it. Rules that a user adds later are of the next rollout: they restart no pods."""
+    rules = {"rules": [{"name": "live", "metric": "LiveRecall", "min": "93%", "mode": "Observe"}]}
+    wanted, plain = spec(guardrails=rules), spec()
+    for of, now in ((wanted, plain), (plain, wanted)):
+        stable = a_revision(of, "Stable")
+        obs = seen(now, stable, traffic=stable)
+        deployment = next(o for o in render(planned(obs, Load), obs, now, INSTALLED) if o["kind"] == "Deployment")
+        (one,) = deployment["spec"]["template"]["spec"]["containers"]
+        task = json.loads(next(e["value"] for e in one["env"] if e["name"] == TASK_ENV))
+        assert task["liveRecall"] is (of is wanted)
+        assert one["resources"]["requests"]["memory"] == ("544Mi" if of is wanted else "384Mi")
 
 
 # ---------------------------------------------------------------- what must never change

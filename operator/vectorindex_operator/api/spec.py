@@ -297,6 +297,7 @@ class GuardrailMetric(StrEnum):
     LATENCY_P99 = "LatencyP99"
     ZERO_RESULT_RATE = "ZeroResultRate"
     TOP_SCORE = "TopScore"
+    LIVE_RECALL = "LiveRecall"
 
 
 class GuardrailRule(Model):
@@ -311,13 +312,13 @@ class GuardrailRule(Model):
     max: Bound | None = None
     """Highest value: a percentage for rates (2%), a duration for latencies (40ms)."""
     min: Bound | None = None
-    """Lowest TopScore (0.45)."""
+    """Lowest TopScore (0.45) or LiveRecall (93%)."""
     max_drop_vs_stable: Percent | None = None
     """Highest drop, in percent of stable's value."""
     max_rise_vs_stable: Rise | None = None
     """Highest rise, in percent of stable's value."""
-    window: LongerThanNothing = "1m"
-    """Length of one look. Times `consecutive` at most 30m."""
+    window: LongerThanNothing | None = None
+    """Length of one look. Default 1m; 15m for LiveRecall. Times `consecutive` at most 30m."""
     warm_up: Duration = "1m"
     """Queries in this time after the switch are not judged."""
     min_samples: Annotated[int, Field(ge=1, le=1_000_000_000)] = 200
@@ -335,9 +336,9 @@ class GuardrailRule(Model):
             "exactly one of max, min, maxDropVsStable, maxRiseVsStable is needed",
         ),
         Rule(
-            "self.metric == 'TopScore' ? !has(self.max) && !has(self.maxRiseVsStable)"
+            "self.metric in ['TopScore', 'LiveRecall'] ? !has(self.max) && !has(self.maxRiseVsStable)"
             " : !has(self.min) && !has(self.maxDropVsStable)",
-            "TopScore takes min or maxDropVsStable; the other metrics take max or maxRiseVsStable",
+            "TopScore and LiveRecall take min or maxDropVsStable; the other metrics take max or maxRiseVsStable",
         ),
         Rule(
             "!has(self.max) || self.max.matches(self.metric.startsWith('Latency')"
@@ -345,11 +346,17 @@ class GuardrailRule(Model):
             "max is a percentage for rates (2%) and a duration for latencies (40ms)",
             ".max",
         ),
-        Rule("!has(self.min) || self.min.matches('^-?[0-9]+([.][0-9]+)?$')", "min is a score (0.45)", ".min"),
+        Rule(
+            "!has(self.min) || self.min.matches(self.metric == 'LiveRecall'"
+            " ? '^(100|[0-9]{1,2}([.][0-9]+)?)%$' : '^-?[0-9]+([.][0-9]+)?$')",
+            "min is a score for TopScore (0.45) and a percentage for LiveRecall (93%)",
+            ".min",
+        ),
         Rule(
             # In the searchers' buckets of 5 s, as core/rules.py counts them. CEL's durations know no days, and a day is
             # too long anyway. `has`: the API server checks the rule on the schema's defaults before it fills them.
-            "[has(self.window) ? self.window : '1m'].all(w, !w.contains('d') && (duration(w).getSeconds() + 4) / 5"
+            "[has(self.window) ? self.window : self.metric == 'LiveRecall' ? '15m' : '1m'].all(w,"
+            " !w.contains('d') && (duration(w).getSeconds() + 4) / 5"
             " * (has(self.consecutive) ? self.consecutive : 2) <= 360)",
             "window times consecutive may be 30m at most: the searchers keep an hour of evidence",
             ".window",

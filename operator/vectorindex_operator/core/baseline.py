@@ -100,7 +100,7 @@ def _cell_to_wire(cell: Cell) -> dict[str, object]:
     tail = sorted(index for index in cell.latency if index > 0)
     first = tail[0] if tail else 1
     return {
-        **{wire: getattr(cell, name) for name, wire in _WIRE_NAMES.items()},
+        **{wire: value for name, wire in _WIRE_NAMES.items() if (value := getattr(cell, name))},
         "latencyFaster": cell.latency.get(0, 0),
         "latencyFirstBin": first,
         "latencyCounts": [cell.latency.get(index, 0) for index in range(first, tail[-1] + 1)] if tail else [],
@@ -113,6 +113,6 @@ def _cell_from_wire(item: Mapping[str, object]) -> Cell:
         raise TypeError("latencyCounts is not a list")
     first = int(str(item["latencyFirstBin"]))
     latency = {0: int(str(item["latencyFaster"])), **{first + at: int(count) for at, count in enumerate(counts)}}
-    values: dict[str, Any] = {name: int(str(item[_WIRE_NAMES[name]])) for name in COUNTS}
-    values |= {name: float(str(item[_WIRE_NAMES[name]])) for name in SUMS}
+    values: dict[str, Any] = {name: int(str(item.get(_WIRE_NAMES[name], 0))) for name in COUNTS}
+    values |= {name: float(str(item.get(_WIRE_NAMES[name], 0.0))) for name in SUMS}
     return Cell(**values, latency={index: count for index, count in latency.items() if count})

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vectorindex_operator.core.comparison import Family, Mean, Quantile, Rate
+from vectorindex_operator.core.comparison import Bounded, Family, Mean, Quantile, Rate
+from vectorindex_operator.core.evidence import Cell, Merged
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _RATE = re.compile(rf"({_NUMBER})\s*(%?)")
@@ -30,6 +31,12 @@ class Metric:
     units: str
     latency: bool = False
     """Whether it looks at the latency histogram."""
+    final: Callable[[Merged], Merged] = lambda merged: merged
+    """The evidence as far as it is complete for this metric."""
+    window_seconds: float = 60.0
+    """Default of `window`."""
+    note: Callable[[Cell], str] = lambda _cell: ""
+    """What a message should add about the sample."""
 
 
 def _parse_rate(text: str) -> float:
@@ -92,6 +99,17 @@ METRICS: dict[str, Metric] = {
         _parse_rate,
         _show_rate,
         _RATE_UNITS,
+    ),
+    "LiveRecall": Metric(
+        "live recall",
+        "sampled queries",
+        Bounded(lambda cell: cell.live_queries, lambda cell: cell.live_recall_sum),
+        _parse_rate,
+        _show_rate,
+        _RATE_UNITS,
+        final=lambda merged: merged.until(merged.live_before),
+        window_seconds=900.0,
+        note=lambda cell: " against a wider search" if cell.live_wide else "",
     ),
     "TopScore": Metric("mean top score", "scores", Mean(), _parse_score, _show_score, "a plain number such as 0.45"),
 }

@@ -1,6 +1,7 @@
 """Comparing one sample with one bound: the value, whether it is inside, and whether it is outside beyond doubt.
 
-Three families cover every metric: a rate (hits of trials), a quantile (which is a rate of slower queries), and a mean.
+Four families cover every metric: a rate (hits of trials), a quantile (which is a rate of slower queries), a mean, and a
+mean of values between fixed ends.
 "Beyond doubt" at level alpha: were the revision exactly at its bound, a sample this bad would come up with probability
 alpha at most. Knows no time, no window and no verdict.
 """
@@ -219,6 +220,55 @@ class Mean:
             freedom=total**2 / math.fsum(s**2 / (n - 1) for s, n in zip(squares, counts, strict=True)),
             skewness=SKEWNESS * math.fsum(thirds) / total**1.5,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """Mean of values in [`low`, `high`(cell)], each of one query. Distribution-free: Chernoff's bound, any sample size.
+
+    Against stable: as `Quantile`, stable's own limit is a statement made once, at half of the rule's budget.
+    """
+
+    count: Callable[[Cell], int]
+    total: Callable[[Cell], float]
+    """Sum of the values."""
+    low: float = 0.0
+    high: Callable[[Cell], float] = lambda _cell: 1.0
+
+    def size(self, cell: Cell) -> int:
+        return self.count(cell)
+
+    def enough(self, levels: Levels) -> int:  # noqa: ARG002 - holds at any size
+        return 1
+
+    def value(self, cell: Cell) -> float:
+        return self.total(cell) / self.count(cell) if self.count(cell) else math.nan
+
+    def confidence(self, cell: Cell, base: Cell | None, bound: Bound, levels: Levels) -> float | None:
+        return self._limit(cell, bound.sign, levels.window if base is None else levels.window / 2)
+
+    def beyond(self, cell: Cell, base: Cell | None, bound: Bound, levels: Levels) -> bool:
+        if base is None:
+            value, edge = self._scaled(cell, self.value(cell)), self._scaled(cell, bound.limit(math.nan))
+            if not (0 <= edge <= 1 and bound.sign * (value - edge) > 0):
+                return False
+            return statistics.bounded_beyond(value, self.count(cell), edge) <= levels.window
+        own = self.confidence(cell, base, bound, levels)
+        base_value = self._limit(base, -bound.sign, levels.once)
+        return own is not None and base_value is not None and bound.sign * (own - bound.limit(base_value)) > 0
+
+    def _scaled(self, cell: Cell, value: float) -> float:
+        """From [low, high] to [0, 1]; rounding of sums may not leave it. A bound outside stays outside."""
+        scaled = (value - self.low) / (self.high(cell) - self.low)
+        return min(1.0, max(0.0, scaled)) if -_ROUNDING < scaled < 1 + _ROUNDING else scaled
+
+    def _limit(self, cell: Cell, sign: int, alpha: float) -> float | None:
+        """Confidence limit of the mean, from below (`sign` +1) or above (-1)."""
+        if not self.count(cell) or not math.isfinite(self.value(cell)):
+            return None
+        one = statistics.bounded_lower if sign > 0 else statistics.bounded_upper
+        scaled = min(1.0, max(0.0, self._scaled(cell, self.value(cell))))
+        return self.low + (self.high(cell) - self.low) * one(scaled, self.count(cell), alpha)
 
 
 @dataclass(frozen=True, slots=True)

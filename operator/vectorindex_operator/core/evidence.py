@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
@@ -21,6 +21,8 @@ OVERALL = ""
 """Key of all segments together."""
 EPOCH_LIMIT = RING_SECONDS // BUCKET_SECONDS // 2
 """Longest epoch in buckets: the ring holds two of them."""
+LATEST = 300
+"""Buckets (25 min) that evidence may come in late; an epoch and this fit into the ring."""
 VISIBLE = RING_SECONDS // BUCKET_SECONDS - 4
 """Buckets before the newest that are surely still in every pod's ring, whatever its clock and when it answered."""
 
@@ -38,6 +40,9 @@ class Cell:
     top_count: int = 0
     top_sum: float = 0.0
     top_sum_squares: float = 0.0
+    live_queries: int = 0
+    live_wide: int = 0
+    live_recall_sum: float = 0.0
     latency: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -46,9 +51,19 @@ class Cell:
         return min(_read_counts(self)) >= 0 and all(count >= 0 for count in self.latency.values())
 
 
-COUNTS = ("requests", "failed_requests", "queries", "errors", "refused", "zero_results", "top_count")
+COUNTS = (
+    "requests",
+    "failed_requests",
+    "queries",
+    "errors",
+    "refused",
+    "zero_results",
+    "top_count",
+    "live_queries",
+    "live_wide",
+)
 """Fields of a Cell that are whole numbers; the same in contract.EvidenceBucket."""
-SUMS = ("top_sum", "top_sum_squares")
+SUMS = ("top_sum", "top_sum_squares", "live_recall_sum")
 """Fields of a Cell that are sums of floats."""
 _read_counts = attrgetter(*COUNTS)
 
@@ -67,7 +82,8 @@ class Merged:
     """Evidence of a revision on the operator's clock.
 
     `segments`: segment -> bucket -> counts; key '' holds all segments together. `complete_before`: the first bucket
-    that some pod may still be filling. `silent`: pods without usable evidence.
+    that some pod may still be filling. `silent`: pods without usable evidence. `live_before`: as `complete_before`,
+    for live recall, which comes in later.
     """
 
     segments: Mapping[str, Mapping[int, Cell]]
@@ -75,11 +91,24 @@ class Merged:
     pods: int
     silent: tuple[str, ...]
     now: float
+    live_before: int | None = None
+    """None: no pod measures it."""
+    lag: int = 0
+    """Buckets that `until` left out."""
 
     @property
     def oldest(self) -> int:
         """The first bucket that is judged: older ones may already be gone from some pod's ring."""
-        return self.complete_before - VISIBLE
+        return self.complete_before + self.lag - VISIBLE
+
+    def until(self, stop: int | None) -> Merged:
+        """The same as if buckets from `stop` on were not complete yet. At most `LATEST` buckets are left out.
+
+        A pod that lags more has stopped measuring; what it never says must not keep the others' word from counting.
+        """
+        stop = self.complete_before if stop is None else min(stop, self.complete_before)
+        stop = max(stop, self.complete_before - LATEST)
+        return replace(self, complete_before=stop, lag=self.lag + self.complete_before - stop)
 
     def total(self, segment: str, first: int, *, latency: bool = True) -> Cell:
         """Sum of the complete buckets of a segment from bucket `first` on, as far as they are visible."""
@@ -134,6 +163,7 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> Mer
     collected: dict[str, dict[int, list[Cell]]] = {}
     silent: list[str] = []
     complete: list[int] = []
+    live: list[int] = []
     for pod in pods:
         cells = None if pod.evidence is None else _cells_of(pod.evidence, revision)
         if pod.evidence is None or cells is None:
@@ -141,9 +171,11 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> Mer
             continue
         shift = _shift(pod.evidence, pod.received_at)
         complete.append(math.floor(pod.evidence.now / BUCKET_SECONDS) + shift)
-        for bucket, segment, cell in cells:
-            for name in (segment, OVERALL):
-                collected.setdefault(name, {}).setdefault(bucket + shift, []).append(cell)
+        if pod.evidence.live_before is not None:
+            live.append(pod.evidence.live_before + shift)
+        for item in cells:
+            for name, cell in ((item.segment, item.cell), (OVERALL, item.overall)):
+                collected.setdefault(name, {}).setdefault(item.bucket + shift, []).append(cell)
     return Merged(
         segments={
             name: {bucket: add_up(parts) for bucket, parts in buckets.items()} for name, buckets in collected.items()
@@ -152,6 +184,7 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> Mer
         pods=len(pods),
         silent=tuple(sorted(silent)),
         now=now,
+        live_before=min(live, default=None),
     )
 
 
@@ -160,12 +193,36 @@ def _shift(evidence: Evidence, received_at: float) -> int:
     return round((received_at - evidence.now) / BUCKET_SECONDS)
 
 
-def _cells_of(evidence: Evidence, revision: str) -> list[tuple[int, str, Cell]] | None:
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """One bucket of one segment of a pod. `overall`: what it adds to all segments together."""
+
+    bucket: int
+    segment: str
+    cell: Cell
+    overall: Cell
+
+
+def _cells_of(evidence: Evidence, revision: str) -> list[_Counted] | None:
     """The pod's buckets; None when they belong to another revision or are negative."""
     if (revision and evidence.revision != revision) or not math.isfinite(evidence.now):
         return None
-    cells = [(item.bucket, item.segment, _cell(item)) for item in evidence.buckets]
-    return cells if all(cell.consistent for _, _, cell in cells) else None
+    counted = [_counted(item) for item in evidence.buckets]
+    return counted if all(one.cell.consistent and one.overall.consistent for one in counted) else None
+
+
+def _counted(item: EvidenceBucket) -> _Counted:
+    cell = _cell(item)
+    overall = cell
+    if item.live_queries:
+        # A small segment's sample is a larger share of it than a large one's: added up they would not be the traffic.
+        overall = replace(
+            cell,
+            live_queries=item.live_overall_queries,
+            live_recall_sum=item.live_overall_recall_sum,
+            live_wide=min(item.live_wide, item.live_overall_queries),
+        )
+    return _Counted(item.bucket, item.segment, cell, overall)
 
 
 def _cell(item: EvidenceBucket) -> Cell:

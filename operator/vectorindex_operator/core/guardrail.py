@@ -25,7 +25,8 @@ from dataclasses import dataclass, replace
 from vectorindex_operator.core.baseline import Baseline as Baseline
 from vectorindex_operator.core.baseline import freeze_baseline as freeze_baseline
 from vectorindex_operator.core.baseline import mix_distance
-from vectorindex_operator.core.bounds import METRICS, Metric
+from vectorindex_operator.core.bounds import METRICS as METRICS
+from vectorindex_operator.core.bounds import Metric
 from vectorindex_operator.core.bounds import parse_bound as parse_bound
 from vectorindex_operator.core.bounds import parse_change as parse_change
 from vectorindex_operator.core.comparison import Levels, inside, limit
@@ -115,13 +116,14 @@ class _Case:
         if value is not None and self.comparable:
             near = _number(family.confidence(cell, self.base, rule.bound, self.levels))
         stable = None if self.base is None else _number(family.value(self.base))
+        sample = f"{family.size(cell):,} {self.metric.samples}{self.metric.note(cell)}"
         return RuleVerdict(
             rule=rule.name,
             metric=rule.metric,
             segment=rule.segment,
             verdict=verdict,
             reason=reason,
-            message=_sentence(self, text, family.size(cell), seconds, value, edge, near, stable),
+            message=_sentence(self, text, sample, seconds, value, edge, near, stable),
             mode=rule.mode,
             value=value,
             limit=edge,
@@ -141,7 +143,7 @@ def _number(value: float | None) -> float | None:
 def _sentence(
     case: _Case,
     text: str,
-    size: int,
+    sample: str,
     seconds: float,
     value: float | None,
     edge: float | None,
@@ -154,7 +156,7 @@ def _sentence(
     sentence += "unknown" if value is None else show(value)
     if near is not None:
         sentence += f" (at {'least' if rule.bound.sign > 0 else 'most'} {show(near)} beyond doubt)"
-    sentence += f" on {size:,} {case.metric.samples} in {seconds:g} s; "
+    sentence += f" on {sample} in {seconds:g} s; "
     if edge is not None:
         sentence += f"{'max' if rule.bound.sign > 0 else 'min'} {show(edge)}"
     if stable is not None:
@@ -197,7 +199,7 @@ def judge(
         case = _Case(
             rule=rule,
             metric=METRICS[rule.metric],
-            merged=merged,
+            merged=METRICS[rule.metric].final(merged),
             baseline=baseline,
             base=_usable(baseline, rule) if rule.relative else None,
             levels=Levels(window=alpha, once=alpha * max(1, looks[rule]) / 2),

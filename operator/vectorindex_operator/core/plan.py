@@ -70,6 +70,8 @@ class Load:
     gate_hash: str
     report_sha256: str
     resident_bytes: int
+    live_recall: bool = False
+    """Whether a guardrail of its rollout judges live recall: only then do the pods measure it."""
 
 
 @dataclass(frozen=True, slots=True)

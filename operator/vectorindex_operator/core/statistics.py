@@ -160,6 +160,42 @@ def _share_of_events(trials: int, base_trials: int, ratio: float) -> float:
     return ratio * trials / (ratio * trials + base_trials)
 
 
+# ---------------------------------------------------------------- means of bounded values
+#
+# Recall of a query and depth of a click lie between fixed ends, and may crowd at both: a hundredth of the queries that
+# find nothing skews them more than Student's t allows for. Chernoff's bound holds for every distribution on [0, 1] and
+# every n: a sum of such values has a moment generating function no larger than that of coin flips with the same mean
+# (Hoeffding, JASA 58, 1963, theorem 1).
+
+
+def divergence(mean: float, bound: float) -> float:
+    """Kullback-Leibler divergence of a coin with probability `mean` from one with `bound`, both in [0, 1]."""
+    if mean == bound:
+        return 0.0
+    if not 0.0 < bound < 1.0:
+        return math.inf
+    first = mean * math.log(mean / bound) if mean > 0 else 0.0
+    second = (1 - mean) * math.log((1 - mean) / (1 - bound)) if mean < 1 else 0.0
+    return max(0.0, first + second)
+
+
+def bounded_beyond(mean: float, trials: int, bound: float) -> float:
+    """Bound on the probability that `trials` values in [0, 1] average so far to the side of `mean`, if their
+    expectation is `bound` (or on its other side).
+    """
+    return math.exp(-trials * divergence(mean, bound))
+
+
+def bounded_lower(mean: float, trials: int, alpha: float) -> float:
+    """The largest expectation that a `mean` of values in [0, 1] contradicts at level `alpha` from above."""
+    return _bisect(0.0, mean, lambda bound: bounded_beyond(mean, trials, bound) < alpha)
+
+
+def bounded_upper(mean: float, trials: int, alpha: float) -> float:
+    """The smallest expectation that a `mean` of values in [0, 1] contradicts at level `alpha` from below."""
+    return _bisect(mean, 1.0, lambda bound: bounded_beyond(mean, trials, bound) > alpha)
+
+
 # ---------------------------------------------------------------- means
 
 

@@ -24,6 +24,9 @@ from vectorindex_searcher.contract import ADMIN_PORT, DRAIN_SECONDS, HTTP_PORT, 
 PROCESS_BYTES = 256 * 2**20
 """What a searcher needs besides the artifact: the interpreter, libraries, buffers."""
 
+LIVE_RECALL_BYTES = 160 * 2**20
+"""What live recall needs: a sample of queries, a block of vectors, and what a scan keeps for each query."""
+
 
 def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: Settings) -> Manifest:
     """The pod template of a new revision. Task and resources are filled in when it is loaded."""
@@ -68,7 +71,7 @@ def deployment(action: Load, index: IndexView, revision: RevisionView, spec: Vec
         task_env(_task(action, index, frozen).model_dump_json(by_alias=True, exclude_none=True)),
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
     ]
-    one["resources"] = _resources(spec.searcher.resources, action.resident_bytes)
+    one["resources"] = _resources(spec.searcher.resources, action)
     template = frozen.pod_template | {"spec": frozen.pod_template["spec"] | {"containers": [one]}}
     return {
         "apiVersion": "apps/v1",
@@ -119,14 +122,16 @@ def _task(action: Load, index: IndexView, frozen: RevisionSpec) -> ServeTask:
         artifacts=frozen.artifacts.location(),
         segments=frozen.segments,
         min_score=frozen.min_score,
+        live_recall=action.live_recall,
         cache_dir=CACHE_DIR,
     )
 
 
-def _resources(resources: Resources, resident_bytes: int) -> Manifest:
+def _resources(resources: Resources, action: Load) -> Manifest:
     requests, limits = dict(resources.requests), dict(resources.limits)
     if "memory" not in requests and "memory" not in limits:
-        mebibytes = -(-(resident_bytes + PROCESS_BYTES) // 2**20)
+        needed = action.resident_bytes + PROCESS_BYTES + (LIVE_RECALL_BYTES if action.live_recall else 0)
+        mebibytes = -(-needed // 2**20)
         requests["memory"] = f"{mebibytes}Mi"
         limits["memory"] = f"{2 * mebibytes}Mi"
     rendered = {"requests": requests, "limits": limits}

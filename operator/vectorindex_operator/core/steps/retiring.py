@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vectorindex_operator.api.v1alpha1 import GuardrailMetric, RolloutStatus
 from vectorindex_operator.core.observation import JobState, JobVerb
 from vectorindex_operator.core.plan import ForgetRevision, Load, Retire, Tell
 from vectorindex_operator.core.working import CANDIDATE_PHASES, NEXT_PHASES, Pass
@@ -37,8 +38,14 @@ def _load(p: Pass, name: str) -> None:
             gate_hash=status.report.gate_hash,
             report_sha256=status.report.report_sha256,
             resident_bytes=status.build.resident_bytes,
+            live_recall=_judges_live_recall(status.rollout),
         )
     )
+
+
+def _judges_live_recall(rollout: RolloutStatus | None) -> bool:
+    """By the guardrails frozen into the rollout: an edit of the spec restarts no pods."""
+    return rollout is not None and any(rule.metric is GuardrailMetric.LIVE_RECALL for rule in rollout.guardrails.rules)
 
 
 def _retire(p: Pass, name: str) -> None:

@@ -50,6 +50,7 @@ def evidence_wanted(obs: Observation, now: float) -> dict[str, float]:
 
 def to_rule(rule: api.GuardrailRule) -> guardrail.Rule:
     """The pure core's form of a rule: bounds as numbers (shares, milliseconds, scores), durations in seconds."""
+    metric = guardrail.METRICS[rule.metric.value]
     return guardrail.Rule(
         name=rule.name,
         metric=rule.metric.value,
@@ -58,7 +59,7 @@ def to_rule(rule: api.GuardrailRule) -> guardrail.Rule:
         max_drop_vs_stable=share(rule.max_drop_vs_stable) if rule.max_drop_vs_stable is not None else None,
         max_rise_vs_stable=share(rule.max_rise_vs_stable) if rule.max_rise_vs_stable is not None else None,
         segment=rule.segment,
-        window_seconds=duration_seconds(rule.window),
+        window_seconds=metric.window_seconds if rule.window is None else duration_seconds(rule.window),
         warm_up_seconds=duration_seconds(rule.warm_up),
         min_samples=rule.min_samples,
         consecutive=rule.consecutive,
