@@ -95,6 +95,10 @@ class Manifest(Model):
     peak_memory_bytes: int
     created: str = ""
     """RFC 3339, UTC."""
+    tombstones: str = ""
+    """Fingerprint of the listing of deleted ids that the build left out; empty without any."""
+    deleted: Annotated[int, Field(ge=0)] = 0
+    """Rows of the source that were left out for it."""
     files: tuple[ManifestFile, ...]
 
     def file(self, name: str) -> ManifestFile | None:

@@ -42,12 +42,14 @@ from .contract import BuildResult, BuildTask, Device, IndexSpec, OperatingPoint
 from .dataset.listing import Listing, list_source, load_listing
 from .dataset.source import Source, open_source
 from .dataset.stage import stage
+from .dataset.tombstones import current_tombstones, nested_key
 from .errors import BadSpec, Retry, SourceChanged
 from .index.binding import faiss
 from .index.device import fill, pick_device
 from .index.engine import Engine, read_index
 from .index.factory import FIELD, faiss_words, make_index, training_rows
 from .index.parameters import index_type
+from .index.restricted import Restricted, check_hidable
 from .index.tuning import K, Tuning, batch_engine, tune
 from .index.vectors import VectorFile
 from .progress import Progress
@@ -100,6 +102,8 @@ def build(task: BuildTask, work: Path | None = None) -> BuildResult:
     source_store = open_store(task.source, Role.SOURCE)
     listing = _listing(task, source_store, artifacts, layout)
     source = open_source(source_store, listing, task.columns, task.embedding)
+    tombstones = current_tombstones(task.tombstones, task.columns.id, source.id_type)
+    source = source.without(tombstones.ids)
     metric = task.embedding.metric
     recipe.check(task.index, source.rows, source.dimension, metric)
     with tempfile.TemporaryDirectory(prefix="build-", dir=work) as name:
@@ -108,6 +112,8 @@ def build(task: BuildTask, work: Path | None = None) -> BuildResult:
         choice = recipe.decide(task.index, folder, metric, task.memory_limit_bytes)
         factory = choice.factory
         empty = make_index(factory, source.rows, source.dimension, metric)
+        if task.tombstones is not None:
+            check_hidable(Restricted(empty, {}).possible, factory)
         sets = draw_sets(source.rows, training_rows(empty, source.rows, task.memory_limit_bytes))
         del empty
         shape = {"rows": source.rows, "dimension": source.dimension}
@@ -121,6 +127,8 @@ def build(task: BuildTask, work: Path | None = None) -> BuildResult:
                 "conservative_point": tuned.conservative,
                 "frontier": tuned.frontier,
                 "candidates": choice.candidates,
+                "tombstones": tombstones.fingerprint,
+                "deleted": len(source.gone),
                 "duration_seconds": round(time.monotonic() - began, 3),
                 "peak_memory_bytes": peak_memory(),
             }
@@ -133,7 +141,7 @@ def _listing(task: BuildTask, source: Store, artifacts: Store, layout: Layout) -
     """The listing that `resolve` stored; without one (a laptop) a new one. Raises SourceChanged when it is another."""
     if task.fingerprint and (stored := load_listing(artifacts, layout, task.fingerprint)) is not None:
         return stored
-    listing = list_source(source)
+    listing = list_source(source, nested_key(task.source, task.tombstones))
     if task.fingerprint and listing.fingerprint != task.fingerprint:
         raise SourceChanged(source.describe(source.prefix))
     return listing

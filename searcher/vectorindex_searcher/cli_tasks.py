@@ -75,6 +75,7 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
     )
     verb.add_argument("--metadata", nargs="*", default=[], metavar="COLUMN", help="columns to return with hits")
     verb.add_argument("--dimension", type=int, help="refuse vectors of another dimension")
+    _tombstone_flags(verb)
     metrics = [metric.value for metric in Metric]
     verb.add_argument("--metric", choices=metrics, default=Metric.COSINE.value, help="similarity (default: Cosine)")
     if building:
@@ -96,6 +97,18 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
         verb.add_argument("--device", choices=devices, default=Device.CPU.value, help="where to build (default: CPU)")
         verb.add_argument("--digest", default="", help="name of the revision (default: derived from data and flags)")
         verb.add_argument("--work-dir", type=Path, help="folder for temporary files")
+
+
+def _tombstone_flags(verb: argparse.ArgumentParser, *, serving: bool = False, ids: bool = False) -> None:
+    verb.add_argument(
+        "--tombstones", metavar="PLACE", help="where deleted ids are listed: Parquet or JSON lines with ids, or .txt"
+    )
+    if ids:
+        verb.add_argument("--id-column", default="id", help="column of the ids in tombstones (default: id)")
+    if serving:
+        verb.add_argument(
+            "--tombstone-poll", type=float, default=300.0, metavar="SECONDS", help="list them this often (default: 300)"
+        )
 
 
 def _validate_flags(verb: argparse.ArgumentParser) -> None:
@@ -120,6 +133,7 @@ def _validate_flags(verb: argparse.ArgumentParser) -> None:
         help="the same for a segment of its own; above --recall it is tuned for it, too",
     )
     verb.add_argument("--html", type=Path, metavar="FILE", help="write the report's page there, too")
+    _tombstone_flags(verb, ids=True)
     verb.add_argument("--work-dir", type=Path, help="folder for temporary files")
 
 
@@ -140,6 +154,7 @@ def _serve_flags(verb: argparse.ArgumentParser) -> None:
         help="measure the recall of a sample of live queries in the background, with 5 %% of a core: "
         "vectorindex_live_recall in /metrics",
     )
+    _tombstone_flags(verb, serving=True, ids=True)
     ports = verb.add_argument_group("listening", "Each also as VECTORINDEX_ and its name, VECTORINDEX_HTTP_PORT.")
     ports.add_argument("--host", help="address to listen on (default: all)")
     ports.add_argument("--http-port", type=int, help="port for users (default: 8080; 0: any free one)")
@@ -164,6 +179,7 @@ def resolve_task(options: argparse.Namespace, given: str | None) -> ResolveTask:
         columns=_columns(options),
         embedding=Embedding(dimension=options.dimension, metric=Metric(options.metric)),
         artifacts=_location(options, "out"),
+        tombstones=_tombstones(options),
     )
 
 
@@ -183,22 +199,36 @@ def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
         index=index,
         artifacts=resolving.artifacts,
         device=Device(options.device),
+        tombstones=resolving.tombstones,
     )
     return task if options.digest else task.model_copy(update={"digest": _digest(task)})
 
 
-def _fingerprint(place: Location, role: Role) -> str:
+def _fingerprint(place: Location, role: Role, exclude: str = "") -> str:
     from .dataset.listing import list_source  # pyarrow and numpy are slow to import, and --help needs neither
 
-    return list_source(open_store(place, role)).fingerprint
+    return list_source(open_store(place, role), exclude).fingerprint
 
 
 def _digest(task: BuildTask) -> str:
+    from .dataset.tombstones import nested_key
+
     facts = [
-        _fingerprint(task.source, Role.SOURCE),
+        _fingerprint(task.source, Role.SOURCE, nested_key(task.source, task.tombstones)),
+        *_deleted(task.tombstones),
         *(part.wire() for part in (task.columns, task.embedding, task.index)),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _deleted(tombstones: Location | None) -> list[str]:
+    """What a person's build or report is of, beside the source: in the cluster a delete alone starts neither."""
+    if tombstones is None:
+        return []
+    from .dataset.listing import fingerprint
+    from .dataset.tombstones import list_tombstones
+
+    return [fingerprint(list_tombstones(open_store(tombstones, Role.TOMBSTONES)))]
 
 
 def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTask:
@@ -206,6 +236,7 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
     if given is not None:
         return ValidateTask.model_validate_json(given)
     queries = parse_location(options.queries, **_s3(options)) if options.queries else None
+    tombstones = _tombstones(options)
     columns = QueryColumns(
         vector=options.query_vector_column, segment=options.segment_column, relevant=options.relevant_column
     )
@@ -214,6 +245,7 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
     targets = {name: max(options.recall, floors.get(name, 0.0)) for name in options.segments} if named else {}
     content = _fingerprint(queries, Role.QUERIES) if queries else ""  # edited queries are measured anew
     facts = [options.k, options.confidence, options.queries, content, columns.wire(), options.segments, targets]
+    facts += _deleted(tombstones)  # and so are ids deleted since
     return ValidateTask(
         identity=_identity(options),
         digest=_only_digest(options),
@@ -227,6 +259,8 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
         segments=tuple(options.segments),
         segment_targets=targets,
         floor=options.floor,
+        tombstones=tombstones,
+        id_column=options.id_column,
     )
 
 
@@ -259,7 +293,14 @@ def serve_task(options: argparse.Namespace, given: str | None) -> ServeTask:
         artifacts=_location(options, "artifact"),
         live_recall=options.live_recall,
         cache_dir=options.cache_dir,
+        tombstones=_tombstones(options),
+        tombstone_poll_seconds=options.tombstone_poll,
+        id_column=options.id_column,
     )
+
+
+def _tombstones(options: argparse.Namespace) -> Location | None:
+    return parse_location(options.tombstones, **_s3(options)) if options.tombstones else None
 
 
 def _only_digest(options: argparse.Namespace) -> str:

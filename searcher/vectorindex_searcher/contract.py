@@ -209,6 +209,8 @@ class ResolveTask(Model):
     columns: Columns = Columns()
     embedding: Embedding = Embedding()
     artifacts: Location
+    tombstones: Location | None = None
+    """Objects there are no vectors, wherever they lie."""
 
 
 class BuildTask(Model):
@@ -231,6 +233,8 @@ class BuildTask(Model):
     """Why the device differs from what was asked for (the operator fell back after GPU pods stayed unschedulable)."""
     memory_limit_bytes: int = 0
     """The pod's memory limit; 0: unknown."""
+    tombstones: Location | None = None
+    """Where deleted ids are listed: their rows are left out."""
 
 
 class ValidateTask(Model):
@@ -250,6 +254,10 @@ class ValidateTask(Model):
     """Recall@k that the operating point of a segment is tuned for; one that is not named keeps the default point."""
     floor: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     """For the report's page only: judged by who asks, and not part of the gate hash."""
+    tombstones: Location | None = None
+    """Where deleted ids are listed; those still in the index are searched for and must not be found."""
+    id_column: str = "id"
+    """Column of the ids in files of tombstones."""
 
 
 class ServeTask(Model):
@@ -267,6 +275,12 @@ class ServeTask(Model):
     live_recall: bool = False
     """Answer a sample of the live queries again exactly, in the background; needs the disk for vectors.npy."""
     cache_dir: str = "/var/cache/vectorindex"
+    tombstones: Location | None = None
+    """Where deleted ids are listed; they are not answered."""
+    tombstone_poll_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 300.0
+    """How often they are listed again; 0: only at the start."""
+    id_column: str = "id"
+    """Column of the ids in files of tombstones."""
 
 
 # ---------------------------------------------------------------- results: what a verb answers
@@ -354,6 +368,8 @@ class ValidateResult(Model):
     resident_bytes: int
     canary_queries: int
     canary_recall: float
+    tombstoned_found: int = 0
+    """Deleted ids that were answered; anything but 0 fails the gate."""
     report_sha256: str
 
 

@@ -45,6 +45,9 @@ LIVE_RECALL = "vectorindex_live_recall"
 LIVE_RECALL_WIDE = "vectorindex_live_recall_wide_queries"
 LIVE_RECALL_CPU = "vectorindex_live_recall_cpu_seconds"
 CANARY_RECALL = "vectorindex_canary_recall"
+TOMBSTONES = "vectorindex_tombstones"
+TOMBSTONES_CHECKED = "vectorindex_tombstones_checked_timestamp_seconds"
+TOMBSTONE_ERRORS = "vectorindex_tombstone_errors"
 TOKEN_REQUESTS = "vectorindex_token_requests"  # noqa: S105 - a metric's name
 
 _DURATION_STEP = 14
@@ -68,6 +71,11 @@ class Gauges:
     """By phase of the start."""
     canary_recall: float | None = None
     live_recall_cpu_seconds: float | None = None
+    tombstones: int | None = None
+    """Rows hidden because their ids were deleted; None: none are asked for."""
+    tombstones_checked: float | None = None
+    """Unix time of the last successful listing."""
+    tombstone_errors: int | None = None
     token_uses: Mapping[str, int] | None = None
     """Accepted requests by name of token; None: no token is asked for."""
 
@@ -105,6 +113,7 @@ class SearcherMetrics(Collector):
             for phase, took in self._gauges.load_seconds.items():
                 seconds.add_metric((self._revision, phase), took)
             yield seconds
+        yield from self._tombstones()
         if self._gauges.token_uses is not None:
             uses = CounterMetricFamily(
                 TOKEN_REQUESTS, "Requests accepted, by name of their token.", labels=("revision", "token")
@@ -112,6 +121,23 @@ class SearcherMetrics(Collector):
             for name, count in sorted(self._gauges.token_uses.items()):
                 uses.add_metric((self._revision, name), count)
             yield uses
+
+    def _tombstones(self) -> Iterator[Metric]:
+        gauges = self._gauges
+        for name, text, value in (
+            (TOMBSTONES, "Rows hidden because their ids were deleted.", gauges.tombstones),
+            (TOMBSTONES_CHECKED, "Unix time at which tombstones were last listed.", gauges.tombstones_checked),
+        ):
+            if value is not None:
+                family = GaugeMetricFamily(name, text, labels=("revision",))
+                family.add_metric((self._revision,), value)
+                yield family
+        if gauges.tombstone_errors is not None:
+            errors = CounterMetricFamily(
+                TOMBSTONE_ERRORS, "Times that tombstones could not be listed or read.", labels=("revision",)
+            )
+            errors.add_metric((self._revision,), gauges.tombstone_errors)
+            yield errors
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily(

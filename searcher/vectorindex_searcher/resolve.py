@@ -10,6 +10,7 @@ from .artifact import Layout
 from .contract import ResolveResult, ResolveTask
 from .dataset.listing import Listing, list_source, load_listing, save_listing, with_counts
 from .dataset.source import open_source
+from .dataset.tombstones import nested_key
 from .errors import Retry
 from .store import Role, Store, open_store
 
@@ -17,7 +18,7 @@ from .store import Role, Store, open_store
 def resolve(task: ResolveTask) -> ResolveResult:
     """Raises TaskError: SourceMissing, BadSpec (unknown column), BadData (mixed dimensions, corrupt file) ..."""
     source_store = open_store(task.source, Role.SOURCE)
-    listing = list_source(source_store)
+    listing = list_source(source_store, nested_key(task.source, task.tombstones))
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(artifacts.prefix, task.identity)
     stored = _stored(artifacts, layout, listing.fingerprint)

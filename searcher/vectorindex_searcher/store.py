@@ -28,6 +28,7 @@ class Role(Enum):
     SOURCE = ("SOURCE_", "spec.source")
     ARTIFACTS = ("ARTIFACTS_", "spec.artifacts")
     QUERIES = ("QUERIES_", "spec.gate.queries")
+    TOMBSTONES = ("SOURCE_", "spec.source.tombstones")
 
     def __init__(self, env_prefix: str, field: str) -> None:
         self.env_prefix = env_prefix

@@ -37,6 +37,7 @@ from .index.tuning import batch_engine
 from .index.vectors import VectorFile
 from .recall.bound import lower_bound
 from .recall.canary import canary_recall, make_canary, read_canary, write_canary
+from .recall.deleted import search_deleted
 from .recall.exact import Truth
 from .recall.filtered import filtered_recall
 from .recall.groundtruth import Source, ground_truth
@@ -107,7 +108,14 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
             filtered = filtered_recall(engine, vectors, queries, task.k, task.confidence)
         canary = _canary(task, artifacts, layout, engine, outcome, folder)
         cost = Cost(latencies(engine, queries.vectors, task.k), resident)
-    report = _report(task, described, engine, outcome, cost, canary, filtered)
+        deleted = search_deleted(engine, folder / VECTORS_FILE, task)
+    report = _report(task, described, engine, outcome, cost, canary, filtered).model_copy(
+        update={
+            "tombstones": deleted.listed,
+            "tombstoned_in_index": deleted.in_index,
+            "tombstoned_found": deleted.found,
+        }
+    )
     return publish_report(artifacts, layout, report, page)
 
 

@@ -152,13 +152,10 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
     if not isinstance(vector, list) or not all(isinstance(value, int | float) for value in vector[:MAX_DIMENSION]):
         what = f"field {columns.vector!r} is no list of numbers"
         raise _refusal(item, 0, "BadVectorType", what, "Write vectors as lists of numbers.")
-    if isinstance(identifier, bool) or not isinstance(identifier, int | str):
-        what = f"field {columns.id!r} is {identifier!r:.40}, expected an integer or a string"
-        raise _refusal(item, 0, "BadIdType", what, "Give every row an id.")
+    id_type = _id_type(item, columns.id, identifier)
     rows = _count(store, item) if item.rows is None else item.rows
     check_claims(item, rows, len(vector))
     metadata = [pa.field(name, _type_of(item, name, [row.get(name) for row in first])) for name in columns.metadata]
-    id_type = pa.string() if isinstance(identifier, str) else pa.int64()
     return Header(rows, len(vector), False, id_type, pa.schema(metadata))
 
 
@@ -217,10 +214,7 @@ def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Head
     done = 0
     for first, batch in _batches(store, item, schema, block_rows(header.dimension)):
         vectors = vectors_of(batch.column(columns.vector), item.key, first, header.dimension)
-        ids = batch.column(columns.id)
-        if ids.null_count:
-            row = first + pc.index(ids.is_null(), True).as_py()
-            raise _refusal(item, row, "NullId", "has no id", "Give every row an id.")
+        ids = _without_null(item, batch.column(columns.id), first)
         arrays = [batch.column(field.name).cast(field.type) for field in header.metadata]
         yield Block(item.key, first, vectors, ids, pa.Table.from_arrays(arrays, schema=header.metadata))
         done = first + batch.num_rows
@@ -239,11 +233,36 @@ def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: 
         yield batch.select(list(names))
 
 
+def read_ids(store: Store, item: ListedObject, name: str) -> Iterator[pa.Array]:
+    """The ids of an object in order, int64 or string, as the first line has them. Raises as `read_blocks`."""
+    first = _first(store, item, 1)
+    if not first:
+        return
+    _require(item, first[0], name, "spec.source.columns.id")
+    for row, batch in _batches(store, item, pa.schema({name: _id_type(item, name, first[0][name])}), 1 << 16):
+        yield _without_null(item, batch.column(0), row)
+
+
+def _id_type(item: ListedObject, name: str, value: object) -> pa.DataType:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        what = f"field {name!r} is {value!r:.40}, expected an integer or a string"
+        raise _refusal(item, 0, "BadIdType", what, "Give every row an id.")
+    return pa.string() if isinstance(value, str) else pa.int64()
+
+
+def _without_null(item: ListedObject, ids: pa.Array, first_row: int) -> pa.Array:
+    if ids.null_count:
+        row = first_row + pc.index(ids.is_null(), True).as_py()
+        raise _refusal(item, row, "NullId", "has no id", "Give every row an id.")
+    return ids
+
+
 FORMAT = Format(
     name="JSON lines",
     suffixes=tuple(base + end for base in (".jsonl", ".ndjson") for end in ("", ".gz", ".zst")),
     header=read_header,
     blocks=read_blocks,
     columns=read_columns,
+    ids=read_ids,
     counted=True,
 )

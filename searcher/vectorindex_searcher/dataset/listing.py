@@ -35,14 +35,18 @@ def fingerprint(objects: Sequence[ObjectInfo | ListedObject]) -> str:
     return hashlib.sha256(json.dumps(facts, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()
 
 
-def list_source(store: Store) -> Listing:
+def list_source(store: Store, exclude: str = "") -> Listing:
     """List the data objects below the store's prefix: those with a suffix of formats.py.
 
     Below it, names and folders that begin with `_` or `.` are not data (_SUCCESS, _delta_log/, checksums); `_a=b` is.
-    Raises SourceMissing/EmptySource when nothing is left, BadData/MixedFormats when two formats are there.
+    `exclude`: a key, or a folder of keys, that is no data either. Raises SourceMissing/EmptySource when nothing is
+    left, BadData/MixedFormats when two formats are there.
     """
     listed = list(store.list(store.prefix))
-    data = sorted((item for item in listed if _is_data(item.key, store.prefix)), key=lambda item: item.key)
+    data = sorted(
+        (item for item in listed if is_data(item.key, store.prefix, SUFFIXES) and not _within(item.key, exclude)),
+        key=lambda item: item.key,
+    )
     if not data:
         seen = f"; {len(listed)} other objects are there, for example {listed[0].key}" if listed else ""
         raise SourceMissing(
@@ -64,11 +68,16 @@ def list_source(store: Store) -> Listing:
     return Listing(fingerprint=fingerprint(data), objects=objects)
 
 
-def _is_data(key: str, prefix: str) -> bool:
+def is_data(key: str, prefix: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a listed key below `prefix` is data of these suffixes: nothing hidden, none of the writers' own files."""
     # The prefix may itself name one object, whose name counts then.
     below = key.removeprefix(prefix).strip("/") or key.rpartition("/")[2]
     hidden = any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in below.split("/"))
-    return not hidden and find_format(key) is not None
+    return not hidden and key.endswith(suffixes)
+
+
+def _within(key: str, exclude: str) -> bool:
+    return bool(exclude) and (key == exclude or key.startswith(exclude + "/"))
 
 
 def with_counts(listing: Listing, rows: Mapping[str, int]) -> Listing:

@@ -19,6 +19,7 @@ from .reader import Format
 
 BUFFER_BYTES = 4 << 20
 """Bytes fetched at a time and per column. Row groups may be larger than memory; they are never read whole."""
+ID_ROWS = 1 << 16
 INT64_MAX = pa.scalar((1 << 63) - 1, pa.uint64())
 
 
@@ -91,6 +92,17 @@ def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: 
         for name in names:
             _require(file.schema_arrow, name, item.key, field)
         yield from file.iter_batches(batch_size=1024, columns=list(names))
+
+
+def read_ids(store: Store, item: ListedObject, name: str) -> Iterator[pa.Array]:
+    """The ids of an object in order, int64 or string. Raises as `read_blocks`."""
+    done = 0
+    with _opened(store, item) as file:
+        _require(file.schema_arrow, name, item.key, "spec.source.columns.id")
+        kind = _id_type(file.schema_arrow.field(name).type, item.key, name)
+        for batch in file.iter_batches(batch_size=ID_ROWS, columns=[name]):
+            yield _ids(batch.column(0), kind, item.key, done)
+            done += batch.num_rows
 
 
 def _is_vector(kind: pa.DataType) -> bool:
@@ -181,4 +193,6 @@ def _valid(values: pa.Array, name: str, key: str, first_row: int) -> pa.Array:
     return values
 
 
-FORMAT = Format(name="Parquet", suffixes=(".parquet",), header=read_header, blocks=read_blocks, columns=read_columns)
+FORMAT = Format(
+    name="Parquet", suffixes=(".parquet",), header=read_header, blocks=read_blocks, columns=read_columns, ids=read_ids
+)

@@ -27,6 +27,8 @@ class Format:
     """All rows in order, with the header that `header` gave."""
     columns: Callable[[Store, ListedObject, Sequence[str], str], Iterator[pa.RecordBatch]] | None = None
     """Batches of named columns (gate queries), with the spec field to blame; None for a format without columns."""
+    ids: Callable[[Store, ListedObject, str], Iterator[pa.Array]] | None = None
+    """The ids alone, of the column named, int64 or string; None: they are the row numbers of the whole source."""
     query_vectors: str | None = None
     """Where queries are in a file that holds both (HDF5's `test`)."""
     counted: bool = False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..contract import Columns, Embedding
 from ..errors import BadData, SourceMissing
@@ -34,9 +37,12 @@ class Source:
     """float16 holds every vector exactly."""
     id_type: pa.DataType
     metadata: pa.Schema
+    gone: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Row numbers of the whole source, rising, that are left out (deleted ids); `rows` does not count them."""
 
     def locate(self, row: int) -> tuple[str, int]:
-        """Object and row within it of a row number of the whole source."""
+        """Object and row within it of one of the `rows`."""
+        row += int(np.searchsorted(self.gone - np.arange(len(self.gone)), row, side="right"))
         for item, header in self.objects:
             if row < header.rows:
                 return item.key, row
@@ -51,10 +57,62 @@ class Source:
         return prefetch(self._blocks())
 
     def _blocks(self) -> Iterator[Block]:
+        row = 0
         for item, header in self.objects:
             for block in format_of(item.key).blocks(self.store, item, self.columns, header):
                 check_vectors(block, self.embedding.metric)
-                yield block
+                count = len(block.vectors)
+                if len(self.gone):
+                    block = _without(block, row, self.gone)
+                if len(block.vectors):
+                    yield block
+                row += count
+
+    def ids(self) -> Iterator[pa.Array]:
+        """The ids of every row of the objects, `gone` or not, in order. Reads no vectors."""
+        row = 0
+        for item, header in self.objects:
+            read = format_of(item.key).ids
+            if read is None:
+                yield pa.array(np.arange(row, row + header.rows))
+            else:
+                yield from read(self.store, item, self.columns.id)
+            row += header.rows
+
+    def without(self, deleted: pa.Array) -> Source:
+        """The source without the rows of these ids (of `id_type`). Reads all ids when there are any.
+
+        Rows of formats without ids keep their numbers. Raises SourceMissing/EmptySource when nothing is left.
+        """
+        if not len(deleted):
+            return self
+        gone = deleted_rows(self.ids(), deleted)
+        if len(gone) == self.rows:
+            message = f"all {self.rows} rows of {self.store.describe(self.store.prefix)} are deleted by tombstones"
+            raise SourceMissing("EmptySource", message, field="spec.source.tombstones", remedy="Upload vectors.")
+        return replace(self, gone=gone, rows=self.rows - len(gone))
+
+
+def deleted_rows(ids: Iterable[pa.Array], deleted: pa.Array) -> npt.NDArray[np.int64]:
+    """Row numbers, rising, of those of consecutive `ids` that are in `deleted`: int64 [n]."""
+    found, first = [np.empty(0, np.int64)], 0
+    for part in ids:
+        mask = pc.is_in(part, value_set=deleted).to_numpy(zero_copy_only=False)
+        found.append(np.flatnonzero(mask) + first)
+        first += len(part)
+    return np.concatenate(found)
+
+
+def _without(block: Block, first: int, gone: npt.NDArray[np.int64]) -> Block:
+    """The block, whose first row is `first` in the whole source, without its rows that are `gone`."""
+    count = len(block.vectors)
+    low, high = np.searchsorted(gone, (first, first + count))
+    keep = np.ones(count, np.bool_)
+    keep[gone[low:high] - first] = False
+    ids = pa.array(np.arange(first, first + count)) if block.ids is None else block.ids
+    mask = pa.array(keep)
+    metadata = block.metadata.filter(mask) if block.metadata.num_columns else block.metadata
+    return replace(block, vectors=block.vectors[keep], ids=ids.filter(mask), metadata=metadata)
 
 
 def open_source(store: Store, listing: Listing, columns: Columns, embedding: Embedding) -> Source:

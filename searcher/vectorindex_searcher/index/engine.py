@@ -172,6 +172,10 @@ class Engine:
         """The user's ids of `rows` (int64 [n], each in [0, count); -1 is not a row)."""
         return self._ids(rows)
 
+    def id_chunks(self) -> list[Any]:
+        """All ids in order of the rows, as mapped Arrow arrays."""
+        return self._ids.chunks()
+
     def metadata(self, rows: npt.NDArray[np.int64], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """One dict per row with the named metadata columns (default: all). KeyError: no such column."""
         wanted = self.metadata_columns if columns is None else tuple(columns)

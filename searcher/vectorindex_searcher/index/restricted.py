@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import BadSpec
 from .binding import faiss
 from .parameters import layers, search_parameters, takes_selector
 from .rowset import RowSet
@@ -31,6 +32,14 @@ IVF_EXPONENT = 2 / 3
 """nprobe grows with (1 / share) to this power. Measured on debian-packages: 0.6 to 0.7 keeps recall down to 1 %."""
 MAX_OVERFETCH = 4096
 _CALIBRATION_QUERIES, _CALIBRATION_ROWS, _CALIBRATION_K, _ROUNDS = 8, 1024, 10, 3
+
+
+def check_hidable(possible: bool, kind: str) -> None:
+    """Raises BadSpec/CannotHide unless rows of such an index can be left out of its answers (`Restricted.possible`)."""
+    if not possible:
+        message = f"deleted ids cannot be hidden in an index of type {kind}"
+        remedy = "Use another factory (Flat, IVF, HNSW and their quantised forms can), or remove the tombstones."
+        raise BadSpec("CannotHide", message, field="spec.index.factory", remedy=remedy)
 
 
 class Strategy(StrEnum):

@@ -73,6 +73,11 @@ class Ids:
         # Nulls are refused at build, so offsets and bytes say all there is.
         self._strings = [_string_buffers(chunk) for chunk in chunks] if pa.types.is_string(kind) else None
 
+    def chunks(self) -> list[pa.Array]:
+        """All ids in order, as mapped Arrow arrays (for matching many at once); copies nothing."""
+        chunks: list[pa.Array] = self._file.table().column("id").chunks
+        return chunks
+
     def __call__(self, rows: npt.NDArray[np.int64]) -> list[int] | list[str]:
         """Ids at `rows` (int64 [n], each in [0, count))."""
         if self._integers is not None:

@@ -131,6 +131,12 @@ class Report(Model):
     """By how much the gate's process grew when it had opened the artifact and answered queries."""
     canary_queries: int
     canary_recall: float
+    tombstones: int = 0
+    """Deleted ids that were listed when this was measured."""
+    tombstoned_in_index: int = 0
+    """Rows of this index that have one of them; searchers hide these."""
+    tombstoned_found: int = 0
+    """Answers with one of them, when up to 1,000 of their vectors were searched for: must be 0."""
     faiss_version: str
     cpu_features: str = ""
     created: str = ""
@@ -150,6 +156,7 @@ class Report(Model):
             resident_bytes=self.resident_bytes,
             canary_queries=self.canary_queries,
             canary_recall=self.canary_recall,
+            tombstoned_found=self.tombstoned_found,
             report_sha256=sha256,
         )
 

@@ -32,6 +32,7 @@ from .pool import SearchPool
 from .protocol import LINGER_SECONDS
 from .settings import Settings
 from .tls import Certificate
+from .tombstones import Deletions
 from .traffic import Traffic
 
 _POLL_SECONDS = 0.02
@@ -54,6 +55,7 @@ class Server:
         self._progress = "starting"
         self._pool: SearchPool | None = None
         self._live: LiveRecall | None = None
+        self._deletions: Deletions | None = None
         self._users: Listener | None = None
         self._held: Held | None = None
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
@@ -73,17 +75,21 @@ class Server:
         _log.info("admin port open", extra={"port": port, "revision": self._task.revision})
         mounted: list[Mounted] = [one for one in (self._tokens, self._certificate) if one is not None]
         watching = loop.create_task(watch(mounted)) if mounted else None
+        deleting: asyncio.Task[None] | None = None
         try:
-            loading = _on_thread(lambda: load.load(self._task, self._tell, self._settings.cache_bytes))
+            loading = _on_thread(self._load)
             await asyncio.wait((loading, ended), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 loading.add_done_callback(lambda future: future.cancelled() or future.exception())
                 return
             self._users = await self._serve(loading.result())
+            if self._deletions is not None and self._task.tombstone_poll_seconds:
+                deleting = loop.create_task(self._deletions.watch(self._task.tombstone_poll_seconds))
             await self._drain(self._users, await ended)
         finally:
-            if watching is not None:
-                watching.cancel()
+            for task in (watching, deleting):
+                if task is not None:
+                    task.cancel()
             await admin.close()
             if self._held is not None:
                 self._held.close()
@@ -100,6 +106,19 @@ class Server:
                 ended.set_result(grace)
 
         asyncio.get_running_loop().add_signal_handler(number, end)
+
+    def _load(self) -> load.Loaded:
+        """The proven artifact, with deleted ids hidden: a searcher that cannot know them does not become ready."""
+        loaded = load.load(self._task, self._tell, self._settings.cache_bytes)
+        if self._task.tombstones is not None:
+            try:
+                self._tell("reading tombstones")
+                self._deletions = Deletions(loaded.engine, self._task.tombstones, self._task.id_column, self._gauges)
+                self._deletions.refresh()
+            except BaseException:
+                loaded.held.close()
+                raise
+        return loaded
 
     def _admin(self) -> AdminApp:
         return AdminApp(

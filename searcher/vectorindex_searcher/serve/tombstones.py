@@ -1,0 +1,73 @@
+"""Deleted ids while serving: listed every few minutes, and hidden from every search from then on.
+
+Reads the store on a thread; the event loop and searches only ever see one whole set of rows. What cannot be listed or
+read leaves the last known set in place, and shows in the metrics and the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import pyarrow as pa
+
+from .. import contract
+from ..dataset.source import deleted_rows
+from ..dataset.tombstones import list_tombstones, read_tombstones
+from ..errors import TaskError
+from ..index.engine import Engine
+from ..index.restricted import check_hidable
+from ..index.rowset import RowSet
+from ..metrics import Gauges
+from ..store import Role, open_store
+
+_log = logging.getLogger(__name__)
+
+
+class Deletions:
+    """The deleted ids of one engine. `refresh` raises; `watch` does not."""
+
+    def __init__(self, engine: Engine, place: contract.Location, id_column: str, gauges: Gauges) -> None:
+        """Raises BadSpec/CannotHide. Reads nothing yet."""
+        check_hidable(engine.takes_only, engine.manifest.index_type)
+        self._engine = engine
+        self._store = open_store(place, Role.TOMBSTONES)
+        self._id_column = id_column
+        self._gauges = gauges
+        self._gauges.tombstone_errors = 0
+        self._seen: object = None
+
+    def refresh(self) -> bool:
+        """List again, and read and hide if the listing changed; whether it did.
+
+        Raises TaskError: StoreUnavailable, SourceMissing (no such bucket), BadData (not ids of this index).
+        """
+        listed = list_tombstones(self._store)
+        changed = listed != self._seen
+        if changed:
+            kind = pa.string() if self._engine.manifest.id_type == "string" else pa.int64()
+            found = read_tombstones(self._store, listed, self._id_column, kind)
+            rows = deleted_rows(self._engine.id_chunks(), found.ids)
+            self._engine.hide(RowSet.of_rows(rows, self._engine.count) if len(rows) else None)
+            self._seen = listed
+            self._gauges.tombstones = len(rows)
+            facts = {"files": len(listed), "ids": len(found.ids), "hidden": len(rows)}
+            _log.info("tombstones read", extra=facts)
+        self._gauges.tombstones_checked = time.time()
+        return changed
+
+    async def watch(self, seconds: float) -> None:
+        """Refresh every `seconds`, for ever. A failure is counted and logged, and tried again."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await asyncio.to_thread(self.refresh)
+            except TaskError as error:
+                self._failed(error.reason, error.failure.message)
+            except Exception as error:  # the searcher goes on with what it knows
+                self._failed(type(error).__name__, " ".join(str(error).split())[:300])
+
+    def _failed(self, reason: str, message: str) -> None:
+        self._gauges.tombstone_errors = (self._gauges.tombstone_errors or 0) + 1
+        _log.error("tombstones not read, the last known stay hidden", extra={"reason": reason, "problem": message})
