@@ -121,6 +121,11 @@ def test_counts(stable: int | None, count: int, verdict: str, reason: str) -> No
     assert (said.verdict, said.reason) == (verdict, reason)
 
 
+def test_an_answered_deleted_id_fails() -> None:
+    said = judge(spec(), tombstoned_found=2)
+    assert (said.verdict, said.reason, said.message) == ("Fail", "TombstonesFound", "searches answered 2 deleted ids")
+
+
 def test_fail_beats_inconclusive_and_every_failure_is_said() -> None:
     said = judge(spec(**SEGMENTED), 1000, overall=row(recall=0.9, low=0.8), segments=(), count=10)
     assert (said.verdict, said.reason) == ("Fail", "RecallBelowMin")

@@ -37,6 +37,8 @@ def judge(report: ValidateResult, spec: VectorIndexSpec, stable_count: int | Non
             _recall(row, gate.recall.min, report, failures, doubts)
     _relevance(report, spec, failures, doubts)
     _count(report.count, stable_count, spec, failures)
+    if report.tombstoned_found:
+        failures.append(("TombstonesFound", f"searches answered {report.tombstoned_found} deleted ids"))
     verdict, findings = ("Fail", failures) if failures else ("Inconclusive", doubts) if doubts else ("Pass", [])
     low = report.overall
     summary = (
