@@ -55,6 +55,7 @@ check: setup ## format, lint, types, import contracts, generated files, chart
 	.venv/bin/lint-imports
 	$(RUN) -m vectorindex_operator.api.crd --check
 	$(RUN) -m vectorindex_searcher.serve.openapi --check
+	$(RUN) -m vectorindex_searcher.recall.schema --check
 	$(UV) lock --check --quiet
 	$$($(CLUSTER_TOOL) binary helm) lint charts/vectorindex-operator --quiet --set image.repository=example/vectorindex-operator
 
@@ -63,9 +64,10 @@ format: setup ## format and fix what can be fixed
 	.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
 .PHONY: generate
-generate: setup ## write CRDs, the chart's copy, the reference page and the OpenAPI document from the code
+generate: setup ## write CRDs, the chart's copy, the reference page, the OpenAPI document and the report's schema from the code
 	$(RUN) -m vectorindex_operator.api.crd --write
 	$(RUN) -m vectorindex_searcher.serve.openapi --write
+	$(RUN) -m vectorindex_searcher.recall.schema --write
 
 # ---------------------------------------------------------------- benchmarks
 BENCHES := serving

@@ -26,7 +26,7 @@ from .contract import (
     ServeTask,
     ValidateTask,
 )
-from .errors import BadSpec
+from .errors import BadSpec, Retry
 from .store import Role, open_store, parse_location
 
 FORMATS = "Parquet, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, HDF5 or JSON lines (.jsonl, also .gz, .zst)"
@@ -140,6 +140,12 @@ def _validate_flags(verb: argparse.ArgumentParser) -> None:
 def _serve_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--artifact", help="where artifacts are")
     verb.add_argument("--digest", default="", help="which revision (default: the only one)")
+    verb.add_argument(
+        "--gate",
+        metavar="HASH",
+        help="gateHash of a `validate`: its canary queries must be answered as well before the start, and its segments "
+        "are served with the points that it tuned",
+    )
     verb.add_argument("--cache-dir", default="/var/cache/vectorindex", help="where verified files are kept")
     verb.add_argument(
         "--cache-limit",
@@ -281,11 +287,11 @@ def segment_floors(options: argparse.Namespace) -> dict[str, float]:
 
 
 def serve_task(options: argparse.Namespace, given: str | None) -> ServeTask:
-    """The task of `serve`; see `resolve_task`. By flags there is no gate, so no canary."""
+    """The task of `serve`; see `resolve_task`. Without --gate there is no canary and no segment."""
     if given is not None:
         return ServeTask.model_validate_json(given)
     digest = _only_digest(options)
-    return ServeTask(
+    task = ServeTask(
         identity=_identity(options),
         revision=digest,
         digest=digest,
@@ -296,6 +302,30 @@ def serve_task(options: argparse.Namespace, given: str | None) -> ServeTask:
         tombstones=_tombstones(options),
         tombstone_poll_seconds=options.tombstone_poll,
         id_column=options.id_column,
+    )
+    return task if options.gate is None else _gated(task, options.gate)
+
+
+def _gated(task: ServeTask, gate_hash: str) -> ServeTask:
+    """The task with what the report of a gate says. Raises BadSpec when there is no such report."""
+    from .recall.report import load_report  # opens FAISS, which `serve` does anyway
+
+    store = open_store(task.artifacts, Role.ARTIFACTS)
+    layout = Layout(store.prefix, task.identity)
+    try:
+        report, sha256 = load_report(store, layout, task.digest, gate_hash)
+    except Retry as error:
+        folder = layout.report(task.digest, "", "")
+        known = sorted({item.key.split("/")[-2] for item in store.list(folder) if item.key.endswith("/report.json")})
+        remedy = f"Known are: {' '.join(known[:20])}" if known else "Run validate first."
+        raise BadSpec("ReportNotFound", f"--gate {gate_hash}: {error}", field="gate", remedy=remedy) from None
+    return task.model_copy(
+        update={
+            "gate_hash": gate_hash,
+            "report_sha256": sha256,
+            "manifest_sha256": report.manifest_sha256,
+            "segments": tuple(row.segment for row in report.points),
+        }
     )
 
 

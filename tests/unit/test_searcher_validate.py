@@ -1,17 +1,19 @@
-"""`validate` on real artifacts in a folder: ground truth that is kept and checked."""
+"""`validate` on real artifacts in a folder: ground truth that is kept and checked, what the report holds."""
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from vectorindex_searcher import build as build_module
-from vectorindex_searcher.artifact import Layout
+from vectorindex_searcher.artifact import Layout, download_verified, load_manifest
 from vectorindex_searcher.build import build
 from vectorindex_searcher.contract import (
     BuildTask,
@@ -23,8 +25,9 @@ from vectorindex_searcher.contract import (
     ValidateTask,
 )
 from vectorindex_searcher.errors import StoreUnavailable
-from vectorindex_searcher.recall import groundtruth
+from vectorindex_searcher.recall import groundtruth, schema
 from vectorindex_searcher.recall.report import Report, load_report
+from vectorindex_searcher.recall.timing import open_measured
 from vectorindex_searcher.store import FolderStore, Role
 from vectorindex_searcher.validate import validate
 
@@ -179,3 +182,51 @@ def test_a_store_that_keeps_nothing_costs_only_the_scan(
         assert gate(tmp_path).overall.queries == 150
     assert "could not be kept" in caplog.text
     assert kept(tmp_path) == []
+
+
+def test_the_report_is_what_its_schema_says(source: Path, tmp_path: Path) -> None:
+    """The schema that is published, against a report that was measured; what is missing or unknown is refused."""
+    assert schema.main(["--check"]) == 0
+    described = json.loads(schema.REFERENCE.read_text())
+    jsonschema.Draft202012Validator.check_schema(described)
+    built(source, tmp_path)
+    gate(tmp_path)
+    (path,) = tmp_path.glob("shop/products/digest1/reports/gate1/report.json")
+    report = json.loads(path.read_bytes())
+    check = jsonschema.Draft202012Validator(described)
+    check.validate(report)
+    for broken in (
+        report | {"recall": 1.0},
+        {key: value for key, value in report.items() if key != "overall"},
+        report | {"groundTruth": "guessed"},
+        report | {"overall": report["overall"] | {"recallLow": "high"}},
+    ):
+        assert not check.is_valid(broken)
+    assert "vectors and queries" in described["properties"]["groundTruth"]["description"]
+    assert described["$defs"]["SegmentRecall"]["properties"]["mrr"]["description"].startswith("Mean reciprocal rank")
+
+
+def test_what_the_report_says_of_cost(source: Path, tmp_path: Path) -> None:
+    built(source, tmp_path, factory="Flat")
+    report = gate(tmp_path)
+    assert [row.batch for row in report.latency] == [1, 8, 64]
+    assert all(0 < row.p50_ms <= row.p95_ms for row in report.latency)
+    assert (report.p50_ms, report.batch_query_us) == (report.latency[0].p50_ms, report.latency[2].query_us)
+    for row in report.latency:
+        assert row.query_us == pytest.approx(row.p50_ms * 1e3 / row.batch)
+
+
+def test_resident_memory_is_what_the_process_grew_by(tmp_path: Path) -> None:
+    """Pages of a mapped file count once they were touched: a flat index of 16 MiB, searched through."""
+    rows = 16 * 2**20 // (4 * 256)
+    vectors = np.random.default_rng(0).standard_normal((rows, 256)).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "a.npy", vectors)
+    built(tmp_path / "in", tmp_path, factory="Flat")
+    store, layout = stored(tmp_path)
+    manifest, _ = load_manifest(store, layout, "digest1")
+    folder = download_verified(store, layout, manifest, tmp_path / "cache")
+    engine, grown = open_measured(folder, manifest, vectors[:3], 10)
+    assert engine.count == rows
+    assert grown is not None
+    assert 0.9 * 2**24 < grown < 1.6 * 2**24

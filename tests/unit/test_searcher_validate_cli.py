@@ -13,7 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from vectorindex_searcher.__main__ import main
-from vectorindex_searcher.contract import ExitCode
+from vectorindex_searcher.cli_tasks import parser, serve_task
+from vectorindex_searcher.contract import ExitCode, ServeTask
+from vectorindex_searcher.errors import BadSpec
+from vectorindex_searcher.serve.load import load
 
 COUNT, DIMENSION = 600, 8
 
@@ -127,3 +130,25 @@ def test_a_terminal_gets_a_summary_beside_the_json(
     assert json.loads(captured.out)["kind"] == "Validate"
     assert "recall     all: recall@10" in captured.err
     assert "memory     " in captured.err
+
+
+def test_serve_takes_the_segments_and_points_of_a_gate(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_queries(tmp_path / "q.parquet", 5, ["fr"] * 40)
+    flags = ["--queries", str(tmp_path / "q.parquet"), "--segment-column", "kind", "--segments", "fr"]
+    assert validate(place, *flags) == 0
+    result = json.loads(capsys.readouterr().out)
+
+    def task(gate: str) -> ServeTask:
+        arguments = ["serve", "--artifact", str(place / "out"), "--gate", gate, "--cache-dir", str(tmp_path / "cache")]
+        return serve_task(parser().parse_args(arguments), None)
+
+    served = task(result["gateHash"])
+    assert (served.segments, served.report_sha256) == (("fr",), result["reportSha256"])
+    loaded = load(served, lambda text: None)
+    assert loaded.canary_recall == result["canaryRecall"]
+    assert loaded.points is not None
+    with pytest.raises(BadSpec) as caught:
+        task("nothing")
+    assert result["gateHash"] in (caught.value.failure.remedy or "")
