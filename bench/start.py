@@ -1,0 +1,283 @@
+"""How fast a searcher is ready, from an empty and from a filled cache, against the plainest script that does as much.
+
+    python bench/start.py [--quick] [--rounds 5] [--count 200000] [--dimension 768]
+
+A real artifact (Flat, so nearly all is one file), built and proven by the command line, lies in a folder and in a real
+S3 server (versitygw on loopback, a process of this run). Each round, in turn: the plain script fetches the index file
+with one stream, or copies it, and hashes it; then a process loads the artifact as a searcher does, with its phases
+timed. For a filled cache the plain script only hashes. Before each, the pages of what is read are dropped from memory,
+unless --hot. Figures are wall time: a start waits for disk, network and hash. Both sides use the same machine in the
+same minute, and the share is their ratio. Writes bench/results/start.md and summary.json, except with --quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+import results
+from artifacts import PROGRAM, Artifact, built
+from botocore.config import Config
+from datasets import clustered
+
+from vectorindex_searcher import contract
+from vectorindex_searcher.artifact import INDEX_FILE, Layout, load_manifest
+from vectorindex_searcher.store import Role, open_store
+
+BUCKET = "indexes"
+KEYS = ("bench-start", "bench-start-secret")
+PIECE = 1 << 20
+PHASES = ("manifest", "fetch", "open", "canary")
+SIDES = ("S3, empty cache", "folder, empty cache", "filled cache")
+
+
+# ---------------------------------------------------------------- the two places
+
+
+@contextlib.contextmanager
+def object_store(root: Path) -> Iterator[str]:
+    """versitygw over a temporary folder; its endpoint."""
+    binary = Path(__file__).resolve().parents[1] / "hack" / "local-cluster" / "cluster"
+    program = subprocess.run([binary, "binary", "versitygw"], check=True, capture_output=True, text=True).stdout.strip()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    root.mkdir()
+    environment = os.environ | {"ROOT_ACCESS_KEY": KEYS[0], "ROOT_SECRET_KEY": KEYS[1]}
+    command = [program, "--port", f"127.0.0.1:{port}", "--region", "us-east-1", "--quiet", "posix", str(root)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def client(endpoint: str) -> Any:
+    config = Config(
+        signature_version="s3v4", request_checksum_calculation="when_required", s3={"addressing_style": "path"}
+    )
+    return boto3.client(
+        "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id=KEYS[0], aws_secret_access_key=KEYS[1],
+        config=config,
+    )  # fmt: skip
+
+
+def filled(endpoint: str, folder: Path) -> Any:
+    """A client of the bucket that now holds everything below `folder`."""
+    s3 = client(endpoint)
+    s3.create_bucket(Bucket=BUCKET)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            s3.upload_file(str(path), BUCKET, path.relative_to(folder).as_posix())
+    return s3
+
+
+def proven(artifact: Artifact) -> contract.ServeTask:
+    """The task of a searcher that must show the gate's canary recall, from a folder."""
+    base = artifact.folder / "local" / "index" / artifact.manifest.digest
+    if not list(base.glob("reports/*/report.json")):
+        subprocess.run(
+            [*PROGRAM, "validate", "--artifact", str(artifact.folder)], check=True, capture_output=True, timeout=1800
+        )
+    (report,) = base.glob("reports/*/report.json")
+    place = contract.Location(folder=str(artifact.folder))
+    store = open_store(place, Role.ARTIFACTS)
+    identity = contract.Identity(name="index")
+    _, sha256 = load_manifest(store, Layout(store.prefix, identity), artifact.manifest.digest)
+    return contract.ServeTask(
+        identity=identity,
+        revision="bench",
+        digest=artifact.manifest.digest,
+        manifest_sha256=sha256,
+        gate_hash=report.parent.name,
+        report_sha256=hashlib.sha256(report.read_bytes()).hexdigest(),
+        artifacts=place,
+    )
+
+
+# ---------------------------------------------------------------- the two sides
+
+
+def drop(folder: Path) -> None:
+    """Forget the pages of every file below, so that the next read is the disk's. Needs no privilege."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+
+def plain_fetch(url: str, target: Path) -> float:
+    """Seconds to fetch with one stream into a file, hashing on the way: the loop that everybody writes first."""
+    began = time.monotonic()
+    hasher = hashlib.sha256()
+    with urllib.request.urlopen(url) as answer, target.open("wb") as out:
+        while piece := answer.read(PIECE):
+            hasher.update(piece)
+            out.write(piece)
+    hasher.hexdigest()
+    return time.monotonic() - began
+
+
+def plain_copy(source: Path, target: Path) -> float:
+    """Seconds to copy a file and hash the copy."""
+    began = time.monotonic()
+    shutil.copyfile(source, target)
+    plain = plain_hash(target)
+    assert plain > 0
+    return time.monotonic() - began
+
+
+def plain_hash(path: Path) -> float:
+    """Seconds to hash a file."""
+    began = time.monotonic()
+    with path.open("rb") as file:
+        hashlib.file_digest(file, "sha256").hexdigest()
+    return time.monotonic() - began
+
+
+def load(task: contract.ServeTask, place: contract.Location, cache: Path) -> Mapping[str, float]:
+    """Seconds of each phase of a searcher's load in a process of its own."""
+    changed = task.model_copy(update={"artifacts": place, "cache_dir": str(cache)})
+    environment = os.environ | {"ARTIFACTS_AWS_ACCESS_KEY_ID": KEYS[0], "ARTIFACTS_AWS_SECRET_ACCESS_KEY": KEYS[1]}
+    done = subprocess.run(
+        [sys.executable, __file__, "--load", changed.model_dump_json(by_alias=True)],
+        check=True, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def load_here(text: str) -> None:
+    """In the child: load and say how long each phase took, and how much memory it took at most."""
+    import resource
+
+    from vectorindex_searcher.serve.load import load
+
+    loaded = load(contract.ServeTask.model_validate_json(text), lambda _: None)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**loaded.seconds, "peakMiB": peak}))
+
+
+# ---------------------------------------------------------------- rounds
+
+
+def measure(artifact: Artifact, rounds: int, hot: bool) -> tuple[dict[str, list[float]], dict[str, list[Any]]]:
+    """Seconds of the plain script, and phases of the searcher, by side and round."""
+    task = proven(artifact)
+    plain: dict[str, list[float]] = defaultdict(list)
+    ours: dict[str, list[Any]] = defaultdict(list)
+    with (
+        tempfile.TemporaryDirectory(dir=artifact.folder.parent, prefix="start-") as name,
+        contextlib.ExitStack() as stack,
+    ):
+        work = Path(name)
+        endpoint = stack.enter_context(object_store(work / "s3"))
+        s3 = filled(endpoint, artifact.folder)
+        key = (artifact.files / INDEX_FILE).relative_to(artifact.folder).as_posix()
+        url = s3.generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": key})
+        remote = contract.Location(s3=contract.S3(bucket=BUCKET, endpoint=endpoint, region="us-east-1"))
+        cache, copy = work / "cache", work / "copy"
+
+        def cold(folder: Path) -> None:
+            if not hot:
+                drop(folder)
+
+        for number in range(rounds):
+            for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+                source = work / "s3" if side.startswith("S3") else artifact.folder
+                cold(source)
+                if side == "filled cache":
+                    if not cache.exists():
+                        load(task, task.artifacts, cache)
+                    shutil.copyfile(artifact.files / INDEX_FILE, copy)
+                    cold(work)
+                    plain[side].append(plain_hash(copy))
+                    cold(work)
+                    ours[side].append(load(task, task.artifacts, cache))
+                    continue
+                fetched = plain_fetch(url, copy) if source != artifact.folder else 0.0
+                plain[side].append(fetched or plain_copy(artifact.files / INDEX_FILE, copy))
+                copy.unlink()
+                shutil.rmtree(cache, ignore_errors=True)
+                cold(source)
+                ours[side].append(load(task, remote if fetched else task.artifacts, cache))
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    return plain, ours
+
+
+def page(
+    artifact: Artifact, plain: Mapping[str, list[float]], ours: Mapping[str, list[Any]], hot: bool
+) -> tuple[str, dict[str, float]]:
+    """The results page and its headline ratios."""
+    size = (artifact.files / INDEX_FILE).stat().st_size
+    rows, shares = [], {}
+    for side in SIDES:
+        script = statistics.median(plain[side])
+        phases = {phase: statistics.median(one[phase] for one in ours[side]) for phase in PHASES}
+        share = statistics.median(p / one["fetch"] for p, one in zip(plain[side], ours[side], strict=True))
+        shares[side] = share
+        peak = max(one["peakMiB"] for one in ours[side])
+        rows.append([side, script, size / script / 1e6, *phases.values(), sum(phases.values()), share, peak])
+    head = ["", "plain script, s", "MB/s", *(f"{phase}, s" for phase in PHASES), "sum, s", "plain / fetch", "peak MiB"]
+    pages = "were in memory" if hot else "were dropped from memory before each"
+    text = f"""# Start
+
+`python bench/start.py`, {results.stamp()}.
+{results.machine()}.
+
+{artifact.manifest.count} vectors, {size / 1e6:.0f} MB of index file; medians of {len(plain[SIDES[0]])} rounds, wall
+time; pages of what is read {pages}. *plain / fetch* is how many times as fast
+as the plain script the searcher fetches and verifies: for an empty cache one stream (or copy) into a file and SHA-256,
+for a filled one SHA-256 alone. The searcher verifies ids beside the index file, and is ready after the canary queries.
+
+{results.table(head, rows)}
+"""
+    names = {"S3, empty cache": "cold_s3", "folder, empty cache": "cold_folder", "filled cache": "warm"}
+    return text, {f"start.{names[side]}_ratio": share for side, share in shares.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="see that it runs; writes no results")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--count", type=int, default=200_000)
+    parser.add_argument("--dimension", type=int, default=768)
+    parser.add_argument("--hot", action="store_true", help="leave pages in memory: network and hash alone")
+    parser.add_argument("--load", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.load:
+        load_here(options.load)
+        return
+    count, rounds = (20_000, 1) if options.quick else (options.count, options.rounds)
+    artifact = built(clustered(count, options.dimension), "Flat")
+    text, headline = page(artifact, *measure(artifact, rounds, options.hot), options.hot)
+    print(text)
+    if not options.quick:
+        results.write_page("start", text)
+        results.add_to_summary(headline)
+
+
+if __name__ == "__main__":
+    main()
