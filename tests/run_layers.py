@@ -45,7 +45,7 @@ def run(layer: str) -> str:
         if subprocess.run(preparation, cwd=ROOT, env=environment, check=False).returncode:
             print(f"{layer}: its preparation failed: {' '.join(preparation)}", flush=True)
             return "could not run"
-    command = [sys.executable, "-m", "pytest", f"tests/{layer}", "-q", "--durations=5"]
+    command = [sys.executable, "-m", "pytest", f"tests/{layer}", "-q", "-rs", "--durations=5"]
     if layer in ONE_PROCESS_PER_CORE:
         command += ["--numprocesses=auto", "--dist=worksteal"]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode

@@ -61,7 +61,8 @@ def _resolve(options: argparse.Namespace) -> int:
 def _build(options: argparse.Namespace) -> int:
     from .build import build
 
-    return _done(build(cli_tasks.build_task(options, _from_environment()), options.work_dir), options)
+    task = cli_tasks.build_task(options, _from_environment())
+    return _done(build(task, options.work_dir, checkpoint_after_seconds=options.checkpoint_after), options)
 
 
 def _validate(options: argparse.Namespace) -> int:

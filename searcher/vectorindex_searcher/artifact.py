@@ -131,6 +131,9 @@ class Layout:
     def file(self, digest: str, attempt: str, name: str) -> str:
         return join_key(self.base, digest, attempt, name)
 
+    def checkpoints(self, digest: str, key: str = "", name: str = "") -> str:
+        return join_key(self.base, digest, "checkpoints", key, name)
+
     def report(self, digest: str, gate_hash: str, name: str = REPORT_FILE) -> str:
         return join_key(self.base, digest, "reports", gate_hash, name)
 

@@ -1,12 +1,13 @@
 """`build`: from a listed source to a published artifact, in a single pass over the source.
 
-    read   stream the source once: check rows, write ids, metadata and vectors.npy
-    choose the kind of index, under Auto, on a sample of vectors.npy
-    train  on a sample of vectors.npy, and add its rows in blocks
-    tune   operating points on held-out rows, through the engine that will serve
+    read    stream the source once: check rows, write ids, metadata and vectors.npy
+    choose  the kind of index, under Auto, on a sample of vectors.npy
+    train   on a uniform sample of vectors.npy, or go on from a checkpoint
+    add     the rows from vectors.npy, in blocks
+    tune    operating points on held-out rows, through the engine that will serve
     publish files, then the manifest if there is none
 
-Memory: the index, the sample, two blocks. Disk: the artifact. Idempotent: a published digest is answered, not rebuilt.
+Memory: building/budget.py. Disk: the artifact. Idempotent: a published digest is answered, not rebuilt.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata as package_metadata
@@ -38,21 +39,25 @@ from .artifact import (
     find_manifest,
     publish,
 )
-from .contract import BuildResult, BuildTask, Device, IndexSpec, OperatingPoint
+from .building import CHECKPOINT_AFTER_SECONDS, budget
+from .building.checkpoint import Checkpoints
+from .building.fill import Order, write_index
+from .contract import BuildResult, BuildTask, IndexSpec, OperatingPoint
 from .dataset.listing import Listing, list_source, load_listing
 from .dataset.source import Source, open_source
 from .dataset.stage import stage
 from .dataset.tombstones import current_tombstones, nested_key
-from .errors import BadSpec, Retry, SourceChanged
+from .errors import SourceChanged
+from .index.auto import AUTO
 from .index.binding import faiss
-from .index.device import fill, pick_device
+from .index.device import Ladder, pick_device
 from .index.engine import Engine, read_index
-from .index.factory import FIELD, faiss_words, make_index, training_rows
+from .index.factory import make_index, training_rows
+from .index.memory import footprint
 from .index.parameters import index_type
 from .index.restricted import Restricted, check_hidable
 from .index.tuning import K, Tuning, batch_engine, tune
 from .index.vectors import VectorFile
-from .progress import Progress
 from .recall.bound import lower_bound
 from .recall.exact import exact_search
 from .recall.measure import answers, measure
@@ -86,19 +91,24 @@ def draw_sets(count: int, training: int, seed: int = 0) -> Sets:
     return Sets(np.sort(draw(training)), np.sort(tuning[:HELD_OUT]), np.sort(held_out[:HELD_OUT]))
 
 
-def build(task: BuildTask, work: Path | None = None) -> BuildResult:
+def build(
+    task: BuildTask, work: Path | None = None, *, checkpoint_after_seconds: float = CHECKPOINT_AFTER_SECONDS
+) -> BuildResult:
     """Build and publish, or answer from the manifest that is there.
 
-    work: folder for temporary files (default: the system's). Raises TaskError: BadSpec, BadData, SourceMissing,
-    SourceChanged, StoreUnavailable, Retry.
+    work: folder for temporary files (default: the system's). checkpoint_after_seconds: training that took this long is
+    kept until the artifact is published, for the build that comes after a preempted one. Raises TaskError: BadSpec,
+    BadData, SourceMissing, SourceChanged, StoreUnavailable, Retry; MemoryError.
     """
     began = time.monotonic()
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(artifacts.prefix, task.identity)
+    checkpoints = Checkpoints(artifacts, layout, task.digest, checkpoint_after_seconds)
     if published := find_manifest(artifacts, layout, task.digest):
         _log.info("already published", extra={"digest": task.digest})
+        checkpoints.discard()
         return _result(*published, reused=True)
-    device, reason = pick_device(task.device, task.device_reason)
+    ladder = pick_device(task.device, task.device_reason)
     source_store = open_store(task.source, Role.SOURCE)
     listing = _listing(task, source_store, artifacts, layout)
     source = open_source(source_store, listing, task.columns, task.embedding)
@@ -106,21 +116,26 @@ def build(task: BuildTask, work: Path | None = None) -> BuildResult:
     source = source.without(tombstones.ids)
     metric = task.embedding.metric
     recipe.check(task.index, source.rows, source.dimension, metric)
+    if task.index.factory != AUTO:
+        _training_rows(task, source, task.index.factory)  # refused before the source is read
     with tempfile.TemporaryDirectory(prefix="build-", dir=work) as name:
         folder = Path(name)
         stage(source, folder)
         choice = recipe.decide(task.index, folder, metric, task.memory_limit_bytes)
         factory = choice.factory
-        empty = make_index(factory, source.rows, source.dimension, metric)
         if task.tombstones is not None:
-            check_hidable(Restricted(empty, {}).possible, factory)
-        sets = draw_sets(source.rows, training_rows(empty, source.rows, task.memory_limit_bytes))
-        del empty
+            check_hidable(Restricted(make_index(factory, source.rows, source.dimension, metric), {}).possible, factory)
+        sets = draw_sets(source.rows, _training_rows(task, source, factory))
         shape = {"rows": source.rows, "dimension": source.dimension}
         _log.info("building", extra={**shape, "factory": factory, "trainingRows": len(sets.training)})
-        device, reason = _write_index(task, factory, source, sets.training, folder, (device, reason))
-        manifest = _manifest(task, listing, source, factory, folder, sets, (device, reason))
-        tuned = _tune(manifest, folder, sets, task.index)
+        write_index(
+            _order(task, (listing.fingerprint, tombstones.fingerprint), source, factory, sets),
+            folder,
+            ladder,
+            checkpoints,
+        )
+        manifest = _manifest(task, listing, source, factory, folder, sets, ladder)
+        tuned = _tune(manifest, folder, sets, task.index, ladder)
         manifest = manifest.model_copy(
             update={
                 "default_point": tuned.default,
@@ -134,6 +149,7 @@ def build(task: BuildTask, work: Path | None = None) -> BuildResult:
             }
         )
         published_manifest, sha256, ours = publish(artifacts, layout, manifest, folder)
+    checkpoints.discard()
     return _result(published_manifest, sha256, reused=not ours)
 
 
@@ -147,37 +163,25 @@ def _listing(task: BuildTask, source: Store, artifacts: Store, layout: Layout) -
     return listing
 
 
-def _write_index(
-    task: BuildTask,
-    factory: str,
-    source: Source,
-    training: npt.NDArray[np.int64],
-    folder: Path,
-    device: tuple[Device, str],
-) -> tuple[Device, str]:
-    """Train, add and write index.faiss; the device used and why. The index is out of memory when this returns."""
-    metric = task.embedding.metric
-    with VectorFile(folder / VECTORS_FILE, metric) as vectors:
-        sample = vectors.gather(training) if len(training) else None
+def _training_rows(task: BuildTask, source: Source, factory: str) -> int:
+    """Rows of the training sample. Raises BadSpec/NotEnoughMemory when the pod cannot hold the build."""
+    empty = make_index(factory, source.rows, source.dimension, task.embedding.metric)
+    rows = training_rows(empty, source.rows, task.memory_limit_bytes)
+    if size := footprint(empty, source.rows):
+        budget.require(task.memory_limit_bytes, size.resident, budget.sample_bytes(rows, source.dimension))
+    return rows
 
-        def blocks() -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-            progress = Progress("adding rows", source.rows)
-            for first, block in vectors.blocks():
-                yield first, block
-                progress.add(len(block))
 
-        try:
-            index = fill(make_index(factory, source.rows, source.dimension, metric), sample, blocks, device[0])
-        except (RuntimeError, MemoryError) as error:
-            if device[0] is not Device.GPU:
-                raise BadSpec("CannotBuild", f"FAISS: {faiss_words(error)[:400]}", field=FIELD) from error
-            if task.device is not Device.PREFER_GPU:
-                raise Retry("GPUFailed", f"FAISS on the GPU: {faiss_words(error)[:400]}") from error
-            device = (Device.CPU, f"the GPU failed: {faiss_words(error)[:200]}")
-            _log.warning("building on the CPU instead", extra={"reason": device[1]})
-            index = fill(make_index(factory, source.rows, source.dimension, metric), sample, blocks, Device.CPU)
-    faiss.write_index(index, str(folder / INDEX_FILE))
-    return device
+def _order(task: BuildTask, fingerprints: tuple[str, str], source: Source, factory: str, sets: Sets) -> Order:
+    return Order(
+        factory=factory,
+        metric=task.embedding.metric,
+        rows=source.rows,
+        dimension=source.dimension,
+        sample=sets.training,
+        fingerprints=fingerprints,
+        vector_column=task.columns.vector,
+    )
 
 
 def _manifest(
@@ -187,7 +191,7 @@ def _manifest(
     factory: str,
     folder: Path,
     sets: Sets,
-    device: tuple[Device, str],
+    ladder: Ladder,
 ) -> Manifest:
     """The manifest of the files in `folder`, without operating points yet."""
     with VectorFile(folder / VECTORS_FILE, task.embedding.metric) as vectors:
@@ -211,8 +215,8 @@ def _manifest(
         faiss_version=faiss.__version__,
         cpu_features=faiss.get_compile_options().strip(),
         builder_version=package_metadata.version("vectorindex-operator"),
-        device=device[0],
-        device_reason=device[1],
+        device=ladder.device,
+        device_reason=ladder.reason,
         duration_seconds=0.0,
         peak_memory_bytes=0,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -220,14 +224,14 @@ def _manifest(
     )
 
 
-def _tune(manifest: Manifest, folder: Path, sets: Sets, spec: IndexSpec) -> Tuning:
+def _tune(manifest: Manifest, folder: Path, sets: Sets, spec: IndexSpec, ladder: Ladder) -> Tuning:
     """Operating points, measured on the tuning rows through the engine that will serve."""
     engine = Engine.open(folder, manifest)
     everything = batch_engine(engine)
     metric = manifest.embedding.metric
     with VectorFile(folder / VECTORS_FILE, metric) as vectors:
         queries = vectors.gather(sets.tuning, prepared=False)
-        truth = exact_search(vectors, queries, K, metric, sets.tuning)
+        truth = exact_search(vectors, queries, K, metric, sets.tuning, ladder=ladder)
 
         def recalls(params: Mapping[str, int]) -> npt.NDArray[np.float64]:
             rows = answers(everything, queries, K, sets.tuning, params)

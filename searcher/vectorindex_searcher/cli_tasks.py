@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from .artifact import Layout
+from .building import CHECKPOINT_AFTER_SECONDS
 from .contract import (
     TASK_ENV,
     BuildTask,
@@ -97,6 +98,13 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
         verb.add_argument("--device", choices=devices, default=Device.CPU.value, help="where to build (default: CPU)")
         verb.add_argument("--digest", default="", help="name of the revision (default: derived from data and flags)")
         verb.add_argument("--work-dir", type=Path, help="folder for temporary files")
+        verb.add_argument(
+            "--checkpoint-after",
+            type=float,
+            default=CHECKPOINT_AFTER_SECONDS,
+            metavar="SECONDS",
+            help="keep a trained index for a build that is started again, when training took this long (default: 20)",
+        )
 
 
 def _tombstone_flags(verb: argparse.ArgumentParser, *, serving: bool = False, ids: bool = False) -> None:

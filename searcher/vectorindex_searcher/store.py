@@ -85,6 +85,10 @@ class Store(Protocol):
         """Write a file of any size (multipart where the store has it)."""
         ...
 
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens when there is none."""
+        ...
+
 
 def join_key(*parts: str) -> str:
     """Join key parts with one slash between them; empty parts vanish."""
@@ -214,6 +218,12 @@ class FolderStore:
             shutil.copyfile(path, temporary)
             _sync(temporary)
             temporary.replace(target)
+        except OSError as error:
+            raise self._failed(key, error) from error
+
+    def delete(self, key: str) -> None:
+        try:
+            self._path(key).unlink(missing_ok=True)
         except OSError as error:
             raise self._failed(key, error) from error
 

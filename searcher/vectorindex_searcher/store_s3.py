@@ -138,6 +138,12 @@ class S3Store:
             cause = error.__cause__ or error.__context__ or error
             raise self._failed(key, cause if isinstance(cause, ClientError) else error) from error
 
+    def delete(self, key: str) -> None:
+        try:
+            self._client.delete_object(Bucket=self.bucket, Key=key)
+        except (ClientError, BotoCoreError) as error:
+            raise self._failed(key, error) from error
+
     def _failed(self, key: str, error: BaseException, etag: str | None = None) -> TaskError:
         where, field = self.describe(key), f"{self.role.field}.s3"
         if isinstance(error, NoCredentialsError | PartialCredentialsError):

@@ -201,15 +201,19 @@ def _search(
     return raw, rows
 
 
-def read_index(path: Path) -> Any:
-    """Read a FAISS index, mapped where its type can be, with allocation limits. Raises BadData/BadArtifact."""
+def read_index(path: Path, *, writable: bool = False) -> Any:
+    """Read a FAISS index, mapped where its type can be, with allocation limits. Raises BadData/BadArtifact.
+
+    writable: in memory and fit for adding rows.
+    """
     with _limits(path.stat().st_size):
         try:
-            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
+            if not writable:
+                return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
         except RuntimeError:
             pass  # a type that cannot be mapped; a broken file fails again below
         try:
-            return faiss.read_index(str(path), faiss.IO_FLAG_READ_ONLY)
+            return faiss.read_index(str(path), 0 if writable else faiss.IO_FLAG_READ_ONLY)
         except (RuntimeError, MemoryError) as error:
             raise BadData("BadArtifact", f"{path.name}: FAISS refuses it: {error}", object=path.name) from error
 

@@ -25,8 +25,8 @@ from .metric import normalise
 
 SCAN_BYTES = 16 << 20
 PREPARE_ROWS = 4096
-GATHER_ROWS = 256
-"""Rows gathered before their pages are given back. The kernel maps up to 64 KiB around each of them."""
+FAULT_BYTES = 256 << 10
+"""What the kernel maps around one row that is gathered (measured: 64 to 256 KiB)."""
 
 
 class VectorWriter:
@@ -118,8 +118,9 @@ class VectorFile:
         mapped = np.frombuffer(self._map, self._dtype, self.count * self.dimension, self._offset)
         mapped = mapped.reshape(self.count, self.dimension)
         order = np.argsort(rows, kind="stable")  # neighbours share pages
-        for start in range(0, len(rows), GATHER_ROWS):
-            some = order[start : start + GATHER_ROWS]
+        step = max(8, SCAN_BYTES // FAULT_BYTES)
+        for start in range(0, len(rows), step):
+            some = order[start : start + step]
             found[some] = mapped[rows[some]]
             self._map.madvise(mmap.MADV_DONTNEED)
         del mapped

@@ -6,23 +6,22 @@ order and the k-th distance do not depend on how BLAS rounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..contract import Metric
-from ..index.binding import faiss
+from ..index.device import Backend, Ladder, on_cpu
 from ..index.metric import faiss_metric
-from ..index.threads import available_cores, limit_threads
 from ..index.vectors import SCAN_BYTES, VectorFile
 
 SLACK = 16
 """Candidates beyond k that the float32 pass keeps."""
 RELATIVE_TOLERANCE = 1e-5
 """Of a squared distance: two rows nearer than this are a tie."""
-_GATHER_FLOATS = 4 << 20
+_GATHER_FLOATS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +62,19 @@ def exact_search(
     depths: npt.NDArray[np.int64] | None = None,
     threads: int | None = None,
     among: npt.NDArray[np.int64] | None = None,
+    ladder: Ladder | None = None,
 ) -> Truth:
     """The k nearest rows of each query.
 
     queries: float32 [n, d], as given. own_rows: int64 [n], the row that a query is a copy of and that does not count
     for it; -1 for none. depths: int64 [n] in 1..k, how many neighbours count for each query (default: k).
     threads: of the scan (default: all cores). among: int64 [m], rising, m >= 1: the only rows there are (default: all).
+    ladder: where to search (default: the CPU).
     """
-    limit_threads(threads or available_cores())
+    ladder = ladder or on_cpu(threads)
     count = vectors.count if among is None else len(among)
     blocks = _all_blocks(vectors) if among is None else _blocks_of(vectors, among)
-    rows = _candidates(blocks, vectors.prepared(queries), min(k + 1 + SLACK, count), metric)
+    rows = _candidates(blocks, vectors.prepared(queries), min(k + 1 + SLACK, count), metric, ladder)
     if among is not None:
         own = 0 if own_rows is None else np.isin(own_rows, among)
         depths = np.minimum(np.full(len(queries), k) if depths is None else depths, count - own)
@@ -162,7 +163,9 @@ def _blocks_of(vectors: VectorFile, rows: npt.NDArray[np.int64]) -> _Blocks:
         yield some, vectors.gather(some)
 
 
-def _candidates(blocks: _Blocks, queries: npt.NDArray[np.float32], k: int, metric: Metric) -> npt.NDArray[np.int64]:
+def _candidates(
+    blocks: _Blocks, queries: npt.NDArray[np.float32], k: int, metric: Metric, ladder: Ladder
+) -> npt.NDArray[np.int64]:
     """Rows [n, k] of the k best by a float32 scan; the row numbers of a block are those that come with it."""
     # BLAS computes |q|^2 + |x|^2 - 2qx, which loses the distance when the data lies far from the origin. Moving the
     # origin changes no L2 distance.
@@ -174,9 +177,16 @@ def _candidates(blocks: _Blocks, queries: npt.NDArray[np.float32], k: int, metri
     best = np.full((len(queries), k), np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
     for numbers, block in blocks:
-        values, found = faiss.knn(moved, block - origin, min(k, len(block)), metric=faiss_metric(metric))
+        block -= origin
+        values, found = ladder.run(_nearest(moved, block, min(k, len(block)), metric))
         both = np.concatenate([best, sign * values], axis=1)
         numbered = np.concatenate([rows, np.where(found >= 0, numbers[found], -1)], axis=1)
         keep = np.argpartition(both, k - 1, axis=1)[:, :k]
         best, rows = np.take_along_axis(both, keep, 1), np.take_along_axis(numbered, keep, 1)
     return rows
+
+
+def _nearest(
+    queries: npt.NDArray[np.float32], block: npt.NDArray[np.float32], k: int, metric: Metric
+) -> Callable[[Backend], tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+    return lambda backend: backend.nearest(queries, block, k, faiss_metric(metric))

@@ -70,7 +70,8 @@ def _start(p: Pass, name: str, key: str, *, cpu_reason: str = "") -> None:
     attempt = f"{key}/{failures}/{'gpu' if wants_gpu else 'cpu'}"
     job = revision.build_job_name(name, attempt)
     spec = p.revision(name).spec
-    memory = p.spec.build.resources.limits.get("memory") or p.spec.build.resources.requests.get("memory", "")
+    # A limit only: a request is no bound, and the builder refuses what does not fit the limit.
+    memory = p.spec.build.resources.limits.get("memory", "")
     task = BuildTask(
         identity=resolving.identity(p),
         digest=spec.digest,

@@ -1,0 +1,374 @@
+"""Building under pressure: memory within the formula, killed and started again, a GPU that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from vectorindex_searcher import build as build_module
+from vectorindex_searcher.building import budget
+from vectorindex_searcher.contract import BuildTask, Device, Identity, IndexSpec, Location, Metric
+from vectorindex_searcher.errors import BadSpec, Retry
+from vectorindex_searcher.index import device as device_module
+from vectorindex_searcher.index import heap
+from vectorindex_searcher.index.binding import faiss
+from vectorindex_searcher.index.device import CPU_RUNG, Ladder, OnCPU, OnGPU, Rung, pick_device, visible_gpus
+from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
+from vectorindex_searcher.recall.exact import exact_search
+
+Floats = npt.NDArray[np.float32]
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two OpenMP threads that spin on a busy machine take many times as long."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+
+
+def pin() -> None:
+    """The same for a child process."""
+    os.sched_setaffinity(0, {CORE})
+
+
+CORE = min(os.sched_getaffinity(0))
+
+
+def random(count: int, dimension: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).standard_normal((count, dimension), dtype=np.float32)
+
+
+# ---------------------------------------------------------------- memory
+
+MEASURE = """
+import json, os, resource, sys
+from pathlib import Path
+import numpy as np
+block = int(sys.argv[4])
+import vectorindex_searcher.dataset.blocks as blocks, vectorindex_searcher.index.vectors as vectors
+blocks.BLOCK_BYTES = vectors.SCAN_BYTES = block
+import vectorindex_searcher.build as build
+from vectorindex_searcher.contract import *
+from vectorindex_searcher.dataset import duplicates, stage
+from vectorindex_searcher.index import factory, tuning
+from vectorindex_searcher.recall import exact
+tuning.LATENCY_QUERIES, build.HELD_OUT = 2, 64
+factory.MIN_TRAIN_ROWS, factory.TRAIN_ROWS_PER_LIST = 4096, 64
+exact._GATHER_FLOATS = block >> 4
+stage.IDS_BATCH_ROWS = duplicates.SLICE_HASHES = 1 << 15
+
+def run(source, out, factory):
+    task = BuildTask(identity=Identity(name="n"), digest="d", source=Location(folder=source),
+                     artifacts=Location(folder=out), index=IndexSpec(factory=factory), embedding=Embedding(metric="L2"))
+    return build.build(task)
+
+run(sys.argv[1], sys.argv[3] + "-small", sys.argv[5])  # what the libraries keep once they were used
+before = build.peak_memory()
+Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident size begins anew
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+base = peak()
+result = run(sys.argv[2], sys.argv[3], sys.argv[5])
+print(json.dumps({"base": base, "peak": peak(), "index": result.index_bytes}))
+"""
+
+
+@pytest.mark.parametrize(("factory", "count", "times"), [("IVF64,PQ16x4fs", 220_000, 5), ("IVF64,SQ8", 120_000, 1.5)])
+def test_peak_memory_is_index_sample_and_two_blocks_for_a_source_many_times_that(
+    tmp_path: Path, factory: str, count: int, times: float
+) -> None:
+    """A process of its own, blocks of 2 MiB. The peak is the kernel's, beyond what the process had before."""
+    block, dimension = 2 * MIB, 128
+    for name, rows in (("small", 5000), ("large", count)):
+        (tmp_path / name).mkdir()
+        written = np.lib.format.open_memmap(tmp_path / name / "a.npy", "w+", np.float32, (rows, dimension))
+        for start in range(0, rows, 5000):
+            written[start : start + 5000] = random(5000, dimension, start)
+    places = [str(tmp_path / name) for name in ("small", "large", "out")]
+    program = [sys.executable, "-c", MEASURE, *places, str(block), factory]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, preexec_fn=pin)
+    measured = json.loads(done.stdout)
+    allowed = budget.peak_bytes(measured["index"], budget.sample_bytes(4096, dimension), block_bytes=block)
+    taken = measured["peak"] - measured["base"]
+    assert 4 * count * dimension >= times * allowed
+    assert taken <= allowed, f"{taken / MIB:.1f} MiB, the formula says {allowed / MIB:.1f}"
+    assert taken > measured["index"], "the measurement itself is wrong"
+
+
+GROW = """
+import numpy as np
+from pathlib import Path
+from vectorindex_searcher.index.binding import faiss
+from vectorindex_searcher.index.device import OnCPU
+def status(name):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) * 1024
+index = faiss.index_factory(256, "IVF256,Flat")
+data = np.random.default_rng(0).standard_normal((20_000, 256), dtype=np.float32)
+index = OnCPU().train(index, data)
+Path("/proc/self/clear_refs").write_text("5")
+base = status("VmRSS")
+index = OnCPU().add(index, lambda: ((0, data) for _ in range(6)), 120_000)
+print((status("VmHWM") - base) / (120_000 * (4 * 256 + 8)))
+"""
+
+
+def test_inverted_lists_leave_no_holes_in_memory_while_they_grow() -> None:
+    done = subprocess.run([sys.executable, "-c", GROW], capture_output=True, text=True, check=True, preexec_fn=pin)
+    assert float(done.stdout) < 1.05, "peak over the size of the index"
+
+
+def test_a_pod_too_small_for_the_formula_is_refused_before_the_source_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "a.npy", random(6000, 64))
+    needed = budget.INTERPRETER_BYTES + budget.peak_bytes(6000 * 64 * 4, 0)
+
+    def task(limit: int) -> BuildTask:
+        places = {"source": Location(folder=str(tmp_path / "in")), "artifacts": Location(folder=str(tmp_path / "out"))}
+        spec = IndexSpec(factory="Flat")
+        return BuildTask(identity=Identity(name="n"), digest="d", index=spec, memory_limit_bytes=limit, **places)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "stage", None)
+        with pytest.raises(BadSpec) as caught:
+            build_module.build(task(needed - 1))
+    failure = caught.value.failure
+    assert (failure.reason, failure.field) == ("NotEnoughMemory", "spec.build.resources.limits.memory")
+    raised = int(str(failure.remedy).split("limits.memory to ")[1].split("Mi")[0]) * MIB
+    assert build_module.build(task(raised)).count == 6000
+    assert raised - needed < 2 * MIB
+
+
+# ---------------------------------------------------------------- killed and started again
+
+
+def task_of(source: Path, out: Path, *flags: str) -> list[str]:
+    places = ["--source", str(source), "--out", str(out), "--digest", "d", "--metric", "L2"]
+    return [sys.executable, "-m", "vectorindex_searcher", "build", *places, *flags]
+
+
+def said(log: str) -> list[str]:
+    return [json.loads(line)["message"] for line in log.splitlines() if line.startswith("{")]
+
+
+def checkpoint_files(out: Path) -> list[Path]:
+    """Complete files: the folder's unfinished ones begin with a dot."""
+    return sorted((out / "local" / "index" / "d" / "checkpoints").rglob("[!.]*.*"))
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str]]:
+    """A build that was killed (SIGKILL) after it had kept its checkpoint: source, artifacts, flags."""
+    root = tmp_path_factory.mktemp("killed")
+    source, out, work = root / "in", root / "out", root / "work"
+    source.mkdir()
+    work.mkdir()
+    np.save(source / "a.npy", random(20_000, 32))
+    flags = ["--factory", "IVF128,SQ8", "--checkpoint-after", "0", "--work-dir", str(work)]
+    with subprocess.Popen(task_of(source, out, *flags), stdout=subprocess.DEVNULL, preexec_fn=pin) as running:
+        deadline = time.monotonic() + 60
+        while len(checkpoint_files(out)) < 2:
+            assert running.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        running.send_signal(signal.SIGKILL)
+        assert running.wait() == -signal.SIGKILL
+    assert not list(out.rglob("manifest.json"))
+    return source, out, flags
+
+
+def again(source: Path, out: Path, flags: list[str]) -> tuple[list[str], dict[str, Any]]:
+    done = subprocess.run(task_of(source, out, *flags), capture_output=True, text=True, check=True, preexec_fn=pin)
+    return said(done.stderr), json.loads(done.stdout)
+
+
+def test_a_killed_build_goes_on_from_its_checkpoint(killed: tuple[Path, Path, list[str]], tmp_path: Path) -> None:
+    source, left, flags = killed
+    out = tmp_path / "out"
+    shutil.copytree(left, out)
+    assert [path.name for path in checkpoint_files(out)] == ["checkpoint.json", "trained.faiss"]
+    log, built = again(source, out, flags)
+    assert "going on from a checkpoint: training is not repeated" in log
+    assert "training" not in log
+    assert built["count"] == 20_000
+    assert built["defaultPoint"]["recall"] > 0.9
+    assert not checkpoint_files(out), "a published artifact needs none"
+
+
+@pytest.mark.parametrize("what", ["a byte of the index", "the description", "another factory"])
+def test_a_checkpoint_that_is_damaged_or_of_another_training_is_ignored(
+    killed: tuple[Path, Path, list[str]], tmp_path: Path, what: str
+) -> None:
+    source, left, flags = killed
+    out = tmp_path / "out"
+    shutil.copytree(left, out)
+    description, index = checkpoint_files(out)
+    match what:
+        case "a byte of the index":
+            data = bytearray(index.read_bytes())
+            data[len(data) // 2] ^= 1
+            index.write_bytes(data)
+        case "the description":
+            description.write_text("{")
+        case "another factory":
+            flags = ["--factory", "IVF64,SQ8", *flags[2:]]
+    log, built = again(source, out, flags)
+    assert "training" in log
+    warned = "a checkpoint is ignored: training runs anew" in log
+    assert warned == (what != "another factory")
+    assert built["count"] == 20_000
+
+
+def test_short_training_leaves_no_checkpoint(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    np.save(source / "a.npy", random(5000, 16))
+    log, _ = again(source, out, ["--factory", "IVF16,Flat"])
+    assert "trained" in log
+    assert "checkpoint kept" not in log
+
+
+# ---------------------------------------------------------------- devices
+
+GPU = pytest.mark.skipif(not visible_gpus(), reason="needs an NVIDIA GPU and faiss-gpu: this path was NOT tested here")
+BACKENDS = [OnCPU, pytest.param(OnGPU, marks=[pytest.mark.gpu, GPU])]
+FACTORIES = ["Flat", "IVF16,Flat", "IVF16,SQ8", "IVF16,PQ8x4fs,RFlat", "HNSW16,SQ8", "PCA16,IVF16,SQ8"]
+ON_GPU = [*FACTORIES, "IVF16,PQ8"]  # 8-bit codes: quick to train on a GPU only
+
+
+@pytest.mark.parametrize(
+    ("backend", "factory"),
+    [
+        *((OnCPU, factory) for factory in FACTORIES),
+        *(pytest.param(OnGPU, factory, marks=[pytest.mark.gpu, GPU]) for factory in ON_GPU),
+    ],
+)
+def test_every_device_builds_an_index_that_finds_its_rows(backend: Callable[[], Any], factory: str) -> None:
+    """By recall, not by bytes: the code of the rows is rounded otherwise on a GPU."""
+    data = random(3000, 32)
+    one, index = backend(), faiss.index_factory(32, factory)
+    trained = index if index.is_trained else one.train(index, data[:2000])
+    full = one.add(trained, lambda: ((start, data[start : start + 700]) for start in range(0, 3000, 700)), 3000)
+    assert (full.ntotal, type(faiss.downcast_index(full)).__name__[:3]) == (3000, type(index).__name__[:3])
+    for layer in device_module.layers(full):
+        if isinstance(layer, faiss.IndexIVF):
+            layer.nprobe = 16
+    _, rows = full.search(data[:300], 10)
+    assert np.mean((rows == np.arange(300)[:, None]).any(axis=1)) > 0.95
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("metric", list(Metric))
+def test_every_device_finds_the_exact_neighbours(backend: Callable[[], Any], metric: Metric, tmp_path: Path) -> None:
+    data = random(2000, 24)
+    with VectorWriter(tmp_path / "vectors.npy", 2000, 24, half=False) as writer:
+        writer.write(data)
+    with VectorFile(tmp_path / "vectors.npy", metric) as vectors:
+        truth = exact_search(vectors, data[:50], 5, metric, ladder=Ladder([Rung("x", backend)]))
+    wide = data.astype(np.float64)
+    if metric is Metric.COSINE:
+        wide /= np.linalg.norm(wide, axis=1)[:, None]
+    scores = wide[:50] @ wide.T
+    if metric is not Metric.INNER_PRODUCT:
+        scores = -((wide[:50, None] - wide[None]) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(truth.rows[:, :5], np.argsort(-scores, axis=1)[:, :5])
+
+
+class FailingGPU:
+    """Stands for a GPU, which the machines of this project lack: fails as FAISS does, works from the n-th try on."""
+
+    device = Device.GPU
+    tries = 0
+
+    def __init__(self, words: str, good_from: int = 99) -> None:
+        self.words, self.good_from = words, good_from
+
+    def step(self) -> str:
+        FailingGPU.tries += 1
+        if FailingGPU.tries < self.good_from:
+            raise RuntimeError(f"Error in allocMemory at /x/StandardGpuResources.cpp:452: {self.words}")
+        return "done on the GPU"
+
+
+OUT_OF_MEMORY = "Error: 'err == cudaSuccess' failed: alloc fail type FlatData (cudaMalloc error out of memory [2])"
+
+
+@pytest.mark.parametrize(
+    ("words", "good_from", "wanted", "tries", "device", "reason"),
+    [
+        (OUT_OF_MEMORY, 1, Device.PREFER_GPU, 1, Device.GPU, ""),
+        (OUT_OF_MEMORY, 2, Device.PREFER_GPU, 2, Device.GPU, "less scratch memory"),
+        (OUT_OF_MEMORY, 3, Device.GPU, 3, Device.GPU, "smaller blocks"),
+        (OUT_OF_MEMORY, 99, Device.PREFER_GPU, 3, Device.CPU, "on the CPU, since the GPU failed"),
+        ("PQ8x9 is not supported", 99, Device.PREFER_GPU, 1, Device.CPU, "PQ8x9 is not supported"),
+        (OUT_OF_MEMORY, 99, Device.GPU, 3, None, "cudaMalloc"),
+        ("PQ8x9 is not supported", 99, Device.GPU, 1, None, "PQ8x9"),
+    ],
+)
+def test_out_of_gpu_memory_takes_less_of_it_and_then_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    good_from: int,
+    wanted: Device,
+    tries: int,
+    device: Device | None,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(FailingGPU, "tries", 0)
+    monkeypatch.setattr(device_module, "visible_gpus", lambda: 1)
+    rungs = tuple(Rung(rung.what, lambda: FailingGPU(words, good_from)) for rung in device_module.GPU_RUNGS)
+    monkeypatch.setattr(device_module, "GPU_RUNGS", rungs)
+    ladder = pick_device(wanted)
+
+    def step(backend: Any) -> str:
+        return backend.step() if isinstance(backend, FailingGPU) else "done on the CPU"
+
+    if device is None:
+        with pytest.raises(Retry, match=reason) as caught:
+            ladder.run(step)
+        assert caught.value.reason == "GPUFailed"
+    else:
+        assert ladder.run(step) == f"done on the {device.value}"
+        assert ladder.run(step) == f"done on the {device.value}"  # and it stays there
+        assert ladder.device is device
+        assert reason in ladder.reason
+        assert bool(ladder.reason) == bool(reason)
+    assert FailingGPU.tries == tries + (1 if device is Device.GPU else 0)
+
+
+def test_the_cpu_has_nothing_to_fall_back_to() -> None:
+    def step(backend: Any) -> None:
+        raise RuntimeError("cudaMalloc error out of memory")
+
+    with pytest.raises(RuntimeError):
+        Ladder([CPU_RUNG]).run(step)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "SQ8", "HNSW16,SQ8", "HNSW16", "PQ8x4fs,RFlat"])
+def test_reserving_changes_nothing_but_the_memory(factory: str, tmp_path: Path) -> None:
+    data = random(1500, 32)
+    files = []
+    for reserving in (False, True):
+        faiss.omp_set_num_threads(1)
+        index = faiss.index_factory(32, factory)
+        if not index.is_trained:
+            index.train(data)
+        if reserving:
+            heap.reserve(index, 1500)
+        for start in range(0, 1500, 400):
+            index.add(data[start : start + 400])
+        files.append(faiss.serialize_index(index).tobytes())
+    assert files[0] == files[1]
