@@ -137,6 +137,7 @@ def a_revision(
         index="docs", digest=digest, fingerprint=data, image=SETTINGS.searcher_image, source=of.source.s3,
         artifacts=of.artifacts.s3, columns=of.source.columns, embedding=of.embedding, index_spec=of.index,
         segments=tuple(s.name for s in of.segments), min_score=of.searcher.min_score, tls=of.searcher.tls is not None,
+        tombstones=of.source.deleted(),
         pod_template=searchers.pod_template(of, index(of), name, SETTINGS),
     )  # fmt: skip
     return RevisionView(name, f"uid-{name}", created, frozen, RevisionStatus(**(fields | status)))

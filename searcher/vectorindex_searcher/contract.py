@@ -39,6 +39,8 @@ CANARY_TOLERANCE = 0.005
 """A pod is ready when its canary recall is at least the recall `validate` measured on the same queries, minus this."""
 DRAIN_SECONDS = 30
 """Upper bound of the time in-flight queries get after SIGTERM."""
+TOMBSTONE_POLL_SECONDS = 300.0
+"""How often deleted ids are listed where nobody says it."""
 KEEP_ALIVE_SECONDS = 30.0
 """Age at which a connection is closed after its answer (jittered): a Service switch does not move open connections."""
 
@@ -277,7 +279,7 @@ class ServeTask(Model):
     cache_dir: str = "/var/cache/vectorindex"
     tombstones: Location | None = None
     """Where deleted ids are listed; they are not answered."""
-    tombstone_poll_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 300.0
+    tombstone_poll_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = TOMBSTONE_POLL_SECONDS
     """How often they are listed again; 0: only at the start."""
     id_column: str = "id"
     """Column of the ids in files of tombstones."""

@@ -21,6 +21,7 @@ FULL_SPEC: Json = {
         "columns": {"id": "sku", "vector": "embedding", "metadata": ["section", "installed_kib"]},
         "poll": "0",
         "minInterval": "1h30m",
+        "tombstones": {"prefix": "products/deleted/"},
     },
     "artifacts": {"s3": {"bucket": "indexes", "secretRef": {"name": "s3"}}, "deletionPolicy": "Retain"},
     "embedding": {

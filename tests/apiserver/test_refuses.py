@@ -47,6 +47,8 @@ def rule(**fields: Any) -> list[Json]:
         ("spec.source.s3.endpoint", "https://me:pw@s3", "spec.source.s3.endpoint", "should match"),
         ("spec.source.s3.endpoint", "s3.example", "spec.source.s3.endpoint", "should match"),
         ("spec.source.s3.secretRef.name", "", "spec.source.s3.secretRef.name", "should match"),
+        ("spec.source.tombstones", {}, "spec.source.tombstones.prefix", "Required value"),
+        ("spec.source.tombstones", {"prefix": "deleted"}, "spec.source.tombstones.prefix", "should match"),
         ("spec.searcher.auth", {}, "spec.searcher.auth.secretRef", "Required value"),
         ("spec.searcher.auth.secretRef.name", "Bad Name", "spec.searcher.auth.secretRef.name", "should match"),
         ("spec.searcher.tls", {"secretRef": {}}, "spec.searcher.tls.secretRef.name", "Required value"),
@@ -103,6 +105,18 @@ def rule(**fields: Any) -> list[Json]:
         (RULES, rule(max="2%", window="16s", consecutive=100), f"{RULES}[0].window", "30m at most"),
         (RULES, rule(max="2%", window="1d", consecutive=1), f"{RULES}[0].window", "30m at most"),
         # rules across fields
+        (
+            "spec.source",
+            {"s3": {"bucket": "vectors", "prefix": "a/b"}, "tombstones": {"prefix": "a/b/"}},
+            "spec.source.tombstones.prefix",
+            "must not be, or contain",
+        ),
+        (
+            "spec.source",
+            {"s3": {"bucket": "vectors", "prefix": "a/b/"}, "tombstones": {"prefix": "a/"}},
+            "spec.source.tombstones.prefix",
+            "must not be, or contain",
+        ),
         ("spec.gate.segments", [{"name": "a", "min": 0.9}], "spec.gate.segments", "needs gate.queries"),
         ("spec.gate.relevance", {"minMRR": 0.5}, "spec.gate.relevance", "needs gate.queries"),
         ("spec.gate.recall.min", 0.97, "spec.index.objective.recall", "must be at least gate.recall.min"),

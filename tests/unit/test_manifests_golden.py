@@ -36,7 +36,8 @@ POD = {
     "priorityClassName": "high",
 }
 EVERYTHING = spec(
-    source={"columns": {"metadata": ["title"]}, "s3": {"endpoint": "http://s3:9000", "region": "eu-1"}},
+    source={"columns": {"metadata": ["title"]}, "s3": {"endpoint": "http://s3:9000", "region": "eu-1"},
+            "tombstones": {"prefix": "docs/deleted/"}},
     embedding={"model": "e5", "version": "2", "dimension": 8},
     segments=[{"name": "fr"}],
     build={"device": "PreferGPU", "timeout": "1h", "retries": 5, "pod": POD,
@@ -166,8 +167,10 @@ def test_each_pod_gets_the_keys_that_it_needs_and_no_other() -> None:
         return [source["prefix"] for source in pod["containers"][0]["envFrom"]]
 
     assert prefixes("resolve-job") == prefixes("build-job-gpu") == ["SOURCE_", "ARTIFACTS_"]
-    assert prefixes("validate-job") == ["ARTIFACTS_", "QUERIES_"]
-    assert prefixes("searchers") == prefixes("revision") == ["ARTIFACTS_"]
+    # Tombstones lie in the source's bucket: who hides deleted ids reads it, and nobody else does.
+    assert prefixes("validate-job") == ["ARTIFACTS_", "QUERIES_", "SOURCE_"]
+    assert prefixes("searchers") == prefixes("revision") == ["ARTIFACTS_", "SOURCE_"]
+    assert prefixes("revision-secured") == ["ARTIFACTS_"]
 
 
 @pytest.mark.parametrize("case", ["resolve-job", "build-job", "build-job-gpu", "validate-job"])

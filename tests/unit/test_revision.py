@@ -40,6 +40,7 @@ def hashes(**changes: Any) -> dict[str, str]:
         ({"embedding": {"dimension": 8}}, {"source"}),
         ({"source": {"s3": {"prefix": "other/"}}}, {"source"}),
         ({"artifacts": {"s3": {"bucket": "elsewhere"}}}, {"source"}),
+        ({"source": {"tombstones": {"prefix": "docs/deleted/"}}}, {"digest", "source"}),
         ({"source": {"poll": "1m", "minInterval": "1h"}}, set()),
         ({"build": {"resources": {"limits": {"memory": "8Gi"}}}}, {"build"}),
         ({"build": {"device": "GPU"}}, {"build"}),

@@ -61,6 +61,13 @@ class S3(contract.S3):
         return contract.Location(s3=contract.S3(**{f: getattr(self, f) for f in contract.S3.model_fields}))
 
 
+class Tombstones(Model):
+    """Files that list the ids of deleted rows: Parquet or JSON lines with the id column, or .txt with an id a line."""
+
+    prefix: Annotated[str, Field(min_length=2, max_length=512, pattern=r"^[^/].*/$")]
+    """A folder of the source's bucket, ending in a slash; below the source's own prefix, too."""
+
+
 class Source(Model):
     """Where the vectors are. A change of the listing (keys, sizes, ETags) is a new revision."""
 
@@ -72,6 +79,20 @@ class Source(Model):
     """How often the source is listed; 0 turns polling off."""
     min_interval: Duration = "10m"
     """At most one new revision per this time comes from changed data."""
+    tombstones: Tombstones | None = None
+    """Deleted ids: hidden by searchers within a `poll` (5m where that is 0), left out of the next build."""
+    cel: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.tombstones) || !((has(self.s3.prefix) ? self.s3.prefix : '') + '/')"
+            ".startsWith(self.tombstones.prefix)",
+            "tombstones.prefix must not be, or contain, the prefix of the vectors",
+            ".tombstones.prefix",
+        ),
+    )
+
+    def deleted(self) -> S3 | None:
+        """The place of the tombstones: the source's, with another prefix."""
+        return self.s3.model_copy(update={"prefix": self.tombstones.prefix}) if self.tombstones else None
 
 
 class Artifacts(Model):

@@ -96,6 +96,10 @@ class RevisionSpec(Model):
     format_version: int = contract.FORMAT_VERSION
     image: str
     source: S3
+    tombstones: S3 | None = None
+    """Where deleted ids are listed; the source's keys read it."""
+    tombstone_poll_seconds: float | None = None
+    """How often its searchers list them."""
     artifacts: S3
     columns: Columns
     embedding: Embedding

@@ -35,6 +35,11 @@ def _index(index: IndexSpec) -> dict[str, object]:
     return wire
 
 
+def _tombstones(spec: VectorIndexSpec) -> dict[str, object]:
+    """Where they are, not which: a delete alone is hidden by searchers and waits for the next build."""
+    return {"tombstones": spec.source.tombstones.wire()} if spec.source.tombstones else {}
+
+
 def digest(spec: VectorIndexSpec, fingerprint: str, build_number: int = 0) -> str:
     """Hex digest of a revision. `fingerprint` is the dataset's; `build_number` rises when a rebuild is asked for."""
     return _hash(
@@ -45,6 +50,7 @@ def digest(spec: VectorIndexSpec, fingerprint: str, build_number: int = 0) -> st
             "columns": spec.source.columns.wire(),
             "embedding": _embedding(spec.embedding),
             "index": _index(spec.index),
+            **_tombstones(spec),
         }
     )
 
@@ -62,6 +68,7 @@ def source_hash(spec: VectorIndexSpec) -> str:
             "columns": spec.source.columns.wire(),
             "embedding": spec.embedding.wire(),
             "artifacts": spec.artifacts.s3.wire(),
+            **_tombstones(spec),
         }
     )[:16]
 

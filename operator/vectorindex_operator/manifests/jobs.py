@@ -63,7 +63,7 @@ def validate(
 ) -> Manifest:
     """The Job that measures one revision, in the image that will serve it."""
     queries = spec.gate.queries.s3 if spec.gate.queries else None
-    places = {"ARTIFACTS_": revision.spec.artifacts, "QUERIES_": queries}
+    places = {"ARTIFACTS_": revision.spec.artifacts, "QUERIES_": queries, "SOURCE_": revision.spec.tombstones}
     one = container("validate", revision.spec.image, "validate", credentials(places), settings)
     one["env"] = [task_env(action.task.model_dump_json(by_alias=True, exclude_none=True))]
     one["resources"] = _resources(spec.build.resources)

@@ -19,7 +19,14 @@ from vectorindex_operator.manifests.podspec import (
     pod_spec,
     task_env,
 )
-from vectorindex_searcher.contract import ADMIN_PORT, DRAIN_SECONDS, HTTP_PORT, Identity, ServeTask
+from vectorindex_searcher.contract import (
+    ADMIN_PORT,
+    DRAIN_SECONDS,
+    HTTP_PORT,
+    TOMBSTONE_POLL_SECONDS,
+    Identity,
+    ServeTask,
+)
 
 PROCESS_BYTES = 256 * 2**20
 """What a searcher needs besides the artifact: the interpreter, libraries, buffers."""
@@ -30,7 +37,7 @@ LIVE_RECALL_BYTES = 160 * 2**20
 
 def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: Settings) -> Manifest:
     """The pod template of a new revision. Task and resources are filled in when it is loaded."""
-    places = {"ARTIFACTS_": spec.artifacts.s3}
+    places = {"ARTIFACTS_": spec.artifacts.s3, "SOURCE_": spec.source.deleted()}
     one = container("searcher", settings.searcher_image, "serve", credentials(places), settings)
     one["ports"] = [
         {"name": "http", "containerPort": HTTP_PORT},
@@ -124,6 +131,9 @@ def _task(action: Load, index: IndexView, frozen: RevisionSpec) -> ServeTask:
         min_score=frozen.min_score,
         live_recall=action.live_recall,
         cache_dir=CACHE_DIR,
+        tombstones=frozen.tombstones.location() if frozen.tombstones else None,
+        tombstone_poll_seconds=frozen.tombstone_poll_seconds or TOMBSTONE_POLL_SECONDS,
+        id_column=frozen.columns.id,
     )
 
 

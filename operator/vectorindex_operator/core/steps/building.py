@@ -85,6 +85,7 @@ def _start(p: Pass, name: str, key: str, *, cpu_reason: str = "") -> None:
         device=p.spec.build.device if not cpu_reason else Device.CPU,
         device_reason=cpu_reason,
         memory_limit_bytes=memory_bytes(memory) if memory else 0,
+        tombstones=spec.tombstones.location() if spec.tombstones else None,
     )
     p.act(StartBuild(job, name, attempt, failures, wants_gpu, task))
     p.update(name, phase="Building")

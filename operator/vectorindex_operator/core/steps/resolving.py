@@ -50,12 +50,14 @@ def identity(p: Pass) -> Identity:
 
 def _start(p: Pass, wanted: str, after: str, failures: int) -> None:
     key = f"{wanted}/{after}"
+    deleted = p.spec.source.deleted()
     task = ResolveTask(
         identity=identity(p),
         source=p.spec.source.s3.location(),
         columns=p.spec.source.columns,
         embedding=p.spec.embedding,
         artifacts=p.spec.artifacts.s3.location(),
+        tombstones=deleted.location() if deleted else None,
     )
     p.act(StartResolve(revision.resolve_job_name(p.obs.index.name, key), key, failures, task))
 

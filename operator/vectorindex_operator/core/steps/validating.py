@@ -129,6 +129,8 @@ def _start(p: Pass, name: str, wanted: str) -> None:
         segments=tuple(s.name for s in p.spec.segments),
         segment_targets=revision.segment_targets(p.spec),
         floor=p.spec.gate.recall.min,
+        tombstones=spec.tombstones.location() if spec.tombstones else None,
+        id_column=spec.columns.id,
     )
     p.act(StartValidation(revision.gate_job_name(name, key), name, key, tried, task))
     p.update(name, phase="Validating")
