@@ -61,7 +61,7 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pa
 
 
 def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while time.monotonic() < end and process.poll() is None:
         for line in log.read_text().splitlines():
             if line.startswith("{") and (found := json.loads(line))["message"] == "ready":

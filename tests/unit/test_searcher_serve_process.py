@@ -481,7 +481,7 @@ def searchers(published: Published) -> Iterator[tuple[Searcher, Searcher]]:
         thread.start()
     try:
         for searcher in pair:
-            until(lambda searcher=searcher: searcher.port or searcher.process.poll() is not None)
+            until(lambda searcher=searcher: searcher.port or searcher.process.poll() is not None, 90)
             assert searcher.port, searcher.log
         yield pair
     finally:
