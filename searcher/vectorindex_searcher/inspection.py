@@ -11,7 +11,7 @@ from .artifact import Candidate, Manifest
 from .contract import OperatingPoint, SegmentRecall
 from .errors import BadSpec
 from .index.sizes import size_text
-from .recall.page import page, verdict
+from .recall.page import deleted_text, page, verdict
 from .recall.report import Report, SegmentPoint
 from .store import Role, open_store, parse_location
 
@@ -89,6 +89,8 @@ def report_lines(report: Report) -> Iterator[str]:
     grown = f", measured {size_text(measured)}" if measured is not None else ""
     yield f"  memory     {size_text(report.resident_bytes)}{grown}"
     yield f"  canary     {report.canary_recall:.4f} on {report.canary_queries} queries"
+    if report.tombstones:
+        yield f"  deleted    {deleted_text(report)}"
 
 
 def report_page(where: str, endpoint: str = "", region: str = "") -> bytes:
@@ -106,7 +108,8 @@ def report_page(where: str, endpoint: str = "", region: str = "") -> bytes:
 
 
 def verdicts(report: Report, floor: float | None, floors: Mapping[str, float]) -> tuple[list[str], bool]:
-    """What the report says about floors of all queries and of segments, a line each; and whether all are proven."""
+    """What the report says about floors of all queries and of segments, a line each; and whether all are proven and no
+    deleted id was answered."""
     measured = {row.segment: row for row in report.segments}
     lines, proven = [], True
     for name, limit in [*([("", floor)] if floor is not None else []), *floors.items()]:
@@ -118,7 +121,9 @@ def verdicts(report: Report, floor: float | None, floors: Mapping[str, float]) -
             numbers = f"recall@{report.k} {row.recall:.4f}, at least {row.recall_low:.4f} on {row.queries} queries"
             lines.append(f"{where}: {verdict(row, limit)} {numbers}")
         proven &= row is not None and row.recall_low >= limit
-    return lines, proven
+    if report.tombstoned_found:
+        lines.append(f"deleted ids: {deleted_text(report)}")
+    return lines, proven and not report.tombstoned_found
 
 
 def _segment_point(row: SegmentPoint) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from vectorindex_searcher.artifact import Candidate
 from vectorindex_searcher.contract import Embedding, OperatingPoint, SegmentRecall
+from vectorindex_searcher.inspection import verdicts
 from vectorindex_searcher.recall.page import page, verdict
 from vectorindex_searcher.recall.picture import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from vectorindex_searcher.recall.report import BatchLatency, FilteredRecall, Report, SegmentPoint
@@ -139,6 +140,15 @@ def test_a_page_of_little() -> None:
         root = parsed(report(frontier=(one,), default_point=one, conservative_point=None, points=(), floor=1.0))
         assert not re.search(r"nan|inf", " ".join(str(e.attrib) for e in root.iter("circle")))
     assert page(report()) == page(report(files=()))
+
+
+def test_deleted_ids_are_told_and_decide() -> None:
+    assert not any("listed" in text for text in texts(parsed(report())))
+    good = report(tombstones=1200, tombstoned_in_index=7)
+    assert "1,200 listed, 7 rows of this index, none is answered" in texts(parsed(good))
+    assert verdicts(good, 0.9, {}) == (verdicts(report(), 0.9, {})[0], True)
+    lines, proven = verdicts(good.model_copy(update={"tombstoned_found": 2}), 0.9, {})
+    assert (lines[-1][-18:], proven) == (", answered 2 times", False)
 
 
 def test_verdicts() -> None:

@@ -13,15 +13,18 @@ import numpy.typing as npt
 import pytest
 
 from vectorindex_searcher import build as build_module
+from vectorindex_searcher import termination
 from vectorindex_searcher.artifact import Layout, download_verified, load_manifest
 from vectorindex_searcher.build import build
 from vectorindex_searcher.contract import (
+    RESULT_LIMIT_BYTES,
     BuildTask,
     Embedding,
     Identity,
     IndexSpec,
     Location,
     Metric,
+    SegmentRecall,
     ValidateTask,
 )
 from vectorindex_searcher.errors import StoreUnavailable
@@ -230,3 +233,24 @@ def test_resident_memory_is_what_the_process_grew_by(tmp_path: Path) -> None:
     assert engine.count == rows
     assert grown is not None
     assert 0.9 * 2**24 < grown < 1.6 * 2**24
+
+
+def test_the_result_of_any_number_of_segments_fits_into_a_termination_message(source: Path, tmp_path: Path) -> None:
+    """The kubelet cuts at 4 KiB, and half a JSON is no verdict. Rounding never lifts a figure over a floor."""
+    built(source, tmp_path)
+    report = gate(tmp_path)
+    row = SegmentRecall(
+        segment="s" * 40, queries=50_000, recall=0.9876543219, recall_low=0.9599999999, mrr=1 / 3, relevance_mrr=1 / 7
+    )
+    worst = report.model_copy(
+        update={"segments": (row,) * 32, "overall": row.model_copy(update={"segment": ""}), "p95_ms": 1 / 3,
+                "count": 2**40, "resident_bytes": 2**44, "gate_hash": "f" * 16, "canary_recall": 1 / 3}
+    )  # fmt: skip
+    result = worst.result("f" * 64)
+    assert len(termination.encode(result)) <= RESULT_LIMIT_BYTES
+    (brief,) = set(result.segments)
+    assert (brief.recall, brief.recall_low, brief.mrr) == (0.987654, 0.959999, None)
+    assert result.overall.relevance_mrr == 0.142857
+    # A few segments keep their ranks, and exact figures stay exact.
+    small = worst.model_copy(update={"segments": (row.model_copy(update={"recall_low": 0.96}),)}).result("f" * 64)
+    assert (small.segments[0].mrr, small.segments[0].recall_low) == (0.333333, 0.96)

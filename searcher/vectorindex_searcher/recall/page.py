@@ -82,6 +82,12 @@ def verdict(measured: SegmentRecall, floor: float) -> str:
     return f"The floor of {floor:g} is not proven: more queries would decide it."
 
 
+def deleted_text(report: Report) -> str:
+    """What became of deleted ids, in words."""
+    answered = f"answered {report.tombstoned_found} times" if report.tombstoned_found else "none is answered"
+    return f"{report.tombstones:,} listed, {report.tombstoned_in_index:,} rows of this index, {answered}"
+
+
 def _recall(body: ElementTree.Element, report: Report) -> None:
     _add(body, "h2", "Recall")
     rows = []
@@ -194,6 +200,7 @@ def _facts(body: ElementTree.Element, report: Report) -> None:
         ("embedding", " ".join(filter(None, (report.embedding.model, report.embedding.version))) or "not named"),
         ("canary recall", canary),
         ("ground truth", report.ground_truth),
+        *([("deleted ids", deleted_text(report))] if report.tombstones else []),
         ("FAISS", f"{report.faiss_version}, {report.cpu_features}"),
         ("manifest", report.manifest_sha256),
     ]

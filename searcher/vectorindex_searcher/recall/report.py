@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +22,7 @@ from ..artifact import (
     encode,
     fetch_files,
 )
-from ..contract import Embedding, Model, OperatingPoint, SegmentRecall, ValidateResult
+from ..contract import RESULT_LIMIT_BYTES, Embedding, Model, OperatingPoint, SegmentRecall, ValidateResult
 from ..errors import BadData, ChecksumMismatch, Retry
 from ..store import Store
 from .canary import read_canary
@@ -143,22 +144,43 @@ class Report(Model):
     files: tuple[ManifestFile, ...]
 
     def result(self, sha256: str) -> ValidateResult:
-        """What `validate` answers."""
+        """What `validate` answers: figures of millionths, and few enough of them for a termination message."""
+        whole = tuple(_brief(row, ranks=True) for row in self.segments)
+        result = self._result(sha256, whole)
+        if len(result.model_dump_json(by_alias=True, exclude_none=True)) > RESULT_LIMIT_BYTES:
+            # Ranks of single segments are judged by nobody; the report keeps them.
+            result = self._result(sha256, tuple(_brief(row, ranks=False) for row in self.segments))
+        return result
+
+    def _result(self, sha256: str, segments: tuple[SegmentRecall, ...]) -> ValidateResult:
         return ValidateResult(
             gate_hash=self.gate_hash,
             k=self.k,
             confidence=self.confidence,
-            overall=self.overall,
-            segments=self.segments,
+            overall=_brief(self.overall, ranks=True),
+            segments=segments,
             count=self.count,
-            p50_ms=self.p50_ms,
-            p95_ms=self.p95_ms,
+            p50_ms=round(self.p50_ms, 4),
+            p95_ms=round(self.p95_ms, 4),
             resident_bytes=self.resident_bytes,
             canary_queries=self.canary_queries,
             canary_recall=self.canary_recall,
             tombstoned_found=self.tombstoned_found,
             report_sha256=sha256,
         )
+
+
+def _brief(row: SegmentRecall, *, ranks: bool) -> SegmentRecall:
+    """The row with six digits, rounded down so that no floor is reached by rounding; with or without its ranks."""
+
+    def short(value: float | None) -> float | None:
+        # 0.96 is 0.95999... in binary: what is a millionth but for the last bits stays one.
+        return None if value is None else math.floor(value * 1e6 + 1e-6) / 1e6
+
+    figures = {name: short(getattr(row, name)) for name in ("recall", "recall_low", "mrr", "relevance_mrr")}
+    if not ranks:
+        figures |= {"mrr": None, "relevance_mrr": None}
+    return row.model_copy(update=figures)
 
 
 def load_report(
