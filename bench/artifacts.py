@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,15 +35,19 @@ class Artifact:
         return found.parent / self.manifest.attempt
 
 
-def built(dataset: Dataset, factory: str, recall: float = 0.95, metric: str = "Cosine") -> Artifact:
-    """Build once: the name of the folder tells data, factory string, recall and metric."""
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{dataset.name}-{factory}-{recall:g}-{metric}")
+def built(
+    dataset: Dataset, factory: str, recall: float = 0.95, metric: str = "Cosine", metadata: Sequence[str] = ()
+) -> Artifact:
+    """Build once: the name of the folder tells data, factory string, recall, metric and metadata columns."""
+    name = "-".join((dataset.name, factory, f"{recall:g}", metric, *metadata))
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", name)
     folder = FOLDER / "artifacts" / name
     if not any(folder.rglob("manifest.json")):
         print(f"building {name} (once)", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         flags = ["--source", str(dataset.path), "--out", str(folder), "--factory", factory]
         flags += ["--recall", f"{recall:g}", "--metric", metric]
+        flags += ["--metadata", *metadata] if metadata else []
         subprocess.run([*PROGRAM, "build", *flags], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     (found,) = folder.rglob("manifest.json")
     return Artifact(folder, Manifest.model_validate_json(found.read_text()))

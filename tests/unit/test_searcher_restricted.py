@@ -158,11 +158,11 @@ def test_the_cheaper_way_is_taken(vectors: Floats, queries: Floats) -> None:
     restricted = Restricted(made("HNSW16,Flat", vectors), params)
     # 3 us for a search: half the rows cost 75 us exactly, and about 5 us by the graph.
     restricted.set_costs(Costs(search=3.0, scan=0.05, gather=0.1))
-    ways = [restricted.choose(queries, K, params, some(count)) for count in (10, 60, 1500, 2999)]
+    ways = [restricted._choose(queries, K, params, some(count)) for count in (10, 60, 1500, 2999)]
     assert ways == [Strategy.EXACT, Strategy.EXACT, Strategy.APPROXIMATE, Strategy.APPROXIMATE]
-    assert restricted.choose(queries, K, {"efSearch": 2000}, some(1500)) is Strategy.EXACT
+    assert restricted._choose(queries, K, {"efSearch": 2000}, some(1500)) is Strategy.EXACT
     restricted.set_costs(Costs(search=1000.0, scan=0.05, gather=0.1))
-    assert restricted.choose(queries, K, params, some(2999)) is Strategy.EXACT
+    assert restricted._choose(queries, K, params, some(2999)) is Strategy.EXACT
 
 
 def test_costs_are_measured_once_with_the_callers_queries(vectors: Floats, queries: Floats) -> None:
@@ -207,6 +207,22 @@ def test_rows_far_from_the_query_are_found(vectors: Floats) -> None:
     assert (restricted.approximate(vectors[:1], K, params, only)[1] < 0).any()
     assert rows.tolist() == nearest(vectors, vectors[:1], only).tolist()
     assert np.isfinite(raw).all()
+
+
+def test_filters_that_correlate_with_the_query(vectors: Floats, queries: Floats) -> None:
+    """Most queries lie where few rows are allowed: FAISS with a selector answers rows from where it hardly looked."""
+    only = RowSet.of_mask(vectors[:, 0] > np.quantile(vectors[:, 0], 0.85))
+    index, params = made("HNSW16,Flat", vectors), {"efSearch": 24}
+    restricted = Restricted(index, params)
+    restricted.set_costs(Costs(search=1.0, scan=0.02, gather=0.1))
+    (_, rows), how = restricted.search(queries, K, params, only)
+    assert how is Strategy.APPROXIMATE
+    truth = nearest(vectors, queries, only)
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(truth, rows, strict=True)]) > 0.97
+    widest = restricted._widen(K, params, only.share).params["efSearch"]
+    narrow = faiss.SearchParametersHNSW(efSearch=widest, sel=only.selector)
+    _, rows = index.search(queries, K, params=narrow)
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(truth, rows, strict=True)]) < 0.95
 
 
 @pytest.mark.parametrize("factory", ["PQ16x4", "NSG8,Flat", "LSH"])

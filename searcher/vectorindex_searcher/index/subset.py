@@ -20,7 +20,7 @@ BLOCK_BYTES = 8 << 20
 """Codes copied at a time when a subset is too large to be kept."""
 CACHE_SHARE = 8
 """Kept subsets take at most 1 / CACHE_SHARE of the bytes of the index's codes..."""
-CACHE_BYTES = (1 << 20, 256 << 20)
+CACHE_BYTES = (16 << 20, 256 << 20)
 """...within these limits."""
 _QUERY_BLOCK = 16
 """Fewer than FAISS's threshold for BLAS, whose |q|^2 + |x|^2 - 2qx loses the distance of data far from the origin."""
