@@ -25,6 +25,7 @@ from vectorindex_searcher.build import build
 from vectorindex_searcher.cli_tasks import parser, serve_task
 from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS, EvidenceBucket, Metric
 from vectorindex_searcher.index.engine import Engine
+from vectorindex_searcher.index.rowset import RowSet
 from vectorindex_searcher.serve import live_recall
 from vectorindex_searcher.serve.evidence import EvidenceRing, LiveTally, Outcome
 from vectorindex_searcher.serve.live_recall import CpuBudget, LiveJudge, PacedVectors
@@ -196,6 +197,28 @@ def test_recall_is_that_of_brute_force(served: Served, monkeypatch: pytest.Monke
     assert 0 < min(recalls) + 0.2 < max(recalls)
     assert not any(one.wide for one in judged)
     assert [(one.bucket, one.overall) for one in judged] == [(n, n % 2 == 0) for n in range(40)]
+
+
+def test_deleted_rows_are_not_missed(served: Served) -> None:
+    """A searcher that answers rightly without them has a recall of 1, by an exact and by a wider search."""
+    rng = np.random.default_rng(8)
+    gone = np.zeros(COUNT, np.bool_)
+    sample = []
+    for number in range(70):
+        query = rng.standard_normal(DIMENSION).astype(np.float32)
+        order = np.argsort(-(unit(served.vectors) @ query))
+        gone[order[[0, 3, 4]]] = True
+        sample.append((number, query, order))
+    items = [Sampled(number, "other", query, order[~gone[order]][:10], number / 70) for number, query, order in sample]
+    served.engine.hide(RowSet.of_mask(gone))
+    try:
+        for affordable in (1e9, 1e-9):
+            judged = judge_of(served, affordable).judge(items)
+            assert [one.recall for one in judged] == pytest.approx([1.0] * len(judged))
+            assert judged[0].wide == (affordable < 1)
+    finally:
+        served.engine.hide(None)
+    assert np.mean([one.recall for one in judge_of(served).judge(items)]) < 0.8
 
 
 def test_a_scan_beyond_the_budget_takes_fewer_queries(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

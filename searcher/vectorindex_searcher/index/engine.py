@@ -159,6 +159,11 @@ class Engine:
             raise ValueError(f"hide takes a set of {self.count} rows, got {rows.count}")
         self._restricted.live = None if rows is None or not rows.matching else ~rows
 
+    @property
+    def live(self) -> RowSet | None:
+        """The rows that `hide` has left; None for all."""
+        return self._restricted.live
+
     def _merged(self, names: tuple[tuple[str, int], ...]) -> dict[str, int]:
         merged = self.default_params | dict(names)
         if unknown := merged.keys() - self.param_limits.keys():

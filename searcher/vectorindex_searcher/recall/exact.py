@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..contract import Metric
 from ..index.device import Backend, Ladder, on_cpu
 from ..index.metric import faiss_metric
+from ..index.rowset import RowSet
 from ..index.vectors import SCAN_BYTES, VectorFile
 
 SLACK = 16
@@ -63,6 +64,7 @@ def exact_search(
     threads: int | None = None,
     among: npt.NDArray[np.int64] | None = None,
     ladder: Ladder | None = None,
+    only: RowSet | None = None,
 ) -> Truth:
     """The k nearest rows of each query.
 
@@ -70,6 +72,7 @@ def exact_search(
     for it; -1 for none. depths: int64 [n] in 1..k, how many neighbours count for each query (default: k).
     threads: of the scan (default: all cores). among: int64 [m], rising, m >= 1: the only rows there are (default: all).
     ladder: where to search (default: the CPU).
+    only: see `truth_among`.
     """
     ladder = ladder or on_cpu(threads)
     count = vectors.count if among is None else len(among)
@@ -78,7 +81,7 @@ def exact_search(
     if among is not None:
         own = 0 if own_rows is None else np.isin(own_rows, among)
         depths = np.minimum(np.full(len(queries), k) if depths is None else depths, count - own)
-    return truth_among(vectors, queries, rows, k, metric, own_rows, depths=depths)
+    return truth_among(vectors, queries, rows, k, metric, own_rows, depths=depths, only=only)
 
 
 def truth_among(
@@ -90,15 +93,19 @@ def truth_among(
     own_rows: npt.NDArray[np.int64] | None = None,
     *,
     depths: npt.NDArray[np.int64] | None = None,
+    only: RowSet | None = None,
 ) -> Truth:
     """The k nearest among candidates `rows` (int64 [n, c], -1 for none), by their exact distances.
 
     It is the truth when the candidates hold it. Otherwise its k-th score is too low and recall against it too high,
-    never too low. Other arguments as in `exact_search`.
+    never too low. only: rows that may be answered (None: all); candidates that may not are left out, so where more
+    than SLACK of the best are gone the same holds. Other arguments as in `exact_search`.
     """
     queries = vectors.prepared(queries)
     own = np.full(len(queries), -1) if own_rows is None else own_rows
     rows = np.where(rows == own[:, None], -1, rows)
+    if only is not None:
+        rows = np.where(only.holds(rows), rows, -1)
     scores = exact_scores(vectors, queries, rows, metric)
     order = np.argsort(-scores, axis=1, kind="stable")
     rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)

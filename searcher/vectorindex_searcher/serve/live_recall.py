@@ -168,7 +168,15 @@ class LiveJudge:
 
     def _exact(self, sample: Sequence[Sampled]) -> Truth:
         queries, depths = _arrays(sample)
-        return exact_search(self._vectors, queries, int(depths.max()), self._vectors.metric, depths=depths, threads=1)
+        return exact_search(
+            self._vectors,
+            queries,
+            int(depths.max()),
+            self._vectors.metric,
+            depths=depths,
+            threads=1,
+            only=self._engine.live,
+        )
 
     def _judge(self, sample: Sequence[Sampled], truth: Truth, *, wide: bool = False) -> list[Judged]:
         queries, depths = _arrays(sample)
@@ -192,7 +200,9 @@ class LiveJudge:
             queries, depths = _arrays(some)
             k = int(depths.max())
             _, rows = self._engine.search(queries, min(k + SLACK, self._engine.count), self.wide_params)
-            truth = truth_among(self._vectors, queries, rows, k, self._vectors.metric, depths=depths)
+            truth = truth_among(
+                self._vectors, queries, rows, k, self._vectors.metric, depths=depths, only=self._engine.live
+            )
             found += self._judge(some, truth, wide=True)
             if self._budget.spent - began > self._affordable:
                 break  # the queries with the smallest draws are a uniform part of the sample
