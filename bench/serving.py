@@ -47,8 +47,8 @@ class Measured:
     shares: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     rates: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     """Queries per second of wall time."""
-    open_loop: list[tuple[str, float, float, float, float]] = field(default_factory=list)
-    """Format, share of capacity, queries a second, p50 and p99 in ms."""
+    open_loop: list[tuple[str, float, float, float, float, int]] = field(default_factory=list)
+    """Format, share of capacity, queries a second, p50 and p99 in ms, refused."""
 
 
 def measure(dataset: Dataset, factory: str, rounds: int, seconds: float, numbers: Sequence[int]) -> Measured:
@@ -88,7 +88,7 @@ def measure(dataset: Dataset, factory: str, rounds: int, seconds: float, numbers
                     connect(load, server.port, numbers[-1], kind)
                     rate = share * statistics.median(found.rates[kind, numbers[-1]])
                     answer = load.ask(json.dumps({"do": "open", "seconds": 4 * seconds, "rate": rate}))
-                    found.open_loop.append((kind, share, rate, answer["p50"], answer["p99"]))
+                    found.open_loop.append((kind, share, rate, answer["p50"], answer["p99"], int(answer["refused"])))
     finally:
         for child in (single, batch, load):
             child.close()
@@ -120,8 +120,8 @@ def page(found: list[Measured]) -> str:
             rows.append((connections, kind, statistics.median(spent), min(spent), shown, rate))
         parts.append(results.table(("connections", "body", "us a query", "least", "share", "queries/s"), rows))
         parts.append("\nOpen loop, 64 connections, latency from the moment a query was to be sent:\n")
-        loops = [(kind, f"{share:.0%}", rate, p50, p99) for kind, share, rate, p50, p99 in one.open_loop]
-        parts.append(results.table(("body", "of capacity", "queries/s", "p50 ms", "p99 ms"), loops))
+        loops = [(kind, f"{share:.0%}", *rest) for kind, share, *rest in one.open_loop]
+        parts.append(results.table(("body", "of capacity", "queries/s", "p50 ms", "p99 ms", "refused"), loops))
     return "\n".join(parts)
 
 

@@ -1,51 +1,57 @@
 """The user port: POST /v1/search, GET /v1/index and GET /openapi.json.
 
-Turns requests into searches on the pool, searches into JSON, and every answer into evidence.
+Turns requests into searches, and every answer into evidence.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from .. import contract
 from ..index.engine import Engine
 from ..recall.report import Points
 from . import openapi
+from .answers import BINARY_TYPE, wants_binary
 from .dispatch import Answer, Routes, dispatch
 from .evidence import EvidenceRing, Outcome
 from .live_sample import LiveSample
 from .messages import Later, Problem, Request, Response, json_response
-from .pool import Group, SearchPool
-from .query import MAX_K, MAX_VECTORS, Search, Terms, fields_of_json, fields_of_query_string, search_of, segment_of
-
-Scores = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
+from .pool import SearchPool
+from .query import (
+    DEFAULT_K,
+    MAX_K,
+    MAX_VECTORS,
+    Terms,
+    Vectors,
+    fields_of_json,
+    fields_of_query_string,
+    search_of,
+    segment_of,
+)
+from .quick import QuickVectors
+from .searching import Searching, Wish
 
 DEADLINE_HEADER = b"x-request-timeout-ms"
 MAX_DEADLINE_MS = 600_000
-SMALL_K = 100
-_BINARY = b"application/octet-stream"
 _JSON_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded", b"text/plain")
 """What a JSON body may call itself: curl -d without a header says form."""
 
 
-@dataclass(slots=True)
-class _Asked:
-    """A search on its way. `began`: monotonic time when its request had arrived."""
+@dataclass(slots=True, eq=False)
+class _Form:
+    """How a request is written, whatever its body says."""
 
-    search: Search
-    outcome: Outcome
-    began: float
+    binary_answer: bool
+    fields: Mapping[str, Any] | None = None
+    """Of the query string beside a binary body; None: the body is JSON."""
+    wish: Wish | None = None
+    """What such a request wants, once one was found to be right."""
 
 
 class SearchApp:
@@ -64,11 +70,7 @@ class SearchApp:
     ) -> None:
         """`tokens`: whether a bearer token is asked for, which is all that it knows of them."""
         embedding = engine.manifest.embedding
-        self._engine = engine
-        self._task = task
-        self._pool = pool
         self._ring = ring
-        self._live = live
         self._terms = Terms(
             dimension=engine.dimension,
             metric=engine.metric,
@@ -87,9 +89,10 @@ class SearchApp:
         }
         self._index_document = index_document(engine, task, points)
         self._openapi_bytes = orjson.dumps(openapi.document(self._index_document, tokens=tokens))
-        # Clients with binary bodies repeat one query string; reading it anew costs as much as all other checks.
-        self._query_fields = functools.lru_cache(maxsize=256)(fields_of_query_string)
-        self._group = functools.lru_cache(maxsize=256)(self._make_group)
+        self._searching = Searching(engine, pool, task.revision, self._terms.segment_params, live)
+        self._quick = QuickVectors(engine.dimension)
+        self._form = functools.lru_cache(maxsize=256)(self._make_form)
+        self._plain_wish = functools.lru_cache(maxsize=1024)(self._make_plain_wish)
 
     def handle(self, request: Request) -> Answer:
         """Route one request."""
@@ -104,8 +107,7 @@ class SearchApp:
             outcome = Outcome(contract.OTHER_SEGMENT)
         assert isinstance(outcome, Outcome)
         if response.status == 504:
-            deadline = _deadline(request)
-            outcome.deadline = math.inf if deadline is None else deadline - request.completed
+            outcome.deadline = _seconds(request) or math.inf
         self._ring.record(outcome, response.status, seconds)
 
     def _index(self, _request: Request) -> Response:
@@ -117,30 +119,46 @@ class SearchApp:
     def _search(self, request: Request) -> Later:
         """Check the request and hand it to the pool. A refusal counts for the segment that the request named."""
         request.outcome = outcome = Outcome(contract.OTHER_SEGMENT)
-        fields, raw = self._fields(request)
-        outcome.segment = segment_of(fields, self._terms)
-        search = search_of(fields, raw, self._terms)
-        outcome.queries = len(search.vectors)
-        deadline = _deadline(request)
-        asked = _Asked(search, outcome, request.completed)
-        # A filter may have to read whole columns: never on the event loop, and no two are the same rows.
-        if outcome.queries > 1 or search.filter is not None:
-            return self._pool.submit(functools.partial(self._run_alone, asked), outcome.queries, deadline)
-        group = self._group(search.k, tuple(sorted(search.params.items())), search.include_metadata)
-        return self._pool.submit_one(group, asked, deadline)
+        headers = request.headers
+        # What does not depend on the body is worked out once: clients repeat it.
+        form = self._form(headers.get(b"content-type", b""), request.query, headers.get(b"accept", b""))
+        raw: bytes | None = request.body
+        fields = form.fields
+        if fields is None:
+            fields, raw = fields_of_json(request.body), None
+            wish, vector = self._plain(fields, form.binary_answer)
+        else:
+            wish, vector = form.wish, self._quick.of_bytes(request.body) if form.wish is not None else None
+        if wish is None or vector is None:
+            outcome.segment = segment_of(fields, self._terms)
+            search = search_of(fields, raw, self._terms)
+            outcome.queries, vector = len(search.vectors), search.vectors
+            wish = self._searching.wish(search, binary=form.binary_answer)
+            if raw is not None:
+                form.wish = wish
+        else:
+            outcome.segment = wish.search.segment
+        return self._searching.ask(wish, vector, outcome, request.completed, _seconds(request))
 
-    def _make_group(self, k: int, params: tuple[tuple[str, int], ...], metadata: bool) -> Group:
-        """The group of all searches for one vector with this k and these parameters."""
-        run = functools.partial(self._run_group, k, dict(params))
-        # Parameters of the revision's own are known to be quick; those that users name may be anything.
-        own = not params or dict(params) in self._terms.segment_params.values()
-        return Group(run, small=k <= SMALL_K and own and not metadata)
+    def _plain(self, fields: Mapping[str, Any], binary: bool) -> tuple[Wish | None, Vectors | None]:
+        """For a JSON body that asks for one vector and names no more than k and segment; else None."""
+        vector = self._quick.of_fields(fields)
+        if vector is None:
+            return None, None
+        segment = fields.get("segment")
+        known = segment if segment in self._terms.segments else contract.OTHER_SEGMENT
+        return self._plain_wish(fields.get("k", DEFAULT_K), known, binary), vector
 
-    def _fields(self, request: Request) -> tuple[Mapping[str, Any], bytes | None]:
-        """The request's fields, and the raw vectors of a binary body. Raises Problem 400 or 415."""
-        content_type = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if content_type == _BINARY:
-            return self._query_fields(request.query), request.body
+    def _make_plain_wish(self, k: int, segment: str, binary: bool) -> Wish:
+        search = search_of({"k": k, "segment": segment}, self._quick.any_vector, self._terms)
+        return self._searching.wish(search, binary=binary)
+
+    def _make_form(self, content_type: bytes, query: bytes, accept: bytes) -> _Form:
+        """What follows from headers and query string. Raises Problem 400 or 415."""
+        binary_answer = wants_binary(accept)
+        content_type = content_type.partition(b";")[0].strip().lower()
+        if content_type == BINARY_TYPE:
+            return _Form(binary_answer, fields_of_query_string(query))
         if content_type not in _JSON_TYPES:
             raise Problem(
                 415,
@@ -148,87 +166,22 @@ class SearchApp:
                 "the body's media type is not understood",
                 field="Content-Type",
                 value=content_type.decode("latin-1"),
-                remedy=f"send application/json, or little-endian float32 as {_BINARY.decode()}",
+                remedy=f"send application/json, or little-endian float32 as {BINARY_TYPE.decode()}",
             )
-        if request.query:
+        if query:
             raise Problem(
                 400,
                 "UnknownField",
                 "a search with a JSON body takes no query string",
                 field="query string",
-                value=request.query.decode("latin-1"),
+                value=query.decode("latin-1"),
                 remedy="name everything in the body",
             )
-        return fields_of_json(request.body), None
-
-    def _run_group(self, k: int, params: Mapping[str, int], asked: Sequence[_Asked]) -> list[Response]:
-        """Answer searches for one vector each by one call of the engine."""
-        vectors = [one.search.vectors for one in asked]
-        scores, rows = self._engine.search(vectors[0] if len(vectors) == 1 else np.concatenate(vectors), k, params)
-        answers = []
-        for number, one in enumerate(asked):
-            self._offer(one.search, rows[number : number + 1])
-            answers.append(self._answer(one, scores[number : number + 1], rows[number : number + 1]))
-        return answers
-
-    def _run_alone(self, asked: _Asked) -> Response:
-        search = asked.search
-        if search.filter is None:
-            scores, rows = self._engine.search(search.vectors, search.k, search.params)
-            self._offer(search, rows)
-            return self._answer(asked, scores, rows)
-        only = self._engine.matching(search.filter)
-        scores, rows, strategy = self._engine.search_how(search.vectors, search.k, search.params, only)
-        return self._answer(asked, scores, rows, {"filter": {"rows": only.matching, "search": strategy.value}})
-
-    def _offer(self, search: Search, rows: Rows) -> None:
-        """To the live sample; but what a client chose by itself is not the revision's recall."""
-        if self._live is not None and search.params == self._terms.segment_params.get(search.segment, {}):
-            self._live.offer(search.segment, search.vectors, search.k, rows)
-
-    def _answer(
-        self, asked: _Asked, scores: Scores, rows: Rows, how: Mapping[str, object] = MappingProxyType({})
-    ) -> Response:
-        """Write down what was found, and what of it is evidence."""
-        search, outcome = asked.search, asked.outcome
-        firsts = zip(rows[:, 0].tolist(), scores[:, 0].tolist(), strict=True)
-        outcome.top_scores = [score for row, score in firsts if row >= 0]
-        outcome.hits = hits = _hits(scores, rows, search.min_score)
-        results: list[dict[str, Any]] = []
-        for number, count in enumerate(hits):
-            kept = rows[number, :count]
-            result: dict[str, Any] = {"ids": self._engine.ids(kept), "scores": scores[number, :count]}
-            if search.include_metadata:
-                result["metadata"] = self._engine.metadata(kept)
-            results.append(result)
-        document = {
-            "revision": self._task.revision,
-            "k": search.k,
-            "results": results,
-            "zeroResults": hits.count(0),
-            "tookMs": round((time.monotonic() - asked.began) * 1e3, 3),
-            **how,
-        }
-        return Response(200, orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY, default=str))
+        return _Form(binary_answer)
 
 
-def _hits(scores: Scores, rows: Rows, min_score: float | None) -> list[int]:
-    """How many of each query's best-first answers [n, k] are hits: those with a row, and a score of at least the bound.
-
-    Hits are the first ones of a line, so a count says which they are.
-    """
-    if min_score is None:
-        if len(rows) == 1 and rows[0, -1] >= 0:
-            return [rows.shape[1]]  # the usual case, without numpy's overhead
-        found = rows >= 0
-    else:
-        found = (rows >= 0) & (scores >= min_score)
-    counts: list[int] = np.count_nonzero(found, axis=1).tolist()
-    return counts
-
-
-def _deadline(request: Request) -> float | None:
-    """Monotonic time by which the client wants its answer, from its X-Request-Timeout-Ms. Raises Problem 400."""
+def _seconds(request: Request) -> float | None:
+    """How long the client will wait for its answer, from its X-Request-Timeout-Ms. Raises Problem 400."""
     text = request.headers.get(DEADLINE_HEADER)
     if text is None:
         return None
@@ -241,7 +194,7 @@ def _deadline(request: Request) -> float | None:
             value=text.decode("latin-1"),
             remedy="send whole milliseconds, or leave the header out",
         )
-    return request.completed + milliseconds / 1e3
+    return milliseconds / 1e3
 
 
 def index_document(engine: Engine, task: contract.ServeTask, points: Points | None = None) -> dict[str, object]:

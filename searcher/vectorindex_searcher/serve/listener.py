@@ -17,6 +17,7 @@ from email.utils import formatdate
 from typing import Protocol
 
 from .. import contract
+from .heads import KnownHeads
 from .messages import Later, Problem, Request, Response, overload
 from .protocol import Connection
 
@@ -77,6 +78,7 @@ class Listener:
         self.limits = limits
         self.closing = closing
         self.guard = guard
+        self.heads = KnownHeads()
         self.in_flight = 0
         """Requests being answered."""
         self._application = application

@@ -124,6 +124,23 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's name
         return Response(self.status, body, PROBLEM_TYPE, self.headers)
 
 
+def head_too_large(limit: int) -> Problem:
+    """431: more than `limit` bytes of request line and headers."""
+    return Problem(431, "HeaderTooLarge", f"request line and headers exceed {limit} bytes")
+
+
+def body_too_large(size: int, limit: int) -> Problem:
+    """413: a body of at least `size` bytes where `limit` are allowed."""
+    return Problem(
+        413,
+        "BodyTooLarge",
+        f"the body of at least {size} bytes exceeds the limit of {limit} bytes",
+        field="Content-Length",
+        value=size,
+        remedy="send fewer vectors in one request",
+    )
+
+
 def overload(detail: str) -> Problem:
     """503 with Retry-After: the client should come back, not give up. Counted apart from the server's faults."""
     remedy = "retry after the seconds named in Retry-After"

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from .messages import Problem, Request, Response, overload
+from .heads import Head
+from .messages import Problem, Request, Response, body_too_large, head_too_large, overload
 
 if TYPE_CHECKING:
     from .listener import Listener
@@ -52,6 +53,11 @@ class Connection(asyncio.Protocol):
         self._held_bytes = 0
         self._unparsed_bytes = 0
         """Bytes received since the parser last made sense of any."""
+        self._known: Head | None = None
+        """The head of a request whose body is still coming, when that head was known."""
+        self._new_head = b""
+        """A head that was not known, as the parser got it, and since then `_fed_bytes` bytes."""
+        self._fed_bytes = 0
         self._paused = False
         self._answered_now = 0
         """Requests answered in this turn of the event loop."""
@@ -63,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._in_head = False
         self._head_bytes = 0
         """Bytes of target, headers and trailers that were parsed."""
-        self._target = b""
+        self._target = self._method = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -84,9 +90,15 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         self._answered_now = 0
+        if self._message_since is None or self._known is not None:
+            data = self._take_known(data)
+            if not data or self._deaf:
+                return
         self._unparsed_bytes += len(data)
+        self._fed_bytes += len(data)
         try:
             self._feed(data)
+            self._learn()
         except httptools.HttpParserError as error:
             cause = error.__context__
             if isinstance(cause, Problem):
@@ -97,7 +109,7 @@ class Connection(asyncio.Protocol):
                 raise
         # A header, trailer or chunk line that never ends reaches no callback, but the parser keeps its bytes.
         if self._unparsed_bytes > self._listener.limits.header_bytes:
-            self._refuse(self._head_too_large())
+            self._refuse(head_too_large(self._listener.limits.header_bytes))
 
     def eof_received(self) -> bool:
         """The client stopped sending. What it asked is still answered."""
@@ -155,7 +167,7 @@ class Connection(asyncio.Protocol):
             self._listener.guard(headers)
         length = headers.get(b"content-length", b"0")
         if int(length) > self._listener.limits.body_bytes:
-            raise self._body_too_large(int(length))
+            raise body_too_large(int(length), self._listener.limits.body_bytes)
         if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
             raise Problem(
                 415,
@@ -180,7 +192,7 @@ class Connection(asyncio.Protocol):
         size = len(body)
         self._body_bytes += size
         if self._body_bytes > self._listener.limits.body_bytes:
-            raise self._body_too_large(self._body_bytes)
+            raise body_too_large(self._body_bytes, self._listener.limits.body_bytes)
         if not self._listener.hold(size):
             raise overload("too many request bodies are being read")
         self._held_bytes += size
@@ -199,6 +211,7 @@ class Connection(asyncio.Protocol):
             keep_alive=keep_alive,
             completed=time.monotonic(),
         )
+        self._method = request.method
         self._message_since = None
         self._unparsed_bytes = 0
         self._continue_owed = False
@@ -211,7 +224,53 @@ class Connection(asyncio.Protocol):
         self._unparsed_bytes = 0
         self._head_bytes += size
         if self._head_bytes > self._listener.limits.header_bytes:
-            raise self._head_too_large()
+            raise head_too_large(self._listener.limits.header_bytes)
+
+    # ------------------------------------------------------------ requests with a known head
+
+    def _take_known(self, data: bytes) -> bytes:
+        """Take the requests at the start of `data` whose heads are known; returns what is left for the parser."""
+        while data and not self._deaf:
+            start, head = 0, self._known
+            if head is None:
+                head, start = self._listener.heads.find(data)
+                if head is None:
+                    self._new_head, self._fed_bytes = data[:start], 0
+                    return data
+                if self._listener.guard is not None:
+                    try:
+                        self._listener.guard(head.headers)
+                    except Problem as problem:
+                        self._refuse(problem)
+                        return b""
+                if self._held_bytes == 0 and len(data) == start + head.length and self._listener.hold(head.length):
+                    # By far the most: one request, whole.
+                    self._held_bytes = head.length
+                    self._take(Request(head.method, head.target, head.headers, data[start:], True, time.monotonic()))
+                    return b""
+                self._forget_message()
+                self._known, self._target, self._message_since = head, head.target, time.monotonic()
+            piece = data[start : start + head.length - self._body_bytes]
+            data = data[start + len(piece) :]
+            if not self._listener.hold(len(piece)):
+                self._refuse(overload("too many request bodies are being read"))
+                return b""
+            self._held_bytes += len(piece)
+            self._body_bytes += len(piece)
+            self._body.append(piece)
+            if self._body_bytes == head.length:
+                self._known, self._message_since = None, None
+                body = b"".join(self._body)
+                self._take(Request(head.method, head.target, head.headers, body, True, time.monotonic()))
+        return data
+
+    def _learn(self) -> None:
+        """Remember the head of the request just parsed, if it was one alone, from its first byte to its last."""
+        raw = self._new_head
+        if raw and self._message_since is None and not self._deaf:
+            self._new_head = b""
+            if self._fed_bytes == len(raw) + self._body_bytes and self._method:
+                self._listener.heads.learn(raw, self._method, self._target, self._headers, self._body_bytes)
 
     def _feed(self, data: bytes) -> None:
         """Give `data` to the parser; raises HttpParserError."""
@@ -384,18 +443,3 @@ class Connection(asyncio.Protocol):
             self._refuse(Problem(408, "RequestTimeout", detail, remedy="send the whole request at once"))
         elif self.idle and now - self._active > limits.idle_seconds:
             self._linger()
-
-    def _head_too_large(self) -> Problem:
-        limit = self._listener.limits.header_bytes
-        return Problem(431, "HeaderTooLarge", f"request line and headers exceed {limit} bytes")
-
-    def _body_too_large(self, size: int) -> Problem:
-        limit = self._listener.limits.body_bytes
-        return Problem(
-            413,
-            "BodyTooLarge",
-            f"the body of at least {size} bytes exceeds the limit of {limit} bytes",
-            field="Content-Length",
-            value=size,
-            remedy="send fewer vectors in one request",
-        )

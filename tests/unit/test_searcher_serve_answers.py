@@ -1,0 +1,166 @@
+"""Binary answers can be read with nothing but the documented layout; the short way from a body to a vector is the same
+vector or none."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from unit.test_searcher_serve_app import COUNT, DIMENSION, make_engine, running
+
+from vectorindex_searcher import contract
+from vectorindex_searcher.serve.answers import binary_answer, wants_binary
+from vectorindex_searcher.serve.messages import Problem
+from vectorindex_searcher.serve.query import Terms, fields_of_json, search_of
+from vectorindex_searcher.serve.quick import QuickVectors
+
+BINARY = {"Content-Type": "application/octet-stream", "Accept": "application/octet-stream"}
+
+
+def read(body: bytes) -> list[tuple[list[Any], list[float]]]:
+    """As docs/searcher-api.md tells clients to."""
+    magic, queries, hits, kind = struct.unpack_from("<4sIII", body)
+    assert magic == b"VXA1"
+    at = 16
+    first = np.frombuffer(body, "<u4" if kind else "<i8", hits, at)
+    at += first.nbytes
+    counts = np.frombuffer(body, "<u4", queries, at)
+    at += counts.nbytes
+    scores = np.frombuffer(body, "<f4", hits, at)
+    at += scores.nbytes
+    if kind:
+        ends = at + np.cumsum(first)
+        ids = [body[end - length : end].decode() for end, length in zip(ends, first, strict=True)]
+        assert len(body) == at + first.sum()
+    else:
+        ids = first.tolist()
+        assert len(body) == at
+    cuts = np.cumsum(counts)[:-1]
+    return [
+        (list(part), values.tolist())
+        for part, values in zip(np.split(np.array(ids, object), cuts), np.split(scores, cuts), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "ids", [[[5, -(2**62), 7]], [["a", "ää", ""]], [[1], [], [2, 3]], [[], ["x" * 300]], [[]], [[], []]]
+)
+def test_layout(ids: list[list[Any]]) -> None:
+    scores = [np.arange(len(some), dtype=np.float32) / 3 for some in ids]
+    response = binary_answer(ids, scores)
+    assert response.content_type == b"application/octet-stream"
+    assert read(response.body) == [(some, values.tolist()) for some, values in zip(ids, scores, strict=True)]
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_a_binary_answer_says_what_the_json_answer_says(tmp_path: Path, strings: bool) -> None:
+    given = [f"dökument-{n}" if strings else n * 2**40 for n in range(COUNT)]
+    engine, vectors = make_engine(tmp_path / "a", given)
+    with running(engine, min_score=0.8) as pod:
+        for count in (1, 1, 5):
+            raw = vectors[:count].tobytes()
+            path = "/v1/search?k=7&segment=keyword"
+            status, headers, body = pod.request("POST", path, raw, headers=BINARY)
+            assert (status, headers["content-type"]) == (200, "application/octet-stream")
+            as_json = pod.request("POST", path, raw, headers=BINARY | {"Accept": "*/*"})[2]["results"]
+            assert read(body) == [
+                (one["ids"], [float(np.float32(score)) for score in one["scores"]]) for one in as_json
+            ]
+            assert any(len(one["ids"]) < 7 for one in as_json) or count == 1
+        status, _, body = pod.search({"vector": vectors[3].tolist(), "k": 2}, headers={"Accept": BINARY["Accept"]})
+        assert (status, read(body)[0][0][0]) == (200, given[3])
+        evidence = pod.evidence()
+    assert (evidence.queries, evidence.top_count) == (15, 15)
+
+
+def test_what_a_binary_answer_cannot_hold_is_refused_and_problems_stay_json(tmp_path: Path) -> None:
+    engine, vectors = make_engine(tmp_path / "a", list(range(COUNT)))
+    with running(engine) as pod:
+        body = {"vector": vectors[0].tolist(), "include": ["metadata"]}
+        status, headers, problem = pod.search(body, headers={"Accept": BINARY["Accept"]})
+        assert (status, problem["field"], headers["content-type"]) == (400, "include", "application/problem+json")
+        assert "application/json" in problem["remedy"]
+        for _ in range(2):  # the second time the form of the request is known
+            assert pod.request("POST", "/v1/search?k=3", vectors[0].tobytes(), headers=BINARY)[0] == 200
+            status, headers, problem = pod.request("POST", "/v1/search?k=3", b"1234", headers=BINARY)
+            assert (status, headers["content-type"]) == (422, "application/problem+json")
+            assert (problem["value"], problem["expected"]) == (1, DIMENSION)
+        evidence = pod.evidence()
+    assert (evidence.queries, evidence.errors, evidence.refused) == (4, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("accept", "binary"),
+    [
+        (b"application/octet-stream", True),
+        (b"Application/Octet-Stream;q=1, application/json;q=0.5", True),
+        (b"application/json, application/octet-stream", False),
+        (b"*/*", False),
+        (b"", False),
+    ],
+)
+def test_accept(accept: bytes, binary: bool) -> None:
+    assert wants_binary(accept) is binary
+
+
+TERMS = Terms(dimension=3, metric=contract.Metric.COSINE, param_limits={})
+BODIES = [
+    {"vector": [1, 2.5, True]},
+    {"vector": [1, 2, 3], "k": 5, "segment": "x"},
+    {"vector": [1e-30, 0, 0]},
+    {"vector": [1, 2, "3"]},
+    {"vector": [1, 2, None]},
+    {"vector": [1, 2]},
+    {"vector": [0, 0, 0]},
+    {"vector": [1e39, 0, 0]},
+    {"vector": [3e38, 0, 0]},
+    {"vector": "abc"},
+    {"vector": [1, 2, 3], "k": True},
+    {"vector": [1, 2, 3], "k": 0},
+    {"vector": [1, 2, 3], "k": 1001},
+    {"vector": [1, 2, 3], "k": 3.0},
+    {"vector": [1, 2, 3], "segment": 7},
+    {"vector": [1, 2, 3], "segment": "x" * 257},
+    {"vector": [1, 2, 3], "segment": None},
+    {"vector": [1, 2, 3], "params": {}},
+    {"vectors": [[1, 2, 3]]},
+    {},
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_the_short_way_gives_the_vector_of_the_long_way_or_none(body: dict[str, Any]) -> None:
+    fields = fields_of_json(orjson.dumps(body))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = QuickVectors(3).of_fields(fields)
+    try:
+        expected = search_of(fields, None, TERMS)
+    except Problem:
+        assert found is None
+        return
+    if found is not None:
+        np.testing.assert_array_equal(found, expected.vectors[0])
+    assert (found is None) == (
+        not fields.keys() <= {"vector", "k", "segment"}
+        or fields.get("segment", "") is None
+        or (float(np.dot(expected.vectors[0], expected.vectors[0])) == 0)
+    )
+
+
+@pytest.mark.parametrize("numbers", [[1, 2, 3], [1, 2], [np.nan, 1, 1], [np.inf, 1, 1], [0, 0, 0], [3e38, 1, 1]])
+def test_the_short_way_for_bytes(numbers: list[float]) -> None:
+    raw = np.array(numbers, "<f4").tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = QuickVectors(3).of_bytes(raw)
+    if numbers == [1, 2, 3]:
+        assert found is not None
+        np.testing.assert_array_equal(found, search_of({}, raw, TERMS).vectors[0])
+    else:
+        assert found is None

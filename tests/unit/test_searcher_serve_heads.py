@@ -1,0 +1,216 @@
+"""Requests whose head was seen before take a shorter way and are the same requests: in pieces, in bursts, refused."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+import uvloop
+
+from vectorindex_searcher.serve import heads
+from vectorindex_searcher.serve.listener import Limits, Listener
+from vectorindex_searcher.serve.messages import Problem, Request, Response
+from vectorindex_searcher.serve.protocol import Connection
+
+
+class Transport:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.ended = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+class App:
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    def handle(self, request: Request) -> Response:
+        self.requests.append(request)
+        return Response(200, request.body)
+
+    def answered(self, request: Request, response: Response, seconds: float) -> None:
+        pass
+
+
+class Port:
+    """A listener without a socket."""
+
+    def __init__(self, limits: Limits = Limits(), guard: Any = None) -> None:  # noqa: B008
+        self.app = App()
+        self.listener = Listener(self.app, "r1", limits, guard=guard)
+
+    def connect(self) -> tuple[Connection, Transport]:
+        connection, transport = Connection(self.listener), Transport()
+        connection.connection_made(transport)  # type: ignore[arg-type]
+        return connection, transport
+
+    @property
+    def known(self) -> int:
+        return len(self.listener.heads._heads)
+
+    def bodies(self) -> list[bytes]:
+        return [request.body for request in self.app.requests]
+
+
+def post(body: bytes, *more: bytes, method: bytes = b"POST") -> bytes:
+    lines = [method + b" /v1/search?k=3 HTTP/1.1", b"Host: x", *more, b"Content-Length: %d" % len(body)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+@pytest.fixture(autouse=True)
+def loop() -> Any:
+    """Connections ask for the running loop."""
+    made = uvloop.new_event_loop()
+    asyncio._set_running_loop(made)
+    yield made
+    asyncio._set_running_loop(None)
+    made.close()
+
+
+def test_a_known_head_gives_the_same_request_without_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = Port()
+    connection, transport = port.connect()
+    connection.data_received(post(b"abc", b"X-A: 1"))
+    assert port.known == 1
+    other, _ = port.connect()
+    monkeypatch.setattr(Connection, "_feed", lambda *_: pytest.fail("parsed again"))
+    connection.data_received(post(b"xyz", b"X-A: 1"))
+    other.data_received(post(b"\r\n\r", b"X-A: 1"))
+    assert port.bodies() == [b"abc", b"xyz", b"\r\n\r"]
+    first, second, third = port.app.requests
+    for request in (second, third):
+        assert (request.method, request.target, request.headers) == (first.method, first.target, first.headers)
+        assert request.keep_alive
+        assert request.completed >= first.completed
+    assert (transport.written.count(b"HTTP/1.1 200"), connection.idle) == (2, True)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_mixture_in_any_pieces(seed: int) -> None:
+    """Known heads, new ones, chunked bodies and empty ones, cut anywhere: every body arrives, in order."""
+    rng = random.Random(seed)
+    port = Port()
+    connection, transport = port.connect()
+    sent, stream = [], b""
+    for _ in range(12):
+        body = bytes(rng.choice(b"\r\n abc") for _ in range(rng.choice((0, 3, 3, 3, 40))))
+        kind = rng.randrange(4)
+        if kind == 0:
+            chunked = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:2], body[2:]) if part)
+            stream += b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked + b"0\r\n\r\n"
+        else:
+            stream += post(body, b"X-Kind: %d" % kind)
+        sent.append(body)
+    while stream:
+        size = rng.choice((1, 2, 7, 60, 61, 100, 400))
+        connection.data_received(stream[:size])
+        stream = stream[size:]
+    assert port.bodies() == sent
+    assert transport.written.count(b"HTTP/1.1 200") == 12
+    assert connection.idle
+    assert port.listener._held == 0
+
+
+def test_pieces_of_a_known_request_keep_their_clock_and_budget() -> None:
+    port = Port(Limits(held_bytes=10))
+    connection, _ = port.connect()
+    for _ in range(2):
+        connection.data_received(post(b"12345678"))
+    request = post(b"abcdefgh")
+    connection.data_received(request[:-5])
+    assert not connection.idle
+    assert port.listener._held == 3
+    blocked, answer = port.connect()
+    blocked.data_received(request)  # 3 + 8 > 10
+    assert b"503 Service Unavailable" in answer.written
+    connection.data_received(request[-5:])
+    assert port.bodies()[-1] == b"abcdefgh"
+    assert (port.listener._held, connection.idle) == (0, True)
+    late, answer = port.connect()
+    late.data_received(request[:-1])
+    assert late._message_since is not None
+    late.check_clock(late._message_since + port.listener.limits.read_seconds + 1)
+    assert b"408 Request Timeout" in answer.written
+    late.connection_lost(None)
+    assert port.listener._held == 0
+
+
+def test_the_guard_sees_every_request() -> None:
+    allowed = [True]
+
+    def guard(headers: Any) -> None:
+        assert headers[b"authorization"] == b"Bearer t"
+        if not allowed[0]:
+            raise Problem(401, "Unauthorized", "no")
+
+    port = Port(guard=guard)
+    connection, transport = port.connect()
+    for _ in range(2):
+        connection.data_received(post(b"abc", b"Authorization: Bearer t"))
+    allowed[0] = False
+    connection.data_received(post(b"abc", b"Authorization: Bearer t"))
+    assert len(port.app.requests) == 2
+    assert b"401 Unauthorized" in transport.written
+    assert transport.ended
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        post(b"abc", b"Connection: close"),
+        post(b"abc", b"Expect: 100-continue"),
+        post(b"abc").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\nHost: x\nContent-Length: 7\n\nabc\r\n\r\n",
+        post(b"abc", b"X-Long: " + b"x" * heads.MAX_HEAD_BYTES),
+        b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+    ],
+)
+def test_unusual_heads_are_not_remembered(request_bytes: bytes) -> None:
+    port = Port()
+    port.connect()[0].data_received(request_bytes)
+    assert port.known == 0
+
+
+def test_a_head_with_another_length_is_another_head() -> None:
+    port = Port()
+    connection, _ = port.connect()
+    for body in (b"abc", b"abcd", b"abc", b"abcd"):
+        connection.data_received(post(body))
+    assert port.bodies() == [b"abc", b"abcd"] * 2
+    assert port.known == 2
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    port = Port()
+    connection, _ = port.connect()
+    for number in range(heads.MAX_HEADS + 10):
+        connection.data_received(post(b"", b"X-Request-Id: %d" % number))
+    assert 0 < port.known <= heads.MAX_HEADS
+    assert len(port.app.requests) == heads.MAX_HEADS + 10
+
+
+def test_closing_ends_a_known_connection_after_its_answer() -> None:
+    port = Port()
+    connection, transport = port.connect()
+    connection.data_received(post(b"abc"))
+    port.listener.closing = lambda: True
+    connection.data_received(post(b"def") + post(b"never"))
+    assert b"Connection: close" in transport.written
+    assert transport.ended
+    assert port.bodies() == [b"abc", b"def"]
