@@ -1,4 +1,4 @@
-"""`Auto`: which kind of index to build, measured on a sample. See docs/adr (index choice) and docs/index-choice.md.
+"""`Auto`: which kind of index to build, measured on a sample. See docs/adr/0009-auto-measures.md.
 
     1  memory    the formula drops what does not fit the limit; if nothing does, that is said before anything is built
     2  screen    one index of each family on a small sample

@@ -84,10 +84,11 @@ class Trial:
 class Bench:
     """A sample with its exact answers, and the k-means shared by every family with the same number of lists."""
 
-    def __init__(self, sample: Sample, threads: int) -> None:
-        """threads: OpenMP threads of training and exact search; queries are timed on one."""
+    def __init__(self, sample: Sample, threads: int, *, share: bool = True) -> None:
+        """threads: OpenMP threads of training and exact search; queries are timed on one. share: centroids."""
         self.sample = sample
         self.threads = threads
+        self._share = share
         self._centroids: dict[int, npt.NDArray[np.float32]] = {}
         limit_threads(threads)
         extra = min(K + 1, len(sample.rows))
@@ -123,7 +124,7 @@ class Bench:
             innermost.quantizer.add(self._centroids[lists])
         if not index.is_trained:
             index.train(rows)
-        if lists and lists not in self._centroids:
+        if lists and self._share and lists not in self._centroids:
             self._centroids[lists] = innermost.quantizer.reconstruct_n(0, lists)
         index.add(rows)
         return index
@@ -137,24 +138,25 @@ class Bench:
         def look(params: Mapping[str, int], *, timed: bool = False) -> Measured:
             key = tuple(sorted(params.items()))
             if key not in seen or (timed and not seen[key].latency_us):
-                seen[key] = self._measure(index, dict(params), timed=timed)
+                seen[key] = self.measure(index, dict(params), timed=timed)
             return seen[key]
 
         found = _cheapest(limits, look, goal)
         best = min(found, key=lambda point: point.latency_us) if found else None
         ceiling = max(point.recall for point in seen.values())
         params = best.params if best else {}
-        return Trial(factory, len(self.sample.rows), best, ceiling, lambda: self._latency(index, params))
+        return Trial(factory, len(self.sample.rows), best, ceiling, lambda: self.latency(index, params))
 
-    def _measure(self, index: Any, params: dict[str, int], *, timed: bool) -> Measured:
+    def measure(self, index: Any, params: dict[str, int], *, timed: bool = True) -> Measured:
+        """Recall of `index` at `params`, and with `timed` the time of a query (else 0)."""
         limit_threads(self.threads)
         extra = min(K + 1, len(self.sample.rows))
         _, found = index.search(self.sample.queries, extra, params=search_parameters(index, params))
         recall = self.recall(found)
-        latency = self._latency(index, params) if timed else 0.0
+        latency = self.latency(index, params) if timed else 0.0
         return Measured(params, float(recall.mean()), float(recall.std()), latency)
 
-    def _latency(self, index: Any, params: Mapping[str, int]) -> float:
+    def latency(self, index: Any, params: Mapping[str, int]) -> float:
         """Mean CPU microseconds of one query alone on one thread: the better of two rounds."""
         limit_threads(1)
         prepared = search_parameters(index, params)

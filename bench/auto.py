@@ -1,0 +1,285 @@
+"""Does `Auto` choose well? Its choice against an exhaustive sweep of families and parameters on the same rows.
+
+    python bench/auto.py [--quick] [--rows N]
+
+For each data set: every factory string of a grid is trained, filled with all rows and searched with rising parameters
+until recall@10 of 0.95 is reached; the best of them is the mark. `Auto` sees the rows as `build` shows them. Regret is
+how much slower (or larger) its choice is on all rows than the best of the sweep; cost share is its CPU time over the
+sweep's.
+
+Data: the Parquet file of BENCH_DATA (else the demo's documents), the demo's documents, and clustered vectors.
+Times are CPU times, one thread a query; the best few and the choice are timed again in turns at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait would count as work
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import results
+from datasets import DEMO_DATA, Dataset, clustered, real
+
+from vectorindex_searcher.contract import Metric, Minimise
+from vectorindex_searcher.errors import BadSpec
+from vectorindex_searcher.index.auto import Choice, Goal, select
+from vectorindex_searcher.index.binding import faiss
+from vectorindex_searcher.index.families import lists_for, parts_for
+from vectorindex_searcher.index.parameters import parameter_limits
+from vectorindex_searcher.index.threads import available_cores
+from vectorindex_searcher.index.trial import Bench, Measured, Sample, draw_sample
+from vectorindex_searcher.index.vectors import VectorFile
+
+RECALL = 0.95
+QUERIES = 400
+QUICK_ROWS = 15_000
+STEP = 1.3
+KEPT = 3
+FACTORS = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(slots=True)
+class Swept:
+    """One factory string on all rows. best: the cheapest point that reaches the recall; None if none does."""
+
+    factory: str
+    size: int
+    best: Measured | None
+    index: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One data set and one objective."""
+
+    name: str
+    minimise: Minimise
+    choice: Choice
+    best: str
+    value: float
+    chosen_value: float
+    auto_cpu: float
+    sweep_cpu: float
+
+    @property
+    def regret(self) -> float:
+        return self.chosen_value / self.value - 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=f"only {QUICK_ROWS} rows of each data set")
+    parser.add_argument("--rows", type=int, default=0, help="at most so many rows of each data set")
+    parser.add_argument("--only", default="", help="only the data set of this name")
+    options = parser.parse_args()
+    rows = options.rows or (QUICK_ROWS if options.quick else 0)
+    began = time.monotonic()
+    outcomes, pages = [], []
+    for dataset in _datasets(options.quick):
+        if options.only in ("", dataset.name):
+            found, page = run(dataset, rows)
+            outcomes += found
+            pages.append(page)
+    _report(outcomes, pages, rows, time.monotonic() - began)
+    return 0
+
+
+def _datasets(quick: bool) -> list[Dataset]:
+    found = [real(), clustered(QUICK_ROWS if quick else 100_000, 128), Dataset("stdlib-docs", DEMO_DATA)]
+    return list({dataset.name: dataset for dataset in found}.values())
+
+
+def run(dataset: Dataset, limit: int) -> tuple[list[Outcome], str]:
+    """Sweep a data set once, and let `Auto` choose for both objectives."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "vectors.npy"
+        data = _load(dataset, limit)
+        np.save(path, data)
+        del data
+        with VectorFile(path, Metric.COSINE) as vectors:
+            choices = {
+                aim: _timed(lambda aim=aim: select(vectors, Goal(RECALL, aim), available_cores())) for aim in Minimise
+            }
+            everything = draw_sample(vectors, vectors.count, QUERIES, seed=5)
+    wanted = {choice.factory for choice, _ in choices.values()}
+    began = cpu()
+    swept, bench = sweep(everything, wanted)
+    sweep_cpu = cpu() - began
+    _again([one for one in swept if one.index is not None and one.best], bench)
+    shape = f"{len(everything.rows):,} x {everything.rows.shape[1]}"
+    outcomes = [_outcome(f"{dataset.name} {shape}", aim, *choices[aim], swept, sweep_cpu) for aim in Minimise]
+    return outcomes, _page(dataset.name, shape, swept, choices)
+
+
+def _load(dataset: Dataset, limit: int) -> npt.NDArray[np.float32]:
+    if dataset.path.suffix == ".npy":
+        found = np.load(dataset.path, mmap_mode="r")
+    else:
+        column = pq.read_table(dataset.path, columns=["vector"]).column("vector").combine_chunks()
+        found = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    if limit and limit < len(found):
+        found = found[np.sort(np.random.default_rng(0).choice(len(found), limit, replace=False))]
+    return np.asarray(found, np.float32)
+
+
+def grid(count: int, dimension: int) -> tuple[str, ...]:
+    """Every factory string of the sweep."""
+    base = lists_for(count)
+    lists = sorted({max(1, base // 4), max(1, base // 2), base, 2 * base if 2 * base * 39 <= count else base})
+    parts = sorted({parts for share in (2, 4, 8) if (parts := parts_for(dimension, share))})
+    found = ["Flat", "SQ8"]
+    found += [f"HNSW{links}{code}" for links in (16, 24, 32, 48) for code in ("", ",SQ8")]
+    found += [f"IVF{number},{code}" for number in lists for code in ("Flat", "SQ8")]
+    found += [f"IVF{base},{code}" for code in ("SQ6", "SQ4", "RaBitQ4", "RaBitQ,Refine(SQ8)", "RaBitQfs,Refine(SQ8)")]
+    for part in parts:
+        found += [f"IVF{number},PQ{part}x4fs,Refine(SQ8)" for number in lists]
+    for part in parts[-2:]:
+        found += [f"IVF{base},PQ{part}x4fs,{refine}" for refine in ("RFlat", "Refine(SQfp16)", "Refine(SQ6)")]
+    return tuple(dict.fromkeys(found))
+
+
+def sweep(sample: Sample, wanted: set[str]) -> tuple[list[Swept], Bench]:
+    """Build and measure the whole grid, and `wanted` where the grid lacks them. The best few stay in memory."""
+    bench = Bench(sample, available_cores(), share=False)
+    swept: list[Swept] = []
+    factories = grid(len(sample.rows), sample.rows.shape[1])
+    for factory in (*factories, *sorted(wanted - set(factories))):
+        try:
+            index = bench.build(factory)
+        except (BadSpec, RuntimeError) as error:
+            print(f"  {factory}: {error}", file=sys.stderr)
+            continue
+        points = [bench.measure(index, params) for params in _cheapest_of_each_ladder(bench, index)]
+        best = min(points, key=lambda point: point.latency_us, default=None)
+        swept.append(Swept(factory, faiss.serialize_index(index).nbytes, best, index))
+        ranked = sorted((one for one in swept if one.best), key=lambda one: one.best.latency_us if one.best else 0.0)
+        for one in swept:
+            if one not in ranked[:KEPT] and one.factory not in wanted:
+                one.index = None
+        text = f"{best.latency_us:.0f} us {best.params}" if best else "recall not reached"
+        print(f"  {factory}: {text}, {swept[-1].size / 1e6:.1f} MB", file=sys.stderr)
+    return swept, bench
+
+
+def _cheapest_of_each_ladder(bench: Bench, index: Any) -> Iterator[dict[str, int]]:
+    """For each refine factor the least effort on a ladder of 1.3 that reaches the recall."""
+    limits = parameter_limits(index)
+    main = next((name for name in ("nprobe", "efSearch") if name in limits), None)
+    for factor in FACTORS if "k_factor" in limits else (0,):
+        extra = {"k_factor": factor} if factor else {}
+        if main is None:
+            efforts: list[int] = [0]
+        else:
+            most = min(limits[main][1], 2048)
+            efforts = sorted({min(most, round(STEP**step)) for step in range(32)} - {0})
+            efforts = [effort for effort in efforts if main == "nprobe" or effort >= 10]
+        for effort in efforts:
+            params = {**({main: effort} if main else {}), **extra}
+            if bench.measure(index, params, timed=False).recall >= RECALL:
+                yield params
+                break
+
+
+def _again(kept: list[Swept], bench: Bench) -> None:
+    """Time the kept ones in turns; the least time of each counts."""
+    for _ in range(5):
+        for one in kept:
+            assert one.best is not None
+            latency = min(one.best.latency_us, bench.latency(one.index, one.best.params))
+            one.best = Measured(one.best.params, one.best.recall, one.best.spread, latency)
+
+
+def _outcome(
+    name: str, aim: Minimise, choice: Choice, auto_cpu: float, swept: list[Swept], sweep_cpu: float
+) -> Outcome:
+    reached = [one for one in swept if one.best]
+    exact = next(one.best.latency_us for one in swept if one.factory == "Flat" and one.best)
+
+    def value(one: Swept) -> float:
+        assert one.best is not None
+        return one.best.latency_us if aim is Minimise.LATENCY else float(one.size)
+
+    allowed = [one for one in reached if aim is Minimise.LATENCY or (one.best and one.best.latency_us <= exact)]
+    best = min(allowed, key=value)
+    chosen = next((one for one in reached if one.factory == choice.factory), None)
+    worst = value(chosen) if chosen else float("inf")
+    return Outcome(name, aim, choice, best.factory, value(best), worst, auto_cpu, sweep_cpu)
+
+
+def _timed(work: Any) -> tuple[Choice, float]:
+    began = cpu()
+    found = work()
+    return found, cpu() - began
+
+
+def cpu() -> float:
+    """CPU seconds of this process so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _page(name: str, shape: str, swept: list[Swept], choices: dict[Minimise, tuple[Choice, float]]) -> str:
+    def key(one: Swept) -> float:
+        return one.best.latency_us if one.best else float("inf")
+
+    marks = {choice.factory: f"chosen for {aim.value}" for aim, (choice, _) in choices.items()}
+    if len({choice.factory for choice, _ in choices.values()}) < len(choices):
+        marks = dict.fromkeys(marks, "chosen for both")
+    rows = [
+        (one.factory, key(one) if one.best else "-", one.size / 1e6, _params(one), marks.get(one.factory, ""))
+        for one in sorted(swept, key=key)
+    ]
+    return f"## {name}, {shape}\n\n" + results.table(["factory", "us a query", "MB", "params", ""], rows)
+
+
+def _params(one: Swept) -> str:
+    return " ".join(f"{name}={value}" for name, value in one.best.params.items()) if one.best else "recall not reached"
+
+
+def _report(outcomes: list[Outcome], pages: list[str], rows: int, seconds: float) -> None:
+    head = ["data", "objective", "Auto's choice", "best of the sweep", "regret", "Auto, CPU s", "sweep, CPU s", "share"]
+    lines = [
+        (
+            one.name,
+            one.minimise.value,
+            one.choice.factory,
+            one.best,
+            f"{one.regret:.1%}",
+            one.auto_cpu,
+            one.sweep_cpu,
+            f"{one.auto_cpu / one.sweep_cpu:.1%}",
+        )
+        for one in outcomes
+    ]
+    text = f"# Auto against an exhaustive sweep\n\n{results.stamp()}; {results.machine()}.\n"
+    text += f"Recall@10 of {RECALL} at least; {f'at most {rows} rows' if rows else 'all rows'}; {seconds:.0f} s.\n\n"
+    text += results.table(head, lines) + "\n\n" + "\n\n".join(pages)
+    print(results.table(head, lines))
+    latency = [one for one in outcomes if one.minimise is Minimise.LATENCY]
+    if rows or len({one.name for one in outcomes}) < 3:
+        return  # a short run says nothing about all rows
+    print(f"wrote {results.write_page('auto', text)}")
+    results.add_to_summary(
+        {
+            "auto.max_regret": max(one.regret for one in outcomes),
+            "auto.cost_share": sum(one.auto_cpu for one in latency) / sum(one.sweep_cpu for one in latency),
+        }
+    )
+
+
+if __name__ == "__main__":
+    logging.disable(logging.INFO)
+    sys.exit(main())
