@@ -59,7 +59,7 @@ from .index.restricted import Restricted, check_hidable
 from .index.tuning import K, Tuning, batch_engine, tune
 from .index.vectors import VectorFile
 from .recall.bound import lower_bound
-from .recall.exact import exact_search
+from .recall.groundtruth import ground_truth
 from .recall.measure import answers, measure
 from .recall.queries import write_held_out
 from .store import Role, Store, open_store
@@ -135,7 +135,7 @@ def build(
             checkpoints,
         )
         manifest = _manifest(task, listing, source, factory, folder, sets, ladder)
-        tuned = _tune(manifest, folder, sets, task.index, ladder)
+        tuned = _tune(manifest, folder, sets, task.index, ladder, (artifacts, layout))
         manifest = manifest.model_copy(
             update={
                 "default_point": tuned.default,
@@ -224,14 +224,22 @@ def _manifest(
     )
 
 
-def _tune(manifest: Manifest, folder: Path, sets: Sets, spec: IndexSpec, ladder: Ladder) -> Tuning:
-    """Operating points, measured on the tuning rows through the engine that will serve."""
+def _tune(
+    manifest: Manifest, folder: Path, sets: Sets, spec: IndexSpec, ladder: Ladder, place: tuple[Store, Layout]
+) -> Tuning:
+    """Operating points, measured on the tuning rows through the engine that will serve.
+
+    Another factory on the same data has the same tuning rows: their exact neighbours are kept at `place`.
+    """
     engine = Engine.open(folder, manifest)
     everything = batch_engine(engine)
     metric = manifest.embedding.metric
     with VectorFile(folder / VECTORS_FILE, metric) as vectors:
         queries = vectors.gather(sets.tuning, prepared=False)
-        truth = exact_search(vectors, queries, K, metric, sets.tuning, ladder=ladder)
+        file = manifest.file(VECTORS_FILE)
+        assert file is not None
+        truth, source = ground_truth(*place, vectors, file.sha256, queries, K, sets.tuning, ladder=ladder)
+        _log.info("ground truth", extra={"source": source, "queries": len(queries), "k": K})
 
         def recalls(params: Mapping[str, int]) -> npt.NDArray[np.float64]:
             rows = answers(everything, queries, K, sets.tuning, params)

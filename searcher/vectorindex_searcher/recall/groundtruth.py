@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError
 from ..artifact import Layout, encode
 from ..contract import Model
 from ..errors import TaskError
+from ..index.device import Ladder
 from ..index.vectors import VectorFile
 from ..store import Store
 from .exact import RELATIVE_TOLERANCE, SLACK, Truth, exact_search
@@ -53,17 +54,19 @@ def ground_truth(
     queries: npt.NDArray[np.float32],
     k: int,
     own_rows: npt.NDArray[np.int64],
+    *,
+    ladder: Ladder | None = None,
 ) -> tuple[Truth, Source]:
     """What `exact_search` answers, from the store when it is there, else computed and put there.
 
-    vectors_sha256: of vectors.npy, as the manifest says (the file was verified). The other arguments and the shapes are
-    those of `exact_search`.
+    vectors_sha256: of vectors.npy, as the manifest says (the file was verified, or made just now). The other arguments
+    and the shapes are those of `exact_search`.
     """
     key = truth_key(vectors, vectors_sha256, queries, k, own_rows)
     kept = _load(store, layout, key, (len(queries), k, vectors.count))
     if kept is not None:
         return kept, "reused"
-    truth = exact_search(vectors, queries, k, vectors.metric, own_rows)
+    truth = exact_search(vectors, queries, k, vectors.metric, own_rows, ladder=ladder)
     _keep(store, layout, key, truth, vectors.count, vectors_sha256)
     return truth, "computed"
 
