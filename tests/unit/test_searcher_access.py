@@ -133,6 +133,25 @@ def test_no_token_means_nobody_and_a_token_that_comes_later_counts(
     assert allowed(tokens, bearer(NEW))
 
 
+def test_the_watch_goes_on_after_a_surprise(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd:
+        looks = 0
+
+        def refresh(self) -> None:
+            self.looks += 1
+            raise RuntimeError("surprise")
+
+    odd = Odd()
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(watch([odd], 0.001), 0.5)
+
+    asyncio.run(main())
+    assert odd.looks > 1
+    assert "surprise" in caplog.text
+
+
 def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_text(OLD)
     tokens = Tokens(tmp_path)

@@ -7,11 +7,13 @@ laptop's file system may have no events. Reads nothing but names and stat.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 POLL_SECONDS = 2.0
+_log = logging.getLogger(__name__)
 Signature = tuple[tuple[str, int, int, int], ...]
 
 
@@ -45,4 +47,8 @@ async def watch(mounted: Sequence[Mounted], seconds: float = POLL_SECONDS) -> No
     while True:
         await asyncio.sleep(seconds)
         for one in mounted:
-            await asyncio.to_thread(one.refresh)
+            try:
+                await asyncio.to_thread(one.refresh)
+            except Exception:
+                # A withdrawn token must not stay valid because something odd ended the watch an hour before.
+                _log.exception("looking at a mounted file failed")
