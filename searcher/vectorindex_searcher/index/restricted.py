@@ -8,6 +8,7 @@ cheaper one is taken (docs/filters.md has the figures). The index is never chang
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import time
@@ -88,6 +89,8 @@ class Restricted:
         self._store = CodeStore(index)
         self._costs: Costs | None = None
         self._lock = threading.Lock()
+        # Making the parameters costs as much as ten of a graph's steps. Few, since each holds its row set.
+        self._prepared = functools.lru_cache(maxsize=8)(self._prepare)
         self.live: RowSet | None = None
         """Rows that are not hidden; None for all. Replaced as a whole, so every search sees one state of it."""
 
@@ -134,16 +137,16 @@ class Restricted:
     ) -> Answer:
         """As `search`, always by the index itself, widened (and `effort` times that); may find fewer rows."""
         wide = self._widen(k, params, only.share, effort)
+        names = tuple(wide.params.items())
         if not wide.fetch:
-            limited = search_parameters(self._index, wide.params, only.selector)
-            raw, rows = self._index.search(queries, k, params=limited)
+            raw, rows = self._index.search(queries, k, params=self._prepared(names, only))
             return raw, rows
         fetch = min(max(wide.fetch, k), max(k, self._index.ntotal))
-        raw, rows = self._index.search(queries, fetch, params=search_parameters(self._index, wide.params))
-        allowed = only.holds(rows)
-        order = np.argsort(~allowed, axis=1, kind="stable")[:, :k]
-        kept = np.take_along_axis(allowed, order, 1)
-        return np.take_along_axis(raw, order, 1), np.where(kept, np.take_along_axis(rows, order, 1), -1)
+        raw, rows = self._index.search(queries, fetch, params=self._prepared(names, None))
+        return _first_allowed(raw, rows, k, only)
+
+    def _prepare(self, names: tuple[tuple[str, int], ...], only: RowSet | None) -> Any:
+        return search_parameters(self._index, dict(names), only.selector if only else None)
 
     def _choose(
         self, queries: npt.NDArray[np.float32], k: int, params: Mapping[str, int], only: RowSet, effort: int = 1
@@ -216,6 +219,17 @@ class Restricted:
 def _needed(k: int) -> float:
     """Rows to draw on average so that k of them are nearly always there: k plus four deviations of a Poisson count."""
     return k + 4 * math.sqrt(k)
+
+
+def _first_allowed(raw: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], k: int, only: RowSet) -> Answer:
+    """The first k of each line [n, m >= k] that are in `only`, in order; -1 behind them."""
+    allowed = only.holds(rows)
+    first = allowed[:, :k]
+    if first.all():
+        return raw[:, :k].copy(), rows[:, :k].copy()
+    order = np.argsort(~allowed, axis=1, kind="stable")[:, :k]
+    kept = np.take_along_axis(allowed, order, 1)
+    return np.take_along_axis(raw, order, 1), np.where(kept, np.take_along_axis(rows, order, 1), -1)
 
 
 @dataclass(frozen=True, slots=True)
