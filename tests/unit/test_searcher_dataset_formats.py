@@ -95,7 +95,7 @@ def test_row_numbers_are_the_ids_of_formats_without_ids(tmp_path: Path) -> None:
     write_vecs(folder / "a.fvecs", numbers("<f4", 7))
     write_vecs(folder / "b.fvecs", numbers("<f4", 5, seed=1))
     source = opened(folder)
-    stage(source, np.empty(0, np.int64), tmp_path)
+    stage(source, tmp_path)
     assert Ids(tmp_path / "ids.arrow")(np.arange(12)) == list(range(12))
 
 
@@ -399,7 +399,7 @@ def test_bad_data_is_named(
     out.mkdir()
     make(folder)
     with pytest.raises(TaskError) as caught:
-        stage(opened(folder, metric=metric), np.empty(0, np.int64), out)
+        stage(opened(folder, metric=metric), out)
     failure = caught.value.failure
     assert (failure.reason, failure.object) == (reason, where[0])
     if reason != "CorruptFile" or where[1] is not None:
