@@ -28,10 +28,10 @@ from vectorindex_searcher.errors import BadSpec, TaskError
 from vectorindex_searcher.index import auto, factory, trial
 from vectorindex_searcher.index.auto import Goal, select
 from vectorindex_searcher.index.binding import faiss
-from vectorindex_searcher.index.factory import bound_training, make_index
+from vectorindex_searcher.index.factory import make_index
 from vectorindex_searcher.index.families import lists_for, parts_for, scaled, shortlist, variants
 from vectorindex_searcher.index.memory import footprint
-from vectorindex_searcher.index.parameters import layers
+from vectorindex_searcher.index.parameters import faiss_ladders, layers, search_parameters
 from vectorindex_searcher.index.sizes import size_text
 from vectorindex_searcher.index.vectors import VectorFile
 from vectorindex_searcher.inspection import inspect
@@ -75,7 +75,6 @@ def test_memory_formula_is_within_5_percent_of_the_real_file(dimension: int, met
         index = make_index(one, 2000, dimension, metric)
         expected = footprint(index, 2000)
         assert expected is not None, one
-        bound_training(index)
         index.train(data[:1000])
         index.add(data)
         real = len(faiss.serialize_index(index))
@@ -88,7 +87,6 @@ def test_memory_formula_counts_the_tables_made_at_load(tmp_path: Path) -> None:
     index = make_index("IVF16,PQ8x4fsr", 2000, 32, Metric.L2)
     expected = footprint(index, 2000)
     assert expected is not None
-    bound_training(index)
     index.train(rows(1000, 32))
     index.add(rows(2000, 32))
     faiss.write_index(index, str(tmp_path / "i"))
@@ -274,3 +272,91 @@ def test_recall_of_a_trial_counts_ties_and_leaves_the_own_row_out() -> None:
     only_own = np.full((2, 11), -1)
     only_own[:, 0] = [0, 1]
     assert bench.recall(only_own).tolist() == [0.0, 0.0]
+
+
+def test_the_race_goes_to_the_largest_sample_and_stops_when_the_leader_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times by script: what leads on small samples and falls behind on the largest one must not win."""
+    np.save(tmp_path / "v.npy", rows(4000, 16))
+    monkeypatch.setattr(auto, "SCREEN_ROWS", 500)
+    monkeypatch.setattr(auto, "DEEP_ROWS", 1500)
+    monkeypatch.setattr(auto, "TOP_ROWS", 4000)
+    runs: list[tuple[str, int]] = []
+
+    def run(self: trial.Bench, factory: str, goal: float) -> trial.Trial:
+        count = len(self.sample.rows)
+        runs.append((factory, count))
+        times = {"HNSW32,SQ8": (10.0, 11.0, 90.0), "HNSW32": (20.0, 21.0, 22.0)}.get(factory, (200.0, 200.0, 200.0))
+        latency = times[(500, 1500, 4000).index(count)]
+        return trial.Trial(factory, count, trial.Measured({}, 0.97, 0.05, latency), 0.97, lambda: latency)
+
+    monkeypatch.setattr(trial.Bench, "run", run)
+    with VectorFile(tmp_path / "v.npy", Metric.L2) as vectors:
+        choice = select(vectors, Goal(0.95), threads=1)
+    assert choice.factory == "HNSW32"
+    assert choice.candidates[0].latency_us == 22
+    assert [one for one in runs if one[1] == 4000] == [("HNSW32,SQ8", 4000), ("HNSW32", 4000)]
+    screened = [one for one, count in runs if count == 500]
+    assert len(screened) == len(shortlist(4000, 16, Minimise.LATENCY))
+    assert len([one for one in runs if one[1] == 1500]) < len(screened)
+    assert "4.09x the latency of HNSW32" in {one.factory: one.verdict for one in choice.candidates}["HNSW32,SQ8"]
+
+
+def test_time_is_extrapolated_by_what_was_seen_and_what_is_known() -> None:
+    def entry(factory: str, *seen: tuple[int, float]) -> float:
+        size = footprint(make_index("Flat", 10, 4, Metric.L2), 10)
+        assert size is not None
+        trials = {n: trial.Trial(factory, n, trial.Measured({}, 1, 0, us), 1.0) for n, us in seen}
+        return auto._Entry(factory, size, trials).at(160_000)
+
+    assert entry("Flat", (10_000, 10.0)) == pytest.approx(160)
+    assert entry("IVF64,SQ8", (10_000, 10.0)) == pytest.approx(10 * 16**0.45)
+    # Four times the rows took four times as long: half-way between that and what graphs do.
+    assert entry("HNSW32", (10_000, 10.0), (40_000, 40.0)) == pytest.approx(40 * 4 ** ((1 + 0.15) / 2))
+    assert entry("HNSW32", (160_000, 33.0)) == pytest.approx(33)
+    assert entry("HNSW32") == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("factory", "names"),
+    [
+        ("IVF64(PQ8x4fs,RFlat),SQ8", {"nprobe", "quantizer_k_factor"}),
+        ("IVF64(IVF8,PQ8x4fs,RFlat),SQ8", {"nprobe", "quantizer_k_factor", "quantizer_nprobe"}),
+        ("IMI2x4,SQ8", {"nprobe", "max_codes"}),
+        ("PCA16,IVF32_HNSW8,PQ8x4fs,RFlat", {"nprobe", "quantizer_efSearch", "k_factor"}),
+        ("NSG16", set()),
+        ("PQ8", set()),
+    ],
+)
+def test_any_factory_string_is_tuned_by_parameters_that_travel_with_the_call(
+    tmp_path: Path, factory: str, names: set[str]
+) -> None:
+    built = build(spec_task(tmp_path, factory=factory, objective={"recall": 0.9}))
+    assert built.default_point.params.keys() == names
+    store = FolderStore(tmp_path / "out", Role.ARTIFACTS)
+    manifest, _ = load_manifest(store, Layout(store.prefix, IDENTITY), "d")
+    assert {point.params.get("nprobe") for point in manifest.frontier}
+    if "quantizer_k_factor" in names:
+        # Found by FAISS's own ladder, and less than its most.
+        assert built.default_point.recall > 0.9
+        assert built.default_point.params["quantizer_k_factor"] < 64
+
+
+def test_parameters_of_the_coarse_quantizer_reach_it() -> None:
+    index = make_index("IVF64(IVF8,PQ8x4fs,RFlat),SQ8", 4000, 32, Metric.L2)
+    data = rows(4000, 32)
+    index.train(data)
+    index.add(data)
+
+    def found(**params: int) -> float:
+        _, rows_found = index.search(data[:300], 1, params=search_parameters(index, {"nprobe": 1, **params}))
+        return float((rows_found[:, 0] == np.arange(300)).mean())
+
+    # Rows were assigned to lists by the quantizer as it is (1 and 1), so only the same search finds a row's own list.
+    assert found(quantizer_nprobe=1, quantizer_k_factor=1) == 1
+    assert found(quantizer_nprobe=8, quantizer_k_factor=8) < 0.9
+    ladders = faiss_ladders(index)
+    assert ladders["quantizer_nprobe"][:2] == (1, 2)
+    assert ladders["quantizer_k_factor"][-1] == 64
+    assert faiss_ladders(make_index("IMI2x4,SQ8", 4000, 32, Metric.L2))["max_codes"][-1] == 0

@@ -1,20 +1,20 @@
-"""`Auto`: which kind of index to build, measured on a sample. See docs/adr/0009-auto-measures.md.
+"""`Auto`: which kind of index to build, measured on samples. See docs/adr/0009-auto-measures.md.
 
     1  memory    the formula drops what does not fit the limit; if nothing does, that is said before anything is built
     2  screen    one index of each family on a small sample
-    3  deepen    the best families and their variants on a larger sample; the growth between both samples tells how the
-                 time of a query grows, and so what it will be on all rows
-    4  decide    the winner against the runner-up, timed in turns
+    3  deepen    the best families, and variants of the best one, on a larger sample; the growth between samples tells
+                 how the time of a query grows, and so what it will be on all rows
+    4  race      whoever is expected to be the fastest is measured on the largest sample, until that one was already
 
-Builds nothing that is kept and never reads the source: it gathers rows of vectors.npy. Memory: the sample and one index
-of it.
+Builds nothing that is kept and never reads the source: it gathers rows of vectors.npy. Memory: the sample and at most
+RACERS indexes of it.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..artifact import Candidate
 from ..contract import Metric, Minimise
@@ -23,14 +23,17 @@ from .factory import make_index, small
 from .families import scaled, shortlist, variants
 from .memory import Footprint, footprint
 from .sizes import size_text
-from .trial import Bench, K, Measured, Trial, draw_sample, part
+from .trial import Bench, K, Sample, Trial, draw_sample, part
 from .vectors import VectorFile
 
 AUTO = "Auto"
 MEMORY_FIELD = "spec.index.objective.memoryLimit"
 SCREEN_ROWS = 6_000
 DEEP_ROWS = 24_000
-SAMPLE_BYTES = 256 << 20
+TOP_ROWS = 64_000
+RACERS = 3
+"""Indexes built on the largest sample, at most."""
+SAMPLE_BYTES = 128 << 20
 QUERIES = 300
 TUNING_QUERIES = 1000
 """What `build` tunes the chosen index with: the margin below is that of its interval."""
@@ -81,6 +84,14 @@ class _Entry:
         grown: float = max(1.0, count / last.rows) ** self._growth(done)
         return last.best.latency_us * grown
 
+    def retime(self, rows: int) -> None:
+        """Time a query again on the index that is still there; the least time counts."""
+        trial = self.trials[rows]
+        assert trial.best is not None
+        if trial.again is not None:
+            faster = replace(trial.best, latency_us=min(trial.best.latency_us, trial.again()))
+            self.trials[rows] = replace(trial, best=faster)
+
     def _growth(self, done: list[Trial]) -> float:
         prior = next(value for name, value in _GROWTH.items() if name in self.factory)
         if len(done) < 2 or done[-2].best is None or done[-1].best is None or done[-1].rows == done[-2].rows:
@@ -109,15 +120,12 @@ def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int 
         reason = f"{count} x {dimension} is small: exact search is as fast as anything else"
         return Choice(flat.factory, (_candidate(flat, count, f"chosen: {reason}"),), reason)
     affordable = (working_bytes or SAMPLE_BYTES) // (4 * dimension)
-    sample = draw_sample(vectors, max(K + 1, min(DEEP_ROWS, affordable)), QUERIES, seed)
+    most = max(K + 1, min(TOP_ROWS, affordable))
+    sample = draw_sample(vectors, most if goal.minimise is Minimise.LATENCY else min(most, DEEP_ROWS), QUERIES, seed)
     selection = _Selection(goal, count, dimension, metric, threads, entries)
-    deep = Bench(sample, threads)
     if goal.minimise is Minimise.MEMORY:
-        winner = selection.smallest(fitting, deep)
-    else:
-        screened = Bench(part(sample, SCREEN_ROWS), threads) if len(sample.rows) > 2 * SCREEN_ROWS else deep
-        winner = selection.fastest(fitting, screened, deep)
-    return selection.choice(winner)
+        return selection.choice(selection.smallest(fitting, Bench(sample, threads)))
+    return selection.choice(selection.fastest(fitting, sample))
 
 
 def _entry(factory: str, count: int, dimension: int, metric: Metric) -> _Entry:
@@ -157,25 +165,49 @@ class _Selection:
         self.goal, self.count, self.dimension, self.metric = goal, count, dimension, metric
         self.threads = threads
         self.entries = entries
+        self.top = 0
+        """Rows of the largest sample: only its indexes are kept, to be timed again."""
         self.target = goal.recall
         """Recall to reach on the sample: the floor and the two half-widths that tuning will ask for."""
 
-    def fastest(self, entries: list[_Entry], screen: Bench, deep: Bench) -> _Entry:
-        """The lowest expected latency: screened on the small sample, decided on the large one."""
-        for entry in entries:
-            self._try(entry, screen)
-        ranked = sorted(entries, key=lambda entry: entry.at(self.count))
-        if deep is not screen or self.count > len(deep.sample.rows):
-            best = ranked[0].at(self.count)
-            chosen = [one for one in ranked if one.at(self.count) <= SCREEN_SLACK * best][:DEEP_FAMILIES]
-        else:
-            chosen = ranked[:1]
-        for entry in chosen or ranked[:DEEP_FAMILIES]:
-            self._try(entry, deep)
-        leader = min(entries, key=self._expected)
-        for other in self._variants(leader):
-            self._try(other, deep)
-        return self._decide(deep)
+    def fastest(self, entries: list[_Entry], sample: Sample) -> _Entry:
+        """The lowest expected latency on all rows: screened on a small sample, raced on the largest."""
+        self.top = len(sample.rows)
+        rungs = [rows for rows in (SCREEN_ROWS, DEEP_ROWS) if 2 * rows < len(sample.rows)]
+        for number, rows in enumerate(rungs):
+            bench = Bench(part(sample, rows), self.threads)
+            for entry in entries:
+                self._try(entry, bench)
+            ranked = sorted(entries, key=lambda entry: entry.at(self.count))
+            slowest = SCREEN_SLACK * ranked[0].at(self.count)
+            entries = [one for one in ranked if one.at(self.count) <= slowest][:DEEP_FAMILIES] or ranked[:DEEP_FAMILIES]
+            if number == 0:
+                entries += self._variants(entries[0])
+        return self._race(entries, Bench(sample, self.threads), everyone=not rungs)
+
+    def _race(self, entries: list[_Entry], bench: Bench, *, everyone: bool) -> _Entry:
+        """The fastest on the largest sample; `everyone`: there was no smaller one to choose by."""
+        rows = len(bench.sample.rows)
+        if everyone:
+            for entry in entries:
+                self._try(entry, bench)
+            for entry in self._variants(min(entries, key=lambda one: one.at(self.count))):
+                self._try(entry, bench)
+                entries = [*entries, entry]
+        for _ in range(0 if everyone else RACERS):
+            leader = min(entries, key=lambda one: one.at(self.count))
+            if rows in leader.trials:
+                break
+            self._try(leader, bench)
+        raced = [one for one in entries if rows in one.trials and math.isfinite(one.at(self.count))]
+        if not raced:
+            return max(self.entries, key=lambda one: max((t.ceiling for t in one.trials.values()), default=0.0))
+        best = min(one.at(self.count) for one in raced)
+        close = [one for one in raced if one.at(self.count) <= CLOSE * best]
+        for _ in range(3 if len(close) > 1 else 0):  # in turns: one noisy timing decides nothing
+            for one in close:
+                one.retime(rows)
+        return min(close, key=lambda one: one.at(self.count))
 
     def smallest(self, entries: list[_Entry], deep: Bench) -> _Entry:
         """The smallest one that reaches the recall without being slower than exact search."""
@@ -218,11 +250,6 @@ class _Selection:
             return f"{ratio:.2f}x the memory of {winner.factory}" if ratio > 1 else "slower than exact search"
         return f"{entry.at(self.count) / winner.at(self.count):.2f}x the latency of {winner.factory}"
 
-    def _expected(self, entry: _Entry) -> float:
-        """Latency for decisions after the large sample: only what was measured on it counts."""
-        largest = max((rows for one in self.entries for rows in one.trials), default=0)
-        return entry.at(self.count) if largest in entry.trials else math.inf
-
     def _variants(self, leader: _Entry) -> list[_Entry]:
         known = {entry.factory for entry in self.entries}
         found = [
@@ -237,22 +264,6 @@ class _Selection:
                     one.verdict = f"over memoryLimit: needs {size_text(one.size.resident)}"
         return [one for one in found if not one.verdict]
 
-    def _decide(self, deep: Bench) -> _Entry:
-        """The best after those close to it were timed again, in turns: one noisy timing decides nothing."""
-        ranked = sorted(self.entries, key=self._expected)
-        if not math.isfinite(self._expected(ranked[0])):
-            return max(ranked, key=lambda one: max((t.ceiling for t in one.trials.values()), default=0.0))
-        best = self._expected(ranked[0])
-        close = [one for one in ranked if self._expected(one) <= CLOSE * best]
-        rows = len(deep.sample.rows)
-        times = {one.factory: [_best(one, rows).latency_us] for one in close}
-        for _ in range(3 if len(close) > 1 else 0):
-            for one in close:
-                times[one.factory].append(one.trials[rows].again())
-        for one in close:
-            _retime(one, rows, min(times[one.factory]))
-        return min(close, key=lambda one: one.at(self.count))
-
     def _try(self, entry: _Entry, bench: Bench) -> None:
         rows = len(bench.sample.rows)
         if rows in entry.trials:
@@ -263,24 +274,13 @@ class _Selection:
         except (BadSpec, RuntimeError) as error:
             entry.verdict = f"FAISS cannot build it: {str(error)[:120]}"
             return
-        entry.trials[rows] = trial
+        for earlier, old in entry.trials.items():
+            entry.trials[earlier] = replace(old, again=None)  # frees its index
+        entry.trials[rows] = trial if rows == self.top else replace(trial, again=None)
         if trial.best is not None and self.target == self.goal.recall:
             # Two half-widths of what tuning will measure, from the spread of the first trial that gets there.
             margin = 2 * 1.645 * trial.best.spread / math.sqrt(TUNING_QUERIES)
             self.target = min(1.0, self.goal.recall + margin)
-
-
-def _best(entry: _Entry, rows: int) -> Measured:
-    best = entry.trials[rows].best
-    assert best is not None
-    return best
-
-
-def _retime(entry: _Entry, rows: int, latency: float) -> None:
-    trial = entry.trials[rows]
-    best = _best(entry, rows)
-    timed = Measured(best.params, best.recall, best.spread, latency)
-    entry.trials[rows] = Trial(trial.factory, trial.rows, timed, trial.ceiling, trial.again)
 
 
 def _candidate(entry: _Entry, count: int, verdict: str) -> Candidate:

@@ -23,7 +23,7 @@ from ..errors import BadData
 from .binding import faiss
 from .filters import Columns, Predicate
 from .metric import faiss_metric, normalise, to_scores
-from .parameters import index_type, parameter_limits, search_parameters
+from .parameters import faiss_ladders, index_type, parameter_limits, search_parameters
 from .predicates import MatchCache
 from .restricted import Restricted, Strategy
 from .rows import Ids, RowFile
@@ -86,6 +86,10 @@ class Engine:
                 message = f"{name} has {count} rows, the manifest says {manifest.count}"
                 raise BadData("BadArtifact", message, object=name)
         return cls(index, manifest, ids, metadata, threads)
+
+    def ladders(self) -> dict[str, tuple[int, ...]]:
+        """Values of each search parameter that FAISS holds worth trying; see `faiss_ladders`."""
+        return faiss_ladders(self._index)
 
     def with_threads(self, threads: int) -> Engine:
         """The same loaded index with another number of OpenMP threads for one call (batches: all cores)."""

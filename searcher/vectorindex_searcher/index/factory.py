@@ -46,18 +46,23 @@ def make_index(factory: str, count: int, dimension: int, metric: Metric) -> Any:
             # FAISS drops the metric silently for some types, for example HNSW32,PQ16 with inner product.
             message = f"FAISS cannot build {factory!r} with metric {metric.value}"
             raise BadSpec("UnsupportedMetric", message, field=FIELD, remedy="Use another family, or metric Cosine.")
+    _bound_training(index)
     return index
 
 
-def bound_training(index: Any) -> None:
-    """Bound the k-means of an IVF: rounds and rows a centroid.
+def _bound_training(index: Any) -> None:
+    """Bound what training costs: rows a centroid, and no polysemous codes.
 
-    FAISS's defaults (10 rounds, 256 rows) take 2.5 times as long for lists that are no better; PQ code books keep them.
+    256 rows a centroid, FAISS's default, take 2.5 times as long as 100 for lists that are no better. Polysemous codes
+    (8-bit PQ) take minutes of simulated annealing, and what they speed up cannot be asked for by a search parameter
+    alone.
     """
     for layer in layers(index):
         if isinstance(layer, faiss.IndexIVF):
             layer.cp.max_points_per_centroid = TRAIN_ROWS_PER_LIST
             layer.cp.min_points_per_centroid = 1  # no warning on stderr: few rows are the user's choice
+        if hasattr(layer, "do_polysemous_training"):
+            layer.do_polysemous_training = False
 
 
 def lists_of(index: Any) -> int:

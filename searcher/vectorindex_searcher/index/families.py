@@ -62,8 +62,10 @@ def variants(factory: str, dimension: int) -> tuple[str, ...]:
         found.append(re.sub(r"PQ\d+x4fs", f"PQ{half}x4fs", factory))
     if factory.endswith("Refine(SQ8)"):
         found.append(factory.replace("Refine(SQ8)", "Refine(SQfp16)"))
-    if factory.startswith("HNSW32"):
-        found += [factory.replace("HNSW32", "HNSW48"), factory.replace("HNSW32", "HNSW24")]
+    if factory.startswith("HNSW"):
+        code = factory.partition(",")[2]
+        links = (16, 24, 32) if factory.startswith("HNSW16") else (24, 32, 48)
+        found += [f"HNSW{number},{code}" if code else f"HNSW{number}" for number in links]
     return tuple(other for other in dict.fromkeys(found) if other != factory)
 
 

@@ -1,7 +1,9 @@
 """Search parameters of a FAISS index: which there are, their limits, and a SearchParameters object for one call.
 
 Never touches the index itself, so calls with different parameters may run at once.
-Names: nprobe, efSearch, k_factor, and quantizer_efSearch (an IVF whose coarse quantizer is an HNSW).
+Names: nprobe, efSearch, k_factor; max_codes (inverted multi-index); and those of a coarse quantizer that is itself an
+approximate index, with `quantizer_` in front (quantizer_efSearch, quantizer_nprobe, quantizer_k_factor). FAISS has two
+more that do not travel with a call and are left alone: search_L of NSG, and ht (polysemous codes, not trained here).
 """
 
 from __future__ import annotations
@@ -9,10 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from .binding import faiss
 
 MAX_EF_SEARCH = 4096
 MAX_K_FACTOR = 256
+MAX_CODES = (1 << 31) - 1
+_QUANTIZER = "quantizer_"
 
 
 def layers(index: Any) -> Iterator[Any]:
@@ -41,11 +47,36 @@ def parameter_limits(index: Any) -> dict[str, tuple[int, int]]:
             limits["k_factor"] = (1, MAX_K_FACTOR)
         elif isinstance(layer, faiss.IndexIVF):
             limits["nprobe"] = (1, layer.nlist)
-            if isinstance(faiss.downcast_index(layer.quantizer), faiss.IndexHNSW):
-                limits["quantizer_efSearch"] = (1, MAX_EF_SEARCH)
+            if isinstance(faiss.downcast_index(layer.quantizer), faiss.MultiIndexQuantizer):
+                limits["max_codes"] = (0, MAX_CODES)
+            else:
+                inner = parameter_limits(layer.quantizer)
+                limits |= {f"{_QUANTIZER}{name}": limit for name, limit in inner.items()}
         elif isinstance(layer, faiss.IndexHNSW):
             limits["efSearch"] = (1, MAX_EF_SEARCH)
     return limits
+
+
+def faiss_ladders(index: Any) -> dict[str, tuple[int, ...]]:
+    """Values worth trying of each parameter, rising in effort, by FAISS's own faiss.ParameterSpace.
+
+    Only names of `parameter_limits`, and only values within them. 0 of max_codes means all: it comes last.
+    """
+    space = faiss.ParameterSpace()
+    space.initialize(index)
+    limits, ranges = parameter_limits(index), space.parameter_ranges
+    ladders: dict[str, tuple[int, ...]] = {}
+    for number in range(ranges.size()):
+        one = ranges.at(number)
+        name = one.name.replace("k_factor_rf", "k_factor")
+        if name not in limits:
+            continue
+        values = one.values  # belongs to `one`, which must live while it is read
+        found = [int(value) for value in faiss.vector_to_array(values) if np.isfinite(value)]
+        least, most = limits[name]
+        inside = [value for value in found if max(1, least) <= value <= most]
+        ladders[name] = (*inside, 0) if name == "max_codes" else tuple(inside)
+    return ladders
 
 
 def takes_selector(index: Any) -> bool:
@@ -76,8 +107,11 @@ def search_parameters(index: Any, params: Mapping[str, int], selector: Any = Non
 
 def _ivf_parameters(index: Any, params: Mapping[str, int], selector: Any) -> Any:
     options: dict[str, Any] = {"nprobe": params.get("nprobe", index.nprobe), "sel": selector}
-    if "quantizer_efSearch" in params:
-        options["quantizer_params"] = faiss.SearchParametersHNSW(efSearch=params["quantizer_efSearch"])
+    if "max_codes" in params:
+        options["max_codes"] = params["max_codes"]
+    of_quantizer = {name.removeprefix(_QUANTIZER): params[name] for name in params if name.startswith(_QUANTIZER)}
+    if of_quantizer:
+        options["quantizer_params"] = search_parameters(index.quantizer, of_quantizer)
     if isinstance(index, faiss.IndexIVFRaBitQ | faiss.IndexIVFRaBitQFastScan):
         return faiss.IVFRaBitQSearchParameters(qb=index.qb, centered=False, **options)
     return faiss.SearchParametersIVF(**options)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..contract import Metric
 from .binding import faiss
-from .factory import bound_training, make_index
+from .factory import make_index
 from .families import lists_in
 from .metric import faiss_metric
 from .parameters import layers, parameter_limits, search_parameters
@@ -77,8 +77,8 @@ class Trial:
     best: Measured | None
     ceiling: float
     """The highest recall seen."""
-    again: Callable[[], float] = field(repr=False)
-    """Measures the latency of `best` again, microseconds."""
+    again: Callable[[], float] | None = field(default=None, repr=False)
+    """Measures the latency of `best` again, microseconds; keeps the index alive. None: the index is gone."""
 
 
 class Bench:
@@ -117,7 +117,6 @@ class Bench:
         limit_threads(self.threads)
         rows = self.sample.rows
         index = make_index(factory, len(rows), rows.shape[1], self.sample.metric)
-        bound_training(index)
         *_, innermost = layers(index)
         lists = lists_in(factory)
         if lists and lists in self._centroids:

@@ -33,6 +33,9 @@ _LADDERS: dict[str, tuple[int, ...]] = {
     "k_factor": (1, 2, 4, 8, 16, 32, 64),
 }
 
+_KNOWN = frozenset(("nprobe", "efSearch", "k_factor", "quantizer_efSearch"))
+"""Parameters with a ladder here; those of any other index come from FAISS's own parameter space."""
+
 Recalls = Callable[[Mapping[str, int]], npt.NDArray[np.float64]]
 Bound = Callable[[npt.NDArray[np.float64]], float]
 
@@ -77,14 +80,26 @@ def tune(
     if fixed:
         only = try_point(dict(fixed))
         return Tuning(only, _conservative(points), (only,))
-    for sweep in _sweeps(engine.param_limits):
+    others = {name: values for name, values in engine.ladders().items() if name not in _KNOWN and len(values) > 1}
+    most = {name: values[-1] for name, values in others.items()}
+    for sweep in _sweeps(engine.param_limits, most):
         best_before = max((point.recall for point in points), default=-1.0)
         _sweep(sweep, try_point, objective)
         if max(point.recall for point in points) < best_before + MIN_GAIN:
             break  # a larger refine factor changed nothing any more
+    for name, values in others.items():
+        # One after the other: the least effort that keeps the recall. What no ladder of ours knows was at its most.
+        best = _default(points, objective)
+        for value in values[:-1]:
+            if reaches(try_point({**best.params, name: value}), objective):
+                break
+    return Tuning(_default(points, objective), _conservative(points), _frontier(points))
+
+
+def _default(points: list[OperatingPoint], objective: float) -> OperatingPoint:
+    """The cheapest point that reaches the objective, else the one of the highest recall."""
     good = [point for point in points if reaches(point, objective)]
-    default = min(good, key=lambda p: p.latency_us) if good else max(points, key=lambda p: (p.recall, -p.latency_us))
-    return Tuning(default, _conservative(points), _frontier(points))
+    return min(good, key=lambda p: p.latency_us) if good else max(points, key=lambda p: (p.recall, -p.latency_us))
 
 
 def reaches(point: OperatingPoint, objective: float) -> bool:
@@ -101,16 +116,16 @@ def _conservative(points: list[OperatingPoint]) -> OperatingPoint | None:
     return max(measured, key=lambda point: (point.recall, -point.latency_us)) if measured else None
 
 
-def _sweeps(limits: Mapping[str, tuple[int, int]]) -> Iterator[Iterator[dict[str, int]]]:
-    """Sweeps of rising recall: over nprobe or efSearch, once for each refine factor."""
+def _sweeps(limits: Mapping[str, tuple[int, int]], most: Mapping[str, int]) -> Iterator[Iterator[dict[str, int]]]:
+    """Sweeps of rising recall: over nprobe or efSearch, once for each refine factor. `most` goes into every point."""
     main = next((name for name in ("nprobe", "efSearch") if name in limits), None)
     factors = _ladder("k_factor", limits["k_factor"]) if "k_factor" in limits else ()
     if main is None:
-        yield iter([{"k_factor": factor} for factor in factors] or [{}])
+        yield iter([{"k_factor": factor, **most} for factor in factors] or [dict(most)])
         return
     values = _ladder(main, limits[main])
     for factor in factors or (0,):
-        yield (_params(main, value, factor, limits) for value in values)
+        yield ({**_params(main, value, factor, limits), **most} for value in values)
 
 
 def _params(main: str, value: int, factor: int, limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
