@@ -162,6 +162,14 @@ def plain_hash(path: Path) -> None:
         hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def plainly(script: str, *places: object) -> Spent:
+    """One of the plain scripts in a process of its own too, so that both sides begin with the same cold process."""
+    command = [sys.executable, __file__, "--plain", script, *map(str, places)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    wall, cpu = json.loads(done.stdout)
+    return wall, cpu
+
+
 def load(task: contract.ServeTask, place: contract.Location, cache: Path) -> Mapping[str, float]:
     """Seconds of each phase of a searcher's load in a process of its own."""
     changed = task.model_copy(update={"artifacts": place, "cache_dir": str(cache)})
@@ -220,13 +228,12 @@ def measure(artifact: Artifact, rounds: int, hot: bool) -> tuple[dict[str, list[
                         load(task, task.artifacts, cache)
                     shutil.copyfile(artifact.files / INDEX_FILE, copy)
                     cold(work)
-                    plain[side].append(timed(lambda: plain_hash(copy)))
+                    plain[side].append(plainly("hash", copy))
                     cold(work)
                     ours[side].append(load(task, task.artifacts, cache))
                     continue
                 by_s3 = side.startswith("S3")
-                fetch = (lambda: plain_fetch(url, copy)) if by_s3 else (lambda: plain_copy(index, copy))
-                plain[side].append(timed(fetch))
+                plain[side].append(plainly("fetch", url, copy) if by_s3 else plainly("copy", index, copy))
                 copy.unlink()
                 shutil.rmtree(cache, ignore_errors=True)
                 cold(source)
@@ -278,7 +285,14 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=768)
     parser.add_argument("--hot", action="store_true", help="leave pages in memory: network and hash alone")
     parser.add_argument("--load", help=argparse.SUPPRESS)
+    parser.add_argument("--plain", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.plain:
+        scripts: dict[str, Callable[..., None]] = {"fetch": plain_fetch, "copy": plain_copy, "hash": plain_hash}
+        name, *places = options.plain
+        first = places[0] if name == "fetch" else Path(places[0])
+        print(json.dumps(timed(lambda: scripts[name](first, *map(Path, places[1:])))))
+        return
     if options.load:
         load_here(options.load)
         return
