@@ -35,6 +35,8 @@ LATENCY_BIN_RATIO = 1.05
 DEADLINE_FLOOR_SECONDS = 0.1
 """A request that allowed less than this and was not answered in time (504) is the client's doing, not a fault of the
 revision: it counts as refused. Its time still counts as latency, so a revision that is too slow shows there."""
+FEEDBACK_SECONDS = 300
+"""Clicks count when they come within so long after the query's bucket; click depth of later buckets is not final."""
 CANARY_TOLERANCE = 0.005
 """A pod is ready when its canary recall is at least the recall `validate` measured on the same queries, minus this."""
 DRAIN_SECONDS = 30
@@ -410,6 +412,17 @@ class EvidenceBucket(Model):
     live_overall_queries: int = 0
     """Of these, the ones that are a uniform sample of all segments together; the others are of this segment only."""
     live_overall_recall_sum: float = 0.0
+    tracked: int = 0
+    """Queries of this bucket that asked for a query id."""
+    tracked_depth_sum: int = 0
+    """Their depths as if none were clicked: k + 1 each."""
+    clicked: int = 0
+    """Of the revision's tracked queries of this bucket, those whose first click came to this pod."""
+    click_gain_sum: int = 0
+    """What these clicks take from the depths: k + 1 - rank each. Mean depth: (trackedDepthSum - clickGainSum) / tracked
+    over all pods of the revision."""
+    click_depth_top: int = 0
+    """The largest depth there could be: k + 1 of the largest k. The largest over buckets and pods, not the sum."""
     latency: dict[int, int] = {}
     """Latency histogram, bin -> queries (see LATENCY_BIN_RATIO). Also of queries whose own deadline below the floor ran
     out: they took at least that long."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as _field
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ LOAD_SECONDS = "vectorindex_load_seconds"
 LIVE_RECALL = "vectorindex_live_recall"
 LIVE_RECALL_WIDE = "vectorindex_live_recall_wide_queries"
 LIVE_RECALL_CPU = "vectorindex_live_recall_cpu_seconds"
+TRACKED = "vectorindex_tracked_queries"
+FEEDBACK = "vectorindex_feedback"
 CANARY_RECALL = "vectorindex_canary_recall"
 TOMBSTONES = "vectorindex_tombstones"
 TOMBSTONES_CHECKED = "vectorindex_tombstones_checked_timestamp_seconds"
@@ -71,6 +74,8 @@ class Gauges:
     """By phase of the start."""
     canary_recall: float | None = None
     live_recall_cpu_seconds: float | None = None
+    feedback: Mapping[str, int] = _field(default_factory=dict)
+    """Feedback by what became of it."""
     tombstones: int | None = None
     """Rows hidden because their ids were deleted; None: none are asked for."""
     tombstones_checked: float | None = None
@@ -158,6 +163,7 @@ class SearcherMetrics(Collector):
             ),
             (REFUSED, "Requests refused for another client fault, a deadline too short, or overload.", "refused"),
             (ZERO_RESULTS, "Queries without a hit at or above minScore.", "zero_results"),
+            (TRACKED, "Queries that got a query id.", "tracked"),
             (TOP_SCORE_SQUARES, "Sum of the squares of first hits' scores.", "top_sum_squares"),
         )
         for name, text, field in named:
@@ -221,6 +227,11 @@ class SearcherMetrics(Collector):
             (INDEX_VECTORS, "Vectors in the index.", gauges.index_vectors),
             (CANARY_RECALL, "Recall of this pod on the canary queries.", gauges.canary_recall),
         )
+        if gauges.feedback:
+            taken = CounterMetricFamily(FEEDBACK, "Clicks by what became of them.", labels=("revision", "result"))
+            for result, count in sorted(gauges.feedback.items()):
+                taken.add_metric((self._revision, result), count)
+            yield taken
         if gauges.live_recall_cpu_seconds is not None:
             spent = CounterMetricFamily(LIVE_RECALL_CPU, "CPU seconds that live recall took.", labels=("revision",))
             spent.add_metric((self._revision,), gauges.live_recall_cpu_seconds)

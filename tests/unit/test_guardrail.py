@@ -84,6 +84,33 @@ def test_live_recall_says_what_it_was_compared_with_and_needs_samples() -> None:
     assert judge(LIVE, merged([Cell(queries=1000)] * 60)).reason == "NoData"
 
 
+CLICKS = gr.Rule("clicks", "ClickDepth", max=3.0, window_seconds=60, consecutive=1)
+
+
+def clicks(share: float, tracked: int = 100) -> Cell:
+    """Queries with k = 10, a share of them clicked on the first answer, the others not at all."""
+    clicked = round(share * tracked)
+    return Cell(
+        queries=1000, tracked=tracked, tracked_depth_sum=11 * tracked, clicked=clicked, click_gain_sum=10 * clicked,
+        click_depth_top=11,
+    )  # fmt: skip
+
+
+def test_click_depth_waits_for_the_clicks() -> None:
+    """Queries of the last five minutes have no clicks yet: that is not a bad revision."""
+    evidence = [clicks(0.9)] * 60
+    said = judge(CLICKS, merged([*evidence, *[clicks(0.0)] * 62]))
+    assert (said.verdict, said.samples, said.value) == (Verdict.PASS, 6000, 2.0)
+    assert "mean click depth 2 (at least 1." in said.message
+    assert judge(CLICKS, merged([*[clicks(0.5)] * 60, *[clicks(0.0)] * 62])).verdict is Verdict.FAIL
+
+
+def test_click_depth_of_pods_that_died_is_never_below_the_first_answer() -> None:
+    lost = replace(clicks(1.0, 10), clicked=500, click_gain_sum=5000)
+    said = judge(CLICKS, merged([lost] * 122))
+    assert (said.verdict, said.value) == (Verdict.PASS, 1.0)
+
+
 def test_a_batch_that_fails_is_one_failure_however_many_queries_it_carried() -> None:
     """Ten batches of ten among a thousand requests: 1 %, where a count of queries would say 9.2 % beyond doubt."""
     batches = Cell(requests=1000, failed_requests=10, queries=1090, errors=100)

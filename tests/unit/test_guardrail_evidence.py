@@ -49,6 +49,8 @@ buckets = st.builds(
     live_recall_sum=st.floats(0, 50),
     live_overall_queries=counts,
     live_overall_recall_sum=st.floats(0, 50),
+    tracked=counts,
+    click_depth_top=counts,
     latency=st.dictionaries(st.integers(0, 300), counts, max_size=3),
 )
 
@@ -328,6 +330,16 @@ def test_late_evidence_is_final_where_every_pod_that_measures_it_says_so() -> No
     assert ev.merge(pods[2:], now).live_before is None
     assert merged.until(None) == merged
     assert merged.until(B0 - 10_000).complete_before == B0 + 100 - ev.LATEST, "a pod that stopped measuring"
+
+
+def test_a_baseline_leaves_out_queries_that_may_still_be_clicked() -> None:
+    """Frozen right after the switch: the last minutes' queries would all look as if nobody liked their answers."""
+    items = [bucket(B0 + i, "a", 10, tracked=10, tracked_depth_sum=110, click_depth_top=11) for i in range(180)]
+    merged = ev.merge([pod("p", items, now=T0 + 900)], T0 + 900)
+    frozen = base.freeze_baseline(merged, T0, T0 + 900)
+    assert (frozen.cells["a"].queries, frozen.cells["a"].tracked) == (1800, 10 * (180 - ev.CLICKS_LATE))
+    assert frozen.cells["a"].click_depth_top == 11
+    assert base.Baseline.from_wire(json.loads(json.dumps(frozen.to_wire()))) == frozen
 
 
 def test_mix_distance() -> None:

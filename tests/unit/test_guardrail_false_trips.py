@@ -47,6 +47,9 @@ class Traffic:
     live: int = 0
     """Queries a window whose live recall is known."""
     recall: float = 1.0
+    tracked: int = 0
+    clicks: float = 1.0
+    """Share of the tracked queries whose first answer is clicked; on the others nothing is (the worst case)."""
     torn: bool = True
     """Live recall is 0 or 1 (the worst case: lost regions of a graph); otherwise every answer is there or not."""
 
@@ -61,10 +64,12 @@ class Traffic:
                 queries=int(q), errors=int(e), zero_results=int(z), top_count=int(q - e),
                 top_sum=0.2 * float(q - e) + 0.5 * float(h),
                 top_sum_squares=0.04 * float(q - e - h) + 0.49 * float(h),
-                live_queries=self.live, live_recall_sum=float(r), latency=row,
+                tracked=self.tracked, tracked_depth_sum=11 * self.tracked, clicked=int(c), click_gain_sum=10 * int(c),
+                click_depth_top=11, live_queries=self.live, live_recall_sum=float(r), latency=row,
             )
-            for q, e, z, h, r, row in zip(
-                queries, errors, zero, high, self._recall(rng, windows), self._latency(rng, queries), strict=True
+            for q, e, z, h, c, r, row in zip(
+                queries, errors, zero, high, rng.binomial(self.tracked, self.clicks, windows),
+                self._recall(rng, windows), self._latency(rng, queries), strict=True,
             )
         ]  # fmt: skip
 
@@ -116,6 +121,7 @@ def rule(name: str, metric: str, **bounds: object) -> gr.Rule:
 FAST = Traffic(queries=2000, median=0.010)
 SKEWED = Traffic(queries=300, rare=0.085)  # scores of skewness 3
 LOST = Traffic(live=300, recall=0.93)
+CLICKS = Traffic(tracked=300, clicks=0.8)  # mean depth 3
 LEFT = Traffic(queries=300, rare=0.9)
 
 SCENARIOS = {
@@ -133,6 +139,10 @@ SCENARIOS = {
     "live recall against stable": (
         [rule("r", "LiveRecall", max_drop_vs_stable=0.05)], replace(LOST, recall=0.95 * 0.97),
         replace(LOST, recall=0.97),
+    ),
+    "click depth": ([rule("r", "ClickDepth", max=3.0)], CLICKS, None),
+    "click depth against stable": (
+        [rule("r", "ClickDepth", max_rise_vs_stable=0.5)], CLICKS, replace(CLICKS, clicks=0.9),
     ),
     "errors against stable": (
         [rule("r", "ErrorRate", max_rise_vs_stable=0.5)], Traffic(errors=0.03), Traffic(errors=0.02),
@@ -201,6 +211,7 @@ def sensible() -> Iterator[tuple[gr.Rule, Traffic]]:
     yield rule("r", "LatencyP95", max=0.02), Traffic(median=0.02)
     yield rule("r", "LiveRecall", min=0.93), replace(LOST, recall=0.8)
     yield rule("r", "LiveRecall", min=0.93), replace(LOST, recall=0.83, torn=False)
+    yield rule("r", "ClickDepth", max=3.0), replace(CLICKS, clicks=0.6)
     yield rule("r", "TopScore", min=0.4), Traffic(1000, rare=0.2)
 
 

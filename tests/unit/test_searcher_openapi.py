@@ -136,7 +136,7 @@ def test_what_the_document_refuses_the_searcher_refuses_with_a_described_problem
 
 def test_the_binary_parameters_are_those_that_the_searcher_takes(pod: Pod, described: Json) -> None:
     values = {"k": "3", "segment": "keyword", "minScore": "0.1", "include": "metadata", "filter": '{"title":"title 5"}'}
-    values |= {"params.efSearch": "30", "embedding.model": "mini", "embedding.version": "1"}
+    values |= {"params.efSearch": "30", "track": "true", "embedding.model": "mini", "embedding.version": "1"}
     parameters = described["paths"]["/v1/search"]["post"]["parameters"]
     assert {one["name"] for one in parameters if one["in"] == "query"} == set(values)
     vector = np.ones(DIMENSION, np.float32).tobytes()
@@ -175,7 +175,7 @@ def test_every_status_of_a_problem_is_an_answer_of_some_path(described: Json) ->
         for status in one["responses"]
     }
     # 404 has no path of its own.
-    assert named == set(openapi.PROBLEMS) - {404} | {200}
+    assert named == set(openapi.PROBLEMS) - {404} | {200, 202}
 
 
 def test_the_reference_is_what_the_code_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,3 +193,16 @@ def test_tokens_are_in_it_exactly_when_they_are_asked_for(described: Json) -> No
     assert secured["security"] == [{"bearer": []}]
     assert secured["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     assert app.MAX_DEADLINE_MS == openapi.MAX_DEADLINE_MS
+
+
+def test_feedback_is_taken_as_described(pod: Pod, described: Json) -> None:
+    body = {"vector": [1.0] * DIMENSION, "k": 3, "track": True}
+    check(described, {"$ref": "#/components/schemas/Search"}, body)
+    query_id = pod.search(body)[2]["results"][0]["queryId"]
+    asked = described["paths"]["/v1/feedback"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    for click, wanted in (({"rank": 2}, 202), ({"clicks": [1, 2]}, 202), ({"rank": 4}, 400)):
+        document = {"queryId": query_id, **click}
+        check(described, asked, document)
+        status, headers, answer = pod.request("POST", "/v1/feedback", document)
+        assert status == wanted
+        check(described, answer_schema(described, "post", "/v1/feedback", status, headers["content-type"]), answer)

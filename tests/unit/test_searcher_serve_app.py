@@ -118,15 +118,9 @@ class Pod:
         total: dict[str, Any] = {"bucket": 0, "segment": "all"}
         for bucket in contract.Evidence.model_validate(document).buckets:
             for name in (
-                "requests",
-                "failed_requests",
-                "queries",
-                "errors",
-                "refused",
-                "zero_results",
-                "top_count",
-                "top_sum",
-            ):
+                "requests", "failed_requests", "queries", "errors", "refused", "zero_results", "top_count", "top_sum",
+                "tracked", "tracked_depth_sum", "clicked", "click_gain_sum",
+            ):  # fmt: skip
                 total[name] = total.get(name, 0) + getattr(bucket, name)
         return contract.EvidenceBucket.model_validate(total)
 
@@ -588,3 +582,24 @@ def test_latency_is_measured_in_microseconds(engine: tuple[Engine, np.ndarray]) 
 @pytest.mark.parametrize("query", ["since=yesterday", "since=nan", "from=3"])
 def test_bad_since_is_refused(pod: Pod, query: str) -> None:
     assert pod.request("GET", f"/v1/evidence?{query}", admin=True)[0] == 400
+
+
+def test_a_tracked_query_gets_an_id_and_its_click_counts(pod: Pod) -> None:
+    before = pod.evidence()
+    body = {"vectors": [[1.0] * 8, [0.5] * 8], "k": 3, "segment": "keyword"}
+    assert "queryId" not in pod.search(body)[2]["results"][0]
+    status, _, answer = pod.search(body | {"track": True})
+    ids = [result["queryId"] for result in answer["results"]]
+    assert (status, len(set(ids))) == (200, 2)
+    one = pod.request("POST", "/v1/search?k=3&track=true", np.ones(8, np.float32).tobytes(),
+                      headers={"Content-Type": "application/octet-stream"})[2]  # fmt: skip
+    assert one["results"][0]["queryId"]
+    assert pod.request("POST", "/v1/feedback", {"queryId": ids[0], "rank": 2})[0] == 202
+    assert pod.request("POST", "/v1/feedback", {"queryId": ids[0], "rank": 4})[0] == 400
+    assert pod.search(body | {"track": "yes"})[0] == 400
+    assert pod.search(body | {"track": True}, headers={"Accept": "application/octet-stream"})[2]["field"] == "track"
+    after = pod.evidence()
+    assert (after.tracked - before.tracked, after.clicked - before.clicked) == (3, 1)
+    assert after.tracked_depth_sum - before.tracked_depth_sum == 3 * 4
+    assert after.click_gain_sum - before.click_gain_sum == 2
+    assert after.queries - before.queries == 5, "feedback is no query"

@@ -319,6 +319,7 @@ class GuardrailMetric(StrEnum):
     ZERO_RESULT_RATE = "ZeroResultRate"
     TOP_SCORE = "TopScore"
     LIVE_RECALL = "LiveRecall"
+    CLICK_DEPTH = "ClickDepth"
 
 
 class GuardrailRule(Model):
@@ -331,7 +332,7 @@ class GuardrailRule(Model):
     segment: Annotated[str, Field(max_length=40)] = ""
     """Empty: all queries. Else one of spec.segments, or `other`."""
     max: Bound | None = None
-    """Highest value: a percentage for rates (2%), a duration for latencies (40ms)."""
+    """Highest value: a percentage for rates (2%), a duration for latencies (40ms), a number for ClickDepth (3.5)."""
     min: Bound | None = None
     """Lowest TopScore (0.45) or LiveRecall (93%)."""
     max_drop_vs_stable: Percent | None = None
@@ -339,7 +340,7 @@ class GuardrailRule(Model):
     max_rise_vs_stable: Rise | None = None
     """Highest rise, in percent of stable's value."""
     window: LongerThanNothing | None = None
-    """Length of one look. Default 1m; 15m for LiveRecall. Times `consecutive` at most 30m."""
+    """Length of one look. Default 1m; 15m for LiveRecall and ClickDepth. Times `consecutive` at most 30m."""
     warm_up: Duration = "1m"
     """Queries in this time after the switch are not judged."""
     min_samples: Annotated[int, Field(ge=1, le=1_000_000_000)] = 200
@@ -363,8 +364,9 @@ class GuardrailRule(Model):
         ),
         Rule(
             "!has(self.max) || self.max.matches(self.metric.startsWith('Latency')"
-            " ? '^[0-9]+([.][0-9]+)?m?s$' : '^(100|[0-9]{1,2}([.][0-9]+)?)%$')",
-            "max is a percentage for rates (2%) and a duration for latencies (40ms)",
+            " ? '^[0-9]+([.][0-9]+)?m?s$' : self.metric == 'ClickDepth' ? '^[0-9]+([.][0-9]+)?$'"
+            " : '^(100|[0-9]{1,2}([.][0-9]+)?)%$')",
+            "max is a percentage for rates (2%), a duration for latencies (40ms), a number for ClickDepth (3.5)",
             ".max",
         ),
         Rule(
@@ -376,7 +378,7 @@ class GuardrailRule(Model):
         Rule(
             # In the searchers' buckets of 5 s, as core/rules.py counts them. CEL's durations know no days, and a day is
             # too long anyway. `has`: the API server checks the rule on the schema's defaults before it fills them.
-            "[has(self.window) ? self.window : self.metric == 'LiveRecall' ? '15m' : '1m'].all(w,"
+            "[has(self.window) ? self.window : self.metric in ['LiveRecall', 'ClickDepth'] ? '15m' : '1m'].all(w,"
             " !w.contains('d') && (duration(w).getSeconds() + 4) / 5"
             " * (has(self.consecutive) ? self.consecutive : 2) <= 360)",
             "window times consecutive may be 30m at most: the searchers keep an hour of evidence",
@@ -454,6 +456,12 @@ class VectorIndexSpec(Model):
             "!has(self.guardrails.rules) || self.guardrails.rules.all(r, !has(r.segment) || r.segment == ''"
             " || r.segment == 'other' || (has(self.segments) && self.segments.exists(s, s.name == r.segment)))",
             "a guardrail rule names a segment that spec.segments does not declare",
+            ".guardrails.rules",
+        ),
+        Rule(
+            "!has(self.guardrails.rules) || (has(self.searcher) && has(self.searcher.auth))"
+            " || self.guardrails.rules.all(r, r.metric != 'ClickDepth' || (has(r.mode) && r.mode == 'Observe'))",
+            "a ClickDepth rule needs mode Observe until searcher.auth is set: anyone could send clicks and trip it",
             ".guardrails.rules",
         ),
         Rule(

@@ -10,11 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vectorindex_operator.core.evidence import COUNTS, OVERALL, SUMS, Cell, Merged, add_up, first_bucket
+from vectorindex_operator.core.evidence import (
+    CLICKS_LATE,
+    COUNTS,
+    NO_CLICKS,
+    OVERALL,
+    SUMS,
+    TOPS,
+    Cell,
+    Merged,
+    add_up,
+    first_bucket,
+)
 from vectorindex_operator.core.histogram import slowest
 from vectorindex_searcher.contract import BUCKET_SECONDS, EvidenceBucket
 
-_WIRE_NAMES = {name: EvidenceBucket.model_fields[name].alias or name for name in (*COUNTS, *SUMS)}
+_WIRE_NAMES = {name: EvidenceBucket.model_fields[name].alias or name for name in (*COUNTS, *SUMS, *TOPS)}
 BASELINE_TAIL = 0.85
 """A baseline keeps its latency histogram above this quantile: P95 and P99 need no more."""
 
@@ -61,8 +72,14 @@ def freeze_baseline(merged: Merged, from_t: float, to_t: float) -> Baseline:
     """
     first = max(first_bucket(from_t), merged.oldest)
     stop = min(math.floor(to_t / BUCKET_SECONDS), merged.complete_before)
+    clicks_before = merged.complete_before - CLICKS_LATE
+
+    def known(bucket: int, cell: Cell) -> Cell:
+        """Without queries whose clicks may still come: they would count as not clicked."""
+        return cell if bucket < clicks_before or not cell.tracked else replace(cell, **NO_CLICKS)
+
     cells = {
-        name: add_up(cell for bucket, cell in buckets.items() if first <= bucket < stop)
+        name: add_up(known(bucket, cell) for bucket, cell in buckets.items() if first <= bucket < stop)
         for name, buckets in merged.segments.items()
     }
     kept = {name: _compact(cell) for name, cell in cells.items() if cell.queries}
@@ -113,6 +130,6 @@ def _cell_from_wire(item: Mapping[str, object]) -> Cell:
         raise TypeError("latencyCounts is not a list")
     first = int(str(item["latencyFirstBin"]))
     latency = {0: int(str(item["latencyFaster"])), **{first + at: int(count) for at, count in enumerate(counts)}}
-    values: dict[str, Any] = {name: int(str(item.get(_WIRE_NAMES[name], 0))) for name in COUNTS}
+    values: dict[str, Any] = {name: int(str(item.get(_WIRE_NAMES[name], 0))) for name in (*COUNTS, *TOPS)}
     values |= {name: float(str(item.get(_WIRE_NAMES[name], 0.0))) for name in SUMS}
     return Cell(**values, latency={index: count for index, count in latency.items() if count})

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vectorindex_operator.core.comparison import Bounded, Family, Mean, Quantile, Rate
-from vectorindex_operator.core.evidence import Cell, Merged
+from vectorindex_operator.core.evidence import CLICKS_LATE, Cell, Merged
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _RATE = re.compile(rf"({_NUMBER})\s*(%?)")
@@ -110,6 +110,22 @@ METRICS: dict[str, Metric] = {
         final=lambda merged: merged.until(merged.live_before),
         window_seconds=900.0,
         note=lambda cell: " against a wider search" if cell.live_wide else "",
+    ),
+    "ClickDepth": Metric(
+        "mean click depth",
+        "tracked queries",
+        Bounded(
+            lambda cell: cell.tracked,
+            # Pods that died took their tracked queries along, clicks that others took are still there.
+            lambda cell: max(float(cell.tracked), cell.tracked_depth_sum - cell.click_gain_sum),
+            low=1.0,
+            high=lambda cell: float(max(2, cell.click_depth_top)),
+        ),
+        _parse_score,
+        _show_score,
+        "a plain number such as 3.5",
+        final=lambda merged: merged.until(merged.complete_before - CLICKS_LATE),
+        window_seconds=900.0,
     ),
     "TopScore": Metric("mean top score", "scores", Mean(), _parse_score, _show_score, "a plain number such as 0.45"),
 }

@@ -15,12 +15,17 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
-from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS, Evidence, EvidenceBucket
+from vectorindex_searcher.contract import BUCKET_SECONDS, FEEDBACK_SECONDS, RING_SECONDS, Evidence, EvidenceBucket
 
 OVERALL = ""
 """Key of all segments together."""
 EPOCH_LIMIT = RING_SECONDS // BUCKET_SECONDS // 2
 """Longest epoch in buckets: the ring holds two of them."""
+NO_CLICKS: dict[str, Any] = dict.fromkeys(
+    ("tracked", "tracked_depth_sum", "clicked", "click_gain_sum", "click_depth_top"), 0
+)
+CLICKS_LATE = FEEDBACK_SECONDS // BUCKET_SECONDS + 2
+"""Buckets that clicks may come in late; two more for the pods' clocks."""
 LATEST = 300
 """Buckets (25 min) that evidence may come in late; an epoch and this fit into the ring."""
 VISIBLE = RING_SECONDS // BUCKET_SECONDS - 4
@@ -43,6 +48,11 @@ class Cell:
     live_queries: int = 0
     live_wide: int = 0
     live_recall_sum: float = 0.0
+    tracked: int = 0
+    tracked_depth_sum: int = 0
+    clicked: int = 0
+    click_gain_sum: int = 0
+    click_depth_top: int = 0
     latency: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -61,11 +71,17 @@ COUNTS = (
     "top_count",
     "live_queries",
     "live_wide",
+    "tracked",
+    "tracked_depth_sum",
+    "clicked",
+    "click_gain_sum",
 )
 """Fields of a Cell that are whole numbers; the same in contract.EvidenceBucket."""
+TOPS = ("click_depth_top",)
+"""Fields of a Cell that are the largest of all, not the sum."""
 SUMS = ("top_sum", "top_sum_squares", "live_recall_sum")
 """Fields of a Cell that are sums of floats."""
-_read_counts = attrgetter(*COUNTS)
+_read_counts = attrgetter(*COUNTS, *TOPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +156,8 @@ def add_up(cells: Iterable[Cell], *, latency: bool = True) -> Cell:
             histogram[index] = histogram.get(index, 0) + count
     counts: dict[str, Any] = {name: sum(map(attrgetter(name), taken)) for name in COUNTS}
     sums: dict[str, Any] = {name: _exact_sum(map(attrgetter(name), taken)) for name in SUMS}
-    return Cell(**counts, **sums, latency=histogram)
+    tops: dict[str, Any] = {name: max(map(attrgetter(name), taken), default=0) for name in TOPS}
+    return Cell(**counts, **sums, **tops, latency=histogram)
 
 
 def _exact_sum(values: Iterable[float]) -> float:
@@ -226,7 +243,7 @@ def _counted(item: EvidenceBucket) -> _Counted:
 
 
 def _cell(item: EvidenceBucket) -> Cell:
-    values: dict[str, Any] = {name: getattr(item, name) for name in (*COUNTS, *SUMS)}
+    values: dict[str, Any] = {name: getattr(item, name) for name in (*COUNTS, *SUMS, *TOPS)}
     return Cell(**values, latency=item.latency)
 
 

@@ -20,6 +20,7 @@ from . import openapi
 from .answers import BINARY_TYPE, wants_binary
 from .dispatch import Answer, Routes, dispatch
 from .evidence import EvidenceRing, Outcome
+from .feedback import Feedback
 from .live_sample import LiveSample
 from .messages import Later, Problem, Request, Response, json_response
 from .pool import SearchPool
@@ -71,6 +72,7 @@ class SearchApp:
         """`tokens`: whether a bearer token is asked for, which is all that it knows of them."""
         embedding = engine.manifest.embedding
         self._ring = ring
+        self.feedback = Feedback(task.revision, ring)
         self._terms = Terms(
             dimension=engine.dimension,
             metric=engine.metric,
@@ -85,11 +87,12 @@ class SearchApp:
         self._routes: Routes = {
             b"/v1/search": ((b"POST",), self._search),
             b"/v1/index": ((b"GET", b"HEAD"), self._index),
+            b"/v1/feedback": ((b"POST",), self.feedback.handle),
             b"/openapi.json": ((b"GET", b"HEAD"), self._openapi),
         }
         self._index_document = index_document(engine, task, points)
         self._openapi_bytes = orjson.dumps(openapi.document(self._index_document, tokens=tokens))
-        self._searching = Searching(engine, pool, task.revision, self._terms.segment_params, live)
+        self._searching = Searching(engine, pool, task.revision, self._terms.segment_params, live, self.feedback)
         self._quick = QuickVectors(engine.dimension)
         self._form = functools.lru_cache(maxsize=256)(self._make_form)
         self._plain_wish = functools.lru_cache(maxsize=1024)(self._make_plain_wish)

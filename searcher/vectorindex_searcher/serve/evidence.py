@@ -34,9 +34,15 @@ _LATER = (
     "liveWide",
     "liveOverallQueries",
     "liveOverallRecallSum",
+    "tracked",
+    "trackedDepthSum",
+    "clicked",
+    "clickGainSum",
+    "clickDepthTop",
 )
 """What is learnt of a bucket after it has passed; the wire's names."""
 _LIVE, _LIVE_SUM, _WIDE = range(3)
+_TRACKED, _DEPTHS, _CLICKED, _GAINS, _DEPTH_TOP = range(5, 10)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -58,6 +64,8 @@ class Outcome:
     hits: Sequence[int] = ()
     """Hits at or above minScore, for each query that was answered."""
     top_scores: Sequence[float] = ()
+    tracked: tuple[int, int] | None = None
+    """Bucket and k, when its queries got ids."""
 
 
 @dataclass(slots=True)
@@ -90,6 +98,7 @@ class Totals:
     live_queries: int
     live_recall_sum: float
     live_wide: int
+    tracked: int
     latency: Ints
     """Queries per bin [BINS]."""
     latency_sum: float
@@ -177,6 +186,9 @@ class EvidenceRing:
             current.counts[_ERRORS] += queries
             return
         self._record_hits(segment, current, outcome)
+        if outcome.tracked is not None:
+            bucket, k = outcome.tracked
+            self.record_tracked(bucket, outcome.segment, k, queries)
 
     def _record_hits(self, segment: int, current: _Counts, outcome: Outcome) -> None:
         results = self._results[segment]
@@ -194,10 +206,48 @@ class EvidenceRing:
         """Sampled queries of a passed bucket were answered exactly. What is older than an hour is not evidence."""
         segment = self._index.get(tally.segment, self._index[contract.OTHER_SEGMENT])
         added = (tally.queries, tally.recall_sum, tally.wide, tally.overall_queries, tally.overall_recall_sum)
-        self._all_later[segment] += added
-        slot = tally.bucket % SLOTS
-        if self._bucket_of[slot] == tally.bucket:
-            self._later[slot, segment] += added
+        self._all_later[segment, : len(added)] += added
+        slot = self._slot(tally.bucket)
+        if slot is not None:
+            self._later[slot, segment, : len(added)] += added
+
+    def record_tracked(self, bucket: int, segment: str, k: int, count: int) -> None:
+        """`count` queries with `k` answers each got an id; see contract.EvidenceBucket."""
+        self._record_clicks(bucket, segment, k, (count, count * (k + 1), 0, 0))
+
+    def record_click(self, bucket: int, segment: str, k: int, rank: int) -> None:
+        """The first click on an answer of a tracked query, which any pod may have answered."""
+        self._record_clicks(bucket, segment, k, (0, 0, 1, k + 1 - rank))
+
+    def _record_clicks(self, bucket: int, segment: str, k: int, added: tuple[int, int, int, int]) -> None:
+        number = self.number(segment)
+        rows = [self._all_later[number]]
+        slot = self._slot(bucket)
+        if slot is not None:
+            rows.append(self._later[slot, number])
+        for row in rows:
+            row[_TRACKED:_DEPTH_TOP] += added
+            row[_DEPTH_TOP] = max(row[_DEPTH_TOP], k + 1)
+
+    def number(self, segment: str) -> int:
+        """A segment's place in `segments`; undeclared ones are `other`."""
+        return self._index.get(segment, self._index[contract.OTHER_SEGMENT])
+
+    def _slot(self, bucket: int) -> int | None:
+        """The slot of a passed bucket, also one in which nothing happened here; None when it is older than an hour.
+
+        One that lies ahead (another pod's clock) is the current one.
+        """
+        self._advance()
+        bucket = min(bucket, self._bucket)
+        if bucket <= self._bucket - SLOTS:
+            return None
+        slot = bucket % SLOTS
+        if self._bucket_of[slot] != bucket:
+            self._bucket_of[slot] = bucket
+            for cleared in (self._counts, self._sums, self._latency, self._later):
+                cleared[slot] = 0
+        return slot
 
     def _advance(self) -> None:
         """Move to the current bucket. A clock that steps back stays in the newest bucket until it has caught up."""
@@ -252,9 +302,9 @@ class EvidenceRing:
         latency = self._latency[slot, segment]
         bins = np.flatnonzero(latency)
         later = self._later[slot, segment]
-        # Whole numbers are written as such: Sum is the only kind that is not.
+        # Whole numbers are written as such: sums of recalls are the only ones that are not.
         known = {
-            name: value if name.endswith("Sum") else int(value)
+            name: value if name.startswith("live") and name.endswith("Sum") else int(value)
             for name, value in zip(_LATER, later.tolist(), strict=True)
             if value
         }
@@ -296,6 +346,7 @@ class EvidenceRing:
                 live_queries=int(self._all_later[segment, _LIVE]),
                 live_recall_sum=float(self._all_later[segment, _LIVE_SUM]),
                 live_wide=int(self._all_later[segment, _WIDE]),
+                tracked=int(self._all_later[segment, _TRACKED]),
                 latency=latency[segment],
                 latency_sum=self._latency_sums[segment],
                 results=tuple(self._results[segment]),

@@ -73,6 +73,7 @@ def document(index: Mapping[str, Any] | None = None, *, tokens: bool = False) ->
         "paths": {
             "/v1/search": {"post": _search(facts)},
             "/v1/index": {"get": _reading("What is served here, and how it may be asked.", "index", _ref("Index"))},
+            "/v1/feedback": {"post": _feedback()},
             "/openapi.json": {"get": _reading("This document.", "openapi", {"type": "object"})},
         },
         "components": {"schemas": _schemas(facts), "responses": _problems()},
@@ -110,6 +111,38 @@ def _search(facts: Mapping[str, Any]) -> Json:
     }
 
 
+def _feedback() -> Json:
+    rank = {"type": "integer", "minimum": 1, "maximum": MAX_K, "description": "1 is the first answer."}
+    body = {
+        "type": "object",
+        "required": ["queryId"],
+        "properties": {
+            "queryId": {"type": "string", "description": "Of an answer to a search with `track`."},
+            "rank": rank,
+            "clicks": {"type": "array", "items": rank, "minItems": 1, "maxItems": 1000,
+                       "description": "In the order of the clicks; the first one counts."},
+        },
+        "oneOf": [{"required": ["rank"]}, {"required": ["clicks"]}],
+        "additionalProperties": False,
+    }  # fmt: skip
+    taken = {
+        "type": "object",
+        "required": ["counted"],
+        "properties": {
+            "counted": {"type": "boolean"},
+            "reason": {"enum": ["Duplicate", "Late", "OtherRevision"], "description": "Why it does not count."},
+        },
+    }
+    refused = (400, 401, 405, 408, 413, 417, 431, 500, 503)
+    answers = _answers("Whether the click counts.", taken, refused)
+    return {
+        "summary": "Which answer of a tracked query was clicked first.",
+        "operationId": "feedback",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {"202": answers.pop("200"), **answers},
+    }
+
+
 def _reading(text: str, name: str, schema: Json) -> Json:
     return {"summary": text, "operationId": name, "responses": _answers(text, schema, _READING)}
 
@@ -123,7 +156,7 @@ def _answers(text: str, schema: Json, problems: tuple[int, ...]) -> Json:
 
 def _query_parameters(facts: Mapping[str, Any]) -> list[Json]:
     fields = _fields(facts)
-    given = {name: fields[name] for name in ("k", "segment", "minScore")}
+    given = {name: fields[name] for name in ("k", "segment", "minScore", "track")}
     given |= {f"params.{name}": schema for name, schema in fields["params"].get("properties", {}).items()}
     given |= {f"embedding.{name}": schema for name, schema in fields["embedding"]["properties"].items()}
     found: list[Json] = [
@@ -207,6 +240,7 @@ def _fields(facts: Mapping[str, Any]) -> Json:
         "filter": {"anyOf": [_ref("Filter"), {"type": "null"}]},
         "include": {"type": ["array", "null"], "items": {"enum": list(INCLUDABLE)}},
         "minScore": {"type": ["number", "null"], "description": "Hits below are no hits."},
+        "track": {"type": ["boolean", "null"], "description": "Give each answer a query id, for /v1/feedback."},
         "embedding": {
             "type": ["object", "null"],
             "properties": {"model": text, "version": text},
@@ -248,6 +282,7 @@ def _answer(facts: Mapping[str, Any]) -> Json:
             "ids": {"type": "array", "items": identity, "maxItems": MAX_K},
             "scores": {"type": "array", "items": {"type": "number"}, "description": "Best first; higher is better."},
             "metadata": {"type": "array", "items": {"type": "object", "properties": columns}},
+            "queryId": {"type": "string", "description": "With `track`: what /v1/feedback asks for."},
         },
     }
     count: Json = {"type": "integer", "minimum": 0}

@@ -27,7 +27,7 @@ MAX_VECTORS = 256
 MAX_NAME_CHARACTERS = 256
 
 INCLUDABLE = ("metadata",)
-FIELDS = ("vector", "vectors", "k", "params", "segment", "include", "minScore", "embedding", "filter")
+FIELDS = ("vector", "vectors", "k", "params", "segment", "include", "minScore", "embedding", "filter", "track")
 _BINARY_FIELDS = tuple(name for name in FIELDS if name not in ("vector", "vectors"))
 
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
@@ -64,6 +64,8 @@ class Search:
     include_metadata: bool
     min_score: float | None
     filter: Predicate | None = None
+    track: bool = False
+    """Whether each answer gets a query id, for clicks."""
 
 
 # ---------------------------------------------------------------- bytes to fields
@@ -104,6 +106,10 @@ def fields_of_query_string(query: bytes) -> dict[str, Any]:
             fields[name] = text.split(",")
         elif name == "segment":
             fields[name] = text
+        elif name == "track":
+            if text not in ("true", "false"):
+                raise _invalid(name, text, "true or false")
+            fields[name] = text == "true"
         elif name == "filter":
             fields[name] = _json_of_query_string(name, text)
         else:
@@ -145,6 +151,7 @@ def search_of(fields: Mapping[str, Any], raw: bytes | None, terms: Terms) -> Sea
         include_metadata=_includes_metadata(fields.get("include")),
         min_score=_min_score(fields, terms),
         filter=_filter(fields.get("filter"), terms),
+        track=_track(fields.get("track")),
     )
 
 
@@ -308,6 +315,12 @@ def _min_score(fields: Mapping[str, Any], terms: Terms) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise _invalid("minScore", value, "a finite number")
     return float(value)
+
+
+def _track(value: object) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise _invalid("track", value, "true or false")
+    return value is True
 
 
 def _filter(document: object, terms: Terms) -> Predicate | None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..index.engine import Engine
 from .answers import binary_answer, json_answer
 from .evidence import Outcome
+from .feedback import Feedback
 from .live_sample import LiveSample
 from .messages import Later, Problem, Response
 from .pool import Group, SearchPool
@@ -62,16 +63,27 @@ class Searching:
         revision: str,
         segment_params: Mapping[str, Mapping[str, int]],
         live: LiveSample | None,
+        feedback: Feedback,
     ) -> None:
         self._engine = engine
         self._pool = pool
         self._revision = revision
         self._segment_params = segment_params
         self._live = live
+        self._feedback = feedback
         self._group = functools.lru_cache(maxsize=256)(self._make_group)
 
     def wish(self, search: Search, *, binary: bool) -> Wish:
         """What a search wants besides its vectors. Raises Problem 400 for what a binary answer cannot hold."""
+        if binary and search.track:
+            raise Problem(
+                400,
+                "InvalidField",
+                "a binary answer holds ids and scores only",
+                field="track",
+                value=True,
+                remedy="send Accept: application/json, or leave track out",
+            )
         if binary and search.include_metadata:
             raise Problem(
                 400,
@@ -170,9 +182,14 @@ class Searching:
     def _document(
         self, asked: _Asked, results: Sequence[Mapping[str, Any]], now: float, how: Mapping[str, object] = _NOTHING
     ) -> Response:
+        search = asked.wish.search
+        if search.track:
+            bucket, ids = self._feedback.ids(search.segment, search.k, len(results))
+            results = [{**result, "queryId": query_id} for result, query_id in zip(results, ids, strict=True)]
+            asked.outcome.tracked = (bucket, search.k)
         document = {
             "revision": self._revision,
-            "k": asked.wish.search.k,
+            "k": search.k,
             "results": results,
             "zeroResults": asked.outcome.hits.count(0),
             "tookMs": round((now - asked.began) * 1e3, 3),

@@ -154,6 +154,7 @@ class Server:
         guard = self._tokens.guard if self._tokens is not None else None
         live = self._sample_live(loaded)
         app = SearchApp(engine, self._task, self._pool, self._ring, loaded.points, live, tokens=guard is not None)
+        gauges.feedback = app.feedback.results
         users = Listener(app, self._task.revision, Limits(), self._traffic.closing, guard)
         tls = self._certificate.context if self._certificate is not None else None
         port = await _open(users, self._settings.http_port, self._settings.host, tls)

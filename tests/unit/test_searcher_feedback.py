@@ -1,0 +1,134 @@
+"""Clicks: counted once, for the query's own time, segment and revision, by whichever pod they reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+
+from vectorindex_searcher.contract import BUCKET_SECONDS, FEEDBACK_SECONDS, EvidenceBucket
+from vectorindex_searcher.serve import feedback as module
+from vectorindex_searcher.serve.evidence import EvidenceRing, Outcome
+from vectorindex_searcher.serve.feedback import Feedback, QueryId
+from vectorindex_searcher.serve.messages import Problem, Request
+
+
+@dataclass
+class Clock:
+    now: float = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Pod:
+    """One searcher's part of it."""
+
+    clock: Clock
+    revision: str = "docs-d1"
+
+    def __post_init__(self) -> None:
+        self.ring = EvidenceRing(("keyword",), self.clock)
+        self.feedback = Feedback(self.revision, self.ring)
+
+    def search(self, segment: str, k: int, count: int = 1) -> list[str]:
+        bucket, ids = self.feedback.ids(segment, k, count)
+        self.ring.record(Outcome(segment, count, hits=[k] * count, tracked=(bucket, k)), 200, 0.001)
+        return ids
+
+    def click(self, **fields: Any) -> tuple[int, dict[str, Any]]:
+        request = Request(b"POST", b"/v1/feedback", {}, orjson.dumps(fields), True, 0.0)
+        response = self.feedback.handle(request)
+        return response.status, orjson.loads(response.body)
+
+    def buckets(self) -> list[EvidenceBucket]:
+        return [EvidenceBucket.model_validate_json(orjson.dumps(bucket)) for bucket in self.ring.buckets(0)]
+
+
+def depth(*pods: Pod, segment: str) -> tuple[int, float]:
+    """Tracked queries and their mean depth, as an operator adds them up."""
+    buckets = [bucket for pod in pods for bucket in pod.buckets() if bucket.segment == segment]
+    tracked = sum(bucket.tracked for bucket in buckets)
+    total = sum(bucket.tracked_depth_sum - bucket.click_gain_sum for bucket in buckets)
+    return tracked, total / tracked
+
+
+def test_any_pod_takes_a_click_and_it_belongs_to_the_time_of_its_query() -> None:
+    clock = Clock()
+    one, other = Pod(clock), Pod(clock)
+    then = int(clock.now) // BUCKET_SECONDS
+    first, second, _ = [*one.search("keyword", 10, 2), *one.search("keyword", 4)]
+    one.search("other", 10)
+    clock.now += 120
+    assert other.click(queryId=first, rank=3) == (202, {"counted": True})
+    assert one.click(queryId=second, clicks=[1, 7]) == (202, {"counted": True})
+    assert depth(one, other, segment="keyword") == (3, (3 + 1 + 5) / 3)
+    (taken,) = other.buckets()
+    assert (taken.bucket, taken.segment, taken.clicked, taken.queries) == (then, "keyword", 1, 0)
+    assert max(bucket.click_depth_top for bucket in one.buckets()) == 11
+    assert depth(one, segment="other") == (1, 11.0)
+
+
+def test_a_click_counts_once_in_time_and_for_its_own_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    pod, stranger = Pod(clock), Pod(clock, "docs-d2")
+    (first,), (second,) = pod.search("keyword", 10), pod.search("keyword", 10)
+    assert pod.click(queryId=first, rank=2)[1]["counted"]
+    assert pod.click(queryId=first, rank=1) == (202, {"counted": False, "reason": "Duplicate"})
+    assert stranger.click(queryId=first, rank=1) == (202, {"counted": False, "reason": "OtherRevision"})
+    start = clock.now // BUCKET_SECONDS * BUCKET_SECONDS
+    clock.now = start + BUCKET_SECONDS + FEEDBACK_SECONDS
+    assert pod.click(queryId=second, rank=1) == (202, {"counted": False, "reason": "Late"})
+    clock.now -= 0.1
+    assert pod.click(queryId=second, rank=1)[1]["counted"]
+    assert pod.feedback.results == {"Counted": 2, "Duplicate": 1, "Late": 1}
+    assert stranger.buckets() == []
+    monkeypatch.setattr(module, "REMEMBERED", 2)
+    for query in pod.search("keyword", 10, 5):
+        pod.click(queryId=query, rank=1)
+    assert len(pod.feedback._seen) <= 3, "memory is bounded"
+
+
+def test_a_pod_whose_clock_is_behind_takes_it_into_its_newest_bucket() -> None:
+    ahead, behind = Pod(Clock(1_700_000_100.0)), Pod(Clock(1_700_000_050.0))
+    (query,) = ahead.search("keyword", 10)
+    assert behind.click(queryId=query, rank=1)[1]["counted"]
+    (bucket,) = behind.buckets()
+    assert (bucket.bucket, bucket.clicked) == (1_700_000_050 // BUCKET_SECONDS, 1)
+
+
+def test_an_id_is_read_as_it_was_written() -> None:
+    query = QueryId(b"12345678", 2**32 - 1, 255, 1000, 2**64 - 1)
+    assert QueryId.of(query.text()) == query
+    assert len(query.text()) == 31
+    assert len({*Pod(Clock()).search("keyword", 1, 50)}) == 50
+
+
+@pytest.mark.parametrize(("fields", "field"), [
+    ({"rank": 1}, "queryId"),
+    ({"queryId": 7, "rank": 1}, "queryId"),
+    ({"queryId": "x" * 30, "rank": 1}, "queryId"),
+    ({"queryId": "é" * 31, "rank": 1}, "queryId"),
+    ({"queryId": "=" * 31, "rank": 1}, "queryId"),
+    ({}, "rank"), ({"rank": 1, "clicks": [1]}, "rank"),
+    ({"rank": 0}, "rank"), ({"rank": 11}, "rank"), ({"rank": True}, "rank"), ({"rank": 1.5}, "rank"),
+    ({"clicks": []}, "clicks"), ({"clicks": [1, 99]}, "clicks[1]"), ({"clicks": 3}, "clicks"),
+    ({"rank": 1, "extra": 2}, "extra"),
+])  # fmt: skip
+def test_bad_feedback_is_refused_by_name(fields: dict[str, Any], field: str) -> None:
+    pod = Pod(Clock())
+    given = fields if field == "queryId" else {"queryId": pod.search("keyword", 10)[0], **fields}
+    with pytest.raises(Problem) as refused:
+        pod.click(**given)
+    assert (refused.value.status, refused.value.field) == (400, field)
+    assert sum(bucket.clicked for bucket in pod.buckets()) == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"[", b"[]", b"\xff"])
+def test_what_is_no_object_is_refused(body: bytes) -> None:
+    with pytest.raises(Problem) as refused:
+        Pod(Clock()).feedback.handle(Request(b"POST", b"/v1/feedback", {}, body, True, 0.0))
+    assert refused.value.kind == "MalformedJSON"
