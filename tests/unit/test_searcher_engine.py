@@ -210,6 +210,8 @@ def test_ids_keep_their_type_in_files_of_one_batch_and_of_many(
     rows = np.array([99, 0, 50, 6, 7, 7, 63])
     assert ids(rows) == [given[row] for row in rows]
     assert ids(rows[:0]) == []
+    for many in (np.resize(rows, 60), np.resize(rows[1:4], 30)):
+        assert ids(many) == [given[row] for row in many]
 
 
 @pytest.mark.parametrize("count", [1, 5, 300])

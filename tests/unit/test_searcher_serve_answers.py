@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 from unit.test_searcher_serve_app import COUNT, DIMENSION, make_engine, running
 
 from vectorindex_searcher import contract
+from vectorindex_searcher.index.rows import Ids, RowWriter
 from vectorindex_searcher.serve.answers import binary_answer, wants_binary
 from vectorindex_searcher.serve.messages import Problem
 from vectorindex_searcher.serve.query import Terms, fields_of_json, search_of
@@ -47,14 +49,25 @@ def read(body: bytes) -> list[tuple[list[Any], list[float]]]:
     ]
 
 
-@pytest.mark.parametrize(
-    "ids", [[[5, -(2**62), 7]], [["a", "ää", ""]], [[1], [], [2, 3]], [[], ["x" * 300]], [[]], [[], []]]
-)
-def test_layout(ids: list[list[Any]]) -> None:
-    scores = [np.arange(len(some), dtype=np.float32) / 3 for some in ids]
-    response = binary_answer(ids, scores)
+@pytest.mark.parametrize("batch_rows", [7, 1000])
+@pytest.mark.parametrize("strings", [False, True])
+@pytest.mark.parametrize("hits", [(3,), (1, 0, 2), (0, 40), (0,), (0, 0)])
+def test_layout(tmp_path: Path, hits: tuple[int, ...], strings: bool, batch_rows: int) -> None:
+    kind = pa.string() if strings else pa.int64()
+    given = ["ä" * (n % 3) + "x" * (n % 5) if strings else (n - 50) * 2**40 for n in range(100)]
+    with RowWriter(tmp_path / "ids.arrow", pa.schema([("id", kind)]), batch_rows) as writer:
+        writer.write(pa.table({"id": pa.array(given, kind)}))
+    rows = np.random.default_rng(1).integers(0, 100, sum(hits))
+    scores = [np.arange(count, dtype=np.float32) / 3 for count in hits]
+    ends = np.cumsum(hits).tolist()
+    spans = list(zip((0, *ends[:-1]), ends, strict=True))
+    response = binary_answer(Ids(tmp_path / "ids.arrow").raw(rows), spans, scores)
     assert response.content_type == b"application/octet-stream"
-    assert read(response.body) == [(some, values.tolist()) for some, values in zip(ids, scores, strict=True)]
+    assert response.body[12] == strings
+    assert read(response.body) == [
+        ([given[row] for row in rows[start:stop]], values.tolist())
+        for (start, stop), values in zip(spans, scores, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("strings", [False, True])

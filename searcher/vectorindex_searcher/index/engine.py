@@ -26,7 +26,7 @@ from .metric import faiss_metric, normalise, to_scores
 from .parameters import faiss_ladders, index_type, parameter_limits, search_parameters
 from .predicates import MatchCache
 from .restricted import Restricted, Strategy
-from .rows import Ids, RowFile
+from .rows import Ids, RawIds, RowFile
 from .rowset import RowSet
 from .threads import limit_threads
 
@@ -184,6 +184,10 @@ class Engine:
     def id_chunks(self) -> list[Any]:
         """All ids in order of the rows, as mapped Arrow arrays."""
         return self._ids.chunks()
+
+    def raw_ids(self, rows: npt.NDArray[np.int64]) -> RawIds:
+        """As `ids`, as bytes."""
+        return self._ids.raw(rows)
 
     def metadata(self, rows: npt.NDArray[np.int64], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """One dict per row with the named metadata columns (default: all). KeyError: no such column."""

@@ -7,6 +7,7 @@ and pods on one node share the pages. Nothing here loads a column as a whole.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +20,8 @@ from ..errors import BadData
 
 IDS_BATCH_ROWS = 1 << 20
 METADATA_BATCH_ROWS = 1 << 14
+_FEW_ROWS = 24
+"""Fewer strings are quicker cut out one by one."""
 
 
 class RowFile:
@@ -71,7 +74,7 @@ class Ids:
         kind = self._file.schema.field("id").type
         self._integers = [chunk.to_numpy(zero_copy_only=True) for chunk in chunks] if pa.types.is_int64(kind) else None
         # Nulls are refused at build, so offsets and bytes say all there is.
-        self._strings = [_string_buffers(chunk) for chunk in chunks] if pa.types.is_string(kind) else None
+        self._strings = [_Strings(chunk) for chunk in chunks] if pa.types.is_string(kind) else None
 
     def chunks(self) -> list[pa.Array]:
         """All ids in order, as mapped Arrow arrays (for matching many at once); copies nothing."""
@@ -87,22 +90,66 @@ class Ids:
             return [int(self._integers[batch][row]) for batch, row in self._file.places(rows)]
         if self._strings is None:
             return self._file.values(rows, "id")
-        if len(self._strings) == 1:
-            offsets, data = self._strings[0]
-            starts, ends = offsets[rows].tolist(), offsets[rows + 1].tolist()
-            return [str(data[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
-        found = []
-        for batch, row in self._file.places(rows):
-            offsets, data = self._strings[batch]
-            found.append(str(data[offsets[row] : offsets[row + 1]], "utf-8"))
-        return found
+        lengths, data = self._gathered(rows)
+        ends = np.cumsum(lengths).tolist()
+        if data.isascii():
+            text = data.decode("ascii")
+            return [text[start:end] for start, end in zip((0, *ends), ends, strict=False)]
+        return [data[start:end].decode() for start, end in zip((0, *ends), ends, strict=False)]
+
+    def raw(self, rows: npt.NDArray[np.int64]) -> RawIds:
+        """Ids at `rows` as bytes."""
+        if self._integers is not None and len(self._integers) == 1:
+            return RawIds(self._integers[0][rows], b"", None)
+        if self._strings is None:
+            return RawIds(np.array(self(rows), np.int64), b"", None)
+        lengths, data = self._gathered(rows)
+        return RawIds(lengths.astype(np.uint32), data, [0, *np.cumsum(lengths).tolist()])
+
+    def _gathered(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], bytes]:
+        """The lengths of string ids in bytes, and their UTF-8, one after the other."""
+        assert self._strings is not None
+        if len(self._strings) > 1:
+            found = [self._strings[batch].one(row) for batch, row in self._file.places(rows)]
+            return np.fromiter(map(len, found), np.int32, len(found)), b"".join(found)
+        strings = self._strings[0]
+        starts = strings.offsets[rows]
+        lengths = strings.offsets[rows + 1] - starts
+        if len(rows) < _FEW_ROWS:
+            spans = zip(starts.tolist(), lengths.tolist(), strict=True)
+            return lengths, b"".join([strings.data[start : start + length] for start, length in spans])
+        # Byte by byte in one call: the first byte of each, and then those behind it.
+        shifts = starts - (np.cumsum(lengths) - lengths)
+        places = np.arange(int(lengths.sum())) + np.repeat(shifts, lengths)
+        return lengths, strings.bytes[places].tobytes()
 
 
-def _string_buffers(chunk: pa.Array) -> tuple[npt.NDArray[np.int32], memoryview]:
-    """Offsets [n + 1] and UTF-8 bytes of an Arrow string array, mapped as it is."""
-    _, offsets, data = chunk.buffers()
-    numbers = np.frombuffer(offsets, np.int32, len(chunk) + 1, 4 * chunk.offset)
-    return numbers, memoryview(data if data is not None else b"")
+@dataclass(frozen=True, slots=True)
+class RawIds:
+    """Ids as bytes. `numbers`: the ids, int64, or the lengths of strings in bytes, uint32."""
+
+    numbers: npt.NDArray[np.int64] | npt.NDArray[np.uint32]
+    text: bytes
+    """String ids in UTF-8, one after the other."""
+    ends: list[int] | None
+    """Where strings end in `text`, with a 0 before the first; None: ids are integers."""
+
+    def text_of(self, start: int, stop: int) -> bytes:
+        """The string ids of [start, stop)."""
+        return b"" if self.ends is None else self.text[self.ends[start] : self.ends[stop]]
+
+
+class _Strings:
+    """An Arrow string array, mapped as it is: offsets [n + 1] and UTF-8."""
+
+    def __init__(self, chunk: pa.Array) -> None:
+        _, offsets, data = chunk.buffers()
+        self.offsets = np.frombuffer(offsets, np.int32, len(chunk) + 1, 4 * chunk.offset)
+        self.data = memoryview(data if data is not None else b"")
+        self.bytes = np.frombuffer(self.data, np.uint8)
+
+    def one(self, row: int) -> bytes:
+        return bytes(self.data[self.offsets[row] : self.offsets[row + 1]])
 
 
 class RowWriter:

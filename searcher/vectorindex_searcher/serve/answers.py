@@ -11,7 +11,8 @@ The binary answer (docs/searcher-api.md), n queries with m hits in all, best fir
     float32[m] scores
     the bytes of string ids, one after the other
 
-Knows no HTTP but the media types, and no FAISS.
+Knows no HTTP but the media types, and no FAISS. (Bytes of arrays are taken as they are: every machine that FAISS is
+built for is little-endian.)
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from ..index.rows import RawIds
 from .messages import JSON_TYPE, Response
 
 BINARY_TYPE = b"application/octet-stream"
@@ -31,7 +33,6 @@ MAGIC = b"VXA1"
 _HEAD = struct.Struct("<4sIII")
 
 Scores = npt.NDArray[np.float32]
-Ids = Sequence[int] | Sequence[str]
 
 
 def json_answer(document: Mapping[str, Any]) -> Response:
@@ -39,21 +40,17 @@ def json_answer(document: Mapping[str, Any]) -> Response:
     return Response(200, orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY, default=str), JSON_TYPE)
 
 
-def binary_answer(ids: Sequence[Ids], scores: Sequence[Scores]) -> Response:
-    """`ids` and `scores` of each query's hits, equally many."""
-    if len(ids) == 1:
-        found, values = ids[0], scores[0].tobytes()
-    else:
-        found = [one for some in ids for one in some]  # type: ignore[assignment]
-        values = b"".join([some.tobytes() for some in scores])
-    total = len(found)
-    counts = struct.pack(f"<{len(ids)}I", *map(len, ids))
-    if total and isinstance(found[0], str):
-        texts = [str(one).encode() for one in found]
-        head = _HEAD.pack(MAGIC, len(ids), total, 1) + struct.pack(f"<{total}I", *map(len, texts))
-        return Response(200, b"".join((head, counts, values, *texts)), BINARY_TYPE)
-    body = _HEAD.pack(MAGIC, len(ids), total, 0) + struct.pack(f"<{total}q", *found) + counts + values
-    return Response(200, body, BINARY_TYPE)
+def binary_answer(ids: RawIds, spans: Sequence[tuple[int, int]], scores: Sequence[Scores]) -> Response:
+    """`spans`: of each query, the first of its ids and the one after its last; `scores`: of each query's hits."""
+    counts = [stop - start for start, stop in spans]
+    kind = 0 if ids.ends is None else 1
+    parts = [_HEAD.pack(MAGIC, len(spans), sum(counts), kind)]
+    parts += [ids.numbers[start:stop].tobytes() for start, stop in spans]
+    parts.append(struct.pack(f"<{len(spans)}I", *counts))
+    parts += [some.tobytes() for some in scores]
+    if kind:
+        parts += [ids.text_of(start, stop) for start, stop in spans]
+    return Response(200, b"".join(parts), BINARY_TYPE)
 
 
 def wants_binary(accept: bytes | None) -> bool:

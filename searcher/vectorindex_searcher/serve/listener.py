@@ -176,15 +176,15 @@ class Listener:
         """Give back what `hold` took."""
         self._held -= size
 
-    def common_headers(self) -> bytes:
-        """Headers of every answer; made once a second because of Date."""
+    def first_lines(self, status_line: bytes) -> bytes:
+        """The status line and the headers that every answer has; made once a second because of Date."""
         second = int(time.time())
         if second != self._headers_second:
             self._headers_second = second
             date = formatdate(second, usegmt=True)
             text = f"Date: {date}\r\n{contract.REVISION_HEADER}: {self._revision}\r\n"
             self._headers = text.encode("latin-1", "replace")
-        return self._headers
+        return status_line + self._headers
 
     def answer(self, request: Request) -> Response | Later:
         """The application's answer; whatever it raises is an answer too."""

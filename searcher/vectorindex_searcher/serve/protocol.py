@@ -377,18 +377,17 @@ class Connection(asyncio.Protocol):
             self._hear()
 
     def _encode(self, request: Request, response: Response, close: bool) -> bytes:
-        parts = [
-            _STATUS_LINES[response.status],
-            self._listener.common_headers(),
-            b"Content-Type: ",
+        body = response.body
+        head = b"%bContent-Type: %b\r\nContent-Length: %d\r\n" % (
+            self._listener.first_lines(_STATUS_LINES[response.status]),
             response.content_type,
-            b"\r\nContent-Length: %d\r\n" % len(response.body),
-        ]
-        parts += [b"%b: %b\r\n" % header for header in response.headers]
-        parts.append(b"Connection: close\r\n\r\n" if close else b"\r\n")
-        if request.method != b"HEAD":
-            parts.append(response.body)
-        return b"".join(parts)
+            len(body),
+        )
+        for header in response.headers:
+            head += b"%b: %b\r\n" % header
+        if close:
+            head += b"Connection: close\r\n"
+        return head + b"\r\n" if request.method == b"HEAD" else b"%b\r\n%b" % (head, body)
 
     def _linger(self) -> None:
         """Close our side, then wait (not long) for the client to close its own."""

@@ -130,17 +130,19 @@ class Searching:
         if asked[0].wish.search.include_metadata or rows.min() < 0:
             return [self._answer(one, scores[n : n + 1], rows[n : n + 1]) for n, one in enumerate(asked)]
         # The usual case: what all answers need is looked up once for all.
-        ids, firsts, now = self._engine.ids(rows.ravel()), scores[:, 0].tolist(), time.monotonic()
+        firsts, now, flat = scores[:, 0].tolist(), time.monotonic(), rows.ravel()
+        raw = self._engine.raw_ids(flat) if any(one.wish.binary for one in asked) else None
+        ids = None if all(one.wish.binary for one in asked) else self._engine.ids(flat)
         answers = []
         for number, one in enumerate(asked):
             bound = one.wish.search.min_score
             count = k if bound is None else int(np.count_nonzero(scores[number] >= bound))
             one.outcome.top_scores, one.outcome.hits = (firsts[number],), (count,)
-            kept = ids[number * k : number * k + count]
-            if one.wish.binary:
-                answers.append(binary_answer((kept,), (scores[number, :count],)))
-            else:
-                answers.append(self._document(one, [{"ids": kept, "scores": scores[number, :count]}], now))
+            start, found = number * k, scores[number, :count]
+            if one.wish.binary and raw is not None:
+                answers.append(binary_answer(raw, ((start, start + count),), (found,)))
+            elif ids is not None:
+                answers.append(self._document(one, [{"ids": ids[start : start + count], "scores": found}], now))
         return answers
 
     def _run_alone(self, asked: _Asked) -> Response:
@@ -169,8 +171,10 @@ class Searching:
         outcome.hits = hits = _hits(scores, rows, search.min_score)
         kept = [rows[number, :count] for number, count in enumerate(hits)]
         if asked.wish.binary:
+            ends = np.cumsum(hits).tolist()
+            spans = list(zip((0, *ends[:-1]), ends, strict=True))
             found = [scores[number, :count] for number, count in enumerate(hits)]
-            return binary_answer([self._engine.ids(some) for some in kept], found)
+            return binary_answer(self._engine.raw_ids(np.concatenate(kept)), spans, found)
         results: list[dict[str, Any]] = []
         for number, some in enumerate(kept):
             result: dict[str, Any] = {"ids": self._engine.ids(some), "scores": scores[number, : len(some)]}

@@ -6,6 +6,7 @@ The only module here that knows the order of things.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import ssl
@@ -150,6 +151,9 @@ class Server:
         self._held = loaded.held
         gauges.index_bytes, gauges.index_vectors = engine.resident_bytes, engine.count
         gauges.load_seconds, gauges.canary_recall = loaded.seconds, loaded.canary_recall
+        # What was loaded stays to the end: the collector need not look through it while queries wait.
+        gc.collect()
+        gc.freeze()
         self._pool = SearchPool(self._settings.threads)
         guard = self._tokens.guard if self._tokens is not None else None
         live = self._sample_live(loaded)
