@@ -74,8 +74,11 @@ def deployment(action: Load, index: IndexView, revision: RevisionView, spec: Vec
     """The Deployment of a loaded revision. It belongs to the VectorIndex: deleting a revision stops no traffic."""
     frozen = revision.spec
     one = dict(frozen.pod_template["spec"]["containers"][0])
+    # Without defaults: the revision's image may be older than this operator, and would refuse a field it does not
+    # know. So a field added later must have the earlier behaviour as its default.
+    task = _task(action, index, frozen).model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True)
     one["env"] = [
-        task_env(_task(action, index, frozen).model_dump_json(by_alias=True, exclude_none=True)),
+        task_env(task),
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
     ]
     one["resources"] = _resources(spec.searcher.resources, action)
