@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import tempfile
 import threading
 import time
@@ -97,13 +96,11 @@ def main() -> None:
 
 
 def measure(path: Path, index: object, queries: np.ndarray, seconds: float, turns: int) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     price = scan(path, queries, 1.0, threading.Event())
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
     few = scan(path, queries[:64], 1.0, threading.Event())
     with VectorFile(path, Metric.L2) as file:
         size = file.count * file.dimension * 4
-    print(f"scan of {size >> 20} MiB: {price:.2f} CPU s for 1,000 queries, {few:.2f} for 64; peak + {memory} MiB")
+    print(f"scan of {size >> 20} MiB: {price:.2f} CPU s for 1,000 queries, {few:.2f} for 64")
     print(f"at 5 % of a core: {price / 0.05:.0f} s")
     params = faiss.SearchParametersIVF(nprobe=8)
     began, number = time.perf_counter(), 0

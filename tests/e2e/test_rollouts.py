@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from e2e.operator_release import kill_container
-from e2e.vectors import Corpus
+from e2e.vectors import Corpus, bodies
 from e2e.workspace import Workspace, no_failures
 
 from harness.vix import unix
@@ -130,6 +130,37 @@ def test_a_bad_revision_is_rolled_back_by_a_guardrail(served: Workspace, corpus:
         first: ("Superseded", "Superseded"),
     }
     assert set(served.built().values()) == {1}
+
+
+@pytest.mark.together
+def test_a_revision_that_answers_one_kind_of_query_badly_is_rolled_back_by_live_recall(
+    served: Workspace, corpus: Corpus
+) -> None:
+    """The gate passes it: its held-out rows are like the data, as most queries are. Queries of `between` are not."""
+    index, first = served.index, served.index.traffic()
+    live = {"window": "10s", "warmUp": "0s", "minSamples": 100, "consecutive": 1, "metric": "LiveRecall", "min": "98%"}
+    rules = [live | {"name": "live-between", "segment": "between"}]
+    served.put("coarser", corpus.moved())
+    with served.traffic(corpus, more=bodies(corpus.between(), segment="between")) as traffic:
+        served.apply(
+            "coarser",
+            index={"factory": "IVF64,Flat"},
+            segments=[{"name": "between"}],
+            searcher={"minScore": -1.0},
+            guardrails={"rules": rules},
+        )
+        coarser = index.wait_new_revision({first})
+        index.wait_revision(coarser, "RolledBack")
+        seen = traffic.wait(lambda s: s.at - s.revisions[coarser].last_at > 5, 60, f"no more answers of {coarser}")
+    no_failures(seen)
+    decision, revision = index.decision(), index.revision(coarser)
+    assert decision is not None
+    assert (decision.kind, decision.target, decision.rule) == ("RollBack", first, "live-between")
+    assert revision["gate"]["verdict"] == "Pass"
+    (said,) = [verdict for verdict in revision["rollout"]["verdicts"] if verdict["rule"] == "live-between"]
+    assert said["verdict"] == "Fail"
+    assert 0.5 < said["value"] < 0.97
+    assert "sampled queries in" in said["message"]
 
 
 @pytest.mark.together

@@ -65,6 +65,11 @@ class Corpus:
         noise = np.random.default_rng(seed).normal(scale=NOISE, size=(count, DIMENSION))
         return (self.centres[np.arange(count) % CLUSTERS] + noise).astype(np.float32)
 
+    def between(self, count: int = 400, *, seed: int = 6) -> Floats:
+        """Queries between three clusters each, unlike any row: an index tuned on rows misses a tenth of the answers."""
+        of = np.random.default_rng(seed).integers(0, CLUSTERS, (3, count))
+        return self.centres[of].sum(axis=0).astype(np.float32)
+
     def nearest(self, query: Floats, k: int) -> list[tuple[str, float]]:
         """The right answer: ids and cosines of the k nearest rows, best first."""
         scores = _unit(self.vectors.astype(np.float64)) @ _unit(query.astype(np.float64))
@@ -80,9 +85,9 @@ def parquet(ids: tuple[str, ...], vectors: Floats) -> bytes:
     return out.getvalue()
 
 
-def bodies(queries: Floats, k: int = 10) -> list[str]:
+def bodies(queries: Floats, k: int = 10, **fields: Any) -> list[str]:
     """Requests of POST /v1/search for the load generator."""
-    return [json.dumps({"vector": [round(float(x), 6) for x in query], "k": k}) for query in queries]
+    return [json.dumps({"vector": [round(float(x), 6) for x in query], "k": k, **fields}) for query in queries]
 
 
 def _unit(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -129,9 +129,10 @@ class Workspace:
         return answer
 
     @contextmanager
-    def traffic(self, data: Corpus, rate: float = RATE) -> Iterator[Traffic]:
-        """Queries that do not stop, spread evenly over the clusters of `data`."""
-        with traffic.to_index(self.kube, self.images, self.index, bodies(data.queries()), rate=rate) as running:
+    def traffic(self, data: Corpus, rate: float = RATE, more: list[str] | None = None) -> Iterator[Traffic]:
+        """Queries that do not stop, spread evenly over the clusters of `data`; `more`: further requests."""
+        sent = bodies(data.queries()) + (more or [])
+        with traffic.to_index(self.kube, self.images, self.index, sent, rate=rate) as running:
             running.wait(lambda seen: seen.queries >= rate, 30, "the first second of traffic")
             yield running
 

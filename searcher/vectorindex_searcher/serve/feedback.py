@@ -2,7 +2,7 @@
 
 A query sent with `track: true` gets an id and counts as tracked; the first click on one of its answers counts once,
 within contract.FEEDBACK_SECONDS. The id carries all that is needed, so any pod of the revision takes the click, and no
-pod remembers queries. It is plain, not signed: who may ask may click (docs/adr/0011-clicks.md). Belongs to the event
+pod remembers queries. It is plain, not signed: who may ask may click (docs/adr/0012-clicks.md). Belongs to the event
 loop. Must not know engines or sockets.
 """
 
