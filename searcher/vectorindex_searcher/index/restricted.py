@@ -189,7 +189,7 @@ class Restricted:
         wanted = math.ceil(effort * _needed(k) / max(share, 1e-9))
         match self._walk:
             case _Graph():
-                return _widen_graph(self._walk, wanted, params)
+                return _widen_graph(self._walk, wanted, params, share)
             case _Lists():
                 return _widen_lists(self._walk, effort, params, share)
             case None if self._selects:
@@ -268,10 +268,11 @@ def _walk_of(index: Any) -> _Graph | _Lists | None:
     return None
 
 
-def _widen_graph(graph: _Graph, wanted: int, params: Mapping[str, int]) -> Widened:
+def _widen_graph(graph: _Graph, wanted: int, params: Mapping[str, int], share: float) -> Widened:
     own = params.get("efSearch", graph.ef_search)
+    # The k-th allowed row lies farther out than the k-th of all, so the beam grows too where it holds enough already.
     # FAISS's heap is searched linearly: beyond some thousand the cost grows with the square of the beam.
-    wide = max(own, min(wanted, MAX_EF_SEARCH))
+    wide = max(own, min(max(wanted, math.ceil(own * max(share, 1e-9) ** -0.5)), MAX_EF_SEARCH))
     fetch = 0 if graph.refined else min(wanted, wide)
     return Widened({**params, "efSearch": wide}, wide / own, fetch, wanted >= MAX_EF_SEARCH)
 
