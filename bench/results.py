@@ -34,6 +34,18 @@ def machine() -> str:
     )
 
 
+def busy() -> str:
+    """A warning for the page when other programs shared the cores; empty otherwise."""
+    cores = len(os.sched_getaffinity(0))
+    if os.getloadavg()[0] <= cores:
+        return ""
+    return (
+        "**The machine was busy**: more programs ran than it has cores. They push each other out of the caches, which "
+        "costs a search (all memory) more than the work around it, so shares come out higher than on an idle machine, "
+        "and latencies mean little. Measure again when it is idle."
+    )
+
+
 def stamp() -> str:
     """When, and which commit."""
     found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)

@@ -104,6 +104,8 @@ def page(found: list[Measured]) -> str:
         "server and FAISS by itself took turns; in brackets the lowest and the highest share of a round. One core, "
         "k = 10. `json-long`: vectors as Python's json module writes them (twice the bytes).\n",
     ]
+    if warning := results.busy():
+        parts.append(warning + "\n")
     for one in found:
         point = one.artifact.manifest.default_point
         parts.append(f"\n## {one.dataset}: {one.artifact.manifest.count:,} x {one.artifact.manifest.dimension}\n")

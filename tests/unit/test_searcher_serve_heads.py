@@ -187,6 +187,16 @@ def test_unusual_heads_are_not_remembered(request_bytes: bytes) -> None:
     assert port.known == 0
 
 
+def test_nothing_is_learnt_of_two_requests_that_came_at_once() -> None:
+    port = Port()
+    connection, _ = port.connect()
+    connection.data_received(post(b"abc", b"X-A: 1") + post(b"defghi", b"X-B: 2"))
+    assert port.known == 0
+    connection.data_received(post(b"xyz", b"X-A: 1"))
+    assert port.bodies() == [b"abc", b"defghi", b"xyz"]
+    assert port.app.requests[2].headers[b"x-a"] == b"1"
+
+
 def test_a_head_with_another_length_is_another_head() -> None:
     port = Port()
     connection, _ = port.connect()
