@@ -67,6 +67,16 @@ def test_the_sample_is_bounded_and_every_segment_has_its_part() -> None:
     assert sample.take()[0] == []
 
 
+def test_the_sample_is_the_smallest_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = (np.random.default_rng(2).permutation(500) / 500).tolist()
+    drawn = iter(draws)
+    monkeypatch.setattr("random.random", lambda: next(drawn))
+    sample = LiveSample((), capacity=40, clock=Clock())
+    for number in range(500):
+        offer(sample, "other", number)
+    assert sorted(item.draw for item in sample.take()[0]) == sorted(draws)[:40]
+
+
 def test_both_samples_are_uniform() -> None:
     """Of all queries: early and late ones, rare and common ones alike. Of a segment: all its queries alike."""
     early, rare, of_all, late_in_segment, in_segment = 0, 0, 0, 0, 0
