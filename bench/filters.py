@@ -234,10 +234,10 @@ def main() -> None:
                 file = RowFile(artifact.files / "metadata.arrow")
                 parts.append(f"Filters over the data's own columns:\n\n{real_filters(bench, file, rounds)}")
                 print(parts[-1], flush=True)
-    if options.quick or options.factory:
-        return
-    results.write_page("filters", _page(dataset, engine.count, parts))
-    results.add_to_summary(figures)
+        if not options.quick and not options.factory:
+            # After each family: a run that is stopped leaves what it measured.
+            results.write_page("filters", _page(dataset, engine.count, parts))
+            results.add_to_summary(figures)
 
 
 def _page(dataset: Dataset, count: int, parts: Sequence[str]) -> str:
@@ -247,7 +247,7 @@ def _page(dataset: Dataset, count: int, parts: Sequence[str]) -> str:
         "thread. `selector` is FAISS's search with a selector and nothing else, `widened` the same with parameters\n"
         "widened for the selectivity, `exact` a scan of the matching rows' codes, `searcher` what the searcher chose.\n"
         "A filter asked for the first time is evaluated (evaluate us), later ones are looked up (repeated us,\n"
-        "parsing included). The rows' codes of a repeated filter are kept, within an eighth of the index.\n\n"
+        "parsing included). The rows' codes of a repeated filter are kept, within 16 MiB or an eighth of the index.\n\n"
     )
     return intro + "\n\n".join(parts)
 
