@@ -2,8 +2,8 @@
 
     python bench/build.py [--repeats 3] [--rows 2200000] [--quick]
 
-Rate: CPU of reading, training, adding and writing against a plain FAISS script on the same data, sample size and factory
-string, the two taking turns, each in a process of its own; CPU seconds, since wall time says what else the machine did.
+Rate: CPU of reading, training, adding and writing against a plain FAISS script on the same data, sample size and
+factory string, the two taking turns, each in a process of its own; wall time would say what else the machine did.
 Tuning and publishing have no counterpart in the script and are shown apart. Memory: the kernel's peak of a build whose
 source is five times the formula of docs/building.md, over that formula.
 
@@ -53,7 +53,11 @@ def main() -> None:
     head = ["factory", "plain rows/CPU-s", "ours rows/CPU-s", "share", "tuning and publishing, CPU-s", "peak MiB"]
     mib = {name: memory[name] / 2**20 for name in ("source", "index", "sample", "formula", "peak")}
     memory_head = ["factory", "source MiB", "index MiB", "sample MiB", "formula MiB", "peak MiB", "share"]
-    memory_row = [MEMORY_FACTORY, *(round(mib[name]) for name in ("source", "index", "sample", "formula", "peak")), share]
+    memory_row = [
+        MEMORY_FACTORY,
+        *(round(mib[name]) for name in ("source", "index", "sample", "formula", "peak")),
+        share,
+    ]
     text = [
         "# Building against a plain FAISS script",
         f"{stamp()}. {where}.",

@@ -1,8 +1,8 @@
 """One build in a process of its own, measured from inside: `build_once.py plain|ours SOURCE FACTORY OUT`.
 
 plain: the script that one would write with FAISS: read everything, train on a sample, add, write. ours: `build`.
-Prints JSON: CPU seconds of the whole process until index.faiss was written and until the end (imports not counted), peak
-resident bytes (of `ours`), the index's and the sample's bytes. A process of build.py.
+Prints JSON: CPU seconds of the whole process until index.faiss was written and until the end (imports not counted),
+peak resident bytes, for `ours` the index's and the sample's bytes. A process of build.py and growth.py.
 """
 
 from __future__ import annotations

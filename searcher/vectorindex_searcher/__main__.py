@@ -60,9 +60,11 @@ def _resolve(options: argparse.Namespace) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     from .build import build
+    from .task_metrics import serving
 
     task = cli_tasks.build_task(options, _from_environment())
-    return _done(build(task, options.work_dir, checkpoint_after_seconds=options.checkpoint_after), options)
+    with serving("build", options.metrics_port):
+        return _done(build(task, options.work_dir, checkpoint_after_seconds=options.checkpoint_after), options)
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -58,6 +58,7 @@ from .index.parameters import index_type
 from .index.restricted import Restricted, check_hidable
 from .index.tuning import K, Tuning, batch_engine, tune
 from .index.vectors import VectorFile
+from .progress import step
 from .recall.bound import lower_bound
 from .recall.groundtruth import ground_truth
 from .recall.measure import answers, measure
@@ -121,6 +122,7 @@ def build(
     with tempfile.TemporaryDirectory(prefix="build-", dir=work) as name:
         folder = Path(name)
         stage(source, folder)
+        step("choosing")
         choice = recipe.decide(task.index, folder, metric, task.memory_limit_bytes)
         factory = choice.factory
         if task.tombstones is not None:
@@ -135,6 +137,7 @@ def build(
             checkpoints,
         )
         manifest = _manifest(task, listing, source, factory, folder, sets, ladder)
+        step("tuning")
         tuned = _tune(manifest, folder, sets, task.index, ladder, (artifacts, layout))
         manifest = manifest.model_copy(
             update={
@@ -148,6 +151,7 @@ def build(
                 "peak_memory_bytes": peak_memory(),
             }
         )
+        step("publishing")
         published_manifest, sha256, ours = publish(artifacts, layout, manifest, folder)
     checkpoints.discard()
     return _result(published_manifest, sha256, reused=not ours)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from .artifact import Layout
 from .building import CHECKPOINT_AFTER_SECONDS
 from .contract import (
+    METRICS_PORT_ENV,
     TASK_ENV,
     BuildTask,
     Columns,
@@ -49,6 +51,10 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("-v", "--verbose", action="store_true", help="log more, and print the result in a pod too")
         added.add_argument("--endpoint", default="", help="S3 endpoint (default: AWS)")
         added.add_argument("--region", default="", help="S3 region")
+        if name == "build":
+            port = os.environ.get(METRICS_PORT_ENV) or "0"
+            text = f"serve Prometheus metrics of the progress on this port (default: {METRICS_PORT_ENV}, else none)"
+            added.add_argument("--metrics-port", type=int, default=port, metavar="PORT", help=text)
         if name != "inspect":
             added.add_argument("--namespace", default="local", help="namespace of the VectorIndex (default: local)")
             added.add_argument("--name", default="index", help="name of the VectorIndex (default: index)")

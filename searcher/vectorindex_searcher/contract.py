@@ -21,6 +21,8 @@ ADMIN_PORT = 8081
 REVISION_HEADER = "X-VectorIndex-Revision"
 TASK_ENV = "VECTORINDEX_TASK"
 """Environment variable that holds a task as JSON (ResolveTask, BuildTask, ValidateTask or ServeTask)."""
+METRICS_PORT_ENV = "VECTORINDEX_METRICS_PORT"
+"""Environment variable with the port on which `build` serves metrics while it runs; absent or 0: none."""
 TERMINATION_LOG_ENV = "VECTORINDEX_TERMINATION_LOG"
 """Where a verb writes its result or failure (at most 4 KiB of JSON); default /dev/termination-log when that exists."""
 RESULT_LIMIT_BYTES = 4096

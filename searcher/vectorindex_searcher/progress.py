@@ -1,18 +1,24 @@
-"""How far a long step is: JSON log lines every few seconds in a pod, a bar on a terminal. And the log format itself."""
+"""How far a long task is: JSON log lines every few seconds in a pod, a bar on a terminal, and `NOW` for metrics.
+
+And the log format itself. Knows nothing of what the steps do.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
 LOG_SECONDS = 5.0
-BAR_SECONDS = 0.2
-_BAR_WIDTH = 30
 _log = logging.getLogger(__name__)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -45,33 +51,80 @@ def configure_logging(*, verbose: bool = False) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-class Progress:
-    """Rows done of a step. `step`: what is being done, in the present ("reading rows")."""
+@dataclass(slots=True)
+class Now:
+    """Where the task of this process is. Written by one thread, read by any: each field is one assignment."""
 
-    def __init__(self, step: str, total: int) -> None:
-        self._step, self._total = step, total
-        self._began = self._said = time.monotonic()
-        self._done = 0
-        self._bar = sys.stderr.isatty()
+    step: str = ""
+    """What is being done, in the present ("reading rows")."""
+    began: float = 0.0
+    """time.monotonic() at the step's start."""
+    done: int = 0
+    """Rows of this step; 0 of 0 for a step that is not counted."""
+    total: int = 0
+    row_bytes: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Rows per second of this step so far."""
+        seconds = time.monotonic() - self.began
+        return self.done / seconds if self.done and seconds > 0 else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds this step still takes at its rate; None when it is not known yet."""
+        return (self.total - self.done) / self.rate if self.rate else None
+
+
+NOW = Now()
+
+
+def step(name: str, total: int = 0, row_bytes: int = 0) -> None:
+    """The task goes on to another step. total, row_bytes: rows there will be and the bytes of one, where counted."""
+    NOW.step, NOW.began, NOW.done, NOW.total, NOW.row_bytes = name, time.monotonic(), 0, total, row_bytes
+
+
+class Progress:
+    """Rows done of a step; use with `with`. `name`: what is being done, in the present. row_bytes: of one vector."""
+
+    def __init__(self, name: str, total: int, row_bytes: int = 0) -> None:
+        step(name, total, row_bytes)
+        self._said = time.monotonic()
+        self._bar = _bar(name, total) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
     def add(self, rows: int) -> None:
         """`rows` more are done. Says so at most every few seconds, and at the end."""
-        self._done += rows
-        now = time.monotonic()
-        if now - self._said >= (BAR_SECONDS if self._bar else LOG_SECONDS) or self._done >= self._total:
-            self._said = now
-            self._say(now - self._began)
-
-    def _say(self, seconds: float) -> None:
-        rate = self._done / seconds if seconds > 0 else 0.0
-        left = (self._total - self._done) / rate if rate else 0.0
-        if self._bar:
-            full = _BAR_WIDTH * self._done // max(1, self._total)
-            bar = "#" * full + "." * (_BAR_WIDTH - full)
-            end = "\n" if self._done >= self._total else ""
-            line = f"\r{self._step:>14} [{bar}] {self._done:,}/{self._total:,}  {rate:,.0f}/s  {left:.0f} s left  {end}"
-            sys.stderr.write(line)
-            sys.stderr.flush()
+        NOW.done += rows
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0], rows)
             return
-        figures = {"rows": self._done, "total": self._total, "rowsPerSecond": round(rate), "etaSeconds": round(left)}
-        _log.info(self._step, extra=figures)
+        now = time.monotonic()
+        if now - self._said < LOG_SECONDS and NOW.done < NOW.total:
+            return
+        self._said = now
+        figures = {"rows": NOW.done, "total": NOW.total, "rowsPerSecond": round(NOW.rate)}
+        if NOW.eta is not None:
+            figures["etaSeconds"] = round(NOW.eta)
+        if NOW.row_bytes:
+            figures["megabytes"] = NOW.done * NOW.row_bytes // 1_000_000
+        _log.info(NOW.step, extra=figures)
+
+
+def _bar(name: str, total: int) -> Bar:
+    from rich.console import Console  # a pod never needs it
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn(f"{name:>14}"), BarColumn(), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    bar = Bar(*columns, *times, console=Console(file=sys.stderr), refresh_per_second=5)
+    bar.add_task(name, total=total)
+    bar.start()
+    return bar

@@ -43,7 +43,8 @@ def pin() -> None:
     os.sched_setaffinity(0, {CORE})
 
 
-CORE = min(os.sched_getaffinity(0))
+CORES = sorted(os.sched_getaffinity(0))
+CORE = CORES[os.getpid() % len(CORES)]
 
 
 def random(count: int, dimension: int, seed: int = 0) -> Floats:

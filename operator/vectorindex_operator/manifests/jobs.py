@@ -10,7 +10,7 @@ from vectorindex_operator.core.working import Settings
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.manifests.podspec import container, credentials, pod_spec, task_env
-from vectorindex_searcher.contract import ExitCode
+from vectorindex_searcher.contract import ADMIN_PORT, METRICS_PORT_ENV, ExitCode
 
 # What trying again with the same input cannot mend fails the Job at once; memory, preemption and outages retry.
 FATAL_EXITS = (ExitCode.BAD_SPEC, ExitCode.BAD_DATA, ExitCode.SOURCE_MISSING, ExitCode.BUG, ExitCode.RETRY)
@@ -38,6 +38,8 @@ def build(
     image = (settings.gpu_image if action.gpu else "") or revision.spec.image
     one = container("build", image, "build", credentials(places), settings)
     one["env"] = [task_env(action.task.model_dump_json(by_alias=True, exclude_none=True))]
+    one["env"].append({"name": METRICS_PORT_ENV, "value": str(ADMIN_PORT)})
+    one["ports"] = [{"name": "metrics", "containerPort": ADMIN_PORT}]
     one["resources"] = _resources(spec.build.resources)
     pod = spec.build.pod
     if action.gpu:

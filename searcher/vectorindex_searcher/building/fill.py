@@ -24,7 +24,7 @@ from ..index.binding import faiss
 from ..index.device import Backend, Ladder
 from ..index.factory import FIELD, faiss_words, make_index
 from ..index.vectors import VectorFile
-from ..progress import Progress
+from ..progress import Progress, step
 from .checkpoint import Checkpoints, Training
 
 _log = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ def write_index(order: Order, folder: Path, ladder: Ladder, checkpoints: Checkpo
     """
     with VectorFile(folder / VECTORS_FILE, order.metric) as vectors:
         index = _add(order, _trained(order, vectors, folder, ladder, checkpoints), vectors, ladder)
+    step("writing")
     faiss.write_index(index, str(folder / INDEX_FILE))
     del index
     heap.release()
@@ -77,10 +78,10 @@ def write_index(order: Order, folder: Path, ladder: Ladder, checkpoints: Checkpo
 
 def _add(order: Order, trained: Any, vectors: VectorFile, ladder: Ladder) -> Any:
     def blocks() -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        progress = Progress("adding rows", order.rows)
-        for first, block in vectors.blocks():
-            yield first, block
-            progress.add(len(block))
+        with Progress("adding rows", order.rows, 4 * order.dimension) as progress:
+            for first, block in vectors.blocks():
+                yield first, block
+                progress.add(len(block))
 
     try:
         return ladder.run(lambda backend: backend.add(trained, blocks, order.rows))
@@ -95,6 +96,7 @@ def _trained(order: Order, vectors: VectorFile, folder: Path, ladder: Ladder, ch
     if (found := checkpoints.load(training, folder)) is not None:
         return found
     began = time.monotonic()
+    step("training")
     _log.info("training", extra={"rows": len(order.sample), "factory": order.factory})
     index = _train(order, vectors, ladder)
     seconds = time.monotonic() - began

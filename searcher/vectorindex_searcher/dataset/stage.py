@@ -26,9 +26,9 @@ def stage(source: Source, folder: Path) -> None:
 
     Raises BadData naming object and row (also for an id that occurs twice), SourceChanged, StoreUnavailable.
     """
-    progress = Progress("reading rows", source.rows)
     row, with_ids = 0, False
     with contextlib.ExitStack() as files:
+        progress = files.enter_context(Progress("reading rows", source.rows, 4 * source.dimension))
         batch = TEXT_IDS_BATCH_ROWS if pa.types.is_string(source.id_type) else IDS_BATCH_ROWS
         ids = files.enter_context(RowWriter(folder / IDS_FILE, pa.schema([("id", source.id_type)]), batch))
         metadata = RowWriter(folder / METADATA_FILE, source.metadata, METADATA_BATCH_ROWS) if source.metadata else None

@@ -1,0 +1,226 @@
+"""Exit codes and progress of `build` as others see them: a process, its log, its metrics port, its terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vectorindex_searcher.contract import BuildTask, ExitCode, Identity, Location
+
+CORES = sorted(os.sched_getaffinity(0))
+CORE = CORES[os.getpid() % len(CORES)]
+PROGRAM = [sys.executable, "-m", "vectorindex_searcher", "build"]
+
+
+def pin() -> None:
+    """OpenMP threads that spin on a busy machine take many times as long."""
+    os.sched_setaffinity(0, {CORE})
+
+
+def little_memory() -> None:
+    """Of private memory; the libraries take about a third of it."""
+    pin()
+    resource.setrlimit(resource.RLIMIT_DATA, (300 << 20, 300 << 20))
+
+
+def source(folder: Path, rows: int = 300, dimension: int = 8) -> Path:
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "a.npy", np.random.default_rng(0).standard_normal((rows, dimension), dtype=np.float32))
+    return folder
+
+
+def fine(root: Path) -> list[str]:
+    return ["--factory", "Flat", "--source", str(source(root / "in"))]
+
+
+def no_factory(root: Path) -> list[str]:
+    return ["--factory", "Nonsense7", "--source", str(source(root / "in"))]
+
+
+def not_a_number(root: Path) -> list[str]:
+    bad = np.ones((20, 4), np.float32)
+    bad[7, 2] = np.nan
+    (root / "in").mkdir()
+    np.save(root / "in" / "a.npy", bad)
+    return ["--source", str(root / "in")]
+
+
+def nothing(root: Path) -> list[str]:
+    return ["--source", str(root / "in")]
+
+
+def no_place(root: Path) -> list[str]:
+    (root / "out").write_text("a file where the folder should be")
+    return fine(root)
+
+
+def no_gpu(root: Path) -> list[str]:
+    return ["--device", "GPU", *fine(root)]
+
+
+def too_large(root: Path) -> list[str]:
+    """150 MiB of float32 in one flat index; the file itself is a hole."""
+    (root / "in").mkdir()
+    np.lib.format.open_memmap(root / "in" / "a.npy", "w+", np.float32, (400_000, 256)).flush()
+    return ["--factory", "Flat", "--metric", "L2", "--source", str(root / "in")]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "arrange", "limits"),
+    [
+        (ExitCode.OK, "", fine, pin),
+        (ExitCode.BAD_SPEC, "UnknownFactory", no_factory, pin),
+        (ExitCode.BAD_DATA, "NonFiniteVector", not_a_number, pin),
+        (ExitCode.SOURCE_MISSING, "FolderNotFound", nothing, pin),
+        (ExitCode.STORE_UNAVAILABLE, "StoreUnavailable", no_place, pin),
+        (ExitCode.RETRY, "GPUNotFound", no_gpu, pin),
+        (ExitCode.MEMORY, "OutOfMemory", too_large, little_memory),
+    ],
+)
+def test_exit_codes_of_the_process(
+    tmp_path: Path,
+    code: ExitCode,
+    reason: str,
+    arrange: Callable[[Path], list[str]],
+    limits: Callable[[], None],
+) -> None:
+    flags = [*arrange(tmp_path), "--out", str(tmp_path / "out"), "--digest", "d"]
+    log = tmp_path / "termination-log"
+    environment = os.environ | {"VECTORINDEX_TERMINATION_LOG": str(log)}
+    done = subprocess.run([*PROGRAM, *flags], capture_output=True, text=True, preexec_fn=limits, env=environment)
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer.get("reason", "")) == (code, reason), done.stderr[-2000:]
+    assert json.loads(log.read_bytes()) == {name: value for name, value in answer.items() if value is not None}
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bug_is_70_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
+    program = (
+        "import sys, vectorindex_searcher.build as b; b.stage = None;"
+        "from vectorindex_searcher.__main__ import main; sys.exit(main())"
+    )
+    flags = ["build", *fine(tmp_path), "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", program, *flags], capture_output=True, text=True, preexec_fn=pin)
+    assert (done.returncode, json.loads(done.stdout)["reason"]) == (ExitCode.BUG, "Bug")
+    assert "Traceback" in done.stderr
+
+
+def test_a_source_that_changed_is_75(tmp_path: Path) -> None:
+    place = Location(folder=str(source(tmp_path / "in")))
+    out = Location(folder=str(tmp_path / "out"))
+    task = BuildTask(identity=Identity(name="n"), digest="d", fingerprint="0" * 64, source=place, artifacts=out)
+    log = tmp_path / "log"
+    environment = os.environ | {"VECTORINDEX_TASK": json.dumps(task.wire()), "VECTORINDEX_TERMINATION_LOG": str(log)}
+    done = subprocess.run(PROGRAM, capture_output=True, text=True, preexec_fn=pin, env=environment)
+    assert (done.returncode, json.loads(log.read_text())["reason"]) == (ExitCode.RETRY, "SourceChanged")
+
+
+# ---------------------------------------------------------------- progress
+
+
+def slow(root: Path) -> list[str]:
+    """A build of a few seconds on one core, in three blocks: a graph."""
+    flags = ["--factory", "HNSW16", "--source", str(source(root / "in", 9000, 1024)), "--out", str(root / "out")]
+    return [*PROGRAM, *flags, "--metric", "L2"]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def test_metrics_tell_the_step_its_rows_and_its_rate(tmp_path: Path) -> None:
+    port = free_port()
+    environment = os.environ | {"VECTORINDEX_METRICS_PORT": str(port)}
+    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(slow(tmp_path), **output, preexec_fn=pin, env=environment) as running:
+        try:
+            seen = scrape_until(port, running, 'vectorindex_task_rows{step="adding rows",verb="build"} [1-9]')
+        finally:
+            running.kill()
+    found = {name: float(value) for name, value in re.findall(r"^vectorindex_(task_\w+){.*} (\S+)$", seen, re.M)}
+    assert found["task_rows_expected"] == 9000
+    assert 0 < found["task_rows"] <= 9000
+    assert found["task_bytes"] == found["task_rows"] * 1024 * 4
+    assert found["task_rows_per_second"] > 0
+    assert found["task_eta_seconds"] >= 0
+    assert 'vectorindex_task_step{step="adding rows",verb="build"} 1.0' in seen
+
+
+def scrape_until(port: int, running: subprocess.Popen[bytes], wanted: str) -> str:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        assert running.poll() is None, "it ended before its progress was seen"
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                text: str = answer.read().decode()
+        except OSError:
+            text = ""
+        if re.search(wanted.replace("{", r"\{").replace("}", r"\}"), text):
+            return text
+        time.sleep(0.01)
+    raise AssertionError(f"never seen: {wanted}")
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        flags = [*fine(tmp_path), "--out", str(tmp_path / "out"), "--metrics-port", str(taken.getsockname()[1])]
+        done = subprocess.run([*PROGRAM, *flags], capture_output=True, text=True, preexec_fn=pin)
+    assert (done.returncode, json.loads(done.stdout)["reason"]) == (ExitCode.BAD_SPEC, "PortInUse")
+
+
+def test_a_log_has_rate_and_rows_and_a_terminal_a_bar(tmp_path: Path) -> None:
+    flags = [*PROGRAM, *fine(tmp_path), "--out", str(tmp_path / "out")]
+    done = subprocess.run(flags, capture_output=True, text=True, preexec_fn=pin, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    (adding,) = (line for line in lines if line["message"] == "adding rows")
+    assert (adding["rows"], adding["total"], adding["etaSeconds"]) == (300, 300, 0)
+    assert adding["rowsPerSecond"] > 0
+
+    ours, theirs = pty.openpty()
+    flags = [*PROGRAM, *fine(tmp_path), "--out", str(tmp_path / "again")]
+    with subprocess.Popen(flags, stdout=subprocess.DEVNULL, stderr=theirs, preexec_fn=pin) as running:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(ours, 4096)
+            except OSError:  # the other end is closed
+                break
+            shown += piece
+        assert running.wait() == 0
+    os.close(ours)
+    text = shown.decode(errors="replace")
+    assert "300/300" in text
+    assert "adding rows" in text
+    assert "━" in text
+    assert "{" not in text, "no JSON for a person"
+
+
+def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
+    with subprocess.Popen(slow(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, preexec_fn=pin) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if b'"building"' in line:
+                break
+        running.send_signal(signal.SIGINT)
+        running.stderr.read()
+        assert running.wait() == 130
+    assert not list((tmp_path / "out").rglob("manifest.json"))
