@@ -4,10 +4,10 @@
     2  screen    one index of each family on a small sample
     3  deepen    the best families, and variants of the best one, on a larger sample; the growth between samples tells
                  how the time of a query grows, and so what it will be on all rows
-    4  race      whoever is expected to be the fastest is measured on the largest sample, until that one was already
+    4  race      whoever is expected to be the fastest, or close to it, is measured on the largest sample
 
 Builds nothing that is kept and never reads the source: it gathers rows of vectors.npy. Memory: the sample and at most
-RACERS indexes of it.
+RACERS indexes of it, or some more of a smaller sample.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SCREEN_SLACK = 2.5
 """A family this many times slower than the best on the small sample is not looked at again."""
 DEEP_FAMILIES = 3
 CLOSE = 1.25
-"""Candidates within this ratio of the best are timed again, in turns."""
+"""Whoever is expected to be slower than the leader by this ratio at most is raced too."""
 _GROWTH = {"HNSW": 0.15, "IVF": 0.45, "Flat": 1.0, "SQ8": 1.0}
 """Prior exponents: time of a query ~ rows ** growth, where only one sample was measured."""
 _log = logging.getLogger(__name__)
@@ -165,19 +165,17 @@ class _Selection:
         self.goal, self.count, self.dimension, self.metric = goal, count, dimension, metric
         self.threads = threads
         self.entries = entries
-        self.top = 0
-        """Rows of the largest sample: only its indexes are kept, to be timed again."""
         self.target = goal.recall
         """Recall to reach on the sample: the floor and the two half-widths that tuning will ask for."""
 
     def fastest(self, entries: list[_Entry], sample: Sample) -> _Entry:
         """The lowest expected latency on all rows: screened on a small sample, raced on the largest."""
-        self.top = len(sample.rows)
         rungs = [rows for rows in (SCREEN_ROWS, DEEP_ROWS) if 2 * rows < len(sample.rows)]
         for number, rows in enumerate(rungs):
             bench = Bench(part(sample, rows), self.threads)
             for entry in entries:
                 self._try(entry, bench)
+            self._settle(entries, rows)
             ranked = sorted(entries, key=lambda entry: entry.at(self.count))
             slowest = SCREEN_SLACK * ranked[0].at(self.count)
             entries = [one for one in ranked if one.at(self.count) <= slowest][:DEEP_FAMILIES] or ranked[:DEEP_FAMILIES]
@@ -195,19 +193,30 @@ class _Selection:
                 self._try(entry, bench)
                 entries = [*entries, entry]
         for _ in range(0 if everyone else RACERS):
-            leader = min(entries, key=lambda one: one.at(self.count))
-            if rows in leader.trials:
+            ranked = sorted(entries, key=lambda one: one.at(self.count))
+            limit = CLOSE * ranked[0].at(self.count)
+            waiting = [one for one in ranked if one.at(self.count) <= limit and rows not in one.trials]
+            if not waiting:
                 break
-            self._try(leader, bench)
+            self._try(waiting[0], bench)
         raced = [one for one in entries if rows in one.trials and math.isfinite(one.at(self.count))]
-        if not raced:
-            return max(self.entries, key=lambda one: max((t.ceiling for t in one.trials.values()), default=0.0))
-        best = min(one.at(self.count) for one in raced)
-        close = [one for one in raced if one.at(self.count) <= CLOSE * best]
-        for _ in range(3 if len(close) > 1 else 0):  # in turns: one noisy timing decides nothing
-            for one in close:
-                one.retime(rows)
-        return min(close, key=lambda one: one.at(self.count))
+        self._settle(raced, rows)
+        if raced:
+            return min(raced, key=lambda one: one.at(self.count))
+        return max(self.entries, key=lambda one: max((t.ceiling for t in one.trials.values()), default=0.0))
+
+    def _settle(self, entries: list[_Entry], rows: int) -> None:
+        """Time those close to the best again, in turns, since a machine changes its speed; then free the indexes."""
+        measured = [one for one in entries if rows in one.trials and math.isfinite(one.at(self.count))]
+        if measured:
+            limit = CLOSE**2 * min(one.at(self.count) for one in measured)
+            close = [one for one in measured if one.at(self.count) <= limit]
+            for _ in range(3 if len(close) > 1 else 0):
+                for one in close:
+                    one.retime(rows)
+        for one in entries:
+            if rows in one.trials:
+                one.trials[rows] = replace(one.trials[rows], again=None)
 
     def smallest(self, entries: list[_Entry], deep: Bench) -> _Entry:
         """The smallest one that reaches the recall without being slower than exact search."""
@@ -274,9 +283,7 @@ class _Selection:
         except (BadSpec, RuntimeError) as error:
             entry.verdict = f"FAISS cannot build it: {str(error)[:120]}"
             return
-        for earlier, old in entry.trials.items():
-            entry.trials[earlier] = replace(old, again=None)  # frees its index
-        entry.trials[rows] = trial if rows == self.top else replace(trial, again=None)
+        entry.trials[rows] = trial
         if trial.best is not None and self.target == self.goal.recall:
             # Two half-widths of what tuning will measure, from the spread of the first trial that gets there.
             margin = 2 * 1.645 * trial.best.spread / math.sqrt(TUNING_QUERIES)

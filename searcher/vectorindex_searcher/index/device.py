@@ -22,6 +22,7 @@ from .binding import faiss
 from .factory import faiss_words
 from .parameters import layers
 from .threads import available_cores, limit_threads
+from .training import train
 
 Floats = npt.NDArray[np.float32]
 Blocks = Callable[[], Iterator[tuple[int, Floats]]]
@@ -63,7 +64,7 @@ class OnCPU:
 
     def train(self, index: Any, sample: Floats) -> Any:
         limit_threads(self._threads)
-        index.train(sample)
+        train(index, sample)
         return index
 
     def add(self, index: Any, blocks: Blocks, rows: int) -> Any:

@@ -40,12 +40,13 @@ def parts_for(dimension: int, share: int) -> int:
 def shortlist(count: int, dimension: int, minimise: Minimise) -> tuple[str, ...]:
     """One factory string of each family for `count` rows. No two are equal."""
     lists, parts = lists_for(count), parts_for(dimension, 4)
-    compressed = [f"IVF{lists},PQ{parts}x4fs,Refine(SQ8)"] if parts else []
+    fewer = max(1, lists // 2)  # a scan of 4-bit codes is so fast that finding the lists is what costs
+    compressed = [f"IVF{fewer},PQ{parts}x4fs,Refine(SQ8)"] if parts else []
     if minimise is Minimise.MEMORY:
-        small = [f"IVF{lists},PQ{parts}x4fs,Refine(SQ6)", f"IVF{lists},PQ{parts}x4fs,Refine(SQ4)"] if parts else []
+        small = [f"IVF{fewer},PQ{parts}x4fs,Refine({code})" for code in ("SQ6", "SQ4")] if parts else []
         codes = [f"IVF{lists},SQ4", f"IVF{lists},RaBitQ4", f"IVF{lists},SQ6", f"IVF{lists},SQ8"]
         return tuple(dict.fromkeys([*codes, *small, *compressed, "HNSW16,SQ6", "HNSW32,SQ8", "SQ8", "Flat"]))
-    whole = [f"IVF{lists},PQ{parts}x4fs,RFlat"] if parts else []
+    whole = [f"IVF{fewer},PQ{parts}x4fs,RFlat"] if parts else []
     factories = ["HNSW32,SQ8", "HNSW32", *compressed, *whole, f"IVF{lists},RaBitQ,Refine(SQ8)"]
     factories += [f"IVF{lists},SQ8", f"IVF{lists},Flat", "HNSW16,SQ8", "Flat"]
     return tuple(dict.fromkeys(factories))
@@ -56,7 +57,7 @@ def variants(factory: str, dimension: int) -> tuple[str, ...]:
     found: list[str] = []
     if match := _LISTS.search(factory):
         found.append(with_lists(factory, max(1, int(match[1]) // 2)))
-        found.append(with_lists(factory, max(1, int(match[1]) // 4)))
+        found.append(with_lists(factory, 2 * int(match[1])))
     half = parts_for(dimension, 2)
     if half and "x4fs" in factory:
         found.append(re.sub(r"PQ\d+x4fs", f"PQ{half}x4fs", factory))
