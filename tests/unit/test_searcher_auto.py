@@ -368,9 +368,15 @@ def test_parameters_of_the_coarse_quantizer_reach_it() -> None:
 def test_many_lists_are_trained_in_two_levels(factory: str, metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
     data = rows(COUNT, DIMENSION)
     truth = faiss.knn(data[:100], data, 10, metric=faiss_metric(metric))[1]
-    rounds: list[int] = []
+    made: list[npt.NDArray[np.float32]] = []
     whole = training.two_level_clustering
-    monkeypatch.setattr(training, "two_level_clustering", lambda *a, **b: rounds.append(1) or whole(*a, **b))
+
+    def keeping(*given: object, **options: object) -> tuple[npt.NDArray[np.float32], object]:
+        centroids, statistics = whole(*given, **options)
+        made.append(centroids)
+        return centroids, statistics
+
+    monkeypatch.setattr(training, "two_level_clustering", keeping)
     recalls = []
     for least in (10**9, 256):
         monkeypatch.setattr(training, "TWO_LEVEL_LISTS", least)
@@ -381,7 +387,9 @@ def test_many_lists_are_trained_in_two_levels(factory: str, metric: Metric, monk
         recalls.append(
             np.mean([len(set(a) & set(b)) / 10 for a, b in zip(truth.tolist(), found.tolist(), strict=True)])
         )
-    assert rounds == [1]
+    assert len(made) == 1
+    quantizer = faiss.downcast_index(list(layers(index))[-1].quantizer)
+    np.testing.assert_array_equal(quantizer.reconstruct_n(0, 256), made[0])
     assert recalls[1] > recalls[0] - 0.05
     assert recalls[0] > 0.6
 
