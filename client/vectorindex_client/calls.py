@@ -1,7 +1,7 @@
 """What both clients share, without any waiting or sending: requests, how answers are read, and what is tried again.
 
-What is tried again, and why that is safe. Everything asked here only reads, so a request that was answered twice, or
-was carried out and its answer lost, changes nothing. What is left to consider is load:
+What is tried again, and why that is safe. A search only reads, so a request that was answered twice, or was carried
+out and its answer lost, changes nothing. What is left to consider is load:
 
 - 503 with Retry-After: the searcher asks for it. Waits as long as it says and a little longer, by chance, so that those
   who were refused together do not come back together.
@@ -10,7 +10,8 @@ was carried out and its answer lost, changes nothing. What is left to consider i
   moment of the request. Once, on another connection. Not more, since a query that makes a searcher crash must not be
   handed round to all of them.
 
-Nothing else: another 4xx or 5xx would be the same again, and after a timeout the time is over.
+Nothing else: another 4xx or 5xx would be the same again, and after a timeout the time is over. Feedback counts: once
+sent it is not sent again, since two searchers could both count it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from . import vectors
 from .errors import DeadlineExceeded, Overloaded, ServerError, Unreachable, VectorIndexError, problem
 from .results import Result, results_of
 
-SEARCH, INDEX = "/v1/search", "/v1/index"
+SEARCH, INDEX, FEEDBACK = "/v1/search", "/v1/index", "/v1/feedback"
 MAX_VECTORS = 256
 """Queries in one request: the searcher's limit. More go in several."""
 MAX_BODY_BYTES = 4 << 20
@@ -51,6 +52,8 @@ class Request:
     content: bytes | None = None
     content_type: str | None = None
     queries: int = 0
+    reads_only: bool = True
+    """Whether it may be sent again when nobody knows if it was carried out."""
 
 
 def search_requests(
@@ -63,6 +66,7 @@ def search_requests(
     min_score: float | None,
     params: Mapping[str, int] | None,
     include_metadata: bool,
+    track: bool,
 ) -> list[Request]:
     """The requests for these vectors (bytes each), as few as the searcher's limits allow."""
     fields: dict[str, object] = {"k": k}
@@ -71,6 +75,8 @@ def search_requests(
     if min_score is not None:
         fields["minScore"] = min_score
     query = fields | {f"params.{name}": value for name, value in (params or {}).items()}
+    if track:
+        query["track"] = "true"
     if include_metadata:
         query["include"] = "metadata"
     if filter is not None:
@@ -84,6 +90,8 @@ def search_requests(
             Request("POST", path, vectors.joined(piece), "application/octet-stream", len(piece)) for piece in pieces
         ]
     body: dict[str, object] = fields | {"filter": filter, "params": dict(params or {})}
+    if track:
+        body["track"] = True
     if include_metadata:
         body["include"] = ["metadata"]
     return [
@@ -96,6 +104,12 @@ def search_requests(
         )
         for piece in pieces
     ]
+
+
+def feedback_request(query_id: str, rank: int) -> Request:
+    """Which answer of a tracked query was chosen first."""
+    body = json.dumps({"queryId": query_id, "rank": rank}).encode()
+    return Request("POST", FEEDBACK, body, "application/json", reads_only=False)
 
 
 class Call:
@@ -132,7 +146,7 @@ class Call:
         if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
             raise DeadlineExceeded(f"no answer within {self._timeout:g} s", kind="Timeout") from error
         again = isinstance(error, _UNCONNECTED)
-        if isinstance(error, _BROKEN) and not self._broken_once:
+        if isinstance(error, _BROKEN) and self.request.reads_only and not self._broken_once:
             self._broken_once = again = True
         told = Unreachable(f"{type(error).__name__}: {error}", kind="Unreachable")
         # At once after an idle connection that was closed; a server that is not there yet gets a moment.
@@ -140,11 +154,12 @@ class Call:
 
     def answered(self, response: httpx.Response) -> tuple[Any, float | None]:
         """The document of a good answer and None, or seconds to wait before the next attempt. Raises for any other."""
-        if response.status_code == 200:
+        if response.is_success:
             try:
                 return response.json(), None
             except ValueError:
-                raise ServerError("the answer is not JSON", status=200, remedy="check the URL") from None
+                status = response.status_code
+                raise ServerError("the answer is not JSON", status=status, remedy="check the URL") from None
         error = _problem(response)
         seconds = _retry_after(response)
         return None, self._wait(seconds or 0.0, error, isinstance(error, Overloaded) and seconds is not None)
@@ -178,3 +193,10 @@ def results(request: Request, document: Any) -> list[Result]:
     if not isinstance(document, dict):
         raise ServerError("the answer is not one of a searcher", remedy="check the URL")
     return results_of(document, request.queries)
+
+
+def counted(document: Any) -> bool:
+    """Whether the answer to a feedback says that it was counted."""
+    if not isinstance(document, dict) or "counted" not in document:
+        raise ServerError("the answer is not one of a searcher", remedy="check the URL")
+    return bool(document["counted"])

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from . import vectors
-from .calls import INDEX, Call, Request, results, search_requests
+from .calls import INDEX, Call, Request, counted, feedback_request, results, search_requests
 from .errors import ServerError
 from .results import Result
 from .vectors import Vector, Vectors
@@ -80,14 +80,16 @@ class Client:
         min_score: float | None = None,
         params: Mapping[str, int] | None = None,
         include_metadata: bool = False,
+        track: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """The best hits for one vector (a sequence of numbers, or an array of any float type). Raises ValueError for
-        what is no vector, VectorIndexError when it is not answered.
+        what is no vector, VectorIndexError when it is not answered. `track`: the result gets a `query_id`, which
+        `feedback` takes.
         """
         (found,) = self._search(
             [vectors.one(query)], k, timeout, segment=segment, filter=filter, min_score=min_score, params=params,
-            include_metadata=include_metadata,
+            include_metadata=include_metadata, track=track,
         )  # fmt: skip
         return found
 
@@ -101,6 +103,7 @@ class Client:
         min_score: float | None = None,
         params: Mapping[str, int] | None = None,
         include_metadata: bool = False,
+        track: bool = False,
         timeout: float | None = None,
     ) -> list[Result]:
         """As `search`, for several vectors: one result each, in order. More than 256 go in several requests, each with
@@ -108,12 +111,18 @@ class Client:
         """
         return self._search(
             vectors.many(queries)[0], k, timeout, segment=segment, filter=filter, min_score=min_score, params=params,
-            include_metadata=include_metadata,
+            include_metadata=include_metadata, track=track,
         )  # fmt: skip
 
     def index(self, *, timeout: float | None = None) -> dict[str, Any]:
         """What is served: revision, count, dimension, metric, parameters with their limits (GET /v1/index)."""
         return _index(self._send(Request("GET", INDEX), timeout))
+
+    def feedback(self, query_id: str, rank: int, *, timeout: float | None = None) -> bool:
+        """Tell which answer a user chose first (`rank`, from 1) of a search with `track`. Whether it was counted: not
+        when that query was counted already, is older than 5 minutes, or was answered by another revision.
+        """
+        return counted(self._send(feedback_request(query_id, rank), timeout))
 
     def close(self) -> None:
         """Close the connections."""
@@ -181,12 +190,13 @@ class AsyncClient:
         min_score: float | None = None,
         params: Mapping[str, int] | None = None,
         include_metadata: bool = False,
+        track: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """See Client.search."""
         (found,) = await self._search(
             [vectors.one(query)], k, timeout, segment=segment, filter=filter, min_score=min_score, params=params,
-            include_metadata=include_metadata,
+            include_metadata=include_metadata, track=track,
         )  # fmt: skip
         return found
 
@@ -200,17 +210,22 @@ class AsyncClient:
         min_score: float | None = None,
         params: Mapping[str, int] | None = None,
         include_metadata: bool = False,
+        track: bool = False,
         timeout: float | None = None,
     ) -> list[Result]:
         """See Client.search_many."""
         return await self._search(
             vectors.many(queries)[0], k, timeout, segment=segment, filter=filter, min_score=min_score, params=params,
-            include_metadata=include_metadata,
+            include_metadata=include_metadata, track=track,
         )  # fmt: skip
 
     async def index(self, *, timeout: float | None = None) -> dict[str, Any]:
         """See Client.index."""
         return _index(await self._send(Request("GET", INDEX), timeout))
+
+    async def feedback(self, query_id: str, rank: int, *, timeout: float | None = None) -> bool:
+        """See Client.feedback."""
+        return counted(await self._send(feedback_request(query_id, rank), timeout))
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -25,13 +25,18 @@ class Result:
     """Which revision of the index answered."""
     took_ms: float
     """The searcher's own time for the request that this query was part of."""
+    query_id: str | None = None
+    """What `feedback` takes; None unless the query was tracked."""
 
 
 def results_of(document: Mapping[str, Any], queries: int) -> list[Result]:
     """The results in an answer of /v1/search, one for each query. Raises ServerError when it is none."""
     try:
         revision, took = document["revision"], document["tookMs"]
-        found = [Result(one["ids"], one["scores"], one.get("metadata"), revision, took) for one in document["results"]]
+        found = [
+            Result(one["ids"], one["scores"], one.get("metadata"), revision, took, one.get("queryId"))
+            for one in document["results"]
+        ]
     except (KeyError, TypeError, AttributeError):
         found = []
     if len(found) != queries:

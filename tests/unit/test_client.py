@@ -185,7 +185,15 @@ def test_large_vectors_are_split_by_bytes_and_long_filters_travel_in_the_body() 
     def requests(count: int, dimension: int, filter_: Any = None) -> list[calls.Request]:
         found = [bytes(4 * dimension)] * count
         return calls.search_requests(
-            found, dimension, 3, segment="s", filter=filter_, min_score=0.5, params={"nprobe": 2}, include_metadata=True
+            found,
+            dimension,
+            3,
+            segment="s",
+            filter=filter_,
+            min_score=0.5,
+            params={"nprobe": 2},
+            include_metadata=True,
+            track=True,
         )
 
     assert [one.queries for one in requests(300, 8)] == [256, 44]
@@ -198,7 +206,7 @@ def test_large_vectors_are_split_by_bytes_and_long_filters_travel_in_the_body() 
     assert request.path == "/v1/search"
     assert json.loads(request.content or b"") == {
         "k": 3, "segment": "s", "minScore": 0.5, "filter": long, "params": {"nprobe": 2}, "include": ["metadata"],
-        "vectors": [[0.0] * 8],
+        "track": True, "vectors": [[0.0] * 8],
     }  # fmt: skip
 
 
@@ -343,6 +351,28 @@ def test_a_connection_closed_before_any_answer_is_tried_once_more_and_not_twice(
         with pytest.raises(vic.Unreachable) as caught:
             call(script)
         assert (caught.value.status, len(script.heads)) == (None, 2)
+
+
+def test_the_first_click_on_a_tracked_search_counts_once(client: vic.Client) -> None:
+    assert client.search(DATA[7], 5).query_id is None
+    tracked = client.search_many(DATA[:2], 5, track=True)
+    ids = [one.query_id for one in tracked]
+    assert len({one for one in ids if one}) == 2
+    assert [client.feedback(str(ids[0]), 2), client.feedback(str(ids[0]), 1)] == [True, False]
+    with pytest.raises(vic.InvalidRequest):
+        client.feedback(str(ids[1]), 6)
+
+
+def test_feedback_that_may_have_been_counted_is_not_sent_again() -> None:
+    with scripted(b"", OK) as script, vic.Client(script.url) as client:
+        with pytest.raises(vic.Unreachable):
+            client.feedback("id", 1)
+        assert len(script.heads) == 1
+    busy = answer(503, BUSY, "Retry-After: 0")
+    with scripted(busy, answer(202, b'{"counted": true}', kind="application/json")) as script:
+        with vic.Client(script.url) as client:
+            assert client.feedback("id", 1)
+        assert len(script.heads) == 2
 
 
 @BOTH
