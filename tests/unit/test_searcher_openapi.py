@@ -148,6 +148,17 @@ def test_the_binary_parameters_are_those_that_the_searcher_takes(pod: Pod, descr
         assert status == 200, answer
 
 
+def test_the_answers_of_a_search_are_of_the_described_types(pod: Pod, described: Json) -> None:
+    content = described["paths"]["/v1/search"]["post"]["responses"]["200"]["content"]
+    vector = np.ones(DIMENSION, np.float32).tobytes()
+    for accept in ("application/json", "application/octet-stream"):
+        headers = {"Content-Type": "application/octet-stream", "Accept": accept}
+        status, found, _ = pod.request("POST", "/v1/search", vector, headers=headers)
+        assert (status, found["content-type"]) == (200, accept)
+        assert accept in content
+    assert len(content) == 2
+
+
 def problems_in_code() -> dict[str, int]:
     """Kind -> status of every Problem(...) that the user port's modules raise."""
     found = {}

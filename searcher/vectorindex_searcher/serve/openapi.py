@@ -92,6 +92,8 @@ def _search(facts: Mapping[str, Any]) -> Json:
     json_body = {"schema": _ref("Search"), "example": {"vector": [0.1] * facts.get("dimension", 3), "k": 3}}
     if facts.get("dimension", 0) > 16:
         del json_body["example"]
+    answers = _answers("The hits of each query, in order.", _ref("Answer"), _SEARCHING)
+    answers["200"]["content"]["application/octet-stream"] = {"schema": _binary_answer()}
     return {
         "summary": "The nearest rows of one query or several.",
         "operationId": "search",
@@ -107,7 +109,7 @@ def _search(facts: Mapping[str, Any]) -> Json:
                 "application/octet-stream": {"schema": _binary(facts)},
             },
         },
-        "responses": _answers("The hits of each query, in order.", _ref("Answer"), _SEARCHING),
+        "responses": answers,
     }
 
 
@@ -184,6 +186,15 @@ def _deadline_header() -> Json:
 def _binary(facts: Mapping[str, Any]) -> Json:
     size = f"{facts['dimension']} (the dimension)" if facts else "dimension"
     text = f"Little-endian float32: n x {size} numbers, n from 1 to {MAX_VECTORS}."
+    return {"type": "string", "contentMediaType": "application/octet-stream", "description": text}
+
+
+def _binary_answer() -> Json:
+    text = (
+        "With `Accept: application/octet-stream`, little-endian: `VXA1`; uint32 n queries, m hits in all, kind of ids; "
+        "m ids as int64 (kind 0) or their lengths as uint32 (kind 1); n x uint32 hits of each query; m x float32 "
+        "scores; the ids of kind 1 as UTF-8."
+    )
     return {"type": "string", "contentMediaType": "application/octet-stream", "description": text}
 
 
