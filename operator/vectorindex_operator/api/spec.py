@@ -6,36 +6,25 @@ A field stands here only when its behaviour is built and tested. `cel` holds wha
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from vectorindex_operator.api.quantities import DURATION_PATTERN
+from vectorindex_operator.api.fields import (
+    Duration,
+    LabelMap,
+    LongerThanNothing,
+    ObjectName,
+    ObjectNameOrNone,
+    Percent,
+    Quantity,
+    Rise,
+    Rule,
+    SegmentName,
+)
+from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Columns, Device, Embedding, IndexSpec, Model, RecallGate
-
-Duration = Annotated[str, Field(pattern=DURATION_PATTERN, max_length=20)]
-LongerThanNothing = Annotated[
-    str, Field(pattern=r"^([0-9]{1,6}(s|m|h|d))*0*[1-9][0-9]{0,5}(s|m|h|d)([0-9]{1,6}(s|m|h|d))*$", max_length=20)
-]
-Percent = Annotated[str, Field(pattern=r"^(100|[0-9]{1,2}(\.[0-9]{1,4})?)%$", max_length=16)]
-Rise = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,4})?%$", max_length=16)]
-Bound = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?(%|ms|s)?$", max_length=32)]
-SegmentName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
-ObjectNameOrNone = Annotated[str, Field(pattern=r"^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$", max_length=253)]
-LabelMap = dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]]
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
-
-
-class Rule(NamedTuple):
-    """One CEL rule of a schema node (x-kubernetes-validations)."""
-
-    rule: str
-    message: str
-    field_path: str = ""
-
 
 # ---------------------------------------------------------------- places and pods
 
@@ -308,97 +297,6 @@ class Rollout(Model):
     soak: Soak = Soak()
     progress_deadline: LongerThanNothing = "10m"
     """From scheduling until all searchers of a revision are ready; then it is rejected."""
-
-
-class GuardrailMetric(StrEnum):
-    """What a guardrail rule can watch. Unavailable is always watched and needs no rule."""
-
-    ERROR_RATE = "ErrorRate"
-    LATENCY_P95 = "LatencyP95"
-    LATENCY_P99 = "LatencyP99"
-    ZERO_RESULT_RATE = "ZeroResultRate"
-    TOP_SCORE = "TopScore"
-    LIVE_RECALL = "LiveRecall"
-    CLICK_DEPTH = "ClickDepth"
-
-
-class GuardrailRule(Model):
-    """One online check. Exactly one bound; relative bounds are percent of the stable revision's value."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-    """Shown in verdicts, Events and history."""
-    metric: GuardrailMetric
-    """What is watched."""
-    segment: Annotated[str, Field(max_length=40)] = ""
-    """Empty: all queries. Else one of spec.segments, or `other`."""
-    max: Bound | None = None
-    """Highest value: a percentage for rates (2%), a duration for latencies (40ms), a number for ClickDepth (3.5)."""
-    min: Bound | None = None
-    """Lowest TopScore (0.45) or LiveRecall (93%)."""
-    max_drop_vs_stable: Percent | None = None
-    """Highest drop, in percent of stable's value."""
-    max_rise_vs_stable: Rise | None = None
-    """Highest rise, in percent of stable's value."""
-    window: LongerThanNothing | None = None
-    """Length of one look. Default 1m; 15m for LiveRecall and ClickDepth. Times `consecutive` at most 30m."""
-    warm_up: Duration = "1m"
-    """Queries in this time after the switch are not judged."""
-    min_samples: Annotated[int, Field(ge=1, le=1_000_000_000)] = 200
-    """Fewer than this in a window are no evidence: queries, or requests for ErrorRate."""
-    consecutive: Annotated[int, Field(ge=1, le=100)] = 2
-    """Failed windows in a row that make a Fail."""
-    mode: Literal["Enforce", "Observe"] = "Enforce"
-    """Enforce rolls back; Observe says it only."""
-    on_no_data: Literal["Hold", "Pass", "Fail"] = "Hold"
-    """What the rule says when no query came."""
-    cel: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "[has(self.max), has(self.min), has(self.maxDropVsStable), has(self.maxRiseVsStable)]"
-            ".filter(present, present).size() == 1",
-            "exactly one of max, min, maxDropVsStable, maxRiseVsStable is needed",
-        ),
-        Rule(
-            "self.metric in ['TopScore', 'LiveRecall'] ? !has(self.max) && !has(self.maxRiseVsStable)"
-            " : !has(self.min) && !has(self.maxDropVsStable)",
-            "TopScore and LiveRecall take min or maxDropVsStable; the other metrics take max or maxRiseVsStable",
-        ),
-        Rule(
-            "!has(self.max) || self.max.matches(self.metric.startsWith('Latency')"
-            " ? '^[0-9]+([.][0-9]+)?m?s$' : self.metric == 'ClickDepth' ? '^[0-9]+([.][0-9]+)?$'"
-            " : '^(100|[0-9]{1,2}([.][0-9]+)?)%$')",
-            "max is a percentage for rates (2%), a duration for latencies (40ms), a number for ClickDepth (3.5)",
-            ".max",
-        ),
-        Rule(
-            "!has(self.min) || self.min.matches(self.metric == 'LiveRecall'"
-            " ? '^(100|[0-9]{1,2}([.][0-9]+)?)%$' : '^-?[0-9]+([.][0-9]+)?$')",
-            "min is a score for TopScore (0.45) and a percentage for LiveRecall (93%)",
-            ".min",
-        ),
-        Rule(
-            # In the searchers' buckets of 5 s, as core/rules.py counts them. CEL's durations know no days, and a day is
-            # too long anyway. `has`: the API server checks the rule on the schema's defaults before it fills them.
-            "[has(self.window) ? self.window : self.metric in ['LiveRecall', 'ClickDepth'] ? '15m' : '1m'].all(w,"
-            " !w.contains('d') && (duration(w).getSeconds() + 4) / 5"
-            " * (has(self.consecutive) ? self.consecutive : 2) <= 360)",
-            "window times consecutive may be 30m at most: the searchers keep an hour of evidence",
-            ".window",
-        ),
-    )
-
-
-DEFAULT_RULES = (GuardrailRule(name="errors", metric=GuardrailMetric.ERROR_RATE, max="2%"),)
-
-
-class Guardrails(Model):
-    """The online checks during and after a rollout. Frozen into a revision when its rollout starts."""
-
-    steady_state: Literal["Rollback", "Observe"] = "Rollback"
-    """Rollback: once, within 24 h of promotion. Observe: verdicts and Events only."""
-    false_trip_budget: Percent = "1%"
-    """Highest probability that a healthy revision at its bounds trips in a whole soak, all rules together."""
-    rules: Annotated[tuple[GuardrailRule, ...], Field(max_length=32)] = DEFAULT_RULES
-    """Judged side by side; one that fails is enough."""
 
 
 class VectorIndexSpec(Model):

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from vectorindex_operator.api.spec import S3, Guardrails, Rollout
+from vectorindex_operator.api.guardrails import Guardrails
+from vectorindex_operator.api.spec import S3, Rollout
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Columns, Embedding, IndexSpec, Model
 

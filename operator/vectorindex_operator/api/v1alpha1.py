@@ -1,40 +1,39 @@
 """The resources of `vectorindex.dev/v1alpha1`: the names that the rest of the operator uses.
 
-The models stand in spec.py and status.py; they are the source of the CRDs and of the reference page.
+The models stand in spec.py, guardrails.py and status.py; they are the source of the CRDs and of the reference page.
 """
 
 from __future__ import annotations
 
-from vectorindex_operator.api.spec import (
-    DEFAULT_RULES,
-    S3,
-    Artifacts,
+from vectorindex_operator.api.fields import (
     Bound,
-    Build,
     Duration,
-    Gate,
-    Gpu,
-    GuardrailMetric,
-    GuardrailRule,
-    Guardrails,
     LabelMap,
     LongerThanNothing,
     ObjectName,
     ObjectNameOrNone,
     Percent,
-    Pod,
     Quantity,
+    Rise,
+    Rule,
+    SegmentName,
+)
+from vectorindex_operator.api.guardrails import DEFAULT_RULES, GuardrailMetric, GuardrailRule, Guardrails
+from vectorindex_operator.api.spec import (
+    S3,
+    Artifacts,
+    Build,
+    Gate,
+    Gpu,
+    Pod,
     Queries,
     Relevance,
     Resources,
-    Rise,
     Rollout,
-    Rule,
     Searcher,
     SecretRef,
     Segment,
     SegmentFloor,
-    SegmentName,
     Soak,
     Source,
     Toleration,
