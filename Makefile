@@ -74,6 +74,7 @@ BENCHES := serving peers start filters auto build growth live_recall
 .PHONY: bench
 bench: setup ## the benchmarks of the data plane (BENCH_DATA=vectors.parquet, QUICK=1); see bench/README.md
 	@for name in $(BENCHES); do $(RUN) bench/$$name.py $(if $(QUICK),--quick) || exit; done
+	@$(if $(QUICK),,$(RUN) bench/pictures.py)
 
 # ---------------------------------------------------------------- local cluster
 .PHONY: cluster-up cluster-down cluster-status
