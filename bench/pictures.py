@@ -35,8 +35,9 @@ def serving(figures: dict[str, float]) -> None:
         axis.axhline(1.0, color="grey", linewidth=0.8, linestyle="--")
         axis.set_xticks([place + 0.2 for place in range(3)], [f"{count} conn." for count in CONNECTIONS])
         axis.set_title(name, fontsize=9)
+        axis.set_ylim(0, 1.3)
     axes[0][0].set_ylabel("share of FAISS by itself")
-    axes[0][0].legend(frameon=False, fontsize=8)
+    axes[0][0].legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
     _save(figure, "serving")
 
 
