@@ -67,6 +67,8 @@ def measure(dataset: Dataset, factory: str, rounds: int, seconds: float, numbers
     load = Child(str(HERE / "load_client.py"), str(raw), core=other)
     found = Measured(dataset.name, artifact)
     try:
+        for child in (single, batch):
+            child.ask(str(4 * seconds))  # the pages of a mapped index come in with the first searches
         with serving(artifact, core=core) as server:
             kinds = [(kind, connections) for connections in numbers for kind in HEADLINE]
             kinds.append(("json-long", numbers[-1]))
