@@ -2,7 +2,8 @@
 
 Standard input: one JSON command a line; standard output: one JSON answer each.
 
-    {"do": "connect", "port": 8080, "connections": 64, "format": "binary"}   opens, asks one query on each connection
+    {"do": "connect", "port": 8080, "connections": 64, "format": "binary"}   opens, asks one query on each connection;
+                                                         "params": {"efSearch": 16} goes with every query
     {"do": "closed", "seconds": 2}                                            each connection asks as soon as answered
     {"do": "open", "seconds": 5, "rate": 900}                                 Poisson arrivals, whatever the answers do
 
@@ -31,18 +32,20 @@ K = 10
 FORMATS = ("binary", "json", "json-long")
 
 
-def requests_of(queries: npt.NDArray[np.float32], kind: str) -> list[bytes]:
+def requests_of(queries: npt.NDArray[np.float32], kind: str, params: dict[str, int]) -> list[bytes]:
     """One whole HTTP request for each query. `json-long`: numbers as Python's json writes a float32 made a float."""
     made = []
+    named = "".join(f"&params.{name}={value}" for name, value in params.items())
+    fields: dict[str, Any] = {"k": K, "params": params} if params else {"k": K}
     for query in queries:
         target, accept, content_type = "/v1/search", "application/json", "application/json"
         if kind == "binary":
-            target, body = f"/v1/search?k={K}", query.astype("<f4").tobytes()
+            target, body = f"/v1/search?k={K}{named}", query.astype("<f4").tobytes()
             accept = content_type = "application/octet-stream"
         elif kind == "json":
-            body = orjson.dumps({"vector": query, "k": K}, option=orjson.OPT_SERIALIZE_NUMPY)
+            body = orjson.dumps({"vector": query, **fields}, option=orjson.OPT_SERIALIZE_NUMPY)
         else:
-            body = json.dumps({"vector": query.tolist(), "k": K}).encode()
+            body = json.dumps({"vector": query.tolist(), **fields}).encode()
         head = (
             f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: {accept}\r\nContent-Type: {content_type}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
@@ -56,7 +59,7 @@ class Client:
 
     def __init__(self, queries: npt.NDArray[np.float32]) -> None:
         self._queries = queries
-        self._made: dict[str, list[bytes]] = {}
+        self._made: dict[tuple[str, str], list[bytes]] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._since: dict[int, float] = {}
         """When the query under way on a connection was to be sent."""
@@ -70,13 +73,14 @@ class Client:
         """503 in an open loop: more was asked than the machine gave the server time for."""
         self._refusable = False
 
-    def connect(self, port: int, connections: int, kind: str) -> None:
+    def connect(self, port: int, connections: int, kind: str, params: dict[str, int]) -> None:
         """Replace all connections."""
         for descriptor in list(self._sockets):
             self._drop(descriptor)
-        if kind not in self._made:
-            self._made[kind] = requests_of(self._queries, kind)
-        self._requests, self._port = self._made[kind], port
+        key = (kind, repr(params))
+        if key not in self._made:
+            self._made[key] = requests_of(self._queries, kind, params)
+        self._requests, self._port = self._made[key], port
         for _ in range(connections):
             self._ask(self._open(), time.perf_counter())
         while self._since:
@@ -177,7 +181,7 @@ def main() -> None:
         kind = command.pop("do")
         began, cpu = time.perf_counter(), time.process_time()
         if kind == "connect":
-            client.connect(command["port"], command["connections"], command["format"])
+            client.connect(command["port"], command["connections"], command["format"], command.get("params", {}))
             answer: dict[str, Any] = {}
         else:
             count = client.closed(**command) if kind == "closed" else client.open(**command)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,10 @@ class Child:
             self._process.wait()
 
 
-def connect(load: Child, port: int, connections: int, kind: str) -> None:
-    """Let the load client open connections, and warm the server up."""
-    load.ask(json.dumps({"do": "connect", "port": port, "connections": connections, "format": kind}))
+def connect(load: Child, port: int, connections: int, kind: str, params: Mapping[str, int] | None = None) -> None:
+    """Let the load client open connections, and warm the server up. `params`: search parameters of every query."""
+    wanted = {"port": port, "connections": connections, "format": kind, "params": dict(params or {})}
+    load.ask(json.dumps({"do": "connect", **wanted}))
     load.ask(json.dumps({"do": "closed", "seconds": _WARM_SECONDS}))
 
 
