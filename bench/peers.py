@@ -3,10 +3,10 @@
     python bench/peers.py [--quick] [--only pgvector|chroma|lancedb] [--rounds 3] [--seconds 4]
 
 Peers live in an environment of their own (build/bench/peers, made at the first run from peer_servers/requirements.txt)
-and each is a process with a client of its own; all run at the same core, one at a time. Within each round FAISS by
-itself, our searcher (binary and JSON) and the peer take turns, so that a ratio holds both sides under the same
-conditions. Counted is the CPU time of the server's processes, kernel included, never the client's.
-Writes bench/results/peers.md and the keys peers.* of summary.json, except with --quick or --only.
+and each is a process with a client of its own, one at a time. Within each round FAISS by itself, our searcher (binary
+and JSON) and the peer take turns, each at its cheapest parameters that reach the recall on the same queries, so that a
+ratio holds both sides under the same conditions. Counted is the CPU time of the server's processes, kernel included,
+never the client's. Writes bench/results/peers.md and the keys peers.* of summary.json, except with --quick or --only.
 """
 
 from __future__ import annotations
