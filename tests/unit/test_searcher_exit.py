@@ -29,6 +29,8 @@ PROGRAM = [sys.executable, "-m", "vectorindex_searcher", "build"]
 def pin() -> None:
     """OpenMP threads that spin on a busy machine take many times as long."""
     os.sched_setaffinity(0, {CORE})
+    # A shell starts background jobs with SIGINT ignored, and whoever is started with it ignored never sees it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def little_memory() -> None:
