@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from vectorindex_searcher.index.binding import faiss
+from vectorindex_searcher.index.engine import read_index
 from vectorindex_searcher.index.parameters import parameter_limits
 from vectorindex_searcher.index.restricted import Costs, Restricted, Strategy
 from vectorindex_searcher.index.rowset import RowSet
@@ -32,13 +35,16 @@ def queries(vectors: Floats) -> Floats:
 
 
 def made(factory: str, vectors: Floats, metric: int = faiss.METRIC_L2) -> Any:
-    """One index of a kind for all tests: nothing here changes what it answers."""
+    """One index of a kind for all tests, read from its file as in a searcher: nothing here changes what it answers."""
     if (factory, metric) not in _made:
         faiss.omp_set_num_threads(1)
         index = faiss.index_factory(DIMENSION, factory, metric)
         index.train(vectors)
         index.add(vectors)
-        _made[factory, metric] = index
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "index.faiss")
+            faiss.write_index(index, str(file))
+            _made[factory, metric] = read_index(file)
     return _made[factory, metric]
 
 
@@ -81,6 +87,9 @@ FAMILIES = {
     "IVF16,PQ16x4fs,RFlat": 1.0,
     "IVF16,PQ16x4fs,Refine(SQ8)": 0.97,
     "IVF16,PQ16x4fs": 0.3,
+    "IVF16_HNSW8,PQ16x4fs": 0.3,
+    "PCA16,IVF16,PQ16x4fsr": 0.3,
+    "IVF16,RQ4x4": 0.1,
     "PCA16,IVF16,Flat": 0.97,
     "PQ16x4fs": 0.3,
     "PQ4x4": 0.05,
@@ -225,7 +234,7 @@ def test_filters_that_correlate_with_the_query(vectors: Floats, queries: Floats)
     assert np.mean([np.isin(a, b).mean() for a, b in zip(truth, rows, strict=True)]) < 0.95
 
 
-@pytest.mark.parametrize("factory", ["PQ4x4", "NSG8,Flat", "LSH"])
+@pytest.mark.parametrize("factory", ["PQ4x4", "NSG8,Flat", "LSH", "IVF16,RQ4x4"])
 def test_types_without_selectors_skip_a_few_hidden_rows(factory: str, vectors: Floats, queries: Floats) -> None:
     """Deletes leave nearly every row: asking for a few more and dropping some must do, and never shows a hidden row."""
     index = made(factory, vectors)

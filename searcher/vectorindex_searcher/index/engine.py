@@ -23,7 +23,7 @@ from ..errors import BadData
 from .binding import faiss
 from .filters import Columns, Predicate
 from .metric import faiss_metric, normalise, to_scores
-from .parameters import faiss_ladders, index_type, parameter_limits, search_parameters
+from .parameters import faiss_ladders, index_type, layers, parameter_limits, search_parameters
 from .predicates import MatchCache
 from .restricted import Restricted, Strategy
 from .rows import Ids, RawIds, RowFile
@@ -222,13 +222,22 @@ def read_index(path: Path, *, writable: bool = False) -> Any:
     with _limits(path.stat().st_size):
         try:
             if not writable:
-                return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
+                return _completed(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY))
         except RuntimeError:
             pass  # a type that cannot be mapped; a broken file fails again below
         try:
-            return faiss.read_index(str(path), 0 if writable else faiss.IO_FLAG_READ_ONLY)
+            return _completed(faiss.read_index(str(path), 0 if writable else faiss.IO_FLAG_READ_ONLY))
         except (RuntimeError, MemoryError) as error:
             raise BadData("BadArtifact", f"{path.name}: FAISS refuses it: {error}", object=path.name) from error
+
+
+def _completed(index: Any) -> Any:
+    """FAISS 1.15.1 forgets a fast-scan IVF's quantizer when it reads the file, and decoding a row then ends the
+    process."""
+    *_, innermost = layers(index)
+    if isinstance(innermost, faiss.IndexIVFPQFastScan) and innermost.fine_quantizer is None:
+        innermost.fine_quantizer = innermost.pq
+    return index
 
 
 @contextlib.contextmanager

@@ -80,8 +80,13 @@ def faiss_ladders(index: Any) -> dict[str, tuple[int, ...]]:
 
 
 def takes_selector(index: Any) -> bool:
-    """Whether FAISS can restrict a search of this index to some rows (an IDSelector); PQ, NSG and LSH cannot."""
+    """Whether FAISS can restrict a search of this index to some rows (an IDSelector).
+
+    PQ, NSG, LSH and lists of additive codes (RQ, LSQ) cannot.
+    """
     *_, innermost = layers(index)
+    if isinstance(innermost, faiss.IndexIVFAdditiveQuantizer):
+        return False
     kinds = (faiss.IndexFlat, faiss.IndexIVF, faiss.IndexHNSW, faiss.IndexScalarQuantizer, faiss.IndexRaBitQ)
     return isinstance(innermost, kinds)
 

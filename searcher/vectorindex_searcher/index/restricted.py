@@ -190,11 +190,11 @@ class Restricted:
         match self._walk:
             case _Graph():
                 return _widen_graph(self._walk, wanted, params, share)
-            case _Lists():
+            case _Lists() if self._selects:
                 return _widen_lists(self._walk, effort, params, share)
             case None if self._selects:
                 return Widened(params, 0.05 + share, 0, True)
-            case None:
+            case _:
                 return Widened(params, 1.0, min(wanted, MAX_FETCH), wanted >= MAX_FETCH)
 
     def _measure(self, queries: npt.NDArray[np.float32]) -> Costs:

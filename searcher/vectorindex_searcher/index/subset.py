@@ -52,7 +52,10 @@ class CodeStore:
             return False
         if isinstance(self._store, faiss.IndexIVF):
             # What `reconstruct` needs is made on first use; the type alone says whether it works afterwards.
-            return not isinstance(self._store, faiss.IndexIVFRaBitQFastScan)
+            # Of the fast-scan types FAISS 1.15.1 decodes PQ right, RaBitQ wrongly, and ends the process for others.
+            return not isinstance(self._store, faiss.IndexIVFFastScan) or isinstance(
+                self._store, faiss.IndexIVFPQFastScan
+            )
         try:
             self.gather(np.zeros(1, np.int64))
         except RuntimeError:
