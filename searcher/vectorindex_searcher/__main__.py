@@ -7,6 +7,7 @@ failure is JSON: in the termination log for the operator, on stdout for a person
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import signal
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = cli_tasks.parser()
     options = parser.parse_args(arguments)
     configure_logging(verbose=options.verbose)
+    if not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__)  # a fault in FAISS names the place before it ends the process
     try:
         return _VERBS[options.verb](options)
     except TaskError as error:

@@ -112,6 +112,21 @@ def test_the_memory_of_a_listing_is_not_the_users_to_set() -> None:
     assert "spec.source.s3.prefix" in view.failure.remedy
 
 
+@pytest.mark.parametrize(("code", "name"), [(139, "SIGSEGV"), (134, "SIGABRT"), (132, "SIGILL")])
+@pytest.mark.parametrize("verb", ["build", "validate"])
+def test_a_fault_in_native_code_names_the_signal_the_field_and_the_remedy(verb: str, code: int, name: str) -> None:
+    failure = pods.job_view(a_job(verb, is_so("Failed")), [a_pod(ended("", code))]).failure
+    assert failure is not None
+    assert (failure.reason, failure.field) == ("Crashed", "spec.index.factory")
+    assert name in failure.message
+    assert failure.remedy
+
+
+@pytest.mark.parametrize("code", [1, 70, 127, 128, 137, 143])
+def test_other_exit_codes_are_no_fault_in_native_code(code: int) -> None:
+    assert pods.job_view(a_job("build", is_so("Running", "False")), [a_pod(ended("", code))]).failure is None
+
+
 def test_a_job_waits_for_a_node_or_a_secret() -> None:
     pending = is_so("PodScheduled", "False", reason="Unschedulable", message="0/3 nodes: Insufficient nvidia.com/gpu")
     view = pods.job_view(a_job("build"), [a_pod(conditions=(pending,))])

@@ -121,6 +121,19 @@ def test_a_bug_is_70_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
+def test_a_fault_in_native_code_leaves_its_place_in_the_log(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys, vectorindex_searcher.build as b;"
+        "b.stage = lambda *_, **__: os.kill(os.getpid(), signal.SIGSEGV);"
+        "from vectorindex_searcher.__main__ import main; sys.exit(main())"
+    )
+    flags = ["build", *fine(tmp_path), "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", program, *flags], capture_output=True, text=True, preexec_fn=pin)
+    assert done.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in done.stderr
+    assert "build.py" in done.stderr
+
+
 def test_a_source_that_changed_is_75(tmp_path: Path) -> None:
     place = Location(folder=str(source(tmp_path / "in")))
     out = Location(folder=str(tmp_path / "out"))

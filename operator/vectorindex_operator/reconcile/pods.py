@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from signal import Signals
 from typing import Any
 
 from vectorindex_operator.api.timestamps import to_unix
@@ -15,6 +16,8 @@ from vectorindex_searcher.contract import BuildResult, Failure, Model, ResolveRe
 _RESULTS: dict[str, type[Model]] = {"Resolve": ResolveResult, "Build": BuildResult, "Validate": ValidateResult}
 UNMOUNTED_SECONDS = 20.0
 """A pod's volumes and network ordinarily take a few seconds: after this long without them something is missing."""
+_FAULTS = frozenset({Signals.SIGILL, Signals.SIGABRT, Signals.SIGBUS, Signals.SIGFPE, Signals.SIGSEGV})
+"""Signals by which native code ends its own process; others are sent from outside."""
 _NORMAL_WAITS = frozenset({"ContainerCreating", "PodInitializing", "CrashLoopBackOff"})
 
 
@@ -81,10 +84,25 @@ def _last_word(mine: list[Raw], verb: JobVerb) -> tuple[Any, Failure | None, int
             if ended is None:
                 continue
             result, failure = parse_word(ended.get("message", ""))
-            if failure is None and result is None and ended.get("reason") == "OOMKilled":
-                failure = _out_of_memory(verb)
+            if failure is None and result is None:
+                failure = _death(verb, ended)
             return result, failure, ended.get("exitCode")
     return None, None, None
+
+
+def _death(verb: JobVerb, ended: Raw) -> Failure | None:
+    """Why a container ended that could not say so itself."""
+    if ended.get("reason") == "OOMKilled":
+        return _out_of_memory(verb)
+    number = ended.get("exitCode", 0) - 128
+    if number not in _FAULTS:
+        return None
+    return Failure(
+        reason="Crashed",
+        message=f"`{verb.value}` was ended by {Signals(number).name}, a fault in native code",
+        field=None if verb is JobVerb.RESOLVE else "spec.index.factory",
+        remedy="its pod's log names the place; another index.factory takes another path through FAISS",
+    )
 
 
 def _out_of_memory(verb: JobVerb) -> Failure:
