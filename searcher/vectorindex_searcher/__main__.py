@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     configure_logging(verbose=options.verbose)
     if not faulthandler.is_enabled():
-        faulthandler.enable(sys.__stderr__)  # a fault in FAISS names the place before it ends the process
+        faulthandler.enable()  # a fault in FAISS names the place before it ends the process
     try:
         return _VERBS[options.verb](options)
     except TaskError as error:
