@@ -1,0 +1,95 @@
+"""What a verb answers: a result or a failure, as JSON of a few KiB in the termination message."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from .model import Model
+from .spec import Device
+
+
+class Failure(Model):
+    """Why a verb ended with a non-zero exit code. Names what is wrong, where, and what to do."""
+
+    kind: Literal["Failure"] = "Failure"
+    reason: str
+    """CamelCase, for conditions: BucketNotFound, AccessDenied, EmptySource, NonFiniteVector, UnknownFactory ..."""
+    message: str
+    object: str | None = None
+    row: int | None = None
+    field: str | None = None
+    """Path of the spec field to look at, for example spec.source.s3.bucket."""
+    remedy: str | None = None
+
+
+class ResolveResult(Model):
+    kind: Literal["Resolve"] = "Resolve"
+    fingerprint: str
+    objects: int
+    bytes: int
+    rows: int | None = None
+    dimension: int | None = None
+
+
+class OperatingPoint(Model):
+    """Search parameters with what was measured at them. `params`: FAISS names (nprobe, efSearch, k_factor)."""
+
+    params: dict[str, int] = {}
+    recall: float
+    recall_low: float
+    latency_us: float
+    """Mean time of one query, one thread, microseconds."""
+
+
+class BuildResult(Model):
+    kind: Literal["Build"] = "Build"
+    digest: str
+    attempt: str
+    manifest_sha256: str
+    fingerprint: str
+    count: int
+    dimension: int
+    factory: str
+    device: Device
+    device_reason: str = ""
+    duration_seconds: float
+    peak_memory_bytes: int
+    index_bytes: int
+    resident_bytes: int
+    """Memory a searcher needs for this artifact: everything it maps or reads."""
+    faiss_version: str
+    default_point: OperatingPoint
+    conservative_point: OperatingPoint | None = None
+    reused: bool = False
+    """True when the manifest was there already and nothing was built."""
+
+
+class SegmentRecall(Model):
+    """What was measured on one class of queries; `segment` is empty for all queries together."""
+
+    segment: str = ""
+    queries: int
+    recall: float
+    recall_low: float
+    mrr: float | None = None
+    """Mean reciprocal rank of the exact nearest neighbour among the answers."""
+    relevance_mrr: float | None = None
+    """Mean reciprocal rank of the first labelled right answer; None without labels."""
+
+
+class ValidateResult(Model):
+    kind: Literal["Validate"] = "Validate"
+    gate_hash: str
+    k: int
+    confidence: float
+    overall: SegmentRecall
+    segments: tuple[SegmentRecall, ...] = ()
+    count: int
+    p50_ms: float
+    p95_ms: float
+    resident_bytes: int
+    canary_queries: int
+    canary_recall: float
+    tombstoned_found: int = 0
+    """Deleted ids that were answered; anything but 0 fails the gate."""
+    report_sha256: str

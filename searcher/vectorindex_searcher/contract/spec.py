@@ -1,0 +1,132 @@
+"""Parts of a VectorIndex's spec that travel on to the verbs as they are: places, columns, embedding, index, gate."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from .model import Model
+
+MEMORY_PATTERN = r"^[1-9][0-9]{0,8}(k|M|G|T|Ki|Mi|Gi|Ti)?$"
+_MEMORY_UNITS = {
+    "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40,
+}  # fmt: skip
+
+SearchParamName = Annotated[str, Field(min_length=1, max_length=64)]
+SearchParamValue = Annotated[int, Field(ge=0, le=1_000_000_000)]
+
+
+def memory_bytes(text: str) -> int:
+    """Bytes of a quantity that MEMORY_PATTERN admits ("4Gi", "500M"). Raises ValueError for anything else."""
+    match = re.fullmatch(r"([0-9]+)([A-Za-z]*)", text)
+    if not match or not re.fullmatch(MEMORY_PATTERN, text):
+        raise ValueError(f"{text!r} is not a memory quantity: write for example 4Gi or 500M")
+    return int(match[1]) * _MEMORY_UNITS[match[2]]
+
+
+class Metric(StrEnum):
+    """Similarity. Scores shown to users: the cosine, the inner product, or minus the squared L2 distance."""
+
+    COSINE = "Cosine"
+    INNER_PRODUCT = "InnerProduct"
+    L2 = "L2"
+
+
+class Device(StrEnum):
+    """Where an index is built."""
+
+    CPU = "CPU"
+    GPU = "GPU"
+    PREFER_GPU = "PreferGPU"
+
+
+class S3(Model):
+    """A bucket and a key prefix. Credentials never travel here: they come as environment variables of the pod."""
+
+    bucket: Annotated[str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$")]
+    """Name of the bucket."""
+    prefix: Annotated[str, Field(max_length=512)] = ""
+    """Keys begin with this; a folder ends in a slash."""
+    endpoint: Annotated[str, Field(max_length=256, pattern=r"^(https?://[^@/]+)?$")] = ""
+    """Of another server than AWS, without a path; buckets are then addressed by path."""
+    region: Annotated[str, Field(max_length=64)] = ""
+    """Empty: the client's default."""
+
+
+class Location(Model):
+    """Either an S3 location or a local folder (a laptop, the tests)."""
+
+    s3: S3 | None = None
+    folder: str | None = None
+
+
+class Columns(Model):
+    """Columns of the source. `id`: integer or string, unique. `vector`: list of floats of one length."""
+
+    id: Annotated[str, Field(min_length=1, max_length=128)] = "id"
+    """Column of the ids that searches answer with."""
+    vector: Annotated[str, Field(min_length=1, max_length=128)] = "vector"
+    """Column of the vectors."""
+    metadata: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(max_length=32)] = ()
+    """Columns kept beside the index, for answers and filters."""
+
+
+class Embedding(Model):
+    """Which model made the vectors. Clients must use the same one, so it never changes within a VectorIndex."""
+
+    model: Annotated[str, Field(max_length=256)] = ""
+    """Name of the model. A query that names another is refused."""
+    version: Annotated[str, Field(max_length=64)] = ""
+    """Version of the model."""
+    dimension: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Length of a vector. Absent: read from the data."""
+    metric: Metric = Metric.COSINE
+    """What makes two vectors similar."""
+
+
+class Minimise(StrEnum):
+    """What `Auto` makes as small as it can among the indexes that reach the recall and fit the memory."""
+
+    LATENCY = "Latency"
+    MEMORY = "Memory"
+
+
+class Objective(Model):
+    """What to build and tune for. `recall` is recall@10 at the default operating point."""
+
+    recall: Annotated[float, Field(ge=0.5, le=1.0)] = 0.96
+    """The cheapest index and parameters that reach it are taken."""
+    minimise: Minimise = Minimise.LATENCY
+    """What factory Auto looks for: the fastest index, or the smallest one."""
+    memory_limit: Annotated[str | None, Field(pattern=MEMORY_PATTERN, max_length=20)] = None
+    """Most memory a searcher may need for index, ids and metadata (4Gi). Only with factory Auto."""
+
+
+class IndexSpec(Model):
+    """`factory`: Auto, or a FAISS factory string (without pre-transforms of the id: ids are kept beside the index)."""
+
+    factory: Annotated[str, Field(min_length=1, max_length=128)] = "Auto"
+    """Auto measures several kinds of index on a sample; or for example IVF4096,PQ48x4fs,RFlat, HNSW32,SQ8 or Flat."""
+    objective: Objective = Objective()
+    search_params: Annotated[dict[SearchParamName, SearchParamValue], Field(max_length=8)] = {}
+    """Fixed search parameters by FAISS's names (nprobe, efSearch, k_factor). Empty: tuned. Not with factory Auto."""
+
+
+class RecallGate(Model):
+    """The lower confidence bound of recall@k must be at least `min`. Confidence is one-sided."""
+
+    min: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95
+    """Above 0.99 only with index.factory Flat."""
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
+    """Of the bound: the probability that the true recall is not below it."""
+
+
+class QueryColumns(Model):
+    """Columns of user-given gate queries: vectors, optional class of each query, optional right answers (ids)."""
+
+    vector: Annotated[str, Field(min_length=1, max_length=128)] = "vector"
+    segment: Annotated[str, Field(max_length=128)] = ""
+    relevant: Annotated[str, Field(max_length=128)] = ""

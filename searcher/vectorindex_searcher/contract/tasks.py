@@ -1,0 +1,101 @@
+"""What a verb is asked to do: one task as JSON in the environment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .model import Model
+from .spec import Columns, Device, Embedding, IndexSpec, Location, QueryColumns
+from .terms import TOMBSTONE_POLL_SECONDS
+
+
+class Identity(Model):
+    """Whose artifact it is. Artifacts live below `<prefix>/<namespace>/<name>/`."""
+
+    namespace: str = "local"
+    name: str
+    uid: str = ""
+
+
+class ResolveTask(Model):
+    """List the source, fingerprint the listing, read headers, store the listing below the artifacts."""
+
+    identity: Identity
+    source: Location
+    columns: Columns = Columns()
+    embedding: Embedding = Embedding()
+    artifacts: Location
+    tombstones: Location | None = None
+    """Objects there are no vectors, wherever they lie."""
+
+
+class BuildTask(Model):
+    """Build and publish the artifact of `digest` from the listing that `fingerprint` names.
+
+    `listing`: whether the listing stored by `resolve` is used (True in the cluster); a local build lists by itself.
+    """
+
+    identity: Identity
+    digest: str
+    fingerprint: str = ""
+    attempt: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")] = "local"
+    source: Location
+    columns: Columns = Columns()
+    embedding: Embedding = Embedding()
+    index: IndexSpec = IndexSpec()
+    artifacts: Location
+    device: Device = Device.CPU
+    device_reason: str = ""
+    """Why the device differs from what was asked for (the operator fell back after GPU pods stayed unschedulable)."""
+    memory_limit_bytes: int = 0
+    """The pod's memory limit; 0: unknown."""
+    tombstones: Location | None = None
+    """Where deleted ids are listed: their rows are left out."""
+
+
+class ValidateTask(Model):
+    """Measure the artifact of `digest` against exact search and publish `reports/<gate_hash>/`."""
+
+    identity: Identity
+    digest: str
+    manifest_sha256: str
+    gate_hash: str
+    artifacts: Location
+    k: Annotated[int, Field(ge=1, le=1000)] = 10
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
+    queries: Location | None = None
+    query_columns: QueryColumns = QueryColumns()
+    segments: tuple[str, ...] = ()
+    segment_targets: dict[str, float] = {}
+    """Recall@k that the operating point of a segment is tuned for; one that is not named keeps the default point."""
+    floor: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    """For the report's page only: judged by who asks, and not part of the gate hash."""
+    tombstones: Location | None = None
+    """Where deleted ids are listed; those still in the index are searched for and must not be found."""
+    id_column: str = "id"
+    """Column of the ids in files of tombstones."""
+
+
+class ServeTask(Model):
+    """Serve the artifact of `digest`; refuse anything whose checksums differ from those named here."""
+
+    identity: Identity
+    revision: str
+    digest: str
+    manifest_sha256: str
+    gate_hash: str = ""
+    report_sha256: str = ""
+    artifacts: Location
+    segments: tuple[str, ...] = ()
+    min_score: float | None = None
+    live_recall: bool = False
+    """Answer a sample of the live queries again exactly, in the background; needs the disk for vectors.npy."""
+    cache_dir: str = "/var/cache/vectorindex"
+    tombstones: Location | None = None
+    """Where deleted ids are listed; they are not answered."""
+    tombstone_poll_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = TOMBSTONE_POLL_SECONDS
+    """How often they are listed again; 0: only at the start."""
+    id_column: str = "id"
+    """Column of the ids in files of tombstones."""

@@ -1,0 +1,46 @@
+"""Names, limits and exit codes that both planes know."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+FORMAT_VERSION = 1
+"""Version of the artifact layout and of manifest.json. Part of every revision's digest."""
+
+HTTP_PORT = 8080
+ADMIN_PORT = 8081
+REVISION_HEADER = "X-VectorIndex-Revision"
+TASK_ENV = "VECTORINDEX_TASK"
+"""Environment variable that holds a task as JSON (ResolveTask, BuildTask, ValidateTask or ServeTask)."""
+METRICS_PORT_ENV = "VECTORINDEX_METRICS_PORT"
+"""Environment variable with the port on which `build` serves metrics while it runs; absent or 0: none."""
+TERMINATION_LOG_ENV = "VECTORINDEX_TERMINATION_LOG"
+"""Where a verb writes its result or failure (at most 4 KiB of JSON); default /dev/termination-log when that exists."""
+RESULT_LIMIT_BYTES = 4096
+OTHER_SEGMENT = "other"
+"""Evidence of queries that name no declared segment. Never a declared segment's name."""
+SEGMENT_QUERIES = 300
+"""A segment is judged on this many queries at least, and has a point of its own when as many more can tune it."""
+CANARY_TOLERANCE = 0.005
+"""A pod is ready when its canary recall is at least the recall `validate` measured on the same queries, minus this."""
+DRAIN_SECONDS = 30
+"""Upper bound of the time in-flight queries get after SIGTERM."""
+TOMBSTONE_POLL_SECONDS = 300.0
+"""How often deleted ids are listed where nobody says it."""
+KEEP_ALIVE_SECONDS = 30.0
+"""Age at which a connection is closed after its answer (jittered): a Service switch does not move open connections."""
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the verbs; `podFailurePolicy` and the operator read them."""
+
+    OK = 0
+    BELOW_FLOOR = 3
+    """`validate --floor` on a laptop: measured, and the floor is not proven. In the cluster the operator judges."""
+    BAD_SPEC = 64
+    BAD_DATA = 65
+    SOURCE_MISSING = 66
+    STORE_UNAVAILABLE = 69
+    BUG = 70
+    RETRY = 75
+    MEMORY = 137
