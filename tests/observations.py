@@ -86,7 +86,7 @@ def built(digest: str = "", **changes: Any) -> BuildResult:
     result = BuildResult(
         digest=digest, attempt="build-000000", manifest_sha256="aa" * 32, fingerprint=DATA, count=10_000,
         dimension=8, factory="IVF64,Flat", device=Device.CPU, duration_seconds=12.0, peak_memory_bytes=2**28,
-        index_bytes=2**26, resident_bytes=2**27, faiss_version="1.15.1", default_point=point,
+        index_bytes=2**26, resident_bytes=2**27, vectors_bytes=2**25, faiss_version="1.15.1", default_point=point,
     )  # fmt: skip
     return result.model_copy(update=changes)
 

@@ -261,7 +261,7 @@ def peak_memory() -> int:
 
 
 def _result(manifest: Manifest, sha256: str, *, reused: bool) -> BuildResult:
-    index = manifest.file(INDEX_FILE)
+    index, vectors = manifest.file(INDEX_FILE), manifest.file(VECTORS_FILE)
     assert index is not None
     return BuildResult(
         digest=manifest.digest,
@@ -277,6 +277,7 @@ def _result(manifest: Manifest, sha256: str, *, reused: bool) -> BuildResult:
         peak_memory_bytes=manifest.peak_memory_bytes,
         index_bytes=index.size,
         resident_bytes=manifest.resident_bytes,
+        vectors_bytes=vectors.size if vectors else None,
         faiss_version=manifest.faiss_version,
         default_point=manifest.default_point,
         conservative_point=manifest.conservative_point,

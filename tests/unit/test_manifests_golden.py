@@ -110,7 +110,7 @@ def test_rendering_twice_gives_the_same_and_touches_nothing(case: str) -> None:
 
 
 def test_searchers_measure_live_recall_where_a_rule_of_their_own_rollout_judges_it() -> None:
-    """And get the memory for it. Rules that a user adds later are of the next rollout: they restart no pods."""
+    """And get memory and disk for it. Rules that a user adds later are of the next rollout: they restart no pods."""
     rules = {"rules": [{"name": "live", "metric": "LiveRecall", "min": "93%", "mode": "Observe"}]}
     wanted, plain = spec(guardrails=rules), spec()
     for of, now in ((wanted, plain), (plain, wanted)):
@@ -123,6 +123,7 @@ def test_searchers_measure_live_recall_where_a_rule_of_their_own_rollout_judges_
         # Not `False` without the rule: an image older than the field refuses a task that names it.
         assert task.get("liveRecall") is (True if of is wanted else None)
         assert one["resources"]["requests"]["memory"] == ("544Mi" if of is wanted else "384Mi")
+        assert one["resources"]["requests"]["ephemeral-storage"] == ("288Mi" if of is wanted else "256Mi")
 
 
 # ---------------------------------------------------------------- what must never change
@@ -287,7 +288,7 @@ def test_an_upgrade_of_the_operator_changes_no_running_searcher() -> None:
 
 def test_replicas_and_resources_follow_the_vectorindex_and_nothing_else_changes() -> None:
     before = deployed(EVERYTHING)
-    resources = {"requests": {"cpu": "2"}, "limits": {"memory": "3Gi"}}
+    resources = {"requests": {"cpu": "2", "ephemeral-storage": "9Gi"}, "limits": {"memory": "3Gi"}}
     changed = deployed(edited(searcher={"replicas": 7, "resources": resources}))
     assert changed["spec"]["replicas"] == 7
     one = changed["spec"]["template"]["spec"]["containers"][0]
@@ -297,9 +298,35 @@ def test_replicas_and_resources_follow_the_vectorindex_and_nothing_else_changes(
     assert changed == before
 
 
-def test_memory_is_computed_from_the_artifact_unless_given() -> None:
+def test_memory_and_disk_are_computed_from_the_artifact_unless_given() -> None:
     one = deployed(EVERYTHING)["spec"]["template"]["spec"]["containers"][0]
+    assert one["resources"] == {
+        "requests": {"cpu": "1", "memory": "384Mi", "ephemeral-storage": "256Mi"},
+        "limits": {"memory": "768Mi", "ephemeral-storage": "512Mi"},
+    }
+    given = {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi", "ephemeral-storage": "1Gi"}}
+    one = deployed(edited(searcher={"resources": given}))["spec"]["template"]["spec"]["containers"][0]
+    assert one["resources"] == given
+
+
+def test_searchers_of_a_build_that_did_not_tell_its_size_are_left_as_they_are() -> None:
+    """An operator that begins to ask for disk restarts no pod of a revision that was built before."""
+    status = STABLE.status
+    assert status.build is not None
+    silent = status.model_copy(update={"build": status.build.model_copy(update={"vectors_bytes": None})})
+    one = deployed(EVERYTHING, replace(STABLE, status=silent))["spec"]["template"]["spec"]["containers"][0]
     assert one["resources"] == {"requests": {"cpu": "1", "memory": "384Mi"}, "limits": {"memory": "768Mi"}}
+
+
+def test_the_gate_asks_for_the_disk_of_what_it_fetches_unless_told() -> None:
+    def asked(of: VectorIndexSpec) -> object:
+        obs = seen(of, a_revision(of, "Validating"))
+        (job,) = render(planned(obs, StartValidation), obs, of, INSTALLED)
+        return job["spec"]["template"]["spec"]["containers"][0]["resources"]
+
+    assert asked(spec(build={"resources": {}})) == {"requests": {"ephemeral-storage": "288Mi"}}
+    given = {"limits": {"ephemeral-storage": "4Gi"}}
+    assert asked(spec(build={"resources": given})) == given
 
 
 # ---------------------------------------------------------------- the decision on the Service

@@ -114,6 +114,8 @@ def test_build_then_validate(source: Path, tmp_path: Path, factory: str, metric:
     spec = IndexSpec(factory=factory, objective=Objective(recall=0.9))
     built = build(task(source, tmp_path, index=spec, embedding=Embedding(metric=metric)))
     assert (built.count, built.dimension, built.factory, built.reused) == (COUNT, DIMENSION, factory, False)
+    (vectors,) = tmp_path.rglob("vectors.npy")
+    assert built.vectors_bytes == vectors.stat().st_size
     measured = validate(gate(tmp_path, built.manifest_sha256))
     assert measured.overall.queries == 200
     assert measured.overall.recall >= 0.9

@@ -20,7 +20,14 @@ import pytest
 import uvloop
 
 from vectorindex_searcher import contract
-from vectorindex_searcher.artifact import SERVED_FILES, VECTORS_FILE, Layout, download_verified, load_manifest
+from vectorindex_searcher.artifact import (
+    SERVED_FILES,
+    VECTORS_FILE,
+    Layout,
+    cache_name,
+    download_verified,
+    load_manifest,
+)
 from vectorindex_searcher.build import build
 from vectorindex_searcher.cli_tasks import parser, serve_task
 from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS, EvidenceBucket, Metric
@@ -360,6 +367,19 @@ def test_a_searcher_measures_the_recall_of_its_own_answers(
     labels = '{revision="docs-d1",segment="keyword"}'
     assert f"vectorindex_live_recall_count{labels} 60.0" in found["metrics"]
     assert "vectorindex_live_recall_cpu_seconds_total" in found["metrics"]
+
+
+def test_what_a_killed_searcher_left_of_the_vectors_is_removed(served: Served, tmp_path: Path) -> None:
+    """Else every container that is killed while it fetches them takes their size from the pod's disk, for good."""
+    task = served.task.model_copy(update={"cache_dir": str(tmp_path)})
+    folder = tmp_path / cache_name(served.engine.manifest)
+    folder.mkdir()
+    leftover = folder / ".vectors.npy.0badf00d"
+    leftover.write_bytes(b"half of it")
+    path = live_recall.LiveRecall(task, served.engine, (), lambda: ([], 0), lambda *_: None)._fetch()
+    assert path == folder / VECTORS_FILE
+    assert path.stat().st_size == served.path.stat().st_size
+    assert not leftover.exists()
 
 
 def port_of(caplog: pytest.LogCaptureFixture, message: str) -> int | None:

@@ -52,6 +52,8 @@ class StartValidation:
     key: str
     failures: int
     task: ValidateTask
+    disk_bytes: int | None = None
+    """What the pod fetches to its disk; None: the build did not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Load:
     resident_bytes: int
     live_recall: bool = False
     """Whether a guardrail of its rollout judges live recall: only then do the pods measure it."""
+    disk_bytes: int | None = None
+    """What a pod fetches to its disk. None: the build did not tell, so pods that run are left as they are."""
 
 
 @dataclass(frozen=True, slots=True)

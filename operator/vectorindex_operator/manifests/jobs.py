@@ -9,7 +9,7 @@ from vectorindex_operator.core.plan import StartBuild, StartResolve, StartValida
 from vectorindex_operator.core.working import Settings
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
-from vectorindex_operator.manifests.podspec import container, credentials, pod_spec, task_env
+from vectorindex_operator.manifests.podspec import DISK, container, credentials, disk_mebibytes, pod_spec, task_env
 from vectorindex_searcher.contract import ADMIN_PORT, METRICS_PORT_ENV, ExitCode
 
 # What trying again with the same input cannot mend fails the Job at once; memory, preemption and outages retry.
@@ -68,7 +68,10 @@ def validate(
     places = {"ARTIFACTS_": revision.spec.artifacts, "QUERIES_": queries, "SOURCE_": revision.spec.tombstones}
     one = container("validate", revision.spec.image, "validate", credentials(places), settings)
     one["env"] = [task_env(action.task.model_dump_json(by_alias=True, exclude_none=True))]
-    one["resources"] = _resources(spec.build.resources)
+    given = spec.build.resources
+    one["resources"] = _resources(given)
+    if disk := disk_mebibytes(action.disk_bytes, given.requests, given.limits):
+        one["resources"].setdefault("requests", {})[DISK] = f"{disk}Mi"
     job = _job(action.name, action.key, action.failures, index, JobVerb.VALIDATE, labels.owner(revision), revision.name)
     _finish(
         job,

@@ -11,6 +11,9 @@ from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_searcher.contract import TASK_ENV
 
 USER = 10001
+DISK = "ephemeral-storage"
+DISK_SPARE_BYTES = 128 * 2**20
+"""Of a pod's disk besides what it fetches: its logs (50 MiB by the kubelet's default), report and queries."""
 CACHE_DIR = "/var/cache/vectorindex"
 TOKENS_DIR = "/etc/vectorindex/tokens"
 TLS_DIR = "/etc/vectorindex/tls"
@@ -84,6 +87,15 @@ def mount_secret(pod: Manifest, volume: str, secret: str, path: str, keys: tuple
         source["items"] = [{"key": key, "path": key} for key in keys]
     pod["volumes"].append({"name": volume, "secret": source})
     pod["containers"][0]["volumeMounts"].append({"name": volume, "mountPath": path, "readOnly": True})
+
+
+def disk_mebibytes(disk_bytes: int | None, *given: Mapping[str, str]) -> int:
+    """MiB of ephemeral storage that a pod asks for when it fetches `disk_bytes`: all its volumes lie there. 0: nothing
+    is asked for, because the user's own requests or limits name it, or because the size is not known.
+    """
+    if disk_bytes is None or any(DISK in quantities for quantities in given):
+        return 0
+    return -(-(disk_bytes + DISK_SPARE_BYTES) // 2**20)
 
 
 def task_env(json_text: str) -> Manifest:

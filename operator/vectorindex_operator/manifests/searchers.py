@@ -11,10 +11,12 @@ from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.manifests.podspec import (
     CACHE_DIR,
+    DISK,
     TLS_DIR,
     TOKENS_DIR,
     container,
     credentials,
+    disk_mebibytes,
     mount_secret,
     pod_spec,
     task_env,
@@ -147,6 +149,10 @@ def _resources(resources: Resources, action: Load) -> Manifest:
         mebibytes = -(-needed // 2**20)
         requests["memory"] = f"{mebibytes}Mi"
         limits["memory"] = f"{2 * mebibytes}Mi"
+    if disk := disk_mebibytes(action.disk_bytes, requests, limits):
+        requests[DISK] = f"{disk}Mi"
+        # Twice that: a file that is fetched again lies beside the one that it replaces.
+        limits[DISK] = f"{2 * disk}Mi"
     rendered = {"requests": requests, "limits": limits}
     return {kind: values for kind, values in rendered.items() if values}
 

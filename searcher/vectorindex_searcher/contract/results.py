@@ -57,6 +57,8 @@ class BuildResult(Model):
     index_bytes: int
     resident_bytes: int
     """Memory a searcher needs for this artifact: everything it maps or reads."""
+    vectors_bytes: int | None = None
+    """Size of vectors.npy, which the gate and live recall read from a pod's disk. None: built before this was told."""
     faiss_version: str
     default_point: OperatingPoint
     conservative_point: OperatingPoint | None = None

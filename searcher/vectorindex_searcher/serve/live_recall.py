@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import contract
-from ..artifact import VECTORS_FILE, Layout, download_verified
+from ..artifact import VECTORS_FILE, Layout, cache_error, cache_name, download_verified
+from ..cache import NodeCache
 from ..errors import TaskError
 from ..index.engine import Engine
 from ..index.vectors import VectorFile
@@ -280,13 +281,17 @@ class LiveRecall:
 
     def _fetch(self) -> Path | None:
         """vectors.npy, verified; None when the process ends first. Users are served meanwhile."""
+        manifest, root = self._engine.manifest, Path(self._task.cache_dir)
+        cache = NodeCache(root)
         while not self._stop.is_set():
             try:
                 store = open_store(self._task.artifacts, Role.ARTIFACTS)
                 layout = Layout(store.prefix, self._task.identity)
-                cache = Path(self._task.cache_dir)
-                return download_verified(store, layout, self._engine.manifest, cache, (VECTORS_FILE,)) / VECTORS_FILE
-            except TaskError as error:
+                # Alone: searchers that share the cache fetch it once, and what a killed one has left goes.
+                with cache.fetching(cache_name(manifest)):
+                    return download_verified(store, layout, manifest, root, (VECTORS_FILE,)) / VECTORS_FILE
+            except (TaskError, OSError) as failed:
+                error = failed if isinstance(failed, TaskError) else cache_error(failed, root, 0)
                 facts = {"reason": error.reason, "failure": str(error), "retrySeconds": _RETRY_SECONDS}
                 _log.warning("vectors for live recall are not there", extra=facts)
                 self._stop.wait(_RETRY_SECONDS)

@@ -6,7 +6,7 @@ from vectorindex_operator.api.v1alpha1 import GuardrailMetric, RolloutStatus
 from vectorindex_operator.core.observation import JobState, JobVerb
 from vectorindex_operator.core.plan import ForgetRevision, Load, Retire, Tell
 from vectorindex_operator.core.working import CANDIDATE_PHASES, NEXT_PHASES, Pass
-from vectorindex_searcher.contract import KEEP_ALIVE_SECONDS, LeaseState
+from vectorindex_searcher.contract import KEEP_ALIVE_SECONDS, BuildResult, LeaseState
 
 DRAIN_SECONDS = KEEP_ALIVE_SECONDS * 1.5
 """Longer than the oldest (jittered) connection to a searcher lives: after this nobody talks to it any more."""
@@ -30,6 +30,7 @@ def _load(p: Pass, name: str) -> None:
     status = p.statuses[name]
     if status.build is None or status.report is None:
         return
+    live_recall = _judges_live_recall(status.rollout)
     p.act(
         Load(
             revision=name,
@@ -38,9 +39,16 @@ def _load(p: Pass, name: str) -> None:
             gate_hash=status.report.gate_hash,
             report_sha256=status.report.report_sha256,
             resident_bytes=status.build.resident_bytes,
-            live_recall=_judges_live_recall(status.rollout),
+            live_recall=live_recall,
+            disk_bytes=_disk_bytes(status.build, live_recall),
         )
     )
+
+
+def _disk_bytes(build: BuildResult, live_recall: bool) -> int | None:
+    if build.vectors_bytes is None:
+        return None
+    return build.resident_bytes + (build.vectors_bytes if live_recall else 0)
 
 
 def _judges_live_recall(rollout: RolloutStatus | None) -> bool:

@@ -132,7 +132,9 @@ def _start(p: Pass, name: str, wanted: str) -> None:
         tombstones=spec.tombstones.location() if spec.tombstones else None,
         id_column=spec.columns.id,
     )
-    p.act(StartValidation(revision.gate_job_name(name, key), name, key, tried, task))
+    build = status.build
+    disk = None if build.vectors_bytes is None else build.resident_bytes + build.vectors_bytes
+    p.act(StartValidation(revision.gate_job_name(name, key), name, key, tried, task, disk))
     p.update(name, phase="Validating")
 
 
