@@ -333,8 +333,8 @@ def test_time_is_extrapolated_by_what_was_seen_and_what_is_known() -> None:
 def test_any_factory_string_is_tuned_by_parameters_that_travel_with_the_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, names: set[str]
 ) -> None:
-    # The effort instead of a clock: a step of k_factor costs so little here that a busy machine turns the order round.
-    monkeypatch.setattr(tuning, "_latency", lambda engine, queries, params: float(sum(params.values())))
+    # A step of k_factor costs so little here that a busy machine turns the order round, as this clock does.
+    monkeypatch.setattr(tuning, "_latency", lambda engine, queries, params: 1e9 - sum(params.values()))
     built = build(spec_task(tmp_path, factory=factory, objective={"recall": 0.9}))
     assert built.default_point.params.keys() == names
     store = FolderStore(tmp_path / "out", Role.ARTIFACTS)

@@ -321,13 +321,14 @@ def test_sets_are_uniform_and_apart() -> None:
     assert (draw_sets(100_000, 20_000).training == sets.training).all()
 
 
+@pytest.mark.parametrize("sign", [1, -1], ids=["clock", "clock that says the opposite"])
 def test_the_default_point_is_the_cheapest_with_two_half_widths_to_spare(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: int
 ) -> None:
     build(task(source, tmp_path, index=IndexSpec(factory="IVF64,Flat", objective=Objective(recall=0.9))))
     manifest, _ = load_manifest(*stored(tmp_path), "digest1")
     engine = Engine.open(download_verified(*stored(tmp_path), manifest, tmp_path / "cache"), manifest)
-    monkeypatch.setattr(tuning, "_latency", lambda engine, queries, params: float(params["nprobe"]))
+    monkeypatch.setattr(tuning, "_latency", lambda engine, queries, params: 1e3 + sign * params["nprobe"])
     curve = {1: 0.5, 2: 0.8, 3: 0.91, 4: 0.93, 6: 0.95, 8: 0.97, 12: 0.99, 16: 0.996}
     tuned = tune(
         engine,

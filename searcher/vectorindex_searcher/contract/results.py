@@ -38,7 +38,7 @@ class OperatingPoint(Model):
     recall: float
     recall_low: float
     latency_us: float
-    """Mean time of one query, one thread, microseconds."""
+    """Mean CPU time of one query, one thread, microseconds."""
 
 
 class BuildResult(Model):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..contract import Metric
 from .binding import faiss
+from .effort import cheapest
 from .factory import make_index
 from .families import lists_in
 from .metric import faiss_metric
@@ -141,7 +142,7 @@ class Bench:
             return seen[key]
 
         found = _cheapest(limits, look, goal)
-        best = min(found, key=lambda point: point.latency_us) if found else None
+        best = cheapest(found) if found else None
         ceiling = max(point.recall for point in seen.values())
         params = best.params if best else {}
         return Trial(factory, len(self.sample.rows), best, ceiling, lambda: self.latency(index, params))

@@ -1,6 +1,8 @@
 """Operating points: search parameters with their measured recall and latency, and which of them to publish.
 
-Measured on held-out rows through the engine that will serve. Never changes the index.
+Measured on held-out rows through the engine that will serve. Times are CPU time of the calling thread, so neighbours on
+the machine disturb them little; between parameters of which one set undercuts the other no clock is asked at all
+(`effort`). Never changes the index.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import OperatingPoint
+from .effort import cheapest, undercuts
 from .engine import Engine
 from .threads import available_cores
 
@@ -24,7 +27,7 @@ MIN_GAIN = 0.0003
 """A step that gains less recall than this, twice in a row, ends a sweep."""
 LATENCY_ROUNDS = 4
 LATENCY_QUERIES = 60
-"""Queries of one round; fewer when they take longer than LATENCY_SECONDS."""
+"""Queries of one round; fewer when they take longer than LATENCY_SECONDS of CPU time."""
 LATENCY_SECONDS = 0.1
 
 _LADDERS: dict[str, tuple[int, ...]] = {
@@ -99,7 +102,13 @@ def tune(
 def _default(points: list[OperatingPoint], objective: float) -> OperatingPoint:
     """The cheapest point that reaches the objective, else the one of the highest recall."""
     good = [point for point in points if reaches(point, objective)]
-    return min(good, key=lambda p: p.latency_us) if good else max(points, key=lambda p: (p.recall, -p.latency_us))
+    return cheapest(good or _best(points))
+
+
+def _best(points: list[OperatingPoint]) -> list[OperatingPoint]:
+    """The points of the highest recall."""
+    most = max(point.recall for point in points)
+    return [point for point in points if point.recall == most]
 
 
 def reaches(point: OperatingPoint, objective: float) -> bool:
@@ -110,10 +119,8 @@ def reaches(point: OperatingPoint, objective: float) -> bool:
 def _conservative(points: list[OperatingPoint]) -> OperatingPoint | None:
     """The cheapest point proven to reach CONSERVATIVE_RECALL, else the best that reaches it on average, else None."""
     proven = [point for point in points if point.recall_low >= CONSERVATIVE_RECALL]
-    if proven:
-        return min(proven, key=lambda point: point.latency_us)
     measured = [point for point in points if point.recall >= CONSERVATIVE_RECALL]
-    return max(measured, key=lambda point: (point.recall, -point.latency_us)) if measured else None
+    return cheapest(proven or _best(measured)) if measured else None
 
 
 def _sweeps(limits: Mapping[str, tuple[int, int]], most: Mapping[str, int]) -> Iterator[Iterator[dict[str, int]]]:
@@ -161,27 +168,32 @@ def _sweep(sweep: Iterator[dict[str, int]], measure: Callable[[dict[str, int]], 
 
 
 def _latency(engine: Engine, queries: npt.NDArray[np.float32], params: Mapping[str, int]) -> float:
-    """Mean microseconds of one query on one thread: that of the best round, since neighbours on a node only add."""
+    """Mean CPU microseconds of one query, which runs on this thread alone: that of the best round, since neighbours
+    still take away caches and clock rate."""
     if not len(queries):
         return 0.0
     engine.search(queries[:1], K, params)
     numbers = itertools.cycle(range(len(queries)))
     best = float("inf")
     for _ in range(LATENCY_ROUNDS):
-        began, done = time.perf_counter(), 0
+        began, done = time.thread_time(), 0
         for number in itertools.islice(numbers, LATENCY_QUERIES):
             engine.search(queries[number : number + 1], K, params)
             done += 1
-            if time.perf_counter() - began > LATENCY_SECONDS:
+            if time.thread_time() - began > LATENCY_SECONDS:
                 break
-        best = min(best, (time.perf_counter() - began) / done)
+        best = min(best, (time.thread_time() - began) / done)
     return best * 1e6
 
 
 def _frontier(points: list[OperatingPoint]) -> tuple[OperatingPoint, ...]:
-    """Points that no other one beats in both recall and latency, cheapest first, thinned to FRONTIER_POINTS."""
+    """Points that no other one beats in both recall and latency, cheapest first, thinned to FRONTIER_POINTS.
+
+    Nor one of less effort in recall alone: had it measured slower, that was noise.
+    """
     best, kept = -1.0, []
-    for point in sorted(points, key=lambda p: (p.latency_us, -p.recall)):
+    useful = [p for p in points if not any(other.recall >= p.recall and undercuts(other, p) for other in points)]
+    for point in sorted(useful, key=lambda p: (p.latency_us, -p.recall)):
         if point.recall > best:
             kept.append(point)
             best = point.recall

@@ -132,7 +132,7 @@ def _frontier(body: ElementTree.Element, report: Report) -> None:
     measured = [["", "measured", *_point(point.recall, point.recall_low, point.latency_us), _params(point.params)]
                 for point in report.frontier]  # fmt: skip
     names = ["", "point", "recall", "at least", "µs", "parameters"]
-    _table(body, names, [*rows, *measured], "Recall of the tuning queries, latency of one query on one thread.")
+    _table(body, names, [*rows, *measured], "Recall of the tuning queries, CPU time of one query on one thread.")
     if report.points:
         cells = [[str(number), row.segment, _segment(row)] for number, row in enumerate(report.points, 1)]
         _table(body, ["", "segment", "search parameters"], cells, "What each segment is served with.")
