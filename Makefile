@@ -41,7 +41,7 @@ test-unit: setup ## needs nothing, seconds
 	@$(RUN) tests/run_layers.py unit
 test-simulator: setup ## a modelled cluster with faults, two minutes
 	@$(RUN) tests/run_layers.py simulator
-test-apiserver: setup ## a real API server: schema, CEL, ownership, RBAC
+test-apiserver: setup ## a real API server: schema, CEL, ownership, RBAC; a real S3 server: the store
 	@$(RUN) tests/run_layers.py apiserver
 test-e2e: setup ## a real cluster, real images, a real S3 server
 	@$(RUN) tests/run_layers.py e2e

@@ -17,7 +17,7 @@ CLUSTER = ROOT / "hack" / "local-cluster" / "cluster"
 LAYERS = ("unit", "simulator", "apiserver", "e2e")
 NEEDS_CLUSTER = frozenset({"apiserver", "e2e"})
 PREPARATIONS: dict[str, tuple[list[str], ...]] = {
-    "apiserver": ([str(CLUSTER), "binary", "kubernetes"], [str(CLUSTER), "binary", "helm"]),
+    "apiserver": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "versitygw")),
     "e2e": ([sys.executable, "-m", "harness"],),
 }
 """Run before pytest: minutes on a fresh machine, seconds later."""

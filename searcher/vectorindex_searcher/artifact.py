@@ -134,11 +134,20 @@ class Layout:
     def checkpoints(self, digest: str, key: str = "", name: str = "") -> str:
         return join_key(self.base, digest, "checkpoints", key, name)
 
+    def digest_of_checkpoint(self, key: str) -> str:
+        """The digest whose checkpoint has this key; empty for any other key."""
+        parts = key.removeprefix(f"{self.base}/").split("/")
+        return parts[0] if len(parts) == 4 and parts[1] == "checkpoints" else ""
+
     def report(self, digest: str, gate_hash: str, name: str = REPORT_FILE) -> str:
         return join_key(self.base, digest, "reports", gate_hash, name)
 
     def ground_truth(self, key: str, suffix: str) -> str:
-        return join_key(self.base, "groundtruth", f"{key}.{suffix}")
+        return join_key(self.ground_truths, f"{key}.{suffix}")
+
+    @property
+    def ground_truths(self) -> str:
+        return join_key(self.base, "groundtruth")
 
 
 def encode(model: Model) -> bytes:

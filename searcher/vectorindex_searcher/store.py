@@ -42,11 +42,13 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One listed object. `etag` identifies its content as far as the store can tell."""
+    """One listed object. `etag` identifies its content as far as the store can tell; `modified`: Unix seconds, by the
+    store's clock; 0 where it does not tell."""
 
     key: str
     size: int
     etag: str
+    modified: float = 0.0
 
 
 class Store(Protocol):
@@ -246,7 +248,7 @@ class FolderStore:
 
 
 def _info(key: str, stat: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(key, stat.st_size, f"{stat.st_size:x}-{stat.st_mtime_ns:x}")
+    return ObjectInfo(key, stat.st_size, f"{stat.st_size:x}-{stat.st_mtime_ns:x}", stat.st_mtime)
 
 
 def _sync(path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class S3Store:
                     key = item["Key"]
                     # "data/v1" must not bring in "data/v10/...", and "folder/" markers are no data.
                     if (key == prefix or key.startswith(folder)) and not key.endswith("/"):
-                        yield ObjectInfo(key, item["Size"], item["ETag"].strip('"'))
+                        yield ObjectInfo(key, item["Size"], item["ETag"].strip('"'), _unix(item.get("LastModified")))
         except (ClientError, BotoCoreError) as error:
             raise self._failed(prefix, error) from error
 
@@ -73,7 +74,8 @@ class S3Store:
             raise self._failed(key, error) from error
         except BotoCoreError as error:
             raise self._failed(key, error) from error
-        return ObjectInfo(key, answer["ContentLength"], answer["ETag"].strip('"'))
+        modified = _unix(answer.get("LastModified"))
+        return ObjectInfo(key, answer["ContentLength"], answer["ETag"].strip('"'), modified)
 
     def read(self, key: str, *, etag: str | None = None, offset: int = 0, length: int | None = None) -> bytes:
         if length == 0:
@@ -166,7 +168,8 @@ class S3Store:
         if code in _PRECONDITION or (etag is not None and code in _MISSING_KEY):
             return SourceChanged(key)
         if code in _DENIED or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (401, 403):
-            remedy = "Grant s3:GetObject and s3:ListBucket" + (", s3:PutObject" if self.role is Role.ARTIFACTS else "")
+            writing = ", s3:PutObject and s3:DeleteObject" if self.role is Role.ARTIFACTS else ""
+            remedy = f"Grant s3:GetObject and s3:ListBucket{writing}"
             return self._refused("AccessDenied", f"{where}: access denied", field, f"{remedy} on the bucket.")
         if code in _MISSING_KEY:
             raise FileNotFoundError(where) from error
@@ -175,6 +178,11 @@ class S3Store:
     def _refused(self, reason: str, message: str, field: str, remedy: str | None = None) -> TaskError:
         remedy = remedy or f"Check {self.role.field}.s3 and the Secret or ServiceAccount it takes credentials from."
         return TaskError(reason, message, field=field, remedy=remedy, exit_code=self.role.refusal_code)
+
+
+def _unix(moment: datetime | None) -> float:
+    """Unix seconds; 0 from a server that does not tell: then nothing is older than anything else."""
+    return 0.0 if moment is None else moment.timestamp()
 
 
 def _code(error: ClientError) -> str:

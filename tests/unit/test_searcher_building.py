@@ -18,7 +18,9 @@ import numpy.typing as npt
 import pytest
 
 from vectorindex_searcher import build as build_module
+from vectorindex_searcher.artifact import Layout
 from vectorindex_searcher.building import budget
+from vectorindex_searcher.building.checkpoint import Checkpoints
 from vectorindex_searcher.contract import BuildTask, Device, Identity, IndexSpec, Location, Metric
 from vectorindex_searcher.errors import BadSpec, Retry
 from vectorindex_searcher.index import device as device_module
@@ -27,6 +29,7 @@ from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.device import CPU_RUNG, Ladder, OnCPU, OnGPU, Rung, pick_device, visible_gpus
 from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
 from vectorindex_searcher.recall.exact import exact_search
+from vectorindex_searcher.store import FolderStore, Role
 
 Floats = npt.NDArray[np.float32]
 MIB = 1 << 20
@@ -231,6 +234,26 @@ def test_a_checkpoint_that_is_damaged_or_of_another_training_is_ignored(
     warned = "a checkpoint is ignored: training runs anew" in log
     assert warned == (what != "another factory")
     assert built["count"] == 20_000
+
+
+def test_a_published_build_removes_its_checkpoints_and_abandoned_ones(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path, Role.ARTIFACTS)
+    layout = Layout("", Identity(name="index"))
+    own, other, abandoned = (layout.checkpoints(digest, "0a", "trained.faiss") for digest in ("own", "new", "old"))
+    artifact = (
+        layout.manifest("old"),
+        layout.file("old", "checkpoints", "index.faiss"),
+        layout.ground_truth("0a", "json"),
+    )
+    elsewhere = Layout("", Identity(name="index2")).checkpoints("old", "0a", "trained.faiss")
+    for key in (own, other, abandoned, *artifact, elsewhere):
+        store.put(key, b"x")
+    week = 7 * 86_400
+    for key, age in ((other, week - 60), *((key, week + 60) for key in (own, abandoned, *artifact, elsewhere))):
+        os.utime(tmp_path / key, times=(time.time() - age,) * 2)
+    store.put(layout.manifest("own"), b"x")
+    Checkpoints(store, layout, "own", 0).discard()
+    assert {item.key for item in store.list("")} == {other, *artifact, elsewhere, layout.manifest("own")}
 
 
 def test_short_training_leaves_no_checkpoint(tmp_path: Path) -> None:

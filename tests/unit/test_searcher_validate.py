@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +196,57 @@ def test_a_store_that_keeps_nothing_costs_only_the_scan(
         assert gate(tmp_path).overall.queries == 150
     assert "could not be kept" in caplog.text
     assert kept(tmp_path) == []
+
+
+def aged(out: Path, key: str, hours: float) -> str:
+    """A ground truth that was kept so long before; its key."""
+    name = hashlib.sha256(key.encode()).hexdigest()
+    for suffix in ("arrow", "json"):
+        path = out / "shop" / "products" / "groundtruth" / f"{name}.{suffix}"
+        path.write_bytes(b"{}")
+        os.utime(path, times=(time.time() - hours * 3600,) * 2)
+    return name
+
+
+def test_old_ground_truth_goes_but_never_what_a_job_may_be_about_to_read(source: Path, tmp_path: Path) -> None:
+    built(source, tmp_path)
+    folder = tmp_path / "shop" / "products" / "groundtruth"
+    of_tuning = kept(tmp_path)[0].stem
+    foreign = folder / "notes.txt"
+    foreign.write_text("of somebody")
+    os.utime(foreign, times=(0, 0))
+    young = {aged(tmp_path, f"young {hours}", hours) for hours in range(2, 23, 2)}
+    old = {aged(tmp_path, f"old {hours}", hours) for hours in (25, 48, 99)}
+    gate(tmp_path)
+    (of_gate,) = {path.stem for path in kept(tmp_path)} - young - old - {of_tuning}
+    assert {path.stem for path in folder.iterdir()} == {*young, of_tuning, of_gate, "notes"}  # 13: all of one day
+    # A week later.
+    for path in folder.iterdir():
+        os.utime(path, times=(path.stat().st_mtime - 7 * 86_400,) * 2)
+    gate(tmp_path, "gate2", k=5)
+    left = {path.stem for path in kept(tmp_path)}
+    assert len(left) == len(kept(tmp_path, "json")) == groundtruth.KEPT == 8
+    newest_young = {hashlib.sha256(f"young {hours}".encode()).hexdigest() for hours in (2, 4, 6, 8, 10)}
+    assert left > newest_young | {of_tuning, of_gate}
+    assert foreign.exists()
+    # What lies there is still read.
+    assert gate(tmp_path, "gate3", k=5).ground_truth == "reused"
+
+
+def test_ground_truth_that_cannot_be_removed_fails_no_gate(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    built(source, tmp_path)
+    old = [aged(tmp_path, f"old {hours}", hours) for hours in range(100, 110)]
+
+    def refusing(self: FolderStore, key: str) -> None:
+        raise StoreUnavailable("AccessDenied", f"{key}: no")
+
+    monkeypatch.setattr(FolderStore, "delete", refusing)
+    with caplog.at_level(logging.WARNING):
+        assert gate(tmp_path).overall.queries == 150
+    assert "old ground truth could not be removed" in caplog.text
+    assert len(kept(tmp_path)) == len(old) + 2
 
 
 def test_the_report_is_what_its_schema_says(source: Path, tmp_path: Path) -> None:

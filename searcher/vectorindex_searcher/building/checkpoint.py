@@ -4,7 +4,8 @@
 
 A pod's disk goes with it, so a checkpoint lies in the artifacts' store, of a laptop as of a cluster. It is used only
 when everything that determines training is the same and its SHA-256 is right; otherwise it is ignored with a warning.
-It goes when the artifact is published. Losing one costs time, so nothing here fails a build.
+It goes when the artifact is published, and so do those that other builds left a week before and never ended. Losing one
+costs time, so nothing here fails a build.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from ..store import Store
 TRAINED_FILE = "trained.faiss"
 DESCRIPTION_FILE = "checkpoint.json"
 _DESCRIPTION_LIMIT_BYTES = 64 << 10
+ABANDONED_SECONDS = 7 * 86_400.0
+"""A checkpoint this much older than the newest object of the VectorIndex is of a build that was given up."""
 _log = logging.getLogger(__name__)
 
 
@@ -115,11 +118,18 @@ class Checkpoints:
         _log.info("checkpoint kept", extra={"checkpoint": training.key, "bytes": described.file.size})
 
     def discard(self) -> None:
-        """Remove every checkpoint of the digest, once its artifact is published. What cannot be removed stays."""
+        """Remove every checkpoint of the digest, once its artifact is published, and abandoned ones of other digests.
+
+        A build that reads one meanwhile trains anew. What cannot be removed stays.
+        """
         try:
-            for item in list(self.store.list(self.layout.checkpoints(self.digest))):
-                self.store.delete(item.key)
-        except TaskError as error:
+            items = list(self.store.list(self.layout.base))
+            newest = max((item.modified for item in items), default=0.0)  # by the store's clock, not ours
+            for item in items:
+                digest = self.layout.digest_of_checkpoint(item.key)
+                if digest == self.digest or (digest and newest - item.modified > ABANDONED_SECONDS):
+                    self.store.delete(item.key)
+        except (TaskError, OSError) as error:
             _log.warning("a checkpoint could not be removed", extra={"error": str(error)[:300]})
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 Named by everything the answer depends on: the content of vectors.npy (rows in their order, so row numbers agree), the
 queries, their own rows, k, metric, and how the scan counts ties. Verified by SHA-256 before it is parsed; one that is
-not what it says is computed anew. A store that refuses only costs the scan.
+not what it says is computed anew. A store that refuses only costs the scan. Who keeps one removes the old ones.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from typing import Annotated, Literal
 
 import numpy as np
@@ -22,12 +23,17 @@ from ..contract import Model
 from ..errors import TaskError
 from ..index.device import Ladder
 from ..index.vectors import VectorFile
-from ..store import Store
+from ..store import ObjectInfo, Store
 from .exact import RELATIVE_TOLERANCE, SLACK, Truth, exact_search
 
 LIMIT_BYTES = 256 << 20
 """A larger truth (50,000 queries at k = 1,000) is neither kept nor read."""
+KEPT = 8
+"""Truths kept beside an index's artifacts: those of tuning and gate for the latest four versions of data or queries."""
+KEPT_SECONDS = 86_400.0
+"""One less than this older than the newest stays, however many there are: a Job that runs may be about to read it."""
 _NOTE_LIMIT_BYTES = 4096
+_NAME = re.compile(r"([0-9a-f]{64})\.(arrow|json)")
 _log = logging.getLogger(__name__)
 
 Source = Literal["computed", "reused"]
@@ -68,6 +74,7 @@ def ground_truth(
         return kept, "reused"
     truth = exact_search(vectors, queries, k, vectors.metric, own_rows, ladder=ladder)
     _keep(store, layout, key, truth, vectors.count, vectors_sha256)
+    _collect(store, layout)
     return truth, "computed"
 
 
@@ -129,6 +136,26 @@ def _keep(store: Store, layout: Layout, key: str, truth: Truth, rows: int, vecto
         store.put(layout.ground_truth(key, "json"), encode(note))
     except TaskError as error:
         _log.warning("ground truth could not be kept", extra={"key": key, "why": str(error)})
+
+
+def _collect(store: Store, layout: Layout) -> None:
+    """Remove what is neither among the newest KEPT nor of the last KEPT_SECONDS. Who reads one meanwhile scans."""
+    try:
+        found: dict[str, list[ObjectInfo]] = {}
+        for item in store.list(layout.ground_truths):
+            if match := _NAME.fullmatch(item.key.rpartition("/")[2]):
+                found.setdefault(match[1], []).append(item)
+        ages = {key: max(item.modified for item in items) for key, items in found.items()}
+        newest_first = sorted(ages, key=lambda key: ages[key], reverse=True)
+        for key in newest_first[KEPT:]:
+            # By the store's clock on both sides.
+            if ages[newest_first[0]] - ages[key] < KEPT_SECONDS:
+                continue
+            for item in sorted(found[key], key=lambda item: item.key, reverse=True):  # the note first
+                store.delete(item.key)
+            _log.info("old ground truth removed", extra={"key": key})
+    except (TaskError, OSError) as error:
+        _log.warning("old ground truth could not be removed", extra={"why": str(error)[:300]})
 
 
 def _encode(truth: Truth) -> bytes:
