@@ -15,7 +15,7 @@ import pytest
 
 from vectorindex_searcher.contract import Columns, Embedding, ExitCode, Identity, Metric, ResolveTask
 from vectorindex_searcher.dataset import blocks as blocks_module
-from vectorindex_searcher.dataset import duplicates
+from vectorindex_searcher.dataset import duplicates, parquet
 from vectorindex_searcher.dataset.listing import fingerprint, list_source
 from vectorindex_searcher.dataset.source import Source, open_source
 from vectorindex_searcher.dataset.stage import stage
@@ -267,6 +267,26 @@ def test_zero_vector_is_fine_without_cosine_and_tiny_ones_are_fine_with_it(tmp_p
     vectors[2] = 1e-30
     write(tmp_path / "cosine" / "a.parquet", vectors)
     drain(opened(tmp_path / "cosine"))
+
+
+def test_a_large_page_is_refused_and_a_large_row_group_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is read whole, the row group is not: what is refused is what would take the memory."""
+    monkeypatch.setattr(parquet, "BUFFER_BYTES", 1 << 12)
+    monkeypatch.setattr(parquet, "LARGEST_PAGE_BYTES", 1 << 16)
+    vectors = rows(5000, 16)  # 320 kB in one row group
+    table = pa.table({"id": range(5000), "vector": fixed(vectors)})
+    for name, page in (("small", 1 << 14), ("large", 1 << 20)):
+        (tmp_path / name).mkdir()
+        where = tmp_path / name / "a.parquet"
+        pq.write_table(table, where, data_page_size=page, write_batch_size=256, use_dictionary=False)
+        assert pq.ParquetFile(where).num_row_groups == 1
+    np.testing.assert_array_equal(drain(opened(tmp_path / "small"))[0], vectors)
+    with pytest.raises(BadData) as caught:
+        drain(opened(tmp_path / "large"))
+    failure = caught.value.failure
+    assert (failure.reason, failure.object) == ("PageTooLarge", "a.parquet")
+    assert " bytes at byte " in failure.message
+    assert "data_page_size" in (failure.remedy or "")
 
 
 def test_unknown_column_lists_the_columns_there_are(tmp_path: Path) -> None:

@@ -19,14 +19,34 @@ from .reader import Format
 
 BUFFER_BYTES = 4 << 20
 """Bytes fetched at a time and per column. Row groups may be larger than memory; they are never read whole."""
+LARGEST_PAGE_BYTES = 128 << 20
+"""As stored. Arrow takes a page into memory whole, so this bounds what one takes; what it decompresses to is known to
+its header only, which pyarrow does not show. Writers make pages of 1 MiB (pyarrow, Spark) to 100 MB (DuckDB)."""
 ID_ROWS = 1 << 16
 INT64_MAX = pa.scalar((1 << 63) - 1, pa.uint64())
+
+
+class _Pages(RangedFile):
+    """Raises BadData/PageTooLarge instead of reading more than LARGEST_PAGE_BYTES at once: only a page asks for it."""
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._item.size - self._position)
+        if (left if size is None or size < 0 else min(size, left)) > LARGEST_PAGE_BYTES:
+            self.error = BadData(
+                "PageTooLarge",
+                f"{self._item.key} holds a page of {size} bytes at byte {self._position}; a page is read whole, so at "
+                f"most {LARGEST_PAGE_BYTES} are taken",
+                object=self._item.key,
+                remedy="Write the object again with pages of about 1 MiB (pyarrow: data_page_size).",
+            )
+            raise self.error
+        return super().read(size)
 
 
 @contextlib.contextmanager
 def _opened(store: Store, item: ListedObject) -> Iterator[pq.ParquetFile]:
     """Open an object; Arrow's complaints about its content become BadData/CorruptFile, the store's pass through."""
-    file = RangedFile(store, item)
+    file = _Pages(store, item)
     try:
         yield pq.ParquetFile(pa.PythonFile(file, mode="r"), buffer_size=BUFFER_BYTES, pre_buffer=False)
     except TaskError:
