@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import threading
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -28,6 +30,7 @@ from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.parameters import index_type
 from vectorindex_searcher.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.recall.report import Points, SegmentPoint
+from vectorindex_searcher.serve import pool as pool_module
 from vectorindex_searcher.serve.admin import AdminApp
 from vectorindex_searcher.serve.app import SearchApp
 from vectorindex_searcher.serve.evidence import EvidenceRing
@@ -97,7 +100,7 @@ class Pod:
         headers: dict[str, str] | None = None,
         admin: bool = False,
     ) -> tuple[int, dict[str, str], Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin if admin else self.users, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin if admin else self.users, timeout=60)
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         try:
             connection.request(method, path, data, headers or {})
@@ -111,6 +114,17 @@ class Pod:
 
     def search(self, body: object, **more: Any) -> tuple[int, dict[str, str], Any]:
         return self.request("POST", "/v1/search", body, **more)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The server's loop stands still meanwhile, so that whatever is sent is there at once when it goes on."""
+        stands, goes_on = threading.Event(), threading.Event()
+        self.loop.call_soon_threadsafe(lambda: (stands.set(), goes_on.wait(60)))
+        assert stands.wait(60)
+        try:
+            yield
+        finally:
+            goes_on.set()
 
     def evidence(self) -> contract.EvidenceBucket:
         """All buckets of all segments, added up."""
@@ -138,7 +152,7 @@ class Gated:
 
     def search(self, *arguments: Any) -> Any:
         self.params.append(dict(arguments[2] or {}))
-        self.gate.wait(5)
+        assert self.gate.wait(60)
         time.sleep(self.seconds)
         if self.failing:
             raise RuntimeError("secret detail")
@@ -179,6 +193,7 @@ def running(
     )
     started: list[Pod] = []
     ready, stop = threading.Event(), threading.Event()
+    pool_options.setdefault("queue_seconds", 60)  # a busy machine refuses nothing but what a test wants refused
 
     async def main() -> None:
         traffic, ring = Traffic(), EvidenceRing(task.segments)
@@ -201,12 +216,12 @@ def running(
 
     thread = threading.Thread(target=uvloop.run, args=(main(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield started[0]
     finally:
         stop.set()
-        thread.join(5)
+        thread.join(60)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +235,7 @@ def pod(engine: tuple[Engine, np.ndarray]) -> Iterator[Pod]:
         yield pod
 
 
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "condition never held"
@@ -260,18 +275,25 @@ def test_many_vectors_and_binary_body_give_the_same_answers(pod: Pod, engine: tu
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_everyone_gets_their_own_answer_when_many_ask_at_once(engine: tuple[Engine, np.ndarray], threads: int) -> None:
+def test_everyone_gets_their_own_answer_when_many_ask_at_once(
+    engine: tuple[Engine, np.ndarray], monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
     """Searched together or not; one wrong request among them is refused alone."""
-    counting = Counting(engine[0])
+    # Searches seem quick on this clock, also on a busy machine: the pool puts only quick ones into one call.
+    ticks = itertools.count(1000.0, 1e-6)
+    monkeypatch.setattr(pool_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    counting, found = Counting(engine[0]), []
     with running(counting, threads=threads) as pod:
-
-        def ask(number: int) -> tuple[int, Any]:
-            body = {"vector": engine[1][number].tolist() if number % 10 else [1.0], "k": 3 if number % 3 else 4}
-            status, _, document = pod.search(body)
-            return status, document
-
-        with ThreadPoolExecutor(24) as clients:
-            found = list(clients.map(ask, range(240)))
+        clients = [http.client.HTTPConnection("127.0.0.1", pod.users, timeout=60) for _ in range(24)]
+        for first in range(0, 240, 24):
+            with pod.held():
+                for number, client in enumerate(clients, first):
+                    vector = engine[1][number].tolist() if number % 10 else [1.0]
+                    client.request("POST", "/v1/search", orjson.dumps({"vector": vector, "k": 3 if number % 3 else 4}))
+            answers = [client.getresponse() for client in clients]
+            found += [(answer.status, orjson.loads(answer.read())) for answer in answers]
+        for client in clients:
+            client.close()
         evidence = pod.evidence()
     for number, (status, document) in enumerate(found):
         assert status == (200 if number % 10 else 422)
@@ -452,13 +474,13 @@ def busy(pod: Pod) -> bool:
 def test_a_search_that_waited_too_long_is_refused_when_its_turn_comes(engine: tuple[Engine, np.ndarray]) -> None:
     gated = Gated(engine[0])
     body = {"vector": engine[1][0].tolist(), "params": {"efSearch": 10}}
-    with running(gated, threads=1, queue_seconds=0.05) as pod, ThreadPoolExecutor(2) as clients:
+    with running(gated, threads=1) as pod, ThreadPoolExecutor(2) as clients:
         gated.gate.clear()
         first = clients.submit(pod.search, body)
         until(lambda: busy(pod))
         second = clients.submit(pod.search, body)
         until(lambda: pod.pool.waiting == 1)
-        time.sleep(0.1)
+        pod.pool._queue_seconds = 0.0  # however short the wait was
         gated.gate.set()
         assert (first.result()[0], second.result()[0]) == (200, 503)
 
@@ -474,14 +496,14 @@ def test_a_deadline_is_answered_on_time_and_is_a_fault_unless_it_was_too_short_f
         body = {"vector": engine[1][0].tolist(), "params": {"efSearch": 10}}
         status, _, problem = pod.search(body, headers={"X-Request-Timeout-Ms": allowed})
         assert (status, problem["type"]) == (504, "urn:vectorindex:problem:DeadlineExceeded")
-        assert 0.04 <= time.monotonic() - began < 2
+        assert 0.04 <= time.monotonic() - began < 30, "the search itself takes a minute"
         evidence = pod.evidence()
         assert (evidence.requests, evidence.failed_requests, evidence.refused) == counted
         _, _, document = pod.request("GET", "/v1/evidence", admin=True)
         (bucket,) = document["buckets"]
         assert sum(bucket["latency"].values()) == 1
         gated.gate.set()
-        assert pod.search(body, headers={"X-Request-Timeout-Ms": "5000"})[0] == 200
+        assert pod.search(body, headers={"X-Request-Timeout-Ms": "60000"})[0] == 200
 
 
 def test_one_thread_answers_small_searches_at_once_and_slow_ones_beside_the_loop(
@@ -521,13 +543,14 @@ def test_draining_lease_closes_connections_after_their_answer_and_runs_out(
 ) -> None:
     pod.traffic.open()
     body = {"vector": engine[1][0].tolist()}
-    lease = {"state": "Draining", "ttlSeconds": 0.2}
+    lease = {"state": "Draining", "ttlSeconds": 200}
     assert "connection" not in pod.search(body)[1]
     status, _, answer = pod.request("POST", "/v1/lease", lease, admin=True)
     assert (status, answer["state"]) == (200, "Draining")
     status, headers, _ = pod.search(body)
     assert (status, headers["connection"]) == (200, "close")
     assert pod.request("GET", "/readyz", admin=True)[2]["lease"] == "Draining"
+    pod.request("POST", "/v1/lease", lease | {"ttlSeconds": 0.1}, admin=True)
     until(lambda: "connection" not in pod.search(body)[1])
     assert pod.request("GET", "/readyz", admin=True)[2]["lease"] == "Serving"
     pod.request("POST", "/v1/lease", {"state": "Draining", "ttlSeconds": 100}, admin=True)
@@ -548,7 +571,7 @@ def test_evidence_is_the_contract_and_metrics_agree(pod: Pod, engine: tuple[Engi
     _, _, document = pod.request("GET", f"/v1/evidence?since={time.time() - 60:.3f}", admin=True)
     evidence = contract.Evidence.model_validate(document)
     assert (evidence.pod, evidence.revision) == ("pod-1", "products-d1")
-    assert abs(evidence.now - time.time()) < 5
+    assert abs(evidence.now - time.time()) < 60
     assert {bucket.segment for bucket in evidence.buckets} == {"keyword", "other"}
     assert sum(bucket.queries for bucket in evidence.buckets) == 40
     status, headers, text = pod.request("GET", "/metrics", admin=True)
@@ -563,8 +586,9 @@ def test_latency_is_measured_in_microseconds(engine: tuple[Engine, np.ndarray]) 
     with running(gated, threads=1) as pod:
         began = time.monotonic()
         for _ in range(30):
+            sent = time.monotonic()
             took = pod.search(body)[2]["tookMs"]
-            assert 0 < took < 1000
+            assert 0 < took / 1e3 < time.monotonic() - sent
         limit = (time.monotonic() - began) / 30
         gated.seconds = 0.0123
         pod.search(body)
