@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -68,15 +69,21 @@ def server(answer: Answer) -> Iterator[int]:
 
 def drive(answer: Answer, queries: int = 60, *, rate: float = 300, connections: int = 4) -> Snapshot:
     with server(answer) as port:
-        settings = Settings("127.0.0.1", port, rate=rate, connections=connections, max_queries=queries, timeout=2)
+        settings = Settings("127.0.0.1", port, rate=rate, connections=connections, max_queries=queries, timeout=60)
         traffic = Traffic(settings, ['{"vector": [1.0]}'])
         traffic.start()
-        traffic.wait(lambda seen: seen.done, 20, "the end")
+        traffic.wait(lambda seen: seen.done, 120, "the end")
         return traffic.stop()
 
 
 def test_counts_answers_by_revision() -> None:
-    seen = drive(lambda _, request: ok("r-1", top=None if request == 1 else 0.5) if request < 11 else ok("r-2"))
+    numbers = itertools.count(1)
+
+    def answer(*_: int) -> bytes:
+        number = next(numbers)
+        return ok("r-1", top=None if number <= 4 else 0.5) if number <= 40 else ok("r-2")
+
+    seen = drive(answer)
 
     assert (seen.queries, seen.failed, seen.connections) == (60, 0, 4)
     first, second = seen.revisions["r-1"], seen.revisions["r-2"]
@@ -89,7 +96,7 @@ def test_counts_answers_by_revision() -> None:
 def test_keeps_the_pace() -> None:
     seen = drive(lambda *_: ok(), 300, rate=200)
 
-    assert seen.seconds == pytest.approx(1.5, abs=0.4)
+    assert 1.45 < seen.seconds < 6, "one and a half, and what a busy machine adds"
     assert seen.queries == 300
 
 
@@ -133,8 +140,8 @@ def test_every_other_status_is_a_failure() -> None:
 def test_refused_connections_are_failures() -> None:
     with server(lambda *_: ok()) as port:
         pass
-    with Traffic(Settings("127.0.0.1", port, rate=100, max_queries=10, timeout=1), ["{}"]) as traffic:
-        seen = traffic.wait(lambda now: now.done, 10, "the end")
+    with Traffic(Settings("127.0.0.1", port, rate=100, max_queries=10, timeout=60), ["{}"]) as traffic:
+        seen = traffic.wait(lambda now: now.done, 60, "the end")
 
     assert (seen.queries, dict(seen.kinds)) == (10, {"refused": 10})
 
@@ -145,12 +152,12 @@ def test_stops_when_told_and_changes_its_pace() -> None:
         traffic.start()
         traffic.wait_answers("r-1", 10)
         traffic.pace(400)
-        traffic.wait(lambda seen: seen.queries > 150, 10, "more queries")
+        traffic.wait(lambda seen: seen.queries > 400, 60, "more queries")
         seen = traffic.stop()
 
     assert seen.done
     assert seen.failed == 0
-    assert seen.seconds < 5
+    assert seen.seconds < 15, "at the old pace it would be 20"
 
 
 def test_says_why_it_ended() -> None:

@@ -14,7 +14,8 @@ from vectorindex_operator.reconcile import queue as queues
 from vectorindex_operator.reconcile.errors import ConflictError, UnreachableError
 from vectorindex_operator.reconcile.queue import KeyedQueue
 
-SOON = 3.0
+SOON = 60.0
+"""Bound of what must happen; it fails only when it does not."""
 
 
 @contextmanager

@@ -183,7 +183,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[s
     np.save(source / "a.npy", random(20_000, 32))
     flags = ["--factory", "IVF128,SQ8", "--checkpoint-after", "0", "--work-dir", str(work)]
     with subprocess.Popen(task_of(source, out, *flags), stdout=subprocess.DEVNULL, preexec_fn=pin) as running:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while len(checkpoint_files(out)) < 2:
             assert running.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline

@@ -182,7 +182,7 @@ def scrape_until(port: int, running: subprocess.Popen[bytes], wanted: str) -> st
     while time.monotonic() < deadline:
         assert running.poll() is None, "it ended before its progress was seen"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
                 text: str = answer.read().decode()
         except OSError:
             text = ""

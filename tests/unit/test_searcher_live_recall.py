@@ -336,7 +336,7 @@ def test_a_searcher_measures_the_recall_of_its_own_answers(
 
     def scenario() -> None:
         ports = [until(lambda name=name: port_of(caplog, name)) for name in ("ready", "admin port open")]
-        users, admin = (http.client.HTTPConnection("127.0.0.1", port, timeout=5) for port in ports)
+        users, admin = (http.client.HTTPConnection("127.0.0.1", port, timeout=60) for port in ports)
         rng = np.random.default_rng(9)
         recalls = []
         for query in served.vectors[:60] + rng.standard_normal((60, DIMENSION)).astype(np.float32):
@@ -386,7 +386,7 @@ def port_of(caplog: pytest.LogCaptureFixture, message: str) -> int | None:
     return next((record.port for record in caplog.records if record.message == message), None)  # type: ignore[attr-defined]
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "condition never held"

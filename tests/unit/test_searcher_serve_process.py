@@ -176,7 +176,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return publish_all(tmp_path_factory.mktemp("good"), ef_search=300)
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "condition never held"
@@ -185,7 +185,7 @@ def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 
 def get(port: int, path: str) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -220,7 +220,7 @@ def refused(task: contract.ServeTask, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv(contract.TASK_ENV, task.model_dump_json(by_alias=True))
     monkeypatch.setattr(__main__, "configure_logging", lambda **_: None)
     # Should it serve after all, it is ended, and the test fails by its exit code instead of hanging.
-    watchdog = threading.Timer(10, os.kill, (os.getpid(), signal.SIGTERM))
+    watchdog = threading.Timer(120, os.kill, (os.getpid(), signal.SIGTERM))
     watchdog.start()
     try:
         code = __main__.main(["serve"])
@@ -353,7 +353,7 @@ def test_admin_port_tells_of_the_loading_and_the_user_port_opens_when_ready(
 
     def slow(task: contract.ServeTask, tell: Callable[[str], None], cache_bytes: int) -> load.Loaded:
         tell("fetching slowly")
-        assert go.wait(5)
+        assert go.wait(60)
         return original(task, tell, cache_bytes)
 
     monkeypatch.setattr(load, "load", slow)
@@ -382,10 +382,10 @@ def test_sigterm_while_loading_ends_at_once(
 ) -> None:
     caplog.set_level(logging.INFO)
     go = threading.Event()
-    monkeypatch.setattr(load, "load", lambda *_: go.wait(10))
+    monkeypatch.setattr(load, "load", lambda *_: go.wait(60))
     began = time.monotonic()
-    live(published.task, replace(LOCAL, grace_seconds=10), lambda: until(lambda: port_of(caplog, "admin port open")))
-    assert time.monotonic() - began < 3
+    live(published.task, replace(LOCAL, grace_seconds=60), lambda: until(lambda: port_of(caplog, "admin port open")))
+    assert time.monotonic() - began < 30, "neither the load nor the grace was waited for"
     go.set()
 
 
@@ -400,14 +400,14 @@ def test_a_search_under_way_at_sigterm_is_answered_within_the_bound(
     def slow(self: Engine, *arguments: Any) -> Any:
         if port_of(caplog, "ready"):
             began.set()
-            gate.wait(10)
+            gate.wait(60)
         return original(self, *arguments)
 
     monkeypatch.setattr(Engine, "search", slow)
     answers: list[http.client.HTTPResponse] = []
 
     def ask(port: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         body = orjson.dumps({"vector": published.vectors[3].tolist(), "include": ["metadata"]})
         try:
             connection.request("POST", "/v1/search", body)
@@ -424,13 +424,13 @@ def test_a_search_under_way_at_sigterm_is_answered_within_the_bound(
         users = until(lambda: port_of(caplog, "ready"))
         asking.append(threading.Thread(target=ask, args=(users,)))
         asking[0].start()
-        assert began.wait(5)
+        assert began.wait(60)
         os.kill(os.getpid(), signal.SIGTERM)
         until(lambda: not listening(users))
         if answered:
             gate.set()
 
-    live(published.task, replace(LOCAL, drain_seconds=8.0 if answered else 0.4), scenario)
+    live(published.task, replace(LOCAL, drain_seconds=60.0 if answered else 0.4), scenario)
     gate.set()
     asking[0].join()
     assert [(answer.status, answer.getheader("Connection")) for answer in answers] == [(200, "close")] * answered
@@ -470,7 +470,7 @@ def searchers(published: Published) -> Iterator[tuple[Searcher, Searcher]]:
         "VECTORINDEX_HOST": "127.0.0.1",
         "VECTORINDEX_HTTP_PORT": "0",
         "VECTORINDEX_ADMIN_PORT": "0",
-        "VECTORINDEX_GRACE_SECONDS": "0.8",
+        "VECTORINDEX_GRACE_SECONDS": "2.5",
     }
     command = [sys.executable, "-m", "vectorindex_searcher", "serve"]
     pair = tuple(
@@ -511,7 +511,7 @@ class Client:
             try:
                 if connection is None:
                     port = self.service["port"]
-                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                     connection.connect()
                     connection.auto_open = 0
                 connection.request("POST", "/v1/search", self.body)
@@ -539,24 +539,23 @@ def test_rolling_restart_under_load_loses_no_query(published: Published, searche
     many = orjson.dumps({"vectors": published.vectors[:20].tolist(), "params": {"efSearch": 500}})
     clients = [Client(service, body, stop) for body in (one,) * 6 + (many,) * 2]
     threads = [threading.Thread(target=client.run) for client in clients]
-    idle = socket.create_connection(("127.0.0.1", old.port), timeout=10)
+    idle = socket.create_connection(("127.0.0.1", old.port), timeout=60)
     for thread in threads:
         thread.start()
     until(lambda: all(client.answered for client in clients))
-    before = [client.answered[old.port] for client in clients]
     old.process.send_signal(signal.SIGTERM)
-    # Endpoints follow a moment later: until then new connections still come to the old pod.
-    time.sleep(0.3)
+    until(lambda: any(line["message"] == "ending" for line in old.log))
+    # Endpoints follow a moment later: until then new connections still come to the old pod, and it answers them.
+    before = [client.answered[old.port] for client in clients]
+    until(lambda: all(client.answered[old.port] > was for client, was in zip(clients, before, strict=True)))
     service["port"] = new.port
     with idle:
         assert idle.recv(1) == b""
-    assert old.process.wait(10) == 0
+    assert old.process.wait(60) == 0
     until(lambda: all(client.answered.get(new.port) or client.failures for client in clients))
     stop.set()
     for thread in threads:
         thread.join()
     assert [client.failures for client in clients] == [[]] * len(clients)
-    after = [client.answered[old.port] for client in clients]
-    assert sum(after) > sum(before), "the old pod answered while endpoints were on their way"
     drained = [line for line in old.log if line["message"] == "drained"]
     assert [line["unanswered"] for line in drained] == [0]

@@ -63,10 +63,10 @@ class Serving:
         async def run() -> object:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(5)
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(60)
 
     def connect(self) -> Client:
-        return Client(socket.create_connection(("127.0.0.1", self.port), timeout=5))
+        return Client(socket.create_connection(("127.0.0.1", self.port), timeout=60))
 
 
 class Client:
@@ -122,13 +122,13 @@ def serving(limits: Limits = Limits(), closing: Callable[[], bool] = lambda: Fal
 
     thread = threading.Thread(target=uvloop.run, args=(main(),))
     thread.start()
-    assert ready.wait(5)
+    assert ready.wait(60)
     try:
         yield started[0]
     finally:
         started[0].app.gate.set()
         stop.set()
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -146,7 +146,7 @@ def get(target: bytes = b"/x", extra: bytes = b"") -> bytes:
     return b"GET %b HTTP/1.1\r\n%b%b\r\n" % (target, HEAD, extra)
 
 
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "condition never held"
@@ -260,12 +260,12 @@ def test_a_burst_on_one_connection_does_not_starve_another() -> None:
             original(request, response, seconds)
 
         server.app.answered = answered  # type: ignore[method-assign]
-        blocked = threading.Event()
-        server.loop.call_soon_threadsafe(blocked.wait, 2)
+        stands, goes_on = threading.Event(), threading.Event()
+        server.loop.call_soon_threadsafe(lambda: (stands.set(), goes_on.wait(60)))
+        assert stands.wait(60)
         busy.send(get(b"/busy") * 1000)
         other.send(get(b"/other"))
-        time.sleep(0.02)
-        blocked.set()
+        goes_on.set()
         assert other.answer()[0] == 200
         until(lambda: len(order) == 1001)
         assert order.index(b"/other") < 500
@@ -414,8 +414,11 @@ def test_slow_request_times_out_with_408() -> None:
 
 
 def test_idle_connection_ends_and_a_waiting_one_does_not() -> None:
-    with serving(Limits(idle_seconds=0.1, sweep_seconds=0.02)) as server:
+    limits = Limits(sweep_seconds=0.02)
+    with serving(limits) as server:
         idle, waiting = server.connect(), server.connect().send(get(b"/later"))
+        until(lambda: server.listener.in_flight == 1 and server.listener.connections == 2)
+        server.listener.limits = replace(limits, idle_seconds=0.05)
         assert idle.closed()
         server.app.gate.set()
         assert waiting.answer()[0] == 200

@@ -29,11 +29,18 @@ class Certificate:
                 raise BadSpec("CertificateMissing", f"{path} does not exist", field=flag, remedy=remedy)
         try:
             self._seen = signature((chain, key))
+            self._current = _loaded(chain, key)
             self.context = _loaded(chain, key)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             message = f"{chain} and {key} are no certificate chain with its private key: {_said(error)}"
             remedy = "Give PEM files that belong together, the key without a passphrase."
             raise BadSpec("BadCertificate", message, field="--tls-cert", remedy=remedy) from None
+        self.context.sni_callback = self._use_current
+
+    def _use_current(self, connection: ssl.SSLObject, *_: object) -> None:
+        """At the beginning of each handshake. Loading into the one context that listens would leave it without its key
+        when the files are replaced between the reading of one and the other."""
+        connection.context = self._current
 
     def refresh(self) -> None:
         """Take up changed files. Those that do not fit together (yet) leave the old certificate in use."""
@@ -42,9 +49,7 @@ class Certificate:
             if seen == self._seen:
                 return
             self._seen = seen
-            # First into a context of its own: loading a bad pair would leave the one in use without a key.
-            _loaded(self._chain, self._key)
-            self.context.load_cert_chain(self._chain, self._key, password=_no_passphrase)
+            self._current = _loaded(self._chain, self._key)
         except (OSError, ValueError) as error:
             extra = {"path": str(self._chain), "problem": _said(error)}
             _log.error("the certificate was not renewed; the old one stays in use", extra=extra)
