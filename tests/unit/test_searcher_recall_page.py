@@ -94,6 +94,14 @@ def test_every_figure_is_on_the_page() -> None:
     assert any("those of the default point: 12 queries" in text for text in shown)
 
 
+def test_recall_under_filters_has_a_table_of_its_own() -> None:
+    root = parsed(report())
+    assert "Recall under filters" in texts(root)
+    (table,) = (table for table in root.iter("table") if "rows that fit" in texts(table))
+    cells = [cell.text for cell in table.iter("td")]
+    assert cells == ["1.00%", "812", "0.9876", "0.9800", "exact", "77"]
+
+
 def test_nothing_comes_from_elsewhere_and_every_text_is_escaped() -> None:
     """Names of segments, columns, places and factories are a user's; a page that runs them would be somebody else's."""
     segments = (SegmentRecall(segment=NASTY, queries=300, recall=1, recall_low=0.9),)
@@ -134,8 +142,9 @@ def test_the_picture_is_drawn_to_scale() -> None:
 def test_a_page_of_little() -> None:
     """A report of an older version, an index of one point, equal latencies, recall of 0: no division by zero."""
     old = report(floor=None, default_point=None, conservative_point=None, points=(), frontier=(), latency=(),
-                 queries_by_hits=(), resident_measured_bytes=None)  # fmt: skip
+                 queries_by_hits=(), resident_measured_bytes=None, filtered=())  # fmt: skip
     assert not list(parsed(old).iter("svg"))
+    assert "Recall under filters" not in texts(parsed(old))
     for one in (point(1, 10), point(0.004, 0), point(1, 0)):
         root = parsed(report(frontier=(one,), default_point=one, conservative_point=None, points=(), floor=1.0))
         assert not re.search(r"nan|inf", " ".join(str(e.attrib) for e in root.iter("circle")))

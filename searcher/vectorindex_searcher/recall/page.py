@@ -172,7 +172,8 @@ def _filters(body: ElementTree.Element, report: Report) -> None:
          f"{row.query_us:,.0f}"] for row in report.filtered
     ]  # fmt: skip
     names = ["rows that fit", "rows", f"recall@{report.k}", "at least", "search", "µs a query"]
-    _table(body, names, rows, "Random rows stand for a filter.")
+    caption = "At the default point; random rows stand for those that a filter leaves. Exact: just these are scanned."
+    _table(body, names, rows, caption)
 
 
 def _cost(body: ElementTree.Element, report: Report) -> None:
