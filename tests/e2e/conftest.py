@@ -1,7 +1,7 @@
 """The e2e layer: the operator as the chart installs it, on a real cluster, with real images and a real S3 server.
 
-Nothing is shared between tests but the operator: each has a namespace and a bucket of its own. The indexes that the
-tests of a module start from are built side by side, and most tests run side by side (together.py): they mostly wait.
+Nothing is shared between tests but the operator: each has a namespace and a bucket of its own. Most tests run side by
+side (together.py), and so are the indexes built that they and the other tests of a module start from.
 """
 
 from __future__ import annotations
@@ -35,10 +35,17 @@ KEEP = bool(os.environ.get("E2E_KEEP"))
 FIRST_REVISION_SECONDS = 180
 _ran: dict[str, str] = {}
 _workspace = pytest.StashKey[Workspace]()
+_workspaces = pytest.StashKey[dict[str, Workspace]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{together.MARK}: runs side by side with the others of its module")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First the module that counts the operator's writes, before there are other indexes; then group by group."""
+    order = list(dict.fromkeys(together.group_name(item) for item in items))
+    items.sort(key=lambda item: ("test_first_revision" not in item.nodeid, order.index(together.group_name(item))))
 
 
 # ---------------------------------------------------------------- once
@@ -108,27 +115,29 @@ def make_workspace(kube: Kube, store: ObjectStore, images: Images, operator: Ope
     )
 
 
-@pytest.fixture(scope="module")
-def _workspaces_of_module(
-    request: pytest.FixtureRequest, make_workspace: MakeWorkspace, corpus: Corpus
-) -> dict[str, Workspace]:
-    """One for each test of the module that asks for `served` (applied, not waited for) or `workspace` (empty)."""
-    spaces = {}
-    for item in request.session.items:
-        wanted = set(getattr(item, "fixturenames", ())) & {"served", "workspace"}
-        if item.getparent(pytest.Module) is not request.node or not wanted:
-            continue
-        space = spaces[item.name] = make_workspace(item.name)
-        if "served" in wanted:
-            space.put("good", corpus)
-            space.apply("good")
-    return spaces
+def _workspace_of(item: pytest.Item, make: MakeWorkspace, corpus: Corpus) -> Workspace:
+    """The test's own: empty for `workspace`; for `served` the index is applied and not waited for.
+
+    Those of all tests in its module, and in the modules of the tests that run beside it, are made with it.
+    """
+    made = item.session.stash.setdefault(_workspaces, {})
+    if item.nodeid not in made:
+        modules = {_module(one) for one in (item, *together.group(item))}
+        for one in [one for one in item.session.items if _module(one) in modules]:
+            wanted = set(getattr(one, "fixturenames", ())) & {"served", "workspace"}
+            if not wanted or one.nodeid in made:
+                continue
+            space = made[one.nodeid] = make(one.name)
+            if "served" in wanted:
+                space.put("good", corpus)
+                space.apply("good")
+    return made[item.nodeid]
 
 
 @pytest.fixture
-def workspace(request: pytest.FixtureRequest, _workspaces_of_module: dict[str, Workspace]) -> Iterator[Workspace]:
+def workspace(request: pytest.FixtureRequest, make_workspace: MakeWorkspace, corpus: Corpus) -> Iterator[Workspace]:
     """A namespace with a bucket and no index."""
-    space = _workspaces_of_module[request.node.name]
+    space = _workspace_of(request.node, make_workspace, corpus)
     request.node.stash[_workspace] = space
     yield space
     if not KEEP:
@@ -139,6 +148,10 @@ def workspace(request: pytest.FixtureRequest, _workspaces_of_module: dict[str, W
 def served(request: pytest.FixtureRequest, workspace: Workspace) -> Workspace:
     """An index whose first revision, of `corpus`, is stable on one searcher."""
     return workspace if together.marked(request.node) else _rolled_out(workspace)  # else: waits in its own thread
+
+
+def _module(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 def _rolled_out(space: Workspace) -> Workspace:
@@ -152,14 +165,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     value = pyfuncitem._request.getfixturevalue
     shared = {name: value(name) for name in ("corpus", "operator")}
-    spaces = value("_workspaces_of_module")
+    spaces = pyfuncitem.session.stash[_workspaces]
 
     def argument(test: str, name: str) -> Any:
         if name == "served":
             return _rolled_out(spaces[test])
         return spaces[test] if name == "workspace" else shared[name]
 
-    together.outcome(pyfuncitem, pyfuncitem.session.items, argument)
+    together.outcome(pyfuncitem, argument)
     return True
 
 

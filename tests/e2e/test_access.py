@@ -20,7 +20,7 @@ def _blocked(space: Workspace) -> Json | None:
     return next((row for row in rows if row["rule"] == "PodWaiting"), None)
 
 
-@pytest.mark.together
+@pytest.mark.together("without traffic")
 def test_missing_secrets_are_named_then_only_a_token_over_tls_is_answered(workspace: Workspace, corpus: Corpus) -> None:
     index, authority = workspace.index, trustme.CA()
     host = f"{NAME}.{workspace.namespace}.svc"

@@ -21,7 +21,7 @@ FIRST_WAIT_SECONDS = 60
 """How long the operator waits before it lists a source again that could not be read."""
 
 
-@pytest.mark.together
+@pytest.mark.together("without traffic")
 def test_a_missing_bucket_is_named_and_found_once_it_is_there(workspace: Workspace, corpus: Corpus) -> None:
     index, bucket = workspace.index, f"{workspace.bucket}-later"
     workspace.apply("good", source={"s3": {"bucket": bucket}})
@@ -43,7 +43,7 @@ def test_a_missing_bucket_is_named_and_found_once_it_is_there(workspace: Workspa
         workspace.store.remove_bucket(bucket)
 
 
-@pytest.mark.together
+@pytest.mark.together("without traffic")
 def test_a_nan_row_is_named_and_its_repair_is_picked_up_by_itself(workspace: Workspace, corpus: Corpus) -> None:
     index, vectors = workspace.index, corpus.vectors.copy()
     vectors[BAD_ROW, 7] = np.nan
@@ -65,7 +65,7 @@ def test_a_nan_row_is_named_and_its_repair_is_picked_up_by_itself(workspace: Wor
     assert not index.status().get("verbs"), "nobody asked for it"
 
 
-@pytest.mark.together
+@pytest.mark.together("without traffic")
 def test_a_missing_secret_blocks_and_is_named(workspace: Workspace, corpus: Corpus) -> None:
     index = workspace.index
     workspace.kube.delete("Secret", SECRET, workspace.namespace)
@@ -80,7 +80,7 @@ def test_a_missing_secret_blocks_and_is_named(workspace: Workspace, corpus: Corp
     assert not index.status().get("blockedBy")
 
 
-@pytest.mark.together
+@pytest.mark.together("without traffic")
 def test_deleted_in_the_middle_of_a_build_everything_goes_but_the_artifacts(
     served: Workspace, corpus: Corpus, operator: Operator
 ) -> None:

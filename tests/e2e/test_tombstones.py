@@ -7,7 +7,7 @@ from e2e.vectors import Corpus
 from e2e.workspace import Workspace
 
 
-@pytest.mark.together
+@pytest.mark.together("without traffic")
 def test_a_deleted_id_is_hidden_within_a_poll_and_absent_from_the_next_build(
     workspace: Workspace, corpus: Corpus
 ) -> None:
