@@ -16,7 +16,7 @@ from unit.test_searcher_serve_app import COUNT, DIMENSION, make_engine, running
 
 from vectorindex_searcher import contract
 from vectorindex_searcher.index.rows import Ids, RowWriter
-from vectorindex_searcher.serve.answers import binary_answer, wants_binary
+from vectorindex_searcher.serve.answers import SingleAnswers, binary_answer, wants_binary
 from vectorindex_searcher.serve.messages import Problem
 from vectorindex_searcher.serve.query import Terms, fields_of_json, search_of
 from vectorindex_searcher.serve.quick import QuickVectors
@@ -68,6 +68,21 @@ def test_layout(tmp_path: Path, hits: tuple[int, ...], strings: bool, batch_rows
         ([given[row] for row in rows[start:stop]], values.tolist())
         for (start, stop), values in zip(spans, scores, strict=True)
     ]
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_answers_made_together_have_the_bytes_of_answers_made_alone(tmp_path: Path, strings: bool) -> None:
+    kind = pa.string() if strings else pa.int64()
+    given = ["ä" * (n % 3) + "x" * (n % 5) if strings else (n - 50) * 2**40 for n in range(100)]
+    with RowWriter(tmp_path / "ids.arrow", pa.schema([("id", kind)]), 1000) as writer:
+        writer.write(pa.table({"id": pa.array(given, kind)}))
+    rng = np.random.default_rng(1)
+    ids = Ids(tmp_path / "ids.arrow").raw(rng.integers(0, 100, 4 * 7))
+    scores = rng.random((4, 7), dtype=np.float32)
+    together = SingleAnswers(ids, scores)
+    for line, count in ((0, 7), (1, 0), (2, 3), (3, 7), (3, 1)):
+        alone = binary_answer(ids, [(7 * line, 7 * line + count)], [scores[line, :count]])
+        assert together.of(line, count) == alone
 
 
 @pytest.mark.parametrize("strings", [False, True])

@@ -30,9 +30,11 @@ from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.parameters import index_type
 from vectorindex_searcher.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.recall.report import Points, SegmentPoint
+from vectorindex_searcher.serve import app as app_module
 from vectorindex_searcher.serve import pool as pool_module
 from vectorindex_searcher.serve.admin import AdminApp
 from vectorindex_searcher.serve.app import SearchApp
+from vectorindex_searcher.serve.dispatch import dispatch
 from vectorindex_searcher.serve.evidence import EvidenceRing
 from vectorindex_searcher.serve.listener import Limits, Listener
 from vectorindex_searcher.serve.pool import SearchPool
@@ -272,6 +274,39 @@ def test_many_vectors_and_binary_body_give_the_same_answers(pod: Pod, engine: tu
     assert by_json["results"] == by_bytes["results"]
     assert [result["ids"][0] for result in by_json["results"]] == [10_020, 10_021, 10_022]
     assert by_json["results"][1]["metadata"][0] == {"title": "title 21"}
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_what_follows_from_a_head_is_worked_out_once_and_the_body_judged_each_time(
+    engine: tuple[Engine, np.ndarray], binary: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routed: list[bytes] = []
+
+    def noted(routes: Any, request: Any) -> Any:
+        routed.append(request.target)
+        return dispatch(routes, request)
+
+    monkeypatch.setattr(app_module, "dispatch", noted)
+    path = "/v1/search?k=2" if binary else "/v1/search"
+    headers = {"Content-Type": "application/octet-stream"} if binary else {}
+    with running(engine[0]) as pod:
+        for number in range(6):
+            vector = engine[1][number]
+            good = vector.tobytes() if binary else orjson.dumps({"vector": vector.tolist(), "k": 2}).ljust(400)
+            bad = np.full_like(vector, np.nan).tobytes() if binary else b"[".ljust(400)
+            body = bad if number == 4 else good
+            status, _, found = pod.request("POST", path, body, headers=headers)
+            assert status == (400 if number == 4 else 200), found
+            if status == 200:
+                assert found["results"][0]["ids"][0] == 10_000 + number
+                assert len(found["results"][0]["ids"]) == 2
+        assert len(routed) == 2  # the first one's head was parsed, the second's known but not what follows from it
+        # Nothing of it is shared with another head.
+        late = headers | {"X-Request-Timeout-Ms": "0"}
+        for _ in range(3):
+            assert pod.request("POST", path, good, headers=late)[0] == 400
+            assert pod.request("GET", path, good, headers=headers)[0] == 405
+        assert pod.evidence().queries == 5
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -112,6 +112,43 @@ def test_a_call_is_bounded_in_searches_and_in_time(clock: Clock) -> None:
     on_loop(main)
 
 
+def test_only_work_and_waiting_count_and_not_what_other_programs_took() -> None:
+    for _ in range(5):
+        watch, ends = pool_module._Watch(), time.thread_time() + 0.01
+        while time.thread_time() < ends:
+            pass
+        if (worked := watch.worked(100.0)) < 100:
+            break  # else the thread waited for something, which may happen to it once
+    assert 0.009 <= worked < 5
+    watch = pool_module._Watch()
+    time.sleep(0.01)
+    assert watch.worked(100.0) == 100.0
+
+
+def test_small_searches_stay_on_the_loop_of_a_busy_node(clock: Clock) -> None:
+    """The clock moves on while another program has the CPU; the search itself stays quick."""
+    found: list[tuple[object, int]] = []
+
+    def run(items: Sequence[Any]) -> list[Response]:
+        clock.now += 0.3
+        found.append((threading.current_thread(), len(items)))
+        return [Response(200, b"")] * len(items)
+
+    async def main() -> None:
+        pool, group = SearchPool(1), Group(run, small=True)
+        for _ in range(10):
+            later = pool.submit_one(group, 1, None)
+            await asyncio.sleep(0)
+            assert later.done
+        assert [pool.submit_one(group, 1, None).done for _ in range(5)] == [False] * 5
+        await asyncio.sleep(0)
+        pool.close()
+
+    on_loop(main)
+    assert {thread for thread, _ in found} == {threading.main_thread()}
+    assert found[-1][1] == 5
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_searches_of_different_groups_are_different_calls(threads: int) -> None:
     async def main() -> None:

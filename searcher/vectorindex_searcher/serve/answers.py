@@ -31,6 +31,8 @@ from .messages import JSON_TYPE, Response
 BINARY_TYPE = b"application/octet-stream"
 MAGIC = b"VXA1"
 _HEAD = struct.Struct("<4sIII")
+_COUNT = struct.Struct("<I")
+_SCORE_BYTES = 4
 
 Scores = npt.NDArray[np.float32]
 
@@ -51,6 +53,31 @@ def binary_answer(ids: RawIds, spans: Sequence[tuple[int, int]], scores: Sequenc
     if kind:
         parts += [ids.text_of(start, stop) for start, stop in spans]
     return Response(200, b"".join(parts), BINARY_TYPE)
+
+
+class SingleAnswers:
+    """Binary answers to many searches for one vector each, all with the same k, whose every line of hits is full.
+
+    `ids`: of all lines; `scores`: [n, k]. Arrays become bytes once, not once an answer.
+    """
+
+    def __init__(self, ids: RawIds, scores: Scores) -> None:
+        self._ids, self._k = ids, scores.shape[1]
+        self._numbers, self._scores = ids.numbers.tobytes(), scores.tobytes()
+        self._number_bytes, self._kind = ids.numbers.itemsize, 0 if ids.ends is None else 1
+
+    def of(self, line: int, count: int) -> Response:
+        """The answer that holds the first `count` hits of a line; the same bytes as binary_answer's."""
+        start = line * self._k
+        stop, width = start + count, self._number_bytes
+        body = b"%b%b%b%b%b" % (
+            _HEAD.pack(MAGIC, 1, count, self._kind),
+            self._numbers[start * width : stop * width],
+            _COUNT.pack(count),
+            self._scores[start * _SCORE_BYTES : stop * _SCORE_BYTES],
+            self._ids.text_of(start, stop) if self._kind else b"",
+        )
+        return Response(200, body, BINARY_TYPE)
 
 
 def wants_binary(accept: bytes | None) -> bool:

@@ -98,7 +98,10 @@ class SearchApp:
         self._plain_wish = functools.lru_cache(maxsize=1024)(self._make_plain_wish)
 
     def handle(self, request: Request) -> Answer:
-        """Route one request."""
+        """Route one request; a search whose head came before needs no routing."""
+        head = request.head
+        if head is not None and isinstance(head.plan, _Form):
+            return self._search_as(head.plan, request)
         return dispatch(self._routes, request)
 
     def answered(self, request: Request, response: Response, seconds: float) -> None:
@@ -110,7 +113,8 @@ class SearchApp:
             outcome = Outcome(contract.OTHER_SEGMENT)
         assert isinstance(outcome, Outcome)
         if response.status == 504:
-            outcome.deadline = _seconds(request) or math.inf
+            text = request.headers.get(DEADLINE_HEADER)
+            outcome.deadline = math.inf if text is None else _seconds(text)
         self._ring.record(outcome, response.status, seconds)
 
     def _index(self, _request: Request) -> Response:
@@ -120,11 +124,18 @@ class SearchApp:
         return Response(200, self._openapi_bytes)
 
     def _search(self, request: Request) -> Later:
+        """POST /v1/search."""
+        # What does not depend on the body is worked out once: clients repeat it.
+        request.outcome = Outcome(contract.OTHER_SEGMENT)
+        headers = request.headers
+        form = self._form(headers.get(b"content-type", b""), request.query, headers.get(b"accept", b""))
+        if request.head is not None:
+            request.head.plan = form
+        return self._search_as(form, request)
+
+    def _search_as(self, form: _Form, request: Request) -> Later:
         """Check the request and hand it to the pool. A refusal counts for the segment that the request named."""
         request.outcome = outcome = Outcome(contract.OTHER_SEGMENT)
-        headers = request.headers
-        # What does not depend on the body is worked out once: clients repeat it.
-        form = self._form(headers.get(b"content-type", b""), request.query, headers.get(b"accept", b""))
         raw: bytes | None = request.body
         fields = form.fields
         if fields is None:
@@ -141,7 +152,9 @@ class SearchApp:
                 form.wish = wish
         else:
             outcome.segment = wish.search.segment
-        return self._searching.ask(wish, vector, outcome, request.completed, _seconds(request))
+        text = request.headers.get(DEADLINE_HEADER)
+        seconds = None if text is None else _seconds(text)
+        return self._searching.ask(wish, vector, outcome, request.completed, seconds)
 
     def _plain(self, fields: Mapping[str, Any], binary: bool) -> tuple[Wish | None, Vectors | None]:
         """For a JSON body that asks for one vector and names no more than k and segment; else None."""
@@ -183,11 +196,8 @@ class SearchApp:
         return _Form(binary_answer)
 
 
-def _seconds(request: Request) -> float | None:
-    """How long the client will wait for its answer, from its X-Request-Timeout-Ms. Raises Problem 400."""
-    text = request.headers.get(DEADLINE_HEADER)
-    if text is None:
-        return None
+def _seconds(text: bytes) -> float:
+    """How long the client will wait for its answer: `text` of its X-Request-Timeout-Ms. Raises Problem 400."""
     if not text.isdigit() or not 1 <= (milliseconds := int(text[:10])) <= MAX_DEADLINE_MS:
         raise Problem(
             400,

@@ -25,6 +25,8 @@ BINS = 384
 RESULT_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Upper edges (inclusive) of the results-per-query histogram."""
 _BIN_EDGES = [contract.LATENCY_BIN_RATIO**b for b in range(BINS)]
+_RESULT_BINS = [bisect_left(RESULT_EDGES, hits) for hits in range(RESULT_EDGES[-1] + 1)]
+"""By number of hits; looked up for every query."""
 _QUERIES, _ERRORS, _REFUSED, _ZERO, _TOP, _REQUESTS, _FAILED = range(7)
 _COUNTS = 7
 _SUM, _SQUARES = range(2)
@@ -131,11 +133,14 @@ class EvidenceRing:
         self.codes: Counter[tuple[str, int]] = Counter()
         """Answers by (segment, HTTP status) since the start."""
         self._index = {name: number for number, name in enumerate(self.segments)}
+        self._other = self._index[contract.OTHER_SEGMENT]
         self._clock = clock
         width = len(self.segments)
         self._current = [_Counts() for _ in self.segments]
         self._bucket = -1
         """The bucket of `_current`."""
+        self._ends = -math.inf
+        """When it ends, unix seconds."""
         self._bucket_of = np.full(SLOTS, -1, dtype=np.int64)
         self._counts = np.zeros((SLOTS, width, _COUNTS), dtype=np.int64)
         self._sums = np.zeros((SLOTS, width, 2), dtype=np.float64)
@@ -165,8 +170,9 @@ class EvidenceRing:
         A deadline (504) that was too short for any revision is a refusal, but its time counts as latency: the answer
         took at least that long. Latency can so be told too short for such queries and never too long.
         """
-        self._advance()
-        segment = self._index.get(outcome.segment, self._index[contract.OTHER_SEGMENT])
+        if self._clock() >= self._ends:
+            self._advance()
+        segment = self.number(outcome.segment)
         self.codes[self.segments[segment], status] += 1
         current = self._current[segment]
         if status == 503 or (400 <= status < 500 and status != 422):
@@ -195,7 +201,7 @@ class EvidenceRing:
         for hits in outcome.hits:
             if hits == 0:
                 current.counts[_ZERO] += 1
-            results[min(bisect_left(RESULT_EDGES, hits), len(RESULT_EDGES) - 1)] += 1
+            results[_RESULT_BINS[hits] if hits < len(_RESULT_BINS) else -1] += 1
             self._result_sums[segment] += hits
         current.counts[_TOP] += len(outcome.top_scores)
         for score in outcome.top_scores:
@@ -231,7 +237,7 @@ class EvidenceRing:
 
     def number(self, segment: str) -> int:
         """A segment's place in `segments`; undeclared ones are `other`."""
-        return self._index.get(segment, self._index[contract.OTHER_SEGMENT])
+        return self._index.get(segment, self._other)
 
     def _slot(self, bucket: int) -> int | None:
         """The slot of a passed bucket, also one in which nothing happened here; None when it is older than an hour.
@@ -260,6 +266,7 @@ class EvidenceRing:
             self._past_sums += self._sums[slot]
             self._past_latency += self._latency[slot]
         self._bucket = bucket
+        self._ends = (bucket + 1) * contract.BUCKET_SECONDS
         for current in self._current:
             current.clear()
         self._store()

@@ -22,6 +22,8 @@ class Head:
     headers: dict[bytes, bytes]
     """Shared by all requests with this head; never changed."""
     length: int
+    plan: object = None
+    """What the application has worked out from this head and wants to see again."""
 
 
 class KnownHeads:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Protocol
 
 from .. import contract
@@ -87,8 +88,9 @@ class Listener:
         self._held = 0
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        self._headers = b""
-        self._headers_second = -1
+        self._heads: dict[tuple[int, bytes], bytes] = {}
+        """First lines of answers by status and media type, made once a second because of Date."""
+        self._heads_second = -1
 
     # ------------------------------------------------------------ life
 
@@ -176,15 +178,21 @@ class Listener:
         """Give back what `hold` took."""
         self._held -= size
 
-    def first_lines(self, status_line: bytes) -> bytes:
-        """The status line and the headers that every answer has; made once a second because of Date."""
+    def head(self, status: int, content_type: bytes) -> bytes:
+        """The status line and the headers that every answer has; the last one is Content-Length, without its value."""
         second = int(time.time())
-        if second != self._headers_second:
-            self._headers_second = second
-            date = formatdate(second, usegmt=True)
-            text = f"Date: {date}\r\n{contract.REVISION_HEADER}: {self._revision}\r\n"
-            self._headers = text.encode("latin-1", "replace")
-        return status_line + self._headers
+        if second != self._heads_second:
+            self._heads_second = second
+            self._heads.clear()
+        head = self._heads.get((status, content_type))
+        if head is None:
+            date, kind = formatdate(second, usegmt=True), content_type.decode("latin-1")
+            text = (
+                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nDate: {date}\r\n"
+                f"{contract.REVISION_HEADER}: {self._revision}\r\nContent-Type: {kind}\r\nContent-Length: "
+            )
+            head = self._heads[status, content_type] = text.encode("latin-1", "replace")
+        return head
 
     def answer(self, request: Request) -> Response | Later:
         """The application's answer; whatever it raises is an answer too."""
@@ -194,12 +202,8 @@ class Listener:
         try:
             answer = self._application.handle(request)
         except Exception as error:
-            return self._failed(request, error)
-        return answer if isinstance(answer, Response | Later) else _later(answer)
-
-    def outcome(self, request: Request, outcome: Response | BaseException) -> Response:
-        """The answer that came of a Later."""
-        return outcome if isinstance(outcome, Response) else self._failed(request, outcome)
+            return self.failed(request, error)
+        return answer if isinstance(answer, (Later, Response)) else _later(answer)
 
     def finished(self, request: Request, response: Response, seconds: float) -> None:
         """One answer was written."""
@@ -209,7 +213,8 @@ class Listener:
         except Exception:
             _log.exception("counting an answer failed")
 
-    def _failed(self, request: Request, error: BaseException) -> Response:
+    def failed(self, request: Request, error: BaseException) -> Response:
+        """The answer that tells what went wrong."""
         if isinstance(error, Problem):
             return error.response(self._revision)
         _log.error("request failed", exc_info=error, extra={"target": request.target[:200].decode("latin-1")})

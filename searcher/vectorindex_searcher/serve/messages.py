@@ -12,6 +12,8 @@ from http import HTTPStatus
 
 import orjson
 
+from .heads import Head
+
 JSON_TYPE = b"application/json"
 PROBLEM_TYPE = b"application/problem+json"
 _SHOWN_VALUE_CHARACTERS = 120
@@ -34,6 +36,8 @@ class Request:
     """Set when the protocol itself refuses the request: no application sees it."""
     outcome: object = None
     """Whatever the application wants to see again once the answer is written."""
+    head: Head | None = None
+    """The head that it shares with earlier requests, when it was known; then `plan` of it is the application's."""
 
     @property
     def path(self) -> bytes:
@@ -59,7 +63,8 @@ class Response:
 class Later:
     """An answer that comes later, on the event loop's thread: one callback, called at once when the answer is there.
 
-    Not an asyncio.Future, which costs 3 us and another turn of the loop.
+    What knows of the answer while it is on its way may inherit from it. Not an asyncio.Future, which costs 3 us and
+    another turn of the loop.
     """
 
     __slots__ = ("_outcome", "_then")

@@ -9,12 +9,14 @@ become one; nothing ever waits for company.
 from __future__ import annotations
 
 import asyncio
+import resource
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from time import thread_time
 from typing import Any
 
 from .messages import Later, Problem, Response, overload
@@ -44,16 +46,19 @@ class Group:
     """Seconds of one search, a moving mean."""
 
 
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    item: Any
-    group: Group | None
-    """None: `item` is a job of its own, a function that returns a Response."""
-    later: Later
-    vectors: int
-    queued: float
-    deadline: float | None
-    timer: asyncio.TimerHandle | None = None
+class _Ticket(Later):
+    """A search that was let in, and the answer to come. `group` None: `item` is a job of its own, a function that
+    returns a Response. `queued`, `deadline`: monotonic times.
+    """
+
+    __slots__ = ("deadline", "group", "item", "queued", "timer", "vectors")
+
+    def __init__(self, item: Any, group: Group | None, vectors: int, queued: float, deadline: float | None) -> None:
+        # What Later's own does, without calling it.
+        self._outcome = self._then = None
+        self.item, self.group, self.vectors = item, group, vectors
+        self.queued, self.deadline = queued, deadline
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class SearchPool:
@@ -98,18 +103,18 @@ class SearchPool:
 
         Raises Problem 503 when too much waits already.
         """
-        return self._to_thread(_Ticket(job, None, Later(), vectors, self._admit(vectors, deadline), deadline))
+        return self._to_thread(_Ticket(job, None, vectors, self._admit(vectors, deadline), deadline))
 
     def submit_one(self, group: Group, item: Any, deadline: float | None) -> Later:
         """Search `item`, together with what else of `group` waits when its turn comes; else as `submit`."""
-        ticket = _Ticket(item, group, Later(), 1, self._admit(1, deadline), deadline)
+        ticket = _Ticket(item, group, 1, self._admit(1, deadline), deadline)
         if not (group.small and self._inline and group.expected < INLINE_SECONDS and not self._waiting):
             return self._to_thread(ticket)
         self._ready.append(ticket)
         if not self._turn_due:
             self._turn_due = True
             self._loop.call_soon(self._turn)
-        return ticket.later
+        return ticket
 
     def _admit(self, vectors: int, deadline: float | None) -> float:
         """Now, on the monotonic clock. Raises Problem 503 or 504."""
@@ -123,11 +128,11 @@ class SearchPool:
 
     def _to_thread(self, ticket: _Ticket) -> Later:
         if ticket.deadline is not None:
-            ticket.timer = self._loop.call_later(ticket.deadline - ticket.queued, _give_up, ticket.later)
+            ticket.timer = self._loop.call_later(ticket.deadline - ticket.queued, _give_up, ticket)
         with self._lock:
             self._waiting += ticket.vectors
         self._queue.put(ticket)
-        return ticket.later
+        return ticket
 
     def close(self) -> None:
         """End the threads once the queue is empty; does not wait for them."""
@@ -148,7 +153,7 @@ class SearchPool:
             self._turn_due = True
             self._loop.call_soon(self._turn)
         for ticket, outcome in zip(tickets, self._run(tickets), strict=True):
-            ticket.later.resolve(outcome)
+            ticket.resolve(outcome)
 
     def _deliver(self) -> None:
         self._delivery_due = False
@@ -156,7 +161,7 @@ class SearchPool:
             for ticket, outcome in zip(*self._done.popleft(), strict=True):
                 if ticket.timer is not None:
                     ticket.timer.cancel()
-                ticket.later.resolve(outcome)
+                ticket.resolve(outcome)
 
     # ------------------------------------------------------------ on either
 
@@ -169,12 +174,12 @@ class SearchPool:
         )
         if not wanted:
             return [outcome for outcome in outcomes if outcome is not None]
+        group, watch = wanted[0].group, _Watch()
         found = iter(self._search(wanted))
         ended = time.monotonic()
-        group = wanted[0].group
         if group is not None:
             # Two threads may write this at once; a lost update does not matter.
-            group.expected += 0.05 * ((ended - now) / len(wanted) - group.expected)
+            group.expected += 0.05 * (watch.worked(ended - now) / len(wanted) - group.expected)
         results = [next(found) if late is None else late for late in outcomes]
         for number, ticket in enumerate(tickets):
             if ticket.deadline is not None and ended >= ticket.deadline:
@@ -245,6 +250,27 @@ class SearchPool:
                 return ticket
             tickets.append(ticket)
         return None
+
+
+class _Watch:
+    """Measures the work of the calling thread from here on."""
+
+    __slots__ = ("_cpu", "_waits")
+
+    def __init__(self) -> None:
+        self._waits = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        self._cpu = thread_time()
+
+    def worked(self, elapsed: float) -> float:
+        """Seconds of work in the `elapsed` seconds: without those in which only other programs had the CPU.
+
+        On a busy node those are most, and would send every search over a thread. Whoever waited for a disk or a lock
+        was not ready to run, and that time counts.
+        """
+        cpu = thread_time() - self._cpu
+        if elapsed > 2 * cpu and resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw != self._waits:
+            return elapsed
+        return min(elapsed, cpu)
 
 
 def _most(group: Group | None) -> int:

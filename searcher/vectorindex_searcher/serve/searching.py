@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..index.engine import Engine
-from .answers import binary_answer, json_answer
+from .answers import SingleAnswers, binary_answer, json_answer
 from .evidence import Outcome
 from .feedback import Feedback
 from .live_sample import LiveSample
@@ -127,21 +127,22 @@ class Searching:
         if self._live is not None:
             for number, one in enumerate(asked):
                 self._offer(one, vectors[number : number + 1], rows[number : number + 1])
-        if asked[0].wish.search.include_metadata or rows.min() < 0:
+        if asked[0].wish.search.include_metadata or np.count_nonzero(rows < 0):
             return [self._answer(one, scores[n : n + 1], rows[n : n + 1]) for n, one in enumerate(asked)]
         # The usual case: what all answers need is looked up once for all.
         firsts, now, flat = scores[:, 0].tolist(), time.monotonic(), rows.ravel()
-        raw = self._engine.raw_ids(flat) if any(one.wish.binary for one in asked) else None
-        ids = None if all(one.wish.binary for one in asked) else self._engine.ids(flat)
+        binaries = sum([one.wish.binary for one in asked])
+        binary = SingleAnswers(self._engine.raw_ids(flat), scores) if binaries else None
+        ids = self._engine.ids(flat) if binaries < len(asked) else None
         answers = []
         for number, one in enumerate(asked):
             bound = one.wish.search.min_score
             count = k if bound is None else int(np.count_nonzero(scores[number] >= bound))
             one.outcome.top_scores, one.outcome.hits = (firsts[number],), (count,)
-            start, found = number * k, scores[number, :count]
-            if one.wish.binary and raw is not None:
-                answers.append(binary_answer(raw, ((start, start + count),), (found,)))
+            if one.wish.binary and binary is not None:
+                answers.append(binary.of(number, count))
             elif ids is not None:
+                start, found = number * k, scores[number, :count]
                 answers.append(self._document(one, [{"ids": ids[start : start + count], "scores": found}], now))
         return answers
 
