@@ -7,6 +7,7 @@ failure is JSON: in the termination log for the operator, on stdout for a person
 from __future__ import annotations
 
 import argparse
+import errno
 import faulthandler
 import logging
 import os
@@ -18,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from . import cli_tasks, termination
+from . import cli_flags, cli_tasks, termination
 from .contract import TASK_ENV, ExitCode, Failure, Model
-from .errors import BadSpec, TaskError
+from .errors import BadSpec, Retry, TaskError
+from .flag_names import for_a_person
 from .progress import configure_logging
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ _log = logging.getLogger("vectorindex_searcher")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    parser = cli_tasks.parser()
+    parser = cli_flags.parser()
     options = parser.parse_args(arguments)
     configure_logging(verbose=options.verbose)
     if not faulthandler.is_enabled():
@@ -39,20 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _VERBS[options.verb](options)
     except TaskError as error:
-        return _failed(error.failure, error.exit_code)
+        return _failed(error.failure, error.exit_code, options)
     except ValidationError as error:
-        return _failed(_bad_task(error).failure, ExitCode.BAD_SPEC)
+        return _failed(_bad_task(error, options).failure, ExitCode.BAD_SPEC, options)
     except MemoryError:
         remedy = "Raise spec.build.resources.limits.memory."
-        return _failed(Failure(reason="OutOfMemory", message="memory ran out", remedy=remedy), ExitCode.MEMORY)
+        failure = Failure(reason="OutOfMemory", message="memory ran out", remedy=remedy)
+        return _failed(failure, ExitCode.MEMORY, options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _failed(_disk_full(error).failure, ExitCode.RETRY, options) if full else _bug(error, options)
     except Exception as error:
-        _log.exception("bug")
-        message = f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]
-        return _failed(Failure(reason="Bug", message=_without_secrets(message)), ExitCode.BUG)
+        return _bug(error, options)
 
 
 def _resolve(options: argparse.Namespace) -> int:
@@ -67,13 +71,15 @@ def _build(options: argparse.Namespace) -> int:
 
     task = cli_tasks.build_task(options, _from_environment())
     with serving("build", options.metrics_port):
-        return _done(build(task, options.work_dir, checkpoint_after_seconds=options.checkpoint_after), options)
+        return _done(
+            build(task, cli_tasks.work_folder(options), checkpoint_after_seconds=options.checkpoint_after), options
+        )
 
 
 def _validate(options: argparse.Namespace) -> int:
     from .validate import prove
 
-    report, sha256 = prove(cli_tasks.validate_task(options, _from_environment()), options.work_dir)
+    report, sha256 = prove(cli_tasks.validate_task(options, _from_environment()), cli_tasks.work_folder(options))
     code = _done(report.result(sha256), options)
     return code if _from_environment() is not None else _show(report, options)
 
@@ -137,7 +143,9 @@ def _done(result: Model, options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _failed(failure: Failure, code: ExitCode) -> int:
+def _failed(failure: Failure, code: ExitCode, options: argparse.Namespace) -> int:
+    if _from_environment() is None:
+        failure = for_a_person(failure, options.verb)
     termination.write(failure)
     if _from_environment() is None or sys.stdout.isatty():
         sys.stdout.write(failure.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n")
@@ -145,10 +153,29 @@ def _failed(failure: Failure, code: ExitCode) -> int:
     return code
 
 
-def _bad_task(error: ValidationError) -> BadSpec:
-    first = error.errors(include_url=False, include_input=False)[0]
+def _bug(error: Exception, options: argparse.Namespace) -> int:
+    _log.exception("bug")
+    message = f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]
+    return _failed(Failure(reason="Bug", message=_without_secrets(message)), ExitCode.BUG, options)
+
+
+def _disk_full(error: OSError) -> Retry:
+    """A folder for temporary files that is full; stores and caches name their own."""
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = "Free space there, or name a folder on a larger disk with --work-dir (in a pod: more ephemeral storage)."
+    return Retry("DiskFull", f"{where}no space left for temporary files", remedy=remedy)
+
+
+def _bad_task(error: ValidationError, options: argparse.Namespace) -> BadSpec:
+    """What the first wrong value is, by the name of its flag when a person gave it."""
+    first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return BadSpec("BadTask", f"{error.title}: {where}: {first['msg']}", field=where or None)
+    if _from_environment() is not None or where not in vars(options):
+        return BadSpec("BadTask", f"{error.title}: {where}: {first['msg']}", field=where or None)
+    flag = "-k" if where == "k" else "--" + where.replace("_", "-")
+    example = "for example 500Mi or 4Gi" if where == "memory_limit" else "another value"
+    remedy = f"Give {example}; `vectorindex-searcher {options.verb} --help` has all flags."
+    return BadSpec("BadTask", f"{flag} {first['input']!r:.100}: {first['msg']}", field=flag, remedy=remedy)
 
 
 def _without_secrets(text: str) -> str:

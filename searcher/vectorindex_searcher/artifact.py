@@ -269,5 +269,7 @@ def cache_error(error: OSError, folder: Path, needed: int) -> TaskError:
     """What to tell about a cache folder that cannot take `needed` bytes."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         message = f"no space in {folder} for {needed} bytes"
-        return Retry("CacheFull", message, remedy="Give the searcher more ephemeral storage.")
-    return TaskError("CacheUnusable", f"{folder}: {error.strerror or error}")
+        remedy = "Free space there, or name another folder with --cache-dir (in a pod: more ephemeral storage)."
+        return Retry("CacheFull", message, remedy=remedy)
+    remedy = "Name a folder that this user may write with --cache-dir (in a pod: its volume)."
+    return TaskError("CacheUnusable", f"--cache-dir: {folder}: {error.strerror or error}", remedy=remedy)

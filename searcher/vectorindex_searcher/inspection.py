@@ -15,17 +15,19 @@ from .recall.page import deleted_text, page, verdict
 from .recall.report import Report, SegmentPoint
 from .store import Role, open_store, parse_location
 
+_REMEDY = "Name the folder that `build` got as --out, or one manifest.json or report.json in it."
+
 
 def inspect(where: str, endpoint: str = "", region: str = "") -> Iterator[str]:
     """Lines about one manifest.json or report.json, or about all below a place. Raises BadSpec when there is none."""
     if not where.startswith("s3://") and not Path(where).exists():
-        raise BadSpec("NotFound", f"{where} does not exist")
+        raise BadSpec("NotFound", f"{where} does not exist", remedy=_REMEDY)
     store = open_store(parse_location(where, endpoint=endpoint, region=region), Role.ARTIFACTS)
     keys = sorted(
         (item.key for item in store.list(store.prefix) if item.key.endswith(("manifest.json", "report.json"))),
     )
     if not keys:
-        raise BadSpec("NotFound", f"{where} holds no manifest.json and no report.json")
+        raise BadSpec("NotFound", f"{where} holds no manifest.json and no report.json", remedy=_REMEDY)
     for key in keys:
         data = store.read(key)
         yield store.describe(key)
@@ -34,8 +36,14 @@ def inspect(where: str, endpoint: str = "", region: str = "") -> Iterator[str]:
                 _manifest(data) if key.endswith("manifest.json") else report_lines(Report.model_validate_json(data))
             )
         except ValidationError as error:
-            yield f"  not readable by this version: {error.error_count()} errors"
+            yield f"  not readable by this version: {_first(error)}"
         yield ""
+
+
+def _first(error: ValidationError) -> str:
+    """The first of the errors, and how many more there are."""
+    first, more = error.errors(include_url=False)[0], error.error_count() - 1
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}" + (f", and {more} more" if more else "")
 
 
 def _manifest(data: bytes) -> Iterator[str]:
@@ -80,7 +88,7 @@ def report_lines(report: Report) -> Iterator[str]:
         yield f"  recall     {_recall(segment, report.k, report.confidence)}"
     for row in report.filtered:
         text = f"recall@{report.k} {row.recall:.4f}, at least {row.recall_low:.4f}; {row.search}, {row.query_us:.0f} us"
-        yield f"  filters    {row.selectivity:.4%} of the rows ({row.rows:,}): {text}"
+        yield f"  filters    {100 * row.selectivity:g} % of the rows ({row.rows:,}): {text}"
     for one in report.points:
         yield f"  segment    {one.segment}: {_segment_point(one)}"
     latency = f"p50 {report.p50_ms:.3f} ms, p95 {report.p95_ms:.3f} ms; {report.batch_query_us:.0f} us in a batch"
@@ -103,7 +111,7 @@ def report_page(where: str, endpoint: str = "", region: str = "") -> bytes:
     try:
         return page(Report.model_validate_json(store.read(keys[0])))
     except ValidationError as error:
-        message = f"{store.describe(keys[0])} is not readable by this version: {error.error_count()} errors"
+        message = f"{store.describe(keys[0])} is not readable by this version: {_first(error)}"
         raise BadSpec("BadReport", message) from None
 
 

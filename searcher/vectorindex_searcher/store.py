@@ -16,6 +16,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from .contract import S3, ExitCode, Location
 from .errors import BadSpec, SourceChanged, SourceMissing, StoreUnavailable, TaskError
 
@@ -109,14 +111,19 @@ def open_store(location: Location, role: Role) -> Store:
 
 
 def parse_location(text: str, *, endpoint: str = "", region: str = "") -> Location:
-    """`s3://bucket/prefix` or a local path, as typed by a person. Raises BadSpec for an s3 URL without a bucket."""
+    """`s3://bucket/prefix` or a local path, as typed by a person. Raises BadSpec for any other URL."""
     if not text.startswith("s3://"):
+        if "://" in text:
+            remedy = "Places are folders, files or s3://bucket/prefix."
+            raise BadSpec("BadLocation", f"{text} is no place that can be read", remedy=remedy)
         return Location(folder=text)
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
     try:
         return Location(s3=S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region))
-    except ValueError as error:
-        raise BadSpec("BadLocation", f"{text}: not a usable S3 location ({error})") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        message = f"{text}: not a usable S3 location ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        raise BadSpec("BadLocation", message, remedy="Write s3://bucket/prefix.") from None
 
 
 class FolderStore:
@@ -242,9 +249,13 @@ class FolderStore:
                 f"{self.describe(key)}: {error.strerror}",
                 object=key,
                 field=f"{self.role.field}.folder",
+                remedy="Give this user the right to it, or name another folder.",
                 exit_code=self.role.refusal_code,
             )
-        return StoreUnavailable("StoreUnavailable", f"{self.describe(key)}: {error.strerror or error}", object=key)
+        remedy = f"Make room there, or name another folder in {self.role.field}."
+        return StoreUnavailable(
+            "StoreUnavailable", f"{self.describe(key)}: {error.strerror or error}", object=key, remedy=remedy
+        )
 
 
 def _info(key: str, stat: os.stat_result) -> ObjectInfo:

@@ -64,9 +64,10 @@ def serving(verb: str, port: int) -> Iterator[None]:
     ProcessCollector(registry=registry)
     try:
         server, thread = start_http_server(port, registry=registry)
-    except OSError as error:
-        message = f"--metrics-port {port}: {error.strerror or error}"
-        raise BadSpec("PortInUse", message, remedy="Use another port, or none.") from error
+    except (OSError, OverflowError) as error:
+        message = f"--metrics-port {port}: {getattr(error, 'strerror', None) or error}"
+        remedy = "Use another port from 1 to 65535, or none."
+        raise BadSpec("PortInUse", message, field="--metrics-port", remedy=remedy) from error
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ import pytest
 import trustme
 import uvloop
 
-from vectorindex_searcher import cli_tasks
+from vectorindex_searcher import cli_flags
 from vectorindex_searcher.errors import BadSpec
 from vectorindex_searcher.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.serve import tls
@@ -193,7 +193,7 @@ def test_accepted_requests_are_counted_by_name_of_token() -> None:
 
 
 def test_flags_win_over_the_environment() -> None:
-    options = vars(cli_tasks.parser().parse_args(["serve", "--http-port", "1", "--token-file", "/flag"]))
+    options = vars(cli_flags.parser().parse_args(["serve", "--http-port", "1", "--token-file", "/flag"]))
     environment = {"VECTORINDEX_HTTP_PORT": "2", "VECTORINDEX_ADMIN_PORT": "3", "VECTORINDEX_TOKEN_FILE": "/env"}
     settings = Settings.from_environment(environment, options)
     assert (settings.http_port, settings.admin_port, settings.token_file) == (1, 3, Path("/flag"))

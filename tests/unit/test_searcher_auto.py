@@ -12,7 +12,8 @@ from vectorindex_searcher import build as build_module
 from vectorindex_searcher import recipe
 from vectorindex_searcher.artifact import Layout, load_manifest
 from vectorindex_searcher.build import build
-from vectorindex_searcher.cli_tasks import build_task, parser
+from vectorindex_searcher.cli_flags import parser
+from vectorindex_searcher.cli_tasks import build_task
 from vectorindex_searcher.contract import (
     BuildTask,
     ExitCode,

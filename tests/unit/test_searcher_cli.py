@@ -103,6 +103,6 @@ def test_failures_are_exit_codes_and_json_without_secrets(
 
 
 def test_help_needs_no_faiss() -> None:
-    program = "import sys; from vectorindex_searcher.cli_tasks import parser; parser(); print('faiss' in sys.modules)"
+    program = "import sys; from vectorindex_searcher.cli_flags import parser; parser(); print('faiss' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ, check=True)
     assert done.stdout.strip() == "False"

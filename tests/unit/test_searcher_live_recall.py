@@ -29,7 +29,8 @@ from vectorindex_searcher.artifact import (
     load_manifest,
 )
 from vectorindex_searcher.build import build
-from vectorindex_searcher.cli_tasks import parser, serve_task
+from vectorindex_searcher.cli_flags import parser
+from vectorindex_searcher.cli_tasks import serve_task
 from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS, EvidenceBucket, Metric
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.rowset import RowSet

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from vectorindex_searcher.__main__ import main
-from vectorindex_searcher.cli_tasks import parser, serve_task
+from vectorindex_searcher.cli_flags import parser
+from vectorindex_searcher.cli_tasks import serve_task
 from vectorindex_searcher.contract import ExitCode, ServeTask
 from vectorindex_searcher.errors import BadSpec
 from vectorindex_searcher.serve.load import load

@@ -48,7 +48,7 @@ def list_source(store: Store, exclude: str = "") -> Listing:
         key=lambda item: item.key,
     )
     if not data:
-        seen = f"; {len(listed)} other objects are there, for example {listed[0].key}" if listed else ""
+        seen = f"; {len(listed)} of other formats, for example {listed[0].key}" if listed else ""
         raise SourceMissing(
             "EmptySource",
             f"{store.describe(store.prefix)} holds no object of a known format ({', '.join(SUFFIXES)}){seen}",

@@ -6,6 +6,7 @@ The only module here that knows the order of things.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import signal
@@ -18,7 +19,7 @@ from typing import TypeVar
 
 from .. import contract
 from ..cache import Held
-from ..errors import TaskError
+from ..errors import BadSpec
 from ..metrics import Gauges, SearcherMetrics
 from . import load
 from .admin import AdminApp
@@ -72,7 +73,7 @@ class Server:
         # A person at a terminal has no endpoints to wait for.
         self._on_signal(signal.SIGINT, ended, 0.0)
         admin = Listener(self._admin(), self._task.revision, _ADMIN_LIMITS)
-        port = await _open(admin, self._settings.admin_port, self._settings.host)
+        port = await _open(admin, "admin", self._settings.admin_port, self._settings.host)
         _log.info("admin port open", extra={"port": port, "revision": self._task.revision})
         mounted: list[Mounted] = [one for one in (self._tokens, self._certificate) if one is not None]
         watching = loop.create_task(watch(mounted)) if mounted else None
@@ -161,7 +162,7 @@ class Server:
         gauges.feedback = app.feedback.results
         users = Listener(app, self._task.revision, Limits(), self._traffic.closing, guard)
         tls = self._certificate.context if self._certificate is not None else None
-        port = await _open(users, self._settings.http_port, self._settings.host, tls)
+        port = await _open(users, "http", self._settings.http_port, self._settings.host, tls)
         self._traffic.open()
         self._progress = "serving"
         facts = {
@@ -223,11 +224,15 @@ class Server:
         _log.info("drained", extra={"unanswered": owed})
 
 
-async def _open(listener: Listener, port: int, host: str, tls: ssl.SSLContext | None = None) -> int:
+async def _open(listener: Listener, name: str, port: int, host: str, tls: ssl.SSLContext | None = None) -> int:
+    """Open the port that --NAME-port says; the port it got. Raises BadSpec when it cannot be had."""
     try:
         return await listener.open(port, host, tls)
     except OSError as error:
-        raise TaskError("PortUnavailable", f"port {port}: {error.strerror or error}") from error
+        flag = f"--{name}-port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        message = f"--{name}-port {port}, --host {host or 'all addresses'}: {error.strerror or error}"
+        remedy = f"Give another {flag}; port 0 takes any free one."
+        raise BadSpec("PortUnavailable", message, field=flag, remedy=remedy) from error
 
 
 def _on_thread(work: Callable[[], _T]) -> asyncio.Future[_T]:

@@ -15,6 +15,7 @@ from ..errors import BadSpec
 from ..index.threads import available_cores
 
 _ENV_PREFIX = "VECTORINDEX_"
+_PORTS = "a port from 1 to 65535, or 0 for any free one"
 _T = TypeVar("_T", bound=int | float | str | Path | None)
 
 
@@ -57,7 +58,7 @@ class Settings:
             try:
                 return kind(text) if text else default
             except ValueError:
-                raise BadSpec("BadSetting", f"{_ENV_PREFIX}{name}: {text!r} is not usable as a number") from None
+                raise _bad_setting(name, text, from_flag=given is not None) from None
 
         tls_cert, tls_key = read("TLS_CERT", Path, None), read("TLS_KEY", Path, None)
         if (tls_cert is None) is not (tls_key is None):
@@ -65,8 +66,8 @@ class Settings:
             raise BadSpec("BadSetting", "a certificate needs its key and a key its certificate", remedy=remedy)
         return cls(
             host=read("HOST", str, ""),
-            http_port=read("HTTP_PORT", int, contract.HTTP_PORT),
-            admin_port=read("ADMIN_PORT", int, contract.ADMIN_PORT),
+            http_port=read("HTTP_PORT", _port, contract.HTTP_PORT),
+            admin_port=read("ADMIN_PORT", _port, contract.ADMIN_PORT),
             threads=max(1, read("SEARCH_THREADS", int, available_cores())),
             grace_seconds=read("GRACE_SECONDS", float, 5.0),
             drain_seconds=read("DRAIN_SECONDS", float, float(contract.DRAIN_SECONDS)),
@@ -76,6 +77,22 @@ class Settings:
             tls_cert=tls_cert,
             tls_key=tls_key,
         )
+
+
+def _bad_setting(name: str, text: str, *, from_flag: bool) -> BadSpec:
+    """What is wrong with a number, by the name under which it was given."""
+    flag = "--cache-limit" if name == "CACHE_BYTES" else "--" + name.lower().replace("_", "-")
+    given = flag if from_flag else _ENV_PREFIX + name
+    wanted = {"CACHE_BYTES": "a size such as 20Gi", "HTTP_PORT": _PORTS, "ADMIN_PORT": _PORTS}.get(name, "a number")
+    message = f"{given}: {text!r} is not usable as a number here"
+    return BadSpec("BadSetting", message, field=given, remedy=f"Give {wanted}.")
+
+
+def _port(text: str) -> int:
+    """A port number, 0 to 65535. Raises ValueError."""
+    if not 0 <= int(text) <= 65535:
+        raise ValueError(text)
+    return int(text)
 
 
 def byte_count(text: str) -> int:
