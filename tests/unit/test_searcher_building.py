@@ -47,7 +47,8 @@ def pin() -> None:
 
 
 CORES = sorted(os.sched_getaffinity(0))
-CORE = CORES[os.getpid() % len(CORES)]
+CORE = CORES[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(CORES)]
+"""Another one for each process of tests; by process number two of them would share one as often as not."""
 
 
 def random(count: int, dimension: int, seed: int = 0) -> Floats:

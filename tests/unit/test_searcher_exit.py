@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ import pytest
 from vectorindex_searcher.contract import BuildTask, ExitCode, Identity, Location
 
 CORES = sorted(os.sched_getaffinity(0))
-CORE = CORES[os.getpid() % len(CORES)]
+CORE = CORES[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(CORES)]
+"""Another one for each process of tests; by process number two of them would share one as often as not."""
 PROGRAM = [sys.executable, "-m", "vectorindex_searcher", "build"]
 
 
@@ -153,14 +154,17 @@ def slow(root: Path) -> list[str]:
     return [*PROGRAM, *flags, "--metric", "L2"]
 
 
-def free_port() -> int:
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port that nobody else is given meanwhile: it stays bound, without listening, and may be bound once more."""
     with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+        yield int(one.getsockname()[1])
 
 
-def test_metrics_tell_the_step_its_rows_and_its_rate(tmp_path: Path) -> None:
-    port = free_port()
+def test_metrics_tell_the_step_its_rows_and_its_rate(tmp_path: Path, free_port: int) -> None:
+    port = free_port
     environment = os.environ | {"VECTORINDEX_METRICS_PORT": str(port)}
     output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(slow(tmp_path), **output, preexec_fn=pin, env=environment) as running:
