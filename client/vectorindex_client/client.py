@@ -28,6 +28,8 @@ class _Settings:
     """What both clients are made with."""
 
     def __init__(self, url: str, token: Token, timeout: float, ca: Ca, retries: int, connections: int) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"url must begin with http:// or https://, not {url!r}: write http://{url}")
         if timeout <= 0:
             raise ValueError(f"timeout must be positive seconds, not {timeout}")
         self._token = token

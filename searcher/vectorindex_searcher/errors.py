@@ -85,5 +85,6 @@ class ChecksumMismatch(TaskError):
             "ChecksumMismatch",
             f"{name}: {detail}",
             object=name,
-            remedy="The stored file was altered after it was published; build the revision again (annotation rebuild).",
+            remedy="The stored file was altered after it was published: delete the revision's artifacts, then "
+            "build it again (in a cluster: annotation retry).",
         )

@@ -411,3 +411,9 @@ def test_connections_are_kept() -> None:
         for _ in range(3):
             client.search([1.0], 1)
         assert script.connections == 1
+
+
+@pytest.mark.parametrize("make", [vic.Client, vic.AsyncClient])
+def test_a_url_without_a_scheme_is_refused_at_once(make: type[vic.Client]) -> None:
+    with pytest.raises(ValueError, match="http://localhost:8080"):
+        make("localhost:8080")

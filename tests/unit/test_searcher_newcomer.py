@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,3 +149,18 @@ def test_a_message_in_a_pod_keeps_the_field() -> None:
     said = flag_names.for_a_person(failure, "validate")
     assert (said.message, said.field) == ("--id-column is x", "--artifact")
     assert failure.field == "spec.artifacts.folder"
+
+
+def test_ctrl_c_while_libraries_load_ends_without_a_traceback() -> None:
+    program = (
+        "import os, signal, sys, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'vectorindex_searcher.__main__': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from vectorindex_searcher.entry import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "inspect"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from ..contract import Columns
 from ..errors import BadData
 from ..store import Store
-from .blocks import Block, Header
-from .matrix import Matrix, check_matrix, matrix_blocks, matrix_header
+from .matrix import Matrix, check_matrix, matrix_format
 from .objects import ListedObject
-from .reader import Format, refuse_columns
 
 _DTYPES: dict[str, np.dtype[Any]] = {".fbin": np.dtype("<f4"), ".u8bin": np.dtype("u1"), ".i8bin": np.dtype("i1")}
 
@@ -29,15 +25,4 @@ def _parse(store: Store, item: ListedObject) -> Matrix:
     return check_matrix(item, Matrix(rows, dimension, dtype, 8))
 
 
-def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | None:
-    """The header of an object; None without rows. Raises BadSpec when metadata columns are asked for."""
-    refuse_columns(item, FORMAT.name, columns)
-    return matrix_header(_parse(store, item))
-
-
-def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:  # noqa: ARG001
-    """The rows of an object in order, by ranges. Raises SourceChanged, BadData."""
-    return matrix_blocks(store, item, _parse(store, item))
-
-
-FORMAT = Format(name="fbin, u8bin or i8bin", suffixes=tuple(_DTYPES), header=read_header, blocks=read_blocks)
+FORMAT = matrix_format("fbin, u8bin or i8bin", tuple(_DTYPES), _parse)

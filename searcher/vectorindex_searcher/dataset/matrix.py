@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from ..contract import Columns
 from ..errors import BadData
 from ..store import Store
 from .blocks import Block, Header, block_rows, check_claims
 from .objects import ListedObject
+from .reader import Format, refuse_columns
 
 DTYPES = ("float16", "float32", "float64", "int8", "uint8")
 """What a format that carries its own type may hold."""
@@ -52,6 +54,19 @@ def bad_type(item: ListedObject, what: str) -> BadData:
     """The refusal of a matrix of something else than the numbers above."""
     remedy = f"Write vectors [n, d] of {', '.join(DTYPES)}."
     return BadData("BadVectorType", f"{item.key} {what}", object=item.key, remedy=remedy)
+
+
+def matrix_format(name: str, suffixes: tuple[str, ...], parse: Callable[[Store, ListedObject], Matrix]) -> Format:
+    """The format whose objects are one matrix each; `parse` says where its rows are, or raises BadData."""
+
+    def header(store: Store, item: ListedObject, columns: Columns) -> Header | None:
+        refuse_columns(item, name, columns)
+        return matrix_header(parse(store, item))
+
+    def blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:  # noqa: ARG001
+        return matrix_blocks(store, item, parse(store, item))
+
+    return Format(name=name, suffixes=suffixes, header=header, blocks=blocks)
 
 
 def matrix_header(matrix: Matrix) -> Header | None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 
 import numpy as np
 
-from ..contract import Columns
 from ..errors import BadData
 from ..store import Store
-from .blocks import Block, Header
-from .matrix import DTYPES, Matrix, bad_type, check_matrix, matrix_blocks, matrix_header
+from .matrix import DTYPES, Matrix, bad_type, check_matrix, matrix_format
 from .objects import ListedObject
-from .reader import Format, refuse_columns
 
 HEADER_BYTES = 4096
 
@@ -38,15 +34,4 @@ def _parse(store: Store, item: ListedObject) -> Matrix:
     return check_matrix(item, Matrix(rows, dimension, dtype, start.tell()))
 
 
-def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | None:
-    """The header of an object; None without rows. Raises BadSpec when metadata columns are asked for."""
-    refuse_columns(item, FORMAT.name, columns)
-    return matrix_header(_parse(store, item))
-
-
-def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:  # noqa: ARG001
-    """The rows of an object in order, by ranges. Raises SourceChanged, BadData."""
-    return matrix_blocks(store, item, _parse(store, item))
-
-
-FORMAT = Format(name="NPY", suffixes=(".npy",), header=read_header, blocks=read_blocks)
+FORMAT = matrix_format("NPY", (".npy",), _parse)

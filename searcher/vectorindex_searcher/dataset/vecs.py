@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from ..contract import Columns
 from ..errors import BadData
 from ..store import Store
-from .blocks import MAX_DIMENSION, Block, Header
-from .matrix import Matrix, check_matrix, matrix_blocks, matrix_header
+from .blocks import MAX_DIMENSION
+from .matrix import Matrix, check_matrix, matrix_format
 from .objects import ListedObject
-from .reader import Format, refuse_columns
 
 _DTYPES: dict[str, np.dtype[Any]] = {".fvecs": np.dtype("<f4"), ".bvecs": np.dtype("u1"), ".ivecs": np.dtype("<i4")}
 
@@ -37,15 +34,4 @@ def _parse(store: Store, item: ListedObject) -> Matrix:
     return check_matrix(item, Matrix(rows, dimension, dtype, 0, 4))
 
 
-def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | None:
-    """The header of an object; None without rows. Raises BadSpec when metadata columns are asked for."""
-    refuse_columns(item, FORMAT.name, columns)
-    return matrix_header(_parse(store, item))
-
-
-def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:  # noqa: ARG001
-    """The rows of an object in order, by ranges. Raises SourceChanged, BadData."""
-    return matrix_blocks(store, item, _parse(store, item))
-
-
-FORMAT = Format(name="fvecs, bvecs or ivecs", suffixes=tuple(_DTYPES), header=read_header, blocks=read_blocks)
+FORMAT = matrix_format("fvecs, bvecs or ivecs", tuple(_DTYPES), _parse)

@@ -17,11 +17,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from .. import contract
 from .evidence import EvidenceRing
 from .messages import Problem, Request, Response, json_response
+from .query import fields_of_json
 
 REMEMBERED = 100_000
 """Query ids whose click this pod remembers; about 10 MB. A second click on an older one would count again."""
@@ -101,16 +100,7 @@ class Feedback:
 
 def _fields(body: bytes) -> tuple[QueryId, int]:
     """Query and rank of the first click. Raises Problem 400."""
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, "MalformedJSON", f"the body is not JSON: {error.msg} at byte {error.pos}") from None
-    if not isinstance(fields, dict):
-        raise Problem(400, "MalformedJSON", "the body must be a JSON object", value=fields)
-    for name in fields:
-        if name not in _FIELDS:
-            remedy = f"fields are: {', '.join(_FIELDS)}"
-            raise Problem(400, "UnknownField", "there is no such field", field=name[:256], remedy=remedy)
+    fields = fields_of_json(body, _FIELDS)
     given = fields.get("queryId")
     try:
         query = QueryId.of(given if isinstance(given, str) else "")

@@ -134,7 +134,7 @@ def _manifest(store: Store, layout: Layout, task: contract.ServeTask) -> Manifes
             "ManifestMissing",
             error.failure.message,
             object=error.failure.object,
-            remedy="The artifact was deleted; build the revision again (annotation rebuild).",
+            remedy="The artifact was deleted: build the revision again (in a cluster: annotation retry).",
         ) from None
     return manifest
 

@@ -71,8 +71,8 @@ class Search:
 # ---------------------------------------------------------------- bytes to fields
 
 
-def fields_of_json(body: bytes) -> dict[str, Any]:
-    """The object in a JSON body. Raises Problem 400 when it is none or has unknown fields."""
+def fields_of_json(body: bytes, known: tuple[str, ...] = FIELDS) -> dict[str, Any]:
+    """The object in a JSON body. Raises Problem 400 when it is none or has fields other than the `known`."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -80,7 +80,7 @@ def fields_of_json(body: bytes) -> dict[str, Any]:
         raise Problem(400, "MalformedJSON", f"the body is not JSON: {error.msg} at byte {error.pos}") from None
     if not isinstance(fields, dict):
         raise Problem(400, "MalformedJSON", "the body must be a JSON object", value=fields)
-    _refuse_unknown(fields, FIELDS)
+    _refuse_unknown(fields, known)
     return fields
 
 
