@@ -384,6 +384,10 @@ def test_prefetch_is_one_block_ahead_and_never_more() -> None:
 
     ahead = 0
     for number in prefetch(blocks()):
+        end = time.monotonic() + 60
+        while len(made) < number + 2:
+            assert time.monotonic() < end, "no block is read ahead"
+            time.sleep(0.001)
         time.sleep(0.005)
         ahead = max(ahead, len(made) - number - 1)
         if number == 6:
