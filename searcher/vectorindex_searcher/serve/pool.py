@@ -28,7 +28,7 @@ INLINE_SECONDS = 0.0005
 QUEUE_VECTORS = 1024
 """Vectors that may wait, all searches together; one search is always let in when none waits."""
 BATCH_SEARCHES = 64
-BATCH_SECONDS = 0.003
+BATCH_SECONDS = 0.01
 """Most searches in one call, and how long a call may take: the first of them waits for the last."""
 
 Outcome = Response | BaseException
