@@ -171,7 +171,8 @@ def _bad_task(error: ValidationError, options: argparse.Namespace) -> BadSpec:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     if _from_environment() is not None or where not in vars(options):
-        return BadSpec("BadTask", f"{error.title}: {where}: {first['msg']}", field=where or None)
+        message = ": ".join(part for part in (error.title, where, first["msg"]) if part)
+        return BadSpec("BadTask", message, field=where or None)
     flag = "-k" if where == "k" else "--" + where.replace("_", "-")
     example = "for example 500Mi or 4Gi" if where == "memory_limit" else "another value"
     remedy = f"Give {example}; `vectorindex-searcher {options.verb} --help` has all flags."
