@@ -55,7 +55,6 @@ from .index.engine import Engine, read_index
 from .index.factory import make_index, training_rows
 from .index.memory import footprint
 from .index.parameters import index_type
-from .index.restricted import Restricted, check_hidable
 from .index.tuning import K, Tuning, batch_engine, tune
 from .index.vectors import VectorFile
 from .progress import step
@@ -116,7 +115,7 @@ def build(
     tombstones = current_tombstones(task.tombstones, task.columns.id, source.id_type)
     source = source.without(tombstones.ids)
     metric = task.embedding.metric
-    recipe.check(task.index, source.rows, source.dimension, metric)
+    recipe.check(task.index, source.rows, source.dimension, metric, hides=task.tombstones is not None)
     if task.index.factory != AUTO:
         _training_rows(task, source, task.index.factory)  # refused before the source is read
     with tempfile.TemporaryDirectory(prefix="build-", dir=work) as name:
@@ -125,8 +124,6 @@ def build(
         step("choosing")
         choice = recipe.decide(task.index, folder, metric, task.memory_limit_bytes)
         factory = choice.factory
-        if task.tombstones is not None:
-            check_hidable(Restricted(make_index(factory, source.rows, source.dimension, metric), {}).possible, factory)
         sets = draw_sets(source.rows, _training_rows(task, source, factory))
         shape = {"rows": source.rows, "dimension": source.dimension}
         _log.info("building", extra={**shape, "factory": factory, "trainingRows": len(sets.training)})

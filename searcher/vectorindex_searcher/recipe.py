@@ -11,6 +11,8 @@ from .errors import BadSpec
 from .index.auto import AUTO, MEMORY_FIELD, Choice, Goal, select
 from .index.factory import make_index
 from .index.parameters import parameter_limits
+from .index.rehearsal import rehearse
+from .index.restricted import check_hidable
 from .index.threads import available_cores
 from .index.vectors import VectorFile
 
@@ -18,11 +20,11 @@ PARAMS_FIELD = "spec.index.searchParams"
 _log = logging.getLogger(__name__)
 
 
-def check(spec: IndexSpec, count: int, dimension: int, metric: Metric) -> None:
-    """Refuse what cannot be built, before anything is read.
+def check(spec: IndexSpec, count: int, dimension: int, metric: Metric, *, hides: bool = False) -> None:
+    """Refuse what cannot be built, before anything is read. hides: there are deleted ids to leave out of answers.
 
-    Raises BadSpec: UnknownFactory, TooManyLists ...; MemoryLimitNeedsAuto, SearchParamsNeedFactory,
-    UnknownSearchParam, SearchParamOutOfRange.
+    Raises BadSpec: UnknownFactory, TooManyLists, UnsupportedIndex ...; MemoryLimitNeedsAuto, SearchParamsNeedFactory,
+    UnknownSearchParam, SearchParamOutOfRange, CannotHide.
     """
     if spec.factory == AUTO:
         if spec.search_params:
@@ -32,7 +34,7 @@ def check(spec: IndexSpec, count: int, dimension: int, metric: Metric) -> None:
                 field=PARAMS_FIELD,
                 remedy="Name a factory in spec.index.factory, or leave searchParams out: build tunes them.",
             )
-        return
+        return  # every family of Auto can be restricted
     if spec.objective.memory_limit:
         raise BadSpec(
             "MemoryLimitNeedsAuto",
@@ -40,6 +42,9 @@ def check(spec: IndexSpec, count: int, dimension: int, metric: Metric) -> None:
             field=MEMORY_FIELD,
             remedy="Use factory Auto, or leave memoryLimit out: a named factory takes the memory it takes.",
         )
+    restricts = rehearse(spec.factory, count, dimension, metric)
+    if hides:
+        check_hidable(restricts, spec.factory)
     limits = parameter_limits(make_index(spec.factory, count, dimension, metric))
     for name, value in spec.search_params.items():
         field = f"{PARAMS_FIELD}.{name}"

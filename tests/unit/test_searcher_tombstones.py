@@ -281,15 +281,14 @@ def test_a_searcher_that_cannot_know_its_deleted_ids_does_not_start(root: Path) 
     loaded.held.close()
 
 
-def test_an_index_that_cannot_hide_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_cannot_hide_is_refused(root: Path) -> None:
     build(build_task(root))
     engine = engine_of(root)
     engine.takes_only = False
     with pytest.raises(BadSpec, match="cannot be hidden"):
         Deletions(engine, place(root / "deleted"), "id", Gauges())
-    monkeypatch.setattr("vectorindex_searcher.index.restricted.Restricted.possible", False)
     with pytest.raises(BadSpec, match="cannot be hidden"):
-        build(build_task(root, "other", tombstones=place(root / "deleted")))
+        build(build_task(root, "other", "PQ2x4fs_64", tombstones=place(root / "deleted")))
 
 
 # ---------------------------------------------------------------- the gate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from ..contract import Metric
@@ -18,12 +19,15 @@ FLAT_FLOATS = 250_000
 27 to 38 us against 25 to 62), at recall 1 with nothing to build. At twice as many 58 to 82 us against 22 to 49."""
 MAX_LISTS = 1 << 24
 MAX_HNSW_LINKS = 512
+MIN_LINKS = 4
+"""With fewer FAISS ends the process or never ends."""
 TRAIN_ROWS_PER_LIST = 100
 """FAISS wants 39 to 256 per list; recall hardly grows beyond this."""
 MIN_ROWS_PER_LIST = 39
 MIN_TRAIN_ROWS = 65_536
 """For code books (256 centroids, 256 rows each) and scalar ranges."""
 
+_TIMES = {"": 1, "k": 1 << 10, "M": 1 << 20}
 _ALLOWED = re.compile(r"[A-Za-z0-9_,()\[\].:+-]+")
 
 
@@ -46,8 +50,43 @@ def make_index(factory: str, count: int, dimension: int, metric: Metric) -> Any:
             # FAISS drops the metric silently for some types, for example HNSW32,PQ16 with inner product.
             message = f"FAISS cannot build {factory!r} with metric {metric.value}"
             raise BadSpec("UnsupportedMetric", message, field=FIELD, remedy="Use another family, or metric Cosine.")
+    if kind := _without_distances(index, metric):
+        raise BadSpec(
+            "UnsupportedIndex",
+            f"{factory!r}: FAISS answers {kind} with numbers that are no distances, so there would be no scores",
+            field=FIELD,
+            remedy=f"Let another code of the rows compute them: {factory},RFlat or {factory},Refine(SQ8).",
+        )
     _bound_training(index)
+    _keep_bytes(index)
     return index
+
+
+def _keep_bytes(index: Any) -> None:
+    """Codes that are the numbers themselves (0 to 255) must not hold differences to a centroid, which wrap around."""
+    direct = (faiss.ScalarQuantizer.QT_8bit_direct, faiss.ScalarQuantizer.QT_8bit_direct_signed)
+    for layer in layers(index):
+        if isinstance(layer, faiss.IndexIVFScalarQuantizer) and layer.sq.qtype in direct:
+            layer.by_residual = False
+
+
+def _without_distances(index: Any, metric: Metric) -> str:
+    """What kind of index orders rows by something else than the metric and has no refine layer; empty: none."""
+    whole = list(layers(index))
+    innermost, outermost = whole[-1], whole[0]
+    if isinstance(outermost, faiss.IndexRefine):
+        return ""
+    if isinstance(innermost, faiss.IndexLSH | faiss.IndexIVFSpectralHash):
+        return "hash codes"
+    if not getattr(innermost, "code_size", 1):
+        return "codes of no bits"
+    if metric is not Metric.INNER_PRODUCT:
+        # |q|^2, or |x|^2 too, is left out.
+        fast = isinstance(innermost, faiss.IndexAdditiveQuantizerFastScan)
+        code = getattr(innermost, "aq", None)
+        if fast or (code is not None and code.search_type == faiss.AdditiveQuantizer.ST_LUT_nonorm):
+            return "additive codes without norms" if not fast else "fast-scan additive codes"
+    return ""
 
 
 def _bound_training(index: Any) -> None:
@@ -57,12 +96,21 @@ def _bound_training(index: Any) -> None:
     (8-bit PQ) take minutes of simulated annealing, and what they speed up cannot be asked for by a search parameter
     alone.
     """
-    for layer in layers(index):
+    for layer in parts(index):
         if isinstance(layer, faiss.IndexIVF):
             layer.cp.max_points_per_centroid = TRAIN_ROWS_PER_LIST
             layer.cp.min_points_per_centroid = 1  # no warning on stderr: few rows are the user's choice
         if hasattr(layer, "do_polysemous_training"):
             layer.do_polysemous_training = False
+
+
+def parts(index: Any) -> Iterator[Any]:
+    """The index and every index inside it: also a graph's storage, a refine layer's codes, a coarse quantizer."""
+    index = faiss.downcast_index(index)
+    yield index
+    for name in ("base_index", "refine_index", "index", "storage", "quantizer"):
+        if isinstance(inner := getattr(index, name, None), faiss.Index):
+            yield from parts(inner)
 
 
 def lists_of(index: Any) -> int:
@@ -97,7 +145,7 @@ def _refuse_early(factory: str, count: int) -> None:
         raise _unknown(factory, 0, "it holds characters that no factory string has")
     if "IDMap" in factory:
         raise _id_map(factory)
-    sizes = [int(text) for text in re.findall(r"IVF(\d{1,30})", factory)]
+    sizes = [int(text) * _TIMES[unit] for text, unit in re.findall(r"(?:IVF|Residual)(\d{1,30})([kM]?)", factory)]
     sizes += [4 ** min(int(text), 64) for text in re.findall(r"IMI2x(\d{1,30})", factory)]
     for lists in sizes:
         if lists > count or lists > MAX_LISTS:
@@ -109,10 +157,22 @@ def _refuse_early(factory: str, count: int) -> None:
                 remedy=f"Each list needs {MIN_ROWS_PER_LIST} rows or more; {nearest} lists suit {count} rows, "
                 "and Flat or HNSW32 need none.",
             )
+        if not lists:
+            raise _unknown(factory, 0, "it asks for 0 lists")
+    for text in re.findall(r"(?:PQ|RQ|LSQ|CQ)\d+(?:x\d+)?x(\d{1,30})", factory):
+        if 1 << min(int(text), 64) > count:
+            raise BadSpec(
+                "CannotTrain",
+                f"{factory!r} has codes of {text} bits, which need 2^{text} rows to train; the source has {count}",
+                field=FIELD,
+                remedy="Use fewer bits, for example PQ64x4fs or PQ64.",
+            )
     for text in re.findall(r"(?:HNSW|NSG)(\d{1,30})", factory):
         if int(text) > MAX_HNSW_LINKS:
             message = f"{factory!r} asks for {text} links a node; at most {MAX_HNSW_LINKS} are allowed"
             raise BadSpec("TooManyLinks", message, field=FIELD, remedy="HNSW32 suits most data.")
+        if int(text) < MIN_LINKS:
+            raise _unknown(factory, 0, f"it asks for {text} links a node; {MIN_LINKS} are the least")
 
 
 def _unknown(factory: str, dimension: int, words: str) -> BadSpec:

@@ -82,10 +82,10 @@ def faiss_ladders(index: Any) -> dict[str, tuple[int, ...]]:
 def takes_selector(index: Any) -> bool:
     """Whether FAISS can restrict a search of this index to some rows (an IDSelector).
 
-    PQ, NSG, LSH and lists of additive codes (RQ, LSQ) cannot.
+    PQ, NSG, LSH and lists of additive codes (RQ, LSQ), of two codes (PQ16+16) or of hashes cannot.
     """
     *_, innermost = layers(index)
-    if isinstance(innermost, faiss.IndexIVFAdditiveQuantizer):
+    if isinstance(innermost, faiss.IndexIVFAdditiveQuantizer | faiss.IndexIVFPQR | faiss.IndexIVFSpectralHash):
         return False
     kinds = (faiss.IndexFlat, faiss.IndexIVF, faiss.IndexHNSW, faiss.IndexScalarQuantizer, faiss.IndexRaBitQ)
     return isinstance(innermost, kinds)

@@ -25,6 +25,9 @@ CACHE_BYTES = (16 << 20, 256 << 20)
 _QUERY_BLOCK = 16
 """Fewer than FAISS's threshold for BLAS, whose |q|^2 + |x|^2 - 2qx loses the distance of data far from the origin."""
 
+_BLOCK_ROWS = 32
+"""Of fast-scan codes, unless a factory string asks for another number (PQ32x4fs_64)."""
+
 Answer = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 
@@ -50,14 +53,13 @@ class CodeStore:
     def _try(self) -> bool:
         if not self._store.ntotal:
             return False
-        if isinstance(self._store, faiss.IndexIVF):
-            # What `reconstruct` needs is made on first use; the type alone says whether it works afterwards.
-            # Of the fast-scan types FAISS 1.15.1 decodes PQ right, RaBitQ wrongly, and ends the process for others.
-            return not isinstance(self._store, faiss.IndexIVFFastScan) or isinstance(
-                self._store, faiss.IndexIVFPQFastScan
-            )
+        if not _decodes(self._store):
+            return False
         try:
-            self.gather(np.zeros(1, np.int64))
+            if isinstance(self._store, faiss.IndexIVF):
+                _decode_one(self._store)  # the table that `reconstruct` needs is made on first use
+            else:
+                self.gather(np.zeros(1, np.int64))
         except RuntimeError:
             return False
         return True
@@ -140,6 +142,29 @@ def _store_of(index: Any) -> tuple[list[Any], Any]:
             index = index.storage
         else:
             return transforms, index
+
+
+def _decodes(store: Any) -> bool:
+    """Whether what FAISS 1.15.1 decodes is what it searches, for the types that it decodes without an error.
+
+    Of RaBitQ codes of several bits it decodes one, of fast-scan blocks only those of 32 rows rightly; of lists of
+    fast-scan codes RaBitQ wrongly, and all but PQ end the process.
+    """
+    if isinstance(store, faiss.IndexIVFFastScan) and not isinstance(store, faiss.IndexIVFPQFastScan):
+        return False
+    if not getattr(store, "code_size", 1):
+        return False  # SQ0: a row is its list
+    return getattr(store, "bbs", _BLOCK_ROWS) == _BLOCK_ROWS and (
+        not hasattr(store, "rabitq") or store.rabitq.nb_bits == 1
+    )
+
+
+def _decode_one(ivf: Any) -> None:
+    """Decode the first row of the first list that has one. Raises RuntimeError where FAISS has not implemented it."""
+    lists = ivf.invlists
+    first = next(number for number in range(ivf.nlist) if lists.list_size(number))
+    decoded = np.empty(ivf.d, np.float32)
+    ivf.reconstruct_from_offset(first, 0, faiss.swig_ptr(decoded))
 
 
 def _codes(store: Any) -> npt.NDArray[np.uint8] | None:
