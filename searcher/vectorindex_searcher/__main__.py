@@ -52,10 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         return 128 + signal.SIGPIPE
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _failed(_disk_full(error).failure, ExitCode.RETRY, options) if full else _bug(error, options)
     except Exception as error:
+        if _disk_is_full(error):
+            return _failed(_disk_full(error).failure, ExitCode.RETRY, options)
         return _bug(error, options)
 
 
@@ -159,9 +158,16 @@ def _bug(error: Exception, options: argparse.Namespace) -> int:
     return _failed(Failure(reason="Bug", message=_without_secrets(message)), ExitCode.BUG, options)
 
 
-def _disk_full(error: OSError) -> Retry:
+def _disk_is_full(error: Exception) -> bool:
+    """FAISS, which writes files itself, has only the system's words for it."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, RuntimeError) and os.strerror(errno.ENOSPC) in str(error)
+
+
+def _disk_full(error: Exception) -> Retry:
     """A folder for temporary files that is full; stores and caches name their own."""
-    where = f"{error.filename}: " if error.filename else ""
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     remedy = "Free space there, or name a folder on a larger disk with --work-dir (in a pod: more ephemeral storage)."
     return Retry("DiskFull", f"{where}no space left for temporary files", remedy=remedy)
 

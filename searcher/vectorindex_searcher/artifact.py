@@ -198,16 +198,21 @@ def load_manifest(store: Store, layout: Layout, digest: str, expected_sha256: st
 
 def _parse(data: bytes, where: str, digest: str) -> Manifest:
     if len(data) > MANIFEST_LIMIT_BYTES:
-        raise BadData("BadManifest", f"{where} is larger than {MANIFEST_LIMIT_BYTES} bytes", object=where)
+        raise _bad_manifest(where, f"is larger than {MANIFEST_LIMIT_BYTES} bytes")
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise BadData("BadManifest", f"{where} is not a manifest this version reads: {problem}", object=where) from None
+        raise _bad_manifest(where, f"is not a manifest this version reads: {problem}") from None
     if manifest.digest != digest:
-        raise BadData("BadManifest", f"{where} names digest {manifest.digest}, expected {digest}", object=where)
+        raise _bad_manifest(where, f"names digest {manifest.digest}, expected {digest}")
     return manifest
+
+
+def _bad_manifest(where: str, problem: str) -> BadData:
+    remedy = "Use the version that built it, or delete the revision's artifacts and build it again."
+    return BadData("BadManifest", f"{where} {problem}", object=where, remedy=remedy)
 
 
 def publish(store: Store, layout: Layout, manifest: Manifest, folder: Path) -> tuple[Manifest, str, bool]:

@@ -93,7 +93,8 @@ def _etag(store: Store, one: Wanted) -> str:
     """What pins every range to one object. Looks at the size first: a swapped object cannot fill the disk."""
     info = store.head(one.key)
     if info is None:
-        raise Retry("ArtifactNotFound", f"{store.describe(one.key)} does not exist", object=one.key)
+        remedy = "A file of the artifact was deleted: delete what is left of the revision, then build it again."
+        raise Retry("ArtifactNotFound", f"{store.describe(one.key)} does not exist", object=one.key, remedy=remedy)
     if info.size != one.size:
         raise ChecksumMismatch(one.name, f"is {info.size} bytes, the manifest says {one.size}")
     return info.etag

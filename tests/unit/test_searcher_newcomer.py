@@ -123,9 +123,18 @@ def test_a_port_in_use_is_named(artifact: str, taken: int, flag: str, capsys: py
     assert failure["remedy"]
 
 
-def test_a_full_disk_is_tried_again(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Error in faiss::write_index: write error: 245 != 768 (No space left on device)"),
+    ],
+)
+def test_a_full_disk_is_tried_again(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     monkeypatch.setattr("vectorindex_searcher.build.stage", full)
     code, failure, text = failed(capsys, *BUILD)
@@ -164,3 +173,18 @@ def test_ctrl_c_while_libraries_load_ends_without_a_traceback() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, "inspect"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_a_lost_file_and_a_manifest_of_another_version_say_what_to_do(
+    artifact: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (manifest,) = Path(artifact).rglob("manifest.json")
+    next(Path(artifact).rglob("ids.arrow")).unlink()
+    code, failure, _ = failed(capsys, "serve", "--artifact", artifact, *QUIET, "--cache-dir", "cache")
+    assert (code, failure["reason"]) == (66, "ArtifactNotFound")
+    assert "build it again" in failure["remedy"]
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"formatVersion": 99}))
+    code, failure, text = failed(capsys, "serve", "--artifact", artifact, *QUIET, "--cache-dir", "cache")
+    assert (code, failure["reason"]) == (65, "BadManifest")
+    assert "formatVersion" in text
+    assert "build it again" in failure["remedy"]
