@@ -17,6 +17,8 @@ from ..contract import Minimise
 MIN_ROWS_PER_LIST = 39
 """FAISS's own bound for a centroid that means something."""
 MAX_LISTS = 1 << 16
+_CODE_BOOK = 1 << 4
+"""Centroids of a 4-bit code: fewer rows cannot train one."""
 _LISTS = re.compile(r"IVF(\d+)")
 
 
@@ -39,7 +41,8 @@ def parts_for(dimension: int, share: int) -> int:
 
 def shortlist(count: int, dimension: int, minimise: Minimise) -> tuple[str, ...]:
     """One factory string of each family for `count` rows. No two are equal."""
-    lists, parts = lists_for(count), parts_for(dimension, 4)
+    lists = lists_for(count)
+    parts = parts_for(dimension, 4) if count >= _CODE_BOOK else 0
     fewer = max(1, lists // 2)  # a scan of 4-bit codes is so fast that finding the lists is what costs
     compressed = [f"IVF{fewer},PQ{parts}x4fs,Refine(SQ8)"] if parts else []
     if minimise is Minimise.MEMORY:
