@@ -141,6 +141,8 @@ def test_the_kinds_that_are_not_tried_before_a_build_could_be(metric: Metric) ->
         ("MinMax,SQ8", "add not implemented"),
         ("Residual16,PQ8x4", "not implemented"),
         ("HNSW1", "1 links"),
+        ("PQ8x4fs,Refine(FlatL2Panorama8)", "instead of Panorama"),
+        ("FlatL2Panorama8", "instead of Panorama"),
         ("NSG0", "0 links"),
         ("LSH", "no distances"),
         ("IVF64,PCA16,SH", "no distances"),

@@ -143,6 +143,8 @@ def faiss_words(error: BaseException) -> str:
 def _refuse_early(factory: str, count: int) -> None:
     if not _ALLOWED.fullmatch(factory):
         raise _unknown(factory, 0, "it holds characters that no factory string has")
+    if re.search(r"(^|,|\()(Flat(L2|IP)Panorama|RefinePanorama)", factory):
+        raise _unknown(factory, 0, "it cannot be read back from its file: use Flat instead of Panorama")
     if "IDMap" in factory:
         raise _id_map(factory)
     sizes = [int(text) * _TIMES[unit] for text, unit in re.findall(r"(?:IVF|Residual)(\d{1,30})([kM]?)", factory)]
