@@ -27,6 +27,12 @@ COUNT, DIMENSION, K = 1200, 32, 5
 Floats = npt.NDArray[np.float32]
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Two OpenMP threads on one busy core spin for minutes."""
+    faiss.omp_set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def vectors() -> Floats:
     rng = np.random.default_rng(0)
@@ -35,7 +41,6 @@ def vectors() -> Floats:
 
 def made(factory: str, vectors: Floats, metric: Metric) -> Any:
     """As a searcher has it: read from its file."""
-    faiss.omp_set_num_threads(1)
     index = make_index(factory, len(vectors), vectors.shape[1], metric)
     index.train(vectors)
     index.add(vectors)
