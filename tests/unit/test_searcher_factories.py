@@ -150,6 +150,8 @@ def test_the_kinds_that_are_not_tried_before_a_build_could_be(metric: Metric) ->
         ("FlatL2Panorama8", "instead of Panorama"),
         ("NSG0", "0 links"),
         ("LSH", "no distances"),
+        ("PQ8x4fs,Refine(LSH)", "no distances"),
+        ("PQ8x4fs,Refine(RaBitQfs)", "no distances"),
         ("IVF64,PCA16,SH", "no distances"),
         ("RQ8x4fs_Nrq2x4", "no distances"),
         ("IVF64,RQ4x4_Nnone", "no distances"),

@@ -55,7 +55,7 @@ def make_index(factory: str, count: int, dimension: int, metric: Metric) -> Any:
             "UnsupportedIndex",
             f"{factory!r}: FAISS answers {kind} with numbers that are no distances, so there would be no scores",
             field=FIELD,
-            remedy=f"Let another code of the rows compute them: {factory},RFlat or {factory},Refine(SQ8).",
+            remedy="Let another code of the rows compute them: add ,RFlat or ,Refine(SQ8) to the index that searches.",
         )
     _bound_training(index)
     _keep_bytes(index)
@@ -71,11 +71,13 @@ def _keep_bytes(index: Any) -> None:
 
 
 def _without_distances(index: Any, metric: Metric) -> str:
-    """What kind of index orders rows by something else than the metric and has no refine layer; empty: none."""
+    """What kind of index computes the scores from something else than the metric; empty: none."""
     whole = list(layers(index))
     innermost, outermost = whole[-1], whole[0]
     if isinstance(outermost, faiss.IndexRefine):
-        return ""
+        if isinstance(faiss.downcast_index(outermost.refine_index), faiss.IndexRaBitQFastScan):
+            return "a refine layer of fast-scan RaBitQ"
+        return _without_distances(outermost.refine_index, metric)
     if isinstance(innermost, faiss.IndexLSH | faiss.IndexIVFSpectralHash):
         return "hash codes"
     if not getattr(innermost, "code_size", 1):
