@@ -20,15 +20,13 @@ from vectorindex_searcher.contract import Metric
 from vectorindex_searcher.index.filters import JOINERS, ORDERED, Columns, FilterError, parse
 from vectorindex_searcher.index.predicates import matching
 from vectorindex_searcher.index.rows import RowFile, RowWriter
+from vectorindex_searcher.serve.fields import FIELDS, fields_of_json, fields_of_query_string
 from vectorindex_searcher.serve.messages import Problem
 from vectorindex_searcher.serve.query import (
-    FIELDS,
     MAX_K,
     MAX_VECTORS,
     Search,
     Terms,
-    fields_of_json,
-    fields_of_query_string,
     search_of,
 )
 

@@ -17,8 +17,9 @@ from unit.test_searcher_serve_app import COUNT, DIMENSION, make_engine, running
 from vectorindex_searcher import contract
 from vectorindex_searcher.index.rows import Ids, RowWriter
 from vectorindex_searcher.serve.answers import SingleAnswers, binary_answer, wants_binary
+from vectorindex_searcher.serve.fields import fields_of_json
 from vectorindex_searcher.serve.messages import Problem
-from vectorindex_searcher.serve.query import Terms, fields_of_json, search_of
+from vectorindex_searcher.serve.query import Terms, search_of
 from vectorindex_searcher.serve.quick import QuickVectors
 
 BINARY = {"Content-Type": "application/octet-stream", "Accept": "application/octet-stream"}

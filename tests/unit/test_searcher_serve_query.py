@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vectorindex_searcher.contract import Metric
+from vectorindex_searcher.serve.fields import fields_of_json, fields_of_query_string
 from vectorindex_searcher.serve.messages import Problem
 from vectorindex_searcher.serve.query import (
     MAX_VECTORS,
     Search,
     Terms,
-    fields_of_json,
-    fields_of_query_string,
     search_of,
 )
 

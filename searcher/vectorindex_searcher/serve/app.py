@@ -21,6 +21,7 @@ from .answers import BINARY_TYPE, wants_binary
 from .dispatch import Answer, Routes, dispatch
 from .evidence import EvidenceRing, Outcome
 from .feedback import Feedback
+from .fields import fields_of_json, fields_of_query_string
 from .live_sample import LiveSample
 from .messages import Later, Problem, Request, Response, json_response
 from .pool import SearchPool
@@ -30,8 +31,6 @@ from .query import (
     MAX_VECTORS,
     Terms,
     Vectors,
-    fields_of_json,
-    fields_of_query_string,
     search_of,
     segment_of,
 )

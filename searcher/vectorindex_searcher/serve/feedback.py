@@ -19,8 +19,8 @@ from typing import Any
 
 from .. import contract
 from .evidence import EvidenceRing
+from .fields import fields_of_json
 from .messages import Problem, Request, Response, json_response
-from .query import fields_of_json
 
 REMEMBERED = 100_000
 """Query ids whose click this pod remembers; about 10 MB. A second click on an older one would count again."""

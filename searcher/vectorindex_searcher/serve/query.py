@@ -1,6 +1,6 @@
-"""From a request's bytes to a checked search: names, ranges, dimension, and vectors as one float32 array.
+"""From a request's fields to a checked search: ranges, dimension, and vectors as one float32 array.
 
-Knows no HTTP beyond the two body formats and no FAISS. Every refusal names field, value and remedy.
+Knows no HTTP beyond the two forms of a body, and no FAISS. Every refusal names field, value and remedy.
 """
 
 from __future__ import annotations
@@ -11,25 +11,20 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl
 
 import numpy as np
-import orjson
 
 from .. import contract
 from ..index.filters import Columns, FilterError, Predicate, parse
+from .fields import MAX_NAME_CHARACTERS, invalid, refuse_unknown
 from .messages import Problem
 
 DEFAULT_K = 10
 MAX_K = 1000
 MAX_VECTORS = 256
 """Vectors in one request: a batch is one piece of work and must not hold up the others for long."""
-MAX_NAME_CHARACTERS = 256
 
 INCLUDABLE = ("metadata",)
-FIELDS = ("vector", "vectors", "k", "params", "segment", "include", "minScore", "embedding", "filter", "track")
-_BINARY_FIELDS = tuple(name for name in FIELDS if name not in ("vector", "vectors"))
-
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -68,62 +63,13 @@ class Search:
     """Whether each answer gets a query id, for clicks."""
 
 
-# ---------------------------------------------------------------- bytes to fields
-
-
-def fields_of_json(body: bytes, known: tuple[str, ...] = FIELDS) -> dict[str, Any]:
-    """The object in a JSON body. Raises Problem 400 when it is none or has fields other than the `known`."""
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        # The error holds the whole body; only its sentence is passed on.
-        raise Problem(400, "MalformedJSON", f"the body is not JSON: {error.msg} at byte {error.pos}") from None
-    if not isinstance(fields, dict):
-        raise Problem(400, "MalformedJSON", "the body must be a JSON object", value=fields)
-    _refuse_unknown(fields, known)
-    return fields
-
-
-def fields_of_query_string(query: bytes) -> dict[str, Any]:
-    """The fields beside a binary body: k, segment, minScore, include (comma separated), params.NAME, embedding.model
-    embedding.version, and filter (JSON). Raises Problem 400.
-    """
-    fields: dict[str, Any] = {}
-    try:
-        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=64, errors="strict")
-    except ValueError as error:
-        raise Problem(400, "MalformedQueryString", f"the query string cannot be read: {error}") from None
-    for name, text in pairs:
-        group, dot, member = name.partition(".")
-        if dot and group in ("params", "embedding"):
-            value: object = _number(text, int, name) if group == "params" else text
-            fields.setdefault(group, {})[member] = value
-        elif name == "k":
-            fields[name] = _number(text, int, name)
-        elif name == "minScore":
-            fields[name] = _number(text, float, name)
-        elif name == "include":
-            fields[name] = text.split(",")
-        elif name == "segment":
-            fields[name] = text
-        elif name == "track":
-            if text not in ("true", "false"):
-                raise _invalid(name, text, "true or false")
-            fields[name] = text == "true"
-        elif name == "filter":
-            fields[name] = _json_of_query_string(name, text)
-        else:
-            _refuse_unknown({name: text}, tuple(f for f in _BINARY_FIELDS if f not in ("params", "embedding")))
-    return fields
-
-
 def segment_of(fields: Mapping[str, Any], terms: Terms) -> str:
     """The segment a request counts for: undeclared names count as `other`. Raises Problem 400 if it is no string."""
     name = fields.get("segment")
     if name is None:
         return contract.OTHER_SEGMENT
     if not isinstance(name, str) or len(name) > MAX_NAME_CHARACTERS:
-        raise _invalid("segment", name, f"a string of at most {MAX_NAME_CHARACTERS} characters")
+        raise invalid("segment", name, f"a string of at most {MAX_NAME_CHARACTERS} characters")
     return name if name in terms.segments else contract.OTHER_SEGMENT
 
 
@@ -139,7 +85,7 @@ def search_of(fields: Mapping[str, Any], raw: bytes | None, terms: Terms) -> Sea
     _check_embedding(fields.get("embedding"), terms)
     k = fields.get("k", DEFAULT_K)
     if not _is_int(k) or not 1 <= k <= MAX_K:
-        raise _invalid("k", k, f"an integer from 1 to {MAX_K}")
+        raise invalid("k", k, f"an integer from 1 to {MAX_K}")
     params = _params(fields.get("params"), terms)
     if own := terms.segment_params.get(segment):
         params = {**own, **params}
@@ -170,12 +116,12 @@ def _vectors_of_json(fields: Mapping[str, Any], terms: Terms) -> Vectors:
     else:
         rows, name = fields["vectors"], "vectors"
         if not isinstance(rows, list) or not rows:
-            raise _invalid(name, rows, "a non-empty list of vectors")
+            raise invalid(name, rows, "a non-empty list of vectors")
         _check_vector_count(len(rows))
     for number, row in enumerate(rows):
         place = name if name == "vector" else f"vectors[{number}]"
         if not isinstance(row, list):
-            raise _invalid(place, row, "a list of numbers")
+            raise invalid(place, row, "a list of numbers")
         if len(row) != terms.dimension:
             raise _wrong_dimension(place, len(row), terms)
     return _checked(_packed(rows, name, terms.dimension), name, terms)
@@ -195,18 +141,18 @@ def _packed(rows: list[list[float]], name: str, dimension: int) -> Vectors:
             for position, value in enumerate(row):
                 if not isinstance(value, int | float):
                     place = f"vector[{position}]" if name == "vector" else f"vectors[{number}][{position}]"
-                    raise _invalid(place, value, "a number") from None
+                    raise invalid(place, value, "a number") from None
         raise
     return np.frombuffer(data, dtype=np.float32).reshape(len(rows), dimension)
 
 
 def _vectors_of_bytes(raw: bytes, terms: Terms) -> Vectors:
     if not raw:
-        raise _invalid("body", "", "at least one vector of little-endian float32")
+        raise invalid("body", "", "at least one vector of little-endian float32")
     width = 4 * terms.dimension
     if len(raw) % width:
         if len(raw) % 4:
-            raise _invalid("body", f"{len(raw)} bytes", "little-endian float32 numbers of 4 bytes each")
+            raise invalid("body", f"{len(raw)} bytes", "little-endian float32 numbers of 4 bytes each")
         raise _wrong_dimension("body", len(raw) // 4, terms)
     _check_vector_count(len(raw) // width)
     vectors = np.frombuffer(raw, dtype="<f4").astype(np.float32, copy=False).reshape(-1, terms.dimension)
@@ -263,14 +209,14 @@ def _check_embedding(embedding: object, terms: Terms) -> None:
     if embedding is None:
         return
     if not isinstance(embedding, dict):
-        raise _invalid("embedding", embedding, "an object with model, version or both")
-    _refuse_unknown(embedding, ("model", "version"), "embedding.")
+        raise invalid("embedding", embedding, "an object with model, version or both")
+    refuse_unknown(embedding, ("model", "version"), "embedding.")
     for member, served in (("model", terms.embedding_model), ("version", terms.embedding_version)):
         named = embedding.get(member)
         if named is None:
             continue
         if not isinstance(named, str):
-            raise _invalid(f"embedding.{member}", named, "a string")
+            raise invalid(f"embedding.{member}", named, "a string")
         # An index that declares no model cannot contradict the client.
         if served and named != served:
             raise Problem(
@@ -288,12 +234,12 @@ def _params(params: object, terms: Terms) -> dict[str, int]:
     if params is None:
         return {}
     if not isinstance(params, dict):
-        raise _invalid("params", params, "an object of names and integers")
-    _refuse_unknown(params, tuple(terms.param_limits), "params.")
+        raise invalid("params", params, "an object of names and integers")
+    refuse_unknown(params, tuple(terms.param_limits), "params.")
     for name, value in params.items():
         low, high = terms.param_limits[name]
         if not _is_int(value) or not low <= value <= high:
-            raise _invalid(f"params.{name}", value, f"an integer from {low} to {high}")
+            raise invalid(f"params.{name}", value, f"an integer from {low} to {high}")
     return params
 
 
@@ -301,10 +247,10 @@ def _includes_metadata(include: object) -> bool:
     if include is None:
         return False
     if not isinstance(include, list):
-        raise _invalid("include", include, f"a list of: {', '.join(INCLUDABLE)}")
+        raise invalid("include", include, f"a list of: {', '.join(INCLUDABLE)}")
     for number, name in enumerate(include):
         if name not in INCLUDABLE:
-            raise _invalid(f"include[{number}]", name, f"one of: {', '.join(INCLUDABLE)}")
+            raise invalid(f"include[{number}]", name, f"one of: {', '.join(INCLUDABLE)}")
     return "metadata" in include
 
 
@@ -313,13 +259,13 @@ def _min_score(fields: Mapping[str, Any], terms: Terms) -> float | None:
     if value is None:
         return terms.min_score
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _invalid("minScore", value, "a finite number")
+        raise invalid("minScore", value, "a finite number")
     return float(value)
 
 
 def _track(value: object) -> bool:
     if value is not None and not isinstance(value, bool):
-        raise _invalid("track", value, "true or false")
+        raise invalid("track", value, "true or false")
     return value is True
 
 
@@ -337,32 +283,8 @@ def _filter(document: object, terms: Terms) -> Predicate | None:
         ) from None
 
 
-def _json_of_query_string(name: str, text: str) -> object:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise Problem(
-            400,
-            "MalformedJSON",
-            f"{name} is not JSON: {error.msg} at character {error.pos}",
-            field=name,
-            value=text,
-            remedy="percent-encode the JSON, for example with curl --url-query",
-        ) from None
-
-
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(text: str, kind: type[int] | type[float], name: str) -> int | float:
-    try:
-        # Python reads 1_000, and digits of any script: JSON does not, so neither does the query string.
-        if not text.isascii() or "_" in text or len(text) > 40:
-            raise ValueError
-        return kind(text)
-    except ValueError:
-        raise _invalid(name, text, "an integer" if kind is int else "a number") from None
 
 
 def _check_vector_count(count: int) -> None:
@@ -371,18 +293,6 @@ def _check_vector_count(count: int) -> None:
         raise Problem(
             400, "TooManyVectors", detail, field="vectors", value=count, remedy="send them in several requests"
         )
-
-
-def _refuse_unknown(found: Mapping[str, object], known: tuple[str, ...], prefix: str = "") -> None:
-    for name in found:
-        if name not in known:
-            raise Problem(
-                400,
-                "UnknownField",
-                "the request has a field that is not known here",
-                field=f"{prefix}{name[:MAX_NAME_CHARACTERS]}",
-                remedy=f"known are: {', '.join(known) or 'none'}",
-            )
 
 
 def _wrong_dimension(place: str, found: int, terms: Terms) -> Problem:
@@ -396,7 +306,3 @@ def _wrong_dimension(place: str, found: int, terms: Terms) -> Problem:
         remedy=f"embed the query with the model of the index{model}",
         members={"expected": terms.dimension},
     )
-
-
-def _invalid(place: str, value: object, wanted: str) -> Problem:
-    return Problem(400, "InvalidField", f"{place} must be {wanted}", field=place, value=value, remedy=f"send {wanted}")

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .query import DEFAULT_K, MAX_K, MAX_NAME_CHARACTERS, Vectors
+from .fields import MAX_NAME_CHARACTERS
+from .query import DEFAULT_K, MAX_K, Vectors
 
 _PLAIN = frozenset(("vector", "k", "segment"))
 _FLOAT = np.dtype("<f4")
