@@ -286,12 +286,12 @@ def test_the_race_goes_to_the_largest_sample_and_stops_when_the_leader_was_there
     monkeypatch.setattr(auto, "TOP_ROWS", 4000)
     runs: list[tuple[str, int]] = []
 
-    def run(self: trial.Bench, factory: str, goal: float) -> trial.Trial:
+    def run(self: trial.Bench, factory: str, goal: float, *_: object) -> trial.Trial:
         count = len(self.sample.rows)
         runs.append((factory, count))
         times = {"HNSW32,SQ8": (10.0, 11.0, 90.0), "HNSW32": (18.0, 19.0, 20.0)}.get(factory, (200.0, 200.0, 200.0))
         latency = times[(500, 1500, 4000).index(count)]
-        return trial.Trial(factory, count, trial.Measured({}, 0.97, 0.05, latency), 0.97, lambda: latency)
+        return trial.Trial(factory, count, trial.Measured({}, 0.97, 0.05, latency), 0.97, again=lambda: latency)
 
     monkeypatch.setattr(trial.Bench, "run", run)
     with VectorFile(tmp_path / "v.npy", Metric.L2) as vectors:
@@ -303,6 +303,53 @@ def test_the_race_goes_to_the_largest_sample_and_stops_when_the_leader_was_there
     assert len(screened) == len(shortlist(4000, 16, Minimise.LATENCY))
     assert len([one for one in runs if one[1] == 1500]) < len(screened)
     assert "4.50x the latency of HNSW32" in {one.factory: one.verdict for one in choice.candidates}["HNSW32,SQ8"]
+
+
+def test_more_recall_is_asked_for_where_more_rows_take_some_away() -> None:
+    assert trial.raised(0.95, (6_000, 0.96), (24_000, 0.96), 100_000) == pytest.approx(0.95)
+    assert trial.raised(0.95, (6_000, 0.96), (24_000, 0.98), 100_000) == pytest.approx(0.95), "never less"
+    assert trial.raised(0.95, (6_000, 0.98), (24_000, 0.96), 96_000) == pytest.approx(0.975), "twice the loss each time"
+    assert trial.raised(0.95, (6_000, 0.98), (24_000, 0.5), 96_000) == pytest.approx(0.975), "two recalls are noisy"
+    assert trial.raised(0.95, (6_000, 1.0), (24_000, 0.999), 96_000) == pytest.approx(0.95), "and so are small losses"
+
+
+def test_a_graphs_effort_is_measured_for_the_recall_it_will_need(vectors: VectorFile) -> None:
+    sample = trial.draw_sample(vectors, 4000, 100)
+    before = trial.Bench(trial.part(sample, 500), threads=1).run("HNSW8", 0.9)
+    bench = trial.Bench(sample, threads=1)
+    here, later = (bench.run("HNSW8", 0.9, before, count) for count in (4000, 4_000_000))
+    assert here.best is not None
+    assert later.best is not None
+    assert (here.raised, later.raised) == (False, True)
+    assert later.best.recall > here.best.recall
+    assert later.best.params["efSearch"] > here.best.params["efSearch"]
+
+
+def test_the_smallest_index_must_keep_its_recall_on_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recalls by script: coarse codes reach the goal on the samples, and lose more the more rows there are."""
+    np.save(tmp_path / "v.npy", rows(4000, 16))
+    monkeypatch.setattr(auto, "DEEP_ROWS", 500)
+    monkeypatch.setattr(auto, "TOP_ROWS", 1000)
+    coarse = min(
+        shortlist(4000, 16, Minimise.MEMORY), key=lambda one: auto._entry(one, 4000, 16, Metric.L2).size.resident
+    )
+    runs: list[tuple[str, float]] = []
+
+    def run(self: trial.Bench, factory: str, goal: float, *_: object) -> trial.Trial:
+        count = len(self.sample.rows)
+        runs.append((factory, goal))
+        falls = scaled(coarse, 4000, count) == factory
+        recall = {500: 0.97, 1000: 0.96}[count] if falls else 0.97
+        return trial.Trial(factory, count, trial.Measured({}, min(recall, goal), 0.05, 1.0), recall)
+
+    monkeypatch.setattr(trial.Bench, "run", run)
+    with VectorFile(tmp_path / "v.npy", Metric.L2) as vectors:
+        choice = select(vectors, Goal(0.95, Minimise.MEMORY), threads=1)
+    assert choice.factory != coarse
+    assert "too little for all rows" in {one.factory: one.verdict for one in choice.candidates}[coarse]
+    (first, goal), (again, more) = runs[:2]
+    assert (first, goal) == (again, 0.95), "the first one that reaches the goal is measured again"
+    assert more > 0.955, "at the goal and its margin"
 
 
 def test_time_is_extrapolated_by_what_was_seen_and_what_is_known() -> None:

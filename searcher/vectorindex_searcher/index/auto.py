@@ -23,7 +23,7 @@ from .factory import make_index, small
 from .families import scaled, shortlist, variants
 from .memory import Footprint, footprint
 from .sizes import size_text
-from .trial import Bench, K, Sample, Trial, draw_sample, part
+from .trial import Bench, K, Sample, Trial, draw_sample, part, raised
 from .vectors import VectorFile
 
 AUTO = "Auto"
@@ -31,7 +31,7 @@ MEMORY_FIELD = "spec.index.objective.memoryLimit"
 SCREEN_ROWS = 6_000
 DEEP_ROWS = 24_000
 TOP_ROWS = 64_000
-RACERS = 3
+RACERS = 4
 """Indexes built on the largest sample, at most."""
 SAMPLE_BYTES = 128 << 20
 QUERIES = 300
@@ -96,6 +96,8 @@ class _Entry:
         prior = next(value for name, value in _GROWTH.items() if name in self.factory)
         if len(done) < 2 or done[-2].best is None or done[-1].best is None or done[-1].rows == done[-2].rows:
             return prior
+        if done[-1].raised and not done[-2].raised:
+            return prior  # the time of more recall, not of more rows
         measured = math.log(done[-1].best.latency_us / done[-2].best.latency_us) / math.log(
             done[-1].rows / done[-2].rows
         )
@@ -121,11 +123,10 @@ def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int 
         return Choice(flat.factory, (_candidate(flat, count, f"chosen: {reason}"),), reason)
     affordable = (working_bytes or SAMPLE_BYTES) // (4 * dimension)
     most = max(K + 1, min(TOP_ROWS, affordable))
-    sample = draw_sample(vectors, most if goal.minimise is Minimise.LATENCY else min(most, DEEP_ROWS), QUERIES, seed)
+    sample = draw_sample(vectors, most, QUERIES, seed)
     selection = _Selection(goal, count, dimension, metric, threads, entries)
-    if goal.minimise is Minimise.MEMORY:
-        return selection.choice(selection.smallest(fitting, Bench(sample, threads)))
-    return selection.choice(selection.fastest(fitting, sample))
+    search = selection.smallest if goal.minimise is Minimise.MEMORY else selection.fastest
+    return selection.choice(search(fitting, sample))
 
 
 def _entry(factory: str, count: int, dimension: int, metric: Metric) -> _Entry:
@@ -218,17 +219,33 @@ class _Selection:
             if rows in one.trials:
                 one.trials[rows] = replace(one.trials[rows], again=None)
 
-    def smallest(self, entries: list[_Entry], deep: Bench) -> _Entry:
-        """The smallest one that reaches the recall without being slower than exact search."""
+    def smallest(self, entries: list[_Entry], sample: Sample) -> _Entry:
+        """The smallest one that reaches the recall on all rows without being slower than exact search."""
+        deep = Bench(part(sample, DEEP_ROWS), self.threads, exhaust=True)
+        top = deep if len(deep.sample.rows) == len(sample.rows) else Bench(sample, self.threads, exhaust=True)
         ceiling = math.inf
         if (flat := next((one for one in self.entries if one.factory == "Flat"), None)) is not None:
             self._try(flat, deep)
             ceiling = flat.at(self.count)
         for entry in sorted(entries, key=lambda one: one.size.resident):
-            self._try(entry, deep)
-            if entry.at(self.count) <= ceiling:
-                return entry
-        return max(entries, key=lambda one: max((t.ceiling for t in one.trials.values()), default=0.0))
+            for bench in (deep, top):
+                self._try(entry, bench)
+                if entry.at(self.count) > ceiling:
+                    break
+            else:
+                if self._lasts(entry):
+                    return entry
+        return max(entries, key=lambda one: one.trials[max(one.trials)].ceiling if one.trials else 0.0)
+
+    def _lasts(self, entry: _Entry) -> bool:
+        """Whether the codes are fine enough for the recall on all rows, by what more rows took away so far."""
+        *fewer, last = (entry.trials[rows] for rows in sorted(entry.trials))
+        if not fewer or last.rows >= self.count:
+            return True
+        wanted = raised(self.target, (fewer[-1].rows, fewer[-1].ceiling), (last.rows, last.ceiling), self.count)
+        if last.ceiling < wanted:
+            entry.verdict = f"recall {last.ceiling:.3f} at most on the sample, too little for all rows"
+        return last.ceiling >= wanted
 
     def choice(self, winner: _Entry) -> Choice:
         """Verdicts in words, and the result."""
@@ -277,17 +294,20 @@ class _Selection:
         rows = len(bench.sample.rows)
         if rows in entry.trials:
             return
+        before = entry.trials[max(entry.trials)] if entry.trials else None
+        factory = scaled(entry.factory, self.count, rows)
         try:
-            factory = scaled(entry.factory, self.count, rows)
-            trial = bench.run(factory, self.target)
+            trial = bench.run(factory, self.target, before, self.count)
+            if trial.best is not None and trial.best.spread and self.target == self.goal.recall:
+                # Two half-widths of what tuning will measure, from the spread of the first trial that gets there.
+                margin = 2 * 1.645 * trial.best.spread / math.sqrt(TUNING_QUERIES)
+                self.target = min(1.0, self.goal.recall + margin)
+                if trial.best.recall < self.target:
+                    trial = bench.run(factory, self.target, before, self.count)
         except (BadSpec, RuntimeError) as error:
             entry.verdict = f"FAISS cannot build it: {str(error)[:120]}"
             return
         entry.trials[rows] = trial
-        if trial.best is not None and self.target == self.goal.recall:
-            # Two half-widths of what tuning will measure, from the spread of the first trial that gets there.
-            margin = 2 * 1.645 * trial.best.spread / math.sqrt(TUNING_QUERIES)
-            self.target = min(1.0, self.goal.recall + margin)
 
 
 def _candidate(entry: _Entry, count: int, verdict: str) -> Candidate:

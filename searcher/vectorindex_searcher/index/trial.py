@@ -6,6 +6,7 @@ neighbours on the machine disturb them little. Chooses nothing: `auto` compares 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,11 @@ TIE = 1e-5
 LARGEST_FACTOR = 32
 STEP = 1.19
 """Parameters are found to within this ratio."""
+MOST_EFFORT = 2048
+"""Of nprobe and efSearch."""
+LEAST_LOSS = 0.003
+"""Of recall: ratios of less are noise."""
+MOST_LOSS_EXPONENT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +83,36 @@ class Trial:
     rows: int
     best: Measured | None
     ceiling: float
-    """The highest recall seen."""
+    """The highest recall seen; with an exhaustive Bench the highest there is."""
+    raised: bool = False
+    """Whether more recall was asked for than the goal, because more rows will take some away."""
     again: Callable[[], float] | None = field(default=None, repr=False)
     """Measures the latency of `best` again, microseconds; keeps the index alive. None: the index is gone."""
+
+
+def raised(goal: float, fewer: tuple[int, float], more: tuple[int, float], count: int) -> float:
+    """The recall to ask for on a sample so that about `goal` is left on `count` rows.
+
+    In more rows neighbours lie nearer to each other: what the same search, or the same codes, lose grows as a power of
+    the rows. fewer, more: rows of two samples and the recall of the same there, which give the exponent; from 0
+    (debian-packages) to MOST_LOSS_EXPONENT (clusters, where a graph loses its way), since two recalls are noisy.
+    """
+    losses = [max(1.0 - recall, LEAST_LOSS) for _, recall in (fewer, more)]
+    exponent = math.log(losses[1] / losses[0]) / math.log(more[0] / fewer[0])
+    share: float = (more[0] / count) ** min(max(exponent, 0.0), MOST_LOSS_EXPONENT)
+    return 1.0 - (1.0 - goal) * share
 
 
 class Bench:
     """A sample with its exact answers, and the k-means shared by every family with the same number of lists."""
 
-    def __init__(self, sample: Sample, threads: int, *, share: bool = True) -> None:
-        """threads: OpenMP threads of training and exact search; queries are timed on one. share: centroids."""
+    def __init__(self, sample: Sample, threads: int, *, share: bool = True, exhaust: bool = False) -> None:
+        """threads: OpenMP threads of training and exact search; queries are timed on one. share: centroids. exhaust:
+        every trial measures the recall of the most effort, too."""
         self.sample = sample
         self.threads = threads
         self._share = share
+        self._exhaust = exhaust
         self._centroids: dict[int, npt.NDArray[np.float32]] = {}
         limit_threads(threads)
         extra = min(K + 1, len(sample.rows))
@@ -129,8 +152,12 @@ class Bench:
         index.add(rows)
         return index
 
-    def run(self, factory: str, goal: float) -> Trial:
-        """Build and find the cheapest parameters of recall `goal` at least."""
+    def run(self, factory: str, goal: float, before: Trial | None = None, count: int = 0) -> Trial:
+        """Build and find the cheapest parameters of recall `goal` at least.
+
+        before: the same kind on fewer rows. A graph's parameters mean the same on both, so there the goal is `raised`
+        to what must be reached here for `goal` on `count` rows.
+        """
         index = self.build(factory)
         limits = parameter_limits(index)
         seen: dict[tuple[tuple[str, int], ...], Measured] = {}
@@ -141,11 +168,17 @@ class Bench:
                 seen[key] = self.measure(index, dict(params), timed=timed)
             return seen[key]
 
-        found = _cheapest(limits, look, goal)
+        rows, more = len(self.sample.rows), goal
+        if before is not None and before.best is not None and "efSearch" in before.best.params and count > rows:
+            now = look(before.best.params).recall
+            more = raised(goal, (before.rows, before.best.recall), (rows, now), count)
+        found = _cheapest(limits, look, more)
         best = cheapest(found) if found else None
+        if self._exhaust:
+            look(_most(limits))
         ceiling = max(point.recall for point in seen.values())
         params = best.params if best else {}
-        return Trial(factory, len(self.sample.rows), best, ceiling, lambda: self.latency(index, params))
+        return Trial(factory, rows, best, ceiling, more > goal, lambda: self.latency(index, params))
 
     def measure(self, index: Any, params: dict[str, int], *, timed: bool = True) -> Measured:
         """Recall of `index` at `params`, and with `timed` the time of a query (else 0)."""
@@ -174,6 +207,13 @@ class Bench:
 
 
 Look = Callable[..., Measured]
+
+
+def _most(limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """Parameters of the most effort that a trial makes."""
+    main = next((name for name in ("nprobe", "efSearch") if name in limits), None)
+    factor = LARGEST_FACTOR if "k_factor" in limits else 0
+    return _params(main, min(limits[main][1], MOST_EFFORT) if main else 0, factor, limits)
 
 
 def _cheapest(limits: Mapping[str, tuple[int, int]], look: Look, goal: float) -> list[Measured]:
@@ -207,7 +247,7 @@ def _least(
 
     if main is None:
         return start if reaches(start) else None
-    most = min(limits[main][1], 2048)
+    most = min(limits[main][1], MOST_EFFORT)
     high, low, last = min(start, most), 0, -1.0
     while not reaches(high):
         recall = look(_params(main, high, factor, limits)).recall
