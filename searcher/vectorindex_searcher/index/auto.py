@@ -221,8 +221,10 @@ class _Selection:
 
     def smallest(self, entries: list[_Entry], sample: Sample) -> _Entry:
         """The smallest one that reaches the recall on all rows without being slower than exact search."""
-        deep = Bench(part(sample, DEEP_ROWS), self.threads, exhaust=True)
-        top = deep if len(deep.sample.rows) == len(sample.rows) else Bench(sample, self.threads, exhaust=True)
+        rows = len(sample.rows)
+        fewer = part(sample, min(DEEP_ROWS, rows if rows == self.count else rows // 2))
+        deep = Bench(fewer, self.threads, exhaust=True)
+        top = deep if len(fewer.rows) == rows else Bench(sample, self.threads, exhaust=True)
         ceiling = math.inf
         if (flat := next((one for one in self.entries if one.factory == "Flat"), None)) is not None:
             self._try(flat, deep)
