@@ -93,12 +93,16 @@ class Counts:
     revisions: dict[str, Answers] = field(default_factory=dict)
     latency: dict[int, int] = field(default_factory=dict)
 
-    def fail(self, kind: str, detail: str, number: int) -> None:
+    def fail(self, kind: str, detail: str, query: Query | None) -> None:
+        """`at`: when it was known to have failed; `sent_at`: when it was sent, or its connection asked for."""
         self.queries += 1
         self.failed += 1
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
         if len(self.failures) < KEPT_FAILURES:
-            self.failures.append({"at": time.time(), "kind": kind, "detail": detail[:300], "query": number})
+            at = time.time()
+            sent_at = at - (now() - query.sent) if query is not None and query.sent else at
+            number = -1 if query is None else query.number
+            self.failures.append({"at": at, "sent_at": sent_at, "kind": kind, "detail": detail[:300], "query": number})
 
     def time(self, seconds: float) -> None:
         bin_ = int(math.log(max(1.0, seconds * 1e6), LATENCY_RATIO))
@@ -167,13 +171,13 @@ class Connection(asyncio.Protocol):
             self.load.counts.sent_again += 1
             self.load.open_for(query)
         else:
-            self.load.counts.fail("broken", f"connection ended before the answer: {exc or 'closed'}", query.number)
+            self.load.counts.fail("broken", f"connection ended before the answer: {exc or 'closed'}", query)
 
     def end(self, kind: str, detail: str) -> None:
         """Give the query up."""
         query, self.query = self.query, None
         if query is not None:
-            self.load.counts.fail(kind, detail, query.number)
+            self.load.counts.fail(kind, detail, query)
         self.close()
 
     def close(self) -> None:
@@ -225,12 +229,13 @@ class Load:
         task.add_done_callback(self._opening.discard)
 
     async def _connect(self, query: Query) -> None:
+        query.sent = now()
         try:
             connecting = self.loop.create_connection(lambda: Connection(self), self.host, self.port)
             _, connection = await asyncio.wait_for(connecting, self.timeout)
         except (TimeoutError, OSError) as error:
             refused = isinstance(error, ConnectionRefusedError)
-            self.counts.fail("refused" if refused else "unreachable", str(error) or "timed out", query.number)
+            self.counts.fail("refused" if refused else "unreachable", str(error) or "timed out", query)
             self._next()
             return
         self.counts.connections += 1
@@ -261,7 +266,7 @@ class Load:
 
     def answered(self, query: Query, status: int, body: bytes) -> None:
         if status != 200:
-            self.counts.fail(f"status {status}", body[:300].decode(errors="replace"), query.number)
+            self.counts.fail(f"status {status}", body[:300].decode(errors="replace"), query)
             return
         try:
             answer = orjson.loads(body)
@@ -269,7 +274,7 @@ class Load:
             top = scores[0][0] if scores and scores[0] else None
             revision, zero = str(answer["revision"]), int(answer["zeroResults"])
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            self.counts.fail("unreadable", f"{error!r}: {body[:200]!r}", query.number)
+            self.counts.fail("unreadable", f"{error!r}: {body[:200]!r}", query)
             return
         self.counts.queries += 1
         self.counts.time(now() - query.intended)
@@ -307,7 +312,7 @@ class Load:
         for connection in tuple(self._open):
             connection.end("unanswered", "no answer when the load generator stopped")
         for _ in range(self.counts.sent - self.counts.queries):
-            self.counts.fail("unanswered", "never got a connection", -1)
+            self.counts.fail("unanswered", "never got a connection", None)
         say(self.report() | {"done": True})
 
     async def _sweep(self) -> None:

@@ -216,7 +216,7 @@ def test_a_crash_looping_candidate_is_rolled_back_without_asking_it(served: Work
         # What was sent to a dead pod is lost; from the switch on nothing is.
         traffic.wait(lambda s: s.revisions[first].last_at > decision.at + 10, 60, f"ten seconds of answers of {first}")
         seen = traffic.snapshot()
-    late = [row for row in seen.failures if row["at"] > decision.at + 1]
+    late = [row for row in seen.failures if row["sent_at"] > decision.at + 1]
     print(f"{seen.failed} of {seen.queries} queries hit a dead searcher before the rollback")
     assert not late, seen.describe_failures()
     assert seen.failed, "no query failed: nothing was crashed"

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -144,6 +145,23 @@ def test_refused_connections_are_failures() -> None:
         seen = traffic.wait(lambda now: now.done, 60, "the end")
 
     assert (seen.queries, dict(seen.kinds)) == (10, {"refused": 10})
+
+
+def test_a_failure_tells_when_the_query_was_sent() -> None:
+    """What is known late was not sent late: an answer that never comes is given up after the timeout."""
+
+    def answer(connection: int, request: int) -> bytes:
+        if (connection, request) == (1, 2):
+            time.sleep(1.2)
+        return ok()
+
+    with server(answer) as port:
+        settings = Settings("127.0.0.1", port, rate=100, connections=1, max_queries=4, timeout=0.5)
+        with Traffic(settings, ["{}"]) as traffic:
+            seen = traffic.wait(lambda now: now.done, 60, "the end")
+
+    late = next(row for row in seen.failures if row["kind"] == "timeout")
+    assert late["at"] - late["sent_at"] >= 0.5
 
 
 def test_stops_when_told_and_changes_its_pace() -> None:
