@@ -38,7 +38,7 @@ from vectorindex_searcher.errors import BadSpec
 from vectorindex_searcher.index.auto import Choice, Goal, select
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.families import lists_for, parts_for
-from vectorindex_searcher.index.parameters import parameter_limits
+from vectorindex_searcher.index.parameters import effort_parameter, parameter_limits
 from vectorindex_searcher.index.threads import available_cores
 from vectorindex_searcher.index.trial import Bench, Measured, Sample, draw_sample
 from vectorindex_searcher.index.vectors import VectorFile
@@ -177,7 +177,7 @@ def sweep(sample: Sample, wanted: set[str]) -> tuple[list[Swept], Bench]:
 def _cheapest_of_each_ladder(bench: Bench, index: Any) -> Iterator[dict[str, int]]:
     """For each refine factor the least effort on a ladder of 1.3 that reaches the recall."""
     limits = parameter_limits(index)
-    main = next((name for name in ("nprobe", "efSearch") if name in limits), None)
+    main = effort_parameter(limits)
     for factor in FACTORS if "k_factor" in limits else (0,):
         extra = {"k_factor": factor} if factor else {}
         if main is None:

@@ -74,6 +74,11 @@ class _Entry:
     trials: dict[int, Trial]
     verdict: str = ""
 
+    @property
+    def last(self) -> Trial | None:
+        """The trial on the most rows so far."""
+        return self.trials[max(self.trials)] if self.trials else None
+
     def at(self, count: int) -> float:
         """Microseconds of a query expected on `count` rows; infinite when the goal was not reached."""
         done = [self.trials[rows] for rows in sorted(self.trials)]
@@ -223,21 +228,15 @@ class _Selection:
         """The smallest one that reaches the recall on all rows without being slower than exact search."""
         rows = len(sample.rows)
         fewer = part(sample, min(DEEP_ROWS, rows if rows == self.count else rows // 2))
-        deep = Bench(fewer, self.threads, exhaust=True)
-        top = deep if len(fewer.rows) == rows else Bench(sample, self.threads, exhaust=True)
+        samples = [fewer] if len(fewer.rows) == rows else [fewer, sample]
+        benches = [Bench(one, self.threads, exhaust=True) for one in samples]
         ceiling = math.inf
         if (flat := next((one for one in self.entries if one.factory == "Flat"), None)) is not None:
-            self._try(flat, deep)
-            ceiling = flat.at(self.count)
+            ceiling = self._try(flat, benches[0])
         for entry in sorted(entries, key=lambda one: one.size.resident):
-            for bench in (deep, top):
-                self._try(entry, bench)
-                if entry.at(self.count) > ceiling:
-                    break
-            else:
-                if self._lasts(entry):
-                    return entry
-        return max(entries, key=lambda one: one.trials[max(one.trials)].ceiling if one.trials else 0.0)
+            if all(self._try(entry, bench) <= ceiling for bench in benches) and self._lasts(entry):
+                return entry
+        return max(entries, key=lambda one: one.last.ceiling if one.last else 0.0)
 
     def _lasts(self, entry: _Entry) -> bool:
         """Whether the codes are fine enough for the recall on all rows, by what more rows took away so far."""
@@ -268,9 +267,9 @@ class _Selection:
         return Choice(winner.factory, found, winner.verdict)
 
     def _verdict(self, entry: _Entry, winner: _Entry) -> str:
-        if not entry.trials:
+        last = entry.last
+        if last is None:
             return "not measured: larger than the chosen one"
-        last = entry.trials[max(entry.trials)]
         if last.best is None:
             return f"reaches recall {last.ceiling:.3f} at most on the sample"
         if self.goal.minimise is Minimise.MEMORY and entry.at(self.count) < math.inf:
@@ -292,20 +291,23 @@ class _Selection:
                     one.verdict = f"over memoryLimit: needs {size_text(one.size.resident)}"
         return [one for one in found if not one.verdict]
 
-    def _try(self, entry: _Entry, bench: Bench) -> None:
+    def _try(self, entry: _Entry, bench: Bench) -> float:
+        """Measure it on this sample, once; the time to expect on all rows (`_Entry.at`)."""
         rows = len(bench.sample.rows)
-        if rows in entry.trials:
-            return
-        before = entry.trials[max(entry.trials)] if entry.trials else None
+        if rows not in entry.trials:
+            self._measure(entry, bench, rows)
+        return entry.at(self.count)
+
+    def _measure(self, entry: _Entry, bench: Bench, rows: int) -> None:
         factory = scaled(entry.factory, self.count, rows)
         try:
-            trial = bench.run(factory, self.target, before, self.count)
+            trial = bench.run(factory, self.target, entry.last, self.count)
             if trial.best is not None and trial.best.spread and self.target == self.goal.recall:
                 # Two half-widths of what tuning will measure, from the spread of the first trial that gets there.
                 margin = 2 * 1.645 * trial.best.spread / math.sqrt(TUNING_QUERIES)
                 self.target = min(1.0, self.goal.recall + margin)
                 if trial.best.recall < self.target:
-                    trial = bench.run(factory, self.target, before, self.count)
+                    trial = bench.run(factory, self.target, entry.last, self.count)
         except (BadSpec, RuntimeError) as error:
             entry.verdict = f"FAISS cannot build it: {str(error)[:120]}"
             return
@@ -313,7 +315,7 @@ class _Selection:
 
 
 def _candidate(entry: _Entry, count: int, verdict: str) -> Candidate:
-    last = entry.trials[max(entry.trials)] if entry.trials else None
+    last = entry.last
     best = last.best if last else None
     return Candidate(
         factory=entry.factory,

@@ -120,6 +120,11 @@ def lists_of(index: Any) -> int:
     return next((int(layer.nlist) for layer in layers(index) if isinstance(layer, faiss.IndexIVF)), 0)
 
 
+def list_count(number: str, unit: str) -> int:
+    """The lists that "16" or "4" and "k" or "M" of a factory string ask for."""
+    return int(number) * _TIMES[unit]
+
+
 def training_rows(index: Any, count: int, memory_limit: int = 0) -> int:
     """Rows of the training sample; 0 when the index needs none.
 
@@ -149,7 +154,7 @@ def _refuse_early(factory: str, count: int) -> None:
         raise _unknown(factory, 0, "it cannot be read back from its file: use Flat instead of Panorama")
     if "IDMap" in factory:
         raise _id_map(factory)
-    sizes = [int(text) * _TIMES[unit] for text, unit in re.findall(r"(?:IVF|Residual)(\d{1,30})([kM]?)", factory)]
+    sizes = [list_count(text, unit) for text, unit in re.findall(r"(?:IVF|Residual)(\d{1,30})([kM]?)", factory)]
     sizes += [4 ** min(int(text), 64) for text in re.findall(r"IMI2x(\d{1,30})", factory)]
     for lists in sizes:
         if lists > count or lists > MAX_LISTS:

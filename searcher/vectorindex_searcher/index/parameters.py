@@ -8,7 +8,7 @@ more that do not travel with a call and are left alone: search_L of NSG, and ht 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,11 @@ def parameter_limits(index: Any) -> dict[str, tuple[int, int]]:
         elif isinstance(layer, faiss.IndexHNSW):
             limits["efSearch"] = (1, MAX_EF_SEARCH)
     return limits
+
+
+def effort_parameter(names: Collection[str]) -> str | None:
+    """Which of these parameters says how much of the index a search looks at; None where there is no choice."""
+    return next((name for name in ("nprobe", "efSearch") if name in names), None)
 
 
 def faiss_ladders(index: Any) -> dict[str, tuple[int, ...]]:

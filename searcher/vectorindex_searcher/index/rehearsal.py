@@ -28,7 +28,7 @@ from ..contract import Metric
 from ..errors import BadData, BadSpec
 from .binding import faiss
 from .engine import read_index
-from .factory import FIELD, faiss_words, make_index, parts
+from .factory import FIELD, faiss_words, list_count, make_index, parts
 from .parameters import parameter_limits, search_parameters
 from .restricted import Restricted
 from .rowset import RowSet
@@ -96,7 +96,8 @@ def _tried(factory: str, count: int, dimension: int, metric: Metric) -> bool:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((min(count, ROWS), dimension)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    fewer = re.sub(r"(?<=IVF)\d+[kM]?", lambda lists: str(min(_lists(lists[0]), LISTS, len(rows))), factory)
+    most = min(LISTS, len(rows))
+    fewer = re.sub(r"IVF(\d+)([kM]?)", lambda lists: f"IVF{min(list_count(lists[1], lists[2]), most)}", factory)
     index = make_index(fewer, count, dimension, metric)
     _hurry(index)
     try:
@@ -123,10 +124,6 @@ def _hurry(index: Any) -> None:
                 transform = faiss.downcast_VectorTransform(part.chain.at(number))
                 if isinstance(transform, faiss.OPQMatrix):
                     transform.niter = transform.niter_pq = transform.niter_pq_0 = 1
-
-
-def _lists(text: str) -> int:
-    return int(text.rstrip("kM")) * {"k": 1 << 10, "M": 1 << 20}.get(text[-1], 1)
 
 
 def _as_read(index: Any) -> Any:
@@ -171,13 +168,7 @@ def main(factory: str, count: str, dimension: str, metric: str) -> int:
     try:
         restricts = try_out(factory, int(count), int(dimension), Metric(metric))
     except BadSpec as error:
-        failure = error.failure
-        refused = {
-            "reason": failure.reason,
-            "message": failure.message,
-            "field": failure.field,
-            "remedy": failure.remedy,
-        }
+        refused = error.failure.model_dump(include={"reason", "message", "field", "remedy"})
     sys.stdout.buffer.write(b"\n" + orjson.dumps({"refused": refused, "restricts": restricts}))
     return 0
 

@@ -21,7 +21,7 @@ from .effort import cheapest
 from .factory import make_index
 from .families import lists_in
 from .metric import faiss_metric
-from .parameters import layers, parameter_limits, search_parameters
+from .parameters import effort_parameter, layers, parameter_limits, search_parameters
 from .threads import limit_threads
 from .vectors import VectorFile
 
@@ -211,7 +211,7 @@ Look = Callable[..., Measured]
 
 def _most(limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
     """Parameters of the most effort that a trial makes."""
-    main = next((name for name in ("nprobe", "efSearch") if name in limits), None)
+    main = effort_parameter(limits)
     factor = LARGEST_FACTOR if "k_factor" in limits else 0
     return _params(main, min(limits[main][1], MOST_EFFORT) if main else 0, factor, limits)
 
@@ -222,7 +222,7 @@ def _cheapest(limits: Mapping[str, tuple[int, int]], look: Look, goal: float) ->
     Recall rises with the effort (nprobe, efSearch) and with the factor, so a smaller factor needs at least the effort
     of a larger one: the search walks down a staircase and stops when it only gets slower.
     """
-    main = next((name for name in ("nprobe", "efSearch") if name in limits), None)
+    main = effort_parameter(limits)
     factors = [LARGEST_FACTOR >> step for step in range(6)] if "k_factor" in limits else [0]
     found: list[Measured] = []
     least = 1 if main == "nprobe" else K

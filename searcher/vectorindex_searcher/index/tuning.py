@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..contract import OperatingPoint
 from .effort import cheapest, undercuts
 from .engine import Engine
+from .parameters import effort_parameter
 from .threads import available_cores
 
 CONSERVATIVE_RECALL = 0.99
@@ -125,7 +126,7 @@ def _conservative(points: list[OperatingPoint]) -> OperatingPoint | None:
 
 def _sweeps(limits: Mapping[str, tuple[int, int]], most: Mapping[str, int]) -> Iterator[Iterator[dict[str, int]]]:
     """Sweeps of rising recall: over nprobe or efSearch, once for each refine factor. `most` goes into every point."""
-    main = next((name for name in ("nprobe", "efSearch") if name in limits), None)
+    main = effort_parameter(limits)
     factors = _ladder("k_factor", limits["k_factor"]) if "k_factor" in limits else ()
     if main is None:
         yield iter([{"k_factor": factor, **most} for factor in factors] or [dict(most)])
