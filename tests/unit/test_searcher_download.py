@@ -125,7 +125,9 @@ def _flip(remote: Remote) -> None:
 def _swap_midway(remote: Remote) -> None:
     def before(key: str, offset: int) -> None:
         if (key, offset) == ("index.faiss", 50 * RANGE):
-            (remote.root / "index.faiss").write_bytes(CONTENT["index.faiss"][::-1])
+            # In one step, as a store replaces an object: other ranges are read meanwhile.
+            (remote.root / "other").write_bytes(CONTENT["index.faiss"][::-1])
+            (remote.root / "other").replace(remote.root / "index.faiss")
 
     remote.before = before
 
