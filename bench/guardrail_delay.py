@@ -17,8 +17,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from vectorindex_operator.core.evidence import Cell
-from vectorindex_operator.core.guardrail import Merged, Rule, Verdict, judge
+from vectorindex_operator.core.judging.evidence import Counts
+from vectorindex_operator.core.judging.judge import RevisionEvidence, Rule, Verdict, judge
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
 BUCKETS = 360
@@ -28,27 +28,27 @@ RATES = (1, 5, 20, 100, 500)
 SLOW_BIN, FAST_BIN = 240, 180
 """Latency bins on both sides of the bound of 50 ms (bin 222)."""
 
-Draw = Callable[[np.random.Generator, int], Cell]
+Draw = Callable[[np.random.Generator, int], Counts]
 
 
 def errors(rate: float) -> Draw:
-    def draw(rng: np.random.Generator, queries: int) -> Cell:
-        return Cell(requests=queries, failed_requests=int(rng.binomial(queries, rate)))
+    def draw(rng: np.random.Generator, queries: int) -> Counts:
+        return Counts(requests=queries, failed_requests=int(rng.binomial(queries, rate)))
 
     return draw
 
 
 def zeros(rate: float) -> Draw:
-    def draw(rng: np.random.Generator, queries: int) -> Cell:
-        return Cell(queries=queries, zero_results=int(rng.binomial(queries, rate)))
+    def draw(rng: np.random.Generator, queries: int) -> Counts:
+        return Counts(queries=queries, zero_results=int(rng.binomial(queries, rate)))
 
     return draw
 
 
 def slower(share: float) -> Draw:
-    def draw(rng: np.random.Generator, queries: int) -> Cell:
+    def draw(rng: np.random.Generator, queries: int) -> Counts:
         slow = int(rng.binomial(queries, share))
-        return Cell(queries=queries, latency={FAST_BIN: queries - slow, SLOW_BIN: slow})
+        return Counts(queries=queries, latency={FAST_BIN: queries - slow, SLOW_BIN: slow})
 
     return draw
 
@@ -56,9 +56,9 @@ def slower(share: float) -> Draw:
 def scores(below: float) -> Draw:
     """Scores with a standard deviation of 0.1 whose mean is `below` standard deviations below the bound of 0.5."""
 
-    def draw(rng: np.random.Generator, queries: int) -> Cell:
+    def draw(rng: np.random.Generator, queries: int) -> Counts:
         values = rng.normal(0.5 - 0.1 * below, 0.1, queries)
-        return Cell(
+        return Counts(
             queries=queries,
             top_count=queries,
             top_sum=float(values.sum()),
@@ -71,8 +71,8 @@ def scores(below: float) -> Draw:
 def live(recall: float) -> Draw:
     """Answers of recall@10 whose every hit is there with probability `recall`."""
 
-    def draw(rng: np.random.Generator, queries: int) -> Cell:
-        return Cell(live_queries=queries, live_recall_sum=float(rng.binomial(10 * queries, recall)) / 10)
+    def draw(rng: np.random.Generator, queries: int) -> Counts:
+        return Counts(live_queries=queries, live_recall_sum=float(rng.binomial(10 * queries, recall)) / 10)
 
     return draw
 
@@ -89,7 +89,7 @@ def delay(rule: Rule, draw: Draw, per_second: float, rng: np.random.Generator) -
         now = start + look + number * LOOK_SECONDS
         complete = int(now // BUCKET_SECONDS)
         seen = {i: cell for i, cell in cells.items() if i < complete}
-        merged = Merged({"": seen}, complete, 1, (), now)
+        merged = RevisionEvidence({"": seen}, complete, 1, (), now)
         options = {"alpha_budget": 0.01, "horizon_seconds": 21_600.0, "ready_pods": 1, "steady": False}
         (said,) = judge((rule,), merged, started_at=start, now=now, baseline=None, **options)  # type: ignore[arg-type]
         return said.verdict is Verdict.FAIL

@@ -110,7 +110,7 @@ def roll_back(space: Workspace, traffic: Traffic, data: Corpus, folder: str) -> 
     seen = traffic.wait(lambda s: s.at - s.revisions[bad].last_at > 5, 120, f"no more answers of {bad}")
     decision = index.decision()
     assert decision is not None
-    assert (decision.source, decision.target) == (bad, prior)
+    assert (decision.from_revision, decision.to_revision) == (bad, prior)
     back = seen.revisions[prior].first_after(decision.at)
     assert back is not None
     trip = unix(index.revision(bad)["rollout"]["trip"]["at"])

@@ -19,7 +19,7 @@ from vectorindex_operator.api.v1alpha1 import (
     VectorIndexSpec,
     VectorIndexStatus,
 )
-from vectorindex_operator.core import revision
+from vectorindex_operator.core import identity
 from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.observation import (
     Decision,
@@ -27,15 +27,15 @@ from vectorindex_operator.core.observation import (
     FrontService,
     IndexView,
     JobState,
-    JobVerb,
     JobView,
     LoadedRevision,
     Observation,
     PodView,
     RevisionView,
+    Task,
 )
-from vectorindex_operator.core.plan import Plan, Record
-from vectorindex_operator.core.working import Settings
+from vectorindex_operator.core.plan import Plan, WriteRevisionStatus
+from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import searchers
 from vectorindex_searcher.contract import (
     BuildResult,
@@ -51,7 +51,7 @@ HOUR = 3600.0
 AN_HOUR_AGO = to_text(NOW - HOUR)
 DATA = "d1" * 32
 NEW_DATA = "d2" * 32
-SETTINGS = Settings(searcher_image="example/searcher:v1", gpu_image="example/searcher-gpu:v1")
+SETTINGS = Installation(searcher_image="example/searcher:v1", gpu_image="example/searcher-gpu:v1")
 REPLICAS = 2
 A = TypeVar("A")
 
@@ -94,7 +94,7 @@ def built(digest: str = "", **changes: Any) -> BuildResult:
 def report(of: VectorIndexSpec, recall: float = 0.98, low: float = 0.97, **changes: Any) -> ValidateResult:
     """What `validate` answered under the gate of `of`."""
     result = ValidateResult(
-        gate_hash=revision.gate_hash(of), k=10, confidence=0.95,
+        gate_hash=identity.gate_hash(of), k=10, confidence=0.95,
         overall=SegmentRecall(queries=1000, recall=recall, recall_low=low), count=10_000, p50_ms=0.5, p95_ms=1.0,
         resident_bytes=2**27, canary_queries=300, canary_recall=recall, report_sha256="bb" * 32,
     )  # fmt: skip
@@ -117,8 +117,8 @@ def a_revision(
     of: VectorIndexSpec, phase: str, *, data: str = DATA, created: float = NOW - HOUR, **status: Any
 ) -> RevisionView:
     """The revision that `of` asks for, with the evidence that its phase stands for; `status`: other fields of it."""
-    digest = revision.digest(of, data)
-    name = revision.revision_name("docs", digest)
+    digest = identity.digest(of, data)
+    name = identity.revision_name("docs", digest)
     fields: dict[str, Any] = {"phase": phase, "phase_times": {phase: to_text(created)}}
     if phase in _BUILT:
         fields["build"] = built(digest, fingerprint=data)
@@ -126,7 +126,7 @@ def a_revision(
         fields |= {"report": report(of), "recall": "0.9800"}
     if phase in _ROLLED_OUT:
         rollout = RolloutStatus(
-            settings=of.rollout, guardrails=of.guardrails, gate_hash=revision.gate_hash(of), started_at=to_text(created)
+            settings=of.rollout, guardrails=of.guardrails, gate_hash=identity.gate_hash(of), started_at=to_text(created)
         )
         fields["rollout"] = rollout.model_copy(update={"switched_at": to_text(created)} if phase in _SWITCHED else {})
     if phase in _SWITCHED:
@@ -164,12 +164,12 @@ def front(view: RevisionView, decision: Decision | None = None) -> FrontService:
 def source(of: VectorIndexSpec, data: str = DATA) -> SourceStatus:
     """The last listing of the source of `of`."""
     return SourceStatus(
-        fingerprint=data, source_hash=revision.source_hash(of), objects=3, bytes=640_000, at=AN_HOUR_AGO, dimension=8
+        fingerprint=data, source_hash=identity.source_hash(of), objects=3, bytes=640_000, at=AN_HOUR_AGO, dimension=8
     )
 
 
 def job(
-    verb: JobVerb, state: JobState = JobState.RUNNING, *, key: str, of: RevisionView | None = None, **changes: Any
+    verb: Task, state: JobState = JobState.RUNNING, *, key: str, of: RevisionView | None = None, **changes: Any
 ) -> JobView:
     """A Job as old as a minute."""
     name = f"{of.name if of else 'docs'}-{verb.value}-1"
@@ -181,8 +181,8 @@ def job(
 
 def listing(of: VectorIndexSpec, data: str = DATA, **changes: Any) -> JobView:
     """The finished resolve Job that found `data`."""
-    key = f"{revision.source_hash(of)}/"
-    return replace(job(JobVerb.RESOLVE, JobState.SUCCEEDED, key=key, result=resolved(data)), **changes)
+    key = f"{identity.source_hash(of)}/"
+    return replace(job(Task.RESOLVE, JobState.SUCCEEDED, key=key, result=resolved(data)), **changes)
 
 
 def seen(
@@ -212,7 +212,7 @@ def actions(plan: Plan, kind: type[A]) -> list[A]:
 
 def after(obs: Observation, plan: Plan) -> Observation:
     """The world when the plan's statuses are written and nothing else happened."""
-    written = {one.revision: one.status for one in actions(plan, Record)}
+    written = {one.revision: one.status for one in actions(plan, WriteRevisionStatus)}
     revisions = {n: replace(r, status=written.get(n, r.status)) for n, r in obs.revisions.items()}
     return replace(obs, revisions=revisions, index=replace(obs.index, status=plan.status))
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from functools import cache
 
 from harness.base import CHECKOUT, Cluster, Image, S3Access
-from harness.elsewhere import CurrentCluster, KindCluster
 from harness.errors import HarnessError
+from harness.external_cluster import CurrentCluster, KindCluster
 from harness.local import LocalCluster
 
 KINDS: dict[str, Callable[[], Cluster]] = {"local": LocalCluster, "kind": KindCluster, "current": CurrentCluster}

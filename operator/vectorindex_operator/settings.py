@@ -1,4 +1,4 @@
-"""Settings of one operator process: environment variables, each with a flag of the same name."""
+"""Installation of one operator process: environment variables, each with a flag of the same name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import socket
 from dataclasses import dataclass
 
-from vectorindex_operator.core.working import Settings
+from vectorindex_operator.core.state import Installation
 
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -17,7 +17,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 class OperatorSettings:
     """What `vectorindex-operator run` was told."""
 
-    rollout: Settings
+    installation: Installation
     watch_namespaces: tuple[str, ...]
     namespace: str
     identity: str
@@ -80,7 +80,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def from_flags(flags: argparse.Namespace) -> OperatorSettings:
-    """Settings from parsed flags. Raises ValueError naming flag and remedy."""
+    """Installation from parsed flags. Raises ValueError naming flag and remedy."""
     if not flags.searcher_image:
         raise ValueError(
             "--searcher-image is empty: name the data plane's image (VECTORINDEX_SEARCHER_IMAGE; in the chart: "
@@ -92,7 +92,7 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
     if flags.workers < 1:
         raise ValueError(f"--workers is {flags.workers}: at least 1 is needed")
     return OperatorSettings(
-        rollout=Settings(
+        installation=Installation(
             searcher_image=flags.searcher_image,
             gpu_image=flags.gpu_image,
             image_pull_policy=flags.image_pull_policy,

@@ -52,7 +52,7 @@ def build(settings: OperatorSettings) -> App:
         cluster=cluster,
         searchers=HttpSearchers(),
         events=events,
-        settings=settings.rollout,
+        settings=settings.installation,
         on_status=metrics.on_status,
         on_gone=metrics.forget,
     )

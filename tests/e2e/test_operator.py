@@ -53,7 +53,7 @@ def test_killed_while_a_trip_is_handled_it_ends_the_same(served: Workspace, corp
     assert served.built() == {first: 1, bad: 1}
     decision = index.decision()
     assert decision is not None
-    assert (decision.kind, decision.rule, decision.target) == ("RollBack", "zero-results", first)
+    assert (decision.kind, decision.rule, decision.to_revision) == ("RollBack", "zero-results", first)
 
 
 def test_a_standby_takes_over(served: Workspace, corpus: Corpus, two_operators: Operator) -> None:

@@ -95,7 +95,7 @@ def test_a_bad_revision_is_rolled_back_by_a_guardrail(served: Workspace, corpus:
 
         decision, rollout = index.decision(), index.revision(bad)["rollout"]
         assert decision is not None
-        assert (decision.kind, decision.source, decision.target) == ("RollBack", bad, first)
+        assert (decision.kind, decision.from_revision, decision.to_revision) == ("RollBack", bad, first)
         assert decision.rule == "zero-results"
         trip, switched = unix(rollout["trip"]["at"]), unix(rollout["switchedAt"])
         last_bad = seen.revisions[bad].last_at
@@ -156,7 +156,7 @@ def test_a_revision_that_answers_one_kind_of_query_badly_is_rolled_back_by_live_
     no_failures(seen)
     decision, revision = index.decision(), index.revision(coarser)
     assert decision is not None
-    assert (decision.kind, decision.target, decision.rule) == ("RollBack", first, "live-between")
+    assert (decision.kind, decision.to_revision, decision.rule) == ("RollBack", first, "live-between")
     assert revision["gate"]["verdict"] == "Pass"
     (said,) = [verdict for verdict in revision["rollout"]["verdicts"] if verdict["rule"] == "live-between"]
     assert said["verdict"] == "Fail"
@@ -212,7 +212,7 @@ def test_a_crash_looping_candidate_is_rolled_back_without_asking_it(served: Work
         index.wait_revision(other, "RolledBack")
         decision = index.decision()
         assert decision is not None
-        assert (decision.target, decision.reason) == (first, "Unavailable")
+        assert (decision.to_revision, decision.reason) == (first, "Unavailable")
         # What was sent to a dead pod is lost; from the switch on nothing is.
         traffic.wait(lambda s: s.revisions[first].last_at > decision.at + 10, 60, f"ten seconds of answers of {first}")
         seen = traffic.snapshot()
@@ -253,7 +253,7 @@ def test_new_data_is_found_and_waits_and_an_edit_does_not(served: Workspace, cor
         served.wait_phase(third, "Superseded")
         decision = index.decision()
         assert decision is not None
-        assert (decision.source, decision.target) == (second, first)
+        assert (decision.from_revision, decision.to_revision) == (second, first)
         seen = traffic.wait(lambda s: s.at - s.revisions[second].last_at > 5, 60, f"no more answers of {second}")
     no_failures(seen, at_least=2000)
     assert "rejected" not in index.revision(second), "it did nothing wrong"

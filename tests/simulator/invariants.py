@@ -10,9 +10,9 @@ from simulator.store import Json
 from simulator.world import NAME, World
 
 from vectorindex_operator.core.observation import DecisionKind
-from vectorindex_operator.core.steps.settling import REVERTED
+from vectorindex_operator.core.safety.record_decision import REVERTED
 from vectorindex_operator.manifests import labels
-from vectorindex_operator.manifests.front import read_decision
+from vectorindex_operator.manifests.service import read_decision
 
 
 class Invariants:
@@ -71,7 +71,7 @@ class Invariants:
             self.broken(f"(4) traffic to {target}, which is rejected")
         decision = read_decision(new["metadata"]["annotations"][labels.DECISION])
         if decision is not None and decision.kind is DecisionKind.ROLL_BACK and decision.rule != REVERTED:
-            self.given_up[decision.source] = self._asked()
+            self.given_up[decision.from_revision] = self._asked()
         elif self.given_up.get(target) == self._asked():
             self.broken(f"(7) traffic to {target} again after its rollback, and nobody asked for it")
         seen = operator.ports.seen_at("Pod")

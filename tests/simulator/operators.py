@@ -10,14 +10,14 @@ from typing import Any
 from simulator.store import Json
 from simulator.world import NAME, NAMESPACE, World
 
-from vectorindex_operator.core.guardrail import PodEvidence
+from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.core.plan import Event
-from vectorindex_operator.core.working import Settings
+from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, UnreachableError
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_searcher.contract import TrafficLease
 
-SETTINGS = Settings(searcher_image="searcher:1", gpu_image="searcher:1-gpu")
+SETTINGS = Installation(searcher_image="searcher:1", gpu_image="searcher:1-gpu")
 ON_WRITE = ("crash before", "crash after", "lost answer", "conflict", "error", "pause")
 RELIST_SECONDS = 60.0
 

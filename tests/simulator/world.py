@@ -13,8 +13,8 @@ from simulator.store import NAMESPACE, Json, Store, stamp
 from simulator.truth import Data, Truth
 
 from vectorindex_operator.api.v1alpha1 import API_VERSION, GROUP, VectorIndexSpec
-from vectorindex_operator.core import revision
-from vectorindex_operator.core.guardrail import PodEvidence
+from vectorindex_operator.core import identity
+from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.manifests import labels
 from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS, Evidence, EvidenceBucket
 
@@ -61,7 +61,7 @@ def _set(spec: Json, parents: list[str], last: str, value: Any) -> Json:
 @cache
 def _name_of(factory: str, data: str) -> str:
     spec = VectorIndexSpec.model_validate(edited(SPEC, index__factory=factory))
-    return revision.revision_name(NAME, revision.digest(spec, Data(data).fingerprint))
+    return identity.revision_name(NAME, identity.digest(spec, Data(data).fingerprint))
 
 
 class World:

@@ -9,7 +9,7 @@ from observations import NOW, report, spec
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import GateStatus, VectorIndexSpec
-from vectorindex_operator.core import gate, revision
+from vectorindex_operator.core import gate, identity
 from vectorindex_searcher.contract import SegmentRecall, ValidateResult
 
 QUERIES = {"s3": {"bucket": "queries"}, "segmentColumn": "lang"}
@@ -52,7 +52,7 @@ def test_the_message_has_the_numbers_and_the_verdict_its_hashes() -> None:
     assert passed.message == (
         "recall@10 0.9800 (at least 0.9700 with 95% confidence, 1000 queries), limit 0.95"
     )  # fmt: skip
-    assert (passed.gate_hash, passed.thresholds_hash) == (revision.gate_hash(of), revision.thresholds_hash(of))
+    assert (passed.gate_hash, passed.thresholds_hash) == (identity.gate_hash(of), identity.thresholds_hash(of))
     assert passed.at == to_text(NOW)
     failed = judge(of, overall=row(recall=0.9, low=0.88))
     assert failed.message == (

@@ -37,32 +37,32 @@ from vectorindex_operator.api.v1alpha1 import (
     VectorIndexStatus,
     WorkFailure,
 )
-from vectorindex_operator.core import revision
-from vectorindex_operator.core.guardrail import PodEvidence
+from vectorindex_operator.core import identity
+from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.core.observation import (
+    Command,
     Decision,
     DecisionKind,
     FrontService,
     JobState,
-    JobVerb,
     JobView,
     Observation,
     RevisionView,
-    Verb,
+    Task,
 )
 from vectorindex_operator.core.plan import (
     CreateRevision,
     DeleteJob,
+    DeleteSearchers,
+    EnsureSearchers,
     ForgetRevision,
-    Load,
     MoveTraffic,
     Plan,
-    Record,
-    Retire,
+    RenewLeases,
     StartBuild,
     StartResolve,
     StartValidation,
-    Tell,
+    WriteRevisionStatus,
 )
 from vectorindex_searcher.contract import Evidence, EvidenceBucket, ExitCode, Failure, LeaseState
 
@@ -80,7 +80,7 @@ SOAKING = replace(
 
 def recorded(plan: Plan, view: RevisionView) -> RevisionStatus:
     """The status that the plan writes for a revision."""
-    return next(one.status for one in actions(plan, Record) if one.revision == view.name)
+    return next(one.status for one in actions(plan, WriteRevisionStatus) if one.revision == view.name)
 
 
 def phase(plan: Plan, view: RevisionView) -> str:
@@ -88,7 +88,7 @@ def phase(plan: Plan, view: RevisionView) -> str:
 
 
 def moved(plan: Plan) -> list[str]:
-    return [one.decision.target for one in actions(plan, MoveTraffic)]
+    return [one.decision.to_revision for one in actions(plan, MoveTraffic)]
 
 
 def counts(view: RevisionView, *, errors: int = 0, since: float = NOW - 600) -> tuple[PodEvidence, ...]:
@@ -135,7 +135,7 @@ def with_spec(obs: Observation, **changes: Any) -> Observation:
 def test_the_first_pass_lists_the_source_and_says_so() -> None:
     plan = run(Observation(index=index(OLD)))
     (start,) = actions(plan, StartResolve)
-    assert start.key == f"{revision.source_hash(OLD)}/"
+    assert start.key == f"{identity.source_hash(OLD)}/"
     assert (plan.status.phase, plan.status.observed_generation) == ("Resolving", 3)
     assert condition(plan.status, "Ready")[:2] == ("False", "NoRevision")
 
@@ -143,7 +143,7 @@ def test_the_first_pass_lists_the_source_and_says_so() -> None:
 def test_a_listing_makes_a_revision_and_its_revision_a_build() -> None:
     plan = run(seen(OLD))
     (made,) = actions(plan, CreateRevision)
-    assert made.digest == revision.digest(OLD, DATA)
+    assert made.digest == identity.digest(OLD, DATA)
     pending = a_revision(OLD, "Pending")
     (start,) = actions(run(seen(OLD, pending)), StartBuild)
     # The default asks for 2Gi and limits nothing: a request is no bound that a build could pass.
@@ -210,7 +210,7 @@ def test_data_of_another_dimension_is_refused() -> None:
 
 def building(of: Any, **changes: Any) -> tuple[RevisionView, Observation]:
     view = a_revision(of, "Building")
-    one = job(JobVerb.BUILD, of=view, **{"key": f"{revision.build_hash(of)}/0/cpu", **changes})
+    one = job(Task.BUILD, of=view, **{"key": f"{identity.build_hash(of)}/0/cpu", **changes})
     return view, seen(of, view, jobs=(listing(of), one))
 
 
@@ -229,13 +229,13 @@ def test_an_unknown_factory_ends_stalled_with_field_and_remedy() -> None:
     assert (settled.actions, settled.status.phase) == ((), "Stalled")
     edited = after(obs, plan)
     edited = replace(edited, index=replace(edited.index, spec=NEW), jobs=(listing(NEW),))
-    assert [one.digest for one in actions(run(edited), CreateRevision)] == [revision.digest(NEW, DATA)]
+    assert [one.digest for one in actions(run(edited), CreateRevision)] == [identity.digest(NEW, DATA)]
 
 
 def test_three_failed_builds_are_free_the_next_wait() -> None:
     for count, waits in ((1, False), (2, False), (3, True)):
         failed = WorkFailure(
-            stage="Build", key=revision.build_hash(OLD), count=count, at=to_text(NOW - 30), reason="OutOfMemory",
+            stage="Build", key=identity.build_hash(OLD), count=count, at=to_text(NOW - 30), reason="OutOfMemory",
             message="killed", exit_code=137,
         )  # fmt: skip
         plan = run(seen(OLD, a_revision(OLD, "BuildFailed", failure=failed)))
@@ -256,7 +256,7 @@ def test_any_memory_that_the_schema_takes_is_understood(memory: str, limit: int)
 def gpu(device: str, waited: float) -> tuple[RevisionView, JobView, Observation]:
     of = spec(build={"device": device})
     view, obs = building(
-        of, key=f"{revision.build_hash(of)}/0/gpu", device="gpu", unschedulable_since=NOW - waited,
+        of, key=f"{identity.build_hash(of)}/0/gpu", device="gpu", unschedulable_since=NOW - waited,
         unschedulable="0/3 nodes: Insufficient nvidia.com/gpu",
     )  # fmt: skip
     return view, obs.jobs[1], obs
@@ -308,7 +308,7 @@ def test_a_missing_secret_blocks_by_name() -> None:
 def validating(of: Any, **measured: Any) -> tuple[RevisionView, Observation]:
     view = a_revision(of, "Validating")
     one = job(
-        JobVerb.VALIDATE, JobState.SUCCEEDED, of=view, key=f"{revision.gate_hash(of)}/0", result=report(of, **measured)
+        Task.VALIDATE, JobState.SUCCEEDED, of=view, key=f"{identity.gate_hash(of)}/0", result=report(of, **measured)
     )
     return view, seen(of, view, jobs=(listing(of), one))
 
@@ -318,18 +318,18 @@ def test_the_gate_is_told_what_to_tune_segments_for() -> None:
     wanted = spec(segments=[{"name": "fr"}], gate={"queries": queries, "segments": [{"name": "fr", "min": 0.98}]})
     (start,) = actions(run(seen(wanted, a_revision(wanted, "Validating"))), StartValidation)
     assert (start.task.segments, start.task.segment_targets) == (("fr",), {"fr": 0.98})
-    assert start.task.gate_hash == revision.gate_hash(wanted)
+    assert start.task.gate_hash == identity.gate_hash(wanted)
 
 
 def test_a_built_revision_is_measured_and_a_proven_one_surges() -> None:
     fresh = a_revision(OLD, "Validating")
     (start,) = actions(run(seen(OLD, fresh)), StartValidation)
-    assert start.task.gate_hash == revision.gate_hash(OLD)
+    assert start.task.gate_hash == identity.gate_hash(OLD)
     assert start.task.segment_targets == {}
     view, obs = validating(OLD)
     plan = run(obs)
     assert phase(plan, view) == "Surging"
-    assert [one.revision for one in actions(plan, Load)] == [view.name]
+    assert [one.revision for one in actions(plan, EnsureSearchers)] == [view.name]
     assert moved(plan) == []
 
 
@@ -340,7 +340,7 @@ def test_a_failed_gate_rejects_and_the_traffic_stays() -> None:
     plan = run(obs)
     status = recorded(plan, view)
     assert (status.phase, status.rejected is not None and status.rejected.stage) == ("Rejected", "Gate")
-    assert (moved(plan), [one.revision for one in actions(plan, Load)]) == ([], [STABLE.name])
+    assert (moved(plan), [one.revision for one in actions(plan, EnsureSearchers)]) == ([], [STABLE.name])
     assert condition(plan.status, "Stalled")[:2] == ("True", "RecallBelowMin")
     assert condition(plan.status, "Ready")[0] == "True"
     settled = after(obs, plan)
@@ -353,7 +353,7 @@ def test_a_failed_gate_rejects_and_the_traffic_stays() -> None:
 def test_an_inconclusive_gate_holds_or_rejects_as_asked() -> None:
     view, obs = validating(OLD, recall=0.96, low=0.94)
     plan = run(obs)
-    assert (phase(plan, view), actions(plan, Load)) == ("Validating", [])
+    assert (phase(plan, view), actions(plan, EnsureSearchers)) == ("Validating", [])
     assert condition(plan.status, "Validated")[:2] == ("Unknown", "RecallUncertain")
     assert [row.rule for row in plan.status.blocked_by] == ["GateInconclusive"]
     view, obs = validating(spec(gate={"onInconclusive": "Reject"}), recall=0.96, low=0.94)
@@ -365,7 +365,7 @@ def test_changed_queries_measure_again_and_rebuild_nothing() -> None:
     view = a_revision(OLD, "Validated")
     plan = run(seen(of, view))
     (start,) = actions(plan, StartValidation)
-    assert (start.task.gate_hash, actions(plan, StartBuild)) == (revision.gate_hash(of), [])
+    assert (start.task.gate_hash, actions(plan, StartBuild)) == (identity.gate_hash(of), [])
 
 
 # ---------------------------------------------------------------- loading and the switch
@@ -385,12 +385,16 @@ def test_the_traffic_moves_when_all_pods_are_ready_and_not_before() -> None:
     view, obs = surging(pod("a"), pod("b"))
     plan = run(obs)
     (move,) = actions(plan, MoveTraffic)
-    assert (move.decision.kind, move.decision.source, move.decision.target) == ("Switch", STABLE.name, view.name)
+    assert (move.decision.kind, move.decision.from_revision, move.decision.to_revision) == (
+        "Switch",
+        STABLE.name,
+        view.name,
+    )
     assert move.resource_version == "41"
     assert plan.actions[0] == move
     assert phase(plan, view) == "Soaking"
-    assert STABLE.name in [one.revision for one in actions(plan, Load)]  # what we would go back to stays loaded
-    assert actions(plan, Retire) == []
+    assert STABLE.name in [one.revision for one in actions(plan, EnsureSearchers)]  # the way back stays loaded
+    assert actions(plan, DeleteSearchers) == []
 
 
 def test_pods_that_refuse_reject_the_revision_but_one_bad_pod_does_not() -> None:
@@ -446,7 +450,7 @@ def test_a_good_soak_promotes_after_its_time_only() -> None:
     assert run(soak()).status.phase == "Soaking"  # 10 of 15 minutes
     plan = run(soak(switched=NOW - 16 * 60))
     assert (phase(plan, SOAKING), phase(plan, STABLE)) == ("Stable", "Superseded")
-    records = [one.revision for one in actions(plan, Record)]
+    records = [one.revision for one in actions(plan, WriteRevisionStatus)]
     assert records.index(SOAKING.name) < records.index(STABLE.name)  # never a moment without a stable one
 
 
@@ -459,14 +463,14 @@ def test_doubt_is_never_success() -> None:
 def test_no_evidence_is_never_success() -> None:
     plan = run(soak(switched=NOW - 7 * HOUR, evidence={}))
     assert (plan.status.phase, moved(plan)) == ("Soaking", [])
-    assert STABLE.name in [one.revision for one in actions(plan, Load)]
+    assert STABLE.name in [one.revision for one in actions(plan, EnsureSearchers)]
 
 
 def test_a_guardrail_that_fails_goes_back_in_one_write_first_of_all() -> None:
     plan = run(soak(errors=300))
     (move,) = actions(plan, MoveTraffic)
     assert plan.actions[0] == move
-    assert (move.decision.kind, move.decision.source, move.decision.target, move.decision.rule) == (
+    assert (move.decision.kind, move.decision.from_revision, move.decision.to_revision, move.decision.rule) == (
         "RollBack", SOAKING.name, STABLE.name, "errors",
     )  # fmt: skip
     status = recorded(plan, SOAKING)
@@ -483,7 +487,7 @@ def test_dying_right_after_the_write_of_a_rollback_loses_nothing() -> None:
     plan = run(reborn)
     assert (phase(plan, SOAKING), moved(plan)) == ("RolledBack", [])
     settled = run(after(reborn, plan))
-    assert [one for one in settled.actions if not isinstance(one, Load | Tell)] == []
+    assert [one for one in settled.actions if not isinstance(one, EnsureSearchers | RenewLeases)] == []
 
 
 def test_a_target_without_pods_is_loaded_first_and_the_traffic_waits() -> None:
@@ -491,17 +495,17 @@ def test_a_target_without_pods_is_loaded_first_and_the_traffic_waits() -> None:
     cold = run(replace(obs, loaded={SOAKING.name: obs.loaded[SOAKING.name]}))
     assert moved(cold) == []
     assert [row.rule for row in cold.status.blocked_by][:1] == ["RollbackTargetNotReady"]
-    assert STABLE.name in [one.revision for one in actions(cold, Load)]
+    assert STABLE.name in [one.revision for one in actions(cold, EnsureSearchers)]
 
 
 def test_a_rejected_digest_is_not_tried_again() -> None:
     why = Rejection(stage="Rollout", reason="ErrorRate", message="30 %", at=AN_HOUR_AGO)
     bad = a_revision(NEW, "RolledBack", rejected=why)
     plan = run(seen(NEW, STABLE, bad, traffic=STABLE))
-    assert [one for one in plan.actions if not isinstance(one, Load)] == []
+    assert [one for one in plan.actions if not isinstance(one, EnsureSearchers)] == []
     assert (plan.status.phase, plan.status.reason) == ("RolledBack", "ErrorRate")
     newer = run(seen(NEW, STABLE, bad, traffic=STABLE, data=NEW_DATA))
-    assert [one.digest for one in actions(newer, CreateRevision)] == [revision.digest(NEW, NEW_DATA)]
+    assert [one.digest for one in actions(newer, CreateRevision)] == [identity.digest(NEW, NEW_DATA)]
 
 
 def external(rule: str = "errors") -> Observation:
@@ -523,9 +527,9 @@ def test_when_the_target_breaches_the_same_rule_the_cause_is_outside() -> None:
     assert (rejected.stage, rejected.reason) == ("External", "External")
     assert moved(plan) == []
     assert "External" in [one.reason for one in plan.events]
-    assert [one for one in run(after(external(), plan)).actions if not isinstance(one, Load)] == []
+    assert [one for one in run(after(external(), plan)).actions if not isinstance(one, EnsureSearchers)] == []
     other = run(external(rule="latency"))
-    assert [one for one in actions(other, Record) if one.status.rejected] == []
+    assert [one for one in actions(other, WriteRevisionStatus) if one.status.rejected] == []
 
 
 def test_a_stable_revision_that_turns_bad_goes_back_once() -> None:
@@ -548,7 +552,7 @@ def test_a_stable_revision_that_turns_bad_goes_back_once() -> None:
 def test_going_back_to_the_stable_spec_during_a_soak_reverts_without_a_rejection() -> None:
     plan = run(with_spec(soak(), spec=OLD))
     (move,) = actions(plan, MoveTraffic)
-    assert (move.decision.kind, move.decision.rule, move.decision.target) == ("RollBack", "Reverted", STABLE.name)
+    assert (move.decision.kind, move.decision.rule, move.decision.to_revision) == ("RollBack", "Reverted", STABLE.name)
     status = recorded(plan, SOAKING)
     assert (status.phase, status.rejected) == ("Superseded", None)
 
@@ -581,15 +585,17 @@ def test_new_data_during_a_soak_waits_until_it_is_decided() -> None:
 def test_an_edit_of_replicas_reaches_the_searchers_at_once() -> None:
     of = spec(searcher={"replicas": 5, "minScore": 0.3})
     plan = run(seen(of, STABLE, traffic=STABLE))
-    assert [(type(one), one.replicas) for one in plan.actions if isinstance(one, Load)] == [(Load, 5)]
-    assert [one for one in plan.actions if not isinstance(one, Load)] == []
+    assert [(type(one), one.replicas) for one in plan.actions if isinstance(one, EnsureSearchers)] == [
+        (EnsureSearchers, 5)
+    ]
+    assert [one for one in plan.actions if not isinstance(one, EnsureSearchers)] == []
 
 
 # ---------------------------------------------------------------- verbs
 
 
 def asked(obs: Observation, name: str, argument: str = "") -> Plan:
-    return run(with_spec(obs, verbs=(Verb(name, argument, "n1"),)))
+    return run(with_spec(obs, verbs=(Command(name, argument, "n1"),)))
 
 
 @pytest.mark.parametrize(
@@ -608,7 +614,7 @@ def test_a_verb_that_does_not_apply_is_refused_with_a_reason(verb: str, argument
     assert (answer.verb, answer.nonce, answer.result, answer.message) == (verb, "n1", "Refused", says)
     assert [(one.warning, one.reason) for one in plan.events] == [(True, "VerbRefused")]
     assert moved(plan) == []
-    told = with_spec(after(obs, plan), verbs=(Verb(verb, argument, "n1"),))
+    told = with_spec(after(obs, plan), verbs=(Command(verb, argument, "n1"),))
     assert run(told).events == ()  # consumed once
     assert run(told).status == plan.status
 
@@ -621,7 +627,7 @@ def test_rollback_goes_to_the_stable_revision_and_is_one_step_however_often_it_i
     obs = soak()
     plan = asked(obs, "rollback")
     (move,) = actions(plan, MoveTraffic)
-    assert (move.decision.target, move.decision.rule, move.decision.nonce) == (STABLE.name, "Manual", "n1")
+    assert (move.decision.to_revision, move.decision.rule, move.decision.nonce) == (STABLE.name, "Manual", "n1")
     assert plan.status.verbs[0].result == "Done"
     reborn = replace(obs, service=FrontService(True, STABLE.name, "42", decision=move.decision))
     again = asked(reborn, "rollback")
@@ -655,7 +661,7 @@ def test_a_guardrail_beats_an_edit_and_a_promotion() -> None:
 
 
 def test_deletion_beats_everything_and_does_nothing() -> None:
-    plan = run(with_spec(soak(errors=300), deleting=True, verbs=(Verb("rollback", "", "n1"),)))
+    plan = run(with_spec(soak(errors=300), deleting=True, verbs=(Command("rollback", "", "n1"),)))
     assert (plan.actions, plan.events) == ((), ())
     assert plan.status == soak().index.status
 
@@ -689,7 +695,7 @@ def test_a_service_that_was_changed_by_hand_is_put_back() -> None:
     obs = seen(OLD, STABLE, traffic=STABLE)
     for broken in (FrontService(exists=False), replace(front(STABLE), revision="elsewhere")):
         (move,) = actions(run(replace(obs, service=broken)), MoveTraffic)
-        assert (move.decision.target, move.decision.rule) == (STABLE.name, "Restored")
+        assert (move.decision.to_revision, move.decision.rule) == (STABLE.name, "Restored")
         assert move.resource_version == broken.resource_version
 
 
@@ -700,8 +706,8 @@ def test_what_lost_the_traffic_drains_before_it_is_retired() -> None:
         obs = seen(NEW, gone, now, traffic=now)
         return run(replace(obs, loaded={**obs.loaded, gone.name: loaded(gone)}))
 
-    assert (actions(lost(44), Retire), len(actions(lost(46), Retire))) == ([], 1)
-    assert {one.state for one in actions(lost(10), Tell)} == {LeaseState.SERVING, LeaseState.DRAINING}
+    assert (actions(lost(44), DeleteSearchers), len(actions(lost(46), DeleteSearchers))) == ([], 1)
+    assert {one.state for one in actions(lost(10), RenewLeases)} == {LeaseState.SERVING, LeaseState.DRAINING}
 
 
 def test_history_keeps_as_many_as_asked_and_never_what_is_in_use() -> None:
@@ -715,7 +721,7 @@ def test_history_keeps_as_many_as_asked_and_never_what_is_in_use() -> None:
 def test_a_quiet_world_stays_quiet() -> None:
     obs = seen(OLD, STABLE, traffic=STABLE)
     first = run(obs)
-    assert [type(one) for one in first.actions] == [Load]  # which the executor compares and does not write
+    assert [type(one) for one in first.actions] == [EnsureSearchers]  # which the executor compares and does not write
     settled = run(after(obs, first), NOW + 100)
     assert settled.actions == first.actions
     assert (settled.status, settled.events) == (first.status, ())

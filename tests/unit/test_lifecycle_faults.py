@@ -31,26 +31,26 @@ from observations import (
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import GateStatus, RevisionStatus, RolloutStatus, VectorIndexStatus, WorkFailure
-from vectorindex_operator.core import revision
+from vectorindex_operator.core import identity
 from vectorindex_operator.core.observation import (
+    Command,
     Decision,
     DecisionKind,
     FrontService,
     JobState,
-    JobVerb,
     Observation,
     RevisionView,
-    Verb,
+    Task,
 )
 from vectorindex_operator.core.plan import (
     DeleteJob,
-    Load,
+    DeleteSearchers,
+    EnsureSearchers,
     MoveTraffic,
     Plan,
-    Record,
-    Retire,
     StartBuild,
     StartResolve,
+    WriteRevisionStatus,
 )
 from vectorindex_operator.reconcile.errors import ConflictError, NotOursError
 from vectorindex_operator.reconcile.execute import Executor
@@ -60,16 +60,16 @@ OLD, NEW = spec(), spec(index={"factory": "HNSW32"})
 THIRD = spec(index={"factory": "Flat"})
 STABLE = a_revision(OLD, "Stable", created=NOW - 48 * HOUR)
 SWITCH = DecisionKind.SWITCH
-BUILD_KEY = revision.build_hash(OLD)
+BUILD_KEY = identity.build_hash(OLD)
 
 
 def status_of(plan: Plan, view: RevisionView) -> RevisionStatus:
     """The status of a revision after the plan."""
-    return next((one.status for one in actions(plan, Record) if one.revision == view.name), view.status)
+    return next((one.status for one in actions(plan, WriteRevisionStatus) if one.revision == view.name), view.status)
 
 
 def moves(plan: Plan) -> list[tuple[str, str]]:
-    return [(one.decision.source, one.decision.target) for one in actions(plan, MoveTraffic)]
+    return [(one.decision.from_revision, one.decision.to_revision) for one in actions(plan, MoveTraffic)]
 
 
 def soaking(of: RevisionView, prior: str, switched: float = NOW - 30) -> RevisionView:
@@ -87,7 +87,7 @@ SOAKING = soaking(a_revision(NEW, "Soaking", created=NOW - 60), STABLE.name)
 
 def test_a_build_that_nobody_wants_is_stopped_before_the_next_one_starts() -> None:
     given_up, wanted = a_revision(NEW, "Building"), a_revision(OLD, "Superseded", build=None, promoted_at=None)
-    running = job(JobVerb.BUILD, key=f"{BUILD_KEY}/0/cpu", of=given_up)
+    running = job(Task.BUILD, key=f"{BUILD_KEY}/0/cpu", of=given_up)
     plan = run(seen(OLD, given_up, wanted, jobs=(listing(OLD), running)))
     kinds = [type(one) for one in plan.actions if isinstance(one, (DeleteJob, StartBuild))]
     assert kinds == [DeleteJob, StartBuild]
@@ -95,7 +95,7 @@ def test_a_build_that_nobody_wants_is_stopped_before_the_next_one_starts() -> No
 
 def test_a_build_of_a_revision_given_up_is_stopped_whenever_that_was() -> None:
     given_up = a_revision(NEW, "Superseded", build=None, promoted_at=None)
-    running = job(JobVerb.BUILD, key=f"{BUILD_KEY}/0/cpu", of=given_up)
+    running = job(Task.BUILD, key=f"{BUILD_KEY}/0/cpu", of=given_up)
     plan = run(seen(OLD, STABLE, given_up, traffic=STABLE, jobs=(listing(OLD), running)))
     assert actions(plan, DeleteJob) == [DeleteJob(running.name, running.uid)]
 
@@ -104,8 +104,8 @@ def test_the_gpu_job_is_gone_before_the_cpu_job_starts() -> None:
     wish = spec(build={"device": "PreferGPU"})
     building = a_revision(wish, "Building")
     waiting = job(
-        JobVerb.BUILD,
-        key=f"{revision.build_hash(wish)}/0/gpu",
+        Task.BUILD,
+        key=f"{identity.build_hash(wish)}/0/gpu",
         of=building,
         device="gpu",
         unschedulable_since=NOW - 400,
@@ -131,7 +131,7 @@ def failed_build(
 
 def failed_job(of: RevisionView, exit_code: ExitCode) -> Any:
     failure = Failure(reason="X", message="x")
-    return job(JobVerb.BUILD, JobState.FAILED, key=f"{BUILD_KEY}/0/cpu", of=of, exit_code=exit_code, failure=failure)
+    return job(Task.BUILD, JobState.FAILED, key=f"{BUILD_KEY}/0/cpu", of=of, exit_code=exit_code, failure=failure)
 
 
 @pytest.mark.parametrize("phase", ["BuildFailed", "Pending"])
@@ -142,7 +142,7 @@ def test_retry_builds_at_once_although_the_failed_job_is_still_there(phase: str)
         failed = replace(failed, status=failed.status.model_copy(update={"message": "retry n1", "failure": None}))
     old = failed_job(failed, ExitCode.BAD_DATA)
     obs = seen(OLD, failed, jobs=(listing(OLD), old))
-    plan = run(replace(obs, index=replace(obs.index, verbs=(Verb("retry", "", "n1"),))))
+    plan = run(replace(obs, index=replace(obs.index, verbs=(Command("retry", "", "n1"),))))
     assert [v.result for v in plan.status.verbs] == ["Done"]
     kinds = [type(a) for a in plan.actions if isinstance(a, StartBuild) or a == DeleteJob(old.name, old.uid)]
     assert kinds == [DeleteJob, StartBuild]
@@ -162,11 +162,11 @@ def test_a_source_that_changed_under_a_build_is_listed_again_first() -> None:
 
 def test_a_measurement_that_failed_stays_said_while_it_is_repeated() -> None:
     failure = WorkFailure(
-        stage="Validate", key=revision.gate_hash(OLD), count=1, at=to_text(NOW - 70), reason="EmptyQueries",
+        stage="Validate", key=identity.gate_hash(OLD), count=1, at=to_text(NOW - 70), reason="EmptyQueries",
         message="no object", exit_code=ExitCode.SOURCE_MISSING, permanent=True,
     )  # fmt: skip
     measuring = a_revision(OLD, "Validating", failure=failure)
-    again = job(JobVerb.VALIDATE, key=f"{revision.gate_hash(OLD)}/1", of=measuring, failures=1)
+    again = job(Task.VALIDATE, key=f"{identity.gate_hash(OLD)}/1", of=measuring, failures=1)
     plan = run(seen(OLD, measuring, jobs=(listing(OLD), again)))
     assert condition(plan.status, "Stalled")[:2] == ("True", "EmptyQueries")
 
@@ -177,14 +177,14 @@ def test_a_refused_dimension_stays_said_while_the_source_is_listed_again() -> No
     obs = seen(OLD, STABLE, traffic=STABLE, jobs=(refused,))
     first = run(obs)
     assert condition(first.status, "Stalled")[1] == "DimensionChanged"
-    again = job(JobVerb.RESOLVE, key=f"{revision.source_hash(OLD)}/{refused.name}", created_at=NOW - 1)
+    again = job(Task.RESOLVE, key=f"{identity.source_hash(OLD)}/{refused.name}", created_at=NOW - 1)
     second = run(replace(after(obs, first), jobs=(refused, again)))
     assert second.status == first.status
 
 
 def test_a_verdict_that_nobody_can_give_does_not_hold_up_new_data() -> None:
     gate = GateStatus(
-        gate_hash=revision.gate_hash(OLD), thresholds_hash=revision.thresholds_hash(OLD), verdict="Inconclusive",
+        gate_hash=identity.gate_hash(OLD), thresholds_hash=identity.thresholds_hash(OLD), verdict="Inconclusive",
         reason="RecallUncertain", message="", at=to_text(NOW),
     )  # fmt: skip
     held = a_revision(OLD, "Validating", gate=gate, report=report(OLD, 0.952, 0.947))
@@ -201,9 +201,9 @@ def test_a_decision_is_later_than_the_one_before_even_when_the_clock_is_not() ->
     """Another operator with another clock reads the later one as settled, and the rejection would be lost."""
     ahead = Decision(SWITCH, STABLE.name, SOAKING.name, "Surge", "Ready", "", NOW + 5)
     obs = seen(NEW, STABLE, SOAKING, traffic=SOAKING, service=front(SOAKING, ahead))
-    obs = replace(obs, index=replace(obs.index, verbs=(Verb("rollback", "", "n1"),)))
+    obs = replace(obs, index=replace(obs.index, verbs=(Command("rollback", "", "n1"),)))
     move = actions(run(obs), MoveTraffic)[0].decision
-    assert (move.source, move.target) == (SOAKING.name, STABLE.name)
+    assert (move.from_revision, move.to_revision) == (SOAKING.name, STABLE.name)
     assert move.at > ahead.at
 
 
@@ -213,7 +213,7 @@ def test_a_request_to_roll_back_is_one_step_although_the_answer_was_lost() -> No
     newest = a_revision(THIRD, "Soaking", created=NOW - 60)
     done = Decision(DecisionKind.ROLL_BACK, newest.name, middle.name, "Manual", "Manual", "", NOW - 1, nonce="n1")
     obs = seen(THIRD, before, middle, newest, traffic=middle, service=front(middle, done))
-    plan = run(replace(obs, index=replace(obs.index, verbs=(Verb("rollback", "", "n1"),))))
+    plan = run(replace(obs, index=replace(obs.index, verbs=(Command("rollback", "", "n1"),))))
     assert moves(plan) == []
     assert [v.result for v in plan.status.verbs] == ["Done"]
 
@@ -235,7 +235,9 @@ def test_a_promotion_is_recorded_before_the_demotion() -> None:
     longest = rollout.model_copy(update={"prior": STABLE.name, "switched_at": to_text(NOW - 7 * HOUR)})
     done = replace(done, status=done.status.model_copy(update={"rollout": longest}))
     plan = run(seen(later, STABLE, done, waiting, traffic=done))
-    phases = [one.status.phase for one in actions(plan, Record) if one.status.phase in ("Stable", "Superseded")]
+    phases = [
+        one.status.phase for one in actions(plan, WriteRevisionStatus) if one.status.phase in ("Stable", "Superseded")
+    ]
     assert phases == ["Stable", "Superseded"]
 
 
@@ -313,14 +315,14 @@ def execute(cluster: Cluster, action: Any, obs: Observation) -> None:
 def test_searchers_are_not_retired_when_the_traffic_came_to_them_meanwhile() -> None:
     cluster = Cluster({("Service", "docs"): {"spec": {"selector": {"vectorindex.dev/revision": STABLE.name}}}})
     with pytest.raises(ConflictError):
-        execute(cluster, Retire(STABLE.name), seen(OLD, STABLE))
+        execute(cluster, DeleteSearchers(STABLE.name), seen(OLD, STABLE))
     assert cluster.writes == []
 
 
 def test_a_deployment_of_somebody_else_is_not_adopted() -> None:
     cluster = Cluster({("Deployment", STABLE.name): {"kind": "Deployment", "metadata": {"name": STABLE.name}}})
     with pytest.raises(NotOursError):
-        execute(cluster, Load(STABLE.name, 2, "aa", "bb", "cc", 2**20), seen(OLD, STABLE))
+        execute(cluster, EnsureSearchers(STABLE.name, 2, "aa", "bb", "cc", 2**20), seen(OLD, STABLE))
     assert ("apply", "Deployment") not in cluster.writes
 
 
@@ -336,6 +338,6 @@ def test_a_stall_keeps_its_words_only_for_the_source_that_it_is_about() -> None:
     """The user points at another source while the last one is refused: nothing is known about the new one yet."""
     other = spec(source={"s3": {"bucket": "elsewhere"}})
     before = VectorIndexStatus(source=source(OLD))
-    running = job(JobVerb.RESOLVE, key=f"{revision.source_hash(other)}/x")
+    running = job(Task.RESOLVE, key=f"{identity.source_hash(other)}/x")
     plan = run(replace(seen(other, STABLE, traffic=STABLE, jobs=(running,)), index=index(other, before)))
     assert condition(plan.status, "Stalled")[0] == ""

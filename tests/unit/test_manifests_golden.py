@@ -16,12 +16,12 @@ from goldens import assert_golden
 from observations import DATA, SETTINGS, a_revision, actions, index, run, seen, spec
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
-from vectorindex_operator.core import revision
+from vectorindex_operator.core import identity
 from vectorindex_operator.core.observation import Decision, DecisionKind, Observation, RevisionView
 from vectorindex_operator.core.plan import CreateRevision as Create
-from vectorindex_operator.core.plan import Load, MoveTraffic, StartBuild, StartResolve, StartValidation
-from vectorindex_operator.core.working import Settings
-from vectorindex_operator.manifests import front
+from vectorindex_operator.core.plan import EnsureSearchers, MoveTraffic, StartBuild, StartResolve, StartValidation
+from vectorindex_operator.core.state import Installation
+from vectorindex_operator.manifests import service as front_service
 from vectorindex_operator.manifests.render import Rendered, render
 from vectorindex_searcher.contract import TASK_ENV, ExitCode
 
@@ -53,7 +53,7 @@ SECURED_STABLE = a_revision(SECURED, "Stable")
 CPU_PENDING = a_revision(ON_CPU, "Pending")
 SWITCH = Decision(DecisionKind.SWITCH, "", STABLE.name, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.25)
 BACK = replace(
-    SWITCH, kind=DecisionKind.ROLL_BACK, source="docs-0bad0bad", rule="errors", reason="ErrorRate", nonce="n1"
+    SWITCH, kind=DecisionKind.ROLL_BACK, from_revision="docs-0bad0bad", rule="errors", reason="ErrorRate", nonce="n1"
 )
 
 
@@ -68,7 +68,11 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
     "build-job-gpu": (planned(seen(EVERYTHING, PENDING), StartBuild), seen(EVERYTHING, PENDING), EVERYTHING),
     "validate-job": (planned(seen(EVERYTHING, BUILT), StartValidation), seen(EVERYTHING, BUILT), EVERYTHING),
     "revision": (Create(PENDING.name, PENDING.spec.digest, DATA), seen(EVERYTHING), EVERYTHING),
-    "searchers": (planned(seen(EVERYTHING, STABLE, traffic=STABLE), Load), seen(EVERYTHING, STABLE), EVERYTHING),
+    "searchers": (
+        planned(seen(EVERYTHING, STABLE, traffic=STABLE), EnsureSearchers),
+        seen(EVERYTHING, STABLE),
+        EVERYTHING,
+    ),
     "service": (MoveTraffic(SWITCH, ""), seen(EVERYTHING, STABLE), EVERYTHING),
     "revision-secured": (
         Create(SECURED_STABLE.name, SECURED_STABLE.spec.digest, DATA),
@@ -76,7 +80,7 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
         SECURED,
     ),
     "service-secured": (
-        MoveTraffic(replace(SWITCH, target=SECURED_STABLE.name), ""),
+        MoveTraffic(replace(SWITCH, to_revision=SECURED_STABLE.name), ""),
         seen(SECURED, SECURED_STABLE),
         SECURED,
     ),
@@ -84,7 +88,7 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
 }
 
 
-def objects(case: str, settings: Settings = INSTALLED) -> tuple[Json, ...]:
+def objects(case: str, settings: Installation = INSTALLED) -> tuple[Json, ...]:
     action, obs, of = CASES[case]
     return render(action, obs, of, settings)
 
@@ -116,7 +120,9 @@ def test_searchers_measure_live_recall_where_a_rule_of_their_own_rollout_judges_
     for of, now in ((wanted, plain), (plain, wanted)):
         stable = a_revision(of, "Stable")
         obs = seen(now, stable, traffic=stable)
-        deployment = next(o for o in render(planned(obs, Load), obs, now, INSTALLED) if o["kind"] == "Deployment")
+        deployment = next(
+            o for o in render(planned(obs, EnsureSearchers), obs, now, INSTALLED) if o["kind"] == "Deployment"
+        )
         (one,) = deployment["spec"]["template"]["spec"]["containers"]
         task = json.loads(next(e["value"] for e in one["env"] if e["name"] == TASK_ENV))
         # Named only where it is wanted: an image older than the field refuses a task that has it.
@@ -261,9 +267,9 @@ def test_the_service_says_https_exactly_while_its_revision_does() -> None:
 # ---------------------------------------------------------------- the frozen template
 
 
-def deployed(of: VectorIndexSpec, view: RevisionView = STABLE, settings: Settings = INSTALLED) -> Json:
+def deployed(of: VectorIndexSpec, view: RevisionView = STABLE, settings: Installation = INSTALLED) -> Json:
     obs = seen(of, view, traffic=view)
-    (load,) = actions(run(obs), Load)
+    (load,) = actions(run(obs), EnsureSearchers)
     rendered: Json = render(load, obs, of, settings)[0]
     return rendered
 
@@ -282,7 +288,7 @@ def test_an_edit_of_the_searchers_pod_or_min_score_changes_no_running_searcher()
 
 
 def test_an_upgrade_of_the_operator_changes_no_running_searcher() -> None:
-    upgraded = Settings("example/searcher:v9", "example/gpu:v9", "Never", ("other",))
+    upgraded = Installation("example/searcher:v9", "example/gpu:v9", "Never", ("other",))
     assert deployed(EVERYTHING, settings=upgraded) == deployed(EVERYTHING)
 
 
@@ -334,8 +340,8 @@ def test_the_gate_asks_for_the_disk_of_what_it_fetches_unless_told() -> None:
 
 @pytest.mark.parametrize("decision", [SWITCH, BACK])
 def test_a_decision_is_read_as_it_was_written(decision: Decision) -> None:
-    meta = front.service(decision, "", index(EVERYTHING), tls=False)["metadata"]
-    assert front.read_decision(meta["annotations"]["vectorindex.dev/decision"]) == decision
+    meta = front_service.service(decision, "", index(EVERYTHING), tls=False)["metadata"]
+    assert front_service.read_decision(meta["annotations"]["vectorindex.dev/decision"]) == decision
 
 
 @pytest.mark.parametrize(
@@ -347,11 +353,11 @@ def test_a_decision_is_read_as_it_was_written(decision: Decision) -> None:
     ],
 )  # fmt: skip
 def test_a_garbled_decision_is_none(text: str) -> None:
-    assert front.read_decision(text) is None
+    assert front_service.read_decision(text) is None
 
 
 def test_the_names_of_jobs_come_from_their_attempt() -> None:
     (job,) = objects("build-job")
     key = job["metadata"]["annotations"]["vectorindex.dev/attempt"]
-    assert key == f"{revision.build_hash(ON_CPU)}/0/cpu"
-    assert job["metadata"]["name"] == revision.build_job_name(CPU_PENDING.name, key)
+    assert key == f"{identity.build_hash(ON_CPU)}/0/cpu"
+    assert job["metadata"]["name"] == identity.build_job_name(CPU_PENDING.name, key)

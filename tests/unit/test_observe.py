@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from vectorindex_operator.core.guardrail import PodEvidence
+from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_searcher.contract import TrafficLease
 

@@ -9,7 +9,7 @@ import pytest
 from observations import resolved
 
 from vectorindex_operator.api.timestamps import to_unix
-from vectorindex_operator.core.observation import JobState, JobVerb
+from vectorindex_operator.core.observation import JobState, Task
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import pods
 from vectorindex_searcher.contract import Failure, ResolveResult
@@ -57,8 +57,8 @@ def test_a_job_that_succeeded_says_its_result() -> None:
     view = pods.job_view(a_job("resolve", is_so("Complete")), [a_pod(ended(resolved().model_dump_json()))])
     assert view.result == resolved()
     assert (view.state, view.exit_code, view.failure) == (JobState.SUCCEEDED, 0, None)
-    assert (view.verb, view.revision, view.key, view.failures, view.device) == (
-        JobVerb.RESOLVE, "docs-1", "abc/", 2, "gpu",
+    assert (view.task, view.revision, view.key, view.failures, view.device) == (
+        Task.RESOLVE, "docs-1", "abc/", 2, "gpu",
     )  # fmt: skip
     assert (view.created_at, view.finished_at) == (to_unix(AT), to_unix(LATER))
 
@@ -148,15 +148,15 @@ def test_a_job_waits_for_a_node_or_a_secret() -> None:
     ],
 )  # fmt: skip
 def test_whatever_a_crash_left_as_last_word_is_no_exception(text: str) -> None:
-    assert pods.parse_word(text) == (None, None)
+    assert pods.parse_termination_message(text) == (None, None)
     view = pods.job_view(a_job("build", is_so("Failed")), [a_pod(ended(text, 139, "Error"))])
     assert (view.result, view.exit_code) == (None, 139)
     assert pods.pod_view(a_pod(ended(text, 139))).failure is None
 
 
 def test_words_of_the_contract_are_understood() -> None:
-    assert pods.parse_word(DENIED.model_dump_json(by_alias=True)) == (None, DENIED)
-    result, failure = pods.parse_word(resolved().model_dump_json(by_alias=True, exclude_none=True))
+    assert pods.parse_termination_message(DENIED.model_dump_json(by_alias=True)) == (None, DENIED)
+    result, failure = pods.parse_termination_message(resolved().model_dump_json(by_alias=True, exclude_none=True))
     assert isinstance(result, ResolveResult)
     assert failure is None
 

@@ -28,9 +28,9 @@ def settings(*arguments: str) -> OperatorSettings:
 
 def test_the_defaults() -> None:
     found = settings("--searcher-image=example/searcher:v1")
-    assert found.rollout.searcher_image == "example/searcher:v1"
-    assert (found.rollout.gpu_image, found.rollout.image_pull_policy) == ("", "IfNotPresent")
-    assert (found.rollout.image_pull_secrets, found.watch_namespaces) == ((), ())
+    assert found.installation.searcher_image == "example/searcher:v1"
+    assert (found.installation.gpu_image, found.installation.image_pull_policy) == ("", "IfNotPresent")
+    assert (found.installation.image_pull_secrets, found.watch_namespaces) == ((), ())
     assert (found.namespace, found.identity) == ("default", socket.gethostname())
     assert (found.http_port, found.log_level, found.workers) == (8080, "INFO", 4)
 
@@ -50,8 +50,8 @@ def test_the_environment_of_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     found = settings()
-    assert (found.rollout.gpu_image, found.rollout.image_pull_policy) == ("example/gpu:v1", "Always")
-    assert found.rollout.image_pull_secrets == ("registry", "mirror")
+    assert (found.installation.gpu_image, found.installation.image_pull_policy) == ("example/gpu:v1", "Always")
+    assert found.installation.image_pull_secrets == ("registry", "mirror")
     assert found.watch_namespaces == ("team-a", "team-b")
     assert (found.namespace, found.identity) == ("vectorindex-system", "operator-1")
     assert (found.http_port, found.log_level) == (9000, "DEBUG")

@@ -30,8 +30,8 @@ from observations import (
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Condition, GateStatus, Rejection, VectorIndexStatus, WorkFailure
-from vectorindex_operator.core import revision
-from vectorindex_operator.core.observation import FrontService, JobState, JobVerb, Observation
+from vectorindex_operator.core import identity
+from vectorindex_operator.core.observation import FrontService, JobState, Observation, Task
 from vectorindex_operator.telemetry import CONDITIONS
 from vectorindex_searcher.contract import Failure
 
@@ -39,20 +39,20 @@ OLD, NEW = spec(), spec(index={"factory": "HNSW32"})
 STABLE = a_revision(OLD, "Stable", created=NOW - 48 * HOUR)
 REJECTED = Rejection(stage="Gate", reason="RecallBelowMin", message="recall 0.9", at=AN_HOUR_AGO)
 FAILED = WorkFailure(
-    stage="Build", key=revision.build_hash(NEW), count=1, at=AN_HOUR_AGO, reason="NonFiniteVector",
+    stage="Build", key=identity.build_hash(NEW), count=1, at=AN_HOUR_AGO, reason="NonFiniteVector",
     message="row 7 holds NaN", exit_code=65, permanent=True,
 )  # fmt: skip
 VERDICT = GateStatus(
-    gate_hash=revision.gate_hash(NEW), thresholds_hash=revision.thresholds_hash(NEW), verdict="Fail",
+    gate_hash=identity.gate_hash(NEW), thresholds_hash=identity.thresholds_hash(NEW), verdict="Fail",
     reason=REJECTED.reason, message=REJECTED.message, at=AN_HOUR_AGO,
 )  # fmt: skip
 
 
 def gate_in_doubt() -> Observation:
     view = a_revision(NEW, "Validating")
-    key = f"{revision.gate_hash(NEW)}/0"
+    key = f"{identity.gate_hash(NEW)}/0"
     result = report(NEW, recall=0.96, low=0.94)
-    done = job(JobVerb.VALIDATE, JobState.SUCCEEDED, of=view, key=key, result=result)
+    done = job(Task.VALIDATE, JobState.SUCCEEDED, of=view, key=key, result=result)
     return seen(NEW, STABLE, view, traffic=STABLE, jobs=(listing(NEW), done))
 
 

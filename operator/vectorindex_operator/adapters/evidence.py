@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import urllib3
 from pydantic import ValidationError
 
-from vectorindex_operator.core.guardrail import PodEvidence
+from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_searcher.contract import ADMIN_PORT, Evidence, TrafficLease
 
 log = logging.getLogger(__name__)

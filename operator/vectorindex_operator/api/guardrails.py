@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from vectorindex_operator.api.fields import Bound, Duration, LongerThanNothing, Percent, Rise, Rule
+from vectorindex_operator.api.fields import Bound, CelRule, Duration, Percent, PercentIncrease, PositiveDuration
 from vectorindex_searcher.contract import Model
 
 
@@ -38,9 +38,9 @@ class GuardrailRule(Model):
     """Lowest TopScore (0.45) or LiveRecall (93%)."""
     max_drop_vs_stable: Percent | None = None
     """Highest drop, in percent of stable's value."""
-    max_rise_vs_stable: Rise | None = None
+    max_rise_vs_stable: PercentIncrease | None = None
     """Highest rise, in percent of stable's value."""
-    window: LongerThanNothing | None = None
+    window: PositiveDuration | None = None
     """Length of one look. Default 1m; 15m for LiveRecall and ClickDepth. Times `consecutive` at most 30m."""
     warm_up: Duration = "1m"
     """Queries in this time after the switch are not judged."""
@@ -52,33 +52,33 @@ class GuardrailRule(Model):
     """Enforce rolls back; Observe says it only."""
     on_no_data: Literal["Hold", "Pass", "Fail"] = "Hold"
     """What the rule says when no query came."""
-    cel: ClassVar[tuple[Rule, ...]] = (
-        Rule(
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule(
             "[has(self.max), has(self.min), has(self.maxDropVsStable), has(self.maxRiseVsStable)]"
             ".filter(present, present).size() == 1",
             "exactly one of max, min, maxDropVsStable, maxRiseVsStable is needed",
         ),
-        Rule(
+        CelRule(
             "self.metric in ['TopScore', 'LiveRecall'] ? !has(self.max) && !has(self.maxRiseVsStable)"
             " : !has(self.min) && !has(self.maxDropVsStable)",
             "TopScore and LiveRecall take min or maxDropVsStable; the other metrics take max or maxRiseVsStable",
         ),
-        Rule(
+        CelRule(
             "!has(self.max) || self.max.matches(self.metric.startsWith('Latency')"
             " ? '^[0-9]+([.][0-9]+)?m?s$' : self.metric == 'ClickDepth' ? '^[0-9]+([.][0-9]+)?$'"
             " : '^(100|[0-9]{1,2}([.][0-9]+)?)%$')",
             "max is a percentage for rates (2%), a duration for latencies (40ms), a number for ClickDepth (3.5)",
             ".max",
         ),
-        Rule(
+        CelRule(
             "!has(self.min) || self.min.matches(self.metric == 'LiveRecall'"
             " ? '^(100|[0-9]{1,2}([.][0-9]+)?)%$' : '^-?[0-9]+([.][0-9]+)?$')",
             "min is a score for TopScore (0.45) and a percentage for LiveRecall (93%)",
             ".min",
         ),
-        Rule(
-            # In the searchers' buckets of 5 s, as core/rules.py counts them. CEL's durations know no days, and a day is
-            # too long anyway. `has`: the API server checks the rule on the schema's defaults before it fills them.
+        CelRule(
+            # In the searchers' buckets of 5 s, as core/judging/rules.py counts them. CEL's durations know no days, and
+            # a day is too long anyway. `has`: the API server checks the rule on defaults before it fills them.
             "[has(self.window) ? self.window : self.metric in ['LiveRecall', 'ClickDepth'] ? '15m' : '1m'].all(w,"
             " !w.contains('d') && (duration(w).getSeconds() + 4) / 5"
             " * (has(self.consecutive) ? self.consecutive : 2) <= 360)",

@@ -11,15 +11,15 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from vectorindex_operator.api.fields import (
+    CelRule,
     Duration,
     LabelMap,
-    LongerThanNothing,
     ObjectName,
     ObjectNameOrNone,
     Percent,
+    PercentIncrease,
+    PositiveDuration,
     Quantity,
-    Rise,
-    Rule,
     SegmentName,
 )
 from vectorindex_operator.api.guardrails import Guardrails
@@ -70,8 +70,8 @@ class Source(Model):
     """At most one new revision per this time comes from changed data."""
     tombstones: Tombstones | None = None
     """Deleted ids: hidden by searchers within a `poll` (5m where that is 0), left out of the next build."""
-    cel: ClassVar[tuple[Rule, ...]] = (
-        Rule(
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule(
             "!has(self.tombstones) || !((has(self.s3.prefix) ? self.s3.prefix : '') + '/')"
             ".startsWith(self.tombstones.prefix)",
             "tombstones.prefix must not be, or contain, the prefix of the vectors",
@@ -98,7 +98,9 @@ class Segment(Model):
 
     name: SegmentName
     """What queries call it."""
-    cel: ClassVar[tuple[Rule, ...]] = (Rule("self.name != 'other'", "'other' is the segment of undeclared queries"),)
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule("self.name != 'other'", "'other' is the segment of undeclared queries"),
+    )
 
 
 class Toleration(Model):
@@ -112,8 +114,8 @@ class Toleration(Model):
     """Value of the taint."""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
     """Empty: every effect."""
-    cel: ClassVar[tuple[Rule, ...]] = (
-        Rule(
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule(
             "self.operator == 'Exists' ? self.value == '' : self.key != ''", "Equal needs a key, Exists takes no value"
         ),
     )
@@ -158,7 +160,7 @@ class Build(Model):
     gpu: Gpu = Gpu()
     resources: Resources = Resources(requests={"cpu": "1", "memory": "2Gi"})
     """Of the build and validate Jobs."""
-    timeout: LongerThanNothing = "2h"
+    timeout: PositiveDuration = "2h"
     """After this the Job is ended, whichever attempt it is at, and counts as failed."""
     retries: Annotated[int, Field(ge=0, le=10)] = 3
     """Further attempts after one that ran out of memory, was preempted, or lost its node."""
@@ -213,18 +215,18 @@ class Gate(Model):
     relevance: Relevance | None = None
     max_count_drop: Percent = "10%"
     """A revision that lost more of stable's rows than this is rejected: a listing may be incomplete."""
-    max_count_rise: Rise = "50%"
+    max_count_rise: PercentIncrease = "50%"
     """A revision that grew by more than this against stable is rejected."""
     on_inconclusive: Literal["Hold", "Reject"] = "Hold"
     """Hold waits for another gate or new data; Reject remembers the revision as bad."""
-    cel: ClassVar[tuple[Rule, ...]] = (
-        Rule(
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule(
             "!has(self.segments) || size(self.segments) == 0"
             " || (has(self.queries) && self.queries.segmentColumn != '')",
             "gate.segments needs gate.queries with segmentColumn: say where the queries of each segment are",
             ".segments",
         ),
-        Rule("!has(self.relevance) || has(self.queries)", "gate.relevance needs gate.queries", ".relevance"),
+        CelRule("!has(self.relevance) || has(self.queries)", "gate.relevance needs gate.queries", ".relevance"),
     )
 
 
@@ -285,7 +287,7 @@ class Soak(Model):
     """At least this long."""
     min_queries: Annotated[int, Field(ge=0, le=1_000_000_000)] = 500
     """And until this many queries were answered."""
-    max_duration: LongerThanNothing = "6h"
+    max_duration: PositiveDuration = "6h"
     """Without enough evidence by then it goes on, and says so."""
 
 
@@ -295,7 +297,7 @@ class Rollout(Model):
     strategy: Literal["BlueGreen"] = "BlueGreen"
     """BlueGreen: all traffic at once, the prior revision stays loaded."""
     soak: Soak = Soak()
-    progress_deadline: LongerThanNothing = "10m"
+    progress_deadline: PositiveDuration = "10m"
     """From scheduling until all searchers of a revision are ready; then it is rejected."""
 
 
@@ -315,9 +317,9 @@ class VectorIndexSpec(Model):
     guardrails: Guardrails = Guardrails()
     history: Annotated[int, Field(ge=1, le=20)] = 3
     """How many earlier revisions are kept to go back to."""
-    cel: ClassVar[tuple[Rule, ...]] = (
+    cel: ClassVar[tuple[CelRule, ...]] = (
         *(
-            Rule(
+            CelRule(
                 f"!has(oldSelf.embedding.{field}) || {empty}"
                 f"(has(self.embedding.{field}) && self.embedding.{field} == oldSelf.embedding.{field})",
                 f"embedding.{field} cannot be changed: another embedding is another VectorIndex",
@@ -330,39 +332,39 @@ class VectorIndexSpec(Model):
                 ("metric", ""),
             )
         ),
-        Rule(
+        CelRule(
             "self.index.factory == 'Flat' || self.index.objective.recall >= self.gate.recall.min",
             "index.objective.recall must be at least gate.recall.min: what is built for less cannot pass",
             ".index.objective.recall",
         ),
-        Rule(
+        CelRule(
             "self.index.factory == 'Auto' || !has(self.index.objective.memoryLimit)",
             "index.objective.memoryLimit needs index.factory Auto: another factory takes the memory it takes",
             ".index.objective.memoryLimit",
         ),
-        Rule(
+        CelRule(
             "self.index.factory != 'Auto' || !has(self.index.searchParams) || size(self.index.searchParams) == 0",
             "index.searchParams needs an index.factory: which names there are depends on the kind of index",
             ".index.searchParams",
         ),
-        Rule(
+        CelRule(
             "self.gate.recall.min <= 0.99 || self.index.factory == 'Flat'",
             "gate.recall.min above 0.99 can only be proven for factory Flat",
             ".gate.recall.min",
         ),
-        Rule(
+        CelRule(
             "!has(self.guardrails.rules) || self.guardrails.rules.all(r, !has(r.segment) || r.segment == ''"
             " || r.segment == 'other' || (has(self.segments) && self.segments.exists(s, s.name == r.segment)))",
             "a guardrail rule names a segment that spec.segments does not declare",
             ".guardrails.rules",
         ),
-        Rule(
+        CelRule(
             "!has(self.guardrails.rules) || (has(self.searcher) && has(self.searcher.auth))"
             " || self.guardrails.rules.all(r, r.metric != 'ClickDepth' || (has(r.mode) && r.mode == 'Observe'))",
             "a ClickDepth rule needs mode Observe until searcher.auth is set: anyone could send clicks and trip it",
             ".guardrails.rules",
         ),
-        Rule(
+        CelRule(
             "!has(self.gate.segments) || self.gate.segments.all(g, has(self.segments)"
             " && self.segments.exists(s, s.name == g.name))",
             "gate.segments names a segment that spec.segments does not declare",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vectorindex_operator.api.quantities import share
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import GateStatus, VectorIndexSpec
-from vectorindex_operator.core import revision
+from vectorindex_operator.core import identity
 from vectorindex_searcher.contract import SEGMENT_QUERIES, SegmentRecall, ValidateResult
 
 MIN_SEGMENT_QUERIES = SEGMENT_QUERIES
@@ -47,7 +47,7 @@ def judge(report: ValidateResult, spec: VectorIndexSpec, stable_count: int | Non
     )
     return GateStatus(
         gate_hash=report.gate_hash,
-        thresholds_hash=revision.thresholds_hash(spec),
+        thresholds_hash=identity.thresholds_hash(spec),
         verdict=verdict,
         reason=findings[0][0] if findings else "RecallProven",
         message="; ".join(m for _, m in findings) if findings else summary,

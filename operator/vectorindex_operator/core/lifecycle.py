@@ -15,37 +15,33 @@ from __future__ import annotations
 from vectorindex_operator.core import status
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import Plan
-from vectorindex_operator.core.steps import (
-    building,
-    resolving,
-    restoring,
-    retiring,
-    rolling_back,
-    settling,
-    soaking,
-    surging,
-    validating,
-    verbs,
-    wanting,
+from vectorindex_operator.core.progress import build, desired, resolve, surge, validate
+from vectorindex_operator.core.safety import (
+    judge_serving,
+    keep_loaded,
+    obey_commands,
+    record_decision,
+    restore_traffic,
+    roll_back,
 )
-from vectorindex_operator.core.working import Pass, Settings, Stall
+from vectorindex_operator.core.state import Installation, ReconcileState, Stall
 
 STEPS = (
-    settling.step,
-    restoring.step,
-    verbs.step,
-    rolling_back.step,
-    soaking.step,
-    resolving.step,
-    wanting.step,
-    building.step,
-    validating.step,
-    surging.step,
-    retiring.step,
+    record_decision.step,
+    restore_traffic.step,
+    obey_commands.step,
+    roll_back.step,
+    judge_serving.step,
+    resolve.step,
+    desired.step,
+    build.step,
+    validate.step,
+    surge.step,
+    keep_loaded.step,
 )
 
 
-def decide(obs: Observation, settings: Settings, now: float) -> Plan:
+def decide(obs: Observation, settings: Installation, now: float) -> Plan:
     """What to do about one VectorIndex at unix time `now`. Never raises for a state of the world."""
     if obs.index.deleting:
         # Everything is owned: the garbage collector takes it. Artifacts are retained.
@@ -56,22 +52,22 @@ def decide(obs: Observation, settings: Settings, now: float) -> Plan:
             status=status.unreadable_spec(obs, now),
             requeue_after=300.0,
         )
-    pass_ = Pass.start(obs, obs.index.spec, settings, now)
+    state = ReconcileState.start(obs, obs.index.spec, settings, now)
     if not obs.service.owned or obs.conflict:
         name = obs.conflict or f"Service/{obs.index.name}"
-        pass_.stall = Stall(
+        state.stall = Stall(
             "NameConflict",
             f"{name} exists and belongs to somebody else: rename it or this VectorIndex",
             everything=True,
         )
-        pass_.find_slots()
-        return Plan(actions=(), status=status.next_status(pass_), requeue_after=30.0)
+        state.find_slots()
+        return Plan(actions=(), status=status.next_status(state), requeue_after=30.0)
     for step in STEPS:
-        step(pass_)
-    next_status = status.next_status(pass_)
+        step(state)
+    next_status = status.next_status(state)
     return Plan(
-        actions=pass_.plan_actions(),
+        actions=state.plan_actions(),
         status=next_status,
-        requeue_after=pass_.wake,
-        events=(*pass_.events, *status.phase_events(pass_)),
+        requeue_after=state.wake,
+        events=(*state.events, *status.phase_events(state)),
     )

@@ -8,12 +8,12 @@ from enum import StrEnum
 from typing import Any
 
 from vectorindex_operator.api.v1alpha1 import RevisionSpec, RevisionStatus, VectorIndexSpec, VectorIndexStatus
-from vectorindex_operator.core.guardrail import PodEvidence
+from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_searcher.contract import BuildResult, Failure, ResolveResult, ValidateResult
 
 
 @dataclass(frozen=True, slots=True)
-class Verb:
+class Command:
     """A person's request: annotation `vectorindex.dev/<name>: [argument@]nonce`."""
 
     name: str
@@ -34,7 +34,7 @@ class IndexView:
     status: VectorIndexStatus
     deleting: bool = False
     spec_error: str = ""
-    verbs: tuple[Verb, ...] = ()
+    verbs: tuple[Command, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class RevisionView:
     deleting: bool = False
 
 
-class JobVerb(StrEnum):
+class Task(StrEnum):
     RESOLVE = "resolve"
     BUILD = "build"
     VALIDATE = "validate"
@@ -70,7 +70,7 @@ class JobView:
 
     name: str
     uid: str
-    verb: JobVerb
+    task: Task
     revision: str
     key: str
     failures: int
@@ -128,8 +128,8 @@ class Decision:
     """The annotation of the front Service: why the traffic is where it is. Written together with the selector."""
 
     kind: DecisionKind
-    source: str
-    target: str
+    from_revision: str
+    to_revision: str
     rule: str
     reason: str
     message: str

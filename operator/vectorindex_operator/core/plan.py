@@ -63,7 +63,7 @@ class DeleteJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class EnsureSearchers:
     """Keep the revision's searchers there: Deployment, own Service, PodDisruptionBudget."""
 
     revision: str
@@ -90,7 +90,7 @@ class MoveTraffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class RenewLeases:
     """Renew the leases of a revision's pods: you have the traffic, or you lost it. Best effort."""
 
     revision: str
@@ -99,14 +99,14 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
-class Retire:
+class DeleteSearchers:
     """Remove the revision's searchers; its artifact and its revision object stay."""
 
     revision: str
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class WriteRevisionStatus:
     """Write the revision's status."""
 
     revision: str
@@ -127,11 +127,11 @@ Action = (
     | StartBuild
     | StartValidation
     | DeleteJob
-    | Load
+    | EnsureSearchers
     | MoveTraffic
-    | Tell
-    | Retire
-    | Record
+    | RenewLeases
+    | DeleteSearchers
+    | WriteRevisionStatus
     | ForgetRevision
 )
 

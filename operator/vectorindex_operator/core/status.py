@@ -16,7 +16,7 @@ from vectorindex_operator.api.v1alpha1 import (
 )
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import Event
-from vectorindex_operator.core.working import Pass
+from vectorindex_operator.core.state import ReconcileState
 
 PROGRESS = frozenset({"Pending", "Building", "Validating", "Validated", "Surging", "Soaking"})
 ENDED = {
@@ -30,29 +30,29 @@ ENDED = {
 ALARMING = frozenset({"Rejected", "RolledBack", "BuildFailed", "SurgeFailed"})
 
 
-def next_status(p: Pass) -> VectorIndexStatus:
+def next_status(state: ReconcileState) -> VectorIndexStatus:
     """The status to write if it differs from the one that was read."""
-    before = p.obs.index.status
-    phase, reason, message = _headline(p)
-    serving = p.statuses.get(p.traffic)
-    loaded = p.loaded(p.traffic)
-    wanted_replicas = p.spec.searcher.replicas
+    before = state.obs.index.status
+    phase, reason, message = _headline(state)
+    serving = state.statuses.get(state.serving)
+    loaded = state.loaded(state.serving)
+    wanted_replicas = state.spec.searcher.replicas
     return VectorIndexStatus(
-        observed_generation=p.obs.index.generation,
+        observed_generation=state.obs.index.generation,
         phase=phase,
         reason=reason,
-        stable=p.stable,
-        candidate=p.candidate,
-        next=p.next,
+        stable=state.stable,
+        candidate=state.candidate,
+        next=state.preparing,
         recall=serving.recall if serving else "",
-        ready=f"{min(loaded.ready, wanted_replicas)}/{wanted_replicas}" if p.traffic else "",
+        ready=f"{min(loaded.ready, wanted_replicas)}/{wanted_replicas}" if state.serving else "",
         replicas=len([pod for pod in loaded.pods if not pod.deleting]),
-        selector=f"app.kubernetes.io/component=searcher,{GROUP}/revision={p.traffic}" if p.traffic else "",
-        source=p.source,
-        conditions=_conditions(p, before, phase, reason, message),
-        blocked_by=tuple(p.blocked),
-        history=_history(p),
-        verbs=tuple(p.verbs[name] for name in sorted(p.verbs)),
+        selector=f"app.kubernetes.io/component=searcher,{GROUP}/revision={state.serving}" if state.serving else "",
+        source=state.source,
+        conditions=_conditions(state, before, phase, reason, message),
+        blocked_by=tuple(state.blocked),
+        history=_history(state),
+        verbs=tuple(state.verbs[name] for name in sorted(state.verbs)),
     )
 
 
@@ -73,14 +73,14 @@ def unreadable_spec(obs: Observation, now: float) -> VectorIndexStatus:
     )
 
 
-def phase_events(p: Pass) -> tuple[Event, ...]:
+def phase_events(state: ReconcileState) -> tuple[Event, ...]:
     """One Event for each revision whose phase changed in this pass, and one when nothing goes on any more."""
     events = []
-    before = p.obs.index.status
-    if p.stall is not None and p.stall.reason != before.reason:
-        events.append(Event(True, p.stall.reason, p.stall.message))
-    for name, status in p.statuses.items():
-        if status.phase == p.obs.revisions[name].status.phase:
+    before = state.obs.index.status
+    if state.stall is not None and state.stall.reason != before.reason:
+        events.append(Event(True, state.stall.reason, state.stall.message))
+    for name, status in state.statuses.items():
+        if status.phase == state.obs.revisions[name].status.phase:
             continue
         events.append(Event(status.phase in ALARMING, status.phase, f"{name}: {_phase_message(status)}", revision=name))
     return tuple(events)
@@ -104,74 +104,78 @@ def _phase_message(status: RevisionStatus) -> str:
     return status.message or status.phase
 
 
-def _headline(p: Pass) -> tuple[str, str, str]:
+def _headline(state: ReconcileState) -> tuple[str, str, str]:
     """Phase, reason and message: what is going on with the revision that is wanted."""
-    if p.stall is not None and (p.stall.everything or (p.stall.permanent and not p.candidate)):
-        return "Stalled", p.stall.reason, p.stall.message
-    if p.stall is not None and not p.candidate and not p.next:
-        return "Retrying", p.stall.reason, p.stall.message
-    for name in (p.candidate, p.next):
+    if state.stall is not None and (state.stall.everything or (state.stall.permanent and not state.candidate)):
+        return "Stalled", state.stall.reason, state.stall.message
+    if state.stall is not None and not state.candidate and not state.preparing:
+        return "Retrying", state.stall.reason, state.stall.message
+    for name in (state.candidate, state.preparing):
         if name:
-            status = p.statuses[name]
-            waits = p.blocked[0].message if p.blocked else ""
-            reason = p.blocked[0].rule if p.blocked else status.phase
+            status = state.statuses[name]
+            waits = state.blocked[0].message if state.blocked else ""
+            reason = state.blocked[0].rule if state.blocked else status.phase
             return status.phase, reason, f"{name}: {waits or _phase_message(status)}"
-    wanted = p.statuses.get(p.wanted)
+    wanted = state.statuses.get(state.desired)
     if wanted is not None and wanted.rejected is not None:
-        return wanted.phase, wanted.rejected.reason, f"{p.wanted}: {wanted.rejected.message}"
-    if wanted is not None and p.wanted == p.stable:
-        return "Stable", "Stable", f"{p.stable} is stable"
+        return wanted.phase, wanted.rejected.reason, f"{state.desired}: {wanted.rejected.message}"
+    if wanted is not None and state.desired == state.stable:
+        return "Stable", "Stable", f"{state.stable} is stable"
     if wanted is not None:
-        return wanted.phase, wanted.phase, f"{p.wanted}: {_phase_message(wanted)}"
-    if p.source is None or not p.wanted:
+        return wanted.phase, wanted.phase, f"{state.desired}: {_phase_message(wanted)}"
+    if state.source is None or not state.desired:
         return "Resolving", "Resolving", "listing the source"
-    return "Pending", "Pending", f"{p.wanted} is being prepared"
+    return "Pending", "Pending", f"{state.desired} is being prepared"
 
 
-def _conditions(p: Pass, before: VectorIndexStatus, phase: str, reason: str, message: str) -> tuple[Condition, ...]:
+def _conditions(
+    state: ReconcileState, before: VectorIndexStatus, phase: str, reason: str, message: str
+) -> tuple[Condition, ...]:
     rows: list[tuple[str, str, str, str]] = []
-    ready = p.loaded(p.traffic).ready if p.traffic else 0
+    ready = state.loaded(state.serving).ready if state.serving else 0
     if ready:
-        rows.append(("Ready", "True", "Serving", f"{p.traffic} answers queries"))
-    elif p.traffic:
-        rows.append(("Ready", "False", "NoReadyPods", f"no searcher of {p.traffic} is ready"))
+        rows.append(("Ready", "True", "Serving", f"{state.serving} answers queries"))
+    elif state.serving:
+        rows.append(("Ready", "False", "NoReadyPods", f"no searcher of {state.serving} is ready"))
     else:
         rows.append(("Ready", "False", "NoRevision", "no revision has been proven yet"))
-    done = bool(p.wanted) and p.wanted == p.stable and p.traffic == p.stable
+    done = bool(state.desired) and state.desired == state.stable and state.serving == state.stable
     rows.append(("RolledOut", "True" if done else "False", "Stable" if done else reason, message))
     stalled = phase == "Stalled" or phase in ALARMING
     if stalled:
         rows.append(("Stalled", "True", "RolledBack" if phase == "RolledBack" else reason, message))
     elif not done:
         rows.append(("Reconciling", "True", reason, message))
-    rows += _milestones(p)
-    return _stamp(rows, before, p.obs.index.generation, p.now)
+    rows += _milestones(state)
+    return _stamp(rows, before, state.obs.index.generation, state.now)
 
 
-def _milestones(p: Pass) -> list[tuple[str, str, str, str]]:
+def _milestones(state: ReconcileState) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
-    if p.source_stall is not None:
-        rows.append(("DatasetResolved", "False", p.source_stall.reason, p.source_stall.message))
-    elif p.source is not None:
-        rows.append(("DatasetResolved", "True", "Resolved", f"{p.source.objects} objects, {p.source.bytes} bytes"))
-    newest = p.candidate or p.next or p.wanted
-    status = p.statuses.get(newest)
+    if state.source_stall is not None:
+        rows.append(("DatasetResolved", "False", state.source_stall.reason, state.source_stall.message))
+    elif state.source is not None:
+        rows.append(
+            ("DatasetResolved", "True", "Resolved", f"{state.source.objects} objects, {state.source.bytes} bytes")
+        )
+    newest = state.candidate or state.preparing or state.desired
+    status = state.statuses.get(newest)
     if status is not None:
         rows += _built_and_validated(newest, status)
-    judged = p.statuses.get(p.traffic)
+    judged = state.statuses.get(state.serving)
     rollout = judged.rollout if judged is not None else None
     if rollout is not None and rollout.verdicts:
         worst = _worst(rollout.verdicts)
         rows.append(("GuardrailsHealthy", *worst))
-    elif p.traffic:
+    elif state.serving:
         reason = "NoPrior" if rollout is not None and not rollout.prior else "NoVerdict"
         rows.append(("GuardrailsHealthy", "Unknown", reason, "no guardrail has been judged"))
-    others = [n for n, s in p.statuses.items() if n != p.traffic and s.promoted_at and s.rejected is None]
-    if p.traffic:
-        target = max(others, key=lambda n: (n == p.stable, p.statuses[n].promoted_at or ""), default="")
-        how = "its searchers are loaded" if p.loaded(target).ready else "it would be loaded from its artifact first"
+    others = [n for n, s in state.statuses.items() if n != state.serving and s.promoted_at and s.rejected is None]
+    if state.serving:
+        target = max(others, key=lambda n: (n == state.stable, state.statuses[n].promoted_at or ""), default="")
+        how = "its searchers are loaded" if state.loaded(target).ready else "it would be loaded from its artifact first"
         rows.append(
-            ("RollbackPossible", "True", "Warm" if p.loaded(target).ready else "Cold", f"to {target}: {how}")
+            ("RollbackPossible", "True", "Warm" if state.loaded(target).ready else "Cold", f"to {target}: {how}")
             if target
             else ("RollbackPossible", "False", "NoPrior", "there is no earlier proven revision")
         )
@@ -204,17 +208,17 @@ def _worst(verdicts: tuple[RuleVerdict, ...]) -> tuple[str, str, str]:
     return "True", "Pass", f"{len(verdicts)} guardrails pass"
 
 
-def _history(p: Pass) -> tuple[HistoryRow, ...]:
+def _history(state: ReconcileState) -> tuple[HistoryRow, ...]:
     rows = [
         HistoryRow(
             revision=name,
-            digest=p.revision(name).spec.digest[:12],
+            digest=state.revision(name).spec.digest[:12],
             outcome=ENDED[status.phase],
             reason=status.rejected.reason if status.rejected else status.phase,
             message=(status.rejected.message if status.rejected else status.message)[:512],
-            at=status.phase_times.get(status.phase, to_text(p.revision(name).created_at)),
+            at=status.phase_times.get(status.phase, to_text(state.revision(name).created_at)),
         )
-        for name, status in p.statuses.items()
+        for name, status in state.statuses.items()
         if status.phase in ENDED
     ]
     return tuple(sorted(rows, key=lambda row: (row.at, row.revision), reverse=True))[:20]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.v1alpha1 import Resources, Toleration, VectorIndexSpec
-from vectorindex_operator.core.observation import IndexView, JobVerb, RevisionView
+from vectorindex_operator.core.observation import IndexView, RevisionView, Task
 from vectorindex_operator.core.plan import StartBuild, StartResolve, StartValidation
-from vectorindex_operator.core.working import Settings
+from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.manifests.podspec import DISK, container, credentials, disk_mebibytes, pod_spec, task_env
@@ -19,19 +19,19 @@ RESOLVE_DEADLINE_SECONDS = 900
 RESOLVE_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
 
 
-def resolve(action: StartResolve, index: IndexView, spec: VectorIndexSpec, settings: Settings) -> Manifest:
+def resolve(action: StartResolve, index: IndexView, spec: VectorIndexSpec, settings: Installation) -> Manifest:
     """The Job that lists the source. Owned by the VectorIndex; kept until the next one, as the mark of its time."""
     places = {"SOURCE_": spec.source.s3, "ARTIFACTS_": spec.artifacts.s3}
     one = container("resolve", settings.searcher_image, "resolve", credentials(places), settings)
     one["env"] = [task_env(action.task.model_dump_json(by_alias=True, exclude_none=True))]
     one["resources"] = _resources(RESOLVE_RESOURCES)
-    job = _job(action.name, action.key, action.failures, index, JobVerb.RESOLVE, labels.owner(index))
+    job = _job(action.name, action.key, action.failures, index, Task.RESOLVE, labels.owner(index))
     _finish(job, pod_spec(one, spec.build.pod, settings), retries=1, deadline=RESOLVE_DEADLINE_SECONDS)
     return job
 
 
 def build(
-    action: StartBuild, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Settings
+    action: StartBuild, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Installation
 ) -> Manifest:
     """The Job that builds one revision, on a GPU node where asked for."""
     places = {"SOURCE_": revision.spec.source, "ARTIFACTS_": revision.spec.artifacts}
@@ -48,7 +48,7 @@ def build(
         one["resources"].setdefault("requests", {})[gpu.resource] = str(gpu.count)
         tolerated = Toleration(key=gpu.resource, operator="Exists", effect="NoSchedule")
         pod = pod.model_copy(update={"tolerations": (*pod.tolerations, tolerated)})
-    job = _job(action.name, action.key, action.failures, index, JobVerb.BUILD, labels.owner(revision), revision.name)
+    job = _job(action.name, action.key, action.failures, index, Task.BUILD, labels.owner(revision), revision.name)
     job["metadata"]["annotations"][labels.DEVICE] = "gpu" if action.gpu else "cpu"
     _finish(
         job,
@@ -61,7 +61,7 @@ def build(
 
 
 def validate(
-    action: StartValidation, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Settings
+    action: StartValidation, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Installation
 ) -> Manifest:
     """The Job that measures one revision, in the image that will serve it."""
     queries = spec.gate.queries.s3 if spec.gate.queries else None
@@ -72,7 +72,7 @@ def validate(
     one["resources"] = _resources(given)
     if disk := disk_mebibytes(action.disk_bytes, given.requests, given.limits):
         one["resources"].setdefault("requests", {})[DISK] = f"{disk}Mi"
-    job = _job(action.name, action.key, action.failures, index, JobVerb.VALIDATE, labels.owner(revision), revision.name)
+    job = _job(action.name, action.key, action.failures, index, Task.VALIDATE, labels.owner(revision), revision.name)
     _finish(
         job,
         pod_spec(one, spec.build.pod, settings),
@@ -89,7 +89,7 @@ def _resources(resources: Resources) -> Manifest:
 
 
 def _job(
-    name: str, key: str, failures: int, index: IndexView, verb: JobVerb, owned_by: Manifest, revision: str = ""
+    name: str, key: str, failures: int, index: IndexView, verb: Task, owned_by: Manifest, revision: str = ""
 ) -> Manifest:
     marks = labels.common(index.name, labels.JOB, revision) | {labels.VERB: verb.value}
     annotations = {labels.KEY: key, labels.FAILURES: str(failures)}

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vectorindex_operator.api.v1alpha1 import S3, Pod
-from vectorindex_operator.core.working import Settings
+from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_searcher.contract import TASK_ENV
 
@@ -28,7 +28,7 @@ def credentials(places: Mapping[str, S3 | None]) -> list[Manifest]:
     ]
 
 
-def container(name: str, image: str, verb: str, env_from: list[Manifest], settings: Settings) -> Manifest:
+def container(name: str, image: str, verb: str, env_from: list[Manifest], settings: Installation) -> Manifest:
     """The one container of a pod; task and resources are added by the caller."""
     return {
         "name": name,
@@ -49,7 +49,7 @@ def container(name: str, image: str, verb: str, env_from: list[Manifest], settin
     }
 
 
-def pod_spec(one: Manifest, pod: Pod, settings: Settings) -> Manifest:
+def pod_spec(one: Manifest, pod: Pod, settings: Installation) -> Manifest:
     """A pod around container `one` with the user's placement."""
     spec: Manifest = {
         "automountServiceAccountToken": False,

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
 from vectorindex_operator.core.observation import Observation
-from vectorindex_operator.core.plan import CreateRevision, Load, MoveTraffic, StartBuild, StartResolve, StartValidation
-from vectorindex_operator.core.working import Settings
-from vectorindex_operator.manifests import front, jobs, revisions, searchers
+from vectorindex_operator.core.plan import (
+    CreateRevision,
+    EnsureSearchers,
+    MoveTraffic,
+    StartBuild,
+    StartResolve,
+    StartValidation,
+)
+from vectorindex_operator.core.state import Installation
+from vectorindex_operator.manifests import jobs, revisions, searchers, service
 from vectorindex_operator.manifests.labels import Manifest
 
-Rendered = StartResolve | StartBuild | StartValidation | CreateRevision | Load | MoveTraffic
+Rendered = StartResolve | StartBuild | StartValidation | CreateRevision | EnsureSearchers | MoveTraffic
 
 
-def render(action: Rendered, obs: Observation, spec: VectorIndexSpec, settings: Settings) -> tuple[Manifest, ...]:
+def render(action: Rendered, obs: Observation, spec: VectorIndexSpec, settings: Installation) -> tuple[Manifest, ...]:
     """The objects of one action, in the order in which they are written."""
     index = obs.index
     match action:
@@ -24,13 +31,13 @@ def render(action: Rendered, obs: Observation, spec: VectorIndexSpec, settings: 
             return (jobs.validate(action, index, obs.revisions[action.revision], spec, settings),)
         case CreateRevision():
             return (revisions.revision(action, index, spec, settings),)
-        case Load():
+        case EnsureSearchers():
             revision = obs.revisions[action.revision]
             return (
                 searchers.deployment(action, index, revision, spec),
                 searchers.disruption_budget(action, index),
             )
         case MoveTraffic():
-            target = obs.revisions.get(action.decision.target)
+            target = obs.revisions.get(action.decision.to_revision)
             tls = target is not None and target.spec.tls
-            return (front.service(action.decision, action.resource_version, index, tls=tls),)
+            return (service.service(action.decision, action.resource_version, index, tls=tls),)

@@ -6,13 +6,13 @@ from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionSpec, VectorIndexSpec
 from vectorindex_operator.core.observation import IndexView
 from vectorindex_operator.core.plan import CreateRevision
-from vectorindex_operator.core.working import Settings
+from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels, searchers
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS
 
 
-def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, settings: Settings) -> Manifest:
+def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, settings: Installation) -> Manifest:
     """The object of a new revision, owned by its VectorIndex."""
     frozen = RevisionSpec(
         index=index.name,

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from vectorindex_operator.api.v1alpha1 import Resources, RevisionSpec, Searcher, VectorIndexSpec
 from vectorindex_operator.core.observation import IndexView, RevisionView
-from vectorindex_operator.core.plan import Load
-from vectorindex_operator.core.working import Settings
+from vectorindex_operator.core.plan import EnsureSearchers
+from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.manifests.podspec import (
@@ -37,7 +37,7 @@ LIVE_RECALL_BYTES = 160 * 2**20
 """What live recall needs: a sample of queries, a block of vectors, and what a scan keeps for each query."""
 
 
-def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: Settings) -> Manifest:
+def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: Installation) -> Manifest:
     """The pod template of a new revision. Task and resources are filled in when it is loaded."""
     places = {"ARTIFACTS_": spec.artifacts.s3, "SOURCE_": spec.source.deleted()}
     one = container("searcher", settings.searcher_image, "serve", credentials(places), settings)
@@ -72,7 +72,7 @@ def _secure(pod: Manifest, searcher: Searcher) -> None:
         arguments += ["--tls-cert", f"{TLS_DIR}/tls.crt", "--tls-key", f"{TLS_DIR}/tls.key"]
 
 
-def deployment(action: Load, index: IndexView, revision: RevisionView, spec: VectorIndexSpec) -> Manifest:
+def deployment(action: EnsureSearchers, index: IndexView, revision: RevisionView, spec: VectorIndexSpec) -> Manifest:
     """The Deployment of a loaded revision. It belongs to the VectorIndex: deleting a revision stops no traffic."""
     frozen = revision.spec
     one = dict(frozen.pod_template["spec"]["containers"][0])
@@ -104,7 +104,7 @@ def deployment(action: Load, index: IndexView, revision: RevisionView, spec: Vec
     }
 
 
-def disruption_budget(action: Load, index: IndexView) -> Manifest:
+def disruption_budget(action: EnsureSearchers, index: IndexView) -> Manifest:
     """At most one pod of a revision is evicted at a time; broken ones never hold up a drain."""
     return {
         "apiVersion": "policy/v1",
@@ -123,7 +123,7 @@ def disruption_budget(action: Load, index: IndexView) -> Manifest:
     }
 
 
-def _task(action: Load, index: IndexView, frozen: RevisionSpec) -> ServeTask:
+def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> ServeTask:
     return ServeTask(
         identity=Identity(namespace=index.namespace, name=index.name, uid=index.uid),
         revision=action.revision,
@@ -142,7 +142,7 @@ def _task(action: Load, index: IndexView, frozen: RevisionSpec) -> ServeTask:
     )
 
 
-def _resources(resources: Resources, action: Load) -> Manifest:
+def _resources(resources: Resources, action: EnsureSearchers) -> Manifest:
     requests, limits = dict(resources.requests), dict(resources.limits)
     if "memory" not in requests and "memory" not in limits:
         needed = action.resident_bytes + PROCESS_BYTES + (LIVE_RECALL_BYTES if action.live_recall else 0)

@@ -13,17 +13,17 @@ from vectorindex_operator.core.plan import (
     Action,
     CreateRevision,
     DeleteJob,
+    DeleteSearchers,
+    EnsureSearchers,
     ForgetRevision,
-    Load,
     MoveTraffic,
-    Record,
-    Retire,
+    RenewLeases,
     StartBuild,
     StartResolve,
     StartValidation,
-    Tell,
+    WriteRevisionStatus,
 )
-from vectorindex_operator.core.working import Settings
+from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.render import render
 from vectorindex_operator.reconcile.drift import matches
@@ -38,7 +38,7 @@ class Executor:
 
     cluster: Cluster
     searchers: Searchers
-    settings: Settings
+    settings: Installation
 
     def run(self, actions: tuple[Action, ...], obs: Observation, spec: VectorIndexSpec) -> None:
         """Run `actions` in order. Raises errors.ClusterError at the first that fails."""
@@ -51,7 +51,7 @@ class Executor:
             case StartResolve() | StartBuild() | StartValidation() | CreateRevision():
                 for manifest in render(action, obs, spec, self.settings):
                     self.cluster.create(manifest)
-            case Load():
+            case EnsureSearchers():
                 for manifest in render(action, obs, spec, self.settings):
                     self._keep(manifest, obs)
             case MoveTraffic():
@@ -60,11 +60,11 @@ class Executor:
                         self.cluster.apply(manifest)
                     else:
                         self.cluster.create(manifest)
-            case Record():
+            case WriteRevisionStatus():
                 self.write_status("VectorIndexRevision", action.revision, action.status, obs)
             case DeleteJob():
                 self.cluster.delete("Job", namespace, action.name, action.uid)
-            case Retire():
+            case DeleteSearchers():
                 self._check_unused(action.revision, obs)
                 for kind in ("PodDisruptionBudget", "Deployment"):
                     live = obs.objects.get((kind, action.revision))
@@ -72,7 +72,7 @@ class Executor:
                         self.cluster.delete(kind, namespace, action.revision, live["metadata"]["uid"])
             case ForgetRevision():
                 self.cluster.delete("VectorIndexRevision", namespace, action.name, action.uid)
-            case Tell():
+            case RenewLeases():
                 self.searchers.tell(action.addresses, TrafficLease(state=action.state))
 
     def _check_unused(self, revision: str, obs: Observation) -> None:

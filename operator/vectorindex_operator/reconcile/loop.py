@@ -16,7 +16,7 @@ from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
 from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import Plan
-from vectorindex_operator.core.working import Settings
+from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.execute import Executor
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_operator.reconcile.ports import Cluster, Events, Searchers
@@ -29,7 +29,7 @@ class Reconciler:
     cluster: Cluster
     searchers: Searchers
     events: Events
-    settings: Settings
+    settings: Installation
     on_status: Callable[[str, str, VectorIndexStatus], None] = lambda namespace, name, status: None
     on_gone: Callable[[str, str], None] = lambda namespace, name: None
     clock: Callable[[], float] = time.time

@@ -21,18 +21,18 @@ from vectorindex_operator.api.v1alpha1 import (
     VectorIndexSpec,
     VectorIndexStatus,
 )
-from vectorindex_operator.core.guardrail import PodEvidence
+from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.core.observation import (
+    Command,
     FrontService,
     IndexView,
     LoadedRevision,
     Observation,
     RevisionView,
-    Verb,
 )
-from vectorindex_operator.core.steps.soaking import evidence_wanted
+from vectorindex_operator.core.safety.judge_serving import evidence_wanted
 from vectorindex_operator.manifests import labels
-from vectorindex_operator.manifests.front import read_decision
+from vectorindex_operator.manifests.service import read_decision
 from vectorindex_operator.reconcile import pods
 from vectorindex_operator.reconcile.ports import Cluster, Raw, Searchers
 
@@ -113,13 +113,13 @@ def _lenient(model: Any, status: Any) -> Any:
         return model()
 
 
-def _verbs(annotations: Mapping[str, str]) -> tuple[Verb, ...]:
+def _verbs(annotations: Mapping[str, str]) -> tuple[Command, ...]:
     verbs = []
     for name in VERBS:
         text = annotations.get(f"{GROUP}/{name}")
         if text:
             argument, _, nonce = text.rpartition("@")
-            verbs.append(Verb(name, argument, nonce))
+            verbs.append(Command(name, argument, nonce))
     return tuple(verbs)
 
 

@@ -8,7 +8,7 @@ from signal import Signals
 from typing import Any
 
 from vectorindex_operator.api.timestamps import to_unix
-from vectorindex_operator.core.observation import JobState, JobVerb, JobView, PodView
+from vectorindex_operator.core.observation import JobState, JobView, PodView, Task
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile.ports import Raw
 from vectorindex_searcher.contract import BuildResult, Failure, Model, ResolveResult, ValidateResult
@@ -29,14 +29,14 @@ def job_view(raw: Raw, all_pods: list[Raw]) -> JobView:
     mine = [pod for pod in all_pods if is_owned(pod, meta["uid"])]
     mine.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
     state, finished = _job_state(raw)
-    verb = JobVerb(meta["labels"][labels.VERB])
-    result, failure, exit_code = _last_word(mine, verb)
+    task = Task(meta["labels"][labels.VERB])
+    result, failure, exit_code = last_termination(mine, task)
     newest = mine[-1] if mine else None
     since, why = _unschedulable(newest) if state is JobState.RUNNING and newest is not None else (None, "")
     return JobView(
         name=name,
         uid=meta["uid"],
-        verb=verb,
+        task=task,
         revision=meta["labels"].get(labels.REVISION, ""),
         key=marks.get(labels.KEY, ""),
         failures=int(marks.get(labels.FAILURES, "0")),
@@ -76,38 +76,38 @@ def _job_failure(raw: Raw) -> Failure | None:
     return None
 
 
-def _last_word(mine: list[Raw], verb: JobVerb) -> tuple[Any, Failure | None, int | None]:
+def last_termination(mine: list[Raw], task: Task) -> tuple[Any, Failure | None, int | None]:
     """Result or failure of the newest pod that said anything, and its exit code."""
     for pod in reversed(mine):
         for status in pod.get("status", {}).get("containerStatuses", ()):
             ended = status.get("state", {}).get("terminated")
             if ended is None:
                 continue
-            result, failure = parse_word(ended.get("message", ""))
+            result, failure = parse_termination_message(ended.get("message", ""))
             if failure is None and result is None:
-                failure = _death(verb, ended)
+                failure = _death(task, ended)
             return result, failure, ended.get("exitCode")
     return None, None, None
 
 
-def _death(verb: JobVerb, ended: Raw) -> Failure | None:
+def _death(task: Task, ended: Raw) -> Failure | None:
     """Why a container ended that could not say so itself."""
     if ended.get("reason") == "OOMKilled":
-        return _out_of_memory(verb)
+        return _out_of_memory(task)
     number = ended.get("exitCode", 0) - 128
     if number not in _FAULTS:
         return None
     return Failure(
         reason="Crashed",
-        message=f"`{verb.value}` was ended by {Signals(number).name}, a fault in native code",
-        field=None if verb is JobVerb.RESOLVE else "spec.index.factory",
+        message=f"`{task.value}` was ended by {Signals(number).name}, a fault in native code",
+        field=None if task is Task.RESOLVE else "spec.index.factory",
         remedy="its pod's log names the place; another index.factory takes another path through FAISS",
     )
 
 
-def _out_of_memory(verb: JobVerb) -> Failure:
+def _out_of_memory(task: Task) -> Failure:
     reason, message = "OutOfMemory", "the pod was killed for memory"
-    if verb is JobVerb.RESOLVE:  # its resources are not the user's to set
+    if task is Task.RESOLVE:  # its resources are not the user's to set
         return Failure(reason=reason, message=message, remedy="list fewer objects: narrow spec.source.s3.prefix")
     return Failure(
         reason=reason,
@@ -117,7 +117,7 @@ def _out_of_memory(verb: JobVerb) -> Failure:
     )
 
 
-def parse_word(text: str) -> tuple[Any, Failure | None]:
+def parse_termination_message(text: str) -> tuple[Any, Failure | None]:
     """A termination message: (result, failure); both None when it is neither (a crash leaves arbitrary text)."""
     try:
         raw = json.loads(text)
@@ -140,7 +140,7 @@ def pod_view(pod: Raw, now: float = math.inf) -> PodView:
         for state in (container.get("state", {}), container.get("lastState", {})):
             ended = state.get("terminated")
             if ended is not None and failure is None:
-                failure = parse_word(ended.get("message", ""))[1]
+                failure = parse_termination_message(ended.get("message", ""))[1]
     _, unschedulable = _unschedulable(pod)
     scheduled = _condition(pod, "PodScheduled")
     ready = _condition(pod, "Ready")

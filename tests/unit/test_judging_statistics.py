@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from vectorindex_operator.core import statistics as own
-from vectorindex_operator.core.comparison import Bound, Levels, Quantile
-from vectorindex_operator.core.evidence import Cell
+from vectorindex_operator.core.judging import statistics as own
+from vectorindex_operator.core.judging.comparison import Bound, Levels, Quantile
+from vectorindex_operator.core.judging.evidence import Counts
 
 LEVELS = (0.05, 1e-3, 1e-5, 1e-9)
 
@@ -172,7 +172,7 @@ def test_too_few_scores_prove_nothing() -> None:
 
 def test_a_relative_quantile_spends_half_of_its_level_on_the_baseline() -> None:
     """Half of a window's level on the window, and half of all windows' together, once, on the one baseline."""
-    cell = Cell(queries=250, latency={100 + i: 1 for i in range(250)})
+    cell = Counts(queries=250, latency={100 + i: 1 for i in range(250)})
     family, rise = Quantile(0.05), Bound(1, None, 0.2)
     relative = family.confidence(cell, cell, rise, Levels(window=0.2, once=0.3))
     assert relative == family.confidence(cell, None, rise, Levels(window=0.1, once=0.3))

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vectorindex_operator.core.comparison import Bounded, Family, Mean, Quantile, Rate
-from vectorindex_operator.core.evidence import CLICKS_LATE, Cell, Merged
+from vectorindex_operator.core.judging.comparison import Bounded, Family, Mean, Quantile, Rate
+from vectorindex_operator.core.judging.evidence import CLICKS_LATE, Counts, RevisionEvidence
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _RATE = re.compile(rf"({_NUMBER})\s*(%?)")
@@ -31,11 +31,11 @@ class Metric:
     units: str
     latency: bool = False
     """Whether it looks at the latency histogram."""
-    final: Callable[[Merged], Merged] = lambda merged: merged
+    final: Callable[[RevisionEvidence], RevisionEvidence] = lambda merged: merged
     """The evidence as far as it is complete for this metric."""
     window_seconds: float = 60.0
     """Default of `window`."""
-    note: Callable[[Cell], str] = lambda _cell: ""
+    note: Callable[[Counts], str] = lambda _cell: ""
     """What a message should add about the sample."""
 
 

@@ -17,21 +17,21 @@ from vectorindex_operator.api.v1alpha1 import (
     VectorIndexSpec,
     VerbResult,
 )
-from vectorindex_operator.core.observation import Decision, JobVerb, JobView, LoadedRevision, Observation, RevisionView
+from vectorindex_operator.core.observation import Decision, JobView, LoadedRevision, Observation, RevisionView, Task
 from vectorindex_operator.core.plan import (
     Action,
     CreateRevision,
     DeleteJob,
+    DeleteSearchers,
+    EnsureSearchers,
     Event,
     ForgetRevision,
-    Load,
     MoveTraffic,
-    Record,
-    Retire,
+    RenewLeases,
     StartBuild,
     StartResolve,
     StartValidation,
-    Tell,
+    WriteRevisionStatus,
 )
 
 NEXT_PHASES = frozenset({"Pending", "Building", "Validating", "Validated"})
@@ -40,22 +40,22 @@ CANDIDATE_PHASES = frozenset({"Surging", "Soaking"})
 # Traffic first: nothing may delay a rollback. Then what must not be forgotten, then work, then what takes away.
 _ORDER: dict[type[Action], int] = {
     MoveTraffic: 0,
-    Record: 1,
+    WriteRevisionStatus: 1,
     CreateRevision: 2,
-    Load: 3,
+    EnsureSearchers: 3,
     StartResolve: 4,
     # One build at a time: what takes the place of another Job starts after that one is gone.
     DeleteJob: 5,
     StartBuild: 6,
     StartValidation: 6,
-    Retire: 7,
+    DeleteSearchers: 7,
     ForgetRevision: 7,
-    Tell: 8,
+    RenewLeases: 8,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Installation:
     """What the installation fixes. Images are frozen into each revision when it is created."""
 
     searcher_image: str
@@ -76,20 +76,20 @@ class Stall:
 
 
 @dataclass(slots=True)
-class Pass:
-    """One pass over one VectorIndex. `stable`, `candidate` and `next` are revision names, empty when there is none."""
+class ReconcileState:
+    """One pass over one VectorIndex. `stable`, `candidate`, `preparing`: names of revisions or empty."""
 
     obs: Observation
     spec: VectorIndexSpec
-    settings: Settings
+    settings: Installation
     now: float
     statuses: dict[str, RevisionStatus] = field(default_factory=dict)
     stable: str = ""
     candidate: str = ""
-    next: str = ""
-    wanted: str = ""
-    wanted_digest: str = ""
-    traffic: str = ""
+    preparing: str = ""
+    desired: str = ""
+    desired_digest: str = ""
+    serving: str = ""
     source: SourceStatus | None = None
     stall: Stall | None = None
     source_stall: Stall | None = None
@@ -98,14 +98,14 @@ class Pass:
     verbs: dict[str, VerbResult] = field(default_factory=dict)
     resolve_now: str = ""
     """Why the source is to be listed again at once; empty: it is not."""
-    keep: set[str] = field(default_factory=set)
+    keep_loaded: set[str] = field(default_factory=set)
     """Revisions whose searchers stay loaded."""
     actions: list[Action] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     wake: float = 300.0
 
     @classmethod
-    def start(cls, obs: Observation, spec: VectorIndexSpec, settings: Settings, now: float) -> Pass:
+    def start(cls, obs: Observation, spec: VectorIndexSpec, settings: Installation, now: float) -> ReconcileState:
         """A pass with every revision's status as it was read."""
         return cls(
             obs=obs,
@@ -113,7 +113,7 @@ class Pass:
             settings=settings,
             now=now,
             statuses={r.name: r.status for r in obs.revisions.values() if not r.deleting},
-            traffic=obs.service.revision if obs.service.owned else "",
+            serving=obs.service.revision if obs.service.owned else "",
             source=obs.index.status.source,
             verbs={v.verb: v for v in obs.index.status.verbs},
         )
@@ -156,7 +156,7 @@ class Pass:
         known = [to_unix(s.settled_at) for s in self.statuses.values() if s.settled_at]
         return max(self.now, *(at + 0.001 for at in known), decision.at + 0.001 if decision is not None else 0.0)
 
-    def wake_at(self, unix: float) -> None:
+    def requeue_at(self, unix: float) -> None:
         """Look again at `unix` at the latest."""
         self.wake = max(0.5, min(self.wake, unix - self.now))
 
@@ -164,13 +164,13 @@ class Pass:
         """Seconds since a time in a status; infinity for none."""
         return self.now - to_unix(text) if text else float("inf")
 
-    def jobs(self, verb: JobVerb, revision: str = "") -> list[JobView]:
+    def jobs(self, verb: Task, revision: str = "") -> list[JobView]:
         """Jobs of one verb and revision, newest first; those being deleted, and about to be, are gone already."""
         gone = {a.uid for a in self.actions if isinstance(a, DeleteJob)}
         mine = [
             j
             for j in self.obs.jobs
-            if j.verb is verb and j.revision == revision and not j.deleting and j.uid not in gone
+            if j.task is verb and j.revision == revision and not j.deleting and j.uid not in gone
         ]
         return sorted(mine, key=lambda j: (j.created_at, j.name), reverse=True)
 
@@ -184,7 +184,7 @@ class Pass:
         self.stable = max(stable, key=lambda n: self._stable_since(n), default="")
         candidates = [n for n, s in self.statuses.items() if s.phase in CANDIDATE_PHASES]
         # Two are possible only after a crash between two writes: the one with the traffic is being decided.
-        self.candidate = max(candidates, key=lambda n: (n == self.traffic, n), default="")
+        self.candidate = max(candidates, key=lambda n: (n == self.serving, n), default="")
 
     def _stable_since(self, name: str) -> tuple[str, str]:
         status = self.statuses[name]
@@ -196,5 +196,5 @@ class Pass:
         # and never none.
         for name, status in sorted(self.statuses.items(), key=lambda item: item[1].phase != "Stable"):
             if status != self.obs.revisions[name].status:
-                self.act(Record(name, status))
+                self.act(WriteRevisionStatus(name, status))
         return tuple(sorted(self.actions, key=lambda a: _ORDER[type(a)]))

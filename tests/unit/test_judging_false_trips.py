@@ -17,9 +17,9 @@ import pytest
 from scipy import stats
 from scipy.special import ndtr as norm_cdf
 
-from vectorindex_operator.core import guardrail as gr
-from vectorindex_operator.core.evidence import Cell, add_up
-from vectorindex_operator.core.guardrail import Verdict
+from vectorindex_operator.core.judging import judge as gr
+from vectorindex_operator.core.judging.evidence import Counts, add_up
+from vectorindex_operator.core.judging.judge import Verdict
 
 B0 = 340_000_000
 WINDOWS = 15
@@ -53,13 +53,13 @@ class Traffic:
     torn: bool = True
     """Live recall is 0 or 1 (the worst case: lost regions of a graph); otherwise every answer is there or not."""
 
-    def draw(self, rng: np.random.Generator, windows: int = WINDOWS) -> list[Cell]:
+    def draw(self, rng: np.random.Generator, windows: int = WINDOWS) -> list[Counts]:
         queries = rng.poisson(self.queries, windows) + 200
         errors = rng.binomial(queries, self.errors)
         zero = rng.binomial(queries - errors, self.zero)
         high = rng.binomial(queries - errors, self.rare)
         return [
-            Cell(
+            Counts(
                 requests=int(q), failed_requests=int(e),
                 queries=int(q), errors=int(e), zero_results=int(z), top_count=int(q - e),
                 top_sum=0.2 * float(q - e) + 0.5 * float(h),
@@ -106,7 +106,7 @@ def soak(rng: np.random.Generator, rules: Sequence[gr.Rule], by_segment: Segment
         cells = {name: add_up(traffic.draw(rng, 5)) for name, traffic in stable.items()}
         baseline = gr.Baseline(0.0, 300.0, {**cells, "": add_up(cells.values())})
     stop = B0 + 12 * WINDOWS
-    merged = gr.Merged(segments, stop, 1, (), stop * 5.0)
+    merged = gr.RevisionEvidence(segments, stop, 1, (), stop * 5.0)
     verdicts = gr.judge(
         rules, merged, started_at=B0 * 5.0, now=stop * 5.0, baseline=baseline, alpha_budget=BUDGET,
         horizon_seconds=WINDOWS * 60.0, ready_pods=1, steady=False,

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vectorindex_operator.core import guardrail as gr
-from vectorindex_operator.core.evidence import Cell, add_up
-from vectorindex_operator.core.guardrail import Verdict
+from vectorindex_operator.core.judging import judge as gr
+from vectorindex_operator.core.judging.evidence import Counts, add_up
+from vectorindex_operator.core.judging.judge import Verdict
 from vectorindex_searcher.contract import Evidence, EvidenceBucket
 
 B0 = 340_000_000
@@ -24,18 +24,20 @@ ERRORS = gr.Rule("errors", "ErrorRate", max=0.02, warm_up_seconds=60)
 
 
 def merged(
-    cells: Sequence[Cell], segment: str = "a", *, complete: int | None = None, **others: Sequence[Cell]
-) -> gr.Merged:
+    cells: Sequence[Counts], segment: str = "a", *, complete: int | None = None, **others: Sequence[Counts]
+) -> gr.RevisionEvidence:
     """One cell per bucket since B0; `others`: further segments."""
     segments = {name: {B0 + i: cell for i, cell in enumerate(row)} for name, row in {segment: cells, **others}.items()}
     length = max((len(row) for row in (cells, *others.values())), default=0)
     rows = list(segments.values())
     overall = {B0 + i: add_up(row[B0 + i] for row in rows if B0 + i in row) for i in range(length)}
     stop = B0 + (length if complete is None else complete)
-    return gr.Merged({**segments, "": overall}, stop, 1, (), stop * 5.0)
+    return gr.RevisionEvidence({**segments, "": overall}, stop, 1, (), stop * 5.0)
 
 
-def judge(rule: gr.Rule, evidence: gr.Merged, *, rules: Sequence[gr.Rule] = (), **given_options: Any) -> gr.RuleVerdict:
+def judge(
+    rule: gr.Rule, evidence: gr.RevisionEvidence, *, rules: Sequence[gr.Rule] = (), **given_options: Any
+) -> gr.RuleVerdict:
     options: dict[str, Any] = {
         "started_at": T0, "now": evidence.complete_before * 5.0, "baseline": None, "alpha_budget": 0.01,
         "horizon_seconds": 21_600, "ready_pods": 2, "steady": False, **given_options,
@@ -45,10 +47,10 @@ def judge(rule: gr.Rule, evidence: gr.Merged, *, rules: Sequence[gr.Rule] = (), 
 
 def cell(
     queries: int = 1000, *, errors: int = 0, zero: int = 0, score: float = 0.5, slow: int = 0, spread: float = 0.1
-) -> Cell:
+) -> Counts:
     """Latency 10 ms (bin 188), `slow` of them 100 ms (bin 235)."""
     top = queries - errors
-    return Cell(
+    return Counts(
         requests=queries, failed_requests=errors, queries=queries, errors=errors, zero_results=zero,
         top_count=top, top_sum=top * score,
         top_sum_squares=top * (score**2 + 0.1**2), latency={188: queries - slow, 235: slow},
@@ -58,8 +60,8 @@ def cell(
 LIVE = gr.Rule("live", "LiveRecall", min=0.93, window_seconds=60, consecutive=1)
 
 
-def live(recall: float, queries: int = 100, **more: int) -> Cell:
-    return Cell(queries=1000, live_queries=queries, live_recall_sum=queries * recall, **more)
+def live(recall: float, queries: int = 100, **more: int) -> Counts:
+    return Counts(queries=1000, live_queries=queries, live_recall_sum=queries * recall, **more)
 
 
 def test_live_recall_is_judged_on_final_buckets_only() -> None:
@@ -81,16 +83,16 @@ def test_live_recall_says_what_it_was_compared_with_and_needs_samples() -> None:
     wide = judge(LIVE, merged([live(0.85, live_wide=100)] * 24))
     assert "sampled queries against a wider search in" in wide.message
     assert judge(LIVE, merged([live(1.0, queries=1)] * 24)).reason == "TooFewSamples"
-    assert judge(LIVE, merged([Cell(queries=1000)] * 60)).reason == "NoData"
+    assert judge(LIVE, merged([Counts(queries=1000)] * 60)).reason == "NoData"
 
 
 CLICKS = gr.Rule("clicks", "ClickDepth", max=3.0, window_seconds=60, consecutive=1)
 
 
-def clicks(share: float, tracked: int = 100) -> Cell:
+def clicks(share: float, tracked: int = 100) -> Counts:
     """Queries with k = 10, a share of them clicked on the first answer, the others not at all."""
     clicked = round(share * tracked)
-    return Cell(
+    return Counts(
         queries=1000, tracked=tracked, tracked_depth_sum=11 * tracked, clicked=clicked, click_gain_sum=10 * clicked,
         click_depth_top=11,
     )  # fmt: skip
@@ -113,12 +115,12 @@ def test_click_depth_of_pods_that_died_is_never_below_the_first_answer() -> None
 
 def test_a_batch_that_fails_is_one_failure_however_many_queries_it_carried() -> None:
     """Ten batches of ten among a thousand requests: 1 %, where a count of queries would say 9.2 % beyond doubt."""
-    batches = Cell(requests=1000, failed_requests=10, queries=1090, errors=100)
+    batches = Counts(requests=1000, failed_requests=10, queries=1090, errors=100)
     said = judge(ERRORS, merged([batches] * 36))
     assert (said.verdict, said.value, said.samples) == (Verdict.PASS, 0.01, 24_000)
 
 
-def baseline(one: Cell, **mix: Cell) -> gr.Baseline:
+def baseline(one: Counts, **mix: Counts) -> gr.Baseline:
     return gr.Baseline(T0 - 900, T0, {"": one, **(mix or {"a": one})})
 
 
@@ -277,7 +279,7 @@ TOP = gr.Rule("top", "TopScore", min=0.45, window_seconds=10, consecutive=1)
     (replace(LATENCY, metric="LatencyP99"), cell(slow=10), cell(slow=50)),
     (TOP, cell(score=0.45), cell(score=0.40)),
 ])  # fmt: skip
-def test_absolute_rules(rule: gr.Rule, good: Cell, bad: Cell) -> None:
+def test_absolute_rules(rule: gr.Rule, good: Counts, bad: Counts) -> None:
     assert judge(rule, merged([good] * 24)).verdict is Verdict.PASS
     assert judge(rule, merged([bad] * 24)).verdict is Verdict.FAIL
 
@@ -290,7 +292,7 @@ def test_absolute_rules(rule: gr.Rule, good: Cell, bad: Cell) -> None:
     (gr.Rule("r", "TopScore", max_drop_vs_stable=0.05), cell(score=0.5), cell(score=0.475), cell(score=0.44)),
     (gr.Rule("r", "TopScore", max_drop_vs_stable=0.05), cell(score=-1.0), cell(score=-1.05), cell(score=-1.2)),
 ])  # fmt: skip
-def test_relative_rules(rule: gr.Rule, stable: Cell, good: Cell, bad: Cell) -> None:
+def test_relative_rules(rule: gr.Rule, stable: Counts, good: Counts, bad: Counts) -> None:
     frozen = baseline(add_up([stable] * 180))
     assert judge(rule, merged([good] * 24), baseline=frozen).verdict is Verdict.PASS
     said = judge(rule, merged([bad] * 24), baseline=frozen)
@@ -333,7 +335,7 @@ def test_failed_queries_do_not_hide_empty_answers() -> None:
 @pytest.mark.parametrize("slow_bin", [218, 219, 220, 221, 222])
 def test_the_bin_that_holds_the_bound_never_trips(slow_bin: int) -> None:
     """Everything in one bin: beyond doubt only when the whole bin is slower than the bound of 45 ms (bin 219)."""
-    slow = Cell(queries=1000, latency={slow_bin: 1000})
+    slow = Counts(queries=1000, latency={slow_bin: 1000})
     assert 1.05**219 / 1e6 < 0.045 < 1.05**220 / 1e6
     said = judge(replace(LATENCY, max=0.045), merged([slow] * 4))
     assert (said.verdict is Verdict.FAIL) == (slow_bin > 219)
@@ -346,7 +348,9 @@ def test_few_scores_never_trip_a_mean() -> None:
 
 
 def test_equal_scores_at_the_bound_do_not_trip_by_rounding() -> None:
-    same = Cell(queries=3000, top_count=3000, top_sum=math.fsum([0.45] * 3000) - 1e-10, top_sum_squares=3000 * 0.45**2)
+    same = Counts(
+        queries=3000, top_count=3000, top_sum=math.fsum([0.45] * 3000) - 1e-10, top_sum_squares=3000 * 0.45**2
+    )
     assert judge(TOP, merged([same] * 24)).verdict is Verdict.PASS
 
 
@@ -449,7 +453,7 @@ def test_a_trip_of_hours_ago_is_forgotten_and_a_new_one_is_seen() -> None:
     """In steady state the windows are cut anew every half hour; a trip stays to be seen for as long, at least."""
     hours = [cell(zero=200)] * 4 + [cell()] * (3 * 720)
     ring = {B0 + i: c for i, c in enumerate(hours) if i > len(hours) - 720}
-    evidence = gr.Merged({"": ring}, B0 + len(hours), 1, (), 0.0)
+    evidence = gr.RevisionEvidence({"": ring}, B0 + len(hours), 1, (), 0.0)
     assert judge(ZERO, evidence, steady=True).verdict is Verdict.PASS
     for late in (4, 100, 340):
         worse = {**ring, **{B0 + len(hours) - late - i: cell(zero=300) for i in range(4)}}

@@ -8,7 +8,7 @@ import pytest
 from observations import DATA, NEW_DATA, spec
 
 from vectorindex_operator.api.v1alpha1 import NAME_LIMIT
-from vectorindex_operator.core import revision
+from vectorindex_operator.core import identity
 
 HASHES = ("digest", "source", "build", "gate", "thresholds")
 NAME_CHARACTERS = 63
@@ -17,11 +17,11 @@ NAME_CHARACTERS = 63
 def hashes(**changes: Any) -> dict[str, str]:
     changed = spec(**changes)
     return {
-        "digest": revision.digest(changed, DATA),
-        "source": revision.source_hash(changed),
-        "build": revision.build_hash(changed),
-        "gate": revision.gate_hash(changed),
-        "thresholds": revision.thresholds_hash(changed),
+        "digest": identity.digest(changed, DATA),
+        "source": identity.source_hash(changed),
+        "build": identity.build_hash(changed),
+        "gate": identity.gate_hash(changed),
+        "thresholds": identity.thresholds_hash(changed),
     }
 
 
@@ -65,8 +65,8 @@ def test_an_edit_moves_these_hashes_and_no_other(changes: dict[str, Any], moves:
 
 def test_a_digest_is_stable_over_versions_of_the_operator() -> None:
     """This very text: an upgrade that changes it rebuilds every index of every user."""
-    assert revision.digest(spec(), DATA) == "13e3a773d37bfca6398bb85729415eb161cda2059e72d3a746a8367f8262fc7c"
-    assert revision.gate_hash(spec()) == "9df9c55a1bb94c24"
+    assert identity.digest(spec(), DATA) == "13e3a773d37bfca6398bb85729415eb161cda2059e72d3a746a8367f8262fc7c"
+    assert identity.gate_hash(spec()) == "9df9c55a1bb94c24"
 
 
 def test_a_segment_is_tuned_for_the_objective_or_its_floor_where_that_is_higher() -> None:
@@ -77,18 +77,18 @@ def test_a_segment_is_tuned_for_the_objective_or_its_floor_where_that_is_higher(
     def of(**gate: Any) -> Any:
         return spec(**declared, gate={"queries": queries} | gate)
 
-    assert revision.segment_targets(of()) == {"fr": 0.96, "de": 0.96}
+    assert identity.segment_targets(of()) == {"fr": 0.96, "de": 0.96}
     low, high = (of(segments=[{"name": "fr", "min": floor}]) for floor in (0.9, 0.98))
-    assert revision.segment_targets(high) == {"fr": 0.98, "de": 0.96}
-    assert revision.gate_hash(low) == revision.gate_hash(of())
-    assert revision.gate_hash(high) != revision.gate_hash(of())
-    assert revision.thresholds_hash(low) != revision.thresholds_hash(of())
-    assert revision.gate_hash(of(k=5)) != revision.gate_hash(of())
+    assert identity.segment_targets(high) == {"fr": 0.98, "de": 0.96}
+    assert identity.gate_hash(low) == identity.gate_hash(of())
+    assert identity.gate_hash(high) != identity.gate_hash(of())
+    assert identity.thresholds_hash(low) != identity.thresholds_hash(of())
+    assert identity.gate_hash(of(k=5)) != identity.gate_hash(of())
     fixed = spec(**declared, gate={"queries": queries}, index={"factory": "IVF64,Flat", "searchParams": {"nprobe": 8}})
-    assert revision.segment_targets(fixed) == {}
+    assert identity.segment_targets(fixed) == {}
     # Without queries that name segments nothing is tuned.
-    assert revision.segment_targets(spec(**declared)) == {}
-    assert revision.segment_targets(spec(**declared, gate={"queries": {"s3": {"bucket": "queries"}}})) == {}
+    assert identity.segment_targets(spec(**declared)) == {}
+    assert identity.segment_targets(spec(**declared, gate={"queries": {"s3": {"bucket": "queries"}}})) == {}
 
 
 def test_writing_a_default_down_changes_nothing() -> None:
@@ -98,26 +98,26 @@ def test_writing_a_default_down_changes_nothing() -> None:
 
 
 def test_data_and_build_number_are_part_of_the_digest() -> None:
-    digests = {revision.digest(spec(), DATA), revision.digest(spec(), NEW_DATA), revision.digest(spec(), DATA, 1)}
+    digests = {identity.digest(spec(), DATA), identity.digest(spec(), NEW_DATA), identity.digest(spec(), DATA, 1)}
     assert len(digests) == 3
-    assert revision.recipe_hash(spec()) == revision.digest(spec(), "")[:16]
+    assert identity.recipe_hash(spec()) == identity.digest(spec(), "")[:16]
 
 
 def test_every_name_fits_into_a_label() -> None:
     index = "x" * NAME_LIMIT
-    name = revision.revision_name(index, revision.digest(spec(), DATA))
+    name = identity.revision_name(index, identity.digest(spec(), DATA))
     assert len(name) == NAME_LIMIT + 1 + 8
-    key = f"{revision.build_hash(spec())}/17/gpu"
+    key = f"{identity.build_hash(spec())}/17/gpu"
     names = (
         name,
-        revision.build_job_name(name, key),
-        revision.gate_job_name(name, key),
-        revision.resolve_job_name(index, key),
+        identity.build_job_name(name, key),
+        identity.gate_job_name(name, key),
+        identity.resolve_job_name(index, key),
     )
     assert max(map(len, names)) <= NAME_CHARACTERS
     assert len(set(names)) == len(names)
 
 
 def test_another_attempt_is_another_job() -> None:
-    assert revision.build_job_name("docs-1", "a/0/cpu") == revision.build_job_name("docs-1", "a/0/cpu")
-    assert revision.build_job_name("docs-1", "a/0/cpu") != revision.build_job_name("docs-1", "a/1/cpu")
+    assert identity.build_job_name("docs-1", "a/0/cpu") == identity.build_job_name("docs-1", "a/0/cpu")
+    assert identity.build_job_name("docs-1", "a/0/cpu") != identity.build_job_name("docs-1", "a/1/cpu")

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vectorindex_operator.core import baseline as base
-from vectorindex_operator.core import evidence as ev
-from vectorindex_operator.core import histogram
+from vectorindex_operator.core.judging import baseline as base
+from vectorindex_operator.core.judging import evidence as ev
+from vectorindex_operator.core.judging import histogram
 from vectorindex_searcher.contract import Evidence, EvidenceBucket
 
 B0 = 340_000_000
@@ -81,7 +81,7 @@ def test_overall_is_the_sum_of_the_segments() -> None:
     merged = ev.merge(
         [pod("p", [bucket(B0, "a", 7, errors=1), bucket(B0, "other", 5, latency={3: 5})], now=T0 + 9)], T0 + 9
     )
-    assert merged.segments[""][B0] == ev.Cell(queries=12, errors=1, latency={3: 5})
+    assert merged.segments[""][B0] == ev.Counts(queries=12, errors=1, latency={3: 5})
     assert merged.mix(B0, B0 + 1) == {"a": 7, "other": 5}
 
 
@@ -129,7 +129,7 @@ def test_silent_foreign_and_impossible_pods_count_as_silent() -> None:
 def test_nothing_at_all() -> None:
     merged = ev.merge([], T0 + 9)
     assert (merged.pods, merged.silent, merged.complete_before) == (0, (), B0 + 1)
-    assert merged.total("", B0) == ev.Cell()
+    assert merged.total("", B0) == ev.Counts()
     assert ev.samples_since(merged, T0) == 0
     assert not list(ev.closed_windows(merged, "", first=B0, span=2, enough=1, size=lambda c: c.queries))
 
@@ -153,12 +153,12 @@ def test_samples_since_counts_complete_buckets_of_the_last_hour() -> None:
 # ---------------------------------------------------------------- windows
 
 
-def _steady(seconds: int, queries: int, started: int = B0) -> ev.Merged:
-    cells = {started + i: ev.Cell(queries=queries) for i in range(seconds // 5)}
-    return ev.Merged({"": cells, "a": cells}, started + seconds // 5, 1, (), (started * 5.0) + seconds)
+def _steady(seconds: int, queries: int, started: int = B0) -> ev.RevisionEvidence:
+    cells = {started + i: ev.Counts(queries=queries) for i in range(seconds // 5)}
+    return ev.RevisionEvidence({"": cells, "a": cells}, started + seconds // 5, 1, (), (started * 5.0) + seconds)
 
 
-def _cut(merged: ev.Merged, *, span: int, enough: int, first: int = B0) -> list[tuple[int, int, int]]:
+def _cut(merged: ev.RevisionEvidence, *, span: int, enough: int, first: int = B0) -> list[tuple[int, int, int]]:
     windows = ev.closed_windows(merged, "", first=first, span=span, enough=enough, size=lambda c: c.queries)
     return [(w.first - first, w.stop - first, w.cell.queries) for w in windows]
 
@@ -187,11 +187,11 @@ def test_windows_are_disjoint_bounded_and_never_change(data: st.DataObject) -> N
     length = data.draw(st.integers(1, 2500))
     rng = random.Random(data.draw(st.integers(0, 1000)))
     busy = rng.choice([1, 5, 40])
-    cells = {B0 + i: ev.Cell(queries=rng.randrange(busy * 2)) for i in range(length) if rng.random() < 0.8}
+    cells = {B0 + i: ev.Counts(queries=rng.randrange(busy * 2)) for i in range(length) if rng.random() < 0.8}
     seen: dict[int, tuple[int, int]] = {}
     for stop in range(0, length, 50):
         ring = {b: c for b, c in cells.items() if B0 + stop - 719 <= b <= B0 + stop}
-        merged = ev.Merged({"": ring}, B0 + stop, 1, (), T0 + stop * 5)
+        merged = ev.RevisionEvidence({"": ring}, B0 + stop, 1, (), T0 + stop * 5)
         now = _cut(merged, span=span, enough=enough)
         for first, end, queries in now:
             assert end <= stop
@@ -238,7 +238,7 @@ def test_an_empty_histogram_has_no_quantile() -> None:
 # ---------------------------------------------------------------- baseline
 
 
-def _busy(seconds: int = 900) -> ev.Merged:
+def _busy(seconds: int = 900) -> ev.RevisionEvidence:
     rng = np.random.default_rng(3)
     segments = ["keyword", "question", "title", "long", "short", "code", "image", "other"]
     items = []

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from vectorindex_operator.core import guardrail as gr
-from vectorindex_operator.core.guardrail import Verdict
+from vectorindex_operator.core.judging import judge as gr
+from vectorindex_operator.core.judging.judge import Verdict
 
 ZERO = gr.Rule("zero", "ZeroResultRate", max=0.02, window_seconds=10, consecutive=1)
 

@@ -3,14 +3,14 @@
 The loop, at each look (every 5 s during a soak):
 
   1  the adapter asks every pod of the revision for its counts       -> PodEvidence
-  2  `merge` puts the pods on the operator's clock and adds them up  -> Merged
+  2  `merge` puts the pods on the operator's clock and adds them up  -> RevisionEvidence
   3  `judge`, per rule:
        cut the evidence since warm-up into windows that do not overlap and never change once closed;
        a window fails when its confidence limit lies beyond the bound, at a level of which all windows of all rules
        together use up the false-trip budget; `consecutive` failed windows in a row, at any time: Fail
        otherwise judge all evidence since warm-up: value inside the bound: Pass; outside, or a window has just
        failed: Inconclusive; too little evidence: Inconclusive; pods silent: Error
-  4  `worst` of the enforced verdicts and of `unavailable` decides (core/steps/soaking.py)
+  4  `worst` of the enforced verdicts and of `unavailable` decides (core/safety/judge_serving.py)
 
 Nothing is remembered between looks: an operator that restarts cuts the same windows and reaches the same verdicts.
 A new metric is a row in `METRICS`, its counts in the searcher's evidence, and a runbook section in docs/guardrails.md.
@@ -22,31 +22,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vectorindex_operator.core.baseline import Baseline as Baseline
-from vectorindex_operator.core.baseline import freeze_baseline as freeze_baseline
-from vectorindex_operator.core.baseline import mix_distance
-from vectorindex_operator.core.bounds import METRICS as METRICS
-from vectorindex_operator.core.bounds import Metric
-from vectorindex_operator.core.bounds import parse_bound as parse_bound
-from vectorindex_operator.core.bounds import parse_change as parse_change
-from vectorindex_operator.core.comparison import Levels, inside, limit
-from vectorindex_operator.core.evidence import (
+from vectorindex_operator.core.judging.baseline import Baseline as Baseline
+from vectorindex_operator.core.judging.baseline import freeze_baseline as freeze_baseline
+from vectorindex_operator.core.judging.baseline import mix_distance
+from vectorindex_operator.core.judging.comparison import Levels, inside, limit
+from vectorindex_operator.core.judging.evidence import (
     EPOCH_LIMIT,
     OVERALL,
-    Cell,
+    Counts,
     Window,
     add_up,
     closed_windows,
     first_bucket,
 )
-from vectorindex_operator.core.evidence import Merged as Merged
-from vectorindex_operator.core.evidence import PodEvidence as PodEvidence
-from vectorindex_operator.core.evidence import merge as merge
-from vectorindex_operator.core.evidence import samples_since as samples_since
-from vectorindex_operator.core.rules import Rule as Rule
-from vectorindex_operator.core.rules import RuleVerdict as RuleVerdict
-from vectorindex_operator.core.rules import Verdict as Verdict
-from vectorindex_operator.core.rules import worst as worst
+from vectorindex_operator.core.judging.evidence import PodEvidence as PodEvidence
+from vectorindex_operator.core.judging.evidence import RevisionEvidence as RevisionEvidence
+from vectorindex_operator.core.judging.evidence import merge as merge
+from vectorindex_operator.core.judging.evidence import samples_since as samples_since
+from vectorindex_operator.core.judging.metrics import METRICS as METRICS
+from vectorindex_operator.core.judging.metrics import Metric
+from vectorindex_operator.core.judging.metrics import parse_bound as parse_bound
+from vectorindex_operator.core.judging.metrics import parse_change as parse_change
+from vectorindex_operator.core.judging.rules import Rule as Rule
+from vectorindex_operator.core.judging.rules import RuleVerdict as RuleVerdict
+from vectorindex_operator.core.judging.rules import Verdict as Verdict
+from vectorindex_operator.core.judging.rules import worst as worst
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
 UNAVAILABLE_SECONDS = 10.0
@@ -70,9 +70,9 @@ class _Case:
 
     rule: Rule
     metric: Metric
-    merged: Merged
+    merged: RevisionEvidence
     baseline: Baseline | None
-    base: Cell | None
+    base: Counts | None
     """Stable's sample: None for absolute rules, and for relative ones without a usable baseline."""
     levels: Levels
     started_at: float
@@ -107,7 +107,9 @@ class _Case:
             and not self.mix_changed(window.first, window.stop)
         )
 
-    def say(self, verdict: Verdict, reason: str, text: str, cell: Cell, seconds: float, failed: int = 0) -> RuleVerdict:
+    def say(
+        self, verdict: Verdict, reason: str, text: str, cell: Counts, seconds: float, failed: int = 0
+    ) -> RuleVerdict:
         """The verdict on `cell` with its numbers; `text` follows the description of the sample."""
         family, rule = self.metric.family, self.rule
         value = _number(family.value(cell))
@@ -169,7 +171,7 @@ def _sentence(
 
 def judge(
     rules: Sequence[Rule],
-    merged: Merged,
+    merged: RevisionEvidence,
     *,
     started_at: float,
     now: float,
@@ -210,7 +212,7 @@ def judge(
     return tuple(verdicts)
 
 
-def _usable(baseline: Baseline | None, rule: Rule) -> Cell | None:
+def _usable(baseline: Baseline | None, rule: Rule) -> Counts | None:
     """Stable's sample, if it is large enough to compare with."""
     family = METRICS[rule.metric].family
     cell = baseline.cells.get(rule.segment) if baseline is not None else None
@@ -271,14 +273,14 @@ def _early(case: _Case) -> RuleVerdict | None:
     return case.say(Verdict.FAIL, "BoundExceeded", "more than half of the newest requests failed", taken, seconds, 1)
 
 
-def _newest(case: _Case, enough: int) -> tuple[Cell, float]:
+def _newest(case: _Case, enough: int) -> tuple[Counts, float]:
     """The newest buckets, at most a window, that hold `enough` samples or all there are, and their age in seconds.
 
     The bucket in which the revision got the traffic counts: what it holds is the revision's own.
     """
     cells = case.merged.segments.get(case.rule.segment, {})
     oldest = max(math.floor(case.started_at / BUCKET_SECONDS), case.merged.complete_before - case.rule.span)
-    taken, first = Cell(), case.merged.complete_before
+    taken, first = Counts(), case.merged.complete_before
     for bucket in sorted((number for number in cells if number >= oldest), reverse=True):
         taken, first = add_up((taken, cells[bucket])), bucket
         if case.metric.family.size(taken) >= enough:
@@ -307,7 +309,7 @@ def _too_long(case: _Case) -> RuleVerdict | None:
     return case.say(Verdict.ERROR, "WindowTooLong", text, *_everything(case))
 
 
-def _everything(case: _Case) -> tuple[Cell, float]:
+def _everything(case: _Case) -> tuple[Counts, float]:
     """All visible evidence since warm-up and its length in seconds."""
     first = max(case.first, case.merged.oldest)
     seconds = max(0, case.merged.complete_before - first) * BUCKET_SECONDS

@@ -13,7 +13,7 @@ PORT = 80
 
 
 def service(decision: Decision, resource_version: str, index: IndexView, *, tls: bool) -> Manifest:
-    """The front Service pointing at `decision.target`. With a resourceVersion the API server refuses a stale write.
+    """The front Service pointing at `decision.to_revision`. With resourceVersion a stale write is refused.
 
     `tls`: whether the target speaks TLS. Port number and name stay, so that nothing which names them breaks; meshes and
     ingress controllers read appProtocol.
@@ -33,7 +33,7 @@ def service(decision: Decision, resource_version: str, index: IndexView, *, tls:
         "metadata": meta,
         "spec": {
             "type": "ClusterIP",
-            "selector": labels.selector(decision.target),
+            "selector": labels.selector(decision.to_revision),
             "ports": [port],
         },
     }
@@ -42,8 +42,8 @@ def service(decision: Decision, resource_version: str, index: IndexView, *, tls:
 def _wire(decision: Decision) -> dict[str, object]:
     wire: dict[str, object] = {
         "kind": decision.kind.value,
-        "from": decision.source,
-        "to": decision.target,
+        "from": decision.from_revision,
+        "to": decision.to_revision,
         "rule": decision.rule,
         "reason": decision.reason,
         "message": decision.message,
@@ -61,8 +61,8 @@ def read_decision(text: str) -> Decision | None:
         to_text(float(raw["at"]))  # NaN, or a year that no status can be stamped with
         return Decision(
             kind=DecisionKind(raw["kind"]),
-            source=str(raw["from"]),
-            target=str(raw["to"]),
+            from_revision=str(raw["from"]),
+            to_revision=str(raw["to"]),
             rule=str(raw["rule"]),
             reason=str(raw["reason"]),
             message=str(raw["message"]),

@@ -1,4 +1,4 @@
-"""What a guardrail rule is and what it answers. Data only; core/guardrail.py judges."""
+"""What a guardrail rule is and what it answers. Data only; core/judging/judge.py judges."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from vectorindex_operator.core.bounds import METRICS
-from vectorindex_operator.core.comparison import Bound
-from vectorindex_operator.core.evidence import EPOCH_LIMIT, OVERALL
+from vectorindex_operator.core.judging.comparison import Bound
+from vectorindex_operator.core.judging.evidence import EPOCH_LIMIT, OVERALL
+from vectorindex_operator.core.judging.metrics import METRICS
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
 

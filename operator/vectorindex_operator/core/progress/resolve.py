@@ -8,11 +8,11 @@ from __future__ import annotations
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import SourceStatus, WorkFailure
-from vectorindex_operator.core import revision
-from vectorindex_operator.core.attempts import resolve_wait
-from vectorindex_operator.core.observation import JobState, JobVerb, JobView
+from vectorindex_operator.core import identity
+from vectorindex_operator.core.backoff import resolve_wait
+from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.core.plan import StartResolve
-from vectorindex_operator.core.working import Pass, Stall
+from vectorindex_operator.core.state import ReconcileState, Stall
 from vectorindex_searcher.contract import ExitCode, Identity, ResolveResult, ResolveTask
 
 PERMANENT_EXITS = frozenset({ExitCode.BAD_SPEC, ExitCode.BAD_DATA, ExitCode.SOURCE_MISSING})
@@ -22,139 +22,139 @@ JOB_REASONS = frozenset({"BackoffLimitExceeded", "DeadlineExceeded", "PodFailure
 """What the Job controller says by itself, when no pod said why."""
 
 
-def step(p: Pass) -> None:
-    wanted = revision.source_hash(p.spec)
-    jobs = p.jobs(JobVerb.RESOLVE)
+def step(state: ReconcileState) -> None:
+    wanted = identity.source_hash(state.spec)
+    jobs = state.jobs(Task.RESOLVE)
     newest = jobs[0] if jobs else None
-    p.delete_jobs(jobs[1:])
+    state.delete_jobs(jobs[1:])
     if newest is None:
-        _without_job(p, wanted)
+        _without_job(state, wanted)
         return
     if newest.key.split("/")[0] != wanted:
-        p.delete_jobs([newest])
-        _start(p, wanted, newest.name, failures=0)
+        state.delete_jobs([newest])
+        _start(state, wanted, newest.name, failures=0)
         return
     if newest.state is JobState.RUNNING:
-        _still_failing(p, newest)
+        _still_failing(state, newest)
         if newest.waiting:
-            p.block("JobWaiting", newest.name, newest.waiting)
+            state.block("JobWaiting", newest.name, newest.waiting)
         return
-    _read(p, newest, wanted)
+    _read(state, newest, wanted)
 
 
-def identity(p: Pass) -> Identity:
+def artifact_owner(state: ReconcileState) -> Identity:
     """Whose artifacts the Jobs work on."""
-    index = p.obs.index
+    index = state.obs.index
     return Identity(namespace=index.namespace, name=index.name, uid=index.uid)
 
 
-def _start(p: Pass, wanted: str, after: str, failures: int) -> None:
+def _start(state: ReconcileState, wanted: str, after: str, failures: int) -> None:
     key = f"{wanted}/{after}"
-    deleted = p.spec.source.deleted()
+    deleted = state.spec.source.deleted()
     task = ResolveTask(
-        identity=identity(p),
-        source=p.spec.source.s3.location(),
-        columns=p.spec.source.columns,
-        embedding=p.spec.embedding,
-        artifacts=p.spec.artifacts.s3.location(),
+        identity=artifact_owner(state),
+        source=state.spec.source.s3.location(),
+        columns=state.spec.source.columns,
+        embedding=state.spec.embedding,
+        artifacts=state.spec.artifacts.s3.location(),
         tombstones=deleted.location() if deleted else None,
     )
-    p.act(StartResolve(revision.resolve_job_name(p.obs.index.name, key), key, failures, task))
+    state.act(StartResolve(identity.resolve_job_name(state.obs.index.name, key), key, failures, task))
 
 
-def _without_job(p: Pass, wanted: str) -> None:
+def _without_job(state: ReconcileState, wanted: str) -> None:
     """The first pass, or somebody deleted the Job: list unless a listing of this very source is known and fresh."""
-    source, poll = p.source, _poll(p)
-    if source is not None and source.source_hash == wanted and not p.resolve_now:
+    source, poll = state.source, _poll(state)
+    if source is not None and source.source_hash == wanted and not state.resolve_now:
         if not poll:
             return
         due = to_unix(source.at) + poll
-        if p.now < due:
-            p.wake_at(due)
+        if state.now < due:
+            state.requeue_at(due)
             return
-    _start(p, wanted, after=source.fingerprint[:8] if source else "", failures=0)
+    _start(state, wanted, after=source.fingerprint[:8] if source else "", failures=0)
 
 
-def _poll(p: Pass) -> float:
-    return 0.0 if p.spec.source.poll == "0" else duration_seconds(p.spec.source.poll)
+def _poll(state: ReconcileState) -> float:
+    return 0.0 if state.spec.source.poll == "0" else duration_seconds(state.spec.source.poll)
 
 
-def _read(p: Pass, job: JobView, wanted: str) -> None:
+def _read(state: ReconcileState, job: JobView, wanted: str) -> None:
     finished = job.finished_at or job.created_at
     if job.state is JobState.FAILED:
-        _failed(p, job, wanted, finished)
+        _failed(state, job, wanted, finished)
         return
     if not isinstance(job.result, ResolveResult):
         # Its pod is gone before we read it: the same work again, under a new name.
-        _still_failing(p, job)
-        p.delete_jobs([job])
-        _start(p, wanted, job.name, job.failures)
+        _still_failing(state, job)
+        state.delete_jobs([job])
+        _start(state, wanted, job.name, job.failures)
         return
-    _adopt(p, job.result, wanted, finished)
-    if any(is_outdated(p, s.failure) for s in p.statuses.values() if s.phase == "BuildFailed"):
-        p.resolve_now = p.resolve_now or f"after {job.name}"
-    if p.resolve_now and p.resolve_now not in job.key:
-        p.delete_jobs([job])
-        _start(p, wanted, f"{job.name}/{p.resolve_now}", failures=0)
+    _adopt(state, job.result, wanted, finished)
+    if any(is_outdated(state, s.failure) for s in state.statuses.values() if s.phase == "BuildFailed"):
+        state.resolve_now = state.resolve_now or f"after {job.name}"
+    if state.resolve_now and state.resolve_now not in job.key:
+        state.delete_jobs([job])
+        _start(state, wanted, f"{job.name}/{state.resolve_now}", failures=0)
         return
-    if poll := _poll(p):
-        _again_at(p, job, wanted, finished + poll, failures=0)
+    if poll := _poll(state):
+        _again_at(state, job, wanted, finished + poll, failures=0)
 
 
-def _failed(p: Pass, job: JobView, wanted: str, finished: float) -> None:
+def _failed(state: ReconcileState, job: JobView, wanted: str, finished: float) -> None:
     failures = job.failures + 1
     reason = job.failure.reason if job.failure else "ResolveFailed"
     permanent = job.exit_code in PERMANENT_EXITS
-    p.stall = p.source_stall = Stall(reason, describe(job), permanent=permanent)
-    if p.resolve_now and p.resolve_now not in job.key:
-        p.delete_jobs([job])
-        _start(p, wanted, f"{job.name}/{p.resolve_now}", failures=0)
+    state.stall = state.source_stall = Stall(reason, describe(job), permanent=permanent)
+    if state.resolve_now and state.resolve_now not in job.key:
+        state.delete_jobs([job])
+        _start(state, wanted, f"{job.name}/{state.resolve_now}", failures=0)
         return
-    _again_at(p, job, wanted, finished + resolve_wait(failures), failures)
+    _again_at(state, job, wanted, finished + resolve_wait(failures), failures)
 
 
-def is_outdated(p: Pass, failure: WorkFailure | None) -> bool:
+def is_outdated(state: ReconcileState, failure: WorkFailure | None) -> bool:
     """Whether a build failed because the source was not as listed, and it has not been listed since."""
     if failure is None or failure.exit_code not in SOURCE_CHANGED_EXITS:
         return False
-    newest = p.jobs(JobVerb.RESOLVE)[:1]
+    newest = state.jobs(Task.RESOLVE)[:1]
     return not any(job.state is not JobState.RUNNING and job.created_at > to_unix(failure.at) for job in newest)
 
 
-def again_with_backoff(p: Pass) -> None:
+def again_with_backoff(state: ReconcileState) -> None:
     """Data of the wanted revision is bad: list again soon, so that a fix is picked up by itself."""
-    jobs = p.jobs(JobVerb.RESOLVE)
+    jobs = state.jobs(Task.RESOLVE)
     if not jobs or jobs[0].state is JobState.RUNNING:
         return
     newest = jobs[0]
     failures = newest.failures + 1
     due = (newest.finished_at or newest.created_at) + resolve_wait(failures)
-    _again_at(p, newest, revision.source_hash(p.spec), due, failures)
+    _again_at(state, newest, identity.source_hash(state.spec), due, failures)
 
 
-def _again_at(p: Pass, job: JobView, wanted: str, due: float, failures: int) -> None:
-    if p.now < due:
-        p.wake_at(due)
-    elif not any(isinstance(a, StartResolve) for a in p.actions):
-        p.delete_jobs([job])
-        _start(p, wanted, job.name, failures)
+def _again_at(state: ReconcileState, job: JobView, wanted: str, due: float, failures: int) -> None:
+    if state.now < due:
+        state.requeue_at(due)
+    elif not any(isinstance(a, StartResolve) for a in state.actions):
+        state.delete_jobs([job])
+        _start(state, wanted, job.name, failures)
 
 
-def _still_failing(p: Pass, job: JobView) -> None:
+def _still_failing(state: ReconcileState, job: JobView) -> None:
     """While a failed listing is tried again, the status goes on saying what failed."""
-    status = p.obs.index.status
+    status = state.obs.index.status
     failed = next((c for c in status.conditions if c.type == "DatasetResolved" and c.status == "False"), None)
-    polled = p.source is not None and p.source.source_hash == revision.source_hash(p.spec)
+    polled = state.source is not None and state.source.source_hash == identity.source_hash(state.spec)
     if failed is not None and (job.failures or polled):
-        p.stall = p.source_stall = Stall(failed.reason, failed.message, permanent=status.phase == "Stalled")
+        state.stall = state.source_stall = Stall(failed.reason, failed.message, permanent=status.phase == "Stalled")
 
 
-def _adopt(p: Pass, result: ResolveResult, wanted: str, finished: float) -> None:
-    before = p.source
+def _adopt(state: ReconcileState, result: ResolveResult, wanted: str, finished: float) -> None:
+    before = state.source
     if before is not None and before.source_hash == wanted and before.fingerprint == result.fingerprint:
         return
     if before is not None and before.dimension and result.dimension and before.dimension != result.dimension:
-        p.stall = p.source_stall = Stall(
+        state.stall = state.source_stall = Stall(
             "DimensionChanged",
             f"the source now holds vectors of dimension {result.dimension}, this VectorIndex serves "
             f"{before.dimension}: "
@@ -162,11 +162,11 @@ def _adopt(p: Pass, result: ResolveResult, wanted: str, finished: float) -> None
         )
         return
     if before is not None and before.source_hash == wanted:
-        due = to_unix(before.at) + duration_seconds(p.spec.source.min_interval)
-        if p.now < due and not _waits_for_data(p):
-            p.wake_at(due)
+        due = to_unix(before.at) + duration_seconds(state.spec.source.min_interval)
+        if state.now < due and not _waits_for_data(state):
+            state.requeue_at(due)
             return
-    p.source = SourceStatus(
+    state.source = SourceStatus(
         fingerprint=result.fingerprint,
         source_hash=wanted,
         objects=result.objects,
@@ -176,10 +176,12 @@ def _adopt(p: Pass, result: ResolveResult, wanted: str, finished: float) -> None
     )
 
 
-def _waits_for_data(p: Pass) -> bool:
+def _waits_for_data(state: ReconcileState) -> bool:
     """The last listing led to nothing (bad data): a new one is not held back by minInterval."""
-    current = p.source.fingerprint if p.source else ""
-    return any(s.phase == "BuildFailed" for n, s in p.statuses.items() if p.revision(n).spec.fingerprint == current)
+    current = state.source.fingerprint if state.source else ""
+    return any(
+        s.phase == "BuildFailed" for n, s in state.statuses.items() if state.revision(n).spec.fingerprint == current
+    )
 
 
 def describe(job: JobView) -> str:

@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vectorindex_operator.core.evidence import (
+from vectorindex_operator.core.judging.evidence import (
     CLICKS_LATE,
     COUNTS,
     NO_CLICKS,
     OVERALL,
     SUMS,
     TOPS,
-    Cell,
-    Merged,
+    Counts,
+    RevisionEvidence,
     add_up,
     first_bucket,
 )
-from vectorindex_operator.core.histogram import slowest
+from vectorindex_operator.core.judging.histogram import slowest
 from vectorindex_searcher.contract import BUCKET_SECONDS, EvidenceBucket
 
 _WIRE_NAMES = {name: EvidenceBucket.model_fields[name].alias or name for name in (*COUNTS, *SUMS, *TOPS)}
@@ -36,7 +36,7 @@ class Baseline:
 
     from_time: float
     to_time: float
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, Counts]
 
     @property
     def mix(self) -> dict[str, int]:
@@ -64,7 +64,7 @@ class Baseline:
             raise ValueError(f"not a baseline: {error!r}") from error
 
 
-def freeze_baseline(merged: Merged, from_t: float, to_t: float) -> Baseline:
+def freeze_baseline(merged: RevisionEvidence, from_t: float, to_t: float) -> Baseline:
     """Stable's evidence between two times of the operator's clock, to be kept when it loses the traffic.
 
     Only complete buckets inside. The longer, the better a relative rule can be judged: 15 minutes or more, not one
@@ -74,7 +74,7 @@ def freeze_baseline(merged: Merged, from_t: float, to_t: float) -> Baseline:
     stop = min(math.floor(to_t / BUCKET_SECONDS), merged.complete_before)
     clicks_before = merged.complete_before - CLICKS_LATE
 
-    def known(bucket: int, cell: Cell) -> Cell:
+    def known(bucket: int, cell: Counts) -> Counts:
         """Without queries whose clicks may still come: they would count as not clicked."""
         return cell if bucket < clicks_before or not cell.tracked else replace(cell, **NO_CLICKS)
 
@@ -95,7 +95,7 @@ def mix_distance(one: Mapping[str, int], other: Mapping[str, int]) -> float:
     return math.fsum(abs(one.get(n, 0) / total_one - other.get(n, 0) / total_other) for n in names) / 2
 
 
-def _compact(cell: Cell) -> Cell:
+def _compact(cell: Counts) -> Counts:
     """The same with all fast queries in bin 0: order statistics above `BASELINE_TAIL` stay what they were.
 
     Scores that are not numbers are dropped (JSON has no NaN): TopScore has no baseline then.
@@ -113,7 +113,7 @@ def _compact(cell: Cell) -> Cell:
     return replace(cell, latency=latency)
 
 
-def _cell_to_wire(cell: Cell) -> dict[str, object]:
+def _cell_to_wire(cell: Counts) -> dict[str, object]:
     tail = sorted(index for index in cell.latency if index > 0)
     first = tail[0] if tail else 1
     return {
@@ -124,7 +124,7 @@ def _cell_to_wire(cell: Cell) -> dict[str, object]:
     }
 
 
-def _cell_from_wire(item: Mapping[str, object]) -> Cell:
+def _cell_from_wire(item: Mapping[str, object]) -> Counts:
     counts = item["latencyCounts"]
     if not isinstance(counts, list):
         raise TypeError("latencyCounts is not a list")
@@ -132,4 +132,4 @@ def _cell_from_wire(item: Mapping[str, object]) -> Cell:
     latency = {0: int(str(item["latencyFaster"])), **{first + at: int(count) for at, count in enumerate(counts)}}
     values: dict[str, Any] = {name: int(str(item.get(_WIRE_NAMES[name], 0))) for name in (*COUNTS, *TOPS)}
     values |= {name: float(str(item.get(_WIRE_NAMES[name], 0.0))) for name in SUMS}
-    return Cell(**values, latency={index: count for index, count in latency.items() if count})
+    return Counts(**values, latency={index: count for index, count in latency.items() if count})

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from vectorindex_operator.core import histogram, statistics
-from vectorindex_operator.core.evidence import Cell
+from vectorindex_operator.core.judging import histogram, statistics
+from vectorindex_operator.core.judging.evidence import Counts
 
 SKEWNESS = 3.0
 """Largest skewness of single scores, either sign, for which a mean keeps its level. An exponential has 2; a tenth of
@@ -54,28 +54,28 @@ class Levels:
 class Family(Protocol):
     """How samples of one kind are compared. `base` is the stable revision's sample; None with an absolute bound."""
 
-    def size(self, cell: Cell) -> int:
+    def size(self, cell: Counts) -> int:
         """Samples in a cell."""
 
     def enough(self, levels: Levels) -> int:
         """Samples without which nothing can be beyond doubt, whatever their values."""
 
-    def value(self, cell: Cell) -> float:
+    def value(self, cell: Counts) -> float:
         """The point estimate, in units of the metric; NaN when it is not defined."""
 
-    def confidence(self, cell: Cell, base: Cell | None, bound: Bound, levels: Levels) -> float | None:
+    def confidence(self, cell: Counts, base: Counts | None, bound: Bound, levels: Levels) -> float | None:
         """The confidence limit on the side of the bound, in units of the metric; None where there is none."""
 
-    def beyond(self, cell: Cell, base: Cell | None, bound: Bound, levels: Levels) -> bool:
+    def beyond(self, cell: Counts, base: Counts | None, bound: Bound, levels: Levels) -> bool:
         """Whether the sample is outside the bound beyond doubt."""
 
 
-def limit(family: Family, base: Cell | None, bound: Bound) -> float:
+def limit(family: Family, base: Counts | None, bound: Bound) -> float:
     """The bound in units of the metric."""
     return bound.limit(family.value(base) if base is not None else math.nan)
 
 
-def inside(family: Family, cell: Cell, base: Cell | None, bound: Bound) -> bool:
+def inside(family: Family, cell: Counts, base: Counts | None, bound: Bound) -> bool:
     """Whether the value is within the bound; False when either is not a number."""
     value, edge = family.value(cell), limit(family, base, bound)
     return bound.sign * (value - edge) <= _ROUNDING * max(abs(value), abs(edge))
@@ -85,19 +85,19 @@ def inside(family: Family, cell: Cell, base: Cell | None, bound: Bound) -> bool:
 class Rate:
     """Hits of trials. Exact: the binomial tail, and for ratios the conditional binomial."""
 
-    hits: Callable[[Cell], int]
-    trials: Callable[[Cell], int]
+    hits: Callable[[Counts], int]
+    trials: Callable[[Counts], int]
 
-    def size(self, cell: Cell) -> int:
+    def size(self, cell: Counts) -> int:
         return self.trials(cell)
 
     def enough(self, levels: Levels) -> int:  # noqa: ARG002 - exact at any size
         return 1
 
-    def value(self, cell: Cell) -> float:
+    def value(self, cell: Counts) -> float:
         return self.hits(cell) / self.trials(cell) if self.trials(cell) else math.nan
 
-    def confidence(self, cell: Cell, base: Cell | None, bound: Bound, levels: Levels) -> float | None:
+    def confidence(self, cell: Counts, base: Counts | None, bound: Bound, levels: Levels) -> float | None:
         hits, trials = self.hits(cell), self.trials(cell)
         if not trials:
             return None
@@ -110,7 +110,7 @@ class Rate:
         ratio = two(hits, trials, self.hits(base), self.trials(base), levels.window)
         return ratio * base_value if base_value > 0 and math.isfinite(ratio) else None
 
-    def beyond(self, cell: Cell, base: Cell | None, bound: Bound, levels: Levels) -> bool:
+    def beyond(self, cell: Counts, base: Counts | None, bound: Bound, levels: Levels) -> bool:
         hits, trials = self.hits(cell), self.trials(cell)
         if not trials:
             return False
@@ -133,19 +133,19 @@ class Quantile:
 
     slower: float
 
-    def size(self, cell: Cell) -> int:
+    def size(self, cell: Counts) -> int:
         return sum(cell.latency.values())
 
     def enough(self, levels: Levels) -> int:  # noqa: ARG002 - exact at any size
         return 1
 
-    def value(self, cell: Cell) -> float:
+    def value(self, cell: Counts) -> float:
         return histogram.quantile(cell.latency, self.slower) if self.size(cell) else math.nan
 
-    def confidence(self, cell: Cell, base: Cell | None, bound: Bound, levels: Levels) -> float | None:
+    def confidence(self, cell: Counts, base: Counts | None, bound: Bound, levels: Levels) -> float | None:
         return self._limit(cell, bound.sign, levels.window if base is None else levels.window / 2)
 
-    def beyond(self, cell: Cell, base: Cell | None, bound: Bound, levels: Levels) -> bool:
+    def beyond(self, cell: Counts, base: Counts | None, bound: Bound, levels: Levels) -> bool:
         if base is None and bound.sign > 0:
             # The same as comparing the confidence limit, with one tail instead of a search.
             slower = histogram.surely_slower(cell.latency, bound.limit(math.nan))
@@ -156,7 +156,7 @@ class Quantile:
             return False
         return bound.sign * (own - bound.limit(base_value)) > 0
 
-    def _limit(self, cell: Cell, sign: int, alpha: float) -> float | None:
+    def _limit(self, cell: Counts, sign: int, alpha: float) -> float | None:
         """Confidence limit of the quantile, from below (`sign` +1) or above (-1), at the outer edge of its bin."""
         rank = (statistics.rank_below if sign > 0 else statistics.rank_above)(self.size(cell), self.slower, alpha)
         if rank is None:
@@ -169,7 +169,7 @@ class Quantile:
 class Mean:
     """Mean score of the first hit. Student's t (Welch's with a baseline), allowing for a skewness of `SKEWNESS`."""
 
-    def size(self, cell: Cell) -> int:
+    def size(self, cell: Counts) -> int:
         return cell.top_count
 
     def enough(self, levels: Levels) -> int:
@@ -182,17 +182,17 @@ class Mean:
             low, high = (low, middle) if _judgeable(middle, levels.window) else (middle, high)
         return high
 
-    def value(self, cell: Cell) -> float:
+    def value(self, cell: Counts) -> float:
         return cell.top_sum / cell.top_count if cell.top_count else math.nan
 
-    def confidence(self, cell: Cell, base: Cell | None, bound: Bound, levels: Levels) -> float | None:
+    def confidence(self, cell: Counts, base: Counts | None, bound: Bound, levels: Levels) -> float | None:
         spread = self._spread(cell, base, bound)
         if spread is None:
             return None
         critical = statistics.skewed_quantile(levels.window, spread.freedom, spread.skewness)
         return None if critical is None else self.value(cell) - bound.sign * critical * spread.error
 
-    def beyond(self, cell: Cell, base: Cell | None, bound: Bound, levels: Levels) -> bool:
+    def beyond(self, cell: Counts, base: Counts | None, bound: Bound, levels: Levels) -> bool:
         spread = self._spread(cell, base, bound)
         if spread is None or inside(self, cell, base, bound):
             return False
@@ -200,7 +200,7 @@ class Mean:
         statistic = distance / spread.error if spread.error > 0 else math.inf
         return statistics.skewed_beyond(statistic, spread.freedom, spread.skewness) <= levels.window
 
-    def _spread(self, cell: Cell, base: Cell | None, bound: Bound) -> _Spread | None:
+    def _spread(self, cell: Counts, base: Counts | None, bound: Bound) -> _Spread | None:
         """Of the value minus the limit: stable's mean is multiplied by what the bound allows. None: not defined."""
         parts = [(1.0, cell)]
         if base is not None and self.value(base) != 0:
@@ -229,25 +229,25 @@ class Bounded:
     Against stable: as `Quantile`, stable's own limit is a statement made once, at half of the rule's budget.
     """
 
-    count: Callable[[Cell], int]
-    total: Callable[[Cell], float]
+    count: Callable[[Counts], int]
+    total: Callable[[Counts], float]
     """Sum of the values."""
     low: float = 0.0
-    high: Callable[[Cell], float] = lambda _cell: 1.0
+    high: Callable[[Counts], float] = lambda _cell: 1.0
 
-    def size(self, cell: Cell) -> int:
+    def size(self, cell: Counts) -> int:
         return self.count(cell)
 
     def enough(self, levels: Levels) -> int:  # noqa: ARG002 - holds at any size
         return 1
 
-    def value(self, cell: Cell) -> float:
+    def value(self, cell: Counts) -> float:
         return self.total(cell) / self.count(cell) if self.count(cell) else math.nan
 
-    def confidence(self, cell: Cell, base: Cell | None, bound: Bound, levels: Levels) -> float | None:
+    def confidence(self, cell: Counts, base: Counts | None, bound: Bound, levels: Levels) -> float | None:
         return self._limit(cell, bound.sign, levels.window if base is None else levels.window / 2)
 
-    def beyond(self, cell: Cell, base: Cell | None, bound: Bound, levels: Levels) -> bool:
+    def beyond(self, cell: Counts, base: Counts | None, bound: Bound, levels: Levels) -> bool:
         if base is None:
             value, edge = self._scaled(cell, self.value(cell)), self._scaled(cell, bound.limit(math.nan))
             if not (0 <= edge <= 1 and bound.sign * (value - edge) > 0):
@@ -257,12 +257,12 @@ class Bounded:
         base_value = self._limit(base, -bound.sign, levels.once)
         return own is not None and base_value is not None and bound.sign * (own - bound.limit(base_value)) > 0
 
-    def _scaled(self, cell: Cell, value: float) -> float:
+    def _scaled(self, cell: Counts, value: float) -> float:
         """From [low, high] to [0, 1]; rounding of sums may not leave it. A bound outside stays outside."""
         scaled = (value - self.low) / (self.high(cell) - self.low)
         return min(1.0, max(0.0, scaled)) if -_ROUNDING < scaled < 1 + _ROUNDING else scaled
 
-    def _limit(self, cell: Cell, sign: int, alpha: float) -> float | None:
+    def _limit(self, cell: Counts, sign: int, alpha: float) -> float | None:
         """Confidence limit of the mean, from below (`sign` +1) or above (-1)."""
         if not self.count(cell) or not math.isfinite(self.value(cell)):
             return None
@@ -285,7 +285,7 @@ def _judgeable(count: int, alpha: float) -> bool:
     return statistics.skewed_beyond(math.inf, count - 1, SKEWNESS / math.sqrt(count)) <= alpha
 
 
-def _variance(cell: Cell) -> float:
+def _variance(cell: Counts) -> float:
     """Unbiased variance of the scores; rounding may not make it negative."""
     mean = cell.top_sum / cell.top_count
     return max(0.0, cell.top_sum_squares - cell.top_count * mean * mean) / (cell.top_count - 1)

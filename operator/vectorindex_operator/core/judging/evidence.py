@@ -33,7 +33,7 @@ VISIBLE = RING_SECONDS // BUCKET_SECONDS - 4
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class Counts:
     """Counts of one segment over some time; sums of `contract.EvidenceBucket` (see there for the fields)."""
 
     requests: int = 0
@@ -76,11 +76,11 @@ COUNTS = (
     "clicked",
     "click_gain_sum",
 )
-"""Fields of a Cell that are whole numbers; the same in contract.EvidenceBucket."""
+"""Fields of a Counts that are whole numbers; the same in contract.EvidenceBucket."""
 TOPS = ("click_depth_top",)
-"""Fields of a Cell that are the largest of all, not the sum."""
+"""Fields of a Counts that are the largest of all, not the sum."""
 SUMS = ("top_sum", "top_sum_squares", "live_recall_sum")
-"""Fields of a Cell that are sums of floats."""
+"""Fields of a Counts that are sums of floats."""
 _read_counts = attrgetter(*COUNTS, *TOPS)
 
 
@@ -94,7 +94,7 @@ class PodEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class RevisionEvidence:
     """Evidence of a revision on the operator's clock.
 
     `segments`: segment -> bucket -> counts; key '' holds all segments together. `complete_before`: the first bucket
@@ -102,7 +102,7 @@ class Merged:
     for live recall, which comes in later.
     """
 
-    segments: Mapping[str, Mapping[int, Cell]]
+    segments: Mapping[str, Mapping[int, Counts]]
     complete_before: int
     pods: int
     silent: tuple[str, ...]
@@ -117,7 +117,7 @@ class Merged:
         """The first bucket that is judged: older ones may already be gone from some pod's ring."""
         return self.complete_before + self.lag - VISIBLE
 
-    def until(self, stop: int | None) -> Merged:
+    def until(self, stop: int | None) -> RevisionEvidence:
         """The same as if buckets from `stop` on were not complete yet. At most `LATEST` buckets are left out.
 
         A pod that lags more has stopped measuring; what it never says must not keep the others' word from counting.
@@ -126,7 +126,7 @@ class Merged:
         stop = max(stop, self.complete_before - LATEST)
         return replace(self, complete_before=stop, lag=self.lag + self.complete_before - stop)
 
-    def total(self, segment: str, first: int, *, latency: bool = True) -> Cell:
+    def total(self, segment: str, first: int, *, latency: bool = True) -> Counts:
         """Sum of the complete buckets of a segment from bucket `first` on, as far as they are visible."""
         cells = self.segments.get(segment, {})
         start = max(first, self.oldest)
@@ -142,7 +142,7 @@ class Merged:
         }
 
 
-def add_up(cells: Iterable[Cell], *, latency: bool = True) -> Cell:
+def add_up(cells: Iterable[Counts], *, latency: bool = True) -> Counts:
     """The sum. Scores are added with fsum, so that no order of pods or buckets can change a verdict.
 
     `latency` False leaves the histogram out: most of the work, and most metrics do not look at it.
@@ -157,7 +157,7 @@ def add_up(cells: Iterable[Cell], *, latency: bool = True) -> Cell:
     counts: dict[str, Any] = {name: sum(map(attrgetter(name), taken)) for name in COUNTS}
     sums: dict[str, Any] = {name: _exact_sum(map(attrgetter(name), taken)) for name in SUMS}
     tops: dict[str, Any] = {name: max(map(attrgetter(name), taken), default=0) for name in TOPS}
-    return Cell(**counts, **sums, **tops, latency=histogram)
+    return Counts(**counts, **sums, **tops, latency=histogram)
 
 
 def _exact_sum(values: Iterable[float]) -> float:
@@ -171,13 +171,13 @@ def _exact_sum(values: Iterable[float]) -> float:
 # ---------------------------------------------------------------- adding up pods
 
 
-def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> Merged:
+def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> RevisionEvidence:
     """Add up the pods' evidence per (bucket, segment) on the operator's clock.
 
     `now`: the operator's clock, Unix seconds. `revision`: if given, evidence that names another one counts as silent,
     since evidence belongs to a revision and a pod's address may have been reused. So do negative counts.
     """
-    collected: dict[str, dict[int, list[Cell]]] = {}
+    collected: dict[str, dict[int, list[Counts]]] = {}
     silent: list[str] = []
     complete: list[int] = []
     live: list[int] = []
@@ -193,7 +193,7 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> Mer
         for item in cells:
             for name, cell in ((item.segment, item.cell), (OVERALL, item.overall)):
                 collected.setdefault(name, {}).setdefault(item.bucket + shift, []).append(cell)
-    return Merged(
+    return RevisionEvidence(
         segments={
             name: {bucket: add_up(parts) for bucket, parts in buckets.items()} for name, buckets in collected.items()
         },
@@ -216,8 +216,8 @@ class _Counted:
 
     bucket: int
     segment: str
-    cell: Cell
-    overall: Cell
+    cell: Counts
+    overall: Counts
 
 
 def _cells_of(evidence: Evidence, revision: str) -> list[_Counted] | None:
@@ -242,12 +242,12 @@ def _counted(item: EvidenceBucket) -> _Counted:
     return _Counted(item.bucket, item.segment, cell, overall)
 
 
-def _cell(item: EvidenceBucket) -> Cell:
+def _cell(item: EvidenceBucket) -> Counts:
     values: dict[str, Any] = {name: getattr(item, name) for name in (*COUNTS, *SUMS, *TOPS)}
-    return Cell(**values, latency=item.latency)
+    return Counts(**values, latency=item.latency)
 
 
-def samples_since(merged: Merged, since: float) -> int:
+def samples_since(merged: RevisionEvidence, since: float) -> int:
     """Queries that the revision answered in complete buckets that began at `since` (Unix seconds) or later.
 
     The rings hold an hour, so a soak longer than that counts the last hour: `soak.minQueries` is per hour then.
@@ -269,17 +269,17 @@ class Window:
 
     first: int
     stop: int
-    cell: Cell
+    cell: Counts
 
 
 def closed_windows(
-    merged: Merged,
+    merged: RevisionEvidence,
     segment: str,
     *,
     first: int,
     span: int,
     enough: int,
-    size: Callable[[Cell], int],
+    size: Callable[[Counts], int],
     latency: bool = True,
 ) -> Iterator[Window]:
     """Non-overlapping windows since bucket `first`, in order of time.
@@ -301,9 +301,9 @@ def closed_windows(
 
 
 def _cut(
-    cells: Mapping[int, Cell], first: int, stop: int, span: int, enough: int, size: Callable[[Cell], int]
-) -> Iterator[tuple[int, int, list[Cell]]]:
-    taken: list[Cell] = []
+    cells: Mapping[int, Counts], first: int, stop: int, span: int, enough: int, size: Callable[[Counts], int]
+) -> Iterator[tuple[int, int, list[Counts]]]:
+    taken: list[Counts] = []
     count = 0
     start = first
     for bucket in range(first, stop):

@@ -1,0 +1,161 @@
+"""The gate: a Job measures the next revision against exact search; the verdict is judged here, on the saved report.
+
+A changed threshold judges the same report again; changed queries measure again; nothing is rebuilt.
+"""
+
+from __future__ import annotations
+
+from vectorindex_operator.api.timestamps import to_text, to_unix
+from vectorindex_operator.api.v1alpha1 import Rejection, WorkFailure
+from vectorindex_operator.core import gate, identity
+from vectorindex_operator.core.backoff import resolve_wait
+from vectorindex_operator.core.observation import JobState, JobView, Task
+from vectorindex_operator.core.plan import StartValidation
+from vectorindex_operator.core.progress import resolve
+from vectorindex_operator.core.state import ReconcileState, Stall
+from vectorindex_searcher.contract import QueryColumns, ValidateResult, ValidateTask
+
+
+def step(state: ReconcileState) -> None:
+    _judge_again(state)
+    name = state.preparing
+    if not name or state.statuses[name].build is None:
+        return
+    status = state.statuses[name]
+    wanted = identity.gate_hash(state.spec)
+    if status.report is not None and status.report.gate_hash == wanted:
+        _judge(state, name, status.report)
+        return
+    jobs = [j for j in state.jobs(Task.VALIDATE, name) if j.key.split("/")[0] == wanted]
+    state.delete_jobs(j for j in state.jobs(Task.VALIDATE, name) if j not in jobs and j.state is JobState.RUNNING)
+    if not jobs:
+        _start(state, name, wanted)
+        return
+    job = jobs[0]
+    if job.state is JobState.RUNNING:
+        state.update(name, phase="Validating")
+        if status.failure is not None:
+            state.stall = state.stall or Stall(status.failure.reason, status.failure.message, status.failure.permanent)
+        if job.waiting or job.unschedulable:
+            state.block("JobWaiting", job.name, job.waiting or job.unschedulable)
+    elif job.state is JobState.FAILED:
+        _failed(state, name, job, wanted)
+    elif isinstance(job.result, ValidateResult) and job.result.gate_hash == wanted:
+        report = job.result
+        state.update(
+            name,
+            report=report,
+            failure=None,
+            recall=f"{report.overall.recall:.4f}",
+            p95=f"{report.p95_ms:.2f}ms",
+        )
+        _judge(state, name, report)
+    else:
+        state.delete_jobs([job])
+        state.requeue_at(state.now + 1)
+
+
+def _judge_again(state: ReconcileState) -> None:
+    """The wanted revision was rejected by the gate, and the gate has changed since."""
+    status = state.statuses.get(state.desired)
+    if status is None or state.preparing or status.phase != "Rejected" or status.rejected is None:
+        return
+    changed = status.gate is None or status.gate.thresholds_hash != identity.thresholds_hash(state.spec)
+    if status.rejected.stage == "Gate" and changed:
+        state.update(
+            state.desired, phase="Validating", rejected=None, gate=None, message="spec.gate changed: judged again"
+        )
+        state.preparing = state.desired
+
+
+def _judge(state: ReconcileState, name: str, report: ValidateResult) -> None:
+    stable = state.statuses.get(state.stable)
+    stable_count = stable.build.count if stable is not None and stable.build is not None else None
+    status = state.statuses[name]
+    verdict = gate.judge(report, state.spec, stable_count, state.now)
+    if status.gate is not None and _same(status.gate, verdict):
+        verdict = status.gate
+    elif verdict.verdict == "Pass":
+        state.event("GatePassed", verdict.message, revision=name)
+    state.update(name, gate=verdict)
+    rejects = verdict.verdict == "Fail" or (
+        verdict.verdict == "Inconclusive" and state.spec.gate.on_inconclusive == "Reject"
+    )
+    if rejects:
+        rejection = Rejection(stage="Gate", reason=verdict.reason, message=verdict.message, at=to_text(state.now))
+        state.update(name, phase="Rejected", rejected=rejection, message=verdict.message)
+        state.preparing = ""
+    elif verdict.verdict == "Inconclusive":
+        state.update(name, phase="Validating", message=verdict.message)
+        state.stall = state.stall or Stall(verdict.reason, verdict.message)
+        state.block("GateInconclusive", name, verdict.message)
+    else:
+        state.update(name, phase="Validated", message=verdict.message)
+
+
+def _same(one: object, other: object) -> bool:
+    def key(g: object) -> tuple[object, ...]:
+        return tuple(getattr(g, f) for f in ("gate_hash", "thresholds_hash", "verdict", "reason", "message"))
+
+    return key(one) == key(other)
+
+
+def _start(state: ReconcileState, name: str, wanted: str) -> None:
+    status = state.statuses[name]
+    failure = status.failure
+    tried = failure.count if failure is not None and failure.stage == "Validate" and failure.key == wanted else 0
+    if failure is not None and tried:
+        due = to_unix(failure.at) + resolve_wait(tried)
+        state.stall = state.stall or Stall(failure.reason, failure.message, permanent=failure.permanent)
+        if state.now < due:
+            state.requeue_at(due)
+            return
+    spec, queries = state.revision(name).spec, state.spec.gate.queries
+    relevance = state.spec.gate.relevance
+    assert status.build is not None
+    key = f"{wanted}/{tried}"
+    task = ValidateTask(
+        identity=resolve.artifact_owner(state),
+        digest=spec.digest,
+        manifest_sha256=status.build.manifest_sha256,
+        gate_hash=wanted,
+        artifacts=spec.artifacts.location(),
+        k=state.spec.gate.k,
+        confidence=state.spec.gate.recall.confidence,
+        queries=queries.s3.location() if queries else None,
+        query_columns=QueryColumns(
+            vector=queries.column if queries else "vector",
+            segment=queries.segment_column if queries else "",
+            relevant=relevance.relevant_column if relevance else "",
+        ),
+        segments=tuple(s.name for s in state.spec.segments),
+        segment_targets=identity.segment_targets(state.spec),
+        floor=state.spec.gate.recall.min,
+        tombstones=spec.tombstones.location() if spec.tombstones else None,
+        id_column=spec.columns.id,
+    )
+    build = status.build
+    disk = None if build.vectors_bytes is None else build.resident_bytes + build.vectors_bytes
+    state.act(StartValidation(identity.gate_job_name(name, key), name, key, tried, task, disk))
+    state.update(name, phase="Validating")
+
+
+def _failed(state: ReconcileState, name: str, job: JobView, wanted: str) -> None:
+    failure = state.statuses[name].failure
+    tried = failure.count if failure is not None and failure.stage == "Validate" and failure.key == wanted else 0
+    if job.failures < tried:
+        _start(state, name, wanted)
+        return
+    row = WorkFailure(
+        stage="Validate",
+        key=wanted,
+        count=tried + 1,
+        at=to_text(job.finished_at or state.now),
+        reason=job.failure.reason if job.failure else "ValidateFailed",
+        message=resolve.describe(job),
+        exit_code=job.exit_code,
+        permanent=job.exit_code in resolve.PERMANENT_EXITS,
+    )
+    state.update(name, phase="Validating", failure=row, message=row.message)
+    state.stall = state.stall or Stall(row.reason, row.message, permanent=row.permanent)
+    state.requeue_at(state.now + 1)
