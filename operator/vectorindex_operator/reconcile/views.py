@@ -1,0 +1,143 @@
+"""Frozen views of raw objects: the VectorIndex, its revisions, their searchers, the front Service. Pure: reads nothing.
+
+Jobs and pods have a file of their own (pods.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from vectorindex_operator.api.timestamps import to_unix
+from vectorindex_operator.api.v1alpha1 import (
+    GROUP,
+    RevisionSpec,
+    RevisionStatus,
+    VectorIndexSpec,
+    VectorIndexStatus,
+)
+from vectorindex_operator.core.observation import Command, FrontService, IndexView, LoadedRevision, RevisionView
+from vectorindex_operator.manifests import labels
+from vectorindex_operator.manifests.service import read_decision
+from vectorindex_operator.reconcile import pods
+from vectorindex_operator.reconcile.ports import Raw
+
+log = logging.getLogger(__name__)
+
+VERBS = ("rollback", "retry")
+
+
+def conflict(deployments: list[Raw], uid: str) -> str:
+    """A Deployment that carries our labels but belongs to somebody else (or to an earlier object of this name)."""
+    for raw in deployments:
+        if not pods.is_owned(raw, uid) and not raw["metadata"].get("deletionTimestamp"):
+            return f"Deployment/{raw['metadata']['name']}"
+    return ""
+
+
+def index_view(raw: Raw) -> IndexView:
+    """The VectorIndex; a spec that cannot be read is None, and `spec_error` names field and value."""
+    meta = raw["metadata"]
+    spec, error = None, ""
+    try:
+        spec = VectorIndexSpec.model_validate(raw.get("spec", {}))
+    except ValidationError as problem:
+        error = "; ".join(
+            f"spec.{'.'.join(str(p) for p in e['loc'])}: {e['msg']} (got {e['input']!r})"[:300]
+            for e in problem.errors(include_url=False)
+        )
+    return IndexView(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        generation=meta.get("generation", 0),
+        created_at=to_unix(meta["creationTimestamp"]),
+        spec=spec,
+        status=_lenient(VectorIndexStatus, raw.get("status")),
+        deleting="deletionTimestamp" in meta,
+        spec_error=error,
+        verbs=_verbs(meta.get("annotations", {})),
+    )
+
+
+def _lenient(model: Any, status: Any) -> Any:
+    """A status that an older or newer operator wrote and that no longer fits is rebuilt, never an obstacle."""
+    try:
+        return model.model_validate(status or {})
+    except ValidationError:
+        return model()
+
+
+def _verbs(annotations: Mapping[str, str]) -> tuple[Command, ...]:
+    verbs = []
+    for name in VERBS:
+        text = annotations.get(f"{GROUP}/{name}")
+        if text:
+            argument, _, nonce = text.rpartition("@")
+            verbs.append(Command(name, argument, nonce))
+    return tuple(verbs)
+
+
+def revision_views(raws: list[Raw], uid: str) -> dict[str, RevisionView]:
+    """Our revisions. One whose stored spec does not fit the models (an older or newer operator wrote it) is left out:
+    it is neither built nor gone back to, and while it has the traffic its searchers stay as they are."""
+    views = {}
+    for raw in raws:
+        if not pods.is_owned(raw, uid):
+            continue
+        try:
+            view = _revision(raw)
+        except ValidationError as error:
+            log.error("the spec of %s cannot be read: %s", raw["metadata"]["name"], error)
+            continue
+        views[view.name] = view
+    return views
+
+
+def _revision(raw: Raw) -> RevisionView:
+    meta = raw["metadata"]
+    return RevisionView(
+        name=meta["name"],
+        uid=meta["uid"],
+        created_at=to_unix(meta["creationTimestamp"]),
+        spec=RevisionSpec.model_validate(raw["spec"]),
+        status=_lenient(RevisionStatus, raw.get("status")),
+        deleting="deletionTimestamp" in meta,
+    )
+
+
+def loaded_views(deployments: list[Raw], all_pods: list[Raw], now: float) -> dict[str, LoadedRevision]:
+    """Revision -> its Deployment's searchers. `now`: unix seconds; see pods.pod_view."""
+    loaded = {}
+    for raw in deployments:
+        meta = raw["metadata"]
+        if "deletionTimestamp" in meta:
+            continue
+        revision = meta["labels"].get(labels.REVISION, meta["name"])
+        mine = [
+            pod
+            for pod in all_pods
+            if pod["metadata"]["labels"].get(labels.REVISION) == revision
+            and pod["metadata"]["labels"].get(labels.COMPONENT) == labels.SEARCHER
+        ]
+        views = tuple(sorted((pods.pod_view(pod, now) for pod in mine), key=lambda view: view.name))
+        loaded[revision] = LoadedRevision(revision, True, views, pods.unready_since(raw, mine))
+    return loaded
+
+
+def service_view(raw: Raw | None, uid: str) -> FrontService:
+    """The front Service: whom it points to, and the decision written with that."""
+    if raw is None:
+        return FrontService(exists=False)
+    meta = raw["metadata"]
+    if not pods.is_owned(raw, uid):
+        return FrontService(exists=True, owned=False)
+    return FrontService(
+        exists=True,
+        revision=(raw["spec"].get("selector") or {}).get(labels.REVISION, ""),
+        resource_version=meta["resourceVersion"],
+        decision=read_decision(meta.get("annotations", {}).get(labels.DECISION, "")),
+    )
