@@ -36,6 +36,7 @@ from vectorindex_searcher.serve.admin import AdminApp
 from vectorindex_searcher.serve.app import SearchApp
 from vectorindex_searcher.serve.dispatch import dispatch
 from vectorindex_searcher.serve.evidence import EvidenceRing
+from vectorindex_searcher.serve.internal import InternalRequests
 from vectorindex_searcher.serve.listener import Limits, Listener
 from vectorindex_searcher.serve.pool import SearchPool
 from vectorindex_searcher.serve.traffic import Traffic
@@ -202,7 +203,9 @@ def running(
         pool = SearchPool(threads, **pool_options)
         metrics = SearcherMetrics(task.revision, ring, Gauges())
         admin = Listener(
-            AdminApp("pod-1", task.revision, traffic, ring, lambda: metrics, lambda: "opening"), task.revision, Limits()
+            AdminApp("pod-1", task.revision, traffic, ring, lambda: metrics, lambda: "opening", InternalRequests(task)),
+            task.revision,
+            Limits(),
         )
         users = Listener(
             SearchApp(engine, task, pool, ring, points), task.revision, Limits(body_bytes=100_000), traffic.closing

@@ -1,12 +1,13 @@
 """What the control plane and the data plane agree on: task inputs, results, evidence, exit codes, names.
 
 The only package that both planes import, and always by its own name: its modules are read through here. Standard
-library and pydantic only; no I/O, no logic beyond parsing. JSON uses camelCase, so a result can be copied into a
-Kubernetes status as it is.
+library and pydantic only; no I/O, no logic beyond parsing and signing. JSON uses camelCase, so a result can be copied
+into a Kubernetes status as it is.
 
     terms     names, limits and exit codes          tasks     what a verb is asked to do
     spec      parts of a VectorIndex's spec         results   what a verb answers
     model     the base of everything on the wire    evidence  what a searcher's admin port tells and takes
+    internal  whom a request to a pod is for, and its signature
 """
 
 from .evidence import (
@@ -19,6 +20,20 @@ from .evidence import (
     EvidenceBucket,
     LeaseState,
     TrafficLease,
+)
+from .internal import (
+    INTERNAL_KEY_ENV,
+    MASTER_KEY_CHARACTERS,
+    SIGNATURE_HEADER,
+    SIGNATURE_SECONDS,
+    TARGET_HEADER,
+    InternalRequest,
+    Sender,
+    Target,
+    key_id,
+    revision_key,
+    sign,
+    verify,
 )
 from .model import Model
 from .results import BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
@@ -67,8 +82,10 @@ __all__ = [
     "FEEDBACK_SECONDS",
     "FORMAT_VERSION",
     "HTTP_PORT",
+    "INTERNAL_KEY_ENV",
     "KEEP_ALIVE_SECONDS",
     "LATENCY_BIN_RATIO",
+    "MASTER_KEY_CHARACTERS",
     "MEMORY_PATTERN",
     "METRICS_PORT_ENV",
     "OTHER_SEGMENT",
@@ -77,6 +94,9 @@ __all__ = [
     "RING_SECONDS",
     "S3",
     "SEGMENT_QUERIES",
+    "SIGNATURE_HEADER",
+    "SIGNATURE_SECONDS",
+    "TARGET_HEADER",
     "TASK_ENV",
     "TERMINATION_LOG_ENV",
     "TOMBSTONE_POLL_SECONDS",
@@ -91,6 +111,7 @@ __all__ = [
     "Failure",
     "Identity",
     "IndexSpec",
+    "InternalRequest",
     "LeaseState",
     "Location",
     "Metric",
@@ -105,9 +126,15 @@ __all__ = [
     "SearchParamName",
     "SearchParamValue",
     "SegmentRecall",
+    "Sender",
     "ServeTask",
+    "Target",
     "TrafficLease",
     "ValidateResult",
     "ValidateTask",
+    "key_id",
     "memory_bytes",
+    "revision_key",
+    "sign",
+    "verify",
 ]

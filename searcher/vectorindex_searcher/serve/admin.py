@@ -17,6 +17,7 @@ from .. import contract
 from ..metrics import SearcherMetrics
 from .dispatch import Answer, Routes, dispatch
 from .evidence import EvidenceRing
+from .internal import InternalRequests
 from .messages import Problem, Request, Response, json_response
 from .traffic import Traffic
 
@@ -37,6 +38,7 @@ class AdminApp:
         ring: EvidenceRing,
         metrics: Callable[[], SearcherMetrics],
         progress: Callable[[], str],
+        internal: InternalRequests,
     ) -> None:
         self._pod = pod
         self._revision = revision
@@ -44,6 +46,7 @@ class AdminApp:
         self._ring = ring
         self._metrics = metrics
         self._progress = progress
+        self._internal = internal
         self._routes: Routes = {
             b"/livez": (_READ, self._livez),
             b"/readyz": (_READ, self._readyz),
@@ -53,7 +56,8 @@ class AdminApp:
         }
 
     def handle(self, request: Request) -> Answer:
-        """Route one request."""
+        """Route one request, if its sender may ask for it."""
+        self._internal.check(request)
         return dispatch(self._routes, request)
 
     def answered(self, request: Request, response: Response, seconds: float) -> None:

@@ -26,6 +26,7 @@ from .admin import AdminApp
 from .app import SearchApp
 from .auth import Tokens
 from .evidence import EvidenceRing, LiveTally
+from .internal import InternalRequests
 from .listener import Limits, Listener
 from .live_recall import LiveRecall
 from .live_sample import LiveSample
@@ -123,6 +124,8 @@ class Server:
         return loaded
 
     def _admin(self) -> AdminApp:
+        internal = InternalRequests(self._task, self._settings.internal_key)
+        internal.announce()
         return AdminApp(
             pod=self._settings.pod,
             revision=self._task.revision,
@@ -130,6 +133,7 @@ class Server:
             ring=self._ring,
             metrics=self._read_metrics,
             progress=lambda: self._progress,
+            internal=internal,
         )
 
     def _tell(self, sentence: str) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,6 +43,8 @@ class Settings:
     tls_cert: Path | None = None
     """Certificate chain of the user port, PEM; with `tls_key`. None: in clear."""
     tls_key: Path | None = None
+    internal_key: str = field(default="", repr=False)
+    """Key of the revision, which signs evidence and leases; empty: unsigned ones are taken."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], flags: Mapping[str, object] = {}) -> Settings:
@@ -76,6 +78,7 @@ class Settings:
             token_file=read("TOKEN_FILE", Path, None),
             tls_cert=tls_cert,
             tls_key=tls_key,
+            internal_key=environment.get(contract.INTERNAL_KEY_ENV, ""),  # no flag: command lines can be read by many
         )
 
 
