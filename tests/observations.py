@@ -21,21 +21,11 @@ from vectorindex_operator.api.v1alpha1 import (
 )
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.lifecycle import decide
-from vectorindex_operator.core.observation import (
-    Decision,
-    DecisionKind,
-    FrontService,
-    IndexView,
-    JobState,
-    JobView,
-    LoadedRevision,
-    Observation,
-    PodView,
-    RevisionView,
-    Task,
-)
+from vectorindex_operator.core.loaded import LoadedRevision, PodView
+from vectorindex_operator.core.observation import IndexView, JobState, JobView, Observation, RevisionView, Task
 from vectorindex_operator.core.plan import Plan, WriteRevisionStatus
 from vectorindex_operator.core.state import Installation
+from vectorindex_operator.core.traffic import Decision, DecisionKind, Traffic
 from vectorindex_operator.manifests import searchers
 from vectorindex_searcher.contract import (
     BuildResult,
@@ -151,14 +141,14 @@ def pod(name: str, *, ready: bool = True, **changes: Any) -> PodView:
 def loaded(view: RevisionView, *pods: PodView, unready_since: float | None = None) -> LoadedRevision:
     """Its Deployment with `pods`; all ready where none is given."""
     mine = pods or tuple(pod(f"{view.name}-{number}") for number in range(REPLICAS))
-    return LoadedRevision(view.name, True, mine, unready_since)
+    return LoadedRevision.of(view.name, mine, unready_since, replicas=REPLICAS, updated=len(mine))
 
 
-def front(view: RevisionView, decision: Decision | None = None) -> FrontService:
+def front(view: RevisionView, decision: Decision | None = None) -> Traffic:
     """The Service as an earlier switch left it."""
     at = view.created_at
     known = decision or Decision(DecisionKind.SWITCH, "", view.name, "Surge", "Ready", f"{view.name} is ready", at)
-    return FrontService(True, view.name, "41", decision=known)
+    return Traffic.to(view.name, "41", known)
 
 
 def source(of: VectorIndexSpec, data: str = DATA) -> SourceStatus:
@@ -186,7 +176,11 @@ def listing(of: VectorIndexSpec, data: str = DATA, **changes: Any) -> JobView:
 
 
 def seen(
-    of: VectorIndexSpec, *revisions: RevisionView, traffic: RevisionView | None = None, data: str = DATA, **changes: Any
+    of: VectorIndexSpec,
+    *revisions: RevisionView,
+    traffic: RevisionView | Traffic | None = None,
+    data: str = DATA,
+    **changes: Any,
 ) -> Observation:
     """A quiet world: the source holds `data`, the revisions of two slots are loaded, `traffic` has the Service."""
     up = [r for r in revisions if r.status.phase in ("Surging", "Soaking", "Stable")]
@@ -195,7 +189,7 @@ def seen(
         revisions={r.name: r for r in revisions},
         jobs=(listing(of, data),),
         loaded={r.name: loaded(r) for r in up},
-        service=front(traffic) if traffic is not None else FrontService(exists=False),
+        traffic=front(traffic) if isinstance(traffic, RevisionView) else traffic or Traffic(),
     )
     return replace(obs, **changes)
 

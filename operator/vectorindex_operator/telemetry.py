@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
-from vectorindex_operator.core.plan import Event
+from vectorindex_operator.core.events import Event
 
 STUCK_SECONDS = 300.0
 CONDITIONS = (

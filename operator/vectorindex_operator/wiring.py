@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.evidence import HttpSearchers
 from vectorindex_operator.adapters.kube import KubeCluster, connect
-from vectorindex_operator.core.plan import Event
+from vectorindex_operator.core.events import Event
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_operator.reconcile.ports import Raw
 from vectorindex_operator.reconcile.queue import KeyedQueue

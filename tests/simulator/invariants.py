@@ -9,8 +9,8 @@ from simulator.operators import Operator
 from simulator.store import Json
 from simulator.world import NAME, World
 
-from vectorindex_operator.core.observation import DecisionKind
 from vectorindex_operator.core.safety.record_decision import REVERTED
+from vectorindex_operator.core.traffic import DecisionKind
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.service import read_decision
 
@@ -138,7 +138,7 @@ class Invariants:
         traffic = self.world.serving()
         live = self.world.store.get("VectorIndexRevision", traffic)
         rollout = ((live or {}).get("status", {}).get("rollout") or {}) if live else {}
-        prior = rollout.get("prior", "")
+        prior = (rollout.get("trip") or {}).get("target") or rollout.get("prior", "")
         status = (self.world.store.get("VectorIndexRevision", prior) or {}).get("status", {})
         if not rollout.get("trip") or not status.get("promotedAt") or status.get("rejected"):
             self.tripped.clear()

@@ -10,8 +10,8 @@ from typing import Any
 from simulator.store import Json
 from simulator.world import NAME, NAMESPACE, World
 
+from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.judging.judge import PodEvidence
-from vectorindex_operator.core.plan import Event
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, UnreachableError
 from vectorindex_operator.reconcile.loop import Reconciler

@@ -14,7 +14,7 @@ from simulator.scenarios import SCENARIOS, Scenario
 from simulator.store import Json
 from simulator.world import World
 
-from vectorindex_operator.core.plan import Event
+from vectorindex_operator.core.events import Event
 from vectorindex_operator.manifests import labels
 
 REST_SECONDS = 130.0

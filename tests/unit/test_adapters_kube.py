@@ -18,7 +18,7 @@ from kubernetes import client
 from vectorindex_operator.adapters import kube
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster
-from vectorindex_operator.core.plan import Event
+from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, RefusedError, UnreachableError
 
 Json = dict[str, Any]
@@ -259,7 +259,7 @@ ABOUT: Json = {
 
 def test_an_event_is_about_the_vectorindex_and_fits_the_limits(server: Server, cluster: KubeCluster) -> None:
     server.answer((201, {}))
-    KubeEvents(cluster, "operator-" + "x" * 200).send(ABOUT, Event(True, "RolledBack", "m" * 5000, "docs-1"))
+    KubeEvents(cluster, "operator-" + "x" * 200).send(ABOUT, Event(EventReason.ROLLED_BACK, "m" * 5000, "docs-1"))
     (asked,) = server.asked
     assert asked.path == "/apis/events.k8s.io/v1/namespaces/team-a/events"
     assert (asked.body["type"], asked.body["reason"], asked.body["note"]) == ("Warning", "RolledBack", "m" * 1024)
@@ -270,4 +270,4 @@ def test_an_event_is_about_the_vectorindex_and_fits_the_limits(server: Server, c
 @pytest.mark.parametrize("answer", [(403, {"reason": "Forbidden"}), (500, "oops"), (0, "")])
 def test_a_lost_event_loses_nothing_else(server: Server, cluster: KubeCluster, answer: tuple[int, Any]) -> None:
     server.answer(answer)
-    KubeEvents(cluster, "operator-1").send(ABOUT, Event(False, "Stable", "stable"))
+    KubeEvents(cluster, "operator-1").send(ABOUT, Event(EventReason.STABLE, "stable"))

@@ -38,18 +38,9 @@ from vectorindex_operator.api.v1alpha1 import (
     WorkFailure,
 )
 from vectorindex_operator.core import identity
+from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.judging.judge import PodEvidence
-from vectorindex_operator.core.observation import (
-    Command,
-    Decision,
-    DecisionKind,
-    FrontService,
-    JobState,
-    JobView,
-    Observation,
-    RevisionView,
-    Task,
-)
+from vectorindex_operator.core.observation import JobState, JobView, Observation, RevisionView, Task
 from vectorindex_operator.core.plan import (
     CreateRevision,
     DeleteJob,
@@ -64,6 +55,7 @@ from vectorindex_operator.core.plan import (
     StartValidation,
     WriteRevisionStatus,
 )
+from vectorindex_operator.core.traffic import Decision, DecisionKind, Traffic
 from vectorindex_searcher.contract import Evidence, EvidenceBucket, ExitCode, Failure, LeaseState
 
 OLD = spec()
@@ -335,7 +327,7 @@ def test_a_built_revision_is_measured_and_a_proven_one_surges() -> None:
 
 def test_a_failed_gate_rejects_and_the_traffic_stays() -> None:
     view, obs = validating(NEW, recall=0.9, low=0.88)
-    obs = replace(obs, revisions={**obs.revisions, STABLE.name: STABLE}, service=front(STABLE),
+    obs = replace(obs, revisions={**obs.revisions, STABLE.name: STABLE}, traffic=front(STABLE),
                   loaded={STABLE.name: loaded(STABLE)})  # fmt: skip
     plan = run(obs)
     status = recorded(plan, view)
@@ -483,7 +475,7 @@ def test_a_guardrail_that_fails_goes_back_in_one_write_first_of_all() -> None:
 def test_dying_right_after_the_write_of_a_rollback_loses_nothing() -> None:
     obs = soak(errors=300)
     (move,) = actions(run(obs), MoveTraffic)
-    reborn = replace(obs, service=FrontService(True, STABLE.name, "42", decision=move.decision), evidence={})
+    reborn = replace(obs, traffic=Traffic.to(STABLE.name, "42", move.decision), evidence={})
     plan = run(reborn)
     assert (phase(plan, SOAKING), moved(plan)) == ("RolledBack", [])
     settled = run(after(reborn, plan))
@@ -517,7 +509,7 @@ def external(rule: str = "errors") -> Observation:
     restored = replace(STABLE, status=kept)
     evidence = {STABLE.name: counts(STABLE, errors=300)}
     obs = seen(NEW, restored, bad, traffic=restored, evidence=evidence)
-    return replace(obs, service=front(restored, back))
+    return replace(obs, traffic=front(restored, back))
 
 
 def test_when_the_target_breaches_the_same_rule_the_cause_is_outside() -> None:
@@ -585,7 +577,7 @@ def test_new_data_during_a_soak_waits_until_it_is_decided() -> None:
 def test_an_edit_of_replicas_reaches_the_searchers_at_once() -> None:
     of = spec(searcher={"replicas": 5, "minScore": 0.3})
     plan = run(seen(of, STABLE, traffic=STABLE))
-    assert [(type(one), one.replicas) for one in plan.actions if isinstance(one, EnsureSearchers)] == [
+    assert [(type(one), one.live.searcher.replicas) for one in plan.actions if isinstance(one, EnsureSearchers)] == [
         (EnsureSearchers, 5)
     ]
     assert [one for one in plan.actions if not isinstance(one, EnsureSearchers)] == []
@@ -595,7 +587,7 @@ def test_an_edit_of_replicas_reaches_the_searchers_at_once() -> None:
 
 
 def asked(obs: Observation, name: str, argument: str = "") -> Plan:
-    return run(with_spec(obs, verbs=(Command(name, argument, "n1"),)))
+    return run(with_spec(obs, commands=(Command(name, argument, "n1"),)))
 
 
 @pytest.mark.parametrize(
@@ -604,7 +596,7 @@ def asked(obs: Observation, name: str, argument: str = "") -> Plan:
         ("rollback", "", "nothing to roll back to: no earlier proven revision"),
         ("rollback", "docs-ffffffff", "nothing to roll back to: revision 'docs-ffffffff' is not one to go back to"),
         ("retry", "", "nothing has failed"),
-        ("promote", "", "unknown verb 'promote': use rollback or retry"),
+        ("promote", "", "unknown command: use one of rollback, retry, refresh"),
     ],
 )
 def test_a_verb_that_does_not_apply_is_refused_with_a_reason(verb: str, argument: str, says: str) -> None:
@@ -612,9 +604,9 @@ def test_a_verb_that_does_not_apply_is_refused_with_a_reason(verb: str, argument
     plan = asked(obs, verb, argument)
     (answer,) = plan.status.verbs
     assert (answer.verb, answer.nonce, answer.result, answer.message) == (verb, "n1", "Refused", says)
-    assert [(one.warning, one.reason) for one in plan.events] == [(True, "VerbRefused")]
+    assert [(one.warning, one.reason) for one in plan.events] == [(True, "CommandRefused")]
     assert moved(plan) == []
-    told = with_spec(after(obs, plan), verbs=(Command(verb, argument, "n1"),))
+    told = with_spec(after(obs, plan), commands=(Command(verb, argument, "n1"),))
     assert run(told).events == ()  # consumed once
     assert run(told).status == plan.status
 
@@ -629,7 +621,7 @@ def test_rollback_goes_to_the_stable_revision_and_is_one_step_however_often_it_i
     (move,) = actions(plan, MoveTraffic)
     assert (move.decision.to_revision, move.decision.rule, move.decision.nonce) == (STABLE.name, "Manual", "n1")
     assert plan.status.verbs[0].result == "Done"
-    reborn = replace(obs, service=FrontService(True, STABLE.name, "42", decision=move.decision))
+    reborn = replace(obs, traffic=Traffic.to(STABLE.name, "42", move.decision))
     again = asked(reborn, "rollback")
     assert (moved(again), again.status.verbs[0].result) == ([], "Done")
 
@@ -661,19 +653,20 @@ def test_a_guardrail_beats_an_edit_and_a_promotion() -> None:
 
 
 def test_deletion_beats_everything_and_does_nothing() -> None:
-    plan = run(with_spec(soak(errors=300), deleting=True, verbs=(Command("rollback", "", "n1"),)))
+    plan = run(with_spec(soak(errors=300), deleting=True, commands=(Command("rollback", "", "n1"),)))
     assert (plan.actions, plan.events) == ((), ())
     assert plan.status == soak().index.status
 
 
-def test_a_name_conflict_beats_everything_but_deletion() -> None:
+def test_a_name_conflict_stops_what_is_new_and_never_a_rollback() -> None:
     obs = soak(errors=300)
     for taken, says in (
-        (replace(obs, service=FrontService(True, owned=False)), "Service/docs"),
+        (replace(obs, traffic=Traffic(True, owned=False)), "Service/docs"),
         (replace(obs, conflict="Deployment/docs-1"), "Deployment/docs-1"),
     ):
         plan = run(taken)
-        assert plan.actions == ()
+        assert plan.forward == ()
+        assert bool(moved(plan)) is taken.traffic.owned  # a rollback depends on nobody's Deployment
         status, reason, message = condition(plan.status, "Stalled")
         assert (status, reason) == ("True", "NameConflict")
         assert says in message
@@ -683,7 +676,7 @@ def test_a_name_conflict_beats_everything_but_deletion() -> None:
 def test_a_stored_spec_that_cannot_be_read_stops_nothing_that_serves() -> None:
     obs = with_spec(seen(OLD, STABLE, traffic=STABLE), spec=None, spec_error="spec.gate.k: not a number (got 'ten')")
     plan = run(obs)
-    assert (plan.actions, plan.status.phase, plan.status.reason) == ((), "Stalled", "InvalidSpec")
+    assert (plan.forward, plan.status.phase, plan.status.reason) == ((), "Stalled", "InvalidSpec")
     assert condition(plan.status, "Stalled") == ("True", "InvalidSpec", "spec.gate.k: not a number (got 'ten')")
     assert run(after(obs, plan), NOW + HOUR).status == plan.status
 
@@ -693,8 +686,8 @@ def test_a_stored_spec_that_cannot_be_read_stops_nothing_that_serves() -> None:
 
 def test_a_service_that_was_changed_by_hand_is_put_back() -> None:
     obs = seen(OLD, STABLE, traffic=STABLE)
-    for broken in (FrontService(exists=False), replace(front(STABLE), revision="elsewhere")):
-        (move,) = actions(run(replace(obs, service=broken)), MoveTraffic)
+    for broken in (Traffic(), replace(front(STABLE), shares={"elsewhere": 100})):
+        (move,) = actions(run(replace(obs, traffic=broken)), MoveTraffic)
         assert (move.decision.to_revision, move.decision.rule) == (STABLE.name, "Restored")
         assert move.resource_version == broken.resource_version
 

@@ -30,18 +30,17 @@ from observations import (
 )
 
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import GateStatus, RevisionStatus, RolloutStatus, VectorIndexStatus, WorkFailure
-from vectorindex_operator.core import identity
-from vectorindex_operator.core.observation import (
-    Command,
-    Decision,
-    DecisionKind,
-    FrontService,
-    JobState,
-    Observation,
-    RevisionView,
-    Task,
+from vectorindex_operator.api.v1alpha1 import (
+    GateStatus,
+    Live,
+    RevisionStatus,
+    RolloutStatus,
+    VectorIndexStatus,
+    WorkFailure,
 )
+from vectorindex_operator.core import identity
+from vectorindex_operator.core.commands import Command
+from vectorindex_operator.core.observation import JobState, Observation, RevisionView, Task
 from vectorindex_operator.core.plan import (
     DeleteJob,
     DeleteSearchers,
@@ -52,6 +51,7 @@ from vectorindex_operator.core.plan import (
     StartResolve,
     WriteRevisionStatus,
 )
+from vectorindex_operator.core.traffic import Decision, DecisionKind, Traffic
 from vectorindex_operator.reconcile.errors import ConflictError, NotOursError
 from vectorindex_operator.reconcile.execute import Executor
 from vectorindex_searcher.contract import ExitCode, Failure
@@ -142,7 +142,7 @@ def test_retry_builds_at_once_although_the_failed_job_is_still_there(phase: str)
         failed = replace(failed, status=failed.status.model_copy(update={"message": "retry n1", "failure": None}))
     old = failed_job(failed, ExitCode.BAD_DATA)
     obs = seen(OLD, failed, jobs=(listing(OLD), old))
-    plan = run(replace(obs, index=replace(obs.index, verbs=(Command("retry", "", "n1"),))))
+    plan = run(replace(obs, index=replace(obs.index, commands=(Command("retry", "", "n1"),))))
     assert [v.result for v in plan.status.verbs] == ["Done"]
     kinds = [type(a) for a in plan.actions if isinstance(a, StartBuild) or a == DeleteJob(old.name, old.uid)]
     assert kinds == [DeleteJob, StartBuild]
@@ -200,11 +200,11 @@ def test_a_verdict_that_nobody_can_give_does_not_hold_up_new_data() -> None:
 def test_a_decision_is_later_than_the_one_before_even_when_the_clock_is_not() -> None:
     """Another operator with another clock reads the later one as settled, and the rejection would be lost."""
     ahead = Decision(SWITCH, STABLE.name, SOAKING.name, "Surge", "Ready", "", NOW + 5)
-    obs = seen(NEW, STABLE, SOAKING, traffic=SOAKING, service=front(SOAKING, ahead))
-    obs = replace(obs, index=replace(obs.index, verbs=(Command("rollback", "", "n1"),)))
+    obs = seen(NEW, STABLE, SOAKING, traffic=front(SOAKING, ahead))
+    obs = replace(obs, index=replace(obs.index, commands=(Command("rollback", "", "n1"),)))
     move = actions(run(obs), MoveTraffic)[0].decision
     assert (move.from_revision, move.to_revision) == (SOAKING.name, STABLE.name)
-    assert move.at > ahead.at
+    assert move.serial > ahead.serial
 
 
 def test_a_request_to_roll_back_is_one_step_although_the_answer_was_lost() -> None:
@@ -212,8 +212,8 @@ def test_a_request_to_roll_back_is_one_step_although_the_answer_was_lost() -> No
     middle = a_revision(NEW, "Stable", created=NOW - 2 * HOUR)
     newest = a_revision(THIRD, "Soaking", created=NOW - 60)
     done = Decision(DecisionKind.ROLL_BACK, newest.name, middle.name, "Manual", "Manual", "", NOW - 1, nonce="n1")
-    obs = seen(THIRD, before, middle, newest, traffic=middle, service=front(middle, done))
-    plan = run(replace(obs, index=replace(obs.index, verbs=(Command("rollback", "", "n1"),))))
+    obs = seen(THIRD, before, middle, newest, traffic=front(middle, done))
+    plan = run(replace(obs, index=replace(obs.index, commands=(Command("rollback", "", "n1"),))))
     assert moves(plan) == []
     assert [v.result for v in plan.status.verbs] == ["Done"]
 
@@ -242,14 +242,14 @@ def test_a_promotion_is_recorded_before_the_demotion() -> None:
 
 
 def test_a_service_that_is_gone_is_made_again_for_stable_not_for_the_candidate() -> None:
-    plan = run(seen(NEW, STABLE, SOAKING, service=FrontService(exists=False)))
+    plan = run(seen(NEW, STABLE, SOAKING, traffic=Traffic()))
     assert moves(plan) == [(SOAKING.name, STABLE.name)]
     assert status_of(plan, SOAKING).rejected is None
 
 
 def test_the_first_revision_surges_again_when_the_service_is_gone_before_its_promotion() -> None:
     first = soaking(a_revision(OLD, "Soaking", created=NOW - 60), "")
-    plan = run(seen(OLD, first, service=FrontService(exists=False)))
+    plan = run(seen(OLD, first, traffic=Traffic()))
     assert moves(plan) == [("", first.name)]
 
 
@@ -322,7 +322,7 @@ def test_searchers_are_not_retired_when_the_traffic_came_to_them_meanwhile() -> 
 def test_a_deployment_of_somebody_else_is_not_adopted() -> None:
     cluster = Cluster({("Deployment", STABLE.name): {"kind": "Deployment", "metadata": {"name": STABLE.name}}})
     with pytest.raises(NotOursError):
-        execute(cluster, EnsureSearchers(STABLE.name, 2, "aa", "bb", "cc", 2**20), seen(OLD, STABLE))
+        execute(cluster, EnsureSearchers(STABLE.name, Live.of(OLD), "aa", "bb", "cc", 2**20), seen(OLD, STABLE))
     assert ("apply", "Deployment") not in cluster.writes
 
 

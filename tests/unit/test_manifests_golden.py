@@ -17,10 +17,11 @@ from observations import DATA, SETTINGS, a_revision, actions, index, run, seen, 
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
 from vectorindex_operator.core import identity
-from vectorindex_operator.core.observation import Decision, DecisionKind, Observation, RevisionView
+from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.plan import CreateRevision as Create
 from vectorindex_operator.core.plan import EnsureSearchers, MoveTraffic, StartBuild, StartResolve, StartValidation
 from vectorindex_operator.core.state import Installation
+from vectorindex_operator.core.traffic import Decision, DecisionKind
 from vectorindex_operator.manifests import service as front_service
 from vectorindex_operator.manifests.render import Rendered, render
 from vectorindex_searcher.contract import TASK_ENV, ExitCode

@@ -11,7 +11,7 @@ import pytest
 import urllib3
 
 from vectorindex_operator.api.v1alpha1 import Condition, VectorIndexStatus
-from vectorindex_operator.core.plan import Event
+from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.telemetry import CONDITIONS, STUCK_SECONDS, Health, JsonFormatter, Metrics, serve
 
 AT = "2027-01-15T08:00:00Z"
@@ -85,7 +85,7 @@ def test_every_condition_is_a_series_and_only_true_ones_are_one() -> None:
 def test_a_rollback_is_counted_once() -> None:
     metrics = Metrics()
     for reason in ("GuardrailTripped", "RolledBack", "Stable"):
-        metrics.on_event("team-a", "docs", Event(True, reason, "x"))
+        metrics.on_event("team-a", "docs", Event(reason, "x"))
     labels = {"namespace": "team-a", "name": "docs"}
     assert metrics.registry.get_sample_value("vectorindex_rollbacks_total", labels) == 1.0
     assert metrics.registry.get_sample_value("vectorindex_events_total", labels | {"reason": "Stable"}) == 1.0
@@ -95,7 +95,7 @@ def test_the_series_of_a_deleted_vectorindex_go_and_others_stay() -> None:
     metrics = Metrics()
     for namespace, name in (("team-a", "docs"), ("team-a", "other"), ("team-b", "docs")):
         metrics.on_status(namespace, name, status(Ready="True"))
-        metrics.on_event(namespace, name, Event(True, "RolledBack", "x"))
+        metrics.on_event(namespace, name, Event(EventReason.ROLLED_BACK, "x"))
     metrics.forget("team-a", "docs")
     metrics.forget("team-a", "never-seen")
     left = {

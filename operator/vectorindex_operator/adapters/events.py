@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vectorindex_operator.adapters.kube import KubeCluster
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.core.plan import Event
+from vectorindex_operator.core.events import Event
 from vectorindex_operator.reconcile.errors import ClusterError
 from vectorindex_operator.reconcile.ports import Raw
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from vectorindex_operator.api.guardrails import Guardrails
-from vectorindex_operator.api.spec import S3, Rollout
+from vectorindex_operator.api.spec import S3, Rollout, Searcher, VectorIndexSpec
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Columns, Embedding, IndexSpec, Model
 
@@ -68,6 +68,22 @@ class SourceStatus(Model):
     dimension: int | None = None
 
 
+class Live(Model):
+    """What every loaded revision takes from the spec at once, and never freezes: how many pods, and how to reach data.
+
+    Kept in the status, so that a spec which cannot be read later changes nothing about what serves.
+    """
+
+    searcher: Searcher
+    source: S3
+    artifacts: S3
+
+    @classmethod
+    def of(cls, spec: VectorIndexSpec) -> Live:
+        """Of a spec that could be read."""
+        return cls(searcher=spec.searcher, source=spec.source.s3, artifacts=spec.artifacts.s3)
+
+
 class VectorIndexStatus(Model):
     """What the operator saw. Written once per pass, only when different."""
 
@@ -86,6 +102,7 @@ class VectorIndexStatus(Model):
     blocked_by: tuple[BlockedBy, ...] = ()
     history: tuple[HistoryRow, ...] = ()
     verbs: tuple[VerbResult, ...] = ()
+    live: Live | None = None
 
 
 class RevisionSpec(Model):
@@ -168,6 +185,8 @@ class Trip(Model):
     reason: str
     message: str
     at: str
+    target: str = ""
+    """Where a person asked to go back to; empty: the last one found good."""
 
 
 class RolloutStatus(Model):
@@ -204,6 +223,10 @@ class RevisionStatus(Model):
     """When a rollback made this revision stable again: it is not rolled back automatically from then on."""
     settled_at: str | None = None
     """Time of the last decision on the Service that this status reflects."""
+    settled_serial: int = 0
+    """Its serial."""
+    unloaded_at: str | None = None
+    """When its searchers were removed although it is what the traffic would go back to: no pod had been ready."""
     message: str = ""
     recall: str = ""
     p95: str = ""

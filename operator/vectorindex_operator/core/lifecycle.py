@@ -1,21 +1,35 @@
-"""The decision of one pass: observation in, plan out. Pure; the order of the steps is the precedence of lifecycle.md.
+"""The decision of one pass: observation in, plan out. Pure; the order of the steps is the precedence.
 
-settle   what the Service says happened is written into the revisions (so a crash after the one write loses nothing)
-restore  a Service that is gone or was changed by hand
-verbs    explicit rollback and retry
-guard    guardrails of the revision that has the traffic; promotion
-resolve  which dataset, hence which revision is wanted
-prepare  the next revision: build, prove
-surge    the candidate: load, prove each pod, switch
-settle the rest: what stays loaded, what is retired, what is forgotten
+keep safe      what needs neither the spec nor anything that may be refused
+  record       what the front Service says happened is written into the revisions (a crash after the one write loses
+               nothing)
+  restore      a front Service that is gone or was changed by hand
+  commands     a person's rollback
+  roll back    a trip that waits for its target
+  judge        guardrails of the revision that has the traffic; promotion
+
+go forward     what may fail; then the safe part of the plan runs all the same
+  commands     a person's retry
+  resolve      which dataset
+  desired      hence which revision is wanted
+  build        the next revision
+  validate     its proof
+  surge        the candidate: load, prove each pod, switch
+  forget       what falls out of the history
+
+keep loaded    searchers and leases of what has a slot; what has drained is retired
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from vectorindex_operator.core import status
+from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import Observation
-from vectorindex_operator.core.plan import Plan
-from vectorindex_operator.core.progress import build, desired, resolve, surge, validate
+from vectorindex_operator.core.plan import FORWARD, SAFE, Plan, in_order
+from vectorindex_operator.core.progress import build, desired, forget, resolve, surge, validate
+from vectorindex_operator.core.progress import obey_commands as obey_forward
 from vectorindex_operator.core.safety import (
     judge_serving,
     keep_loaded,
@@ -26,48 +40,86 @@ from vectorindex_operator.core.safety import (
 )
 from vectorindex_operator.core.state import Installation, ReconcileState, Stall
 
-STEPS = (
+Step = Callable[[ReconcileState], None]
+
+KEEP_SAFE: tuple[Step, ...] = (
     record_decision.step,
     restore_traffic.step,
     obey_commands.step,
     roll_back.step,
     judge_serving.step,
+)
+GO_FORWARD: tuple[Step, ...] = (
+    obey_forward.step,
     resolve.step,
     desired.step,
     build.step,
     validate.step,
     surge.step,
-    keep_loaded.step,
+    forget.step,
 )
 
 
 def decide(obs: Observation, settings: Installation, now: float) -> Plan:
-    """What to do about one VectorIndex at unix time `now`. Never raises for a state of the world."""
+    """What to do about one VectorIndex at unix time `now`. Never raises: a step that does is undone and told."""
     if obs.index.deleting:
         # Everything is owned: the garbage collector takes it. Artifacts are retained.
-        return Plan(actions=(), status=obs.index.status, requeue_after=300.0)
-    if obs.index.spec is None:
-        return Plan(
-            actions=(),
-            status=status.unreadable_spec(obs, now),
-            requeue_after=300.0,
-        )
-    state = ReconcileState.start(obs, obs.index.spec, settings, now)
-    if not obs.service.owned or obs.conflict:
-        name = obs.conflict or f"Service/{obs.index.name}"
-        state.stall = Stall(
-            "NameConflict",
-            f"{name} exists and belongs to somebody else: rename it or this VectorIndex",
-            everything=True,
-        )
-        state.find_slots()
-        return Plan(actions=(), status=status.next_status(state), requeue_after=30.0)
-    for step in STEPS:
-        step(state)
+        return Plan((), (), status=obs.index.status, requeue_after=300.0)
+    state = ReconcileState.start(obs, settings, now)
+    keep_safe(state)
+    go_forward(state)
+    _run((keep_loaded.step,), state)
+    return _plan(state)
+
+
+def keep_safe(state: ReconcileState) -> None:
+    """The steps that a tenant's rollback rests on. Each stands alone: one that fails takes no other along."""
+    for step in KEEP_SAFE:
+        _run((step,), state)
+
+
+def go_forward(state: ReconcileState) -> None:
+    """The way to what the user asks for, all of it or nothing: half of it may have been meant to be undone."""
+    _find_obstacle(state)
+    if state.stall is None or not state.stall.everything:
+        _run(GO_FORWARD, state)
+
+
+def _find_obstacle(state: ReconcileState) -> None:
+    """What nothing can go on with: a spec that cannot be read, or a name that belongs to somebody else."""
+    index = state.obs.index
+    if index.spec is None:
+        state.stall = Stall("InvalidSpec", index.spec_error, everything=True)
+    elif not state.obs.traffic.owned or state.obs.conflict:
+        name = state.obs.conflict or f"Service/{index.name}"
+        message = f"{name} exists and belongs to somebody else: rename it or this VectorIndex"
+        state.stall = Stall("NameConflict", message, everything=True)
+        state.requeue_at(state.now + 30)
+
+
+def _run(steps: tuple[Step, ...], state: ReconcileState) -> None:
+    before = state.copy()
+    try:
+        for step in steps:
+            step(state)
+    except Exception as error:
+        state.restore(before)
+        state.errors.append(error)
+
+
+def _plan(state: ReconcileState) -> Plan:
+    for error in state.errors:
+        text = f"{type(error).__name__}: {error}"[:512]
+        state.block("InternalError", f"VectorIndex/{state.obs.index.name}", text)
+        if all(row.rule != "InternalError" for row in state.obs.index.status.blocked_by):
+            state.event(EventReason.INTERNAL_ERROR, f"{text}; the operator's log has the traceback")
+    actions = (*state.changed_statuses(), *state.planned)
     next_status = status.next_status(state)
     return Plan(
-        actions=state.plan_actions(),
+        safe=in_order(actions, SAFE),
+        forward=in_order(actions, FORWARD),
         status=next_status,
         requeue_after=state.wake,
-        events=(*state.events, *status.phase_events(state)),
+        events=(*state.events, *status.transitions(state)),
+        errors=tuple(state.errors),
     )

@@ -8,17 +8,11 @@ from enum import StrEnum
 from typing import Any
 
 from vectorindex_operator.api.v1alpha1 import RevisionSpec, RevisionStatus, VectorIndexSpec, VectorIndexStatus
+from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.loaded import LoadedRevision
+from vectorindex_operator.core.traffic import NO_TRAFFIC, Traffic
 from vectorindex_searcher.contract import BuildResult, Failure, ResolveResult, ValidateResult
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A person's request: annotation `vectorindex.dev/<name>: [argument@]nonce`."""
-
-    name: str
-    argument: str
-    nonce: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +28,7 @@ class IndexView:
     status: VectorIndexStatus
     deleting: bool = False
     spec_error: str = ""
-    verbs: tuple[Command, ...] = ()
+    commands: tuple[Command, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,66 +83,6 @@ class JobView:
 
 
 @dataclass(frozen=True, slots=True)
-class PodView:
-    """A searcher pod. `failure` is what its last ended container wrote; times are unix seconds."""
-
-    name: str
-    address: str
-    ready: bool
-    restarts: int = 0
-    scheduled_at: float | None = None
-    unschedulable: str = ""
-    waiting: str = ""
-    failure: Failure | None = None
-    deleting: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedRevision:
-    """The searcher pods of a revision. `unready_since`: since when no pod is ready (None while one is)."""
-
-    revision: str
-    exists: bool
-    pods: tuple[PodView, ...] = ()
-    unready_since: float | None = None
-
-    @property
-    def ready(self) -> int:
-        """Pods that take queries: ready and not being deleted."""
-        return sum(pod.ready and not pod.deleting for pod in self.pods)
-
-
-class DecisionKind(StrEnum):
-    SWITCH = "Switch"
-    ROLL_BACK = "RollBack"
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The annotation of the front Service: why the traffic is where it is. Written together with the selector."""
-
-    kind: DecisionKind
-    from_revision: str
-    to_revision: str
-    rule: str
-    reason: str
-    message: str
-    at: float
-    nonce: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FrontService:
-    """The Service that users query. `owned` is False when an object of another owner has its name."""
-
-    exists: bool
-    revision: str = ""
-    resource_version: str = ""
-    owned: bool = True
-    decision: Decision | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Observation:
     """Everything `decide` may know. `objects` are the raw live children, for the executor's comparison only."""
 
@@ -156,7 +90,7 @@ class Observation:
     revisions: Mapping[str, RevisionView] = field(default_factory=dict)
     jobs: tuple[JobView, ...] = ()
     loaded: Mapping[str, LoadedRevision] = field(default_factory=dict)
-    service: FrontService = FrontService(exists=False)
+    traffic: Traffic = NO_TRAFFIC
     evidence: Mapping[str, tuple[PodEvidence, ...]] = field(default_factory=dict)
     objects: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     conflict: str = ""

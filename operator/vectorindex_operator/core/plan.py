@@ -5,10 +5,12 @@ Actions are idempotent and name their revision; running a prefix of a plan and d
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vectorindex_operator.api.v1alpha1 import RevisionStatus, VectorIndexStatus
-from vectorindex_operator.core.observation import Decision
+from vectorindex_operator.api.v1alpha1 import Live, RevisionStatus, VectorIndexStatus
+from vectorindex_operator.core.events import Event
+from vectorindex_operator.core.traffic import Decision
 from vectorindex_searcher.contract import BuildTask, LeaseState, ResolveTask, ValidateTask
 
 
@@ -67,7 +69,8 @@ class EnsureSearchers:
     """Keep the revision's searchers there: Deployment, own Service, PodDisruptionBudget."""
 
     revision: str
-    replicas: int
+    live: Live
+    """Replicas, resources, and how to reach its data, as the spec has them now."""
     manifest_sha256: str
     gate_hash: str
     report_sha256: str
@@ -136,21 +139,41 @@ Action = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A Kubernetes Event, sent after the status write succeeded."""
+SAFE: tuple[type[Action], ...] = (MoveTraffic, WriteRevisionStatus, EnsureSearchers, RenewLeases)
+"""What keeps an index safe, in the order in which it is done: nothing may delay a rollback, then what must not be
+forgotten. It runs whatever else is refused or fails."""
 
-    warning: bool
-    reason: str
-    message: str
-    revision: str = ""
+FORWARD: tuple[type[Action], ...] = (
+    CreateRevision,
+    StartResolve,
+    # One build at a time: what takes the place of another Job starts after that one is gone.
+    DeleteJob,
+    StartBuild,
+    StartValidation,
+    DeleteSearchers,
+    ForgetRevision,
+)
+"""The way forward, in its order: new work, then what takes away. The first that is refused stops the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The outcome of one pass."""
+    """The outcome of one pass. `errors`: the operator's own faults, which the loop logs with their tracebacks."""
 
-    actions: tuple[Action, ...]
+    safe: tuple[Action, ...]
+    forward: tuple[Action, ...]
     status: VectorIndexStatus
     requeue_after: float
     events: tuple[Event, ...] = ()
+    errors: tuple[Exception, ...] = ()
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """All of them, in their order."""
+        return self.safe + self.forward
+
+
+def in_order(actions: Iterable[Action], kinds: tuple[type[Action], ...]) -> tuple[Action, ...]:
+    """Those of `actions` that are of `kinds`, in the order of `kinds`; of one kind as they were planned."""
+    rank = {kind: number for number, kind in enumerate(kinds)}
+    return tuple(sorted((one for one in actions if type(one) in rank), key=lambda one: rank[type(one)]))

@@ -6,52 +6,24 @@ Mutable, but born and gone within one call of `decide`, which stays pure. Steps 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import (
     BlockedBy,
+    Live,
     RevisionStatus,
     SourceStatus,
     VectorIndexSpec,
     VerbResult,
 )
-from vectorindex_operator.core.observation import Decision, JobView, LoadedRevision, Observation, RevisionView, Task
-from vectorindex_operator.core.plan import (
-    Action,
-    CreateRevision,
-    DeleteJob,
-    DeleteSearchers,
-    EnsureSearchers,
-    Event,
-    ForgetRevision,
-    MoveTraffic,
-    RenewLeases,
-    StartBuild,
-    StartResolve,
-    StartValidation,
-    WriteRevisionStatus,
-)
-
-NEXT_PHASES = frozenset({"Pending", "Building", "Validating", "Validated"})
-CANDIDATE_PHASES = frozenset({"Surging", "Soaking"})
-
-# Traffic first: nothing may delay a rollback. Then what must not be forgotten, then work, then what takes away.
-_ORDER: dict[type[Action], int] = {
-    MoveTraffic: 0,
-    WriteRevisionStatus: 1,
-    CreateRevision: 2,
-    EnsureSearchers: 3,
-    StartResolve: 4,
-    # One build at a time: what takes the place of another Job starts after that one is gone.
-    DeleteJob: 5,
-    StartBuild: 6,
-    StartValidation: 6,
-    DeleteSearchers: 7,
-    ForgetRevision: 7,
-    RenewLeases: 8,
-}
+from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.loaded import LoadedRevision
+from vectorindex_operator.core.observation import JobView, Observation, RevisionView, Task
+from vectorindex_operator.core.phase import CANDIDATE, Phase
+from vectorindex_operator.core.plan import Action, DeleteJob, MoveTraffic, WriteRevisionStatus
+from vectorindex_operator.core.traffic import Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +52,12 @@ class ReconcileState:
     """One pass over one VectorIndex. `stable`, `candidate`, `preparing`: names of revisions or empty."""
 
     obs: Observation
-    spec: VectorIndexSpec
     settings: Installation
     now: float
+    known_spec: VectorIndexSpec | None = None
+    """What the user asks for; None when the stored spec cannot be read. Safety must not need it."""
+    live: Live | None = None
+    """What loaded revisions take from the spec at once; of the last one that could be read."""
     statuses: dict[str, RevisionStatus] = field(default_factory=dict)
     stable: str = ""
     candidate: str = ""
@@ -100,23 +75,51 @@ class ReconcileState:
     """Why the source is to be listed again at once; empty: it is not."""
     keep_loaded: set[str] = field(default_factory=set)
     """Revisions whose searchers stay loaded."""
-    actions: list[Action] = field(default_factory=list)
+    make_room: bool = False
+    """A proven revision waits for the place of a dead one."""
+    planned: list[Action] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    """Faults of the operator's own: the step that raised was undone, the others ran."""
     wake: float = 300.0
 
     @classmethod
-    def start(cls, obs: Observation, spec: VectorIndexSpec, settings: Installation, now: float) -> ReconcileState:
+    def start(cls, obs: Observation, settings: Installation, now: float) -> ReconcileState:
         """A pass with every revision's status as it was read."""
         return cls(
             obs=obs,
-            spec=spec,
             settings=settings,
             now=now,
+            known_spec=obs.index.spec,
+            live=Live.of(obs.index.spec) if obs.index.spec is not None else obs.index.status.live,
             statuses={r.name: r.status for r in obs.revisions.values() if not r.deleting},
-            serving=obs.service.revision if obs.service.owned else "",
+            serving=obs.traffic.revision if obs.traffic.owned else "",
             source=obs.index.status.source,
             verbs={v.verb: v for v in obs.index.status.verbs},
         )
+
+    @property
+    def spec(self) -> VectorIndexSpec:
+        """What the user asks for. Only the way forward may ask: it is not taken while the spec cannot be read."""
+        assert self.known_spec is not None, "a safe step asked for the spec"
+        return self.known_spec
+
+    def copy(self) -> ReconcileState:
+        """A copy whose lists, sets and dicts are its own; what they hold is frozen."""
+        values: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        for name, value in values.items():
+            if isinstance(value, (dict, list, set)):
+                values[name] = value.copy()
+        return ReconcileState(**values)
+
+    def restore(self, before: ReconcileState) -> None:
+        """Everything as it was in `before`, except for the errors that were met since."""
+        errors = self.errors
+        for one in fields(self):
+            setattr(self, one.name, getattr(before, one.name))
+        self.errors = errors
+
+    # ------------------------------------------------------------ looking
 
     def revision(self, name: str) -> RevisionView:
         return self.obs.revisions[name]
@@ -124,8 +127,24 @@ class ReconcileState:
     def loaded(self, name: str) -> LoadedRevision:
         return self.obs.loaded.get(name) or LoadedRevision(revision=name, exists=False)
 
+    def age(self, text: str | None) -> float:
+        """Seconds since a time in a status; infinity for none."""
+        return self.now - to_unix(text) if text else float("inf")
+
+    def jobs(self, task: Task, revision: str = "") -> list[JobView]:
+        """Jobs of one task and revision, newest first; those being deleted, and about to be, are gone already."""
+        gone = {a.uid for a in self.planned if isinstance(a, DeleteJob)}
+        mine = [
+            j
+            for j in self.obs.jobs
+            if j.task is task and j.revision == revision and not j.deleting and j.uid not in gone
+        ]
+        return sorted(mine, key=lambda j: (j.created_at, j.name), reverse=True)
+
+    # ------------------------------------------------------------ changing
+
     def update(self, name: str, **changes: Any) -> RevisionStatus:
-        """Change fields of a revision's status. A change of phase is stamped; `plan()` turns it into a Record."""
+        """Change fields of a revision's status. A change of phase is stamped; the plan writes what differs."""
         status = self.statuses[name]
         if changes.get("phase", status.phase) != status.phase:
             changes["phase_times"] = {**status.phase_times, changes["phase"]: to_text(self.now)}
@@ -133,68 +152,56 @@ class ReconcileState:
         return self.statuses[name]
 
     def act(self, action: Action) -> None:
-        self.actions.append(action)
-
-    def move_traffic(self, decision: Decision) -> None:
-        """Plan the one write that moves the traffic, based on the Service as it was read."""
-        self.act(MoveTraffic(decision, self.obs.service.resource_version))
-
-    @property
-    def has_moved(self) -> bool:
-        """Whether this pass moves the traffic already: a second move would not know what the first one led to."""
-        return any(isinstance(action, MoveTraffic) for action in self.actions)
-
-    def event(self, reason: str, message: str, *, warning: bool = False, revision: str = "") -> None:
-        self.events.append(Event(warning, reason, message, revision))
-
-    def block(self, rule: str, subject: str, message: str = "") -> None:
-        self.blocked.append(BlockedBy(rule=rule, subject=subject, message=message))
-
-    def decision_time(self) -> float:
-        """The time of a new decision: now, but after every earlier one, also when clocks differ or were set back."""
-        decision = self.obs.service.decision
-        known = [to_unix(s.settled_at) for s in self.statuses.values() if s.settled_at]
-        return max(self.now, *(at + 0.001 for at in known), decision.at + 0.001 if decision is not None else 0.0)
-
-    def requeue_at(self, unix: float) -> None:
-        """Look again at `unix` at the latest."""
-        self.wake = max(0.5, min(self.wake, unix - self.now))
-
-    def age(self, text: str | None) -> float:
-        """Seconds since a time in a status; infinity for none."""
-        return self.now - to_unix(text) if text else float("inf")
-
-    def jobs(self, verb: Task, revision: str = "") -> list[JobView]:
-        """Jobs of one verb and revision, newest first; those being deleted, and about to be, are gone already."""
-        gone = {a.uid for a in self.actions if isinstance(a, DeleteJob)}
-        mine = [
-            j
-            for j in self.obs.jobs
-            if j.task is verb and j.revision == revision and not j.deleting and j.uid not in gone
-        ]
-        return sorted(mine, key=lambda j: (j.created_at, j.name), reverse=True)
+        self.planned.append(action)
 
     def delete_jobs(self, jobs: Iterable[JobView]) -> None:
         for job in list(jobs):
             self.act(DeleteJob(job.name, job.uid))
 
+    def event(self, reason: EventReason, message: str, *, revision: str = "") -> None:
+        self.events.append(Event(reason, message, revision))
+
+    def block(self, rule: str, subject: str, message: str = "") -> None:
+        self.blocked.append(BlockedBy(rule=rule, subject=subject, message=message))
+
+    def requeue_at(self, unix: float) -> None:
+        """Look again at `unix` at the latest."""
+        self.wake = max(0.5, min(self.wake, unix - self.now))
+
+    # ------------------------------------------------------------ traffic and slots
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether this pass moves the traffic already: a second move would not know what the first one led to."""
+        return any(isinstance(action, MoveTraffic) for action in self.planned)
+
+    def plan_move(self, decision: Decision) -> None:
+        """The write of `decision`, based on the traffic as it was read; safety/give_traffic.py is the way to it."""
+        self.act(MoveTraffic(decision, self.obs.traffic.resource_version))
+        self.serving = decision.to_revision
+
+    def next_serial(self) -> int:
+        """Number of a new decision: above every one that the front Service or a revision's status knows."""
+        decision = self.obs.traffic.decision
+        known = [status.settled_serial for status in self.statuses.values()]
+        return max([*known, decision.serial if decision is not None else 0]) + 1
+
     def find_slots(self) -> None:
         """Who is stable and who is the candidate, from the phases. The latest promotion wins over older ones."""
-        stable = [n for n, s in self.statuses.items() if s.phase == "Stable"]
-        self.stable = max(stable, key=lambda n: self._stable_since(n), default="")
-        candidates = [n for n, s in self.statuses.items() if s.phase in CANDIDATE_PHASES]
+        stable = [n for n, s in self.statuses.items() if s.phase == Phase.STABLE]
+        self.stable = max(stable, key=lambda n: (self.good_since(n), n), default="")
+        candidates = [n for n, s in self.statuses.items() if s.phase in CANDIDATE]
         # Two are possible only after a crash between two writes: the one with the traffic is being decided.
         self.candidate = max(candidates, key=lambda n: (n == self.serving, n), default="")
 
-    def _stable_since(self, name: str) -> tuple[str, str]:
+    def good_since(self, name: str) -> str:
+        """When a revision was last found good: promoted, or restored by a rollback. Empty: never."""
         status = self.statuses[name]
-        return (max(status.promoted_at or "", status.restored_at or ""), name)
+        return max(status.promoted_at or "", status.restored_at or "")
 
-    def plan_actions(self) -> tuple[Action, ...]:
-        """All actions in the order in which they are safe to run, statuses that changed among them."""
-        # A promotion first: after a crash between the two there are two stable revisions, of which the latest counts,
-        # and never none.
-        for name, status in sorted(self.statuses.items(), key=lambda item: item[1].phase != "Stable"):
-            if status != self.obs.revisions[name].status:
-                self.act(WriteRevisionStatus(name, status))
-        return tuple(sorted(self.actions, key=lambda a: _ORDER[type(a)]))
+    def changed_statuses(self) -> tuple[WriteRevisionStatus, ...]:
+        """The statuses to write. A promotion first: a crash after it leaves two stable revisions, never none."""
+        by_phase = sorted(self.statuses.items(), key=lambda item: item[1].phase != Phase.STABLE)
+        return tuple(
+            WriteRevisionStatus(name, status) for name, status in by_phase if status != self.obs.revisions[name].status
+        )

@@ -14,20 +14,9 @@ from vectorindex_operator.api.v1alpha1 import (
     RuleVerdict,
     VectorIndexStatus,
 )
-from vectorindex_operator.core.observation import Observation
-from vectorindex_operator.core.plan import Event
+from vectorindex_operator.core.events import Event, EventReason, reason_of
+from vectorindex_operator.core.phase import ENDED, FAILED, Phase
 from vectorindex_operator.core.state import ReconcileState
-
-PROGRESS = frozenset({"Pending", "Building", "Validating", "Validated", "Surging", "Soaking"})
-ENDED = {
-    "Stable": "Stable",
-    "Superseded": "Superseded",
-    "Rejected": "Rejected",
-    "RolledBack": "RolledBack",
-    "BuildFailed": "BuildFailed",
-    "SurgeFailed": "SurgeFailed",
-}
-ALARMING = frozenset({"Rejected", "RolledBack", "BuildFailed", "SurgeFailed"})
 
 
 def next_status(state: ReconcileState) -> VectorIndexStatus:
@@ -36,7 +25,7 @@ def next_status(state: ReconcileState) -> VectorIndexStatus:
     phase, reason, message = _headline(state)
     serving = state.statuses.get(state.serving)
     loaded = state.loaded(state.serving)
-    wanted_replicas = state.spec.searcher.replicas
+    wanted_replicas = state.live.searcher.replicas if state.live is not None else loaded.replicas
     return VectorIndexStatus(
         observed_generation=state.obs.index.generation,
         phase=phase,
@@ -53,53 +42,38 @@ def next_status(state: ReconcileState) -> VectorIndexStatus:
         blocked_by=tuple(state.blocked),
         history=_history(state),
         verbs=tuple(state.verbs[name] for name in sorted(state.verbs)),
+        live=state.live,
     )
 
 
-def unreadable_spec(obs: Observation, now: float) -> VectorIndexStatus:
-    """The stored spec does not fit the models (an older or newer CRD): say so and touch nothing."""
-    before = obs.index.status
-    rows = [
-        ("Ready", _kept(before, "Ready"), "InvalidSpec", obs.index.spec_error),
-        ("Stalled", "True", "InvalidSpec", obs.index.spec_error),
-    ]
-    return before.model_copy(
-        update={
-            "observed_generation": obs.index.generation,
-            "phase": "Stalled",
-            "reason": "InvalidSpec",
-            "conditions": _stamp(rows, before, obs.index.generation, now),
-        }
-    )
-
-
-def phase_events(state: ReconcileState) -> tuple[Event, ...]:
+def transitions(state: ReconcileState) -> tuple[Event, ...]:
     """One Event for each revision whose phase changed in this pass, and one when nothing goes on any more."""
     events = []
     before = state.obs.index.status
     if state.stall is not None and state.stall.reason != before.reason:
-        events.append(Event(True, state.stall.reason, state.stall.message))
+        events.append(Event(EventReason.STALLED, f"{state.stall.reason}: {state.stall.message}"))
     for name, status in state.statuses.items():
         if status.phase == state.obs.revisions[name].status.phase:
             continue
-        events.append(Event(status.phase in ALARMING, status.phase, f"{name}: {_phase_message(status)}", revision=name))
+        phase = Phase(status.phase)
+        events.append(Event(reason_of(phase), f"{name}: {_phase_message(status)}", revision=name))
     return tuple(events)
 
 
 def _phase_message(status: RevisionStatus) -> str:
     if status.rejected is not None:
         return f"{status.rejected.reason}: {status.rejected.message}"
-    if status.phase == "Building":
+    if status.phase == Phase.BUILDING:
         return "building the index"
-    if status.phase == "Validating" and status.build is not None and status.report is None:
+    if status.phase == Phase.VALIDATING and status.build is not None and status.report is None:
         build = status.build
         return (
             f"built {build.factory} of {build.count} vectors on {build.device} in {build.duration_seconds:.0f} s; "
             "measuring its recall"
         )
-    if status.phase == "Surging":
+    if status.phase == Phase.SURGING:
         return "loading the searchers"
-    if status.phase == "Soaking":
+    if status.phase == Phase.SOAKING:
         return "has the traffic"
     return status.message or status.phase
 
@@ -141,7 +115,7 @@ def _conditions(
         rows.append(("Ready", "False", "NoRevision", "no revision has been proven yet"))
     done = bool(state.desired) and state.desired == state.stable and state.serving == state.stable
     rows.append(("RolledOut", "True" if done else "False", "Stable" if done else reason, message))
-    stalled = phase == "Stalled" or phase in ALARMING
+    stalled = phase == "Stalled" or phase in FAILED
     if stalled:
         rows.append(("Stalled", "True", "RolledBack" if phase == "RolledBack" else reason, message))
     elif not done:
@@ -213,7 +187,7 @@ def _history(state: ReconcileState) -> tuple[HistoryRow, ...]:
         HistoryRow(
             revision=name,
             digest=state.revision(name).spec.digest[:12],
-            outcome=ENDED[status.phase],
+            outcome=status.phase,
             reason=status.rejected.reason if status.rejected else status.phase,
             message=(status.rejected.message if status.rejected else status.message)[:512],
             at=status.phase_times.get(status.phase, to_text(state.revision(name).created_at)),
@@ -222,10 +196,6 @@ def _history(state: ReconcileState) -> tuple[HistoryRow, ...]:
         if status.phase in ENDED
     ]
     return tuple(sorted(rows, key=lambda row: (row.at, row.revision), reverse=True))[:20]
-
-
-def _kept(before: VectorIndexStatus, kind: str) -> str:
-    return next((c.status for c in before.conditions if c.type == kind), "Unknown")
 
 
 def _stamp(

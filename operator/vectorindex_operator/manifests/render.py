@@ -19,9 +19,19 @@ from vectorindex_operator.manifests.labels import Manifest
 Rendered = StartResolve | StartBuild | StartValidation | CreateRevision | EnsureSearchers | MoveTraffic
 
 
-def render(action: Rendered, obs: Observation, spec: VectorIndexSpec, settings: Installation) -> tuple[Manifest, ...]:
-    """The objects of one action, in the order in which they are written."""
+def render(
+    action: Rendered, obs: Observation, spec: VectorIndexSpec | None, settings: Installation
+) -> tuple[Manifest, ...]:
+    """The objects of one action, in the order in which they are written. `spec` None: only what is safe is rendered."""
     index = obs.index
+    if isinstance(action, EnsureSearchers):
+        revision = obs.revisions[action.revision]
+        return searchers.deployment(action, index, revision), searchers.disruption_budget(action, index)
+    if isinstance(action, MoveTraffic):
+        target = obs.revisions.get(action.decision.to_revision)
+        tls = target is not None and target.spec.tls
+        return (service.service(action.decision, action.resource_version, index, tls=tls),)
+    assert spec is not None, "nothing new is made while the spec cannot be read"
     match action:
         case StartResolve():
             return (jobs.resolve(action, index, spec, settings),)
@@ -31,13 +41,3 @@ def render(action: Rendered, obs: Observation, spec: VectorIndexSpec, settings: 
             return (jobs.validate(action, index, obs.revisions[action.revision], spec, settings),)
         case CreateRevision():
             return (revisions.revision(action, index, spec, settings),)
-        case EnsureSearchers():
-            revision = obs.revisions[action.revision]
-            return (
-                searchers.deployment(action, index, revision, spec),
-                searchers.disruption_budget(action, index),
-            )
-        case MoveTraffic():
-            target = obs.revisions.get(action.decision.to_revision)
-            tls = target is not None and target.spec.tls
-            return (service.service(action.decision, action.resource_version, index, tls=tls),)

@@ -72,7 +72,7 @@ def _secure(pod: Manifest, searcher: Searcher) -> None:
         arguments += ["--tls-cert", f"{TLS_DIR}/tls.crt", "--tls-key", f"{TLS_DIR}/tls.key"]
 
 
-def deployment(action: EnsureSearchers, index: IndexView, revision: RevisionView, spec: VectorIndexSpec) -> Manifest:
+def deployment(action: EnsureSearchers, index: IndexView, revision: RevisionView) -> Manifest:
     """The Deployment of a loaded revision. It belongs to the VectorIndex: deleting a revision stops no traffic."""
     frozen = revision.spec
     one = dict(frozen.pod_template["spec"]["containers"][0])
@@ -83,7 +83,7 @@ def deployment(action: EnsureSearchers, index: IndexView, revision: RevisionView
         task_env(task),
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
     ]
-    one["resources"] = _resources(spec.searcher.resources, action)
+    one["resources"] = _resources(action.live.searcher.resources, action)
     template = frozen.pod_template | {"spec": frozen.pod_template["spec"] | {"containers": [one]}}
     return {
         "apiVersion": "apps/v1",
@@ -95,7 +95,7 @@ def deployment(action: EnsureSearchers, index: IndexView, revision: RevisionView
             labels.owner(index),
         ),
         "spec": {
-            "replicas": action.replicas,
+            "replicas": action.live.searcher.replicas,
             "revisionHistoryLimit": 0,
             "selector": {"matchLabels": labels.selector(action.revision)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.core.observation import Decision, DecisionKind, IndexView
+from vectorindex_operator.core.observation import IndexView
+from vectorindex_operator.core.traffic import Decision, DecisionKind
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
 
@@ -51,6 +52,8 @@ def _wire(decision: Decision) -> dict[str, object]:
     }
     if decision.nonce:
         wire["nonce"] = decision.nonce
+    if decision.serial:
+        wire["serial"] = decision.serial
     return wire
 
 
@@ -68,6 +71,7 @@ def read_decision(text: str) -> Decision | None:
             message=str(raw["message"]),
             at=float(raw["at"]),
             nonce=str(raw.get("nonce", "")),
+            serial=int(raw.get("serial", 0)),
         )
     except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
         return None

@@ -40,12 +40,12 @@ class Executor:
     searchers: Searchers
     settings: Installation
 
-    def run(self, actions: tuple[Action, ...], obs: Observation, spec: VectorIndexSpec) -> None:
+    def run(self, actions: tuple[Action, ...], obs: Observation, spec: VectorIndexSpec | None) -> None:
         """Run `actions` in order. Raises errors.ClusterError at the first that fails."""
         for action in actions:
             self._run(action, obs, spec)
 
-    def _run(self, action: Action, obs: Observation, spec: VectorIndexSpec) -> None:
+    def _run(self, action: Action, obs: Observation, spec: VectorIndexSpec | None) -> None:
         namespace = obs.index.namespace
         match action:
             case StartResolve() | StartBuild() | StartValidation() | CreateRevision():

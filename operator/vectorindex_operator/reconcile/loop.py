@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.execute import Executor
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_operator.reconcile.ports import Cluster, Events, Searchers
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -44,6 +47,8 @@ class Reconciler:
             self.on_gone(namespace, name)
             return None
         plan = decide(obs, self.settings, self.clock())
+        for error in plan.errors:
+            log.error("a bug: a step of this pass failed", exc_info=error, extra={"key": f"{namespace}/{name}"})
         self._act_and_report(obs, plan)
         self.on_status(namespace, name, plan.status)
         return plan.requeue_after
@@ -55,8 +60,7 @@ class Reconciler:
         if seen_first:
             # kstatus takes an object without conditions for finished, so the first word comes before any work.
             executor.write_status("VectorIndex", obs.index.name, plan.status, obs)
-        if obs.index.spec is not None:
-            executor.run(plan.actions, obs, obs.index.spec)
+        executor.run(plan.actions, obs, obs.index.spec)
         if not seen_first and plan.status != obs.index.status:
             executor.write_status("VectorIndex", obs.index.name, plan.status, obs)
         for event in plan.events:

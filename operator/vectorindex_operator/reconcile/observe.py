@@ -39,7 +39,7 @@ def observation(raw: Raw, service: Raw | None, children: Mapping[str, list[Raw]]
         revisions=views.revision_views(children["VectorIndexRevision"], index.uid),
         jobs=tuple(pods.job_view(job, children["Pod"]) for job in children["Job"]),
         loaded=views.loaded_views(children["Deployment"], children["Pod"], now),
-        service=views.service_view(service, index.uid),
+        traffic=views.traffic_view(service, index.uid),
         objects=_objects(raw, service, children),
         conflict=views.conflict(children["Deployment"], index.uid),
     )

@@ -8,7 +8,8 @@ from signal import Signals
 from typing import Any
 
 from vectorindex_operator.api.timestamps import to_unix
-from vectorindex_operator.core.observation import JobState, JobView, PodView, Task
+from vectorindex_operator.core.loaded import PodView
+from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile.ports import Raw
 from vectorindex_searcher.contract import BuildResult, Failure, Model, ResolveResult, ValidateResult

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.judging.judge import PodEvidence
-from vectorindex_operator.core.plan import Event
 from vectorindex_searcher.contract import TrafficLease
 
 Raw = Mapping[str, Any]

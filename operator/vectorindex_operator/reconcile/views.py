@@ -6,28 +6,27 @@ Jobs and pods have a file of their own (pods.py).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.api.v1alpha1 import (
-    GROUP,
     RevisionSpec,
     RevisionStatus,
     VectorIndexSpec,
     VectorIndexStatus,
 )
-from vectorindex_operator.core.observation import Command, FrontService, IndexView, LoadedRevision, RevisionView
+from vectorindex_operator.core.commands import read_commands
+from vectorindex_operator.core.loaded import LoadedRevision
+from vectorindex_operator.core.observation import IndexView, RevisionView
+from vectorindex_operator.core.traffic import Traffic
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.service import read_decision
 from vectorindex_operator.reconcile import pods
 from vectorindex_operator.reconcile.ports import Raw
 
 log = logging.getLogger(__name__)
-
-VERBS = ("rollback", "retry")
 
 
 def conflict(deployments: list[Raw], uid: str) -> str:
@@ -59,7 +58,7 @@ def index_view(raw: Raw) -> IndexView:
         status=_lenient(VectorIndexStatus, raw.get("status")),
         deleting="deletionTimestamp" in meta,
         spec_error=error,
-        verbs=_verbs(meta.get("annotations", {})),
+        commands=read_commands(meta.get("annotations") or {}),
     )
 
 
@@ -69,16 +68,6 @@ def _lenient(model: Any, status: Any) -> Any:
         return model.model_validate(status or {})
     except ValidationError:
         return model()
-
-
-def _verbs(annotations: Mapping[str, str]) -> tuple[Command, ...]:
-    verbs = []
-    for name in VERBS:
-        text = annotations.get(f"{GROUP}/{name}")
-        if text:
-            argument, _, nonce = text.rpartition("@")
-            verbs.append(Command(name, argument, nonce))
-    return tuple(verbs)
 
 
 def revision_views(raws: list[Raw], uid: str) -> dict[str, RevisionView]:
@@ -124,20 +113,25 @@ def loaded_views(deployments: list[Raw], all_pods: list[Raw], now: float) -> dic
             and pod["metadata"]["labels"].get(labels.COMPONENT) == labels.SEARCHER
         ]
         views = tuple(sorted((pods.pod_view(pod, now) for pod in mine), key=lambda view: view.name))
-        loaded[revision] = LoadedRevision(revision, True, views, pods.unready_since(raw, mine))
+        loaded[revision] = LoadedRevision.of(
+            revision,
+            views,
+            pods.unready_since(raw, mine),
+            replicas=int(raw.get("spec", {}).get("replicas", 0)),
+            updated=int(raw.get("status", {}).get("updatedReplicas", 0)),
+        )
     return loaded
 
 
-def service_view(raw: Raw | None, uid: str) -> FrontService:
+def traffic_view(raw: Raw | None, uid: str) -> Traffic:
     """The front Service: whom it points to, and the decision written with that."""
     if raw is None:
-        return FrontService(exists=False)
+        return Traffic()
     meta = raw["metadata"]
     if not pods.is_owned(raw, uid):
-        return FrontService(exists=True, owned=False)
-    return FrontService(
-        exists=True,
-        revision=(raw["spec"].get("selector") or {}).get(labels.REVISION, ""),
-        resource_version=meta["resourceVersion"],
-        decision=read_decision(meta.get("annotations", {}).get(labels.DECISION, "")),
+        return Traffic(exists=True, owned=False)
+    return Traffic.to(
+        (raw["spec"].get("selector") or {}).get(labels.REVISION, ""),
+        meta["resourceVersion"],
+        read_decision(meta.get("annotations", {}).get(labels.DECISION, "")),
     )

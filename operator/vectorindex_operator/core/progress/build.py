@@ -7,7 +7,9 @@ from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import WorkFailure
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.backoff import build_wait
+from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import JobState, JobView, Task
+from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartBuild
 from vectorindex_operator.core.progress import resolve
 from vectorindex_operator.core.state import ReconcileState, Stall
@@ -35,7 +37,7 @@ def step(state: ReconcileState) -> None:
     elif job.state is JobState.FAILED:
         _failed(state, name, job, key)
     elif isinstance(job.result, BuildResult):
-        state.update(name, build=job.result, phase="Validating", failure=None, size=_size(job.result.index_bytes))
+        state.update(name, build=job.result, phase=Phase.VALIDATING, failure=None, size=_size(job.result.index_bytes))
         state.requeue_at(state.now + 1)
     else:
         state.delete_jobs([job])  # its pod is gone before we read it; run again, it answers from the manifest
@@ -45,11 +47,11 @@ def step(state: ReconcileState) -> None:
 def _revive(state: ReconcileState) -> None:
     """A failed build of the wanted revision is tried again after its wait, or at once under another `spec.build`."""
     status = state.statuses.get(state.desired)
-    if status is None or state.preparing or status.phase != "BuildFailed" or status.failure is None:
+    if status is None or state.preparing or status.phase != Phase.BUILD_FAILED or status.failure is None:
         return
     failure = status.failure
     if failure.key != identity.build_hash(state.spec) and failure.stage == "Build":
-        state.update(state.desired, phase="Pending", failure=None, message="spec.build changed: another try")
+        state.update(state.desired, phase=Phase.PENDING, failure=None, message="spec.build changed: another try")
     elif failure.permanent:
         state.stall = state.stall or Stall(failure.reason, failure.message)
         resolve.again_with_backoff(state)
@@ -60,7 +62,7 @@ def _revive(state: ReconcileState) -> None:
         if state.now < due or resolve.is_outdated(state, failure):
             state.requeue_at(max(due, state.now + 5))
             return
-        state.update(state.desired, phase="Pending", message="another try")
+        state.update(state.desired, phase=Phase.PENDING, message="another try")
     state.preparing = state.desired
 
 
@@ -88,11 +90,11 @@ def _start(state: ReconcileState, name: str, key: str, *, cpu_reason: str = "") 
         tombstones=spec.tombstones.location() if spec.tombstones else None,
     )
     state.act(StartBuild(job, name, attempt, failures, wants_gpu, task))
-    state.update(name, phase="Building")
+    state.update(name, phase=Phase.BUILDING)
 
 
 def _running(state: ReconcileState, name: str, job: JobView) -> None:
-    state.update(name, phase="Building")
+    state.update(name, phase=Phase.BUILDING)
     if job.waiting:
         state.block("JobWaiting", job.name, job.waiting)
     if job.unschedulable_since is None:
@@ -104,7 +106,7 @@ def _running(state: ReconcileState, name: str, job: JobView) -> None:
             state.requeue_at(due)
             return
         state.delete_jobs([job])
-        state.event("BuildFellBackToCPU", f"{GPU_FELL_BACK}: {job.unschedulable}", warning=True, revision=name)
+        state.event(EventReason.BUILD_FELL_BACK, f"{GPU_FELL_BACK}: {job.unschedulable}", revision=name)
         _start(state, name, identity.build_hash(state.spec), cpu_reason=GPU_FELL_BACK)
 
 
@@ -125,7 +127,7 @@ def _failed(state: ReconcileState, name: str, job: JobView, key: str) -> None:
         exit_code=job.exit_code,
         permanent=permanent,
     )
-    state.update(name, phase="BuildFailed", failure=row, message=row.message)
+    state.update(name, phase=Phase.BUILD_FAILED, failure=row, message=row.message)
     state.preparing = ""
     state.stall = Stall(row.reason, row.message, permanent=permanent)
     state.requeue_at(state.now + 1)

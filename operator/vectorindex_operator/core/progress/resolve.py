@@ -11,6 +11,7 @@ from vectorindex_operator.api.v1alpha1 import SourceStatus, WorkFailure
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.backoff import resolve_wait
 from vectorindex_operator.core.observation import JobState, JobView, Task
+from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartResolve
 from vectorindex_operator.core.state import ReconcileState, Stall
 from vectorindex_searcher.contract import ExitCode, Identity, ResolveResult, ResolveTask
@@ -91,7 +92,7 @@ def _read(state: ReconcileState, job: JobView, wanted: str) -> None:
         _start(state, wanted, job.name, job.failures)
         return
     _adopt(state, job.result, wanted, finished)
-    if any(is_outdated(state, s.failure) for s in state.statuses.values() if s.phase == "BuildFailed"):
+    if any(is_outdated(state, s.failure) for s in state.statuses.values() if s.phase == Phase.BUILD_FAILED):
         state.resolve_now = state.resolve_now or f"after {job.name}"
     if state.resolve_now and state.resolve_now not in job.key:
         state.delete_jobs([job])
@@ -135,7 +136,7 @@ def again_with_backoff(state: ReconcileState) -> None:
 def _again_at(state: ReconcileState, job: JobView, wanted: str, due: float, failures: int) -> None:
     if state.now < due:
         state.requeue_at(due)
-    elif not any(isinstance(a, StartResolve) for a in state.actions):
+    elif not any(isinstance(a, StartResolve) for a in state.planned):
         state.delete_jobs([job])
         _start(state, wanted, job.name, failures)
 
@@ -180,7 +181,9 @@ def _waits_for_data(state: ReconcileState) -> bool:
     """The last listing led to nothing (bad data): a new one is not held back by minInterval."""
     current = state.source.fingerprint if state.source else ""
     return any(
-        s.phase == "BuildFailed" for n, s in state.statuses.items() if state.revision(n).spec.fingerprint == current
+        s.phase == Phase.BUILD_FAILED
+        for n, s in state.statuses.items()
+        if state.revision(n).spec.fingerprint == current
     )
 
 

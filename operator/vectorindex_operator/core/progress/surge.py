@@ -5,11 +5,14 @@ from __future__ import annotations
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import Rejection, RolloutStatus
-from vectorindex_operator.core import identity
-from vectorindex_operator.core.observation import Decision, DecisionKind, LoadedRevision
-from vectorindex_operator.core.progress import desired
-from vectorindex_operator.core.safety.record_decision import settle
+from vectorindex_operator.core import identity, recipe
+from vectorindex_operator.core.loaded import LoadedRevision
+from vectorindex_operator.core.phase import Phase
+from vectorindex_operator.core.progress.supersede import has_no_way_back, supersede
+from vectorindex_operator.core.safety.give_traffic import give_traffic
+from vectorindex_operator.core.safety.roll_back import is_dead, is_way_back, pending_trip, rollback_target
 from vectorindex_operator.core.state import ReconcileState
+from vectorindex_operator.core.traffic import DecisionKind
 
 CANARY_RECALL = "CanaryRecall"
 REFUSALS_BEFORE_GIVING_UP = 2
@@ -17,47 +20,66 @@ REFUSALS_BEFORE_GIVING_UP = 2
 
 
 def step(state: ReconcileState) -> None:
-    if state.preparing and not state.candidate and state.statuses[state.preparing].phase == "Validated":
+    proven = bool(state.preparing) and state.statuses[state.preparing].phase == Phase.VALIDATED
+    if proven and state.candidate:
+        _wait_or_supersede(state)
+    if proven and not state.candidate and not state.has_moved:
         _begin(state, state.preparing)
-    elif state.preparing and state.candidate and state.statuses[state.preparing].phase == "Validated":
-        if desired.same_recipe(state, state.candidate):
-            state.block(
-                "CandidateUndecided",
-                state.candidate,
-                f"{state.preparing} is proven and waits until {state.candidate} is decided",
-            )
-        else:
-            desired.give_up_candidate(state, f"the spec changed, and {state.preparing} is proven")
-    if state.candidate and state.statuses[state.candidate].phase == "Surging":
+    if not state.candidate:
+        _resume_outgoing(state)
+    if state.candidate and state.statuses[state.candidate].phase == Phase.SURGING:
         _surge(state, state.candidate)
 
 
+def _wait_or_supersede(state: ReconcileState) -> None:
+    candidate, proven = state.candidate, state.preparing
+    if not recipe.same_but_for_data(state, candidate):
+        supersede(state, f"the spec changed, and {proven} is proven", proven=proven)
+    elif candidate == state.serving and pending_trip(state, candidate) is not None and has_no_way_back(state):
+        supersede(state, f"it tripped, there is nothing to go back to, and {proven} is proven", proven=proven)
+    else:
+        state.block("CandidateUndecided", candidate, f"{proven} is proven and waits until {candidate} is decided")
+
+
 def _begin(state: ReconcileState, name: str) -> None:
-    leaving = [n for n, one in state.obs.loaded.items() if one.exists and n not in (state.stable, state.serving, name)]
+    dead = state.stable if state.stable != state.serving and is_dead(state, state.stable) else ""
+    if dead and state.statuses[dead].unloaded_at is None:
+        state.update(dead, unloaded_at=to_text(state.now))
+    stays = {state.serving, name, "" if dead else state.stable}
+    leaving = [n for n, one in state.obs.loaded.items() if one.exists and n not in stays]
     if leaving:
+        state.make_room = True
         state.block("Draining", ", ".join(leaving), "at most two revisions are loaded at a time")
         state.requeue_at(state.now + 2)
         return
+    # What tripped is nothing to go back to, although it serves.
+    good = bool(state.stable) and is_way_back(state.statuses[state.stable])
     rollout = RolloutStatus(
         settings=state.spec.rollout,
         guardrails=state.spec.guardrails,
         gate_hash=identity.gate_hash(state.spec),
         started_at=to_text(state.now),
-        prior=state.stable,
+        prior=state.stable if good or not state.stable else rollback_target(state, state.stable),
     )
-    state.update(name, phase="Surging", rollout=rollout, restored_at=None)
+    state.update(name, phase=Phase.SURGING, rollout=rollout, restored_at=None)
     state.candidate, state.preparing = name, ""
+
+
+def _resume_outgoing(state: ReconcileState) -> None:
+    """What was to take its place failed or is not wanted any more: it is the candidate again."""
+    status = state.statuses.get(state.serving)
+    waits = bool(state.preparing) and state.statuses[state.preparing].phase == Phase.VALIDATED
+    if status is not None and status.phase == Phase.OUTGOING and not waits:
+        state.update(state.serving, phase=Phase.SOAKING, message="nothing takes its place: it soaks on")
+        state.find_slots()
 
 
 def _surge(state: ReconcileState, name: str) -> None:
     state.keep_loaded.add(name)
     loaded = state.loaded(name)
     replicas = state.spec.searcher.replicas
-    if loaded.ready >= replicas:
-        if state.has_moved:
-            state.requeue_at(state.now + 1)
-        else:
-            _switch(state, name)
+    if loaded.complete(replicas):
+        _switch(state, name)
         return
     state.requeue_at(state.now + 5)
     refused = _refusal(loaded, replicas)
@@ -85,12 +107,13 @@ def _surge(state: ReconcileState, name: str) -> None:
     deadline = to_unix(rollout.progress_since or "") + duration_seconds(rollout.settings.progress_deadline)
     if state.now >= deadline:
         message = f"{loaded.ready} of {replicas} searchers ready after {rollout.settings.progress_deadline}"
-        _give_up(state, name, "SurgeFailed", "ProgressDeadline", f"{message}{': ' + waiting if waiting else ''}")
+        why = f"{message}{': ' + waiting if waiting else ''}"
+        _give_up(state, name, Phase.SURGE_FAILED, "ProgressDeadline", why)
     else:
         state.requeue_at(deadline)
 
 
-def _refusal(loaded: LoadedRevision, replicas: int) -> tuple[str, str, str] | None:
+def _refusal(loaded: LoadedRevision, replicas: int) -> tuple[Phase, str, str] | None:
     """Phase, reason and message when every pod refuses to serve this artifact; None while one may still come up."""
     pods = [pod for pod in loaded.pods if not pod.deleting]
     refusing = [pod for pod in pods if pod.failure is not None and pod.restarts >= REFUSALS_BEFORE_GIVING_UP]
@@ -98,11 +121,11 @@ def _refusal(loaded: LoadedRevision, replicas: int) -> tuple[str, str, str] | No
         return None
     failure = refusing[0].failure
     assert failure is not None
-    phase = "Rejected" if failure.reason == CANARY_RECALL else "SurgeFailed"
+    phase = Phase.REJECTED if failure.reason == CANARY_RECALL else Phase.SURGE_FAILED
     return phase, failure.reason, f"every searcher refuses: {failure.message}"
 
 
-def _give_up(state: ReconcileState, name: str, phase: str, reason: str, message: str) -> None:
+def _give_up(state: ReconcileState, name: str, phase: Phase, reason: str, message: str) -> None:
     rejection = Rejection(stage="Surge", reason=reason, message=message, at=to_text(state.now))
     state.update(name, phase=phase, rejected=rejection, message=message)
     state.keep_loaded.discard(name)
@@ -115,11 +138,9 @@ def _switch(state: ReconcileState, name: str) -> None:
     source = state.serving if state.serving != name else state.stable
     recall = f"recall {status.recall}" if status.recall else "proven"
     message = f"{name} is ready on {state.loaded(name).ready} pods, {recall}"
-    decision = Decision(DecisionKind.SWITCH, source, name, "Surge", "Ready", message, state.decision_time())
-    state.move_traffic(decision)
-    state.serving = name
-    if source:
+    moved = give_traffic(
+        state, DecisionKind.SWITCH, name, from_revision=source, rule="Surge", reason="Ready", message=message
+    )
+    if moved and source:
         state.keep_loaded.add(source)
-    settle(state, decision)
-    state.find_slots()
     state.requeue_at(state.now + 1)

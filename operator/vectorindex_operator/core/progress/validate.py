@@ -9,7 +9,9 @@ from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import Rejection, WorkFailure
 from vectorindex_operator.core import gate, identity
 from vectorindex_operator.core.backoff import resolve_wait
+from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import JobState, JobView, Task
+from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartValidation
 from vectorindex_operator.core.progress import resolve
 from vectorindex_operator.core.state import ReconcileState, Stall
@@ -33,7 +35,7 @@ def step(state: ReconcileState) -> None:
         return
     job = jobs[0]
     if job.state is JobState.RUNNING:
-        state.update(name, phase="Validating")
+        state.update(name, phase=Phase.VALIDATING)
         if status.failure is not None:
             state.stall = state.stall or Stall(status.failure.reason, status.failure.message, status.failure.permanent)
         if job.waiting or job.unschedulable:
@@ -58,12 +60,12 @@ def step(state: ReconcileState) -> None:
 def _judge_again(state: ReconcileState) -> None:
     """The wanted revision was rejected by the gate, and the gate has changed since."""
     status = state.statuses.get(state.desired)
-    if status is None or state.preparing or status.phase != "Rejected" or status.rejected is None:
+    if status is None or state.preparing or status.phase != Phase.REJECTED or status.rejected is None:
         return
     changed = status.gate is None or status.gate.thresholds_hash != identity.thresholds_hash(state.spec)
     if status.rejected.stage == "Gate" and changed:
         state.update(
-            state.desired, phase="Validating", rejected=None, gate=None, message="spec.gate changed: judged again"
+            state.desired, phase=Phase.VALIDATING, rejected=None, gate=None, message="spec.gate changed: judged again"
         )
         state.preparing = state.desired
 
@@ -76,21 +78,21 @@ def _judge(state: ReconcileState, name: str, report: ValidateResult) -> None:
     if status.gate is not None and _same(status.gate, verdict):
         verdict = status.gate
     elif verdict.verdict == "Pass":
-        state.event("GatePassed", verdict.message, revision=name)
+        state.event(EventReason.GATE_PASSED, verdict.message, revision=name)
     state.update(name, gate=verdict)
     rejects = verdict.verdict == "Fail" or (
         verdict.verdict == "Inconclusive" and state.spec.gate.on_inconclusive == "Reject"
     )
     if rejects:
         rejection = Rejection(stage="Gate", reason=verdict.reason, message=verdict.message, at=to_text(state.now))
-        state.update(name, phase="Rejected", rejected=rejection, message=verdict.message)
+        state.update(name, phase=Phase.REJECTED, rejected=rejection, message=verdict.message)
         state.preparing = ""
     elif verdict.verdict == "Inconclusive":
-        state.update(name, phase="Validating", message=verdict.message)
+        state.update(name, phase=Phase.VALIDATING, message=verdict.message)
         state.stall = state.stall or Stall(verdict.reason, verdict.message)
         state.block("GateInconclusive", name, verdict.message)
     else:
-        state.update(name, phase="Validated", message=verdict.message)
+        state.update(name, phase=Phase.VALIDATED, message=verdict.message)
 
 
 def _same(one: object, other: object) -> bool:
@@ -137,7 +139,7 @@ def _start(state: ReconcileState, name: str, wanted: str) -> None:
     build = status.build
     disk = None if build.vectors_bytes is None else build.resident_bytes + build.vectors_bytes
     state.act(StartValidation(identity.gate_job_name(name, key), name, key, tried, task, disk))
-    state.update(name, phase="Validating")
+    state.update(name, phase=Phase.VALIDATING)
 
 
 def _failed(state: ReconcileState, name: str, job: JobView, wanted: str) -> None:
@@ -156,6 +158,6 @@ def _failed(state: ReconcileState, name: str, job: JobView, wanted: str) -> None
         exit_code=job.exit_code,
         permanent=job.exit_code in resolve.PERMANENT_EXITS,
     )
-    state.update(name, phase="Validating", failure=row, message=row.message)
+    state.update(name, phase=Phase.VALIDATING, failure=row, message=row.message)
     state.stall = state.stall or Stall(row.reason, row.message, permanent=row.permanent)
     state.requeue_at(state.now + 1)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from vectorindex_operator.api import v1alpha1 as api
 from vectorindex_operator.api.quantities import duration_seconds, share
 from vectorindex_operator.api.timestamps import to_text, to_unix
+from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.judging import judge
 from vectorindex_operator.core.judging.judge import Verdict
 from vectorindex_operator.core.observation import Observation
+from vectorindex_operator.core.phase import CANDIDATE, Phase
 from vectorindex_operator.core.safety import roll_back
 from vectorindex_operator.core.state import ReconcileState
 
@@ -23,7 +25,7 @@ EXTERNAL = "External"
 
 
 def step(state: ReconcileState) -> None:
-    if state.candidate and state.statuses[state.candidate].phase == "Soaking" and state.serving == state.candidate:
+    if state.candidate and state.statuses[state.candidate].phase == Phase.SOAKING and state.serving == state.candidate:
         _soak(state, state.candidate)
     elif state.stable and state.serving == state.stable:
         _watch(state, state.stable)
@@ -37,13 +39,13 @@ def evidence_wanted(obs: Observation, now: float) -> dict[str, float]:
     wanted: dict[str, float] = {}
     for name, revision in obs.revisions.items():
         rollout = revision.status.rollout
-        if name != obs.service.revision or rollout is None:
+        if name != obs.traffic.revision or rollout is None:
             continue
         switched = to_unix(rollout.switched_at) if rollout.switched_at else now
-        if obs.service.decision is not None and obs.service.decision.to_revision == name:
-            switched = obs.service.decision.at
+        if obs.traffic.decision is not None and obs.traffic.decision.to_revision == name:
+            switched = obs.traffic.decision.at
         wanted[name] = max(switched - BASELINE_SECONDS, now - 3600.0)
-        if rollout.prior and rollout.baseline is None and revision.status.phase in {"Surging", "Soaking"}:
+        if rollout.prior and rollout.baseline is None and revision.status.phase in CANDIDATE:
             wanted[rollout.prior] = switched - BASELINE_SECONDS
     return wanted
 
@@ -102,15 +104,15 @@ def _soak(state: ReconcileState, name: str) -> None:
 
 
 def next_is_validated(state: ReconcileState, name: str) -> bool:
-    return any(s.phase == "Validated" for n, s in state.statuses.items() if n != name)
+    return any(s.phase == Phase.VALIDATED for n, s in state.statuses.items() if n != name)
 
 
 def _promote(state: ReconcileState, name: str, reason: str, message: str) -> None:
     prior = state.stable
-    state.update(name, phase="Stable", promoted_at=to_text(state.now), message=f"{reason}: {message}")
+    state.update(name, phase=Phase.STABLE, promoted_at=to_text(state.now), message=f"{reason}: {message}")
     if prior:
-        state.update(prior, phase="Superseded", message=f"superseded by {name}")
-    state.event("Promoted", f"{reason}: {message}", revision=name)
+        state.update(prior, phase=Phase.SUPERSEDED, message=f"superseded by {name}")
+    state.event(EventReason.PROMOTED, f"{reason}: {message}", revision=name)
     state.find_slots()
 
 
@@ -181,7 +183,7 @@ def _write_verdicts(state: ReconcileState, name: str, verdicts: tuple[judge.Rule
     )
     for row in rows:
         if row.verdict == "Fail" and before.get((row.rule, row.segment), ("",))[0] != "Fail":
-            state.event("GuardrailFailed", f"{row.rule}: {row.message}", warning=True, revision=name)
+            state.event(EventReason.GUARDRAIL_FAILED, row.message, revision=name)
     state.update(name, rollout=rollout.model_copy(update={"verdicts": rows}))
 
 
@@ -216,7 +218,7 @@ def _watch(state: ReconcileState, name: str) -> None:
 
 def mark_cause_external(state: ReconcileState, name: str, failed: list[judge.RuleVerdict]) -> None:
     """The revision that we went back to breaches the same rule: the index was not the cause. Say so and stop acting."""
-    decision = state.obs.service.decision
+    decision = state.obs.traffic.decision
     if decision is None or decision.to_revision != name or decision.from_revision not in state.statuses:
         return
     rejected = state.statuses[decision.from_revision].rejected
@@ -228,4 +230,4 @@ def mark_cause_external(state: ReconcileState, name: str, failed: list[judge.Rul
     )
     outside = rejected.model_copy(update={"stage": "External", "reason": EXTERNAL, "message": message})
     state.update(decision.from_revision, rejected=outside, message=message)
-    state.event(EXTERNAL, message, warning=True, revision=decision.from_revision)
+    state.event(EventReason.EXTERNAL, message, revision=decision.from_revision)

@@ -8,55 +8,104 @@ from __future__ import annotations
 
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import Rejection
-from vectorindex_operator.core.observation import Decision, DecisionKind
+from vectorindex_operator.core.events import EventReason
+from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.state import ReconcileState
+from vectorindex_operator.core.traffic import Decision, DecisionKind
 
 REVERTED = "Reverted"
 """Rule of a decision that gives the traffic back because the user returned to the stable revision: no rejection."""
+RESTORED = "Restored"
+"""Rule of a decision that puts back a Service that somebody else changed or deleted."""
+CLOCK_TOLERANCE = 5.0
+"""Seconds that a time in a status may lie ahead of this operator's clock: another one wrote it."""
 
 
 def step(state: ReconcileState) -> None:
-    decision = state.obs.service.decision
+    decision = state.obs.traffic.decision
     if decision is not None:
-        settle(state, decision)
+        record(state, decision)
     state.find_slots()
     for name, status in list(state.statuses.items()):
-        if status.phase == "Stable" and name != state.stable:
+        if status.phase == Phase.STABLE and name != state.stable:
             # A rollback past it, or a promotion whose second half was lost.
-            state.update(name, phase="Superseded", message=f"superseded by {state.stable}")
+            state.update(name, phase=Phase.SUPERSEDED, message=f"superseded by {state.stable}")
+    _distrust_the_future(state)
 
 
-def settle(state: ReconcileState, decision: Decision) -> None:
+def record(state: ReconcileState, decision: Decision) -> None:
     """Write `decision` into the statuses of both revisions, once. The source first: its rejection must not be lost."""
     at = to_text(decision.at)
-    if decision.from_revision in state.statuses and not _is_settled(state, decision.from_revision, decision):
-        _settle_source(state, decision, at)
-    if decision.to_revision in state.statuses and not _is_settled(state, decision.to_revision, decision):
-        _settle_target(state, decision, at)
+    gave = _is_open(state, decision.from_revision, decision)
+    took = _is_open(state, decision.to_revision, decision)
+    if gave:
+        _record_loss(state, decision, at)
+    if took:
+        _record_gain(state, decision, at)
+        _tell(state, decision)
 
 
-def _is_settled(state: ReconcileState, name: str, decision: Decision) -> bool:
-    settled = state.statuses[name].settled_at
-    return settled is not None and to_unix(settled) >= decision.at - 1e-5
+def _is_open(state: ReconcileState, name: str, decision: Decision) -> bool:
+    """Whether the status of `name` does not reflect the decision yet."""
+    status = state.statuses.get(name)
+    if status is None:
+        return False
+    if decision.serial:
+        return status.settled_serial < decision.serial
+    return status.settled_at is None or to_unix(status.settled_at) < decision.at - 1e-5
 
 
-def _settle_source(state: ReconcileState, decision: Decision, at: str) -> None:
-    state.update(decision.from_revision, settled_at=at, lost_traffic_at=at)
+def _record_loss(state: ReconcileState, decision: Decision, at: str) -> None:
+    name = decision.from_revision
+    status = state.update(name, settled_at=at, settled_serial=decision.serial, lost_traffic_at=at)
+    trip = status.rollout.trip if status.rollout is not None else None
     if decision.kind is DecisionKind.SWITCH:
-        return
-    if decision.rule == REVERTED:
-        state.update(decision.from_revision, phase="Superseded", message=decision.message)
-        return
-    rejection = Rejection(stage="Rollout", reason=decision.reason, message=decision.message, at=at)
-    state.update(decision.from_revision, phase="RolledBack", rejected=rejection, message=decision.message)
+        if status.phase == Phase.OUTGOING and trip is not None:
+            _reject(state, name, trip.reason, trip.message, at)
+        elif status.phase == Phase.OUTGOING:
+            state.update(name, phase=Phase.SUPERSEDED, message=decision.message)
+    elif decision.rule == REVERTED:
+        state.update(name, phase=Phase.SUPERSEDED, message=decision.message)
+    else:
+        _reject(state, name, decision.reason, decision.message, at)
 
 
-def _settle_target(state: ReconcileState, decision: Decision, at: str) -> None:
-    status = state.update(decision.to_revision, settled_at=at, lost_traffic_at=None)
+def _reject(state: ReconcileState, name: str, reason: str, message: str, at: str) -> None:
+    rejection = Rejection(stage="Rollout", reason=reason, message=message, at=at)
+    state.update(name, phase=Phase.ROLLED_BACK, rejected=rejection, message=message)
+
+
+def _record_gain(state: ReconcileState, decision: Decision, at: str) -> None:
+    name = decision.to_revision
+    status = state.update(name, settled_at=at, settled_serial=decision.serial, lost_traffic_at=None, unloaded_at=None)
     if decision.kind is DecisionKind.ROLL_BACK:
         # Going back to what passed its soak; an automatic rollback happens once.
-        state.update(decision.to_revision, phase="Stable", restored_at=at, message=decision.message)
+        state.update(name, phase=Phase.STABLE, restored_at=at, message=decision.message)
         return
     rollout = status.rollout
     if rollout is not None and rollout.switched_at is None:
-        state.update(decision.to_revision, phase="Soaking", rollout=rollout.model_copy(update={"switched_at": at}))
+        state.update(name, phase=Phase.SOAKING, rollout=rollout.model_copy(update={"switched_at": at}))
+
+
+def _tell(state: ReconcileState, decision: Decision) -> None:
+    """A rollback is told by the phase of the revision that lost the traffic."""
+    if decision.kind is DecisionKind.ROLL_BACK and decision.from_revision in state.statuses:
+        return
+    reason = EventReason.TRAFFIC_RESTORED if decision.rule == RESTORED else EventReason.TRAFFIC_SWITCHED
+    way = (
+        f"from {decision.from_revision} to {decision.to_revision}"
+        if decision.from_revision
+        else (f"to {decision.to_revision}")
+    )
+    state.event(reason, f"{way}: {decision.message}", revision=decision.to_revision)
+
+
+def _distrust_the_future(state: ReconcileState) -> None:
+    """A clock that was set back must not hold up a soak for as long as it was ahead."""
+    status = state.statuses.get(state.serving)
+    rollout = status.rollout if status is not None else None
+    if rollout is None or rollout.switched_at is None or status is None or status.phase != Phase.SOAKING:
+        return
+    if to_unix(rollout.switched_at) > state.now + CLOCK_TOLERANCE:
+        again = rollout.model_copy(update={"switched_at": to_text(state.now)})
+        state.update(state.serving, rollout=again)

@@ -5,26 +5,26 @@ The front Service is gone, its selector was changed by hand, or what it points t
 
 from __future__ import annotations
 
-from vectorindex_operator.core.observation import Decision, DecisionKind
+from vectorindex_operator.core.phase import GIVEN_UP, Phase
 from vectorindex_operator.core.safety import roll_back
+from vectorindex_operator.core.safety.give_traffic import give_traffic
+from vectorindex_operator.core.safety.record_decision import RESTORED
 from vectorindex_operator.core.state import ReconcileState
-
-RESTORED = "Restored"
-GIVEN_UP = frozenset({"Superseded", "Retired", "RolledBack", "Rejected", "SurgeFailed", "BuildFailed"})
+from vectorindex_operator.core.traffic import DecisionKind
 
 
 def step(state: ReconcileState) -> None:
-    decision = state.obs.service.decision
+    decision = state.obs.traffic.decision
     decided = decision.to_revision if decision is not None else ""
-    if _is_rightful(state, decided):
+    if not state.obs.traffic.owned or _is_rightful(state, decided):
         return
-    soaking = state.candidate if state.candidate and state.statuses[state.candidate].phase == "Soaking" else ""
+    soaking = state.candidate if state.candidate and state.statuses[state.candidate].phase == Phase.SOAKING else ""
     target = decided if decided != state.serving and _may_serve(state, decided) else state.stable
     if not target and soaking:
         _surge_again(state, soaking)
     if not target or target == state.serving:
         return
-    if state.loaded(target).ready == 0:
+    if not state.loaded(target).serving():
         state.keep_loaded.add(target)
         state.block("RestoreTargetNotReady", target, "the front Service does not point to where it was decided")
         return
@@ -32,25 +32,30 @@ def step(state: ReconcileState) -> None:
     if soaking and target != soaking:
         roll_back.revert(state, message)
         return
-    source = state.serving if state.serving in state.statuses else ""
-    roll_back.move(
-        state, Decision(DecisionKind.SWITCH, source, target, RESTORED, RESTORED, message, state.decision_time())
+    give_traffic(
+        state,
+        DecisionKind.SWITCH,
+        target,
+        from_revision=state.serving if state.serving in state.statuses else "",
+        rule=RESTORED,
+        reason=RESTORED,
+        message=message,
     )
 
 
 def _is_rightful(state: ReconcileState, decided: str) -> bool:
     """Whether the revision that has the traffic was given it and has not been given up since."""
     if state.serving not in state.statuses:
-        return state.loaded(state.serving).ready > 0  # somebody deleted its object: it goes on serving
+        return state.loaded(state.serving).serving()  # somebody deleted its object: it goes on serving
     return decided in ("", state.serving) and state.statuses[state.serving].phase not in GIVEN_UP
 
 
 def _may_serve(state: ReconcileState, name: str) -> bool:
-    return name in state.statuses and state.statuses[name].phase not in GIVEN_UP and state.loaded(name).ready > 0
+    return name in state.statuses and state.statuses[name].phase not in GIVEN_UP and state.loaded(name).serving()
 
 
 def _surge_again(state: ReconcileState, name: str) -> None:
     """The very first revision lost the Service before it was promoted."""
     rollout = state.statuses[name].rollout
     if rollout is not None:
-        state.update(name, phase="Surging", rollout=rollout.model_copy(update={"switched_at": None}))
+        state.update(name, phase=Phase.SURGING, rollout=rollout.model_copy(update={"switched_at": None}))

@@ -6,32 +6,61 @@ first (cold rollback), while the bad revision keeps answering: never a Service w
 
 from __future__ import annotations
 
+from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import Trip
-from vectorindex_operator.core.observation import Decision, DecisionKind
-from vectorindex_operator.core.safety.record_decision import REVERTED, settle
+from vectorindex_operator.api.v1alpha1 import RevisionStatus, Trip
+from vectorindex_operator.core.events import EventReason
+from vectorindex_operator.core.safety.give_traffic import give_traffic
+from vectorindex_operator.core.safety.record_decision import REVERTED
 from vectorindex_operator.core.state import ReconcileState
+from vectorindex_operator.core.traffic import DecisionKind
 
 MANUAL = "Manual"
 """Rule of a trip that a person asked for."""
+DEAD_AFTER_SECONDS = 600.0
+"""Default of `rollout.progressDeadline`: so long without a ready pod, and a revision is dead."""
 
 
 def step(state: ReconcileState) -> None:
-    status = state.statuses.get(state.serving)
-    if status is not None and status.rollout is not None and status.rollout.trip is not None:
-        execute_rollback(state, status.rollout.trip)
+    tripped = pending_trip(state, state.serving)
+    if tripped is not None:
+        execute_rollback(state, tripped)
+
+
+def pending_trip(state: ReconcileState, name: str) -> Trip | None:
+    """The trip of a revision that still has the traffic."""
+    status = state.statuses.get(name)
+    return status.rollout.trip if status is not None and status.rollout is not None else None
+
+
+def is_way_back(status: RevisionStatus) -> bool:
+    """Whether the traffic may go back to it: it passed a soak, and nothing was found wrong with it since."""
+    tripped = status.rollout is not None and status.rollout.trip is not None
+    return bool(status.promoted_at) and status.rejected is None and not tripped and status.build is not None
 
 
 def rollback_target(state: ReconcileState, source: str, wish: str = "") -> str:
-    """The latest other revision that passed its soak and is not rejected; `wish` must be such a one. Empty: none."""
-    good = [
-        n
-        for n, s in state.statuses.items()
-        if n != source and s.promoted_at and s.rejected is None and s.build is not None
-    ]
+    """The other revision that was last found good; `wish` must be such a one. Empty: none."""
+    good = [name for name, status in state.statuses.items() if name != source and is_way_back(status)]
     if wish:
         return wish if wish in good else ""
-    return max(good, key=lambda n: (n == state.stable, state.statuses[n].promoted_at or "", n), default="")
+    return max(good, key=lambda name: (name == state.stable, state.good_since(name), name), default="")
+
+
+def is_dead(state: ReconcileState, name: str) -> bool:
+    """Whether a revision has had no ready pod for its progress deadline, or was unloaded for that."""
+    status, loaded = state.statuses.get(name), state.loaded(name)
+    if status is None or loaded.serving():
+        return False
+    if status.unloaded_at is not None:
+        return True
+    rollout = status.rollout
+    patience = duration_seconds(rollout.settings.progress_deadline) if rollout is not None else DEAD_AFTER_SECONDS
+    since = loaded.unready_since
+    if not loaded.exists or since is None:
+        return False
+    state.requeue_at(since + patience)
+    return state.now - since >= patience
 
 
 def trip(state: ReconcileState, name: str, rule: str, reason: str, message: str) -> None:
@@ -41,7 +70,7 @@ def trip(state: ReconcileState, name: str, rule: str, reason: str, message: str)
         return
     tripped = Trip(rule=rule, reason=reason, message=message, at=to_text(state.now))
     state.update(name, rollout=rollout.model_copy(update={"trip": tripped}))
-    state.event("GuardrailTripped", f"{rule}: {message}", warning=True, revision=name)
+    state.event(EventReason.GUARDRAIL_TRIPPED, message, revision=name)
     execute_rollback(state, tripped)
 
 
@@ -52,48 +81,40 @@ def execute_rollback(state: ReconcileState, tripped: Trip) -> None:
         return
     source = state.serving
     rollout = state.statuses[source].rollout
-    wish = rollout.prior if rollout is not None else ""
+    wish = tripped.target or (rollout.prior if rollout is not None else "")
     target = rollback_target(state, source, wish) or rollback_target(state, source)
     if not target:
         state.block("RollbackImpossible", source, "there is no earlier proven revision to go back to")
         return
     state.keep_loaded.add(target)
-    if state.loaded(target).ready == 0:
+    if not state.loaded(target).serving():
         state.block("RollbackTargetNotReady", target, "its searchers are being loaded from its artifact")
         state.requeue_at(state.now + 5)
         return
-    decision = Decision(
-        kind=DecisionKind.ROLL_BACK,
+    asked = tripped.rule == MANUAL
+    give_traffic(
+        state,
+        DecisionKind.ROLL_BACK,
+        target,
         from_revision=source,
-        to_revision=target,
         rule=tripped.rule,
         reason=tripped.reason,
         message=tripped.message,
-        at=state.decision_time(),
-        nonce=next((v.nonce for v in state.obs.index.verbs if v.name == "rollback"), "")
-        if tripped.rule == MANUAL
-        else "",
+        nonce=next((c.nonce for c in state.obs.index.commands if c.name == "rollback"), "") if asked else "",
     )
-    move(state, decision)
 
 
 def revert(state: ReconcileState, message: str) -> None:
     """The user went back to the stable revision while the candidate soaks: no fault of the candidate's."""
-    if state.has_moved:
-        state.requeue_at(state.now + 1)
-        return
-    if state.loaded(state.stable).ready == 0:
+    if not state.loaded(state.stable).serving():
         state.block("RollbackTargetNotReady", state.stable)
         return
-    decision = Decision(
-        DecisionKind.ROLL_BACK, state.candidate, state.stable, REVERTED, REVERTED, message, state.decision_time()
+    give_traffic(
+        state,
+        DecisionKind.ROLL_BACK,
+        state.stable,
+        from_revision=state.candidate,
+        rule=REVERTED,
+        reason=REVERTED,
+        message=message,
     )
-    move(state, decision)
-
-
-def move(state: ReconcileState, decision: Decision) -> None:
-    """Plan the write, and go on as if it had been made."""
-    state.move_traffic(decision)
-    state.serving = decision.to_revision
-    settle(state, decision)
-    state.find_slots()

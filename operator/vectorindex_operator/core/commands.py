@@ -1,0 +1,64 @@
+"""What a person can ask for by annotation: `vectorindex.dev/<name>: [ARGUMENT@]NONCE`, consumed once.
+
+One registry, read by who observes and by who refuses: a command that is missing here is refused with the list of those
+there are, never ignored. core/safety/obey_commands.py carries them out; docs/operations.md describes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vectorindex_operator.api.v1alpha1 import GROUP
+
+PREFIX = f"{GROUP}/"
+LONGEST = 256
+"""Characters of an annotation that are read: a revision's name and a nonce."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandKind:
+    """One row: the annotation's name, what its argument names ('' for none), and what it does, for messages."""
+
+    name: str
+    argument: str
+    does: str
+
+
+COMMANDS = {
+    kind.name: kind
+    for kind in (
+        CommandKind("rollback", "revision", "gives the traffic back to the last proven revision, or to the one named"),
+        CommandKind("retry", "", "tries again what failed or was rejected"),
+        CommandKind("refresh", "", "makes a new revision of the same artifact with today's searcher image"),
+    )
+}
+
+NOT_COMMANDS = frozenset({"operator-class", "decision"})
+"""Annotations of our group that a VectorIndex may carry for other reasons."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A person's request as it was read. The nonce tells it from the one before."""
+
+    name: str
+    argument: str
+    nonce: str
+
+
+def read_commands(annotations: dict[str, str]) -> tuple[Command, ...]:
+    """Every request in an object's annotations, in the order of their names; unknown ones too, to be refused."""
+    commands = []
+    for key in sorted(annotations):
+        name = key.removeprefix(PREFIX)
+        text = str(annotations[key])[:LONGEST]
+        if not key.startswith(PREFIX) or name in NOT_COMMANDS or not text:
+            continue
+        argument, _, nonce = text.rpartition("@")
+        commands.append(Command(name[:63], argument, nonce))
+    return tuple(commands)
+
+
+def known() -> str:
+    """The names, for a refusal."""
+    return ", ".join(COMMANDS)

@@ -1,0 +1,119 @@
+"""The Events that the operator sends: every reason there is, whether it alarms, and what it says.
+
+Reasons are few and fixed, since `kubectl`, dashboards and the metric `vectorindex_events_total{reason}` count by them;
+what is particular (BucketNotFound, LatencyP95) stands in the message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vectorindex_operator.core.phase import FAILED, Phase
+
+
+class EventReason(StrEnum):
+    """Why an Event is sent."""
+
+    PENDING = "Pending"
+    """A revision is wanted, or wanted again."""
+    BUILDING = "Building"
+    """A Job builds its artifact."""
+    VALIDATING = "Validating"
+    """A Job measures its recall."""
+    GATE_PASSED = "GatePassed"
+    """The gate passed, with its numbers."""
+    VALIDATED = "Validated"
+    """It is proven and waits for its turn."""
+    SURGING = "Surging"
+    """Its searchers are being loaded."""
+    TRAFFIC_SWITCHED = "TrafficSwitched"
+    """The traffic went to a new revision."""
+    SOAKING = "Soaking"
+    """A revision is being watched with the traffic."""
+    OUTGOING = "Outgoing"
+    """A revision keeps the traffic only until the next one takes it."""
+    PROMOTED = "Promoted"
+    """It passed its soak, or there was nothing to wait for."""
+    STABLE = "Stable"
+    """It is what serves and what is gone back to."""
+    SUPERSEDED = "Superseded"
+    """A later revision took its place."""
+    RETIRED = "Retired"
+    """Its searchers are gone."""
+    REJECTED = "Rejected"
+    """The gate or its own pods found it too bad."""
+    BUILD_FAILED = "BuildFailed"
+    """Its build failed."""
+    SURGE_FAILED = "SurgeFailed"
+    """Its searchers did not become ready."""
+    GUARDRAIL_FAILED = "GuardrailFailed"
+    """A guardrail says Fail; Observe rules too."""
+    GUARDRAIL_RECOVERED = "GuardrailRecovered"
+    """A guardrail that said Fail does so no longer."""
+    GUARDRAIL_TRIPPED = "GuardrailTripped"
+    """A guardrail decided that the traffic goes back."""
+    ROLLED_BACK = "RolledBack"
+    """A revision lost the traffic to an earlier one."""
+    EXTERNAL = "External"
+    """The revision gone back to breaches the same rule: the cause lies outside the index."""
+    TRAFFIC_RESTORED = "TrafficRestored"
+    """The front Service was changed or deleted by somebody else, and put back."""
+    WAY_BACK_LOST = "WayBackLost"
+    """The stable revision has had no ready pod for so long that it was unloaded."""
+    BUILD_FELL_BACK = "BuildFellBackToCPU"
+    """GPU pods stayed unschedulable; the build goes on without one."""
+    STALLED = "Stalled"
+    """Nothing goes on without a change by a person, or a failed listing is being tried again."""
+    WRITE_REFUSED = "WriteRefused"
+    """The API server would not take a write: quota, admission, RBAC, a name that is taken."""
+    DRIFT_REPAIRED = "DriftRepaired"
+    """An object of ours was changed by somebody else, and put back."""
+    COMMAND_DONE = "CommandDone"
+    """What a person asked for by annotation was done."""
+    COMMAND_REFUSED = "CommandRefused"
+    """What a person asked for by annotation does not apply."""
+    INTERNAL_ERROR = "InternalError"
+    """A fault of the operator's own in this pass; what keeps the index safe was done all the same."""
+
+    @property
+    def warns(self) -> bool:
+        """Whether the Event is of type Warning."""
+        return self in _WARNINGS
+
+
+_WARNINGS = frozenset(
+    {
+        EventReason.OUTGOING,
+        EventReason.GUARDRAIL_FAILED,
+        EventReason.GUARDRAIL_TRIPPED,
+        EventReason.EXTERNAL,
+        EventReason.TRAFFIC_RESTORED,
+        EventReason.WAY_BACK_LOST,
+        EventReason.BUILD_FELL_BACK,
+        EventReason.STALLED,
+        EventReason.WRITE_REFUSED,
+        EventReason.DRIFT_REPAIRED,
+        EventReason.COMMAND_REFUSED,
+        EventReason.INTERNAL_ERROR,
+        *(EventReason(phase.value) for phase in FAILED),
+    }
+)
+
+
+def reason_of(phase: Phase) -> EventReason:
+    """The reason of the Event that tells of a phase: it has the phase's name."""
+    return EventReason(phase.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes Event, sent after the status write succeeded. `message` without the reason in front of it."""
+
+    reason: EventReason
+    message: str
+    revision: str = ""
+
+    @property
+    def warning(self) -> bool:
+        return self.reason.warns

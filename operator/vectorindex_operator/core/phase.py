@@ -1,0 +1,64 @@
+"""Where a revision stands. One enum and every set of phases that some rule speaks of.
+
+```
+in preparation:  Pending -> Building -> Validating -> Validated
+                              |             |
+                          BuildFailed    Rejected
+candidate:       Surging -> Soaking -> Stable -> Superseded -> Retired
+                    |          +---- trip ---> RolledBack
+               SurgeFailed     +---- superseded without a way back ---> Outgoing -> Superseded or RolledBack
+```
+
+A status keeps a phase as plain text, since another release may have written one that this one does not know: such a
+revision is in none of the sets, so it is neither prepared nor judged nor retired.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """What a revision is doing, or how it ended."""
+
+    PENDING = "Pending"
+    """Its object is written; no Job has been started."""
+    BUILDING = "Building"
+    """A Job builds its artifact."""
+    VALIDATING = "Validating"
+    """Built; a Job measures its recall, or its report waits for a verdict."""
+    VALIDATED = "Validated"
+    """Proven; it waits for its turn."""
+    SURGING = "Surging"
+    """Its searchers are being loaded beside those that serve."""
+    SOAKING = "Soaking"
+    """It has the traffic; what it replaced stays loaded, and guardrails judge it."""
+    OUTGOING = "Outgoing"
+    """It has the traffic until the next proven revision takes it: there is no ready pod to go back to."""
+    STABLE = "Stable"
+    """It passed its soak: what serves, and what is gone back to."""
+    SUPERSEDED = "Superseded"
+    """A later one took its place, or nobody wants it any more. No fault of its own."""
+    RETIRED = "Retired"
+    """Superseded, and its searchers are gone. It can still be gone back to, from its artifact."""
+    REJECTED = "Rejected"
+    """The gate, or the canary queries of its own pods, found it too bad to serve."""
+    ROLLED_BACK = "RolledBack"
+    """A guardrail tripped while it had the traffic."""
+    BUILD_FAILED = "BuildFailed"
+    """Its Job failed; tried again after a wait, or when the spec changes."""
+    SURGE_FAILED = "SurgeFailed"
+    """Its searchers did not become ready in time."""
+
+
+IN_PREPARATION = frozenset({Phase.PENDING, Phase.BUILDING, Phase.VALIDATING, Phase.VALIDATED})
+CANDIDATE = frozenset({Phase.SURGING, Phase.SOAKING})
+UNDER_WAY = IN_PREPARATION | CANDIDATE | {Phase.OUTGOING}
+REPLACED = frozenset({Phase.SUPERSEDED, Phase.RETIRED})
+"""Done without any fault: wanted again, they are taken again."""
+FAILED = frozenset({Phase.REJECTED, Phase.ROLLED_BACK, Phase.BUILD_FAILED, Phase.SURGE_FAILED})
+"""People are told, and `retry` tries them again."""
+GIVEN_UP = REPLACED | FAILED
+"""May not be given the traffic as they are."""
+ENDED = GIVEN_UP | {Phase.STABLE}
+"""Rows of the history."""

@@ -1,0 +1,56 @@
+"""What a person asked for that needs the way forward: `retry`."""
+
+from __future__ import annotations
+
+from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.core import recipe
+from vectorindex_operator.core.commands import Command
+from vectorindex_operator.core.observation import JobState, Task
+from vectorindex_operator.core.phase import FAILED, Phase
+from vectorindex_operator.core.safety.obey_commands import answer, unanswered
+from vectorindex_operator.core.safety.roll_back import pending_trip
+from vectorindex_operator.core.state import ReconcileState
+
+
+def step(state: ReconcileState) -> None:
+    for command in unanswered(state):
+        if command.name == "retry":
+            _retry(state, command)
+
+
+def _retry(state: ReconcileState, command: Command) -> None:
+    mark = f"retry {command.nonce}"
+    failed = [n for n, s in state.statuses.items() if s.phase in FAILED and recipe.is_desired(state, n)]
+    for name in failed:
+        state.update(
+            name, phase=Phase.PENDING, rejected=None, failure=None, rollout=None, gate=None, report=None, message=mark
+        )
+    # The mark outlives an operator that dies before the answer is written: the next one finds what it had begun.
+    retried = [n for n, s in state.statuses.items() if s.message == mark]
+    for name in retried:
+        for work in (Task.BUILD, Task.VALIDATE):
+            state.delete_jobs(j for j in state.jobs(work, name) if j.state is not JobState.RUNNING)
+    source_failed = state.obs.index.status.reason == "DatasetFailed" or _dataset_failed(state)
+    if source_failed or retried:
+        state.resolve_now = mark
+    if retried:
+        return answer(state, command, done=True, message=f"trying {', '.join(retried)} again")
+    if source_failed:
+        return answer(state, command, done=True, message="listing the source again")
+    if _soak_again(state):
+        return answer(state, command, done=True, message=f"{state.serving} soaks again from now on")
+    return answer(state, command, done=False, message="nothing has failed")
+
+
+def _soak_again(state: ReconcileState) -> bool:
+    """A revision tripped and there was nothing to go back to: a person says that its cause is gone."""
+    status = state.statuses.get(state.serving)
+    if status is None or status.rollout is None or pending_trip(state, state.serving) is None:
+        return False
+    rollout = status.rollout.model_copy(update={"trip": None, "switched_at": to_text(state.now), "verdicts": ()})
+    state.update(state.serving, rollout=rollout)
+    return True
+
+
+def _dataset_failed(state: ReconcileState) -> bool:
+    return any(c.type == "DatasetResolved" and c.status == "False" for c in state.obs.index.status.conditions)
