@@ -12,7 +12,7 @@ import threading
 from types import FrameType
 
 from vectorindex_operator import handlers, telemetry, wiring
-from vectorindex_operator.adapters.lease import PatientLeaseLock, lead
+from vectorindex_operator.adapters.lease import LeaseLock, LeaseTimes, lead
 from vectorindex_operator.settings import OperatorSettings, add_flags, from_flags
 
 log = logging.getLogger("vectorindex_operator")
@@ -41,15 +41,17 @@ def run(settings: OperatorSettings) -> int:
     """Serve health, wait for the Lease, work until told to stop."""
     app = wiring.build(settings)
     telemetry.serve(settings.http_port, app.health, app.metrics)
-    lock = PatientLeaseLock(settings.namespace, settings.identity, app.cluster.api)
+    times = LeaseTimes.of(settings.tuning.lease_seconds)
+    lock = LeaseLock(settings.namespace, settings.identity, app.cluster.api, times)
     stop = threading.Event()
 
     def work() -> None:
         log.info("leading", extra={"key": settings.identity})
         app.metrics.leader.set(1)
         app.queue.start()
-        threading.Thread(target=handlers.relist, args=(app.queue, app.names, stop), name="relist", daemon=True).start()
-        handlers.run(app.queue, settings.watch_namespaces, stop)
+        relist = (app.queue, app.names, settings.tuning.relist_seconds, stop)
+        threading.Thread(target=handlers.relist, args=relist, name="relist", daemon=True).start()
+        handlers.run(app.queue, settings.watch_namespaces, app.watches, stop)
         if not stop.is_set():
             log.error("the watches ended by themselves")
             os._exit(1)

@@ -17,17 +17,11 @@ import kopf
 from vectorindex_operator.api.v1alpha1 import GROUP, VERSION
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile.queue import KeyedQueue
+from vectorindex_operator.reconcile.watches import WATCHED, Watches
 
 log = logging.getLogger(__name__)
 
-RELIST_SECONDS = 60.0
-CHILDREN = (
-    (GROUP, VERSION, "vectorindexrevisions"),
-    ("batch", "v1", "jobs"),
-    ("apps", "v1", "deployments"),
-    ("", "v1", "pods"),
-    ("", "v1", "services"),
-)
+CHILDREN = tuple(kind for kind in WATCHED if kind != (GROUP, VERSION, "vectorindexes"))
 
 
 def registry(queue: KeyedQueue) -> kopf.OperatorRegistry:
@@ -69,26 +63,34 @@ def operator_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def relist(queue: KeyedQueue, names: Callable[[], list[tuple[str, str]]], stop: threading.Event) -> None:
-    """Mark every VectorIndex once a minute: what a watch missed is found. Reads only."""
+def relist(
+    queue: KeyedQueue, names: Callable[[], list[tuple[str, str]]], seconds: float, stop: threading.Event
+) -> None:
+    """Mark every VectorIndex every so often: what a watch missed is found. Reads only."""
     while not stop.is_set():
         try:
             for namespace, name in names():
                 queue.mark(namespace, name)
         except Exception as error:
             log.warning("could not list VectorIndexes: %s", error)
-        stop.wait(RELIST_SECONDS)
+        stop.wait(seconds)
 
 
-def run(queue: KeyedQueue, namespaces: tuple[str, ...], stop: threading.Event) -> None:
+def run(queue: KeyedQueue, namespaces: tuple[str, ...], alive: Watches, stop: threading.Event) -> None:
     """Run kopf until `stop` is set. Blocks."""
-    asyncio.run(
-        kopf.operator(
-            registry=registry(queue),
-            settings=operator_settings(),
-            standalone=True,
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-            stop_flag=stop,
-        )
-    )
+
+    async def watched() -> None:
+        beat = asyncio.create_task(alive.beat())
+        try:
+            await kopf.operator(
+                registry=registry(queue),
+                settings=operator_settings(),
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+                stop_flag=stop,
+            )
+        finally:
+            beat.cancel()
+
+    asyncio.run(watched())

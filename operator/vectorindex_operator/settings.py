@@ -14,6 +14,47 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 @dataclass(frozen=True, slots=True)
+class Number:
+    """A whole number that an installation may choose: flag `--<name>`, variable `VECTORINDEX_<NAME>`."""
+
+    name: str
+    default: int
+    least: int
+    most: int
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        return "VECTORINDEX_" + self.name.upper().replace("-", "_")
+
+
+NUMBERS = (
+    Number("workers", 4, 1, 64, "VectorIndexes reconciled at the same time"),
+    Number("searcher-connections", 16, 1, 256, "searchers asked for evidence at the same time"),
+    Number("relist-seconds", 120, 10, 3600, "how often what the watches missed is looked for"),
+    Number("request-seconds", 20, 1, 120, "the most that the API server may take to answer"),
+    Number("stuck-seconds", 300, 30, 3600, "a pass that runs for so long is stuck, and /livez fails"),
+    Number("lease-seconds", 15, 9, 300, "so long after its last renewal another replica takes over"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The numbers of NUMBERS."""
+
+    workers: int
+    searcher_connections: int
+    relist_seconds: int
+    request_seconds: int
+    stuck_seconds: int
+    lease_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorSettings:
     """What `vectorindex-operator run` was told."""
 
@@ -23,7 +64,7 @@ class OperatorSettings:
     identity: str
     http_port: int
     log_level: str
-    workers: int
+    tuning: Tuning
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +117,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         choices=LOG_LEVELS,
         help="(VECTORINDEX_LOG_LEVEL)",
     )
-    parser.add_argument("--workers", type=int, default=4, help="VectorIndexes reconciled at the same time")
+    for number in NUMBERS:
+        parser.add_argument(
+            number.flag, default=env(number.variable, str(number.default)), help=f"{number.help} ({number.variable})"
+        )
 
 
 def from_flags(flags: argparse.Namespace) -> OperatorSettings:
@@ -89,8 +133,6 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
     # argparse checks what is typed, not what comes from the environment.
     _one_of(flags.image_pull_policy, PULL_POLICIES, "--image-pull-policy", "VECTORINDEX_IMAGE_PULL_POLICY")
     _one_of(flags.log_level, LOG_LEVELS, "--log-level", "VECTORINDEX_LOG_LEVEL")
-    if flags.workers < 1:
-        raise ValueError(f"--workers is {flags.workers}: at least 1 is needed")
     return OperatorSettings(
         installation=Installation(
             searcher_image=flags.searcher_image,
@@ -103,7 +145,7 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
         identity=flags.identity,
         http_port=_port(flags.http_port),
         log_level=flags.log_level,
-        workers=flags.workers,
+        tuning=Tuning(**{one.name.replace("-", "_"): _number(flags, one) for one in NUMBERS}),
     )
 
 
@@ -119,4 +161,13 @@ def _one_of(value: str, known: tuple[str, ...], flag: str, variable: str) -> Non
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**16:
         raise ValueError(f"--http-port is {text!r}: use a port from 1 to 65535 (VECTORINDEX_HTTP_PORT)")
+    return int(text)
+
+
+def _number(flags: argparse.Namespace, number: Number) -> int:
+    text = str(getattr(flags, number.name.replace("-", "_")))
+    if not text.isdecimal() or len(text) > 9 or not number.least <= int(text) <= number.most:
+        raise ValueError(
+            f"{number.flag} is {text!r}: use a whole number from {number.least} to {number.most} ({number.variable})"
+        )
     return int(text)

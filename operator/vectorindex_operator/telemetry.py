@@ -1,6 +1,7 @@
 """What the operator tells about itself: JSON logs, Prometheus metrics, health endpoints.
 
-Health measures the operator's own loop, not the web server: a stuck queue makes /livez fail.
+Health measures the operator's own work, not the web server: a pass that hangs or a watch that is gone makes /livez
+fail. A long backlog does not: a restart would only begin it anew.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
-from vectorindex_operator.core.events import Event
+from vectorindex_operator.core.events import Event, EventReason
 
-STUCK_SECONDS = 300.0
 CONDITIONS = (
     "Ready",
     "RolledOut",
@@ -32,6 +32,9 @@ CONDITIONS = (
     "GuardrailsHealthy",
     "RollbackPossible",
 )
+REASONS = frozenset(EventReason)
+"""What an Event may be counted as: a label takes no value that somebody else chooses."""
+OTHER = "Other"
 _EXTRA_FIELDS = ("key", "revision", "reason", "error")
 
 
@@ -89,6 +92,16 @@ class Metrics:
             "vectorindex_api_writes", "Writes to the API server besides the Lease", ["kind"], registry=self.registry
         )
         self.depth = Gauge("vectorindex_workqueue_depth", "VectorIndexes that are due now", registry=self.registry)
+        self.longest_wait = Gauge(
+            "vectorindex_workqueue_longest_wait_seconds",
+            "How late the most overdue VectorIndex is",
+            registry=self.registry,
+        )
+        self.longest_running = Gauge(
+            "vectorindex_workqueue_longest_running_seconds",
+            "How long the pass that began first has been running",
+            registry=self.registry,
+        )
         self.leader = Gauge("vectorindex_leader", "1 while this process holds the Lease", registry=self.registry)
 
     def on_result(self, result: str, seconds: float) -> None:
@@ -96,7 +109,8 @@ class Metrics:
         self.seconds.observe(seconds)
 
     def on_event(self, namespace: str, name: str, event: Event) -> None:
-        self.events.labels(namespace, name, event.reason).inc()
+        reason = event.reason if event.reason in REASONS else OTHER
+        self.events.labels(namespace, name, reason).inc()
         if event.reason == "RolledBack":
             self.rollbacks.labels(namespace, name).inc()
 
@@ -113,13 +127,10 @@ class Metrics:
 
 @dataclass(slots=True)
 class Health:
-    """`live`: the loop makes progress. `ready`: the process is set up (a standby without the Lease is ready)."""
+    """`stuck`: why the work makes no progress, empty while it does. `ready`: the process is set up (a standby is)."""
 
-    overdue: Callable[[], float] = lambda: 0.0
+    stuck: Callable[[], str] = lambda: ""
     ready: bool = False
-
-    def live(self) -> bool:
-        return self.overdue() < STUCK_SECONDS
 
 
 def serve(port: int, health: Health, metrics: Metrics) -> ThreadingHTTPServer:
@@ -131,8 +142,8 @@ def serve(port: int, health: Health, metrics: Metrics) -> ThreadingHTTPServer:
             if path == "/metrics":
                 self._answer(200, generate_latest(metrics.registry), CONTENT_TYPE_LATEST)
             elif path == "/livez":
-                live = health.live()
-                self._answer(200 if live else 503, b"ok\n" if live else b"a pass is overdue by minutes\n")
+                stuck = health.stuck()
+                self._answer(503 if stuck else 200, f"{stuck or 'ok'}\n".encode())
             elif path == "/readyz":
                 self._answer(200 if health.ready else 503, b"ok\n" if health.ready else b"starting\n")
             else:

@@ -11,6 +11,7 @@ from vectorindex_operator.core.events import Event
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_operator.reconcile.ports import Raw
 from vectorindex_operator.reconcile.queue import KeyedQueue
+from vectorindex_operator.reconcile.watches import Watches, watches
 from vectorindex_operator.settings import OperatorSettings
 from vectorindex_operator.telemetry import Health, Metrics
 
@@ -35,6 +36,7 @@ class App:
     cluster: KubeCluster
     queue: KeyedQueue
     metrics: Metrics
+    watches: Watches
     health: Health
 
     def names(self) -> list[tuple[str, str]]:
@@ -45,17 +47,24 @@ class App:
 
 def build(settings: OperatorSettings) -> App:
     """Connect to the cluster and wire everything; nothing runs yet."""
-    metrics = Metrics()
-    cluster = KubeCluster(connect(), on_write=lambda kind: metrics.writes.labels(kind).inc())
+    metrics, tuning = Metrics(), settings.tuning
+    cluster = KubeCluster(
+        connect(), on_write=lambda kind: metrics.writes.labels(kind).inc(), seconds=tuning.request_seconds
+    )
     events = CountedEvents(KubeEvents(cluster, settings.identity), metrics)
     reconciler = Reconciler(
         cluster=cluster,
-        searchers=HttpSearchers(),
+        searchers=HttpSearchers.with_connections(tuning.searcher_connections),
         events=events,
         settings=settings.installation,
         on_status=metrics.on_status,
         on_gone=metrics.forget,
     )
-    queue = KeyedQueue(reconciler.run, workers=settings.workers, on_result=metrics.on_result)
+    queue = KeyedQueue(reconciler.run, workers=tuning.workers, on_result=metrics.on_result)
     metrics.depth.set_function(queue.depth)
-    return App(settings, cluster, queue, metrics, Health(overdue=queue.overdue))
+    metrics.longest_wait.set_function(queue.longest_wait)
+    metrics.longest_running.set_function(queue.longest_running)
+    alive = watches(settings.watch_namespaces)
+    longest = tuning.stuck_seconds
+    health = Health(stuck=lambda: queue.stuck(longest) or alive.stuck(longest))
+    return App(settings, cluster, queue, metrics, alive, health)

@@ -94,7 +94,7 @@ def test_a_pass_says_when_it_runs_again_and_an_earlier_mark_wins() -> None:
     queue.mark("ns", "a", after=50)
     queue.mark("ns", "a", after=10)
     queue.mark("ns", "a", after=90)
-    assert (queue.depth(), queue.overdue()) == (0, 0.0)
+    assert (queue.depth(), queue.longest_wait()) == (0, 0.0)
     now[0] += 10
     assert queue.depth() == 1
     assert queue._take() == ("ns", "a")
@@ -156,28 +156,83 @@ def test_backoff_doubles_up_to_a_minute_with_jitter_and_ends_with_a_success() ->
     assert queue._backoff(("ns", "a")) <= 0.5
 
 
-def test_overdue_is_the_queues_own_heartbeat() -> None:
+def test_a_thousand_keys_that_wait_for_slow_passes_are_no_reason_to_restart() -> None:
+    """A backlog is work, not a fault: a restart would begin it anew. What counts is that passes end."""
+    now = [1000.0]
+    ended: list[str] = []
+
+    def work(namespace: str, name: str) -> None:
+        now[0] += 5.0
+        ended.append(name)
+
+    queue = KeyedQueue(work, clock=lambda: now[0])
+    for number in range(1000):
+        queue.mark("ns", f"index-{number}")
+    while (key := queue.take_due()) is not None:
+        queue.run_one(key)
+        assert queue.stuck(300.0) == ""
+    assert len(ended) == 1000
+    assert now[0] == 6000.0, "the last key was late by more than an hour and a half"
+
+
+def test_a_pass_that_hangs_is_stuck_and_said_by_name_though_others_go_on() -> None:
+    hangs = threading.Event()
+    now = [1000.0]
+
+    def work(namespace: str, name: str) -> None:
+        if name == "hung":
+            assert hangs.wait(SOON)
+
+    with started(KeyedQueue(work, workers=2, clock=lambda: now[0])) as queue:
+        queue.mark("ns", "hung")
+        wait_until(lambda: queue.depth() == 0)
+        now[0] += 299.0
+        assert queue.stuck(300.0) == ""
+        assert queue.longest_running() == 299.0
+        queue.mark("ns", "other")
+        wait_until(lambda: queue.depth() == 0)
+        now[0] += 1.0
+        assert queue.stuck(300.0) == "the pass over ns/hung has run for 300 s"
+        hangs.set()
+        wait_until(lambda: queue.stuck(300.0) == "")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_died_is_said() -> None:
+    """Nothing that a pass raises ends its worker; something that may not be caught can."""
+
+    def work(namespace: str, name: str) -> None:
+        raise SystemExit
+
+    with started(KeyedQueue(work, workers=1)) as queue:
+        assert queue.stuck(300.0) == ""
+        queue.mark("ns", "a")
+        wait_until(lambda: queue.stuck(300.0) == "1 of 1 reconcile threads has ended")
+
+
+def test_what_counts_results_may_fail_without_ending_a_worker() -> None:
+    done: list[str] = []
+
+    def count(result: str, seconds: float) -> None:
+        raise RuntimeError("oh")
+
+    with started(KeyedQueue(lambda namespace, name: done.append(name), workers=1, on_result=count)) as queue:
+        queue.mark("ns", "a")
+        wait_until(lambda: done == ["a"])
+        queue.mark("ns", "b")
+        wait_until(lambda: done == ["a", "b"])
+
+
+def test_how_late_the_latest_key_is_is_a_figure() -> None:
     now = [1000.0]
     queue = KeyedQueue(lambda namespace, name: None, clock=lambda: now[0])
-    assert queue.overdue() == 0.0
+    assert queue.longest_wait() == 0.0
     queue.mark("ns", "a", after=5)
     now[0] += 4
-    assert queue.overdue() == 0.0
+    assert queue.longest_wait() == 0.0
     now[0] += 11
     queue.mark("ns", "b")
-    assert queue.overdue() == 10.0
-
-
-def test_a_pass_that_hangs_makes_its_next_one_overdue() -> None:
-    """With one VectorIndex there is no other key whose lateness would tell."""
-    now = [1000.0]
-    queue = KeyedQueue(lambda namespace, name: None, clock=lambda: now[0])
-    queue.mark("ns", "a")
-    assert queue._take() == ("ns", "a")
-    now[0] += 60
-    queue.mark("ns", "a")  # the relist of each minute
-    now[0] += 400
-    assert queue.overdue() == 400.0
+    assert queue.longest_wait() == 10.0
 
 
 def test_after_stop_nothing_is_taken() -> None:

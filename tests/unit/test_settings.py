@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import socket
 from pathlib import Path
 
 import pytest
+import yaml
 
-from vectorindex_operator.settings import OperatorSettings, add_flags, from_flags
+from vectorindex_operator.settings import NUMBERS, Number, OperatorSettings, add_flags, from_flags
 
 NAMES = ("SEARCHER_IMAGE", "GPU_IMAGE", "IMAGE_PULL_POLICY", "IMAGE_PULL_SECRETS", "WATCH_NAMESPACES", "HTTP_PORT",
          "LOG_LEVEL")  # fmt: skip
@@ -16,7 +18,8 @@ NAMES = ("SEARCHER_IMAGE", "GPU_IMAGE", "IMAGE_PULL_POLICY", "IMAGE_PULL_SECRETS
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*(f"VECTORINDEX_{n}" for n in NAMES), "POD_NAMESPACE", "POD_NAME"):
+    variables = (*(f"VECTORINDEX_{n}" for n in NAMES), *(number.variable for number in NUMBERS))
+    for name in (*variables, "POD_NAMESPACE", "POD_NAME"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -32,7 +35,10 @@ def test_the_defaults() -> None:
     assert (found.installation.gpu_image, found.installation.image_pull_policy) == ("", "IfNotPresent")
     assert (found.installation.image_pull_secrets, found.watch_namespaces) == ((), ())
     assert (found.namespace, found.identity) == ("default", socket.gethostname())
-    assert (found.http_port, found.log_level, found.workers) == (8080, "INFO", 4)
+    assert (found.http_port, found.log_level) == (8080, "INFO")
+    assert {n.name: getattr(found.tuning, n.name.replace("-", "_")) for n in NUMBERS} == {
+        n.name: n.default for n in NUMBERS
+    }
 
 
 def test_the_environment_of_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,15 +81,41 @@ def test_a_bad_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: s
         settings()
 
 
-def test_an_operator_without_workers_would_do_nothing_and_say_nothing() -> None:
-    with pytest.raises(ValueError, match="--workers is 0"):
-        settings("--searcher-image=x", "--workers=0")
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
+def test_a_number_out_of_its_bounds_is_refused_by_name(number: Number, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator without workers, say, would do nothing and say nothing."""
+    found = settings("--searcher-image=x", f"{number.flag}={number.most}")
+    assert getattr(found.tuning, number.name.replace("-", "_")) == number.most
+    for text in (number.least - 1, number.most + 1, "", "many", "4.5", "-4", "9" * 5000):
+        with pytest.raises(ValueError, match=rf"^{number.flag} is .*{number.least} to {number.most}"):
+            settings("--searcher-image=x", f"{number.flag}={text}")
+    monkeypatch.setenv(number.variable, str(number.least))
+    assert getattr(settings("--searcher-image=x").tuning, number.name.replace("-", "_")) == number.least
+
+
+def chart_text() -> str:
+    chart = Path(__file__).resolve().parents[2] / "charts" / "vectorindex-operator" / "templates"
+    return "".join(path.read_text() for path in chart.rglob("*.yaml"))
+
+
+def test_every_number_is_a_value_of_the_chart() -> None:
+    """The chart's values have the same defaults and bounds."""
+    chart = Path(__file__).resolve().parents[2] / "charts" / "vectorindex-operator"
+    values = yaml.safe_load((chart / "values.yaml").read_text())["tuning"]
+    schema = json.loads((chart / "values.schema.json").read_text())["properties"]["tuning"]["properties"]
+    for number in NUMBERS:
+        first, *others = number.name.split("-")
+        value = first + "".join(word.capitalize() for word in others)
+        assert values.pop(value) == number.default
+        found = schema.pop(value)
+        assert (found["type"], found["minimum"], found["maximum"]) == ("integer", number.least, number.most)
+        assert f"name: {number.variable}\n              value: {{{{ .Values.tuning.{value} | quote }}}}" in chart_text()
+    assert (values, schema) == ({}, {})
 
 
 def test_every_variable_of_the_chart_is_known() -> None:
-    chart = Path(__file__).resolve().parents[2] / "charts" / "vectorindex-operator" / "templates"
-    text = "".join(path.read_text() for path in chart.rglob("*.yaml"))
-    known = {f"VECTORINDEX_{name}" for name in NAMES}
+    text = chart_text()
+    known = {f"VECTORINDEX_{name}" for name in NAMES} | {number.variable for number in NUMBERS}
     used = {word.strip('"') for word in text.replace(":", " ").split() if word.strip('"').startswith("VECTORINDEX_")}
     assert used <= known
     assert "VECTORINDEX_SEARCHER_IMAGE" in used

@@ -6,13 +6,14 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import urllib3
 
 from vectorindex_operator.api.v1alpha1 import Condition, VectorIndexStatus
 from vectorindex_operator.core.events import Event, EventReason
-from vectorindex_operator.telemetry import CONDITIONS, STUCK_SECONDS, Health, JsonFormatter, Metrics, serve
+from vectorindex_operator.telemetry import CONDITIONS, Health, JsonFormatter, Metrics, serve
 
 AT = "2027-01-15T08:00:00Z"
 
@@ -44,11 +45,10 @@ def test_health_is_that_of_the_loop(told: tuple[Health, Metrics, str, urllib3.Po
 
     assert (ask("/livez"), ask("/readyz"), ask("/nothing")) == (200, 503, 404)
     health.ready = True
-    health.overdue = lambda: STUCK_SECONDS - 0.1
     assert (ask("/livez"), ask("/readyz?verbose")) == (200, 200)
-    health.overdue = lambda: STUCK_SECONDS
+    health.stuck = lambda: "the pass over team-a/docs has run for 301 s"
     answer = pool.request("GET", url + "/livez", retries=False)
-    assert (answer.status, answer.data) == (503, b"a pass is overdue by minutes\n")
+    assert (answer.status, answer.data) == (503, b"the pass over team-a/docs has run for 301 s\n")
     assert ask("/readyz") == 200
 
 
@@ -89,6 +89,17 @@ def test_a_rollback_is_counted_once() -> None:
     labels = {"namespace": "team-a", "name": "docs"}
     assert metrics.registry.get_sample_value("vectorindex_rollbacks_total", labels) == 1.0
     assert metrics.registry.get_sample_value("vectorindex_events_total", labels | {"reason": "Stable"}) == 1.0
+
+
+def test_a_reason_from_elsewhere_is_no_series_of_its_own() -> None:
+    metrics = Metrics()
+    for number in range(1000):
+        made: Any = f"Made-{number}"
+        metrics.on_event("team-a", "docs", Event(made, "x"))
+    labels = {"namespace": "team-a", "name": "docs", "reason": "Other"}
+    assert metrics.registry.get_sample_value("vectorindex_events_total", labels) == 1000.0
+    series = [sample for family in metrics.registry.collect() for sample in family.samples]
+    assert not [sample for sample in series if sample.labels.get("reason", "").startswith("Made-")]
 
 
 def test_the_series_of_a_deleted_vectorindex_go_and_others_stay() -> None:

@@ -32,6 +32,14 @@ class HttpSearchers:
         default_factory=lambda: ThreadPoolExecutor(PARALLEL, thread_name_prefix="searchers")
     )
 
+    @classmethod
+    def with_connections(cls, parallel: int) -> HttpSearchers:
+        """So many pods are asked at the same time."""
+        return cls(
+            pool=urllib3.PoolManager(num_pools=64, maxsize=parallel, retries=False),
+            workers=ThreadPoolExecutor(parallel, thread_name_prefix="searchers"),
+        )
+
     def evidence(self, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
         return tuple(self.workers.map(lambda pod: self._ask(pod[0], pod[1], since), pods))
 

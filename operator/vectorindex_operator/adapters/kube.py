@@ -21,7 +21,7 @@ from vectorindex_operator.reconcile.ports import Raw
 log = logging.getLogger(__name__)
 
 FIELD_MANAGER = "vectorindex-operator"
-TIMEOUT = urllib3.Timeout(connect=5.0, read=20.0)
+CONNECT_SECONDS = 5.0
 PAGE = 500
 
 _PATHS = {
@@ -42,8 +42,13 @@ def connect() -> client.ApiClient:
         config.load_incluster_config()
     except config.ConfigException:
         config.load_kube_config()
-    configuration = client.Configuration.get_default_copy()
+    return api_client(client.Configuration.get_default_copy())
+
+
+def api_client(configuration: client.Configuration) -> client.ApiClient:
+    """A client that tries nothing again by itself: what failed is seen, and tried again, by whoever asked."""
     configuration.connection_pool_maxsize = 16
+    configuration.retries = False
     return client.ApiClient(configuration)
 
 
@@ -53,6 +58,8 @@ class KubeCluster:
 
     api: client.ApiClient
     on_write: Callable[[str], None] = lambda kind: None
+    seconds: float = 20.0
+    """The most that an answer may take to come, or to go on coming."""
 
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
         status, body = self._call("GET", self._path(kind, namespace, name))
@@ -131,9 +138,10 @@ class KubeCluster:
         if query:
             url = f"{url}?{urlencode(query)}"
         data = json.dumps(body).encode() if body is not None else None
+        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=self.seconds)
         try:
             pool = self.api.rest_client.pool_manager
-            answer = pool.request(method, url, body=data, headers=headers, timeout=TIMEOUT, retries=False)
+            answer = pool.request(method, url, body=data, headers=headers, timeout=timeout, retries=False)
         except urllib3.exceptions.HTTPError as error:
             raise UnreachableError(f"{method} {path}: {error}") from error
         try:

@@ -1,12 +1,18 @@
 """One active operator at a time, by a Lease. Safety never rests on it: names are derived and writes have preconditions.
 
-Losing the Lease ends the process, so that no half-stopped worker goes on.
+Losing the Lease ends the process, so that no half-stopped worker goes on. A request that hangs, or whose answer drips
+for ever, is a failed try like any other; and a clock of its own (the library's is the wall clock, and it looks only
+between two tries) ends the process before another one may hold the Lease.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import urllib3
@@ -14,22 +20,43 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.leaderelection.electionconfig import Config
 from kubernetes.leaderelection.leaderelection import LeaderElection
-from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
+from kubernetes.leaderelection.resourcelock import leaselock
 
 log = logging.getLogger(__name__)
 
 NAME = "vectorindex-operator"
-DURATION_SECONDS = 15
-RENEW_DEADLINE_SECONDS = 10
-RETRY_SECONDS = 2
+MOST_ABANDONED = 8
 
 
-class PatientLeaseLock(LeaseLock):  # type: ignore[misc]
-    """The library's lock, for which a connection that breaks is a failed try and not the end of the process."""
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """Seconds. `duration` stands in the Lease: so long after a renewal nobody else takes it."""
 
-    def __init__(self, namespace: str, identity: str, api: client.ApiClient) -> None:
+    duration: int = 15
+    renew_within: float = 10.0
+    """So long after the last renewal the process ends."""
+    retry: float = 2.0
+    request: float = 3.0
+    """The most that one request may take, answer included."""
+
+    @classmethod
+    def of(cls, duration: int) -> LeaseTimes:
+        """The other times in proportion to `duration`."""
+        return cls(duration, renew_within=duration * 2 / 3, retry=duration * 2 / 15, request=duration / 5)
+
+
+class LeaseLock(leaselock.LeaseLock):  # type: ignore[misc]
+    """The library's lock, for which a request that breaks or does not end is a failed try.
+
+    `api` must not retry by itself (adapters/kube.py: api_client), or one try would be several.
+    """
+
+    def __init__(self, namespace: str, identity: str, api: client.ApiClient, times: LeaseTimes | None = None) -> None:
         super().__init__(NAME, namespace, identity)
-        self.api_instance = client.CoordinationV1Api(api)
+        self.times = times or LeaseTimes()
+        self.api_instance = _TimedApi(api, self.times.request)
+        self.renewed_at: float | None = None
+        """When the last renewal that succeeded began (monotonic): not before that the Lease says it was renewed."""
 
     def get(self, name: str, namespace: str) -> tuple[bool, Any]:
         try:
@@ -38,16 +65,21 @@ class PatientLeaseLock(LeaseLock):  # type: ignore[misc]
             return False, ApiException(status=0, reason=str(error))
 
     def create(self, name: str, namespace: str, election_record: Any) -> bool:
-        try:
-            return bool(super().create(name, namespace, election_record))
-        except urllib3.exceptions.HTTPError:
-            return False
+        return self._renewed(lambda: super(LeaseLock, self).create(name, namespace, election_record))
 
     def update(self, name: str, namespace: str, updated_record: Any) -> bool:
+        return self._renewed(lambda: super(LeaseLock, self).update(name, namespace, updated_record))
+
+    def _renewed(self, write: Callable[[], bool]) -> bool:
+        began = time.monotonic()
         try:
-            return bool(super().update(name, namespace, updated_record))
-        except urllib3.exceptions.HTTPError:
+            done = bool(write())
+        except urllib3.exceptions.HTTPError as error:
+            log.info("lease not renewed: %s", error)
             return False
+        if done:
+            self.renewed_at = began
+        return done
 
     def release(self) -> None:
         """Give the Lease up at a clean stop, so that the next process need not wait until it runs out."""
@@ -60,16 +92,72 @@ class PatientLeaseLock(LeaseLock):  # type: ignore[misc]
             log.info("lease not released: %s", error)
 
 
-def lead(lock: PatientLeaseLock, work: Callable[[], None], lost: Callable[[], None]) -> None:
+class _TimedApi:
+    """The three calls of a Lease, each over within `seconds`, whatever the other side does.
+
+    A timeout of the HTTP client is one of each read, so an answer that drips would never end. Each call runs in a
+    thread that is left behind when it takes too long; of those there are few, and none is started while all are stuck.
+    """
+
+    def __init__(self, api: client.ApiClient, seconds: float) -> None:
+        self._api, self._seconds = client.CoordinationV1Api(api), seconds
+        self._abandoned: list[threading.Thread] = []
+
+    def read_namespaced_lease(self, name: str, namespace: str) -> Any:
+        return self._call(self._api.read_namespaced_lease, name, namespace)
+
+    def create_namespaced_lease(self, namespace: str, body: Any) -> Any:
+        return self._call(self._api.create_namespaced_lease, namespace, body)
+
+    def replace_namespaced_lease(self, name: str, namespace: str, body: Any) -> Any:
+        return self._call(self._api.replace_namespaced_lease, name, namespace, body)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
+        if len(self._abandoned) >= MOST_ABANDONED:
+            raise urllib3.exceptions.TimeoutError(f"{len(self._abandoned)} requests for the Lease do not end")
+        answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+
+        def run() -> None:
+            try:
+                answers.put((function(*arguments, _request_timeout=self._seconds), None))
+            except Exception as error:
+                answers.put((None, error))
+
+        thread = threading.Thread(target=run, name="lease", daemon=True)
+        thread.start()
+        try:
+            answer, error = answers.get(timeout=self._seconds)
+        except Empty:
+            self._abandoned.append(thread)
+            raise urllib3.exceptions.TimeoutError(f"no whole answer within {self._seconds:g} s") from None
+        if error is not None:
+            raise error
+        return answer
+
+
+def lead(lock: LeaseLock, work: Callable[[], None], lost: Callable[[], None]) -> None:
     """Wait for the Lease, run `work` while it is held, call `lost` when it is not any more. Blocks."""
     logging.getLogger("leaderelection").setLevel("WARNING")
+
+    def held() -> None:
+        threading.Thread(target=_watch, args=(lock, lost), name="lease-watch", daemon=True).start()
+        work()
+
     LeaderElection(
         Config(
             lock,
-            lease_duration=DURATION_SECONDS,
-            renew_deadline=RENEW_DEADLINE_SECONDS,
-            retry_period=RETRY_SECONDS,
-            onstarted_leading=work,
+            lease_duration=lock.times.duration,
+            renew_deadline=lock.times.renew_within,
+            retry_period=lock.times.retry,
+            onstarted_leading=held,
             onstopped_leading=lost,
         )
     ).run()
+
+
+def _watch(lock: LeaseLock, lost: Callable[[], None]) -> None:
+    """Call `lost` as soon as the Lease was not renewed in time."""
+    while (left := (lock.renewed_at or 0.0) + lock.times.renew_within - time.monotonic()) > 0:
+        time.sleep(left)
+    lost()

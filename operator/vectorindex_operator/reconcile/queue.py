@@ -2,6 +2,8 @@
 
 Any number of marks before a pass starts are one pass; a mark during a pass is another pass afterwards, so nothing is
 missed. Threads, because a pass is plain blocking code: what a reader sees is what happens, in order.
+
+Whether the queue lives is whether its passes end, never how many keys wait: a restart would begin a backlog anew.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ class KeyedQueue:
     clock: Callable[[], float] = time.monotonic
     _due: dict[Key, float] = field(default_factory=dict)
     _heap: list[tuple[float, Key]] = field(default_factory=list)
-    _running: set[Key] = field(default_factory=set)
+    _running: dict[Key, float] = field(default_factory=dict)
+    """Since when the pass over a key runs."""
+    _threads: list[threading.Thread] = field(default_factory=list)
     _failures: dict[Key, int] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _stopping: bool = False
@@ -50,18 +54,37 @@ class KeyedQueue:
     def start(self) -> None:
         """Start the worker threads (daemons: losing the Lease ends the process at once)."""
         for number in range(self.workers):
-            threading.Thread(target=self._loop, name=f"reconcile-{number}", daemon=True).start()
+            thread = threading.Thread(target=self._loop, name=f"reconcile-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def stop(self) -> None:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
 
-    def overdue(self) -> float:
-        """Seconds by which the most overdue key is late: the queue's own heartbeat, for the liveness probe.
+    def stuck(self, longest: float) -> str:
+        """Why there is no progress: a pass that has run for `longest` seconds, a thread that is gone. Empty: there is.
 
-        A key marked during its pass counts too: with a single VectorIndex nothing else would tell of a pass that hangs.
+        A single pass is enough: whatever holds it holds its VectorIndex, and with it a rollback.
         """
+        with self._changed:
+            if self._stopping:
+                return ""
+            ended = sum(not thread.is_alive() for thread in self._threads)
+            if ended:
+                return f"{ended} of {len(self._threads)} reconcile threads {'has' if ended == 1 else 'have'} ended"
+            key, since = min(self._running.items(), key=lambda item: item[1], default=(("", ""), float("inf")))
+        running = self.clock() - since
+        return f"the pass over {'/'.join(key)} has run for {running:.0f} s" if running >= longest else ""
+
+    def longest_running(self) -> float:
+        """Seconds that the pass which began first has been running."""
+        with self._changed:
+            return self.clock() - min(self._running.values()) if self._running else 0.0
+
+    def longest_wait(self) -> float:
+        """Seconds by which the most overdue key is late."""
         with self._changed:
             return max(0.0, self.clock() - min(self._due.values())) if self._due else 0.0
 
@@ -70,43 +93,63 @@ class KeyedQueue:
         with self._changed:
             return sum(due <= self.clock() for due in self._due.values())
 
+    def take_due(self) -> Key | None:
+        """A key that is due and has no pass running; it counts as running from now on. None: there is none now."""
+        with self._changed:
+            return self._next()[0]
+
+    def run_one(self, key: Key) -> None:
+        """The pass over a key that was taken."""
+        started = self.clock()
+        result, after = self._run(key)
+        with self._changed:
+            self._running.pop(key, None)
+            self._changed.notify_all()
+        if after is not None:
+            self.mark(*key, after=after)
+        try:
+            self.on_result(result, self.clock() - started)
+        except Exception:
+            log.exception("a bug: the result of a pass was not counted", extra={"key": "/".join(key)})
+
     def _take(self) -> Key | None:
+        """The next key, as soon as there is one; None once the queue stops."""
         with self._changed:
             while not self._stopping:
-                now, wait = self.clock(), None
-                held = []
-                while self._heap:
-                    due, key = self._heap[0]
-                    if self._due.get(key) != due:
-                        heapq.heappop(self._heap)  # an earlier mark replaced this one
-                        continue
-                    if due > now:
-                        wait = due - now
-                        break
-                    heapq.heappop(self._heap)
-                    if key in self._running:
-                        held.append((due, key))
-                        continue
-                    for entry in held:
-                        heapq.heappush(self._heap, entry)
-                    del self._due[key]
-                    self._running.add(key)
+                key, wait = self._next()
+                if key is not None:
                     return key
-                for entry in held:
-                    heapq.heappush(self._heap, entry)
-                self._changed.wait(wait if not held else min(wait or 1.0, 1.0))
+                self._changed.wait(wait)
             return None
+
+    def _next(self) -> tuple[Key | None, float | None]:
+        """A key to run now, or the seconds until one may be due (None: until something is marked or a pass ends)."""
+        now, wait = self.clock(), None
+        held: list[tuple[float, Key]] = []
+        found = None
+        while self._heap and found is None:
+            due, key = self._heap[0]
+            if self._due.get(key) != due:
+                heapq.heappop(self._heap)  # an earlier mark replaced this one
+                continue
+            if due > now:
+                wait = due - now
+                break
+            heapq.heappop(self._heap)
+            if key in self._running:
+                held.append((due, key))
+            else:
+                found = key
+        for entry in held:
+            heapq.heappush(self._heap, entry)
+        if found is not None:
+            del self._due[found]
+            self._running[found] = now
+        return found, wait
 
     def _loop(self) -> None:
         while (key := self._take()) is not None:
-            started = self.clock()
-            result, after = self._run(key)
-            with self._changed:
-                self._running.discard(key)
-                self._changed.notify_all()
-            self.on_result(result, self.clock() - started)
-            if after is not None:
-                self.mark(*key, after=after)
+            self.run_one(key)
 
     def _run(self, key: Key) -> tuple[str, float | None]:
         try:
