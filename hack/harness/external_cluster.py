@@ -11,14 +11,15 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
 from string import Template
+from threading import Thread
 
 from harness.base import CHECKOUT, Cluster, Image, S3Access
 from harness.commands import run
 from harness.errors import HarnessError
-from harness.waiting import wait_for
 
 LOCAL_CLUSTER = CHECKOUT / "hack" / "local-cluster"
 OBJECT_STORE = {
@@ -29,6 +30,7 @@ OBJECT_STORE = {
     "S3_REGION": "us-east-1",
 }
 KIND_NAME = "vectorindex"
+FORWARD_SECONDS = 30
 
 
 class OtherCluster(Cluster):
@@ -58,17 +60,29 @@ class OtherCluster(Cluster):
         command = self.kubectl_command("-n", namespace, "port-forward", target, f":{port}")
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         atexit.register(process.terminate)
+        opened: Future[int] = Future()
+        Thread(target=_listen, args=(process, opened), name="port-forward", daemon=True).start()
+        what = f"port-forward to {namespace}/{target}"
+        try:
+            return opened.result(FORWARD_SECONDS)
+        except TimeoutError:
+            raise HarnessError(f"waited {FORWARD_SECONDS} s for a {what}") from None
+        except EOFError as last_words:
+            raise HarnessError(f"the {what} ended: {last_words}") from None
+
+
+def _listen(process: subprocess.Popen[str], opened: Future[int]) -> None:
+    """Reads all that it says (a pipe that nobody reads stops its writer); EOFError with the end of it when no port."""
+    said = ""
+    with process:
         assert process.stdout is not None
-        stream = process.stdout
-
-        def opened() -> int | None:
-            line = stream.readline()
+        for line in process.stdout:
+            said = f"{said}{line}"[-2000:]
             found = re.search(r"127\.0\.0\.1:(\d+)", line)
-            if not line and process.poll() is not None:
-                raise HarnessError(f"port-forward to {namespace}/{target} ended with {process.returncode}")
-            return int(found.group(1)) if found else None
-
-        return wait_for(opened, 30, f"a port-forward to {namespace}/{target}")
+            if found and not opened.done():
+                opened.set_result(int(found.group(1)))
+    if not opened.done():
+        opened.set_exception(EOFError(said.strip() or "it said nothing"))
 
 
 class KindCluster(OtherCluster):

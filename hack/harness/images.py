@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.base import CHECKOUT, Cluster, Image
 from harness.errors import HarnessError
 
-INPUTS = ("Dockerfile", ".dockerignore", "pyproject.toml", "uv.lock", "README.md", "operator", "searcher")
+INPUTS = ("Dockerfile", ".dockerignore", "pyproject.toml", "uv.lock", "README.md", "client", "operator", "searcher")
 """What .dockerignore lets into a build."""
 
 

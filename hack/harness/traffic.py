@@ -28,6 +28,8 @@ from harness.waiting import wait_for
 
 WORKER = Path(__file__).with_name("load_worker.py")
 POD = "traffic"
+LAST_WORDS_SECONDS = 10
+"""How long a worker that has ended, or listens no more, may still have something to say."""
 Make = TypeVar("Make", bound="Traffic")
 
 
@@ -151,11 +153,8 @@ class Traffic:
 
     def snapshot(self) -> Snapshot:
         """The newest numbers, at most `report_seconds` old. Raises HarnessError when the process ended by itself."""
-        if self._process is not None and self._process.poll() is not None:
-            if self._reader is not None:
-                self._reader.join(timeout=2)
-            if not self._latest.done:
-                raise HarnessError(f"the load generator ended: {self._said or 'it said nothing'}")
+        if self._process is not None and self._process.poll() is not None and not self._latest.done:
+            self._hear_out()
         return self._latest
 
     def pace(self, rate: float) -> None:
@@ -205,8 +204,20 @@ class Traffic:
         try:
             self._process.stdin.write(json.dumps(document) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError as error:
-            raise HarnessError(f"the load generator ended: {self._said or 'it said nothing'}") from error
+        except BrokenPipeError:
+            self._hear_out()
+
+    def _hear_out(self) -> None:
+        """Of a worker that listens no more: reads to the end of its stream. Raises unless it ended with its numbers."""
+        assert self._process is not None
+        assert self._reader is not None
+        try:
+            self._process.wait(LAST_WORDS_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._reader.join(LAST_WORDS_SECONDS)
+        if not self._latest.done:
+            raise HarnessError(f"the load generator ended: {self._said or 'it said nothing'}")
 
     def _read(self) -> None:
         assert self._process is not None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness import cluster, images
+from harness.base import CHECKOUT, Image
 from harness.errors import HarnessError
+from harness.external_cluster import OtherCluster
+from harness.waiting import wait_for
 
 
 @pytest.fixture
@@ -60,3 +64,45 @@ def test_the_tag_follows_what_goes_into_the_image(tmp_path: Path) -> None:
 
     (tmp_path / "operator" / "main.py").write_text("2")
     assert images.content_tag(tmp_path) != first
+
+
+def test_the_tag_follows_all_that_a_build_may_read() -> None:
+    """What is let in and not looked at would leave an image as it was."""
+    let_in = [line[1:] for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+
+    assert set(images.INPUTS) == {"Dockerfile", ".dockerignore", *let_in}
+
+
+class Forwarding(OtherCluster):
+    """Whatever kubectl is asked, a shell script answers."""
+
+    def __init__(self, folder: Path, script: str) -> None:
+        program = folder / "kubectl"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        self.kubectl_program, self.kubeconfig = str(program), folder / "kubeconfig"
+
+    def up(self) -> None: ...
+
+    def provide_image(self, target: str, tag: str) -> Image:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def forwarding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
+    """The port of a port-forward that is this script."""
+    monkeypatch.setattr("harness.external_cluster.atexit.register", lambda *_: None)
+    return lambda script: Forwarding(tmp_path, script)._forward("ns", "service/s3", "9000")
+
+
+def test_a_port_forward_goes_on_however_much_it_says(forwarding: Callable[[str], int], tmp_path: Path) -> None:
+    """kubectl says a line for each connection; a pipe holds a thousand of them."""
+    script = "echo 'Forwarding from 127.0.0.1:4321 -> 9000'; yes Handling connection for 4321 | head -n 20000"
+
+    assert forwarding(f"{script}; : > {tmp_path / 'all-said'}") == 4321
+    wait_for((tmp_path / "all-said").exists, 60, "it to have said all", every=0.01)
+
+
+def test_a_port_forward_that_ends_says_why(forwarding: Callable[[str], int]) -> None:
+    with pytest.raises(HarnessError, match=r"port-forward to ns/service/s3 ended: error: no such service"):
+        forwarding("(sleep 0.3; echo error: no such service >&2) & exit 1")

@@ -14,6 +14,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.traffic import Settings, Snapshot, Traffic
+from harness.waiting import wait_for
 
 Answer = Callable[[int, int], bytes | None]
 """From the number of the connection and of the request on it, each from 1. None: the connection ends without one."""
@@ -178,9 +179,36 @@ def test_stops_when_told_and_changes_its_pace() -> None:
     assert seen.seconds < 15, "at the old pace it would be 20"
 
 
-def test_says_why_it_ended() -> None:
-    traffic = Traffic(Settings("127.0.0.1", 1), ["{}"], ["sh", "-c", "read settings; echo no such thing; exit 3"])
-    traffic.start()
+DEAF = "read settings; exec 0<&-; echo deaf; sleep 1"
+LAST_WORDS = {
+    "while it listens": "read settings; echo no such thing; exit 3",
+    "after it has stopped listening": f"{DEAF}; echo no such thing; exit 3",
+    "after it has ended": "read settings; (sleep 2.5; echo no such thing) & exit 3",  # a pipe outlives its writer
+}
+
+
+@pytest.mark.parametrize("when", LAST_WORDS)
+def test_says_why_it_ended(when: str) -> None:
+    """Judged at the end of what it says, however late that comes and is read."""
+    traffic = saying(LAST_WORDS[when])
 
     with pytest.raises(HarnessError, match="no such thing"):
         traffic.stop()
+
+
+def test_final_numbers_count_though_nobody_listens_any_more() -> None:
+    """Its bound was reached between a look at the numbers and the word to stop."""
+    last = json.dumps({"queries": 5, "revisions": {}, "done": True})
+
+    seen = saying(f"{DEAF}; echo '{last}'").stop()
+
+    assert (seen.done, seen.queries) == (True, 5)
+
+
+def saying(script: str) -> Traffic:
+    """A worker that is a shell script; one that is to be deaf is so already."""
+    traffic = Traffic(Settings("127.0.0.1", 1), ["{}"], ["sh", "-c", script])
+    traffic.start()
+    if DEAF in script:
+        wait_for(lambda: "deaf" in traffic._said, 60, "it to have stopped listening", every=0.01)
+    return traffic
