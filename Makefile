@@ -46,6 +46,12 @@ test-apiserver: setup ## a real API server: schema, CEL, ownership, RBAC; a real
 test-e2e: setup ## a real cluster, real images, a real S3 server
 	@$(RUN) tests/run_layers.py e2e
 
+LAYER ?= unit
+TIMES ?= 10
+.PHONY: test-flakes
+test-flakes: setup ## a layer many times, shuffled, beside busy loops (LAYER=unit TIMES=10 SEED=1 ONLY="pytest -k")
+	@$(RUN) tests/run_flakes.py $(LAYER) --times $(TIMES) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
+
 # ---------------------------------------------------------------- checks
 .PHONY: check
 check: setup ## format, lint, types, import contracts, generated files, chart

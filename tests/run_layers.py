@@ -33,22 +33,32 @@ def obstacle(layer: str) -> str:
     return "" if check.returncode == 0 else (check.stdout + check.stderr).strip()
 
 
-def run(layer: str) -> str:
-    """Run one layer: "passed", "failed" or "could not run"."""
+def prepared(layer: str) -> bool:
+    """Makes ready what `layer` needs; says so when that cannot be."""
     reason = obstacle(layer)
     if reason:
-        print(f"--- {layer}: cannot run here\n{reason}", flush=True)
-        return "could not run"
-    print(f"--- {layer}", flush=True)
+        print(f"{layer}: cannot run here\n{reason}", flush=True)
+        return False
     for preparation in PREPARATIONS.get(layer, ()):
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "hack")}
         if subprocess.run(preparation, cwd=ROOT, env=environment, check=False).returncode:
             print(f"{layer}: its preparation failed: {' '.join(preparation)}", flush=True)
-            return "could not run"
-    command = [sys.executable, "-m", "pytest", f"tests/{layer}", "-q", "-rs", "--durations=5"]
-    if layer in ONE_PROCESS_PER_CORE:
-        command += ["--numprocesses=auto", "--dist=worksteal"]
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+            return False
+    return True
+
+
+def command(layer: str, *arguments: str) -> list[str]:
+    """The command line of pytest for one layer."""
+    spread = ["--numprocesses=auto", "--dist=worksteal"] if layer in ONE_PROCESS_PER_CORE else []
+    return [sys.executable, "-m", "pytest", f"tests/{layer}", "-q", "-rs", *spread, *arguments]
+
+
+def run(layer: str) -> str:
+    """Run one layer: "passed", "failed" or "could not run"."""
+    print(f"--- {layer}", flush=True)
+    if not prepared(layer):
+        return "could not run"
+    code = subprocess.run(command(layer, "--durations=5"), cwd=ROOT, check=False).returncode
     if code == NO_TESTS:
         print(f"tests/{layer} holds no test", flush=True)
     return "passed" if code == 0 else "failed"
