@@ -141,7 +141,7 @@ def pod(name: str, *, ready: bool = True, **changes: Any) -> PodView:
 def loaded(view: RevisionView, *pods: PodView, unready_since: float | None = None) -> LoadedRevision:
     """Its Deployment with `pods`; all ready where none is given."""
     mine = pods or tuple(pod(f"{view.name}-{number}") for number in range(REPLICAS))
-    return LoadedRevision.of(view.name, mine, unready_since, replicas=REPLICAS, updated=len(mine))
+    return LoadedRevision.of(view.name, mine, unready_since, replicas=REPLICAS)
 
 
 def front(view: RevisionView, decision: Decision | None = None) -> Traffic:

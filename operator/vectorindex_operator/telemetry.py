@@ -24,6 +24,7 @@ from vectorindex_operator.core.events import Event, EventReason
 CONDITIONS = (
     "Ready",
     "RolledOut",
+    "UpToDate",
     "Reconciling",
     "Stalled",
     "DatasetResolved",

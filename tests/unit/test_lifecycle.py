@@ -353,7 +353,7 @@ def test_an_inconclusive_gate_holds_or_rejects_as_asked() -> None:
 
 
 def test_changed_queries_measure_again_and_rebuild_nothing() -> None:
-    of = spec(segments=[{"name": "fr"}])
+    of = spec(gate={"k": 5})
     view = a_revision(OLD, "Validated")
     plan = run(seen(of, view))
     (start,) = actions(plan, StartValidation)
@@ -575,7 +575,7 @@ def test_new_data_during_a_soak_waits_until_it_is_decided() -> None:
 
 
 def test_an_edit_of_replicas_reaches_the_searchers_at_once() -> None:
-    of = spec(searcher={"replicas": 5, "minScore": 0.3})
+    of = spec(searcher={"replicas": 5})
     plan = run(seen(of, STABLE, traffic=STABLE))
     assert [(type(one), one.live.searcher.replicas) for one in plan.actions if isinstance(one, EnsureSearchers)] == [
         (EnsureSearchers, 5)

@@ -15,7 +15,7 @@ import pytest
 from goldens import assert_golden
 from observations import DATA, SETTINGS, a_revision, actions, index, run, seen, spec
 
-from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import Serving, VectorIndexSpec
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.plan import CreateRevision as Create
@@ -68,7 +68,7 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
     "build-job": (planned(seen(ON_CPU, CPU_PENDING), StartBuild), seen(ON_CPU, CPU_PENDING), ON_CPU),
     "build-job-gpu": (planned(seen(EVERYTHING, PENDING), StartBuild), seen(EVERYTHING, PENDING), EVERYTHING),
     "validate-job": (planned(seen(EVERYTHING, BUILT), StartValidation), seen(EVERYTHING, BUILT), EVERYTHING),
-    "revision": (Create(PENDING.name, PENDING.spec.digest, DATA), seen(EVERYTHING), EVERYTHING),
+    "revision": (Create(PENDING.name, PENDING.spec.digest, DATA, Serving.of(EVERYTHING)), seen(EVERYTHING), EVERYTHING),
     "searchers": (
         planned(seen(EVERYTHING, STABLE, traffic=STABLE), EnsureSearchers),
         seen(EVERYTHING, STABLE),
@@ -76,12 +76,12 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
     ),
     "service": (MoveTraffic(SWITCH, ""), seen(EVERYTHING, STABLE), EVERYTHING),
     "revision-secured": (
-        Create(SECURED_STABLE.name, SECURED_STABLE.spec.digest, DATA),
+        Create(SECURED_STABLE.name, SECURED_STABLE.spec.digest, DATA, Serving.of(SECURED)),
         seen(SECURED),
         SECURED,
     ),
     "service-secured": (
-        MoveTraffic(replace(SWITCH, to_revision=SECURED_STABLE.name), ""),
+        MoveTraffic(replace(SWITCH, to_revision=SECURED_STABLE.name), "", tls=True),
         seen(SECURED, SECURED_STABLE),
         SECURED,
     ),
@@ -282,10 +282,32 @@ def edited(**changes: Any) -> VectorIndexSpec:
 def test_an_edit_of_the_searchers_pod_or_min_score_changes_no_running_searcher() -> None:
     before = deployed(EVERYTHING)
     pod = {"nodeSelector": {"role": "other"}, "priorityClassName": "low", "serviceAccountName": "x"}
-    secured = SECURED.searcher.wire()
     assert deployed(edited(searcher={"pod": pod, "minScore": 0.9})) == before
-    assert deployed(edited(searcher={"auth": secured["auth"], "tls": secured["tls"]})) == before
     assert deployed(edited(segments=[{"name": "fr"}, {"name": "de"}])) == before
+
+
+def test_access_is_what_the_spec_says_now_also_of_a_revision_from_before_it() -> None:
+    """Neither a token that was taken away nor an open port comes back with a rollback; a corrected Secret arrives."""
+    secured = SECURED.searcher.wire()
+    closed = deployed(edited(searcher={"auth": secured["auth"], "tls": secured["tls"]}))
+    pod = closed["spec"]["template"]["spec"]
+    assert {volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume} == {
+        "clients",
+        "docs-tls",
+    }
+    assert "--token-file" in pod["containers"][0]["args"]
+    opened = deployed(spec(), SECURED_STABLE)["spec"]["template"]["spec"]
+    assert [volume for volume in opened["volumes"] if "secret" in volume] == []
+    assert opened["containers"][0]["args"] == ["serve"]
+    corrected = deployed(
+        edited(artifacts={"s3": {"bucket": "indexes", "secretRef": {"name": "right"}, "endpoint": "https://new"}})
+    )
+    (one,) = corrected["spec"]["template"]["spec"]["containers"]
+    assert [entry["secretRef"]["name"] for entry in one["envFrom"] if entry["prefix"] == "ARTIFACTS_"] == ["right"]
+    task = json.loads(next(entry["value"] for entry in one["env"] if entry["name"] == TASK_ENV))
+    assert task["artifacts"]["s3"]["endpoint"] == "https://new"
+    moved = deployed(edited(artifacts={"s3": {"bucket": "elsewhere", "secretRef": {"name": "right"}}}))
+    assert moved["spec"]["template"] == deployed(EVERYTHING)["spec"]["template"]  # its bytes are where they are
 
 
 def test_an_upgrade_of_the_operator_changes_no_running_searcher() -> None:
@@ -301,6 +323,7 @@ def test_replicas_and_resources_follow_the_vectorindex_and_nothing_else_changes(
     one = changed["spec"]["template"]["spec"]["containers"][0]
     assert one["resources"] == resources
     changed["spec"]["replicas"] = before["spec"]["replicas"]
+    changed["metadata"]["annotations"] = before["metadata"]["annotations"]
     one["resources"] = before["spec"]["template"]["spec"]["containers"][0]["resources"]
     assert changed == before
 

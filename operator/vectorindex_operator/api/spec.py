@@ -45,6 +45,15 @@ class S3(contract.S3):
     secret_ref: SecretRef | None = None
     """Whose keys the pods use. Absent: the identity of their ServiceAccount."""
 
+    def reached_by(self, live: S3) -> S3:
+        """This place, reached as `live` reaches the same bucket today: its endpoint, region and Secret.
+
+        In another bucket than `live` it is reached as before: nothing is known of how else.
+        """
+        if live.bucket != self.bucket:
+            return self
+        return self.model_copy(update={"endpoint": live.endpoint, "region": live.region, "secret_ref": live.secret_ref})
+
     def location(self) -> contract.Location:
         """What travels to the data plane: the place, never the credentials."""
         return contract.Location(s3=contract.S3(**{f: getattr(self, f) for f in contract.S3.model_fields}))

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from vectorindex_operator.api.guardrails import Guardrails
-from vectorindex_operator.api.spec import S3, Rollout, Searcher, VectorIndexSpec
+from vectorindex_operator.api.spec import S3, Pod, Rollout, Searcher, VectorIndexSpec
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Columns, Embedding, IndexSpec, Model
 
@@ -81,7 +81,8 @@ class Live(Model):
     @classmethod
     def of(cls, spec: VectorIndexSpec) -> Live:
         """Of a spec that could be read."""
-        return cls(searcher=spec.searcher, source=spec.source.s3, artifacts=spec.artifacts.s3)
+        frozen = {"pod": Pod(), "min_score": None}  # of a revision: see Serving
+        return cls(searcher=spec.searcher.model_copy(update=frozen), source=spec.source.s3, artifacts=spec.artifacts.s3)
 
 
 class VectorIndexStatus(Model):
@@ -105,6 +106,22 @@ class VectorIndexStatus(Model):
     live: Live | None = None
 
 
+class Serving(Model):
+    """What serves an artifact, besides how it is reached: with the artifact's digest it makes a revision."""
+
+    segments: tuple[str, ...] = ()
+    min_score: float | None = None
+    pod: Pod = Pod()
+    refresh: str = ""
+    """Nonce of the `refresh` that asked for it; empty: nobody did."""
+
+    @classmethod
+    def of(cls, spec: VectorIndexSpec, refresh: str = "") -> Serving:
+        """What the spec asks for."""
+        names = tuple(segment.name for segment in spec.segments)
+        return cls(segments=names, min_score=spec.searcher.min_score, pod=spec.searcher.pod, refresh=refresh)
+
+
 class RevisionSpec(Model):
     """What a revision is, and everything needed to build, serve and rebuild its pods. Never changes."""
 
@@ -125,8 +142,24 @@ class RevisionSpec(Model):
     segments: tuple[str, ...] = ()
     min_score: float | None = None
     tls: bool = False
-    """Whether its searchers speak TLS to users."""
+    """Whether its searchers spoke TLS to users when it was made."""
     pod_template: dict[str, Any]
+    serving: Serving | None = None
+    """None: made by a release that froze the fields above only."""
+    proof_salt: str = ""
+    """Part of its gate hash: its image, where another image serves the same artifact. A report is of one image."""
+
+    def served_as(self) -> Serving:
+        """What serves it, also of a revision from before `serving` was kept: then its pods' placement tells."""
+        if self.serving is not None:
+            return self.serving
+        frozen = self.pod_template.get("spec", {})
+        placement = {field: frozen[field] for field in _PLACEMENT if field in frozen}
+        return Serving(segments=self.segments, min_score=self.min_score, pod=Pod.model_validate(placement))
+
+
+_PLACEMENT = ("nodeSelector", "tolerations", "serviceAccountName", "priorityClassName")
+"""Fields of a pod that `searcher.pod` is rendered to, under the same names."""
 
 
 class WorkFailure(Model):

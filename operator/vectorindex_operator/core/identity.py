@@ -10,8 +10,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
-from vectorindex_searcher.contract import FORMAT_VERSION, Embedding, IndexSpec, Minimise
+from vectorindex_operator.api.v1alpha1 import Live, Serving, VectorIndexSpec
+from vectorindex_searcher.contract import Embedding, IndexSpec, Minimise
+
+DIGEST_FORMAT = 1
+"""Part of every digest, and never to be changed: a manifest's own format version stands apart from it."""
 
 
 def _hash(value: Mapping[str, object]) -> str:
@@ -44,7 +47,7 @@ def digest(spec: VectorIndexSpec, fingerprint: str, build_number: int = 0) -> st
     """Hex digest of a revision. `fingerprint` is the dataset's; `build_number` rises when a rebuild is asked for."""
     return _hash(
         {
-            "format": FORMAT_VERSION,
+            "format": DIGEST_FORMAT,
             "build": build_number,
             "fingerprint": fingerprint,
             "columns": spec.source.columns.wire(),
@@ -53,11 +56,6 @@ def digest(spec: VectorIndexSpec, fingerprint: str, build_number: int = 0) -> st
             **_tombstones(spec),
         }
     )
-
-
-def recipe_hash(spec: VectorIndexSpec) -> str:
-    """Hash of the build-relevant spec without the data: tells a user's edit from a change of the data."""
-    return digest(spec, fingerprint="")[:16]
 
 
 def source_hash(spec: VectorIndexSpec) -> str:
@@ -90,24 +88,41 @@ def segment_targets(spec: VectorIndexSpec) -> dict[str, float]:
     return {s.name: max(spec.index.objective.recall, floors.get(s.name, 0.0)) for s in spec.segments}
 
 
-def gate_hash(spec: VectorIndexSpec) -> str:
+def gate_hash(spec: VectorIndexSpec, salt: str = "") -> str:
     """Hash of what a gate report was measured with. Thresholds are not in it: they are judged on the saved report.
 
-    A segment's floor is, where it is above the objective: its operating point is tuned for it.
+    A segment's floor is, where it is above the objective: its operating point is tuned for it. `salt`: tells one image
+    from another where both serve the same artifact.
     """
     gate = spec.gate
     targets = segment_targets(spec)
     return _hash(
         {
-            "format": FORMAT_VERSION,
+            "format": DIGEST_FORMAT,
             "k": gate.k,
             "confidence": gate.recall.confidence,
             "queries": gate.queries.wire() if gate.queries else None,
             "relevant": gate.relevance.relevant_column if gate.relevance else None,
             "segments": [s.name for s in spec.segments],
             **({"targets": targets} if targets else {}),
+            **({"salt": salt} if salt else {}),
         }
     )[:16]
+
+
+def attempt_key(base: str, access: list[dict[str, object]]) -> str:
+    """Key of a try: what it does, and how it reaches its data where that is no longer what the revision froze."""
+    return _hash({"base": base, "access": access})[:16] if access else base
+
+
+def live_hash(live: Live) -> str:
+    """Hash of what loaded revisions take from the spec at once: an annotation of their Deployments."""
+    return _hash(live.wire())[:16]
+
+
+def serving_digest(revision_digest: str, serving: Serving) -> str:
+    """Hex digest of an artifact with what serves it: names the second and later revisions of one artifact."""
+    return _hash({"digest": revision_digest, "serving": serving.wire()})
 
 
 def thresholds_hash(spec: VectorIndexSpec) -> str:

@@ -42,7 +42,8 @@ class Group:
 class LoadedRevision:
     """The pods of a revision by group. `unready_since`: since when no pod is ready (None while one is).
 
-    `replicas`: what its Deployments ask for. `updated`: pods that run what they ask for now.
+    `replicas`: what its Deployments ask for. `live`: hash of the live settings that they were rendered with.
+    `outdated`: pods that still run earlier ones.
     """
 
     revision: str
@@ -50,7 +51,8 @@ class LoadedRevision:
     groups: Mapping[Group, tuple[PodView, ...]] = field(default_factory=dict)
     unready_since: float | None = None
     replicas: int = 0
-    updated: int = 0
+    live: str = ""
+    outdated: int = 0
 
     @classmethod
     def of(
@@ -60,10 +62,11 @@ class LoadedRevision:
         unready_since: float | None = None,
         *,
         replicas: int = 0,
-        updated: int = 0,
+        live: str = "",
+        outdated: int = 0,
     ) -> LoadedRevision:
         """A revision with one group of searchers."""
-        return cls(revision, True, {Group(): pods}, unready_since, replicas, updated)
+        return cls(revision, True, {Group(): pods}, unready_since, replicas, live, outdated)
 
     @property
     def pods(self) -> tuple[PodView, ...]:

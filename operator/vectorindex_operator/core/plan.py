@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vectorindex_operator.api.v1alpha1 import Live, RevisionStatus, VectorIndexStatus
+from vectorindex_operator.api.v1alpha1 import Live, RevisionStatus, Serving, VectorIndexStatus
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.traffic import Decision
 from vectorindex_searcher.contract import BuildTask, LeaseState, ResolveTask, ValidateTask
@@ -31,6 +31,8 @@ class CreateRevision:
     name: str
     digest: str
     fingerprint: str
+    serving: Serving
+    proof_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class MoveTraffic:
 
     decision: Decision
     resource_version: str
+    tls: bool = False
+    """Whether searchers speak TLS to users."""
 
 
 @dataclass(frozen=True, slots=True)

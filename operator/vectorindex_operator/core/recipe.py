@@ -6,24 +6,71 @@ revision's own data it tells whether the user's part is still the same: no secon
 
 from __future__ import annotations
 
-from vectorindex_operator.api.v1alpha1 import S3
+from vectorindex_operator.api.v1alpha1 import S3, RevisionSpec, Serving
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.state import ReconcileState
+from vectorindex_searcher.contract import Location
 
 
 def is_desired(state: ReconcileState, name: str) -> bool:
     """Whether a revision is what the spec asks for, of the data that was listed last."""
-    source = state.source
-    return source is not None and state.revision(name).spec.digest == identity.digest(state.spec, source.fingerprint)
+    source, frozen = state.source, state.revision(name).spec
+    if source is None or frozen.digest != identity.digest(state.spec, source.fingerprint):
+        return False
+    return _served_alike(state, name)
+
+
+def _served_alike(state: ReconcileState, name: str) -> bool:
+    """Whether it is served as the spec asks; which `refresh` made it is no matter."""
+    served = state.revision(name).spec.served_as()
+    return served == Serving.of(state.spec, served.refresh)
 
 
 def same_but_for_data(state: ReconcileState, name: str) -> bool:
     """Whether a revision is what the spec asks for, apart from the data: polls, not a person, made it differ."""
     frozen = state.revision(name).spec
     same_place = place(frozen.source) == place(state.spec.source.s3)
-    return same_place and frozen.digest == identity.digest(state.spec, frozen.fingerprint)
+    same_recipe = frozen.digest == identity.digest(state.spec, frozen.fingerprint)
+    return same_place and same_recipe and _served_alike(state, name)
 
 
 def place(s3: S3) -> tuple[str, str]:
     """Where data is, without how to reach it: another endpoint or Secret is no other place."""
     return s3.bucket, s3.prefix
+
+
+def gate_hash(state: ReconcileState, name: str) -> str:
+    """Of the gate that a revision is to pass now."""
+    return identity.gate_hash(state.spec, state.revision(name).spec.proof_salt)
+
+
+def tombstones(frozen: RevisionSpec, live: S3) -> Location | None:
+    """Where a revision's deleted ids are listed, reached as its source is today."""
+    return frozen.tombstones.reached_by(live).location() if frozen.tombstones else None
+
+
+def changed_access(*places: tuple[S3, S3]) -> list[dict[str, object]]:
+    """How the (frozen, live) places are reached now; empty while that is as it was frozen."""
+    reached = [(frozen, frozen.reached_by(live)) for frozen, live in places]
+    return [now.wire() for _, now in reached] if any(before != now for before, now in reached) else []
+
+
+def proof_salt(state: ReconcileState, digest: str) -> str:
+    """Of a new revision of an artifact: what makes its proof one of its own image, not the one taken before."""
+    same = [view.spec for view in state.obs.revisions.values() if view.spec.digest == digest]
+    image = state.settings.searcher_image
+    return next((one.proof_salt for one in same if one.image == image), image if same else "")
+
+
+def inherit(state: ReconcileState, name: str) -> None:
+    """Take over what another revision of this artifact knows: its build, and its report if one gate asks for both."""
+    mine, status = state.revision(name).spec, state.statuses[name]
+    for other, known in state.statuses.items():
+        frozen = state.revision(other).spec
+        if other == name or frozen.digest != mine.digest or place(frozen.artifacts) != place(mine.artifacts):
+            continue
+        if status.build is None and known.build is not None:
+            status = state.update(name, build=known.build, size=known.size, failure=None)
+        wanted = gate_hash(state, name)
+        if status.report is None and known.report is not None and known.report.gate_hash == wanted:
+            status = state.update(name, report=known.report, recall=known.recall, p95=known.p95)

@@ -63,7 +63,6 @@ class ReconcileState:
     candidate: str = ""
     preparing: str = ""
     desired: str = ""
-    desired_digest: str = ""
     serving: str = ""
     source: SourceStatus | None = None
     stall: Stall | None = None
@@ -177,7 +176,8 @@ class ReconcileState:
 
     def plan_move(self, decision: Decision) -> None:
         """The write of `decision`, based on the traffic as it was read; safety/give_traffic.py is the way to it."""
-        self.act(MoveTraffic(decision, self.obs.traffic.resource_version))
+        tls = self.live is not None and self.live.searcher.tls is not None
+        self.act(MoveTraffic(decision, self.obs.traffic.resource_version, tls))
         self.serving = decision.to_revision
 
     def next_serial(self) -> int:

@@ -15,6 +15,7 @@ from vectorindex_operator.api.v1alpha1 import (
     VectorIndexStatus,
 )
 from vectorindex_operator.core.events import Event, EventReason, reason_of
+from vectorindex_operator.core.in_effect import pending_edits
 from vectorindex_operator.core.phase import ENDED, FAILED, Phase
 from vectorindex_operator.core.state import ReconcileState
 
@@ -120,6 +121,14 @@ def _conditions(
         rows.append(("Stalled", "True", "RolledBack" if phase == "RolledBack" else reason, message))
     elif not done:
         rows.append(("Reconciling", "True", reason, message))
+    waiting = pending_edits(state)
+    if state.serving:
+        everything = "the whole spec is in effect"
+        rows.append(
+            ("UpToDate", "False", "EditsPending", "; ".join(waiting))
+            if waiting
+            else ("UpToDate", "True", "InEffect", everything)
+        )
     rows += _milestones(state)
     return _stamp(rows, before, state.obs.index.generation, state.now)
 

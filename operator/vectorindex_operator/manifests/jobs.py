@@ -34,7 +34,11 @@ def build(
     action: StartBuild, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Installation
 ) -> Manifest:
     """The Job that builds one revision, on a GPU node where asked for."""
-    places = {"SOURCE_": revision.spec.source, "ARTIFACTS_": revision.spec.artifacts}
+    frozen = revision.spec
+    places = {
+        "SOURCE_": frozen.source.reached_by(spec.source.s3),
+        "ARTIFACTS_": frozen.artifacts.reached_by(spec.artifacts.s3),
+    }
     image = (settings.gpu_image if action.gpu else "") or revision.spec.image
     one = container("build", image, "build", credentials(places), settings)
     one["env"] = [task_env(action.task.model_dump_json(by_alias=True, exclude_none=True))]
@@ -65,7 +69,12 @@ def validate(
 ) -> Manifest:
     """The Job that measures one revision, in the image that will serve it."""
     queries = spec.gate.queries.s3 if spec.gate.queries else None
-    places = {"ARTIFACTS_": revision.spec.artifacts, "QUERIES_": queries, "SOURCE_": revision.spec.tombstones}
+    frozen = revision.spec
+    places = {
+        "ARTIFACTS_": frozen.artifacts.reached_by(spec.artifacts.s3),
+        "QUERIES_": queries,
+        "SOURCE_": frozen.tombstones.reached_by(spec.source.s3) if frozen.tombstones else None,
+    }
     one = container("validate", revision.spec.image, "validate", credentials(places), settings)
     one["env"] = [task_env(action.task.model_dump_json(by_alias=True, exclude_none=True))]
     given = spec.build.resources

@@ -21,6 +21,8 @@ KEY = f"{GROUP}/attempt"
 FAILURES = f"{GROUP}/failures"
 DEVICE = f"{GROUP}/device"
 DECISION = f"{GROUP}/decision"
+LIVE = f"{GROUP}/live"
+"""Hash of the live settings that a Deployment was rendered with."""
 
 Manifest = dict[str, Any]
 

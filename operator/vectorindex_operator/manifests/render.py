@@ -28,9 +28,7 @@ def render(
         revision = obs.revisions[action.revision]
         return searchers.deployment(action, index, revision), searchers.disruption_budget(action, index)
     if isinstance(action, MoveTraffic):
-        target = obs.revisions.get(action.decision.to_revision)
-        tls = target is not None and target.spec.tls
-        return (service.service(action.decision, action.resource_version, index, tls=tls),)
+        return (service.service(action.decision, action.resource_version, index, tls=action.tls),)
     assert spec is not None, "nothing new is made while the spec cannot be read"
     match action:
         case StartResolve():

@@ -29,6 +29,8 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         segments=tuple(s.name for s in spec.segments),
         min_score=spec.searcher.min_score,
         tls=spec.searcher.tls is not None,
+        serving=action.serving,
+        proof_salt=action.proof_salt,
         pod_template=searchers.pod_template(spec, index, action.name, settings),
     )
     return {

@@ -3,7 +3,10 @@ PodDisruptionBudget around it. Only replicas and resources follow the VectorInde
 
 from __future__ import annotations
 
-from vectorindex_operator.api.v1alpha1 import Resources, RevisionSpec, Searcher, VectorIndexSpec
+from copy import deepcopy
+
+from vectorindex_operator.api.v1alpha1 import Live, Resources, RevisionSpec, Searcher, VectorIndexSpec
+from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.observation import IndexView, RevisionView
 from vectorindex_operator.core.plan import EnsureSearchers
 from vectorindex_operator.core.state import Installation
@@ -61,6 +64,9 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
     return {"metadata": {"labels": labels.common(index.name, labels.SEARCHER, name)}, "spec": pod}
 
 
+_SECRET_VOLUMES = frozenset({"tokens", "tls"})
+
+
 def _secure(pod: Manifest, searcher: Searcher) -> None:
     """Mount tokens and certificate, and tell `serve` where they are."""
     arguments = pod["containers"][0]["args"]
@@ -75,7 +81,8 @@ def _secure(pod: Manifest, searcher: Searcher) -> None:
 def deployment(action: EnsureSearchers, index: IndexView, revision: RevisionView) -> Manifest:
     """The Deployment of a loaded revision. It belongs to the VectorIndex: deleting a revision stops no traffic."""
     frozen = revision.spec
-    one = dict(frozen.pod_template["spec"]["containers"][0])
+    pod = _reached_by(frozen, action.live)
+    one = pod["containers"][0]
     # Without defaults: the revision's image may be older than this operator, and would refuse a field it does not
     # know. So a field added later must have the earlier behaviour as its default.
     task = _task(action, index, frozen).model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True)
@@ -84,7 +91,7 @@ def deployment(action: EnsureSearchers, index: IndexView, revision: RevisionView
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
     ]
     one["resources"] = _resources(action.live.searcher.resources, action)
-    template = frozen.pod_template | {"spec": frozen.pod_template["spec"] | {"containers": [one]}}
+    template = frozen.pod_template | {"spec": pod}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -93,6 +100,7 @@ def deployment(action: EnsureSearchers, index: IndexView, revision: RevisionView
             index.namespace,
             labels.common(index.name, labels.SEARCHER, action.revision),
             labels.owner(index),
+            {labels.LIVE: identity.live_hash(action.live)},
         ),
         "spec": {
             "replicas": action.live.searcher.replicas,
@@ -102,6 +110,26 @@ def deployment(action: EnsureSearchers, index: IndexView, revision: RevisionView
             "template": template,
         },
     }
+
+
+def _reached_by(frozen: RevisionSpec, live: Live) -> Manifest:
+    """The frozen pod with today's access: Secrets of its data, tokens and certificate never come back with a rollback.
+
+    Everything else is as it was frozen, so that an upgrade of the operator restarts no pods.
+    """
+    pod: Manifest = deepcopy(frozen.pod_template["spec"])
+    one = pod["containers"][0]
+    one["envFrom"] = credentials(
+        {
+            "ARTIFACTS_": frozen.artifacts.reached_by(live.artifacts),
+            "SOURCE_": frozen.tombstones.reached_by(live.source) if frozen.tombstones else None,
+        }
+    )
+    one["args"] = one["args"][:1]
+    one["volumeMounts"] = [mount for mount in one["volumeMounts"] if mount["name"] not in _SECRET_VOLUMES]
+    pod["volumes"] = [volume for volume in pod["volumes"] if volume["name"] not in _SECRET_VOLUMES]
+    _secure(pod, live.searcher)
+    return pod
 
 
 def disruption_budget(action: EnsureSearchers, index: IndexView) -> Manifest:
@@ -131,12 +159,12 @@ def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> Se
         manifest_sha256=action.manifest_sha256,
         gate_hash=action.gate_hash,
         report_sha256=action.report_sha256,
-        artifacts=frozen.artifacts.location(),
+        artifacts=frozen.artifacts.reached_by(action.live.artifacts).location(),
         segments=frozen.segments,
         min_score=frozen.min_score,
         live_recall=action.live_recall,
         cache_dir=CACHE_DIR,
-        tombstones=frozen.tombstones.location() if frozen.tombstones else None,
+        tombstones=recipe.tombstones(frozen, action.live.source),
         tombstone_poll_seconds=frozen.tombstone_poll_seconds or TOMBSTONE_POLL_SECONDS,
         id_column=frozen.columns.id,
     )

@@ -118,9 +118,19 @@ def loaded_views(deployments: list[Raw], all_pods: list[Raw], now: float) -> dic
             views,
             pods.unready_since(raw, mine),
             replicas=int(raw.get("spec", {}).get("replicas", 0)),
-            updated=int(raw.get("status", {}).get("updatedReplicas", 0)),
+            live=str((meta.get("annotations") or {}).get(labels.LIVE, "")),
+            outdated=_outdated(raw),
         )
     return loaded
+
+
+def _outdated(deployment: Raw) -> int:
+    """Pods that do not run the Deployment's template of now; all of them while its controller has not seen it."""
+    status = deployment.get("status") or {}
+    there = int(status.get("replicas", 0))
+    if int(status.get("observedGeneration", 0)) < int(deployment["metadata"].get("generation", 0)):
+        return max(1, there)
+    return max(0, there - int(status.get("updatedReplicas", 0)))
 
 
 def traffic_view(raw: Raw | None, uid: str) -> Traffic:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from vectorindex_operator.api.quantities import memory_bytes
-from vectorindex_operator.api.timestamps import to_text, to_unix
+from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.api.v1alpha1 import WorkFailure
-from vectorindex_operator.core import identity
+from vectorindex_operator.core import identity, recipe
+from vectorindex_operator.core.attempt import UNREADABLE, look
 from vectorindex_operator.core.backoff import build_wait
 from vectorindex_operator.core.events import EventReason
-from vectorindex_operator.core.observation import JobState, JobView, Task
+from vectorindex_operator.core.observation import JobView, Task
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartBuild
 from vectorindex_operator.core.progress import resolve
@@ -25,23 +26,30 @@ def step(state: ReconcileState) -> None:
     name = state.preparing
     if not name or state.statuses[name].build is not None:
         return
-    key = identity.build_hash(state.spec)
-    jobs = [j for j in state.jobs(Task.BUILD, name) if j.key.split("/")[0] == key]
-    state.delete_jobs(j for j in state.jobs(Task.BUILD, name) if j not in jobs and j.state is JobState.RUNNING)
-    if not jobs:
+    key = _key(state, name)
+    attempt = look(state, name, Task.BUILD, key, BuildResult, PERMANENT_EXITS)
+    if attempt is None:
         _start(state, name, key)
-        return
-    job = jobs[0]
-    if job.state is JobState.RUNNING:
-        _running(state, name, job)
-    elif job.state is JobState.FAILED:
-        _failed(state, name, job, key)
-    elif isinstance(job.result, BuildResult):
-        state.update(name, build=job.result, phase=Phase.VALIDATING, failure=None, size=_size(job.result.index_bytes))
+    elif attempt.result is not None:
+        result = attempt.result
+        state.update(name, build=result, phase=Phase.VALIDATING, failure=None, size=_size(result.index_bytes))
         state.requeue_at(state.now + 1)
+    elif attempt.unreadable:
+        # Run again: it answers from the manifest.
+        state.update(name, failure=attempt.failure)
+        state.delete_jobs([attempt.job])
+        state.requeue_at(state.now + 1)
+    elif attempt.failure is not None:
+        _failed(state, name, attempt.failure)
     else:
-        state.delete_jobs([job])  # its pod is gone before we read it; run again, it answers from the manifest
-        state.requeue_at(state.now + 1)
+        _running(state, name, attempt.job)
+
+
+def _key(state: ReconcileState, name: str) -> str:
+    """What a build depends on besides the revision: its resources, and how its data is reached."""
+    frozen = state.revision(name).spec
+    access = recipe.changed_access((frozen.source, state.spec.source.s3), (frozen.artifacts, state.spec.artifacts.s3))
+    return identity.attempt_key(identity.build_hash(state.spec), access)
 
 
 def _revive(state: ReconcileState) -> None:
@@ -50,8 +58,8 @@ def _revive(state: ReconcileState) -> None:
     if status is None or state.preparing or status.phase != Phase.BUILD_FAILED or status.failure is None:
         return
     failure = status.failure
-    if failure.key != identity.build_hash(state.spec) and failure.stage == "Build":
-        state.update(state.desired, phase=Phase.PENDING, failure=None, message="spec.build changed: another try")
+    if failure.key != _key(state, state.desired) and failure.stage == "Build":
+        state.update(state.desired, phase=Phase.PENDING, failure=None, message="the spec changed: another try")
     elif failure.permanent:
         state.stall = state.stall or Stall(failure.reason, failure.message)
         resolve.again_with_backoff(state)
@@ -67,7 +75,14 @@ def _revive(state: ReconcileState) -> None:
 
 
 def _start(state: ReconcileState, name: str, key: str, *, cpu_reason: str = "") -> None:
-    failures = state.statuses[name].failure.count if state.statuses[name].failure else 0  # type: ignore[union-attr]
+    failure = state.statuses[name].failure
+    failures = failure.count if failure is not None else 0
+    if failure is not None and failure.reason == UNREADABLE and failure.key == key:
+        due = to_unix(failure.at) + build_wait(failure.count)
+        if state.now < due:
+            state.stall = state.stall or Stall(failure.reason, failure.message, permanent=False)
+            state.requeue_at(due)
+            return
     wants_gpu = state.spec.build.device is not Device.CPU and not cpu_reason
     attempt = f"{key}/{failures}/{'gpu' if wants_gpu else 'cpu'}"
     job = identity.build_job_name(name, attempt)
@@ -79,15 +94,15 @@ def _start(state: ReconcileState, name: str, key: str, *, cpu_reason: str = "") 
         digest=spec.digest,
         fingerprint=spec.fingerprint,
         attempt=job.removeprefix(f"{name}-"),
-        source=spec.source.location(),
+        source=spec.source.reached_by(state.spec.source.s3).location(),
         columns=spec.columns,
         embedding=spec.embedding,
         index=spec.index_spec,
-        artifacts=spec.artifacts.location(),
+        artifacts=spec.artifacts.reached_by(state.spec.artifacts.s3).location(),
         device=state.spec.build.device if not cpu_reason else Device.CPU,
         device_reason=cpu_reason,
         memory_limit_bytes=memory_bytes(memory) if memory else 0,
-        tombstones=spec.tombstones.location() if spec.tombstones else None,
+        tombstones=recipe.tombstones(spec, state.spec.source.s3),
     )
     state.act(StartBuild(job, name, attempt, failures, wants_gpu, task))
     state.update(name, phase=Phase.BUILDING)
@@ -107,29 +122,13 @@ def _running(state: ReconcileState, name: str, job: JobView) -> None:
             return
         state.delete_jobs([job])
         state.event(EventReason.BUILD_FELL_BACK, f"{GPU_FELL_BACK}: {job.unschedulable}", revision=name)
-        _start(state, name, identity.build_hash(state.spec), cpu_reason=GPU_FELL_BACK)
+        _start(state, name, _key(state, name), cpu_reason=GPU_FELL_BACK)
 
 
-def _failed(state: ReconcileState, name: str, job: JobView, key: str) -> None:
-    failure = state.statuses[name].failure
-    tried = failure.count if failure is not None and failure.key == key else 0
-    if job.failures < tried:
-        _start(state, name, key)  # this failure is recorded already; its turn has come again
-        return
-    permanent = job.exit_code in PERMANENT_EXITS
-    row = WorkFailure(
-        stage="Build",
-        key=key,
-        count=tried + 1,
-        at=to_text(job.finished_at or state.now),
-        reason=job.failure.reason if job.failure else "BuildFailed",
-        message=resolve.describe(job),
-        exit_code=job.exit_code,
-        permanent=permanent,
-    )
-    state.update(name, phase=Phase.BUILD_FAILED, failure=row, message=row.message)
+def _failed(state: ReconcileState, name: str, failure: WorkFailure) -> None:
+    state.update(name, phase=Phase.BUILD_FAILED, failure=failure, message=failure.message)
     state.preparing = ""
-    state.stall = Stall(row.reason, row.message, permanent=permanent)
+    state.stall = Stall(failure.reason, failure.message, permanent=failure.permanent)
     state.requeue_at(state.now + 1)
 
 

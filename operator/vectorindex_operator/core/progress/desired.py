@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vectorindex_operator.api.v1alpha1 import Serving
 from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.phase import IN_PREPARATION, REPLACED, Phase
 from vectorindex_operator.core.plan import CreateRevision
@@ -13,8 +14,7 @@ def step(state: ReconcileState) -> None:
     source = state.source
     if source is None or source.source_hash != identity.source_hash(state.spec):
         return  # nothing is known about this source yet; what is in preparation goes on
-    state.desired_digest = identity.digest(state.spec, source.fingerprint)
-    state.desired = identity.revision_name(state.obs.index.name, state.desired_digest)
+    state.desired = _find(state, identity.digest(state.spec, source.fingerprint))
     in_preparation = [n for n, s in state.statuses.items() if s.phase in IN_PREPARATION and n != state.desired]
     for name in in_preparation:
         if not recipe.same_but_for_data(state, name):
@@ -33,13 +33,37 @@ def step(state: ReconcileState) -> None:
         return
     known = state.statuses.get(state.desired)
     if known is None:
-        state.act(CreateRevision(state.desired, state.desired_digest, source.fingerprint))
-        state.requeue_at(state.now + 1)
+        create(state, source.fingerprint, Serving.of(state.spec))
         return
     if known.phase in REPLACED and known.rejected is None:
         state.update(state.desired, phase=Phase.PENDING, rollout=None, message="wanted again")
     if state.statuses[state.desired].phase in IN_PREPARATION:
         state.preparing = state.desired
+        recipe.inherit(state, state.desired)
+
+
+def _find(state: ReconcileState, digest: str) -> str:
+    """The newest revision that is what is asked for, else the name of one to make."""
+    alike = [name for name in state.statuses if recipe.is_desired(state, name)]
+    newest = max(alike, key=lambda name: (state.revision(name).created_at, name), default="")
+    return newest or _new_name(state, digest, Serving.of(state.spec))
+
+
+def _new_name(state: ReconcileState, digest: str, serving: Serving) -> str:
+    """The artifact's digest names its first revision, and the digest with what serves it each later one."""
+    plain = identity.revision_name(state.obs.index.name, digest)
+    if plain not in state.obs.revisions:
+        return plain
+    return identity.revision_name(state.obs.index.name, identity.serving_digest(digest, serving))
+
+
+def create(state: ReconcileState, fingerprint: str, serving: Serving) -> str:
+    """Plan a new revision of the spec and this data; answers its name."""
+    digest = identity.digest(state.spec, fingerprint)
+    name = _new_name(state, digest, serving)
+    state.act(CreateRevision(name, digest, fingerprint, serving, recipe.proof_salt(state, digest)))
+    state.requeue_at(state.now + 1)
+    return name
 
 
 def _is_stuck(state: ReconcileState, name: str) -> bool:

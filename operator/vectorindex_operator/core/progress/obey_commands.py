@@ -1,12 +1,14 @@
-"""What a person asked for that needs the way forward: `retry`."""
+"""What a person asked for that needs the way forward: `retry`, `refresh`."""
 
 from __future__ import annotations
 
 from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.api.v1alpha1 import Serving
 from vectorindex_operator.core import recipe
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.observation import JobState, Task
 from vectorindex_operator.core.phase import FAILED, Phase
+from vectorindex_operator.core.progress import desired
 from vectorindex_operator.core.safety.obey_commands import answer, unanswered
 from vectorindex_operator.core.safety.roll_back import pending_trip
 from vectorindex_operator.core.state import ReconcileState
@@ -16,6 +18,8 @@ def step(state: ReconcileState) -> None:
     for command in unanswered(state):
         if command.name == "retry":
             _retry(state, command)
+        elif command.name == "refresh":
+            _refresh(state, command)
 
 
 def _retry(state: ReconcileState, command: Command) -> None:
@@ -40,6 +44,26 @@ def _retry(state: ReconcileState, command: Command) -> None:
     if _soak_again(state):
         return answer(state, command, done=True, message=f"{state.serving} soaks again from now on")
     return answer(state, command, done=False, message="nothing has failed")
+
+
+def _refresh(state: ReconcileState, command: Command) -> None:
+    """The artifact that serves, once more with today's image. Its name comes of the nonce, so it is made once."""
+    status = state.statuses.get(state.serving)
+    if status is None or status.build is None:
+        return answer(state, command, done=False, message="no revision has the traffic: there is nothing to refresh")
+    frozen = state.revision(state.serving).spec
+    made = [
+        name
+        for name, view in state.obs.revisions.items()
+        if view.spec.digest == frozen.digest and view.spec.served_as().refresh == command.nonce
+    ]
+    if made:
+        return answer(state, command, done=True, message=f"{made[0]} is made with {state.revision(made[0]).spec.image}")
+    if not recipe.is_desired(state, state.serving):
+        why = f"{state.serving} is not what the spec asks for: what is being prepared has today's image anyway"
+        return answer(state, command, done=False, message=why)
+    desired.create(state, frozen.fingerprint, Serving.of(state.spec, command.nonce))
+    return None  # answered when it is there
 
 
 def _soak_again(state: ReconcileState) -> bool:

@@ -9,6 +9,7 @@ from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import SourceStatus, WorkFailure
 from vectorindex_operator.core import identity
+from vectorindex_operator.core.attempt import describe
 from vectorindex_operator.core.backoff import resolve_wait
 from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.core.phase import Phase
@@ -18,9 +19,6 @@ from vectorindex_searcher.contract import ExitCode, Identity, ResolveResult, Res
 
 PERMANENT_EXITS = frozenset({ExitCode.BAD_SPEC, ExitCode.BAD_DATA, ExitCode.SOURCE_MISSING})
 SOURCE_CHANGED_EXITS = frozenset({ExitCode.SOURCE_MISSING, ExitCode.RETRY})
-
-JOB_REASONS = frozenset({"BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy", "JobFailed"})
-"""What the Job controller says by itself, when no pod said why."""
 
 
 def step(state: ReconcileState) -> None:
@@ -86,10 +84,11 @@ def _read(state: ReconcileState, job: JobView, wanted: str) -> None:
         _failed(state, job, wanted, finished)
         return
     if not isinstance(job.result, ResolveResult):
-        # Its pod is gone before we read it: the same work again, under a new name.
+        # Its pod is gone before we read it, or another release wrote the result: the same work again, under a new
+        # name; the first time at once, then with growing waits.
         _still_failing(state, job)
-        state.delete_jobs([job])
-        _start(state, wanted, job.name, job.failures)
+        unread = job.failures + 1
+        _again_at(state, job, wanted, finished + resolve_wait(unread) if unread > 1 else state.now, unread)
         return
     _adopt(state, job.result, wanted, finished)
     if any(is_outdated(state, s.failure) for s in state.statuses.values() if s.phase == Phase.BUILD_FAILED):
@@ -185,19 +184,3 @@ def _waits_for_data(state: ReconcileState) -> bool:
         for n, s in state.statuses.items()
         if state.revision(n).spec.fingerprint == current
     )
-
-
-def describe(job: JobView) -> str:
-    """One sentence about a failed Job: what is wrong, where, and what to do."""
-    failure = job.failure
-    if failure is None or failure.reason in JOB_REASONS:
-        code = f" with exit code {job.exit_code}" if job.exit_code is not None else ""
-        why = f": {failure.message}" if failure is not None else ""
-        return f"Job {job.name} failed{code} and left no message of its own (see its pod's log){why}"
-    place = f" (object {failure.object}" + (f", row {failure.row})" if failure.row is not None else ")")
-    parts = [f"{failure.field}: " if failure.field else "", failure.message]
-    if failure.object and failure.object not in failure.message:
-        parts.append(place)
-    if failure.remedy:
-        parts.append(f". {failure.remedy[0].upper()}{failure.remedy[1:]}")
-    return "".join(parts)

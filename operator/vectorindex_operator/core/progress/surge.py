@@ -5,7 +5,7 @@ from __future__ import annotations
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import Rejection, RolloutStatus
-from vectorindex_operator.core import identity, recipe
+from vectorindex_operator.core import recipe
 from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.progress.supersede import has_no_way_back, supersede
@@ -57,7 +57,7 @@ def _begin(state: ReconcileState, name: str) -> None:
     rollout = RolloutStatus(
         settings=state.spec.rollout,
         guardrails=state.spec.guardrails,
-        gate_hash=identity.gate_hash(state.spec),
+        gate_hash=recipe.gate_hash(state, name),
         started_at=to_text(state.now),
         prior=state.stable if good or not state.stable else rollback_target(state, state.stable),
     )

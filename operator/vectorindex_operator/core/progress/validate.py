@@ -6,11 +6,12 @@ A changed threshold judges the same report again; changed queries measure again;
 from __future__ import annotations
 
 from vectorindex_operator.api.timestamps import to_text, to_unix
-from vectorindex_operator.api.v1alpha1 import Rejection, WorkFailure
-from vectorindex_operator.core import gate, identity
+from vectorindex_operator.api.v1alpha1 import Rejection
+from vectorindex_operator.core import gate, identity, recipe
+from vectorindex_operator.core.attempt import Attempt, failures, look
 from vectorindex_operator.core.backoff import resolve_wait
 from vectorindex_operator.core.events import EventReason
-from vectorindex_operator.core.observation import JobState, JobView, Task
+from vectorindex_operator.core.observation import JobView, Task
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartValidation
 from vectorindex_operator.core.progress import resolve
@@ -24,37 +25,40 @@ def step(state: ReconcileState) -> None:
     if not name or state.statuses[name].build is None:
         return
     status = state.statuses[name]
-    wanted = identity.gate_hash(state.spec)
+    wanted = recipe.gate_hash(state, name)
     if status.report is not None and status.report.gate_hash == wanted:
         _judge(state, name, status.report)
         return
-    jobs = [j for j in state.jobs(Task.VALIDATE, name) if j.key.split("/")[0] == wanted]
-    state.delete_jobs(j for j in state.jobs(Task.VALIDATE, name) if j not in jobs and j.state is JobState.RUNNING)
-    if not jobs:
-        _start(state, name, wanted)
-        return
-    job = jobs[0]
-    if job.state is JobState.RUNNING:
-        state.update(name, phase=Phase.VALIDATING)
-        if status.failure is not None:
-            state.stall = state.stall or Stall(status.failure.reason, status.failure.message, status.failure.permanent)
-        if job.waiting or job.unschedulable:
-            state.block("JobWaiting", job.name, job.waiting or job.unschedulable)
-    elif job.state is JobState.FAILED:
-        _failed(state, name, job, wanted)
-    elif isinstance(job.result, ValidateResult) and job.result.gate_hash == wanted:
-        report = job.result
-        state.update(
-            name,
-            report=report,
-            failure=None,
-            recall=f"{report.overall.recall:.4f}",
-            p95=f"{report.p95_ms:.2f}ms",
-        )
-        _judge(state, name, report)
+    key = _key(state, name, wanted)
+    attempt = look(state, name, Task.VALIDATE, key, ValidateResult, resolve.PERMANENT_EXITS)
+    if attempt is None:
+        _start(state, name, wanted, key)
+    elif attempt.result is not None and attempt.result.gate_hash == wanted:
+        _measured(state, name, attempt.result)
+    elif attempt.failure is not None or attempt.result is not None:
+        _failed(state, name, attempt)
     else:
-        state.delete_jobs([job])
-        state.requeue_at(state.now + 1)
+        _running(state, name, attempt.job)
+
+
+def _key(state: ReconcileState, name: str, wanted: str) -> str:
+    """What a measurement depends on: what is measured, and how artifact and queries are reached."""
+    frozen = state.revision(name).spec
+    return identity.attempt_key(wanted, recipe.changed_access((frozen.artifacts, state.spec.artifacts.s3)))
+
+
+def _running(state: ReconcileState, name: str, job: JobView) -> None:
+    failure = state.update(name, phase=Phase.VALIDATING).failure
+    if failure is not None:
+        state.stall = state.stall or Stall(failure.reason, failure.message, failure.permanent)
+    if job.waiting or job.unschedulable:
+        state.block("JobWaiting", job.name, job.waiting or job.unschedulable)
+
+
+def _measured(state: ReconcileState, name: str, report: ValidateResult) -> None:
+    recall, p95 = f"{report.overall.recall:.4f}", f"{report.p95_ms:.2f}ms"
+    state.update(name, report=report, failure=None, recall=recall, p95=p95)
+    _judge(state, name, report)
 
 
 def _judge_again(state: ReconcileState) -> None:
@@ -102,10 +106,10 @@ def _same(one: object, other: object) -> bool:
     return key(one) == key(other)
 
 
-def _start(state: ReconcileState, name: str, wanted: str) -> None:
+def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
     status = state.statuses[name]
     failure = status.failure
-    tried = failure.count if failure is not None and failure.stage == "Validate" and failure.key == wanted else 0
+    tried = failures(state, name, Task.VALIDATE, key)
     if failure is not None and tried:
         due = to_unix(failure.at) + resolve_wait(tried)
         state.stall = state.stall or Stall(failure.reason, failure.message, permanent=failure.permanent)
@@ -115,13 +119,13 @@ def _start(state: ReconcileState, name: str, wanted: str) -> None:
     spec, queries = state.revision(name).spec, state.spec.gate.queries
     relevance = state.spec.gate.relevance
     assert status.build is not None
-    key = f"{wanted}/{tried}"
+    attempt = f"{key}/{tried}"
     task = ValidateTask(
         identity=resolve.artifact_owner(state),
         digest=spec.digest,
         manifest_sha256=status.build.manifest_sha256,
         gate_hash=wanted,
-        artifacts=spec.artifacts.location(),
+        artifacts=spec.artifacts.reached_by(state.spec.artifacts.s3).location(),
         k=state.spec.gate.k,
         confidence=state.spec.gate.recall.confidence,
         queries=queries.s3.location() if queries else None,
@@ -133,31 +137,24 @@ def _start(state: ReconcileState, name: str, wanted: str) -> None:
         segments=tuple(s.name for s in state.spec.segments),
         segment_targets=identity.segment_targets(state.spec),
         floor=state.spec.gate.recall.min,
-        tombstones=spec.tombstones.location() if spec.tombstones else None,
+        tombstones=recipe.tombstones(spec, state.spec.source.s3),
         id_column=spec.columns.id,
     )
     build = status.build
     disk = None if build.vectors_bytes is None else build.resident_bytes + build.vectors_bytes
-    state.act(StartValidation(identity.gate_job_name(name, key), name, key, tried, task, disk))
+    state.act(StartValidation(identity.gate_job_name(name, attempt), name, attempt, tried, task, disk))
     state.update(name, phase=Phase.VALIDATING)
 
 
-def _failed(state: ReconcileState, name: str, job: JobView, wanted: str) -> None:
-    failure = state.statuses[name].failure
-    tried = failure.count if failure is not None and failure.stage == "Validate" and failure.key == wanted else 0
-    if job.failures < tried:
-        _start(state, name, wanted)
+def _failed(state: ReconcileState, name: str, attempt: Attempt) -> None:
+    """The measurement failed, or nobody can read it; it is taken again after a wait."""
+    failure = attempt.failure
+    if failure is None:  # a report of another gate under this key: another release wrote it
+        state.delete_jobs([attempt.job])
+        state.requeue_at(state.now + 1)
         return
-    row = WorkFailure(
-        stage="Validate",
-        key=wanted,
-        count=tried + 1,
-        at=to_text(job.finished_at or state.now),
-        reason=job.failure.reason if job.failure else "ValidateFailed",
-        message=resolve.describe(job),
-        exit_code=job.exit_code,
-        permanent=job.exit_code in resolve.PERMANENT_EXITS,
-    )
-    state.update(name, phase=Phase.VALIDATING, failure=row, message=row.message)
-    state.stall = state.stall or Stall(row.reason, row.message, permanent=row.permanent)
+    state.update(name, phase=Phase.VALIDATING, failure=failure, message=failure.message)
+    state.stall = state.stall or Stall(failure.reason, failure.message, permanent=failure.permanent)
+    if attempt.unreadable:
+        state.delete_jobs([attempt.job])
     state.requeue_at(state.now + 1)

@@ -1,0 +1,90 @@
+"""One try of a Job: what became of it, and how often the same thing was tried before.
+
+A try belongs to a key: the hash of what could make it end otherwise (more memory, other queries, another Secret). Under
+another key everything is tried anew; under the same one failures are counted, and waits grow with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.api.v1alpha1 import WorkFailure
+from vectorindex_operator.core.observation import JobState, JobView, Task
+from vectorindex_operator.core.state import ReconcileState
+from vectorindex_searcher.contract import ExitCode
+
+Stage = Literal["Build", "Validate"]
+UNREADABLE = "ResultUnreadable"
+STAGES: dict[Task, Stage] = {Task.BUILD: "Build", Task.VALIDATE: "Validate"}
+
+JOB_REASONS = frozenset({"BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy", "JobFailed"})
+"""What the Job controller says by itself, when no pod said why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The newest Job under a key. With neither result nor failure it still runs.
+
+    `unreadable`: it ended well, and nobody can read its result (its pod is gone, another release wrote it). That counts
+    as a failure, since it would else be repeated for ever; what was published is found again by the next try.
+    """
+
+    job: JobView
+    result: Any = None
+    failure: WorkFailure | None = None
+    unreadable: bool = False
+
+
+def failures(state: ReconcileState, name: str, task: Task, key: str) -> int:
+    """Recorded failures of a revision's task under `key`."""
+    failure = state.statuses[name].failure
+    return failure.count if failure is not None and (failure.stage, failure.key) == (STAGES[task], key) else 0
+
+
+def look(
+    state: ReconcileState, name: str, task: Task, key: str, expected: type, permanent: frozenset[ExitCode]
+) -> Attempt | None:
+    """The newest try under `key`; None when the next one may start. Running Jobs under other keys are stopped."""
+    jobs = [job for job in state.jobs(task, name) if job.key.split("/")[0] == key]
+    state.delete_jobs(j for j in state.jobs(task, name) if j not in jobs and j.state is JobState.RUNNING)
+    if not jobs:
+        return None
+    job = jobs[0]
+    if job.state is JobState.RUNNING:
+        return Attempt(job)
+    if job.state is JobState.SUCCEEDED and isinstance(job.result, expected):
+        return Attempt(job, result=job.result)
+    tried = failures(state, name, task, key)
+    if job.failures < tried:
+        return None  # this failure is recorded already
+    unreadable = job.state is JobState.SUCCEEDED
+    reason = UNREADABLE if unreadable else job.failure.reason if job.failure else f"{STAGES[task]}Failed"
+    row = WorkFailure(
+        stage=STAGES[task],
+        key=key,
+        count=tried + 1,
+        at=to_text(job.finished_at or state.now),
+        reason=reason,
+        message=f"Job {job.name} ended well, but its result cannot be read" if unreadable else describe(job),
+        exit_code=job.exit_code,
+        permanent=not unreadable and job.exit_code in permanent,
+    )
+    return Attempt(job, failure=row, unreadable=unreadable)
+
+
+def describe(job: JobView) -> str:
+    """One sentence about a failed Job: what is wrong, where, and what to do."""
+    failure = job.failure
+    if failure is None or failure.reason in JOB_REASONS:
+        code = f" with exit code {job.exit_code}" if job.exit_code is not None else ""
+        why = f": {failure.message}" if failure is not None else ""
+        return f"Job {job.name} failed{code} and left no message of its own (see its pod's log){why}"
+    place = f" (object {failure.object}" + (f", row {failure.row})" if failure.row is not None else ")")
+    parts = [f"{failure.field}: " if failure.field else "", failure.message]
+    if failure.object and failure.object not in failure.message:
+        parts.append(place)
+    if failure.remedy:
+        parts.append(f". {failure.remedy[0].upper()}{failure.remedy[1:]}")
+    return "".join(parts)

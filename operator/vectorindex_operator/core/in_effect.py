@@ -1,0 +1,68 @@
+"""What a person edited that is not in effect yet, and when it will be: the condition UpToDate.
+
+Everything in a spec has one of three moments: loaded searchers take it at once (`Live`), a rollout takes it when it
+starts (rollout, guardrails), or a new revision does (everything else).
+"""
+
+from __future__ import annotations
+
+from vectorindex_operator.api.v1alpha1 import Serving
+from vectorindex_operator.core import identity
+from vectorindex_operator.core.state import ReconcileState
+
+
+def pending_edits(state: ReconcileState) -> list[str]:
+    """One sentence for each group of fields that waits; empty when the whole spec is in effect."""
+    if state.known_spec is None:
+        return ["spec: it cannot be read; the last one that could be is in effect"]
+    return [*_for_a_revision(state), *_for_a_rollout(state), *_for_searchers(state)]
+
+
+def _for_a_revision(state: ReconcileState) -> list[str]:
+    view = state.obs.revisions.get(state.serving)
+    if view is None:
+        return []
+    frozen, spec = view.spec, state.spec
+    served, wanted = frozen.served_as(), Serving.of(spec, frozen.served_as().refresh)
+    fields = [
+        name
+        for name, same in (
+            ("index", frozen.index_spec == spec.index),
+            ("source.columns", frozen.columns == spec.source.columns),
+            ("segments", served.segments == wanted.segments),
+            ("searcher.minScore", served.min_score == wanted.min_score),
+            ("searcher.pod", served.pod == wanted.pod),
+        )
+        if not same
+    ]
+    return [f"{', '.join(fields)}: with the next revision"] if fields else []
+
+
+def _for_a_rollout(state: ReconcileState) -> list[str]:
+    status = state.statuses.get(state.serving)
+    rollout = status.rollout if status is not None else None
+    if rollout is None:
+        return []
+    fields = [
+        name
+        for name, same in (
+            ("rollout", rollout.settings == state.spec.rollout),
+            ("guardrails", rollout.guardrails == state.spec.guardrails),
+        )
+        if not same
+    ]
+    return [f"{', '.join(fields)}: from the next rollout on"] if fields else []
+
+
+def _for_searchers(state: ReconcileState) -> list[str]:
+    if state.live is None:
+        return []
+    wanted = identity.live_hash(state.live)
+    late = sorted(
+        name
+        for name in state.keep_loaded
+        if state.loaded(name).exists and (state.loaded(name).live != wanted or state.loaded(name).outdated)
+    )
+    if not late:
+        return []
+    return [f"searcher, source.s3 or artifacts.s3: when the pods of {', '.join(late)} have been replaced"]
