@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from vectorindex_operator.adapters.event_budget import EventBudget
 from vectorindex_operator.adapters.kube import KubeCluster
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.core.events import Event
@@ -23,9 +24,12 @@ class KubeEvents:
 
     cluster: KubeCluster
     instance: str
+    budget: EventBudget = field(default_factory=EventBudget)
 
     def send(self, regarding: Raw, event: Event) -> None:
         meta = regarding["metadata"]
+        if not self.budget.allows(meta["uid"], event.reason, event.message):
+            return
         log.info(
             "%s: %s",
             event.reason,

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vectorindex_operator.core import status
+from vectorindex_operator.core import status, story
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import FORWARD, SAFE, Plan, in_order
@@ -114,12 +114,12 @@ def _plan(state: ReconcileState) -> Plan:
         if all(row.rule != "InternalError" for row in state.obs.index.status.blocked_by):
             state.event(EventReason.INTERNAL_ERROR, f"{text}; the operator's log has the traceback")
     actions = (*state.changed_statuses(), *state.planned)
-    next_status = status.next_status(state)
+    told = story.tell(state)
     return Plan(
         safe=in_order(actions, SAFE),
         forward=in_order(actions, FORWARD),
-        status=next_status,
+        status=status.next_status(state, told),
         requeue_after=state.wake,
-        events=(*state.events, *status.transitions(state)),
+        events=(*state.events, *story.news(state, told)),
         errors=tuple(state.errors),
     )

@@ -14,23 +14,22 @@ from vectorindex_operator.api.v1alpha1 import (
     RuleVerdict,
     VectorIndexStatus,
 )
-from vectorindex_operator.core.events import Event, EventReason, reason_of
 from vectorindex_operator.core.in_effect import pending_edits
-from vectorindex_operator.core.phase import ENDED, FAILED, Phase
+from vectorindex_operator.core.phase import ENDED, Phase
 from vectorindex_operator.core.state import ReconcileState
+from vectorindex_operator.core.story import Story
 
 
-def next_status(state: ReconcileState) -> VectorIndexStatus:
+def next_status(state: ReconcileState, told: Story) -> VectorIndexStatus:
     """The status to write if it differs from the one that was read."""
     before = state.obs.index.status
-    phase, reason, message = _headline(state)
     serving = state.statuses.get(state.serving)
     loaded = state.loaded(state.serving)
     wanted_replicas = state.live.searcher.replicas if state.live is not None else loaded.replicas
     return VectorIndexStatus(
         observed_generation=state.obs.index.generation,
-        phase=phase,
-        reason=reason,
+        phase=told.phase,
+        reason=told.reason,
         stable=state.stable,
         candidate=state.candidate,
         next=state.preparing,
@@ -39,7 +38,7 @@ def next_status(state: ReconcileState) -> VectorIndexStatus:
         replicas=len([pod for pod in loaded.pods if not pod.deleting]),
         selector=f"app.kubernetes.io/component=searcher,{GROUP}/revision={state.serving}" if state.serving else "",
         source=state.source,
-        conditions=_conditions(state, before, phase, reason, message),
+        conditions=_conditions(state, before, told),
         blocked_by=tuple(state.blocked),
         history=_history(state),
         verbs=tuple(state.verbs[name] for name in sorted(state.verbs)),
@@ -47,65 +46,7 @@ def next_status(state: ReconcileState) -> VectorIndexStatus:
     )
 
 
-def transitions(state: ReconcileState) -> tuple[Event, ...]:
-    """One Event for each revision whose phase changed in this pass, and one when nothing goes on any more."""
-    events = []
-    before = state.obs.index.status
-    if state.stall is not None and state.stall.reason != before.reason:
-        events.append(Event(EventReason.STALLED, f"{state.stall.reason}: {state.stall.message}"))
-    for name, status in state.statuses.items():
-        if status.phase == state.obs.revisions[name].status.phase:
-            continue
-        phase = Phase(status.phase)
-        events.append(Event(reason_of(phase), f"{name}: {_phase_message(status)}", revision=name))
-    return tuple(events)
-
-
-def _phase_message(status: RevisionStatus) -> str:
-    if status.rejected is not None:
-        return f"{status.rejected.reason}: {status.rejected.message}"
-    if status.phase == Phase.BUILDING:
-        return "building the index"
-    if status.phase == Phase.VALIDATING and status.build is not None and status.report is None:
-        build = status.build
-        return (
-            f"built {build.factory} of {build.count} vectors on {build.device} in {build.duration_seconds:.0f} s; "
-            "measuring its recall"
-        )
-    if status.phase == Phase.SURGING:
-        return "loading the searchers"
-    if status.phase == Phase.SOAKING:
-        return "has the traffic"
-    return status.message or status.phase
-
-
-def _headline(state: ReconcileState) -> tuple[str, str, str]:
-    """Phase, reason and message: what is going on with the revision that is wanted."""
-    if state.stall is not None and (state.stall.everything or (state.stall.permanent and not state.candidate)):
-        return "Stalled", state.stall.reason, state.stall.message
-    if state.stall is not None and not state.candidate and not state.preparing:
-        return "Retrying", state.stall.reason, state.stall.message
-    for name in (state.candidate, state.preparing):
-        if name:
-            status = state.statuses[name]
-            waits = state.blocked[0].message if state.blocked else ""
-            reason = state.blocked[0].rule if state.blocked else status.phase
-            return status.phase, reason, f"{name}: {waits or _phase_message(status)}"
-    wanted = state.statuses.get(state.desired)
-    if wanted is not None and wanted.rejected is not None:
-        return wanted.phase, wanted.rejected.reason, f"{state.desired}: {wanted.rejected.message}"
-    if wanted is not None and state.desired == state.stable:
-        return "Stable", "Stable", f"{state.stable} is stable"
-    if wanted is not None:
-        return wanted.phase, wanted.phase, f"{state.desired}: {_phase_message(wanted)}"
-    if state.source is None or not state.desired:
-        return "Resolving", "Resolving", "listing the source"
-    return "Pending", "Pending", f"{state.desired} is being prepared"
-
-
-def _conditions(
-    state: ReconcileState, before: VectorIndexStatus, phase: str, reason: str, message: str
-) -> tuple[Condition, ...]:
+def _conditions(state: ReconcileState, before: VectorIndexStatus, told: Story) -> tuple[Condition, ...]:
     rows: list[tuple[str, str, str, str]] = []
     ready = state.loaded(state.serving).ready if state.serving else 0
     if ready:
@@ -115,12 +56,12 @@ def _conditions(
     else:
         rows.append(("Ready", "False", "NoRevision", "no revision has been proven yet"))
     done = bool(state.desired) and state.desired == state.stable and state.serving == state.stable
-    rows.append(("RolledOut", "True" if done else "False", "Stable" if done else reason, message))
-    stalled = phase == "Stalled" or phase in FAILED
-    if stalled:
-        rows.append(("Stalled", "True", "RolledBack" if phase == "RolledBack" else reason, message))
+    rows.append(("RolledOut", "True" if done else "False", "Stable" if done else told.reason, told.message))
+    if told.alarming:
+        reason = Phase.ROLLED_BACK if told.phase == Phase.ROLLED_BACK else told.reason
+        rows.append(("Stalled", "True", reason, told.message))
     elif not done:
-        rows.append(("Reconciling", "True", reason, message))
+        rows.append(("Reconciling", "True", told.reason, told.message))
     waiting = pending_edits(state)
     if state.serving:
         everything = "the whole spec is in effect"
