@@ -288,14 +288,20 @@ class Controllers:
             if not is_ready(pod_obj) or len(ready) > want:
                 ready = [p for p in ready if p is not pod_obj]
                 self.delete("Pod", pod_obj["metadata"]["name"])
-        self._deployment_status(live, len(ready), want)
+        self._deployment_status(live, len(ready), want, len(fresh), len(fresh) + len(stale))
 
-    def _deployment_status(self, live: Json, ready: int, want: int) -> None:
+    def _deployment_status(self, live: Json, ready: int, want: int, updated: int, there: int) -> None:
         before = live.get("status", {})
         available = ready >= want
         known = [c for c in before.get("conditions", ()) if (c["status"] == "True") == available]
         rows = known or [condition("Available", available, self.clock.now)]
-        status = {"readyReplicas": ready, "conditions": rows}
+        status = {
+            "readyReplicas": ready,
+            "replicas": there,
+            "updatedReplicas": updated,
+            "observedGeneration": live["metadata"]["generation"],
+            "conditions": rows,
+        }
         if status != before:
             self.store.change("Deployment", live["metadata"]["name"], status=status)
 

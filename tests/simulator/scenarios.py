@@ -851,6 +851,55 @@ def rejected_one_deleted(w: World) -> Script:
     yield phase(w, "B", "Rejected")
 
 
+def _stable_dies(w: World, quality: Quality) -> Script:
+    """The artifact of stable is gone while B has the traffic: its pods never become ready again."""
+    w.apply()
+    yield stable(w, "A")
+    w.apply(index__factory="B", rollout__soak__minQueries=10**9)
+    yield phase(w, "B", "Soaking")
+    set_quality(w, "A", Quality(refuses="ArtifactGone"))
+    set_quality(w, "B", quality)
+    for pod in w.controllers.searchers(w.name_of("A")):
+        w.delete("Pod", pod["metadata"]["name"])
+    yield 20.0
+    w.apply(index__factory="C", rollout__soak__minQueries=100)
+    yield stable(w, "C")
+
+
+@scenario(ends("C", builds=3), needs_traffic=True)
+def dead_stable(w: World) -> Script:
+    return _stable_dies(w, Quality())
+
+
+@scenario(ends("C", builds=3), needs_traffic=True)
+def dead_stable_and_trip(w: World) -> Script:
+    """The fix surges while what tripped keeps the traffic: there is nothing to go back to."""
+    return _stable_dies(w, Quality(errors=0.7))
+
+
+def _is_refreshed(w: World) -> list[str]:
+    serving = w.store.get("VectorIndexRevision", w.serving()) or {"spec": {}, "status": {}}
+    facts = {
+        "image": (serving["spec"].get("image"), "example/searcher:v2"),
+        "phase": (serving["status"].get("phase"), "Stable"),
+        "published": (len(w.truth.published), 1),
+        "RolledOut": (w.condition("RolledOut"), "True"),
+        "loaded": (w.loaded(), {w.serving()}),
+        "answer": (w.status()["verbs"][0]["result"], "Done"),
+    }
+    return [f"{what} is {got!r}, not {wanted!r}" for what, (got, wanted) in facts.items() if got != wanted]
+
+
+@scenario(_is_refreshed)
+def refreshed(w: World) -> Script:
+    """The same artifact with another image: a revision of its own, proven, rolled out, and built no second time."""
+    w.apply()
+    yield stable(w, "A")
+    w.upgrade("example/searcher:v2")
+    w.ask("refresh", "r1")
+    yield lambda: w.status().get("phase") == "Stable" and w.status()["stable"] != w.name_of("A")
+
+
 @scenario(ends("B", builds=2))
 def service_deleted(w: World) -> Script:
     yield from second(w)
