@@ -137,7 +137,8 @@ def _history(state: ReconcileState) -> tuple[HistoryRow, ...]:
         HistoryRow(
             revision=name,
             digest=state.revision(name).spec.digest[:12],
-            outcome=status.phase,
+            # Retired is what became of its pods; an earlier release would refuse the word here.
+            outcome=Phase.SUPERSEDED if status.phase == Phase.RETIRED else status.phase,
             reason=status.rejected.reason if status.rejected else status.phase,
             message=(status.rejected.message if status.rejected else status.message)[:512],
             at=status.phase_times.get(status.phase, to_text(state.revision(name).created_at)),

@@ -28,7 +28,16 @@ def step(state: ReconcileState) -> None:
     for name, loaded in sorted(state.obs.loaded.items()):
         if loaded.exists and name not in state.keep_loaded and name != state.serving:
             _retire(state, name)
+    _mark_retired(state)
     _renew_leases(state)
+
+
+def _mark_retired(state: ReconcileState) -> None:
+    """What was superseded and whose searchers are gone: the traffic could go back to it from its artifact only."""
+    for name, status in list(state.statuses.items()):
+        gone = not state.loaded(name).exists and name not in state.keep_loaded
+        if status.phase == Phase.SUPERSEDED and status.promoted_at and gone:
+            state.update(name, phase=Phase.RETIRED, message=status.message)
 
 
 def _unload_dead(state: ReconcileState) -> None:
