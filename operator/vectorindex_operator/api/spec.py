@@ -274,7 +274,7 @@ class Tls(Model):
 
 
 class Searcher(Model):
-    """The pods that answer queries. Apart from replicas and resources, an edit applies from the next revision on."""
+    """The pods that answer queries. `minScore` and `pod` are of a revision; an edit of the others applies at once."""
 
     replicas: Annotated[int, Field(ge=1, le=1000)] = 2
     """An HPA may write it: target the VectorIndex itself, and leave it out of the manifest."""
@@ -283,9 +283,9 @@ class Searcher(Model):
     min_score: float | None = None
     """Hits below are no hits: what ZeroResultRate counts. Cosine, inner product, or minus the squared L2 distance."""
     auth: Auth | None = None
-    """Absent: whoever reaches the Service may query."""
+    """Absent: whoever reaches the Service may query. Applies at once, to every loaded revision."""
     tls: Tls | None = None
-    """Absent: in clear."""
+    """Absent: in clear. Applies at once, to every loaded revision."""
     pod: Pod = Pod()
 
 
