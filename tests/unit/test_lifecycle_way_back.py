@@ -41,6 +41,7 @@ from vectorindex_operator.core.plan import (
     StartValidation,
     WriteRevisionStatus,
 )
+from vectorindex_operator.core.traffic import Traffic
 from vectorindex_searcher.contract import ExitCode, Failure
 
 OLD, NEW, FIX = spec(), spec(index={"factory": "HNSW32"}), spec(index={"factory": "Flat"})
@@ -136,6 +137,17 @@ def test_what_was_to_take_over_failed_so_the_candidate_soaks_on() -> None:
     failed = replace(failed, status=failed.status.model_copy(update={"phase": "SurgeFailed", "rejected": gone}))
     obs = without(seen(FIX, STABLE, outgoing, failed, traffic=outgoing), STABLE)
     assert status_of(run(obs), outgoing).phase == "Soaking"
+
+
+def test_a_service_that_is_gone_while_stable_is_dead_is_made_for_what_answers() -> None:
+    for phase in ("Soaking", "Outgoing"):
+        view = replace(soaking(), status=soaking().status.model_copy(update={"phase": phase}))
+        obs = replace(dead_stable(view, of=NEW), traffic=Traffic())
+        obs = replace(obs, loaded={**obs.loaded, view.name: loaded(view)})
+        plan = run(obs)
+        assert moves(plan) == [("", view.name)]
+        assert view.name in {one.revision for one in actions(plan, EnsureSearchers)}
+        assert view.name not in {one.revision for one in actions(plan, DeleteSearchers)}
 
 
 def test_retry_lets_a_tripped_revision_soak_again_when_nothing_can_be_gone_back_to() -> None:

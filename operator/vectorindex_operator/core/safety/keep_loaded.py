@@ -20,7 +20,8 @@ LEASE_LOOK_SECONDS = 10.0
 
 
 def step(state: ReconcileState) -> None:
-    state.keep_loaded.update({state.stable, state.candidate, state.serving} & set(state.statuses))
+    outgoing = {name for name, status in state.statuses.items() if status.phase == Phase.OUTGOING}
+    state.keep_loaded.update({state.stable, state.candidate, state.serving, *outgoing} & set(state.statuses))
     state.keep_loaded.discard("")
     _unload_dead(state)
     for name in sorted(state.keep_loaded & set(state.statuses)):

@@ -9,6 +9,7 @@ from vectorindex_operator.core.phase import GIVEN_UP, Phase
 from vectorindex_operator.core.safety import roll_back
 from vectorindex_operator.core.safety.give_traffic import give_traffic
 from vectorindex_operator.core.safety.record_decision import RESTORED
+from vectorindex_operator.core.safety.roll_back import is_dead
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.traffic import DecisionKind
 
@@ -19,7 +20,7 @@ def step(state: ReconcileState) -> None:
     if not state.obs.traffic.owned or _is_rightful(state, decided):
         return
     soaking = state.candidate if state.candidate and state.statuses[state.candidate].phase == Phase.SOAKING else ""
-    target = decided if decided != state.serving and _may_serve(state, decided) else state.stable
+    target = decided if decided != state.serving and _may_serve(state, decided) else _fallback(state)
     if not target and soaking:
         _surge_again(state, soaking)
     if not target or target == state.serving:
@@ -52,6 +53,14 @@ def _is_rightful(state: ReconcileState, decided: str) -> bool:
 
 def _may_serve(state: ReconcileState, name: str) -> bool:
     return name in state.statuses and state.statuses[name].phase not in GIVEN_UP and state.loaded(name).serving()
+
+
+def _fallback(state: ReconcileState) -> str:
+    """Stable, and never what is being judged; but when stable is dead, whatever answers is better than nothing."""
+    if not state.stable or not is_dead(state, state.stable):
+        return state.stable
+    had = [n for n, s in state.statuses.items() if s.phase in (Phase.SOAKING, Phase.OUTGOING)]
+    return next((name for name in had if state.loaded(name).serving()), state.stable)
 
 
 def _surge_again(state: ReconcileState, name: str) -> None:
