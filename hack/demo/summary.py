@@ -54,9 +54,9 @@ class Summary:
             ("first_bad_to_trip_s", "trip_to_switch_s", "trip_to_last_bad_answer_s")
         )
         move, revisions = self.rollback, self.traffic.revisions
-        if move is not None and move.source in revisions and move.target in revisions:
+        if move is not None and move.source in revisions and move.to_revision in revisions:
             bad = revisions[move.source]
-            back = revisions[move.target].first_after(move.at)
+            back = revisions[move.to_revision].first_after(move.at)
             figures["first_bad_to_trip_s"] = round(move.at - bad.first_at, 2)
             figures["trip_to_switch_s"] = None if back is None else round(back - move.at, 3)
             figures["trip_to_last_bad_answer_s"] = round(max(0.0, bad.last_at - move.at), 3)

@@ -18,7 +18,7 @@ INDEX_LABEL = "vectorindex.dev/index"
 REVISION_LABEL = "vectorindex.dev/revision"
 VERB_LABEL = "vectorindex.dev/verb"
 DECISION = "vectorindex.dev/decision"
-ENDED = ("Stable", "Rejected", "RolledBack", "BuildFailed", "SurgeFailed", "Superseded")
+ENDED = ("Stable", "Rejected", "RolledBack", "BuildFailed", "SurgeFailed", "Superseded", "Retired")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Decision:
     """Why the traffic is where it is: the annotation of the front Service. `at`: Unix seconds, operator's clock."""
 
     kind: str
-    source: str
-    target: str
+    from_revision: str
+    to_revision: str
     rule: str
     reason: str
     message: str
@@ -135,8 +135,8 @@ class VixIndex:
         raw = json.loads(text)
         return Decision(
             kind=raw["kind"],
-            source=raw["from"],
-            target=raw["to"],
+            from_revision=raw["from"],
+            to_revision=raw["to"],
             rule=raw["rule"],
             reason=raw["reason"],
             message=raw["message"],

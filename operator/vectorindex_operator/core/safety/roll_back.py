@@ -54,13 +54,20 @@ def is_dead(state: ReconcileState, name: str) -> bool:
         return False
     if status.unloaded_at is not None:
         return True
-    rollout = status.rollout
-    patience = duration_seconds(rollout.settings.progress_deadline) if rollout is not None else DEAD_AFTER_SECONDS
+    patience = _patience(state, status)
     since = loaded.unready_since
     if not loaded.exists or since is None:
         return False
     state.requeue_at(since + patience)
     return state.now - since >= patience
+
+
+def _patience(state: ReconcileState, status: RevisionStatus) -> float:
+    """The progress deadline of today's spec; while that cannot be read, of the revision's own rollout."""
+    if state.known_spec is not None:
+        return duration_seconds(state.known_spec.rollout.progress_deadline)
+    rollout = status.rollout
+    return duration_seconds(rollout.settings.progress_deadline) if rollout is not None else DEAD_AFTER_SECONDS
 
 
 def trip(state: ReconcileState, name: str, rule: str, reason: str, message: str) -> None:
