@@ -54,8 +54,8 @@ class Summary:
             ("first_bad_to_trip_s", "trip_to_switch_s", "trip_to_last_bad_answer_s")
         )
         move, revisions = self.rollback, self.traffic.revisions
-        if move is not None and move.source in revisions and move.to_revision in revisions:
-            bad = revisions[move.source]
+        if move is not None and move.from_revision in revisions and move.to_revision in revisions:
+            bad = revisions[move.from_revision]
             back = revisions[move.to_revision].first_after(move.at)
             figures["first_bad_to_trip_s"] = round(move.at - bad.first_at, 2)
             figures["trip_to_switch_s"] = None if back is None else round(back - move.at, 3)
