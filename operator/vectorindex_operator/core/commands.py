@@ -6,6 +6,7 @@ there are, never ignored. core/safety/obey_commands.py carries them out; docs/op
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vectorindex_operator.api.v1alpha1 import GROUP
@@ -13,6 +14,8 @@ from vectorindex_operator.api.v1alpha1 import GROUP
 PREFIX = f"{GROUP}/"
 LONGEST = 256
 """Characters of an annotation that are read: a revision's name and a nonce."""
+MOST_UNKNOWN = 8
+"""Requests that nobody knows are refused one by one up to so many; who writes more has had an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +49,19 @@ class Command:
     nonce: str
 
 
-def read_commands(annotations: dict[str, str]) -> tuple[Command, ...]:
-    """Every request in an object's annotations, in the order of their names; unknown ones too, to be refused."""
-    commands = []
+def read_commands(annotations: Mapping[str, str]) -> tuple[Command, ...]:
+    """Every request in an object's annotations, in the order of their names; some unknown ones too, to be refused."""
+    commands: list[Command] = []
+    unknown = 0
     for key in sorted(annotations):
         name = key.removeprefix(PREFIX)
         text = str(annotations[key])[:LONGEST]
         if not key.startswith(PREFIX) or name in NOT_COMMANDS or not text:
             continue
-        argument, _, nonce = text.rpartition("@")
-        commands.append(Command(name[:63], argument, nonce))
+        unknown += name not in COMMANDS
+        if name in COMMANDS or unknown <= MOST_UNKNOWN:
+            argument, _, nonce = text.rpartition("@")
+            commands.append(Command(name[:63], argument, nonce))
     return tuple(commands)
 
 
