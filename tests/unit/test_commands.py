@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from observations import NOW, a_revision, run, seen, spec
+from observations import NOW, a_revision, after, run, seen, spec
 
 from vectorindex_operator.core.commands import COMMANDS, LONGEST, MOST_UNKNOWN, Command, read_commands
 
@@ -37,3 +37,11 @@ def test_a_flood_of_annotations_is_bounded_and_hides_no_real_request() -> None:
     assert len(found) == MOST_UNKNOWN + 1
     assert found[-1] == Command("rollback", "", "n1")
     assert max(len(one.argument + one.nonce) for one in found) <= LONGEST
+
+
+def test_answers_to_unknown_requests_go_with_their_annotations() -> None:
+    stable = a_revision(spec(), "Stable")
+    obs = seen(spec(), stable, traffic=stable)
+    asked = replace(obs, index=replace(obs.index, commands=(Command("rolback", "", "n1"),)))
+    answered = replace(after(asked, run(asked)), index=replace(obs.index, status=run(asked).status))
+    assert run(answered).status.verbs == ()

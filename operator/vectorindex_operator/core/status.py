@@ -13,7 +13,9 @@ from vectorindex_operator.api.v1alpha1 import (
     RevisionStatus,
     RuleVerdict,
     VectorIndexStatus,
+    VerbResult,
 )
+from vectorindex_operator.core.commands import COMMANDS
 from vectorindex_operator.core.in_effect import pending_edits
 from vectorindex_operator.core.phase import ENDED, Phase
 from vectorindex_operator.core.state import ReconcileState
@@ -41,9 +43,15 @@ def next_status(state: ReconcileState, told: Story) -> VectorIndexStatus:
         conditions=_conditions(state, before, told),
         blocked_by=tuple(state.blocked),
         history=_history(state),
-        verbs=tuple(state.verbs[name] for name in sorted(state.verbs)),
+        verbs=_answers(state),
         live=state.live,
     )
+
+
+def _answers(state: ReconcileState) -> tuple[VerbResult, ...]:
+    """What became of requests; of one that nobody knows as long as its annotation is there."""
+    asked = {command.name for command in state.obs.index.commands}
+    return tuple(state.verbs[name] for name in sorted(state.verbs) if name in COMMANDS or name in asked)
 
 
 def _conditions(state: ReconcileState, before: VectorIndexStatus, told: Story) -> tuple[Condition, ...]:
