@@ -144,7 +144,7 @@ def test_a_job_waits_for_a_node_or_a_secret() -> None:
     [
         "", "Segmentation fault", "{", "null", "7", "[]", '"Failure"', "{}", '{"kind": "Failure"}', "\x00\xff",
         '{"kind": "Build", "count": "many"}', '{"kind": "Ghost"}', '{"kind": ["Failure"]}', '{"kind": {}}',
-        "[" * 4096, '{"a":' * 800, '{"kind": "Resolve", "fingerprint": "f", "objects": 1, "bytes": 1, "new": 1}',
+        "[" * 4096, '{"a":' * 800,
     ],
 )  # fmt: skip
 def test_whatever_a_crash_left_as_last_word_is_no_exception(text: str) -> None:

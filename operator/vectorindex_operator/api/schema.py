@@ -20,6 +20,8 @@ from typing import Any, cast
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
+from vectorindex_searcher.contract import Stored
+
 MODEL = "x-model"
 """Schema key that names the class a node came from. For the reference page; `publish` removes it."""
 
@@ -138,6 +140,8 @@ def _object(node: _Schema, defs: Mapping[str, Any], style: Style) -> _Schema:
         if style.atomic and child["type"] == "object":
             child["x-kubernetes-map-type"] = "atomic"
         out["properties"][alias] = ({"description": text} if text else {}) | child
+    if issubclass(model, Stored):
+        out["x-kubernetes-preserve-unknown-fields"] = True  # an older CRD must not prune what a newer operator wrote
     rules = getattr(model, "cel", ()) if style.rules else ()
     if rules:
         out["x-kubernetes-validations"] = [

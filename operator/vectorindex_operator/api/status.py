@@ -1,45 +1,65 @@
 """Both statuses and VectorIndexRevision.spec as pydantic models: what only the operator writes.
 
 A field stands here when somebody reads it: a user, a pipeline, or the operator's next pass. No I/O.
+
+Another release of the operator may have written any of it, so all of it is Stored: unknown fields are kept and written
+back, and what is an enum in the code is text here, since a value that a release does not know must not hide the rest.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_operator.api.spec import S3, Pod, Rollout, Searcher, VectorIndexSpec
+from vectorindex_operator.api.timestamps import MOST_UNIX, to_unix
 from vectorindex_searcher import contract
-from vectorindex_searcher.contract import Columns, Embedding, IndexSpec, Model
+from vectorindex_searcher.contract import Columns, Embedding, IndexSpec, Stored
+
+
+def _is_time(text: str) -> str:
+    """Refuses what later arithmetic would raise on: no time at all, or one of another age."""
+    try:
+        unix = to_unix(text)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text!r} is not an RFC 3339 time") from error
+    if not 0 <= unix < MOST_UNIX:
+        raise ValueError(f"{text!r} is not a time of this age")
+    return text
+
+
+Time = Annotated[str, AfterValidator(_is_time)]
+"""RFC 3339, as timestamps.to_text writes it."""
 
 # ---------------------------------------------------------------- VectorIndex.status
 
 
-class Condition(Model):
+class Condition(Stored):
     """metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316)]
     status: Literal["True", "False", "Unknown"]
     observed_generation: int = 0
-    last_transition_time: str
+    last_transition_time: Time
     reason: Annotated[str, Field(min_length=1, max_length=1024)]
     message: Annotated[str, Field(max_length=32768)] = ""
 
 
-class HistoryRow(Model):
+class HistoryRow(Stored):
     """How one revision ended, newest first."""
 
     revision: str
     digest: str
-    outcome: Literal["Stable", "Rejected", "RolledBack", "BuildFailed", "SurgeFailed", "Superseded"]
+    outcome: str
+    """The phase that it ended in."""
     reason: str
     message: str = ""
-    at: str
+    at: Time
 
 
-class BlockedBy(Model):
+class BlockedBy(Stored):
     """What an otherwise possible step waits for."""
 
     rule: str
@@ -47,28 +67,29 @@ class BlockedBy(Model):
     message: str = ""
 
 
-class VerbResult(Model):
+class VerbResult(Stored):
     """What became of the last verb (annotation `vectorindex.dev/<verb>: [ARGUMENT@]NONCE`)."""
 
     verb: str
     nonce: str
-    result: Literal["Done", "Refused"]
+    result: str
+    """Done or Refused."""
     message: str
-    at: str
+    at: Time
 
 
-class SourceStatus(Model):
+class SourceStatus(Stored):
     """The last listing that differed from the one before."""
 
     fingerprint: str
     source_hash: str
     objects: int
     bytes: int
-    at: str
+    at: Time
     dimension: int | None = None
 
 
-class Live(Model):
+class Live(Stored):
     """What every loaded revision takes from the spec at once, and never freezes: how many pods, and how to reach data.
 
     Kept in the status, so that a spec which cannot be read later changes nothing about what serves.
@@ -85,7 +106,7 @@ class Live(Model):
         return cls(searcher=spec.searcher.model_copy(update=frozen), source=spec.source.s3, artifacts=spec.artifacts.s3)
 
 
-class VectorIndexStatus(Model):
+class VectorIndexStatus(Stored):
     """What the operator saw. Written once per pass, only when different."""
 
     observed_generation: int = 0
@@ -106,7 +127,7 @@ class VectorIndexStatus(Model):
     live: Live | None = None
 
 
-class Serving(Model):
+class Serving(Stored):
     """What serves an artifact, besides how it is reached: with the artifact's digest it makes a revision."""
 
     segments: tuple[str, ...] = ()
@@ -122,7 +143,11 @@ class Serving(Model):
         return cls(segments=names, min_score=spec.searcher.min_score, pod=spec.searcher.pod, refresh=refresh)
 
 
-class RevisionSpec(Model):
+FEATURES: frozenset[str] = frozenset()
+"""What this release knows of RevisionSpec.requires."""
+
+
+class RevisionSpec(Stored):
     """What a revision is, and everything needed to build, serve and rebuild its pods. Never changes."""
 
     index: str
@@ -148,6 +173,8 @@ class RevisionSpec(Model):
     """None: made by a release that froze the fields above only."""
     proof_salt: str = ""
     """Part of its gate hash: its image, where another image serves the same artifact. A report is of one image."""
+    requires: tuple[str, ...] = ()
+    """Features that an operator must know to render, choose or retire it; one that does not leaves it as it is."""
 
     def served_as(self) -> Serving:
         """What serves it, also of a revision from before `serving` was kept: then its pods' placement tells."""
@@ -162,13 +189,14 @@ _PLACEMENT = ("nodeSelector", "tolerations", "serviceAccountName", "priorityClas
 """Fields of a pod that `searcher.pod` is rendered to, under the same names."""
 
 
-class WorkFailure(Model):
+class WorkFailure(Stored):
     """Failed Jobs of one stage under one key (hash of `spec.build`, or of the gate): another key is a new try."""
 
-    stage: Literal["Build", "Validate"]
+    stage: str
+    """Build or Validate."""
     key: str
     count: int
-    at: str
+    at: Time
     reason: str
     message: str
     exit_code: int | None = None
@@ -176,70 +204,73 @@ class WorkFailure(Model):
     """True when trying again with the same data and spec cannot help."""
 
 
-class GateStatus(Model):
+class GateStatus(Stored):
     """The verdict on one report under one `spec.gate`."""
 
     gate_hash: str
     thresholds_hash: str
-    verdict: Literal["Pass", "Fail", "Inconclusive"]
+    verdict: str
+    """Pass, Fail or Inconclusive."""
     reason: str
     message: str
-    at: str
+    at: Time
 
 
-class Rejection(Model):
+class Rejection(Stored):
     """Why this digest is not tried again until spec or data change or a person says retry."""
 
-    stage: Literal["Gate", "Surge", "Rollout", "External"]
+    stage: str
+    """Gate, Surge, Rollout or External."""
     reason: str
     message: str
-    at: str
+    at: Time
 
 
-class RuleVerdict(Model):
+class RuleVerdict(Stored):
     """A guardrail's verdict as it was when it last changed."""
 
     rule: str
     metric: str
     segment: str = ""
-    verdict: Literal["Pass", "Fail", "Error", "Inconclusive"]
+    verdict: str
+    """Pass, Fail, Error or Inconclusive."""
     reason: str
     message: str = ""
     value: float | None = None
     limit: float | None = None
     samples: int = 0
-    at: str
+    at: Time
 
 
-class Trip(Model):
+class Trip(Stored):
     """A guardrail said Fail: the traffic goes back, even when the target must be loaded first."""
 
     rule: str
     reason: str
     message: str
-    at: str
+    at: Time
     target: str = ""
     """Where a person asked to go back to; empty: the last one found good."""
 
 
-class RolloutStatus(Model):
+class RolloutStatus(Stored):
     """The rollout of this revision: settings frozen at its start, and its times."""
 
-    settings: Rollout
-    guardrails: Guardrails
+    settings: Rollout = Rollout()
+    guardrails: Guardrails = Guardrails()
     gate_hash: str
-    started_at: str
-    progress_since: str | None = None
+    started_at: Time
+    progress_since: Time | None = None
     """Since when every searcher has a node and its Secrets: `progressDeadline` runs from here."""
     prior: str = ""
-    switched_at: str | None = None
+    switched_at: Time | None = None
     baseline: dict[str, Any] | None = None
-    baseline_at: str | None = None
+    baseline_at: Time | None = None
     trip: Trip | None = None
     verdicts: tuple[RuleVerdict, ...] = ()
 
 
-class RevisionStatus(Model):
+class RevisionStatus(Stored):
     """The evidence behind a revision. Phases and their times, results of its Jobs, verdicts, how it ended."""
 
     phase: str = "Pending"
@@ -250,15 +281,15 @@ class RevisionStatus(Model):
     gate: GateStatus | None = None
     rollout: RolloutStatus | None = None
     rejected: Rejection | None = None
-    promoted_at: str | None = None
-    lost_traffic_at: str | None = None
-    restored_at: str | None = None
+    promoted_at: Time | None = None
+    lost_traffic_at: Time | None = None
+    restored_at: Time | None = None
     """When a rollback made this revision stable again: it is not rolled back automatically from then on."""
-    settled_at: str | None = None
+    settled_at: Time | None = None
     """Time of the last decision on the Service that this status reflects."""
     settled_serial: int = 0
     """Its serial."""
-    unloaded_at: str | None = None
+    unloaded_at: Time | None = None
     """When its searchers were removed although it is what the traffic would go back to: no pod had been ready."""
     message: str = ""
     recall: str = ""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+MOST_UNIX = 32_503_680_000.0
+"""The year 3000: no time of ours is after it, and what is added to one still has a name."""
+
 
 def to_text(unix: float) -> str:
     """RFC 3339 with microseconds, so that a decision made within a second keeps its order."""

@@ -40,6 +40,7 @@ from vectorindex_operator.api.spec import (
     VectorIndexSpec,
 )
 from vectorindex_operator.api.status import (
+    FEATURES,
     BlockedBy,
     Condition,
     GateStatus,
@@ -67,6 +68,7 @@ NAME_LIMIT = 40
 __all__ = [
     "API_VERSION",
     "DEFAULT_RULES",
+    "FEATURES",
     "GROUP",
     "NAME_LIMIT",
     "S3",

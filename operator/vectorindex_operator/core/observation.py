@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from vectorindex_operator.api.v1alpha1 import RevisionSpec, RevisionStatus, VectorIndexSpec, VectorIndexStatus
+from vectorindex_operator.api.v1alpha1 import FEATURES, RevisionSpec, RevisionStatus, VectorIndexSpec, VectorIndexStatus
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.core.loaded import LoadedRevision
@@ -31,6 +31,10 @@ class IndexView:
     commands: tuple[Command, ...] = ()
 
 
+EVIDENCE = frozenset({"build", "failure", "report", "gate", "rollout", "rejected"})
+"""Fields of a revision's status that decide what is done with it: absent is not the same as unreadable."""
+
+
 @dataclass(frozen=True, slots=True)
 class RevisionView:
     """A VectorIndexRevision of this VectorIndex."""
@@ -41,6 +45,13 @@ class RevisionView:
     spec: RevisionSpec
     status: RevisionStatus
     deleting: bool = False
+
+    @property
+    def foreign_features(self) -> tuple[str, ...]:
+        """What another release wrote about it that this one must know to do anything with it, and does not."""
+        unread = [f"spec.{name}" for name in self.spec.unread]
+        unread += [f"status.{name}" for name in self.status.unread & EVIDENCE]
+        return (*sorted(set(self.spec.requires) - FEATURES), *sorted(unread))
 
 
 class Task(StrEnum):
@@ -93,5 +104,7 @@ class Observation:
     traffic: Traffic = NO_TRAFFIC
     evidence: Mapping[str, tuple[PodEvidence, ...]] = field(default_factory=dict)
     objects: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Name of a revision whose spec cannot be read -> why. Its searchers stay as they are."""
     conflict: str = ""
     """Name of an object that we need and that somebody else owns."""

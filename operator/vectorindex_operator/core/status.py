@@ -28,7 +28,7 @@ def next_status(state: ReconcileState, told: Story) -> VectorIndexStatus:
     serving = state.statuses.get(state.serving)
     loaded = state.loaded(state.serving)
     wanted_replicas = state.live.searcher.replicas if state.live is not None else loaded.replicas
-    return VectorIndexStatus(
+    fresh = VectorIndexStatus(
         observed_generation=state.obs.index.generation,
         phase=told.phase,
         reason=told.reason,
@@ -46,6 +46,7 @@ def next_status(state: ReconcileState, told: Story) -> VectorIndexStatus:
         verbs=_answers(state),
         live=state.live,
     )
+    return before.with_fields_of(fresh)  # what another release wrote there stays
 
 
 def _answers(state: ReconcileState) -> tuple[VerbResult, ...]:
@@ -123,7 +124,7 @@ def _built_and_validated(name: str, status: RevisionStatus) -> list[tuple[str, s
     else:
         rows.append(("Built", "Unknown", status.phase, f"{name} is not built yet"))
     if status.gate is not None:
-        value = {"Pass": "True", "Fail": "False", "Inconclusive": "Unknown"}[status.gate.verdict]
+        value = {"Pass": "True", "Fail": "False"}.get(status.gate.verdict, "Unknown")
         rows.append(("Validated", value, status.gate.reason, f"{name}: {status.gate.message}"))
     elif status.failure is not None and status.failure.stage == "Validate":
         rows.append(("Validated", "False", status.failure.reason, status.failure.message))

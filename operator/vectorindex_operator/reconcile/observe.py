@@ -34,13 +34,15 @@ def observe(cluster: Cluster, searchers: Searchers, namespace: str, name: str, n
 def observation(raw: Raw, service: Raw | None, children: Mapping[str, list[Raw]], now: float) -> Observation:
     """What these objects say, however they were read; `children` has every kind of CHILD_KINDS. Without evidence."""
     index = views.index_view(raw)
+    revisions, unreadable = views.revision_views(children["VectorIndexRevision"], index.uid)
     return Observation(
         index=index,
-        revisions=views.revision_views(children["VectorIndexRevision"], index.uid),
+        revisions=revisions,
         jobs=tuple(pods.job_view(job, children["Pod"]) for job in children["Job"]),
         loaded=views.loaded_views(children["Deployment"], children["Pod"], now),
         traffic=views.traffic_view(service, index.uid),
         objects=_objects(raw, service, children),
+        unreadable=unreadable,
         conflict=views.conflict(children["Deployment"], index.uid),
     )
 

@@ -12,9 +12,9 @@ from vectorindex_operator.core.loaded import PodView
 from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile.ports import Raw
-from vectorindex_searcher.contract import BuildResult, Failure, Model, ResolveResult, ValidateResult
+from vectorindex_searcher.contract import BuildResult, Failure, ResolveResult, Stored, ValidateResult
 
-_RESULTS: dict[str, type[Model]] = {"Resolve": ResolveResult, "Build": BuildResult, "Validate": ValidateResult}
+_RESULTS: dict[str, type[Stored]] = {"Resolve": ResolveResult, "Build": BuildResult, "Validate": ValidateResult}
 UNMOUNTED_SECONDS = 20.0
 """A pod's volumes and network ordinarily take a few seconds: after this long without them something is missing."""
 _FAULTS = frozenset({Signals.SIGILL, Signals.SIGABRT, Signals.SIGBUS, Signals.SIGFPE, Signals.SIGSEGV})
@@ -124,9 +124,9 @@ def parse_termination_message(text: str) -> tuple[Any, Failure | None]:
         raw = json.loads(text)
         kind = raw.get("kind")
         if kind == "Failure":
-            return None, Failure.model_validate(raw)
+            return None, Failure.read(raw)
         if kind in _RESULTS:
-            return _RESULTS[kind].model_validate(raw), None
+            return _RESULTS[kind].read(raw), None
     except (ValueError, TypeError, AttributeError, RecursionError):
         pass
     return None, None

@@ -6,7 +6,7 @@ Jobs and pods have a file of their own (pods.py).
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
 
 from pydantic import ValidationError
 
@@ -28,6 +28,9 @@ from vectorindex_operator.reconcile.ports import Raw
 
 log = logging.getLogger(__name__)
 
+REASONS = 8
+"""Faults that are named of an object that cannot be read."""
+
 
 def conflict(deployments: list[Raw], uid: str) -> str:
     """A Deployment that carries our labels but belongs to somebody else (or to an earlier object of this name)."""
@@ -44,10 +47,7 @@ def index_view(raw: Raw) -> IndexView:
     try:
         spec = VectorIndexSpec.model_validate(raw.get("spec", {}))
     except ValidationError as problem:
-        error = "; ".join(
-            f"spec.{'.'.join(str(p) for p in e['loc'])}: {e['msg']} (got {e['input']!r})"[:300]
-            for e in problem.errors(include_url=False)
-        )
+        error = _reasons("spec", problem)
     return IndexView(
         namespace=meta["namespace"],
         name=meta["name"],
@@ -55,35 +55,41 @@ def index_view(raw: Raw) -> IndexView:
         generation=meta.get("generation", 0),
         created_at=to_unix(meta["creationTimestamp"]),
         spec=spec,
-        status=_lenient(VectorIndexStatus, raw.get("status")),
+        status=VectorIndexStatus.read(_status(raw)),
         deleting="deletionTimestamp" in meta,
         spec_error=error,
         commands=read_commands(meta.get("annotations") or {}),
     )
 
 
-def _lenient(model: Any, status: Any) -> Any:
-    """A status that an older or newer operator wrote and that no longer fits is rebuilt, never an obstacle."""
-    try:
-        return model.model_validate(status or {})
-    except ValidationError:
-        return model()
+def _status(raw: Raw) -> Mapping[str, object]:
+    """Its fields all have defaults, so a status is unreadable only where it is no object, and then it says nothing."""
+    status = raw.get("status")
+    return status if isinstance(status, Mapping) else {}
 
 
-def revision_views(raws: list[Raw], uid: str) -> dict[str, RevisionView]:
-    """Our revisions. One whose stored spec does not fit the models (an older or newer operator wrote it) is left out:
-    it is neither built nor gone back to, and while it has the traffic its searchers stay as they are."""
-    views = {}
+def revision_views(raws: list[Raw], uid: str) -> tuple[dict[str, RevisionView], dict[str, str]]:
+    """Our revisions, and why others of them cannot be read (name -> why): another release wrote these. What cannot be
+    read is neither built, chosen nor retired: its searchers stay as they are."""
+    views, unreadable = {}, {}
     for raw in raws:
         if not pods.is_owned(raw, uid):
             continue
+        name = raw["metadata"]["name"]
         try:
-            view = _revision(raw)
+            views[name] = _revision(raw)
         except ValidationError as error:
-            log.error("the spec of %s cannot be read: %s", raw["metadata"]["name"], error)
-            continue
-        views[view.name] = view
-    return views
+            unreadable[name] = _reasons("spec", error)
+            log.error("the spec of %s cannot be read: %s", name, unreadable[name])
+    return views, unreadable
+
+
+def _reasons(root: str, error: ValidationError) -> str:
+    """Field, problem and value of the first few faults."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in (root, *fault['loc']))}: {fault['msg']} (got {fault['input']!r})"[:300]
+        for fault in error.errors(include_url=False)[:REASONS]
+    )
 
 
 def _revision(raw: Raw) -> RevisionView:
@@ -92,8 +98,8 @@ def _revision(raw: Raw) -> RevisionView:
         name=meta["name"],
         uid=meta["uid"],
         created_at=to_unix(meta["creationTimestamp"]),
-        spec=RevisionSpec.model_validate(raw["spec"]),
-        status=_lenient(RevisionStatus, raw.get("status")),
+        spec=RevisionSpec.read(raw["spec"]),
+        status=RevisionStatus.read(_status(raw)),
         deleting="deletionTimestamp" in meta,
     )
 

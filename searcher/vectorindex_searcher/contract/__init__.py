@@ -35,7 +35,7 @@ from .internal import (
     sign,
     verify,
 )
-from .model import Model
+from .model import Model, Stored
 from .results import BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
 from .spec import (
     MEMORY_PATTERN,
@@ -128,6 +128,7 @@ __all__ = [
     "SegmentRecall",
     "Sender",
     "ServeTask",
+    "Stored",
     "Target",
     "TrafficLease",
     "ValidateResult",

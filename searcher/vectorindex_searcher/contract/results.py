@@ -1,14 +1,16 @@
-"""What a verb answers: a result or a failure, as JSON of a few KiB in the termination message."""
+"""What a verb answers: a result or a failure, as JSON of a few KiB in the termination message.
+
+The operator copies results into statuses, so what another release wrote is read and kept: see model.Stored.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from .model import Model
-from .spec import Device
+from .model import Stored
 
 
-class Failure(Model):
+class Failure(Stored):
     """Why a verb ended with a non-zero exit code. Names what is wrong, where, and what to do."""
 
     kind: Literal["Failure"] = "Failure"
@@ -22,7 +24,7 @@ class Failure(Model):
     remedy: str | None = None
 
 
-class ResolveResult(Model):
+class ResolveResult(Stored):
     kind: Literal["Resolve"] = "Resolve"
     fingerprint: str
     objects: int
@@ -31,7 +33,7 @@ class ResolveResult(Model):
     dimension: int | None = None
 
 
-class OperatingPoint(Model):
+class OperatingPoint(Stored):
     """Search parameters with what was measured at them. `params`: FAISS names (nprobe, efSearch, k_factor)."""
 
     params: dict[str, int] = {}
@@ -41,7 +43,7 @@ class OperatingPoint(Model):
     """Mean CPU time of one query, one thread, microseconds."""
 
 
-class BuildResult(Model):
+class BuildResult(Stored):
     kind: Literal["Build"] = "Build"
     digest: str
     attempt: str
@@ -50,7 +52,8 @@ class BuildResult(Model):
     count: int
     dimension: int
     factory: str
-    device: Device
+    device: str
+    """CPU or GPU; another release may know more."""
     device_reason: str = ""
     duration_seconds: float
     peak_memory_bytes: int
@@ -66,7 +69,7 @@ class BuildResult(Model):
     """True when the manifest was there already and nothing was built."""
 
 
-class SegmentRecall(Model):
+class SegmentRecall(Stored):
     """What was measured on one class of queries; `segment` is empty for all queries together."""
 
     segment: str = ""
@@ -79,7 +82,7 @@ class SegmentRecall(Model):
     """Mean reciprocal rank of the first labelled right answer; None without labels."""
 
 
-class ValidateResult(Model):
+class ValidateResult(Stored):
     kind: Literal["Validate"] = "Validate"
     gate_hash: str
     k: int

@@ -1,0 +1,178 @@
+"""What another release of the operator, or a Job of it, wrote: read as far as it can be, and kept as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from observations import NEW_DATA, NOW, a_revision, actions, built, index, run, source, spec
+from pydantic import ValidationError
+from raw_objects import Raw, deployment_raw, index_raw, look, revision_raw, searcher_pod
+
+from vectorindex_operator.api.v1alpha1 import (
+    GateStatus,
+    Rejection,
+    RevisionSpec,
+    RevisionStatus,
+    VectorIndexStatus,
+    WorkFailure,
+)
+from vectorindex_operator.core import identity
+from vectorindex_operator.core.plan import CreateRevision, StartBuild, StartValidation, WriteRevisionStatus
+from vectorindex_operator.reconcile import pods
+from vectorindex_searcher.contract import BuildResult, Stored
+
+AT = "2026-11-20T12:00:00Z"
+WORK = StartBuild | StartValidation | CreateRevision
+NEWER: dict[str, Raw] = {
+    "a field of its own": {"shadow": {"pairs": 1200, "unpaired": [None, 3]}},
+    "an unknown value": {"gate": {"verdict": "Undecided", "reason": "r", "message": "", "at": AT}},
+    "another type": {"phaseTimes": {"Rejected": 17}},
+    "another shape": {"rollout": {"kind": "of another world"}},
+    "no time": {"promotedAt": "yesterday"},
+}
+
+
+def a_rejected_world(newer: Raw) -> list[Raw]:
+    """Stable serves; the wanted revision is rejected. `newer`: what a newer release wrote into that one's status."""
+    of = spec(source={"poll": "0"})
+    hashes = {"gateHash": identity.gate_hash(of), "thresholdsHash": identity.thresholds_hash(of)}
+    stable = a_revision(of, "Stable")
+    failed = GateStatus(
+        gate_hash=hashes["gateHash"], thresholds_hash=hashes["thresholdsHash"], verdict="Fail", reason="RecallBelowMin",
+        message="recall 0.91", at=AT,
+    )  # fmt: skip
+    rejection = Rejection(stage="Gate", reason="RecallBelowMin", message="recall 0.91", at=AT)
+    bad = a_revision(of, "Rejected", data=NEW_DATA, rejected=rejection, gate=failed)
+    raw = revision_raw(bad)
+    raw["status"] |= {key: value | hashes if key == "gate" else value for key, value in newer.items()}
+    view = index(of, VectorIndexStatus(source=source(of, NEW_DATA)))
+    mine = [searcher_pod(stable, number) for number in range(2)]
+    return [index_raw(view), revision_raw(stable), raw, deployment_raw(stable), *mine]
+
+
+@pytest.mark.parametrize("newer", NEWER.values(), ids=NEWER)
+def test_a_status_of_a_newer_release_keeps_its_rejection_and_repeats_no_work(newer: Raw) -> None:
+    world = a_rejected_world(newer)
+    obs = look(*world, now=NOW)
+    bad = next(r for r in obs.revisions.values() if r.spec.fingerprint == NEW_DATA)
+    assert (bad.status.phase, bad.status.rejected is None, bad.status.build is None) == ("Rejected", False, False)
+    plan = run(obs)
+    assert [a for a in plan.actions if isinstance(a, WORK)] == []
+    assert [a for a in actions(plan, WriteRevisionStatus) if a.revision == bad.name] == []
+
+
+@pytest.mark.parametrize("newer", NEWER.values(), ids=NEWER)
+def test_what_is_not_understood_is_written_back_as_it_was_found(newer: Raw) -> None:
+    raw = a_rejected_world(newer)[2]["status"]
+    status = RevisionStatus.read(raw)
+    assert status.wire() == raw
+    changed = status.model_copy(update={"message": "looked at"})
+    assert changed.wire() == raw | {"message": "looked at"}
+    assert RevisionStatus.read(changed.wire()) == changed
+
+
+def test_what_this_release_sets_anew_replaces_what_it_could_not_read() -> None:
+    status = RevisionStatus.read({"promotedAt": "yesterday", "rollout": 7, "new": 1})
+    assert status.unread == {"promoted_at", "rollout"}
+    changed = status.model_copy(update={"promoted_at": AT})
+    assert changed.unread == {"rollout"}
+    assert changed.wire() == RevisionStatus().wire() | {"promotedAt": AT, "rollout": 7, "new": 1}
+
+
+def test_one_row_that_cannot_be_read_does_not_hide_the_others() -> None:
+    good = {"rule": "errors", "metric": "ErrorRate", "verdict": "Fail", "reason": "r", "message": "", "at": AT}
+    rows = [good | {"segment": "", "samples": 0}, {"rule": 3}, good | {"segment": "b", "samples": 1, "new": True}, "x"]
+    raw = {"startedAt": AT, "gateHash": "g", "verdicts": rows}
+    rollout = RevisionStatus.read({"rollout": raw}).rollout
+    assert rollout is not None
+    assert [v.segment for v in rollout.verdicts] == ["", "b"]
+    assert rollout.unread == {"verdicts"}
+    assert rollout.wire()["verdicts"] == rows
+
+
+def test_a_guardrail_of_a_newer_release_leaves_the_others_in_force_and_is_written_back() -> None:
+    known = {"name": "errors", "metric": "ErrorRate", "max": "2%"}
+    rules = [known | {"shadow": True}, {"name": "fairness", "metric": "Fairness", "max": "2%"}]
+    raw = {"startedAt": AT, "gateHash": "g", "prior": "docs-1", "guardrails": {"rules": rules}}
+    rollout = RevisionStatus.read({"rollout": raw}).rollout
+    assert rollout is not None
+    assert ([r.name for r in rollout.guardrails.rules], rollout.prior) == (["errors"], "docs-1")
+    assert rollout.unread == {"guardrails"}
+    tripped = rollout.model_copy(update={"prior": "docs-2"})
+    assert tripped.wire()["guardrails"] == {"rules": rules}
+
+
+def test_the_status_of_an_index_keeps_what_it_does_not_know() -> None:
+    world = a_rejected_world({})
+    world[0]["status"] |= {"operator": {"release": "9.0", "claimedAt": AT}, "conditions": "none"}
+    plan = run(look(*world, now=NOW))
+    wire = plan.status.wire()
+    assert wire["operator"] == {"release": "9.0", "claimedAt": AT}
+    assert isinstance(wire["conditions"], list)
+
+
+def test_a_failure_of_an_unknown_stage_is_kept() -> None:
+    raw = {"stage": "Distil", "key": "k", "count": 2, "at": AT, "reason": "R", "message": "m", "permanent": True}
+    assert WorkFailure.read(raw).stage == "Distil"
+
+
+def test_a_result_of_a_newer_image_is_read_and_kept() -> None:
+    raw = built().wire() | {"device": "TPU", "shards": [{"rows": 5}]}
+    result, failure = pods.parse_termination_message(__import__("json").dumps(raw))
+    assert failure is None
+    assert isinstance(result, BuildResult)
+    assert result.device == "TPU"
+    assert RevisionStatus(build=result).wire()["build"] == raw
+
+
+def test_our_own_code_is_held_to_the_model_as_before() -> None:
+    with pytest.raises(ValidationError, match="bild"):
+        RevisionStatus.model_validate({"bild": 1})
+    with pytest.raises(ValidationError, match="promotedAt"):
+        RevisionStatus.model_validate({"promotedAt": 7})
+
+
+@pytest.mark.parametrize("raw", [None, 7, "x", [], [{}]])
+def test_what_is_no_object_is_no_status(raw: Any) -> None:
+    world = a_rejected_world({})
+    world[0]["status"] = world[2]["status"] = raw
+    assert look(*world, now=NOW).index.status == VectorIndexStatus()
+
+
+def test_every_model_that_a_status_holds_may_have_been_written_by_another_release() -> None:
+    """One that refuses unknown fields would make the whole status unreadable; spec models below it are set aside."""
+    from vectorindex_operator.api import status
+    from vectorindex_searcher.contract import Model
+
+    own = [one for one in vars(status).values() if isinstance(one, type) and issubclass(one, Model)]
+    assert [one.__name__ for one in own if one.__module__ == status.__name__ and not issubclass(one, Stored)] == []
+
+
+# ---------------------------------------------------------------- what this release must leave as it is
+
+
+def test_a_revision_says_what_this_release_does_not_know_of_it() -> None:
+    raw = revision_raw(a_revision(spec(), "Stable"))
+    raw["spec"] |= {"requires": ["shards", "text"], "shards": 4}
+    raw["status"]["gate"] = 7
+    world = [index_raw(index(spec())), raw]
+    (view,) = look(*world, now=NOW).revisions.values()
+    assert view.foreign_features == ("shards", "text", "status.gate")
+
+
+def test_an_unknown_field_without_a_feature_is_no_reason_to_leave_a_revision() -> None:
+    raw = revision_raw(a_revision(spec(), "Stable"))
+    raw["spec"] |= {"hint": "x", "indexSpec": raw["spec"]["indexSpec"] | {"hint": "x"}}
+    (view,) = look(index_raw(index(spec())), raw, now=NOW).revisions.values()
+    assert view.foreign_features == ()
+    assert RevisionSpec.read(raw["spec"]).wire() == raw["spec"]
+
+
+def test_a_revision_that_cannot_be_read_is_named() -> None:
+    raw = revision_raw(a_revision(spec(), "Stable"))
+    del raw["spec"]["digest"]
+    obs = look(index_raw(index(spec())), raw, now=NOW)
+    assert dict(obs.revisions) == {}
+    assert list(obs.unreadable) == [raw["metadata"]["name"]]
+    assert "spec.digest" in obs.unreadable[raw["metadata"]["name"]]
