@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from observations import SETTINGS, built, index, spec
+from observations import NOW, SETTINGS, built, index, spec
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Live
+from vectorindex_operator.core import identity
 from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.core.observation import IndexView, Observation, RevisionView
-from vectorindex_operator.core.plan import CreateRevision, EnsureSearchers
-from vectorindex_operator.manifests import labels, revisions, searchers
+from vectorindex_operator.core.plan import CreateRevision, EnsureSearchers, StartBuild, StartResolve
+from vectorindex_operator.core.traffic import Decision, DecisionKind
+from vectorindex_operator.manifests import jobs, labels, revisions, searchers, service
+from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.observe import observe
-from vectorindex_searcher.contract import TrafficLease
+from vectorindex_searcher.contract import BuildTask, ResolveTask, TrafficLease
 
 Raw = dict[str, Any]
 NAMESPACE, NAME = "team-a", "docs"
@@ -27,7 +30,7 @@ class Stored:
         self.objects = list(objects)
 
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
-        return next((o for o in self.objects if o["kind"] == kind and o["metadata"]["name"] == name), None)
+        return next((o for o in self.objects if o["kind"] == kind and raw.name(o) == name), None)
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
         return [o for o in self.objects if o["kind"] == kind]
@@ -111,3 +114,47 @@ def searcher_pod(view: RevisionView, number: int = 0) -> Raw:
             "containerStatuses": [{"name": "searcher", "restartCount": 0, "state": {"running": {"startedAt": at}}}],
         },
     }
+
+
+def front_raw(view: RevisionView, serial: int = 1) -> Raw:
+    """The front Service, given to this revision."""
+    decision = Decision(DecisionKind.SWITCH, "", view.name, "Surge", "Ready", "ready", view.created_at, "", serial)
+    manifest = service.service(decision, "", index(spec()), tls=False)
+    return stored(manifest, "uid-service", view.created_at)
+
+
+def job_raw(task: ResolveTask | BuildTask, view: RevisionView | None = None, name: str = "") -> Raw:
+    """A running Job: a build of `view`, or a listing of the source."""
+    if isinstance(task, BuildTask):
+        assert view is not None
+        build = StartBuild(
+            name or f"{view.name}-build-1", view.name, f"{identity.build_hash(spec())}/0/cpu", 0, False, task
+        )
+        manifest = jobs.build(build, index(spec()), view, spec(), SETTINGS)
+    else:
+        listing = StartResolve(name or f"{NAME}-resolve-1", f"{identity.source_hash(spec())}/", 0, task)
+        manifest = jobs.resolve(listing, index(spec()), spec(), SETTINGS)
+    return stored(manifest, f"uid-{manifest['metadata']['name']}", NOW - 60)
+
+
+def ended(job: Raw, message: str, code: int = 0) -> list[Raw]:
+    """The Job at its end, and the pod that said `message`."""
+    kind = "Failed" if code else "Complete"
+    at = to_text(NOW - 30)
+    condition = {"type": kind, "status": "True", "lastTransitionTime": at, "reason": "R", "message": "m"}
+    owner = {"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"], "controller": True}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{job['metadata']['name']}-x",
+            "namespace": NAMESPACE,
+            "uid": f"uid-{job['metadata']['name']}-x",
+            "labels": job["spec"]["template"]["metadata"]["labels"],
+            "ownerReferences": [owner],
+            "creationTimestamp": at,
+        },
+        "spec": {},
+        "status": {"containerStatuses": [{"state": {"terminated": {"exitCode": code, "message": message}}}]},
+    }
+    return [job | {"status": {"conditions": [condition]}}, pod]

@@ -219,6 +219,9 @@ class Controllers:
         self._pods += 1
         name = f"{prefix}-{self._pods}"
         template, meta = owner["spec"]["template"], owner["metadata"]
+        manager = {"kind": owner["kind"], "name": meta["name"]}
+        if owner["kind"] == "Deployment":  # through a ReplicaSet, which nobody here needs but for its name
+            manager = {"kind": "ReplicaSet", "name": f"{meta['name']}-{marks['pod-template-hash']}"}
         self.store.create(
             {
                 "kind": "Pod",
@@ -226,7 +229,7 @@ class Controllers:
                     "name": name,
                     "namespace": NAMESPACE,
                     "labels": {**template["metadata"]["labels"], **marks},
-                    "ownerReferences": [{"kind": owner["kind"], "uid": meta["uid"], "controller": True}],
+                    "ownerReferences": [{**manager, "uid": meta["uid"], "controller": True}],
                 },
                 "spec": template["spec"],
                 "status": {"conditions": [condition("PodScheduled", False, self.clock.now)]},

@@ -37,7 +37,12 @@ def is_so(kind: str, status: str = "True", **more: str) -> Raw:
 
 def a_pod(*containers: Raw, conditions: tuple[Raw, ...] = (), owner: str = "uid-job", at: str = AT, **meta: Any) -> Raw:
     return {
-        "metadata": {"name": "pod-1", "creationTimestamp": at, "ownerReferences": [{"uid": owner}], **meta},
+        "metadata": {
+            "name": "pod-1",
+            "creationTimestamp": at,
+            "ownerReferences": [{"uid": owner, "controller": True}],
+            **meta,
+        },
         "status": {"podIP": "10.0.0.7", "containerStatuses": list(containers), "conditions": list(conditions)},
     }
 

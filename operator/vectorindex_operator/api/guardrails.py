@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from vectorindex_operator.api.fields import Bound, CelRule, Duration, Percent, PercentIncrease, PositiveDuration
 from vectorindex_searcher.contract import Model
@@ -21,6 +23,20 @@ class GuardrailMetric(StrEnum):
     TOP_SCORE = "TopScore"
     LIVE_RECALL = "LiveRecall"
     CLICK_DEPTH = "ClickDepth"
+
+
+_PERCENT, _TIME, _NUMBER = r"(100|[0-9]{1,2}([.][0-9]+)?)%", r"[0-9]+([.][0-9]+)?m?s", r"[0-9]+([.][0-9]+)?"
+_EVERY_BOUND = ("max", "min", "max_drop_vs_stable", "max_rise_vs_stable")
+_BOUNDS = {
+    GuardrailMetric.ERROR_RATE: ("max", _PERCENT),
+    GuardrailMetric.LATENCY_P95: ("max", _TIME),
+    GuardrailMetric.LATENCY_P99: ("max", _TIME),
+    GuardrailMetric.ZERO_RESULT_RATE: ("max", _PERCENT),
+    GuardrailMetric.TOP_SCORE: ("min", f"-?{_NUMBER}"),
+    GuardrailMetric.LIVE_RECALL: ("min", _PERCENT),
+    GuardrailMetric.CLICK_DEPTH: ("max", _NUMBER),
+}
+"""Metric -> its absolute bound and how that is written. The relative one looks the same way."""
 
 
 class GuardrailRule(Model):
@@ -86,6 +102,19 @@ class GuardrailRule(Model):
             ".window",
         ),
     )
+
+    @model_validator(mode="after")
+    def _has_one_bound_that_fits(self) -> Self:
+        """As the CEL rules say: a rule may also be read from a status, of which the API server checks no rules."""
+        side, form = _BOUNDS[self.metric]
+        takes = (side, "max_drop_vs_stable" if side == "min" else "max_rise_vs_stable")
+        given = [name for name in _EVERY_BOUND if getattr(self, name) is not None]
+        if len(given) != 1 or given[0] not in takes:
+            raise ValueError(f"{self.metric} takes one of {takes[0]} and {to_camel(takes[1])}, not {given or 'none'}")
+        absolute = getattr(self, side)
+        if absolute is not None and not re.fullmatch(form, absolute):
+            raise ValueError(f"{side} of {self.metric} is {absolute!r}: see docs/guardrails.md for how it is written")
+        return self
 
 
 DEFAULT_RULES = (GuardrailRule(name="errors", metric=GuardrailMetric.ERROR_RATE, max="2%"),)

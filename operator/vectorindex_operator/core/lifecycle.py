@@ -90,9 +90,8 @@ def _find_obstacle(state: ReconcileState) -> None:
     index = state.obs.index
     if index.spec is None:
         state.stall = Stall("InvalidSpec", index.spec_error, everything=True)
-    elif not state.obs.traffic.owned or state.obs.conflict:
-        name = state.obs.conflict or f"Service/{index.name}"
-        message = f"{name} exists and belongs to somebody else: rename it or this VectorIndex"
+    elif not state.obs.traffic.owned:
+        message = f"Service/{index.name} exists and belongs to somebody else: rename it or this VectorIndex"
         state.stall = Stall("NameConflict", message, everything=True)
         state.requeue_at(state.now + 30)
 

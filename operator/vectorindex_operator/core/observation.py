@@ -106,5 +106,3 @@ class Observation:
     objects: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Name of a revision whose spec cannot be read -> why. Its searchers stay as they are."""
-    conflict: str = ""
-    """Name of an object that we need and that somebody else owns."""

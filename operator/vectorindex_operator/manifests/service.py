@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.api.timestamps import MOST_UNIX
 from vectorindex_operator.core.observation import IndexView
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 from vectorindex_operator.manifests import labels
@@ -58,20 +58,25 @@ def _wire(decision: Decision) -> dict[str, object]:
 
 
 def read_decision(text: str) -> Decision | None:
-    """The decision in the annotation; None when somebody garbled it (the selector still says who has the traffic)."""
+    """The decision in the annotation; None when somebody garbled it (the selector still says who has the traffic).
+
+    Bounded: what stands here goes on into conditions and Events.
+    """
     try:
         raw = json.loads(text)
-        to_text(float(raw["at"]))  # NaN, or a year that no status can be stamped with
+        at, serial = float(raw["at"]), int(raw.get("serial", 0))
+        if not 0 <= at < MOST_UNIX or not 0 <= serial < 2**53:  # NaN too
+            return None
         return Decision(
             kind=DecisionKind(raw["kind"]),
-            from_revision=str(raw["from"]),
-            to_revision=str(raw["to"]),
-            rule=str(raw["rule"]),
-            reason=str(raw["reason"]),
-            message=str(raw["message"]),
-            at=float(raw["at"]),
-            nonce=str(raw.get("nonce", "")),
-            serial=int(raw.get("serial", 0)),
+            from_revision=str(raw["from"])[:253],
+            to_revision=str(raw["to"])[:253],
+            rule=str(raw["rule"])[:63],
+            reason=str(raw["reason"])[:63],
+            message=str(raw["message"])[:1024],
+            at=at,
+            nonce=str(raw.get("nonce", ""))[:256],
+            serial=serial,
         )
-    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -13,7 +13,7 @@ from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.safety.judge_serving import evidence_wanted
 from vectorindex_operator.manifests import labels
-from vectorindex_operator.reconcile import pods, views
+from vectorindex_operator.reconcile import raw, views
 from vectorindex_operator.reconcile.ports import Cluster, Raw, Searchers
 
 CHILD_KINDS = ("VectorIndexRevision", "Job", "Deployment", "PodDisruptionBudget", "Pod")
@@ -21,39 +21,39 @@ CHILD_KINDS = ("VectorIndexRevision", "Job", "Deployment", "PodDisruptionBudget"
 
 def observe(cluster: Cluster, searchers: Searchers, namespace: str, name: str, now: float) -> Observation | None:
     """What there is about one VectorIndex; None when it is gone. Raises errors.ClusterError."""
-    raw = cluster.get("VectorIndex", namespace, name)
-    if raw is None:
+    index = cluster.get("VectorIndex", namespace, name)
+    if index is None:
         return None
     selector = f"{labels.INDEX}={name},{labels.MANAGED_BY}={labels.OPERATOR}"
     children = {kind: cluster.children(kind, namespace, selector) for kind in CHILD_KINDS}
     service = cluster.get("Service", namespace, name)
-    obs = observation(raw, service, children, now)
+    obs = observation(index, service, children, now)
     return replace(obs, evidence=_evidence(searchers, obs, now))
 
 
-def observation(raw: Raw, service: Raw | None, children: Mapping[str, list[Raw]], now: float) -> Observation:
-    """What these objects say, however they were read; `children` has every kind of CHILD_KINDS. Without evidence."""
-    index = views.index_view(raw)
-    revisions, unreadable = views.revision_views(children["VectorIndexRevision"], index.uid)
+def observation(index: Raw, service: Raw | None, children: Mapping[str, list[Raw]], now: float) -> Observation:
+    """What these objects say, however they were read; `children` has every kind of CHILD_KINDS. Without evidence.
+
+    Never raises for what stands in children, the Service, or the spec and status of the VectorIndex.
+    """
+    view = views.index_view(index)
+    revisions, unreadable = views.revision_views(children["VectorIndexRevision"], view.uid)
     return Observation(
-        index=index,
+        index=view,
         revisions=revisions,
-        jobs=tuple(pods.job_view(job, children["Pod"]) for job in children["Job"]),
-        loaded=views.loaded_views(children["Deployment"], children["Pod"], now),
-        traffic=views.traffic_view(service, index.uid),
-        objects=_objects(raw, service, children),
+        jobs=views.job_views(children["Job"], children["Pod"], view.uid, children["VectorIndexRevision"]),
+        loaded=views.loaded_views(children["Deployment"], children["Pod"], view.uid, now),
+        traffic=views.traffic_view(service, view.uid),
+        objects=_objects(index, service, children),
         unreadable=unreadable,
-        conflict=views.conflict(children["Deployment"], index.uid),
     )
 
 
-def _objects(raw: Raw, service: Raw | None, children: Mapping[str, list[Raw]]) -> dict[tuple[str, str], Raw]:
-    objects: dict[tuple[str, str], Raw] = {
-        (kind, child["metadata"]["name"]): child for kind, group in children.items() for child in group
-    }
-    objects["VectorIndex", raw["metadata"]["name"]] = raw
+def _objects(index: Raw, service: Raw | None, children: Mapping[str, list[Raw]]) -> dict[tuple[str, str], Raw]:
+    objects = {(kind, raw.name(child)): child for kind, group in children.items() for child in group}
+    objects["VectorIndex", raw.name(index)] = index
     if service is not None:
-        objects["Service", service["metadata"]["name"]] = service
+        objects["Service", raw.name(service)] = service
     return objects
 
 

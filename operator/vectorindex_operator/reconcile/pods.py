@@ -1,101 +1,109 @@
-"""Views of Jobs and pods from their raw objects: what ended how, what waits for what, since when nothing is ready."""
+"""Views of Jobs and pods from their raw objects: what ended how, what waits for what, since when nothing is ready.
+
+Whatever stands in them, these never raise: see raw.py. What containers wrote is bounded here.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
+from collections.abc import Mapping
 from signal import Signals
 from typing import Any
 
-from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.core.loaded import PodView
 from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.manifests import labels
+from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.ports import Raw
-from vectorindex_searcher.contract import BuildResult, Failure, ResolveResult, Stored, ValidateResult
+from vectorindex_searcher.contract import BuildResult, Failure, ResolveResult, ValidateResult
 
-_RESULTS: dict[str, type[Stored]] = {"Resolve": ResolveResult, "Build": BuildResult, "Validate": ValidateResult}
+Result = ResolveResult | BuildResult | ValidateResult
+_RESULTS: dict[str, type[Result]] = {"Resolve": ResolveResult, "Build": BuildResult, "Validate": ValidateResult}
 UNMOUNTED_SECONDS = 20.0
 """A pod's volumes and network ordinarily take a few seconds: after this long without them something is missing."""
+LONGEST_TERMINATION = 16 * 1024
+"""Characters of a termination message that are read. The kubelet keeps 4 KiB of each container."""
 _FAULTS = frozenset({Signals.SIGILL, Signals.SIGABRT, Signals.SIGBUS, Signals.SIGFPE, Signals.SIGSEGV})
 """Signals by which native code ends its own process; others are sent from outside."""
 _NORMAL_WAITS = frozenset({"ContainerCreating", "PodInitializing", "CrashLoopBackOff"})
 
 
-def job_view(raw: Raw, all_pods: list[Raw]) -> JobView:
-    """A Job with the last word of its pods."""
-    meta, marks = raw["metadata"], raw["metadata"].get("annotations", {})
-    name = meta["name"]
+# ---------------------------------------------------------------- Jobs
+
+
+def job_view(job: Raw, all_pods: list[Raw]) -> JobView | None:
+    """A Job with the last word of its pods; None when its label does not say what it is for."""
+    verb = raw.label(job, labels.VERB)
+    if verb not in {task.value for task in Task}:
+        return None
+    task, uid = Task(verb), raw.text(raw.part(job, "metadata").get("uid"))
     # By uid: a Job made again under its name has nothing to do with the last words of the pods before.
-    mine = [pod for pod in all_pods if is_owned(pod, meta["uid"])]
-    mine.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
-    state, finished = _job_state(raw)
-    task = Task(meta["labels"][labels.VERB])
+    mine = [pod for pod in all_pods if raw.is_owned(pod, uid)]
+    mine.sort(key=lambda pod: raw.text(raw.part(pod, "metadata").get("creationTimestamp")))
+    state, finished = _job_state(job)
     result, failure, exit_code = last_termination(mine, task)
-    newest = mine[-1] if mine else None
-    since, why = _unschedulable(newest) if state is JobState.RUNNING and newest is not None else (None, "")
+    newest = mine[-1] if mine and state is JobState.RUNNING else None
+    since, why = _unschedulable(newest) if newest is not None else (None, "")
     return JobView(
-        name=name,
-        uid=meta["uid"],
+        name=raw.name(job),
+        uid=uid,
         task=task,
-        revision=meta["labels"].get(labels.REVISION, ""),
-        key=marks.get(labels.KEY, ""),
-        failures=int(marks.get(labels.FAILURES, "0")),
-        device=marks.get(labels.DEVICE, "cpu"),
+        revision=raw.label(job, labels.REVISION),
+        key=raw.annotation(job, labels.KEY),
+        failures=raw.count(raw.annotation(job, labels.FAILURES)),
+        device=raw.annotation(job, labels.DEVICE, 16) or "cpu",
         state=state,
-        created_at=to_unix(meta["creationTimestamp"]),
+        created_at=raw.unix(raw.part(job, "metadata").get("creationTimestamp")) or 0.0,
         finished_at=finished,
         result=result if state is JobState.SUCCEEDED else None,
-        failure=failure or _job_failure(raw),
+        failure=failure or _job_failure(job),
         exit_code=exit_code,
-        waiting=_waiting(newest) if state is JobState.RUNNING and newest is not None else "",
+        waiting=_waiting(newest) if newest is not None else "",
         unschedulable_since=since,
         unschedulable=why,
-        deleting="deletionTimestamp" in meta,
+        deleting=raw.is_deleting(job),
     )
 
 
-def is_owned(raw: Raw, uid: str) -> bool:
-    """Whether `uid` is among the object's owners."""
-    return any(owner.get("uid") == uid for owner in raw["metadata"].get("ownerReferences", ()))
-
-
-def _job_state(raw: Raw) -> tuple[JobState, float | None]:
+def _job_state(job: Raw) -> tuple[JobState, float | None]:
     # Only Complete and Failed are final: their interim forms still have running pods.
-    for condition in raw.get("status", {}).get("conditions", ()):
+    for condition in raw.rows(raw.part(job, "status").get("conditions")):
         if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
             state = JobState.SUCCEEDED if condition["type"] == "Complete" else JobState.FAILED
-            return state, to_unix(condition["lastTransitionTime"])
+            return state, raw.unix(condition.get("lastTransitionTime"))
     return JobState.RUNNING, None
 
 
-def _job_failure(raw: Raw) -> Failure | None:
-    for condition in raw.get("status", {}).get("conditions", ()):
-        if condition.get("type") == "Failed" and condition.get("status") == "True":
-            reason = condition.get("reason") or "JobFailed"
-            return Failure(reason=reason, message=condition.get("message") or f"the Job failed: {reason}")
-    return None
+def _job_failure(job: Raw) -> Failure | None:
+    condition = _condition(job, "Failed")
+    if condition.get("status") != "True":
+        return None
+    reason = raw.reason(condition.get("reason"), "JobFailed")
+    return Failure(reason=reason, message=raw.text(condition.get("message")) or f"the Job failed: {reason}")
 
 
-def last_termination(mine: list[Raw], task: Task) -> tuple[Any, Failure | None, int | None]:
+def last_termination(mine: list[Raw], task: Task) -> tuple[Result | None, Failure | None, int | None]:
     """Result or failure of the newest pod that said anything, and its exit code."""
     for pod in reversed(mine):
-        for status in pod.get("status", {}).get("containerStatuses", ()):
-            ended = status.get("state", {}).get("terminated")
-            if ended is None:
+        for container in _containers(pod):
+            ended = raw.part(container, "state", "terminated")
+            if not ended:
                 continue
-            result, failure = parse_termination_message(ended.get("message", ""))
+            result, failure = parse_termination_message(ended.get("message"))
             if failure is None and result is None:
                 failure = _death(task, ended)
-            return result, failure, ended.get("exitCode")
+            code = ended.get("exitCode")
+            return result, failure, raw.count(code) if isinstance(code, int) else None
     return None, None, None
 
 
-def _death(task: Task, ended: Raw) -> Failure | None:
+def _death(task: Task, ended: Mapping[str, Any]) -> Failure | None:
     """Why a container ended that could not say so itself."""
     if ended.get("reason") == "OOMKilled":
         return _out_of_memory(task)
-    number = ended.get("exitCode", 0) - 128
+    number = raw.count(ended.get("exitCode")) - 128
     if number not in _FAULTS:
         return None
     return Failure(
@@ -118,48 +126,80 @@ def _out_of_memory(task: Task) -> Failure:
     )
 
 
-def parse_termination_message(text: str) -> tuple[Any, Failure | None]:
+# ---------------------------------------------------------------- what containers wrote
+
+
+def parse_termination_message(message: object) -> tuple[Result | None, Failure | None]:
     """A termination message: (result, failure); both None when it is neither (a crash leaves arbitrary text)."""
     try:
-        raw = json.loads(text)
-        kind = raw.get("kind")
+        said = json.loads(raw.text(message, LONGEST_TERMINATION))
+        kind = raw.text(raw.table(said).get("kind"))
         if kind == "Failure":
-            return None, Failure.read(raw)
-        if kind in _RESULTS:
-            return _RESULTS[kind].read(raw), None
-    except (ValueError, TypeError, AttributeError, RecursionError):
+            return None, _bounded(Failure.read(said))
+        if kind in _RESULTS and _can_be_stored(said):
+            return _RESULTS[kind].read(said), None
+    except (ValueError, RecursionError):  # ValidationError is one
         pass
     return None, None
 
 
+def _bounded(said: Failure) -> Failure:
+    """A failure as conditions, Events and history can hold it."""
+    return Failure(
+        reason=raw.reason(said.reason, "Failed"),
+        message=raw.text(said.message),
+        object=raw.text(said.object) or None,
+        row=said.row if said.row is not None and abs(said.row) < 2**63 else None,
+        field=raw.text(said.field, raw.NAME) or None,
+        remedy=raw.text(said.remedy) or None,
+    )
+
+
+def _can_be_stored(said: object) -> bool:
+    """Whether the API server takes it in a status: whole numbers of 64 bits, no NaN, texts that a person can read."""
+    if isinstance(said, Mapping):
+        return all(_can_be_stored(value) for value in said.values())
+    if isinstance(said, list):
+        return len(said) <= raw.ROWS and all(_can_be_stored(value) for value in said)
+    if isinstance(said, str):
+        return len(said) <= raw.MESSAGE
+    return math.isfinite(said) and abs(said) < 2**63 if isinstance(said, int | float) else True
+
+
+# ---------------------------------------------------------------- searcher pods
+
+
 def pod_view(pod: Raw, now: float = math.inf) -> PodView:
     """A searcher pod. `now`: unix seconds; what ordinarily passes by itself is not told before its time."""
-    meta, status = pod["metadata"], pod.get("status", {})
-    containers = status.get("containerStatuses", ())
     failure = None
-    for container in containers:
-        for state in (container.get("state", {}), container.get("lastState", {})):
-            ended = state.get("terminated")
-            if ended is not None and failure is None:
-                failure = parse_termination_message(ended.get("message", ""))[1]
+    for container in _containers(pod):
+        for state in ("state", "lastState"):
+            ended = raw.part(container, state, "terminated")
+            failure = failure or parse_termination_message(ended.get("message"))[1]
     _, unschedulable = _unschedulable(pod)
     scheduled = _condition(pod, "PodScheduled")
-    ready = _condition(pod, "Ready")
     return PodView(
-        name=meta["name"],
-        address=status.get("podIP", ""),
-        ready=ready is not None and ready.get("status") == "True",
-        restarts=sum(int(c.get("restartCount", 0)) for c in containers),
-        scheduled_at=(
-            to_unix(scheduled["lastTransitionTime"])
-            if scheduled is not None and scheduled.get("status") == "True" and scheduled.get("lastTransitionTime")
-            else None
-        ),
+        name=raw.name(pod),
+        address=_address(raw.part(pod, "status").get("podIP")),
+        ready=_condition(pod, "Ready").get("status") == "True",
+        restarts=sum(raw.count(container.get("restartCount")) for container in _containers(pod)),
+        scheduled_at=raw.unix(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
         unschedulable=unschedulable,
         waiting=_waiting(pod) or _unmounted(pod, now),
         failure=failure,
-        deleting="deletionTimestamp" in meta,
+        deleting=raw.is_deleting(pod),
     )
+
+
+def belongs_to(pod: Raw, deployment: Raw, revision: str) -> bool:
+    """Whether a pod is one of the Deployment's, as far as the pod itself tells.
+
+    Between the two stands a ReplicaSet, which is not read: its name is the Deployment's and the template's hash.
+    """
+    marks = raw.label(pod, labels.REVISION), raw.label(pod, labels.COMPONENT)
+    owner = raw.controller(pod)
+    expected = f"{raw.name(deployment)}-{raw.label(pod, 'pod-template-hash')}"
+    return marks == (revision, labels.SEARCHER) and (owner.get("kind"), owner.get("name")) == ("ReplicaSet", expected)
 
 
 def unready_since(deployment: Raw, mine: list[Raw]) -> float | None:
@@ -167,29 +207,42 @@ def unready_since(deployment: Raw, mine: list[Raw]) -> float | None:
     changes = []
     for pod in mine:
         ready = _condition(pod, "Ready")
-        if ready is None or "deletionTimestamp" in pod["metadata"]:
+        if raw.is_deleting(pod):
             continue
         if ready.get("status") == "True":
             return None
-        if ready.get("lastTransitionTime"):
-            changes.append(to_unix(ready["lastTransitionTime"]))
-    if changes:
-        return max(changes)
-    for condition in deployment.get("status", {}).get("conditions", ()):
-        if condition.get("type") == "Available" and condition.get("status") == "False":
-            return to_unix(condition["lastTransitionTime"])
-    return to_unix(deployment["metadata"]["creationTimestamp"])
+        changes.append(raw.unix(ready.get("lastTransitionTime")))
+    known = [at for at in changes if at is not None]
+    if known:
+        return max(known)
+    available = _condition(deployment, "Available")
+    since = raw.unix(available.get("lastTransitionTime")) if available.get("status") == "False" else None
+    return since or raw.unix(raw.part(deployment, "metadata").get("creationTimestamp")) or 0.0
 
 
-def _condition(pod: Raw, kind: str) -> Raw | None:
-    return next((c for c in pod.get("status", {}).get("conditions", ()) if c.get("type") == kind), None)
+def _address(value: object) -> str:
+    """An IP address: requests go there, so nothing else is one."""
+    try:
+        return str(ipaddress.ip_address(raw.text(value, 64)))
+    except ValueError:
+        return ""
+
+
+def _containers(pod: Raw) -> list[Mapping[str, Any]]:
+    return raw.rows(raw.part(pod, "status").get("containerStatuses"))
+
+
+def _condition(thing: Raw, kind: str) -> Mapping[str, Any]:
+    """A condition of a Job, a pod or a Deployment; empty when it is not there."""
+    found = (c for c in raw.rows(raw.part(thing, "status").get("conditions")) if c.get("type") == kind)
+    return next(found, {})
 
 
 def _unschedulable(pod: Raw) -> tuple[float | None, str]:
     scheduled = _condition(pod, "PodScheduled")
-    if scheduled is None or scheduled.get("status") == "True" or scheduled.get("reason") != "Unschedulable":
+    if scheduled.get("status") == "True" or scheduled.get("reason") != "Unschedulable":
         return None, ""
-    return to_unix(scheduled["lastTransitionTime"]), scheduled.get("message", "unschedulable")
+    return raw.unix(scheduled.get("lastTransitionTime")), raw.text(scheduled.get("message")) or "unschedulable"
 
 
 def _unmounted(pod: Raw, now: float) -> str:
@@ -200,28 +253,28 @@ def _unmounted(pod: Raw, now: float) -> str:
     stays away points to them, or to the node's network: the message says both.
     """
     condition = _condition(pod, "PodReadyToStartContainers")
-    if condition is None or condition.get("status") != "False" or not condition.get("lastTransitionTime"):
+    since = raw.unix(condition.get("lastTransitionTime"))
+    if condition.get("status") != "False" or since is None:
         return ""
-    since = condition["lastTransitionTime"]
-    if now - to_unix(since) < UNMOUNTED_SECONDS or "deletionTimestamp" in pod["metadata"]:
+    if now - since < UNMOUNTED_SECONDS or raw.is_deleting(pod):
         return ""
-    secrets = [
-        volume["secret"]["secretName"] for volume in pod.get("spec", {}).get("volumes", ()) if volume.get("secret")
-    ]
+    volumes = raw.rows(raw.part(pod, "spec").get("volumes"))
+    names = [raw.text(raw.part(volume, "secret").get("secretName"), raw.NAME) for volume in volumes]
+    secrets = [name for name in names if name]
     if not secrets:
         return ""
     named = " and ".join(f"Secret/{name}" for name in secrets)
-    return f"Secret/{secrets[0]}: volumes or network are not ready since {since}: is {named} there, with its keys?"
+    at = condition["lastTransitionTime"]
+    return f"Secret/{secrets[0]}: volumes or network are not ready since {at}: is {named} there, with its keys?"
 
 
 def _waiting(pod: Raw) -> str:
     """Why a container does not start, when it is not the ordinary course: a missing Secret, an unknown image."""
-    for container in pod.get("status", {}).get("containerStatuses", ()):
-        waiting = container.get("state", {}).get("waiting", {})
-        reason = waiting.get("reason", "")
+    for container in _containers(pod):
+        waiting = raw.part(container, "state", "waiting")
+        reason, message = raw.text(waiting.get("reason"), raw.NAME), raw.text(waiting.get("message"))
         if not reason or reason in _NORMAL_WAITS:
             continue
-        message = waiting.get("message", "")
         if reason == "CreateContainerConfigError" and message.startswith("secret "):
             name = message.split('"')[1] if '"' in message else ""
             return f"Secret/{name}: {message}"

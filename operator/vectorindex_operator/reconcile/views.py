@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.api.v1alpha1 import (
     RevisionSpec,
     RevisionStatus,
@@ -19,65 +18,58 @@ from vectorindex_operator.api.v1alpha1 import (
 )
 from vectorindex_operator.core.commands import read_commands
 from vectorindex_operator.core.loaded import LoadedRevision
-from vectorindex_operator.core.observation import IndexView, RevisionView
+from vectorindex_operator.core.observation import IndexView, JobView, RevisionView
 from vectorindex_operator.core.traffic import Traffic
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.service import read_decision
-from vectorindex_operator.reconcile import pods
+from vectorindex_operator.reconcile import pods, raw
 from vectorindex_operator.reconcile.ports import Raw
 
 log = logging.getLogger(__name__)
 
 REASONS = 8
 """Faults that are named of an object that cannot be read."""
+LONGEST_DECISION = 8192
+"""Characters of the front Service's annotation that are read."""
 
 
-def conflict(deployments: list[Raw], uid: str) -> str:
-    """A Deployment that carries our labels but belongs to somebody else (or to an earlier object of this name)."""
-    for raw in deployments:
-        if not pods.is_owned(raw, uid) and not raw["metadata"].get("deletionTimestamp"):
-            return f"Deployment/{raw['metadata']['name']}"
-    return ""
-
-
-def index_view(raw: Raw) -> IndexView:
+def index_view(index: Raw) -> IndexView:
     """The VectorIndex; a spec that cannot be read is None, and `spec_error` names field and value."""
-    meta = raw["metadata"]
+    meta = raw.part(index, "metadata")
     spec, error = None, ""
     try:
-        spec = VectorIndexSpec.model_validate(raw.get("spec", {}))
+        spec = VectorIndexSpec.model_validate(index.get("spec", {}))
     except ValidationError as problem:
         error = _reasons("spec", problem)
     return IndexView(
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
-        generation=meta.get("generation", 0),
-        created_at=to_unix(meta["creationTimestamp"]),
+        generation=raw.count(meta.get("generation")),
+        created_at=raw.unix(meta.get("creationTimestamp")) or 0.0,
         spec=spec,
-        status=VectorIndexStatus.read(_status(raw)),
-        deleting="deletionTimestamp" in meta,
+        status=VectorIndexStatus.read(_status(index)),
+        deleting=raw.is_deleting(index),
         spec_error=error,
-        commands=read_commands(meta.get("annotations") or {}),
+        commands=read_commands(dict(raw.table(meta.get("annotations")))),
     )
 
 
-def _status(raw: Raw) -> Mapping[str, object]:
+def _status(one: Raw) -> Mapping[str, object]:
     """Its fields all have defaults, so a status is unreadable only where it is no object, and then it says nothing."""
-    status = raw.get("status")
-    return status if isinstance(status, Mapping) else {}
+    return raw.table(one.get("status"))
 
 
-def revision_views(raws: list[Raw], uid: str) -> tuple[dict[str, RevisionView], dict[str, str]]:
-    """Our revisions, and why others of them cannot be read (name -> why): another release wrote these. What cannot be
+def revision_views(revisions: list[Raw], uid: str) -> tuple[dict[str, RevisionView], dict[str, str]]:
+    """Our revisions, and why others of ours cannot be read (name -> why): another release wrote these. What cannot be
     read is neither built, chosen nor retired: its searchers stay as they are."""
     views, unreadable = {}, {}
-    for raw in raws:
-        if not pods.is_owned(raw, uid):
+    for one in revisions:
+        if not raw.is_owned(one, uid):
             continue
-        name = raw["metadata"]["name"]
+        name = raw.name(one)
         try:
-            views[name] = _revision(raw)
+            views[name] = _revision(one)
         except ValidationError as error:
             unreadable[name] = _reasons("spec", error)
             log.error("the spec of %s cannot be read: %s", name, unreadable[name])
@@ -92,62 +84,73 @@ def _reasons(root: str, error: ValidationError) -> str:
     )
 
 
-def _revision(raw: Raw) -> RevisionView:
-    meta = raw["metadata"]
+def _revision(one: Raw) -> RevisionView:
+    meta = raw.part(one, "metadata")
     return RevisionView(
-        name=meta["name"],
-        uid=meta["uid"],
-        created_at=to_unix(meta["creationTimestamp"]),
-        spec=RevisionSpec.read(raw["spec"]),
-        status=RevisionStatus.read(_status(raw)),
-        deleting="deletionTimestamp" in meta,
+        name=raw.name(one),
+        uid=raw.text(meta.get("uid")),
+        created_at=raw.unix(meta.get("creationTimestamp")) or 0.0,
+        spec=RevisionSpec.read(one.get("spec")),
+        status=RevisionStatus.read(_status(one)),
+        deleting=raw.is_deleting(one),
     )
 
 
-def loaded_views(deployments: list[Raw], all_pods: list[Raw], now: float) -> dict[str, LoadedRevision]:
-    """Revision -> its Deployment's searchers. `now`: unix seconds; see pods.pod_view."""
+def job_views(jobs: list[Raw], all_pods: list[Raw], uid: str, revisions: list[Raw]) -> tuple[JobView, ...]:
+    """Our Jobs: the VectorIndex or one of its revisions manages them. One that does not say what it is for is none."""
+    owners = {uid: ""} | {
+        raw.text(raw.part(one, "metadata").get("uid")): raw.name(one) for one in revisions if raw.is_owned(one, uid)
+    }
+    views = []
+    for job in jobs:
+        owner = raw.controller(job).get("uid")
+        if isinstance(owner, str) and owners.get(owner) == raw.label(job, labels.REVISION):
+            view = pods.job_view(job, all_pods)
+            if view is not None:
+                views.append(view)
+    return tuple(views)
+
+
+def loaded_views(deployments: list[Raw], all_pods: list[Raw], uid: str, now: float) -> dict[str, LoadedRevision]:
+    """Revision -> the searchers of its Deployment, which the VectorIndex owns. `now`: unix seconds; see pods.pod_view.
+
+    What carries our labels and is not ours is passed over: it is neither loaded nor in anybody's way.
+    """
     loaded = {}
-    for raw in deployments:
-        meta = raw["metadata"]
-        if "deletionTimestamp" in meta:
+    for one in deployments:
+        if not raw.is_owned(one, uid) or raw.is_deleting(one):
             continue
-        revision = meta["labels"].get(labels.REVISION, meta["name"])
-        mine = [
-            pod
-            for pod in all_pods
-            if pod["metadata"]["labels"].get(labels.REVISION) == revision
-            and pod["metadata"]["labels"].get(labels.COMPONENT) == labels.SEARCHER
-        ]
+        revision = raw.name(one)
+        mine = [pod for pod in all_pods if pods.belongs_to(pod, one, revision)]
         views = tuple(sorted((pods.pod_view(pod, now) for pod in mine), key=lambda view: view.name))
         loaded[revision] = LoadedRevision.of(
             revision,
             views,
-            pods.unready_since(raw, mine),
-            replicas=int(raw.get("spec", {}).get("replicas", 0)),
-            live=str((meta.get("annotations") or {}).get(labels.LIVE, "")),
-            outdated=_outdated(raw),
+            pods.unready_since(one, mine),
+            replicas=raw.count(raw.part(one, "spec").get("replicas")),
+            live=raw.annotation(one, labels.LIVE, raw.NAME),
+            outdated=_outdated(one),
         )
     return loaded
 
 
 def _outdated(deployment: Raw) -> int:
     """Pods that do not run the Deployment's template of now; all of them while its controller has not seen it."""
-    status = deployment.get("status") or {}
-    there = int(status.get("replicas", 0))
-    if int(status.get("observedGeneration", 0)) < int(deployment["metadata"].get("generation", 0)):
+    status = raw.part(deployment, "status")
+    there = raw.count(status.get("replicas"))
+    if raw.count(status.get("observedGeneration")) < raw.count(raw.part(deployment, "metadata").get("generation")):
         return max(1, there)
-    return max(0, there - int(status.get("updatedReplicas", 0)))
+    return max(0, there - raw.count(status.get("updatedReplicas")))
 
 
-def traffic_view(raw: Raw | None, uid: str) -> Traffic:
+def traffic_view(service: Raw | None, uid: str) -> Traffic:
     """The front Service: whom it points to, and the decision written with that."""
-    if raw is None:
+    if service is None:
         return Traffic()
-    meta = raw["metadata"]
-    if not pods.is_owned(raw, uid):
+    if not raw.is_owned(service, uid):
         return Traffic(exists=True, owned=False)
     return Traffic.to(
-        (raw["spec"].get("selector") or {}).get(labels.REVISION, ""),
-        meta["resourceVersion"],
-        read_decision(meta.get("annotations", {}).get(labels.DECISION, "")),
+        raw.text(raw.part(service, "spec", "selector").get(labels.REVISION), raw.NAME),
+        raw.text(raw.part(service, "metadata").get("resourceVersion")),
+        read_decision(raw.annotation(service, labels.DECISION, LONGEST_DECISION)),
     )
