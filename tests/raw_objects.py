@@ -16,6 +16,7 @@ from vectorindex_operator.core.plan import CreateRevision, EnsureSearchers, Star
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 from vectorindex_operator.manifests import jobs, labels, revisions, searchers, service
 from vectorindex_operator.reconcile import raw
+from vectorindex_operator.reconcile.errors import ConflictError
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_searcher.contract import BuildTask, ResolveTask, TrafficLease
 
@@ -24,16 +25,73 @@ NAMESPACE, NAME = "team-a", "docs"
 
 
 class Stored:
-    """A cluster that answers from what it is given; labels select as they do in Kubernetes."""
+    """A cluster that holds what it is given. `refuse`: (verb, kind) -> what it says to such a write."""
 
-    def __init__(self, *objects: Raw) -> None:
+    def __init__(self, *objects: Raw, refuse: dict[tuple[str, str], Exception] | None = None) -> None:
         self.objects = list(objects)
+        self.refuse = refuse or {}
+        self.writes: list[tuple[str, str]] = []
+        """Verb and Kind/name of each write that was taken."""
 
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
         return next((o for o in self.objects if o["kind"] == kind and raw.name(o) == name), None)
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
         return [o for o in self.objects if o["kind"] == kind]
+
+    def create(self, manifest: Raw) -> bool:
+        if self.get(manifest["kind"], NAMESPACE, raw.name(manifest)) is not None:
+            return False
+        return bool(self._put("create", manifest))
+
+    def apply(self, manifest: Raw, *, force: bool = True) -> Raw:
+        return self._put("apply" if force else "apply unforced", manifest)
+
+    def merge(self, manifest: Raw) -> Raw:
+        live = self.get(manifest["kind"], NAMESPACE, raw.name(manifest))
+        if live is None:
+            raise ConflictError("gone")
+        return self._put("merge", merged(live, manifest))
+
+    def take_over(self, live: Raw) -> None:
+        if live["metadata"].get("managedFields"):
+            self._put("take over", live)
+
+    def apply_status(self, manifest: Raw) -> Raw:
+        live = self.get(manifest["kind"], NAMESPACE, raw.name(manifest))
+        assert live is not None
+        if manifest["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:
+            raise ConflictError("not the latest version")
+        return self._put("status", live | {"status": manifest["status"]})
+
+    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        live = self.get(kind, namespace, name)
+        if live is not None and live["metadata"]["uid"] == uid:
+            self._put("delete", live)
+            self.objects = [one for one in self.objects if one["metadata"].get("uid") != uid]
+
+    def _put(self, verb: str, new: Raw) -> Raw:
+        kind, name = new["kind"], raw.name(new)
+        if (verb.split()[0], kind) in self.refuse:
+            raise self.refuse[verb.split()[0], kind]
+        self.writes.append((verb, f"{kind}/{name}"))
+        old = self.get(kind, NAMESPACE, name)
+        added = {"uid": f"uid-{kind}-{name}", "resourceVersion": "41", "creationTimestamp": to_text(NOW)}
+        meta = added | (old["metadata"] if old else {}) | new["metadata"]
+        stored = (old or {}) | new | {"metadata": meta | {"resourceVersion": str(int(meta["resourceVersion"]) + 1)}}
+        self.objects = [*(one for one in self.objects if one is not old), stored]
+        return stored
+
+
+def merged(old: Any, patch: Any) -> Any:
+    """JSON merge patch."""
+    if not isinstance(patch, dict):
+        return patch
+    out = dict(old) if isinstance(old, dict) else {}
+    kept = {key: value for key, value in patch.items() if value is not None}
+    return {key: value for key, value in out.items() if key not in patch} | {
+        key: merged(out.get(key), value) for key, value in kept.items()
+    }
 
 
 class Silent:
@@ -121,6 +179,19 @@ def front_raw(view: RevisionView, serial: int = 1) -> Raw:
     decision = Decision(DecisionKind.SWITCH, "", view.name, "Surge", "Ready", "ready", view.created_at, "", serial)
     manifest = service.service(decision, "", index(spec()), tls=False)
     return stored(manifest, "uid-service", view.created_at)
+
+
+def slice_raw(*views: RevisionView) -> Raw:
+    """The EndpointSlice of the front Service, with two ready pods of each."""
+    marks = {"kubernetes.io/service-name": NAME}
+    endpoints = [
+        {"addresses": [f"10.0.{at}.{number}"], "conditions": {"ready": True}}
+        for at, _ in enumerate(views)
+        for number in range(2)
+    ]
+    meta = {"name": f"{NAME}-x7k", "namespace": NAMESPACE, "labels": marks}
+    manifest = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta, "endpoints": endpoints}
+    return stored(manifest, "uid-slice", NOW)
 
 
 def job_raw(task: ResolveTask | BuildTask, view: RevisionView | None = None, name: str = "") -> Raw:

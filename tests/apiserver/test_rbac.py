@@ -30,6 +30,7 @@ NEEDED = [
     *(("", "services", verb) for verb in ALL),
     *(("policy", "poddisruptionbudgets", verb) for verb in ALL),
     *(("", "pods", verb) for verb in READ),
+    *(("discovery.k8s.io", "endpointslices", verb) for verb in READ),
     ("events.k8s.io", "events", "create"),
 ]
 FORBIDDEN = [

@@ -52,6 +52,7 @@ class Controllers:
         self._pods = 0
         self._collecting = False
         self._syncing: set[str] = set()
+        self._slicing = False
 
     def later(self, low: float, high: float, act: Callable[[], None]) -> None:
         self.clock.after(self.rng.uniform(low, high), act)
@@ -69,8 +70,34 @@ class Controllers:
             owner = self.store.uids.get(obj["metadata"]["ownerReferences"][0]["uid"])
             if owner is not None and owner[0] == "Deployment":
                 self._sync_soon(owner[1])
+        if kind in ("Pod", "Service") and not self._slicing:
+            self._slicing = True
+            self.later(0.02, 0.8, self._slice)
         if verb == "delete" or (new is not None and owners(new) and not any(u in self.store.uids for u in owners(new))):
             self.collect_soon()
+
+    # ------------------------------------------------------------ EndpointSlices
+
+    def _slice(self) -> None:
+        """One slice for each Service, with the pods that its selector picks."""
+        self._slicing = False
+        for service in self.store.of_kind("Service"):
+            meta, selector = service["metadata"], service["spec"]["selector"]
+            endpoints = [
+                {"addresses": [pod["status"]["podIP"]], "conditions": {"ready": is_ready(pod)}}
+                for pod in self.store.of_kind("Pod")
+                if pod["status"].get("podIP") and selector.items() <= pod["metadata"]["labels"].items()
+            ]
+            if self.store.get("EndpointSlice", meta["name"]) is not None:
+                self.store.change("EndpointSlice", meta["name"], endpoints=endpoints)
+                continue
+            mine = {
+                "name": meta["name"],
+                "namespace": NAMESPACE,
+                "labels": {**meta["labels"], "kubernetes.io/service-name": meta["name"]},
+                "ownerReferences": [{"kind": "Service", "uid": meta["uid"], "controller": True}],
+            }
+            self.store.create({"kind": "EndpointSlice", "metadata": mine, "endpoints": endpoints})
 
     # ------------------------------------------------------------ garbage collection
 

@@ -127,7 +127,7 @@ class Invariants:
     def _status(self, operator: Operator, new: Json) -> None:
         """(8) Ready=True only while the Service has ready endpoints."""
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in new["status"]["conditions"])
-        seen = min(self._seen(operator, kind) for kind in ("Pod", "Service", "Deployment"))
+        seen = min(self._seen(operator, kind) for kind in ("Pod", "Service", "Deployment", "EndpointSlice"))
         if ready and all(self.world.last_ready.get(r, 0.0) < seen for r in self.world.served_since(seen)):
             self.broken(f"(8) Ready=True, and {self.world.serving() or 'the Service'} has no ready endpoint")
 

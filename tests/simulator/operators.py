@@ -13,12 +13,18 @@ from simulator.world import NAME, NAMESPACE, World
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.core.state import Installation
-from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, UnreachableError
+from vectorindex_operator.reconcile.errors import (
+    ClusterError,
+    ConflictError,
+    RefusedError,
+    ReportedError,
+    UnreachableError,
+)
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_searcher.contract import TrafficLease
 
 SETTINGS = Installation(searcher_image="searcher:1", gpu_image="searcher:1-gpu")
-ON_WRITE = ("crash before", "crash after", "lost answer", "conflict", "error", "pause")
+ON_WRITE = ("crash before", "crash after", "lost answer", "conflict", "error", "refused", "pause")
 RELIST_SECONDS = 60.0
 
 
@@ -105,6 +111,7 @@ class Ports:
             return
         back = rng.uniform(0.0, 30.0) if after_restart else 0.0
         kinds = ["VectorIndex", "VectorIndexRevision", "Job", "Deployment", "PodDisruptionBudget", "Pod", "Service"]
+        kinds.append("EndpointSlice")
         if rng.random() < 0.5:
             kinds = rng.sample(kinds, rng.randrange(1, 4))
         self.frozen = dict.fromkeys(kinds, self.world.now - back)
@@ -133,14 +140,21 @@ class Ports:
 
     # ------------------------------------------------------------ writes
 
-    def apply(self, manifest: Json) -> Json:
+    def apply(self, manifest: Json, *, force: bool = True) -> Json:
         return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.apply(manifest))
+
+    def merge(self, manifest: Json) -> Json:
+        return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.merge(manifest))
+
+    def take_over(self, live: Json) -> None:
+        """Nothing here has managed fields."""
 
     def apply_status(self, manifest: Json) -> Json:
         return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.apply_status(manifest))
 
-    def create(self, manifest: Json) -> None:
-        self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.create(manifest))
+    def create(self, manifest: Json) -> bool:
+        made: bool = self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.create(manifest))
+        return made
 
     def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         def act() -> None:
@@ -158,6 +172,8 @@ class Ports:
             raise CrashError
         if fault == "conflict":
             raise ConflictError(f"{kind}/{name}: drawn")
+        if fault == "refused":
+            raise RefusedError(f"403 Forbidden: {kind}/{name}: drawn")
         if fault == "error":
             raise UnreachableError(f"PATCH {kind}/{name}: 500")
         if fault == "pause":
@@ -258,9 +274,10 @@ class Operator:
             self._start()
             self._failures = 0
             self.mark(self.faults.rng.uniform(0.5, 10.0))
-        except ClusterError:
+        except ClusterError as error:
             self._failures += 1
-            self.mark(min(60.0, 0.5 * 2.0 ** min(self._failures - 1, 10)) * self.faults.rng.uniform(0.5, 1.0))
+            after = min(60.0, 0.5 * 2.0 ** min(self._failures - 1, 10)) * self.faults.rng.uniform(0.5, 1.0)
+            self.mark(min(after, error.look_after) if isinstance(error, ReportedError) else after)
         except Exception as error:
             import traceback
 

@@ -21,7 +21,7 @@ REST_SECONDS = 130.0
 """So long without a write of an operator counts as rest: two relists. What comes later is found in the quiet hours."""
 QUIET_GAPS = (1, 4, 10, 30, 60, 120, 300, 600, 900, 1800, 3400)
 """Looks at rest, together two hours. Passes are level-triggered: what any look between them would write, these do."""
-WATCHED = ("VectorIndex", "VectorIndexRevision", "Job", "Deployment", "Pod", "Service")
+WATCHED = ("VectorIndex", "VectorIndexRevision", "Job", "Deployment", "Pod", "Service", "EndpointSlice")
 
 
 @dataclass(frozen=True, slots=True)

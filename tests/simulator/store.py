@@ -27,6 +27,18 @@ def owners(obj: Json) -> set[str]:
     return {owner["uid"] for owner in obj["metadata"].get("ownerReferences", ())}
 
 
+def _merged(old: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return patch
+    out = dict(old) if isinstance(old, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            out.pop(key, None)
+        else:
+            out[key] = _merged(out.get(key), value)
+    return out
+
+
 class Store:
     """All objects of one namespace. `on_change(verb, kind, name, old, new)` is called after every commit."""
 
@@ -99,6 +111,17 @@ class Store:
             after["generation"] = before["generation"] + 1
         new = {**old, "metadata": after, "spec": manifest.get("spec")}
         return self._commit("apply", old, new) if new != old else old
+
+    def merge(self, manifest: Json) -> Json:
+        """JSON merge patch: objects are merged, lists replace, null removes."""
+        kind, meta = manifest["kind"], manifest["metadata"]
+        old = self.get(kind, meta["name"])
+        if old is None:
+            raise ConflictError(f"{kind}/{meta['name']} is gone")
+        self._precondition(old, meta)
+        new = _merged(old, manifest)
+        new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+        return self._commit("merge", old, new) if new != old else old
 
     def apply_status(self, manifest: Json) -> Json:
         kind, meta = manifest["kind"], manifest["metadata"]

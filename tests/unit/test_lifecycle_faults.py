@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,6 @@ from observations import (
     HOUR,
     NEW_DATA,
     NOW,
-    SETTINGS,
     a_revision,
     actions,
     after,
@@ -32,7 +30,6 @@ from observations import (
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import (
     GateStatus,
-    Live,
     RevisionStatus,
     RolloutStatus,
     VectorIndexStatus,
@@ -40,11 +37,9 @@ from vectorindex_operator.api.v1alpha1 import (
 )
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.commands import Command
-from vectorindex_operator.core.observation import JobState, Observation, RevisionView, Task
+from vectorindex_operator.core.observation import JobState, RevisionView, Task
 from vectorindex_operator.core.plan import (
     DeleteJob,
-    DeleteSearchers,
-    EnsureSearchers,
     MoveTraffic,
     Plan,
     StartBuild,
@@ -52,8 +47,6 @@ from vectorindex_operator.core.plan import (
     WriteRevisionStatus,
 )
 from vectorindex_operator.core.traffic import Decision, DecisionKind, Traffic
-from vectorindex_operator.reconcile.errors import ConflictError, NotOursError
-from vectorindex_operator.reconcile.execute import Executor
 from vectorindex_searcher.contract import ExitCode, Failure
 
 OLD, NEW = spec(), spec(index={"factory": "HNSW32"})
@@ -280,58 +273,6 @@ def test_the_deadline_of_a_surge_does_not_run_while_a_secret_is_missing() -> Non
     obs = after(obs, plan)
     assert status_of(run(obs, NOW + 500), surging).phase == "Surging"
     assert status_of(run(obs, NOW + 700), surging).phase == "SurgeFailed"
-
-
-# ---------------------------------------------------------------- writes
-
-
-class Cluster:
-    """A cluster port that holds the objects that it is given."""
-
-    def __init__(self, objects: Mapping[tuple[str, str], Any]) -> None:
-        self.objects = dict(objects)
-        self.writes: list[tuple[str, str]] = []
-
-    def get(self, kind: str, namespace: str, name: str) -> Any:
-        return self.objects.get((kind, name))
-
-    def create(self, manifest: Any) -> None:
-        self.writes.append(("create", manifest["kind"]))
-        self.objects.setdefault((manifest["kind"], manifest["metadata"]["name"]), manifest)
-
-    def apply(self, manifest: Any) -> Any:
-        self.writes.append(("apply", manifest["kind"]))
-        return manifest
-
-    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
-        self.writes.append(("delete", kind))
-
-
-def execute(cluster: Cluster, action: Any, obs: Observation) -> None:
-    executor = Executor(cluster, None, SETTINGS)  # type: ignore[arg-type]
-    executor.run((action,), obs, OLD)
-
-
-def test_searchers_are_not_retired_when_the_traffic_came_to_them_meanwhile() -> None:
-    cluster = Cluster({("Service", "docs"): {"spec": {"selector": {"vectorindex.dev/revision": STABLE.name}}}})
-    with pytest.raises(ConflictError):
-        execute(cluster, DeleteSearchers(STABLE.name), seen(OLD, STABLE))
-    assert cluster.writes == []
-
-
-def test_a_deployment_of_somebody_else_is_not_adopted() -> None:
-    cluster = Cluster({("Deployment", STABLE.name): {"kind": "Deployment", "metadata": {"name": STABLE.name}}})
-    with pytest.raises(NotOursError):
-        execute(cluster, EnsureSearchers(STABLE.name, Live.of(OLD), "aa", "bb", "cc", 2**20), seen(OLD, STABLE))
-    assert ("apply", "Deployment") not in cluster.writes
-
-
-def test_the_first_switch_creates_the_service_and_takes_over_none() -> None:
-    cluster = Cluster({})
-    decision = Decision(SWITCH, "", STABLE.name, "Surge", "Ready", "", NOW)
-    execute(cluster, MoveTraffic(decision, ""), seen(OLD, STABLE))
-    execute(cluster, MoveTraffic(decision, "7"), seen(OLD, STABLE))
-    assert cluster.writes == [("create", "Service"), ("apply", "Service")]
 
 
 def test_a_stall_keeps_its_words_only_for_the_source_that_it_is_about() -> None:

@@ -21,6 +21,7 @@ from raw_objects import (
     look,
     revision_raw,
     searcher_pod,
+    slice_raw,
 )
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
@@ -54,6 +55,7 @@ def a_world() -> list[Raw]:
         *(searcher_pod(one, number) for one in (STABLE, SOAKING) for number in range(2)),
         *ended(job_raw(RESOLVE), resolved(NEW_DATA).model_dump_json(by_alias=True)),
         *ended(job_raw(BUILD, NEXT), built(NEXT.spec.digest).model_dump_json(by_alias=True)),
+        slice_raw(SOAKING),
     ]
     return json.loads(json.dumps(world))  # type: ignore[no-any-return]
 

@@ -32,6 +32,7 @@ _PATHS = {
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
     "Pod": ("/api/v1", "pods"),
     "Service": ("/api/v1", "services"),
+    "EndpointSlice": ("/apis/discovery.k8s.io/v1", "endpointslices"),
     "Event": ("/apis/events.k8s.io/v1", "events"),
 }
 
@@ -81,21 +82,46 @@ class KubeCluster:
             if not token:
                 return items
 
-    def apply(self, manifest: Raw) -> Raw:
+    def apply(self, manifest: Raw, *, force: bool = True) -> Raw:
         meta = manifest["metadata"]
-        return self._apply(self._path(manifest["kind"], meta["namespace"], meta["name"]), manifest)
+        return self._apply(self._path(manifest["kind"], meta["namespace"], meta["name"]), manifest, force=force)
+
+    def take_over(self, live: Raw) -> None:
+        meta = live["metadata"]
+        fields = _taken_over(meta.get("managedFields") or [])
+        if fields is None:
+            return
+        patch: list[Raw] = [
+            {"op": "replace", "path": "/metadata/managedFields", "value": fields},
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": meta["resourceVersion"]},
+        ]
+        path = self._path(live["kind"], meta["namespace"], meta["name"])
+        self.on_write(live["kind"])
+        self._checked(*self._call("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, "application/json-patch+json"))
+
+    def merge(self, manifest: Raw) -> Raw:
+        meta = manifest["metadata"]
+        path = self._path(manifest["kind"], meta["namespace"], meta["name"])
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        self.on_write(manifest["kind"])
+        status, body = self._call("PATCH", path, query, manifest, "application/merge-patch+json")
+        if status == 404:
+            raise ConflictError(f"{manifest['kind']}/{meta['name']} is gone")
+        merged: Raw = self._checked(status, body)
+        return merged
 
     def apply_status(self, manifest: Raw) -> Raw:
         meta = manifest["metadata"]
         return self._apply(self._path(manifest["kind"], meta["namespace"], meta["name"]) + "/status", manifest)
 
-    def create(self, manifest: Raw) -> None:
+    def create(self, manifest: Raw) -> bool:
         path = self._path(manifest["kind"], manifest["metadata"]["namespace"])
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         self.on_write(manifest["kind"])
         status, body = self._call("POST", path, query, manifest)
         if status != 409:
             self._checked(status, body)
+        return status != 409
 
     def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         self.on_write(kind)
@@ -112,9 +138,9 @@ class KubeCluster:
         items = self._checked(status, body)["items"]
         return [(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items]
 
-    def _apply(self, path: str, manifest: Raw) -> Raw:
+    def _apply(self, path: str, manifest: Raw, *, force: bool = True) -> Raw:
         self.on_write(manifest["kind"])
-        query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
+        query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
         status, body = self._call("PATCH", path, query, manifest, "application/apply-patch+yaml")
         applied: Raw = self._checked(status, body)
         return applied
@@ -129,7 +155,7 @@ class KubeCluster:
         method: str,
         path: str,
         query: dict[str, str] | None = None,
-        body: Raw | None = None,
+        body: Raw | list[Raw] | None = None,
         content_type: str = "application/json",
     ) -> tuple[int, Any]:
         """One request, no retries of its own: a write whose answer was lost is seen by the next observation."""
@@ -168,3 +194,20 @@ class KubeCluster:
         elif status == 429 or status >= 500:
             kind = UnreachableError
         raise kind(message)
+
+
+def _taken_over(entries: list[Raw]) -> list[Raw] | None:
+    """Managed fields in which our manager has applied what it had created or patched; None: it has applied all."""
+    ours = [entry for entry in entries if entry.get("manager") == FIELD_MANAGER and not entry.get("subresource")]
+    if all(entry.get("operation") == "Apply" for entry in ours):
+        return None
+    fields: Raw = {}
+    for entry in ours:
+        fields = _union(fields, entry.get("fieldsV1") or {})
+    applied = {**ours[0], "operation": "Apply", "fieldsV1": fields}
+    return [*(entry for entry in entries if entry not in ours), applied]
+
+
+def _union(one: Raw, other: Raw) -> Raw:
+    """Both sets of fields: nested objects whose keys are paths."""
+    return {key: _union(one.get(key, {}), other.get(key, {})) for key in [*one, *(k for k in other if k not in one)]}

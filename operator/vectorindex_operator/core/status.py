@@ -58,7 +58,10 @@ def _answers(state: ReconcileState) -> tuple[VerbResult, ...]:
 def _conditions(state: ReconcileState, before: VectorIndexStatus, told: Story) -> tuple[Condition, ...]:
     rows: list[tuple[str, str, str, str]] = []
     ready = state.loaded(state.serving).ready if state.serving else 0
-    if ready:
+    if ready and state.obs.traffic.endpoints == 0 and not state.has_moved:
+        message = f"searchers of {state.serving} are ready, and Service/{state.obs.index.name} has no endpoint"
+        rows.append(("Ready", "False", "NoEndpoints", message))
+    elif ready:
         rows.append(("Ready", "True", "Serving", f"{state.serving} answers queries"))
     elif state.serving:
         rows.append(("Ready", "False", "NoReadyPods", f"no searcher of {state.serving} is ready"))

@@ -46,6 +46,8 @@ class Traffic:
     owned: bool = True
     decision: Decision | None = None
     endpoints: int | None = None
+    refused: str = ""
+    """What the API server said when this pass tried to move it: it stays where it is, whatever is decided."""
 
     @classmethod
     def to(

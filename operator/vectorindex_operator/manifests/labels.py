@@ -23,6 +23,8 @@ DEVICE = f"{GROUP}/device"
 DECISION = f"{GROUP}/decision"
 LIVE = f"{GROUP}/live"
 """Hash of the live settings that a Deployment was rendered with."""
+RENDERED = f"{GROUP}/rendered"
+"""Hash of the manifest that an object was last applied from."""
 
 Manifest = dict[str, Any]
 

@@ -1,14 +1,22 @@
 """Does a live object still say what we rendered? An object that does is not written again: an idle index costs no
 writes, and a hand-made change is found and undone.
 
-The API server adds defaults and rewrites quantities ("1000m" becomes "1"), so this compares only what was rendered.
+The API server adds defaults and rewrites quantities ("1000m" becomes "1"), so this compares only what was rendered. A
+field that is no longer rendered is found by the mark: a hash of the manifest, kept as an annotation. The mark also
+tells whose change it is: where it is today's and the object differs, somebody else changed the object.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
+
+from vectorindex_operator.manifests import labels
+from vectorindex_operator.reconcile import raw
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([numkMGTPE]|[KMGTPE]i)?")
 # Exact: as binary fractions 0.009 and 9m differ, and such a limit would be written again at every pass.
@@ -19,21 +27,42 @@ _FACTORS: dict[str | None, Fraction] = {
 }  # fmt: skip
 
 
+def marked(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with the hash of itself."""
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    mark = {labels.RENDERED: hashlib.sha256(text.encode()).hexdigest()[:16]}
+    meta = manifest["metadata"]
+    return {**manifest, "metadata": {**meta, "annotations": {**meta.get("annotations", {}), **mark}}}
+
+
+def changed_by_others(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
+    """Whether an object that differs from `wanted` was made from it: then the difference is not ours."""
+    return raw.annotation(live, labels.RENDERED) == raw.annotation(wanted, labels.RENDERED)
+
+
 def matches(rendered: Any, live: Any) -> bool:
     """True when everything in `rendered` is in `live` with the same value; empty values match absent ones."""
-    if isinstance(rendered, dict):
-        if not isinstance(live, dict):
-            return not rendered
-        return all(matches(value, live.get(key)) for key, value in rendered.items())
-    if isinstance(rendered, list | tuple):
+    return difference(rendered, live) is None
+
+
+def difference(rendered: Any, live: Any, path: str = "") -> str | None:
+    """Path of the first thing in `rendered` that is not so in `live` (spec.replicas); None when all of it is."""
+    if isinstance(rendered, Mapping):
+        if not isinstance(live, Mapping):
+            return path if rendered else None
+        parts = ((f"{path}.{key}" if path else key, value, live.get(key)) for key, value in rendered.items())
+    elif isinstance(rendered, list | tuple):
         if not rendered:
-            return not live
+            return path if live else None
         if not isinstance(live, list | tuple) or len(live) != len(rendered):
-            return False
-        return all(matches(one, other) for one, other in zip(rendered, live, strict=True))
-    if rendered in ("", None):
-        return live in ("", None)
-    return rendered == live or _same_quantity(rendered, live)
+            return path
+        parts = ((f"{path}[{at}]", one, live[at]) for at, one in enumerate(rendered))
+    elif rendered in ("", None):
+        return None if live in ("", None) else path
+    else:
+        return None if rendered == live or _same_quantity(rendered, live) else path
+    found = (difference(value, other, below) for below, value, other in parts)
+    return next((one for one in found if one is not None), None)
 
 
 def _same_quantity(one: object, other: object) -> bool:

@@ -1,10 +1,12 @@
 """What can go wrong while talking to the cluster. Failed work (a Job, a gate) is data in the Observation, not here.
 
 ClusterError
-    ConflictError      somebody wrote in between: observe again at once
-    NotOursError       an object of our name belongs to somebody else
-    RefusedError       the API server will not take this write (quota, admission, RBAC): said in the log, tried again
-    UnreachableError   no answer, or the server's own fault: tried again with backoff
+    ConflictError      somebody wrote in between: the pass ends, and looks again at once
+    UnreachableError   no answer, or the server's own fault: the pass ends, and is tried again with backoff
+    RefusedError       the API server will not take this write (quota, admission, RBAC): said in the status, what is
+                       safe is done all the same, and it is tried again with backoff
+    NotOursError       an object of a name that we need belongs to somebody else: the same
+    ReportedError      a pass that met one of these two, and has said so
 """
 
 from __future__ import annotations
@@ -28,3 +30,11 @@ class RefusedError(ClusterError):
 
 class UnreachableError(ClusterError):
     """No answer, or 429 or 5xx."""
+
+
+class ReportedError(ClusterError):
+    """A write was refused, which the status says. `look_after`: seconds until the next look at the latest."""
+
+    def __init__(self, message: str, look_after: float) -> None:
+        super().__init__(message)
+        self.look_after = look_after

@@ -1,13 +1,15 @@
-"""Run the actions of a plan, one after the other. The first that fails stops the rest; the next pass goes on from what
-is really there."""
+"""Run the actions of a plan. A conflict, or no answer, ends the pass: the next one goes on from what is really there.
+
+A write that is refused ends less. What keeps the index safe is done all the same, each action by itself; of the way
+forward the first refusal stops the rest. Every refusal is said in the status (blockedBy) by the loop.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from vectorindex_operator.api.v1alpha1 import API_VERSION, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import API_VERSION, BlockedBy, VectorIndexStatus
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import (
     Action,
@@ -17,6 +19,7 @@ from vectorindex_operator.core.plan import (
     EnsureSearchers,
     ForgetRevision,
     MoveTraffic,
+    Plan,
     RenewLeases,
     StartBuild,
     StartResolve,
@@ -26,89 +29,147 @@ from vectorindex_operator.core.plan import (
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.render import render
-from vectorindex_operator.reconcile.drift import matches
-from vectorindex_operator.reconcile.errors import ConflictError, NotOursError
+from vectorindex_operator.reconcile import raw
+from vectorindex_operator.reconcile.errors import ConflictError, NotOursError, RefusedError
+from vectorindex_operator.reconcile.objects import Objects, Repair
 from vectorindex_operator.reconcile.ports import Cluster, Searchers
 from vectorindex_searcher.contract import Model, TrafficLease
+
+WRITE_REFUSED = "WriteRefused"
+NAME_CONFLICT = "NameConflict"
+MOST_ROWS = 10
+LONGEST_WORDS = 512
+SEARCHER_KINDS = ("PodDisruptionBudget", "Deployment")
 
 
 @dataclass(slots=True)
 class Executor:
-    """Turns actions into writes through the ports."""
+    """Turns the actions of one pass into writes through the ports. Keeps what was refused, and what was put back."""
 
     cluster: Cluster
     searchers: Searchers
     settings: Installation
+    obs: Observation
+    refusals: list[BlockedBy] = field(default_factory=list)
+    repairs: list[Repair] = field(default_factory=list)
+    said: VectorIndexStatus | None = None
+    """The status of the VectorIndex that this pass has written."""
+    _versions: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def run(self, actions: tuple[Action, ...], obs: Observation, spec: VectorIndexSpec | None) -> None:
-        """Run `actions` in order. Raises errors.ClusterError at the first that fails."""
-        for action in actions:
-            self._run(action, obs, spec)
+    def move_traffic(self, plan: Plan) -> str:
+        """The one write that moves the traffic, before all others. Answers the server's words when it is refused."""
+        for action in plan.safe:
+            if isinstance(action, MoveTraffic) and not self._run(action):
+                return self.refusals[-1].message
+        return ""
 
-    def _run(self, action: Action, obs: Observation, spec: VectorIndexSpec | None) -> None:
-        namespace = obs.index.namespace
+    def run(self, plan: Plan) -> None:
+        """Everything but moving the traffic. Raises errors.ClusterError for a conflict, or when nobody answers."""
+        moves = any(isinstance(action, MoveTraffic) for action in plan.safe)
+        recorded = True
+        for action in plan.safe:
+            if not isinstance(action, MoveTraffic):
+                done = self._run(action)
+                recorded &= done or not isinstance(action, WriteRevisionStatus)
+        if not moves and not self.obs.traffic.refused:
+            self._attempt(f"Service/{self.obs.index.name}", self._repair_front)
+        # What was decided and could not be recorded is decided again: work must not be built on it.
+        for action in plan.forward if recorded else ():
+            if not self._run(action):
+                break
+
+    # ------------------------------------------------------------ one action
+
+    def _run(self, action: Action) -> bool:
+        """Whether nothing of it was refused."""
+        obs, namespace = self.obs, self.obs.index.namespace
         match action:
-            case StartResolve() | StartBuild() | StartValidation() | CreateRevision():
-                for manifest in render(action, obs, spec, self.settings):
-                    self.cluster.create(manifest)
-            case EnsureSearchers():
-                for manifest in render(action, obs, spec, self.settings):
-                    self._keep(manifest, obs)
+            case StartResolve() | StartBuild() | StartValidation() | CreateRevision() | EnsureSearchers():
+                return self._write(action)
             case MoveTraffic():
-                for manifest in render(action, obs, spec, self.settings):
-                    if action.resource_version:
-                        self.cluster.apply(manifest)
-                    else:
-                        self.cluster.create(manifest)
+                (service,) = render(action, obs, obs.index.spec, self.settings)
+                live = obs.objects.get(("Service", obs.index.name))
+                return self._attempt(f"Service/{obs.index.name}", lambda: Objects(self.cluster).point(service, live))
             case WriteRevisionStatus():
-                self.write_status("VectorIndexRevision", action.revision, action.status, obs)
+                subject = f"VectorIndexRevision/{action.revision}"
+                write = lambda: self.write_status("VectorIndexRevision", action.revision, action.status)  # noqa: E731
+                return self._attempt(subject, write)
             case DeleteJob():
-                self.cluster.delete("Job", namespace, action.name, action.uid)
+                return self._delete("Job", action.name, action.uid, namespace)
             case DeleteSearchers():
-                self._check_unused(action.revision, obs)
-                for kind in ("PodDisruptionBudget", "Deployment"):
-                    live = obs.objects.get((kind, action.revision))
-                    if live is not None:
-                        self.cluster.delete(kind, namespace, action.revision, live["metadata"]["uid"])
+                return self._delete_searchers(action.revision)
             case ForgetRevision():
-                self.cluster.delete("VectorIndexRevision", namespace, action.name, action.uid)
+                return self._delete("VectorIndexRevision", action.name, action.uid, namespace)
             case RenewLeases():
                 self.searchers.tell(action.addresses, TrafficLease(state=action.state))
+                return True
 
-    def _check_unused(self, revision: str, obs: Observation) -> None:
+    def _write(self, action: StartResolve | StartBuild | StartValidation | CreateRevision | EnsureSearchers) -> bool:
+        """Each object by itself: a quota on one must not keep the others away."""
+        objects, done = Objects(self.cluster), True
+        for manifest in render(action, self.obs, self.obs.index.spec, self.settings):
+            key = manifest["kind"], manifest["metadata"]["name"]
+
+            def write(manifest: labels.Manifest = manifest, key: tuple[str, str] = key) -> Repair | None:
+                if isinstance(action, EnsureSearchers):
+                    return objects.ensure(manifest, self.obs.objects.get(key))
+                return objects.create(manifest)
+
+            done &= self._attempt("/".join(key), write)
+        return done
+
+    def _delete(self, kind: str, name: str, uid: str, namespace: str) -> bool:
+        return self._attempt(f"{kind}/{name}", lambda: self.cluster.delete(kind, namespace, name, uid))
+
+    def _delete_searchers(self, revision: str) -> bool:
+        self._check_unused(revision)
+        done = True
+        for kind in SEARCHER_KINDS:
+            live = self.obs.objects.get((kind, revision))
+            if live is not None and raw.is_owned(live, self.obs.index.uid):
+                done &= self._delete(kind, revision, live["metadata"]["uid"], self.obs.index.namespace)
+        return done
+
+    def _check_unused(self, revision: str) -> None:
         """Ask once more, right before its searchers go: who was paused since it looked must not cut off the users."""
-        front = self.cluster.get("Service", obs.index.namespace, obs.index.name)
-        if front is not None and (front["spec"].get("selector") or {}).get(labels.REVISION) == revision:
-            raise ConflictError(f"Service/{obs.index.name} points to {revision}, which was about to be retired")
+        front = self.cluster.get("Service", self.obs.index.namespace, self.obs.index.name)
+        if raw.part(front, "spec", "selector").get(labels.REVISION) == revision:
+            name = self.obs.index.name
+            raise ConflictError(f"Service/{name} points to {revision}, which was about to be retired")
 
-    def _keep(self, manifest: Mapping[str, Any], obs: Observation) -> None:
-        """Apply `manifest` unless the live object says the same already."""
-        meta = manifest["metadata"]
-        live = obs.objects.get((manifest["kind"], meta["name"]))
-        uid = meta["ownerReferences"][0]["uid"]
-        if live is None:
-            # Created, not applied: an object of this name that we did not see carries none of our labels.
-            self.cluster.create(manifest)
-            live = self.cluster.get(manifest["kind"], meta["namespace"], meta["name"])
-            if live is None:
-                return
-        if not any(owner.get("uid") == uid for owner in live["metadata"].get("ownerReferences", ())):
-            raise NotOursError(f"{manifest['kind']}/{meta['name']}")
-        if not matches(manifest, live):
-            self.cluster.apply(manifest)
+    def _repair_front(self) -> Repair | None:
+        """Selector and ports of the front Service are exactly ours, or users are sent elsewhere or nowhere."""
+        traffic, live = self.obs.traffic, self.obs.objects.get(("Service", self.obs.index.name))
+        decision = traffic.decision
+        if live is None or not traffic.owned or decision is None or decision.to_revision != traffic.revision:
+            return None  # whom the traffic belongs to is decided elsewhere
+        known = MoveTraffic(decision, traffic.resource_version)
+        (service,) = render(known, self.obs, self.obs.index.spec, self.settings)
+        return Objects(self.cluster).repair_front(service, live)
 
-    def write_status(self, kind: str, name: str, status: Model, obs: Observation) -> None:
+    def _attempt(self, subject: str, write: Callable[[], Repair | None]) -> bool:
+        try:
+            repair = write()
+        except (RefusedError, NotOursError) as error:
+            rule = NAME_CONFLICT if isinstance(error, NotOursError) else WRITE_REFUSED
+            self.refusals.append(BlockedBy(rule=rule, subject=subject, message=str(error)[:LONGEST_WORDS]))
+            return False
+        if repair is not None:
+            self.repairs.append(repair)
+        return True
+
+    # ------------------------------------------------------------ statuses
+
+    def write_status(self, kind: str, name: str, status: Model) -> None:
         """One write of a whole status, refused when the object changed since it was read."""
-        live = obs.objects[(kind, name)]
-        self.cluster.apply_status(
+        key = kind, name
+        version = self._versions.get(key) or self.obs.objects[key]["metadata"]["resourceVersion"]
+        written = self.cluster.apply_status(
             {
                 "apiVersion": API_VERSION,
                 "kind": kind,
-                "metadata": {
-                    "name": name,
-                    "namespace": obs.index.namespace,
-                    "resourceVersion": live["metadata"]["resourceVersion"],
-                },
+                "metadata": {"name": name, "namespace": self.obs.index.namespace, "resourceVersion": version},
                 "status": status.wire(),
             }
         )
+        self._versions[key] = raw.text(raw.part(written, "metadata").get("resourceVersion"))

@@ -2,7 +2,7 @@
 
 1 observe   read the cluster, Job results, evidence     -> Observation
 2 decide    core.lifecycle.decide(observation, now)     -> Plan (pure)
-3 act       execute the plan's actions in order
+3 act       execute the plan's actions in order         -> what was refused, what was put back
 4 report    one status write if anything changed, then Events
 """
 
@@ -11,23 +11,29 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
+from vectorindex_operator.api.v1alpha1 import BlockedBy, VectorIndexStatus
+from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.lifecycle import decide
-from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import Plan
 from vectorindex_operator.core.state import Installation
-from vectorindex_operator.reconcile.execute import Executor
+from vectorindex_operator.reconcile.errors import RefusedError, ReportedError
+from vectorindex_operator.reconcile.execute import MOST_ROWS, Executor
+from vectorindex_operator.reconcile.objects import Repair
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_operator.reconcile.ports import Cluster, Events, Searchers
 
 log = logging.getLogger(__name__)
 
+TELL_AGAIN_SECONDS = 3600.0
+"""Somebody who changes an object again and again is told of once in this time."""
+MOST_TOLD = 10_000
+
 
 @dataclass(slots=True)
 class Reconciler:
-    """Runs passes. Holds no state between them: whatever matters is on Kubernetes objects."""
+    """Runs passes. Holds nothing between them that matters: that is on Kubernetes objects."""
 
     cluster: Cluster
     searchers: Searchers
@@ -36,6 +42,8 @@ class Reconciler:
     on_status: Callable[[str, str, VectorIndexStatus], None] = lambda namespace, name, status: None
     on_gone: Callable[[str, str], None] = lambda namespace, name: None
     clock: Callable[[], float] = time.time
+    _told: dict[tuple[str, str, Repair], float] = field(default_factory=dict)
+    """When a repair was last told of. May be lost."""
 
     def run(self, namespace: str, name: str) -> float | None:
         """One pass. Returns the seconds until the next look, None when the VectorIndex is gone.
@@ -49,19 +57,82 @@ class Reconciler:
         plan = decide(obs, self.settings, self.clock())
         for error in plan.errors:
             log.error("a bug: a step of this pass failed", exc_info=error, extra={"key": f"{namespace}/{name}"})
-        self._act_and_report(obs, plan)
+        executor = Executor(self.cluster, self.searchers, self.settings, obs)
+        refused = self._say_first_word(executor, plan)
+        plan = self._act(executor, plan)
+        refused = self._report(executor, plan) or refused
         self.on_status(namespace, name, plan.status)
+        if refused is not None:
+            raise refused
+        if executor.refusals:
+            row = executor.refusals[0]
+            raise ReportedError(f"{row.rule} {row.subject}: {row.message}", plan.requeue_after)
         return plan.requeue_after
 
-    def _act_and_report(self, obs: Observation, plan: Plan) -> None:
-        executor = Executor(self.cluster, self.searchers, self.settings)
-        live = obs.objects[("VectorIndex", obs.index.name)]
-        seen_first = not obs.index.status.conditions and not obs.index.deleting
-        if seen_first:
-            # kstatus takes an object without conditions for finished, so the first word comes before any work.
-            executor.write_status("VectorIndex", obs.index.name, plan.status, obs)
-        executor.run(plan.actions, obs, obs.index.spec)
-        if not seen_first and plan.status != obs.index.status:
-            executor.write_status("VectorIndex", obs.index.name, plan.status, obs)
-        for event in plan.events:
+    def _act(self, executor: Executor, plan: Plan) -> Plan:
+        """Run the plan; where the traffic cannot be moved, the one that is made knowing that it stays where it is."""
+        words = executor.move_traffic(plan)
+        if words:
+            executor.obs = replace(executor.obs, traffic=replace(executor.obs.traffic, refused=words))
+            plan = decide(executor.obs, self.settings, self.clock())
+        executor.run(plan)
+        return plan
+
+    def _say_first_word(self, executor: Executor, plan: Plan) -> RefusedError | None:
+        """kstatus takes an object without conditions for finished, so the first word comes before any work."""
+        index = executor.obs.index
+        if index.status.conditions or index.deleting:
+            return None
+        return self._write(executor, plan.status)
+
+    def _report(self, executor: Executor, plan: Plan) -> RefusedError | None:
+        """Write the status with what was refused, when it says something new; then send the Events."""
+        obs = executor.obs
+        before = executor.said or obs.index.status
+        rows = _with_known_words(executor.refusals[:MOST_ROWS], obs.index.status.blocked_by)
+        status = plan.status.model_copy(update={"blocked_by": (*plan.status.blocked_by, *rows)})
+        refused = self._write(executor, status) if status != before else None
+        if refused is not None:
+            return refused  # the next pass says all of it
+        known = {(row.rule, row.subject) for row in obs.index.status.blocked_by}
+        new = [row for row in rows if (row.rule, row.subject) not in known]
+        told = (Event(EventReason.WRITE_REFUSED, f"{row.subject}: {row.message}") for row in new)
+        live = obs.objects["VectorIndex", obs.index.name]
+        for event in (*plan.events, *told, *self._tell_repairs(executor)):
             self.events.send(live, event)
+        return None
+
+    def _write(self, executor: Executor, status: VectorIndexStatus) -> RefusedError | None:
+        """A status that the API server refuses must not keep the actions from being run: it is raised at the end."""
+        index = executor.obs.index
+        try:
+            executor.write_status("VectorIndex", index.name, status)
+        except RefusedError as error:
+            log.error("the status was refused: %s", error, extra={"key": f"{index.namespace}/{index.name}"})
+            return error
+        executor.said = status
+        return None
+
+    def _tell_repairs(self, executor: Executor) -> list[Event]:
+        index, now, events = executor.obs.index, self.clock(), []
+        for repair in executor.repairs:
+            key = index.namespace, index.name, repair
+            if now - self._told.get(key, 0.0) < TELL_AGAIN_SECONDS:
+                continue
+            if len(self._told) >= MOST_TOLD:
+                self._told.clear()
+            self._told[key] = now
+            message = f"{repair.subject}: {repair.field} was changed by somebody else, and is put back"
+            events.append(Event(EventReason.DRIFT_REPAIRED, message))
+        return events
+
+
+def _with_known_words(rows: list[BlockedBy], before: tuple[BlockedBy, ...]) -> list[BlockedBy]:
+    """Each refusal in the words it was first told in, while it is the same kind: a quota's numbers change all the time,
+    and every change would be a write."""
+    known = {(row.rule, row.subject, _kind(row)): row for row in before}
+    return [known.get((row.rule, row.subject, _kind(row)), row) for row in dict.fromkeys(rows)]
+
+
+def _kind(row: BlockedBy) -> str:
+    return row.message.partition(":")[0]

@@ -27,12 +27,14 @@ def observe(cluster: Cluster, searchers: Searchers, namespace: str, name: str, n
     selector = f"{labels.INDEX}={name},{labels.MANAGED_BY}={labels.OPERATOR}"
     children = {kind: cluster.children(kind, namespace, selector) for kind in CHILD_KINDS}
     service = cluster.get("Service", namespace, name)
-    obs = observation(index, service, children, now)
+    slices = cluster.children("EndpointSlice", namespace, f"{views.SERVICE_NAME}={name}") if service else []
+    obs = observation(index, service, children | {"EndpointSlice": slices}, now)
     return replace(obs, evidence=_evidence(searchers, obs, now))
 
 
 def observation(index: Raw, service: Raw | None, children: Mapping[str, list[Raw]], now: float) -> Observation:
-    """What these objects say, however they were read; `children` has every kind of CHILD_KINDS. Without evidence.
+    """What these objects say, however they were read. `children`: every kind of CHILD_KINDS, and the Service's
+    EndpointSlices. Without evidence.
 
     Never raises for what stands in children, the Service, or the spec and status of the VectorIndex.
     """
@@ -43,14 +45,14 @@ def observation(index: Raw, service: Raw | None, children: Mapping[str, list[Raw
         revisions=revisions,
         jobs=views.job_views(children["Job"], children["Pod"], view.uid, children["VectorIndexRevision"]),
         loaded=views.loaded_views(children["Deployment"], children["Pod"], view.uid, now),
-        traffic=views.traffic_view(service, view.uid),
+        traffic=views.traffic_view(service, view.uid, children["EndpointSlice"]),
         objects=_objects(index, service, children),
         unreadable=unreadable,
     )
 
 
 def _objects(index: Raw, service: Raw | None, children: Mapping[str, list[Raw]]) -> dict[tuple[str, str], Raw]:
-    objects = {(kind, raw.name(child)): child for kind, group in children.items() for child in group}
+    objects = {(kind, raw.name(child)): child for kind in CHILD_KINDS for child in children[kind]}
     objects["VectorIndex", raw.name(index)] = index
     if service is not None:
         objects["Service", raw.name(service)] = service

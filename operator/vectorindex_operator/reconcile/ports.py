@@ -24,12 +24,29 @@ class Cluster(Protocol):
         """Objects of `kind` with the label selector, read from a quorum (never from a cache)."""
         ...
 
-    def apply(self, manifest: Raw) -> Raw:
-        """Server-side apply by our one field manager; takes over fields that somebody else changed."""
+    def apply(self, manifest: Raw, *, force: bool = True) -> Raw:
+        """Server-side apply by our one field manager: what it no longer holds is removed.
+
+        `force` takes over fields that somebody else changed; without it they are a ConflictError.
+        """
         ...
 
-    def create(self, manifest: Raw) -> None:
-        """Create; an object that is there already is left as it is (names are derived from what they stand for)."""
+    def take_over(self, live: Raw) -> None:
+        """Make what our manager wrote into `live` by other means count as applied, so that `apply` can remove it.
+
+        Does nothing where there is no such thing; `live`'s resourceVersion is the precondition.
+        """
+        ...
+
+    def merge(self, manifest: Raw) -> Raw:
+        """JSON merge patch of an object that exists: lists replace, null removes.
+
+        `metadata.resourceVersion`, where given, is the precondition; an object that is gone is a ConflictError.
+        """
+        ...
+
+    def create(self, manifest: Raw) -> bool:
+        """Create; False when an object of that name is there already, which is left as it is."""
         ...
 
     def apply_status(self, manifest: Raw) -> Raw:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vectorindex_operator.reconcile.errors import ClusterError, ConflictError
+from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, ReportedError
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +157,9 @@ class KeyedQueue:
         except ConflictError as error:
             log.info("somebody wrote in between, looking again", extra={"key": "/".join(key), "error": str(error)})
             return "conflict", self._backoff(key)
+        except ReportedError as error:
+            log.warning("a write was refused: %s", error, extra={"key": "/".join(key)})
+            return "refused", min(self._backoff(key), error.look_after)
         except ClusterError as error:
             log.warning("the cluster refused or did not answer: %s", error, extra={"key": "/".join(key)})
             return type(error).__name__.lower(), self._backoff(key)

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 REASONS = 8
 """Faults that are named of an object that cannot be read."""
+SERVICE_NAME = "kubernetes.io/service-name"
+"""Label of an EndpointSlice: the Service that it is of."""
 LONGEST_DECISION = 8192
 """Characters of the front Service's annotation that are read."""
 
@@ -143,8 +145,8 @@ def _outdated(deployment: Raw) -> int:
     return max(0, there - raw.count(status.get("updatedReplicas")))
 
 
-def traffic_view(service: Raw | None, uid: str) -> Traffic:
-    """The front Service: whom it points to, and the decision written with that."""
+def traffic_view(service: Raw | None, uid: str, slices: list[Raw]) -> Traffic:
+    """The front Service: whom it points to, the decision written with that, and how many addresses are behind it."""
     if service is None:
         return Traffic()
     if not raw.is_owned(service, uid):
@@ -153,4 +155,12 @@ def traffic_view(service: Raw | None, uid: str) -> Traffic:
         raw.text(raw.part(service, "spec", "selector").get(labels.REVISION), raw.NAME),
         raw.text(raw.part(service, "metadata").get("resourceVersion")),
         read_decision(raw.annotation(service, labels.DECISION, LONGEST_DECISION)),
+        endpoints=sum(_ready_addresses(one) for one in slices),
     )
+
+
+def _ready_addresses(one: Raw) -> int:
+    endpoints = raw.rows(one.get("endpoints"))
+    # Absent means ready: that is how whoever routes by them reads it.
+    ready = [endpoint for endpoint in endpoints if raw.part(endpoint, "conditions").get("ready") is not False]
+    return sum(bool(endpoint.get("addresses")) for endpoint in ready)

@@ -16,6 +16,7 @@ WATCHED = (
     ("apps", "v1", "deployments"),
     ("", "v1", "pods"),
     ("", "v1", "services"),
+    ("discovery.k8s.io", "v1", "endpointslices"),  # which carry the labels of their Service
 )
 """Group, version and plural of each kind."""
 BEAT_SECONDS = 1.0

@@ -20,9 +20,10 @@ def give_traffic(
 ) -> bool:
     """Plan the write, and go on as if it had been made; the Event is sent with what follows from the decision.
 
-    False when this pass moves the traffic already: the next one decides again, on what that led to.
+    False when this pass moves the traffic already, or when the API server would not have it: the next pass decides
+    again, on what that led to.
     """
-    if state.has_moved:
+    if state.has_moved or state.obs.traffic.refused:
         state.requeue_at(state.now + 1)
         return False
     decision = Decision(kind, from_revision, to_revision, rule, reason, message, state.now, nonce, state.next_serial())

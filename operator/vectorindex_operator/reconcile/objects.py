@@ -1,0 +1,113 @@
+"""Writing single objects: made once, kept as they were rendered, never taken from somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vectorindex_operator.manifests.labels import Manifest
+from vectorindex_operator.reconcile import raw
+from vectorindex_operator.reconcile.drift import changed_by_others, difference, marked
+from vectorindex_operator.reconcile.errors import NotOursError
+from vectorindex_operator.reconcile.ports import Cluster, Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What somebody else had changed, and is put back."""
+
+    subject: str
+    field: str
+
+
+@dataclass(slots=True)
+class Objects:
+    """Writes objects through the cluster port."""
+
+    cluster: Cluster
+
+    def create(self, manifest: Manifest) -> Repair | None:
+        """Make it. One that is there stays as it is: names are derived from what they stand for.
+
+        But a Job without its marks could not be read, so these are put back. Raises NotOursError when one of that name
+        is somebody else's.
+        """
+        if self.cluster.create(manifest):
+            return None
+        meta = manifest["metadata"]
+        live = self.cluster.get(manifest["kind"], meta["namespace"], meta["name"])
+        if live is None:
+            return None
+        _check_owner(manifest, live)
+        marks = {name: meta[name] for name in ("labels", "annotations") if name in meta}
+        field = difference({"metadata": marks}, live)
+        if manifest["kind"] != "Job" or field is None:
+            return None
+        names = {"name": meta["name"], "namespace": meta["namespace"]}
+        self.cluster.merge({"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": names | marks})
+        return Repair(_subject(manifest), field)
+
+    def ensure(self, manifest: Manifest, live: Raw | None) -> Repair | None:
+        """Apply it unless the live object says the same already. `live`: as it was observed by its labels.
+
+        Raises NotOursError when one of that name is somebody else's.
+        """
+        wanted, meta = marked(manifest), manifest["metadata"]
+        if live is None:  # or it lost our labels
+            live = self.cluster.get(manifest["kind"], meta["namespace"], meta["name"])
+        if live is None:
+            # Unforced: what somebody else makes in this very moment stays theirs.
+            self.cluster.apply(wanted, force=False)
+            return None
+        _check_owner(manifest, live)
+        field = difference(wanted, live)
+        if field is None:
+            return None
+        by_others = changed_by_others(wanted, live)
+        self.cluster.take_over(live)
+        self.cluster.apply(wanted)
+        return Repair(_subject(manifest), field) if by_others else None
+
+    def point(self, service: Manifest, live: Raw | None) -> None:
+        """Give the front Service exactly this selector and these ports, in one write; without resourceVersion, make it.
+
+        Not applied: that would leave what others added there, and a port of theirs with our name would be refused.
+        """
+        meta = service["metadata"]
+        if "resourceVersion" not in meta:
+            self.create(service)
+            return
+        mine = {key: value for key, value in meta.items() if key != "ownerReferences"}
+        self.cluster.merge({**service, "metadata": mine, "spec": _exact(service["spec"], raw.part(live, "spec"))})
+
+    def repair_front(self, service: Manifest, live: Raw) -> Repair | None:
+        """Put back what somebody else changed about selector and ports of the front Service."""
+        spec = raw.part(live, "spec")
+        field = difference({"spec": service["spec"]}, live)
+        extra = [key for key in raw.part(spec, "selector") if key not in service["spec"]["selector"]]
+        if field is None and extra:
+            field = f"spec.selector[{extra[0]}]"
+        if field is None and spec.get("publishNotReadyAddresses"):
+            field = "spec.publishNotReadyAddresses"
+        if field is None:
+            return None
+        self.point(service, live)
+        return Repair(_subject(service), field[: raw.NAME])
+
+
+def _exact(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
+    """As a merge patch: lists replace, and null removes what else is in the selector."""
+    gone = dict.fromkeys(raw.part(live, "selector"))
+    return {**wanted, "selector": gone | wanted["selector"], "publishNotReadyAddresses": None}
+
+
+def _check_owner(manifest: Manifest, live: Raw) -> None:
+    if not raw.is_owned(live, manifest["metadata"]["ownerReferences"][0]["uid"]):
+        raise NotOursError(
+            f"{_subject(manifest)} exists and belongs to somebody else: remove it, or rename the VectorIndex"
+        )
+
+
+def _subject(manifest: Manifest) -> str:
+    return f"{manifest['kind']}/{manifest['metadata']['name']}"
