@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from observations import NEW_DATA, NOW, a_revision, actions, built, index, run, source, spec
 from pydantic import ValidationError
-from raw_objects import Raw, deployment_raw, index_raw, look, revision_raw, searcher_pod
+from raw_objects import Raw, deployment_raw, front_raw, index_raw, look, revision_raw, searcher_pod, slice_raw
 
 from vectorindex_operator.api.v1alpha1 import (
     GateStatus,
@@ -18,7 +19,16 @@ from vectorindex_operator.api.v1alpha1 import (
     WorkFailure,
 )
 from vectorindex_operator.core import identity
-from vectorindex_operator.core.plan import CreateRevision, StartBuild, StartValidation, WriteRevisionStatus
+from vectorindex_operator.core.plan import (
+    CreateRevision,
+    DeleteSearchers,
+    EnsureSearchers,
+    ForgetRevision,
+    MoveTraffic,
+    StartBuild,
+    StartValidation,
+    WriteRevisionStatus,
+)
 from vectorindex_operator.reconcile import pods
 from vectorindex_searcher.contract import BuildResult, Stored
 
@@ -176,3 +186,59 @@ def test_a_revision_that_cannot_be_read_is_named() -> None:
     assert dict(obs.revisions) == {}
     assert list(obs.unreadable) == [raw["metadata"]["name"]]
     assert "spec.digest" in obs.unreadable[raw["metadata"]["name"]]
+
+
+def makes_unreadable(raw: Raw) -> None:
+    del raw["spec"]["digest"]
+
+
+def makes_foreign(raw: Raw) -> None:
+    raw["spec"]["requires"] = ["shards"]
+
+
+LEFT = pytest.mark.parametrize("change", [makes_unreadable, makes_foreign])
+
+
+@LEFT
+def test_what_this_release_does_not_know_keeps_its_searchers_and_is_no_way_back(change: Callable[[Raw], None]) -> None:
+    of = spec()
+    older, bad = a_revision(of, "Stable"), a_revision(spec(index={"factory": "Flat"}), "Soaking")
+    raw, tripped = revision_raw(older), revision_raw(bad)
+    change(raw)
+    trip = {"rule": "errors", "reason": "ErrorRate", "message": "9 %", "at": AT}
+    tripped["status"]["rollout"] |= {"trip": trip, "prior": older.name}
+    both = [one for view in (older, bad) for one in (deployment_raw(view), searcher_pod(view), searcher_pod(view, 1))]
+    plan = run(look(index_raw(index(of)), front_raw(bad), slice_raw(bad), raw, tripped, *both, now=NOW))
+    assert plan.errors == ()
+    assert (actions(plan, DeleteSearchers), actions(plan, ForgetRevision), actions(plan, MoveTraffic)) == ([], [], [])
+    touched = {one.revision for one in plan.safe if isinstance(one, (EnsureSearchers, WriteRevisionStatus))}
+    assert older.name not in touched
+    rows = {row.subject: row for row in plan.status.blocked_by}
+    row = rows[f"VectorIndexRevision/{older.name}"]
+    assert (row.rule, "Upgrade the operator" in row.message) == ("ForeignRevision", True)
+
+
+@LEFT
+def test_what_this_release_does_not_know_is_neither_built_nor_given_the_traffic(change: Callable[[Raw], None]) -> None:
+    of = spec(source={"poll": "0"})
+    stable, wanted = a_revision(of, "Stable"), a_revision(of, "Validated", data=NEW_DATA)
+    raw = revision_raw(wanted)
+    change(raw)
+    view = index(of, VectorIndexStatus(source=source(of, NEW_DATA)))
+    mine = [deployment_raw(stable), searcher_pod(stable), searcher_pod(stable, 1), slice_raw(stable)]
+    plan = run(look(index_raw(view), front_raw(stable), revision_raw(stable), raw, *mine, now=NOW))
+    assert plan.errors == ()
+    assert [one for one in plan.actions if isinstance(one, (WORK, MoveTraffic, ForgetRevision))] == []
+    assert plan.status.stable == stable.name
+
+
+@LEFT
+def test_what_this_release_does_not_know_serves_on(change: Callable[[Raw], None]) -> None:
+    serving = a_revision(spec(), "Stable")
+    raw = revision_raw(serving)
+    change(raw)
+    mine = [deployment_raw(serving), searcher_pod(serving), searcher_pod(serving, 1), slice_raw(serving)]
+    plan = run(look(index_raw(index(spec())), front_raw(serving), raw, *mine, now=NOW))
+    assert plan.errors == ()
+    assert [one for one in plan.actions if isinstance(one, (DeleteSearchers, MoveTraffic, ForgetRevision))] == []
+    assert next(c.status for c in plan.status.conditions if c.type == "Ready") == "True"

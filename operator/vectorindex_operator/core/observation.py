@@ -105,4 +105,11 @@ class Observation:
     evidence: Mapping[str, tuple[PodEvidence, ...]] = field(default_factory=dict)
     objects: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Name of a revision whose spec cannot be read -> why. Its searchers stay as they are."""
+    """Name of a revision whose spec cannot be read -> why."""
+
+    @property
+    def foreign(self) -> dict[str, str]:
+        """Revisions that another release wrote and this one must leave exactly as they are -> why."""
+        unknown = {name: one.foreign_features for name, one in self.revisions.items()}
+        known = {name: f"does not know {', '.join(what)[:256]}" for name, what in unknown.items() if what}
+        return known | {name: f"cannot read {why}" for name, why in self.unreadable.items()}

@@ -5,7 +5,7 @@ Mutable, but born and gone within one call of `decide`, which stays pure. Steps 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -59,6 +59,8 @@ class ReconcileState:
     live: Live | None = None
     """What loaded revisions take from the spec at once; of the last one that could be read."""
     statuses: dict[str, RevisionStatus] = field(default_factory=dict)
+    foreign: Mapping[str, str] = field(default_factory=dict)
+    """Revisions that are left exactly as they are -> why. None of them is in `statuses`."""
     stable: str = ""
     candidate: str = ""
     preparing: str = ""
@@ -84,14 +86,16 @@ class ReconcileState:
 
     @classmethod
     def start(cls, obs: Observation, settings: Installation, now: float) -> ReconcileState:
-        """A pass with every revision's status as it was read."""
+        """A pass with the status, as it was read, of every revision that this release may touch."""
+        foreign = obs.foreign
         return cls(
             obs=obs,
             settings=settings,
             now=now,
             known_spec=obs.index.spec,
             live=Live.of(obs.index.spec) if obs.index.spec is not None else obs.index.status.live,
-            statuses={r.name: r.status for r in obs.revisions.values() if not r.deleting},
+            statuses={r.name: r.status for r in obs.revisions.values() if not r.deleting and r.name not in foreign},
+            foreign=foreign,
             serving=obs.traffic.revision if obs.traffic.owned else "",
             source=obs.index.status.source,
             verbs={v.verb: v for v in obs.index.status.verbs},

@@ -5,9 +5,12 @@ No counters, heartbeats or live figures: a status changes when something happene
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import (
     GROUP,
+    BlockedBy,
     Condition,
     HistoryRow,
     RevisionStatus,
@@ -20,6 +23,9 @@ from vectorindex_operator.core.in_effect import pending_edits
 from vectorindex_operator.core.phase import ENDED, Phase
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.story import Story
+
+MOST_FOREIGN = 10
+"""Rows about revisions that this release must leave alone."""
 
 
 def next_status(state: ReconcileState, told: Story) -> VectorIndexStatus:
@@ -41,7 +47,7 @@ def next_status(state: ReconcileState, told: Story) -> VectorIndexStatus:
         selector=f"app.kubernetes.io/component=searcher,{GROUP}/revision={state.serving}" if state.serving else "",
         source=state.source,
         conditions=_conditions(state, before, told),
-        blocked_by=tuple(state.blocked),
+        blocked_by=(*state.blocked, *_foreign(state)),
         history=_history(state),
         verbs=_answers(state),
         live=state.live,
@@ -53,6 +59,12 @@ def _answers(state: ReconcileState) -> tuple[VerbResult, ...]:
     """What became of requests; of one that nobody knows as long as its annotation is there."""
     asked = {command.name for command in state.obs.index.commands}
     return tuple(state.verbs[name] for name in sorted(state.verbs) if name in COMMANDS or name in asked)
+
+
+def _foreign(state: ReconcileState) -> Iterator[BlockedBy]:
+    for name, why in sorted(state.foreign.items())[:MOST_FOREIGN]:
+        message = f"this operator {why}: it is left as it is. Upgrade the operator, or delete the revision"
+        yield BlockedBy(rule="ForeignRevision", subject=f"VectorIndexRevision/{name}", message=message)
 
 
 def _conditions(state: ReconcileState, before: VectorIndexStatus, told: Story) -> tuple[Condition, ...]:

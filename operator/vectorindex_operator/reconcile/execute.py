@@ -141,6 +141,8 @@ class Executor:
         """Selector and ports of the front Service are exactly ours, or users are sent elsewhere or nowhere."""
         traffic, live = self.obs.traffic, self.obs.objects.get(("Service", self.obs.index.name))
         decision = traffic.decision
+        if traffic.revision not in self.obs.revisions or traffic.revision in self.obs.foreign:
+            return None  # what its Service must look like is not known here
         if live is None or not traffic.owned or decision is None or decision.to_revision != traffic.revision:
             return None  # whom the traffic belongs to is decided elsewhere
         known = MoveTraffic(decision, traffic.resource_version)

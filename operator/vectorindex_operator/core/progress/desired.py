@@ -15,6 +15,8 @@ def step(state: ReconcileState) -> None:
     if source is None or source.source_hash != identity.source_hash(state.spec):
         return  # nothing is known about this source yet; what is in preparation goes on
     state.desired = _find(state, identity.digest(state.spec, source.fingerprint))
+    if state.desired in state.foreign:
+        return  # the status says so; it is taken as it is once an operator that knows it is here
     in_preparation = [n for n, s in state.statuses.items() if s.phase in IN_PREPARATION and n != state.desired]
     for name in in_preparation:
         if not recipe.same_but_for_data(state, name):

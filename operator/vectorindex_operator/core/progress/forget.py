@@ -25,7 +25,7 @@ def _stop_unwanted_work(state: ReconcileState) -> None:
     for task in WORK:
         for name in {j.revision for j in state.obs.jobs if j.task is task}:
             status = state.statuses.get(name)
-            if status is None or status.phase not in IN_PREPARATION:
+            if name not in state.foreign and (status is None or status.phase not in IN_PREPARATION):
                 state.delete_jobs(j for j in state.jobs(task, name) if j.state is JobState.RUNNING)
 
 

@@ -46,7 +46,7 @@ def _begin(state: ReconcileState, name: str) -> None:
     if dead and state.statuses[dead].unloaded_at is None:
         state.update(dead, unloaded_at=to_text(state.now))
     stays = {state.serving, name, "" if dead else state.stable}
-    leaving = [n for n, one in state.obs.loaded.items() if one.exists and n not in stays]
+    leaving = [n for n, one in state.obs.loaded.items() if one.exists and n not in stays | state.foreign.keys()]
     if leaving:
         state.make_room = True
         state.block("Draining", ", ".join(leaving), "at most two revisions are loaded at a time")

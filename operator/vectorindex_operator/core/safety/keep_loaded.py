@@ -27,7 +27,7 @@ def step(state: ReconcileState) -> None:
     for name in sorted(state.keep_loaded & set(state.statuses)):
         _load(state, name)
     for name, loaded in sorted(state.obs.loaded.items()):
-        if loaded.exists and name not in state.keep_loaded and name != state.serving:
+        if loaded.exists and name not in {*state.keep_loaded, *state.foreign, state.serving}:
             _retire(state, name)
     _mark_retired(state)
     _renew_leases(state)
