@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.evidence import HttpSearchers
 from vectorindex_operator.adapters.kube import KubeCluster, connect
+from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_operator.reconcile.ports import Raw
@@ -54,7 +55,9 @@ def build(settings: OperatorSettings) -> App:
     events = CountedEvents(KubeEvents(cluster, settings.identity), metrics)
     reconciler = Reconciler(
         cluster=cluster,
-        searchers=HttpSearchers.with_connections(tuning.searcher_connections),
+        searchers=HttpSearchers.with_connections(
+            tuning.searcher_connections, Signer(settings.installation.internal_keys)
+        ),
         events=events,
         settings=settings.installation,
         on_status=metrics.on_status,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vectorindex_operator.api.v1alpha1 import API_VERSION, BlockedBy, VectorIndexStatus
+from vectorindex_operator.core.internal_keys import addressee
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import (
     Action,
@@ -101,7 +102,8 @@ class Executor:
             case ForgetRevision():
                 return self._delete("VectorIndexRevision", action.name, action.uid, namespace)
             case RenewLeases():
-                self.searchers.tell(action.addresses, TrafficLease(state=action.state))
+                to = addressee(obs, action.revision)
+                self.searchers.tell(to, action.addresses, TrafficLease(state=action.state))
                 return True
 
     def _write(self, action: StartResolve | StartBuild | StartValidation | CreateRevision | EnsureSearchers) -> bool:
