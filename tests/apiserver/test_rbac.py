@@ -29,6 +29,7 @@ NEEDED = [
     *(("apps", "deployments", verb) for verb in ALL),
     *(("", "services", verb) for verb in ALL),
     *(("policy", "poddisruptionbudgets", verb) for verb in ALL),
+    *(("networking.k8s.io", "networkpolicies", verb) for verb in ALL),
     *(("", "pods", verb) for verb in READ),
     *(("discovery.k8s.io", "endpointslices", verb) for verb in READ),
     ("events.k8s.io", "events", "create"),

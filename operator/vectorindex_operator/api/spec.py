@@ -23,6 +23,7 @@ from vectorindex_operator.api.fields import (
     SegmentName,
 )
 from vectorindex_operator.api.guardrails import Guardrails
+from vectorindex_operator.api.network import NetworkPolicy
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Columns, Device, Embedding, IndexSpec, Model, RecallGate
 
@@ -286,6 +287,8 @@ class Searcher(Model):
     """Absent: whoever reaches the Service may query. Applies at once, to every loaded revision."""
     tls: Tls | None = None
     """Absent: in clear. Applies at once, to every loaded revision."""
+    network_policy: NetworkPolicy = NetworkPolicy()
+    """Holds at once, for every pod of this index."""
     pod: Pod = Pod()
 
 

@@ -16,7 +16,9 @@ from vectorindex_operator.core.plan import (
     Action,
     CreateRevision,
     DeleteJob,
+    DeleteNetworkPolicy,
     DeleteSearchers,
+    EnsureNetworkPolicy,
     EnsureSearchers,
     ForgetRevision,
     MoveTraffic,
@@ -29,7 +31,7 @@ from vectorindex_operator.core.plan import (
 )
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
-from vectorindex_operator.manifests.render import render
+from vectorindex_operator.manifests.render import Rendered, render
 from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.errors import ConflictError, NotOursError, RefusedError
 from vectorindex_operator.reconcile.objects import Objects, Repair
@@ -85,7 +87,14 @@ class Executor:
         """Whether nothing of it was refused."""
         obs, namespace = self.obs, self.obs.index.namespace
         match action:
-            case StartResolve() | StartBuild() | StartValidation() | CreateRevision() | EnsureSearchers():
+            case (
+                StartResolve()
+                | StartBuild()
+                | StartValidation()
+                | CreateRevision()
+                | EnsureNetworkPolicy()
+                | EnsureSearchers()
+            ):
                 return self._write(action)
             case MoveTraffic():
                 (service,) = render(action, obs, obs.index.spec, self.settings)
@@ -97,6 +106,8 @@ class Executor:
                 return self._attempt(subject, write)
             case DeleteJob():
                 return self._delete("Job", action.name, action.uid, namespace)
+            case DeleteNetworkPolicy():
+                return self._delete("NetworkPolicy", action.name, action.uid, namespace)
             case DeleteSearchers():
                 return self._delete_searchers(action.revision)
             case ForgetRevision():
@@ -106,14 +117,14 @@ class Executor:
                 self.searchers.tell(to, action.addresses, TrafficLease(state=action.state))
                 return True
 
-    def _write(self, action: StartResolve | StartBuild | StartValidation | CreateRevision | EnsureSearchers) -> bool:
+    def _write(self, action: Rendered) -> bool:
         """Each object by itself: a quota on one must not keep the others away."""
         objects, done = Objects(self.cluster), True
         for manifest in render(action, self.obs, self.obs.index.spec, self.settings):
             key = manifest["kind"], manifest["metadata"]["name"]
 
             def write(manifest: labels.Manifest = manifest, key: tuple[str, str] = key) -> Repair | None:
-                if isinstance(action, EnsureSearchers):
+                if isinstance(action, (EnsureNetworkPolicy, EnsureSearchers)):
                     return objects.ensure(manifest, self.obs.objects.get(key))
                 return objects.create(manifest)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.reconcile import raw
-from vectorindex_operator.reconcile.drift import changed_by_others, difference, marked
+from vectorindex_operator.reconcile.drift import changed_by_others, difference, marked, same_rules
 from vectorindex_operator.reconcile.errors import NotOursError
 from vectorindex_operator.reconcile.ports import Cluster, Raw
 
@@ -62,6 +62,8 @@ class Objects:
             return None
         _check_owner(manifest, live)
         field = difference(wanted, live)
+        if field is None and manifest["kind"] == "NetworkPolicy" and not same_rules(manifest, live):
+            field = "spec.ingress"
         if field is None:
             return None
         by_others = changed_by_others(wanted, live)

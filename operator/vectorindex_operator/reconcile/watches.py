@@ -14,6 +14,7 @@ WATCHED = (
     (GROUP, VERSION, "vectorindexrevisions"),
     ("batch", "v1", "jobs"),
     ("apps", "v1", "deployments"),
+    ("networking.k8s.io", "v1", "networkpolicies"),
     ("", "v1", "pods"),
     ("", "v1", "services"),
     ("discovery.k8s.io", "v1", "endpointslices"),  # which carry the labels of their Service
