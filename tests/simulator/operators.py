@@ -13,7 +13,7 @@ from simulator.world import ASKED, NAME, NAMESPACE, World
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.internal_keys import Addressee, InternalKeys
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.errors import (
     ClusterError,

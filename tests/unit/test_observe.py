@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from vectorindex_operator.core.internal_keys import Addressee
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_searcher.contract import TrafficLease
 

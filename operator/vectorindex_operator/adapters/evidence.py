@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.internal_keys import Addressee
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_searcher.contract import ADMIN_PORT, Evidence, TrafficLease
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.internal_keys import Addressee
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_searcher.contract import TrafficLease
 
 Raw = Mapping[str, Any]

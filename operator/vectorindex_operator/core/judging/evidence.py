@@ -111,6 +111,8 @@ class RevisionEvidence:
     """None: no pod measures it."""
     lag: int = 0
     """Buckets that `until` left out."""
+    foreign: tuple[str, ...] = ()
+    """Those of `silent` that answered in the name of another revision."""
 
     @property
     def oldest(self) -> int:
@@ -179,9 +181,12 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> Rev
     """
     collected: dict[str, dict[int, list[Counts]]] = {}
     silent: list[str] = []
+    foreign: list[str] = []
     complete: list[int] = []
     live: list[int] = []
     for pod in pods:
+        if pod.evidence is not None and revision and pod.evidence.revision != revision:
+            foreign.append(pod.pod)
         cells = None if pod.evidence is None else _cells_of(pod.evidence, revision)
         if pod.evidence is None or cells is None:
             silent.append(pod.pod)
@@ -202,6 +207,7 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> Rev
         silent=tuple(sorted(silent)),
         now=now,
         live_before=min(live, default=None),
+        foreign=tuple(sorted(foreign)),
     )
 
 
