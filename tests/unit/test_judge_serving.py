@@ -246,8 +246,8 @@ def test_a_rule_that_flaps_writes_and_tells_now_and_then_only() -> None:
         writes += len(actions(plan, WriteRevisionStatus))
         events += len(plan.events)
         obs = after(obs, plan)
-    assert writes <= 2 * 2 * 12 + 2  # a Fail at once, and back after five minutes
-    assert events <= 2 * 2 * 12 + 2
+    assert writes <= 2 * 80 + 2  # a Fail at once, and back after a minute and a half
+    assert events <= 2 * 80 + 2
 
 
 def test_traffic_that_comes_and_goes_writes_nothing() -> None:

@@ -17,7 +17,7 @@ from vectorindex_operator.core.judging.rules import RuleVerdict
 from vectorindex_operator.core.state import ReconcileState
 
 PAUSE_SECONDS = 30.0
-STEADY_PAUSE_SECONDS = 300.0
+STEADY_PAUSE_SECONDS = 90.0
 _TOLD = {"Fail": EventReason.GUARDRAIL_FAILED, "Error": EventReason.GUARDRAIL_ERROR}
 """Events by the verdict that a rule changed to."""
 
@@ -56,8 +56,8 @@ def keep_steady(state: ReconcileState, name: str, said: Iterable[RuleVerdict]) -
         return
     if any(row.verdict == "Fail" for row in changed) or _rested(rollout, STEADY_PAUSE_SECONDS, state.now):
         told = {(row.rule, row.segment) for row in changed}
-        rows = [row if (row.rule, row.segment) in told else before[row.rule, row.segment] for row in fresh]
-        _write(state, name, rollout, (*kept, *rows), changed)
+        rows = [row if (row.rule, row.segment) in told else before.get((row.rule, row.segment)) for row in fresh]
+        _write(state, name, rollout, (*kept, *(row for row in rows if row is not None)), changed)
 
 
 def end_watch(state: ReconcileState, name: str) -> None:
@@ -83,8 +83,11 @@ def _differs(row: Row, before: dict[tuple[str, str], Row]) -> bool:
 
 
 def _matters(row: Row, old: Row | None) -> bool:
-    if old is None or row.verdict in ("Fail", "Error"):
-        return old is None or (old.verdict, old.reason) != (row.verdict, row.reason)
+    """Whether people should know. What was never judged and cannot be yet is no news."""
+    if old is None:
+        return row.verdict != "Inconclusive"
+    if row.verdict in ("Fail", "Error"):
+        return (old.verdict, old.reason) != (row.verdict, row.reason)
     return old.verdict in ("Fail", "Error") or (row.verdict == "Pass" and old.verdict != "Pass")
 
 
