@@ -10,7 +10,7 @@ from observations import NOW, SETTINGS, built, index, spec
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Live
 from vectorindex_operator.core import identity
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.observation import IndexView, Observation, RevisionView
 from vectorindex_operator.core.plan import CreateRevision, EnsureSearchers, StartBuild, StartResolve
 from vectorindex_operator.core.traffic import Decision, DecisionKind

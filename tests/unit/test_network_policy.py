@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from observations import SETTINGS, a_revision, actions, index, run, seen, spec
 
-from vectorindex_operator.api.v1alpha1 import NetworkPolicy, VectorIndexSpec, VectorIndexStatus
-from vectorindex_operator.core.plan import DeleteNetworkPolicy, EnsureNetworkPolicy, EnsureSearchers
+from vectorindex_operator.api.v1alpha1 import BlockedBy, NetworkPolicy, VectorIndexSpec, VectorIndexStatus
+from vectorindex_operator.core.plan import DeleteNetworkPolicy, EnsureNetworkPolicy, EnsureSearchers, Plan
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import jobs, labels, searchers
 from vectorindex_operator.manifests.networkpolicy import network_policy
-from vectorindex_operator.reconcile.drift import matches, same_rules
-from vectorindex_operator.reconcile.errors import NotOursError
+from vectorindex_operator.reconcile.drift import marked, matches, same_rules
 from vectorindex_operator.reconcile.execute import Executor
 from vectorindex_searcher.contract import ADMIN_PORT, HTTP_PORT
 
@@ -193,20 +192,28 @@ class Cluster:
     def get(self, kind: str, namespace: str, name: str) -> None:
         return None
 
-    def create(self, manifest: Any) -> None:
-        self.writes.append(("create", manifest["metadata"]["name"]))
+    def take_over(self, live: Any) -> None:
+        pass
 
-    def apply(self, manifest: Any) -> None:
-        self.writes.append(("apply", manifest["metadata"]["name"]))
+    def apply(self, manifest: Any, *, force: bool = True) -> None:
+        self.writes.append(("apply" if force else "create", manifest["metadata"]["name"]))
 
     def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         self.writes.append(("delete", f"{kind}/{name}/{uid}"))
 
 
 def written(action: Any, *live: Json) -> list[tuple[str, str]]:
+    return run_action(action, *live)[0]
+
+
+def run_action(action: Any, *live: Json) -> tuple[list[tuple[str, str]], list[BlockedBy]]:
+    """The writes and the refusals of one action; what is there was written by us."""
     cluster = Cluster()
-    Executor(cluster, None, INSTALLED).run((action,), looked_at(WANTED, *live), WANTED)  # type: ignore[arg-type]
-    return cluster.writes
+    mark = marked(policy(WEBSITE))["metadata"]["annotations"]
+    known = [one | {"metadata": one["metadata"] | {"annotations": mark}} for one in live]
+    executor = Executor(cluster, None, INSTALLED, looked_at(WANTED, *known))  # type: ignore[arg-type]
+    executor.run(Plan((action,), (), VectorIndexStatus(), 1.0))
+    return cluster.writes, executor.refusals
 
 
 ENSURE = EnsureNetworkPolicy(WANTED.searcher.network_policy)
@@ -216,8 +223,11 @@ def test_it_is_written_once_and_then_only_when_it_differs() -> None:
     assert written(ENSURE) == [("create", "docs-pods")]
     assert written(ENSURE, stored()) == []
     assert written(DeleteNetworkPolicy("docs-pods", "u"), stored()) == [("delete", "NetworkPolicy/docs-pods/u")]
-    with pytest.raises(NotOursError, match="NetworkPolicy/docs-pods"):
-        written(ENSURE, stored(uid="of-somebody-else"))
+    writes, refusals = run_action(ENSURE, stored(uid="of-somebody-else"))
+    assert (writes, [(row.rule, row.subject) for row in refusals]) == (
+        [],
+        [("NameConflict", "NetworkPolicy/docs-pods")],
+    )
 
 
 @pytest.mark.parametrize(

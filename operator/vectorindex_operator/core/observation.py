@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from vectorindex_operator.api.v1alpha1 import FEATURES, RevisionSpec, RevisionStatus, VectorIndexSpec, VectorIndexStatus
+from vectorindex_operator.api.v1alpha1 import (
+    FEATURES,
+    Live,
+    RevisionSpec,
+    RevisionStatus,
+    VectorIndexSpec,
+    VectorIndexStatus,
+)
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.loaded import LoadedRevision
@@ -29,6 +36,11 @@ class IndexView:
     deleting: bool = False
     spec_error: str = ""
     commands: tuple[Command, ...] = ()
+
+    @property
+    def live(self) -> Live | None:
+        """What loaded revisions take from the spec at once, of the last one that could be read."""
+        return Live.of(self.spec) if self.spec is not None else self.status.live
 
 
 EVIDENCE = frozenset({"build", "failure", "report", "gate", "rollout", "rejected"})

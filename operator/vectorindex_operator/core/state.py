@@ -102,7 +102,7 @@ class ReconcileState:
             settings=settings,
             now=now,
             known_spec=obs.index.spec,
-            live=Live.of(obs.index.spec) if obs.index.spec is not None else obs.index.status.live,
+            live=obs.index.live,
             statuses={r.name: r.status for r in obs.revisions.values() if not r.deleting and r.name not in foreign},
             foreign=foreign,
             serving=obs.traffic.revision if obs.traffic.owned else "",

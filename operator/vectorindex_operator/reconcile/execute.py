@@ -158,7 +158,9 @@ class Executor:
             return None  # what its Service must look like is not known here
         if live is None or not traffic.owned or decision is None or decision.to_revision != traffic.revision:
             return None  # whom the traffic belongs to is decided elsewhere
-        known = MoveTraffic(decision, traffic.resource_version)
+        reached = self.obs.index.live
+        tls = reached is not None and reached.searcher.tls is not None
+        known = MoveTraffic(decision, traffic.resource_version, tls)
         (service,) = render(known, self.obs, self.obs.index.spec, self.settings)
         return Objects(self.cluster).repair_front(service, live)
 

@@ -17,8 +17,6 @@ REVERTED = "Reverted"
 """Rule of a decision that gives the traffic back because the user returned to the stable revision: no rejection."""
 RESTORED = "Restored"
 """Rule of a decision that puts back a Service that somebody else changed or deleted."""
-CLOCK_TOLERANCE = 5.0
-"""Seconds that a time in a status may lie ahead of this operator's clock: another one wrote it."""
 
 
 def step(state: ReconcileState) -> None:
@@ -30,7 +28,6 @@ def step(state: ReconcileState) -> None:
         if status.phase == Phase.STABLE and name != state.stable:
             # A rollback past it, or a promotion whose second half was lost.
             state.update(name, phase=Phase.SUPERSEDED, message=f"superseded by {state.stable}")
-    _distrust_the_future(state)
 
 
 def record(state: ReconcileState, decision: Decision) -> None:
@@ -98,14 +95,3 @@ def _tell(state: ReconcileState, decision: Decision) -> None:
         else (f"to {decision.to_revision}")
     )
     state.event(reason, f"{way}: {decision.message}", revision=decision.to_revision)
-
-
-def _distrust_the_future(state: ReconcileState) -> None:
-    """A clock that was set back must not hold up a soak for as long as it was ahead."""
-    status = state.statuses.get(state.serving)
-    rollout = status.rollout if status is not None else None
-    if rollout is None or rollout.switched_at is None or status is None or status.phase != Phase.SOAKING:
-        return
-    if to_unix(rollout.switched_at) > state.now + CLOCK_TOLERANCE:
-        again = rollout.model_copy(update={"switched_at": to_text(state.now)})
-        state.update(state.serving, rollout=again)
