@@ -8,9 +8,11 @@ from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.evidence import HttpSearchers
 from vectorindex_operator.adapters.kube import KubeCluster, connect
 from vectorindex_operator.core.events import Event
+from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_operator.reconcile.ports import Raw
 from vectorindex_operator.reconcile.queue import KeyedQueue
+from vectorindex_operator.reconcile.relist import Relist
 from vectorindex_operator.reconcile.watches import Watches, watches
 from vectorindex_operator.settings import OperatorSettings
 from vectorindex_operator.telemetry import Health, Metrics
@@ -34,15 +36,12 @@ class App:
 
     settings: OperatorSettings
     cluster: KubeCluster
+    cache: ReadCache
     queue: KeyedQueue
+    relist: Relist
     metrics: Metrics
     watches: Watches
     health: Health
-
-    def names(self) -> list[tuple[str, str]]:
-        """Every VectorIndex that this operator looks after."""
-        spaces = self.settings.watch_namespaces or ("",)
-        return [pair for space in spaces for pair in self.cluster.names(space)]
 
 
 def build(settings: OperatorSettings) -> App:
@@ -51,12 +50,14 @@ def build(settings: OperatorSettings) -> App:
     cluster = KubeCluster(
         connect(), on_write=lambda kind: metrics.writes.labels(kind).inc(), seconds=tuning.request_seconds
     )
+    cache = ReadCache()
     events = CountedEvents(KubeEvents(cluster, settings.identity), metrics)
     reconciler = Reconciler(
-        cluster=cluster,
+        cluster=LiveCluster(cluster, cache),
         searchers=HttpSearchers.with_connections(tuning.searcher_connections),
         events=events,
         settings=settings.installation,
+        cache=cache,
         on_status=metrics.on_status,
         on_gone=metrics.forget,
     )
@@ -67,4 +68,5 @@ def build(settings: OperatorSettings) -> App:
     alive = watches(settings.watch_namespaces)
     longest = tuning.stuck_seconds
     health = Health(stuck=lambda: queue.stuck(longest) or alive.stuck(longest))
-    return App(settings, cluster, queue, metrics, alive, health)
+    relist = Relist(cache, cluster, queue.mark, settings.watch_namespaces)
+    return App(settings, cluster, cache, queue, relist, metrics, alive, health)

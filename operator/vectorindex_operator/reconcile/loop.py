@@ -18,6 +18,8 @@ from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import Plan
 from vectorindex_operator.core.state import Installation
+from vectorindex_operator.reconcile.cache import CachedCluster, NotCachedError, ReadCache
+from vectorindex_operator.reconcile.errors import ClusterError
 from vectorindex_operator.reconcile.execute import Executor
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_operator.reconcile.ports import Cluster, Events, Searchers
@@ -33,6 +35,8 @@ class Reconciler:
     searchers: Searchers
     events: Events
     settings: Installation
+    cache: ReadCache | None = None
+    """What the watches told; `cluster` must feed it (cache.LiveCluster). None: every pass is made on live reads."""
     on_status: Callable[[str, str, VectorIndexStatus], None] = lambda namespace, name, status: None
     on_gone: Callable[[str, str], None] = lambda namespace, name: None
     clock: Callable[[], float] = time.time
@@ -42,19 +46,33 @@ class Reconciler:
 
         Raises errors.ClusterError; the queue decides when to try again.
         """
-        obs = observe(self.cluster, self.searchers, namespace, name, self.clock())
+        if self.cache is not None:
+            try:
+                return self._pass(CachedCluster(self.cache), namespace, name, live=False)
+            except (NotCachedError, ClusterError) as reason:
+                # Something is to be written, or cannot be told from the cache: decided anew on live reads.
+                log.debug("looking again, live: %s", reason, extra={"key": f"{namespace}/{name}"})
+        return self._pass(self.cluster, namespace, name, live=True)
+
+    def _pass(self, cluster: Cluster, namespace: str, name: str, *, live: bool) -> float | None:
+        """One pass. One that is not `live` ends with NotCachedError before it would write anything."""
+        obs = observe(cluster, self.searchers, namespace, name, self.clock())
         if obs is None:
+            if not live:
+                raise NotCachedError("the VectorIndex is not there")
             self.on_gone(namespace, name)
             return None
         plan = decide(obs, self.settings, self.clock())
+        if not live and (plan.events or plan.errors):
+            raise NotCachedError("there is something to tell")
         for error in plan.errors:
             log.error("a bug: a step of this pass failed", exc_info=error, extra={"key": f"{namespace}/{name}"})
-        self._act_and_report(obs, plan)
+        self._act_and_report(cluster, obs, plan)
         self.on_status(namespace, name, plan.status)
         return plan.requeue_after
 
-    def _act_and_report(self, obs: Observation, plan: Plan) -> None:
-        executor = Executor(self.cluster, self.searchers, self.settings)
+    def _act_and_report(self, cluster: Cluster, obs: Observation, plan: Plan) -> None:
+        executor = Executor(cluster, self.searchers, self.settings)
         live = obs.objects[("VectorIndex", obs.index.name)]
         seen_first = not obs.index.status.conditions and not obs.index.deleting
         if seen_first:

@@ -24,7 +24,7 @@ def observe(cluster: Cluster, searchers: Searchers, namespace: str, name: str, n
     raw = cluster.get("VectorIndex", namespace, name)
     if raw is None:
         return None
-    selector = f"{labels.INDEX}={name},{labels.MANAGED_BY}={labels.OPERATOR}"
+    selector = labels.of_index(name)
     children = {kind: cluster.children(kind, namespace, selector) for kind in CHILD_KINDS}
     service = cluster.get("Service", namespace, name)
     obs = observation(raw, service, children, now)

@@ -5,7 +5,7 @@ Adapters implement them for real; the simulator implements them with faults.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from vectorindex_operator.core.events import Event
@@ -21,15 +21,15 @@ class Cluster(Protocol):
     def get(self, kind: str, namespace: str, name: str) -> Raw | None: ...
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
-        """Objects of `kind` with the label selector, read from a quorum (never from a cache)."""
+        """Objects of `kind` of one VectorIndex: `selector` names it."""
         ...
 
     def apply(self, manifest: Raw) -> Raw:
         """Server-side apply by our one field manager; takes over fields that somebody else changed."""
         ...
 
-    def create(self, manifest: Raw) -> None:
-        """Create; an object that is there already is left as it is (names are derived from what they stand for)."""
+    def create(self, manifest: Raw) -> Raw | None:
+        """Create. None: one was there already and is left as it is (names are derived from what they stand for)."""
         ...
 
     def apply_status(self, manifest: Raw) -> Raw:
@@ -38,6 +38,14 @@ class Cluster(Protocol):
 
     def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         """Delete in the background, only while the uid is this one; gone already is success."""
+        ...
+
+
+class Lists(Protocol):
+    """All objects of a kind, for the cache. Raises only errors.ClusterError."""
+
+    def pages(self, kind: str, namespace: str, selector: str, *, metadata_only: bool) -> Iterator[list[Raw]]:
+        """Objects of one namespace, or of all with "". `metadata_only`: without spec and status."""
         ...
 
 

@@ -9,15 +9,27 @@ from dataclasses import dataclass, field
 
 from vectorindex_operator.api.v1alpha1 import GROUP, VERSION
 
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A kind of object: its name, its group, the name of its collection. All are of the version given."""
+
+    kind: str
+    group: str
+    version: str
+    plural: str
+
+
 WATCHED = (
-    (GROUP, VERSION, "vectorindexes"),
-    (GROUP, VERSION, "vectorindexrevisions"),
-    ("batch", "v1", "jobs"),
-    ("apps", "v1", "deployments"),
-    ("", "v1", "pods"),
-    ("", "v1", "services"),
+    Watched("VectorIndex", GROUP, VERSION, "vectorindexes"),
+    Watched("VectorIndexRevision", GROUP, VERSION, "vectorindexrevisions"),
+    Watched("Job", "batch", "v1", "jobs"),
+    Watched("Deployment", "apps", "v1", "deployments"),
+    Watched("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets"),
+    Watched("Pod", "", "v1", "pods"),
+    Watched("Service", "", "v1", "services"),
 )
-"""Group, version and plural of each kind."""
+"""The VectorIndexes first: children of one that is not known are not kept."""
 BEAT_SECONDS = 1.0
 WATCHER = "watcher for "
 """How kopf names the task of one watch: one for each kind, in each namespace."""
