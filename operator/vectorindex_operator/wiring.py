@@ -66,7 +66,10 @@ def build(settings: OperatorSettings) -> App:
     metrics.longest_wait.set_function(queue.longest_wait)
     metrics.longest_running.set_function(queue.longest_running)
     alive = watches(settings.watch_namespaces)
+    metrics.watches.set_function(alive.running)
+    metrics.cached.set_function(lambda: cache.size()[0])
+    metrics.cached_bytes.set_function(lambda: cache.size()[1])
     longest = tuning.stuck_seconds
     health = Health(stuck=lambda: queue.stuck(longest) or alive.stuck(longest))
-    relist = Relist(cache, cluster, queue.mark, settings.watch_namespaces)
+    relist = Relist(cache, cluster, queue.mark, settings.watch_namespaces, on_missed=metrics.missed.inc)
     return App(settings, cluster, cache, queue, relist, metrics, alive, health)

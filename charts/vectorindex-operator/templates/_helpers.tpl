@@ -72,7 +72,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- join "," $names }}
 {{- end }}
 
-{{- /* What the operator may do in the namespaces it watches. It reads no Secret and no ConfigMap and runs no command in a pod. */}}
+{{- /* What the operator may do in the namespaces it watches: what tests/apiserver/test_rights.py saw it do, no more. It reads no Secret and no ConfigMap and runs no command in a pod. */}}
 {{- define "vectorindex-operator.rules" -}}
 - apiGroups: [vectorindex.dev]
   resources: [vectorindexes]
@@ -86,22 +86,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [update]
 - apiGroups: [vectorindex.dev]
   resources: [vectorindexrevisions]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, delete]
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, delete]
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [""]
-  resources: [services]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

@@ -70,7 +70,7 @@ class ReadCache:
 
     def put(self, raw: Raw) -> bool:
         """Keep an object unless a newer one is kept. Whether it told anything new."""
-        small = trimmed(raw)
+        small = trimmed(raw, fields=False)
         meta = small["metadata"]
         key, version, index = _key(small), _version(meta), index_of(small)
         with self._lock:
@@ -284,12 +284,13 @@ class LiveCluster:
         return raw
 
 
-def trimmed(raw: Raw) -> dict[str, Any]:
-    """An object without what nobody here reads: who wrote which field, and how pods are made, except for their Secrets.
+def trimmed(raw: Raw, *, fields: bool = True) -> dict[str, Any]:
+    """An object without what nobody here reads: how Jobs and pods are made, except for the Secrets of pods.
 
-    Live reads are trimmed too, so that code cannot come to need what the cache does not have.
+    Live reads are trimmed too, so that code cannot come to need what the cache does not have; except for the managed
+    `fields`, which only a write asks for, and a write is always made on live reads.
     """
-    meta = {name: value for name, value in raw["metadata"].items() if name != "managedFields"}
+    meta = {name: value for name, value in raw["metadata"].items() if fields or name != "managedFields"}
     if APPLIED in meta.get("annotations", {}):
         meta["annotations"] = {name: value for name, value in meta["annotations"].items() if name != APPLIED}
     small = {**raw, "metadata": meta}

@@ -39,6 +39,7 @@ class Relist:
     cluster: Listed
     mark: Callable[[str, str], None]
     namespaces: tuple[str, ...] = ()
+    on_missed: Callable[[int], object] = lambda differences: None
 
     def fill(self) -> None:
         """Read everything, the VectorIndexes first, and ask for a look at each. Raises errors.ClusterError."""
@@ -56,6 +57,7 @@ class Relist:
         for kind in WATCHED:
             for namespace in self.namespaces or ("",):
                 found += self._compare(kind.kind, namespace)
+        self.on_missed(found)
         return found
 
     def _compare(self, kind: str, namespace: str) -> int:

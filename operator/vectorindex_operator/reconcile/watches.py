@@ -57,6 +57,10 @@ class Watches:
                 self._complete_at = self._beat_at
             await asyncio.sleep(BEAT_SECONDS)
 
+    def running(self) -> int:
+        """Watches that run."""
+        return len(self._running)
+
     def stuck(self, longest: float) -> str:
         """Why watches are missed, for `longest` seconds by now; empty: none is, or they were not begun (a standby)."""
         if self._beat_at is None:
