@@ -129,6 +129,16 @@ def test_a_list_of_one_namespace_says_nothing_of_the_others() -> None:
     assert cache.names() == [("shop", "docs")]
 
 
+def test_a_list_that_missed_an_object_is_mended_by_the_next_one() -> None:
+    """An old cache of a server may answer a list; what it did not show must not stay away for ever."""
+    cache = filled(made("Job", "a", 10))
+    cache.replace("Job", "shop", "docs", [], cache.turn())
+    assert names(cache, "Job") == []
+    assert not cache.put(made("Job", "a", 10)), "an answer that comes late"
+    cache.replace("Job", "shop", "docs", [made("Job", "a", 10)], cache.turn())
+    assert names(cache, "Job") == ["a"]
+
+
 # ---------------------------------------------------------------- what others may do to it
 
 

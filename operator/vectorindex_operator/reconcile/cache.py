@@ -47,6 +47,16 @@ class Entry:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """An object that is gone, and when that was told: an answer that comes late does not bring it back, a list that was
+    begun after this does."""
+
+    uid: str
+    version: int
+    turn: int
+
+
 @dataclass(slots=True)
 class ReadCache:
     """Objects by kind, namespace and name. Safe to use from many threads."""
@@ -56,8 +66,7 @@ class ReadCache:
     """Names by kind, namespace and VectorIndex."""
     _crowded: set[Key] = field(default_factory=set)
     """Groups that are larger than what is kept."""
-    _gone: OrderedDict[Key, tuple[str, int]] = field(default_factory=OrderedDict)
-    """The latest uid and version of objects that are gone: an answer that comes late does not bring them back."""
+    _gone: OrderedDict[Key, Tombstone] = field(default_factory=OrderedDict)
     _turn: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -68,8 +77,8 @@ class ReadCache:
         with self._lock:
             return self._turn
 
-    def put(self, raw: Raw) -> bool:
-        """Keep an object unless a newer one is kept. Whether it told anything new."""
+    def put(self, raw: Raw, since: int = -1) -> bool:
+        """Keep an object unless a newer one is kept. Whether it told anything new. `since`: when a read was begun."""
         small = trimmed(raw, fields=False)
         meta = small["metadata"]
         key, version, index = _key(small), _version(meta), index_of(small)
@@ -77,7 +86,7 @@ class ReadCache:
             had, gone = self._entries.get(key), self._gone.get(key)
             if had is not None and had.uid == meta["uid"] and had.version >= version:
                 return False
-            if gone is not None and gone[0] == meta["uid"] and gone[1] >= version:
+            if gone is not None and gone.uid == meta["uid"] and gone.version >= version and gone.turn > since:
                 return False
             self._drop(key)
             self._gone.pop(key, None)
@@ -115,7 +124,7 @@ class ReadCache:
             missing = {(kind, namespace, name) for name in self._groups.get(group, set()) - listed}
             self._vanish(missing, since)
             for raw in raws[: MOST_OF_A_KIND + 1]:
-                self.put(raw)
+                self.put(raw, since)
 
     def compare(
         self, kind: str, namespace: str, metas: Iterable[Raw], since: int
@@ -199,7 +208,8 @@ class ReadCache:
 
     def _bury(self, key: Key, uid: str, version: int) -> None:
         self._drop(key)
-        self._gone[key] = (uid, version)
+        self._turn += 1
+        self._gone[key] = Tombstone(uid, version, self._turn)
         while len(self._gone) > MOST_TOMBSTONES:
             self._gone.popitem(last=False)
         if key[0] == INDEX_KIND:
@@ -254,7 +264,7 @@ class LiveCluster:
         if raw is None:
             self.cache.forget(kind, namespace, name, since)
             return None
-        self.cache.put(raw)
+        self.cache.put(raw, since)
         return trimmed(raw)
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
