@@ -97,10 +97,10 @@ def merged(old: Any, patch: Any) -> Any:
 class Silent:
     """Searchers that say nothing."""
 
-    def evidence(self, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
+    def evidence(self, to: Any, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
         return tuple(PodEvidence(name, None, 0.0) for name, _ in pods)
 
-    def tell(self, addresses: Iterable[str], lease: TrafficLease) -> None: ...
+    def tell(self, to: Any, addresses: Iterable[str], lease: TrafficLease) -> None: ...
 
 
 def look(*objects: Raw, now: float) -> Observation:
@@ -126,7 +126,7 @@ def index_raw(view: IndexView) -> Raw:
 
 
 def revision_raw(view: RevisionView) -> Raw:
-    made = CreateRevision(view.name, view.spec.digest, view.spec.fingerprint)
+    made = CreateRevision(view.name, view.spec.digest, view.spec.fingerprint, view.spec.served_as())
     manifest = revisions.revision(made, index(spec()), spec(), SETTINGS)
     return stored(manifest | {"spec": view.spec.wire()}, view.uid, view.created_at, **view.status.wire())
 
@@ -141,7 +141,7 @@ def deployment_raw(view: RevisionView, replicas: int = 2) -> Raw:
         "report",
         result.resident_bytes,
     )
-    manifest = searchers.deployment(action, index(spec()), view)
+    manifest = searchers.deployment(action, index(spec()), view, SETTINGS.internal_keys)
     return stored(manifest, f"uid-deployment-{view.name}", view.created_at, readyReplicas=replicas)
 
 

@@ -50,10 +50,12 @@ def run(settings: OperatorSettings) -> int:
     def work() -> None:
         log.info("leading", extra={"key": settings.identity})
         app.metrics.leader.set(1)
+        filled = threading.Event()
+        relist = (stop, settings.tuning.relist_seconds, filled.set)
+        threading.Thread(target=app.relist.until, args=relist, name="relist", daemon=True).start()
+        filled.wait()
         app.queue.start()
-        relist = (app.queue, app.names, settings.tuning.relist_seconds, stop)
-        threading.Thread(target=handlers.relist, args=relist, name="relist", daemon=True).start()
-        handlers.run(app.queue, settings.watch_namespaces, app.watches, stop)
+        handlers.run(app.queue, app.cache, settings.watch_namespaces, app.watches, stop)
         if not stop.is_set():
             log.error("the watches ended by themselves")
             os._exit(1)

@@ -1,30 +1,26 @@
-"""kopf as trigger: every event of a VectorIndex or of a child marks its key dirty. No logic, no state, no finalizers.
+"""kopf as trigger: every event of a VectorIndex or of a child goes into the cache and marks its key dirty. No logic, no
+finalizers.
 
 `on.event` stores nothing on objects and runs without kopf's consistency waits; its errors would only be logged, so it
-does nothing that can fail. A silent watch costs one slow relist, not days.
+does nothing that can fail. Events of one object come in order; kopf tells what there is (type None) when a watch
+begins, and again when one had fallen too far behind, but never what vanished meanwhile: the relist finds that.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import kopf
 
-from vectorindex_operator.api.v1alpha1 import GROUP, VERSION
 from vectorindex_operator.manifests import labels
+from vectorindex_operator.reconcile.cache import INDEX_KIND, ReadCache, index_of
 from vectorindex_operator.reconcile.queue import KeyedQueue
 from vectorindex_operator.reconcile.watches import WATCHED, Watches
 
-log = logging.getLogger(__name__)
 
-CHILDREN = tuple(kind for kind in WATCHED if kind != (GROUP, VERSION, "vectorindexes"))
-
-
-def registry(queue: KeyedQueue) -> kopf.OperatorRegistry:
+def registry(queue: KeyedQueue, cache: ReadCache) -> kopf.OperatorRegistry:
     """kopf's handlers, all of them."""
     handlers = kopf.OperatorRegistry()
 
@@ -32,19 +28,31 @@ def registry(queue: KeyedQueue) -> kopf.OperatorRegistry:
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
-    @kopf.on.event(GROUP, VERSION, "vectorindexes", registry=handlers)
-    def index_changed(namespace: str | None, name: str | None, **_: Any) -> None:
-        queue.mark(namespace or "", name or "")
+    for one in WATCHED:
 
-    for group, version, plural in CHILDREN:
-
-        @kopf.on.event(
-            group, version, plural, registry=handlers, id=f"{plural}-changed", labels={labels.INDEX: kopf.PRESENT}
-        )
-        def child_changed(namespace: str | None, labels: Any, **_: Any) -> None:
-            queue.mark(namespace or "", labels[f"{GROUP}/index"])
+        @kopf.on.event(one.group, one.version, one.plural, registry=handlers, id=f"{one.plural}-changed")
+        async def changed(event: Any, **_: Any) -> None:
+            told(queue, cache, event)
 
     return handlers
+
+
+class Marked(Protocol):
+    """Where looks are asked for: the queue."""
+
+    def mark(self, namespace: str, name: str) -> None: ...
+
+
+def told(queue: Marked, cache: ReadCache, event: Any) -> None:
+    """A watch told something: what is news gets its VectorIndex a look."""
+    raw = event["object"]
+    if event["type"] == "DELETED":
+        cache.remove(raw)
+    elif not cache.put(raw):
+        return
+    namespace, index = raw["metadata"]["namespace"], index_of(raw)
+    if raw["kind"] == INDEX_KIND or cache.knows(namespace, index):
+        queue.mark(namespace, index)
 
 
 def operator_settings() -> kopf.OperatorSettings:
@@ -57,33 +65,22 @@ def operator_settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = 330
     settings.watching.chunk_size = 500
     settings.process.ultimate_exiting_timeout = 5
-    for group, version, plural in CHILDREN:
-        key = f"{plural}.{version}.{group}" if group else plural
+    for one in WATCHED[1:]:
+        key = f"{one.plural}.{one.version}.{one.group}" if one.group else one.plural
         settings.watching.label_selectors[key] = f"{labels.MANAGED_BY}={labels.OPERATOR}"
     return settings
 
 
-def relist(
-    queue: KeyedQueue, names: Callable[[], list[tuple[str, str]]], seconds: float, stop: threading.Event
+def run(
+    queue: KeyedQueue, cache: ReadCache, namespaces: tuple[str, ...], alive: Watches, stop: threading.Event
 ) -> None:
-    """Mark every VectorIndex every so often: what a watch missed is found. Reads only."""
-    while not stop.is_set():
-        try:
-            for namespace, name in names():
-                queue.mark(namespace, name)
-        except Exception as error:
-            log.warning("could not list VectorIndexes: %s", error)
-        stop.wait(seconds)
-
-
-def run(queue: KeyedQueue, namespaces: tuple[str, ...], alive: Watches, stop: threading.Event) -> None:
     """Run kopf until `stop` is set. Blocks."""
 
     async def watched() -> None:
         beat = asyncio.create_task(alive.beat())
         try:
             await kopf.operator(
-                registry=registry(queue),
+                registry=registry(queue, cache),
                 settings=operator_settings(),
                 standalone=True,
                 clusterwide=not namespaces,

@@ -103,6 +103,14 @@ class Metrics:
             "How long the pass that began first has been running",
             registry=self.registry,
         )
+        self.watches = Gauge("vectorindex_watches", "Watches of the API server that run", registry=self.registry)
+        self.cached = Gauge("vectorindex_cached_objects", "Objects in the read cache", registry=self.registry)
+        self.cached_bytes = Gauge("vectorindex_cached_bytes", "Their size in the read cache", registry=self.registry)
+        self.missed = Counter(
+            "vectorindex_relist_differences",
+            "VectorIndexes of which the relist found something that no watch had told",
+            registry=self.registry,
+        )
         self.leader = Gauge("vectorindex_leader", "1 while this process holds the Lease", registry=self.registry)
 
     def on_result(self, result: str, seconds: float) -> None:

@@ -9,9 +9,11 @@ from vectorindex_operator.adapters.evidence import HttpSearchers
 from vectorindex_operator.adapters.kube import KubeCluster, connect
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.events import Event
+from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_operator.reconcile.ports import Raw
 from vectorindex_operator.reconcile.queue import KeyedQueue
+from vectorindex_operator.reconcile.relist import Relist
 from vectorindex_operator.reconcile.watches import Watches, watches
 from vectorindex_operator.settings import OperatorSettings
 from vectorindex_operator.telemetry import Health, Metrics
@@ -35,15 +37,12 @@ class App:
 
     settings: OperatorSettings
     cluster: KubeCluster
+    cache: ReadCache
     queue: KeyedQueue
+    relist: Relist
     metrics: Metrics
     watches: Watches
     health: Health
-
-    def names(self) -> list[tuple[str, str]]:
-        """Every VectorIndex that this operator looks after."""
-        spaces = self.settings.watch_namespaces or ("",)
-        return [pair for space in spaces for pair in self.cluster.names(space)]
 
 
 def build(settings: OperatorSettings) -> App:
@@ -52,14 +51,16 @@ def build(settings: OperatorSettings) -> App:
     cluster = KubeCluster(
         connect(), on_write=lambda kind: metrics.writes.labels(kind).inc(), seconds=tuning.request_seconds
     )
+    cache = ReadCache()
     events = CountedEvents(KubeEvents(cluster, settings.identity), metrics)
     reconciler = Reconciler(
-        cluster=cluster,
+        cluster=LiveCluster(cluster, cache),
         searchers=HttpSearchers.with_connections(
             tuning.searcher_connections, Signer(settings.installation.internal_keys)
         ),
         events=events,
         settings=settings.installation,
+        cache=cache,
         on_status=metrics.on_status,
         on_gone=metrics.forget,
     )
@@ -68,6 +69,10 @@ def build(settings: OperatorSettings) -> App:
     metrics.longest_wait.set_function(queue.longest_wait)
     metrics.longest_running.set_function(queue.longest_running)
     alive = watches(settings.watch_namespaces)
+    metrics.watches.set_function(alive.running)
+    metrics.cached.set_function(lambda: cache.size()[0])
+    metrics.cached_bytes.set_function(lambda: cache.size()[1])
     longest = tuning.stuck_seconds
     health = Health(stuck=lambda: queue.stuck(longest) or alive.stuck(longest))
-    return App(settings, cluster, queue, metrics, alive, health)
+    relist = Relist(cache, cluster, queue.mark, settings.watch_namespaces, on_missed=metrics.missed.inc)
+    return App(settings, cluster, cache, queue, relist, metrics, alive, health)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -15,6 +16,9 @@ from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.internal_keys import Addressee, InternalKeys
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.state import Installation
+from vectorindex_operator.handlers import told
+from vectorindex_operator.manifests import labels
+from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
 from vectorindex_operator.reconcile.errors import (
     ClusterError,
     ConflictError,
@@ -23,6 +27,7 @@ from vectorindex_operator.reconcile.errors import (
     UnreachableError,
 )
 from vectorindex_operator.reconcile.loop import Reconciler
+from vectorindex_operator.reconcile.relist import Relist
 from vectorindex_searcher.contract import TrafficLease
 
 SETTINGS = Installation(
@@ -32,6 +37,7 @@ SETTINGS = Installation(
 )
 ON_WRITE = ("crash before", "crash after", "lost answer", "conflict", "error", "refused", "pause")
 RELIST_SECONDS = 60.0
+WATCHED_WITHOUT_CACHE = ("VectorIndex", "VectorIndexRevision", "Job", "Deployment", "Pod", "Service", "EndpointSlice")
 
 
 class CrashError(BaseException):
@@ -97,6 +103,8 @@ class Ports:
         self.frozen_until = 0.0
         self.read: set[str] = set()
         """Kinds of single objects that this pass has read: who asks again gets a fresh answer."""
+        self.reads = 0
+        """Requests so far, besides those of the relist."""
 
     # ------------------------------------------------------------ reads
 
@@ -133,6 +141,17 @@ class Ports:
         self.frozen_until = self.world.now + rng.uniform(1.0, 20.0)
         self._log(f"reads {', '.join(kinds)} as of {back:.0f} s ago for {self.frozen_until - self.world.now:.0f} s")
 
+    def pages(self, kind: str, namespace: str, selector: str, *, metadata_only: bool) -> Iterator[list[Json]]:
+        """What the relist asks; pages of three, between which the world does not stop."""
+        at = self._read(kind)
+        self.reads -= 1
+        objects = self.store.of_kind(kind) if at is None else list(self.store.as_of(kind, at).values())
+        wanted = [part.split("=") for part in selector.split(",") if part]
+        found = [o for o in objects if all(o["metadata"].get("labels", {}).get(k) == v for k, v in wanted)]
+        for first in range(0, max(1, len(found)), 3):
+            page = found[first : first + 3]
+            yield [{"kind": kind, "metadata": o["metadata"]} for o in page] if metadata_only else page
+
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
         at = self._read(kind)
         if kind in self.read or at is None:
@@ -147,6 +166,7 @@ class Ports:
         return [o for o in objects if all(o["metadata"]["labels"].get(k) == v for k, v in wanted)]
 
     def _read(self, kind: str) -> float | None:
+        self.reads += 1
         if self.faults.happens(self.faults.reads / 7):
             self._log(f"read of {kind} fails")
             raise UnreachableError(f"GET {kind}: 500")
@@ -167,9 +187,10 @@ class Ports:
     def apply_status(self, manifest: Json) -> Json:
         return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.apply_status(manifest))
 
-    def create(self, manifest: Json) -> bool:
-        made: bool = self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.create(manifest))
-        return made
+    def create(self, manifest: Json) -> Json | None:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        created = self._write(kind, name, lambda: self.store.create(manifest))
+        return self.store.get(kind, name) if created else None
 
     def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         def act() -> None:
@@ -227,7 +248,9 @@ class Ports:
 class Operator:
     """One operator process: a queue of one key, and a Reconciler that is thrown away when it crashes."""
 
-    def __init__(self, name: str, world: World, faults: Faults, skew: float = 0.0) -> None:
+    def __init__(self, name: str, world: World, faults: Faults, skew: float = 0.0, *, cached: bool = True) -> None:
+        self.cached = cached
+        """Whether it looks at what the watches told, as the real one does, or reads everything in each pass."""
         self.name, self.world, self.faults, self.skew = name, world, faults, skew
         self.on_event: Callable[[Event], None] = lambda event: None
         self.on_bug: Callable[[str], None] = lambda text: None
@@ -245,8 +268,44 @@ class Operator:
 
     def _start(self) -> None:
         self.ports = Ports(self)
-        self.reconciler = Reconciler(self.ports, self.ports, self.ports, self.settings, clock=self.clock)
+        self.cache = ReadCache()
+        self.lists = Relist(self.cache, self.ports, self._marked)
+        cluster = LiveCluster(self.ports, self.cache) if self.cached else self.ports
+        cache = self.cache if self.cached else None
+        self.reconciler = Reconciler(cluster, self.ports, self.ports, self.settings, cache, clock=self.clock)
         self.ports.maybe_freeze(after_restart=True)
+        self.filled = not self.cached
+        if self.cached:
+            self._fill(self.cache)
+
+    def _fill(self, cache: ReadCache) -> None:
+        """Before its first pass a process reads everything, and tries again until it could."""
+        if cache is not self.cache:
+            return
+        try:
+            self.lists.fill()
+        except ClusterError:
+            self.world.clock.after(self.faults.rng.uniform(2.5, 7.5), lambda: self._fill(cache))
+        else:
+            self.filled = True
+
+    def _marked(self, namespace: str, name: str) -> None:
+        self.mark(self.faults.rng.uniform(0.0, 0.05))
+
+    def hear(self, verb: str, kind: str, old: Json | None, new: Json | None, after: float) -> None:
+        """A watch tells of a change after a while; two that tell of one object may do so in the wrong order."""
+        if not self.cached:
+            if kind in WATCHED_WITHOUT_CACHE:
+                self.mark(after)
+            return
+        raw = new if new is not None else old
+        assert raw is not None
+        if verb == "delete":
+            raw = {**raw, "metadata": {**raw["metadata"], "resourceVersion": str(self.world.store.version)}}
+        if kind != "VectorIndex" and raw["metadata"].get("labels", {}).get(labels.MANAGED_BY) != labels.OPERATOR:
+            return
+        event = {"type": "DELETED" if verb == "delete" else "MODIFIED", "object": raw}
+        self.world.clock.after(after, lambda: told(_Marks(self._marked), self.cache, event))
 
     def upgrade(self, image: str) -> None:
         """The process is replaced by one of a newer version."""
@@ -268,15 +327,20 @@ class Operator:
             self.world.clock.after(after, lambda: self._take(due))
 
     def relist(self) -> None:
-        if self.automatic:
+        if not self.automatic:
+            return
+        self.world.clock.after(RELIST_SECONDS, self.relist)
+        if not self.cached:
             self.mark(self.faults.rng.uniform(0.0, 0.5))
-            self.world.clock.after(RELIST_SECONDS, self.relist)
+        elif self.filled and not self.busy:
+            with contextlib.suppress(ClusterError):
+                self.lists.run_once()
 
     def _take(self, due: float) -> None:
         if due != self._due:
             return
         self._due = float("inf")
-        if self.busy:
+        if self.busy or not self.filled:
             self.mark(1.0)
             return
         self.run()
@@ -309,6 +373,13 @@ class Operator:
             self.on_pass(self)
         finally:
             self.busy = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """The queue, as far as a watch needs it."""
+
+    mark: Callable[[str, str], None]
 
 
 class _Writing:

@@ -21,7 +21,6 @@ REST_SECONDS = 130.0
 """So long without a write of an operator counts as rest: two relists. What comes later is found in the quiet hours."""
 QUIET_GAPS = (1, 4, 10, 30, 60, 120, 300, 600, 900, 1800, 3400)
 """Looks at rest, together two hours. Passes are level-triggered: what any look between them would write, these do."""
-WATCHED = ("VectorIndex", "VectorIndexRevision", "Job", "Deployment", "Pod", "Service", "EndpointSlice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,8 @@ class Simulation:
         self.invariants = Invariants(self.world, self._broken)
         self.world.store.on_change = self._changed
         two = bool(seed) and (scenario.two_operators or rng.random() < 0.2)
-        self.operators = [Operator(name, self.world, self.faults) for name in ("op1", "op2")[: 1 + two]]
+        cached = not seed or rng.random() < 0.8
+        self.operators = [Operator(name, self.world, self.faults, cached=cached) for name in ("op1", "op2")[: 1 + two]]
         if two:
             self.operators[1].skew = rng.uniform(-4.0, 4.0)
         if seed and rng.random() < 0.3:
@@ -102,10 +102,9 @@ class Simulation:
                 self.last_write = now
             else:
                 self.problems.append(f"(3) write at rest: {verb} {kind}/{name}")
-        if kind in WATCHED:
-            for operator in self.operators:
-                if not self.faults.happens(self.faults.lost_events):
-                    operator.mark(self.world.rng.uniform(0.01, 0.3))
+        for operator in self.operators:
+            if not self.faults.happens(self.faults.lost_events):
+                operator.hear(verb, kind, old, new, self.world.rng.uniform(0.01, 0.3))
         self._go_on()
         self.acting = actor
         try:
@@ -191,7 +190,12 @@ class Simulation:
             self.world.clock.run_until(self.world.now + gap)
             for operator in self.operators:
                 operator.requeue = 300.0
+                before = operator.ports.reads
                 operator.run()
+                reads = operator.ports.reads - before
+                # That a VectorIndex is gone is asked once; nobody looks at it again.
+                if operator.cached and reads and self.world.index() is not None and not self.scenario.polls:
+                    self.problems.append(f"(3) {reads} reads at rest")
                 if operator.requeue < 4.0 and not self.scenario.polls:
                     self.problems.append(f"(3) looks again every {operator.requeue} s at rest")
             if self.problems:

@@ -84,7 +84,13 @@ class Store:
         uid = f"u{self.version}"
         new = {
             **manifest,
-            "metadata": {**meta, "uid": uid, "generation": 1, "creationTimestamp": stamp(self.clock())},
+            "metadata": {
+                "namespace": NAMESPACE,
+                **meta,
+                "uid": uid,
+                "generation": 1,
+                "creationTimestamp": stamp(self.clock()),
+            },
         }
         self.uids[uid] = (kind, meta["name"])
         self._commit("create", None, new)

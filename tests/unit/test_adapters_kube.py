@@ -169,14 +169,32 @@ def test_a_list_is_read_to_its_last_page_from_a_quorum_with_kinds_filled_in(
     assert second.query == {**first.query, "continue": "more/="}
 
 
-def test_the_names_of_all_namespaces_or_of_one(server: Server, cluster: KubeCluster) -> None:
-    listed = {"items": [{"metadata": {"namespace": "team-a", "name": "docs"}}]}
-    server.answer((200, listed), (200, listed))
-    assert cluster.names() == cluster.names("team-a") == [("team-a", "docs")]
+def test_pages_of_metadata_of_all_namespaces_or_of_one(server: Server, cluster: KubeCluster) -> None:
+    item = {"kind": "PartialObjectMetadata", "metadata": {"namespace": "team-a", "name": "docs"}}
+    page: Json = {"apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": [item]}
+    server.answer((200, {**page, "metadata": {"continue": "more"}}), (200, page), (200, page))
+    everywhere = list(cluster.pages("VectorIndex", "", "", metadata_only=True))
+    assert [[(raw["kind"], raw["metadata"]["name"]) for raw in one] for one in everywhere] == [
+        [("VectorIndex", "docs")]
+    ] * 2
+    list(cluster.pages("Job", "team-a", "x=y", metadata_only=True))
     assert [one.path for one in server.asked] == [
         "/apis/vectorindex.dev/v1alpha1/vectorindexes",
-        "/apis/vectorindex.dev/v1alpha1/namespaces/team-a/vectorindexes",
+        "/apis/vectorindex.dev/v1alpha1/vectorindexes",
+        "/apis/batch/v1/namespaces/team-a/jobs",
     ]
+    assert {one.headers["Accept"] for one in server.asked} == {
+        "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+    }
+    assert server.asked[2].query == {"limit": "500", "labelSelector": "x=y"}
+    server.answer((200, {**page, "items": None}))
+    assert list(cluster.pages("Job", "", "", metadata_only=True)) == [[]]
+
+
+def test_what_was_created_is_the_answer_and_nothing_when_it_was_there(server: Server, cluster: KubeCluster) -> None:
+    server.answer((201, {"metadata": {"uid": "1"}}), (409, {"reason": "AlreadyExists"}))
+    assert cluster.create(JOB) == {"metadata": {"uid": "1"}}
+    assert cluster.create(JOB) is None
 
 
 # ---------------------------------------------------------------- what an answer becomes

@@ -19,6 +19,7 @@ from vectorindex_operator.manifests import jobs, labels, searchers
 from vectorindex_operator.manifests.networkpolicy import network_policy
 from vectorindex_operator.reconcile.drift import marked, matches, same_rules
 from vectorindex_operator.reconcile.execute import Executor
+from vectorindex_operator.reconcile.views import owned_uids
 from vectorindex_searcher.contract import ADMIN_PORT, HTTP_PORT
 
 Json = dict[str, Any]
@@ -158,7 +159,8 @@ def looked_at(of: VectorIndexSpec | None, *live: Json, **fields: Any) -> Any:
     obs = seen(of or PLAIN, STABLE, traffic=STABLE)
     objects = {("NetworkPolicy", one["metadata"]["name"]): one for one in live}
     view = replace(obs.index, spec=of, **fields)
-    return replace(obs, index=view, objects={**obs.objects, **objects})
+    mine = owned_uids(list(live), obs.index.uid)
+    return replace(obs, index=view, objects={**obs.objects, **objects}, network_policies=mine)
 
 
 def test_it_is_there_before_the_pods_that_it_is_for() -> None:

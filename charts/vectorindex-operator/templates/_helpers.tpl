@@ -129,7 +129,7 @@ before: what runs already can still be annotated, scaled and mended. `optional`:
 {{- join "," $names }}
 {{- end }}
 
-{{- /* What the operator may do in the namespaces it watches. It reads no Secret and no ConfigMap and runs no command in a pod. */}}
+{{- /* What the operator may do in the namespaces it watches: what tests/apiserver/test_rights.py saw it do, no more. It reads no Secret and no ConfigMap and runs no command in a pod. */}}
 {{- define "vectorindex-operator.rules" -}}
 - apiGroups: [vectorindex.dev]
   resources: [vectorindexes]
@@ -143,15 +143,12 @@ before: what runs already can still be annotated, scaled and mended. `optional`:
   verbs: [update]
 - apiGroups: [vectorindex.dev]
   resources: [vectorindexrevisions]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, delete]
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, delete]
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [""]
-  resources: [services]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
@@ -161,11 +158,14 @@ before: what runs already can still be annotated, scaled and mended. `optional`:
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 FIELD_MANAGER = "vectorindex-operator"
 CONNECT_SECONDS = 5.0
 PAGE = 500
+JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 _PATHS = {
     "VectorIndex": ("/apis/vectorindex.dev/v1alpha1", "vectorindexes"),
@@ -70,18 +72,23 @@ class KubeCluster:
         return None if gone else self._checked(status, body)
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
-        """Every page; without resourceVersion the API server answers from a quorum read, never from an old cache."""
-        items: list[Raw] = []
+        return [raw for page in self.pages(kind, namespace, selector, metadata_only=False) for raw in page]
+
+    def pages(self, kind: str, namespace: str, selector: str, *, metadata_only: bool) -> Iterator[list[Raw]]:
+        """Without resourceVersion the API server answers from a quorum read, never from an old cache."""
         token = ""
         while True:
-            query = {"limit": str(PAGE), "labelSelector": selector} | ({"continue": token} if token else {})
-            status, body = self._call("GET", self._path(kind, namespace), query)
+            query = {"limit": str(PAGE), "labelSelector": selector, "continue": token}
+            query = {name: value for name, value in query.items() if value}
+            accept = METADATA if metadata_only else JSON
+            status, body = self._call("GET", self._path(kind, namespace), query, accept=accept)
             page = self._checked(status, body)
             # Items of a list come without apiVersion and kind; whoever compares objects needs them.
-            items += [{"apiVersion": page["apiVersion"], "kind": kind, **item} for item in page["items"]]
+            # A list of metadata without any has null in the place of its items.
+            yield [{"apiVersion": page["apiVersion"], **item, "kind": kind} for item in page["items"] or ()]
             token = page["metadata"].get("continue", "")
             if not token:
-                return items
+                return
 
     def apply(self, manifest: Raw, *, force: bool = True) -> Raw:
         meta = manifest["metadata"]
@@ -115,14 +122,15 @@ class KubeCluster:
         meta = manifest["metadata"]
         return self._apply(self._path(manifest["kind"], meta["namespace"], meta["name"]) + "/status", manifest)
 
-    def create(self, manifest: Raw) -> bool:
+    def create(self, manifest: Raw) -> Raw | None:
         path = self._path(manifest["kind"], manifest["metadata"]["namespace"])
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         self.on_write(manifest["kind"])
         status, body = self._call("POST", path, query, manifest)
-        if status != 409:
-            self._checked(status, body)
-        return status != 409
+        if status == 409:
+            return None
+        created: Raw = self._checked(status, body)
+        return created
 
     def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         self.on_write(kind)
@@ -130,14 +138,6 @@ class KubeCluster:
         status, body = self._call("DELETE", self._path(kind, namespace, name), body=options)
         if status not in (404, 409):  # 409: another object has this name by now, ours is gone
             self._checked(status, body)
-
-    def names(self, namespace: str = "") -> list[tuple[str, str]]:
-        """(namespace, name) of every VectorIndex of one namespace, or of all."""
-        prefix, plural = _PATHS["VectorIndex"]
-        path = f"{prefix}/namespaces/{namespace}/{plural}" if namespace else f"{prefix}/{plural}"
-        status, body = self._call("GET", path)
-        items = self._checked(status, body)["items"]
-        return [(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items]
 
     def _apply(self, path: str, manifest: Raw, *, force: bool = True) -> Raw:
         self.on_write(manifest["kind"])
@@ -149,7 +149,8 @@ class KubeCluster:
     @staticmethod
     def _path(kind: str, namespace: str, name: str = "") -> str:
         prefix, plural = _PATHS[kind]
-        return f"{prefix}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+        within = f"/namespaces/{namespace}" if namespace else ""
+        return f"{prefix}{within}/{plural}" + (f"/{name}" if name else "")
 
     def _call(
         self,
@@ -157,11 +158,12 @@ class KubeCluster:
         path: str,
         query: dict[str, str] | None = None,
         body: Raw | list[Raw] | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
     ) -> tuple[int, Any]:
         """One request, no retries of its own: a write whose answer was lost is seen by the next observation."""
         _, url, headers, _, _ = self.api.param_serialize(method, path, auth_settings=["BearerToken"])
-        headers |= {"Accept": "application/json", "Content-Type": content_type}
+        headers |= {"Accept": accept, "Content-Type": content_type}
         if query:
             url = f"{url}?{urlencode(query)}"
         data = json.dumps(body).encode() if body is not None else None

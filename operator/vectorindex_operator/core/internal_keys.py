@@ -35,14 +35,21 @@ def addressee(obs: Observation, revision: str) -> Addressee:
     deployment = obs.objects.get(("Deployment", revision), {})
     return Addressee(
         target=contract.Target(obs.index.uid, revision),
-        revision_uid=stored.get("metadata", {}).get("uid", ""),
-        key_id=key_id_of(deployment.get("spec", {}).get("template", {})),
+        revision_uid=str(_part(stored, "metadata").get("uid", "")),
+        key_id=key_id_of(_part(deployment, "spec", "template")),
     )
 
 
 def key_id_of(pod_template: Mapping[str, Any]) -> str:
     """The name of the master key in a pod template; empty: none."""
-    return str((pod_template.get("metadata", {}).get("annotations") or {}).get(ANNOTATION, ""))
+    return str(_part(pod_template, "metadata", "annotations").get(ANNOTATION, ""))
+
+
+def _part(raw: object, *path: str) -> Mapping[str, Any]:
+    """A mapping inside an object that anybody may have written; empty where there is none."""
+    for name in path:
+        raw = raw.get(name) if isinstance(raw, Mapping) else None
+    return raw if isinstance(raw, Mapping) else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,8 @@ class Observation:
     loaded: Mapping[str, LoadedRevision] = field(default_factory=dict)
     traffic: Traffic = NO_TRAFFIC
     evidence: Mapping[str, tuple[PodEvidence, ...]] = field(default_factory=dict)
+    network_policies: Mapping[str, str] = field(default_factory=dict)
+    """Uid of each NetworkPolicy of ours, by name."""
     objects: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Name of a revision whose spec cannot be read -> why."""

@@ -41,6 +41,11 @@ def common(index: str, component: str, revision: str = "") -> dict[str, str]:
     return labels | ({REVISION: revision} if revision else {})
 
 
+def of_index(index: str) -> str:
+    """The label selector of everything that was made for one VectorIndex."""
+    return f"{INDEX}={index},{MANAGED_BY}={OPERATOR}"
+
+
 def selector(revision: str) -> dict[str, str]:
     """Selects the searcher pods of one revision, and nothing else."""
     return {COMPONENT: SEARCHER, REVISION: revision}

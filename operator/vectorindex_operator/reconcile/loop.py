@@ -18,7 +18,8 @@ from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.plan import Plan
 from vectorindex_operator.core.state import Installation
-from vectorindex_operator.reconcile.errors import RefusedError, ReportedError
+from vectorindex_operator.reconcile.cache import CachedCluster, NotCachedError, ReadCache
+from vectorindex_operator.reconcile.errors import ClusterError, RefusedError, ReportedError
 from vectorindex_operator.reconcile.execute import MOST_ROWS, Executor
 from vectorindex_operator.reconcile.objects import Repair
 from vectorindex_operator.reconcile.observe import observe
@@ -39,6 +40,8 @@ class Reconciler:
     searchers: Searchers
     events: Events
     settings: Installation
+    cache: ReadCache | None = None
+    """What the watches told; `cluster` must feed it (cache.LiveCluster). None: every pass is made on live reads."""
     on_status: Callable[[str, str, VectorIndexStatus], None] = lambda namespace, name, status: None
     on_gone: Callable[[str, str], None] = lambda namespace, name: None
     clock: Callable[[], float] = time.time
@@ -50,14 +53,28 @@ class Reconciler:
 
         Raises errors.ClusterError; the queue decides when to try again.
         """
-        obs = observe(self.cluster, self.searchers, namespace, name, self.clock())
+        if self.cache is not None:
+            try:
+                return self._pass(CachedCluster(self.cache), namespace, name, live=False)
+            except (NotCachedError, ClusterError) as reason:
+                # Something is to be written, or cannot be told from the cache: decided anew on live reads.
+                log.debug("looking again, live: %s", reason, extra={"key": f"{namespace}/{name}"})
+        return self._pass(self.cluster, namespace, name, live=True)
+
+    def _pass(self, cluster: Cluster, namespace: str, name: str, *, live: bool) -> float | None:
+        """One pass. One that is not `live` ends with NotCachedError before it would write anything."""
+        obs = observe(cluster, self.searchers, namespace, name, self.clock())
         if obs is None:
+            if not live:
+                raise NotCachedError("the VectorIndex is not there")
             self.on_gone(namespace, name)
             return None
         plan = decide(obs, self.settings, self.clock())
+        if not live and (plan.events or plan.errors):
+            raise NotCachedError("there is something to tell")
         for error in plan.errors:
             log.error("a bug: a step of this pass failed", exc_info=error, extra={"key": f"{namespace}/{name}"})
-        executor = Executor(self.cluster, self.searchers, self.settings, obs)
+        executor = Executor(cluster, self.searchers, self.settings, obs)
         refused = self._say_first_word(executor, plan)
         plan = self._act(executor, plan)
         refused = self._report(executor, plan) or refused

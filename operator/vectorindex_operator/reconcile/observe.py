@@ -25,10 +25,10 @@ def observe(cluster: Cluster, searchers: Searchers, namespace: str, name: str, n
     index = cluster.get("VectorIndex", namespace, name)
     if index is None:
         return None
-    selector = f"{labels.INDEX}={name},{labels.MANAGED_BY}={labels.OPERATOR}"
+    selector = labels.of_index(name)
     children = {kind: cluster.children(kind, namespace, selector) for kind in CHILD_KINDS}
     service = cluster.get("Service", namespace, name)
-    slices = cluster.children("EndpointSlice", namespace, f"{views.SERVICE_NAME}={name}") if service else []
+    slices = cluster.children("EndpointSlice", namespace, f"{selector},{views.SERVICE_NAME}={name}") if service else []
     obs = observation(index, service, children | {"EndpointSlice": slices}, now)
     return replace(obs, evidence=_evidence(searchers, obs, now))
 
@@ -47,6 +47,7 @@ def observation(index: Raw, service: Raw | None, children: Mapping[str, list[Raw
         jobs=views.job_views(children["Job"], children["Pod"], view.uid, children["VectorIndexRevision"]),
         loaded=views.loaded_views(children["Deployment"], children["Pod"], view.uid, now),
         traffic=views.traffic_view(service, view.uid, children["EndpointSlice"]),
+        network_policies=views.owned_uids(children["NetworkPolicy"], view.uid),
         objects=_objects(index, service, children),
         unreadable=unreadable,
     )

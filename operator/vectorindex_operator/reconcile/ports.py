@@ -5,7 +5,7 @@ Adapters implement them for real; the simulator implements them with faults.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from vectorindex_operator.core.events import Event
@@ -22,7 +22,7 @@ class Cluster(Protocol):
     def get(self, kind: str, namespace: str, name: str) -> Raw | None: ...
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
-        """Objects of `kind` with the label selector, read from a quorum (never from a cache)."""
+        """Objects of `kind` of one VectorIndex: `selector` names it."""
         ...
 
     def apply(self, manifest: Raw, *, force: bool = True) -> Raw:
@@ -46,8 +46,8 @@ class Cluster(Protocol):
         """
         ...
 
-    def create(self, manifest: Raw) -> bool:
-        """Create; False when an object of that name is there already, which is left as it is."""
+    def create(self, manifest: Raw) -> Raw | None:
+        """Create. None: an object of that name was there already and is left as it is."""
         ...
 
     def apply_status(self, manifest: Raw) -> Raw:
@@ -56,6 +56,14 @@ class Cluster(Protocol):
 
     def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         """Delete in the background, only while the uid is this one; gone already is success."""
+        ...
+
+
+class Lists(Protocol):
+    """All objects of a kind, for the cache. Raises only errors.ClusterError."""
+
+    def pages(self, kind: str, namespace: str, selector: str, *, metadata_only: bool) -> Iterator[list[Raw]]:
+        """Objects of one namespace, or of all with "". `metadata_only`: without spec and status."""
         ...
 
 

@@ -159,6 +159,11 @@ def traffic_view(service: Raw | None, uid: str, slices: list[Raw]) -> Traffic:
     )
 
 
+def owned_uids(objects: list[Raw], uid: str) -> dict[str, str]:
+    """Name -> uid of those that the VectorIndex owns."""
+    return {raw.name(one): raw.text(raw.part(one, "metadata").get("uid")) for one in objects if raw.is_owned(one, uid)}
+
+
 def _ready_addresses(one: Raw) -> int:
     endpoints = raw.rows(one.get("endpoints"))
     # Absent means ready: that is how whoever routes by them reads it.

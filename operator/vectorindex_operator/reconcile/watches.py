@@ -9,17 +9,30 @@ from dataclasses import dataclass, field
 
 from vectorindex_operator.api.v1alpha1 import GROUP, VERSION
 
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A kind of object: its name, its group, the name of its collection. All are of the version given."""
+
+    kind: str
+    group: str
+    version: str
+    plural: str
+
+
 WATCHED = (
-    (GROUP, VERSION, "vectorindexes"),
-    (GROUP, VERSION, "vectorindexrevisions"),
-    ("batch", "v1", "jobs"),
-    ("apps", "v1", "deployments"),
-    ("networking.k8s.io", "v1", "networkpolicies"),
-    ("", "v1", "pods"),
-    ("", "v1", "services"),
-    ("discovery.k8s.io", "v1", "endpointslices"),  # which carry the labels of their Service
+    Watched("VectorIndex", GROUP, VERSION, "vectorindexes"),
+    Watched("VectorIndexRevision", GROUP, VERSION, "vectorindexrevisions"),
+    Watched("Job", "batch", "v1", "jobs"),
+    Watched("Deployment", "apps", "v1", "deployments"),
+    Watched("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets"),
+    Watched("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies"),
+    Watched("Pod", "", "v1", "pods"),
+    Watched("Service", "", "v1", "services"),
+    # Carries the labels of its Service.
+    Watched("EndpointSlice", "discovery.k8s.io", "v1", "endpointslices"),
 )
-"""Group, version and plural of each kind."""
+"""The VectorIndexes first: children of one that is not known are not kept."""
 BEAT_SECONDS = 1.0
 WATCHER = "watcher for "
 """How kopf names the task of one watch: one for each kind, in each namespace."""
@@ -46,6 +59,10 @@ class Watches:
             if len(self._running) >= self.expected:
                 self._complete_at = self._beat_at
             await asyncio.sleep(BEAT_SECONDS)
+
+    def running(self) -> int:
+        """Watches that run."""
+        return len(self._running)
 
     def stuck(self, longest: float) -> str:
         """Why watches are missed, for `longest` seconds by now; empty: none is, or they were not begun (a standby)."""

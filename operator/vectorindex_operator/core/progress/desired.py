@@ -54,7 +54,7 @@ def _find(state: ReconcileState, digest: str) -> str:
 def _new_name(state: ReconcileState, digest: str, serving: Serving) -> str:
     """The artifact's digest names its first revision, and the digest with what serves it each later one."""
     plain = identity.revision_name(state.obs.index.name, digest)
-    if plain not in state.obs.revisions:
+    if plain not in state.obs.revisions or plain in state.foreign:
         return plain
     return identity.revision_name(state.obs.index.name, identity.serving_digest(digest, serving))
 

@@ -16,7 +16,5 @@ def step(state: ReconcileState) -> None:
     if policy.mode == "Managed":
         state.act(EnsureNetworkPolicy(policy))
         return
-    for (kind, name), raw in sorted(state.obs.objects.items()):
-        owners = raw["metadata"].get("ownerReferences", ())
-        if kind == "NetworkPolicy" and any(owner.get("uid") == state.obs.index.uid for owner in owners):
-            state.act(DeleteNetworkPolicy(name, raw["metadata"]["uid"]))
+    for name, uid in sorted(state.obs.network_policies.items()):
+        state.act(DeleteNetworkPolicy(name, uid))

@@ -1,0 +1,279 @@
+"""What the operator asks of the API server, all of it, against what the chart lets it ask: neither may be more.
+
+Nothing here is a list of what should be: the real process runs with a token of the ServiceAccount, then the real
+loop carries out every kind of action that a plan can hold, and the audit log of the API server says what was asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+import urllib3
+from apiserver.test_rbac import ensure_namespace, granted, install
+from chart import HOME
+from control_plane import Api, ControlPlane, Json, _free_ports, path_of
+from kubernetes import config
+from observations import DATA, SETTINGS, a_revision, actions, run, seen, spec
+
+from vectorindex_operator.adapters.events import KubeEvents
+from vectorindex_operator.adapters.kube import KubeCluster, api_client
+from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionStatus
+from vectorindex_operator.core import identity
+from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.observation import Observation
+from vectorindex_operator.core.plan import (
+    Action,
+    CreateRevision,
+    DeleteJob,
+    DeleteSearchers,
+    EnsureSearchers,
+    ForgetRevision,
+    MoveTraffic,
+    Plan,
+    RenewLeases,
+    StartBuild,
+    StartResolve,
+    StartValidation,
+    WriteRevisionStatus,
+)
+from vectorindex_operator.core.traffic import Decision, DecisionKind
+from vectorindex_operator.manifests import labels
+from vectorindex_operator.reconcile import loop
+from vectorindex_operator.reconcile.errors import ClusterError
+from vectorindex_operator.reconcile.watches import WATCHED
+from vectorindex_searcher.contract import BuildTask, LeaseState, ResolveTask, ValidateTask
+
+ACCOUNT = "operator-vectorindex-operator"
+USER = f"system:serviceaccount:{HOME}:{ACCOUNT}"
+NAME = "rights"
+BY_ADMISSION = {
+    ("vectorindex.dev", "vectorindexes/finalizers", "update"),
+    ("vectorindex.dev", "vectorindexrevisions/finalizers", "update"),
+}
+"""What the admission plugin OwnerReferencesPermissionEnforcement asks: not in the audit log, but a refusal would be."""
+SOON = 30.0
+
+Right = tuple[str, str, str]
+
+
+def asked(plane: ControlPlane) -> dict[Right, int]:
+    """Group, resource and verb of every request of the operator about an object, and the worst answer."""
+    out: dict[Right, int] = {}
+    for event in plane.audited(USER):
+        about = event.get("objectRef", {})
+        if "resource" in about:
+            sub = f"/{about['subresource']}" if about.get("subresource") else ""
+            right = (about.get("apiGroup", ""), about["resource"] + sub, event["verb"])
+            out[right] = max(out.get(right, 0), event.get("responseStatus", {}).get("code", 0))
+    return out
+
+
+def wait_for(true: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + SOON
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+def manifest(name: str, **spec: Any) -> Json:
+    source = {"s3": {"bucket": "embeddings", "secretRef": {"name": "s3"}}}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "VectorIndex",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"source": source, "artifacts": {"s3": {"bucket": "indexes"}}, **spec},
+    }
+
+
+@contextlib.contextmanager
+def process(plane: ControlPlane, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The real operator, with nothing but its ServiceAccount's token."""
+    environment = os.environ | {
+        "KUBECONFIG": str(plane.kubeconfig(HOME, ACCOUNT)), "POD_NAMESPACE": HOME, "POD_NAME": "operator-1",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "vectorindex_operator", "run", "--searcher-image=example/searcher:v1"]
+    with (plane.folder / "operator.log").open("wb") as log:
+        running = subprocess.Popen(
+            [*command, f"--http-port={port}", "--relist-seconds=10"], env=environment, stdout=log, stderr=log
+        )
+        try:
+            yield running
+        finally:
+            running.terminate()
+            assert running.wait(20) == 0
+
+
+def run_the_process(plane: ControlPlane, api: Api) -> None:
+    """Until it leads, watches everything, has begun work and looked for what its watches missed."""
+    (port,) = _free_ports(1)
+    pool = urllib3.PoolManager()
+
+    def metric(line: str) -> bool:
+        try:
+            return line.encode() in pool.request("GET", f"http://127.0.0.1:{port}/metrics", retries=False).data
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    with process(plane, port):
+        wait_for(lambda: metric(f"vectorindex_watches {float(len(WATCHED))}"), "not every kind is watched")
+        assert api.apply(manifest("by-watch")).ok
+        wait_for(lambda: ("batch", "jobs", "create") in asked(plane), "the watch told nothing")
+        wait_for(lambda: ("coordination.k8s.io", "leases", "update") in asked(plane), "the Lease was not renewed")
+        lists = [event for event in plane.audited(USER) if event["verb"] == "list"]
+        wait_for(
+            lambda: len([e for e in plane.audited(USER) if e["verb"] == "list"]) >= len(lists) + len(WATCHED),
+            "there was no relist",
+        )
+        assert pool.request("GET", f"http://127.0.0.1:{port}/livez", retries=False).status == 200
+    pool.clear()
+    assert api.delete(manifest("by-watch")).ok
+
+
+class Actor:
+    """The real loop, told what to do: `decide` answers the plan that it is given."""
+
+    def __init__(self, plane: ControlPlane, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.api = api
+        config.load_kube_config(str(plane.kubeconfig(HOME, ACCOUNT)))
+        from kubernetes import client
+
+        self.cluster = KubeCluster(api_client(client.Configuration.get_default_copy()))
+        searchers: Any = self
+        self.reconciler = loop.Reconciler(self.cluster, searchers, KubeEvents(self.cluster, "operator-1"), SETTINGS)
+        self.planned: Callable[[Observation], tuple[Action, ...]] = lambda obs: ()
+        self.obs: Observation | None = None
+        self.done: set[type] = set()
+        monkeypatch.setattr(loop, "decide", self._decide)
+
+    def evidence(self, *_: Any, **__: Any) -> tuple[()]:
+        return ()
+
+    def tell(self, *_: Any, **__: Any) -> None: ...
+
+    def _decide(self, obs: Observation, *_: Any) -> Plan:
+        self.obs = obs
+        actions = self.planned(obs)
+        self.done |= {type(action) for action in actions}
+        status = obs.index.status.model_copy(update={"message": f"{time.monotonic()}"})
+        return Plan(actions, (), status, 300.0, (Event(EventReason.PENDING, "told"),))
+
+    def act(self, *actions: Action) -> Observation:
+        """One pass that carries out `actions`; what is refused is in the audit log."""
+        self.planned = lambda obs: actions
+        with contextlib.suppress(ClusterError):
+            self.reconciler.run("default", NAME)
+        assert self.obs is not None
+        return self.obs
+
+
+def act_out_every_action(actor: Actor) -> None:
+    """From nothing to a revision that serves, and all the way back."""
+    assert actor.api.apply(manifest(NAME)).ok
+    obs = actor.act()
+    assert obs.index.spec is not None
+    digest = identity.digest(obs.index.spec, DATA)
+    revision = identity.revision_name(NAME, digest)
+    who = {"namespace": "default", "name": NAME, "uid": obs.index.uid}
+    places = {"identity": who, "artifacts": {"s3": {"bucket": "indexes"}}}
+    source = {"source": {"s3": {"bucket": "embeddings"}}}
+    build = BuildTask.model_validate({**places, **source, "digest": digest})
+    proof = {"digest": digest, "manifestSha256": "a" * 64, "gateHash": "b" * 16}
+    actor.act(StartResolve(f"{NAME}-resolve-1", "k", 0, ResolveTask.model_validate({**places, **source})))
+    actor.act(CreateRevision(revision, digest, DATA))
+    actor.act(WriteRevisionStatus(revision, RevisionStatus(phase="Building")))
+    actor.act(StartBuild(f"{revision}-build-1", revision, "k", 0, False, build))
+    actor.act(StartValidation(f"{revision}-gate-1", revision, "k", 0, ValidateTask.model_validate({**places, **proof})))
+    loaded = replace(searchers_of_some_index(), revision=revision)
+    actor.act(loaded)
+    for kind, field in (("Deployment", {"replicas": 7}), ("PodDisruptionBudget", {"maxUnavailable": 2})):
+        changed_by_hand(actor.api, kind, revision, field)
+    actor.act(loaded)
+    switch = Decision(DecisionKind.SWITCH, "", revision, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.0)
+    obs = actor.act(MoveTraffic(switch, ""))
+    actor.act(MoveTraffic(replace(switch, serial=2), live(actor, "Service", NAME)["metadata"]["resourceVersion"]))
+    actor.act(RenewLeases(revision, (), LeaseState.SERVING))
+    jobs = {job.name: job.uid for job in actor.act().jobs}
+    actor.act(*(DeleteJob(name, uid) for name, uid in jobs.items()))
+    changed_by_hand(actor.api, "Service", NAME, {"selector": {labels.REVISION: "another"}})
+    actor.act(DeleteSearchers(revision))
+    actor.act(ForgetRevision(revision, live(actor, "VectorIndexRevision", revision)["metadata"]["uid"]))
+
+
+def searchers_of_some_index() -> EnsureSearchers:
+    """As a plan has them."""
+    stable = a_revision(spec(), "Stable")
+    (action,) = actions(run(seen(spec(), stable, traffic=stable)), EnsureSearchers)
+    return action
+
+
+def live(actor: Actor, kind: str, name: str) -> Json:
+    raw: Any = actor.cluster.get(kind, "default", name) if kind == "Service" else None
+    if raw is None:
+        version = {"VectorIndexRevision": API_VERSION, "Service": "v1"}[kind]
+        raw = actor.api.get(path_of({"apiVersion": version, "kind": kind, "metadata": {"name": name}})).body
+    return dict(raw)
+
+
+def changed_by_hand(api: Api, kind: str, name: str, spec: Json) -> None:
+    version = {"Deployment": "apps/v1", "PodDisruptionBudget": "policy/v1", "Service": "v1"}[kind]
+    path = path_of({"apiVersion": version, "kind": kind, "metadata": {"name": name}})
+    answer = api.request("PATCH", path, {"spec": spec}, "application/merge-patch+json")
+    assert answer.ok, answer.message
+
+
+@pytest.fixture(scope="module")
+def everything(control_plane: ControlPlane, api: Api) -> dict[Right, int]:
+    """All that was ever asked: by the process, and by every action."""
+    install(api)
+    run_the_process(control_plane, api)
+    with pytest.MonkeyPatch.context() as patch:
+        actor = Actor(control_plane, api, patch)
+        act_out_every_action(actor)
+        assert actor.done == set(get_args(Action)), "an action that no plan of this test holds"
+    return asked(control_plane)
+
+
+def test_nothing_that_the_operator_asks_is_refused(everything: dict[Right, int]) -> None:
+    assert {right: code for right, code in everything.items() if code in (401, 403)} == {}
+
+
+def test_the_operator_asks_for_everything_that_it_may(everything: dict[Right, int]) -> None:
+    may = granted(kind="ClusterRole", name="vectorindex-operator") | granted(kind="Role", name="-lease")
+    assert may - set(everything) == BY_ADMISSION
+    assert set(everything) <= may
+
+
+def test_the_rights_of_by_admission_are_needed(control_plane: ControlPlane, api: Api) -> None:
+    """Without them, where the plugin is enabled, nothing that has an owner could be made."""
+    ensure_namespace(api, "no-owners")
+    account: Json = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "bare", "namespace": "no-owners"},
+    }
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": "r", "namespace": "no-owners"},
+            "rules": [{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]}]}  # fmt: skip
+    bound = {"apiVersion": role["apiVersion"], "kind": "RoleBinding", "metadata": role["metadata"],
+             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+             "subjects": [{"kind": "ServiceAccount", "name": "bare", "namespace": "no-owners"}]}  # fmt: skip
+    owner = manifest("owner") | {"metadata": {"name": "owner", "namespace": "no-owners"}}
+    for one in (account, role, bound, owner):
+        answer = api.apply(one)
+        assert answer.ok, answer.message
+    owned = {"apiVersion": API_VERSION, "kind": "VectorIndex", "name": "owner", "uid": answer.body["metadata"]["uid"],
+             "controller": True, "blockOwnerDeletion": True}  # fmt: skip
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": template},
+           "metadata": {"name": "j", "namespace": "no-owners", "ownerReferences": [owned]}}  # fmt: skip
+    bare = api.service_account("no-owners", "bare")
+    refused = bare.request("POST", path_of(job).rpartition("/")[0], job)
+    assert (refused.status, "blockOwnerDeletion" in refused.message) == (403, True), refused.message
