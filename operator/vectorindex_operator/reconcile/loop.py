@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from vectorindex_operator.api.v1alpha1 import BlockedBy, VectorIndexStatus
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.lifecycle import decide
-from vectorindex_operator.core.plan import Plan
+from vectorindex_operator.core.plan import MoveTraffic, Plan, WriteRevisionStatus
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.cache import CachedCluster, NotCachedError, ReadCache
 from vectorindex_operator.reconcile.errors import ClusterError, RefusedError, ReportedError
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 TELL_AGAIN_SECONDS = 3600.0
 """Somebody who changes an object again and again is told of once in this time."""
 MOST_TOLD = 10_000
+LOOK_AGAIN_SECONDS = 1.0
+"""After a pass that wrote something."""
+CHANGES = (MoveTraffic, WriteRevisionStatus)
 
 
 @dataclass(slots=True)
@@ -84,7 +87,9 @@ class Reconciler:
         if executor.refusals:
             row = executor.refusals[0]
             raise ReportedError(f"{row.rule} {row.subject}: {row.message}", plan.requeue_after)
-        return plan.requeue_after
+        # Our own writes come back from the watches as nothing new, so what follows from them is looked at from here.
+        changed = executor.said is not None or plan.forward or any(type(one) in CHANGES for one in plan.safe)
+        return min(plan.requeue_after, LOOK_AGAIN_SECONDS) if changed else plan.requeue_after
 
     def _act(self, executor: Executor, plan: Plan) -> Plan:
         """Run the plan; where the traffic cannot be moved, the one that is made knowing that it stays where it is."""
