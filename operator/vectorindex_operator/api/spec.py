@@ -18,6 +18,7 @@ from vectorindex_operator.api.fields import (
     ObjectNameOrNone,
     Percent,
     PercentIncrease,
+    Poll,
     PositiveDuration,
     Quantity,
     SegmentName,
@@ -73,7 +74,7 @@ class Source(Model):
     """Files below a prefix, of one format: Parquet, JSON lines, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin or HDF5."""
     columns: Columns = Columns()
     """Which columns are read."""
-    poll: Annotated[str, Field(pattern=r"^(0|([0-9]{1,6}(ms|s|m|h|d))+)$", max_length=20)] = "5m"
+    poll: Poll = "5m"
     """How often the source is listed; 0 turns polling off."""
     min_interval: Duration = "10m"
     """At most one new revision per this time comes from changed data."""

@@ -6,6 +6,7 @@ into a Kubernetes status as it is.
 
     terms     names, limits and exit codes          tasks     what a verb is asked to do
     spec      parts of a VectorIndex's spec         results   what a verb answers
+    numbers   numbers where a field is text
     model     the base of everything on the wire    evidence  what a searcher's admin port tells and takes
     internal  whom a request to a pod is for, and its signature
 """
@@ -36,6 +37,7 @@ from .internal import (
     verify,
 )
 from .model import Model
+from .numbers import NUMBERS, number_text
 from .results import BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
 from .spec import (
     MEMORY_PATTERN,
@@ -45,6 +47,7 @@ from .spec import (
     Embedding,
     IndexSpec,
     Location,
+    MemoryText,
     Metric,
     Minimise,
     Objective,
@@ -88,6 +91,7 @@ __all__ = [
     "MASTER_KEY_CHARACTERS",
     "MEMORY_PATTERN",
     "METRICS_PORT_ENV",
+    "NUMBERS",
     "OTHER_SEGMENT",
     "RESULT_LIMIT_BYTES",
     "REVISION_HEADER",
@@ -114,6 +118,7 @@ __all__ = [
     "InternalRequest",
     "LeaseState",
     "Location",
+    "MemoryText",
     "Metric",
     "Minimise",
     "Model",
@@ -134,6 +139,7 @@ __all__ = [
     "ValidateTask",
     "key_id",
     "memory_bytes",
+    "number_text",
     "revision_key",
     "sign",
     "verify",
