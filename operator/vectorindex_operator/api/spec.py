@@ -227,6 +227,10 @@ class Gate(Model):
     """A revision that lost more of stable's rows than this is rejected: a listing may be incomplete."""
     max_count_rise: PercentIncrease = "50%"
     """A revision that grew by more than this against stable is rejected."""
+    allow_column_changes: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(max_length=32)
+    ] = ()
+    """Metadata columns that may have another type than stable's. Others reject: filters on them would be refused."""
     on_inconclusive: Literal["Hold", "Reject"] = "Hold"
     """Hold waits for another gate or new data; Reject remembers the revision as bad."""
     cel: ClassVar[tuple[CelRule, ...]] = (

@@ -38,7 +38,7 @@ from .internal import (
 )
 from .model import Model
 from .numbers import NUMBERS, number_text
-from .results import BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
+from .results import COLUMN_TYPES, BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
 from .spec import (
     MEMORY_PATTERN,
     S3,
@@ -80,6 +80,7 @@ __all__ = [
     "ADMIN_PORT",
     "BUCKET_SECONDS",
     "CANARY_TOLERANCE",
+    "COLUMN_TYPES",
     "DEADLINE_FLOOR_SECONDS",
     "DRAIN_SECONDS",
     "FEEDBACK_SECONDS",
