@@ -63,6 +63,7 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
         ("build.pod.tolerations", [{"key": "gpu"}]),
         ("source.poll", "0"),
         ("index", {"factory": "Flat"}),
+        ("guardrails.rules", [{"name": "scores", "metric": "TopScore", "min": "0.45"}]),
     ],
 )
 def test_a_part_left_out_gets_the_same_defaults_from_both(api: Api, smallest: Json, field: str, value: object) -> None:
@@ -70,6 +71,35 @@ def test_a_part_left_out_gets_the_same_defaults_from_both(api: Api, smallest: Js
     answer = api.apply(manifest)
     assert answer.ok, answer.message
     assert answer.body["spec"] == VectorIndexSpec.model_validate(manifest["spec"]).wire()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("build.resources", {"requests": {"cpu": 2, "memory": 2147483648}, "limits": {"cpu": 2.5}}),
+        ("searcher.resources", {"requests": {"cpu": 0.5}}),
+        ("source.poll", 0),
+        ("source.minInterval", 0),
+        ("rollout", {"soak": {"duration": 0}}),
+        ("gate", {"maxCountDrop": 0, "maxCountRise": 0}),
+        ("index", {"objective": {"memoryLimit": 4294967296}}),
+        ("guardrails.rules", [{"name": "clicks", "metric": "ClickDepth", "max": 3.5, "mode": "Observe"}]),
+        ("guardrails.rules", [{"name": "clicks", "metric": "ClickDepth", "max": 3, "mode": "Observe"}]),
+        ("guardrails.rules", [{"name": "scores", "metric": "TopScore", "min": -0.45, "warmUp": 0}]),
+    ],
+)
+def test_a_number_without_quotes_is_kept_and_read(api: Api, smallest: Json, field: str, value: object) -> None:
+    manifest = changed(smallest, f"spec.{field}", value)
+    first = api.apply(manifest)
+    assert first.ok, first.message
+    again = api.apply(manifest)
+    assert again.ok, again.message
+    assert again.body["metadata"]["generation"] == 1, "the same manifest is no change"
+    kept = again.body["spec"]
+    assert VectorIndexSpec.model_validate(kept) == VectorIndexSpec.model_validate(manifest["spec"])
+    for key in field.split("."):
+        kept = kept[key]
+    assert kept == value or isinstance(value, dict | list), "what a person wrote is what kubectl shows"
 
 
 def test_null_stands_for_the_default(api: Api, smallest: Json) -> None:
@@ -122,6 +152,17 @@ def test_kubectl_applies_gets_and_explains(control_plane: ControlPlane, smallest
     assert smallest["metadata"]["name"] in both.stdout
     explained = control_plane.kubectl("explain", "vix.spec.source.poll")
     assert "How often the source is listed; 0 turns polling off." in explained.stdout
+    untyped = control_plane.kubectl("explain", "vix.spec.guardrails.rules.max")
+    assert "a number for ClickDepth (3.5)" in untyped.stdout
+    numbers = changed(smallest, "spec.guardrails.rules", [{"name": "scores", "metric": "TopScore", "min": 0.45}])
+    again = control_plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(numbers))
+    assert again.returncode == 0, again.stderr
+    assert (
+        yaml.safe_load(control_plane.kubectl("get", "vix", smallest["metadata"]["name"], "-o", "yaml").stdout)["spec"][
+            "guardrails"
+        ]["rules"][0]["min"]
+        == 0.45
+    )
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: str(path.relative_to(CHECKOUT)))
