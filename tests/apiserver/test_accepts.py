@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 import yaml
 from apiserver.manifests import FULL_SPEC, changed
+from apiserver.shown import PAGES, parts, whole
 from control_plane import Api, ControlPlane, Json, path_of
 from layers import CHECKOUT
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
 
-
-def manifests_in(path: Path) -> list[Json]:
-    """Every VectorIndex in a YAML file, a fenced block of a Markdown page, or a here-document of the chart's notes."""
-    text = path.read_text(encoding="utf-8")
-    blocks = [text]
-    if path.suffix == ".md":
-        blocks = re.findall(r"```ya?ml\n(.*?)```", text, re.DOTALL)
-    elif path.suffix == ".txt":
-        blocks = [dedent(block) for block in re.findall(r"<<END\n(.*?)\n *END\n", text, re.DOTALL)]
-    documents = [one for block in blocks if "kind: VectorIndex\n" in block for one in yaml.safe_load_all(block)]
-    return [one for one in documents if isinstance(one, dict) and one.get("kind") == "VectorIndex"]
-
-
-SHOWN = sorted(
-    path
-    for pattern in ("examples/**/*.yaml", "docs/**/*.md", "README.md", "charts/**/README.md", "charts/**/NOTES.txt")
-    for path in CHECKOUT.glob(pattern)
-    if "kind: VectorIndex\n" in path.read_text(encoding="utf-8")
-)
+SHOWN = [path for path in PAGES if whole(path)]
+IN_PARTS = [(path, part) for path in PAGES for part in parts(path)]
 
 
 def test_the_smallest_manifest_gets_the_defaults_of_the_models(api: Api, smallest: Json) -> None:
@@ -167,9 +149,26 @@ def test_kubectl_applies_gets_and_explains(control_plane: ControlPlane, smallest
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_the_manifests_we_show_are_accepted(api: Api, path: Path) -> None:
-    manifests = manifests_in(path)
-    assert manifests
-    for manifest in manifests:
+    for manifest in whole(path):
         manifest["metadata"]["namespace"] = "default"
         answer = api.apply(manifest, dryRun="All")
         assert answer.ok, answer.message
+        assert VectorIndexSpec.model_validate(answer.body["spec"]) == VectorIndexSpec.model_validate(manifest["spec"])
+
+
+@pytest.mark.parametrize(
+    ("path", "part"), IN_PARTS, ids=[f"{path.relative_to(CHECKOUT)}-{'-'.join(part)}" for path, part in IN_PARTS]
+)
+def test_the_parts_of_manifests_we_show_are_accepted(api: Api, smallest: Json, path: Path, part: Json) -> None:
+    manifest = smallest | {"spec": smallest["spec"] | part}
+    for key in ("source", "artifacts"):  # a part of these comes without its place
+        manifest["spec"][key] = smallest["spec"][key] | part.get(key, {})
+    answer = api.apply(manifest, dryRun="All")
+    assert answer.ok, f"{path}: {answer.message}"
+    assert VectorIndexSpec.model_validate(answer.body["spec"]) == VectorIndexSpec.model_validate(manifest["spec"])
+
+
+def test_the_pages_show_manifests_and_parts() -> None:
+    """The two tests above ran on something."""
+    assert {path.name for path in SHOWN} >= {"README.md", "1-first.yaml", "NOTES.txt"}
+    assert {path.name for path, _ in IN_PARTS} >= {"guardrails.md", "operations.md", "security.md"}
