@@ -85,6 +85,8 @@ def managed(*peers: Json) -> Json:
             "spec.index.searchParams.nprobe",
             "greater than or equal to 0",
         ),
+        ("spec.gate.allowColumnChanges", [""], "spec.gate.allowColumnChanges[0]", "at least 1 chars"),
+        ("spec.gate.allowColumnChanges", ["c"] * 33, "spec.gate.allowColumnChanges", "at most 32 items"),
         # text forms
         ("spec.index.objective.memoryLimit", "4 Gi", "spec.index.objective.memoryLimit", "should match"),
         ("spec.index.objective.memoryLimit", "0Gi", "spec.index.objective.memoryLimit", "should match"),
