@@ -60,8 +60,9 @@ def test_the_recipes_name_paths() -> None:
 
 
 def test_what_is_observed_is_watched_and_the_other_way_round() -> None:
-    """A Service is read by its name, a VectorIndex is no child."""
-    assert {one.kind for one in WATCHED} == {*CHILD_KINDS, "Service", "VectorIndex"}
+    """A VectorIndex is no child; the Service is read by its name, its EndpointSlices by a label of their own."""
+    apart = {"VectorIndex", "Service", "EndpointSlice"}
+    assert {one.kind for one in WATCHED} - apart == set(CHILD_KINDS)
 
 
 def test_what_is_watched_may_be_listed_and_watched() -> None:
