@@ -76,10 +76,11 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from .validate import prove
+    from .validate import answer, prove
 
-    report, sha256 = prove(cli_tasks.validate_task(options, _from_environment()), cli_tasks.work_folder(options))
-    code = _done(report.result(sha256), options)
+    task = cli_tasks.validate_task(options, _from_environment())
+    report, sha256 = prove(task, cli_tasks.work_folder(options))
+    code = _done(answer(task, report, sha256), options)
     return code if _from_environment() is not None else _show(report, options)
 
 

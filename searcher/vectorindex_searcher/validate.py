@@ -37,6 +37,7 @@ from .index.tuning import batch_engine
 from .index.vectors import VectorFile
 from .recall.bound import lower_bound
 from .recall.canary import canary_recall, make_canary, read_canary, write_canary
+from .recall.columns import column_types
 from .recall.deleted import search_deleted
 from .recall.exact import Truth
 from .recall.filtered import filtered_recall
@@ -77,7 +78,15 @@ class Cost:
 def validate(task: ValidateTask, work: Path | None = None) -> ValidateResult:
     """Tune segments, measure, publish report and what it names, answer. See `prove`."""
     report, sha256 = prove(task, work)
-    return report.result(sha256)
+    return answer(task, report, sha256)
+
+
+def answer(task: ValidateTask, report: Report, sha256: str) -> ValidateResult:
+    """What the operator is told of a published report."""
+    artifacts = open_store(task.artifacts, Role.ARTIFACTS)
+    layout = Layout(artifacts.prefix, task.identity)
+    manifest, _ = load_manifest(artifacts, layout, task.digest, task.manifest_sha256)
+    return report.result(sha256, column_types(artifacts, layout, manifest))
 
 
 def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:

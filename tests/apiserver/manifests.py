@@ -61,6 +61,7 @@ FULL_SPEC: Json = {
         "relevance": {"relevantColumn": "right", "minMRR": 0.6},
         "maxCountDrop": "5%",
         "maxCountRise": "200%",
+        "allowColumnChanges": ["section"],
         "onInconclusive": "Reject",
     },
     "searcher": {

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 import yaml
 from apiserver.manifests import FULL_SPEC, changed
+from apiserver.shown import PAGES, parts, whole
 from control_plane import Api, ControlPlane, Json, path_of
 from layers import CHECKOUT
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
 
-
-def manifests_in(path: Path) -> list[Json]:
-    """Every VectorIndex in a YAML file, a fenced block of a Markdown page, or a here-document of the chart's notes."""
-    text = path.read_text(encoding="utf-8")
-    blocks = [text]
-    if path.suffix == ".md":
-        blocks = re.findall(r"```ya?ml\n(.*?)```", text, re.DOTALL)
-    elif path.suffix == ".txt":
-        blocks = [dedent(block) for block in re.findall(r"<<END\n(.*?)\n *END\n", text, re.DOTALL)]
-    documents = [one for block in blocks if "kind: VectorIndex\n" in block for one in yaml.safe_load_all(block)]
-    return [one for one in documents if isinstance(one, dict) and one.get("kind") == "VectorIndex"]
-
-
-SHOWN = sorted(
-    path
-    for pattern in ("examples/**/*.yaml", "docs/**/*.md", "README.md", "charts/**/README.md", "charts/**/NOTES.txt")
-    for path in CHECKOUT.glob(pattern)
-    if "kind: VectorIndex\n" in path.read_text(encoding="utf-8")
-)
+SHOWN = [path for path in PAGES if whole(path)]
+IN_PARTS = [(path, part) for path in PAGES for part in parts(path)]
 
 
 def test_the_smallest_manifest_gets_the_defaults_of_the_models(api: Api, smallest: Json) -> None:
@@ -63,6 +45,7 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
         ("build.pod.tolerations", [{"key": "gpu"}]),
         ("source.poll", "0"),
         ("index", {"factory": "Flat"}),
+        ("guardrails.rules", [{"name": "scores", "metric": "TopScore", "min": "0.45"}]),
     ],
 )
 def test_a_part_left_out_gets_the_same_defaults_from_both(api: Api, smallest: Json, field: str, value: object) -> None:
@@ -70,6 +53,35 @@ def test_a_part_left_out_gets_the_same_defaults_from_both(api: Api, smallest: Js
     answer = api.apply(manifest)
     assert answer.ok, answer.message
     assert answer.body["spec"] == VectorIndexSpec.model_validate(manifest["spec"]).wire()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("build.resources", {"requests": {"cpu": 2, "memory": 2147483648}, "limits": {"cpu": 2.5}}),
+        ("searcher.resources", {"requests": {"cpu": 0.5}}),
+        ("source.poll", 0),
+        ("source.minInterval", 0),
+        ("rollout", {"soak": {"duration": 0}}),
+        ("gate", {"maxCountDrop": 0, "maxCountRise": 0}),
+        ("index", {"objective": {"memoryLimit": 4294967296}}),
+        ("guardrails.rules", [{"name": "clicks", "metric": "ClickDepth", "max": 3.5, "mode": "Observe"}]),
+        ("guardrails.rules", [{"name": "clicks", "metric": "ClickDepth", "max": 3, "mode": "Observe"}]),
+        ("guardrails.rules", [{"name": "scores", "metric": "TopScore", "min": -0.45, "warmUp": 0}]),
+    ],
+)
+def test_a_number_without_quotes_is_kept_and_read(api: Api, smallest: Json, field: str, value: object) -> None:
+    manifest = changed(smallest, f"spec.{field}", value)
+    first = api.apply(manifest)
+    assert first.ok, first.message
+    again = api.apply(manifest)
+    assert again.ok, again.message
+    assert again.body["metadata"]["generation"] == 1, "the same manifest is no change"
+    kept = again.body["spec"]
+    assert VectorIndexSpec.model_validate(kept) == VectorIndexSpec.model_validate(manifest["spec"])
+    for key in field.split("."):
+        kept = kept[key]
+    assert kept == value or isinstance(value, dict | list), "what a person wrote is what kubectl shows"
 
 
 def test_null_stands_for_the_default(api: Api, smallest: Json) -> None:
@@ -122,13 +134,41 @@ def test_kubectl_applies_gets_and_explains(control_plane: ControlPlane, smallest
     assert smallest["metadata"]["name"] in both.stdout
     explained = control_plane.kubectl("explain", "vix.spec.source.poll")
     assert "How often the source is listed; 0 turns polling off." in explained.stdout
+    untyped = control_plane.kubectl("explain", "vix.spec.guardrails.rules.max")
+    assert "a number for ClickDepth (3.5)" in untyped.stdout
+    numbers = changed(smallest, "spec.guardrails.rules", [{"name": "scores", "metric": "TopScore", "min": 0.45}])
+    again = control_plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(numbers))
+    assert again.returncode == 0, again.stderr
+    assert (
+        yaml.safe_load(control_plane.kubectl("get", "vix", smallest["metadata"]["name"], "-o", "yaml").stdout)["spec"][
+            "guardrails"
+        ]["rules"][0]["min"]
+        == 0.45
+    )
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_the_manifests_we_show_are_accepted(api: Api, path: Path) -> None:
-    manifests = manifests_in(path)
-    assert manifests
-    for manifest in manifests:
+    for manifest in whole(path):
         manifest["metadata"]["namespace"] = "default"
         answer = api.apply(manifest, dryRun="All")
         assert answer.ok, answer.message
+        assert VectorIndexSpec.model_validate(answer.body["spec"]) == VectorIndexSpec.model_validate(manifest["spec"])
+
+
+@pytest.mark.parametrize(
+    ("path", "part"), IN_PARTS, ids=[f"{path.relative_to(CHECKOUT)}-{'-'.join(part)}" for path, part in IN_PARTS]
+)
+def test_the_parts_of_manifests_we_show_are_accepted(api: Api, smallest: Json, path: Path, part: Json) -> None:
+    manifest = smallest | {"spec": smallest["spec"] | part}
+    for key in ("source", "artifacts"):  # a part of these comes without its place
+        manifest["spec"][key] = smallest["spec"][key] | part.get(key, {})
+    answer = api.apply(manifest, dryRun="All")
+    assert answer.ok, f"{path}: {answer.message}"
+    assert VectorIndexSpec.model_validate(answer.body["spec"]) == VectorIndexSpec.model_validate(manifest["spec"])
+
+
+def test_the_pages_show_manifests_and_parts() -> None:
+    """The two tests above ran on something."""
+    assert {path.name for path in SHOWN} >= {"README.md", "1-first.yaml", "NOTES.txt"}
+    assert {path.name for path, _ in IN_PARTS} >= {"guardrails.md", "operations.md", "security.md"}

@@ -13,9 +13,10 @@ from layers import CHECKOUT
 from pydantic import Field
 
 from vectorindex_operator.api import crd
+from vectorindex_operator.api.fields import Poll, Quantity
 from vectorindex_operator.api.schema import Style, publish, structural
 from vectorindex_operator.api.v1alpha1 import RevisionSpec, VectorIndexSpec, VectorIndexStatus
-from vectorindex_searcher.contract import Model
+from vectorindex_searcher.contract import MEMORY_PATTERN, MemoryText, Model
 
 Json = dict[str, Any]
 SMALLEST: Json = {"source": {"s3": {"bucket": "embeddings"}}, "artifacts": {"s3": {"bucket": "indexes"}}}
@@ -60,9 +61,9 @@ def nodes(node: Any, path: str = "") -> Iterator[tuple[str, Json]]:
 
 def filled(schema: Json, value: Any) -> Any:
     """`value` with the schema's defaults, as the API server fills them in."""
-    if schema["type"] == "array":
+    if schema.get("type") == "array":
         return [filled(schema["items"], item) for item in value]
-    if schema["type"] != "object" or "properties" not in schema:
+    if schema.get("type") != "object" or "properties" not in schema:
         return value
     out = dict(value)
     for name, child in schema["properties"].items():
@@ -91,6 +92,53 @@ def test_drift_is_shown_and_mended(tmp_path: Path) -> None:
     page.unlink()
     assert "+kind: CustomResourceDefinition" in crd.drift(tmp_path)
     assert crd.write(tmp_path) == [str(page.relative_to(tmp_path))]
+
+
+class Loose(Model):
+    """Text that may be a number."""
+
+    poll: Poll = "5m"
+    limit: Annotated[str | None, Field(max_length=9)] = None
+    memory: MemoryText | None = None
+    cpu: Quantity = "1"
+
+
+def test_text_that_may_be_a_number() -> None:
+    properties = publish(structural(Loose, Style()))["properties"]
+    words = "a number, or text such as 500m or 4Gi"
+    assert properties["poll"] | {"pattern": ""} == {
+        "default": "5m",
+        "maxLength": 20,
+        "pattern": "",
+        "x-kubernetes-int-or-string": True,
+        "x-kubernetes-validations": [
+            {
+                "rule": "type(self) != int || self == 0",
+                "message": "a number needs a unit (90s, 15m, 1h30m); only 0 stands alone",
+            }
+        ],
+    }
+    assert properties["limit"] == {"type": "string", "maxLength": 9}
+    assert properties["memory"] == {
+        "maxLength": 20,
+        "pattern": MEMORY_PATTERN,
+        "x-kubernetes-int-or-string": True,
+        "minimum": 1,
+        "maximum": 10**15 - 1,
+    }
+    assert properties["cpu"] | {"pattern": ""} == {
+        "default": "1",
+        "maxLength": 32,
+        "pattern": "",
+        "x-kubernetes-preserve-unknown-fields": True,
+        "anyOf": [{"enum": [words]}, {"not": {"maxLength": 0}}, {"minimum": 0, "not": {"minimum": 1e18}}],
+    }
+
+
+def test_what_the_operator_writes_is_the_text() -> None:
+    for _, node in nodes(structural(Loose, crd.OPERATOR_WRITES)):
+        assert node["type"] in ("object", "string")
+        assert "x-numbers" not in node
 
 
 def test_a_structural_schema_of_every_form() -> None:
@@ -154,11 +202,11 @@ def test_a_union_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", crd.kinds(), ids=lambda kind: kind.name)
 def test_schemas_hold_nothing_that_kubernetes_forbids(kind: crd.Kind) -> None:
-    forbidden = {"$ref", "$defs", "title", "anyOf", "oneOf", "allOf", "const", "propertyNames", "x-model"}
+    forbidden = {"$ref", "$defs", "title", "oneOf", "const", "propertyNames", "x-model", "x-numbers"}
     root = kind.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for path, node in nodes(root):
         assert not forbidden & set(node), path
-        assert "type" in node, path
+        assert "type" in node or {"pattern", "maxLength"} <= set(node), path
         assert node.get("additionalProperties") is not False, path
         assert not isinstance(node.get("exclusiveMinimum", True), float), path
 
@@ -166,13 +214,16 @@ def test_schemas_hold_nothing_that_kubernetes_forbids(kind: crd.Kind) -> None:
 def test_everything_a_user_writes_is_bounded() -> None:
     """CEL's cost is estimated from these bounds: without them the API server refuses a rule, or the CRD."""
     for path, node in nodes(structural(VectorIndexSpec, crd.USER_WRITES)):
-        if node["type"] == "string":
+        kind = node.get("type", "text or number")
+        if kind == "string":
             assert "maxLength" in node or "enum" in node, path
-        elif node["type"] == "array":
+        elif kind == "text or number":
+            assert "maxLength" in node, path
+        elif kind == "array":
             assert "maxItems" in node, path
-        elif node["type"] == "object":
+        elif kind == "object":
             assert "properties" in node or "maxProperties" in node, path
-        elif node["type"] == "integer":
+        elif kind == "integer":
             assert {"minimum", "maximum"} <= set(node), path
 
 

@@ -24,9 +24,11 @@ def row(segment: str = "", recall: float = 0.98, low: float = 0.97, queries: int
     return SegmentRecall(segment=segment, queries=queries, recall=recall, recall_low=low, **more)
 
 
-def judge(of: VectorIndexSpec, stable: int | None = None, **changes: Any) -> GateStatus:
+def judge(
+    of: VectorIndexSpec, stable: int | None = None, columns: dict[str, str] | None = None, **changes: Any
+) -> GateStatus:
     measured: ValidateResult = report(of).model_copy(update=changes)
-    return gate.judge(measured, of, stable, NOW)
+    return gate.judge(measured, of, gate.Stable(stable, columns or {}), NOW)
 
 
 @pytest.mark.parametrize(
@@ -133,3 +135,63 @@ def test_fail_beats_inconclusive_and_every_failure_is_said() -> None:
         "recall@10 is 0.9000, at least 0.8000 with 95% confidence on 1000 queries; the limit is 0.95; "
         "10 rows are 99.0% fewer than stable's 1000; gate.maxCountDrop is 10%"
     )
+
+
+COLUMNS: dict[str, Any] = {"source": {"columns": {"metadata": ["lang", "size"]}}}
+
+
+@pytest.mark.parametrize(
+    ("stable", "now", "reason"),
+    [
+        ("si", "si", "RecallProven"),
+        ("si", "ni", "ColumnTypeChanged"),
+        ("si", "ii", "ColumnTypeChanged"),
+        ("si", "oi", "ColumnTypeChanged"),
+        ("si", "Si", "ColumnTypeChanged"),
+        ("td", "dt", "ColumnTypeChanged"),
+        ("si", "sf", "RecallProven"),  # whole numbers are floats
+        ("sf", "si", "ColumnTypeChanged"),  # 9.99 is no integer: every filter with it would be refused
+        ("sI", "sF", "RecallProven"),
+        ("sI", "sf", "ColumnTypeChanged"),
+        ("ni", "si", "RecallProven"),  # nobody could filter on it before
+        ("oi", "bi", "RecallProven"),
+        ("", "ni", "RecallProven"),  # stable's result is of a release that did not tell
+        ("si", None, "RecallProven"),
+        ("s?", "s!", "ColumnTypeChanged"),
+        ("s?", "s?", "RecallProven"),
+    ],
+)
+def test_a_column_keeps_its_type_or_one_that_takes_more(stable: str, now: str | None, reason: str) -> None:
+    before = gate.column_types(
+        spec(**COLUMNS).source.columns, report(spec()).model_copy(update={"column_types": stable})
+    )
+    said = judge(spec(**COLUMNS), 10_000, before, column_types=now)
+    assert (said.reason, said.verdict) == (reason, "Pass" if reason == "RecallProven" else "Fail")
+
+
+def test_a_changed_column_is_named_with_both_types_and_what_to_do() -> None:
+    said = judge(spec(**COLUMNS), 10_000, {"lang": "s", "size": "i"}, column_types="nS")
+    assert said.message == (
+        "metadata column 'lang' is null, stable's is string, 'size' is list of string, stable's is integer: filters on "
+        "it would be refused after the switch; mend the data, or name the column in gate.allowColumnChanges"
+    )
+
+
+def test_a_change_of_type_may_be_allowed_by_column() -> None:
+    allowed = spec(**COLUMNS, gate={"allowColumnChanges": ["lang"]})
+    assert judge(allowed, 10_000, {"lang": "s", "size": "i"}, column_types="ni").verdict == "Pass"
+    assert judge(allowed, 10_000, {"lang": "s", "size": "i"}, column_types="ns").reason == "ColumnTypeChanged"
+    assert identity.thresholds_hash(allowed) != identity.thresholds_hash(spec(**COLUMNS)), "it is judged again"
+
+
+def test_columns_that_only_one_of_both_has_are_not_compared() -> None:
+    assert judge(spec(**COLUMNS), 10_000, {"colour": "s", "size": "i"}, column_types="ni").verdict == "Pass"
+
+
+def test_many_changed_columns_make_no_endless_message() -> None:
+    names = [f"{number:0128d}" for number in range(32)]
+    said = judge(
+        spec(source={"columns": {"metadata": names}}), 10_000, dict.fromkeys(names, "s"), column_types="n" * 32
+    )
+    assert " and 28 more: " in said.message
+    assert len(said.message) < 1024

@@ -342,6 +342,23 @@ def test_a_failed_gate_rejects_and_the_traffic_stays() -> None:
     assert (phase(again, view), actions(again, StartBuild), actions(again, StartValidation)) == ("Surging", [], [])
 
 
+def test_a_column_of_another_type_than_stables_is_rejected_and_the_traffic_stays() -> None:
+    """A build of data whose language column is nothing but null: after a switch every filter on it would be refused."""
+    columns = {"source": {"columns": {"metadata": ["lang"]}}}
+    of = spec(**columns)
+    serving = a_revision(of, "Stable", created=NOW - 48 * HOUR, report=report(of, column_types="s"))
+    view, obs = validating(spec(**columns, index={"factory": "HNSW32"}), column_types="n")
+    obs = replace(obs, revisions={**obs.revisions, serving.name: serving}, traffic=front(serving),
+                  loaded={serving.name: loaded(serving)})  # fmt: skip
+    plan = run(obs)
+    status = recorded(plan, view)
+    assert (status.phase, status.rejected is not None and status.rejected.reason) == ("Rejected", "ColumnTypeChanged")
+    assert moved(plan) == []
+    meant = spec(**columns, index={"factory": "HNSW32"}, gate={"allowColumnChanges": ["lang"]})
+    again = run(with_spec(after(obs, plan), spec=meant))
+    assert (phase(again, view), actions(again, StartValidation)) == ("Surging", [])
+
+
 def test_an_inconclusive_gate_holds_or_rejects_as_asked() -> None:
     view, obs = validating(OLD, recall=0.96, low=0.94)
     plan = run(obs)

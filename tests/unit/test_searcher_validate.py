@@ -15,15 +15,17 @@ import jsonschema
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vectorindex_searcher import build as build_module
 from vectorindex_searcher import termination
-from vectorindex_searcher.artifact import Layout, download_verified, load_manifest
+from vectorindex_searcher.artifact import Layout, ManifestFile, download_verified, load_manifest
 from vectorindex_searcher.build import build
 from vectorindex_searcher.contract import (
     RESULT_LIMIT_BYTES,
     BuildTask,
+    Columns,
     Embedding,
     Identity,
     IndexSpec,
@@ -34,6 +36,7 @@ from vectorindex_searcher.contract import (
 )
 from vectorindex_searcher.errors import StoreUnavailable
 from vectorindex_searcher.recall import groundtruth, schema
+from vectorindex_searcher.recall.columns import column_types
 from vectorindex_searcher.recall.report import Report, load_report
 from vectorindex_searcher.recall.timing import open_measured
 from vectorindex_searcher.store import FolderStore, Role
@@ -313,7 +316,8 @@ def test_the_result_of_any_number_of_segments_fits_into_a_termination_message(so
         update={"segments": (row,) * 32, "overall": row.model_copy(update={"segment": ""}), "p95_ms": 1 / 3,
                 "count": 2**40, "resident_bytes": 2**44, "gate_hash": "f" * 16, "canary_recall": 1 / 3}
     )  # fmt: skip
-    result = worst.result("f" * 64)
+    result = worst.result("f" * 64, "s" * 32)
+    assert result.column_types == "s" * 32
     assert len(termination.encode(result)) <= RESULT_LIMIT_BYTES
     (brief,) = set(result.segments)
     assert (brief.recall, brief.recall_low, brief.mrr) == (0.987654, 0.959999, None)
@@ -321,3 +325,43 @@ def test_the_result_of_any_number_of_segments_fits_into_a_termination_message(so
     # A few segments keep their ranks, and exact figures stay exact.
     small = worst.model_copy(update={"segments": (row.model_copy(update={"recall_low": 0.96}),)}).result("f" * 64)
     assert (small.segments[0].mrr, small.segments[0].recall_low) == (0.333333, 0.96)
+
+
+TYPED = {
+    "lang": pa.array(["en", "de"] * 50),
+    "size": pa.array(range(100), pa.int32()),
+    "price": pa.array([0.5] * 100),
+    "fresh": pa.array([True] * 100),
+    "seen": pa.array([0] * 100, pa.timestamp("us")),
+    "day": pa.array([0] * 100, pa.date32()),
+    "tags": pa.array([["a"]] * 100),
+    "nothing": pa.array([None] * 100, pa.null()),
+    "shape": pa.array([{"a": 1}] * 100),
+}
+
+
+def test_the_result_tells_the_types_of_the_metadata_columns(tmp_path: Path) -> None:
+    """Whether it was measured now or before, maybe by a release that did not look."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    vectors = pa.FixedSizeListArray.from_arrays(clustered(100).ravel(), DIMENSION)
+    names = tuple(reversed(TYPED))
+    pq.write_table(pa.table({"id": pa.array(range(100)), "vector": vectors, **TYPED}), source / "a.parquet")
+    built(source, out, factory="Flat", columns=Columns(metadata=names))
+    task = ValidateTask(
+        identity=IDENTITY, digest="digest1", manifest_sha256="", gate_hash="g", artifacts=Location(folder=str(out))
+    )
+    assert [validate(task).column_types for _ in range(2)] == ["onSdtbfis"] * 2
+
+
+def test_a_metadata_file_without_a_readable_head_costs_no_verdict(source: Path, tmp_path: Path) -> None:
+    built(source, tmp_path)
+    store, layout = stored(tmp_path)
+    manifest, _ = load_manifest(store, layout, "digest1")
+    assert column_types(store, layout, manifest) is None
+    file = ManifestFile(name="metadata.arrow", size=9, sha256="0" * 64)
+    claimed = manifest.model_copy(update={"metadata_columns": ("lang",), "files": (*manifest.files, file)})
+    assert column_types(store, layout, claimed) is None, "there is none"
+    for head in (b"", b"ARROW1", b"ARROW1\0\0" + b"\xff" * 64):
+        store.put(layout.file("digest1", manifest.attempt, "metadata.arrow"), head)
+        assert column_types(store, layout, claimed) is None

@@ -30,7 +30,7 @@ LIST_KEYS: dict[type[BaseModel], str] = {
     v1alpha1.GuardrailRule: "name",
 }
 USER_WRITES = Style(list_keys=LIST_KEYS)
-OPERATOR_WRITES = Style(defaults=False, rules=False, atomic=True, list_keys=LIST_KEYS)
+OPERATOR_WRITES = Style(defaults=False, rules=False, numbers=False, atomic=True, list_keys=LIST_KEYS)
 
 NAME_RULE = {
     "rule": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -27,16 +27,42 @@ class GuardrailMetric(StrEnum):
 
 _PERCENT, _TIME, _NUMBER = r"(100|[0-9]{1,2}([.][0-9]+)?)%", r"[0-9]+([.][0-9]+)?m?s", r"[0-9]+([.][0-9]+)?"
 _EVERY_BOUND = ("max", "min", "max_drop_vs_stable", "max_rise_vs_stable")
+_SCORE = f"-?{_NUMBER}"
 _BOUNDS = {
     GuardrailMetric.ERROR_RATE: ("max", _PERCENT),
     GuardrailMetric.LATENCY_P95: ("max", _TIME),
     GuardrailMetric.LATENCY_P99: ("max", _TIME),
     GuardrailMetric.ZERO_RESULT_RATE: ("max", _PERCENT),
-    GuardrailMetric.TOP_SCORE: ("min", f"-?{_NUMBER}"),
+    GuardrailMetric.TOP_SCORE: ("min", _SCORE),
     GuardrailMetric.LIVE_RECALL: ("min", _PERCENT),
     GuardrailMetric.CLICK_DEPTH: ("max", _NUMBER),
 }
 """Metric -> its absolute bound and how that is written. The relative one looks the same way."""
+_WORDS = {
+    _PERCENT: "a percentage, such as 2%",
+    _TIME: "a duration, such as 40ms",
+    _NUMBER: "a number, such as 3.5",
+    _SCORE: "a score, such as 0.45",
+}
+
+
+def _forms() -> tuple[dict[str, Any], ...]:
+    """For each form of bound: the bound has it, or the metric is another.
+
+    As values, not as CEL rules: CEL sees whether a field that may be a number with a point is there, not what is in it.
+    The first branch is never true of a bound: the API server's message is that of the first branch.
+    """
+    forms = []
+    for side, pattern in dict.fromkeys(_BOUNDS.values()):
+        form: dict[str, Any] = {"pattern": f"^{pattern}$"}
+        if pattern in (_PERCENT, _TIME):
+            form["not"] = {"maxLength": 0}  # no number: length says nothing of them
+        elif pattern == _NUMBER:
+            form["minimum"] = 0
+        others = [metric.value for metric in GuardrailMetric if _BOUNDS[metric] != (side, pattern)]
+        branches = ({side: {"enum": [_WORDS[pattern]]}}, {side: form}, {"metric": {"enum": others}})
+        forms.append({"anyOf": [{"properties": branch} for branch in branches]})
+    return tuple(forms)
 
 
 class GuardrailRule(Model):
@@ -68,29 +94,18 @@ class GuardrailRule(Model):
     """Enforce rolls back; Observe says it only."""
     on_no_data: Literal["Hold", "Pass", "Fail"] = "Hold"
     """What the rule says when no query came."""
+    forms: ClassVar[tuple[dict[str, Any], ...]] = _forms()
     cel: ClassVar[tuple[CelRule, ...]] = (
+        # `dyn`: CEL declares no field without a type, yet finds it when it runs.
         CelRule(
-            "[has(self.max), has(self.min), has(self.maxDropVsStable), has(self.maxRiseVsStable)]"
+            "[has(dyn(self).max), has(dyn(self).min), has(self.maxDropVsStable), has(self.maxRiseVsStable)]"
             ".filter(present, present).size() == 1",
             "exactly one of max, min, maxDropVsStable, maxRiseVsStable is needed",
         ),
         CelRule(
-            "self.metric in ['TopScore', 'LiveRecall'] ? !has(self.max) && !has(self.maxRiseVsStable)"
-            " : !has(self.min) && !has(self.maxDropVsStable)",
+            "self.metric in ['TopScore', 'LiveRecall'] ? !has(dyn(self).max) && !has(self.maxRiseVsStable)"
+            " : !has(dyn(self).min) && !has(self.maxDropVsStable)",
             "TopScore and LiveRecall take min or maxDropVsStable; the other metrics take max or maxRiseVsStable",
-        ),
-        CelRule(
-            "!has(self.max) || self.max.matches(self.metric.startsWith('Latency')"
-            " ? '^[0-9]+([.][0-9]+)?m?s$' : self.metric == 'ClickDepth' ? '^[0-9]+([.][0-9]+)?$'"
-            " : '^(100|[0-9]{1,2}([.][0-9]+)?)%$')",
-            "max is a percentage for rates (2%), a duration for latencies (40ms), a number for ClickDepth (3.5)",
-            ".max",
-        ),
-        CelRule(
-            "!has(self.min) || self.min.matches(self.metric == 'LiveRecall'"
-            " ? '^(100|[0-9]{1,2}([.][0-9]+)?)%$' : '^-?[0-9]+([.][0-9]+)?$')",
-            "min is a score for TopScore (0.45) and a percentage for LiveRecall (93%)",
-            ".min",
         ),
         CelRule(
             # In the searchers' buckets of 5 s, as core/judging/rules.py counts them. CEL's durations know no days, and

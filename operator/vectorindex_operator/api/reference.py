@@ -12,8 +12,9 @@ _INTRO = """<!-- Generated from the models by `make generate`; edit those. -->
 # API reference: `{version}`
 
 Durations are numbers with a unit (`90s`, `15m`, `1h30m`, `2d`), percentages end in `%`, memory and CPU are Kubernetes
-quantities. A field without a default may be left out unless it is **required**. Fields that are not on this page are
-refused by `kubectl apply` (strict validation) and dropped where validation is off.
+quantities. What is a number needs no quotes, whatever it may be else: `cpu: 2`, `poll: 0`, `max: 3.5`. A field without
+a default may be left out unless it is **required**. Fields that are not on this page are refused by `kubectl apply`
+(strict validation) and dropped where validation is off.
 """
 
 
@@ -40,8 +41,9 @@ def _sections(kind: str, path: str, node: dict[str, Any], seen: dict[Any, str]) 
     later: list[tuple[str, dict[str, Any]]] = []
     required = node.get("required", ())
     for name, child in node["properties"].items():
-        inner = child["items"] if child["type"] == "array" else child
-        where = f"{path}.{name}" + ("[]" if child["type"] == "array" else "")
+        listed = child.get("type") == "array"
+        inner = child["items"] if listed else child
+        where = f"{path}.{name}" + ("[]" if listed else "")
         link = ""
         if MODEL in inner:
             known = seen.get(inner[MODEL])
@@ -76,6 +78,10 @@ def _rule(rule: dict[str, str]) -> str:
 
 
 def _type(node: dict[str, Any]) -> str:
+    if "x-kubernetes-int-or-string" in node:
+        return "integer or string"
+    if "type" not in node:
+        return "number or string"
     if node["type"] == "array":
         return f"list of {_type(node['items'])}"
     if node["type"] == "object":
@@ -92,10 +98,10 @@ def _default(node: dict[str, Any]) -> str:
 
 def _bounds(node: dict[str, Any]) -> str:
     """Allowed values in words: "Retain", "1 to 1000", "at most 63 characters"."""
-    if node["type"] == "array":
+    if node.get("type") == "array":
         inner = _bounds(node["items"]) if MODEL not in node["items"] else ""
         return "; ".join(part for part in (_range(node, "Items", "items"), inner and f"each: {inner}") if part)
-    if node["type"] == "object":
+    if node.get("type") == "object":
         return _range(node, "Properties", "entries")
     if "enum" in node:
         return ", ".join(f"`{value}`" if value else "empty" for value in node["enum"])

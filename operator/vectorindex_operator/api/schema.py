@@ -20,7 +20,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from vectorindex_searcher.contract import Stored
+from vectorindex_searcher.contract import NUMBERS, Stored
 
 MODEL = "x-model"
 """Schema key that names the class a node came from. For the reference page; `publish` removes it."""
@@ -34,13 +34,15 @@ class Style:
     """What differs between a spec that users write and an object that only the operator writes.
 
     `defaults`: the API server fills them in. A status has none: what the operator removes must be gone.
-    `rules`: CEL rules are added. `atomic`: objects and maps below the root have one owner and are replaced as a whole
-    (an applied `{}` would otherwise become null, which is refused). `list_keys`: model of a list's items -> the field
-    that names an item.
+    `rules`: CEL rules and the forms of bounds are added. `numbers`: text fields take the numbers that their models read
+    as text; what the operator writes is always the text. `atomic`: objects and maps below the root have one owner and
+    are replaced as a whole (an applied `{}` would otherwise become null, which is refused). `list_keys`: model of a
+    list's items -> the field that names an item.
     """
 
     defaults: bool = True
     rules: bool = True
+    numbers: bool = True
     atomic: bool = False
     list_keys: Mapping[type[BaseModel], str] = field(default_factory=dict)
 
@@ -84,6 +86,9 @@ def _convert(node: Mapping[str, Any], defs: Mapping[str, Any], style: Style) -> 
 
 def _scalar(node: _Schema, style: Style) -> _Schema:
     out = {key: value for key, value in node.items() if key not in _DROPPED}
+    numbers = out.pop(NUMBERS, None)
+    if numbers is not None and style.numbers:
+        return _text_or_number(out, numbers)
     if "const" in out:
         out["enum"] = [out.pop("const")]
     if "type" not in out:
@@ -94,6 +99,26 @@ def _scalar(node: _Schema, style: Style) -> _Schema:
         if bound in out:  # a number in JSON Schema, a flag beside the limit in OpenAPI 3.0
             out[limit], out[bound] = out[bound], True
     return out | _exact_bounds(out) if style.rules else out
+
+
+def _text_or_number(text: _Schema, numbers: Mapping[str, Any]) -> _Schema:
+    """The schema of a text field that takes numbers, too (contract/numbers.py says which).
+
+    A structural schema knows "whole number or text" only. Numbers with a point need a node without a type, which admits
+    everything; what is no text and no such number is then refused by value: `maxLength` holds for everything but text,
+    a bound for everything but numbers. The first branch admits nothing (the pattern refuses its words): it is there
+    because the API server's message of an `anyOf` is that of its first branch.
+    """
+    out = {key: value for key, value in text.items() if key != "type"}
+    if numbers["kind"] != "any":
+        out["x-kubernetes-int-or-string"] = True
+        if numbers["kind"] == "whole":
+            return out | {"minimum": numbers["minimum"], "maximum": numbers["maximum"]}
+        rule = {"rule": "type(self) != int || self == 0", "message": numbers["words"]}
+        return out | {"x-kubernetes-validations": [rule]}
+    number = {"minimum": numbers["minimum"], "not": {"minimum": numbers["maximum"]}}
+    branches = [{"enum": [numbers["words"]]}, {"not": {"maxLength": 0}}, number]
+    return out | {"x-kubernetes-preserve-unknown-fields": True, "anyOf": branches}
 
 
 def _exact_bounds(node: _Schema) -> _Schema:
@@ -137,11 +162,14 @@ def _object(node: _Schema, defs: Mapping[str, Any], style: Style) -> _Schema:
         text = texts.get(name) or child.pop("description", "")
         if style.defaults and not info.is_required() and info.default is not None:
             child = {"default": default_value(info.default), **child}
-        if style.atomic and child["type"] == "object":
+        if style.atomic and child.get("type") == "object":
             child["x-kubernetes-map-type"] = "atomic"
         out["properties"][alias] = ({"description": text} if text else {}) | child
     if issubclass(model, Stored):
         out["x-kubernetes-preserve-unknown-fields"] = True  # an older CRD must not prune what a newer operator wrote
+    forms = getattr(model, "forms", ()) if style.rules else ()
+    if forms:
+        out["allOf"] = [dict(form) for form in forms]
     rules = getattr(model, "cel", ()) if style.rules else ()
     if rules:
         out["x-kubernetes-validations"] = [

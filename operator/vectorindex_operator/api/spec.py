@@ -18,6 +18,7 @@ from vectorindex_operator.api.fields import (
     ObjectNameOrNone,
     Percent,
     PercentIncrease,
+    Poll,
     PositiveDuration,
     Quantity,
     SegmentName,
@@ -74,7 +75,7 @@ class Source(Model):
     """Files below a prefix, of one format: Parquet, JSON lines, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin or HDF5."""
     columns: Columns = Columns()
     """Which columns are read."""
-    poll: Annotated[str, Field(pattern=r"^(0|([0-9]{1,6}(ms|s|m|h|d))+)$", max_length=20)] = "5m"
+    poll: Poll = "5m"
     """How often the source is listed; 0 turns polling off."""
     min_interval: Duration = "10m"
     """At most one new revision per this time comes from changed data."""
@@ -227,6 +228,10 @@ class Gate(Model):
     """A revision that lost more of stable's rows than this is rejected: a listing may be incomplete."""
     max_count_rise: PercentIncrease = "50%"
     """A revision that grew by more than this against stable is rejected."""
+    allow_column_changes: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(max_length=32)
+    ] = ()
+    """Metadata columns that may have another type than stable's. Others reject: filters on them would be refused."""
     on_inconclusive: Literal["Hold", "Reject"] = "Hold"
     """Hold waits for another gate or new data; Reject remembers the revision as bad."""
     cel: ClassVar[tuple[CelRule, ...]] = (

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from vectorindex_operator.api.quantities import share
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import GateStatus, VectorIndexSpec
 from vectorindex_operator.core import identity
-from vectorindex_searcher.contract import SEGMENT_QUERIES, SegmentRecall, ValidateResult
+from vectorindex_searcher.contract import COLUMN_TYPES, SEGMENT_QUERIES, Columns, SegmentRecall, ValidateResult
 
 MIN_SEGMENT_QUERIES = SEGMENT_QUERIES
 """A segment's own floor is judged on at least this many queries."""
 
+_SHOWN_COLUMNS = 4
+_TYPE_NAMES = {letter: name for name, letter in COLUMN_TYPES.items()}
+_UNFILTERED = {COLUMN_TYPES["null"], COLUMN_TYPES["other"]}
+_WIDER = {(COLUMN_TYPES["integer"], COLUMN_TYPES["float"])}
+
 _Finding = tuple[str, str]  # reason, message
 
 
-def judge(report: ValidateResult, spec: VectorIndexSpec, stable_count: int | None, now: float) -> GateStatus:
-    """Judge `report` by `spec.gate`; `stable_count` is the row count of the stable revision, None without one.
+@dataclass(frozen=True, slots=True)
+class Stable:
+    """What the stable revision is compared by. Without one, or where an older release did not tell: nothing."""
+
+    count: int | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Metadata column -> letter of its type."""
+
+
+def column_types(columns: Columns, report: ValidateResult | None) -> dict[str, str]:
+    """Metadata column -> letter of its type, as far as it was told."""
+    told = (report.column_types if report is not None else None) or ""
+    return dict(zip(columns.metadata, told, strict=False))
+
+
+def judge(report: ValidateResult, spec: VectorIndexSpec, stable: Stable, now: float) -> GateStatus:
+    """Judge `report` by `spec.gate`, and against the stable revision.
 
     Fail beats Inconclusive beats Pass; the message carries every finding with its numbers.
     """
@@ -36,7 +59,8 @@ def judge(report: ValidateResult, spec: VectorIndexSpec, stable_count: int | Non
         if gate.queries is not None and row.segment not in floors and row.queries >= MIN_SEGMENT_QUERIES:
             _recall(row, gate.recall.min, report, failures, doubts)
     _relevance(report, spec, failures, doubts)
-    _count(report.count, stable_count, spec, failures)
+    _count(report.count, stable.count, spec, failures)
+    _columns(column_types(spec.source.columns, report), stable.columns, spec, failures)
     if report.tombstoned_found:
         failures.append(("TombstonesFound", f"searches answered {report.tombstoned_found} deleted ids"))
     verdict, findings = ("Fail", failures) if failures else ("Inconclusive", doubts) if doubts else ("Pass", [])
@@ -98,3 +122,34 @@ def _count(count: int, stable: int | None, spec: VectorIndexSpec, failures: list
             ("CountRose", f"{count} rows are {change:.1%} more than stable's {stable}; "
              f"gate.maxCountRise is {spec.gate.max_count_rise}")
         )  # fmt: skip
+
+
+def _columns(
+    now: Mapping[str, str], stable: Mapping[str, str], spec: VectorIndexSpec, failures: list[_Finding]
+) -> None:
+    """Filters that stable takes must be taken after the switch: a column keeps its type, or one that takes more."""
+    changed = [
+        f"{name[:128]!r} is {_type_name(kind)}, stable's is {_type_name(stable[name])}"
+        for name, kind in now.items()
+        if name in stable and name not in spec.gate.allow_column_changes and not _takes_all(kind, stable[name])
+    ]
+    if changed:
+        shown = ", ".join(changed[:_SHOWN_COLUMNS])
+        more = f" and {len(changed) - _SHOWN_COLUMNS} more" if len(changed) > _SHOWN_COLUMNS else ""
+        remedy = "mend the data, or name the column in gate.allowColumnChanges"
+        failures.append(
+            ("ColumnTypeChanged", f"metadata column {shown}{more}: filters on it would be refused after the switch; "
+             f"{remedy}")
+        )  # fmt: skip
+
+
+def _takes_all(kind: str, before: str) -> bool:
+    """Whether a column takes every filter that it took before. A whole number is a legal value for floats."""
+    wider = kind.isupper() == before.isupper() and (before.lower(), kind.lower()) in _WIDER
+    return kind == before or before in _UNFILTERED or wider
+
+
+def _type_name(letter: str) -> str:
+    """In words; another release may have a letter of its own."""
+    name = _TYPE_NAMES.get(letter.lower(), f"of type {letter!r}")
+    return f"list of {name}" if letter.isupper() else name

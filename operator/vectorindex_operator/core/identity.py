@@ -127,7 +127,10 @@ def serving_digest(revision_digest: str, serving: Serving) -> str:
 
 def thresholds_hash(spec: VectorIndexSpec) -> str:
     """Hash of the whole gate: a rejection holds while this stays the same."""
-    return _hash(spec.gate.wire())[:16]
+    wire = spec.gate.wire()
+    if not spec.gate.allow_column_changes:
+        del wire["allowColumnChanges"]  # came after the first version: an upgrade must not judge anything again
+    return _hash(wire)[:16]
 
 
 def revision_name(index_name: str, revision_digest: str) -> str:

@@ -6,6 +6,7 @@ into a Kubernetes status as it is.
 
     terms     names, limits and exit codes          tasks     what a verb is asked to do
     spec      parts of a VectorIndex's spec         results   what a verb answers
+    numbers   numbers where a field is text
     model     the base of everything on the wire    evidence  what a searcher's admin port tells and takes
     internal  whom a request to a pod is for, and its signature
 """
@@ -36,7 +37,8 @@ from .internal import (
     verify,
 )
 from .model import Model, Stored
-from .results import BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
+from .numbers import NUMBERS, number_text
+from .results import COLUMN_TYPES, BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
 from .spec import (
     MEMORY_PATTERN,
     S3,
@@ -45,6 +47,7 @@ from .spec import (
     Embedding,
     IndexSpec,
     Location,
+    MemoryText,
     Metric,
     Minimise,
     Objective,
@@ -77,6 +80,7 @@ __all__ = [
     "ADMIN_PORT",
     "BUCKET_SECONDS",
     "CANARY_TOLERANCE",
+    "COLUMN_TYPES",
     "DEADLINE_FLOOR_SECONDS",
     "DRAIN_SECONDS",
     "FEEDBACK_SECONDS",
@@ -88,6 +92,7 @@ __all__ = [
     "MASTER_KEY_CHARACTERS",
     "MEMORY_PATTERN",
     "METRICS_PORT_ENV",
+    "NUMBERS",
     "OTHER_SEGMENT",
     "RESULT_LIMIT_BYTES",
     "REVISION_HEADER",
@@ -114,6 +119,7 @@ __all__ = [
     "InternalRequest",
     "LeaseState",
     "Location",
+    "MemoryText",
     "Metric",
     "Minimise",
     "Model",
@@ -135,6 +141,7 @@ __all__ = [
     "ValidateTask",
     "key_id",
     "memory_bytes",
+    "number_text",
     "revision_key",
     "sign",
     "verify",

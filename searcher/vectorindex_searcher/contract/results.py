@@ -5,7 +5,9 @@ The operator copies results into statuses, so what another release wrote is read
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from .model import Stored
 
@@ -82,6 +84,13 @@ class SegmentRecall(Stored):
     """Mean reciprocal rank of the first labelled right answer; None without labels."""
 
 
+COLUMN_TYPES = {
+    "string": "s", "integer": "i", "float": "f", "boolean": "b",
+    "timestamp": "t", "date": "d", "null": "n", "other": "o",
+}  # fmt: skip
+"""What filters tell apart in metadata columns, by its letter; a list has the upper-case letter of its items."""
+
+
 class ValidateResult(Stored):
     kind: Literal["Validate"] = "Validate"
     gate_hash: str
@@ -98,3 +107,5 @@ class ValidateResult(Stored):
     tombstoned_found: int = 0
     """Deleted ids that were answered; anything but 0 fails the gate."""
     report_sha256: str
+    column_types: Annotated[str, Field(max_length=64)] | None = None
+    """A letter for the type of each metadata column, in their order: COLUMN_TYPES. 32 names would not fit in here."""

@@ -6,17 +6,27 @@ import re
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from .model import Model
+from .numbers import NUMBERS, number_text
 
-MEMORY_PATTERN = r"^[1-9][0-9]{0,8}(k|M|G|T|Ki|Mi|Gi|Ti)?$"
+MEMORY_PATTERN = r"^[1-9]([0-9]{0,14}|[0-9]{0,8}(k|M|G|T|Ki|Mi|Gi|Ti))$"
 _MEMORY_UNITS = {
     "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40,
 }  # fmt: skip
 
 SearchParamName = Annotated[str, Field(min_length=1, max_length=64)]
 SearchParamValue = Annotated[int, Field(ge=0, le=1_000_000_000)]
+MemoryText = Annotated[
+    str,
+    Field(
+        pattern=MEMORY_PATTERN,
+        max_length=20,
+        json_schema_extra={NUMBERS: {"kind": "whole", "minimum": 1, "maximum": 10**15 - 1}},
+    ),
+    BeforeValidator(number_text),
+]
 
 
 def memory_bytes(text: str) -> int:
@@ -80,7 +90,7 @@ class Embedding(Model):
     model: Annotated[str, Field(max_length=256)] = ""
     """Name of the model. A query that names another is refused."""
     version: Annotated[str, Field(max_length=64)] = ""
-    """Version of the model."""
+    """Version of the model, in quotes: YAML reads 1.10 as 1.1."""
     dimension: Annotated[int, Field(ge=1, le=65536)] | None = None
     """Length of a vector. Absent: read from the data."""
     metric: Metric = Metric.COSINE
@@ -101,8 +111,8 @@ class Objective(Model):
     """The cheapest index and parameters that reach it are taken."""
     minimise: Minimise = Minimise.LATENCY
     """What factory Auto looks for: the fastest index, or the smallest one."""
-    memory_limit: Annotated[str | None, Field(pattern=MEMORY_PATTERN, max_length=20)] = None
-    """Most memory a searcher may need for index, ids and metadata (4Gi). Only with factory Auto."""
+    memory_limit: MemoryText | None = None
+    """Most memory a searcher may need for index, ids and metadata (4Gi, or bytes). Only with factory Auto."""
 
 
 class IndexSpec(Model):

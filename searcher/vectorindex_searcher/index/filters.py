@@ -232,6 +232,14 @@ def _compared(column: str, kind: _Kind, operator: str, value: Value) -> Predicat
 # ---------------------------------------------------------------- types
 
 
+def type_name(arrow: pa.DataType) -> str:
+    """The type as filters know it: string, list of integer, ...; null where there are no values; else other."""
+    kind = _kind_of(arrow)
+    if kind is not None:
+        return kind.name
+    return "null" if pa.types.is_null(arrow) else "other"
+
+
 def _kind_of(arrow: pa.DataType) -> _Kind | None:
     types = pa.types
     if types.is_list(arrow) or types.is_large_list(arrow) or types.is_fixed_size_list(arrow):

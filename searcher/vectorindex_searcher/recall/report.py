@@ -143,16 +143,16 @@ class Report(Model):
     created: str = ""
     files: tuple[ManifestFile, ...]
 
-    def result(self, sha256: str) -> ValidateResult:
+    def result(self, sha256: str, column_types: str | None = None) -> ValidateResult:
         """What `validate` answers: figures of millionths, and few enough of them for a termination message."""
         whole = tuple(_brief(row, ranks=True) for row in self.segments)
-        result = self._result(sha256, whole)
+        result = self._result(sha256, whole, column_types)
         if len(result.model_dump_json(by_alias=True, exclude_none=True)) > RESULT_LIMIT_BYTES:
             # Ranks of single segments are judged by nobody; the report keeps them.
-            result = self._result(sha256, tuple(_brief(row, ranks=False) for row in self.segments))
+            result = self._result(sha256, tuple(_brief(row, ranks=False) for row in self.segments), column_types)
         return result
 
-    def _result(self, sha256: str, segments: tuple[SegmentRecall, ...]) -> ValidateResult:
+    def _result(self, sha256: str, segments: tuple[SegmentRecall, ...], column_types: str | None) -> ValidateResult:
         return ValidateResult(
             gate_hash=self.gate_hash,
             k=self.k,
@@ -167,6 +167,7 @@ class Report(Model):
             canary_recall=self.canary_recall,
             tombstoned_found=self.tombstoned_found,
             report_sha256=sha256,
+            column_types=column_types,
         )
 
 

@@ -75,10 +75,8 @@ def _judge_again(state: ReconcileState) -> None:
 
 
 def _judge(state: ReconcileState, name: str, report: ValidateResult) -> None:
-    stable = state.statuses.get(state.stable)
-    stable_count = stable.build.count if stable is not None and stable.build is not None else None
     status = state.statuses[name]
-    verdict = gate.judge(report, state.spec, stable_count, state.now)
+    verdict = gate.judge(report, state.spec, _stable(state), state.now)
     if status.gate is not None and _same(status.gate, verdict):
         verdict = status.gate
     elif verdict.verdict == "Pass":
@@ -97,6 +95,14 @@ def _judge(state: ReconcileState, name: str, report: ValidateResult) -> None:
         state.block("GateInconclusive", name, verdict.message)
     else:
         state.update(name, phase=Phase.VALIDATED, message=verdict.message)
+
+
+def _stable(state: ReconcileState) -> gate.Stable:
+    status = state.statuses.get(state.stable)
+    if status is None:
+        return gate.Stable()
+    columns = gate.column_types(state.revision(state.stable).spec.columns, status.report)
+    return gate.Stable(status.build.count if status.build is not None else None, columns)
 
 
 def _same(one: object, other: object) -> bool:

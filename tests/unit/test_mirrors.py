@@ -1,0 +1,132 @@
+"""Lists that must say the same in two places, and the recipes of CONTRIBUTING.md, which name the places."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from chart import of_kind, render
+from layers import CHECKOUT
+
+from vectorindex_client import calls
+from vectorindex_operator import telemetry
+from vectorindex_operator.core.commands import COMMANDS
+from vectorindex_operator.core.phase import Phase
+from vectorindex_operator.reconcile.observe import CHILD_KINDS
+from vectorindex_operator.reconcile.watches import WATCHED
+from vectorindex_searcher import metrics, task_metrics
+from vectorindex_searcher.dataset.formats import FORMATS
+from vectorindex_searcher.serve import app, listener, openapi, query
+
+ROOTS = (CHECKOUT, CHECKOUT / "operator" / "vectorindex_operator", CHECKOUT / "searcher" / "vectorindex_searcher")
+RECIPES = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Recipes\n")[2].partition("\n## ")[0]
+KINDS_OF_ADDITION = (
+    "A field of a VectorIndex's spec", "A source format", "A store", "A command", "A phase", "A child object",
+    "A field of a search request", "A family of Auto", "A Prometheus metric",
+)  # fmt: skip
+
+
+def page(name: str) -> str:
+    return (CHECKOUT / "docs" / name).read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- recipes
+
+
+def test_there_is_a_recipe_for_each_kind_of_addition() -> None:
+    found = re.findall(r"^\*\*(.*?)( \(.*\))?\*\*$", RECIPES, re.MULTILINE)
+    assert {name for name, _ in found} >= set(KINDS_OF_ADDITION)
+
+
+def named_paths() -> list[str]:
+    """What the recipes name as a path: with a slash or a suffix of a file."""
+    words = re.findall(r"`([^`\s]+)`", RECIPES)
+    return sorted({word for word in words if "/" in word or Path(word).suffix in (".py", ".md", ".yaml", ".json")})
+
+
+@pytest.mark.parametrize("path", named_paths())
+def test_a_path_that_a_recipe_names_is_there(path: str) -> None:
+    known = path.partition("<")[0]  # `dataset/<format>.py`: the folder is there
+    assert any((root / known).exists() for root in ROOTS), path
+
+
+def test_the_recipes_name_paths() -> None:
+    assert len(named_paths()) > 60
+
+
+# ---------------------------------------------------------------- control plane
+
+
+def test_what_is_observed_is_watched_and_the_other_way_round() -> None:
+    """A VectorIndex is no child; the Service is read by its name, its EndpointSlices by a label of their own."""
+    apart = {"VectorIndex", "Service", "EndpointSlice"}
+    assert {one.kind for one in WATCHED} - apart == set(CHILD_KINDS)
+
+
+def test_what_is_watched_may_be_listed_and_watched() -> None:
+    objects = render()
+    (binding,) = of_kind(objects, "ClusterRoleBinding")
+    (role,) = [one for one in of_kind(objects, "ClusterRole") if one["metadata"]["name"] == binding["roleRef"]["name"]]
+    rights: dict[tuple[str, str], set[str]] = {}
+    for rule in role["rules"]:
+        for thing in itertools.product(rule["apiGroups"], rule["resources"]):
+            rights.setdefault(thing, set()).update(rule["verbs"])
+    for one in WATCHED:
+        assert {"list", "watch"} <= rights.get((one.group, one.plural), set()), one
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_described(name: str) -> None:
+    assert f"vectorindex.dev/{name}=" in page("operations.md")
+
+
+def test_the_page_describes_no_other_command() -> None:
+    assert set(re.findall(r"vectorindex\.dev/([a-z-]+)=", page("operations.md"))) <= set(COMMANDS)
+
+
+def test_the_table_of_phases_is_that_of_the_code() -> None:
+    table = page("concepts.md").partition("## Phases of a revision\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| ([A-Z][A-Za-z]+) \|", table, re.MULTILINE) == [phase.value for phase in Phase]
+
+
+# ---------------------------------------------------------------- metrics
+
+
+def named(module: object) -> set[str]:
+    """The metrics of a module, by its constants."""
+    constants = {value for name, value in vars(module).items() if name.isupper() and isinstance(value, str)}
+    return {value for value in constants if value.startswith("vectorindex_")}
+
+
+@pytest.mark.parametrize("name", sorted(family.name for family in telemetry.Metrics().registry.collect()))
+def test_a_metric_of_the_operator_is_described(name: str) -> None:
+    assert re.search(rf"\b{name}(_total)?\b", page("operations.md"))
+
+
+@pytest.mark.parametrize("name", sorted(named(metrics)))
+def test_a_metric_of_the_searcher_is_described(name: str) -> None:
+    assert re.search(rf"\b{name}(_total)?\b", page("searcher-api.md"))
+
+
+@pytest.mark.parametrize("name", sorted(named(task_metrics)))
+def test_a_metric_of_a_job_is_described(name: str) -> None:
+    assert re.search(rf"\b{name}\b", page("building.md"))
+
+
+# ---------------------------------------------------------------- data plane
+
+
+@pytest.mark.parametrize("suffix", [suffix for one in FORMATS for suffix in one.suffixes])
+def test_a_suffix_of_a_source_is_in_the_table(suffix: str) -> None:
+    rows = [line for line in page("sources.md").splitlines() if line.startswith("|")]
+    plain = suffix.removesuffix(".gz").removesuffix(".zst")
+    assert any(f"`{plain}`" in row and (plain == suffix or f"`{suffix.removeprefix(plain)}`" in row) for row in rows)
+
+
+def test_the_limits_of_the_client_are_those_of_the_server() -> None:
+    assert calls.MAX_VECTORS == query.MAX_VECTORS
+    assert calls.MAX_DEADLINE_MS == app.MAX_DEADLINE_MS == openapi.MAX_DEADLINE_MS
+    assert listener.Limits().body_bytes >= calls.MAX_BODY_BYTES
+    assert listener.Limits().header_bytes >= calls.MAX_QUERY_STRING
