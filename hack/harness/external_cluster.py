@@ -19,7 +19,7 @@ from threading import Thread
 
 from harness.base import CHECKOUT, Cluster, Image, S3Access
 from harness.commands import run
-from harness.errors import HarnessError
+from harness.errors import HarnessError, LackingError
 
 LOCAL_CLUSTER = CHECKOUT / "hack" / "local-cluster"
 OBJECT_STORE = {
@@ -144,7 +144,7 @@ class CurrentCluster(OtherCluster):
         """The registry's tags are the user's: of this checkout, and of another if they name it."""
         variable = "IMAGE_TAG" if checkout == CHECKOUT else "PAST_IMAGE_TAG"
         if not os.environ.get(variable):
-            raise HarnessError(f"CLUSTER=current needs {variable}, the tag of the images that would here be {tag}")
+            raise LackingError(f"CLUSTER=current needs {variable}, the tag of the images that would here be {tag}")
         repository = os.environ["IMAGE_REPOSITORY"]
         beside = f"{repository.removesuffix('-operator')}-{target}"
         return Image(repository if target == "operator" else beside, os.environ[variable])

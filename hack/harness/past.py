@@ -13,16 +13,12 @@ from pathlib import Path
 
 from harness import images
 from harness.base import CHECKOUT, Cluster
-from harness.errors import HarnessError
+from harness.errors import HarnessError, LackingError
 from harness.images import Images
 
 FIRST_RELEASE = "c85bb2ea340bcb58f38c55c9c9acbb3165462d90"
 """What it wrote is served, read and gone back to by every later release."""
 GIT_SECONDS = 60
-
-
-class MissingCommitError(HarnessError):
-    """This checkout's git does not have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +30,7 @@ class PastRelease:
 
 @contextmanager
 def release(cluster: Cluster, commit: str = FIRST_RELEASE) -> Iterator[PastRelease]:
-    """The chart until the end of the block; the images stay in the cluster. Raises HarnessError."""
+    """The chart until the end of the block; the images stay in the cluster. Raises LackingError, HarnessError."""
     with checkout(commit) as folder:
         built = images.build(cluster, folder, tag=f"at-{commit[:12]}")
         yield PastRelease(commit, folder / "charts" / "vectorindex-operator", built)
@@ -59,5 +55,5 @@ def _git(repository: Path, *arguments: str, what: str) -> bytes:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
         remedy = "a shallow clone lacks it: run `git fetch --unshallow`, in CI check out with the whole history"
-        raise MissingCommitError(f"this checkout has no {what} ({said}); {remedy}")
+        raise LackingError(f"this checkout has no {what} ({said}); {remedy}")
     return done.stdout

@@ -18,6 +18,7 @@ from layers import unavailable
 
 from harness import past, release
 from harness.base import Cluster
+from harness.errors import LackingError
 from harness.images import Images
 from harness.kube import Json, Kube
 from harness.past import PastRelease
@@ -43,7 +44,7 @@ def first_release(cluster: Cluster, images: Images) -> Iterator[PastRelease]:
     with contextlib.ExitStack() as stack:
         try:
             found = stack.enter_context(past.release(cluster))
-        except past.MissingCommitError as lacking:
+        except LackingError as lacking:
             unavailable("e2e", str(lacking), "Only this test needs it.")
         release.install(cluster, found.images, found.chart)
         yield found

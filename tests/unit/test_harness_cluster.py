@@ -10,8 +10,8 @@ import pytest
 
 from harness import cluster, images, past
 from harness.base import CHECKOUT, Image
-from harness.errors import HarnessError
-from harness.external_cluster import OtherCluster
+from harness.errors import HarnessError, LackingError
+from harness.external_cluster import CurrentCluster, OtherCluster
 from harness.waiting import wait_for
 
 
@@ -137,7 +137,7 @@ def test_the_files_of_a_commit_are_those_of_then(repository: tuple[Path, str]) -
 def test_a_commit_that_a_shallow_clone_lacks_is_named(repository: tuple[Path, str], tmp_path: Path) -> None:
     folder, commit = repository
     missing = commit[::-1]
-    lacks = pytest.raises(past.MissingCommitError, match=rf"no commit {missing}(.|\n)*git fetch --unshallow")
+    lacks = pytest.raises(LackingError, match=rf"no commit {missing}(.|\n)*git fetch --unshallow")
 
     with lacks, past.checkout(missing, folder):
         pass
@@ -157,3 +157,18 @@ def test_a_past_release_is_built_from_its_own_files(repository: tuple[Path, str]
         built = images.build(Reads(tmp_path, ""), files, tag="at-1")
     assert (built.operator.reference, built.searcher.reference) == ("operator:at-1", "searcher:at-1")
     assert read == ["FROM scratch", "FROM scratch"]
+
+
+def test_a_registrys_tag_is_of_this_checkout_unless_another_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    current = object.__new__(CurrentCluster)
+    monkeypatch.setenv("IMAGE_REPOSITORY", "registry/vectorindex-operator")
+    monkeypatch.setenv("IMAGE_TAG", "now")
+    monkeypatch.delenv("PAST_IMAGE_TAG", raising=False)
+    assert current.provide_image("searcher", "dev-1").reference == "registry/vectorindex-searcher:now"
+    with pytest.raises(LackingError, match="PAST_IMAGE_TAG"):
+        current.provide_image("searcher", "at-1", tmp_path)
+
+    monkeypatch.setenv("PAST_IMAGE_TAG", "then")
+    assert current.provide_image("searcher", "at-1", tmp_path).reference == "registry/vectorindex-searcher:then"
