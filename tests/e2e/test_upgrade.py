@@ -175,7 +175,7 @@ def _what_stays(space: Workspace) -> Json:
         "traffic": index.traffic(),
         "stable": status["stable"],
         "searchers": {pod["metadata"]["name"]: _life(pod) for name in loaded for pod in index.pods(name)},
-        "deployments": {name: _changes_of_deployment(space, name) for name in loaded},
+        "templates": {name: _templates(space, name) for name in loaded},
         "history": [(row["revision"], row["outcome"], row["reason"]) for row in status["history"]],
         "phases": {name: item["status"]["phase"] for name, item in index.revisions().items()},
         "rejections": {
@@ -192,10 +192,10 @@ def _life(pod: Json) -> tuple[str, int]:
     return pod["metadata"]["uid"], pod["status"]["containerStatuses"][0]["restartCount"]
 
 
-def _changes_of_deployment(space: Workspace, revision: str) -> list[int]:
-    """How often the spec of a revision's Deployments was changed."""
-    mine = space.kube.list("Deployment", space.namespace, f"{REVISION_LABEL}={revision}")
-    return [one["metadata"]["generation"] for one in mine]
+def _templates(space: Workspace, revision: str) -> list[str]:
+    """One name for each pod template that a revision's Deployment ever had."""
+    made = space.kube.list("ReplicaSet", space.namespace, f"{REVISION_LABEL}={revision}")
+    return sorted(one["metadata"]["name"] for one in made)
 
 
 def _images_of(space: Workspace, revision: str) -> set[str]:
