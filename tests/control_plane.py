@@ -6,7 +6,6 @@ No controllers run, so nothing is garbage collected and no pod starts: what is t
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
+from ports import held
 
 Json = dict[str, Any]
 
@@ -147,7 +147,6 @@ class ControlPlane:
     @contextmanager
     def running(self) -> Iterator[Api]:
         """The admin's client, while both processes run."""
-        peer, client, secure = _free_ports(3)
         key = self.folder / "service-accounts.key"
         subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
         tokens = self.folder / "tokens.csv"
@@ -156,6 +155,7 @@ class ControlPlane:
         policy = self.folder / "audit-policy.yaml"
         policy.write_text(_AUDIT)
         with ExitStack() as stack:
+            peer, client, secure = stack.enter_context(held(3))
             stack.enter_context(
                 self._process(
                     "etcd",
@@ -258,12 +258,3 @@ class ControlPlane:
                 log = (self.folder / "kube-apiserver.log").read_text(errors="replace")
                 raise RuntimeError(f"kube-apiserver did not get ready:\n{log[-3000:]}")
             time.sleep(0.1)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -1,4 +1,5 @@
-"""`python -m harness`: make the chosen cluster ready for tests: running, with both images of this checkout.
+"""`python -m harness`: make the chosen cluster ready for tests: running, with both images of this checkout and of
+the release that one test upgrades from.
 
 Run before pytest, not in a fixture: the first time it takes ten minutes or more, which no test's time limit allows for
 and whose progress pytest would hide.
@@ -9,8 +10,9 @@ from __future__ import annotations
 import sys
 
 from harness import cluster as clusters
-from harness import images
-from harness.errors import HarnessError
+from harness import images, past
+from harness.base import Cluster
+from harness.errors import HarnessError, LackingError
 
 
 def main() -> int:
@@ -19,11 +21,21 @@ def main() -> int:
         cluster = clusters.choose()
         cluster.up()
         built = images.build(cluster)
+        _build_past(cluster)
     except HarnessError as error:
         print(error, file=sys.stderr)
         return 1
     print(f"cluster {cluster.name} is ready, image {built.operator.reference}", flush=True)
     return 0
+
+
+def _build_past(cluster: Cluster) -> None:
+    """The test that needs it says itself that it cannot run."""
+    try:
+        with past.release(cluster):
+            pass
+    except LackingError as lacking:
+        print(lacking, file=sys.stderr)
 
 
 if __name__ == "__main__":

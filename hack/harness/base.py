@@ -55,8 +55,8 @@ class Cluster(ABC):
         """Start it where that is ours to do; returns at once when it runs. Prints its progress."""
 
     @abstractmethod
-    def provide_image(self, target: str, tag: str) -> Image:
-        """The image of one Dockerfile target, where the cluster's pods can use it."""
+    def provide_image(self, target: str, tag: str, checkout: Path = CHECKOUT) -> Image:
+        """The image of one target of a checkout's Dockerfile, where the cluster's pods can use it."""
 
     @abstractmethod
     def s3(self) -> S3Access:

@@ -9,3 +9,7 @@ class HarnessError(Exception):
 
 class WaitTimeout(HarnessError):  # noqa: N818 - a timeout
     """A condition did not come true in time; the message says what was waited for and what was last seen."""
+
+
+class LackingError(HarnessError):
+    """What this checkout or cluster lacks and no other try mends; the message says what would."""

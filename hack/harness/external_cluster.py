@@ -19,7 +19,7 @@ from threading import Thread
 
 from harness.base import CHECKOUT, Cluster, Image, S3Access
 from harness.commands import run
-from harness.errors import HarnessError
+from harness.errors import HarnessError, LackingError
 
 LOCAL_CLUSTER = CHECKOUT / "hack" / "local-cluster"
 OBJECT_STORE = {
@@ -106,9 +106,9 @@ class KindCluster(OtherCluster):
         else:
             run(["kind", "export", "kubeconfig", "--name", KIND_NAME, "--kubeconfig", self.kubeconfig], timeout=60)
 
-    def provide_image(self, target: str, tag: str) -> Image:
+    def provide_image(self, target: str, tag: str, checkout: Path = CHECKOUT) -> Image:
         image = Image(f"localhost/vectorindex-{target}", tag)
-        build = ["docker", "build", "--target", target, "--tag", image.reference, str(CHECKOUT)]
+        build = ["docker", "build", "--target", target, "--tag", image.reference, str(checkout)]
         run(build, timeout=1800, environment={"DOCKER_BUILDKIT": "1"}, show=True)
         run(["kind", "load", "docker-image", image.reference, "--name", KIND_NAME], timeout=300, show=True)
         return image
@@ -140,10 +140,14 @@ class CurrentCluster(OtherCluster):
             )
         self.kubectl("version", "--request-timeout=10s")
 
-    def provide_image(self, target: str, tag: str) -> Image:  # noqa: ARG002 - the registry's tag is the user's
+    def provide_image(self, target: str, tag: str, checkout: Path = CHECKOUT) -> Image:
+        """The registry's tags are the user's: of this checkout, and of another if they name it."""
+        variable = "IMAGE_TAG" if checkout == CHECKOUT else "PAST_IMAGE_TAG"
+        if not os.environ.get(variable):
+            raise LackingError(f"CLUSTER=current needs {variable}, the tag of the images that would here be {tag}")
         repository = os.environ["IMAGE_REPOSITORY"]
         beside = f"{repository.removesuffix('-operator')}-{target}"
-        return Image(repository if target == "operator" else beside, os.environ["IMAGE_TAG"])
+        return Image(repository if target == "operator" else beside, os.environ[variable])
 
 
 def _credentials() -> dict[str, str]:

@@ -25,10 +25,13 @@ class Images:
     searcher: Image
 
 
-def build(cluster: Cluster) -> Images:
-    """Both images of this checkout, in the cluster. Seconds when nothing changed."""
-    tag = content_tag()
-    return Images(operator=cluster.provide_image("operator", tag), searcher=cluster.provide_image("searcher", tag))
+def build(cluster: Cluster, checkout: Path = CHECKOUT, tag: str = "") -> Images:
+    """Both images of a checkout, in the cluster. Seconds when nothing changed. `tag`: default, from the content."""
+    tag = tag or content_tag(checkout)
+    return Images(
+        operator=cluster.provide_image("operator", tag, checkout),
+        searcher=cluster.provide_image("searcher", tag, checkout),
+    )
 
 
 def content_tag(checkout: Path = CHECKOUT) -> str:

@@ -29,10 +29,10 @@ class LocalCluster(Cluster):
     def up(self) -> None:
         run([sys.executable, PROGRAM, "up"], timeout=FIRST_UP_SECONDS, show=True)
 
-    def provide_image(self, target: str, tag: str) -> Image:
+    def provide_image(self, target: str, tag: str, checkout: Path = CHECKOUT) -> Image:
         image = Image(f"localhost/vectorindex-{target}", tag)
         build = [str(PROGRAM), "build-image", "--target", target, "--tag", image.reference]
-        where = ["--context", str(CHECKOUT), "--file", str(CHECKOUT / "Dockerfile")]
+        where = ["--context", str(checkout), "--file", str(checkout / "Dockerfile")]
         run([sys.executable, *build, *where], timeout=FIRST_IMAGE_SECONDS, show=True)
         return image
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from harness.base import CHECKOUT, Cluster
 from harness.errors import HarnessError
@@ -15,7 +16,7 @@ DEFAULT_NAME = "vectorindex"
 WAIT_SECONDS = 180
 
 
-def install(cluster: Cluster, images: Images, **values: str) -> str:
+def install(cluster: Cluster, images: Images, chart: Path = CHART, **values: str) -> str:
     """Installs or upgrades the release and waits until the operator is ready; the release's name.
 
     A release of this chart that is there already is upgraded under its own name; the operator restarts only when that
@@ -32,13 +33,27 @@ def install(cluster: Cluster, images: Images, **values: str) -> str:
     settings = [word for key, value in wanted.items() for word in ("--set-string", f"{key}={value}")]
     try:
         cluster.helm(
-            "upgrade", "--install", name, CHART, "--namespace", NAMESPACE, "--create-namespace",
+            "upgrade", "--install", name, chart, "--namespace", NAMESPACE, "--create-namespace",
             "--wait", "--timeout", f"{WAIT_SECONDS}s", "--history-max", "5", "--reset-values", *settings,
             timeout=WAIT_SECONDS + 30,
         )  # fmt: skip
     except HarnessError as failure:
         raise HarnessError(f"{failure}\n{_pods(cluster)}") from failure
     return name
+
+
+def go_back(cluster: Cluster, name: str, revision: int) -> None:
+    """`helm rollback` to a revision of the release; waits until the operator is ready."""
+    cluster.helm(
+        "rollback", name, str(revision), "--namespace", NAMESPACE, "--wait", "--timeout", f"{WAIT_SECONDS}s",
+        timeout=WAIT_SECONDS + 30,
+    )  # fmt: skip
+
+
+def revision(cluster: Cluster, name: str) -> int:
+    """The number of the release's newest revision."""
+    listed = json.loads(cluster.helm("history", name, "--namespace", NAMESPACE, "--max", "1", "--output", "json"))
+    return int(listed[-1]["revision"])
 
 
 def deployment(cluster: Cluster) -> str:

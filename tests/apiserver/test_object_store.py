@@ -14,6 +14,7 @@ import boto3
 import numpy as np
 import pytest
 from layers import program
+from ports import held
 
 from vectorindex_searcher.artifact import Layout
 from vectorindex_searcher.build import build
@@ -33,8 +34,11 @@ DAY = 86_400
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Endpoint, and the folder whose files are the objects."""
     root = tmp_path_factory.mktemp("s3")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    with held() as (port,):
+        yield from _serving(root, port)
+
+
+def _serving(root: Path, port: int) -> Iterator[tuple[str, Path]]:
     listen = ["--port", f"127.0.0.1:{port}", "--region", "us-east-1", "--quiet"]
     command = [program("apiserver", "versitygw"), *listen, "posix", str(root)]
     environment = os.environ | {"ROOT_ACCESS_KEY": KEYS[0], "ROOT_SECRET_KEY": KEYS[1]}

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from kubernetes import client
+from ports import held
 
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster
@@ -253,14 +254,14 @@ def test_a_cut_connection_is_unreachable_and_nothing_is_sent_twice(server: Serve
 
 
 def test_a_server_that_never_answers_is_unreachable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        cluster = connect(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    with held() as (port,):
+        cluster = connect(f"http://127.0.0.1:{port}")
         cluster.seconds = 0.05
-        with pytest.raises(UnreachableError, match="timed out"):
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(UnreachableError, match="timed out"):
             cluster.get("Job", "team-a", "docs-1")
         cluster.api.rest_client.pool_manager.clear()
-    with pytest.raises(UnreachableError, match="refused"):
-        cluster.get("Job", "team-a", "docs-1")
+        with pytest.raises(UnreachableError, match="refused"):
+            cluster.get("Job", "team-a", "docs-1")
     cluster.api.close()
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trustme
+from ports import held
 
 import vectorindex_client as vic
 from vectorindex_client import calls, vectors
@@ -63,8 +64,8 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pa
 def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
     end = time.monotonic() + 90
     while time.monotonic() < end and process.poll() is None:
-        for line in log.read_text().splitlines():
-            if line.startswith("{") and (found := json.loads(line))["message"] == "ready":
+        for line in log.read_text().splitlines(keepends=True):
+            if line.startswith("{") and line.endswith("}\n") and (found := json.loads(line))["message"] == "ready":
                 return int(found["port"])
         time.sleep(0.02)
     raise AssertionError(log.read_text())
@@ -379,11 +380,11 @@ def test_feedback_that_may_have_been_counted_is_not_sent_again() -> None:
 
 @BOTH
 def test_nobody_there_is_tried_again_within_the_timeout(call: Ask) -> None:
-    with scripted() as script:
-        pass
     began = time.monotonic()
-    with pytest.raises(vic.Unreachable):
-        call(script, retries=2, timeout=60)
+    with scripted() as script, held() as (port,):
+        script.url = f"http://127.0.0.1:{port}"
+        with pytest.raises(vic.Unreachable):
+            call(script, retries=2, timeout=60)
     assert 0.2 <= time.monotonic() - began < 30
 
 

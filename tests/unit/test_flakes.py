@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import socket
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
+from ports import held
 from run_flakes import failures
 from shuffled import in_other_order
 
@@ -39,3 +42,14 @@ def test_failures_and_errors_of_a_report_are_named() -> None:
         "tests.unit.test_a::test_bad[x]": "assert 1 == 2",
         "tests.unit.test_b::test_set_up": "OSError",
     }
+
+
+def test_a_held_port_is_given_to_nobody_and_may_be_served_on() -> None:
+    with held() as (port,):
+        with socket.create_server(("127.0.0.1", port)) as server, socket.create_connection(("127.0.0.1", port)):
+            server.accept()[0].close()
+        with ExitStack() as stack:
+            others = [stack.enter_context(socket.socket()) for _ in range(200)]
+            for one in others:
+                one.bind(("127.0.0.1", 0))
+            assert port not in {one.getsockname()[1] for one in others}

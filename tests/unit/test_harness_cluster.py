@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness import cluster, images
+from harness import cluster, images, past
 from harness.base import CHECKOUT, Image
-from harness.errors import HarnessError
-from harness.external_cluster import OtherCluster
+from harness.errors import HarnessError, LackingError
+from harness.external_cluster import CurrentCluster, OtherCluster
 from harness.waiting import wait_for
 
 
@@ -84,7 +85,7 @@ class Forwarding(OtherCluster):
 
     def up(self) -> None: ...
 
-    def provide_image(self, target: str, tag: str) -> Image:
+    def provide_image(self, target: str, tag: str, checkout: Path = CHECKOUT) -> Image:
         raise NotImplementedError
 
 
@@ -106,3 +107,68 @@ def test_a_port_forward_goes_on_however_much_it_says(forwarding: Callable[[str],
 def test_a_port_forward_that_ends_says_why(forwarding: Callable[[str], int]) -> None:
     with pytest.raises(HarnessError, match=r"port-forward to ns/service/s3 ended: error: no such service"):
         forwarding("(sleep 0.3; echo error: no such service >&2) & exit 1")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> tuple[Path, str]:
+    """A repository with one commit, and that commit."""
+
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+        done = subprocess.run(["git", "-C", str(tmp_path), *who, *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "--quiet")
+    (tmp_path / "Dockerfile").write_text("FROM scratch")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    (tmp_path / "Dockerfile").write_text("FROM something else")
+    return tmp_path, git("rev-parse", "HEAD")
+
+
+def test_the_files_of_a_commit_are_those_of_then(repository: tuple[Path, str]) -> None:
+    folder, commit = repository
+
+    with past.checkout(commit, folder) as files:
+        assert (files / "Dockerfile").read_text() == "FROM scratch"
+    assert not files.exists()
+
+
+def test_a_commit_that_a_shallow_clone_lacks_is_named(repository: tuple[Path, str], tmp_path: Path) -> None:
+    folder, commit = repository
+    missing = commit[::-1]
+    lacks = pytest.raises(LackingError, match=rf"no commit {missing}(.|\n)*git fetch --unshallow")
+
+    with lacks, past.checkout(missing, folder):
+        pass
+
+
+def test_a_past_release_is_built_from_its_own_files(repository: tuple[Path, str], tmp_path: Path) -> None:
+    """Not from this checkout's: the upgrade would be from a release to itself."""
+    folder, commit = repository
+    read = []
+
+    class Reads(Forwarding):
+        def provide_image(self, target: str, tag: str, checkout: Path = CHECKOUT) -> Image:
+            read.append((checkout / "Dockerfile").read_text())
+            return Image(target, tag)
+
+    with past.checkout(commit, folder) as files:
+        built = images.build(Reads(tmp_path, ""), files, tag="at-1")
+    assert (built.operator.reference, built.searcher.reference) == ("operator:at-1", "searcher:at-1")
+    assert read == ["FROM scratch", "FROM scratch"]
+
+
+def test_a_registrys_tag_is_of_this_checkout_unless_another_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    current = object.__new__(CurrentCluster)
+    monkeypatch.setenv("IMAGE_REPOSITORY", "registry/vectorindex-operator")
+    monkeypatch.setenv("IMAGE_TAG", "now")
+    monkeypatch.delenv("PAST_IMAGE_TAG", raising=False)
+    assert current.provide_image("searcher", "dev-1").reference == "registry/vectorindex-searcher:now"
+    with pytest.raises(LackingError, match="PAST_IMAGE_TAG"):
+        current.provide_image("searcher", "at-1", tmp_path)
+
+    monkeypatch.setenv("PAST_IMAGE_TAG", "then")
+    assert current.provide_image("searcher", "at-1", tmp_path).reference == "registry/vectorindex-searcher:then"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from ports import held
 
 from harness.errors import HarnessError
 from harness.traffic import Settings, Snapshot, Traffic
@@ -140,9 +141,10 @@ def test_every_other_status_is_a_failure() -> None:
 
 
 def test_refused_connections_are_failures() -> None:
-    with server(lambda *_: ok()) as port:
-        pass
-    with Traffic(Settings("127.0.0.1", port, rate=100, max_queries=10, timeout=60), ["{}"]) as traffic:
+    with (
+        held() as (port,),
+        Traffic(Settings("127.0.0.1", port, rate=100, max_queries=10, timeout=60), ["{}"]) as traffic,
+    ):
         seen = traffic.wait(lambda now: now.done, 60, "the end")
 
     assert (seen.queries, dict(seen.kinds)) == (10, {"refused": 10})

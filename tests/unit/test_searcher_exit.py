@@ -13,11 +13,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ports import held
 
 from vectorindex_searcher.contract import BuildTask, ExitCode, Identity, Location
 
@@ -154,24 +155,15 @@ def slow(root: Path) -> list[str]:
     return [*PROGRAM, *flags, "--metric", "L2"]
 
 
-@pytest.fixture
-def free_port() -> Iterator[int]:
-    """A port that nobody else is given meanwhile: it stays bound, without listening, and may be bound once more."""
-    with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.bind(("127.0.0.1", 0))
-        yield int(one.getsockname()[1])
-
-
-def test_metrics_tell_the_step_its_rows_and_its_rate(tmp_path: Path, free_port: int) -> None:
-    port = free_port
-    environment = os.environ | {"VECTORINDEX_METRICS_PORT": str(port)}
+def test_metrics_tell_the_step_its_rows_and_its_rate(tmp_path: Path) -> None:
     output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(slow(tmp_path), **output, preexec_fn=pin, env=environment) as running:
-        try:
-            seen = scrape_until(port, running, 'vectorindex_task_rows{step="adding rows",verb="build"} [1-9]')
-        finally:
-            running.kill()
+    with held() as (port,):
+        environment = os.environ | {"VECTORINDEX_METRICS_PORT": str(port)}
+        with subprocess.Popen(slow(tmp_path), **output, preexec_fn=pin, env=environment) as running:
+            try:
+                seen = scrape_until(port, running, 'vectorindex_task_rows{step="adding rows",verb="build"} [1-9]')
+            finally:
+                running.kill()
     found = {name: float(value) for name, value in re.findall(r"^vectorindex_(task_\w+){.*} (\S+)$", seen, re.M)}
     assert found["task_rows_expected"] == 9000
     assert 0 < found["task_rows"] <= 9000

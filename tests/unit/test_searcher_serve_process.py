@@ -480,8 +480,8 @@ def searchers(published: Published) -> Iterator[tuple[Searcher, Searcher]]:
     for thread in threads:
         thread.start()
     try:
-        for searcher in pair:
-            until(lambda searcher=searcher: searcher.port or searcher.process.poll() is not None, 90)
+        for searcher, thread in zip(pair, threads, strict=True):  # a thread ends with all that its searcher said
+            until(lambda one=searcher, follows=thread: one.port or not follows.is_alive(), 90)
             assert searcher.port, searcher.log
         yield pair
     finally:
