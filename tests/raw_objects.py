@@ -39,10 +39,10 @@ class Stored:
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
         return [o for o in self.objects if o["kind"] == kind]
 
-    def create(self, manifest: Raw) -> bool:
+    def create(self, manifest: Raw) -> Raw | None:
         if self.get(manifest["kind"], NAMESPACE, raw.name(manifest)) is not None:
-            return False
-        return bool(self._put("create", manifest))
+            return None
+        return self._put("create", manifest)
 
     def apply(self, manifest: Raw, *, force: bool = True) -> Raw:
         return self._put("apply" if force else "apply unforced", manifest)

@@ -185,6 +185,29 @@ def test_the_evidence_of_a_revision_is_kept(api: Api, revision: Json) -> None:
     assert RevisionStatus.model_validate(answer.body["status"]) == status
 
 
+def test_what_another_release_wrote_is_kept(api: Api, smallest: Json, revision: Json) -> None:
+    """Unknown fields and values: an older CRD must not prune or refuse what a newer one stored."""
+    assert api.apply(smallest).ok
+    newer = STATUS.wire() | {"operator": {"release": "9.0"}}
+    newer["history"] = [{"revision": "r", "digest": "d", "outcome": "Distilled", "reason": "R", "at": NOW, "by": "x"}]
+    answer = api.apply(status_of(smallest, **newer), OPERATOR, subresource="status")
+    assert answer.ok, answer.message
+    assert (answer.body["status"]["operator"], answer.body["status"]["history"]) == (
+        {"release": "9.0"},
+        newer["history"],
+    )
+    revision["spec"] |= {"requires": ["shards"], "shards": {"count": 4}}
+    assert api.apply(revision, OPERATOR).body["spec"]["shards"] == {"count": 4}
+    evidence = {
+        "phase": "Distilling",
+        "rejected": {"stage": "Shadow", "reason": "R", "message": "", "at": NOW, "pairs": 7},
+    }
+    answer = api.apply(status_of(revision, **evidence), OPERATOR, subresource="status")
+    assert answer.ok, answer.message
+    assert answer.body["status"] == evidence
+    assert RevisionStatus.read(answer.body["status"]).wire().items() >= evidence.items()
+
+
 def test_kubectl_shows_both_kinds_on_one_line_each(control_plane: ControlPlane, smallest: Json, revision: Json) -> None:
     api = control_plane.api
     assert api.apply(smallest).ok

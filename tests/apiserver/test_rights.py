@@ -25,7 +25,7 @@ from observations import DATA, SETTINGS, a_revision, actions, run, seen, spec
 
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster, api_client
-from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionStatus
+from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionStatus, Serving
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.observation import Observation
@@ -59,6 +59,8 @@ BY_ADMISSION = {
     ("vectorindex.dev", "vectorindexrevisions/finalizers", "update"),
 }
 """What the admission plugin OwnerReferencesPermissionEnforcement asks: not in the audit log, but a refusal would be."""
+BY_APPLY = {("apps", "deployments", "create"), ("policy", "poddisruptionbudgets", "create")}
+"""What an apply asks besides patch where it makes an object: not in the audit log either, but a refusal would be."""
 SOON = 30.0
 
 Right = tuple[str, str, str]
@@ -162,7 +164,7 @@ class Actor:
         self.obs = obs
         actions = self.planned(obs)
         self.done |= {type(action) for action in actions}
-        status = obs.index.status.model_copy(update={"message": f"{time.monotonic()}"})
+        status = obs.index.status.model_copy(update={"reason": f"{time.monotonic()}"})
         return Plan(actions, (), status, 300.0, (Event(EventReason.PENDING, "told"),))
 
     def act(self, *actions: Action) -> Observation:
@@ -186,8 +188,10 @@ def act_out_every_action(actor: Actor) -> None:
     source = {"source": {"s3": {"bucket": "embeddings"}}}
     build = BuildTask.model_validate({**places, **source, "digest": digest})
     proof = {"digest": digest, "manifestSha256": "a" * 64, "gateHash": "b" * 16}
-    actor.act(StartResolve(f"{NAME}-resolve-1", "k", 0, ResolveTask.model_validate({**places, **source})))
-    actor.act(CreateRevision(revision, digest, DATA))
+    listing = StartResolve(f"{NAME}-resolve-1", "k", 0, ResolveTask.model_validate({**places, **source}))
+    made = CreateRevision(revision, digest, DATA, Serving.of(obs.index.spec))
+    for action in (listing, made, listing, made):  # what is there already is looked at: whose is it?
+        actor.act(action)
     actor.act(WriteRevisionStatus(revision, RevisionStatus(phase="Building")))
     actor.act(StartBuild(f"{revision}-build-1", revision, "k", 0, False, build))
     actor.act(StartValidation(f"{revision}-gate-1", revision, "k", 0, ValidateTask.model_validate({**places, **proof})))
@@ -247,8 +251,25 @@ def test_nothing_that_the_operator_asks_is_refused(everything: dict[Right, int])
 
 def test_the_operator_asks_for_everything_that_it_may(everything: dict[Right, int]) -> None:
     may = granted(kind="ClusterRole", name="vectorindex-operator") | granted(kind="Role", name="-lease")
-    assert may - set(everything) == BY_ADMISSION
+    assert may - set(everything) == BY_ADMISSION | BY_APPLY
     assert set(everything) <= may
+
+
+def test_an_apply_that_makes_an_object_needs_the_right_to_create_it(api: Api) -> None:
+    ensure_namespace(api, "patch-only")
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": "r", "namespace": "patch-only"},
+            "rules": [{"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": ["patch"]}],
+            }  # fmt: skip
+    bound = {"apiVersion": role["apiVersion"], "kind": "RoleBinding", "metadata": role["metadata"],
+             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+             "subjects": [{"kind": "ServiceAccount", "name": "bare", "namespace": "patch-only"}]}  # fmt: skip
+    for one in (role, bound):
+        assert api.apply(one).ok
+    budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+              "metadata": {"name": "b", "namespace": "patch-only"}, "spec": {"maxUnavailable": 1}}  # fmt: skip
+    refused = api.service_account("patch-only", "bare").apply(budget, "bare")
+    assert (refused.status, "create" in refused.message) == (403, True), refused.message
 
 
 def test_the_rights_of_by_admission_are_needed(control_plane: ControlPlane, api: Api) -> None:

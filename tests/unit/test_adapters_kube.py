@@ -125,10 +125,52 @@ def test_a_status_is_applied_to_its_subresource(server: Server, cluster: KubeClu
     assert asked.body["metadata"]["resourceVersion"] == "7"
 
 
+def test_an_unforced_apply_takes_over_nothing(server: Server, cluster: KubeCluster) -> None:
+    server.answer((409, {"reason": "Conflict", "message": "Apply failed with 1 conflict"}))
+    with pytest.raises(ConflictError):
+        cluster.apply(JOB, force=False)
+    assert server.asked[0].query["force"] == "false"
+
+
+def test_a_merge_is_a_json_merge_patch_of_what_is_there(server: Server, cluster: KubeCluster) -> None:
+    server.answer((200, {"metadata": {}}), (404, {"reason": "NotFound"}))
+    cluster.merge(JOB)
+    (asked,) = server.asked
+    assert (asked.method, asked.headers["Content-Type"], asked.body) == ("PATCH", "application/merge-patch+json", JOB)
+    assert asked.query == {"fieldManager": "vectorindex-operator", "fieldValidation": "Strict"}
+    with pytest.raises(ConflictError, match="Job/docs-1 is gone"):
+        cluster.merge(JOB)
+
+
+def test_what_was_created_is_taken_over_as_applied(server: Server, cluster: KubeCluster) -> None:
+    ours = {"manager": "vectorindex-operator", "apiVersion": "batch/v1"}
+    created = {**ours, "operation": "Update", "fieldsV1": {"f:spec": {"f:a": {}, "f:b": {"f:c": {}}}}}
+    applied = {**ours, "operation": "Apply", "fieldsV1": {"f:spec": {"f:b": {"f:d": {}}}}}
+    status = {**ours, "operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {}}}
+    other = {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {"f:x": {}}}}
+    live = {
+        **JOB,
+        "metadata": {**JOB["metadata"], "resourceVersion": "7", "managedFields": [created, applied, status, other]},
+    }
+    server.answer((200, {}))
+    cluster.take_over(live)
+    (asked,) = server.asked
+    fields, version = asked.body
+    assert asked.headers["Content-Type"] == "application/json-patch+json"
+    assert version["value"] == "7"
+    assert fields["value"][:2] == [status, other]
+    (mine,) = fields["value"][2:]
+    assert (mine["operation"], mine["fieldsV1"]) == ("Apply", {"f:spec": {"f:a": {}, "f:b": {"f:c": {}, "f:d": {}}}})
+    server.answer()
+    cluster.take_over(
+        {**JOB, "metadata": {**JOB["metadata"], "resourceVersion": "7", "managedFields": [applied, status]}}
+    )
+    assert server.asked == []
+
+
 def test_create_leaves_what_is_there_already(server: Server, cluster: KubeCluster) -> None:
     server.answer((201, {}), (409, {"reason": "AlreadyExists"}))
-    cluster.create(JOB)
-    cluster.create(JOB)
+    assert [cluster.create(JOB), cluster.create(JOB)] == [{}, None]
     assert {(one.method, one.path) for one in server.asked} == {("POST", "/apis/batch/v1/namespaces/team-a/jobs")}
     assert server.asked[0].query == {"fieldManager": "vectorindex-operator", "fieldValidation": "Strict"}
 

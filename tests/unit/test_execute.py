@@ -160,6 +160,16 @@ def test_the_traffic_that_cannot_be_moved_is_not_recorded_as_moved() -> None:
     assert (world.serving(), world.phases[SOAKING.name]) == (STABLE.name, "RolledBack")
 
 
+def test_a_revision_that_cannot_be_rendered_stops_no_rollback() -> None:
+    world = tripped()
+    for name in (STABLE.name, SOAKING.name):
+        world.object("VectorIndexRevision", name)["spec"]["podTemplate"] = {"spec": None}
+    with pytest.raises(ReportedError, match="cannot be rendered"):
+        world.run()
+    assert (world.serving(), world.phases[SOAKING.name]) == (STABLE.name, "RolledBack")
+    assert ("InternalError", f"VectorIndex/{NAME}") in world.blocked
+
+
 @pytest.mark.parametrize("hidden", [True, False], ids=["without our labels", "with our labels"])
 def test_a_name_that_somebody_else_has_is_said_and_stops_no_rollback(hidden: bool) -> None:
     world = tripped()
@@ -293,6 +303,15 @@ def test_selector_and_ports_of_the_front_service_are_exactly_ours(edit: Raw) -> 
     assert world.cluster.writes == []
 
 
+def test_labels_of_the_front_service_are_put_back() -> None:
+    """Without them nobody hears of its changes, nor of its endpoints."""
+    world = quiet().settle()
+    right = deepcopy(world.object("Service", NAME)["metadata"]["labels"])
+    world.object("Service", NAME)["metadata"]["labels"] = {}
+    world.run()
+    assert world.object("Service", NAME)["metadata"]["labels"] == right
+
+
 def test_a_port_of_somebody_else_with_our_name_does_not_stop_a_rollback() -> None:
     """Applied, ours would be added beside it, and two ports of one name are refused."""
     world = tripped()
@@ -302,18 +321,38 @@ def test_a_port_of_somebody_else_with_our_name_does_not_stop_a_rollback() -> Non
     assert world.serving() == STABLE.name
 
 
-def test_a_job_that_lost_its_marks_gets_them_back() -> None:
-    """Without its label nobody can tell what it is for, and it would be waited for until it is gone."""
-    view = index(OF, VectorIndexStatus(conditions=()))
-    world = World(index_raw(view))
-    world.settle()
+def test_a_job_that_lost_its_labels_is_said_and_not_made_again_and_again() -> None:
+    """Without its label nobody can tell what it is for, and its result would be waited for in silence."""
+    world = World(index_raw(index(OF, VectorIndexStatus()))).settle()
     (job,) = world.cluster.children("Job", NAMESPACE, "")
-    right = deepcopy(job["metadata"]["labels"])
     del job["metadata"]["labels"][labels.VERB]
-    world.run()
-    (job,) = world.cluster.children("Job", NAMESPACE, "")
-    assert job["metadata"]["labels"] == right
-    assert world.told.of(EventReason.DRIFT_REPAIRED)
+    with pytest.raises(ReportedError, match="delete it"):
+        world.run()
+    assert ("NameConflict", f"Job/{job['metadata']['name']}") in world.blocked
+    assert len(world.cluster.children("Job", NAMESPACE, "")) == 1
+
+
+@pytest.mark.parametrize("kind", ["Job", "VectorIndexRevision"])
+def test_what_is_to_be_made_and_is_somebody_elses_is_said(kind: str) -> None:
+    world = quiet()
+    world.object("VectorIndex", NAME)["spec"] = spec(index={"factory": "PQ8"}).wire()
+    if kind == "Job":
+        world.object("VectorIndex", NAME)["spec"] = spec(source={"s3": {"bucket": "elsewhere"}}).wire()
+    create = world.cluster.create
+    made: list[Raw] = []
+
+    def first_by_others(manifest: Raw) -> Raw | None:
+        if manifest["kind"] != kind or made:
+            return create(manifest)
+        made.append(manifest)
+        theirs = {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": FOREIGN}}
+        create(theirs)
+        return create(manifest)
+
+    world.cluster.create = first_by_others  # type: ignore[method-assign]
+    with pytest.raises(ReportedError, match="belongs to somebody else"):
+        world.run()
+    assert [rule for rule, subject in world.blocked if subject.startswith(kind)] == ["NameConflict"]
 
 
 def test_a_manifest_has_the_same_mark_until_it_changes() -> None:

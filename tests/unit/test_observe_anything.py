@@ -24,7 +24,9 @@ from raw_objects import (
     slice_raw,
 )
 
-from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
+from vectorindex_operator.api.v1alpha1 import RuleVerdict, VectorIndexStatus
+from vectorindex_operator.core.judging.baseline import freeze_baseline
+from vectorindex_operator.core.judging.evidence import merge
 from vectorindex_operator.core.plan import DeleteSearchers, MoveTraffic, WriteRevisionStatus
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import pods
@@ -57,6 +59,12 @@ def a_world() -> list[Raw]:
         *ended(job_raw(BUILD, NEXT), built(NEXT.spec.digest).model_dump_json(by_alias=True)),
         slice_raw(SOAKING),
     ]
+    verdict = RuleVerdict(
+        rule="errors", metric="ErrorRate", verdict="Pass", reason="Pass", value=0.01, limit=0.02, samples=900,
+        at="2026-11-20T12:00:00Z",
+    )  # fmt: skip
+    baseline = freeze_baseline(merge((), NOW, revision=STABLE.name), NOW - 900, NOW).to_wire()
+    world[3]["status"]["rollout"] |= {"verdicts": [verdict.wire()], "baseline": baseline, "prior": STABLE.name}
     return json.loads(json.dumps(world))  # type: ignore[no-any-return]
 
 

@@ -113,6 +113,24 @@ def test_a_guardrail_of_a_newer_release_leaves_the_others_in_force_and_is_writte
     assert tripped.wire()["guardrails"] == {"rules": rules}
 
 
+def test_a_revision_is_not_promoted_past_a_guardrail_that_cannot_be_read() -> None:
+    of = spec()
+    old, new = a_revision(spec(index={"factory": "Flat"}), "Stable"), a_revision(of, "Soaking")
+    raw = revision_raw(new)
+    raw["status"]["rollout"] |= {"prior": old.name, "settings": {"soak": {"duration": "1s", "minQueries": 0}}}
+    raw["status"]["rollout"]["guardrails"] = {"rules": []}
+    view = index(of, VectorIndexStatus(source=source(of)))
+    pods_of = [searcher_pod(one, number) for one in (old, new) for number in range(2)]
+    mine = [revision_raw(old), deployment_raw(old), deployment_raw(new)]
+    world = [index_raw(view), front_raw(new), slice_raw(new), *mine]
+    known = run(look(*world, raw, *pods_of, now=NOW))
+    raw["status"]["rollout"]["guardrails"] = {"rules": [{"name": "fair", "metric": "Fairness", "max": "2%"}]}
+    unknown = run(look(*world, raw, *pods_of, now=NOW))
+    assert [row.rule for row in known.status.blocked_by] == []
+    assert [(row.rule, row.subject) for row in unknown.status.blocked_by] == [("ForeignRollout", new.name)]
+    assert all(plan.errors == () for plan in (known, unknown))
+
+
 def test_the_status_of_an_index_keeps_what_it_does_not_know() -> None:
     world = a_rejected_world({})
     world[0]["status"] |= {"operator": {"release": "9.0", "claimedAt": AT}, "conditions": "none"}

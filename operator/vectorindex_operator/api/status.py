@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 
 from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_operator.api.spec import S3, Pod, Rollout, Searcher, VectorIndexSpec
@@ -180,9 +180,13 @@ class RevisionSpec(Stored):
         """What serves it, also of a revision from before `serving` was kept: then its pods' placement tells."""
         if self.serving is not None:
             return self.serving
-        frozen = self.pod_template.get("spec", {})
-        placement = {field: frozen[field] for field in _PLACEMENT if field in frozen}
-        return Serving(segments=self.segments, min_score=self.min_score, pod=Pod.model_validate(placement))
+        frozen = self.pod_template.get("spec")
+        placement = {key: frozen[key] for key in _PLACEMENT if key in frozen} if isinstance(frozen, dict) else {}
+        try:
+            pod = Pod.model_validate(placement)
+        except ValidationError:  # whoever wrote that, it is not what a spec asks for
+            pod = Pod()
+        return Serving(segments=self.segments, min_score=self.min_score, pod=pod)
 
 
 _PLACEMENT = ("nodeSelector", "tolerations", "serviceAccountName", "priorityClassName")

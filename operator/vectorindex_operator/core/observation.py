@@ -62,6 +62,7 @@ class RevisionView:
     def foreign_features(self) -> tuple[str, ...]:
         """What another release wrote about it that this one must know to do anything with it, and does not."""
         unread = [f"spec.{name}" for name in self.spec.unread]
+        unread += [f"spec.serving.{name}" for name in self.spec.serving.unread] if self.spec.serving else []
         unread += [f"status.{name}" for name in self.status.unread & EVIDENCE]
         return (*sorted(set(self.spec.requires) - FEATURES), *sorted(unread))
 

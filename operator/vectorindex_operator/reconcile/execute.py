@@ -6,6 +6,7 @@ forward the first refusal stops the rest. Every refusal is said in the status (b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -38,8 +39,11 @@ from vectorindex_operator.reconcile.objects import Objects, Repair
 from vectorindex_operator.reconcile.ports import Cluster, Searchers
 from vectorindex_searcher.contract import Model, TrafficLease
 
+log = logging.getLogger(__name__)
+
 WRITE_REFUSED = "WriteRefused"
 NAME_CONFLICT = "NameConflict"
+INTERNAL_ERROR = "InternalError"
 MOST_ROWS = 10
 LONGEST_WORDS = 512
 SEARCHER_KINDS = ("PodDisruptionBudget", "Deployment")
@@ -119,17 +123,30 @@ class Executor:
 
     def _write(self, action: Rendered) -> bool:
         """Each object by itself: a quota on one must not keep the others away."""
-        objects, done = Objects(self.cluster), True
-        for manifest in render(action, self.obs, self.obs.index.spec, self.settings):
+        objects, manifests = Objects(self.cluster), self._render(action)
+        done = bool(manifests)
+        for manifest in manifests:
             key = manifest["kind"], manifest["metadata"]["name"]
 
             def write(manifest: labels.Manifest = manifest, key: tuple[str, str] = key) -> Repair | None:
                 if isinstance(action, (EnsureNetworkPolicy, EnsureSearchers)):
                     return objects.ensure(manifest, self.obs.objects.get(key))
-                return objects.create(manifest)
+                objects.create(manifest)
+                return None
 
             done &= self._attempt("/".join(key), write)
         return done
+
+    def _render(self, action: Rendered) -> tuple[labels.Manifest, ...]:
+        """A revision whose frozen parts cannot be rendered must not take the others' rollback along."""
+        try:
+            return render(action, self.obs, self.obs.index.spec, self.settings)
+        except Exception as error:
+            what = f"{type(action).__name__} of {getattr(action, 'revision', '') or getattr(action, 'name', '')}"
+            log.exception("a bug: %s cannot be rendered", what)
+            subject, words = f"VectorIndex/{self.obs.index.name}", f"{what} cannot be rendered: {error!r}"
+            self.refusals.append(BlockedBy(rule=INTERNAL_ERROR, subject=subject, message=words[:LONGEST_WORDS]))
+            return ()
 
     def _delete(self, kind: str, name: str, uid: str, namespace: str) -> bool:
         return self._attempt(f"{kind}/{name}", lambda: self.cluster.delete(kind, namespace, name, uid))

@@ -27,26 +27,21 @@ class Objects:
 
     cluster: Cluster
 
-    def create(self, manifest: Manifest) -> Repair | None:
+    def create(self, manifest: Manifest) -> None:
         """Make it. One that is there stays as it is: names are derived from what they stand for.
 
-        But a Job without its marks could not be read, so these are put back. Raises NotOursError when one of that name
-        is somebody else's.
+        Raises NotOursError when one of that name is somebody else's, or is ours and cannot be read any more.
         """
-        if self.cluster.create(manifest):
-            return None
+        if self.cluster.create(manifest) is not None:
+            return
         meta = manifest["metadata"]
         live = self.cluster.get(manifest["kind"], meta["namespace"], meta["name"])
         if live is None:
-            return None
+            return
         _check_owner(manifest, live)
-        marks = {name: meta[name] for name in ("labels", "annotations") if name in meta}
-        field = difference({"metadata": marks}, live)
-        if manifest["kind"] != "Job" or field is None:
-            return None
-        names = {"name": meta["name"], "namespace": meta["namespace"]}
-        self.cluster.merge({"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": names | marks})
-        return Repair(_subject(manifest), field)
+        lost = difference({"metadata": {"labels": meta["labels"]}}, live)
+        if lost is not None and manifest["kind"] == "Job":
+            raise NotOursError(f"{_subject(manifest)} has lost {lost}: delete it, and it is made again")
 
     def ensure(self, manifest: Manifest, live: Raw | None) -> Repair | None:
         """Apply it unless the live object says the same already. `live`: as it was observed by its labels.
@@ -84,9 +79,9 @@ class Objects:
         self.cluster.merge({**service, "metadata": mine, "spec": _exact(service["spec"], raw.part(live, "spec"))})
 
     def repair_front(self, service: Manifest, live: Raw) -> Repair | None:
-        """Put back what somebody else changed about selector and ports of the front Service."""
+        """Put back what somebody else changed about selector, ports and labels of the front Service."""
         spec = raw.part(live, "spec")
-        field = difference({"spec": service["spec"]}, live)
+        field = difference({"spec": service["spec"], "metadata": {"labels": service["metadata"]["labels"]}}, live)
         extra = [key for key in raw.part(spec, "selector") if key not in service["spec"]["selector"]]
         if field is None and extra:
             field = f"spec.selector[{extra[0]}]"

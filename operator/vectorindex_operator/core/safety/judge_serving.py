@@ -69,6 +69,10 @@ def _due(
     state: ReconcileState, name: str, rollout: api.RolloutStatus, merged: RevisionEvidence, act: Act
 ) -> tuple[str, str] | None:
     """Reason and message of the promotion that is due; None: the soak goes on."""
+    if unread := rollout.unread & {"settings", "guardrails"}:
+        what = ", ".join(f"status.rollout.{field}" for field in sorted(unread))
+        state.block("ForeignRollout", name, f"parts of {what} are of another release: it soaks until one reads them")
+        return None
     switched, soak = to_unix(rollout.switched_at or ""), rollout.settings.soak
     samples, elapsed = samples_since(merged, switched), state.now - switched
     longest = duration_seconds(soak.max_duration)
