@@ -42,7 +42,7 @@ def run(settings: OperatorSettings) -> int:
     app = wiring.build(settings)
     telemetry.serve(settings.http_port, app.health, app.metrics)
     times = LeaseTimes.of(settings.tuning.lease_seconds)
-    lock = LeaseLock(settings.namespace, settings.identity, app.cluster.api, times)
+    lock = LeaseLock(settings.namespace, settings.identity, app.cluster.api, times, settings.operator_class)
     stop = threading.Event()
 
     def work() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
 from vectorindex_operator.core.lifecycle import decide
@@ -19,6 +19,7 @@ from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import Plan
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.cache import CachedCluster, NotCachedError, ReadCache
+from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, class_of
 from vectorindex_operator.reconcile.errors import ClusterError
 from vectorindex_operator.reconcile.execute import Executor
 from vectorindex_operator.reconcile.observe import observe
@@ -37,6 +38,8 @@ class Reconciler:
     settings: Installation
     cache: ReadCache | None = None
     """What the watches told; `cluster` must feed it (cache.LiveCluster). None: every pass is made on live reads."""
+    operator_class: str = DEFAULT_CLASS
+    """Which VectorIndexes are ours (claims.py)."""
     on_status: Callable[[str, str, VectorIndexStatus], None] = lambda namespace, name, status: None
     on_gone: Callable[[str, str], None] = lambda namespace, name: None
     clock: Callable[[], float] = time.time
@@ -47,6 +50,9 @@ class Reconciler:
         Raises errors.ClusterError; the queue decides when to try again.
         """
         if self.cache is not None:
+            raw = self.cache.get("VectorIndex", namespace, name)
+            if raw is not None and class_of(raw) != self.operator_class:
+                return self._leave(namespace, name)
             try:
                 return self._pass(CachedCluster(self.cache), namespace, name, live=False)
             except (NotCachedError, ClusterError) as reason:
@@ -60,9 +66,10 @@ class Reconciler:
         if obs is None:
             if not live:
                 raise NotCachedError("the VectorIndex is not there")
-            self.on_gone(namespace, name)
-            return None
-        plan = decide(obs, self.settings, self.clock())
+            return self._leave(namespace, name)
+        if class_of(obs.objects["VectorIndex", name]) != self.operator_class:
+            return self._leave(namespace, name)
+        plan = self._claimed(obs, decide(obs, self.settings, self.clock()))
         if not live and (plan.events or plan.errors):
             raise NotCachedError("there is something to tell")
         for error in plan.errors:
@@ -70,6 +77,17 @@ class Reconciler:
         self._act_and_report(cluster, obs, plan)
         self.on_status(namespace, name, plan.status)
         return plan.requeue_after
+
+    def _leave(self, namespace: str, name: str) -> float | None:
+        """There is nothing to do here any more: it is gone, or another operator's."""
+        self.on_gone(namespace, name)
+        return None
+
+    def _claimed(self, obs: Observation, plan: Plan) -> Plan:
+        """The plan, whose status says whose the VectorIndex is."""
+        if obs.index.deleting or plan.status.operator == self.operator_class:
+            return plan
+        return replace(plan, status=plan.status.model_copy(update={"operator": self.operator_class}))
 
     def _act_and_report(self, cluster: Cluster, obs: Observation, plan: Plan) -> None:
         executor = Executor(cluster, self.searchers, self.settings)
