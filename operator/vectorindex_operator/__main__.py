@@ -53,7 +53,7 @@ def run(settings: OperatorSettings) -> int:
         threading.Thread(target=app.relist.until, args=relist, name="relist", daemon=True).start()
         filled.wait()
         app.queue.start()
-        handlers.run(app.queue, app.cache, settings.watch_namespaces, app.watches, stop)
+        handlers.run(app.queue, app.relist, settings.watch_namespaces, app.watches, stop)
         if not stop.is_set():
             log.error("the watches ended by themselves")
             os._exit(1)

@@ -369,6 +369,26 @@ def test_a_watch_that_tells_news_asks_for_a_look_and_repetitions_do_not() -> Non
     assert marks.marked[2:] == ["shop/new"]
 
 
+def test_a_watch_that_began_anew_is_followed_by_a_relist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kopf tells again what there is, and never what vanished while the watch was down."""
+    monkeypatch.setattr(relists, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(relists, "SETTLE_SECONDS", 0.001)
+    cache, stop, done, looked = filled(), threading.Event(), threading.Event(), threading.Event()
+    server = Server(made("VectorIndex", "docs", 1), made("Job", "vanishes", 10))
+    relist = Relist(cache, server, lambda namespace, name: None, on_missed=lambda found: looked.set())
+    thread = threading.Thread(target=relist.until, args=(stop, 3600.0, done.set))
+    thread.start()
+    assert done.wait(20.0)
+    assert names(cache, "Job") == ["vanishes"]
+    del server.objects["Job", "vanishes"]
+    assert not looked.wait(0.05), "nothing began anew"
+    told(Marks(), cache, {"type": None, "object": made("VectorIndex", "docs", 1)}, relist.soon)
+    assert looked.wait(20.0)
+    assert names(cache, "Job") == []
+    stop.set()
+    thread.join(20.0)
+
+
 # ---------------------------------------------------------------- what it costs
 
 
