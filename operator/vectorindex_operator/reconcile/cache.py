@@ -26,6 +26,7 @@ from vectorindex_operator.reconcile.ports import Cluster, Raw
 INDEX_KIND = "VectorIndex"
 MOST_OF_A_KIND = 300
 MOST_TOMBSTONES = 4096
+SERVICE_NAME = "kubernetes.io/service-name"
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 Key = tuple[str, str, str]
@@ -159,8 +160,8 @@ class ReadCache:
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
         """Objects of one VectorIndex with all labels of `selector`. Raises NotCachedError when there are too many."""
-        wanted = dict(part.split("=", 1) for part in selector.split(","))
-        group = (kind, namespace, wanted[labels.INDEX])
+        wanted = _wanted(selector)
+        group = (kind, namespace, _index_in(wanted))
         with self._lock:
             if group in self._crowded:
                 raise NotCachedError(f"more than {MOST_OF_A_KIND} objects of kind {kind} name {namespace}/{group[2]}")
@@ -270,8 +271,7 @@ class LiveCluster:
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
         since = self.cache.turn()
         raws = self.inner.children(kind, namespace, selector)
-        index = dict(part.split("=", 1) for part in selector.split(","))[labels.INDEX]
-        self.cache.replace(kind, namespace, index, raws, since)
+        self.cache.replace(kind, namespace, _index_in(_wanted(selector)), raws, since)
         return [trimmed(raw) for raw in raws]
 
     def apply(self, manifest: Raw) -> Raw:
@@ -313,10 +313,22 @@ def trimmed(raw: Raw, *, fields: bool = True) -> dict[str, Any]:
 
 
 def index_of(raw: Raw) -> str:
-    """The VectorIndex that an object belongs to: by its label; without one (another's front Service) by its name."""
+    """The VectorIndex that an object belongs to: by its label; without one (another's front Service) by its name.
+
+    EndpointSlices carry their Service's labels; those of another's Service name it only.
+    """
     meta = raw["metadata"]
-    named = "" if raw["kind"] == INDEX_KIND else meta.get("labels", {}).get(labels.INDEX, "")
-    return named or str(meta["name"])
+    marks = {} if raw["kind"] == INDEX_KIND else meta.get("labels") or {}
+    return str(marks.get(labels.INDEX) or marks.get(SERVICE_NAME) or meta["name"])
+
+
+def _wanted(selector: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in selector.split(","))
+
+
+def _index_in(wanted: Mapping[str, str]) -> str:
+    """The VectorIndex that a selector is about; the Service of its name stands for it."""
+    return wanted.get(labels.INDEX) or wanted[SERVICE_NAME]
 
 
 def _key(raw: Raw) -> Key:
