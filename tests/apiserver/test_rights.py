@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import pytest
 import urllib3
@@ -26,7 +26,6 @@ from observations import DATA, SETTINGS, a_revision, actions, run, seen, spec
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster, api_client
 from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionStatus
-from vectorindex_operator.core import identity
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import (
@@ -49,11 +48,11 @@ from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import loop
 from vectorindex_operator.reconcile.errors import ClusterError
 from vectorindex_operator.reconcile.watches import WATCHED
-from vectorindex_searcher.contract import BuildTask, LeaseState, ResolveTask, ValidateTask
+from vectorindex_searcher.contract import LeaseState
 
 ACCOUNT = "operator-vectorindex-operator"
 USER = f"system:serviceaccount:{HOME}:{ACCOUNT}"
-NAME = "rights"
+SPACE, NAME = "team-a", "docs"
 BY_ADMISSION = {
     ("vectorindex.dev", "vectorindexes/finalizers", "update"),
     ("vectorindex.dev", "vectorindexrevisions/finalizers", "update"),
@@ -62,6 +61,7 @@ BY_ADMISSION = {
 SOON = 30.0
 
 Right = tuple[str, str, str]
+A = TypeVar("A")
 
 
 def asked(plane: ControlPlane) -> dict[Right, int]:
@@ -83,13 +83,13 @@ def wait_for(true: Callable[[], Any], what: str) -> None:
         time.sleep(0.1)
 
 
-def manifest(name: str, **spec: Any) -> Json:
+def manifest(name: str, namespace: str = "default", **changes: Any) -> Json:
     source = {"s3": {"bucket": "embeddings", "secretRef": {"name": "s3"}}}
     return {
         "apiVersion": API_VERSION,
         "kind": "VectorIndex",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"source": source, "artifacts": {"s3": {"bucket": "indexes"}}, **spec},
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"source": source, "artifacts": {"s3": {"bucket": "indexes"}}, **changes},
     }
 
 
@@ -169,35 +169,30 @@ class Actor:
         """One pass that carries out `actions`; what is refused is in the audit log."""
         self.planned = lambda obs: actions
         with contextlib.suppress(ClusterError):
-            self.reconciler.run("default", NAME)
+            self.reconciler.run(SPACE, NAME)
         assert self.obs is not None
         return self.obs
 
 
 def act_out_every_action(actor: Actor) -> None:
     """From nothing to a revision that serves, and all the way back."""
-    assert actor.api.apply(manifest(NAME)).ok
-    obs = actor.act()
-    assert obs.index.spec is not None
-    digest = identity.digest(obs.index.spec, DATA)
-    revision = identity.revision_name(NAME, digest)
-    who = {"namespace": "default", "name": NAME, "uid": obs.index.uid}
-    places = {"identity": who, "artifacts": {"s3": {"bucket": "indexes"}}}
-    source = {"source": {"s3": {"bucket": "embeddings"}}}
-    build = BuildTask.model_validate({**places, **source, "digest": digest})
-    proof = {"digest": digest, "manifestSha256": "a" * 64, "gateHash": "b" * 16}
-    actor.act(StartResolve(f"{NAME}-resolve-1", "k", 0, ResolveTask.model_validate({**places, **source})))
-    actor.act(CreateRevision(revision, digest, DATA))
+    ensure_namespace(actor.api, SPACE)
+    assert actor.api.apply(manifest(NAME, SPACE, **spec().wire())).ok
+    actor.act()
+    of = spec()
+    revision = a_revision(of, "Stable").name
+    actor.act(planned(seen(of, jobs=(), data=DATA[::-1]), StartResolve))
+    actor.act(planned(seen(of), CreateRevision))
     actor.act(WriteRevisionStatus(revision, RevisionStatus(phase="Building")))
-    actor.act(StartBuild(f"{revision}-build-1", revision, "k", 0, False, build))
-    actor.act(StartValidation(f"{revision}-gate-1", revision, "k", 0, ValidateTask.model_validate({**places, **proof})))
-    loaded = replace(searchers_of_some_index(), revision=revision)
+    actor.act(planned(seen(of, a_revision(of, "Pending")), StartBuild))
+    actor.act(planned(seen(of, a_revision(of, "Validating")), StartValidation))
+    loaded = planned(seen(of, a_revision(of, "Stable"), traffic=a_revision(of, "Stable")), EnsureSearchers)
     actor.act(loaded)
     for kind, field in (("Deployment", {"replicas": 7}), ("PodDisruptionBudget", {"maxUnavailable": 2})):
         changed_by_hand(actor.api, kind, revision, field)
     actor.act(loaded)
     switch = Decision(DecisionKind.SWITCH, "", revision, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.0)
-    obs = actor.act(MoveTraffic(switch, ""))
+    actor.act(MoveTraffic(switch, ""))
     actor.act(MoveTraffic(replace(switch, serial=2), live(actor, "Service", NAME)["metadata"]["resourceVersion"]))
     actor.act(RenewLeases(revision, (), LeaseState.SERVING))
     jobs = {job.name: job.uid for job in actor.act().jobs}
@@ -207,24 +202,25 @@ def act_out_every_action(actor: Actor) -> None:
     actor.act(ForgetRevision(revision, live(actor, "VectorIndexRevision", revision)["metadata"]["uid"]))
 
 
-def searchers_of_some_index() -> EnsureSearchers:
-    """As a plan has them."""
-    stable = a_revision(spec(), "Stable")
-    (action,) = actions(run(seen(spec(), stable, traffic=stable)), EnsureSearchers)
+def planned(obs: Observation, kind: type[A]) -> A:
+    """The action of this kind that a pass over `obs` plans: the index of observations.py is the one of this test."""
+    (action,) = actions(run(obs), kind)
     return action
 
 
 def live(actor: Actor, kind: str, name: str) -> Json:
-    raw: Any = actor.cluster.get(kind, "default", name) if kind == "Service" else None
+    raw: Any = actor.cluster.get(kind, SPACE, name) if kind == "Service" else None
     if raw is None:
         version = {"VectorIndexRevision": API_VERSION, "Service": "v1"}[kind]
-        raw = actor.api.get(path_of({"apiVersion": version, "kind": kind, "metadata": {"name": name}})).body
+        raw = actor.api.get(
+            path_of({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": SPACE}})
+        ).body
     return dict(raw)
 
 
 def changed_by_hand(api: Api, kind: str, name: str, spec: Json) -> None:
     version = {"Deployment": "apps/v1", "PodDisruptionBudget": "policy/v1", "Service": "v1"}[kind]
-    path = path_of({"apiVersion": version, "kind": kind, "metadata": {"name": name}})
+    path = path_of({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": SPACE}})
     answer = api.request("PATCH", path, {"spec": spec}, "application/merge-patch+json")
     assert answer.ok, answer.message
 
