@@ -82,6 +82,21 @@ def test_an_object_made_again_under_its_name_is_another() -> None:
     assert version_of(cache, "Job", "a") == 30
 
 
+@pytest.mark.parametrize("late", ["MODIFIED", "DELETED"])
+def test_what_is_told_late_of_an_earlier_object_of_the_name_changes_nothing(late: str) -> None:
+    """Versions are counted over all objects: they also tell which of two of one name came first."""
+    cache = filled(made("Job", "a", 30, uid="second"))
+    told(Marks(), cache, {"type": late, "object": made("Job", "a", 20, uid="first")})
+    assert version_of(cache, "Job", "a") == 30
+
+
+def test_the_end_of_an_object_that_nobody_told_of_is_the_end_of_the_one_before() -> None:
+    cache = filled(made("Job", "a", 10, uid="first"))
+    cache.remove(made("Job", "a", 40, uid="second"))
+    assert version_of(cache, "Job", "a") is None
+    assert not cache.put(made("Job", "a", 20, uid="first"))
+
+
 def test_news_is_news_once() -> None:
     cache = filled(made("Job", "a", 10))
     assert not cache.put(made("Job", "a", 10))

@@ -53,7 +53,6 @@ class Tombstone:
     """An object that is gone, and when that was told: an answer that comes late does not bring it back, a list that was
     begun after this does."""
 
-    uid: str
     version: int
     turn: int
 
@@ -85,9 +84,9 @@ class ReadCache:
         key, version, index = _key(small), _version(meta), index_of(small)
         with self._lock:
             had, gone = self._entries.get(key), self._gone.get(key)
-            if had is not None and had.uid == meta["uid"] and had.version >= version:
+            if had is not None and had.version >= version:
                 return False
-            if gone is not None and gone.uid == meta["uid"] and gone.version >= version and gone.turn > since:
+            if gone is not None and gone.version >= version and gone.turn > since:
                 return False
             self._drop(key)
             self._gone.pop(key, None)
@@ -105,8 +104,8 @@ class ReadCache:
         key, meta = _key(raw), raw["metadata"]
         with self._lock:
             had = self._entries.get(key)
-            if had is None or (had.uid == meta["uid"] and had.version <= _version(meta)):
-                self._bury(key, meta["uid"], _version(meta))
+            if had is None or had.version <= _version(meta):
+                self._bury(key, _version(meta))
 
     def forget(self, kind: str, namespace: str, name: str, since: int) -> None:
         """A read that was begun at turn `since` did not find an object, or we deleted it."""
@@ -204,13 +203,13 @@ class ReadCache:
             had = self._entries.get(key)
             if had is not None and had.turn <= since:
                 lost.add((key[1], had.index))
-                self._bury(key, had.uid, had.version)
+                self._bury(key, had.version)
         return lost
 
-    def _bury(self, key: Key, uid: str, version: int) -> None:
+    def _bury(self, key: Key, version: int) -> None:
         self._drop(key)
         self._turn += 1
-        self._gone[key] = Tombstone(uid, version, self._turn)
+        self._gone[key] = Tombstone(version, self._turn)
         while len(self._gone) > MOST_TOMBSTONES:
             self._gone.popitem(last=False)
         if key[0] == INDEX_KIND:
@@ -337,7 +336,7 @@ def _key(raw: Raw) -> Key:
 
 
 def _version(meta: Mapping[str, Any]) -> int:
-    """Kubernetes' versions are decimal numbers that grow (since 1.35 by contract, always in fact)."""
+    """Kubernetes' versions are decimal numbers that grow over all objects of a kind, those of one name included."""
     text = str(meta.get("resourceVersion", ""))
     return int(text) if text.isdecimal() and len(text) < 40 else 0
 
