@@ -44,7 +44,7 @@ def run(settings: OperatorSettings) -> int:
     app = wiring.build(settings)
     telemetry.serve(settings.http_port, app.health, app.metrics)
     times = LeaseTimes.of(settings.tuning.lease_seconds)
-    lock = LeaseLock(settings.namespace, settings.identity, app.cluster.api, times)
+    lock = LeaseLock(settings.namespace, settings.identity, app.cluster.api, times, settings.operator_class)
     stop = threading.Event()
 
     def work() -> None:
@@ -55,7 +55,7 @@ def run(settings: OperatorSettings) -> int:
         threading.Thread(target=app.relist.until, args=relist, name="relist", daemon=True).start()
         filled.wait()
         app.queue.start()
-        handlers.run(app.queue, app.cache, settings.watch_namespaces, app.watches, stop)
+        handlers.run(app.queue, app.relist, settings.watch_namespaces, app.watches, stop)
         if not stop.is_set():
             log.error("the watches ended by themselves")
             os._exit(1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import kopf
@@ -17,10 +18,11 @@ import kopf
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile.cache import INDEX_KIND, ReadCache, index_of
 from vectorindex_operator.reconcile.queue import KeyedQueue
+from vectorindex_operator.reconcile.relist import Relist
 from vectorindex_operator.reconcile.watches import WATCHED, Watches
 
 
-def registry(queue: KeyedQueue, cache: ReadCache) -> kopf.OperatorRegistry:
+def registry(queue: KeyedQueue, cache: ReadCache, began: Callable[[], None]) -> kopf.OperatorRegistry:
     """kopf's handlers, all of them."""
     handlers = kopf.OperatorRegistry()
 
@@ -32,7 +34,7 @@ def registry(queue: KeyedQueue, cache: ReadCache) -> kopf.OperatorRegistry:
 
         @kopf.on.event(one.group, one.version, one.plural, registry=handlers, id=f"{one.plural}-changed")
         async def changed(event: Any, **_: Any) -> None:
-            told(queue, cache, event)
+            told(queue, cache, event, began)
 
     return handlers
 
@@ -43,9 +45,11 @@ class Marked(Protocol):
     def mark(self, namespace: str, name: str) -> None: ...
 
 
-def told(queue: Marked, cache: ReadCache, event: Any) -> None:
-    """A watch told something: what is news gets its VectorIndex a look."""
+def told(queue: Marked, cache: ReadCache, event: Any, began: Callable[[], None] = lambda: None) -> None:
+    """A watch told something: what is news gets its VectorIndex a look. `began`: it lists what there is."""
     raw = event["object"]
+    if event["type"] is None:
+        began()
     if event["type"] == "DELETED":
         cache.remove(raw)
     elif not cache.put(raw):
@@ -71,16 +75,14 @@ def operator_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def run(
-    queue: KeyedQueue, cache: ReadCache, namespaces: tuple[str, ...], alive: Watches, stop: threading.Event
-) -> None:
+def run(queue: KeyedQueue, relist: Relist, namespaces: tuple[str, ...], alive: Watches, stop: threading.Event) -> None:
     """Run kopf until `stop` is set. Blocks."""
 
     async def watched() -> None:
         beat = asyncio.create_task(alive.beat())
         try:
             await kopf.operator(
-                registry=registry(queue, cache),
+                registry=registry(queue, relist.cache, relist.soon),
                 settings=operator_settings(),
                 standalone=True,
                 clusterwide=not namespaces,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import socket
 from dataclasses import dataclass
 from typing import Any
 
 from vectorindex_operator.adapters.mounted_keys import read_keys
 from vectorindex_operator.core.state import Installation
+from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
 
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -67,6 +69,7 @@ class OperatorSettings:
     identity: str
     http_port: int
     log_level: str
+    operator_class: str
     tuning: Tuning
 
 
@@ -138,6 +141,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         choices=LOG_LEVELS,
         help="(VECTORINDEX_LOG_LEVEL)",
     )
+    parser.add_argument(
+        "--operator-class",
+        default=env("VECTORINDEX_OPERATOR_CLASS", DEFAULT_CLASS),
+        help="which VectorIndexes are this operator's, where there are two (VECTORINDEX_OPERATOR_CLASS)",
+    )
     for number in NUMBERS:
         parser.add_argument(
             number.flag, default=env(number.variable, str(number.default)), help=f"{number.help} ({number.variable})"
@@ -170,6 +178,7 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
         identity=flags.identity,
         http_port=_port(flags.http_port),
         log_level=flags.log_level,
+        operator_class=_class(flags.operator_class),
         tuning=Tuning(**{one.name.replace("-", "_"): _number(flags, one) for one in NUMBERS}),
     )
 
@@ -213,6 +222,15 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**16:
         raise ValueError(f"--http-port is {text!r}: use a port from 1 to 65535 (VECTORINDEX_HTTP_PORT)")
     return int(text)
+
+
+def _class(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?", text):
+        raise ValueError(
+            f"--operator-class is {text!r}: use up to 32 lower-case letters, digits and '-', none at an end "
+            "(VECTORINDEX_OPERATOR_CLASS)"
+        )
+    return text
 
 
 def _number(flags: argparse.Namespace, number: Number) -> int:

@@ -61,6 +61,7 @@ def build(settings: OperatorSettings) -> App:
         events=events,
         settings=settings.installation,
         cache=cache,
+        operator_class=settings.operator_class,
         on_status=metrics.on_status,
         on_gone=metrics.forget,
     )

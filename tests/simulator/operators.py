@@ -19,6 +19,7 @@ from vectorindex_operator.core.state import Installation
 from vectorindex_operator.handlers import told
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
+from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
 from vectorindex_operator.reconcile.errors import (
     ClusterError,
     ConflictError,
@@ -262,6 +263,7 @@ class Operator:
         self.busy = False
         self.automatic = True
         self.settings = SETTINGS
+        self.operator_class = DEFAULT_CLASS
         self._due = float("inf")
         self._failures = 0
         self._start()
@@ -272,7 +274,9 @@ class Operator:
         self.lists = Relist(self.cache, self.ports, self._marked)
         cluster = LiveCluster(self.ports, self.cache) if self.cached else self.ports
         cache = self.cache if self.cached else None
-        self.reconciler = Reconciler(cluster, self.ports, self.ports, self.settings, cache, clock=self.clock)
+        self.reconciler = Reconciler(
+            cluster, self.ports, self.ports, self.settings, cache, self.operator_class, clock=self.clock
+        )
         self.ports.maybe_freeze(after_restart=True)
         self.filled = not self.cached
         if self.cached:
@@ -306,6 +310,11 @@ class Operator:
             return
         event = {"type": "DELETED" if verb == "delete" else "MODIFIED", "object": raw}
         self.world.clock.after(after, lambda: told(_Marks(self._marked), self.cache, event))
+
+    def become(self, operator_class: str) -> None:
+        """It is of this class from now on."""
+        self.operator_class = operator_class
+        self._start()
 
     def upgrade(self, image: str) -> None:
         """The process is replaced by one of a newer version."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from simulator.truth import Data, Quality
 from simulator.world import NAME, World
 
+from vectorindex_operator.api.v1alpha1 import GROUP
 from vectorindex_operator.manifests import labels
 from vectorindex_searcher.contract import Failure
 
@@ -32,6 +33,8 @@ class Scenario:
     polls: bool = False
     needs_traffic: bool = False
     two_operators: bool = False
+    classes: tuple[str, ...] = ()
+    """Operators of these classes, also in the run without faults."""
 
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -44,10 +47,11 @@ def scenario(
     polls: bool = False,
     needs_traffic: bool = False,
     two_operators: bool = False,
+    classes: tuple[str, ...] = (),
 ) -> Callable[[Callable[[World], Script]], Callable[[World], Script]]:
     def add(script: Callable[[World], Script]) -> Callable[[World], Script]:
         name = script.__name__
-        SCENARIOS[name] = Scenario(name, script, end, hours, polls, needs_traffic, two_operators)
+        SCENARIOS[name] = Scenario(name, script, end, hours, polls, needs_traffic, two_operators, classes)
         return script
 
     return add
@@ -132,6 +136,17 @@ def second(w: World) -> Script:
 @scenario(ends("B", builds=2), two_operators=True)
 def two_operators(w: World) -> Script:
     return second(w)
+
+
+@scenario(ends("B", builds=2), classes=("default", "next"))
+def moved_to_another_operator(w: World) -> Script:
+    """While a rollout is on: the other one carries it on, and no write is lost or done twice."""
+    w.apply()
+    yield stable(w, "A")
+    w.apply(index__factory="B")
+    yield phase(w, "B", "Validating")
+    w.annotate(f"{GROUP}/operator-class", "next")
+    yield stable(w, "B")
 
 
 @scenario(ends("A", phase="Rejected", reason="RecallBelowMin", rolled_out=False, stalled=True, failed="B", builds=2))

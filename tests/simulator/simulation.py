@@ -54,10 +54,12 @@ class Simulation:
         self.acting: Operator | None = None
         self.invariants = Invariants(self.world, self._broken)
         self.world.store.on_change = self._changed
-        two = bool(seed) and (scenario.two_operators or rng.random() < 0.2)
+        two = bool(scenario.classes) or (bool(seed) and (scenario.two_operators or rng.random() < 0.2))
         cached = not seed or rng.random() < 0.8
         self.operators = [Operator(name, self.world, self.faults, cached=cached) for name in ("op1", "op2")[: 1 + two]]
-        if two:
+        for operator, name in zip(self.operators, scenario.classes, strict=False):
+            operator.become(name)
+        if two and seed:
             self.operators[1].skew = rng.uniform(-4.0, 4.0)
         if seed and rng.random() < 0.3:
             self.world.controllers.vanishing = rng.randrange(1, 4)

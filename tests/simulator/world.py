@@ -252,6 +252,14 @@ class World:
         meta = {"name": NAME, "namespace": NAMESPACE}
         self.store.create({"apiVersion": API_VERSION, "kind": "VectorIndex", "metadata": meta, "spec": self.spec})
 
+    def annotate(self, name: str, value: str) -> None:
+        """kubectl annotate of the VectorIndex."""
+        live = self.index()
+        assert live is not None
+        self.store.change(
+            "VectorIndex", NAME, meta={"annotations": {**live["metadata"].get("annotations", {}), name: value}}
+        )
+
     def ask(self, verb: str, nonce: str, argument: str = "") -> None:
         """kubectl vectorindex rollback, retry."""
         live = self.index()

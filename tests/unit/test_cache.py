@@ -82,6 +82,21 @@ def test_an_object_made_again_under_its_name_is_another() -> None:
     assert version_of(cache, "Job", "a") == 30
 
 
+@pytest.mark.parametrize("late", ["MODIFIED", "DELETED"])
+def test_what_is_told_late_of_an_earlier_object_of_the_name_changes_nothing(late: str) -> None:
+    """Versions are counted over all objects: they also tell which of two of one name came first."""
+    cache = filled(made("Job", "a", 30, uid="second"))
+    told(Marks(), cache, {"type": late, "object": made("Job", "a", 20, uid="first")})
+    assert version_of(cache, "Job", "a") == 30
+
+
+def test_the_end_of_an_object_that_nobody_told_of_is_the_end_of_the_one_before() -> None:
+    cache = filled(made("Job", "a", 10, uid="first"))
+    cache.remove(made("Job", "a", 40, uid="second"))
+    assert version_of(cache, "Job", "a") is None
+    assert not cache.put(made("Job", "a", 20, uid="first"))
+
+
 def test_news_is_news_once() -> None:
     cache = filled(made("Job", "a", 10))
     assert not cache.put(made("Job", "a", 10))
@@ -137,6 +152,21 @@ def test_a_list_that_missed_an_object_is_mended_by_the_next_one() -> None:
     assert not cache.put(made("Job", "a", 10)), "an answer that comes late"
     cache.replace("Job", "shop", "docs", [made("Job", "a", 10)], cache.turn())
     assert names(cache, "Job") == ["a"]
+
+
+def test_endpoint_slices_belong_to_the_service_that_they_name() -> None:
+    ours, others = made("EndpointSlice", "docs-a", 10), made("EndpointSlice", "docs-b", 11)
+    ours["metadata"]["labels"][caches.SERVICE_NAME] = "docs"
+    others["metadata"]["labels"] = {caches.SERVICE_NAME: "docs"}
+    cache = filled(ours)
+    live = LiveCluster(Server(ours, others), cache)
+    selector = f"{caches.SERVICE_NAME}=docs"
+    assert len(live.children("EndpointSlice", "shop", selector)) == 2
+    assert [raw["metadata"]["name"] for raw in cache.children("EndpointSlice", "shop", selector)] == [
+        "docs-a",
+        "docs-b",
+    ]
+    assert names(cache, "EndpointSlice") == ["docs-a"]
 
 
 # ---------------------------------------------------------------- what others may do to it
@@ -367,6 +397,26 @@ def test_a_watch_that_tells_news_asks_for_a_look_and_repetitions_do_not() -> Non
     assert marks.marked == ["shop/docs"] * 2
     told(marks, cache, {"type": "ADDED", "object": made("VectorIndex", "new", 13)})
     assert marks.marked[2:] == ["shop/new"]
+
+
+def test_a_watch_that_began_anew_is_followed_by_a_relist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kopf tells again what there is, and never what vanished while the watch was down."""
+    monkeypatch.setattr(relists, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(relists, "SETTLE_SECONDS", 0.001)
+    cache, stop, done, looked = filled(), threading.Event(), threading.Event(), threading.Event()
+    server = Server(made("VectorIndex", "docs", 1), made("Job", "vanishes", 10))
+    relist = Relist(cache, server, lambda namespace, name: None, on_missed=lambda found: looked.set())
+    thread = threading.Thread(target=relist.until, args=(stop, 3600.0, done.set))
+    thread.start()
+    assert done.wait(20.0)
+    assert names(cache, "Job") == ["vanishes"]
+    del server.objects["Job", "vanishes"]
+    assert not looked.wait(0.05), "nothing began anew"
+    told(Marks(), cache, {"type": None, "object": made("VectorIndex", "docs", 1)}, relist.soon)
+    assert looked.wait(20.0)
+    assert names(cache, "Job") == []
+    stop.set()
+    thread.join(20.0)
 
 
 # ---------------------------------------------------------------- what it costs

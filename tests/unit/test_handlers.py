@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from vectorindex_operator import handlers
+from vectorindex_operator.adapters import kube
+from vectorindex_operator.reconcile.cache import INDEX_KIND
+from vectorindex_operator.reconcile.observe import CHILD_KINDS
 from vectorindex_operator.reconcile.watches import WATCHED, WATCHER, Watches, watches
 
 
@@ -49,3 +52,13 @@ def test_each_kind_is_watched_in_each_namespace() -> None:
     assert watches(()).expected == len(WATCHED)
     assert watches(("team-a", "team-b")).expected == 2 * len(WATCHED)
     assert len(handlers.operator_settings().watching.label_selectors) == len(WATCHED) - 1
+
+
+def test_what_is_read_is_watched_and_found_where_it_is() -> None:
+    """A kind that a pass reads and no watch tells of would be read from the cache, where it never is."""
+    watched = {one.kind: one for one in WATCHED}
+    assert set(CHILD_KINDS) <= set(watched)
+    for kind, one in watched.items():
+        prefix = f"/apis/{one.group}/{one.version}" if one.group else f"/api/{one.version}"
+        assert kube._PATHS[kind] == (prefix, one.plural)
+    assert WATCHED[0].kind == INDEX_KIND, "children of an index that is not known are not kept"

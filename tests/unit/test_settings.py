@@ -13,7 +13,7 @@ import yaml
 from vectorindex_operator.settings import NUMBERS, Number, OperatorSettings, add_flags, from_flags
 
 NAMES = ("SEARCHER_IMAGE", "GPU_IMAGE", "IMAGE_PULL_POLICY", "IMAGE_PULL_SECRETS", "WATCH_NAMESPACES", "HTTP_PORT",
-         "LOG_LEVEL", "INTERNAL_KEY_DIR", "OPERATOR_LABELS", "METRICS_FROM")  # fmt: skip
+         "LOG_LEVEL", "INTERNAL_KEY_DIR", "OPERATOR_LABELS", "METRICS_FROM", "OPERATOR_CLASS")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +72,9 @@ def test_the_environment_of_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
         ("VECTORINDEX_LOG_LEVEL", "verbose", "VECTORINDEX_LOG_LEVEL"),
         ("VECTORINDEX_HTTP_PORT", "http", "VECTORINDEX_HTTP_PORT"),
         ("VECTORINDEX_HTTP_PORT", "70000", "VECTORINDEX_HTTP_PORT"),
+        ("VECTORINDEX_OPERATOR_CLASS", "", "VECTORINDEX_OPERATOR_CLASS"),
+        ("VECTORINDEX_OPERATOR_CLASS", "Next", "VECTORINDEX_OPERATOR_CLASS"),
+        ("VECTORINDEX_OPERATOR_CLASS", "n" * 33, "VECTORINDEX_OPERATOR_CLASS"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:

@@ -129,6 +129,11 @@ before: what runs already can still be annotated, scaled and mended. `optional`:
 {{- join "," $names }}
 {{- end }}
 
+{{- /* One for each class; see adapters/lease.py. */}}
+{{- define "vectorindex-operator.lease" -}}
+vectorindex-operator{{ if ne .Values.operatorClass "default" }}-{{ .Values.operatorClass }}{{ end }}
+{{- end }}
+
 {{- /* What the operator may do in the namespaces it watches: what tests/apiserver/test_rights.py saw it do, no more. It reads no Secret and no ConfigMap and runs no command in a pod. */}}
 {{- define "vectorindex-operator.rules" -}}
 - apiGroups: [vectorindex.dev]

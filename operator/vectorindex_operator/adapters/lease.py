@@ -22,6 +22,8 @@ from kubernetes.leaderelection.electionconfig import Config
 from kubernetes.leaderelection.leaderelection import LeaderElection
 from kubernetes.leaderelection.resourcelock import leaselock
 
+from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
+
 log = logging.getLogger(__name__)
 
 NAME = "vectorindex-operator"
@@ -45,14 +47,26 @@ class LeaseTimes:
         return cls(duration, renew_within=duration * 2 / 3, retry=duration * 2 / 15, request=duration / 5)
 
 
+def lease_name(operator_class: str) -> str:
+    """One Lease for each class: operators of two classes work at the same time."""
+    return NAME if operator_class == DEFAULT_CLASS else f"{NAME}-{operator_class}"
+
+
 class LeaseLock(leaselock.LeaseLock):  # type: ignore[misc]
     """The library's lock, for which a request that breaks or does not end is a failed try.
 
     `api` must not retry by itself (adapters/kube.py: api_client), or one try would be several.
     """
 
-    def __init__(self, namespace: str, identity: str, api: client.ApiClient, times: LeaseTimes | None = None) -> None:
-        super().__init__(NAME, namespace, identity)
+    def __init__(
+        self,
+        namespace: str,
+        identity: str,
+        api: client.ApiClient,
+        times: LeaseTimes | None = None,
+        operator_class: str = DEFAULT_CLASS,
+    ) -> None:
+        super().__init__(lease_name(operator_class), namespace, identity)
         self.times = times or LeaseTimes()
         self.api_instance = _TimedApi(api, self.times.request)
         self.renewed_at: float | None = None

@@ -109,6 +109,8 @@ class Live(Stored):
 class VectorIndexStatus(Stored):
     """What the operator saw. Written once per pass, only when different."""
 
+    operator: str = ""
+    """Class of the operator that looks after it: others leave it alone (annotation vectorindex.dev/operator-class)."""
     observed_generation: int = 0
     phase: str = ""
     reason: str = ""

@@ -26,6 +26,7 @@ from vectorindex_operator.reconcile.ports import Cluster, Raw
 INDEX_KIND = "VectorIndex"
 MOST_OF_A_KIND = 300
 MOST_TOMBSTONES = 4096
+SERVICE_NAME = "kubernetes.io/service-name"
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 Key = tuple[str, str, str]
@@ -52,7 +53,6 @@ class Tombstone:
     """An object that is gone, and when that was told: an answer that comes late does not bring it back, a list that was
     begun after this does."""
 
-    uid: str
     version: int
     turn: int
 
@@ -84,9 +84,9 @@ class ReadCache:
         key, version, index = _key(small), _version(meta), index_of(small)
         with self._lock:
             had, gone = self._entries.get(key), self._gone.get(key)
-            if had is not None and had.uid == meta["uid"] and had.version >= version:
+            if had is not None and had.version >= version:
                 return False
-            if gone is not None and gone.uid == meta["uid"] and gone.version >= version and gone.turn > since:
+            if gone is not None and gone.version >= version and gone.turn > since:
                 return False
             self._drop(key)
             self._gone.pop(key, None)
@@ -104,8 +104,8 @@ class ReadCache:
         key, meta = _key(raw), raw["metadata"]
         with self._lock:
             had = self._entries.get(key)
-            if had is None or (had.uid == meta["uid"] and had.version <= _version(meta)):
-                self._bury(key, meta["uid"], _version(meta))
+            if had is None or had.version <= _version(meta):
+                self._bury(key, _version(meta))
 
     def forget(self, kind: str, namespace: str, name: str, since: int) -> None:
         """A read that was begun at turn `since` did not find an object, or we deleted it."""
@@ -159,8 +159,8 @@ class ReadCache:
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
         """Objects of one VectorIndex with all labels of `selector`. Raises NotCachedError when there are too many."""
-        wanted = dict(part.split("=", 1) for part in selector.split(","))
-        group = (kind, namespace, wanted[labels.INDEX])
+        wanted = _wanted(selector)
+        group = (kind, namespace, _index_in(wanted))
         with self._lock:
             if group in self._crowded:
                 raise NotCachedError(f"more than {MOST_OF_A_KIND} objects of kind {kind} name {namespace}/{group[2]}")
@@ -203,13 +203,13 @@ class ReadCache:
             had = self._entries.get(key)
             if had is not None and had.turn <= since:
                 lost.add((key[1], had.index))
-                self._bury(key, had.uid, had.version)
+                self._bury(key, had.version)
         return lost
 
-    def _bury(self, key: Key, uid: str, version: int) -> None:
+    def _bury(self, key: Key, version: int) -> None:
         self._drop(key)
         self._turn += 1
-        self._gone[key] = Tombstone(uid, version, self._turn)
+        self._gone[key] = Tombstone(version, self._turn)
         while len(self._gone) > MOST_TOMBSTONES:
             self._gone.popitem(last=False)
         if key[0] == INDEX_KIND:
@@ -276,8 +276,7 @@ class LiveCluster:
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
         since = self.cache.turn()
         raws = self.inner.children(kind, namespace, selector)
-        index = dict(part.split("=", 1) for part in selector.split(","))[labels.INDEX]
-        self.cache.replace(kind, namespace, index, raws, since)
+        self.cache.replace(kind, namespace, _index_in(_wanted(selector)), raws, since)
         return [trimmed(raw) for raw in raws]
 
     def apply(self, manifest: Raw, *, force: bool = True) -> Raw:
@@ -325,10 +324,22 @@ def trimmed(raw: Raw, *, fields: bool = True) -> dict[str, Any]:
 
 
 def index_of(raw: Raw) -> str:
-    """The VectorIndex that an object belongs to: by its label; without one (another's front Service) by its name."""
+    """The VectorIndex that an object belongs to: by its label; without one (another's front Service) by its name.
+
+    EndpointSlices carry their Service's labels; those of another's Service name it only.
+    """
     meta = raw["metadata"]
-    named = "" if raw["kind"] == INDEX_KIND else meta.get("labels", {}).get(labels.INDEX, "")
-    return named or str(meta["name"])
+    marks = {} if raw["kind"] == INDEX_KIND else meta.get("labels") or {}
+    return str(marks.get(labels.INDEX) or marks.get(SERVICE_NAME) or meta["name"])
+
+
+def _wanted(selector: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in selector.split(","))
+
+
+def _index_in(wanted: Mapping[str, str]) -> str:
+    """The VectorIndex that a selector is about; the Service of its name stands for it."""
+    return wanted.get(labels.INDEX) or wanted[SERVICE_NAME]
 
 
 def _key(raw: Raw) -> Key:
@@ -337,7 +348,7 @@ def _key(raw: Raw) -> Key:
 
 
 def _version(meta: Mapping[str, Any]) -> int:
-    """Kubernetes' versions are decimal numbers that grow (since 1.35 by contract, always in fact)."""
+    """Kubernetes' versions are decimal numbers that grow over all objects of a kind, those of one name included."""
     text = str(meta.get("resourceVersion", ""))
     return int(text) if text.isdecimal() and len(text) < 40 else 0
 

@@ -19,6 +19,7 @@ from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.plan import MoveTraffic, Plan, WriteRevisionStatus
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.cache import CachedCluster, NotCachedError, ReadCache
+from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, class_of
 from vectorindex_operator.reconcile.errors import ClusterError, RefusedError, ReportedError
 from vectorindex_operator.reconcile.execute import MOST_ROWS, Executor
 from vectorindex_operator.reconcile.objects import Repair
@@ -45,6 +46,8 @@ class Reconciler:
     settings: Installation
     cache: ReadCache | None = None
     """What the watches told; `cluster` must feed it (cache.LiveCluster). None: every pass is made on live reads."""
+    operator_class: str = DEFAULT_CLASS
+    """Which VectorIndexes are ours (claims.py)."""
     on_status: Callable[[str, str, VectorIndexStatus], None] = lambda namespace, name, status: None
     on_gone: Callable[[str, str], None] = lambda namespace, name: None
     clock: Callable[[], float] = time.time
@@ -57,6 +60,9 @@ class Reconciler:
         Raises errors.ClusterError; the queue decides when to try again.
         """
         if self.cache is not None:
+            raw = self.cache.get("VectorIndex", namespace, name)
+            if raw is not None and class_of(raw) != self.operator_class:
+                return self._leave(namespace, name)
             try:
                 return self._pass(CachedCluster(self.cache), namespace, name, live=False)
             except (NotCachedError, ClusterError) as reason:
@@ -70,9 +76,10 @@ class Reconciler:
         if obs is None:
             if not live:
                 raise NotCachedError("the VectorIndex is not there")
-            self.on_gone(namespace, name)
-            return None
-        plan = decide(obs, self.settings, self.clock())
+            return self._leave(namespace, name)
+        if class_of(obs.objects["VectorIndex", name]) != self.operator_class:
+            return self._leave(namespace, name)
+        plan = self._claimed(obs, decide(obs, self.settings, self.clock()))
         if not live and (plan.events or plan.errors):
             raise NotCachedError("there is something to tell")
         for error in plan.errors:
@@ -91,12 +98,23 @@ class Reconciler:
         changed = executor.said is not None or plan.forward or any(type(one) in CHANGES for one in plan.safe)
         return min(plan.requeue_after, LOOK_AGAIN_SECONDS) if changed else plan.requeue_after
 
+    def _leave(self, namespace: str, name: str) -> float | None:
+        """There is nothing to do here any more: it is gone, or another operator's."""
+        self.on_gone(namespace, name)
+        return None
+
+    def _claimed(self, obs: Observation, plan: Plan) -> Plan:
+        """The plan, whose status says whose the VectorIndex is."""
+        if obs.index.deleting or plan.status.operator == self.operator_class:
+            return plan
+        return replace(plan, status=plan.status.model_copy(update={"operator": self.operator_class}))
+
     def _act(self, executor: Executor, plan: Plan) -> Plan:
         """Run the plan; where the traffic cannot be moved, the one that is made knowing that it stays where it is."""
         words = executor.move_traffic(plan)
         if words:
             executor.obs = replace(executor.obs, traffic=replace(executor.obs.traffic, refused=words))
-            plan = decide(executor.obs, self.settings, self.clock())
+            plan = self._claimed(executor.obs, decide(executor.obs, self.settings, self.clock()))
         executor.run(plan)
         return plan
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from vectorindex_operator.manifests import labels
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 MANAGED = f"{labels.MANAGED_BY}={labels.OPERATOR}"
 RETRY_SECONDS = 5.0
+LOOK_SECONDS = 1.0
+SETTLE_SECONDS = 5.0
+"""A watch that begins anew tells of every object: one relist for all of them, and for all watches that broke."""
 JITTER = 0.2
 """Share of the interval by which two relists differ, so that those of several operators do not coincide for ever."""
 
@@ -40,6 +44,7 @@ class Relist:
     mark: Callable[[str, str], None]
     namespaces: tuple[str, ...] = ()
     on_missed: Callable[[int], object] = lambda differences: None
+    _hinted: threading.Event = field(default_factory=threading.Event)
 
     def fill(self) -> None:
         """Read everything, the VectorIndexes first, and ask for a look at each. Raises errors.ClusterError."""
@@ -84,8 +89,25 @@ class Relist:
             if stop.wait(RETRY_SECONDS * random.uniform(0.5, 1.5)):  # noqa: S311 - spreads retries, guards nothing
                 return
         filled()
-        while not stop.wait(seconds * random.uniform(1 - JITTER, 1 + JITTER)):  # noqa: S311
+        while self._rested(stop, seconds * random.uniform(1 - JITTER, 1 + JITTER)):  # noqa: S311
             self._tried(self.run_once)
+
+    def soon(self) -> None:
+        """A watch began, or began anew: what vanished before it did, it tells nobody."""
+        self._hinted.set()
+
+    def _rested(self, stop: threading.Event, seconds: float) -> bool:
+        """Wait so long, or only until a watch has begun anew. False: it is time to stop."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if stop.wait(min(left, LOOK_SECONDS)):
+                return False
+            if self._hinted.is_set():
+                if stop.wait(SETTLE_SECONDS):
+                    return False
+                self._hinted.clear()
+                break
+        return True
 
     @staticmethod
     def _tried(list_all: Callable[[], object]) -> bool:
