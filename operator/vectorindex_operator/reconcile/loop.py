@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from vectorindex_operator.api.v1alpha1 import BlockedBy, VectorIndexStatus
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.lifecycle import decide
+from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import MoveTraffic, Plan, WriteRevisionStatus
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.cache import CachedCluster, NotCachedError, ReadCache
