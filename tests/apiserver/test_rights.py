@@ -25,7 +25,7 @@ from observations import DATA, SETTINGS, a_revision, actions, run, seen, spec
 
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster, api_client
-from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionStatus
+from vectorindex_operator.api.v1alpha1 import API_VERSION, NetworkPolicy, RevisionStatus, Serving
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.observation import Observation
@@ -33,7 +33,9 @@ from vectorindex_operator.core.plan import (
     Action,
     CreateRevision,
     DeleteJob,
+    DeleteNetworkPolicy,
     DeleteSearchers,
+    EnsureNetworkPolicy,
     EnsureSearchers,
     ForgetRevision,
     MoveTraffic,
@@ -187,7 +189,7 @@ def act_out_every_action(actor: Actor) -> None:
     build = BuildTask.model_validate({**places, **source, "digest": digest})
     proof = {"digest": digest, "manifestSha256": "a" * 64, "gateHash": "b" * 16}
     actor.act(StartResolve(f"{NAME}-resolve-1", "k", 0, ResolveTask.model_validate({**places, **source})))
-    actor.act(CreateRevision(revision, digest, DATA))
+    actor.act(CreateRevision(revision, digest, DATA, Serving.of(obs.index.spec)))
     actor.act(WriteRevisionStatus(revision, RevisionStatus(phase="Building")))
     actor.act(StartBuild(f"{revision}-build-1", revision, "k", 0, False, build))
     actor.act(StartValidation(f"{revision}-gate-1", revision, "k", 0, ValidateTask.model_validate({**places, **proof})))
@@ -196,6 +198,7 @@ def act_out_every_action(actor: Actor) -> None:
     for kind, field in (("Deployment", {"replicas": 7}), ("PodDisruptionBudget", {"maxUnavailable": 2})):
         changed_by_hand(actor.api, kind, revision, field)
     actor.act(loaded)
+    protect(actor)
     switch = Decision(DecisionKind.SWITCH, "", revision, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.0)
     obs = actor.act(MoveTraffic(switch, ""))
     actor.act(MoveTraffic(replace(switch, serial=2), live(actor, "Service", NAME)["metadata"]["resourceVersion"]))
@@ -205,6 +208,17 @@ def act_out_every_action(actor: Actor) -> None:
     changed_by_hand(actor.api, "Service", NAME, {"selector": {labels.REVISION: "another"}})
     actor.act(DeleteSearchers(revision))
     actor.act(ForgetRevision(revision, live(actor, "VectorIndexRevision", revision)["metadata"]["uid"]))
+
+
+def protect(actor: Actor) -> None:
+    """A managed NetworkPolicy, made, changed by hand, put right and removed."""
+    managed = EnsureNetworkPolicy(NetworkPolicy.model_validate({"mode": "Managed", "from": [{"podSelector": {}}]}))
+    name = f"{NAME}-pods"
+    actor.act(managed)
+    changed_by_hand(actor.api, "NetworkPolicy", name, {"ingress": []})
+    actor.act(managed)
+    uid = actor.act().objects["NetworkPolicy", name]["metadata"]["uid"]
+    actor.act(DeleteNetworkPolicy(name, uid))
 
 
 def searchers_of_some_index() -> EnsureSearchers:
@@ -223,7 +237,8 @@ def live(actor: Actor, kind: str, name: str) -> Json:
 
 
 def changed_by_hand(api: Api, kind: str, name: str, spec: Json) -> None:
-    version = {"Deployment": "apps/v1", "PodDisruptionBudget": "policy/v1", "Service": "v1"}[kind]
+    versions = {"Deployment": "apps/v1", "NetworkPolicy": "networking.k8s.io/v1", "PodDisruptionBudget": "policy/v1"}
+    version = versions.get(kind, "v1")
     path = path_of({"apiVersion": version, "kind": kind, "metadata": {"name": name}})
     answer = api.request("PATCH", path, {"spec": spec}, "application/merge-patch+json")
     assert answer.ok, answer.message
