@@ -32,7 +32,9 @@ from vectorindex_operator.core.plan import (
     Action,
     CreateRevision,
     DeleteJob,
+    DeleteNetworkPolicy,
     DeleteSearchers,
+    EnsureNetworkPolicy,
     EnsureSearchers,
     ForgetRevision,
     MoveTraffic,
@@ -191,6 +193,7 @@ def act_out_every_action(actor: Actor) -> None:
     for kind, field in (("Deployment", {"replicas": 7}), ("PodDisruptionBudget", {"maxUnavailable": 2})):
         changed_by_hand(actor.api, kind, revision, field)
     actor.act(loaded)
+    protect(actor)
     switch = Decision(DecisionKind.SWITCH, "", revision, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.0)
     actor.act(MoveTraffic(switch, ""))
     actor.act(MoveTraffic(replace(switch, serial=2), live(actor, "Service", NAME)["metadata"]["resourceVersion"]))
