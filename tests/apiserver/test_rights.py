@@ -25,7 +25,7 @@ from observations import DATA, SETTINGS, a_revision, actions, run, seen, spec
 
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster, api_client
-from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionStatus
+from vectorindex_operator.api.v1alpha1 import API_VERSION, NetworkPolicy, RevisionStatus
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import (
@@ -183,8 +183,9 @@ def act_out_every_action(actor: Actor) -> None:
     actor.act()
     of = spec()
     revision = a_revision(of, "Stable").name
-    actor.act(planned(seen(of, jobs=(), data=DATA[::-1]), StartResolve))
-    actor.act(planned(seen(of), CreateRevision))
+    for _ in range(2):  # what is there already is looked at: whose is it?
+        actor.act(planned(seen(of, jobs=(), data=DATA[::-1]), StartResolve))
+        actor.act(planned(seen(of), CreateRevision))
     actor.act(WriteRevisionStatus(revision, RevisionStatus(phase="Building")))
     actor.act(planned(seen(of, a_revision(of, "Pending")), StartBuild))
     actor.act(planned(seen(of, a_revision(of, "Validating")), StartValidation))
@@ -205,6 +206,16 @@ def act_out_every_action(actor: Actor) -> None:
     actor.act(ForgetRevision(revision, live(actor, "VectorIndexRevision", revision)["metadata"]["uid"]))
 
 
+def protect(actor: Actor) -> None:
+    """A managed NetworkPolicy, made, changed by hand, put right and removed."""
+    managed = EnsureNetworkPolicy(NetworkPolicy.model_validate({"mode": "Managed", "from": [{"podSelector": {}}]}))
+    name = f"{NAME}-pods"
+    actor.act(managed)
+    changed_by_hand(actor.api, "NetworkPolicy", name, {"ingress": []})
+    actor.act(managed)
+    actor.act(DeleteNetworkPolicy(name, actor.act().network_policies[name]))
+
+
 def planned(obs: Observation, kind: type[A]) -> A:
     """The action of this kind that a pass over `obs` plans: the index of observations.py is the one of this test."""
     (action,) = actions(run(obs), kind)
@@ -222,7 +233,12 @@ def live(actor: Actor, kind: str, name: str) -> Json:
 
 
 def changed_by_hand(api: Api, kind: str, name: str, spec: Json) -> None:
-    version = {"Deployment": "apps/v1", "PodDisruptionBudget": "policy/v1", "Service": "v1"}[kind]
+    version = {
+        "Deployment": "apps/v1",
+        "NetworkPolicy": "networking.k8s.io/v1",
+        "PodDisruptionBudget": "policy/v1",
+        "Service": "v1",
+    }[kind]
     path = path_of({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": SPACE}})
     answer = api.request("PATCH", path, {"spec": spec}, "application/merge-patch+json")
     assert answer.ok, answer.message
