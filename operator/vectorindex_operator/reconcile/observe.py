@@ -68,5 +68,5 @@ def _evidence(searchers: Searchers, obs: Observation, now: float) -> dict[str, t
         # Pods that are not ready serve nothing and owe no evidence; Unavailable looks after them.
         serving = [(pod.name, pod.address) for pod in (loaded.pods if loaded else ()) if pod.ready and pod.address]
         to = addressee(obs, question.revision)
-        evidence[question.revision] = searchers.evidence(to, serving, question.since)
+        evidence[question.revision] = searchers.evidence(to, serving, question)
     return evidence

@@ -83,9 +83,9 @@ def _differs(row: Row, before: dict[tuple[str, str], Row]) -> bool:
 
 
 def _matters(row: Row, old: Row | None) -> bool:
-    """Whether people should know. What was never judged and cannot be yet is no news."""
+    """Whether people should know. That what was never judged cannot be judged yet is no news."""
     if old is None:
-        return row.verdict != "Inconclusive"
+        return row.verdict in ("Fail", "Pass")
     if row.verdict in ("Fail", "Error"):
         return (old.verdict, old.reason) != (row.verdict, row.reason)
     return old.verdict in ("Fail", "Error") or (row.verdict == "Pass" and old.verdict != "Pass")
