@@ -53,12 +53,17 @@ class Cluster:
     def children(self, kind: str, namespace: str, selector: str) -> list[Json]:
         return [one for (its, _), one in self.objects.items() if its == kind]
 
-    def apply(self, manifest: Json) -> Json:
+    def take_over(self, live: Json) -> None: ...
+
+    def merge(self, manifest: Json) -> Json:
+        return self.apply(manifest)
+
+    def apply(self, manifest: Json, *, force: bool = True) -> Json:
         self.made[manifest["kind"], manifest["metadata"]["name"]] = manifest
         return manifest
 
-    def create(self, manifest: Json) -> None:
-        self.apply(manifest)
+    def create(self, manifest: Json) -> Json:
+        return self.apply(manifest)
 
     def apply_status(self, manifest: Json) -> Json:
         self.statuses[manifest["metadata"]["name"]] = manifest["status"]

@@ -21,6 +21,7 @@ from unit.test_searcher_serve_process import Published, publish_all, until
 from vectorindex_operator.adapters import evidence
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.internal_keys import Addressee, InternalKeys
+from vectorindex_operator.core.judging.questions import Purpose, Question
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import InternalRequest, Sender, Target, revision_key, sign, verify
 from vectorindex_searcher.serve.internal import InternalRequests
@@ -265,7 +266,7 @@ def test_a_pod_that_got_the_address_of_another_takes_none_of_its_requests(publis
 
 
 def test_the_operator_gets_evidence_and_delivers_leases_by_its_key_alone(
-    published: Published, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    published: Published, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Operator and searcher as they are, over a real connection."""
     caplog.set_level("INFO")
@@ -277,8 +278,8 @@ def test_the_operator_gets_evidence_and_delivers_leases_by_its_key_alone(
 
     with started(published, ME, revision_key(MASTER, "uid-1")) as searcher:
         port = searcher.port("admin port open")
-        monkeypatch.setattr(evidence, "ADMIN_PORT", port)
-        operator = evidence.HttpSearchers(Signer(keys))
+        operator = evidence.HttpSearchers(Signer(keys), admin_port=port)
+        question = Question(ME.revision, 0.0, Purpose.SOAK)
         draining = contract.TrafficLease(state=contract.LeaseState.DRAINING)
         for stranger in (
             Addressee(ME, "uid-2", name),
@@ -286,14 +287,15 @@ def test_the_operator_gets_evidence_and_delivers_leases_by_its_key_alone(
             Addressee(ME, "uid-1"),
             Addressee(Target("uid-docs", "docs-other"), "uid-1", name),
         ):
-            assert operator.evidence(stranger, pods, 0.0)[0].evidence is None
+            (silent,) = operator.evidence(stranger, pods, question)
+            assert silent.counts is None or silent.counts.revision != ME.revision
             operator.tell(stranger, ["127.0.0.1"], draining)
             assert lease(port) == "Serving"
         for said in ("ForgedSignature", "SignatureNeeded", "MisdirectedRequest"):
             assert said in caplog.text  # an operator that is refused must be able to find out why
         right = Addressee(ME, "uid-1", name)
-        (answer,) = operator.evidence(right, pods, 0.0)
-        assert answer.evidence is not None
-        assert answer.evidence.revision == ME.revision
+        (answer,) = operator.evidence(right, pods, question)
+        assert answer.counts is not None
+        assert answer.counts.revision == ME.revision
         operator.tell(right, ["127.0.0.1"], draining)
         assert lease(port) == "Draining"

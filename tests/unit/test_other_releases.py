@@ -133,10 +133,10 @@ def test_a_revision_is_not_promoted_past_a_guardrail_that_cannot_be_read() -> No
 
 def test_the_status_of_an_index_keeps_what_it_does_not_know() -> None:
     world = a_rejected_world({})
-    world[0]["status"] |= {"operator": {"release": "9.0", "claimedAt": AT}, "conditions": "none"}
+    world[0]["status"] |= {"claim": {"release": "9.0", "claimedAt": AT}, "conditions": "none"}
     plan = run(look(*world, now=NOW))
     wire = plan.status.wire()
-    assert wire["operator"] == {"release": "9.0", "claimedAt": AT}
+    assert wire["claim"] == {"release": "9.0", "claimedAt": AT}
     assert isinstance(wire["conditions"], list)
 
 

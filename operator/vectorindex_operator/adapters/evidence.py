@@ -33,6 +33,7 @@ LEASE_PATH = "/v1/lease"
 _LEASE_ANSWER_BYTES = 64 << 10
 _ANOTHER_POD = 421
 _SHORTEST_SPAN = 60.0
+_LONGEST_WORDS = 200
 _MOST_PAGES = 64
 """An hour of every segment takes 14: who has always more to tell is no searcher."""
 
@@ -75,7 +76,7 @@ class HttpSearchers:
         calls = [Call(address, self.admin_port, "POST", LEASE_PATH, headers, body) for address in addresses]
         for call, answer in zip(calls, self.port.ask(calls, Lane.LEASE, largest=_LEASE_ANSWER_BYTES), strict=True):
             if answer.status != 200:
-                log.info("lease not taken by %s: %s", call.address, answer.problem or answer.status)
+                log.info("lease not taken by %s: %s", call.address, answer.problem or _refusal(answer))
 
     def _call(self, to: Addressee, question: Question, key: PodKey, address: str) -> Call:
         since = max(question.since, time.time() - self._spans.get(key, RING_SECONDS))
@@ -109,7 +110,7 @@ class HttpSearchers:
                 elif answer.status == _ANOTHER_POD:
                     counts = _foreign("another")
                 elif answer.status:
-                    problem = f"it answers with status {answer.status}"
+                    problem = _refusal(answer)
             except ValueError as error:
                 self.cache.forget(key)
                 problem = f"what it says is no evidence: {str(error)[:200]}"
@@ -117,6 +118,11 @@ class HttpSearchers:
                 self._spans[key] = max(_SHORTEST_SPAN, self._spans.get(key, RING_SECONDS) / 2)
             told[key] = PodEvidence(key.pod, counts, time.time(), problem)
         return more
+
+
+def _refusal(answer: Answer) -> str:
+    """Why a pod does not take a request, in its own words as far as they are short and harmless."""
+    return f"it answers with status {answer.status}: {answer.body[:_LONGEST_WORDS].decode(errors='replace')!r}"
 
 
 def _foreign(revision: str) -> PodCounts:
