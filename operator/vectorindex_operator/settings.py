@@ -8,6 +8,7 @@ import re
 import socket
 from dataclasses import dataclass
 
+from vectorindex_operator.adapters.mounted_keys import read_keys
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
 
@@ -95,6 +96,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="comma separated names of pull Secrets of Jobs and searchers (VECTORINDEX_IMAGE_PULL_SECRETS)",
     )
     parser.add_argument(
+        "--internal-key-dir",
+        default=env("VECTORINDEX_INTERNAL_KEY_DIR", ""),
+        help="folder of a mounted Secret: `key` signs requests to searchers, `previous` those to revisions "
+        "made before a rotation; default: none is signed (VECTORINDEX_INTERNAL_KEY_DIR)",
+    )
+    parser.add_argument(
         "--watch-namespaces",
         default=env("VECTORINDEX_WATCH_NAMESPACES", ""),
         help="comma separated; default: all namespaces (VECTORINDEX_WATCH_NAMESPACES)",
@@ -147,6 +154,7 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
             gpu_image=flags.gpu_image,
             image_pull_policy=flags.image_pull_policy,
             image_pull_secrets=_names(flags.image_pull_secrets),
+            internal_keys=read_keys(flags.internal_key_dir),
         ),
         watch_namespaces=_names(flags.watch_namespaces),
         namespace=flags.namespace,

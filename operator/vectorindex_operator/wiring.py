@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.evidence import HttpSearchers
 from vectorindex_operator.adapters.kube import KubeCluster, connect
+from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
 from vectorindex_operator.reconcile.loop import Reconciler
@@ -54,7 +55,9 @@ def build(settings: OperatorSettings) -> App:
     events = CountedEvents(KubeEvents(cluster, settings.identity), metrics)
     reconciler = Reconciler(
         cluster=LiveCluster(cluster, cache),
-        searchers=HttpSearchers.with_connections(tuning.searcher_connections),
+        searchers=HttpSearchers.with_connections(
+            tuning.searcher_connections, Signer(settings.installation.internal_keys)
+        ),
         events=events,
         settings=settings.installation,
         cache=cache,

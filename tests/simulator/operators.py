@@ -12,6 +12,7 @@ from simulator.store import Json
 from simulator.world import NAME, NAMESPACE, World
 
 from vectorindex_operator.core.events import Event
+from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.handlers import told
@@ -198,14 +199,14 @@ class Ports:
 
     # ------------------------------------------------------------ searchers, events
 
-    def evidence(self, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
+    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
         answers = self.world.evidence(pods, since, self.operator.clock())
         if self.faults.happens(self.faults.silent):
             self._log("searchers do not answer")
             return tuple(PodEvidence(a.pod, None, a.received_at) for a in answers)
         return answers
 
-    def tell(self, addresses: Iterable[str], lease: TrafficLease) -> None:
+    def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:
         """Nobody listens."""
 
     def send(self, regarding: Json, event: Event) -> None:

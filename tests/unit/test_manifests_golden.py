@@ -15,8 +15,10 @@ import pytest
 from goldens import assert_golden
 from observations import DATA, SETTINGS, a_revision, actions, index, run, seen, spec
 
-from vectorindex_operator.api.v1alpha1 import Serving, VectorIndexSpec
+from vectorindex_operator.adapters.signing import Signer
+from vectorindex_operator.api.v1alpha1 import RevisionSpec, Serving, VectorIndexSpec
 from vectorindex_operator.core import identity
+from vectorindex_operator.core.internal_keys import ANNOTATION, InternalKeys, addressee
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.plan import CreateRevision as Create
 from vectorindex_operator.core.plan import EnsureSearchers, MoveTraffic, StartBuild, StartResolve, StartValidation
@@ -24,7 +26,9 @@ from vectorindex_operator.core.state import Installation
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 from vectorindex_operator.manifests import service as front_service
 from vectorindex_operator.manifests.render import Rendered, render
-from vectorindex_searcher.contract import TASK_ENV, ExitCode
+from vectorindex_searcher.contract import INTERNAL_KEY_ENV, TASK_ENV, ExitCode, ServeTask, key_id, revision_key
+from vectorindex_searcher.serve.internal import InternalRequests
+from vectorindex_searcher.serve.messages import Problem, Request
 
 Json = dict[str, Any]
 GOLDENS = Path(__file__).parent / "golden"
@@ -385,3 +389,79 @@ def test_the_names_of_jobs_come_from_their_attempt() -> None:
     key = job["metadata"]["annotations"]["vectorindex.dev/attempt"]
     assert key == f"{identity.build_hash(ON_CPU)}/0/cpu"
     assert job["metadata"]["name"] == identity.build_job_name(CPU_PENDING.name, key)
+
+
+# ---------------------------------------------------------------- keys of internal requests
+
+OLD_MASTER, MASTER = "o" * 32, "m" * 32
+SIGNING = replace(INSTALLED, internal_keys=InternalKeys(MASTER, OLD_MASTER))
+
+
+def made_with(settings: Installation) -> RevisionView:
+    """STABLE as an operator with these settings made it."""
+    action, obs, of = CASES["revision"]
+    (manifest,) = render(action, obs, of, settings)
+    return replace(STABLE, spec=RevisionSpec.model_validate(manifest["spec"]))
+
+
+def key_of(deployment: Json) -> str:
+    (one,) = deployment["spec"]["template"]["spec"]["containers"]
+    return "".join(e["value"] for e in one["env"] if e["name"] == INTERNAL_KEY_ENV)
+
+
+def test_pods_get_their_revisions_key_and_the_master_key_is_nowhere() -> None:
+    revision = made_with(SIGNING)
+    deployment = deployed(EVERYTHING, revision, SIGNING)
+    assert key_of(deployment) == revision_key(MASTER, revision.uid)
+    assert deployment["spec"]["template"]["metadata"]["annotations"] == {ANNOTATION: key_id(MASTER)}
+    for text in (json.dumps(deployment), json.dumps(revision.spec.wire())):
+        assert MASTER not in text
+    assert revision_key(MASTER, revision.uid) not in json.dumps(revision.spec.wire())  # history tells no keys
+    another = replace(revision, uid="uid-of-another-revision")
+    assert key_of(deployed(EVERYTHING, another, SIGNING)) != key_of(deployment)
+
+
+def test_a_revision_made_without_a_key_never_gets_one() -> None:
+    """Its pods would restart at an upgrade of the operator."""
+    before = made_with(INSTALLED)
+    assert ANNOTATION not in json.dumps(before.spec.wire())
+    assert deployed(EVERYTHING, before, SIGNING) == deployed(EVERYTHING, before, INSTALLED)
+    assert key_of(deployed(EVERYTHING, before, SIGNING)) == ""
+
+
+def test_a_rotation_restarts_no_pod_while_the_previous_key_is_there() -> None:
+    old = made_with(replace(INSTALLED, internal_keys=InternalKeys(OLD_MASTER)))
+    before = deployed(EVERYTHING, old, replace(INSTALLED, internal_keys=InternalKeys(OLD_MASTER)))
+    assert deployed(EVERYTHING, old, SIGNING) == before
+    assert made_with(SIGNING).spec.pod_template["metadata"]["annotations"] == {ANNOTATION: key_id(MASTER)}
+    # Once it is gone the operator cannot sign for these pods: they get the current one, one after the other.
+    gone = deployed(EVERYTHING, old, replace(INSTALLED, internal_keys=InternalKeys(MASTER)))
+    assert key_of(gone) == revision_key(MASTER, old.uid)
+    assert gone["spec"]["template"]["metadata"]["annotations"] == {ANNOTATION: key_id(MASTER)}
+    # An operator without any key speaks to pods without one.
+    without = deployed(EVERYTHING, old, INSTALLED)
+    assert key_of(without) == ""
+    assert without == deployed(EVERYTHING, made_with(INSTALLED), INSTALLED) | {"spec": without["spec"]}
+    assert without["spec"]["template"]["metadata"].get("annotations", {}) == {}
+
+
+@pytest.mark.parametrize("settings", [INSTALLED, SIGNING, replace(INSTALLED, internal_keys=InternalKeys(MASTER))])
+def test_what_the_operator_signs_its_pods_take(settings: Installation) -> None:
+    """The two ends: the key in the rendered pod, and the signature for the pod as the operator sees it later."""
+    for maker in (INSTALLED, SIGNING, replace(INSTALLED, internal_keys=InternalKeys(OLD_MASTER))):
+        view = made_with(maker)
+        deployment = deployed(EVERYTHING, view, settings)
+        stored = {"metadata": {"name": view.name, "uid": view.uid}, "spec": view.spec.wire()}
+        live = {("Deployment", view.name): deployment, ("VectorIndexRevision", view.name): stored}
+        obs = replace(seen(EVERYTHING, view), objects=live)
+        headers = Signer(settings.internal_keys, lambda: 1_800_000_000.0).headers(
+            addressee(obs, view.name), "GET", "/v1/evidence?since=0"
+        )
+        (one,) = deployment["spec"]["template"]["spec"]["containers"]
+        task = ServeTask.model_validate_json(next(e["value"] for e in one["env"] if e["name"] == TASK_ENV))
+        pod = InternalRequests(task, key_of(deployment), lambda: 1_800_000_100.0)
+        sent = {name.lower().encode(): value.encode() for name, value in headers.items()}
+        pod.check(Request(b"GET", b"/v1/evidence?since=0", sent, b"", keep_alive=True, completed=0.0))
+        if key_of(deployment):
+            with pytest.raises(Problem, match="ForgedSignature"):
+                pod.check(Request(b"GET", b"/v1/evidence?since=1", sent, b"", keep_alive=True, completed=0.0))

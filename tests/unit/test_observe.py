@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_searcher.contract import TrafficLease
@@ -30,10 +31,10 @@ class Stored:
 
 
 class Silent:
-    def evidence(self, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
+    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
         return ()
 
-    def tell(self, addresses: Iterable[str], lease: TrafficLease) -> None:
+    def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:
         pass
 
 

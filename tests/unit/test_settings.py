@@ -13,7 +13,7 @@ import yaml
 from vectorindex_operator.settings import NUMBERS, Number, OperatorSettings, add_flags, from_flags
 
 NAMES = ("SEARCHER_IMAGE", "GPU_IMAGE", "IMAGE_PULL_POLICY", "IMAGE_PULL_SECRETS", "WATCH_NAMESPACES", "HTTP_PORT",
-         "LOG_LEVEL", "OPERATOR_CLASS")  # fmt: skip
+         "LOG_LEVEL", "OPERATOR_CLASS", "INTERNAL_KEY_DIR")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +122,45 @@ def test_every_variable_of_the_chart_is_known() -> None:
     used = {word.strip('"') for word in text.replace(":", " ").split() if word.strip('"').startswith("VECTORINDEX_")}
     assert used <= known
     assert "VECTORINDEX_SEARCHER_IMAGE" in used
+
+
+# ---------------------------------------------------------------- master keys
+
+KEY, OLDER = "k" * 64, "o" * 32
+
+
+def test_the_master_keys_come_from_a_mounted_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    monkeypatch.setenv("VECTORINDEX_INTERNAL_KEY_DIR", str(tmp_path))
+    found = settings("--searcher-image=x").installation.internal_keys
+    assert (found.current, found.previous) == (KEY, "")
+    (tmp_path / "previous").write_text(OLDER)
+    found = settings("--searcher-image=x").installation.internal_keys
+    assert (found.current, found.previous) == (KEY, OLDER)
+    assert settings("--searcher-image=x", "--internal-key-dir=").installation.internal_keys.current == ""
+
+
+@pytest.mark.parametrize("text", [None, "", "short-" + "s" * 25, "ü" * 40, " \n" * 40])
+@pytest.mark.parametrize("name", ["key", "previous"])
+def test_a_master_key_that_anybody_could_guess_ends_the_start(tmp_path: Path, name: str, text: str | None) -> None:
+    (tmp_path / "key").write_text(KEY)
+    if text is None:
+        if name == "previous":
+            return  # that one may be missing
+        (tmp_path / "key").unlink()
+    else:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="--internal-key-dir") as caught:
+        settings("--searcher-image=x", f"--internal-key-dir={tmp_path}")
+    assert str(tmp_path / name) in str(caught.value)
+    assert "openssl rand" in str(caught.value)
+    assert not text or text.strip() == "" or text not in str(caught.value)
+
+
+def test_a_master_key_shows_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(KEY)
+    (tmp_path / "previous").write_text(OLDER)
+    found = settings("--searcher-image=x", f"--internal-key-dir={tmp_path}")
+    assert found.installation.internal_keys.current == KEY
+    assert KEY not in repr(found)
+    assert OLDER not in repr(found)

@@ -19,6 +19,7 @@ from vectorindex_operator.api.v1alpha1 import (
     VerbResult,
 )
 from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.internal_keys import InternalKeys
 from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.observation import JobView, Observation, RevisionView, Task
 from vectorindex_operator.core.phase import CANDIDATE, Phase
@@ -34,6 +35,8 @@ class Installation:
     gpu_image: str = ""
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
+    internal_keys: InternalKeys = field(default_factory=InternalKeys)
+    """What the requests to searchers are signed with."""
 
 
 @dataclass(frozen=True, slots=True)

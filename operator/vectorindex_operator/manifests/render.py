@@ -26,7 +26,8 @@ def render(
     index = obs.index
     if isinstance(action, EnsureSearchers):
         revision = obs.revisions[action.revision]
-        return searchers.deployment(action, index, revision), searchers.disruption_budget(action, index)
+        deployment = searchers.deployment(action, index, revision, settings.internal_keys)
+        return deployment, searchers.disruption_budget(action, index)
     if isinstance(action, MoveTraffic):
         return (service.service(action.decision, action.resource_version, index, tls=action.tls),)
     assert spec is not None, "nothing new is made while the spec cannot be read"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 from vectorindex_operator.api.v1alpha1 import Live, Resources, RevisionSpec, Searcher, VectorIndexSpec
-from vectorindex_operator.core import identity, recipe
+from vectorindex_operator.core import identity, internal_keys, recipe
 from vectorindex_operator.core.observation import IndexView, RevisionView
 from vectorindex_operator.core.plan import EnsureSearchers
 from vectorindex_operator.core.state import Installation
@@ -28,9 +28,12 @@ from vectorindex_searcher.contract import (
     ADMIN_PORT,
     DRAIN_SECONDS,
     HTTP_PORT,
+    INTERNAL_KEY_ENV,
     TOMBSTONE_POLL_SECONDS,
     Identity,
     ServeTask,
+    key_id,
+    revision_key,
 )
 
 PROCESS_BYTES = 256 * 2**20
@@ -61,7 +64,10 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
             "labelSelector": {"matchLabels": labels.selector(name)},
         }
     ]
-    return {"metadata": {"labels": labels.common(index.name, labels.SEARCHER, name)}, "spec": pod}
+    metadata: Manifest = {"labels": labels.common(index.name, labels.SEARCHER, name)}
+    if settings.internal_keys.current:
+        metadata["annotations"] = {internal_keys.ANNOTATION: key_id(settings.internal_keys.current)}
+    return {"metadata": metadata, "spec": pod}
 
 
 _SECRET_VOLUMES = frozenset({"tokens", "tls"})
@@ -78,7 +84,9 @@ def _secure(pod: Manifest, searcher: Searcher) -> None:
         arguments += ["--tls-cert", f"{TLS_DIR}/tls.crt", "--tls-key", f"{TLS_DIR}/tls.key"]
 
 
-def deployment(action: EnsureSearchers, index: IndexView, revision: RevisionView) -> Manifest:
+def deployment(
+    action: EnsureSearchers, index: IndexView, revision: RevisionView, keys: internal_keys.InternalKeys
+) -> Manifest:
     """The Deployment of a loaded revision. It belongs to the VectorIndex: deleting a revision stops no traffic."""
     frozen = revision.spec
     pod = _reached_by(frozen, action.live)
@@ -92,6 +100,7 @@ def deployment(action: EnsureSearchers, index: IndexView, revision: RevisionView
     ]
     one["resources"] = _resources(action.live.searcher.resources, action)
     template = frozen.pod_template | {"spec": pod}
+    _give_key(template, revision, keys)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -130,6 +139,19 @@ def _reached_by(frozen: RevisionSpec, live: Live) -> Manifest:
     pod["volumes"] = [volume for volume in pod["volumes"] if volume["name"] not in _SECRET_VOLUMES]
     _secure(pod, live.searcher)
     return pod
+
+
+def _give_key(template: Manifest, revision: RevisionView, keys: internal_keys.InternalKeys) -> None:
+    """The key of the revision, if it was made with one, and the name of the master key that it comes from."""
+    master = keys.master_of(internal_keys.key_id_of(template))
+    annotations = dict(template["metadata"].get("annotations", {}))
+    if annotations.pop(internal_keys.ANNOTATION, None) is None:
+        return
+    if master:
+        annotations[internal_keys.ANNOTATION] = key_id(master)
+        value = revision_key(master, revision.uid)
+        template["spec"]["containers"][0]["env"].append({"name": INTERNAL_KEY_ENV, "value": value})
+    template["metadata"] = template["metadata"] | {"annotations": annotations}
 
 
 def disruption_budget(action: EnsureSearchers, index: IndexView) -> Manifest:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vectorindex_operator.api.v1alpha1 import API_VERSION, VectorIndexSpec
+from vectorindex_operator.core.internal_keys import addressee
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import (
     Action,
@@ -73,7 +74,8 @@ class Executor:
             case ForgetRevision():
                 self.cluster.delete("VectorIndexRevision", namespace, action.name, action.uid)
             case RenewLeases():
-                self.searchers.tell(action.addresses, TrafficLease(state=action.state))
+                to = addressee(obs, action.revision)
+                self.searchers.tell(to, action.addresses, TrafficLease(state=action.state))
 
     def _check_unused(self, revision: str, obs: Observation) -> None:
         """Ask once more, right before its searchers go: who was paused since it looked must not cut off the users."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from vectorindex_operator.core.internal_keys import addressee
 from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.safety.judge_serving import evidence_wanted
@@ -63,5 +64,5 @@ def _evidence(searchers: Searchers, obs: Observation, now: float) -> dict[str, t
             continue
         # Pods that are not ready serve nothing and owe no evidence; Unavailable looks after them.
         serving = [(pod.name, pod.address) for pod in loaded.pods if pod.ready and pod.address]
-        evidence[name] = searchers.evidence(serving, since)
+        evidence[name] = searchers.evidence(addressee(obs, name), serving, since)
     return evidence

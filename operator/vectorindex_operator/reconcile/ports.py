@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from vectorindex_operator.core.events import Event
+from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_searcher.contract import TrafficLease
 
@@ -52,11 +53,11 @@ class Lists(Protocol):
 class Searchers(Protocol):
     """The admin port of searcher pods. Never raises: a silent pod is evidence too."""
 
-    def evidence(self, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
+    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
         """Ask each (pod name, address) in parallel."""
         ...
 
-    def tell(self, addresses: Iterable[str], lease: TrafficLease) -> None:
+    def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:
         """Renew leases, best effort."""
         ...
 
