@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -15,16 +16,16 @@ HOME = "vectorindex-system"
 IMAGE = "image.repository=example/vectorindex-operator"
 
 
-def helm(*settings: str, release: str = "operator") -> subprocess.CompletedProcess[str]:
-    """`helm template` with `--set` for each of `settings`."""
+def helm(*settings: str, release: str = "operator", cluster: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """`helm template` with `--set` for each of `settings`. `cluster`: flags of one to look into; else there is none."""
     command = [str(program("apiserver", "helm")), "template", release, str(CHART), "--namespace", HOME]
     sets = [argument for setting in settings for argument in ("--set", setting)]
-    return subprocess.run([*command, *sets], capture_output=True, text=True, check=False)
+    return subprocess.run([*command, *sets, *cluster], capture_output=True, text=True, check=False)
 
 
-def render(*settings: str, release: str = "operator") -> list[Json]:
+def render(*settings: str, release: str = "operator", cluster: Sequence[str] = ()) -> list[Json]:
     """The chart's objects. `settings` come after a repository for the image."""
-    done = helm(IMAGE, *settings, release=release)
+    done = helm(IMAGE, *settings, release=release, cluster=cluster)
     assert done.returncode == 0, done.stderr
     return [one for one in yaml.safe_load_all(done.stdout) if one]
 

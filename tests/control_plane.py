@@ -221,6 +221,12 @@ class ControlPlane:
         environment = {"HOME": str(self.folder), "PATH": ""}
         return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, env=environment)
 
+    def helm_flags(self) -> tuple[str, ...]:
+        """What lets `helm template` look into this cluster, as admin."""
+        certificate = self.folder / "certificates" / "apiserver.crt"
+        server = (f"--kube-apiserver={self.api.url}", f"--kube-token={_TOKEN}", f"--kube-ca-file={certificate}")
+        return ("--dry-run=server", "--kubeconfig=/dev/null", *server)
+
     def _ready(self) -> bool:
         try:
             return self.api.get("/readyz").status == 200 and self.api.get("/api/v1/namespaces/default").ok

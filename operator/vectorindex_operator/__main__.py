@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: OperatorSettings) -> int:
     """Serve health, wait for the Lease, work until told to stop."""
+    if not settings.installation.internal_keys.current:
+        log.info("requests to searchers are not signed: no --internal-key-dir")
     app = wiring.build(settings)
     telemetry.serve(settings.http_port, app.health, app.metrics)
     times = LeaseTimes.of(settings.tuning.lease_seconds)

@@ -5,12 +5,14 @@ After an intended change: UPDATE_GOLDENS=1 pytest tests/apiserver/test_chart.py,
 
 from __future__ import annotations
 
+import base64
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from chart import CHART, HOME, IMAGE, helm, of_kind, render
-from control_plane import Api, Json
+from control_plane import Api, ControlPlane, Json
 from goldens import assert_golden
 from layers import CHECKOUT
 
@@ -42,6 +44,7 @@ EVERYTHING = (
     "extraEnv[0].name=HTTPS_PROXY",
     "extraEnv[0].value=http://proxy:3128",
     "fullnameOverride=vix",
+    "internalKey.existingSecret=internal",
 )
 CASES = {"default": (), "everything": EVERYTHING}
 
@@ -118,6 +121,7 @@ def test_without_an_image_helm_says_what_to_set() -> None:
         ("watchNamespaces={Team}", "at '/watchNamespaces/0'"),
         ("imagePullSecrets={registry}", "at '/imagePullSecrets/0'"),
         ("crds.enabled=maybe", "at '/crds/enabled'"),
+        ("internalKey.existingSecret=No Name", "at '/internalKey/existingSecret'"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(setting: str, says: str) -> None:
@@ -150,5 +154,66 @@ def test_the_searchers_image_is_looked_for_beside_the_operators(
 def test_templates_render_the_same_wherever_and_whenever() -> None:
     """Argo CD renders again and again, without a cluster: what differs each time would be drift for ever."""
     text = "".join(path.read_text() for path in CHART.glob("templates/**/*") if path.is_file())
-    for word in ("lookup ", "rand", "genCA", "genSelfSigned", "uuidv4", "now ", "Capabilities"):
+    for word in ("genCA", "genSelfSigned", "uuidv4", "now ", "Capabilities"):
         assert word not in text, word
+    assert re.findall(r"rand[A-Z]\w*", text) == ["randAlphaNum"]  # only where Helm sees a cluster: below
+    assert helm(IMAGE).stdout == helm(IMAGE).stdout
+
+
+# ---------------------------------------------------------------- the key of internal requests
+
+SECRET = "operator-vectorindex-operator-internal-key"
+
+
+def mounted_key(objects: list[Json]) -> str:
+    """The Secret that the operator's pod mounts as its internal key; empty: none, and then nothing speaks of it."""
+    pod = of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]
+    (one,) = pod["containers"]
+    secrets = [v["secret"]["secretName"] for v in pod["volumes"] if v["name"] == "internal-key"]
+    places = [m["mountPath"] for m in one["volumeMounts"] if m["name"] == "internal-key"]
+    assert places == [e["value"] for e in one["env"] if e["name"] == "VECTORINDEX_INTERNAL_KEY_DIR"]
+    assert len(secrets) == len(places)
+    return "".join(secrets)
+
+
+def test_without_a_cluster_there_is_no_key_that_changes_at_each_rendering() -> None:
+    objects = render()
+    assert (of_kind(objects, "Secret"), mounted_key(objects)) == ([], "")
+    ours = render("internalKey.existingSecret=ours")
+    assert (of_kind(ours, "Secret"), mounted_key(ours)) == ([], "ours")
+
+
+def test_in_a_cluster_the_key_is_made_once_and_kept(control_plane: ControlPlane) -> None:
+    api, cluster = control_plane.api, control_plane.helm_flags()
+    assert api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}}).ok
+    objects = render("crds.enabled=false", cluster=cluster)
+    (made,) = of_kind(objects, "Secret")
+    assert made["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert mounted_key(objects) == made["metadata"]["name"]
+    assert len(base64.b64decode(made["data"]["key"])) == 64
+    other = of_kind(render("crds.enabled=false", cluster=cluster), "Secret")[0]
+    assert other["data"] != made["data"], "a first key is random"
+    assert api.apply(made, "helm").ok
+    try:
+        again = of_kind(render("crds.enabled=false", cluster=cluster), "Secret")
+        assert [one["data"] for one in again] == [made["data"]]
+        # A rotation by hand survives the next upgrade.
+        rotated = {"key": base64.b64encode(b"n" * 40).decode(), "previous": made["data"]["key"]}
+        assert api.apply(made | {"data": rotated}, "helm", force=True).ok
+        again = of_kind(render("crds.enabled=false", cluster=cluster), "Secret")
+        assert [one["data"] for one in again] == [rotated]
+        assert not of_kind(render("crds.enabled=false", "internalKey.existingSecret=x", cluster=cluster), "Secret")
+        off = render("crds.enabled=false", "internalKey.create=false", cluster=cluster)
+        assert (of_kind(off, "Secret"), mounted_key(off)) == ([], "")
+    finally:
+        assert api.delete(made).ok
+
+
+def test_an_installer_of_single_namespaces_needs_no_right_to_read_others(control_plane: ControlPlane) -> None:
+    api = control_plane.api
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "team-a"}}
+    for namespace in (HOME, "team-a"):
+        assert api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}).ok
+    assert api.apply(account).ok
+    objects = render("crds.enabled=false", "watchNamespaces={team-a}", cluster=control_plane.helm_flags())
+    assert [one["metadata"]["name"] for one in of_kind(objects, "Secret")] == [mounted_key(objects)] != [""]

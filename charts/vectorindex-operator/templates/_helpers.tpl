@@ -66,6 +66,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{- /* The Secret with the key of internal requests; empty: they are not signed. The chart makes one only where Helm sees the
+cluster, and so finds it again: `helm template` and Argo CD would draw another key each time. */}}
+{{- define "vectorindex-operator.internalKeySecret" -}}
+{{- if .Values.internalKey.existingSecret }}
+{{- .Values.internalKey.existingSecret }}
+{{- else if .Values.internalKey.create }}
+{{- $name := printf "%s-internal-key" (include "vectorindex-operator.fullname" . | trunc 50 | trimSuffix "-") }}
+{{- if lookup "v1" "Secret" .Release.Namespace $name }}
+{{- $name }}
+{{- else if include "vectorindex-operator.seesCluster" . }}
+{{- $name }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Asks for what is in every cluster, and what whoever installs the chart may read. */}}
+{{- define "vectorindex-operator.seesCluster" -}}
+{{- if .Values.watchNamespaces }}
+{{- if lookup "v1" "ServiceAccount" (first .Values.watchNamespaces) "default" }}true{{ end }}
+{{- else if lookup "v1" "Namespace" "" "default" }}true{{ end }}
+{{- end }}
+
 {{- define "vectorindex-operator.pullSecretNames" -}}
 {{- $names := list }}
 {{- range .Values.imagePullSecrets }}{{ $names = append $names .name }}{{ end }}
