@@ -145,7 +145,7 @@ class VixIndex:
 
     def children(self) -> list[Json]:
         """Everything that carries its label: revisions, Jobs, Deployments, Services, pods, PDBs."""
-        kinds = ("VectorIndexRevision", "Job", "Deployment", "Service", "Pod", "PodDisruptionBudget")
+        kinds = ("VectorIndexRevision", "Job", "Deployment", "Service", "Pod", "PodDisruptionBudget", "NetworkPolicy")
         selector = f"{INDEX_LABEL}={self.name}"
         return [{"kind": kind, **item} for kind in kinds for item in self.kube.list(kind, self.namespace, selector)]
 

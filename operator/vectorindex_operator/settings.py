@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from vectorindex_operator.adapters.mounted_keys import read_keys
 from vectorindex_operator.core.state import Installation
@@ -112,6 +114,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="namespace of the Lease that keeps a second operator waiting (POD_NAMESPACE)",
     )
     parser.add_argument(
+        "--operator-labels",
+        default=env("VECTORINDEX_OPERATOR_LABELS", ""),
+        help="labels of the operator's own pod, a=b,c=d, by which managed NetworkPolicies let it in; default: all pods "
+        "of --namespace (VECTORINDEX_OPERATOR_LABELS)",
+    )
+    parser.add_argument(
+        "--metrics-from",
+        default=env("VECTORINDEX_METRICS_FROM", ""),
+        help="whom managed NetworkPolicies let scrape searchers: a NetworkPolicy's `from` as JSON "
+        "(VECTORINDEX_METRICS_FROM)",
+    )
+    parser.add_argument(
         "--identity",
         default=env("POD_NAME", socket.gethostname()),
         help="holder name in the Lease (POD_NAME)",
@@ -155,6 +169,9 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
             image_pull_policy=flags.image_pull_policy,
             image_pull_secrets=_names(flags.image_pull_secrets),
             internal_keys=read_keys(flags.internal_key_dir),
+            namespace=flags.namespace,
+            labels=_labels(flags.operator_labels),
+            metrics_from=_peers(flags.metrics_from),
         ),
         watch_namespaces=_names(flags.watch_namespaces),
         namespace=flags.namespace,
@@ -168,6 +185,32 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _labels(text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in _names(text)]
+    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise ValueError(f"--operator-labels has {wrong[0]!r}: write name=value,... (VECTORINDEX_OPERATOR_LABELS)")
+    return {name: value for name, _, value in pairs}
+
+
+def _peers(text: str) -> tuple[dict[str, dict[str, Any]], ...]:
+    """Entries of a NetworkPolicy's `from`. The API server checks the rest when a policy is written."""
+    try:
+        peers = json.loads(text or "[]")
+    except (ValueError, RecursionError):
+        peers = None
+    known = {"podSelector", "namespaceSelector", "ipBlock"}
+    if not isinstance(peers, list) or not all(
+        isinstance(peer, dict) and peer and peer.keys() <= known and all(isinstance(p, dict) for p in peer.values())
+        for peer in peers
+    ):
+        raise ValueError(
+            f"--metrics-from is {text[:200]!r}: write a JSON list of NetworkPolicy peers, for example "
+            '[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}] '
+            "(VECTORINDEX_METRICS_FROM; in the chart: metrics.from)"
+        )
+    return tuple(peers)
 
 
 def _one_of(value: str, known: tuple[str, ...], flag: str, variable: str) -> None:

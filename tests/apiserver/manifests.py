@@ -69,6 +69,13 @@ FULL_SPEC: Json = {
         "minScore": -0.3,
         "auth": {"secretRef": {"name": "clients"}},
         "tls": {"secretRef": {"name": "products-tls"}},
+        "networkPolicy": {
+            "mode": "Managed",
+            "from": [
+                {"podSelector": {"matchLabels": {"app": "website"}}, "namespaceSelector": {"matchLabels": {}}},
+                {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.9.0.0/16"]}},
+            ],
+        },
         "pod": {"priorityClassName": "high"},
     },
     "rollout": {

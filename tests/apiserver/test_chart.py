@@ -6,6 +6,7 @@ After an intended change: UPDATE_GOLDENS=1 pytest tests/apiserver/test_chart.py,
 from __future__ import annotations
 
 import base64
+import json
 import re
 from pathlib import Path
 
@@ -158,6 +159,17 @@ def test_templates_render_the_same_wherever_and_whenever() -> None:
         assert word not in text, word
     assert re.findall(r"rand[A-Z]\w*", text) == ["randAlphaNum"]  # only where Helm sees a cluster: below
     assert helm(IMAGE).stdout == helm(IMAGE).stdout
+
+
+def test_the_operator_is_told_how_managed_policies_let_it_in() -> None:
+    """What the operator is told are the labels of its pod, and what its own policy says about metrics."""
+    objects = render("networkPolicy.enabled=true", "metrics.from[0].namespaceSelector.matchLabels.name=monitoring")
+    deployment = of_kind(objects, "Deployment")[0]
+    env = {one["name"]: one.get("value") for one in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+    told = dict(pair.split("=") for pair in env["VECTORINDEX_OPERATOR_LABELS"].split(","))
+    assert told == deployment["spec"]["selector"]["matchLabels"]
+    (policy,) = of_kind(objects, "NetworkPolicy")
+    assert json.loads(env["VECTORINDEX_METRICS_FROM"]) == policy["spec"]["ingress"][0]["from"]
 
 
 # ---------------------------------------------------------------- the key of internal requests

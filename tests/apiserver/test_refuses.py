@@ -10,10 +10,15 @@ from apiserver.manifests import FULL_SPEC, LEAVE_OUT, changed
 from control_plane import Api, ControlPlane, Json
 
 RULES = "spec.guardrails.rules"
+NETWORK = "spec.searcher.networkPolicy"
 
 
 def rule(**fields: Any) -> list[Json]:
     return [{"name": "one", "metric": "ErrorRate"} | fields]
+
+
+def managed(*peers: Json) -> Json:
+    return {"mode": "Managed", "from": list(peers)}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,21 @@ def rule(**fields: Any) -> list[Json]:
         ("spec.searcher.auth.secretRef.name", "Bad Name", "spec.searcher.auth.secretRef.name", "should match"),
         ("spec.searcher.tls", {"secretRef": {}}, "spec.searcher.tls.secretRef.name", "Required value"),
         ("spec.searcher.tls.certFile", "/x", ".spec.searcher.tls.certFile", "field not declared in schema"),
+        (NETWORK, {"mode": "Managed"}, f"{NETWORK}.from", "mode Managed needs from"),
+        (NETWORK, {"mode": "Managed", "from": []}, f"{NETWORK}.from", "mode Managed needs from"),
+        (NETWORK, {"from": [{"podSelector": {}}]}, f"{NETWORK}.from", "from needs mode Managed"),
+        (NETWORK, {"mode": "Deny"}, f"{NETWORK}.mode", '"None", "Managed"'),
+        (NETWORK, managed({}), f"{NETWORK}.from[0]", "name either ipBlock"),
+        (NETWORK, managed({"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}), f"{NETWORK}.from[0]", "name either"),
+        (NETWORK, managed(*[{"podSelector": {}}] * 17), f"{NETWORK}.from", "at most 16 items"),
+        (NETWORK, managed({"podSelector": {"matchExpressions": []}}), f"{NETWORK}.from[0]", "not declared in schema"),
+        (NETWORK, managed({"ipBlock": {"cidr": "10.0.0.0"}}), f"{NETWORK}.from[0].ipBlock.cidr", "should match"),
+        (NETWORK, managed({"ipBlock": {"cidr": "10.0.0.0/33"}}), f"{NETWORK}.from[0].ipBlock.cidr", "such as 10.0.0.0"),
+        (NETWORK, managed({"ipBlock": {"cidr": "10.0.0/8"}}), f"{NETWORK}.from[0].ipBlock.cidr", "such as 10.0.0.0/8"),
+        *(
+            (NETWORK, managed({"ipBlock": {"cidr": "10.0.0.0/8", "except": [out]}}), ".ipBlock.except", "a smaller one")
+            for out in ("10.0.0.0/8", "11.0.0.0/16", "10.0.0.0/99", "::/64", "0.0.0.0/0")
+        ),
         ("spec.embedding.dimension", 0, "spec.embedding.dimension", "greater than or equal to 1"),
         ("spec.searcher.replicas", 0, "spec.searcher.replicas", "greater than or equal to 1"),
         ("spec.history", 0, "spec.history", "greater than or equal to 1"),

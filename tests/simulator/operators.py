@@ -114,7 +114,16 @@ class Ports:
         ):
             return
         back = rng.uniform(0.0, 30.0) if after_restart else 0.0
-        kinds = ["VectorIndex", "VectorIndexRevision", "Job", "Deployment", "PodDisruptionBudget", "Pod", "Service"]
+        kinds = [
+            "VectorIndex",
+            "VectorIndexRevision",
+            "Job",
+            "Deployment",
+            "PodDisruptionBudget",
+            "NetworkPolicy",
+            "Pod",
+            "Service",
+        ]
         if rng.random() < 0.5:
             kinds = rng.sample(kinds, rng.randrange(1, 4))
         self.frozen = dict.fromkeys(kinds, self.world.now - back)

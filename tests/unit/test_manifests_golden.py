@@ -21,7 +21,14 @@ from vectorindex_operator.core import identity
 from vectorindex_operator.core.internal_keys import ANNOTATION, InternalKeys, addressee
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.plan import CreateRevision as Create
-from vectorindex_operator.core.plan import EnsureSearchers, MoveTraffic, StartBuild, StartResolve, StartValidation
+from vectorindex_operator.core.plan import (
+    EnsureNetworkPolicy,
+    EnsureSearchers,
+    MoveTraffic,
+    StartBuild,
+    StartResolve,
+    StartValidation,
+)
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 from vectorindex_operator.manifests import service as front_service
@@ -32,7 +39,10 @@ from vectorindex_searcher.serve.messages import Problem, Request
 
 Json = dict[str, Any]
 GOLDENS = Path(__file__).parent / "golden"
-INSTALLED = replace(SETTINGS, image_pull_policy="Always", image_pull_secrets=("registry",))
+INSTALLED = replace(
+    SETTINGS, image_pull_policy="Always", image_pull_secrets=("registry",), namespace="vectorindex-system",
+    labels={"app.kubernetes.io/name": "vectorindex-operator"}, metrics_from=({"namespaceSelector": {}},),
+)  # fmt: skip
 
 POD = {
     "nodeSelector": {"role": "search"},
@@ -55,6 +65,11 @@ PENDING, BUILT, STABLE = (a_revision(EVERYTHING, phase) for phase in ("Pending",
 ON_CPU = spec(build={"device": "CPU"})
 SECURED = spec(searcher={"auth": {"secretRef": {"name": "clients"}}, "tls": {"secretRef": {"name": "docs-tls"}}})
 SECURED_STABLE = a_revision(SECURED, "Stable")
+PROTECTED = spec(searcher={"networkPolicy": {"mode": "Managed", "from": [
+    {"podSelector": {"matchLabels": {"app": "website"}}}, {"namespaceSelector": {}},
+    {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.9.0.0/16"]}},
+]}})  # fmt: skip
+PROTECTED_STABLE = a_revision(PROTECTED, "Stable")
 CPU_PENDING = a_revision(ON_CPU, "Pending")
 SWITCH = Decision(DecisionKind.SWITCH, "", STABLE.name, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.25)
 BACK = replace(
@@ -88,6 +103,11 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
         MoveTraffic(replace(SWITCH, to_revision=SECURED_STABLE.name), "", tls=True),
         seen(SECURED, SECURED_STABLE),
         SECURED,
+    ),
+    "network-policy": (
+        planned(seen(PROTECTED, PROTECTED_STABLE, traffic=PROTECTED_STABLE), EnsureNetworkPolicy),
+        seen(PROTECTED, PROTECTED_STABLE),
+        PROTECTED,
     ),
     "service-rolled-back": (MoveTraffic(BACK, "42"), seen(EVERYTHING, STABLE), EVERYTHING),
 }
@@ -143,7 +163,7 @@ def test_searchers_measure_live_recall_where_a_rule_of_their_own_rollout_judges_
 @pytest.mark.parametrize("case", CASES)
 def test_every_pod_is_restricted_and_gets_no_api_token(case: str) -> None:
     pods = list(pods_of(case))
-    assert len(pods) == (0 if case.startswith("service") else 1)
+    assert len(pods) == (0 if case.startswith(("service", "network")) else 1)
     for pod in pods:
         assert pod["automountServiceAccountToken"] is False
         context = pod["securityContext"]

@@ -13,7 +13,7 @@ import yaml
 from vectorindex_operator.settings import NUMBERS, Number, OperatorSettings, add_flags, from_flags
 
 NAMES = ("SEARCHER_IMAGE", "GPU_IMAGE", "IMAGE_PULL_POLICY", "IMAGE_PULL_SECRETS", "WATCH_NAMESPACES", "HTTP_PORT",
-         "LOG_LEVEL", "OPERATOR_CLASS", "INTERNAL_KEY_DIR")  # fmt: skip
+         "LOG_LEVEL", "OPERATOR_CLASS", "INTERNAL_KEY_DIR", "OPERATOR_LABELS", "METRICS_FROM")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +122,39 @@ def test_every_variable_of_the_chart_is_known() -> None:
     used = {word.strip('"') for word in text.replace(":", " ").split() if word.strip('"').startswith("VECTORINDEX_")}
     assert used <= known
     assert "VECTORINDEX_SEARCHER_IMAGE" in used
+
+
+# ---------------------------------------------------------------- network policies
+
+
+def test_who_is_let_in_by_managed_policies_comes_from_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POD_NAMESPACE", "vectorindex-system")
+    monkeypatch.setenv("VECTORINDEX_OPERATOR_LABELS", "app.kubernetes.io/name=operator, team=")
+    monkeypatch.setenv("VECTORINDEX_METRICS_FROM", '[{"namespaceSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]')
+    found = settings("--searcher-image=x").installation
+    assert (found.namespace, found.labels) == (
+        "vectorindex-system", {"app.kubernetes.io/name": "operator", "team": ""},
+    )  # fmt: skip
+    assert found.metrics_from == ({"namespaceSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}})
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--operator-labels", "name"),
+        ("--operator-labels", "=value"),
+        ("--metrics-from", "everyone"),
+        ("--metrics-from", "{}"),
+        ("--metrics-from", "[{}]"),
+        ("--metrics-from", '[{"from": {}}]'),
+        ("--metrics-from", '[{"podSelector": null}]'),
+        ("--metrics-from", "[" * 100_000),
+    ],
+)
+def test_what_is_no_peer_or_label_ends_the_start(flag: str, value: str) -> None:
+    with pytest.raises(ValueError, match=flag) as caught:
+        settings("--searcher-image=x", f"{flag}={value}")
+    assert len(str(caught.value)) < 600
 
 
 # ---------------------------------------------------------------- master keys

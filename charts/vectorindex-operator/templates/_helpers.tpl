@@ -17,6 +17,13 @@ app.kubernetes.io/name: {{ include "vectorindex-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* The same as name=value,... */}}
+{{- define "vectorindex-operator.selectorPairs" -}}
+{{- $pairs := list }}
+{{- range $name, $value := include "vectorindex-operator.selectorLabels" . | fromYaml }}{{ $pairs = append $pairs (printf "%s=%s" $name $value) }}{{ end }}
+{{- join "," $pairs }}
+{{- end }}
+
 {{- /* The searcher pods of every index; see labels.py. */}}
 {{- define "vectorindex-operator.searcherLabels" -}}
 app.kubernetes.io/component: searcher
@@ -122,6 +129,10 @@ vectorindex-operator{{ if ne .Values.operatorClass "default" }}-{{ .Values.opera
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+# Of indexes with spec.searcher.networkPolicy: Managed.
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services]

@@ -24,6 +24,7 @@ from vectorindex_operator.api.fields import (
     SegmentName,
 )
 from vectorindex_operator.api.guardrails import Guardrails
+from vectorindex_operator.api.network import NetworkPolicy
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Columns, Device, Embedding, IndexSpec, Model, RecallGate
 
@@ -279,7 +280,7 @@ class Tls(Model):
 
 
 class Searcher(Model):
-    """The pods that answer queries. Apart from replicas and resources, an edit applies from the next revision on."""
+    """The pods that answer queries. Edits but of replicas, resources and networkPolicy wait for the next revision."""
 
     replicas: Annotated[int, Field(ge=1, le=1000)] = 2
     """An HPA may write it: target the VectorIndex itself, and leave it out of the manifest."""
@@ -291,6 +292,8 @@ class Searcher(Model):
     """Absent: whoever reaches the Service may query."""
     tls: Tls | None = None
     """Absent: in clear."""
+    network_policy: NetworkPolicy = NetworkPolicy()
+    """Holds at once, for every pod of this index."""
     pod: Pod = Pod()
 
 

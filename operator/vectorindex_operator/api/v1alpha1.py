@@ -19,6 +19,7 @@ from vectorindex_operator.api.fields import (
     SegmentName,
 )
 from vectorindex_operator.api.guardrails import DEFAULT_RULES, GuardrailMetric, GuardrailRule, Guardrails
+from vectorindex_operator.api.network import IpBlock, LabelSelector, NetworkPeer, NetworkPolicy
 from vectorindex_operator.api.spec import (
     S3,
     Artifacts,
@@ -89,9 +90,13 @@ __all__ = [
     "Guardrails",
     "HistoryRow",
     "IndexSpec",
+    "IpBlock",
     "LabelMap",
+    "LabelSelector",
     "Live",
     "Metric",
+    "NetworkPeer",
+    "NetworkPolicy",
     "ObjectName",
     "ObjectNameOrNone",
     "Percent",

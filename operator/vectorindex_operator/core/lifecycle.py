@@ -17,6 +17,7 @@ go forward     what may fail; then the safe part of the plan runs all the same
   surge        the candidate: load, prove each pod, switch
   forget       what falls out of the history
 
+network        who reaches the pods
 keep loaded    searchers and leases of what has a slot; what has drained is retired
 """
 
@@ -33,6 +34,7 @@ from vectorindex_operator.core.progress import obey_commands as obey_forward
 from vectorindex_operator.core.safety import (
     judge_serving,
     keep_loaded,
+    network,
     obey_commands,
     record_decision,
     restore_traffic,
@@ -68,6 +70,7 @@ def decide(obs: Observation, settings: Installation, now: float) -> Plan:
     state = ReconcileState.start(obs, settings, now)
     keep_safe(state)
     go_forward(state)
+    _run((network.step,), state)
     _run((keep_loaded.step,), state)
     return _plan(state)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vectorindex_operator.api.v1alpha1 import Live, RevisionStatus, Serving, VectorIndexStatus
+from vectorindex_operator.api.v1alpha1 import Live, NetworkPolicy, RevisionStatus, Serving, VectorIndexStatus
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.traffic import Decision
 from vectorindex_searcher.contract import BuildTask, LeaseState, ResolveTask, ValidateTask
@@ -84,6 +84,19 @@ class EnsureSearchers:
 
 
 @dataclass(frozen=True, slots=True)
+class EnsureNetworkPolicy:
+    """Keep the NetworkPolicy of the index's pods there."""
+
+    policy: NetworkPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteNetworkPolicy:
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class MoveTraffic:
     """The one write of a switch or a rollback: selector and decision of the front Service, with a precondition.
 
@@ -135,6 +148,8 @@ Action = (
     | StartValidation
     | DeleteJob
     | EnsureSearchers
+    | EnsureNetworkPolicy
+    | DeleteNetworkPolicy
     | MoveTraffic
     | RenewLeases
     | DeleteSearchers
@@ -143,7 +158,15 @@ Action = (
 )
 
 
-SAFE: tuple[type[Action], ...] = (MoveTraffic, WriteRevisionStatus, EnsureSearchers, RenewLeases)
+SAFE: tuple[type[Action], ...] = (
+    MoveTraffic,
+    WriteRevisionStatus,
+    # Before the pods that it is for, so that none is open until it comes.
+    EnsureNetworkPolicy,
+    EnsureSearchers,
+    DeleteNetworkPolicy,
+    RenewLeases,
+)
 """What keeps an index safe, in the order in which it is done: nothing may delay a rollback, then what must not be
 forgotten. It runs whatever else is refused or fails."""
 

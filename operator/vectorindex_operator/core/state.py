@@ -5,7 +5,7 @@ Mutable, but born and gone within one call of `decide`, which stays pure. Steps 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -37,6 +37,12 @@ class Installation:
     image_pull_secrets: tuple[str, ...] = ()
     internal_keys: InternalKeys = field(default_factory=InternalKeys)
     """What the requests to searchers are signed with."""
+    namespace: str = "default"
+    """Where the operator's own pod is."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the operator's own pod; none: every pod of its namespace is taken for it."""
+    metrics_from: tuple[Mapping[str, Any], ...] = ()
+    """Who may scrape searchers, as a NetworkPolicy's `from`; empty: nobody but the operator and the index's pods."""
 
 
 @dataclass(frozen=True, slots=True)

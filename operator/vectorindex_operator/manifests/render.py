@@ -6,6 +6,7 @@ from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import (
     CreateRevision,
+    EnsureNetworkPolicy,
     EnsureSearchers,
     MoveTraffic,
     StartBuild,
@@ -13,10 +14,12 @@ from vectorindex_operator.core.plan import (
     StartValidation,
 )
 from vectorindex_operator.core.state import Installation
-from vectorindex_operator.manifests import jobs, revisions, searchers, service
+from vectorindex_operator.manifests import jobs, networkpolicy, revisions, searchers, service
 from vectorindex_operator.manifests.labels import Manifest
 
-Rendered = StartResolve | StartBuild | StartValidation | CreateRevision | EnsureSearchers | MoveTraffic
+Rendered = (
+    StartResolve | StartBuild | StartValidation | CreateRevision | EnsureNetworkPolicy | EnsureSearchers | MoveTraffic
+)
 
 
 def render(
@@ -28,6 +31,8 @@ def render(
         revision = obs.revisions[action.revision]
         deployment = searchers.deployment(action, index, revision, settings.internal_keys)
         return deployment, searchers.disruption_budget(action, index)
+    if isinstance(action, EnsureNetworkPolicy):
+        return (networkpolicy.network_policy(action.policy, index, settings),)
     if isinstance(action, MoveTraffic):
         return (service.service(action.decision, action.resource_version, index, tls=action.tls),)
     assert spec is not None, "nothing new is made while the spec cannot be read"

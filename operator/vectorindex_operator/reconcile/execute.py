@@ -14,7 +14,9 @@ from vectorindex_operator.core.plan import (
     Action,
     CreateRevision,
     DeleteJob,
+    DeleteNetworkPolicy,
     DeleteSearchers,
+    EnsureNetworkPolicy,
     EnsureSearchers,
     ForgetRevision,
     MoveTraffic,
@@ -27,7 +29,7 @@ from vectorindex_operator.core.plan import (
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.render import render
-from vectorindex_operator.reconcile.drift import matches
+from vectorindex_operator.reconcile.drift import matches, same_rules
 from vectorindex_operator.reconcile.errors import ConflictError, NotOursError
 from vectorindex_operator.reconcile.ports import Cluster, Searchers
 from vectorindex_searcher.contract import Model, TrafficLease
@@ -52,7 +54,7 @@ class Executor:
             case StartResolve() | StartBuild() | StartValidation() | CreateRevision():
                 for manifest in render(action, obs, spec, self.settings):
                     self.cluster.create(manifest)
-            case EnsureSearchers():
+            case EnsureNetworkPolicy() | EnsureSearchers():
                 for manifest in render(action, obs, spec, self.settings):
                     self._keep(manifest, obs)
             case MoveTraffic():
@@ -65,6 +67,8 @@ class Executor:
                 self.write_status("VectorIndexRevision", action.revision, action.status, obs)
             case DeleteJob():
                 self.cluster.delete("Job", namespace, action.name, action.uid)
+            case DeleteNetworkPolicy():
+                self.cluster.delete("NetworkPolicy", namespace, action.name, action.uid)
             case DeleteSearchers():
                 self._check_unused(action.revision, obs)
                 for kind in ("PodDisruptionBudget", "Deployment"):
@@ -96,7 +100,8 @@ class Executor:
                 return
         if not any(owner.get("uid") == uid for owner in live["metadata"].get("ownerReferences", ())):
             raise NotOursError(f"{manifest['kind']}/{meta['name']}")
-        if not matches(manifest, live):
+        same = matches(manifest, live) and (manifest["kind"] != "NetworkPolicy" or same_rules(manifest, live))
+        if not same:
             self.cluster.apply(manifest)
 
     def write_status(self, kind: str, name: str, status: Model, obs: Observation) -> None:

@@ -17,7 +17,7 @@ from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import pods, views
 from vectorindex_operator.reconcile.ports import Cluster, Raw, Searchers
 
-CHILD_KINDS = ("VectorIndexRevision", "Job", "Deployment", "PodDisruptionBudget", "Pod")
+CHILD_KINDS = ("VectorIndexRevision", "Job", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "Pod")
 
 
 def observe(cluster: Cluster, searchers: Searchers, namespace: str, name: str, now: float) -> Observation | None:

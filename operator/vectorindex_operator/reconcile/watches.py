@@ -26,6 +26,7 @@ WATCHED = (
     Watched("Job", "batch", "v1", "jobs"),
     Watched("Deployment", "apps", "v1", "deployments"),
     Watched("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets"),
+    Watched("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies"),
     Watched("Pod", "", "v1", "pods"),
     Watched("Service", "", "v1", "services"),
 )

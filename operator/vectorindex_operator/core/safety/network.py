@@ -1,0 +1,22 @@
+"""The NetworkPolicy of the index's pods: there while spec.searcher.networkPolicy is Managed, gone otherwise.
+
+Live, like tokens: who may connect must not come back with a rollback, and holds while a spec cannot be read.
+"""
+
+from __future__ import annotations
+
+from vectorindex_operator.core.plan import DeleteNetworkPolicy, EnsureNetworkPolicy
+from vectorindex_operator.core.state import ReconcileState
+
+
+def step(state: ReconcileState) -> None:
+    if state.live is None:
+        return
+    policy = state.live.searcher.network_policy
+    if policy.mode == "Managed":
+        state.act(EnsureNetworkPolicy(policy))
+        return
+    for (kind, name), raw in sorted(state.obs.objects.items()):
+        owners = raw["metadata"].get("ownerReferences", ())
+        if kind == "NetworkPolicy" and any(owner.get("uid") == state.obs.index.uid for owner in owners):
+            state.act(DeleteNetworkPolicy(name, raw["metadata"]["uid"]))
