@@ -25,10 +25,18 @@ _PREFIXES = {"v1": "/api/v1"}
 _PLURALS = {
     "CustomResourceDefinition": "customresourcedefinitions",
     "NetworkPolicy": "networkpolicies",
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
     "VectorIndex": "vectorindexes",
     "VectorIndexRevision": "vectorindexrevisions",
 }
-_CLUSTER_SCOPED = ("CustomResourceDefinition", "Namespace", "ClusterRole", "ClusterRoleBinding")
+_CLUSTER_SCOPED = (
+    "CustomResourceDefinition",
+    "Namespace",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
 
 
 @dataclass(frozen=True, slots=True)

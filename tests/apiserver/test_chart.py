@@ -46,6 +46,10 @@ EVERYTHING = (
     "extraEnv[0].value=http://proxy:3128",
     "fullnameOverride=vix",
     "internalKey.existingSecret=internal",
+    "admission.enabled=true",
+    "admission.rules[0].name=tenants",
+    "admission.rules[0].namespaceSelector.matchLabels.tier=tenant",
+    "admission.rules[0].secretNames={s3,vectorindex-*}",
 )
 CASES = {"default": (), "everything": EVERYTHING}
 

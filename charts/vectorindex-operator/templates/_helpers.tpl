@@ -95,6 +95,34 @@ cluster, and so finds it again: `helm template` and Argo CD would draw another k
 {{- else if lookup "v1" "Namespace" "" "default" }}true{{ end }}
 {{- end }}
 
+{{- /* One validation: `field` of the spec has a value of `list`, where a trailing * stands for anything, or the value it had
+before: what runs already can still be annotated, scaled and mended. `optional`: what is left out is allowed; else it is the value
+"" (of an endpoint: AWS) where the object around it is there. */}}
+{{- define "vectorindex-operator.allowed" -}}
+{{- $parts := splitList "." .field }}
+{{- $value := printf "spec.?%s.orValue('')" (join ".?" $parts) }}
+{{- $there := printf "spec.?%s.hasValue()" (initial $parts | join ".?") }}
+{{- $exact := list }}
+{{- $prefixes := list }}
+{{- $shown := list }}
+{{- range .list }}
+{{- if and $.optional (hasSuffix "*" .) }}{{ $prefixes = append $prefixes (trimSuffix "*" .) }}{{ else }}{{ $exact = append $exact . }}{{ end }}
+{{- if lt (len $shown) 8 }}{{ $shown = append $shown (printf "'%s'" .) }}{{ end }}
+{{- end }}
+{{- if gt (len .list) (len $shown) }}{{ $shown = append $shown (printf "%d more" (sub (len .list) (len $shown))) }}{{ end -}}
+- expression: >-
+    {{ if .optional }}object.{{ $value }} == ''{{ else }}!object.{{ $there }}{{ end }}
+    || object.{{ $value }} in {{ toJson $exact }}
+    {{- range $prefixes }}
+    || object.{{ $value }}.startsWith({{ toJson . }})
+    {{- end }}
+    || (oldObject != null && oldObject.{{ $there }} && oldObject.{{ $value }} == object.{{ $value }})
+  messageExpression: >-
+    "spec.{{ .field }}: '" + object.{{ $value }} + "' may not be named here: allowed are {{ join ", " $shown | default "none" }}
+    (rule {{ .rule }} in admission.rules of the vectorindex-operator chart)"
+  reason: Forbidden
+{{- end }}
+
 {{- define "vectorindex-operator.pullSecretNames" -}}
 {{- $names := list }}
 {{- range .Values.imagePullSecrets }}{{ $names = append $names .name }}{{ end }}

@@ -1,0 +1,206 @@
+"""What a VectorIndex may name, restricted by the chart's policies: decided by a real API server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from apiserver.manifests import FULL_SPEC, LEAVE_OUT, changed
+from chart import IMAGE, helm, of_kind, render
+from control_plane import Api, Json
+from pydantic import BaseModel
+
+from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
+
+NAMED = ("secretRef.name", "serviceAccountName", "endpoint")
+"""Ends of the paths of what the policies are about."""
+ENDPOINT = "https://s3.example.com"
+TENANTS = {
+    "name": "tenants",
+    "namespaceSelector": {"matchLabels": {"tier": "tenant"}},
+    "serviceAccountNames": ["searcher", "index-*"],
+    "secretNames": ["s3", "vectorindex-*"],
+    "endpoints": [ENDPOINT],
+}
+AWS = {
+    "name": "aws",
+    "namespaceSelector": {"matchLabels": {"store": "aws"}},
+    "secretNames": [],
+    "endpoints": [""],
+}
+GOOD: Json = {
+    "source": {"s3": {"bucket": "vectors", "endpoint": ENDPOINT, "secretRef": {"name": "s3"}}},
+    "artifacts": {"s3": {"bucket": "indexes", "endpoint": ENDPOINT}},
+    "build": {"pod": {"serviceAccountName": "index-builder"}},
+    "searcher": {"pod": {"serviceAccountName": "searcher"}, "auth": {"secretRef": {"name": "vectorindex-tokens"}}},
+}
+
+
+def named(model: type[BaseModel] = VectorIndexSpec, at: str = "") -> Iterator[str]:
+    """Every path of the spec that names a Secret, a ServiceAccount or an endpoint."""
+    for name, info in model.model_fields.items():
+        path = f"{at}.{info.alias or name}".lstrip(".")
+        if any(f".{path}".endswith(f".{end}") for end in NAMED):
+            yield path
+        parts: tuple[Any, ...] = (info.annotation, *getattr(info.annotation, "__args__", ()))
+        for part in parts:
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from named(part, path)
+
+
+def ruled(*rules: Json) -> Json:
+    """Values of the chart."""
+    return {"admission": {"enabled": True, "rules": list(rules)}}
+
+
+@pytest.fixture(scope="module")
+def admin(control_plane: Any) -> Iterator[Api]:
+    """An API server whose policies are in force."""
+    api: Api = control_plane.api
+    for name, labels in (("tenant", {"tier": "tenant"}), ("aws", {"store": "aws"}), ("free", {})):
+        assert api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}).ok
+    rendered = render(values=ruled(TENANTS, AWS))
+    policies = of_kind(rendered, "ValidatingAdmissionPolicy") + of_kind(rendered, "ValidatingAdmissionPolicyBinding")
+    assert len(policies) == 4
+    for manifest in policies:
+        answer = api.apply(manifest, "helm")
+        assert answer.ok, answer.message
+    deadline = time.monotonic() + 60  # the API server takes up a new policy some time after it is stored
+    for namespace in ("tenant", "aws"):
+        bad = {"source": {"s3": {"bucket": "vectors", "endpoint": "http://x"}}}
+        while api.apply(vix("probe", namespace, bad), dryRun="All").ok:
+            assert time.monotonic() < deadline, "the policy never came into force"
+            time.sleep(0.1)
+    yield api
+    for manifest in policies:
+        assert api.delete(manifest).ok
+
+
+def vix(name: str, namespace: str, spec: Json) -> Json:
+    least = {"source": {"s3": {"bucket": "vectors"}}, "artifacts": {"s3": {"bucket": "indexes"}}}
+    return {
+        "apiVersion": "vectorindex.dev/v1alpha1",
+        "kind": "VectorIndex",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": least | spec,
+    }
+
+
+def test_every_field_that_names_one_is_in_the_policies() -> None:
+    """A new place or Secret in the spec must not be a way around them."""
+    everything = {"serviceAccountNames": ["x"], "secretNames": ["x"], "endpoints": ["http://x"]}
+    rendered = render(values=ruled({"name": "a"} | everything))
+    (policy,) = of_kind(rendered, "ValidatingAdmissionPolicy")
+    judged = [one["messageExpression"].split("'")[0].strip('" :') for one in policy["spec"]["validations"]]
+    assert sorted(judged) == sorted(f"spec.{path}" for path in named())
+
+
+def test_what_is_allowed_is_admitted(admin: Api, name: str) -> None:
+    answer = admin.apply(vix(name, "tenant", GOOD))
+    assert answer.ok, answer.message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "allowed"),
+    [
+        ("build.pod.serviceAccountName", "admin", "'searcher', 'index-*'"),
+        ("searcher.pod.serviceAccountName", "searcher-admin", "'searcher', 'index-*'"),
+        ("source.s3.secretRef.name", "s3-admin", "'s3', 'vectorindex-*'"),
+        ("artifacts.s3", {"bucket": "indexes", "endpoint": ENDPOINT, "secretRef": {"name": "db"}}, "'s3'"),
+        ("gate", {"queries": {"s3": {"bucket": "q-q", "endpoint": ENDPOINT, "secretRef": {"name": "db"}}}}, "'s3'"),
+        ("searcher.auth.secretRef.name", "vectorindex", "'s3', 'vectorindex-*'"),
+        ("searcher.tls", {"secretRef": {"name": "ingress-tls"}}, "'s3', 'vectorindex-*'"),
+        ("source.s3.endpoint", "https://s3.example.com.evil.net", f"'{ENDPOINT}'"),
+        ("artifacts.s3.endpoint", "http://s3.example.com", f"'{ENDPOINT}'"),
+        ("gate", {"queries": {"s3": {"bucket": "queries", "endpoint": "https://other"}}}, f"'{ENDPOINT}'"),
+        ("source.s3.endpoint", LEAVE_OUT, f"'{ENDPOINT}'"),
+        ("gate", {"queries": {"s3": {"bucket": "queries"}}}, f"'{ENDPOINT}'"),
+    ],
+)
+def test_what_is_not_allowed_is_refused_by_field_and_value(
+    admin: Api, name: str, path: str, value: Any, allowed: str
+) -> None:
+    answer = admin.apply(changed(vix(name, "tenant", GOOD), f"spec.{path}", value))
+    assert answer.status in (403, 422), answer.body
+    leaf = value
+    while isinstance(leaf, dict):
+        leaf = list(leaf.values())[-1]
+    refused = "" if value is LEAVE_OUT or leaf == "queries" else leaf
+    assert f"spec.{path.split('.')[0]}." in answer.message
+    assert f": '{refused}' may not be named here: allowed are {allowed}" in answer.message
+    assert "rule tenants in admission.rules" in answer.message
+
+
+def test_another_namespace_has_its_own_rules_or_none(admin: Api, name: str) -> None:
+    assert admin.apply(vix(name, "free", FULL_SPEC)).ok
+    keyless: Json = {"searcher": {"pod": {"serviceAccountName": "anybody"}}}
+    assert admin.apply(vix(name, "aws", keyless)).ok
+    refused = admin.apply(vix(name, "aws", {"source": {"s3": {"bucket": "vectors", "secretRef": {"name": "s3"}}}}))
+    assert "spec.source.s3.secretRef.name: 's3' may not be named here: allowed are none (rule aws" in refused.message
+    refused = admin.apply(vix(name, "aws", {"source": {"s3": {"bucket": "vectors", "endpoint": ENDPOINT}}}))
+    assert f"spec.source.s3.endpoint: '{ENDPOINT}' may not be named here: allowed are '' (rule aws" in refused.message
+
+
+def test_what_was_there_before_a_rule_can_be_annotated_and_scaled_but_not_spread(admin: Api, name: str) -> None:
+    """A rollback by annotation is what a tenant needs most in the very hour in which the rules are tightened."""
+    there = vix(name, "late", {"source": {"s3": {"bucket": "vectors", "secretRef": {"name": "old"}}}})
+    namespace: Json = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "late"}}
+    assert admin.apply(namespace).ok
+    assert admin.apply(there).ok
+    namespace["metadata"]["labels"] = {"tier": "tenant"}
+    assert admin.apply(namespace).ok
+    deadline = time.monotonic() + 60
+    while admin.apply(vix("probe", "late", {}), dryRun="All").ok:
+        assert time.monotonic() < deadline, "the label never came into force"
+        time.sleep(0.1)
+    there["metadata"]["annotations"] = {"vectorindex.dev/rollback": "1"}
+    assert admin.apply(there).ok
+    assert admin.apply(changed(there, "spec.searcher", {"replicas": 5})).ok
+    for path, value, says in (
+        (
+            "artifacts.s3",
+            {"bucket": "indexes", "secretRef": {"name": "old"}},
+            "spec.artifacts.s3.secretRef.name: 'old'",
+        ),
+        ("source.s3.secretRef.name", "older", "spec.source.s3.secretRef.name: 'older'"),
+        ("gate", {"queries": {"s3": {"bucket": "queries"}}}, "spec.gate.queries.s3.endpoint: ''"),
+    ):
+        refused = admin.apply(changed(there, f"spec.{path}", value))
+        assert not refused.ok
+        assert says in refused.message
+
+
+def test_a_policy_without_rules_is_a_mistake() -> None:
+    done = helm(IMAGE, values=ruled())
+    assert done.returncode != 0
+    assert "admission.rules is empty" in done.stderr
+    assert not of_kind(render(values={"admission": {"rules": [TENANTS]}}), "ValidatingAdmissionPolicy")
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ({"name": "Bad Name"}, "/admission/rules/0/name"),
+        ({"serviceAccountNames": ["*"]}, "/admission/rules/0/serviceAccountNames/0"),
+        ({"secretNames": ['a"b']}, "/admission/rules/0/secretNames/0"),
+        ({"secretNames": None}, "/admission/rules/0/secretNames"),
+        ({"endpoints": ["s3.example.com"]}, "/admission/rules/0/endpoints/0"),
+        ({"endpoints": ["https://s3/'+'"]}, "/admission/rules/0/endpoints/0"),
+        ({"buckets": ["x"]}, "additional properties 'buckets' not allowed"),
+    ],
+)
+def test_a_bad_rule_is_refused_by_name(rule: Json, says: str) -> None:
+    done = helm(IMAGE, values=ruled({"name": "a"} | rule))
+    assert done.returncode != 0
+    assert says in done.stderr
+
+
+def test_a_long_list_is_matched_whole_and_shown_in_part(admin: Api) -> None:
+    names = [f"s{number}" for number in range(256)]
+    (policy,) = of_kind(render(values=ruled({"name": "a", "secretNames": names})), "ValidatingAdmissionPolicy")
+    answer = admin.apply(policy, "helm", dryRun="All")
+    assert answer.ok, answer.message
+    assert "'s7', 248 more" in policy["spec"]["validations"][0]["messageExpression"]
+    assert '"s255"' in policy["spec"]["validations"][0]["expression"]
