@@ -9,10 +9,11 @@ from random import Random
 from typing import Any
 
 from simulator.store import Json
-from simulator.world import NAME, NAMESPACE, World
+from simulator.world import ASKED, NAME, NAMESPACE, World
 
+from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.events import Event
-from vectorindex_operator.core.internal_keys import Addressee
+from vectorindex_operator.core.internal_keys import Addressee, InternalKeys
 from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.handlers import told
@@ -24,7 +25,11 @@ from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_operator.reconcile.relist import Relist
 from vectorindex_searcher.contract import TrafficLease
 
-SETTINGS = Installation(searcher_image="searcher:1", gpu_image="searcher:1-gpu")
+SETTINGS = Installation(
+    searcher_image="searcher:1",
+    gpu_image="searcher:1-gpu",
+    internal_keys=InternalKeys("a master key of 32 characters..."),
+)
 ON_WRITE = ("crash before", "crash after", "lost answer", "conflict", "error", "pause")
 RELIST_SECONDS = 60.0
 WATCHED_WITHOUT_CACHE = ("VectorIndex", "VectorIndexRevision", "Job", "Deployment", "Pod", "Service")
@@ -209,7 +214,11 @@ class Ports:
     # ------------------------------------------------------------ searchers, events
 
     def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
-        answers = self.world.evidence(pods, since, self.operator.clock())
+        headers = Signer(SETTINGS.internal_keys, self.operator.clock).headers(to, *ASKED)
+        answers = tuple(
+            answer if self.world.takes(answer.pod, headers) else PodEvidence(answer.pod, None, answer.received_at)
+            for answer in self.world.evidence(pods, since, self.operator.clock())
+        )
         if self.faults.happens(self.faults.silent):
             self._log("searchers do not answer")
             return tuple(PodEvidence(a.pod, None, a.received_at) for a in answers)

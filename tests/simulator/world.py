@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from functools import cache
 from random import Random
@@ -16,9 +17,23 @@ from vectorindex_operator.api.v1alpha1 import API_VERSION, GROUP, VectorIndexSpe
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.manifests import labels
-from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS, Evidence, EvidenceBucket
+from vectorindex_searcher.contract import (
+    BUCKET_SECONDS,
+    INTERNAL_KEY_ENV,
+    RING_SECONDS,
+    SIGNATURE_HEADER,
+    TARGET_HEADER,
+    TASK_ENV,
+    Evidence,
+    EvidenceBucket,
+    InternalRequest,
+    Sender,
+    Target,
+    verify,
+)
 
 NAME = "products"
+ASKED = ("GET", "/v1/evidence")
 
 SPEC: Json = {
     "source": {
@@ -29,7 +44,7 @@ SPEC: Json = {
     "artifacts": {"s3": {"bucket": "indexes", "secretRef": {"name": "s3"}}},
     "index": {"factory": "A"},
     "build": {"retries": 1},
-    "searcher": {"replicas": 2},
+    "searcher": {"replicas": 2, "networkPolicy": {"mode": "Managed", "from": [{"podSelector": {}}]}},
     "rollout": {
         "soak": {"duration": "20s", "minQueries": 100, "maxDuration": "5m"},
         "progressDeadline": "2m",
@@ -160,6 +175,19 @@ class World:
                 )
             )
         return tuple(answers)
+
+    def takes(self, pod: str, headers: dict[str, str]) -> bool:
+        """Whether a pod takes a signed request, as a searcher decides it: by its key, and by whom it is for."""
+        live = self.store.get("Pod", pod)
+        if live is None:
+            return False
+        (one,) = live["spec"]["containers"]
+        env = {variable["name"]: variable.get("value", "") for variable in one["env"]}
+        task = json.loads(env[TASK_ENV])
+        me = Target(task["identity"]["uid"], task["revision"])
+        sent = (headers[TARGET_HEADER], headers.get(SIGNATURE_HEADER, ""))
+        sender = verify(env.get(INTERNAL_KEY_ENV, ""), InternalRequest(*ASKED), me, *sent, self.now)
+        return sender is Sender.GENUINE
 
     def _rows(self, owner: str, pod: Json) -> list[EvidenceBucket]:
         """All buckets of one pod so far that are not empty, from who had the traffic when. Pods are alike."""
