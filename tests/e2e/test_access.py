@@ -66,3 +66,19 @@ def _ask(workspace: Workspace, corpus: Corpus, address: str, authority: str, hos
     # Unknown is right for a first revision: it has no soak, so nothing was judged yet.
     assert index.condition("GuardrailsHealthy")["status"] != "False", "refused requests are nobody's error"
     assert TOKEN not in workspace.kube.logs(pod, workspace.namespace, lines=500)
+
+
+@pytest.mark.together("without traffic")
+def test_the_admin_port_gives_evidence_to_the_operator_alone(served: Workspace) -> None:
+    """By the key that the chart made. That the operator itself is let in, every rollout here depends on."""
+    (pod,) = {pod["metadata"]["name"] for pod in served.index.pods() if pod["status"]["phase"] == "Running"}
+    admin = f"/api/v1/namespaces/{served.namespace}/pods/{pod}:8081/proxy"
+
+    def status(path: str, method: str = "GET") -> int:
+        return served.kube.call(method, f"{admin}{path}")[0]
+
+    assert [status("/readyz"), status("/livez"), status("/metrics")] == [200, 200, 200]
+    assert [status("/v1/evidence"), status("/v1/lease", "POST")] == [401, 401]
+    manifest = served.kube.get("Pod", pod, served.namespace)
+    assert manifest is not None
+    assert manifest["metadata"]["annotations"]["vectorindex.dev/internal-key"]
