@@ -18,6 +18,9 @@ import orjson
 import pytest
 from unit.test_searcher_serve_process import Published, publish_all, until
 
+from vectorindex_operator.adapters import evidence
+from vectorindex_operator.adapters.signing import Signer
+from vectorindex_operator.core.internal_keys import Addressee, InternalKeys
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import InternalRequest, Sender, Target, revision_key, sign, verify
 from vectorindex_searcher.serve.internal import InternalRequests
@@ -243,19 +246,54 @@ def test_a_pod_that_got_the_address_of_another_takes_none_of_its_requests(publis
     """An operator whose list of pods lags behind tells "you lost the traffic" to whoever has the address now."""
     old, new = Target("uid-a", "a-1"), Target("uid-b", "b-1")
     old_key, new_key = revision_key(MASTER, "a"), revision_key(MASTER, "b")
-    evidence = InternalRequest("GET", "/v1/evidence?since=0")
+    counts = InternalRequest("GET", "/v1/evidence?since=0")
     with started(published, old, old_key) as searcher:
         port = searcher.port("admin port open")
-        for request in (LEASE, evidence):
+        for request in (LEASE, counts):
             status, answer = ask(port, request, sign(old_key, request, old, time.time()))
             assert (status, answer["revision"]) == (200, "a-1")
             assert ask(port, request, {})[0] == 401
     with started(published, new, new_key, admin_port=port) as searcher:
         assert searcher.port("admin port open") == port
-        for request in (LEASE, evidence):
+        for request in (LEASE, counts):
             for key in (old_key, new_key, ""):
                 status, answer = ask(port, request, sign(key, request, old, time.time()))
                 assert (status, answer["type"]) == (421, "urn:vectorindex:problem:MisdirectedRequest")
                 assert "uid-b/b-1/0" in answer["detail"]
         assert ask(port, InternalRequest("GET", "/readyz"), {})[1]["lease"] == "Serving"
-        assert ask(port, evidence, sign(new_key, evidence, new, time.time()))[0] == 200
+        assert ask(port, counts, sign(new_key, counts, new, time.time()))[0] == 200
+
+
+def test_the_operator_gets_evidence_and_delivers_leases_by_its_key_alone(
+    published: Published, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Operator and searcher as they are, over a real connection."""
+    caplog.set_level("INFO")
+    keys, name = InternalKeys(MASTER, "o" * 32), contract.key_id(MASTER)
+    pods = [("pod-1", "127.0.0.1")]
+
+    def lease(port: int) -> str:
+        return str(ask(port, InternalRequest("GET", "/readyz"), {})[1]["lease"])
+
+    with started(published, ME, revision_key(MASTER, "uid-1")) as searcher:
+        port = searcher.port("admin port open")
+        monkeypatch.setattr(evidence, "ADMIN_PORT", port)
+        operator = evidence.HttpSearchers(Signer(keys))
+        draining = contract.TrafficLease(state=contract.LeaseState.DRAINING)
+        for stranger in (
+            Addressee(ME, "uid-2", name),
+            Addressee(ME, "uid-1", contract.key_id("o" * 32)),
+            Addressee(ME, "uid-1"),
+            Addressee(Target("uid-docs", "docs-other"), "uid-1", name),
+        ):
+            assert operator.evidence(stranger, pods, 0.0)[0].evidence is None
+            operator.tell(stranger, ["127.0.0.1"], draining)
+            assert lease(port) == "Serving"
+        for said in ("ForgedSignature", "SignatureNeeded", "MisdirectedRequest"):
+            assert said in caplog.text  # an operator that is refused must be able to find out why
+        right = Addressee(ME, "uid-1", name)
+        (answer,) = operator.evidence(right, pods, 0.0)
+        assert answer.evidence is not None
+        assert answer.evidence.revision == ME.revision
+        operator.tell(right, ["127.0.0.1"], draining)
+        assert lease(port) == "Draining"
