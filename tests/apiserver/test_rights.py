@@ -25,14 +25,16 @@ from observations import DATA, SETTINGS, a_revision, actions, run, seen, spec
 
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster, api_client
-from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionStatus
+from vectorindex_operator.api.v1alpha1 import API_VERSION, NetworkPolicy, RevisionStatus
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import (
     Action,
     CreateRevision,
     DeleteJob,
+    DeleteNetworkPolicy,
     DeleteSearchers,
+    EnsureNetworkPolicy,
     EnsureSearchers,
     ForgetRevision,
     MoveTraffic,
@@ -191,6 +193,7 @@ def act_out_every_action(actor: Actor) -> None:
     for kind, field in (("Deployment", {"replicas": 7}), ("PodDisruptionBudget", {"maxUnavailable": 2})):
         changed_by_hand(actor.api, kind, revision, field)
     actor.act(loaded)
+    protect(actor)
     switch = Decision(DecisionKind.SWITCH, "", revision, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.0)
     actor.act(MoveTraffic(switch, ""))
     actor.act(MoveTraffic(replace(switch, serial=2), live(actor, "Service", NAME)["metadata"]["resourceVersion"]))
@@ -200,6 +203,17 @@ def act_out_every_action(actor: Actor) -> None:
     changed_by_hand(actor.api, "Service", NAME, {"selector": {labels.REVISION: "another"}})
     actor.act(DeleteSearchers(revision))
     actor.act(ForgetRevision(revision, live(actor, "VectorIndexRevision", revision)["metadata"]["uid"]))
+
+
+def protect(actor: Actor) -> None:
+    """A managed NetworkPolicy, made, changed by hand, put right and removed."""
+    managed = EnsureNetworkPolicy(NetworkPolicy.model_validate({"mode": "Managed", "from": [{"podSelector": {}}]}))
+    name = f"{NAME}-pods"
+    actor.act(managed)
+    changed_by_hand(actor.api, "NetworkPolicy", name, {"ingress": []})
+    actor.act(managed)
+    uid = actor.act().objects["NetworkPolicy", name]["metadata"]["uid"]
+    actor.act(DeleteNetworkPolicy(name, uid))
 
 
 def planned(obs: Observation, kind: type[A]) -> A:
@@ -219,7 +233,8 @@ def live(actor: Actor, kind: str, name: str) -> Json:
 
 
 def changed_by_hand(api: Api, kind: str, name: str, spec: Json) -> None:
-    version = {"Deployment": "apps/v1", "PodDisruptionBudget": "policy/v1", "Service": "v1"}[kind]
+    versions = {"Deployment": "apps/v1", "NetworkPolicy": "networking.k8s.io/v1", "PodDisruptionBudget": "policy/v1"}
+    version = versions.get(kind, "v1")
     path = path_of({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": SPACE}})
     answer = api.request("PATCH", path, {"spec": spec}, "application/merge-patch+json")
     assert answer.ok, answer.message
