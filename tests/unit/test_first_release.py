@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from vectorindex_operator.api.timestamps import to_unix
+from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.judge import PodEvidence
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.drift import matches
@@ -69,10 +70,10 @@ class Cluster:
 class Searchers:
     """Nobody answers: none of what is asked here depends on it."""
 
-    def evidence(self, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
+    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
         return ()
 
-    def tell(self, addresses: Iterable[str], lease: TrafficLease) -> None: ...
+    def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None: ...
 
 
 class Events:
