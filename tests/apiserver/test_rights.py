@@ -19,9 +19,10 @@ import pytest
 import urllib3
 from apiserver.test_rbac import ensure_namespace, granted, install
 from chart import HOME
-from control_plane import Api, ControlPlane, Json, _free_ports, path_of
+from control_plane import Api, ControlPlane, Json, path_of
 from kubernetes import config
 from observations import DATA, SETTINGS, a_revision, actions, run, seen, spec
+from ports import held
 
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster, api_client
@@ -115,7 +116,6 @@ def process(plane: ControlPlane, port: int) -> Iterator[subprocess.Popen[bytes]]
 
 def run_the_process(plane: ControlPlane, api: Api) -> None:
     """Until it leads, watches everything, has begun work and looked for what its watches missed."""
-    (port,) = _free_ports(1)
     pool = urllib3.PoolManager()
 
     def metric(line: str) -> bool:
@@ -124,7 +124,7 @@ def run_the_process(plane: ControlPlane, api: Api) -> None:
         except urllib3.exceptions.HTTPError:
             return False
 
-    with process(plane, port):
+    with held() as (port,), process(plane, port):
         wait_for(lambda: metric(f"vectorindex_watches {float(len(WATCHED))}"), "not every kind is watched")
         assert api.apply(manifest("by-watch")).ok
         wait_for(lambda: ("batch", "jobs", "create") in asked(plane), "the watch told nothing")
