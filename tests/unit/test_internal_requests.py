@@ -288,14 +288,14 @@ def test_the_operator_gets_evidence_and_delivers_leases_by_its_key_alone(
             Addressee(Target("uid-docs", "docs-other"), "uid-1", name),
         ):
             (silent,) = operator.evidence(stranger, pods, question)
-            assert silent.counts is None or silent.counts.revision != ME.revision
+            assert silent.evidence is None or silent.evidence.revision != ME.revision
             operator.tell(stranger, ["127.0.0.1"], draining)
             assert lease(port) == "Serving"
         for said in ("ForgedSignature", "SignatureNeeded", "MisdirectedRequest"):
             assert said in caplog.text  # an operator that is refused must be able to find out why
         right = Addressee(ME, "uid-1", name)
         (answer,) = operator.evidence(right, pods, question)
-        assert answer.counts is not None
-        assert answer.counts.revision == ME.revision
+        assert answer.evidence is not None
+        assert answer.evidence.revision == ME.revision
         operator.tell(right, ["127.0.0.1"], draining)
         assert lease(port) == "Draining"

@@ -116,8 +116,9 @@ def attempt_key(base: str, access: list[dict[str, object]]) -> str:
 
 
 def live_hash(live: Live) -> str:
-    """Hash of what loaded revisions take from the spec at once: an annotation of their Deployments."""
-    return _hash(live.wire())[:16]
+    """Hash of what the pods of loaded revisions take from the spec at once: an annotation of their Deployments."""
+    wire = live.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"searcher": {"network_policy"}})
+    return _hash(wire)[:16]
 
 
 def serving_digest(revision_digest: str, serving: Serving) -> str:

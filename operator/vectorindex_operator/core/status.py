@@ -157,20 +157,22 @@ def _worst(verdicts: tuple[RuleVerdict, ...]) -> tuple[str, str, str]:
 
 
 def _history(state: ReconcileState) -> tuple[HistoryRow, ...]:
-    rows = [
-        HistoryRow(
-            revision=name,
-            digest=state.revision(name).spec.digest[:12],
-            # Retired is what became of its pods; an earlier release would refuse the word here.
-            outcome=Phase.SUPERSEDED if status.phase == Phase.RETIRED else status.phase,
-            reason=status.rejected.reason if status.rejected else status.phase,
-            message=(status.rejected.message if status.rejected else status.message)[:512],
-            at=status.phase_times.get(status.phase, to_text(state.revision(name).created_at)),
-        )
-        for name, status in state.statuses.items()
-        if status.phase in ENDED
-    ]
+    rows = [_history_row(state, name, status) for name, status in state.statuses.items() if status.phase in ENDED]
     return tuple(sorted(rows, key=lambda row: (row.at, row.revision), reverse=True))[:20]
+
+
+def _history_row(state: ReconcileState, name: str, status: RevisionStatus) -> HistoryRow:
+    """How a revision ended. Retired is what became of its pods later, and a word that an earlier release refuses."""
+    ended = Phase.SUPERSEDED if status.phase == Phase.RETIRED else status.phase
+    view = state.revision(name)
+    return HistoryRow(
+        revision=name,
+        digest=view.spec.digest[:12],
+        outcome=ended,
+        reason=status.rejected.reason if status.rejected else ended,
+        message=(status.rejected.message if status.rejected else status.message)[:512],
+        at=status.phase_times.get(ended, to_text(view.created_at)),
+    )
 
 
 def _stamp(
