@@ -71,12 +71,6 @@ def same_rules(rendered: Any, live: Any) -> bool:
     return all(rendered["spec"][part] == live["spec"].get(part) for part in ("podSelector", "ingress"))
 
 
-def same_rules(rendered: Any, live: Any) -> bool:
-    """Whether a NetworkPolicy admits exactly who was rendered. Here what is absent means something: a selector without
-    labels is everybody, so a label that only the live one has is no default but another rule."""
-    return all(rendered["spec"][part] == live["spec"].get(part) for part in ("podSelector", "ingress"))
-
-
 def _same_quantity(one: object, other: object) -> bool:
     if not isinstance(one, str) or not isinstance(other, str):
         return False
