@@ -17,8 +17,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from vectorindex_operator.core.judging.evidence import Counts
-from vectorindex_operator.core.judging.judge import RevisionEvidence, Rule, Verdict, judge
+from vectorindex_operator.core.judging.evidence import Counts, RevisionEvidence
+from vectorindex_operator.core.judging.judge import judge
+from vectorindex_operator.core.judging.rules import Rule, Verdict
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
 BUCKETS = 360

@@ -39,7 +39,7 @@ class Number:
 
 NUMBERS = (
     Number("workers", 4, 1, 64, "VectorIndexes reconciled at the same time"),
-    Number("searcher-connections", 16, 1, 256, "searchers asked for evidence at the same time"),
+    Number("searcher-connections", 16, 1, 256, "searchers of one index asked for evidence at the same time"),
     Number("relist-seconds", 120, 10, 3600, "how often what the watches missed is looked for"),
     Number("request-seconds", 20, 1, 120, "the most that the API server may take to answer"),
     Number("stuck-seconds", 300, 30, 3600, "a pass that runs for so long is stuck, and /livez fails"),

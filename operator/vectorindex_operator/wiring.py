@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vectorindex_operator.adapters.admin_port import AdminPort
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.evidence import HttpSearchers
 from vectorindex_operator.adapters.kube import KubeCluster, connect
@@ -55,9 +56,7 @@ def build(settings: OperatorSettings) -> App:
     events = CountedEvents(KubeEvents(cluster, settings.identity), metrics)
     reconciler = Reconciler(
         cluster=LiveCluster(cluster, cache),
-        searchers=HttpSearchers.with_connections(
-            tuning.searcher_connections, Signer(settings.installation.internal_keys)
-        ),
+        searchers=HttpSearchers(Signer(settings.installation.internal_keys), AdminPort(tuning.searcher_connections)),
         events=events,
         settings=settings.installation,
         cache=cache,

@@ -14,7 +14,8 @@ from simulator.world import ASKED, NAME, NAMESPACE, World
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.internal_keys import Addressee, InternalKeys
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.handlers import told
 from vectorindex_operator.manifests import labels
@@ -213,11 +214,11 @@ class Ports:
 
     # ------------------------------------------------------------ searchers, events
 
-    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
+    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
         headers = Signer(SETTINGS.internal_keys, self.operator.clock).headers(to, *ASKED)
         answers = tuple(
             answer if self.world.takes(answer.pod, headers) else PodEvidence(answer.pod, None, answer.received_at)
-            for answer in self.world.evidence(pods, since, self.operator.clock())
+            for answer in self.world.evidence(pods, question.since, self.operator.clock())
         )
         if self.faults.happens(self.faults.silent):
             self._log("searchers do not answer")

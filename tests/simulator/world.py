@@ -15,7 +15,7 @@ from simulator.truth import Data, Truth
 
 from vectorindex_operator.api.v1alpha1 import API_VERSION, GROUP, VectorIndexSpec
 from vectorindex_operator.core import identity
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.manifests import labels
 from vectorindex_searcher.contract import (
     BUCKET_SECONDS,

@@ -13,34 +13,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vectorindex_operator.core.judging import judge as gr
-from vectorindex_operator.core.judging.evidence import Counts, add_up
-from vectorindex_operator.core.judging.judge import Verdict
+from vectorindex_operator.core.judging.baseline import Baseline
+from vectorindex_operator.core.judging.evidence import Counts, PodEvidence, RevisionEvidence, add_up, merge
+from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict
 from vectorindex_searcher.contract import Evidence, EvidenceBucket
 
 B0 = 340_000_000
 T0 = float(B0 * 5)
-ZERO = gr.Rule("zero", "ZeroResultRate", max=0.02, window_seconds=10, consecutive=1)
-ERRORS = gr.Rule("errors", "ErrorRate", max=0.02, warm_up_seconds=60)
+ZERO = Rule("zero", "ZeroResultRate", max=0.02, window_seconds=10, consecutive=1)
+ERRORS = Rule("errors", "ErrorRate", max=0.02, warm_up_seconds=60)
 
 
 def merged(
     cells: Sequence[Counts], segment: str = "a", *, complete: int | None = None, **others: Sequence[Counts]
-) -> gr.RevisionEvidence:
+) -> RevisionEvidence:
     """One cell per bucket since B0; `others`: further segments."""
     segments = {name: {B0 + i: cell for i, cell in enumerate(row)} for name, row in {segment: cells, **others}.items()}
     length = max((len(row) for row in (cells, *others.values())), default=0)
     rows = list(segments.values())
     overall = {B0 + i: add_up(row[B0 + i] for row in rows if B0 + i in row) for i in range(length)}
     stop = B0 + (length if complete is None else complete)
-    return gr.RevisionEvidence({**segments, "": overall}, stop, 1, (), stop * 5.0)
+    return RevisionEvidence({**segments, "": overall}, stop, 1, (), stop * 5.0)
 
 
-def judge(
-    rule: gr.Rule, evidence: gr.RevisionEvidence, *, rules: Sequence[gr.Rule] = (), **given_options: Any
-) -> gr.RuleVerdict:
+def judge(rule: Rule, evidence: RevisionEvidence, *, rules: Sequence[Rule] = (), **given_options: Any) -> RuleVerdict:
     options: dict[str, Any] = {
         "started_at": T0, "now": evidence.complete_before * 5.0, "baseline": None, "alpha_budget": 0.01,
-        "horizon_seconds": 21_600, "ready_pods": 2, "steady": False, **given_options,
+        "horizon_seconds": 21_600, "ready_pods": 1, "steady": False, **given_options,
     }  # fmt: skip
     return gr.judge((rule, *rules), evidence, **options)[0]
 
@@ -57,7 +56,7 @@ def cell(
     )  # fmt: skip
 
 
-LIVE = gr.Rule("live", "LiveRecall", min=0.93, window_seconds=60, consecutive=1)
+LIVE = Rule("live", "LiveRecall", min=0.93, window_seconds=60, consecutive=1)
 
 
 def live(recall: float, queries: int = 100, **more: int) -> Counts:
@@ -86,7 +85,7 @@ def test_live_recall_says_what_it_was_compared_with_and_needs_samples() -> None:
     assert judge(LIVE, merged([Counts(queries=1000)] * 60)).reason == "NoData"
 
 
-CLICKS = gr.Rule("clicks", "ClickDepth", max=3.0, window_seconds=60, consecutive=1)
+CLICKS = Rule("clicks", "ClickDepth", max=3.0, window_seconds=60, consecutive=1)
 
 
 def clicks(share: float, tracked: int = 100) -> Counts:
@@ -120,11 +119,11 @@ def test_a_batch_that_fails_is_one_failure_however_many_queries_it_carried() -> 
     assert (said.verdict, said.value, said.samples) == (Verdict.PASS, 0.01, 24_000)
 
 
-def baseline(one: Counts, **mix: Counts) -> gr.Baseline:
-    return gr.Baseline(T0 - 900, T0, {"": one, **(mix or {"a": one})})
+def baseline(one: Counts, **mix: Counts) -> Baseline:
+    return Baseline(T0 - 900, T0, {"": one, **(mix or {"a": one})})
 
 
-def moved_mix(frozen: gr.Baseline) -> gr.Baseline:
+def moved_mix(frozen: Baseline) -> Baseline:
     """The same with another segment that had as many queries again."""
     return replace(frozen, cells={**frozen.cells, "b": cell(180_000)})
 
@@ -211,21 +210,39 @@ def test_warm_up_is_not_judged() -> None:
     ("ready", "silent", "error"), [(3, 1, False), (3, 2, True), (2, 1, True), (1, 0, False), (0, 0, True)]
 )
 def test_more_than_a_third_silent_is_an_error(ready: int, silent: int, error: bool) -> None:
-    said = judge(ZERO, merged([cell()] * 3), ready_pods=ready, silent_pods=silent)
+    def of(one: Counts) -> RevisionEvidence:
+        return replace(merged([one] * 3), pods=ready, silent=tuple(f"p{number}" for number in range(silent)))
+
+    said = judge(ZERO, of(cell()), ready_pods=ready)
     assert (said.reason == "EvidenceMissing") == error
     assert (said.verdict is Verdict.ERROR) == error
-    assert judge(ZERO, merged([cell(zero=200)] * 3), ready_pods=ready, silent_pods=silent).verdict is Verdict.FAIL
+    assert judge(ZERO, of(cell(zero=200)), ready_pods=ready).verdict is Verdict.FAIL
 
 
-def test_silent_pods_are_taken_from_the_evidence_by_default() -> None:
-    evidence = replace(merged([cell()] * 3), silent=("p1", "p2"))
-    assert judge(ZERO, evidence, ready_pods=3).reason == "EvidenceMissing"
-    assert judge(ZERO, evidence, ready_pods=6).reason == "WithinBound"
+def test_ready_pods_that_were_never_asked_are_silent_too() -> None:
+    assert judge(ZERO, merged([cell()] * 3), ready_pods=1).reason == "WithinBound"
+    said = judge(ZERO, merged([cell()] * 3), ready_pods=3)
+    assert (said.verdict, said.reason) == (Verdict.ERROR, "EvidenceMissing")
+
+
+def test_evidence_of_another_revision_is_an_error_and_never_no_data() -> None:
+    """An address was reused, or a selector reaches too far: with onNoData Pass that would promote unseen."""
+    rule = replace(ZERO, on_no_data="Pass")
+    now = T0 + 60
+    rows = (EvidenceBucket(bucket=B0 + 1, segment="a", queries=1000),)
+    answers = [
+        PodEvidence(name, Evidence(pod=name, revision=of, now=now, buckets=rows), now)
+        for name, of in (("p", "other"), ("q", "other"), ("r", "mine"))
+    ]
+    said = judge(rule, merge(answers, now, revision="mine"), ready_pods=3)
+    assert (said.verdict, said.reason) == (Verdict.ERROR, "WrongRevision")
+    assert "2 of 3 serving pods answer in the name of another revision" in said.message
+    assert judge(rule, merge(answers, now, revision="other"), ready_pods=3).reason == "WithinBound"
 
 
 def test_scores_that_are_no_numbers_are_an_error_and_never_pass() -> None:
     broken = replace(cell(), top_sum=math.nan)
-    rule = gr.Rule("top", "TopScore", min=0.4)
+    rule = Rule("top", "TopScore", min=0.4)
     assert judge(rule, merged([broken] * 30)).reason == "EvidenceInvalid"
     assert judge(ZERO, merged([broken] * 30)).verdict is Verdict.PASS
 
@@ -268,8 +285,8 @@ def test_early_looks_respect_a_high_bound() -> None:
 
 # ---------------------------------------------------------------- every metric, absolute and relative
 
-LATENCY = gr.Rule("slow", "LatencyP95", max=0.05, window_seconds=10, consecutive=1)
-TOP = gr.Rule("top", "TopScore", min=0.45, window_seconds=10, consecutive=1)
+LATENCY = Rule("slow", "LatencyP95", max=0.05, window_seconds=10, consecutive=1)
+TOP = Rule("top", "TopScore", min=0.45, window_seconds=10, consecutive=1)
 
 
 @pytest.mark.parametrize(("rule", "good", "bad"), [
@@ -279,20 +296,20 @@ TOP = gr.Rule("top", "TopScore", min=0.45, window_seconds=10, consecutive=1)
     (replace(LATENCY, metric="LatencyP99"), cell(slow=10), cell(slow=50)),
     (TOP, cell(score=0.45), cell(score=0.40)),
 ])  # fmt: skip
-def test_absolute_rules(rule: gr.Rule, good: Counts, bad: Counts) -> None:
+def test_absolute_rules(rule: Rule, good: Counts, bad: Counts) -> None:
     assert judge(rule, merged([good] * 24)).verdict is Verdict.PASS
     assert judge(rule, merged([bad] * 24)).verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize(("rule", "stable", "good", "bad"), [
-    (gr.Rule("r", "ErrorRate", max_rise_vs_stable=0.5), cell(errors=20), cell(errors=30), cell(errors=50)),
-    (gr.Rule("r", "ZeroResultRate", max_rise_vs_stable=0.1), cell(zero=100), cell(zero=110), cell(zero=200)),
-    (gr.Rule("r", "ZeroResultRate", max_drop_vs_stable=0.5), cell(zero=100), cell(zero=50), cell(zero=10)),
-    (gr.Rule("r", "LatencyP95", max_rise_vs_stable=0.2), cell(), cell(slow=50), cell(slow=120)),
-    (gr.Rule("r", "TopScore", max_drop_vs_stable=0.05), cell(score=0.5), cell(score=0.475), cell(score=0.44)),
-    (gr.Rule("r", "TopScore", max_drop_vs_stable=0.05), cell(score=-1.0), cell(score=-1.05), cell(score=-1.2)),
+    (Rule("r", "ErrorRate", max_rise_vs_stable=0.5), cell(errors=20), cell(errors=30), cell(errors=50)),
+    (Rule("r", "ZeroResultRate", max_rise_vs_stable=0.1), cell(zero=100), cell(zero=110), cell(zero=200)),
+    (Rule("r", "ZeroResultRate", max_drop_vs_stable=0.5), cell(zero=100), cell(zero=50), cell(zero=10)),
+    (Rule("r", "LatencyP95", max_rise_vs_stable=0.2), cell(), cell(slow=50), cell(slow=120)),
+    (Rule("r", "TopScore", max_drop_vs_stable=0.05), cell(score=0.5), cell(score=0.475), cell(score=0.44)),
+    (Rule("r", "TopScore", max_drop_vs_stable=0.05), cell(score=-1.0), cell(score=-1.05), cell(score=-1.2)),
 ])  # fmt: skip
-def test_relative_rules(rule: gr.Rule, stable: Counts, good: Counts, bad: Counts) -> None:
+def test_relative_rules(rule: Rule, stable: Counts, good: Counts, bad: Counts) -> None:
     frozen = baseline(add_up([stable] * 180))
     assert judge(rule, merged([good] * 24), baseline=frozen).verdict is Verdict.PASS
     said = judge(rule, merged([bad] * 24), baseline=frozen)
@@ -320,7 +337,7 @@ def test_relative_rules(rule: gr.Rule, stable: Counts, good: Counts, bad: Counts
 
 
 def test_a_stable_revision_without_an_event_is_a_baseline_too() -> None:
-    rule = gr.Rule("r", "ErrorRate", max_rise_vs_stable=0.5)
+    rule = Rule("r", "ErrorRate", max_rise_vs_stable=0.5)
     frozen = baseline(add_up([cell()] * 180))
     said = judge(rule, merged([cell(errors=20)] * 24), baseline=frozen)
     assert (said.verdict, said.limit, said.confidence_limit) == (Verdict.FAIL, 0.0, None)
@@ -420,26 +437,26 @@ def test_a_restarted_operator_reaches_the_same_verdict(
     queries = rng.poisson(rng.choice([2, 30, 300]), 120)
     rates = np.where(rng.random(120) < 0.1, 0.3, 0.01)
     bad = rng.binomial(queries, rates)
-    one = gr.Rule(
+    one = Rule(
         "z", "ZeroResultRate", max=0.02, window_seconds=window, consecutive=consecutive, min_samples=enough + 1,
         warm_up_seconds=warm_up,
     )  # fmt: skip
     rules = (one, replace(one, name="s", metric="LatencyP95", max=0.05))
     started = T0 + 5 * float(rng.random())
 
-    def look(stop: int) -> tuple[gr.RuleVerdict, ...]:
+    def look(stop: int) -> tuple[RuleVerdict, ...]:
         rows = [
             EvidenceBucket(bucket=B0 + i, segment="a", queries=q, zero_results=z, latency={188: q - z, 235: z})
             for i, (q, z) in enumerate(zip(queries[: stop + 1].tolist(), bad[: stop + 1].tolist(), strict=True))
         ]
         now = T0 + 5 * stop + 1
-        pod = gr.PodEvidence("p", Evidence(pod="p", revision="r", now=now, buckets=tuple(rows)), now)
+        pod = PodEvidence("p", Evidence(pod="p", revision="r", now=now, buckets=tuple(rows)), now)
         return gr.judge(
-            rules, gr.merge([pod], now), started_at=started, now=now, baseline=None, alpha_budget=0.01,
+            rules, merge([pod], now), started_at=started, now=now, baseline=None, alpha_budget=0.01,
             horizon_seconds=3600, ready_pods=1, steady=False,
         )  # fmt: skip
 
-    remembered: dict[str, gr.RuleVerdict] = {}
+    remembered: dict[str, RuleVerdict] = {}
     for stop in range(0, 120, 7):
         for said in look(stop):
             if said.verdict is Verdict.FAIL:
@@ -453,7 +470,7 @@ def test_a_trip_of_hours_ago_is_forgotten_and_a_new_one_is_seen() -> None:
     """In steady state the windows are cut anew every half hour; a trip stays to be seen for as long, at least."""
     hours = [cell(zero=200)] * 4 + [cell()] * (3 * 720)
     ring = {B0 + i: c for i, c in enumerate(hours) if i > len(hours) - 720}
-    evidence = gr.RevisionEvidence({"": ring}, B0 + len(hours), 1, (), 0.0)
+    evidence = RevisionEvidence({"": ring}, B0 + len(hours), 1, (), 0.0)
     assert judge(ZERO, evidence, steady=True).verdict is Verdict.PASS
     for late in (4, 100, 340):
         worse = {**ring, **{B0 + len(hours) - late - i: cell(zero=300) for i in range(4)}}

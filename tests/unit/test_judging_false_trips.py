@@ -18,8 +18,9 @@ from scipy import stats
 from scipy.special import ndtr as norm_cdf
 
 from vectorindex_operator.core.judging import judge as gr
-from vectorindex_operator.core.judging.evidence import Counts, add_up
-from vectorindex_operator.core.judging.judge import Verdict
+from vectorindex_operator.core.judging.baseline import Baseline
+from vectorindex_operator.core.judging.evidence import Counts, RevisionEvidence, add_up
+from vectorindex_operator.core.judging.rules import Rule, Verdict, worst
 
 B0 = 340_000_000
 WINDOWS = 15
@@ -96,7 +97,7 @@ class Traffic:
 Segments = dict[str, Traffic]
 
 
-def soak(rng: np.random.Generator, rules: Sequence[gr.Rule], by_segment: Segments, stable: Segments) -> bool:
+def soak(rng: np.random.Generator, rules: Sequence[Rule], by_segment: Segments, stable: Segments) -> bool:
     """Whether any rule trips in one soak. `stable`: what its baseline is drawn from, if there is one."""
     rows = {name: traffic.draw(rng) for name, traffic in by_segment.items()}
     segments = {name: {B0 + 12 * i: cell for i, cell in enumerate(row)} for name, row in rows.items()}
@@ -104,18 +105,18 @@ def soak(rng: np.random.Generator, rules: Sequence[gr.Rule], by_segment: Segment
     baseline = None
     if stable:
         cells = {name: add_up(traffic.draw(rng, 5)) for name, traffic in stable.items()}
-        baseline = gr.Baseline(0.0, 300.0, {**cells, "": add_up(cells.values())})
+        baseline = Baseline(0.0, 300.0, {**cells, "": add_up(cells.values())})
     stop = B0 + 12 * WINDOWS
-    merged = gr.RevisionEvidence(segments, stop, 1, (), stop * 5.0)
+    merged = RevisionEvidence(segments, stop, 1, (), stop * 5.0)
     verdicts = gr.judge(
         rules, merged, started_at=B0 * 5.0, now=stop * 5.0, baseline=baseline, alpha_budget=BUDGET,
         horizon_seconds=WINDOWS * 60.0, ready_pods=1, steady=False,
     )  # fmt: skip
-    return gr.worst(verdicts) is Verdict.FAIL
+    return worst(verdicts) is Verdict.FAIL
 
 
-def rule(name: str, metric: str, **bounds: object) -> gr.Rule:
-    return gr.Rule(name, metric, window_seconds=60, consecutive=1, **bounds)  # type: ignore[arg-type]
+def rule(name: str, metric: str, **bounds: object) -> Rule:
+    return Rule(name, metric, window_seconds=60, consecutive=1, **bounds)  # type: ignore[arg-type]
 
 
 FAST = Traffic(queries=2000, median=0.010)
@@ -157,7 +158,7 @@ SCENARIOS = {
 }  # fmt: skip
 
 
-def trips(rules: list[gr.Rule], traffic: Segments, stable: Segments, soaks: int) -> int:
+def trips(rules: list[Rule], traffic: Segments, stable: Segments, soaks: int) -> int:
     rng = np.random.default_rng(20_240_601)
     return sum(soak(rng, rules, traffic, stable) for _ in range(soaks))
 
@@ -204,7 +205,7 @@ def test_the_simulation_can_see_a_broken_promise() -> None:
     assert naive > 25
 
 
-def sensible() -> Iterator[tuple[gr.Rule, Traffic]]:
+def sensible() -> Iterator[tuple[Rule, Traffic]]:
     """Rules with revisions that nobody could miss."""
     yield rule("r", "ErrorRate", max=0.02), Traffic(errors=0.1)
     yield rule("r", "ZeroResultRate", max=0.02), Traffic(zero=0.1)
@@ -216,6 +217,6 @@ def sensible() -> Iterator[tuple[gr.Rule, Traffic]]:
 
 
 @pytest.mark.parametrize("case", list(sensible()), ids=lambda case: str(case[0].metric))
-def test_a_revision_that_is_far_outside_always_trips(case: tuple[gr.Rule, Traffic]) -> None:
+def test_a_revision_that_is_far_outside_always_trips(case: tuple[Rule, Traffic]) -> None:
     """The promise would be easy to keep by never tripping."""
     assert trips([case[0]], {"other": case[1]}, {}, 100) == 100

@@ -8,21 +8,22 @@ from typing import Any
 
 import pytest
 
-from vectorindex_operator.core.judging import judge as gr
-from vectorindex_operator.core.judging.judge import Verdict
+from vectorindex_operator.core.judging.always import unavailable
+from vectorindex_operator.core.judging.metrics import parse_bound, parse_change
+from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict, worst
 
-ZERO = gr.Rule("zero", "ZeroResultRate", max=0.02, window_seconds=10, consecutive=1)
+ZERO = Rule("zero", "ZeroResultRate", max=0.02, window_seconds=10, consecutive=1)
 
 
 def test_worst_is_of_enforced_rules_only() -> None:
-    def said(verdict: Verdict, mode: str = "Enforce") -> gr.RuleVerdict:
-        return gr.RuleVerdict("r", "ErrorRate", "", verdict, "x", "x", mode=mode)
+    def said(verdict: Verdict, mode: str = "Enforce") -> RuleVerdict:
+        return RuleVerdict("r", "ErrorRate", "", verdict, "x", "x", mode=mode)
 
     order = [Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.ERROR, Verdict.FAIL]
     for i, verdict in enumerate(order):
-        assert gr.worst([said(v) for v in order[: i + 1]]) is verdict
-    assert gr.worst([said(Verdict.FAIL, "Observe"), said(Verdict.PASS)]) is Verdict.PASS
-    assert gr.worst([]) is Verdict.PASS
+        assert worst([said(v) for v in order[: i + 1]]) is verdict
+    assert worst([said(Verdict.FAIL, "Observe"), said(Verdict.PASS)]) is Verdict.PASS
+    assert worst([]) is Verdict.PASS
 
 
 @pytest.mark.parametrize(("candidate", "stable", "since", "verdict"), [
@@ -34,7 +35,7 @@ def test_worst_is_of_enforced_rules_only() -> None:
     (0, 0, 0.0, Verdict.ERROR),
 ])  # fmt: skip
 def test_unavailable(candidate: int, stable: int, since: float | None, verdict: Verdict) -> None:
-    said = gr.unavailable(candidate, stable, since, now=100.0)
+    said = unavailable(candidate, stable, since, now=100.0)
     assert said.verdict is verdict
     assert said.mode == "Enforce"
     assert str(stable) in said.message
@@ -56,7 +57,7 @@ def test_what_the_schema_refuses_is_refused(change: dict[str, Any]) -> None:
     ("TopScore", "0.45", 0.45), ("TopScore", "-1.2", -1.2), ("TopScore", ".5", 0.5),
 ])  # fmt: skip
 def test_bounds(metric: str, text: str, value: float) -> None:
-    assert gr.parse_bound(text, metric) == pytest.approx(value)
+    assert parse_bound(text, metric) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(("metric", "accepted", "texts"), [
@@ -68,14 +69,14 @@ def test_bounds(metric: str, text: str, value: float) -> None:
 def test_a_wrong_bound_names_metric_value_and_units(metric: str, accepted: str, texts: list[str]) -> None:
     for text in texts:
         with pytest.raises(ValueError, match=metric) as caught:
-            gr.parse_bound(text, metric)
+            parse_bound(text, metric)
         assert accepted in str(caught.value)
         assert metric == "Nonsense" or repr(text) in str(caught.value)
 
 
 def test_changes_are_percentages() -> None:
-    assert gr.parse_change("5%") == 0.05
-    assert gr.parse_change("150%") == 1.5
+    assert parse_change("5%") == 0.05
+    assert parse_change("150%") == 1.5
     for wrong in ("0.05", "-5%", "", "5"):
         with pytest.raises(ValueError, match="percentage"):
-            gr.parse_change(wrong)
+            parse_change(wrong)

@@ -39,7 +39,7 @@ from vectorindex_operator.api.v1alpha1 import (
 )
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.commands import Command
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.observation import JobState, JobView, Observation, RevisionView, Task
 from vectorindex_operator.core.plan import (
     CreateRevision,

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from vectorindex_operator.core.internal_keys import Addressee
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_searcher.contract import TrafficLease
 
@@ -31,7 +32,7 @@ class Stored:
 
 
 class Silent:
-    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
+    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
         return ()
 
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:

@@ -1,89 +1,124 @@
-"""The searchers' admin port over HTTP: evidence in, leases out. Bounded in parallelism, time and size."""
+"""Evidence from searchers and leases to them, over their admin ports (admin_port.py has the bounds of one exchange).
+
+A look has DEADLINE_SECONDS for all pods of an index, pages included. What is not known by then is silence, and the next
+look goes on from there. Soaks, watches and leases have lanes of their own.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import urllib3
-from pydantic import ValidationError
-
+from vectorindex_operator.adapters.admin_port import DEADLINE_SECONDS, AdminPort, Answer, Call, Lane
+from vectorindex_operator.adapters.evidence_answers import read_columns, read_rows
+from vectorindex_operator.adapters.evidence_cache import EvidenceCache, PodKey
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.internal_keys import Addressee
-from vectorindex_operator.core.judging.judge import PodEvidence
-from vectorindex_searcher.contract import ADMIN_PORT, Evidence, TrafficLease
+from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence
+from vectorindex_operator.core.judging.questions import Purpose, Question
+from vectorindex_searcher.contract import (
+    ADMIN_PORT,
+    EVIDENCE_ANSWER_BYTES,
+    EVIDENCE_COLUMNS_TYPE,
+    EVIDENCE_CURSOR_HEADER,
+    RING_SECONDS,
+    TrafficLease,
+)
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = urllib3.Timeout(connect=1.0, read=2.0)
-LARGEST_ANSWER = 16 * 2**20
-PARALLEL = 16
 LEASE_PATH = "/v1/lease"
+_LEASE_ANSWER_BYTES = 64 << 10
+_ANOTHER_POD = 421
+_SHORTEST_SPAN = 60.0
+_MOST_PAGES = 64
+"""An hour of every segment takes 14: who has always more to tell is no searcher."""
 
 
 @dataclass(slots=True)
 class HttpSearchers:
-    """Implements reconcile.ports.Searchers. A pod that does not answer in 2 s is silent; that is no exception."""
+    """Implements reconcile.ports.Searchers. A pod that does not answer in time is silent; that is no exception."""
 
     signer: Signer = field(default_factory=Signer)
-    pool: urllib3.PoolManager = field(
-        default_factory=lambda: urllib3.PoolManager(num_pools=64, maxsize=PARALLEL, retries=False)
-    )
-    workers: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(PARALLEL, thread_name_prefix="searchers")
-    )
+    port: AdminPort = field(default_factory=AdminPort)
+    cache: EvidenceCache = field(default_factory=EvidenceCache)
+    admin_port: int = ADMIN_PORT
+    _spans: dict[PodKey, float] = field(default_factory=dict)
+    """Of pods that know rows only and have more of them than an answer may hold: seconds to ask for."""
 
-    @classmethod
-    def with_connections(cls, parallel: int, signer: Signer) -> HttpSearchers:
-        """So many pods are asked at the same time."""
-        return cls(
-            signer=signer,
-            pool=urllib3.PoolManager(num_pools=64, maxsize=parallel, retries=False),
-            workers=ThreadPoolExecutor(parallel, thread_name_prefix="searchers"),
-        )
-
-    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
-        path = f"/v1/evidence?since={since:.0f}"
-        headers = self.signer.headers(to, "GET", path)
-        return tuple(self.workers.map(lambda pod: self._ask(pod[0], pod[1], path, headers), pods))
+    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
+        index, until = to.target.index_uid, time.monotonic() + DEADLINE_SECONDS
+        asked = {PodKey(index, question.revision, name): address for name, address in pods}
+        told: dict[PodKey, PodEvidence] = {}
+        waiting = list(asked)
+        for _ in range(_MOST_PAGES):
+            left = until - time.monotonic()
+            if not waiting or left <= 0:
+                break
+            calls = [self._call(to, question, key, asked[key]) for key in waiting]
+            lane = Lane.WATCH if question.purpose is Purpose.WATCH else Lane.SOAK
+            answers = self.port.ask(calls, lane, largest=EVIDENCE_ANSWER_BYTES, seconds=left)
+            waiting = self._take(question, waiting, answers, told)
+        for key in waiting:
+            told[key] = PodEvidence(key.pod, None, time.time(), "it had more to tell than came in time; asked on")
+        self.cache.trim(index)
+        for key, one in told.items():
+            if one.problem:
+                log.info("no evidence from %s: %s", key.pod, one.problem)
+        return tuple(told[key] for key in asked)
 
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:
         body = lease.model_dump_json(by_alias=True).encode()
         headers = {"Content-Type": "application/json", **self.signer.headers(to, "POST", LEASE_PATH, body)}
-        list(self.workers.map(lambda address: self._tell(address, body, headers), addresses))
-
-    def _ask(self, pod: str, address: str, path: str, headers: Mapping[str, str]) -> PodEvidence:
-        try:
-            answer = self.pool.request(
-                "GET", f"{_base(address)}{path}", headers=headers, timeout=TIMEOUT, preload_content=False
-            )
-            try:
-                data = answer.read(LARGEST_ANSWER)
-            finally:
-                answer.release_conn()
+        calls = [Call(address, self.admin_port, "POST", LEASE_PATH, headers, body) for address in addresses]
+        for call, answer in zip(calls, self.port.ask(calls, Lane.LEASE, largest=_LEASE_ANSWER_BYTES), strict=True):
             if answer.status != 200:
-                log.info("no evidence from %s: %d %s", pod, answer.status, data[:200])
-            evidence = Evidence.model_validate_json(data) if answer.status == 200 else None
-        except (urllib3.exceptions.HTTPError, ValidationError) as error:
-            log.info("no evidence from %s: %s", pod, error)
-            evidence = None
-        return PodEvidence(pod=pod, evidence=evidence, received_at=time.time())
+                log.info("lease not taken by %s: %s", call.address, answer.problem or answer.status)
 
-    def _tell(self, address: str, body: bytes, headers: Mapping[str, str]) -> None:
-        try:
-            answer = self.pool.request(
-                "POST", f"{_base(address)}{LEASE_PATH}", body=body, headers=headers, timeout=TIMEOUT
-            )
-        except urllib3.exceptions.HTTPError as error:
-            log.info("lease not delivered to %s: %s", address, error)
-            return
-        if answer.status != 200:
-            log.info("lease not taken by %s: %d %s", address, answer.status, answer.data[:200])
+    def _call(self, to: Addressee, question: Question, key: PodKey, address: str) -> Call:
+        since = max(question.since, time.time() - self._spans.get(key, RING_SECONDS))
+        path = f"/v1/evidence?since={since:.0f}"
+        headers = {"Accept": f"{EVIDENCE_COLUMNS_TYPE}, application/json", **self.signer.headers(to, "GET", path)}
+        cursor = self.cache.cursor(key, question.since)
+        if cursor.isascii() and cursor.isprintable() and cursor:
+            headers[EVIDENCE_CURSOR_HEADER] = cursor
+        return Call(address, self.admin_port, "GET", path, headers)
+
+    def _take(
+        self, question: Question, keys: Sequence[PodKey], answers: Sequence[Answer], told: dict[PodKey, PodEvidence]
+    ) -> list[PodKey]:
+        """Note what each pod said; returns those that have more to tell."""
+        more = []
+        for key, answer in zip(keys, answers, strict=True):
+            counts, problem = None, answer.problem
+            try:
+                if answer.status == 200 and answer.content_type == EVIDENCE_COLUMNS_TYPE:
+                    page = read_columns(answer.body)
+                    if page.revision == key.revision:
+                        self.cache.take(key, page, question.since)
+                        if page.more:
+                            more.append(key)
+                            continue
+                        counts = self.cache.counts(key, page, question.since)
+                    else:
+                        counts = _foreign(page.revision)
+                elif answer.status == 200:
+                    counts = read_rows(answer.body)
+                elif answer.status == _ANOTHER_POD:
+                    counts = _foreign("another")
+                elif answer.status:
+                    problem = f"it answers with status {answer.status}"
+            except ValueError as error:
+                self.cache.forget(key)
+                problem = f"what it says is no evidence: {str(error)[:200]}"
+            if "is larger than" in problem:
+                self._spans[key] = max(_SHORTEST_SPAN, self._spans.get(key, RING_SECONDS) / 2)
+            told[key] = PodEvidence(key.pod, counts, time.time(), problem)
+        return more
 
 
-def _base(address: str) -> str:
-    host = f"[{address}]" if ":" in address else address
-    return f"http://{host}:{ADMIN_PORT}"
+def _foreign(revision: str) -> PodCounts:
+    """A pod of another revision has this address now: it is told apart from one that says nothing."""
+    return PodCounts(revision, time.time(), None, ())

@@ -49,6 +49,8 @@ class EventReason(StrEnum):
     """Its searchers did not become ready."""
     GUARDRAIL_FAILED = "GuardrailFailed"
     """A guardrail says Fail; Observe rules too."""
+    GUARDRAIL_ERROR = "GuardrailError"
+    """A guardrail cannot be judged: evidence does not come, or is not what it should be."""
     GUARDRAIL_RECOVERED = "GuardrailRecovered"
     """A guardrail that said Fail does so no longer."""
     GUARDRAIL_TRIPPED = "GuardrailTripped"
@@ -86,6 +88,7 @@ _WARNINGS = frozenset(
     {
         EventReason.OUTGOING,
         EventReason.GUARDRAIL_FAILED,
+        EventReason.GUARDRAIL_ERROR,
         EventReason.GUARDRAIL_TRIPPED,
         EventReason.EXTERNAL,
         EventReason.TRAFFIC_RESTORED,

@@ -9,7 +9,7 @@ from typing import Any
 
 from vectorindex_operator.api.v1alpha1 import RevisionSpec, RevisionStatus, VectorIndexSpec, VectorIndexStatus
 from vectorindex_operator.core.commands import Command
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.traffic import NO_TRAFFIC, Traffic
 from vectorindex_searcher.contract import BuildResult, Failure, ResolveResult, ValidateResult

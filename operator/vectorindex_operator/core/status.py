@@ -128,7 +128,7 @@ def _worst(verdicts: tuple[RuleVerdict, ...]) -> tuple[str, str, str]:
     for verdict, value in (("Fail", "False"), ("Error", "Unknown"), ("Inconclusive", "Unknown")):
         for row in verdicts:
             if row.verdict == verdict:
-                return value, row.reason, f"{row.rule}: {row.message}"
+                return value, row.reason, row.message
     return "True", "Pass", f"{len(verdicts)} guardrails pass"
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vectorindex_operator.core.internal_keys import addressee
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.questions import questions
 from vectorindex_operator.core.observation import Observation
-from vectorindex_operator.core.safety.judge_serving import evidence_wanted
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import pods, views
 from vectorindex_operator.reconcile.ports import Cluster, Raw, Searchers
@@ -58,11 +58,10 @@ def _objects(raw: Raw, service: Raw | None, children: Mapping[str, list[Raw]]) -
 
 def _evidence(searchers: Searchers, obs: Observation, now: float) -> dict[str, tuple[PodEvidence, ...]]:
     evidence = {}
-    for name, since in evidence_wanted(obs, now).items():
-        loaded = obs.loaded.get(name)
-        if loaded is None:
-            continue
+    for question in questions(obs, now):
+        loaded = obs.loaded.get(question.revision)
         # Pods that are not ready serve nothing and owe no evidence; Unavailable looks after them.
-        serving = [(pod.name, pod.address) for pod in loaded.pods if pod.ready and pod.address]
-        evidence[name] = searchers.evidence(addressee(obs, name), serving, since)
+        serving = [(pod.name, pod.address) for pod in (loaded.pods if loaded else ()) if pod.ready and pod.address]
+        to = addressee(obs, question.revision)
+        evidence[question.revision] = searchers.evidence(to, serving, question)
     return evidence

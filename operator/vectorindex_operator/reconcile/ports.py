@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.internal_keys import Addressee
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.questions import Question
 from vectorindex_searcher.contract import TrafficLease
 
 Raw = Mapping[str, Any]
@@ -53,8 +54,8 @@ class Lists(Protocol):
 class Searchers(Protocol):
     """The admin port of searcher pods. Never raises: a silent pod is evidence too."""
 
-    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
-        """Ask each (pod name, address) in parallel."""
+    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
+        """Ask each (pod name, address) in parallel; `question` says since when, and how urgent it is."""
         ...
 
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, FailFast, Field
 
 from .model import Model
 
@@ -13,6 +13,20 @@ BUCKET_SECONDS = 5
 RING_SECONDS = 3600
 LATENCY_BIN_RATIO = 1.05
 """Latency histogram bin b holds durations in [1.05**b, 1.05**(b+1)) microseconds; durations under 1 us are bin 0."""
+LATENCY_BINS = 384
+"""Bins of the histogram; the last one also holds what is longer than its upper edge (about two minutes)."""
+EVIDENCE_COLUMNS_TYPE = "application/vnd.vectorindex.evidence-columns+json"
+"""Media type of EvidenceColumns: who names it in Accept gets it; who does not gets the rows of Evidence."""
+EVIDENCE_CURSOR_HEADER = "X-VectorIndex-Evidence-Cursor"
+"""Request header: the cursor of the last answer. A header, as older searchers refuse parameters they do not know."""
+EVIDENCE_ANSWER_BYTES = 2 << 20
+"""An answer with evidence is never longer: the operator reads no more and takes none of what is."""
+EVIDENCE_PAGE_BYTES = 1 << 20
+"""About where a searcher ends a page of EvidenceColumns; the rest is asked for with its cursor."""
+EVIDENCE_SEGMENTS = 33
+"""Declared segments and `other`, at most."""
+EVIDENCE_ROWS = RING_SECONDS // BUCKET_SECONDS * EVIDENCE_SEGMENTS
+"""Rows of an answer, at most: an hour of buckets of every segment."""
 DEADLINE_FLOOR_SECONDS = 0.1
 """A request that allowed less than this and was not answered in time (504) is the client's doing, not a fault of the
 revision: it counts as refused. Its time still counts as latency, so a revision that is too slow shows there."""
@@ -63,7 +77,7 @@ class EvidenceBucket(Model):
     over all pods of the revision."""
     click_depth_top: int = 0
     """The largest depth there could be: k + 1 of the largest k. The largest over buckets and pods, not the sum."""
-    latency: dict[int, int] = {}
+    latency: Annotated[dict[int, int], Field(max_length=LATENCY_BINS)] = {}
     """Latency histogram, bin -> queries (see LATENCY_BIN_RATIO). Also of queries whose own deadline below the floor ran
     out: they took at least that long."""
 
@@ -76,7 +90,51 @@ class Evidence(Model):
     now: float
     live_before: int | None = None
     """Live recall is final in buckets before this one; None: it is not measured."""
-    buckets: tuple[EvidenceBucket, ...]
+    buckets: Annotated[tuple[EvidenceBucket, ...], FailFast()]
+
+
+COUNTERS = tuple(name for name in EvidenceBucket.model_fields if name not in ("bucket", "segment", "latency"))
+"""Every counter of a bucket: the columns of EvidenceColumns, whose names on the wire are these in camelCase."""
+
+_Whole = Annotated[int, Field(ge=0, le=2**53)]
+_Bin = Annotated[int, Field(ge=0, lt=LATENCY_BINS)]
+_Name = Annotated[str, Field(max_length=253)]
+_LATENCIES = EVIDENCE_ANSWER_BYTES // 4
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Column = Annotated[list[_Number | None], Field(max_length=EVIDENCE_ROWS), FailFast()]
+
+
+class EvidenceColumns(Model):
+    """Answer of GET /v1/evidence to `Accept: EVIDENCE_COLUMNS_TYPE`: the same buckets as columns, what changed only.
+
+    Row i is (bucket[i], segments[segment[i]]). A row says what the bucket holds now: it takes the place of the one that
+    was told before. With the cursor of the last answer of the same process come the buckets that changed since (clicks
+    and live recall change old ones); with none, or that of another process, all of them, and `whole` is true. `more`:
+    the page is full, ask again with its cursor.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    pod: _Name
+    revision: _Name
+    incarnation: Annotated[str, Field(max_length=64)]
+    """Another one with each start of the process: what was counted before is gone with it."""
+    now: float
+    live_before: int | None = None
+    """As in Evidence."""
+    cursor: Annotated[str, Field(max_length=128)]
+    whole: bool
+    more: bool
+    segments: Annotated[tuple[_Name, ...], Field(max_length=EVIDENCE_SEGMENTS), FailFast()]
+    bucket: Annotated[list[_Whole], Field(max_length=EVIDENCE_ROWS), FailFast()]
+    segment: Annotated[list[_Whole], Field(max_length=EVIDENCE_ROWS), FailFast()]
+    counts: Annotated[dict[_Name, _Column], Field(max_length=64)]
+    """By counter: a value for each row. One that is not there is 0 in all; null is not a number."""
+    latency_sizes: Annotated[list[_Whole], Field(max_length=EVIDENCE_ROWS), FailFast()]
+    """How many bins of the histogram each row has."""
+    latency_bins: Annotated[list[_Bin], Field(max_length=_LATENCIES), FailFast()]
+    """The bins of all rows one after the other: of a row the first, then the distance of each to the one before."""
+    latency_counts: Annotated[list[_Whole], Field(max_length=_LATENCIES), FailFast()]
 
 
 class LeaseState(StrEnum):

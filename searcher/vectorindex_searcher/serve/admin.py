@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from .. import contract
 from ..metrics import SearcherMetrics
+from .columns import ColumnsPage
 from .dispatch import Answer, Routes, dispatch
 from .evidence import EvidenceRing
 from .internal import InternalRequests
@@ -25,6 +26,9 @@ METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS_AT_ONCE = 8
 """Evidence buckets written down before searches get a turn again (about 0.3 ms)."""
 _READ = (b"GET", b"HEAD")
+_COLUMNS = contract.EVIDENCE_COLUMNS_TYPE.encode()
+_CURSOR = contract.EVIDENCE_CURSOR_HEADER.lower().encode()
+_CURSOR_BYTES = 64
 
 
 class AdminApp:
@@ -81,11 +85,41 @@ class AdminApp:
         return Response(200, self._metrics().exposition(), METRICS_TYPE)
 
     def _evidence(self, request: Request) -> asyncio.Future[Response]:
-        since = _since(request)
-        return asyncio.get_running_loop().create_task(self._write_evidence(since))
+        since, loop = _since(request), asyncio.get_running_loop()
+        if _COLUMNS not in request.headers.get(b"accept", b"").lower():
+            return loop.create_task(self._write_evidence(since))
+        cursor = request.headers.get(_CURSOR, b"")[:_CURSOR_BYTES].decode("latin-1")
+        return loop.create_task(self._write_columns(since, cursor))
+
+    async def _write_columns(self, since: float, cursor: str) -> Response:
+        """contract.EvidenceColumns. Searches go on between the pieces; what changes meanwhile is told the next time."""
+        ring, page = self._ring, ColumnsPage()
+        now, live_before, after = ring.now(), ring.live_before, ring.version_of(cursor)
+        told, changes = ring.changes(after or 0, since)
+        more = False
+        for number, (version, slot) in enumerate(changes):
+            for row in ring.rows(slot):
+                page.add(*row)
+            if page.full and number + 1 < len(changes):
+                told, more = version, True
+                break
+            await asyncio.sleep(0)
+        head: dict[str, object] = {
+            "pod": self._pod,
+            "revision": self._revision,
+            "incarnation": ring.incarnation,
+            "now": now,
+            "liveBefore": live_before,
+            "cursor": ring.cursor(told),
+            "whole": after is None,
+            "more": more,
+            "segments": ring.segments,
+        }
+        return Response(200, page.write(head), _COLUMNS)
 
     async def _write_evidence(self, since: float) -> Response:
-        """contract.Evidence. An hour of many segments is a lot to write: searches go on between the pieces."""
+        """contract.Evidence, for operators that know no columns. An hour of many segments is a lot to write: searches
+        go on between the pieces."""
         # Before the buckets: none that is still filling may look complete.
         now, live_before = self._ring.now(), self._ring.live_before
         buckets: list[dict[str, object]] = []

@@ -8,6 +8,7 @@ loop: no method may be called from another thread.
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -20,8 +21,7 @@ import numpy as np
 from .. import contract
 
 SLOTS = contract.RING_SECONDS // contract.BUCKET_SECONDS
-BINS = 384
-"""Latency bins; the last one also holds what is longer than its upper edge (about two minutes)."""
+BINS = contract.LATENCY_BINS
 RESULT_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Upper edges (inclusive) of the results-per-query histogram."""
 _BIN_EDGES = [contract.LATENCY_BIN_RATIO**b for b in range(BINS)]
@@ -29,7 +29,10 @@ _RESULT_BINS = [bisect_left(RESULT_EDGES, hits) for hits in range(RESULT_EDGES[-
 """By number of hits; looked up for every query."""
 _QUERIES, _ERRORS, _REFUSED, _ZERO, _TOP, _REQUESTS, _FAILED = range(7)
 _COUNTS = 7
+_COUNTERS = ("queries", "errors", "refused", "zero_results", "top_count", "requests", "failed_requests")
+"""Their names in contract.EvidenceBucket."""
 _SUM, _SQUARES = range(2)
+_SUMS = ("top_sum", "top_sum_squares")
 _LATER = (
     "liveQueries",
     "liveRecallSum",
@@ -43,6 +46,8 @@ _LATER = (
     "clickDepthTop",
 )
 """What is learnt of a bucket after it has passed; the wire's names."""
+_FIELDS = {field.alias: name for name, field in contract.EvidenceBucket.model_fields.items()}
+_LATER_COUNTERS = tuple(_FIELDS[name] for name in _LATER)
 _LIVE, _LIVE_SUM, _WIDE = range(3)
 _TRACKED, _DEPTHS, _CLICKED, _GAINS, _DEPTH_TOP = range(5, 10)
 
@@ -149,6 +154,12 @@ class EvidenceRing:
         self._all_later = np.zeros((width, len(_LATER)), dtype=np.float64)
         self.live_before: int | None = None
         """See contract.Evidence."""
+        self.incarnation = secrets.token_hex(8)
+        self._version = 0
+        """Counts changes of slots; each slot remembers the last of its own."""
+        self._changed = np.zeros(SLOTS, dtype=np.int64)
+        self._touched = False
+        """Whether the current bucket changed since it was written to its slot."""
         # Since the start, without the current bucket.
         self._past_counts = np.zeros((width, _COUNTS), dtype=np.int64)
         self._past_sums = np.zeros((width, 2), dtype=np.float64)
@@ -172,6 +183,7 @@ class EvidenceRing:
         """
         if self._clock() >= self._ends:
             self._advance()
+        self._touched = True
         segment = self.number(outcome.segment)
         self.codes[self.segments[segment], status] += 1
         current = self._current[segment]
@@ -216,6 +228,7 @@ class EvidenceRing:
         slot = self._slot(tally.bucket)
         if slot is not None:
             self._later[slot, segment, : len(added)] += added
+            self._mark(slot)
 
     def record_tracked(self, bucket: int, segment: str, k: int, count: int) -> None:
         """`count` queries with `k` answers each got an id; see contract.EvidenceBucket."""
@@ -231,6 +244,7 @@ class EvidenceRing:
         slot = self._slot(bucket)
         if slot is not None:
             rows.append(self._later[slot, number])
+            self._mark(slot)
         for row in rows:
             row[_TRACKED:_DEPTH_TOP] += added
             row[_DEPTH_TOP] = max(row[_DEPTH_TOP], k + 1)
@@ -278,12 +292,48 @@ class EvidenceRing:
             self._later[slot] = 0.0
         self._bucket_of[slot] = self._bucket
         self._latency[slot] = 0
+        if self._touched:
+            self._mark(slot)
+            self._touched = False
         for segment, current in enumerate(self._current):
             self._counts[slot, segment] = current.counts
             self._sums[slot, segment] = current.sums
             for number, queries in current.latency.items():
                 self._latency[slot, segment, number] = queries
         return slot
+
+    def _mark(self, slot: int) -> None:
+        self._version += 1
+        self._changed[slot] = self._version
+
+    def version_of(self, cursor: str) -> int | None:
+        """What an earlier answer told already; None: nothing of this process, so all is to be told."""
+        incarnation, _, number = cursor.partition(".")
+        known = incarnation == self.incarnation and number.isdecimal() and int(number[:18]) <= self._version
+        return int(number[:18]) if known else None
+
+    def cursor(self, version: int) -> str:
+        """The inverse of `version_of`."""
+        return f"{self.incarnation}.{version}"
+
+    def changes(self, after: int, since: float) -> tuple[int, list[tuple[int, int]]]:
+        """The version now, and what changed after `after` in buckets from `since` on: (version, slot), in order."""
+        self._advance()
+        self._store()
+        first = max(int(since // contract.BUCKET_SECONDS), self._bucket - SLOTS + 1)
+        slots = np.flatnonzero((self._changed > after) & (self._bucket_of >= first))
+        ordered = slots[np.argsort(self._changed[slots])]
+        return self._version, list(zip(self._changed[ordered].tolist(), ordered.tolist(), strict=True))
+
+    def rows(self, slot: int) -> Iterator[tuple[int, int, dict[str, float], Ints, Ints]]:
+        """What each segment of a slot holds: bucket, segment, counters by name, bins and counts of the histogram."""
+        held = self._counts[slot].any(axis=1) | self._later[slot].any(axis=1)
+        for segment in np.flatnonzero(held).tolist():
+            counters = dict(zip(_COUNTERS, self._counts[slot, segment].tolist(), strict=True))
+            counters |= zip(_SUMS, self._sums[slot, segment].tolist(), strict=True)
+            counters |= zip(_LATER_COUNTERS, self._later[slot, segment].tolist(), strict=True)
+            bins = np.flatnonzero(self._latency[slot, segment])
+            yield int(self._bucket_of[slot]), segment, counters, bins, self._latency[slot, segment, bins]
 
     def buckets(self, since: float) -> Iterator[dict[str, object]]:
         """The wire form of each contract.EvidenceBucket from the bucket that holds unix time `since` on, oldest first.

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
-from vectorindex_searcher.contract import BUCKET_SECONDS, FEEDBACK_SECONDS, RING_SECONDS, Evidence, EvidenceBucket
+from vectorindex_searcher.contract import (
+    BUCKET_SECONDS,
+    COUNTERS,
+    FEEDBACK_SECONDS,
+    RING_SECONDS,
+    Evidence,
+    EvidenceBucket,
+)
 
 OVERALL = ""
 """Key of all segments together."""
@@ -61,36 +68,73 @@ class Counts:
         return min(_read_counts(self)) >= 0 and all(count >= 0 for count in self.latency.values())
 
 
-COUNTS = (
-    "requests",
-    "failed_requests",
-    "queries",
-    "errors",
-    "refused",
-    "zero_results",
-    "top_count",
-    "live_queries",
-    "live_wide",
-    "tracked",
-    "tracked_depth_sum",
-    "clicked",
-    "click_gain_sum",
-)
-"""Fields of a Counts that are whole numbers; the same in contract.EvidenceBucket."""
+_KEPT = tuple(name for name in COUNTERS if not name.startswith("live_overall_"))
+"""Counters of the wire that a Counts has; the uniform part of a live sample goes into all segments together."""
 TOPS = ("click_depth_top",)
 """Fields of a Counts that are the largest of all, not the sum."""
-SUMS = ("top_sum", "top_sum_squares", "live_recall_sum")
+SUMS = tuple(name for name in _KEPT if EvidenceBucket.model_fields[name].annotation is float)
 """Fields of a Counts that are sums of floats."""
+COUNTS = tuple(name for name in _KEPT if name not in TOPS + SUMS)
+"""Fields of a Counts that are whole numbers and are added up."""
 _read_counts = attrgetter(*COUNTS, *TOPS)
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """One bucket of one segment of a pod. `overall`: what it adds to all segments together."""
+
+    bucket: int
+    segment: str
+    cell: Counts
+    overall: Counts
+
+    @classmethod
+    def of(cls, bucket: int, segment: str, values: Mapping[str, Any], latency: Mapping[int, int]) -> Counted:
+        """`values`: by counter of the wire. ValueError when they cannot be counts."""
+        cell = Counts(**{name: values[name] for name in _KEPT}, latency=latency)
+        overall = cell
+        if values["live_queries"]:
+            # A small segment's sample is a larger share of it than a large one's: added up they would not be the
+            # traffic.
+            overall = replace(
+                cell,
+                live_queries=values["live_overall_queries"],
+                live_recall_sum=values["live_overall_recall_sum"],
+                live_wide=min(values["live_wide"], values["live_overall_queries"]),
+            )
+        if not (cell.consistent and overall.consistent):
+            raise ValueError(f"bucket {bucket} of segment {segment[:40]!r} has negative counts")
+        return cls(bucket, segment, cell, overall)
+
+
+@dataclass(frozen=True, slots=True)
+class PodCounts:
+    """What one pod knows, in whatever form it came. `now`: the pod's clock, Unix seconds."""
+
+    revision: str
+    now: float
+    live_before: int | None
+    counted: Sequence[Counted]
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> PodCounts:
+        """From rows. ValueError when they cannot be counts."""
+        counted = [
+            Counted.of(row.bucket, row.segment, {name: getattr(row, name) for name in COUNTERS}, row.latency)
+            for row in evidence.buckets
+        ]
+        return cls(evidence.revision, evidence.now, evidence.live_before, counted)
+
+
+@dataclass(frozen=True, slots=True)
 class PodEvidence:
-    """One pod's answer. `evidence` None: silent. `received_at`: the operator's clock, Unix seconds."""
+    """One pod's answer. `evidence` None: silent, and `problem` says why. `received_at`: the operator's clock, Unix
+    seconds."""
 
     pod: str
-    evidence: Evidence | None
+    evidence: Evidence | PodCounts | None
     received_at: float
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +155,10 @@ class RevisionEvidence:
     """None: no pod measures it."""
     lag: int = 0
     """Buckets that `until` left out."""
+    foreign: tuple[str, ...] = ()
+    """Those of `silent` that answered in the name of another revision."""
+    problem: str = ""
+    """Why one of them is silent, where that is known."""
 
     @property
     def oldest(self) -> int:
@@ -174,23 +222,28 @@ def _exact_sum(values: Iterable[float]) -> float:
 def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> RevisionEvidence:
     """Add up the pods' evidence per (bucket, segment) on the operator's clock.
 
-    `now`: the operator's clock, Unix seconds. `revision`: if given, evidence that names another one counts as silent,
-    since evidence belongs to a revision and a pod's address may have been reused. So do negative counts.
+    A pod's bucket numbers are shifted by whole buckets, by none while its clock is within half a bucket of ours. `now`:
+    the operator's clock, Unix seconds. `revision`: if given, evidence that names another one counts as silent, since
+    evidence belongs to a revision and a pod's address may have been reused. So do negative counts.
     """
     collected: dict[str, dict[int, list[Counts]]] = {}
     silent: list[str] = []
+    foreign: list[str] = []
     complete: list[int] = []
     live: list[int] = []
     for pod in pods:
-        cells = None if pod.evidence is None else _cells_of(pod.evidence, revision)
-        if pod.evidence is None or cells is None:
+        counts = _usable(pod.evidence)
+        if counts is not None and revision and counts.revision != revision:
+            foreign.append(pod.pod)
+            counts = None
+        if counts is None:
             silent.append(pod.pod)
             continue
-        shift = _shift(pod.evidence, pod.received_at)
-        complete.append(math.floor(pod.evidence.now / BUCKET_SECONDS) + shift)
-        if pod.evidence.live_before is not None:
-            live.append(pod.evidence.live_before + shift)
-        for item in cells:
+        shift = round((pod.received_at - counts.now) / BUCKET_SECONDS)
+        complete.append(math.floor(counts.now / BUCKET_SECONDS) + shift)
+        if counts.live_before is not None:
+            live.append(counts.live_before + shift)
+        for item in counts.counted:
             for name, cell in ((item.segment, item.cell), (OVERALL, item.overall)):
                 collected.setdefault(name, {}).setdefault(item.bucket + shift, []).append(cell)
     return RevisionEvidence(
@@ -202,49 +255,19 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> Rev
         silent=tuple(sorted(silent)),
         now=now,
         live_before=min(live, default=None),
+        foreign=tuple(sorted(foreign)),
+        problem=next((f"{pod.pod}: {pod.problem}" for pod in pods if pod.problem), ""),
     )
 
 
-def _shift(evidence: Evidence, received_at: float) -> int:
-    """Whole buckets to add to a pod's bucket numbers; 0 while its clock is within half a bucket of the operator's."""
-    return round((received_at - evidence.now) / BUCKET_SECONDS)
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """One bucket of one segment of a pod. `overall`: what it adds to all segments together."""
-
-    bucket: int
-    segment: str
-    cell: Counts
-    overall: Counts
-
-
-def _cells_of(evidence: Evidence, revision: str) -> list[_Counted] | None:
-    """The pod's buckets; None when they belong to another revision or are negative."""
-    if (revision and evidence.revision != revision) or not math.isfinite(evidence.now):
+def _usable(evidence: Evidence | PodCounts | None) -> PodCounts | None:
+    """None: silent, without a clock, or with counts that cannot be."""
+    if evidence is None or not math.isfinite(evidence.now):
         return None
-    counted = [_counted(item) for item in evidence.buckets]
-    return counted if all(one.cell.consistent and one.overall.consistent for one in counted) else None
-
-
-def _counted(item: EvidenceBucket) -> _Counted:
-    cell = _cell(item)
-    overall = cell
-    if item.live_queries:
-        # A small segment's sample is a larger share of it than a large one's: added up they would not be the traffic.
-        overall = replace(
-            cell,
-            live_queries=item.live_overall_queries,
-            live_recall_sum=item.live_overall_recall_sum,
-            live_wide=min(item.live_wide, item.live_overall_queries),
-        )
-    return _Counted(item.bucket, item.segment, cell, overall)
-
-
-def _cell(item: EvidenceBucket) -> Counts:
-    values: dict[str, Any] = {name: getattr(item, name) for name in (*COUNTS, *SUMS, *TOPS)}
-    return Counts(**values, latency=item.latency)
+    try:
+        return evidence if isinstance(evidence, PodCounts) else PodCounts.of(evidence)
+    except ValueError:
+        return None
 
 
 def samples_since(merged: RevisionEvidence, since: float) -> int:

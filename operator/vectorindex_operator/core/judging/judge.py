@@ -1,19 +1,21 @@
 """Guardrails: from the searchers' counts to one verdict per rule. Pure: no I/O, no randomness, time comes in.
 
-The loop, at each look (every 5 s during a soak):
+The loop, at each look (every 5 s during a soak), and which module of this package does what:
 
+  0  questions.py: whose pods are asked, since when, for what        -> Question
   1  the adapter asks every pod of the revision for its counts       -> PodEvidence
-  2  `merge` puts the pods on the operator's clock and adds them up  -> RevisionEvidence
+  2  evidence.py puts the pods on one clock and adds them up         -> RevisionEvidence
   3  `judge`, per rule:
        cut the evidence since warm-up into windows that do not overlap and never change once closed;
        a window fails when its confidence limit lies beyond the bound, at a level of which all windows of all rules
        together use up the false-trip budget; `consecutive` failed windows in a row, at any time: Fail
        otherwise judge all evidence since warm-up: value inside the bound: Pass; outside, or a window has just
        failed: Inconclusive; too little evidence: Inconclusive; pods silent: Error
-  4  `worst` of the enforced verdicts and of `unavailable` decides (core/safety/judge_serving.py)
+  4  `worst` of the enforced verdicts and of the rules of always.py, by the table of acts.py, decides what is done
+     (core/safety/judge_serving.py)
 
 Nothing is remembered between looks: an operator that restarts cuts the same windows and reaches the same verdicts.
-A new metric is a row in `METRICS`, its counts in the searcher's evidence, and a runbook section in docs/guardrails.md.
+What a new metric needs is listed in CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -22,35 +24,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vectorindex_operator.core.judging.baseline import Baseline as Baseline
-from vectorindex_operator.core.judging.baseline import freeze_baseline as freeze_baseline
-from vectorindex_operator.core.judging.baseline import mix_distance
+from vectorindex_operator.core.judging.baseline import Baseline, mix_distance
 from vectorindex_operator.core.judging.comparison import Levels, inside, limit
 from vectorindex_operator.core.judging.evidence import (
     EPOCH_LIMIT,
     OVERALL,
     Counts,
+    RevisionEvidence,
     Window,
     add_up,
     closed_windows,
     first_bucket,
 )
-from vectorindex_operator.core.judging.evidence import PodEvidence as PodEvidence
-from vectorindex_operator.core.judging.evidence import RevisionEvidence as RevisionEvidence
-from vectorindex_operator.core.judging.evidence import merge as merge
-from vectorindex_operator.core.judging.evidence import samples_since as samples_since
-from vectorindex_operator.core.judging.metrics import METRICS as METRICS
-from vectorindex_operator.core.judging.metrics import Metric
-from vectorindex_operator.core.judging.metrics import parse_bound as parse_bound
-from vectorindex_operator.core.judging.metrics import parse_change as parse_change
-from vectorindex_operator.core.judging.rules import Rule as Rule
-from vectorindex_operator.core.judging.rules import RuleVerdict as RuleVerdict
-from vectorindex_operator.core.judging.rules import Verdict as Verdict
-from vectorindex_operator.core.judging.rules import worst as worst
+from vectorindex_operator.core.judging.metrics import METRICS, Metric
+from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
-UNAVAILABLE_SECONDS = 10.0
-"""How long the candidate may be without a ready pod while stable has one."""
 SILENT_SHARE = 1 / 3
 """More silent pods than this share of the ready ones: Error."""
 MIX_DISTANCE = 0.2
@@ -179,18 +168,16 @@ def judge(
     alpha_budget: float,
     horizon_seconds: float,
     ready_pods: int,
-    silent_pods: int | None = None,
     steady: bool,
 ) -> tuple[RuleVerdict, ...]:
     """One verdict per rule, in their order.
 
     `started_at`: when the revision got the traffic (soak) or was promoted (steady state), Unix seconds on the
     operator's clock. `alpha_budget`: probability of a false trip within `horizon_seconds` (maxDuration, or 24 h in
-    steady state) that all enforced rules share. `silent_pods`: ready pods without evidence; None: as merged.
+    steady state) that all enforced rules share. Ready pods that are not in the evidence count as silent.
     In steady state relative rules are left out: their baseline would be of another day.
     """
     budget = min(0.5, max(alpha_budget, LEAST_BUDGET))
-    silent = len(merged.silent) if silent_pods is None else silent_pods
     judged = [rule for rule in rules if not (steady and rule.relative)]
     looks = {rule: math.ceil(horizon_seconds / rule.window_seconds) for rule in judged}
     enforced = sum(looks[rule] for rule in judged if rule.mode == "Enforce")
@@ -208,7 +195,7 @@ def judge(
             started_at=started_at,
             now=now,
         )
-        verdicts.append(_judge_rule(case, ready_pods, silent))
+        verdicts.append(_judge_rule(case, ready_pods))
     return tuple(verdicts)
 
 
@@ -219,7 +206,7 @@ def _usable(baseline: Baseline | None, rule: Rule) -> Counts | None:
     return cell if cell is not None and family.size(cell) >= rule.min_samples else None
 
 
-def _judge_rule(case: _Case, ready_pods: int, silent_pods: int) -> RuleVerdict:
+def _judge_rule(case: _Case, ready_pods: int) -> RuleVerdict:
     """Fail comes first: what the pods that answer prove stands, whatever the others would say."""
     early = _early(case)
     if early is not None:
@@ -229,7 +216,7 @@ def _judge_rule(case: _Case, ready_pods: int, silent_pods: int) -> RuleVerdict:
         seconds = float((window.stop - window.first) * BUCKET_SECONDS)
         text = "outside beyond doubt" + (f" in {run} windows in a row" if run > 1 else "")
         return case.say(Verdict.FAIL, "BoundExceeded", text, window.cell, seconds, run)
-    return _missing(case, ready_pods, silent_pods) or _too_long(case) or _judge_all(case, run)
+    return _missing(case, ready_pods) or _too_long(case) or _judge_all(case, run)
 
 
 def _failed_windows(case: _Case) -> tuple[Window | None, int]:
@@ -288,15 +275,24 @@ def _newest(case: _Case, enough: int) -> tuple[Counts, float]:
     return taken, max(0.0, case.now - first * BUCKET_SECONDS)
 
 
-def _missing(case: _Case, ready_pods: int, silent_pods: int) -> RuleVerdict | None:
-    """Error, when too many of the pods that serve say nothing. A Fail on what the others say stands."""
-    if ready_pods > 0 and silent_pods <= ready_pods * SILENT_SHARE:
+def _missing(case: _Case, ready_pods: int) -> RuleVerdict | None:
+    """Error, when too many of the pods that serve say nothing that can be used. A Fail on what the others say stands.
+
+    A pod that answers in the name of another revision is such a one: its address was reused, or the selector of its
+    Deployment reaches what it should not. That is no silence of users, so it must never pass for "no data".
+    """
+    merged = case.merged
+    silent = max(len(merged.silent), ready_pods - (merged.pods - len(merged.silent)))
+    if ready_pods > 0 and silent <= ready_pods * SILENT_SHARE:
         return None
+    if ready_pods > 0 and merged.foreign:
+        text = f"{len(merged.foreign)} of {ready_pods} serving pods answer in the name of another revision"
+        return case.say(Verdict.ERROR, "WrongRevision", text, *_everything(case))
     text = (
-        f"{silent_pods} of {ready_pods} serving pods gave no evidence"
-        if ready_pods > 0
-        else "no pod is ready to be asked"
+        f"{silent} of {ready_pods} serving pods gave no evidence" if ready_pods > 0 else "no pod is ready to be asked"
     )
+    if merged.problem:
+        text = f"{text} ({merged.problem})"
     return case.say(Verdict.ERROR, "EvidenceMissing", text, *_everything(case))
 
 
@@ -344,32 +340,3 @@ def _judge_all(case: _Case, failed: int) -> RuleVerdict:
     if failed:
         return case.say(unsure, "WindowFailed", f"inside, but the newest: {needed}", cell, seconds, failed)
     return case.say(Verdict.PASS, "WithinBound", "inside", cell, seconds)
-
-
-def unavailable(candidate_ready: int, stable_ready: int, unready_since: float | None, now: float) -> RuleVerdict:
-    """The rule that is always on: no ready pod of the candidate for 10 s while stable has one.
-
-    It sees what counts nothing: a crash loop. `unready_since`: since when the candidate has had no ready pod (the
-    operator's clock, Unix seconds); None when unknown.
-    """
-    seconds = 0.0 if unready_since is None else max(0.0, now - unready_since)
-    pods = f"the candidate has {candidate_ready} ready pods, stable {stable_ready}"
-    if candidate_ready > 0:
-        verdict, reason, text = Verdict.PASS, "Available", pods
-    elif stable_ready <= 0:
-        verdict, reason, text = Verdict.ERROR, "NothingReady", f"{pods}: nowhere to go back to"
-    elif seconds < UNAVAILABLE_SECONDS:
-        verdict, reason, text = Verdict.INCONCLUSIVE, "Unready", f"{pods}, for {seconds:.0f} s"
-    else:
-        verdict, reason, text = Verdict.FAIL, "Unavailable", f"{pods}, for {seconds:.0f} s"
-    return RuleVerdict(
-        rule="unavailable",
-        metric="Unavailable",
-        segment=OVERALL,
-        verdict=verdict,
-        reason=reason,
-        message=f"unavailable: {text}",
-        value=float(candidate_ready),
-        limit=1.0,
-        window_seconds=seconds,
-    )

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from vectorindex_operator.api.quantities import duration_seconds, share
+from vectorindex_operator.api.v1alpha1 import GuardrailRule
 from vectorindex_operator.core.judging.comparison import Bound
 from vectorindex_operator.core.judging.evidence import EPOCH_LIMIT, OVERALL
-from vectorindex_operator.core.judging.metrics import METRICS
+from vectorindex_operator.core.judging.metrics import METRICS, parse_bound
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
 
@@ -114,4 +116,24 @@ def worst(verdicts: Iterable[RuleVerdict]) -> Verdict:
         (verdict.verdict for verdict in verdicts if verdict.mode == "Enforce"),
         key=_SEVERITY.__getitem__,
         default=Verdict.PASS,
+    )
+
+
+def rule_of(rule: GuardrailRule) -> Rule:
+    """A rule of a spec with its bounds as numbers (shares, seconds, scores) and its durations in seconds."""
+    metric = METRICS[rule.metric.value]
+    return Rule(
+        name=rule.name,
+        metric=rule.metric.value,
+        max=parse_bound(rule.max, rule.metric.value) if rule.max is not None else None,
+        min=parse_bound(rule.min, rule.metric.value) if rule.min is not None else None,
+        max_drop_vs_stable=share(rule.max_drop_vs_stable) if rule.max_drop_vs_stable is not None else None,
+        max_rise_vs_stable=share(rule.max_rise_vs_stable) if rule.max_rise_vs_stable is not None else None,
+        segment=rule.segment,
+        window_seconds=metric.window_seconds if rule.window is None else duration_seconds(rule.window),
+        warm_up_seconds=duration_seconds(rule.warm_up),
+        min_samples=rule.min_samples,
+        consecutive=rule.consecutive,
+        mode=rule.mode,
+        on_no_data=rule.on_no_data,
     )

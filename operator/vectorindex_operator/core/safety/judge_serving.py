@@ -1,25 +1,38 @@
 """After the switch: judge the candidate's evidence, promote it or trip. Then watch the stable revision for a day.
 
-No evidence is never success: without enough of it the soak goes on, the prior revision stays loaded.
+No evidence is never success: without enough of it the soak goes on, the prior revision stays loaded. Whatever else
+goes on (a revision that surges, a rollback that waits for its target), what has the traffic is judged.
 """
 
 from __future__ import annotations
+
+import math
+import zlib
 
 from vectorindex_operator.api import v1alpha1 as api
 from vectorindex_operator.api.quantities import duration_seconds, share
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.core.events import EventReason
-from vectorindex_operator.core.judging import judge
-from vectorindex_operator.core.judging.judge import Verdict
-from vectorindex_operator.core.observation import Observation
-from vectorindex_operator.core.phase import CANDIDATE, Phase
-from vectorindex_operator.core.safety import roll_back
+from vectorindex_operator.core.judging.acts import ACTS, Act, Situation
+from vectorindex_operator.core.judging.always import unavailable
+from vectorindex_operator.core.judging.baseline import Baseline, freeze_baseline
+from vectorindex_operator.core.judging.evidence import RevisionEvidence, merge, samples_since
+from vectorindex_operator.core.judging.judge import judge
+from vectorindex_operator.core.judging.questions import (
+    BASELINE_SECONDS,
+    STEADY_WATCH_SECONDS,
+    needs_baseline,
+    started_at,
+    tripped,
+    watched_since,
+)
+from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict, rule_of, worst
+from vectorindex_operator.core.phase import Phase
+from vectorindex_operator.core.safety import roll_back, verdicts
 from vectorindex_operator.core.state import ReconcileState
 
 LOOK_SECONDS = 5.0
 STEADY_LOOK_SECONDS = 30.0
-STEADY_WATCH_SECONDS = 24 * 3600.0
-BASELINE_SECONDS = 900.0
 NO_PRIOR = "NoPrior"
 EXTERNAL = "External"
 
@@ -31,76 +44,41 @@ def step(state: ReconcileState) -> None:
         _watch(state, state.stable)
 
 
-def evidence_wanted(obs: Observation, now: float) -> dict[str, float]:
-    """Which revisions' pods are asked for evidence in this pass, and since when (unix seconds).
-
-    The prior is asked once more after the switch, for the baseline that its ring still holds.
-    """
-    wanted: dict[str, float] = {}
-    for name, revision in obs.revisions.items():
-        rollout = revision.status.rollout
-        if name != obs.traffic.revision or rollout is None:
-            continue
-        switched = to_unix(rollout.switched_at) if rollout.switched_at else now
-        if obs.traffic.decision is not None and obs.traffic.decision.to_revision == name:
-            switched = obs.traffic.decision.at
-        wanted[name] = max(switched - BASELINE_SECONDS, now - 3600.0)
-        if rollout.prior and rollout.baseline is None and revision.status.phase in CANDIDATE:
-            wanted[rollout.prior] = switched - BASELINE_SECONDS
-    return wanted
-
-
-def to_rule(rule: api.GuardrailRule) -> judge.Rule:
-    """The pure core's form of a rule: bounds as numbers (shares, milliseconds, scores), durations in seconds."""
-    metric = judge.METRICS[rule.metric.value]
-    return judge.Rule(
-        name=rule.name,
-        metric=rule.metric.value,
-        max=judge.parse_bound(rule.max, rule.metric.value) if rule.max is not None else None,
-        min=judge.parse_bound(rule.min, rule.metric.value) if rule.min is not None else None,
-        max_drop_vs_stable=share(rule.max_drop_vs_stable) if rule.max_drop_vs_stable is not None else None,
-        max_rise_vs_stable=share(rule.max_rise_vs_stable) if rule.max_rise_vs_stable is not None else None,
-        segment=rule.segment,
-        window_seconds=metric.window_seconds if rule.window is None else duration_seconds(rule.window),
-        warm_up_seconds=duration_seconds(rule.warm_up),
-        min_samples=rule.min_samples,
-        consecutive=rule.consecutive,
-        mode=rule.mode,
-        on_no_data=rule.on_no_data,
-    )
-
-
 def _soak(state: ReconcileState, name: str) -> None:
     state.keep_loaded.update({name, state.stable} - {""})
     rollout = state.statuses[name].rollout
-    if rollout is None or rollout.switched_at is None or rollout.trip is not None:
+    if rollout is None or rollout.switched_at is None or tripped(rollout):
         return
     if not state.stable and not rollout.prior:
         _promote(state, name, NO_PRIOR, "the first revision: nothing to go back to, so no soak")
         return
-    rollout = _with_baseline(state, name, rollout)
-    switched = to_unix(rollout.switched_at or "")
-    soak = rollout.settings.soak
-    longest = duration_seconds(soak.max_duration)
-    verdicts = _judge(state, name, rollout, started_at=switched, horizon=longest, steady=False)
-    _write_verdicts(state, name, verdicts)
+    rollout = _with_baseline(state, name, _with_times(state, name, rollout))
+    merged = merge(state.obs.evidence.get(name, ()), state.now, revision=name)
+    said = _judge(state, name, rollout, merged, Situation.SOAKING)
+    act = ACTS[Situation.SOAKING, worst(said)]
+    promotion = _due(state, name, rollout, merged, act)
+    verdicts.keep(state, name, said, at_once=promotion is not None or act is Act.ROLL_BACK)
     state.requeue_at(state.now + LOOK_SECONDS)
-    failed = [v for v in verdicts if v.verdict is Verdict.FAIL and v.mode == "Enforce"]
-    if failed:
-        roll_back.trip(state, name, failed[0].rule, failed[0].metric, failed[0].message)
-        return
-    merged = judge.merge(state.obs.evidence.get(name, ()), state.now, revision=name)
-    samples = judge.samples_since(merged, switched)
-    elapsed = state.now - switched
-    worst = judge.worst(verdicts)
-    if worst is Verdict.PASS and elapsed >= duration_seconds(soak.duration) and samples >= soak.min_queries:
-        _promote(state, name, "SoakPassed", f"passed every guardrail on {samples} queries in {elapsed:.0f} s")
-    elif elapsed >= longest and next_is_validated(state, name):
+    if act is Act.ROLL_BACK:
+        _trip(state, name, said)
+    elif promotion is not None and rollout.trip is None:
+        _promote(state, name, *promotion)
+
+
+def _due(
+    state: ReconcileState, name: str, rollout: api.RolloutStatus, merged: RevisionEvidence, act: Act
+) -> tuple[str, str] | None:
+    """Reason and message of the promotion that is due; None: the soak goes on."""
+    switched, soak = to_unix(rollout.switched_at or ""), rollout.settings.soak
+    samples, elapsed = samples_since(merged, switched), state.now - switched
+    longest = duration_seconds(soak.max_duration)
+    if act is Act.PROMOTE and elapsed >= duration_seconds(soak.duration) and samples >= soak.min_queries:
+        return "SoakPassed", f"passed every guardrail on {samples} queries in {elapsed:.0f} s"
+    if act in (Act.PROMOTE, Act.HOLD_FOR_A_TIME) and elapsed >= longest and next_is_validated(state, name):
         # Without evidence the candidate keeps the traffic and the prior stays loaded, but it must not hold up what
         # comes next for ever.
-        _promote(
-            state, name, "NoData", f"no verdict within {longest:.0f} s ({samples} queries); the next revision waits"
-        )
+        return "NoData", f"no verdict within {longest:.0f} s ({samples} queries); the next revision waits"
+    return None
 
 
 def next_is_validated(state: ReconcileState, name: str) -> bool:
@@ -116,75 +94,70 @@ def _promote(state: ReconcileState, name: str, reason: str, message: str) -> Non
     state.find_slots()
 
 
+def _trip(state: ReconcileState, name: str, said: tuple[RuleVerdict, ...]) -> None:
+    first = next(v for v in said if v.verdict is Verdict.FAIL and v.mode == "Enforce")
+    roll_back.trip(state, name, first.rule, first.metric, first.message)
+
+
+def _with_times(state: ReconcileState, name: str, rollout: api.RolloutStatus) -> api.RolloutStatus:
+    """A switch ahead of the clock: the clock was set back since. The soak is counted from now, not from then on, or
+    neither a verdict nor the next rollout would come until the clock had caught up."""
+    if to_unix(rollout.switched_at or "") <= state.now + 1:
+        return rollout
+    rollout = rollout.model_copy(update={"switched_at": to_text(state.now)})
+    state.update(name, rollout=rollout)
+    return rollout
+
+
 def _with_baseline(state: ReconcileState, name: str, rollout: api.RolloutStatus) -> api.RolloutStatus:
     """Freeze the prior's evidence of the last window before the switch; its ring holds it for an hour."""
-    evidence = state.obs.evidence.get(rollout.prior, ())
-    if rollout.baseline is not None or not any(e.evidence for e in evidence) or rollout.switched_at is None:
+    if rollout.baseline is not None or not needs_baseline(rollout):
         return rollout
-    switched = to_unix(rollout.switched_at)
-    merged = judge.merge(evidence, state.now, revision=rollout.prior)
-    baseline = judge.freeze_baseline(merged, switched - BASELINE_SECONDS, switched)
+    merged = merge(state.obs.evidence.get(rollout.prior, ()), state.now, revision=rollout.prior)
+    if merged.pods == len(merged.silent):
+        return rollout
+    switched = to_unix(rollout.switched_at or "")
+    baseline = freeze_baseline(merged, switched - BASELINE_SECONDS, switched)
     rollout = rollout.model_copy(update={"baseline": baseline.to_wire(), "baseline_at": to_text(switched)})
     state.update(name, rollout=rollout)
     return rollout
 
 
 def _judge(
-    state: ReconcileState, name: str, rollout: api.RolloutStatus, *, started_at: float, horizon: float, steady: bool
-) -> tuple[judge.RuleVerdict, ...]:
-    pods = state.obs.evidence.get(name, ())
+    state: ReconcileState, name: str, rollout: api.RolloutStatus, merged: RevisionEvidence, situation: Situation
+) -> tuple[RuleVerdict, ...]:
+    """The verdicts of the rollout's own rules, and during a soak of those that are always on."""
+    steady = situation is Situation.STEADY
+    watched = watched_since(state.statuses[name]) or 0.0
     loaded = state.loaded(name)
-    verdicts = judge.judge(
-        tuple(to_rule(rule) for rule in rollout.guardrails.rules),
-        judge.merge(pods, state.now, revision=name),
-        started_at=started_at,
+    said = judge(
+        tuple(rule_of(rule) for rule in rollout.guardrails.rules),
+        merged,
+        started_at=started_at(watched, state.now) if steady else to_unix(rollout.switched_at or ""),
         now=state.now,
-        baseline=judge.Baseline.from_wire(rollout.baseline) if rollout.baseline is not None else None,
+        baseline=_baseline(rollout),
         alpha_budget=share(rollout.guardrails.false_trip_budget),
-        horizon_seconds=horizon,
+        horizon_seconds=STEADY_WATCH_SECONDS if steady else duration_seconds(rollout.settings.soak.max_duration),
         ready_pods=loaded.ready,
-        silent_pods=sum(pod.evidence is None for pod in pods),
         steady=steady,
     )
     if steady:
-        return verdicts
-    down = judge.unavailable(
+        return said
+    down = unavailable(
         candidate_ready=loaded.ready,
         stable_ready=state.loaded(state.stable).ready,
-        unready_since=loaded.unready_since,
+        unready_since=verdicts.unready_since(rollout, state.now),
         now=state.now,
     )
-    return (down, *verdicts)
+    return (down, *said)
 
 
-def _write_verdicts(state: ReconcileState, name: str, verdicts: tuple[judge.RuleVerdict, ...]) -> None:
-    """Keep the verdicts with their numbers when one of them changed; a mere look writes nothing."""
-    rollout = state.statuses[name].rollout
-    if rollout is None:
-        return
-    before = {(v.rule, v.segment): (v.verdict, v.reason) for v in rollout.verdicts}
-    after = {(v.rule, v.segment): (v.verdict.value, v.reason) for v in verdicts}
-    if before == after:
-        return
-    rows = tuple(
-        api.RuleVerdict(
-            rule=v.rule,
-            metric=v.metric,
-            segment=v.segment,
-            verdict=v.verdict.value,
-            reason=v.reason,
-            message=v.message,
-            value=v.value,
-            limit=v.limit,
-            samples=v.samples,
-            at=to_text(state.now),
-        )
-        for v in verdicts
-    )
-    for row in rows:
-        if row.verdict == "Fail" and before.get((row.rule, row.segment), ("",))[0] != "Fail":
-            state.event(EventReason.GUARDRAIL_FAILED, row.message, revision=name)
-    state.update(name, rollout=rollout.model_copy(update={"verdicts": rows}))
+def _baseline(rollout: api.RolloutStatus) -> Baseline | None:
+    """None: there is none, or another release wrote it in a way that this one cannot read."""
+    try:
+        return None if rollout.baseline is None else Baseline.from_wire(rollout.baseline)
+    except ValueError:
+        return None
 
 
 def _watch(state: ReconcileState, name: str) -> None:
@@ -194,29 +167,31 @@ def _watch(state: ReconcileState, name: str) -> None:
     """
     state.keep_loaded.add(name)
     status = state.statuses[name]
-    rollout = status.rollout
-    since = status.restored_at or status.promoted_at
-    if rollout is None or rollout.trip is not None or not rollout.guardrails.rules or since is None:
+    rollout, since = status.rollout, watched_since(status)
+    if rollout is None or tripped(rollout) or since is None:
         return
-    if state.age(since) > STEADY_WATCH_SECONDS:
+    if not rollout.guardrails.rules or state.now - since > STEADY_WATCH_SECONDS:
+        verdicts.end_watch(state, name)
         return
-    state.requeue_at(state.now + STEADY_LOOK_SECONDS)
-    verdicts = _judge(state, name, rollout, started_at=to_unix(since), horizon=STEADY_WATCH_SECONDS, steady=True)
-    failed = [v for v in verdicts if v.verdict is Verdict.FAIL and v.mode == "Enforce"]
-    if failed and status.restored_at is not None:
-        mark_cause_external(state, name, failed)
-    elif failed:
-        _write_verdicts(state, name, verdicts)
-        # A new candidate is being loaded or decided: it replaces this revision anyway, or gives it up by itself.
-        if (
-            rollout.guardrails.steady_state == "Rollback"
-            and not state.candidate
-            and roll_back.rollback_target(state, name)
-        ):
-            roll_back.trip(state, name, failed[0].rule, failed[0].metric, failed[0].message)
+    state.requeue_at(min(state.now + _steady_look(state, name), since + STEADY_WATCH_SECONDS + 1))
+    merged = merge(state.obs.evidence.get(name, ()), state.now, revision=name)
+    said = _judge(state, name, rollout, merged, Situation.STEADY)
+    verdicts.keep_steady(state, name, said)
+    if ACTS[Situation.STEADY, worst(said)] is not Act.STEADY_STATE:
+        return
+    if status.restored_at is not None:
+        mark_cause_external(state, name, [v for v in said if v.verdict is Verdict.FAIL and v.mode == "Enforce"])
+    elif rollout.guardrails.steady_state == "Rollback" and roll_back.rollback_target(state, name):
+        _trip(state, name, said)
 
 
-def mark_cause_external(state: ReconcileState, name: str, failed: list[judge.RuleVerdict]) -> None:
+def _steady_look(state: ReconcileState, name: str) -> float:
+    """Half a minute, give or take a sixth, other for each index and look: a thousand indexes must not ask at once."""
+    drawn = zlib.crc32(f"{state.obs.index.uid} {name} {math.floor(state.now)}".encode()) / 2**32
+    return STEADY_LOOK_SECONDS * (5 + 2 * drawn) / 6
+
+
+def mark_cause_external(state: ReconcileState, name: str, failed: list[RuleVerdict]) -> None:
     """The revision that we went back to breaches the same rule: the index was not the cause. Say so and stop acting."""
     decision = state.obs.traffic.decision
     if decision is None or decision.to_revision != name or decision.from_revision not in state.statuses:

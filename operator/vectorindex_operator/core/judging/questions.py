@@ -1,0 +1,103 @@
+"""The first step of judging: whose searchers are asked for evidence in this pass, since when, and what for.
+
+Pure, and decided before anybody is asked: a revision without rules, or past its watch, costs no request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vectorindex_operator.api.timestamps import to_unix
+from vectorindex_operator.api.v1alpha1 import GuardrailRule, RevisionStatus, RolloutStatus
+from vectorindex_operator.core.observation import Observation, RevisionView
+from vectorindex_operator.core.phase import CANDIDATE, Phase
+from vectorindex_operator.core.safety.roll_back import MANUAL
+from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS
+
+STEADY_WATCH_SECONDS = 24 * 3600.0
+"""For how long a stable revision is watched, from its promotion or restoration."""
+BASELINE_SECONDS = 900.0
+"""How much of stable's time before the switch relative rules compare with."""
+
+
+class Purpose(StrEnum):
+    """What the evidence is for. A soak is urgent: its answers have threads of their own."""
+
+    SOAK = "Soak"
+    WATCH = "Watch"
+    BASELINE = "Baseline"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Ask the ready searchers of `revision` for their counts `since` then (Unix seconds)."""
+
+    revision: str
+    since: float
+    purpose: Purpose
+
+
+def questions(obs: Observation, now: float) -> tuple[Question, ...]:
+    """Nobody is asked where the answer could change nothing."""
+    name = obs.traffic.revision
+    view = obs.revisions.get(name)
+    if view is None or view.status.rollout is None or tripped(view.status.rollout):
+        return ()
+    return tuple(_questions(obs, view, view.status.rollout, now))
+
+
+def _questions(obs: Observation, view: RevisionView, rollout: RolloutStatus, now: float) -> Iterator[Question]:
+    switched = _just_switched(obs, view, now)
+    if switched is not None:
+        if rollout.guardrails.rules or rollout.settings.soak.min_queries:
+            yield Question(view.name, _visible(switched, now), Purpose.SOAK)
+        if rollout.prior and rollout.baseline is None and needs_baseline(rollout):
+            yield Question(rollout.prior, switched - BASELINE_SECONDS, Purpose.BASELINE)
+        return
+    since = watched_since(view.status)
+    absolute = any(not _is_relative(rule) for rule in rollout.guardrails.rules)
+    if view.status.phase == Phase.STABLE and since is not None and absolute and now - since <= STEADY_WATCH_SECONDS:
+        yield Question(view.name, _visible(started_at(since, now), now), Purpose.WATCH)
+
+
+def tripped(rollout: RolloutStatus) -> bool:
+    """Whether a guardrail has said Fail already. A person's wish to roll back is no verdict."""
+    return rollout.trip is not None and rollout.trip.rule != MANUAL
+
+
+def needs_baseline(rollout: RolloutStatus) -> bool:
+    """Whether some rule compares with stable."""
+    return any(_is_relative(rule) for rule in rollout.guardrails.rules)
+
+
+def watched_since(status: RevisionStatus) -> float | None:
+    """When the watch of a stable revision began, Unix seconds."""
+    at = status.restored_at or status.promoted_at
+    return None if at is None else to_unix(at)
+
+
+def started_at(since: float, now: float) -> float:
+    """Since when evidence is judged. A time ahead of the clock was written before the clock was set back: everything
+    that the searchers keep is judged then, or nothing would be until the clock had caught up."""
+    return since if since <= now else now - RING_SECONDS
+
+
+def _is_relative(rule: GuardrailRule) -> bool:
+    return rule.max is None and rule.min is None
+
+
+def _just_switched(obs: Observation, view: RevisionView, now: float) -> float | None:
+    """When a revision that soaks got the traffic. The Service knows it first, its status may lag behind."""
+    if view.status.phase not in CANDIDATE:
+        return None
+    rollout, decision = view.status.rollout, obs.traffic.decision
+    if rollout is not None and rollout.switched_at:
+        return min(to_unix(rollout.switched_at), now)
+    return min(decision.at, now) if decision is not None and decision.to_revision == view.name else now
+
+
+def _visible(since: float, now: float) -> float:
+    """From the bucket in which it began; the searchers keep an hour."""
+    return max(since - BUCKET_SECONDS, now - RING_SECONDS)

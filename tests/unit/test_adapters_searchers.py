@@ -1,0 +1,412 @@
+"""The operator's side of the admin port, over real sockets: nobody is held up by whoever drips, floods or lies."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from vectorindex_operator.adapters.admin_port import (
+    DEADLINE_SECONDS,
+    PARALLEL,
+    AdminPort,
+    Answer,
+    Call,
+    Lane,
+)
+from vectorindex_operator.adapters.evidence import HttpSearchers
+from vectorindex_operator.adapters.evidence_cache import EvidenceCache, PodKey
+from vectorindex_operator.core.internal_keys import Addressee
+from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence, merge
+from vectorindex_operator.core.judging.questions import Purpose, Question
+from vectorindex_searcher.contract import (
+    EVIDENCE_ANSWER_BYTES,
+    EVIDENCE_COLUMNS_TYPE,
+    EVIDENCE_CURSOR_HEADER,
+    LeaseState,
+    Target,
+    TrafficLease,
+)
+
+Handler = Callable[[socket.socket, bytes], None]
+NOW = time.time()
+BUCKET = int(NOW // 5) - 3
+
+
+@contextmanager
+def server(handle: Handler, host: str = "127.0.0.1") -> Iterator[int]:
+    """A server whose every connection is given to `handle` with the head of its request, on a thread of its own."""
+    listening = socket.create_server((host, 0), backlog=128)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    def serve(connection: socket.socket) -> None:
+        head = b""
+        try:
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(65536)
+            handle(connection, head)
+        except OSError:
+            pass  # the operator hung up
+        finally:
+            connection.close()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield int(listening.getsockname()[1])
+    finally:
+        listening.close()
+
+
+def answering(body: bytes, kind: str = "application/json", status: str = "200 OK") -> Handler:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+
+    def handle(connection: socket.socket, _head: bytes) -> None:
+        connection.sendall(head + body)
+
+    return handle
+
+
+def dripping(start: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n") -> Handler:
+    """A byte every 50 ms: each read of a socket gets one in time, and the answer never ends."""
+
+    def handle(connection: socket.socket, _head: bytes) -> None:
+        connection.sendall(start)
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.05)
+
+    return handle
+
+
+def get(port: int) -> Call:
+    return Call("127.0.0.1", port, "GET", "/v1/evidence")
+
+
+def timed(action: Callable[[], object]) -> float:
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
+
+
+# ---------------------------------------------------------------- one exchange
+
+
+@pytest.mark.parametrize("start", [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"", b"HTTP/1.1 200 OK\r\n",
+])  # fmt: skip
+def test_a_deadline_is_one_of_the_whole_answer(start: bytes) -> None:
+    port = AdminPort()
+    with server(dripping(start)) as slow:
+        found: list[Answer] = []
+        took = timed(lambda: found.extend(port.ask([get(slow)], Lane.SOAK, largest=1000_000, seconds=0.5)))
+    assert 0.4 < took < 1.5
+    assert "no whole answer within 0.5 s" in found[0].problem
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n", "3000 bytes is larger than the 2000"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n", "how long it is"),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "how long it is"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "ended before"),
+    (b"220 smtp ready\r\n\r\n", "speaks no HTTP"),
+    (b"X" * 20_000, "longer than"),
+    (b"", "ended before"),
+])  # fmt: skip
+def test_what_is_no_answer_is_a_problem_with_words(wrong: bytes, said: str) -> None:
+    def handle(connection: socket.socket, _head: bytes) -> None:
+        connection.sendall(wrong)
+
+    with server(handle) as port:
+        (answer,) = AdminPort().ask([get(port)], Lane.WATCH, largest=2000)
+    assert said in answer.problem
+    assert (answer.status, answer.body) == (0, b"")
+
+
+def test_nobody_there_is_a_problem_too() -> None:
+    with server(answering(b"")) as port:
+        pass
+    assert AdminPort().ask([get(port)], Lane.WATCH, largest=10)[0].problem
+
+
+def test_an_index_has_so_many_requests_under_way_and_no_more() -> None:
+    under_way, most, lock = 0, 0, threading.Lock()
+
+    def handle(connection: socket.socket, head: bytes) -> None:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.05)
+        with lock:
+            under_way -= 1
+        answering(b"{}")(connection, head)
+
+    with server(handle) as port:
+        answers = AdminPort().ask([get(port)] * 50, Lane.SOAK, largest=10)
+    assert [answer.status for answer in answers] == [200] * 50
+    assert 2 <= most <= PARALLEL
+
+
+# ---------------------------------------------------------------- tenants
+
+
+def to(index: str, revision: str = "r") -> Addressee:
+    return Addressee(Target(index, revision), "uid")
+
+
+def rows(revision: str = "r", count: int = 1, now: float | None = None) -> bytes:
+    buckets = [{"bucket": BUCKET - n, "segment": "other", "requests": 7, "queries": 7} for n in range(count)]
+    document = {"pod": "p", "revision": revision, "now": time.time() if now is None else now, "buckets": buckets}
+    return json.dumps(document).encode()
+
+
+def ask(
+    searchers: HttpSearchers, index: str, pods: int = 1, purpose: Purpose = Purpose.WATCH, since: float = NOW - 3000
+) -> tuple[PodEvidence, ...]:
+    names = [(f"p{number}", "127.0.0.1") for number in range(pods)]
+    return searchers.evidence(to(index), names, Question("r", since, purpose))
+
+
+def test_a_tenant_whose_pods_drip_delays_no_other_tenants_look() -> None:
+    """Sixteen and more dripping pods of A, many times over; B's looks go on as if A were not there."""
+    port = AdminPort()
+    with server(dripping()) as slow, server(answering(rows())) as quick:
+        bad, good = HttpSearchers(port=port, admin_port=slow), HttpSearchers(port=port, admin_port=quick)
+        ask(good, "b", 4)
+        alone = min(timed(lambda: ask(good, "b", 4)) for _ in range(5))
+        hostile: list[float] = []
+        threads = [
+            threading.Thread(target=lambda n=n: hostile.append(timed(lambda: ask(bad, f"a{n}", 16))))  # type: ignore[misc]
+            for n in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)  # long enough for all of them to hang
+        beside = [timed(lambda p=p: ask(good, "b", 4, p)) for p in (Purpose.WATCH, Purpose.SOAK)]  # type: ignore[misc]
+        assert all(thread.is_alive() for thread in threads), "A still drips"
+        for thread in threads:
+            thread.join()
+    print(f"B's look: alone {alone * 1e3:.0f} ms, beside A {max(beside) * 1e3:.0f} ms; A's {max(hostile):.1f} s")
+    assert max(beside) < max(20 * alone, DEADLINE_SECONDS / 4)
+    assert max(hostile) < 1.5 * DEADLINE_SECONDS, "A's own look ends as well, with 16 pods or with 100"
+
+
+def test_a_lease_is_not_waited_for_longer_either() -> None:
+    with server(dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")) as slow:
+        searchers = HttpSearchers(admin_port=slow)
+        lease = TrafficLease(state=LeaseState.SERVING)
+        took = timed(lambda: searchers.tell(to("a"), ["127.0.0.1"] * 40, lease))
+    assert DEADLINE_SECONDS / 2 < took < 1.5 * DEADLINE_SECONDS
+
+
+# ---------------------------------------------------------------- what is no evidence
+
+
+FORGED = """
+    import resource, sys, time
+    from vectorindex_operator.adapters.evidence import HttpSearchers
+    from vectorindex_operator.core.internal_keys import Addressee
+    from vectorindex_operator.core.judging.questions import Purpose, Question
+    from vectorindex_searcher.contract import Target
+    searchers = HttpSearchers(admin_port=int(sys.argv[1]))
+    used = lambda: resource.getrusage(resource.RUSAGE_SELF)
+    before, began = used(), time.process_time()
+    said = searchers.evidence(
+        Addressee(Target("a", "r"), "u"), [(f"p{n}", "127.0.0.1") for n in range(int(sys.argv[2]))],
+        Question("r", 0.0, Purpose.SOAK),
+    )
+    print(time.process_time() - began, used().ru_maxrss - before.ru_maxrss, said[0].problem[:100])
+"""
+
+
+def cost_of(body: bytes, kind: str, pods: int = 1) -> tuple[float, float, str]:
+    """CPU seconds and KiB of memory that answers cost the operator, in a process of its own."""
+    with server(answering(body, kind)) as port:
+        made = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(FORGED), str(port), str(pods)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    seconds, memory, problem = made.stdout.split(" ", 2)
+    return float(seconds), float(memory), problem.strip()
+
+
+def forged_rows(size: int) -> bytes:
+    """As many rows as fit, each with its own segment."""
+    row = '{"bucket":%d,"segment":"s%d","latency":{"1":1,"2":1,"3":1}}'
+    one = len(row % (BUCKET, 123456)) + 1
+    made = ",".join(row % (BUCKET, n) for n in range(size // one))
+    return b'{"pod":"p","revision":"r","now":1,"buckets":[' + made.encode() + b"]}"
+
+
+def test_sixteen_megabytes_of_forged_evidence_cost_little() -> None:
+    """Before: 7 s and 850 MiB, the operator's life. Compared with an honest answer of a megabyte."""
+    honest = cost_of(rows(count=10_000), "application/json")
+    forged = cost_of(forged_rows(16 << 20), "application/json")
+    for name, (seconds, memory, _) in (("honest megabyte", honest), ("forged 16 MiB", forged)):
+        print(f"{name}: {seconds:.2f} s, {memory / 1024:.0f} MiB")
+    assert "is larger than" in forged[2]
+    assert forged[0] < honest[0]
+    assert forged[1] < max(honest[1], 8 << 10)
+
+
+@pytest.mark.parametrize("kind", ["application/json", EVIDENCE_COLUMNS_TYPE])
+@pytest.mark.parametrize("filler", [b"[],", b"{},", b"1,", b'"",', b"[" * 50])
+def test_forged_answers_within_the_limit_are_bounded_too(kind: str, filler: bytes) -> None:
+    body = b'{"pod":"p","buckets":[' + filler * ((EVIDENCE_ANSWER_BYTES - 100) // len(filler)) + b"1]}"
+    seconds, memory, problem = cost_of(body, kind, pods=8)
+    assert seconds < 2, problem
+    assert memory < 128 << 10, f"{memory / 1024:.0f} MiB: {problem}"
+    assert "what it says is no evidence" in problem
+
+
+def test_what_contradicts_itself_is_silence_with_a_reason() -> None:
+    columns = columns_of(requests=[5])
+    for change in (
+        {"segment": [7]}, {"counts": {"requests": [-5]}}, {"counts": {"requests": [1, 2]}}, {"latencySizes": [3]},
+        {"segments": ["x" * 300]}, {"latencyBins": [400], "latencyCounts": [1], "latencySizes": [1]},
+        {"segments": [f"s{n}" for n in range(50)]}, {"counts": {"requests": [None]}}, {"incarnation": "x" * 1000},
+        {"latencyBins": [3, 0], "latencyCounts": [1, 1], "latencySizes": [2]},
+    ):  # fmt: skip
+        with server(answering(json.dumps(columns | change).encode(), EVIDENCE_COLUMNS_TYPE)) as port:
+            (said,) = ask(HttpSearchers(admin_port=port), "a")
+        assert said.evidence is None, change
+        assert "what it says is no evidence" in said.problem
+        assert len(said.problem) < 300
+        assert merge([said], NOW, revision="r").problem.startswith("p0: ")
+
+
+# ---------------------------------------------------------------- incremental
+
+
+def columns_of(
+    revision: str = "r", incarnation: str = "i1", cursor: str = "i1.1", *, whole: bool = True, more: bool = False,
+    bucket: int = BUCKET, **counts: list[int],
+) -> dict[str, object]:  # fmt: skip
+    return {
+        "pod": "p", "revision": revision, "incarnation": incarnation, "now": time.time(), "cursor": cursor,
+        "whole": whole, "more": more, "segments": ["other"], "bucket": [bucket], "segment": [0], "counts": counts,
+        "latencySizes": [0], "latencyBins": [], "latencyCounts": [], "ofANewerRelease": {"kept": "out"},
+    }  # fmt: skip
+
+
+class Scripted:
+    """Answers one document after the other, and remembers with what cursor it was asked."""
+
+    def __init__(self, *documents: dict[str, object]) -> None:
+        self.documents = list(documents)
+        self.cursors: list[str] = []
+
+    def __call__(self, connection: socket.socket, head: bytes) -> None:
+        lines = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if line)
+        assert EVIDENCE_COLUMNS_TYPE in lines["Accept"]
+        assert "since=" in head.decode().split("\r\n")[0]
+        self.cursors.append(lines.get(EVIDENCE_CURSOR_HEADER, ""))
+        body = json.dumps(self.documents.pop(0)).encode()
+        answering(body, EVIDENCE_COLUMNS_TYPE)(connection, head)
+
+
+def requests_of(said: PodEvidence) -> dict[int, int]:
+    assert isinstance(said.evidence, PodCounts), said.problem
+    return {one.bucket - BUCKET: one.cell.requests for one in said.evidence.counted}
+
+
+def test_a_later_look_asks_for_what_changed_and_knows_all() -> None:
+    pod = Scripted(
+        columns_of(requests=[5], bucket=BUCKET, cursor="i1.1", more=True),
+        columns_of(requests=[6], bucket=BUCKET + 1, cursor="i1.2", whole=False),
+        columns_of(requests=[9], bucket=BUCKET, cursor="i1.3", whole=False),  # a click changed an old bucket
+        columns_of(requests=[1], bucket=BUCKET + 2, cursor="i2.1", incarnation="i2"),  # the process started anew
+    )
+    with server(pod) as port:
+        searchers = HttpSearchers(admin_port=port)
+        seen = [requests_of(ask(searchers, "a")[0]) for _ in range(3)]
+    assert seen == [{0: 5, 1: 6}, {0: 9, 1: 6}, {2: 1}]
+    assert pod.cursors == ["", "i1.1", "i1.2", "i1.3"]
+
+
+def test_a_cache_that_was_lost_asks_for_everything() -> None:
+    pod = Scripted(columns_of(requests=[5]), columns_of(requests=[5]))
+    with server(pod) as port:
+        searchers = HttpSearchers(admin_port=port)
+        ask(searchers, "a")
+        searchers.cache = EvidenceCache()
+        assert requests_of(ask(searchers, "a")[0]) == {0: 5}
+    assert pod.cursors == ["", ""]
+
+
+def test_who_wants_to_know_more_than_was_told_asks_for_everything() -> None:
+    """The baseline of a revision that was watched only since its promotion, a minute ago."""
+    pod = Scripted(*(columns_of(requests=[5], cursor=f"i1.{n}") for n in range(3)))
+    with server(pod) as port:
+        searchers = HttpSearchers(admin_port=port)
+        for since in (NOW - 60, NOW - 30, NOW - 900):
+            ask(searchers, "a", since=since)
+    assert pod.cursors == ["", "i1.0", ""]
+
+
+def test_an_address_that_another_revision_has_now_is_not_mixed_in() -> None:
+    for handle in (
+        answering(json.dumps(columns_of("other", requests=[5])).encode(), EVIDENCE_COLUMNS_TYPE),
+        answering(rows("other")),
+        answering(b"{}", status="421 Misdirected Request"),
+    ):
+        with server(handle) as port:
+            said = ask(HttpSearchers(admin_port=port), "a")
+        assert merge(said, NOW, revision="r").foreign == ("p0",)
+
+
+def test_a_searcher_of_before_answers_rows_and_is_understood() -> None:
+    with server(answering(rows(count=3))) as port:
+        said = ask(HttpSearchers(admin_port=port), "a")
+    assert requests_of(said[0]) == {0: 7, -1: 7, -2: 7}
+
+
+def test_a_searcher_of_before_with_too_many_rows_is_asked_for_fewer() -> None:
+    sinces: list[float] = []
+
+    def handle(connection: socket.socket, head: bytes) -> None:
+        sinces.append(float(head.split(b"since=")[1].split(b" ")[0]))
+        long_ago = time.time() - sinces[-1] > 1000
+        answering(forged_rows(3 << 20) if long_ago else rows())(connection, head)
+
+    with server(handle) as port:
+        searchers = HttpSearchers(admin_port=port)
+        said = [ask(searchers, "a")[0] for _ in range(3)]
+    assert ["is larger than" in one.problem for one in said] == [True, True, False]
+    assert sinces == sorted(sinces)
+
+
+def test_the_cache_is_bounded_and_an_index_only_displaces_itself() -> None:
+    cache = EvidenceCache(rows=100, index_rows=30)
+    from vectorindex_searcher.contract import EvidenceColumns
+
+    def fill(index: str, pod: str, count: int) -> None:
+        wire = columns_of(requests=[1] * count) | {
+            "bucket": [BUCKET - n for n in range(count)], "segment": [0] * count, "latencySizes": [0] * count
+        }  # fmt: skip
+        cache.take(PodKey(index, "r", pod), EvidenceColumns.model_validate_json(json.dumps(wire)), 0.0)
+
+    for index in ("b", "c", "d"):
+        fill(index, "p", 20)
+        cache.trim(index)
+    for pod in range(10):
+        fill("a", f"p{pod}", 20)
+        cache.trim("a")
+    assert cache.rows <= 90
+    assert all(cache.cursor(PodKey(index, "r", "p"), 0.0) for index in ("b", "c", "d"))
+    assert sum(bool(cache.cursor(PodKey("a", "r", f"p{pod}"), 0.0)) for pod in range(10)) == 1
