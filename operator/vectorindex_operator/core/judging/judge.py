@@ -38,12 +38,14 @@ from vectorindex_operator.core.judging.evidence import (
 )
 from vectorindex_operator.core.judging.metrics import METRICS, Metric
 from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict
+from vectorindex_operator.core.judging.statistics import same_mix
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
 SILENT_SHARE = 1 / 3
 """More silent pods than this share of the ready ones: Error."""
 MIX_DISTANCE = 0.2
-"""Total variation distance between segment mixes from which an overall relative rule says nothing."""
+"""Total variation distance between segment mixes from which an overall relative rule says nothing, if a difference so
+large is no chance: at the level of one window, as all else that is said of it."""
 EARLY_SAMPLES = 20
 EARLY_RATE = 0.5
 """An error rate above this on so many queries needs no window and no warm-up."""
@@ -81,10 +83,18 @@ class _Case:
         return self.now - self.baseline.to_time if self.baseline is not None else math.nan
 
     def mix_changed(self, first: int, stop: int) -> bool:
-        """Whether an overall comparison with stable would compare different questions, not different answers."""
+        """Whether an overall comparison with stable would compare different questions, not different answers.
+
+        Far apart, and not by chance: among many segments two small samples of one mix are far apart as a rule.
+        """
         if not self.rule.relative or self.rule.segment != OVERALL or self.baseline is None:
             return False
-        return mix_distance(self.merged.mix(first, stop), self.baseline.mix) > MIX_DISTANCE
+        now, before = self.merged.mix(first, stop), self.baseline.mix
+        if mix_distance(now, before) <= MIX_DISTANCE:
+            return False
+        names = sorted(now.keys() | before.keys())
+        chance = same_mix([now.get(name, 0) for name in names], [before.get(name, 0) for name in names])
+        return chance <= self.levels.window
 
     def failed(self, window: Window) -> bool:
         """Whether the window is outside the bound beyond doubt."""

@@ -15,9 +15,11 @@ Levels (`alpha`) are one-sided. Standard library only: the control plane carries
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _TINY = 1e-300
+RARE = 8
+"""Expected counts below this are too small for Pearson's test far out in its tail (simulated in the tests)."""
 _EPSILON = 1e-15
 
 
@@ -248,6 +250,47 @@ def skewed_quantile(alpha: float, freedom: float, skewness: float) -> float | No
 def _check_level(alpha: float) -> None:
     if not 0.0 < alpha <= 0.5:
         raise ValueError(f"a critical value needs 0 < alpha <= 0.5, got {alpha}")
+
+
+# ---------------------------------------------------------------- two mixes
+
+
+def chi_square_beyond(value: float, freedom: int) -> float:
+    """P(X > value) for a chi-square distribution with a whole number of degrees of freedom (its closed form)."""
+    if freedom < 1 or value < 0:
+        raise ValueError(f"a chi-square tail needs a value >= 0 and degrees of freedom >= 1, got {value} and {freedom}")
+    half = value / 2
+    odd = freedom % 2
+    total = math.erfc(math.sqrt(half)) if odd else 0.0
+    for step in range((freedom - odd) // 2):
+        # half**a / gamma(a + 1) exp(-half), a = step or step + 1/2; in logarithms, as none of the three fits alone.
+        a = step + odd / 2
+        if half > 0:
+            total += math.exp(a * math.log(half) - half - math.lgamma(a + 1))
+        elif a == 0:
+            total += 1.0
+    return min(1.0, total)
+
+
+def same_mix(one: Sequence[int], other: Sequence[int]) -> float:
+    """Probability that two samples of one mix are at least as unlike as these: Pearson's test of homogeneity.
+
+    `one`, `other`: counts by class. Classes of which fewer than `RARE` are expected in either sample are taken
+    together, since the distribution does not hold for those.
+    """
+    total_one, total_other = sum(one), sum(other)
+    if not total_one or not total_other:
+        return 1.0
+    share = min(total_one, total_other) / (total_one + total_other)
+    kept = [(a, b) for a, b in zip(one, other, strict=True) if (a + b) * share >= RARE]
+    rest_one, rest_other = total_one - sum(a for a, _ in kept), total_other - sum(b for _, b in kept)
+    if rest_one + rest_other:
+        kept.append((rest_one, rest_other))
+    if len(kept) < 2:
+        return 1.0
+    scale = math.sqrt(total_other / total_one)
+    statistic = math.fsum((a * scale - b / scale) ** 2 / (a + b) for a, b in kept)
+    return chi_square_beyond(statistic, len(kept) - 1)
 
 
 # ---------------------------------------------------------------- order statistics
