@@ -197,6 +197,47 @@ def test_a_watch_that_began_ahead_of_the_clock_judges_nevertheless() -> None:
     assert moved(run(obs)) == [A.name]
 
 
+# ---------------------------------------------------------------- restarts
+
+
+def restarting(*candidate: int, stable: int = 0, hours: float = 24.0) -> Observation:
+    """A soak of ten minutes, at whose start one pod had restarted five times already; then so often, pod by pod."""
+    way_back = a_revision(THIRD, "Stable", created=NOW - 48 * HOUR)
+    soaks = soaking(since=NOW - 600, prior=way_back.name, restarts={"b-0": 5})
+    pods = [pod(f"b-{n}", restarts=count + (5 if n == 0 else 0)) for n, count in enumerate(candidate)]
+    others = [pod(f"s-{n}", restarts=stable if n == 0 else 0, scheduled_at=NOW - hours * HOUR) for n in range(2)]
+    obs = seen(NEW, way_back, soaks, traffic=soaks, evidence={soaks.name: counts(soaks)})
+    return replace(obs, loaded={soaks.name: loaded(soaks, *pods), way_back.name: loaded(way_back, *others)})
+
+
+@pytest.mark.parametrize(("obs", "back"), [
+    (restarting(2, 2), True),  # a query of death: no counts are left of it, only restarts
+    (restarting(0, 0), False),
+    (restarting(1, 0), False),
+    (restarting(1, 1), False),
+    (restarting(9, 0), False),  # one pod of two: its node
+    (restarting(9), True),  # the only one
+    (restarting(2, 2, stable=400), False),  # stable's pods do the same
+    (restarting(2, 1, hours=0.5), False),  # stable's pods have not been there long enough to tell
+])  # fmt: skip
+def test_pods_that_restart_more_than_stables_take_the_revision_back(obs: Observation, back: bool) -> None:
+    plan = run(obs)
+    assert len(moved(plan)) == back
+    if back:
+        assert any("restarts: " in event.message for event in plan.events if event.reason == "GuardrailTripped")
+
+
+def test_restarts_before_the_switch_are_remembered_not_counted() -> None:
+    obs = restarting(0, 0)
+    name = next(view.name for view in obs.revisions.values() if view.status.phase == "Soaking")
+    fresh = replace(obs, revisions={**obs.revisions, name: with_rollout(obs.revisions[name], restarts=None)})
+    first = after(fresh, run(fresh))
+    known = first.revisions[name].status.rollout
+    assert known is not None
+    assert known.restarts == {"b-0": 5}
+    assert moved(run(first, NOW + 5)) == []
+
+
 # ---------------------------------------------------------------- verdicts are written when they change
 
 

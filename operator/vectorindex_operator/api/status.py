@@ -239,6 +239,8 @@ class RolloutStatus(Model):
     baseline_at: str | None = None
     trip: Trip | None = None
     verdicts: tuple[RuleVerdict, ...] = ()
+    restarts: dict[str, int] | None = None
+    """Restarts of each of its pods when it had just got the traffic; pods without any are left out."""
 
 
 class RevisionStatus(Model):

@@ -14,7 +14,7 @@ from vectorindex_operator.api.quantities import duration_seconds, share
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.judging.acts import ACTS, Act, Situation
-from vectorindex_operator.core.judging.always import unavailable
+from vectorindex_operator.core.judging.always import Restarts, restarts, unavailable
 from vectorindex_operator.core.judging.baseline import Baseline, freeze_baseline
 from vectorindex_operator.core.judging.evidence import RevisionEvidence, merge, samples_since
 from vectorindex_operator.core.judging.judge import judge
@@ -52,7 +52,8 @@ def _soak(state: ReconcileState, name: str) -> None:
     if not state.stable and not rollout.prior:
         _promote(state, name, NO_PRIOR, "the first revision: nothing to go back to, so no soak")
         return
-    rollout = _with_baseline(state, name, _with_times(state, name, rollout))
+    rollout = _with_restarts(state, name, _with_times(state, name, rollout))
+    rollout = _with_baseline(state, name, rollout)
     merged = merge(state.obs.evidence.get(name, ()), state.now, revision=name)
     said = _judge(state, name, rollout, merged, Situation.SOAKING)
     act = ACTS[Situation.SOAKING, worst(said)]
@@ -109,6 +110,31 @@ def _with_times(state: ReconcileState, name: str, rollout: api.RolloutStatus) ->
     return rollout
 
 
+def _with_restarts(state: ReconcileState, name: str, rollout: api.RolloutStatus) -> api.RolloutStatus:
+    """Note what its pods had behind them when they got the traffic: a pod may restart while it loads."""
+    if rollout.restarts is not None:
+        return rollout
+    before = {pod.name: pod.restarts for pod in state.loaded(name).pods if pod.restarts}
+    rollout = rollout.model_copy(update={"restarts": before})
+    state.update(name, rollout=rollout)
+    return rollout
+
+
+def _restarts(state: ReconcileState, name: str, rollout: api.RolloutStatus) -> Restarts:
+    """Of the candidate's pods since the switch."""
+    before, pods = rollout.restarts or {}, state.loaded(name).pods
+    since = {pod.name: max(0, pod.restarts - before.get(pod.name, 0)) for pod in pods}
+    elapsed = max(0.0, state.now - to_unix(rollout.switched_at or ""))
+    return Restarts(sum(since.values()), sum(count > 0 for count in since.values()), len(pods), elapsed * len(pods))
+
+
+def _stable_restarts(state: ReconcileState) -> Restarts:
+    """Of stable's pods, as long as they are there."""
+    pods = state.loaded(state.stable).pods
+    lived = sum(max(0.0, state.now - pod.scheduled_at) for pod in pods if pod.scheduled_at is not None)
+    return Restarts(sum(p.restarts for p in pods), sum(p.restarts > 0 for p in pods), len(pods), lived)
+
+
 def _with_baseline(state: ReconcileState, name: str, rollout: api.RolloutStatus) -> api.RolloutStatus:
     """Freeze the prior's evidence of the last window before the switch; its ring holds it for an hour."""
     if rollout.baseline is not None or not needs_baseline(rollout):
@@ -149,7 +175,7 @@ def _judge(
         unready_since=verdicts.unready_since(rollout, state.now),
         now=state.now,
     )
-    return (down, *said)
+    return (down, restarts(_restarts(state, name, rollout), _stable_restarts(state)), *said)
 
 
 def _baseline(rollout: api.RolloutStatus) -> Baseline | None:
