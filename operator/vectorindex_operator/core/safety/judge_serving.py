@@ -93,6 +93,7 @@ def _promote(state: ReconcileState, name: str, reason: str, message: str) -> Non
         state.update(prior, phase=Phase.SUPERSEDED, message=f"superseded by {name}")
     state.event(EventReason.PROMOTED, f"{reason}: {message}", revision=name)
     state.find_slots()
+    state.requeue_at(state.now + STEADY_LOOK_SECONDS)  # its watch begins: nothing else may wake us
 
 
 def _trip(state: ReconcileState, name: str, said: tuple[RuleVerdict, ...]) -> None:
