@@ -30,6 +30,7 @@ QUERIES = "vectorindex_queries"
 QUERY_ERRORS = "vectorindex_query_errors"
 FAILED_REQUESTS = "vectorindex_failed_requests"
 REFUSED = "vectorindex_refused"
+MISMATCHED = "vectorindex_mismatched"
 ZERO_RESULTS = "vectorindex_zero_result_queries"
 TOP_SCORE = "vectorindex_top_score"
 TOP_SCORE_SQUARES = "vectorindex_top_score_squares"
@@ -158,10 +159,11 @@ class SearcherMetrics(Collector):
             (QUERY_ERRORS, "Queries of failed requests.", "errors"),
             (
                 FAILED_REQUESTS,
-                "Server faults, and refusals for a wrong dimension or embedding; a batch counts once.",
+                "Server faults; a batch counts once.",
                 "failed_requests",
             ),
-            (REFUSED, "Requests refused for another client fault, a deadline too short, or overload.", "refused"),
+            (REFUSED, "Requests refused for a client's fault, a deadline too short, or overload.", "refused"),
+            (MISMATCHED, "Requests refused for a wrong dimension or another embedding.", "mismatched"),
             (ZERO_RESULTS, "Queries without a hit at or above minScore.", "zero_results"),
             (TRACKED, "Queries that got a query id.", "tracked"),
             (TOP_SCORE_SQUARES, "Sum of the squares of first hits' scores.", "top_sum_squares"),

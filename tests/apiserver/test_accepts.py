@@ -84,6 +84,11 @@ def test_a_part_left_out_gets_the_same_defaults_from_both(api: Api, smallest: Js
         ("gate", {"maxCountDrop": 0, "maxCountRise": 0}),
         ("index", {"objective": {"memoryLimit": 4294967296}}),
         ("guardrails.rules", [{"name": "clicks", "metric": "ClickDepth", "max": 3.5, "mode": "Observe"}]),
+        ("guardrails.rules", [{"name": "refused", "metric": "RefusalRate", "max": "5%", "mode": "Observe"}]),
+        (
+            "guardrails.rules",
+            [{"name": "r", "metric": "RefusalRate", "maxRiseVsStable": "50%", "mode": "Observe"}],
+        ),
         ("guardrails.rules", [{"name": "clicks", "metric": "ClickDepth", "max": 3, "mode": "Observe"}]),
         ("guardrails.rules", [{"name": "scores", "metric": "TopScore", "min": -0.45, "warmUp": 0}]),
     ],

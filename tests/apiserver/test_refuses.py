@@ -131,6 +131,7 @@ def managed(*peers: Json) -> Json:
         (RULES, rule(metric="TopScore", min="5%"), f"{RULES}[0].min", "a score, such as 0.45"),
         (RULES, rule(metric="TopScore", min=1e9), f"{RULES}[0].min", "a number, or text such as 2% or 40ms"),
         (RULES, rule(metric="ClickDepth", max="3.5"), RULES, "mode Observe until searcher.auth is set"),
+        (RULES, rule(metric="RefusalRate", max="5%"), RULES, "mode Observe until searcher.auth is set"),
         (RULES, rule(metric="ClickDepth", max="5%", mode="Observe"), f"{RULES}[0].max", "a number, such as 3.5"),
         (RULES, rule(metric="ClickDepth", max=-3, mode="Observe"), f"{RULES}[0].max", "a number, such as 3.5"),
         (RULES, rule(metric="ClickDepth", max=True, mode="Observe"), f"{RULES}[0].max", "a number, or text"),

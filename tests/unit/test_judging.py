@@ -253,6 +253,28 @@ def test_a_rule_whose_windows_no_ring_can_hold_says_so() -> None:
     assert judge(replace(ZERO, window_seconds=900, consecutive=2), merged([cell()] * 3)).verdict is Verdict.PASS
 
 
+REFUSED = Rule("refused", "RefusalRate", max=0.05, window_seconds=10, consecutive=1)
+
+
+def test_a_client_with_another_model_trips_nothing_by_itself_and_is_seen() -> None:
+    """Its requests are no errors of the revision, not even for the look that needs neither window nor warm-up."""
+    wrong = Counts(requests=1000, queries=1000, mismatched=2000)
+    assert judge(ERRORS, merged([wrong] * 36)).verdict is Verdict.PASS
+    said = judge(REFUSED, merged([wrong] * 2))
+    assert (said.verdict, said.samples, said.value) == (Verdict.FAIL, 6000, pytest.approx(2 / 3))
+    assert "refusal rate 66.7%" in said.message
+
+
+def test_refusals_that_began_with_the_switch_are_seen_against_stable() -> None:
+    """A column that became a number makes every filtered query a 400."""
+    before, after = Counts(requests=1000, queries=1000, refused=10), Counts(requests=900, queries=900, refused=110)
+    rule = replace(REFUSED, max=None, max_rise_vs_stable=0.5)
+    frozen = baseline(add_up([before] * 180))
+    assert judge(rule, merged([after] * 24), baseline=frozen).verdict is Verdict.FAIL
+    assert judge(rule, merged([before] * 24), baseline=frozen).verdict is Verdict.PASS
+    assert judge(ERRORS, merged([after] * 24), baseline=frozen).verdict is Verdict.PASS
+
+
 # ---------------------------------------------------------------- early trip
 
 

@@ -42,6 +42,7 @@ class Traffic:
     queries: int = 200
     errors: float = 0.0
     zero: float = 0.0
+    refused: float = 0.0
     median: float = 0.0
     sigma: float = 0.5
     rare: float = 0.5
@@ -61,15 +62,16 @@ class Traffic:
         high = rng.binomial(queries - errors, self.rare)
         return [
             Counts(
-                requests=int(q), failed_requests=int(e),
+                requests=int(q - d), failed_requests=int(e), refused=int(d) // 2, mismatched=int(d) - int(d) // 2,
                 queries=int(q), errors=int(e), zero_results=int(z), top_count=int(q - e),
                 top_sum=0.2 * float(q - e) + 0.5 * float(h),
                 top_sum_squares=0.04 * float(q - e - h) + 0.49 * float(h),
                 tracked=self.tracked, tracked_depth_sum=11 * self.tracked, clicked=int(c), click_gain_sum=10 * int(c),
                 click_depth_top=11, live_queries=self.live, live_recall_sum=float(r), latency=row,
             )
-            for q, e, z, h, c, r, row in zip(
-                queries, errors, zero, high, rng.binomial(self.tracked, self.clicks, windows),
+            for q, e, z, h, d, c, r, row in zip(
+                queries, errors, zero, high, rng.binomial(queries, self.refused),
+                rng.binomial(self.tracked, self.clicks, windows),
                 self._recall(rng, windows), self._latency(rng, queries), strict=True,
             )
         ]  # fmt: skip
@@ -128,6 +130,7 @@ LEFT = Traffic(queries=300, rare=0.9)
 SCENARIOS = {
     "errors": ([rule("r", "ErrorRate", max=0.02)], Traffic(errors=0.02), None),
     "errors, much traffic": ([rule("r", "ErrorRate", max=0.02)], Traffic(2000, errors=0.02), None),
+    "refusals": ([rule("r", "RefusalRate", max=0.02)], Traffic(refused=0.02), None),
     "zero results": ([rule("r", "ZeroResultRate", max=0.02)], Traffic(zero=0.02), None),
     "zero results, frequent": ([rule("r", "ZeroResultRate", max=0.3)], Traffic(zero=0.3), None),
     "P95": ([rule("r", "LatencyP95", max=FAST.quantile(0.05))], FAST, None),

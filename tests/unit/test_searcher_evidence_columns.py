@@ -88,7 +88,7 @@ def traffic(pod: Pod, rng: random.Random, requests: int) -> None:
         segment = rng.choice(("keyword", "other"))
         scores = [rng.uniform(-1, 1) for _ in range(2)]
         outcome = Outcome(segment, 2, hits=[rng.choice((0, 3)), 10], top_scores=scores)
-        pod.ring.record(outcome, rng.choice((200, 200, 200, 500, 422, 400)), rng.lognormvariate(-7, 1.0))
+        pod.ring.record(outcome, rng.choice((200, 200, 200, 500, 400)), rng.lognormvariate(-7, 1.0))
         bucket = int(pod.clock.now // 5) - rng.randrange(40)
         if rng.random() < 0.1:
             pod.ring.record_tracked(bucket, segment, 10, 1)
@@ -104,6 +104,17 @@ def test_columns_say_what_the_rows_say() -> None:
     expected = {(one.bucket, one.segment): one for one in PodCounts.of(pod.rows()).counted}
     assert told([pod.page()]) == expected
     assert len(expected) > 500
+
+
+def test_a_client_with_another_model_is_told_apart_and_only_in_columns() -> None:
+    """Operators of before refuse rows with a counter that they do not know."""
+    pod = Pod()
+    for _ in range(3):
+        pod.ring.record(Outcome("keyword", 4), 422, 0.001)
+    (row,) = counted_of(pod.page())
+    assert (row.cell.mismatched, row.cell.requests, row.cell.failed_requests, row.cell.refused) == (3, 0, 0, 0)
+    assert pod.rows().buckets == ()
+    assert b"mismatched" not in pod.ask(accept=b"*/*").body
 
 
 def test_later_answers_tell_what_changed_and_nothing_is_missed() -> None:

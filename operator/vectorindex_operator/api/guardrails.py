@@ -21,6 +21,7 @@ class GuardrailMetric(StrEnum):
     TOP_SCORE = "TopScore"
     LIVE_RECALL = "LiveRecall"
     CLICK_DEPTH = "ClickDepth"
+    REFUSAL_RATE = "RefusalRate"
 
 
 _PERCENT, _TIME, _NUMBER = r"(100|[0-9]{1,2}([.][0-9]+)?)%", r"[0-9]+([.][0-9]+)?m?s", r"[0-9]+([.][0-9]+)?"
@@ -33,6 +34,7 @@ _BOUNDS = {
     GuardrailMetric.TOP_SCORE: ("min", _SCORE),
     GuardrailMetric.LIVE_RECALL: ("min", _PERCENT),
     GuardrailMetric.CLICK_DEPTH: ("max", _NUMBER),
+    GuardrailMetric.REFUSAL_RATE: ("max", _PERCENT),
 }
 """Metric -> its absolute bound and how that is written. The relative one looks the same way."""
 _WORDS = {
@@ -84,7 +86,7 @@ class GuardrailRule(Model):
     warm_up: Duration = "1m"
     """Queries in this time after the switch are not judged."""
     min_samples: Annotated[int, Field(ge=1, le=1_000_000_000)] = 200
-    """Fewer than this in a window are no evidence: queries, or requests for ErrorRate."""
+    """Fewer than this in a window are no evidence: queries, or requests for ErrorRate and RefusalRate."""
     consecutive: Annotated[int, Field(ge=1, le=100)] = 2
     """Failed windows in a row that make a Fail."""
     mode: Literal["Enforce", "Observe"] = "Enforce"

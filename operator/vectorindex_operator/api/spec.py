@@ -377,8 +377,10 @@ class VectorIndexSpec(Model):
         ),
         CelRule(
             "!has(self.guardrails.rules) || (has(self.searcher) && has(self.searcher.auth))"
-            " || self.guardrails.rules.all(r, r.metric != 'ClickDepth' || (has(r.mode) && r.mode == 'Observe'))",
-            "a ClickDepth rule needs mode Observe until searcher.auth is set: anyone could send clicks and trip it",
+            " || self.guardrails.rules.all(r, !(r.metric in ['ClickDepth', 'RefusalRate'])"
+            " || (has(r.mode) && r.mode == 'Observe'))",
+            "a ClickDepth or RefusalRate rule needs mode Observe until searcher.auth is set: anyone could send clicks,"
+            " or bad requests, and trip it",
             ".guardrails.rules",
         ),
         CelRule(

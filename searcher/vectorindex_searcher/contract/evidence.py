@@ -43,14 +43,18 @@ class EvidenceBucket(Model):
     requests: int = 0
     """Answered requests: server's faults included; overload 503 and the client's other faults are not."""
     failed_requests: int = 0
-    """Of these: server's faults (5xx but overload, 504 above the floor of DEADLINE_FLOOR_SECONDS), and refusals for a
-    wrong dimension or another embedding. The unit of the error rate: a batch fails as a whole, so it fails once."""
+    """Of these: server's faults (5xx but overload, 504 above the floor of DEADLINE_FLOOR_SECONDS). The unit of the
+    error rate: a batch fails as a whole, so it fails once."""
     queries: int = 0
     """Queries of these requests; a request may carry several."""
     errors: int = 0
     """Queries of the failed requests."""
     refused: int = 0
-    """Requests refused with another 4xx, overload 503, or 504 below the floor: shown, never judged."""
+    """Requests refused with a 4xx but those that are mismatched, overload 503, or 504 below the floor: no fault of the
+    revision's, but what RefusalRate is made of."""
+    mismatched: int = 0
+    """Requests refused for a wrong dimension or another embedding (422): the client's model is another one. In
+    EvidenceColumns only: operators of before would not read rows that have it."""
     zero_results: int = 0
     """Queries with no hit at or above minScore."""
     top_count: int = 0

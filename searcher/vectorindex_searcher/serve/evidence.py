@@ -27,9 +27,9 @@ RESULT_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _BIN_EDGES = [contract.LATENCY_BIN_RATIO**b for b in range(BINS)]
 _RESULT_BINS = [bisect_left(RESULT_EDGES, hits) for hits in range(RESULT_EDGES[-1] + 1)]
 """By number of hits; looked up for every query."""
-_QUERIES, _ERRORS, _REFUSED, _ZERO, _TOP, _REQUESTS, _FAILED = range(7)
-_COUNTS = 7
-_COUNTERS = ("queries", "errors", "refused", "zero_results", "top_count", "requests", "failed_requests")
+_QUERIES, _ERRORS, _REFUSED, _ZERO, _TOP, _REQUESTS, _FAILED, _MISMATCHED = range(8)
+_COUNTS = 8
+_COUNTERS = ("queries", "errors", "refused", "zero_results", "top_count", "requests", "failed_requests", "mismatched")
 """Their names in contract.EvidenceBucket."""
 _SUM, _SQUARES = range(2)
 _SUMS = ("top_sum", "top_sum_squares")
@@ -98,6 +98,7 @@ class Totals:
     queries: int
     errors: int
     refused: int
+    mismatched: int
     zero_results: int
     top_count: int
     top_sum: float
@@ -177,7 +178,7 @@ class EvidenceRing:
         """Count one answered request: each of its queries was answered after `seconds`.
 
         A refused request is one refusal whatever it carried: its vectors were never looked at. A wrong dimension or
-        another embedding (422) is judged like a server's fault: a revision with the wrong model behind it shows so.
+        another embedding (422) is one too, counted apart: an index keeps its embedding, so the client's is wrong.
         A deadline (504) that was too short for any revision is a refusal, but its time counts as latency: the answer
         took at least that long. Latency can so be told too short for such queries and never too long.
         """
@@ -187,10 +188,10 @@ class EvidenceRing:
         segment = self.number(outcome.segment)
         self.codes[self.segments[segment], status] += 1
         current = self._current[segment]
-        if status == 503 or (400 <= status < 500 and status != 422):
-            current.counts[_REFUSED] += 1
+        if status == 503 or 400 <= status < 500:
+            current.counts[_MISMATCHED if status == 422 else _REFUSED] += 1
             return
-        queries = outcome.queries if status != 422 else 1
+        queries = outcome.queries
         number = latency_bin(seconds)
         current.latency[number] = current.latency.get(number, 0) + queries
         self._latency_sums[segment] += seconds * queries
@@ -350,7 +351,7 @@ class EvidenceRing:
             if self._bucket_of[slot] != bucket:
                 continue  # overwritten while the caller paused
             for segment, name in enumerate(self.segments):
-                if self._counts[slot, segment].any() or self._later[slot, segment].any():
+                if self._counts[slot, segment, :_MISMATCHED].any() or self._later[slot, segment].any():
                     yield self._wire(bucket, slot, segment, name)
 
     def _wire(self, bucket: int, slot: int, segment: int, name: str) -> dict[str, object]:
@@ -396,6 +397,7 @@ class EvidenceRing:
                 queries=row[_QUERIES],
                 errors=row[_ERRORS],
                 refused=row[_REFUSED],
+                mismatched=row[_MISMATCHED],
                 zero_results=row[_ZERO],
                 top_count=row[_TOP],
                 top_sum=float(sums[segment, 0]),

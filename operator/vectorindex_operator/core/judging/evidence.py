@@ -48,6 +48,7 @@ class Counts:
     queries: int = 0
     errors: int = 0
     refused: int = 0
+    mismatched: int = 0
     zero_results: int = 0
     top_count: int = 0
     top_sum: float = 0.0

@@ -85,6 +85,17 @@ METRICS: dict[str, Metric] = {
         _show_rate,
         _RATE_UNITS,
     ),
+    "RefusalRate": Metric(
+        "refusal rate",
+        "requests",
+        Rate(
+            lambda cell: cell.refused + cell.mismatched,
+            lambda cell: max(cell.requests, cell.failed_requests) + cell.refused + cell.mismatched,
+        ),
+        _parse_rate,
+        _show_rate,
+        _RATE_UNITS,
+    ),
     "LatencyP95": Metric(
         "P95 latency", "queries", Quantile(0.05), _parse_duration, _show_duration, _DURATION_UNITS, True
     ),
