@@ -13,6 +13,9 @@ from simulator.simulation import QUIET_GAPS, run
 from simulator.store import NAMESPACE, Json
 from simulator.world import NAME
 
+from vectorindex_operator.core.internal_keys import Addressee
+from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence
+from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_operator.reconcile.observe import CHILD_KINDS
@@ -56,10 +59,14 @@ class Server:
 
 
 class Quiet:
-    """Searchers and Events of indexes at rest."""
+    """Searchers and Events of indexes at rest: they answer, and nobody has queried them."""
 
-    def evidence(self, *_: Any, **__: Any) -> tuple[()]:
-        return ()
+    def __init__(self, clock: list[float]) -> None:
+        self.clock = clock
+
+    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
+        nothing = PodCounts(question.revision, self.clock[0], None, ())
+        return tuple(PodEvidence(name, nothing, self.clock[0]) for name, _ in pods)
 
     def tell(self, *_: Any, **__: Any) -> None: ...
 
@@ -88,7 +95,7 @@ def test_a_thousand_idle_indexes_cost_no_reads() -> None:
     objects, now = at_rest(IDLE)
     server, cache, looks = Server(objects), ReadCache(), 0
     clock = [now]
-    quiet: Any = Quiet()
+    quiet: Any = Quiet(clock)
     relist = Relist(cache, server, lambda namespace, name: None)
     relist.fill()
     server.reads.clear()
@@ -108,7 +115,7 @@ def test_a_thousand_idle_indexes_cost_no_reads() -> None:
 def test_a_change_costs_one_live_look_and_then_none() -> None:
     objects, now = at_rest(3)
     server, cache = Server(objects), ReadCache()
-    quiet: Any = Quiet()
+    quiet: Any = Quiet([now])
     Relist(cache, server, lambda namespace, name: None).fill()
     server.reads.clear()
     reconciler = Reconciler(LiveCluster(server, cache), quiet, quiet, SETTINGS, cache, clock=lambda: now)
