@@ -17,7 +17,8 @@ import yaml
 
 from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.core.internal_keys import Addressee
-from vectorindex_operator.core.judging.judge import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence
+from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.drift import matches
 from vectorindex_operator.reconcile.loop import Reconciler
@@ -68,10 +69,11 @@ class Cluster:
 
 
 class Searchers:
-    """Nobody answers: none of what is asked here depends on it."""
+    """They answer, and nobody has queried them."""
 
-    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
-        return ()
+    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
+        nothing = PodCounts(question.revision, NOW, None, ())
+        return tuple(PodEvidence(name, nothing, NOW) for name, _ in pods)
 
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None: ...
 
