@@ -86,7 +86,9 @@ class Invariants:
             self.broken(f"(1) the searchers of {name} are removed, and it has the traffic")
         views = [self.world.store.as_of("VectorIndexRevision", self._seen(operator, "VectorIndexRevision")), None]
         phases = [self._phases(view) for view in views]
-        if all(p.get(traffic) == "Soaking" and p.get(name) == "Stable" for p in phases):
+        live = self.world.store.get("VectorIndexRevision", name) or {}
+        dead = bool(live.get("status", {}).get("unloadedAt"))  # it had no ready pod for its progressDeadline
+        if not dead and all(p.get(traffic) == "Soaking" and p.get(name) == "Stable" for p in phases):
             self.broken(f"(1) the searchers of {name} are removed, and {traffic} still soaks")
 
     def _phases(self, view: dict[str, Json] | None) -> dict[str, str]:

@@ -16,7 +16,9 @@ from simulator.world import NAME
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence
 from vectorindex_operator.core.judging.questions import Question
+from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
+from vectorindex_operator.reconcile.drift import marked
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_operator.reconcile.observe import CHILD_KINDS
 from vectorindex_operator.reconcile.relist import Relist
@@ -55,7 +57,7 @@ class Server:
     def _refuse(self, *arguments: Any, **_: Any) -> Any:
         pytest.fail(f"a write: {arguments}")
 
-    apply = apply_status = create = delete = _refuse
+    apply = apply_status = create = delete = merge = take_over = _refuse
 
 
 class Quiet:
@@ -83,8 +85,20 @@ def at_rest(copies: int) -> tuple[list[Json], float]:
         moved = text.replace(f'"namespace": "{NAMESPACE}"', f'"namespace": "{namespace(number)}"')
         # The task in a pod's environment, which is JSON within the JSON.
         moved = moved.replace(rf"\"namespace\":\"{NAMESPACE}\"", rf"\"namespace\":\"{namespace(number)}\"")
-        objects += json.loads(moved)
+        objects += [_marked_anew(raw) for raw in json.loads(moved)]
     return objects, world.now
+
+
+def _marked_anew(raw: Json) -> Json:
+    """An object of ours in another namespace, with the hash of what would be rendered there."""
+    meta = raw["metadata"]
+    annotations = {name: text for name, text in meta.get("annotations", {}).items() if name != labels.RENDERED}
+    if len(annotations) == len(meta.get("annotations", {})):
+        return raw
+    said = {field: meta[field] for field in ("name", "namespace", "labels", "ownerReferences")}
+    rendered = {field: raw[field] for field in ("apiVersion", "kind", "spec")}
+    rendered["metadata"] = said | ({"annotations": annotations} if annotations else {})
+    return {**raw, "metadata": {**meta, "annotations": marked(rendered)["metadata"]["annotations"]}}
 
 
 def namespace(number: int) -> str:
@@ -122,6 +136,6 @@ def test_a_change_costs_one_live_look_and_then_none() -> None:
     cache.forget("Service", namespace(1), NAME, cache.turn())
     for _ in range(5):
         reconciler.run(namespace(1), NAME)
-    assert len(server.reads) == len(CHILD_KINDS) + 2, (
+    assert len(server.reads) == len(CHILD_KINDS) + 3, (
         "what the cache had lost was found by the one look that would have written"
     )

@@ -73,15 +73,18 @@ class Executor:
     def run(self, plan: Plan) -> None:
         """Everything but moving the traffic. Raises errors.ClusterError for a conflict, or when nobody answers."""
         moves = any(isinstance(action, MoveTraffic) for action in plan.safe)
-        recorded = True
+        unrecorded: set[str] = set()
         for action in plan.safe:
-            if not isinstance(action, MoveTraffic):
-                done = self._run(action)
-                recorded &= done or not isinstance(action, WriteRevisionStatus)
+            if isinstance(action, MoveTraffic) or (
+                isinstance(action, EnsureSearchers) and action.revision in unrecorded
+            ):
+                continue
+            if not self._run(action) and isinstance(action, WriteRevisionStatus):
+                unrecorded.add(action.revision)
         if not moves and not self.obs.traffic.refused:
             self._attempt(f"Service/{self.obs.index.name}", self._repair_front)
         # What was decided and could not be recorded is decided again: work must not be built on it.
-        for action in plan.forward if recorded else ():
+        for action in plan.forward if not unrecorded else ():
             if not self._run(action):
                 break
 
