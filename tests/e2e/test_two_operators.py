@@ -1,0 +1,65 @@
+"""Two releases of the chart in one cluster: an index belongs to one of them, and changes hands only when told to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from e2e.vectors import Corpus
+from e2e.workspace import Workspace, no_failures
+
+from harness import release
+from harness.base import Cluster
+from harness.images import Images
+from harness.kube import Kube
+
+NAMESPACE, CLASS = "vectorindex-next", "next"
+ANNOTATION = "vectorindex.dev/operator-class"
+QUIET_SECONDS = 20
+
+
+@pytest.fixture
+def second_release(cluster: Cluster, kube: Kube, images: Images) -> Iterator[None]:
+    values = {
+        "image.repository": images.operator.repository,
+        "image.tag": images.operator.tag,
+        "searcherImage.repository": images.searcher.repository,
+        "searcherImage.tag": images.searcher.tag,
+        "operatorClass": CLASS,
+    }
+    settings = [word for name, value in values.items() for word in ("--set-string", f"{name}={value}")]
+    cluster.helm(
+        "upgrade", "--install", CLASS, release.CHART, "--namespace", NAMESPACE, "--create-namespace",
+        "--set", "crds.enabled=false", "--wait", "--timeout", "120s", *settings, timeout=150,
+    )  # fmt: skip
+    yield
+    cluster.helm("uninstall", CLASS, "--namespace", NAMESPACE, "--wait", timeout=120)
+    kube.delete("Namespace", NAMESPACE)
+
+
+def test_an_index_changes_hands_when_told_to_and_nobody_fights_over_it(
+    served: Workspace, corpus: Corpus, second_release: None
+) -> None:
+    index = served.index
+    pods = {pod["metadata"]["uid"] for pod in index.pods(index.traffic())}
+
+    def versions() -> dict[str, str]:
+        seen = [index.get(), *index.children()]
+        return {f"{one.get('kind')}/{one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in seen}
+
+    def handed_to(operator: str) -> None:
+        index.patch({"metadata": {"annotations": {ANNOTATION: operator}}})
+        index.wait(lambda: index.status().get("operator") == operator, 60, f"to be claimed by {operator}")
+        served.hold(versions, QUIET_SECONDS, "nobody writes over the other")
+
+    assert index.status()["operator"] == "default"
+    served.hold(versions, QUIET_SECONDS, "the other one leaves it alone")
+    with served.traffic(corpus) as traffic:
+        handed_to(CLASS)
+        assert {pod["metadata"]["uid"] for pod in index.pods(index.traffic())} == pods
+        index.patch({"spec": {"searcher": {"replicas": 2}}})
+        index.wait(lambda: index.status()["ready"] == "2/2", 90, f"two searchers, by the operator of class {CLASS}")
+        handed_to("default")
+        seen = traffic.snapshot()
+    no_failures(seen, at_least=1000)
+    assert served.built().total() == 1
