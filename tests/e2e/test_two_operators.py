@@ -41,25 +41,35 @@ def test_an_index_changes_hands_when_told_to_and_nobody_fights_over_it(
     served: Workspace, corpus: Corpus, second_release: None
 ) -> None:
     index = served.index
-    pods = {pod["metadata"]["uid"] for pod in index.pods(index.traffic())}
 
     def versions() -> dict[str, str]:
         seen = [index.get(), *index.children()]
         return {f"{one.get('kind')}/{one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in seen}
 
-    def handed_to(operator: str) -> None:
+    def settled(searchers: int) -> None:
+        """Each release signs with a key of its own, so searchers are replaced when an index changes hands."""
+        ready = f"{searchers}/{searchers}"
+
+        def rests() -> bool:
+            pods = index.pods(index.traffic())
+            return index.status()["ready"] == ready and len(pods) == searchers and not index.condition("Reconciling")
+
+        index.wait(rests, 150, f"{searchers} searchers, and none that starts or drains")
+
+    def handed_to(operator: str, searchers: int) -> None:
         index.patch({"metadata": {"annotations": {ANNOTATION: operator}}})
         index.wait(lambda: index.status().get("operator") == operator, 60, f"to be claimed by {operator}")
+        index.wait_condition("UpToDate", timeout=150)
+        settled(searchers)
         served.hold(versions, QUIET_SECONDS, "nobody writes over the other")
 
     assert index.status()["operator"] == "default"
     served.hold(versions, QUIET_SECONDS, "the other one leaves it alone")
     with served.traffic(corpus) as traffic:
-        handed_to(CLASS)
-        assert {pod["metadata"]["uid"] for pod in index.pods(index.traffic())} == pods
+        handed_to(CLASS, searchers=1)
         index.patch({"spec": {"searcher": {"replicas": 2}}})
-        index.wait(lambda: index.status()["ready"] == "2/2", 90, f"two searchers, by the operator of class {CLASS}")
-        handed_to("default")
+        settled(2)
+        handed_to("default", searchers=2)
         seen = traffic.snapshot()
     no_failures(seen, at_least=1000)
     assert served.built().total() == 1
