@@ -188,11 +188,11 @@ def test_the_evidence_of_a_revision_is_kept(api: Api, revision: Json) -> None:
 def test_what_another_release_wrote_is_kept(api: Api, smallest: Json, revision: Json) -> None:
     """Unknown fields and values: an older CRD must not prune or refuse what a newer one stored."""
     assert api.apply(smallest).ok
-    newer = STATUS.wire() | {"operator": {"release": "9.0"}}
+    newer = STATUS.wire() | {"claim": {"release": "9.0"}}
     newer["history"] = [{"revision": "r", "digest": "d", "outcome": "Distilled", "reason": "R", "at": NOW, "by": "x"}]
     answer = api.apply(status_of(smallest, **newer), OPERATOR, subresource="status")
     assert answer.ok, answer.message
-    assert (answer.body["status"]["operator"], answer.body["status"]["history"]) == (
+    assert (answer.body["status"]["claim"], answer.body["status"]["history"]) == (
         {"release": "9.0"},
         newer["history"],
     )
