@@ -24,6 +24,7 @@ from kubernetes import config
 from observations import DATA, SETTINGS, a_revision, actions, run, seen, spec
 from ports import held
 
+from vectorindex_operator.adapters import lease
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster, api_client
 from vectorindex_operator.api.v1alpha1 import API_VERSION, NetworkPolicy, RevisionStatus
@@ -68,6 +69,11 @@ BY_APPLY = {
 }
 """What an apply asks besides patch where it makes an object: not in the audit log either, but a refusal would be."""
 SOON = 30.0
+LEASE: Json = {
+    "apiVersion": "coordination.k8s.io/v1",
+    "kind": "Lease",
+    "metadata": {"name": lease.NAME, "namespace": HOME},
+}
 
 Right = tuple[str, str, str]
 A = TypeVar("A")
@@ -130,6 +136,7 @@ def run_the_process(plane: ControlPlane, api: Api) -> None:
         except urllib3.exceptions.HTTPError:
             return False
 
+    api.delete(LEASE)  # of an earlier test: making it is one of the rights
     with held() as (port,), process(plane, port):
         wait_for(lambda: metric(f"vectorindex_watches {float(len(WATCHED))}"), "not every kind is watched")
         assert api.apply(manifest("by-watch")).ok
