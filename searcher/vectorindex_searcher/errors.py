@@ -1,6 +1,6 @@
 """Why a verb ends early: exceptions that carry a contract.Failure and an exit code. No logic beyond building them."""
 
-# ruff: noqa: N818 - the domain's names (architecture.md, "Errors") say what happened, without a suffix.
+# ruff: noqa: N818 - the domain's names say what happened, without a suffix.
 
 from __future__ import annotations
 
