@@ -56,6 +56,10 @@ class VixIndex:
         """`vectorindex.dev/NAME: [argument@]nonce`, as the kubectl plugin will write it."""
         self.patch({"metadata": {"annotations": {f"vectorindex.dev/{name}": value}}})
 
+    def touch(self, value: str) -> None:
+        """A change that means nothing, as a GitOps tool makes it: the operator looks, and finds nothing to do."""
+        self.patch({"metadata": {"annotations": {"example.com/touched": value}}})
+
     def delete(self, *, wait: float = 90) -> None:
         """Deletes it and waits until it and everything it owns is gone."""
         self.kube.delete("VectorIndex", self.name, self.namespace)

@@ -39,6 +39,7 @@ def test_a_second_revision_is_promoted_without_a_failed_query(served: Workspace,
     assert soak >= 10, f"promoted after {soak:.0f} s of a soak of 10 s"
     assert {v["rule"]: v["verdict"] for v in rollout["verdicts"]} == {
         "unavailable": "Pass",
+        "restarts": "Pass",
         "zero-results": "Pass",
         "errors": "Pass",
     }
@@ -60,7 +61,7 @@ def test_the_gate_rejects_a_coarse_index_until_the_floor_says_otherwise(served: 
 
     # The same manifest again, as Argo CD applies it every few minutes.
     served.apply("good", **COARSE)
-    index.verb("touched", "1")
+    index.touch("1")
     served.hold(lambda: (served.work(), index.traffic()), 8, "the same manifest builds and measures nothing")
 
     index.verb("retry", "again-1")
@@ -113,7 +114,7 @@ def test_a_bad_revision_is_rolled_back_by_a_guardrail(served: Workspace, corpus:
         assert index.condition("RolledOut")["status"] == "False"
         jobs = served.work()
         served.apply("bad")
-        index.verb("touched", "1")
+        index.touch("1")
         served.hold(lambda: (served.work(), index.traffic()), 8, "the same manifest builds nothing")
         assert served.work() == jobs
 

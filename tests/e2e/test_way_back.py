@@ -29,7 +29,7 @@ def test_a_dead_stable_does_not_block_the_fix(served: Workspace, corpus: Corpus)
     index.wait(lambda: index.traffic() == third, 120, "the fix to take the traffic")
     assert served.has_event("WayBackLost")
     assert index.revision(second)["phase"] == "Superseded"
-    assert served.ask(corpus.queries()[0])["hits"]
+    assert served.ask(corpus.queries()[0])["results"][0]["ids"]
 
 
 @pytest.mark.together
