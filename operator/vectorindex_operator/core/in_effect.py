@@ -7,7 +7,7 @@ starts (rollout, guardrails), or a new revision does (everything else).
 from __future__ import annotations
 
 from vectorindex_operator.api.v1alpha1 import Serving
-from vectorindex_operator.core import identity
+from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.state import ReconcileState
 
 
@@ -23,12 +23,15 @@ def _for_a_revision(state: ReconcileState) -> list[str]:
     if view is None:
         return []
     frozen, spec = view.spec, state.spec
+    same_place = state.desired == state.serving or recipe.place(frozen.source) == recipe.place(spec.source.s3)
     served, wanted = frozen.served_as(), Serving.of(spec, frozen.served_as().refresh)
     fields = [
         name
         for name, same in (
             ("index", frozen.index_spec == spec.index),
             ("source.columns", frozen.columns == spec.source.columns),
+            ("source.s3", same_place),
+            ("embedding.metric", frozen.embedding.metric == spec.embedding.metric),
             ("segments", served.segments == wanted.segments),
             ("searcher.minScore", served.min_score == wanted.min_score),
             ("searcher.pod", served.pod == wanted.pod),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vectorindex_operator.api.v1alpha1 import Serving
 from vectorindex_operator.core import identity, recipe
-from vectorindex_operator.core.phase import IN_PREPARATION, REPLACED, Phase
+from vectorindex_operator.core.phase import FAILED, IN_PREPARATION, REPLACED, Phase
 from vectorindex_operator.core.plan import CreateRevision
 from vectorindex_operator.core.progress.supersede import supersede
 from vectorindex_operator.core.state import ReconcileState
@@ -33,6 +33,9 @@ def step(state: ReconcileState) -> None:
         return
     if state.desired == state.candidate:
         return
+    if state.candidate and state.desired == state.serving and state.statuses[state.serving].phase == Phase.OUTGOING:
+        supersede(state, f"the spec asks for {state.serving} again")
+        return
     known = state.statuses.get(state.desired)
     if known is None:
         create(state, source.fingerprint, Serving.of(state.spec))
@@ -45,9 +48,10 @@ def step(state: ReconcileState) -> None:
 
 
 def _find(state: ReconcileState, digest: str) -> str:
-    """The newest revision that is what is asked for, else the name of one to make."""
+    """The newest that is what is asked for, a failed one only where no other is; else the name of one to make."""
     alike = [name for name in state.statuses if recipe.is_desired(state, name)]
-    newest = max(alike, key=lambda name: (state.revision(name).created_at, name), default="")
+    failed = {name for name in alike if state.statuses[name].phase in FAILED}
+    newest = max(alike, key=lambda name: (name not in failed, state.revision(name).created_at, name), default="")
     return newest or _new_name(state, digest, Serving.of(state.spec))
 
 

@@ -25,7 +25,8 @@ def step(state: ReconcileState) -> None:
 def _retry(state: ReconcileState, command: Command) -> None:
     mark = f"retry {command.nonce}"
     failed = [n for n, s in state.statuses.items() if s.phase in FAILED and recipe.is_desired(state, n)]
-    for name in failed:
+    # One: of several of the same artifact (refreshes) the newest, or what was given up for a later one comes back.
+    for name in sorted(failed, key=lambda n: (state.revision(n).created_at, n))[-1:]:
         state.update(
             name, phase=Phase.PENDING, rejected=None, failure=None, rollout=None, gate=None, report=None, message=mark
         )

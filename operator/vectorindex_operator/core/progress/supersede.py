@@ -14,7 +14,7 @@ def supersede(state: ReconcileState, message: str, *, proven: str = "") -> None:
     the candidate keeps the traffic until `proven` takes it: a way back that is broken must not hold up its own repair.
     """
     name = state.candidate
-    if state.serving != name:
+    if state.serving != name and state.statuses[name].phase == Phase.SURGING:
         state.update(name, phase=Phase.SUPERSEDED, message=message)
         state.find_slots()
     elif state.loaded(state.stable).serving():
@@ -23,7 +23,7 @@ def supersede(state: ReconcileState, message: str, *, proven: str = "") -> None:
         state.update(name, phase=Phase.OUTGOING, message=f"{message}; it keeps the traffic until {proven} is ready")
         state.find_slots()
     else:
-        state.block("RollbackTargetNotReady", state.stable, "no pod of it is ready; waiting for its progressDeadline")
+        state.block("RollbackTargetNotReady", state.stable, "no pod of it is ready: it is waited for")
 
 
 def has_no_way_back(state: ReconcileState) -> bool:

@@ -24,6 +24,7 @@ def step(state: ReconcileState) -> None:
     state.keep_loaded.update({state.stable, state.candidate, state.serving, *outgoing} & set(state.statuses))
     state.keep_loaded.discard("")
     _unload_dead(state)
+    _make_room(state)
     for name in sorted(state.keep_loaded & set(state.statuses)):
         _load(state, name)
     for name, loaded in sorted(state.obs.loaded.items()):
@@ -58,10 +59,20 @@ def _unload_dead(state: ReconcileState) -> None:
         state.update(name, unloaded_at=unloaded_at or to_text(state.now))
         message = f"{name} has no ready pod, so nothing can go back to it at once: its searchers are removed"
         state.event(EventReason.WAY_BACK_LOST, message, revision=name)
-    waited_for = pending_trip(state, state.serving) is not None
+    waited_for = pending_trip(state, state.serving) is not None or state.desired == name
     surging = bool(state.candidate) and state.candidate != state.serving
     if state.make_room or surging or not waited_for:
         state.keep_loaded.discard(name)
+
+
+def _make_room(state: ReconcileState) -> None:
+    """What a rollback waits for without end gives its place to what is proven, as a dead stable revision does."""
+    if not (state.make_room or state.has_moved) and state.candidate in ("", state.serving):
+        return
+    for name in state.keep_loaded - {state.serving, state.candidate, state.stable}:
+        if name in state.statuses and is_dead(state, name):
+            state.update(name, unloaded_at=state.statuses[name].unloaded_at or to_text(state.now))
+            state.keep_loaded.discard(name)
 
 
 def _load(state: ReconcileState, name: str) -> None:

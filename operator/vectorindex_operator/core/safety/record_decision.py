@@ -28,6 +28,13 @@ def step(state: ReconcileState) -> None:
         if status.phase == Phase.STABLE and name != state.stable:
             # A rollback past it, or a promotion whose second half was lost.
             state.update(name, phase=Phase.SUPERSEDED, message=f"superseded by {state.stable}")
+        if status.phase == Phase.SURGING and name != state.candidate:
+            # The operator died between the two statuses that gave it up and let what serves soak on.
+            state.update(name, phase=Phase.SUPERSEDED, message=f"{state.candidate} is the candidate")
+        moved = decision is not None and decision.to_revision == state.serving != name
+        if status.phase == Phase.OUTGOING and moved:
+            # Its Service was gone, so the decision that gave the traffic to another does not name it.
+            _leave(state, name, f"{state.serving} has the traffic", to_text(state.now))
 
 
 def record(state: ReconcileState, decision: Decision) -> None:
@@ -55,16 +62,23 @@ def _is_open(state: ReconcileState, name: str, decision: Decision) -> bool:
 def _record_loss(state: ReconcileState, decision: Decision, at: str) -> None:
     name = decision.from_revision
     status = state.update(name, settled_at=at, settled_serial=decision.serial, lost_traffic_at=at)
-    trip = status.rollout.trip if status.rollout is not None else None
     if decision.kind is DecisionKind.SWITCH:
-        if status.phase == Phase.OUTGOING and trip is not None:
-            _reject(state, name, trip.reason, trip.message, at)
-        elif status.phase == Phase.OUTGOING:
-            state.update(name, phase=Phase.SUPERSEDED, message=decision.message)
+        if status.phase == Phase.OUTGOING:
+            _leave(state, name, decision.message, at)
     elif decision.rule == REVERTED:
         state.update(name, phase=Phase.SUPERSEDED, message=decision.message)
     else:
         _reject(state, name, decision.reason, decision.message, at)
+
+
+def _leave(state: ReconcileState, name: str, message: str, at: str) -> None:
+    """What was on its way out has lost the traffic: it was rejected if it tripped, else superseded."""
+    status = state.statuses[name]
+    trip = status.rollout.trip if status.rollout is not None else None
+    if trip is not None:
+        _reject(state, name, trip.reason, trip.message, at)
+    else:
+        state.update(name, phase=Phase.SUPERSEDED, lost_traffic_at=at, message=message)
 
 
 def _reject(state: ReconcileState, name: str, reason: str, message: str, at: str) -> None:

@@ -9,7 +9,6 @@ from vectorindex_operator.core.phase import GIVEN_UP, Phase
 from vectorindex_operator.core.safety import roll_back
 from vectorindex_operator.core.safety.give_traffic import give_traffic
 from vectorindex_operator.core.safety.record_decision import RESTORED
-from vectorindex_operator.core.safety.roll_back import is_dead
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.traffic import DecisionKind
 
@@ -56,8 +55,8 @@ def _may_serve(state: ReconcileState, name: str) -> bool:
 
 
 def _fallback(state: ReconcileState) -> str:
-    """Stable, and never what is being judged; but when stable is dead, whatever answers is better than nothing."""
-    if not state.stable or not is_dead(state, state.stable):
+    """Stable, and never what is being judged; but when stable cannot answer, whatever does is better than nothing."""
+    if state.loaded(state.stable).serving():
         return state.stable
     had = [n for n, s in state.statuses.items() if s.phase in (Phase.SOAKING, Phase.OUTGOING)]
     return next((name for name in had if state.loaded(name).serving()), state.stable)
