@@ -1,0 +1,273 @@
+"""Each safety device that no other test would miss: taken out, one of these fails."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from observations import HOUR, NOW, SETTINGS, a_revision, actions, front, index, loaded, run, seen, source, spec
+from raw_objects import (
+    NAME,
+    NAMESPACE,
+    Silent,
+    Stored,
+    deployment_raw,
+    front_raw,
+    index_raw,
+    revision_raw,
+    searcher_pod,
+    slice_raw,
+)
+
+from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.api.v1alpha1 import Condition, Live, Rejection, VectorIndexStatus
+from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.observation import Observation, RevisionView
+from vectorindex_operator.core.plan import (
+    DeleteSearchers,
+    EnsureSearchers,
+    ForgetRevision,
+    MoveTraffic,
+    Plan,
+    WriteRevisionStatus,
+)
+from vectorindex_operator.core.safety import keep_loaded
+from vectorindex_operator.core.safety.give_traffic import give_traffic
+from vectorindex_operator.core.safety.roll_back import is_way_back
+from vectorindex_operator.core.state import ReconcileState
+from vectorindex_operator.core.traffic import Decision, DecisionKind, Traffic
+from vectorindex_operator.reconcile import loop
+from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
+from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
+from vectorindex_operator.reconcile.errors import RefusedError
+from vectorindex_operator.reconcile.execute import Executor
+from vectorindex_operator.reconcile.observe import observe
+
+OLD, NEW = spec(), spec(index={"factory": "HNSW32"})
+STABLE = a_revision(OLD, "Stable")
+QUOTA = RefusedError("403 Forbidden: exceeded quota")
+
+
+def settled(view: RevisionView, serial: int, at: float) -> RevisionView:
+    """It reflects the decision of this number."""
+    known = {"settled_serial": serial, "settled_at": to_text(at)}
+    return replace(view, status=view.status.model_copy(update=known))
+
+
+def went_back(source: RevisionView, target: RevisionView, at: float, serial: int) -> Decision:
+    return Decision(
+        DecisionKind.ROLL_BACK, source.name, target.name, "errors", "ErrorRate", "9 % failed", at, "", serial
+    )
+
+
+def phases(plan: Plan) -> dict[str, str]:
+    """Of the revisions whose status the plan writes."""
+    return {one.revision: one.status.phase for one in actions(plan, WriteRevisionStatus)}
+
+
+def test_a_decision_that_is_recorded_rejects_nothing_again() -> None:
+    """The user asked to try it once more: the annotation of the rollback before still lies on the Service."""
+    stable = settled(a_revision(OLD, "Stable", created=NOW - 48 * HOUR), 3, NOW - HOUR)
+    retried = settled(a_revision(NEW, "Validated", created=NOW - 2 * HOUR), 3, NOW - HOUR)
+    decision = went_back(retried, stable, NOW - HOUR, 3)
+    plan = run(seen(NEW, stable, retried, traffic=front(stable, decision)))
+    assert phases(plan)[retried.name] == "Surging"
+    written = {one.revision: one.status for one in actions(plan, WriteRevisionStatus)}
+    assert written[retried.name].rejected is None
+
+
+def test_a_decision_is_recorded_although_its_clock_was_behind() -> None:
+    """The number of a decision says what is newer; two operators' clocks do not."""
+    stable = settled(a_revision(OLD, "Stable", created=NOW - 48 * HOUR), 2, NOW)
+    bad = settled(a_revision(NEW, "Soaking", created=NOW - HOUR), 2, NOW)
+    decision = went_back(bad, stable, NOW - 60, 3)
+    plan = run(seen(NEW, stable, bad, traffic=front(stable, decision)))
+    assert phases(plan)[bad.name] == "RolledBack"
+
+
+# ---------------------------------------------------------------- the executor
+
+
+def executor(*objects: dict[str, Any], refuse: dict[tuple[str, str], Exception] | None = None) -> Executor:
+    """On a cluster where stable serves, with these objects as well."""
+    mine = (front_raw(STABLE), revision_raw(STABLE), deployment_raw(STABLE), searcher_pod(STABLE))
+    view = index_raw(index(OLD, VectorIndexStatus(source=source(OLD))))
+    cluster: Any = Stored(view, *mine, slice_raw(STABLE), *deepcopy(list(objects)), refuse=refuse)
+    obs = observe(cluster, Silent(), NAMESPACE, NAME, NOW)
+    assert obs is not None
+    return Executor(cluster, Silent(), SETTINGS, obs)
+
+
+def writes(one: Executor) -> list[tuple[str, str]]:
+    cluster: Any = one.cluster
+    taken: list[tuple[str, str]] = cluster.writes
+    return taken
+
+
+def plan_of(obs: Observation, *, safe: tuple[Any, ...] = (), forward: tuple[Any, ...] = ()) -> Plan:
+    return Plan(safe, forward, status=obs.index.status, requeue_after=1.0)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_nothing_is_loaded_whose_phase_could_not_be_recorded(refused: bool) -> None:
+    """The next pass would not know of its searchers, and load a third revision beside them."""
+    fresh = a_revision(NEW, "Validated")
+    refuse = {("status", "VectorIndexRevision"): QUOTA} if refused else None
+    one = executor(revision_raw(fresh), refuse=refuse)
+    load = EnsureSearchers(fresh.name, Live.of(NEW), "aa" * 32, "gate", "report", 2**27)
+    one.run(plan_of(one.obs, safe=(WriteRevisionStatus(fresh.name, fresh.status), load)))
+    assert (("apply unforced", f"Deployment/{fresh.name}") in writes(one)) is not refused
+
+
+def test_the_first_refusal_ends_the_way_forward() -> None:
+    one = executor(refuse={("delete", "VectorIndexRevision"): QUOTA})
+    again = (ForgetRevision(STABLE.name, f"uid-{STABLE.name}"),) * 2
+    one.run(plan_of(one.obs, forward=again))
+    assert len(one.refusals) == 1
+
+
+@pytest.mark.parametrize("owner", ["uid-docs", "uid-other"])
+def test_a_deployment_of_somebody_else_is_not_deleted_by_its_name(owner: str) -> None:
+    old = a_revision(NEW, "Superseded")
+    deployment = deployment_raw(old)
+    deployment["metadata"]["ownerReferences"] = [
+        {"kind": "VectorIndex", "name": "docs", "uid": owner, "controller": True}
+    ]
+    one = executor(revision_raw(old), deployment)
+    one.run(plan_of(one.obs, forward=(DeleteSearchers(old.name),)))
+    assert (("delete", f"Deployment/{old.name}") in writes(one)) is (owner == "uid-docs")
+
+
+# ---------------------------------------------------------------- the traffic
+
+
+def test_a_pass_moves_the_traffic_once() -> None:
+    """A second move would be decided on what was read before the first."""
+    target = a_revision(NEW, "Surging")
+    state = ReconcileState.start(seen(OLD, STABLE, target, traffic=STABLE), SETTINGS, NOW)
+    why = {"rule": "Surge", "reason": "Ready", "message": "ready"}
+    assert give_traffic(state, DecisionKind.SWITCH, target.name, from_revision=STABLE.name, **why)
+    assert not give_traffic(state, DecisionKind.ROLL_BACK, STABLE.name, from_revision=target.name, **why)
+    assert (len([one for one in state.planned if isinstance(one, MoveTraffic)]), state.serving) == (1, target.name)
+
+
+def test_the_traffic_is_not_put_back_to_what_was_given_up() -> None:
+    """It was decided for, tripped, and still answers; then somebody emptied the selector."""
+    rejected = Rejection(stage="Rollout", reason="ErrorRate", message="9 % failed", at=to_text(NOW - 60))
+    bad = settled(a_revision(NEW, "RolledBack", rejected=rejected), 3, NOW - 600)
+    stable = settled(STABLE, 3, NOW - 600)
+    decision = Decision(DecisionKind.SWITCH, stable.name, bad.name, "Surge", "Ready", "", NOW - 600, "", 3)
+    obs = seen(OLD, stable, bad, traffic=Traffic.to("", "41", decision))
+    plan = run(replace(obs, loaded={**obs.loaded, bad.name: loaded(bad)}))
+    assert [one.decision.to_revision for one in actions(plan, MoveTraffic)] == [stable.name]
+
+
+def test_what_has_no_artifact_is_no_way_back() -> None:
+    assert is_way_back(STABLE.status)
+    assert not is_way_back(STABLE.status.model_copy(update={"build": None}))
+
+
+# ---------------------------------------------------------------- what stays loaded
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_pass_with_a_fault_retires_nothing(failed: bool) -> None:
+    """The step that failed may have wanted to keep it."""
+    old = a_revision(NEW, "Superseded", lost_traffic_at=to_text(NOW - HOUR))
+    obs = seen(OLD, STABLE, old, traffic=STABLE)
+    state = ReconcileState.start(replace(obs, loaded={**obs.loaded, old.name: loaded(old)}), SETTINGS, NOW)
+    state.errors += [ValueError("a bug")] if failed else []
+    keep_loaded.step(state)
+    assert (DeleteSearchers(old.name) in state.planned) is not failed
+
+
+def test_what_is_to_serve_until_its_successor_does_stays_loaded_without_the_selector() -> None:
+    """Somebody changed the selector: the traffic goes back to it in the next moment."""
+    leaving = a_revision(NEW, "Soaking", lost_traffic_at=None)
+    leaving = replace(leaving, status=leaving.status.model_copy(update={"phase": "Outgoing"}))
+    obs = seen(OLD, STABLE, leaving, traffic=STABLE)
+    state = ReconcileState.start(replace(obs, loaded={**obs.loaded, leaving.name: loaded(leaving)}), SETTINGS, NOW)
+    keep_loaded.step(state)
+    assert DeleteSearchers(leaving.name) not in state.planned
+
+
+# ---------------------------------------------------------------- the loop
+
+
+@dataclass
+class Sink:
+    """Keeps the Events that are sent."""
+
+    sent: list[Event] = field(default_factory=list)
+
+    def send(self, regarding: Any, event: Event) -> None:
+        self.sent.append(event)
+
+
+def passes(monkeypatch: pytest.MonkeyPatch, *, cached: bool, **said: Any) -> tuple[int, list[Event], float | None]:
+    """One look, whose plan says this: how often it was decided, what was told, and when the next look is."""
+    one = executor()
+    cache, decided, sink = ReadCache(), [], Sink()
+    stored: Any = one.cluster
+    for each in sorted(stored.objects, key=lambda found: found["kind"] != "VectorIndex"):
+        cache.put(each)
+    conditions = (Condition(type="Ready", status="True", reason="Serving", last_transition_time=to_text(NOW)),)
+
+    def decide(obs: Observation, settings: Any, now: float) -> Plan:
+        decided.append(now)
+        return replace(Plan((), (), obs.index.status, 300.0), **said)
+
+    monkeypatch.setattr(loop, "decide", decide)
+    view = stored.get("VectorIndex", NAMESPACE, NAME)
+    view["status"] |= {"conditions": [each.wire() for each in conditions], "operator": DEFAULT_CLASS}
+    view["metadata"]["resourceVersion"] = "42"
+    cache.put(view)
+    reconciler = loop.Reconciler(
+        LiveCluster(stored, cache), Silent(), sink, SETTINGS, cache=cache if cached else None, clock=lambda: NOW
+    )
+    after = reconciler.run(NAMESPACE, NAME)
+    return len(decided), sink.sent, after
+
+
+def test_what_the_cache_says_is_told_only_after_a_live_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert passes(monkeypatch, cached=True) == (1, [], 300.0)
+    told = Event(EventReason.PROMOTED, "SoakPassed")
+    assert passes(monkeypatch, cached=True, events=(told,)) == (2, [told], 300.0)
+
+
+def test_a_fault_on_what_the_cache_says_is_met_again_on_live_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert passes(monkeypatch, cached=True, errors=(ValueError("a bug"),))[0] == 2
+
+
+def test_what_follows_from_an_own_write_is_looked_at_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own writes come back from the watches as nothing new: nothing else wakes it."""
+    forward = (ForgetRevision(STABLE.name, "another uid"),)
+    assert passes(monkeypatch, cached=False, forward=forward)[2] == loop.LOOK_AGAIN_SECONDS
+    assert passes(monkeypatch, cached=False)[2] == 300.0
+
+
+# ---------------------------------------------------------------- what else may be lost
+
+
+def test_what_was_found_wrong_is_no_way_back_although_it_was_promoted() -> None:
+    rejected = Rejection(stage="Rollout", reason="ErrorRate", message="9 % failed", at=to_text(NOW - 60))
+    assert not is_way_back(STABLE.status.model_copy(update={"rejected": rejected}))
+
+
+def test_what_has_the_traffic_is_never_retired_although_nobody_knows_it() -> None:
+    """Somebody deleted its revision object: users are still served by its pods."""
+    gone = a_revision(NEW, "Superseded")
+    obs = seen(OLD, STABLE, traffic=gone)
+    state = ReconcileState.start(replace(obs, loaded={**obs.loaded, gone.name: loaded(gone)}), SETTINGS, NOW)
+    keep_loaded.step(state)
+    assert DeleteSearchers(gone.name) not in state.planned
+
+
+def test_an_object_made_again_is_read_again_whatever_its_version() -> None:
+    cache, raw = ReadCache(), index_raw(index(OLD))
+    cache.put(raw)
+    again = {**raw, "metadata": raw["metadata"] | {"uid": "uid-again"}}
+    assert cache.compare("VectorIndex", "", [again], cache.turn()) == ({(NAMESPACE, NAME)}, set())
+    assert cache.compare("VectorIndex", "", [raw], cache.turn()) == (set(), set())
