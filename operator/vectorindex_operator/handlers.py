@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import kopf
 
+from vectorindex_operator.adapters.kube import WHOLE_PAGE
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile.cache import INDEX_KIND, ReadCache, index_of
 from vectorindex_operator.reconcile.queue import KeyedQueue
@@ -67,7 +68,7 @@ def operator_settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = WHOLE_PAGE
     settings.process.ultimate_exiting_timeout = 5
     for one in WATCHED[1:]:
         key = f"{one.plural}.{one.version}.{one.group}" if one.group else one.plural

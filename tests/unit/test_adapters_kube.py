@@ -208,7 +208,7 @@ def test_a_list_is_read_to_its_last_page_from_a_quorum_with_kinds_filled_in(
     ]  # fmt: skip
     first, second = server.asked
     assert first.path == "/api/v1/namespaces/team-a/pods"
-    assert first.query == {"limit": "500", "labelSelector": "x=y,z=w"}  # no resourceVersion: never from a cache
+    assert first.query == {"limit": "25", "labelSelector": "x=y,z=w"}  # no resourceVersion: never from a cache
     assert second.query == {**first.query, "continue": "more/="}
 
 

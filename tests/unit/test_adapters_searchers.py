@@ -9,8 +9,9 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from vectorindex_operator.adapters.admin_port import (
     Call,
     Lane,
 )
-from vectorindex_operator.adapters.evidence import HttpSearchers
+from vectorindex_operator.adapters.evidence import LOOK_ROWS, HttpSearchers
 from vectorindex_operator.adapters.evidence_cache import EvidenceCache, PodKey
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence, merge
@@ -31,6 +32,7 @@ from vectorindex_searcher.contract import (
     EVIDENCE_ANSWER_BYTES,
     EVIDENCE_COLUMNS_TYPE,
     EVIDENCE_CURSOR_HEADER,
+    EVIDENCE_ROWS,
     LeaseState,
     Target,
     TrafficLease,
@@ -410,3 +412,30 @@ def test_the_cache_is_bounded_and_an_index_only_displaces_itself() -> None:
     assert cache.rows <= 90
     assert all(cache.cursor(PodKey(index, "r", "p"), 0.0) for index in ("b", "c", "d"))
     assert sum(bool(cache.cursor(PodKey("a", "r", f"p{pod}"), 0.0)) for pod in range(10)) == 1
+
+
+def test_a_look_parses_so_many_rows_and_no_more_and_everybody_gets_a_turn() -> None:
+    """The cheapest page costs its sender six bytes a row, and the operator six hundred."""
+    rows = list(range(EVIDENCE_ROWS))
+    page = {
+        "pod": "p", "revision": "r", "incarnation": "i", "now": 0.0, "cursor": "c", "whole": False, "more": False,
+        "segments": ["o"], "bucket": rows, "segment": [0] * len(rows), "counts": {},
+        "latencySizes": [0] * len(rows), "latencyBins": [], "latencyCounts": [],
+    }  # fmt: skip
+    body = json.dumps(page, separators=(",", ":")).encode()
+
+    class Flooding(AdminPort):
+        def ask(self, calls: Sequence[Call], *_: Any, **__: Any) -> list[Answer]:
+            return [Answer(200, EVIDENCE_COLUMNS_TYPE, body) for _ in calls]
+
+    searchers = HttpSearchers(port=Flooding())
+    pods = [(f"p{number}", "127.0.0.1") for number in range(40)]
+    heard: set[str] = set()
+    for _ in range(3):
+        told = searchers.evidence(Addressee(Target("a", "r"), "u"), pods, Question("r", 0.0, Purpose.SOAK))
+        taken = {one.pod for one in told if one.evidence is not None}
+        assert sum(len(one.evidence.counted) for one in told if isinstance(one.evidence, PodCounts)) <= (
+            LOOK_ROWS + EVIDENCE_ROWS
+        )
+        heard |= taken
+    assert heard, "those whose turn it is are heard"

@@ -194,6 +194,17 @@ def test_an_index_with_too_many_objects_of_a_kind_is_read_live_and_costs_no_memo
     assert names(cache, "Job") == ["job-0", "job-1"]
 
 
+def test_an_index_with_large_objects_is_read_live_and_costs_no_memory() -> None:
+    cache = filled(made("Pod", "mine", 5))
+    for number in range(40):
+        large = made("Deployment", f"large-{number}", 10 + number)
+        cache.put(large | {"spec": {"text": "x" * 400_000}})
+        assert cache.size()[1] <= caches.MOST_BYTES_OF_A_KIND + 10_000
+    with pytest.raises(NotCachedError):
+        cache.children("Deployment", "shop", SELECTOR)
+    assert names(cache, "Pod") == ["mine"]
+
+
 def test_the_marks_of_what_is_gone_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caches, "MOST_TOMBSTONES", 10)
     cache = filled()

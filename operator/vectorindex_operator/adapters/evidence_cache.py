@@ -64,6 +64,8 @@ class EvidenceCache:
             known.rows.update(((one.bucket, one.segment), one) for one in counted)
             for place in [place for place in known.rows if place[0] <= oldest]:
                 del known.rows[place]
+            if len(known.rows) > EVIDENCE_ROWS:
+                raise ValueError(f"it has told of {len(known.rows)} rows; an hour has {EVIDENCE_ROWS} at most")
             self._pods[key] = known
 
     def counts(self, key: PodKey, page: EvidenceColumns, since: float) -> PodCounts:

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 FIELD_MANAGER = "vectorindex-operator"
 CONNECT_SECONDS = 5.0
 PAGE = 500
+"""Objects of a page of metadata."""
+WHOLE_PAGE = 25
+"""Whole objects of a page: labels are anybody's to write, and an object may have more than a megabyte."""
 JSON = "application/json"
 METADATA = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -78,7 +81,7 @@ class KubeCluster:
         """Without resourceVersion the API server answers from a quorum read, never from an old cache."""
         token = ""
         while True:
-            query = {"limit": str(PAGE), "labelSelector": selector, "continue": token}
+            query = {"limit": str(PAGE if metadata_only else WHOLE_PAGE), "labelSelector": selector, "continue": token}
             query = {name: value for name, value in query.items() if value}
             accept = METADATA if metadata_only else JSON
             status, body = self._call("GET", self._path(kind, namespace), query, accept=accept)

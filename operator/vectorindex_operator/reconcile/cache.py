@@ -25,6 +25,8 @@ from vectorindex_operator.reconcile.ports import Cluster, Raw
 
 INDEX_KIND = "VectorIndex"
 MOST_OF_A_KIND = 300
+MOST_BYTES_OF_A_KIND = 4 << 20
+"""Of one VectorIndex and kind, as kept: labels are anybody's to write, and objects may be large."""
 MOST_TOMBSTONES = 4096
 SERVICE_NAME = "kubernetes.io/service-name"
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -91,10 +93,10 @@ class ReadCache:
             self._drop(key)
             self._gone.pop(key, None)
             group = (key[0], key[1], index)
-            if key[0] != INDEX_KIND and not self._has_room(group):
+            data = json.dumps(small, separators=(",", ":")).encode()
+            if key[0] != INDEX_KIND and not self._has_room(group, len(data)):
                 return True
             self._turn += 1
-            data = json.dumps(small, separators=(",", ":")).encode()
             self._entries[key] = Entry(meta["uid"], version, self._turn, index, data)
             self._groups[group].add(key[2])
             return True
@@ -185,11 +187,13 @@ class ReadCache:
 
     # ------------------------------------------------------------ under the lock
 
-    def _has_room(self, group: Key) -> bool:
-        """Whether another object of this group is kept; one too many, and none of them is."""
+    def _has_room(self, group: Key, size: int = 0) -> bool:
+        """Whether another object of this group, of `size` bytes, is kept; one too many, and none of them is."""
         if (INDEX_KIND, group[1], group[2]) not in self._entries or group in self._crowded:
             return False
-        if len(self._groups.get(group, ())) < MOST_OF_A_KIND:
+        names = self._groups.get(group, set())
+        size += sum(len(self._entries[group[0], group[1], name].data) for name in names)
+        if len(names) < MOST_OF_A_KIND and size <= MOST_BYTES_OF_A_KIND:
             return True
         self._crowded.add(group)
         for name in tuple(self._groups[group]):
