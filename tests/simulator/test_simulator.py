@@ -17,7 +17,11 @@ SEEDS = int(os.environ.get("SIMULATOR_SEEDS", "1000"))
 ONLY = os.environ.get("SIMULATOR_SEED", "")
 PER_SCENARIO = max(1, SEEDS // len(SCENARIOS))
 
-KEPT_SEEDS: dict[str, tuple[str, int]] = {}
+KEPT_SEEDS: dict[str, tuple[str, int]] = {
+    "a revision was loaded although its phase could not be recorded": ("gate_edited", 1),
+    "a rollback to a named revision waited for the one before": ("rollback_to_a_named_one", 1),
+    "a dead stable was unloaded, which only its own mark allows": ("dead_stable", 1),
+}
 """What went wrong -> scenario and seed."""
 
 
