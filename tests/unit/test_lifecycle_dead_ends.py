@@ -26,7 +26,14 @@ from vectorindex_operator.api.v1alpha1 import Live, Rejection, RevisionStatus, R
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.observation import Observation, RevisionView
-from vectorindex_operator.core.plan import DeleteSearchers, EnsureSearchers, MoveTraffic, Plan, WriteRevisionStatus
+from vectorindex_operator.core.plan import (
+    DeleteSearchers,
+    EnsureSearchers,
+    ForgetRevision,
+    MoveTraffic,
+    Plan,
+    WriteRevisionStatus,
+)
 from vectorindex_operator.core.traffic import Traffic
 
 OLD, MID, NEW = spec(), spec(index={"factory": "IVF128,Flat"}), spec(index={"factory": "IVF256,Flat"})
@@ -166,3 +173,20 @@ def test_an_edit_of_the_place_of_the_data_is_not_in_effect_before_its_revision_i
         obs = replace(obs, loaded={STABLE.name: live}, jobs=(), index=replace(obs.index, status=status))
         value, _, message = condition(run(obs).status, "UpToDate")
         assert (value, field in message) == ("False", True)
+
+
+def test_a_target_that_is_not_loaded_is_loaded_from_its_artifact() -> None:
+    target = a_revision(OLD, "Superseded", created=NOW - 9 * HOUR)
+    trip = Trip(rule="Manual", reason="Manual", message="m", at=AN_HOUR_AGO, target=target.name)
+    serving = rolled_out(a_revision(MID, "Stable", created=NOW - 3 * HOUR), "Stable", trip=trip)
+    plan = run(seen(MID, target, serving, traffic=serving))
+    assert {one.revision for one in actions(plan, EnsureSearchers)} == {serving.name, target.name}
+
+
+def test_a_revision_whose_searchers_are_there_is_not_forgotten() -> None:
+    of = spec(history=1)
+    stable = a_revision(of, "Stable")
+    old = [a_revision(of, "Superseded", data=f"{n:02}" * 32, created=NOW - n * HOUR) for n in range(2, 5)]
+    obs = seen(of, stable, *old, traffic=stable)
+    draining = replace(obs, loaded={**obs.loaded, old[2].name: loaded(old[2])})
+    assert {one.name for one in actions(run(draining), ForgetRevision)} == {old[1].name}
