@@ -330,3 +330,19 @@ def test_an_event_is_about_the_vectorindex_and_fits_the_limits(server: Server, c
 def test_a_lost_event_loses_nothing_else(server: Server, cluster: KubeCluster, answer: tuple[int, Any]) -> None:
     server.answer(answer)
     KubeEvents(cluster, "operator-1").send(ABOUT, Event(EventReason.STABLE, "stable"))
+
+
+def test_an_index_that_names_too_many_objects_is_refused_before_they_are_all_read() -> None:
+    """Labels are anybody's to write: the operator's memory is not."""
+    read = 0
+
+    class Flooded(KubeCluster):
+        def pages(self, *_: Any, **__: Any) -> Iterator[list[Any]]:
+            nonlocal read
+            for _page in range(1000):
+                read += 25
+                yield [{"kind": "Pod"}] * 25
+
+    with pytest.raises(RefusedError, match="more than 2000 objects of kind Pod in team-a"):
+        Flooded(client.ApiClient()).children("Pod", "team-a", "x=y")
+    assert read <= 2025

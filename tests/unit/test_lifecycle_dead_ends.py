@@ -190,3 +190,13 @@ def test_a_revision_whose_searchers_are_there_is_not_forgotten() -> None:
     obs = seen(of, stable, *old, traffic=stable)
     draining = replace(obs, loaded={**obs.loaded, old[2].name: loaded(old[2])})
     assert {one.name for one in actions(run(draining), ForgetRevision)} == {old[1].name}
+
+
+def test_a_stable_that_cannot_even_be_made_does_not_hold_up_the_fix() -> None:
+    """Its Deployment is refused, so it is never there to be unready."""
+    tripped = having("Soaking", trip=Trip(rule="errors", reason="ErrorRate", message="m", at=AN_HOUR_AGO))
+    obs = seen(NEW, STABLE, tripped, PROVEN, traffic=tripped)
+    obs = replace(obs, loaded={tripped.name: loaded(tripped)})
+    for look in range(2):
+        obs = carried_out(obs, run(obs, NOW + look))
+    assert obs.revisions[PROVEN.name].status.phase == "Surging"

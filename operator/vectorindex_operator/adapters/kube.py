@@ -24,6 +24,8 @@ FIELD_MANAGER = "vectorindex-operator"
 CONNECT_SECONDS = 5.0
 PAGE = 500
 """Objects of a page of metadata."""
+MOST_CHILDREN = 2000
+"""Of one kind and VectorIndex. A thousand searchers, and as many that are being replaced; who labels more waits."""
 WHOLE_PAGE = 25
 """Whole objects of a page: labels are anybody's to write, and an object may have more than a megabyte."""
 JSON = "application/json"
@@ -75,7 +77,15 @@ class KubeCluster:
         return None if gone else self._checked(status, body)
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
-        return [raw for page in self.pages(kind, namespace, selector, metadata_only=False) for raw in page]
+        found: list[Raw] = []
+        for page in self.pages(kind, namespace, selector, metadata_only=False):
+            found += page
+            if len(found) > MOST_CHILDREN:
+                raise RefusedError(
+                    f"more than {MOST_CHILDREN} objects of kind {kind} in {namespace} have the labels {selector}: "
+                    "remove those that the operator did not make"
+                )
+        return found
 
     def pages(self, kind: str, namespace: str, selector: str, *, metadata_only: bool) -> Iterator[list[Raw]]:
         """Without resourceVersion the API server answers from a quorum read, never from an old cache."""

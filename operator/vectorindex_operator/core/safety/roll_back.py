@@ -7,7 +7,7 @@ first (cold rollback), while the bad revision keeps answering: never a Service w
 from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
-from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import RevisionStatus, Trip
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.safety.give_traffic import give_traffic
@@ -56,7 +56,11 @@ def is_dead(state: ReconcileState, name: str) -> bool:
         return True
     patience = _patience(state, status)
     since = loaded.unready_since
-    if not loaded.exists or since is None:
+    if not loaded.exists:
+        # Its searchers cannot even be made: counted from when a rollback began to wait for them.
+        tripped = pending_trip(state, state.serving)
+        since = to_unix(tripped.at) if tripped is not None else None
+    if since is None:
         return False
     state.requeue_at(since + patience)
     return state.now - since >= patience
