@@ -343,6 +343,6 @@ def test_an_index_that_names_too_many_objects_is_refused_before_they_are_all_rea
                 read += 25
                 yield [{"kind": "Pod"}] * 25
 
-    with pytest.raises(RefusedError, match="more than 2000 objects of kind Pod in team-a"):
+    with pytest.raises(RefusedError, match="more than 3000 objects of kind Pod in team-a"):
         Flooded(client.ApiClient()).children("Pod", "team-a", "x=y")
-    assert read <= 2025
+    assert read <= 3025

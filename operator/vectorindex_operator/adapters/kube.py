@@ -24,7 +24,7 @@ FIELD_MANAGER = "vectorindex-operator"
 CONNECT_SECONDS = 5.0
 PAGE = 500
 """Objects of a page of metadata."""
-MOST_CHILDREN = 2000
+MOST_CHILDREN = 3000
 """Of one kind and VectorIndex. A thousand searchers, and as many that are being replaced; who labels more waits."""
 WHOLE_PAGE = 25
 """Whole objects of a page: labels are anybody's to write, and an object may have more than a megabyte."""
