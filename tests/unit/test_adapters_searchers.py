@@ -140,9 +140,10 @@ def test_what_is_no_answer_is_a_problem_with_words(wrong: bytes, said: str) -> N
 
 
 def test_nobody_there_is_a_problem_too() -> None:
-    with server(answering(b"")) as port:
-        pass
-    assert AdminPort().ask([get(port)], Lane.WATCH, largest=10)[0].problem
+    with socket.socket() as held:  # bound, so that nobody else gets the port, and not listening
+        held.bind(("127.0.0.1", 0))
+        port = int(held.getsockname()[1])
+        assert AdminPort().ask([get(port)], Lane.WATCH, largest=10)[0].problem
 
 
 def test_an_index_has_so_many_requests_under_way_and_no_more() -> None:

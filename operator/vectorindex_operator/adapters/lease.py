@@ -71,6 +71,8 @@ class LeaseLock(leaselock.LeaseLock):  # type: ignore[misc]
         self.api_instance = _TimedApi(api, self.times.request)
         self.renewed_at: float | None = None
         """When the last renewal that succeeded began (monotonic): not before that the Lease says it was renewed."""
+        self._released = threading.Event()
+        self._writing = threading.Lock()
 
     def get(self, name: str, namespace: str) -> tuple[bool, Any]:
         try:
@@ -86,17 +88,23 @@ class LeaseLock(leaselock.LeaseLock):  # type: ignore[misc]
 
     def _renewed(self, write: Callable[[], bool]) -> bool:
         began = time.monotonic()
-        try:
-            done = bool(write())
-        except urllib3.exceptions.HTTPError as error:
-            log.info("lease not renewed: %s", error)
-            return False
+        with self._writing:
+            if self._released.is_set():
+                return False  # a renewal that comes late must not take back what was given up
+            try:
+                done = bool(write())
+            except urllib3.exceptions.HTTPError as error:
+                log.info("lease not renewed: %s", error)
+                return False
         if done:
             self.renewed_at = began
         return done
 
     def release(self) -> None:
         """Give the Lease up at a clean stop, so that the next process need not wait until it runs out."""
+        self._released.set()
+        if self._writing.acquire(timeout=self.times.request):  # a renewal under way ends first, if it ends at all
+            self._writing.release()
         try:
             lease = self.api_instance.read_namespaced_lease(self.name, self.namespace)
             if lease.spec.holder_identity == self.identity:
