@@ -36,11 +36,13 @@ demo-clean: setup ## remove what the demo made in the cluster
 test: setup ## every layer of tests: unit, simulator, apiserver, e2e
 	@$(RUN) tests/run_layers.py unit simulator apiserver e2e
 
-.PHONY: test-unit test-simulator test-apiserver test-e2e
+.PHONY: test-unit test-simulator test-seeds test-apiserver test-e2e
 test-unit: setup ## needs nothing, seconds
 	@$(RUN) tests/run_layers.py unit
 test-simulator: setup ## a modelled cluster with faults, two minutes
 	@$(RUN) tests/run_layers.py simulator
+test-seeds: setup ## the simulator's long run: 1,000 seeds (SEEDS=N), minutes
+	@SIMULATOR_SEEDS=$(or $(SEEDS),1000) $(RUN) tests/run_layers.py simulator
 test-apiserver: setup ## a real API server: schema, CEL, ownership, RBAC; a real S3 server: the store
 	@$(RUN) tests/run_layers.py apiserver
 test-e2e: setup ## a real cluster, real images, a real S3 server

@@ -34,6 +34,7 @@ TELL_AGAIN_SECONDS = 3600.0
 MOST_TOLD = 10_000
 LOOK_AGAIN_SECONDS = 1.0
 """After a pass that wrote something."""
+WAITS_FOR_PODS = frozenset({"RollbackTargetNotReady", "RestoreTargetNotReady"})
 CHANGES = (MoveTraffic, WriteRevisionStatus)
 
 
@@ -83,6 +84,8 @@ class Reconciler:
         plan = self._claimed(obs, decide(obs, self.settings, self.clock()))
         if not live and (plan.events or plan.errors):
             raise NotCachedError("there is something to tell")
+        if not live and any(row.rule in WAITS_FOR_PODS for row in plan.status.blocked_by):
+            raise NotCachedError("a way back waits for a pod, and an event that is lost must not hold it up")
         for error in plan.errors:
             log.error("a bug: a step of this pass failed", exc_info=error, extra={"key": f"{namespace}/{name}"})
         executor = Executor(cluster, self.searchers, self.settings, obs)
