@@ -22,8 +22,18 @@ KEPT_SEEDS: dict[str, tuple[str, int]] = {
     "a revision was loaded although its phase could not be recorded": ("gate_edited", 1),
     "a rollback to a named revision waited for the one before": ("rollback_to_a_named_one", 1),
     "a dead stable was unloaded, which only its own mark allows": ("dead_stable", 1),
+    "a steady trip waited for a pod on an old view": ("steady_state", 3),
+    "a retry waited for a pod on an old view": ("rollback_and_retry", 12),
+    "two rules may be the first to see a crash": ("crashes", 13),
 }
 """What went wrong -> scenario and seed."""
+
+OPEN_SEEDS: dict[str, tuple[str, int]] = {
+    "a person's rollback by one step is refused on an old view of the Service": ("rollback_goes_one_step", 8),
+    "a person's rollback in a soak is refused on an old view of the Service": ("rollback_in_soak", 8),
+    "a resolve Job is written at rest and looked at each second": ("bad_data_at_first", 12),
+}
+"""What still goes wrong -> scenario and seed. One that passes fails the test: it then moves to KEPT_SEEDS."""
 
 
 def check(scenario: str, seed: int) -> dict[str, Any]:
@@ -44,11 +54,21 @@ def undisturbed(scenario: str) -> dict[str, Any]:
 def test_seeds(scenario: str) -> None:
     """Whatever goes wrong on the way, no invariant breaks, and the end is that of the run without faults."""
     for seed in [int(ONLY)] if ONLY else range(1, PER_SCENARIO + 1):
-        end = check(scenario, seed)
-        if end != undisturbed(scenario):
-            pytest.fail(f"{scenario}, seed {seed}: {end} instead of {undisturbed(scenario)}")
+        check_end(scenario, seed)
+
+
+def check_end(scenario: str, seed: int) -> None:
+    end = check(scenario, seed)
+    if end != undisturbed(scenario):
+        pytest.fail(f"{scenario}, seed {seed}: {end} instead of {undisturbed(scenario)}")
 
 
 @pytest.mark.parametrize("name", KEPT_SEEDS)
 def test_kept_seeds(name: str) -> None:
-    check(*KEPT_SEEDS[name])
+    check_end(*KEPT_SEEDS[name])
+
+
+@pytest.mark.xfail(strict=True, reason="an open fault")
+@pytest.mark.parametrize("name", OPEN_SEEDS)
+def test_open_seeds(name: str) -> None:
+    check_end(*OPEN_SEEDS[name])
