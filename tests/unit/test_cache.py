@@ -156,11 +156,11 @@ def test_a_list_that_missed_an_object_is_mended_by_the_next_one() -> None:
 
 def test_endpoint_slices_belong_to_the_service_that_they_name() -> None:
     ours, others = made("EndpointSlice", "docs-a", 10), made("EndpointSlice", "docs-b", 11)
-    ours["metadata"]["labels"][caches.SERVICE_NAME] = "docs"
-    others["metadata"]["labels"] = {caches.SERVICE_NAME: "docs"}
+    ours["metadata"]["labels"][labels.SERVICE_NAME] = "docs"
+    others["metadata"]["labels"] = {labels.SERVICE_NAME: "docs"}
     cache = filled(ours)
     live = LiveCluster(Server(ours, others), cache)
-    selector = f"{caches.SERVICE_NAME}=docs"
+    selector = f"{labels.SERVICE_NAME}=docs"
     assert len(live.children("EndpointSlice", "shop", selector)) == 2
     assert [raw["metadata"]["name"] for raw in cache.children("EndpointSlice", "shop", selector)] == [
         "docs-a",

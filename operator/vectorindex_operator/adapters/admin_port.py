@@ -46,16 +46,22 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came. `problem`: why nothing did, in words for people; then the rest is empty."""
+    """What came. `problem`: why nothing did, in words for people; then the rest is empty. `too_large`: because there is
+    more of it than was to be read."""
 
     status: int = 0
     content_type: str = ""
     body: bytes = b""
     problem: str = ""
+    too_large: bool = False
 
 
-class _TooMuchError(Exception):
-    """More bytes than may be."""
+class _TooLargeError(Exception):
+    """One answer has more bytes than are read."""
+
+
+class _BudgetSpentError(Exception):
+    """All answers together have more bytes than are read."""
 
 
 class AdminPort:
@@ -89,9 +95,9 @@ class AdminPort:
                     return await _exchange(call, largest, budget)
             except TimeoutError:
                 return Answer(problem=f"no whole answer within {seconds:g} s")
-            except _TooMuchError as error:
-                return Answer(problem=str(error))
-            except (OSError, EOFError, ValueError) as error:
+            except _TooLargeError as error:
+                return Answer(problem=str(error), too_large=True)
+            except (_BudgetSpentError, OSError, EOFError, ValueError) as error:
                 return Answer(problem=str(error)[:200] or type(error).__name__)
 
         return await asyncio.gather(*(one(call) for call in calls))
@@ -103,7 +109,7 @@ class _Budget:
 
     def take(self, size: int) -> None:
         if size > self.left:
-            raise _TooMuchError(f"the pods of one index answer with more than {ROUND_BYTES} bytes together")
+            raise _BudgetSpentError(f"the pods of one index answer with more than {ROUND_BYTES} bytes together")
         self.left -= size
 
 
@@ -114,7 +120,7 @@ async def _exchange(call: Call, largest: int, budget: _Budget) -> Answer:
         await writer.drain()
         status, content_type, length = _head(await _until_blank_line(reader))
         if length > largest:
-            raise _TooMuchError(f"the answer of {length} bytes is larger than the {largest} that are read")
+            raise _TooLargeError(f"the answer of {length} bytes is larger than the {largest} that are read")
         pieces = []
         while length:
             piece = await reader.read(min(length, _READ_BYTES))

@@ -66,15 +66,14 @@ class HttpSearchers:
     """Of pods that know rows only and have more of them than an answer may hold: seconds to ask for."""
 
     def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
-        index, until = to.target.index_uid, time.monotonic() + DEADLINE_SECONDS
+        index, look = to.target.index_uid, _Look(until=time.monotonic() + DEADLINE_SECONDS)
         asked = {PodKey(index, question.revision, name): address for name, address in pods}
         told: dict[PodKey, PodEvidence] = {}
         # Whoever is last when a look has taken all that it may is first another time.
         turn = random.randrange(max(1, len(asked)))  # noqa: S311 - spreads turns, guards nothing
         waiting = [*list(asked)[turn:], *list(asked)[:turn]]
-        look = _Look(until)
         for _ in range(_MOST_PAGES):
-            left = until - time.monotonic()
+            left = look.until - time.monotonic()
             if not waiting or left <= 0:
                 break
             calls = [self._call(to, question, key, asked[key]) for key in waiting]
@@ -138,7 +137,7 @@ class HttpSearchers:
             except ValueError as error:
                 self.cache.forget(key)
                 problem = f"what it says is no evidence: {str(error)[:200]}"
-            if "is larger than" in answer.problem:
+            if answer.too_large:
                 if len(self._spans) >= _MOST_SPANS:
                     self._spans.clear()
                 self._spans[key] = max(_SHORTEST_SPAN, self._spans.get(key, RING_SECONDS) / 2)

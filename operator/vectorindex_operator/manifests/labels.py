@@ -16,6 +16,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR = "vectorindex-operator"
 SEARCHER = "searcher"
 JOB = "job"
+SERVICE_NAME = "kubernetes.io/service-name"
+"""Of an EndpointSlice: the Service that it is of."""
 
 KEY = f"{GROUP}/attempt"
 FAILURES = f"{GROUP}/failures"

@@ -28,7 +28,6 @@ MOST_OF_A_KIND = 300
 MOST_BYTES_OF_A_KIND = 4 << 20
 """Of one VectorIndex and kind, as kept: labels are anybody's to write, and objects may be large."""
 MOST_TOMBSTONES = 4096
-SERVICE_NAME = "kubernetes.io/service-name"
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 Key = tuple[str, str, str]
@@ -334,7 +333,7 @@ def index_of(raw: Raw) -> str:
     """
     meta = raw["metadata"]
     marks = {} if raw["kind"] == INDEX_KIND else meta.get("labels") or {}
-    return str(marks.get(labels.INDEX) or marks.get(SERVICE_NAME) or meta["name"])
+    return str(marks.get(labels.INDEX) or marks.get(labels.SERVICE_NAME) or meta["name"])
 
 
 def _wanted(selector: str) -> dict[str, str]:
@@ -343,7 +342,7 @@ def _wanted(selector: str) -> dict[str, str]:
 
 def _index_in(wanted: Mapping[str, str]) -> str:
     """The VectorIndex that a selector is about; the Service of its name stands for it."""
-    return wanted.get(labels.INDEX) or wanted[SERVICE_NAME]
+    return wanted.get(labels.INDEX) or wanted[labels.SERVICE_NAME]
 
 
 def _key(raw: Raw) -> Key:

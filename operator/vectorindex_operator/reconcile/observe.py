@@ -28,7 +28,7 @@ def observe(cluster: Cluster, searchers: Searchers, namespace: str, name: str, n
     selector = labels.of_index(name)
     children = {kind: cluster.children(kind, namespace, selector) for kind in CHILD_KINDS}
     service = cluster.get("Service", namespace, name)
-    slices = cluster.children("EndpointSlice", namespace, f"{selector},{views.SERVICE_NAME}={name}") if service else []
+    slices = cluster.children("EndpointSlice", namespace, f"{selector},{labels.SERVICE_NAME}={name}") if service else []
     obs = observation(index, service, children | {"EndpointSlice": slices}, now)
     return replace(obs, evidence=_evidence(searchers, obs, now))
 

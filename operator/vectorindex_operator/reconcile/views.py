@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 REASONS = 8
 """Faults that are named of an object that cannot be read."""
-SERVICE_NAME = "kubernetes.io/service-name"
-"""Label of an EndpointSlice: the Service that it is of."""
 LONGEST_DECISION = 8192
 """Characters of the front Service's annotation that are read."""
 
