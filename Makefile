@@ -63,7 +63,7 @@ check: setup ## format, lint, types, import contracts, generated files, chart
 	.venv/bin/lint-imports
 	$(RUN) -m vectorindex_operator.api.crd --check
 	$(RUN) -m vectorindex_searcher.serve.openapi --check
-	$(RUN) -m vectorindex_searcher.recall.schema --check
+	$(RUN) -m vectorindex_searcher.proof.schema --check
 	$(UV) lock --check --quiet
 	$$($(CLUSTER_TOOL) binary helm) lint charts/vectorindex-operator --quiet --set image.repository=example/vectorindex-operator
 
@@ -75,7 +75,7 @@ format: setup ## format and fix what can be fixed
 generate: setup ## write CRDs, the chart's copy, the reference page, the OpenAPI document and the report's schema from the code
 	$(RUN) -m vectorindex_operator.api.crd --write
 	$(RUN) -m vectorindex_searcher.serve.openapi --write
-	$(RUN) -m vectorindex_searcher.recall.schema --write
+	$(RUN) -m vectorindex_searcher.proof.schema --write
 
 # ---------------------------------------------------------------- benchmarks
 BENCHES := serving peers start filters auto build growth live_recall

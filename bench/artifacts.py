@@ -15,7 +15,7 @@ from pathlib import Path
 
 from datasets import FOLDER, Dataset
 
-from vectorindex_searcher.artifact import Manifest
+from vectorindex_searcher.artifact.manifest import Manifest
 
 PROGRAM = (sys.executable, "-m", "vectorindex_searcher")
 _READY_SECONDS = 120.0

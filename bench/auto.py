@@ -35,12 +35,12 @@ from datasets import DEMO_DATA, Dataset, clustered, real
 
 from vectorindex_searcher.contract import Metric, Minimise
 from vectorindex_searcher.errors import BadSpec
-from vectorindex_searcher.index.auto import Choice, Goal, select
 from vectorindex_searcher.index.binding import faiss
-from vectorindex_searcher.index.families import lists_for, parts_for
+from vectorindex_searcher.index.choose.auto import Choice, Goal, select
+from vectorindex_searcher.index.choose.families import lists_for, parts_for
+from vectorindex_searcher.index.choose.trial import Bench, Measured, Sample, draw_sample
 from vectorindex_searcher.index.parameters import effort_parameter, parameter_limits
 from vectorindex_searcher.index.threads import available_cores
-from vectorindex_searcher.index.trial import Bench, Measured, Sample, draw_sample
 from vectorindex_searcher.index.vectors import VectorFile
 
 RECALL = 0.95
@@ -89,7 +89,7 @@ def main() -> int:
     began = time.monotonic()
     outcomes, pages = [], []
     for dataset in _datasets(options.quick):
-        if options.only in ("", dataset.name):
+        if options.allowed_rows in ("", dataset.name):
             found, page = run(dataset, rows)
             outcomes += found
             pages.append(page)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-import vectorindex_searcher.build as building
-from vectorindex_searcher.building import budget
+import vectorindex_searcher.build.task as building
+from vectorindex_searcher.build import budget
 from vectorindex_searcher.contract import BuildTask, Embedding, Identity, IndexSpec, Location, Metric
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.factory import make_index, training_rows

@@ -35,12 +35,12 @@ from vectorindex_searcher.index.filters import parse
 from vectorindex_searcher.index.metric import normalise
 from vectorindex_searcher.index.parameters import search_parameters
 from vectorindex_searcher.index.predicates import matching
-from vectorindex_searcher.index.restricted import Restricted
 from vectorindex_searcher.index.rows import RowFile
-from vectorindex_searcher.index.rowset import RowSet
+from vectorindex_searcher.index.selection.restricted import Restricted
+from vectorindex_searcher.index.selection.rowset import RowSet
 from vectorindex_searcher.index.vectors import VectorFile
-from vectorindex_searcher.recall.exact import exact_search
-from vectorindex_searcher.recall.measure import measure
+from vectorindex_searcher.proof.exact import exact_search
+from vectorindex_searcher.proof.measure import measure
 
 K = 10
 FACTORIES = ("HNSW32,SQ8", "IVF512,PQ96x4fs,Refine(SQ8)", "IVF1024,SQ8")
@@ -69,46 +69,48 @@ class Bench:
         """Each takes queries [1, d] as given and the rows, and answers rows [1, K]."""
         plain = search_parameters(self.index, self.params)
 
-        def selector(query: npt.NDArray[np.float32], only: RowSet) -> npt.NDArray[np.int64]:
-            limited = search_parameters(self.index, self.params, only.selector)
+        def selector(query: npt.NDArray[np.float32], allowed_rows: RowSet) -> npt.NDArray[np.int64]:
+            limited = search_parameters(self.index, self.params, allowed_rows.selector)
             return np.asarray(self.index.search(normalise(query), K, params=limited)[1])
 
         return {
-            "plain": lambda query, only: np.asarray(self.index.search(normalise(query), K, params=plain)[1]),
-            "searcher": lambda query, only: self.engine.search(query, K, only=only)[1],
+            "plain": lambda query, allowed_rows: np.asarray(self.index.search(normalise(query), K, params=plain)[1]),
+            "searcher": lambda query, allowed_rows: self.engine.search(query, K, allowed_rows=allowed_rows)[1],
             "selector": selector,
-            "widened": lambda query, only: self.restricted.approximate(normalise(query), K, self.params, only)[1],
-            "exact": lambda query, only: self.restricted.exact(normalise(query), K, only)[1],
+            "widened": lambda query, allowed_rows: self.restricted.approximate(
+                normalise(query), K, self.params, allowed_rows
+            )[1],
+            "exact": lambda query, allowed_rows: self.restricted.exact(normalise(query), K, allowed_rows)[1],
         }
 
-    def recalls(self, answers: Mapping[str, npt.NDArray[np.int64]], only: RowSet | None) -> dict[str, float]:
+    def recalls(self, answers: Mapping[str, npt.NDArray[np.int64]], allowed_rows: RowSet | None) -> dict[str, float]:
         """Mean recall@K by way."""
-        among = None if only is None else only.rows()
+        among = None if allowed_rows is None else allowed_rows.rows()
         truth = exact_search(self.vectors, self.queries, K, Metric.COSINE, among=among, threads=1)
         return {
             name: float(measure(truth, found, self.vectors, self.queries).recall.mean())
             for name, found in answers.items()
         }
 
-    def run(self, way: Search, only: RowSet) -> tuple[float, npt.NDArray[np.int64]]:
+    def run(self, way: Search, allowed_rows: RowSet) -> tuple[float, npt.NDArray[np.int64]]:
         """CPU microseconds a query, and the answers."""
-        way(self.queries[:1], only)
+        way(self.queries[:1], allowed_rows)
         began = time.thread_time()
-        found = [way(self.queries[number : number + 1], only) for number in range(len(self.queries))]
+        found = [way(self.queries[number : number + 1], allowed_rows) for number in range(len(self.queries))]
         return (time.thread_time() - began) / len(self.queries) * 1e6, np.concatenate(found)
 
-    def compare(self, only: RowSet, rounds: int) -> tuple[dict[str, float], dict[str, float], float]:
+    def compare(self, allowed_rows: RowSet, rounds: int) -> tuple[dict[str, float], dict[str, float], float]:
         """Recall by way, median share of the plain search's cost by way, and the plain search's microseconds."""
         ways, shares, plains = self.ways(), defaultdict[str, list[float]](list), []
         answers: dict[str, npt.NDArray[np.int64]] = {}
         for _ in range(rounds):
-            plain, _ = self.run(ways["plain"], only)
+            plain, _ = self.run(ways["plain"], allowed_rows)
             plains.append(plain)
             for name in WAYS:
-                cost, answers[name] = self.run(ways[name], only)
+                cost, answers[name] = self.run(ways[name], allowed_rows)
                 shares[name].append(cost / plain)
         return (
-            self.recalls(answers, only),
+            self.recalls(answers, allowed_rows),
             {name: statistics.median(values) for name, values in shares.items()},
             min(plains),
         )
@@ -153,11 +155,11 @@ def random_sets(bench: Bench, rounds: int) -> tuple[str, list[tuple[float, float
     unfiltered = bench.recalls({"plain": bench.run(bench.ways()["plain"], everything)[1]}, None)["plain"]
     rows, headline = [], []
     for share in SHARES:
-        only = RowSet.of_rows(rng.choice(count, max(1, round(share * count)), replace=False), count)
-        recalls, costs, plain = bench.compare(only, rounds)
-        how = bench.engine.search_how(bench.queries[:1], K, only=only)[2].value
+        allowed_rows = RowSet.of_rows(rng.choice(count, max(1, round(share * count)), replace=False), count)
+        recalls, costs, plain = bench.compare(allowed_rows, rounds)
+        how = bench.engine.search_with_strategy(bench.queries[:1], K, allowed_rows=allowed_rows)[2].value
         cells = [text for name in WAYS for text in (f"{recalls[name]:.3f}", f"{costs[name]:.2f}")]
-        rows.append((f"{share:.2%}", only.matching, how, *cells))
+        rows.append((f"{share:.2%}", allowed_rows.matching, how, *cells))
         headline.append((recalls["searcher"] - unfiltered, costs["searcher"]))
     head = ["share", "rows", "searcher took"]
     head += [text for name in WAYS for text in (f"{name}: recall", "cost")]
@@ -179,21 +181,21 @@ def real_filters(bench: Bench, file: RowFile, rounds: int) -> str:
         seconds = []
         for _ in range(5):
             began_cpu = time.process_time()
-            only = matching(file, predicate)
+            allowed_rows = matching(file, predicate)
             seconds.append(time.process_time() - began_cpu)
-        only = bench.engine.matching(predicate)
+        allowed_rows = bench.engine.matching(predicate)
         began_cpu = time.thread_time()
         for _ in range(200):
             bench.engine.matching(parse(document, bench.engine.filter_columns))
         again = (time.thread_time() - began_cpu) / 200
-        if not only.matching:
+        if not allowed_rows.matching:
             continue
-        recalls, costs, _ = bench.compare(only, rounds)
-        how = bench.engine.search_how(bench.queries[:1], K, only=only)[2].value
+        recalls, costs, _ = bench.compare(allowed_rows, rounds)
+        how = bench.engine.search_with_strategy(bench.queries[:1], K, allowed_rows=allowed_rows)[2].value
         rows.append(
             (
                 f"`{document}`",
-                f"{only.share:.2%}",
+                f"{allowed_rows.share:.2%}",
                 f"{parsed * 1e6:.0f}",
                 f"{statistics.median(seconds) * 1e6:.0f}",
                 f"{again * 1e6:.1f}",

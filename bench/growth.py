@@ -23,7 +23,7 @@ import numpy as np
 from datasets import FOLDER, Dataset, clustered
 from results import add_to_summary, machine, stamp, table, write_page
 
-from vectorindex_searcher.artifact import Manifest
+from vectorindex_searcher.artifact.manifest import Manifest
 from vectorindex_searcher.index.engine import Engine
 
 ONCE = Path(__file__).with_name("build_once.py")

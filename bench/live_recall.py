@@ -23,8 +23,8 @@ import numpy as np
 from vectorindex_searcher.contract import Metric
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
-from vectorindex_searcher.recall.exact import exact_search
-from vectorindex_searcher.serve import live_recall
+from vectorindex_searcher.proof.exact import exact_search
+from vectorindex_searcher.serve.evidence import live_recall
 
 SAMPLE = 1000
 K = 10

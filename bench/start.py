@@ -38,8 +38,9 @@ from botocore.config import Config
 from datasets import clustered
 
 from vectorindex_searcher import contract
-from vectorindex_searcher.artifact import INDEX_FILE, Layout, load_manifest
-from vectorindex_searcher.store import Role, open_store
+from vectorindex_searcher.artifact.layout import INDEX_FILE, Layout
+from vectorindex_searcher.artifact.manifest import load_manifest
+from vectorindex_searcher.storage.store import Role, open_store
 
 BUCKET = "indexes"
 KEYS = ("bench-start", "bench-start-secret")

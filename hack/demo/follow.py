@@ -9,7 +9,7 @@ from demo.printer import Printer
 from harness.errors import WaitTimeout
 from harness.kube import Json
 from harness.traffic import Snapshot, Traffic
-from harness.vix import ENDED, VixIndex
+from harness.vix import ENDED, VectorIndexHandle
 
 POLL_SECONDS = 0.25
 VERDICTS = {"Pass": ("passes", "good"), "Fail": ("FAILS", "bad"), "Inconclusive": ("cannot be judged", "bad")}
@@ -20,7 +20,7 @@ Fact = tuple[str, str, str]
 class Follower:
     """Reads the revision's status and prints what is new in it."""
 
-    def __init__(self, index: VixIndex, printer: Printer, traffic: Traffic | None) -> None:
+    def __init__(self, index: VectorIndexHandle, printer: Printer, traffic: Traffic | None) -> None:
         self._index, self._printer, self.traffic = index, printer, traffic
         self._said: set[tuple[str, str]] = set()
 

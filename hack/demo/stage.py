@@ -13,7 +13,7 @@ from harness.base import CHECKOUT, Cluster
 from harness.errors import HarnessError
 from harness.images import Images
 from harness.kube import Kube
-from harness.vix import VixIndex
+from harness.vix import VectorIndexHandle
 
 NAMESPACE, NAME, SECRET = "demo", "pydocs", "s3"
 OWNER_LABEL = {"app.kubernetes.io/part-of": "vectorindex-demo"}
@@ -24,7 +24,7 @@ BUILD = CHECKOUT / "build" / "demo"
 class Stage:
     kube: Kube
     images: Images
-    index: VixIndex
+    index: VectorIndexHandle
     prepared: data.Prepared
 
 
@@ -55,7 +55,7 @@ def _fill(cluster: Cluster, kube: Kube, built: Images, printer: Printer) -> Stag
         f"{prepared.rows:,} documents of Python's standard library, with 384 numbers each: {sent / 1e6:.0f} MB in S3, "
         f"bucket {data.BUCKET}",
     )
-    return Stage(kube, built, VixIndex(kube, NAMESPACE, NAME), prepared)
+    return Stage(kube, built, VectorIndexHandle(kube, NAMESPACE, NAME), prepared)
 
 
 def begin_clean(kube: Kube) -> None:

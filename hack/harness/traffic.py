@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from harness.errors import HarnessError
 from harness.images import Images
 from harness.kube import Kube
-from harness.vix import VixIndex
+from harness.vix import VectorIndexHandle
 from harness.waiting import wait_for
 
 WORKER = Path(__file__).with_name("load_worker.py")
@@ -270,7 +270,9 @@ def bodies(path: Path, *, k: int = 10, segments: bool = True, limit: int = 0) ->
 
 
 @contextmanager
-def to_index(kube: Kube, images: Images, index: VixIndex, queries: Sequence[str], **settings: Any) -> Iterator[Traffic]:
+def to_index(
+    kube: Kube, images: Images, index: VectorIndexHandle, queries: Sequence[str], **settings: Any
+) -> Iterator[Traffic]:
     """Live traffic to the Service of `index`, from the first answerable moment to the end of the block."""
     service = index.service()
     if service is None:

@@ -34,7 +34,7 @@ class Decision:
     at: float
 
 
-class VixIndex:
+class VectorIndexHandle:
     """One VectorIndex by name; it need not exist yet."""
 
     def __init__(self, kube: Kube, namespace: str, name: str) -> None:

@@ -57,13 +57,13 @@ class StoreUnavailable(TaskError):
     exit_code = ExitCode.STORE_UNAVAILABLE
 
 
-class Retry(TaskError):
+class RetryableError(TaskError):
     """Try again from the start: an object changed under us, a disk was full, a device was not there."""
 
     exit_code = ExitCode.RETRY
 
 
-class SourceChanged(Retry):
+class SourceChanged(RetryableError):
     """A listed object changed or vanished after it was listed."""
 
     def __init__(self, object: str) -> None:  # noqa: A002 - the contract's name

@@ -16,14 +16,14 @@ import pytest
 from layers import program
 from ports import held
 
-from vectorindex_searcher.artifact import Layout
-from vectorindex_searcher.build import build
+from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.build.task import build
 from vectorindex_searcher.contract import S3, BuildTask, ExitCode, Identity, IndexSpec, Location, ValidateTask
 from vectorindex_searcher.errors import SourceChanged, TaskError
-from vectorindex_searcher.recall import groundtruth
-from vectorindex_searcher.store import Role
-from vectorindex_searcher.store_s3 import PART_BYTES, S3Store
-from vectorindex_searcher.validate import validate
+from vectorindex_searcher.proof import groundtruth
+from vectorindex_searcher.proof.task import validate
+from vectorindex_searcher.storage.s3 import PART_BYTES, S3Store
+from vectorindex_searcher.storage.store import Role
 
 KEYS = ("object-store-test", "object-store-test-secret")
 BUCKET = "indexes"

@@ -18,7 +18,7 @@ from harness.images import Images
 from harness.kube import Json, Kube
 from harness.s3 import ObjectStore
 from harness.traffic import Snapshot, Traffic
-from harness.vix import VixIndex
+from harness.vix import VectorIndexHandle
 
 SECRET = "s3"
 NAME = "products"
@@ -40,7 +40,7 @@ class Workspace:
     store: ObjectStore
     images: Images
     namespace: str
-    index: VixIndex
+    index: VectorIndexHandle
 
     @property
     def bucket(self) -> str:
@@ -51,7 +51,7 @@ class Workspace:
         """The namespace, a bucket of the same name and the Secret for it."""
         kube.ensure_namespace(namespace, **{"vectorindex.dev/e2e": "true"})
         store.make_bucket(namespace)
-        space = cls(kube, store, images, namespace, VixIndex(kube, namespace, NAME))
+        space = cls(kube, store, images, namespace, VectorIndexHandle(kube, namespace, NAME))
         space.make_secret()
         return space
 

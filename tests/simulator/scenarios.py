@@ -16,8 +16,8 @@ from vectorindex_operator.api.v1alpha1 import GROUP
 from vectorindex_operator.manifests import labels
 from vectorindex_searcher.contract import Failure
 
-Wish = Callable[[], bool] | float
-Script = Iterator[Wish]
+SearchPlan = Callable[[], bool] | float
+Script = Iterator[SearchPlan]
 
 BAD_ROW = Failure(reason="NonFiniteVector", message="a vector is not finite", object="part-1.parquet", row=17)
 

@@ -24,8 +24,8 @@ from vectorindex_operator.core.internal_keys import Addressee, InternalKeys
 from vectorindex_operator.core.judging.questions import Purpose, Question
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import InternalRequest, Sender, Target, revision_key, sign, verify
-from vectorindex_searcher.serve.internal import InternalRequests
-from vectorindex_searcher.serve.messages import Problem, Request
+from vectorindex_searcher.serve.http.internal import InternalRequests
+from vectorindex_searcher.serve.http.messages import Problem, Request
 from vectorindex_searcher.serve.settings import Settings
 
 MASTER = "0123456789abcdef0123456789abcdef"

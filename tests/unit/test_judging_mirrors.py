@@ -12,7 +12,7 @@ from vectorindex_operator.api.guardrails import GuardrailMetric
 from vectorindex_operator.core.judging.evidence import COUNTS, SUMS, TOPS, Counts
 from vectorindex_operator.core.judging.metrics import METRICS
 from vectorindex_searcher.contract import COUNTERS, EvidenceBucket
-from vectorindex_searcher.serve import evidence as ring
+from vectorindex_searcher.serve.evidence import ring
 
 PAGE = (CHECKOUT / "docs" / "guardrails.md").read_text(encoding="utf-8")
 ALWAYS_ON = {"Unavailable", "Restarts"}

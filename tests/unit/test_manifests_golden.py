@@ -34,8 +34,8 @@ from vectorindex_operator.core.traffic import Decision, DecisionKind
 from vectorindex_operator.manifests import service as front_service
 from vectorindex_operator.manifests.render import Rendered, render
 from vectorindex_searcher.contract import INTERNAL_KEY_ENV, TASK_ENV, ExitCode, ServeTask, key_id, revision_key
-from vectorindex_searcher.serve.internal import InternalRequests
-from vectorindex_searcher.serve.messages import Problem, Request
+from vectorindex_searcher.serve.http.internal import InternalRequests
+from vectorindex_searcher.serve.http.messages import Problem, Request
 
 Json = dict[str, Any]
 GOLDENS = Path(__file__).parent / "golden"

@@ -16,9 +16,12 @@ from vectorindex_operator.core.commands import COMMANDS, NOT_COMMANDS
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.reconcile.observe import CHILD_KINDS
 from vectorindex_operator.reconcile.watches import WATCHED
-from vectorindex_searcher import metrics, task_metrics
+from vectorindex_searcher.cli import task_metrics
 from vectorindex_searcher.dataset.formats import FORMATS
-from vectorindex_searcher.serve import app, listener, openapi, query
+from vectorindex_searcher.serve import app, openapi
+from vectorindex_searcher.serve.evidence import metrics
+from vectorindex_searcher.serve.http import listener
+from vectorindex_searcher.serve.search import query
 
 ROOTS = (CHECKOUT, CHECKOUT / "operator" / "vectorindex_operator", CHECKOUT / "searcher" / "vectorindex_searcher")
 RECIPES = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Recipes\n")[2].partition("\n## ")[0]

@@ -20,17 +20,17 @@ import pytest
 import trustme
 import uvloop
 
-from vectorindex_searcher import cli_flags
+from vectorindex_searcher.cli import flags as cli_flags
 from vectorindex_searcher.errors import BadSpec
-from vectorindex_searcher.metrics import Gauges, SearcherMetrics
-from vectorindex_searcher.serve import tls
-from vectorindex_searcher.serve.auth import MAX_TOKENS, Tokens
-from vectorindex_searcher.serve.evidence import EvidenceRing
-from vectorindex_searcher.serve.listener import Limits, Listener
-from vectorindex_searcher.serve.messages import Problem, Request, Response
-from vectorindex_searcher.serve.mounted import watch
+from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
+from vectorindex_searcher.serve.evidence.ring import EvidenceRing
+from vectorindex_searcher.serve.http import tls
+from vectorindex_searcher.serve.http.auth import MAX_TOKENS, Tokens
+from vectorindex_searcher.serve.http.listener import Limits, Listener
+from vectorindex_searcher.serve.http.messages import Problem, Request, Response
+from vectorindex_searcher.serve.http.mounted import watch
+from vectorindex_searcher.serve.http.tls import Certificate
 from vectorindex_searcher.serve.settings import Settings
-from vectorindex_searcher.serve.tls import Certificate
 
 OLD, NEW = "old-token-0123456789", "new-token-0123456789"
 
@@ -157,7 +157,7 @@ def test_the_watch_goes_on_after_a_surprise(caplog: pytest.LogCaptureFixture) ->
 def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_text(OLD)
     tokens = Tokens(tmp_path)
-    monkeypatch.setattr("vectorindex_searcher.serve.auth._read", lambda paths: pytest.fail("read again"))
+    monkeypatch.setattr("vectorindex_searcher.serve.http.auth._read", lambda paths: pytest.fail("read again"))
     tokens.refresh()
     os.utime(tmp_path / "a", ns=(0, 0))
     with pytest.raises(pytest.fail.Exception):

@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vectorindex_searcher import build as build_module
-from vectorindex_searcher import recipe
-from vectorindex_searcher.artifact import Layout, load_manifest
-from vectorindex_searcher.build import build
-from vectorindex_searcher.cli_flags import parser
-from vectorindex_searcher.cli_tasks import build_task
+from vectorindex_searcher.artifact.inspection import inspect
+from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.artifact.manifest import load_manifest
+from vectorindex_searcher.build import recipe
+from vectorindex_searcher.build import task as build_module
+from vectorindex_searcher.build.task import build
+from vectorindex_searcher.cli.commands import build_task
+from vectorindex_searcher.cli.flags import parser
 from vectorindex_searcher.contract import (
     BuildTask,
     ExitCode,
@@ -26,18 +28,19 @@ from vectorindex_searcher.contract import (
     memory_bytes,
 )
 from vectorindex_searcher.errors import BadSpec, TaskError
-from vectorindex_searcher.index import auto, factory, training, trial, tuning
-from vectorindex_searcher.index.auto import Goal, select
+from vectorindex_searcher.index import factory, training
 from vectorindex_searcher.index.binding import faiss
+from vectorindex_searcher.index.choose import auto, trial, tuning
+from vectorindex_searcher.index.choose.auto import Goal, select
+from vectorindex_searcher.index.choose.families import lists_for, parts_for, scaled, shortlist, variants
 from vectorindex_searcher.index.factory import make_index
-from vectorindex_searcher.index.families import lists_for, parts_for, scaled, shortlist, variants
 from vectorindex_searcher.index.memory import footprint
 from vectorindex_searcher.index.metric import faiss_metric
 from vectorindex_searcher.index.parameters import faiss_ladders, layers, search_parameters
 from vectorindex_searcher.index.sizes import size_text
 from vectorindex_searcher.index.vectors import VectorFile
-from vectorindex_searcher.inspection import inspect
-from vectorindex_searcher.store import FolderStore, Role
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.store import Role
 
 COUNT, DIMENSION = 4000, 32
 IDENTITY = Identity(name="n")
@@ -47,7 +50,7 @@ IDENTITY = Identity(name="n")
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """One OpenMP thread, fewer queries, and no data so small that Auto need not measure."""
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
-    monkeypatch.setattr("vectorindex_searcher.index.tuning.LATENCY_QUERIES", 3)
+    monkeypatch.setattr("vectorindex_searcher.index.choose.tuning.LATENCY_QUERIES", 3)
     monkeypatch.setattr(build_module, "HELD_OUT", 200)
     monkeypatch.setattr(auto, "QUERIES", 100)
     monkeypatch.setattr(factory, "FLAT_FLOATS", 1000)
@@ -407,9 +410,9 @@ def test_parameters_of_the_coarse_quantizer_reach_it() -> None:
     # Rows were assigned to lists by the quantizer as it is (1 and 1), so only the same search finds a row's own list.
     assert found(quantizer_nprobe=1, quantizer_k_factor=1) == 1
     assert found(quantizer_nprobe=8, quantizer_k_factor=8) < 0.9
-    ladders = faiss_ladders(index)
-    assert ladders["quantizer_nprobe"][:2] == (1, 2)
-    assert ladders["quantizer_k_factor"][-1] == 64
+    parameter_grid = faiss_ladders(index)
+    assert parameter_grid["quantizer_nprobe"][:2] == (1, 2)
+    assert parameter_grid["quantizer_k_factor"][-1] == 64
     assert faiss_ladders(make_index("IMI2x4,SQ8", 4000, 32, Metric.L2))["max_codes"][-1] == 0
 
 

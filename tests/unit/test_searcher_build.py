@@ -11,16 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vectorindex_searcher import build as build_module
-from vectorindex_searcher.artifact import (
-    Layout,
-    Manifest,
-    download_verified,
-    encode,
-    load_manifest,
-    publish,
-)
-from vectorindex_searcher.build import build, draw_sets
+from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.artifact.manifest import Manifest, encode, load_manifest
+from vectorindex_searcher.artifact.publish import download_verified, publish
+from vectorindex_searcher.build import task as build_module
+from vectorindex_searcher.build.task import build, draw_sets
 from vectorindex_searcher.contract import (
     BuildTask,
     Device,
@@ -36,16 +31,17 @@ from vectorindex_searcher.contract import (
     ResolveTask,
     ValidateTask,
 )
+from vectorindex_searcher.dataset.resolve import resolve
 from vectorindex_searcher.errors import ChecksumMismatch, TaskError
 from vectorindex_searcher.index import device as device_module
-from vectorindex_searcher.index import tuning
+from vectorindex_searcher.index.choose import tuning
+from vectorindex_searcher.index.choose.tuning import tune
 from vectorindex_searcher.index.engine import Engine
-from vectorindex_searcher.index.tuning import tune
-from vectorindex_searcher.recall.canary import canary_recall, canary_recalls
-from vectorindex_searcher.recall.report import fetch_canary, load_report
-from vectorindex_searcher.resolve import resolve
-from vectorindex_searcher.store import FolderStore, Role
-from vectorindex_searcher.validate import validate
+from vectorindex_searcher.proof.canary import canary_recall, canary_recalls
+from vectorindex_searcher.proof.report import fetch_canary, load_report
+from vectorindex_searcher.proof.task import validate
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.store import Role
 
 COUNT, DIMENSION = 3000, 32
 IDENTITY = Identity(namespace="shop", name="products", uid="u-1")
@@ -57,8 +53,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_module, "HELD_OUT", 200)
     # One OpenMP thread: two of them spinning on a busy machine take many times as long.
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
-    monkeypatch.setattr("vectorindex_searcher.index.tuning.LATENCY_QUERIES", 3)
-    monkeypatch.setattr("vectorindex_searcher.recall.timing.LATENCY_CALLS", 5)
+    monkeypatch.setattr("vectorindex_searcher.index.choose.tuning.LATENCY_QUERIES", 3)
+    monkeypatch.setattr("vectorindex_searcher.proof.timing.LATENCY_CALLS", 5)
 
 
 def clustered(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -158,7 +154,7 @@ def test_both_verbs_answer_from_what_is_there(source: Path, tmp_path: Path, monk
     first = build(task(source, tmp_path))
     measured = validate(gate(tmp_path, first.manifest_sha256))
     monkeypatch.setattr(build_module, "stage", None)
-    monkeypatch.setattr("vectorindex_searcher.recall.groundtruth.exact_search", None)
+    monkeypatch.setattr("vectorindex_searcher.proof.groundtruth.exact_search", None)
     again = build(task(source, tmp_path, attempt="second"))
     assert again == first.model_copy(update={"reused": True})
     assert validate(gate(tmp_path, first.manifest_sha256)) == measured

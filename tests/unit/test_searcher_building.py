@@ -17,19 +17,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vectorindex_searcher import build as build_module
-from vectorindex_searcher.artifact import Layout
-from vectorindex_searcher.building import budget
-from vectorindex_searcher.building.checkpoint import Checkpoints
+from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.build import budget
+from vectorindex_searcher.build import task as build_module
+from vectorindex_searcher.build.checkpoint import Checkpoints
 from vectorindex_searcher.contract import BuildTask, Device, Identity, IndexSpec, Location, Metric
-from vectorindex_searcher.errors import BadSpec, Retry
+from vectorindex_searcher.errors import BadSpec, RetryableError
 from vectorindex_searcher.index import device as device_module
 from vectorindex_searcher.index import heap
 from vectorindex_searcher.index.binding import faiss
-from vectorindex_searcher.index.device import CPU_RUNG, Ladder, OnCPU, OnGPU, Rung, pick_device, visible_gpus
+from vectorindex_searcher.index.device import CPU_RUNG, DeviceFallback, OnCPU, OnGPU, Rung, pick_device, visible_gpus
 from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
-from vectorindex_searcher.recall.exact import exact_search
-from vectorindex_searcher.store import FolderStore, Role
+from vectorindex_searcher.proof.exact import exact_search
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.store import Role
 
 Floats = npt.NDArray[np.float32]
 MIB = 1 << 20
@@ -64,11 +65,11 @@ import numpy as np
 block = int(sys.argv[4])
 import vectorindex_searcher.dataset.blocks as blocks, vectorindex_searcher.index.vectors as vectors
 blocks.BLOCK_BYTES = vectors.SCAN_BYTES = block
-import vectorindex_searcher.build as build
+import vectorindex_searcher.build.task as build
 from vectorindex_searcher.contract import *
 from vectorindex_searcher.dataset import duplicates, stage
 from vectorindex_searcher.index import factory, tuning
-from vectorindex_searcher.recall import exact
+from vectorindex_searcher.proof import exact
 tuning.LATENCY_QUERIES, build.HELD_OUT = 2, 64
 factory.MIN_TRAIN_ROWS, factory.TRAIN_ROWS_PER_LIST = 4096, 64
 exact._GATHER_FLOATS = block >> 4
@@ -302,7 +303,7 @@ def test_every_device_finds_the_exact_neighbours(backend: Callable[[], Any], met
     with VectorWriter(tmp_path / "vectors.npy", 2000, 24, half=False) as writer:
         writer.write(data)
     with VectorFile(tmp_path / "vectors.npy", metric) as vectors:
-        truth = exact_search(vectors, data[:50], 5, metric, ladder=Ladder([Rung("x", backend)]))
+        truth = exact_search(vectors, data[:50], 5, metric, fallback=DeviceFallback([Rung("x", backend)]))
     wide = data.astype(np.float64)
     if metric is Metric.COSINE:
         wide /= np.linalg.norm(wide, axis=1)[:, None]
@@ -356,21 +357,21 @@ def test_out_of_gpu_memory_takes_less_of_it_and_then_the_cpu(
     monkeypatch.setattr(device_module, "visible_gpus", lambda: 1)
     rungs = tuple(Rung(rung.what, lambda: FailingGPU(words, good_from)) for rung in device_module.GPU_RUNGS)
     monkeypatch.setattr(device_module, "GPU_RUNGS", rungs)
-    ladder = pick_device(wanted)
+    fallback = pick_device(wanted)
 
     def step(backend: Any) -> str:
         return backend.step() if isinstance(backend, FailingGPU) else "done on the CPU"
 
     if device is None:
-        with pytest.raises(Retry, match=reason) as caught:
-            ladder.run(step)
+        with pytest.raises(RetryableError, match=reason) as caught:
+            fallback.run(step)
         assert caught.value.reason == "GPUFailed"
     else:
-        assert ladder.run(step) == f"done on the {device.value}"
-        assert ladder.run(step) == f"done on the {device.value}"  # and it stays there
-        assert ladder.device is device
-        assert reason in ladder.reason
-        assert bool(ladder.reason) == bool(reason)
+        assert fallback.run(step) == f"done on the {device.value}"
+        assert fallback.run(step) == f"done on the {device.value}"  # and it stays there
+        assert fallback.device is device
+        assert reason in fallback.reason
+        assert bool(fallback.reason) == bool(reason)
     assert FailingGPU.tries == tries + (1 if device is Device.GPU else 0)
 
 
@@ -379,7 +380,7 @@ def test_the_cpu_has_nothing_to_fall_back_to() -> None:
         raise RuntimeError("cudaMalloc error out of memory")
 
     with pytest.raises(RuntimeError):
-        Ladder([CPU_RUNG]).run(step)
+        DeviceFallback([CPU_RUNG]).run(step)
 
 
 @pytest.mark.parametrize("factory", ["Flat", "SQ8", "HNSW16,SQ8", "HNSW16", "PQ8x4fs,RFlat"])

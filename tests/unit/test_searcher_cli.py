@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vectorindex_searcher.__main__ import main
+from vectorindex_searcher.cli.main import main
 from vectorindex_searcher.contract import BuildTask, ExitCode, Identity, Location
 
 COUNT = 50
@@ -23,7 +23,7 @@ COUNT = 50
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logging belongs to pytest, and the machine's threads to other tests."""
-    monkeypatch.setattr("vectorindex_searcher.__main__.configure_logging", lambda verbose: None)
+    monkeypatch.setattr("vectorindex_searcher.cli.main.configure_logging", lambda verbose: None)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
 
 
@@ -82,7 +82,7 @@ def boom(*_: object) -> None:
     ("change", "code", "reason"),
     [
         (lambda patch: None, ExitCode.SOURCE_MISSING, "EmptySource"),
-        (lambda patch: patch.setattr("vectorindex_searcher.build.build", boom), ExitCode.BUG, "Bug"),
+        (lambda patch: patch.setattr("vectorindex_searcher.build.task.build", boom), ExitCode.BUG, "Bug"),
     ],
 )
 def test_failures_are_exit_codes_and_json_without_secrets(
@@ -103,6 +103,6 @@ def test_failures_are_exit_codes_and_json_without_secrets(
 
 
 def test_help_needs_no_faiss() -> None:
-    program = "import sys; from vectorindex_searcher.cli_flags import parser; parser(); print('faiss' in sys.modules)"
+    program = "import sys; from vectorindex_searcher.cli.flags import parser; parser(); print('faiss' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ, check=True)
     assert done.stdout.strip() == "False"

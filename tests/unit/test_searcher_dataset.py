@@ -17,14 +17,15 @@ from vectorindex_searcher.contract import Columns, Embedding, ExitCode, Identity
 from vectorindex_searcher.dataset import blocks as blocks_module
 from vectorindex_searcher.dataset import duplicates, parquet
 from vectorindex_searcher.dataset.listing import fingerprint, list_source
+from vectorindex_searcher.dataset.resolve import resolve
 from vectorindex_searcher.dataset.source import Source, open_source
 from vectorindex_searcher.dataset.stage import stage
 from vectorindex_searcher.errors import BadData, SourceChanged, TaskError
 from vectorindex_searcher.index.rows import Ids
 from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
-from vectorindex_searcher.prefetch import prefetch
-from vectorindex_searcher.resolve import resolve
-from vectorindex_searcher.store import FolderStore, Role
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.prefetch import prefetch
+from vectorindex_searcher.storage.store import Role
 
 Rows = npt.NDArray[np.float32]
 

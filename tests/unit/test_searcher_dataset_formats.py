@@ -21,12 +21,13 @@ from vectorindex_searcher.dataset import blocks as blocks_module
 from vectorindex_searcher.dataset import hdf5, jsonl
 from vectorindex_searcher.dataset.formats import FORMATS, SUFFIXES
 from vectorindex_searcher.dataset.listing import list_source
+from vectorindex_searcher.dataset.resolve import resolve
 from vectorindex_searcher.dataset.source import Source, open_source
 from vectorindex_searcher.dataset.stage import stage
 from vectorindex_searcher.errors import BadData, SourceChanged, TaskError
 from vectorindex_searcher.index.rows import Ids
-from vectorindex_searcher.resolve import resolve
-from vectorindex_searcher.store import FolderStore, Role
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.store import Role
 
 Rows = npt.NDArray[Any]
 Writer = Callable[[Path, Rows], None]

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from vectorindex_searcher.artifact import ManifestFile, fetch_files
-from vectorindex_searcher.cache import NodeCache
-from vectorindex_searcher.download import Wanted, download
-from vectorindex_searcher.errors import BadSpec, ChecksumMismatch, Retry, SourceChanged, TaskError
+from vectorindex_searcher.artifact.manifest import ManifestFile
+from vectorindex_searcher.artifact.publish import fetch_files
+from vectorindex_searcher.errors import BadSpec, ChecksumMismatch, RetryableError, SourceChanged, TaskError
 from vectorindex_searcher.serve.settings import Settings
-from vectorindex_searcher.store import FolderStore, Role
+from vectorindex_searcher.storage.cache import NodeCache
+from vectorindex_searcher.storage.download import Wanted, download
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.store import Role
 
 CONTENT = {"index.faiss": os.urandom(100_003), "ids.arrow": os.urandom(1), "empty": b"", "metadata.arrow": b"m" * 4096}
 RANGE = 1000
@@ -147,7 +149,7 @@ def _shrink_midway(remote: Remote) -> None:
         (_swap_midway, ChecksumMismatch, "changed while it was fetched"),
         (_shrink_midway, ChecksumMismatch, "only 50999 bytes came"),
         (lambda remote: (remote.root / "index.faiss").write_bytes(b"x" * 9), ChecksumMismatch, "is 9 bytes"),
-        (lambda remote: (remote.root / "index.faiss").unlink(), Retry, "does not exist"),
+        (lambda remote: (remote.root / "index.faiss").unlink(), RetryableError, "does not exist"),
     ],
 )
 def test_a_wrong_file_never_gets_its_name_and_leaves_nothing(
@@ -171,7 +173,7 @@ def test_a_full_disk_says_so_and_leaves_nothing(
     monkeypatch.setattr(os, "pwrite", full)
     folder = wanted[0].target.parent
     files = [(one.key, ManifestFile(name=one.name, size=one.size, sha256=one.sha256)) for one in wanted]
-    with pytest.raises(Retry, match="no space in") as caught:
+    with pytest.raises(RetryableError, match="no space in") as caught:
         fetch_files(remote, files, folder)
     assert caught.value.reason == "CacheFull"
     assert list(folder.iterdir()) == []
@@ -219,7 +221,7 @@ def test_what_another_process_serves_is_never_removed_until_it_ends(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     script = (
-        "import pathlib,sys; from vectorindex_searcher.cache import NodeCache;"
+        "import pathlib,sys; from vectorindex_searcher.storage.cache import NodeCache;"
         "held = NodeCache(pathlib.Path(sys.argv[1])).hold('served', 300); print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from vectorindex_searcher.artifact import Manifest, ManifestFile
+from vectorindex_searcher.artifact.manifest import Manifest, ManifestFile
 from vectorindex_searcher.contract import Device, Embedding, Identity, Metric, OperatingPoint
 from vectorindex_searcher.errors import BadData, BadSpec
 from vectorindex_searcher.index.binding import faiss
@@ -19,7 +19,7 @@ from vectorindex_searcher.index.factory import make_index, small, training_rows
 from vectorindex_searcher.index.metric import normalise
 from vectorindex_searcher.index.parameters import index_type
 from vectorindex_searcher.index.rows import Ids, RowFile, RowWriter
-from vectorindex_searcher.index.rowset import RowSet
+from vectorindex_searcher.index.selection.rowset import RowSet
 
 COUNT, DIMENSION = 800, 32
 
@@ -93,9 +93,9 @@ def test_scores_are_in_the_users_terms(tmp_path: Path, vectors: npt.NDArray[np.f
 
 def test_missing_rows_are_marked(tmp_path: Path, vectors: npt.NDArray[np.float32]) -> None:
     engine = opened(tmp_path, vectors, "Flat", Metric.COSINE)
-    only = np.zeros(COUNT, np.bool_)
-    only[[3, 700]] = True
-    scores, rows = engine.search(vectors[:1], 4, only=RowSet.of_mask(only))
+    allowed_rows = np.zeros(COUNT, np.bool_)
+    allowed_rows[[3, 700]] = True
+    scores, rows = engine.search(vectors[:1], 4, allowed_rows=RowSet.of_mask(allowed_rows))
     assert sorted(rows[0].tolist()) == [-1, -1, 3, 700]
     assert np.isneginf(scores[0][rows[0] == -1]).all()
 
@@ -111,15 +111,15 @@ def test_hidden_rows_never_come_whatever_a_query_asks(
     even = RowSet.of_mask(np.arange(COUNT) % 2 == 0)
     engine.hide(hidden)
     for searcher in (engine, copy):
-        for only in (None, even, RowSet.of_rows(np.arange(60), COUNT)):
-            rows = searcher.search(queries, 3, only=only)[1]
+        for allowed_rows in (None, even, RowSet.of_rows(np.arange(60), COUNT)):
+            rows = searcher.search(queries, 3, allowed_rows=allowed_rows)[1]
             found = rows[rows >= 0]
             assert len(found)
             assert not hidden.holds(found).any()
-            assert only is None or only.holds(found).all()
+            assert allowed_rows is None or allowed_rows.holds(found).all()
     engine.hide(None)
     np.testing.assert_array_equal(engine.search(queries, 3)[1], before)
-    for call in (lambda rows: engine.search(queries, 3, only=rows), engine.hide):
+    for call in (lambda rows: engine.search(queries, 3, allowed_rows=rows), engine.hide):
         with pytest.raises(ValueError, match="800"):
             call(RowSet.of_rows(np.arange(3), COUNT + 8))
 
@@ -146,9 +146,9 @@ def test_parameters_by_family(tmp_path: Path, vectors: npt.NDArray[np.float32], 
     assert (rows >= 0).all()
     with pytest.raises(ValueError, match="nonsense"):
         engine.search(vectors[:1], 3, {"nonsense": 1})
-    if engine.takes_only:
-        only = np.arange(COUNT) % 7 == 0
-        assert (engine.search(vectors[:8], 3, most, only=RowSet.of_mask(only))[1] % 7 == 0).all()
+    if engine.supports_filter:
+        allowed_rows = np.arange(COUNT) % 7 == 0
+        assert (engine.search(vectors[:8], 3, most, allowed_rows=RowSet.of_mask(allowed_rows))[1] % 7 == 0).all()
 
 
 def test_parameters_belong_to_the_call(tmp_path: Path, vectors: npt.NDArray[np.float32]) -> None:

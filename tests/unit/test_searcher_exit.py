@@ -114,8 +114,8 @@ def test_exit_codes_of_the_process(
 
 def test_a_bug_is_70_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
     program = (
-        "import sys, vectorindex_searcher.build as b; b.stage = None;"
-        "from vectorindex_searcher.__main__ import main; sys.exit(main())"
+        "import sys, vectorindex_searcher.build.task as b; b.stage = None;"
+        "from vectorindex_searcher.cli.main import main; sys.exit(main())"
     )
     flags = ["build", *fine(tmp_path), "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-c", program, *flags], capture_output=True, text=True, preexec_fn=pin)
@@ -125,9 +125,9 @@ def test_a_bug_is_70_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
 
 def test_a_fault_in_native_code_leaves_its_place_in_the_log(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys, vectorindex_searcher.build as b;"
+        "import os, signal, sys, vectorindex_searcher.build.task as b;"
         "b.stage = lambda *_, **__: os.kill(os.getpid(), signal.SIGSEGV);"
-        "from vectorindex_searcher.__main__ import main; sys.exit(main())"
+        "from vectorindex_searcher.cli.main import main; sys.exit(main())"
     )
     flags = ["build", *fine(tmp_path), "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-c", program, *flags], capture_output=True, text=True, preexec_fn=pin)

@@ -10,18 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vectorindex_searcher import build as build_module
-from vectorindex_searcher.build import build
+from vectorindex_searcher.build import task as build_module
+from vectorindex_searcher.build.task import build
 from vectorindex_searcher.contract import BuildTask, ExitCode, Identity, IndexSpec, Location, Metric
 from vectorindex_searcher.errors import BadSpec
 from vectorindex_searcher.index.binding import faiss
+from vectorindex_searcher.index.choose.rehearsal import PROVEN, try_out
 from vectorindex_searcher.index.engine import read_index
 from vectorindex_searcher.index.factory import make_index, parts
 from vectorindex_searcher.index.metric import normalise
 from vectorindex_searcher.index.parameters import parameter_limits, search_parameters
-from vectorindex_searcher.index.rehearsal import PROVEN, try_out
-from vectorindex_searcher.index.restricted import Restricted
-from vectorindex_searcher.index.rowset import RowSet
+from vectorindex_searcher.index.selection.restricted import Restricted
+from vectorindex_searcher.index.selection.rowset import RowSet
 
 COUNT, DIMENSION, K = 1200, 32, 5
 Floats = npt.NDArray[np.float32]

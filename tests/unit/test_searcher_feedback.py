@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from vectorindex_searcher.contract import BUCKET_SECONDS, FEEDBACK_SECONDS, EvidenceBucket
-from vectorindex_searcher.serve import feedback as module
-from vectorindex_searcher.serve.evidence import EvidenceRing, Outcome
-from vectorindex_searcher.serve.feedback import Feedback, QueryId
-from vectorindex_searcher.serve.messages import Problem, Request
+from vectorindex_searcher.serve.evidence import feedback as module
+from vectorindex_searcher.serve.evidence.feedback import Feedback, QueryId
+from vectorindex_searcher.serve.evidence.ring import EvidenceRing, Outcome
+from vectorindex_searcher.serve.http.messages import Problem, Request
 
 
 @dataclass

@@ -9,19 +9,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from vectorindex_searcher.artifact import Manifest
+from vectorindex_searcher.artifact.manifest import Manifest
 from vectorindex_searcher.contract import Device, Embedding, Identity, Metric, OperatingPoint
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.factory import make_index
 from vectorindex_searcher.index.parameters import index_type
-from vectorindex_searcher.index.restricted import Costs
 from vectorindex_searcher.index.rows import Ids, RowWriter
+from vectorindex_searcher.index.selection.restricted import Costs
 from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
-from vectorindex_searcher.recall import exact
-from vectorindex_searcher.recall.exact import exact_search
-from vectorindex_searcher.recall.filtered import SELECTIVITIES, filtered_recall
-from vectorindex_searcher.recall.queries import Queries
+from vectorindex_searcher.proof import exact
+from vectorindex_searcher.proof.exact import exact_search
+from vectorindex_searcher.proof.filtered import SELECTIVITIES, filtered_recall
+from vectorindex_searcher.proof.queries import Queries
 
 COUNT, DIMENSION, K = 4000, 16, 10
 Floats = npt.NDArray[np.float32]

@@ -14,15 +14,9 @@ from dataset_files import numbers, write_bin, write_hdf5, write_jsonl, write_par
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from vectorindex_searcher.artifact import (
-    Layout,
-    Manifest,
-    ManifestFile,
-    describe_file,
-    encode,
-    load_manifest,
-    publish,
-)
+from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.artifact.manifest import Manifest, ManifestFile, describe_file, encode, load_manifest
+from vectorindex_searcher.artifact.publish import publish
 from vectorindex_searcher.contract import (
     Columns,
     Device,
@@ -36,12 +30,13 @@ from vectorindex_searcher.contract import (
 )
 from vectorindex_searcher.dataset.listing import list_source, load_listing
 from vectorindex_searcher.dataset.source import open_source
-from vectorindex_searcher.errors import BadData, ChecksumMismatch, Retry, SourceChanged, TaskError
+from vectorindex_searcher.errors import BadData, ChecksumMismatch, RetryableError, SourceChanged, TaskError
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.engine import Engine
-from vectorindex_searcher.recall.report import Report, load_report
+from vectorindex_searcher.proof.report import Report, load_report
 from vectorindex_searcher.serve.load import load
-from vectorindex_searcher.store import FolderStore, ObjectInfo, Role
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.store import ObjectInfo, Role
 
 BOUND_BYTES = 256 << 20
 """Resident memory that all damaged files of a format together may add."""
@@ -264,7 +259,7 @@ def test_damaged_documents_are_refused(kind: str) -> None:
             found = error
         else:
             return
-        assert isinstance(found, Retry if kind == "listing" else BadData)
+        assert isinstance(found, RetryableError if kind == "listing" else BadData)
         assert len(found.failure.message) < 1000
 
     @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -281,7 +276,7 @@ def test_damaged_documents_are_refused(kind: str) -> None:
     bytes_changed()
     values_changed()
     for odd in (b"", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000, b'"\\ud800"', b"null", b"NaN"):
-        with pytest.raises((BadData, Retry)):
+        with pytest.raises((BadData, RetryableError)):
             load_document(kind, odd)
 
 

@@ -20,15 +20,9 @@ from vectorindex_searcher.contract import Metric
 from vectorindex_searcher.index.filters import JOINERS, ORDERED, Columns, FilterError, parse
 from vectorindex_searcher.index.predicates import matching
 from vectorindex_searcher.index.rows import RowFile, RowWriter
-from vectorindex_searcher.serve.fields import FIELDS, fields_of_json, fields_of_query_string
-from vectorindex_searcher.serve.messages import Problem
-from vectorindex_searcher.serve.query import (
-    MAX_K,
-    MAX_VECTORS,
-    Search,
-    Terms,
-    search_of,
-)
+from vectorindex_searcher.serve.http.messages import Problem
+from vectorindex_searcher.serve.search.fields import FIELDS, fields_of_json, fields_of_query_string
+from vectorindex_searcher.serve.search.query import MAX_K, MAX_VECTORS, QuerySchema, Search, search_of
 
 SCHEMA = pa.schema(
     [
@@ -46,7 +40,7 @@ SCHEMA = pa.schema(
         ("odd", pa.decimal128(5, 2)),
     ]
 )
-TERMS = Terms(
+TERMS = QuerySchema(
     dimension=3,
     metric=Metric.COSINE,
     param_limits={"efSearch": (1, 4096)},

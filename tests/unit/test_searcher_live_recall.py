@@ -20,27 +20,22 @@ import pytest
 import uvloop
 
 from vectorindex_searcher import contract
-from vectorindex_searcher.artifact import (
-    SERVED_FILES,
-    VECTORS_FILE,
-    Layout,
-    cache_name,
-    download_verified,
-    load_manifest,
-)
-from vectorindex_searcher.build import build
-from vectorindex_searcher.cli_flags import parser
-from vectorindex_searcher.cli_tasks import serve_task
+from vectorindex_searcher.artifact.layout import SERVED_FILES, VECTORS_FILE, Layout
+from vectorindex_searcher.artifact.manifest import load_manifest
+from vectorindex_searcher.artifact.publish import cache_name, download_verified
+from vectorindex_searcher.build.task import build
+from vectorindex_searcher.cli.commands import serve_task
+from vectorindex_searcher.cli.flags import parser
 from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS, EvidenceBucket, Metric
 from vectorindex_searcher.index.engine import Engine
-from vectorindex_searcher.index.rowset import RowSet
-from vectorindex_searcher.serve import live_recall
-from vectorindex_searcher.serve.evidence import EvidenceRing, LiveTally, Outcome
-from vectorindex_searcher.serve.live_recall import CpuBudget, LiveJudge, PacedVectors
-from vectorindex_searcher.serve.live_sample import DEPTH, LiveSample, Sampled, smaller
+from vectorindex_searcher.index.selection.rowset import RowSet
+from vectorindex_searcher.serve.evidence import live_recall
+from vectorindex_searcher.serve.evidence.live_recall import CpuBudget, LiveJudge, PacedVectors
+from vectorindex_searcher.serve.evidence.live_sample import DEPTH, LiveSample, Sampled, smaller
+from vectorindex_searcher.serve.evidence.ring import EvidenceRing, LiveTally, Outcome
 from vectorindex_searcher.serve.server import Server
 from vectorindex_searcher.serve.settings import Settings
-from vectorindex_searcher.store import Role, open_store
+from vectorindex_searcher.storage.store import Role, open_store
 
 COUNT, DIMENSION = 4000, 16
 

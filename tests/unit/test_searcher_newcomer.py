@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vectorindex_searcher import cli_flags, flag_names
-from vectorindex_searcher.__main__ import main
+from vectorindex_searcher.cli import flag_names
+from vectorindex_searcher.cli import flags as cli_flags
+from vectorindex_searcher.cli.main import main
 from vectorindex_searcher.contract import ExitCode, Failure
 
 QUIET = ["--http-port", "0", "--admin-port", "0"]
@@ -25,7 +26,7 @@ QUIET = ["--http-port", "0", "--admin-port", "0"]
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vectorindex_searcher.__main__.configure_logging", lambda verbose: None)
+    monkeypatch.setattr("vectorindex_searcher.cli.main.configure_logging", lambda verbose: None)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
     np.save("in.npy", np.random.default_rng(0).standard_normal((40, 4), dtype=np.float32))
     return tmp_path
@@ -136,7 +137,7 @@ def test_a_full_disk_is_tried_again(
     def full(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("vectorindex_searcher.build.stage", full)
+    monkeypatch.setattr("vectorindex_searcher.build.task.stage", full)
     code, failure, text = failed(capsys, *BUILD)
     assert (code, failure["reason"]) == (ExitCode.RETRY, "DiskFull")
     assert "--work-dir" in text
@@ -166,9 +167,9 @@ def test_ctrl_c_while_libraries_load_ends_without_a_traceback() -> None:
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'vectorindex_searcher.__main__': os.kill(os.getpid(), signal.SIGINT)\n"
+        "        if name == 'vectorindex_searcher.cli.main': os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Interrupting())\n"
-        "from vectorindex_searcher.entry import main\n"
+        "from vectorindex_searcher.cli.entry import main\n"
         "main()\n"
     )
     done = subprocess.run([sys.executable, "-c", program, "inspect"], capture_output=True, text=True, timeout=60)

@@ -12,8 +12,8 @@ from vectorindex_searcher.contract import Metric
 from vectorindex_searcher.index import vectors as vectors_module
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
-from vectorindex_searcher.recall.exact import exact_search
-from vectorindex_searcher.recall.measure import measure, reciprocal_rank, without_own
+from vectorindex_searcher.proof.exact import exact_search
+from vectorindex_searcher.proof.measure import measure, reciprocal_rank, without_own
 
 Rows = npt.NDArray[np.float32]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vectorindex_searcher.recall.bound import SHUFFLES, _bets, lower_bound, rejects
+from vectorindex_searcher.proof.bound import SHUFFLES, _bets, lower_bound, rejects
 
 K = 10
 Recalls = npt.NDArray[np.float64]
@@ -112,8 +112,8 @@ def test_two_half_widths_to_spare_pass_a_second_look() -> None:
     def passes(half_widths: float) -> float:
         done = 0
         for _ in range(trials):
-            ladder = [recalls(rng, (count,), mean, 0.3) for mean in truths]
-            seen = next((i for i, s in enumerate(ladder) if s.mean() >= floor + half_widths * half_width), -1)
+            fallback = [recalls(rng, (count,), mean, 0.3) for mean in truths]
+            seen = next((i for i, s in enumerate(fallback) if s.mean() >= floor + half_widths * half_width), -1)
             done += bool(rejects(recalls(rng, (count,), truths[seen], 0.3), floor))
         return done / trials
 

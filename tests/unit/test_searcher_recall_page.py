@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vectorindex_searcher.artifact import Candidate
+from vectorindex_searcher.artifact.inspection import verdicts
+from vectorindex_searcher.artifact.manifest import Candidate
 from vectorindex_searcher.contract import Embedding, OperatingPoint, SegmentRecall
-from vectorindex_searcher.inspection import verdicts
-from vectorindex_searcher.recall.page import page, verdict
-from vectorindex_searcher.recall.picture import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
-from vectorindex_searcher.recall.report import BatchLatency, FilteredRecall, Report, SegmentPoint
+from vectorindex_searcher.proof.page import page, verdict
+from vectorindex_searcher.proof.picture import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from vectorindex_searcher.proof.report import BatchLatency, FilteredRecall, Report, SegmentPoint
 
 NASTY = "<script>alert('&')</script>"
 

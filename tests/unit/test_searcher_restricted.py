@@ -14,9 +14,9 @@ import pytest
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.engine import read_index
 from vectorindex_searcher.index.parameters import parameter_limits
-from vectorindex_searcher.index.restricted import Costs, Restricted, Strategy
-from vectorindex_searcher.index.rowset import RowSet
-from vectorindex_searcher.index.subset import CodeStore
+from vectorindex_searcher.index.selection.restricted import Costs, Restricted, Strategy
+from vectorindex_searcher.index.selection.rowset import RowSet
+from vectorindex_searcher.index.selection.subset import CodeStore
 
 COUNT, DIMENSION, K = 3000, 32, 5
 Floats = npt.NDArray[np.float32]
@@ -141,7 +141,7 @@ def test_large_subsets_are_searched_in_blocks(
     only = some(1000)
     whole = store.search(queries, K, only)
     assert store.keeps(only)
-    monkeypatch.setattr("vectorindex_searcher.index.subset.BLOCK_BYTES", 100 * store.row_bytes)
+    monkeypatch.setattr("vectorindex_searcher.index.selection.subset.BLOCK_BYTES", 100 * store.row_bytes)
     store.cache_bytes = 0
     assert not store.keeps(only)
     raw, rows = store.search(queries, K, only)

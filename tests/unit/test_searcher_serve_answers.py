@@ -16,11 +16,11 @@ from unit.test_searcher_serve_app import COUNT, DIMENSION, make_engine, running
 
 from vectorindex_searcher import contract
 from vectorindex_searcher.index.rows import Ids, RowWriter
-from vectorindex_searcher.serve.answers import SingleAnswers, binary_answer, wants_binary
-from vectorindex_searcher.serve.fields import fields_of_json
-from vectorindex_searcher.serve.messages import Problem
-from vectorindex_searcher.serve.query import Terms, search_of
-from vectorindex_searcher.serve.quick import QuickVectors
+from vectorindex_searcher.serve.http.messages import Problem
+from vectorindex_searcher.serve.search.answers import SingleAnswers, binary_answer, wants_binary
+from vectorindex_searcher.serve.search.fast_path import FastPath
+from vectorindex_searcher.serve.search.fields import fields_of_json
+from vectorindex_searcher.serve.search.query import QuerySchema, search_of
 
 BINARY = {"Content-Type": "application/octet-stream", "Accept": "application/octet-stream"}
 
@@ -137,7 +137,7 @@ def test_accept(accept: bytes, binary: bool) -> None:
     assert wants_binary(accept) is binary
 
 
-TERMS = Terms(dimension=3, metric=contract.Metric.COSINE, param_limits={})
+TERMS = QuerySchema(dimension=3, metric=contract.Metric.COSINE, param_limits={})
 BODIES = [
     {"vector": [1, 2.5, True]},
     {"vector": [1, 2, 3], "k": 5, "segment": "x"},
@@ -167,7 +167,7 @@ def test_the_short_way_gives_the_vector_of_the_long_way_or_none(body: dict[str, 
     fields = fields_of_json(orjson.dumps(body))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = QuickVectors(3).of_fields(fields)
+        found = FastPath(3).of_fields(fields)
     try:
         expected = search_of(fields, None, TERMS)
     except Problem:
@@ -187,7 +187,7 @@ def test_the_short_way_for_bytes(numbers: list[float]) -> None:
     raw = np.array(numbers, "<f4").tobytes()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = QuickVectors(3).of_bytes(raw)
+        found = FastPath(3).of_bytes(raw)
     if numbers == [1, 2, 3]:
         assert found is not None
         np.testing.assert_array_equal(found, search_of({}, raw, TERMS).vectors[0])

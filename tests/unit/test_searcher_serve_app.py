@@ -25,20 +25,21 @@ import pytest
 import uvloop
 
 from vectorindex_searcher import contract
-from vectorindex_searcher.artifact import SERVED_FILES, Manifest, describe_file
+from vectorindex_searcher.artifact.layout import SERVED_FILES
+from vectorindex_searcher.artifact.manifest import Manifest, describe_file
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.parameters import index_type
-from vectorindex_searcher.metrics import Gauges, SearcherMetrics
-from vectorindex_searcher.recall.report import Points, SegmentPoint
+from vectorindex_searcher.proof.report import Points, SegmentPoint
 from vectorindex_searcher.serve import app as app_module
-from vectorindex_searcher.serve import pool as pool_module
 from vectorindex_searcher.serve.admin import AdminApp
 from vectorindex_searcher.serve.app import SearchApp
-from vectorindex_searcher.serve.dispatch import dispatch
-from vectorindex_searcher.serve.evidence import EvidenceRing
-from vectorindex_searcher.serve.internal import InternalRequests
-from vectorindex_searcher.serve.listener import Limits, Listener
-from vectorindex_searcher.serve.pool import SearchPool
+from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
+from vectorindex_searcher.serve.evidence.ring import EvidenceRing
+from vectorindex_searcher.serve.http.dispatch import dispatch
+from vectorindex_searcher.serve.http.internal import InternalRequests
+from vectorindex_searcher.serve.http.listener import Limits, Listener
+from vectorindex_searcher.serve.search import pool as pool_module
+from vectorindex_searcher.serve.search.pool import SearchPool
 from vectorindex_searcher.serve.traffic import Traffic
 
 COUNT, DIMENSION = 400, 8

@@ -11,9 +11,9 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from vectorindex_searcher import metrics
 from vectorindex_searcher.contract import BUCKET_SECONDS, LATENCY_BIN_RATIO, RING_SECONDS, Evidence, EvidenceBucket
-from vectorindex_searcher.serve.evidence import BINS, EvidenceRing, Outcome, latency_bin
+from vectorindex_searcher.serve.evidence import metrics
+from vectorindex_searcher.serve.evidence.ring import BINS, EvidenceRing, Outcome, latency_bin
 
 
 @dataclass

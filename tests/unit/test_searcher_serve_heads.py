@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from vectorindex_searcher.serve import heads
-from vectorindex_searcher.serve.listener import Limits, Listener
-from vectorindex_searcher.serve.messages import Problem, Request, Response
-from vectorindex_searcher.serve.protocol import Connection
+from vectorindex_searcher.serve.http import head_cache as heads
+from vectorindex_searcher.serve.http.connection import Connection
+from vectorindex_searcher.serve.http.listener import Limits, Listener
+from vectorindex_searcher.serve.http.messages import Problem, Request, Response
 
 
 class Transport:

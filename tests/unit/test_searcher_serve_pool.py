@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from vectorindex_searcher.serve import pool as pool_module
-from vectorindex_searcher.serve.messages import Later, Problem, Response
-from vectorindex_searcher.serve.pool import Group, SearchPool
+from vectorindex_searcher.serve.http.messages import Deferred, Problem, Response
+from vectorindex_searcher.serve.search import pool as pool_module
+from vectorindex_searcher.serve.search.pool import Group, SearchPool
 
 
 class Clock:
@@ -57,7 +57,7 @@ def on_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     uvloop.run(main())
 
 
-async def outcomes(laters: Sequence[Later]) -> list[object]:
+async def outcomes(laters: Sequence[Deferred]) -> list[object]:
     """Bodies, and the kinds of problems or errors."""
     found: list[object] = [None] * len(laters)
     for number, later in enumerate(laters):
@@ -261,13 +261,13 @@ def test_what_waits_for_the_loop_is_bounded_too(clock: Clock) -> None:
 
 
 def test_the_first_outcome_counts() -> None:
-    later, seen = Later(), []
+    later, seen = Deferred(), []
     later.resolve(Response(200, b"one"))
     later.resolve(ValueError())
     later.then(seen.append)
     assert later.done
     assert [outcome.body for outcome in seen] == [b"one"]
-    other = Later()
+    other = Deferred()
     other.then(seen.append)
     assert not other.done
     other.resolve(Response(200, b"two"))

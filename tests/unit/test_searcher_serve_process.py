@@ -26,29 +26,23 @@ import pyarrow as pa
 import pytest
 import uvloop
 
-from vectorindex_searcher import __main__, contract
-from vectorindex_searcher.artifact import (
-    CANARY_FILE,
-    SERVED_FILES,
-    Layout,
-    Manifest,
-    describe_file,
-    encode,
-    load_manifest,
-    publish,
-)
-from vectorindex_searcher.cache import NodeCache
+from vectorindex_searcher import contract
+from vectorindex_searcher.artifact.layout import CANARY_FILE, SERVED_FILES, Layout
+from vectorindex_searcher.artifact.manifest import Manifest, describe_file, encode, load_manifest
+from vectorindex_searcher.artifact.publish import publish
+from vectorindex_searcher.cli import main as command_line
 from vectorindex_searcher.errors import BadData, BadSpec, TaskError
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.parameters import index_type
-from vectorindex_searcher.metrics import Gauges, SearcherMetrics
-from vectorindex_searcher.recall.canary import write_canary
-from vectorindex_searcher.recall.report import Report
+from vectorindex_searcher.proof.canary import write_canary
+from vectorindex_searcher.proof.report import Report
 from vectorindex_searcher.serve import load
-from vectorindex_searcher.serve.evidence import EvidenceRing
+from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
+from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.server import Server
 from vectorindex_searcher.serve.settings import Settings
-from vectorindex_searcher.store import Role, open_store
+from vectorindex_searcher.storage.cache import NodeCache
+from vectorindex_searcher.storage.store import Role, open_store
 
 COUNT, DIMENSION, K = 3000, 16, 5
 IDENTITY = contract.Identity(name="products")
@@ -218,12 +212,12 @@ def refused(task: contract.ServeTask, tmp_path: Path, monkeypatch: pytest.Monkey
     for name, value in (("HOST", "127.0.0.1"), ("HTTP_PORT", "0"), ("ADMIN_PORT", "0"), ("TERMINATION_LOG", str(log))):
         monkeypatch.setenv(f"VECTORINDEX_{name}", value)
     monkeypatch.setenv(contract.TASK_ENV, task.model_dump_json(by_alias=True))
-    monkeypatch.setattr(__main__, "configure_logging", lambda **_: None)
+    monkeypatch.setattr(command_line, "configure_logging", lambda **_: None)
     # Should it serve after all, it is ended, and the test fails by its exit code instead of hanging.
     watchdog = threading.Timer(120, os.kill, (os.getpid(), signal.SIGTERM))
     watchdog.start()
     try:
-        code = __main__.main(["serve"])
+        code = command_line.main(["serve"])
     finally:
         watchdog.cancel()
     assert code != 0, "it served"

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 import uvloop
 
-from vectorindex_searcher.serve.listener import Limits, Listener
-from vectorindex_searcher.serve.messages import Problem, Request, Response
+from vectorindex_searcher.serve.http.listener import Limits, Listener
+from vectorindex_searcher.serve.http.messages import Problem, Request, Response
 
 HEAD = b"Host: test\r\n"
 

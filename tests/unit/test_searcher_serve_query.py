@@ -13,16 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vectorindex_searcher.contract import Metric
-from vectorindex_searcher.serve.fields import fields_of_json, fields_of_query_string
-from vectorindex_searcher.serve.messages import Problem
-from vectorindex_searcher.serve.query import (
-    MAX_VECTORS,
-    Search,
-    Terms,
-    search_of,
-)
+from vectorindex_searcher.serve.http.messages import Problem
+from vectorindex_searcher.serve.search.fields import fields_of_json, fields_of_query_string
+from vectorindex_searcher.serve.search.query import MAX_VECTORS, QuerySchema, Search, search_of
 
-TERMS = Terms(
+TERMS = QuerySchema(
     dimension=3,
     metric=Metric.COSINE,
     param_limits={"efSearch": (1, 4096)},
@@ -34,11 +29,11 @@ TERMS = Terms(
 V = [1.0, 2.0, 3.0]
 
 
-def parse(body: object, terms: Terms = TERMS) -> Search:
+def parse(body: object, terms: QuerySchema = TERMS) -> Search:
     return search_of(fields_of_json(orjson.dumps(body)), None, terms)
 
 
-def parse_binary(query: bytes, vectors: np.ndarray, terms: Terms = TERMS) -> Search:
+def parse_binary(query: bytes, vectors: np.ndarray, terms: QuerySchema = TERMS) -> Search:
     return search_of(fields_of_query_string(query), vectors.astype("<f4").tobytes(), terms)
 
 

@@ -14,8 +14,9 @@ from botocore.stub import Stubber
 
 from vectorindex_searcher.contract import S3, ExitCode, Location
 from vectorindex_searcher.errors import BadSpec, SourceChanged, TaskError
-from vectorindex_searcher.store import FolderStore, Role, join_key, open_store, parse_location
-from vectorindex_searcher.store_s3 import S3Store
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.s3 import S3Store
+from vectorindex_searcher.storage.store import Role, join_key, open_store, parse_location
 
 
 def test_folder_lists_below_a_prefix_only(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from dataset_files import numbers, write_jsonl, write_parquet
 
-from vectorindex_searcher import __main__, contract
-from vectorindex_searcher.artifact import Layout, load_manifest
-from vectorindex_searcher.build import build
+from vectorindex_searcher import contract
+from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.artifact.manifest import load_manifest
+from vectorindex_searcher.build.task import build
+from vectorindex_searcher.cli import main as command_line
 from vectorindex_searcher.contract import (
     BuildTask,
     Columns,
@@ -34,13 +36,14 @@ from vectorindex_searcher.dataset.source import Source, open_source
 from vectorindex_searcher.dataset.tombstones import current_tombstones, list_tombstones, nested_key
 from vectorindex_searcher.errors import BadData, BadSpec, TaskError
 from vectorindex_searcher.index.engine import Engine
-from vectorindex_searcher.metrics import Gauges, SearcherMetrics
-from vectorindex_searcher.serve.evidence import EvidenceRing
+from vectorindex_searcher.proof.task import validate
+from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
+from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.server import Server
 from vectorindex_searcher.serve.settings import Settings
 from vectorindex_searcher.serve.tombstones import Deletions
-from vectorindex_searcher.store import FolderStore, Role, open_store
-from vectorindex_searcher.validate import validate
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.store import Role, open_store
 
 COUNT = 400
 IDENTITY = Identity(name="n")
@@ -181,7 +184,7 @@ def test_a_build_leaves_deleted_ids_out_and_says_so(root: Path) -> None:
 def test_a_persons_build_follows_the_tombstones(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def run(*arguments: str) -> dict[str, Any]:
         common = ["--metric", "L2", "--factory", "Flat", "--tombstones", str(root / "deleted")]
-        assert __main__.main(["build", "--source", str(root / "in"), "--out", str(root / "out"), *common]) == 0
+        assert command_line.main(["build", "--source", str(root / "in"), "--out", str(root / "out"), *common]) == 0
         found: dict[str, Any] = json.loads(capsys.readouterr().out)
         return found
 
@@ -284,7 +287,7 @@ def test_a_searcher_that_cannot_know_its_deleted_ids_does_not_start(root: Path) 
 def test_an_index_that_cannot_hide_is_refused(root: Path) -> None:
     build(build_task(root))
     engine = engine_of(root)
-    engine.takes_only = False
+    engine.supports_filter = False
     with pytest.raises(BadSpec, match="cannot be hidden"):
         Deletions(engine, place(root / "deleted"), "id", Gauges())
     with pytest.raises(BadSpec, match="cannot be hidden"):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vectorindex_searcher.contract import OperatingPoint
-from vectorindex_searcher.index import tuning
-from vectorindex_searcher.index.effort import cheapest, undercuts
+from vectorindex_searcher.index.choose import tuning
+from vectorindex_searcher.index.choose.effort import cheapest, undercuts
 
 
 def point(latency: float, recall: float = 1.0, **params: int) -> OperatingPoint:

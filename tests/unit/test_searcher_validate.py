@@ -18,10 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vectorindex_searcher import build as build_module
-from vectorindex_searcher import termination
-from vectorindex_searcher.artifact import Layout, ManifestFile, download_verified, load_manifest
-from vectorindex_searcher.build import build
+from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.artifact.manifest import ManifestFile, load_manifest
+from vectorindex_searcher.artifact.publish import download_verified
+from vectorindex_searcher.build import task as build_module
+from vectorindex_searcher.build.task import build
+from vectorindex_searcher.cli import termination
 from vectorindex_searcher.contract import (
     RESULT_LIMIT_BYTES,
     BuildTask,
@@ -35,12 +37,13 @@ from vectorindex_searcher.contract import (
     ValidateTask,
 )
 from vectorindex_searcher.errors import StoreUnavailable
-from vectorindex_searcher.recall import groundtruth, schema
-from vectorindex_searcher.recall.columns import column_types
-from vectorindex_searcher.recall.report import Report, load_report
-from vectorindex_searcher.recall.timing import open_measured
-from vectorindex_searcher.store import FolderStore, Role
-from vectorindex_searcher.validate import validate
+from vectorindex_searcher.proof import groundtruth, schema
+from vectorindex_searcher.proof.columns import column_types
+from vectorindex_searcher.proof.report import Report, load_report
+from vectorindex_searcher.proof.task import validate
+from vectorindex_searcher.proof.timing import open_measured
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.store import Role
 
 COUNT, DIMENSION = 1500, 16
 IDENTITY = Identity(namespace="shop", name="products", uid="u-1")
@@ -51,8 +54,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer queries and shorter timing than in earnest; one OpenMP thread."""
     monkeypatch.setattr(build_module, "HELD_OUT", 150)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
-    monkeypatch.setattr("vectorindex_searcher.index.tuning.LATENCY_QUERIES", 3)
-    monkeypatch.setattr("vectorindex_searcher.recall.timing.LATENCY_CALLS", 5)
+    monkeypatch.setattr("vectorindex_searcher.index.choose.tuning.LATENCY_QUERIES", 3)
+    monkeypatch.setattr("vectorindex_searcher.proof.timing.LATENCY_CALLS", 5)
 
 
 def clustered(count: int, seed: int = 0) -> npt.NDArray[np.float32]:

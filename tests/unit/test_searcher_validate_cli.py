@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vectorindex_searcher.__main__ import main
-from vectorindex_searcher.cli_flags import parser
-from vectorindex_searcher.cli_tasks import serve_task
+from vectorindex_searcher.cli.commands import serve_task
+from vectorindex_searcher.cli.flags import parser
+from vectorindex_searcher.cli.main import main
 from vectorindex_searcher.contract import ExitCode, ServeTask
 from vectorindex_searcher.errors import BadSpec
 from vectorindex_searcher.serve.load import load
@@ -24,10 +24,10 @@ COUNT, DIMENSION = 600, 8
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vectorindex_searcher.__main__.configure_logging", lambda verbose: None)
+    monkeypatch.setattr("vectorindex_searcher.cli.main.configure_logging", lambda verbose: None)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
-    monkeypatch.setattr("vectorindex_searcher.index.tuning.LATENCY_QUERIES", 2)
-    monkeypatch.setattr("vectorindex_searcher.recall.timing.LATENCY_CALLS", 2)
+    monkeypatch.setattr("vectorindex_searcher.index.choose.tuning.LATENCY_QUERIES", 2)
+    monkeypatch.setattr("vectorindex_searcher.proof.timing.LATENCY_CALLS", 2)
 
 
 def vectors(count: int, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -13,17 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from vectorindex_searcher import contract
-from vectorindex_searcher.artifact import Layout, describe_bytes, encode
-from vectorindex_searcher.build import build
+from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.artifact.manifest import describe_bytes, encode
+from vectorindex_searcher.build.task import build
 from vectorindex_searcher.contract import Identity, IndexSpec, Location, Objective, QueryColumns, ValidateTask
 from vectorindex_searcher.errors import TaskError
-from vectorindex_searcher.recall import points as points_module
-from vectorindex_searcher.recall.canary import canary_recall, read_canary
-from vectorindex_searcher.recall.points import split
-from vectorindex_searcher.recall.report import Points, Report, load_report
+from vectorindex_searcher.proof import points as points_module
+from vectorindex_searcher.proof.canary import canary_recall, read_canary
+from vectorindex_searcher.proof.points import split
+from vectorindex_searcher.proof.report import Points, Report, load_report
+from vectorindex_searcher.proof.task import validate
 from vectorindex_searcher.serve.load import load
-from vectorindex_searcher.store import FolderStore, Role
-from vectorindex_searcher.validate import validate
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.store import Role
 
 COUNT, DIMENSION = 2500, 24
 IDENTITY = Identity(namespace="shop", name="products", uid="u-1")
@@ -65,9 +67,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(patch: pytest.MonkeyPatch) -> None:
     """Shorter timing than in earnest, and the cheapest point is the one with the fewest lists: wall time is noise."""
     patch.setattr("os.sched_getaffinity", lambda pid: {0})
-    patch.setattr("vectorindex_searcher.index.tuning._latency", lambda engine, queries, params: params.get("nprobe", 1))
-    patch.setattr("vectorindex_searcher.recall.timing.LATENCY_CALLS", 3)
-    patch.setattr("vectorindex_searcher.build.HELD_OUT", 200)
+    patch.setattr(
+        "vectorindex_searcher.index.choose.tuning._latency", lambda engine, queries, params: params.get("nprobe", 1)
+    )
+    patch.setattr("vectorindex_searcher.proof.timing.LATENCY_CALLS", 3)
+    patch.setattr("vectorindex_searcher.build.task.HELD_OUT", 200)
 
 
 @pytest.fixture(autouse=True)

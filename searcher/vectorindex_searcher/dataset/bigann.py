@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadData
-from ..store import Store
+from ..storage.store import Store
 from .matrix import Matrix, check_matrix, matrix_format
 from .objects import ListedObject
 

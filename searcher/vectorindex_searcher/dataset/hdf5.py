@@ -18,7 +18,7 @@ import numpy as np
 
 from ..contract import Columns
 from ..errors import BadData, BadSpec
-from ..store import Store
+from ..storage.store import Store
 from .blocks import Block, Header
 from .matrix import DTYPES, Matrix, bad_type, check_matrix, matrix_blocks, matrix_header
 from .objects import ListedObject

@@ -16,7 +16,7 @@ import pyarrow.json as pj
 
 from ..contract import Columns
 from ..errors import BadData, BadSpec, TaskError
-from ..store import Store
+from ..storage.store import Store
 from .blocks import MAX_DIMENSION, ROWS_PER_BYTE, Block, Header, block_rows, check_claims, vectors_of
 from .objects import ListedObject
 from .ranged import RangedFile

@@ -9,10 +9,11 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from ..artifact import Layout, encode
+from ..artifact.layout import Layout
+from ..artifact.manifest import encode
 from ..contract import Model
-from ..errors import BadData, Retry, SourceMissing
-from ..store import ObjectInfo, Store
+from ..errors import BadData, RetryableError, SourceMissing
+from ..storage.store import ObjectInfo, Store
 from .formats import FORMATS, SUFFIXES, find_format, format_of
 from .objects import ListedObject
 
@@ -102,7 +103,9 @@ def load_listing(artifacts: Store, layout: Layout, wanted: str) -> Listing | Non
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise Retry("BadListing", f"{artifacts.describe(key)} is no listing: {error.error_count()} errors") from None
+        raise RetryableError(
+            "BadListing", f"{artifacts.describe(key)} is no listing: {error.error_count()} errors"
+        ) from None
     if fingerprint(listing.objects) != wanted or listing.fingerprint != wanted:
-        raise Retry("BadListing", f"{artifacts.describe(key)} does not match its fingerprint", object=key)
+        raise RetryableError("BadListing", f"{artifacts.describe(key)} does not match its fingerprint", object=key)
     return listing

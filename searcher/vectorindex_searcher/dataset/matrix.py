@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ..contract import Columns
 from ..errors import BadData
-from ..store import Store
+from ..storage.store import Store
 from .blocks import Block, Header, block_rows, check_claims
 from .objects import ListedObject
 from .reader import Format, refuse_columns

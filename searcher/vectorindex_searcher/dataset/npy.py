@@ -7,7 +7,7 @@ import io
 import numpy as np
 
 from ..errors import BadData
-from ..store import Store
+from ..storage.store import Store
 from .matrix import DTYPES, Matrix, bad_type, check_matrix, matrix_format
 from .objects import ListedObject
 

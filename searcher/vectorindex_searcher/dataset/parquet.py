@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ..contract import Columns
 from ..errors import BadData, BadSpec, TaskError
-from ..store import Store
+from ..storage.store import Store
 from .blocks import Block, Header, block_rows, check_claims, vectors_of
 from .objects import ListedObject
 from .ranged import RangedFile

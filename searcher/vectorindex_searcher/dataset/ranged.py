@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from ..store import Store
+from ..storage.store import Store
 from .objects import ListedObject
 
 

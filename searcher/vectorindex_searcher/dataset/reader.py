@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ..contract import Columns
 from ..errors import BadSpec
-from ..store import Store
+from ..storage.store import Store
 from .blocks import Block, Header
 from .objects import ListedObject
 

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from ..contract import Columns, Embedding
 from ..errors import BadData, SourceMissing
-from ..prefetch import prefetch
-from ..store import Store
+from ..storage.prefetch import prefetch
+from ..storage.store import Store
 from .blocks import Block, Header, check_claims, check_vectors
 from .formats import format_of
 from .listing import Listing

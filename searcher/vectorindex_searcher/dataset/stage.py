@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ..artifact import IDS_FILE, METADATA_FILE, VECTORS_FILE
+from ..artifact.layout import IDS_FILE, METADATA_FILE, VECTORS_FILE
 from ..errors import BadData
 from ..index.rows import IDS_BATCH_ROWS, METADATA_BATCH_ROWS, Ids, RowWriter
 from ..index.vectors import VectorWriter

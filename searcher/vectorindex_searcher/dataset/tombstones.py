@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ..contract import Location
 from ..errors import BadData, SourceChanged, SourceMissing
-from ..store import Role, Store, open_store
+from ..storage.store import Role, Store, open_store
 from . import jsonl, parquet
 from .listing import fingerprint, is_data
 from .objects import ListedObject

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import Device
-from ..errors import Retry
+from ..errors import RetryableError
 from . import heap
 from .binding import faiss
 from .factory import faiss_words
@@ -159,7 +159,7 @@ GPU_RUNGS = (
 CPU_RUNG = Rung("the CPU", OnCPU)
 
 
-class Ladder:
+class DeviceFallback:
     """Runs each step on the best backend that can; a backend that failed once is not tried again.
 
     Out of GPU memory: less scratch memory, then smaller blocks, then the CPU; any other failure of the GPU: the CPU.
@@ -200,7 +200,7 @@ class Ladder:
         if not out_of_memory(error):
             left = [rung for rung in left if rung is CPU_RUNG]
         if not left:
-            raise Retry(
+            raise RetryableError(
                 "GPUFailed",
                 f"FAISS on the GPU: {words}",
                 field="spec.build.device",
@@ -211,9 +211,9 @@ class Ladder:
         _log.warning("the GPU failed, going on with less of it", extra={"now": left[0].what, "reason": words})
 
 
-def on_cpu(threads: int | None = None) -> Ladder:
+def on_cpu(threads: int | None = None) -> DeviceFallback:
     """The CPU and nothing else. threads: default every core."""
-    return Ladder([Rung(CPU_RUNG.what, lambda: OnCPU(threads))])
+    return DeviceFallback([Rung(CPU_RUNG.what, lambda: OnCPU(threads))])
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -227,20 +227,20 @@ def visible_gpus() -> int:
     return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
 
 
-def pick_device(wanted: Device, reason: str = "") -> Ladder:
+def pick_device(wanted: Device, reason: str = "") -> DeviceFallback:
     """The backends to build with, best first. Raises Retry/GPUNotFound for GPU without a GPU.
 
     reason: why a caller already asks for less than the user did.
     """
     if wanted is Device.CPU:
-        return Ladder([CPU_RUNG], reason)
+        return DeviceFallback([CPU_RUNG], reason)
     if visible_gpus():
-        return Ladder(GPU_RUNGS if wanted is Device.GPU else (*GPU_RUNGS, CPU_RUNG), reason)
+        return DeviceFallback(GPU_RUNGS if wanted is Device.GPU else (*GPU_RUNGS, CPU_RUNG), reason)
     if wanted is Device.GPU:
-        raise Retry(
+        raise RetryableError(
             "GPUNotFound",
             "spec.build.device is GPU, but FAISS sees none",
             field="spec.build.device",
             remedy="Use the GPU image on a node with a GPU, or device PreferGPU.",
         )
-    return Ladder([CPU_RUNG], reason or "no GPU is visible to FAISS")
+    return DeviceFallback([CPU_RUNG], reason or "no GPU is visible to FAISS")

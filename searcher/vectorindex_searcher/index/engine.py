@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..artifact import IDS_FILE, INDEX_FILE, METADATA_FILE, Manifest
+from ..artifact.layout import IDS_FILE, INDEX_FILE, METADATA_FILE
+from ..artifact.manifest import Manifest
 from ..contract import Metric
 from ..errors import BadData
 from .binding import faiss
@@ -25,9 +26,9 @@ from .filters import Columns, Predicate
 from .metric import faiss_metric, normalise, to_scores
 from .parameters import faiss_ladders, index_type, layers, parameter_limits, search_parameters
 from .predicates import MatchCache
-from .restricted import Restricted, Strategy
 from .rows import Ids, RawIds, RowFile
-from .rowset import RowSet
+from .selection.restricted import Restricted, Strategy
+from .selection.rowset import RowSet
 from .threads import limit_threads
 
 PRECOMPUTED_TABLE_BYTES = 2 << 30
@@ -60,7 +61,7 @@ class Engine:
         self.default_params: dict[str, int] = dict(manifest.default_point.params)
         self.param_limits: dict[str, tuple[int, int]] = parameter_limits(index)
         self._restricted = restricted or Restricted(index, self.default_params)
-        self.takes_only: bool = self._restricted.possible
+        self.supports_filter: bool = self._restricted.possible
         """Whether `search(only=...)` works for this index type."""
         self.filter_columns = Columns(metadata.schema if metadata else pa.schema([]))
         """The metadata columns that a filter may name."""
@@ -87,7 +88,7 @@ class Engine:
                 raise BadData("BadArtifact", message, object=name)
         return cls(index, manifest, ids, metadata, threads)
 
-    def ladders(self) -> dict[str, tuple[int, ...]]:
+    def parameter_grid(self) -> dict[str, tuple[int, ...]]:
         """Values of each search parameter that FAISS holds worth trying; see `faiss_ladders`."""
         return faiss_ladders(self._index)
 
@@ -101,25 +102,25 @@ class Engine:
         k: int,
         params: Mapping[str, int] | None = None,
         *,
-        only: RowSet | None = None,
+        allowed_rows: RowSet | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """The k best rows of each query, best first.
 
         queries: float32 [n, dimension], finite, as the user gave them (normalised here under Cosine).
         params: overrides of the default point, each within `param_limits` (not checked again here).
-        only: rows that may be answered (None: all); needs `takes_only`. Rows of `hide` are never answered.
+        allowed_rows: rows that may be answered (None: all); needs `supports_filter`. Rows of `hide` are never answered.
         Returns scores float32 [n, k] (cosine, inner product, or minus squared L2; -inf where there is no row) and rows
         int64 [n, k] (-1 where the index found fewer than k). Raises ValueError for a wrong shape or an unknown name.
         """
-        scores, rows, _ = self.search_how(queries, k, params, only)
+        scores, rows, _ = self.search_with_strategy(queries, k, params, allowed_rows)
         return scores, rows
 
-    def search_how(
+    def search_with_strategy(
         self,
         queries: npt.NDArray[np.float32],
         k: int,
         params: Mapping[str, int] | None = None,
-        only: RowSet | None = None,
+        allowed_rows: RowSet | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], Strategy]:
         """As `search`, and how the rows were found."""
         if queries.ndim != 2 or queries.shape[1] != self.dimension:
@@ -129,19 +130,19 @@ class Engine:
         if self.metric is Metric.COSINE:
             queries = normalise(queries)
         names = tuple(sorted(params.items())) if params else ()
-        allowed = self._allowed(only)
+        allowed = self._allowed(allowed_rows)
         if allowed is None:
             raw, rows = _search(self._index, queries, k, self._prepared(names))
             return to_scores(raw, rows, self.metric), rows, Strategy.PLAIN
         (raw, rows), how = self._restricted.search(queries, k, self._merged(names), allowed)
         return to_scores(raw, rows, self.metric), rows, how
 
-    def _allowed(self, only: RowSet | None) -> RowSet | None:
+    def _allowed(self, allowed_rows: RowSet | None) -> RowSet | None:
         """What may be answered: a query's own rows without the hidden ones; None for all."""
-        if only is not None and only.count != self.count:
-            raise ValueError(f"only is a set of {only.count} rows, the index has {self.count}")
+        if allowed_rows is not None and allowed_rows.count != self.count:
+            raise ValueError(f"allowed_rows is a set of {allowed_rows.count} rows, the index has {self.count}")
         live = self._restricted.live
-        allowed = only if live is None or only is None else only & live
+        allowed = allowed_rows if live is None or allowed_rows is None else allowed_rows & live
         allowed = live if allowed is None else allowed
         return None if allowed is None or allowed.matching == self.count else allowed
 
@@ -157,7 +158,7 @@ class Engine:
     def hide(self, rows: RowSet | None) -> None:
         """From now on never answer these rows (deleted ids), whatever a query asks; None hides nothing.
 
-        Takes effect for searches that begin afterwards, also those of `with_threads` engines. Needs `takes_only`.
+        Takes effect for searches that begin afterwards, also those of `with_threads` engines. Needs `supports_filter`.
         """
         if rows is not None and rows.count != self.count:
             raise ValueError(f"hide takes a set of {self.count} rows, got {rows.count}")

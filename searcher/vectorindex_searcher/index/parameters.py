@@ -70,7 +70,7 @@ def faiss_ladders(index: Any) -> dict[str, tuple[int, ...]]:
     space = faiss.ParameterSpace()
     space.initialize(index)
     limits, ranges = parameter_limits(index), space.parameter_ranges
-    ladders: dict[str, tuple[int, ...]] = {}
+    parameter_grid: dict[str, tuple[int, ...]] = {}
     for number in range(ranges.size()):
         one = ranges.at(number)
         name = one.name.replace("k_factor_rf", "k_factor")
@@ -80,8 +80,8 @@ def faiss_ladders(index: Any) -> dict[str, tuple[int, ...]]:
         found = [int(value) for value in faiss.vector_to_array(values) if np.isfinite(value)]
         least, most = limits[name]
         inside = [value for value in found if max(1, least) <= value <= most]
-        ladders[name] = (*inside, 0) if name == "max_codes" else tuple(inside)
-    return ladders
+        parameter_grid[name] = (*inside, 0) if name == "max_codes" else tuple(inside)
+    return parameter_grid
 
 
 def takes_selector(index: Any) -> bool:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from .filters import All, Not, Predicate, Some, Term, Value
 from .rows import RowFile
-from .rowset import RowSet
+from .selection.rowset import RowSet
 
 CACHE_BYTES = 32 << 20
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ..contract import Metric
 from ..errors import BadData
-from ..prefetch import prefetch
+from ..storage.prefetch import prefetch
 from .metric import normalise
 
 SCAN_BYTES = 16 << 20

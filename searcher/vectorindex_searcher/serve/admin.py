@@ -14,12 +14,12 @@ import orjson
 from pydantic import ValidationError
 
 from .. import contract
-from ..metrics import SearcherMetrics
-from .columns import ColumnsPage
-from .dispatch import Answer, Routes, dispatch
-from .evidence import EvidenceRing
-from .internal import InternalRequests
-from .messages import Problem, Request, Response, json_response
+from .evidence.columns import ColumnsPage
+from .evidence.metrics import SearcherMetrics
+from .evidence.ring import EvidenceRing
+from .http.dispatch import Answer, Routes, dispatch
+from .http.internal import InternalRequests
+from .http.messages import Problem, Request, Response, json_response
 from .traffic import Traffic
 
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"

@@ -15,27 +15,19 @@ import orjson
 
 from .. import contract
 from ..index.engine import Engine
-from ..recall.report import Points
+from ..proof.report import Points
 from . import openapi
-from .answers import BINARY_TYPE, wants_binary
-from .dispatch import Answer, Routes, dispatch
-from .evidence import EvidenceRing, Outcome
-from .feedback import Feedback
-from .fields import fields_of_json, fields_of_query_string
-from .live_sample import LiveSample
-from .messages import Later, Problem, Request, Response, json_response
-from .pool import SearchPool
-from .query import (
-    DEFAULT_K,
-    MAX_K,
-    MAX_VECTORS,
-    Terms,
-    Vectors,
-    search_of,
-    segment_of,
-)
-from .quick import QuickVectors
-from .searching import Searching, Wish
+from .evidence.feedback import Feedback
+from .evidence.live_sample import LiveSample
+from .evidence.ring import EvidenceRing, Outcome
+from .http.dispatch import Answer, Routes, dispatch
+from .http.messages import Deferred, Problem, Request, Response, json_response
+from .search.answers import BINARY_TYPE, wants_binary
+from .search.fast_path import FastPath
+from .search.fields import fields_of_json, fields_of_query_string
+from .search.pool import SearchPool
+from .search.query import DEFAULT_K, MAX_K, MAX_VECTORS, QuerySchema, Vectors, search_of, segment_of
+from .search.service import SearchPlan, SearchService
 
 DEADLINE_HEADER = b"x-request-timeout-ms"
 MAX_DEADLINE_MS = 600_000
@@ -44,13 +36,13 @@ _JSON_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded", b
 
 
 @dataclass(slots=True, eq=False)
-class _Form:
+class RequestFormat:
     """How a request is written, whatever its body says."""
 
     binary_answer: bool
     fields: Mapping[str, Any] | None = None
     """Of the query string beside a binary body; None: the body is JSON."""
-    wish: Wish | None = None
+    plan: SearchPlan | None = None
     """What such a request wants, once one was found to be right."""
 
 
@@ -72,7 +64,7 @@ class SearchApp:
         embedding = engine.manifest.embedding
         self._ring = ring
         self.feedback = Feedback(task.revision, ring)
-        self._terms = Terms(
+        self._terms = QuerySchema(
             dimension=engine.dimension,
             metric=engine.metric,
             param_limits=engine.param_limits,
@@ -81,7 +73,7 @@ class SearchApp:
             embedding_model=embedding.model,
             embedding_version=embedding.version,
             min_score=task.min_score,
-            columns=engine.filter_columns if engine.takes_only else None,
+            columns=engine.filter_columns if engine.supports_filter else None,
         )
         self._routes: Routes = {
             b"/v1/search": ((b"POST",), self._search),
@@ -91,15 +83,15 @@ class SearchApp:
         }
         self._index_document = index_document(engine, task, points)
         self._openapi_bytes = orjson.dumps(openapi.document(self._index_document, tokens=tokens))
-        self._searching = Searching(engine, pool, task.revision, self._terms.segment_params, live, self.feedback)
-        self._quick = QuickVectors(engine.dimension)
+        self._searching = SearchService(engine, pool, task.revision, self._terms.segment_params, live, self.feedback)
+        self._quick = FastPath(engine.dimension)
         self._form = functools.lru_cache(maxsize=256)(self._make_form)
-        self._plain_wish = functools.lru_cache(maxsize=1024)(self._make_plain_wish)
+        self._plain_plan = functools.lru_cache(maxsize=1024)(self._make_plain_plan)
 
     def handle(self, request: Request) -> Answer:
         """Route one request; a search whose head came before needs no routing."""
         head = request.head
-        if head is not None and isinstance(head.plan, _Form):
+        if head is not None and isinstance(head.plan, RequestFormat):
             return self._search_as(head.plan, request)
         return dispatch(self._routes, request)
 
@@ -122,7 +114,7 @@ class SearchApp:
     def _openapi(self, _request: Request) -> Response:
         return Response(200, self._openapi_bytes)
 
-    def _search(self, request: Request) -> Later:
+    def _search(self, request: Request) -> Deferred:
         """POST /v1/search."""
         # What does not depend on the body is worked out once: clients repeat it.
         request.outcome = Outcome(contract.OTHER_SEGMENT)
@@ -132,48 +124,48 @@ class SearchApp:
             request.head.plan = form
         return self._search_as(form, request)
 
-    def _search_as(self, form: _Form, request: Request) -> Later:
+    def _search_as(self, form: RequestFormat, request: Request) -> Deferred:
         """Check the request and hand it to the pool. A refusal counts for the segment that the request named."""
         request.outcome = outcome = Outcome(contract.OTHER_SEGMENT)
         raw: bytes | None = request.body
         fields = form.fields
         if fields is None:
             fields, raw = fields_of_json(request.body), None
-            wish, vector = self._plain(fields, form.binary_answer)
+            plan, vector = self._plain(fields, form.binary_answer)
         else:
-            wish, vector = form.wish, self._quick.of_bytes(request.body) if form.wish is not None else None
-        if wish is None or vector is None:
+            plan, vector = form.plan, self._quick.of_bytes(request.body) if form.plan is not None else None
+        if plan is None or vector is None:
             outcome.segment = segment_of(fields, self._terms)
             search = search_of(fields, raw, self._terms)
             outcome.queries, vector = len(search.vectors), search.vectors
-            wish = self._searching.wish(search, binary=form.binary_answer)
+            plan = self._searching.plan(search, binary=form.binary_answer)
             if raw is not None:
-                form.wish = wish
+                form.plan = plan
         else:
-            outcome.segment = wish.search.segment
+            outcome.segment = plan.search.segment
         text = request.headers.get(DEADLINE_HEADER)
         seconds = None if text is None else _seconds(text)
-        return self._searching.ask(wish, vector, outcome, request.completed, seconds)
+        return self._searching.ask(plan, vector, outcome, request.completed, seconds)
 
-    def _plain(self, fields: Mapping[str, Any], binary: bool) -> tuple[Wish | None, Vectors | None]:
+    def _plain(self, fields: Mapping[str, Any], binary: bool) -> tuple[SearchPlan | None, Vectors | None]:
         """For a JSON body that asks for one vector and names no more than k and segment; else None."""
         vector = self._quick.of_fields(fields)
         if vector is None:
             return None, None
         segment = fields.get("segment")
         known = segment if segment in self._terms.segments else contract.OTHER_SEGMENT
-        return self._plain_wish(fields.get("k", DEFAULT_K), known, binary), vector
+        return self._plain_plan(fields.get("k", DEFAULT_K), known, binary), vector
 
-    def _make_plain_wish(self, k: int, segment: str, binary: bool) -> Wish:
+    def _make_plain_plan(self, k: int, segment: str, binary: bool) -> SearchPlan:
         search = search_of({"k": k, "segment": segment}, self._quick.any_vector, self._terms)
-        return self._searching.wish(search, binary=binary)
+        return self._searching.plan(search, binary=binary)
 
-    def _make_form(self, content_type: bytes, query: bytes, accept: bytes) -> _Form:
+    def _make_form(self, content_type: bytes, query: bytes, accept: bytes) -> RequestFormat:
         """What follows from headers and query string. Raises Problem 400 or 415."""
         binary_answer = wants_binary(accept)
         content_type = content_type.partition(b";")[0].strip().lower()
         if content_type == BINARY_TYPE:
-            return _Form(binary_answer, fields_of_query_string(query))
+            return RequestFormat(binary_answer, fields_of_query_string(query))
         if content_type not in _JSON_TYPES:
             raise Problem(
                 415,
@@ -192,7 +184,7 @@ class SearchApp:
                 value=query.decode("latin-1"),
                 remedy="name everything in the body",
             )
-        return _Form(binary_answer)
+        return RequestFormat(binary_answer)
 
 
 def _seconds(text: bytes) -> float:
@@ -226,7 +218,7 @@ def index_document(engine: Engine, task: contract.ServeTask, points: Points | No
         "embedding": manifest.embedding.wire(),
         "idType": manifest.id_type,
         "metadataColumns": list(engine.metadata_columns),
-        "filterColumns": engine.filter_columns.described if engine.takes_only else {},
+        "filterColumns": engine.filter_columns.described if engine.supports_filter else {},
         "factory": manifest.factory,
         "indexType": manifest.index_type,
         "operatingPoints": {name: point.wire() for name, point in general.items() if point is not None},

@@ -13,23 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import contract
-from ..artifact import (
-    POINTS_FILE,
-    SERVED_FILES,
-    Layout,
-    Manifest,
-    cache_error,
-    cache_name,
-    download_verified,
-    load_manifest,
-)
-from ..cache import Held, NodeCache
+from ..artifact.layout import POINTS_FILE, SERVED_FILES, Layout
+from ..artifact.manifest import Manifest, load_manifest
+from ..artifact.publish import cache_error, cache_name, download_verified
 from ..errors import BadData, BadSpec, ChecksumMismatch, TaskError
 from ..index.engine import Engine
-from ..recall.canary import canary_recall
-from ..recall.measure import NO_PARAMS
-from ..recall.report import Points, fetch_canary, fetch_points, load_report
-from ..store import Role, Store, open_store
+from ..proof.canary import canary_recall
+from ..proof.measure import NO_PARAMS
+from ..proof.report import Points, fetch_canary, fetch_points, load_report
+from ..storage.cache import Held, NodeCache
+from ..storage.store import Role, Store, open_store
 
 _log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import contract
-from .fields import MAX_NAME_CHARACTERS
-from .listener import Limits
-from .query import DEFAULT_K, INCLUDABLE, MAX_K, MAX_VECTORS
+from .http.listener import Limits
+from .search.fields import MAX_NAME_CHARACTERS
+from .search.query import DEFAULT_K, INCLUDABLE, MAX_K, MAX_VECTORS
 
 REFERENCE = Path("docs/reference/openapi.json")
 MAX_DEADLINE_MS = 600_000

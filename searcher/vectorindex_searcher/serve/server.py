@@ -18,23 +18,23 @@ from contextlib import suppress
 from typing import TypeVar
 
 from .. import contract
-from ..cache import Held
 from ..errors import BadSpec
-from ..metrics import Gauges, SearcherMetrics
+from ..storage.cache import Held
 from . import load
 from .admin import AdminApp
 from .app import SearchApp
-from .auth import Tokens
-from .evidence import EvidenceRing, LiveTally
-from .internal import InternalRequests
-from .listener import Limits, Listener
-from .live_recall import LiveRecall
-from .live_sample import LiveSample
-from .mounted import Mounted, watch
-from .pool import SearchPool
-from .protocol import LINGER_SECONDS
+from .evidence.live_recall import LiveRecall
+from .evidence.live_sample import LiveSample
+from .evidence.metrics import Gauges, SearcherMetrics
+from .evidence.ring import EvidenceRing, LiveTally
+from .http.auth import Tokens
+from .http.connection import LINGER_SECONDS
+from .http.internal import InternalRequests
+from .http.listener import Limits, Listener
+from .http.mounted import Mounted, watch
+from .http.tls import Certificate
+from .search.pool import SearchPool
 from .settings import Settings
-from .tls import Certificate
 from .tombstones import Deletions
 from .traffic import Traffic
 

@@ -17,10 +17,10 @@ from ..dataset.source import deleted_rows
 from ..dataset.tombstones import list_tombstones, read_tombstones
 from ..errors import TaskError
 from ..index.engine import Engine
-from ..index.restricted import check_hidable
-from ..index.rowset import RowSet
-from ..metrics import Gauges
-from ..store import Role, open_store
+from ..index.selection.restricted import check_hidable
+from ..index.selection.rowset import RowSet
+from ..storage.store import Role, open_store
+from .evidence.metrics import Gauges
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Deletions:
 
     def __init__(self, engine: Engine, place: contract.Location, id_column: str, gauges: Gauges) -> None:
         """Raises BadSpec/CannotHide. Reads nothing yet."""
-        check_hidable(engine.takes_only, engine.manifest.index_type)
+        check_hidable(engine.supports_filter, engine.manifest.index_type)
         self._engine = engine
         self._store = open_store(place, Role.TOMBSTONES)
         self._id_column = id_column

@@ -1,0 +1,157 @@
+"""`inspect`: manifests and reports as a person reads them. Reads only JSON; opens no index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ..contract import OperatingPoint, SegmentRecall
+from ..errors import BadSpec
+from ..index.sizes import size_text
+from ..proof.page import deleted_text, page, verdict
+from ..proof.report import Report, SegmentPoint
+from ..storage.store import Role, open_store, parse_location
+from .manifest import Candidate, Manifest
+
+_REMEDY = "Name the folder that `build` got as --out, or one manifest.json or report.json in it."
+
+
+def inspect(where: str, endpoint: str = "", region: str = "") -> Iterator[str]:
+    """Lines about one manifest.json or report.json, or about all below a place. Raises BadSpec when there is none."""
+    if not where.startswith("s3://") and not Path(where).exists():
+        raise BadSpec("NotFound", f"{where} does not exist", remedy=_REMEDY)
+    store = open_store(parse_location(where, endpoint=endpoint, region=region), Role.ARTIFACTS)
+    keys = sorted(
+        (item.key for item in store.list(store.prefix) if item.key.endswith(("manifest.json", "report.json"))),
+    )
+    if not keys:
+        raise BadSpec("NotFound", f"{where} holds no manifest.json and no report.json", remedy=_REMEDY)
+    for key in keys:
+        data = store.read(key)
+        yield store.describe(key)
+        try:
+            yield from (
+                _manifest(data) if key.endswith("manifest.json") else report_lines(Report.model_validate_json(data))
+            )
+        except ValidationError as error:
+            yield f"  not readable by this version: {_first(error)}"
+        yield ""
+
+
+def _first(error: ValidationError) -> str:
+    """The first of the errors, and how many more there are."""
+    first, more = error.errors(include_url=False)[0], error.error_count() - 1
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}" + (f", and {more} more" if more else "")
+
+
+def _manifest(data: bytes) -> Iterator[str]:
+    manifest = Manifest.model_validate_json(data)
+    owner = f"{manifest.identity.namespace}/{manifest.identity.name}"
+    yield f"  index      {owner}, revision {manifest.digest}, built {manifest.created} on {manifest.device.value}"
+    if manifest.device_reason:
+        yield f"             {manifest.device_reason}"
+    shape = f"{manifest.count:,} x {manifest.dimension} {manifest.vector_dtype}"
+    yield f"  data       {shape}, {manifest.embedding.metric.value}, fingerprint {manifest.fingerprint[:16]}"
+    yield f"  factory    {manifest.factory} ({manifest.index_type}), FAISS {manifest.faiss_version}"
+    yield f"  build      {manifest.duration_seconds:.1f} s, peak memory {size_text(manifest.peak_memory_bytes)}"
+    yield f"  serving    {size_text(manifest.resident_bytes)} of memory"
+    yield f"  default    {_point(manifest.default_point)}"
+    if manifest.conservative_point:
+        yield f"  careful    {_point(manifest.conservative_point)}"
+    yield from (f"  measured   {_point(point)}" for point in manifest.frontier)
+    yield from _candidates(manifest.candidates)
+    yield from (
+        f"  file       {file.name:<16}{size_text(file.size):>10}  {file.sha256[:16]}" for file in manifest.files
+    )
+
+
+def _candidates(candidates: tuple[Candidate, ...]) -> Iterator[str]:
+    """A table of what Auto weighed."""
+    if not candidates:
+        return
+    width = max(len(one.factory) for one in candidates)
+    yield f"  Auto       {'index':<{width}}  {'memory':>10}  {'recall@10':>9}  {'us a query':>10}  verdict"
+    for one in candidates:
+        recall = "-" if one.recall is None else f"{one.recall:.4f}"
+        latency = "-" if one.latency_us is None else f"{one.latency_us:.0f}"
+        figures = f"{size_text(one.memory_bytes):>10}  {recall:>9}  {latency:>10}"
+        yield f"             {one.factory:<{width}}  {figures}  {one.verdict}"
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    """A report as a person reads it."""
+    yield f"  gate       {report.gate_hash} of revision {report.digest}, measured {report.created}"
+    yield f"  queries    {report.queries}; params {_params(report.params)}"
+    for segment in (report.overall, *report.segments):
+        yield f"  recall     {_recall(segment, report.k, report.confidence)}"
+    for row in report.filtered:
+        text = f"recall@{report.k} {row.recall:.4f}, at least {row.recall_low:.4f}; {row.search}, {row.query_us:.0f} us"
+        yield f"  filters    {100 * row.selectivity:g} % of the rows ({row.rows:,}): {text}"
+    for one in report.points:
+        yield f"  segment    {one.segment}: {_segment_point(one)}"
+    latency = f"p50 {report.p50_ms:.3f} ms, p95 {report.p95_ms:.3f} ms; {report.batch_query_us:.0f} us in a batch"
+    yield f"  latency    {latency}"
+    measured = report.resident_measured_bytes
+    grown = f", measured {size_text(measured)}" if measured is not None else ""
+    yield f"  memory     {size_text(report.resident_bytes)}{grown}"
+    yield f"  canary     {report.canary_recall:.4f} on {report.canary_queries} queries"
+    if report.tombstones:
+        yield f"  deleted    {deleted_text(report)}"
+
+
+def report_page(where: str, endpoint: str = "", region: str = "") -> bytes:
+    """report.html of the one report at or below a place, made anew. Raises BadSpec when there is none, or several."""
+    store = open_store(parse_location(where, endpoint=endpoint, region=region), Role.ARTIFACTS)
+    keys = sorted(item.key for item in store.list(store.prefix) if item.key.endswith("report.json"))
+    if len(keys) != 1:
+        found = "".join(f" {store.describe(key)}" for key in keys[:20])
+        raise BadSpec("AmbiguousReport", f"{where} holds {len(keys)} reports", remedy=f"Name one report.json:{found}")
+    try:
+        return page(Report.model_validate_json(store.read(keys[0])))
+    except ValidationError as error:
+        message = f"{store.describe(keys[0])} is not readable by this version: {_first(error)}"
+        raise BadSpec("BadReport", message) from None
+
+
+def verdicts(report: Report, floor: float | None, floors: Mapping[str, float]) -> tuple[list[str], bool]:
+    """What the report says about floors of all queries and of segments, a line each; and whether all are proven and no
+    deleted id was answered."""
+    measured = {row.segment: row for row in report.segments}
+    lines, proven = [], True
+    for name, limit in [*([("", floor)] if floor is not None else []), *floors.items()]:
+        row = report.overall if not name else measured.get(name)
+        where = f"segment {name}" if name else "all queries"
+        if row is None:
+            lines.append(f"{where}: no queries, so the floor of {limit:g} is not proven.")
+        else:
+            numbers = f"recall@{report.k} {row.recall:.4f}, at least {row.recall_low:.4f} on {row.queries} queries"
+            lines.append(f"{where}: {verdict(row, limit)} {numbers}")
+        proven &= row is not None and row.recall_low >= limit
+    if report.tombstoned_found:
+        lines.append(f"deleted ids: {deleted_text(report)}")
+    return lines, proven and not report.tombstoned_found
+
+
+def _segment_point(row: SegmentPoint) -> str:
+    return _point(row.point, "recall") if row.tuned else f"default point, {row.reason}"
+
+
+def _recall(segment: SegmentRecall, k: int, confidence: float) -> str:
+    name = segment.segment or "all"
+    if not segment.queries:
+        return f"{name}: no queries"
+    text = f"{name}: recall@{k} {segment.recall:.4f}, at least {segment.recall_low:.4f} ({confidence:.0%} sure)"
+    ranks = [f"MRR {segment.mrr:.4f}"] if segment.mrr is not None else []
+    ranks += [f"relevance MRR {segment.relevance_mrr:.4f}"] if segment.relevance_mrr is not None else []
+    return ", ".join([text, *ranks, f"{segment.queries} queries"])
+
+
+def _point(point: OperatingPoint, name: str = "recall@10") -> str:
+    low, params = f"(at least {point.recall_low:.4f})", _params(point.params)
+    return f"{name} {point.recall:.4f} {low} at {point.latency_us:.0f} us  {params}"
+
+
+def _params(params: dict[str, int]) -> str:
+    return " ".join(f"{name}={value}" for name, value in params.items()) or "(none)"

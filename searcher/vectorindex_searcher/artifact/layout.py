@@ -1,0 +1,59 @@
+"""Where an index's artifacts lie: the names of their files, and the keys of everything below a prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..contract import Identity
+from ..storage.store import join_key
+
+INDEX_FILE = "index.faiss"
+IDS_FILE = "ids.arrow"
+METADATA_FILE = "metadata.arrow"
+VECTORS_FILE = "vectors.npy"
+HELDOUT_FILE = "heldout.arrow"
+REPORT_FILE = "report.json"
+CANARY_FILE = "canary.arrow"
+POINTS_FILE = "points.json"
+PAGE_FILE = "report.html"
+SERVED_FILES = (INDEX_FILE, IDS_FILE, METADATA_FILE)
+"""What a searcher must have. vectors.npy (live recall) and heldout.arrow (the gate) are fetched by who needs them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Keys of one VectorIndex's artifacts below the prefix of the artifact location."""
+
+    prefix: str
+    identity: Identity
+
+    @property
+    def base(self) -> str:
+        return join_key(self.prefix, self.identity.namespace, self.identity.name)
+
+    def listing(self, fingerprint: str) -> str:
+        return join_key(self.base, "listings", f"{fingerprint}.json")
+
+    def manifest(self, digest: str) -> str:
+        return join_key(self.base, digest, "manifest.json")
+
+    def file(self, digest: str, attempt: str, name: str) -> str:
+        return join_key(self.base, digest, attempt, name)
+
+    def checkpoints(self, digest: str, key: str = "", name: str = "") -> str:
+        return join_key(self.base, digest, "checkpoints", key, name)
+
+    def digest_of_checkpoint(self, key: str) -> str:
+        """The digest whose checkpoint has this key; empty for any other key."""
+        parts = key.removeprefix(f"{self.base}/").split("/")
+        return parts[0] if len(parts) == 4 and parts[1] == "checkpoints" else ""
+
+    def report(self, digest: str, gate_hash: str, name: str = REPORT_FILE) -> str:
+        return join_key(self.base, digest, "reports", gate_hash, name)
+
+    def ground_truth(self, key: str, suffix: str) -> str:
+        return join_key(self.ground_truths, f"{key}.{suffix}")
+
+    @property
+    def ground_truths(self) -> str:
+        return join_key(self.base, "groundtruth")

@@ -1,0 +1,153 @@
+"""The manifest of an artifact: what was built, from what, and the SHA-256 of every file. Checked, never trusted."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from ..contract import Device, Embedding, Identity, Model, OperatingPoint
+from ..errors import BadData, ChecksumMismatch, RetryableError
+from ..storage.store import Store
+from .layout import SERVED_FILES, Layout
+
+MANIFEST_LIMIT_BYTES = 1 << 20
+
+
+class ManifestFile(Model):
+    """One file of an artifact or report. `name` holds no slash, so it cannot leave the folder it is fetched to."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    size: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Candidate(Model):
+    """One kind of index that `Auto` considered. Latency is what it expects on all rows; the rest is of the sample."""
+
+    factory: str
+    memory_bytes: int
+    """By the formula: of the index when it serves."""
+    sample_rows: int = 0
+    """Of the largest sample it was measured on; 0: not measured."""
+    params: dict[str, int] = {}
+    recall: float | None = None
+    """At `params`; without a latency, the highest that it reached."""
+    latency_us: float | None = None
+    """Expected time of one query on all rows, one thread, microseconds; None: the recall was not reached."""
+    verdict: str = ""
+
+
+class Manifest(Model):
+    """manifest.json. Written last; its own SHA-256 is what the operator hands to `validate` and `serve`."""
+
+    format_version: Literal[1] = 1
+    digest: str
+    attempt: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")]
+    identity: Identity
+    fingerprint: str
+    embedding: Embedding
+    dimension: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1)]
+    vector_dtype: Literal["float16", "float32"]
+    id_type: Literal["int64", "string"]
+    metadata_columns: tuple[str, ...] = ()
+    factory: str
+    index_type: str
+    """Nesting of FAISS class names, outermost first, for example IndexRefineFlat/IndexIVFPQFastScan."""
+    default_point: OperatingPoint
+    conservative_point: OperatingPoint | None = None
+    frontier: tuple[OperatingPoint, ...] = ()
+    candidates: Annotated[tuple[Candidate, ...], Field(max_length=64)] = ()
+    """What Auto weighed, the chosen one first; empty for another factory."""
+    faiss_version: str
+    cpu_features: str = ""
+    """FAISS's compile options on the machine where the operating points were measured."""
+    builder_version: str = ""
+    device: Device
+    device_reason: str = ""
+    duration_seconds: float
+    peak_memory_bytes: int
+    created: str = ""
+    """RFC 3339, UTC."""
+    tombstones: str = ""
+    """Fingerprint of the listing of deleted ids that the build left out; empty without any."""
+    deleted: Annotated[int, Field(ge=0)] = 0
+    """Rows of the source that were left out for it."""
+    files: tuple[ManifestFile, ...]
+
+    def file(self, name: str) -> ManifestFile | None:
+        """The entry of a file, or None when the artifact has none of that name (no metadata columns)."""
+        return next((file for file in self.files if file.name == name), None)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory a searcher needs for this artifact: everything it maps or reads."""
+        return sum(file.size for file in self.files if file.name in SERVED_FILES)
+
+
+def encode(model: Model) -> bytes:
+    """The bytes of a model as stored: what SHA-256 is taken of."""
+    return model.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode() + b"\n"
+
+
+def describe_file(path: Path) -> ManifestFile:
+    """Name, size and SHA-256 of a local file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ManifestFile(name=path.name, size=path.stat().st_size, sha256=digest)
+
+
+def describe_bytes(name: str, data: bytes) -> ManifestFile:
+    """Name, size and SHA-256 of a file's content."""
+    return ManifestFile(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def find_manifest(store: Store, layout: Layout, digest: str) -> tuple[Manifest, str] | None:
+    """The published manifest of a digest and its SHA-256, or None when nothing is published.
+
+    Raises BadData when it cannot be parsed, TaskError when the store refuses.
+    """
+    key = layout.manifest(digest)
+    try:
+        data = store.read(key, length=MANIFEST_LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    return _parse(data, store.describe(key), digest), hashlib.sha256(data).hexdigest()
+
+
+def load_manifest(store: Store, layout: Layout, digest: str, expected_sha256: str = "") -> tuple[Manifest, str]:
+    """The manifest of a digest; with `expected_sha256`, refuses any other one.
+
+    Raises Retry/ArtifactNotFound when there is none, ChecksumMismatch when it is another one, BadData when unreadable.
+    """
+    key = layout.manifest(digest)
+    try:
+        data = store.read(key, length=MANIFEST_LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        raise RetryableError("ArtifactNotFound", f"{store.describe(key)} does not exist", object=key) from None
+    sha256 = hashlib.sha256(data).hexdigest()
+    if expected_sha256 and sha256 != expected_sha256:
+        raise ChecksumMismatch("manifest.json", f"SHA-256 is {sha256}, expected {expected_sha256}")
+    return _parse(data, store.describe(key), digest), sha256
+
+
+def _parse(data: bytes, where: str, digest: str) -> Manifest:
+    if len(data) > MANIFEST_LIMIT_BYTES:
+        raise _bad_manifest(where, f"is larger than {MANIFEST_LIMIT_BYTES} bytes")
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise _bad_manifest(where, f"is not a manifest this version reads: {problem}") from None
+    if manifest.digest != digest:
+        raise _bad_manifest(where, f"names digest {manifest.digest}, expected {digest}")
+    return manifest
+
+
+def _bad_manifest(where: str, problem: str) -> BadData:
+    remedy = "Use the version that built it, or delete the revision's artifacts and build it again."
+    return BadData("BadManifest", f"{where} {problem}", object=where, remedy=remedy)

@@ -1,0 +1,88 @@
+"""Publishing an artifact once, and fetching it verified.
+
+An artifact is immutable: files first, manifest last and only if there is none, SHA-256 of every file checked before
+anything opens it. This module must not open what it downloads, and knows nothing of FAISS.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..errors import RetryableError, TaskError
+from ..storage.download import Wanted, download
+from ..storage.store import Store
+from .layout import SERVED_FILES, Layout
+from .manifest import Manifest, ManifestFile, encode, load_manifest
+
+UPLOAD_THREADS = 4
+_log = logging.getLogger(__name__)
+
+
+def publish(store: Store, layout: Layout, manifest: Manifest, folder: Path) -> tuple[Manifest, str, bool]:
+    """Upload the manifest's files from `folder`, then the manifest if there is none yet.
+
+    Returns the manifest that is published now, its SHA-256, and whether it is ours. Another builder that was faster
+    wins; our files stay in our attempt's prefix, where nothing refers to them.
+    """
+    with ThreadPoolExecutor(UPLOAD_THREADS) as pool:
+        uploads = [
+            pool.submit(store.upload, layout.file(manifest.digest, manifest.attempt, file.name), folder / file.name)
+            for file in manifest.files
+        ]
+        for upload in uploads:
+            upload.result()
+    data = encode(manifest)
+    if store.put(layout.manifest(manifest.digest), data, exclusive=True):
+        return manifest, hashlib.sha256(data).hexdigest(), True
+    published, sha256 = load_manifest(store, layout, manifest.digest)
+    return published, sha256, published == manifest
+
+
+def cache_name(manifest: Manifest) -> str:
+    """Name of an artifact's folder in a cache."""
+    return f"{manifest.digest}-{manifest.attempt}"
+
+
+def download_verified(
+    store: Store, layout: Layout, manifest: Manifest, cache: Path, names: Iterable[str] | None = None
+) -> Path:
+    """Fetch files of an artifact below `cache` and return the folder that holds them, each verified.
+
+    `names`: which files (default: those a searcher must have); names the artifact lacks are skipped. Files that are in
+    the cache already are verified again before they are used. Raises ChecksumMismatch, Retry/CacheFull, TaskError.
+    """
+    wanted = [file for name in names or SERVED_FILES if (file := manifest.file(name)) is not None]
+    folder = cache / cache_name(manifest)
+    keyed = [(layout.file(manifest.digest, manifest.attempt, file.name), file) for file in wanted]
+    return fetch_files(store, keyed, folder)
+
+
+def fetch_files(store: Store, files: Sequence[tuple[str, ManifestFile]], folder: Path) -> Path:
+    """Fetch (key, description) pairs into `folder` in parallel, verified; see `download_verified`."""
+    wanted = [Wanted(key, file.name, file.size, file.sha256, folder / file.name) for key, file in files]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fetched = download(store, wanted)
+    except OSError as error:
+        raise cache_error(error, folder, sum(one.size for one in wanted)) from error
+    facts = {
+        "fetched": sum(one.size for one in fetched),
+        "found": sum(one.size for one in wanted if one not in fetched),
+    }
+    _log.debug("files verified", extra={"folder": str(folder), **facts})
+    return folder
+
+
+def cache_error(error: OSError, folder: Path, needed: int) -> TaskError:
+    """What to tell about a cache folder that cannot take `needed` bytes."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message = f"no space in {folder} for {needed} bytes"
+        remedy = "Free space there, or name another folder with --cache-dir (in a pod: more ephemeral storage)."
+        return RetryableError("CacheFull", message, remedy=remedy)
+    remedy = "Name a folder that this user may write with --cache-dir (in a pod: its volume)."
+    return TaskError("CacheUnusable", f"--cache-dir: {folder}: {error.strerror or error}", remedy=remedy)

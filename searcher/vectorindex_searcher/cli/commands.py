@@ -1,0 +1,264 @@
+"""Tasks made of flags (flags.py). A task in the environment wins over every flag."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from ..artifact.layout import Layout
+from ..contract import (
+    TASK_ENV,
+    BuildTask,
+    Columns,
+    Device,
+    Embedding,
+    Identity,
+    IndexSpec,
+    Location,
+    Metric,
+    Minimise,
+    Objective,
+    QueryColumns,
+    ResolveTask,
+    ServeTask,
+    ValidateTask,
+)
+from ..errors import BadSpec, RetryableError
+from ..storage.store import Role, open_store, parse_location
+
+
+def work_folder(options: argparse.Namespace) -> Path | None:
+    """--work-dir. Raises BadSpec for one that is no folder: before anything is read."""
+    folder: Path | None = options.work_dir
+    if folder is not None and not folder.is_dir():
+        message, remedy = f"--work-dir {folder} is not a folder", "Name an existing folder, or leave the flag out."
+        raise BadSpec("FolderNotFound", message, field="--work-dir", remedy=remedy)
+    return folder
+
+
+def resolve_task(options: argparse.Namespace, given: str | None) -> ResolveTask:
+    """The task of `resolve`. Raises BadSpec for missing flags, pydantic's ValidationError for bad values."""
+    if given is not None:
+        return ResolveTask.model_validate_json(given)
+    return ResolveTask(
+        identity=_identity(options),
+        source=_location(options, "source"),
+        columns=_columns(options),
+        embedding=Embedding(dimension=options.dimension, metric=Metric(options.metric)),
+        artifacts=_location(options, "out"),
+        tombstones=_tombstones(options),
+    )
+
+
+def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
+    """The task of `build`; see `resolve_task`. The digest is derived from the listing and the flags."""
+    if given is not None:
+        return BuildTask.model_validate_json(given)
+    resolving = resolve_task(options, None)
+    objective = Objective(recall=options.recall, minimise=Minimise(options.minimise), memory_limit=options.memory_limit)
+    index = IndexSpec(factory=options.factory, objective=objective, search_params=_search_params(options.search_params))
+    task = BuildTask(
+        identity=resolving.identity,
+        digest=options.digest or "-",
+        source=resolving.source,
+        columns=resolving.columns,
+        embedding=resolving.embedding,
+        index=index,
+        artifacts=resolving.artifacts,
+        device=Device(options.device),
+        tombstones=resolving.tombstones,
+    )
+    return task if options.digest else task.model_copy(update={"digest": _digest(task)})
+
+
+def _fingerprint(place: Location, role: Role, exclude: str = "") -> str:
+    from ..dataset.listing import list_source  # pyarrow and numpy are slow to import, and --help needs neither
+
+    return list_source(open_store(place, role), exclude).fingerprint
+
+
+def _digest(task: BuildTask) -> str:
+    from ..dataset.tombstones import nested_key
+
+    facts = [
+        _fingerprint(task.source, Role.SOURCE, nested_key(task.source, task.tombstones)),
+        *_deleted(task.tombstones),
+        *(part.wire() for part in (task.columns, task.embedding, task.index)),
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _deleted(tombstones: Location | None) -> list[str]:
+    """What a person's build or report is of, beside the source: in the cluster a delete alone starts neither."""
+    if tombstones is None:
+        return []
+    from ..dataset.listing import fingerprint
+    from ..dataset.tombstones import list_tombstones
+
+    return [fingerprint(list_tombstones(open_store(tombstones, Role.TOMBSTONES)))]
+
+
+def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTask:
+    """The task of `validate`; see `resolve_task`. The gate hash is derived from the flags."""
+    if given is not None:
+        return ValidateTask.model_validate_json(given)
+    queries = parse_location(options.queries, **_s3(options)) if options.queries else None
+    tombstones = _tombstones(options)
+    columns = QueryColumns(
+        vector=options.query_vector_column, segment=options.segment_column, relevant=options.relevant_column
+    )
+    floors = segment_floors(options)
+    if options.segments and not (options.segment_column and queries):
+        remedy = "Give --queries and, as --segment-column, the column that names each query's class."
+        message = f"--segments {' '.join(options.segments)}: nothing says which query is of which class"
+        raise BadSpec("BadFlag", message, field="--segments", remedy=remedy)
+    named = bool(options.segment_column and queries)
+    targets = {name: max(options.recall, floors.get(name, 0.0)) for name in options.segments} if named else {}
+    content = _fingerprint(queries, Role.QUERIES) if queries else ""  # edited queries are measured anew
+    facts = [options.k, options.confidence, options.queries, content, columns.wire(), options.segments, targets]
+    facts += _deleted(tombstones)  # and so are ids deleted since
+    return ValidateTask(
+        identity=_identity(options),
+        digest=_only_digest(options),
+        manifest_sha256="",
+        gate_hash=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16],
+        artifacts=_location(options, "artifact"),
+        k=options.k,
+        confidence=options.confidence,
+        queries=queries,
+        query_columns=columns,
+        segments=tuple(options.segments),
+        segment_targets=targets,
+        floor=options.floor,
+        tombstones=tombstones,
+        id_column=options.id_column,
+    )
+
+
+def segment_floors(options: argparse.Namespace) -> dict[str, float]:
+    """Segment -> floor, of the flags. Raises BadSpec for what is no NAME=FLOOR of a segment of --segments."""
+    floors: dict[str, float] = {}
+    example = "Write for example short=0.98."
+    for text in options.segment_floor:
+        name, _, number = text.rpartition("=")
+        try:
+            floors[name] = float(number)
+        except ValueError:
+            floors[name] = -1.0
+        if not 0 <= floors[name] <= 1:
+            raise BadSpec("BadFlag", f"--segment-floor {text}: not NAME=FLOOR with a floor from 0 to 1", remedy=example)
+        if name not in options.segments:
+            raise BadSpec(
+                "BadFlag",
+                f"--segment-floor {text}: {name!r} is not one of --segments",
+                remedy=f"Give --segments {name}.",
+            )
+    return floors
+
+
+def serve_task(options: argparse.Namespace, given: str | None) -> ServeTask:
+    """The task of `serve`; see `resolve_task`. Without --gate there is no canary and no segment."""
+    if given is not None:
+        return ServeTask.model_validate_json(given)
+    digest = _only_digest(options)
+    task = ServeTask(
+        identity=_identity(options),
+        revision=digest,
+        digest=digest,
+        manifest_sha256="",
+        artifacts=_location(options, "artifact"),
+        live_recall=options.live_recall,
+        cache_dir=options.cache_dir,
+        tombstones=_tombstones(options),
+        tombstone_poll_seconds=options.tombstone_poll,
+        id_column=options.id_column,
+    )
+    return task if options.gate is None else _gated(task, options.gate)
+
+
+def _gated(task: ServeTask, gate_hash: str) -> ServeTask:
+    """The task with what the report of a gate says. Raises BadSpec when there is no such report."""
+    from ..proof.report import load_report  # opens FAISS, which `serve` does anyway
+
+    store = open_store(task.artifacts, Role.ARTIFACTS)
+    layout = Layout(store.prefix, task.identity)
+    try:
+        report, sha256 = load_report(store, layout, task.digest, gate_hash)
+    except RetryableError as error:
+        folder = layout.report(task.digest, "", "")
+        known = sorted({item.key.split("/")[-2] for item in store.list(folder) if item.key.endswith("/report.json")})
+        remedy = f"Known are: {' '.join(known[:20])}" if known else "Run validate first."
+        raise BadSpec("ReportNotFound", f"--gate {gate_hash}: {error}", field="gate", remedy=remedy) from None
+    return task.model_copy(
+        update={
+            "gate_hash": gate_hash,
+            "report_sha256": sha256,
+            "manifest_sha256": report.manifest_sha256,
+            "segments": tuple(row.segment for row in report.points),
+        }
+    )
+
+
+def _tombstones(options: argparse.Namespace) -> Location | None:
+    return parse_location(options.tombstones, **_s3(options)) if options.tombstones else None
+
+
+def _only_digest(options: argparse.Namespace) -> str:
+    """The digest of the flag, or the one there is. Raises BadSpec when there is none, another one, or several."""
+    store = open_store(_location(options, "artifact"), Role.ARTIFACTS)
+    base = Layout(store.prefix, _identity(options)).base
+    found = sorted(item.key.split("/")[-2] for item in store.list(base) if item.key.endswith("/manifest.json"))
+    known = f"Give --digest: {' '.join(found[:20])}"
+    if not found:
+        remedy = "Give as --artifact what `build` got as --out, and the same --namespace and --name."
+        message = f"no artifact is below {store.describe(base)}"
+        raise BadSpec("ArtifactNotFound", message, field="--artifact", remedy=remedy)
+    if options.digest and options.digest not in found:
+        message = f"--digest {options.digest}: there is none below {store.describe(base)}"
+        raise BadSpec("ArtifactNotFound", message, field="--digest", remedy=known)
+    if not options.digest and len(found) > 1:
+        message = f"{len(found)} artifacts are below {store.describe(base)}"
+        raise BadSpec("AmbiguousArtifact", message, field="--digest", remedy=known)
+    return str(options.digest or found[0])
+
+
+def _search_params(pairs: list[str]) -> dict[str, int]:
+    """NAME=VALUE pairs. Raises BadSpec for a pair that is none."""
+    params = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value.isascii() and value.isdigit()):
+            message = f"--search-params takes NAME=VALUE with a whole number, not {pair!r}"
+            raise BadSpec(
+                "BadSearchParams", message, field="spec.index.searchParams", remedy="Write for example nprobe=32."
+            )
+        params[name] = int(value)
+    return params
+
+
+def _identity(options: argparse.Namespace) -> Identity:
+    for flag in ("namespace", "name", "digest"):
+        value = getattr(options, flag, "")
+        if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", value):
+            remedy = "It names a folder: take letters, digits, dots, dashes and underscores."
+            raise BadSpec("BadFlag", f"--{flag} {value!r} is no name", field=f"--{flag}", remedy=remedy)
+    return Identity(namespace=options.namespace, name=options.name)
+
+
+def _columns(options: argparse.Namespace) -> Columns:
+    return Columns(id=options.id_column, vector=options.vector_column, metadata=tuple(options.metadata))
+
+
+def _location(options: argparse.Namespace, flag: str) -> Location:
+    text = getattr(options, flag)
+    if not text:
+        remedy = "Give it; --help has all flags."
+        raise BadSpec("MissingFlag", f"--{flag} is needed (or a task in {TASK_ENV})", field=f"--{flag}", remedy=remedy)
+    return parse_location(text, **_s3(options))
+
+
+def _s3(options: argparse.Namespace) -> dict[str, str]:
+    return {"endpoint": options.endpoint, "region": options.region}

@@ -1,0 +1,47 @@
+"""What a person typed, for the field of the spec that a failure blames: a laptop has flags where a cluster has YAML.
+
+Only words: which flags there are is flags.py's business.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..contract import Failure
+
+_ARTIFACTS = "artifacts"
+FLAGS: tuple[tuple[str, str], ...] = (
+    (r"spec\.source\.columns\.id", "--id-column"),
+    (r"spec\.source\.columns\.vector", "--vector-column"),
+    (r"spec\.source\.columns\.metadata", "--metadata"),
+    (r"spec\.source\.tombstones(\.s3|\.folder)?", "--tombstones"),
+    (r"spec\.source(\.s3|\.folder)?", "--source"),
+    (r"spec\.gate\.queries\.columns\.relevant", "--relevant-column"),
+    (r"spec\.gate\.queries\.columns", "--query-vector-column"),
+    (r"spec\.gate\.queries(\.s3|\.folder)?", "--queries"),
+    (r"(spec\.)?embedding\.dimension", "--dimension"),
+    (r"spec\.embedding\.metric", "--metric"),
+    (r"spec\.index\.factory", "--factory"),
+    (r"spec\.index\.searchParams\.", "--search-params "),
+    (r"spec\.index\.searchParams", "--search-params"),
+    (r"spec\.index\.objective\.memoryLimit", "--memory-limit"),
+    (r"spec\.index\.objective\.recall", "--recall"),
+    (r"spec\.index\.objective\.minimise", "--minimise"),
+    (r"spec\.build\.device", "--device"),
+    (r"spec\.(build|searcher)\.resources(\.limits\.memory)?", "the memory limit of this process"),
+    (r"spec\.artifacts(\.s3|\.folder)?", _ARTIFACTS),
+)
+"""Pattern of a field and what is written for it, longer fields first."""
+
+
+def for_a_person(failure: Failure, verb: str) -> Failure:
+    """The failure with flags of `verb` (build, validate ...) in place of the fields of the spec."""
+
+    def said(text: str | None) -> str | None:
+        for pattern, flag in FLAGS if text else ():
+            named = flag if flag is not _ARTIFACTS else "--out" if verb in ("resolve", "build") else "--artifact"
+            text = re.sub(rf"(?<![\w.]){pattern}(?!\w)" if flag[-1] != " " else pattern, named, text or "")
+        return text
+
+    words = {name: said(getattr(failure, name)) for name in ("message", "field", "remedy")}
+    return failure.model_copy(update=words)

@@ -1,0 +1,174 @@
+"""Flags of every verb, with their help. No FAISS here: --help is instant. What is made of them: commands.py."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from ..build import CHECKPOINT_AFTER_SECONDS
+from ..contract import METRICS_PORT_ENV, TASK_ENV, Device, ExitCode, Metric, Minimise
+
+FORMATS = "Parquet, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, HDF5 or JSON lines (.jsonl, also .gz, .zst)"
+_BELOW = int(ExitCode.BELOW_FLOOR)
+_EPILOG = f"""Without flags a verb takes its task as JSON from the environment variable {TASK_ENV}.
+Places are folders, files or s3://bucket/prefix; credentials come from SOURCE_, ARTIFACTS_ or QUERIES_ followed by
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and CA_PEM, else from the usual AWS places."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of all verbs."""
+    top = argparse.ArgumentParser(
+        prog="vectorindex-searcher", description="Build, prove and serve FAISS indexes.", epilog=_EPILOG
+    )
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text, epilog=_EPILOG)
+        added.add_argument("-v", "--verbose", action="store_true", help="log more, and print the result in a pod too")
+        added.add_argument("--endpoint", default="", help="S3 endpoint (default: AWS)")
+        added.add_argument("--region", default="", help="S3 region")
+        if name == "build":
+            port = os.environ.get(METRICS_PORT_ENV) or "0"
+            text = f"serve Prometheus metrics of the progress on this port (default: {METRICS_PORT_ENV}, else none)"
+            added.add_argument("--metrics-port", type=int, default=port, metavar="PORT", help=text)
+        if name != "inspect":
+            added.add_argument("--namespace", default="local", help="namespace of the VectorIndex (default: local)")
+            added.add_argument("--name", default="index", help="name of the VectorIndex (default: index)")
+        return added
+
+    for name, text in (
+        ("resolve", "List a source, fingerprint it, read its headers."),
+        ("build", "Build an index and publish it as a verified artifact."),
+    ):
+        _source_flags(verb(name, text), building=name == "build")
+    _validate_flags(verb("validate", "Measure recall of a built index against exact search."))
+    _serve_flags(verb("serve", "Serve a built index over HTTP."))
+    shown = verb("inspect", "Show manifests and reports, for people.")
+    shown.add_argument("artifact", help="where artifacts are, or one manifest.json or report.json")
+    shown.add_argument("--html", type=Path, metavar="FILE", help="write the page of the one report there is, too")
+    return top
+
+
+def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
+    verb.add_argument("--source", help=f"where the vectors are: {FORMATS}")
+    verb.add_argument("--out", help="where artifacts go")
+    verb.add_argument("--id-column", default="id", help="column of unique ids (default: id)")
+    verb.add_argument(
+        "--vector-column", default="vector", help="column of vectors, or dataset of HDF5 (default: vector; train)"
+    )
+    verb.add_argument("--metadata", nargs="*", default=[], metavar="COLUMN", help="columns to return with hits")
+    verb.add_argument("--dimension", type=int, help="refuse vectors of another dimension")
+    _tombstone_flags(verb)
+    metrics = [metric.value for metric in Metric]
+    verb.add_argument("--metric", choices=metrics, default=Metric.COSINE.value, help="similarity (default: Cosine)")
+    if building:
+        verb.add_argument("--factory", default="Auto", help="Auto or a FAISS factory string (default: Auto)")
+        verb.add_argument("--recall", type=float, default=0.96, help="recall@10 to tune for (default: 0.96)")
+        aims = [aim.value for aim in Minimise]
+        verb.add_argument(
+            "--minimise", choices=aims, default=Minimise.LATENCY.value, help="what Auto looks for (default: Latency)"
+        )
+        verb.add_argument("--memory-limit", help="most memory the index may need when it serves, for Auto (4Gi)")
+        verb.add_argument(
+            "--search-params",
+            nargs="*",
+            default=[],
+            metavar="NAME=VALUE",
+            help="fixed, not tuned (nprobe=32 k_factor=4)",
+        )
+        devices = [device.value for device in Device]
+        verb.add_argument("--device", choices=devices, default=Device.CPU.value, help="where to build (default: CPU)")
+        verb.add_argument("--digest", default="", help="name of the revision (default: derived from data and flags)")
+        verb.add_argument("--work-dir", type=Path, help="folder for temporary files")
+        verb.add_argument(
+            "--checkpoint-after",
+            type=float,
+            default=CHECKPOINT_AFTER_SECONDS,
+            metavar="SECONDS",
+            help="keep a trained index for a build that is started again, when training took this long (default: 20)",
+        )
+
+
+def _tombstone_flags(verb: argparse.ArgumentParser, *, serving: bool = False, ids: bool = False) -> None:
+    verb.add_argument(
+        "--tombstones", metavar="PLACE", help="where deleted ids are listed: Parquet or JSON lines with ids, or .txt"
+    )
+    if ids:
+        verb.add_argument("--id-column", default="id", help="column of the ids in tombstones (default: id)")
+    if serving:
+        verb.add_argument(
+            "--tombstone-poll", type=float, default=300.0, metavar="SECONDS", help="list them this often (default: 300)"
+        )
+
+
+def _validate_flags(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--artifact", help="where artifacts are")
+    verb.add_argument("--digest", default="", help="which revision (default: the only one)")
+    verb.add_argument("-k", type=int, default=10, help="recall@k (default: 10)")
+    verb.add_argument("--confidence", type=float, default=0.95, help="of the lower bound, one-sided (default: 0.95)")
+    verb.add_argument("--queries", help=f"queries: {FORMATS} (default: held-out rows)")
+    verb.add_argument(
+        "--query-vector-column", default="vector", help="column of query vectors (default: vector; test in HDF5)"
+    )
+    verb.add_argument("--segment-column", default="", help="column naming the class of each query")
+    verb.add_argument("--relevant-column", default="", help="column with the right ids of each query")
+    verb.add_argument("--segments", nargs="*", default=[], help="classes to tune and report on their own")
+    verb.add_argument("--recall", type=float, default=0.96, help="recall@k to tune segments for (default: 0.96)")
+    verb.add_argument("--floor", type=float, help=f"end with exit code {_BELOW} unless recall is proven to reach this")
+    verb.add_argument(
+        "--segment-floor",
+        nargs="*",
+        default=[],
+        metavar="NAME=FLOOR",
+        help="the same for a segment of its own; above --recall it is tuned for it, too",
+    )
+    verb.add_argument("--html", type=Path, metavar="FILE", help="write the report's page there, too")
+    _tombstone_flags(verb, ids=True)
+    verb.add_argument("--work-dir", type=Path, help="folder for temporary files")
+
+
+def _serve_flags(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--artifact", help="where artifacts are")
+    verb.add_argument("--digest", default="", help="which revision (default: the only one)")
+    verb.add_argument(
+        "--gate",
+        metavar="HASH",
+        help="gateHash of a `validate`: its canary queries must be answered as well before the start, and its segments "
+        "are served with the points that it tuned",
+    )
+    verb.add_argument(
+        "--cache-dir", default=_cache_folder(), help="where verified files are kept (default: %(default)s)"
+    )
+    verb.add_argument(
+        "--cache-limit",
+        dest="cache_bytes",
+        metavar="SIZE",
+        help="remove artifacts that nobody serves, the longest unused first, when all together take more than this "
+        "(20Gi; default: no limit; also as VECTORINDEX_CACHE_BYTES)",
+    )
+    verb.add_argument(
+        "--live-recall",
+        action="store_true",
+        help="measure the recall of a sample of live queries in the background, with 5 %% of a core: "
+        "vectorindex_live_recall in /metrics",
+    )
+    _tombstone_flags(verb, serving=True, ids=True)
+    ports = verb.add_argument_group("listening", "Each also as VECTORINDEX_ and its name, VECTORINDEX_HTTP_PORT.")
+    ports.add_argument("--host", help="address to listen on (default: all)")
+    ports.add_argument("--http-port", type=int, help="port for users (default: 8080; 0: any free one)")
+    ports.add_argument("--admin-port", type=int, help="port for probes and metrics (default: 8081; 0: any free one)")
+    ports.add_argument(
+        "--token-file",
+        metavar="PATH",
+        help="ask users for a bearer token: a file with one token a line, or a folder of such files; read again "
+        "whenever it changes",
+    )
+    ports.add_argument("--tls-cert", metavar="PATH", help="certificate chain of the user port, PEM")
+    ports.add_argument("--tls-key", metavar="PATH", help="its private key; both are read again whenever they change")
+
+
+def _cache_folder() -> str:
+    """Where a person's searcher keeps files; a pod's task names its own volume."""
+    own = os.environ.get("XDG_CACHE_HOME")
+    return str((Path(own) if own else Path("~/.cache").expanduser()) / "vectorindex")

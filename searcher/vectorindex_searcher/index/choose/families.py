@@ -1,0 +1,93 @@
+"""The kinds of index that `Auto` measures, as factory strings for a number of rows.
+
+A family stands for its neighbours: `shortlist` has one of each kind, `variants` are what else a promising one could be
+(other numbers of lists or links, shorter codes). Knows nothing of measuring.
+
+Left out on purpose: PQm x8 (its training takes 60 to 100 times as long as x4fs and gains nothing), and IVF over inner
+products of unit vectors (Cosine is built as L2).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from ...contract import Minimise
+
+MIN_ROWS_PER_LIST = 39
+"""FAISS's own bound for a centroid that means something."""
+MAX_LISTS = 1 << 16
+_CODE_BOOK = 1 << 4
+"""Centroids of a 4-bit code: fewer rows cannot train one."""
+_LISTS = re.compile(r"IVF(\d+)")
+
+
+def lists_for(count: int) -> int:
+    """The power of two nearest to 4 sqrt(count), with MIN_ROWS_PER_LIST rows in a list on average. At least 1."""
+    if count < MIN_ROWS_PER_LIST:
+        return 1
+    wanted = round(math.log2(4 * math.sqrt(count)))
+    possible = math.floor(math.log2(count / MIN_ROWS_PER_LIST))
+    return int(min(2 ** min(wanted, possible), MAX_LISTS))
+
+
+def parts_for(dimension: int, share: int) -> int:
+    """Parts of a product quantizer: the divisor of `dimension` nearest to dimension / share; 0 when none is near."""
+    wanted = dimension / share
+    divisors = [parts for parts in range(1, dimension + 1) if dimension % parts == 0]
+    best = min(divisors, key=lambda parts: abs(math.log(parts / wanted)))
+    return best if 0.5 <= best / wanted <= 2 else 0
+
+
+def shortlist(count: int, dimension: int, minimise: Minimise) -> tuple[str, ...]:
+    """One factory string of each family for `count` rows. No two are equal."""
+    lists = lists_for(count)
+    parts = parts_for(dimension, 4) if count >= _CODE_BOOK else 0
+    fewer = max(1, lists // 2)  # a scan of 4-bit codes is so fast that finding the lists is what costs
+    compressed = [f"IVF{fewer},PQ{parts}x4fs,Refine(SQ8)"] if parts else []
+    if minimise is Minimise.MEMORY:
+        small = [f"IVF{fewer},PQ{parts}x4fs,Refine({code})" for code in ("SQ6", "SQ4")] if parts else []
+        codes = [f"IVF{lists},SQ4", f"IVF{lists},RaBitQ4", f"IVF{lists},SQ6", f"IVF{lists},SQ8"]
+        return tuple(dict.fromkeys([*codes, *small, *compressed, "HNSW16,SQ6", "HNSW32,SQ8", "SQ8", "Flat"]))
+    whole = [f"IVF{fewer},PQ{parts}x4fs,RFlat"] if parts else []
+    factories = ["HNSW32,SQ8", "HNSW32", *compressed, *whole, f"IVF{lists},RaBitQ,Refine(SQ8)"]
+    factories += [f"IVF{lists},SQ8", f"IVF{lists},Flat", "HNSW16,SQ8", "Flat"]
+    return tuple(dict.fromkeys(factories))
+
+
+def variants(factory: str, dimension: int) -> tuple[str, ...]:
+    """Neighbours of a factory string of `shortlist`: what else it could be once it is among the best."""
+    found: list[str] = []
+    if match := _LISTS.search(factory):
+        found.append(with_lists(factory, max(1, int(match[1]) // 2)))
+        found.append(with_lists(factory, 2 * int(match[1])))
+    half = parts_for(dimension, 2)
+    if half and "x4fs" in factory:
+        found.append(re.sub(r"PQ\d+x4fs", f"PQ{half}x4fs", factory))
+    if factory.endswith("Refine(SQ8)"):
+        found.append(factory.replace("Refine(SQ8)", "Refine(SQfp16)"))
+    if factory.startswith("HNSW"):
+        code = factory.partition(",")[2]
+        links = (16, 24, 32) if factory.startswith("HNSW16") else (24, 32, 48)
+        found += [f"HNSW{number},{code}" if code else f"HNSW{number}" for number in links]
+    return tuple(other for other in dict.fromkeys(found) if other != factory)
+
+
+def lists_in(factory: str) -> int:
+    """Number of lists that a factory string names; 0 without an IVF."""
+    match = _LISTS.search(factory)
+    return int(match[1]) if match else 0
+
+
+def with_lists(factory: str, lists: int) -> str:
+    """The same factory string with another number of lists."""
+    return _LISTS.sub(f"IVF{lists}", factory, count=1)
+
+
+def scaled(factory: str, count: int, rows: int) -> str:
+    """What a factory string for `count` rows becomes on a sample of `rows`: as many lists times sqrt(rows / count)."""
+    lists = lists_in(factory)
+    if not lists or rows >= count:
+        return factory
+    steps = round(math.log2(math.sqrt(count / rows)))
+    return with_lists(factory, max(1, min(lists >> steps, max(1, rows // 8))))

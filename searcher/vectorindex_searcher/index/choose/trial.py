@@ -1,0 +1,272 @@
+"""One kind of index measured on a sample of the rows: recall and time of a query at the cheapest parameters that do.
+
+A trial is built in memory from a few thousand rows and thrown away. Times are CPU time of the calling thread, so
+neighbours on the machine disturb them little. Chooses nothing: `auto` compares trials.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...contract import Metric
+from ..binding import faiss
+from ..factory import make_index
+from ..metric import faiss_metric
+from ..parameters import effort_parameter, layers, parameter_limits, search_parameters
+from ..threads import limit_threads
+from ..vectors import VectorFile
+from .effort import cheapest
+from .families import lists_in
+
+K = 10
+TIE = 1e-5
+"""Of a score: rows nearer than this to the k-th are ties."""
+LARGEST_FACTOR = 32
+STEP = 1.19
+"""Parameters are found to within this ratio."""
+MOST_EFFORT = 2048
+"""Of nprobe and efSearch."""
+LEAST_LOSS = 0.003
+"""Of recall: ratios of less are noise."""
+MOST_LOSS_EXPONENT = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Rows drawn uniformly, and some of them as queries."""
+
+    rows: npt.NDArray[np.float32]
+    """[n, d], prepared; in random order, so the first m are a sample too."""
+    queries: npt.NDArray[np.float32]
+    """[m, d]: the first m rows; a query does not count its own row."""
+    metric: Metric
+
+    @property
+    def own(self) -> npt.NDArray[np.int64]:
+        return np.arange(len(self.queries))
+
+
+def draw_sample(vectors: VectorFile, rows: int, queries: int, seed: int = 0) -> Sample:
+    """`rows` of the file at random, at most all, the first `queries` of them as queries."""
+    chosen = np.random.default_rng(seed).choice(vectors.count, size=min(rows, vectors.count), replace=False)
+    drawn = vectors.gather(chosen)
+    return Sample(drawn, drawn[:queries], vectors.metric)
+
+
+def part(sample: Sample, rows: int) -> Sample:
+    """The first `rows` of a sample with the same queries."""
+    return Sample(sample.rows[: max(rows, len(sample.queries))], sample.queries, sample.metric)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A trial at given parameters. recall: mean; spread: standard deviation over queries; latency in microseconds."""
+
+    params: dict[str, int]
+    recall: float
+    spread: float
+    latency_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came out for a factory string on `rows` rows. `best`: the cheapest point that reaches the goal, if one."""
+
+    factory: str
+    rows: int
+    best: Measured | None
+    ceiling: float
+    """The highest recall seen; with an exhaustive Bench the highest there is."""
+    raised: bool = False
+    """Whether more recall was asked for than the goal, because more rows will take some away."""
+    again: Callable[[], float] | None = field(default=None, repr=False)
+    """Measures the latency of `best` again, microseconds; keeps the index alive. None: the index is gone."""
+
+
+def raised(goal: float, fewer: tuple[int, float], more: tuple[int, float], count: int) -> float:
+    """The recall to ask for on a sample so that about `goal` is left on `count` rows.
+
+    In more rows neighbours lie nearer to each other: what the same search, or the same codes, lose grows as a power of
+    the rows. fewer, more: rows of two samples and the recall of the same there, which give the exponent; from 0
+    (debian-packages) to MOST_LOSS_EXPONENT (clusters, where a graph loses its way), since two recalls are noisy.
+    """
+    losses = [max(1.0 - recall, LEAST_LOSS) for _, recall in (fewer, more)]
+    exponent = math.log(losses[1] / losses[0]) / math.log(more[0] / fewer[0])
+    share: float = (more[0] / count) ** min(max(exponent, 0.0), MOST_LOSS_EXPONENT)
+    return 1.0 - (1.0 - goal) * share
+
+
+class Bench:
+    """A sample with its exact answers, and the k-means shared by every family with the same number of lists."""
+
+    def __init__(self, sample: Sample, threads: int, *, share: bool = True, exhaust: bool = False) -> None:
+        """threads: OpenMP threads of training and exact search; queries are timed on one. share: centroids. exhaust:
+        every trial measures the recall of the most effort, too."""
+        self.sample = sample
+        self.threads = threads
+        self._share = share
+        self._exhaust = exhaust
+        self._centroids: dict[int, npt.NDArray[np.float32]] = {}
+        limit_threads(threads)
+        extra = min(K + 1, len(sample.rows))
+        scores, rows = faiss.knn(sample.queries, sample.rows, extra, metric=faiss_metric(sample.metric))
+        signed = scores if sample.metric is Metric.INNER_PRODUCT else -scores
+        signed = np.sort(np.where(rows == sample.own[:, None], -np.inf, signed), axis=1)[:, ::-1]
+        self.available = min(K, len(sample.rows) - 1)
+        kth = signed[:, max(0, self.available - 1)]
+        self._threshold = kth - TIE * np.maximum(np.abs(kth), 1e-3)
+
+    def recall(self, found: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Recall@10 [m] of answers [m, 11], own rows and ties considered."""
+        sample = self.sample
+        vectors = sample.rows[np.maximum(found, 0)]
+        if sample.metric is Metric.INNER_PRODUCT:
+            scores = np.einsum("mkd,md->mk", vectors, sample.queries)
+        else:
+            vectors -= sample.queries[:, None]
+            scores = -np.einsum("mkd,mkd->mk", vectors, vectors)
+        right = (scores >= self._threshold[:, None]) & (found >= 0) & (found != sample.own[:, None])
+        counted: npt.NDArray[np.float64] = np.minimum(right.sum(axis=1), self.available) / max(1, self.available)
+        return counted
+
+    def build(self, factory: str) -> Any:
+        """A trained and filled index. Raises BadSpec, or RuntimeError from FAISS."""
+        limit_threads(self.threads)
+        rows = self.sample.rows
+        index = make_index(factory, len(rows), rows.shape[1], self.sample.metric)
+        *_, innermost = layers(index)
+        lists = lists_in(factory)
+        if lists and lists in self._centroids:
+            innermost.quantizer.add(self._centroids[lists])
+        if not index.is_trained:
+            index.train(rows)
+        if lists and self._share and lists not in self._centroids:
+            self._centroids[lists] = innermost.quantizer.reconstruct_n(0, lists)
+        index.add(rows)
+        return index
+
+    def run(self, factory: str, goal: float, before: Trial | None = None, count: int = 0) -> Trial:
+        """Build and find the cheapest parameters of recall `goal` at least.
+
+        before: the same kind on fewer rows. A graph's parameters mean the same on both, so there the goal is `raised`
+        to what must be reached here for `goal` on `count` rows.
+        """
+        index = self.build(factory)
+        limits = parameter_limits(index)
+        seen: dict[tuple[tuple[str, int], ...], Measured] = {}
+
+        def look(params: Mapping[str, int], *, timed: bool = False) -> Measured:
+            key = tuple(sorted(params.items()))
+            if key not in seen or (timed and not seen[key].latency_us):
+                seen[key] = self.measure(index, dict(params), timed=timed)
+            return seen[key]
+
+        rows, more = len(self.sample.rows), goal
+        if before is not None and before.best is not None and "efSearch" in before.best.params and count > rows:
+            now = look(before.best.params).recall
+            more = raised(goal, (before.rows, before.best.recall), (rows, now), count)
+        found = _cheapest(limits, look, more)
+        best = cheapest(found) if found else None
+        if self._exhaust:
+            look(_max_batch(limits))
+        ceiling = max(point.recall for point in seen.values())
+        params = best.params if best else {}
+        return Trial(factory, rows, best, ceiling, more > goal, lambda: self.latency(index, params))
+
+    def measure(self, index: Any, params: dict[str, int], *, timed: bool = True) -> Measured:
+        """Recall of `index` at `params`, and with `timed` the time of a query (else 0)."""
+        limit_threads(self.threads)
+        extra = min(K + 1, len(self.sample.rows))
+        _, found = index.search(self.sample.queries, extra, params=search_parameters(index, params))
+        recall = self.recall(found)
+        latency = self.latency(index, params) if timed else 0.0
+        return Measured(params, float(recall.mean()), float(recall.std()), latency)
+
+    def latency(self, index: Any, params: Mapping[str, int]) -> float:
+        """Mean CPU microseconds of one query alone on one thread: the better of two rounds."""
+        limit_threads(1)
+        prepared = search_parameters(index, params)
+        singles = [self.sample.queries[number : number + 1] for number in range(min(len(self.sample.queries), 150))]
+        best = float("inf")
+        for _ in range(2):
+            began, done = time.thread_time(), 0
+            for query in singles:
+                index.search(query, K, params=prepared)
+                done += 1
+                if done >= 20 and time.thread_time() - began > 0.1:
+                    break
+            best = min(best, (time.thread_time() - began) / done)
+        return best * 1e6
+
+
+Look = Callable[..., Measured]
+
+
+def _max_batch(limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """Parameters of the most effort that a trial makes."""
+    main = effort_parameter(limits)
+    factor = LARGEST_FACTOR if "k_factor" in limits else 0
+    return _params(main, min(limits[main][1], MOST_EFFORT) if main else 0, factor, limits)
+
+
+def _cheapest(limits: Mapping[str, tuple[int, int]], look: Look, goal: float) -> list[Measured]:
+    """Points that reach the goal: for each refine factor the least effort, found by doubling and halving.
+
+    Recall rises with the effort (nprobe, efSearch) and with the factor, so a smaller factor needs at least the effort
+    of a larger one: the search walks down a staircase and stops when it only gets slower.
+    """
+    main = effort_parameter(limits)
+    factors = [LARGEST_FACTOR >> step for step in range(6)] if "k_factor" in limits else [0]
+    found: list[Measured] = []
+    least = 1 if main == "nprobe" else K
+    for factor in factors:
+        least_now = _least(main, least, factor, limits, look, goal)
+        if least_now is None:
+            break
+        found.append(look(_params(main, least_now, factor, limits), timed=True))
+        least = least_now
+        if len(found) > 1 and found[-1].latency_us > 1.1 * min(point.latency_us for point in found):
+            break
+    return found
+
+
+def _least(
+    main: str | None, start: int, factor: int, limits: Mapping[str, tuple[int, int]], look: Look, goal: float
+) -> int | None:
+    """The least effort from `start` on that reaches the goal with this refine factor; None when none does."""
+
+    def reaches(effort: int) -> bool:
+        return bool(look(_params(main, effort, factor, limits)).recall >= goal)
+
+    if main is None:
+        return start if reaches(start) else None
+    most = min(limits[main][1], MOST_EFFORT)
+    high, low, last = min(start, most), 0, -1.0
+    while not reaches(high):
+        recall = look(_params(main, high, factor, limits)).recall
+        if high >= most or (recall < last + 0.001 and high > 4 * start and recall < goal - 0.005):
+            return None
+        low, high, last = high, min(high * 2, most), recall
+    if not low:
+        return high
+    while high > low + 1 and high / low > STEP:
+        middle = round((low * high) ** 0.5)
+        middle = min(max(middle, low + 1), high - 1)
+        low, high = (low, middle) if reaches(middle) else (middle, high)
+    return high
+
+
+def _params(main: str | None, effort: int, factor: int, limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    params = {main: effort} if main else {}
+    if factor:
+        params["k_factor"] = factor
+    if "quantizer_efSearch" in limits:
+        params["quantizer_efSearch"] = min(max(64, 2 * effort), limits["quantizer_efSearch"][1])
+    return params

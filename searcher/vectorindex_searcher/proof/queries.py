@@ -1,0 +1,125 @@
+"""Queries to measure recall with: held-out rows of the artifact, or a user's own with segments and right answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..artifact.manifest import Manifest
+from ..contract import Columns, QueryColumns
+from ..dataset.blocks import Block, check_vectors, vectors_of
+from ..dataset.formats import format_of
+from ..dataset.listing import list_source
+from ..dataset.objects import ListedObject
+from ..errors import BadData, BadSpec
+from ..storage.store import Store
+
+MAX_QUERIES = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """n queries, as given."""
+
+    vectors: npt.NDArray[np.float32]
+    """[n, d]"""
+    own_rows: npt.NDArray[np.int64]
+    """[n]: the row that the query is a copy of, or -1."""
+    segments: list[str] | None = None
+    relevant: list[frozenset[int | str]] | None = None
+    """Labelled right ids of each query; empty for a query without a label."""
+
+
+def write_held_out(path: Path, rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> None:
+    """Write heldout.arrow: row numbers int64 [n] and their vectors float32 [n, d], as given."""
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
+    table = pa.table({"row": rows, "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def read_held_out(path: Path) -> Queries:
+    """The queries of heldout.arrow. Raises BadData/BadArtifact."""
+    try:
+        with pa.OSFile(str(path), "rb") as source:
+            table = pa.ipc.open_file(source).read_all().combine_chunks()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadData("BadArtifact", f"{path.name}: {error}", object=path.name) from error
+    rows = table.column("row").to_numpy()
+    flat = table.column("vector").combine_chunks().flatten().to_numpy()
+    return Queries(flat.reshape(len(rows), -1), rows)
+
+
+def read_user_queries(store: Store, columns: QueryColumns, manifest: Manifest) -> Queries:
+    """All queries of a location, in any format of a source (HDF5: dataset `test`), at most MAX_QUERIES.
+
+    Raises SourceMissing, BadSpec/UnknownColumn, BadData: wrong dimension, NaN, a zero vector under Cosine.
+    """
+    parts: list[_Part] = []
+    count = 0
+    for item in list_source(store).objects:
+        for part in _read(store, item, columns, manifest):
+            parts.append(part)
+            count += len(part[0])
+            if count > MAX_QUERIES:
+                message = f"more than {MAX_QUERIES} queries are at {store.describe(store.prefix)}"
+                raise BadData("TooManyQueries", message, field="spec.gate.queries", remedy="Sample them uniformly.")
+    if not parts:
+        raise BadData("NoQueries", f"{store.describe(store.prefix)} holds no queries", field="spec.gate.queries")
+    return Queries(
+        vectors=np.concatenate([vectors for vectors, _, _ in parts]),
+        own_rows=np.full(count, -1, np.int64),
+        segments=[name for _, names, _ in parts for name in names] if columns.segment else None,
+        relevant=[ids for _, _, labels in parts for ids in labels] if columns.relevant else None,
+    )
+
+
+_Part = tuple[npt.NDArray[np.float32], list[str], list[frozenset[int | str]]]
+
+
+def _read(store: Store, item: ListedObject, columns: QueryColumns, manifest: Manifest) -> Iterator[_Part]:
+    found = format_of(item.key)
+    if found.columns is None:
+        if columns.segment or columns.relevant:
+            message = f"{item.key} is {found.name}, which has no columns for segments or relevant ids"
+            raise BadSpec("UnknownColumn", message, object=item.key, field="spec.gate.queries.columns")
+        given = columns.vector != QueryColumns().vector
+        source = Columns(vector=columns.vector if given or not found.query_vectors else found.query_vectors)
+        header = found.header(store, item, source)
+        for block in found.blocks(store, item, source, header) if header else ():
+            _check(block, manifest)
+            yield block.vectors, [], []
+        return
+    names = [name for name in (columns.vector, columns.segment, columns.relevant) if name]
+    done = 0
+    for batch in found.columns(store, item, names, "spec.gate.queries.columns"):
+        vectors = vectors_of(batch.column(columns.vector), item.key, done, manifest.dimension)
+        _check(Block(item.key, done, vectors, None, pa.table({})), manifest)
+        segments = [str(name or "") for name in batch.column(columns.segment).to_pylist()] if columns.segment else []
+        relevant = batch.column(columns.relevant).to_pylist() if columns.relevant else []
+        labels = [_labels(value, item.key, done + number) for number, value in enumerate(relevant)]
+        yield vectors, segments, labels
+        done += batch.num_rows
+
+
+def _check(block: Block, manifest: Manifest) -> None:
+    dimension = block.vectors.shape[1]
+    if dimension != manifest.dimension:
+        message = f"{block.object} has {dimension} dimensions, the index has {manifest.dimension}"
+        remedy = "Embed the queries with the model of the index."
+        raise BadData("DimensionMismatch", message, object=block.object, field="spec.gate.queries", remedy=remedy)
+    check_vectors(block, manifest.embedding.metric)
+
+
+def _labels(value: Any, key: str, row: int) -> frozenset[int | str]:
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(one, int | str) for one in ids):
+        message = f"{key} row {row}: relevant ids are {value!r:.60}, expected integers or strings, or a list of them"
+        raise BadData("BadIdType", message, object=key, row=row, field="spec.gate.queries.columns.relevant")
+    return frozenset(ids)

@@ -1,0 +1,270 @@
+"""`validate`: measure an artifact against exact search, through the engine and the parameters that will serve.
+
+Judges nothing: the operator compares the figures with the gate. Idempotent: a report that is there is answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..artifact.layout import CANARY_FILE, HELDOUT_FILE, POINTS_FILE, SERVED_FILES, VECTORS_FILE, Layout
+from ..artifact.manifest import Manifest, ManifestFile, describe_bytes, describe_file, encode, load_manifest
+from ..artifact.publish import download_verified
+from ..contract import SegmentRecall, ValidateResult, ValidateTask
+from ..errors import RetryableError
+from ..index.binding import faiss
+from ..index.choose.tuning import batch_engine
+from ..index.engine import Engine
+from ..index.vectors import VectorFile
+from ..storage.store import Role, Store, open_store
+from .bound import lower_bound
+from .canary import canary_recall, make_canary, read_canary, write_canary
+from .columns import column_types
+from .deleted import search_deleted
+from .exact import Truth
+from .filtered import filtered_recall
+from .groundtruth import Source, ground_truth
+from .measure import Measured, measure, relevance_rank, served_answers
+from .page import page
+from .points import Halves, segment_points, split
+from .queries import Queries, read_held_out, read_user_queries
+from .report import BatchLatency, FilteredRecall, Points, Report, load_report, publish_report, read_points
+from .timing import latencies, open_measured
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was measured on all queries, each at the point it is served with."""
+
+    queries: Queries
+    truth: Truth
+    truth_source: Source
+    halves: Halves
+    points: Points
+    points_file: ManifestFile
+    measured: Measured
+    relevance: npt.NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What searching costs here."""
+
+    latency: tuple[BatchLatency, ...]
+    resident: int | None
+
+
+def validate(task: ValidateTask, work: Path | None = None) -> ValidateResult:
+    """Tune segments, measure, publish report and what it names, answer. See `prove`."""
+    report, sha256 = prove(task, work)
+    return answer(task, report, sha256)
+
+
+def answer(task: ValidateTask, report: Report, sha256: str) -> ValidateResult:
+    """What the operator is told of a published report."""
+    artifacts = open_store(task.artifacts, Role.ARTIFACTS)
+    layout = Layout(artifacts.prefix, task.identity)
+    manifest, _ = load_manifest(artifacts, layout, task.digest, task.manifest_sha256)
+    return report.result(sha256, column_types(artifacts, layout, manifest))
+
+
+def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
+    """The published report of the task and its SHA-256; measured now unless it is there already.
+
+    `work`: folder for the downloaded artifact (default: the system's). Raises TaskError: ChecksumMismatch, BadArtifact,
+    SourceMissing (queries), BadData (queries), StoreUnavailable.
+    """
+    artifacts = open_store(task.artifacts, Role.ARTIFACTS)
+    layout = Layout(artifacts.prefix, task.identity)
+    try:
+        report, sha256 = load_report(artifacts, layout, task.digest, task.gate_hash)
+    except RetryableError as error:
+        if error.reason != "ReportNotFound":
+            raise
+    else:
+        _log.info("already measured", extra={"gate": task.gate_hash})
+        return report, sha256
+    described = load_manifest(artifacts, layout, task.digest, task.manifest_sha256)
+    manifest = described[0]
+    with tempfile.TemporaryDirectory(prefix="validate-", dir=work) as name:
+        names = (*SERVED_FILES, VECTORS_FILE, *(() if task.queries else (HELDOUT_FILE,)))
+        folder = download_verified(artifacts, layout, manifest, Path(name), names)
+        queries = _queries(task, manifest, folder)
+        engine, resident = open_measured(folder, manifest, queries.vectors, task.k)
+        with VectorFile(folder / VECTORS_FILE, manifest.embedding.metric) as vectors:
+            outcome = _measure(task, (artifacts, layout), engine, vectors, queries)
+            filtered = filtered_recall(engine, vectors, queries, task.k, task.confidence)
+        canary = _canary(task, artifacts, layout, engine, outcome, folder)
+        cost = Cost(latencies(engine, queries.vectors, task.k), resident)
+        deleted = search_deleted(engine, folder / VECTORS_FILE, task)
+    report = _report(task, described, engine, outcome, cost, canary, filtered).model_copy(
+        update={
+            "tombstones": deleted.listed,
+            "tombstoned_in_index": deleted.in_index,
+            "tombstoned_found": deleted.found,
+        }
+    )
+    return publish_report(artifacts, layout, report, page)
+
+
+def _queries(task: ValidateTask, manifest: Manifest, folder: Path) -> Queries:
+    if task.queries is None:
+        return read_held_out(folder / HELDOUT_FILE)
+    return read_user_queries(open_store(task.queries, Role.QUERIES), task.query_columns, manifest)
+
+
+def _measure(
+    task: ValidateTask, place: tuple[Store, Layout], engine: Engine, vectors: VectorFile, queries: Queries
+) -> Outcome:
+    file = engine.manifest.file(VECTORS_FILE)
+    assert file is not None  # it was downloaded
+    truth, source = ground_truth(*place, vectors, file.sha256, queries.vectors, task.k, queries.own_rows)
+    _log.info("ground truth", extra={"source": source, "queries": len(queries.vectors), "k": task.k})
+    targets = task.segment_targets if engine.param_limits else {}
+    halves = split(queries.segments, len(queries.vectors), targets)
+    points, points_file = _points(task, place, engine, vectors, queries, truth, halves)
+    everything = batch_engine(engine)
+    rows = served_answers(everything, queries.vectors, task.k, queries.own_rows, queries.segments, points.params)
+    relevance = None
+    if queries.relevant is not None:
+        relevance = relevance_rank(engine, rows, queries.relevant)
+    measured = measure(truth, rows, vectors, queries.vectors)
+    return Outcome(queries, truth, source, halves, points, points_file, measured, relevance)
+
+
+def _points(
+    task: ValidateTask,
+    place: tuple[Store, Layout],
+    engine: Engine,
+    vectors: VectorFile,
+    queries: Queries,
+    truth: Truth,
+    halves: Halves,
+) -> tuple[Points, ManifestFile]:
+    """Tune, and publish points.json. One that is there already (an earlier try died before its report) is kept: what
+    is measured now must be what is served."""
+    key = place[1].report(task.digest, task.gate_hash, POINTS_FILE)
+    points = Points(
+        digest=task.digest,
+        gate_hash=task.gate_hash,
+        k=task.k,
+        default=engine.manifest.default_point,
+        segments=segment_points(
+            engine, vectors, queries, truth, halves, task.segments, task.segment_targets, task.confidence
+        ),
+    )
+    data = encode(points)
+    if not place[0].put(key, data, exclusive=True):
+        data = place[0].read(key)
+        points = read_points(data, task.digest, task.gate_hash)
+    return points, describe_bytes(POINTS_FILE, data)
+
+
+def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArray[np.int64]) -> SegmentRecall:
+    """Figures of the chosen queries, at least one."""
+    recall = outcome.measured.recall[chosen]
+    relevance_mrr = None
+    if outcome.relevance is not None and outcome.queries.relevant is not None:
+        labelled = [number for number in chosen if outcome.queries.relevant[number]]
+        relevance_mrr = float(outcome.relevance[labelled].mean()) if labelled else None
+    return SegmentRecall(
+        segment=name,
+        queries=len(recall),
+        recall=float(recall.mean()),
+        recall_low=lower_bound(recall, task.confidence),
+        mrr=float(outcome.measured.reciprocal_rank[chosen].mean()),
+        relevance_mrr=relevance_mrr,
+    )
+
+
+def _segments(task: ValidateTask, outcome: Outcome) -> tuple[SegmentRecall, ...]:
+    """One row per declared segment that has queries; figures of none would be a lie."""
+    judging = outcome.halves.judging
+    return tuple(_segment(task, outcome, name, judging[name]) for name in task.segments if name in judging)
+
+
+def _canary(
+    task: ValidateTask, artifacts: Store, layout: Layout, engine: Engine, outcome: Outcome, folder: Path
+) -> tuple[ManifestFile, float, int]:
+    """Publish canary.arrow; its description, the recall on exactly its queries, and their number.
+
+    A canary that is there already (an earlier try died before its report) is kept, and measured as it is.
+    """
+    hits = np.rint(outcome.measured.recall * outcome.truth.available).astype(np.int64)
+    queries = outcome.queries
+    table = make_canary(queries.vectors, queries.own_rows, outcome.truth, hits, queries.segments)
+    path = folder / CANARY_FILE
+    write_canary(table, path)
+    key = layout.report(task.digest, task.gate_hash, CANARY_FILE)
+    if not artifacts.put(key, path.read_bytes(), exclusive=True):
+        path.write_bytes(artifacts.read(key))
+        table = read_canary(path)
+    recall = canary_recall(engine, table, task.k, outcome.points.params)
+    return describe_file(path), recall, table.num_rows
+
+
+def _report(
+    task: ValidateTask,
+    described: tuple[Manifest, str],
+    engine: Engine,
+    outcome: Outcome,
+    cost: Cost,
+    canary: tuple[ManifestFile, float, int],
+    filtered: tuple[FilteredRecall, ...],
+) -> Report:
+    manifest, manifest_sha256 = described
+    judged = outcome.halves.overall
+    hits = np.bincount(np.rint(outcome.measured.recall[judged] * task.k).astype(np.int64), minlength=task.k + 1)
+    single, *_, largest = cost.latency
+    return Report(
+        gate_hash=task.gate_hash,
+        digest=task.digest,
+        manifest_sha256=manifest_sha256,
+        k=task.k,
+        confidence=task.confidence,
+        queries="held-out rows" if task.queries is None else _where(task),
+        floor=task.floor,
+        overall=_segment(task, outcome, "", judged),
+        segments=_segments(task, outcome),
+        ground_truth=outcome.truth_source,
+        queries_by_hits=tuple(hits.tolist()),
+        params=manifest.default_point.params,
+        default_point=manifest.default_point,
+        conservative_point=manifest.conservative_point,
+        points=outcome.points.segments,
+        p50_ms=single.p50_ms,
+        p95_ms=single.p95_ms,
+        batch_query_us=largest.query_us,
+        latency=cost.latency,
+        filtered=filtered,
+        count=engine.count,
+        dimension=engine.dimension,
+        embedding=manifest.embedding,
+        factory=manifest.factory,
+        index_type=manifest.index_type,
+        frontier=manifest.frontier,
+        candidates=manifest.candidates,
+        resident_bytes=engine.resident_bytes,
+        resident_measured_bytes=cost.resident,
+        canary_queries=canary[2],
+        canary_recall=canary[1],
+        faiss_version=faiss.__version__,
+        cpu_features=faiss.get_compile_options().strip(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=(canary[0], outcome.points_file),
+    )
+
+
+def _where(task: ValidateTask) -> str:
+    assert task.queries is not None
+    store = open_store(task.queries, Role.QUERIES)
+    return store.describe(store.prefix)

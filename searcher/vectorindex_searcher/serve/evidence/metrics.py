@@ -1,0 +1,245 @@
+"""Names of the searcher's Prometheus metrics, and the collector that reads them from the evidence and the gauges.
+
+Dashboards and PromQL guardrails refer to these names: they are fixed, and changing one breaks users. Counts come from
+the evidence ring, so /metrics and /v1/evidence carry the same numbers; here they run since the pod's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as _field
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from .ring import EvidenceRing, Totals
+
+REQUESTS = "vectorindex_requests"
+QUERIES = "vectorindex_queries"
+QUERY_ERRORS = "vectorindex_query_errors"
+FAILED_REQUESTS = "vectorindex_failed_requests"
+REFUSED = "vectorindex_refused"
+MISMATCHED = "vectorindex_mismatched"
+ZERO_RESULTS = "vectorindex_zero_result_queries"
+TOP_SCORE = "vectorindex_top_score"
+TOP_SCORE_SQUARES = "vectorindex_top_score_squares"
+DURATION = "vectorindex_query_duration_seconds"
+RESULTS = "vectorindex_results_per_query"
+QUEUE = "vectorindex_queue_vectors"
+IN_FLIGHT = "vectorindex_requests_in_flight"
+CONNECTIONS = "vectorindex_connections"
+READY = "vectorindex_ready"
+INDEX_BYTES = "vectorindex_index_bytes"
+INDEX_VECTORS = "vectorindex_index_vectors"
+LOAD_SECONDS = "vectorindex_load_seconds"
+LIVE_RECALL = "vectorindex_live_recall"
+LIVE_RECALL_WIDE = "vectorindex_live_recall_wide_queries"
+LIVE_RECALL_CPU = "vectorindex_live_recall_cpu_seconds"
+TRACKED = "vectorindex_tracked_queries"
+FEEDBACK = "vectorindex_feedback"
+CANARY_RECALL = "vectorindex_canary_recall"
+TOMBSTONES = "vectorindex_tombstones"
+TOMBSTONES_CHECKED = "vectorindex_tombstones_checked_timestamp_seconds"
+TOMBSTONE_ERRORS = "vectorindex_tombstone_errors"
+TOKEN_REQUESTS = "vectorindex_token_requests"  # noqa: S105 - a metric's name
+
+_DURATION_STEP = 14
+"""Every 14th latency bin is an edge of the histogram: 1.05**14 is a factor of about 2. A scrape holds up the event loop
+(about 0.7 ms a segment), so there are no more edges than a dashboard needs."""
+_DURATION_FIRST = 80
+"""Bin of the lowest edge, about 50 microseconds."""
+
+
+@dataclass(slots=True)
+class Gauges:
+    """What is true of the pod now. None: not known yet, not exported."""
+
+    ready: bool = False
+    queue_vectors: int = 0
+    in_flight: int = 0
+    connections: int = 0
+    index_bytes: int | None = None
+    index_vectors: int | None = None
+    load_seconds: Mapping[str, float] | None = None
+    """By phase of the start."""
+    canary_recall: float | None = None
+    live_recall_cpu_seconds: float | None = None
+    feedback: Mapping[str, int] = _field(default_factory=dict)
+    """Feedback by what became of it."""
+    tombstones: int | None = None
+    """Rows hidden because their ids were deleted; None: none are asked for."""
+    tombstones_checked: float | None = None
+    """Unix time of the last successful listing."""
+    tombstone_errors: int | None = None
+    token_uses: Mapping[str, int] | None = None
+    """Accepted requests by name of token; None: no token is asked for."""
+
+
+class SearcherMetrics(Collector):
+    """Collector of one searcher. Must be called on the thread that the ring is confined to."""
+
+    def __init__(self, revision: str, ring: EvidenceRing, gauges: Gauges) -> None:
+        self._revision = revision
+        self._ring = ring
+        self._gauges = gauges
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def exposition(self) -> bytes:
+        """The text format."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: names are checked by test, not by registering twice."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric, at this moment."""
+        totals = tuple(self._ring.totals())
+        yield self._requests()
+        yield from self._counters(totals)
+        yield from self._distributions(totals)
+        yield from self._state()
+        if self._gauges.load_seconds is not None:
+            seconds = GaugeMetricFamily(
+                LOAD_SECONDS, "Seconds of each phase from start to ready.", labels=("revision", "phase")
+            )
+            for phase, took in self._gauges.load_seconds.items():
+                seconds.add_metric((self._revision, phase), took)
+            yield seconds
+        yield from self._tombstones()
+        if self._gauges.token_uses is not None:
+            uses = CounterMetricFamily(
+                TOKEN_REQUESTS, "Requests accepted, by name of their token.", labels=("revision", "token")
+            )
+            for name, count in sorted(self._gauges.token_uses.items()):
+                uses.add_metric((self._revision, name), count)
+            yield uses
+
+    def _tombstones(self) -> Iterator[Metric]:
+        gauges = self._gauges
+        for name, text, value in (
+            (TOMBSTONES, "Rows hidden because their ids were deleted.", gauges.tombstones),
+            (TOMBSTONES_CHECKED, "Unix time at which tombstones were last listed.", gauges.tombstones_checked),
+        ):
+            if value is not None:
+                family = GaugeMetricFamily(name, text, labels=("revision",))
+                family.add_metric((self._revision,), value)
+                yield family
+        if gauges.tombstone_errors is not None:
+            errors = CounterMetricFamily(
+                TOMBSTONE_ERRORS, "Times that tombstones could not be listed or read.", labels=("revision",)
+            )
+            errors.add_metric((self._revision,), gauges.tombstone_errors)
+            yield errors
+
+    def _requests(self) -> Metric:
+        family = CounterMetricFamily(
+            REQUESTS, "Answered search requests by HTTP status.", labels=("revision", "segment", "code")
+        )
+        for (segment, code), count in sorted(self._ring.codes.items()):
+            family.add_metric((self._revision, segment, str(code)), count)
+        return family
+
+    def _counters(self, totals: Sequence[Totals]) -> Iterator[Metric]:
+        named = (
+            (QUERIES, "Answered queries, server faults included; one request may carry several.", "queries"),
+            (QUERY_ERRORS, "Queries of failed requests.", "errors"),
+            (
+                FAILED_REQUESTS,
+                "Server faults; a batch counts once.",
+                "failed_requests",
+            ),
+            (REFUSED, "Requests refused for a client's fault, a deadline too short, or overload.", "refused"),
+            (MISMATCHED, "Requests refused for a wrong dimension or another embedding.", "mismatched"),
+            (ZERO_RESULTS, "Queries without a hit at or above minScore.", "zero_results"),
+            (TRACKED, "Queries that got a query id.", "tracked"),
+            (TOP_SCORE_SQUARES, "Sum of the squares of first hits' scores.", "top_sum_squares"),
+        )
+        for name, text, field in named:
+            family = CounterMetricFamily(name, text, labels=("revision", "segment"))
+            for total in totals:
+                family.add_metric((self._revision, total.segment), getattr(total, field))
+            yield family
+        top = SummaryMetricFamily(TOP_SCORE, "Score of the first hit, whatever it is.", labels=("revision", "segment"))
+        for total in totals:
+            top.add_metric((self._revision, total.segment), count_value=total.top_count, sum_value=total.top_sum)
+        yield top
+        if self._ring.live_before is not None:
+            yield from self._live_recall(totals)
+
+    def _live_recall(self, totals: Sequence[Totals]) -> Iterator[Metric]:
+        recall = SummaryMetricFamily(
+            LIVE_RECALL, "Recall of sampled live queries, answered again exactly.", labels=("revision", "segment")
+        )
+        wide = CounterMetricFamily(
+            LIVE_RECALL_WIDE,
+            "Sampled live queries judged against a wider search, not an exact one.",
+            labels=("revision", "segment"),
+        )
+        for total in totals:
+            labels = (self._revision, total.segment)
+            recall.add_metric(labels, count_value=total.live_queries, sum_value=total.live_recall_sum)
+            wide.add_metric(labels, total.live_wide)
+        yield recall
+        yield wide
+
+    def _distributions(self, totals: Sequence[Totals]) -> Iterator[Metric]:
+        from .ring import BINS, RESULT_EDGES, latency_edge
+
+        duration = HistogramMetricFamily(
+            DURATION, "Seconds from a request's last byte to its answer, per query.", labels=("revision", "segment")
+        )
+        results = HistogramMetricFamily(
+            RESULTS, "Hits at or above minScore, per answered query.", labels=("revision", "segment")
+        )
+        edges = range(_DURATION_FIRST, BINS, _DURATION_STEP)
+        for total in totals:
+            labels = (self._revision, total.segment)
+            # Edges are edges of the evidence's bins, so no count is interpolated.
+            below = total.latency.cumsum()
+            buckets = [(f"{latency_edge(edge):.6g}", float(below[edge - 1])) for edge in edges]
+            duration.add_metric(labels, [*buckets, ("+Inf", float(below[-1]))], total.latency_sum)
+            counts = tuple(accumulate(total.results))
+            buckets = [(str(edge), float(count)) for edge, count in zip(RESULT_EDGES, counts, strict=True)]
+            results.add_metric(labels, [*buckets, ("+Inf", float(counts[-1]))], total.results_sum)
+        yield duration
+        yield results
+
+    def _state(self) -> Iterator[Metric]:
+        gauges = self._gauges
+        named: tuple[tuple[str, str, float | None], ...] = (
+            (READY, "1 when the pod takes traffic.", float(gauges.ready)),
+            (QUEUE, "Vectors whose search has not begun.", gauges.queue_vectors),
+            (IN_FLIGHT, "Requests being answered.", gauges.in_flight),
+            (CONNECTIONS, "Open user connections.", gauges.connections),
+            (INDEX_BYTES, "Bytes of the loaded artifact.", gauges.index_bytes),
+            (INDEX_VECTORS, "Vectors in the index.", gauges.index_vectors),
+            (CANARY_RECALL, "Recall of this pod on the canary queries.", gauges.canary_recall),
+        )
+        if gauges.feedback:
+            taken = CounterMetricFamily(FEEDBACK, "Clicks by what became of them.", labels=("revision", "result"))
+            for result, count in sorted(gauges.feedback.items()):
+                taken.add_metric((self._revision, result), count)
+            yield taken
+        if gauges.live_recall_cpu_seconds is not None:
+            spent = CounterMetricFamily(LIVE_RECALL_CPU, "CPU seconds that live recall took.", labels=("revision",))
+            spent.add_metric((self._revision,), gauges.live_recall_cpu_seconds)
+            yield spent
+        for name, text, value in named:
+            if value is not None:
+                family = GaugeMetricFamily(name, text, labels=("revision",))
+                family.add_metric((self._revision,), value)
+                yield family

@@ -1,0 +1,131 @@
+"""Bearer tokens of the user port: read from mounted files, reloaded when these change, compared in constant time.
+
+A token's value is never logged, counted or kept: only the SHA-256 of it and the name of the file that holds it.
+Whatever goes wrong with the files, the port is closed, never open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...errors import BadSpec
+from .messages import Problem
+from .mounted import Signature, signature, visible_files
+
+MAX_TOKENS = 64
+"""More would make each check longer: every request is compared with every token."""
+MIN_CHARACTERS = 16
+"""Shorter tokens are accepted with a warning: they can be guessed."""
+_FILE_LIMIT_BYTES = 64 << 10
+_SCHEME = b"bearer "
+_CHALLENGE = b'Bearer realm="vectorindex"'
+_log = logging.getLogger(__name__)
+
+
+class Tokens:
+    """The tokens that are valid now.
+
+    `path`: a file with a token on each line, or a folder of such files (a mounted Secret: each key one token). Several
+    are valid at once, so that one can be replaced: add the new one, move the clients, remove the old one. Empty lines
+    and lines that begin with # say nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads the tokens. Raises BadSpec when there is nothing at `path`; an empty file or folder refuses everything
+        until a token is put there.
+        """
+        self._path = path
+        self._valid: tuple[tuple[bytes, str], ...] = ()
+        self._seen: Signature | None = None
+        self.uses: Counter[str] = Counter()
+        """Accepted requests by name of token since the start: shows when nobody uses an old one any more."""
+        if not path.exists():
+            raise BadSpec(
+                "TokenFileMissing",
+                f"{path} does not exist",
+                field="--token-file",
+                remedy="Name a file with one token a line, or a folder of such files, in --token-file or "
+                "VECTORINDEX_TOKEN_FILE; or leave both out to answer everybody.",
+            )
+        self.refresh()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the valid tokens: that of the file, with #n for its further lines."""
+        return tuple(name for _, name in self._valid)
+
+    def guard(self, headers: Mapping[bytes, bytes]) -> None:
+        """Count the request for its token. Raises Problem 401 when it carries no valid one.
+
+        Takes as long for one token as for another: the digest of what came is compared with every digest, to the end.
+        """
+        given = headers.get(b"authorization")
+        if given is None:
+            raise self._refused("the request carries no token", _CHALLENGE)
+        if given[: len(_SCHEME)].lower() != _SCHEME:
+            raise self._refused("the Authorization header is not a bearer token", _CHALLENGE)
+        digest = hashlib.sha256(given[len(_SCHEME) :].strip()).digest()
+        accepted = None
+        for valid, name in self._valid:
+            if hmac.compare_digest(digest, valid):
+                accepted = name
+        if accepted is None:
+            raise self._refused("the token is not valid", _CHALLENGE + b', error="invalid_token"')
+        self.uses[accepted] += 1
+
+    def _refused(self, detail: str, challenge: bytes) -> Problem:
+        remedy = "send Authorization: Bearer TOKEN, with a token that the searcher's administrator gave you"
+        if not self._valid:
+            detail = "this searcher has no token, so it refuses every request"
+            remedy = "put a token into the searcher's token file (spec.searcher.auth.secretRef)"
+        # The value is not echoed: it may be a password sent to the wrong place.
+        headers = ((b"WWW-Authenticate", challenge),)
+        return Problem(401, "Unauthorized", detail, field="Authorization", remedy=remedy, headers=headers)
+
+    def refresh(self) -> None:
+        """Read the tokens again if a file changed. What cannot be read holds no token."""
+        found: tuple[tuple[bytes, str], ...] = ()
+        seen: Signature = ()
+        problem = "no token in it"
+        try:
+            paths = visible_files(self._path) if self._path.is_dir() else [self._path]
+            # Before the content: what changes while it is read is read again next time.
+            seen = signature(paths)
+            if seen == self._seen:
+                return
+            found = _read(paths)
+        except OSError as error:
+            problem = error.strerror or str(error)
+            if self._seen == ():
+                return  # said already
+        self._seen = seen
+        self._valid = found
+        if found:
+            _log.info("tokens read", extra={"path": str(self._path), "tokens": list(self.names)})
+        else:
+            _log.error("every request is refused", extra={"path": str(self._path), "problem": problem})
+
+
+def _read(paths: list[Path]) -> tuple[tuple[bytes, str], ...]:
+    """(SHA-256, name) of each token. A token that no client can send, or one too many, is left out and named."""
+    found: dict[bytes, str] = {}
+    for path in paths:
+        with path.open("rb") as file:
+            lines = file.read(_FILE_LIMIT_BYTES).splitlines()
+        tokens = [token for line in lines if (token := line.strip()) and not token.startswith(b"#")]
+        for number, token in enumerate(tokens, start=1):
+            name = path.name if number == 1 else f"{path.name}#{number}"
+            if not token.isascii() or len(token.split()) != 1:
+                _log.error("token left out: it must be one word of ASCII characters", extra={"token": name})
+            elif len(found) == MAX_TOKENS:
+                _log.error("token left out: too many", extra={"token": name, "limit": MAX_TOKENS})
+            else:
+                if len(token) < MIN_CHARACTERS:
+                    _log.warning("token is short enough to be guessed", extra={"token": name})
+                found.setdefault(hashlib.sha256(token).digest(), name)
+    return tuple(found.items())

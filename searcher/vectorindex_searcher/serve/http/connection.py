@@ -1,0 +1,227 @@
+"""HTTP/1.1 on asyncio: one object per connection, which answers the requests that request_parser.py makes of its bytes.
+
+Our own and not a framework, because the framework would cost more than the search (figures in docs/searcher-api.md).
+Knows nothing of searches. Requests of one connection are answered in order, one at a time; what the connection may hold
+in memory is bounded; and a connection that ends always ends with an answer that said `Connection: close`, sent
+completely: the write side is closed first and the rest of the client's bytes are read and dropped (closing a socket
+with unread bytes would reset it and could destroy the answer on its way).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+from .messages import Problem, Request, Response
+from .request_parser import PIPELINE_LIMIT, RequestReader
+
+if TYPE_CHECKING:
+    from .listener import Listener
+
+LINGER_SECONDS = 2.0
+"""How long a closed connection goes on dropping the client's bytes, waiting for its end."""
+
+
+class Connection(RequestReader, asyncio.Protocol):
+    """One client's connection. All methods run on the event loop."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener)
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._waiting: deque[Request] = deque()
+        self._current: Request | None = None
+        """The request being answered."""
+        self._client_ended = False
+        self._linger_until: float | None = None
+        self._stalled_since: float | None = None
+        self._active = time.monotonic()
+        self._retire_at = self._active + listener.connection_age()
+        self._paused = False
+        self._answered_now = 0
+        """Requests answered in this turn of the event loop."""
+
+    # ------------------------------------------------------------ transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Admit the connection, or refuse it when there are too many."""
+        # uvloop's transports do not inherit from asyncio's: nothing to assert.
+        self._transport = cast(asyncio.Transport, transport)
+        problem = self._listener.admit(self)
+        if problem is not None:
+            self._refuse(problem)
+
+    def data_received(self, data: bytes) -> None:
+        """See RequestReader.read."""
+        if not self._discarding_input:
+            self._answered_now = 0
+            self.read(data)
+
+    def eof_received(self) -> bool:
+        """The client stopped sending. What it asked is still answered."""
+        self._client_ended = True
+        self._discarding_input = True
+        # Under TLS no side can stop sending and go on reading: the transport closes whatever is said here.
+        halves = self._transport is not None and self._transport.can_write_eof()
+        return halves and (self._current is not None or bool(self._waiting))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Forget everything; a search under way ends unseen."""
+        self._transport = None
+        self._discarding_input = True
+        self._waiting.clear()
+        self._release(self._held_bytes)
+        self._listener.forget(self)
+
+    def pause_writing(self) -> None:
+        """The client reads slower than we answer: answer nothing more until it catches up."""
+        self._stalled_since = time.monotonic()
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self._stalled_since = None
+        self._advance()
+
+    def _pay_continue(self) -> None:
+        if self._continue_owed and self._transport is not None and self._current is None and not self._waiting:
+            self._continue_owed = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # ------------------------------------------------------------ answers
+
+    def _take(self, request: Request) -> None:
+        if self._may_answer and not self._waiting:
+            self._answer(request)
+            return
+        self._waiting.append(request)
+        self._advance()
+        if len(self._waiting) >= PIPELINE_LIMIT and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    @property
+    def _may_answer(self) -> bool:
+        """Whether the next request can be answered: not while one takes time, or the client must read first."""
+        return (
+            self._current is None
+            and self._answered_now < PIPELINE_LIMIT
+            and self._stalled_since is None
+            and self._transport is not None
+        )
+
+    def _advance(self) -> None:
+        """Answer waiting requests until one takes time, the client must read first, or others must have their turn."""
+        while self._waiting and self._may_answer:
+            self._answer(self._waiting.popleft())
+        if self._waiting and self._answered_now == PIPELINE_LIMIT:
+            self._answered_now += 1
+            self._loop.call_soon(self._next_turn)
+        self._pay_continue()
+
+    def _answer(self, request: Request) -> None:
+        self._answered_now += 1
+        self._current = request
+        answer = self._listener.answer(request)
+        if isinstance(answer, Response):
+            self._finish(request, answer)
+        else:
+            answer.then(self._resolved)
+
+    def _next_turn(self) -> None:
+        self._answered_now = 0
+        self._advance()
+
+    def _resolved(self, outcome: Response | BaseException) -> None:
+        request = self._current
+        assert request is not None
+        self._answered_now = 0
+        self._finish(request, outcome if isinstance(outcome, Response) else self._listener.failed(request, outcome))
+        if self._waiting or self._continue_owed:
+            self._advance()
+
+    def _finish(self, request: Request, response: Response) -> None:
+        """Write one answer, report it, and close the connection if it was the last."""
+        self._current = None
+        size = min(len(request.body), self._held_bytes)
+        if size:
+            self._release(size)
+        now = self._active = time.monotonic()
+        if now >= self._retire_at or self._listener.closing():
+            # Answer what has arrived completely, take nothing new; the last of the answers says close.
+            self._discarding_input = True
+        close = self._discarding_input and not self._waiting
+        if self._transport is not None and self._linger_until is None:
+            self._transport.write(self._encode(request, response, close))
+        self._listener.finished(request, response, now - request.completed)
+        if close:
+            self._linger()
+        elif self._paused:
+            self._resume_reading()
+
+    def _encode(self, request: Request, response: Response, close: bool) -> bytes:
+        body = response.body
+        head = self._listener.head(response.status, response.content_type)
+        if request.method != b"HEAD" and not response.headers and not close:
+            return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+        head = b"%b%d\r\n" % (head, len(body))
+        for header in response.headers:
+            head += b"%b: %b\r\n" % header
+        if close:
+            head += b"Connection: close\r\n"
+        return head + b"\r\n" if request.method == b"HEAD" else b"%b\r\n%b" % (head, body)
+
+    def _linger(self) -> None:
+        """Close our side, then wait (not long) for the client to close its own."""
+        if self._transport is None or self._linger_until is not None:
+            return
+        self._discarding_input = True
+        self._linger_until = time.monotonic() + LINGER_SECONDS
+        if self._client_ended or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _release(self, size: int) -> None:
+        self._held_bytes -= size
+        self._listener.release(size)
+
+    # ------------------------------------------------------------ time
+
+    @property
+    def idle(self) -> bool:
+        """Nothing asked, nothing half sent, nothing owed."""
+        return self._current is None and not self._waiting and self._message_since is None
+
+    def close_if_idle(self) -> None:
+        """Close a connection on which nothing is under way."""
+        if self.idle and self._linger_until is None:
+            self._linger()
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def check_clock(self, now: float) -> None:
+        """End what takes too long; the listener calls this about once a second."""
+        limits = self._listener.limits
+        if self._transport is None:
+            return
+        if self._linger_until is not None:
+            if now > self._linger_until:
+                self._transport.abort()
+        elif self._stalled_since is not None and now - self._stalled_since > limits.write_seconds:
+            self._transport.abort()
+        elif self._message_since is not None and now - self._message_since > limits.read_seconds:
+            detail = f"the request was not complete after {limits.read_seconds:g} s"
+            self._refuse(Problem(408, "RequestTimeout", detail, remedy="send the whole request at once"))
+        elif self.idle and now - self._active > limits.idle_seconds:
+            self._linger()

@@ -1,0 +1,87 @@
+"""Answers to searches as bytes: JSON, or little-endian arrays for clients that ask for them.
+
+The binary answer (docs/searcher-api.md), n queries with m hits in all, best first, query after query:
+
+    4 bytes   "VXA1"
+    uint32    n
+    uint32    m
+    uint32    0: ids are int64; 1: ids are UTF-8 strings
+    int64[m] ids, or uint32[m] lengths of ids in bytes
+    uint32[n] hits of each query
+    float32[m] scores
+    the bytes of string ids, one after the other
+
+Knows no HTTP but the media types, and no FAISS. (Bytes of arrays are taken as they are: every machine that FAISS is
+built for is little-endian.)
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from ...index.rows import RawIds
+from ..http.messages import JSON_TYPE, Response
+
+BINARY_TYPE = b"application/octet-stream"
+MAGIC = b"VXA1"
+_HEAD = struct.Struct("<4sIII")
+_COUNT = struct.Struct("<I")
+_SCORE_BYTES = 4
+
+Scores = npt.NDArray[np.float32]
+
+
+def json_answer(document: Mapping[str, Any]) -> Response:
+    """The document, which may hold arrays; what JSON does not know (dates in metadata) becomes text."""
+    return Response(200, orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY, default=str), JSON_TYPE)
+
+
+def binary_answer(ids: RawIds, spans: Sequence[tuple[int, int]], scores: Sequence[Scores]) -> Response:
+    """`spans`: of each query, the first of its ids and the one after its last; `scores`: of each query's hits."""
+    counts = [stop - start for start, stop in spans]
+    kind = 0 if ids.ends is None else 1
+    parts = [_HEAD.pack(MAGIC, len(spans), sum(counts), kind)]
+    parts += [ids.numbers[start:stop].tobytes() for start, stop in spans]
+    parts.append(struct.pack(f"<{len(spans)}I", *counts))
+    parts += [some.tobytes() for some in scores]
+    if kind:
+        parts += [ids.text_of(start, stop) for start, stop in spans]
+    return Response(200, b"".join(parts), BINARY_TYPE)
+
+
+class SingleAnswers:
+    """Binary answers to many searches for one vector each, all with the same k, whose every line of hits is full.
+
+    `ids`: of all lines; `scores`: [n, k]. Arrays become bytes once, not once an answer.
+    """
+
+    def __init__(self, ids: RawIds, scores: Scores) -> None:
+        self._ids, self._k = ids, scores.shape[1]
+        self._numbers, self._scores = ids.numbers.tobytes(), scores.tobytes()
+        self._number_bytes, self._kind = ids.numbers.itemsize, 0 if ids.ends is None else 1
+
+    def of(self, line: int, count: int) -> Response:
+        """The answer that holds the first `count` hits of a line; the same bytes as binary_answer's."""
+        start = line * self._k
+        stop, width = start + count, self._number_bytes
+        body = b"%b%b%b%b%b" % (
+            _HEAD.pack(MAGIC, 1, count, self._kind),
+            self._numbers[start * width : stop * width],
+            _COUNT.pack(count),
+            self._scores[start * _SCORE_BYTES : stop * _SCORE_BYTES],
+            self._ids.text_of(start, stop) if self._kind else b"",
+        )
+        return Response(200, body, BINARY_TYPE)
+
+
+def wants_binary(accept: bytes | None) -> bool:
+    """Whether the first media type of an Accept header is the binary answer's."""
+    if accept is None:
+        return False
+    return accept.partition(b",")[0].partition(b";")[0].strip().lower() == BINARY_TYPE

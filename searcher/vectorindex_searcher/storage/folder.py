@@ -1,0 +1,157 @@
+"""A local folder, or one file of it, as a store: laptops and tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import BadSpec, SourceChanged, SourceMissing, StoreUnavailable, TaskError
+from .store import CHUNK_BYTES, ObjectInfo, Role
+
+
+class FolderStore:
+    """A local folder, or one file of it, as a store: laptops and tests.
+
+    etag = size and mtime in nanoseconds: cheap, and a rewritten file differs. Publishing is link(2) or rename(2) of a
+    complete temporary file, so a reader never sees half an object.
+    """
+
+    def __init__(self, root: Path, role: Role) -> None:
+        self.role = role
+        if root.is_file():
+            self.root, self.prefix = root.parent, root.name
+        else:
+            self.root, self.prefix = root, ""
+
+    def describe(self, key: str) -> str:
+        return str(self.root / key)
+
+    def _path(self, key: str) -> Path:
+        if key.startswith("/") or ".." in key.split("/"):
+            raise BadSpec("BadKey", f"{key!r} is not a key inside {self.root}")
+        return self.root / key
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        start = self._path(prefix)
+        if not self.root.is_dir():
+            if self.role is Role.ARTIFACTS:
+                return
+            raise SourceMissing(
+                "FolderNotFound",
+                f"{self.root} is not a folder",
+                field=f"{self.role.field}.folder",
+                remedy="Name an existing folder or file.",
+            )
+        paths = [start] if start.is_file() else sorted(start.rglob("*"))
+        for path in paths:
+            # Names with a leading dot are our own unfinished files and editors' leftovers.
+            if path.is_file() and not path.name.startswith("."):
+                yield _info(path.relative_to(self.root).as_posix(), path.stat())
+
+    def head(self, key: str) -> ObjectInfo | None:
+        path = self._path(key)
+        return _info(key, path.stat()) if path.is_file() else None
+
+    def read(self, key: str, *, etag: str | None = None, offset: int = 0, length: int | None = None) -> bytes:
+        with self._opened(key, etag) as fd:
+            size = os.fstat(fd).st_size
+            return os.pread(fd, size - offset if length is None else length, offset)
+
+    def stream(self, key: str, *, etag: str | None = None) -> Iterator[bytes]:
+        with self._opened(key, etag) as fd:
+            while chunk := os.read(fd, CHUNK_BYTES):
+                yield chunk
+
+    @contextlib.contextmanager
+    def _opened(self, key: str, etag: str | None) -> Iterator[int]:
+        try:
+            fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if etag is not None:
+                raise SourceChanged(key) from None
+            raise
+        except OSError as error:
+            raise self._failed(key, error) from error
+        try:
+            if etag is not None and _info(key, os.fstat(fd)).etag != etag:
+                raise SourceChanged(key)
+            yield fd
+        except OSError as error:
+            raise self._failed(key, error) from error
+        finally:
+            os.close(fd)
+
+    def put(self, key: str, data: bytes, *, exclusive: bool = False) -> bool:
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._temporary(path)
+            try:
+                temporary.write_bytes(data)
+                _sync(temporary)
+                if exclusive:
+                    # link(2) fails when the name exists, and the content is complete when it appears.
+                    os.link(temporary, path)
+                else:
+                    temporary.replace(path)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._failed(key, error) from error
+        return True
+
+    def upload(self, key: str, path: Path) -> None:
+        target = self._path(key)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._temporary(target)
+            shutil.copyfile(path, temporary)
+            _sync(temporary)
+            temporary.replace(target)
+        except OSError as error:
+            raise self._failed(key, error) from error
+
+    def delete(self, key: str) -> None:
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._failed(key, error) from error
+
+    @staticmethod
+    def _temporary(path: Path) -> Path:
+        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(fd)
+        return Path(name)
+
+    def _failed(self, key: str, error: OSError) -> TaskError:
+        if isinstance(error, PermissionError):
+            return TaskError(
+                "AccessDenied",
+                f"{self.describe(key)}: {error.strerror}",
+                object=key,
+                field=f"{self.role.field}.folder",
+                remedy="Give this user the right to it, or name another folder.",
+                exit_code=self.role.refusal_code,
+            )
+        remedy = f"Make room there, or name another folder in {self.role.field}."
+        return StoreUnavailable(
+            "StoreUnavailable", f"{self.describe(key)}: {error.strerror or error}", object=key, remedy=remedy
+        )
+
+
+def _info(key: str, stat: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(key, stat.st_size, f"{stat.st_size:x}-{stat.st_mtime_ns:x}", stat.st_mtime)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

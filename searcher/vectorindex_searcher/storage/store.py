@@ -1,0 +1,124 @@
+"""Object storage as the verbs see it: list, read with If-Match, create exclusively, upload.
+
+Knows nothing of artifacts or datasets. Keys are full keys inside a bucket (or paths below a folder), with `/`.
+One module a kind of store beside this one, so a laptop run against folders never imports boto3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from ..contract import S3, ExitCode, Location
+from ..errors import BadSpec
+
+CHUNK_BYTES = 1 << 20
+
+
+class Role(Enum):
+    """What a location is for: the prefix of its credentials in the environment, and the spec field to blame."""
+
+    SOURCE = ("SOURCE_", "spec.source")
+    ARTIFACTS = ("ARTIFACTS_", "spec.artifacts")
+    QUERIES = ("QUERIES_", "spec.gate.queries")
+    TOMBSTONES = ("SOURCE_", "spec.source.tombstones")
+
+    def __init__(self, env_prefix: str, field: str) -> None:
+        self.env_prefix = env_prefix
+        self.field = field
+
+    @property
+    def refusal_code(self) -> ExitCode:
+        """Exit code when the location itself is wrong: what we read is a missing source, what we write a bad store."""
+        return ExitCode.STORE_UNAVAILABLE if self is Role.ARTIFACTS else ExitCode.SOURCE_MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One listed object. `etag` identifies its content as far as the store can tell; `modified`: Unix seconds, by the
+    store's clock; 0 where it does not tell."""
+
+    key: str
+    size: int
+    etag: str
+    modified: float = 0.0
+
+
+class Store(Protocol):
+    """What the verbs need of a store. Every method may raise TaskError (StoreUnavailable, SourceMissing ...)."""
+
+    prefix: str
+    """Key prefix of the location, without a trailing slash; empty for the whole bucket or folder."""
+
+    def describe(self, key: str) -> str:
+        """The URL or path of a key, for messages."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Objects whose key is `prefix` or lies below `prefix/`, in no promised order."""
+        ...
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Size and etag, or None when there is no such object."""
+        ...
+
+    def read(self, key: str, *, etag: str | None = None, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes [offset, offset+length) (to the end without length). Raises SourceChanged when `etag` does not match
+        or, with `etag` given, the object is gone; FileNotFoundError when it is not there and no etag was given.
+        """
+        ...
+
+    def stream(self, key: str, *, etag: str | None = None) -> Iterator[bytes]:
+        """The whole object in chunks of about 1 MiB; resumes by itself after a broken connection. Raises as `read`."""
+        ...
+
+    def put(self, key: str, data: bytes, *, exclusive: bool = False) -> bool:
+        """Write a small object at once. `exclusive`: only if it does not exist (If-None-Match: *); False if it did."""
+        ...
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write a file of any size (multipart where the store has it)."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens when there is none."""
+        ...
+
+
+def join_key(*parts: str) -> str:
+    """Join key parts with one slash between them; empty parts vanish."""
+    return "/".join(stripped for part in parts if (stripped := part.strip("/")))
+
+
+def open_store(location: Location, role: Role) -> Store:
+    """The store of a location. No request is made yet. Raises BadSpec when the location names no place or two."""
+    if location.s3 is not None and location.folder is None:
+        from .s3 import S3Store  # boto3 takes 0.3 s to import and folders do not need it
+
+        return S3Store(location.s3, role)
+    if location.folder is not None and location.s3 is None:
+        from .folder import FolderStore
+
+        return FolderStore(Path(location.folder), role)
+    raise BadSpec("BadLocation", f"{role.field} must name either s3 or folder", field=role.field)
+
+
+def parse_location(text: str, *, endpoint: str = "", region: str = "") -> Location:
+    """`s3://bucket/prefix` or a local path, as typed by a person. Raises BadSpec for any other URL."""
+    if not text.startswith("s3://"):
+        if "://" in text:
+            remedy = "Places are folders, files or s3://bucket/prefix."
+            raise BadSpec("BadLocation", f"{text} is no place that can be read", remedy=remedy)
+        return Location(folder=text)
+    bucket, _, prefix = text.removeprefix("s3://").partition("/")
+    try:
+        return Location(s3=S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        message = f"{text}: not a usable S3 location ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        raise BadSpec("BadLocation", message, remedy="Write s3://bucket/prefix.") from None
