@@ -68,7 +68,8 @@ blocks.BLOCK_BYTES = vectors.SCAN_BYTES = block
 import vectorindex_searcher.build.task as build
 from vectorindex_searcher.contract import *
 from vectorindex_searcher.dataset import duplicates, stage
-from vectorindex_searcher.index import factory, tuning
+from vectorindex_searcher.index import factory
+from vectorindex_searcher.index.choose import tuning
 from vectorindex_searcher.proof import exact
 tuning.LATENCY_QUERIES, build.HELD_OUT = 2, 64
 factory.MIN_TRAIN_ROWS, factory.TRAIN_ROWS_PER_LIST = 4096, 64

@@ -162,7 +162,7 @@ def test_the_answers_of_a_search_are_of_the_described_types(pod: Pod, described:
 def problems_in_code() -> dict[str, int]:
     """Kind -> status of every Problem(...) that the user port's modules raise."""
     found = {}
-    for path in SERVE.glob("*.py"):
+    for path in SERVE.rglob("*.py"):
         if path.name in ("admin.py", "internal.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
