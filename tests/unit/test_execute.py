@@ -14,20 +14,23 @@ from raw_objects import (
     Silent,
     Stored,
     deployment_raw,
+    ended,
     front_raw,
     index_raw,
+    job_raw,
     revision_raw,
     searcher_pod,
     slice_raw,
 )
 
-from vectorindex_operator.api.v1alpha1 import Condition, VectorIndexStatus
+from vectorindex_operator.api.v1alpha1 import GROUP, Condition, Rejection, VectorIndexStatus
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.drift import marked
 from vectorindex_operator.reconcile.errors import ConflictError, RefusedError, ReportedError, UnreachableError
 from vectorindex_operator.reconcile.loop import Reconciler
+from vectorindex_searcher.contract import ExitCode, Failure, Identity, ResolveTask
 
 OF = spec()
 STABLE = a_revision(OF, "Stable")
@@ -87,6 +90,11 @@ class World:
     def phases(self) -> dict[str, str]:
         revisions = self.cluster.children("VectorIndexRevision", NAMESPACE, "")
         return {raw.name(one): one.get("status", {}).get("phase", "") for one in revisions}
+
+    @property
+    def answers(self) -> list[tuple[str, str]]:
+        """Verb and result of what was asked for."""
+        return [(row["verb"], row["result"]) for row in self.object("VectorIndex", NAME)["status"].get("verbs", ())]
 
     def ready(self) -> tuple[str, str]:
         conditions = self.object("VectorIndex", NAME)["status"]["conditions"]
@@ -199,6 +207,81 @@ def test_what_could_not_be_recorded_is_no_ground_to_work_on() -> None:
         world.run()
     assert world.serving() == STABLE.name
     assert [write for write in world.cluster.writes if write[0] in ("create", "delete")] == []
+
+
+def cold(request: str) -> World:
+    """A person asks for `request` while one revision serves; the one before it has no pods, another was rejected."""
+    before, flat = a_revision(OF, "Superseded", data=NEW_DATA), spec(index={"factory": "Flat"})
+    why = Rejection(stage="Rollout", reason="ErrorRate", message="30 %", at="2026-11-20T12:00:00Z")
+    failed = a_revision(flat, "RolledBack", rejected=why)
+    of, serves = (flat, STABLE) if request == "retry" else (OF, STABLE)
+    view = index(of, VectorIndexStatus(source=source(of), conditions=SAID))
+    asked = index_raw(view)
+    asked["metadata"]["annotations"] = {f"{GROUP}/{request}": "n1"}
+    objects = [front_raw(serves), deployment_raw(serves), slice_raw(serves), revision_raw(serves), revision_raw(before)]
+    return World(asked, *objects, revision_raw(failed), *(searcher_pod(serves, number) for number in range(2)))
+
+
+@pytest.mark.parametrize("request_", ["rollback", "retry"])
+def test_a_request_that_could_not_be_recorded_is_not_answered(request_: str) -> None:
+    """The answer consumes it: it was said to be done, and forgotten."""
+    world = cold(request_)
+    world.cluster.refuse["status", "VectorIndexRevision"] = QUOTA
+    with pytest.raises(ReportedError):
+        world.run()
+    assert (world.answers, world.told.of(EventReason.COMMAND_DONE)) == ([], [])
+    del world.cluster.refuse["status", "VectorIndexRevision"]
+    world.run()
+    assert world.answers == [(request_, "Done")]
+    assert len(world.told.of(EventReason.COMMAND_DONE)) == 1
+
+
+def test_a_listing_that_a_person_asked_for_is_not_answered_before_it_is_made() -> None:
+    world = quiet(refuse={("create", "Job"): QUOTA})
+    task = ResolveTask(
+        identity=Identity(namespace=NAMESPACE, name=NAME), source=OF.source.s3.location(),
+        artifacts=OF.artifacts.s3.location(),
+    )  # fmt: skip
+    nothing = Failure(reason="EmptySource", message="no object").model_dump_json(by_alias=True)
+    world.cluster.objects += ended(job_raw(task), nothing, code=int(ExitCode.SOURCE_MISSING))
+    world.run()
+    world.object("VectorIndex", NAME)["metadata"]["annotations"] = {f"{GROUP}/retry": "n1"}
+    with pytest.raises(ReportedError):
+        world.run()
+    assert world.answers == []
+    world.cluster.refuse.clear()
+    world.run()
+    assert world.answers == [("retry", "Done")]
+
+
+def test_a_quota_on_jobs_holds_up_no_answer_to_a_rollback() -> None:
+    world = cold("rollback")
+    world.cluster.refuse["create", "Job"] = QUOTA
+    with pytest.raises(ReportedError):
+        world.run()
+    assert world.answers == [("rollback", "Done")]
+
+
+def test_the_first_word_answers_nothing() -> None:
+    """It is written before anything is done; whoever dies then has forgotten what it said was done."""
+    world = cold("rollback")
+    status = world.object("VectorIndex", NAME)["status"]
+    world.change("VectorIndex", NAME, status={**status, "conditions": []})
+    world.cluster.refuse["status", "VectorIndexRevision"] = UnreachableError("died")
+    with pytest.raises(UnreachableError):
+        world.run()
+    assert (bool(world.object("VectorIndex", NAME)["status"]["conditions"]), world.answers) == (True, [])
+
+
+def test_what_could_not_be_recorded_is_not_told() -> None:
+    """It is decided and told again; while a webhook refused a promotion, each look told of one."""
+    world = tripped(refuse={("status", "VectorIndexRevision"): QUOTA})
+    with pytest.raises(ReportedError):
+        world.run()
+    assert (world.serving(), world.told.of(EventReason.ROLLED_BACK)) == (STABLE.name, [])
+    world.cluster.refuse.clear()
+    world.run()
+    assert len(world.told.of(EventReason.ROLLED_BACK)) == 1
 
 
 @pytest.mark.parametrize("error", [ConflictError("x"), UnreachableError("x")])

@@ -628,6 +628,14 @@ def test_a_verb_that_does_not_apply_is_refused_with_a_reason(verb: str, argument
     assert run(told).status == plan.status
 
 
+@pytest.mark.parametrize("verb", ["rollback", "retry", "refresh"])
+def test_a_request_without_a_nonce_is_refused(verb: str) -> None:
+    """The decision that an operator makes by itself has none either: it was taken for the answer."""
+    obs = with_spec(soak(), commands=(Command(verb, STABLE.name, ""),))
+    (answer,) = run(obs).status.verbs
+    assert (answer.result, answer.message) == ("Refused", "there is no nonce: write NONCE or ARGUMENT@NONCE")
+
+
 def test_rollback_before_there_is_any_traffic_is_refused() -> None:
     assert asked(seen(OLD), "rollback").status.verbs[0].message == "no revision has the traffic"
 

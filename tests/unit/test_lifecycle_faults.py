@@ -29,6 +29,7 @@ from observations import (
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import (
+    Condition,
     GateStatus,
     RevisionStatus,
     RolloutStatus,
@@ -139,6 +140,40 @@ def test_retry_builds_at_once_although_the_failed_job_is_still_there(phase: str)
     assert [v.result for v in plan.status.verbs] == ["Done"]
     kinds = [type(a) for a in plan.actions if isinstance(a, StartBuild) or a == DeleteJob(old.name, old.uid)]
     assert kinds == [DeleteJob, StartBuild]
+
+
+@pytest.mark.parametrize(
+    ("poll", "learnt_at", "lists"),
+    [
+        ("0", NOW - HOUR, False),  # read, and the data was what is known
+        ("0", NOW - 30, False),  # read and adopted
+        ("5m", NOW - 30, False),
+        ("5m", NOW - HOUR, True),
+        ("0", NOW - 120, True),  # within minInterval: may have been held back
+    ],
+)
+def test_a_listing_that_was_read_is_not_repeated_when_its_pod_goes(poll: str, learnt_at: float, lists: bool) -> None:
+    """The pod goes with its node; where polling is off, new data must not come in by that."""
+    of = spec(source={"poll": poll})
+    known = source(of).model_copy(update={"at": to_text(learnt_at)})
+    view = index(of, VectorIndexStatus(source=known))
+    obs = seen(of, STABLE, traffic=STABLE, index=view, jobs=(listing(of, result=None),))
+    assert bool(actions(run(obs), StartResolve)) is lists
+
+
+@pytest.mark.parametrize("waits", ["the first", "another source", "failed", "bad data"])
+def test_a_listing_that_nobody_can_read_is_repeated_while_somebody_waits_for_it(waits: str) -> None:
+    of = spec(source={"poll": "0"})
+    known = (
+        None
+        if waits == "the first"
+        else source(OLD if waits != "another source" else spec(source={"s3": {"bucket": "elsewhere"}}))
+    )
+    failed = Condition(type="DatasetResolved", status="False", reason="X", last_transition_time=to_text(NOW - HOUR))
+    view = index(of, VectorIndexStatus(source=known, conditions=(failed,) if waits == "failed" else ()))
+    bad = failed_build(ExitCode.BAD_DATA) if waits == "bad data" else STABLE
+    plan = run(seen(of, bad, index=view, jobs=(listing(of, result=None),)))
+    assert len(actions(plan, StartResolve)) == 1
 
 
 def test_a_source_that_changed_under_a_build_is_listed_again_first() -> None:

@@ -116,6 +116,8 @@ class Event:
     reason: EventReason
     message: str
     revision: str = ""
+    command: str = ""
+    """Whose answer it tells."""
 
     @property
     def warning(self) -> bool:

@@ -170,8 +170,8 @@ class ReconcileState:
         for job in list(jobs):
             self.act(DeleteJob(job.name, job.uid))
 
-    def event(self, reason: EventReason, message: str, *, revision: str = "") -> None:
-        self.events.append(Event(reason, message, revision))
+    def event(self, reason: EventReason, message: str, *, revision: str = "", command: str = "") -> None:
+        self.events.append(Event(reason, message, revision, command))
 
     def block(self, rule: str, subject: str, message: str = "") -> None:
         self.blocked.append(BlockedBy(rule=rule, subject=subject, message=message))

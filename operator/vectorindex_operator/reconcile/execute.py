@@ -59,6 +59,8 @@ class Executor:
     obs: Observation
     refusals: list[BlockedBy] = field(default_factory=list)
     repairs: list[Repair] = field(default_factory=list)
+    undone: list[Action] = field(default_factory=list)
+    """What was refused, and what was not begun for that."""
     said: VectorIndexStatus | None = None
     """The status of the VectorIndex that this pass has written."""
     _versions: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -73,20 +75,24 @@ class Executor:
     def run(self, plan: Plan) -> None:
         """Everything but moving the traffic. Raises errors.ClusterError for a conflict, or when nobody answers."""
         moves = any(isinstance(action, MoveTraffic) for action in plan.safe)
-        unrecorded: set[str] = set()
         for action in plan.safe:
-            if isinstance(action, MoveTraffic) or (
-                isinstance(action, EnsureSearchers) and action.revision in unrecorded
-            ):
+            if isinstance(action, MoveTraffic):
                 continue
-            if not self._run(action) and isinstance(action, WriteRevisionStatus):
-                unrecorded.add(action.revision)
+            unproven = isinstance(action, EnsureSearchers) and action.revision in self.unrecorded
+            if unproven or not self._run(action):
+                self.undone.append(action)
         if not moves and not self.obs.traffic.refused:
             self._attempt(f"Service/{self.obs.index.name}", self._repair_front)
         # What was decided and could not be recorded is decided again: work must not be built on it.
-        for action in plan.forward if not unrecorded else ():
-            if not self._run(action):
+        for number, action in enumerate(plan.forward):
+            if self.unrecorded or not self._run(action):
+                self.undone += plan.forward[number:]
                 break
+
+    @property
+    def unrecorded(self) -> frozenset[str]:
+        """Revisions whose status was refused: what was decided about them is decided again."""
+        return frozenset(one.revision for one in self.undone if isinstance(one, WriteRevisionStatus))
 
     # ------------------------------------------------------------ one action
 

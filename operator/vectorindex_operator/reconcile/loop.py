@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from vectorindex_operator.api.v1alpha1 import BlockedBy, VectorIndexStatus
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.observation import Observation
-from vectorindex_operator.core.plan import MoveTraffic, Plan, WriteRevisionStatus
+from vectorindex_operator.core.plan import Action, MoveTraffic, Plan, StartResolve, WriteRevisionStatus
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.cache import CachedCluster, NotCachedError, ReadCache
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, class_of
@@ -36,6 +36,8 @@ LOOK_AGAIN_SECONDS = 1.0
 """After a pass that wrote something."""
 WAITS_FOR_PODS = frozenset({"RollbackTargetNotReady", "RestoreTargetNotReady"})
 CHANGES = (MoveTraffic, WriteRevisionStatus)
+RECORDS: Mapping[str, tuple[type[Action], ...]] = {"retry": (WriteRevisionStatus, StartResolve)}
+"""What a command's answer rests on: without it, what was asked for is forgotten once it is answered."""
 
 
 @dataclass(slots=True)
@@ -120,14 +122,14 @@ class Reconciler:
             executor.obs = replace(executor.obs, traffic=replace(executor.obs.traffic, refused=words))
             plan = self._claimed(executor.obs, decide(executor.obs, self.settings, self.clock()))
         executor.run(plan)
-        return plan
+        return _as_recorded(executor, plan)
 
     def _say_first_word(self, executor: Executor, plan: Plan) -> RefusedError | None:
         """kstatus takes an object without conditions for finished, so the first word comes before any work."""
         index = executor.obs.index
         if index.status.conditions or index.deleting:
             return None
-        return self._write(executor, plan.status)
+        return self._write(executor, plan.status.model_copy(update={"verbs": index.status.verbs}))
 
     def _report(self, executor: Executor, plan: Plan) -> RefusedError | None:
         """Write the status with what was refused, when it says something new; then send the Events."""
@@ -169,6 +171,35 @@ class Reconciler:
             message = f"{repair.subject}: {repair.field} was changed by somebody else, and is put back"
             events.append(Event(EventReason.DRIFT_REPAIRED, message))
         return events
+
+
+def _as_recorded(executor: Executor, plan: Plan) -> Plan:
+    """The plan without the answers and Events of what could not be recorded: the next pass decides, and says, it again.
+
+    Except for a trip: where the traffic has moved, nothing tells of it a second time.
+    """
+    unrecorded, open_ = executor.unrecorded, _unfounded(executor, plan)
+    before = tuple(one for one in executor.obs.index.status.verbs if one.verb in open_)
+    verbs = (*before, *(one for one in plan.status.verbs if one.verb not in open_))
+    events = tuple(
+        event
+        for event in plan.events
+        if event.command not in open_
+        and (event.revision not in unrecorded or event.reason is EventReason.GUARDRAIL_TRIPPED)
+    )
+    status = plan.status.model_copy(update={"verbs": tuple(sorted(verbs, key=lambda one: one.verb))})
+    return replace(plan, status=status, events=events)
+
+
+def _unfounded(executor: Executor, plan: Plan) -> frozenset[str]:
+    """Commands that this pass answers, although what the answer rests on was refused."""
+    obs = executor.obs
+    decisions = [obs.traffic.decision, *(one.decision for one in plan.safe if isinstance(one, MoveTraffic))]
+    moved = {decision.nonce for decision in decisions if decision is not None}  # the front Service keeps these
+    new = [one for one in plan.status.verbs if one not in obs.index.status.verbs]
+    open_ = [one for one in new if one.verb != "rollback" or one.nonce not in moved]
+    lost = {one.verb: RECORDS.get(one.verb, (WriteRevisionStatus,)) for one in open_}
+    return frozenset(verb for verb, kinds in lost.items() if any(isinstance(one, kinds) for one in executor.undone))
 
 
 def _with_known_words(rows: list[BlockedBy], before: tuple[BlockedBy, ...]) -> list[BlockedBy]:

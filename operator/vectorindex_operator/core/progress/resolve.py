@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_text, to_unix
-from vectorindex_operator.api.v1alpha1 import SourceStatus, WorkFailure
+from vectorindex_operator.api.v1alpha1 import Condition, SourceStatus, WorkFailure
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.attempt import describe
 from vectorindex_operator.core.backoff import resolve_wait
@@ -83,14 +83,15 @@ def _read(state: ReconcileState, job: JobView, wanted: str) -> None:
     if job.state is JobState.FAILED:
         _failed(state, job, wanted, finished)
         return
-    if not isinstance(job.result, ResolveResult):
+    if isinstance(job.result, ResolveResult):
+        _adopt(state, job.result, wanted, finished)
+    elif _is_awaited(state, wanted, finished):
         # Its pod is gone before we read it, or another release wrote the result: the same work again, under a new
         # name; the first time at once, then with growing waits.
         _still_failing(state, job)
         unread = job.failures + 1
         _again_at(state, job, wanted, finished + resolve_wait(unread) if unread > 1 else state.now, unread)
         return
-    _adopt(state, job.result, wanted, finished)
     if any(is_outdated(state, s.failure) for s in state.statuses.values() if s.phase == Phase.BUILD_FAILED):
         state.resolve_now = state.resolve_now or f"after {job.name}"
     if state.resolve_now and state.resolve_now not in job.key:
@@ -99,6 +100,22 @@ def _read(state: ReconcileState, job: JobView, wanted: str) -> None:
         return
     if poll := _poll(state):
         _again_at(state, job, wanted, finished + poll, failures=0)
+
+
+def _is_awaited(state: ReconcileState, wanted: str, finished: float) -> bool:
+    """Whether a listing that ended at `finished` and cannot be read (any more) may have said something new.
+
+    The pod that holds a result goes with its node, long after it was read: where polling is off, that is no reason to
+    list the source, which would bring in data that nobody asked for.
+    """
+    source = state.source
+    if source is None or source.source_hash != wanted:
+        return True
+    adopted_at = to_unix(source.at)
+    if adopted_at >= finished:
+        return False
+    held = finished < adopted_at + duration_seconds(state.spec.source.min_interval)
+    return bool(_poll(state)) or held or _has_failed(state) is not None or _waits_for_data(state)
 
 
 def _failed(state: ReconcileState, job: JobView, wanted: str, finished: float) -> None:
@@ -142,11 +159,17 @@ def _again_at(state: ReconcileState, job: JobView, wanted: str, due: float, fail
 
 def _still_failing(state: ReconcileState, job: JobView) -> None:
     """While a failed listing is tried again, the status goes on saying what failed."""
-    status = state.obs.index.status
-    failed = next((c for c in status.conditions if c.type == "DatasetResolved" and c.status == "False"), None)
+    failed = _has_failed(state)
     polled = state.source is not None and state.source.source_hash == identity.source_hash(state.spec)
     if failed is not None and (job.failures or polled):
-        state.stall = state.source_stall = Stall(failed.reason, failed.message, permanent=status.phase == "Stalled")
+        permanent = state.obs.index.status.phase == "Stalled"
+        state.stall = state.source_stall = Stall(failed.reason, failed.message, permanent=permanent)
+
+
+def _has_failed(state: ReconcileState) -> Condition | None:
+    """What the status says of the last listing, where that failed."""
+    conditions = state.obs.index.status.conditions
+    return next((c for c in conditions if c.type == "DatasetResolved" and c.status == "False"), None)
 
 
 def _adopt(state: ReconcileState, result: ResolveResult, wanted: str, finished: float) -> None:

@@ -16,7 +16,10 @@ from vectorindex_operator.core.state import ReconcileState
 
 def step(state: ReconcileState) -> None:
     for command in unanswered(state):
-        if command.name == "rollback":
+        if command.name in COMMANDS and not command.nonce:
+            # Nothing would tell it from the next one, nor from a decision that nobody asked for.
+            answer(state, command, done=False, message="there is no nonce: write NONCE or ARGUMENT@NONCE")
+        elif command.name == "rollback":
             _rollback(state, command)
         elif command.name not in COMMANDS:
             answer(state, command, done=False, message=f"unknown command: use one of {known()}")
@@ -38,7 +41,7 @@ def answer(state: ReconcileState, command: Command, *, done: bool, message: str)
         at=to_text(state.now),
     )
     reason = EventReason.COMMAND_DONE if done else EventReason.COMMAND_REFUSED
-    state.event(reason, f"{command.name}: {message}")
+    state.event(reason, f"{command.name}: {message}", command=command.name)
 
 
 def _rollback(state: ReconcileState, command: Command) -> None:
