@@ -1,7 +1,7 @@
 """Client of vectorindex searchers: `Client(url).search(query, k)`, and `AsyncClient` for asyncio. See docs/client.md.
 
-Stands on its own: httpx and the standard library, nothing of the operator or the searcher, and no numpy, which is
-understood where it is given.
+Stands on its own: the standard library, and aiohttp for asyncio. Nothing of the operator or the searcher, and no numpy,
+which is understood where it is given.
 """
 
 from .client import AsyncClient, Client

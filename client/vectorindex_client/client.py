@@ -4,57 +4,77 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping
 from os import PathLike
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-import httpx
-
-from . import vectors
-from .calls import INDEX, Call, Request, counted, feedback_request, results, search_requests
-from .errors import ServerError
+from . import blocking, calls
+from .address import address_of
+from .answers import Answer
+from .attempts import FAILURES, Attempts, Deadline
+from .calls import Plan, Request
 from .results import Result
 from .vectors import Vector, Vectors
 
 Token = str | Callable[[], str] | None
 Ca = str | PathLike[str] | ssl.SSLContext | None
-_KEEP_ALIVE_SECONDS = 60.0
-"""Idle connections are kept as long; searchers close theirs after 120 s, so a client rarely meets a closed one."""
+T = TypeVar("T")
 
 
 class _Settings:
-    """What both clients are made with."""
+    """What both clients are made with; its text never shows the token."""
 
-    def __init__(self, url: str, token: Token, timeout: float, ca: Ca, retries: int, connections: int) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"url must begin with http:// or https://, not {url!r}: write http://{url}")
-        if timeout <= 0:
-            raise ValueError(f"timeout must be positive seconds, not {timeout}")
+    def __init__(
+        self, url: str, token: Token, timeout: float, ca: Ca, retries: int, connections: int, waiting: int
+    ) -> None:
+        self.address = address_of(url)
+        _check_timeout(timeout)
+        for name, value, least in (("retries", retries, 0), ("connections", connections, 1), ("waiting", waiting, 0)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
         self._token = token
         self.timeout = timeout
         self.retries = retries
-        self.verify: ssl.SSLContext | bool = False  # in clear: nothing to verify, and loading certificates takes 20 ms
-        if url.startswith("https:"):
-            self.verify = ca if isinstance(ca, ssl.SSLContext) else ssl.create_default_context(cafile=ca)
-        self.limits = httpx.Limits(
-            max_connections=connections,
-            max_keepalive_connections=connections,
-            keepalive_expiry=_KEEP_ALIVE_SECONDS,
-        )
+        self.tls: ssl.SSLContext | None = None  # in clear: nothing to verify, and loading certificates takes 20 ms
+        if self.address.tls:
+            self.tls = ca if isinstance(ca, ssl.SSLContext) else ssl.create_default_context(cafile=ca)
 
-    def call(self, request: Request, timeout: float | None) -> Call:
+    def deadline(self, timeout: float | None) -> Deadline:
+        if timeout is None:
+            return Deadline(self.timeout)
+        _check_timeout(timeout)
+        return Deadline(timeout)
+
+    def attempts(self, request: Request, deadline: Deadline) -> Attempts:
         token = self._token() if callable(self._token) else self._token
-        return Call(request, token, self.timeout if timeout is None else timeout, self.retries)
+        if token is not None:
+            _check_token(token)
+        return Attempts(request, token, deadline, self.retries)
+
+
+def _check_timeout(timeout: float) -> None:
+    if not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise ValueError(f"timeout must be positive seconds, not {timeout}")
+
+
+def _check_token(token: str) -> None:
+    """No header can hold a line's end; a token that was read from a file often does. The text names no token."""
+    for position, character in enumerate(token):
+        if not "!" <= character <= "~":
+            raise ValueError(f"the token has a character that no header may hold ({position}): strip() what was read")
 
 
 class Client:
     """A searcher's user port. Safe for several threads; keeps its connections.
 
     `url`: of the Service, http://products.shop.svc or https://...; `token`: a bearer token, or a function that gives
-    the current one; `timeout`: seconds a call may take in all, retries included; `ca`: file of trusted certificates, or
-    an SSLContext (default: the system's); `retries`: further attempts where that is safe (see calls.py).
+    the current one; `timeout`: seconds a call may take in all: waiting for a connection, retries and reading included;
+    `ca`: file of trusted certificates, or an SSLContext (default: the system's); `retries`: further attempts where that
+    is safe (see attempts.py); `connections`: calls under way at a time; `waiting`: calls that may wait beyond them, the
+    next is refused at once.
     """
 
     def __init__(
@@ -66,11 +86,10 @@ class Client:
         ca: Ca = None,
         retries: int = 3,
         connections: int = 32,
+        waiting: int = 1024,
     ) -> None:
-        self._settings = _Settings(url, token, timeout, ca, retries, connections)
-        self._http = httpx.Client(
-            base_url=url, verify=self._settings.verify, limits=self._settings.limits, timeout=timeout
-        )
+        self._settings = _Settings(url, token, timeout, ca, retries, connections, waiting)
+        self._http = blocking.Connections(self._settings.address, self._settings.tls, connections, waiting)
 
     def search(
         self,
@@ -89,11 +108,11 @@ class Client:
         what is no vector, VectorIndexError when it is not answered. `track`: the result gets a `query_id`, which
         `feedback` takes.
         """
-        (found,) = self._search(
-            [vectors.one(query)], k, timeout, segment=segment, filter=filter, min_score=min_score, params=params,
-            include_metadata=include_metadata, track=track,
+        wanted = calls.fields(
+            k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
+            track=track,
         )  # fmt: skip
-        return found
+        return self._run(calls.search(query, wanted), timeout)
 
     def search_many(
         self,
@@ -108,23 +127,24 @@ class Client:
         track: bool = False,
         timeout: float | None = None,
     ) -> list[Result]:
-        """As `search`, for several vectors: one result each, in order. More than 256 go in several requests, each with
-        the timeout for itself.
+        """As `search`, for several vectors: one result each, in order. More than 256 go in several requests, one after
+        the other, all within the timeout.
         """
-        return self._search(
-            vectors.many(queries)[0], k, timeout, segment=segment, filter=filter, min_score=min_score, params=params,
-            include_metadata=include_metadata, track=track,
+        wanted = calls.fields(
+            k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
+            track=track,
         )  # fmt: skip
+        return self._run(calls.search_many(queries, wanted), timeout)
 
     def index(self, *, timeout: float | None = None) -> dict[str, Any]:
         """What is served: revision, count, dimension, metric, parameters with their limits (GET /v1/index)."""
-        return _index(self._send(Request("GET", INDEX), timeout))
+        return self._run(calls.index(), timeout)
 
     def feedback(self, query_id: str, rank: int, *, timeout: float | None = None) -> bool:
         """Tell which answer a user chose first (`rank`, from 1) of a search with `track`. Whether it was counted: not
         when that query was counted already, is older than 5 minutes, or was answered by another revision.
         """
-        return counted(self._send(feedback_request(query_id, rank), timeout))
+        return self._run(calls.feedback(query_id, rank), timeout)
 
     def close(self) -> None:
         """Close the connections."""
@@ -138,29 +158,25 @@ class Client:
     ) -> None:
         self.close()
 
-    def _search(self, found: list[bytes], k: int, timeout: float | None, **fields: Any) -> list[Result]:
-        if not found:
-            return []
-        requests = search_requests(found, len(found[0]) // 4, k, **fields)
-        return [one for request in requests for one in results(request, self._send(request, timeout))]
+    def _run(self, plan: Plan[T], timeout: float | None) -> T:
+        deadline = self._settings.deadline(timeout)
+        self._http.enter()
+        try:
+            return plan.read([self._send(request, deadline) for request in plan.requests])
+        finally:
+            self._http.leave()
 
-    def _send(self, request: Request, timeout: float | None) -> Any:
-        call = self._settings.call(request, timeout)
+    def _send(self, request: Request, deadline: Deadline) -> Answer:
+        attempts = self._settings.attempts(request, deadline)
         while True:
             try:
-                response = self._http.request(
-                    request.method,
-                    request.path,
-                    content=request.content,
-                    headers=call.headers(),
-                    timeout=call.remaining,
-                )
-            except httpx.TransportError as error:
-                wait: float | None = call.failed(error)
+                answer = self._http.exchange(attempts)
+            except FAILURES as error:
+                wait: float | None = attempts.failed(error)
             else:
-                document, wait = call.answered(response)
+                wait = attempts.answered(answer)
             if wait is None:
-                return document
+                return answer
             time.sleep(wait)
 
 
@@ -176,11 +192,12 @@ class AsyncClient:
         ca: Ca = None,
         retries: int = 3,
         connections: int = 32,
+        waiting: int = 1024,
     ) -> None:
-        self._settings = _Settings(url, token, timeout, ca, retries, connections)
-        self._http = httpx.AsyncClient(
-            base_url=url, verify=self._settings.verify, limits=self._settings.limits, timeout=timeout
-        )
+        from . import awaiting  # aiohttp takes a third of a second to import: only who uses it waits for it
+
+        self._settings = _Settings(url, token, timeout, ca, retries, connections, waiting)
+        self._http = awaiting.Connections(self._settings.address, self._settings.tls, connections, waiting)
 
     async def search(
         self,
@@ -196,11 +213,11 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> Result:
         """See Client.search."""
-        (found,) = await self._search(
-            [vectors.one(query)], k, timeout, segment=segment, filter=filter, min_score=min_score, params=params,
-            include_metadata=include_metadata, track=track,
+        wanted = calls.fields(
+            k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
+            track=track,
         )  # fmt: skip
-        return found
+        return await self._run(calls.search(query, wanted), timeout)
 
     async def search_many(
         self,
@@ -216,22 +233,23 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> list[Result]:
         """See Client.search_many."""
-        return await self._search(
-            vectors.many(queries)[0], k, timeout, segment=segment, filter=filter, min_score=min_score, params=params,
-            include_metadata=include_metadata, track=track,
+        wanted = calls.fields(
+            k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
+            track=track,
         )  # fmt: skip
+        return await self._run(calls.search_many(queries, wanted), timeout)
 
     async def index(self, *, timeout: float | None = None) -> dict[str, Any]:
         """See Client.index."""
-        return _index(await self._send(Request("GET", INDEX), timeout))
+        return await self._run(calls.index(), timeout)
 
     async def feedback(self, query_id: str, rank: int, *, timeout: float | None = None) -> bool:
         """See Client.feedback."""
-        return counted(await self._send(feedback_request(query_id, rank), timeout))
+        return await self._run(calls.feedback(query_id, rank), timeout)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._http.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -241,33 +259,23 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def _search(self, found: list[bytes], k: int, timeout: float | None, **fields: Any) -> list[Result]:
-        if not found:
-            return []
-        requests = search_requests(found, len(found[0]) // 4, k, **fields)
-        return [one for request in requests for one in results(request, await self._send(request, timeout))]
+    async def _run(self, plan: Plan[T], timeout: float | None) -> T:
+        deadline = self._settings.deadline(timeout)
+        self._http.enter()
+        try:
+            return plan.read([await self._send(request, deadline) for request in plan.requests])
+        finally:
+            self._http.leave()
 
-    async def _send(self, request: Request, timeout: float | None) -> Any:
-        call = self._settings.call(request, timeout)
+    async def _send(self, request: Request, deadline: Deadline) -> Answer:
+        attempts = self._settings.attempts(request, deadline)
         while True:
             try:
-                response = await self._http.request(
-                    request.method,
-                    request.path,
-                    content=request.content,
-                    headers=call.headers(),
-                    timeout=call.remaining,
-                )
-            except httpx.TransportError as error:
-                wait: float | None = call.failed(error)
+                answer = await self._http.exchange(attempts)
+            except FAILURES as error:
+                wait: float | None = attempts.failed(error)
             else:
-                document, wait = call.answered(response)
+                wait = attempts.answered(answer)
             if wait is None:
-                return document
+                return answer
             await asyncio.sleep(wait)
-
-
-def _index(document: Any) -> dict[str, Any]:
-    if not isinstance(document, dict) or "revision" not in document:
-        raise ServerError("the answer is not one of a searcher", remedy="check the URL")
-    return document

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
-from .errors import ServerError
+from .answers import REVISION, Answer, not_a_searcher
 
 Id = int | str
+MAGIC = b"VXA1"
+_HEAD = struct.Struct("<4sIII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,27 +21,56 @@ class Result:
     ids: list[Id]
     """Of the source's type: integers or strings."""
     scores: list[float]
-    """As long as `ids`; higher is better: the cosine, the inner product, or minus the squared L2 distance."""
+    """As long as `ids`; higher is better: the cosine, the inner product, or minus the squared L2 distance. Each is a
+    float32 of the searcher."""
     metadata: list[dict[str, Any]] | None
     """As long as `ids`; None unless it was asked for."""
     revision: str
     """Which revision of the index answered."""
-    took_ms: float
-    """The searcher's own time for the request that this query was part of."""
+    took_ms: float | None
+    """The searcher's own time for the request that this query was part of. None unless the answer came as JSON, as it
+    does with `include_metadata` or `track`: a binary answer holds ids and scores."""
     query_id: str | None = None
     """What `feedback` takes; None unless the query was tracked."""
 
 
-def results_of(document: Mapping[str, Any], queries: int) -> list[Result]:
+def results_of(answer: Answer, queries: int) -> list[Result]:
     """The results in an answer of /v1/search, one for each query. Raises ServerError when it is none."""
     try:
-        revision, took = document["revision"], document["tookMs"]
-        found = [
-            Result(one["ids"], one["scores"], one.get("metadata"), revision, took, one.get("queryId"))
-            for one in document["results"]
-        ]
-    except (KeyError, TypeError, AttributeError):
-        found = []
+        found = _of_bytes(answer) if answer.body[:4] == MAGIC else _of_json(answer)
+    except (KeyError, TypeError, AttributeError, ValueError, struct.error):
+        raise not_a_searcher(answer.status) from None
     if len(found) != queries:
-        raise ServerError("the answer is not one of a searcher", remedy="check the URL")
+        raise not_a_searcher(answer.status)
     return found
+
+
+def _of_json(answer: Answer) -> list[Result]:
+    document = answer.document("results")
+    revision, took = document["revision"], document["tookMs"]
+    return [
+        Result(one["ids"], one["scores"], one.get("metadata"), revision, took, one.get("queryId"))
+        for one in document["results"]
+    ]
+
+
+def _of_bytes(answer: Answer) -> list[Result]:
+    """A binary answer (docs/searcher-api.md). Raises ValueError or struct.error for one that is not whole."""
+    body, revision = answer.body, answer.headers[REVISION]
+    _, queries, hits, kind = _HEAD.unpack_from(body)
+    at = _HEAD.size
+    ids: list[Id] = list(struct.unpack_from(f"<{hits}{'I' if kind else 'q'}", body, at))
+    at += hits * (4 if kind else 8)
+    counts = struct.unpack_from(f"<{queries}I", body, at)
+    at += 4 * queries
+    scores = list(struct.unpack_from(f"<{hits}f", body, at))
+    at += 4 * hits
+    if kind:
+        ends = list(accumulate(ids, initial=at))
+        ids, at = [body[start:end].decode() for start, end in pairwise(ends)], ends[-1]
+    if at != len(body) or sum(counts) != hits or kind > 1:
+        raise ValueError("not whole")
+    if queries == 1:
+        return [Result(ids, scores, None, revision, None)]
+    spans = pairwise(accumulate(counts, initial=0))
+    return [Result(ids[first:last], scores[first:last], None, revision, None) for first, last in spans]

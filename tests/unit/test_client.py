@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import numpy as np
 import pytest
 import trustme
 from ports import held
+from scripted import BUSY, OK, aask, answer, ask, scripted
 
 import vectorindex_client as vic
 from vectorindex_client import calls, vectors
@@ -38,9 +36,21 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pa
     rows = folder / "rows.jsonl"
     with rows.open("w") as file:
         for number, row in enumerate(DATA.tolist()):
-            file.write(json.dumps({"id": f"row-{number}", "vector": row, "title": f"title {number}"}) + "\n")
+            document = {"id": f"row-{number}", "vector": row, "title": f"title {number}", "year": 2000 + number % 5}
+            file.write(json.dumps(document) + "\n")
     program = [sys.executable, "-m", "vectorindex_searcher"]
-    build = ["build", "--source", str(rows), "--out", str(folder / "out"), "--metadata", "title", "--factory", "HNSW16"]
+    build = [
+        "build",
+        "--source",
+        str(rows),
+        "--out",
+        str(folder / "out"),
+        "--metadata",
+        "title",
+        "year",
+        "--factory",
+        "HNSW16",
+    ]
     subprocess.run([*program, *build], check=True, capture_output=True, timeout=120)
     authority = trustme.CA()
     leaf = authority.issue_cert("localhost")
@@ -82,11 +92,15 @@ def test_the_nearest_of_a_row_is_the_row(client: vic.Client) -> None:
     assert found.ids[0] == "row-7"
     assert found.scores[0] == pytest.approx(1, abs=1e-5)
     assert found.metadata is not None
-    assert found.metadata[0] == {"title": "title 7"}
+    assert found.metadata[0] == {"title": "title 7", "year": 2002}
     assert len(found.ids) == len(found.scores) == len(found.metadata) == 3
     assert found.revision == client.index()["revision"]
+    assert found.took_ms is not None
     assert found.took_ms >= 0
-    assert client.search(DATA[7], 1).metadata is None
+    plain = client.search(DATA[7], 3)
+    assert (plain.metadata, plain.took_ms, plain.query_id) == (None, None, None)
+    assert (plain.ids, plain.revision) == (found.ids, found.revision)
+    assert plain.scores == pytest.approx(found.scores, abs=1e-6)
 
 
 def test_fields_reach_the_searcher(client: vic.Client) -> None:
@@ -95,6 +109,32 @@ def test_fields_reach_the_searcher(client: vic.Client) -> None:
     with pytest.raises(vic.InvalidRequest) as caught:
         client.search(DATA[7], 5, params={"efSearch": 0})
     assert (caught.value.kind, caught.value.field, caught.value.status) == ("InvalidField", "params.efSearch", 400)
+
+
+def test_a_filter_of_numpys_values_reaches_the_searcher(client: vic.Client) -> None:
+    for given in (np.int64(2002), {"in": np.array([2002, 1])}, {"in": {2002}}, {"gte": np.float32(2002), "lt": 2003}):
+        found = client.search(DATA[7], 1000, filter={"year": given}, include_metadata=True)
+        assert len(found.ids) == COUNT // 5
+        assert found.metadata is not None
+        assert {row["year"] for row in found.metadata} == {2002}
+    with pytest.raises(ValueError, match=r"filter\.year\.gt"):
+        client.search(DATA[7], filter={"year": {"gt": b"2002"}})
+
+
+def test_what_a_vector_is_travels_with_its_bytes(client: vic.Client) -> None:
+    """Sixteen numbers are no two vectors of eight, nor are two vectors of four one of eight."""
+    for wrong in ([np.tile(DATA[7], 2)], DATA[7].reshape(2, 4)):
+        with pytest.raises(vic.InvalidRequest) as caught:
+            client.search_many(wrong)
+        assert (caught.value.kind, caught.value.field) == ("WrongDimension", "dimension")
+        assert str(len(wrong[0])) in str(caught.value)
+        assert "dimension 8" in str(caught.value)
+
+
+def test_a_nested_vector_is_refused_before_anything_is_sent(client: vic.Client) -> None:
+    for wrong in ([DATA[7].tolist()], DATA[7:8], []):
+        with pytest.raises(ValueError, match="vector"):
+            client.search(wrong)
 
 
 def test_many_queries_go_in_as_few_requests_as_the_limit_allows_and_keep_their_order(client: vic.Client) -> None:
@@ -185,17 +225,10 @@ def test_several_vectors_of_any_kind_and_one_length() -> None:
 def test_large_vectors_are_split_by_bytes_and_long_filters_travel_in_the_body() -> None:
     def requests(count: int, dimension: int, filter_: Any = None) -> list[calls.Request]:
         found = [bytes(4 * dimension)] * count
-        return calls.search_requests(
-            found,
-            dimension,
-            3,
-            segment="s",
-            filter=filter_,
-            min_score=0.5,
-            params={"nprobe": 2},
-            include_metadata=True,
-            track=True,
+        wanted = calls.fields(
+            3, segment="s", filter=filter_, min_score=0.5, params={"nprobe": 2}, include_metadata=True, track=True
         )
+        return calls.search_requests(found, dimension, wanted)
 
     assert [one.queries for one in requests(300, 8)] == [256, 44]
     assert [one.queries for one in requests(40, 65536)] == [16, 16, 8]
@@ -212,93 +245,6 @@ def test_large_vectors_are_split_by_bytes_and_long_filters_travel_in_the_body() 
 
 
 # ---------------------------------------------------------------- servers that misbehave
-
-GOOD = json.dumps({"revision": "r", "tookMs": 1, "results": [{"ids": [1], "scores": [1.0]}]}).encode()
-BUSY = b'{"type": "urn:vectorindex:problem:Overload", "detail": "1024 vectors wait", "status": 503}'
-
-
-def answer(status: int, body: bytes, *headers: str, kind: str = "application/problem+json") -> bytes:
-    lines = [f"HTTP/1.1 {status} X", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *headers, "", ""]
-    return "\r\n".join(lines).encode() + body
-
-
-OK = answer(200, GOOD, kind="application/json")
-
-
-class Script:
-    """Each request gets the next answer. b'': the connection ends without a byte; a float: seconds of silence."""
-
-    def __init__(self, answers: list[bytes | float]) -> None:
-        self.answers = answers
-        self.heads: list[str] = []
-        self.connections = 0
-        self._closing = threading.Event()
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listening.accept()
-            except OSError:
-                return
-            self.connections += 1
-            with connection:
-                connection.settimeout(60)
-                self._serve(connection)
-
-    def _serve(self, connection: socket.socket) -> None:
-        buffer = b""
-        while True:
-            while b"\r\n\r\n" not in buffer:
-                data = connection.recv(65536)
-                if not data:
-                    return
-                buffer += data
-            head, _, buffer = buffer.partition(b"\r\n\r\n")
-            size = next((int(x[15:]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-length:")), 0)
-            while len(buffer) < size:
-                buffer += connection.recv(65536)
-            buffer = buffer[size:]
-            self.heads.append(head.decode())
-            following = self.answers.pop(0)
-            if isinstance(following, float):
-                self._closing.wait(following)
-                return
-            if not following:
-                return
-            connection.sendall(following)
-
-    def close(self) -> None:
-        self._closing.set()
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-        self._thread.join(60)
-
-
-@contextmanager
-def scripted(*answers: bytes | float) -> Iterator[Script]:
-    script = Script(list(answers))
-    try:
-        yield script
-    finally:
-        script.close()
-
-
-def ask(script: Script, **options: Any) -> vic.Result:
-    with vic.Client(script.url, **options) as client:
-        return client.search([1.0], 1)
-
-
-def aask(script: Script, **options: Any) -> vic.Result:
-    async def main() -> vic.Result:
-        async with vic.AsyncClient(script.url, **options) as client:
-            return await client.search([1.0], 1)
-
-    return asyncio.run(main())
-
 
 BOTH = pytest.mark.parametrize("call", [ask, aask])
 Ask = Callable[..., vic.Result]

@@ -10,7 +10,7 @@ import pytest
 from chart import of_kind, render
 from layers import CHECKOUT
 
-from vectorindex_client import calls
+from vectorindex_client import attempts, calls
 from vectorindex_operator import telemetry
 from vectorindex_operator.core.commands import COMMANDS, NOT_COMMANDS
 from vectorindex_operator.core.phase import Phase
@@ -130,6 +130,6 @@ def test_a_suffix_of_a_source_is_in_the_table(suffix: str) -> None:
 
 def test_the_limits_of_the_client_are_those_of_the_server() -> None:
     assert calls.MAX_VECTORS == query.MAX_VECTORS
-    assert calls.MAX_DEADLINE_MS == app.MAX_DEADLINE_MS == openapi.MAX_DEADLINE_MS
+    assert attempts.MAX_DEADLINE_MS == app.MAX_DEADLINE_MS == openapi.MAX_DEADLINE_MS
     assert listener.Limits().body_bytes >= calls.MAX_BODY_BYTES
     assert listener.Limits().header_bytes >= calls.MAX_QUERY_STRING

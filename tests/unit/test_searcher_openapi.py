@@ -136,7 +136,13 @@ def test_what_the_document_refuses_the_searcher_refuses_with_a_described_problem
 
 def test_the_binary_parameters_are_those_that_the_searcher_takes(pod: Pod, described: Json) -> None:
     values = {"k": "3", "segment": "keyword", "minScore": "0.1", "include": "metadata", "filter": '{"title":"title 5"}'}
-    values |= {"params.efSearch": "30", "track": "true", "embedding.model": "mini", "embedding.version": "1"}
+    values |= {
+        "dimension": str(DIMENSION),
+        "params.efSearch": "30",
+        "track": "true",
+        "embedding.model": "mini",
+        "embedding.version": "1",
+    }
     parameters = described["paths"]["/v1/search"]["post"]["parameters"]
     assert {one["name"] for one in parameters if one["in"] == "query"} == set(values)
     vector = np.ones(DIMENSION, np.float32).tobytes()

@@ -167,6 +167,9 @@ def _query_parameters(facts: Mapping[str, Any]) -> list[Json]:
          "description": f"With a binary body. {schema.get('description', '')}".strip()}
         for name, schema in given.items()
     ]  # fmt: skip
+    numbers = {"type": "integer", "const": facts["dimension"]} if facts else {"type": "integer", "minimum": 1}
+    text = "With a binary body: how many numbers a vector has. Another than the index's is 422."
+    found.append({"name": "dimension", "in": "query", "schema": numbers, "description": text})
     listed = {"type": "array", "items": {"enum": list(INCLUDABLE)}}
     found.append({"name": "include", "in": "query", "schema": listed, "style": "form", "explode": False,
                   "description": "With a binary body."})  # fmt: skip

@@ -16,7 +16,7 @@ from ..http.messages import Problem
 
 MAX_NAME_CHARACTERS = 256
 FIELDS = ("vector", "vectors", "k", "params", "segment", "include", "minScore", "embedding", "filter", "track")
-_BINARY_FIELDS = tuple(name for name in FIELDS if name not in ("vector", "vectors"))
+_BINARY_FIELDS = (*(name for name in FIELDS if name not in ("vector", "vectors")), "dimension")
 
 
 def fields_of_json(body: bytes, known: tuple[str, ...] = FIELDS) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def fields_of_json(body: bytes, known: tuple[str, ...] = FIELDS) -> dict[str, An
 
 
 def fields_of_query_string(query: bytes) -> dict[str, Any]:
-    """The fields beside a binary body: k, segment, minScore, include (comma separated), params.NAME, embedding.model
-    embedding.version, and filter (JSON). Raises Problem 400.
+    """The fields beside a binary body: k, dimension, segment, minScore, include (comma separated), params.NAME,
+    embedding.model, embedding.version, and filter (JSON). Raises Problem 400.
     """
     fields: dict[str, Any] = {}
     try:
@@ -46,7 +46,7 @@ def fields_of_query_string(query: bytes) -> dict[str, Any]:
         if dot and group in ("params", "embedding"):
             value: object = _number(text, int, name) if group == "params" else text
             fields.setdefault(group, {})[member] = value
-        elif name == "k":
+        elif name in ("k", "dimension"):
             fields[name] = _number(text, int, name)
         elif name == "minScore":
             fields[name] = _number(text, float, name)

@@ -83,6 +83,7 @@ def search_of(fields: Mapping[str, Any], raw: bytes | None, terms: QuerySchema) 
     """
     segment = segment_of(fields, terms)
     _check_embedding(fields.get("embedding"), terms)
+    _check_dimension(fields.get("dimension"), terms)
     k = fields.get("k", DEFAULT_K)
     if not _is_int(k) or not 1 <= k <= MAX_K:
         raise invalid("k", k, f"an integer from 1 to {MAX_K}")
@@ -228,6 +229,16 @@ def _check_embedding(embedding: object, terms: QuerySchema) -> None:
                 remedy=f"embed the query with {member} {served}",
                 members={"expected": served},
             )
+
+
+def _check_dimension(dimension: object, terms: QuerySchema) -> None:
+    """What a binary body's bytes are said to be: those of one long vector look like several short ones."""
+    if dimension is None:
+        return
+    if not isinstance(dimension, int) or dimension < 1:
+        raise invalid("dimension", dimension, "how many numbers a vector has")
+    if dimension != terms.dimension:
+        raise _wrong_dimension("dimension", dimension, terms)
 
 
 def _params(params: object, terms: QuerySchema) -> dict[str, int]:

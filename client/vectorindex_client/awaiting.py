@@ -1,0 +1,158 @@
+"""Connections of the asyncio client: aiohttp's, and around them what decides who uses one and how long a call takes.
+
+aiohttp keeps, opens and closes connections. It is never asked for more than may be used at a time, so that its own
+queue, which knows no limit, stays empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+import aiohttp
+from yarl import URL
+
+from .address import Address
+from .answers import MAX_ANSWER_BYTES, Answer
+from .attempts import Attempts, Broken, Deadline, NotHttp, Unconnected
+from .places import Places
+
+KEEP_ALIVE_SECONDS = 60.0
+"""As the waiting client's."""
+_NEVER_SENT = ("Accept-Encoding", "User-Agent")
+"""aiohttp's own headers that say nothing to a searcher."""
+
+
+class Connections:
+    """All connections of one client, within one event loop."""
+
+    def __init__(self, address: Address, tls: ssl.SSLContext | None, connections: int, waiting: int) -> None:
+        self._base = address.origin + address.prefix
+        self._tls = tls
+        self._places: Places[asyncio.Future[None]] = Places(connections, waiting)
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._targets: dict[str, URL] = {}
+
+    def enter(self) -> None:
+        """A call begins. Raises Overloaded when too many wait, RuntimeError after close or in another event loop."""
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise RuntimeError("this client is closed: make another one")
+        if self._session is None:
+            self._loop, self._session = loop, self._open()
+        elif self._loop is not loop:
+            raise RuntimeError("this client belongs to another event loop: make one in each")
+        self._places.enter()
+
+    def leave(self) -> None:
+        """The call has ended."""
+        self._places.leave()
+
+    async def exchange(self, attempts: Attempts) -> Answer:
+        """One attempt. Raises DeadlineExceeded, Unconnected, Broken or NotHttp."""
+        deadline = attempts.deadline
+        scope = asyncio.timeout(deadline.remaining)
+        try:
+            async with scope:
+                await self._take(deadline)
+                try:
+                    deadline.waiting_for = "an answer"
+                    return await self._ask(attempts)
+                finally:
+                    self._give()
+        except TimeoutError:
+            if scope.expired():
+                raise deadline.exceeded() from None
+            raise Unconnected("the network gave up") from None  # ETIMEDOUT, which is a TimeoutError too
+
+    async def close(self) -> None:
+        """Close the connections; a call that is under way ends with Unreachable."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self._tls if self._tls is not None else True
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=_NEVER_SENT,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            trust_env=False,
+        )
+
+    # ------------------------------------------------------------ places
+
+    async def _take(self, deadline: Deadline) -> None:
+        if self._places.take():
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._places.wait(waiter, deadline.half)
+        deadline.waiting_for = "a free connection"
+        try:
+            await waiter
+        except BaseException:
+            if not self._places.forget(waiter):
+                self._give()  # it was given at the very moment
+            raise
+
+    def _give(self) -> None:
+        waiter = self._places.give(asyncio.get_running_loop().time())
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # ------------------------------------------------------------ one exchange
+
+    async def _ask(self, attempts: Attempts) -> Answer:
+        request = attempts.request
+        assert self._session is not None
+        response = None
+        try:
+            async with self._session.request(
+                request.method,
+                self._target(request.path),
+                data=request.content,
+                headers=attempts.headers(),
+                allow_redirects=False,
+            ) as response:
+                return Answer(response.status, response.headers, await _body(response))
+        except aiohttp.ClientConnectorError as error:
+            # Certificates and other faults of TLS are the same the next time.
+            again = not isinstance(error, aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorCertificateError)
+            raise Unconnected(f"{type(error).__name__}: {error}", again=again) from error
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError) as error:
+            raise Broken(f"{type(error).__name__}: {error}", early=response is None) from error
+        except aiohttp.ClientError as error:
+            raise NotHttp(f"the answer is not HTTP: {type(error).__name__}") from error
+
+    def _target(self, path: str) -> URL:
+        """Parsed once for each path that comes again; those with a filter rarely do."""
+        found = self._targets.get(path)
+        if found is None:
+            found = URL(self._base + path, encoded=True)
+            if len(self._targets) >= 64:
+                self._targets.clear()
+            if len(path) < 256:
+                self._targets[path] = found
+        return found
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    length = response.content_length
+    if length is not None and length <= MAX_ANSWER_BYTES:
+        return await response.read()
+    parts: list[bytes] = []
+    size = length or 0
+    while size <= MAX_ANSWER_BYTES:
+        part = await response.content.readany()
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+        size += len(part)
+    response.close()
+    raise NotHttp(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
