@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..index.choose.recall import nearest, recall_of
 from ..index.engine import Engine
 from ..index.vectors import VectorFile
 from .exact import Truth, exact_scores
@@ -70,11 +71,9 @@ def measure(
 ) -> Measured:
     """Recall and reciprocal rank of answers `rows` [n, k] (-1: none) to `queries` [n, d], as given."""
     scores = exact_scores(vectors, vectors.prepared(queries), rows, vectors.metric)
-    hits = (scores >= truth.threshold[:, None]) & (rows >= 0)
-    found = np.minimum(hits.sum(axis=1), truth.available)
-    recall = np.where(truth.available > 0, found / np.maximum(truth.available, 1), 1.0)
-    first = (scores >= truth.nearest[:, None]) & (rows >= 0)
-    return Measured(recall, reciprocal_rank(first))
+    hits = nearest(scores, rows, truth.threshold)
+    first = nearest(scores, rows, truth.nearest)
+    return Measured(recall_of(hits, truth.available), reciprocal_rank(first))
 
 
 def reciprocal_rank(right: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

@@ -19,20 +19,14 @@ from ...contract import Metric
 from ..binding import faiss
 from ..factory import make_index
 from ..metric import faiss_metric
-from ..parameters import effort_parameter, layers, parameter_limits, search_parameters
+from ..parameters import layers, parameter_limits, search_parameters
 from ..threads import limit_threads
 from ..vectors import VectorFile
-from .effort import cheapest
 from .families import lists_in
+from .parameter_search import Grid, find_cheapest
+from .recall import nearest, recall_of, tie_width
 
 K = 10
-TIE = 1e-5
-"""Of a score: rows nearer than this to the k-th are ties."""
-LARGEST_FACTOR = 32
-STEP = 1.19
-"""Parameters are found to within this ratio."""
-MOST_EFFORT = 2048
-"""Of nprobe and efSearch."""
 LEAST_LOSS = 0.003
 """Of recall: ratios of less are noise."""
 MOST_LOSS_EXPONENT = 0.5
@@ -118,23 +112,29 @@ class Bench:
         extra = min(K + 1, len(sample.rows))
         scores, rows = faiss.knn(sample.queries, sample.rows, extra, metric=faiss_metric(sample.metric))
         signed = scores if sample.metric is Metric.INNER_PRODUCT else -scores
-        signed = np.sort(np.where(rows == sample.own[:, None], -np.inf, signed), axis=1)[:, ::-1]
-        self.available = min(K, len(sample.rows) - 1)
-        kth = signed[:, max(0, self.available - 1)]
-        self._threshold = kth - TIE * np.maximum(np.abs(kth), 1e-3)
+        signed = np.where(rows == sample.own[:, None], -np.inf, signed)
+        order = np.argsort(-signed, axis=1, kind="stable")
+        self.available = np.full(len(sample.queries), min(K, len(sample.rows) - 1))
+        last = np.take_along_axis(rows, order, 1)[:, max(0, min(K, len(sample.rows) - 1) - 1)]
+        kth = self._scores(last[:, None])
+        width = tie_width(kth[:, 0], sample.queries, sample.rows[last], sample.metric)
+        self._threshold = kth[:, 0] - width
+
+    def _scores(self, found: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Exact scores [m, k] of rows [m, k] of the sample."""
+        queries = self.sample.queries.astype(np.float64)
+        vectors = self.sample.rows[np.maximum(found, 0)].astype(np.float64)
+        if self.sample.metric is Metric.INNER_PRODUCT:
+            products: npt.NDArray[np.float64] = np.einsum("mkd,md->mk", vectors, queries)
+            return products
+        vectors -= queries[:, None]
+        distances: npt.NDArray[np.float64] = np.einsum("mkd,mkd->mk", vectors, vectors)
+        return -distances
 
     def recall(self, found: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Recall@10 [m] of answers [m, 11], own rows and ties considered."""
-        sample = self.sample
-        vectors = sample.rows[np.maximum(found, 0)]
-        if sample.metric is Metric.INNER_PRODUCT:
-            scores = np.einsum("mkd,md->mk", vectors, sample.queries)
-        else:
-            vectors -= sample.queries[:, None]
-            scores = -np.einsum("mkd,mkd->mk", vectors, vectors)
-        right = (scores >= self._threshold[:, None]) & (found >= 0) & (found != sample.own[:, None])
-        counted: npt.NDArray[np.float64] = np.minimum(right.sum(axis=1), self.available) / max(1, self.available)
-        return counted
+        hits = nearest(self._scores(found), found, self._threshold) & (found != self.sample.own[:, None])
+        return recall_of(hits, self.available)
 
     def build(self, factory: str) -> Any:
         """A trained and filled index. Raises BadSpec, or RuntimeError from FAISS."""
@@ -159,7 +159,7 @@ class Bench:
         to what must be reached here for `goal` on `count` rows.
         """
         index = self.build(factory)
-        limits = parameter_limits(index)
+        grid = Grid.of(parameter_limits(index))
         seen: dict[tuple[tuple[str, int], ...], Measured] = {}
 
         def look(params: Mapping[str, int], *, timed: bool = False) -> Measured:
@@ -172,10 +172,9 @@ class Bench:
         if before is not None and before.best is not None and "efSearch" in before.best.params and count > rows:
             now = look(before.best.params).recall
             more = raised(goal, (before.rows, before.best.recall), (rows, now), count)
-        found = _cheapest(limits, look, more)
-        best = cheapest(found) if found else None
+        best = find_cheapest(grid, lambda at: look(at).recall - more, lambda at: look(at, timed=True))
         if self._exhaust:
-            look(_max_batch(limits))
+            look(grid.most())
         ceiling = max(point.recall for point in seen.values())
         params = best.params if best else {}
         return Trial(factory, rows, best, ceiling, more > goal, lambda: self.latency(index, params))
@@ -204,69 +203,3 @@ class Bench:
                     break
             best = min(best, (time.thread_time() - began) / done)
         return best * 1e6
-
-
-Look = Callable[..., Measured]
-
-
-def _max_batch(limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-    """Parameters of the most effort that a trial makes."""
-    main = effort_parameter(limits)
-    factor = LARGEST_FACTOR if "k_factor" in limits else 0
-    return _params(main, min(limits[main][1], MOST_EFFORT) if main else 0, factor, limits)
-
-
-def _cheapest(limits: Mapping[str, tuple[int, int]], look: Look, goal: float) -> list[Measured]:
-    """Points that reach the goal: for each refine factor the least effort, found by doubling and halving.
-
-    Recall rises with the effort (nprobe, efSearch) and with the factor, so a smaller factor needs at least the effort
-    of a larger one: the search walks down a staircase and stops when it only gets slower.
-    """
-    main = effort_parameter(limits)
-    factors = [LARGEST_FACTOR >> step for step in range(6)] if "k_factor" in limits else [0]
-    found: list[Measured] = []
-    least = 1 if main == "nprobe" else K
-    for factor in factors:
-        least_now = _least(main, least, factor, limits, look, goal)
-        if least_now is None:
-            break
-        found.append(look(_params(main, least_now, factor, limits), timed=True))
-        least = least_now
-        if len(found) > 1 and found[-1].latency_us > 1.1 * min(point.latency_us for point in found):
-            break
-    return found
-
-
-def _least(
-    main: str | None, start: int, factor: int, limits: Mapping[str, tuple[int, int]], look: Look, goal: float
-) -> int | None:
-    """The least effort from `start` on that reaches the goal with this refine factor; None when none does."""
-
-    def reaches(effort: int) -> bool:
-        return bool(look(_params(main, effort, factor, limits)).recall >= goal)
-
-    if main is None:
-        return start if reaches(start) else None
-    most = min(limits[main][1], MOST_EFFORT)
-    high, low, last = min(start, most), 0, -1.0
-    while not reaches(high):
-        recall = look(_params(main, high, factor, limits)).recall
-        if high >= most or (recall < last + 0.001 and high > 4 * start and recall < goal - 0.005):
-            return None
-        low, high, last = high, min(high * 2, most), recall
-    if not low:
-        return high
-    while high > low + 1 and high / low > STEP:
-        middle = round((low * high) ** 0.5)
-        middle = min(max(middle, low + 1), high - 1)
-        low, high = (low, middle) if reaches(middle) else (middle, high)
-    return high
-
-
-def _params(main: str | None, effort: int, factor: int, limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-    params = {main: effort} if main else {}
-    if factor:
-        params["k_factor"] = factor
-    if "quantizer_efSearch" in limits:
-        params["quantizer_efSearch"] = min(max(64, 2 * effort), limits["quantizer_efSearch"][1])
-    return params

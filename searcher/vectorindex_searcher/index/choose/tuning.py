@@ -1,15 +1,16 @@
 """Operating points: search parameters with their measured recall and latency, and which of them to publish.
 
-Measured on held-out rows through the engine that will serve. Times are CPU time of the calling thread, so neighbours on
-the machine disturb them little; between parameters of which one set undercuts the other no clock is asked at all
-(`effort`). Never changes the index.
+Measured on held-out rows through the engine that will serve, found by `parameter_search`. Times are CPU time of the
+calling thread, so neighbours on the machine disturb them little; between parameters of which one set undercuts the
+other no clock is asked at all (`effort`). Never changes the index.
 """
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,28 +18,19 @@ import numpy.typing as npt
 
 from ...contract import OperatingPoint
 from ..engine import Engine
-from ..parameters import effort_parameter
 from ..threads import available_cores
-from .effort import cheapest, undercuts
+from .effort import undercuts
+from .parameter_search import Grid, find_cheapest
 
 CONSERVATIVE_RECALL = 0.99
 K = 10
 FRONTIER_POINTS = 12
 MIN_GAIN = 0.0003
-"""A step that gains less recall than this, twice in a row, ends a sweep."""
+"""Recall that is nearer to the best one than this is as good."""
 LATENCY_ROUNDS = 4
 LATENCY_QUERIES = 60
 """Queries of one round; fewer when they take longer than LATENCY_SECONDS of CPU time."""
 LATENCY_SECONDS = 0.1
-
-_LADDERS: dict[str, tuple[int, ...]] = {
-    "nprobe": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096),
-    "efSearch": (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024),
-    "k_factor": (1, 2, 4, 8, 16, 32, 64),
-}
-
-_KNOWN = frozenset(("nprobe", "efSearch", "k_factor", "quantizer_efSearch"))
-"""Parameters with a ladder here; those of any other index come from FAISS's own parameter space."""
 
 Recalls = Callable[[Mapping[str, int]], npt.NDArray[np.float64]]
 Bound = Callable[[npt.NDArray[np.float64]], float]
@@ -61,113 +53,100 @@ def tune(
     objective: float,
     fixed: Mapping[str, int] | None = None,
 ) -> Tuning:
-    """Measure a ladder of parameters and choose; with `fixed` ones (within engine.param_limits) measure those alone.
+    """Search the parameters and choose; with `fixed` ones (within engine.param_limits) measure those alone.
 
     queries: float32 [n, d] for latency. recalls: per-query recall@10 at given parameters. bound: lower bound of a mean.
     The default point is the cheapest whose recall is at least `objective` plus two half-widths (mean minus bound), so a
     re-test on fresh queries passes too; if none reaches that, the one with the best recall, for the gate to judge.
     """
-    single = engine.with_threads(1)
-    points: list[OperatingPoint] = []
-
-    def try_point(params: dict[str, int]) -> OperatingPoint:
-        values = recalls(params)
-        point = OperatingPoint(
-            params=params,
-            recall=float(values.mean()) if len(values) else 1.0,
-            recall_low=bound(values),
-            latency_us=_latency(single, queries, params),
-        )
-        points.append(point)
-        return point
-
+    looks = _Looks(engine.with_threads(1), queries, recalls, bound)
     if fixed:
-        only = try_point(dict(fixed))
-        return Tuning(only, _conservative(points), (only,))
-    others = {
-        name: values for name, values in engine.parameter_grid().items() if name not in _KNOWN and len(values) > 1
-    }
-    most = {name: values[-1] for name, values in others.items()}
-    for sweep in _sweeps(engine.param_limits, most):
-        best_before = max((point.recall for point in points), default=-1.0)
-        _sweep(sweep, try_point, objective)
-        if max(point.recall for point in points) < best_before + MIN_GAIN:
-            break  # a larger refine factor changed nothing any more
-    for name, values in others.items():
-        # One after the other: the least effort that keeps the recall. What no ladder of ours knows was at its most.
-        best = _default(points, objective)
-        for value in values[:-1]:
-            if reaches(try_point({**best.params, name: value}), objective):
-                break
-    return Tuning(_default(points, objective), _conservative(points), _frontier(points))
+        only = looks.timed(fixed)
+        return Tuning(only, only if only.recall >= CONSERVATIVE_RECALL else None, (only,))
+    grid = Grid.of(engine.param_limits, engine.parameter_grid())
+    default = find_cheapest(grid, lambda params: _spare(looks.at(params), objective), looks.timed)
+    if default is None:
+        default = _best(grid, looks)
+    conservative = _conservative(grid, looks)
+    for params in _up_to((default, conservative or _best(grid, looks)), grid):
+        looks.timed(params)
+    return Tuning(default, conservative, _frontier(looks.times))
 
 
-def _default(points: list[OperatingPoint], objective: float) -> OperatingPoint:
-    """The cheapest point that reaches the objective, else the one of the highest recall."""
-    good = [point for point in points if reaches(point, objective)]
-    return cheapest(good or _best(points))
+class _Looks:
+    """What was measured so far: recall where the search looked, time only where it matters."""
+
+    def __init__(self, single: Engine, queries: npt.NDArray[np.float32], recalls: Recalls, bound: Bound) -> None:
+        self._single, self._queries, self._recalls, self._bound = single, queries, recalls, bound
+        self._seen: dict[_Key, OperatingPoint] = {}
+        self._timed: dict[_Key, OperatingPoint] = {}
+
+    def at(self, params: Mapping[str, int]) -> OperatingPoint:
+        """Recall at these parameters; the time is 0."""
+        key = tuple(sorted(params.items()))
+        if key not in self._seen:
+            values = self._recalls(params)
+            mean = float(values.mean()) if len(values) else 1.0
+            low = self._bound(values)
+            self._seen[key] = OperatingPoint(params=dict(params), recall=mean, recall_low=low, latency_us=0.0)
+        return self._seen[key]
+
+    def timed(self, params: Mapping[str, int]) -> OperatingPoint:
+        """As `at`, with the time of a query."""
+        key = tuple(sorted(params.items()))
+        if key not in self._timed:
+            latency = _latency(self._single, self._queries, params)
+            self._timed[key] = self.at(params).model_copy(update={"latency_us": latency})
+        return self._timed[key]
+
+    @property
+    def times(self) -> list[OperatingPoint]:
+        """The points that have a time."""
+        return list(self._timed.values())
+
+    @property
+    def best(self) -> OperatingPoint:
+        """The point of the highest recall so far."""
+        return max(self._seen.values(), key=lambda point: point.recall)
 
 
-def _best(points: list[OperatingPoint]) -> list[OperatingPoint]:
-    """The points of the highest recall."""
-    most = max(point.recall for point in points)
-    return [point for point in points if point.recall == most]
+_Key = tuple[tuple[str, int], ...]
 
 
 def reaches(point: OperatingPoint, objective: float) -> bool:
     """Whether the point's recall is the objective plus two half-widths at least, or cannot be any higher."""
-    return point.recall >= min(1.0, objective + 2 * (point.recall - point.recall_low))
+    return _spare(point, objective) >= 0
 
 
-def _conservative(points: list[OperatingPoint]) -> OperatingPoint | None:
+def _spare(point: OperatingPoint, objective: float) -> float:
+    return point.recall - min(1.0, objective + 2 * (point.recall - point.recall_low))
+
+
+def _best(grid: Grid, looks: _Looks) -> OperatingPoint:
+    """The cheapest point of the highest recall that the search saw, or as good as it."""
+    best = looks.best
+    found = find_cheapest(grid, lambda params: looks.at(params).recall - best.recall + MIN_GAIN, looks.timed)
+    return found or looks.timed(best.params)
+
+
+def _conservative(grid: Grid, looks: _Looks) -> OperatingPoint | None:
     """The cheapest point proven to reach CONSERVATIVE_RECALL, else the best that reaches it on average, else None."""
-    proven = [point for point in points if point.recall_low >= CONSERVATIVE_RECALL]
-    measured = [point for point in points if point.recall >= CONSERVATIVE_RECALL]
-    return cheapest(proven or _best(measured)) if measured else None
+    proven = find_cheapest(grid, lambda params: looks.at(params).recall_low - CONSERVATIVE_RECALL, looks.timed)
+    if proven is not None:
+        return proven
+    return _best(grid, looks) if looks.best.recall >= CONSERVATIVE_RECALL else None
 
 
-def _sweeps(limits: Mapping[str, tuple[int, int]], most: Mapping[str, int]) -> Iterator[Iterator[dict[str, int]]]:
-    """Sweeps of rising recall: over nprobe or efSearch, once for each refine factor. `most` goes into every point."""
-    main = effort_parameter(limits)
-    factors = _ladder("k_factor", limits["k_factor"]) if "k_factor" in limits else ()
-    if main is None:
-        yield iter([{"k_factor": factor, **most} for factor in factors] or [dict(most)])
+def _up_to(ends: Iterable[OperatingPoint], grid: Grid) -> Iterator[dict[str, int]]:
+    """Parameters for the frontier: from the least effort up to each end, with the end's refine factor."""
+    if grid.main is None:
+        yield from (grid.params(0, factor) for factor in grid.factors)
         return
-    values = _ladder(main, limits[main])
-    for factor in factors or (0,):
-        yield ({**_params(main, value, factor, limits), **most} for value in values)
-
-
-def _params(main: str, value: int, factor: int, limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-    params = {main: value}
-    if factor:
-        params["k_factor"] = factor
-    if "quantizer_efSearch" in limits:
-        # The graph over the centroids must find nprobe of them; twice as many makes its own loss negligible.
-        params["quantizer_efSearch"] = min(max(64, 2 * value), limits["quantizer_efSearch"][1])
-    return params
-
-
-def _ladder(name: str, limit: tuple[int, int]) -> tuple[int, ...]:
-    least, greatest = limit
-    inside = tuple(value for value in _LADDERS[name] if least <= value <= greatest)
-    # All lists is exact: a small index always has a point of full recall.
-    return (
-        (*inside, greatest)
-        if name == "nprobe" and greatest <= _LADDERS[name][-1] and greatest not in inside
-        else inside
-    )
-
-
-def _sweep(sweep: Iterator[dict[str, int]], measure: Callable[[dict[str, int]], OperatingPoint], goal: float) -> None:
-    """Measure points of rising recall until both goals are reached or recall stands still."""
-    last, stalls = -1.0, 0
-    for params in sweep:
-        point = measure(params)
-        stalls = stalls + 1 if point.recall < last + MIN_GAIN else 0
-        if (reaches(point, goal) and point.recall_low >= CONSERVATIVE_RECALL) or stalls == 2 or point.recall == 1.0:
-            return
-        last = max(last, point.recall)
+    for end in ends:
+        inside = [effort for effort in grid.efforts if effort <= end.params[grid.main]]
+        wanted = np.geomspace(inside[0], inside[-1], FRONTIER_POINTS)
+        for effort in dict.fromkeys(inside[bisect.bisect_right(inside, value + 0.5) - 1] for value in wanted):
+            yield grid.params(effort, end.params.get("k_factor", 0))
 
 
 def _latency(engine: Engine, queries: npt.NDArray[np.float32], params: Mapping[str, int]) -> float:
