@@ -183,12 +183,12 @@ def pickled_npy(folder: Path) -> None:
     np.save(folder / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
 
 
-def integer_vectors(folder: Path) -> None:
-    write(folder / "a.parquet", pa.array([[1, 2]] * 3, pa.list_(pa.int32())))
+def text_vectors(folder: Path) -> None:
+    write(folder / "a.parquet", pa.array(["[1, 2]"] * 3))
 
 
-def float_ids(folder: Path) -> None:
-    write(folder / "a.parquet", rows(3), [1.0, 2.0, 3.0])
+def time_ids(folder: Path) -> None:
+    write(folder / "a.parquet", rows(3), pa.array([1, 2, 3], pa.timestamp("s")))
 
 
 def two_id_types(folder: Path) -> None:
@@ -230,8 +230,8 @@ def no_rows(folder: Path) -> None:
         (truncated_npy, Metric.L2, "CorruptFile", ("a.npy", None)),
         (overlong_npy, Metric.L2, "CorruptFile", ("a.npy", None)),
         (pickled_npy, Metric.L2, "BadVectorType", ("a.npy", None)),
-        (integer_vectors, Metric.L2, "BadVectorType", ("a.parquet", None)),
-        (float_ids, Metric.L2, "BadIdType", ("a.parquet", None)),
+        (text_vectors, Metric.L2, "BadVectorType", ("a.parquet", None)),
+        (time_ids, Metric.L2, "BadIdType", ("a.parquet", None)),
         (two_id_types, Metric.L2, "MixedTypes", ("b.parquet", None)),
         (both_formats, Metric.L2, "MixedFormats", ("b.npy", None)),
         (no_objects, Metric.L2, "EmptySource", (None, None)),

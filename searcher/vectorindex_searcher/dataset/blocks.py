@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ..contract import Metric
 from ..errors import BadData
+from .column_types import is_extension
 from .objects import ListedObject
 
 BLOCK_BYTES = 16 << 20
@@ -37,8 +38,9 @@ class Header:
     half: bool
     """float16 holds every vector exactly: float16 or 8-bit integers."""
     id_type: pa.DataType | None
-    """int64 or string; None when the format has no ids (NPY)."""
+    """int64 or string; None when the object has no ids (NPY): they are the row numbers of the whole source."""
     metadata: pa.Schema
+    """The type that each column is kept with, for this object alone (column_types.py)."""
 
 
 def check_claims(item: ListedObject, rows: int, dimension: int) -> None:
@@ -61,9 +63,9 @@ class Block:
     vectors: npt.NDArray[np.float32]
     """[n, dimension], as given (not normalised)."""
     ids: pa.Array | None
-    """int64 or string [n]; None for formats without ids, whose ids are the row numbers of the whole source."""
+    """int64 or string [n]; None for objects without ids, whose ids are the row numbers of the whole source."""
     metadata: pa.Table
-    """The metadata columns, n rows."""
+    """The metadata columns, n rows: as the object has them, from a format; from a Source, of its one schema."""
 
 
 def check_vectors(block: Block, metric: Metric) -> None:
@@ -92,7 +94,7 @@ def _bad_row(block: Block, bad: npt.NDArray[np.bool_], reason: str, what: str, r
 
 
 def vectors_of(column: pa.Array, key: str, first_row: int, dimension: int | None) -> npt.NDArray[np.float32]:
-    """float32 [n, dimension] of an Arrow list column of numbers; zero copies for float32 without offsets.
+    """float32 [n, dimension] of a column that column_types.vector_item takes; zero copies for float32 without offsets.
 
     `dimension` None: that of the first row. Raises BadData naming the row: null vector, null element, another length.
     """
@@ -101,12 +103,15 @@ def vectors_of(column: pa.Array, key: str, first_row: int, dimension: int | None
         row = first_row + int(np.argmax(mask))
         return BadData(reason, f"{key} row {row} {what}", object=key, row=row, remedy=remedy)
 
+    column = column.storage if is_extension(column.type) else column
     if column.null_count:
         mask = column.is_null().to_numpy(zero_copy_only=False)
         raise bad(mask, "NullVector", "has no vector", "Remove the row or fill in its vector.")
     if pa.types.is_fixed_size_list(column.type):
         lengths = np.full(len(column), column.type.list_size)
     else:
+        if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+            column = column.cast(pa.large_list(column.type.value_type))  # views
         lengths = np.diff(column.offsets.to_numpy())
     dimension = int(lengths[0]) if dimension is None else dimension
     if dimension < 1:
@@ -119,6 +124,8 @@ def vectors_of(column: pa.Array, key: str, first_row: int, dimension: int | None
     if values.null_count:
         holes = values.is_null().to_numpy(zero_copy_only=False).reshape(-1, dimension).any(axis=1)
         raise bad(holes, "NullVector", "has a null inside its vector", "Remove the row or fill in its vector.")
+    if pa.types.is_decimal(values.type):
+        values = values.cast(pa.float64())
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes Inf, which check_vectors names
         narrow: npt.NDArray[np.float32] = values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     return narrow.reshape(-1, dimension)

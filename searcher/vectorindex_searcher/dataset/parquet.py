@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..contract import Columns
 from ..errors import BadData, BadSpec, TaskError
 from ..storage.store import Store
 from .blocks import Block, Header, block_rows, check_claims, vectors_of
+from .column_types import Refused, id_type, is_half, metadata_type, vector_item
+from .column_values import ids_of
+from .names import listed, partition_values, shown
 from .objects import ListedObject
 from .ranged import RangedFile
 from .reader import Format
@@ -23,7 +26,8 @@ LARGEST_PAGE_BYTES = 128 << 20
 """As stored. Arrow takes a page into memory whole, so this bounds what one takes; what it decompresses to is known to
 its header only, which pyarrow does not show. Writers make pages of 1 MiB (pyarrow, Spark) to 100 MB (DuckDB)."""
 ID_ROWS = 1 << 16
-INT64_MAX = pa.scalar((1 << 63) - 1, pa.uint64())
+INT96_UNIT = "us"
+"""Of the times that Spark, Hive and Impala write as 96 bits: in nanoseconds, 9999-12-31 would wrap around to 1816."""
 
 
 class _Pages(RangedFile):
@@ -48,7 +52,12 @@ def _opened(store: Store, item: ListedObject) -> Iterator[pq.ParquetFile]:
     """Open an object; Arrow's complaints about its content become BadData/CorruptFile, the store's pass through."""
     file = _Pages(store, item)
     try:
-        yield pq.ParquetFile(pa.PythonFile(file, mode="r"), buffer_size=BUFFER_BYTES, pre_buffer=False)
+        yield pq.ParquetFile(
+            pa.PythonFile(file, mode="r"),
+            buffer_size=BUFFER_BYTES,
+            pre_buffer=False,
+            coerce_int96_timestamp_unit=INT96_UNIT,
+        )
     except TaskError:
         raise
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
@@ -71,46 +80,42 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
     # accessors for them end the process, where reading through it fails as it should.
     with _opened(store, item) as file:
         schema = file.schema_arrow
-        for number, name in enumerate((columns.id, columns.vector, *columns.metadata)):
-            _require(schema, name, item.key, f"spec.source.columns.{('id', 'vector', 'metadata')[min(number, 2)]}")
-        vector = schema.field(columns.vector).type
-        if not _is_vector(vector):
-            message = (
-                f"{item.key}: column {columns.vector!r} is {vector}, expected a list of floats or of 8-bit integers"
-            )
-            raise BadData("BadVectorType", message, object=item.key, field="spec.source.columns.vector")
+        _require(schema, columns.vector, item.key, "spec.source.columns.vector")
+        for name in columns.metadata:
+            if name not in partition_values(item.key):
+                _require(schema, name, item.key, "spec.source.columns.metadata")
+        number = _vector_item(schema, columns.vector, item.key)
+        identifier = _id_type(schema, columns, item.key)
+        metadata = pa.schema([(name, _metadata_type(schema, name, item.key)) for name in columns.metadata])
         rows = file.metadata.num_rows
         if rows == 0:
             return None
         check_claims(item, rows, 1)
-        metadata = pa.schema([pa.field(name, _plain(schema.field(name).type)) for name in columns.metadata])
-        dimension = _dimension(file, item, columns.vector, vector)
+        dimension = _dimension(file, item, columns.vector)
         check_claims(item, rows, dimension)
-        return Header(
-            rows=rows,
-            dimension=dimension,
-            half=vector.value_type.bit_width <= 16,
-            id_type=_id_type(schema.field(columns.id).type, item.key, columns.id),
-            metadata=metadata,
-        )
+        return Header(rows, dimension, is_half(number), identifier, metadata)
 
 
-def _require(schema: pa.Schema, name: str, key: str, field: str) -> None:
-    if name not in schema.names:
-        raise BadSpec(
-            "UnknownColumn",
-            f"{key} has no column {name!r}; its columns are {', '.join(schema.names[:50])}",
-            object=key,
-            field=field,
-            remedy="Name one of the existing columns.",
-        )
+def _require(schema: pa.Schema, name: str, key: str, field: str, remedy: str = "") -> None:
+    count = schema.names.count(name)
+    if count == 1:
+        return
+    there = listed([*schema.names, *partition_values(key)])
+    what = f"no column {shown(name)}" if not count else f"{count} columns {shown(name)}"
+    remedy = remedy or ("Name one of the existing columns." if not count else "Give every column a name of its own.")
+    message = f"{key} has {what}; its columns are {there}"
+    raise BadSpec("UnknownColumn", message, object=key, field=field, remedy=remedy)
 
 
 def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: str) -> Iterator[pa.RecordBatch]:
-    """Record batches of some columns (gate queries). `field`: spec path to blame for a column that is not there."""
+    """Record batches of some columns (gate queries), the first one being the vector.
+
+    `field`: spec path to blame for a column that is not there.
+    """
     with _opened(store, item) as file:
         for name in names:
             _require(file.schema_arrow, name, item.key, field)
+        _vector_item(file.schema_arrow, names[0], item.key)
         yield from file.iter_batches(batch_size=1024, columns=list(names))
 
 
@@ -119,51 +124,73 @@ def read_ids(store: Store, item: ListedObject, name: str) -> Iterator[pa.Array]:
     done = 0
     with _opened(store, item) as file:
         _require(file.schema_arrow, name, item.key, "spec.source.columns.id")
-        kind = _id_type(file.schema_arrow.field(name).type, item.key, name)
+        kind = _typed(id_type, file.schema_arrow, name, item.key, "id")
         for batch in file.iter_batches(batch_size=ID_ROWS, columns=[name]):
-            yield _ids(batch.column(0), kind, item.key, done)
+            yield ids_of(batch.column(0), kind, name, item.key, done)
             done += batch.num_rows
 
 
-def _is_vector(kind: pa.DataType) -> bool:
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return bool(lists and (pa.types.is_floating(kind.value_type) or kind.value_type in (pa.int8(), pa.uint8())))
+def _typed(rule: Callable[[pa.DataType, str], pa.DataType], schema: pa.Schema, name: str, key: str, role: str) -> Any:
+    """What the rule says of a column's type. Raises BadData with the conversion to make."""
+    kind = schema.field(name).type
+    try:
+        return rule(kind, name if name.isidentifier() else f'"{shown(name, quoted=False)}"')
+    except Refused as refused:
+        reason = {"id": "BadIdType", "vector": "BadVectorType"}.get(role, "BadColumnType")
+        message = f"{key}: {role} column {shown(name)} is {shown(str(kind), 200, quoted=False)}, expected {refused}"
+        field = f"spec.source.columns.{role}"
+        raise BadData(reason, message, object=key, field=field, remedy=refused.remedy) from None
 
 
-def _dimension(file: pq.ParquetFile, item: ListedObject, name: str, kind: pa.DataType) -> int:
+def _vector_item(schema: pa.Schema, name: str, key: str) -> pa.DataType:
+    return _typed(vector_item, schema, name, key, "vector")
+
+
+def _metadata_type(schema: pa.Schema, name: str, key: str) -> pa.DataType:
+    """Of a column of the file or, without one, of its folders."""
+    if name not in schema.names:
+        return pa.string() if partition_values(key)[name] is not None else pa.null()
+    return _typed(lambda kind, _: metadata_type(kind), schema, name, key, "metadata")
+
+
+def _id_type(schema: pa.Schema, columns: Columns, key: str) -> pa.DataType | None:
+    """None for a file without any column that could hold ids: its ids are row numbers, as NPY's."""
+    if columns.id == Columns().id and columns.id not in schema.names:
+        candidates = [field.name for field in schema if field.name != columns.vector and _may_be_id(field)]
+        if not candidates:
+            return None
+        remedy = f"Name the column of the ids ({listed(candidates)}), or write one: df['id'] = range(len(df))."
+        _require(schema, columns.id, key, "spec.source.columns.id", remedy)
+    _require(schema, columns.id, key, "spec.source.columns.id")
+    return _typed(id_type, schema, columns.id, key, "id")
+
+
+def _may_be_id(field: pa.Field) -> bool:
+    try:
+        id_type(field.type, field.name)
+    except Refused:
+        return False
+    return True
+
+
+def _dimension(file: pq.ParquetFile, item: ListedObject, name: str) -> int:
+    kind = file.schema_arrow.field(name).type
     if pa.types.is_fixed_size_list(kind) and kind.list_size:
         return int(kind.list_size)
     first = next((batch for batch in file.iter_batches(batch_size=1, columns=[name]) if batch.num_rows), None)
     if first is None:
         message = f"{item.key} holds no row, its footer says {file.metadata.num_rows}"
         raise BadData("CorruptFile", message, object=item.key, remedy="Write the object again.")
-    return int(vectors_of(first.column(0), item.key, 0, None).shape[1])
-
-
-def _id_type(kind: pa.DataType, key: str, name: str) -> pa.DataType:
-    kind = _plain(kind)
-    if pa.types.is_integer(kind):
-        return pa.int64()
-    if pa.types.is_string(kind):
-        return pa.string()
-    message = f"{key}: id column {name!r} is {kind}, expected integers or strings"
-    raise BadData("BadIdType", message, object=key, field="spec.source.columns.id")
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type without dictionary encoding and 64-bit offsets, so that files written differently agree."""
-    if pa.types.is_dictionary(kind):
-        return _plain(kind.value_type)
-    if pa.types.is_large_string(kind) or kind == pa.string_view():
-        return pa.string()
-    return kind
+    return int(vectors_of(first.column(name), item.key, 0, None).shape[1])
 
 
 def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:
     """The rows of an object in order. Raises BadData naming object and row, SourceChanged."""
-    names = list(dict.fromkeys((columns.vector, columns.id, *columns.metadata)))
     done = 0
     with _opened(store, item) as file:
+        there = set(file.schema_arrow.names)
+        wanted = (columns.vector, *([columns.id] if header.id_type else []), *columns.metadata)
+        names = [name for name in dict.fromkeys(wanted) if name in there]
         for batch in file.iter_batches(batch_size=block_rows(header.dimension), columns=names):
             if batch.num_rows == 0:
                 continue
@@ -171,46 +198,27 @@ def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Head
                 message = f"{item.key} holds more rows than the {header.rows} that its footer says"
                 raise BadData("CorruptFile", message, object=item.key, remedy="Write the object again.")
             vectors = vectors_of(batch.column(columns.vector), item.key, done, header.dimension)
-            ids = _ids(batch.column(columns.id), header.id_type, item.key, done)
-            arrays = [
-                _valid(batch.column(field.name).cast(field.type), field.name, item.key, done)
-                for field in header.metadata
-            ]
-            metadata = pa.Table.from_arrays(arrays, schema=header.metadata)
-            yield Block(item.key, done, vectors, ids, metadata)
+            ids = None
+            if header.id_type is not None:
+                ids = ids_of(batch.column(columns.id), header.id_type, columns.id, item.key, done)
+            yield Block(item.key, done, vectors, ids, _metadata(batch, item.key, columns.metadata))
             done += batch.num_rows
     if done != header.rows:
         message = f"{item.key} holds {done} rows, its footer says {header.rows}"
         raise BadData("CorruptFile", message, object=item.key, remedy="Write the object again.")
 
 
-def _ids(column: pa.Array, kind: pa.DataType, key: str, first_row: int) -> pa.Array:
-    """int64 or string ids. Raises BadData naming the row: null, beyond int64, not UTF-8."""
-    if column.null_count:
-        row = first_row + pc.index(column.is_null(), True).as_py()
-        message = f"{key} row {row} has no id"
-        raise BadData("NullId", message, object=key, row=row, remedy="Give every row an id.")
-    plain = column.cast(_plain(column.type)) if pa.types.is_dictionary(column.type) else column
-    if pa.types.is_uint64(plain.type) and (large := pc.index(pc.greater(plain, INT64_MAX), True).as_py()) >= 0:
-        message = f"{key} row {first_row + large} has id {plain[large].as_py()}, beyond the largest int64"
-        remedy = "Write such ids as strings."
-        raise BadData("BadIdType", message, object=key, row=first_row + large, remedy=remedy)
-    return _valid(plain.cast(kind), "id", key, first_row)
-
-
-def _valid(values: pa.Array, name: str, key: str, first_row: int) -> pa.Array:
-    """The same values: Arrow does not look into strings by itself. Raises BadData naming the first not in UTF-8."""
-    try:
-        values.validate(full=True)
-    except pa.ArrowInvalid:
-        for row in range(len(values)):
-            try:
-                values.slice(row, 1).validate(full=True)
-            except pa.ArrowInvalid:
-                message = f"{key} row {first_row + row}: column {name!r} is not UTF-8"
-                remedy = "Write text as UTF-8."
-                raise BadData("NotText", message, object=key, row=first_row + row, remedy=remedy) from None
-    return values
+def _metadata(batch: pa.RecordBatch, key: str, names: Sequence[str]) -> pa.Table:
+    """The columns as the file has them; those that it lacks are named by its folders."""
+    folders = partition_values(key)
+    return pa.table(
+        {
+            name: batch.column(name)
+            if name in batch.schema.names
+            else pa.repeat(pa.scalar(folders[name], pa.string()), batch.num_rows)
+            for name in names
+        }
+    )
 
 
 FORMAT = Format(

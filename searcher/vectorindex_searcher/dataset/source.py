@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -16,11 +17,15 @@ from ..errors import BadData, SourceMissing
 from ..storage.prefetch import prefetch
 from ..storage.store import Store
 from .blocks import Block, Header, check_claims, check_vectors
+from .column_types import common_type
+from .column_values import Keeper
 from .formats import format_of
 from .listing import Listing
+from .names import shown
 from .objects import ListedObject
 
 HEADER_THREADS = 8
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class Source:
     """float16 holds every vector exactly."""
     id_type: pa.DataType
     metadata: pa.Schema
+    """Of all objects, whose own types differ from it only where nothing is lost."""
     gone: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """Row numbers of the whole source, rising, that are left out (deleted ids); `rows` does not count them."""
 
@@ -57,23 +63,28 @@ class Source:
         return prefetch(self._blocks())
 
     def _blocks(self) -> Iterator[Block]:
-        row = 0
+        row, keeper = 0, Keeper(self.metadata)
         for item, header in self.objects:
             for block in format_of(item.key).blocks(self.store, item, self.columns, header):
                 check_vectors(block, self.embedding.metric)
                 count = len(block.vectors)
+                if len(self.metadata):
+                    block = replace(block, metadata=keeper.keep(block.metadata, item.key, block.first_row))
                 if len(self.gone):
                     block = _without(block, row, self.gone)
                 if len(block.vectors):
                     yield block
                 row += count
+        for column, values in keeper.lost.items():
+            if values:
+                _log.warning("NaN, infinity or no time is kept as null", extra={"column": column, "values": values})
 
     def ids(self) -> Iterator[pa.Array]:
         """The ids of every row of the objects, `gone` or not, in order. Reads no vectors."""
         row = 0
         for item, header in self.objects:
             read = format_of(item.key).ids
-            if read is None:
+            if read is None or header.id_type is None:
                 yield pa.array(np.arange(row, row + header.rows))
             else:
                 yield from read(self.store, item, self.columns.id)
@@ -154,7 +165,7 @@ def open_source(store: Store, listing: Listing, columns: Columns, embedding: Emb
         dimension=first.dimension,
         half=all(found.half for _, found in objects),
         id_type=first.id_type or pa.int64(),
-        metadata=first.metadata,
+        metadata=pa.schema([(name, _agreed(name, objects)) for name in columns.metadata]),
     )
 
 
@@ -167,10 +178,21 @@ def _check_agreement(first_key: str, first: Header, key: str, other: Header) -> 
             remedy="All vectors of an index come from one model and have one length.",
         )
     if other.id_type != first.id_type:
-        message = f"{key} has ids of type {other.id_type}, {first_key} of type {first.id_type}"
+        mine, theirs = (f"ids of type {kind}" if kind else "no ids" for kind in (other.id_type, first.id_type))
+        message = f"{key} has {mine}, {first_key} has {theirs}"
         raise BadData("MixedTypes", message, object=key, remedy="Use one type of id.")
-    if not other.metadata.equals(first.metadata):
-        pairs = zip(other.metadata, first.metadata, strict=True)
-        name, mine, theirs = next((a.name, a.type, b.type) for a, b in pairs if a.type != b.type)
-        message = f"{key} has column {name!r} of type {mine}, {first_key} of type {theirs}"
-        raise BadData("MixedTypes", message, object=key, remedy="Write the column with one type in all objects.")
+
+
+def _agreed(name: str, objects: Sequence[tuple[ListedObject, Header]]) -> pa.DataType:
+    """The type of a metadata column that takes the values of all objects. Raises BadData/MixedTypes."""
+    key, agreed = "", pa.null()
+    for item, header in objects:
+        kind = header.metadata.field(name).type
+        found = common_type(agreed, kind)
+        if found is None:
+            message = f"{item.key} has column {shown(name)} of type {kind}, {key} of type {agreed}"
+            remedy = "Write the column with one type in all objects."
+            raise BadData("MixedTypes", message, object=item.key, remedy=remedy)
+        if found != agreed:
+            key, agreed = item.key, found
+    return agreed

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import BadData
+from .json_values import is_plain, json_values
 
 IDS_BATCH_ROWS = 1 << 20
 METADATA_BATCH_ROWS = 1 << 14
@@ -42,14 +43,18 @@ class RowFile:
             raise BadData("BadArtifact", f"{path.name}: uneven record batches", object=path.name)
 
     def values(self, rows: npt.NDArray[np.int64], column: str) -> list[Any]:
-        """Python values of a column at `rows` (int64 [n], each in [0, count)), in order. KeyError: no such column."""
+        """JSON values of a column at `rows` (int64 [n], each in [0, count)), in order. KeyError: no such column."""
         index = self._reader.schema.get_field_index(column)
         if index < 0:
             raise KeyError(column)
+        if not len(rows):
+            return []
         if len(self._batches) == 1:
-            values: list[Any] = self._batches[0].column(index).take(pa.array(rows)).to_pylist()
-            return values
-        return [self._batches[batch].column(index)[row].as_py() for batch, row in self.places(rows)]
+            return json_values(self._batches[0].column(index).take(pa.array(rows)))
+        if is_plain(self._reader.schema.field(index).type):
+            return [self._batches[batch].column(index)[row].as_py() for batch, row in self.places(rows)]
+        parts = [self._batches[batch].column(index).slice(row, 1) for batch, row in self.places(rows)]
+        return json_values(pa.concat_arrays(parts))
 
     def places(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         """For each row its record batch and its number in there."""
