@@ -38,7 +38,8 @@ from vectorindex_searcher.errors import BadSpec
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.choose.auto import Choice, Goal, select
 from vectorindex_searcher.index.choose.families import lists_for, parts_for
-from vectorindex_searcher.index.choose.trial import Bench, Measured, Sample, draw_sample
+from vectorindex_searcher.index.choose.sample import Sample, draw_sample
+from vectorindex_searcher.index.choose.trial import Bench, Measured
 from vectorindex_searcher.index.parameters import effort_parameter, parameter_limits
 from vectorindex_searcher.index.threads import available_cores
 from vectorindex_searcher.index.vectors import VectorFile
@@ -89,7 +90,7 @@ def main() -> int:
     began = time.monotonic()
     outcomes, pages = [], []
     for dataset in _datasets(options.quick):
-        if options.allowed_rows in ("", dataset.name):
+        if options.only in ("", dataset.name):
             found, page = run(dataset, rows)
             outcomes += found
             pages.append(page)

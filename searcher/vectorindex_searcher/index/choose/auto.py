@@ -24,7 +24,8 @@ from ..memory import Footprint, footprint
 from ..sizes import size_text
 from ..vectors import VectorFile
 from .families import scaled, shortlist, variants
-from .trial import Bench, K, Sample, Trial, draw_sample, part, raised
+from .sample import K, Sample, draw_sample, whole
+from .trial import Bench, Trial, raised
 
 AUTO = "Auto"
 MEMORY_FIELD = "spec.index.objective.memoryLimit"
@@ -86,6 +87,8 @@ class _Entry:
             return math.inf
         last = done[-1]
         assert last.best is not None
+        if whole(last.rows, count):
+            return last.best.latency_us
         grown: float = max(1.0, count / last.rows) ** self._growth(done)
         return last.best.latency_us * grown
 
@@ -178,7 +181,7 @@ class _Selection:
         """The lowest expected latency on all rows: screened on a small sample, raced on the largest."""
         rungs = [rows for rows in (SCREEN_ROWS, DEEP_ROWS) if 2 * rows < len(sample.rows)]
         for number, rows in enumerate(rungs):
-            bench = Bench(part(sample, rows), self.threads)
+            bench = Bench(sample.part(rows), self.threads)
             for entry in entries:
                 self._try(entry, bench)
             self._settle(entries, rows)
@@ -227,7 +230,7 @@ class _Selection:
     def smallest(self, entries: list[_Entry], sample: Sample) -> _Entry:
         """The smallest one that reaches the recall on all rows without being slower than exact search."""
         rows = len(sample.rows)
-        fewer = part(sample, min(DEEP_ROWS, rows if rows == self.count else rows // 2))
+        fewer = sample.part(min(DEEP_ROWS, rows if whole(rows, self.count) else rows // 2))
         samples = [fewer] if len(fewer.rows) == rows else [fewer, sample]
         benches = [Bench(one, self.threads, exhaust=True) for one in samples]
         ceiling = math.inf
@@ -241,7 +244,7 @@ class _Selection:
     def _lasts(self, entry: _Entry) -> bool:
         """Whether the codes are fine enough for the recall on all rows, by what more rows took away so far."""
         *fewer, last = (entry.trials[rows] for rows in sorted(entry.trials))
-        if not fewer or last.rows >= self.count:
+        if not fewer or whole(last.rows, self.count):
             return True
         wanted = raised(self.target, (fewer[-1].rows, fewer[-1].ceiling), (last.rows, last.ceiling), self.count)
         if last.ceiling < wanted:

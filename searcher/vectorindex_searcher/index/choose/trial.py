@@ -21,42 +21,14 @@ from ..factory import make_index
 from ..metric import faiss_metric
 from ..parameters import layers, parameter_limits, search_parameters
 from ..threads import limit_threads
-from ..vectors import VectorFile
 from .families import lists_in
 from .parameter_search import Grid, find_cheapest
 from .recall import nearest, recall_of, tie_width
+from .sample import K, Sample, whole
 
-K = 10
 LEAST_LOSS = 0.003
 """Of recall: ratios of less are noise."""
 MOST_LOSS_EXPONENT = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Rows drawn uniformly, and some of them as queries."""
-
-    rows: npt.NDArray[np.float32]
-    """[n, d], prepared; in random order, so the first m are a sample too."""
-    queries: npt.NDArray[np.float32]
-    """[m, d]: the first m rows; a query does not count its own row."""
-    metric: Metric
-
-    @property
-    def own(self) -> npt.NDArray[np.int64]:
-        return np.arange(len(self.queries))
-
-
-def draw_sample(vectors: VectorFile, rows: int, queries: int, seed: int = 0) -> Sample:
-    """`rows` of the file at random, at most all, the first `queries` of them as queries."""
-    chosen = np.random.default_rng(seed).choice(vectors.count, size=min(rows, vectors.count), replace=False)
-    drawn = vectors.gather(chosen)
-    return Sample(drawn, drawn[:queries], vectors.metric)
-
-
-def part(sample: Sample, rows: int) -> Sample:
-    """The first `rows` of a sample with the same queries."""
-    return Sample(sample.rows[: max(rows, len(sample.queries))], sample.queries, sample.metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +81,14 @@ class Bench:
         self._exhaust = exhaust
         self._centroids: dict[int, npt.NDArray[np.float32]] = {}
         limit_threads(threads)
-        extra = min(K + 1, len(sample.rows))
-        scores, rows = faiss.knn(sample.queries, sample.rows, extra, metric=faiss_metric(sample.metric))
-        signed = scores if sample.metric is Metric.INNER_PRODUCT else -scores
-        signed = np.where(rows == sample.own[:, None], -np.inf, signed)
-        order = np.argsort(-signed, axis=1, kind="stable")
-        self.available = np.full(len(sample.queries), min(K, len(sample.rows) - 1))
-        last = np.take_along_axis(rows, order, 1)[:, max(0, min(K, len(sample.rows) - 1) - 1)]
-        kth = self._scores(last[:, None])
-        width = tie_width(kth[:, 0], sample.queries, sample.rows[last], sample.metric)
-        self._threshold = kth[:, 0] - width
+        k = min(K, len(sample.rows))
+        _, rows = faiss.knn(sample.queries, sample.rows, k, metric=faiss_metric(sample.metric))
+        self.available = np.full(len(sample.queries), k)
+        kth = self._scores(rows[:, -1:])[:, 0]
+        self._threshold = kth - tie_width(kth, sample.queries, sample.rows[rows[:, -1]], sample.metric)
 
     def _scores(self, found: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Exact scores [m, k] of rows [m, k] of the sample."""
+        """Exact scores [m, k] of rows [m, k] of the sample; of any row where it is -1."""
         queries = self.sample.queries.astype(np.float64)
         vectors = self.sample.rows[np.maximum(found, 0)].astype(np.float64)
         if self.sample.metric is Metric.INNER_PRODUCT:
@@ -132,9 +99,8 @@ class Bench:
         return -distances
 
     def recall(self, found: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Recall@10 [m] of answers [m, 11], own rows and ties considered."""
-        hits = nearest(self._scores(found), found, self._threshold) & (found != self.sample.own[:, None])
-        return recall_of(hits, self.available)
+        """Recall@10 [m] of answers [m, 10], ties considered."""
+        return recall_of(nearest(self._scores(found), found, self._threshold), self.available)
 
     def build(self, factory: str) -> Any:
         """A trained and filled index. Raises BadSpec, or RuntimeError from FAISS."""
@@ -169,7 +135,12 @@ class Bench:
             return seen[key]
 
         rows, more = len(self.sample.rows), goal
-        if before is not None and before.best is not None and "efSearch" in before.best.params and count > rows:
+        if (
+            before is not None
+            and before.best is not None
+            and "efSearch" in before.best.params
+            and not whole(rows, count)
+        ):
             now = look(before.best.params).recall
             more = raised(goal, (before.rows, before.best.recall), (rows, now), count)
         best = find_cheapest(grid, lambda at: look(at).recall - more, lambda at: look(at, timed=True))
@@ -182,8 +153,7 @@ class Bench:
     def measure(self, index: Any, params: dict[str, int], *, timed: bool = True) -> Measured:
         """Recall of `index` at `params`, and with `timed` the time of a query (else 0)."""
         limit_threads(self.threads)
-        extra = min(K + 1, len(self.sample.rows))
-        _, found = index.search(self.sample.queries, extra, params=search_parameters(index, params))
+        _, found = index.search(self.sample.queries, K, params=search_parameters(index, params))
         recall = self.recall(found)
         latency = self.latency(index, params) if timed else 0.0
         return Measured(params, float(recall.mean()), float(recall.std()), latency)
