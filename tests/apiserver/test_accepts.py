@@ -44,6 +44,7 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
         ("rollout", {"soak": {"duration": "0s"}}),
         ("build.pod.tolerations", [{"key": "gpu"}]),
         ("source.poll", "0"),
+        ("source.s3", {"bucket": "public", "anonymous": True, "endpoint": "https://ref.example.co/storage/v1/s3/"}),
         ("index", {"factory": "Flat"}),
         ("guardrails.rules", [{"name": "scores", "metric": "TopScore", "min": "0.45"}]),
     ],

@@ -51,6 +51,13 @@ def managed(*peers: Json) -> Json:
         ("spec.source.s3.bucket", "Bad_Name", "spec.source.s3.bucket", "should match"),
         ("spec.source.s3.endpoint", "https://me:pw@s3", "spec.source.s3.endpoint", "should match"),
         ("spec.source.s3.endpoint", "s3.example", "spec.source.s3.endpoint", "should match"),
+        ("spec.source.s3.endpoint", "https://s3?x=1", "spec.source.s3.endpoint", "should match"),
+        (
+            "spec.source.s3",
+            {"bucket": "embeddings", "anonymous": True, "secretRef": {"name": "s3"}},
+            "spec.source.s3.anonymous",
+            "contradict each other: remove one",
+        ),
         ("spec.source.s3.secretRef.name", "", "spec.source.s3.secretRef.name", "should match"),
         ("spec.source.tombstones", {}, "spec.source.tombstones.prefix", "Required value"),
         ("spec.source.tombstones", {"prefix": "deleted"}, "spec.source.tombstones.prefix", "should match"),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.artifact.layout import SERVED_FILES, Layout
 from vectorindex_searcher.artifact.manifest import Manifest, encode, load_manifest
 from vectorindex_searcher.artifact.publish import download_verified, publish
 from vectorindex_searcher.build import task as build_module
@@ -34,9 +34,10 @@ from vectorindex_searcher.contract import (
 from vectorindex_searcher.dataset.resolve import resolve
 from vectorindex_searcher.errors import ChecksumMismatch, TaskError
 from vectorindex_searcher.index import device as device_module
+from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.choose import tuning
 from vectorindex_searcher.index.choose.tuning import tune
-from vectorindex_searcher.index.engine import Engine
+from vectorindex_searcher.index.engine import Engine, read_index
 from vectorindex_searcher.proof.canary import canary_recall, canary_recalls
 from vectorindex_searcher.proof.report import fetch_canary, load_report
 from vectorindex_searcher.proof.task import validate
@@ -179,7 +180,7 @@ def test_build_reads_the_listing_that_resolve_stored(source: Path, tmp_path: Pat
     with pytest.raises(TaskError) as caught:
         build(task(mine, tmp_path / "other", fingerprint=resolved.fingerprint, index=flat))
     assert caught.value.reason == "SourceChanged"
-    assert not (tmp_path / "other").exists()
+    assert not [path for path in (tmp_path / "other").rglob("*") if path.is_file()]
 
 
 def test_two_builders_publish_one_manifest(source: Path, tmp_path: Path) -> None:
@@ -349,3 +350,15 @@ def test_gpu_is_demanded_preferred_or_not(source: Path, tmp_path: Path, monkeypa
     assert (caught.value.reason, caught.value.exit_code) == ("GPUNotFound", ExitCode.RETRY)
     built = build(task(source, tmp_path, device=Device.PREFER_GPU, index=flat))
     assert (built.device, built.device_reason) == (Device.CPU, "no GPU is visible to FAISS")
+
+
+def test_resident_bytes_count_the_tables_that_faiss_computes(source: Path, tmp_path: Path) -> None:
+    """IVF-PQ under L2 keeps a table of lists x parts x 256 floats that is in no file; filters keep codes and a map."""
+    result = build(task(source, tmp_path, index=IndexSpec(factory="IVF16,PQ8"), embedding=Embedding(metric=Metric.L2)))
+    store, layout = stored(tmp_path)
+    manifest, _ = load_manifest(store, layout, "digest1")
+    files = sum(file.size for file in manifest.files if file.name in SERVED_FILES)
+    tables = 4 * 16 * 8 * 256
+    assert files + tables + 8 * manifest.count < result.resident_bytes == files + manifest.computed_bytes
+    index = faiss.downcast_index(read_index(next(tmp_path.rglob("index.faiss"))))
+    assert index.precomputed_table.size() * 4 == tables

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -245,6 +246,24 @@ def test_without_a_limit_nothing_goes(tmp_path: Path) -> None:
     for number in range(5):
         artifact(NodeCache(tmp_path), f"a{number}", 1000, number + 1)
     assert len(kept(tmp_path)) == 5
+
+
+def test_what_another_pod_removes_while_room_is_made_is_no_fault(tmp_path: Path) -> None:
+    """Many pods of a node make room at once: each removal can happen under another's look."""
+    names = [f"a{number}" for number in range(40)]
+
+    def use(offset: int) -> None:
+        cache = NodeCache(tmp_path, 900)
+        for turn in range(60):
+            name = names[(offset + 7 * turn) % len(names)]
+            held = cache.hold(name, 100)
+            for number in range(3):
+                (held.folder / f"{number}.faiss").write_bytes(b"x" * 100)
+            held.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(use, 11 * number) for number in range(4)]:
+            done.result()
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_s3_reads_are_pinned_and_ranged(stubbed: tuple[S3Store, Stubber]) -> Non
     store, stubber = stubbed
     expected = {"Bucket": "vectors", "Key": "k", "IfMatch": '"abc"', "Range": "bytes=10-13"}
     body = StreamingBody(io.BytesIO(b"1234"), 4)
-    stubber.add_response("get_object", {"Body": body, "ETag": '"abc"'}, expected)
+    stubber.add_response("get_object", {"Body": body, "ETag": '"abc"', "ContentRange": "bytes 10-13/99"}, expected)
     assert store.read("k", etag="abc", offset=10, length=4) == b"1234"
     stubber.add_client_error("get_object", "PreconditionFailed", http_status_code=412)
     with pytest.raises(SourceChanged):
@@ -163,7 +163,7 @@ class _BreakingClient:
                 if breaks:
                     raise ConnectionResetError
 
-        return {"Body": Body(), "ETag": '"v1"'}
+        return {"Body": Body(), "ETag": '"v1"', "ContentRange": f"bytes {start}-9/10"}
 
 
 def test_s3_stream_resumes_where_it_broke_off_and_stays_on_one_version(monkeypatch: pytest.MonkeyPatch) -> None:

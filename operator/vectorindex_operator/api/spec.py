@@ -46,15 +46,23 @@ class S3(contract.S3):
 
     secret_ref: SecretRef | None = None
     """Whose keys the pods use. Absent: the identity of their ServiceAccount."""
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule(
+            "!(has(self.anonymous) && self.anonymous && has(self.secretRef))",
+            "anonymous and secretRef contradict each other: remove one of them",
+            ".anonymous",
+        ),
+    )
 
     def reached_by(self, live: S3) -> S3:
-        """This place, reached as `live` reaches the same bucket today: its endpoint, region and Secret.
+        """This place, reached as `live` reaches the same bucket today: its endpoint, region and Secret, or none.
 
         In another bucket than `live` it is reached as before: nothing is known of how else.
         """
         if live.bucket != self.bucket:
             return self
-        return self.model_copy(update={"endpoint": live.endpoint, "region": live.region, "secret_ref": live.secret_ref})
+        how = ("endpoint", "region", "secret_ref", "anonymous")
+        return self.model_copy(update={name: getattr(live, name) for name in how})
 
     def location(self) -> contract.Location:
         """What travels to the data plane: the place, never the credentials."""

@@ -40,6 +40,10 @@ class Layout:
     def file(self, digest: str, attempt: str, name: str) -> str:
         return join_key(self.base, digest, attempt, name)
 
+    def probe(self, digest: str, attempt: str) -> str:
+        """Where an attempt tries what the store can do; there only for a moment."""
+        return join_key(self.base, digest, attempt, "probe")
+
     def checkpoints(self, digest: str, key: str = "", name: str = "") -> str:
         return join_key(self.base, digest, "checkpoints", key, name)
 

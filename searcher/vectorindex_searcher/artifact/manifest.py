@@ -76,6 +76,8 @@ class Manifest(Model):
     """Fingerprint of the listing of deleted ids that the build left out; empty without any."""
     deleted: Annotated[int, Field(ge=0)] = 0
     """Rows of the source that were left out for it."""
+    computed_bytes: Annotated[int, Field(ge=0)] = 0
+    """Memory besides the files: tables that FAISS computes when it reads them, and what filters may keep."""
     files: tuple[ManifestFile, ...]
 
     def file(self, name: str) -> ManifestFile | None:
@@ -84,8 +86,8 @@ class Manifest(Model):
 
     @property
     def resident_bytes(self) -> int:
-        """Memory a searcher needs for this artifact: everything it maps or reads."""
-        return sum(file.size for file in self.files if file.name in SERVED_FILES)
+        """Memory a searcher needs for this artifact: everything it maps or reads, and what it makes of that."""
+        return sum(file.size for file in self.files if file.name in SERVED_FILES) + self.computed_bytes
 
 
 def encode(model: Model) -> bytes:

@@ -20,6 +20,8 @@ from .layout import SERVED_FILES, Layout
 from .manifest import Manifest, ManifestFile, encode, load_manifest
 
 UPLOAD_THREADS = 4
+UNFINISHED_SECONDS = 86_400.0
+"""An upload that was begun so long ago and is not done belongs to a builder that was killed."""
 _log = logging.getLogger(__name__)
 
 
@@ -36,6 +38,8 @@ def publish(store: Store, layout: Layout, manifest: Manifest, folder: Path) -> t
         ]
         for upload in uploads:
             upload.result()
+    if gone := store.discard_unfinished(layout.base, UNFINISHED_SECONDS):
+        _log.info("removed what killed builds had uploaded in part", extra={"uploads": gone})
     data = encode(manifest)
     if store.put(layout.manifest(manifest.digest), data, exclusive=True):
         return manifest, hashlib.sha256(data).hexdigest(), True

@@ -43,13 +43,14 @@ from ..index.engine import Engine, read_index
 from ..index.factory import make_index, training_rows
 from ..index.memory import footprint
 from ..index.parameters import index_type
+from ..index.selection.subset import restricted_bytes
 from ..index.vectors import VectorFile
 from ..progress import step
 from ..proof.bound import lower_bound
 from ..proof.groundtruth import ground_truth
 from ..proof.measure import answers, measure
 from ..proof.queries import write_held_out
-from ..storage.store import Role, Store, open_store
+from ..storage.store import Role, Store, open_store, require_exclusive_put
 from . import CHECKPOINT_AFTER_SECONDS, budget, recipe
 from .checkpoint import Checkpoints
 from .fill import Order, write_index
@@ -98,6 +99,7 @@ def build(
         _log.info("already published", extra={"digest": task.digest})
         checkpoints.discard()
         return _result(*published, reused=True)
+    require_exclusive_put(artifacts, layout.probe(task.digest, task.attempt))
     fallback = pick_device(task.device, task.device_reason)
     source_store = open_store(task.source, Role.SOURCE)
     listing = _listing(task, source_store, artifacts, layout)
@@ -187,6 +189,9 @@ def _manifest(
     """The manifest of the files in `folder`, without operating points yet."""
     with VectorFile(folder / VECTORS_FILE, task.embedding.metric) as vectors:
         write_held_out(folder / HELDOUT_FILE, sets.held_out, vectors.gather(sets.held_out, prepared=False))
+    # As it is after a round trip: FAISS reads IndexFlat back as IndexFlatL2.
+    index = read_index(folder / INDEX_FILE)
+    size = footprint(index, index.ntotal)
     names = [INDEX_FILE, IDS_FILE, VECTORS_FILE, HELDOUT_FILE, *([METADATA_FILE] if task.columns.metadata else [])]
     return Manifest(
         digest=task.digest,
@@ -200,8 +205,8 @@ def _manifest(
         id_type="string" if str(source.id_type) == "string" else "int64",
         metadata_columns=task.columns.metadata,
         factory=factory,
-        # As it is after a round trip: FAISS reads IndexFlat back as IndexFlatL2.
-        index_type=index_type(read_index(folder / INDEX_FILE)),
+        index_type=index_type(index),
+        computed_bytes=(size.tables if size else 0) + restricted_bytes(index),
         default_point=OperatingPoint(recall=0.0, recall_low=0.0, latency_us=0.0),
         faiss_version=faiss.__version__,
         cpu_features=faiss.get_compile_options().strip(),

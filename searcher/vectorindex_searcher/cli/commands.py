@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from ..artifact.layout import Layout
 from ..contract import (
@@ -257,8 +258,12 @@ def _location(options: argparse.Namespace, flag: str) -> Location:
     if not text:
         remedy = "Give it; --help has all flags."
         raise BadSpec("MissingFlag", f"--{flag} is needed (or a task in {TASK_ENV})", field=f"--{flag}", remedy=remedy)
-    return parse_location(text, **_s3(options))
+    # What is written to needs credentials, whoever may read the source.
+    public = flag == "source" or options.verb in ("serve", "inspect")
+    return parse_location(text, **_s3(options, public=public))
 
 
-def _s3(options: argparse.Namespace) -> dict[str, str]:
-    return {"endpoint": options.endpoint, "region": options.region}
+def _s3(options: argparse.Namespace, *, public: bool = True) -> dict[str, Any]:
+    """How S3 places are reached. `public`: whether --anonymous is about this one."""
+    anonymous = True if public and options.anonymous else None
+    return {"endpoint": options.endpoint, "region": options.region, "anonymous": anonymous}

@@ -28,6 +28,8 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("-v", "--verbose", action="store_true", help="log more, and print the result in a pod too")
         added.add_argument("--endpoint", default="", help="S3 endpoint (default: AWS)")
         added.add_argument("--region", default="", help="S3 region")
+        text = "what is only read (source, queries, tombstones; the artifact of serve) is public: no credentials"
+        added.add_argument("--anonymous", action="store_true", help=text)
         if name == "build":
             port = os.environ.get(METRICS_PORT_ENV) or "0"
             text = f"serve Prometheus metrics of the progress on this port (default: {METRICS_PORT_ENV}, else none)"

@@ -60,10 +60,12 @@ class S3(Model):
     """Name of the bucket."""
     prefix: Annotated[str, Field(max_length=512)] = ""
     """Keys begin with this; a folder ends in a slash."""
-    endpoint: Annotated[str, Field(max_length=256, pattern=r"^(https?://[^@/]+)?$")] = ""
-    """Of another server than AWS, without a path; buckets are then addressed by path."""
+    endpoint: Annotated[str, Field(max_length=256, pattern=r"^(https?://[^@/?#\s]+(/[^@?#\s]*)?)?$")] = ""
+    """Of another server than AWS, with http:// or https://; buckets are then addressed by path."""
     region: Annotated[str, Field(max_length=64)] = ""
     """Empty: the client's default."""
+    anonymous: bool | None = None
+    """True: a public bucket, read without any credentials."""
 
 
 class Location(Model):

@@ -182,7 +182,7 @@ def _cost(body: ElementTree.Element, report: Report) -> None:
         [f"{row.batch}", f"{row.p50_ms:.3f}", f"{row.p95_ms:.3f}", f"{row.query_us:,.0f}"] for row in report.latency
     ]
     _table(body, ["queries at once", "p50 ms", "p95 ms", "µs a query"], rows, "At the default point, one thread.")
-    memory = [["files that are mapped or read", size_text(report.resident_bytes)]]
+    memory = [["files that are mapped or read, tables, kept filters", size_text(report.resident_bytes)]]
     if report.resident_measured_bytes is not None:
         memory.append(["growth of the gate's process after its queries", size_text(report.resident_measured_bytes)])
     _table(body, ["memory", "size"], memory, "")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import contract
-from ..artifact.layout import POINTS_FILE, SERVED_FILES, Layout
+from ..artifact.layout import POINTS_FILE, SERVED_FILES, VECTORS_FILE, Layout
 from ..artifact.manifest import Manifest, load_manifest
 from ..artifact.publish import cache_error, cache_name, download_verified
 from ..errors import BadData, BadSpec, ChecksumMismatch, TaskError
@@ -66,7 +66,10 @@ def load(task: contract.ServeTask, tell: Callable[[str], None], cache_bytes: int
     phases.end("manifest")
     size = sum(file.size for file in manifest.files if file.name in SERVED_FILES)
     tell(f"fetching and verifying {size} bytes")
-    held = _fetch(store, layout, manifest, NodeCache(Path(task.cache_dir), cache_bytes), size)
+    # Live recall fetches vectors.npy later, into the same folder: room for it is made now, with the rest.
+    later = manifest.file(VECTORS_FILE) if task.live_recall else None
+    room = size + (later.size if later else 0)
+    held = _fetch(store, layout, manifest, NodeCache(Path(task.cache_dir), cache_bytes), room)
     phases.end("fetch")
     try:
         tell("opening the index")

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LOCKS = ".locks"
@@ -102,7 +102,8 @@ class NodeCache:
         for lock in (self._root / _LOCKS).glob("*.use"):
             folder = self._root / lock.stem
             if lock.stem != keep and folder.is_dir():
-                known.append((lock.stat().st_mtime_ns, _bytes_in(folder), folder))
+                with suppress(FileNotFoundError):  # another pod removes it at this moment
+                    known.append((lock.stat().st_mtime_ns, _bytes_in(folder), folder))
         total = size + sum(held for _, held, _ in known)
         for _, held, folder in sorted(known):
             if total <= self._limit:
@@ -120,11 +121,23 @@ class NodeCache:
         try:
             if not self._lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 return False
-            shutil.rmtree(folder)
+            with suppress(FileNotFoundError):  # another pod's removal was faster: gone is gone
+                shutil.rmtree(folder)
             return True
         finally:
             os.close(fd)
 
 
 def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """What its files take; one that goes while they are listed takes nothing."""
+    total = 0
+    for path in _files_below(folder):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """As os.walk, which passes over folders that vanish (Path.rglob raises)."""
+    for where, _, names in os.walk(folder):
+        yield from (Path(where, name) for name in names)

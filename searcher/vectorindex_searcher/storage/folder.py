@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import BadSpec, SourceChanged, SourceMissing, StoreUnavailable, TaskError
-from .store import CHUNK_BYTES, ObjectInfo, Role
+from .store import CHUNK_BYTES, ObjectInfo, Role, UnsupportedByStore
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class FolderStore:
@@ -100,6 +104,10 @@ class FolderStore:
                     temporary.replace(path)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if exclusive and error.errno in _NO_LINKS:
+                    raise UnsupportedByStore(f"no hard links: {error.strerror}") from error
+                raise
             finally:
                 temporary.unlink(missing_ok=True)
         except OSError as error:
@@ -122,6 +130,15 @@ class FolderStore:
             self._path(key).unlink(missing_ok=True)
         except OSError as error:
             raise self._failed(key, error) from error
+
+    def discard_unfinished(self, prefix: str, older_than: float) -> int:
+        start, oldest, found = self._path(prefix), time.time() - older_than, 0
+        for path in start.rglob(".*.*"):
+            with contextlib.suppress(OSError):  # another builder tidies up, too
+                if path.is_file() and path.stat().st_mtime <= oldest:
+                    path.unlink()
+                    found += 1
+        return found
 
     @staticmethod
     def _temporary(path: Path) -> Path:

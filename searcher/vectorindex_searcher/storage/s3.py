@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
 from boto3.s3.transfer import TransferConfig
+from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, SSLError
 
 from ..contract import S3
 from ..errors import SourceChanged, StoreUnavailable, TaskError
-from .store import CHUNK_BYTES, ObjectInfo, Role
+from .store import CHUNK_BYTES, ObjectInfo, Role, UnsupportedByStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PART_BYTES = 64 << 20
 STREAM_ATTEMPTS = 5
+_log = logging.getLogger(__name__)
 
+_HOPELESS = (NoCredentialsError, PartialCredentialsError, SSLError)
 _MISSING_KEY = {"NoSuchKey", "404", "NotFound", "NoSuchVersion"}
 _WRONG_CREDENTIALS = {
     "InvalidAccessKeyId",
@@ -37,6 +42,15 @@ _WRONG_CREDENTIALS = {
 }
 _DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "AccountProblem", "InvalidObjectState"}
 _PRECONDITION = {"PreconditionFailed", "412"}
+_NO_CONDITIONS = {"NotImplemented", "501", "InvalidArgument", "InvalidRequest"}
+"""What stores without If-None-Match answer to it."""
+_LATER = {
+    "RequestTimeTooSkewed": "Set the clock of the node that the pod runs on, or of the store.",
+    "QuotaExceeded": "Make room in the store, or raise its quota.",
+    "XMinioStorageFull": "Make room in the store.",
+    "ServiceQuotaExceeded": "Make room in the store, or raise its quota.",
+}
+"""Refusals with 403 or 4xx that pass once somebody has acted outside of the spec: worth another try."""
 _WRONG_REGION = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 
 
@@ -93,6 +107,7 @@ class S3Store:
             try:
                 answer = self._get(key, etag, position, end)
                 etag = etag or answer["ETag"].strip('"')  # a resumed body must be of the same object
+                self._check_answer(key, answer, etag, position, ranged=bool(position) or end is not None)
                 for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
                     position += len(chunk)
                     failures = 0
@@ -104,9 +119,21 @@ class S3Store:
                 raise self._failed(key, error, etag) from error
             except (BotoCoreError, http.client.HTTPException, OSError) as error:
                 failures += 1
-                if failures >= STREAM_ATTEMPTS or isinstance(error, NoCredentialsError | PartialCredentialsError):
+                if failures >= STREAM_ATTEMPTS or isinstance(error, _HOPELESS):
                     raise self._failed(key, error) from error
                 time.sleep(0.2 * 2**failures)
+
+    def _check_answer(self, key: str, answer: Any, etag: str, position: int, *, ranged: bool) -> None:
+        """Refuse a body that is not what was asked for: a store or a proxy may ignore Range and If-Match."""
+        if answer["ETag"].strip('"') != etag:
+            raise SourceChanged(key)
+        if not ranged:
+            return
+        begins = str(answer.get("ContentRange", "")).removeprefix("bytes ").partition("-")[0]
+        if begins != str(position):
+            message = f"{self.describe(key)}: {self._endpoint or 'the S3 endpoint'} ignores the header Range"
+            remedy = f"Name a store that answers byte ranges in {self.role.field}.s3.endpoint."
+            raise self._refused("NoByteRanges", message, f"{self.role.field}.s3.endpoint", remedy)
 
     def _get(self, key: str, etag: str | None, position: int, end: int | None) -> Any:
         options: dict[str, Any] = {"Bucket": self.bucket, "Key": key}
@@ -126,6 +153,8 @@ class S3Store:
             # 409: another conditional write of this key is under way; whoever wins, we lost.
             if exclusive and _code(error) in _PRECONDITION | {"ConditionalRequestConflict", "409"}:
                 return False
+            if exclusive and _code(error) in _NO_CONDITIONS:
+                raise UnsupportedByStore(_brief(error)) from error
             raise self._failed(key, error) from error
         except BotoCoreError as error:
             raise self._failed(key, error) from error
@@ -146,14 +175,39 @@ class S3Store:
         except (ClientError, BotoCoreError) as error:
             raise self._failed(key, error) from error
 
+    def discard_unfinished(self, prefix: str, older_than: float) -> int:
+        found = 0
+        try:
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
+            for page in pages:
+                # By the store's clock, where it tells it.
+                now = _date(page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
+                for upload in page.get("Uploads", []):
+                    key = upload["Key"]
+                    if key.startswith(f"{prefix}/") and now - _unix(upload.get("Initiated")) >= older_than:
+                        self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload["UploadId"])
+                        found += 1
+        except (ClientError, BotoCoreError) as error:
+            _log.debug("unfinished uploads stay", extra={"bucket": self.bucket, "why": _brief(error)})
+        return found
+
     def _failed(self, key: str, error: BaseException, etag: str | None = None) -> TaskError:
         where, field = self.describe(key), f"{self.role.field}.s3"
         if isinstance(error, NoCredentialsError | PartialCredentialsError):
-            return self._refused("InvalidCredentials", f"{where}: no usable credentials ({error})", field)
+            remedy = f"Name a Secret with keys in {field}.secretRef; for a public bucket say {field}.anonymous: true."
+            return self._refused("InvalidCredentials", f"{where}: no usable credentials ({error})", field, remedy)
+        if isinstance(error, SSLError):
+            remedy = "Put the PEM of its CA into the Secret as CA_PEM (on a laptop: the variable AWS_CA_BUNDLE)."
+            message = (
+                f"{where}: the certificate of {self._endpoint or 'the S3 endpoint'} is not trusted ({_brief(error)})"
+            )
+            return self._refused("CertificateNotTrusted", message, f"{field}.endpoint", remedy)
         if not isinstance(error, ClientError):
             message = f"{where}: {self._endpoint or 'the S3 endpoint'} did not answer ({_brief(error)})"
             return StoreUnavailable("StoreUnavailable", message, object=key, field=f"{field}.endpoint")
         code = _code(error)
+        if code in _LATER:
+            return StoreUnavailable(code, f"{where}: {_brief(error)}", object=key, field=field, remedy=_LATER[code])
         if code == "NoSuchBucket":
             return self._refused(
                 "BucketNotFound",
@@ -170,7 +224,7 @@ class S3Store:
         if code in _DENIED or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (401, 403):
             writing = ", s3:PutObject and s3:DeleteObject" if self.role is Role.ARTIFACTS else ""
             remedy = f"Grant s3:GetObject and s3:ListBucket{writing}"
-            return self._refused("AccessDenied", f"{where}: access denied", field, f"{remedy} on the bucket.")
+            return self._refused("AccessDenied", f"{where}: access denied ({code})", field, f"{remedy} on the bucket.")
         if code in _MISSING_KEY:
             raise FileNotFoundError(where) from error
         return StoreUnavailable("StoreUnavailable", f"{where}: {_brief(error)}", object=key, field=field)
@@ -183,6 +237,14 @@ class S3Store:
 def _unix(moment: datetime | None) -> float:
     """Unix seconds; 0 from a server that does not tell: then nothing is older than anything else."""
     return 0.0 if moment is None else moment.timestamp()
+
+
+def _date(header: str) -> float:
+    """Unix seconds of an HTTP date; this machine's without one."""
+    try:
+        return parsedate_to_datetime(header).timestamp()
+    except (TypeError, ValueError):
+        return time.time()
 
 
 def _code(error: ClientError) -> str:
@@ -214,9 +276,10 @@ def _client(s3: S3, role: Role) -> S3Client:
         read_timeout=60,
         max_pool_connections=16,
         s3={"addressing_style": "path" if s3.endpoint else "auto"},
+        **({"signature_version": UNSIGNED} if s3.anonymous else {}),
     )
     client: S3Client = session.client(
-        "s3", endpoint_url=s3.endpoint or None, config=config, verify=_ca_file(pem) if pem else None
+        "s3", endpoint_url=s3.endpoint.rstrip("/") or None, config=config, verify=_ca_file(pem) if pem else None
     )
     return client
 

@@ -20,6 +20,10 @@ from ..errors import BadSpec
 CHUNK_BYTES = 1 << 20
 
 
+class UnsupportedByStore(Exception):  # noqa: N818 - says what happened
+    """The store has no exclusive writes."""
+
+
 class Role(Enum):
     """What a location is for: the prefix of its credentials in the environment, and the spec field to blame."""
 
@@ -89,10 +93,41 @@ class Store(Protocol):
         """Remove an object; nothing happens when there is none."""
         ...
 
+    def discard_unfinished(self, prefix: str, older_than: float) -> int:
+        """Remove what killed uploads below `prefix` left behind `older_than` seconds ago or earlier: it takes space and
+        no listing shows it. Returns how many there were. Never raises: a store may not allow it.
+        """
+        ...
+
 
 def join_key(*parts: str) -> str:
     """Join key parts with one slash between them; empty parts vanish."""
     return "/".join(stripped for part in parts if (stripped := part.strip("/")))
+
+
+def require_exclusive_put(store: Store, key: str) -> None:
+    """Prove that the store creates an object only once, by doing it at `key`, where nothing else is.
+
+    Before the long work rather than after it: publishing depends on it. Raises BadSpec/NoConditionalWrites, or what any
+    write there raises.
+    """
+    try:
+        once, twice = store.put(key, b"1", exclusive=True), store.put(key, b"2", exclusive=True)
+    except UnsupportedByStore as error:
+        once, twice = True, True
+        detail = f" ({error})"
+    else:
+        detail = ""
+    store.delete(key)
+    if once and not twice:
+        return
+    raise BadSpec(
+        "NoConditionalWrites",
+        f"{store.describe(store.prefix)}: the store does not honour If-None-Match: * on writes{detail}; "
+        "without it two builders could overwrite each other's artifact",
+        field=Role.ARTIFACTS.field,
+        remedy="Keep artifacts in a store that has conditional writes: AWS, MinIO, Ceph, versitygw or a folder.",
+    )
 
 
 def open_store(location: Location, role: Role) -> Store:
@@ -108,7 +143,7 @@ def open_store(location: Location, role: Role) -> Store:
     raise BadSpec("BadLocation", f"{role.field} must name either s3 or folder", field=role.field)
 
 
-def parse_location(text: str, *, endpoint: str = "", region: str = "") -> Location:
+def parse_location(text: str, *, endpoint: str = "", region: str = "", anonymous: bool | None = None) -> Location:
     """`s3://bucket/prefix` or a local path, as typed by a person. Raises BadSpec for any other URL."""
     if not text.startswith("s3://"):
         if "://" in text:
@@ -117,8 +152,12 @@ def parse_location(text: str, *, endpoint: str = "", region: str = "") -> Locati
         return Location(folder=text)
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
     try:
-        return Location(s3=S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region))
+        return Location(s3=S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region, anonymous=anonymous))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        if first["loc"] == ("endpoint",):
+            message = f"--endpoint {endpoint[:100]!r} is no URL of an S3 server"
+            remedy = "Write it with its scheme and without a query, for example http://minio:9000."
+            raise BadSpec("BadEndpoint", message, field="--endpoint", remedy=remedy) from None
         message = f"{text}: not a usable S3 location ({'.'.join(map(str, first['loc']))}: {first['msg']})"
         raise BadSpec("BadLocation", message, remedy="Write s3://bucket/prefix.") from None

@@ -31,6 +31,21 @@ _BLOCK_ROWS = 32
 Answer = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 
+def cache_bytes(rows: int, row_bytes: int) -> int:
+    """What kept subsets of an index of `rows` may take in memory."""
+    return int(np.clip(rows * row_bytes // CACHE_SHARE, *CACHE_BYTES))
+
+
+def restricted_bytes(index: Any) -> int:
+    """Memory that searching only some rows of `index` (a faiss.Index) can take, beside the file: kept subsets, and for
+    lists the table from row to list. Never more than copies of all rows."""
+    store = CodeStore(index)
+    if not store.usable:
+        return 0
+    table = 8 * index.ntotal if store.reads_lists else 0
+    return min(store.cache_bytes, int(index.ntotal) * (store.row_bytes + 8)) + int(table)
+
+
 class CodeStore:
     """Where an index keeps its rows one by one: its refine layer, the storage of a graph, flat codes, or an IVF."""
 
@@ -46,7 +61,9 @@ class CodeStore:
         width = 4 * self._store.d if self._codes is None else self._codes.shape[1]
         self.row_bytes: int = width
         """Memory of one copied row."""
-        self.cache_bytes: int = int(np.clip(index.ntotal * width // CACHE_SHARE, *CACHE_BYTES))
+        self.cache_bytes: int = cache_bytes(index.ntotal, width)
+        self.reads_lists: bool = isinstance(self._store, faiss.IndexIVF)
+        """Whether rows lie in lists, and are found through a table of 8 bytes a row."""
         self.usable: bool = self._try()
         """Whether rows can be read at all; false for types that FAISS cannot reconstruct."""
 
@@ -56,7 +73,7 @@ class CodeStore:
         if not _decodes(self._store):
             return False
         try:
-            if isinstance(self._store, faiss.IndexIVF):
+            if self.reads_lists:
                 _decode_one(self._store)  # the table that `reconstruct` needs is made on first use
             else:
                 self.gather(np.zeros(1, np.int64))
@@ -86,7 +103,7 @@ class CodeStore:
 
     def _map(self) -> None:
         """IVF: build FAISS's table from row to list, 8 bytes a row, when it is needed for the first time."""
-        if isinstance(self._store, faiss.IndexIVF) and not self._mapped:
+        if self.reads_lists and not self._mapped:
             with self._lock:
                 if not self._mapped:
                     self._store.make_direct_map()
