@@ -27,6 +27,8 @@ class Invariants:
         """When a revision's build result was recorded."""
         self.given_up: dict[str, object] = {}
         """Revisions that a rollback left, and what the user had asked for by then."""
+        self.named: set[str] = set()
+        """Revisions that a person asked to go back to."""
         self.tripped: dict[str, int] = {}
         """Passes that a recorded trip has waited for although its target was ready."""
 
@@ -74,9 +76,9 @@ class Invariants:
             self.given_up[decision.from_revision] = self._asked()
         elif self.given_up.get(target) == self._asked():
             self.broken(f"(7) traffic to {target} again after its rollback, and nobody asked for it")
-        seen = operator.ports.seen_at("Pod")
-        seen = min(seen, operator.started_at)
-        if self.world.last_ready.get(target, 0.0) < seen and self.world.last_ready.get(source) == float("inf"):
+        if self.world.last_ready.get(target, 0.0) < operator.started_at and self.world.last_ready.get(source) == float(
+            "inf"
+        ):
             self.broken(f"(1) traffic from {source} with ready endpoints to {target} with none")
 
     def _retired(self, operator: Operator, name: str) -> None:
@@ -84,7 +86,7 @@ class Invariants:
         traffic = self.world.serving()
         if name == traffic:
             self.broken(f"(1) the searchers of {name} are removed, and it has the traffic")
-        views = [self.world.store.as_of("VectorIndexRevision", self._seen(operator, "VectorIndexRevision")), None]
+        views = [self.world.store.as_of("VectorIndexRevision", operator.started_at), None]
         phases = [self._phases(view) for view in views]
         live = self.world.store.get("VectorIndexRevision", name) or {}
         dead = bool(live.get("status", {}).get("unloadedAt"))  # it had no ready pod for its progressDeadline
@@ -112,7 +114,7 @@ class Invariants:
         running = [j["metadata"]["name"] for j in self.world.jobs("build") if not finished(j)]
         if len(running) > 1:
             self.broken(f"(2) builds running at the same time: {', '.join(sorted(running))}")
-        if self.built_at.get(revision, float("inf")) < self._seen(operator, "VectorIndexRevision"):
+        if self.built_at.get(revision, float("inf")) < operator.started_at:
             self.broken(f"(2) {revision} is built and recorded, and is built again by {name}")
 
     def _may_work(self, operator: Operator, revision: str, what: str) -> None:
@@ -120,23 +122,22 @@ class Invariants:
             self.broken(f"(4) {what} although {revision} is rejected")
 
     def _rejected_before(self, operator: Operator, revision: str) -> bool:
-        return self.rejected_at.get(revision, float("inf")) < self._seen(operator, "VectorIndexRevision")
-
-    @staticmethod
-    def _seen(operator: Operator, kind: str) -> float:
-        return min(operator.ports.seen_at(kind), operator.started_at)
+        return self.rejected_at.get(revision, float("inf")) < operator.started_at
 
     def _status(self, operator: Operator, new: Json) -> None:
         """(8) Ready=True only while the Service has ready endpoints."""
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in new["status"]["conditions"])
-        seen = min(self._seen(operator, kind) for kind in ("Pod", "Service", "Deployment", "EndpointSlice"))
+        seen = operator.started_at
         if ready and all(self.world.last_ready.get(r, 0.0) < seen for r in self.world.served_since(seen)):
             self.broken(f"(8) Ready=True, and {self.world.serving() or 'the Service'} has no ready endpoint")
 
     def on_pass(self, operator: Operator) -> None:
-        """(7) a recorded trip moves the traffic within two passes that nothing disturbed."""
-        if operator.ports.frozen:
-            return
+        """(10) two revisions are loaded at most, but for one that a person named while another soaks. (7) A recorded
+        trip moves the traffic within two passes that nothing disturbed."""
+        self.named.add(self.world.trip_of(self.world.serving()).get("target", ""))
+        loaded = self.world.loaded() - self.named
+        if len(loaded) > 2:
+            self.broken(f"(10) {len(loaded)} revisions are loaded: {', '.join(sorted(loaded))}")
         traffic = self.world.serving()
         live = self.world.store.get("VectorIndexRevision", traffic)
         rollout = ((live or {}).get("status", {}).get("rollout") or {}) if live else {}

@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
+from simulator.clock import START
 from simulator.store import Json
 from simulator.world import ASKED, NAME, NAMESPACE, World
 
@@ -30,7 +31,10 @@ from vectorindex_operator.reconcile.errors import (
 )
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_operator.reconcile.relist import Relist
+from vectorindex_operator.reconcile.watches import WATCHED
 from vectorindex_searcher.contract import TrafficLease
+
+T = TypeVar("T")
 
 SETTINGS = Installation(
     searcher_image="searcher:1",
@@ -38,6 +42,8 @@ SETTINGS = Installation(
     internal_keys=InternalKeys("a master key of 32 characters..."),
 )
 ON_WRITE = ("crash before", "crash after", "lost answer", "conflict", "error", "refused", "pause")
+READ_SECONDS = (0.1, 1.0, 5.0, 18.0)
+"""An answer that takes 20 s is none any more (adapters/kube.py)."""
 RELIST_SECONDS = 60.0
 WATCHED_WITHOUT_CACHE = ("VectorIndex", "VectorIndexRevision", "Job", "Deployment", "Pod", "Service", "EndpointSlice")
 
@@ -54,7 +60,10 @@ class Faults:
     single: tuple[int, str] | None = None
     writes: float = 0.0
     reads: float = 0.0
-    stale: float = 0.0
+    hung: float = 0.0
+    """Of passes: before it the watches fall silent for a while."""
+    slow: float = 0.0
+    """Of reads: the world goes on before the answer is there."""
     lost_events: float = 0.0
     silent: float = 0.0
     active: bool = True
@@ -74,9 +83,10 @@ class Faults:
             rng,
             writes=some(0.25),
             reads=some(0.05),
-            stale=some(0.08),
+            hung=some(0.08),
             lost_events=rng.choice((0.0, 0.2, 0.6, 1.0)),
             silent=some(0.1),
+            slow=some(0.1),
         )
 
     @classmethod
@@ -94,6 +104,12 @@ class Faults:
     def happens(self, share: float) -> bool:
         return self.active and share > 0 and self.rng.random() < share
 
+    def read_takes(self) -> tuple[float, bool]:
+        """Seconds until an answer is there, and whether it shows what was so when it was asked for."""
+        if not self.happens(self.slow):
+            return 0.0, False
+        return self.rng.choice(READ_SECONDS), self.rng.random() < 0.5
+
 
 class Ports:
     """reconcile.ports.{Cluster, Searchers, Events} of one operator process."""
@@ -101,79 +117,50 @@ class Ports:
     def __init__(self, operator: Operator) -> None:
         self.operator, self.world, self.faults = operator, operator.world, operator.faults
         self.store = operator.world.store
-        self.frozen: dict[str, float] = {}
-        self.frozen_until = 0.0
-        self.read: set[str] = set()
-        """Kinds of single objects that this pass has read: who asks again gets a fresh answer."""
         self.reads = 0
         """Requests so far, besides those of the relist."""
 
     # ------------------------------------------------------------ reads
 
-    def seen_at(self, kind: str) -> float:
-        """The time whose objects a read of this kind shows."""
-        if self.world.now >= self.frozen_until:
-            self.frozen.clear()
-        at = self.frozen.get(kind, self.world.now)
-        # Real reads are quorum reads; everything safe is safe even without them, but to call a revision Unavailable
-        # the operator must not look at pods of long ago.
-        return max(at, self.world.now - 3.0) if kind == "Pod" else at
-
-    def maybe_freeze(self, *, after_restart: bool = False) -> None:
-        rng = self.faults.rng
-        if self.world.now < self.frozen_until or not self.faults.happens(
-            self.faults.stale * (4 if after_restart else 1)
-        ):
-            return
-        back = rng.uniform(0.0, 30.0) if after_restart else 0.0
-        kinds = [
-            "VectorIndex",
-            "VectorIndexRevision",
-            "Job",
-            "Deployment",
-            "PodDisruptionBudget",
-            "NetworkPolicy",
-            "Pod",
-            "Service",
-            "EndpointSlice",
-        ]
-        if rng.random() < 0.5:
-            kinds = rng.sample(kinds, rng.randrange(1, 4))
-        self.frozen = dict.fromkeys(kinds, self.world.now - back)
-        self.frozen_until = self.world.now + rng.uniform(1.0, 20.0)
-        self._log(f"reads {', '.join(kinds)} as of {back:.0f} s ago for {self.frozen_until - self.world.now:.0f} s")
-
     def pages(self, kind: str, namespace: str, selector: str, *, metadata_only: bool) -> Iterator[list[Json]]:
         """What the relist asks; pages of three, between which the world does not stop."""
-        at = self._read(kind)
+        found = self._read(kind, lambda: self._labelled(kind, selector))
         self.reads -= 1
-        objects = self.store.of_kind(kind) if at is None else list(self.store.as_of(kind, at).values())
-        wanted = [part.split("=") for part in selector.split(",") if part]
-        found = [o for o in objects if all(o["metadata"].get("labels", {}).get(k) == v for k, v in wanted)]
         for first in range(0, max(1, len(found)), 3):
             page = found[first : first + 3]
             yield [{"kind": kind, "metadata": o["metadata"]} for o in page] if metadata_only else page
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
-        at = self._read(kind)
-        if kind in self.read or at is None:
-            return self.store.get(kind, name)
-        self.read.add(kind)
-        return self.store.as_of(kind, at).get(name)
+        return self._read(kind, lambda: self.store.get(kind, name))
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Json]:
-        at = self._read(kind)
-        objects = self.store.of_kind(kind) if at is None else list(self.store.as_of(kind, at).values())
-        wanted = [part.split("=") for part in selector.split(",")]
-        return [o for o in objects if all(o["metadata"]["labels"].get(k) == v for k, v in wanted)]
+        return self._read(kind, lambda: self._labelled(kind, selector))
 
-    def _read(self, kind: str) -> float | None:
+    def _labelled(self, kind: str, selector: str) -> list[Json]:
+        wanted = [part.split("=") for part in selector.split(",") if part]
+        return [o for o in self.store.of_kind(kind) if all(o["metadata"]["labels"].get(k) == v for k, v in wanted)]
+
+    def _read(self, kind: str, look: Callable[[], T]) -> T:
+        """An answer shows what was so at some time between the question and its arrival, and never anything older.
+
+        A read without resourceVersion is "Most Recent": consistent, a quorum read of etcd
+        (kubernetes.io/docs/reference/using-api/api-concepts, "Semantics for get and list"). Every read of the operator
+        is one (adapters/kube.py); what it may see late is what the watches tell: Operator.hear.
+        """
         self.reads += 1
         if self.faults.happens(self.faults.reads / 7):
             self._log(f"read of {kind} fails")
             raise UnreachableError(f"GET {kind}: 500")
-        at = self.seen_at(kind)
-        return at if at < self.world.now else None
+        seconds, old = self.faults.read_takes()
+        if not seconds:
+            return look()
+        self._log(f"read of {kind} takes {seconds} s, and shows its {'beginning' if old else 'end'}")
+        if not old:
+            self.world.clock.run_until(self.world.now + seconds)
+            return look()
+        found = look()
+        self.world.clock.run_until(self.world.now + seconds)
+        return found
 
     # ------------------------------------------------------------ writes
 
@@ -225,7 +212,7 @@ class Ports:
         return result
 
     def _log(self, text: str) -> None:
-        self.faults.log.append(f"{self.world.now - 1_800_000_000:9.2f} {self.operator.name}: {text}")
+        self.faults.log.append(f"{self.world.now - START:9.2f} {self.operator.name}: {text}")
 
     # ------------------------------------------------------------ searchers, events
 
@@ -265,6 +252,8 @@ class Operator:
         self.automatic = True
         self.settings = SETTINGS
         self.operator_class = DEFAULT_CLASS
+        self.hung: dict[str, float] = {}
+        """Kinds whose watch tells nothing, and until when."""
         self._due = float("inf")
         self._failures = 0
         self._start()
@@ -278,7 +267,6 @@ class Operator:
         self.reconciler = Reconciler(
             cluster, self.ports, self.ports, self.settings, cache, self.operator_class, clock=self.clock
         )
-        self.ports.maybe_freeze(after_restart=True)
         self.filled = not self.cached
         if self.cached:
             self._fill(self.cache)
@@ -299,6 +287,7 @@ class Operator:
 
     def hear(self, verb: str, kind: str, old: Json | None, new: Json | None, after: float) -> None:
         """A watch tells of a change after a while; two that tell of one object may do so in the wrong order."""
+        after += max(0.0, self.hung.get(kind, 0.0) - self.world.now)
         if not self.cached:
             if kind in WATCHED_WITHOUT_CACHE:
                 self.mark(after)
@@ -311,6 +300,20 @@ class Operator:
             return
         event = {"type": "DELETED" if verb == "delete" else "MODIFIED", "object": raw}
         self.world.clock.after(after, lambda: told(_Marks(self._marked), self.cache, event))
+
+    def _maybe_hang(self) -> None:
+        """A connection that is half open tells nothing until it is given up; then its events come all at once."""
+        rng, now = self.faults.rng, self.world.now
+        if any(until > now for until in self.hung.values()) or not self.faults.happens(self.faults.hung):
+            return
+        kinds = [kind.kind for kind in WATCHED]
+        if rng.random() < 0.5:
+            kinds = rng.sample(kinds, rng.randrange(1, 4))
+        until = now + rng.uniform(1.0, 20.0)
+        self.hung = dict.fromkeys(kinds, until)
+        self.faults.log.append(
+            f"{now - START:9.2f} {self.name}: watches of {', '.join(kinds)} hang for {until - now:.0f} s"
+        )
 
     def become(self, operator_class: str) -> None:
         """It is of this class from now on."""
@@ -359,8 +362,7 @@ class Operator:
         """One pass, with whatever befalls it."""
         self.busy, self.started_at = True, self.world.now
         self.passes += 1
-        self.ports.maybe_freeze()
-        self.ports.read.clear()
+        self._maybe_hang()
         try:
             after = self.reconciler.run(NAMESPACE, NAME)
         except CrashError:

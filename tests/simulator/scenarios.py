@@ -392,7 +392,8 @@ def no_evidence(w: World) -> Script:
 
 @scenario(ends("A", builds=2))
 def revert_during_soak(w: World) -> Script:
-    w.apply()
+    """The soak is so long that it has not passed when the operator comes to hear of the edit."""
+    w.apply(rollout__soak__duration="30m", rollout__soak__maxDuration="1h")
     yield stable(w, "A")
     w.apply(index__factory="B")
     yield phase(w, "B", "Soaking")
@@ -404,13 +405,13 @@ def revert_during_soak(w: World) -> Script:
 def revert_and_again(w: World) -> Script:
     yield from revert_during_soak(w)
     yield w.rng.uniform(0.0, 60.0)
-    w.apply(index__factory="B")
+    w.apply(index__factory="B", rollout__soak__duration="20s", rollout__soak__maxDuration="5m")
     yield stable(w, "B")
 
 
 @scenario(ends("A"))
 def revert_during_surge(w: World) -> Script:
-    w.apply()
+    w.apply(rollout__soak__duration="30m", rollout__soak__maxDuration="1h")
     yield stable(w, "A")
     w.apply(index__factory="B")
     yield phase(w, "B", "Surging")
@@ -697,6 +698,20 @@ def steady_state(w: World) -> Script:
     yield w.rng.uniform(0.0, 120.0)
     set_quality(w, "B", Quality(zero_results=0.5))
     yield phase(w, "B", "RolledBack")
+
+
+@scenario(ends("C", builds=3))
+def steady_state_beside_a_surge(w: World) -> Script:
+    """B turns bad while C waits for a place: A gets that place, and C comes after it."""
+    yield from second(w)
+    w.truth.room = False
+    w.apply(index__factory="C")
+    yield phase(w, "C", "Surging")
+    set_quality(w, "B", Quality(zero_results=0.5))
+    yield lambda: bool(w.trip_of(w.name_of("B")))
+    yield w.rng.uniform(0.0, 60.0)
+    w.truth.room = True
+    yield stable(w, "C")
 
 
 @scenario(ROLLED_BACK)

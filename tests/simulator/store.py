@@ -1,7 +1,7 @@
 """The API server as far as the operator can tell: objects with versions, uids, generations, owners and preconditions.
 
 Stored objects are never changed in place: every write puts a new dict there. So a read costs nothing, and the past is
-kept for free: `as_of` answers what a reader with an old cache would see.
+kept for free: `as_of` answers what a reader saw then.
 """
 
 from __future__ import annotations

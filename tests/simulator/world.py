@@ -154,6 +154,12 @@ class World:
     def jobs(self, verb: str) -> list[Json]:
         return [j for j in self.store.of_kind("Job") if j["metadata"]["labels"][labels.VERB] == verb]
 
+    def trip_of(self, name: str) -> Json:
+        """What a revision tripped over; empty: nothing."""
+        status = (self.store.get("VectorIndexRevision", name) or {}).get("status", {})
+        trip: Json = status.get("rollout", {}).get("trip") or {}
+        return trip
+
     def loaded(self) -> set[str]:
         return {d["metadata"]["name"] for d in self.store.of_kind("Deployment")}
 

@@ -23,7 +23,7 @@ from observations import (
 )
 
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import Trip
+from vectorindex_operator.api.v1alpha1 import RuleVerdict, Trip
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.plan import EnsureSearchers, MoveTraffic, Plan, WriteRevisionStatus
@@ -93,6 +93,19 @@ def test_a_rollback_that_waits_for_its_target_does_not_switch_the_automatic_one_
     assert moved(run(obs)) == []
     bad = replace(obs, evidence={candidate.name: counts(candidate, errors=300)})
     assert moved(run(bad)) == [stable.name]
+
+
+def test_what_gets_the_traffic_in_this_pass_is_not_reproached_for_evidence_that_nobody_asked_for() -> None:
+    trip = Trip(rule="errors", reason="ErrorRate", message="30 %", at=to_text(NOW - 60))
+    tripped = with_rollout(B, prior=A.name, trip=trip)
+    ruled = spec(guardrails={"rules": [{"name": "zero", "metric": "ZeroResultRate", "max": "5%", "window": "1m"}]})
+    well = RuleVerdict(rule="zero", metric="ZeroResultRate", verdict="Pass", reason="Pass", at=to_text(NOW - HOUR))
+    back = with_rollout(a_revision(ruled, "Superseded", created=NOW - 48 * HOUR), verdicts=(well,))
+    obs = seen(NEW, back, tripped, traffic=tripped)
+    obs = replace(obs, loaded={B.name: loaded(B), back.name: loaded(back)})
+    plan = run(obs)
+    assert moved(plan) == [back.name]
+    assert "GuardrailError" not in [event.reason for event in plan.events]
 
 
 def test_a_soak_with_a_rollback_pending_is_not_promoted() -> None:

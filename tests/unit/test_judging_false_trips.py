@@ -131,6 +131,9 @@ SCENARIOS = {
     "errors": ([rule("r", "ErrorRate", max=0.02)], Traffic(errors=0.02), None),
     "errors, much traffic": ([rule("r", "ErrorRate", max=0.02)], Traffic(2000, errors=0.02), None),
     "refusals": ([rule("r", "RefusalRate", max=0.02)], Traffic(refused=0.02), None),
+    "refusals against stable": (
+        [rule("r", "RefusalRate", max_rise_vs_stable=0.5)], Traffic(refused=0.03), Traffic(refused=0.02),
+    ),
     "zero results": ([rule("r", "ZeroResultRate", max=0.02)], Traffic(zero=0.02), None),
     "zero results, frequent": ([rule("r", "ZeroResultRate", max=0.3)], Traffic(zero=0.3), None),
     "P95": ([rule("r", "LatencyP95", max=FAST.quantile(0.05))], FAST, None),

@@ -463,6 +463,16 @@ def test_a_good_soak_promotes_after_its_time_only() -> None:
     assert records.index(SOAKING.name) < records.index(STABLE.name)  # never a moment without a stable one
 
 
+def test_a_dead_stable_is_not_loaded_again_by_the_promotion_that_ends_its_time() -> None:
+    dead = replace(STABLE, status=STABLE.status.model_copy(update={"unloaded_at": to_text(NOW - 300)}))
+    obs = soak(switched=NOW - 16 * 60)
+    revisions = {**obs.revisions, dead.name: dead}
+    obs = replace(obs, revisions=revisions, loaded={SOAKING.name: obs.loaded[SOAKING.name]})
+    plan = run(obs)
+    assert phase(plan, SOAKING) == "Stable"
+    assert [one.revision for one in actions(plan, EnsureSearchers)] == [SOAKING.name]
+
+
 def test_doubt_is_never_success() -> None:
     plan = run(soak(errors=21, switched=NOW - 16 * 60))  # the limit is 20 of 1,000
     assert (plan.status.phase, moved(plan)) == ("Soaking", [])

@@ -22,6 +22,7 @@ from observations import (
     spec,
 )
 
+from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Live, Rejection, RevisionStatus, RolloutStatus, Serving, Trip
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.commands import Command
@@ -98,6 +99,43 @@ def test_a_rollback_target_that_never_gets_ready_does_not_hold_up_the_proven_fix
         there -= {one.revision for one in actions(plan, DeleteSearchers)}
         obs, now = carried_out(obs, plan), now + HOUR
     assert obs.traffic.revision == PROVEN.name
+
+
+def test_what_surges_gives_its_place_to_the_target_of_a_rollback() -> None:
+    """Never three at a time: first back, then the next one again."""
+    target = a_revision(OLD, "Superseded", created=NOW - 9 * HOUR)
+    trip = Trip(rule="errors", reason="ErrorRate", message="9 %", at=to_text(NOW - 1))
+    serving = rolled_out(a_revision(MID, "Stable", created=NOW - 3 * HOUR), "Stable", prior=target.name, trip=trip)
+    surging = a_revision(NEW, "Surging")
+    obs, there = seen(NEW, target, serving, surging, traffic=serving), {serving.name, surging.name}
+    unready = pod("p", ready=False)
+    for number in range(4):
+        pods = {
+            serving.name: loaded(serving),
+            target.name: loaded(target, unready if number < 2 else pod("t")),
+            surging.name: loaded(surging, unready),
+        }
+        obs = replace(obs, loaded={name: one for name, one in pods.items() if name in there})
+        plan = run(obs, NOW + number)
+        there |= {one.revision for one in actions(plan, EnsureSearchers)}
+        there -= {one.revision for one in actions(plan, DeleteSearchers)}
+        assert len(there) <= 2, there
+        obs = carried_out(obs, plan)
+    assert obs.traffic.revision == target.name
+    later = replace(obs, loaded={target.name: loaded(target)})
+    assert status_of(run(later, NOW + 600), surging).phase == "Surging"
+
+
+def test_what_waits_for_a_place_does_not_surge_before_the_target_can_even_be_made() -> None:
+    """A quota refuses the target's Deployment: each look would begin and give up a surge."""
+    target = a_revision(OLD, "Superseded", created=NOW - 9 * HOUR)
+    trip = Trip(rule="errors", reason="ErrorRate", message="9 %", at=to_text(NOW - 10))
+    serving = rolled_out(a_revision(MID, "Stable", created=NOW - 3 * HOUR), "Stable", prior=target.name, trip=trip)
+    obs = replace(seen(NEW, target, serving, PROVEN, traffic=serving), loaded={serving.name: loaded(serving)})
+    obs = after(obs, run(obs))
+    waiting = obs.revisions[PROVEN.name]
+    assert (waiting.status.phase, status_of(run(obs, NOW + 5), waiting)) == ("Validated", waiting.status)
+    assert status_of(run(obs, NOW + HOUR), PROVEN).phase == "Surging"
 
 
 def test_a_dead_stable_that_is_wanted_again_is_loaded_again() -> None:

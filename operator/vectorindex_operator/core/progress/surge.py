@@ -46,7 +46,11 @@ def _begin(state: ReconcileState, name: str) -> None:
     if dead and state.statuses[dead].unloaded_at is None:
         state.update(dead, unloaded_at=to_text(state.now))
     stays = {state.serving, name, "" if dead else state.stable}
-    leaving = [n for n, one in state.obs.loaded.items() if one.exists and n not in stays | state.foreign.keys()]
+    there = {n for n, one in state.obs.loaded.items() if one.exists}
+    waited_for = {
+        n for n in state.keep_loaded if not is_dead(state, n)
+    }  # by a rollback, whether they can be made or not
+    leaving = sorted((there | waited_for) - stays - state.foreign.keys())
     if leaving:
         state.make_room = True
         state.block("Draining", ", ".join(leaving), "at most two revisions are loaded at a time")

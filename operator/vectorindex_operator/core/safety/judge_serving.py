@@ -38,6 +38,8 @@ EXTERNAL = "External"
 
 
 def step(state: ReconcileState) -> None:
+    if state.has_moved:
+        return  # the searchers of what gets the traffic in this pass were not asked: the next one judges it
     if state.candidate and state.statuses[state.candidate].phase == Phase.SOAKING and state.serving == state.candidate:
         _soak(state, state.candidate)
     elif state.stable and state.serving == state.stable:
@@ -95,6 +97,8 @@ def _promote(state: ReconcileState, name: str, reason: str, message: str) -> Non
     state.update(name, phase=Phase.STABLE, promoted_at=to_text(state.now), message=f"{reason}: {message}")
     if prior:
         state.update(prior, phase=Phase.SUPERSEDED, message=f"superseded by {name}")
+        if state.statuses[prior].unloaded_at is not None:
+            state.keep_loaded.discard(prior)  # dead, and no way back any more: it would be loaded to be retired
     state.event(EventReason.PROMOTED, f"{reason}: {message}", revision=name)
     state.find_slots()
     state.requeue_at(state.now + STEADY_LOOK_SECONDS)  # its watch begins: nothing else may wake us

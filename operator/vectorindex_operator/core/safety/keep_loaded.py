@@ -25,6 +25,7 @@ def step(state: ReconcileState) -> None:
     state.keep_loaded.discard("")
     _unload_dead(state)
     _make_room(state)
+    _give_place(state)
     for name in sorted(state.keep_loaded & set(state.statuses)):
         _load(state, name)
     for name, loaded in sorted(state.obs.loaded.items()):
@@ -73,6 +74,21 @@ def _make_room(state: ReconcileState) -> None:
         if name in state.statuses and is_dead(state, name):
             state.update(name, unloaded_at=state.statuses[name].unloaded_at or to_text(state.now))
             state.keep_loaded.discard(name)
+
+
+def _give_place(state: ReconcileState) -> None:
+    """A rollback that waits for a target without pods needs the place of what surges: two revisions are loaded at most,
+    and where there is no room for a third, the target would wait for what was never proven with traffic."""
+    name = state.candidate
+    waited_for = state.keep_loaded - {name, state.serving}
+    surging = bool(name) and name != state.serving and state.statuses[name].phase == Phase.SURGING
+    if not surging or not waited_for or pending_trip(state, state.serving) is None:
+        return
+    message = f"waits until the traffic is back on {min(waited_for)}, which needs its place"
+    state.update(name, phase=Phase.VALIDATED, rollout=None, message=message)
+    state.keep_loaded.discard(name)
+    state.find_slots()
+    state.preparing = name
 
 
 def _load(state: ReconcileState, name: str) -> None:
