@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import re
 from pathlib import Path
@@ -20,7 +21,8 @@ from vectorindex_searcher.cli import task_metrics
 from vectorindex_searcher.dataset.formats import FORMATS
 from vectorindex_searcher.serve import app, openapi
 from vectorindex_searcher.serve.evidence import metrics
-from vectorindex_searcher.serve.http import listener
+from vectorindex_searcher.serve.http import limits
+from vectorindex_searcher.serve.http.messages import READ_HEADERS
 from vectorindex_searcher.serve.search import query
 
 ROOTS = (CHECKOUT, CHECKOUT / "operator" / "vectorindex_operator", CHECKOUT / "searcher" / "vectorindex_searcher")
@@ -128,8 +130,20 @@ def test_a_suffix_of_a_source_is_in_the_table(suffix: str) -> None:
     assert any(f"`{plain}`" in row and (plain == suffix or f"`{suffix.removeprefix(plain)}`" in row) for row in rows)
 
 
+def test_a_header_that_applications_read_is_kept_for_them() -> None:
+    """Others never leave the parser."""
+    reads: set[str] = set()
+    for path in (CHECKOUT / "searcher" / "vectorindex_searcher" / "serve").rglob("*.py"):
+        if path.name == "head_parser.py":
+            continue
+        module = importlib.import_module(".".join(path.relative_to(CHECKOUT / "searcher").with_suffix("").parts))
+        found = re.findall(r"headers\.get\(([^,)]+)", path.read_text(encoding="utf-8"))
+        reads |= {eval(name, dict(vars(module))) for name in found}
+    assert reads == READ_HEADERS
+
+
 def test_the_limits_of_the_client_are_those_of_the_server() -> None:
     assert calls.MAX_VECTORS == query.MAX_VECTORS
     assert attempts.MAX_DEADLINE_MS == app.MAX_DEADLINE_MS == openapi.MAX_DEADLINE_MS
-    assert listener.Limits().body_bytes >= calls.MAX_BODY_BYTES
-    assert listener.Limits().header_bytes >= calls.MAX_QUERY_STRING
+    assert limits.Limits().body_bytes >= calls.MAX_BODY_BYTES
+    assert limits.Limits().header_bytes >= calls.MAX_QUERY_STRING

@@ -25,8 +25,9 @@ from vectorindex_searcher.errors import BadSpec
 from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.http import tls
-from vectorindex_searcher.serve.http.auth import MAX_TOKENS, Tokens
-from vectorindex_searcher.serve.http.listener import Limits, Listener
+from vectorindex_searcher.serve.http.auth import MAX_TOKENS, Tokens, credential_of
+from vectorindex_searcher.serve.http.limits import Limits
+from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.http.messages import Problem, Request, Response
 from vectorindex_searcher.serve.http.mounted import watch
 from vectorindex_searcher.serve.http.tls import Certificate
@@ -38,7 +39,7 @@ OLD, NEW = "old-token-0123456789", "new-token-0123456789"
 def allowed(tokens: Tokens, header: bytes | None) -> bool:
     """Whether the guard lets a request with this Authorization pass."""
     try:
-        tokens.guard({} if header is None else {b"authorization": header})
+        tokens.count(credential_of(header))
     except Problem:
         return False
     return True
@@ -84,7 +85,7 @@ def test_a_token_of_the_file_passes_and_nothing_else(tmp_path: Path) -> None:
 def test_a_refusal_challenges_and_echoes_nothing(tmp_path: Path, header: bytes | None) -> None:
     (tmp_path / "t").write_text(OLD)
     with pytest.raises(Problem) as caught:
-        Tokens(tmp_path / "t").guard({} if header is None else {b"authorization": header})
+        Tokens(tmp_path / "t").check(credential_of(header))
     answer = caught.value.response("r")
     assert answer.status == 401
     challenge = dict(answer.headers)[b"WWW-Authenticate"]
@@ -122,7 +123,7 @@ def test_no_token_means_nobody_and_a_token_that_comes_later_counts(
     assert not allowed(tokens, b"Bearer ")
     assert "every request is refused" in caplog.text
     with pytest.raises(Problem, match="has no token"):
-        tokens.guard({})
+        tokens.check(None)
     path.write_text(OLD)
     tokens.refresh()
     assert allowed(tokens, bearer(OLD))
@@ -231,8 +232,7 @@ def serving(
     app = Hello()
 
     async def main() -> None:
-        guard = tokens.guard if tokens is not None else None
-        listener = Listener(app, "r", limits, guard=guard)
+        listener = Listener(app, "r", limits, guard=tokens)
         ports.append(await listener.open(0, "127.0.0.1", certificate.context if certificate else None))
         mounted = [one for one in (tokens, certificate) if one is not None]
         watching = asyncio.get_running_loop().create_task(watch(mounted, 0.02))

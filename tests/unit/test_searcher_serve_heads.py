@@ -10,8 +10,12 @@ import pytest
 import uvloop
 
 from vectorindex_searcher.serve.http import head_cache as heads
+from vectorindex_searcher.serve.http import request_parser
+from vectorindex_searcher.serve.http.auth import credential_of
 from vectorindex_searcher.serve.http.connection import Connection
-from vectorindex_searcher.serve.http.listener import Limits, Listener
+from vectorindex_searcher.serve.http.head import Credential
+from vectorindex_searcher.serve.http.limits import Limits
+from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.http.messages import Problem, Request, Response
 
 
@@ -61,7 +65,7 @@ class Port:
 
     @property
     def known(self) -> int:
-        return len(self.listener.heads._heads)
+        return len(self.listener.heads)
 
     def bodies(self) -> list[bytes]:
         return [request.body for request in self.app.requests]
@@ -88,7 +92,7 @@ def test_a_known_head_gives_the_same_request_without_the_parser(monkeypatch: pyt
     connection.data_received(post(b"abc", b"X-A: 1"))
     assert port.known == 1
     other, _ = port.connect()
-    monkeypatch.setattr(Connection, "_feed", lambda *_: pytest.fail("parsed again"))
+    monkeypatch.setattr(request_parser, "parse_head", lambda *_: pytest.fail("parsed again"))
     connection.data_received(post(b"xyz", b"X-A: 1"))
     other.data_received(post(b"\r\n\r", b"X-A: 1"))
     assert port.bodies() == [b"abc", b"xyz", b"\r\n\r"]
@@ -127,16 +131,16 @@ def test_any_mixture_in_any_pieces(seed: int) -> None:
 
 
 def test_pieces_of_a_known_request_keep_their_clock_and_budget() -> None:
-    port = Port(Limits(held_bytes=10))
+    request = post(b"abcdefgh")
+    port = Port(Limits(held_bytes=len(request) + 2))
     connection, _ = port.connect()
     for _ in range(2):
         connection.data_received(post(b"12345678"))
-    request = post(b"abcdefgh")
     connection.data_received(request[:-5])
     assert not connection.idle
-    assert port.listener._held == 3
+    assert port.listener._held == len(request) - 5
     blocked, answer = port.connect()
-    blocked.data_received(request)  # 3 + 8 > 10
+    blocked.data_received(request)
     assert b"503 Service Unavailable" in answer.written
     connection.data_received(request[-5:])
     assert port.bodies()[-1] == b"abcdefgh"
@@ -153,12 +157,15 @@ def test_pieces_of_a_known_request_keep_their_clock_and_budget() -> None:
 def test_the_guard_sees_every_request() -> None:
     allowed = [True]
 
-    def guard(headers: Any) -> None:
-        assert headers[b"authorization"] == b"Bearer t"
-        if not allowed[0]:
-            raise Problem(401, "Unauthorized", "no")
+    class Door:
+        def check(self, credential: Credential | None) -> None:
+            assert credential == credential_of(b"Bearer t")
+            if not allowed[0]:
+                raise Problem(401, "Unauthorized", "no")
 
-    port = Port(guard=guard)
+        count = check
+
+    port = Port(guard=Door())
     connection, transport = port.connect()
     for _ in range(2):
         connection.data_received(post(b"abc", b"Authorization: Bearer t"))
@@ -179,6 +186,8 @@ def test_the_guard_sees_every_request() -> None:
         b"POST / HTTP/1.1\nHost: x\nContent-Length: 7\n\nabc\r\n\r\n",
         post(b"abc", b"X-Long: " + b"x" * heads.MAX_HEAD_BYTES),
         b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+        post(b"abc", b"Host: y"),
+        b"\r\n\r\n",
     ],
 )
 def test_unusual_heads_are_not_remembered(request_bytes: bytes) -> None:
@@ -187,14 +196,42 @@ def test_unusual_heads_are_not_remembered(request_bytes: bytes) -> None:
     assert port.known == 0
 
 
-def test_nothing_is_learnt_of_two_requests_that_came_at_once() -> None:
+def test_an_empty_line_is_no_part_of_a_head_and_is_learnt_with_none() -> None:
+    port = Port()
+    connection, transport = port.connect()
+    for _ in range(3):
+        connection.data_received(b"\r\n")
+        connection.data_received(post(b"abc", b"X-A: 1"))
+        connection.data_received(b"\r\n" + post(b"def", b"X-A: 1"))
+    assert port.bodies() == [b"abc", b"def"] * 3
+    assert port.known == 1
+    connection.data_received(b"\r\n")
+    assert connection.idle
+    connection.data_received(b"\r\n")
+    assert b"400 Bad Request" in transport.written
+
+
+def test_each_request_of_a_burst_has_its_own_head() -> None:
     port = Port()
     connection, _ = port.connect()
-    connection.data_received(post(b"abc", b"X-A: 1") + post(b"defghi", b"X-B: 2"))
-    assert port.known == 0
-    connection.data_received(post(b"xyz", b"X-A: 1"))
+    connection.data_received(post(b"abc", b"Accept: 1") + post(b"defghi", b"Accept: 2"))
+    connection.data_received(post(b"xyz", b"Accept: 1"))
     assert port.bodies() == [b"abc", b"defghi", b"xyz"]
-    assert port.app.requests[2].headers[b"x-a"] == b"1"
+    assert [request.headers[b"accept"] for request in port.app.requests] == [b"1", b"2", b"1"]
+
+
+def test_a_head_in_use_outlives_heads_that_come_once() -> None:
+    port = Port()
+    connection, _ = port.connect()
+    connection.data_received(post(b"abc"))
+    first = port.app.requests[0].head
+    for number in range(3 * heads.MAX_HEADS):
+        connection.data_received(post(b"", b"X-Request-Id: %d" % number))
+        if number % 100 == 0:
+            connection.data_received(post(b"abc"))
+    assert port.app.requests[-1].head is not first
+    connection.data_received(post(b"abc"))
+    assert port.app.requests[-1].head is first
 
 
 def test_a_head_with_another_length_is_another_head() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import contract
-from .http.listener import Limits
+from .http.limits import Limits
 from .search.fields import MAX_NAME_CHARACTERS
 from .search.query import DEFAULT_K, INCLUDABLE, MAX_K, MAX_VECTORS
 

@@ -27,10 +27,10 @@ from .evidence.live_recall import LiveRecall
 from .evidence.live_sample import LiveSample
 from .evidence.metrics import Gauges, SearcherMetrics
 from .evidence.ring import EvidenceRing, LiveTally
+from .http import limits
 from .http.auth import Tokens
-from .http.connection import LINGER_SECONDS
 from .http.internal import InternalRequests
-from .http.listener import Limits, Listener
+from .http.listener import Listener
 from .http.mounted import Mounted, watch
 from .http.tls import Certificate
 from .search.pool import SearchPool
@@ -39,7 +39,6 @@ from .tombstones import Deletions
 from .traffic import Traffic
 
 _POLL_SECONDS = 0.02
-_ADMIN_LIMITS = Limits(body_bytes=64 << 10, connections=256)
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -60,6 +59,7 @@ class Server:
         self._live: LiveRecall | None = None
         self._deletions: Deletions | None = None
         self._users: Listener | None = None
+        self._user_limits = limits.Limits()
         self._held: Held | None = None
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
         self._certificate: Certificate | None = None
@@ -73,7 +73,9 @@ class Server:
         self._on_signal(signal.SIGTERM, ended, self._settings.grace_seconds)
         # A person at a terminal has no endpoints to wait for.
         self._on_signal(signal.SIGINT, ended, 0.0)
-        admin = Listener(self._admin(), self._task.revision, _ADMIN_LIMITS)
+        descriptors = limits.raise_descriptors()
+        self._user_limits, admin_limits = limits.share_descriptors(descriptors, limits.open_descriptors())
+        admin = Listener(self._admin(), self._task.revision, admin_limits)
         port = await _open(admin, "admin", self._settings.admin_port, self._settings.host)
         _log.info("admin port open", extra={"port": port, "revision": self._task.revision})
         mounted: list[Mounted] = [one for one in (self._tokens, self._certificate) if one is not None]
@@ -86,6 +88,8 @@ class Server:
                 loading.add_done_callback(lambda future: future.cancelled() or future.exception())
                 return
             self._users = await self._serve(loading.result())
+            # Whichever port lacks a descriptor, the users' connections give theirs.
+            admin.relieve = self._users.make_room
             if self._deletions is not None and self._task.tombstone_poll_seconds:
                 deleting = loop.create_task(self._deletions.watch(self._task.tombstone_poll_seconds))
             await self._drain(self._users, await ended)
@@ -160,11 +164,12 @@ class Server:
         gc.collect()
         gc.freeze()
         self._pool = SearchPool(self._settings.threads)
-        guard = self._tokens.guard if self._tokens is not None else None
         live = self._sample_live(loaded)
-        app = SearchApp(engine, self._task, self._pool, self._ring, loaded.points, live, tokens=guard is not None)
+        app = SearchApp(
+            engine, self._task, self._pool, self._ring, loaded.points, live, tokens=self._tokens is not None
+        )
         gauges.feedback = app.feedback.results
-        users = Listener(app, self._task.revision, Limits(), self._traffic.closing, guard)
+        users = Listener(app, self._task.revision, self._user_limits, self._traffic.closing, self._tokens)
         tls = self._certificate.context if self._certificate is not None else None
         port = await _open(users, "http", self._settings.http_port, self._settings.host, tls)
         self._traffic.open()
@@ -176,7 +181,7 @@ class Server:
             "dimension": engine.dimension,
             "threads": self._settings.threads,
             "tls": tls is not None,
-            "tokens": guard is not None,
+            "tokens": self._tokens is not None,
             "loadSeconds": round(sum(loaded.seconds.values()), 3),
             "canaryRecall": loaded.canary_recall,
         }
@@ -221,7 +226,7 @@ class Server:
         owed = users.in_flight
         users.close_idle()
         # The last answers are on their way: wait for their clients to take them.
-        deadline = min(deadline, time.monotonic() + LINGER_SECONDS + 1)
+        deadline = min(deadline, time.monotonic() + users.limits.linger_seconds + 1)
         while users.connections and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
         await users.close()

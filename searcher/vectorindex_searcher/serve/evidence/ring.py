@@ -60,6 +60,10 @@ def latency_bin(seconds: float) -> int:
     return max(bisect_right(_BIN_EDGES, seconds * 1e6) - 1, 0)
 
 
+_REFUSALS = frozenset((501, 503, 505))
+"""Beside 4xx: what says nothing about the revision."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What became of one request. `top_scores`: first hits' scores, also those below minScore."""
@@ -179,6 +183,7 @@ class EvidenceRing:
 
         A refused request is one refusal whatever it carried: its vectors were never looked at. A wrong dimension or
         another embedding (422) is one too, counted apart: an index keeps its embedding, so the client's is wrong.
+        So is a method or a version of HTTP that nobody speaks here (501, 505): strangers can send these.
         A deadline (504) that was too short for any revision is a refusal, but its time counts as latency: the answer
         took at least that long. Latency can so be told too short for such queries and never too long.
         """
@@ -188,7 +193,7 @@ class EvidenceRing:
         segment = self.number(outcome.segment)
         self.codes[self.segments[segment], status] += 1
         current = self._current[segment]
-        if status == 503 or 400 <= status < 500:
+        if 400 <= status < 500 or status in _REFUSALS:
             current.counts[_MISMATCHED if status == 422 else _REFUSED] += 1
             return
         queries = outcome.queries

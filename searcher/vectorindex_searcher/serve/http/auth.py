@@ -10,10 +10,10 @@ import hashlib
 import hmac
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 from ...errors import BadSpec
+from .head import Credential
 from .messages import Problem
 from .mounted import Signature, signature, visible_files
 
@@ -25,6 +25,15 @@ _FILE_LIMIT_BYTES = 64 << 10
 _SCHEME = b"bearer "
 _CHALLENGE = b'Bearer realm="vectorindex"'
 _log = logging.getLogger(__name__)
+
+
+def credential_of(authorization: bytes | None) -> Credential | None:
+    """What is kept of an Authorization header."""
+    if authorization is None:
+        return None
+    if authorization[: len(_SCHEME)].lower() != _SCHEME:
+        return Credential(b"")
+    return Credential(hashlib.sha256(authorization[len(_SCHEME) :].strip()).digest())
 
 
 class Tokens:
@@ -59,24 +68,26 @@ class Tokens:
         """Names of the valid tokens: that of the file, with #n for its further lines."""
         return tuple(name for _, name in self._valid)
 
-    def guard(self, headers: Mapping[bytes, bytes]) -> None:
-        """Count the request for its token. Raises Problem 401 when it carries no valid one.
+    def check(self, credential: Credential | None) -> str:
+        """The name of the token that a request carries. Raises Problem 401 when it carries no valid one.
 
         Takes as long for one token as for another: the digest of what came is compared with every digest, to the end.
         """
-        given = headers.get(b"authorization")
-        if given is None:
+        if credential is None:
             raise self._refused("the request carries no token", _CHALLENGE)
-        if given[: len(_SCHEME)].lower() != _SCHEME:
+        if not credential.digest:
             raise self._refused("the Authorization header is not a bearer token", _CHALLENGE)
-        digest = hashlib.sha256(given[len(_SCHEME) :].strip()).digest()
         accepted = None
         for valid, name in self._valid:
-            if hmac.compare_digest(digest, valid):
+            if hmac.compare_digest(credential.digest, valid):
                 accepted = name
         if accepted is None:
             raise self._refused("the token is not valid", _CHALLENGE + b', error="invalid_token"')
-        self.uses[accepted] += 1
+        return accepted
+
+    def count(self, credential: Credential | None) -> None:
+        """Check again, since a request may have waited for its turn, and count it for its token."""
+        self.uses[self.check(credential)] += 1
 
     def _refused(self, detail: str, challenge: bytes) -> Problem:
         remedy = "send Authorization: Bearer TOKEN, with a token that the searcher's administrator gave you"

@@ -15,13 +15,15 @@ from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from .messages import Problem, Request, Response
-from .request_parser import PIPELINE_LIMIT, RequestReader
+from .request_parser import RequestReader
 
 if TYPE_CHECKING:
     from .listener import Listener
 
-LINGER_SECONDS = 2.0
-"""How long a closed connection goes on dropping the client's bytes, waiting for its end."""
+PIPELINE_LIMIT = 16
+"""Complete requests that may wait behind the one being answered before reading pauses; also how many of a connection
+are answered before other connections get a turn."""
+_PROMPT_SECONDS = 1.0
 
 
 class Connection(RequestReader, asyncio.Protocol):
@@ -36,33 +38,45 @@ class Connection(RequestReader, asyncio.Protocol):
         """The request being answered."""
         self._client_ended = False
         self._linger_until: float | None = None
+        self._flush_until = 0.0
+        """Until when a client may take the last answer."""
         self._stalled_since: float | None = None
+        self._unread_bytes = 0
+        """Of answers, when the client was found not to take them."""
         self._active = time.monotonic()
+        """When it was opened, or had its last answer."""
         self._retire_at = self._active + listener.connection_age()
+        self._answers = 0
         self._paused = False
         self._answered_now = 0
         """Requests answered in this turn of the event loop."""
+        self.opening: asyncio.Task[None] | None = None
+        self.refused: Problem | None = None
+        """Said instead of any answer: there is no room for this connection."""
 
     # ------------------------------------------------------------ transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Admit the connection, or refuse it when there are too many."""
+        """Begin, or say that there is no room."""
         # uvloop's transports do not inherit from asyncio's: nothing to assert.
         self._transport = cast(asyncio.Transport, transport)
-        problem = self._listener.admit(self)
-        if problem is not None:
-            self._refuse(problem)
+        if self.refused is not None:
+            self._refuse(self.refused)
 
     def data_received(self, data: bytes) -> None:
         """See RequestReader.read."""
-        if not self._discarding_input:
-            self._answered_now = 0
-            self.read(data)
+        if self._discarding_input:
+            return
+        self._answered_now = 0
+        self.read(data)
+        if not self._has_room and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         """The client stopped sending. What it asked is still answered."""
         self._client_ended = True
-        self._discarding_input = True
+        self._end_input()
         # Under TLS no side can stop sending and go on reading: the transport closes whatever is said here.
         halves = self._transport is not None and self._transport.can_write_eof()
         return halves and (self._current is not None or bool(self._waiting))
@@ -72,17 +86,35 @@ class Connection(RequestReader, asyncio.Protocol):
         self._transport = None
         self._discarding_input = True
         self._waiting.clear()
+        self._input.clear()
+        self._forget_message()
         self._release(self._held_bytes)
+        self._count_unread(0)
         self._listener.forget(self)
 
     def pause_writing(self) -> None:
         """The client reads slower than we answer: answer nothing more until it catches up."""
         self._stalled_since = time.monotonic()
+        if self._transport is not None:
+            self._count_unread(self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """The client caught up."""
         self._stalled_since = None
+        self._count_unread(0)
         self._advance()
+
+    def _end_input(self) -> None:
+        """Take no more requests than are complete already (of very many only the first)."""
+        self._read_on()
+        if not self._discarding_input:
+            self._release(self._size)
+            self._forget_message()
+            self._stop_reading()
+
+    def _count_unread(self, size: int) -> None:
+        before, self._unread_bytes = self._unread_bytes, size
+        self._listener.count_unread(self, size - before)
 
     def _pay_continue(self) -> None:
         if self._continue_owed and self._transport is not None and self._current is None and not self._waiting:
@@ -97,9 +129,12 @@ class Connection(RequestReader, asyncio.Protocol):
             return
         self._waiting.append(request)
         self._advance()
-        if len(self._waiting) >= PIPELINE_LIMIT and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
+
+    @property
+    def _has_room(self) -> bool:
+        """Not while many requests wait, or few large ones."""
+        waiting = len(self._waiting)
+        return waiting == 0 or (waiting < PIPELINE_LIMIT and self._held_bytes <= self._listener.limits.body_bytes)
 
     @property
     def _may_answer(self) -> bool:
@@ -113,8 +148,16 @@ class Connection(RequestReader, asyncio.Protocol):
 
     def _advance(self) -> None:
         """Answer waiting requests until one takes time, the client must read first, or others must have their turn."""
-        while self._waiting and self._may_answer:
-            self._answer(self._waiting.popleft())
+        while True:
+            while self._waiting and self._may_answer:
+                self._answer(self._waiting.popleft())
+            if not self._has_room:
+                break
+            self._resume_reading()
+            before = len(self._input)
+            self._read_on()
+            if len(self._input) == before or not self._may_answer:
+                break
         if self._waiting and self._answered_now == PIPELINE_LIMIT:
             self._answered_now += 1
             self._loop.call_soon(self._next_turn)
@@ -138,27 +181,24 @@ class Connection(RequestReader, asyncio.Protocol):
         assert request is not None
         self._answered_now = 0
         self._finish(request, outcome if isinstance(outcome, Response) else self._listener.failed(request, outcome))
-        if self._waiting or self._continue_owed:
+        if self._waiting or self._continue_owed or self._input or self._paused:
             self._advance()
 
     def _finish(self, request: Request, response: Response) -> None:
         """Write one answer, report it, and close the connection if it was the last."""
         self._current = None
-        size = min(len(request.body), self._held_bytes)
-        if size:
-            self._release(size)
+        self._release(min(request.size, self._held_bytes))
         now = self._active = time.monotonic()
-        if now >= self._retire_at or self._listener.closing():
+        self._answers += 1
+        if not self._discarding_input and (now >= self._retire_at or self._listener.closing()):
             # Answer what has arrived completely, take nothing new; the last of the answers says close.
-            self._discarding_input = True
+            self._end_input()
         close = self._discarding_input and not self._waiting
         if self._transport is not None and self._linger_until is None:
             self._transport.write(self._encode(request, response, close))
         self._listener.finished(request, response, now - request.completed)
         if close:
             self._linger()
-        elif self._paused:
-            self._resume_reading()
 
     def _encode(self, request: Request, response: Response, close: bool) -> bytes:
         body = response.body
@@ -176,8 +216,11 @@ class Connection(RequestReader, asyncio.Protocol):
         """Close our side, then wait (not long) for the client to close its own."""
         if self._transport is None or self._linger_until is not None:
             return
-        self._discarding_input = True
-        self._linger_until = time.monotonic() + LINGER_SECONDS
+        if not self._discarding_input:
+            self._end_input()
+        limits = self._listener.limits
+        self._linger_until = time.monotonic() + limits.linger_seconds
+        self._flush_until = self._linger_until + limits.write_seconds
         if self._client_ended or not self._transport.can_write_eof():
             self._transport.close()
             return
@@ -187,11 +230,9 @@ class Connection(RequestReader, asyncio.Protocol):
     def _resume_reading(self) -> None:
         if self._paused and self._transport is not None:
             self._paused = False
+            if self._message_since is not None:
+                self._message_since = time.monotonic()  # that it is late is not the client's fault
             self._transport.resume_reading()
-
-    def _release(self, size: int) -> None:
-        self._held_bytes -= size
-        self._listener.release(size)
 
     # ------------------------------------------------------------ time
 
@@ -206,9 +247,38 @@ class Connection(RequestReader, asyncio.Protocol):
             self._linger()
 
     def abort(self) -> None:
-        """Drop the connection now."""
+        """Drop the connection now, even before its handshake is done."""
         if self._transport is not None:
             self._transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+
+    def evict(self) -> None:
+        """Drop the connection, and what is held for it, in favour of others."""
+        self.abort()
+        self.connection_lost(None)
+
+    def slow_upload(self, now: float) -> int:
+        """Bytes held of a request that has been coming for more than a second; 0 if there is none."""
+        since = self._message_since
+        return len(self._input) + self._size if since is not None and now - since > _PROMPT_SECONDS else 0
+
+    def refuse_upload(self) -> None:
+        """Forget the request that is coming, in favour of others."""
+        self._refuse(Problem(408, "RequestTimeout", "others need the room of this request, which comes slowly"))
+
+    @property
+    def usefulness(self) -> tuple[int, float] | None:
+        """Which connection goes first when there are too many: the least. None: it is being answered.
+
+        Those that ended, then those that never got an answer, then the others, always the longest without one first:
+        who sends or reads slowly gains nothing by it.
+        """
+        if self._current is not None:
+            return None
+        if self._linger_until is not None:
+            return 0, self._linger_until
+        return 2 if self._answers else 1, self._active
 
     def check_clock(self, now: float) -> None:
         """End what takes too long; the listener calls this about once a second."""
@@ -216,11 +286,13 @@ class Connection(RequestReader, asyncio.Protocol):
         if self._transport is None:
             return
         if self._linger_until is not None:
-            if now > self._linger_until:
+            if self._transport.get_write_buffer_size() and now < self._flush_until:
+                self._linger_until = now + limits.linger_seconds
+            elif now > self._linger_until:
                 self._transport.abort()
         elif self._stalled_since is not None and now - self._stalled_since > limits.write_seconds:
             self._transport.abort()
-        elif self._message_since is not None and now - self._message_since > limits.read_seconds:
+        elif self._message_since is not None and not self._paused and now - self._message_since > limits.read_seconds:
             detail = f"the request was not complete after {limits.read_seconds:g} s"
             self._refuse(Problem(408, "RequestTimeout", detail, remedy="send the whole request at once"))
         elif self.idle and now - self._active > limits.idle_seconds:

@@ -11,43 +11,24 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
 
 from ... import contract
+from .acceptor import Acceptor
 from .connection import Connection
+from .crowd import Crowd
+from .head import Credential
 from .head_cache import HeadCache
+from .limits import Limits
 from .messages import Deferred, Problem, Request, Response, overload
 
 KEEP_ALIVE_JITTER = 0.2
-_BACKLOG = 1024
+TOLD_TO_RETRY = 32
+"""Connections beyond the limit that are told so at the same time."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What clients may take. Bytes and seconds."""
-
-    body_bytes: int = 8 << 20
-    header_bytes: int = 16 << 10
-    connections: int = 4096
-    held_bytes: int = 256 << 20
-    """Request bodies of all connections together."""
-    read_seconds: float = 15.0
-    """From the first byte of a request to its last."""
-    write_seconds: float = 30.0
-    """How long a client may leave its answer unread."""
-    age_seconds: float = contract.KEEP_ALIVE_SECONDS
-    """Age at which a connection closes after its answer, with jitter so that they do not all return at once."""
-    idle_seconds: float = 120.0
-    """Longer than clients keep idle connections (Go 90 s): the server closing first can cross with a new query."""
-    sweep_seconds: float = 1.0
-    """How often the limits on time are looked at."""
-    handshake_seconds: float = 10.0
-    """TLS: a connection counts, and its own limits hold, only after its handshake."""
 
 
 class Application(Protocol):
@@ -62,6 +43,18 @@ class Application(Protocol):
         ...
 
 
+class Guard(Protocol):
+    """Who lets requests in, and never learns more of them than their credential."""
+
+    def check(self, credential: Credential | None) -> object:
+        """Raises Problem to refuse the request. Called before its body is read."""
+        ...
+
+    def count(self, credential: Credential | None) -> None:
+        """The same, once its turn has come."""
+        ...
+
+
 class Listener:
     """One port with its application."""
 
@@ -71,22 +64,26 @@ class Listener:
         revision: str,
         limits: Limits,
         closing: Callable[[], bool] = lambda: False,
-        guard: Callable[[Mapping[bytes, bytes]], None] | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        """`closing`: whether connections are to be closed after their answer at this moment. `guard`: sees the headers
-        of each request before its body is read, and raises Problem to refuse it.
-        """
+        """`closing`: whether connections are to be closed after their answer at this moment."""
         self.limits = limits
         self.closing = closing
         self.guard = guard
         self.heads = HeadCache()
         self.in_flight = 0
         """Requests being answered."""
+        self.relieve: Callable[[], None] = self.make_room
+        """What to do when the process has no descriptor left."""
         self._application = application
         self._revision = revision
         self._connections: set[Connection] = set()
-        self._held = 0
-        self._server: asyncio.Server | None = None
+        self._crowd = Crowd(self._connections)
+        self._held = self._unread = 0
+        self._unreading: dict[Connection, None] = {}
+        """Connections that do not take their answers, the longest first."""
+        self._tls: ssl.SSLContext | None = None
+        self._acceptor: Acceptor | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._heads: dict[tuple[int, bytes], bytes] = {}
         """First lines of answers by status and media type, made once a second because of Date."""
@@ -96,26 +93,52 @@ class Listener:
 
     async def open(self, port: int, host: str = "", tls: ssl.SSLContext | None = None) -> int:
         """Accept connections on `port` (0: any free one) and return it. Empty `host`: every address, IPv4 and IPv6."""
-        if not host and socket.has_dualstack_ipv6():
-            listening = socket.create_server(("", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
-        else:
-            listening = socket.create_server((host, port), backlog=_BACKLOG)
-        listening.setblocking(False)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self),
-            sock=listening,
-            backlog=_BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=self.limits.handshake_seconds if tls is not None else None,
+        self._tls = tls
+        self._acceptor = Acceptor(host, port, self._connect, lambda: self.relieve())
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+        return self._acceptor.port
+
+    def _connect(self, accepted: socket.socket) -> None:
+        """Make a connection of an accepted socket, if there is room or room can be made."""
+        connection = Connection(self)
+        if len(self._connections) >= self.limits.connections and not self._crowd.evict():
+            # All are being answered. To say so takes a descriptor for a moment: for some, not for a flood of them.
+            if len(self._connections) >= self.limits.connections + TOLD_TO_RETRY:
+                accepted.close()
+                return
+            connection.refused = overload(f"more than {self.limits.connections} connections")
+        self._connections.add(connection)
+        opening = asyncio.get_running_loop().create_task(self._attach(connection, accepted))
+        connection.opening = opening
+        opening.add_done_callback(lambda done: self._attached(connection, accepted, done))
+
+    async def _attach(self, connection: Connection, accepted: socket.socket) -> None:
+        """Hand the socket to the event loop, with TLS after the handshake."""
+        loop, limits = asyncio.get_running_loop(), self.limits
+        if self._tls is None:
+            await loop.connect_accepted_socket(lambda: connection, accepted)
+            return
+        await loop.connect_accepted_socket(
+            lambda: connection,
+            accepted,
+            ssl=self._tls,
+            ssl_handshake_timeout=limits.handshake_seconds,
+            ssl_shutdown_timeout=limits.write_seconds,
         )
-        self._sweeper = loop.create_task(self._sweep())
-        return int(listening.getsockname()[1])
+
+    def _attached(self, connection: Connection, accepted: socket.socket, done: asyncio.Task[None]) -> None:
+        """The connection stands, or it came to nothing: no TLS, no patience, evicted."""
+        connection.opening = None
+        if done.cancelled() or done.exception() is not None:
+            accepted.close()
+            self.forget(connection)
+        if not done.cancelled() and not isinstance(done.exception(), (OSError, type(None))):
+            _log.error("a connection could not be begun", exc_info=done.exception())
 
     def stop_accepting(self) -> None:
         """Close the listening socket; open connections stay."""
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
 
     def close_idle(self) -> None:
         """Close the connections on which nothing is under way."""
@@ -152,12 +175,10 @@ class Listener:
 
     # ------------------------------------------------------------ called by connections
 
-    def admit(self, connection: Connection) -> Problem | None:
-        """Count a new connection in; a problem when there are too many."""
-        self._connections.add(connection)
-        if len(self._connections) > self.limits.connections:
-            return overload(f"more than {self.limits.connections} connections")
-        return None
+    def make_room(self) -> None:
+        """Close some of the connections that are least in use."""
+        for _ in range(len(self._connections) // 16 + 1):
+            self._crowd.evict()
 
     def forget(self, connection: Connection) -> None:
         """Count a connection out."""
@@ -167,16 +188,27 @@ class Listener:
         """Seconds a new connection may live, jittered."""
         return self.limits.age_seconds * random.uniform(1 - KEEP_ALIVE_JITTER, 1 + KEEP_ALIVE_JITTER)  # noqa: S311 - no secret
 
-    def hold(self, size: int) -> bool:
-        """Take `size` bytes of the budget for request bodies; False when it is spent."""
-        if self._held + size > self.limits.held_bytes:
-            return False
+    def hold(self, size: int, connection: object) -> bool:
+        """Take `size` bytes of the budget for requests; False when it is spent by others that do not dawdle."""
+        while self._held + size > self.limits.held_bytes:
+            if not self._crowd.refuse_slow_upload(connection):
+                return False
         self._held += size
         return True
 
     def release(self, size: int) -> None:
         """Give back what `hold` took."""
         self._held -= size
+
+    def count_unread(self, connection: Connection, change: int) -> None:
+        """So many bytes of answers wait for their clients, or no longer. Who leaves his unread the longest loses it."""
+        self._unread += change
+        if change <= 0:
+            self._unreading.pop(connection, None)
+            return
+        self._unreading[connection] = None
+        while self._unread > self.limits.unread_bytes and len(self._unreading) > 1:
+            next(iter(self._unreading)).evict()
 
     def head(self, status: int, content_type: bytes) -> bytes:
         """The status line and the headers that every answer has; the last one is Content-Length, without its value."""
@@ -200,6 +232,8 @@ class Listener:
         if request.problem is not None:
             return request.problem.response(self._revision)
         try:
+            if self.guard is not None and request.head is not None:
+                self.guard.count(request.head.credential)
             answer = self._application.handle(request)
         except Exception as error:
             return self.failed(request, error)
@@ -223,7 +257,7 @@ class Listener:
 
 
 def _deferred(future: asyncio.Future[Response]) -> Deferred:
-    """`future` as a Later."""
+    """`future` as a Deferred."""
     deferred = Deferred()
 
     def resolve(done: asyncio.Future[Response]) -> None:

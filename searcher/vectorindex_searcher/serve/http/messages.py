@@ -12,8 +12,21 @@ from http import HTTPStatus
 
 import orjson
 
-from .head_cache import Head
+from ... import contract
+from .head import Head
 
+READ_HEADERS = frozenset(
+    name.lower().encode()
+    for name in (
+        "Accept",
+        "Content-Type",
+        "X-Request-Timeout-Ms",
+        contract.TARGET_HEADER,
+        contract.SIGNATURE_HEADER,
+        contract.EVIDENCE_CURSOR_HEADER,
+    )
+)
+"""The headers that applications see. Others are checked and dropped: they may be secrets, and nobody needs them."""
 JSON_TYPE = b"application/json"
 PROBLEM_TYPE = b"application/problem+json"
 _SHOWN_VALUE_CHARACTERS = 120
@@ -22,7 +35,7 @@ _TYPE_PREFIX = "urn:vectorindex:problem:"
 
 @dataclass(slots=True)
 class Request:
-    """One complete request. Header names are lower case; the last of repeated headers wins."""
+    """One complete request. Header names are lower case, and only those of READ_HEADERS are there."""
 
     method: bytes
     target: bytes
@@ -37,7 +50,9 @@ class Request:
     outcome: object = None
     """Whatever the application wants to see again once the answer is written."""
     head: Head | None = None
-    """The head that it shares with earlier requests, when it was known; then `plan` of it is the application's."""
+    """What it may share with other requests; `plan` of it is the application's."""
+    size: int = 0
+    """Bytes that came for it."""
 
     @property
     def path(self) -> bytes:

@@ -1,0 +1,90 @@
+"""What clients may take of a port: bytes, connections, seconds; and how ports share the process's descriptors."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import resource
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ... import contract
+
+SPARE_DESCRIPTORS = 96
+"""For what is no connection: files, downloads, and connections that are closing while others are accepted."""
+MAX_DESCRIPTORS = 65_536
+"""More than two full ports need; some systems call their limit infinite."""
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of accept that pass once something else is closed."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What clients may take. Bytes and seconds."""
+
+    body_bytes: int = 8 << 20
+    header_bytes: int = 16 << 10
+    """Request line and headers; and, of a chunked body, all that is no data: sizes, extensions, trailers."""
+    header_lines: int = 128
+    chunks: int = 16_384
+    """Of a body: each costs as much as a small request."""
+    connections: int = 4096
+    """When there are more, those that are least in use make room."""
+    held_bytes: int = 256 << 20
+    """Of requests that arrived, whole or in part, and are not answered; all connections together."""
+    unread_bytes: int = 256 << 20
+    """Of answers that clients have not taken yet; all connections together."""
+    read_seconds: float = 15.0
+    """From the first byte of a request to its last."""
+    write_seconds: float = 30.0
+    """How long a client may leave its answer unread."""
+    age_seconds: float = contract.KEEP_ALIVE_SECONDS
+    """Age at which a connection closes after its answer, with jitter so that they do not all return at once."""
+    idle_seconds: float = 120.0
+    """Longer than clients keep idle connections (Go 90 s): the server closing first can cross with a new query."""
+    linger_seconds: float = 2.0
+    """How long a connection whose last answer was taken goes on dropping the client's bytes, waiting for its end."""
+    sweep_seconds: float = 1.0
+    """How often the limits on time are looked at."""
+    handshake_seconds: float = 10.0
+    """TLS: from the connection to the end of its handshake."""
+
+
+ADMIN = Limits(body_bytes=64 << 10, connections=256)
+
+
+def raise_descriptors() -> int:
+    """Raise the soft limit on open files to the hard one (at most MAX_DESCRIPTORS); the limit that holds now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError) as error:
+            _log.warning("the limit on open files stays", extra={"limit": soft, "problem": str(error)})
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+def share_descriptors(descriptors: int, used: int) -> tuple[Limits, Limits]:
+    """Limits of the user port and of the admin port, so that both full ports still leave descriptors to spare.
+
+    `descriptors`: the process's limit; `used`: open now. The admin port's come first: without them the kubelet
+    takes a full pod for a dead one.
+    """
+    free = max(descriptors - used - SPARE_DESCRIPTORS, 16)
+    admin = min(ADMIN.connections, free // 2)
+    users = min(Limits().connections, free - admin)
+    if users < Limits().connections:
+        extra = {"connections": users, "openFiles": descriptors, "wanted": Limits().connections}
+        _log.warning("fewer connections than usual: the limit on open files (ulimit -n) is low", extra=extra)
+    return replace(Limits(), connections=users), replace(ADMIN, connections=admin)
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process has open; a guess where the system does not tell."""
+    try:
+        return len(list(Path("/dev/fd").iterdir()))
+    except OSError:
+        return 64
