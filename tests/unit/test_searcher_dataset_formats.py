@@ -220,7 +220,7 @@ def test_hdf5_library_may_crash_or_lie(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_hidden_and_foreign_objects_are_no_data(tmp_path: Path) -> None:
-    for name in ("_delta_log/1.parquet", "_temporary/0/a.parquet", ".hidden/a.parquet", "_a.parquet", "notes.txt"):
+    for name in ("_staging/1.parquet", "_temporary/0/a.parquet", ".hidden/a.parquet", "_a.parquet", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_bytes(b"junk")
     (tmp_path / "_date=2026" / "deep").mkdir(parents=True)

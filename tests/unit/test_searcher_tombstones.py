@@ -32,8 +32,9 @@ from vectorindex_searcher.contract import (
     ValidateTask,
 )
 from vectorindex_searcher.dataset.listing import list_source
+from vectorindex_searcher.dataset.places import nested_key
 from vectorindex_searcher.dataset.source import Source, open_source
-from vectorindex_searcher.dataset.tombstones import current_tombstones, list_tombstones, nested_key
+from vectorindex_searcher.dataset.tombstones import current_tombstones, list_tombstones
 from vectorindex_searcher.errors import BadData, BadSpec, TaskError
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.proof.task import validate
@@ -59,20 +60,67 @@ def listed(folder: Path, kind: pa.DataType = pa.int64()) -> list[object]:  # noq
 
 
 def test_every_format_of_tombstones(tmp_path: Path) -> None:
-    assert listed(tmp_path / "missing") == []
-    assert list_tombstones(FolderStore(tmp_path / "missing", Role.TOMBSTONES)) == ()
+    assert list_tombstones(FolderStore(tmp_path, Role.TOMBSTONES)) == ()
+    assert listed(tmp_path) == []
     pq.write_table(pa.table({"id": pa.array([3, 4], pa.uint16()), "why": ["a", "b"]}), tmp_path / "a.parquet")
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "b.jsonl").write_text('{"id": 5, "at": "today"}\n{"id": 3}\n')
     (tmp_path / "c.txt").write_text("7\r\n\n 8 \n-9")
     (tmp_path / "_SUCCESS").write_text("")
-    (tmp_path / "notes.md").write_text("not ids")
+    (tmp_path / "_notes.md").write_text("not ids")
     assert listed(tmp_path) == [3, 4, 7, 8, -9, 5]
     (tmp_path / "a.parquet").unlink()
     (tmp_path / "deep" / "b.jsonl").unlink()
-    assert listed(tmp_path, pa.string()) == ["7", " 8 ", "-9"]
+    assert listed(tmp_path, pa.string()) == ["7", " 8 ", "-9", "8"]
     (tmp_path / "c.txt").write_text("")
     assert listed(tmp_path) == []
+
+
+LISTS = {
+    "with a byte order mark (Windows)": ("d.txt", "\ufeffdoc 1\r\ndoc 2\r\n".encode()),
+    "in UTF-16 (PowerShell)": ("d.txt", "doc 1\r\ndoc 2\r\n".encode("utf-16")),
+    "with line ends of an old Mac": ("d.txt", b"doc 1\rdoc 2"),
+    "with blanks at the end": ("d.txt", b"doc 1 \ndoc 2\t\n"),
+    "quoted": ("d.TXT", b'"doc 1"\n "doc 2" \n'),
+    "CSV": ("d.csv", b"id\ndoc 1\ndoc 2\n"),
+    "CSV of several columns, quoted, with a byte order mark": (
+        "d.CSV", '\ufeff"why","id"\n"a, b","doc 1"\n"c","doc 2 "\n'.encode(),
+    ),
+    "CSV with semicolons": ("d.csv", b"why;id\n1,5;doc 1\n;doc 2\n"),
+    "tabs": ("d.tsv", b"id\twhy\ndoc 1\t\ndoc 2\tx\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(LISTS))
+def test_a_list_of_text_hides_what_it_means(tmp_path: Path, name: str) -> None:
+    """Each of these hid nothing, without a word."""
+    file, data = LISTS[name]
+    (tmp_path / file).write_bytes(data)
+    assert {"doc 1", "doc 2"} <= set(listed(tmp_path, pa.string()))
+    (tmp_path / file).write_bytes(
+        data.decode("utf-16").replace("doc ", "").encode("utf-16") if "UTF-16" in name else data.replace(b"doc ", b"")
+    )
+    assert listed(tmp_path) == [1, 2]
+
+
+def test_an_id_with_quotes_of_its_own_is_found(tmp_path: Path) -> None:
+    (tmp_path / "d.txt").write_text('say "hi"\n"say ""ho"""\n')
+    assert {'say "hi"', 'say "ho"'} <= set(listed(tmp_path, pa.string()))
+
+
+@pytest.mark.parametrize("name", ["d.xlsx", "d.parquet.gz", "d.json", "ids"])
+def test_a_list_that_is_not_understood_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"doc 1\n")
+    with pytest.raises(TaskError) as caught:
+        listed(tmp_path, pa.string())
+    assert (caught.value.reason, caught.value.failure.object) == ("UnknownFormat", name)
+    assert ".csv" in str(caught.value.failure.remedy)
+
+
+def test_a_folder_that_is_not_there_is_misspelt(tmp_path: Path) -> None:
+    with pytest.raises(TaskError) as caught:
+        listed(tmp_path / "lits")
+    assert (caught.value.reason, caught.value.exit_code) == ("FolderNotFound", ExitCode.SOURCE_MISSING)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +134,11 @@ def test_every_format_of_tombstones(tmp_path: Path) -> None:
         ("a.jsonl", b'{"id": 1}\n{"id": "x"}\n', pa.int64(), "BadLine"),
         ("a.jsonl", b'{"key": 1}\n', pa.int64(), "UnknownColumn"),
         ("a.parquet", b"junk", pa.int64(), "CorruptFile"),
+        ("a.csv", b"key\n1\n", pa.int64(), "UnknownColumn"),
+        ("a.csv", b"1\n2\n", pa.int64(), "UnknownColumn"),
+        ("a.csv", b"id,why\n1,a\n2\n", pa.int64(), "BadIdType"),
+        ("a.csv", b"id\nseven\n", pa.int64(), "BadIdType"),
+        ("a.csv", b"", pa.int64(), "BadIdType"),
     ],
 )
 def test_bad_tombstones_are_named(tmp_path: Path, name: str, data: bytes, kind: pa.DataType, reason: str) -> None:
@@ -101,6 +154,9 @@ def test_tombstones_below_the_source_are_no_vectors() -> None:
 
     assert nested_key(s3("data", "p/"), s3("data", "p/deleted/")) == "p/deleted"
     assert nested_key(s3("data", "p/"), s3("other", "p/deleted/")) == ""
+    assert nested_key(s3("data", "p/"), s3("data", "q/deleted/")) == ""
+    assert nested_key(s3("data", "p/"), s3("data", "p")) == ""
+    assert nested_key(s3("data", ""), s3("data", "deleted/")) == "deleted"
     assert nested_key(s3("data", "p/"), None) == ""
     assert nested_key(place(Path("/a")), place(Path("/a/b/deleted"))) == "b/deleted"
     assert nested_key(place(Path("/a")), place(Path("/b"))) == ""
@@ -111,7 +167,7 @@ def test_tombstones_below_the_source_are_no_vectors() -> None:
 
 def opened(folder: Path) -> Source:
     store = FolderStore(folder, Role.SOURCE)
-    listing = list_source(store, nested_key(place(folder), place(folder / "deleted")))
+    listing = list_source(store, [nested_key(place(folder), place(folder / "deleted"))])
     return open_source(store, listing, Columns(), Embedding(metric=Metric.L2))
 
 
@@ -157,6 +213,7 @@ def delete(root: Path, *ids: object) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "in").mkdir()
+    (tmp_path / "deleted").mkdir()
     vectors = np.random.default_rng(0).standard_normal((COUNT, 8)).astype(np.float32)
     write_parquet(tmp_path / "in" / "a.parquet", vectors)
     return tmp_path

@@ -31,9 +31,10 @@ from ..artifact.manifest import Manifest, describe_file, find_manifest
 from ..artifact.publish import publish
 from ..contract import BuildResult, BuildTask, IndexSpec, OperatingPoint
 from ..dataset.listing import Listing, list_source, load_listing
+from ..dataset.places import no_data
 from ..dataset.source import Source, open_source
 from ..dataset.stage import stage
-from ..dataset.tombstones import current_tombstones, nested_key
+from ..dataset.tombstones import current_tombstones
 from ..errors import SourceChanged
 from ..index.binding import faiss
 from ..index.choose.auto import AUTO
@@ -150,7 +151,7 @@ def _listing(task: BuildTask, source: Store, artifacts: Store, layout: Layout) -
     """The listing that `resolve` stored; without one (a laptop) a new one. Raises SourceChanged when it is another."""
     if task.fingerprint and (stored := load_listing(artifacts, layout, task.fingerprint)) is not None:
         return stored
-    listing = list_source(source, nested_key(task.source, task.tombstones))
+    listing = list_source(source, no_data(task.source, task.tombstones, task.artifacts, task.identity))
     if task.fingerprint and listing.fingerprint != task.fingerprint:
         raise SourceChanged(source.describe(source.prefix))
     return listing

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,18 @@ def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
     return task if options.digest else task.model_copy(update={"digest": _digest(task)})
 
 
-def _fingerprint(place: Location, role: Role, exclude: str = "") -> str:
+def _fingerprint(place: Location, role: Role, exclude: Sequence[str] = ()) -> str:
     from ..dataset.listing import list_source  # pyarrow and numpy are slow to import, and --help needs neither
 
     return list_source(open_store(place, role), exclude).fingerprint
 
 
 def _digest(task: BuildTask) -> str:
-    from ..dataset.tombstones import nested_key
+    from ..dataset.places import no_data
 
+    exclude = no_data(task.source, task.tombstones, task.artifacts, task.identity)
     facts = [
-        _fingerprint(task.source, Role.SOURCE, nested_key(task.source, task.tombstones)),
+        _fingerprint(task.source, Role.SOURCE, exclude),
         *_deleted(task.tombstones),
         *(part.wire() for part in (task.columns, task.embedding, task.index)),
     ]

@@ -21,7 +21,7 @@ def _parse(store: Store, item: ListedObject) -> Matrix:
         message = f"{item.key} is {item.size} bytes, its header alone takes 8"
         raise BadData("CorruptFile", message, object=item.key, remedy="Write the object again.")
     rows, dimension = struct.unpack("<II", start)
-    dtype = _DTYPES[item.key[item.key.rindex(".") :]]
+    dtype = _DTYPES[item.key[item.key.rindex(".") :].lower()]
     return check_matrix(item, Matrix(rows, dimension, dtype, 8))
 
 

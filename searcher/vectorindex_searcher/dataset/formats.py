@@ -10,8 +10,8 @@ SUFFIXES: tuple[str, ...] = tuple(suffix for found in FORMATS for suffix in foun
 
 
 def find_format(key: str) -> Format | None:
-    """The format of a key by its suffix, or None for what is not data."""
-    return next((found for found in FORMATS if key.endswith(found.suffixes)), None)
+    """The format of a key by its suffix, in small letters or capitals, or None for what is not data."""
+    return next((found for found in FORMATS if key.lower().endswith(found.suffixes)), None)
 
 
 def format_of(key: str) -> Format:

@@ -42,7 +42,7 @@ def _opened(store: Store, item: ListedObject) -> Iterator[pa.NativeFile]:
     file = RangedFile(store, item)
     try:
         stream = pa.BufferedInputStream(pa.PythonFile(file, mode="r"), CHUNK_BYTES)
-        codec = _CODECS.get(item.key[item.key.rindex(".") :])
+        codec = _CODECS.get(item.key[item.key.rindex(".") :].lower())
         yield pa.CompressedInputStream(stream, codec) if codec else stream
     except TaskError:
         raise

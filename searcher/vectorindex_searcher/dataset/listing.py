@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -16,6 +17,9 @@ from ..errors import BadData, RetryableError, SourceMissing
 from ..storage.store import ObjectInfo, Store
 from .formats import FORMATS, SUFFIXES, find_format, format_of
 from .objects import ListedObject
+from .places import artifact_keys, refuse_broken_links, refuse_tables
+
+_log = logging.getLogger(__name__)
 
 
 class Listing(Model):
@@ -36,26 +40,14 @@ def fingerprint(objects: Sequence[ObjectInfo | ListedObject]) -> str:
     return hashlib.sha256(json.dumps(facts, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()
 
 
-def list_source(store: Store, exclude: str = "") -> Listing:
+def list_source(store: Store, exclude: Sequence[str] = ()) -> Listing:
     """List the data objects below the store's prefix: those with a suffix of formats.py.
 
-    Below it, names and folders that begin with `_` or `.` are not data (_SUCCESS, _delta_log/, checksums); `_a=b` is.
-    `exclude`: a key, or a folder of keys, that is no data either. Raises SourceMissing/EmptySource when nothing is
-    left, BadData/MixedFormats when two formats are there.
+    Below it, names and folders that begin with `_` or `.` are not data (_SUCCESS, checksums); `_a=b` is. Neither are
+    artifacts of an index. `exclude`: keys, or folders of keys, that are no data either. Raises
+    SourceMissing/EmptySource when nothing is left, BadData/{TableFormat, MixedFormats, BrokenLink}.
     """
-    listed = list(store.list(store.prefix))
-    data = sorted(
-        (item for item in listed if is_data(item.key, store.prefix, SUFFIXES) and not _within(item.key, exclude)),
-        key=lambda item: item.key,
-    )
-    if not data:
-        seen = f"; {len(listed)} of other formats, for example {listed[0].key}" if listed else ""
-        raise SourceMissing(
-            "EmptySource",
-            f"{store.describe(store.prefix)} holds no object of a known format ({', '.join(SUFFIXES)}){seen}",
-            field="spec.source",
-            remedy="Point spec.source at the prefix of the vectors, or upload them.",
-        )
+    data = _data(store, exclude)
     first = format_of(data[0].key)
     if other := next((item.key for item in data if find_format(item.key) is not first), None):
         names = " and ".join(found.name for found in FORMATS if found in (first, format_of(other)))
@@ -69,16 +61,54 @@ def list_source(store: Store, exclude: str = "") -> Listing:
     return Listing(fingerprint=fingerprint(data), objects=objects)
 
 
+def _data(store: Store, exclude: Sequence[str]) -> list[ObjectInfo]:
+    """The data objects in key order; at least one."""
+    listed = [item for item in store.list(store.prefix) if not _within(item.key, exclude)]
+    refuse_tables(store, (item.key for item in listed))
+    named = [item for item in listed if not _hidden(item.key, store.prefix)]
+    artifacts = artifact_keys(item.key for item in named)
+    data = [item for item in named if find_format(item.key) is not None and item.key not in artifacts]
+    refuse_broken_links(store, data)
+    _tell_left_out(store, [item.key for item in named if find_format(item.key) is None], artifacts)
+    if not data:
+        seen = f"; {len(listed)} of other formats, for example {listed[0].key}" if listed else ""
+        raise SourceMissing(
+            "EmptySource",
+            f"{store.describe(store.prefix)} holds no object of a known format ({', '.join(SUFFIXES)}){seen}",
+            field="spec.source",
+            remedy="Point spec.source at the prefix of the vectors, or upload them.",
+        )
+    return sorted(data, key=lambda item: item.key)
+
+
+def _tell_left_out(store: Store, others: Sequence[str], artifacts: frozenset[str]) -> None:
+    """What was left out though nothing in its name says that it is no data: a person may have meant it to be read."""
+    place = store.describe(store.prefix)
+    if others:
+        _log.warning(
+            "objects of other formats are not read",
+            extra={"place": place, "objects": len(others), "example": others[0]},
+        )
+    if artifacts:
+        _log.warning(
+            "artifacts of an index are not read",
+            extra={"place": place, "objects": len(artifacts), "example": min(artifacts)},
+        )
+
+
 def is_data(key: str, prefix: str, suffixes: tuple[str, ...]) -> bool:
     """Whether a listed key below `prefix` is data of these suffixes: nothing hidden, none of the writers' own files."""
+    return not _hidden(key, prefix) and key.lower().endswith(suffixes)
+
+
+def _hidden(key: str, prefix: str) -> bool:
     # The prefix may itself name one object, whose name counts then.
     below = key.removeprefix(prefix).strip("/") or key.rpartition("/")[2]
-    hidden = any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in below.split("/"))
-    return not hidden and key.endswith(suffixes)
+    return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in below.split("/"))
 
 
-def _within(key: str, exclude: str) -> bool:
-    return bool(exclude) and (key == exclude or key.startswith(exclude + "/"))
+def _within(key: str, exclude: Sequence[str]) -> bool:
+    return any(key == one or key.startswith(one + "/") for one in exclude)
 
 
 def with_counts(listing: Listing, rows: Mapping[str, int]) -> Listing:

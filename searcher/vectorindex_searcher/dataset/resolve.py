@@ -11,14 +11,14 @@ from ..contract import ResolveResult, ResolveTask
 from ..errors import RetryableError
 from ..storage.store import Role, Store, open_store
 from .listing import Listing, list_source, load_listing, save_listing, with_counts
+from .places import no_data
 from .source import open_source
-from .tombstones import nested_key
 
 
 def resolve(task: ResolveTask) -> ResolveResult:
     """Raises TaskError: SourceMissing, BadSpec (unknown column), BadData (mixed dimensions, corrupt file) ..."""
     source_store = open_store(task.source, Role.SOURCE)
-    listing = list_source(source_store, nested_key(task.source, task.tombstones))
+    listing = list_source(source_store, no_data(task.source, task.tombstones, task.artifacts, task.identity))
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(artifacts.prefix, task.identity)
     stored = _stored(artifacts, layout, listing.fingerprint)

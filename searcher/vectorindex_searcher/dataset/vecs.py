@@ -17,7 +17,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {".fvecs": np.dtype("<f4"), ".bvecs": np.dty
 
 
 def _parse(store: Store, item: ListedObject) -> Matrix:
-    dtype = _DTYPES[item.key[item.key.rindex(".") :]]
+    dtype = _DTYPES[item.key[item.key.rindex(".") :].lower()]
     if not item.size:
         return Matrix(0, 1, dtype, 0, 4)
     start = store.read(item.key, etag=item.etag, length=4)

@@ -50,11 +50,36 @@ class FolderStore:
                 field=f"{self.role.field}.folder",
                 remedy="Name an existing folder or file.",
             )
-        paths = [start] if start.is_file() else sorted(start.rglob("*"))
-        for path in paths:
+        for path in [start] if start.is_file() else self._walk(start):
+            key = path.relative_to(self.root).as_posix()
             # Names with a leading dot are our own unfinished files and editors' leftovers.
-            if path.is_file() and not path.name.startswith("."):
-                yield _info(path.relative_to(self.root).as_posix(), path.stat())
+            if path.name.startswith("."):
+                continue
+            if path.is_file():
+                yield _info(key, path.stat())
+            elif path.is_symlink() and self.role is not Role.ARTIFACTS and not path.exists():
+                yield ObjectInfo(key, -1, "")
+
+    def _walk(self, start: Path) -> Iterator[Path]:
+        """Everything below a folder but folders, in order of their paths. Raises TaskError for one that cannot be read.
+
+        Links are followed, but for those that lead to a folder above themselves, whose files are listed anyway.
+        """
+        waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(start, frozenset())]
+        while waiting:
+            path, above = waiting.pop()
+            if not path.is_dir():
+                yield path
+                continue
+            try:
+                stat = path.stat()
+                entries = sorted(path.iterdir(), reverse=True)
+            except FileNotFoundError:
+                continue  # removed since
+            except OSError as error:
+                raise self._failed(path.relative_to(self.root).as_posix(), error) from error
+            if (identity := (stat.st_dev, stat.st_ino)) not in above:
+                waiting += [(entry, above | {identity}) for entry in entries]
 
     def head(self, key: str) -> ObjectInfo | None:
         path = self._path(key)

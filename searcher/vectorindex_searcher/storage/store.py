@@ -45,7 +45,7 @@ class Role(Enum):
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """One listed object. `etag` identifies its content as far as the store can tell; `modified`: Unix seconds, by the
-    store's clock; 0 where it does not tell."""
+    store's clock; 0 where it does not tell. A size of -1: a link that leads nowhere (folders that are read)."""
 
     key: str
     size: int
@@ -56,6 +56,7 @@ class ObjectInfo:
 class Store(Protocol):
     """What the verbs need of a store. Every method may raise TaskError (StoreUnavailable, SourceMissing ...)."""
 
+    role: Role
     prefix: str
     """Key prefix of the location, without a trailing slash; empty for the whole bucket or folder."""
 
