@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import Future
 from typing import Any
 
 from observations import NOW, SETTINGS, built, index, spec
@@ -10,7 +11,9 @@ from observations import NOW, SETTINGS, built, index, spec
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Live
 from vectorindex_operator.core import identity
+from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.core.observation import IndexView, Observation, RevisionView
 from vectorindex_operator.core.plan import CreateRevision, EnsureSearchers, StartBuild, StartResolve
 from vectorindex_operator.core.traffic import Decision, DecisionKind
@@ -94,11 +97,20 @@ def merged(old: Any, patch: Any) -> Any:
     }
 
 
+def at_once(answers: tuple[PodEvidence, ...]) -> Future[tuple[PodEvidence, ...]]:
+    """Answers of pods that nobody has to wait for."""
+    done: Future[tuple[PodEvidence, ...]] = Future()
+    done.set_result(answers)
+    return done
+
+
 class Silent:
     """Searchers that say nothing."""
 
-    def evidence(self, to: Any, pods: Iterable[tuple[str, str]], since: float) -> tuple[PodEvidence, ...]:
-        return tuple(PodEvidence(name, None, 0.0) for name, _ in pods)
+    def evidence(
+        self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question
+    ) -> Future[tuple[PodEvidence, ...]]:
+        return at_once(tuple(PodEvidence(name, None, 0.0) for name, _ in pods))
 
     def tell(self, to: Any, addresses: Iterable[str], lease: TrafficLease) -> None: ...
 
@@ -106,7 +118,7 @@ class Silent:
 def look(*objects: Raw, now: float) -> Observation:
     """What `observe` makes of these objects, of which the VectorIndex is one."""
     cluster: Any = Stored(*objects)
-    seen = observe(cluster, Silent(), NAMESPACE, NAME, now)
+    seen = observe(cluster, NAMESPACE, NAME, now)
     assert seen is not None
     return seen
 

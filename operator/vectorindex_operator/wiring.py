@@ -63,6 +63,7 @@ def build(settings: OperatorSettings) -> App:
         operator_class=settings.operator_class,
         on_status=metrics.on_status,
         on_gone=metrics.forget,
+        on_answer=lambda namespace, name: queue.mark(namespace, name),
     )
     queue = KeyedQueue(reconciler.run, workers=tuning.workers, on_result=metrics.on_result)
     metrics.depth.set_function(queue.depth)
@@ -73,6 +74,6 @@ def build(settings: OperatorSettings) -> App:
     metrics.cached.set_function(lambda: cache.size()[0])
     metrics.cached_bytes.set_function(lambda: cache.size()[1])
     longest = tuning.stuck_seconds
-    health = Health(stuck=lambda: queue.stuck(longest) or alive.stuck(longest))
+    health = Health(stuck=lambda: queue.stuck(longest) or alive.stuck(longest) or reconciler.looks.stuck(longest))
     relist = Relist(cache, cluster, queue.mark, settings.watch_namespaces, on_missed=metrics.missed.inc)
     return App(settings, cluster, cache, queue, relist, metrics, alive, health)

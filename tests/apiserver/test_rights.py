@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar, get_args
 
@@ -23,12 +24,14 @@ from control_plane import Api, ControlPlane, Json, path_of
 from kubernetes import config
 from observations import DATA, SETTINGS, a_revision, actions, run, seen, spec
 from ports import held
+from raw_objects import at_once
 
 from vectorindex_operator.adapters import lease
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster, api_client
 from vectorindex_operator.api.v1alpha1 import API_VERSION, NetworkPolicy, RevisionStatus
 from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import (
     Action,
@@ -168,8 +171,8 @@ class Actor:
         self.done: set[type] = set()
         monkeypatch.setattr(loop, "decide", self._decide)
 
-    def evidence(self, *_: Any, **__: Any) -> tuple[()]:
-        return ()
+    def evidence(self, *_: Any, **__: Any) -> Future[tuple[PodEvidence, ...]]:
+        return at_once(())
 
     def tell(self, *_: Any, **__: Any) -> None: ...
 

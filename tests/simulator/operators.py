@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, TypeVar
 
+from raw_objects import at_once
 from simulator.clock import START
 from simulator.store import Json
 from simulator.world import ASKED, NAME, NAMESPACE, World
@@ -216,7 +218,9 @@ class Ports:
 
     # ------------------------------------------------------------ searchers, events
 
-    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
+    def evidence(
+        self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question
+    ) -> Future[tuple[PodEvidence, ...]]:
         headers = Signer(SETTINGS.internal_keys, self.operator.clock).headers(to, *ASKED)
         answers = tuple(
             answer if self.world.takes(answer.pod, headers) else PodEvidence(answer.pod, None, answer.received_at)
@@ -224,8 +228,8 @@ class Ports:
         )
         if self.faults.happens(self.faults.silent):
             self._log("searchers do not answer")
-            return tuple(PodEvidence(a.pod, None, a.received_at) for a in answers)
-        return answers
+            answers = tuple(PodEvidence(a.pod, None, a.received_at) for a in answers)
+        return at_once(answers)
 
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:
         """Nobody listens."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from random import Random
 from typing import Any
 
 import pytest
+from raw_objects import at_once
 from simulator.operators import SETTINGS
 from simulator.simulation import QUIET_GAPS, run
 from simulator.store import NAMESPACE, Json
@@ -66,9 +68,11 @@ class Quiet:
     def __init__(self, clock: list[float]) -> None:
         self.clock = clock
 
-    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
+    def evidence(
+        self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question
+    ) -> Future[tuple[PodEvidence, ...]]:
         nothing = PodCounts(question.revision, self.clock[0], None, ())
-        return tuple(PodEvidence(name, nothing, self.clock[0]) for name, _ in pods)
+        return at_once(tuple(PodEvidence(name, nothing, self.clock[0]) for name, _ in pods))
 
     def tell(self, *_: Any, **__: Any) -> None: ...
 

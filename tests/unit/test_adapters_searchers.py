@@ -9,11 +9,11 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from pods_on_sockets import answering, dripping, server
 
 from vectorindex_operator.adapters.admin_port import (
     DEADLINE_SECONDS,
@@ -23,8 +23,9 @@ from vectorindex_operator.adapters.admin_port import (
     Call,
     Lane,
 )
-from vectorindex_operator.adapters.evidence import LOOK_ROWS, HttpSearchers
+from vectorindex_operator.adapters.evidence import ROW_BYTES, HttpSearchers
 from vectorindex_operator.adapters.evidence_cache import EvidenceCache, PodKey
+from vectorindex_operator.adapters.shares import Share
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence, merge
 from vectorindex_operator.core.judging.questions import Purpose, Question
@@ -32,71 +33,27 @@ from vectorindex_searcher.contract import (
     EVIDENCE_ANSWER_BYTES,
     EVIDENCE_COLUMNS_TYPE,
     EVIDENCE_CURSOR_HEADER,
-    EVIDENCE_ROWS,
+    EvidenceColumns,
     LeaseState,
     Target,
     TrafficLease,
 )
 
-Handler = Callable[[socket.socket, bytes], None]
 NOW = time.time()
 BUCKET = int(NOW // 5) - 3
 
 
-@contextmanager
-def server(handle: Handler, host: str = "127.0.0.1") -> Iterator[int]:
-    """A server whose every connection is given to `handle` with the head of its request, on a thread of its own."""
-    listening = socket.create_server((host, 0), backlog=128)
-
-    def accept() -> None:
-        while True:
-            try:
-                connection, _ = listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-    def serve(connection: socket.socket) -> None:
-        head = b""
-        try:
-            while b"\r\n\r\n" not in head:
-                head += connection.recv(65536)
-            handle(connection, head)
-        except OSError:
-            pass  # the operator hung up
-        finally:
-            connection.close()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield int(listening.getsockname()[1])
-    finally:
-        listening.close()
-
-
-def answering(body: bytes, kind: str = "application/json", status: str = "200 OK") -> Handler:
-    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-
-    def handle(connection: socket.socket, _head: bytes) -> None:
-        connection.sendall(head + body)
-
-    return handle
-
-
-def dripping(start: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n") -> Handler:
-    """A byte every 50 ms: each read of a socket gets one in time, and the answer never ends."""
-
-    def handle(connection: socket.socket, _head: bytes) -> None:
-        connection.sendall(start)
-        while True:
-            connection.sendall(b"x")
-            time.sleep(0.05)
-
-    return handle
-
-
 def get(port: int) -> Call:
     return Call("127.0.0.1", port, "GET", "/v1/evidence")
+
+
+def asked(port: AdminPort, calls: Sequence[Call], lane: Lane, *, largest: int, seconds: float = 60.0) -> list[Answer]:
+    """The answers, waited for."""
+    share = port.share()
+    try:
+        return port.start(port.ask(calls, lane, share, largest=largest, seconds=seconds)).result()
+    finally:
+        share.close()
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -115,7 +72,7 @@ def test_a_deadline_is_one_of_the_whole_answer(start: bytes) -> None:
     port = AdminPort()
     with server(dripping(start)) as slow:
         found: list[Answer] = []
-        took = timed(lambda: found.extend(port.ask([get(slow)], Lane.SOAK, largest=1000_000, seconds=0.5)))
+        took = timed(lambda: found.extend(asked(port, [get(slow)], Lane.SOAK, largest=1000_000, seconds=0.5)))
     assert 0.4 < took < 1.5
     assert "no whole answer within 0.5 s" in found[0].problem
 
@@ -134,7 +91,7 @@ def test_what_is_no_answer_is_a_problem_with_words(wrong: bytes, said: str) -> N
         connection.sendall(wrong)
 
     with server(handle) as port:
-        (answer,) = AdminPort().ask([get(port)], Lane.WATCH, largest=2000)
+        (answer,) = asked(AdminPort(), [get(port)], Lane.WATCH, largest=2000)
     assert said in answer.problem
     assert (answer.status, answer.body) == (0, b"")
 
@@ -143,7 +100,7 @@ def test_nobody_there_is_a_problem_too() -> None:
     with socket.socket() as held:  # bound, so that nobody else gets the port, and not listening
         held.bind(("127.0.0.1", 0))
         port = int(held.getsockname()[1])
-        assert AdminPort().ask([get(port)], Lane.WATCH, largest=10)[0].problem
+        assert asked(AdminPort(), [get(port)], Lane.WATCH, largest=10)[0].problem
 
 
 def test_an_index_has_so_many_requests_under_way_and_no_more() -> None:
@@ -160,7 +117,7 @@ def test_an_index_has_so_many_requests_under_way_and_no_more() -> None:
         answering(b"{}")(connection, head)
 
     with server(handle) as port:
-        answers = AdminPort().ask([get(port)] * 50, Lane.SOAK, largest=10)
+        answers = asked(AdminPort(), [get(port)] * 50, Lane.SOAK, largest=10)
     assert [answer.status for answer in answers] == [200] * 50
     assert 2 <= most <= PARALLEL
 
@@ -182,7 +139,7 @@ def ask(
     searchers: HttpSearchers, index: str, pods: int = 1, purpose: Purpose = Purpose.WATCH, since: float = NOW - 3000
 ) -> tuple[PodEvidence, ...]:
     names = [(f"p{number}", "127.0.0.1") for number in range(pods)]
-    return searchers.evidence(to(index), names, Question("r", since, purpose))
+    return searchers.evidence(to(index), names, Question("r", since, purpose)).result()
 
 
 def test_a_tenant_whose_pods_drip_delays_no_other_tenants_look() -> None:
@@ -213,7 +170,7 @@ def test_a_lease_is_not_waited_for_longer_either() -> None:
     with server(dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")) as slow:
         searchers = HttpSearchers(admin_port=slow)
         lease = TrafficLease(state=LeaseState.SERVING)
-        took = timed(lambda: searchers.tell(to("a"), ["127.0.0.1"] * 40, lease))
+        took = timed(lambda: searchers.tell(to("a"), ["127.0.0.1"] * 40, lease).result())
     assert DEADLINE_SECONDS / 2 < took < 1.5 * DEADLINE_SECONDS
 
 
@@ -232,7 +189,7 @@ FORGED = """
     said = searchers.evidence(
         Addressee(Target("a", "r"), "u"), [(f"p{n}", "127.0.0.1") for n in range(int(sys.argv[2]))],
         Question("r", 0.0, Purpose.SOAK),
-    )
+    ).result()
     print(time.process_time() - began, used().ru_maxrss - before.ru_maxrss, said[0].problem[:100])
 """
 
@@ -394,49 +351,169 @@ def test_a_searcher_of_before_with_too_many_rows_is_asked_for_fewer() -> None:
     assert sinces == sorted(sinces)
 
 
+def page(count: int, **changes: Any) -> bytes:
+    """A page with so many rows, in as few bytes as can be."""
+    numbers = list(range(count))
+    document = columns_of() | {
+        "bucket": [BUCKET + number % 500 for number in numbers], "segment": [0] * count, "latencySizes": [0] * count,
+        "segments": ["o"], "counts": {}
+    } | changes  # fmt: skip
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def fill(cache: EvidenceCache, index: str, pod: str = "p", count: int = 20) -> None:
+    cache.take(PodKey(index, "r", pod), EvidenceColumns.model_validate_json(page(count)), 0.0)
+
+
+def look(cache: EvidenceCache, index: str) -> None:
+    cache.begin(index)
+    cache.end(index)
+
+
+def known(cache: EvidenceCache, index: str, pod: str = "p") -> bool:
+    return bool(cache.cursor(PodKey(index, "r", pod), 0.0))
+
+
 def test_the_cache_is_bounded_and_an_index_only_displaces_itself() -> None:
     cache = EvidenceCache(rows=100, index_rows=30)
-    from vectorindex_searcher.contract import EvidenceColumns
-
-    def fill(index: str, pod: str, count: int) -> None:
-        wire = columns_of(requests=[1] * count) | {
-            "bucket": [BUCKET - n for n in range(count)], "segment": [0] * count, "latencySizes": [0] * count
-        }  # fmt: skip
-        cache.take(PodKey(index, "r", pod), EvidenceColumns.model_validate_json(json.dumps(wire)), 0.0)
-
     for index in ("b", "c", "d"):
-        fill(index, "p", 20)
-        cache.trim(index)
+        fill(cache, index)
+        look(cache, index)
     for pod in range(10):
-        fill("a", f"p{pod}", 20)
-        cache.trim("a")
+        fill(cache, "a", f"p{pod}")
+        look(cache, "a")
     assert cache.rows <= 90
-    assert all(cache.cursor(PodKey(index, "r", "p"), 0.0) for index in ("b", "c", "d"))
-    assert sum(bool(cache.cursor(PodKey("a", "r", f"p{pod}"), 0.0)) for pod in range(10)) == 1
+    assert all(known(cache, index) for index in ("b", "c", "d"))
+    assert sum(known(cache, "a", f"p{pod}") for pod in range(10)) == 1
 
 
-def test_a_look_parses_so_many_rows_and_no_more_and_everybody_gets_a_turn() -> None:
-    """The cheapest page costs its sender six bytes a row, and the operator six hundred."""
-    rows = list(range(EVIDENCE_ROWS))
-    page = {
-        "pod": "p", "revision": "r", "incarnation": "i", "now": 0.0, "cursor": "c", "whole": False, "more": False,
-        "segments": ["o"], "bucket": rows, "segment": [0] * len(rows), "counts": {},
-        "latencySizes": [0] * len(rows), "latencyBins": [], "latencyCounts": [],
-    }  # fmt: skip
-    body = json.dumps(page, separators=(",", ":")).encode()
+def test_many_indexes_with_many_rows_displace_each_other_and_nobody_with_few() -> None:
+    cache = EvidenceCache(rows=100, index_rows=50)
+    fill(cache, "small", count=5)
+    look(cache, "small")
+    for number in range(10):
+        fill(cache, f"large-{number}", count=40)
+        look(cache, f"large-{number}")
+    assert cache.rows <= 100
+    assert known(cache, "small")
 
-    class Flooding(AdminPort):
-        def ask(self, calls: Sequence[Call], *_: Any, **__: Any) -> list[Answer]:
-            return [Answer(200, EVIDENCE_COLUMNS_TYPE, body) for _ in calls]
 
-    searchers = HttpSearchers(port=Flooding())
-    pods = [(f"p{number}", "127.0.0.1") for number in range(40)]
+def test_what_is_being_told_stays_until_the_look_is_over() -> None:
+    cache = EvidenceCache(rows=100, index_rows=50)
+    cache.begin("a")
+    for pod in ("p", "q", "r"):
+        fill(cache, "a", pod)
+    look(cache, "b")
+    assert all(known(cache, "a", pod) for pod in ("p", "q", "r"))
+    cache.end("a")
+    assert [known(cache, "a", pod) for pod in ("p", "q", "r")] == [False, True, True]
+
+
+def test_what_goes_on_from_rows_that_are_gone_is_not_taken_for_all() -> None:
+    """Between question and answer another index's look may displace them: before, the old rows were simply missing."""
+    searchers = HttpSearchers()
+
+    def displaced(connection: socket.socket, head: bytes) -> None:
+        if EVIDENCE_CURSOR_HEADER.encode() in head:
+            searchers.cache.forget(PodKey("a", "r", "p0"))
+        pod(connection, head)
+
+    pod = Scripted(
+        columns_of(requests=[5]), columns_of(requests=[6], bucket=BUCKET + 1, whole=False), columns_of(requests=[7])
+    )
+    with server(displaced) as port:
+        searchers.admin_port = port
+        told = [ask(searchers, "a")[0] for _ in range(3)]
+    assert told[1].evidence is None
+    assert "goes on from what is not kept" in told[1].problem
+    assert requests_of(told[2]) == {0: 7}
+
+
+# ---------------------------------------------------------------- memory
+
+
+class Flooding(AdminPort):
+    """Pods that all answer this page, at once."""
+
+    def __init__(self, body: bytes, held_bytes: int) -> None:
+        super().__init__(held_bytes=held_bytes)
+        self.body = body
+
+    async def ask(self, calls: Sequence[Call], lane: Lane, share: Share, **_: Any) -> list[Answer]:
+        return [Answer(200, EVIDENCE_COLUMNS_TYPE, self.body) for _ in calls if share.take(len(self.body))]
+
+
+def rows_of(told: Sequence[PodEvidence]) -> int:
+    return sum(len(one.evidence.counted) for one in told if isinstance(one.evidence, PodCounts))
+
+
+def test_what_looks_hold_is_bounded_and_shared_and_given_back() -> None:
+    """The cheapest page costs its sender six bytes a row, and the operator seven hundred."""
+    held, count, body = 8 << 20, 500, page(500)
+    port = Flooding(body, held)
+    searchers = HttpSearchers(port=port)
+    pods = [(f"p{number}", "127.0.0.1") for number in range(20)]
     heard: set[str] = set()
-    for _ in range(3):
-        told = searchers.evidence(Addressee(Target("a", "r"), "u"), pods, Question("r", 0.0, Purpose.SOAK))
-        taken = {one.pod for one in told if one.evidence is not None}
-        assert sum(len(one.evidence.counted) for one in told if isinstance(one.evidence, PodCounts)) <= (
-            LOOK_ROWS + EVIDENCE_ROWS
-        )
-        heard |= taken
-    assert heard, "those whose turn it is are heard"
+    for _ in range(4):
+        told = searchers.evidence(to("a"), pods, Question("r", 0.0, Purpose.SOAK)).result()
+        assert count <= rows_of(told) <= held * 0.4 / ROW_BYTES, "no more than it leaves for others"
+        assert any("more to tell than one look takes" in one.problem for one in told)
+        heard |= {one.pod for one in told if one.evidence is not None}
+    assert len(heard) > 12, "those whose turn it is are heard"
+
+    looks = [searchers.evidence(to(f"a{n}"), pods, Question("r", 0.0, Purpose.SOAK)) for n in range(6)]
+    assert sum(rows_of(look.result()) for look in looks) <= held / ROW_BYTES, "and so are all of them together"
+    few = searchers.evidence(to("b"), pods[:1], Question("r", 0.0, Purpose.SOAK)).result()
+    assert rows_of(few) == count, "who needs little gets it, beside any number of those"
+    del looks
+    again = searchers.evidence(to("a"), pods, Question("r", 0.0, Purpose.SOAK)).result()
+    assert rows_of(again) > held / 5 / ROW_BYTES, "what nobody has any more is free again"
+
+
+def test_the_answers_of_an_index_hold_so_many_bytes_together() -> None:
+    body = b"x" * 50_000
+    with server(answering(body)) as port:
+        admin = AdminPort(held_bytes=400_000)
+        answers = asked(admin, [get(port)] * 16, Lane.SOAK, largest=len(body))
+        assert sum(len(answer.body) for answer in answers) <= 160_000
+        assert any("more bytes than are left for it" in answer.problem for answer in answers)
+        share = admin.share()
+        admin.start(admin.ask([get(port)] * 2, Lane.SOAK, share, largest=len(body))).result()
+        assert share.held == 2 * len(body), "what is given up half-way is not held"
+
+
+# ---------------------------------------------------------------- leases
+
+
+class Patient(AdminPort):
+    """Waits for pods until it is told not to."""
+
+    async def ask(
+        self, calls: Sequence[Call], lane: Lane, share: Share, *, largest: int, seconds: float = 0.0
+    ) -> list[Answer]:
+        return await AdminPort.ask(self, calls, lane, share, largest=largest, seconds=600.0)
+
+
+def test_the_last_word_is_told_and_nothing_twice_at_once() -> None:
+    """Pods that drip must not keep a revision from hearing that it has the traffic again."""
+    heard: list[str] = []
+    hangs = threading.Event()
+
+    def handle(connection: socket.socket, head: bytes) -> None:
+        while b"}" not in head:
+            head += connection.recv(65536)
+        heard.append("Draining" if b"Draining" in head else "Serving")
+        if heard == ["Draining"]:
+            hangs.set()
+            dripping()(connection, head)
+        answering(b"{}")(connection, head)
+
+    with server(handle) as port:
+        searchers = HttpSearchers(port=Patient(), admin_port=port)
+        draining, serving = (TrafficLease(state=state) for state in (LeaseState.DRAINING, LeaseState.SERVING))
+        first = searchers.tell(to("a"), ["127.0.0.1"], draining)
+        assert hangs.wait(60)
+        searchers.tell(to("a"), ["127.0.0.1"], draining).result()
+        searchers.tell(to("a"), ["127.0.0.1"], serving).result()
+        first.result()
+    assert heard == ["Draining", "Serving"]

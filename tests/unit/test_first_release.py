@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from raw_objects import at_once
 
 from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.core.internal_keys import Addressee
@@ -76,9 +78,11 @@ class Cluster:
 class Searchers:
     """They answer, and nobody has queried them."""
 
-    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
+    def evidence(
+        self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question
+    ) -> Future[tuple[PodEvidence, ...]]:
         nothing = PodCounts(question.revision, NOW, None, ())
-        return tuple(PodEvidence(name, nothing, NOW) for name, _ in pods)
+        return at_once(tuple(PodEvidence(name, nothing, NOW) for name, _ in pods))
 
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None: ...
 
@@ -101,7 +105,7 @@ def run(cluster: Cluster) -> None:
 
 def test_every_revision_is_read_as_it_was_written(cluster: Cluster) -> None:
     stored: Any = cluster
-    seen = observe(stored, Searchers(), NAMESPACE, NAME, NOW)
+    seen = observe(stored, NAMESPACE, NAME, NOW)
     assert seen is not None
     assert seen.index.spec_error == ""
     assert {name: view.status.phase for name, view in seen.revisions.items()} == {

@@ -287,15 +287,15 @@ def test_the_operator_gets_evidence_and_delivers_leases_by_its_key_alone(
             Addressee(ME, "uid-1"),
             Addressee(Target("uid-docs", "docs-other"), "uid-1", name),
         ):
-            (silent,) = operator.evidence(stranger, pods, question)
+            (silent,) = operator.evidence(stranger, pods, question).result()
             assert silent.evidence is None or silent.evidence.revision != ME.revision
-            operator.tell(stranger, ["127.0.0.1"], draining)
+            operator.tell(stranger, ["127.0.0.1"], draining).result()
             assert lease(port) == "Serving"
         for said in ("ForgedSignature", "SignatureNeeded", "MisdirectedRequest"):
             assert said in caplog.text  # an operator that is refused must be able to find out why
         right = Addressee(ME, "uid-1", name)
-        (answer,) = operator.evidence(right, pods, question)
+        (answer,) = operator.evidence(right, pods, question).result()
         assert answer.evidence is not None
         assert answer.evidence.revision == ME.revision
-        operator.tell(right, ["127.0.0.1"], draining)
+        operator.tell(right, ["127.0.0.1"], draining).result()
         assert lease(port) == "Draining"

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-from vectorindex_operator.core.internal_keys import Addressee
-from vectorindex_operator.core.judging.evidence import PodEvidence
-from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.reconcile.observe import observe
-from vectorindex_searcher.contract import TrafficLease
 
 META = {"namespace": "shop", "uid": "u1", "creationTimestamp": "2026-11-20T12:00:00Z", "resourceVersion": "7"}
 INDEX = {
@@ -31,19 +26,11 @@ class Stored:
         return self.objects.get(kind, [])
 
 
-class Silent:
-    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
-        return ()
-
-    def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:
-        pass
-
-
 def test_a_revision_that_cannot_be_read_is_left_out() -> None:
     owned = {"ownerReferences": [{"uid": "u1"}]}
     unreadable = {"metadata": {**META, **owned, "name": "products-1"}, "spec": {"written": "by another version"}}
     cluster: Any = Stored({"VectorIndex": [INDEX], "VectorIndexRevision": [unreadable]})
-    seen = observe(cluster, Silent(), "shop", "products", now=1_800_000_000.0)
+    seen = observe(cluster, "shop", "products", now=1_800_000_000.0)
     assert seen is not None
     assert dict(seen.revisions) == {}
     assert seen.index.generation == 2
@@ -52,7 +39,7 @@ def test_a_revision_that_cannot_be_read_is_left_out() -> None:
 def test_a_spec_that_cannot_be_read_says_field_and_value() -> None:
     wrong = {**INDEX, "spec": {**INDEX["spec"], "history": "many"}}
     cluster: Any = Stored({"VectorIndex": [wrong]})
-    seen = observe(cluster, Silent(), "shop", "products", now=1_800_000_000.0)
+    seen = observe(cluster, "shop", "products", now=1_800_000_000.0)
     assert seen is not None
     assert seen.index.spec is None
     assert "spec.history" in seen.index.spec_error
@@ -61,4 +48,4 @@ def test_a_spec_that_cannot_be_read_says_field_and_value() -> None:
 
 def test_an_index_that_is_gone_is_none() -> None:
     cluster: Any = Stored({})
-    assert observe(cluster, Silent(), "shop", "products", now=0.0) is None
+    assert observe(cluster, "shop", "products", now=0.0) is None

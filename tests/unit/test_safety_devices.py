@@ -95,7 +95,7 @@ def executor(*objects: dict[str, Any], refuse: dict[tuple[str, str], Exception] 
     mine = (front_raw(STABLE), revision_raw(STABLE), deployment_raw(STABLE), searcher_pod(STABLE))
     view = index_raw(index(OLD, VectorIndexStatus(source=source(OLD))))
     cluster: Any = Stored(view, *mine, slice_raw(STABLE), *deepcopy(list(objects)), refuse=refuse)
-    obs = observe(cluster, Silent(), NAMESPACE, NAME, NOW)
+    obs = observe(cluster, NAMESPACE, NAME, NOW)
     assert obs is not None
     return Executor(cluster, Silent(), SETTINGS, obs)
 

@@ -1,25 +1,35 @@
-"""Requests to searchers' admin ports, each bounded as a whole: by time, bytes, and what one index may have under way.
+"""Requests to searchers' admin ports, each bounded as a whole: by time, and by what it leaves for those of others.
 
 Whoever runs a searcher may be hostile: it drips bytes, promises gigabytes, never ends its head. A timeout of a socket
 is one of each read and holds nobody back, so everything happens on one event loop, where a deadline is one of the whole
 exchange and a hundred slow pods cost a hundred small objects, not a hundred threads. One request a connection.
+Connections and bytes are shared (shares.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, TypeVar
+
+from vectorindex_operator.adapters.shares import Pool, Share
+
+Result = TypeVar("Result")
 
 DEADLINE_SECONDS = 2.0
 """Of one answer, from the first byte of the connection to the last of the body."""
 PARALLEL = 16
 """Requests that one call has under way, by default; a call is about one index."""
-ROUND_BYTES = 32 << 20
-"""What all answers of one call may have together: they are held until the call is over."""
-_LANE_WIDTH = 256
+HELD_BYTES = 192 << 20
+"""Of all answers and of what was made of them, until the passes that asked are over."""
+_LANE_WIDTH = 1024
+_OTHER_FILES = 256
+"""What else the process has open."""
 _HEAD_BYTES = 16 << 10
 _READ_BYTES = 64 << 10
 
@@ -60,60 +70,80 @@ class _TooLargeError(Exception):
     """One answer has more bytes than are read."""
 
 
-class _BudgetSpentError(Exception):
-    """All answers together have more bytes than are read."""
+class _ShareSpentError(Exception):
+    """All answers together have more bytes than are left for them."""
 
 
 class AdminPort:
-    """Asks many pods at once. Usable from any thread."""
+    """Asks many pods at once, on an event loop of its own."""
 
-    def __init__(self, parallel: int = PARALLEL) -> None:
-        """`parallel`: requests that one call has under way."""
+    def __init__(self, parallel: int = PARALLEL, held_bytes: int = HELD_BYTES) -> None:
+        """`parallel`: requests that one call has under way. `held_bytes`: what all calls together may hold."""
         self._parallel = parallel
         self._loop = asyncio.new_event_loop()
-        self._lanes = {lane: asyncio.Semaphore(_LANE_WIDTH) for lane in Lane}
+        self._lanes = {lane: Pool(_lane_width()) for lane in Lane}
+        self._bytes = Pool(held_bytes)
         threading.Thread(target=self._loop.run_forever, name="admin-port", daemon=True).start()
 
-    def ask(
-        self, calls: Sequence[Call], lane: Lane, *, largest: int, seconds: float = DEADLINE_SECONDS
-    ) -> list[Answer]:
-        """The answers in the order of the calls, after `seconds` at the latest. `largest`: bytes of one body."""
-        if not calls:
-            return []
-        return asyncio.run_coroutine_threadsafe(self._ask(calls, lane, largest, seconds), self._loop).result()
+    def start(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Run something on the event loop. From any thread.
+
+        The Future is one of our own: that of asyncio refers to itself, and so keeps its result until the garbage is
+        collected.
+        """
+        done: Future[Result] = Future()
+
+        async def run() -> None:
+            try:
+                done.set_result(await work)
+            except BaseException as error:
+                done.set_exception(error)
+
+        asyncio.run_coroutine_threadsafe(run(), self._loop)
+        return done
+
+    def share(self) -> Share:
+        """What the answers of one look may hold; who has it closes it."""
+        return self._bytes.share()
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    async def _ask(self, calls: Iterable[Call], lane: Lane, largest: int, seconds: float) -> list[Answer]:
+    async def ask(
+        self, calls: Sequence[Call], lane: Lane, share: Share, *, largest: int, seconds: float = DEADLINE_SECONDS
+    ) -> list[Answer]:
+        """The answers in the order of the calls, after `seconds` at the latest; their bytes are taken from `share`.
+
+        `largest`: bytes of one body. On the event loop.
+        """
         until = self._loop.time() + seconds
-        turn, budget = asyncio.Semaphore(self._parallel), _Budget(ROUND_BYTES)
+        turn, connections = asyncio.Semaphore(self._parallel), self._lanes[lane].share()
 
         async def one(call: Call) -> Answer:
             try:
-                async with asyncio.timeout_at(until), turn, self._lanes[lane]:
-                    return await _exchange(call, largest, budget)
+                async with asyncio.timeout_at(until), turn, connections.one():
+                    return await _exchange(call, largest, share)
             except TimeoutError:
                 return Answer(problem=f"no whole answer within {seconds:g} s")
             except _TooLargeError as error:
                 return Answer(problem=str(error), too_large=True)
-            except (_BudgetSpentError, OSError, EOFError, ValueError) as error:
+            except (_ShareSpentError, OSError, EOFError, ValueError) as error:
                 return Answer(problem=str(error)[:200] or type(error).__name__)
 
         return await asyncio.gather(*(one(call) for call in calls))
 
 
-@dataclass(slots=True)
-class _Budget:
-    left: int
+def _lane_width() -> int:
+    """Connections of each lane: a process may have so many files open, and must be left some for the API server."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = len(Lane) * _LANE_WIDTH + _OTHER_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(_LANE_WIDTH, (soft - _OTHER_FILES) // len(Lane)))
 
-    def take(self, size: int) -> None:
-        if size > self.left:
-            raise _BudgetSpentError(f"the pods of one index answer with more than {ROUND_BYTES} bytes together")
-        self.left -= size
 
-
-async def _exchange(call: Call, largest: int, budget: _Budget) -> Answer:
+async def _exchange(call: Call, largest: int, share: Share) -> Answer:
     reader, writer = await asyncio.open_connection(call.address, call.port, limit=_HEAD_BYTES)
     try:
         writer.write(_request(call))
@@ -121,17 +151,27 @@ async def _exchange(call: Call, largest: int, budget: _Budget) -> Answer:
         status, content_type, length = _head(await _until_blank_line(reader))
         if length > largest:
             raise _TooLargeError(f"the answer of {length} bytes is larger than the {largest} that are read")
-        pieces = []
-        while length:
-            piece = await reader.read(min(length, _READ_BYTES))
-            if not piece:
-                raise ValueError("the connection ended before the answer did")
-            budget.take(len(piece))
-            length -= len(piece)
-            pieces.append(piece)
-        return Answer(status, content_type, b"".join(pieces))
+        return Answer(status, content_type, await _body(reader, length, share))
     finally:
         writer.transport.abort()
+
+
+async def _body(reader: asyncio.StreamReader, length: int, share: Share) -> bytes:
+    pieces: list[bytes] = []
+    taken = 0
+    try:
+        while taken < length:
+            piece = await reader.read(min(length - taken, _READ_BYTES))
+            if not piece:
+                raise ValueError("the connection ended before the answer did")
+            if not share.take(len(piece)):
+                raise _ShareSpentError("the pods of one index answer with more bytes than are left for it")
+            taken += len(piece)
+            pieces.append(piece)
+    except BaseException:
+        share.give_back(taken)
+        raise
+    return b"".join(pieces)
 
 
 async def _until_blank_line(reader: asyncio.StreamReader) -> bytes:

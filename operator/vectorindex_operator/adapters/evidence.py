@@ -1,20 +1,25 @@
 """Evidence from searchers and leases to them, over their admin ports (admin_port.py has the bounds of one exchange).
 
-A look has DEADLINE_SECONDS for all pods of an index, pages included. What is not known by then is silence, and the next
-look goes on from there. Soaks, watches and leases have lanes of their own.
+Nobody waits for pods here: who asks gets a Future. A look has DEADLINE_SECONDS for all pods of an index, pages
+included. What is not known by then is silence, and the next look goes on from there. Soaks, watches and leases have
+lanes of their own, and answers are read one page a turn, so that long ones of one index hold up no other's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from vectorindex_operator.adapters.admin_port import DEADLINE_SECONDS, AdminPort, Answer, Call, Lane
 from vectorindex_operator.adapters.evidence_answers import read_columns, read_rows
 from vectorindex_operator.adapters.evidence_cache import EvidenceCache, PodKey
+from vectorindex_operator.adapters.shares import Share
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence
@@ -25,17 +30,21 @@ from vectorindex_searcher.contract import (
     EVIDENCE_COLUMNS_TYPE,
     EVIDENCE_CURSOR_HEADER,
     RING_SECONDS,
+    LeaseState,
+    Target,
     TrafficLease,
 )
 
 log = logging.getLogger(__name__)
 
 LEASE_PATH = "/v1/lease"
+READ_SECONDS = 2.0
+"""CPU time that reading the answers of one look may take; who is left is asked on."""
+ROW_BYTES = 700
+"""What a row takes in memory."""
 _LEASE_ANSWER_BYTES = 64 << 10
 _ANOTHER_POD = 421
 _SHORTEST_SPAN = 60.0
-LOOK_ROWS = 120_000
-"""Of all pods together, about 70 MB while they are parsed: five pods' busiest hour; who is left is asked on."""
 _LONGEST_WORDS = 200
 _MOST_SPANS = 4096
 _MOST_PAGES = 64
@@ -44,14 +53,28 @@ _MOST_PAGES = 64
 
 @dataclass(slots=True)
 class _Look:
-    """What one look may cost: its time, and the rows that are parsed and held at once."""
+    """One look, and what it has cost so far: CPU time, and of its share the rows that are held."""
 
-    until: float
-    rows: int = 0
+    to: Addressee
+    question: Question
+    share: Share
+    read_seconds: float = 0.0
+    full: bool = False
+    rows: dict[PodKey, int] = field(default_factory=dict)
+    """Of each pod, those that were paid for."""
+
+    def pays(self, key: PodKey, rows: int) -> bool:
+        """Whether so many rows of a pod may be held; else nobody else's are either."""
+        more = max(0, rows - self.rows.get(key, 0))
+        if not self.share.take(more * ROW_BYTES):
+            self.full = True
+            return False
+        self.rows[key] = self.rows.get(key, 0) + more
+        return True
 
     @property
     def over(self) -> bool:
-        return self.rows >= LOOK_ROWS or time.monotonic() >= self.until
+        return self.full or self.read_seconds >= READ_SECONDS
 
 
 @dataclass(slots=True)
@@ -62,41 +85,115 @@ class HttpSearchers:
     port: AdminPort = field(default_factory=AdminPort)
     cache: EvidenceCache = field(default_factory=EvidenceCache)
     admin_port: int = ADMIN_PORT
+    _reader: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "evidence"))
+    """Where answers are read. One thread: reading is nothing but work, and the loop must go on meanwhile."""
     _spans: dict[PodKey, float] = field(default_factory=dict)
     """Of pods that know rows only and have more of them than an answer may hold: seconds to ask for."""
+    _telling: dict[Target, tuple[LeaseState, asyncio.Task[None]]] = field(default_factory=dict)
+    """What the pods of a revision are being told. On the event loop."""
 
-    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
-        index, look = to.target.index_uid, _Look(until=time.monotonic() + DEADLINE_SECONDS)
-        asked = {PodKey(index, question.revision, name): address for name, address in pods}
+    def evidence(
+        self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question
+    ) -> Future[tuple[PodEvidence, ...]]:
+        look = _Look(to, question, self.port.share())
+        asked = {PodKey(to.target.index_uid, question.revision, name): address for name, address in pods}
+        answered = self.port.start(self._answered(look, asked))
+        # What the answers hold is held as long as somebody has them.
+        weakref.finalize(answered, look.share.close).atexit = False
+        return answered
+
+    async def _answered(self, look: _Look, asked: dict[PodKey, str]) -> tuple[PodEvidence, ...]:
         told: dict[PodKey, PodEvidence] = {}
-        # Whoever is last when a look has taken all that it may is first another time.
-        turn = random.randrange(max(1, len(asked)))  # noqa: S311 - spreads turns, guards nothing
-        waiting = [*list(asked)[turn:], *list(asked)[:turn]]
-        for _ in range(_MOST_PAGES):
-            left = look.until - time.monotonic()
-            if not waiting or left <= 0:
-                break
-            calls = [self._call(to, question, key, asked[key]) for key in waiting]
-            lane = Lane.WATCH if question.purpose is Purpose.WATCH else Lane.SOAK
-            answers = self.port.ask(calls, lane, largest=EVIDENCE_ANSWER_BYTES, seconds=left)
-            waiting = self._take(question, look, dict(zip(waiting, answers, strict=True)), told)
+        self.cache.begin(look.to.target.index_uid)
+        try:
+            waiting = await self._asked(look, asked, told)
+        finally:
+            self.cache.end(look.to.target.index_uid)
         for key in waiting:
-            told[key] = PodEvidence(key.pod, None, time.time(), "it had more to tell than came in time; asked on")
-        self.cache.trim(index)
+            told[key] = PodEvidence(key.pod, None, time.time(), "it has more to tell than one look takes; asked on")
         for key, one in told.items():
             if one.problem:
                 log.info("no evidence from %s: %s", key.pod, one.problem)
         return tuple(told[key] for key in asked)
 
-    def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:
-        body = lease.model_dump_json(by_alias=True).encode()
-        headers = {"Content-Type": "application/json", **self.signer.headers(to, "POST", LEASE_PATH, body)}
-        calls = [Call(address, self.admin_port, "POST", LEASE_PATH, headers, body) for address in addresses]
-        for call, answer in zip(calls, self.port.ask(calls, Lane.LEASE, largest=_LEASE_ANSWER_BYTES), strict=True):
-            if answer.status != 200:
-                log.info("lease not taken by %s: %s", call.address, answer.problem or _refusal(answer))
+    async def _asked(self, look: _Look, asked: dict[PodKey, str], told: dict[PodKey, PodEvidence]) -> list[PodKey]:
+        """Ask page by page, and note what each pod told; returns those that have not told all."""
+        until = time.monotonic() + DEADLINE_SECONDS
+        # Whoever is last when a look has taken all that it may is first another time.
+        turn = random.randrange(max(1, len(asked)))  # noqa: S311 - spreads turns, guards nothing
+        waiting = [*list(asked)[turn:], *list(asked)[:turn]]
+        for _ in range(_MOST_PAGES):
+            left = until - time.monotonic()
+            if not waiting or left <= 0 or look.over:
+                break
+            calls = [self._call(look, key, asked[key]) for key in waiting]
+            lane = Lane.WATCH if look.question.purpose is Purpose.WATCH else Lane.SOAK
+            answers = await self.port.ask(calls, lane, look.share, largest=EVIDENCE_ANSWER_BYTES, seconds=left)
+            waiting = await self._read(look, list(zip(waiting, answers, strict=True)), told)
+        return waiting
 
-    def _call(self, to: Addressee, question: Question, key: PodKey, address: str) -> Call:
+    async def _read(
+        self, look: _Look, answers: list[tuple[PodKey, Answer]], told: dict[PodKey, PodEvidence]
+    ) -> list[PodKey]:
+        """Note what each pod said; returns those that have more to tell, or that came when the look was over."""
+        more = []
+        loop = asyncio.get_running_loop()
+        answers.reverse()
+        while answers:
+            key, answer = answers.pop()
+            if look.over:
+                one = None
+            elif answer.body:
+                one = await loop.run_in_executor(self._reader, self._understood, look, key, answer)
+            else:
+                one = self._understood(look, key, answer)
+            look.share.give_back(len(answer.body))
+            if one is None:
+                more.append(key)
+            else:
+                told[key] = one
+        return more
+
+    def _understood(self, look: _Look, key: PodKey, answer: Answer) -> PodEvidence | None:
+        """What a pod said; None: it has more to tell."""
+        began = time.thread_time()
+        counts, problem = None, answer.problem
+        try:
+            if answer.status == 200:
+                counts = self._counts(look, key, answer)
+                if counts is None:
+                    return None
+            elif answer.status == _ANOTHER_POD:
+                counts = _foreign("another")
+            elif answer.status:
+                problem = _refusal(answer)
+        except ValueError as error:
+            self.cache.forget(key)
+            problem = f"what it says is no evidence: {str(error)[:200]}"
+        finally:
+            look.read_seconds += time.thread_time() - began
+        if answer.too_large:
+            if len(self._spans) >= _MOST_SPANS:
+                self._spans.clear()
+            self._spans[key] = max(_SHORTEST_SPAN, self._spans.get(key, RING_SECONDS) / 2)
+        return PodEvidence(key.pod, counts, time.time(), problem)
+
+    def _counts(self, look: _Look, key: PodKey, answer: Answer) -> PodCounts | None:
+        """What a pod has counted; None: there is more of it."""
+        if answer.content_type != EVIDENCE_COLUMNS_TYPE:
+            counts = read_rows(answer.body)
+            return counts if look.pays(key, len(counts.counted)) else None
+        page = read_columns(answer.body)
+        if page.revision != key.revision:
+            return _foreign(page.revision)
+        self.cache.take(key, page, look.question.since)
+        if not look.pays(key, look.rows.get(key, 0) + len(page.bucket)) or page.more:
+            return None
+        counts = self.cache.counts(key, page, look.question.since)
+        return counts if look.pays(key, len(counts.counted)) else None
+
+    def _call(self, look: _Look, key: PodKey, address: str) -> Call:
+        to, question = look.to, look.question
         since = max(question.since, time.time() - self._spans.get(key, RING_SECONDS))
         path = f"/v1/evidence?since={since:.0f}"
         headers = {"Accept": f"{EVIDENCE_COLUMNS_TYPE}, application/json", **self.signer.headers(to, "GET", path)}
@@ -105,44 +202,38 @@ class HttpSearchers:
             headers[EVIDENCE_CURSOR_HEADER] = cursor
         return Call(address, self.admin_port, "GET", path, headers)
 
-    def _take(
-        self, question: Question, look: _Look, answers: Mapping[PodKey, Answer], told: dict[PodKey, PodEvidence]
-    ) -> list[PodKey]:
-        """Note what each pod said; returns those that have more to tell, or that came when the look was over."""
-        more = []
-        for key, answer in answers.items():
-            if look.over:
-                more.append(key)
-                continue
-            counts, problem = None, answer.problem
-            try:
-                if answer.status == 200 and answer.content_type == EVIDENCE_COLUMNS_TYPE:
-                    page = read_columns(answer.body)
-                    look.rows += len(page.bucket)
-                    if page.revision == key.revision:
-                        self.cache.take(key, page, question.since)
-                        if page.more:
-                            more.append(key)
-                            continue
-                        counts = self.cache.counts(key, page, question.since)
-                    else:
-                        counts = _foreign(page.revision)
-                elif answer.status == 200:
-                    counts = read_rows(answer.body)
-                    look.rows += len(counts.counted)
-                elif answer.status == _ANOTHER_POD:
-                    counts = _foreign("another")
-                elif answer.status:
-                    problem = _refusal(answer)
-            except ValueError as error:
-                self.cache.forget(key)
-                problem = f"what it says is no evidence: {str(error)[:200]}"
-            if answer.too_large:
-                if len(self._spans) >= _MOST_SPANS:
-                    self._spans.clear()
-                self._spans[key] = max(_SHORTEST_SPAN, self._spans.get(key, RING_SECONDS) / 2)
-            told[key] = PodEvidence(key.pod, counts, time.time(), problem)
-        return more
+    # ------------------------------------------------------------ leases
+
+    def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> Future[None]:
+        return self.port.start(self._tell(to, list(addresses), lease))
+
+    async def _tell(self, to: Addressee, addresses: list[str], lease: TrafficLease) -> None:
+        """One such call to a revision at a time; what was said before and is no longer so is said no further."""
+        if to.target in self._telling:
+            state, under_way = self._telling[to.target]
+            if state == lease.state:
+                return
+            under_way.cancel()
+        task = asyncio.ensure_future(self._told(to, addresses, lease))
+        self._telling[to.target] = lease.state, task
+        try:
+            await asyncio.wait([task])
+        finally:
+            if self._telling.get(to.target) == (lease.state, task):
+                del self._telling[to.target]
+
+    async def _told(self, to: Addressee, addresses: list[str], lease: TrafficLease) -> None:
+        body = lease.model_dump_json(by_alias=True).encode()
+        headers = {"Content-Type": "application/json", **self.signer.headers(to, "POST", LEASE_PATH, body)}
+        calls = [Call(address, self.admin_port, "POST", LEASE_PATH, headers, body) for address in addresses]
+        share = self.port.share()
+        try:
+            answers = await self.port.ask(calls, Lane.LEASE, share, largest=_LEASE_ANSWER_BYTES)
+        finally:
+            share.close()
+        for call, answer in zip(calls, answers, strict=True):
+            if answer.status != 200:
+                log.info("lease not taken by %s: %s", call.address, answer.problem or _refusal(answer))
 
 
 def _refusal(answer: Answer) -> str:

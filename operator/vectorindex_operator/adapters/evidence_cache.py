@@ -1,13 +1,14 @@
 """What pods told so far, so that each look asks for what changed only.
 
-A cache and nothing more: whatever is missing here is asked for again, and comes. Bounded by rows, each index by a share
-of them: one that has very many makes its own way out longer, nobody else's. Thread-safe.
+A cache and nothing more: whatever is missing here is asked for again, and comes. Bounded by rows, and what has to go is
+what the index with the most rows was told: one that has very many makes its own answers longer, nobody else's.
+Thread-safe.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from vectorindex_operator.core.judging.columns import counted_of
@@ -37,12 +38,19 @@ class _Known:
     """What it was asked for when it told everything."""
     rows: dict[tuple[int, str], Counted] = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        """In rows; the pod itself is one."""
+        return len(self.rows) + 1
+
 
 class EvidenceCache:
     """Rows by pod, and the cursor up to which they are known."""
 
     def __init__(self, rows: int = ROWS, index_rows: int = INDEX_ROWS) -> None:
         self._pods: OrderedDict[PodKey, _Known] = OrderedDict()
+        self._looked_at: Counter[str] = Counter()
+        """Looks under way by index: what these hold is paid for by whoever looks."""
         self._lock = threading.Lock()
         self._rows, self._index_rows = rows, index_rows
 
@@ -53,13 +61,16 @@ class EvidenceCache:
             return known.cursor if known is not None and known.since < since + BUCKET_SECONDS else ""
 
     def take(self, key: PodKey, page: EvidenceColumns, since: float) -> None:
-        """Add a page that answers a question from unix time `since` on. ValueError when it contradicts itself."""
+        """Add a page that answers a question from unix time `since` on. ValueError when it contradicts itself, or goes
+        on from what is not kept here: it would be taken for all that there is."""
         counted = counted_of(page)
         oldest = (page.now - RING_SECONDS) // BUCKET_SECONDS
         with self._lock:
             known = self._pods.pop(key, None)
-            if known is None or page.whole or known.incarnation != page.incarnation:
+            if page.whole:
                 known = _Known(since=since)
+            elif known is None or known.incarnation != page.incarnation:
+                raise ValueError("it goes on from what is not kept here; asked for everything the next time")
             known.incarnation, known.cursor = page.incarnation, page.cursor
             known.rows.update(((one.bucket, one.segment), one) for one in counted)
             for place in [place for place in known.rows if place[0] <= oldest]:
@@ -76,18 +87,27 @@ class EvidenceCache:
             rows = [] if known is None else [one for one in known.rows.values() if one.bucket >= first]
         return PodCounts(page.revision, page.now, page.live_before, rows)
 
-    def trim(self, index: str) -> None:
-        """To be called when a look is over. The index's own pods go first when they have too many rows, then those of
-        all that were asked longest ago: they are asked for everything the next time."""
+    def begin(self, index: str) -> None:
+        """A look at an index: until its end nothing that it was told goes."""
         with self._lock:
-            for most, keys in (
-                (self._index_rows, [key for key in self._pods if key.index == index]),
-                (self._rows, list(self._pods)),
-            ):
-                left = sum(len(self._pods[key].rows) for key in keys if key in self._pods)
-                for key in keys:
-                    if left > most and key in self._pods:
-                        left -= len(self._pods.pop(key).rows)
+            self._looked_at[index] += 1
+
+    def end(self, index: str) -> None:
+        """A look is over: what is too much goes, of each index what was asked longest ago. It is asked for anew."""
+        with self._lock:
+            self._looked_at[index] -= 1
+            if not self._looked_at[index]:
+                del self._looked_at[index]
+            sizes: Counter[str] = Counter()
+            for key, known in self._pods.items():
+                if key.index not in self._looked_at:
+                    sizes[key.index] += known.size
+            while sizes:
+                most, size = sizes.most_common(1)[0]
+                if size <= self._index_rows and sizes.total() <= self._rows:
+                    break
+                oldest = next(key for key in self._pods if key.index == most)
+                sizes[most] -= self._pods.pop(oldest).size
 
     def forget(self, key: PodKey) -> None:
         """Ask it for everything the next time."""

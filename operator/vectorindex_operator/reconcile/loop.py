@@ -1,6 +1,7 @@
 """One pass over one VectorIndex: observe, decide, act, report. Everything else in the operator exists to call this.
 
-1 observe   read the cluster, Job results, evidence     -> Observation
+1 observe   read the cluster, Job results, evidence     -> Observation (who has to ask pods ends here, and begins anew
+                                                           when they have answered)
 2 decide    core.lifecycle.decide(observation, now)     -> Plan (pure)
 3 act       execute the plan's actions in order         -> what was refused, what was put back
 4 report    one status write if anything changed, then Events
@@ -23,6 +24,7 @@ from vectorindex_operator.reconcile.cache import CachedCluster, NotCachedError, 
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, class_of
 from vectorindex_operator.reconcile.errors import ClusterError, RefusedError, ReportedError
 from vectorindex_operator.reconcile.execute import MOST_ROWS, Executor
+from vectorindex_operator.reconcile.looks import AskedError, Looks
 from vectorindex_operator.reconcile.objects import Repair
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_operator.reconcile.ports import Cluster, Events, Searchers
@@ -34,6 +36,8 @@ TELL_AGAIN_SECONDS = 3600.0
 MOST_TOLD = 10_000
 LOOK_AGAIN_SECONDS = 1.0
 """After a pass that wrote something."""
+ANSWERED_SECONDS = 10.0
+"""After a pass that asked pods: their answers mark the key long before."""
 WAITS_FOR_PODS = frozenset({"RollbackTargetNotReady", "RestoreTargetNotReady"})
 CHANGES = (MoveTraffic, WriteRevisionStatus)
 RECORDS: Mapping[str, tuple[type[Action], ...]] = {"retry": (WriteRevisionStatus, StartResolve)}
@@ -54,15 +58,36 @@ class Reconciler:
     """Which VectorIndexes are ours (claims.py)."""
     on_status: Callable[[str, str, VectorIndexStatus], None] = lambda namespace, name, status: None
     on_gone: Callable[[str, str], None] = lambda namespace, name: None
+    on_answer: Callable[[str, str], None] = lambda namespace, name: None
+    """Pods have answered what a pass had asked: it wants to go on."""
     clock: Callable[[], float] = time.time
+    looks: Looks = field(init=False)
     _told: dict[tuple[str, str, Repair], float] = field(default_factory=dict)
     """When a repair was last told of. May be lost."""
+
+    def __post_init__(self) -> None:
+        self.looks = Looks(self.searchers, self.on_answer)
 
     def run(self, namespace: str, name: str) -> float | None:
         """One pass. Returns the seconds until the next look, None when the VectorIndex is gone.
 
         Raises errors.ClusterError; the queue decides when to try again.
         """
+        key = namespace, name
+        if self.looks.under_way(key):
+            return ANSWERED_SECONDS
+        try:
+            after = self._run(namespace, name)
+        except AskedError:
+            return ANSWERED_SECONDS
+        except Exception:
+            self.looks.spent(key)
+            raise
+        self.looks.spent(key)
+        return after
+
+    def _run(self, namespace: str, name: str) -> float | None:
+        """The pass on what the cache says, or the one on live reads that it may lead to."""
         if self.cache is not None:
             raw = self.cache.get("VectorIndex", namespace, name)
             if raw is not None and class_of(raw) != self.operator_class:
@@ -76,13 +101,14 @@ class Reconciler:
 
     def _pass(self, cluster: Cluster, namespace: str, name: str, *, live: bool) -> float | None:
         """One pass. One that is not `live` ends with NotCachedError before it would write anything."""
-        obs = observe(cluster, self.searchers, namespace, name, self.clock())
+        obs = observe(cluster, namespace, name, self.clock())
         if obs is None:
             if not live:
                 raise NotCachedError("the VectorIndex is not there")
             return self._leave(namespace, name)
         if class_of(obs.objects["VectorIndex", name]) != self.operator_class:
             return self._leave(namespace, name)
+        obs = replace(obs, evidence=self.looks.evidence((namespace, name), obs, self.clock()))
         plan = self._claimed(obs, decide(obs, self.settings, self.clock()))
         if not live and (plan.events or plan.errors):
             raise NotCachedError("there is something to tell")

@@ -1,27 +1,22 @@
-"""Read everything one pass may know, through the ports, into a frozen Observation. What the objects mean: views.py.
+"""Read what the cluster tells one pass, through the port, into a frozen Observation. What the objects mean: views.py.
 
-Reads come first and are all from the API server itself; the searchers are asked last, so that evidence is as fresh as
-the decision made on it.
+What the pods counted comes on top of it (looks.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
-from vectorindex_operator.core.internal_keys import addressee
-from vectorindex_operator.core.judging.evidence import PodEvidence
-from vectorindex_operator.core.judging.questions import questions
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import raw, views
-from vectorindex_operator.reconcile.ports import Cluster, Raw, Searchers
+from vectorindex_operator.reconcile.ports import Cluster, Raw
 
 CHILD_KINDS = ("VectorIndexRevision", "Job", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "Pod")
 
 
-def observe(cluster: Cluster, searchers: Searchers, namespace: str, name: str, now: float) -> Observation | None:
-    """What there is about one VectorIndex; None when it is gone. Raises errors.ClusterError."""
+def observe(cluster: Cluster, namespace: str, name: str, now: float) -> Observation | None:
+    """What there is about one VectorIndex, but for evidence; None when it is gone. Raises errors.ClusterError."""
     index = cluster.get("VectorIndex", namespace, name)
     if index is None:
         return None
@@ -29,8 +24,7 @@ def observe(cluster: Cluster, searchers: Searchers, namespace: str, name: str, n
     children = {kind: cluster.children(kind, namespace, selector) for kind in CHILD_KINDS}
     service = cluster.get("Service", namespace, name)
     slices = cluster.children("EndpointSlice", namespace, f"{selector},{labels.SERVICE_NAME}={name}") if service else []
-    obs = observation(index, service, children | {"EndpointSlice": slices}, now)
-    return replace(obs, evidence=_evidence(searchers, obs, now))
+    return observation(index, service, children | {"EndpointSlice": slices}, now)
 
 
 def observation(index: Raw, service: Raw | None, children: Mapping[str, list[Raw]], now: float) -> Observation:
@@ -59,14 +53,3 @@ def _objects(index: Raw, service: Raw | None, children: Mapping[str, list[Raw]])
     if service is not None:
         objects["Service", raw.name(service)] = service
     return objects
-
-
-def _evidence(searchers: Searchers, obs: Observation, now: float) -> dict[str, tuple[PodEvidence, ...]]:
-    evidence = {}
-    for question in questions(obs, now):
-        loaded = obs.loaded.get(question.revision)
-        # Pods that are not ready serve nothing and owe no evidence; Unavailable looks after them.
-        serving = [(pod.name, pod.address) for pod in (loaded.pods if loaded else ()) if pod.ready and pod.address]
-        to = addressee(obs, question.revision)
-        evidence[question.revision] = searchers.evidence(to, serving, question)
-    return evidence

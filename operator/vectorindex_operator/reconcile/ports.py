@@ -6,6 +6,7 @@ Adapters implement them for real; the simulator implements them with faults.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from vectorindex_operator.core.events import Event
@@ -69,14 +70,19 @@ class Lists(Protocol):
 
 
 class Searchers(Protocol):
-    """The admin port of searcher pods. Never raises: a silent pod is evidence too."""
+    """The admin port of searcher pods. Never raises, and never waits for a pod."""
 
-    def evidence(self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question) -> tuple[PodEvidence, ...]:
-        """Ask each (pod name, address) in parallel; `question` says since when, and how urgent it is."""
+    def evidence(
+        self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question
+    ) -> Future[tuple[PodEvidence, ...]]:
+        """Ask each (pod name, address) in parallel; `question` says since when, and how urgent it is.
+
+        The answers come within seconds, whatever the pods do: a silent pod is evidence too.
+        """
         ...
 
-    def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:
-        """Renew leases, best effort."""
+    def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> object:
+        """Renew leases, best effort; nobody waits for it."""
         ...
 
 

@@ -1,0 +1,131 @@
+"""Looks at pods, off the workers: a pass never waits for pods, so that slow pods hold up nobody.
+
+A pass that wants to know what pods counted asks, and ends. When the answers are there its key is marked, and the pass
+that follows decides on them, as fresh as they are. The answers of one look serve one run: a pass on what the cache says
+and the live one that it may lead to. At most one look at an index is under way.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from vectorindex_operator.core.internal_keys import Addressee, addressee
+from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.questions import Question, questions
+from vectorindex_operator.core.observation import Observation
+from vectorindex_operator.reconcile.ports import Searchers
+from vectorindex_searcher.contract import BUCKET_SECONDS
+
+Key = tuple[str, str]
+Answers = Mapping[str, tuple[PodEvidence, ...]]
+"""By revision."""
+
+
+class AskedError(Exception):
+    """Pods were asked, and the pass goes on when they have answered. No ClusterError: nothing went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    to: Addressee
+    question: Question
+    answers: Future[tuple[PodEvidence, ...]]
+
+    def covers(self, to: Addressee, question: Question) -> bool:
+        """Whether its answers are those that this question would get. What the time is asked since moves on with it."""
+        mine = self.question
+        return (self.to, mine.revision, mine.purpose) == (to, question.revision, question.purpose) and (
+            mine.since < question.since + BUCKET_SECONDS
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    began: float
+    asked: tuple[_Asked, ...]
+
+    @property
+    def over(self) -> bool:
+        return all(one.answers.done() for one in self.asked)
+
+    def answers(self, wanted: Sequence[tuple[Addressee, Question]]) -> Answers | None:
+        """None: something else was asked."""
+        found = {
+            question.revision: next((one for one in self.asked if one.covers(to, question)), None)
+            for to, question in wanted
+        }
+        known = {revision: one.answers.result() for revision, one in found.items() if one is not None}
+        return known if len(known) == len(found) else None
+
+
+@dataclass(slots=True)
+class Looks:
+    """The looks of all passes. One key has one pass at a time (queue.py); different keys at once are fine."""
+
+    searchers: Searchers
+    on_answer: Callable[[str, str], None] = lambda namespace, name: None
+    """What a pass asked is answered."""
+    _looks: dict[Key, _Look] = field(default_factory=dict)
+
+    def under_way(self, key: Key) -> bool:
+        """Whether pods are being asked: a pass could not go on."""
+        look = self._looks.get(key)
+        return look is not None and not look.over
+
+    def evidence(self, key: Key, obs: Observation, now: float) -> Answers:
+        """What the pods counted that this pass must know of. Raises AskedError when it is not there yet.
+
+        To be called only when no look is under way.
+        """
+        wanted = [(addressee(obs, question.revision), question) for question in questions(obs, now)]
+        if not wanted:
+            return {}
+        look = self._looks.get(key)
+        answers = look.answers(wanted) if look is not None else None
+        if answers is None:
+            answers = self._ask(key, obs, wanted).answers(wanted)
+        assert answers is not None
+        return answers
+
+    def spent(self, key: Key) -> None:
+        """A run is over: what it was told is no answer to the next one."""
+        self._looks.pop(key, None)
+
+    def stuck(self, longest: float) -> str:
+        """Why there is no progress: a look that has been under way for `longest` seconds. Empty: there is."""
+        under_way = [(look.began, key) for key, look in list(self._looks.items()) if not look.over]
+        began, key = min(under_way, default=(float("inf"), ("", "")))
+        age = time.monotonic() - began
+        return f"the look at the pods of {'/'.join(key)} has been under way for {age:.0f} s" if age >= longest else ""
+
+    def _ask(self, key: Key, obs: Observation, wanted: Sequence[tuple[Addressee, Question]]) -> _Look:
+        asked = tuple(
+            _Asked(to, question, self.searchers.evidence(to, _serving(obs, question.revision), question))
+            for to, question in wanted
+        )
+        look = self._looks[key] = _Look(time.monotonic(), asked)
+        if look.over:
+            return look
+        left, lock = len(asked), threading.Lock()
+
+        def answered(_: object) -> None:
+            nonlocal left
+            with lock:
+                left -= 1
+                last = left == 0
+            if last:
+                self.on_answer(*key)
+
+        for one in asked:
+            one.answers.add_done_callback(answered)
+        raise AskedError(f"{len(asked)} revisions were asked")
+
+
+def _serving(obs: Observation, revision: str) -> list[tuple[str, str]]:
+    """Pods that are not ready serve nothing and owe no evidence; Unavailable looks after them."""
+    loaded = obs.loaded.get(revision)
+    return [(pod.name, pod.address) for pod in (loaded.pods if loaded else ()) if pod.ready and pod.address]
