@@ -19,11 +19,9 @@ from vectorindex_operator.reconcile.observe import CHILD_KINDS
 from vectorindex_operator.reconcile.watches import WATCHED
 from vectorindex_searcher.cli import task_metrics
 from vectorindex_searcher.dataset.formats import FORMATS
-from vectorindex_searcher.serve import app, openapi
 from vectorindex_searcher.serve.evidence import metrics
 from vectorindex_searcher.serve.http import limits
 from vectorindex_searcher.serve.http.messages import READ_HEADERS
-from vectorindex_searcher.serve.search import query
 
 ROOTS = (CHECKOUT, CHECKOUT / "operator" / "vectorindex_operator", CHECKOUT / "searcher" / "vectorindex_searcher")
 RECIPES = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Recipes\n")[2].partition("\n## ")[0]
@@ -143,7 +141,7 @@ def test_a_header_that_applications_read_is_kept_for_them() -> None:
 
 
 def test_the_limits_of_the_client_are_those_of_the_server() -> None:
-    assert calls.MAX_VECTORS == query.MAX_VECTORS
-    assert attempts.MAX_DEADLINE_MS == app.MAX_DEADLINE_MS == openapi.MAX_DEADLINE_MS
+    assert calls.MAX_VECTORS == limits.MAX_VECTORS
+    assert attempts.MAX_DEADLINE_MS == limits.MAX_DEADLINE_MS
     assert limits.Limits().body_bytes >= calls.MAX_BODY_BYTES
     assert limits.Limits().header_bytes >= calls.MAX_QUERY_STRING

@@ -15,14 +15,16 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from search_requests import Asked, ask_binary, ask_json
 
 from vectorindex_searcher.contract import Metric
 from vectorindex_searcher.index.filters import JOINERS, ORDERED, Columns, FilterError, parse
 from vectorindex_searcher.index.predicates import matching
 from vectorindex_searcher.index.rows import RowFile, RowWriter
+from vectorindex_searcher.serve.http.limits import MAX_K, MAX_VECTORS
 from vectorindex_searcher.serve.http.messages import Problem
-from vectorindex_searcher.serve.search.fields import FIELDS, fields_of_json, fields_of_query_string
-from vectorindex_searcher.serve.search.query import MAX_K, MAX_VECTORS, QuerySchema, Search, search_of
+from vectorindex_searcher.serve.search.fields import search_fields
+from vectorindex_searcher.serve.search.plan import QuerySchema
 
 SCHEMA = pa.schema(
     [
@@ -59,18 +61,18 @@ BOUNDED = settings(
 )
 
 
-def check(search: Search) -> None:
+def check(search: Asked) -> None:
     """What every search that passed the checks promises to the engine."""
     assert search.vectors.dtype == np.float32
     assert search.vectors.flags.c_contiguous
     assert 1 <= len(search.vectors) <= MAX_VECTORS
     assert search.vectors.shape[1] == 3
     assert np.isfinite(search.vectors).all()
-    assert 1 <= search.k <= MAX_K
-    assert search.segment in {"keyword", "other"}
+    assert 1 <= search.plan.k <= MAX_K
+    assert search.plan.segment in {"keyword", "other"}
     assert all(1 <= value <= 4096 for value in search.params.values())
-    assert search.min_score is None or np.isfinite(search.min_score)
-    hash(search.filter)
+    assert search.plan.min_score is None or np.isfinite(search.plan.min_score)
+    hash(search.plan.filter)
 
 
 def refused(problem: Problem) -> None:
@@ -147,7 +149,7 @@ def encoded(value: object) -> bytes:
 @given(_BODIES)
 def test_any_body_of_known_fields(body: dict[str, Any]) -> None:
     try:
-        check(search_of(fields_of_json(encoded(body)), None, TERMS))
+        check(ask_json(TERMS, encoded(body)))
     except Problem as problem:
         refused(problem)
 
@@ -156,7 +158,7 @@ def test_any_body_of_known_fields(body: dict[str, Any]) -> None:
 @given(st.one_of(st.binary(max_size=200), _JSON.map(encoded)))
 def test_any_bytes_as_a_body(body: bytes) -> None:
     try:
-        check(search_of(fields_of_json(body), None, TERMS))
+        check(ask_json(TERMS, body))
     except Problem as problem:
         refused(problem)
 
@@ -165,7 +167,7 @@ def test_any_bytes_as_a_body(body: bytes) -> None:
 @given(st.binary(max_size=48), st.binary(max_size=80))
 def test_any_bytes_as_a_binary_query(raw: bytes, query: bytes) -> None:
     try:
-        check(search_of(fields_of_query_string(query), raw, TERMS))
+        check(ask_binary(TERMS, query, raw))
     except Problem as problem:
         refused(problem)
 
@@ -175,7 +177,7 @@ def test_any_bytes_as_a_binary_query(raw: bytes, query: bytes) -> None:
     st.lists(st.floats(width=32), min_size=3, max_size=6),
     st.lists(
         st.tuples(
-            st.sampled_from((*FIELDS, "params.efSearch", "params.", "embedding.model", "embedding.", "x")),
+            st.sampled_from((*search_fields(), "params.efSearch", "params.", "embedding.model", "embedding.", "x")),
             st.text(max_size=10) | st.integers(0, 1100).map(str) | _FILTERS.map(lambda f: encoded(f).decode()),
         ),
         max_size=5,
@@ -185,7 +187,7 @@ def test_any_query_string_of_known_names(numbers: list[float], pairs: list[tuple
     query = "&".join(f"{name}={quote(text)}" for name, text in pairs).encode()
     raw = np.array(numbers, "<f4").tobytes()
     try:
-        check(search_of(fields_of_query_string(query), raw, TERMS))
+        check(ask_binary(TERMS, query, raw))
     except Problem as problem:
         refused(problem)
 
@@ -193,7 +195,7 @@ def test_any_query_string_of_known_names(numbers: list[float], pairs: list[tuple
 @pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 5000, b'{"filter": ' + b'{"not": ' * 500])
 def test_deep_json_is_refused(text: bytes) -> None:
     with pytest.raises(Problem) as caught:
-        search_of(fields_of_json(text), None, TERMS)
+        ask_json(TERMS, text)
     refused(caught.value)
 
 
@@ -201,7 +203,7 @@ def test_deep_json_is_refused(text: bytes) -> None:
 def test_deep_filters_are_refused(depth: int) -> None:
     text = b'{"vector": [1, 2, 3], "filter": ' + b'{"not": ' * depth + b'{"size": 1}' + b"}" * (depth + 1)
     with pytest.raises(Problem) as caught:
-        search_of(fields_of_json(text), None, TERMS)
+        ask_json(TERMS, text)
     refused(caught.value)
 
 

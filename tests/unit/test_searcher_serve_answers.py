@@ -1,26 +1,19 @@
-"""Binary answers can be read with nothing but the documented layout; the short way from a body to a vector is the same
-vector or none."""
+"""Binary answers can be read with nothing but the documented layout."""
 
 from __future__ import annotations
 
 import struct
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pytest
 from unit.test_searcher_serve_app import COUNT, DIMENSION, make_engine, running
 
-from vectorindex_searcher import contract
 from vectorindex_searcher.index.rows import Ids, RowWriter
-from vectorindex_searcher.serve.http.messages import Problem
-from vectorindex_searcher.serve.search.answers import SingleAnswers, binary_answer, wants_binary
-from vectorindex_searcher.serve.search.fast_path import FastPath
-from vectorindex_searcher.serve.search.fields import fields_of_json
-from vectorindex_searcher.serve.search.query import QuerySchema, search_of
+from vectorindex_searcher.serve.search.answers import SingleAnswers, binary_answer
+from vectorindex_searcher.serve.search.reader import wants_binary
 
 BINARY = {"Content-Type": "application/octet-stream", "Accept": "application/octet-stream"}
 
@@ -62,7 +55,8 @@ def test_layout(tmp_path: Path, hits: tuple[int, ...], strings: bool, batch_rows
     scores = [np.arange(count, dtype=np.float32) / 3 for count in hits]
     ends = np.cumsum(hits).tolist()
     spans = list(zip((0, *ends[:-1]), ends, strict=True))
-    response = binary_answer(Ids(tmp_path / "ids.arrow").raw(rows), spans, scores)
+    ids = Ids(tmp_path / "ids.arrow")
+    response = binary_answer([(ids.raw(rows[a:b]), one) for (a, b), one in zip(spans, scores, strict=True)])
     assert response.content_type == b"application/octet-stream"
     assert response.body[12] == strings
     assert read(response.body) == [
@@ -78,11 +72,13 @@ def test_answers_made_together_have_the_bytes_of_answers_made_alone(tmp_path: Pa
     with RowWriter(tmp_path / "ids.arrow", pa.schema([("id", kind)]), 1000) as writer:
         writer.write(pa.table({"id": pa.array(given, kind)}))
     rng = np.random.default_rng(1)
-    ids = Ids(tmp_path / "ids.arrow").raw(rng.integers(0, 100, 4 * 7))
+    rows = rng.integers(0, 100, 4 * 7)
+    ids = Ids(tmp_path / "ids.arrow").raw(rows)
     scores = rng.random((4, 7), dtype=np.float32)
     together = SingleAnswers(ids, scores)
     for line, count in ((0, 7), (1, 0), (2, 3), (3, 7), (3, 1)):
-        alone = binary_answer(ids, [(7 * line, 7 * line + count)], [scores[line, :count]])
+        some = Ids(tmp_path / "ids.arrow").raw(rows[7 * line : 7 * line + count])
+        alone = binary_answer([(some, scores[line, :count])])
         assert together.of(line, count) == alone
 
 
@@ -93,7 +89,7 @@ def test_a_binary_answer_says_what_the_json_answer_says(tmp_path: Path, strings:
     with running(engine, min_score=0.8) as pod:
         for count in (1, 1, 5):
             raw = vectors[:count].tobytes()
-            path = "/v1/search?k=7&segment=keyword"
+            path = f"/v1/search?k=7&segment=keyword&dimension={DIMENSION}"
             status, headers, body = pod.request("POST", path, raw, headers=BINARY)
             assert (status, headers["content-type"]) == (200, "application/octet-stream")
             as_json = pod.request("POST", path, raw, headers=BINARY | {"Accept": "*/*"})[2]["results"]
@@ -135,61 +131,3 @@ def test_what_a_binary_answer_cannot_hold_is_refused_and_problems_stay_json(tmp_
 )
 def test_accept(accept: bytes, binary: bool) -> None:
     assert wants_binary(accept) is binary
-
-
-TERMS = QuerySchema(dimension=3, metric=contract.Metric.COSINE, param_limits={})
-BODIES = [
-    {"vector": [1, 2.5, True]},
-    {"vector": [1, 2, 3], "k": 5, "segment": "x"},
-    {"vector": [1e-30, 0, 0]},
-    {"vector": [1, 2, "3"]},
-    {"vector": [1, 2, None]},
-    {"vector": [1, 2]},
-    {"vector": [0, 0, 0]},
-    {"vector": [1e39, 0, 0]},
-    {"vector": [3e38, 0, 0]},
-    {"vector": "abc"},
-    {"vector": [1, 2, 3], "k": True},
-    {"vector": [1, 2, 3], "k": 0},
-    {"vector": [1, 2, 3], "k": 1001},
-    {"vector": [1, 2, 3], "k": 3.0},
-    {"vector": [1, 2, 3], "segment": 7},
-    {"vector": [1, 2, 3], "segment": "x" * 257},
-    {"vector": [1, 2, 3], "segment": None},
-    {"vector": [1, 2, 3], "params": {}},
-    {"vectors": [[1, 2, 3]]},
-    {},
-]
-
-
-@pytest.mark.parametrize("body", BODIES)
-def test_the_short_way_gives_the_vector_of_the_long_way_or_none(body: dict[str, Any]) -> None:
-    fields = fields_of_json(orjson.dumps(body))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = FastPath(3).of_fields(fields)
-    try:
-        expected = search_of(fields, None, TERMS)
-    except Problem:
-        assert found is None
-        return
-    if found is not None:
-        np.testing.assert_array_equal(found, expected.vectors[0])
-    assert (found is None) == (
-        not fields.keys() <= {"vector", "k", "segment"}
-        or fields.get("segment", "") is None
-        or (float(np.dot(expected.vectors[0], expected.vectors[0])) == 0)
-    )
-
-
-@pytest.mark.parametrize("numbers", [[1, 2, 3], [1, 2], [np.nan, 1, 1], [np.inf, 1, 1], [0, 0, 0], [3e38, 1, 1]])
-def test_the_short_way_for_bytes(numbers: list[float]) -> None:
-    raw = np.array(numbers, "<f4").tobytes()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = FastPath(3).of_bytes(raw)
-    if numbers == [1, 2, 3]:
-        assert found is not None
-        np.testing.assert_array_equal(found, search_of({}, raw, TERMS).vectors[0])
-    else:
-        assert found is None

@@ -30,16 +30,15 @@ from vectorindex_searcher.artifact.manifest import Manifest, describe_file
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.parameters import index_type
 from vectorindex_searcher.proof.report import Points, SegmentPoint
-from vectorindex_searcher.serve import app as app_module
 from vectorindex_searcher.serve.admin import AdminApp
 from vectorindex_searcher.serve.app import SearchApp
 from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
-from vectorindex_searcher.serve.http.dispatch import dispatch
 from vectorindex_searcher.serve.http.internal import InternalRequests
 from vectorindex_searcher.serve.http.limits import Limits
 from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.search import pool as pool_module
+from vectorindex_searcher.serve.search.plan import Planner
 from vectorindex_searcher.serve.search.pool import SearchPool
 from vectorindex_searcher.serve.traffic import Traffic
 
@@ -277,7 +276,7 @@ def test_many_vectors_and_binary_body_give_the_same_answers(pod: Pod, engine: tu
     _, _, by_json = pod.search(body)
     status, _, by_bytes = pod.request(
         "POST",
-        "/v1/search?k=3&include=metadata",
+        f"/v1/search?k=3&include=metadata&dimension={DIMENSION}",
         queries.tobytes(),
         headers={"Content-Type": "application/octet-stream"},
     )
@@ -288,16 +287,17 @@ def test_many_vectors_and_binary_body_give_the_same_answers(pod: Pod, engine: tu
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_what_follows_from_a_head_is_worked_out_once_and_the_body_judged_each_time(
+def test_what_is_asked_again_is_planned_once_and_the_body_judged_each_time(
     engine: tuple[Engine, np.ndarray], binary: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    routed: list[bytes] = []
+    planned: list[Any] = []
 
-    def noted(routes: Any, request: Any) -> Any:
-        routed.append(request.target)
-        return dispatch(routes, request)
+    def noted(planner: Planner, fields: Any, **how: Any) -> Any:
+        planned.append(fields)
+        return plan(planner, fields, **how)
 
-    monkeypatch.setattr(app_module, "dispatch", noted)
+    plan = Planner.plan
+    monkeypatch.setattr(Planner, "plan", noted)
     path = "/v1/search?k=2" if binary else "/v1/search"
     headers = {"Content-Type": "application/octet-stream"} if binary else {}
     with running(engine[0]) as pod:
@@ -311,7 +311,7 @@ def test_what_follows_from_a_head_is_worked_out_once_and_the_body_judged_each_ti
             if status == 200:
                 assert found["results"][0]["ids"][0] == 10_000 + number
                 assert len(found["results"][0]["ids"]) == 2
-        assert len(routed) == 1
+        assert len(planned) == 1
         # Nothing of it is shared with another head.
         late = headers | {"X-Request-Timeout-Ms": "0"}
         for _ in range(3):

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from search_requests import Asked, ask, ask_binary, ask_json, reader
 
 from vectorindex_searcher.contract import Metric
+from vectorindex_searcher.dataset.blocks import Block, check_vectors
+from vectorindex_searcher.errors import BadData
+from vectorindex_searcher.index.filters import Columns
+from vectorindex_searcher.serve.evidence.ring import Outcome
+from vectorindex_searcher.serve.http.limits import CANDIDATES, LOOP_BYTES, MAX_VECTORS
 from vectorindex_searcher.serve.http.messages import Problem
-from vectorindex_searcher.serve.search.fields import fields_of_json, fields_of_query_string
-from vectorindex_searcher.serve.search.query import MAX_VECTORS, QuerySchema, Search, search_of
+from vectorindex_searcher.serve.search.plan import PlanCache, QuerySchema
 
 TERMS = QuerySchema(
     dimension=3,
@@ -29,20 +36,20 @@ TERMS = QuerySchema(
 V = [1.0, 2.0, 3.0]
 
 
-def parse(body: object, terms: QuerySchema = TERMS) -> Search:
-    return search_of(fields_of_json(orjson.dumps(body)), None, terms)
+def parse(body: object, terms: QuerySchema = TERMS) -> Asked:
+    return ask_json(terms, body)
 
 
-def parse_binary(query: bytes, vectors: np.ndarray, terms: QuerySchema = TERMS) -> Search:
-    return search_of(fields_of_query_string(query), vectors.astype("<f4").tobytes(), terms)
+def parse_binary(query: bytes, vectors: np.ndarray | bytes, terms: QuerySchema = TERMS) -> Asked:
+    return ask_binary(terms, query, vectors)
 
 
 def test_smallest_search_has_defaults() -> None:
     search = parse({"vector": V})
     assert search.vectors.dtype == np.float32
     assert search.vectors.tolist() == [V]
-    assert (search.k, search.params, search.segment) == (10, {}, "other")
-    assert (search.include_metadata, search.min_score) == (False, 0.25)
+    assert (search.plan.k, search.params, search.plan.segment) == (10, {}, "other")
+    assert (search.plan.include_metadata, search.plan.min_score) == (False, 0.25)
 
 
 def test_everything_named() -> None:
@@ -58,23 +65,28 @@ def test_everything_named() -> None:
         }
     )
     assert search.vectors.shape == (2, 3)
-    assert (search.k, search.params, search.segment) == (1000, {"efSearch": 64}, "keyword")
-    assert (search.include_metadata, search.min_score) == (True, -1.0)
+    assert (search.plan.k, search.params, search.plan.segment) == (1000, {"efSearch": 64}, "keyword")
+    assert (search.plan.include_metadata, search.plan.min_score) == (True, -1.0)
 
 
 def test_nulls_mean_absent_and_undeclared_segments_are_other() -> None:
     search = parse({"vector": V, "params": None, "segment": None, "include": None, "minScore": None, "embedding": None})
-    assert search.min_score == 0.25
-    assert parse({"vector": V, "segment": "spoken"}).segment == "other"
+    assert search.plan.min_score == 0.25
+    assert parse({"vector": V, "segment": "spoken"}).plan.segment == "other"
 
 
 def test_binary_body_and_query_string_say_the_same() -> None:
     vectors = np.array([V, V], np.float32)
-    query = b"k=5&params.efSearch=7&segment=keyword&include=metadata&minScore=0.5&embedding.model=mini"
+    query = b"dimension=3&k=5&params.efSearch=7&segment=keyword&include=metadata&minScore=0.5&embedding.model=mini"
     search = parse_binary(query, vectors)
     assert (search.vectors == vectors).all()
-    assert (search.k, search.params, search.segment, search.include_metadata) == (5, {"efSearch": 7}, "keyword", True)
-    assert search.min_score == 0.5
+    assert (search.plan.k, search.params, search.plan.segment, search.plan.include_metadata) == (
+        5,
+        {"efSearch": 7},
+        "keyword",
+        True,
+    )
+    assert search.plan.min_score == 0.5
 
 
 BAD: dict[str, tuple[object, int, str, str | None]] = {
@@ -91,9 +103,22 @@ BAD: dict[str, tuple[object, int, str, str | None]] = {
     "too many": ({"vectors": [V] * (MAX_VECTORS + 1)}, 400, "TooManyVectors", "vectors"),
     "short": ({"vector": [1.0]}, 422, "WrongDimension", "vector"),
     "one long": ({"vectors": [V, [*V, 4.0]]}, 422, "WrongDimension", "vectors[1]"),
-    "empty vector": ({"vector": []}, 422, "WrongDimension", "vector"),
+    "empty vector": ({"vector": []}, 400, "InvalidField", "vector"),
+    "nested vector": ({"vector": [V]}, 400, "InvalidField", "vector[0]"),
+    "nested vectors": ({"vectors": [[V]]}, 400, "InvalidField", "vectors[0][0]"),
+    "true in a vector": ({"vector": [1.0, True, 3.0]}, 400, "InvalidField", "vector[1]"),
+    "false in vectors": ({"vectors": [V, [1.0, 2.0, False]]}, 400, "InvalidField", "vectors[1][2]"),
+    "true is no parameter": ({"vector": V, "params": {"efSearch": True}}, 400, "InvalidField", "params.efSearch"),
+    "null is no parameter": ({"vector": V, "params": {"efSearch": None}}, 400, "InvalidField", "params.efSearch"),
+    "k beyond 64 bits": (b'{"vector": [1, 2, 3], "k": 123456789012345678901234567890}', 400, "InvalidField", "k"),
+    "number beyond float64": (b'{"vector": [1, 2, 1' + b"0" * 400 + b"]}", 400, "MalformedJSON", None),
+    "integer beyond float32": (b'{"vector": [1, 2, 1' + b"0" * 60 + b"]}", 400, "NonFiniteVector", "vector[2]"),
+    "deep value": (b'{"vector": [1, 2, 3], "k": ' + b"[" * 200 + b"]" * 200 + b"}", 400, "InvalidField", "k"),
+    "deeper value": (b'{"vector": [1, 2, 3], "k": ' + b"[" * 900 + b"]" * 900 + b"}", 400, "MalformedJSON", None),
+    "deep vector": (b'{"vector": ' + b"[" * 900 + b"]" * 900 + b"}", 400, "InvalidField", "vector[0]"),
+    "many names": ({"vector": V, "include": ["metadata"] * 17}, 400, "InvalidField", "include"),
+    "dimension in a body": ({"vector": V, "dimension": 3}, 400, "UnknownField", "dimension"),
     "beyond float32": ({"vector": [1.0, 1e39, 3.0]}, 400, "NonFiniteVector", "vector[1]"),
-    "square beyond float32": ({"vectors": [V, [1.0, 1e30, 3.0]]}, 400, "VectorTooLarge", "vectors[1][1]"),
     "zero": ({"vector": [0, 0.0, 0]}, 400, "ZeroVector", "vector"),
     "k zero": ({"vector": V, "k": 0}, 400, "InvalidField", "k"),
     "k large": ({"vector": V, "k": 1001}, 400, "InvalidField", "k"),
@@ -152,7 +177,7 @@ def refusal(body: object) -> dict[str, Any]:
 @pytest.mark.parametrize("body", [b"", b"{", b'{"vector": [NaN]}', b'{"vector": [1e999]}', b"\xff", b'{"k":1,}'])
 def test_malformed_json_never_echoes_the_body(body: bytes) -> None:
     with pytest.raises(Problem) as caught:
-        fields_of_json(body)
+        parse(body)
     assert (caught.value.status, caught.value.kind) == (400, "MalformedJSON")
 
 
@@ -164,14 +189,16 @@ def test_an_error_about_a_large_value_is_small() -> None:
 BAD_BINARY: dict[str, tuple[bytes, np.ndarray, int, str]] = {
     "nothing": (b"", np.zeros(0), 400, "body"),
     "wrong width": (b"", np.ones(4), 422, "body"),
-    "nan": (b"", np.array([1, 2, 3, 1, math.nan, 3]), 400, "vectors[1][1]"),
-    "infinite": (b"", np.array([1, 2, -math.inf]), 400, "vectors[0][2]"),
-    "zero": (b"", np.zeros(3), 400, "vectors[0]"),
-    "too many": (b"", np.ones(3 * (MAX_VECTORS + 1)), 400, "vectors"),
-    "two short vectors for one long": (b"dimension=6", np.ones(6), 422, "dimension"),
-    "one long vector for two short": (b"dimension=1", np.ones(3), 422, "dimension"),
-    "dimension text": (b"dimension=many", np.ones(3), 400, "dimension"),
+    "nan": (b"dimension=3", np.array([1, 2, 3, 1, math.nan, 3]), 400, "vectors[1][1]"),
+    "infinite": (b"", np.array([1, 2, -math.inf]), 400, "vector[2]"),
+    "zero": (b"", np.zeros(3), 400, "vector"),
+    "several, or one of another dimension": (b"", np.ones(6), 400, "dimension"),
+    "another dimension": (b"dimension=6", np.ones(6), 422, "dimension"),
+    "another dimension, right size": (b"dimension=1", np.ones(3), 422, "dimension"),
+    "no multiple": (b"dimension=3", np.ones(7), 400, "body"),
     "dimension zero": (b"dimension=0", np.ones(3), 400, "dimension"),
+    "dimension text": (b"dimension=3.0", np.ones(3), 400, "dimension"),
+    "too many": (b"dimension=3", np.ones(3 * (MAX_VECTORS + 1)), 400, "vectors"),
     "k text": (b"k=ten", np.ones(3), 400, "k"),
     "k underscore": (b"k=1_0", np.ones(3), 400, "k"),
     "k digits of another script": (b"k=%D9%A3", np.ones(3), 400, "k"),
@@ -196,8 +223,21 @@ def test_refused_binary(case: str) -> None:
 
 def test_bytes_that_are_no_floats() -> None:
     with pytest.raises(Problem) as caught:
-        search_of({}, b"12345", TERMS)
+        parse_binary(b"", b"12345")
     assert caught.value.status == 400
+
+
+def test_a_body_that_could_be_two_things_is_refused_with_both_numbers() -> None:
+    """64 numbers asked of an index of 32 were taken for two vectors."""
+    with pytest.raises(Problem) as caught:
+        parse_binary(b"", np.ones(64), replace(TERMS, dimension=32))
+    problem = caught.value
+    assert (problem.status, problem.field, problem.value) == (400, "dimension", 64)
+    assert "2 vectors of the index's dimension 32" in problem.detail
+    assert "one vector of dimension 64" in problem.detail
+    assert "dimension=32" in str(problem.remedy)
+    assert parse_binary(b"dimension=32", np.ones(64), replace(TERMS, dimension=32)).vectors.shape == (2, 32)
+    assert parse_binary(b"", np.ones(32), replace(TERMS, dimension=32)).vectors.shape == (1, 32)
 
 
 def test_zero_vector_is_fine_without_cosine_and_no_declared_model_contradicts_nobody() -> None:
@@ -214,11 +254,11 @@ NAMES = ("vector", "vectors", "k", "params", "segment", "include", "minScore", "
 NUMBERS = st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(), min_size=3, max_size=3)
 
 
-def check_result(search: Search) -> None:
+def check_result(search: Asked) -> None:
     assert search.vectors.dtype == np.float32
     assert search.vectors.shape[1] == 3
     assert np.isfinite(search.vectors).all()
-    assert 1 <= search.k <= 1000
+    assert 1 <= search.plan.k <= 1000
 
 
 def check_problem(problem: Problem) -> None:
@@ -234,7 +274,7 @@ def test_any_json_is_a_search_or_a_problem(body: dict[str, object]) -> None:
     except TypeError:  # an integer beyond 64 bits is no JSON that orjson writes
         return
     try:
-        check_result(search_of(fields_of_json(data), None, TERMS))
+        check_result(parse(data))
     except Problem as problem:
         check_problem(problem)
 
@@ -242,8 +282,127 @@ def test_any_json_is_a_search_or_a_problem(body: dict[str, object]) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60), st.binary(max_size=40))
 def test_any_bytes_are_a_search_or_a_problem(raw: bytes, query: bytes) -> None:
-    for make in (lambda: (fields_of_json(raw), None), lambda: (fields_of_query_string(query), raw)):
+    for make in (lambda: parse(raw), lambda: parse_binary(query, raw)):
         try:
-            check_result(search_of(*make(), TERMS))
+            check_result(make())
         except Problem as problem:
             check_problem(problem)
+
+
+# ---------------------------------------------------------------- one rule for rows and queries
+
+
+RULE_VALUES = [0.0, 1e-45, 1e-30, 1e-20, 1.0, 1e18, 1e25, 3e38, math.nan, math.inf]
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+@pytest.mark.parametrize("value", RULE_VALUES)
+def test_a_query_is_refused_exactly_when_a_row_of_the_same_numbers_is(metric: Metric, value: float) -> None:
+    vector = np.array([0, value, 0], np.float32)
+    block = Block("a.parquet", 0, vector.reshape(1, -1), None, pa.table({}))
+    reasons = []
+    for judge in (
+        lambda: check_vectors(block, metric),
+        lambda: parse_binary(b"", vector, replace(TERMS, metric=metric)),
+        lambda: parse_binary(b"dimension=3", np.tile(vector, 2), replace(TERMS, metric=metric)),
+    ):
+        try:
+            judge()
+            reasons.append("")
+        except BadData as error:
+            reasons.append(error.reason)
+        except Problem as problem:
+            reasons.append(problem.kind)
+    assert len(set(reasons)) == 1, reasons
+
+
+@pytest.mark.parametrize("metric", [Metric.L2, Metric.INNER_PRODUCT])
+def test_a_square_beyond_float32_is_refused_where_distances_are_squares(metric: Metric) -> None:
+    with pytest.raises(Problem) as caught:
+        parse({"vectors": [V, [1.0, 1e30, 3.0]]}, replace(TERMS, metric=metric))
+    assert (caught.value.kind, caught.value.field) == ("VectorTooLarge", "vectors[1][1]")
+    assert parse({"vectors": [V, [1.0, 1e30, 3.0]]}).vectors.shape == (2, 3)
+
+
+# ---------------------------------------------------------------- plans
+
+
+def test_what_is_asked_again_has_the_plan_that_it_had() -> None:
+    reading = reader(TERMS)
+    first = ask(reading, b'{"vector": [1, 2, 3], "k": 5}').plan
+    assert ask(reading, b'{"vector": [4, 5, 6], "k": 5}').plan is first
+    assert ask(reading, b'{"vectors": [[4, 5, 6], [1, 2, 3]], "k": 5}').plan is first
+    assert ask(reading, b'{"vector": [4, 5, 6], "k": 6}').plan is not first
+    assert ask(reading, b'{"vector": [1, 2, 3], "k": 5}', binary=True).plan is not first
+    raw = np.ones(3, "<f4").tobytes()
+    assert ask(reading, raw, b"k=5", raw=True).plan is ask(reading, raw, b"k=5", raw=True).plan
+
+
+def test_plans_hold_nothing_of_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They kept their first request's vectors: 1.1 GiB after 975 requests."""
+    reading = reader(TERMS)
+    for number in range(200):
+        body = orjson.dumps({"vectors": [V] * MAX_VECTORS, "k": 1 + number})
+        ask(reading, body)
+        ask(reading, np.ones(3 * MAX_VECTORS, "<f4").tobytes(), b"dimension=3&k=%d" % (1 + number), raw=True)
+    gc.collect()
+    kept = [one for one in gc.get_referrers(*reading.plans._young.values()) if one is not reading.plans._young]
+    assert not kept
+    plan = next(iter(reading.plans._young.values()))
+    for name in plan.__slots__:
+        assert not isinstance(getattr(plan, name), np.ndarray | memoryview | bytes | bytearray)
+    assert reading.plans.nbytes < 400 * 1024
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3000)), max_size=80))
+@settings(max_examples=60, deadline=None)
+def test_the_cache_of_plans_is_bounded_in_entries_and_bytes(puts: list[tuple[int, int]]) -> None:
+    plan = parse({"vector": V}).plan
+    cache = PlanCache(entries=8, nbytes=64 << 10)
+    for number, length in puts:
+        key = (False, b"%d" % number + b" " * length)
+        if cache.get(key) is None:
+            cache.put(key, plan)
+        assert len(cache) <= 8
+        assert cache.nbytes <= 64 << 10
+        assert cache.get(key) is plan
+
+
+def test_a_plan_that_is_asked_for_again_and_again_stays() -> None:
+    plan = parse({"vector": V}).plan
+    cache = PlanCache(entries=8)
+    for number in range(100):
+        cache.put((False, b"%d" % number), plan)
+        assert cache.get((False, b"0")) is plan
+
+
+def test_what_takes_long_is_left_for_a_search_thread() -> None:
+    reading, outcome = reader(replace(TERMS, columns=Columns(pa.schema([("size", pa.int64())])))), Outcome("other")
+    long = orjson.dumps({"vector": V, "k": 3}).ljust(LOOP_BYTES + 1)
+    filtered = b'{"vector": [1, 2, 3], "filter": {"size": 1}}'
+    assert callable(reading.read(long, b"", b"", outcome, binary=False))
+    later = reading.read(filtered, b"", b"", outcome, binary=False)
+    assert callable(later)
+    later()
+    assert isinstance(reading.read(filtered, b"", b"", outcome, binary=False), tuple), "known now"
+
+
+# ---------------------------------------------------------------- work
+
+
+def test_a_request_is_refused_for_its_work_and_not_for_its_counts() -> None:
+    terms = replace(TERMS, param_limits={"k_factor": (1, 256)}, default_params={"k_factor": 4})
+    body = {"vectors": [V] * 256, "k": 1000}
+    assert parse(body, terms).plan.candidates == 4000
+    assert parse(body | {"k": 10, "params": {"k_factor": 256}}, terms).vectors.shape[0] == 256
+    with pytest.raises(Problem) as caught:
+        parse(body | {"params": {"k_factor": 256}}, terms)
+    problem = caught.value
+    assert (problem.status, problem.kind, problem.field) == (400, "TooMuchWork", "vectors")
+    assert problem.value == 256 * 1000 * 256
+    assert "k=1000 and k_factor=256" in problem.detail
+    assert str(CANDIDATES) in problem.detail
+    fewer = int(str(problem.remedy).split()[3])
+    assert parse({"vectors": [V] * fewer, "k": 1000, "params": {"k_factor": 256}}, terms)
+    with pytest.raises(Problem):
+        parse({"vectors": [V] * (fewer + 1), "k": 1000, "params": {"k_factor": 256}}, terms)

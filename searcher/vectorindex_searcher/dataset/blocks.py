@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ..contract import Metric
 from ..errors import BadData
+from ..index.faults import Fault, fault
 from .column_types import is_extension
 from .objects import ListedObject
 
@@ -68,22 +69,22 @@ class Block:
     """The metadata columns, n rows: as the object has them, from a format; from a Source, of its one schema."""
 
 
+_FAULTS = {
+    Fault.NON_FINITE: ("holds NaN or Inf", "Remove or repair the row."),
+    Fault.ZERO: (
+        "is the zero vector, under metric Cosine",
+        "A zero vector has no cosine: remove the row, or use metric L2 or InnerProduct.",
+    ),
+    Fault.TOO_LONG: ("is so long that distances overflow float32", "Scale the data."),
+}
+
+
 def check_vectors(block: Block, metric: Metric) -> None:
     """Raises BadData naming the first bad row: NaN or Inf, a zero vector under Cosine, a length that overflows."""
-    finite = np.asarray(np.isfinite(block.vectors).all(axis=1))
-    if not finite.all():
-        raise _bad_row(block, ~finite, "NonFiniteVector", "holds NaN or Inf", "Remove or repair the row.")
-    with np.errstate(over="ignore"):
-        squares = np.einsum("ij,ij->i", block.vectors, block.vectors)
-    if metric is Metric.COSINE:
-        # A square can underflow to 0 for a tiny vector that does have a direction.
-        zero = (squares == 0) & ~np.asarray(block.vectors.any(axis=1))
-        if zero.any():
-            remedy = "A zero vector has no cosine: remove the row, or use metric L2 or InnerProduct."
-            raise _bad_row(block, zero, "ZeroVector", "is the zero vector, under metric Cosine", remedy)
-    elif not np.isfinite(squares).all():
-        large = ~np.isfinite(squares)
-        raise _bad_row(block, large, "VectorTooLarge", "is so long that distances overflow float32", "Scale the data.")
+    found = fault(block.vectors, metric)
+    if found is not None:
+        kind, rows = found
+        raise _bad_row(block, rows, kind.value, *_FAULTS[kind])
 
 
 def _bad_row(block: Block, bad: npt.NDArray[np.bool_], reason: str, what: str, remedy: str) -> BadData:

@@ -191,7 +191,7 @@ class Engine:
         return self._ids.raw(rows)
 
     def metadata(self, rows: npt.NDArray[np.int64], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """One dict per row with the named metadata columns (default: all). KeyError: no such column."""
+        """One dict per row with the named metadata columns (default: all), as JSON has them. KeyError: none such."""
         wanted = self.metadata_columns if columns is None else tuple(columns)
         if not wanted:
             return [{} for _ in range(len(rows))]
@@ -199,6 +199,10 @@ class Engine:
             raise KeyError(wanted[0])
         values = [self._metadata.values(rows, column) for column in wanted]
         return [dict(zip(wanted, row, strict=True)) for row in zip(*values, strict=True)]
+
+    def metadata_bytes(self, rows: npt.NDArray[np.int64]) -> int:
+        """What `metadata` of these rows holds, about, without reading it."""
+        return self._metadata.nbytes(rows) if self._metadata is not None else 0
 
 
 def _search(

@@ -11,6 +11,7 @@ filters become equal predicates, so predicates serve as cache keys. Evaluates no
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -72,6 +73,19 @@ class Not:
 
 
 Predicate = Term | All | Some | Not
+
+
+def memory_of(predicate: Predicate | None) -> int:
+    """Bytes that a predicate holds, about: caches of predicates are bounded by it."""
+    match predicate:
+        case None:
+            return 0
+        case Term():
+            return 256 + 8 * len(predicate.values) + sum(map(sys.getsizeof, predicate.values))
+        case Not(part):
+            return 64 + memory_of(part)
+        case All(parts) | Some(parts):
+            return 64 + sum(map(memory_of, parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +202,16 @@ class _Parser:
         if self._values > MAX_VALUES:
             detail = f"the filter's lists hold more than {MAX_VALUES} values"
             raise FilterError(where, detail, self._values, "split the query, or store what the values have in common")
-        read = {_value(kind, value, f"{where}[{number}]") for number, value in enumerate(values)}
-        return Term(column, "in", tuple(sorted(value for value in read if _inside(kind, value))))
+        read: set[Value] = set()
+        for number, value in enumerate(values):
+            found = kind.read(value)
+            # To name the place of each of 4,096 values costs more than to read it.
+            if found is None or (type(value) is str and len(value) > MAX_TEXT):
+                found = _value(kind, value, f"{where}[{number}]")
+            read.add(found)
+        if kind.limits is not None:
+            read = {value for value in read if _inside(kind, value)}
+        return Term(column, "in", tuple(sorted(read)))
 
     @staticmethod
     def _too_many(where: str, found: int) -> FilterError:
@@ -199,7 +221,8 @@ class _Parser:
 
 def _joined(kind: type[All] | type[Some], parts: list[Predicate]) -> Predicate:
     """The parts, in one order and without doubles: the same filter written differently is the same predicate."""
-    unique = sorted(set(parts), key=repr)
+    # By hash: any order will do that is the same each time. (By text it takes as long as all of the parsing.)
+    unique = sorted(set(parts), key=hash)
     return unique[0] if len(unique) == 1 else kind(tuple(unique))
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .filters import All, Not, Predicate, Some, Term, Value
+from .filters import All, Not, Predicate, Some, Term, Value, memory_of
 from .rows import RowFile
 from .selection.rowset import RowSet
 
@@ -56,7 +56,8 @@ class MatchCache:
         self._file = file
         self._limit = limit_bytes
         self._lock = threading.Lock()
-        self._sets: OrderedDict[Predicate, RowSet] = OrderedDict()
+        self._sets: OrderedDict[Predicate, tuple[RowSet, int]] = OrderedDict()
+        """With what each costs, its predicate too."""
         self.nbytes = 0
         self.hits = 0
         self.misses = 0
@@ -64,22 +65,23 @@ class MatchCache:
     def __call__(self, predicate: Predicate) -> RowSet:
         """The rows that the predicate holds for."""
         with self._lock:
-            if (found := self._sets.get(predicate)) is not None:
+            if (kept := self._sets.get(predicate)) is not None:
                 self._sets.move_to_end(predicate)
                 self.hits += 1
-                return found
+                return kept[0]
         found = matching(self._file, predicate)
         # A set costs its bits, twice when deletes were taken out of it, and its key.
-        cost = 2 * found.nbytes + 512
+        cost = 2 * found.nbytes + 512 + memory_of(predicate)
         with self._lock:
             self.misses += 1
             if predicate in self._sets:
-                return self._sets[predicate]  # another thread was faster; one object, so what hangs on it is shared
+                # Another thread was faster; one object, so what hangs on it is shared.
+                return self._sets[predicate][0]
             if cost <= self._limit:
-                self._sets[predicate] = found
+                self._sets[predicate] = found, cost
                 self.nbytes += cost
             while self.nbytes > self._limit:
-                self.nbytes -= 2 * self._sets.popitem(last=False)[1].nbytes + 512
+                self.nbytes -= self._sets.popitem(last=False)[1][1]
         return found
 
 

@@ -18,11 +18,14 @@ import pyarrow as pa
 
 from ..errors import BadData
 from .json_values import is_plain, json_values
+from .value_sizes import sizes
 
 IDS_BATCH_ROWS = 1 << 20
 METADATA_BATCH_ROWS = 1 << 14
 _FEW_ROWS = 24
 """Fewer strings are quicker cut out one by one."""
+_MANY_BYTES = 1 << 20
+"""Cutting them all out at once takes twenty-four bytes of memory for each byte of text."""
 
 
 class RowFile:
@@ -55,6 +58,16 @@ class RowFile:
             return [self._batches[batch].column(index)[row].as_py() for batch, row in self.places(rows)]
         parts = [self._batches[batch].column(index).slice(row, 1) for batch, row in self.places(rows)]
         return json_values(pa.concat_arrays(parts))
+
+    def nbytes(self, rows: npt.NDArray[np.int64]) -> int:
+        """Bytes that all columns hold at `rows`, names included, about; looks at offsets only."""
+        batches, offsets = np.divmod(rows, self._rows)
+        total = len(rows) * sum(len(name) + 6 for name in self.columns)
+        for number in np.unique(batches).tolist():
+            inside = offsets[batches == number]
+            batch = self._batches[number]
+            total += sum(int(sizes(column, inside, inside + 1).sum()) for column in batch.columns)
+        return total
 
     def places(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         """For each row its record batch and its number in there."""
@@ -120,7 +133,7 @@ class Ids:
         strings = self._strings[0]
         starts = strings.offsets[rows]
         lengths = strings.offsets[rows + 1] - starts
-        if len(rows) < _FEW_ROWS:
+        if len(rows) < _FEW_ROWS or lengths.sum() > _MANY_BYTES:
             spans = zip(starts.tolist(), lengths.tolist(), strict=True)
             return lengths, b"".join([strings.data[start : start + length] for start, length in spans])
         # Byte by byte in one call: the first byte of each, and then those behind it.

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of the user port: of one index at GET /openapi.json, of any in docs/reference.
 
-Says what query.py and app.py accept and answer; it checks nothing itself. A test holds real answers, every path and
-every kind of problem in the code against it.
+Made of the model of a request (search/fields.py), the models of answers (documents.py) and the problems listed here.
+A test holds real answers, every path and every kind of problem in the code against it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic.json_schema import models_json_schema
+
 from .. import contract
-from .http.limits import Limits
-from .search.fields import MAX_NAME_CHARACTERS
-from .search.query import DEFAULT_K, INCLUDABLE, MAX_K, MAX_VECTORS
+from ..index.filters import JOINERS, LISTED, ORDERED
+from . import documents
+from .http.limits import MAX_DEADLINE_MS, MAX_VECTORS, Limits
+from .search.fields import body_schema, query_parameters, search_fields
 
 REFERENCE = Path("docs/reference/openapi.json")
-MAX_DEADLINE_MS = 600_000
-JOINERS = ("and", "or", "not")
 PROBLEMS: Mapping[int, tuple[str, ...]] = {
     400: (
         "InvalidField",
@@ -30,6 +31,7 @@ PROBLEMS: Mapping[int, tuple[str, ...]] = {
         "MalformedRequest",
         "NonFiniteVector",
         "TooManyVectors",
+        "TooMuchWork",
         "UnknownField",
         "VectorTooLarge",
         "ZeroVector",
@@ -39,17 +41,23 @@ PROBLEMS: Mapping[int, tuple[str, ...]] = {
     405: ("MethodNotAllowed",),
     408: ("RequestTimeout",),
     413: ("BodyTooLarge",),
+    414: ("TargetTooLong",),
     415: ("UnsupportedEncoding", "UnsupportedMediaType"),
     417: ("UnknownExpectation",),
     422: ("WrongDimension", "WrongEmbedding"),
     431: ("HeaderTooLarge",),
     500: ("InternalError",),
+    501: ("CodingNotImplemented", "MethodNotImplemented"),
     503: ("Overload",),
     504: ("DeadlineExceeded",),
+    505: ("VersionNotSupported",),
 }
 """Status -> kinds of problem (the last part of `type`)."""
-_SEARCHING = (400, 401, 408, 413, 415, 417, 422, 431, 500, 503, 504)
-_READING = (400, 401, 405, 408, 431, 500, 503)
+_ANY = (400, 401, 408, 414, 431, 500, 501, 503, 505)
+"""Of every path: whoever asks, the protocol may refuse."""
+_SEARCHING = (*_ANY, 413, 415, 417, 422, 504)
+_FEEDING_BACK = (*_ANY, 405, 413, 417)
+_READING = (*_ANY, 405)
 _HEADERS: dict[int, tuple[str, str]] = {
     401: ("WWW-Authenticate", "How to ask: Bearer."),
     405: ("Allow", "The methods of this path."),
@@ -94,7 +102,9 @@ def _search(facts: Mapping[str, Any]) -> Json:
     if facts.get("dimension", 0) > 16:
         del json_body["example"]
     answers = _answers("The hits of each query, in order.", _ref("Answer"), _SEARCHING)
-    answers["200"]["content"]["application/octet-stream"] = {"schema": _binary_answer()}
+    answers["200"]["content"]["application/octet-stream"] = {"schema": _bytes(_BINARY_ANSWER)}
+    size = f"{facts['dimension']} (the dimension)" if facts else "dimension"
+    vectors = f"Little-endian float32: n x {size} numbers, n from 1 to {MAX_VECTORS}."
     return {
         "summary": "The nearest rows of one query or several.",
         "operationId": "search",
@@ -102,46 +112,21 @@ def _search(facts: Mapping[str, Any]) -> Json:
             f"A body of at most {Limits().body_bytes} bytes: JSON with all fields, or raw vectors with the other "
             "fields in the query string (search parameters as params.NAME). A JSON body takes no query string."
         ),
-        "parameters": [*_query_parameters(facts), _deadline_header()],
+        "parameters": [*query_parameters(_fields(facts)), _DEADLINE],
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": json_body,
-                "application/octet-stream": {"schema": _binary(facts)},
-            },
+            "content": {"application/json": json_body, "application/octet-stream": {"schema": _bytes(vectors)}},
         },
         "responses": answers,
     }
 
 
 def _feedback() -> Json:
-    rank = {"type": "integer", "minimum": 1, "maximum": MAX_K, "description": "1 is the first answer."}
-    body = {
-        "type": "object",
-        "required": ["queryId"],
-        "properties": {
-            "queryId": {"type": "string", "description": "Of an answer to a search with `track`."},
-            "rank": rank,
-            "clicks": {"type": "array", "items": rank, "minItems": 1, "maxItems": 1000,
-                       "description": "In the order of the clicks; the first one counts."},
-        },
-        "oneOf": [{"required": ["rank"]}, {"required": ["clicks"]}],
-        "additionalProperties": False,
-    }  # fmt: skip
-    taken = {
-        "type": "object",
-        "required": ["counted"],
-        "properties": {
-            "counted": {"type": "boolean"},
-            "reason": {"enum": ["Duplicate", "Late", "OtherRevision"], "description": "Why it does not count."},
-        },
-    }
-    refused = (400, 401, 405, 408, 413, 417, 431, 500, 503)
-    answers = _answers("Whether the click counts.", taken, refused)
+    answers = _answers("Whether the click counts.", _ref("Taken"), _FEEDING_BACK)
     return {
         "summary": "Which answer of a tracked query was clicked first.",
         "operationId": "feedback",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("Feedback")}}},
         "responses": {"202": answers.pop("200"), **answers},
     }
 
@@ -153,53 +138,31 @@ def _reading(text: str, name: str, schema: Json) -> Json:
 def _answers(text: str, schema: Json, problems: tuple[int, ...]) -> Json:
     header = {contract.REVISION_HEADER: {"schema": {"type": "string"}, "description": "Which index spoke."}}
     good = {"description": text, "headers": header, "content": {"application/json": {"schema": schema}}}
-    refused = {str(status): {"$ref": f"#/components/responses/Problem{status}"} for status in problems}
+    refused = {str(status): {"$ref": f"#/components/responses/Problem{status}"} for status in sorted(problems)}
     return {"200": good, **refused}
 
 
-def _query_parameters(facts: Mapping[str, Any]) -> list[Json]:
-    fields = _fields(facts)
-    given = {name: fields[name] for name in ("k", "segment", "minScore", "track")}
-    given |= {f"params.{name}": schema for name, schema in fields["params"].get("properties", {}).items()}
-    given |= {f"embedding.{name}": schema for name, schema in fields["embedding"]["properties"].items()}
-    found: list[Json] = [
-        {"name": name, "in": "query", "schema": {k: v for k, v in schema.items() if k != "description"},
-         "description": f"With a binary body. {schema.get('description', '')}".strip()}
-        for name, schema in given.items()
-    ]  # fmt: skip
-    numbers = {"type": "integer", "const": facts["dimension"]} if facts else {"type": "integer", "minimum": 1}
-    text = "With a binary body: how many numbers a vector has. Another than the index's is 422."
-    found.append({"name": "dimension", "in": "query", "schema": numbers, "description": text})
-    listed = {"type": "array", "items": {"enum": list(INCLUDABLE)}}
-    found.append({"name": "include", "in": "query", "schema": listed, "style": "form", "explode": False,
-                  "description": "With a binary body."})  # fmt: skip
-    found.append({"name": "filter", "in": "query", "content": {"application/json": {"schema": _ref("Filter")}},
-                  "description": "With a binary body."})  # fmt: skip
-    return found
+def _fields(facts: Mapping[str, Any]) -> Any:
+    """Of this index, or of any."""
+    params = {name: (one["min"], one["max"]) for name, one in facts.get("params", {}).items()}
+    return search_fields(params if facts else None, facts.get("segments"))
 
 
-def _deadline_header() -> Json:
-    return {
-        "name": "X-Request-Timeout-Ms",
-        "in": "header",
-        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_DEADLINE_MS},
-        "description": "After this the answer is 504, and a search that has not begun is not begun.",
-    }
-
-
-def _binary(facts: Mapping[str, Any]) -> Json:
-    size = f"{facts['dimension']} (the dimension)" if facts else "dimension"
-    text = f"Little-endian float32: n x {size} numbers, n from 1 to {MAX_VECTORS}."
+def _bytes(text: str) -> Json:
     return {"type": "string", "contentMediaType": "application/octet-stream", "description": text}
 
 
-def _binary_answer() -> Json:
-    text = (
-        "With `Accept: application/octet-stream`, little-endian: `VXA1`; uint32 n queries, m hits in all, kind of ids; "
-        "m ids as int64 (kind 0) or their lengths as uint32 (kind 1); n x uint32 hits of each query; m x float32 "
-        "scores; the ids of kind 1 as UTF-8."
-    )
-    return {"type": "string", "contentMediaType": "application/octet-stream", "description": text}
+_BINARY_ANSWER = (
+    "With `Accept: application/octet-stream`, little-endian: `VXA1`; uint32 n queries, m hits in all, kind of ids; "
+    "m ids as int64 (kind 0) or their lengths as uint32 (kind 1); n x uint32 hits of each query; m x float32 "
+    "scores; the ids of kind 1 as UTF-8."
+)
+_DEADLINE: Json = {
+    "name": "X-Request-Timeout-Ms",
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_DEADLINE_MS},
+    "description": "After this the answer is 504, and a search that has not begun is not begun.",
+}
 
 
 # ---------------------------------------------------------------- schemas
@@ -210,64 +173,50 @@ def _ref(name: str) -> Json:
 
 
 def _schemas(facts: Mapping[str, Any]) -> Json:
+    numbers = facts.get("dimension")
+    length = {"minItems": 1} if numbers is None else {"minItems": numbers, "maxItems": numbers}
     return {
-        "Search": {
-            "type": "object",
-            "properties": _fields(facts),
-            "oneOf": [{"required": ["vector"]}, {"required": ["vectors"]}],
-            "additionalProperties": False,
-        },
-        "Vector": _vector(facts),
+        "Search": body_schema(_fields(facts)),
+        "Vector": {"type": "array", "items": {"type": "number"}, **length},
+        "Vectors": {"type": "array", "items": _ref("Vector"), "minItems": 1, "maxItems": MAX_VECTORS},
         "Filter": _filter(facts),
         "Condition": _condition(),
-        "Answer": _answer(facts),
-        "Index": _index(),
-        "Problem": _problem_schema(),
+        **_models(facts),
     }
 
 
-def _vector(facts: Mapping[str, Any]) -> Json:
-    length = {"minItems": facts["dimension"], "maxItems": facts["dimension"]} if facts else {"minItems": 1}
-    return {"type": "array", "items": {"type": "number"}, **length}
-
-
-def _fields(facts: Mapping[str, Any]) -> Json:
-    limits: Mapping[str, Mapping[str, int]] = facts.get("params", {})
-    integers = {n: {"type": "integer", "minimum": one["min"], "maximum": one["max"]} for n, one in limits.items()}
-    params: Json = {"type": ["object", "null"], "description": "Search parameters instead of the revision's own."}
-    params |= (
-        {"properties": integers, "additionalProperties": False}
-        if facts
-        else {"additionalProperties": {"type": "integer"}}
+def _models(facts: Mapping[str, Any]) -> Json:
+    """Of documents.py, with what this index answers in the place of what any may."""
+    wanted = (documents.Answer, documents.Index, documents.Feedback, documents.Taken, documents.Problem)
+    _, made = models_json_schema(
+        [(model, "serialization") for model in wanted], ref_template="#/components/schemas/{model}"
     )
-    known = (", ".join(facts["segments"]) or "none") if facts.get("segments") is not None else "see /v1/index"
-    text = {"type": "string"}
-    return {
-        "vector": _ref("Vector"),
-        "vectors": {"type": "array", "items": _ref("Vector"), "minItems": 1, "maxItems": MAX_VECTORS},
-        "k": {"type": "integer", "minimum": 1, "maximum": MAX_K, "default": DEFAULT_K},
-        "params": params,
-        "segment": {
-            "type": ["string", "null"],
-            "maxLength": MAX_NAME_CHARACTERS,
-            "description": f"The class of this query. Declared: {known}; another is `other`.",
-        },
-        "filter": {"anyOf": [_ref("Filter"), {"type": "null"}]},
-        "include": {"type": ["array", "null"], "items": {"enum": list(INCLUDABLE)}},
-        "minScore": {"type": ["number", "null"], "description": "Hits below are no hits."},
-        "track": {"type": ["boolean", "null"], "description": "Give each answer a query id, for /v1/feedback."},
-        "embedding": {
-            "type": ["object", "null"],
-            "properties": {"model": text, "version": text},
-            "additionalProperties": False,
-            "description": "What made the vector; another one than the index's is refused.",
-        },
-    }
+    found: Json = {name: _tidy(schema) for name, schema in made["$defs"].items()}
+    found["Feedback"]["oneOf"] = [{"required": ["rank"]}, {"required": ["clicks"]}]
+    if facts:
+        hits = found["Hits"]["properties"]
+        hits["ids"]["items"] = {"type": {"int64": "integer", "string": "string"}[facts["idType"]]}
+        hits["metadata"]["items"]["properties"] = {name: {} for name in facts.get("metadataColumns", ())}
+    return found
+
+
+def _tidy(node: Any) -> Any:
+    """Without titles, which only repeat names; and what may be missing is then left out, never null."""
+    if isinstance(node, list):
+        return [_tidy(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {key: value for key, value in node.items() if not (key == "title" and isinstance(value, str))}
+    if "default" in kept and kept["default"] is None:
+        del kept["default"]
+        (one,) = [part for part in kept.pop("anyOf", [{}]) if part != {"type": "null"}]
+        kept = {**one, **kept}
+    return {key: _tidy(value) for key, value in kept.items()}
 
 
 def _filter(facts: Mapping[str, Any]) -> Json:
     several = {"type": "array", "items": _ref("Filter"), "minItems": 1}
-    joiners: Json = {"and": several, "or": several, "not": _ref("Filter")}
+    joiners: Json = {name: _ref("Filter") if name == "not" else several for name in JOINERS}
     columns: Mapping[str, str] = facts.get("filterColumns", {})
     named: Json = {name: {**_ref("Condition"), "description": kind} for name, kind in columns.items()}
     return {
@@ -281,69 +230,9 @@ def _filter(facts: Mapping[str, Any]) -> Json:
 
 def _condition() -> Json:
     scalar: Json = {"type": ["string", "number", "boolean"]}
-    operators: Json = dict.fromkeys(("eq", "ne", "gt", "gte", "lt", "lte", "contains"), scalar)
+    operators: Json = dict.fromkeys((*ORDERED, *LISTED), scalar)
     operators |= {"in": {"type": "array", "items": scalar}, "exists": {"type": "boolean"}}
     return {"anyOf": [scalar, {"type": "object", "properties": operators, "minProperties": 1}]}
-
-
-def _answer(facts: Mapping[str, Any]) -> Json:
-    kinds = {"int64": "integer", "string": "string"}
-    identity = {"type": kinds[facts["idType"]] if facts else ["integer", "string"]}
-    columns: dict[str, Json] = {name: {} for name in facts.get("metadataColumns", ())}
-    result = {
-        "type": "object",
-        "required": ["ids", "scores"],
-        "properties": {
-            "ids": {"type": "array", "items": identity, "maxItems": MAX_K},
-            "scores": {"type": "array", "items": {"type": "number"}, "description": "Best first; higher is better."},
-            "metadata": {"type": "array", "items": {"type": "object", "properties": columns}},
-            "queryId": {"type": "string", "description": "With `track`: what /v1/feedback asks for."},
-        },
-    }
-    count: Json = {"type": "integer", "minimum": 0}
-    return {
-        "type": "object",
-        "required": ["revision", "k", "results", "zeroResults", "tookMs"],
-        "properties": {
-            "revision": {"type": "string"},
-            "k": {"type": "integer", "minimum": 1, "maximum": MAX_K},
-            "results": {"type": "array", "items": result, "minItems": 1, "maxItems": MAX_VECTORS},
-            "zeroResults": {**count, "description": "Queries without a hit."},
-            "tookMs": {"type": "number", "minimum": 0},
-            "filter": {
-                "type": "object",
-                "required": ["rows", "search"],
-                "properties": {"rows": count, "search": {"type": "string"}},
-                "description": "With a filter: how many rows it left, and how they were searched.",
-            },
-        },
-    }
-
-
-def _index() -> Json:
-    text: Json = {"type": "string"}
-    count: Json = {"type": "integer", "minimum": 0}
-    names: Json = {"type": "array", "items": text}
-    point: Json = contract.OperatingPoint.model_json_schema(by_alias=True)
-    points: Json = {"type": "object", "additionalProperties": point}
-    limit: Json = {"type": "object", "required": ["min", "max"], "properties": {"min": count, "max": count}}
-    fields: Json = {
-        **dict.fromkeys(("revision", "namespace", "name", "digest", "fingerprint", "factory", "indexType"), text),
-        **dict.fromkeys(("faissVersion", "builderVersion", "created"), text),
-        **dict.fromkeys(("count", "dimension", "indexBytes"), count),
-        "metric": {"enum": [metric.value for metric in contract.Metric]},
-        "idType": {"enum": ["int64", "string"]},
-        "embedding": {"type": "object"},
-        "metadataColumns": names,
-        "filterColumns": {"type": "object", "additionalProperties": text},
-        "operatingPoints": points,
-        "segmentPoints": points,
-        "params": {"type": "object", "additionalProperties": limit},
-        "segments": names,
-        "minScore": {"type": ["number", "null"]},
-        "limits": {"type": "object", "additionalProperties": count},
-    }
-    return {"type": "object", "required": sorted(fields), "properties": fields}
 
 
 def _problems() -> Json:
@@ -357,25 +246,6 @@ def _problems() -> Json:
             answer["headers"] = {name: {"schema": {"type": "string"}, "description": text}}
         found[f"Problem{status}"] = answer
     return found
-
-
-def _problem_schema() -> Json:
-    return {
-        "type": "object",
-        "description": "RFC 9457. Branch on `type`.",
-        "required": ["type", "title", "status", "detail", "revision"],
-        "properties": {
-            "type": {"type": "string", "format": "uri"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "field": {"type": "string", "description": "The part of the request that is wrong."},
-            "value": {"description": "What was found there, shortened."},
-            "expected": {"description": "What the index has instead."},
-            "remedy": {"type": "string"},
-            "revision": {"type": "string"},
-        },
-    }
 
 
 # ---------------------------------------------------------------- the reference page

@@ -20,6 +20,7 @@ from typing import Any
 from ... import contract
 from ..http.messages import Problem, Request, Response, json_response
 from ..search.fields import fields_of_json
+from ..search.kinds import refuse_unknown
 from .ring import EvidenceRing
 
 REMEMBERED = 100_000
@@ -100,7 +101,8 @@ class Feedback:
 
 def _fields(body: bytes) -> tuple[QueryId, int]:
     """Query and rank of the first click. Raises Problem 400."""
-    fields = fields_of_json(body, _FIELDS)
+    fields = fields_of_json(body)
+    refuse_unknown(fields, _FIELDS)
     given = fields.get("queryId")
     try:
         query = QueryId.of(given if isinstance(given, str) else "")

@@ -1,4 +1,6 @@
-"""What clients may take of a port: bytes, connections, seconds; and how ports share the process's descriptors."""
+"""What clients may take: of a port bytes, connections and seconds, of one request a budget of work; and how ports share
+the process's descriptors.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ... import contract
+
+MAX_K = 1000
+MAX_VECTORS = 256
+"""Vectors in one request: a batch is one piece of work and must not hold up the others for long."""
+MAX_DEADLINE_MS = 600_000
+MAX_NAME_CHARACTERS = 256
+
+CANDIDATES = 4 << 20
+"""Of one request: rows that its search holds while it runs, vectors x k x refine factor (and, where lists are searched,
+vectors x lists). A second or two of one core. A budget of work, not of counts: one vector may ask for what 256 may not.
+"""
+SLICE_CANDIDATES = 256 << 10
+"""Searched in one call of FAISS, which holds some 24 bytes for each: the budget bounds time, the slice memory."""
+ANSWER_BYTES = 16 << 20
+"""Body of one answer: 256 x 1000 hits with ids of 36 characters fit."""
+LOOP_BYTES = 128 << 10
+"""Of JSON that the event loop decodes by itself, in about 0.3 ms; a longer body is decoded on a search thread."""
+PLAN_ENTRIES = 2048
+PLAN_BYTES = 8 << 20
+"""Of the cache of plans: what was asked before, without vectors."""
 
 SPARE_DESCRIPTORS = 96
 """For what is no connection: files, downloads, and connections that are closing while others are accepted."""

@@ -6,6 +6,7 @@ Must not know sockets, FAISS or routes.
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -30,6 +31,9 @@ READ_HEADERS = frozenset(
 JSON_TYPE = b"application/json"
 PROBLEM_TYPE = b"application/problem+json"
 _SHOWN_VALUE_CHARACTERS = 120
+_SHORT = reprlib.Repr()
+"""A megabyte of JSON takes 100 ms to write out whole, and what is nested deeply cannot be."""
+_SHORT.maxlevel, _SHORT.maxstring = 3, _SHOWN_VALUE_CHARACTERS
 _TYPE_PREFIX = "urn:vectorindex:problem:"
 
 
@@ -173,7 +177,7 @@ def shown(value: object) -> object:
         return value
     if isinstance(value, int):
         return value if abs(value) < 2**53 else str(value)[:_SHOWN_VALUE_CHARACTERS]
-    text = value if isinstance(value, str) else repr(value)
+    text = value[: _SHOWN_VALUE_CHARACTERS + 1] if isinstance(value, str) else _SHORT.repr(value)
     # A lone surrogate cannot be written as UTF-8, and a value may come from anywhere.
     text = text.encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= _SHOWN_VALUE_CHARACTERS else text[:_SHOWN_VALUE_CHARACTERS] + "…"

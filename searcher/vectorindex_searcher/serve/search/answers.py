@@ -26,9 +26,10 @@ import numpy.typing as npt
 import orjson
 
 from ...index.rows import RawIds
-from ..http.messages import JSON_TYPE, Response
+from ..http.limits import ANSWER_BYTES
+from ..http.messages import JSON_TYPE, Problem, Response
+from .reader import BINARY_TYPE
 
-BINARY_TYPE = b"application/octet-stream"
 MAGIC = b"VXA1"
 _HEAD = struct.Struct("<4sIII")
 _COUNT = struct.Struct("<I")
@@ -37,21 +38,46 @@ _SCORE_BYTES = 4
 Scores = npt.NDArray[np.float32]
 
 
+def json_of(document: Mapping[str, Any]) -> bytes:
+    """JSON of a document that may hold arrays; what JSON does not know becomes text."""
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
+
+
 def json_answer(document: Mapping[str, Any]) -> Response:
-    """The document, which may hold arrays; what JSON does not know (dates in metadata) becomes text."""
-    return Response(200, orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY, default=str), JSON_TYPE)
+    """The document as an answer."""
+    return Response(200, json_of(document), JSON_TYPE)
 
 
-def binary_answer(ids: RawIds, spans: Sequence[tuple[int, int]], scores: Sequence[Scores]) -> Response:
-    """`spans`: of each query, the first of its ids and the one after its last; `scores`: of each query's hits."""
-    counts = [stop - start for start, stop in spans]
-    kind = 0 if ids.ends is None else 1
-    parts = [_HEAD.pack(MAGIC, len(spans), sum(counts), kind)]
-    parts += [ids.numbers[start:stop].tobytes() for start, stop in spans]
-    parts.append(struct.pack(f"<{len(spans)}I", *counts))
-    parts += [some.tobytes() for some in scores]
-    if kind:
-        parts += [ids.text_of(start, stop) for start, stop in spans]
+class AnswerSize:
+    """Counts the bytes of one answer while it is written: many answers are written at once, and each is bounded."""
+
+    def __init__(self, limit: int = ANSWER_BYTES) -> None:
+        self._left = limit
+        self._limit = limit
+
+    def take(self, size: int) -> None:
+        """Raises Problem 400 when the answer, with `size` more bytes, would be too long."""
+        self._left -= size
+        if self._left < 0:
+            raise Problem(
+                400,
+                "TooMuchWork",
+                f"the answer would be longer than {self._limit} bytes",
+                field="vectors",
+                remedy="send fewer vectors in one request, a smaller k, or leave include out",
+                members={"expected": self._limit},
+            )
+
+
+def binary_answer(pieces: Sequence[tuple[RawIds, Scores]]) -> Response:
+    """`pieces`: ids and scores of each query's hits, at least one query."""
+    counts = [len(scores) for _, scores in pieces]
+    kind = 0 if pieces[0][0].ends is None else 1
+    parts = [_HEAD.pack(MAGIC, len(pieces), sum(counts), kind)]
+    parts += [ids.numbers.tobytes() for ids, _ in pieces]
+    parts.append(struct.pack(f"<{len(pieces)}I", *counts))
+    parts += [scores.tobytes() for _, scores in pieces]
+    parts += [ids.text for ids, _ in pieces]
     return Response(200, b"".join(parts), BINARY_TYPE)
 
 
@@ -78,10 +104,3 @@ class SingleAnswers:
             self._ids.text_of(start, stop) if self._kind else b"",
         )
         return Response(200, body, BINARY_TYPE)
-
-
-def wants_binary(accept: bytes | None) -> bool:
-    """Whether the first media type of an Accept header is the binary answer's."""
-    if accept is None:
-        return False
-    return accept.partition(b",")[0].partition(b";")[0].strip().lower() == BINARY_TYPE

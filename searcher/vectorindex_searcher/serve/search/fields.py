@@ -1,26 +1,124 @@
-"""From a request's bytes to named values: a JSON object, or a query string beside a binary body.
+"""The model of a search request: every field with its kind, bounds and meaning, said once.
 
-Looks at names and JSON types only; what the values must be is query.py's business. Every refusal names field, value and
-remedy.
+What checks a request (plan.py), what reads a query string, and the OpenAPI document are made of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
 
+from ..http.limits import MAX_K
 from ..http.messages import Problem
+from .kinds import Flag, Integer, Json, Kind, Members, Names, Number, Referred, Text, refuse_unknown
 
-MAX_NAME_CHARACTERS = 256
-FIELDS = ("vector", "vectors", "k", "params", "segment", "include", "minScore", "embedding", "filter", "track")
-_BINARY_FIELDS = (*(name for name in FIELDS if name not in ("vector", "vectors")), "dimension")
+DEFAULT_K = 10
+INCLUDABLE = ("metadata",)
+MAX_DIMENSION = 65_536
+_MAX_PARAM = 2**31 - 1
 
 
-def fields_of_json(body: bytes, known: tuple[str, ...] = FIELDS) -> dict[str, Any]:
-    """The object in a JSON body. Raises Problem 400 when it is none or has fields other than the `known`."""
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a request. `text`: what it means, for people."""
+
+    kind: Kind
+    text: str = ""
+    default: int | None = None
+    nullable: bool = True
+    """Whether null means that it is left out."""
+    in_body: bool = True
+    """Of a JSON body."""
+    in_query: bool = True
+    """Beside a binary body."""
+
+    def schema(self) -> Json:
+        """JSON Schema 2020-12."""
+        schema = self.kind.schema()
+        if self.nullable and "$ref" in schema:
+            schema = {"anyOf": [schema, {"type": "null"}]}
+        elif self.nullable:
+            schema["type"] = [schema["type"], "null"]
+        if self.default is not None:
+            schema["default"] = self.default
+        if self.text:
+            schema["description"] = self.text
+        return schema
+
+
+def search_fields(
+    params: Mapping[str, tuple[int, int]] | None = None, segments: Collection[str] | None = None
+) -> dict[str, Field]:
+    """The fields by name. `params`: search parameters of an index with their limits, `segments`: those that are
+    declared; without them what holds for every index.
+    """
+    integers: dict[str, Kind] = {name: Integer(low, high) for name, (low, high) in (params or {}).items()}
+    others = Integer(0, _MAX_PARAM) if params is None else None
+    known = "see /v1/index" if segments is None else ", ".join(segments) or "none"
+    return {
+        "vector": Field(Referred("Vector"), "One query.", nullable=False, in_query=False),
+        "vectors": Field(Referred("Vectors"), "Several queries.", nullable=False, in_query=False),
+        "dimension": Field(
+            Integer(1, MAX_DIMENSION),
+            "Numbers in each vector of the body. Needed when the body holds more than one vector.",
+            nullable=False,
+            in_body=False,
+        ),
+        "k": Field(Integer(1, MAX_K), "Hits wanted for each query.", DEFAULT_K, nullable=False),
+        "params": Field(
+            Members(integers, "an object of names and integers", others, nullable=False),
+            "Search parameters instead of the revision's own.",
+        ),
+        "segment": Field(Text(), f"The class of this query. Declared: {known}; another is `other`."),
+        "filter": Field(Referred("Filter"), "Conditions on metadata that every hit fulfils."),
+        "include": Field(Names(INCLUDABLE), "What each hit has besides id and score."),
+        "minScore": Field(Number(), "Hits below are no hits."),
+        "track": Field(Flag(), "Give each answer a query id, for /v1/feedback."),
+        "embedding": Field(
+            Members({"model": Text(), "version": Text()}, "an object with model, version or both"),
+            "What made the vector; another one than the index's is refused.",
+        ),
+    }
+
+
+def body_schema(fields: Mapping[str, Field]) -> Json:
+    """Of a JSON body."""
+    return {
+        "type": "object",
+        "properties": {name: field.schema() for name, field in fields.items() if field.in_body},
+        "oneOf": [{"required": ["vector"]}, {"required": ["vectors"]}],
+        "additionalProperties": False,
+    }
+
+
+def query_parameters(fields: Mapping[str, Field]) -> list[Json]:
+    """OpenAPI parameters: the fields beside a binary body."""
+    found: list[Json] = []
+    for name, field in fields.items():
+        if not field.in_query:
+            continue
+        members = field.kind.kinds if isinstance(field.kind, Members) else {"": field.kind}
+        for member, kind in members.items():
+            one: Json = {"name": f"{name}.{member}" if member else name, "in": "query"}
+            if isinstance(kind, Referred):
+                one["content"] = {"application/json": {"schema": kind.schema()}}
+            else:
+                one["schema"] = kind.schema() | ({} if field.default is None else {"default": field.default})
+            if isinstance(kind, Names):
+                one |= {"style": "form", "explode": False}
+            found.append(one | {"description": f"With a binary body. {field.text}"})
+    return found
+
+
+# ---------------------------------------------------------------- decoding
+
+
+def fields_of_json(body: bytes) -> dict[str, Any]:
+    """The object in a JSON body, its names not yet looked at. Raises Problem 400 when it is none."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -28,80 +126,30 @@ def fields_of_json(body: bytes, known: tuple[str, ...] = FIELDS) -> dict[str, An
         raise Problem(400, "MalformedJSON", f"the body is not JSON: {error.msg} at byte {error.pos}") from None
     if not isinstance(fields, dict):
         raise Problem(400, "MalformedJSON", "the body must be a JSON object", value=fields)
-    refuse_unknown(fields, known)
     return fields
 
 
-def fields_of_query_string(query: bytes) -> dict[str, Any]:
-    """The fields beside a binary body: k, dimension, segment, minScore, include (comma separated), params.NAME,
-    embedding.model, embedding.version, and filter (JSON). Raises Problem 400.
+def fields_of_query_string(query: bytes, known: Mapping[str, Field]) -> dict[str, Any]:
+    """The fields beside a binary body: as they are named in JSON, lists separated by commas, filter as JSON, members
+    of params and embedding as params.NAME. Raises Problem 400.
     """
     fields: dict[str, Any] = {}
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=64, errors="strict")
     except ValueError as error:
         raise Problem(400, "MalformedQueryString", f"the query string cannot be read: {error}") from None
+    beside = {name: field for name, field in known.items() if field.in_query}
     for name, text in pairs:
-        group, dot, member = name.partition(".")
-        if dot and group in ("params", "embedding"):
-            value: object = _number(text, int, name) if group == "params" else text
-            fields.setdefault(group, {})[member] = value
-        elif name in ("k", "dimension"):
-            fields[name] = _number(text, int, name)
-        elif name == "minScore":
-            fields[name] = _number(text, float, name)
-        elif name == "include":
-            fields[name] = text.split(",")
-        elif name == "segment":
-            fields[name] = text
-        elif name == "track":
-            if text not in ("true", "false"):
-                raise invalid(name, text, "true or false")
-            fields[name] = text == "true"
-        elif name == "filter":
-            fields[name] = _json_of_query_string(name, text)
+        group, _, member = name.partition(".")
+        field = beside.get(group)
+        members = field.kind if field is not None and isinstance(field.kind, Members) else None
+        if members is not None and name != group:
+            refuse_unknown({member: text}, members.kinds, f"{group}.")
+            fields.setdefault(group, {})[member] = members.kinds[member].of_text(text, name)
+            continue
+        if field is None or name != group or members is not None:
+            plain = {n: f for n, f in beside.items() if not isinstance(f.kind, Members)}
+            refuse_unknown({name: text}, plain)
         else:
-            refuse_unknown({name: text}, tuple(f for f in _BINARY_FIELDS if f not in ("params", "embedding")))
+            fields[name] = field.kind.of_text(text, name)
     return fields
-
-
-def _json_of_query_string(name: str, text: str) -> object:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise Problem(
-            400,
-            "MalformedJSON",
-            f"{name} is not JSON: {error.msg} at character {error.pos}",
-            field=name,
-            value=text,
-            remedy="percent-encode the JSON, for example with curl --url-query",
-        ) from None
-
-
-def _number(text: str, kind: type[int] | type[float], name: str) -> int | float:
-    try:
-        # Python reads 1_000, and digits of any script: JSON does not, so neither does the query string.
-        if not text.isascii() or "_" in text or len(text) > 40:
-            raise ValueError
-        return kind(text)
-    except ValueError:
-        raise invalid(name, text, "an integer" if kind is int else "a number") from None
-
-
-def refuse_unknown(found: Mapping[str, object], known: tuple[str, ...], prefix: str = "") -> None:
-    """Raises Problem 400 for the first name that is not `known`; `prefix` stands before it in the field."""
-    for name in found:
-        if name not in known:
-            raise Problem(
-                400,
-                "UnknownField",
-                "the request has a field that is not known here",
-                field=f"{prefix}{name[:MAX_NAME_CHARACTERS]}",
-                remedy=f"known are: {', '.join(known) or 'none'}",
-            )
-
-
-def invalid(place: str, value: object, wanted: str) -> Problem:
-    """A value that is not as `wanted`, which is said as in "an integer from 1 to 10"."""
-    return Problem(400, "InvalidField", f"{place} must be {wanted}", field=place, value=value, remedy=f"send {wanted}")

@@ -3,7 +3,7 @@
 FAISS releases the interpreter lock, so threads search in parallel while the event loop parses and writes. What waits
 is bounded twice: in vectors, and in the time a search may have waited before it is refused, so that overload costs a
 client one 503 and never an unbounded latency. Single searches that wait at the same moment and can be one call of FAISS
-become one; nothing ever waits for company.
+become one; there is no batching delay.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BATCH_SECONDS = 0.01
 Outcome = Response | BaseException
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Group:
     """Searches of one vector each that one call can answer: the same k, parameters and rows. Compared by identity."""
 
@@ -44,6 +44,8 @@ class Group:
     """Quick enough for the event loop, if `expected` does not say otherwise."""
     expected: float = 0.0
     """Seconds of one search, a moving mean."""
+    most: int = BATCH_SEARCHES
+    """Searches in one call, whatever time they take."""
 
 
 class _Ticket(Deferred):
@@ -54,7 +56,7 @@ class _Ticket(Deferred):
     __slots__ = ("deadline", "group", "item", "queued", "timer", "vectors")
 
     def __init__(self, item: Any, group: Group | None, vectors: int, queued: float, deadline: float | None) -> None:
-        # What Later's own does, without calling it.
+        # What Deferred's own does, without calling it.
         self._outcome = self._then = None
         self.item, self.group, self.vectors = item, group, vectors
         self.queued, self.deadline = queued, deadline
@@ -277,7 +279,7 @@ def _max_batch(group: Group | None) -> int:
     """How many searches of `group` one call may hold; one at first, while nothing is known of them."""
     if group is None or not group.expected:
         return 1
-    return min(BATCH_SEARCHES, max(1, int(BATCH_SECONDS / group.expected)))
+    return min(group.most, max(1, int(BATCH_SECONDS / group.expected)))
 
 
 def _give_up(deferred: Deferred) -> None:

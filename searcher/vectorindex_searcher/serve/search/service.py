@@ -1,4 +1,4 @@
-"""From checked searches to answers: what can be one call of the engine, and what is written of the result.
+"""From plans and vectors to answers: what can be one call of the engine, and what is written of the result.
 
 Knows no HTTP but the answer's body. Its functions run on the event loop or on a search thread, as the pool decides.
 """
@@ -7,40 +7,33 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from ...index.engine import Engine
+from ...index.selection.rowset import RowSet
 from ..evidence.feedback import Feedback
 from ..evidence.live_sample import LiveSample
 from ..evidence.ring import Outcome
-from ..http.messages import Deferred, Problem, Response
-from .answers import SingleAnswers, binary_answer, json_answer
-from .pool import Group, SearchPool
-from .query import Search
+from ..http.limits import MAX_VECTORS, SLICE_CANDIDATES
+from ..http.messages import Deferred, Response
+from .answers import AnswerSize, SingleAnswers, binary_answer, json_answer, json_of
+from .plan import SearchPlan
+from .pool import BATCH_SEARCHES, Group, SearchPool
+from .reader import Read
 
 SMALL_K = 100
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
+Params = tuple[tuple[str, int], ...]
 _NOTHING: Mapping[str, object] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SearchPlan:
-    """A search without its vectors, as any number of requests may share it. The vectors of `search` mean nothing."""
-
-    search: Search
-    group: Group
-    binary: bool
-    """How the answer is written."""
-    live: bool
-    """Whether the answer says something about the revision's own recall."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,42 +61,23 @@ class SearchService:
         self._engine = engine
         self._pool = pool
         self._revision = revision
-        self._segment_params = segment_params
+        self._own = [{}, *map(dict, segment_params.values())]
         self._live = live
         self._feedback = feedback
-        self._group = functools.lru_cache(maxsize=256)(self._make_group)
+        self._groups: WeakValueDictionary[tuple[int, Params, bool], Group] = WeakValueDictionary()
+        """Those of the plans that are there."""
 
-    def plan(self, search: Search, *, binary: bool) -> SearchPlan:
-        """What a search wants besides its vectors. Raises Problem 400 for what a binary answer cannot hold."""
-        if binary and search.track:
-            raise Problem(
-                400,
-                "InvalidField",
-                "a binary answer holds ids and scores only",
-                field="track",
-                value=True,
-                remedy="send Accept: application/json, or leave track out",
-            )
-        if binary and search.include_metadata:
-            raise Problem(
-                400,
-                "InvalidField",
-                "a binary answer holds ids and scores only",
-                field="include",
-                value="metadata",
-                remedy="send Accept: application/json, or leave include out",
-            )
-        group = self._group(search.k, tuple(sorted(search.params.items())), search.include_metadata)
-        # What a client chose by itself is not the revision's recall.
-        own = search.params == self._segment_params.get(search.segment, {})
-        return SearchPlan(search, group, binary, self._live is not None and own and search.filter is None)
-
-    def _make_group(self, k: int, params: tuple[tuple[str, int], ...], metadata: bool) -> Group:
+    def group(self, k: int, params: Params, metadata: bool, candidates: int) -> Group:
         """The group of all searches for one vector with this k and these parameters."""
-        run = functools.partial(self._run_group, k, dict(params))
-        # Parameters of the revision's own are known to be quick; those that users name may be anything.
-        own = not params or dict(params) in self._segment_params.values()
-        return Group(run, small=k <= SMALL_K and own and not metadata)
+        key = (k, params, metadata)
+        group = self._groups.get(key)
+        if group is None:
+            run = functools.partial(self._run_group, k, dict(params))
+            # Parameters of the revision's own are known to be quick; those that users name may be anything.
+            small = k <= SMALL_K and not metadata and dict(params) in self._own
+            most = max(1, min(BATCH_SEARCHES, SLICE_CANDIDATES // candidates))
+            group = self._groups.setdefault(key, Group(run, small=small, most=most))
+        return group
 
     def ask(
         self, plan: SearchPlan, vectors: Vectors, outcome: Outcome, began: float, seconds: float | None
@@ -115,9 +89,22 @@ class SearchService:
         asked = PendingSearch(plan, vectors, outcome, began)
         deadline = None if seconds is None else began + seconds
         # A filter may have to read whole columns: never on the event loop, and no two are the same rows.
-        if outcome.queries > 1 or plan.search.filter is not None:
+        if vectors.ndim == 2 or plan.filter is not None:
             return self._pool.submit(functools.partial(self._run_alone, asked), outcome.queries, deadline)
         return self._pool.submit_one(plan.group, asked, deadline)
+
+    def ask_unread(
+        self, read: Callable[[], Read], size: int, outcome: Outcome, began: float, seconds: float | None
+    ) -> Deferred:
+        """As `ask`, for a request of `size` bytes that is read on the search thread, and may be refused there."""
+
+        def job() -> Response:
+            plan, vectors = read()
+            return self._run_alone(PendingSearch(plan, vectors, outcome, began))
+
+        # A number and its comma are two bytes at least.
+        most = min(MAX_VECTORS, 1 + size // (2 * self._engine.dimension))
+        return self._pool.submit(job, most, None if seconds is None else began + seconds)
 
     # ------------------------------------------------------------ where the pool says
 
@@ -129,7 +116,7 @@ class SearchService:
         if self._live is not None:
             for number, one in enumerate(asked):
                 self._offer(one, vectors[number : number + 1], rows[number : number + 1])
-        if asked[0].plan.search.include_metadata or np.count_nonzero(rows < 0):
+        if asked[0].plan.include_metadata or np.count_nonzero(rows < 0):
             return [self._answer(one, scores[n : n + 1], rows[n : n + 1]) for n, one in enumerate(asked)]
         # The usual case: what all answers need is looked up once for all.
         firsts, now, flat = scores[:, 0].tolist(), time.monotonic(), rows.ravel()
@@ -138,31 +125,42 @@ class SearchService:
         ids = self._engine.ids(flat) if binaries < len(asked) else None
         answers = []
         for number, one in enumerate(asked):
-            bound = one.plan.search.min_score
+            bound = one.plan.min_score
             count = k if bound is None else int(np.count_nonzero(scores[number] >= bound))
             one.outcome.top_scores, one.outcome.hits = (firsts[number],), (count,)
             if one.plan.binary and binary is not None:
                 answers.append(binary.of(number, count))
             elif ids is not None:
-                start, found = number * k, scores[number, :count]
-                answers.append(self._document(one, [{"ids": ids[start : start + count], "scores": found}], now))
+                start = number * k
+                result: dict[str, object] = {"ids": ids[start : start + count], "scores": scores[number, :count]}
+                if one.plan.track:
+                    result["queryId"] = self._query_ids(one, 1)[0]
+                answers.append(self._document(one, [result], now))
         return answers
 
     def _run_alone(self, asked: PendingSearch) -> Response:
         """Answer a search for any number of vectors, with or without a filter."""
-        search, vectors = asked.plan.search, asked.vectors.reshape(asked.outcome.queries, -1)
-        if search.filter is None:
-            scores, rows = self._engine.search(vectors, search.k, search.params)
+        plan, vectors = asked.plan, asked.vectors.reshape(asked.outcome.queries, -1)
+        allowed = None if plan.filter is None else self._engine.matching(plan.filter)
+        step = max(1, SLICE_CANDIDATES // plan.candidates)
+        parts = [self._slice(plan, vectors[at : at + step], allowed) for at in range(0, len(vectors), step)]
+        scores, rows, strategy = parts[0] if len(parts) == 1 else _joined(parts)
+        if allowed is None:
             self._offer(asked, vectors, rows)
             return self._answer(asked, scores, rows)
-        allowed_rows = self._engine.matching(search.filter)
-        scores, rows, strategy = self._engine.search_with_strategy(vectors, search.k, search.params, allowed_rows)
-        return self._answer(asked, scores, rows, {"filter": {"rows": allowed_rows.matching, "search": strategy.value}})
+        return self._answer(asked, scores, rows, {"filter": {"rows": allowed.matching, "search": strategy}})
+
+    def _slice(self, plan: SearchPlan, vectors: Vectors, allowed: RowSet | None) -> tuple[Scores, Rows, str]:
+        """Search so many vectors as fit into one call."""
+        if allowed is None:
+            return *self._engine.search(vectors, plan.k, dict(plan.params)), ""
+        scores, rows, strategy = self._engine.search_with_strategy(vectors, plan.k, dict(plan.params), allowed)
+        return scores, rows, strategy.value
 
     def _offer(self, asked: PendingSearch, vectors: Vectors, rows: Rows) -> None:
         """To the live sample."""
-        if asked.plan.live and self._live is not None:
-            self._live.offer(asked.plan.search.segment, vectors, asked.plan.search.k, rows)
+        if self._live is not None and asked.plan.own:
+            self._live.offer(asked.plan.segment, vectors, asked.plan.k, rows)
 
     # ------------------------------------------------------------ answers
 
@@ -170,44 +168,66 @@ class SearchService:
         self, asked: PendingSearch, scores: Scores, rows: Rows, how: Mapping[str, object] = _NOTHING
     ) -> Response:
         """Write down what was found, and what of it is evidence."""
-        search, outcome = asked.plan.search, asked.outcome
+        plan, outcome = asked.plan, asked.outcome
         firsts = zip(rows[:, 0].tolist(), scores[:, 0].tolist(), strict=True)
         outcome.top_scores = [score for row, score in firsts if row >= 0]
-        outcome.hits = hits = _hits(scores, rows, search.min_score)
-        kept = [rows[number, :count] for number, count in enumerate(hits)]
-        if asked.plan.binary:
-            ends = np.cumsum(hits).tolist()
-            spans = list(zip((0, *ends[:-1]), ends, strict=True))
-            found = [scores[number, :count] for number, count in enumerate(hits)]
-            return binary_answer(self._engine.raw_ids(np.concatenate(kept)), spans, found)
-        results: list[dict[str, Any]] = []
-        for number, some in enumerate(kept):
-            result: dict[str, Any] = {"ids": self._engine.ids(some), "scores": scores[number, : len(some)]}
-            if search.include_metadata:
+        outcome.hits = hits = _hits(scores, rows, plan.min_score)
+        if plan.binary:
+            return self._binary(rows, scores, hits)
+        size = AnswerSize()
+        query_ids = self._query_ids(asked, len(hits)) if plan.track else None
+        results: list[Mapping[str, object] | orjson.Fragment] = []
+        for number, count in enumerate(hits):
+            some = rows[number, :count]
+            result: dict[str, object] = {"ids": self._engine.ids(some), "scores": scores[number, :count]}
+            if plan.include_metadata:
+                size.take(self._engine.metadata_bytes(some))
                 result["metadata"] = self._engine.metadata(some)
-            results.append(result)
+            if query_ids is not None:
+                result["queryId"] = query_ids[number]
+            if len(hits) == 1:
+                results.append(result)
+            else:
+                # As text at once: as Python objects many hits take ten times the memory.
+                text = json_of(result)
+                size.take(len(text))
+                results.append(orjson.Fragment(text))
         return self._document(asked, results, time.monotonic(), how)
+
+    def _binary(self, rows: Rows, scores: Scores, hits: Sequence[int]) -> Response:
+        size, pieces = AnswerSize(), []
+        for number, count in enumerate(hits):
+            ids = self._engine.raw_ids(rows[number, :count])
+            size.take(ids.numbers.nbytes + len(ids.text))
+            pieces.append((ids, scores[number, :count]))
+        return binary_answer(pieces)
+
+    def _query_ids(self, asked: PendingSearch, count: int) -> list[str]:
+        """One for each query, for clicks."""
+        bucket, ids = self._feedback.ids(asked.plan.segment, asked.plan.k, count)
+        asked.outcome.tracked = (bucket, asked.plan.k)
+        return ids
 
     def _document(
         self,
         asked: PendingSearch,
-        results: Sequence[Mapping[str, Any]],
+        results: Sequence[Mapping[str, object] | orjson.Fragment],
         now: float,
         how: Mapping[str, object] = _NOTHING,
     ) -> Response:
-        search = asked.plan.search
-        if search.track:
-            bucket, ids = self._feedback.ids(search.segment, search.k, len(results))
-            results = [{**result, "queryId": query_id} for result, query_id in zip(results, ids, strict=True)]
-            asked.outcome.tracked = (bucket, search.k)
         document = {
             "revision": self._revision,
-            "k": search.k,
+            "k": asked.plan.k,
             "results": results,
             "zeroResults": asked.outcome.hits.count(0),
             "tookMs": round((now - asked.began) * 1e3, 3),
         }
         return json_answer({**document, **how} if how else document)
+
+
+def _joined(parts: Sequence[tuple[Scores, Rows, str]]) -> tuple[Scores, Rows, str]:
+    """Slices of one search as one. How the first was searched stands for all."""
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]), parts[0][2]
 
 
 def _hits(scores: Scores, rows: Rows, min_score: float | None) -> list[int]:

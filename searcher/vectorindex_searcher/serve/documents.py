@@ -1,0 +1,141 @@
+"""What the user port answers with, as models that the OpenAPI document is made of.
+
+Answers are written where they arise, without the time that models take; a test holds real ones to these.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from .. import contract
+from ..contract import Model
+from .http.limits import MAX_K, MAX_VECTORS
+
+Count = Annotated[int, Field(ge=0)]
+Rank = Annotated[int, Field(ge=1, le=MAX_K)]
+IdType = Literal["int64", "string"]
+
+
+class Document(Model):
+    """With the docstrings of attributes as descriptions. Open: a client must bear what a later release adds."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="ignore")
+
+
+class Hits(Document):
+    """Of one query."""
+
+    ids: Annotated[list[int | str], Field(max_length=MAX_K)]
+    """Best first."""
+    scores: list[float]
+    """Best first; higher is better."""
+    metadata: list[dict[str, object]] | None = None
+    """With `include`: the metadata columns of each hit."""
+    query_id: str | None = None
+    """With `track`: what /v1/feedback asks for."""
+
+
+class Filtered(Document):
+    """With a filter: how many rows it left, and how they were searched."""
+
+    rows: Count
+    search: str
+
+
+class Answer(Document):
+    """Of a search."""
+
+    revision: str
+    k: Rank
+    results: Annotated[list[Hits], Field(min_length=1, max_length=MAX_VECTORS)]
+    """One for each query, in order."""
+    zero_results: Count
+    """Queries without a hit."""
+    took_ms: Annotated[float, Field(ge=0)]
+    filter: Filtered | None = None
+
+
+class Range(Document):
+    """Least and greatest value."""
+
+    min: Count
+    max: Count
+
+
+class Limits(Document):
+    """Of one request."""
+
+    k: Count
+    vectors: Count
+    candidates: Count
+    """Most of vectors x k x refine factor (params.k_factor, or that of the operating point)."""
+    answer_bytes: Count
+
+
+class Index(Document):
+    """What is served here, and how it may be asked."""
+
+    revision: str
+    namespace: str
+    name: str
+    digest: str
+    fingerprint: str
+    count: Count
+    dimension: Count
+    metric: contract.Metric
+    embedding: contract.Embedding
+    id_type: IdType
+    metadata_columns: tuple[str, ...]
+    filter_columns: dict[str, str]
+    factory: str
+    index_type: str
+    operating_points: dict[str, contract.OperatingPoint]
+    segment_points: dict[str, contract.OperatingPoint]
+    params: dict[str, Range]
+    segments: tuple[str, ...]
+    min_score: float | None
+    limits: Limits
+    index_bytes: Count
+    faiss_version: str
+    builder_version: str
+    created: str
+
+
+class Feedback(Document):
+    """Which answer was clicked first: `rank`, or `clicks`, not both."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query_id: str
+    """Of an answer to a search with `track`."""
+    rank: Rank | None = None
+    """1 is the first answer."""
+    clicks: Annotated[list[Rank], Field(min_length=1, max_length=1000)] | None = None
+    """In the order of the clicks; the first one counts."""
+
+
+class Taken(Document):
+    """Whether a click counts."""
+
+    counted: bool
+    reason: Literal["Duplicate", "Late", "OtherRevision"] | None = None
+    """Why it does not count."""
+
+
+class Problem(Document):
+    """RFC 9457. Branch on `type`."""
+
+    type: Annotated[str, Field(json_schema_extra={"format": "uri"})]
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+    """The part of the request that is wrong."""
+    value: object = None
+    """What was found there, shortened."""
+    expected: object = None
+    """What the index has instead."""
+    remedy: str | None = None
+    revision: str

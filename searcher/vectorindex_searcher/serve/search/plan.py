@@ -1,0 +1,252 @@
+"""What a request wants besides its vectors, as one immutable value, worked out once and shared by all that want it.
+
+Holds no vectors, no headers and no bodies: what a plan keeps in memory is what its fields say, and that is counted.
+Knows no HTTP but the refusals, and no FAISS.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ... import contract
+from ...index.filters import Columns, FilterError, Predicate, memory_of, parse
+from ..http.limits import CANDIDATES, PLAN_BYTES, PLAN_ENTRIES
+from ..http.messages import Problem
+from .fields import DEFAULT_K, search_fields
+from .kinds import refuse_unknown
+from .pool import Group
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySchema:
+    """What this revision accepts and assumes."""
+
+    dimension: int
+    metric: contract.Metric
+    param_limits: Mapping[str, tuple[int, int]]
+    """Search parameter that requests may name -> least and greatest value, both allowed."""
+    default_params: Mapping[str, int] = field(default_factory=dict)
+    """Of the default point."""
+    segments: frozenset[str] = frozenset()
+    segment_params: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Declared segment -> search parameters of its own, instead of the default point's."""
+    embedding_model: str = ""
+    embedding_version: str = ""
+    min_score: float | None = None
+    columns: Columns | None = None
+    """What filters may name; None when this index cannot be searched with a filter."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchPlan:
+    """One way to search this revision, for any number of requests."""
+
+    k: int
+    params: tuple[tuple[str, int], ...]
+    """Those of the segment's own point, and over them those the request named, sorted; the rest is the default's."""
+    segment: str
+    """A declared segment, or `other`."""
+    include_metadata: bool
+    min_score: float | None
+    filter: Predicate | None
+    track: bool
+    """Whether each answer gets a query id, for clicks."""
+    dimension: int | None
+    """What the client said of a binary body."""
+    binary: bool
+    """How the answer is written."""
+    own: bool
+    """Asked at the revision's own parameters and of all rows: what is found tells its recall."""
+    candidates: int
+    """Rows that FAISS holds for each vector; see limits.py."""
+    group: Group
+    """Searches that one call can answer together with this one."""
+
+    @property
+    def nbytes(self) -> int:
+        """What this plan holds in memory, about."""
+        return 512 + memory_of(self.filter)
+
+
+class Planner:
+    """Makes the plans of one revision. `group`: that of a search by k, parameters, and whether it wants metadata."""
+
+    def __init__(
+        self, schema: QuerySchema, group: Callable[[int, tuple[tuple[str, int], ...], bool, int], Group]
+    ) -> None:
+        self._schema = schema
+        self._fields = search_fields(schema.param_limits, schema.segments)
+        self._group = group
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The fields that a request may have."""
+        return self._fields
+
+    def segment_of(self, fields: Mapping[str, Any]) -> str:
+        """The segment a request counts for: undeclared names count as `other`. Raises Problem 400."""
+        name = fields.get("segment")
+        if name is None:
+            return contract.OTHER_SEGMENT
+        name = self._fields["segment"].kind.read(name, "segment")
+        return name if name in self._schema.segments else contract.OTHER_SEGMENT
+
+    def plan(self, fields: Mapping[str, Any], *, binary: bool, from_query: bool = False) -> SearchPlan:
+        """Check everything but vectors. `from_query`: the fields stand beside a binary body.
+
+        Raises Problem: 400 for what is malformed or out of range, 422 for another embedding.
+        """
+        schema = self._schema
+        given = self._read(fields, from_query)
+        self._check_embedding(given.get("embedding", {}))
+        segment = self.segment_of(fields)
+        k, named = given.get("k", DEFAULT_K), given.get("params", {})
+        own = schema.segment_params.get(segment, {})
+        params = tuple(sorted({**own, **named}.items()))
+        metadata, track = "metadata" in given.get("include", ()), given.get("track", False)
+        if binary and (track or metadata):
+            raise _only_ids("track" if track else "include")
+        predicate = self._filter(given.get("filter"))
+        candidates = candidates_of(k, {**schema.default_params, **dict(params)})
+        return SearchPlan(
+            k=k,
+            params=params,
+            segment=segment,
+            include_metadata=metadata,
+            min_score=given.get("minScore", schema.min_score),
+            filter=predicate,
+            track=track,
+            dimension=given.get("dimension"),
+            binary=binary,
+            own=predicate is None and dict(params) == own,
+            candidates=candidates,
+            group=self._group(k, params, metadata, candidates),
+        )
+
+    def _read(self, fields: Mapping[str, Any], from_query: bool) -> dict[str, Any]:
+        known = {n: f for n, f in self._fields.items() if (f.in_query if from_query else f.in_body)}
+        refuse_unknown(fields, known)
+        return {
+            name: known[name].kind.read(value, name)
+            for name, value in fields.items()
+            if not (value is None and known[name].nullable)
+        }
+
+    def _check_embedding(self, named: Mapping[str, str]) -> None:
+        schema = self._schema
+        for member, served in (("model", schema.embedding_model), ("version", schema.embedding_version)):
+            # An index that declares no model cannot contradict the client.
+            if member in named and served and named[member] != served:
+                said = named[member]
+                raise Problem(
+                    422,
+                    "WrongEmbedding",
+                    f"the index was built with embedding {member} {served!r}, the query was made with {said[:120]!r}",
+                    field=f"embedding.{member}",
+                    value=said,
+                    remedy=f"embed the query with {member} {served}",
+                    members={"expected": served},
+                )
+
+    def _filter(self, document: object) -> Predicate | None:
+        if document is None:
+            return None
+        if self._schema.columns is None:
+            remedy = "build the index with factory Flat, IVF or HNSW"
+            raise Problem(400, "InvalidFilter", "this index type cannot be filtered", field="filter", remedy=remedy)
+        try:
+            return parse(document, self._schema.columns)
+        except FilterError as error:
+            raise Problem(
+                400, "InvalidFilter", error.detail, field=error.where, value=error.value, remedy=error.remedy
+            ) from None
+
+
+def candidates_of(k: int, params: Mapping[str, int]) -> int:
+    """Rows and lists that FAISS holds in memory for one vector of a search with all these parameters."""
+    lists = params.get("nprobe", 0) * max(1, params.get("quantizer_k_factor", 1))
+    return int(k * max(1, params.get("k_factor", 1)) + lists)
+
+
+def check_work(plan: SearchPlan, vectors: int) -> None:
+    """Raises Problem 400 when this many vectors are more than one request may ask for."""
+    if vectors * plan.candidates <= CANDIDATES:
+        return
+    most = CANDIDATES // plan.candidates
+    factors = ", ".join(f"{name}={value}" for name, value in plan.params) or "the default parameters"
+    fewer = f"send at most {most} vectors in one request, or " if most else ""
+    raise Problem(
+        400,
+        "TooMuchWork",
+        f"{vectors} vectors with k={plan.k} and {factors} keep {vectors * plan.candidates} candidates, "
+        f"one request may keep {CANDIDATES}",
+        field="vectors" if most else "params",
+        value=vectors * plan.candidates,
+        remedy=f"{fewer}a smaller k or smaller params",
+        members={"expected": CANDIDATES},
+    )
+
+
+def _only_ids(place: str) -> Problem:
+    return Problem(
+        400,
+        "InvalidField",
+        "a binary answer holds ids and scores only",
+        field=place,
+        value=True if place == "track" else "metadata",
+        remedy=f"send Accept: application/json, or leave {place} out",
+    )
+
+
+Key = tuple[bool, bytes]
+"""Whether the answer is binary, and the fields as JSON, or the query string after a `?`."""
+
+
+class PlanCache:
+    """Plans by what they were made from, bounded in entries and bytes. Reading takes no lock.
+
+    Two generations instead of an order: what is asked for again moves to the young one, and when that is full the old
+    one goes. So what stays is what was asked for lately.
+    """
+
+    def __init__(self, entries: int = PLAN_ENTRIES, nbytes: int = PLAN_BYTES) -> None:
+        self._entries, self._bytes = entries // 2, nbytes // 2
+        self._young: dict[Key, SearchPlan] = {}
+        self._old: dict[Key, SearchPlan] = {}
+        self._young_bytes = self._old_bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    @property
+    def nbytes(self) -> int:
+        """What is kept, about."""
+        return self._young_bytes + self._old_bytes
+
+    def get(self, key: Key) -> SearchPlan | None:
+        """The plan that was made from this."""
+        plan = self._young.get(key)
+        if plan is None:
+            plan = self._old.get(key)
+            if plan is not None:
+                self.put(key, plan)
+        return plan
+
+    def put(self, key: Key, plan: SearchPlan) -> None:
+        """Remember it, unless it alone is a large part of what may be kept."""
+        cost = plan.nbytes + sys.getsizeof(key[1])
+        if cost > self._bytes // 8:
+            return
+        with self._lock:
+            if key in self._young:
+                return
+            if len(self._young) >= self._entries or self._young_bytes + cost > self._bytes:
+                self._old, self._old_bytes = self._young, self._young_bytes
+                self._young, self._young_bytes = {}, 0
+            self._young[key] = plan
+            self._young_bytes += cost

@@ -1,0 +1,139 @@
+"""From a request's bytes to its plan and its vectors. What takes long is left for a search thread."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from ..evidence.ring import Outcome
+from ..http.limits import LOOP_BYTES
+from ..http.messages import Problem
+from .fields import fields_of_json, fields_of_query_string
+from .plan import Key, PlanCache, Planner, SearchPlan, check_work
+from .vectors import ABSENT, VectorReader, Vectors
+
+BINARY_TYPE = b"application/octet-stream"
+_JSON_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded", b"text/plain")
+"""What a JSON body may call itself: curl -d without a header says form."""
+
+Read = tuple[SearchPlan, Vectors]
+"""Vectors: float32 [d] of one, [n, d] of several; what they are is checked."""
+
+
+class RequestReader:
+    """Reads the searches of one revision. Every method may run on any thread."""
+
+    def __init__(self, planner: Planner, vectors: VectorReader) -> None:
+        self._planner, self._vectors = planner, vectors
+        self.plans = PlanCache()
+
+    def read(
+        self, body: bytes, query: bytes, content_type: bytes, outcome: Outcome, *, binary: bool
+    ) -> Read | Callable[[], Read]:
+        """What is asked; or a function that finds out, where that takes long. `binary`: how the answer is written.
+
+        Writes to `outcome` what is known of the request, also when it is refused. Raises Problem 400, 415 or 422.
+        """
+        if content_type == BINARY_TYPE or _is_binary(content_type):
+            return self._of_bytes(body, query, outcome, binary)
+        if query:
+            raise _query_beside_json(query)
+        if len(body) > LOOP_BYTES:
+            return functools.partial(self._of_long_json, body, outcome, binary)
+        return self._of_json(body, outcome, binary)
+
+    # ------------------------------------------------------------ binary
+
+    def _of_bytes(self, body: bytes, query: bytes, outcome: Outcome, binary: bool) -> Read | Callable[[], Read]:
+        key = (binary, b"?" + query)
+        plan = self.plans.get(key)
+        if plan is not None:
+            outcome.segment = plan.segment
+            vectors = self._vectors.of_bytes(body, plan.dimension)
+            return (plan, vectors) if vectors.ndim == 1 else self._counted(plan, vectors, outcome)
+        fields = fields_of_query_string(query, self._planner.fields)
+
+        def make() -> Read:
+            plan = self._new(key, fields, outcome)
+            return self._counted(plan, self._vectors.of_bytes(body, plan.dimension), outcome)
+
+        return make if "filter" in fields else make()
+
+    # ------------------------------------------------------------ JSON
+
+    def _of_long_json(self, body: bytes, outcome: Outcome, binary: bool) -> Read:
+        found = self._of_json(body, outcome, binary)
+        return found() if callable(found) else found
+
+    def _of_json(self, body: bytes, outcome: Outcome, binary: bool) -> Read | Callable[[], Read]:
+        fields = fields_of_json(body)
+        one, several = fields.pop("vector", ABSENT), fields.pop("vectors", ABSENT)
+        try:
+            key = (binary, orjson.dumps(fields))
+        except TypeError:
+            raise Problem(400, "MalformedJSON", "the body is nested too deeply", remedy="write it flatter") from None
+        plan = self.plans.get(key)
+        if plan is not None:
+            outcome.segment = plan.segment
+            return self._counted(plan, self._vectors.of_json(one, several, body), outcome)
+
+        def make() -> Read:
+            plan = self._new(key, fields, outcome)
+            return self._counted(plan, self._vectors.of_json(one, several, body), outcome)
+
+        # A filter may hold thousands of values, and is searched on a thread anyway.
+        return make if "filter" in fields else make()
+
+    # ------------------------------------------------------------ both
+
+    def _new(self, key: Key, fields: Mapping[str, Any], outcome: Outcome) -> SearchPlan:
+        """A plan that was not asked for lately."""
+        outcome.segment = self._planner.segment_of(fields)
+        plan = self._planner.plan(fields, binary=key[0], from_query=key[1][:1] == b"?")
+        self.plans.put(key, plan)
+        return plan
+
+    @staticmethod
+    def _counted(plan: SearchPlan, vectors: Vectors, outcome: Outcome) -> Read:
+        if vectors.ndim == 2:
+            outcome.queries = len(vectors)
+            check_work(plan, outcome.queries)
+        return plan, vectors
+
+
+def wants_binary(accept: bytes | None) -> bool:
+    """Whether the first media type of an Accept header is the binary answer's."""
+    if accept is None:
+        return False
+    return accept == BINARY_TYPE or accept.partition(b",")[0].partition(b";")[0].strip().lower() == BINARY_TYPE
+
+
+def _is_binary(content_type: bytes) -> bool:
+    """Whether the body is raw vectors; False: JSON. Raises Problem 415 for any other."""
+    plain = content_type.partition(b";")[0].strip().lower()
+    if plain in _JSON_TYPES:
+        return False
+    if plain == BINARY_TYPE:
+        return True
+    raise Problem(
+        415,
+        "UnsupportedMediaType",
+        "the body's media type is not understood",
+        field="Content-Type",
+        value=plain.decode("latin-1"),
+        remedy=f"send application/json, or little-endian float32 as {BINARY_TYPE.decode()}",
+    )
+
+
+def _query_beside_json(query: bytes) -> Problem:
+    return Problem(
+        400,
+        "UnknownField",
+        "a search with a JSON body takes no query string",
+        field="query string",
+        value=query.decode("latin-1"),
+        remedy="name everything in the body",
+    )
