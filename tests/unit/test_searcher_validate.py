@@ -52,7 +52,7 @@ IDENTITY = Identity(namespace="shop", name="products", uid="u-1")
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer queries and shorter timing than in earnest; one OpenMP thread."""
-    monkeypatch.setattr(build_module, "HELD_OUT", 150)
+    monkeypatch.setattr(build_module, "HELD_OUT", 30)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
     monkeypatch.setattr("vectorindex_searcher.index.choose.tuning.LATENCY_QUERIES", 3)
     monkeypatch.setattr("vectorindex_searcher.proof.timing.LATENCY_CALLS", 5)
@@ -100,6 +100,13 @@ def stored(out: Path) -> tuple[FolderStore, Layout]:
     return store, Layout(store.prefix, IDENTITY)
 
 
+def asked(out: Path) -> Location:
+    """A user's queries: their ground truth is found by `validate` itself."""
+    if not (path := out / "queries.npy").exists():
+        np.save(path, clustered(150, seed=3))
+    return Location(folder=str(path))
+
+
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sizes of the exact scans that were made."""
@@ -120,40 +127,42 @@ def kept(out: Path, suffix: str = "arrow") -> list[Path]:
 
 def test_a_second_gate_and_another_factory_scan_nothing_again(source: Path, tmp_path: Path, scans: list[int]) -> None:
     built(source, tmp_path)
-    assert scans == [150]  # of the tuning rows
+    assert scans == [30, 30]  # of the rows to tune and to judge with
     scans.clear()
     first = gate(tmp_path)
-    assert (first.ground_truth, scans) == ("computed", [150])
+    assert (first.ground_truth, scans) == ("reused", [30])  # of the canary, in the whole index
     second = gate(tmp_path, "gate2", confidence=0.9)
-    assert (second.ground_truth, scans) == ("reused", [150])
+    assert (second.ground_truth, scans) == ("reused", [30])
     assert (second.overall.recall, second.overall.mrr) == (first.overall.recall, first.overall.mrr)
     assert second.overall.recall_low > first.overall.recall_low  # less is promised of the same figures
-    built(source, tmp_path, "digest2", "Flat")
+    built(source, tmp_path, "digest2", "HNSW16,Flat")
     other = gate(tmp_path, digest="digest2")
-    assert (other.ground_truth, other.overall.recall, scans) == ("reused", 1.0, [150])
+    assert (other.ground_truth, scans) == ("reused", [30])
+    assert other.overall.recall > 0.9
 
 
 def test_another_k_other_data_other_queries_or_another_metric_scan_anew(
     source: Path, tmp_path: Path, scans: list[int]
 ) -> None:
     built(source, tmp_path, factory="Flat")
-    gate(tmp_path)
-    assert gate(tmp_path, "gate2", k=5).ground_truth == "computed"
-    np.save(tmp_path / "queries.npy", clustered(150, seed=3))
-    queries = Location(folder=str(tmp_path / "queries.npy"))
-    assert gate(tmp_path, "gate3", queries=queries).ground_truth == "computed"
+    queries = asked(tmp_path)
+    gate(tmp_path, queries=queries)
+    assert gate(tmp_path, "gate2", k=5, queries=queries).ground_truth == "computed"
+    np.save(tmp_path / "others.npy", clustered(150, seed=4))
+    others = Location(folder=str(tmp_path / "others.npy"))
+    assert gate(tmp_path, "gate3", queries=others).ground_truth == "computed"
     built(source, tmp_path, "digest2", "Flat", embedding=Embedding(metric=Metric.L2))
-    assert gate(tmp_path, digest="digest2").ground_truth == "computed"
+    assert gate(tmp_path, digest="digest2", queries=queries).ground_truth == "computed"
     # One row changed places with another: the same vectors, other row numbers.
     swapped = clustered(COUNT)
     swapped[[0, 1]] = swapped[[1, 0]]
     (tmp_path / "swapped").mkdir()
     np.save(tmp_path / "swapped" / "a.npy", swapped)
     built(tmp_path / "swapped", tmp_path, "digest3", "Flat")
-    found = gate(tmp_path, digest="digest3")
+    found = gate(tmp_path, digest="digest3", queries=queries)
     assert (found.ground_truth, found.overall.recall) == ("computed", 1.0)
-    # Tuning and gate of three artifacts, another k, other queries.
-    assert len(scans) == len(kept(tmp_path)) == 8
+    # Tuning and gate of three artifacts, and the user's queries: of three, with another k, and others.
+    assert len(scans) == len(kept(tmp_path)) == 6 + 5
 
 
 @pytest.mark.parametrize("spoilt", ["flipped", "cut", "note", "absent note"])
@@ -163,7 +172,7 @@ def test_ground_truth_that_is_not_what_it_says_is_computed_anew(
     built(source, tmp_path)
     scans.clear()
     of_tuning = {path.stem for path in kept(tmp_path)}
-    first = gate(tmp_path)
+    first = gate(tmp_path, queries=asked(tmp_path))
     (path,) = (path for path in kept(tmp_path) if path.stem not in of_tuning)
     note = path.with_suffix(".json")
     whole = path.read_bytes()
@@ -177,12 +186,12 @@ def test_ground_truth_that_is_not_what_it_says_is_computed_anew(
     else:
         note.unlink()
     with caplog.at_level(logging.WARNING):
-        second = gate(tmp_path, "gate2")
+        second = gate(tmp_path, "gate2", queries=asked(tmp_path))
     assert second.ground_truth == "computed"
     assert second.overall == first.overall
     assert ("not usable" in caplog.text) == (spoilt != "absent note")
     assert path.read_bytes() == whole  # and it is whole again
-    assert gate(tmp_path, "gate3").ground_truth == "reused"
+    assert gate(tmp_path, "gate3", queries=asked(tmp_path)).ground_truth == "reused"
     assert len(scans) == 2
 
 
@@ -201,7 +210,7 @@ def test_a_store_that_keeps_nothing_costs_only_the_scan(
 
     monkeypatch.setattr(FolderStore, "put", refusing)
     with caplog.at_level(logging.WARNING):
-        assert gate(tmp_path).overall.queries == 150
+        assert gate(tmp_path, queries=asked(tmp_path)).overall.queries == 150
     assert "could not be kept" in caplog.text
     assert kept(tmp_path) == []
 
@@ -219,26 +228,26 @@ def aged(out: Path, key: str, hours: float) -> str:
 def test_old_ground_truth_goes_but_never_what_a_job_may_be_about_to_read(source: Path, tmp_path: Path) -> None:
     built(source, tmp_path)
     folder = tmp_path / "shop" / "products" / "groundtruth"
-    of_tuning = kept(tmp_path)[0].stem
+    of_build = {path.stem for path in kept(tmp_path)}
     foreign = folder / "notes.txt"
     foreign.write_text("of somebody")
     os.utime(foreign, times=(0, 0))
     young = {aged(tmp_path, f"young {hours}", hours) for hours in range(2, 23, 2)}
     old = {aged(tmp_path, f"old {hours}", hours) for hours in (25, 48, 99)}
-    gate(tmp_path)
-    (of_gate,) = {path.stem for path in kept(tmp_path)} - young - old - {of_tuning}
-    assert {path.stem for path in folder.iterdir()} == {*young, of_tuning, of_gate, "notes"}  # 13: all of one day
+    gate(tmp_path, queries=asked(tmp_path))
+    (of_gate,) = {path.stem for path in kept(tmp_path)} - young - old - of_build
+    assert {path.stem for path in folder.iterdir()} == {*young, *of_build, of_gate, "notes"}  # 14: all of one day
     # A week later.
     for path in folder.iterdir():
         os.utime(path, times=(path.stat().st_mtime - 7 * 86_400,) * 2)
-    gate(tmp_path, "gate2", k=5)
+    gate(tmp_path, "gate2", k=5, queries=asked(tmp_path))
     left = {path.stem for path in kept(tmp_path)}
-    assert len(left) == len(kept(tmp_path, "json")) == groundtruth.KEPT == 8
-    newest_young = {hashlib.sha256(f"young {hours}".encode()).hexdigest() for hours in (2, 4, 6, 8, 10)}
-    assert left > newest_young | {of_tuning, of_gate}
+    assert len(left) == len(kept(tmp_path, "json")) == groundtruth.KEPT == 12
+    newest_young = {hashlib.sha256(f"young {hours}".encode()).hexdigest() for hours in range(2, 17, 2)}
+    assert left > newest_young | of_build | {of_gate}
     assert foreign.exists()
     # What lies there is still read.
-    assert gate(tmp_path, "gate3", k=5).ground_truth == "reused"
+    assert gate(tmp_path, "gate3", k=5, queries=asked(tmp_path)).ground_truth == "reused"
 
 
 def test_ground_truth_that_cannot_be_removed_fails_no_gate(
@@ -252,9 +261,9 @@ def test_ground_truth_that_cannot_be_removed_fails_no_gate(
 
     monkeypatch.setattr(FolderStore, "delete", refusing)
     with caplog.at_level(logging.WARNING):
-        assert gate(tmp_path).overall.queries == 150
+        assert gate(tmp_path, queries=asked(tmp_path)).overall.queries == 150
     assert "old ground truth could not be removed" in caplog.text
-    assert len(kept(tmp_path)) == len(old) + 2
+    assert len(kept(tmp_path)) == len(old) + 3
 
 
 def test_the_report_is_what_its_schema_says(source: Path, tmp_path: Path) -> None:

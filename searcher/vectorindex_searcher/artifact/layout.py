@@ -12,12 +12,14 @@ IDS_FILE = "ids.arrow"
 METADATA_FILE = "metadata.arrow"
 VECTORS_FILE = "vectors.npy"
 HELDOUT_FILE = "heldout.arrow"
+MEASURED_FILE = "measured.arrow"
 REPORT_FILE = "report.json"
 CANARY_FILE = "canary.arrow"
 POINTS_FILE = "points.json"
 PAGE_FILE = "report.html"
 SERVED_FILES = (INDEX_FILE, IDS_FILE, METADATA_FILE)
-"""What a searcher must have. vectors.npy (live recall) and heldout.arrow (the gate) are fetched by who needs them."""
+"""What a searcher must have. vectors.npy (live recall), heldout.arrow and measured.arrow (the gate) are fetched by who
+needs them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ class Training(Model):
     sample_rows: int
     sample_sha256: str
     """Of the sample's row numbers: how it is drawn may change."""
+    moved: str = ""
+    """Of the source's row numbers that were moved to the end of vectors.npy: they give every row its number."""
     faiss_version: str = faiss.__version__
 
     @property

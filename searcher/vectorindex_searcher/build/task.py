@@ -2,12 +2,15 @@
 
     read    stream the source once: check rows, write ids, metadata and vectors.npy
     choose  the kind of index, under Auto, on a sample of vectors.npy
-    train   on a uniform sample of vectors.npy, or go on from a checkpoint
-    add     the rows from vectors.npy, in blocks
-    tune    operating points on held-out rows, through the engine that will serve
+    draw    rows that are left out while the index is measured (left_out.py); they become the last of every file
+    train   on a uniform sample of the other rows, or go on from a checkpoint
+    add     the other rows from vectors.npy, in blocks
+    tune    operating points on some left-out rows, through the engine that will serve; ask the others
+    add     the left-out rows
     publish files, then the manifest if there is none
 
-Memory: building/budget.py. Disk: the artifact. Idempotent: a published digest is answered, not rebuilt.
+Memory: build/budget.py. Disk: the artifact, and ids or metadata once more while rows are moved. Idempotent: a published
+digest is answered, not rebuilt.
 """
 
 from __future__ import annotations
@@ -16,71 +19,51 @@ import logging
 import resource
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata as package_metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..artifact.layout import HELDOUT_FILE, IDS_FILE, INDEX_FILE, METADATA_FILE, VECTORS_FILE, Layout
+from ..artifact.layout import HELDOUT_FILE, IDS_FILE, INDEX_FILE, MEASURED_FILE, METADATA_FILE, VECTORS_FILE, Layout
 from ..artifact.manifest import Manifest, describe_file, find_manifest
 from ..artifact.publish import publish
-from ..contract import BuildResult, BuildTask, IndexSpec, OperatingPoint
+from ..contract import BuildResult, BuildTask, OperatingPoint
 from ..dataset.listing import Listing, list_source, load_listing
 from ..dataset.places import no_data
 from ..dataset.source import Source, open_source
 from ..dataset.stage import stage
 from ..dataset.tombstones import current_tombstones
-from ..errors import SourceChanged
+from ..errors import BadSpec, SourceChanged
+from ..index import heap
 from ..index.binding import faiss
 from ..index.choose.auto import AUTO
-from ..index.choose.tuning import K, Tuning, batch_engine, tune
+from ..index.choose.tuning import K, Tuning
 from ..index.device import DeviceFallback, pick_device
-from ..index.engine import Engine, read_index
+from ..index.engine import read_index
 from ..index.factory import make_index, training_rows
 from ..index.memory import footprint
-from ..index.parameters import index_type
+from ..index.parameters import index_type, is_exact
 from ..index.selection.subset import restricted_bytes
 from ..index.vectors import VectorFile
 from ..progress import step
-from ..proof.bound import lower_bound
+from ..proof.exact import Truth
 from ..proof.groundtruth import ground_truth
-from ..proof.measure import answers, measure
+from ..proof.measured import KS, write_measured
 from ..proof.queries import write_held_out
 from ..storage.store import Role, Store, open_store, require_exclusive_put
 from . import CHECKPOINT_AFTER_SECONDS, budget, recipe
 from .checkpoint import Checkpoints
-from .fill import Order, write_index
+from .fill import Order, hash_rows, write_index
+from .held_out import SEED, Builder, Built, build_measured, questions
+from .left_out import MAX_FOLDS, LeftOut, draw_left_out
+from .reorder import move_last
 
 HELD_OUT = 1000
-"""Queries of the gate, and as many others for tuning."""
+"""Queries of the gate, and as many others for tuning; half of that where it would be more than 5 % of the rows."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RowSamples:
-    """Row numbers drawn uniformly from the whole source, each sorted. The count is known from the headers, so they are
-    drawn before a row is read, which is what a reservoir over the stream would give."""
-
-    training: npt.NDArray[np.int64]
-    tuning: npt.NDArray[np.int64]
-    held_out: npt.NDArray[np.int64]
-
-
-def draw_sets(count: int, training: int, seed: int = 0) -> RowSamples:
-    """Draw the sets. Tuning and held-out rows are disjoint when there are enough rows for both."""
-    rng = np.random.default_rng(seed)
-
-    def draw(size: int) -> npt.NDArray[np.int64]:
-        return rng.choice(count, size=min(size, count), replace=False)
-
-    queries = draw(2 * HELD_OUT)
-    tuning, held_out = (queries[:HELD_OUT], queries[HELD_OUT:]) if count >= 2 * HELD_OUT else (queries, queries)
-    return RowSamples(np.sort(draw(training)), np.sort(tuning[:HELD_OUT]), np.sort(held_out[:HELD_OUT]))
 
 
 def build(
@@ -116,20 +99,24 @@ def build(
         stage(source, folder)
         step("choosing")
         choice = recipe.decide(task.index, folder, metric, task.memory_limit_bytes)
-        factory = choice.factory
-        sets = draw_sets(source.rows, _training_rows(task, source, factory))
-        shape = {"rows": source.rows, "dimension": source.dimension}
-        _log.info("building", extra={**shape, "factory": factory, "trainingRows": len(sets.training)})
-        write_index(
-            _order(task, (listing.fingerprint, tombstones.fingerprint), source, factory, sets),
-            folder,
-            fallback,
-            checkpoints,
+        order = Order(
+            factory=choice.factory,
+            metric=metric,
+            rows=source.rows,
+            dimension=source.dimension,
+            sample=np.empty(0, np.int64),
+            fingerprints=(listing.fingerprint, tombstones.fingerprint),
+            vector_column=task.columns.vector,
         )
-        manifest = _manifest(task, listing, source, factory, folder, sets, fallback)
-        step("tuning")
-        tuned = _tune(manifest, folder, sets, task.index, fallback, (artifacts, layout))
-        manifest = manifest.model_copy(
+        training = _training_rows(task, source, choice.factory)
+        plan = _left_out(order, folder, listing.fingerprint, fallback, _most_folds(task, order, training))
+        order = replace(order, moved=hash_rows(plan.moved) if len(plan.moved) else "")
+        shape = {"rows": source.rows, "dimension": source.dimension}
+        _log.info("building", extra={**shape, "factory": choice.factory, "trainingRows": training})
+        builder = Builder(folder, order, training, fallback, checkpoints)
+        bare = _bare(task, listing, source, choice.factory)
+        tuned = _built(builder, plan, bare, task, (artifacts, layout))
+        manifest = _with_files(bare, task, folder, fallback).model_copy(
             update={
                 "default_point": tuned.default,
                 "conservative_point": tuned.conservative,
@@ -166,34 +153,70 @@ def _training_rows(task: BuildTask, source: Source, factory: str) -> int:
     return rows
 
 
-def _order(task: BuildTask, fingerprints: tuple[str, str], source: Source, factory: str, sets: RowSamples) -> Order:
-    return Order(
-        factory=factory,
-        metric=task.embedding.metric,
-        rows=source.rows,
-        dimension=source.dimension,
-        sample=sets.training,
-        fingerprints=fingerprints,
-        vector_column=task.columns.vector,
-    )
+def _most_folds(task: BuildTask, order: Order, training: int) -> int:
+    """How many indexes the pod's memory holds at once, when they are measured."""
+    size = footprint(order.empty(), order.rows)
+    if not task.memory_limit_bytes or size is None:
+        return MAX_FOLDS
+    one = budget.INTERPRETER_BYTES + budget.peak_bytes(size.resident, budget.sample_bytes(training, order.dimension))
+    return 1 + max(0, task.memory_limit_bytes - one) // max(1, size.resident)
 
 
-def _manifest(
-    task: BuildTask,
-    listing: Listing,
-    source: Source,
-    factory: str,
-    folder: Path,
-    sets: RowSamples,
-    fallback: DeviceFallback,
-) -> Manifest:
-    """The manifest of the files in `folder`, without operating points yet."""
-    with VectorFile(folder / VECTORS_FILE, task.embedding.metric) as vectors:
-        write_held_out(folder / HELDOUT_FILE, sets.held_out, vectors.gather(sets.held_out, prepared=False))
-    # As it is after a round trip: FAISS reads IndexFlat back as IndexFlatL2.
-    index = read_index(folder / INDEX_FILE)
-    size = footprint(index, index.ntotal)
-    names = [INDEX_FILE, IDS_FILE, VECTORS_FILE, HELDOUT_FILE, *([METADATA_FILE] if task.columns.metadata else [])]
+def _left_out(order: Order, folder: Path, fingerprint: str, fallback: DeviceFallback, folds: int) -> LeftOut:
+    """The rows to measure with, the last of the staged files where there is one fold; none for an exact index."""
+    if is_exact(order.empty()):
+        return LeftOut()
+    step("drawing")
+    with VectorFile(folder / VECTORS_FILE, order.metric) as vectors:
+        plan = draw_left_out(vectors, HELD_OUT, fingerprint, fallback)
+    return move_last(folder, order.rows, plan.fewer(folds))
+
+
+def _built(builder: Builder, plan: LeftOut, bare: Manifest, task: BuildTask, place: tuple[Store, Layout]) -> Tuning:
+    """Write index.faiss, measured.arrow and heldout.arrow; the operating points. The index is out of memory then."""
+    folder, order = builder.folder, builder.order
+    vectors_sha256 = describe_file(folder / VECTORS_FILE).sha256
+
+    def find(vectors: VectorFile, queries: npt.NDArray[np.float32], k: int, own: npt.NDArray[np.int64]) -> Truth:
+        truth, source = ground_truth(*place, vectors, vectors_sha256, queries, k, own, fallback=builder.fallback)
+        _log.info("ground truth", extra={"source": source, "queries": len(queries), "k": k})
+        return truth
+
+    ks = sorted({*KS, task.gate_k or K})
+
+    def measured(plan: LeftOut) -> Built:
+        step("scanning")
+        parts = questions(folder, order, plan, find, _inside(order), max(ks))
+        return build_measured(builder, plan, parts, bare, task.index, ks)
+
+    try:
+        built = measured(plan)
+    except BadSpec as error:
+        if error.reason != "CannotTrain" or not plan.folds:
+            raise
+        _log.warning("nothing can be left out: all rows are needed for training", extra={"failure": str(error)})
+        built = measured(LeftOut())
+    write_index(built.index, folder)
+    write_measured(folder / MEASURED_FILE, built.measured)
+    shown = built.measured.asked.rows if len(built.measured.asked.rows) else built.measured.tuning
+    with VectorFile(folder / VECTORS_FILE, order.metric) as vectors:
+        write_held_out(folder / HELDOUT_FILE, shown, vectors.gather(shown, prepared=False))
+    tuned = built.tuned
+    del built
+    heap.release()
+    return tuned
+
+
+def _inside(order: Order) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows to tune and to judge with where none is left out: an exact index is judged by them, another one by none."""
+    drawn = np.random.default_rng(SEED).permutation(order.rows)
+    exact = is_exact(order.empty())
+    judging = drawn[-HELD_OUT:] if exact else drawn[:0]
+    return np.sort(drawn[:HELD_OUT]), np.sort(judging)
+
+
+def _bare(task: BuildTask, listing: Listing, source: Source, factory: str) -> Manifest:
+    """The manifest without what is known only once the index is there."""
     return Manifest(
         digest=task.digest,
         attempt=task.attempt,
@@ -206,51 +229,34 @@ def _manifest(
         id_type="string" if str(source.id_type) == "string" else "int64",
         metadata_columns=task.columns.metadata,
         factory=factory,
-        index_type=index_type(index),
-        computed_bytes=(size.tables if size else 0) + restricted_bytes(index),
+        index_type="",
         default_point=OperatingPoint(recall=0.0, recall_low=0.0, latency_us=0.0),
         faiss_version=faiss.__version__,
         cpu_features=faiss.get_compile_options().strip(),
         builder_version=package_metadata.version("vectorindex-operator"),
-        device=fallback.device,
-        device_reason=fallback.reason,
+        device=task.device,
         duration_seconds=0.0,
         peak_memory_bytes=0,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        files=tuple(describe_file(folder / name) for name in names),
+        files=(),
     )
 
 
-def _tune(
-    manifest: Manifest,
-    folder: Path,
-    sets: RowSamples,
-    spec: IndexSpec,
-    fallback: DeviceFallback,
-    place: tuple[Store, Layout],
-) -> Tuning:
-    """Operating points, measured on the tuning rows through the engine that will serve.
-
-    Another factory on the same data has the same tuning rows: their exact neighbours are kept at `place`.
-    """
-    engine = Engine.open(folder, manifest)
-    everything = batch_engine(engine)
-    metric = manifest.embedding.metric
-    with VectorFile(folder / VECTORS_FILE, metric) as vectors:
-        queries = vectors.gather(sets.tuning, prepared=False)
-        file = manifest.file(VECTORS_FILE)
-        assert file is not None
-        truth, source = ground_truth(*place, vectors, file.sha256, queries, K, sets.tuning, fallback=fallback)
-        _log.info("ground truth", extra={"source": source, "queries": len(queries), "k": K})
-
-        def recalls(params: Mapping[str, int]) -> npt.NDArray[np.float64]:
-            rows = answers(everything, queries, K, sets.tuning, params)
-            return measure(truth, rows, vectors, queries).recall
-
-        tuned = tune(engine, queries, recalls, lower_bound, spec.objective.recall, spec.search_params)
-    point: dict[str, Any] = tuned.default.wire()
-    _log.info("default operating point", extra=point)
-    return tuned
+def _with_files(bare: Manifest, task: BuildTask, folder: Path, fallback: DeviceFallback) -> Manifest:
+    names = [INDEX_FILE, IDS_FILE, VECTORS_FILE, HELDOUT_FILE, MEASURED_FILE]
+    names += [METADATA_FILE] if task.columns.metadata else []
+    # As it is after a round trip: FAISS reads IndexFlat back as IndexFlatL2.
+    index = read_index(folder / INDEX_FILE)
+    size = footprint(index, index.ntotal)
+    return bare.model_copy(
+        update={
+            "index_type": index_type(index),
+            "computed_bytes": (size.tables if size else 0) + restricted_bytes(index),
+            "device": fallback.device,
+            "device_reason": fallback.reason,
+            "files": tuple(describe_file(folder / name) for name in names),
+        }
+    )
 
 
 def peak_memory() -> int:

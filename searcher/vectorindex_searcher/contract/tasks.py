@@ -53,6 +53,8 @@ class BuildTask(Model):
     """The pod's memory limit; 0: unknown."""
     tombstones: Location | None = None
     """Where deleted ids are listed: their rows are left out."""
+    gate_k: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """k of the gate, for which answers are asked too, beside 1, 10 and 100. None: one of these."""
 
 
 class ValidateTask(Model):

@@ -39,6 +39,15 @@ def index_type(index: Any) -> str:
     return "/".join(type(layer).__name__ for layer in layers(index))
 
 
+EXACT_TYPES = ("IndexFlat", "IndexFlatL2", "IndexFlatIP")
+"""Kinds of index that find every neighbour, whatever they hold and whatever is asked."""
+
+
+def is_exact(index: Any) -> bool:
+    """Whether the kind of index finds every neighbour."""
+    return index_type(index) in EXACT_TYPES
+
+
 def parameter_limits(index: Any) -> dict[str, tuple[int, int]]:
     """Name -> (least, greatest) of each parameter a search of this index takes. Empty: no choice (Flat, PQ)."""
     limits: dict[str, tuple[int, int]] = {}

@@ -74,6 +74,34 @@ class RowFile:
         batches, offsets = np.divmod(rows, self._rows)
         return zip(batches.tolist(), offsets.tolist(), strict=True)
 
+    def gather(self, rows: npt.NDArray[np.int64]) -> pa.Table:
+        """The rows (int64 [n]) as a table, in their order; memory: theirs, whatever the file holds."""
+        batches, offsets = np.divmod(rows, self._rows)
+        order = np.argsort(batches, kind="stable")
+        parts = [self._batches[number].take(pa.array(offsets[batches == number])) for number in np.unique(batches)]
+        found = pa.Table.from_batches(parts, self.schema).combine_chunks()
+        return found.take(pa.array(np.argsort(order, kind="stable")))
+
+    def reordered(self, ones: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> Iterator[pa.Table]:
+        """The file's batches with ones[i] and others[i] exchanged; memory: a batch. No row occurs twice."""
+        order = np.argsort(places := np.concatenate([ones, others]), kind="stable")
+        places, rows = places[order], np.concatenate([others, ones])[order]
+        for number, batch in enumerate(self._batches):
+            first = number * self._rows
+            low, high = np.searchsorted(places, (first, first + batch.num_rows))
+            whole = pa.Table.from_batches([batch])
+            if low < high:
+                taken = np.arange(batch.num_rows)
+                taken[places[low:high] - first] = batch.num_rows + np.arange(high - low)
+                joined = pa.concat_tables([whole, self.gather(rows[low:high])]).combine_chunks()
+                whole = joined.take(pa.array(taken))
+            yield whole
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of every batch but the last."""
+        return self._rows
+
     def table(self) -> pa.Table:
         """The whole file as a table of mapped chunks (for predicates over columns); copies nothing."""
         return pa.Table.from_batches(self._batches, self.schema)
@@ -201,3 +229,12 @@ class RowWriter:
             self._write_batch(pa.concat_tables(self._pending))
         self._writer.close()
         self._sink.close()
+
+
+def swap_rows(path: Path, ones: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
+    """Exchange rows of a RowFile: ones[i] with others[i]. Batch by batch, into a file that takes its place."""
+    old, new = RowFile(path), path.with_name(f"{path.name}.new")
+    with RowWriter(new, old.schema, old.batch_rows) as writer:
+        for table in old.reordered(ones, others):
+            writer.write(table)
+    new.replace(path)

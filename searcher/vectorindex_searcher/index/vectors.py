@@ -52,8 +52,9 @@ class VectorWriter:
 class VectorFile:
     """vectors.npy, read as the index sees it: float32, unit length under Cosine. Closes with `close` or `with`."""
 
-    def __init__(self, path: Path, metric: Metric) -> None:
-        """Raises BadData/BadArtifact when the file is not a complete matrix of floats."""
+    def __init__(self, path: Path, metric: Metric, rows: int | None = None) -> None:
+        """rows: read as if there were only the first so many. Raises BadData/BadArtifact when the file is not a
+        complete matrix of floats."""
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.metric = metric
         start = io.BytesIO(os.pread(self._fd, 4096, 0))
@@ -68,6 +69,7 @@ class VectorFile:
         if os.fstat(self._fd).st_size != self._offset + self.count * self._width or dtype.kind != "f":
             raise BadData("BadArtifact", f"{path.name} is not {self.count} rows of floats", object=path.name)
         self._map = mmap.mmap(self._fd, 0, prot=mmap.PROT_READ)
+        self.count = self.count if rows is None else min(rows, self.count)
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +114,12 @@ class VectorFile:
             yield start, block
             del block
 
+    def blocks_of(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """As `blocks`, over `rows` (int64 [n], rising) alone; the first number counts within them."""
+        step = max(64, SCAN_BYTES // (4 * self.dimension))
+        for start in range(0, len(rows), step):
+            yield start, self.gather(rows[start : start + step])
+
     def gather(self, rows: npt.NDArray[np.int64], *, prepared: bool = True) -> npt.NDArray[np.float32]:
         """float32 [n, dimension] of any rows, in their order. Through a memory map: only the pages of these rows."""
         found = np.empty((len(rows), self.dimension), np.float32)
@@ -127,3 +135,15 @@ class VectorFile:
         if prepared and self.metric is Metric.COSINE:
             self.prepare(found)
         return found
+
+
+def swap_rows(path: Path, ones: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
+    """Exchange rows of vectors.npy in place: ones[i] with others[i]; no row occurs twice. Memory: two rows."""
+    with path.open("r+b") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start, width = file.tell(), shape[1] * dtype.itemsize
+        for one, other in zip((start + width * ones).tolist(), (start + width * others).tolist(), strict=True):
+            first, second = os.pread(file.fileno(), width, one), os.pread(file.fileno(), width, other)
+            os.pwrite(file.fileno(), second, one)
+            os.pwrite(file.fileno(), first, other)

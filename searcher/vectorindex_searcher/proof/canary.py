@@ -20,6 +20,7 @@ from .exact import Truth
 from .measure import NO_PARAMS, Params, served_answers
 
 CANARY_QUERIES = 300
+_MANIFEST = b"manifest"
 
 
 def make_canary(
@@ -53,6 +54,20 @@ def make_canary(
         "segment": pa.array([classes[number] if classes else "" for number in chosen], pa.string()),
     }
     return pa.table(columns)
+
+
+def of_manifest(table: pa.Table, sha256: str) -> pa.Table:
+    """The table, marked with the manifest whose rows it names."""
+    return table.replace_schema_metadata({_MANIFEST: sha256.encode()})
+
+
+def manifest_of(path: Path) -> str:
+    """SHA-256 of the manifest that the file is of; empty when it does not say, or cannot be read."""
+    try:
+        metadata = read_canary(path).schema.metadata or {}
+    except BadData:
+        return ""
+    return bytes(metadata.get(_MANIFEST, b"")).decode(errors="replace")
 
 
 def write_canary(table: pa.Table, path: Path) -> None:

@@ -53,6 +53,12 @@ class Truth:
         )
 
 
+def no_truth(k: int) -> Truth:
+    """Of no queries."""
+    number = np.empty(0)
+    return Truth(k, np.empty((0, k), np.int64), np.empty((0, k)), np.empty(0, np.int64), number, number)
+
+
 def exact_search(
     vectors: VectorFile,
     queries: npt.NDArray[np.float32],

@@ -1,8 +1,9 @@
 """Exact neighbours kept beside the artifacts: a second gate, or another factory on the same data, scans nothing again.
 
-Named by everything the answer depends on: the content of vectors.npy (rows in their order, so row numbers agree), the
-queries, their own rows, k, metric, and how the scan counts ties. Verified by SHA-256 before it is parsed; one that is
-not what it says is computed anew. A store that refuses only costs the scan. Who keeps one removes the old ones.
+Named by everything the answer depends on: the content of vectors.npy (rows in their order, so row numbers agree) and
+how many of its rows count, the queries, their own rows, k, metric, and how the scan counts ties. Verified by SHA-256
+before it is parsed; one that is not what it says is computed anew. A store that refuses only costs the scan. Who keeps
+one removes the old ones.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from .exact import RELATIVE_TOLERANCE, SLACK, Truth, exact_search
 
 LIMIT_BYTES = 256 << 20
 """A larger truth (50,000 queries at k = 1,000) is neither kept nor read."""
-KEPT = 8
-"""Truths kept beside an index's artifacts: those of tuning and gate for the latest four versions of data or queries."""
+KEPT = 12
+"""Truths kept beside an index's artifacts: of tuning, gate and canary for the latest four versions of the data."""
 KEPT_SECONDS = 86_400.0
 """One less than this older than the newest stays, however many there are: a Job that runs may be about to read it."""
 _NOTE_LIMIT_BYTES = 4096
@@ -87,6 +88,7 @@ def truth_key(
     content.update(np.ascontiguousarray(own_rows, "<i8").data)
     facts = {
         "vectors": vectors_sha256,
+        "rows": vectors.count,
         "metric": vectors.metric.value,
         "queries": content.hexdigest(),
         "shape": list(queries.shape),

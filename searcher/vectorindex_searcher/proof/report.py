@@ -40,6 +40,7 @@ class Points(Model):
     format_version: Literal[1] = 1
     digest: str
     gate_hash: str
+    manifest_sha256: str = ""
     k: int
     default: OperatingPoint
     segments: tuple[SegmentPoint, ...] = ()
@@ -75,6 +76,19 @@ class FilteredRecall(Model):
     """Mean wall time of one query, one thread, microseconds."""
 
 
+class HeldOut(Model):
+    """How the figures came about where the queries are rows of the source."""
+
+    left_out: int
+    """Rows that were in no index while it was measured: tuning, gate, and their near-duplicates."""
+    tuning: int
+    """Queries that the default point was tuned with."""
+    indexes: int
+    """How many indexes were measured, each without other rows; 0: an exact index needs none left out."""
+    duplicates: float
+    """Share of the drawn rows that equal another row."""
+
+
 class Report(Model):
     """report.json. Written last, only if there is none; its SHA-256 goes to the operator and on to the searchers."""
 
@@ -86,6 +100,8 @@ class Report(Model):
     confidence: float
     queries: str
     """Where the queries came from: held-out rows, or the location of user-given ones."""
+    held_out: HeldOut | None = None
+    """None: queries of a user, or rows of an artifact that an older release built, in which they were measured."""
     floor: float | None = None
     """The floor when it was measured: for the page. The verdict is made by who asks, with the floor of then."""
     overall: SegmentRecall
@@ -199,6 +215,14 @@ def load_report(
     return report, sha256
 
 
+def report_of(store: Store, layout: Layout, wanted: Report) -> bool:
+    """Whether the report that is there is of the manifest of `wanted`."""
+    try:
+        return load_report(store, layout, wanted.digest, wanted.gate_hash)[0].manifest_sha256 == wanted.manifest_sha256
+    except (BadData, RetryableError):
+        return False
+
+
 def fetch_canary(store: Store, layout: Layout, report: Report, folder: Path) -> Any:
     """The canary table (pyarrow.Table) of a report, fetched into `folder` and verified. Raises as fetch_files."""
     pairs = [
@@ -239,12 +263,15 @@ def read_points(data: bytes, digest: str, gate_hash: str) -> Points:
 
 
 def publish_report(store: Store, layout: Layout, report: Report, page: Callable[[Report], bytes]) -> tuple[Report, str]:
-    """Store report.html and report.json, unless there is a report; the one that is there now and its SHA-256.
+    """Store report.html and report.json, unless this manifest has a report; the one that is there now and its SHA-256.
 
-    `page` makes the page of a report; it may not look at `files`, where the page itself is entered.
+    The report of another manifest, which is gone, gives way. `page` makes the page of a report; it may not look at
+    `files`, where the page itself is entered.
     """
     ours = _with_page(store, layout, report, page)
-    store.put(layout.report(report.digest, report.gate_hash), encode(ours), exclusive=True)
+    key = layout.report(report.digest, report.gate_hash)
+    if not store.put(key, encode(ours), exclusive=True) and not report_of(store, layout, ours):
+        store.put(key, encode(ours))
     published, sha256 = load_report(store, layout, report.digest, report.gate_hash)
     if published != ours:  # another try was faster; its report has its own page, which ours lies over
         _with_page(store, layout, published, page)

@@ -14,45 +14,39 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..artifact.layout import CANARY_FILE, HELDOUT_FILE, POINTS_FILE, SERVED_FILES, VECTORS_FILE, Layout
-from ..artifact.manifest import Manifest, ManifestFile, describe_bytes, describe_file, encode, load_manifest
+from ..artifact.layout import CANARY_FILE, HELDOUT_FILE, MEASURED_FILE, SERVED_FILES, VECTORS_FILE, Layout
+from ..artifact.manifest import Manifest, ManifestFile, describe_file, load_manifest
 from ..artifact.publish import download_verified
 from ..contract import SegmentRecall, ValidateResult, ValidateTask
 from ..errors import RetryableError
 from ..index.binding import faiss
 from ..index.choose.tuning import batch_engine
 from ..index.engine import Engine
+from ..index.parameters import EXACT_TYPES
 from ..index.vectors import VectorFile
-from ..storage.store import Role, Store, open_store
+from ..storage.store import Role, open_store
+from .as_built import as_built
 from .bound import lower_bound
-from .canary import canary_recall, make_canary, read_canary, write_canary
+from .canary import (
+    canary_recall,
+    make_canary,
+    manifest_of,
+    of_manifest,
+    read_canary,
+    write_canary,
+)
+from .case import Case, Outcome, Published
 from .columns import column_types
 from .deleted import search_deleted
-from .exact import Truth
 from .filtered import filtered_recall
-from .groundtruth import Source, ground_truth
-from .measure import Measured, measure, relevance_rank, served_answers
+from .measure import measure, relevance_rank, served_answers
 from .page import page
-from .points import Halves, segment_points, split
+from .points import split
 from .queries import Queries, read_held_out, read_user_queries
-from .report import BatchLatency, FilteredRecall, Points, Report, load_report, publish_report, read_points
+from .report import BatchLatency, FilteredRecall, Report, load_report, publish_report
 from .timing import latencies, open_measured
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What was measured on all queries, each at the point it is served with."""
-
-    queries: Queries
-    truth: Truth
-    truth_source: Source
-    halves: Halves
-    points: Points
-    points_file: ManifestFile
-    measured: Measured
-    relevance: npt.NDArray[np.float64] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +79,25 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
     """
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(artifacts.prefix, task.identity)
-    try:
-        report, sha256 = load_report(artifacts, layout, task.digest, task.gate_hash)
-    except RetryableError as error:
-        if error.reason != "ReportNotFound":
-            raise
-    else:
-        _log.info("already measured", extra={"gate": task.gate_hash})
-        return report, sha256
-    described = load_manifest(artifacts, layout, task.digest, task.manifest_sha256)
-    manifest = described[0]
+    case = Case(task, artifacts, layout, *load_manifest(artifacts, layout, task.digest, task.manifest_sha256))
+    manifest = case.manifest
+    if (known := _known(case)) is not None:
+        return known
     with tempfile.TemporaryDirectory(prefix="validate-", dir=work) as name:
-        names = (*SERVED_FILES, VECTORS_FILE, *(() if task.queries else (HELDOUT_FILE,)))
+        names = (*SERVED_FILES, VECTORS_FILE, *(() if task.queries else (HELDOUT_FILE, MEASURED_FILE)))
         folder = download_verified(artifacts, layout, manifest, Path(name), names)
         queries = _queries(task, manifest, folder)
         engine, resident = open_measured(folder, manifest, queries.vectors, task.k)
         with VectorFile(folder / VECTORS_FILE, manifest.embedding.metric) as vectors:
-            outcome = _measure(task, (artifacts, layout), engine, vectors, queries)
+            if not task.queries and manifest.file(MEASURED_FILE) is not None:
+                outcome = as_built(case, engine, vectors, queries, folder)
+            else:
+                outcome = _measure(case, engine, vectors, queries)
             filtered = filtered_recall(engine, vectors, queries, task.k, task.confidence)
-        canary = _canary(task, artifacts, layout, engine, outcome, folder)
+        canary = _canary(case, engine, outcome, folder)
         cost = Cost(latencies(engine, queries.vectors, task.k), resident)
         deleted = search_deleted(engine, folder / VECTORS_FILE, task)
-    report = _report(task, described, engine, outcome, cost, canary, filtered).model_copy(
+    report = _report(case, engine, outcome, cost, canary, filtered).model_copy(
         update={
             "tombstones": deleted.listed,
             "tombstoned_in_index": deleted.in_index,
@@ -116,62 +107,50 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
     return publish_report(artifacts, layout, report, page)
 
 
+def _known(case: Case) -> tuple[Report, str] | None:
+    """The report that is there, if it is about this manifest: an artifact that was built again has other rows."""
+    try:
+        report, sha256 = load_report(case.store, case.layout, case.task.digest, case.task.gate_hash)
+    except RetryableError as error:
+        if error.reason != "ReportNotFound":
+            raise
+        return None
+    if report.manifest_sha256 != case.manifest_sha256:
+        _log.warning("measured anew: the report there is of another manifest", extra={"gate": case.task.gate_hash})
+        return None
+    _log.info("already measured", extra={"gate": case.task.gate_hash})
+    return report, sha256
+
+
 def _queries(task: ValidateTask, manifest: Manifest, folder: Path) -> Queries:
     if task.queries is None:
         return read_held_out(folder / HELDOUT_FILE)
     return read_user_queries(open_store(task.queries, Role.QUERIES), task.query_columns, manifest)
 
 
-def _measure(
-    task: ValidateTask, place: tuple[Store, Layout], engine: Engine, vectors: VectorFile, queries: Queries
-) -> Outcome:
-    file = engine.manifest.file(VECTORS_FILE)
-    assert file is not None  # it was downloaded
-    truth, source = ground_truth(*place, vectors, file.sha256, queries.vectors, task.k, queries.own_rows)
-    _log.info("ground truth", extra={"source": source, "queries": len(queries.vectors), "k": task.k})
+def _measure(case: Case, engine: Engine, vectors: VectorFile, queries: Queries) -> Outcome:
+    task = case.task
+    truth, source = case.truth(vectors, queries, task.k)
     targets = task.segment_targets if engine.param_limits else {}
     halves = split(queries.segments, len(queries.vectors), targets)
-    points, points_file = _points(task, place, engine, vectors, queries, truth, halves)
+    points, points_file = case.publish_points(engine, vectors, queries, truth, halves)
     everything = batch_engine(engine)
     rows = served_answers(everything, queries.vectors, task.k, queries.own_rows, queries.segments, points.params)
     relevance = None
     if queries.relevant is not None:
         relevance = relevance_rank(engine, rows, queries.relevant)
     measured = measure(truth, rows, vectors, queries.vectors)
-    return Outcome(queries, truth, source, halves, points, points_file, measured, relevance)
-
-
-def _points(
-    task: ValidateTask,
-    place: tuple[Store, Layout],
-    engine: Engine,
-    vectors: VectorFile,
-    queries: Queries,
-    truth: Truth,
-    halves: Halves,
-) -> tuple[Points, ManifestFile]:
-    """Tune, and publish points.json. One that is there already (an earlier try died before its report) is kept: what
-    is measured now must be what is served."""
-    key = place[1].report(task.digest, task.gate_hash, POINTS_FILE)
-    points = Points(
-        digest=task.digest,
-        gate_hash=task.gate_hash,
-        k=task.k,
-        default=engine.manifest.default_point,
-        segments=segment_points(
-            engine, vectors, queries, truth, halves, task.segments, task.segment_targets, task.confidence
-        ),
-    )
-    data = encode(points)
-    if not place[0].put(key, data, exclusive=True):
-        data = place[0].read(key)
-        points = read_points(data, task.digest, task.gate_hash)
-    return points, describe_bytes(POINTS_FILE, data)
+    published = Published(queries, truth, measured)
+    exact = engine.manifest.index_type in EXACT_TYPES
+    return Outcome(queries, truth, source, halves, points, points_file, measured, relevance, published, exact)
 
 
 def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArray[np.int64]) -> SegmentRecall:
-    """Figures of the chosen queries, at least one."""
+    """Figures of the chosen queries."""
     recall = outcome.measured.recall[chosen]
+    if not len(recall):
+        return SegmentRecall(segment=name, queries=0, recall=0.0, recall_low=0.0)
+    certain = outcome.exact and bool((recall == 1).all())
     relevance_mrr = None
     if outcome.relevance is not None and outcome.queries.relevant is not None:
         labelled = [number for number in chosen if outcome.queries.relevant[number]]
@@ -180,7 +159,7 @@ def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArra
         segment=name,
         queries=len(recall),
         recall=float(recall.mean()),
-        recall_low=lower_bound(recall, task.confidence),
+        recall_low=1.0 if certain else lower_bound(recall, task.confidence),
         mrr=float(outcome.measured.reciprocal_rank[chosen].mean()),
         relevance_mrr=relevance_mrr,
     )
@@ -192,46 +171,48 @@ def _segments(task: ValidateTask, outcome: Outcome) -> tuple[SegmentRecall, ...]
     return tuple(_segment(task, outcome, name, judging[name]) for name in task.segments if name in judging)
 
 
-def _canary(
-    task: ValidateTask, artifacts: Store, layout: Layout, engine: Engine, outcome: Outcome, folder: Path
-) -> tuple[ManifestFile, float, int]:
+def _canary(case: Case, engine: Engine, outcome: Outcome, folder: Path) -> tuple[ManifestFile, float, int]:
     """Publish canary.arrow; its description, the recall on exactly its queries, and their number.
 
-    A canary that is there already (an earlier try died before its report) is kept, and measured as it is.
+    Measured on the published files, which hold the rows that the gate's figures were measured without. A canary of
+    this manifest that is there already (an earlier try died before its report) is kept, and measured as it is.
     """
-    hits = np.rint(outcome.measured.recall * outcome.truth.available).astype(np.int64)
-    queries = outcome.queries
-    table = make_canary(queries.vectors, queries.own_rows, outcome.truth, hits, queries.segments)
+    task, artifacts, asked = case.task, case.store, outcome.canary
+    hits = np.rint(asked.measured.recall * asked.truth.available).astype(np.int64)
+    table = make_canary(asked.queries.vectors, asked.queries.own_rows, asked.truth, hits, asked.queries.segments)
     path = folder / CANARY_FILE
-    write_canary(table, path)
-    key = layout.report(task.digest, task.gate_hash, CANARY_FILE)
-    if not artifacts.put(key, path.read_bytes(), exclusive=True):
+    write_canary(of_manifest(table, case.manifest_sha256), path)
+    key = case.layout.report(task.digest, task.gate_hash, CANARY_FILE)
+    if not artifacts.put(key, data := path.read_bytes(), exclusive=True):
         path.write_bytes(artifacts.read(key))
+        if manifest_of(path) != case.manifest_sha256:
+            artifacts.put(key, data)
+            path.write_bytes(data)
         table = read_canary(path)
     recall = canary_recall(engine, table, task.k, outcome.points.params)
     return describe_file(path), recall, table.num_rows
 
 
 def _report(
-    task: ValidateTask,
-    described: tuple[Manifest, str],
+    case: Case,
     engine: Engine,
     outcome: Outcome,
     cost: Cost,
     canary: tuple[ManifestFile, float, int],
     filtered: tuple[FilteredRecall, ...],
 ) -> Report:
-    manifest, manifest_sha256 = described
+    task, manifest = case.task, case.manifest
     judged = outcome.halves.overall
     hits = np.bincount(np.rint(outcome.measured.recall[judged] * task.k).astype(np.int64), minlength=task.k + 1)
     single, *_, largest = cost.latency
     return Report(
         gate_hash=task.gate_hash,
         digest=task.digest,
-        manifest_sha256=manifest_sha256,
+        manifest_sha256=case.manifest_sha256,
         k=task.k,
         confidence=task.confidence,
         queries="held-out rows" if task.queries is None else _where(task),
+        held_out=outcome.held_out,
         floor=task.floor,
         overall=_segment(task, outcome, "", judged),
         segments=_segments(task, outcome),

@@ -1,0 +1,72 @@
+"""Judging by what `build` asked of the index before it held the rows that were asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..artifact.layout import MEASURED_FILE
+from ..build.again import ask_again
+from ..index.choose.tuning import batch_engine
+from ..index.engine import Engine
+from ..index.vectors import VectorFile
+from .canary import CANARY_QUERIES
+from .case import Case, Outcome, Published
+from .exact import Truth
+from .groundtruth import Source
+from .measure import NO_PARAMS, measure, served_answers
+from .measured import read_measured
+from .points import split
+from .queries import Queries
+from .report import HeldOut
+
+
+def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, folder: Path) -> Outcome:
+    """The figures of what `build` asked of the index before it held these rows.
+
+    queries: rows that are asked of the published files, for the canary.
+    """
+    built = read_measured(folder / MEASURED_FILE)
+    source: Source = "reused"
+    if case.task.k not in built.asked.answers:
+
+        def find(rows: VectorFile, asked: npt.NDArray[np.float32], k: int, own: npt.NDArray[np.int64]) -> Truth:
+            return case.truth(rows, Queries(asked, own), k)[0]
+
+        built, source = ask_again(folder, engine, built, case.task.k, find), "computed"
+    asked = built.asked
+    judged = Queries(vectors.gather(asked.rows, prepared=False), asked.own)
+    halves = split(None, len(asked.rows), {})
+    truth = built.truth(vectors, case.task.k)
+    points, points_file = case.publish_points(engine, vectors, judged, truth, halves)
+    held_out = HeldOut(
+        left_out=sum(map(len, built.out.values())),
+        tuning=len(built.tuning),
+        indexes=len(built.out),
+        duplicates=round(built.facts.duplicates, 6),
+    )
+    return Outcome(
+        judged,
+        truth,
+        source,
+        halves,
+        points,
+        points_file,
+        built.figures(vectors, case.task.k),
+        None,
+        _published(case, engine, vectors, queries),
+        built.facts.exact,
+        held_out,
+    )
+
+
+def _published(case: Case, engine: Engine, vectors: VectorFile, queries: Queries) -> Published:
+    """What the published files answer to some of the rows."""
+    drawn = np.random.default_rng(0).permutation(len(queries.vectors))
+    chosen = np.sort(drawn[:CANARY_QUERIES])
+    some = Queries(queries.vectors[chosen], queries.own_rows[chosen])
+    truth, _ = case.truth(vectors, some, case.task.k)
+    rows = served_answers(batch_engine(engine), some.vectors, case.task.k, some.own_rows, None, NO_PARAMS)
+    return Published(some, truth, measure(truth, rows, vectors, some.vectors))

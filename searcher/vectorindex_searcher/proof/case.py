@@ -1,0 +1,98 @@
+"""What one run of `validate` works on, and what it finds."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..artifact.layout import POINTS_FILE, VECTORS_FILE, Layout
+from ..artifact.manifest import Manifest, ManifestFile, describe_bytes, encode
+from ..contract import ValidateTask
+from ..index.engine import Engine
+from ..index.vectors import VectorFile
+from ..storage.store import Store
+from .exact import Truth
+from .groundtruth import Source, ground_truth
+from .measure import Measured
+from .points import Halves, segment_points
+from .queries import Queries
+from .report import HeldOut, Points, read_points
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The task, and the artifact that it names."""
+
+    task: ValidateTask
+    store: Store
+    layout: Layout
+    manifest: Manifest
+    manifest_sha256: str
+
+    def truth(self, vectors: VectorFile, queries: Queries, k: int) -> tuple[Truth, Source]:
+        """The exact neighbours among the rows that `vectors` shows, kept for the next gate."""
+        file = self.manifest.file(VECTORS_FILE)
+        assert file is not None  # it was downloaded
+        found, source = ground_truth(
+            self.store, self.layout, vectors, file.sha256, queries.vectors, k, queries.own_rows
+        )
+        _log.info("ground truth", extra={"source": source, "queries": len(queries.vectors), "k": k})
+        return found, source
+
+    def publish_points(
+        self, engine: Engine, vectors: VectorFile, queries: Queries, truth: Truth, halves: Halves
+    ) -> tuple[Points, ManifestFile]:
+        """Tune, and publish points.json. One of this manifest that is there already (an earlier try died before its
+        report) is kept: what is measured now must be what is served."""
+        task = self.task
+        points = Points(
+            digest=task.digest,
+            gate_hash=task.gate_hash,
+            manifest_sha256=self.manifest_sha256,
+            k=task.k,
+            default=engine.manifest.default_point,
+            segments=segment_points(
+                engine, vectors, queries, truth, halves, task.segments, task.segment_targets, task.confidence
+            ),
+        )
+        key, data = self.layout.report(task.digest, task.gate_hash, POINTS_FILE), encode(points)
+        if not self.store.put(key, data, exclusive=True):
+            there = self.store.read(key)
+            found = read_points(there, task.digest, task.gate_hash)
+            if found.manifest_sha256 == points.manifest_sha256:
+                data, points = there, found
+            else:
+                self.store.put(key, data)
+        return points, describe_bytes(POINTS_FILE, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What the published files answer to queries of the canary. One that is a row does not count itself."""
+
+    queries: Queries
+    truth: Truth
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was measured on all queries, each at the point it is served with."""
+
+    queries: Queries
+    truth: Truth
+    truth_source: Source
+    halves: Halves
+    points: Points
+    points_file: ManifestFile
+    measured: Measured
+    relevance: npt.NDArray[np.float64] | None
+    canary: Published
+    exact: bool = False
+    """The index finds every neighbour by its kind, so that no query more could say otherwise."""
+    held_out: HeldOut | None = None

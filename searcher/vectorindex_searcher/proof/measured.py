@@ -1,0 +1,162 @@
+"""measured.arrow of an artifact: what `build` asked an index without these rows, and what it answered.
+
+So a gate of any floor or confidence is judged without another build. One line for each row that was left out: its
+number, the fold (which index; -1: of an exact index nothing was left out), whether it tuned or judges or was only kept
+away with a near-duplicate; for those that judge, the exact neighbours in that index and its answers for each k.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..errors import BadData
+from ..index.vectors import VectorFile
+from .exact import Truth, truth_among
+from .measure import Measured, measure
+
+TUNING, GATE, BESIDE = "tuning", "gate", "beside"
+KS = (1, 10, 100)
+"""Answers are asked for separately: the first 10 of 100 are not what k = 10 answers where codes are refined."""
+NOT_LEFT_OUT = -1
+_FACTS = b"facts"
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """About all lines."""
+
+    params: Mapping[str, int]
+    """Search parameters of the answers: the default point."""
+    training: int = 0
+    """Rows of the training sample."""
+    exact: bool = False
+    """The index is exact by its kind: its own rows were asked, and what is right for all of them is right."""
+    last: bool = False
+    """The rows are the last of the index, in which everything else was added before them."""
+    duplicates: float = 0.0
+    """Share of the drawn rows that equal another row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The n queries that judge, in the order of their rows."""
+
+    rows: Rows
+    """[n]: row numbers in the artifact."""
+    folds: Rows
+    """[n]"""
+    sizes: Rows
+    """[n]: rows of the index that was asked, without the query itself."""
+    neighbours: Rows
+    """[n, c]: exact neighbours there, best first, -1 behind the last."""
+    answers: Mapping[int, Rows]
+    """k -> [n, k], -1 where there is none."""
+
+    @property
+    def own(self) -> Rows:
+        """[n]: the query's own row where it was in the index, else -1."""
+        return np.where(self.folds == NOT_LEFT_OUT, self.rows, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredFile:
+    """measured.arrow."""
+
+    facts: Facts
+    asked: Asked
+    tuning: Rows
+    out: Mapping[int, Rows]
+    """Fold -> all rows that were left out of its index, rising."""
+
+    def figures(self, vectors: VectorFile, k: int) -> Measured:
+        """Recall@k and ranks of the n queries, by distances computed anew; k is one that there are answers for."""
+        queries = vectors.gather(self.asked.rows, prepared=False)
+        return measure(self.truth(vectors, k), self.asked.answers[k], vectors, queries)
+
+    def truth(self, vectors: VectorFile, k: int) -> Truth:
+        """What was right, for any k that there are answers for."""
+        queries = vectors.gather(self.asked.rows, prepared=False)
+        depths = np.minimum(k, self.asked.sizes)
+        return truth_among(vectors, queries, self.asked.neighbours, k, vectors.metric, self.asked.own, depths=depths)
+
+
+def write_measured(path: Path, measured: MeasuredFile) -> None:
+    """Write the file."""
+    rows, folds, roles = _lines(measured)
+    asked = measured.asked
+    judging = np.flatnonzero(roles == GATE)
+    place = np.argsort(asked.rows, kind="stable")
+    order = place[np.searchsorted(asked.rows[place], rows[judging])]
+    columns: dict[str, pa.Array] = {"row": pa.array(rows), "fold": pa.array(folds), "role": pa.array(roles.tolist())}
+    columns["size"] = _spread(asked.sizes[order], judging, len(rows))
+    columns["neighbours"] = _spread(asked.neighbours[order], judging, len(rows))
+    for k, answers in asked.answers.items():
+        columns[f"answers_{k}"] = _spread(answers[order], judging, len(rows))
+    facts = {name: getattr(measured.facts, name) for name in Facts.__dataclass_fields__}
+    table = pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _lines(measured: MeasuredFile) -> tuple[Rows, Rows, npt.NDArray[np.str_]]:
+    """Row, fold and role of every line."""
+    asked = measured.asked
+    fold_of = dict(zip(asked.rows.tolist(), asked.folds.tolist(), strict=True))
+    for fold, out in measured.out.items():
+        fold_of |= dict.fromkeys(out.tolist(), fold)
+    for row in measured.tuning.tolist():
+        fold_of.setdefault(row, NOT_LEFT_OUT)
+    rows = np.array(sorted(fold_of), np.int64)
+    roles = np.where(np.isin(rows, measured.tuning), TUNING, BESIDE)
+    roles = np.where(np.isin(rows, asked.rows), GATE, roles)
+    return rows, np.array([fold_of[row] for row in rows.tolist()], np.int64), roles
+
+
+def _spread(values: Rows, at: Rows, count: int) -> pa.Array:
+    """`values`, numbers or lists of them, on the lines `at` of `count`; null on the others."""
+    items: list[object] = [None] * count
+    for line, value in zip(at.tolist(), values.tolist(), strict=True):
+        items[line] = value
+    return pa.array(items, pa.list_(pa.int64()) if values.ndim == 2 else pa.int64())
+
+
+def read_measured(path: Path) -> MeasuredFile:
+    """Read it. Raises BadData/BadArtifact."""
+    try:
+        with pa.OSFile(str(path), "rb") as source:
+            table = pa.ipc.open_file(source).read_all().combine_chunks()
+        facts = Facts(**json.loads(table.schema.metadata[_FACTS]))
+        return _parse(table, facts)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise BadData("BadArtifact", f"{path.name}: {error}", object=path.name) from error
+
+
+def _parse(table: pa.Table, facts: Facts) -> MeasuredFile:
+    rows, folds = table.column("row").to_numpy(), table.column("fold").to_numpy()
+    roles = np.array(table.column("role").to_pylist(), np.str_)
+    judging = np.flatnonzero(roles == GATE)
+    chosen = table.take(pa.array(judging))
+
+    def matrix(name: str) -> Rows:
+        lists = chosen.column(name).to_pylist()
+        return np.array(lists, np.int64).reshape(len(lists), len(lists[0]) if lists else 1)
+
+    names = [name for name in table.column_names if name.startswith("answers_")]
+    asked = Asked(
+        rows=rows[judging],
+        folds=folds[judging],
+        sizes=chosen.column("size").to_numpy(),
+        neighbours=matrix("neighbours"),
+        answers={int(name.removeprefix("answers_")): matrix(name) for name in names},
+    )
+    out = {int(fold): rows[folds == fold] for fold in np.unique(folds[folds != NOT_LEFT_OUT])}
+    return MeasuredFile(facts, asked, rows[roles == TUNING], out)
