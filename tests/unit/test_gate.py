@@ -48,6 +48,15 @@ def test_the_lower_bound_proves_and_the_estimate_rejects(recall: float, low: flo
     assert (said.verdict, said.reason) == (verdict, reason)
 
 
+def test_a_source_of_few_rows_is_told_what_would_prove_it() -> None:
+    nothing = judge(spec(), overall=row(recall=0.0, low=0.0, queries=0))
+    few = judge(spec(), overall=row(recall=1.0, low=0.9, queries=25))
+    assert [(said.verdict, said.reason) for said in (nothing, few)] == [
+        ("Inconclusive", "TooFewQueries"), ("Inconclusive", "RecallUncertain"),
+    ]  # fmt: skip
+    assert all("Flat" in str(said.message) and "gate.queries" in str(said.message) for said in (nothing, few))
+
+
 def test_the_message_has_the_numbers_and_the_verdict_its_hashes() -> None:
     of = spec()
     passed = judge(of)

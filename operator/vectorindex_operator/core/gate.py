@@ -9,11 +9,19 @@ from vectorindex_operator.api.quantities import share
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import GateStatus, VectorIndexSpec
 from vectorindex_operator.core import identity
-from vectorindex_searcher.contract import COLUMN_TYPES, SEGMENT_QUERIES, Columns, SegmentRecall, ValidateResult
+from vectorindex_searcher.contract import (
+    COLUMN_TYPES,
+    FEW_QUERIES,
+    SEGMENT_QUERIES,
+    Columns,
+    SegmentRecall,
+    ValidateResult,
+)
 
 MIN_SEGMENT_QUERIES = SEGMENT_QUERIES
 """A segment's own floor is judged on at least this many queries."""
 
+_FEW_ROWS = "more queries (gate.queries) would decide it, and an index of few rows can be exact (index.factory Flat)"
 _SHOWN_COLUMNS = 4
 _TYPE_NAMES = {letter: name for name, letter in COLUMN_TYPES.items()}
 _UNFILTERED = {COLUMN_TYPES["null"], COLUMN_TYPES["other"]}
@@ -84,7 +92,10 @@ def _recall(
 ) -> None:
     if row.recall_low >= floor:
         return
-    where = f" of segment {row.segment}" if row.segment else ""
+    if not row.queries:
+        doubts.append(("TooFewQueries", f"there are no queries{_of(row)}: {_FEW_ROWS}"))
+        return
+    where = _of(row)
     numbers = (
         f"recall@{report.k}{where} is {row.recall:.4f}, at least {row.recall_low:.4f} with "
         f"{report.confidence:.0%} confidence on {row.queries} queries; the limit is {floor}"
@@ -92,7 +103,12 @@ def _recall(
     if row.recall < floor:
         failures.append(("SegmentRecallBelowMin" if row.segment else "RecallBelowMin", numbers))
     else:
-        doubts.append(("RecallUncertain", f"{numbers}: more gate queries would decide it"))
+        remedy = "more gate queries would decide it" if row.queries >= FEW_QUERIES else _FEW_ROWS
+        doubts.append(("RecallUncertain", f"{numbers}: {remedy}"))
+
+
+def _of(row: SegmentRecall) -> str:
+    return f" of segment {row.segment}" if row.segment else ""
 
 
 def _relevance(report: ValidateResult, spec: VectorIndexSpec, failures: list[_Finding], doubts: list[_Finding]) -> None:

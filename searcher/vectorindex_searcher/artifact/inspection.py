@@ -127,7 +127,7 @@ def verdicts(report: Report, floor: float | None, floors: Mapping[str, float]) -
             lines.append(f"{where}: no queries, so the floor of {limit:g} is not proven.")
         else:
             numbers = f"recall@{report.k} {row.recall:.4f}, at least {row.recall_low:.4f} on {row.queries} queries"
-            lines.append(f"{where}: {verdict(row, limit)} {numbers}")
+            lines.append(f"{where}: {verdict(row, limit, report.held_out)} {numbers}")
         proven &= row is not None and row.recall_low >= limit
     if report.tombstoned_found:
         lines.append(f"deleted ids: {deleted_text(report)}")

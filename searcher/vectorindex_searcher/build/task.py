@@ -30,7 +30,7 @@ import numpy.typing as npt
 from ..artifact.layout import HELDOUT_FILE, IDS_FILE, INDEX_FILE, MEASURED_FILE, METADATA_FILE, VECTORS_FILE, Layout
 from ..artifact.manifest import Manifest, describe_file, find_manifest
 from ..artifact.publish import publish
-from ..contract import BuildResult, BuildTask, OperatingPoint
+from ..contract import ASKED_KS, BuildResult, BuildTask, OperatingPoint
 from ..dataset.listing import Listing, list_source, load_listing
 from ..dataset.places import no_data
 from ..dataset.source import Source, open_source
@@ -51,7 +51,7 @@ from ..index.vectors import VectorFile
 from ..progress import step
 from ..proof.exact import Truth
 from ..proof.groundtruth import ground_truth
-from ..proof.measured import KS, write_measured
+from ..proof.measured import write_measured
 from ..proof.queries import write_held_out
 from ..storage.store import Role, Store, open_store, require_exclusive_put
 from . import CHECKPOINT_AFTER_SECONDS, budget, recipe
@@ -182,7 +182,7 @@ def _built(builder: Builder, plan: LeftOut, bare: Manifest, task: BuildTask, pla
         _log.info("ground truth", extra={"source": source, "queries": len(queries), "k": k})
         return truth
 
-    ks = sorted({*KS, task.gate_k or K})
+    ks = sorted({*ASKED_KS, task.gate_k or K})
 
     def measured(plan: LeftOut) -> Built:
         step("scanning")

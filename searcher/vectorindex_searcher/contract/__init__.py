@@ -69,8 +69,10 @@ from .spec import (
 from .tasks import BuildTask, Identity, ResolveTask, ServeTask, ValidateTask
 from .terms import (
     ADMIN_PORT,
+    ASKED_KS,
     CANARY_TOLERANCE,
     DRAIN_SECONDS,
+    FEW_QUERIES,
     FORMAT_VERSION,
     HTTP_PORT,
     KEEP_ALIVE_SECONDS,
@@ -87,6 +89,7 @@ from .terms import (
 
 __all__ = [
     "ADMIN_PORT",
+    "ASKED_KS",
     "BUCKET_SECONDS",
     "CANARY_TOLERANCE",
     "COLUMN_TYPES",
@@ -100,6 +103,7 @@ __all__ = [
     "EVIDENCE_ROWS",
     "EVIDENCE_SEGMENTS",
     "FEEDBACK_SECONDS",
+    "FEW_QUERIES",
     "FORMAT_VERSION",
     "HTTP_PORT",
     "INTERNAL_KEY_ENV",

@@ -21,6 +21,11 @@ OTHER_SEGMENT = "other"
 """Evidence of queries that name no declared segment. Never a declared segment's name."""
 SEGMENT_QUERIES = 300
 """A segment is judged on this many queries at least, and has a point of its own when as many more can tune it."""
+ASKED_KS = (1, 10, 100)
+"""k that every build asks the gate's rows for. Separately: the first 10 of 100 are not what k = 10 answers where codes
+are refined."""
+FEW_QUERIES = 500
+"""Fewer rows than this to judge with: the source is too small to prove much of an approximate index."""
 CANARY_TOLERANCE = 0.005
 """A pod is ready when its canary recall is at least the recall `validate` measured on the same queries, minus this."""
 DRAIN_SECONDS = 30

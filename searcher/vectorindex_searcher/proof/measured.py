@@ -22,8 +22,6 @@ from .exact import Truth, truth_among
 from .measure import Measured, measure
 
 TUNING, GATE, BESIDE = "tuning", "gate", "beside"
-KS = (1, 10, 100)
-"""Answers are asked for separately: the first 10 of 100 are not what k = 10 answers where codes are refined."""
 NOT_LEFT_OUT = -1
 _FACTS = b"facts"
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree  # builds only, never parses
 
-from ..contract import SegmentRecall
+from ..contract import FEW_QUERIES, SegmentRecall
 from ..index.sizes import size_text
 from .picture import Mark, frontier_picture
-from .report import Report, SegmentPoint
+from .report import HeldOut, Report, SegmentPoint
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --soft: #5c6670; --rule: #d4d9de;
@@ -70,13 +70,19 @@ def _lead(report: Report) -> str:
         f"Recall@{report.k} is {low.recall:.4f}; with {report.confidence:.1%} confidence it is at least "
         f"{low.recall_low:.4f} ({low.queries:,} queries)."
     )
-    return text if report.floor is None else f"{text} {verdict(low, report.floor)}"
+    return text if report.floor is None else f"{text} {verdict(low, report.floor, report.held_out)}"
 
 
-def verdict(measured: SegmentRecall, floor: float) -> str:
-    """One sentence about a floor: proven, not proven yet, or missed."""
+def verdict(measured: SegmentRecall, floor: float, held_out: HeldOut | None = None) -> str:
+    """What there is to say about a floor: proven, not proven yet, or missed. held_out: whose queries these are."""
     if measured.recall_low >= floor:
         return f"The floor of {floor:g} is proven."
+    few = held_out is not None and measured.queries < FEW_QUERIES
+    if few and (measured.recall >= floor or not measured.queries):
+        return (
+            f"The floor of {floor:g} is not proven: with so few rows only {measured.queries} queries can be left out "
+            "of an approximate index. Flat is exact and needs no proof; queries of your own count too."
+        )
     if measured.recall < floor:
         return f"The floor of {floor:g} is missed."
     return f"The floor of {floor:g} is not proven: more queries would decide it."
@@ -201,11 +207,22 @@ def _facts(body: ElementTree.Element, report: Report) -> None:
         ("embedding", " ".join(filter(None, (report.embedding.model, report.embedding.version))) or "not named"),
         ("canary recall", canary),
         ("ground truth", report.ground_truth),
+        *([("left out", _left_out(report.held_out))] if report.held_out else []),
         *([("deleted ids", deleted_text(report))] if report.tombstones else []),
         ("FAISS", f"{report.faiss_version}, {report.cpu_features}"),
         ("manifest", report.manifest_sha256),
     ]
     _table(body, ["", ""], [[name, _code(value)] for name, value in facts], "")
+
+
+def _left_out(held_out: HeldOut) -> str:
+    indexes = {0: "of no index: it is exact", 1: "of the index"}.get(
+        held_out.indexes, f"of {held_out.indexes} indexes, each without others"
+    )
+    return (
+        f"{held_out.left_out:,} rows {indexes}, {held_out.tuning:,} of them tuned it; "
+        f"{held_out.duplicates:.1%} of the drawn rows equal another row"
+    )
 
 
 def _params(params: dict[str, int]) -> str:

@@ -14,7 +14,7 @@ from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartBuild
 from vectorindex_operator.core.progress import resolve
 from vectorindex_operator.core.state import ReconcileState, Stall
-from vectorindex_searcher.contract import BuildResult, BuildTask, Device, ExitCode
+from vectorindex_searcher.contract import ASKED_KS, BuildResult, BuildTask, Device, ExitCode
 
 GPU_PATIENCE_SECONDS = 300.0
 PERMANENT_EXITS = frozenset({ExitCode.BAD_SPEC, ExitCode.BAD_DATA})
@@ -103,6 +103,7 @@ def _start(state: ReconcileState, name: str, key: str, *, cpu_reason: str = "") 
         device_reason=cpu_reason,
         memory_limit_bytes=memory_bytes(memory) if memory else 0,
         tombstones=recipe.tombstones(spec, state.spec.source.s3),
+        gate_k=state.spec.gate.k if state.spec.gate.k not in ASKED_KS else None,
     )
     state.act(StartBuild(job, name, attempt, failures, wants_gpu, task))
     state.update(name, phase=Phase.BUILDING)
