@@ -6,7 +6,7 @@ distance of a k-th neighbour, and no such group is in part for tuning and in par
 near-duplicates than may be left out) stays in but for the drawn rows: a new row of its kind would find it there too.
 
 At most 5 % of the rows are left out at once, since an index without more is another one. Where that leaves too few
-queries, several indexes are measured, each without another 5 % (folds). See docs/adr/0025-rows-left-out.md.
+queries, several indexes are measured, each without another 5 % (folds). See docs/adr/0026-rows-left-out.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Deleted ids: files below a prefix of their own, whose ids must not be answered any more.
 
 Small files in a source's formats that have ids (Parquet, JSON lines), CSV, or text with an id a line. They may sit
-below the source's own prefix, where they are no data. All listed ids are in memory while they are matched, never afterwards.
+below the source's own prefix, where they are no data. All listed ids are in memory while they are matched, never
+afterwards.
 
 A list that is not understood is refused: an id that somebody deleted and that is answered nevertheless is the worst
 that can happen here. So what programs put around an id in text (a byte order mark, blanks, quotes) does not save it.
