@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -100,14 +100,17 @@ def scripted(*answers: Step) -> Iterator[Script]:
         script.close()
 
 
-def ask(script: Script, **options: Any) -> vic.Result:
+def ask(script: Script, query: Sequence[float] = (1.0,), **options: Any) -> vic.Result:
+    """One search by a Client with these options."""
     with vic.Client(script.url, **options) as client:
-        return client.search([1.0], 1)
+        return client.search(query, 1)
 
 
-def aask(script: Script, **options: Any) -> vic.Result:
+def aask(script: Script, query: Sequence[float] = (1.0,), **options: Any) -> vic.Result:
+    """One search by an AsyncClient with these options."""
+
     async def main() -> vic.Result:
         async with vic.AsyncClient(script.url, **options) as client:
-            return await client.search([1.0], 1)
+            return await client.search(query, 1)
 
     return asyncio.run(main())

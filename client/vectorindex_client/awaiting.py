@@ -7,6 +7,7 @@ queue, which knows no limit, stays empty.
 from __future__ import annotations
 
 import asyncio
+import io
 import ssl
 
 import aiohttp
@@ -19,6 +20,7 @@ from .places import Places
 
 KEEP_ALIVE_SECONDS = 60.0
 """As the waiting client's."""
+_ONE_PIECE = 1 << 20
 _NEVER_SENT = ("Accept-Encoding", "User-Agent")
 """aiohttp's own headers that say nothing to a searcher."""
 
@@ -112,11 +114,12 @@ class Connections:
         request = attempts.request
         assert self._session is not None
         response = None
+        # aiohttp's errors hold the request with its token: none of them is the cause or the context of ours.
         try:
             async with self._session.request(
                 request.method,
                 self._target(request.path),
-                data=request.content,
+                data=_given(request.content),
                 headers=attempts.headers(),
                 allow_redirects=False,
             ) as response:
@@ -124,11 +127,12 @@ class Connections:
         except aiohttp.ClientConnectorError as error:
             # Certificates and other faults of TLS are the same the next time.
             again = not isinstance(error, aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorCertificateError)
-            raise Unconnected(f"{type(error).__name__}: {error}", again=again) from error
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError) as error:
-            raise Broken(f"{type(error).__name__}: {error}", early=response is None) from error
+            failure: Exception = Unconnected(f"{type(error).__name__}: {error}", again=again)
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+            failure = Broken(f"{type(error).__name__}: {error}", early=response is None)
         except aiohttp.ClientError as error:
-            raise NotHttp(f"the answer is not HTTP: {type(error).__name__}") from error
+            failure = NotHttp(f"the answer is not HTTP: {type(error).__name__}")
+        raise failure
 
     def _target(self, path: str) -> URL:
         """Parsed once for each path that comes again; those with a filter rarely do."""
@@ -140,6 +144,11 @@ class Connections:
             if len(path) < 256:
                 self._targets[path] = found
         return found
+
+
+def _given(content: bytes | None) -> bytes | io.BytesIO | None:
+    """A body as aiohttp wants it: it warns of bytes beyond a megabyte, which it would send in one piece."""
+    return content if content is None or len(content) <= _ONE_PIECE else io.BytesIO(content)
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
