@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import io
 import ssl
+from contextvars import ContextVar
 
 import aiohttp
+from aiohttp.connector import Connection
 from yarl import URL
 
 from .address import Address
@@ -23,6 +25,19 @@ KEEP_ALIVE_SECONDS = 60.0
 _ONE_PIECE = 1 << 20
 _NEVER_SENT = ("Accept-Encoding", "User-Agent")
 """aiohttp's own headers that say nothing to a searcher."""
+
+
+_UNDER_WAY: ContextVar[list[asyncio.WriteTransport]] = ContextVar("_UNDER_WAY")
+
+
+class _Request(aiohttp.ClientRequest):
+    """Tells which connection it went to. aiohttp closes a connection once all is sent that was to be sent, so one whose
+    other end reads no more would stay for ever: such a one is aborted here when its call ends."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        if isinstance(conn.transport, asyncio.WriteTransport):
+            _UNDER_WAY.get().append(conn.transport)
+        return await super().send(conn)
 
 
 class Connections:
@@ -81,6 +96,7 @@ class Connections:
         )
         return aiohttp.ClientSession(
             connector=connector,
+            request_class=_Request,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_NEVER_SENT,
@@ -111,19 +127,29 @@ class Connections:
     # ------------------------------------------------------------ one exchange
 
     async def _ask(self, attempts: Attempts) -> Answer:
+        under_way: list[asyncio.WriteTransport] = []
+        _UNDER_WAY.set(under_way)
+        try:
+            return await self._asked(attempts)
+        except BaseException:
+            for transport in under_way:
+                transport.abort()
+            raise
+
+    async def _asked(self, attempts: Attempts) -> Answer:
         request = attempts.request
         assert self._session is not None
         response = None
         # aiohttp's errors hold the request with its token: none of them is the cause or the context of ours.
         try:
-            async with self._session.request(
+            response = await self._session.request(
                 request.method,
                 self._target(request.path),
                 data=_given(request.content),
                 headers=attempts.headers(),
                 allow_redirects=False,
-            ) as response:
-                return Answer(response.status, response.headers, await _body(response))
+            )
+            return Answer(response.status, response.headers, await _body(response))
         except aiohttp.ClientConnectorError as error:
             # Certificates and other faults of TLS are the same the next time.
             again = not isinstance(error, aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorCertificateError)
@@ -132,6 +158,9 @@ class Connections:
             failure = Broken(f"{type(error).__name__}: {error}", early=response is None)
         except aiohttp.ClientError as error:
             failure = NotHttp(f"the answer is not HTTP: {type(error).__name__}")
+        finally:
+            if response is not None:
+                response.close()  # nothing, unless it came before the request was sent, or was not read to its end
         raise failure
 
     def _target(self, path: str) -> URL:
@@ -163,5 +192,4 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
             return b"".join(parts)
         parts.append(part)
         size += len(part)
-    response.close()
     raise NotHttp(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
