@@ -54,11 +54,11 @@ def answering(body: bytes, kind: str = "application/json", status: str = "200 OK
 
 
 def dripping(start: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n") -> Handler:
-    """A byte every 50 ms: each read of a socket gets one in time, and the answer never ends."""
+    """A byte every 50 ms for 20 s: each read of a socket gets one in time, and the answer does not end."""
 
     def handle(connection: socket.socket, _head: bytes) -> None:
         connection.sendall(start)
-        while True:
+        for _ in range(400):
             connection.sendall(b"x")
             time.sleep(0.05)
 
