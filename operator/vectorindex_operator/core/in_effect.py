@@ -6,9 +6,10 @@ starts (rollout, guardrails), or a new revision does (everything else).
 
 from __future__ import annotations
 
-from vectorindex_operator.api.v1alpha1 import Serving
+from vectorindex_operator.api.v1alpha1 import S3, RevisionSpec, Serving, VectorIndexSpec
 from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.state import ReconcileState
+from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS
 
 
 def pending_edits(state: ReconcileState) -> list[str]:
@@ -31,7 +32,10 @@ def _for_a_revision(state: ReconcileState) -> list[str]:
             ("index", frozen.index_spec == spec.index),
             ("source.columns", frozen.columns == spec.source.columns),
             ("source.s3", same_place),
-            ("embedding.metric", frozen.embedding.metric == spec.embedding.metric),
+            ("source.tombstones", _place(frozen.tombstones) == _place(spec.source.deleted())),
+            ("source.poll of source.tombstones", _polls_alike(frozen, spec)),
+            ("artifacts.s3", recipe.place(frozen.artifacts) == recipe.place(spec.artifacts.s3)),
+            ("embedding", frozen.embedding == spec.embedding),
             ("segments", served.segments == wanted.segments),
             ("searcher.minScore", served.min_score == wanted.min_score),
             ("searcher.pod", served.pod == wanted.pod),
@@ -39,6 +43,16 @@ def _for_a_revision(state: ReconcileState) -> list[str]:
         if not same
     ]
     return [f"{', '.join(fields)}: with the next revision"] if fields else []
+
+
+def _place(tombstones: S3 | None) -> tuple[str, str] | None:
+    return recipe.place(tombstones) if tombstones is not None else None
+
+
+def _polls_alike(frozen: RevisionSpec, spec: VectorIndexSpec) -> bool:
+    """Whether deleted ids are looked for as often as the spec asks; without any there is nothing to look for."""
+    wanted = recipe.tombstone_poll(spec)
+    return None in (wanted, frozen.tombstones) or (frozen.tombstone_poll_seconds or TOMBSTONE_POLL_SECONDS) == wanted
 
 
 def _for_a_rollout(state: ReconcileState) -> list[str]:

@@ -6,10 +6,11 @@ revision's own data it tells whether the user's part is still the same: no secon
 
 from __future__ import annotations
 
-from vectorindex_operator.api.v1alpha1 import S3, RevisionSpec, Serving
+from vectorindex_operator.api.quantities import duration_seconds
+from vectorindex_operator.api.v1alpha1 import S3, RevisionSpec, Serving, VectorIndexSpec
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.state import ReconcileState
-from vectorindex_searcher.contract import Location
+from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS, Location
 
 
 def is_desired(state: ReconcileState, name: str) -> bool:
@@ -47,6 +48,14 @@ def gate_hash(state: ReconcileState, name: str) -> str:
 def tombstones(frozen: RevisionSpec, live: S3) -> Location | None:
     """Where a revision's deleted ids are listed, reached as its source is today."""
     return frozen.tombstones.reached_by(live).location() if frozen.tombstones else None
+
+
+def tombstone_poll(spec: VectorIndexSpec) -> float | None:
+    """Seconds between looks at the deleted ids; they take effect even where the source is only listed on demand."""
+    if spec.source.tombstones is None:
+        return None
+    poll = 0.0 if spec.source.poll == "0" else duration_seconds(spec.source.poll)
+    return max(1.0, poll) if poll else TOMBSTONE_POLL_SECONDS
 
 
 def changed_access(*places: tuple[S3, S3]) -> list[dict[str, object]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionSpec, VectorIndexSpec
+from vectorindex_operator.core import recipe
 from vectorindex_operator.core.observation import IndexView
 from vectorindex_operator.core.plan import CreateRevision
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels, searchers
 from vectorindex_operator.manifests.labels import Manifest
-from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS
 
 
 def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, settings: Installation) -> Manifest:
@@ -21,7 +20,7 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         image=settings.searcher_image,
         source=spec.source.s3,
         tombstones=spec.source.deleted(),
-        tombstone_poll_seconds=_tombstone_poll(spec),
+        tombstone_poll_seconds=recipe.tombstone_poll(spec),
         artifacts=spec.artifacts.s3,
         columns=spec.source.columns,
         embedding=spec.embedding,
@@ -41,11 +40,3 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         ),
         "spec": frozen.wire(),
     }
-
-
-def _tombstone_poll(spec: VectorIndexSpec) -> float | None:
-    """A delete must take effect even where the source is only listed on demand."""
-    if spec.source.tombstones is None:
-        return None
-    poll = 0.0 if spec.source.poll == "0" else duration_seconds(spec.source.poll)
-    return max(1.0, poll) if poll else TOMBSTONE_POLL_SECONDS
