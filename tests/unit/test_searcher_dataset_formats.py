@@ -166,7 +166,9 @@ def test_rows_of_json_lines_are_counted_once_for_a_state(tmp_path: Path, monkeyp
     (folder / "empty.jsonl").write_bytes(b"\n")
     counts: list[str] = []
     count = jsonl._count
-    monkeypatch.setattr(jsonl, "_count", lambda store, item: counts.append(item.key) or count(store, item))
+    monkeypatch.setattr(
+        jsonl, "_count", lambda store, item, types: counts.append(item.key) or count(store, item, types)
+    )
     task = ResolveTask(
         identity=Identity(name="n"), source=Location(folder=str(folder)), artifacts=Location(folder=str(out))
     )

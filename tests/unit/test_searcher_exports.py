@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import gzip
 import logging
+import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from vectorindex_searcher.contract import Columns, Embedding, ExitCode, Metric
+from vectorindex_searcher.dataset import jsonl
 from vectorindex_searcher.dataset.column_types import MAX_DEPTH, MAX_FIELDS, common_type, metadata_type
-from vectorindex_searcher.dataset.listing import list_source
+from vectorindex_searcher.dataset.listing import list_source, with_counts
 from vectorindex_searcher.dataset.source import Source, open_source
 from vectorindex_searcher.dataset.stage import stage
 from vectorindex_searcher.errors import TaskError
@@ -503,3 +506,118 @@ def test_names_of_strangers_are_shown_without_control_characters(tmp_path: Path)
     assert message.isprintable()
     assert len(message) < 1000
     assert "481 more" in message
+
+
+# ---------------------------------------------------------------- JSON lines that grow
+
+
+def lines(path: Path, values: list[Any], *, head: bytes = b"", folder: str = "") -> None:
+    """A line for each value, of the field `x`; no field for `...`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = (
+        {"id": row, "vector": [1.0, row]} | ({} if value is ... else {"x": value}) for row, value in enumerate(values)
+    )
+    path.write_bytes(head + b"".join(orjson.dumps(row) + b"\n" for row in rows))
+
+
+LATER = 1500
+"""Lines before a field shows its type: beyond those that are looked at first."""
+GROWING = {
+    "a field that comes late": ([...] * LATER + ["en"], [None, "en"]),
+    "nulls first": ([None] * LATER + ["en"], [None, "en"]),
+    "a number that gets a fraction": ([10] * LATER + [10.5], [10.0, 10.5]),
+    "a list that gets values": ([[]] * LATER + [["a"]], [[], ["a"]]),
+    "a list that gets fractions": ([[1]] * LATER + [[1.5, None]], [[1.0], [1.5, None]]),
+    "whole numbers alone": ([2**53 + 1] * LATER + [7], [2**53 + 1, 7]),
+    "nothing but null": ([None] * (LATER + 1), [None, None]),
+}
+
+
+@pytest.mark.parametrize("chunk", [4 << 20, 5000])
+@pytest.mark.parametrize("name", list(GROWING))
+def test_json_lines_may_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int) -> None:
+    monkeypatch.setattr(jsonl, "CHUNK_BYTES", chunk)
+    values, ends = GROWING[name]
+    source = tmp_path / "source"
+    lines(source / "a.jsonl", values)
+    found = answered(kept(source, "x"), "x")
+    assert [found[0], found[-1]] == ends
+    assert len(found) == LATER + 1
+
+
+def test_json_lines_and_what_is_counted_already(tmp_path: Path) -> None:
+    """`resolve` keeps the rows with the listing; types are looked for again."""
+    source = tmp_path / "source"
+    lines(source / "a.jsonl", [10] * LATER + [10.5])
+    store = FolderStore(source, Role.SOURCE)
+    listing = with_counts(list_source(store), {"a.jsonl": LATER + 1})
+    found = open_source(store, listing, Columns(metadata=("x",)), Embedding(metric=Metric.L2))
+    assert found.metadata.field("x").type == pa.float64()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason", "row"),
+    [
+        ([10] * LATER + ["x"], "BadLine", LATER),
+        ([True] * LATER + [1], "BadLine", LATER),
+        ([10] * LATER + [2**63], "BadLine", LATER),
+        ([{"a": 1}], "BadColumnType", None),
+        ([1, "a"], "BadColumnType", None),
+    ],
+)
+def test_json_lines_that_have_no_common_type(tmp_path: Path, values: list[Any], reason: str, row: int | None) -> None:
+    source = tmp_path / "source"
+    lines(source / "a.jsonl", values)
+    with pytest.raises(TaskError) as caught:
+        kept(source, "x")
+    assert (caught.value.reason, caught.value.failure.row) == (reason, row)
+    assert caught.value.failure.remedy
+    assert not re.search(r"\b(int|str|dict|NoneType|None|True)\b", caught.value.failure.message)
+
+
+def test_a_field_that_no_line_has_is_unknown(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    lines(source / "a.jsonl", [...] * LATER)
+    with pytest.raises(TaskError) as caught:
+        opened(source, "x")
+    assert caught.value.reason == "UnknownColumn"
+    lines(source / "x=web" / "a.jsonl", [...] * 3)
+    (source / "a.jsonl").unlink()
+    assert answered(kept(source, "x"), "x") == ["web"] * 3
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "A.JSONL"])
+def test_a_byte_order_mark_is_skipped(tmp_path: Path, name: str) -> None:
+    source = tmp_path / "source"
+    lines(source / name, [1, 2], head=b"\xef\xbb\xbf")
+    if name.endswith(".gz"):
+        (source / name).write_bytes(gzip.compress((source / name).read_bytes()))
+    assert answered(kept(source, "x"), "x") == [1, 2]
+
+
+def test_text_of_16_bits_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.jsonl").write_bytes('{"id": 1, "vector": [1]}\n'.encode("utf-16"))
+    with pytest.raises(TaskError, match="UTF-16"):
+        opened(source)
+
+
+def test_lines_that_have_only_vectors_are_numbered(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.jsonl").write_text('{"vector": [1, 2], "price": 1.5}\n{"vector": [2, 3]}\n')
+    assert ids_of(source) == [0, 1]
+    (source / "a.jsonl").write_text('{"vector": [1, 2], "doc": "a"}\n')
+    with pytest.raises(TaskError, match="no field 'id'"):
+        opened(source)
+
+
+@pytest.mark.parametrize("shape", [b"[", b'{"a":'])
+def test_endless_nesting_in_a_line_harms_nothing(tmp_path: Path, shape: bytes) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    end = {b"[": b"]", b'{"a":': b"}"}[shape]
+    deep_value = shape * 300_000 + b"1" + end * 300_000
+    (source / "a.jsonl").write_bytes(b'{"id":1,"vector":[1]}\n{"id":2,"vector":[1],"x":' + deep_value + b"}\n")
+    assert ids_of(source) == [1, 2]

@@ -1,11 +1,13 @@
 """JSON lines: an object a line, `{"id": 7, "vector": [0.1, ...], "section": "web"}`; optionally gzip or zstd.
 
-Parsed in blocks by Arrow against a schema: no Python object is made of a number. The first lines give the types; every
-later line must fit them. Rows are lines, counted from 0.
+Parsed in blocks by Arrow against a schema: no Python object is made of a number. The first lines give the types; a
+metadata field that may still become another (absent so far, or whole numbers) is looked for in all lines. Every line
+must fit what is found. Rows are lines, counted from 0.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +20,8 @@ from ..contract import Columns
 from ..errors import BadData, BadSpec, TaskError
 from ..storage.store import Store
 from .blocks import MAX_DIMENSION, ROWS_PER_BYTE, Block, Header, block_rows, check_claims, vectors_of
+from .column_types import common_type
+from .names import listed, partition_values, shown
 from .objects import ListedObject
 from .ranged import RangedFile
 from .reader import Format
@@ -27,7 +31,10 @@ CHUNK_BYTES = 4 << 20
 MAX_LINE_BYTES = 4 << 20
 """The longest vectors take about 1.5 MiB as text."""
 TYPED_LINES = 1000
-"""The types of ids and metadata are those of the first lines."""
+"""The types of ids and metadata are those of the first lines, where those settle them."""
+_MARK = b"\xef\xbb\xbf"
+"""What Windows programs begin a text in UTF-8 with."""
+_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _CODECS = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -58,10 +65,13 @@ def _pieces(store: Store, item: ListedObject) -> Iterator[bytes]:
 
     White space at the end of the object is dropped. Raises BadData for a line that is too long.
     """
-    row, rest = 0, b""
+    row, rest, begun = 0, b"", False
     with _opened(store, item) as stream:
         while data := stream.read(CHUNK_BYTES):
-            data = rest + data
+            if not begun and data.startswith(_WIDE_MARKS):
+                raise _refusal(item, 0, "CorruptFile", "is UTF-16", "Write the text as UTF-8.")
+            data = rest + (data if begun else data.removeprefix(_MARK))
+            begun = True
             # White space stays behind until something follows it.
             end = data.rfind(b"\n", 0, len(data.rstrip()))
             if end < 0 and len(data) > MAX_LINE_BYTES:
@@ -79,10 +89,11 @@ def _lines(piece: bytes) -> int:
     return piece.count(b"\n") + 1
 
 
-def _count(store: Store, item: ListedObject) -> int:
-    """Lines of the whole object. Raises BadData for more of them than the object's size can hold."""
+def _count(store: Store, item: ListedObject, types: _Types) -> int:
+    """Lines of the whole object, each shown to `types`. Raises BadData for more than the object's size can hold."""
     rows = 0
     for piece in _pieces(store, item):
+        types.see(piece)
         rows += _lines(piece)
         if rows > item.size * ROWS_PER_BYTE:
             raise _refusal(item, rows, "CorruptFile", f"comes out of {item.size} bytes", "Write the object again.")
@@ -93,42 +104,91 @@ def _first(store: Store, item: ListedObject, limit: int) -> list[dict[str, objec
     """The first lines as Python objects. Raises BadData for a line that is no object."""
     found: list[dict[str, object]] = []
     for piece in _pieces(store, item):
-        for line in piece.split(b"\n")[:limit]:
+        for line in piece.split(b"\n", limit)[: limit - len(found)]:
             try:
                 value = orjson.loads(line)
             except orjson.JSONDecodeError as error:
                 if found:
-                    break  # it is named when its block is read
+                    return found  # it is named when its block is read
                 raise _refusal(item, 0, "CorruptFile", f"is no JSON: {error}", "Write one object a line.") from error
             if not isinstance(value, dict):
                 raise _refusal(item, len(found), "CorruptFile", "is no JSON object", "Write one object a line.")
             found.append(value)
-        break
+        if len(found) == limit:
+            break
     return found
 
 
-def _type_of(item: ListedObject, name: str, values: Sequence[object]) -> pa.DataType:
-    """The Arrow type of a column by its first values; string when all are null. Raises BadData/BadColumnType."""
-    kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int, float} and float in kinds:
-        return pa.float64()
-    if kinds <= {list} and kinds:
-        inner = [element for value in values if isinstance(value, list) for element in value]
-        if list not in {type(element) for element in inner}:
-            return pa.list_(_type_of(item, name, inner))
-    simple = {int: pa.int64(), str: pa.string(), bool: pa.bool_()}
-    if len(kinds) <= 1 and kinds <= set(simple):
-        return simple[kinds.pop()] if kinds else pa.string()
-    names = ", ".join(sorted(kind.__name__ for kind in kinds))
-    what = f"field {name!r} holds {names}; expected strings, numbers, booleans or lists of one of them"
-    raise _refusal(item, None, "BadColumnType", what, "Give the field one simple type in all lines.")
+_KINDS = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_(), type(None): pa.null()}
+_WORDS = {int: "numbers", float: "numbers", str: "strings", bool: "booleans", dict: "objects", list: "lists of lists"}
+
+
+def _type_of(values: Sequence[object]) -> pa.DataType | None:
+    """The Arrow type of a field by values of it; None when they have no common one."""
+    kind: pa.DataType | None = pa.null()
+    inner: list[object] = []
+    for one in {type(value) for value in values}:
+        if one is list:
+            inner = [element for value in values if isinstance(value, list) for element in value]
+        found = _list_of(inner) if one is list else _KINDS.get(one)
+        kind = None if kind is None or found is None else common_type(kind, found)
+    return kind
+
+
+def _list_of(values: Sequence[object]) -> pa.DataType | None:
+    inner = None if list in {type(value) for value in values} else _type_of(values)
+    return None if inner is None else pa.list_(inner)
+
+
+def _settled(kind: pa.DataType) -> bool:
+    """Whether no further value can make another type of it: such a value does not fit."""
+    return not (kind in (pa.null(), pa.int64()) or (pa.types.is_list(kind) and not _settled(kind.value_type)))
+
+
+class _Types:
+    """The types of metadata fields, as far as lines have shown them."""
+
+    def __init__(self, item: ListedObject, names: Sequence[str], first: Sequence[dict[str, object]]) -> None:
+        """Raises BadData/BadColumnType for a field that has no type in the first lines."""
+        self.known: dict[str, pa.DataType] = {}
+        for name in names:
+            values = [row.get(name) for row in first]
+            kind = _type_of(values)
+            if kind is None:
+                words = ", ".join(sorted({_WORDS.get(type(value), "nulls") for value in values if value is not None}))
+                what = f"field {shown(name)} holds {words}; expected strings, numbers, booleans or lists of one of them"
+                raise _refusal(item, None, "BadColumnType", what, "Give the field one simple type in all lines.")
+            self.known[name] = kind
+        self._open = [name for name, kind in self.known.items() if not _settled(kind)]
+
+    @property
+    def settled(self) -> bool:
+        return not self._open
+
+    def see(self, piece: bytes) -> None:
+        """Widen the types by some lines. What cannot be joined, or read, is left to whoever reads the rows."""
+        if not self._open or isinstance(_parse(piece, self._schema()), pa.Table):
+            return
+        try:
+            rows = [orjson.loads(line) for line in piece.split(b"\n")]
+        except orjson.JSONDecodeError:
+            rows = []
+        for name in self._open:
+            found = _type_of([row.get(name) for row in rows if isinstance(row, dict)])
+            wider = None if found is None else common_type(self.known[name], found)
+            self.known[name] = self.known[name] if wider is None else wider
+        stuck = not isinstance(_parse(piece, self._schema()), pa.Table)
+        self._open = [] if stuck else [name for name in self._open if not _settled(self.known[name])]
+
+    def _schema(self) -> pa.Schema:
+        return pa.schema([(name, self.known[name]) for name in self._open])
 
 
 def _require(item: ListedObject, row: dict[str, object], name: str, field: str) -> None:
     if name not in row:
         raise BadSpec(
             "UnknownColumn",
-            f"{item.key}: the first line has no field {name!r}; its fields are {', '.join(list(row)[:50])}",
+            f"{item.key}: the first line has no field {shown(name)}; its fields are {listed(row)}",
             object=item.key,
             field=field,
             remedy="Name one of the existing fields.",
@@ -143,20 +203,38 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
     first = _first(store, item, TYPED_LINES)
     if not first:
         return None
-    for name, field in ((columns.id, "id"), (columns.vector, "vector")):
-        _require(item, first[0], name, f"spec.source.columns.{field}")
-    for name in columns.metadata:
-        if not any(name in row for row in first):
-            _require(item, first[0], name, "spec.source.columns.metadata")
-    vector, identifier = first[0][columns.vector], first[0][columns.id]
+    _require(item, first[0], columns.vector, "spec.source.columns.vector")
+    vector = first[0][columns.vector]
     if not isinstance(vector, list) or not all(isinstance(value, int | float) for value in vector[:MAX_DIMENSION]):
-        what = f"field {columns.vector!r} is no list of numbers"
+        what = f"field {shown(columns.vector)} is no list of numbers"
         raise _refusal(item, 0, "BadVectorType", what, "Write vectors as lists of numbers.")
-    id_type = _id_type(item, columns.id, identifier)
-    rows = _count(store, item) if item.rows is None else item.rows
+    id_type = _own_ids(item, columns, first[0])
+    types = _Types(item, columns.metadata, first)
+    rows = item.rows
+    if rows is None or not types.settled:
+        rows = _count(store, item, types)
     check_claims(item, rows, len(vector))
-    metadata = [pa.field(name, _type_of(item, name, [row.get(name) for row in first])) for name in columns.metadata]
-    return Header(rows, len(vector), False, id_type, pa.schema(metadata))
+    metadata = pa.schema([(name, _field_type(item, name, types.known[name], first)) for name in columns.metadata])
+    return Header(rows, len(vector), False, id_type, metadata)
+
+
+def _own_ids(item: ListedObject, columns: Columns, row: dict[str, object]) -> pa.DataType | None:
+    """The type of ids; None where the lines hold nothing that could be one: their ids are row numbers."""
+    if columns.id == Columns().id and columns.id not in row:
+        others = (value for name, value in row.items() if name != columns.vector)
+        if not any(isinstance(value, int | str) and not isinstance(value, bool) for value in others):
+            return None
+    _require(item, row, columns.id, "spec.source.columns.id")
+    return _id_type(item, columns.id, row[columns.id])
+
+
+def _field_type(item: ListedObject, name: str, kind: pa.DataType, first: Sequence[dict[str, object]]) -> pa.DataType:
+    """The type of a field of the lines or, where no line has it, of the object's folders."""
+    if not pa.types.is_null(kind) or any(name in row for row in first):
+        return kind
+    if name not in partition_values(item.key):
+        _require(item, first[0], name, "spec.source.columns.metadata")
+    return pa.string()
 
 
 def _parse(data: bytes, schema: pa.Schema) -> pa.Table | str:
@@ -209,17 +287,28 @@ def _batches(store: Store, item: ListedObject, schema: pa.Schema, rows: int) -> 
 
 def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:
     """The rows of an object in order. Raises BadData naming object and row, SourceChanged."""
-    fields = {columns.vector: pa.list_(pa.float32()), columns.id: header.id_type}
+    fields = {columns.vector: pa.list_(pa.float32())}
+    if header.id_type is not None:
+        fields[columns.id] = header.id_type
     schema = pa.schema({field.name: field.type for field in header.metadata} | fields)
     done = 0
     for first, batch in _batches(store, item, schema, block_rows(header.dimension)):
         vectors = vectors_of(batch.column(columns.vector), item.key, first, header.dimension)
-        ids = _without_null(item, batch.column(columns.id), first)
-        arrays = [batch.column(field.name).cast(field.type) for field in header.metadata]
-        yield Block(item.key, first, vectors, ids, pa.Table.from_arrays(arrays, schema=header.metadata))
+        ids = None if header.id_type is None else _without_null(item, batch.column(columns.id), first)
+        yield Block(item.key, first, vectors, ids, _metadata(batch, item.key, columns.metadata))
         done = first + batch.num_rows
     if done != header.rows:
         raise _refusal(item, None, "CorruptFile", f"holds {done} lines, {header.rows} were counted", "List it again.")
+
+
+def _metadata(batch: pa.RecordBatch, key: str, names: Sequence[str]) -> pa.Table:
+    """The fields as the lines have them; text that a line lacks may be named by the folders."""
+    folders = partition_values(key)
+    found = {name: batch.column(name) for name in names}
+    for name, column in found.items():
+        if folders.get(name) is not None and pa.types.is_string(column.type):
+            found[name] = pc.fill_null(column, folders[name])
+    return pa.table(found)
 
 
 def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: str) -> Iterator[pa.RecordBatch]:
@@ -228,8 +317,10 @@ def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: 
     for name in names if first else ():
         if not any(name in row for row in first):
             _require(item, first[0], name, field)
-    types = {name: _type_of(item, name, [row.get(name) for row in first]) for name in names[1:]}
-    for _, batch in _batches(store, item, pa.schema(types | {names[0]: pa.list_(pa.float32())}), 1024):
+    types = _Types(item, names[1:], first)
+    if not types.settled:
+        _count(store, item, types)
+    for _, batch in _batches(store, item, pa.schema(types.known | {names[0]: pa.list_(pa.float32())}), 1024):
         yield batch.select(list(names))
 
 
@@ -245,7 +336,8 @@ def read_ids(store: Store, item: ListedObject, name: str) -> Iterator[pa.Array]:
 
 def _id_type(item: ListedObject, name: str, value: object) -> pa.DataType:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        what = f"field {name!r} is {value!r:.40}, expected an integer or a string"
+        told = shown(orjson.dumps(value).decode(), 40, quoted=False)
+        what = f"field {shown(name)} is {told}, expected an integer or a string"
         raise _refusal(item, 0, "BadIdType", what, "Give every row an id.")
     return pa.string() if isinstance(value, str) else pa.int64()
 
