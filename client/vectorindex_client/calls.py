@@ -6,6 +6,7 @@ where the other form cannot hold what is asked: metadata and query ids in answer
 
 from __future__ import annotations
 
+import functools
 import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -137,19 +138,42 @@ def search_requests(found: Sequence[bytes], dimension: int, wanted: Fields) -> l
 
 
 def _query_string(wanted: Fields, dimension: int) -> str:
+    plain = _plain_query_string(
+        wanted.k,
+        dimension,
+        wanted.segment,
+        wanted.min_score,
+        tuple(wanted.params.items()),
+        wanted.include_metadata,
+        wanted.track,
+    )
+    if wanted.filter is None:
+        return plain
+    return f"{plain}&{urlencode({'filter': json.dumps(wanted.filter, separators=(',', ':'))})}"
+
+
+@functools.lru_cache(maxsize=256)
+def _plain_query_string(
+    k: int,
+    dimension: int,
+    segment: str | None,
+    min_score: float | None,
+    params: tuple[tuple[str, int], ...],
+    include_metadata: bool,
+    track: bool,
+) -> str:
+    """Kept, because it costs as much as reading an answer and a program asks for the same again and again."""
     # The dimension travels with the bytes: without it, two vectors of half the length look like one.
-    found: dict[str, object] = {"k": wanted.k, "dimension": dimension}
-    if wanted.segment is not None:
-        found["segment"] = wanted.segment
-    if wanted.min_score is not None:
-        found["minScore"] = wanted.min_score
-    found |= {f"params.{name}": value for name, value in wanted.params.items()}
-    if wanted.track:
+    found: dict[str, object] = {"k": k, "dimension": dimension}
+    if segment is not None:
+        found["segment"] = segment
+    if min_score is not None:
+        found["minScore"] = min_score
+    found |= {f"params.{name}": value for name, value in params}
+    if track:
         found["track"] = "true"
-    if wanted.include_metadata:
+    if include_metadata:
         found["include"] = "metadata"
-    if wanted.filter is not None:
-        found["filter"] = json.dumps(wanted.filter, separators=(",", ":"))
     return urlencode(found)
 
 
