@@ -226,12 +226,74 @@ def test_deleted_rows_are_not_missed(served: Served) -> None:
     served.engine.hide(RowSet.of_mask(gone))
     try:
         for affordable in (1e9, 1e-9):
-            judged = judge_of(served, affordable).judge(items)
+            judged = judge_of(served, affordable).judge([replace(one, live=served.engine.live) for one in items])
             assert [one.recall for one in judged] == pytest.approx([1.0] * len(judged))
             assert judged[0].wide == (affordable < 1)
     finally:
         served.engine.hide(None)
     assert np.mean([one.recall for one in judge_of(served).judge(items)]) < 0.8
+
+
+def test_more_deleted_rows_than_candidates_hide_no_miss(served: Served) -> None:
+    """The 40 nearest are deleted: answers far behind the next ten are wrong, and those ten are right."""
+    rng = np.random.default_rng(9)
+    queries = rng.standard_normal((12, DIMENSION)).astype(np.float32)
+    orders = np.argsort(-(queries @ unit(served.vectors).T), axis=1)
+    gone = np.zeros(COUNT, np.bool_)
+    gone[orders[:, :40].ravel()] = True
+    live = RowSet.of_mask(~gone)
+    items, expected = [], []
+    for number, (query, order) in enumerate(zip(queries, orders, strict=True)):
+        left = order[~gone[order]]
+        rows = left[:10] if number % 2 else left[200:210]
+        items.append(Sampled(number, "other", query, rows, number / 12, live=live))
+        expected.append(float(number % 2))
+    served.engine.hide(RowSet.of_mask(gone))
+    try:
+        judged = judge_of(served).judge(items)
+        assert [one.recall for one in judged] == expected
+    finally:
+        served.engine.hide(None)
+
+
+def test_fewer_rows_than_answers_are_all_there_is(served: Served) -> None:
+    """Six rows are left of the index and ten were asked for: a searcher that found five of them has a recall of 5/6."""
+    live = RowSet.of_rows(np.arange(6), COUNT)
+    query = np.random.default_rng(1).standard_normal(DIMENSION).astype(np.float32)
+    rows = np.array([0, 1, 2, 3, 4, *[-1] * 5])
+    served.engine.hide(~live)
+    try:
+        (one,) = judge_of(served).judge([Sampled(0, "other", query, rows, 0.5, live=live)])
+        assert one.recall == pytest.approx(5 / 6)
+    finally:
+        served.engine.hide(None)
+
+
+def test_answers_are_judged_by_the_rows_there_were_when_they_were_given(served: Served) -> None:
+    """Rows deleted afterwards were right then; rows that came back afterwards could not be found."""
+    rng = np.random.default_rng(10)
+    query = rng.standard_normal(DIMENSION).astype(np.float32)
+    order = np.argsort(-(unit(served.vectors) @ query))
+    before = RowSet.of_rows(order[5:], COUNT)  # the five nearest were deleted
+    asked = [Sampled(n, "other", query, order[5:15], n / 4, live=before) for n in range(4)]
+    after = Sampled(9, "other", query, np.array([*order[:9], order[14]]), 0.9)
+    for hidden in (None, RowSet.of_rows(order[:12], COUNT)):
+        served.engine.hide(hidden)
+        try:
+            judged = judge_of(served).judge([*asked, after])
+        finally:
+            served.engine.hide(None)
+        # Of the two states the one that more queries saw is judged.
+        assert [(one.bucket, one.recall) for one in judged] == [(n, 1.0) for n in range(4)]
+
+
+def test_the_sample_remembers_what_was_hidden_and_drops_answers_that_crossed_a_change(served: Served) -> None:
+    live = RowSet.of_rows(np.arange(10), COUNT)
+    sample = LiveSample(("keyword",), live=lambda: live)
+    for answered in (3, 700):  # the second was answered before row 700 was hidden
+        sample.offer("other", np.zeros((1, DIMENSION), np.float32), 1, np.array([[answered]]))
+    taken, _ = sample.take()
+    assert [(item.live, item.rows.tolist()) for item in taken] == [(live, [3])]
 
 
 def test_a_scan_beyond_the_budget_takes_fewer_queries(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ from vectorindex_searcher.contract import (
     Location,
     Metric,
     SegmentRecall,
+    ServeTask,
     ValidateTask,
 )
 from vectorindex_searcher.errors import StoreUnavailable
@@ -42,6 +43,7 @@ from vectorindex_searcher.proof.columns import column_types
 from vectorindex_searcher.proof.report import Report, load_report
 from vectorindex_searcher.proof.task import validate
 from vectorindex_searcher.proof.timing import open_measured
+from vectorindex_searcher.serve.load import load
 from vectorindex_searcher.storage.folder import FolderStore
 from vectorindex_searcher.storage.store import Role
 
@@ -264,6 +266,47 @@ def test_ground_truth_that_cannot_be_removed_fails_no_gate(
         assert gate(tmp_path, queries=asked(tmp_path)).overall.queries == 150
     assert "old ground truth could not be removed" in caplog.text
     assert len(kept(tmp_path)) == len(old) + 3
+
+
+def test_a_report_of_another_manifest_is_not_answered(source: Path, tmp_path: Path) -> None:
+    """The artifact was built again under its digest: a searcher that got the old report would refuse its files."""
+    built(source, tmp_path)
+    first = gate(tmp_path)
+    again = gate(tmp_path)
+    assert again == first
+    for path in (tmp_path / "shop" / "products" / "digest1").rglob("manifest.json"):
+        path.unlink()
+    built(source, tmp_path, factory="IVF16,SQ8")
+    manifest, sha256 = load_manifest(*stored(tmp_path), "digest1")
+    second = gate(tmp_path, manifest_sha256=sha256)
+    assert second.manifest_sha256 == sha256 != first.manifest_sha256
+    assert second.factory == "IVF16,SQ8"
+    # And a searcher takes it, with the canary and the points that belong to it.
+    store, layout = stored(tmp_path)
+    _, report_sha256 = load_report(store, layout, "digest1", "gate1")
+    serving = ServeTask(
+        identity=IDENTITY, revision="r", digest="digest1", manifest_sha256=sha256, gate_hash="gate1",
+        report_sha256=report_sha256, artifacts=Location(folder=str(tmp_path)), cache_dir=str(tmp_path / "cache"),
+    )  # fmt: skip
+    loaded = load(serving, lambda said: None)
+    assert loaded.canary_recall == pytest.approx(second.canary_recall)
+    assert loaded.engine.manifest == manifest
+
+
+def test_what_a_dead_try_left_for_another_manifest_is_replaced(source: Path, tmp_path: Path) -> None:
+    """Canary and points without a report: of this manifest they are kept, of another one they name other rows."""
+    built(source, tmp_path)
+    gate(tmp_path)
+    folder = next((tmp_path / "shop").rglob("report.json")).parent
+    (folder / "report.json").unlink()
+    left = {name: (folder / name).read_bytes() for name in ("canary.arrow", "points.json")}
+    gate(tmp_path)
+    assert left == {name: (folder / name).read_bytes() for name in left}
+    (folder / "report.json").unlink()
+    next((tmp_path / "shop").rglob("manifest.json")).unlink()
+    built(source, tmp_path, factory="IVF16,SQ8")
+    gate(tmp_path)
+    assert all((folder / name).read_bytes() != left[name] for name in left)
 
 
 def test_the_report_is_what_its_schema_says(source: Path, tmp_path: Path) -> None:

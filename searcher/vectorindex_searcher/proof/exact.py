@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import Metric
+from ..index.choose.recall import tie_width
 from ..index.device import Backend, DeviceFallback, on_cpu
 from ..index.metric import faiss_metric
 from ..index.selection.rowset import RowSet
@@ -20,8 +21,6 @@ from ..index.vectors import SCAN_BYTES, VectorFile
 
 SLACK = 16
 """Candidates beyond k that the float32 pass keeps."""
-RELATIVE_TOLERANCE = 1e-5
-"""Of a squared distance: two rows nearer than this are a tie."""
 _GATHER_FLOATS = 1 << 20
 
 
@@ -83,7 +82,9 @@ def exact_search(
     fallback = fallback or on_cpu(threads)
     count = vectors.count if among is None else len(among)
     blocks = _all_blocks(vectors) if among is None else _blocks_of(vectors, among)
-    rows = _candidates(blocks, vectors.prepared(queries), min(k + 1 + SLACK, count), metric, fallback)
+    if allowed_rows is not None:
+        blocks, count = _allowed(blocks, allowed_rows), min(count, allowed_rows.matching)
+    rows = _candidates(blocks, vectors.prepared(queries), max(1, min(k + 1 + SLACK, count)), metric, fallback)
     if among is not None:
         own = 0 if own_rows is None else np.isin(own_rows, among)
         depths = np.minimum(np.full(len(queries), k) if depths is None else depths, count - own)
@@ -104,8 +105,8 @@ def truth_among(
     """The k nearest among candidates `rows` (int64 [n, c], -1 for none), by their exact distances.
 
     It is the truth when the candidates hold it. Otherwise its k-th score is too low and recall against it too high,
-    never too low. only: rows that may be answered (None: all); candidates that may not are left out, so where more
-    than SLACK of the best are gone the same holds. Other arguments as in `exact_search`.
+    never too low. allowed_rows: those that may be answered (None: all); others count for nothing, and are no
+    candidates. Other arguments as in `exact_search`.
     """
     queries = vectors.prepared(queries)
     own = np.full(len(queries), -1) if own_rows is None else own_rows
@@ -115,11 +116,12 @@ def truth_among(
     scores = exact_scores(vectors, queries, rows, metric)
     order = np.argsort(-scores, axis=1, kind="stable")
     rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
-    available = np.minimum(k if depths is None else depths, vectors.count - (own >= 0))
+    there = vectors.count - (own >= 0) if allowed_rows is None else allowed_rows.matching - allowed_rows.holds(own)
+    available = np.minimum(k if depths is None else depths, there)
     last = np.maximum(available - 1, 0)[:, None]
-    tolerance = _tolerance(queries, scores, metric, vectors, rows)
-    at_last = np.take_along_axis(scores, last, 1) - np.take_along_axis(tolerance, last, 1)
-    return Truth(k, rows, scores, available, at_last[:, 0], scores[:, 0] - tolerance[:, 0])
+    threshold = _with_ties(last, queries, scores, rows, vectors, metric)
+    nearest = _with_ties(np.zeros_like(last), queries, scores, rows, vectors, metric)
+    return Truth(k, rows, scores, available, threshold, nearest)
 
 
 def exact_scores(
@@ -141,23 +143,20 @@ def exact_scores(
     return scores
 
 
-def _tolerance(
+def _with_ties(
+    column: npt.NDArray[np.int64],
     queries: npt.NDArray[np.float32],
     scores: npt.NDArray[np.float64],
-    metric: Metric,
-    vectors: VectorFile,
     rows: npt.NDArray[np.int64],
+    vectors: VectorFile,
+    metric: Metric,
 ) -> npt.NDArray[np.float64]:
-    """How much a score may be lower and still be a tie, [n, c]."""
-    finite = np.where(np.isfinite(scores), np.abs(scores), 0)
-    if metric is not Metric.INNER_PRODUCT:
-        relative: npt.NDArray[np.float64] = RELATIVE_TOLERANCE * finite
-        return relative
-    # An inner product near 0 is a difference of large terms: its float32 error scales with the lengths.
-    lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
-    best = np.linalg.norm(vectors.gather(np.maximum(rows[:, 0], 0)).astype(np.float64), axis=1)
-    wide: npt.NDArray[np.float64] = np.maximum(RELATIVE_TOLERANCE * finite, 1e-6 * (lengths * best)[:, None])
-    return wide
+    """[n]: the least score that is as good as the one in `column` of each line, by the width of that row's own ties."""
+    there, found = np.take_along_axis(rows, column, 1)[:, 0], np.take_along_axis(scores, column, 1)[:, 0]
+    lines = np.flatnonzero(there >= 0)
+    least = found.copy()
+    least[lines] -= tie_width(found[lines], queries[lines], vectors.gather(there[lines]), metric)
+    return least
 
 
 _Blocks = Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
@@ -174,6 +173,16 @@ def _blocks_of(vectors: VectorFile, rows: npt.NDArray[np.int64]) -> _Blocks:
     for start in range(0, len(rows), step):
         some = rows[start : start + step]
         yield some, vectors.gather(some)
+
+
+def _allowed(blocks: _Blocks, allowed_rows: RowSet) -> _Blocks:
+    """The blocks without the rows that may not be answered: left out here, they displace no candidate."""
+    for numbers, block in blocks:
+        kept = allowed_rows.holds(numbers)
+        if kept.all():
+            yield numbers, block
+        elif kept.any():
+            yield numbers[kept], block[kept]
 
 
 def _candidates(

@@ -23,10 +23,11 @@ from ..artifact.layout import Layout
 from ..artifact.manifest import encode
 from ..contract import Model
 from ..errors import TaskError
+from ..index.choose.recall import PRODUCT_TIE, RELATIVE_TIE
 from ..index.device import DeviceFallback
 from ..index.vectors import VectorFile
 from ..storage.store import ObjectInfo, Store
-from .exact import RELATIVE_TOLERANCE, SLACK, Truth, exact_search
+from .exact import SLACK, Truth, exact_search
 
 LIMIT_BYTES = 256 << 20
 """A larger truth (50,000 queries at k = 1,000) is neither kept nor read."""
@@ -93,7 +94,7 @@ def truth_key(
         "queries": content.hexdigest(),
         "shape": list(queries.shape),
         "k": k,
-        "scan": [1, SLACK, RELATIVE_TOLERANCE],
+        "scan": [2, SLACK, RELATIVE_TIE, PRODUCT_TIE],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -192,7 +192,8 @@ class Server:
         """Begin to measure live recall, if the task asks for it."""
         if not self._task.live_recall:
             return None
-        loop, ring, sample = asyncio.get_running_loop(), self._ring, LiveSample(self._task.segments)
+        loop, ring, engine = asyncio.get_running_loop(), self._ring, loaded.engine
+        sample = LiveSample(self._task.segments, live=lambda: engine.live)
         ring.live_before = int(sample.started) // contract.BUCKET_SECONDS
 
         def record(tallies: list[LiveTally], next_bucket: int, cpu_seconds: float) -> None:

@@ -150,7 +150,7 @@ class LiveJudge:
 
     def judge(self, sample: Sequence[Sampled]) -> list[Judged]:
         """The recall of each query of the sample, or of a uniform part of it."""
-        sample = [item for item in sample if len(item.rows)]
+        sample = _of_one_state([item for item in sample if len(item.rows)])
         if not sample:
             return []
         # A little more than last time, in case the machine is quicker now.
@@ -177,7 +177,7 @@ class LiveJudge:
             self._vectors.metric,
             depths=depths,
             threads=1,
-            allowed_rows=self._engine.live,
+            allowed_rows=sample[0].live,
         )
 
     def _judge(self, sample: Sequence[Sampled], truth: Truth, *, wide: bool = False) -> list[Judged]:
@@ -194,6 +194,9 @@ class LiveJudge:
 
     def _wide(self, sample: Sequence[Sampled]) -> list[Judged]:
         """Against a much wider search; its candidates are ranked by their exact distances."""
+        live = self._engine.live
+        if sample[0].live is not live:
+            return []  # the wider search would not see the rows that these answers were chosen from
         ordered = sorted(sample, key=lambda item: item.draw)
         found: list[Judged] = []
         began = self._budget.spent
@@ -202,13 +205,19 @@ class LiveJudge:
             queries, depths = _arrays(some)
             k = int(depths.max())
             _, rows = self._engine.search(queries, min(k + SLACK, self._engine.count), self.wide_params)
-            truth = truth_among(
-                self._vectors, queries, rows, k, self._vectors.metric, depths=depths, allowed_rows=self._engine.live
-            )
+            truth = truth_among(self._vectors, queries, rows, k, self._vectors.metric, depths=depths, allowed_rows=live)
             found += self._judge(some, truth, wide=True)
             if self._budget.spent - began > self._affordable:
                 break  # the queries with the smallest draws are a uniform part of the sample
         return found
+
+
+def _of_one_state(sample: Sequence[Sampled]) -> list[Sampled]:
+    """The queries that saw the same deleted ids: of the states of a round, the one that most of them saw."""
+    states: dict[int, list[Sampled]] = {}
+    for item in sample:
+        states.setdefault(id(item.live), []).append(item)
+    return max(states.values(), key=len, default=[])
 
 
 def _arrays(sample: Sequence[Sampled]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

@@ -2,7 +2,7 @@
 
 Every query draws a number; the smallest ones stay. One list holds the smallest of all queries, so it is a uniform
 sample of the traffic, and one per segment holds that segment's, so a segment of a hundredth of the traffic is judged
-too. Knows no FAISS and no truth. Thread-safe: searches offer from their threads.
+too. Knows no index and no truth. Thread-safe: searches offer from their threads.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ... import contract
+from ...index.selection.rowset import RowSet
 
 CAPACITY = 1000
 """Queries in a sample, all segments together."""
@@ -40,6 +41,8 @@ class Sampled:
     draw: float
     """Uniform in [0, 1): the smaller ones of a sample are a smaller uniform sample."""
     overall: bool = False
+    live: RowSet | None = None
+    """Rows that could be answered then (None: all): ids deleted since were right, and new ones could not be found."""
 
 
 _Heap = list[tuple[float, int, Sampled]]
@@ -49,9 +52,14 @@ class LiveSample:
     """Collects one round. `clock`: unix seconds, the same as the evidence ring's."""
 
     def __init__(
-        self, segments: Sequence[str], capacity: int = CAPACITY, clock: Callable[[], float] = time.time
+        self,
+        segments: Sequence[str],
+        capacity: int = CAPACITY,
+        clock: Callable[[], float] = time.time,
+        live: Callable[[], RowSet | None] = lambda: None,
     ) -> None:
-        self._clock = clock
+        """live: the rows that may be answered now."""
+        self._clock, self._live = clock, live
         names = tuple(dict.fromkeys((*segments, contract.OTHER_SEGMENT)))
         # With one segment all and segment are the same queries; otherwise half is for all, half is shared out.
         self._room = capacity if len(names) == 1 else capacity // 2
@@ -77,9 +85,12 @@ class LiveSample:
                 self._take(segment, vectors[number], rows[number, : min(k, DEPTH)], draw)
 
     def _take(self, segment: str, vector: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], draw: float) -> None:
+        live = self._live()
+        if live is not None and not live.holds(rows[rows >= 0]).all():
+            return  # answered before these ids were deleted
         with self._lock:
             bucket = int(self._clock()) // contract.BUCKET_SECONDS
-            item = Sampled(bucket, segment, vector.copy(), rows.copy(), draw)
+            item = Sampled(bucket, segment, vector.copy(), rows.copy(), draw, live=live)
             entry = (-draw, next(self._numbers), item)
             limit = max(_keep(self._all, entry, self._room), _keep(self._of[segment], entry, self._room_each))
             self._limits[segment] = limit
@@ -91,10 +102,7 @@ class LiveSample:
             items = {number: item for heap in (self._all, *self._of.values()) for _, number, item in heap}
             self._start()
             bucket = int(self.started) // contract.BUCKET_SECONDS
-        return [
-            Sampled(item.bucket, item.segment, item.vector, item.rows, item.draw, number in overall)
-            for number, item in items.items()
-        ], bucket
+        return [replace(item, overall=number in overall) for number, item in items.items()], bucket
 
 
 def _keep(heap: _Heap, entry: tuple[float, int, Sampled], room: int) -> float:
@@ -120,7 +128,7 @@ def smaller(sample: Sequence[Sampled], share: float) -> list[Sampled]:
         items.sort(key=lambda item: item.draw)
         enough = max(1, int(len(items) * share))
         kept += [
-            Sampled(item.bucket, item.segment, item.vector, item.rows, item.draw, item.overall and item.draw <= cut)
+            replace(item, overall=item.overall and item.draw <= cut)
             for at, item in enumerate(items)
             if at < enough or (item.overall and item.draw <= cut)
         ]
