@@ -19,14 +19,13 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
-    """A whole number that an installation may choose: flag `--<name>`, variable `VECTORINDEX_<NAME>`."""
+class Flag:
+    """A text that an installation may choose: flag `--<name>`, variable `VECTORINDEX_<NAME>` unless it has another."""
 
     name: str
-    default: int
-    least: int
-    most: int
     help: str
+    default: str = ""
+    other_variable: str = ""
 
     @property
     def flag(self) -> str:
@@ -34,7 +33,46 @@ class Number:
 
     @property
     def variable(self) -> str:
-        return "VECTORINDEX_" + self.name.upper().replace("-", "_")
+        return self.other_variable or "VECTORINDEX_" + self.name.upper().replace("-", "_")
+
+
+FLAGS = (
+    Flag("searcher-image", "image of the data plane: Jobs and searchers; required"),
+    Flag("gpu-image", "image of GPU build Jobs; default: the searcher image"),
+    Flag("image-pull-policy", f"pull policy of Jobs and searchers: {', '.join(PULL_POLICIES)}", "IfNotPresent"),
+    Flag("image-pull-secrets", "comma separated names of pull Secrets of Jobs and searchers"),
+    Flag(
+        "internal-key-dir",
+        "folder of a mounted Secret: `key` signs requests to searchers, `previous` those to revisions made before a "
+        "rotation; default: none is signed",
+    ),
+    Flag("watch-namespaces", "comma separated; default: all namespaces"),
+    Flag("namespace", "namespace of the Lease that keeps a second operator waiting", "default", "POD_NAMESPACE"),
+    Flag(
+        "operator-labels",
+        "labels of the operator's own pod, a=b,c=d, by which managed NetworkPolicies let it in; default: all pods of "
+        "--namespace",
+    ),
+    Flag("metrics-from", "whom managed NetworkPolicies let scrape searchers: a NetworkPolicy's `from` as JSON"),
+    Flag("identity", "holder name in the Lease", socket.gethostname(), "POD_NAME"),
+    Flag("http-port", "port of /livez, /readyz and /metrics", "8080"),
+    Flag("log-level", f"one of {', '.join(LOG_LEVELS)}", "INFO"),
+    Flag("operator-class", "which VectorIndexes are this operator's, where there are two", DEFAULT_CLASS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A whole number that an installation may choose."""
+
+    name: str
+    default: int
+    least: int
+    most: int
+    help: str
+
+    def as_flag(self) -> Flag:
+        return Flag(self.name, f"{self.help}; {self.least} to {self.most}", str(self.default))
 
 
 NUMBERS = (
@@ -44,6 +82,11 @@ NUMBERS = (
     Number("request-seconds", 20, 1, 120, "the most that the API server may take to answer"),
     Number("stuck-seconds", 300, 30, 3600, "a pass that runs for so long is stuck, and /livez fails"),
     Number("lease-seconds", 15, 9, 300, "so long after its last renewal another replica takes over"),
+    Number("soak-look-seconds", 5, 1, 60, "how often the pods of a revision that soaks are asked what they counted"),
+    Number(
+        "watch-look-seconds", 30, 5, 300, "how often those of a stable revision are, in the day after its promotion"
+    ),
+    Number("evidence-mebibytes", 192, 32, 4096, "memory that all answers of searchers may take together"),
 )
 
 
@@ -57,6 +100,9 @@ class Tuning:
     request_seconds: int
     stuck_seconds: int
     lease_seconds: int
+    soak_look_seconds: int
+    watch_look_seconds: int
+    evidence_mebibytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,81 +121,9 @@ class OperatorSettings:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of `run`; defaults come from the environment, where the chart puts them."""
-    env = os.environ.get
-    parser.add_argument(
-        "--searcher-image",
-        default=env("VECTORINDEX_SEARCHER_IMAGE", ""),
-        help="image of the data plane: Jobs and searchers (VECTORINDEX_SEARCHER_IMAGE, required)",
-    )
-    parser.add_argument(
-        "--gpu-image",
-        default=env("VECTORINDEX_GPU_IMAGE", ""),
-        help="image of GPU build Jobs; default: the searcher image (VECTORINDEX_GPU_IMAGE)",
-    )
-    parser.add_argument(
-        "--image-pull-policy",
-        default=env("VECTORINDEX_IMAGE_PULL_POLICY", "IfNotPresent"),
-        choices=PULL_POLICIES,
-        help="pull policy of Jobs and searchers (VECTORINDEX_IMAGE_PULL_POLICY)",
-    )
-    parser.add_argument(
-        "--image-pull-secrets",
-        default=env("VECTORINDEX_IMAGE_PULL_SECRETS", ""),
-        help="comma separated names of pull Secrets of Jobs and searchers (VECTORINDEX_IMAGE_PULL_SECRETS)",
-    )
-    parser.add_argument(
-        "--internal-key-dir",
-        default=env("VECTORINDEX_INTERNAL_KEY_DIR", ""),
-        help="folder of a mounted Secret: `key` signs requests to searchers, `previous` those to revisions "
-        "made before a rotation; default: none is signed (VECTORINDEX_INTERNAL_KEY_DIR)",
-    )
-    parser.add_argument(
-        "--watch-namespaces",
-        default=env("VECTORINDEX_WATCH_NAMESPACES", ""),
-        help="comma separated; default: all namespaces (VECTORINDEX_WATCH_NAMESPACES)",
-    )
-    parser.add_argument(
-        "--namespace",
-        default=env("POD_NAMESPACE", "default"),
-        help="namespace of the Lease that keeps a second operator waiting (POD_NAMESPACE)",
-    )
-    parser.add_argument(
-        "--operator-labels",
-        default=env("VECTORINDEX_OPERATOR_LABELS", ""),
-        help="labels of the operator's own pod, a=b,c=d, by which managed NetworkPolicies let it in; default: all pods "
-        "of --namespace (VECTORINDEX_OPERATOR_LABELS)",
-    )
-    parser.add_argument(
-        "--metrics-from",
-        default=env("VECTORINDEX_METRICS_FROM", ""),
-        help="whom managed NetworkPolicies let scrape searchers: a NetworkPolicy's `from` as JSON "
-        "(VECTORINDEX_METRICS_FROM)",
-    )
-    parser.add_argument(
-        "--identity",
-        default=env("POD_NAME", socket.gethostname()),
-        help="holder name in the Lease (POD_NAME)",
-    )
-    parser.add_argument(
-        "--http-port",
-        default=env("VECTORINDEX_HTTP_PORT", "8080"),
-        help="port of /livez, /readyz and /metrics (VECTORINDEX_HTTP_PORT)",
-    )
-    parser.add_argument(
-        "--log-level",
-        default=env("VECTORINDEX_LOG_LEVEL", "INFO").upper(),
-        choices=LOG_LEVELS,
-        help="(VECTORINDEX_LOG_LEVEL)",
-    )
-    parser.add_argument(
-        "--operator-class",
-        default=env("VECTORINDEX_OPERATOR_CLASS", DEFAULT_CLASS),
-        help="which VectorIndexes are this operator's, where there are two (VECTORINDEX_OPERATOR_CLASS)",
-    )
-    for number in NUMBERS:
-        parser.add_argument(
-            number.flag, default=env(number.variable, str(number.default)), help=f"{number.help} ({number.variable})"
-        )
+    for one in (*FLAGS, *(number.as_flag() for number in NUMBERS)):
+        default = os.environ.get(one.variable, one.default)
+        parser.add_argument(one.flag, default=default, help=f"{one.help} ({one.variable})")
 
 
 def from_flags(flags: argparse.Namespace) -> OperatorSettings:
@@ -159,9 +133,10 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
             "--searcher-image is empty: name the data plane's image (VECTORINDEX_SEARCHER_IMAGE; in the chart: "
             "searcherImage.repository)"
         )
-    # argparse checks what is typed, not what comes from the environment.
+    log_level = flags.log_level.upper()
     _one_of(flags.image_pull_policy, PULL_POLICIES, "--image-pull-policy", "VECTORINDEX_IMAGE_PULL_POLICY")
-    _one_of(flags.log_level, LOG_LEVELS, "--log-level", "VECTORINDEX_LOG_LEVEL")
+    _one_of(log_level, LOG_LEVELS, "--log-level", "VECTORINDEX_LOG_LEVEL")
+    tuning = Tuning(**{one.name.replace("-", "_"): _number(flags, one) for one in NUMBERS})
     return OperatorSettings(
         installation=Installation(
             searcher_image=flags.searcher_image,
@@ -172,14 +147,16 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
             namespace=flags.namespace,
             labels=_labels(flags.operator_labels),
             metrics_from=_peers(flags.metrics_from),
+            soak_look_seconds=tuning.soak_look_seconds,
+            watch_look_seconds=tuning.watch_look_seconds,
         ),
         watch_namespaces=_names(flags.watch_namespaces),
         namespace=flags.namespace,
         identity=flags.identity,
         http_port=_port(flags.http_port),
-        log_level=flags.log_level,
+        log_level=log_level,
         operator_class=_class(flags.operator_class),
-        tuning=Tuning(**{one.name.replace("-", "_"): _number(flags, one) for one in NUMBERS}),
+        tuning=tuning,
     )
 
 
@@ -234,9 +211,9 @@ def _class(text: str) -> str:
 
 
 def _number(flags: argparse.Namespace, number: Number) -> int:
-    text = str(getattr(flags, number.name.replace("-", "_")))
+    text, known = str(getattr(flags, number.name.replace("-", "_"))), number.as_flag()
     if not text.isdecimal() or len(text) > 9 or not number.least <= int(text) <= number.most:
         raise ValueError(
-            f"{number.flag} is {text!r}: use a whole number from {number.least} to {number.most} ({number.variable})"
+            f"{known.flag} is {text!r}: use a whole number from {number.least} to {number.most} ({known.variable})"
         )
     return int(text)

@@ -56,7 +56,10 @@ def build(settings: OperatorSettings) -> App:
     events = CountedEvents(KubeEvents(cluster, settings.identity), metrics)
     reconciler = Reconciler(
         cluster=LiveCluster(cluster, cache),
-        searchers=HttpSearchers(Signer(settings.installation.internal_keys), AdminPort(tuning.searcher_connections)),
+        searchers=HttpSearchers(
+            Signer(settings.installation.internal_keys),
+            AdminPort(tuning.searcher_connections, tuning.evidence_mebibytes << 20),
+        ),
         events=events,
         settings=settings.installation,
         cache=cache,

@@ -10,6 +10,7 @@ import pytest
 from observations import (
     HOUR,
     NOW,
+    SETTINGS,
     a_revision,
     actions,
     after,
@@ -25,6 +26,7 @@ from observations import (
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import RuleVerdict, Trip
 from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.plan import EnsureSearchers, MoveTraffic, Plan, WriteRevisionStatus
 from vectorindex_operator.core.traffic import Decision, DecisionKind
@@ -314,3 +316,13 @@ def test_traffic_that_comes_and_goes_writes_nothing() -> None:
         plan = run(replace(obs, evidence={view.name: few}), now)
         assert actions(plan, WriteRevisionStatus) == []
         obs = after(obs, plan)
+
+
+def test_looks_come_as_often_as_the_installation_says() -> None:
+    soaking = a_revision(NEW, "Soaking")
+    soak = seen(NEW, a_revision(OLD, "Stable"), soaking, traffic=front(soaking))
+    watch = seen(NEW, B, traffic=front(B))
+    for seconds in (2.0, 4.0):
+        settings = replace(SETTINGS, soak_look_seconds=seconds, watch_look_seconds=10 * seconds)
+        assert decide(soak, settings, NOW).requeue_after == seconds
+        assert 8 * seconds < decide(watch, settings, NOW).requeue_after < 12 * seconds

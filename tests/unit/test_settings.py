@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vectorindex_operator.settings import NUMBERS, Number, OperatorSettings, add_flags, from_flags
+from vectorindex_operator.core.state import Installation
+from vectorindex_operator.settings import FLAGS, NUMBERS, Number, OperatorSettings, add_flags, from_flags
 
-NAMES = ("SEARCHER_IMAGE", "GPU_IMAGE", "IMAGE_PULL_POLICY", "IMAGE_PULL_SECRETS", "WATCH_NAMESPACES", "HTTP_PORT",
-         "LOG_LEVEL", "INTERNAL_KEY_DIR", "OPERATOR_LABELS", "METRICS_FROM", "OPERATOR_CLASS")  # fmt: skip
+KNOWN = (*FLAGS, *(number.as_flag() for number in NUMBERS))
 
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    variables = (*(f"VECTORINDEX_{n}" for n in NAMES), *(number.variable for number in NUMBERS))
-    for name in (*variables, "POD_NAMESPACE", "POD_NAME"):
-        monkeypatch.delenv(name, raising=False)
+    for one in KNOWN:
+        monkeypatch.delenv(one.variable, raising=False)
 
 
 def settings(*arguments: str) -> OperatorSettings:
@@ -35,6 +34,10 @@ def test_the_defaults() -> None:
     assert (found.installation.gpu_image, found.installation.image_pull_policy) == ("", "IfNotPresent")
     assert (found.installation.image_pull_secrets, found.watch_namespaces) == ((), ())
     assert (found.namespace, found.identity) == ("default", socket.gethostname())
+    bare = Installation("x")
+    assert (found.installation.soak_look_seconds, found.installation.watch_look_seconds) == (
+        bare.soak_look_seconds, bare.watch_look_seconds,
+    )  # fmt: skip
     assert (found.http_port, found.log_level) == (8080, "INFO")
     assert {n.name: getattr(found.tuning, n.name.replace("-", "_")) for n in NUMBERS} == {
         n.name: n.default for n in NUMBERS
@@ -87,12 +90,12 @@ def test_a_bad_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: s
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
 def test_a_number_out_of_its_bounds_is_refused_by_name(number: Number, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator without workers, say, would do nothing and say nothing."""
-    found = settings("--searcher-image=x", f"{number.flag}={number.most}")
+    found = settings("--searcher-image=x", f"{number.as_flag().flag}={number.most}")
     assert getattr(found.tuning, number.name.replace("-", "_")) == number.most
     for text in (number.least - 1, number.most + 1, "", "many", "4.5", "-4", "9" * 5000):
-        with pytest.raises(ValueError, match=rf"^{number.flag} is .*{number.least} to {number.most}"):
-            settings("--searcher-image=x", f"{number.flag}={text}")
-    monkeypatch.setenv(number.variable, str(number.least))
+        with pytest.raises(ValueError, match=rf"^{number.as_flag().flag} is .*{number.least} to {number.most}"):
+            settings("--searcher-image=x", f"{number.as_flag().flag}={text}")
+    monkeypatch.setenv(number.as_flag().variable, str(number.least))
     assert getattr(settings("--searcher-image=x").tuning, number.name.replace("-", "_")) == number.least
 
 
@@ -112,13 +115,16 @@ def test_every_number_is_a_value_of_the_chart() -> None:
         assert values.pop(value) == number.default
         found = schema.pop(value)
         assert (found["type"], found["minimum"], found["maximum"]) == ("integer", number.least, number.most)
-        assert f"name: {number.variable}\n              value: {{{{ .Values.tuning.{value} | quote }}}}" in chart_text()
+        assert (
+            f"name: {number.as_flag().variable}\n              value: {{{{ .Values.tuning.{value} | quote }}}}"
+            in chart_text()
+        )
     assert (values, schema) == ({}, {})
 
 
 def test_every_variable_of_the_chart_is_known() -> None:
     text = chart_text()
-    known = {f"VECTORINDEX_{name}" for name in NAMES} | {number.variable for number in NUMBERS}
+    known = {one.variable for one in KNOWN}
     used = {word.strip('"') for word in text.replace(":", " ").split() if word.strip('"').startswith("VECTORINDEX_")}
     assert used <= known
     assert "VECTORINDEX_SEARCHER_IMAGE" in used

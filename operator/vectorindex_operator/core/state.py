@@ -43,6 +43,10 @@ class Installation:
     """Labels of the operator's own pod; none: every pod of its namespace is taken for it."""
     metrics_from: tuple[Mapping[str, Any], ...] = ()
     """Who may scrape searchers, as a NetworkPolicy's `from`; empty: nobody but the operator and the index's pods."""
+    soak_look_seconds: float = 5.0
+    """How often the pods of a revision that soaks are asked."""
+    watch_look_seconds: float = 30.0
+    """How often those of a stable revision are, while it is watched."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,6 @@ from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.safety import roll_back, verdicts
 from vectorindex_operator.core.state import ReconcileState
 
-LOOK_SECONDS = 5.0
-STEADY_LOOK_SECONDS = 30.0
 NO_PRIOR = "NoPrior"
 EXTERNAL = "External"
 
@@ -61,7 +59,7 @@ def _soak(state: ReconcileState, name: str) -> None:
     act = ACTS[Situation.SOAKING, worst(said)]
     promotion = _due(state, name, rollout, merged, act)
     verdicts.keep(state, name, said, at_once=promotion is not None or act is Act.ROLL_BACK)
-    state.requeue_at(state.now + LOOK_SECONDS)
+    state.requeue_at(state.now + state.settings.soak_look_seconds)
     if act is Act.ROLL_BACK:
         _trip(state, name, said)
     elif promotion is not None and rollout.trip is None:
@@ -101,7 +99,7 @@ def _promote(state: ReconcileState, name: str, reason: str, message: str) -> Non
             state.keep_loaded.discard(prior)  # dead, and no way back any more: it would be loaded to be retired
     state.event(EventReason.PROMOTED, f"{reason}: {message}", revision=name)
     state.find_slots()
-    state.requeue_at(state.now + STEADY_LOOK_SECONDS)  # its watch begins: nothing else may wake us
+    state.requeue_at(state.now + state.settings.watch_look_seconds)  # its watch begins: nothing else may wake us
 
 
 def _trip(state: ReconcileState, name: str, said: tuple[RuleVerdict, ...]) -> None:
@@ -221,9 +219,9 @@ def _watch(state: ReconcileState, name: str) -> None:
 
 
 def _steady_look(state: ReconcileState, name: str) -> float:
-    """Half a minute, give or take a sixth, other for each index and look: a thousand indexes must not ask at once."""
+    """The interval, give or take a sixth, other for each index and look: a thousand indexes must not ask at once."""
     drawn = zlib.crc32(f"{state.obs.index.uid} {name} {math.floor(state.now)}".encode()) / 2**32
-    return STEADY_LOOK_SECONDS * (5 + 2 * drawn) / 6
+    return state.settings.watch_look_seconds * (5 + 2 * drawn) / 6
 
 
 def mark_cause_external(state: ReconcileState, name: str, failed: list[RuleVerdict]) -> None:
