@@ -34,6 +34,7 @@ FULL_SPEC: Json = {
     "index": {
         "factory": "IVF4096,PQ48x4fs,RFlat",
         "objective": {"recall": 0.97, "minimise": "Memory"},
+        "effort": "High",
         "searchParams": {"nprobe": 32, "k_factor": 4},
     },
     "build": {

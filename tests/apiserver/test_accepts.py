@@ -46,6 +46,7 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
         ("source.poll", "0"),
         ("source.s3", {"bucket": "public", "anonymous": True, "endpoint": "https://ref.example.co/storage/v1/s3/"}),
         ("index", {"factory": "Flat"}),
+        ("index", {"factory": "HNSW32", "effort": "High"}),
         ("guardrails.rules", [{"name": "scores", "metric": "TopScore", "min": "0.45"}]),
     ],
 )

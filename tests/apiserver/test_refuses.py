@@ -39,6 +39,7 @@ def managed(*peers: Json) -> Json:
         ("spec.artifacts.deletionPolicy", "Delete", "spec.artifacts.deletionPolicy", '"Retain"'),
         ("spec.gate.onInconclusive", "Pass", "spec.gate.onInconclusive", '"Hold", "Reject"'),
         ("spec.index.objective.minimise", "Cost", "spec.index.objective.minimise", '"Latency", "Memory"'),
+        ("spec.index.effort", "Max", "spec.index.effort", '"Low", "Normal", "High"'),
         (RULES, rule(metric="Errors", max="2%"), f"{RULES}[0].metric", '"ErrorRate"'),
         # bounds
         ("spec.gate.k", 0, "spec.gate.k", "greater than or equal to 1"),

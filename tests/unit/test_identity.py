@@ -33,6 +33,8 @@ def hashes(**changes: Any) -> dict[str, str]:
         ({"index": {"objective": {"minimise": "Memory"}}}, {"digest"}),
         ({"index": {"objective": {"memoryLimit": "4Gi"}}}, {"digest"}),
         ({"index": {"searchParams": {"nprobe": 8}}}, {"digest"}),
+        ({"index": {"effort": "High"}}, {"digest"}),
+        ({"index": {"effort": "Low"}}, {"digest"}),
         ({"source": {"columns": {"vector": "embedding"}}}, {"digest", "source"}),
         ({"source": {"columns": {"metadata": ["title"]}}}, {"digest", "source"}),
         ({"embedding": {"metric": "L2"}}, {"digest", "source"}),
@@ -95,6 +97,8 @@ def test_writing_a_default_down_changes_nothing() -> None:
     written = hashes(source={"columns": {"id": "id", "vector": "vector"}}, index={"objective": {"recall": 0.96}})
     assert written == hashes()
     assert hashes(embedding={"metric": "Cosine"}, gate={"k": 10}) == hashes()
+    assert hashes(index={"effort": "Normal"}) == hashes()
+    assert spec(index={"effort": "Normal"}) == spec(), "nor is it an edit that waits for a build"
 
 
 def test_data_and_build_number_are_part_of_the_digest() -> None:

@@ -32,6 +32,7 @@ from vectorindex_searcher.index import factory, training
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.choose import auto, trial, tuning
 from vectorindex_searcher.index.choose.auto import Goal, select
+from vectorindex_searcher.index.choose.candidates import Entry, new_entry
 from vectorindex_searcher.index.choose.families import lists_for, parts_for, scaled, shortlist, variants
 from vectorindex_searcher.index.choose.sample import Sample, draw_sample
 from vectorindex_searcher.index.factory import make_index
@@ -150,7 +151,7 @@ def test_the_smallest_that_reaches_the_recall_wins(vectors: VectorFile) -> None:
 def test_what_does_not_fit_is_not_built(vectors: VectorFile, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[str] = []
     make = trial.Bench.build
-    monkeypatch.setattr(trial.Bench, "build", lambda self, one: built.append(one) or make(self, one))
+    monkeypatch.setattr(trial.Bench, "build", lambda self, one, *ef: built.append(one) or make(self, one, *ef))
     limit = 60 * COUNT
     choice = select(vectors, Goal(0.9, memory_limit=limit), threads=1)
     over = [one for one in choice.candidates if one.verdict.startswith("over memoryLimit: needs ")]
@@ -332,7 +333,7 @@ def test_the_smallest_index_must_keep_its_recall_on_all_rows(tmp_path: Path, mon
     monkeypatch.setattr(auto, "DEEP_ROWS", 500)
     monkeypatch.setattr(auto, "TOP_ROWS", 1000)
     coarse = min(
-        shortlist(4000, 16, Minimise.MEMORY), key=lambda one: auto._entry(one, 4000, 16, Metric.L2).size.resident
+        shortlist(4000, 16, Minimise.MEMORY), key=lambda one: new_entry(one, 4000, 16, Metric.L2).size.resident
     )
     runs: list[tuple[str, float]] = []
 
@@ -358,7 +359,7 @@ def test_time_is_extrapolated_by_what_was_seen_and_what_is_known() -> None:
         size = footprint(make_index("Flat", 10, 4, Metric.L2), 10)
         assert size is not None
         trials = {n: trial.Trial(factory, n, trial.Measured({}, 1, 0, us), 1.0) for n, us in seen}
-        return auto._Entry(factory, size, trials).at(160_000)
+        return Entry(factory, size, trials=trials).at(160_000)
 
     assert entry("Flat", (10_000, 10.0)) == pytest.approx(160)
     assert entry("IVF64,SQ8", (10_000, 10.0)) == pytest.approx(10 * 16**0.45)

@@ -54,7 +54,8 @@ def _manifest(data: bytes) -> Iterator[str]:
         yield f"             {manifest.device_reason}"
     shape = f"{manifest.count:,} x {manifest.dimension} {manifest.vector_dtype}"
     yield f"  data       {shape}, {manifest.embedding.metric.value}, fingerprint {manifest.fingerprint[:16]}"
-    yield f"  factory    {manifest.factory} ({manifest.index_type}), FAISS {manifest.faiss_version}"
+    graph = f", efConstruction {manifest.ef_construction}" if manifest.ef_construction else ""
+    yield f"  factory    {manifest.factory} ({manifest.index_type}{graph}), FAISS {manifest.faiss_version}"
     yield f"  build      {manifest.duration_seconds:.1f} s, peak memory {size_text(manifest.peak_memory_bytes)}"
     yield f"  serving    {size_text(manifest.resident_bytes)} of memory"
     yield f"  default    {_point(manifest.default_point)}"
@@ -71,13 +72,13 @@ def _candidates(candidates: tuple[Candidate, ...]) -> Iterator[str]:
     """A table of what Auto weighed."""
     if not candidates:
         return
-    width = max(len(one.factory) for one in candidates)
+    width = max(len(one.name) for one in candidates)
     yield f"  Auto       {'index':<{width}}  {'memory':>10}  {'recall@10':>9}  {'us a query':>10}  verdict"
     for one in candidates:
         recall = "-" if one.recall is None else f"{one.recall:.4f}"
         latency = "-" if one.latency_us is None else f"{one.latency_us:.0f}"
         figures = f"{size_text(one.memory_bytes):>10}  {recall:>9}  {latency:>10}"
-        yield f"             {one.factory:<{width}}  {figures}  {one.verdict}"
+        yield f"             {one.name:<{width}}  {figures}  {one.verdict}"
 
 
 def report_lines(report: Report) -> Iterator[str]:

@@ -28,6 +28,8 @@ class Candidate(Model):
     """One kind of index that `Auto` considered. Latency is what it expects on all rows; the rest is of the sample."""
 
     factory: str
+    ef_construction: int | None = None
+    """Of its graph; None: FAISS's own, or no graph."""
     memory_bytes: int
     """By the formula: of the index when it serves."""
     sample_rows: int = 0
@@ -38,6 +40,11 @@ class Candidate(Model):
     latency_us: float | None = None
     """Expected time of one query on all rows, one thread, microseconds; None: the recall was not reached."""
     verdict: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.factory + (f" (efConstruction {self.ef_construction})" if self.ef_construction else "")
 
 
 class Manifest(Model):
@@ -55,6 +62,8 @@ class Manifest(Model):
     id_type: Literal["int64", "string"]
     metadata_columns: tuple[str, ...] = ()
     factory: str
+    ef_construction: int | None = None
+    """How many candidates the links of a graph were chosen among, which no factory string says; None: FAISS's own."""
     index_type: str
     """Nesting of FAISS class names, outermost first, for example IndexRefineFlat/IndexIVFPQFastScan."""
     default_point: OperatingPoint

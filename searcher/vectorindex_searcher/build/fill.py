@@ -22,7 +22,7 @@ from ..errors import BadSpec
 from ..index import heap
 from ..index.binding import faiss
 from ..index.device import Backend, Blocks, DeviceFallback
-from ..index.factory import FIELD, faiss_words, make_index
+from ..index.factory import FIELD, faiss_words, make_index, set_ef_construction
 from ..index.vectors import VectorFile
 from ..progress import Progress, step
 from .checkpoint import Checkpoints, Training
@@ -44,12 +44,14 @@ class Order:
     fingerprints: tuple[str, str]
     """Of the source and of the tombstones."""
     vector_column: str
+    ef_construction: int | None = None
+    """Of its graphs; see `make_index`."""
     moved: str = ""
     """SHA-256 of the source's row numbers that were moved to the end of vectors.npy; empty when none were."""
 
     def empty(self) -> Any:
         """A new untrained index. Raises BadSpec."""
-        return make_index(self.factory, self.rows, self.dimension, self.metric)
+        return make_index(self.factory, self.rows, self.dimension, self.metric, self.ef_construction)
 
     @property
     def training(self) -> Training:
@@ -119,6 +121,7 @@ def _trained(
         return order.empty()
     training = order.training
     if checkpoints is not None and (found := checkpoints.load(training, folder)) is not None:
+        set_ef_construction(found, order.ef_construction)
         return found
     began = time.monotonic()
     step("training")

@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 
 from ..artifact.layout import IDS_FILE, METADATA_FILE, VECTORS_FILE
-from ..contract import IndexSpec, Metric, memory_bytes
+from ..contract import Effort, IndexSpec, Metric, memory_bytes
 from ..errors import BadSpec
 from ..index.choose.auto import AUTO, MEMORY_FIELD, Choice, Goal, select
 from ..index.choose.rehearsal import rehearse
-from ..index.factory import make_index
+from ..index.factory import ef_construction, make_index
 from ..index.parameters import parameter_limits
 from ..index.selection.restricted import check_hidable
 from ..index.threads import available_cores
@@ -64,11 +64,14 @@ def decide(spec: IndexSpec, folder: Path, metric: Metric, memory: int = 0) -> Ch
     memory: bytes of the pod, 0 for unknown; the sample takes an eighth of it at most.
     """
     if spec.factory != AUTO:
-        return Choice(spec.factory, (), "")
+        return Choice(spec.factory, (), "", ef_construction(spec.factory, spec.effort or Effort.NORMAL))
     beside = sum(path.stat().st_size for name in (IDS_FILE, METADATA_FILE) if (path := folder / name).exists())
     limit = memory_bytes(spec.objective.memory_limit) if spec.objective.memory_limit else None
-    goal = Goal(spec.objective.recall, spec.objective.minimise, None if limit is None else max(0, limit - beside))
+    left = None if limit is None else max(0, limit - beside)
+    goal = Goal(spec.objective.recall, spec.objective.minimise, left, spec.effort or Effort.NORMAL)
     with VectorFile(folder / VECTORS_FILE, metric) as vectors:
         choice = select(vectors, goal, available_cores(), working_bytes=memory // 8)
-    _log.info("Auto", extra={"factory": choice.factory, "reason": choice.reason})
+    _log.info(
+        "Auto", extra={"factory": choice.factory, "efConstruction": choice.ef_construction, "reason": choice.reason}
+    )
     return choice

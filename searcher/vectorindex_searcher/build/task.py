@@ -107,6 +107,7 @@ def build(
             sample=np.empty(0, np.int64),
             fingerprints=(listing.fingerprint, tombstones.fingerprint),
             vector_column=task.columns.vector,
+            ef_construction=choice.ef_construction,
         )
         training = _training_rows(task, source, choice.factory)
         plan = _left_out(order, folder, listing.fingerprint, fallback, _most_folds(task, order, training))
@@ -121,6 +122,7 @@ def build(
                 "default_point": tuned.default,
                 "conservative_point": tuned.conservative,
                 "frontier": tuned.frontier,
+                "ef_construction": choice.ef_construction,
                 "candidates": choice.candidates,
                 "tombstones": tombstones.fingerprint,
                 "deleted": len(source.gone),

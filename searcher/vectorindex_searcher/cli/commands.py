@@ -16,6 +16,7 @@ from ..contract import (
     BuildTask,
     Columns,
     Device,
+    Effort,
     Embedding,
     Identity,
     IndexSpec,
@@ -61,7 +62,12 @@ def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
         return BuildTask.model_validate_json(given)
     resolving = resolve_task(options, None)
     objective = Objective(recall=options.recall, minimise=Minimise(options.minimise), memory_limit=options.memory_limit)
-    index = IndexSpec(factory=options.factory, objective=objective, search_params=_search_params(options.search_params))
+    index = IndexSpec(
+        factory=options.factory,
+        objective=objective,
+        effort=Effort(options.effort),
+        search_params=_search_params(options.search_params),
+    )
     task = BuildTask(
         identity=resolving.identity,
         digest=options.digest or "-",

@@ -27,6 +27,7 @@ FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.index\.objective\.memoryLimit", "--memory-limit"),
     (r"spec\.index\.objective\.recall", "--recall"),
     (r"spec\.index\.objective\.minimise", "--minimise"),
+    (r"spec\.index\.effort", "--effort"),
     (r"spec\.build\.device", "--device"),
     (r"spec\.(build|searcher)\.resources(\.limits\.memory)?", "the memory limit of this process"),
     (r"spec\.artifacts(\.s3|\.folder)?", _ARTIFACTS),

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..build import CHECKPOINT_AFTER_SECONDS
-from ..contract import METRICS_PORT_ENV, TASK_ENV, Device, ExitCode, Metric, Minimise
+from ..contract import METRICS_PORT_ENV, TASK_ENV, Device, Effort, ExitCode, Metric, Minimise
 
 FORMATS = "Parquet, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, HDF5 or JSON lines (.jsonl, also .gz, .zst)"
 _BELOW = int(ExitCode.BELOW_FLOOR)
@@ -72,6 +72,13 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
             "--minimise", choices=aims, default=Minimise.LATENCY.value, help="what Auto looks for (default: Latency)"
         )
         verb.add_argument("--memory-limit", help="most memory the index may need when it serves, for Auto (4Gi)")
+        efforts = [effort.value for effort in Effort]
+        verb.add_argument(
+            "--effort",
+            choices=efforts,
+            default=Effort.NORMAL.value,
+            help="CPU of a build for faster queries (default: Normal)",
+        )
         verb.add_argument(
             "--search-params",
             nargs="*",

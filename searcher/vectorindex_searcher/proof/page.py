@@ -164,7 +164,7 @@ def _candidates(body: ElementTree.Element, report: Report) -> None:
     for one in report.candidates:
         recall = "–" if one.recall is None else f"{one.recall:.4f}"
         latency = "–" if one.latency_us is None else f"{one.latency_us:,.0f}"
-        rows.append([one.factory, size_text(one.memory_bytes), recall, latency, _params(one.params), one.verdict])
+        rows.append([one.name, size_text(one.memory_bytes), recall, latency, _params(one.params), one.verdict])
     names = ["index", "memory", "recall", "µs", "parameters", "verdict"]
     _table(body, names, rows, "Recall on a sample; latency and memory as expected of all rows.")
 

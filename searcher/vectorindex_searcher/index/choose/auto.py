@@ -2,8 +2,8 @@
 
     1  memory    the formula drops what does not fit the limit; if nothing does, that is said before anything is built
     2  screen    one index of each family on a small sample
-    3  deepen    the best families, and variants of the best one, on a larger sample; the growth between samples tells
-                 how the time of a query grows, and so what it will be on all rows
+    3  deepen    the best families, and variants of the best one, on a larger sample, graphs as well built as it pays;
+                 the growth between samples tells how the time of a query grows, and so what it will be on all rows
     4  race      whoever is expected to be the fastest, or close to it, is measured on the largest sample
 
 Builds nothing that is kept and never reads the source: it gathers rows of vectors.npy. Memory: the sample and at most
@@ -14,26 +14,32 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ...artifact.manifest import Candidate
-from ...contract import Metric, Minimise
+from ...contract import Effort, Metric, Minimise
 from ...errors import BadSpec
-from ..factory import make_index, small
-from ..memory import Footprint, footprint
+from ..factory import EF_CONSTRUCTION, ef_construction, small
 from ..sizes import size_text
 from ..vectors import VectorFile
-from .families import scaled, shortlist, variants
+from .candidates import Entry, new_entry
+from .families import is_graph, scaled, shortlist, variants
 from .sample import K, Sample, draw_sample, whole
-from .trial import Bench, Trial, raised
+from .trial import Bench, raised
 
 AUTO = "Auto"
 MEMORY_FIELD = "spec.index.objective.memoryLimit"
 SCREEN_ROWS = 6_000
 DEEP_ROWS = 24_000
 TOP_ROWS = 64_000
+SCREEN_SHARE = 4
+"""Of fewer rows the small sample is a fourth."""
+LEAST_ROWS = 500
+"""A smaller sample says nothing: then every family is measured on all rows."""
 RACERS = 4
-"""Indexes built on the largest sample, at most."""
+"""Indexes built on the largest sample, at most; of fewer rows as many as cost the same, MOST_RACERS at most."""
+MOST_RACERS = 8
 SAMPLE_BYTES = 128 << 20
 QUERIES = 300
 TUNING_QUERIES = 1000
@@ -41,10 +47,10 @@ TUNING_QUERIES = 1000
 SCREEN_SLACK = 2.5
 """A family this many times slower than the best on the small sample is not looked at again."""
 DEEP_FAMILIES = 3
+WORTH = 1.05
+"""A graph that takes twice as long to build has to be faster by this."""
 CLOSE = 1.25
 """Whoever is expected to be slower than the leader by this ratio at most is raced too."""
-_GROWTH = {"HNSW": 0.15, "IVF": 0.45, "Flat": 1.0, "SQ8": 1.0}
-"""Prior exponents: time of a query ~ rows ** growth, where only one sample was measured."""
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +61,7 @@ class Goal:
     recall: float
     minimise: Minimise = Minimise.LATENCY
     memory_limit: int | None = None
+    effort: Effort = Effort.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,52 +71,8 @@ class Choice:
     factory: str
     candidates: tuple[Candidate, ...]
     reason: str
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A candidate while it is being looked at."""
-
-    factory: str
-    size: Footprint
-    trials: dict[int, Trial]
-    verdict: str = ""
-
-    @property
-    def last(self) -> Trial | None:
-        """The trial on the most rows so far."""
-        return self.trials[max(self.trials)] if self.trials else None
-
-    def at(self, count: int) -> float:
-        """Microseconds of a query expected on `count` rows; infinite when the goal was not reached."""
-        done = [self.trials[rows] for rows in sorted(self.trials)]
-        if not done or done[-1].best is None:
-            return math.inf
-        last = done[-1]
-        assert last.best is not None
-        if whole(last.rows, count):
-            return last.best.latency_us
-        grown: float = max(1.0, count / last.rows) ** self._growth(done)
-        return last.best.latency_us * grown
-
-    def retime(self, rows: int) -> None:
-        """Time a query again on the index that is still there; the least time counts."""
-        trial = self.trials[rows]
-        assert trial.best is not None
-        if trial.again is not None:
-            faster = replace(trial.best, latency_us=min(trial.best.latency_us, trial.again()))
-            self.trials[rows] = replace(trial, best=faster)
-
-    def _growth(self, done: list[Trial]) -> float:
-        prior = next(value for name, value in _GROWTH.items() if name in self.factory)
-        if len(done) < 2 or done[-2].best is None or done[-1].best is None or done[-1].rows == done[-2].rows:
-            return prior
-        if done[-1].raised and not done[-2].raised:
-            return prior  # the time of more recall, not of more rows
-        measured = math.log(done[-1].best.latency_us / done[-2].best.latency_us) / math.log(
-            done[-1].rows / done[-2].rows
-        )
-        return min(max((measured + prior) / 2, 0.0), 1.0)
+    ef_construction: int | None = None
+    """Of its graphs, beside the factory string."""
 
 
 def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int = 0, seed: int = 0) -> Choice:
@@ -119,16 +82,23 @@ def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int 
     Raises BadSpec/MemoryLimitTooSmall when the smallest family does not fit.
     """
     count, dimension, metric = vectors.count, vectors.dimension, vectors.metric
-    entries = [_entry(one, count, dimension, metric) for one in shortlist(count, dimension, goal.minimise)]
+
+    def entries_of(factories: Iterable[str]) -> list[Entry]:
+        smallest = goal.minimise is Minimise.MEMORY  # there is nothing to weigh: what is the fastest is not asked
+        found = [(one, ef_construction(one, goal.effort) if smallest else None) for one in factories]
+        return [new_entry(one, count, dimension, metric, effort) for one, effort in found]
+
+    entries = entries_of(shortlist(count, dimension, goal.minimise))
     if goal.memory_limit is not None and sum(one.size.resident <= goal.memory_limit for one in entries) < DEEP_FAMILIES:
         known = {one.factory for one in entries}
         smaller = [one for one in shortlist(count, dimension, Minimise.MEMORY) if one not in known]
-        entries += [_entry(one, count, dimension, metric) for one in smaller]
+        entries += entries_of(smaller)
     fitting = _fitting(entries, goal)
     flat = next((one for one in fitting if one.factory == "Flat"), None)
     if flat is not None and goal.minimise is Minimise.LATENCY and small(count, dimension):
         reason = f"{count} x {dimension} is small: exact search is as fast as anything else"
-        return Choice(flat.factory, (_candidate(flat, count, f"chosen: {reason}"),), reason)
+        flat.verdict = f"chosen: {reason}"
+        return Choice(flat.factory, (flat.wire(count),), reason)
     affordable = (working_bytes or SAMPLE_BYTES) // (4 * dimension)
     most = max(K + 1, min(TOP_ROWS, affordable))
     sample = draw_sample(vectors, most, QUERIES, seed)
@@ -137,13 +107,7 @@ def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int 
     return selection.choice(search(fitting, sample))
 
 
-def _entry(factory: str, count: int, dimension: int, metric: Metric) -> _Entry:
-    size = footprint(make_index(factory, count, dimension, metric), count)
-    assert size is not None, factory
-    return _Entry(factory, size, {})
-
-
-def _fitting(entries: list[_Entry], goal: Goal) -> list[_Entry]:
+def _fitting(entries: list[Entry], goal: Goal) -> list[Entry]:
     """Those within the memory limit; the others get their verdict. Raises BadSpec when none is."""
     if goal.memory_limit is None:
         return entries
@@ -169,7 +133,7 @@ class _Selection:
     """One run of `select`: the trials so far and what they say."""
 
     def __init__(
-        self, goal: Goal, count: int, dimension: int, metric: Metric, threads: int, entries: list[_Entry]
+        self, goal: Goal, count: int, dimension: int, metric: Metric, threads: int, entries: list[Entry]
     ) -> None:
         self.goal, self.count, self.dimension, self.metric = goal, count, dimension, metric
         self.threads = threads
@@ -177,32 +141,73 @@ class _Selection:
         self.target = goal.recall
         """Recall to reach on the sample: the floor and the two half-widths that tuning will ask for."""
 
-    def fastest(self, entries: list[_Entry], sample: Sample) -> _Entry:
+    def fastest(self, entries: list[Entry], sample: Sample) -> Entry:
         """The lowest expected latency on all rows: screened on a small sample, raced on the largest."""
-        rungs = [rows for rows in (SCREEN_ROWS, DEEP_ROWS) if 2 * rows < len(sample.rows)]
-        for number, rows in enumerate(rungs):
-            bench = Bench(sample.part(rows), self.threads)
-            for entry in entries:
-                self._try(entry, bench)
-            self._settle(entries, rows)
-            ranked = sorted(entries, key=lambda entry: entry.at(self.count))
+        rows = len(sample.rows)
+        smallest = min(SCREEN_ROWS, rows // SCREEN_SHARE)
+        rungs = [number for number in (smallest, DEEP_ROWS) if LEAST_ROWS <= number < rows / 2]
+        for number, some in enumerate(rungs):
+            bench = Bench(sample.part(some), self.threads)
+            if number == 1:
+                entries = self._weighed(entries, bench)
+            for one in entries:
+                self._try(one, bench)
+            self._settle(entries, some)
+            ranked = self._ranked(entries)
             slowest = SCREEN_SLACK * ranked[0].at(self.count)
             entries = [one for one in ranked if one.at(self.count) <= slowest][:DEEP_FAMILIES] or ranked[:DEEP_FAMILIES]
             if number == 0:
                 entries += self._variants(entries[0])
-        return self._race(entries, Bench(sample, self.threads), everyone=not rungs)
+        bench = Bench(sample, self.threads)
+        if not rungs:
+            for one in entries:
+                self._try(one, bench)
+            entries += self._variants(self._ranked(entries)[0])
+        if len(rungs) < 2:
+            entries = self._weighed(entries, bench)
+        return self._race(entries, bench)
 
-    def _race(self, entries: list[_Entry], bench: Bench, *, everyone: bool) -> _Entry:
-        """The fastest on the largest sample; `everyone`: there was no smaller one to choose by."""
+    def _ranked(self, entries: list[Entry]) -> list[Entry]:
+        return sorted(entries, key=lambda one: one.at(self.count))
+
+    def _weighed(self, entries: list[Entry], bench: Bench) -> list[Entry]:
+        """The entries with the graphs built as well as it pays, which the best of them shows."""
+        graph = next((one for one in self._ranked(entries) if is_graph(one.factory)), None)
+        if graph is None:
+            return entries
+        best, rows, worth = graph, len(bench.sample.rows), 1.0 if self.goal.effort is Effort.HIGH else WORTH
+        self._try(graph, bench)
+        for effort in EF_CONSTRUCTION[self.goal.effort][1:]:
+            heavier = self._new(graph.factory, effort, graph)
+            self._try(heavier, bench)
+            self._retime([best, heavier], rows)
+            if heavier.at(self.count) * worth < best.at(self.count):
+                best.free(rows)
+                best = heavier
+        if best is graph:
+            return entries
+        others = [one for one in entries if one is not graph]
+        return [best, *(self._like(one, best) for one in others)]
+
+    def _like(self, one: Entry, best: Entry) -> Entry:
+        """A graph built as `best` is; anything else as it is."""
+        if not is_graph(one.factory):
+            return one
+        if one.trials:
+            return self._new(one.factory, best.ef_construction, one)
+        one.ef_construction = best.ef_construction
+        return one
+
+    def _new(self, factory: str, ef_construction: int | None, parent: Entry) -> Entry:
+        found = new_entry(factory, self.count, self.dimension, self.metric, ef_construction, parent)
+        self.entries.append(found)
+        return found
+
+    def _race(self, entries: list[Entry], bench: Bench) -> Entry:
+        """The fastest on the largest sample, by who is expected to be."""
         rows = len(bench.sample.rows)
-        if everyone:
-            for entry in entries:
-                self._try(entry, bench)
-            for entry in self._variants(min(entries, key=lambda one: one.at(self.count))):
-                self._try(entry, bench)
-                entries = [*entries, entry]
-        for _ in range(0 if everyone else RACERS):
-            ranked = sorted(entries, key=lambda one: one.at(self.count))
+        for _ in range(max(RACERS, min(MOST_RACERS, RACERS * TOP_ROWS // rows))):
+            ranked = self._ranked(entries)
             limit = CLOSE * ranked[0].at(self.count)
             waiting = [one for one in ranked if one.at(self.count) <= limit and rows not in one.trials]
             if not waiting:
@@ -211,23 +216,25 @@ class _Selection:
         raced = [one for one in entries if rows in one.trials and math.isfinite(one.at(self.count))]
         self._settle(raced, rows)
         if raced:
-            return min(raced, key=lambda one: one.at(self.count))
+            return self._ranked(raced)[0]
         return max(self.entries, key=lambda one: max((t.ceiling for t in one.trials.values()), default=0.0))
 
-    def _settle(self, entries: list[_Entry], rows: int) -> None:
+    def _settle(self, entries: list[Entry], rows: int) -> None:
         """Time those close to the best again, in turns, since a machine changes its speed; then free the indexes."""
         measured = [one for one in entries if rows in one.trials and math.isfinite(one.at(self.count))]
         if measured:
             limit = CLOSE**2 * min(one.at(self.count) for one in measured)
-            close = [one for one in measured if one.at(self.count) <= limit]
-            for _ in range(3 if len(close) > 1 else 0):
-                for one in close:
-                    one.retime(rows)
+            self._retime([one for one in measured if one.at(self.count) <= limit], rows)
         for one in entries:
-            if rows in one.trials:
-                one.trials[rows] = replace(one.trials[rows], again=None)
+            one.free(rows)
 
-    def smallest(self, entries: list[_Entry], sample: Sample) -> _Entry:
+    def _retime(self, entries: list[Entry], rows: int) -> None:
+        close = [one for one in entries if math.isfinite(one.at(self.count))]
+        for _ in range(3 if len(close) > 1 else 0):
+            for one in close:
+                one.retime(rows)
+
+    def smallest(self, entries: list[Entry], sample: Sample) -> Entry:
         """The smallest one that reaches the recall on all rows without being slower than exact search."""
         rows = len(sample.rows)
         fewer = sample.part(min(DEEP_ROWS, rows if whole(rows, self.count) else rows // 2))
@@ -241,7 +248,7 @@ class _Selection:
                 return entry
         return max(entries, key=lambda one: one.last.ceiling if one.last else 0.0)
 
-    def _lasts(self, entry: _Entry) -> bool:
+    def _lasts(self, entry: Entry) -> bool:
         """Whether the codes are fine enough for the recall on all rows, by what more rows took away so far."""
         *fewer, last = (entry.trials[rows] for rows in sorted(entry.trials))
         if not fewer or whole(last.rows, self.count):
@@ -251,7 +258,7 @@ class _Selection:
             entry.verdict = f"recall {last.ceiling:.3f} at most on the sample, too little for all rows"
         return last.ceiling >= wanted
 
-    def choice(self, winner: _Entry) -> Choice:
+    def choice(self, winner: Entry) -> Choice:
         """Verdicts in words, and the result."""
         own = winner.at(self.count)
         smallest = self.goal.minimise is Minimise.MEMORY
@@ -264,68 +271,54 @@ class _Selection:
         reason = f"{aim} of {len(self.entries)} candidates at recall {self.target:.3f} on a sample"
         winner.verdict = f"chosen: {reason if reached else 'none reaches the recall, this one comes nearest'}"
         ordered = sorted(self.entries, key=lambda one: (one is not winner, one.at(self.count), one.size.resident))
-        found = tuple(_candidate(one, self.count, one.verdict) for one in ordered)
+        found = tuple(one.wire(self.count) for one in ordered)
         for one in found:
             _log.info("candidate", extra=one.wire())
-        return Choice(winner.factory, found, winner.verdict)
+        return Choice(winner.factory, found, winner.verdict, winner.ef_construction)
 
-    def _verdict(self, entry: _Entry, winner: _Entry) -> str:
+    def _verdict(self, entry: Entry, winner: Entry) -> str:
         last = entry.last
         if last is None:
-            return "not measured: larger than the chosen one"
+            smaller = self.goal.minimise is Minimise.MEMORY
+            return f"not measured: {'larger' if smaller else 'expected to be no faster'} than the chosen one"
         if last.best is None:
             return f"reaches recall {last.ceiling:.3f} at most on the sample"
         if self.goal.minimise is Minimise.MEMORY and entry.at(self.count) < math.inf:
             ratio = entry.size.resident / winner.size.resident
-            return f"{ratio:.2f}x the memory of {winner.factory}" if ratio > 1 else "slower than exact search"
-        return f"{entry.at(self.count) / winner.at(self.count):.2f}x the latency of {winner.factory}"
+            return f"{ratio:.2f}x the memory of {winner.name}" if ratio > 1 else "slower than exact search"
+        return f"{entry.at(self.count) / winner.at(self.count):.2f}x the latency of {winner.name}"
 
-    def _variants(self, leader: _Entry) -> list[_Entry]:
-        known = {entry.factory for entry in self.entries}
+    def _variants(self, leader: Entry) -> list[Entry]:
+        known = {one.factory for one in self.entries}
         found = [
-            _entry(factory, self.count, self.dimension, self.metric)
+            self._new(factory, leader.ef_construction if is_graph(factory) else None, leader)
             for factory in variants(leader.factory, self.dimension)
             if factory not in known
         ]
-        self.entries += found
         if self.goal.memory_limit is not None:
             for one in found:
                 if one.size.resident > self.goal.memory_limit:
                     one.verdict = f"over memoryLimit: needs {size_text(one.size.resident)}"
         return [one for one in found if not one.verdict]
 
-    def _try(self, entry: _Entry, bench: Bench) -> float:
-        """Measure it on this sample, once; the time to expect on all rows (`_Entry.at`)."""
+    def _try(self, entry: Entry, bench: Bench) -> float:
+        """Measure it on this sample, once; the time to expect on all rows (`Entry.at`)."""
         rows = len(bench.sample.rows)
         if rows not in entry.trials:
             self._measure(entry, bench, rows)
         return entry.at(self.count)
 
-    def _measure(self, entry: _Entry, bench: Bench, rows: int) -> None:
+    def _measure(self, entry: Entry, bench: Bench, rows: int) -> None:
         factory = scaled(entry.factory, self.count, rows)
         try:
-            trial = bench.run(factory, self.target, entry.last, self.count)
+            trial = bench.run(factory, self.target, entry.last, self.count, entry.ef_construction)
             if trial.best is not None and trial.best.spread and self.target == self.goal.recall:
                 # Two half-widths of what tuning will measure, from the spread of the first trial that gets there.
                 margin = 2 * 1.645 * trial.best.spread / math.sqrt(TUNING_QUERIES)
                 self.target = min(1.0, self.goal.recall + margin)
                 if trial.best.recall < self.target:
-                    trial = bench.run(factory, self.target, entry.last, self.count)
+                    trial = bench.run(factory, self.target, entry.last, self.count, entry.ef_construction)
         except (BadSpec, RuntimeError) as error:
             entry.verdict = f"FAISS cannot build it: {str(error)[:120]}"
             return
         entry.trials[rows] = trial
-
-
-def _candidate(entry: _Entry, count: int, verdict: str) -> Candidate:
-    last = entry.last
-    best = last.best if last else None
-    return Candidate(
-        factory=entry.factory,
-        memory_bytes=entry.size.resident,
-        sample_rows=last.rows if last else 0,
-        params=best.params if best else {},
-        recall=round(best.recall if best else last.ceiling, 4) if last else None,
-        latency_us=round(entry.at(count), 1) if best else None,
-        verdict=verdict,
-    )

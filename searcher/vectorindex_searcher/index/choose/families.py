@@ -19,6 +19,10 @@ MIN_ROWS_PER_LIST = 39
 MAX_LISTS = 1 << 16
 _CODE_BOOK = 1 << 4
 """Centroids of a 4-bit code: fewer rows cannot train one."""
+GRAPH_LISTS = 4096
+"""From so many lists on a graph finds them faster than a scan of all centroids does."""
+GRAPH_TIMES = 4
+"""How many times as many lists there are then: what a scan of a list costs is saved, and finding it costs little."""
 _LISTS = re.compile(r"IVF(\d+)")
 
 
@@ -52,6 +56,10 @@ def shortlist(count: int, dimension: int, minimise: Minimise) -> tuple[str, ...]
     whole = [f"IVF{fewer},PQ{parts}x4fs,RFlat"] if parts else []
     factories = ["HNSW32,SQ8", "HNSW32", *compressed, *whole, f"IVF{lists},RaBitQ,Refine(SQ8)"]
     factories += [f"IVF{lists},SQ8", f"IVF{lists},Flat", "HNSW16,SQ8", "Flat"]
+    if lists >= GRAPH_LISTS:
+        many = min(GRAPH_TIMES * lists, MAX_LISTS, 2 ** math.floor(math.log2(count / MIN_ROWS_PER_LIST)))
+        factories += [f"IVF{many}_HNSW32,SQ8"]
+        factories += [f"IVF{many}_HNSW32,PQ{parts}x4fs,Refine(SQ8)"] if parts else []
     return tuple(dict.fromkeys(factories))
 
 
@@ -66,11 +74,16 @@ def variants(factory: str, dimension: int) -> tuple[str, ...]:
         found.append(re.sub(r"PQ\d+x4fs", f"PQ{half}x4fs", factory))
     if factory.endswith("Refine(SQ8)"):
         found.append(factory.replace("Refine(SQ8)", "Refine(SQfp16)"))
-    if factory.startswith("HNSW"):
+    if is_graph(factory):
         code = factory.partition(",")[2]
         links = (16, 24, 32) if factory.startswith("HNSW16") else (24, 32, 48)
         found += [f"HNSW{number},{code}" if code else f"HNSW{number}" for number in links]
     return tuple(other for other in dict.fromkeys(found) if other != factory)
+
+
+def is_graph(factory: str) -> bool:
+    """Whether the rows themselves are the graph's nodes."""
+    return factory.startswith("HNSW")
 
 
 def lists_in(factory: str) -> int:
@@ -85,9 +98,13 @@ def with_lists(factory: str, lists: int) -> str:
 
 
 def scaled(factory: str, count: int, rows: int) -> str:
-    """What a factory string for `count` rows becomes on a sample of `rows`: as many lists times sqrt(rows / count)."""
+    """What a factory string for `count` rows becomes on a sample of `rows`: as many lists times sqrt(rows / count).
+
+    Where a graph finds the lists, times rows / count: as long lists then cost as much, and the graph's own share hardly
+    grows with their number.
+    """
     lists = lists_in(factory)
     if not lists or rows >= count:
         return factory
-    steps = round(math.log2(math.sqrt(count / rows)))
+    steps = round(math.log2(count / rows if "_HNSW" in factory else math.sqrt(count / rows)))
     return with_lists(factory, max(1, min(lists >> steps, max(1, rows // 8))))

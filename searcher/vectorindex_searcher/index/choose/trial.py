@@ -102,11 +102,11 @@ class Bench:
         """Recall@10 [m] of answers [m, 10], ties considered."""
         return recall_of(nearest(self._scores(found), found, self._threshold), self.available)
 
-    def build(self, factory: str) -> Any:
+    def build(self, factory: str, ef_construction: int | None = None) -> Any:
         """A trained and filled index. Raises BadSpec, or RuntimeError from FAISS."""
         limit_threads(self.threads)
         rows = self.sample.rows
-        index = make_index(factory, len(rows), rows.shape[1], self.sample.metric)
+        index = make_index(factory, len(rows), rows.shape[1], self.sample.metric, ef_construction)
         *_, innermost = layers(index)
         lists = lists_in(factory)
         if lists and lists in self._centroids:
@@ -118,13 +118,20 @@ class Bench:
         index.add(rows)
         return index
 
-    def run(self, factory: str, goal: float, before: Trial | None = None, count: int = 0) -> Trial:
+    def run(
+        self,
+        factory: str,
+        goal: float,
+        before: Trial | None = None,
+        count: int = 0,
+        ef_construction: int | None = None,
+    ) -> Trial:
         """Build and find the cheapest parameters of recall `goal` at least.
 
         before: the same kind on fewer rows. A graph's parameters mean the same on both, so there the goal is `raised`
         to what must be reached here for `goal` on `count` rows.
         """
-        index = self.build(factory)
+        index = self.build(factory, ef_construction)
         grid = Grid.of(parameter_limits(index))
         seen: dict[tuple[tuple[str, int], ...], Measured] = {}
 
