@@ -7,7 +7,6 @@ import contextlib
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -144,10 +143,3 @@ def post(body: bytes, target: bytes = b"/x", extra: bytes = b"") -> bytes:
 
 def get(target: bytes = b"/x", extra: bytes = b"") -> bytes:
     return b"GET %b HTTP/1.1\r\n%b%b\r\n" % (target, HEAD, extra)
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "condition never held"
-        time.sleep(0.002)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from http_stub import Exchange, answering
 from kubernetes import client
 from ports import held
 
@@ -48,38 +46,18 @@ class Server:
 def endpoint() -> Iterator[tuple[Server, str]]:
     state = Server()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1  # an answer in one piece: two small ones wait for each other
+    def answer(to: Exchange) -> None:
+        parts = urlsplit(to.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        state.asked.append(Request(to.command, parts.path, query, dict(to.headers), to.body()))
+        status, said = state.answers.pop(0)
+        if status == 0:  # cut the connection
+            to.close_connection = True
+        else:
+            to.answer(status, said)
 
-        def handle_any(self) -> None:
-            size = int(self.headers.get("Content-Length", 0))
-            body = json.loads(self.rfile.read(size)) if size else None
-            parts = urlsplit(self.path)
-            query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            state.asked.append(Request(self.command, parts.path, query, dict(self.headers), body))
-            status, answer = state.answers.pop(0)
-            if status == 0:  # cut the connection
-                self.close_connection = True
-                return
-            data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815
-
-        def log_message(self, *args: object) -> None: ...
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield state, f"http://127.0.0.1:{http.server_port}"
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with answering(answer) as url:
+        yield state, url
 
 
 def connect(url: str) -> KubeCluster:

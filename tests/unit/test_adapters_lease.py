@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from http_stub import Exchange, answering
 from kubernetes import client
 
 from vectorindex_operator.adapters.kube import api_client
@@ -36,62 +35,34 @@ class ApiServer:
 def server() -> Iterator[tuple[ApiServer, str]]:
     state = ApiServer()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1
-
-        def handle_any(self) -> None:
-            size = int(self.headers.get("Content-Length", 0))
-            body = json.loads(self.rfile.read(size)) if size else None
-            if state.behaviour == "hang":
-                state.over.wait(SOON)
-                self.close_connection = True
-                return
-            if state.behaviour == "drip":
-                self._drip()
-                return
-            if self.command == "GET" and state.lease is None:
-                self._answer(404, {"kind": "Status", "code": 404, "reason": "NotFound"})
-                return
+    def answer(to: Exchange) -> None:
+        body = to.body()
+        if state.behaviour == "hang":
+            state.over.wait(SOON)
+            to.close_connection = True
+        elif state.behaviour == "drip":
+            drip(to)
+        elif to.command == "GET" and state.lease is None:
+            to.answer(404, {"kind": "Status", "code": 404, "reason": "NotFound"})
+        else:
             if body is not None:
                 state.lease = body
                 state.renewals += 1
                 state.renewed.set()
-            self._answer(200, state.lease)
+            to.answer(200, state.lease)
 
-        def _answer(self, status: int, body: Any) -> None:
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def drip(to: Exchange) -> None:
+        to.begin(200, 1_000_000)
+        try:
+            while not state.over.wait(0.1):
+                to.wfile.write(b" ")
+                to.wfile.flush()
+        except OSError:
+            to.close_connection = True
 
-        def _drip(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", "1000000")
-            self.end_headers()
-            try:
-                while not state.over.wait(0.1):
-                    self.wfile.write(b" ")
-                    self.wfile.flush()
-            except OSError:
-                self.close_connection = True
-
-        do_GET = do_POST = do_PUT = handle_any  # noqa: N815
-
-        def log_message(self, *args: object) -> None: ...
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield state, f"http://127.0.0.1:{http.server_port}"
-    state.over.set()
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with answering(answer) as url:
+        yield state, url
+        state.over.set()
 
 
 def lock_at(url: str, identity: str = "pod-1") -> LeaseLock:

@@ -205,6 +205,17 @@ def test_an_index_with_large_objects_is_read_live_and_costs_no_memory() -> None:
     assert names(cache, "Pod") == ["mine"]
 
 
+def test_what_changes_often_takes_the_room_of_its_newest_form() -> None:
+    cache = filled()
+    for turn in range(40):
+        for name in ("one", "two"):
+            text = "x" * (400_000 if turn % 2 else 1_000_000)
+            cache.put(made("Deployment", name, 10 + turn) | {"spec": {"text": text}})
+        cache.remove(made("Deployment", "two", 11 + turn))
+        cache.put(made("Deployment", "two", 12 + turn))
+    assert names(cache, "Deployment") == ["one", "two"]
+
+
 def test_the_marks_of_what_is_gone_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caches, "MOST_TOMBSTONES", 10)
     cache = filled()

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import http.client
-import json
-import os
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 import pytest
-from unit.test_searcher_serve_process import Published, publish_all, until
+from searcher_process import Searcher, started
+from unit.test_searcher_serve_process import Published, publish_all
 
 from vectorindex_operator.adapters import evidence
 from vectorindex_operator.adapters.signing import Signer
@@ -180,52 +175,14 @@ def test_a_key_shows_in_no_log_and_no_answer(caplog: pytest.LogCaptureFixture) -
 # ---------------------------------------------------------------- two searchers, one address
 
 
-@dataclass
-class Started:
-    """A searcher in a process of its own."""
-
-    process: subprocess.Popen[str]
-    log: list[dict[str, Any]] = field(default_factory=list)
-
-    def follow(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(json.loads(line))
-
-    def port(self, message: str) -> int:
-        def known() -> int | None:
-            found: int | None = next((line["port"] for line in self.log if line["message"] == message), None)
-            assert found or self.process.poll() is None, self.log
-            return found
-
-        return int(until(known, 90))
-
-
 @contextmanager
-def started(published: Published, target: Target, key: str, admin_port: int = 0) -> Iterator[Started]:
+def serving(published: Published, target: Target, key: str, admin_port: int = 0) -> Iterator[Searcher]:
     identity = published.task.identity.model_copy(update={"uid": target.index_uid})
     asked = published.task.model_copy(update={"identity": identity, "revision": target.revision})
-    environment = {
-        **os.environ,
-        contract.TASK_ENV: asked.model_dump_json(by_alias=True),
-        contract.INTERNAL_KEY_ENV: key,
-        "VECTORINDEX_HOST": "127.0.0.1",
-        "VECTORINDEX_HTTP_PORT": "0",
-        "VECTORINDEX_ADMIN_PORT": str(admin_port),
-    }
-    command = [sys.executable, "-m", "vectorindex_searcher", "serve"]
-    searcher = Started(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    thread = threading.Thread(target=searcher.follow)
-    thread.start()
-    try:
-        searcher.port("ready")
+    environment = {contract.INTERNAL_KEY_ENV: key, "VECTORINDEX_ADMIN_PORT": str(admin_port)}
+    with started(asked, **environment) as searcher:
+        searcher.port()
         yield searcher
-    finally:
-        searcher.process.kill()
-        searcher.process.wait()
-        thread.join()
-        assert searcher.process.stderr is not None
-        searcher.process.stderr.close()
 
 
 def ask(port: int, request: InternalRequest, headers: dict[str, str]) -> tuple[int, Any]:
@@ -248,13 +205,13 @@ def test_a_pod_that_got_the_address_of_another_takes_none_of_its_requests(publis
     old, new = Target("uid-a", "a-1"), Target("uid-b", "b-1")
     old_key, new_key = revision_key(MASTER, "a"), revision_key(MASTER, "b")
     counts = InternalRequest("GET", "/v1/evidence?since=0")
-    with started(published, old, old_key) as searcher:
+    with serving(published, old, old_key) as searcher:
         port = searcher.port("admin port open")
         for request in (LEASE, counts):
             status, answer = ask(port, request, sign(old_key, request, old, time.time()))
             assert (status, answer["revision"]) == (200, "a-1")
             assert ask(port, request, {})[0] == 401
-    with started(published, new, new_key, admin_port=port) as searcher:
+    with serving(published, new, new_key, admin_port=port) as searcher:
         assert searcher.port("admin port open") == port
         for request in (LEASE, counts):
             for key in (old_key, new_key, ""):
@@ -276,7 +233,7 @@ def test_the_operator_gets_evidence_and_delivers_leases_by_its_key_alone(
     def lease(port: int) -> str:
         return str(ask(port, InternalRequest("GET", "/readyz"), {})[1]["lease"])
 
-    with started(published, ME, revision_key(MASTER, "uid-1")) as searcher:
+    with serving(published, ME, revision_key(MASTER, "uid-1")) as searcher:
         port = searcher.port("admin port open")
         operator = evidence.HttpSearchers(Signer(keys), admin_port=port)
         question = Question(ME.revision, 0.0, Purpose.SOAK)

@@ -10,8 +10,7 @@ import os
 import socket
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import orjson
 import pytest
 import trustme
 import uvloop
+from waiting import until
 
 from vectorindex_searcher.cli import flags as cli_flags
 from vectorindex_searcher.errors import BadSpec
@@ -259,13 +259,6 @@ def ask(
     connection.request("POST", "/v1/search", body, headers)
     response = connection.getresponse()
     return response.status, response.read()
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "condition never held"
-        time.sleep(0.01)
 
 
 def test_the_port_refuses_before_the_body_is_sent(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 import pytest
 import uvloop
+from waiting import until
 
 from vectorindex_searcher import contract
 from vectorindex_searcher.artifact.layout import SERVED_FILES, VECTORS_FILE, Layout
@@ -442,14 +443,6 @@ def test_what_a_killed_searcher_left_of_the_vectors_is_removed(served: Served, t
 
 def port_of(caplog: pytest.LogCaptureFixture, message: str) -> int | None:
     return next((record.port for record in caplog.records if record.message == message), None)  # type: ignore[attr-defined]
-
-
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "condition never held"
-        time.sleep(0.02)
-    return found
 
 
 def live(task: contract.ServeTask, settings: Settings, scenario: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ import orjson
 import pyarrow as pa
 import pytest
 import uvloop
+from waiting import until
 
 from vectorindex_searcher import contract
 from vectorindex_searcher.artifact.layout import SERVED_FILES
@@ -245,13 +246,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, np.ndarray
 def pod(engine: tuple[Engine, np.ndarray]) -> Iterator[Pod]:
     with running(engine[0]) as pod:
         yield pod
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "condition never held"
-        time.sleep(0.002)
 
 
 # ---------------------------------------------------------------- answers

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
-from wire import Serving, get, post, serving, until
+from waiting import until
+from wire import Serving, get, post, serving
 
 from vectorindex_searcher.serve.http.limits import Limits
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import logging
 import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +22,8 @@ import orjson
 import pyarrow as pa
 import pytest
 import uvloop
+from searcher_process import Searcher, started
+from waiting import until
 
 from vectorindex_searcher import contract
 from vectorindex_searcher.artifact.layout import CANARY_FILE, SERVED_FILES, Layout
@@ -168,14 +167,6 @@ def make_report(
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return publish_all(tmp_path_factory.mktemp("good"), ef_search=300)
-
-
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "condition never held"
-        time.sleep(0.005)
-    return found
 
 
 def get(port: int, path: str) -> tuple[int, Any]:
@@ -439,54 +430,11 @@ def listening(port: int) -> bool:
 # ---------------------------------------------------------------- rolling restart
 
 
-@dataclass
-class Searcher:
-    """A searcher in a process of its own."""
-
-    process: subprocess.Popen[str]
-    log: list[dict[str, Any]] = field(default_factory=list)
-
-    def follow(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(json.loads(line))
-
-    @property
-    def port(self) -> int | None:
-        return next((line["port"] for line in self.log if line["message"] == "ready"), None)
-
-
 @pytest.fixture
 def searchers(published: Published) -> Iterator[tuple[Searcher, Searcher]]:
-    environment = {
-        **os.environ,
-        contract.TASK_ENV: published.task.model_dump_json(by_alias=True),
-        "VECTORINDEX_HOST": "127.0.0.1",
-        "VECTORINDEX_HTTP_PORT": "0",
-        "VECTORINDEX_ADMIN_PORT": "0",
-        "VECTORINDEX_GRACE_SECONDS": "2.5",
-    }
-    command = [sys.executable, "-m", "vectorindex_searcher", "serve"]
-    pair = tuple(
-        Searcher(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)) for _ in range(2)
-    )
-    threads = [threading.Thread(target=searcher.follow) for searcher in pair]
-    for thread in threads:
-        thread.start()
-    try:
-        for searcher, thread in zip(pair, threads, strict=True):  # a thread ends with all that its searcher said
-            until(lambda one=searcher, follows=thread: one.port or not follows.is_alive(), 90)
-            assert searcher.port, searcher.log
-        yield pair
-    finally:
-        for searcher in pair:
-            searcher.process.kill()
-            searcher.process.wait()
-        for thread in threads:
-            thread.join()
-        for searcher in pair:
-            assert searcher.process.stderr is not None
-            searcher.process.stderr.close()
+    quick = {"VECTORINDEX_GRACE_SECONDS": "2.5"}
+    with started(published.task, **quick) as old, started(published.task, **quick) as new:
+        yield old, new
 
 
 @dataclass
@@ -526,27 +474,26 @@ class Client:
 
 def test_rolling_restart_under_load_loses_no_query(published: Published, searchers: tuple[Searcher, Searcher]) -> None:
     old, new = searchers
-    assert old.port
-    assert new.port
-    service, stop = {"port": old.port}, threading.Event()
+    ports = old.port(), new.port()
+    service, stop = {"port": ports[0]}, threading.Event()
     one = orjson.dumps({"vector": published.vectors[3].tolist()})
     many = orjson.dumps({"vectors": published.vectors[:20].tolist(), "params": {"efSearch": 500}})
     clients = [Client(service, body, stop) for body in (one,) * 6 + (many,) * 2]
     threads = [threading.Thread(target=client.run) for client in clients]
-    idle = socket.create_connection(("127.0.0.1", old.port), timeout=60)
+    idle = socket.create_connection(("127.0.0.1", ports[0]), timeout=60)
     for thread in threads:
         thread.start()
     until(lambda: all(client.answered for client in clients))
     old.process.send_signal(signal.SIGTERM)
     until(lambda: any(line["message"] == "ending" for line in old.log))
     # Endpoints follow a moment later: until then new connections still come to the old pod, and it answers them.
-    before = [client.answered[old.port] for client in clients]
-    until(lambda: all(client.answered[old.port] > was for client, was in zip(clients, before, strict=True)))
-    service["port"] = new.port
+    before = [client.answered[ports[0]] for client in clients]
+    until(lambda: all(client.answered[ports[0]] > was for client, was in zip(clients, before, strict=True)))
+    service["port"] = ports[1]
     with idle:
         assert idle.recv(1) == b""
     assert old.process.wait(60) == 0
-    until(lambda: all(client.answered.get(new.port) or client.failures for client in clients))
+    until(lambda: all(client.answered.get(ports[1]) or client.failures for client in clients))
     stop.set()
     for thread in threads:
         thread.join()

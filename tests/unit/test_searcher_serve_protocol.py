@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from wire import HEAD, Echo, Serving, get, post, serving, until
+from waiting import until
+from wire import HEAD, Echo, Serving, get, post, serving
 
 from vectorindex_searcher.serve.http.limits import Limits
 from vectorindex_searcher.serve.http.listener import Listener

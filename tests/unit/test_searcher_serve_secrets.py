@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wire import Serving, get, post, serving, until
+from waiting import until
+from wire import Serving, get, post, serving
 
 from vectorindex_searcher.serve.http.auth import Tokens
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +65,8 @@ class ReadCache:
     _entries: dict[Key, Entry] = field(default_factory=dict)
     _groups: defaultdict[Key, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Names by kind, namespace and VectorIndex."""
+    _sizes: Counter[Key] = field(default_factory=Counter)
+    """Bytes of each group."""
     _crowded: set[Key] = field(default_factory=set)
     """Groups that are larger than what is kept."""
     _gone: OrderedDict[Key, Tombstone] = field(default_factory=OrderedDict)
@@ -98,6 +100,7 @@ class ReadCache:
             self._turn += 1
             self._entries[key] = Entry(meta["uid"], version, self._turn, index, data)
             self._groups[group].add(key[2])
+            self._sizes[group] += len(data)
             return True
 
     def remove(self, raw: Raw) -> None:
@@ -191,8 +194,7 @@ class ReadCache:
         if (INDEX_KIND, group[1], group[2]) not in self._entries or group in self._crowded:
             return False
         names = self._groups.get(group, set())
-        size += sum(len(self._entries[group[0], group[1], name].data) for name in names)
-        if len(names) < MOST_OF_A_KIND and size <= MOST_BYTES_OF_A_KIND:
+        if len(names) < MOST_OF_A_KIND and self._sizes[group] + size <= MOST_BYTES_OF_A_KIND:
             return True
         self._crowded.add(group)
         for name in tuple(self._groups[group]):
@@ -225,8 +227,9 @@ class ReadCache:
             return
         group = (key[0], key[1], had.index)
         self._groups[group].discard(key[2])
+        self._sizes[group] -= len(had.data)
         if not self._groups[group]:
-            del self._groups[group]
+            del self._groups[group], self._sizes[group]
 
 
 @dataclass(slots=True)
