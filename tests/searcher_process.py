@@ -41,11 +41,12 @@ class Searcher:
 
 
 @contextmanager
-def started(task: contract.ServeTask, **environment: str) -> Iterator[Searcher]:
-    """On ports of its own choice, unless the environment says otherwise."""
+def started(task: contract.ServeTask, *, descriptors: int = 0, **environment: str) -> Iterator[Searcher]:
+    """On ports of its own choice, unless the environment says otherwise. `descriptors`: its hard limit on open files."""
     chosen = {"VECTORINDEX_HOST": "127.0.0.1", "VECTORINDEX_HTTP_PORT": "0", "VECTORINDEX_ADMIN_PORT": "0"}
     known = os.environ | {contract.TASK_ENV: task.model_dump_json(by_alias=True)} | chosen | environment
-    command = [sys.executable, "-m", "vectorindex_searcher", "serve"]
+    limit = f"ulimit -n {descriptors}; " if descriptors else ""
+    command = ["sh", "-c", limit + 'exec "$@"', "sh", sys.executable, "-m", "vectorindex_searcher", "serve"]
     with subprocess.Popen(command, env=known, stderr=subprocess.PIPE, text=True) as process:
         searcher = Searcher(process)
         thread = threading.Thread(target=searcher.follow)

@@ -275,4 +275,4 @@ def test_the_end_of_a_half_sent_request_is_no_request() -> None:
             assert client.sock.recv(100) == b""
         until(lambda: started.listener.connections == 0)
         assert started.app.seen == []
-        assert started.listener._held == 0
+        assert started.listener.held == 0

@@ -127,7 +127,7 @@ def test_any_mixture_in_any_pieces(seed: int) -> None:
     assert port.bodies() == sent
     assert transport.written.count(b"HTTP/1.1 200") == 12
     assert connection.idle
-    assert port.listener._held == 0
+    assert port.listener.held == 0
 
 
 def test_pieces_of_a_known_request_keep_their_clock_and_budget() -> None:
@@ -138,20 +138,20 @@ def test_pieces_of_a_known_request_keep_their_clock_and_budget() -> None:
         connection.data_received(post(b"12345678"))
     connection.data_received(request[:-5])
     assert not connection.idle
-    assert port.listener._held == len(request) - 5
+    assert port.listener.held == len(request) - 5
     blocked, answer = port.connect()
     blocked.data_received(request)
     assert b"503 Service Unavailable" in answer.written
     connection.data_received(request[-5:])
     assert port.bodies()[-1] == b"abcdefgh"
-    assert (port.listener._held, connection.idle) == (0, True)
+    assert (port.listener.held, connection.idle) == (0, True)
     late, answer = port.connect()
     late.data_received(request[:-1])
     assert late._message_since is not None
     late.check_clock(late._message_since + port.listener.limits.read_seconds + 1)
     assert b"408 Request Timeout" in answer.written
     late.connection_lost(None)
-    assert port.listener._held == 0
+    assert port.listener.held == 0
 
 
 def test_the_guard_sees_every_request() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import logging
@@ -500,3 +501,20 @@ def test_rolling_restart_under_load_loses_no_query(published: Published, searche
     assert [client.failures for client in clients] == [[]] * len(clients)
     drained = [line for line in old.log if line["message"] == "drained"]
     assert [line["unanswered"] for line in drained] == [0]
+
+
+@pytest.mark.parametrize("crowded", ["user port", "admin port"])
+def test_probes_are_answered_whatever_strangers_hold_open(published: Published, crowded: str) -> None:
+    """With all descriptors taken, or 257 idle connections on the admin port, the kubelet restarted the pod."""
+    with started(published.task, descriptors=200) as searcher:
+        port, admin = searcher.port(), searcher.port("admin port open")
+        with contextlib.ExitStack() as crowd:
+            for number in range(500):
+                to = port if crowded == "user port" else admin
+                one = crowd.enter_context(socket.create_connection(("127.0.0.1", to), timeout=60))
+                with contextlib.suppress(OSError):
+                    one.sendall((b"", b"GET /livez HT", b"\r\n")[number % 3])
+            for path in ("/livez", "/readyz", "/livez", "/readyz"):
+                assert get(admin, path)[0] == 200
+            assert get(port, "/v1/index")[0] == 200
+        assert [line for line in searcher.log if line["level"] == "error"] == []

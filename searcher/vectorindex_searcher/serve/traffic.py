@@ -41,7 +41,8 @@ class Traffic:
 
     def closing(self) -> bool:
         """Whether each connection is to be closed after its answer."""
-        return self._ending or self._clock() < self._draining_until
+        # Asked for every query: the clock only if there was a lease at all.
+        return self._ending or (self._draining_until > 0.0 and self._clock() < self._draining_until)
 
     @property
     def ready(self) -> bool:

@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from .messages import Problem, Request, Response
-from .request_parser import RequestReader
+from .request_parser import PIPELINE_LIMIT, RequestReader
 
 if TYPE_CHECKING:
     from .listener import Listener
 
-PIPELINE_LIMIT = 16
-"""Complete requests that may wait behind the one being answered before reading pauses; also how many of a connection
-are answered before other connections get a turn."""
 _PROMPT_SECONDS = 1.0
 
 
@@ -33,7 +29,6 @@ class Connection(RequestReader, asyncio.Protocol):
         super().__init__(listener)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[Request] = deque()
         self._current: Request | None = None
         """The request being answered."""
         self._client_ended = False
@@ -124,17 +119,11 @@ class Connection(RequestReader, asyncio.Protocol):
     # ------------------------------------------------------------ answers
 
     def _take(self, request: Request) -> None:
-        if self._may_answer and not self._waiting:
+        if not self._waiting and self._may_answer:
             self._answer(request)
             return
         self._waiting.append(request)
         self._advance()
-
-    @property
-    def _has_room(self) -> bool:
-        """Not while many requests wait, or few large ones."""
-        waiting = len(self._waiting)
-        return waiting == 0 or (waiting < PIPELINE_LIMIT and self._held_bytes <= self._listener.limits.body_bytes)
 
     @property
     def _may_answer(self) -> bool:
@@ -187,7 +176,8 @@ class Connection(RequestReader, asyncio.Protocol):
     def _finish(self, request: Request, response: Response) -> None:
         """Write one answer, report it, and close the connection if it was the last."""
         self._current = None
-        self._release(min(request.size, self._held_bytes))
+        if self._held_bytes:  # else the connection is lost, and what it held was given back
+            self._release(request.size)
         now = self._active = time.monotonic()
         self._answers += 1
         if not self._discarding_input and (now >= self._retire_at or self._listener.closing()):
@@ -274,7 +264,7 @@ class Connection(RequestReader, asyncio.Protocol):
         Those that ended, then those that never got an answer, then the others, always the longest without one first:
         who sends or reads slowly gains nothing by it.
         """
-        if self._current is not None:
+        if self._current is not None or self.refused is not None:
             return None
         if self._linger_until is not None:
             return 0, self._linger_until

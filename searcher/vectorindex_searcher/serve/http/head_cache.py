@@ -6,12 +6,11 @@ is kept but what Head holds: no token, no cookie, no header that nobody here rea
 
 from __future__ import annotations
 
-from hashlib import sha256
-
 from .head import Head
 
 MAX_HEADS = 1024
 MAX_HEAD_BYTES = 2048
+"""Longer ones are not looked for."""
 
 
 class HeadCache:
@@ -26,9 +25,8 @@ class HeadCache:
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def find(self, raw: bytes) -> Head | None:
-        """The head of exactly these bytes, if it is known."""
-        key = sha256(raw).digest()
+    def find(self, key: bytes) -> Head | None:
+        """The head whose bytes have this SHA-256, if it is known."""
         head = self._young.get(key)
         if head is None:
             head = self._old.pop(key, None)
@@ -36,10 +34,10 @@ class HeadCache:
                 self._add(key, head)
         return head
 
-    def learn(self, raw: bytes, head: Head) -> None:
-        """Remember a head that was parsed, if it is short and says all about its request."""
-        if head.length is not None and head.keep_alive and not head.expects_continue and len(raw) <= MAX_HEAD_BYTES:
-            self._add(sha256(raw).digest(), head)
+    def learn(self, key: bytes, head: Head) -> None:
+        """Remember a head that was parsed, if it says all about its request."""
+        if head.length is not None and head.keep_alive and not head.expects_continue:
+            self._add(key, head)
 
     def _add(self, key: bytes, head: Head) -> None:
         if len(self._young) >= MAX_HEADS // 2:

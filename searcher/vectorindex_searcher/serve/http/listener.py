@@ -78,8 +78,12 @@ class Listener:
         self._application = application
         self._revision = revision
         self._connections: set[Connection] = set()
+        self._told = 0
+        """Connections that are only told that there is no room."""
         self._crowd = Crowd(self._connections)
-        self._held = self._unread = 0
+        self.held = 0
+        """Bytes of requests that arrived, whole or in part, and are not answered."""
+        self._unread = 0
         self._unreading: dict[Connection, None] = {}
         """Connections that do not take their answers, the longest first."""
         self._tls: ssl.SSLContext | None = None
@@ -101,12 +105,16 @@ class Listener:
     def _connect(self, accepted: socket.socket) -> None:
         """Make a connection of an accepted socket, if there is room or room can be made."""
         connection = Connection(self)
-        if len(self._connections) >= self.limits.connections and not self._crowd.evict():
+        while len(self._connections) - self._told >= self.limits.connections:
+            if self._crowd.evict():
+                continue
             # All are being answered. To say so takes a descriptor for a moment: for some, not for a flood of them.
-            if len(self._connections) >= self.limits.connections + TOLD_TO_RETRY:
+            if self._told >= TOLD_TO_RETRY:
                 accepted.close()
                 return
             connection.refused = overload(f"more than {self.limits.connections} connections")
+            self._told += 1
+            break
         self._connections.add(connection)
         opening = asyncio.get_running_loop().create_task(self._attach(connection, accepted))
         connection.opening = opening
@@ -182,23 +190,20 @@ class Listener:
 
     def forget(self, connection: Connection) -> None:
         """Count a connection out."""
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._told -= connection.refused is not None
 
     def connection_age(self) -> float:
         """Seconds a new connection may live, jittered."""
         return self.limits.age_seconds * random.uniform(1 - KEEP_ALIVE_JITTER, 1 + KEEP_ALIVE_JITTER)  # noqa: S311 - no secret
 
-    def hold(self, size: int, connection: object) -> bool:
-        """Take `size` bytes of the budget for requests; False when it is spent by others that do not dawdle."""
-        while self._held + size > self.limits.held_bytes:
+    def may_hold(self, size: int, connection: object) -> bool:
+        """Whether there is room for `size` more bytes of requests, or can be made at the cost of those that dawdle."""
+        while self.held + size > self.limits.held_bytes:
             if not self._crowd.refuse_slow_upload(connection):
                 return False
-        self._held += size
         return True
-
-    def release(self, size: int) -> None:
-        """Give back what `hold` took."""
-        self._held -= size
 
     def count_unread(self, connection: Connection, change: int) -> None:
         """So many bytes of answers wait for their clients, or no longer. Who leaves his unread the longest loses it."""

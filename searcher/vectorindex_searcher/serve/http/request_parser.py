@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from .chunks import ChunkedBody
@@ -19,6 +21,9 @@ from .messages import Problem, Request, overload
 if TYPE_CHECKING:
     from .listener import Listener
 
+PIPELINE_LIMIT = 16
+"""Complete requests that may wait behind the one being answered before reading pauses; also how many of a connection
+are answered before other connections get a turn."""
 _EMPTY_LINE = b"\r\n"
 
 
@@ -33,6 +38,8 @@ class RequestReader(ABC):
         """What arrived and is part of no complete request."""
         self._held_bytes = 0
         """Of input, and of requests that are not answered."""
+        self._waiting: deque[Request] = deque()
+        """Complete requests whose turn has not come."""
         self._head: Head | None = None
         """Of the request whose body is coming."""
         self._chunked: ChunkedBody | None = None
@@ -49,11 +56,6 @@ class RequestReader(ABC):
 
     # ------------------------------------------------------------ what the answering side does
 
-    @property
-    @abstractmethod
-    def _has_room(self) -> bool:
-        """Whether a further request may be taken now."""
-
     @abstractmethod
     def _take(self, request: Request) -> None:
         """A request is complete, and is to be answered after those before it."""
@@ -62,44 +64,51 @@ class RequestReader(ABC):
     def _pay_continue(self) -> None:
         """Ask for the body if `_continue_owed`, unless earlier answers are still due: 100 must come in order too."""
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether a further request may be taken: not while many wait, or few large ones."""
+        waiting = len(self._waiting)
+        return waiting == 0 or (waiting < PIPELINE_LIMIT and self._held_bytes <= self._listener.limits.body_bytes)
+
     # ------------------------------------------------------------ bytes
 
     def read(self, data: bytes) -> None:
         """Take the requests in `data`; one that is not right is answered after those before it, then the connection
         closes.
         """
-        if not self._input and self._head is None and self._has_room and self._take_whole(data):
-            return
-        if not self._listener.hold(len(data), self):
+        listener, size = self._listener, len(data)
+        if listener.held + size > listener.limits.held_bytes and not listener.may_hold(size, self):
             self._refuse(overload("too many unanswered requests are held"))
             return
-        self._held_bytes += len(data)
+        listener.held += size
+        self._held_bytes += size
+        if not self._input and self._head is None and not self._waiting:
+            end = data.find(END, 0, MAX_HEAD_BYTES) + len(END)
+            if end >= len(END) and not data.startswith(_EMPTY_LINE):
+                self._take_whole(data, end)
+                return
         self._input += data
         self._read_on()
 
-    def _take_whole(self, data: bytes) -> bool:
-        """By far the most: one request, whole, with a head that is known. Whether `data` was that."""
-        end = data.find(END, 0, MAX_HEAD_BYTES) + len(END)
-        if end < len(END):
-            return False
-        head = self._listener.heads.find(data[:end])
-        if head is None or head.length is None or len(data) != end + head.length:
-            return False
+    def _take_whole(self, data: bytes, end: int) -> None:
+        """Take `data`, which begins with a head. By far the most times it is one request to its last byte."""
         try:
-            if self._listener.guard is not None:
-                self._listener.guard.check(head.credential)
+            head = self._judge(data[:end])
         except Problem as problem:
-            self._head = head
-            self._refuse(problem)
-            return True
-        size = len(data)
-        if not self._listener.hold(size, self):
-            return False
-        self._held_bytes += size
-        self._empty_line = False
-        now = time.monotonic()
-        self._take(Request(head.method, head.target, head.headers, data[end:], True, now, head=head, size=size))
-        return True
+            self._release(len(data))
+            self._refuse(problem, data)
+            return
+        if head.length != len(data) - end:
+            self._input += data[end:]
+            self._begin_message(head, end)
+            self._read_on()
+            return
+        if not head.keep_alive:
+            self._stop_reading()
+        now, keep_alive = time.monotonic(), head.keep_alive
+        self._take(
+            Request(head.method, head.target, head.headers, data[end:], keep_alive, now, None, None, head, len(data))
+        )
 
     def _read_on(self) -> None:
         """Take what the input holds of complete requests, as long as there is room for them."""
@@ -110,7 +119,7 @@ class RequestReader(ABC):
             while self._input and not self._discarding_input and self._has_room and self._read_message():
                 pass
         except Problem as problem:
-            self._refuse(problem)
+            self._refuse(problem, self._input)
         finally:
             self._reading = False
 
@@ -123,21 +132,7 @@ class RequestReader(ABC):
         body = self._read_body(head)
         if body is None:
             return False
-        size = self._size
-        self._forget_message()
-        if not head.keep_alive:
-            self._stop_reading()
-        request = Request(
-            method=head.method,
-            target=head.target,
-            headers=head.headers,
-            body=body,
-            keep_alive=head.keep_alive,
-            completed=time.monotonic(),
-            head=head,
-            size=size,
-        )
-        self._take(request)
+        self._complete(head, body)
         return True
 
     def _read_head(self) -> bool:
@@ -160,20 +155,37 @@ class RequestReader(ABC):
             return False
         with memoryview(given) as view:
             raw = bytes(view[:end])
-        known = self._listener.heads.find(raw)
-        self._head = head = known or parse_head(raw, limits)
+        head = self._judge(raw)
         del given[:end]
-        self._size, self._checked, self._empty_line = end, 0, False
-        if self._listener.guard is not None:
-            self._listener.guard.check(head.credential)
-        if known is None:
-            self._listener.heads.learn(raw, head)
+        self._begin_message(head, end)
+        return True
+
+    def _judge(self, raw: bytes) -> Head:
+        """What a head says. Raises Problem to refuse its request."""
+        self._checked, self._empty_line = 0, False
+        heads, guard, key = self._listener.heads, self._listener.guard, sha256(raw).digest()
+        head = heads.find(key)
+        if head is not None:
+            if guard is not None:
+                guard.check(head.credential)
+            return head
+        head = parse_head(raw, self._listener.limits)
+        if guard is not None:
+            guard.check(head.credential)
+        if len(raw) <= MAX_HEAD_BYTES:
+            heads.learn(key, head)
+        return head
+
+    def _begin_message(self, head: Head, size: int) -> None:
+        """A head of `size` bytes has come, and its body not in one piece with it."""
+        self._head, self._size = head, size
+        if self._message_since is None:
+            self._message_since = time.monotonic()
         if head.length is None:
-            self._chunked = ChunkedBody(limits)
-        if head.expects_continue and not given:
+            self._chunked = ChunkedBody(self._listener.limits)
+        if head.expects_continue and not self._input:
             self._continue_owed = True
             self._pay_continue()
-        return True
 
     def _read_body(self, head: Head) -> bytes | None:
         """The body, if it is complete."""
@@ -202,13 +214,22 @@ class RequestReader(ABC):
         self._size = 0
         self._continue_owed = False
 
-    def _refuse(self, problem: Problem) -> None:
-        """Answer `problem` in its turn and take nothing more from this connection."""
+    def _complete(self, head: Head, body: bytes) -> None:
+        """A request is complete."""
+        size = self._size
+        self._forget_message()
+        if not head.keep_alive:
+            self._stop_reading()
+        now = time.monotonic()
+        self._take(Request(head.method, head.target, head.headers, body, head.keep_alive, now, head=head, size=size))
+
+    def _refuse(self, problem: Problem, given: bytes | bytearray = b"") -> None:
+        """Answer `problem` in its turn and take nothing more from this connection. `given`: begins with its head."""
         if self._discarding_input:
             return
-        head, method = self._head, b"HEAD" if self._input.startswith(b"HEAD ") else b""
-        if head is not None:
-            method = head.method
+        head = self._head
+        # Who asks with HEAD takes a body for the next answer.
+        method = head.method if head is not None else b"HEAD" if given.startswith(b"HEAD ") else b""
         self._release(self._size)
         self._forget_message()
         self._stop_reading()
@@ -227,4 +248,4 @@ class RequestReader(ABC):
 
     def _release(self, size: int) -> None:
         self._held_bytes -= size
-        self._listener.release(size)
+        self._listener.held -= size
