@@ -28,6 +28,7 @@ KEPT_SEEDS: dict[str, tuple[str, int]] = {
     "a rollback was answered although its record was refused": ("rollback_goes_one_step", 8),
     "the model showed a live read of before the operator's own write": ("rollback_in_soak", 8),
     "the end was another where a soak had passed before an edit was heard of": ("revert_during_soak", 1),
+    "a late switch made what was given up soak": ("retry_after_refusal", 6),
     "a listing was repeated because its pod was gone, long after it was read": ("bad_data_at_first", 12),
 }
 """What went wrong -> scenario and seed."""

@@ -288,6 +288,18 @@ def test_traffic_on_a_revision_that_was_given_up_goes_to_stable() -> None:
     assert moves(plan) == [(given_up.name, STABLE.name)]
 
 
+@pytest.mark.parametrize("phase", ["SurgeFailed", "Rejected", "Superseded"])
+def test_a_switch_to_what_was_given_up_meanwhile_is_taken_back(phase: str) -> None:
+    """An operator that was paused switched to it after another one had given it up: it was made to soak, and loaded."""
+    surging = a_revision(NEW, "Surging", created=NOW - 60)
+    given_up = replace(surging, status=surging.status.model_copy(update={"phase": phase}))
+    late = Decision(SWITCH, STABLE.name, given_up.name, "Surge", "Ready", "", NOW - 1, serial=1)
+    obs = seen(OLD, STABLE, given_up, traffic=front(given_up, late))
+    plan = run(replace(obs, loaded={STABLE.name: loaded(STABLE), given_up.name: loaded(given_up)}))
+    assert moves(plan) == [(given_up.name, STABLE.name)]
+    assert status_of(plan, given_up).phase == phase
+
+
 def test_a_switch_away_from_a_revision_whose_object_is_deleted() -> None:
     gone = a_revision(OLD, "Stable")
     surging = a_revision(NEW, "Surging", created=NOW - 60)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import Rejection
 from vectorindex_operator.core.events import EventReason
-from vectorindex_operator.core.phase import Phase
+from vectorindex_operator.core.phase import GIVEN_UP, Phase
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 
@@ -94,7 +94,8 @@ def _record_gain(state: ReconcileState, decision: Decision, at: str) -> None:
         state.update(name, phase=Phase.STABLE, restored_at=at, message=decision.message)
         return
     rollout = status.rollout
-    if rollout is not None and rollout.switched_at is None:
+    # What another operator gave up meanwhile stays given up; restore_traffic takes the traffic back from it.
+    if rollout is not None and rollout.switched_at is None and status.phase not in GIVEN_UP:
         state.update(name, phase=Phase.SOAKING, rollout=rollout.model_copy(update={"switched_at": at}))
 
 
