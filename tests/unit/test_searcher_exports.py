@@ -255,6 +255,11 @@ HARMLESS = {
         pa.array([["a"], []]), pa.array([["b"], None], pa.large_list(pa.large_string())), ["a"],
     ),
     "text with and without its annotation (Impala)": (pa.array(["a", "b"]), pa.array([b"c", None]), "a"),
+    "list and list view": (pa.array([["a", "b"], []]), pa.array([["b"], None], pa.list_view(pa.string())), ["a", "b"]),
+    "views of lists": (
+        pa.array([["a", "b"], ["c"]], pa.large_list_view(pa.string())),
+        pa.array([["b"], None], pa.list_view(pa.string())), ["a", "b"],
+    ),
     "dictionary and plain": (pa.array(["a", "b"]).dictionary_encode(), pa.array(["a", "b"]), "a"),
     "a field that came later": (
         pa.array([{"a": 1}, {"a": 2}]), pa.array([{"a": 1.5, "b": "x"}, None]), {"a": 1.0, "b": None},

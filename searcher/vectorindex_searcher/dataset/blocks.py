@@ -15,6 +15,7 @@ from ..contract import Metric
 from ..errors import BadData
 from ..index.faults import Fault, fault
 from .column_types import is_extension
+from .column_values import without_views
 from .objects import ListedObject
 
 BLOCK_BYTES = 16 << 20
@@ -104,15 +105,13 @@ def vectors_of(column: pa.Array, key: str, first_row: int, dimension: int | None
         row = first_row + int(np.argmax(mask))
         return BadData(reason, f"{key} row {row} {what}", object=key, row=row, remedy=remedy)
 
-    column = column.storage if is_extension(column.type) else column
+    column = without_views(column.storage if is_extension(column.type) else column)
     if column.null_count:
         mask = column.is_null().to_numpy(zero_copy_only=False)
         raise bad(mask, "NullVector", "has no vector", "Remove the row or fill in its vector.")
     if pa.types.is_fixed_size_list(column.type):
         lengths = np.full(len(column), column.type.list_size)
     else:
-        if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-            column = column.cast(pa.large_list(column.type.value_type))  # views
         lengths = np.diff(column.offsets.to_numpy())
     dimension = int(lengths[0]) if dimension is None else dimension
     if dimension < 1:

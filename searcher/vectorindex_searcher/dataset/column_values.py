@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import BadData
-from .column_types import UUID, common_type, is_extension, is_list, metadata_type
+from .column_types import UUID, common_type, is_extension, is_list, is_list_view, metadata_type
 from .names import shown
 
 _EXACT = {pa.float64(): 2.0**53, pa.float32(): 2.0**24}
@@ -163,6 +163,8 @@ def _kept(column: pa.Array, target: pa.DataType) -> pa.Array:
 
 def _cast(column: pa.Array, target: pa.DataType) -> pa.Array:
     """Arrow's safe cast; whether bytes are text is looked at afterwards (`valid`)."""
+    if pa.types.is_decimal(column.type) and pa.types.is_integer(target) and column.type.bit_width < 128:
+        column = column.cast(pa.decimal128(38, column.type.scale))  # Arrow makes no integers of shorter ones
     return pc.cast(column, options=pc.CastOptions(target, allow_invalid_utf8=True))
 
 
@@ -191,7 +193,17 @@ def _unsliced(column: pa.Array) -> pa.Array:
     return column.take(pa.array(np.arange(len(column)))) if column.offset else column
 
 
+def without_views(column: pa.Array) -> pa.Array:
+    """Lists whose values follow each other. (pyarrow's own cast of list views loses values: 26.0.)"""
+    if not is_list_view(column.type):
+        return column
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    return pa.LargeListArray.from_arrays(offsets, column.flatten(), mask=column.is_null())
+
+
 def _list(column: pa.Array, target: pa.DataType) -> pa.Array:
+    column = without_views(column)
     lists = _unsliced(column if pa.types.is_list(column.type) else column.cast(pa.list_(column.type.value_type)))
     values = _kept(lists.values, target.value_type)
     return pa.ListArray.from_arrays(lists.offsets, values, type=target, mask=lists.is_null())
