@@ -286,7 +286,7 @@ def test_a_large_page_is_refused_and_a_large_row_group_is_not(tmp_path: Path, mo
         drain(opened(tmp_path / "large"))
     failure = caught.value.failure
     assert (failure.reason, failure.object) == ("PageTooLarge", "a.parquet")
-    assert " bytes at byte " in failure.message
+    assert " at byte " in failure.message
     assert "data_page_size" in (failure.remedy or "")
 
 

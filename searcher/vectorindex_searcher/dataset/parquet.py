@@ -17,34 +17,54 @@ from .column_types import Refused, id_type, is_half, metadata_type, vector_item
 from .column_values import ids_of
 from .names import listed, partition_values, shown
 from .objects import ListedObject
+from .page_headers import PageHeaders
 from .ranged import RangedFile
 from .reader import Format
 
 BUFFER_BYTES = 4 << 20
 """Bytes fetched at a time and per column. Row groups may be larger than memory; they are never read whole."""
 LARGEST_PAGE_BYTES = 128 << 20
-"""As stored. Arrow takes a page into memory whole, so this bounds what one takes; what it decompresses to is known to
-its header only, which pyarrow does not show. Writers make pages of 1 MiB (pyarrow, Spark) to 100 MB (DuckDB)."""
+"""As stored. Arrow takes a page into memory whole, so this bounds what one takes (decompressed: page_headers.py)."""
+FOOTER_BYTES = 32 << 20
+"""A footer takes thirty times this in memory. 10,000 chunks of columns and row groups take about 1 MiB."""
 ID_ROWS = 1 << 16
 INT96_UNIT = "us"
 """Of the times that Spark, Hive and Impala write as 96 bits: in nanoseconds, 9999-12-31 would wrap around to 1816."""
 
 
 class _Pages(RangedFile):
-    """Raises BadData/PageTooLarge instead of reading more than LARGEST_PAGE_BYTES at once: only a page asks for it."""
+    """The object as pyarrow reads it: its footer, then pages, which are refused before they are taken into memory."""
+
+    def __init__(self, store: Store, item: ListedObject) -> None:
+        super().__init__(store, item)
+        self.headers: PageHeaders | None = None
+        """Once the footer is read."""
 
     def read(self, size: int = -1) -> bytes:
         left = max(0, self._item.size - self._position)
-        if (left if size is None or size < 0 else min(size, left)) > LARGEST_PAGE_BYTES:
-            self.error = BadData(
-                "PageTooLarge",
-                f"{self._item.key} holds a page of {size} bytes at byte {self._position}; a page is read whole, so at "
-                f"most {LARGEST_PAGE_BYTES} are taken",
-                object=self._item.key,
-                remedy="Write the object again with pages of about 1 MiB (pyarrow: data_page_size).",
-            )
-            raise self.error
-        return super().read(size)
+        wanted = left if size is None or size < 0 else min(size, left)
+        if self.headers is None and wanted > FOOTER_BYTES:
+            self._refuse(self._position, f"is a footer of {wanted} bytes, at most {FOOTER_BYTES} are taken")
+        if wanted > LARGEST_PAGE_BYTES:
+            self._refuse(self._position, f"is a page of {wanted} bytes, at most {LARGEST_PAGE_BYTES} are taken")
+        position, data = self._position, super().read(size)
+        if self.headers is not None:
+            self.headers.see(position, data)
+        return data
+
+    def pages_follow(self) -> None:
+        self.headers = PageHeaders(self._refuse)
+
+    def _refuse(self, position: int, what: str) -> None:
+        """Kept as well: pyarrow may wrap it while it passes through C++."""
+        self.error = BadData(
+            "PageTooLarge",
+            f"what {self._item.key} holds at byte {position} {what}: it is read whole",
+            object=self._item.key,
+            remedy="Write the object again with fewer columns and row groups, and pages of about 1 MiB "
+            "(pyarrow: data_page_size).",
+        )
+        raise self.error
 
 
 @contextlib.contextmanager
@@ -52,12 +72,14 @@ def _opened(store: Store, item: ListedObject) -> Iterator[pq.ParquetFile]:
     """Open an object; Arrow's complaints about its content become BadData/CorruptFile, the store's pass through."""
     file = _Pages(store, item)
     try:
-        yield pq.ParquetFile(
+        opened = pq.ParquetFile(
             pa.PythonFile(file, mode="r"),
             buffer_size=BUFFER_BYTES,
             pre_buffer=False,
             coerce_int96_timestamp_unit=INT96_UNIT,
         )
+        file.pages_follow()
+        yield opened
     except TaskError:
         raise
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
@@ -116,7 +138,7 @@ def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: 
         for name in names:
             _require(file.schema_arrow, name, item.key, field)
         _vector_item(file.schema_arrow, names[0], item.key)
-        yield from file.iter_batches(batch_size=1024, columns=list(names))
+        yield from file.iter_batches(use_threads=False, batch_size=1024, columns=list(names))
 
 
 def read_ids(store: Store, item: ListedObject, name: str) -> Iterator[pa.Array]:
@@ -125,7 +147,7 @@ def read_ids(store: Store, item: ListedObject, name: str) -> Iterator[pa.Array]:
     with _opened(store, item) as file:
         _require(file.schema_arrow, name, item.key, "spec.source.columns.id")
         kind = _typed(id_type, file.schema_arrow, name, item.key, "id")
-        for batch in file.iter_batches(batch_size=ID_ROWS, columns=[name]):
+        for batch in file.iter_batches(use_threads=False, batch_size=ID_ROWS, columns=[name]):
             yield ids_of(batch.column(0), kind, name, item.key, done)
             done += batch.num_rows
 
@@ -177,7 +199,9 @@ def _dimension(file: pq.ParquetFile, item: ListedObject, name: str) -> int:
     kind = file.schema_arrow.field(name).type
     if pa.types.is_fixed_size_list(kind) and kind.list_size:
         return int(kind.list_size)
-    first = next((batch for batch in file.iter_batches(batch_size=1, columns=[name]) if batch.num_rows), None)
+    first = next(
+        (batch for batch in file.iter_batches(use_threads=False, batch_size=1, columns=[name]) if batch.num_rows), None
+    )
     if first is None:
         message = f"{item.key} holds no row, its footer says {file.metadata.num_rows}"
         raise BadData("CorruptFile", message, object=item.key, remedy="Write the object again.")
@@ -191,7 +215,7 @@ def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Head
         there = set(file.schema_arrow.names)
         wanted = (columns.vector, *([columns.id] if header.id_type else []), *columns.metadata)
         names = [name for name in dict.fromkeys(wanted) if name in there]
-        for batch in file.iter_batches(batch_size=block_rows(header.dimension), columns=names):
+        for batch in file.iter_batches(use_threads=False, batch_size=block_rows(header.dimension), columns=names):
             if batch.num_rows == 0:
                 continue
             if done + batch.num_rows > header.rows:

@@ -1,0 +1,154 @@
+"""What the headers of Parquet's pages claim, seen while the bytes go by to pyarrow.
+
+A page of a few kilobytes can claim, and decompress to, 2 GiB: pyarrow believes the header, the only place that says it.
+So the headers are read here first (Thrift's compact protocol, nothing but numbers and lengths). What cannot be followed
+is left to pyarrow, which refuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+LARGEST_CONTENT_BYTES = 256 << 20
+"""Of a page, decompressed. Writers make pages of 1 MiB (pyarrow, Spark) to 100 MB (DuckDB)."""
+LARGEST_VALUES = 1 << 26
+"""Of a page: lists of nothing but repetitions take no bytes."""
+_HEADER_BYTES = 1 << 20
+"""A longer header is not followed; statistics in it have a few kilobytes."""
+_DEPTH = 8
+
+_CONTENT_SIZE, _STORED_SIZE = 2, 3  # fields of PageHeader
+_DATA_HEADERS = (5, 7, 8)  # its headers of data and dictionary pages, whose first field is the number of values
+_BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, 12
+
+Found = dict[tuple[int, ...], int]
+"""Integers of a struct by their path of field numbers."""
+
+
+class _Incomplete(Exception):  # noqa: N818 - no error: more bytes are to come
+    pass
+
+
+class _Nonsense(Exception):  # noqa: N818 - no error of ours: pyarrow will name it
+    pass
+
+
+class PageHeaders:
+    """The pages of one object. `see` every read of it; `refuse` is called with what a header claims too much of."""
+
+    def __init__(self, refuse: Callable[[int, str], None]) -> None:
+        self._refuse = refuse
+        self._streams: dict[int, _Stream] = {}
+        """By the position at which each column goes on."""
+
+    def see(self, position: int, data: bytes) -> None:
+        """Bytes that were read at `position`: they go on where another read ended, or begin a column."""
+        stream = self._streams.pop(position, None) or _Stream()
+        stream.take(position, data, self._refuse)
+        self._streams[position + len(data)] = stream
+
+
+class _Stream:
+    """The pages of one column chunk, one after the other."""
+
+    def __init__(self) -> None:
+        self._skip = 0
+        self._head = b""
+        self._lost = False
+
+    def take(self, position: int, data: bytes, refuse: Callable[[int, str], None]) -> None:
+        at = 0
+        while not self._lost and at < len(data):
+            if self._skip:
+                step = min(self._skip, len(data) - at)
+                at, self._skip = at + step, self._skip - step
+                continue
+            # A header that an earlier read has cut is put together again; others are read in place.
+            cut = len(self._head)
+            text, start = (self._head + data[at : at + _HEADER_BYTES], 0) if cut else (data, at)
+            try:
+                found, end = _struct(text, start, 0)
+            except _Incomplete:
+                self._head = text[start:]
+                self._lost = len(self._head) > _HEADER_BYTES
+                return
+            except _Nonsense:
+                self._lost = True
+                return
+            _check(position + at - cut, found, refuse)
+            at += end - start - cut
+            self._head, self._skip = b"", max(0, found.get((_STORED_SIZE,), 0))
+
+
+def _check(position: int, found: Found, refuse: Callable[[int, str], None]) -> None:
+    if (size := found.get((_CONTENT_SIZE,), 0)) > LARGEST_CONTENT_BYTES:
+        refuse(position, f"decompresses to {size} bytes, at most {LARGEST_CONTENT_BYTES} are taken")
+    values = max((found.get((header, 1), 0) for header in _DATA_HEADERS), default=0)
+    if values > LARGEST_VALUES:
+        refuse(position, f"holds {values} values, at most {LARGEST_VALUES} are taken")
+
+
+# ---------------------------------------------------------------- Thrift's compact protocol
+
+
+def _struct(data: bytes, at: int, depth: int) -> tuple[Found, int]:
+    """The integers of a struct that begins at `at`, and where it ends."""
+    if depth > _DEPTH:
+        raise _Nonsense
+    found: Found = {}
+    number = 0
+    while (head := _byte(data, at)) != 0:
+        at += 1
+        delta, kind = head >> 4, head & 15
+        if delta:
+            number += delta
+        else:
+            number, at = _integer(data, at)
+        if kind == _STRUCT:
+            inner, at = _struct(data, at, depth + 1)
+            found |= {(number, *path): value for path, value in inner.items()}
+        elif kind in _INTEGERS:
+            found[(number,)], at = _integer(data, at)
+        elif kind not in _BOOLEANS:
+            at = _past(data, at, kind, depth)
+    return found, at + 1
+
+
+def _past(data: bytes, at: int, kind: int, depth: int) -> int:
+    """Where a value ends that is of no interest."""
+    if kind in (*_BOOLEANS, _BYTE):
+        return at + 1
+    if kind == _DOUBLE:
+        return at + 8
+    if kind == _BINARY:
+        length, at = _varint(data, at)
+        if at + length > len(data):
+            raise _Incomplete
+        return at + length
+    if kind == _STRUCT:
+        return _struct(data, at, depth + 1)[1]
+    if kind in _INTEGERS:
+        return _integer(data, at)[1]
+    raise _Nonsense  # page headers have no lists and maps
+
+
+def _byte(data: bytes, at: int) -> int:
+    if at >= len(data):
+        raise _Incomplete
+    return data[at]
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = _byte(data, at)
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise _Nonsense
+
+
+def _integer(data: bytes, at: int) -> tuple[int, int]:
+    value, at = _varint(data, at)
+    return (value >> 1) ^ -(value & 1), at

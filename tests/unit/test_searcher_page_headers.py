@@ -1,0 +1,148 @@
+"""Parquet's pages are followed while pyarrow reads them, whatever wrote them, and refused before they take memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vectorindex_searcher.contract import Columns, Embedding, Metric
+from vectorindex_searcher.dataset import page_headers, parquet
+from vectorindex_searcher.dataset.listing import list_source
+from vectorindex_searcher.dataset.source import open_source
+from vectorindex_searcher.dataset.tombstones import list_tombstones, read_tombstones
+from vectorindex_searcher.errors import TaskError
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.store import Role
+
+COUNT = 3000
+
+
+def read(folder: Path, *metadata: str) -> int:
+    """Rows read, by the way of a build."""
+    store = FolderStore(folder, Role.SOURCE)
+    source = open_source(store, list_source(store), Columns(metadata=metadata), Embedding(metric=Metric.L2))
+    return sum(len(block.vectors) for block in source.blocks())
+
+
+WRITERS: dict[str, dict[str, Any]] = {
+    "small pages": {"data_page_size": 1000},
+    "version 2": {"data_page_version": "2.0", "data_page_size": 5000},
+    "no dictionary": {"use_dictionary": False, "data_page_size": 700},
+    "row groups": {"row_group_size": 100},
+    "zstd": {"compression": "zstd"},
+    "plain": {"compression": "none", "write_statistics": False},
+    "checksums": {"write_page_checksum": True, "data_page_size": 3000},
+    "page index": {"write_page_index": True, "data_page_size": 3000},
+    "bloom": {"bloom_filter_options": {"text": True}},
+}
+
+
+@pytest.mark.parametrize("buffer", [1 << 20, 1000, 64])
+@pytest.mark.parametrize("name", list(WRITERS))
+def test_every_page_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, buffer: int) -> None:
+    """The values of a column's data pages are all its values: none was missed, nothing else taken for one."""
+    seen: list[int] = []
+    lost: list[object] = []
+    check, take = page_headers._check, page_headers._Stream.take
+
+    def note(position: int, found: page_headers.Found, refuse: Any) -> None:
+        seen.append(found.get((5, 1), 0) + found.get((8, 1), 0))
+        check(position, found, refuse)
+
+    def follow(self: page_headers._Stream, *arguments: Any) -> None:
+        take(self, *arguments)
+        lost.extend([arguments[0]] if self._lost else [])
+
+    monkeypatch.setattr(page_headers, "_check", note)
+    monkeypatch.setattr(page_headers._Stream, "take", follow)
+    monkeypatch.setattr(parquet, "BUFFER_BYTES", buffer)
+    text = [f"text {number % 50} " * (number % 7) for number in range(COUNT)]
+    table = pa.table({"id": range(COUNT), "vector": np.random.default_rng(0).random((COUNT, 4)).tolist(), "text": text})
+    options = dict(WRITERS[name])
+    if "bloom_filter_options" in options and "bloom_filter_options" not in pq.write_table.__doc__:
+        pytest.skip("this pyarrow writes none")
+    pq.write_table(table, tmp_path / "a.parquet", **options)
+    assert read(tmp_path, "text") == COUNT
+    # (The first vector is read once more, for its length: the pages up to it.)
+    first = sum(seen) - 6 * COUNT
+    assert 0 <= first <= 4 * COUNT
+    assert not lost
+
+
+BOMBS: dict[str, dict[str, Any]] = {
+    "data page": {"use_dictionary": False},
+    "dictionary page": {"use_dictionary": ["x"]},
+    "version 2": {"use_dictionary": False, "data_page_version": "2.0"},
+}
+
+
+@pytest.mark.parametrize("name", list(BOMBS))
+def test_a_page_that_decompresses_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(page_headers, "LARGEST_CONTENT_BYTES", 1 << 20)
+    table = pa.table({"id": [1, 2], "vector": [[1.0], [2.0]], "x": ["a" * (2 << 20), "b"]})
+    options = {"compression": "zstd", "write_statistics": False, "dictionary_pagesize_limit": 8 << 20}
+    pq.write_table(table, tmp_path / "a.parquet", **options, **BOMBS[name])
+    assert (tmp_path / "a.parquet").stat().st_size < 10_000
+    with pytest.raises(TaskError) as caught:
+        read(tmp_path, "x")
+    assert (caught.value.reason, caught.value.failure.object) == ("PageTooLarge", "a.parquet")
+    assert "data_page_size" in str(caught.value.failure.remedy)
+    assert read(tmp_path) == 2  # nobody asked for that column
+
+
+def test_a_page_of_more_values_than_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_headers, "LARGEST_VALUES", 100_000)
+    table = pa.table({"id": [1, 2], "vector": [[1.0], [2.0]], "x": [[0] * 200_000, []]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 10_000
+    with pytest.raises(TaskError) as caught:
+        read(tmp_path, "x")
+    assert caught.value.reason == "PageTooLarge"
+
+
+def test_a_list_of_deleted_ids_takes_no_more_memory_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A searcher reads it."""
+    monkeypatch.setattr(page_headers, "LARGEST_CONTENT_BYTES", 1 << 20)
+    pq.write_table(
+        pa.table({"id": ["a" * (2 << 20)]}), tmp_path / "a.parquet", compression="zstd", use_dictionary=False
+    )
+    store = FolderStore(tmp_path, Role.TOMBSTONES)
+    with pytest.raises(TaskError) as caught:
+        read_tombstones(store, list_tombstones(store), "id", pa.string())
+    assert caught.value.reason == "PageTooLarge"
+
+
+def test_a_footer_of_a_million_columns_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {f"c{number}": pa.array([1], pa.int8()) for number in range(3000)}
+    pq.write_table(pa.table({"id": [1], "vector": [[1.0]], **columns}), tmp_path / "a.parquet")
+    assert read(tmp_path, "c7") == 1
+    monkeypatch.setattr(parquet, "FOOTER_BYTES", 100_000)
+    with pytest.raises(TaskError) as caught:
+        read(tmp_path)
+    assert caught.value.reason == "PageTooLarge"
+    assert "footer" in caught.value.failure.message
+
+
+def test_what_a_bomb_takes(tmp_path: Path) -> None:
+    """13 kB that decompress to 400 MiB: measured in a process of its own."""
+    table = pa.table({"id": [1], "vector": [[1.0]], "x": ["a" * (400 << 20)]})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False, write_statistics=False)
+    program = (
+        "import resource, sys\nsys.path[:0] = sys.argv[2:]\nimport test_searcher_page_headers as test\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    test.read(test.Path(sys.argv[1]), 'x')\n"
+        "except test.TaskError as error:\n    assert error.reason == 'PageTooLarge'\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert grown < 100 << 10  # KiB
