@@ -27,7 +27,7 @@ ROOTS = (CHECKOUT, CHECKOUT / "operator" / "vectorindex_operator", CHECKOUT / "s
 RECIPES = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Recipes\n")[2].partition("\n## ")[0]
 KINDS_OF_ADDITION = (
     "A field of a VectorIndex's spec", "A source format", "A store", "A command", "A phase", "A child object",
-    "A field of a search request", "A family of Auto", "A Prometheus metric",
+    "A field of a search request", "A field of a task", "A family of Auto", "A Prometheus metric",
 )  # fmt: skip
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from observations import NEW_DATA, NOW, a_revision, actions, built, index, run, source, spec
+from observations import NEW_DATA, NOW, SETTINGS, a_revision, actions, built, index, run, seen, source, spec
 from pydantic import ValidationError
 from raw_objects import Raw, deployment_raw, front_raw, index_raw, look, revision_raw, searcher_pod, slice_raw
 
@@ -29,8 +33,18 @@ from vectorindex_operator.core.plan import (
     StartValidation,
     WriteRevisionStatus,
 )
+from vectorindex_operator.manifests import jobs
 from vectorindex_operator.reconcile import pods
-from vectorindex_searcher.contract import BuildResult, Stored
+from vectorindex_searcher.contract import (
+    TASK_ENV,
+    BuildResult,
+    BuildTask,
+    Model,
+    ResolveTask,
+    ServeTask,
+    Stored,
+    ValidateTask,
+)
 
 AT = "2026-11-20T12:00:00Z"
 WORK = StartBuild | StartValidation | CreateRevision
@@ -260,3 +274,47 @@ def test_what_this_release_does_not_know_serves_on(change: Callable[[Raw], None]
     assert plan.errors == ()
     assert [one for one in plan.actions if isinstance(one, (DeleteSearchers, MoveTraffic, ForgetRevision))] == []
     assert next(c.status for c in plan.status.conditions if c.type == "Ready") == "True"
+
+
+# ---------------------------------------------------------------- images of before
+
+TASKS: tuple[type[Model], ...] = (ResolveTask, BuildTask, ValidateTask, ServeTask)
+FIRST_RELEASE = json.loads((Path(__file__).parent / "golden" / "first-release-tasks.json").read_text())
+"""What the images of the first release read of a task: fields by model, words by enum. Never to be changed."""
+
+
+def models_of(kind: Any) -> Iterator[type[Model]]:
+    """The models that a model is made of, and itself."""
+    for inner in typing.get_args(kind):
+        yield from models_of(inner)
+    if isinstance(kind, type) and issubclass(kind, Model):
+        yield kind
+        for info in kind.model_fields.values():
+            yield from models_of(info.annotation)
+
+
+@pytest.mark.parametrize("model", sorted({m for task in TASKS for m in models_of(task)}, key=lambda m: m.__name__))
+def test_a_field_that_is_added_to_a_task_says_so(model: type[Model]) -> None:
+    """An image refuses what it does not know: a Job of a revision of before would fail for good."""
+    known = set(FIRST_RELEASE[model.__name__])
+    names = {name: info.alias or name for name, info in model.model_fields.items()}
+    assert {alias for name, alias in names.items() if name not in model.later} == known
+    assert model.later <= names.keys()
+    assert not any(model.model_fields[name].is_required() for name in model.later)
+
+
+def task_of(job: Raw) -> Raw:
+    (one,) = job["spec"]["template"]["spec"]["containers"]
+    return dict(json.loads(next(env["value"] for env in one["env"] if env["name"] == TASK_ENV)))
+
+
+@pytest.mark.parametrize("image", ["example/searcher:of-before", SETTINGS.searcher_image])
+def test_an_image_of_before_an_upgrade_is_sent_what_the_first_release_knew(image: str) -> None:
+    of = spec(gate={"k": 37}, index={"effort": "High"}, artifacts={"s3": {"anonymous": True}})
+    view = a_revision(of, "Pending", build=None)
+    view = replace(view, spec=view.spec.model_copy(update={"image": image}))
+    (start,) = actions(run(seen(of, view)), StartBuild)
+    task = task_of(jobs.build(start, index(of), view, of, SETTINGS))
+    later = (task.get("gateK"), task["index"].get("effort"), task["artifacts"]["s3"].get("anonymous"))
+    assert later == ((37, "High", True) if image == SETTINGS.searcher_image else (None, None, None))
+    assert "columns" not in task, "nor what is a default: whoever reads it has the same"

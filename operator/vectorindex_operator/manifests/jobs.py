@@ -23,7 +23,7 @@ def resolve(action: StartResolve, index: IndexView, spec: VectorIndexSpec, setti
     """The Job that lists the source. Owned by the VectorIndex; kept until the next one, as the mark of its time."""
     places = {"SOURCE_": spec.source.s3, "ARTIFACTS_": spec.artifacts.s3}
     one = container("resolve", settings.searcher_image, "resolve", credentials(places), settings)
-    one["env"] = [task_env(action.task.model_dump_json(by_alias=True, exclude_none=True))]
+    one["env"] = [task_env(action.task)]
     one["resources"] = _resources(RESOLVE_RESOURCES)
     job = _job(action.name, action.key, action.failures, index, Task.RESOLVE, labels.owner(index))
     _finish(job, pod_spec(one, spec.build.pod, settings), retries=1, deadline=RESOLVE_DEADLINE_SECONDS)
@@ -39,9 +39,9 @@ def build(
         "SOURCE_": frozen.source.reached_by(spec.source.s3),
         "ARTIFACTS_": frozen.artifacts.reached_by(spec.artifacts.s3),
     }
-    image = (settings.gpu_image if action.gpu else "") or revision.spec.image
+    image = (settings.gpu_image if action.gpu else "") or frozen.image
     one = container("build", image, "build", credentials(places), settings)
-    one["env"] = [task_env(action.task.model_dump_json(by_alias=True, exclude_none=True))]
+    one["env"] = [task_env(action.task, first_release=not _is_todays(image, settings))]
     one["env"].append({"name": METRICS_PORT_ENV, "value": str(ADMIN_PORT)})
     one["ports"] = [{"name": "metrics", "containerPort": ADMIN_PORT}]
     one["resources"] = _resources(spec.build.resources)
@@ -75,8 +75,8 @@ def validate(
         "QUERIES_": queries,
         "SOURCE_": frozen.tombstones.reached_by(spec.source.s3) if frozen.tombstones else None,
     }
-    one = container("validate", revision.spec.image, "validate", credentials(places), settings)
-    one["env"] = [task_env(action.task.model_dump_json(by_alias=True, exclude_none=True))]
+    one = container("validate", frozen.image, "validate", credentials(places), settings)
+    one["env"] = [task_env(action.task, first_release=not _is_todays(frozen.image, settings))]
     given = spec.build.resources
     one["resources"] = _resources(given)
     if disk := disk_mebibytes(action.disk_bytes, given.requests, given.limits):
@@ -90,6 +90,11 @@ def validate(
         keep=KEEP_FINISHED_SECONDS,
     )
     return job
+
+
+def _is_todays(image: str, settings: Installation) -> bool:
+    """Whether an image came with this operator. Any other, a revision's of before an upgrade, may be of the first."""
+    return image in (settings.searcher_image, settings.gpu_image)
 
 
 def _resources(resources: Resources) -> Manifest:

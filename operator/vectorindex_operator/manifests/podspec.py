@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from vectorindex_operator.api.v1alpha1 import S3, Pod
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests.labels import Manifest
-from vectorindex_searcher.contract import TASK_ENV
+from vectorindex_searcher.contract import TASK_ENV, Model
 
 USER = 10001
 DISK = "ephemeral-storage"
@@ -98,6 +98,6 @@ def disk_mebibytes(disk_bytes: int | None, *given: Mapping[str, str]) -> int:
     return -(-(disk_bytes + DISK_SPARE_BYTES) // 2**20)
 
 
-def task_env(json_text: str) -> Manifest:
-    """The environment variable that carries a task."""
-    return {"name": TASK_ENV, "value": json_text}
+def task_env(task: Model, *, first_release: bool = False) -> Manifest:
+    """The environment variable that carries a task. `first_release`: to an image that may be so old."""
+    return {"name": TASK_ENV, "value": task.task_text(first_release=first_release)}

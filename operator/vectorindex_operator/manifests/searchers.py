@@ -91,11 +91,8 @@ def deployment(
     frozen = revision.spec
     pod = _reached_by(frozen, action.live)
     one = pod["containers"][0]
-    # Without defaults: the revision's image may be older than this operator, and would refuse a field it does not
-    # know. So a field added later must have the earlier behaviour as its default.
-    task = _task(action, index, frozen).model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True)
     one["env"] = [
-        task_env(task),
+        task_env(_task(action, index, frozen)),
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
     ]
     one["resources"] = _resources(action.live.searcher.resources, action)

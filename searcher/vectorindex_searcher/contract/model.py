@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -29,10 +29,25 @@ class Model(BaseModel):
     """Base of everything on the wire: camelCase JSON, immutable, unknown fields refused."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that images of the first release do not know, and refuse."""
 
     def wire(self) -> dict[str, object]:
         """The JSON form: camelCase, without fields that are None."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def task_text(self, *, first_release: bool) -> str:
+        """The JSON form for an image: without defaults, since it may be older and refuses what it does not know. So a
+        field that is added later has the earlier behaviour as its default. `first_release`: the image may know no more
+        than the first release did."""
+        unknown = self._added_later() if first_release else None
+        return self.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True, exclude=unknown)
+
+    def _added_later(self) -> dict[str, Any]:
+        """What `later` names here and in the models that this one holds, as pydantic's `exclude`."""
+        held = ((name, value) for name, value in self if isinstance(value, Model))
+        below = {name: names for name, value in held if (names := value._added_later())}
+        return below | dict.fromkeys(self.later, True)
 
 
 class Stored(Model):

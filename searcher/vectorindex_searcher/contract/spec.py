@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -66,6 +66,7 @@ class S3(Model):
     """Empty: the client's default."""
     anonymous: bool | None = None
     """True: a public bucket, read without any credentials."""
+    later: ClassVar[frozenset[str]] = frozenset({"anonymous"})
 
 
 class Location(Model):
@@ -134,6 +135,7 @@ def _said(effort: Effort | None) -> Effort | None:
 class IndexSpec(Model):
     """`factory`: Auto, or a FAISS factory string (without pre-transforms of the id: ids are kept beside the index)."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"effort"})
     factory: Annotated[str, Field(min_length=1, max_length=128)] = "Auto"
     """Auto measures several kinds of index on a sample; or for example IVF4096,PQ48x4fs,RFlat, HNSW32,SQ8 or Flat."""
     objective: Objective = Objective()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -55,6 +55,7 @@ class BuildTask(Model):
     """Where deleted ids are listed: their rows are left out."""
     gate_k: Annotated[int, Field(ge=1, le=1000)] | None = None
     """k of the gate, for which answers are asked too, beside 1, 10 and 100. None: one of these."""
+    later: ClassVar[frozenset[str]] = frozenset({"gate_k"})
 
 
 class ValidateTask(Model):
