@@ -23,6 +23,7 @@ from vectorindex_searcher.proof.canary import canary_recall, read_canary
 from vectorindex_searcher.proof.points import split
 from vectorindex_searcher.proof.report import Points, Report, load_report
 from vectorindex_searcher.proof.task import validate
+from vectorindex_searcher.serve.app import index_document
 from vectorindex_searcher.serve.load import load
 from vectorindex_searcher.storage.folder import FolderStore
 from vectorindex_searcher.storage.store import Role
@@ -106,13 +107,13 @@ def test_each_segment_is_tuned_on_one_half_and_judged_on_the_other(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned_on: dict[int, npt.NDArray[np.int64]] = {}
-    real = points_module.tune_segment
+    real = points_module.Tuner.point
 
-    def spied(*arguments: Any) -> Any:
-        tuned_on[len(arguments[4])] = arguments[4]
-        return real(*arguments)
+    def spied(tuner: Any, chosen: Any, target: float) -> Any:
+        tuned_on[len(chosen)] = chosen
+        return real(tuner, chosen, target)
 
-    monkeypatch.setattr(points_module, "tune_segment", spied)
+    monkeypatch.setattr(points_module.Tuner, "point", spied)
     report, _ = gate(place, "both")
     rows = {row.segment: row for row in report.points}
     assert [(name, rows[name].tuned, rows[name].queries) for name in rows] == [
@@ -136,6 +137,88 @@ def test_each_segment_is_tuned_on_one_half_and_judged_on_the_other(
     halves = split(["easy"] * 600 + ["hard"] * 701, 1301, {"easy": 0.9, "hard": 0.9})
     assert not set(tuned_on[300]) & set(halves.judging["easy"])
     assert sorted([*tuned_on[350], *halves.judging["hard"]]) == list(range(600, 1301))
+
+
+def asking(root: Path, name: str, **parts: npt.NDArray[np.float32]) -> Location:
+    """A file of queries, each of the class that it is named by; `none`: of no class."""
+    vectors = np.concatenate(list(parts.values()))
+    kinds = [None if kind == "none" else kind for kind, rows in parts.items() for _ in rows]
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), DIMENSION)
+    pq.write_table(pa.table({"vector": column, "kind": kinds}), root / f"{name}.parquet")
+    return Location(folder=str(root / f"{name}.parquet"))
+
+
+def test_the_default_point_is_tuned_by_the_users_queries_and_served(place: Path) -> None:
+    queries = asking(place, "mine", none=data(900, 7, 3.0))
+    built, _ = gate(place, "asbuilt", queries=queries, segments=(), segment_targets={})
+    report, sha256 = gate(place, "mine", queries=queries, segments=(), segment_targets={}, objective=0.9)
+    assert built.overall.recall < 0.9 <= report.overall.recall_low
+    assert report.overall.queries == 450  # the other half of them tuned
+    assert report.params["nprobe"] > built.params["nprobe"]
+    assert report.default_point is not None
+    assert report.default_point.recall >= 0.9
+    # A searcher serves it: what names no segment gets it, and so does the canary.
+    loaded = load(serving(place, "mine", sha256), lambda text: None)
+    assert loaded.engine.default_params == report.params
+    assert loaded.canary_recall == report.canary_recall
+    shown = index_document(loaded.engine, serving(place, "mine", sha256), loaded.points)
+    assert shown["operatingPoints"]["default"]["params"] == report.params  # type: ignore[index]
+    assert {row["params"]["nprobe"] for row in shown["segmentPoints"].values()} == {report.params["nprobe"]}  # type: ignore[attr-defined]
+
+
+def test_a_segment_too_small_for_a_point_of_its_own_raises_the_default_by_its_mean(place: Path) -> None:
+    """429 questions among easy keywords were served with a point tuned on rows: recall .93, and nothing was tried."""
+    easy, hard = data(1400, 8, 0.3), data(429, 9, 3.0)
+    options: dict[str, Any] = {"segments": ("easy", "hard"), "objective": 0.9}
+    options["segment_targets"] = {"easy": 0.9, "hard": 0.9}
+    alone, _ = gate(place, "alone", queries=asking(place, "alone", none=easy), objective=0.9, segments=())
+    both, _ = gate(
+        place, "small", queries=asking(place, "small", easy=easy[:300], none=easy[300:], hard=hard), **options
+    )
+    judged = {row.segment: row for row in both.segments}
+    assert judged["hard"].queries == 215
+    assert judged["hard"].recall >= 0.88
+    assert both.params["nprobe"] > alone.params["nprobe"]
+    reason = next(row.reason for row in both.points if row.segment == "hard")
+    assert "its mean was asked for" in reason
+    # Of fewer than 60 to tune with nothing is asked: they are reported.
+    few, _ = gate(place, "few", queries=asking(place, "few", none=easy, hard=hard[:100]), **options)
+    assert few.params["nprobe"] < both.params["nprobe"]
+    assert next(row.queries for row in few.segments if row.segment == "hard") == 50
+
+
+def test_few_queries_only_ever_raise_the_default_point(place: Path) -> None:
+    easy, hard = data(200, 8, 0.05), data(200, 9, 3.0)
+    built, _ = gate(place, "200built", queries=asking(place, "e", none=easy), segments=(), segment_targets={})
+    kept, _ = gate(place, "200easy", queries=asking(place, "e", none=easy), segments=(), objective=0.9)
+    raised, _ = gate(place, "200hard", queries=asking(place, "h", none=hard), segments=(), objective=0.9)
+    assert kept.params == built.params
+    assert raised.params["nprobe"] > built.params["nprobe"]
+
+
+@pytest.mark.parametrize("metric", list(contract.Metric))
+def test_queries_that_equal_a_row_are_a_class_of_their_own(tmp_path: Path, metric: contract.Metric) -> None:
+    rows, fresh = data(COUNT, 0, 0.35), data(500, 6, 2.0)
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "a.npy", rows)
+    build(
+        contract.BuildTask(
+            identity=IDENTITY,
+            digest="digest1",
+            source=Location(folder=str(tmp_path / "in")),
+            artifacts=Location(folder=str(tmp_path / "out")),
+            index=IndexSpec(factory="IVF64,Flat", objective=Objective(recall=0.9)),
+            embedding=contract.Embedding(metric=metric),
+        )
+    )
+    mixed = asking(tmp_path, "mixed", none=np.concatenate([fresh, rows[100:500]]))
+    only = asking(tmp_path, "only", none=fresh)
+    report, _ = gate(tmp_path, "mixed", queries=mixed, segments=(), segment_targets={})
+    alone, _ = gate(tmp_path, "only", queries=only, segments=(), segment_targets={})
+    assert (report.overall, alone.segments) == (alone.overall, ())
+    (same,) = report.segments
+    assert (same.segment, same.queries) == (contract.SAME_AS_A_ROW, 400)
+    assert same.recall > report.overall.recall
 
 
 def test_halves_are_random_and_the_same_every_time() -> None:

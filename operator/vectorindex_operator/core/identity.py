@@ -88,6 +88,17 @@ def segment_targets(spec: VectorIndexSpec) -> dict[str, float]:
     return {s.name: max(spec.index.objective.recall, floors.get(s.name, 0.0)) for s in spec.segments}
 
 
+def default_target(spec: VectorIndexSpec) -> float | None:
+    """Recall that `validate` tunes the default point for by the user's queries; None without any, or fixed parameters.
+
+    The index's own objective, and the floor of all queries where that is higher: a wider search that reaches the floor
+    is better than a rejection. The objective is in the revision's digest, so only such a floor is in the gate's hash.
+    """
+    if spec.gate.queries is None or spec.index.search_params:
+        return None
+    return max(spec.index.objective.recall, spec.gate.recall.min)
+
+
 def gate_hash(spec: VectorIndexSpec, salt: str = "") -> str:
     """Hash of what a gate report was measured with. Thresholds are not in it: they are judged on the saved report.
 
@@ -95,7 +106,8 @@ def gate_hash(spec: VectorIndexSpec, salt: str = "") -> str:
     from another where both serve the same artifact.
     """
     gate = spec.gate
-    targets = segment_targets(spec)
+    targets, default = segment_targets(spec), default_target(spec)
+    raised = default is not None and default > spec.index.objective.recall
     return _hash(
         {
             "format": DIGEST_FORMAT,
@@ -105,6 +117,7 @@ def gate_hash(spec: VectorIndexSpec, salt: str = "") -> str:
             "relevant": gate.relevance.relevant_column if gate.relevance else None,
             "segments": [s.name for s in spec.segments],
             **({"targets": targets} if targets else {}),
+            **({"default": default} if raised else {}),
             **({"salt": salt} if salt else {}),
         }
     )[:16]

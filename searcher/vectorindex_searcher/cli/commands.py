@@ -129,6 +129,8 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
     content = _fingerprint(queries, Role.QUERIES) if queries else ""  # edited queries are measured anew
     facts = [options.k, options.confidence, options.queries, content, columns.wire(), options.segments, targets]
     facts += _deleted(tombstones)  # and so are ids deleted since
+    objective = max(options.recall, options.floor or 0.0) if queries else None
+    facts += [objective] if queries else []
     return ValidateTask(
         identity=_identity(options),
         digest=_only_digest(options),
@@ -141,6 +143,7 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
         query_columns=columns,
         segments=tuple(options.segments),
         segment_targets=targets,
+        objective=objective,
         floor=options.floor,
         tombstones=tombstones,
         id_column=options.id_column,

@@ -123,7 +123,7 @@ def _validate_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--segment-column", default="", help="column naming the class of each query")
     verb.add_argument("--relevant-column", default="", help="column with the right ids of each query")
     verb.add_argument("--segments", nargs="*", default=[], help="classes to tune and report on their own")
-    verb.add_argument("--recall", type=float, default=0.96, help="recall@k to tune segments for (default: 0.96)")
+    verb.add_argument("--recall", type=float, default=0.96, help="recall@k to tune for by --queries (default: 0.96)")
     verb.add_argument("--floor", type=float, help=f"end with exit code {_BELOW} unless recall is proven to reach this")
     verb.add_argument(
         "--segment-floor",

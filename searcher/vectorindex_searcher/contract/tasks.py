@@ -73,6 +73,8 @@ class ValidateTask(Model):
     segments: tuple[str, ...] = ()
     segment_targets: dict[str, float] = {}
     """Recall@k that the operating point of a segment is tuned for; one that is not named keeps the default point."""
+    objective: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    """Recall@k that the default point is tuned for with half of the queries; None: it stays as it was built."""
     floor: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     """For the report's page only: judged by who asks, and not part of the gate hash."""
     tombstones: Location | None = None

@@ -21,6 +21,11 @@ OTHER_SEGMENT = "other"
 """Evidence of queries that name no declared segment. Never a declared segment's name."""
 SEGMENT_QUERIES = 300
 """A segment is judged on this many queries at least, and has a point of its own when as many more can tune it."""
+FEWEST_QUERIES = 60
+"""A class of queries with fewer is reported, not judged, and asks for no wider search."""
+SAME_AS_A_ROW = "same as a row"
+"""The class of given queries that equal a row ("more like this"): easier than others, so never mixed with them. No
+declared segment can have this name."""
 ASKED_KS = (1, 10, 100)
 """k that every build asks the gate's rows for. Separately: the first 10 of 100 are not what k = 10 answers where codes
 are refined."""

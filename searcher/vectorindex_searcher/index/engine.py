@@ -49,6 +49,7 @@ class Engine:
         threads: int = 1,
         restricted: Restricted | None = None,
         cache: MatchCache | None = None,
+        default_params: Mapping[str, int] | None = None,
     ) -> None:
         self._index = index
         self._ids = ids
@@ -58,7 +59,8 @@ class Engine:
         self.count: int = index.ntotal
         self.dimension: int = index.d
         self.metric: Metric = manifest.embedding.metric
-        self.default_params: dict[str, int] = dict(manifest.default_point.params)
+        given = manifest.default_point.params if default_params is None else default_params
+        self.default_params: dict[str, int] = dict(given)
         self.param_limits: dict[str, tuple[int, int]] = parameter_limits(index)
         self._restricted = restricted or Restricted(index, self.default_params)
         self.supports_filter: bool = self._restricted.possible
@@ -94,7 +96,25 @@ class Engine:
 
     def with_threads(self, threads: int) -> Engine:
         """The same loaded index with another number of OpenMP threads for one call (batches: all cores)."""
-        return Engine(self._index, self.manifest, self._ids, self._metadata, threads, self._restricted, self._matching)
+        return Engine(
+            self._index,
+            self.manifest,
+            self._ids,
+            self._metadata,
+            threads,
+            self._restricted,
+            self._matching,
+            self.default_params,
+        )
+
+    def with_default(self, params: Mapping[str, int]) -> Engine:
+        """The same loaded index with another default point (each parameter within `param_limits`). What is hidden later
+        in one of the two is not hidden in the other."""
+        restricted = Restricted(self._index, params)
+        restricted.live = self._restricted.live
+        return Engine(
+            self._index, self.manifest, self._ids, self._metadata, self._threads, restricted, self._matching, params
+        )
 
     def search(
         self,

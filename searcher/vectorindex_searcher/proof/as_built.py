@@ -40,7 +40,7 @@ def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, 
     judged = Queries(vectors.gather(asked.rows, prepared=False), asked.own)
     halves = split(None, len(asked.rows), {})
     truth = built.truth(vectors, case.task.k)
-    points, points_file = case.publish_points(engine, vectors, judged, truth, halves)
+    points, points_file = case.publish_points(case.tuned(engine, vectors, judged, truth, halves))
     held_out = HeldOut(
         left_out=sum(map(len, built.out.values())),
         tuning=len(built.tuning),

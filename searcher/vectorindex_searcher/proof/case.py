@@ -17,7 +17,7 @@ from ..storage.store import Store
 from .exact import Truth
 from .groundtruth import Source, ground_truth
 from .measure import Measured
-from .points import Halves, segment_points
+from .points import Halves, Tuner
 from .queries import Queries
 from .report import HeldOut, Points, read_points
 
@@ -44,26 +44,30 @@ class Case:
         _log.info("ground truth", extra={"source": source, "queries": len(queries.vectors), "k": k})
         return found, source
 
-    def publish_points(
-        self, engine: Engine, vectors: VectorFile, queries: Queries, truth: Truth, halves: Halves
-    ) -> tuple[Points, ManifestFile]:
-        """Tune, and publish points.json. One of this manifest that is there already (an earlier try died before its
-        report) is kept: what is measured now must be what is served."""
-        task = self.task
-        points = Points(
+    def tuned(self, engine: Engine, vectors: VectorFile, queries: Queries, truth: Truth, halves: Halves) -> Points:
+        """The points by these queries; those of the build where nothing tunes."""
+        task, targets = self.task, self.task.segment_targets if engine.param_limits else {}
+        tuner = Tuner(engine, vectors, queries, truth, task.confidence)
+        default = self.manifest.default_point
+        if task.objective is not None and engine.param_limits and halves.tuning:
+            default = tuner.default(halves, task.segments, targets, task.objective)
+        return Points(
             digest=task.digest,
             gate_hash=task.gate_hash,
             manifest_sha256=self.manifest_sha256,
             k=task.k,
-            default=engine.manifest.default_point,
-            segments=segment_points(
-                engine, vectors, queries, truth, halves, task.segments, task.segment_targets, task.confidence
-            ),
+            default=default,
+            segments=tuple(tuner.segment(name, halves, targets, default) for name in task.segments),
         )
-        key, data = self.layout.report(task.digest, task.gate_hash, POINTS_FILE), encode(points)
+
+    def publish_points(self, points: Points) -> tuple[Points, ManifestFile]:
+        """Publish points.json. One of this manifest that is there already (an earlier try died before its report) is
+        kept: what is measured now must be what is served."""
+        key = self.layout.report(points.digest, points.gate_hash, POINTS_FILE)
+        data = encode(points)
         if not self.store.put(key, data, exclusive=True):
             there = self.store.read(key)
-            found = read_points(there, task.digest, task.gate_hash)
+            found = read_points(there, points.digest, points.gate_hash)
             if found.manifest_sha256 == points.manifest_sha256:
                 data, points = there, found
             else:

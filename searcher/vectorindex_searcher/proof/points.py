@@ -1,20 +1,21 @@
-"""Operating points of segments: tuned on one half of a segment's queries, judged on the other, served as published.
+"""Operating points by a user's queries: tuned on one half of each class, judged on the other, served as published.
 
-A point is the cheapest whose recall on the tuning half is at least the segment's target plus two half-widths, by the
-rule that `build` has for the default point. A segment with too few queries for two halves keeps the default point, and
-all its queries are judged.
+A segment's point is the cheapest whose recall on the tuning half is at least the segment's target plus two half-widths,
+by the rule that `build` has; the default point serves everything else, and is found the same way from the rest. A class
+with too few queries for a point of its own asks for a wider default point where its mean misses its target; one with
+fewer still asks for nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import SEGMENT_QUERIES, OperatingPoint
+from ..contract import FEWEST_QUERIES, SEGMENT_QUERIES, OperatingPoint
 from ..index.choose.tuning import batch_engine, tune
 from ..index.engine import Engine
 from ..index.vectors import VectorFile
@@ -24,34 +25,54 @@ from .measure import answers, measure
 from .queries import Queries
 from .report import SegmentPoint
 
+Numbers = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Halves:
     """Which queries tune and which judge."""
 
-    tuning: Mapping[str, npt.NDArray[np.int64]]
-    """Tuned segment -> numbers of its tuning queries, sorted."""
-    judging: Mapping[str, npt.NDArray[np.int64]]
-    """Segment with queries -> numbers of those that judge it: the other half when it is tuned, else all."""
-    overall: npt.NDArray[np.int64]
-    """Numbers of the queries that judge all segments together. Once a segment is tuned, half of every class, so that
-    the classes keep the shares that the user gave them."""
+    tuning: Mapping[str, Numbers]
+    """Class -> numbers of its tuning queries, sorted: of every class, or of the segments with a point of their own."""
+    judging: Mapping[str, Numbers]
+    """Class with queries -> numbers of those that judge it: the other half when it tunes something, else all."""
+    overall: Numbers
+    """Numbers of the queries that judge all classes together. Once one is tuned, half of every class, so that the
+    classes keep the shares that the user gave them."""
+    apart: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
+    """Numbers of the queries that equal a row: a class of their own, in none of the others."""
 
 
-def split(classes: Sequence[str] | None, count: int, targets: Mapping[str, float]) -> Halves:
+def split(
+    classes: Sequence[str] | None,
+    count: int,
+    targets: Mapping[str, float],
+    apart: npt.NDArray[np.bool_] | None = None,
+    *,
+    everything: bool = False,
+) -> Halves:
     """Draw the halves. classes: class of each of `count` queries. The same queries give the same halves every time.
 
-    A segment of `targets` is tuned when both halves have SEGMENT_QUERIES at least.
+    A segment of `targets` is tuned when both halves have SEGMENT_QUERIES at least. apart: queries that equal a row.
+    everything: the default point is tuned too, so half of every class tunes, unless there are too few of all.
     """
-    if classes is None:
-        return Halves({}, {}, np.arange(count))
-    names = np.array(classes)
-    members = {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
+    aside = np.flatnonzero(apart) if apart is not None else np.empty(0, np.int64)
+    names = np.array(classes if classes is not None else [""] * count)
+    rest = np.setdiff1d(np.arange(count), aside)
+    members = {str(name): rest[names[rest] == name] for name in np.unique(names[rest])}
     halves = {name: _halve(name, numbers) for name, numbers in members.items()}
     tuned = {name for name in targets if len(members.get(name, ())) >= 2 * SEGMENT_QUERIES}
+    if everything and len(rest) >= 2 * FEWEST_QUERIES:
+        tuned = set(members)
     judging = {name: halves[name][1] if name in tuned else numbers for name, numbers in members.items()}
     parts = [second for _, second in halves.values()] if tuned else list(members.values())
-    return Halves({name: halves[name][0] for name in sorted(tuned)}, judging, np.sort(np.concatenate(parts)))
+    overall = np.sort(np.concatenate(parts)) if parts else aside
+    return Halves({name: halves[name][0] for name in sorted(tuned)}, judging, overall, aside)
+
+
+def has_own(halves: Halves, targets: Mapping[str, float], name: str) -> bool:
+    """Whether a segment has enough tuning queries for a point of its own."""
+    return name in targets and len(halves.tuning.get(name, ())) >= SEGMENT_QUERIES
 
 
 def _halve(name: str, numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -61,53 +82,96 @@ def _halve(name: str, numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.in
     return np.sort(drawn[: len(drawn) // 2]), np.sort(drawn[len(drawn) // 2 :])
 
 
-def tune_segment(
-    engine: Engine,
-    vectors: VectorFile,
-    queries: Queries,
-    truth: Truth,
-    chosen: npt.NDArray[np.int64],
-    target: float,
-    confidence: float,
-) -> OperatingPoint:
-    """The cheapest point whose recall@k on the `chosen` queries is `target` plus two half-widths, else the best one."""
-    everything = batch_engine(engine)
-    mine, own, part = queries.vectors[chosen], queries.own_rows[chosen], truth.of(chosen)
+@dataclass(frozen=True, slots=True)
+class Tuner:
+    """Tunes one engine by the queries of a user, whose exact neighbours are known."""
 
-    def recalls(params: Mapping[str, int]) -> npt.NDArray[np.float64]:
-        return measure(part, answers(everything, mine, truth.k, own, params), vectors, mine).recall
+    engine: Engine
+    vectors: VectorFile
+    queries: Queries
+    truth: Truth
+    confidence: float
 
-    tuned = tune(engine, mine, recalls, lambda values: lower_bound(values, confidence), target)
-    return tuned.default
+    def recalls(self, chosen: Numbers) -> Callable[[Mapping[str, int]], npt.NDArray[np.float64]]:
+        """Recall@k of each of the chosen queries, at given parameters."""
+        everything = batch_engine(self.engine)
+        mine, own, part = self.queries.vectors[chosen], self.queries.own_rows[chosen], self.truth.of(chosen)
 
+        def recalls(params: Mapping[str, int]) -> npt.NDArray[np.float64]:
+            return measure(part, answers(everything, mine, part.k, own, params), self.vectors, mine).recall
 
-def segment_points(
-    engine: Engine,
-    vectors: VectorFile,
-    queries: Queries,
-    truth: Truth,
-    halves: Halves,
-    segments: Sequence[str],
-    targets: Mapping[str, float],
-    confidence: float,
-) -> tuple[SegmentPoint, ...]:
-    """The point of every declared segment, in their order."""
+        return recalls
 
-    def of(name: str) -> SegmentPoint:
-        target, chosen = targets.get(name), halves.tuning.get(name)
-        if target is None or chosen is None:
-            reason = _why_not(engine, target, len(halves.judging.get(name, ())))
-            default = engine.manifest.default_point
+    def point(self, chosen: Numbers, target: float, *, by_mean: bool = False) -> OperatingPoint:
+        """The cheapest point whose recall on the chosen queries is `target` plus two half-widths (by_mean: the target
+        itself), else the best one."""
+
+        def bound(values: npt.NDArray[np.float64]) -> float:
+            return float(values.mean()) if by_mean else lower_bound(values, self.confidence)
+
+        return tune(self.engine, self.queries.vectors[chosen], self.recalls(chosen), bound, target).default
+
+    def default(
+        self, halves: Halves, segments: Sequence[str], targets: Mapping[str, float], objective: float
+    ) -> OperatingPoint:
+        """The point of all queries without one of their own: by the rule where they are many; where they are few it is
+        that of the build, unless their mean asks for more. Each small segment's mean asks too, for its own target."""
+        rest = [numbers for name, numbers in halves.tuning.items() if not has_own(halves, targets, name)]
+        main = np.sort(np.concatenate(rest)) if rest else np.empty(0, np.int64)
+        if len(main) < SEGMENT_QUERIES and halves.tuning:
+            main = np.sort(np.concatenate(list(halves.tuning.values())))
+        many = len(main) >= SEGMENT_QUERIES
+        first = self.point(main, objective) if many else self.engine.manifest.default_point
+        wishes = [
+            (halves.tuning[name], targets.get(name, objective))
+            for name in segments
+            if not has_own(halves, targets, name) and len(halves.tuning.get(name, ())) >= FEWEST_QUERIES
+        ]
+        if not many and len(main) >= FEWEST_QUERIES:
+            wishes.append((main, objective))
+        measured = self.recalls(main)
+        chosen = self._widened(first, wishes, measured)
+        values = measured(chosen.params)
+        low = lower_bound(values, self.confidence)
+        return chosen.model_copy(update={"recall": float(values.mean()), "recall_low": low}) if len(values) else chosen
+
+    def _widened(
+        self,
+        first: OperatingPoint,
+        wishes: Sequence[tuple[Numbers, float]],
+        measured: Callable[[Mapping[str, int]], npt.NDArray[np.float64]],
+    ) -> OperatingPoint:
+        """The cheapest point found that gives every wish its mean and loses nothing of the first; else the dearest."""
+        means = [(self.recalls(numbers), target) for numbers, target in wishes]
+
+        def fulfils(point: OperatingPoint) -> bool:
+            return all(recalls(point.params).mean() >= target for recalls, target in means)
+
+        if fulfils(first):
+            return first
+        points = [self.point(numbers, target, by_mean=True) for numbers, target in wishes]
+        points = sorted((point for point in points if point.params != first.params), key=lambda one: one.latency_us)
+        least = float(measured(first.params).mean())
+        good = [point for point in points if fulfils(point) and float(measured(point.params).mean()) >= least]
+        return (good or points[-1:] or [first])[0]
+
+    def segment(self, name: str, halves: Halves, targets: Mapping[str, float], default: OperatingPoint) -> SegmentPoint:
+        """What the segment is served with."""
+        target = targets.get(name)
+        if target is None or not has_own(halves, targets, name):
+            reason = _why_not(self.engine, target, halves, name)
             return SegmentPoint(segment=name, tuned=False, reason=reason, target=target, point=default)
-        point = tune_segment(engine, vectors, queries, truth, chosen, target, confidence)
+        chosen = halves.tuning[name]
+        point = self.point(chosen, target)
         return SegmentPoint(segment=name, tuned=True, target=target, queries=len(chosen), point=point)
 
-    return tuple(of(name) for name in segments)
 
-
-def _why_not(engine: Engine, target: float | None, found: int) -> str:
+def _why_not(engine: Engine, target: float | None, halves: Halves, name: str) -> str:
     if not engine.param_limits:
         return "this kind of index has no search parameters"
     if target is None:
         return "no target, or no queries that name segments"
-    return f"{found} queries; {2 * SEGMENT_QUERIES} are needed to tune on one half and judge the other"
+    tuning, judging = halves.tuning.get(name, np.empty(0)), halves.judging.get(name, np.empty(0))
+    found = len(tuning) + len(judging)
+    asks = ", its mean was asked for" if len(tuning) >= FEWEST_QUERIES else ""
+    return f"{found} queries{asks}; {2 * SEGMENT_QUERIES} are needed to tune on one half and judge the other"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,10 @@ class Queries:
     segments: list[str] | None = None
     relevant: list[frozenset[int | str]] | None = None
     """Labelled right ids of each query; empty for a query without a label."""
+
+    def with_own(self, rows: npt.NDArray[np.int64]) -> Queries:
+        """The same, with the rows that they equal."""
+        return replace(self, own_rows=rows)
 
 
 def write_held_out(path: Path, rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> None:

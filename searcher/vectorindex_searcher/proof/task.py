@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..artifact.layout import CANARY_FILE, HELDOUT_FILE, MEASURED_FILE, SERVED_FILES, VECTORS_FILE, Layout
 from ..artifact.manifest import Manifest, ManifestFile, describe_file, load_manifest
 from ..artifact.publish import download_verified
-from ..contract import SegmentRecall, ValidateResult, ValidateTask
+from ..contract import SAME_AS_A_ROW, SegmentRecall, ValidateResult, ValidateTask
 from ..errors import RetryableError
 from ..index.binding import faiss
 from ..index.choose.tuning import batch_engine
@@ -44,6 +44,7 @@ from .page import page
 from .points import split
 from .queries import Queries, read_held_out, read_user_queries
 from .report import BatchLatency, FilteredRecall, Report, load_report, publish_report
+from .same import rows_that_equal
 from .timing import latencies, open_measured
 
 _log = logging.getLogger(__name__)
@@ -92,7 +93,10 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
             if not task.queries and manifest.file(MEASURED_FILE) is not None:
                 outcome = as_built(case, engine, vectors, queries, folder)
             else:
+                if task.queries:
+                    queries = queries.with_own(rows_that_equal(vectors, queries.vectors))
                 outcome = _measure(case, engine, vectors, queries)
+            engine = engine.with_default(outcome.points.default.params)
             filtered = filtered_recall(engine, vectors, queries, task.k, task.confidence)
         canary = _canary(case, engine, outcome, folder)
         cost = Cost(latencies(engine, queries.vectors, task.k), resident)
@@ -132,9 +136,11 @@ def _measure(case: Case, engine: Engine, vectors: VectorFile, queries: Queries) 
     task = case.task
     truth, source = case.truth(vectors, queries, task.k)
     targets = task.segment_targets if engine.param_limits else {}
-    halves = split(queries.segments, len(queries.vectors), targets)
-    points, points_file = case.publish_points(engine, vectors, queries, truth, halves)
-    everything = batch_engine(engine)
+    tunes = task.objective is not None and bool(engine.param_limits) and task.queries is not None
+    apart = queries.own_rows >= 0 if task.queries is not None else None
+    halves = split(queries.segments, len(queries.vectors), targets, apart, everything=tunes)
+    points, points_file = case.publish_points(case.tuned(engine, vectors, queries, truth, halves))
+    everything = batch_engine(engine.with_default(points.default.params))
     rows = served_answers(everything, queries.vectors, task.k, queries.own_rows, queries.segments, points.params)
     relevance = None
     if queries.relevant is not None:
@@ -166,9 +172,11 @@ def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArra
 
 
 def _segments(task: ValidateTask, outcome: Outcome) -> tuple[SegmentRecall, ...]:
-    """One row per declared segment that has queries; figures of none would be a lie."""
-    judging = outcome.halves.judging
-    return tuple(_segment(task, outcome, name, judging[name]) for name in task.segments if name in judging)
+    """One row per declared segment that has queries, since figures of none would be a lie; and one of the queries that
+    equal a row."""
+    judging, apart = outcome.halves.judging, outcome.halves.apart
+    found = [_segment(task, outcome, name, judging[name]) for name in task.segments if name in judging]
+    return (*found, _segment(task, outcome, SAME_AS_A_ROW, apart)) if len(apart) else tuple(found)
 
 
 def _canary(case: Case, engine: Engine, outcome: Outcome, folder: Path) -> tuple[ManifestFile, float, int]:
@@ -218,8 +226,8 @@ def _report(
         segments=_segments(task, outcome),
         ground_truth=outcome.truth_source,
         queries_by_hits=tuple(hits.tolist()),
-        params=manifest.default_point.params,
-        default_point=manifest.default_point,
+        params=outcome.points.default.params,
+        default_point=outcome.points.default,
         conservative_point=manifest.conservative_point,
         points=outcome.points.segments,
         p50_ms=single.p50_ms,

@@ -128,7 +128,8 @@ def _seconds(text: bytes) -> float:
 def index_document(engine: Engine, task: contract.ServeTask, points: Points | None = None) -> dict[str, object]:
     """The answer of GET /v1/index: what is served here and how it may be asked."""
     manifest = engine.manifest
-    general = {"default": manifest.default_point, "conservative": manifest.conservative_point}
+    default = points.default if points else manifest.default_point
+    general = {"default": default, "conservative": manifest.conservative_point}
     own = {row.segment: row.point for row in points.segments} if points else {}
     return {
         "revision": task.revision,
@@ -146,7 +147,7 @@ def index_document(engine: Engine, task: contract.ServeTask, points: Points | No
         "factory": manifest.factory,
         "indexType": manifest.index_type,
         "operatingPoints": {name: point.wire() for name, point in general.items() if point is not None},
-        "segmentPoints": {name: own.get(name, manifest.default_point).wire() for name in task.segments},
+        "segmentPoints": {name: own.get(name, default).wire() for name in task.segments},
         "params": {name: {"min": low, "max": high} for name, (low, high) in engine.param_limits.items()},
         "segments": list(task.segments),
         "minScore": task.min_score,

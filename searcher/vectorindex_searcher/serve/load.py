@@ -78,7 +78,7 @@ def load(task: contract.ServeTask, tell: Callable[[str], None], cache_bytes: int
         recall, points = None, None
         if task.gate_hash:
             tell("answering the canary queries")
-            recall, points = prove(engine, store, layout, task)
+            engine, recall, points = prove(engine, store, layout, task)
         phases.end("canary")
     except BaseException:
         held.close()
@@ -135,9 +135,11 @@ def _manifest(store: Store, layout: Layout, task: contract.ServeTask) -> Manifes
     return manifest
 
 
-def prove(engine: Engine, store: Store, layout: Layout, task: contract.ServeTask) -> tuple[float, Points | None]:
-    """This engine's recall on the canary queries, which also brings the index's pages into memory, and the operating
-    points that they were answered with and users will be.
+def prove(
+    engine: Engine, store: Store, layout: Layout, task: contract.ServeTask
+) -> tuple[Engine, float, Points | None]:
+    """The engine at the gate's default point, its recall on the canary queries (which also brings the index's pages
+    into memory), and the operating points that they were answered with and users will be.
 
     Raises TaskError CanaryRecall when it is below what the gate measured on the same queries, ChecksumMismatch when
     the report or the queries are not those that the gate published.
@@ -148,6 +150,8 @@ def prove(engine: Engine, store: Store, layout: Layout, task: contract.ServeTask
         raise ChecksumMismatch("report.json", detail)
     folder = Path(task.cache_dir) / cache_name(engine.manifest) / f"gate-{task.gate_hash}"
     points = _points(engine, fetch_points(store, layout, report, folder))
+    if points is not None:
+        engine = engine.with_default(points.default.params)
     table = fetch_canary(store, layout, report, folder)
     recall = canary_recall(engine, table, report.k, points.params if points else NO_PARAMS)
     least = report.canary_recall - contract.CANARY_TOLERANCE
@@ -161,16 +165,17 @@ def prove(engine: Engine, store: Store, layout: Layout, task: contract.ServeTask
             f"{report.canary_recall:.4f}, so at least {least:.4f} is needed",
             remedy="Compare FAISS version and CPU features of the gate's pod (report.json) and of this one.",
         )
-    return recall, points
+    return engine, recall, points
 
 
 def _points(engine: Engine, points: Points | None) -> Points | None:
     """The points, each parameter one that this index takes. Raises BadData/BadReport."""
-    for segment, params in (points.params if points else NO_PARAMS).items():
+    given = {"default": points.default.params, **points.params} if points else NO_PARAMS
+    for segment, params in given.items():
         for name, value in params.items():
             least, greatest = engine.param_limits.get(name, (1, 0))
             if not least <= value <= greatest:
-                raise BadData("BadReport", f"{POINTS_FILE}: segment {segment}: {name}={value} is not of this index")
+                raise BadData("BadReport", f"{POINTS_FILE}: {segment}: {name}={value} is not of this index")
     return points
 
 

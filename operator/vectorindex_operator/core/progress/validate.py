@@ -142,6 +142,7 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
         ),
         segments=tuple(s.name for s in state.spec.segments),
         segment_targets=identity.segment_targets(state.spec),
+        objective=identity.default_target(state.spec),
         floor=state.spec.gate.recall.min,
         tombstones=recipe.tombstones(spec, state.spec.source.s3),
         id_column=spec.columns.id,

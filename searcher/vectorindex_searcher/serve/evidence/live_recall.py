@@ -142,7 +142,7 @@ class LiveJudge:
         self._share = 1.0
         """Of a full sample: what the last scan could afford."""
         points = (engine.manifest.default_point, engine.manifest.conservative_point)
-        known = [*segment_params, *(point.params for point in points if point is not None)]
+        known = [*segment_params, engine.default_params, *(point.params for point in points if point is not None)]
         self.wide_params = {
             name: min(high, WIDER * max([low, *(params.get(name, low) for params in known)]))
             for name, (low, high) in engine.param_limits.items()
