@@ -12,14 +12,16 @@ from vectorindex_operator.core import identity
 from vectorindex_searcher.contract import (
     COLUMN_TYPES,
     FEW_QUERIES,
+    FEWEST_QUERIES,
     SEGMENT_QUERIES,
     Columns,
     SegmentRecall,
     ValidateResult,
 )
 
-MIN_SEGMENT_QUERIES = SEGMENT_QUERIES
-"""A segment's own floor is judged on at least this many queries."""
+MIN_SEGMENT_QUERIES = FEWEST_QUERIES
+"""A segment's own floor is judged on at least this many queries. What has no floor of its own is judged by its bound
+from SEGMENT_QUERIES on; with fewer it only fails, where even its upper bound misses the floor of all."""
 
 _FEW_ROWS = "more queries (gate.queries) would decide it, and an index of few rows can be exact (index.factory Flat)"
 _SHOWN_COLUMNS = 4
@@ -64,7 +66,10 @@ def judge(report: ValidateResult, spec: VectorIndexSpec, stable: Stable, now: fl
         else:
             _recall(row, floor, report, failures, doubts)
     for row in report.segments:
-        if gate.queries is not None and row.segment not in floors and row.queries >= MIN_SEGMENT_QUERIES:
+        if gate.queries is None or row.segment in floors or row.queries < MIN_SEGMENT_QUERIES:
+            continue
+        high = 2 * row.recall - row.recall_low
+        if row.queries >= SEGMENT_QUERIES or high < gate.recall.min:
             _recall(row, gate.recall.min, report, failures, doubts)
     _relevance(report, spec, failures, doubts)
     _count(report.count, stable.count, spec, failures)
