@@ -68,6 +68,8 @@ class Faults:
     """Of reads: the world goes on before the answer is there."""
     lost_events: float = 0.0
     silent: float = 0.0
+    late: float = 0.0
+    """Seconds at most until searchers answer; 0: they do at once."""
     active: bool = True
     count: int = 0
     log: list[str] = field(default_factory=list)
@@ -119,6 +121,8 @@ class Ports:
     def __init__(self, operator: Operator) -> None:
         self.operator, self.world, self.faults = operator, operator.world, operator.faults
         self.store = operator.world.store
+        self.lateness = Random(0)
+        """Of its own: the same run with and without late answers has the same other faults."""
         self.reads = 0
         """Requests so far, besides those of the relist."""
 
@@ -229,7 +233,11 @@ class Ports:
         if self.faults.happens(self.faults.silent):
             self._log("searchers do not answer")
             answers = tuple(PodEvidence(a.pod, None, a.received_at) for a in answers)
-        return at_once(answers)
+        if not self.faults.late or not self.operator.automatic:
+            return at_once(answers)
+        later: Future[tuple[PodEvidence, ...]] = Future()
+        self.world.clock.after(self.lateness.uniform(0.0, self.faults.late), lambda: later.set_result(answers))
+        return later
 
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:
         """Nobody listens."""
@@ -269,7 +277,14 @@ class Operator:
         cluster = LiveCluster(self.ports, self.cache) if self.cached else self.ports
         cache = self.cache if self.cached else None
         self.reconciler = Reconciler(
-            cluster, self.ports, self.ports, self.settings, cache, self.operator_class, clock=self.clock
+            cluster,
+            self.ports,
+            self.ports,
+            self.settings,
+            cache,
+            self.operator_class,
+            on_answer=self._marked,
+            clock=self.clock,
         )
         self.filled = not self.cached
         if self.cached:

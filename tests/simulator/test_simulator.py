@@ -64,3 +64,15 @@ def check_end(scenario: str, seed: int) -> None:
 @pytest.mark.parametrize("name", KEPT_SEEDS)
 def test_kept_seeds(name: str) -> None:
     check_end(*KEPT_SEEDS[name])
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize("scenario", ["errors", "steady_state", "rollback_in_soak", "dead_stable_and_trip"])
+def test_answers_that_come_late_change_no_end(scenario: str, seed: int) -> None:
+    """Searchers answer after up to two seconds, while events, edits and faults go on."""
+    simulation = Simulation(SCENARIOS[scenario], seed)
+    simulation.faults.late = 2.0
+    outcome = simulation.run()
+    if outcome.problems:
+        pytest.fail(simulation.story(), pytrace=False)
+    assert outcome.end == undisturbed(scenario)
