@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vectorindex_operator.core.judging.always import unavailable
-from vectorindex_operator.core.judging.metrics import parse_bound, parse_change
+from vectorindex_operator.core.judging.metrics import parse_bound
 from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict, worst
 
 ZERO = Rule("zero", "ZeroResultRate", max=0.02, window_seconds=10, consecutive=1)
@@ -72,11 +72,3 @@ def test_a_wrong_bound_names_metric_value_and_units(metric: str, accepted: str, 
             parse_bound(text, metric)
         assert accepted in str(caught.value)
         assert metric == "Nonsense" or repr(text) in str(caught.value)
-
-
-def test_changes_are_percentages() -> None:
-    assert parse_change("5%") == 0.05
-    assert parse_change("150%") == 1.5
-    for wrong in ("0.05", "-5%", "", "5"):
-        with pytest.raises(ValueError, match="percentage"):
-            parse_change(wrong)

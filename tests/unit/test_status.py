@@ -16,6 +16,7 @@ from observations import (
     a_revision,
     after,
     condition,
+    front,
     index,
     job,
     listing,
@@ -29,7 +30,7 @@ from observations import (
 )
 
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import Condition, GateStatus, Rejection, VectorIndexStatus, WorkFailure
+from vectorindex_operator.api.v1alpha1 import Condition, GateStatus, Rejection, Trip, VectorIndexStatus, WorkFailure
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.observation import JobState, Observation, Task
 from vectorindex_operator.core.traffic import Traffic
@@ -224,3 +225,17 @@ def test_new_data_shows_as_progress_towards_its_revision() -> None:
     assert (status.phase, status.source) == ("Pending", source(OLD, NEW_DATA))
     assert condition(status, "RolledOut")[0] == "False"
     assert DATA not in str(status.source)
+
+
+def test_rollback_possible_says_what_a_rollback_would_find() -> None:
+    """What tripped while it was stable passed a soak and was never rejected, and yet is nothing to go back to."""
+    of, now = spec(), spec(index={"factory": "Flat"})
+    before, serves = a_revision(of, "Superseded", created=NOW - 2 * HOUR), a_revision(now, "Stable")
+    assert condition(run(seen(now, serves, before, traffic=front(serves))).status, "RollbackPossible")[0] == "True"
+    rollout = before.status.rollout
+    assert rollout is not None
+    trip = Trip(rule="errors", reason="ErrorRate", message="9 %", at=to_text(NOW - HOUR))
+    status = before.status.model_copy(update={"rollout": rollout.model_copy(update={"trip": trip})})
+    tripped = replace(before, status=status)
+    plan = run(seen(now, serves, tripped, traffic=front(serves)))
+    assert condition(plan.status, "RollbackPossible")[:2] == ("False", "NoPrior")

@@ -148,7 +148,7 @@ def thresholds_hash(spec: VectorIndexSpec) -> str:
 
 
 def revision_name(index_name: str, revision_digest: str) -> str:
-    """Name of a revision and of its Deployment and Service: at most 40 + 1 + 8 characters."""
+    """Name of a revision and of its Deployment: at most 40 + 1 + 8 characters."""
     return f"{index_name}-{revision_digest[:8]}"
 
 

@@ -68,7 +68,7 @@ class DeleteJob:
 
 @dataclass(frozen=True, slots=True)
 class EnsureSearchers:
-    """Keep the revision's searchers there: Deployment, own Service, PodDisruptionBudget."""
+    """Keep the revision's searchers there: Deployment and PodDisruptionBudget."""
 
     revision: str
     live: Live

@@ -21,6 +21,7 @@ from vectorindex_operator.api.v1alpha1 import (
 from vectorindex_operator.core.commands import COMMANDS
 from vectorindex_operator.core.in_effect import pending_edits
 from vectorindex_operator.core.phase import ENDED, Phase
+from vectorindex_operator.core.safety.roll_back import rollback_target
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.story import Story
 
@@ -118,9 +119,8 @@ def _milestones(state: ReconcileState) -> list[tuple[str, str, str, str]]:
     elif state.serving:
         reason = "NoPrior" if rollout is not None and not rollout.prior else "NoVerdict"
         rows.append(("GuardrailsHealthy", "Unknown", reason, "no guardrail has been judged"))
-    others = [n for n, s in state.statuses.items() if n != state.serving and s.promoted_at and s.rejected is None]
     if state.serving:
-        target = max(others, key=lambda n: (n == state.stable, state.statuses[n].promoted_at or ""), default="")
+        target = rollback_target(state, state.serving)
         how = "its searchers are loaded" if state.loaded(target).ready else "it would be loaded from its artifact first"
         rows.append(
             ("RollbackPossible", "True", "Warm" if state.loaded(target).ready else "Cold", f"to {target}: {how}")

@@ -154,11 +154,3 @@ def parse_bound(text: str, metric: str) -> float:
         return row.parse(text.strip())
     except ValueError:
         raise ValueError(f"{metric}: bound {text!r} is not {row.units}") from None
-
-
-def parse_change(text: str) -> float:
-    """A relative bound (`maxDropVsStable`, `maxRiseVsStable`), always a percentage of stable's value, as a fraction."""
-    match = _RATE.fullmatch(text.strip())
-    if match is None or not match[2] or float(match[1]) < 0:
-        raise ValueError(f"change {text!r} is not a percentage of stable's value such as 5%")
-    return float(match[1]) / 100

@@ -180,8 +180,7 @@ def _adopt(state: ReconcileState, result: ResolveResult, wanted: str, finished: 
         state.stall = state.source_stall = Stall(
             "DimensionChanged",
             f"the source now holds vectors of dimension {result.dimension}, this VectorIndex serves "
-            f"{before.dimension}: "
-            "another embedding is another VectorIndex",
+            f"{before.dimension}: another embedding is another VectorIndex",
         )
         return
     if before is not None and before.source_hash == wanted:

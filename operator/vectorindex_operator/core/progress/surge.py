@@ -47,9 +47,8 @@ def _begin(state: ReconcileState, name: str) -> None:
         state.update(dead, unloaded_at=to_text(state.now))
     stays = {state.serving, name, "" if dead else state.stable}
     there = {n for n, one in state.obs.loaded.items() if one.exists}
-    waited_for = {
-        n for n in state.keep_loaded if not is_dead(state, n)
-    }  # by a rollback, whether they can be made or not
+    # By a rollback, whether they can be made or not.
+    waited_for = {n for n in state.keep_loaded if not is_dead(state, n)}
     leaving = sorted((there | waited_for) - stays - state.foreign.keys())
     if leaving:
         state.make_room = True

@@ -104,9 +104,5 @@ def _tell(state: ReconcileState, decision: Decision) -> None:
     if decision.kind is DecisionKind.ROLL_BACK and decision.from_revision in state.statuses:
         return
     reason = EventReason.TRAFFIC_RESTORED if decision.rule == RESTORED else EventReason.TRAFFIC_SWITCHED
-    way = (
-        f"from {decision.from_revision} to {decision.to_revision}"
-        if decision.from_revision
-        else (f"to {decision.to_revision}")
-    )
-    state.event(reason, f"{way}: {decision.message}", revision=decision.to_revision)
+    source = f"from {decision.from_revision} " if decision.from_revision else ""
+    state.event(reason, f"{source}to {decision.to_revision}: {decision.message}", revision=decision.to_revision)
