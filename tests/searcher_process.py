@@ -42,7 +42,7 @@ class Searcher:
 
 @contextmanager
 def started(task: contract.ServeTask, *, descriptors: int = 0, **environment: str) -> Iterator[Searcher]:
-    """On ports of its own choice, unless the environment says otherwise. `descriptors`: its hard limit on open files."""
+    """On ports of its own choice, unless the environment says otherwise. `descriptors`: hard limit on open files."""
     chosen = {"VECTORINDEX_HOST": "127.0.0.1", "VECTORINDEX_HTTP_PORT": "0", "VECTORINDEX_ADMIN_PORT": "0"}
     known = os.environ | {contract.TASK_ENV: task.model_dump_json(by_alias=True)} | chosen | environment
     limit = f"ulimit -n {descriptors}; " if descriptors else ""

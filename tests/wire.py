@@ -1,4 +1,5 @@
-"""A searcher's port on a real socket with an application that echoes, and a client that reads one answer at a time."""
+"""A searcher's port on a real socket, an application that echoes and a client that reads an answer at a time; and a
+port without a socket."""
 
 from __future__ import annotations
 
@@ -9,9 +10,11 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import uvloop
 
+from vectorindex_searcher.serve.http.connection import Connection
 from vectorindex_searcher.serve.http.limits import Limits
 from vectorindex_searcher.serve.http.listener import Guard, Listener
 from vectorindex_searcher.serve.http.messages import Problem, Request, Response
@@ -143,3 +146,73 @@ def post(body: bytes, target: bytes = b"/x", extra: bytes = b"") -> bytes:
 
 def get(target: bytes = b"/x", extra: bytes = b"") -> bytes:
     return b"GET %b HTTP/1.1\r\n%b%b\r\n" % (target, HEAD, extra)
+
+
+# ---------------------------------------------------------------- without a socket
+
+
+class Transport:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.ended = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+class Recorder:
+    """Keeps the requests, and answers with their bodies."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.statuses: list[int] = []
+
+    def handle(self, request: Request) -> Response:
+        self.requests.append(request)
+        return Response(200, request.body)
+
+    def answered(self, request: Request, response: Response, seconds: float) -> None:
+        self.statuses.append(response.status)
+
+
+class Port:
+    """A listener without a socket."""
+
+    def __init__(self, limits: Limits = Limits(), guard: Any = None) -> None:  # noqa: B008
+        self.app = Recorder()
+        self.listener = Listener(self.app, "r1", limits, guard=guard)
+
+    def connect(self) -> tuple[Connection, Transport]:
+        connection, transport = Connection(self.listener), Transport()
+        connection.connection_made(transport)  # type: ignore[arg-type]
+        return connection, transport
+
+    @property
+    def known(self) -> int:
+        return len(self.listener.heads)
+
+    def bodies(self) -> list[bytes]:
+        return [request.body for request in self.app.requests]
+
+
+@contextlib.contextmanager
+def running_loop() -> Iterator[None]:
+    """Connections ask for the running loop; nothing runs on it."""
+    made = uvloop.new_event_loop()
+    asyncio._set_running_loop(made)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(None)
+        made.close()

@@ -2,73 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-import uvloop
+from wire import Port, running_loop
 
 from vectorindex_searcher.serve.http import head_cache as heads
 from vectorindex_searcher.serve.http import request_parser
 from vectorindex_searcher.serve.http.auth import credential_of
-from vectorindex_searcher.serve.http.connection import Connection
 from vectorindex_searcher.serve.http.head import Credential
 from vectorindex_searcher.serve.http.limits import Limits
-from vectorindex_searcher.serve.http.listener import Listener
-from vectorindex_searcher.serve.http.messages import Problem, Request, Response
-
-
-class Transport:
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.ended = False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
-
-
-class App:
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-
-    def handle(self, request: Request) -> Response:
-        self.requests.append(request)
-        return Response(200, request.body)
-
-    def answered(self, request: Request, response: Response, seconds: float) -> None:
-        pass
-
-
-class Port:
-    """A listener without a socket."""
-
-    def __init__(self, limits: Limits = Limits(), guard: Any = None) -> None:  # noqa: B008
-        self.app = App()
-        self.listener = Listener(self.app, "r1", limits, guard=guard)
-
-    def connect(self) -> tuple[Connection, Transport]:
-        connection, transport = Connection(self.listener), Transport()
-        connection.connection_made(transport)  # type: ignore[arg-type]
-        return connection, transport
-
-    @property
-    def known(self) -> int:
-        return len(self.listener.heads)
-
-    def bodies(self) -> list[bytes]:
-        return [request.body for request in self.app.requests]
+from vectorindex_searcher.serve.http.messages import Problem
 
 
 def post(body: bytes, *more: bytes, method: bytes = b"POST") -> bytes:
@@ -77,13 +22,10 @@ def post(body: bytes, *more: bytes, method: bytes = b"POST") -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def loop() -> Any:
+def loop() -> Iterator[None]:
     """Connections ask for the running loop."""
-    made = uvloop.new_event_loop()
-    asyncio._set_running_loop(made)
-    yield made
-    asyncio._set_running_loop(None)
-    made.close()
+    with running_loop():
+        yield
 
 
 def test_a_known_head_gives_the_same_request_without_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:

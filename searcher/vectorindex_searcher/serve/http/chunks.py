@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from .head_parser import HEADER_LINES, malformed
+from .head_parser import HEADER_LINES, NO_TRAILERS, malformed
 from .limits import Limits
 from .messages import Problem, body_too_large, head_too_large
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _LINE_END = b"\r\n"
 _LONGEST_SIZE = 16 + len(_LINE_END)
 
@@ -42,8 +42,9 @@ class ChunkedBody:
                 if self._in_trailer:
                     if line == _LINE_END:
                         return True
-                    if HEADER_LINES.fullmatch(line) is None:
-                        raise malformed("a trailer of a chunked body is no header")
+                    name = line.partition(b":")[0].lower()
+                    if HEADER_LINES.fullmatch(line) is None or name in NO_TRAILERS:
+                        raise malformed("a trailer of a chunked body is no header, or one that must come before it")
                 else:
                     self._begin(line)
         finally:

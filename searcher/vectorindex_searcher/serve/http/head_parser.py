@@ -26,6 +26,8 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)((?:[/?].*)?)")
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"))
 _ONCE = READ_HEADERS - {b"accept"} | {b"host", b"content-length", b"authorization"}
 """Headers that are no list: sent twice, a proxy may have judged the other one."""
+NO_TRAILERS = _ONCE | {b"transfer-encoding", b"connection", b"expect", b"content-encoding"}
+"""Whoever reads trailers into headers would take another request for this one."""
 _MAX_LENGTH_DIGITS = 20
 
 
