@@ -1,5 +1,5 @@
 """Seeded runs of all scenarios with faults. SIMULATOR_SEEDS=N: so many runs; SIMULATOR_SEED=N: that seed only. Without
-either each scenario runs with six seeds (CI, three to four minutes of two cores); `make test-seeds` is the long run.
+either each scenario runs with seven seeds (CI, three to four minutes of two cores); `make test-seeds` is the long run.
 
 A failing run prints its faults, its writes and how to replay it. A seed that once failed stands in KEPT_SEEDS for ever.
 """
@@ -14,7 +14,7 @@ import pytest
 from simulator.scenarios import SCENARIOS
 from simulator.simulation import Simulation
 
-SEEDS = int(os.environ.get("SIMULATOR_SEEDS", 6 * len(SCENARIOS)))
+SEEDS = int(os.environ.get("SIMULATOR_SEEDS", 7 * len(SCENARIOS)))
 ONLY = os.environ.get("SIMULATOR_SEED", "")
 PER_SCENARIO = max(1, SEEDS // len(SCENARIOS))
 
