@@ -88,6 +88,7 @@ def ids_of(folder: Path) -> list[Any]:
 # ---------------------------------------------------------------- times
 
 NANOSECONDS = 1704067200_123456789
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,27 @@ def test_what_is_answered_for_a_time_is_what_a_filter_takes(tmp_path: Path) -> N
     file = kept(source, "at")
     for value in answered(file, "at"):
         assert found(file, {"at": value}) == 1
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_for_ever_is_found_by_filters(tmp_path: Path, unit: str) -> None:
+    """9999-12-31, or the largest number there is: a filter on such a column failed, or could not name it."""
+    rows = [
+        0,
+        None,
+        int(datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC).timestamp()) * UNITS[unit],
+        2**62,
+        -(2**62),
+    ]
+    with RowWriter(tmp_path / "metadata.arrow", pa.schema([("end", pa.timestamp(unit))]), 2) as writer:
+        writer.write(pa.table({"end": pa.array(rows, pa.int64()).cast(pa.timestamp(unit))}))
+    file = RowFile(tmp_path / "metadata.arrow")
+    for value in answered(file, "end")[2:3]:
+        assert found(file, {"end": value}) == 1
+    assert found(file, {"end": {"gte": "2030-01-01T00:00:00Z"}}) == 2
+    assert found(file, {"end": {"lt": "2030-01-01T00:00:00Z"}}) == 2
+    assert found(file, {"end": {"in": ["1970-01-01T00:00:00Z"]}}) == 1
+    assert found(file, {"end": {"exists": False}}) == 1
 
 
 # ---------------------------------------------------------------- other types of metadata

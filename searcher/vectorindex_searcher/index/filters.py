@@ -281,7 +281,8 @@ def _kind_of(arrow: pa.DataType) -> _Kind | None:
     if types.is_floating(arrow):
         return _Kind("float", ORDERED, _float, "a finite number")
     if types.is_timestamp(arrow):
-        return _Kind("timestamp", ORDERED, _timestamp, "an RFC 3339 time such as 2026-03-01T12:00:00Z")
+        read = _nanoseconds if arrow.unit == "ns" else _timestamp
+        return _Kind("timestamp", ORDERED, read, "an RFC 3339 time such as 2026-03-01T12:00:00Z")
     if types.is_date(arrow):
         return _Kind("date", ORDERED, _date, "a date such as 2026-03-01")
     return None
@@ -314,17 +315,22 @@ def _float(value: object) -> float | None:
 
 
 def _timestamp(value: object) -> datetime | None:
-    """To the microsecond, in UTC. Within the years that 64-bit nanoseconds hold."""
+    """To the microsecond, in UTC."""
     if not isinstance(value, str) or "T" not in value.upper():
         return None
     try:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
             return None
-        moment = moment.astimezone(UTC)
+        return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return moment if 1678 <= moment.year <= 2261 else None
+
+
+def _nanoseconds(value: object) -> datetime | None:
+    """Within the years that 64 bits of them hold."""
+    moment = _timestamp(value)
+    return moment if moment is not None and 1678 <= moment.year <= 2261 else None
 
 
 def _date(value: object) -> date | None:

@@ -136,8 +136,20 @@ def _contains(column: Any, operand: Any) -> Any:
 
 
 def _comparable(column: Any) -> Any:
-    """Arrow compares no 16-bit floats; every other type compares as it is."""
-    return column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
+    """Arrow compares no 16-bit floats, and no times that microseconds cannot hold ("for ever" in seconds).
+
+    Every other type compares as it is. No value of a filter lies beyond the year 9999, so a time there is cut to it.
+    """
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.unit in _FAR:
+        last = pa.scalar(_FAR[kind.unit], pa.int64()).cast(kind)
+        first = pa.scalar(-_FAR[kind.unit], pa.int64()).cast(kind)
+        return pc.max_element_wise(pc.min_element_wise(column, last, skip_nulls=False), first, skip_nulls=False)
+    return column.cast(pa.float32()) if pa.types.is_float16(kind) else column
+
+
+_FAR = {"s": 10**12, "ms": 10**15}
+"""More than the year 9999 and less than microseconds hold."""
 
 
 def _operand(term: Term, kind: pa.DataType) -> Any:
