@@ -24,7 +24,7 @@ from vectorindex_searcher.dataset.listing import list_source, with_counts
 from vectorindex_searcher.dataset.source import Source, open_source
 from vectorindex_searcher.dataset.stage import stage
 from vectorindex_searcher.errors import TaskError
-from vectorindex_searcher.index import filters
+from vectorindex_searcher.index import filters, rows
 from vectorindex_searcher.index.predicates import matching
 from vectorindex_searcher.index.rows import Ids, RowFile, RowWriter
 from vectorindex_searcher.storage.folder import FolderStore
@@ -145,7 +145,7 @@ def test_what_is_answered_for_a_time_is_what_a_filter_takes(tmp_path: Path) -> N
 @pytest.mark.parametrize("unit", ["s", "ms", "us"])
 def test_for_ever_is_found_by_filters(tmp_path: Path, unit: str) -> None:
     """9999-12-31, or the largest number there is: a filter on such a column failed, or could not name it."""
-    rows = [
+    moments = [
         0,
         None,
         int(datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC).timestamp()) * UNITS[unit],
@@ -153,7 +153,7 @@ def test_for_ever_is_found_by_filters(tmp_path: Path, unit: str) -> None:
         -(2**62),
     ]
     with RowWriter(tmp_path / "metadata.arrow", pa.schema([("end", pa.timestamp(unit))]), 2) as writer:
-        writer.write(pa.table({"end": pa.array(rows, pa.int64()).cast(pa.timestamp(unit))}))
+        writer.write(pa.table({"end": pa.array(moments, pa.int64()).cast(pa.timestamp(unit))}))
     file = RowFile(tmp_path / "metadata.arrow")
     for value in answered(file, "end")[2:3]:
         assert found(file, {"end": value}) == 1
@@ -470,6 +470,25 @@ def test_a_column_that_only_the_folders_name(tmp_path: Path) -> None:
     assert found(file, {"date": {"gte": "2024-01-02"}}) == 6
 
 
+def test_folders_name_columns_of_formats_without_any(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for day in ("2024-01-01", "2024-01-02"):
+        (source / f"date={day}").mkdir(parents=True)
+        np.save(source / f"date={day}" / "a.npy", VECTORS)
+    assert answered(kept(source, "date"), "date") == ["2024-01-01"] * 4 + ["2024-01-02"] * 4
+    with pytest.raises(TaskError, match="its folders name date"):
+        opened(source, "day")
+
+
+def test_a_name_in_capitals_is_pointed_at(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    pq.write_table(pa.table({"ID": [1], "VECTOR": [[1.0]]}), source / "a.parquet")
+    with pytest.raises(TaskError) as caught:
+        opened(source)
+    assert caught.value.failure.remedy == "Name it as it is there: 'VECTOR'."
+
+
 def test_a_column_that_is_nowhere_lists_those_of_file_and_folders(tmp_path: Path) -> None:
     source = tmp_path / "source"
     write(source / "date=2024-01-01" / "a.parquet")
@@ -648,3 +667,21 @@ def test_endless_nesting_in_a_line_harms_nothing(tmp_path: Path, shape: bytes) -
     deep_value = shape * 300_000 + b"1" + end * 300_000
     (source / "a.jsonl").write_bytes(b'{"id":1,"vector":[1]}\n{"id":2,"vector":[1],"x":' + deep_value + b"}\n")
     assert ids_of(source) == [1, 2]
+
+
+# ---------------------------------------------------------------- size
+
+
+def test_rows_that_take_too_much_are_refused_and_large_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole documents as metadata: beyond 2 GiB a batch could not be written, and memory went first."""
+    monkeypatch.setattr(rows, "LARGEST_BATCH_BYTES", 1 << 20)
+    for name, length in (("small", 20_000), ("large", 30_000)):
+        write(tmp_path / name / "a.parquet", x=["a" * length] * 40)
+    assert kept(tmp_path / "small", "x").count == 40
+    with pytest.raises(TaskError) as caught:
+        kept(tmp_path / "large", "x")
+    assert caught.value.reason == "RowsTooLarge"
+    assert "'x'" in caught.value.failure.message
+    assert caught.value.failure.remedy

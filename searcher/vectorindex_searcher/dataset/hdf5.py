@@ -105,10 +105,8 @@ def _parse(store: Store, item: ListedObject, columns: Columns) -> Matrix:
         remedy = "Run h5repack -l CONTI, or write it with h5py.create_dataset(name, data=array)."
         raise BadData("ChunkedDataset", message, object=item.key, remedy=remedy)
     shape, dtype = found["shape"], found["dtype"]
-    if len(shape) != 2 or dtype[1:] not in ("f2", "f4", "f8", "i1", "u1"):
-        raise bad_type(
-            item, f"{where} has shape {tuple(shape)} and type {dtype}, expected [n, d] of {', '.join(DTYPES)}"
-        )
+    if len(shape) != 2 or dtype[1:] not in {np.dtype(name).str[1:] for name in DTYPES}:
+        raise bad_type(item, f"{where} has shape {tuple(shape)} and type {dtype}")
     if shape[0] and found["offset"] is None:
         raise _corrupt(item, f"{where} was never written")
     return check_matrix(item, Matrix(shape[0], shape[1], np.dtype(dtype), found["offset"] or 0), exact=False)
@@ -117,12 +115,12 @@ def _parse(store: Store, item: ListedObject, columns: Columns) -> Matrix:
 def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | None:
     """The header of an object; None without rows. Raises BadSpec/UnknownColumn, BadData."""
     refuse_columns(item, FORMAT.name, columns)
-    return matrix_header(_parse(store, item, columns))
+    return matrix_header(_parse(store, item, columns), item, columns)
 
 
-def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:  # noqa: ARG001
+def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:
     """The rows of an object in order, by ranges. Raises SourceChanged, BadData."""
-    return matrix_blocks(store, item, _parse(store, item, columns))
+    return matrix_blocks(store, item, _parse(store, item, columns), header)
 
 
 FORMAT = Format(name="HDF5", suffixes=(".hdf5", ".h5"), header=read_header, blocks=read_blocks, query_vectors=QUERIES)

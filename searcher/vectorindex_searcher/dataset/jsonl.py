@@ -338,7 +338,7 @@ def _id_type(item: ListedObject, name: str, value: object) -> pa.DataType:
     if isinstance(value, bool) or not isinstance(value, int | str):
         told = shown(orjson.dumps(value).decode(), 40, quoted=False)
         what = f"field {shown(name)} is {told}, expected an integer or a string"
-        raise _refusal(item, 0, "BadIdType", what, "Give every row an id.")
+        raise _refusal(item, 0, "BadIdType", what, "Write ids as integers or strings; null is none.")
     return pa.string() if isinstance(value, str) else pa.int64()
 
 

@@ -12,11 +12,18 @@ from ..contract import Columns
 from ..errors import BadData
 from ..storage.store import Store
 from .blocks import Block, Header, block_rows, check_claims
+from .names import partition_column, partition_type
 from .objects import ListedObject
 from .reader import Format, refuse_columns
 
-DTYPES = ("float16", "float32", "float64", "int8", "uint8")
+DTYPES = (
+    *("float16", "float32", "float64"),
+    *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u")),
+)
 """What a format that carries its own type may hold."""
+HALF = ("float16", "int8", "uint8")
+"""Those whose every number float16 holds exactly."""
+CONVERSION = "in numpy, for example, numpy.ascontiguousarray(v, numpy.float32)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +57,9 @@ def check_matrix(item: ListedObject, matrix: Matrix, *, exact: bool = True) -> M
     return matrix
 
 
-def bad_type(item: ListedObject, what: str) -> BadData:
+def bad_type(item: ListedObject, what: str, conversion: str = CONVERSION) -> BadData:
     """The refusal of a matrix of something else than the numbers above."""
-    remedy = f"Write vectors [n, d] of {', '.join(DTYPES)}."
+    remedy = f"Write vectors [n, d] of {', '.join(DTYPES)}; {conversion}."
     return BadData("BadVectorType", f"{item.key} {what}", object=item.key, remedy=remedy)
 
 
@@ -61,22 +68,23 @@ def matrix_format(name: str, suffixes: tuple[str, ...], parse: Callable[[Store, 
 
     def header(store: Store, item: ListedObject, columns: Columns) -> Header | None:
         refuse_columns(item, name, columns)
-        return matrix_header(parse(store, item))
+        return matrix_header(parse(store, item), item, columns)
 
     def blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:  # noqa: ARG001
-        return matrix_blocks(store, item, parse(store, item))
+        return matrix_blocks(store, item, parse(store, item), header)
 
     return Format(name=name, suffixes=suffixes, header=header, blocks=blocks)
 
 
-def matrix_header(matrix: Matrix) -> Header | None:
-    """The header of a matrix; None without rows."""
+def matrix_header(matrix: Matrix, item: ListedObject, columns: Columns) -> Header | None:
+    """The header of a matrix; None without rows. Its metadata are the folders that it lies in."""
     if not matrix.rows:
         return None
-    return Header(matrix.rows, matrix.dimension, matrix.dtype.itemsize <= 2, None, pa.schema([]))
+    metadata = pa.schema([(name, partition_type(item.key, name)) for name in columns.metadata])
+    return Header(matrix.rows, matrix.dimension, matrix.dtype.name in HALF, None, metadata)
 
 
-def matrix_blocks(store: Store, item: ListedObject, matrix: Matrix) -> Iterator[Block]:
+def matrix_blocks(store: Store, item: ListedObject, matrix: Matrix, header: Header) -> Iterator[Block]:
     """The rows in order, by ranges. Raises SourceChanged, BadData/{CorruptFile, MixedDimensions} naming the row."""
     step = block_rows(matrix.dimension)
     for first in range(0, matrix.rows, step):
@@ -93,7 +101,8 @@ def matrix_blocks(store: Store, item: ListedObject, matrix: Matrix) -> Iterator[
             raw = np.ascontiguousarray(raw[:, matrix.prefix :])
         with np.errstate(over="ignore"):  # Inf is named by check_vectors
             vectors = raw.view(matrix.dtype).reshape(count, matrix.dimension).astype(np.float32, copy=False)
-        yield Block(item.key, first, vectors, None, pa.table({}))
+        metadata = {name: partition_column(item.key, name, count) for name in header.metadata.names}
+        yield Block(item.key, first, vectors, None, pa.table(metadata))
 
 
 def _check_prefixes(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import unquote
 
+import pyarrow as pa
+
 SHOWN_NAMES = 20
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -31,3 +33,13 @@ def partition_values(key: str) -> dict[str, str | None]:
     """
     pairs = (folder.partition("=") for folder in key.split("/")[:-1] if "=" in folder)
     return {unquote(name): None if value == _NULL else unquote(value) for name, _, value in pairs}
+
+
+def partition_type(key: str, name: str) -> pa.DataType:
+    """Of a column that the folders of the key name. KeyError: they do not."""
+    return pa.null() if partition_values(key)[name] is None else pa.string()
+
+
+def partition_column(key: str, name: str, rows: int) -> pa.Array:
+    """The column that the folders of the key name, for so many rows. KeyError: they do not."""
+    return pa.repeat(pa.scalar(partition_values(key)[name], pa.string()), rows)

@@ -15,7 +15,7 @@ from ..storage.store import Store
 from .blocks import Block, Header, block_rows, check_claims, vectors_of
 from .column_types import Refused, id_type, is_half, metadata_type, vector_item
 from .column_values import ids_of
-from .names import listed, partition_values, shown
+from .names import listed, partition_column, partition_type, partition_values, shown
 from .objects import ListedObject
 from .page_headers import PageHeaders
 from .ranged import RangedFile
@@ -28,6 +28,8 @@ LARGEST_PAGE_BYTES = 128 << 20
 FOOTER_BYTES = 32 << 20
 """A footer takes thirty times this in memory. 10,000 chunks of columns and row groups take about 1 MiB."""
 ID_ROWS = 1 << 16
+METADATA_ROWS = 1 << 12
+"""Of a block with metadata, which may be whole documents."""
 INT96_UNIT = "us"
 """Of the times that Spark, Hive and Impala write as 96 bits: in nanoseconds, 9999-12-31 would wrap around to 1816."""
 
@@ -124,9 +126,15 @@ def _require(schema: pa.Schema, name: str, key: str, field: str, remedy: str = "
         return
     there = listed([*schema.names, *partition_values(key)])
     what = f"no column {shown(name)}" if not count else f"{count} columns {shown(name)}"
-    remedy = remedy or ("Name one of the existing columns." if not count else "Give every column a name of its own.")
+    remedy = remedy or (_existing(schema, name) if not count else "Give every column a name of its own.")
     message = f"{key} has {what}; its columns are {there}"
     raise BadSpec("UnknownColumn", message, object=key, field=field, remedy=remedy)
+
+
+def _existing(schema: pa.Schema, name: str) -> str:
+    """A remedy: databases write names in capitals that were not."""
+    same = next((other for other in schema.names if other.casefold() == name.casefold()), None)
+    return f"Name it as it is there: {shown(same)}." if same is not None else "Name one of the existing columns."
 
 
 def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: str) -> Iterator[pa.RecordBatch]:
@@ -171,7 +179,7 @@ def _vector_item(schema: pa.Schema, name: str, key: str) -> pa.DataType:
 def _metadata_type(schema: pa.Schema, name: str, key: str) -> pa.DataType:
     """Of a column of the file or, without one, of its folders."""
     if name not in schema.names:
-        return pa.string() if partition_values(key)[name] is not None else pa.null()
+        return partition_type(key, name)
     return _typed(lambda kind, _: metadata_type(kind), schema, name, key, "metadata")
 
 
@@ -215,7 +223,8 @@ def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Head
         there = set(file.schema_arrow.names)
         wanted = (columns.vector, *([columns.id] if header.id_type else []), *columns.metadata)
         names = [name for name in dict.fromkeys(wanted) if name in there]
-        for batch in file.iter_batches(use_threads=False, batch_size=block_rows(header.dimension), columns=names):
+        rows = min(block_rows(header.dimension), METADATA_ROWS if columns.metadata else ID_ROWS)
+        for batch in file.iter_batches(use_threads=False, batch_size=rows, columns=names):
             if batch.num_rows == 0:
                 continue
             if done + batch.num_rows > header.rows:
@@ -234,14 +243,9 @@ def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Head
 
 def _metadata(batch: pa.RecordBatch, key: str, names: Sequence[str]) -> pa.Table:
     """The columns as the file has them; those that it lacks are named by its folders."""
-    folders = partition_values(key)
+    there = set(batch.schema.names)
     return pa.table(
-        {
-            name: batch.column(name)
-            if name in batch.schema.names
-            else pa.repeat(pa.scalar(folders[name], pa.string()), batch.num_rows)
-            for name in names
-        }
+        {name: batch.column(name) if name in there else partition_column(key, name, batch.num_rows) for name in names}
     )
 
 

@@ -11,6 +11,7 @@ from ..contract import Columns
 from ..errors import BadSpec
 from ..storage.store import Store
 from .blocks import Block, Header
+from .names import listed, partition_values
 from .objects import ListedObject
 
 
@@ -36,11 +37,13 @@ class Format:
 
 
 def refuse_columns(item: ListedObject, name: str, columns: Columns) -> None:
-    """Raises BadSpec when metadata columns are asked of a format that has none."""
-    if columns.metadata:
+    """Raises BadSpec when metadata columns are asked of a format that has none, and that no folder names."""
+    folders = partition_values(item.key)
+    if missing := [column for column in columns.metadata if column not in folders]:
+        there = f"; its folders name {listed(folders)}" if folders else ""
         raise BadSpec(
             "UnknownColumn",
-            f"{item.key} is {name}, which has no columns; {', '.join(columns.metadata)} cannot be read from it",
+            f"{item.key} is {name}, which has no columns; {', '.join(missing)} cannot be read from it{there}",
             object=item.key,
             field="spec.source.columns.metadata",
             remedy="Use Parquet or JSON lines for metadata, or remove the columns.",

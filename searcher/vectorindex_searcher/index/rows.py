@@ -22,6 +22,8 @@ from .value_sizes import sizes
 
 IDS_BATCH_ROWS = 1 << 20
 METADATA_BATCH_ROWS = 1 << 14
+LARGEST_BATCH_BYTES = 1 << 30
+"""Of one column, or it no longer fits Arrow's 32-bit offsets; a batch is also what a build holds in memory."""
 _FEW_ROWS = 24
 """Fewer strings are quicker cut out one by one."""
 _MANY_BYTES = 1 << 20
@@ -206,17 +208,27 @@ class RowWriter:
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._sink, schema)
         self._pending: list[pa.Table] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
 
     def write(self, table: pa.Table) -> None:
-        """Append rows; `table` has the schema given at the start."""
+        """Append rows; `table` has the schema given at the start. Raises BadData/RowsTooLarge."""
         self._pending.append(table)
         self._rows += table.num_rows
+        self._bytes += table.nbytes
+        if self._bytes > LARGEST_BATCH_BYTES:
+            raise self._too_large()
         while self._rows >= self._batch_rows:
             joined = pa.concat_tables(self._pending)
             self._write_batch(joined.slice(0, self._batch_rows))
             rest = joined.slice(self._batch_rows)
-            self._pending, self._rows = [rest], rest.num_rows
+            self._pending, self._rows, self._bytes = [rest], rest.num_rows, rest.nbytes
+
+    def _too_large(self) -> BadData:
+        held = {name: sum(table.column(name).nbytes for table in self._pending) for name in self._schema.names}
+        name = max(held, key=lambda one: held[one])
+        message = f"column {name!r} takes {held[name]} bytes in {self._rows} rows, and all of them {self._bytes}"
+        remedy = f"Keep shorter values: {self._batch_rows} rows may take {LARGEST_BATCH_BYTES} bytes."
+        return BadData("RowsTooLarge", message, remedy=remedy)
 
     def _write_batch(self, table: pa.Table) -> None:
         self._writer.write_table(table.combine_chunks(), max_chunksize=self._batch_rows)
