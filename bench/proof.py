@@ -28,11 +28,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import results
+from artifacts import pin
 from datasets import FOLDER, real
 from scipy import stats
 
@@ -43,6 +45,7 @@ FRESH = 10_000
 ALPHA = 0.05
 BIAS = 0.001
 OBJECTIVE = 0.95
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 WORKER = Path(__file__).with_name("proof_split.py")
 FAMILIES: dict[str, Callable[[int, int], str]] = {
     "HNSW": lambda rows, dimension: "HNSW16,SQ8",
@@ -129,8 +132,8 @@ def near_duplicates(rows: int, dimension: int = 96, latent: int = 24) -> Data:
     return Data(f"near-duplicates-{rows // 1000}kx{dimension}", "Cosine", draw)
 
 
-def run(data: Data, family: str, seed: int, fresh: int) -> Split:
-    """One split, in a process of its own on one thread."""
+def run(data: Data, family: str, seed: int, fresh: int, cores: SimpleQueue[int]) -> Split:
+    """One split, in a process of its own on one of the `cores`."""
     rows, queries = data.draw(seed, fresh)
     factory = FAMILIES[family](len(rows), rows.shape[1])
     with tempfile.TemporaryDirectory(dir=FOLDER) as name:
@@ -140,7 +143,11 @@ def run(data: Data, family: str, seed: int, fresh: int) -> Split:
         np.save(folder / "fresh.npy", queries)
         del rows, queries
         command = [sys.executable, str(WORKER), name, factory, data.metric, f"{OBJECTIVE:g}"]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        core = cores.get()
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD, preexec_fn=pin(core))
+        finally:
+            cores.put(core)
     if done.returncode:
         raise SystemExit(f"{data.name}, {factory}, split {seed}:\n{done.stderr[-3000:]}")
     return Split(data.name, family, seed, factory, **json.loads(done.stdout))
@@ -200,8 +207,11 @@ def main() -> int:
     data = [real_rows(options.quick), low_rank(rows), near_duplicates(rows)]
     jobs = [(one, family, seed, fresh) for seed in range(splits) for one in data for family in options.families]
     found: list[Split] = []
+    cores: SimpleQueue[int] = SimpleQueue()
+    for number in range(options.workers):
+        cores.put(sorted(os.sched_getaffinity(0))[number % len(os.sched_getaffinity(0))])
     with ThreadPoolExecutor(options.workers) as pool:
-        for split in pool.map(lambda job: run(*job), jobs):
+        for split in pool.map(lambda job: run(*job, cores), jobs):
             found.append(split)
             said = f"{split.data} {split.factory} {split.seed}: stated {split.stated:.4f} (at least {split.bound:.4f})"
             print(f"[{len(found)}/{len(jobs)}] {said}, fresh {split.fresh:.4f}", file=sys.stderr)
