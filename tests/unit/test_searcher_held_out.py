@@ -203,6 +203,14 @@ def test_near_duplicates_are_left_out_together_and_never_span_tuning_and_gate(tm
     assert sum(len(fold.gate) for fold in plan.folds) >= 20
 
 
+def test_copies_are_known_where_most_rows_have_more_of_them_than_an_answer_has_places(tmp_path: Path) -> None:
+    """Each document lies there 30 times: the tenth neighbour of a row is a copy of it, and so tells no distance."""
+    documents = random(100)
+    data = np.tile(documents, (30, 1)) + 1e-2 * random(3000, seed=1)
+    for fold in plan_of(tmp_path, data, 40).folds:
+        assert len(fold.out) == 30 * len(set(fold.out % 100))
+
+
 def test_a_crowd_stays_but_for_the_drawn_rows(tmp_path: Path) -> None:
     """A third of all rows are equal: a new row would find its like in the index too, so does a query."""
     data = random(1500)

@@ -145,3 +145,16 @@ def test_ties_count_by_the_neighbours_own_length(metric: Metric) -> None:
     _, right = faiss.knn(sample.queries, sample.rows, 60, metric=faiss_metric(metric))
     assert bench.recall(right[:, :10]).mean() == 1
     assert bench.recall(right[:, 20:30]).mean() == 0
+
+
+def test_copies_are_known_where_most_rows_have_more_of_them_than_an_answer_has_places(tmp_path: Path) -> None:
+    """Each document lies there 30 times: the tenth neighbour of a row is a copy of it, and so tells no distance."""
+    documents = low_rank(200)
+    copies = np.tile(documents, (30, 1))
+    copies += 1e-2 * np.random.default_rng(1).standard_normal(copies.shape).astype(np.float32)
+    with written(tmp_path, copies) as vectors:
+        sample = drawing.draw_sample(vectors, 4000, 300)
+    distances, _ = faiss.knn(sample.rows, sample.queries, 1)
+    between = np.median(faiss.knn(documents, documents, 2)[0][:, 1])
+    assert len(sample.queries)
+    assert distances.min() > 0.1 * between

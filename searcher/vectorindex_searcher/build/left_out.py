@@ -2,7 +2,7 @@
 
 A query that is a row of a graph is found by its own links, so recall measured with it is too high. Near-duplicates of
 a row do the same in its place: a drawn row is left out together with all rows nearer than a tenth of the median
-distance of a k-th neighbour, and no such group is in part for tuning and in part for the gate. A crowd (more
+distance of a hundredth neighbour, and no such group is in part for tuning and in part for the gate. A crowd (more
 near-duplicates than may be left out) stays in but for the drawn rows: a new row of its kind would find it there too.
 
 At most 5 % of the rows are left out at once, since an index without more is another one. Where that leaves too few
@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import Metric
-from ..index.choose.tuning import K
 from ..index.device import DeviceFallback
 from ..index.vectors import VectorFile
 from ..proof.exact import Truth, exact_search
@@ -27,7 +26,9 @@ from ..proof.exact import Truth, exact_search
 SHARE = 0.05
 """Of the rows, left out of one index at most."""
 NEAR = 0.1
-"""Of the median distance of the k-th neighbour: rows nearer than this are near-duplicates."""
+"""Of the median distance of the NEIGHBOUR-th neighbour: rows nearer than this are near-duplicates."""
+NEIGHBOUR = 100
+"""Deep enough to be another document where most rows have dozens of copies; of the tenth, half may be copies."""
 MAX_FOLDS = 20
 MAX_FOLD_ROWS = 400_000
 """Rows that all indexes of the folds hold together, at most: what measuring may cost beside the build."""
@@ -119,7 +120,7 @@ def _groups(vectors: VectorFile, drawn: Rows, most: int, fallback: DeviceFallbac
     queries = vectors.gather(drawn, prepared=False)
     # Near is a matter of distance, whatever the metric ranks by.
     metric = Metric.L2 if vectors.metric is Metric.INNER_PRODUCT else vectors.metric
-    truth = exact_search(vectors, queries, K, metric, drawn, fallback=fallback)
+    truth = exact_search(vectors, queries, NEIGHBOUR, metric, drawn, fallback=fallback)
     last = np.maximum(truth.available - 1, 0)[:, None]
     radius = NEAR**2 * float(np.median(-np.take_along_axis(truth.scores, last, 1)))  # of squared distances
     near = [rows[scores >= -radius] for rows, scores in zip(truth.rows, truth.scores, strict=True)]

@@ -18,7 +18,9 @@ from ..vectors import VectorFile
 
 K = 10
 NEAR = 0.1
-"""Of the median distance to the k-th neighbour: rows nearer to a query than this go with it."""
+"""Of the median distance to the NEIGHBOUR-th neighbour: rows nearer to a query than this go with it."""
+NEIGHBOUR = 100
+"""Deep enough to be another document where most rows have dozens of copies."""
 MOST_LEFT_OUT = 20
 """At most one row in so many is left out: fewer rows are another index."""
 LEAST_QUERIES = 50
@@ -52,7 +54,7 @@ def draw_sample(vectors: VectorFile, rows: int, queries: int, seed: int = 0) -> 
     if not wanted:  # three rows or fewer: any index finds them
         return Sample(gathered, gathered, vectors.metric)
     asked, rest = gathered[:wanted].copy(), gathered[wanted:]
-    radius = NEAR**2 * _kth(rest, asked)
+    radius = NEAR**2 * _neighbour(rest, asked)
     groups = sum((near.sum(axis=0) for near in _near(rest, asked, radius)), np.zeros(wanted, np.int64))
     chosen = _affordable(1 + groups, max(wanted, len(drawn) // MOST_LEFT_OUT))
     asked = asked[chosen]
@@ -66,9 +68,9 @@ def whole(rows: int, count: int) -> bool:
     return rows >= 0.9 * count
 
 
-def _kth(rows: npt.NDArray[np.float32], queries: npt.NDArray[np.float32]) -> float:
-    """Median squared distance of the queries to their k-th nearest row; under each metric, since it is about copies."""
-    distances, _ = faiss.knn(queries, rows, min(K, len(rows)))
+def _neighbour(rows: npt.NDArray[np.float32], queries: npt.NDArray[np.float32]) -> float:
+    """Median squared distance of the queries to their NEIGHBOUR-th row; under each metric, since it is about copies."""
+    distances, _ = faiss.knn(queries, rows, min(NEIGHBOUR, len(rows)))
     return float(np.median(distances[:, -1]))
 
 
