@@ -195,8 +195,8 @@ class Queries(Model):
     column: Annotated[str, Field(min_length=1, max_length=128)] = "vector"
     """Column of vectors, of the source's dimension."""
     segment_column: Annotated[str, Field(max_length=128)] = ""
-    """Column that names each query's segment; empty: all are `other`. Half of each class tunes search parameters and the
-    other half judges; a declared segment with 600 queries or more gets parameters of its own."""
+    """Column that names each query's segment; empty: all are `other`. Half of each class tunes search parameters and
+    the other half judges; a declared segment with 600 queries or more gets parameters of its own."""
 
 
 class SegmentFloor(Model):
