@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pods_on_sockets import answering, dripping, server
 
+from vectorindex_operator.adapters import evidence
 from vectorindex_operator.adapters.admin_port import (
     DEADLINE_SECONDS,
     PARALLEL,
@@ -468,6 +469,14 @@ def test_what_looks_hold_is_bounded_and_shared_and_given_back() -> None:
     del looks
     again = searchers.evidence(to("a"), pods, Question("r", 0.0, Purpose.SOAK)).result()
     assert rows_of(again) > held / 5 / ROW_BYTES, "what nobody has any more is free again"
+
+
+@pytest.mark.parametrize("limit", ["LOOK_SECONDS", "READ_SECONDS"])
+def test_a_look_ends_in_time_whatever_there_is_to_read(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    searchers = HttpSearchers(port=Flooding(page(10), 8 << 20))
+    assert all(one.evidence is not None for one in ask(searchers, "a", 10))
+    monkeypatch.setattr(evidence, limit, 0.0)
+    assert all("more to tell" in one.problem for one in ask(searchers, "a", 10))
 
 
 def test_the_answers_of_an_index_hold_so_many_bytes_together() -> None:

@@ -2,7 +2,7 @@
 
 Nobody waits for pods here: who asks gets a Future. A look has DEADLINE_SECONDS for all pods of an index, pages
 included. What is not known by then is silence, and the next look goes on from there. Soaks, watches and leases have
-lanes of their own, and answers are read one page a turn, so that long ones of one index hold up no other's.
+lanes of their own, and the shortest answers are read first (reader.py), so that long ones hold up nobody else's.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import logging
 import random
 import time
 import weakref
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
 from vectorindex_operator.adapters.admin_port import DEADLINE_SECONDS, AdminPort, Answer, Call, Lane
 from vectorindex_operator.adapters.evidence_answers import read_columns, read_rows
 from vectorindex_operator.adapters.evidence_cache import EvidenceCache, PodKey
+from vectorindex_operator.adapters.reader import Reader
 from vectorindex_operator.adapters.shares import Share
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.internal_keys import Addressee
@@ -40,6 +42,10 @@ log = logging.getLogger(__name__)
 LEASE_PATH = "/v1/lease"
 READ_SECONDS = 2.0
 """CPU time that reading the answers of one look may take; who is left is asked on."""
+TURN_BYTES = 64 << 10
+"""Short answers are read together up to this."""
+LOOK_SECONDS = 10.0
+"""All of a look, with the time that its answers wait to be read."""
 ROW_BYTES = 700
 """What a row takes in memory."""
 _LEASE_ANSWER_BYTES = 64 << 10
@@ -53,12 +59,14 @@ _MOST_PAGES = 64
 
 @dataclass(slots=True)
 class _Look:
-    """One look, and what it has cost so far: CPU time, and of its share the rows that are held."""
+    """One look, and what it has cost so far: time, bytes that were read, and of its share the rows that are held."""
 
     to: Addressee
     question: Question
     share: Share
+    began: float = field(default_factory=time.monotonic)
     read_seconds: float = 0.0
+    read_bytes: int = 0
     full: bool = False
     rows: dict[PodKey, int] = field(default_factory=dict)
     """Of each pod, those that were paid for."""
@@ -74,7 +82,8 @@ class _Look:
 
     @property
     def over(self) -> bool:
-        return self.full or self.read_seconds >= READ_SECONDS
+        late = time.monotonic() - self.began >= LOOK_SECONDS
+        return late or self.full or self.read_seconds >= READ_SECONDS
 
 
 @dataclass(slots=True)
@@ -85,8 +94,7 @@ class HttpSearchers:
     port: AdminPort = field(default_factory=AdminPort)
     cache: EvidenceCache = field(default_factory=EvidenceCache)
     admin_port: int = ADMIN_PORT
-    _reader: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "evidence"))
-    """Where answers are read. One thread: reading is nothing but work, and the loop must go on meanwhile."""
+    _reader: Reader = field(default_factory=Reader)
     _spans: dict[PodKey, float] = field(default_factory=dict)
     """Of pods that know rows only and have more of them than an answer may hold: seconds to ask for."""
     _telling: dict[Target, tuple[LeaseState, asyncio.Task[None]]] = field(default_factory=dict)
@@ -137,25 +145,24 @@ class HttpSearchers:
     ) -> list[PodKey]:
         """Note what each pod said; returns those that have more to tell, or that came when the look was over."""
         more = []
-        loop = asyncio.get_running_loop()
-        answers.reverse()
-        while answers:
-            key, answer = answers.pop()
-            if look.over:
-                one = None
-            elif answer.body:
-                one = await loop.run_in_executor(self._reader, self._understood, look, key, answer)
-            else:
-                one = self._understood(look, key, answer)
-            look.share.give_back(len(answer.body))
-            if one is None:
-                more.append(key)
-            else:
-                told[key] = one
+        for batch in _turns(answers):
+            look.read_bytes += sum(len(answer.body) for _, answer in batch)
+            read = partial(self._all_understood, look, batch)
+            for (key, answer), one in zip(batch, await self._reader.read(look.read_bytes, read), strict=True):
+                look.share.give_back(len(answer.body))
+                if one is None:
+                    more.append(key)
+                else:
+                    told[key] = one
         return more
 
+    def _all_understood(self, look: _Look, batch: list[tuple[PodKey, Answer]]) -> list[PodEvidence | None]:
+        return [self._understood(look, key, answer) for key, answer in batch]
+
     def _understood(self, look: _Look, key: PodKey, answer: Answer) -> PodEvidence | None:
-        """What a pod said; None: it has more to tell."""
+        """What a pod said; None: it has more to tell, or came when the look was over."""
+        if look.over:
+            return None
         began = time.thread_time()
         counts, problem = None, answer.problem
         try:
@@ -234,6 +241,17 @@ class HttpSearchers:
         for call, answer in zip(calls, answers, strict=True):
             if answer.status != 200:
                 log.info("lease not taken by %s: %s", call.address, answer.problem or _refusal(answer))
+
+
+def _turns(answers: list[tuple[PodKey, Answer]]) -> Iterator[list[tuple[PodKey, Answer]]]:
+    """What is read in one turn: a long answer, or a few short ones. Each is forgotten once it was read."""
+    answers.reverse()
+    while answers:
+        batch, size = [answers.pop()], 0
+        while answers and size + len(answers[-1][1].body) <= TURN_BYTES:
+            size += len(answers[-1][1].body)
+            batch.append(answers.pop())
+        yield batch
 
 
 def _refusal(answer: Answer) -> str:
