@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -31,6 +32,8 @@ ORDERED = ("eq", "ne", "in", "gt", "gte", "lt", "lte", "exists")
 UNORDERED = ("eq", "ne", "in", "exists")
 LISTED = ("contains", "exists")
 
+_NANOSECONDS = (datetime(1677, 9, 22, tzinfo=UTC), datetime(2262, 4, 11, tzinfo=UTC))
+"""Whole days that 64-bit nanoseconds hold."""
 Value = str | int | float | bool | datetime | date
 
 
@@ -97,8 +100,9 @@ class _Kind:
     read: Callable[[object], Value | None]
     """The value as the column has it; None when it is no such value."""
     wanted: str
-    limits: tuple[int, int] | None = None
-    """Of integer types: numbers outside are legal in a filter, and match nothing or everything."""
+    limits: tuple[Any, Any] | None = None
+    """Least and greatest value of the column's type, where it does not hold all that a filter can say: values outside
+    are legal in a filter, and match nothing or everything."""
 
 
 class Columns:
@@ -238,15 +242,14 @@ def _value(kind: _Kind, value: object, where: str) -> Value:
 
 
 def _inside(kind: _Kind, value: Value) -> bool:
-    return kind.limits is None or (isinstance(value, int) and kind.limits[0] <= value <= kind.limits[1])
+    return kind.limits is None or bool(kind.limits[0] <= value <= kind.limits[1])
 
 
 def _compared(column: str, kind: _Kind, operator: str, value: Value) -> Predicate:
-    """The comparison; with a number that the column's type cannot hold, what it comes to for every row with a value."""
+    """The comparison; with a value that the column's type cannot hold, what it comes to for every row with a value."""
     if _inside(kind, value):
         return Term(column, operator, (value,))
     assert kind.limits is not None
-    assert isinstance(value, int)
     true = operator == "ne" or operator in (("gt", "gte") if value < kind.limits[0] else ("lt", "lte"))
     nothing = Term(column, "in", ())
     return Not(nothing) if true else nothing
@@ -276,13 +279,13 @@ def _kind_of(arrow: pa.DataType) -> _Kind | None:
         return _Kind("boolean", UNORDERED, lambda value: value if isinstance(value, bool) else None, "true or false")
     if types.is_integer(arrow):
         bits, signed = arrow.bit_width, types.is_signed_integer(arrow)
-        limits = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-        return _Kind("integer", ORDERED, _integer, "an integer", limits)
+        integers = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+        return _Kind("integer", ORDERED, _integer, "an integer", integers)
     if types.is_floating(arrow):
         return _Kind("float", ORDERED, _float, "a finite number")
     if types.is_timestamp(arrow):
-        read = _nanoseconds if arrow.unit == "ns" else _timestamp
-        return _Kind("timestamp", ORDERED, read, "an RFC 3339 time such as 2026-03-01T12:00:00Z")
+        limits = _NANOSECONDS if arrow.unit == "ns" else None
+        return _Kind("timestamp", ORDERED, _timestamp, "an RFC 3339 time such as 2026-03-01T12:00:00Z", limits)
     if types.is_date(arrow):
         return _Kind("date", ORDERED, _date, "a date such as 2026-03-01")
     return None
@@ -325,12 +328,6 @@ def _timestamp(value: object) -> datetime | None:
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def _nanoseconds(value: object) -> datetime | None:
-    """Within the years that 64 bits of them hold."""
-    moment = _timestamp(value)
-    return moment if moment is not None and 1678 <= moment.year <= 2261 else None
 
 
 def _date(value: object) -> date | None:

@@ -113,7 +113,7 @@ class _Prepared:
     def _term(self, term: Term, batch: pa.RecordBatch) -> Any:
         column = batch.column(self._schema.get_field_index(term.column))
         if term.operator == "exists":
-            return pc.is_valid(column)
+            return pc.is_valid(_comparable(column))
         if term not in self._operands:
             self._operands[term] = _operand(term, column.type)
         operand = self._operands[term]
@@ -136,16 +136,22 @@ def _contains(column: Any, operand: Any) -> Any:
 
 
 def _comparable(column: Any) -> Any:
-    """Arrow compares no 16-bit floats, and no times that microseconds cannot hold ("for ever" in seconds).
+    """As Arrow compares it: no 16-bit floats, and no times that microseconds cannot hold ("for ever" in seconds). No
+    value of a filter lies beyond the year 9999, so a time there is cut to it.
 
-    Every other type compares as it is. No value of a filter lies beyond the year 9999, so a time there is cut to it.
+    NaN and infinity are answered as null, so they are null here too. (A build takes them for null; older indexes have
+    them.)
     """
     kind = column.type
     if pa.types.is_timestamp(kind) and kind.unit in _FAR:
         last = pa.scalar(_FAR[kind.unit], pa.int64()).cast(kind)
         first = pa.scalar(-_FAR[kind.unit], pa.int64()).cast(kind)
         return pc.max_element_wise(pc.min_element_wise(column, last, skip_nulls=False), first, skip_nulls=False)
-    return column.cast(pa.float32()) if pa.types.is_float16(kind) else column
+    if not pa.types.is_floating(kind):
+        return column
+    column = column.cast(pa.float32()) if pa.types.is_float16(kind) else column
+    finite = pc.is_finite(column)
+    return column if pc.all(finite).as_py() is not False else pc.if_else(finite, column, pa.scalar(None, column.type))
 
 
 _FAR = {"s": 10**12, "ms": 10**15}

@@ -23,7 +23,11 @@ CANDIDATES = 4 << 20
 vectors x lists). A second or two of one core. A budget of work, not of counts: one vector may ask for what 256 may not.
 """
 SLICE_CANDIDATES = 256 << 10
-"""Searched in one call of FAISS, which holds some 24 bytes for each: the budget bounds time, the slice memory."""
+"""Searched in one call of FAISS: the budget bounds time, the slice memory."""
+CANDIDATE_BYTES = 48
+"""What FAISS and numpy hold of each: number and distance, twice."""
+WORK_BYTES = 80 << 20
+"""What all searches that run may hold: one of the greatest work with the longest answer, or many of the usual size."""
 ANSWER_BYTES = 16 << 20
 """Body of one answer: 256 x 1000 hits with ids of 36 characters fit."""
 LOOP_BYTES = 128 << 10
@@ -31,6 +35,11 @@ LOOP_BYTES = 128 << 10
 PLAN_ENTRIES = 2048
 PLAN_BYTES = 8 << 20
 """Of the cache of plans: what was asked before, without vectors."""
+
+ROWS_BYTES = 32 << 20
+"""Of the cache of filters' rows (index/predicates.py), with their predicates."""
+SPARE_BYTES = 64 << 20
+"""For what the allocator keeps, and the objects of one long request while it is read."""
 
 SPARE_DESCRIPTORS = 96
 """For what is no connection: files, downloads, and connections that are closing while others are accepted."""
@@ -53,9 +62,9 @@ class Limits:
     """Of a body: each costs as much as a small request."""
     connections: int = 4096
     """When there are more, those that are least in use make room."""
-    held_bytes: int = 256 << 20
+    held_bytes: int = 64 << 20
     """Of requests that arrived, whole or in part, and are not answered; all connections together."""
-    unread_bytes: int = 256 << 20
+    unread_bytes: int = 64 << 20
     """Of answers that clients have not taken yet; all connections together."""
     read_seconds: float = 15.0
     """From the first byte of a request to its last."""
@@ -71,6 +80,17 @@ class Limits:
     """How often the limits on time are looked at."""
     handshake_seconds: float = 10.0
     """TLS: from the connection to the end of its handshake."""
+
+
+def growth_bytes(threads: int) -> int:
+    """How much the memory of a searcher grows at most after its start, whatever is asked of it.
+
+    A test keeps a process to it. With what a process needs by itself it stays below the limit of a pod whose memory
+    the operator computes.
+    """
+    users = Limits()
+    reading = threads * (users.body_bytes + SLICE_CANDIDATES * CANDIDATE_BYTES)
+    return users.held_bytes + users.unread_bytes + WORK_BYTES + PLAN_BYTES + ROWS_BYTES + SPARE_BYTES + reading
 
 
 ADMIN = Limits(body_bytes=64 << 10, connections=256)

@@ -26,8 +26,7 @@ import numpy.typing as npt
 import orjson
 
 from ...index.rows import RawIds
-from ..http.limits import ANSWER_BYTES
-from ..http.messages import JSON_TYPE, Problem, Response
+from ..http.messages import JSON_TYPE, Response
 from .reader import BINARY_TYPE
 
 MAGIC = b"VXA1"
@@ -46,27 +45,6 @@ def json_of(document: Mapping[str, Any]) -> bytes:
 def json_answer(document: Mapping[str, Any]) -> Response:
     """The document as an answer."""
     return Response(200, json_of(document), JSON_TYPE)
-
-
-class AnswerSize:
-    """Counts the bytes of one answer while it is written: many answers are written at once, and each is bounded."""
-
-    def __init__(self, limit: int = ANSWER_BYTES) -> None:
-        self._left = limit
-        self._limit = limit
-
-    def take(self, size: int) -> None:
-        """Raises Problem 400 when the answer, with `size` more bytes, would be too long."""
-        self._left -= size
-        if self._left < 0:
-            raise Problem(
-                400,
-                "TooMuchWork",
-                f"the answer would be longer than {self._limit} bytes",
-                field="vectors",
-                remedy="send fewer vectors in one request, a smaller k, or leave include out",
-                members={"expected": self._limit},
-            )
 
 
 def binary_answer(pieces: Sequence[tuple[RawIds, Scores]]) -> Response:

@@ -12,6 +12,7 @@ from ..evidence.ring import Outcome
 from ..http.limits import LOOP_BYTES
 from ..http.messages import Problem
 from .fields import fields_of_json, fields_of_query_string
+from .long_json import fields_of_long_json
 from .plan import Key, PlanCache, Planner, SearchPlan, check_work
 from .vectors import ABSENT, VectorReader, Vectors
 
@@ -65,16 +66,17 @@ class RequestReader:
     # ------------------------------------------------------------ JSON
 
     def _of_long_json(self, body: bytes, outcome: Outcome, binary: bool) -> Read:
-        found = self._of_json(body, outcome, binary)
-        return found() if callable(found) else found
+        fields, rows = fields_of_long_json(body, self._vectors.dimension)
+        one, several = fields.pop("vector", ABSENT), fields.pop("vectors", ABSENT) if rows is None else rows
+        key = _key(binary, fields)
+        plan = self.plans.get(key) or self._new(key, fields, outcome)
+        outcome.segment = plan.segment
+        return self._counted(plan, self._vectors.of_json(one, several, body), outcome)
 
     def _of_json(self, body: bytes, outcome: Outcome, binary: bool) -> Read | Callable[[], Read]:
         fields = fields_of_json(body)
         one, several = fields.pop("vector", ABSENT), fields.pop("vectors", ABSENT)
-        try:
-            key = (binary, orjson.dumps(fields))
-        except TypeError:
-            raise Problem(400, "MalformedJSON", "the body is nested too deeply", remedy="write it flatter") from None
+        key = _key(binary, fields)
         plan = self.plans.get(key)
         if plan is not None:
             outcome.segment = plan.segment
@@ -102,6 +104,13 @@ class RequestReader:
             outcome.queries = len(vectors)
             check_work(plan, outcome.queries)
         return plan, vectors
+
+
+def _key(binary: bool, fields: Mapping[str, Any]) -> Key:
+    try:
+        return binary, orjson.dumps(fields)
+    except TypeError:
+        raise Problem(400, "MalformedJSON", "the body is nested too deeply", remedy="write it flatter") from None
 
 
 def wants_binary(accept: bytes | None) -> bool:

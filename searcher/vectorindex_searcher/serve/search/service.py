@@ -23,10 +23,11 @@ from ..evidence.live_sample import LiveSample
 from ..evidence.ring import Outcome
 from ..http.limits import MAX_VECTORS, SLICE_CANDIDATES
 from ..http.messages import Deferred, Response
-from .answers import AnswerSize, SingleAnswers, binary_answer, json_answer, json_of
+from .answers import SingleAnswers, binary_answer, json_answer, json_of
 from .plan import SearchPlan
 from .pool import BATCH_SEARCHES, Group, SearchPool
 from .reader import Read
+from .work import Work, WorkBudget
 
 SMALL_K = 100
 Scores = npt.NDArray[np.float32]
@@ -64,6 +65,7 @@ class SearchService:
         self._own = [{}, *map(dict, segment_params.values())]
         self._live = live
         self._feedback = feedback
+        self._budget = WorkBudget()
         self._groups: WeakValueDictionary[tuple[int, Params, bool], Group] = WeakValueDictionary()
         """Those of the plans that are there."""
 
@@ -75,7 +77,8 @@ class SearchService:
             run = functools.partial(self._run_group, k, dict(params))
             # Parameters of the revision's own are known to be quick; those that users name may be anything.
             small = k <= SMALL_K and not metadata and dict(params) in self._own
-            most = max(1, min(BATCH_SEARCHES, SLICE_CANDIDATES // candidates))
+            # One at a time with metadata: its size is known only when its rows are.
+            most = 1 if metadata else max(1, min(BATCH_SEARCHES, SLICE_CANDIDATES // candidates))
             group = self._groups.setdefault(key, Group(run, small=small, most=most))
         return group
 
@@ -117,7 +120,7 @@ class SearchService:
             for number, one in enumerate(asked):
                 self._offer(one, vectors[number : number + 1], rows[number : number + 1])
         if asked[0].plan.include_metadata or np.count_nonzero(rows < 0):
-            return [self._answer(one, scores[n : n + 1], rows[n : n + 1]) for n, one in enumerate(asked)]
+            return [self._answered(one, scores[n : n + 1], rows[n : n + 1]) for n, one in enumerate(asked)]
         # The usual case: what all answers need is looked up once for all.
         firsts, now, flat = scores[:, 0].tolist(), time.monotonic(), rows.ravel()
         binaries = sum([one.plan.binary for one in asked])
@@ -140,6 +143,11 @@ class SearchService:
 
     def _run_alone(self, asked: PendingSearch) -> Response:
         """Answer a search for any number of vectors, with or without a filter."""
+        with Work(self._budget) as work:
+            work.search(asked.plan, asked.outcome.queries)
+            return self._run(asked, work)
+
+    def _run(self, asked: PendingSearch, work: Work) -> Response:
         plan, vectors = asked.plan, asked.vectors.reshape(asked.outcome.queries, -1)
         allowed = None if plan.filter is None else self._engine.matching(plan.filter)
         step = max(1, SLICE_CANDIDATES // plan.candidates)
@@ -147,8 +155,8 @@ class SearchService:
         scores, rows, strategy = parts[0] if len(parts) == 1 else _joined(parts)
         if allowed is None:
             self._offer(asked, vectors, rows)
-            return self._answer(asked, scores, rows)
-        return self._answer(asked, scores, rows, {"filter": {"rows": allowed.matching, "search": strategy}})
+            return self._answer(asked, scores, rows, work)
+        return self._answer(asked, scores, rows, work, {"filter": {"rows": allowed.matching, "search": strategy}})
 
     def _slice(self, plan: SearchPlan, vectors: Vectors, allowed: RowSet | None) -> tuple[Scores, Rows, str]:
         """Search so many vectors as fit into one call."""
@@ -164,8 +172,12 @@ class SearchService:
 
     # ------------------------------------------------------------ answers
 
+    def _answered(self, asked: PendingSearch, scores: Scores, rows: Rows) -> Response:
+        with Work(self._budget) as work:
+            return self._answer(asked, scores, rows, work)
+
     def _answer(
-        self, asked: PendingSearch, scores: Scores, rows: Rows, how: Mapping[str, object] = _NOTHING
+        self, asked: PendingSearch, scores: Scores, rows: Rows, work: Work, how: Mapping[str, object] = _NOTHING
     ) -> Response:
         """Write down what was found, and what of it is evidence."""
         plan, outcome = asked.plan, asked.outcome
@@ -173,15 +185,16 @@ class SearchService:
         outcome.top_scores = [score for row, score in firsts if row >= 0]
         outcome.hits = hits = _hits(scores, rows, plan.min_score)
         if plan.binary:
-            return self._binary(rows, scores, hits)
-        size = AnswerSize()
+            return self._binary(rows, scores, hits, work)
         query_ids = self._query_ids(asked, len(hits)) if plan.track else None
         results: list[Mapping[str, object] | orjson.Fragment] = []
         for number, count in enumerate(hits):
             some = rows[number, :count]
             result: dict[str, object] = {"ids": self._engine.ids(some), "scores": scores[number, :count]}
+            values = 0
             if plan.include_metadata:
-                size.take(self._engine.metadata_bytes(some))
+                values = self._engine.metadata_bytes(some)
+                work.answer(values)
                 result["metadata"] = self._engine.metadata(some)
             if query_ids is not None:
                 result["queryId"] = query_ids[number]
@@ -190,15 +203,15 @@ class SearchService:
             else:
                 # As text at once: as Python objects many hits take ten times the memory.
                 text = json_of(result)
-                size.take(len(text))
+                work.answer(len(text) - values)
                 results.append(orjson.Fragment(text))
         return self._document(asked, results, time.monotonic(), how)
 
-    def _binary(self, rows: Rows, scores: Scores, hits: Sequence[int]) -> Response:
-        size, pieces = AnswerSize(), []
+    def _binary(self, rows: Rows, scores: Scores, hits: Sequence[int], work: Work) -> Response:
+        pieces = []
         for number, count in enumerate(hits):
             ids = self._engine.raw_ids(rows[number, :count])
-            size.take(ids.numbers.nbytes + len(ids.text))
+            work.answer(ids.numbers.nbytes + len(ids.text))
             pieces.append((ids, scores[number, :count]))
         return binary_answer(pieces)
 
