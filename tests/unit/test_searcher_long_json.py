@@ -126,7 +126,7 @@ WORST: dict[str, tuple[bytes, bytes, bytes]] = {
 
 @pytest.mark.parametrize("name", WORST)
 def test_no_request_holds_the_event_loop_longer_than_decoding_a_body_of_the_usual_size(name: str) -> None:
-    """By CPU time, against decoding the longest body that the loop decodes, full of numbers: 0.4 ms."""
+    """By CPU time, against decoding the longest body that the loop decodes, full of numbers: some 0.1 ms."""
     body, query, content_type = WORST[name]
     numbers = b"[" + b"0.1234567890," * (LOOP_BYTES // 13) + b"0.5]"
 
@@ -145,4 +145,4 @@ def test_no_request_holds_the_event_loop_longer_than_decoding_a_body_of_the_usua
             problem.response("r")
 
     reading = reader(TERMS)
-    assert held(read) < 8 * held(lambda: orjson.loads(numbers))
+    assert held(read) < 16 * held(lambda: orjson.loads(numbers))
