@@ -25,10 +25,15 @@ def row(segment: str = "", recall: float = 0.98, low: float = 0.97, queries: int
 
 
 def judge(
-    of: VectorIndexSpec, stable: int | None = None, columns: dict[str, str] | None = None, **changes: Any
+    of: VectorIndexSpec,
+    stable: int | gate.Stable | None = None,
+    columns: dict[str, str] | None = None,
+    built_us: float | None = None,
+    **changes: Any,
 ) -> GateStatus:
     measured: ValidateResult = report(of).model_copy(update=changes)
-    return gate.judge(measured, of, gate.Stable(stable, columns or {}), NOW)
+    known = stable if isinstance(stable, gate.Stable) else gate.Stable(stable, columns or {})
+    return gate.judge(measured, of, known, NOW, built_us=built_us)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +123,61 @@ def test_relevance(mrr: float | None, verdict: str, reason: str) -> None:
 def test_relevance_without_a_limit_is_only_reported() -> None:
     reported = spec(gate={"queries": QUERIES, "relevance": {"relevantColumn": "right"}})
     assert judge(reported, overall=row(relevance_mrr=0.01)).verdict == "Pass"
+
+
+@pytest.mark.parametrize(
+    ("now", "segment", "verdict"),
+    [
+        (0.9, 0.9, "Pass"),
+        (0.81, 0.81, "Pass"),  # exactly 10 % lower
+        (0.80, 0.9, "Fail"),  # a tenth of the data wrongly embedded: recall cannot see it
+        (0.9, 0.80, "Fail"),
+        (None, 0.9, "Inconclusive"),
+    ],
+)
+def test_relevance_against_stable(now: float | None, segment: float, verdict: str) -> None:
+    relevance = {"relevantColumn": "right", "maxDropVsStable": "10%"}
+    of = spec(segments=[{"name": "fr"}], gate={"queries": QUERIES, "relevance": relevance})
+    stable = gate.Stable(relevance={"": 0.9, "fr": 0.9})
+    rows = (row("fr", relevance_mrr=segment, queries=60),)
+    said = judge(of, stable, overall=row(relevance_mrr=now), segments=rows)
+    assert (said.verdict, said.reason) == (
+        verdict, {"Pass": "RecallProven", "Fail": "RelevanceDropped", "Inconclusive": "NoLabels"}[verdict]
+    )  # fmt: skip
+    # Of fewer than 60 queries, or of a stable that other queries measured, nothing is said.
+    if verdict == "Fail":
+        few = (row("fr", relevance_mrr=segment, queries=59),)
+        assert judge(of, stable, overall=row(relevance_mrr=0.9), segments=few).verdict == "Pass"
+        assert judge(of, gate.Stable(), overall=row(relevance_mrr=now), segments=rows).verdict == "Pass"
+        assert gate.relevances(report(of).model_copy(update={"segments": few})) == {}
+
+
+@pytest.mark.parametrize(
+    ("cost", "built", "stable", "rise", "verdict"),
+    [
+        (200.0, 80.0, 100.0, "100%", "Pass"),  # exactly twice
+        (201.0, 80.0, 100.0, "100%", "Inconclusive"),
+        (201.0, 80.0, 100.0, "150%", "Pass"),
+        (201.0, 80.0, None, "100%", "Pass"),  # the first revision
+        (201.0, 201.0, 100.0, "100%", "Pass"),  # no wider than it was built: another kind of index costs more
+        (None, 80.0, 100.0, "100%", "Pass"),  # an older searcher does not tell
+    ],
+)
+def test_a_wider_search_is_paid_for_up_to_a_limit(
+    cost: float | None, built: float, stable: float | None, rise: str, verdict: str
+) -> None:
+    of = spec(gate={"queries": QUERIES, "maxCostRise": rise})
+    said = judge(of, gate.Stable(cost_us=stable), built_us=built, cost_us=cost)
+    assert said.verdict == verdict
+    if verdict != "Pass":
+        assert (said.reason, "201 us" in str(said.message), "101% more" in str(said.message)) == (
+            "CostRose",
+            True,
+            True,
+        )
+    assert (
+        judge(spec(gate={"maxCostRise": rise}), gate.Stable(cost_us=1.0), built_us=1.0, cost_us=9.0).verdict == "Pass"
+    )
 
 
 @pytest.mark.parametrize(

@@ -288,6 +288,17 @@ def test_a_result_that_nobody_read_is_asked_for_again() -> None:
     assert phase(run(obs), view) == "Validating"
 
 
+def test_a_build_that_misses_its_objective_says_so_in_an_event_and_goes_on() -> None:
+    for reached, expected in ((False, ["ObjectiveMissed"]), (True, []), (None, [])):
+        result = built(objective_reached=reached)
+        view, obs = building(OLD, state=JobState.SUCCEEDED, result=result)
+        plan = run(obs)
+        assert phase(plan, view) == "Validating"
+        events = [one for one in plan.events if one.reason == "ObjectiveMissed"]
+        assert [one.reason for one in events] == expected
+        assert all(one.warning and "index.objective.recall" in one.message for one in events)
+
+
 def test_a_missing_secret_blocks_by_name() -> None:
     _, obs = building(OLD, waiting='Secret/s3: secret "s3" not found')
     (blocked,) = run(obs).status.blocked_by
@@ -311,6 +322,36 @@ def test_the_gate_is_told_what_to_tune_segments_for() -> None:
     (start,) = actions(run(seen(wanted, a_revision(wanted, "Validating"))), StartValidation)
     assert (start.task.segments, start.task.segment_targets) == (("fr",), {"fr": 0.98})
     assert start.task.gate_hash == identity.gate_hash(wanted)
+
+
+def test_the_gate_is_told_what_to_tune_the_default_point_for() -> None:
+    queries = {"queries": {"s3": {"bucket": "queries"}}}
+    for gate, expected in (({}, None), (queries, 0.96), ({**queries, "recall": {"min": 0.98}}, 0.98)):
+        wanted = spec(gate=gate)
+        (start,) = actions(run(seen(wanted, a_revision(wanted, "Validating"))), StartValidation)
+        assert start.task.objective == expected
+    fixed = spec(index={"factory": "HNSW32", "searchParams": {"efSearch": 64}}, gate=queries)
+    (start,) = actions(run(seen(fixed, a_revision(fixed, "Validating"))), StartValidation)
+    assert start.task.objective is None
+
+
+def test_each_rejection_in_a_row_asks_the_gate_for_more_certainty() -> None:
+    """An index at its floor must not pass by being tried often."""
+
+    def rejected(of: Any, data: str, stage: str = "Gate", hours: float = 1) -> RevisionView:
+        why = Rejection(stage=stage, reason="RecallBelowMin", message="low", at=to_text(NOW - hours * HOUR))
+        return a_revision(of, "Rejected", data=data * 32, rejected=why)
+
+    fresh = a_revision(OLD, "Validating", data=NEW_DATA)
+    earlier = [
+        rejected(OLD, "a1"), rejected(OLD, "a2"),
+        rejected(NEW, "a3"),  # another index
+        rejected(OLD, "a4", stage="Surge"),
+        rejected(OLD, "a5", hours=72),  # before what is stable was promoted
+    ]  # fmt: skip
+    for others, expected in ((earlier, 2), (earlier[2:], None)):
+        (start,) = actions(run(seen(OLD, STABLE, *others, fresh, traffic=STABLE, data=NEW_DATA)), StartValidation)
+        assert start.task.rejections == expected
 
 
 def test_a_built_revision_is_measured_and_a_proven_one_surges() -> None:

@@ -274,6 +274,24 @@ def test_another_floor_or_confidence_needs_no_build_and_another_k_is_asked_anew(
     assert at[20] - 0.03 <= found.overall.recall <= at[10] + 0.03
 
 
+def test_every_rejection_halves_the_chance_of_a_worse_index(tmp_path: Path) -> None:
+    built(written(tmp_path / "in", random(1700)), tmp_path / "out", "IVF16,SQ8")
+    first, third = gate(tmp_path / "out"), gate(tmp_path / "out", "third", rejections=3)
+    assert (first.confidence, third.confidence) == (0.95, pytest.approx(1 - 0.05 / 8))
+    assert first.overall.recall == third.overall.recall
+    assert third.overall.recall_low < first.overall.recall_low
+
+
+def test_a_build_says_whether_its_objective_is_reached(tmp_path: Path) -> None:
+    source = written(tmp_path / "in", random(700))
+    for factory, params, expected in (("HNSW16,SQ8", {}, True), ("SQ4", {}, False), ("SQ4", {"nothing": 1}, None)):
+        index = IndexSpec(factory=factory, objective=Objective(recall=0.95))
+        task = {"index": index if not params else IndexSpec(factory="HNSW16,SQ4", search_params={"efSearch": 16})}
+        digest = f"{factory.lower().replace(',', '-')}-{len(params)}"
+        assert built(source, tmp_path / "out", digest=digest, **task).objective_reached is expected
+        assert built(source, tmp_path / "out", digest=digest, **task).reused
+
+
 def test_an_exact_index_of_few_rows_is_proven_and_an_approximate_one_is_told_so(tmp_path: Path) -> None:
     source = written(tmp_path / "in", random(50))
     built(source, tmp_path / "flat", "Flat")

@@ -212,13 +212,16 @@ class SegmentFloor(Model):
 class Relevance(Model):
     """Right answers in the queries: sees a wrong embedding, which recall cannot.
 
-    Without `minMRR` it is reported only.
+    Without `minMRR` and `maxDropVsStable` it is reported only.
     """
 
     relevant_column: Annotated[str, Field(min_length=1, max_length=128)] = "relevant_ids"
     """Column of lists of right ids."""
     min_mrr: Annotated[float | None, Field(ge=0.0, le=1.0, alias="minMRR")] = None
     """Lowest mean reciprocal rank of the first right answer."""
+    max_drop_vs_stable: Percent | None = None
+    """How much lower than stable's the mean reciprocal rank may be, of all queries and of each segment with 60 or more.
+    Compared when stable was measured by the same queries. Absent: not compared."""
 
 
 class Gate(Model):
@@ -236,6 +239,9 @@ class Gate(Model):
     """A revision that lost more of stable's rows than this is rejected: a listing may be incomplete."""
     max_count_rise: PercentIncrease = "50%"
     """A revision that grew by more than this against stable is rejected."""
+    max_cost_rise: PercentIncrease = "100%"
+    """The user's queries may ask for a wider search than was built, up to this much more CPU a query than stable takes;
+    beyond it the gate is inconclusive (CostRose)."""
     allow_column_changes: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(max_length=32)
     ] = ()

@@ -65,6 +65,8 @@ class EventReason(StrEnum):
     """The stable revision has had no ready pod for so long that it was unloaded."""
     BUILD_FELL_BACK = "BuildFellBackToCPU"
     """GPU pods stayed unschedulable; the build goes on without one."""
+    OBJECTIVE_MISSED = "ObjectiveMissed"
+    """What was built does not reach index.objective.recall with any search parameters."""
     STALLED = "Stalled"
     """Nothing goes on without a change by a person, or a failed listing is being tried again."""
     WRITE_REFUSED = "WriteRefused"
@@ -94,6 +96,7 @@ _WARNINGS = frozenset(
         EventReason.TRAFFIC_RESTORED,
         EventReason.WAY_BACK_LOST,
         EventReason.BUILD_FELL_BACK,
+        EventReason.OBJECTIVE_MISSED,
         EventReason.STALLED,
         EventReason.WRITE_REFUSED,
         EventReason.DRIFT_REPAIRED,

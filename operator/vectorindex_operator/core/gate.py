@@ -39,6 +39,10 @@ class Stable:
     count: int | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     """Metadata column -> letter of its type."""
+    cost_us: float | None = None
+    """CPU time of a query, microseconds."""
+    relevance: Mapping[str, float] = field(default_factory=dict)
+    """Class of queries (empty: all) -> MRR of the right answers; empty when it was measured by other queries."""
 
 
 def column_types(columns: Columns, report: ValidateResult | None) -> dict[str, str]:
@@ -47,8 +51,17 @@ def column_types(columns: Columns, report: ValidateResult | None) -> dict[str, s
     return dict(zip(columns.metadata, told, strict=False))
 
 
-def judge(report: ValidateResult, spec: VectorIndexSpec, stable: Stable, now: float) -> GateStatus:
-    """Judge `report` by `spec.gate`, and against the stable revision.
+def relevances(report: ValidateResult) -> dict[str, float]:
+    """Class of queries (empty: all) -> MRR of the right answers, of those that are many enough to be judged."""
+    rows = (report.overall, *(row for row in report.segments if row.queries >= MIN_SEGMENT_QUERIES))
+    return {row.segment: row.relevance_mrr for row in rows if row.relevance_mrr is not None}
+
+
+def judge(
+    report: ValidateResult, spec: VectorIndexSpec, stable: Stable, now: float, *, built_us: float | None = None
+) -> GateStatus:
+    """Judge `report` by `spec.gate`, and against the stable revision. built_us: CPU time of a query at the point that
+    the build chose, before a user's queries asked for more.
 
     Fail beats Inconclusive beats Pass; the message carries every finding with its numbers.
     """
@@ -71,7 +84,8 @@ def judge(report: ValidateResult, spec: VectorIndexSpec, stable: Stable, now: fl
         high = 2 * row.recall - row.recall_low
         if row.queries >= SEGMENT_QUERIES or high < gate.recall.min:
             _recall(row, gate.recall.min, report, failures, doubts)
-    _relevance(report, spec, failures, doubts)
+    _relevance(report, spec, stable, failures, doubts)
+    _cost(report.cost_us, built_us, stable.cost_us, spec, doubts)
     _count(report.count, stable.count, spec, failures)
     _columns(column_types(spec.source.columns, report), stable.columns, spec, failures)
     if report.tombstoned_found:
@@ -116,17 +130,44 @@ def _of(row: SegmentRecall) -> str:
     return f" of segment {row.segment}" if row.segment else ""
 
 
-def _relevance(report: ValidateResult, spec: VectorIndexSpec, failures: list[_Finding], doubts: list[_Finding]) -> None:
+def _relevance(
+    report: ValidateResult, spec: VectorIndexSpec, stable: Stable, failures: list[_Finding], doubts: list[_Finding]
+) -> None:
     relevance = spec.gate.relevance
-    if relevance is None or relevance.min_mrr is None:
+    if relevance is None:
         return
     value = report.overall.relevance_mrr
-    if value is None:
+    limited = relevance.min_mrr is not None or relevance.max_drop_vs_stable is not None
+    if limited and value is None:
         doubts.append(("NoLabels", f"gate.relevance needs labelled queries: column {relevance.relevant_column!r}"))
-    elif value < relevance.min_mrr:
+    elif relevance.min_mrr is not None and value is not None and value < relevance.min_mrr:
         failures.append(
             ("RelevanceBelowMin", f"MRR of the right answers is {value:.3f}, the limit {relevance.min_mrr}")
         )
+    if relevance.max_drop_vs_stable is None:
+        return
+    for name, mrr in relevances(report).items():
+        before = stable.relevance.get(name, 0.0)
+        if before > 0 and 1 - mrr / before > share(relevance.max_drop_vs_stable):
+            where = f" of segment {name}" if name else ""
+            failures.append(
+                ("RelevanceDropped", f"MRR of the right answers{where} is {mrr:.3f}, {1 - mrr / before:.1%} below "
+                 f"stable's {before:.3f}; gate.relevance.maxDropVsStable is {relevance.max_drop_vs_stable}")
+            )  # fmt: skip
+
+
+def _cost(
+    now: float | None, built: float | None, stable: float | None, spec: VectorIndexSpec, doubts: list[_Finding]
+) -> None:
+    """A wider search than was built is better than a rejection, up to a price; beyond it a person decides."""
+    if spec.gate.queries is None or not now or not stable or built is None or now <= built:
+        return
+    rise = now / stable - 1
+    if rise > share(spec.gate.max_cost_rise):
+        doubts.append(
+            ("CostRose", f"with the search parameters that reach the recall a query takes {now:.0f} us of CPU, "
+             f"{rise:.0%} more than stable's {stable:.0f} us; gate.maxCostRise is {spec.gate.max_cost_rise}")
+        )  # fmt: skip
 
 
 def _count(count: int, stable: int | None, spec: VectorIndexSpec, failures: list[_Finding]) -> None:

@@ -144,6 +144,8 @@ def thresholds_hash(spec: VectorIndexSpec) -> str:
     wire = spec.gate.wire()
     if not spec.gate.allow_column_changes:
         del wire["allowColumnChanges"]  # came after the first version: an upgrade must not judge anything again
+    if spec.gate.max_cost_rise == "100%":
+        del wire["maxCostRise"]  # so did this
     return _hash(wire)[:16]
 
 

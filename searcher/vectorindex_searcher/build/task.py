@@ -82,7 +82,7 @@ def build(
     if published := find_manifest(artifacts, layout, task.digest):
         _log.info("already published", extra={"digest": task.digest})
         checkpoints.discard()
-        return _result(*published, reused=True)
+        return _result(*published, task, reused=True)
     require_exclusive_put(artifacts, layout.probe(task.digest, task.attempt))
     fallback = pick_device(task.device, task.device_reason)
     source_store = open_store(task.source, Role.SOURCE)
@@ -133,7 +133,7 @@ def build(
         step("publishing")
         published_manifest, sha256, ours = publish(artifacts, layout, manifest, folder)
     checkpoints.discard()
-    return _result(published_manifest, sha256, reused=not ours)
+    return _result(published_manifest, sha256, task, reused=not ours)
 
 
 def _listing(task: BuildTask, source: Store, artifacts: Store, layout: Layout) -> Listing:
@@ -266,9 +266,13 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _result(manifest: Manifest, sha256: str, *, reused: bool) -> BuildResult:
+def _result(manifest: Manifest, sha256: str, task: BuildTask, *, reused: bool) -> BuildResult:
     index, vectors = manifest.file(INDEX_FILE), manifest.file(VECTORS_FILE)
     assert index is not None
+    reached = manifest.default_point.recall >= task.index.objective.recall
+    if not reached and not task.index.search_params:
+        facts = {"recall": manifest.default_point.recall, "objective": task.index.objective.recall}
+        _log.warning("the objective is not reached by any search parameters", extra=facts)
     return BuildResult(
         digest=manifest.digest,
         attempt=manifest.attempt,
@@ -287,5 +291,6 @@ def _result(manifest: Manifest, sha256: str, *, reused: bool) -> BuildResult:
         faiss_version=manifest.faiss_version,
         default_point=manifest.default_point,
         conservative_point=manifest.conservative_point,
+        objective_reached=None if task.index.search_params else reached,
         reused=reused,
     )

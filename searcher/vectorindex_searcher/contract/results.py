@@ -67,6 +67,8 @@ class BuildResult(Stored):
     faiss_version: str
     default_point: OperatingPoint
     conservative_point: OperatingPoint | None = None
+    objective_reached: bool | None = None
+    """Whether the default point reaches the objective on the rows it was tuned with; None: nothing was tuned."""
     reused: bool = False
     """True when the manifest was there already and nothing was built."""
 
@@ -101,6 +103,8 @@ class ValidateResult(Stored):
     count: int
     p50_ms: float
     p95_ms: float
+    cost_us: float | None = None
+    """CPU time of a query on one thread, microseconds: of all classes by their shares, each at its own point."""
     resident_bytes: int
     canary_queries: int
     canary_recall: float

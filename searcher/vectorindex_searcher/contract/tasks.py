@@ -68,6 +68,9 @@ class ValidateTask(Model):
     artifacts: Location
     k: Annotated[int, Field(ge=1, le=1000)] = 10
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
+    rejections: Annotated[int, Field(ge=1, le=30)] | None = None
+    """How often in a row the gate has rejected this spec: each halves the chance that a worse index passes, since one
+    at its floor must not pass by being tried often. None: not once."""
     queries: Location | None = None
     query_columns: QueryColumns = QueryColumns()
     segments: tuple[str, ...] = ()
@@ -81,6 +84,12 @@ class ValidateTask(Model):
     """Where deleted ids are listed; those still in the index are searched for and must not be found."""
     id_column: str = "id"
     """Column of the ids in files of tombstones."""
+
+    @property
+    def sure(self) -> float:
+        """The confidence of the bounds, with what rejections ask for more."""
+        halved: float = (1 - self.confidence) / 2 ** (self.rejections or 0)
+        return 1 - halved
 
 
 class ServeTask(Model):

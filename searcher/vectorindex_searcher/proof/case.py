@@ -47,7 +47,7 @@ class Case:
     def tuned(self, engine: Engine, vectors: VectorFile, queries: Queries, truth: Truth, halves: Halves) -> Points:
         """The points by these queries; those of the build where nothing tunes."""
         task, targets = self.task, self.task.segment_targets if engine.param_limits else {}
-        tuner = Tuner(engine, vectors, queries, truth, task.confidence)
+        tuner = Tuner(engine, vectors, queries, truth, task.sure)
         default = self.manifest.default_point
         if task.objective is not None and engine.param_limits and halves.tuning:
             default = tuner.default(halves, task.segments, targets, task.objective)

@@ -120,6 +120,8 @@ class Report(Model):
     p95_ms: float
     batch_query_us: float
     """Time per query in a batch of 64 on one thread, microseconds."""
+    cost_us: float | None = None
+    """CPU time of a query on one thread, microseconds: of all classes by their shares, each at its own point."""
     latency: tuple[BatchLatency, ...] = ()
     """At the default point; p50Ms and p95Ms repeat those of one query."""
     filtered: tuple[FilteredRecall, ...] = ()
@@ -169,6 +171,7 @@ class Report(Model):
             count=self.count,
             p50_ms=round(self.p50_ms, 4),
             p95_ms=round(self.p95_ms, 4),
+            cost_us=None if self.cost_us is None else round(self.cost_us, 2),
             resident_bytes=self.resident_bytes,
             canary_queries=self.canary_queries,
             canary_recall=self.canary_recall,

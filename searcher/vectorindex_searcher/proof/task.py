@@ -97,7 +97,7 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
                     queries = queries.with_own(rows_that_equal(vectors, queries.vectors))
                 outcome = _measure(case, engine, vectors, queries)
             engine = engine.with_default(outcome.points.default.params)
-            filtered = filtered_recall(engine, vectors, queries, task.k, task.confidence)
+            filtered = filtered_recall(engine, vectors, queries, task.k, task.sure)
         canary = _canary(case, engine, outcome, folder)
         cost = Cost(latencies(engine, queries.vectors, task.k), resident)
         deleted = search_deleted(engine, folder / VECTORS_FILE, task)
@@ -165,7 +165,7 @@ def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArra
         segment=name,
         queries=len(recall),
         recall=float(recall.mean()),
-        recall_low=1.0 if certain else lower_bound(recall, task.confidence),
+        recall_low=1.0 if certain else lower_bound(recall, task.sure),
         mrr=float(outcome.measured.reciprocal_rank[chosen].mean()),
         relevance_mrr=relevance_mrr,
     )
@@ -218,7 +218,7 @@ def _report(
         digest=task.digest,
         manifest_sha256=case.manifest_sha256,
         k=task.k,
-        confidence=task.confidence,
+        confidence=task.sure,
         queries="held-out rows" if task.queries is None else _where(task),
         held_out=outcome.held_out,
         floor=task.floor,
@@ -233,6 +233,7 @@ def _report(
         p50_ms=single.p50_ms,
         p95_ms=single.p95_ms,
         batch_query_us=largest.query_us,
+        cost_us=_cost(outcome),
         latency=cost.latency,
         filtered=filtered,
         count=engine.count,
@@ -251,6 +252,14 @@ def _report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files=(canary[0], outcome.points_file),
     )
+
+
+def _cost(outcome: Outcome) -> float:
+    """Mean CPU time of a query, microseconds, by what tuning measured of the point that answers it."""
+    own = {row.segment: row.point for row in outcome.points.segments}
+    counts = {name: len(numbers) for name, numbers in outcome.halves.judging.items()} or {"": 1}
+    spent = sum(count * own.get(name, outcome.points.default).latency_us for name, count in counts.items())
+    return spent / sum(counts.values())
 
 
 def _where(task: ValidateTask) -> str:

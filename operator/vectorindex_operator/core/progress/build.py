@@ -33,6 +33,8 @@ def step(state: ReconcileState) -> None:
     elif attempt.result is not None:
         result = attempt.result
         state.update(name, build=result, phase=Phase.VALIDATING, failure=None, size=_size(result.index_bytes))
+        if result.objective_reached is False:
+            state.event(EventReason.OBJECTIVE_MISSED, _missed(name, result), revision=name)
         state.requeue_at(state.now + 1)
     elif attempt.unreadable:
         # Run again: it answers from the manifest.
@@ -43,6 +45,14 @@ def step(state: ReconcileState) -> None:
         _failed(state, name, attempt.failure)
     else:
         _running(state, name, attempt.job)
+
+
+def _missed(name: str, result: BuildResult) -> str:
+    return (
+        f"{name}: {result.factory} reaches a recall@10 of {result.default_point.recall:.4f} at most, below "
+        "index.objective.recall; the gate judges it all the same. Use factory Auto, finer codes or more links, "
+        "or ask for less"
+    )
 
 
 def _key(state: ReconcileState, name: str) -> str:

@@ -76,7 +76,8 @@ def _judge_again(state: ReconcileState) -> None:
 
 def _judge(state: ReconcileState, name: str, report: ValidateResult) -> None:
     status = state.statuses[name]
-    verdict = gate.judge(report, state.spec, _stable(state), state.now)
+    built = status.build.default_point.latency_us if status.build is not None else None
+    verdict = gate.judge(report, state.spec, _stable(state), state.now, built_us=built)
     if status.gate is not None and _same(status.gate, verdict):
         verdict = status.gate
     elif verdict.verdict == "Pass":
@@ -102,7 +103,17 @@ def _stable(state: ReconcileState) -> gate.Stable:
     if status is None:
         return gate.Stable()
     columns = gate.column_types(state.revision(state.stable).spec.columns, status.report)
-    return gate.Stable(status.build.count if status.build is not None else None, columns)
+    build, report = status.build, status.report
+    cost = report.cost_us if report is not None and report.cost_us is not None else None
+    if cost is None and build is not None:
+        cost = build.default_point.latency_us
+    same = report is not None and report.gate_hash == recipe.gate_hash(state, state.stable)
+    return gate.Stable(
+        build.count if build is not None else None,
+        columns,
+        cost_us=cost,
+        relevance=gate.relevances(report) if report is not None and same else {},
+    )
 
 
 def _same(one: object, other: object) -> bool:
@@ -143,6 +154,7 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
         segments=tuple(s.name for s in state.spec.segments),
         segment_targets=identity.segment_targets(state.spec),
         objective=identity.default_target(state.spec),
+        rejections=min(_rejections(state, name), 30) or None,
         floor=state.spec.gate.recall.min,
         tombstones=recipe.tombstones(spec, state.spec.source.s3),
         id_column=spec.columns.id,
@@ -151,6 +163,20 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
     disk = None if build.vectors_bytes is None else build.resident_bytes + build.vectors_bytes
     state.act(StartValidation(identity.gate_job_name(name, attempt), name, attempt, tried, task, disk))
     state.update(name, phase=Phase.VALIDATING)
+
+
+def _rejections(state: ReconcileState, name: str) -> int:
+    """How often in a row the gate has rejected what this spec builds, since one of it was last promoted."""
+    mine = state.revision(name).spec.index_spec
+    promoted = max((to_unix(s.promoted_at) for s in state.statuses.values() if s.promoted_at), default=0.0)
+    return sum(
+        status.rejected is not None
+        and status.rejected.stage == "Gate"
+        and to_unix(status.rejected.at) > promoted
+        and other != name
+        and state.revision(other).spec.index_spec == mine
+        for other, status in state.statuses.items()
+    )
 
 
 def _failed(state: ReconcileState, name: str, attempt: Attempt) -> None:
