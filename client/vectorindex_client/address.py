@@ -17,11 +17,13 @@ class Address:
     prefix: str
     """Empty, or beginning with a slash and ending without one."""
 
+    authority: str
+    """As in a Host header: without a port that is the scheme's own."""
+
     @property
-    def origin(self) -> str:
-        """Scheme, host and port."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+    def base(self) -> str:
+        """What a URL of a path begins with."""
+        return f"{'https' if self.tls else 'http'}://{self.authority}{self.prefix}"
 
 
 def address_of(url: str) -> Address:
@@ -42,8 +44,22 @@ def address_of(url: str) -> Address:
     if not parts.path.isascii() or not parts.path.isprintable() or " " in parts.path:
         raise ValueError(f"url has a path that is not percent-encoded: {parts.path!r}")
     tls = parts.scheme == "https"
+    own = 443 if tls else 80
     try:
-        port = parts.port
+        port = parts.port or own
     except ValueError:
         raise ValueError(f"url has a port that is none: {parts.netloc!r}; write a number from 1 to 65535") from None
-    return Address(tls, parts.hostname, port or (443 if tls else 80), parts.path.rstrip("/"))
+    host = _host(parts.hostname)
+    shown = f"[{host}]" if ":" in host else host
+    return Address(tls, host, port, parts.path.rstrip("/"), shown if port == own else f"{shown}:{port}")
+
+
+def _host(name: str) -> str:
+    """In ASCII. Raises ValueError for what no resolver knows."""
+    try:
+        found = name if name.isascii() else name.encode("idna").decode("ascii")
+    except UnicodeError:
+        found = ""
+    if not found or not found.isprintable() or " " in found:
+        raise ValueError(f"url has a host that is none: {name!r}; write http://products.shop.svc")
+    return found

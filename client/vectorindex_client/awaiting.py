@@ -23,8 +23,6 @@ from .places import Places
 KEEP_ALIVE_SECONDS = 60.0
 """As the waiting client's."""
 _ONE_PIECE = 1 << 20
-_NEVER_SENT = ("Accept-Encoding", "User-Agent")
-"""aiohttp's own headers that say nothing to a searcher."""
 
 
 _UNDER_WAY: ContextVar[list[asyncio.WriteTransport]] = ContextVar("_UNDER_WAY")
@@ -33,6 +31,9 @@ _UNDER_WAY: ContextVar[list[asyncio.WriteTransport]] = ContextVar("_UNDER_WAY")
 class _Request(aiohttp.ClientRequest):
     """Tells which connection it went to. aiohttp closes a connection once all is sent that was to be sent, so one whose
     other end reads no more would stay for ever: such a one is aborted here when its call ends."""
+
+    DEFAULT_HEADERS = {}
+    """A searcher compresses nothing; and Accept is each request's own."""
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         if isinstance(conn.transport, asyncio.WriteTransport):
@@ -44,7 +45,7 @@ class Connections:
     """All connections of one client, within one event loop."""
 
     def __init__(self, address: Address, tls: ssl.SSLContext | None, connections: int, waiting: int) -> None:
-        self._base = address.origin + address.prefix
+        self._base = address.base
         self._tls = tls
         self._places: Places[asyncio.Future[None]] = Places(connections, waiting)
         self._session: aiohttp.ClientSession | None = None
@@ -99,7 +100,6 @@ class Connections:
             request_class=_Request,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            skip_auto_headers=_NEVER_SENT,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             trust_env=False,
         )

@@ -1,4 +1,4 @@
-"""Connections of the waiting client: http.client's HTTP, and around it what that has not: a pool, and one deadline.
+"""Connections of the waiting client: answers are read by http.client; around it are a pool, and one deadline.
 
 Safe for several threads. A connection belongs to one thread at a time; the lock guards who has which, and is never held
 while anything is waited for. After a fork the child begins with no connection: it must not read its parent's answers.
@@ -129,7 +129,7 @@ class Connections:
     def _put(self, connection: _Connection) -> None:
         old = None
         with self._lock:
-            if not self._closed and connection.sock is not None:
+            if not self._closed and connection.keeps:
                 self._idle.append(connection)
                 connection.idle_since = time.monotonic()
                 if self._idle[0].expired():
@@ -159,20 +159,29 @@ class _Waiter:
 # ---------------------------------------------------------------- one connection
 
 
-class _Connection(http.client.HTTPConnection):
-    """http.client's, with one deadline for everything: names, connecting, TLS, sending, and each read."""
+class _Connection:
+    """One socket, and one deadline for everything: names, connecting, TLS, sending, and each read.
+
+    Requests are written here: one form, a few lines, in one packet with the body. To read any answer that a server or a
+    proxy may give is http.client's.
+    """
 
     def __init__(self, address: Address, tls: ssl.SSLContext | None, names: Names) -> None:
-        super().__init__(address.host, address.port)
-        self.default_port = 443 if address.tls else 80  # for the Host header
-        self.idle_since = 0.0
         self._address = address
-        self._tls_context = tls
+        self._tls = tls
         self._names = names
         self._deadline = Deadline(0)
-        self._held: bytes | None = None
-        self._holds = False
-        self.response_class = self._response_of  # type: ignore[assignment]
+        self._socket: socket.socket | None = None
+        self.keeps = False
+        """Whether it can be used for another request."""
+        self.idle_since = 0.0
+
+    def close(self) -> None:
+        """At once, whatever is under way."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self.keeps = False
 
     def expired(self) -> bool:
         """Whether it was idle for so long that its other end may close it any moment."""
@@ -180,11 +189,11 @@ class _Connection(http.client.HTTPConnection):
 
     def usable(self) -> bool:
         """Whether it is still open and silent: what can be read between two requests is its end, or wrong."""
-        if self.sock is None or self.expired():
+        if self._socket is None or self.expired():
             return False
-        self.sock.settimeout(0)
+        self._socket.settimeout(0)
         try:
-            socket.socket.recv(self.sock, 1, socket.MSG_PEEK)  # beneath TLS: nothing is taken away
+            socket.socket.recv(self._socket, 1, socket.MSG_PEEK)  # beneath TLS: nothing is taken away
         except BlockingIOError:
             return True
         except OSError:
@@ -193,75 +202,82 @@ class _Connection(http.client.HTTPConnection):
 
     def exchange(self, attempts: Attempts) -> Answer:
         """Send the request and read its answer. Raises DeadlineExceeded, Unconnected, Broken or NotHttp."""
-        self._deadline = attempts.deadline
+        self._deadline, self.keeps = attempts.deadline, False
         response = None
         try:
-            if self.sock is None:
+            if self._socket is None:
                 self._deadline.waiting_for = "a connection"
-                self.connect()
+                self._socket = self._connect()
             self._deadline.waiting_for = "an answer"
-            self._send(attempts)
-            response = self.getresponse()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, headers, _body(response))
+            # A connection that broke while sending may hold a refusal to be read: of the token, or the size.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._send(self._socket, self._head(attempts) + (attempts.request.content or b""))
+            response = self._response(self._socket, attempts.request.method)
+            body = _body(response)
+            self.keeps = not response.will_close
+            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
         except TimeoutError:
             raise self._deadline.exceeded() from None
         except (http.client.IncompleteRead, OSError) as error:
             raise Broken(f"{type(error).__name__}: {error}", early=response is None) from error
         except http.client.HTTPException as error:
             raise NotHttp(f"the answer is not HTTP: {type(error).__name__}: {error}") from error
+        finally:
+            if response is not None:
+                response.close()
 
-    def _send(self, attempts: Attempts) -> None:
+    def _head(self, attempts: Attempts) -> bytes:
+        """Every part was checked where it came from: no space, no line's end."""
         request = attempts.request
-        self._holds = request.content is not None
-        # A connection that broke while sending may hold a refusal to be read: of the token, or the size.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.request(request.method, self._address.prefix + request.path, request.content, attempts.headers())
+        lines = [f"{request.method} {self._address.prefix}{request.path} HTTP/1.1", f"Host: {self._address.authority}"]
+        lines += [f"{name}: {value}" for name, value in attempts.headers().items()]
+        if request.content is not None:
+            lines.append(f"Content-Length: {len(request.content)}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
-    # ------------------------------------------------------------ what http.client calls
+    def _send(self, to: socket.socket, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            to.settimeout(self._deadline.remaining)
+            left = left[to.send(left) :]
 
-    def connect(self) -> None:
+    def _response(self, source: socket.socket, method: str) -> http.client.HTTPResponse:
+        """The head of the answer; its body is still to be read."""
+        response = http.client.HTTPResponse(source, method=method)
+        response.fp = io.BufferedReader(_Reads(response.fp.detach(), source, self._deadline), 1 << 14)
+        try:
+            response.begin()
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    # ------------------------------------------------------------ connecting
+
+    def _connect(self) -> socket.socket:
         """Every address of the host in turn, each with its share of the time that is left."""
         found = self._names.find(self._deadline)
         failure: OSError = OSError("the name has no address")
         for number, (family, kind, protocol, _, where) in enumerate(found):
             try:
-                self.sock = self._open(socket.socket(family, kind, protocol), where, len(found) - number)
-                return
+                return self._open(socket.socket(family, kind, protocol), where, len(found) - number)
             except OSError as error:
                 failure = error
         _ = self._deadline.remaining  # over: that is what is told
         final = isinstance(failure, ssl.SSLError) and not isinstance(failure, ssl.SSLEOFError)
         raise Unconnected(f"{type(failure).__name__}: {failure}", again=not final) from failure
 
-    def _open(self, sock: socket.socket, where: Any, shares: int) -> socket.socket:
+    def _open(self, made: socket.socket, where: Any, shares: int) -> socket.socket:
         try:
-            sock.settimeout(self._deadline.remaining / shares)
-            sock.connect(where)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls_context is None:
-                return sock
-            return self._tls_context.wrap_socket(sock, server_hostname=self._address.host)
+            made.settimeout(self._deadline.remaining / shares)
+            made.connect(where)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is None:
+                return made
+            return self._tls.wrap_socket(made, server_hostname=self._address.host)
         except BaseException:
-            sock.close()
+            made.close()
             raise
-
-    def send(self, data: Any) -> None:
-        """Head and body go together: one packet for most searches, which the searcher reads at once."""
-        if self._holds:
-            self._holds, self._held = False, bytes(data)
-            return
-        if self._held is not None:
-            data, self._held = self._held + data, None
-        left = memoryview(data)
-        while left:
-            self.sock.settimeout(self._deadline.remaining)
-            left = left[self.sock.send(left) :]
-
-    def _response_of(self, sock: socket.socket, *options: Any, **named: Any) -> http.client.HTTPResponse:
-        response = http.client.HTTPResponse(sock, *options, **named)
-        response.fp = io.BufferedReader(_Reads(response.fp.detach(), sock, self._deadline), 1 << 14)
-        return response
 
 
 class _Reads(io.RawIOBase):

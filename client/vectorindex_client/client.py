@@ -112,7 +112,7 @@ class Client:
             k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
             track=track,
         )  # fmt: skip
-        return self._run(calls.search(query, wanted), timeout)
+        return self._run(lambda: calls.search(query, wanted), timeout)
 
     def search_many(
         self,
@@ -134,17 +134,17 @@ class Client:
             k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
             track=track,
         )  # fmt: skip
-        return self._run(calls.search_many(queries, wanted), timeout)
+        return self._run(lambda: calls.search_many(queries, wanted), timeout)
 
     def index(self, *, timeout: float | None = None) -> dict[str, Any]:
         """What is served: revision, count, dimension, metric, parameters with their limits (GET /v1/index)."""
-        return self._run(calls.index(), timeout)
+        return self._run(lambda: calls.index(), timeout)
 
     def feedback(self, query_id: str, rank: int, *, timeout: float | None = None) -> bool:
         """Tell which answer a user chose first (`rank`, from 1) of a search with `track`. Whether it was counted: not
         when that query was counted already, is older than 5 minutes, or was answered by another revision.
         """
-        return self._run(calls.feedback(query_id, rank), timeout)
+        return self._run(lambda: calls.feedback(query_id, rank), timeout)
 
     def close(self) -> None:
         """Close the connections."""
@@ -158,10 +158,11 @@ class Client:
     ) -> None:
         self.close()
 
-    def _run(self, plan: Plan[T], timeout: float | None) -> T:
+    def _run(self, make: Callable[[], Plan[T]], timeout: float | None) -> T:
         deadline = self._settings.deadline(timeout)
         self._http.enter()
         try:
+            plan = make()  # not before: what is refused at once should cost next to nothing
             return plan.read([self._send(request, deadline) for request in plan.requests])
         finally:
             self._http.leave()
@@ -217,7 +218,7 @@ class AsyncClient:
             k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
             track=track,
         )  # fmt: skip
-        return await self._run(calls.search(query, wanted), timeout)
+        return await self._run(lambda: calls.search(query, wanted), timeout)
 
     async def search_many(
         self,
@@ -237,15 +238,15 @@ class AsyncClient:
             k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
             track=track,
         )  # fmt: skip
-        return await self._run(calls.search_many(queries, wanted), timeout)
+        return await self._run(lambda: calls.search_many(queries, wanted), timeout)
 
     async def index(self, *, timeout: float | None = None) -> dict[str, Any]:
         """See Client.index."""
-        return await self._run(calls.index(), timeout)
+        return await self._run(lambda: calls.index(), timeout)
 
     async def feedback(self, query_id: str, rank: int, *, timeout: float | None = None) -> bool:
         """See Client.feedback."""
-        return await self._run(calls.feedback(query_id, rank), timeout)
+        return await self._run(lambda: calls.feedback(query_id, rank), timeout)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -259,10 +260,11 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def _run(self, plan: Plan[T], timeout: float | None) -> T:
+    async def _run(self, make: Callable[[], Plan[T]], timeout: float | None) -> T:
         deadline = self._settings.deadline(timeout)
         self._http.enter()
         try:
+            plan = make()  # not before: what is refused at once should cost next to nothing
             return plan.read([await self._send(request, deadline) for request in plan.requests])
         finally:
             self._http.leave()

@@ -504,6 +504,8 @@ def test_no_error_and_no_text_shows_the_token(call: Ask, given: bytes) -> None:
         ("http://host/?token=pw", "leave that out"),
         ("http://", "names no host"),
         ("http://host:99999", "port"),
+        ("http://a b", "host that is none"),
+        ("http://" + "ä" * 300, "host that is none"),
         ("http://host/a b", "percent-encoded"),
         ("http://host/a\r\nX: y", "percent-encoded|no host"),
     ],
@@ -517,13 +519,9 @@ def test_urls_that_are_none(url: str, said: str) -> None:
 
 def test_addresses() -> None:
     found = address_of("https://[::1]/prefix/")
-    assert (found.tls, found.host, found.port, found.prefix, found.origin) == (
-        True,
-        "::1",
-        443,
-        "/prefix",
-        "https://[::1]:443",
-    )
+    assert (found.tls, found.host, found.port, found.base) == (True, "::1", 443, "https://[::1]/prefix")
+    assert address_of("http://host:8080").authority == "host:8080"
+    assert address_of("http://bücher.example").authority == "xn--bcher-kva.example"
     with scripted(OK, OK) as script:
         script.url += "/below/"
         ask(script)
