@@ -34,6 +34,12 @@ KEPT_SEEDS: dict[str, tuple[str, int]] = {
 """What went wrong -> scenario and seed."""
 
 
+OPEN_SEEDS: dict[str, tuple[str, int]] = {
+    "of two operators at once one starts the GPU build anew, the other its CPU build": ("gpu_falls_back", 11),
+}
+"""What still goes wrong -> scenario and seed. One that passes fails the test: it then moves to KEPT_SEEDS."""
+
+
 def check(scenario: str, seed: int) -> dict[str, Any]:
     simulation = Simulation(SCENARIOS[scenario], seed)
     outcome = simulation.run()
@@ -76,3 +82,9 @@ def test_answers_that_come_late_change_no_end(scenario: str, seed: int) -> None:
     if outcome.problems:
         pytest.fail(simulation.story(), pytrace=False)
     assert outcome.end == undisturbed(scenario)
+
+
+@pytest.mark.xfail(strict=True, reason="an open fault")
+@pytest.mark.parametrize("name", OPEN_SEEDS)
+def test_open_seeds(name: str) -> None:
+    check_end(*OPEN_SEEDS[name])
