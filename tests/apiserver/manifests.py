@@ -70,6 +70,7 @@ FULL_SPEC: Json = {
         "replicas": 3,
         "resources": {"requests": {"cpu": "1500m"}},
         "minScore": -0.3,
+        "params": {"allow": ["nprobe", "k_factor"], "max": {"nprobe": 64}},
         "auth": {"secretRef": {"name": "clients"}},
         "tls": {"secretRef": {"name": "products-tls"}},
         "networkPolicy": {

@@ -37,6 +37,8 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
     [
         ("build.resources", {"limits": {"memory": "8Gi"}}),
         ("searcher.resources", {"requests": {"memory": "1.5Gi"}}),
+        ("searcher.params", {"allow": []}),
+        ("searcher.params", {"max": {"efSearch": 200, "k_factor": 1}}),
         ("guardrails.rules", []),
         ("guardrails", {"steadyState": "Observe"}),
         ("gate", {"recall": {"min": 0.9}}),

@@ -62,6 +62,18 @@ def managed(*peers: Json) -> Json:
         ("spec.source.s3.secretRef.name", "", "spec.source.s3.secretRef.name", "should match"),
         ("spec.source.tombstones", {}, "spec.source.tombstones.prefix", "Required value"),
         ("spec.source.tombstones", {"prefix": "deleted"}, "spec.source.tombstones.prefix", "should match"),
+        (
+            "spec.searcher.params",
+            {"max": {"nprobe": -1}},
+            "spec.searcher.params.max.nprobe",
+            "greater than or equal to 0",
+        ),
+        (
+            "spec.searcher.params",
+            {"allow": ["nprobe"], "max": {"nprobe": 9, "k_factor": 2}},
+            "spec.searcher.params.max",
+            "params.max names a parameter that params.allow does not",
+        ),
         ("spec.searcher.auth", {}, "spec.searcher.auth.secretRef", "Required value"),
         ("spec.searcher.auth.secretRef.name", "Bad Name", "spec.searcher.auth.secretRef.name", "should match"),
         ("spec.searcher.tls", {"secretRef": {}}, "spec.searcher.tls.secretRef.name", "Required value"),

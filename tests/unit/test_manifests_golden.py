@@ -32,10 +32,20 @@ from vectorindex_operator.core.plan import (
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 from vectorindex_operator.manifests import service as front_service
+from vectorindex_operator.manifests.labels import LIVE
 from vectorindex_operator.manifests.render import Rendered, render
-from vectorindex_searcher.contract import INTERNAL_KEY_ENV, TASK_ENV, ExitCode, ServeTask, key_id, revision_key
+from vectorindex_searcher.contract import (
+    INTERNAL_KEY_ENV,
+    PARAM_LIMITS_ENV,
+    TASK_ENV,
+    ExitCode,
+    ServeTask,
+    key_id,
+    revision_key,
+)
 from vectorindex_searcher.serve.http.internal import InternalRequests
 from vectorindex_searcher.serve.http.messages import Problem, Request
+from vectorindex_searcher.serve.settings import Settings
 
 Json = dict[str, Any]
 GOLDENS = Path(__file__).parent / "golden"
@@ -308,6 +318,22 @@ def test_an_edit_of_the_searchers_pod_or_min_score_changes_no_running_searcher()
     pod = {"nodeSelector": {"role": "other"}, "priorityClassName": "low", "serviceAccountName": "x"}
     assert deployed(edited(searcher={"pod": pod, "minScore": 0.9})) == before
     assert deployed(edited(segments=[{"name": "fr"}, {"name": "de"}])) == before
+
+
+def test_limits_on_parameters_are_what_the_spec_says_now_and_an_upgrade_restarts_no_pod() -> None:
+    """Not frozen: a limit that was set because queries hurt must hold for the revision that is gone back to."""
+    before = deployed(EVERYTHING)
+    (plain,) = before["spec"]["template"]["spec"]["containers"]
+    assert PARAM_LIMITS_ENV not in {entry["name"] for entry in plain["env"]}
+    now = edited(searcher=EVERYTHING.searcher.wire() | {"params": {"allow": ["nprobe"], "max": {"nprobe": 64}}})
+    after = deployed(now)
+    (one,) = after["spec"]["template"]["spec"]["containers"]
+    (entry,) = [entry for entry in one["env"] if entry["name"] == PARAM_LIMITS_ENV]
+    limits = Settings.from_environment({PARAM_LIMITS_ENV: entry["value"]}).params
+    assert (limits.allow, limits.max) == (("nprobe",), {"nprobe": 64})
+    assert [other for other in one["env"] if other is not entry] == plain["env"]
+    assert after["metadata"]["annotations"][LIVE] != before["metadata"]["annotations"][LIVE]
+    assert deployed(edited(searcher=EVERYTHING.searcher.wire())) == before
 
 
 def test_access_is_what_the_spec_says_now_also_of_a_revision_from_before_it() -> None:

@@ -191,7 +191,13 @@ class Counting:
 
 @contextmanager
 def running(
-    engine: Any, *, min_score: float | None = None, threads: int = 2, points: Points | None = None, **pool_options: Any
+    engine: Any,
+    *,
+    min_score: float | None = None,
+    threads: int = 2,
+    points: Points | None = None,
+    limited: contract.ParamLimits | None = None,
+    **pool_options: Any,
 ) -> Iterator[Pod]:
     task = contract.ServeTask(
         identity=contract.Identity(name="products"),
@@ -216,7 +222,10 @@ def running(
             Limits(),
         )
         users = Listener(
-            SearchApp(engine, task, pool, ring, points), task.revision, Limits(body_bytes=100_000), traffic.closing
+            SearchApp(engine, task, pool, ring, points, limited=limited or contract.ParamLimits()),
+            task.revision,
+            Limits(body_bytes=100_000),
+            traffic.closing,
         )
         ports = await users.open(0, "127.0.0.1"), await admin.open(0, "127.0.0.1")
         started.append(Pod(*ports, traffic, pool, asyncio.get_running_loop()))
@@ -667,3 +676,16 @@ def test_a_tracked_query_gets_an_id_and_its_click_counts(pod: Pod) -> None:
     assert after.tracked_depth_sum - before.tracked_depth_sum == 3 * 4
     assert after.click_gain_sum - before.click_gain_sum == 2
     assert after.queries - before.queries == 5, "feedback is no query"
+
+
+def test_limits_on_parameters_are_told_and_kept(engine: tuple[Engine, np.ndarray]) -> None:
+    with running(engine[0], limited=contract.ParamLimits(max={"efSearch": 50})) as pod:
+        assert pod.request("GET", "/v1/index")[2]["params"] == {"efSearch": {"min": 1, "max": 50}}
+        described = pod.request("GET", "/openapi.json")[2]["components"]["schemas"]["Search"]
+        assert described["properties"]["params"]["properties"]["efSearch"]["maximum"] == 50
+        body = {"vector": engine[1][0].tolist(), "k": 3}
+        assert pod.search(body | {"params": {"efSearch": 50}})[0] == 200
+        status, _, problem = pod.search(body | {"params": {"efSearch": 51}})
+        assert (status, problem["field"], problem["value"]) == (400, "params.efSearch", 51)
+        evidence = pod.evidence()
+        assert (evidence.failed_requests, evidence.refused) == (0, 1)

@@ -15,14 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_requests import Asked, ask, ask_binary, ask_json, reader
 
-from vectorindex_searcher.contract import Metric
+from vectorindex_searcher.contract import PARAM_LIMITS_ENV, Metric, ParamLimits
 from vectorindex_searcher.dataset.blocks import Block, check_vectors
-from vectorindex_searcher.errors import BadData
+from vectorindex_searcher.errors import BadData, BadSpec
 from vectorindex_searcher.index.filters import Columns
 from vectorindex_searcher.serve.evidence.ring import Outcome
 from vectorindex_searcher.serve.http.limits import CANDIDATES, LOOP_BYTES, MAX_VECTORS
 from vectorindex_searcher.serve.http.messages import Problem
 from vectorindex_searcher.serve.search.plan import PlanCache, QuerySchema
+from vectorindex_searcher.serve.settings import Settings
 
 TERMS = QuerySchema(
     dimension=3,
@@ -406,3 +407,52 @@ def test_a_request_is_refused_for_its_work_and_not_for_its_counts() -> None:
     assert parse({"vectors": [V] * fewer, "k": 1000, "params": {"k_factor": 256}}, terms)
     with pytest.raises(Problem):
         parse({"vectors": [V] * (fewer + 1), "k": 1000, "params": {"k_factor": 256}}, terms)
+
+
+# ---------------------------------------------------------------- limits on parameters
+
+
+LIMITED = replace(
+    TERMS,
+    param_limits={"nprobe": (1, 4096), "k_factor": (1, 256), "max_codes": (0, 1 << 31)},
+    limited=ParamLimits(allow=("nprobe", "max_codes", "efSearch"), max={"nprobe": 64, "efSearch": 9}),
+    segment_params={"keyword": {"nprobe": 900, "k_factor": 9}},
+)
+
+
+def test_a_query_may_name_the_parameters_that_the_spec_allows_up_to_its_limits() -> None:
+    assert parse({"vector": V, "params": {"nprobe": 64, "max_codes": 1 << 31}}, LIMITED).params["nprobe"] == 64
+    # The revision's own points were measured and proven: they are not bound.
+    assert parse({"vector": V, "segment": "keyword"}, LIMITED).params == {"nprobe": 900, "k_factor": 9}
+    with pytest.raises(Problem) as caught:
+        parse({"vector": V, "params": {"nprobe": 65}}, LIMITED)
+    problem = caught.value
+    assert (problem.status, problem.kind, problem.field, problem.value) == (400, "InvalidField", "params.nprobe", 65)
+    assert "from 1 to 64 (searcher.params.max of the VectorIndex)" in str(problem.remedy)
+    with pytest.raises(Problem) as caught:
+        parse({"vector": V, "params": {"k_factor": 2}}, LIMITED)
+    problem = caught.value
+    assert (problem.status, problem.kind, problem.field, problem.value) == (400, "InvalidField", "params.k_factor", 2)
+    assert "searcher.params of the VectorIndex does not allow it" in problem.detail
+    assert str(problem.remedy).endswith("queries may set: nprobe, max_codes")
+    with pytest.raises(Problem) as caught:
+        parse_binary(b"params.k_factor=2", np.ones(3), LIMITED)
+    assert caught.value.field == "params.k_factor"
+    with pytest.raises(Problem) as caught:
+        parse({"vector": V, "params": {"efSearch": 2}}, LIMITED)
+    assert caught.value.kind == "UnknownField", "this index has none"
+
+
+def test_an_empty_list_allows_none_and_a_limit_below_the_least_value_neither() -> None:
+    for limited in (ParamLimits(allow=()), ParamLimits(max={"efSearch": 0})):
+        with pytest.raises(Problem) as caught:
+            parse({"vector": V, "params": {"efSearch": 5}}, replace(TERMS, limited=limited))
+        assert str(caught.value.remedy).endswith("queries may set: none")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"allow": "nprobe"}', '{"max": {"nprobe": -1}}', '{"most": {}}'])
+def test_limits_that_cannot_be_read_end_the_start(text: str) -> None:
+    with pytest.raises(BadSpec) as caught:
+        Settings.from_environment({PARAM_LIMITS_ENV: text})
+    assert caught.value.failure.field == PARAM_LIMITS_ENV
+    assert Settings.from_environment({}).params == ParamLimits()

@@ -26,7 +26,7 @@ from vectorindex_operator.api.fields import (
 from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_operator.api.network import NetworkPolicy
 from vectorindex_searcher import contract
-from vectorindex_searcher.contract import Columns, Device, Embedding, IndexSpec, Model, RecallGate
+from vectorindex_searcher.contract import Columns, Device, Embedding, IndexSpec, Model, ParamLimits, RecallGate
 
 # ---------------------------------------------------------------- places and pods
 
@@ -293,6 +293,18 @@ class Tls(Model):
     """Where certificate and key are. A renewed certificate is shown within about a minute, without a restart."""
 
 
+class QueryParams(ParamLimits):
+    """What queries may choose for themselves: who asks for much makes the others wait."""
+
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule(
+            "!has(self.allow) || !has(self.max) || self.max.all(name, name in self.allow)",
+            "params.max names a parameter that params.allow does not",
+            ".max",
+        ),
+    )
+
+
 class Searcher(Model):
     """The pods that answer queries. `minScore` and `pod` are of a revision; an edit of the others applies at once."""
 
@@ -306,6 +318,9 @@ class Searcher(Model):
     """Absent: whoever reaches the Service may query. Applies at once, to every loaded revision."""
     tls: Tls | None = None
     """Absent: in clear. Applies at once, to every loaded revision."""
+    params: QueryParams | None = None
+    """Limits on the search parameters that queries name. Absent: the index's own. Applies to every loaded revision, as
+    fast as its pods are replaced one by one."""
     network_policy: NetworkPolicy = NetworkPolicy()
     """Holds at once, for every pod of this index."""
     pod: Pod = Pod()

@@ -3,6 +3,7 @@ PodDisruptionBudget around it. Only replicas and resources follow the VectorInde
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 
 from vectorindex_operator.api.v1alpha1 import Live, Resources, RevisionSpec, Searcher, VectorIndexSpec
@@ -29,6 +30,7 @@ from vectorindex_searcher.contract import (
     DRAIN_SECONDS,
     HTTP_PORT,
     INTERNAL_KEY_ENV,
+    PARAM_LIMITS_ENV,
     TOMBSTONE_POLL_SECONDS,
     Identity,
     ServeTask,
@@ -95,6 +97,8 @@ def deployment(
         task_env(_task(action, index, frozen)),
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
     ]
+    if (params := action.live.searcher.params) is not None:
+        one["env"].append({"name": PARAM_LIMITS_ENV, "value": json.dumps(params.wire(), sort_keys=True)})
     one["resources"] = _resources(action.live.searcher.resources, action)
     template = frozen.pod_template | {"spec": pod}
     _give_key(template, revision, keys)

@@ -147,6 +147,15 @@ class IndexSpec(Model):
     """Fixed search parameters by FAISS's names (nprobe, efSearch, k_factor). Empty: tuned. Not with factory Auto."""
 
 
+class ParamLimits(Model):
+    """What queries may choose for themselves. The revision's own operating points are not bound by it."""
+
+    allow: Annotated[tuple[SearchParamName, ...], Field(max_length=16)] | None = None
+    """Search parameters that a query may name (nprobe, efSearch, k_factor). Absent: all of the index's; []: none."""
+    max: Annotated[dict[SearchParamName, SearchParamValue], Field(max_length=16)] = {}
+    """Greatest value of each; one that is not named has the index's own limit."""
+
+
 class RecallGate(Model):
     """The lower confidence bound of recall@k must be at least `min`. Confidence is one-sided."""
 

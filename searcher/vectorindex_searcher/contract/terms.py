@@ -12,6 +12,9 @@ ADMIN_PORT = 8081
 REVISION_HEADER = "X-VectorIndex-Revision"
 TASK_ENV = "VECTORINDEX_TASK"
 """Environment variable that holds a task as JSON (ResolveTask, BuildTask, ValidateTask or ServeTask)."""
+PARAM_LIMITS_ENV = "VECTORINDEX_PARAM_LIMITS"
+"""Environment variable of a searcher with ParamLimits as JSON; absent: queries may name any parameter. Not part of the
+task, because it is never frozen, and because a searcher from before it must not refuse its task."""
 METRICS_PORT_ENV = "VECTORINDEX_METRICS_PORT"
 """Environment variable with the port on which `build` serves metrics while it runs; absent or 0: none."""
 TERMINATION_LOG_ENV = "VECTORINDEX_TERMINATION_LOG"

@@ -19,7 +19,7 @@ from .evidence.ring import EvidenceRing, Outcome
 from .http.dispatch import Answer, Routes, dispatch
 from .http.limits import ANSWER_BYTES, CANDIDATES, MAX_DEADLINE_MS, MAX_K, MAX_VECTORS
 from .http.messages import Deferred, Problem, Request, Response, json_response
-from .search.plan import Planner, QuerySchema
+from .search.plan import NO_LIMITS, Planner, QuerySchema, allowed_params
 from .search.pool import SearchPool
 from .search.reader import RequestReader, wants_binary
 from .search.service import SearchService
@@ -42,8 +42,11 @@ class SearchApp:
         live: LiveSample | None = None,
         *,
         tokens: bool = False,
+        limited: contract.ParamLimits = NO_LIMITS,
     ) -> None:
-        """`tokens`: whether a bearer token is asked for, which is all that it knows of them."""
+        """`tokens`: whether a bearer token is asked for, which is all that it knows of them. `limited`: what queries
+        may choose for themselves.
+        """
         embedding = engine.manifest.embedding
         self._ring = ring
         self.feedback = Feedback(task.revision, ring)
@@ -52,6 +55,7 @@ class SearchApp:
             dimension=engine.dimension,
             metric=engine.metric,
             param_limits=engine.param_limits,
+            limited=limited,
             default_params=engine.default_params,
             segments=frozenset(task.segments),
             segment_params=segment_params,
@@ -69,7 +73,7 @@ class SearchApp:
             b"/v1/feedback": ((b"POST",), self.feedback.handle),
             b"/openapi.json": ((b"GET", b"HEAD"), self._openapi),
         }
-        self._index_document = index_document(engine, task, points)
+        self._index_document = index_document(engine, task, points, limited)
         self._openapi_bytes = orjson.dumps(openapi.document(self._index_document, tokens=tokens))
 
     def handle(self, request: Request) -> Answer:
@@ -125,11 +129,17 @@ def _seconds(text: bytes) -> float:
     return milliseconds / 1e3
 
 
-def index_document(engine: Engine, task: contract.ServeTask, points: Points | None = None) -> dict[str, object]:
+def index_document(
+    engine: Engine,
+    task: contract.ServeTask,
+    points: Points | None = None,
+    limited: contract.ParamLimits = NO_LIMITS,
+) -> dict[str, object]:
     """The answer of GET /v1/index: what is served here and how it may be asked."""
     manifest = engine.manifest
     default = points.default if points else manifest.default_point
     general = {"default": default, "conservative": manifest.conservative_point}
+    params = allowed_params(engine.param_limits, limited)
     own = {row.segment: row.point for row in points.segments} if points else {}
     return {
         "revision": task.revision,
@@ -148,7 +158,7 @@ def index_document(engine: Engine, task: contract.ServeTask, points: Points | No
         "indexType": manifest.index_type,
         "operatingPoints": {name: point.wire() for name, point in general.items() if point is not None},
         "segmentPoints": {name: own.get(name, default).wire() for name in task.segments},
-        "params": {name: {"min": low, "max": high} for name, (low, high) in engine.param_limits.items()},
+        "params": {name: {"min": low, "max": high} for name, (low, high) in params.items()},
         "segments": list(task.segments),
         "minScore": task.min_score,
         "limits": {

@@ -169,7 +169,14 @@ class Server:
         self._pool = SearchPool(self._settings.threads)
         live = self._sample_live(loaded)
         app = SearchApp(
-            engine, self._task, self._pool, self._ring, loaded.points, live, tokens=self._tokens is not None
+            engine,
+            self._task,
+            self._pool,
+            self._ring,
+            loaded.points,
+            live,
+            tokens=self._tokens is not None,
+            limited=self._settings.params,
         )
         gauges.feedback = app.feedback.results
         users = Listener(app, self._task.revision, self._user_limits, self._traffic.closing, self._tokens)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from .. import contract
 from ..errors import BadSpec
 from ..index.threads import available_cores
@@ -43,6 +45,8 @@ class Settings:
     tls_cert: Path | None = None
     """Certificate chain of the user port, PEM; with `tls_key`. None: in clear."""
     tls_key: Path | None = None
+    params: contract.ParamLimits = field(default_factory=contract.ParamLimits)
+    """What queries may choose for themselves."""
     internal_key: str = field(default="", repr=False)
     """Key of the revision, which signs evidence and leases; empty: unsigned ones are taken."""
 
@@ -78,8 +82,21 @@ class Settings:
             token_file=read("TOKEN_FILE", Path, None),
             tls_cert=tls_cert,
             tls_key=tls_key,
+            params=_param_limits(environment.get(contract.PARAM_LIMITS_ENV, "")),
             internal_key=environment.get(contract.INTERNAL_KEY_ENV, ""),  # no flag: command lines can be read by many
         )
+
+
+def _param_limits(text: str) -> contract.ParamLimits:
+    """Raises BadSpec for what is no ParamLimits in JSON: better no searcher than one without its limits."""
+    try:
+        return contract.ParamLimits.model_validate_json(text or "{}")
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, fault["loc"])) or "it"
+        message = f"{contract.PARAM_LIMITS_ENV}: {place}: {fault['msg']}"
+        remedy = 'Give JSON such as {"allow": ["nprobe"], "max": {"nprobe": 64}}.'
+        raise BadSpec("BadSetting", message, field=contract.PARAM_LIMITS_ENV, remedy=remedy) from None
 
 
 def _bad_setting(name: str, text: str, *, from_flag: bool) -> BadSpec:

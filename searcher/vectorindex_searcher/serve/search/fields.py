@@ -51,12 +51,17 @@ class Field:
 
 
 def search_fields(
-    params: Mapping[str, tuple[int, int]] | None = None, segments: Collection[str] | None = None
+    params: Mapping[str, tuple[int, int]] | None = None,
+    segments: Collection[str] | None = None,
+    limited: Collection[str] = (),
 ) -> dict[str, Field]:
     """The fields by name. `params`: search parameters of an index with their limits, `segments`: those that are
-    declared; without them what holds for every index.
+    declared; without them what holds for every index. `limited`: parameters whose limit the VectorIndex's spec says.
     """
-    integers: dict[str, Kind] = {name: Integer(low, high) for name, (low, high) in (params or {}).items()}
+    integers: dict[str, Kind] = {
+        name: Integer(low, high, "searcher.params.max of the VectorIndex" if name in limited else "")
+        for name, (low, high) in (params or {}).items()
+    }
     others = Integer(0, _MAX_PARAM) if params is None else None
     known = "see /v1/index" if segments is None else ", ".join(segments) or "none"
     return {

@@ -58,10 +58,13 @@ class Integer:
 
     low: int
     high: int
+    said_by: str = ""
+    """Whose limit that is, where it is not ours."""
 
     def read(self, value: Any, place: str) -> int:
         if type(value) is not int or not self.low <= value <= self.high:
-            raise invalid(place, value, f"an integer from {self.low} to {self.high}")
+            by = f" ({self.said_by})" if self.said_by else ""
+            raise invalid(place, value, f"an integer from {self.low} to {self.high}{by}")
         return value
 
     def of_text(self, text: str, place: str) -> int:

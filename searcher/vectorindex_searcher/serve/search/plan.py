@@ -20,6 +20,8 @@ from .fields import DEFAULT_K, search_fields
 from .kinds import refuse_unknown
 from .pool import Group
 
+NO_LIMITS = contract.ParamLimits()
+
 
 @dataclass(frozen=True, slots=True)
 class QuerySchema:
@@ -29,6 +31,8 @@ class QuerySchema:
     metric: contract.Metric
     param_limits: Mapping[str, tuple[int, int]]
     """Search parameter that requests may name -> least and greatest value, both allowed."""
+    limited: contract.ParamLimits = NO_LIMITS
+    """What of these requests may use."""
     default_params: Mapping[str, int] = field(default_factory=dict)
     """Of the default point."""
     segments: frozenset[str] = frozenset()
@@ -79,7 +83,8 @@ class Planner:
         self, schema: QuerySchema, group: Callable[[int, tuple[tuple[str, int], ...], bool, int], Group]
     ) -> None:
         self._schema = schema
-        self._fields = search_fields(schema.param_limits, schema.segments)
+        self._params = allowed_params(schema.param_limits, schema.limited)
+        self._fields = search_fields(self._params, schema.segments, schema.limited.max)
         self._group = group
 
     @property
@@ -130,11 +135,25 @@ class Planner:
     def _read(self, fields: Mapping[str, Any], from_query: bool) -> dict[str, Any]:
         known = {n: f for n, f in self._fields.items() if (f.in_query if from_query else f.in_body)}
         refuse_unknown(fields, known)
+        self._refuse_closed(fields.get("params"))
         return {
             name: known[name].kind.read(value, name)
             for name, value in fields.items()
             if not (value is None and known[name].nullable)
         }
+
+    def _refuse_closed(self, params: object) -> None:
+        """Raises Problem 400 for a parameter that the index has and the VectorIndex's spec keeps from queries."""
+        for name in params if isinstance(params, dict) else ():
+            if name in self._schema.param_limits and name not in self._params:
+                raise Problem(
+                    400,
+                    "InvalidField",
+                    f"params.{name} may not be set by a query: searcher.params of the VectorIndex does not allow it",
+                    field=f"params.{name}",
+                    value=params[name] if isinstance(params, dict) else None,
+                    remedy=f"leave it out; queries may set: {', '.join(self._params) or 'none'}",
+                )
 
     def _check_embedding(self, named: Mapping[str, str]) -> None:
         schema = self._schema
@@ -164,6 +183,16 @@ class Planner:
             raise Problem(
                 400, "InvalidFilter", error.detail, field=error.where, value=error.value, remedy=error.remedy
             ) from None
+
+
+def allowed_params(limits: Mapping[str, tuple[int, int]], limited: contract.ParamLimits) -> dict[str, tuple[int, int]]:
+    """Search parameters that requests may name, with their limits. What `limited` names and the index has not is as if
+    it were not there: the next revision may be another kind of index."""
+    return {
+        name: (low, min(high, limited.max.get(name, high)))
+        for name, (low, high) in limits.items()
+        if (limited.allow is None or name in limited.allow) and limited.max.get(name, high) >= low
+    }
 
 
 def candidates_of(k: int, params: Mapping[str, int]) -> int:
