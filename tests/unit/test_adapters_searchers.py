@@ -455,12 +455,11 @@ def test_what_looks_hold_is_bounded_and_shared_and_given_back() -> None:
     searchers = HttpSearchers(port=port)
     pods = [(f"p{number}", "127.0.0.1") for number in range(20)]
     heard: set[str] = set()
-    for _ in range(4):
+    while len(heard) < len(pods):  # whose turn it is is heard, and each has one
         told = searchers.evidence(to("a"), pods, Question("r", 0.0, Purpose.SOAK)).result()
         assert count <= rows_of(told) <= held * 0.4 / ROW_BYTES, "no more than it leaves for others"
         assert any("more to tell than one look takes" in one.problem for one in told)
         heard |= {one.pod for one in told if one.evidence is not None}
-    assert len(heard) > 12, "those whose turn it is are heard"
 
     looks = [searchers.evidence(to(f"a{n}"), pods, Question("r", 0.0, Purpose.SOAK)) for n in range(6)]
     assert sum(rows_of(look.result()) for look in looks) <= held / ROW_BYTES, "and so are all of them together"
