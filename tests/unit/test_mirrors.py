@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 import re
@@ -15,13 +16,16 @@ from vectorindex_client import attempts, calls
 from vectorindex_operator import telemetry
 from vectorindex_operator.core.commands import COMMANDS, NOT_COMMANDS
 from vectorindex_operator.core.phase import Phase
+from vectorindex_operator.manifests import searchers
 from vectorindex_operator.reconcile.observe import CHILD_KINDS
 from vectorindex_operator.reconcile.watches import WATCHED
 from vectorindex_searcher.cli import task_metrics
 from vectorindex_searcher.dataset.formats import FORMATS
+from vectorindex_searcher.index import predicates
 from vectorindex_searcher.serve.evidence import metrics
 from vectorindex_searcher.serve.http import limits
 from vectorindex_searcher.serve.http.messages import READ_HEADERS
+from vectorindex_searcher.serve.search import fields
 
 ROOTS = (CHECKOUT, CHECKOUT / "operator" / "vectorindex_operator", CHECKOUT / "searcher" / "vectorindex_searcher")
 RECIPES = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Recipes\n")[2].partition("\n## ")[0]
@@ -145,3 +149,41 @@ def test_the_limits_of_the_client_are_those_of_the_server() -> None:
     assert attempts.MAX_DEADLINE_MS == limits.MAX_DEADLINE_MS
     assert limits.Limits().body_bytes >= calls.MAX_BODY_BYTES
     assert limits.Limits().header_bytes >= calls.MAX_QUERY_STRING
+
+
+THE_CLIENTS_OWN = {"vector", "vectors", "dimension"}
+"""What the client makes of the queries that it gets."""
+NOT_THE_CLIENTS = {"embedding"}
+"""What only other programs send."""
+
+
+def test_a_field_of_a_search_request_is_one_of_the_client_and_the_other_way_round() -> None:
+    names = set(fields.search_fields()) - THE_CLIENTS_OWN - NOT_THE_CLIENTS
+    snake = {re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", name) for name in names}
+    ours = {"include_metadata" if name == "include" else name for name in snake}
+    assert ours == {field.name for field in dataclasses.fields(calls.Fields)}
+
+
+@pytest.mark.parametrize("name", fields.search_fields())
+def test_a_field_of_a_search_request_is_described(name: str) -> None:
+    table = page("searcher-api.md").partition("## POST /v1/search\n")[2].partition("\n## ")[0]
+    assert re.search(rf"^\| `{name}` \|", table, re.MULTILINE)
+    assert fields.search_fields()[name].text
+
+
+def test_the_page_tells_the_limits_of_a_request() -> None:
+    text = page("searcher-api.md")
+    for told in (
+        f"`vectors` | instead of `vector`: 1 to {limits.MAX_VECTORS} queries",
+        f"`k` | hits wanted, 1 to {limits.MAX_K}, default {fields.DEFAULT_K}",
+        f"at most {limits.CANDIDATES:,} candidates",
+        f"at most {limits.ANSWER_BYTES >> 20} MiB of ids, scores and metadata",
+        f"other searches hold {limits.WORK_BYTES >> 20} MiB",
+    ):
+        assert told in text, told
+
+
+def test_a_searcher_stays_within_the_memory_that_the_operator_gives_it() -> None:
+    """What a process has at its start is measured by test_searcher_serve_hostile.py: some 150 MiB."""
+    assert limits.growth_bytes(2) + (150 << 20) < 2 * searchers.PROCESS_BYTES
+    assert limits.ROWS_BYTES == predicates.CACHE_BYTES

@@ -16,6 +16,7 @@ from unit.test_searcher_serve_app import DIMENSION, Pod, make_engine, running
 
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.serve import openapi
+from vectorindex_searcher.serve.search.fields import search_fields
 
 SERVE = Path(openapi.__file__).parent
 Json = dict[str, Any]
@@ -221,3 +222,32 @@ def test_feedback_is_taken_as_described(pod: Pod, described: Json) -> None:
         status, headers, answer = pod.request("POST", "/v1/feedback", document)
         assert status == wanted
         check(described, answer_schema(described, "post", "/v1/feedback", status, headers["content-type"]), answer)
+
+
+def examples(node: Any) -> Iterator[tuple[Json, Any]]:
+    """Every schema with an example beside it or in it."""
+    if isinstance(node, dict):
+        schema = node.get("schema", node)
+        yield from ((schema, node[name]) for name in ("example", "default") if name in node)
+        for name, value in node.items():
+            yield from () if name in ("example", "default") else examples(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from examples(value)
+
+
+def test_every_example_and_default_is_valid(described: Json) -> None:
+    for document in (described, openapi.document()):
+        found = list(examples(document))
+        assert len(found) > 2
+        for schema, value in found:
+            check(document, schema, value)
+
+
+def test_every_field_of_a_request_is_described_with_its_bounds(described: Json) -> None:
+    """A field that a request may have and the document does not name would be refused by those who believe it."""
+    body = described["components"]["schemas"]["Search"]["properties"]
+    query = {one["name"] for one in described["paths"]["/v1/search"]["post"]["parameters"]}
+    for name, field in search_fields().items():
+        assert (name in body) is field.in_body
+        assert any(one.partition(".")[0] == name for one in query) is field.in_query

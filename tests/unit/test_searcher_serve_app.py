@@ -36,7 +36,7 @@ from vectorindex_searcher.serve.app import SearchApp
 from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.http.internal import InternalRequests
-from vectorindex_searcher.serve.http.limits import Limits
+from vectorindex_searcher.serve.http.limits import ANSWER_BYTES, Limits
 from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.search import pool as pool_module
 from vectorindex_searcher.serve.search.plan import Planner
@@ -689,3 +689,35 @@ def test_limits_on_parameters_are_told_and_kept(engine: tuple[Engine, np.ndarray
         assert (status, problem["field"], problem["value"]) == (400, "params.efSearch", 51)
         evidence = pod.evidence()
         assert (evidence.failed_requests, evidence.refused) == (0, 1)
+
+
+@pytest.mark.parametrize("vector", [[[0.5] * DIMENSION], [], [[]], {}, [True] * DIMENSION, [None] * DIMENSION])
+def test_what_is_no_vector_counts_as_the_clients_fault(pod: Pod, vector: Any) -> None:
+    """A vector within `vector` was "1 dimension", and counted with what an old model sends."""
+    for _ in range(3):
+        status, _, problem = pod.search({"vector": vector, "segment": "keyword"})
+        assert (status, problem["type"].rpartition(":")[2]) == (400, "InvalidField")
+        assert problem["field"].startswith("vector")
+    evidence = pod.evidence()
+    assert (evidence.refused, evidence.failed_requests, evidence.errors, evidence.queries) == (3, 0, 0, 0)
+
+
+def test_an_answer_is_bounded_before_its_metadata_is_read(tmp_path: Path) -> None:
+    """Rows are not of one size: what these rows hold counts, not what rows hold on average."""
+    engine, vectors = make_engine(tmp_path / "a", list(range(COUNT)))
+    titles = ["x" * (6 << 20) if row < 3 else f"title {row}" for row in range(COUNT)]
+    write_rows(tmp_path / "a" / "metadata.arrow", "title", titles)
+    engine = Engine.open(tmp_path / "a", engine.manifest)
+    read: list[int] = []
+    engine.metadata, metadata = lambda rows: read.extend(rows) or metadata(rows), engine.metadata  # type: ignore[method-assign, assignment, func-returns-value, misc]
+    with running(engine) as pod:
+        one = {"vector": vectors[0].tolist(), "k": 1, "include": ["metadata"]}
+        assert len(pod.search(one)[2]["results"][0]["metadata"][0]["title"]) == 6 << 20
+        read.clear()
+        for body in (one | {"k": COUNT}, {"vectors": vectors[:3].tolist(), "k": 1, "include": ["metadata"]}):
+            status, _, problem = pod.search(body)
+            assert (status, problem["type"].rpartition(":")[2]) == (400, "TooMuchWork")
+            assert problem["expected"] == ANSWER_BYTES
+            assert "leave include out" in problem["remedy"]
+        assert len(read) <= 2
+        assert pod.search(one | {"vector": vectors[200].tolist(), "k": 9})[0] == 200

@@ -14,7 +14,7 @@ from typing import Any
 
 from ... import contract
 from ...index.filters import Columns, FilterError, Predicate, memory_of, parse
-from ..http.limits import CANDIDATES, PLAN_BYTES, PLAN_ENTRIES
+from ..http.limits import CANDIDATES, MAX_VECTORS, PLAN_BYTES, PLAN_ENTRIES
 from ..http.messages import Problem
 from .fields import DEFAULT_K, search_fields
 from .kinds import refuse_unknown
@@ -67,6 +67,8 @@ class SearchPlan:
     """Asked at the revision's own parameters and of all rows: what is found tells its recall."""
     candidates: int
     """Rows that FAISS holds for each vector; see limits.py."""
+    most_vectors: int
+    """In one request, by its work."""
     group: Group
     """Searches that one call can answer together with this one."""
 
@@ -117,6 +119,8 @@ class Planner:
             raise _only_ids("track" if track else "include")
         predicate = self._filter(given.get("filter"))
         candidates = candidates_of(k, {**schema.default_params, **dict(params)})
+        # What the revision's own parameters take is never too much: nobody chose them but the proof.
+        usual = candidates_of(k, {**schema.default_params, **own})
         return SearchPlan(
             k=k,
             params=params,
@@ -129,6 +133,7 @@ class Planner:
             binary=binary,
             own=predicate is None and dict(params) == own,
             candidates=candidates,
+            most_vectors=max(CANDIDATES, usual * MAX_VECTORS) // candidates,
             group=self._group(k, params, metadata, candidates),
         )
 
@@ -203,20 +208,20 @@ def candidates_of(k: int, params: Mapping[str, int]) -> int:
 
 def check_work(plan: SearchPlan, vectors: int) -> None:
     """Raises Problem 400 when this many vectors are more than one request may ask for."""
-    if vectors * plan.candidates <= CANDIDATES:
+    if vectors <= plan.most_vectors:
         return
-    most = CANDIDATES // plan.candidates
+    most = plan.most_vectors
     factors = ", ".join(f"{name}={value}" for name, value in plan.params) or "the default parameters"
     fewer = f"send at most {most} vectors in one request, or " if most else ""
     raise Problem(
         400,
         "TooMuchWork",
         f"{vectors} vectors with k={plan.k} and {factors} keep {vectors * plan.candidates} candidates, "
-        f"one request may keep {CANDIDATES}",
+        f"one request may keep {most * plan.candidates}",
         field="vectors" if most else "params",
         value=vectors * plan.candidates,
         remedy=f"{fewer}a smaller k or smaller params",
-        members={"expected": CANDIDATES},
+        members={"expected": most * plan.candidates},
     )
 
 
