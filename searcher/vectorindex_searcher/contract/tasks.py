@@ -84,6 +84,7 @@ class ValidateTask(Model):
     """Where deleted ids are listed; those still in the index are searched for and must not be found."""
     id_column: str = "id"
     """Column of the ids in files of tombstones."""
+    later: ClassVar[frozenset[str]] = frozenset({"rejections", "objective"})
 
     @property
     def sure(self) -> float:
