@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -205,3 +206,13 @@ def test_what_is_left_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         assert keys(tmp_path) == ["a.parquet"]
     (said,) = [record for record in caplog.records if "other formats" in record.message]
     assert (said.objects, said.example) == (2, "b.csv")  # type: ignore[attr-defined]
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """A listing with such a key could not be stored: the build crashed."""
+    write_parquet(tmp_path / "a.parquet", numbers("f4"))
+    shutil.copy(tmp_path / "a.parquet", os.fsencode(tmp_path) + b"/\xff.parquet")
+    with pytest.raises(TaskError) as caught:
+        keys(tmp_path)
+    assert caught.value.reason == "BadName"
+    assert r"\xff.parquet" in caught.value.failure.message

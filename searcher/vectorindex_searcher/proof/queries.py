@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..artifact.manifest import Manifest
 from ..contract import Columns, QueryColumns
 from ..dataset.blocks import Block, check_vectors, vectors_of
+from ..dataset.column_types import Refused, id_type, is_list
+from ..dataset.column_values import ids_of
 from ..dataset.formats import format_of
 from ..dataset.listing import list_source
 from ..dataset.objects import ListedObject
 from ..errors import BadData, BadSpec
+from ..index.json_values import json_values
 from ..storage.store import Store
 
 MAX_QUERIES = 50_000
@@ -105,9 +109,9 @@ def _read(store: Store, item: ListedObject, columns: QueryColumns, manifest: Man
     for batch in found.columns(store, item, names, "spec.gate.queries.columns"):
         vectors = vectors_of(batch.column(columns.vector), item.key, done, manifest.dimension)
         _check(Block(item.key, done, vectors, None, pa.table({})), manifest)
-        segments = [str(name or "") for name in batch.column(columns.segment).to_pylist()] if columns.segment else []
-        relevant = batch.column(columns.relevant).to_pylist() if columns.relevant else []
-        labels = [_labels(value, item.key, done + number) for number, value in enumerate(relevant)]
+        segments = [_segment(one) for one in json_values(batch.column(columns.segment))] if columns.segment else []
+        relevant = batch.column(columns.relevant) if columns.relevant else None
+        labels = [] if relevant is None else _labels(relevant, columns.relevant, manifest, item.key, done)
         yield vectors, segments, labels
         done += batch.num_rows
 
@@ -121,9 +125,45 @@ def _check(block: Block, manifest: Manifest) -> None:
     check_vectors(block, manifest.embedding.metric)
 
 
-def _labels(value: Any, key: str, row: int) -> frozenset[int | str]:
-    ids = [] if value is None else value if isinstance(value, list) else [value]
-    if not all(isinstance(one, int | str) for one in ids):
-        message = f"{key} row {row}: relevant ids are {value!r:.60}, expected integers or strings, or a list of them"
-        raise BadData("BadIdType", message, object=key, row=row, field="spec.gate.queries.columns.relevant")
-    return frozenset(ids)
+def _segment(value: object) -> str:
+    return "" if value is None else value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _labels(column: pa.Array, name: str, manifest: Manifest, key: str, first_row: int) -> list[frozenset[int | str]]:
+    """The labelled ids of each query, as the index has them: a label of another type would never be found.
+
+    A column of ids or of lists of ids, of any type that a source may have. Raises BadData naming the row.
+    """
+    counts, values = _listed(column)
+    ends = np.cumsum(counts)
+    if not len(values):
+        return [frozenset()] * len(counts)
+    wanted = pa.string() if manifest.id_type == "string" else pa.int64()
+
+    def refused(why: str, row: int | None) -> BadData:
+        where = key if row is None else f"{key} row {row}"
+        message = f"{where}: relevant ids in column {name!r} {why}; the ids of the index are of type {wanted}"
+        field, remedy = "spec.gate.queries.columns.relevant", "Write them as the source has its ids, or lists of these."
+        return BadData("BadIdType", message, object=key, row=row, field=field, remedy=remedy)
+
+    try:
+        kind = id_type(values.type, name)
+        if kind != wanted:
+            raise refused(f"are of type {kind}", None)
+        ids = ids_of(values, kind, name, key, 0).to_pylist()
+    except Refused:
+        raise refused(f"are {values.type}", None) from None
+    except BadData as error:
+        if error.failure.row is None:
+            raise
+        row = first_row + int(np.searchsorted(ends, error.failure.row, side="right"))
+        raise refused("hold a value that is no id", row) from error
+    return [frozenset(ids[end - count : end]) for count, end in zip(counts.tolist(), ends.tolist(), strict=True)]
+
+
+def _listed(column: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """How many values each row has, and all of them."""
+    if not is_list(column.type):
+        return column.is_valid().to_numpy(zero_copy_only=False).astype(np.int64), column.drop_null()
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    return lengths.astype(np.int64), column.flatten()

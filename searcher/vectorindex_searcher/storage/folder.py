@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import BadSpec, SourceChanged, SourceMissing, StoreUnavailable, TaskError
+from ..errors import BadData, BadSpec, SourceChanged, SourceMissing, StoreUnavailable, TaskError
 from .store import CHUNK_BYTES, ObjectInfo, Role, UnsupportedByStore
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -52,6 +52,8 @@ class FolderStore:
             )
         for path in [start] if start.is_file() else self._walk(start):
             key = path.relative_to(self.root).as_posix()
+            if not _is_text(key):
+                raise self._bad_name(key)
             # Names with a leading dot are our own unfinished files and editors' leftovers.
             if path.name.startswith("."):
                 continue
@@ -59,6 +61,11 @@ class FolderStore:
                 yield _info(key, path.stat())
             elif path.is_symlink() and self.role is not Role.ARTIFACTS and not path.exists():
                 yield ObjectInfo(key, -1, "")
+
+    def _bad_name(self, key: str) -> BadData:
+        shown = key.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        message = f"{shown} below {self.root} is a name that is not UTF-8"
+        return BadData("BadName", message, field=f"{self.role.field}.folder", remedy="Rename the file.")
 
     def _walk(self, start: Path) -> Iterator[Path]:
         """Everything below a folder but folders, in order of their paths. Raises TaskError for one that cannot be read.
@@ -185,6 +192,14 @@ class FolderStore:
         return StoreUnavailable(
             "StoreUnavailable", f"{self.describe(key)}: {error.strerror or error}", object=key, remedy=remedy
         )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _info(key: str, stat: os.stat_result) -> ObjectInfo:
