@@ -9,6 +9,7 @@ import datetime
 import decimal
 import json
 import os
+import urllib.request
 import uuid
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from searcher_process import started
 
-from vectorindex_searcher.contract import Columns, Embedding, Metric
+from vectorindex_searcher.cli.main import main
+from vectorindex_searcher.contract import Columns, Embedding, Identity, Location, Metric, ServeTask
 from vectorindex_searcher.dataset.listing import list_source
 from vectorindex_searcher.dataset.source import Source, open_source
 from vectorindex_searcher.dataset.stage import stage
@@ -223,3 +226,57 @@ def test_an_index_that_was_built_before_answers_any_type(name: str) -> None:
         assert len(values) == len(doubled)
         assert name == "union" or values[-1] is None
         assert not any(word in text for word in ("b'", "datetime", "Decimal", "UUID("))
+
+
+# ---------------------------------------------------------------- through a searcher
+
+COUNT = 40
+
+
+def columns() -> dict[str, pa.Array]:
+    """An example of each kind that Parquet can hold, and a null after it; at most 32, as many as an index keeps."""
+    found = {}
+    for name, (example, *_) in EXAMPLES.items():
+        column = pa.concat_arrays([example, pa.nulls(1, example.type)] * (COUNT // 2)) if name != "union" else example
+        try:
+            pq.write_table(pa.table({"x": column}), pa.BufferOutputStream())
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid, pa.ArrowTypeError):
+            continue
+        found[f"c{len(found)}"] = column
+    return found
+
+
+def test_every_type_is_answered_by_a_searcher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No hit is a fault, no word is Python's."""
+    vectors = np.random.default_rng(0).standard_normal((COUNT, 4)).astype(np.float32)
+    given = columns()
+    assert 25 <= len(given) <= 32
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"id": range(COUNT), "vector": vectors.tolist(), **given}), tmp_path / "in" / "a.parquet")
+    words = ["--source", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--factory", "Flat", "--metric", "L2"]
+    assert main(["build", *words, "--metadata", *given]) == 0
+    built = json.loads(capsys.readouterr().out)
+    name = next((tmp_path / "out" / "local").iterdir()).name
+    task = ServeTask(
+        identity=Identity(name=name),
+        revision=built["digest"],
+        digest=built["digest"],
+        manifest_sha256=built["manifestSha256"],
+        artifacts=Location(folder=str(tmp_path / "out")),
+        cache_dir=str(tmp_path / "cache"),
+    )
+    with started(task) as searcher:
+        body = {"vector": vectors[0].tolist(), "k": COUNT, "include": ["metadata"]}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{searcher.port()}/v1/search",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read().decode()
+    (result,) = json.loads(text)["results"]
+    assert result["ids"][0] == 0
+    for row, values in zip(result["ids"], result["metadata"], strict=True):
+        assert list(values) == list(given)
+        assert row % 2 == 0 or set(values.values()) == {None}
+    assert not any(word in text for word in ("b'", "datetime", "Decimal", "UUID(", "NaT", "array("))

@@ -17,6 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_NO_TIME = -(1 << 63)
+"""What pandas calls NaT."""
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _YEAR = re.compile(r"(-?\d+)(-\d\d-\d\d.*)")
 _NO_FRACTION = re.compile(r"\.0+$")
@@ -74,7 +76,7 @@ def _moments(column: Any, unit: str) -> list[str | None]:
 def _iso(text: str) -> str | None:
     found = _YEAR.fullmatch(_NO_FRACTION.sub("", text))
     if found is None:
-        return None  # NaT: the smallest number, which pandas writes for no time
+        return None  # numpy's NaT
     year = int(found[1])
     return f"{year:04d}{found[2]}" if 0 <= year <= 9999 else f"{year:+07d}{found[2]}"
 
@@ -83,7 +85,7 @@ def _durations(column: Any) -> Values:
     """ISO 8601 in days of 24 hours and less: P1DT1H0.5S, -PT90S is -PT1M30S."""
     per_second = _UNITS[column.type.unit]
     return [
-        _duration(count, per_second) if there else None
+        _duration(count, per_second) if there and count != _NO_TIME else None
         for count, there in zip(_integers(column).tolist(), _there(column), strict=True)
     ]
 
