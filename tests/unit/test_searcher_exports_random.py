@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vectorindex_searcher.dataset.column_types import common_type, metadata_type
@@ -111,6 +111,8 @@ def answers(path: Path, table: pa.Table, batch: int) -> list[Any]:
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150
 )
 @given(made=column(), batch=st.integers(1, 4))
+@example(made=pa.array([[[]]], pa.large_list(pa.map_(pa.string(), pa.null()))), batch=1)
+@example(made=pa.array([[1, 2], None, [3]], pa.list_view(pa.int64())), batch=2)
 def test_any_column_is_kept_as_it_is(tmp_path: Path, made: pa.Array, batch: int) -> None:
     kind = metadata_type(made.type)
     kept = Keeper(pa.schema([("x", kind)])).keep(pa.table({"x": made}), "a", 0)

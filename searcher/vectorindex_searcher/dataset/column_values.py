@@ -194,19 +194,21 @@ def _unsliced(column: pa.Array) -> pa.Array:
 
 
 def without_views(column: pa.Array) -> pa.Array:
-    """Lists whose values follow each other. (pyarrow's own cast of list views loses values: 26.0.)"""
-    if not is_list_view(column.type):
-        return column
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    """Lists whose values follow each other, with 64-bit offsets where they were views."""
+    return _listed(column) if is_list_view(column.type) else column
+
+
+def _listed(column: pa.Array) -> pa.Array:
+    """The lists of any kind of list. Put together here: pyarrow's casts between kinds lose values (26.0)."""
+    lengths = pc.if_else(column.is_valid(), pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
     return pa.LargeListArray.from_arrays(offsets, column.flatten(), mask=column.is_null())
 
 
 def _list(column: pa.Array, target: pa.DataType) -> pa.Array:
-    column = without_views(column)
-    lists = _unsliced(column if pa.types.is_list(column.type) else column.cast(pa.list_(column.type.value_type)))
+    lists = _unsliced(column if pa.types.is_list(column.type) else _listed(column))
     values = _kept(lists.values, target.value_type)
-    return pa.ListArray.from_arrays(lists.offsets, values, type=target, mask=lists.is_null())
+    return pa.ListArray.from_arrays(lists.offsets.cast(pa.int32()), values, type=target, mask=lists.is_null())
 
 
 def _map(column: pa.Array, target: pa.DataType) -> pa.Array:
