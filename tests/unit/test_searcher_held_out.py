@@ -14,7 +14,7 @@ import pytest
 from vectorindex_searcher.artifact.layout import HELDOUT_FILE, MEASURED_FILE, VECTORS_FILE, Layout
 from vectorindex_searcher.artifact.manifest import Manifest, encode, load_manifest
 from vectorindex_searcher.artifact.publish import download_verified
-from vectorindex_searcher.build import fill, recipe
+from vectorindex_searcher.build import budget, fill, recipe
 from vectorindex_searcher.build import task as build_module
 from vectorindex_searcher.build.fill import Order
 from vectorindex_searcher.build.held_out import Builder
@@ -267,7 +267,10 @@ def test_another_floor_or_confidence_needs_no_build_and_another_k_is_asked_anew(
     builds = []
     real = Builder.without
     monkeypatch.setattr(Builder, "without", lambda *given: builds.append(1) or real(*given))
-    at = {k: gate(tmp_path / "out", f"gate{k}", k=k).overall.recall for k in (1, 10, 20, 100)}
+    reports = {k: gate(tmp_path / "out", f"gate{k}", k=k) for k in (1, 10, 20, 100)}
+    at = {k: report.overall.recall for k, report in reports.items()}
+    others = {one.k: (one.recall, one.recall_low) for one in reports[10].other_k}
+    assert others == {k: (reports[k].overall.recall, reports[k].overall.recall_low) for k in (1, 20, 100)}
     gate(tmp_path / "out", "sure", confidence=0.99)
     assert not builds
     found = gate(tmp_path / "out", "gate15", k=15)
@@ -286,6 +289,16 @@ def test_files_that_answer_worse_here_than_when_they_were_built_are_judged_as_th
     bad = gate(tmp_path / "out", "elsewhere")
     assert bad.overall.recall < good.overall.recall - 0.2
     assert bad.overall.recall_low < 0.8
+
+
+def test_a_small_pod_measures_fewer_indexes_at_once(tmp_path: Path) -> None:
+    """A build that fitted yesterday is not refused for the sake of measuring."""
+    source = written(tmp_path / "in", random(250))
+    built(source, tmp_path / "roomy", "HNSW16,Flat")
+    least = budget.INTERPRETER_BYTES + budget.peak_bytes(250 * (16 * 4 + 140), 0)
+    built(source, tmp_path / "tight", "HNSW16,Flat", memory_limit_bytes=least + 100_000)
+    assert len(measured(tmp_path / "roomy").out) == 4
+    assert len(measured(tmp_path / "tight").out) < 4
 
 
 def test_every_rejection_halves_the_chance_of_a_worse_index(tmp_path: Path) -> None:

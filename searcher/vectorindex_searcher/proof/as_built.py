@@ -14,15 +14,16 @@ from ..contract import CANARY_TOLERANCE
 from ..index.choose.tuning import batch_engine
 from ..index.engine import Engine
 from ..index.vectors import VectorFile
+from .bound import lower_bound
 from .canary import CANARY_QUERIES
 from .case import Case, Outcome, Published
 from .exact import Truth
 from .groundtruth import Source
 from .measure import NO_PARAMS, measure, served_answers
-from .measured import read_measured
+from .measured import MeasuredFile, read_measured
 from .points import split
 from .queries import Queries
-from .report import HeldOut
+from .report import HeldOut, RecallAtK
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, 
     queries: rows that are asked of the published files, for the canary.
     """
     built = read_measured(folder / MEASURED_FILE)
+    other_k = tuple(_at(case, built, vectors, k) for k in built.asked.answers if k != case.task.k)
     source: Source = "reused"
     if case.task.k not in built.asked.answers:
 
@@ -58,7 +60,18 @@ def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, 
         judged, truth, measured = published.queries, published.truth, published.measured
         halves = split(None, len(judged.vectors), {})
     exact = built.facts.exact
-    return Outcome(judged, truth, source, halves, points, points_file, measured, None, published, exact, held_out)
+    return Outcome(
+        judged, truth, source, halves, points, points_file, measured, None, published, exact, held_out, other_k
+    )
+
+
+def _at(case: Case, built: MeasuredFile, vectors: VectorFile, k: int) -> RecallAtK:
+    recall = built.figures(vectors, k).recall
+    if not len(recall):
+        return RecallAtK(k=k, recall=0.0, recall_low=0.0)
+    certain = built.facts.exact and bool((recall == 1).all())
+    low = 1.0 if certain else lower_bound(recall, case.task.sure)
+    return RecallAtK(k=k, recall=float(recall.mean()), recall_low=low)
 
 
 def _worse(published: npt.NDArray[np.float64], built: npt.NDArray[np.float64]) -> bool:

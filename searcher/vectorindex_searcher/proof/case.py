@@ -19,7 +19,7 @@ from .groundtruth import Source, ground_truth
 from .measure import Measured
 from .points import Halves, Tuner
 from .queries import Queries
-from .report import HeldOut, Points, read_points
+from .report import HeldOut, Points, RecallAtK, read_points
 
 _log = logging.getLogger(__name__)
 
@@ -100,3 +100,4 @@ class Outcome:
     exact: bool = False
     """The index finds every neighbour by its kind, so that no query more could say otherwise."""
     held_out: HeldOut | None = None
+    other_k: tuple[RecallAtK, ...] = ()

@@ -102,6 +102,9 @@ def _recall(body: ElementTree.Element, report: Report) -> None:
         rows.append(
             [row.segment or "all queries", f"{row.queries:,}", f"{row.recall:.4f}", f"{row.recall_low:.4f}", *ranks]
         )
+    for one in report.other_k:
+        figures = [f"{one.recall:.4f}", f"{one.recall_low:.4f}", "–", "–"]
+        rows.append([f"all queries, recall@{one.k}", f"{report.overall.queries:,}", *figures])
     names = ["queries of", "queries", f"recall@{report.k}", "at least", "MRR", "relevance MRR"]
     _table(body, names, rows, f"Queries: {report.queries}. Each asked with the parameters that will serve it.")
     if report.queries_by_hits:

@@ -76,6 +76,14 @@ class FilteredRecall(Model):
     """Mean wall time of one query, one thread, microseconds."""
 
 
+class RecallAtK(Model):
+    """Recall of another number of answers, at the same point."""
+
+    k: int
+    recall: float
+    recall_low: float
+
+
 class HeldOut(Model):
     """How the figures came about where the queries are rows of the source."""
 
@@ -108,6 +116,8 @@ class Report(Model):
     segments: tuple[SegmentRecall, ...] = ()
     ground_truth: Literal["computed", "reused"] = "computed"
     """Whether the exact neighbours were scanned for, or kept from an earlier gate on the same vectors and queries."""
+    other_k: tuple[RecallAtK, ...] = ()
+    """What the build asked for besides k: a search for more answers than the gate judges has a figure of its own."""
     queries_by_hits: tuple[int, ...] = ()
     """Queries with 0, 1, ... k right answers."""
     params: dict[str, int]

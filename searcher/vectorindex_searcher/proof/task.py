@@ -221,6 +221,7 @@ def _report(
         confidence=task.sure,
         queries="held-out rows" if task.queries is None else _where(task),
         held_out=outcome.held_out,
+        other_k=outcome.other_k,
         floor=task.floor,
         overall=_segment(task, outcome, "", judged),
         segments=_segments(task, outcome),
