@@ -86,8 +86,6 @@ class ValidateTask(Model):
     """Column of the ids in files of tombstones."""
     later: ClassVar[frozenset[str]] = frozenset({"rejections", "objective"})
 
-    later: ClassVar[frozenset[str]] = frozenset({"objective", "rejections"})
-
     @property
     def sure(self) -> float:
         """The confidence of the bounds, with what rejections ask for more."""
