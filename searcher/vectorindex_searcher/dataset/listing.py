@@ -64,7 +64,7 @@ def list_source(store: Store, exclude: Sequence[str] = ()) -> Listing:
 def _data(store: Store, exclude: Sequence[str]) -> list[ObjectInfo]:
     """The data objects in key order; at least one."""
     listed = [item for item in store.list(store.prefix) if not _within(item.key, exclude)]
-    refuse_tables(store, (item.key for item in listed))
+    refuse_tables(store, (item.key for item in listed), above=True)
     named = [item for item in listed if not _hidden(item.key, store.prefix)]
     artifacts = artifact_keys(item.key for item in named)
     data = [item for item in named if find_format(item.key) is not None and item.key not in artifacts]

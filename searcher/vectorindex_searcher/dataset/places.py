@@ -83,15 +83,15 @@ _TABLES = (
 )
 
 
-def refuse_tables(store: Store, keys: Iterable[str]) -> None:
-    """Raises BadData/TableFormat when the keys below the store's place, or folders above it, are a table's.
+def refuse_tables(store: Store, keys: Iterable[str], *, above: bool) -> None:
+    """Raises BadData/TableFormat when the keys below the store's place, or folders `above` it, are a table's.
 
     Its folder also holds files that its log has removed: read as data, deleted rows come back.
     """
     for key in keys:
         if (table := _marked(key)) is not None:
             raise _refusal(store, table, key)
-    for key in _above(store):
+    for key in _above(store) if above else ():
         if (table := _marked(key)) is not None:
             raise _refusal(store, table, key)
 

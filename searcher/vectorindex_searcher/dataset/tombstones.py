@@ -54,7 +54,7 @@ def list_tombstones(store: Store) -> tuple[ListedObject, ...]:
     for a file that is no list of ids.
     """
     found = sorted(store.list(store.prefix), key=lambda item: item.key)
-    refuse_tables(store, (item.key for item in found))
+    refuse_tables(store, (item.key for item in found), above=False)  # every searcher lists them every few minutes
     found = [item for item in found if is_data(item.key, store.prefix, ("",))]
     refuse_broken_links(store, found)
     for item in found:
