@@ -208,8 +208,11 @@ def test_copies_are_known_where_most_rows_have_more_of_them_than_an_answer_has_p
     """Each document lies there 30 times: the tenth neighbour of a row is a copy of it, and so tells no distance."""
     documents = random(100)
     data = np.tile(documents, (30, 1)) + 1e-2 * random(3000, seed=1)
-    for fold in plan_of(tmp_path, data, 40).folds:
+    plan = plan_of(tmp_path, data, 40)
+    for fold in plan.folds:
         assert len(fold.out) == 30 * len(set(fold.out % 100))
+    asked = np.concatenate([rows % 100 for fold in plan.folds for rows in (fold.tuning, fold.gate)])
+    assert len(asked) == len(set(asked)), "copies of one document are one query, not many independent ones"
 
 
 def test_a_crowd_stays_but_for_the_drawn_rows(tmp_path: Path) -> None:

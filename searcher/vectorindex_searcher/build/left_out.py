@@ -66,7 +66,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Drawn rows that are near-duplicates of one another, and all rows that go with them."""
+    """Drawn rows that are near-duplicates of one another, and all rows that go with them; in the end one is asked."""
 
     drawn: list[int]
     rows: set[int]
@@ -136,8 +136,10 @@ def _groups(vectors: VectorFile, drawn: Rows, most: int, fallback: DeviceFallbac
         owner.update(dict.fromkeys(group.rows, number))
     place = {row: at for at, row in enumerate(drawn.tolist())}
     crowds = [_Group([row], {row}) for group in groups.values() if len(group.rows) > most for row in group.drawn]
-    whole = [*(group for group in groups.values() if len(group.rows) <= most), *crowds]
-    whole.sort(key=lambda group: min(place[row] for row in group.drawn))
+    # One query for each group, the first that was drawn: its near-duplicates would only say the same again.
+    single = [_Group([min(one.drawn, key=place.__getitem__)], one.rows) for one in groups.values()]
+    whole = [*(group for group in single if len(group.rows) <= most), *crowds]
+    whole.sort(key=lambda group: place[group.drawn[0]])
     return whole, float((truth.scores[:, 0] >= 0).mean())
 
 
