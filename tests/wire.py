@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import uvloop
@@ -191,7 +192,8 @@ class Port:
 
     def __init__(self, limits: Limits = Limits(), guard: Any = None) -> None:  # noqa: B008
         self.app = Recorder()
-        self.listener = Listener(self.app, "r1", limits, guard=guard)
+        # Without a loop there is no later turn.
+        self.listener = Listener(self.app, "r1", replace(limits, turn_seconds=math.inf), guard=guard)
 
     def connect(self) -> tuple[Connection, Transport]:
         connection, transport = Connection(self.listener), Transport()

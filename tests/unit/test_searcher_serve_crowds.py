@@ -316,3 +316,47 @@ def test_a_flood_of_connections_does_not_keep_others_waiting() -> None:
             for thread in threads:
                 thread.join()
         assert server.listener.connections <= ADMIN.connections
+
+
+# ---------------------------------------------------------------- turns of the event loop
+
+
+@pytest.mark.parametrize(
+    "dear",
+    [
+        get(b"/x") * 16,
+        b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 3000 + b"0\r\n\r\n",
+    ],
+    ids=["pipelines", "chunks"],
+)
+def test_what_many_send_at_once_keeps_no_other_waiting(dear: bytes) -> None:
+    """Fifty connections that sent bodies in thousands of chunks at the same moment had the event loop for 1.3 s."""
+    with serving(Limits(turn_seconds=0.0)) as server:
+        crowd, last = [server.connect() for _ in range(20)], server.connect()
+        for client in (*crowd, last):
+            assert client.send(get()).answer()[0] == 200
+        seen = len(server.app.seen)
+        stands, goes_on = threading.Event(), threading.Event()
+        server.loop.call_soon_threadsafe(lambda: (stands.set(), goes_on.wait(60)))
+        assert stands.wait(60)
+        for client in crowd:
+            client.send(dear)
+        last.send(get(b"/last"))
+        goes_on.set()
+        assert last.answer()[2] == b"/last"
+        for client in crowd:
+            assert [client.answer()[0] for _ in range(dear.count(b"HTTP/1.1"))] == [200] * dear.count(b"HTTP/1.1")
+        order = [target for target, _ in server.app.seen[seen:]]
+        assert order.index(b"/last") <= 2 * len(crowd)
+
+
+def test_a_turn_for_each_request_changes_no_answer() -> None:
+    burst = b"".join(get(b"/%d" % number) + post(b"b%d" % number, b"/later") for number in range(60))
+    with serving(Limits(turn_seconds=0.0)) as server:
+        server.app.gate.set()
+        clients = [server.connect().send(burst) for _ in range(8)]
+        for client in clients:
+            answers = [client.answer()[2] for _ in range(120)]
+            assert answers == [text for number in range(60) for text in (b"/%d" % number, b"b%d" % number)]
+            assert client.send(get(b"/more")).answer()[2] == b"/more"
+        until(lambda: server.listener.held == 0)

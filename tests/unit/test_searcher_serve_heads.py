@@ -199,7 +199,9 @@ def test_closing_ends_a_known_connection_after_its_answer() -> None:
     connection, transport = port.connect()
     connection.data_received(post(b"abc"))
     port.listener.closing = lambda: True
-    connection.data_received(post(b"def") + post(b"never"))
-    assert b"Connection: close" in transport.written
+    connection.data_received(post(b"def") + post(b"ghi") + post(b"half")[:-1])
+    connection.data_received(b"f" + post(b"never"))
+    assert transport.written.count(b"Connection: close") == 1
+    assert transport.written.endswith(b"Connection: close\r\n\r\nghi")
     assert transport.ended
-    assert port.bodies() == [b"abc", b"def"]
+    assert port.bodies() == [b"abc", b"def", b"ghi"]

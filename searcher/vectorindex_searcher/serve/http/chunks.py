@@ -10,6 +10,7 @@ from .messages import Problem, body_too_large, head_too_large
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _LINE_END = b"\r\n"
+CHUNKS_AT_ONCE = 256
 _LONGEST_SIZE = 16 + len(_LINE_END)
 
 
@@ -27,10 +28,12 @@ class ChunkedBody:
         """Bytes that are no data."""
 
     def take(self, given: bytearray) -> bool:
-        """Take from the front of `given` what belongs to this body; whether the body is complete. Raises Problem."""
-        at = 0
+        """Take from the front of `given` what belongs to this body, if it is many chunks not all of them; whether the
+        body is complete. Raises Problem.
+        """
+        at, stop = 0, self._chunks + CHUNKS_AT_ONCE
         try:
-            while True:
+            while self._chunks < stop:
                 if self._missing:
                     at = self._take_data(given, at)
                     if self._missing:
@@ -47,6 +50,7 @@ class ChunkedBody:
                         raise malformed("a trailer of a chunked body is no header, or one that must come before it")
                 else:
                     self._begin(line)
+            return False
         finally:
             del given[:at]
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .listener import Listener
 
 _PROMPT_SECONDS = 1.0
+_LARGE_BYTES = 16 << 10
+"""From here on a search is worth a look at what its parsing takes of the turn."""
 
 
 class Connection(RequestReader, asyncio.Protocol):
@@ -43,6 +45,8 @@ class Connection(RequestReader, asyncio.Protocol):
         self._retire_at = self._active + listener.connection_age()
         self._answers = 0
         self._paused = False
+        self._queued = False
+        """Waits for a later turn of the event loop."""
         self._answered_now = 0
         """Requests answered in this turn of the event loop."""
         self.opening: asyncio.Task[None] | None = None
@@ -64,9 +68,10 @@ class Connection(RequestReader, asyncio.Protocol):
             return
         self._answered_now = 0
         self.read(data)
-        if not self._has_room and not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
+        if self._waiting or self._input:
+            self._wait_for_turn()
+            if not self._has_room:
+                self._pause_reading()
 
     def eof_received(self) -> bool:
         """The client stopped sending. What it asked is still answered."""
@@ -119,11 +124,13 @@ class Connection(RequestReader, asyncio.Protocol):
     # ------------------------------------------------------------ answers
 
     def _take(self, request: Request) -> None:
-        if not self._waiting and self._may_answer:
-            self._answer(request)
+        if self._waiting or not self._may_answer:
+            self._waiting.append(request)
+            self._advance()
             return
-        self._waiting.append(request)
-        self._advance()
+        self._answer(request)
+        if not self._reading and (self._current is None or request.size > _LARGE_BYTES):
+            self._listener.turns.spend(time.monotonic() - request.completed)
 
     @property
     def _may_answer(self) -> bool:
@@ -137,16 +144,20 @@ class Connection(RequestReader, asyncio.Protocol):
 
     def _advance(self) -> None:
         """Answer waiting requests until one takes time, the client must read first, or others must have their turn."""
-        while True:
-            while self._waiting and self._may_answer:
+        turns = self._listener.turns
+        while not turns.spent:
+            while self._waiting and self._may_answer and not turns.spent:
+                since = time.monotonic()
                 self._answer(self._waiting.popleft())
-            if not self._has_room:
-                break
-            self._resume_reading()
+                turns.spend(time.monotonic() - since)
             before = len(self._input)
-            self._read_on()
+            if self._has_room:
+                self._read_on()
             if len(self._input) == before or not self._may_answer:
                 break
+        self._wait_for_turn()
+        if self._has_room and not self._queued:
+            self._resume_reading()
         if self._waiting and self._answered_now == PIPELINE_LIMIT:
             self._answered_now += 1
             self._loop.call_soon(self._next_turn)
@@ -160,6 +171,20 @@ class Connection(RequestReader, asyncio.Protocol):
             self._finish(request, answer)
         else:
             answer.then(self._resolved)
+
+    def _wait_for_turn(self) -> None:
+        """Go on later if this turn is spent and there is something to do."""
+        turns = self._listener.turns
+        if turns.spent and not self._queued and self._transport is not None and (self._waiting or self._input):
+            self._queued = True
+            self._pause_reading()
+            turns.wait(self)
+
+    def go_on(self) -> None:
+        """A turn later."""
+        self._queued = False
+        if self._transport is not None:
+            self._next_turn()
 
     def _next_turn(self) -> None:
         self._answered_now = 0
@@ -216,6 +241,11 @@ class Connection(RequestReader, asyncio.Protocol):
             return
         self._transport.write_eof()
         self._resume_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
         if self._paused and self._transport is not None:

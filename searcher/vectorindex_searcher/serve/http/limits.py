@@ -77,6 +77,8 @@ class Limits:
     """Longer than clients keep idle connections (Go 90 s): the server closing first can cross with a new query."""
     linger_seconds: float = 2.0
     """How long a connection whose last answer was taken goes on dropping the client's bytes, waiting for its end."""
+    turn_seconds: float = 0.005
+    """What all connections together may take of one turn of the event loop, give or take a request."""
     sweep_seconds: float = 1.0
     """How often the limits on time are looked at."""
     handshake_seconds: float = 10.0

@@ -24,6 +24,7 @@ from .head import Credential
 from .head_cache import HeadCache
 from .limits import Limits
 from .messages import Deferred, Problem, Request, Response, overload
+from .turns import Turns
 
 KEEP_ALIVE_JITTER = 0.2
 TOLD_TO_RETRY = 32
@@ -71,6 +72,7 @@ class Listener:
         self.closing = closing
         self.guard = guard
         self.heads = HeadCache()
+        self.turns = Turns(limits.turn_seconds)
         self.in_flight = 0
         """Requests being answered."""
         self.relieve: Callable[[], None] = self.make_room

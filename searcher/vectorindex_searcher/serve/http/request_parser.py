@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PIPELINE_LIMIT = 16
 """Complete requests that may wait behind the one being answered before reading pauses; also how many of a connection
 are answered before other connections get a turn."""
+_PARSING_SECONDS = 2e-5
+"""A head that was not known, about."""
 _EMPTY_LINE = b"\r\n"
 
 
@@ -82,7 +84,7 @@ class RequestReader(ABC):
             return
         listener.held += size
         self._held_bytes += size
-        if not self._input and self._head is None and not self._waiting:
+        if not (self._input or self._waiting or listener.turns.spent) and self._head is None:
             end = data.find(END, 0, MAX_HEAD_BYTES) + len(END)
             if end >= len(END) and not data.startswith(_EMPTY_LINE):
                 self._take_whole(data, end)
@@ -98,51 +100,63 @@ class RequestReader(ABC):
             self._release(len(data))
             self._refuse(problem, data)
             return
-        if head.length != len(data) - end:
+        length, size = head.length, len(data)
+        if length is None or length > size - end:
             self._input += data[end:]
             self._begin_message(head, end)
             self._read_on()
             return
+        if length < size - end:
+            size = end + length
+            self._input += data[size:]
         if not head.keep_alive:
             self._stop_reading()
         now, keep_alive = time.monotonic(), head.keep_alive
         self._take(
-            Request(head.method, head.target, head.headers, data[end:], keep_alive, now, None, None, head, len(data))
+            Request(head.method, head.target, head.headers, data[end:size], keep_alive, now, None, None, head, size)
         )
+        if self._input:
+            self._read_on()
 
     def _read_on(self) -> None:
         """Take what the input holds of complete requests, as long as there is room for them."""
         if self._reading:
             return
         self._reading = True
+        turns, since = self._listener.turns, time.monotonic()
         try:
-            while self._input and not self._discarding_input and self._has_room and self._read_message():
-                pass
+            while self._input and not (self._discarding_input or turns.spent) and self._has_room:
+                went_on = self._read_message()
+                now = time.monotonic()
+                turns.spend(now - since)
+                since = now
+                if not went_on:
+                    break
         except Problem as problem:
             self._refuse(problem, self._input)
         finally:
             self._reading = False
 
     def _read_message(self) -> bool:
-        """Take one request from the input; False if it is not complete. Raises Problem."""
-        if self._head is None and not self._read_head():
+        """Take one request from the input, or some of it; whether there may be more to take. Raises Problem."""
+        head = self._head or self._read_head()
+        if head is None:
             return False
-        head = self._head
-        assert head is not None
+        before = len(self._input)
         body = self._read_body(head)
         if body is None:
-            return False
+            return len(self._input) < before
         self._complete(head, body)
         return True
 
-    def _read_head(self) -> bool:
-        """Take the head at the front of the input; False if it is not complete. Raises Problem."""
+    def _read_head(self) -> Head | None:
+        """Take the head at the front of the input, if it is complete. Raises Problem."""
         given, limits = self._input, self._listener.limits
         if given.startswith(_EMPTY_LINE) and not self._empty_line:
             self._empty_line = True
             self._drop(len(_EMPTY_LINE))
         if not given:
-            return False
+            return None
         if self._message_since is None:
             self._message_since = time.monotonic()
         end = given.find(END, max(0, self._checked - len(END) + 1), limits.header_bytes) + len(END)
@@ -152,13 +166,13 @@ class RequestReader(ABC):
             if len(given) >= limits.header_bytes:
                 raise too_long(given, limits)
             self._checked = len(given)
-            return False
+            return None
         with memoryview(given) as view:
             raw = bytes(view[:end])
         head = self._judge(raw)
         del given[:end]
         self._begin_message(head, end)
-        return True
+        return head
 
     def _judge(self, raw: bytes) -> Head:
         """What a head says. Raises Problem to refuse its request."""
@@ -174,6 +188,8 @@ class RequestReader(ABC):
             guard.check(head.credential)
         if len(raw) <= MAX_HEAD_BYTES:
             heads.learn(key, head)
+        if not self._reading:
+            self._listener.turns.spend(_PARSING_SECONDS)
         return head
 
     def _begin_message(self, head: Head, size: int) -> None:
