@@ -52,9 +52,9 @@ def test_every_page_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     lost: list[object] = []
     check, take = page_headers._check, page_headers._Stream.take
 
-    def note(position: int, found: page_headers.Found, refuse: Any) -> None:
+    def note(position: int, found: page_headers.Found, refuse: Any) -> int:
         seen.append(found.get((5, 1), 0) + found.get((8, 1), 0))
-        check(position, found, refuse)
+        return check(position, found, refuse)
 
     def follow(self: page_headers._Stream, *arguments: Any) -> None:
         take(self, *arguments)
@@ -105,6 +105,19 @@ def test_a_page_of_more_values_than_bytes_is_refused(tmp_path: Path, monkeypatch
     pq.write_table(table, tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").stat().st_size < 10_000
     with pytest.raises(TaskError) as caught:
+        read(tmp_path, "x")
+    assert caught.value.reason == "PageTooLarge"
+
+
+def test_pages_of_repetitions_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is small enough."""
+    table = pa.table({"id": range(20), "vector": [[1.0]] * 20, "x": [[0] * 20_000] * 20})
+    options: dict[str, Any] = {"data_page_size": 64, "write_batch_size": 20_000, "use_dictionary": False}
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", **options)
+    assert read(tmp_path, "x") == 20
+    monkeypatch.setattr(page_headers, "LARGEST_VALUES", 50_000)
+    monkeypatch.setattr(page_headers, "VALUES_PER_BYTE", 1)
+    with pytest.raises(TaskError, match="goes on with more values") as caught:
         read(tmp_path, "x")
     assert caught.value.reason == "PageTooLarge"
 

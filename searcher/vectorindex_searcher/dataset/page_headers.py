@@ -13,6 +13,8 @@ LARGEST_CONTENT_BYTES = 256 << 20
 """Of a page, decompressed. Writers make pages of 1 MiB (pyarrow, Spark) to 100 MB (DuckDB)."""
 LARGEST_VALUES = 1 << 26
 """Of a page: lists of nothing but repetitions take no bytes."""
+VALUES_PER_BYTE = 64
+"""Of a column, beyond one such page: a list of a thousand pages of repetitions is one value."""
 _HEADER_BYTES = 1 << 20
 """A longer header is not followed; statistics in it have a few kilobytes."""
 _DEPTH = 8
@@ -36,14 +38,16 @@ class _Nonsense(Exception):  # noqa: N818 - no error of ours: pyarrow will name 
 class PageHeaders:
     """The pages of one object. `see` every read of it; `refuse` is called with what a header claims too much of."""
 
-    def __init__(self, refuse: Callable[[int, str], None]) -> None:
+    def __init__(self, size: int, refuse: Callable[[int, str], None]) -> None:
+        """size: bytes of the object."""
         self._refuse = refuse
+        self._most = LARGEST_VALUES + VALUES_PER_BYTE * size
         self._streams: dict[int, _Stream] = {}
         """By the position at which each column goes on."""
 
     def see(self, position: int, data: bytes) -> None:
         """Bytes that were read at `position`: they go on where another read ended, or begin a column."""
-        stream = self._streams.pop(position, None) or _Stream()
+        stream = self._streams.pop(position, None) or _Stream(self._most)
         stream.take(position, data, self._refuse)
         self._streams[position + len(data)] = stream
 
@@ -51,7 +55,8 @@ class PageHeaders:
 class _Stream:
     """The pages of one column chunk, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_values: int) -> None:
+        self._left = most_values
         self._skip = 0
         self._head = b""
         self._lost = False
@@ -75,17 +80,21 @@ class _Stream:
             except _Nonsense:
                 self._lost = True
                 return
-            _check(position + at - cut, found, refuse)
+            self._left -= _check(position + at - cut, found, refuse)
+            if self._left < 0:
+                refuse(position + at - cut, "goes on with more values than a file of this size can hold")
             at += end - start - cut
             self._head, self._skip = b"", max(0, found.get((_STORED_SIZE,), 0))
 
 
-def _check(position: int, found: Found, refuse: Callable[[int, str], None]) -> None:
+def _check(position: int, found: Found, refuse: Callable[[int, str], None]) -> int:
+    """The values of the page."""
     if (size := found.get((_CONTENT_SIZE,), 0)) > LARGEST_CONTENT_BYTES:
         refuse(position, f"decompresses to {size} bytes, at most {LARGEST_CONTENT_BYTES} are taken")
     values = max((found.get((header, 1), 0) for header in _DATA_HEADERS), default=0)
     if values > LARGEST_VALUES:
         refuse(position, f"holds {values} values, at most {LARGEST_VALUES} are taken")
+    return max(0, values)
 
 
 # ---------------------------------------------------------------- Thrift's compact protocol

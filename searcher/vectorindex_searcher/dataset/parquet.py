@@ -55,7 +55,7 @@ class _Pages(RangedFile):
         return data
 
     def pages_follow(self) -> None:
-        self.headers = PageHeaders(self._refuse)
+        self.headers = PageHeaders(self._item.size, self._refuse)
 
     def _refuse(self, position: int, what: str) -> None:
         """Kept as well: pyarrow may wrap it while it passes through C++."""
