@@ -35,7 +35,6 @@ from vectorindex_searcher.contract import (
 from vectorindex_searcher.index.device import on_cpu
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
-from vectorindex_searcher.proof import as_built
 from vectorindex_searcher.proof.exact import exact_search
 from vectorindex_searcher.proof.measure import answers, measure
 from vectorindex_searcher.proof.measured import MeasuredFile, read_measured
@@ -200,7 +199,8 @@ def test_near_duplicates_are_left_out_together_and_never_span_tuning_and_gate(tm
         for name, rows in (("tuning", fold.tuning), ("gate", fold.gate)):
             assert set(rows) <= set(fold.out)
             for row in rows % 600:
-                assert kind.setdefault(int(row), name) == name
+                assert int(row) not in kind, "one query of each group: others would be the same draw of chance again"
+                kind[int(row)] = name
     assert sum(len(fold.gate) for fold in plan.folds) >= 20
 
 
@@ -279,19 +279,6 @@ def test_another_floor_or_confidence_needs_no_build_and_another_k_is_asked_anew(
     found = gate(tmp_path / "out", "gate15", k=15)
     assert (len(builds), found.ground_truth) == (1, "computed")
     assert at[20] - 0.03 <= found.overall.recall <= at[10] + 0.03
-
-
-def test_files_that_answer_worse_here_than_when_they_were_built_are_judged_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A gate runs in the image that will serve: what the build measured with another one proves nothing of it."""
-    built(written(tmp_path / "in", random(1700)), tmp_path / "out", "IVF16,Flat")
-    good = gate(tmp_path / "out")
-    real = as_built.served_answers
-    monkeypatch.setattr(as_built, "served_answers", lambda *given: np.where(real(*given) % 3, real(*given), -1))
-    bad = gate(tmp_path / "out", "elsewhere")
-    assert bad.overall.recall < good.overall.recall - 0.2
-    assert bad.overall.recall_low < 0.8
 
 
 def test_a_small_pod_measures_fewer_indexes_at_once(tmp_path: Path) -> None:

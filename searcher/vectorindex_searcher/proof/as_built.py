@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy.typing as npt
 
 from ..artifact.layout import MEASURED_FILE
 from ..build.again import ask_again
-from ..contract import CANARY_TOLERANCE
 from ..index.choose.tuning import batch_engine
 from ..index.engine import Engine
 from ..index.vectors import VectorFile
@@ -24,8 +22,6 @@ from .measured import MeasuredFile, read_measured
 from .points import split
 from .queries import Queries
 from .report import HeldOut, RecallAtK
-
-_log = logging.getLogger(__name__)
 
 
 def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, folder: Path) -> Outcome:
@@ -54,11 +50,7 @@ def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, 
         duplicates=round(built.facts.duplicates, 6),
     )
     measured = built.figures(vectors, case.task.k)
-    published, chosen = _published(case, engine, vectors, queries)
-    if len(asked.rows) and _worse(published.measured.recall, measured.recall[chosen]):
-        _log.warning("judged by the published files: here they answer worse than what was built")
-        judged, truth, measured = published.queries, published.truth, published.measured
-        halves = split(None, len(judged.vectors), {})
+    published = _published(case, engine, vectors, queries)
     exact = built.facts.exact
     return Outcome(
         judged, truth, source, halves, points, points_file, measured, None, published, exact, held_out, other_k
@@ -74,23 +66,11 @@ def _at(case: Case, built: MeasuredFile, vectors: VectorFile, k: int) -> RecallA
     return RecallAtK(k=k, recall=float(recall.mean()), recall_low=low)
 
 
-def _worse(published: npt.NDArray[np.float64], built: npt.NDArray[np.float64]) -> bool:
-    """Whether the published files, in this image, answer the same queries worse than the index did when it was built.
-
-    They hold more rows, the queries among them, which only helps; beyond chance it is another FAISS, or another CPU.
-    """
-    lost = built - published
-    error = float(lost.std()) / len(lost) ** 0.5
-    return bool(float(lost.mean()) - 3 * error > CANARY_TOLERANCE)
-
-
-def _published(
-    case: Case, engine: Engine, vectors: VectorFile, queries: Queries
-) -> tuple[Published, npt.NDArray[np.int64]]:
-    """What the published files answer to some of the rows, and which of them."""
+def _published(case: Case, engine: Engine, vectors: VectorFile, queries: Queries) -> Published:
+    """What the published files answer to some of the rows."""
     drawn = np.random.default_rng(0).permutation(len(queries.vectors))
     chosen = np.sort(drawn[:CANARY_QUERIES])
     some = Queries(queries.vectors[chosen], queries.own_rows[chosen])
     truth, _ = case.truth(vectors, some, case.task.k)
     rows = served_answers(batch_engine(engine), some.vectors, case.task.k, some.own_rows, None, NO_PARAMS)
-    return Published(some, truth, measure(truth, rows, vectors, some.vectors)), chosen
+    return Published(some, truth, measure(truth, rows, vectors, some.vectors))
