@@ -10,14 +10,15 @@ import orjson
 
 from ..evidence.ring import Outcome
 from ..http.limits import LOOP_BYTES
-from ..http.messages import Problem
+from ..http.messages import JSON_TYPE, Problem
 from .fields import fields_of_json, fields_of_query_string
 from .long_json import fields_of_long_json
 from .plan import Key, PlanCache, Planner, SearchPlan, check_work
 from .vectors import ABSENT, VectorReader, Vectors
 
 BINARY_TYPE = b"application/octet-stream"
-_JSON_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded", b"text/plain")
+_USUAL = frozenset((JSON_TYPE, b"*/*"))
+_JSON_TYPES = (b"", JSON_TYPE, b"application/x-www-form-urlencoded", b"text/plain")
 """What a JSON body may call itself: curl -d without a header says form."""
 
 Read = tuple[SearchPlan, Vectors]
@@ -30,6 +31,7 @@ class RequestReader:
     def __init__(self, planner: Planner, vectors: VectorReader) -> None:
         self._planner, self._vectors = planner, vectors
         self.plans = PlanCache()
+        self._known = self.plans.get
 
     def read(
         self, body: bytes, query: bytes, content_type: bytes, outcome: Outcome, *, binary: bool
@@ -38,7 +40,7 @@ class RequestReader:
 
         Writes to `outcome` what is known of the request, also when it is refused. Raises Problem 400, 415 or 422.
         """
-        if content_type == BINARY_TYPE or _is_binary(content_type):
+        if content_type == BINARY_TYPE or (content_type != JSON_TYPE and _is_binary(content_type)):
             return self._of_bytes(body, query, outcome, binary)
         if query:
             raise _query_beside_json(query)
@@ -50,7 +52,7 @@ class RequestReader:
 
     def _of_bytes(self, body: bytes, query: bytes, outcome: Outcome, binary: bool) -> Read | Callable[[], Read]:
         key = (binary, b"?" + query)
-        plan = self.plans.get(key)
+        plan = self._known(key)
         if plan is not None:
             outcome.segment = plan.segment
             vectors = self._vectors.of_bytes(body, plan.dimension)
@@ -69,7 +71,7 @@ class RequestReader:
         fields, rows = fields_of_long_json(body, self._vectors.dimension)
         one, several = fields.pop("vector", ABSENT), fields.pop("vectors", ABSENT) if rows is None else rows
         key = _key(binary, fields)
-        plan = self.plans.get(key) or self._new(key, fields, outcome)
+        plan = self._known(key) or self._new(key, fields, outcome)
         outcome.segment = plan.segment
         return self._counted(plan, self._vectors.of_json(one, several, body), outcome)
 
@@ -77,7 +79,7 @@ class RequestReader:
         fields = fields_of_json(body)
         one, several = fields.pop("vector", ABSENT), fields.pop("vectors", ABSENT)
         key = _key(binary, fields)
-        plan = self.plans.get(key)
+        plan = self._known(key)
         if plan is not None:
             outcome.segment = plan.segment
             return self._counted(plan, self._vectors.of_json(one, several, body), outcome)
@@ -115,7 +117,7 @@ def _key(binary: bool, fields: Mapping[str, Any]) -> Key:
 
 def wants_binary(accept: bytes | None) -> bool:
     """Whether the first media type of an Accept header is the binary answer's."""
-    if accept is None:
+    if accept is None or accept in _USUAL:
         return False
     return accept == BINARY_TYPE or accept.partition(b",")[0].partition(b";")[0].strip().lower() == BINARY_TYPE
 
