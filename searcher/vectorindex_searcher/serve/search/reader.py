@@ -58,12 +58,13 @@ class RequestReader:
             vectors = self._vectors.of_bytes(body, plan.dimension)
             return (plan, vectors) if vectors.ndim == 1 else self._counted(plan, vectors, outcome)
         fields = fields_of_query_string(query, self._planner.fields)
+        if "filter" in fields:
+            return functools.partial(self._new_of_bytes, key, fields, body, outcome)
+        return self._new_of_bytes(key, fields, body, outcome)
 
-        def make() -> Read:
-            plan = self._new(key, fields, outcome)
-            return self._counted(plan, self._vectors.of_bytes(body, plan.dimension), outcome)
-
-        return make if "filter" in fields else make()
+    def _new_of_bytes(self, key: Key, fields: Mapping[str, Any], body: bytes, outcome: Outcome) -> Read:
+        plan = self._new(key, fields, outcome)
+        return self._counted(plan, self._vectors.of_bytes(body, plan.dimension), outcome)
 
     # ------------------------------------------------------------ JSON
 
@@ -82,14 +83,18 @@ class RequestReader:
         plan = self._known(key)
         if plan is not None:
             outcome.segment = plan.segment
-            return self._counted(plan, self._vectors.of_json(one, several, body), outcome)
-
-        def make() -> Read:
-            plan = self._new(key, fields, outcome)
-            return self._counted(plan, self._vectors.of_json(one, several, body), outcome)
-
+            vectors = self._vectors.of_json(one, several, body)
+            return (plan, vectors) if vectors.ndim == 1 else self._counted(plan, vectors, outcome)
         # A filter may hold thousands of values, and is searched on a thread anyway.
-        return make if "filter" in fields else make()
+        if "filter" in fields:
+            return functools.partial(self._new_of_json, key, fields, one, several, body, outcome)
+        return self._new_of_json(key, fields, one, several, body, outcome)
+
+    def _new_of_json(
+        self, key: Key, fields: Mapping[str, Any], one: Any, several: Any, body: bytes, outcome: Outcome
+    ) -> Read:
+        plan = self._new(key, fields, outcome)
+        return self._counted(plan, self._vectors.of_json(one, several, body), outcome)
 
     # ------------------------------------------------------------ both
 
