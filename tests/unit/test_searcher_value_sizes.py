@@ -1,4 +1,5 @@
-"""What values of a column hold is known from offsets alone, for every type and every piece of an array."""
+"""What values of a column hold is known from offsets alone, for every type and every piece of an array; and values that
+no writer should have written are answered all the same."""
 
 from __future__ import annotations
 
@@ -6,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
 
-from vectorindex_searcher.index.rows import RowFile, RowWriter
+from vectorindex_searcher.index.rows import Ids, RowFile, RowWriter
 from vectorindex_searcher.index.value_sizes import sizes
 
 TEXTS = ["", "a" * 50, None, "bc", "d" * 7]
@@ -65,3 +67,31 @@ def test_rows_of_a_file_have_the_size_of_all_their_columns(tmp_path: Path) -> No
     held = 3 * int(rows.sum())
     assert held < file.nbytes(rows) < held + 200 * len(rows)
     assert file.nbytes(rows[:0]) == 0
+
+
+def broken() -> pa.Array:
+    """Text of which the first is no UTF-8, as a Parquet file may hold it."""
+    offsets = pa.py_buffer(np.array([0, 2, 4, 6], np.int32))
+    return pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"\xff\xfeab\xc3\xa9")])
+
+
+@pytest.mark.parametrize("batch_rows", [2, 10])
+def test_text_that_is_no_utf8_is_answered_as_far_as_it_can_be_read(tmp_path: Path, batch_rows: int) -> None:
+    wanted = ["\ufffd\ufffd", "ab", "é"]
+    columns = {
+        "text": broken(),
+        "large": broken().cast(pa.binary()).cast(pa.large_binary()).view(pa.large_string()),
+        "list": pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), broken()),
+        "struct": pa.StructArray.from_arrays([broken()], ["a"]),
+    }
+    table = pa.table(columns)
+    with RowWriter(tmp_path / "rows.arrow", table.schema, batch_rows) as writer:
+        writer.write(table)
+    file, rows = RowFile(tmp_path / "rows.arrow"), np.arange(3)
+    assert file.values(rows, "text") == file.values(rows, "large") == wanted
+    assert file.values(rows, "list") == [[text] for text in wanted]
+    assert file.values(rows, "struct") == [{"a": text} for text in wanted]
+    orjson.dumps([file.values(rows, name) for name in columns])
+    with RowWriter(tmp_path / "ids.arrow", pa.schema([("id", pa.string())]), batch_rows) as writer:
+        writer.write(pa.table({"id": broken()}))
+    assert Ids(tmp_path / "ids.arrow")(rows) == wanted

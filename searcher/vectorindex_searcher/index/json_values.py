@@ -30,8 +30,11 @@ def json_values(column: pa.Array) -> Values:
     """The values of a column as None, bool, int, float, str, list and dict (for orjson, which writes NaN as null)."""
     kind = column.type
     if is_plain(kind):
-        plain: Values = column.to_pylist()
-        return plain
+        try:
+            plain: Values = column.to_pylist()
+            return plain
+        except UnicodeDecodeError:
+            return _lists(column) if hasattr(column, "flatten") else _broken_texts(column)
     for matches, convert in _CONVERSIONS:
         if matches(kind):
             return convert(column)
@@ -47,6 +50,12 @@ def is_plain(kind: pa.DataType) -> bool:
     text = types.is_string(kind) or types.is_large_string(kind) or kind == pa.string_view()
     numbers = types.is_integer(kind) or types.is_floating(kind)
     return bool(text or numbers or types.is_boolean(kind) or types.is_null(kind))
+
+
+def _broken_texts(column: Any) -> Values:
+    """Text of which some is no UTF-8: Parquet promises it and checks nothing. What cannot be read is U+FFFD."""
+    kind = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
+    return [None if value is None else value.decode("utf-8", "replace") for value in column.cast(kind).to_pylist()]
 
 
 def _extension(column: Any) -> Values:

@@ -6,6 +6,7 @@ and pods on one node share the pages. Nothing here loads a column as a whole.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,8 @@ class RowFile:
         if len(self._batches) == 1:
             return json_values(self._batches[0].column(index).take(pa.array(rows)))
         if is_plain(self._reader.schema.field(index).type):
-            return [self._batches[batch].column(index)[row].as_py() for batch, row in self.places(rows)]
+            with contextlib.suppress(UnicodeDecodeError):
+                return [self._batches[batch].column(index)[row].as_py() for batch, row in self.places(rows)]
         parts = [self._batches[batch].column(index).slice(row, 1) for batch, row in self.places(rows)]
         return json_values(pa.concat_arrays(parts))
 
@@ -143,7 +145,7 @@ class Ids:
         if data.isascii():
             text = data.decode("ascii")
             return [text[start:end] for start, end in zip((0, *ends), ends, strict=False)]
-        return [data[start:end].decode() for start, end in zip((0, *ends), ends, strict=False)]
+        return [data[start:end].decode("utf-8", "replace") for start, end in zip((0, *ends), ends, strict=False)]
 
     def raw(self, rows: npt.NDArray[np.int64]) -> RawIds:
         """Ids at `rows` as bytes."""
