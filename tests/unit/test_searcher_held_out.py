@@ -35,6 +35,7 @@ from vectorindex_searcher.contract import (
 from vectorindex_searcher.index.device import on_cpu
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
+from vectorindex_searcher.proof import as_built
 from vectorindex_searcher.proof.exact import exact_search
 from vectorindex_searcher.proof.measure import answers, measure
 from vectorindex_searcher.proof.measured import MeasuredFile, read_measured
@@ -279,6 +280,23 @@ def test_another_floor_or_confidence_needs_no_build_and_another_k_is_asked_anew(
     found = gate(tmp_path / "out", "gate15", k=15)
     assert (len(builds), found.ground_truth) == (1, "computed")
     assert at[20] - 0.03 <= found.overall.recall <= at[10] + 0.03
+
+
+def test_files_that_answer_worse_here_than_when_they_were_built_are_judged_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate runs in the image that will serve: what the build measured with another one proves nothing of it."""
+    # Copies in the published files are no fault of the image: with them recall is lower than the gate's.
+    data = np.tile(random(170), (10, 1)) + 1e-2 * random(1700, seed=1)
+    built(written(tmp_path / "in", data), tmp_path / "out", "HNSW4,SQ8")
+    good = gate(tmp_path / "out")
+    assert good.held_out is not None
+    assert good.overall.queries == len(measured(tmp_path / "out").asked.rows)
+    real = as_built.served_answers
+    monkeypatch.setattr(as_built, "served_answers", lambda *given: np.where(real(*given) % 3, real(*given), -1))
+    bad = gate(tmp_path / "out", "elsewhere")
+    assert bad.overall.recall < good.canary_recall - 0.2
+    assert bad.overall.recall_low < 0.8
 
 
 def test_a_small_pod_measures_fewer_indexes_at_once(tmp_path: Path) -> None:

@@ -213,6 +213,25 @@ def _tune(engines: Sequence[Engine], parts: Sequence[Part], vectors: VectorFile,
     return tuned
 
 
+def shown_rows(parts: Sequence[Part]) -> Rows:
+    """The rows that a gate asks of the published files: those that judge, or those that tuned where none do."""
+    judging = np.concatenate([part.gate.rows for part in parts])
+    return judging if len(judging) else np.concatenate([part.tuning.rows for part in parts])
+
+
+def with_published(folder: Path, built: Built, bare: Manifest, canary: Questions, ks: Sequence[int]) -> Built:
+    """What was measured, and what the whole index answers to the canary's rows, which do not count for themselves."""
+    engine = batch_engine(engine_of(folder, built.index, bare))
+    found: dict[str, float] = {}
+    with VectorFile(folder / VECTORS_FILE, bare.embedding.metric) as vectors:
+        for k in ks:
+            rows = answers(engine, canary.vectors, k, canary.rows, built.tuned.default.params)
+            truth = canary.truth.at(vectors, canary.vectors, k, canary.rows)
+            found[str(k)] = float(measure(truth, rows, vectors, canary.vectors).recall.mean())
+    facts = replace(built.measured.facts, published=found)
+    return replace(built, measured=replace(built.measured, facts=facts))
+
+
 def ask(engines: Sequence[Engine], parts: Sequence[Part], ks: Sequence[int], params: Mapping[str, int]) -> Asked:
     """The answers to the queries that judge, for each k."""
     everything = [batch_engine(engine) for engine in engines]

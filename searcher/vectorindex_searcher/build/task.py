@@ -49,6 +49,7 @@ from ..index.parameters import index_type, is_exact
 from ..index.selection.subset import restricted_bytes
 from ..index.vectors import VectorFile
 from ..progress import step
+from ..proof.canary import canary_numbers
 from ..proof.exact import Truth
 from ..proof.groundtruth import ground_truth
 from ..proof.measured import write_measured
@@ -57,7 +58,7 @@ from ..storage.store import Role, Store, open_store, require_exclusive_put
 from . import CHECKPOINT_AFTER_SECONDS, budget, recipe
 from .checkpoint import Checkpoints
 from .fill import Order, hash_rows, write_index
-from .held_out import SEED, Builder, Built, build_measured, questions
+from .held_out import SEED, Builder, Built, Questions, build_measured, questions, shown_rows, with_published
 from .left_out import MAX_FOLDS, LeftOut, draw_left_out
 from .reorder import move_last
 
@@ -189,7 +190,13 @@ def _built(builder: Builder, plan: LeftOut, bare: Manifest, task: BuildTask, pla
     def measured(plan: LeftOut) -> Built:
         step("scanning")
         parts = questions(folder, order, plan, find, _inside(order), max(ks))
-        return build_measured(builder, plan, parts, bare, task.index, ks)
+        with VectorFile(folder / VECTORS_FILE, order.metric) as vectors:
+            rows = shown_rows(parts)
+            rows = rows[canary_numbers(len(rows))]
+            queries = vectors.gather(rows, prepared=False)
+            canary = Questions(rows, queries, find(vectors, queries, max(ks), rows))
+        built = build_measured(builder, plan, parts, bare, task.index, ks)
+        return with_published(folder, built, bare, canary, ks)
 
     try:
         built = measured(plan)

@@ -23,6 +23,11 @@ CANARY_QUERIES = 300
 _MANIFEST = b"manifest"
 
 
+def canary_numbers(count: int) -> npt.NDArray[np.int64]:
+    """Which of `count` queries may be canary queries: at most CANARY_QUERIES, the same every time, rising."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:CANARY_QUERIES])
+
+
 def make_canary(
     queries: npt.NDArray[np.float32],
     own_rows: npt.NDArray[np.int64],

@@ -40,6 +40,12 @@ class Truth:
     nearest: npt.NDArray[np.float64]
     """[n]: a row with at least this score is the nearest, ties included."""
 
+    def at(
+        self, vectors: VectorFile, queries: npt.NDArray[np.float32], k: int, own_rows: npt.NDArray[np.int64]
+    ) -> Truth:
+        """The truth of fewer neighbours; the other arguments as in `exact_search`, which this came of."""
+        return truth_among(vectors, queries, self.rows, k, vectors.metric, own_rows)
+
     def of(self, chosen: npt.NDArray[np.int64]) -> Truth:
         """The truth of some of the queries, by their numbers."""
         return Truth(

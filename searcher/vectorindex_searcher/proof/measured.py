@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,8 @@ class Facts:
     """The rows are the last of the index, in which everything else was added before them."""
     duplicates: float = 0.0
     """Share of the drawn rows that equal another row."""
+    published: Mapping[str, float] = field(default_factory=dict)
+    """k (as text) -> recall of the whole index on the canary's queries: what a gate in another image must find, too."""
 
 
 @dataclass(frozen=True, slots=True)
