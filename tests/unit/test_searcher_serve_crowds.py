@@ -192,6 +192,11 @@ def test_descriptors_are_shared_so_that_the_admin_port_has_its_own(descriptors: 
         assert users + admin + SPARE_DESCRIPTORS + 20 <= descriptors
 
 
+def test_with_tls_there_are_fewer_connections_because_each_takes_memory() -> None:
+    assert share_descriptors(65_536, used=20, tls=True)[0].connections == 1024
+    assert share_descriptors(256, used=20, tls=True)[0].connections == 70
+
+
 def test_the_limit_on_open_files_is_raised_to_the_hard_one() -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 300));"
@@ -316,6 +321,39 @@ def test_a_flood_of_connections_does_not_keep_others_waiting() -> None:
             for thread in threads:
                 thread.join()
         assert server.listener.connections <= ADMIN.connections
+
+
+def test_what_no_bound_counts_is_little_of_each_connection() -> None:
+    """Under TLS half a megabyte could wait in each direction before anybody was told."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    for tls in (None, context):
+        with serving(tls=tls) as server:
+            raw = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+            client = Client(trusting.wrap_socket(raw, server_hostname="localhost") if tls else raw)
+            assert client.send(get()).answer()[0] == 200
+            (connection,) = server.listener._connections
+            assert connection._transport is not None
+            client.send(get(b"/big"))
+            until(lambda: len(server.app.seen) == 2)
+            until(lambda port=server: port.listener._unread > 1 << 20)
+            assert connection._transport.get_write_buffer_limits()[1] <= 16 << 10  # type: ignore[attr-defined]
+            client.sock.close()
+
+
+def test_what_comes_behind_the_last_request_is_not_read_while_it_is_answered() -> None:
+    with serving() as server:
+        client = server.connect().send(get(b"/later", b"Connection: close\r\n"))
+        until(lambda: server.listener.in_flight == 1)
+        client.sock.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.send(b"x" * 400_000_000)
+        client.sock.settimeout(60)
+        server.app.gate.set()
+        assert client.answer()[2] == b"/later"
 
 
 # ---------------------------------------------------------------- turns of the event loop

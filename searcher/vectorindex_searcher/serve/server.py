@@ -77,7 +77,9 @@ class Server:
         # A person at a terminal has no endpoints to wait for.
         self._on_signal(signal.SIGINT, ended, 0.0)
         descriptors = limits.raise_descriptors()
-        self._user_limits, admin_limits = limits.share_descriptors(descriptors, limits.open_descriptors())
+        self._user_limits, admin_limits = limits.share_descriptors(
+            descriptors, limits.open_descriptors(), tls=self._certificate is not None
+        )
         admin = Listener(self._admin(), self._task.revision, admin_limits)
         port = await _open(admin, "admin", self._settings.admin_port, self._settings.host)
         _log.info("admin port open", extra={"port": port, "revision": self._task.revision})

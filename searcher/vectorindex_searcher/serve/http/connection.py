@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .messages import Problem, Request, Response
 from .request_parser import PIPELINE_LIMIT, RequestReader
@@ -19,6 +19,8 @@ from .request_parser import PIPELINE_LIMIT, RequestReader
 if TYPE_CHECKING:
     from .listener import Listener
 
+_UNCOUNTED_BYTES = 16 << 10
+"""What a connection may leave unread before it counts, and have read in advance: thousands of them may."""
 _PROMPT_SECONDS = 1.0
 _LARGE_BYTES = 16 << 10
 """From here on a search is worth a look at what its parsing takes of the turn."""
@@ -59,12 +61,17 @@ class Connection(RequestReader, asyncio.Protocol):
         """Begin, or say that there is no room."""
         # uvloop's transports do not inherit from asyncio's: nothing to assert.
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(_UNCOUNTED_BYTES)
+        if not self._transport.can_write_eof():  # TLS, as uvloop does it: it would take half a megabyte in advance
+            cast(Any, self._transport).set_read_buffer_limits(_UNCOUNTED_BYTES)
         if self.refused is not None:
             self._refuse(self.refused)
 
     def data_received(self, data: bytes) -> None:
         """See RequestReader.read."""
         if self._discarding_input:
+            if self._current is not None:
+                self._pause_reading()  # to drop what comes would be work without end
             return
         self._answered_now = 0
         self.read(data)

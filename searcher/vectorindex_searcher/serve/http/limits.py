@@ -96,6 +96,8 @@ def growth_bytes(threads: int) -> int:
     return users.held_bytes + users.unread_bytes + WORK_BYTES + PLAN_BYTES + ROWS_BYTES + SPARE_BYTES + reading
 
 
+TLS_CONNECTIONS = 1024
+"""Each takes 50 to 130 KB of memory, where one in clear takes 4."""
 ADMIN = Limits(body_bytes=64 << 10, connections=256)
 
 
@@ -112,17 +114,18 @@ def raise_descriptors() -> int:
     return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
-def share_descriptors(descriptors: int, used: int) -> tuple[Limits, Limits]:
+def share_descriptors(descriptors: int, used: int, *, tls: bool = False) -> tuple[Limits, Limits]:
     """Limits of the user port and of the admin port, so that both full ports still leave descriptors to spare.
 
-    `descriptors`: the process's limit; `used`: open now. The admin port's come first: without them the kubelet
+    `descriptors`: the process's limit; `used`: open now; `tls`: of the user port. The admin port's come first: without them the kubelet
     takes a full pod for a dead one.
     """
     free = max(descriptors - used - SPARE_DESCRIPTORS, 16)
     admin = min(ADMIN.connections, free // 2)
-    users = min(Limits().connections, free - admin)
-    if users < Limits().connections:
-        extra = {"connections": users, "openFiles": descriptors, "wanted": Limits().connections}
+    wanted = TLS_CONNECTIONS if tls else Limits().connections
+    users = min(wanted, free - admin)
+    if users < wanted:
+        extra = {"connections": users, "openFiles": descriptors, "wanted": wanted}
         _log.warning("fewer connections than usual: the limit on open files (ulimit -n) is low", extra=extra)
     return replace(Limits(), connections=users), replace(ADMIN, connections=admin)
 

@@ -203,7 +203,7 @@ class Listener:
     def may_hold(self, size: int, connection: object) -> bool:
         """Whether there is room for `size` more bytes of requests, or can be made at the cost of those that dawdle."""
         while self.held + size > self.limits.held_bytes:
-            if not self._crowd.refuse_slow_upload(connection):
+            if not self._crowd.refuse_slow_uploads(connection):
                 return False
         return True
 
