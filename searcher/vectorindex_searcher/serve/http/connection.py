@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _UNCOUNTED_BYTES = 16 << 10
 """What a connection may leave unread before it counts, and have read in advance: thousands of them may."""
+_SLICE_BYTES = 64 << 10
 _PROMPT_SECONDS = 1.0
 _LARGE_BYTES = 16 << 10
 """From here on a search is worth a look at what its parsing takes of the turn."""
@@ -40,6 +41,11 @@ class Connection(RequestReader, asyncio.Protocol):
         self._flush_until = 0.0
         """Until when a client may take the last answer."""
         self._stalled_since: float | None = None
+        self._tls = False
+        self._writable = True
+        self._unsent = memoryview(b"")
+        """Of the answer that is being sent under TLS."""
+        self._ends_when_sent = False
         self._unread_bytes = 0
         """Of answers, when the client was found not to take them."""
         self._active = time.monotonic()
@@ -62,7 +68,8 @@ class Connection(RequestReader, asyncio.Protocol):
         # uvloop's transports do not inherit from asyncio's: nothing to assert.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(_UNCOUNTED_BYTES)
-        if not self._transport.can_write_eof():  # TLS, as uvloop does it: it would take half a megabyte in advance
+        self._tls = not self._transport.can_write_eof()
+        if self._tls:  # as uvloop does it, it would take half a megabyte in advance
             cast(Any, self._transport).set_read_buffer_limits(_UNCOUNTED_BYTES)
         if self.refused is not None:
             self._refuse(self.refused)
@@ -94,6 +101,7 @@ class Connection(RequestReader, asyncio.Protocol):
         self._discarding_input = True
         self._waiting.clear()
         self._input.clear()
+        self._unsent = memoryview(b"")
         self._forget_message()
         self._release(self._held_bytes)
         self._count_unread(0)
@@ -101,15 +109,38 @@ class Connection(RequestReader, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client reads slower than we answer: answer nothing more until it catches up."""
-        self._stalled_since = time.monotonic()
+        self._writable = False
+        if self._stalled_since is None:
+            self._stalled_since = time.monotonic()
         if self._transport is not None:
-            self._count_unread(self._transport.get_write_buffer_size())
+            self._count_unread(self._transport.get_write_buffer_size() + len(self._unsent))
 
     def resume_writing(self) -> None:
-        """The client caught up."""
+        """The client caught up, perhaps."""
+        self._writable = True
+        self._write_on()
+        if self._unsent:
+            return
         self._stalled_since = None
         self._count_unread(0)
-        self._advance()
+        if self._ends_when_sent:
+            self._linger()
+        else:
+            self._advance()
+
+    def _write(self, data: bytes) -> None:
+        """Send an answer. Under TLS in slices: uvloop would encrypt all of it and not say that nobody reads it."""
+        assert self._transport is not None
+        if self._tls and len(data) > _SLICE_BYTES:
+            self._unsent = memoryview(data)
+            self._write_on()
+        else:
+            self._transport.write(data)
+
+    def _write_on(self) -> None:
+        while self._unsent and self._writable and self._transport is not None:
+            piece, self._unsent = self._unsent[:_SLICE_BYTES], self._unsent[_SLICE_BYTES:]
+            self._transport.write(piece)
 
     def _end_input(self) -> None:
         """Take no more requests than are complete already (of very many only the first)."""
@@ -217,7 +248,7 @@ class Connection(RequestReader, asyncio.Protocol):
             self._end_input()
         close = self._discarding_input and not self._waiting
         if self._transport is not None and self._linger_until is None:
-            self._transport.write(self._encode(request, response, close))
+            self._write(self._encode(request, response, close))
         self._listener.finished(request, response, now - request.completed)
         if close:
             self._linger()
@@ -237,6 +268,9 @@ class Connection(RequestReader, asyncio.Protocol):
     def _linger(self) -> None:
         """Close our side, then wait (not long) for the client to close its own."""
         if self._transport is None or self._linger_until is not None:
+            return
+        if self._unsent:
+            self._ends_when_sent = True
             return
         if not self._discarding_input:
             self._end_input()

@@ -117,8 +117,8 @@ def raise_descriptors() -> int:
 def share_descriptors(descriptors: int, used: int, *, tls: bool = False) -> tuple[Limits, Limits]:
     """Limits of the user port and of the admin port, so that both full ports still leave descriptors to spare.
 
-    `descriptors`: the process's limit; `used`: open now; `tls`: of the user port. The admin port's come first: without them the kubelet
-    takes a full pod for a dead one.
+    `descriptors`: the process's limit; `used`: open now; `tls`: of the user port. The admin port's come first:
+    without them the kubelet takes a full pod for a dead one.
     """
     free = max(descriptors - used - SPARE_DESCRIPTORS, 16)
     admin = min(ADMIN.connections, free // 2)
