@@ -3,7 +3,8 @@
     python bench/auto.py [--quick] [--rows N]
 
 For each data set: every factory string of a grid is trained, filled with all rows and searched with rising parameters
-until recall@10 of 0.95 is reached; the best of them is the mark. `Auto` sees the rows as `build` shows them. Regret is
+until it reaches what `build` will want of it (recall@10 of 0.95 and two half-widths); the best of them is the mark. No
+query is in any index. `Auto` sees the rows as `build` shows them. Regret is
 how much slower (or larger) its choice is on all rows than the best of the sweep; cost share is its CPU time over the
 sweep's.
 
@@ -33,13 +34,14 @@ import pyarrow.parquet as pq
 import results
 from datasets import DEMO_DATA, Dataset, clustered, real
 
-from vectorindex_searcher.contract import Metric, Minimise
+from vectorindex_searcher.contract import Effort, Metric, Minimise
 from vectorindex_searcher.errors import BadSpec
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.choose.auto import Choice, Goal, select
-from vectorindex_searcher.index.choose.families import lists_for, parts_for
+from vectorindex_searcher.index.choose.families import is_graph, lists_for, parts_for
 from vectorindex_searcher.index.choose.sample import Sample, draw_sample
 from vectorindex_searcher.index.choose.trial import Bench, Measured
+from vectorindex_searcher.index.factory import EF_CONSTRUCTION
 from vectorindex_searcher.index.parameters import effort_parameter, parameter_limits
 from vectorindex_searcher.index.threads import available_cores
 from vectorindex_searcher.index.vectors import VectorFile
@@ -48,8 +50,18 @@ RECALL = 0.95
 QUERIES = 400
 QUICK_ROWS = 15_000
 STEP = 1.3
-KEPT = 3
+KEPT = 40
+CLOSE = 1.6
+"""Who is slower than the fastest by less is timed again, in turns."""
 FACTORS = (1, 2, 4, 8, 16, 32)
+
+
+Kind = tuple[str, int | None]
+"""Factory string and efConstruction, None for FAISS's own."""
+
+
+def text_of(kind: Kind) -> str:
+    return kind[0] + (f" (efConstruction {kind[1]})" if kind[1] else "")
 
 
 @dataclass(slots=True)
@@ -57,9 +69,18 @@ class Swept:
     """One factory string on all rows. best: the cheapest point that reaches the recall; None if none does."""
 
     factory: str
+    ef_construction: int | None
     size: int
     best: Measured | None
     index: Any
+
+    @property
+    def kind(self) -> Kind:
+        return self.factory, self.ef_construction
+
+    @property
+    def name(self) -> str:
+        return text_of(self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +106,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help=f"only {QUICK_ROWS} rows of each data set")
     parser.add_argument("--rows", type=int, default=0, help="at most so many rows of each data set")
     parser.add_argument("--only", default="", help="only the data set of this name")
+    parser.add_argument(
+        "--publish", action="store_true", help="write the results of fewer rows too; the page says how many"
+    )
     options = parser.parse_args()
     rows = options.rows or (QUICK_ROWS if options.quick else 0)
     began = time.monotonic()
@@ -94,7 +118,7 @@ def main() -> int:
             found, page = run(dataset, rows)
             outcomes += found
             pages.append(page)
-    _report(outcomes, pages, rows, time.monotonic() - began)
+    _report(outcomes, pages, rows, time.monotonic() - began, publish=options.publish)
     return 0
 
 
@@ -115,11 +139,12 @@ def run(dataset: Dataset, limit: int) -> tuple[list[Outcome], str]:
                 aim: _timed(lambda aim=aim: select(vectors, Goal(RECALL, aim), available_cores())) for aim in Minimise
             }
             everything = draw_sample(vectors, vectors.count, QUERIES, seed=5)
-    wanted = {choice.factory for choice, _ in choices.values()}
+    wanted = {(choice.factory, choice.ef_construction) for choice, _ in choices.values()}
     began = cpu()
-    swept, bench = sweep(everything, wanted)
+    goal = max(choice.recall for choice, _ in choices.values())
+    swept, bench = sweep(everything, wanted, goal)
     sweep_cpu = cpu() - began
-    _again([one for one in swept if one.index is not None and one.best], bench)
+    _again([one for one in swept if one.index is not None and one.best], wanted, bench)
     shape = f"{len(everything.rows):,} x {everything.rows.shape[1]}"
     outcomes = [_outcome(f"{dataset.name} {shape}", aim, *choices[aim], swept, sweep_cpu) for aim in Minimise]
     return outcomes, _page(dataset.name, shape, swept, choices)
@@ -136,8 +161,8 @@ def _load(dataset: Dataset, limit: int) -> npt.NDArray[np.float32]:
     return np.asarray(found, np.float32)
 
 
-def grid(count: int, dimension: int) -> tuple[str, ...]:
-    """Every factory string of the sweep."""
+def grid(count: int, dimension: int) -> tuple[Kind, ...]:
+    """Every factory string of the sweep, graphs as well built as `Auto` may build them."""
     base = lists_for(count)
     lists = sorted({max(1, base // 4), max(1, base // 2), base, 2 * base if 2 * base * 39 <= count else base})
     parts = sorted({parts for share in (2, 4, 8) if (parts := parts_for(dimension, share))})
@@ -149,34 +174,35 @@ def grid(count: int, dimension: int) -> tuple[str, ...]:
         found += [f"IVF{number},PQ{part}x4fs,Refine(SQ8)" for number in lists]
     for part in parts[-2:]:
         found += [f"IVF{base},PQ{part}x4fs,{refine}" for refine in ("RFlat", "Refine(SQfp16)", "Refine(SQ6)")]
-    return tuple(dict.fromkeys(found))
+    efforts = EF_CONSTRUCTION[Effort.NORMAL]
+    return tuple((one, effort) for one in dict.fromkeys(found) for effort in (efforts if is_graph(one) else (None,)))
 
 
-def sweep(sample: Sample, wanted: set[str]) -> tuple[list[Swept], Bench]:
+def sweep(sample: Sample, wanted: set[Kind], goal: float) -> tuple[list[Swept], Bench]:
     """Build and measure the whole grid, and `wanted` where the grid lacks them. The best few stay in memory."""
     bench = Bench(sample, available_cores(), share=False)
     swept: list[Swept] = []
-    factories = grid(len(sample.rows), sample.rows.shape[1])
-    for factory in (*factories, *sorted(wanted - set(factories))):
+    kinds = grid(len(sample.rows), sample.rows.shape[1])
+    for kind in (*kinds, *sorted(wanted - set(kinds), key=text_of)):
         try:
-            index = bench.build(factory)
+            index = bench.build(*kind)
         except (BadSpec, RuntimeError) as error:
-            print(f"  {factory}: {error}", file=sys.stderr)
+            print(f"  {text_of(kind)}: {error}", file=sys.stderr)
             continue
-        points = [bench.measure(index, params) for params in _cheapest_of_each_ladder(bench, index)]
+        points = [bench.measure(index, params) for params in _cheapest_of_each_ladder(bench, index, goal)]
         best = min(points, key=lambda point: point.latency_us, default=None)
-        swept.append(Swept(factory, faiss.serialize_index(index).nbytes, best, index))
+        swept.append(Swept(*kind, faiss.serialize_index(index).nbytes, best, index))
         ranked = sorted((one for one in swept if one.best), key=lambda one: one.best.latency_us if one.best else 0.0)
         for one in swept:
-            if one not in ranked[:KEPT] and one.factory not in wanted:
+            if one not in ranked[:KEPT] and one.kind not in wanted:
                 one.index = None
         text = f"{best.latency_us:.0f} us {best.params}" if best else "recall not reached"
-        print(f"  {factory}: {text}, {swept[-1].size / 1e6:.1f} MB", file=sys.stderr)
+        print(f"  {text_of(kind)}: {text}, {swept[-1].size / 1e6:.1f} MB", file=sys.stderr)
     return swept, bench
 
 
-def _cheapest_of_each_ladder(bench: Bench, index: Any) -> Iterator[dict[str, int]]:
-    """For each refine factor the least effort on a ladder of 1.3 that reaches the recall."""
+def _cheapest_of_each_ladder(bench: Bench, index: Any, goal: float) -> Iterator[dict[str, int]]:
+    """For each refine factor the least effort that reaches the recall: up a ladder of 1.3, then in its last step."""
     limits = parameter_limits(index)
     main = effort_parameter(limits)
     for factor in FACTORS if "k_factor" in limits else (0,):
@@ -187,17 +213,28 @@ def _cheapest_of_each_ladder(bench: Bench, index: Any) -> Iterator[dict[str, int
             most = min(limits[main][1], 2048)
             efforts = sorted({min(most, round(STEP**step)) for step in range(32)} - {0})
             efforts = [effort for effort in efforts if main == "nprobe" or effort >= 10]
-        for effort in efforts:
+
+        def reaches(effort: int, extra: dict[str, int] = extra) -> bool:
             params = {**({main: effort} if main else {}), **extra}
-            if bench.measure(index, params, timed=False).recall >= RECALL:
-                yield params
+            return bench.measure(index, params, timed=False).recall >= goal
+
+        low = efforts[0] - 1
+        for effort in efforts:
+            if reaches(effort):
+                while effort - low > max(1, 0.03 * effort):
+                    middle = (low + effort) // 2
+                    low, effort = (low, middle) if reaches(middle) else (middle, effort)
+                yield {**({main: effort} if main else {}), **extra}
                 break
+            low = effort
 
 
-def _again(kept: list[Swept], bench: Bench) -> None:
-    """Time the kept ones in turns; the least time of each counts."""
-    for _ in range(5):
-        for one in kept:
+def _again(kept: list[Swept], wanted: set[Kind], bench: Bench) -> None:
+    """Time the close ones and those of `wanted` in turns; the least time of each counts."""
+    fastest = min(one.best.latency_us for one in kept if one.best)
+    close = [one for one in kept if one.kind in wanted or (one.best and one.best.latency_us < CLOSE * fastest)]
+    for _ in range(12):
+        for one in close:
             assert one.best is not None
             latency = min(one.best.latency_us, bench.latency(one.index, one.best.params))
             one.best = Measured(one.best.params, one.best.recall, one.best.spread, latency)
@@ -215,9 +252,9 @@ def _outcome(
 
     allowed = [one for one in reached if aim is Minimise.LATENCY or (one.best and one.best.latency_us <= exact)]
     best = min(allowed, key=value)
-    chosen = next((one for one in reached if one.factory == choice.factory), None)
+    chosen = next((one for one in reached if one.kind == (choice.factory, choice.ef_construction)), None)
     worst = value(chosen) if chosen else float("inf")
-    return Outcome(name, aim, choice, best.factory, value(best), worst, auto_cpu, sweep_cpu)
+    return Outcome(name, aim, choice, best.name, value(best), worst, auto_cpu, sweep_cpu)
 
 
 def _timed(work: Any) -> tuple[Choice, float]:
@@ -236,11 +273,12 @@ def _page(name: str, shape: str, swept: list[Swept], choices: dict[Minimise, tup
     def key(one: Swept) -> float:
         return one.best.latency_us if one.best else float("inf")
 
-    marks = {choice.factory: f"chosen for {aim.value}" for aim, (choice, _) in choices.items()}
-    if len({choice.factory for choice, _ in choices.values()}) < len(choices):
+    kinds = {aim: (choice.factory, choice.ef_construction) for aim, (choice, _) in choices.items()}
+    marks = {kind: f"chosen for {aim.value}" for aim, kind in kinds.items()}
+    if len(set(kinds.values())) < len(choices):
         marks = dict.fromkeys(marks, "chosen for both")
     rows = [
-        (one.factory, key(one) if one.best else "-", one.size / 1e6, _params(one), marks.get(one.factory, ""))
+        (one.name, key(one) if one.best else "-", one.size / 1e6, _params(one), marks.get(one.kind, ""))
         for one in sorted(swept, key=key)
     ]
     return f"## {name}, {shape}\n\n" + results.table(["factory", "us a query", "MB", "params", ""], rows)
@@ -250,13 +288,13 @@ def _params(one: Swept) -> str:
     return " ".join(f"{name}={value}" for name, value in one.best.params.items()) if one.best else "recall not reached"
 
 
-def _report(outcomes: list[Outcome], pages: list[str], rows: int, seconds: float) -> None:
+def _report(outcomes: list[Outcome], pages: list[str], rows: int, seconds: float, *, publish: bool) -> None:
     head = ["data", "objective", "Auto's choice", "best of the sweep", "regret", "Auto, CPU s", "sweep, CPU s", "share"]
     lines = [
         (
             one.name,
             one.minimise.value,
-            one.choice.factory,
+            text_of((one.choice.factory, one.choice.ef_construction)),
             one.best,
             f"{one.regret:.1%}",
             one.auto_cpu,
@@ -266,16 +304,18 @@ def _report(outcomes: list[Outcome], pages: list[str], rows: int, seconds: float
         for one in outcomes
     ]
     text = f"# Auto against an exhaustive sweep\n\n{results.stamp()}; {results.machine()}.\n"
-    text += f"Recall@10 of {RECALL} at least; {f'at most {rows} rows' if rows else 'all rows'}; {seconds:.0f} s.\n\n"
+    shown = f"at most {rows} rows" if rows else "all rows"
+    text += f"Recall@10 of {RECALL} and two half-widths of tuning at least; {shown}; {seconds:.0f} s.\n\n"
     text += results.table(head, lines) + "\n\n" + "\n\n".join(pages)
     print(results.table(head, lines))
     latency = [one for one in outcomes if one.minimise is Minimise.LATENCY]
-    if rows or len({one.name for one in outcomes}) < 3:
+    if (rows and not publish) or len({one.name for one in outcomes}) < 3:
         return  # a short run says nothing about all rows
     print(f"wrote {results.write_page('auto', text)}")
     results.add_to_summary(
         {
             "auto.max_regret": max(one.regret for one in outcomes),
+            "auto.max_cost_share": max(one.auto_cpu / one.sweep_cpu for one in outcomes),
             "auto.cost_share": sum(one.auto_cpu for one in latency) / sum(one.sweep_cpu for one in latency),
         }
     )

@@ -32,7 +32,7 @@ from vectorindex_searcher.index import factory, training
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.choose import auto, trial, tuning
 from vectorindex_searcher.index.choose.auto import Goal, select
-from vectorindex_searcher.index.choose.candidates import Entry, new_entry
+from vectorindex_searcher.index.choose.candidates import Entry, even_out, new_entry
 from vectorindex_searcher.index.choose.families import lists_for, parts_for, scaled, shortlist, variants
 from vectorindex_searcher.index.choose.sample import Sample, draw_sample
 from vectorindex_searcher.index.factory import make_index
@@ -117,10 +117,10 @@ def test_lists_and_parts() -> None:
 def test_every_family_can_be_made(dimension: int) -> None:
     for minimise in Minimise:
         for metric in (Metric.L2, Metric.INNER_PRODUCT):
-            found = shortlist(100_000, dimension, minimise)
+            found = shortlist(1_000_000, dimension, minimise)
             assert "Flat" in found
             for one in (*found, *(other for base in found for other in variants(base, dimension))):
-                assert footprint(make_index(one, 100_000, dimension, metric), 100_000)
+                assert footprint(make_index(one, 1_000_000, dimension, metric), 1_000_000)
 
 
 def test_the_fastest_that_reaches_the_recall_wins(vectors: VectorFile) -> None:
@@ -288,7 +288,7 @@ def test_the_race_goes_to_the_largest_sample_and_stops_when_the_leader_was_there
     monkeypatch.setattr(auto, "TOP_ROWS", 4000)
     runs: list[tuple[str, int]] = []
 
-    def run(self: trial.Bench, factory: str, goal: float, *_: object) -> trial.Trial:
+    def run(self: trial.Bench, factory: str, goal: float, *_: object, **__: object) -> trial.Trial:
         count = len(self.sample.rows)
         runs.append((factory, count))
         times = {"HNSW32,SQ8": (10.0, 11.0, 90.0), "HNSW32": (18.0, 19.0, 20.0)}.get(factory, (200.0, 200.0, 200.0))
@@ -337,21 +337,21 @@ def test_the_smallest_index_must_keep_its_recall_on_all_rows(tmp_path: Path, mon
     )
     runs: list[tuple[str, float]] = []
 
-    def run(self: trial.Bench, factory: str, goal: float, *_: object) -> trial.Trial:
-        count = len(self.sample.rows)
-        runs.append((factory, goal))
+    def run(self: trial.Bench, factory: str, goal: float, *_: object, margin: float, **__: object) -> trial.Trial:
+        count, asked = len(self.sample.rows), goal + 0.05 * margin
+        runs.append((factory, asked))
         falls = scaled(coarse, 4000, count) == factory
         recall = {500: 0.97, 1000: 0.96}[count] if falls else 0.97
-        return trial.Trial(factory, count, trial.Measured({}, min(recall, goal), 0.05, 1.0), recall)
+        return trial.Trial(factory, count, trial.Measured({}, min(recall, asked), 0.05, 1.0), recall, asked)
 
     monkeypatch.setattr(trial.Bench, "run", run)
     with VectorFile(tmp_path / "v.npy", Metric.L2) as vectors:
         choice = select(vectors, Goal(0.95, Minimise.MEMORY), threads=1)
     assert choice.factory != coarse
     assert "too little for all rows" in {one.factory: one.verdict for one in choice.candidates}[coarse]
-    (first, goal), (again, more) = runs[:2]
-    assert (first, goal) == (again, 0.95), "the first one that reaches the goal is measured again"
-    assert more > 0.955, "at the goal and its margin"
+    goals = [goal for _, goal in runs]
+    assert goals[0] > 0.955, "the goal and its margin"
+    assert goals == [goals[0]] * len(goals), "by the first that reaches it, for all"
 
 
 def test_time_is_extrapolated_by_what_was_seen_and_what_is_known() -> None:
@@ -367,6 +367,68 @@ def test_time_is_extrapolated_by_what_was_seen_and_what_is_known() -> None:
     assert entry("HNSW32", (10_000, 10.0), (40_000, 40.0)) == pytest.approx(40 * 4 ** ((1 + 0.15) / 2))
     assert entry("HNSW32", (160_000, 33.0)) == pytest.approx(33)
     assert entry("HNSW32") == float("inf")
+
+
+def test_a_variant_is_expected_to_be_as_its_parent_until_it_is_measured() -> None:
+    parent = new_entry("HNSW32,SQ8", 160_000, 4, Metric.L2)
+    for count, us in ((10_000, 10.0), (40_000, 20.0)):
+        parent.trials[count] = trial.Trial("", count, trial.Measured({}, 1, 0, us), 1.0)
+    child = new_entry("HNSW32", 160_000, 4, Metric.L2, 120, parent)
+    child.handicap = 1.5
+    assert child.at(160_000) == pytest.approx(1.5 * parent.at(160_000))
+    child.trials[40_000] = trial.Trial("", 40_000, trial.Measured({}, 1, 0, 20.0), 1.0)
+    assert child.at(160_000) == pytest.approx(parent.at(160_000)), "with the growth that its parent showed"
+    broken = new_entry("HNSW32", 160_000, 4, Metric.L2, None, parent)
+    broken.verdict = "FAISS cannot build it"
+    assert broken.at(160_000) == float("inf")
+
+
+def test_what_graphs_compute_evens_out_what_the_clock_says_of_them() -> None:
+    def graph(factory: str, work: float, us: float) -> Entry:
+        one = new_entry(factory, 160_000, 4, Metric.L2)
+        one.trials[160_000] = trial.Trial("", 160_000, trial.Measured({}, 1, 0, us, work), 1.0)
+        return one
+
+    small, middle, large = (graph(f"HNSW{m},SQ8", w, us) for m, w, us in ((16, 100, 21), (24, 110, 20), (32, 300, 60)))
+    other, lists = graph("HNSW32", 100, 70), graph("IVF16,SQ8", 0, 19)
+    even_out((small, middle, large, other, lists), 160_000)
+    times = [one.at(160_000) for one in (small, middle, large)]
+    # A unit takes 0.2 us in the middle; the clock has the smallest one at 0.21 and the next at 0.18.
+    assert times == pytest.approx([(21 * 20) ** 0.5, (20 * 22) ** 0.5, 60])
+    assert (other.at(160_000), lists.at(160_000)) == (pytest.approx(70), 19), "alone of their kinds"
+    assert small.trials[160_000].best == trial.Measured({}, 1, 0, 21, 100), "what was measured stays"
+
+
+def test_the_work_of_a_graph_is_counted(vectors: VectorFile) -> None:
+    sample = draw_sample(vectors, 2000, 50)
+    bench = trial.Bench(sample, threads=1)
+    graph, lists = bench.build("HNSW16"), bench.build("IVF16,Flat")
+    few, many = (bench.measure(graph, {"efSearch": ef}, timed=False).work for ef in (10, 80))
+    assert 20 < few < many < 2000 * (1 + trial.HOP_DISTANCES)
+    assert bench.measure(graph, {"efSearch": 10}, timed=False).work == few, "the same every time"
+    assert bench.measure(lists, {"nprobe": 4}, timed=False).work == 0
+
+
+def test_large_data_has_lists_that_a_graph_finds() -> None:
+    few, many = (shortlist(count, 64, Minimise.LATENCY) for count in (400_000, 2_000_000))
+    assert not [one for one in few if "_HNSW" in one]
+    assert {one for one in many if "_HNSW" in one} == {"IVF16384_HNSW32,SQ8", "IVF16384_HNSW32,PQ16x4fs,Refine(SQ8)"}
+    assert not set(variants("IVF16384_HNSW32,SQ8", 64)) & {"HNSW24,SQ8", "HNSW32,SQ8"}
+    assert {"IVF8192_HNSW32,SQ8", "IVF32768_HNSW32,SQ8"} <= set(variants("IVF16384_HNSW32,SQ8", 64))
+    # On a sample a list holds as many rows as on all of them; where a scan finds the lists, fewer.
+    assert scaled("IVF16384_HNSW32,SQ8", 2_000_000, 62_500) == "IVF512_HNSW32,SQ8"
+    assert scaled("IVF4096,SQ8", 2_000_000, 62_500) == "IVF1024,SQ8"
+    huge = [one for one in shortlist(10**9, 64, Minimise.LATENCY) if "_HNSW" in one]
+    assert all(one.startswith("IVF65536_HNSW32") for one in huge)
+
+
+def test_a_graph_over_centroids_is_measured_as_any_other(vectors: VectorFile) -> None:
+    bench = trial.Bench(draw_sample(vectors, 4000, 100), threads=1)
+    flat, graph = bench.run("IVF64,SQ8", 0.9), bench.run("IVF64_HNSW8,SQ8", 0.9)
+    assert flat.best is not None
+    assert graph.best is not None
+    assert graph.best.params.keys() == {"nprobe", "quantizer_efSearch"}
+    assert graph.best.params["nprobe"] <= 1.5 * flat.best.params["nprobe"] + 1, "the same lists"
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,12 @@ def test_the_flag_is_the_field(tmp_path: Path) -> None:
 
 
 def weighed(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, faster: dict[int | None, float], goal: Goal, count: int = 4000
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    faster: dict[int | None, float],
+    goal: Goal,
+    count: int = 4000,
+    beam: int = 40,
 ) -> tuple[Choice, list[tuple[str, int, int | None]]]:
     """Times by script: graphs take 100 us, and what `faster` says of that when they are built so."""
     np.save(folder / "v.npy", rows(count + 100))
@@ -128,13 +133,16 @@ def weighed(
     runs: list[tuple[str, int, int | None]] = []
 
     def run(
-        self: trial.Bench, factory: str, goal: float, before: object, count: int, effort: int | None = None
+        self: trial.Bench, factory: str, goal: float, before: object, count: int, effort: int | None, **_: object
     ) -> trial.Trial:
         runs.append((factory, len(self.sample.rows), effort))
         links = abs(int(factory[4:6]) - 32) if factory.startswith("HNSW") else 0
         latency = (100.0 + links) * faster[effort] if factory.startswith("HNSW") else 300.0
         latency += 5 * ("SQ8" not in factory)
-        return trial.Trial(factory, runs[-1][1], trial.Measured({}, 0.97, 0.0, latency), 0.97, again=lambda: latency)
+        params = {"efSearch": beam} if factory.startswith("HNSW") else {}
+        return trial.Trial(
+            factory, runs[-1][1], trial.Measured(params, 0.97, 0.0, latency), 0.97, again=lambda: latency
+        )
 
     monkeypatch.setattr(trial.Bench, "run", run)
     with VectorFile(folder / "v.npy", Metric.L2) as vectors:
@@ -175,7 +183,14 @@ def test_on_few_rows_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count:
     choice, runs = weighed(monkeypatch, tmp_path, {None: 1.0, 120: 0.8}, Goal(0.95), count)
     assert (choice.factory, choice.ef_construction) == ("HNSW32,SQ8", 120)
     if count > 1000:
-        assert len([one for one in runs if one[1] > count // 2]) <= auto.MOST_RACERS + 2
+        assert len([one for one in runs if one[1] > count // 2]) <= auto.RACERS + 2
+
+
+def test_a_graph_that_finds_enough_with_the_least_beam_is_good_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, runs = weighed(monkeypatch, tmp_path, {None: 1.0}, Goal(0.95), beam=12)
+    assert {number for _, _, number in runs} == {None}
 
 
 def test_the_smallest_index_is_not_weighed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

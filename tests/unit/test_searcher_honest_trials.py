@@ -106,8 +106,8 @@ def test_neither_queries_nor_their_near_duplicates_are_trained_on_or_added(
     distances, _ = faiss.knn(np.concatenate([sample.rows, *given]), sample.queries, 1)
     kth = np.median(faiss.knn(sample.queries, everything, 30)[0][:, 29])
     assert distances.min() > 0.01 * kth, "a tenth of the distance"
-    # Three of each there were: both others went with the query.
-    assert len(everything) - len(sample.rows) >= 3 * len({row.tobytes() for row in sample.queries})
+    # Three of each there were: both others went with the query, which may be a query itself.
+    assert len(everything) - len(sample.rows) >= 2.8 * len({row.tobytes() for row in sample.queries})
 
 
 def test_at_most_a_twentieth_is_left_out_and_never_all_of_anything(tmp_path: Path) -> None:
@@ -120,10 +120,13 @@ def test_at_most_a_twentieth_is_left_out_and_never_all_of_anything(tmp_path: Pat
     assert (len(sample.queries), gone) == (300, 300)
     sample, gone = left_out(low_rank(2000))
     assert len(sample.queries) == gone == 100
-    # Some rows come a thousand times: their groups are not worth a query each.
+    # Some rows come a thousand times: they stay, but for those that are asked.
     sample, gone = left_out(np.concatenate([low_rank(10_000), np.repeat(low_rank(4, seed=3), 1000, axis=0)]))
-    assert gone <= 14_000 // 20
-    assert 150 < len(sample.queries) < 300
+    assert (len(sample.queries), gone) == (300, 300)
+    # All rows come four times: a query costs four rows.
+    sample, gone = left_out(np.repeat(low_rank(1500), 4, axis=0))
+    assert gone <= 6000 // 20
+    assert 60 <= len(sample.queries) <= 75
     sample, gone = left_out(np.ones((3000, DIMENSION), np.float32))
     assert len(sample.rows) >= 2800
     for few in (1, 2, 3, 4, 30):

@@ -66,6 +66,19 @@ def test_the_least_effort_is_found_to_within_5_percent(goal: float) -> None:
     assert np.mean(looks) < 14, "a ladder of such steps takes 120"
 
 
+@pytest.mark.parametrize("away", [0.5, 0.9, 1.0, 1.1, 2.0, 20.0])
+def test_a_guess_changes_nothing_but_the_looks(away: float) -> None:
+    values, looks = steps(1, 4096), []
+    for seed in range(100):
+        curve = Curve(seed)
+        plain = least(values, lambda effort, curve=curve: curve.recall(effort) - 0.95)
+        curve.asked.clear()
+        guess = max(1, round((plain or 100) * away))
+        assert least(values, lambda effort, curve=curve: curve.recall(effort) - 0.95, None, guess) == plain
+        looks.append(len(curve.asked))
+    assert np.mean(looks) < (7 if 0.9 <= away <= 1.1 else 16)
+
+
 @pytest.mark.parametrize("goal", [0.9, 0.95, 0.98])
 def test_with_noise_it_reaches_the_goal_and_costs_what_the_noise_is_worth(goal: float) -> None:
     values, off, missed = steps(1, 4096), {}, 0

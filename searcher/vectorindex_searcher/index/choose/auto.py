@@ -23,34 +23,41 @@ from ...errors import BadSpec
 from ..factory import EF_CONSTRUCTION, ef_construction, small
 from ..sizes import size_text
 from ..vectors import VectorFile
-from .candidates import Entry, new_entry
-from .families import is_graph, scaled, shortlist, variants
+from .candidates import Entry, even_out, new_entry
+from .families import is_graph, same_links, scaled, shortlist, variants
 from .sample import K, Sample, draw_sample, whole
 from .trial import Bench, raised
 
 AUTO = "Auto"
 MEMORY_FIELD = "spec.index.objective.memoryLimit"
 SCREEN_ROWS = 6_000
+SCREEN_SHARE = 5
+"""Of few rows that part."""
+SCREEN_QUERIES = 150
+"""Enough to tell families apart that are SCREEN_SLACK times as slow."""
 DEEP_ROWS = 24_000
 TOP_ROWS = 64_000
-SCREEN_SHARE = 4
-"""Of fewer rows the small sample is a fourth."""
 LEAST_ROWS = 500
 """A smaller sample says nothing: then every family is measured on all rows."""
-RACERS = 4
-"""Indexes built on the largest sample, at most; of fewer rows as many as cost the same, MOST_RACERS at most."""
-MOST_RACERS = 8
+RACERS = 3
+"""Indexes built on the largest sample at most, beside one that shows how well graphs are to be built there."""
 SAMPLE_BYTES = 128 << 20
 QUERIES = 300
 TUNING_QUERIES = 1000
-"""What `build` tunes the chosen index with: the margin below is that of its interval."""
+"""What `build` tunes the chosen index with."""
+MARGIN = 2 * 1.645 / math.sqrt(TUNING_QUERIES)
+"""Times the spread of recall, of the first trial that reaches the goal: the half-widths that tuning will ask for."""
 SCREEN_SLACK = 2.5
 """A family this many times slower than the best on the small sample is not looked at again."""
 DEEP_FAMILIES = 3
 WORTH = 1.05
 """A graph that takes twice as long to build has to be faster by this."""
-CLOSE = 1.25
+EASY_BEAM = 1.5 * K
+"""A graph that needs less than this of efSearch is good enough: less than K there cannot be."""
+CLOSE = 1.1
 """Whoever is expected to be slower than the leader by this ratio at most is raced too."""
+AGAIN = 1.5
+"""And whoever was measured to be slower by this at most is timed again."""
 _log = logging.getLogger(__name__)
 
 
@@ -73,6 +80,8 @@ class Choice:
     reason: str
     ef_construction: int | None = None
     """Of its graphs, beside the factory string."""
+    recall: float = 0.0
+    """What was asked of every candidate on the samples: the goal and what tuning will want to spare."""
 
 
 def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int = 0, seed: int = 0) -> Choice:
@@ -144,10 +153,10 @@ class _Selection:
     def fastest(self, entries: list[Entry], sample: Sample) -> Entry:
         """The lowest expected latency on all rows: screened on a small sample, raced on the largest."""
         rows = len(sample.rows)
-        smallest = min(SCREEN_ROWS, rows // SCREEN_SHARE)
-        rungs = [number for number in (smallest, DEEP_ROWS) if LEAST_ROWS <= number < rows / 2]
+        sizes = (min(SCREEN_ROWS, rows // SCREEN_SHARE), DEEP_ROWS)
+        rungs = [number for number in sizes if LEAST_ROWS <= number <= rows // 2]
         for number, some in enumerate(rungs):
-            bench = Bench(sample.part(some), self.threads)
+            bench = Bench(sample.part(some, SCREEN_QUERIES if number == 0 else None), self.threads)
             if number == 1:
                 entries = self._weighed(entries, bench)
             for one in entries:
@@ -175,8 +184,11 @@ class _Selection:
         graph = next((one for one in self._ranked(entries) if is_graph(one.factory)), None)
         if graph is None:
             return entries
-        best, rows, worth = graph, len(bench.sample.rows), 1.0 if self.goal.effort is Effort.HIGH else WORTH
         self._try(graph, bench)
+        reached = graph.last.best if graph.last else None
+        if reached is not None and reached.params.get("efSearch", 0) < EASY_BEAM:
+            return entries
+        best, rows, worth = graph, len(bench.sample.rows), 1.0 if self.goal.effort is Effort.HIGH else WORTH
         for effort in EF_CONSTRUCTION[self.goal.effort][1:]:
             heavier = self._new(graph.factory, effort, graph)
             self._try(heavier, bench)
@@ -194,7 +206,9 @@ class _Selection:
         if not is_graph(one.factory):
             return one
         if one.trials:
-            return self._new(one.factory, best.ef_construction, one)
+            better = self._new(one.factory, best.ef_construction, one)
+            one.verdict = f"measured further as {better.name}"
+            return better
         one.ef_construction = best.ef_construction
         return one
 
@@ -206,7 +220,8 @@ class _Selection:
     def _race(self, entries: list[Entry], bench: Bench) -> Entry:
         """The fastest on the largest sample, by who is expected to be."""
         rows = len(bench.sample.rows)
-        for _ in range(max(RACERS, min(MOST_RACERS, RACERS * TOP_ROWS // rows))):
+        raced = sum(rows in one.trials for one in entries)
+        for _ in range(max(0, RACERS - raced)):
             ranked = self._ranked(entries)
             limit = CLOSE * ranked[0].at(self.count)
             waiting = [one for one in ranked if one.at(self.count) <= limit and rows not in one.trials]
@@ -223,7 +238,7 @@ class _Selection:
         """Time those close to the best again, in turns, since a machine changes its speed; then free the indexes."""
         measured = [one for one in entries if rows in one.trials and math.isfinite(one.at(self.count))]
         if measured:
-            limit = CLOSE**2 * min(one.at(self.count) for one in measured)
+            limit = AGAIN * min(one.at(self.count) for one in measured)
             self._retime([one for one in measured if one.at(self.count) <= limit], rows)
         for one in entries:
             one.free(rows)
@@ -233,6 +248,7 @@ class _Selection:
         for _ in range(3 if len(close) > 1 else 0):
             for one in close:
                 one.retime(rows)
+        even_out(self.entries, rows)
 
     def smallest(self, entries: list[Entry], sample: Sample) -> Entry:
         """The smallest one that reaches the recall on all rows without being slower than exact search."""
@@ -274,7 +290,7 @@ class _Selection:
         found = tuple(one.wire(self.count) for one in ordered)
         for one in found:
             _log.info("candidate", extra=one.wire())
-        return Choice(winner.factory, found, winner.verdict, winner.ef_construction)
+        return Choice(winner.factory, found, winner.verdict, winner.ef_construction, self.target)
 
     def _verdict(self, entry: Entry, winner: Entry) -> str:
         last = entry.last
@@ -295,11 +311,22 @@ class _Selection:
             for factory in variants(leader.factory, self.dimension)
             if factory not in known
         ]
+        for one in found:
+            if same_links(one.factory, leader.factory):
+                one.handicap = self._other_code(one.factory)
         if self.goal.memory_limit is not None:
             for one in found:
                 if one.size.resident > self.goal.memory_limit:
                     one.verdict = f"over memoryLimit: needs {size_text(one.size.resident)}"
         return [one for one in found if not one.verdict]
+
+    def _other_code(self, factory: str) -> float:
+        """How many times as long a graph over these codes takes as one over the others: what those of 32 links did."""
+        times = {one.factory: one.at(self.count) for one in self.entries if one.trials}
+        whole, coded = times.get("HNSW32", math.inf), times.get("HNSW32,SQ8", math.inf)
+        if not math.isfinite(whole) or not math.isfinite(coded):
+            return 1.0
+        return coded / whole if "," in factory else whole / coded
 
     def _try(self, entry: Entry, bench: Bench) -> float:
         """Measure it on this sample, once; the time to expect on all rows (`Entry.at`)."""
@@ -311,14 +338,18 @@ class _Selection:
     def _measure(self, entry: Entry, bench: Bench, rows: int) -> None:
         factory = scaled(entry.factory, self.count, rows)
         try:
-            trial = bench.run(factory, self.target, entry.last, self.count, entry.ef_construction)
-            if trial.best is not None and trial.best.spread and self.target == self.goal.recall:
-                # Two half-widths of what tuning will measure, from the spread of the first trial that gets there.
-                margin = 2 * 1.645 * trial.best.spread / math.sqrt(TUNING_QUERIES)
-                self.target = min(1.0, self.goal.recall + margin)
-                if trial.best.recall < self.target:
-                    trial = bench.run(factory, self.target, entry.last, self.count, entry.ef_construction)
+            trial = bench.run(
+                factory,
+                self.target,
+                entry.last,
+                self.count,
+                entry.ef_construction,
+                guess=entry.parent.last_params if entry.parent else None,
+                margin=MARGIN if self.target == self.goal.recall else 0.0,
+            )
+            self.target = max(self.target, trial.asked)
         except (BadSpec, RuntimeError) as error:
             entry.verdict = f"FAISS cannot build it: {str(error)[:120]}"
             return
         entry.trials[rows] = trial
+        even_out(self.entries, rows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from ...artifact.manifest import Candidate
@@ -10,7 +12,7 @@ from ...contract import Metric
 from ..factory import make_index
 from ..memory import Footprint, footprint
 from .sample import whole
-from .trial import Trial
+from .trial import Measured, Trial
 
 _GROWTH = {"_HNSW": 0.2, "HNSW": 0.15, "IVF": 0.45, "Flat": 1.0, "SQ8": 1.0}
 """Prior exponents: time of a query ~ rows ** growth, where only one sample was measured. The first name that is in the
@@ -26,8 +28,12 @@ class Entry:
     ef_construction: int | None = None
     parent: Entry | None = None
     """What it is a variant of: its time is expected until there is a trial, and its growth until there are two."""
+    handicap: float = 1.0
+    """How many times as long as its parent's its queries are expected to take, until there is a trial."""
     trials: dict[int, Trial] = field(default_factory=dict)
     """By rows of the sample."""
+    evened: dict[int, float] = field(default_factory=dict)
+    """Rows of a sample -> the time there, once `even_out` saw it beside others of its kind."""
     verdict: str = ""
 
     @property
@@ -40,19 +46,26 @@ class Entry:
         """The trial on the most rows so far."""
         return self.trials[max(self.trials)] if self.trials else None
 
+    @property
+    def last_params(self) -> dict[str, int] | None:
+        """Of the last trial that reached the goal."""
+        best = self.last.best if self.last else None
+        return best.params if best else None
+
     def at(self, count: int) -> float:
         """Microseconds of a query expected on `count` rows; infinite when the goal was not reached."""
         done = [self.trials[rows] for rows in sorted(self.trials)]
         if not done and self.parent is not None and not self.verdict:
-            return self.parent.at(count)
+            return self.handicap * self.parent.at(count)
         if not done or done[-1].best is None:
             return math.inf
         last = done[-1]
         assert last.best is not None
+        here = self.evened.get(last.rows, last.best.latency_us)
         if whole(last.rows, count):
-            return last.best.latency_us
+            return here
         grown: float = max(1.0, count / last.rows) ** self._growth()
-        return last.best.latency_us * grown
+        return here * grown
 
     def retime(self, rows: int) -> None:
         """Time a query again on the index that is still there; the least time counts."""
@@ -95,6 +108,23 @@ class Entry:
             done[-1].rows / done[-2].rows
         )
         return min(max((measured + prior) / 2, 0.0), 1.0)
+
+
+def even_out(entries: Iterable[Entry], rows: int) -> None:
+    """Take the noise of the clock out of the times of graphs over the same codes, measured on the same sample.
+
+    A distance costs them all the same, so what each needs of them (`Measured.work`, which is exact) says how their
+    times stand to each other. The middle cost of a distance and each one's own time are given the same weight.
+    """
+    kinds: dict[str, list[tuple[Entry, Measured]]] = {}
+    for one in entries:
+        best = one.trials[rows].best if rows in one.trials else None
+        if best is not None and best.work:
+            kinds.setdefault(one.factory.partition(",")[2], []).append((one, best))
+    for members in kinds.values():
+        cost = statistics.median(best.latency_us / best.work for _, best in members)
+        for one, best in members:
+            one.evened[rows] = math.sqrt(best.latency_us * cost * best.work)
 
 
 def new_entry(

@@ -78,12 +78,18 @@ def variants(factory: str, dimension: int) -> tuple[str, ...]:
         code = factory.partition(",")[2]
         links = (16, 24, 32) if factory.startswith("HNSW16") else (24, 32, 48)
         found += [f"HNSW{number},{code}" if code else f"HNSW{number}" for number in links]
+        found.append(factory.partition(",")[0] if code else f"{factory},SQ8")
     return tuple(other for other in dict.fromkeys(found) if other != factory)
 
 
 def is_graph(factory: str) -> bool:
     """Whether the rows themselves are the graph's nodes."""
     return factory.startswith("HNSW")
+
+
+def same_links(one: str, other: str) -> bool:
+    """Whether two factory strings are graphs that differ in the codes of their rows alone."""
+    return is_graph(one) and one != other and one.partition(",")[0] == other.partition(",")[0]
 
 
 def lists_in(factory: str) -> int:

@@ -95,30 +95,45 @@ def steps(least: int, most: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def least(values: Sequence[int], spare: Callable[[int], float], start: int | None = None) -> int | None:
+def least(
+    values: Sequence[int], spare: Callable[[int], float], start: int | None = None, guess: int | None = None
+) -> int | None:
     """The least of rising `values` that reaches the goal, from `start` on; None when none does, or none will.
 
     By doubling and then bisection: where recall rises with the value it is the least one. Where it is noisy, it reaches
-    the goal and the value before it does not.
+    the goal and the value before it does not. guess: where it may be; near to it few values are looked at.
     """
-    low = bisect.bisect_left(values, values[0] if start is None else start)
-    high, failed, stalls = low, low - 1, 0
+    first = bisect.bisect_left(values, values[0] if start is None else start)
+    high = first if guess is None else min(max(first, bisect.bisect_left(values, guess)), len(values) - 1)
+    failed, stalls, step = first - 1, 0, 1
     found = spare(values[high])
+    while found >= 0 and high > first:
+        lower = max(first, high - step)
+        if spare(values[lower]) < 0:
+            failed = lower
+            break
+        high, step = lower, 2 * step
     while found < 0:
         if high == len(values) - 1 or stalls == 2:
             return None
         failed = high
-        high = min(max(bisect.bisect_left(values, 2 * values[high], high), high + 1), len(values) - 1)
+        double = max(bisect.bisect_left(values, 2 * values[high], high), high + 1)
+        step = 2 * step if guess is not None else len(values)
+        high = min(double, high + step, len(values) - 1)
         more = spare(values[high])
-        stalls = stalls + 1 if more < found + MIN_GAIN else 0
+        if high >= min(double, len(values) - 1):
+            stalls = stalls + 1 if more < found + MIN_GAIN else 0
         found = more
     return values[_between(values, spare, failed, high)]
 
 
-def find_cheapest(grid: Grid, spare: Spare, timed: Callable[[Mapping[str, int]], P]) -> P | None:
+def find_cheapest(
+    grid: Grid, spare: Spare, timed: Callable[[Mapping[str, int]], P], guess: Mapping[str, int] | None = None
+) -> P | None:
     """The cheapest point that reaches the goal; None when none does.
 
     timed: measures what a search costs at some parameters. It is asked only where parameters do not say it themselves.
+    guess: parameters that may be near to them; they save looks and decide nothing.
     No parameter of the answer could be STEP smaller without missing the goal.
 
     Recall rises with the effort and with the refine factor, so a smaller factor needs at least the effort of a larger
@@ -127,7 +142,8 @@ def find_cheapest(grid: Grid, spare: Spare, timed: Callable[[Mapping[str, int]],
     found: list[P] = []
     effort: int | None = grid.efforts[0]
     for factor in grid.factors or (0,):
-        effort = least(grid.efforts, partial(_spare_at, grid, spare, factor), effort)
+        near = guess.get(grid.main) if guess and grid.main and not found else None
+        effort = least(grid.efforts, partial(_spare_at, grid, spare, factor), effort, near)
         if effort is None:
             break
         found.append(timed(grid.params(effort, factor)))

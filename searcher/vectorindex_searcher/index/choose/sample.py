@@ -1,7 +1,8 @@
 """What trials of `Auto` are measured on: some rows to index, and some to ask for that are in no index.
 
 A query that is a row of the index measures too much: a graph finds it from its own node. So queries are rows left out,
-and with each go the rows that are as good as equal to it, which would lead to its neighbours as well.
+and with each go the rows that are as good as equal to it, which would lead to its neighbours as well. A crowd (more of
+these than may be left out) stays, as it does when `build` leaves rows out: a new row of its kind finds it there too.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ class Sample:
     """[m, d], prepared: other rows of the same file."""
     metric: Metric
 
-    def part(self, rows: int) -> Sample:
-        """The first `rows` of the rows with the same queries."""
-        return Sample(self.rows[:rows], self.queries, self.metric)
+    def part(self, rows: int, queries: int | None = None) -> Sample:
+        """The first `rows` of the rows, and of the queries (default: all of them)."""
+        return Sample(self.rows[:rows], self.queries[:queries], self.metric)
 
 
 def draw_sample(vectors: VectorFile, rows: int, queries: int, seed: int = 0) -> Sample:
     """`rows` of the file at random, at most all, and up to `queries` others; the least of these where rows are few.
 
-    Fewer rows come where they, or their near-duplicates, are queries; a query with too many of these is not asked.
+    Fewer rows come where they, or their near-duplicates, are queries, and fewer queries where these have many.
     """
     wanted = min(queries, max(vectors.count // MOST_LEFT_OUT, LEAST_QUERIES), vectors.count // 4)
     drawn = np.random.default_rng(seed).choice(vectors.count, min(rows + wanted, vectors.count), replace=False)
@@ -55,12 +56,18 @@ def draw_sample(vectors: VectorFile, rows: int, queries: int, seed: int = 0) -> 
         return Sample(gathered, gathered, vectors.metric)
     asked, rest = gathered[:wanted].copy(), gathered[wanted:]
     radius = NEAR**2 * _neighbour(rest, asked)
-    groups = sum((near.sum(axis=0) for near in _near(rest, asked, radius)), np.zeros(wanted, np.int64))
-    chosen = _affordable(1 + groups, max(wanted, len(drawn) // MOST_LEFT_OUT))
-    asked = asked[chosen]
-    if groups[chosen].any():
-        rest = rest[~np.concatenate([near.any(axis=1) for near in _near(rest, asked, radius)])]
-    return Sample(rest, asked, vectors.metric)
+    costs = np.maximum(sum(near.sum(axis=0) for near in _near(gathered, asked, radius)), 1)  # a query is near itself
+    most = max(wanted, len(drawn) // MOST_LEFT_OUT)
+    costs[costs > most] = 1
+    chosen = _affordable(costs, most)
+    alone = asked[chosen[costs[chosen] > 1]]
+    if not len(alone) and len(chosen) == wanted:
+        return Sample(rest, asked, vectors.metric)
+    kept = np.ones(len(gathered), np.bool_)
+    kept[chosen] = False
+    if len(alone):
+        kept &= ~np.concatenate([near.any(axis=1) for near in _near(gathered, alone, radius)])
+    return Sample(gathered[kept], asked[chosen], vectors.metric)
 
 
 def whole(rows: int, count: int) -> bool:

@@ -26,6 +26,8 @@ from .parameter_search import Grid, find_cheapest
 from .recall import nearest, recall_of, tie_width
 from .sample import K, Sample, whole
 
+HOP_DISTANCES = 4
+"""What reading a node's links costs, in distances: fitted to 16 graphs of debian-packages, 15,000 x 384."""
 LEAST_LOSS = 0.003
 """Of recall: ratios of less are noise."""
 MOST_LOSS_EXPONENT = 0.5
@@ -39,6 +41,8 @@ class Measured:
     recall: float
     spread: float
     latency_us: float
+    work: float = 0.0
+    """Of a graph: distances of one query, and HOP_DISTANCES for each hop; exact where the clock is noisy. Else 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class Trial:
     best: Measured | None
     ceiling: float
     """The highest recall seen; with an exhaustive Bench the highest there is."""
+    asked: float = 0.0
+    """The goal, and the margin where one was added to it."""
     raised: bool = False
     """Whether more recall was asked for than the goal, because more rows will take some away."""
     again: Callable[[], float] | None = field(default=None, repr=False)
@@ -67,6 +73,12 @@ def raised(goal: float, fewer: tuple[int, float], more: tuple[int, float], count
     exponent = math.log(losses[1] / losses[0]) / math.log(more[0] / fewer[0])
     share: float = (more[0] / count) ** min(max(exponent, 0.0), MOST_LOSS_EXPONENT)
     return 1.0 - (1.0 - goal) * share
+
+
+def is_graph(index: Any) -> bool:
+    """Whether the rows themselves are the nodes of a graph."""
+    *_, innermost = layers(index)
+    return isinstance(innermost, faiss.IndexHNSW)
 
 
 class Bench:
@@ -125,11 +137,14 @@ class Bench:
         before: Trial | None = None,
         count: int = 0,
         ef_construction: int | None = None,
+        *,
+        guess: Mapping[str, int] | None = None,
+        margin: float = 0.0,
     ) -> Trial:
-        """Build and find the cheapest parameters of recall `goal` at least.
+        """Build and find the cheapest parameters of recall `goal` at least, and `margin` times its spread more.
 
         before: the same kind on fewer rows. A graph's parameters mean the same on both, so there the goal is `raised`
-        to what must be reached here for `goal` on `count` rows.
+        to what must be reached here for `goal` on `count` rows. guess: parameters that may be near.
         """
         index = self.build(factory, ef_construction)
         grid = Grid.of(parameter_limits(index))
@@ -150,20 +165,31 @@ class Bench:
         ):
             now = look(before.best.params).recall
             more = raised(goal, (before.rows, before.best.recall), (rows, now), count)
-        best = find_cheapest(grid, lambda at: look(at).recall - more, lambda at: look(at, timed=True))
+
+        def find(goal: float, guess: Mapping[str, int] | None) -> Measured | None:
+            return find_cheapest(grid, lambda at: look(at).recall - goal, lambda at: look(at, timed=True), guess)
+
+        best = find(more, before.best.params if before is not None and before.best is not None else guess)
+        added = margin * best.spread if best is not None else 0.0
+        if best is not None and added:
+            best = find(min(1.0, more + added), best.params)
         if self._exhaust:
             look(grid.most())
         ceiling = max(point.recall for point in seen.values())
         params = best.params if best else {}
-        return Trial(factory, rows, best, ceiling, more > goal, lambda: self.latency(index, params))
+        asked = min(1.0, goal + added)
+        return Trial(factory, rows, best, ceiling, asked, more > goal, lambda: self.latency(index, params))
 
     def measure(self, index: Any, params: dict[str, int], *, timed: bool = True) -> Measured:
         """Recall of `index` at `params`, and with `timed` the time of a query (else 0)."""
         limit_threads(self.threads)
+        statistics = faiss.cvar.hnsw_stats
+        statistics.reset()
         _, found = index.search(self.sample.queries, K, params=search_parameters(index, params))
         recall = self.recall(found)
+        work = (statistics.ndis + HOP_DISTANCES * statistics.nhops) / len(found) if is_graph(index) else 0.0
         latency = self.latency(index, params) if timed else 0.0
-        return Measured(params, float(recall.mean()), float(recall.std()), latency)
+        return Measured(params, float(recall.mean()), float(recall.std()), latency, work)
 
     def latency(self, index: Any, params: Mapping[str, int]) -> float:
         """Mean CPU microseconds of one query alone on one thread: the better of two rounds."""
