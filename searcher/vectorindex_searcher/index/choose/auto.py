@@ -220,8 +220,8 @@ class _Selection:
     def _race(self, entries: list[Entry], bench: Bench) -> Entry:
         """The fastest on the largest sample, by who is expected to be."""
         rows = len(bench.sample.rows)
-        raced = sum(rows in one.trials for one in entries)
-        for _ in range(max(0, RACERS - raced)):
+        before = sum(rows in one.trials for one in entries)
+        for _ in range(max(0, RACERS - before)):
             ranked = self._ranked(entries)
             limit = CLOSE * ranked[0].at(self.count)
             waiting = [one for one in ranked if one.at(self.count) <= limit and rows not in one.trials]
