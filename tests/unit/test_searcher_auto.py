@@ -130,13 +130,16 @@ def test_the_fastest_that_reaches_the_recall_wins(vectors: VectorFile) -> None:
     assert winner.recall is not None
     assert winner.recall >= 0.95
     assert winner.latency_us is not None
-    assert all(one.latency_us is None or one.latency_us >= winner.latency_us for one in others)
+    raced = [one for one in others if one.sample_rows == winner.sample_rows and one.latency_us]
+    assert raced
+    assert all(one.latency_us >= winner.latency_us for one in raced if one.latency_us)
     assert winner.verdict.startswith("chosen: the fastest")
     slow = next(one for one in others if one.factory == "Flat")
     assert f"x the latency of {winner.factory}" in slow.verdict
-    # Every family was tried, each with a verdict.
-    assert {one.factory for one in choice.candidates} >= set(shortlist(COUNT, DIMENSION, Minimise.LATENCY))
-    assert all(one.verdict and one.sample_rows for one in choice.candidates)
+    # Every family was tried, and each variant has a verdict too.
+    tried = {one.factory for one in choice.candidates if one.sample_rows}
+    assert tried >= set(shortlist(COUNT, DIMENSION, Minimise.LATENCY))
+    assert all(one.verdict for one in choice.candidates)
 
 
 def test_the_smallest_that_reaches_the_recall_wins(vectors: VectorFile) -> None:

@@ -40,7 +40,9 @@ TOP_ROWS = 64_000
 LEAST_ROWS = 500
 """A smaller sample says nothing: then every family is measured on all rows."""
 RACERS = 3
-"""Indexes built on the largest sample at most, beside one that shows how well graphs are to be built there."""
+"""Indexes built on the largest sample, beside one that shows how well graphs are to be built there."""
+MOST_RACERS = 6
+"""As long as somebody is expected to be the fastest whom it has not seen."""
 SAMPLE_BYTES = 128 << 20
 QUERIES = 300
 TUNING_QUERIES = 1000
@@ -221,9 +223,9 @@ class _Selection:
         """The fastest on the largest sample, by who is expected to be."""
         rows = len(bench.sample.rows)
         before = sum(rows in one.trials for one in entries)
-        for _ in range(max(0, RACERS - before)):
+        for number in range(before, MOST_RACERS):
             ranked = self._ranked(entries)
-            limit = CLOSE * ranked[0].at(self.count)
+            limit = (CLOSE if number < RACERS else 1.0) * ranked[0].at(self.count)
             waiting = [one for one in ranked if one.at(self.count) <= limit and rows not in one.trials]
             if not waiting:
                 break
