@@ -6,6 +6,7 @@ ms: nothing else is answered meanwhile. Vector by vector it is one vector's obje
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from .fields import fields_of_json
 
 OTHER_VALUES = 65_536
 """Values of a long body besides its vectors: sixteen times those of the largest filter."""
+_NAME = b'"vectors"'
 _VECTORS = re.compile(rb'"vectors"\s*:\s*\[')
+_PIECE = 256 << 10
 _BETWEEN = re.compile(rb"\s*([\[,\]])")
 _MOST_PLACES = 4
 _MARK = secrets.token_hex(16)
@@ -33,17 +36,25 @@ def fields_of_long_json(body: bytes, dimension: int) -> tuple[dict[str, Any], It
 
     Raises Problem 400 for what is no JSON object, and for one of too many values.
     """
-    for number, found in enumerate(_VECTORS.finditer(body)):
-        if number == _MOST_PLACES:
-            break
-        spans, end = _spans(body, found.end())
-        if spans and end:
+    for at in itertools.islice(_places(body), _MOST_PLACES):
+        found = _VECTORS.match(body, at)
+        spans, end = _spans(body, found.end()) if found is not None else ([], 0)
+        if found is not None and spans and end:
             short = b'%b["%b"]%b' % (body[: found.end() - 1], _MARK.encode(), body[end:])
             fields = _marked(short)
             if fields is not None:
                 return fields, (_row(body, start, stop, dimension) for start, stop in spans)
     _check_values(body, dimension)
     return fields_of_json(body), None
+
+
+def _places(body: bytes) -> Iterator[int]:
+    """Where the name of the vectors stands. Looked for in pieces: within one, no other thread runs."""
+    for start in range(0, len(body), _PIECE):
+        at = start
+        while (at := body.find(_NAME, at, start + _PIECE + len(_NAME) - 1)) >= 0:
+            yield at
+            at += len(_NAME)
 
 
 def _spans(body: bytes, at: int) -> tuple[list[Span], int]:
@@ -73,11 +84,10 @@ def _spans(body: bytes, at: int) -> tuple[list[Span], int]:
 
 def _marked(short: bytes) -> dict[str, Any] | None:
     """The fields of a body without its vectors, if what was cut out were these."""
-    if short.count(b",") > OTHER_VALUES:
-        return None
     try:
+        _check_values(short, 0)
         fields = orjson.loads(short)
-    except orjson.JSONDecodeError:
+    except (Problem, orjson.JSONDecodeError):
         return None
     if not isinstance(fields, dict) or fields.get("vectors") != [_MARK]:
         return None
@@ -96,7 +106,11 @@ def _row(body: bytes, start: int, end: int, dimension: int) -> Any:
 
 def _check_values(text: bytes, dimension: int) -> None:
     """Raises Problem 400 when there are more values than one vector of this dimension and other fields may have."""
-    if text.count(b",") > OTHER_VALUES + dimension:
+    commas = 0
+    for start in range(0, len(text), _PIECE):
+        commas += text.count(b",", start, start + _PIECE)
+        if commas <= OTHER_VALUES + dimension:
+            continue
         raise Problem(
             400,
             "TooMuchWork",
