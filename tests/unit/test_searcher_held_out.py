@@ -338,6 +338,17 @@ def test_an_exact_index_of_few_rows_is_proven_and_an_approximate_one_is_told_so(
     assert b"Flat is exact and needs no proof" in next((tmp_path / "graph").rglob("report.html")).read_bytes()
 
 
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat"])
+def test_the_report_tells_which_share_of_the_rows_equals_another(tmp_path: Path, factory: str) -> None:
+    data = random(900)
+    data[300:450] = data[150:300]  # a third of the rows are in pairs
+    built(written(tmp_path / "in", data), tmp_path / "out", factory)
+    report = gate(tmp_path / "out")
+    assert report.held_out is not None
+    assert report.held_out.duplicates == pytest.approx(1 / 3, abs=0.2)
+    assert b"of the drawn rows equal another row" in next((tmp_path / "out").rglob("report.html")).read_bytes()
+
+
 def test_an_artifact_of_an_older_release_is_validated_as_before(tmp_path: Path) -> None:
     built(written(tmp_path / "in", random(1700)), tmp_path / "out")
     manifest, _ = load_manifest(*stored(tmp_path / "out"), "d")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..artifact.layout import IDS_FILE, VECTORS_FILE
 from ..artifact.manifest import Manifest
-from ..contract import IndexSpec
+from ..contract import IndexSpec, Metric
 from ..errors import BadSpec
 from ..index import heap
 from ..index.choose.tuning import K, Tuning, batch_engine, tune
@@ -178,7 +178,8 @@ def build_measured(
         tuned = _tune(engines, parts, vectors, spec)
     asked = ask(engines, parts, ks, tuned.default.params)
     exact = is_exact(indexes[0])
-    facts = Facts(dict(tuned.default.params), builder.training, exact, plan.last, plan.duplicates)
+    duplicates = plan.duplicates if plan.folds else _equal(parts[0].gate, bare.embedding.metric)
+    facts = Facts(dict(tuned.default.params), builder.training, exact, plan.last, duplicates)
     out = {number: fold.out for number, fold in enumerate(plan.folds)}
     measured = MeasuredFile(facts, asked, np.concatenate([part.tuning.rows for part in parts]), out)
     del engines
@@ -190,6 +191,12 @@ def build_measured(
         heap.release()
         return Built(builder.whole(), tuned, measured)
     return Built(builder.complete(index), tuned, measured)
+
+
+def _equal(asked: Questions, metric: Metric) -> float:
+    """Share of the rows that equal another one, which is then at distance 0; by inner products nobody can tell."""
+    scores = asked.truth.scores[:, 0] if asked.truth.scores.shape[1] else np.empty(0)
+    return float((scores == 0).mean()) if len(scores) and metric is not Metric.INNER_PRODUCT else 0.0
 
 
 def engine_of(folder: Path, index: Any, bare: Manifest) -> Engine:
