@@ -128,14 +128,10 @@ class Connection(RequestReader, asyncio.Protocol):
         else:
             self._advance()
 
-    def _write(self, data: bytes) -> None:
-        """Send an answer. Under TLS in slices: uvloop would encrypt all of it and not say that nobody reads it."""
-        assert self._transport is not None
-        if self._tls and len(data) > _SLICE_BYTES:
-            self._unsent = memoryview(data)
-            self._write_on()
-        else:
-            self._transport.write(data)
+    def _write_slices(self, data: bytes) -> None:
+        """Send an answer under TLS: uvloop would encrypt all of it at once and not say that nobody reads it."""
+        self._unsent = memoryview(data)
+        self._write_on()
 
     def _write_on(self) -> None:
         while self._unsent and self._writable and self._transport is not None:
@@ -248,7 +244,11 @@ class Connection(RequestReader, asyncio.Protocol):
             self._end_input()
         close = self._discarding_input and not self._waiting
         if self._transport is not None and self._linger_until is None:
-            self._write(self._encode(request, response, close))
+            data = self._encode(request, response, close)
+            if self._tls:
+                self._write_slices(data)
+            else:
+                self._transport.write(data)
         self._listener.finished(request, response, now - request.completed)
         if close:
             self._linger()
