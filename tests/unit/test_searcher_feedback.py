@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -12,7 +12,9 @@ from vectorindex_searcher.contract import BUCKET_SECONDS, FEEDBACK_SECONDS, Evid
 from vectorindex_searcher.serve.evidence import feedback as module
 from vectorindex_searcher.serve.evidence.feedback import Feedback, QueryId
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing, Outcome
+from vectorindex_searcher.serve.http.limits import FEEDBACK_BYTES, MAX_K
 from vectorindex_searcher.serve.http.messages import Problem, Request
+from vectorindex_searcher.serve.search.fields import fields_of_json
 
 
 @dataclass
@@ -92,12 +94,34 @@ def test_a_click_counts_once_in_time_and_for_its_own_revision(monkeypatch: pytes
     assert len(pod.feedback._seen) <= 3, "memory is bounded"
 
 
-def test_a_pod_whose_clock_is_behind_takes_it_into_its_newest_bucket() -> None:
-    ahead, behind = Pod(Clock(1_700_000_100.0)), Pod(Clock(1_700_000_050.0))
+def test_a_pod_whose_clock_is_a_little_behind_takes_it_into_its_newest_bucket() -> None:
+    ahead, behind = Pod(Clock(1_700_000_054.9)), Pod(Clock(1_700_000_049.9))
     (query,) = ahead.search("keyword", 10)
     assert behind.click(queryId=query, rank=1)[1]["counted"]
     (bucket,) = behind.buckets()
-    assert (bucket.bucket, bucket.clicked) == (1_700_000_050 // BUCKET_SECONDS, 1)
+    assert (bucket.bucket, bucket.clicked) == (1_700_000_049 // BUCKET_SECONDS, 1)
+
+
+@pytest.mark.parametrize("ahead", [2, 1000, 2**32 - 1])
+def test_a_query_of_the_future_is_not_counted_now(ahead: int) -> None:
+    """Forged, its click would count in whatever bucket a guardrail looks at; and it would never be late."""
+    pod = Pod(Clock())
+    query = QueryId.of(pod.search("keyword", 10)[0])
+    forged = replace(query, bucket=min(query.bucket + ahead, 2**32 - 1), nonce=1)
+    assert pod.click(queryId=forged.text(), rank=1) == (202, {"counted": False, "reason": "Early"})
+    assert sum(bucket.clicked for bucket in pod.buckets()) == 0
+    assert pod.feedback.results == {"Early": 1}
+
+
+@pytest.mark.parametrize("k", [0, MAX_K + 1, 65_535])
+def test_an_id_whose_k_no_query_can_have_is_none(k: int) -> None:
+    """One click of k = 65,535 weighed as much as those of thousands of queries."""
+    pod = Pod(Clock())
+    forged = replace(QueryId.of(pod.search("keyword", 10)[0]), k=k, nonce=1)
+    with pytest.raises(Problem) as refused:
+        pod.click(queryId=forged.text(), rank=1)
+    assert (refused.value.status, refused.value.field) == (400, "queryId")
+    assert sum(bucket.clicked for bucket in pod.buckets()) == 0
 
 
 def test_an_id_is_read_as_it_was_written() -> None:
@@ -132,3 +156,18 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(Problem) as refused:
         Pod(Clock()).feedback.handle(Request(b"POST", b"/v1/feedback", {}, body, True, 0.0))
     assert refused.value.kind == "MalformedJSON"
+
+
+def test_a_long_body_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight megabytes of it were decoded on the event loop, while everybody else waited for a second."""
+    pod = Pod(Clock())
+    read: list[int] = []
+    monkeypatch.setattr(module, "fields_of_json", lambda body: read.append(len(body)) or fields_of_json(body))
+    (query,) = pod.search("keyword", MAX_K)
+    assert pod.click(queryId=query, clicks=[MAX_K] * 1000)[1]["counted"], "the longest that means something"
+    read.clear()
+    for size in (FEEDBACK_BYTES + 1, 8 << 20):
+        with pytest.raises(Problem) as refused:
+            pod.feedback.handle(Request(b"POST", b"/v1/feedback", {}, b"[" * size, True, 0.0))
+        assert (refused.value.status, refused.value.kind) == (413, "BodyTooLarge")
+    assert read == []

@@ -608,7 +608,10 @@ def test_draining_lease_closes_connections_after_their_answer_and_runs_out(
     assert "connection" not in pod.search(body)[1]
 
 
-@pytest.mark.parametrize("body", [b"", {"state": "Paused"}, {"state": "Draining", "ttlSeconds": 301}, {"a": 1}])
+@pytest.mark.parametrize("body", [
+    b"", {"state": "Paused"}, {"state": "Draining", "ttlSeconds": 301}, {"a": 1},
+    {"state": "Draining", "ttlSeconds": "30"}, {"state": "Draining", "ttlSeconds": True},
+])  # fmt: skip
 def test_bad_leases_are_refused(pod: Pod, body: object) -> None:
     status, _, problem = pod.request("POST", "/v1/lease", body, admin=True)
     assert (status, problem["type"]) == (400, "urn:vectorindex:problem:InvalidField")

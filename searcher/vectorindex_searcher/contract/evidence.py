@@ -150,4 +150,4 @@ class TrafficLease(Model):
     """Body of POST /v1/lease. Draining: close each connection after its answer. Runs out by itself."""
 
     state: LeaseState
-    ttl_seconds: Annotated[float, Field(gt=0, le=300)] = 30.0
+    ttl_seconds: Annotated[float, Field(strict=True, gt=0, le=300)] = 30.0

@@ -120,7 +120,7 @@ class Taken(Document):
     """Whether a click counts."""
 
     counted: bool
-    reason: Literal["Duplicate", "Late", "OtherRevision"] | None = None
+    reason: Literal["Duplicate", "Early", "Late", "OtherRevision"] | None = None
     """Why it does not count."""
 
 

@@ -18,7 +18,7 @@ from pydantic.json_schema import models_json_schema
 from .. import contract
 from ..index.filters import JOINERS, LISTED, ORDERED
 from . import documents
-from .http.limits import MAX_DEADLINE_MS, MAX_VECTORS, Limits
+from .http.limits import FEEDBACK_BYTES, MAX_DEADLINE_MS, MAX_VECTORS, Limits
 from .search.fields import body_schema, query_parameters, search_fields
 
 REFERENCE = Path("docs/reference/openapi.json")
@@ -126,6 +126,7 @@ def _feedback() -> Json:
     return {
         "summary": "Which answer of a tracked query was clicked first.",
         "operationId": "feedback",
+        "description": f"A body of at most {FEEDBACK_BYTES} bytes.",
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("Feedback")}}},
         "responses": {"202": answers.pop("200"), **answers},
     }

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ... import contract
-from ..http.messages import Problem, Request, Response, json_response
+from ..http.limits import FEEDBACK_BYTES, MAX_K
+from ..http.messages import Problem, Request, Response, body_too_large, json_response
 from ..search.fields import fields_of_json
 from ..search.kinds import refuse_unknown
 from .ring import EvidenceRing
@@ -29,6 +30,8 @@ _FORM = struct.Struct(">8sIBHQ")
 _ID_CHARACTERS = 31
 _FIELDS = ("queryId", "rank", "clicks")
 _MAX_CLICKS = 1000
+_BUCKETS_AHEAD = 1
+"""Of another pod's clock before this one's. An id from further ahead is forged, or would never be late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,10 @@ class QueryId:
             packed = base64.b64decode(text.encode("ascii") + b"=", altchars=b"-_", validate=True)
         except (binascii.Error, UnicodeEncodeError):
             raise ValueError(text) from None
-        return cls(*_FORM.unpack(packed))
+        query = cls(*_FORM.unpack(packed))
+        if not 1 <= query.k <= MAX_K:
+            raise ValueError(text)
+        return query
 
 
 class Feedback:
@@ -65,7 +71,7 @@ class Feedback:
         self._ring = ring
         self._seen: dict[int, None] = {}
         self.results: Counter[str] = Counter()
-        """Feedback by what became of it: Counted, Duplicate, Late, OtherRevision."""
+        """Feedback by what became of it: Counted, Duplicate, Early, Late, OtherRevision."""
 
     def ids(self, segment: str, k: int, count: int) -> tuple[int, list[str]]:
         """Ids of `count` queries that are answered now, and their bucket. Callable from search threads."""
@@ -75,7 +81,9 @@ class Feedback:
         return bucket, made
 
     def handle(self, request: Request) -> Response:
-        """POST /v1/feedback: 202 and whether the click counted. Raises Problem 400."""
+        """POST /v1/feedback: 202 and whether the click counted. Raises Problem 400 or 413."""
+        if len(request.body) > FEEDBACK_BYTES:
+            raise body_too_large(len(request.body), FEEDBACK_BYTES, remedy="send the rank of the first click only")
         query, rank = _fields(request.body)
         result = self._take(query, rank)
         self.results[result] += 1
@@ -87,9 +95,11 @@ class Feedback:
     def _take(self, query: QueryId, rank: int) -> str:
         if query.revision != self._revision or query.segment >= len(self._ring.segments):
             return "OtherRevision"
-        age = self._ring.now() - (query.bucket + 1) * contract.BUCKET_SECONDS
-        if age >= contract.FEEDBACK_SECONDS:
+        now = self._ring.now()
+        if now - (query.bucket + 1) * contract.BUCKET_SECONDS >= contract.FEEDBACK_SECONDS:
             return "Late"
+        if query.bucket > int(now) // contract.BUCKET_SECONDS + _BUCKETS_AHEAD:
+            return "Early"
         if query.nonce in self._seen:
             return "Duplicate"
         self._seen[query.nonce] = None

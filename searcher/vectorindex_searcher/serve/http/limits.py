@@ -33,6 +33,8 @@ ANSWER_BYTES = 16 << 20
 LOOP_BYTES = 80 << 10
 """Of JSON that the event loop decodes by itself, in 0.2 ms (1 ms if it is nothing but empty objects): a vector of 3,072
 numbers as people write them. A longer body is read on a search thread."""
+FEEDBACK_BYTES = 8 << 10
+"""Body of one feedback, which the event loop decodes: a query id and a thousand ranks fit."""
 PLAN_ENTRIES = 2048
 PLAN_BYTES = 8 << 20
 """Of the cache of plans: what was asked before, without vectors."""

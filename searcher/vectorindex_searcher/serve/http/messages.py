@@ -153,7 +153,7 @@ def head_too_large(limit: int) -> Problem:
     return Problem(431, "HeaderTooLarge", f"request line and headers exceed {limit} bytes")
 
 
-def body_too_large(size: int, limit: int) -> Problem:
+def body_too_large(size: int, limit: int, remedy: str = "send fewer vectors in one request") -> Problem:
     """413: a body of at least `size` bytes where `limit` are allowed."""
     return Problem(
         413,
@@ -161,7 +161,7 @@ def body_too_large(size: int, limit: int) -> Problem:
         f"the body of at least {size} bytes exceeds the limit of {limit} bytes",
         field="Content-Length",
         value=size,
-        remedy="send fewer vectors in one request",
+        remedy=remedy,
     )
 
 
