@@ -123,6 +123,7 @@ def weighed(
     goal: Goal,
     count: int = 4000,
     beam: int = 40,
+    work: dict[int | None, float] | None = None,
 ) -> tuple[Choice, list[tuple[str, int, int | None]]]:
     """Times by script: graphs take 100 us, and what `faster` says of that when they are built so."""
     np.save(folder / "v.npy", rows(count + 100))
@@ -140,8 +141,9 @@ def weighed(
         latency = (100.0 + links) * faster[effort] if factory.startswith("HNSW") else 300.0
         latency += 5 * ("SQ8" not in factory)
         params = {"efSearch": beam} if factory.startswith("HNSW") else {}
+        counted = work[effort] if work and factory.startswith("HNSW") else 0.0
         return trial.Trial(
-            factory, runs[-1][1], trial.Measured(params, 0.97, 0.0, latency), 0.97, again=lambda: latency
+            factory, runs[-1][1], trial.Measured(params, 0.97, 0.0, latency, counted), 0.97, again=lambda: latency
         )
 
     monkeypatch.setattr(trial.Bench, "run", run)
@@ -191,6 +193,15 @@ def test_a_graph_that_finds_enough_with_the_least_beam_is_good_enough(
 ) -> None:
     _, runs = weighed(monkeypatch, tmp_path, {None: 1.0}, Goal(0.95), beam=12)
     assert {number for _, _, number in runs} == {None}
+
+
+@pytest.mark.parametrize(("work", "chosen"), [(0.94, 120), (0.98, None)])
+def test_what_a_query_computes_says_whether_it_pays_not_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: float, chosen: int | None
+) -> None:
+    clock = {None: 1.0, 120: 2.0 - work}  # the opposite
+    choice, _ = weighed(monkeypatch, tmp_path, clock, Goal(0.95), work={None: 1000.0, 120: 1000 * work})
+    assert choice.ef_construction == chosen
 
 
 def test_the_smallest_index_is_not_weighed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

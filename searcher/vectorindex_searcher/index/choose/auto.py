@@ -39,7 +39,7 @@ DEEP_ROWS = 24_000
 TOP_ROWS = 64_000
 LEAST_ROWS = 500
 """A smaller sample says nothing: then every family is measured on all rows."""
-RACERS = 3
+RACERS = 2
 """Indexes built on the largest sample, beside one that shows how well graphs are to be built there."""
 MOST_RACERS = 6
 """As long as somebody is expected to be the fastest whom it has not seen."""
@@ -52,7 +52,7 @@ MARGIN = 2 * 1.645 / math.sqrt(TUNING_QUERIES)
 SCREEN_SLACK = 2.5
 """A family this many times slower than the best on the small sample is not looked at again."""
 DEEP_FAMILIES = 3
-WORTH = 1.05
+WORTH = 1.04
 """A graph that takes twice as long to build has to be faster by this."""
 EASY_BEAM = 1.5 * K
 """A graph that needs less than this of efSearch is good enough: less than K there cannot be."""
@@ -195,13 +195,26 @@ class _Selection:
             heavier = self._new(graph.factory, effort, graph)
             self._try(heavier, bench)
             self._retime([best, heavier], rows)
-            if heavier.at(self.count) * worth < best.at(self.count):
+            if self._gain(best, heavier, rows) > worth:
                 best.free(rows)
                 best = heavier
         if best is graph:
             return entries
         others = [one for one in entries if one is not graph]
         return [best, *(self._like(one, best) for one in others)]
+
+    def _gain(self, best: Entry, heavier: Entry, rows: int) -> float:
+        """How many times as fast the heavier graph is; by what both compute, which no busy neighbour changes."""
+        here = [one.trials[rows].best if rows in one.trials else None for one in (best, heavier)]
+        if here[0] is not None and here[1] is not None and here[0].work and here[1].work:
+            return here[0].work / here[1].work
+        times = best.at(self.count), heavier.at(self.count)
+        return times[0] / times[1] if math.isfinite(times[1]) else 0.0
+
+    def _raced(self, entries: list[Entry], rows: int) -> float:
+        """The least time on the largest sample; the least that is expected while nobody was there."""
+        known = [one.at(self.count) for one in entries if rows in one.trials]
+        return min(known, default=math.inf) if known else self._ranked(entries)[0].at(self.count)
 
     def _like(self, one: Entry, best: Entry) -> Entry:
         """A graph built as `best` is; anything else as it is."""
@@ -225,7 +238,8 @@ class _Selection:
         before = sum(rows in one.trials for one in entries)
         for number in range(before, MOST_RACERS):
             ranked = self._ranked(entries)
-            limit = (CLOSE if number < RACERS else 1.0) * ranked[0].at(self.count)
+            # A variant that nobody has seen is expected to be as fast as its parent, not faster.
+            limit = (CLOSE if number < RACERS else 0.99) * self._raced(entries, rows)
             waiting = [one for one in ranked if one.at(self.count) <= limit and rows not in one.trials]
             if not waiting:
                 break
@@ -258,13 +272,25 @@ class _Selection:
         fewer = sample.part(min(DEEP_ROWS, rows if whole(rows, self.count) else rows // 2))
         samples = [fewer] if len(fewer.rows) == rows else [fewer, sample]
         benches = [Bench(one, self.threads, exhaust=True) for one in samples]
-        ceiling = math.inf
-        if (flat := next((one for one in self.entries if one.factory == "Flat"), None)) is not None:
-            ceiling = self._try(flat, benches[0])
+        flat = next((one for one in self.entries if one.factory == "Flat"), None)
+        if flat is not None:
+            self._try(flat, benches[0])
         for entry in sorted(entries, key=lambda one: one.size.resident):
-            if all(self._try(entry, bench) <= ceiling for bench in benches) and self._lasts(entry):
+            if all(self._keeps_up(entry, flat, bench) for bench in benches) and self._lasts(entry):
                 return entry
+            for bench in benches:
+                entry.free(len(bench.sample.rows))
         return max(entries, key=lambda one: one.last.ceiling if one.last else 0.0)
+
+    def _keeps_up(self, entry: Entry, flat: Entry | None, bench: Bench) -> bool:
+        """Whether it reaches the recall here and is not slower than exact search; close ones are timed again."""
+        own = self._try(entry, bench)
+        if flat is None or entry is flat or not math.isfinite(own):
+            return math.isfinite(own)
+        exact, rows = flat.at(self.count), len(bench.sample.rows)
+        if exact / AGAIN < own < AGAIN * exact and rows in flat.trials:
+            self._retime([entry, flat], rows)
+        return entry.at(self.count) <= flat.at(self.count)
 
     def _lasts(self, entry: Entry) -> bool:
         """Whether the codes are fine enough for the recall on all rows, by what more rows took away so far."""
