@@ -11,9 +11,31 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from vectorindex_searcher.contract import BUCKET_SECONDS, LATENCY_BIN_RATIO, RING_SECONDS, Evidence, EvidenceBucket
+from vectorindex_searcher.contract import (
+    BUCKET_SECONDS,
+    LATENCY_BIN_RATIO,
+    RING_SECONDS,
+    Evidence,
+    EvidenceBucket,
+    Identity,
+    Location,
+    ServeTask,
+)
+from vectorindex_searcher.serve.admin import METRICS_SECONDS, AdminApp
 from vectorindex_searcher.serve.evidence import metrics
 from vectorindex_searcher.serve.evidence.ring import BINS, EvidenceRing, Outcome, latency_bin
+from vectorindex_searcher.serve.http.internal import InternalRequests
+from vectorindex_searcher.serve.http.messages import Request, Response
+from vectorindex_searcher.serve.traffic import Traffic
+
+TASK = ServeTask(
+    identity=Identity(name="products"),
+    revision="r",
+    digest="d1",
+    manifest_sha256="",
+    artifacts=Location(folder="/nowhere"),
+    segments=("keyword",),
+)
 
 
 @dataclass
@@ -229,3 +251,30 @@ def test_metrics_carry_the_same_numbers_under_fixed_names() -> None:
     assert samples["vectorindex_index_bytes", None, None] == 7
     assert samples["vectorindex_canary_recall", None, None] == 0.97
     assert ("vectorindex_load_seconds", None, None) not in samples
+
+
+def test_metrics_are_made_once_a_second_however_many_ask() -> None:
+    """Anybody may ask: made anew for each, they left searches no turn of the event loop."""
+    ring, now, made = EvidenceRing(("keyword",)), Clock(), 0
+    collector = metrics.SearcherMetrics("r", ring, metrics.Gauges())
+
+    def read() -> metrics.SearcherMetrics:
+        nonlocal made
+        made += 1
+        return collector
+
+    app = AdminApp("p", "r", Traffic(), ring, read, lambda: "", InternalRequests(TASK), now)
+
+    def scrape(method: bytes) -> bytes:
+        answer = app.handle(Request(method, b"/metrics", {}, b"", True, 0.0))
+        assert isinstance(answer, Response)
+        return answer.body
+
+    first = scrape(b"GET")
+    ring.record(Outcome("keyword", 1, hits=[1]), 200, 0.001)
+    now.now += METRICS_SECONDS / 2
+    assert [scrape(method) for method in (b"GET", b"HEAD") * 500] == [first] * 1000
+    assert made == 1
+    now.now += METRICS_SECONDS
+    assert b'vectorindex_queries_total{revision="r",segment="keyword"} 1.0' in scrape(b"GET")
+    assert made == 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
@@ -23,6 +24,8 @@ from .http.messages import Problem, Request, Response, json_response
 from .traffic import Traffic
 
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+METRICS_SECONDS = 1.0
+"""How long an exposition is told again: a millisecond for each segment, made for whoever asks."""
 _BUCKETS_AT_ONCE = 8
 """Evidence buckets written down before searches get a turn again (about 0.3 ms)."""
 _READ = (b"GET", b"HEAD")
@@ -43,6 +46,7 @@ class AdminApp:
         metrics: Callable[[], SearcherMetrics],
         progress: Callable[[], str],
         internal: InternalRequests,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pod = pod
         self._revision = revision
@@ -51,6 +55,9 @@ class AdminApp:
         self._metrics = metrics
         self._progress = progress
         self._internal = internal
+        self._clock = clock
+        self._exposed = b""
+        self._exposed_until = -math.inf
         self._routes: Routes = {
             b"/livez": (_READ, self._livez),
             b"/readyz": (_READ, self._readyz),
@@ -82,7 +89,10 @@ class AdminApp:
         return json_response(document, 200 if traffic.ready else 503)
 
     def _exposition(self, _request: Request) -> Response:
-        return Response(200, self._metrics().exposition(), METRICS_TYPE)
+        if self._clock() >= self._exposed_until:
+            self._exposed = self._metrics().exposition()
+            self._exposed_until = self._clock() + METRICS_SECONDS
+        return Response(200, self._exposed, METRICS_TYPE)
 
     def _evidence(self, request: Request) -> asyncio.Future[Response]:
         since, loop = _since(request), asyncio.get_running_loop()
