@@ -11,6 +11,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
+from vectorindex_searcher.errors import BadData
 from vectorindex_searcher.index.rows import Ids, RowFile, RowWriter
 from vectorindex_searcher.index.value_sizes import sizes
 
@@ -95,3 +96,49 @@ def test_text_that_is_no_utf8_is_answered_as_far_as_it_can_be_read(tmp_path: Pat
     with RowWriter(tmp_path / "ids.arrow", pa.schema([("id", pa.string())]), batch_rows) as writer:
         writer.write(pa.table({"id": broken()}))
     assert Ids(tmp_path / "ids.arrow")(rows) == wanted
+
+
+def outside() -> pa.Array:
+    """Text of which the values in the middle lie far behind its bytes; the first and the last offset are right."""
+    offsets = np.array([0, 1 << 30, (1 << 30) + 7, 64], np.int32)
+    return pa.Array.from_buffers(pa.string(), 3, [None, pa.py_buffer(offsets), pa.py_buffer(b"x" * 64)])
+
+
+OUTSIDE: dict[str, pa.Array] = {
+    "text": outside(),
+    "list": pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), outside()),
+    "struct": pa.StructArray.from_arrays([outside()], ["a"]),
+    "map": pa.MapArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), pa.array(["a", "b", "c"]), outside()),
+    "list itself": pa.Array.from_buffers(
+        pa.list_(pa.null()), 3, [None, pa.py_buffer(np.array([0, 1 << 28, 1, 2], np.int32))], children=[pa.nulls(2)]
+    ),
+    "dictionary": pa.DictionaryArray.from_arrays(pa.array([0, 1 << 28, 0], pa.int32()), pa.array(["a"]), safe=False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_file_whose_values_lie_outside_of_it_is_refused_when_it_is_opened(tmp_path: Path, name: str) -> None:
+    """Reading one of them ends the process."""
+    table = pa.record_batch({"good": pa.array(range(3)), "bad": OUTSIDE[name]})
+    with pa.OSFile(str(tmp_path / "rows.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_batch(table)
+    with pytest.raises(BadData, match=r"rows\.arrow"):
+        RowFile(tmp_path / "rows.arrow")
+
+
+@pytest.mark.parametrize("ids", [{"id": outside()}, {"id": pa.array([1, None])}, {"other": pa.array([1])}])
+def test_ids_that_cannot_be_read_are_refused_when_they_are_opened(tmp_path: Path, ids: dict[str, pa.Array]) -> None:
+    table = pa.record_batch(ids)
+    with pa.OSFile(str(tmp_path / "ids.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_batch(table)
+    with pytest.raises(BadData, match=r"ids\.arrow"):
+        Ids(tmp_path / "ids.arrow")
+
+
+@pytest.mark.parametrize("name", [*ARRAYS, "time", "money"])
+def test_what_writers_write_is_opened(tmp_path: Path, name: str) -> None:
+    more = {"time": pa.array([1 << 40], pa.int64()).view(pa.time64("us")), "money": pa.array([1], pa.decimal128(9, 2))}
+    table = pa.record_batch({"column": (ARRAYS | more)[name]})
+    with pa.OSFile(str(tmp_path / "rows.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_batch(table)
+    assert RowFile(tmp_path / "rows.arrow").count == table.num_rows

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ..errors import BadData
 from .json_values import is_plain, json_values
+from .mapped import check_offsets
 from .value_sizes import sizes
 
 IDS_BATCH_ROWS = 1 << 20
@@ -35,11 +36,13 @@ class RowFile:
     """A mapped Arrow IPC file. `columns`: names; `count`: rows."""
 
     def __init__(self, path: Path) -> None:
-        """Raises BadData when the file is no Arrow file or its batches are uneven."""
+        """Raises BadData when the file is no Arrow file, a value lies outside of it or its batches are uneven."""
         try:
             self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
             self._batches = [self._reader.get_batch(number) for number in range(self._reader.num_record_batches)]
-        except (pa.ArrowInvalid, OSError) as error:
+            for batch in self._batches:
+                check_offsets(batch)
+        except (pa.ArrowException, OSError) as error:
             raise BadData("BadArtifact", f"{path.name}: {error}", object=path.name) from error
         self.columns: tuple[str, ...] = tuple(self._reader.schema.names)
         self.schema: pa.Schema = self._reader.schema
@@ -120,10 +123,12 @@ class Ids:
     def __init__(self, path: Path) -> None:
         self._file = RowFile(path)
         self.count = self._file.count
+        if self._file.columns != ("id",) or any(chunk.null_count for chunk in self.chunks()):
+            raise BadData("BadArtifact", f"{path.name}: expected one column, id, without nulls", object=path.name)
         chunks = self._file.table().column("id").chunks
         kind = self._file.schema.field("id").type
         self._integers = [chunk.to_numpy(zero_copy_only=True) for chunk in chunks] if pa.types.is_int64(kind) else None
-        # Nulls are refused at build, so offsets and bytes say all there is.
+        # There are no nulls, so offsets and bytes say all there is.
         self._strings = [_Strings(chunk) for chunk in chunks] if pa.types.is_string(kind) else None
 
     def chunks(self) -> list[pa.Array]:
