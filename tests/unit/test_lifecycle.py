@@ -32,6 +32,7 @@ from observations import (
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import (
+    GateStatus,
     Rejection,
     RevisionStatus,
     VectorIndexStatus,
@@ -335,23 +336,40 @@ def test_the_gate_is_told_what_to_tune_the_default_point_for() -> None:
     assert start.task.objective is None
 
 
-def test_each_rejection_in_a_row_asks_the_gate_for_more_certainty() -> None:
-    """An index at its floor must not pass by being tried often."""
+def test_each_look_in_a_row_asks_the_gate_for_more_certainty() -> None:
+    """An index at its floor must not pass by being tried often: what counts is looks at its recall, and only these."""
 
-    def rejected(of: Any, data: str, stage: str = "Gate", hours: float = 1) -> RevisionView:
-        why = Rejection(stage=stage, reason="RecallBelowMin", message="low", at=to_text(NOW - hours * HOUR))
-        return a_revision(of, "Rejected", data=data * 32, rejected=why)
+    def looked(
+        of: Any, data: str, reason: str = "RecallBelowMin", hours: float = 1, phase: str = "Rejected"
+    ) -> RevisionView:
+        said = GateStatus(
+            gate_hash="g",
+            thresholds_hash="t",
+            verdict="Fail",
+            reason=reason,
+            message="",
+            at=to_text(NOW - hours * HOUR),
+        )
+        return a_revision(of, phase, data=data * 32, gate=said, promoted_at=None)
 
     fresh = a_revision(OLD, "Validating", data=NEW_DATA)
     earlier = [
-        rejected(OLD, "a1"), rejected(OLD, "a2"),
-        rejected(NEW, "a3"),  # another index
-        rejected(OLD, "a4", stage="Surge"),
-        rejected(OLD, "a5", hours=72),  # before what is stable was promoted
-    ]  # fmt: skip
-    for others, expected in ((earlier, 2), (earlier[2:], None)):
+        looked(OLD, "a1"),
+        looked(OLD, "a2", "SegmentRecallBelowMin"),
+        looked(OLD, "a3", "RecallUncertain", phase="Superseded"),  # held, then the data changed
+        looked(NEW, "a4"),  # another index
+        looked(OLD, "a5", "CountDropped"),  # no luck in that
+        looked(OLD, "a6", hours=72),  # before one of this spec was promoted
+    ]
+    for others, expected in ((earlier, 3), (earlier[3:], None)):
         (start,) = actions(run(seen(OLD, STABLE, *others, fresh, traffic=STABLE, data=NEW_DATA)), StartValidation)
         assert start.task.rejections == expected
+    other = a_revision(NEW, "Stable", promoted_at=to_text(NOW))
+    (start,) = actions(run(seen(OLD, other, *earlier, fresh, traffic=other, data=NEW_DATA)), StartValidation)
+    assert start.task.rejections == 4, "a promotion of another index says nothing of this one"
+    many = [looked(OLD, f"b{number}") for number in range(1, 10)]
+    (start,) = actions(run(seen(OLD, STABLE, *many, fresh, traffic=STABLE, data=NEW_DATA)), StartValidation)
+    assert start.task.rejections == 6, "no number of queries could prove it any more"
 
 
 def test_a_built_revision_is_measured_and_a_proven_one_surges() -> None:

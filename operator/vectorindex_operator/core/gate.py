@@ -23,6 +23,9 @@ MIN_SEGMENT_QUERIES = FEWEST_QUERIES
 """A segment's own floor is judged on at least this many queries. What has no floor of its own is judged by its bound
 from SEGMENT_QUERIES on; with fewer it only fails, where even its upper bound misses the floor of all."""
 
+RECALL_REASONS = frozenset({"RecallBelowMin", "SegmentRecallBelowMin", "RecallUncertain"})
+"""Verdicts by the luck of the queries: another look may fall out otherwise."""
+
 _FEW_ROWS = "more queries (gate.queries) would decide it, and an index of few rows can be exact (index.factory Flat)"
 _SHOWN_COLUMNS = 4
 _TYPE_NAMES = {letter: name for name, letter in COLUMN_TYPES.items()}

@@ -65,6 +65,8 @@ class VectorFile:
         except ValueError as error:
             raise BadData("BadArtifact", f"{path.name}: {error}", object=path.name) from error
         self._offset, self._dtype = start.tell(), dtype
+        self.half: bool = dtype.itemsize == 2
+        """Whether rows are stored in half precision."""
         self._width = self.dimension * dtype.itemsize
         if os.fstat(self._fd).st_size != self._offset + self.count * self._width or dtype.kind != "f":
             raise BadData("BadArtifact", f"{path.name} is not {self.count} rows of floats", object=path.name)

@@ -43,6 +43,29 @@ class Queries:
         """The same, with the rows that they equal."""
         return replace(self, own_rows=rows)
 
+    def distinct(self) -> Queries:
+        """Each vector of each segment once, the first; with the right ids that any copy of it names.
+
+        A bound counts queries as independent, and what judges must not have tuned: copies would break both.
+        """
+        names = self.segments if self.segments is not None else [""] * len(self.vectors)
+        first: dict[tuple[str, bytes], int] = {}
+        of = [
+            first.setdefault((name, row.tobytes()), at)
+            for at, (name, row) in enumerate(zip(names, self.vectors, strict=True))
+        ]
+        kept = list(first.values())
+        if len(kept) == len(of):
+            return self
+        relevant = None
+        if self.relevant is not None:
+            named: dict[int, frozenset[int | str]] = {}
+            for number, right in zip(of, self.relevant, strict=True):
+                named[number] = named.get(number, frozenset()) | right
+            relevant = [named[number] for number in kept]
+        segments = [self.segments[number] for number in kept] if self.segments is not None else None
+        return Queries(self.vectors[kept], self.own_rows[kept], segments, relevant)
+
 
 def write_held_out(path: Path, rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> None:
     """Write heldout.arrow: row numbers int64 [n] and their vectors float32 [n, d], as given."""

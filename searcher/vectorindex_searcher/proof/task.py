@@ -129,7 +129,13 @@ def _known(case: Case) -> tuple[Report, str] | None:
 def _queries(task: ValidateTask, manifest: Manifest, folder: Path) -> Queries:
     if task.queries is None:
         return read_held_out(folder / HELDOUT_FILE)
-    return read_user_queries(open_store(task.queries, Role.QUERIES), task.query_columns, manifest)
+    given = read_user_queries(open_store(task.queries, Role.QUERIES), task.query_columns, manifest)
+    queries = given.distinct()
+    if copies := len(given.vectors) - len(queries.vectors):
+        _log.warning(
+            "queries that were given more than once count once", extra={"queries": len(given.vectors), "copies": copies}
+        )
+    return queries
 
 
 def _measure(case: Case, engine: Engine, vectors: VectorFile, queries: Queries) -> Outcome:

@@ -18,6 +18,9 @@ from vectorindex_operator.core.progress import resolve
 from vectorindex_operator.core.state import ReconcileState, Stall
 from vectorindex_searcher.contract import QueryColumns, ValidateResult, ValidateTask
 
+MOST_LOOKS = 6
+"""More halvings of alpha than this ask for a certainty that no number of queries people have can give."""
+
 
 def step(state: ReconcileState) -> None:
     _judge_again(state)
@@ -154,7 +157,7 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
         segments=tuple(s.name for s in state.spec.segments),
         segment_targets=identity.segment_targets(state.spec),
         objective=identity.default_target(state.spec),
-        rejections=min(_rejections(state, name), 30) or None,
+        rejections=min(_looks(state, name), MOST_LOOKS) or None,
         floor=state.spec.gate.recall.min,
         tombstones=recipe.tombstones(spec, state.spec.source.s3),
         id_column=spec.columns.id,
@@ -165,17 +168,20 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
     state.update(name, phase=Phase.VALIDATING)
 
 
-def _rejections(state: ReconcileState, name: str) -> int:
-    """How often in a row the gate has rejected what this spec builds, since one of it was last promoted."""
+def _looks(state: ReconcileState, name: str) -> int:
+    """How often in a row the gate has looked at the recall of what this index spec builds and let none pass, since
+    one of it was last promoted. Whatever failed for another reason (rows, columns, tombstones) was no draw of queries.
+    """
     mine = state.revision(name).spec.index_spec
-    promoted = max((to_unix(s.promoted_at) for s in state.statuses.values() if s.promoted_at), default=0.0)
+    alike = [status for other, status in state.statuses.items() if state.revision(other).spec.index_spec == mine]
+    promoted = max((to_unix(one.promoted_at) for one in alike if one.promoted_at), default=0.0)
     return sum(
-        status.rejected is not None
-        and status.rejected.stage == "Gate"
-        and to_unix(status.rejected.at) > promoted
-        and other != name
-        and state.revision(other).spec.index_spec == mine
-        for other, status in state.statuses.items()
+        one.gate is not None
+        and one.gate.verdict != "Pass"
+        and one.gate.reason in gate.RECALL_REASONS
+        and to_unix(one.gate.at) > promoted
+        for one in alike
+        if one is not state.statuses[name]
     )
 
 
