@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from .limits import SHORTAGE
+from .limits import KERNEL_BYTES, SHORTAGE
 
 ACCEPTED_A_TURN = 32
 """Then what is connected already has its turn."""
@@ -34,6 +34,8 @@ class Acceptor:
             self._socket = socket.create_server(("", port), family=family, backlog=_BACKLOG, dualstack_ipv6=True)
         else:
             self._socket = socket.create_server((host, port), backlog=_BACKLOG)
+        # Accepted sockets inherit it.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         self._socket.setblocking(False)
         self.port = int(self._socket.getsockname()[1])
         self.failures = 0

@@ -44,6 +44,10 @@ ROWS_BYTES = 32 << 20
 SPARE_BYTES = 64 << 20
 """For what the allocator keeps, and the objects of one long request while it is read."""
 
+KERNEL_BYTES = 64 << 10
+"""Of a connection's answers that the kernel takes at once (Linux keeps twice that); it would take 4 MiB, which nobody
+counts but the limit of the pod's memory. Long answers cost no more CPU for it."""
+
 SPARE_DESCRIPTORS = 96
 """For what is no connection: files, downloads, and connections that are closing while others are accepted."""
 MAX_DESCRIPTORS = 65_536
