@@ -12,8 +12,11 @@ import pytest
 from unit.test_searcher_serve_app import COUNT, DIMENSION, make_engine, running
 
 from vectorindex_searcher.index.rows import Ids, RowWriter
+from vectorindex_searcher.serve.http.messages import Problem
+from vectorindex_searcher.serve.search import service
 from vectorindex_searcher.serve.search.answers import SingleAnswers, binary_answer
 from vectorindex_searcher.serve.search.reader import wants_binary
+from vectorindex_searcher.serve.search.work import Work, WorkBudget
 
 BINARY = {"Content-Type": "application/octet-stream", "Accept": "application/octet-stream"}
 
@@ -131,3 +134,41 @@ def test_what_a_binary_answer_cannot_hold_is_refused_and_problems_stay_json(tmp_
 )
 def test_accept(accept: bytes, binary: bool) -> None:
     assert wants_binary(accept) is binary
+
+
+# ---------------------------------------------------------------- what searches hold together
+
+
+def test_what_searches_hold_together_is_bounded_and_given_back_whatever_happens() -> None:
+    budget = WorkBudget(limit=1000)
+    with Work(budget, limit=1000) as first:
+        first.answer(500)  # four times that in memory: more than all may hold, and let in alone
+        assert budget.taken == 2000
+        with pytest.raises(Problem) as caught, Work(budget, limit=1000) as second:
+            second.answer(1)
+        assert (caught.value.status, caught.value.kind) == (503, "Overload")
+        assert dict(caught.value.headers)[b"Retry-After"] == b"1"
+        with pytest.raises(Problem) as caught:
+            first.answer(501)
+        assert (caught.value.status, caught.value.kind) == (400, "TooMuchWork")
+    assert budget.taken == 0
+    with Work(budget, limit=1000) as again:
+        again.answer(200)
+    assert budget.taken == 0
+
+
+@pytest.mark.parametrize("slice_candidates", [1, 7, 40, 10**9])
+def test_a_search_in_slices_answers_what_one_search_does(
+    tmp_path: Path, slice_candidates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "SLICE_CANDIDATES", slice_candidates)
+    engine, vectors = make_engine(tmp_path / "a", list(range(COUNT)))
+    body = {"vectors": vectors[:9].tolist(), "k": 5, "include": ["metadata"]}
+    condition = {"title": {"in": [f"title {number}" for number in range(0, COUNT, 3)]}}
+    with running(engine) as pod:
+        for more in ({}, {"filter": condition}):
+            found = pod.search(body | more)[2]["results"]
+            alone = [pod.search({**body, "vectors": [one], **more})[2]["results"][0] for one in body["vectors"]]
+            assert [one["ids"] for one in found] == [one["ids"] for one in alone]
+            assert [one["metadata"] for one in found] == [one["metadata"] for one in alone]
+        assert pod.evidence().queries == 2 * 18

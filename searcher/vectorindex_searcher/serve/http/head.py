@@ -15,7 +15,7 @@ class Credential:
 
 @dataclass(slots=True, eq=False)
 class Head:
-    """Request line and headers, checked. Many requests may share one: never changed but for `plan`."""
+    """Request line and headers, checked. Many requests may share one: never changed."""
 
     method: bytes
     target: bytes
@@ -29,5 +29,3 @@ class Head:
     """The client waits for 100 Continue before it sends the body."""
     credential: Credential | None
     """None: no Authorization header."""
-    plan: object = None
-    """What the application has worked out from this head and wants to see again."""

@@ -54,7 +54,7 @@ class Request:
     outcome: object = None
     """Whatever the application wants to see again once the answer is written."""
     head: Head | None = None
-    """What it may share with other requests; `plan` of it is the application's."""
+    """What it may share with other requests."""
     size: int = 0
     """Bytes that came for it."""
 
