@@ -21,6 +21,7 @@ from ..errors import BadData, BadSpec, TaskError
 from ..storage.store import Store
 from .blocks import MAX_DIMENSION, ROWS_PER_BYTE, Block, Header, block_rows, check_claims, vectors_of
 from .column_types import common_type
+from .jsonl_types import WORDS, Seen, fields_of, settled
 from .names import listed, partition_values, shown
 from .objects import ListedObject
 from .ranged import RangedFile
@@ -32,6 +33,8 @@ MAX_LINE_BYTES = 4 << 20
 """The longest vectors take about 1.5 MiB as text."""
 TYPED_LINES = 1000
 """The types of ids and metadata are those of the first lines, where those settle them."""
+TYPED_BYTES = 4 << 20
+"""Of the first lines, about: long ones settle the types sooner, in fewer lines."""
 _MARK = b"\xef\xbb\xbf"
 """What Windows programs begin a text in UTF-8 with."""
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -100,66 +103,46 @@ def _count(store: Store, item: ListedObject, types: _Types) -> int:
     return rows
 
 
-def _first(store: Store, item: ListedObject, limit: int) -> list[dict[str, object]]:
-    """The first lines as Python objects. Raises BadData for a line that is no object."""
-    found: list[dict[str, object]] = []
+def _first(store: Store, item: ListedObject, names: Sequence[str], limit: int, kept: Sequence[str] = ()) -> Seen | None:
+    """The first lines; `names` are looked at in all of them, `kept` in the first. None: no lines. Raises BadData."""
+    first, seen, taken = Seen(), 0, 0
     for piece in _pieces(store, item):
-        for line in piece.split(b"\n", limit)[: limit - len(found)]:
-            try:
-                value = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                if found:
-                    return found  # it is named when its block is read
-                raise _refusal(item, 0, "CorruptFile", f"is no JSON: {error}", "Write one object a line.") from error
-            if not isinstance(value, dict):
-                raise _refusal(item, len(found), "CorruptFile", "is no JSON object", "Write one object a line.")
-            found.append(value)
-        if len(found) == limit:
+        start = 0
+        while seen < limit and taken < TYPED_BYTES and start <= len(piece):
+            end = piece.find(b"\n", start)
+            line = piece[start:] if end < 0 else piece[start:end]
+            row = fields_of(line)
+            if isinstance(row, str):
+                if seen and not row.startswith(("has", "is no JSON object")):
+                    return first  # it is named when its block is read
+                raise _refusal(item, seen, "CorruptFile", row, "Write one object a line.")
+            if not seen:
+                wanted = (*kept, *names)
+                first.row = {
+                    key: value if key in wanted or isinstance(value, int | float | str) else None
+                    for key, value in row.items()
+                }
+            first.see(row, names)
+            seen, taken, start = seen + 1, taken + len(line), start + len(line) + 1
+        if seen >= limit or taken >= TYPED_BYTES:
             break
-    return found
-
-
-_KINDS = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_(), type(None): pa.null()}
-_WORDS = {int: "numbers", float: "numbers", str: "strings", bool: "booleans", dict: "objects", list: "lists of lists"}
-
-
-def _type_of(values: Sequence[object]) -> pa.DataType | None:
-    """The Arrow type of a field by values of it; None when they have no common one."""
-    kind: pa.DataType | None = pa.null()
-    inner: list[object] = []
-    for one in {type(value) for value in values}:
-        if one is list:
-            inner = [element for value in values if isinstance(value, list) for element in value]
-        found = _list_of(inner) if one is list else _KINDS.get(one)
-        kind = None if kind is None or found is None else common_type(kind, found)
-    return kind
-
-
-def _list_of(values: Sequence[object]) -> pa.DataType | None:
-    inner = None if list in {type(value) for value in values} else _type_of(values)
-    return None if inner is None else pa.list_(inner)
-
-
-def _settled(kind: pa.DataType) -> bool:
-    """Whether no further value can make another type of it: such a value does not fit."""
-    return not (kind in (pa.null(), pa.int64()) or (pa.types.is_list(kind) and not _settled(kind.value_type)))
+    return first if seen else None
 
 
 class _Types:
     """The types of metadata fields, as far as lines have shown them."""
 
-    def __init__(self, item: ListedObject, names: Sequence[str], first: Sequence[dict[str, object]]) -> None:
+    def __init__(self, item: ListedObject, names: Sequence[str], first: Seen) -> None:
         """Raises BadData/BadColumnType for a field that has no type in the first lines."""
         self.known: dict[str, pa.DataType] = {}
         for name in names:
-            values = [row.get(name) for row in first]
-            kind = _type_of(values)
+            kind = first.kinds.get(name, pa.null())
             if kind is None:
-                words = ", ".join(sorted({_WORDS.get(type(value), "nulls") for value in values if value is not None}))
+                words = ", ".join(sorted({WORDS[one] for one in first.types[name] if one in WORDS}))
                 what = f"field {shown(name)} holds {words}; expected strings, numbers, booleans or lists of one of them"
                 raise _refusal(item, None, "BadColumnType", what, "Give the field one simple type in all lines.")
             self.known[name] = kind
-        self._open = [name for name, kind in self.known.items() if not _settled(kind)]
+        self._open = [name for name, kind in self.known.items() if not settled(kind)]
 
     @property
     def settled(self) -> bool:
@@ -169,16 +152,17 @@ class _Types:
         """Widen the types by some lines. What cannot be joined, or read, is left to whoever reads the rows."""
         if not self._open or isinstance(_parse(piece, self._schema()), pa.Table):
             return
-        try:
-            rows = [orjson.loads(line) for line in piece.split(b"\n")]
-        except orjson.JSONDecodeError:
-            rows = []
-        for name in self._open:
-            found = _type_of([row.get(name) for row in rows if isinstance(row, dict)])
-            wider = None if found is None else common_type(self.known[name], found)
+        found = Seen()
+        for line in piece.split(b"\n"):
+            row = fields_of(line)  # one at a time: together they take thirty times the text
+            if isinstance(row, str):
+                break
+            found.see(row, self._open)
+        for name, kind in found.kinds.items():
+            wider = None if kind is None else common_type(self.known[name], kind)
             self.known[name] = self.known[name] if wider is None else wider
         stuck = not isinstance(_parse(piece, self._schema()), pa.Table)
-        self._open = [] if stuck else [name for name in self._open if not _settled(self.known[name])]
+        self._open = [] if stuck else [name for name in self._open if not settled(self.known[name])]
 
     def _schema(self) -> pa.Schema:
         return pa.schema([(name, self.known[name]) for name in self._open])
@@ -200,15 +184,15 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
 
     None for an object without lines. Raises BadSpec/UnknownColumn, BadData.
     """
-    first = _first(store, item, TYPED_LINES)
-    if not first:
+    first = _first(store, item, columns.metadata, TYPED_LINES, (columns.vector, columns.id))
+    if first is None:
         return None
-    _require(item, first[0], columns.vector, "spec.source.columns.vector")
-    vector = first[0][columns.vector]
+    _require(item, first.row, columns.vector, "spec.source.columns.vector")
+    vector = first.row[columns.vector]
     if not isinstance(vector, list) or not all(isinstance(value, int | float) for value in vector[:MAX_DIMENSION]):
         what = f"field {shown(columns.vector)} is no list of numbers"
         raise _refusal(item, 0, "BadVectorType", what, "Write vectors as lists of numbers.")
-    id_type = _own_ids(item, columns, first[0])
+    id_type = _own_ids(item, columns, first.row)
     types = _Types(item, columns.metadata, first)
     rows = item.rows
     if rows is None or not types.settled:
@@ -228,12 +212,12 @@ def _own_ids(item: ListedObject, columns: Columns, row: dict[str, object]) -> pa
     return _id_type(item, columns.id, row[columns.id])
 
 
-def _field_type(item: ListedObject, name: str, kind: pa.DataType, first: Sequence[dict[str, object]]) -> pa.DataType:
+def _field_type(item: ListedObject, name: str, kind: pa.DataType, first: Seen) -> pa.DataType:
     """The type of a field of the lines or, where no line has it, of the object's folders."""
-    if not pa.types.is_null(kind) or any(name in row for row in first):
+    if not pa.types.is_null(kind) or name in first.kinds:
         return kind
     if name not in partition_values(item.key):
-        _require(item, first[0], name, "spec.source.columns.metadata")
+        _require(item, first.row, name, "spec.source.columns.metadata")
     return pa.string()
 
 
@@ -313,10 +297,12 @@ def _metadata(batch: pa.RecordBatch, key: str, names: Sequence[str]) -> pa.Table
 
 def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: str) -> Iterator[pa.RecordBatch]:
     """Record batches of some fields (gate queries), the first one being the vector."""
-    first = _first(store, item, TYPED_LINES)
-    for name in names if first else ():
-        if not any(name in row for row in first):
-            _require(item, first[0], name, field)
+    first = _first(store, item, names, TYPED_LINES)
+    if first is None:
+        return
+    for name in names:
+        if name not in first.kinds:
+            _require(item, first.row, name, field)
     types = _Types(item, names[1:], first)
     if not types.settled:
         _count(store, item, types)
@@ -326,11 +312,11 @@ def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: 
 
 def read_ids(store: Store, item: ListedObject, name: str) -> Iterator[pa.Array]:
     """The ids of an object in order, int64 or string, as the first line has them. Raises as `read_blocks`."""
-    first = _first(store, item, 1)
-    if not first:
+    first = _first(store, item, [name], 1)
+    if first is None:
         return
-    _require(item, first[0], name, "spec.source.columns.id")
-    for row, batch in _batches(store, item, pa.schema({name: _id_type(item, name, first[0][name])}), 1 << 16):
+    _require(item, first.row, name, "spec.source.columns.id")
+    for row, batch in _batches(store, item, pa.schema({name: _id_type(item, name, first.row[name])}), 1 << 16):
         yield _without_null(item, batch.column(0), row)
 
 
