@@ -235,7 +235,7 @@ def test_the_draw_is_uniform_and_the_same_for_the_same_source(tmp_path: Path) ->
     first, again = plan_of(tmp_path, data, 400), plan_of(tmp_path, data, 400)
     (fold,), (other,) = first.folds, again.folds
     np.testing.assert_array_equal(fold.out, other.out)
-    assert (len(fold.tuning), len(fold.gate)) == (400, 400)
+    assert 395 <= len(fold.tuning) <= len(fold.gate) <= 400  # near-duplicates of one another are one
     for rows in (fold.tuning, fold.gate):
         assert abs(rows.mean() / 20_000 - 1) < 4 * 0.577 / np.sqrt(len(rows))
 

@@ -103,11 +103,11 @@ def questions(
         return parts
 
 
-def sampled(order: Order, count: int, among: Rows | None = None) -> Order:
-    """The order with a training sample of `count` rows at most, drawn from the first `order.rows` or from `among`."""
+def sampled(order: Order, count: int, rows: int, among: Rows | None = None) -> Order:
+    """The order with a training sample of `count` rows at most, drawn from the first `rows` or from `among`."""
     rng = np.random.default_rng(SEED)
-    rows = np.arange(order.rows) if among is None else among
-    return replace(order, sample=np.sort(rng.choice(rows, min(count, len(rows)), replace=False)))
+    drawn = rng.choice(rows if among is None else len(among), min(count, rows), replace=False)  # memory: of the sample
+    return replace(order, sample=np.sort(drawn if among is None else among[drawn]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Builder:
     def without(self, plan: LeftOut, part: Part) -> Any:
         """The index of `part`, without what was left out of it."""
         if part.kept is not None:
-            order = sampled(self.order, self.training, part.kept)
+            order = sampled(self.order, self.training, len(part.kept), part.kept)
             with VectorFile(self.folder / VECTORS_FILE, order.metric) as vectors:
                 return filled(order, vectors, self.fallback, None, self.folder, part.kept)
         behind = len(plan.folds[0].out) if plan.folds else 0
@@ -151,9 +151,8 @@ class Builder:
         return full if full is not None and full.ntotal == self.order.rows else self.whole()
 
     def _first(self, rows: int) -> Any:
-        among = np.arange(rows)
         with VectorFile(self.folder / VECTORS_FILE, self.order.metric, rows) as vectors:
-            order = sampled(self.order, self.training, among)
+            order = sampled(self.order, self.training, rows)
             return filled(order, vectors, self.fallback, self.checkpoints, self.folder)
 
 

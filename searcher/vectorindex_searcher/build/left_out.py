@@ -80,7 +80,7 @@ def draw_left_out(vectors: VectorFile, queries: int, fingerprint: str, fallback:
     if vectors.count < 2:
         return LeftOut()
     seed = int.from_bytes(hashlib.sha256(f"left out/{fingerprint}".encode()).digest()[:8], "big")
-    drawn = np.random.default_rng(seed).permutation(vectors.count)[: 2 * queries]
+    drawn = np.random.default_rng(seed).choice(vectors.count, min(2 * queries, vectors.count), replace=False)
     most = max(1, int(SHARE * vectors.count))
     groups, duplicates = _groups(vectors, drawn, min(most, MAX_GROUP), fallback)
     folds = _pack(groups, most, queries, 1)

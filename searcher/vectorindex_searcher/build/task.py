@@ -206,19 +206,19 @@ def _built(builder: Builder, plan: LeftOut, bare: Manifest, task: BuildTask, pla
         _log.warning("nothing can be left out: all rows are needed for training", extra={"failure": str(error)})
         built = measured(LeftOut())
     write_index(built.index, folder)
-    write_measured(folder / MEASURED_FILE, built.measured)
-    shown = built.measured.asked.rows if len(built.measured.asked.rows) else built.measured.tuning
-    with VectorFile(folder / VECTORS_FILE, order.metric) as vectors:
-        write_held_out(folder / HELDOUT_FILE, shown, vectors.gather(shown, prepared=False))
-    tuned = built.tuned
+    tuned, found = built.tuned, built.measured
     del built
     heap.release()
+    write_measured(folder / MEASURED_FILE, found)
+    shown = found.asked.rows if len(found.asked.rows) else found.tuning
+    with VectorFile(folder / VECTORS_FILE, order.metric) as vectors:
+        write_held_out(folder / HELDOUT_FILE, shown, vectors.gather(shown, prepared=False))
     return tuned
 
 
 def _inside(order: Order) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Rows to tune and to judge with where none is left out: an exact index is judged by them, another one by none."""
-    drawn = np.random.default_rng(SEED).permutation(order.rows)
+    drawn = np.random.default_rng(SEED).choice(order.rows, min(2 * HELD_OUT, order.rows), replace=False)
     exact = is_exact(order.empty())
     judging = drawn[-HELD_OUT:] if exact else drawn[:0]
     return np.sort(drawn[:HELD_OUT]), np.sort(judging)

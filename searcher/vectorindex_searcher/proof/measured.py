@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import BadData
 from ..index.vectors import VectorFile
@@ -96,7 +97,11 @@ def write_measured(path: Path, measured: MeasuredFile) -> None:
     judging = np.flatnonzero(roles == GATE)
     place = np.argsort(asked.rows, kind="stable")
     order = place[np.searchsorted(asked.rows[place], rows[judging])]
-    columns: dict[str, pa.Array] = {"row": pa.array(rows), "fold": pa.array(folds), "role": pa.array(roles.tolist())}
+    columns: dict[str, pa.Array] = {
+        "row": pa.array(rows),
+        "fold": pa.array(folds),
+        "role": pa.array(roles, pa.string()),
+    }
     columns["size"] = _spread(asked.sizes[order], judging, len(rows))
     columns["neighbours"] = _spread(asked.neighbours[order], judging, len(rows))
     for k, answers in asked.answers.items():
@@ -108,25 +113,29 @@ def write_measured(path: Path, measured: MeasuredFile) -> None:
 
 
 def _lines(measured: MeasuredFile) -> tuple[Rows, Rows, npt.NDArray[np.str_]]:
-    """Row, fold and role of every line."""
+    """Row, fold and role of every line, by rows."""
     asked = measured.asked
-    fold_of = dict(zip(asked.rows.tolist(), asked.folds.tolist(), strict=True))
-    for fold, out in measured.out.items():
-        fold_of |= dict.fromkeys(out.tolist(), fold)
-    for row in measured.tuning.tolist():
-        fold_of.setdefault(row, NOT_LEFT_OUT)
-    rows = np.array(sorted(fold_of), np.int64)
+    inside = np.empty(0, np.int64) if measured.out else np.union1d(measured.tuning, asked.rows)
+    rows = np.concatenate([inside, *measured.out.values()])
+    folds = np.concatenate(
+        [np.full(len(inside), NOT_LEFT_OUT), *(np.full(len(out), fold) for fold, out in measured.out.items())]
+    )
+    order = np.argsort(rows, kind="stable")
+    rows, folds = rows[order], folds[order]
     roles = np.where(np.isin(rows, measured.tuning), TUNING, BESIDE)
-    roles = np.where(np.isin(rows, asked.rows), GATE, roles)
-    return rows, np.array([fold_of[row] for row in rows.tolist()], np.int64), roles
+    return rows, folds, np.where(np.isin(rows, asked.rows), GATE, roles)
 
 
 def _spread(values: Rows, at: Rows, count: int) -> pa.Array:
     """`values`, numbers or lists of them, on the lines `at` of `count`; null on the others."""
-    items: list[object] = [None] * count
-    for line, value in zip(at.tolist(), values.tolist(), strict=True):
-        items[line] = value
-    return pa.array(items, pa.list_(pa.int64()) if values.ndim == 2 else pa.int64())
+    places = np.full(count, -1)
+    places[at] = np.arange(len(at))
+    if values.ndim == 2:
+        ends = values.shape[1] * np.arange(len(values) + 1, dtype=np.int32)
+        given = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(np.ascontiguousarray(values).ravel()))
+    else:
+        given = pa.array(values, pa.int64())
+    return given.take(pa.array(places, mask=places < 0))
 
 
 def read_measured(path: Path) -> MeasuredFile:
@@ -142,8 +151,9 @@ def read_measured(path: Path) -> MeasuredFile:
 
 def _parse(table: pa.Table, facts: Facts) -> MeasuredFile:
     rows, folds = table.column("row").to_numpy(), table.column("fold").to_numpy()
-    roles = np.array(table.column("role").to_pylist(), np.str_)
-    judging = np.flatnonzero(roles == GATE)
+    judging, tuning = (
+        np.flatnonzero(pc.equal(table.column("role"), role).to_numpy(zero_copy_only=False)) for role in (GATE, TUNING)
+    )
     chosen = table.take(pa.array(judging))
 
     def matrix(name: str) -> Rows:
@@ -159,4 +169,4 @@ def _parse(table: pa.Table, facts: Facts) -> MeasuredFile:
         answers={int(name.removeprefix("answers_")): matrix(name) for name in names},
     )
     out = {int(fold): rows[folds == fold] for fold in np.unique(folds[folds != NOT_LEFT_OUT])}
-    return MeasuredFile(facts, asked, rows[roles == TUNING], out)
+    return MeasuredFile(facts, asked, rows[tuning], out)
