@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -391,7 +392,7 @@ def test_codes_that_need_all_rows_are_built_and_not_proven(tmp_path: Path) -> No
     assert (result.count, report.overall.queries, report.overall.recall_low) == (258, 0, 0.0)
 
 
-SPLITS, ROWS, FRESH = 6, 1500, 2000
+SPLITS, ROWS, FRESH, EFFORT = 6, 1500, 2000, 16
 
 
 def experiment(root: Path) -> tuple[float, int]:
@@ -401,8 +402,9 @@ def experiment(root: Path) -> tuple[float, int]:
         data = random(ROWS + FRESH, 24, seed=100 + split)
         (root / f"{split}").mkdir()
         np.save(root / f"{split}" / "a.npy", data[:ROWS])
+        os.utime(root / f"{split}" / "a.npy", (0, 0))  # the same listing, so the same draw, every time
         out = root / f"out{split}"
-        spec = IndexSpec(factory="HNSW6,Flat", search_params={"efSearch": 16}, objective=Objective(recall=0.5))
+        spec = IndexSpec(factory="HNSW6,Flat", search_params={"efSearch": EFFORT}, objective=Objective(recall=0.5))
         built(root / f"{split}", out, index=spec, columns=Columns())
         stated = gate(out).overall
         folder, manifest = fetched(out)
@@ -417,10 +419,11 @@ def experiment(root: Path) -> tuple[float, int]:
 
 
 def test_the_stated_recall_is_that_of_new_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """250 queries of a spread of .17 in each of 6 splits: the mean of the gaps is within .014 of 0 (3 sigma)."""
+    """500 queries of a spread of .2 in each of 6 splits, and as many indexes: the mean of the gaps is within .02 of 0
+    (3 sigma, and what 5 % fewer rows lift a recall of .6). The seeds are fixed, the draw too."""
     monkeypatch.setattr(build_module, "HELD_OUT", 500)
     gap, above = experiment(tmp_path)
-    assert abs(gap) < 0.014
+    assert abs(gap) < 0.02
     assert above <= 2  # of 6 at 5 %: more has a probability below .01
 
 
@@ -431,7 +434,7 @@ def test_rows_that_are_in_the_index_are_convicted_by_the_same_experiment(
     monkeypatch.setattr(build_module, "draw_left_out", lambda *given: LeftOut())
     monkeypatch.setattr(build_module, "_inside", lambda order: (np.arange(250), np.arange(250, 750)))
     gap, above = experiment(tmp_path)
-    assert gap > 0.03
+    assert gap > 0.06
     assert above > 2
 
 
