@@ -159,3 +159,52 @@ def test_what_a_bomb_takes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, str(tmp_path), str(Path(__file__).parent), str(Path(__file__).parents[1])]
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert grown < 100 << 10  # KiB
+
+
+def repeated(folder: Path, size: int, rows: int, groups: int = 1) -> None:
+    """One long text that every row of a group refers to."""
+    folder.mkdir(exist_ok=True)
+    options: dict[str, Any] = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "store_schema": False}
+    vectors = pa.array([[1.0, 2.0]] * rows)
+    texts = [pa.array([letter * size]) for letter in "abcdef"[:groups]]
+    columns = [pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), text) for text in texts]
+    schema = pa.table({"id": [1], "vector": vectors[:1], "title": columns[0][:1]}).schema
+    with pq.ParquetWriter(folder / "a.parquet", schema, use_dictionary=["title"], **options) as writer:
+        for number, column in enumerate(columns):
+            moved = pa.array(range(number * rows, (number + 1) * rows))
+            writer.write_table(pa.table({"id": moved, "vector": vectors, "title": column}))
+
+
+def test_a_long_text_that_all_rows_share_is_read_in_batches_of_fewer_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is honest: nothing is refused, nothing is read twice or left out."""
+    repeated(tmp_path, 1000, 300, groups=4)
+    monkeypatch.setattr(parquet, "LARGEST_BATCH_BYTES", 70_000)
+    store = FolderStore(tmp_path, Role.SOURCE)
+    source = open_source(store, list_source(store), Columns(metadata=("title",)), Embedding(metric=Metric.L2))
+    blocks = list(source.blocks())
+    assert {len(block.vectors) for block in blocks} == {70, 20}
+    titles = [title for block in blocks for title in block.metadata.column("title").to_pylist()]
+    assert titles == [letter * 1000 for letter in "abcd" for _ in range(300)]
+    assert [number for block in blocks for number in block.ids.to_pylist()] == list(range(1200))
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_what_a_dictionary_of_one_long_text_takes(tmp_path: Path, ids: bool) -> None:
+    """Some kilobytes, and 2 GiB when each row has its text: read in a process of its own that may take 1.5 GiB."""
+    repeated(tmp_path, 1 << 19, 4096)
+    program = (
+        "import resource, sys\nsys.path[:0] = sys.argv[2:]\nimport test_searcher_page_headers as test\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (3 << 29, 3 << 29))\n"
+        + ("test.ids(test.Path(sys.argv[1]))" if ids else "assert test.read(test.Path(sys.argv[1]), 'title') == 4096")
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def ids(folder: Path) -> None:
+    """The titles as ids, as duplicates and lists of the deleted read them."""
+    store = FolderStore(folder, Role.SOURCE)
+    assert sum(map(len, parquet.read_ids(store, list_source(store).objects[0], "title"))) == 4096

@@ -20,7 +20,12 @@ _HEADER_BYTES = 1 << 20
 _DEPTH = 8
 
 _CONTENT_SIZE, _STORED_SIZE = 2, 3  # fields of PageHeader
-_DATA_HEADERS = (5, 7, 8)  # its headers of data and dictionary pages, whose first field is the number of values
+_DICTIONARY = 7
+_DATA_HEADERS = (
+    5,
+    _DICTIONARY,
+    8,
+)  # its headers of data and dictionary pages, whose first field is the number of values
 _BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, 12
 
 Found = dict[tuple[int, ...], int]
@@ -41,6 +46,8 @@ class PageHeaders:
     def __init__(self, size: int, refuse: Callable[[int, str], None]) -> None:
         """size: bytes of the object."""
         self._refuse = refuse
+        self.largest_value = 0
+        """Bytes that a value of a dictionary may have: every row can refer to it, in a bit, and takes it whole."""
         self._most = LARGEST_VALUES + VALUES_PER_BYTE * size
         self._streams: dict[int, _Stream] = {}
         """By the position at which each column goes on."""
@@ -49,6 +56,7 @@ class PageHeaders:
         """Bytes that were read at `position`: they go on where another read ended, or begin a column."""
         stream = self._streams.pop(position, None) or _Stream(self._most)
         stream.take(position, data, self._refuse)
+        self.largest_value = max(self.largest_value, stream.largest_value)
         self._streams[position + len(data)] = stream
 
 
@@ -56,6 +64,7 @@ class _Stream:
     """The pages of one column chunk, one after the other."""
 
     def __init__(self, most_values: int) -> None:
+        self.largest_value = 0
         self._left = most_values
         self._skip = 0
         self._head = b""
@@ -80,6 +89,7 @@ class _Stream:
             except _Nonsense:
                 self._lost = True
                 return
+            self.largest_value = max(self.largest_value, _largest_value(found))
             self._left -= _check(position + at - cut, found, refuse)
             if self._left < 0:
                 refuse(position + at - cut, "goes on with more values than a file of this size can hold")
@@ -95,6 +105,12 @@ def _check(position: int, found: Found, refuse: Callable[[int, str], None]) -> i
     if values > LARGEST_VALUES:
         refuse(position, f"holds {values} values, at most {LARGEST_VALUES} are taken")
     return max(0, values)
+
+
+def _largest_value(found: Found) -> int:
+    """Bytes of the longest text that a dictionary page can hold: its texts have four bytes each before them."""
+    values = found.get((_DICTIONARY, 1), 0)
+    return max(0, found.get((_CONTENT_SIZE,), 0) - 4 * values) if values > 0 else 0
 
 
 # ---------------------------------------------------------------- Thrift's compact protocol

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +30,8 @@ FOOTER_BYTES = 32 << 20
 ID_ROWS = 1 << 16
 METADATA_ROWS = 1 << 12
 """Of a block with metadata, which may be whole documents."""
+LARGEST_BATCH_BYTES = 256 << 20
+"""Of a column of text: where a dictionary may hold long ones, a batch has fewer rows. Arrow takes up to twice this."""
 INT96_UNIT = "us"
 """Of the times that Spark, Hive and Impala write as 96 bits: in nanoseconds, 9999-12-31 would wrap around to 1816."""
 
@@ -41,6 +43,10 @@ class _Pages(RangedFile):
         super().__init__(store, item)
         self.headers: PageHeaders | None = None
         """Once the footer is read."""
+        self.rows = 1
+        """Of the batches that are being read."""
+        self.too_many = False
+        """They are, by the dictionaries seen. Kept because pyarrow may wrap what is raised."""
 
     def read(self, size: int = -1) -> bytes:
         left = max(0, self._item.size - self._position)
@@ -52,7 +58,16 @@ class _Pages(RangedFile):
         position, data = self._position, super().read(size)
         if self.headers is not None:
             self.headers.see(position, data)
+            if self.rows > self.bearable_rows:
+                self.too_many = True
+                raise OSError("the batch has too many rows")  # it is read again with fewer
         return data
+
+    @property
+    def bearable_rows(self) -> int:
+        """Of a batch, by the dictionaries seen: each row of it may be the longest value that there is."""
+        longest = self.headers.largest_value if self.headers else 0
+        return max(1, LARGEST_BATCH_BYTES // max(1, longest))
 
     def pages_follow(self) -> None:
         self.headers = PageHeaders(self._item.size, self._refuse)
@@ -69,8 +84,44 @@ class _Pages(RangedFile):
         raise self.error
 
 
+class _Opened:
+    """An object that is being read."""
+
+    def __init__(self, file: pq.ParquetFile, pages: _Pages) -> None:
+        self._file, self._pages = file, pages
+        self.schema_arrow: pa.Schema = file.schema_arrow
+        self.rows: int = file.metadata.num_rows
+        """As the footer says."""
+
+    def batches(self, rows: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Columns in batches of `rows` rows; of fewer where values are repeated that are too long for that many."""
+        for group in range(self._file.num_row_groups):
+            done = False
+            while not done:
+                self._pages.rows = min(rows, self._pages.bearable_rows)
+                done = yield from self._group(group, names)
+
+    def _group(self, group: int, names: Sequence[str]) -> Generator[pa.RecordBatch, None, bool]:
+        """The batches of a row group. False: nothing was read, its dictionaries ask for fewer rows."""
+        begun = False
+        found = self._file.iter_batches(self._pages.rows, [group], list(names), use_threads=False)
+        while True:
+            try:
+                batch = next(found)
+            except StopIteration:
+                return True
+            except (pa.ArrowException, OSError):
+                # A dictionary comes first in its row group: behind rows that were read it is none of a writer's.
+                if begun or not self._pages.too_many:
+                    raise
+                self._pages.too_many = False
+                return False
+            begun = True
+            yield batch
+
+
 @contextlib.contextmanager
-def _opened(store: Store, item: ListedObject) -> Iterator[pq.ParquetFile]:
+def _opened(store: Store, item: ListedObject) -> Iterator[_Opened]:
     """Open an object; Arrow's complaints about its content become BadData/CorruptFile, the store's pass through."""
     file = _Pages(store, item)
     try:
@@ -81,7 +132,7 @@ def _opened(store: Store, item: ListedObject) -> Iterator[pq.ParquetFile]:
             coerce_int96_timestamp_unit=INT96_UNIT,
         )
         file.pages_follow()
-        yield opened
+        yield _Opened(opened, file)
     except TaskError:
         raise
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
@@ -111,7 +162,7 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
         number = _vector_item(schema, columns.vector, item.key)
         identifier = _id_type(schema, columns, item.key)
         metadata = pa.schema([(name, _metadata_type(schema, name, item.key)) for name in columns.metadata])
-        rows = file.metadata.num_rows
+        rows = file.rows
         if rows == 0:
             return None
         check_claims(item, rows, 1)
@@ -146,7 +197,7 @@ def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: 
         for name in names:
             _require(file.schema_arrow, name, item.key, field)
         _vector_item(file.schema_arrow, names[0], item.key)
-        yield from file.iter_batches(use_threads=False, batch_size=1024, columns=list(names))
+        yield from file.batches(1024, names)
 
 
 def read_ids(store: Store, item: ListedObject, name: str) -> Iterator[pa.Array]:
@@ -155,7 +206,7 @@ def read_ids(store: Store, item: ListedObject, name: str) -> Iterator[pa.Array]:
     with _opened(store, item) as file:
         _require(file.schema_arrow, name, item.key, "spec.source.columns.id")
         kind = _typed(id_type, file.schema_arrow, name, item.key, "id")
-        for batch in file.iter_batches(use_threads=False, batch_size=ID_ROWS, columns=[name]):
+        for batch in file.batches(ID_ROWS, [name]):
             yield ids_of(batch.column(0), kind, name, item.key, done)
             done += batch.num_rows
 
@@ -203,15 +254,13 @@ def _may_be_id(field: pa.Field) -> bool:
     return True
 
 
-def _dimension(file: pq.ParquetFile, item: ListedObject, name: str) -> int:
+def _dimension(file: _Opened, item: ListedObject, name: str) -> int:
     kind = file.schema_arrow.field(name).type
     if pa.types.is_fixed_size_list(kind) and kind.list_size:
         return int(kind.list_size)
-    first = next(
-        (batch for batch in file.iter_batches(use_threads=False, batch_size=1, columns=[name]) if batch.num_rows), None
-    )
+    first = next((batch for batch in file.batches(1, [name]) if batch.num_rows), None)
     if first is None:
-        message = f"{item.key} holds no row, its footer says {file.metadata.num_rows}"
+        message = f"{item.key} holds no row, its footer says {file.rows}"
         raise BadData("CorruptFile", message, object=item.key, remedy="Write the object again.")
     return int(vectors_of(first.column(name), item.key, 0, None).shape[1])
 
@@ -224,7 +273,7 @@ def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Head
         wanted = (columns.vector, *([columns.id] if header.id_type else []), *columns.metadata)
         names = [name for name in dict.fromkeys(wanted) if name in there]
         rows = min(block_rows(header.dimension), METADATA_ROWS if columns.metadata else ID_ROWS)
-        for batch in file.iter_batches(use_threads=False, batch_size=rows, columns=names):
+        for batch in file.batches(rows, names):
             if batch.num_rows == 0:
                 continue
             if done + batch.num_rows > header.rows:
