@@ -137,6 +137,7 @@ def test_the_fastest_that_reaches_the_recall_wins(vectors: VectorFile) -> None:
     assert f"x the latency of {winner.factory}" in slow.verdict
     # Every family was tried, and each variant has a verdict too.
     tried = {one.factory for one in choice.candidates if one.sample_rows}
+    assert len({one.name for one in choice.candidates}) == len(choice.candidates), "each once"
     assert tried >= set(shortlist(COUNT, DIMENSION, Minimise.LATENCY))
     assert all(one.verdict for one in choice.candidates)
 

@@ -41,7 +41,7 @@ LEAST_ROWS = 500
 """A smaller sample says nothing: then every family is measured on all rows."""
 RACERS = 2
 """Indexes built on the largest sample, beside one that shows how well graphs are to be built there."""
-MOST_RACERS = 6
+MOST_RACERS = 4
 """As long as somebody is expected to be the fastest whom it has not seen."""
 SAMPLE_BYTES = 128 << 20
 QUERIES = 300
@@ -51,7 +51,8 @@ MARGIN = 2 * 1.645 / math.sqrt(TUNING_QUERIES)
 """Times the spread of recall, of the first trial that reaches the goal: the half-widths that tuning will ask for."""
 SCREEN_SLACK = 2.5
 """A family this many times slower than the best on the small sample is not looked at again."""
-DEEP_FAMILIES = 3
+DEEP_ENTRIES = 5
+"""Families and variants of the best one that are looked at again."""
 WORTH = 1.04
 """A graph that takes twice as long to build has to be faster by this."""
 EASY_BEAM = 1.5 * K
@@ -100,7 +101,10 @@ def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int 
         return [new_entry(one, count, dimension, metric, effort) for one, effort in found]
 
     entries = entries_of(shortlist(count, dimension, goal.minimise))
-    if goal.memory_limit is not None and sum(one.size.resident <= goal.memory_limit for one in entries) < DEEP_FAMILIES:
+    if (
+        goal.memory_limit is not None
+        and sum(one.size.resident <= goal.memory_limit for one in entries) < DEEP_ENTRIES - 2
+    ):
         known = {one.factory for one in entries}
         smaller = [one for one in shortlist(count, dimension, Minimise.MEMORY) if one not in known]
         entries += entries_of(smaller)
@@ -121,7 +125,7 @@ def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int 
 def _fitting(entries: list[Entry], goal: Goal) -> list[Entry]:
     """Those within the memory limit; the others get their verdict. Raises BadSpec when none is."""
     if goal.memory_limit is None:
-        return entries
+        return list(entries)
     for entry in entries:
         if entry.size.resident > goal.memory_limit:
             entry.verdict = (
@@ -163,12 +167,14 @@ class _Selection:
                 entries = self._weighed(entries, bench)
             for one in entries:
                 self._try(one, bench)
+            if number == 0:
+                for one in self._variants(self._ranked(entries)[0]):
+                    self._try(one, bench)
+                    entries = [*entries, one]
             self._settle(entries, some)
             ranked = self._ranked(entries)
             slowest = SCREEN_SLACK * ranked[0].at(self.count)
-            entries = [one for one in ranked if one.at(self.count) <= slowest][:DEEP_FAMILIES] or ranked[:DEEP_FAMILIES]
-            if number == 0:
-                entries += self._variants(entries[0])
+            entries = [one for one in ranked if one.at(self.count) <= slowest][:DEEP_ENTRIES] or ranked[:DEEP_ENTRIES]
         bench = Bench(sample, self.threads)
         if not rungs:
             for one in entries:

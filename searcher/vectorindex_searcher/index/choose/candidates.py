@@ -11,12 +11,15 @@ from ...artifact.manifest import Candidate
 from ...contract import Metric
 from ..factory import make_index
 from ..memory import Footprint, footprint
+from .families import is_graph
 from .sample import whole
 from .trial import Measured, Trial
 
-_GROWTH = {"_HNSW": 0.2, "HNSW": 0.15, "IVF": 0.45, "Flat": 1.0, "SQ8": 1.0}
+_GROWTH = {"_HNSW": 0.3, "HNSW": 0.15, "IVF": 0.45, "Flat": 1.0, "SQ8": 1.0}
 """Prior exponents: time of a query ~ rows ** growth, where only one sample was measured. The first name that is in the
 factory string counts: `_HNSW` is a graph over the centroids."""
+WHOLE_VECTORS = 0.05
+"""More for a graph without codes: of a small sample its vectors fit into the caches."""
 
 
 @dataclass(slots=True)
@@ -100,6 +103,8 @@ class Entry:
         if len(done) < 2 and self.parent is not None:
             return self.parent._growth()
         prior = next(value for name, value in _GROWTH.items() if name in self.factory)
+        if is_graph(self.factory) and "," not in self.factory:
+            prior += WHOLE_VECTORS
         if len(done) < 2 or done[-2].best is None or done[-1].best is None or done[-1].rows == done[-2].rows:
             return prior
         if done[-1].raised and not done[-2].raised:

@@ -51,7 +51,7 @@ def shortlist(count: int, dimension: int, minimise: Minimise) -> tuple[str, ...]
     compressed = [f"IVF{fewer},PQ{parts}x4fs,Refine(SQ8)"] if parts else []
     if minimise is Minimise.MEMORY:
         small = [f"IVF{fewer},PQ{parts}x4fs,Refine({code})" for code in ("SQ6", "SQ4")] if parts else []
-        codes = [f"IVF{lists},SQ4", f"IVF{lists},RaBitQ4", f"IVF{lists},SQ6", f"IVF{lists},SQ8"]
+        codes = [f"IVF{number},{code}" for code in ("SQ4", "RaBitQ4", "SQ6", "SQ8") for number in (fewer, lists)]
         return tuple(dict.fromkeys([*codes, *small, *compressed, "HNSW16,SQ6", "HNSW32,SQ8", "SQ8", "Flat"]))
     whole = [f"IVF{fewer},PQ{parts}x4fs,RFlat"] if parts else []
     factories = ["HNSW32,SQ8", "HNSW32", *compressed, *whole, f"IVF{lists},RaBitQ,Refine(SQ8)"]
