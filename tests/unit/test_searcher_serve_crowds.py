@@ -194,7 +194,7 @@ def test_descriptors_are_shared_so_that_the_admin_port_has_its_own(descriptors: 
 
 
 def test_with_tls_there_are_fewer_connections_because_each_takes_memory() -> None:
-    assert share_descriptors(65_536, used=20, tls=True)[0].connections == 1024
+    assert share_descriptors(65_536, used=20, tls=True)[0].connections == 512
     assert share_descriptors(256, used=20, tls=True)[0].connections == 70
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import trustme
+from wire import Client, post
 
-from vectorindex_searcher.serve.http.limits import Limits, growth_bytes
+from vectorindex_searcher.serve.http.limits import TLS_CONNECTION_BYTES, TLS_CONNECTIONS, Limits, growth_bytes
 
 ROWS, DIMENSION, THREADS = 3000, 32, 2
 VECTORS = np.random.default_rng(3).standard_normal((ROWS, DIMENSION)).astype(np.float32)
+PROGRAM = [sys.executable, "-m", "vectorindex_searcher"]
 CLIENTS = 8
 """Who ask at the same time."""
 
@@ -52,7 +58,7 @@ class Searcher:
 
 
 @pytest.fixture(scope="module")
-def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searcher]:
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     source, artifact = folder / "source", folder / "artifact"
     source.mkdir()
@@ -62,14 +68,23 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searcher]:
         "text": pa.array([f"{row:06d}" * 30 for row in range(ROWS)]),
     }
     pq.write_table(pa.table(table), source / "a.parquet")
-    program = [sys.executable, "-m", "vectorindex_searcher"]
     flags = ["--source", source, "--out", artifact, "--factory", "IVF16,SQ8,RFlat", "--metadata", "text"]
-    subprocess.run([*program, "build", *map(str, flags)], check=True, capture_output=True)
+    subprocess.run([*PROGRAM, "build", *map(str, flags)], check=True, capture_output=True)
+    return artifact
+
+
+@pytest.fixture(scope="module")
+def searcher(artifact: Path) -> Iterator[Searcher]:
+    with started(artifact) as searcher:
+        yield searcher
+
+
+@contextmanager
+def started(artifact: Path, *flags: str) -> Iterator[Searcher]:
     environment = os.environ | {"VECTORINDEX_SEARCH_THREADS": str(THREADS), "VECTORINDEX_HOST": "127.0.0.1"}
-    ports = ["--http-port", "0", "--admin-port", "0", "--cache-dir", str(folder / "cache")]
-    process = subprocess.Popen(
-        [*program, "serve", "--artifact", str(artifact), *ports], stderr=subprocess.PIPE, text=True, env=environment
-    )
+    ports = ["--http-port", "0", "--admin-port", "0", "--cache-dir", str(artifact.parent / "cache")]
+    command = [*PROGRAM, "serve", "--artifact", str(artifact), *ports, *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
     said = (json.loads(line) for line in process.stderr)
     try:
@@ -142,3 +157,27 @@ def test_memory_stays_below_the_bound_that_the_limits_add_up_to(searcher: Search
 
     assert grown < growth_bytes(THREADS), f"{grown >> 20} MiB"
     assert searcher.post(many(3, k=10)) == 200
+
+
+def test_a_connection_by_tls_keeps_no_more_than_is_counted_for_it(artifact: Path, tmp_path: Path) -> None:
+    """It keeps the buffers of the longest request that it sent, though nothing is asked on it."""
+    authority, chain, key = trustme.CA(), tmp_path / "tls.crt", tmp_path / "tls.key"
+    issued, trusting = authority.issue_cert("localhost"), ssl.create_default_context()
+    issued.private_key_and_cert_chain_pem.write_to_path(key)
+    chain.write_bytes(b"".join(one.bytes() for one in issued.cert_chain_pems))
+    authority.configure_trust(trusting)
+    junk = post(b'{"vector":[' + b" " * (256 << 10) + b'"x"]}', b"/v1/search")
+    few, all_of_them = 32, 160
+    with started(artifact, "--tls-cert", str(chain), "--tls-key", str(key)) as searcher, ExitStack() as open_ones:
+        taken: list[int] = []
+        clients: list[Client] = []
+        for number in range(all_of_them):
+            raw = socket.create_connection(("127.0.0.1", searcher.port), timeout=60)
+            wrapped = open_ones.enter_context(closing(trusting.wrap_socket(raw, server_hostname="localhost")))
+            clients.append(Client(wrapped))
+            assert clients[-1].send(junk).answer()[0] == 400
+            if number + 1 in (few, all_of_them):
+                taken.append(searcher.memory("VmRSS"))
+    each = (taken[1] - taken[0]) // (all_of_them - few)
+    assert each < TLS_CONNECTION_BYTES, f"{each >> 10} KiB"
+    assert growth_bytes(THREADS, tls=True) == growth_bytes(THREADS) + TLS_CONNECTIONS * TLS_CONNECTION_BYTES

@@ -91,19 +91,24 @@ class Limits:
     """TLS: from the connection to the end of its handshake."""
 
 
-def growth_bytes(threads: int) -> int:
-    """How much the memory of a searcher grows at most after its start, whatever is asked of it.
+TLS_CONNECTIONS = 512
+TLS_CONNECTION_BYTES = 448 << 10
+"""Of memory that a connection by TLS keeps once it sent a long request, idle too: the event loop's buffers, 256 KiB of
+them, and OpenSSL's. One in clear takes 4 KB."""
+
+
+def growth_bytes(threads: int, *, tls: bool = False) -> int:
+    """How much the memory of a searcher grows at most after its start, whatever is asked of it. `tls`: of its users.
 
     A test keeps a process to it. With what a process needs by itself it stays below the limit of a pod whose memory
     the operator computes.
     """
     users = Limits()
     reading = threads * (users.body_bytes + SLICE_CANDIDATES * CANDIDATE_BYTES)
-    return users.held_bytes + users.unread_bytes + WORK_BYTES + PLAN_BYTES + ROWS_BYTES + SPARE_BYTES + reading
+    by_tls = TLS_CONNECTIONS * TLS_CONNECTION_BYTES if tls else 0
+    return users.held_bytes + users.unread_bytes + WORK_BYTES + PLAN_BYTES + ROWS_BYTES + SPARE_BYTES + reading + by_tls
 
 
-TLS_CONNECTIONS = 1024
-"""Each takes 50 to 130 KB of memory, where one in clear takes 4."""
 ADMIN = Limits(body_bytes=64 << 10, connections=256)
 
 
