@@ -27,6 +27,7 @@ def test_missing_secrets_are_named_then_only_a_token_over_tls_is_answered(worksp
     workspace.put("good", corpus)
     refs = {"auth": {"secretRef": {"name": "clients"}}, "tls": {"secretRef": {"name": "certificate"}}}
     workspace.apply("good", searcher=refs, rollout={"progressDeadline": "30s"})
+    index.wait_revision(index.wait_new_revision(set()), "Surging")
     row = index.wait(lambda: _blocked(workspace), 120, "to say which Secrets are missing")
     assert "Secret/clients" in row["message"]
     assert "Secret/certificate" in row["message"]
