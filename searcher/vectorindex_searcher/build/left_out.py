@@ -19,16 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import Metric
+from ..index.choose.sample import NEAR, NEIGHBOUR
 from ..index.device import DeviceFallback
 from ..index.vectors import VectorFile
 from ..proof.exact import Truth, exact_search
 
 SHARE = 0.05
 """Of the rows, left out of one index at most."""
-NEAR = 0.1
-"""Of the median distance of the NEIGHBOUR-th neighbour: rows nearer than this are near-duplicates."""
-NEIGHBOUR = 100
-"""Deep enough to be another document where most rows have dozens of copies; of the tenth, half may be copies."""
 MAX_FOLDS = 20
 MAX_FOLD_ROWS = 400_000
 """Rows that all indexes of the folds hold together, at most: what measuring may cost beside the build."""

@@ -21,7 +21,7 @@ K = 10
 NEAR = 0.1
 """Of the median distance to the NEIGHBOUR-th neighbour: rows nearer to a query than this go with it."""
 NEIGHBOUR = 100
-"""Deep enough to be another document where most rows have dozens of copies."""
+"""Deep enough to be another document where most rows have dozens of copies; of the tenth, half may be copies."""
 MOST_LEFT_OUT = 20
 """At most one row in so many is left out: fewer rows are another index."""
 LEAST_QUERIES = 50
