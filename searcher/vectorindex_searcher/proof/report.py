@@ -238,11 +238,7 @@ def report_of(store: Store, layout: Layout, wanted: Report) -> bool:
 
 def fetch_canary(store: Store, layout: Layout, report: Report, folder: Path) -> Any:
     """The canary table (pyarrow.Table) of a report, fetched into `folder` and verified. Raises as fetch_files."""
-    pairs = [
-        (layout.report(report.digest, report.gate_hash, file.name), file)
-        for file in report.files
-        if file.name == CANARY_FILE
-    ]
+    pairs = _keyed(layout, report, CANARY_FILE)
     if not pairs:
         raise BadData("BadReport", f"the report of gate {report.gate_hash} names no {CANARY_FILE}")
     return read_canary(fetch_files(store, pairs, folder) / CANARY_FILE)
@@ -253,15 +249,16 @@ def fetch_points(store: Store, layout: Layout, report: Report, folder: Path) -> 
 
     Raises as fetch_files, and BadData/BadReport when they are unreadable or of another gate.
     """
-    pairs = [
-        (layout.report(report.digest, report.gate_hash, file.name), file)
-        for file in report.files
-        if file.name == POINTS_FILE
-    ]
+    pairs = _keyed(layout, report, POINTS_FILE)
     if not pairs:
         return None
     data = (fetch_files(store, pairs, folder) / POINTS_FILE).read_bytes()
     return read_points(data, report.digest, report.gate_hash)
+
+
+def _keyed(layout: Layout, report: Report, name: str) -> list[tuple[str, ManifestFile]]:
+    """Key and description of the report's file of that name; none where it names none."""
+    return [(layout.report(report.digest, report.gate_hash, one.name), one) for one in report.files if one.name == name]
 
 
 def read_points(data: bytes, digest: str, gate_hash: str) -> Points:

@@ -25,8 +25,9 @@ from ..sizes import size_text
 from ..vectors import VectorFile
 from .candidates import Entry, even_out, new_entry
 from .families import is_graph, same_links, scaled, shortlist, variants
-from .sample import K, Sample, draw_sample, whole
+from .sample import Sample, draw_sample, whole
 from .trial import Bench, raised
+from .tuning import K
 
 AUTO = "Auto"
 MEMORY_FIELD = "spec.index.objective.memoryLimit"

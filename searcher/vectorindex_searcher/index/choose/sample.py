@@ -17,7 +17,6 @@ from ...contract import Metric
 from ..binding import faiss
 from ..vectors import VectorFile
 
-K = 10
 NEAR = 0.1
 """Of the median distance to the NEIGHBOUR-th neighbour: rows nearer to a query than this go with it."""
 NEIGHBOUR = 100

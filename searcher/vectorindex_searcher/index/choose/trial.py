@@ -24,7 +24,8 @@ from ..threads import limit_threads
 from .families import lists_in
 from .parameter_search import Grid, find_cheapest
 from .recall import nearest, recall_of, tie_width
-from .sample import K, Sample, whole
+from .sample import Sample, whole
+from .tuning import K
 
 HOP_DISTANCES = 4
 """What reading a node's links costs, in distances: fitted to 16 graphs of debian-packages, 15,000 x 384."""
