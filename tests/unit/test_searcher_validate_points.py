@@ -30,6 +30,8 @@ from vectorindex_searcher.storage.store import Role
 
 COUNT, DIMENSION = 2500, 24
 IDENTITY = Identity(namespace="shop", name="products", uid="u-1")
+TARGET = 0.97
+"""Of the gate: what `build` made for 0.9 is far from it for hard queries, on whatever machine k-means ran."""
 SIZES = {"easy": 600, "hard": 701, "few": 100, "": 40}
 
 
@@ -95,7 +97,7 @@ def gate(root: Path, gate_hash: str, digest: str = "digest1", **changes: Any) ->
         "queries": Location(folder=str(root / "queries.parquet")),
         "query_columns": QueryColumns(segment="kind"),
         "segments": ("hard", "easy", "few", "none"),
-        "segment_targets": dict.fromkeys(("hard", "easy", "few", "none"), 0.9),
+        "segment_targets": dict.fromkeys(("hard", "easy", "few", "none"), TARGET),
     }
     result = validate(ValidateTask(**(fields | changes)))
     report, sha256 = load_report(*stored(root), digest, gate_hash)
@@ -127,7 +129,7 @@ def test_each_segment_is_tuned_on_one_half_and_judged_on_the_other(
     # The hard segment needs more lists than the default point, and gets them; both reach the target on fresh queries.
     nprobe = {name: row.point.params["nprobe"] for name, row in rows.items()}
     assert nprobe["hard"] > nprobe["few"] == report.params["nprobe"]
-    assert all(judged[name].recall_low >= 0.9 for name in ("hard", "easy"))
+    assert all(judged[name].recall_low >= TARGET for name in ("hard", "easy"))
     assert "100 queries; 600 are needed" in rows["few"].reason
     default, _ = gate(place, "default", segment_targets={})
     assert next(row for row in default.segments if row.segment == "hard").recall < judged["hard"].recall - 0.02
@@ -151,12 +153,13 @@ def asking(root: Path, name: str, **parts: npt.NDArray[np.float32]) -> Location:
 def test_the_default_point_is_tuned_by_the_users_queries_and_served(place: Path) -> None:
     queries = asking(place, "mine", none=data(900, 7, 3.0))
     built, _ = gate(place, "asbuilt", queries=queries, segments=(), segment_targets={})
-    report, sha256 = gate(place, "mine", queries=queries, segments=(), segment_targets={}, objective=0.9)
-    assert built.overall.recall < 0.9 <= report.overall.recall_low
+    report, sha256 = gate(place, "mine", queries=queries, segments=(), segment_targets={}, objective=TARGET)
+    assert built.overall.recall < TARGET - 0.02
+    assert report.overall.recall_low >= TARGET
     assert report.overall.queries == 450  # the other half of them tuned
     assert report.params["nprobe"] > built.params["nprobe"]
     assert report.default_point is not None
-    assert report.default_point.recall >= 0.9
+    assert report.default_point.recall >= TARGET
     # A searcher serves it: what names no segment gets it, and so does the canary.
     loaded = load(serving(place, "mine", sha256), lambda text: None)
     assert loaded.engine.default_params == report.params
@@ -169,15 +172,15 @@ def test_the_default_point_is_tuned_by_the_users_queries_and_served(place: Path)
 def test_a_segment_too_small_for_a_point_of_its_own_raises_the_default_by_its_mean(place: Path) -> None:
     """429 questions among easy keywords were served with a point tuned on rows: recall .93, and nothing was tried."""
     easy, hard = data(1400, 8, 0.3), data(429, 9, 3.0)
-    options: dict[str, Any] = {"segments": ("easy", "hard"), "objective": 0.9}
-    options["segment_targets"] = {"easy": 0.9, "hard": 0.9}
-    alone, _ = gate(place, "alone", queries=asking(place, "alone", none=easy), objective=0.9, segments=())
+    options: dict[str, Any] = {"segments": ("easy", "hard"), "objective": TARGET}
+    options["segment_targets"] = {"easy": TARGET, "hard": TARGET}
+    alone, _ = gate(place, "alone", queries=asking(place, "alone", none=easy), objective=TARGET, segments=())
     both, _ = gate(
         place, "small", queries=asking(place, "small", easy=easy[:300], none=easy[300:], hard=hard), **options
     )
     judged = {row.segment: row for row in both.segments}
     assert judged["hard"].queries == 215
-    assert judged["hard"].recall >= 0.88
+    assert judged["hard"].recall >= TARGET - 0.02
     assert both.params["nprobe"] > alone.params["nprobe"]
     reason = next(row.reason for row in both.points if row.segment == "hard")
     assert "its mean was asked for" in reason
@@ -190,8 +193,8 @@ def test_a_segment_too_small_for_a_point_of_its_own_raises_the_default_by_its_me
 def test_few_queries_only_ever_raise_the_default_point(place: Path) -> None:
     easy, hard = data(200, 8, 0.05), data(200, 9, 3.0)
     built, _ = gate(place, "200built", queries=asking(place, "e", none=easy), segments=(), segment_targets={})
-    kept, _ = gate(place, "200easy", queries=asking(place, "e", none=easy), segments=(), objective=0.9)
-    raised, _ = gate(place, "200hard", queries=asking(place, "h", none=hard), segments=(), objective=0.9)
+    kept, _ = gate(place, "200easy", queries=asking(place, "e", none=easy), segments=(), objective=TARGET)
+    raised, _ = gate(place, "200hard", queries=asking(place, "h", none=hard), segments=(), objective=TARGET)
     assert kept.params == built.params
     assert raised.params["nprobe"] > built.params["nprobe"]
 

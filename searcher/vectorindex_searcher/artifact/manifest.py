@@ -6,14 +6,15 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from ..contract import Device, Embedding, Identity, Model, OperatingPoint
-from ..errors import BadData, ChecksumMismatch, RetryableError
+from ..errors import RetryableError
 from ..storage.store import Store
+from .document import bad_document, parse_document, read_document
 from .layout import SERVED_FILES, Layout
 
-MANIFEST_LIMIT_BYTES = 1 << 20
+BAD = "BadManifest"
 
 
 class ManifestFile(Model):
@@ -116,49 +117,26 @@ def describe_bytes(name: str, data: bytes) -> ManifestFile:
     return ManifestFile(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def find_manifest(store: Store, layout: Layout, digest: str) -> tuple[Manifest, str] | None:
+def find_manifest(store: Store, layout: Layout, digest: str, expected_sha256: str = "") -> tuple[Manifest, str] | None:
     """The published manifest of a digest and its SHA-256, or None when nothing is published.
 
-    Raises BadData when it cannot be parsed, TaskError when the store refuses.
+    Raises ChecksumMismatch when another one was expected, BadData when it cannot be parsed, TaskError when the store
+    refuses.
     """
     key = layout.manifest(digest)
-    try:
-        data = store.read(key, length=MANIFEST_LIMIT_BYTES + 1)
-    except FileNotFoundError:
+    found = read_document(store, key, expected_sha256)
+    if found is None:
         return None
-    return _parse(data, store.describe(key), digest), hashlib.sha256(data).hexdigest()
+    manifest = parse_document(Manifest, found[0], store.describe(key), BAD)
+    if manifest.digest != digest:
+        raise bad_document(BAD, store.describe(key), f"names digest {manifest.digest}, expected {digest}")
+    return manifest, found[1]
 
 
 def load_manifest(store: Store, layout: Layout, digest: str, expected_sha256: str = "") -> tuple[Manifest, str]:
-    """The manifest of a digest; with `expected_sha256`, refuses any other one.
-
-    Raises Retry/ArtifactNotFound when there is none, ChecksumMismatch when it is another one, BadData when unreadable.
-    """
-    key = layout.manifest(digest)
-    try:
-        data = store.read(key, length=MANIFEST_LIMIT_BYTES + 1)
-    except FileNotFoundError:
-        raise RetryableError("ArtifactNotFound", f"{store.describe(key)} does not exist", object=key) from None
-    sha256 = hashlib.sha256(data).hexdigest()
-    if expected_sha256 and sha256 != expected_sha256:
-        raise ChecksumMismatch("manifest.json", f"SHA-256 is {sha256}, expected {expected_sha256}")
-    return _parse(data, store.describe(key), digest), sha256
-
-
-def _parse(data: bytes, where: str, digest: str) -> Manifest:
-    if len(data) > MANIFEST_LIMIT_BYTES:
-        raise _bad_manifest(where, f"is larger than {MANIFEST_LIMIT_BYTES} bytes")
-    try:
-        manifest = Manifest.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise _bad_manifest(where, f"is not a manifest this version reads: {problem}") from None
-    if manifest.digest != digest:
-        raise _bad_manifest(where, f"names digest {manifest.digest}, expected {digest}")
-    return manifest
-
-
-def _bad_manifest(where: str, problem: str) -> BadData:
-    remedy = "Use the version that built it, or delete the revision's artifacts and build it again."
-    return BadData("BadManifest", f"{where} {problem}", object=where, remedy=remedy)
+    """As find_manifest; raises Retry/ArtifactNotFound when nothing is published."""
+    found = find_manifest(store, layout, digest, expected_sha256)
+    if found is None:
+        key = layout.manifest(digest)
+        raise RetryableError("ArtifactNotFound", f"{store.describe(key)} does not exist", object=key)
+    return found

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from ..artifact.document import bad_document, parse_document, read_document
 from ..artifact.layout import CANARY_FILE, PAGE_FILE, POINTS_FILE, Layout
-from ..artifact.manifest import MANIFEST_LIMIT_BYTES, Candidate, ManifestFile, describe_bytes, encode
+from ..artifact.manifest import Candidate, ManifestFile, describe_bytes, encode
 from ..artifact.publish import fetch_files
 from ..contract import RESULT_LIMIT_BYTES, Embedding, Model, OperatingPoint, SegmentRecall, ValidateResult
-from ..errors import BadData, ChecksumMismatch, RetryableError
+from ..errors import BadData, RetryableError
 from ..storage.store import Store
 from .canary import read_canary
+
+BAD = "BadReport"
 
 
 class SegmentPoint(Model):
@@ -212,20 +214,12 @@ def load_report(
     Raises Retry/ReportNotFound when there is none, ChecksumMismatch when it is another one, BadData when unreadable.
     """
     key = layout.report(digest, gate_hash)
-    try:
-        data = store.read(key, length=MANIFEST_LIMIT_BYTES + 1)
-    except FileNotFoundError:
-        raise RetryableError("ReportNotFound", f"{store.describe(key)} does not exist", object=key) from None
-    sha256 = hashlib.sha256(data).hexdigest()
-    if expected_sha256 and sha256 != expected_sha256:
-        raise ChecksumMismatch("report.json", f"SHA-256 is {sha256}, expected {expected_sha256}")
-    try:
-        report = Report.model_validate_json(data)
-    except ValidationError as error:
-        raise BadData("BadReport", f"{store.describe(key)}: {error.error_count()} errors", object=key) from None
-    if (report.digest, report.gate_hash) != (digest, gate_hash):
-        raise BadData("BadReport", f"{store.describe(key)} is of {report.digest}/{report.gate_hash}", object=key)
-    return report, sha256
+    found = read_document(store, key, expected_sha256)
+    if found is None:
+        raise RetryableError("ReportNotFound", f"{store.describe(key)} does not exist", object=key)
+    report = parse_document(Report, found[0], store.describe(key), BAD)
+    _must_be_of(report, digest, gate_hash, store.describe(key))
+    return report, found[1]
 
 
 def report_of(store: Store, layout: Layout, wanted: Report) -> bool:
@@ -240,7 +234,7 @@ def fetch_canary(store: Store, layout: Layout, report: Report, folder: Path) -> 
     """The canary table (pyarrow.Table) of a report, fetched into `folder` and verified. Raises as fetch_files."""
     pairs = _keyed(layout, report, CANARY_FILE)
     if not pairs:
-        raise BadData("BadReport", f"the report of gate {report.gate_hash} names no {CANARY_FILE}")
+        raise BadData(BAD, f"the report of gate {report.gate_hash} names no {CANARY_FILE}")
     return read_canary(fetch_files(store, pairs, folder) / CANARY_FILE)
 
 
@@ -263,13 +257,14 @@ def _keyed(layout: Layout, report: Report, name: str) -> list[tuple[str, Manifes
 
 def read_points(data: bytes, digest: str, gate_hash: str) -> Points:
     """Parse points.json. Raises BadData/BadReport when it is unreadable or of another gate."""
-    try:
-        points = Points.model_validate_json(data)
-    except ValidationError as error:
-        raise BadData("BadReport", f"{POINTS_FILE}: {error.error_count()} errors", object=POINTS_FILE) from None
-    if (points.digest, points.gate_hash) != (digest, gate_hash):
-        raise BadData("BadReport", f"{POINTS_FILE} is of {points.digest}/{points.gate_hash}", object=POINTS_FILE)
+    points = parse_document(Points, data, POINTS_FILE, BAD)
+    _must_be_of(points, digest, gate_hash, POINTS_FILE)
     return points
+
+
+def _must_be_of(found: Report | Points, digest: str, gate_hash: str, where: str) -> None:
+    if (found.digest, found.gate_hash) != (digest, gate_hash):
+        raise bad_document(BAD, where, f"is of {found.digest}/{found.gate_hash}, expected {digest}/{gate_hash}")
 
 
 def publish_report(store: Store, layout: Layout, report: Report, page: Callable[[Report], bytes]) -> tuple[Report, str]:
