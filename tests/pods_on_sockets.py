@@ -27,11 +27,8 @@ def server(handle: Handler, host: str = "127.0.0.1", port: int = 0) -> Iterator[
             threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
     def serve(connection: socket.socket) -> None:
-        head = b""
         try:
-            while b"\r\n\r\n" not in head:
-                head += connection.recv(65536)
-            handle(connection, head)
+            handle(connection, received(connection, b"", b"\r\n\r\n"))
         except OSError:
             pass  # the operator hung up
         finally:
@@ -44,6 +41,16 @@ def server(handle: Handler, host: str = "127.0.0.1", port: int = 0) -> Iterator[
         listening.close()
 
 
+def received(connection: socket.socket, before: bytes, until: bytes) -> bytes:
+    """What came, `before` included, as soon as `until` is in it. OSError: the operator hung up before."""
+    while until not in before:
+        more = connection.recv(65536)
+        if not more:
+            raise ConnectionAbortedError("the operator hung up")
+        before += more
+    return before
+
+
 def answering(body: bytes, kind: str = "application/json", status: str = "200 OK") -> Handler:
     head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
 
@@ -54,11 +61,11 @@ def answering(body: bytes, kind: str = "application/json", status: str = "200 OK
 
 
 def dripping(start: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n") -> Handler:
-    """A byte every 50 ms for 20 s: each read of a socket gets one in time, and the answer does not end."""
+    """A byte every 50 ms until the operator hangs up: each read of a socket gets one in time, and no answer ends."""
 
     def handle(connection: socket.socket, _head: bytes) -> None:
         connection.sendall(start)
-        for _ in range(400):
+        while True:
             connection.sendall(b"x")
             time.sleep(0.05)
 

@@ -67,9 +67,11 @@ class Stored:
             raise ConflictError("not the latest version")
         return self._put("status", live | {"status": manifest["status"]})
 
-    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
         live = self.get(kind, namespace, name)
         if live is not None and live["metadata"]["uid"] == uid:
+            if version not in ("", live["metadata"].get("resourceVersion")):
+                raise ConflictError(f"{kind}/{name}: {version} is not the latest version")
             self._put("delete", live)
             self.objects = [one for one in self.objects if one["metadata"].get("uid") != uid]
 

@@ -78,7 +78,10 @@ class Script:
         head, _, buffer = buffer.partition(b"\r\n\r\n")
         size = next((int(x[15:]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-length:")), 0)
         while len(buffer) < size:
-            buffer += connection.recv(65536)
+            data = connection.recv(65536)
+            if not data:
+                return None
+            buffer += data
         self.bodies.append(buffer)
         self.heads.append(head.decode())
         return self.answers.pop(0)

@@ -45,6 +45,7 @@ def run(settings: OperatorSettings) -> int:
     telemetry.serve(settings.http_port, app.health, app.metrics)
     times = LeaseTimes.of(settings.tuning.lease_seconds)
     lock = LeaseLock(settings.namespace, settings.identity, app.cluster.api, times, settings.operator_class)
+    app.cluster.seconds_left = lock.seconds_left
     stop = threading.Event()
 
     def work() -> None:
@@ -68,8 +69,10 @@ def run(settings: OperatorSettings) -> int:
     def terminate(_signal: int, _frame: FrameType | None) -> None:
         log.info("stopping")
         stop.set()
-        app.queue.stop()
-        lock.release()
+        lock.stop()
+        if app.queue.stop(wait=times.request):
+            lock.release()
+        # Else a write may still be under way: the Lease runs out by itself, later than that write can be done.
         os._exit(0)
 
     signal.signal(signal.SIGTERM, terminate)

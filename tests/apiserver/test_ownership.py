@@ -65,6 +65,15 @@ def a_front(name: str, version: str = "") -> Json:
     }
 
 
+def test_the_server_does_nothing_for_which_it_was_given_no_time(api: Api) -> None:
+    """What an operator relies on whose Lease ends while a write is under way (docs/adr/0031-two-operators-meet.md)."""
+    hurried = a_deployment("hurried", {"cpu": "1"})
+    answer = api.apply(hurried, timeout="1us")
+    assert answer.status == 504, answer.message
+    assert api.get(path_of(hurried)).status == 404
+    assert api.apply(hurried, timeout="20000ms").ok
+
+
 def limits_of(live: Any) -> Any:
     return live["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
 

@@ -70,6 +70,10 @@ class Faults:
     silent: float = 0.0
     late: float = 0.0
     """Seconds at most until searchers answer; 0: they do at once."""
+    pauses: tuple[float, ...] = (0.5, 3.0, 15.0, 40.0)
+    """Seconds for which a write stands still."""
+    lasts: tuple[float, float] = (60.0, 1200.0)
+    """Seconds, at least and at most, until nothing goes wrong any more."""
     active: bool = True
     count: int = 0
     log: list[str] = field(default_factory=list)
@@ -187,9 +191,11 @@ class Ports:
         created = self._write(kind, name, lambda: self.store.create(manifest))
         return self.store.get(kind, name) if created else None
 
-    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
         def act() -> None:
             live = self.store.get(kind, name)
+            if live is not None and version not in ("", live["metadata"]["resourceVersion"]):
+                raise ConflictError(f"{kind}/{name}: {version} is not the latest version")
             if live is not None and live["metadata"]["uid"] == uid:
                 self.world.controllers.delete(kind, name)
 
@@ -208,7 +214,7 @@ class Ports:
         if fault == "error":
             raise UnreachableError(f"PATCH {kind}/{name}: 500")
         if fault == "pause":
-            self.world.clock.run_until(self.world.now + self.faults.rng.choice((0.5, 3.0, 15.0, 40.0)))
+            self.world.clock.run_until(self.world.now + self.faults.rng.choice(self.faults.pauses))
         with self.operator.writing():
             result = act()
         if fault == "crash after":

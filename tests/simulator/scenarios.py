@@ -291,6 +291,18 @@ def history_of_one(w: World) -> Script:
         yield stable(w, factory)
 
 
+@scenario(ends("A"), two_operators=True)
+def wanted_again_while_it_is_forgotten(w: World) -> Script:
+    """The user goes back to the oldest just as it falls out of the history."""
+    w.apply(history=1)
+    for factory in "ABC":
+        w.apply(index__factory=factory)
+        yield stable(w, factory)
+    yield lambda: w.store.get("VectorIndexRevision", w.name_of("A")) is None or len(w.loaded()) == 1
+    w.apply(index__factory="A")
+    yield stable(w, "A")
+
+
 @scenario(ends("A", builds=1))
 def name_taken(w: World) -> Script:
     """A Service of somebody else has our name: it is left alone until it is gone."""

@@ -157,7 +157,7 @@ class Simulation:
     def _run_script(self) -> None:
         """Faults go on until the user is done; but a scenario may need them to stop before it can go on."""
         limit = START + self.scenario.hours * 3600
-        faults_until = START + self.faults.rng.uniform(60.0, 1200.0)
+        faults_until = START + self.faults.rng.uniform(*self.faults.lasts)
         while not self.done and not self.problems:
             if self.world.clock.next_at() > faults_until and self.faults.active:
                 self.faults.active = False

@@ -19,6 +19,7 @@ from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, RefusedError, UnreachableError
 
 Json = dict[str, Any]
+WRITTEN = {"fieldManager": "vectorindex-operator", "fieldValidation": "Strict", "timeout": "20000ms"}
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": "team-a", "name": "docs-1"}}
 
 
@@ -88,7 +89,7 @@ def test_apply_is_a_forced_strict_server_side_apply_by_one_field_manager(server:
     assert cluster.apply(JOB) == {"metadata": {"uid": "1"}}
     (asked,) = server.asked
     assert (asked.method, asked.path) == ("PATCH", "/apis/batch/v1/namespaces/team-a/jobs/docs-1")
-    assert asked.query == {"fieldManager": "vectorindex-operator", "force": "true", "fieldValidation": "Strict"}
+    assert asked.query == {**WRITTEN, "force": "true"}
     assert asked.headers["Content-Type"] == "application/apply-patch+yaml"
     assert asked.headers["authorization"] == "Bearer secret-token"
     assert asked.body == JOB
@@ -115,7 +116,7 @@ def test_a_merge_is_a_json_merge_patch_of_what_is_there(server: Server, cluster:
     cluster.merge(JOB)
     (asked,) = server.asked
     assert (asked.method, asked.headers["Content-Type"], asked.body) == ("PATCH", "application/merge-patch+json", JOB)
-    assert asked.query == {"fieldManager": "vectorindex-operator", "fieldValidation": "Strict"}
+    assert asked.query == WRITTEN
     with pytest.raises(ConflictError, match="Job/docs-1 is gone"):
         cluster.merge(JOB)
 
@@ -150,7 +151,7 @@ def test_create_leaves_what_is_there_already(server: Server, cluster: KubeCluste
     server.answer((201, {}), (409, {"reason": "AlreadyExists"}))
     assert [cluster.create(JOB), cluster.create(JOB)] == [{}, None]
     assert {(one.method, one.path) for one in server.asked} == {("POST", "/apis/batch/v1/namespaces/team-a/jobs")}
-    assert server.asked[0].query == {"fieldManager": "vectorindex-operator", "fieldValidation": "Strict"}
+    assert server.asked[0].query == WRITTEN
 
 
 def test_delete_is_in_the_background_and_only_of_this_uid(server: Server, cluster: KubeCluster) -> None:
@@ -159,6 +160,38 @@ def test_delete_is_in_the_background_and_only_of_this_uid(server: Server, cluste
         cluster.delete("Job", "team-a", "docs-1", "uid-1")
     assert {one.method for one in server.asked} == {"DELETE"}
     assert server.asked[0].body == {"propagationPolicy": "Background", "preconditions": {"uid": "uid-1"}}
+
+
+def test_a_delete_may_be_of_one_version_only(server: Server, cluster: KubeCluster) -> None:
+    server.answer((200, {}), (404, {}), (409, {"reason": "Conflict"}))
+    for _ in range(2):
+        cluster.delete("VectorIndexRevision", "team-a", "docs-1", "uid-1", "7")
+    assert server.asked[0].body["preconditions"] == {"uid": "uid-1", "resourceVersion": "7"}
+    with pytest.raises(ConflictError):
+        cluster.delete("VectorIndexRevision", "team-a", "docs-1", "uid-1", "7")
+
+
+def test_a_write_ends_before_another_may_hold_the_lease(server: Server, cluster: KubeCluster) -> None:
+    """Connecting, and the server's own work after that, together."""
+    cluster.seconds_left = lambda: 9.0
+    server.answer((201, {}))
+    cluster.create(JOB)
+    assert server.asked[0].query["timeout"] == "6000ms"
+
+
+def test_without_the_lease_nothing_is_written_and_all_can_be_read(server: Server, cluster: KubeCluster) -> None:
+    cluster.seconds_left = lambda: 0.0
+    writes: list[Callable[[], Any]] = [
+        lambda: cluster.apply(JOB), lambda: cluster.apply_status(JOB), lambda: cluster.merge(JOB),
+        lambda: cluster.create(JOB), lambda: cluster.delete("Job", "team-a", "docs-1", "uid-1"),
+    ]  # fmt: skip
+    for write in writes:
+        with pytest.raises(UnreachableError, match="does not hold the Lease"):
+            write()
+    assert server.asked == []
+    server.answer((200, {"metadata": {}}))
+    assert cluster.get("Job", "team-a", "docs-1") is not None
+    assert "timeout" not in server.asked[0].query
 
 
 def test_writes_are_counted_and_reads_are_not(server: Server, cluster: KubeCluster) -> None:

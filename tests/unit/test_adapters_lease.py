@@ -148,6 +148,27 @@ def test_a_clean_stop_gives_the_lease_up(server: tuple[ApiServer, str]) -> None:
     assert not state.lease["spec"].get("holderIdentity")
 
 
+def test_a_write_that_is_sent_now_ends_before_another_may_have_the_lease(server: tuple[ApiServer, str]) -> None:
+    _, url = server
+    lock = lock_at(url)
+    assert lock.seconds_left() == 0.0, "it was never held"
+    process = Elected(lock).start()
+    assert process.leading.wait(SOON)
+    assert TIMES.duration - TIMES.renew_within < lock.seconds_left() <= TIMES.duration
+    lock.stop()
+    assert lock.seconds_left() == 0.0
+
+
+def test_a_process_that_was_frozen_writes_nothing_before_it_ends(server: tuple[ApiServer, str]) -> None:
+    """It was stopped for longer than its Lease lasts, in the middle of a pass: its clock tells, before any thread."""
+    _, url = server
+    lock = lock_at(url)
+    lock.renewed_at = time.monotonic() - TIMES.renew_within
+    assert lock.seconds_left() == 0.0
+    lock.renewed_at = time.monotonic()
+    assert lock.seconds_left() > TIMES.duration - TIMES.renew_within
+
+
 def test_nobody_at_the_port_is_a_failed_try() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from pods_on_sockets import answering, dripping, server
+from pods_on_sockets import answering, dripping, received, server
 
 from vectorindex_operator.adapters import evidence
 from vectorindex_operator.adapters.admin_port import (
@@ -507,13 +507,12 @@ def test_the_last_word_is_told_and_nothing_twice_at_once() -> None:
     hangs = threading.Event()
 
     def handle(connection: socket.socket, head: bytes) -> None:
-        while b"}" not in head:
-            head += connection.recv(65536)
-        heard.append("Draining" if b"Draining" in head else "Serving")
+        told = received(connection, head, b"}")
+        heard.append("Draining" if b"Draining" in told else "Serving")
         if heard == ["Draining"]:
             hangs.set()
-            dripping()(connection, head)
-        answering(b"{}")(connection, head)
+            dripping()(connection, told)
+        answering(b"{}")(connection, told)
 
     with server(handle) as port:
         searchers = HttpSearchers(port=Patient(), admin_port=port)

@@ -303,7 +303,7 @@ class Server:
         taken = (manifest["kind"], manifest["metadata"]["name"]) in self.objects
         return None if taken else self.apply(manifest)
 
-    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
         self.objects.pop((kind, name), None)
 
 

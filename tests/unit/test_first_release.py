@@ -71,7 +71,7 @@ class Cluster:
         self.statuses[manifest["metadata"]["name"]] = manifest["status"]
         return manifest
 
-    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
         self.deleted.append(f"{kind}/{name}")
 
 

@@ -126,6 +126,21 @@ def test_what_surges_gives_its_place_to_the_target_of_a_rollback() -> None:
     assert status_of(run(later, NOW + 600), surging).phase == "Surging"
 
 
+def test_a_rollback_to_a_named_revision_in_a_soak_keeps_stable_and_says_what_is_quicker() -> None:
+    """The one case with three loaded (docs/adr/0016-a-dead-stable.md): where there is no room, there is another way."""
+    named = a_revision(NEW, "Superseded", created=NOW - 9 * HOUR)
+    trip = Trip(rule="Manual", reason="Manual", message="m", at=to_text(NOW - 1), target=named.name)
+    soaking = having("Soaking", trip=trip)
+    obs = seen(MID, named, STABLE, soaking, traffic=soaking)
+    plan = run(obs)
+    assert {one.revision for one in actions(plan, EnsureSearchers)} == {named.name, STABLE.name, soaking.name}
+    (row,) = [row for row in plan.status.blocked_by if row.rule == "RollbackTargetNotReady"]
+    assert f"`rollback` without a name goes to {STABLE.name} at once" in row.message
+    asked = replace(obs.index, commands=(Command("rollback", "", "n2"),))
+    plan = run(replace(obs, index=asked))
+    assert moves(plan) == [STABLE.name]
+
+
 def test_what_waits_for_a_place_does_not_surge_before_the_target_can_even_be_made() -> None:
     """A quota refuses the target's Deployment: each look would begin and give up a surge."""
     target = a_revision(OLD, "Superseded", created=NOW - 9 * HOUR)

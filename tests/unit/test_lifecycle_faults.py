@@ -13,6 +13,7 @@ from observations import (
     a_revision,
     actions,
     after,
+    built,
     condition,
     front,
     index,
@@ -33,12 +34,13 @@ from vectorindex_operator.api.v1alpha1 import (
     GateStatus,
     RevisionStatus,
     RolloutStatus,
+    VectorIndexSpec,
     VectorIndexStatus,
     WorkFailure,
 )
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.commands import Command
-from vectorindex_operator.core.observation import JobState, RevisionView, Task
+from vectorindex_operator.core.observation import JobState, JobView, RevisionView, Task
 from vectorindex_operator.core.plan import (
     DeleteJob,
     MoveTraffic,
@@ -106,8 +108,78 @@ def test_the_gpu_job_is_gone_before_the_cpu_job_starts() -> None:
         unschedulable="no GPU",
     )
     plan = run(seen(wish, building, jobs=(listing(wish), waiting)))
-    kinds = [type(one) for one in plan.actions if isinstance(one, (DeleteJob, StartBuild))]
-    assert kinds == [DeleteJob, StartBuild]
+    kinds = [type(one) for one in plan.actions if isinstance(one, (WriteRevisionStatus, DeleteJob, StartBuild))]
+    assert kinds == [WriteRevisionStatus, DeleteJob, StartBuild], "what is decided is recorded first"
+
+
+# ---------------------------------------------------------------- two operators at once
+
+
+def on_gpu(of: RevisionView, wish: VectorIndexSpec, **changes: Any) -> JobView:
+    waits = {"unschedulable_since": NOW - 400, "unschedulable": "no GPU", "device": "gpu"}
+    return job(Task.BUILD, key=f"{identity.build_hash(wish)}/0/gpu", of=of, **(waits | changes))
+
+
+def test_whoever_looks_while_a_build_moves_to_a_cpu_starts_the_same_job() -> None:
+    """The one Job is gone and the other not there yet: a second operator started the build on a GPU anew."""
+    wish = spec(build={"device": "PreferGPU"})
+    building = a_revision(wish, "Building")
+    obs = seen(wish, building, jobs=(listing(wish), on_gpu(building, wish)))
+    plan = run(obs)
+    between = replace(after(obs, plan), jobs=(listing(wish),))
+    (first,), (second,) = actions(plan, StartBuild), actions(run(between), StartBuild)
+    assert (first.gpu, first) == (False, second)
+
+
+def test_a_build_on_a_gpu_that_comes_after_it_was_given_up_is_stopped() -> None:
+    wish = spec(build={"device": "PreferGPU"})
+    key = identity.build_hash(wish)
+    building = a_revision(wish, "Building", on_cpu=f"{key}/0")
+    cpu = job(Task.BUILD, key=f"{key}/0/cpu", of=building, created_at=NOW - 50)
+    late = on_gpu(building, wish, name="late", uid="late", created_at=NOW - 1)
+    plan = run(seen(wish, building, jobs=(listing(wish), cpu, late)))
+    assert actions(plan, DeleteJob) == [DeleteJob("late", "late")]
+    assert actions(plan, StartBuild) == []
+    finished = replace(late, state=JobState.SUCCEEDED, result=built(building.spec.digest), unschedulable_since=None)
+    plan = run(seen(wish, building, jobs=(listing(wish), cpu, finished)))
+    assert status_of(plan, building).build == finished.result, "unless it is done"
+    assert actions(plan, DeleteJob) == [DeleteJob(cpu.name, cpu.uid)]
+
+
+def test_another_try_prefers_a_gpu_again() -> None:
+    wish = spec(build={"device": "PreferGPU"})
+    key = identity.build_hash(wish)
+    row = WorkFailure(stage="Build", key=key, count=1, at=to_text(NOW - HOUR), reason="OutOfMemory", message="x")
+    failed = a_revision(wish, "BuildFailed", on_cpu=f"{key}/0", failure=row)
+    (start,) = actions(run(seen(wish, failed, jobs=(listing(wish),))), StartBuild)
+    assert start.gpu
+
+
+@pytest.mark.parametrize("task", [Task.BUILD, Task.VALIDATE])
+def test_of_two_tries_that_run_one_is_stopped(task: Task) -> None:
+    """An operator that had lost the Lease started another try of the same work: both ran to their ends."""
+    working = a_revision(OLD, "Building" if task is Task.BUILD else "Validating")
+    key = BUILD_KEY if task is Task.BUILD else identity.gate_hash(OLD)
+    older = job(task, key=f"{key}/0/cpu", of=working, name="older", uid="older", created_at=NOW - 60)
+    newer = replace(older, name="newer", uid="newer", created_at=NOW - 5)
+    plan = run(seen(OLD, working, jobs=(listing(OLD), newer, older)))
+    assert actions(plan, DeleteJob) == [DeleteJob("older", "older")]
+
+
+@pytest.mark.parametrize("task", [Task.BUILD, Task.VALIDATE])
+def test_what_is_done_is_taken_although_another_try_runs(task: Task) -> None:
+    working = a_revision(OLD, "Building" if task is Task.BUILD else "Validating")
+    key = BUILD_KEY if task is Task.BUILD else identity.gate_hash(OLD)
+    result = built(working.spec.digest) if task is Task.BUILD else report(OLD)
+    running = job(task, key=f"{key}/0/cpu", of=working, name="newer", uid="newer", created_at=NOW - 5)
+    done = replace(running, name="older", uid="older", created_at=NOW - 60, state=JobState.SUCCEEDED, result=result)
+    obs = seen(OLD, working, jobs=(listing(OLD), running, done))
+    plan = run(obs)
+    after_it = status_of(plan, working)
+    assert (after_it.build if task is Task.BUILD else after_it.report) == result
+    assert actions(plan, DeleteJob) == [DeleteJob("newer", "newer")]
+    again = run(after(obs, plan))
+    assert actions(again, DeleteJob) == [DeleteJob("newer", "newer")], "also when the result is recorded"
 
 
 # ---------------------------------------------------------------- failed work
@@ -174,6 +246,32 @@ def test_a_listing_that_nobody_can_read_is_repeated_while_somebody_waits_for_it(
     bad = failed_build(ExitCode.BAD_DATA) if waits == "bad data" else STABLE
     plan = run(seen(of, bad, index=view, jobs=(listing(of, result=None),)))
     assert len(actions(plan, StartResolve)) == 1
+
+
+@pytest.mark.parametrize("reason", ["PodFailurePolicy", "BackoffLimitExceeded"])
+def test_a_listing_that_failed_keeps_its_reason_when_its_pod_goes(reason: str) -> None:
+    """A node that is removed took along what was wrong, and that a person has to act."""
+    said = Failure(reason="BucketNotFound", message="no bucket vectors", remedy="create it")
+    failed = listing(OLD, state=JobState.FAILED, result=None, failure=said, exit_code=int(ExitCode.SOURCE_MISSING))
+    obs = seen(OLD, STABLE, traffic=STABLE, jobs=(failed,))
+    plan = run(obs)
+    by_the_job = Failure(reason=reason, message="Container resolve failed with exit code 66")
+    podless = replace(failed, failure=by_the_job, exit_code=None)
+    again = run(replace(after(obs, plan), jobs=(podless,)))
+    assert (again.status, again.events) == (plan.status, ())
+    assert condition(again.status, "Stalled")[:2] == ("True", "BucketNotFound")
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"), [("DeadlineExceeded", None), ("BackoffLimitExceeded", 137), ("JobFailed", 1)]
+)
+def test_a_listing_that_fails_for_another_reason_says_so(reason: str, code: int | None) -> None:
+    said = Failure(reason="BucketNotFound", message="no bucket vectors")
+    failed = listing(OLD, state=JobState.FAILED, result=None, failure=said, exit_code=int(ExitCode.SOURCE_MISSING))
+    obs = seen(OLD, STABLE, traffic=STABLE, jobs=(failed,))
+    next_one = replace(failed, name="next", uid="next", failure=Failure(reason=reason, message="x"), exit_code=code)
+    plan = run(replace(after(obs, run(obs)), jobs=(next_one,)))
+    assert condition(plan.status, "DatasetResolved")[:2] == ("False", reason)
 
 
 def test_a_source_that_changed_under_a_build_is_listed_again_first() -> None:

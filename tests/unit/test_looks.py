@@ -46,21 +46,22 @@ WANTED = spec(index={"factory": "Flat"})
 STABLE, SOAKING = a_revision(spec(), "Stable"), a_revision(WANTED, "Soaking")
 SAID = (Condition(type="Ready", status="True", reason="Serving", last_transition_time="2026-11-20T12:00:00Z"),)
 HONEST, HOSTILE = "honest", [f"hostile-{number}" for number in range(20)]
+DRIPPING_PODS = 16
 SOON = 60.0
 """Bound of what must happen; it fails only when it does not."""
 
 
-def soaking(uid: str, address: str) -> Stored:
+def soaking(uid: str, address: str, pods_of_it: int = 4) -> Stored:
     """A VectorIndex in mid-soak, whose pods have this address."""
     view = index(WANTED, VectorIndexStatus(source=source(WANTED), conditions=SAID))
-    pods = [searcher_pod(SOAKING, number) for number in range(4)] + [searcher_pod(STABLE)]
+    pods = [searcher_pod(SOAKING, number) for number in range(pods_of_it)] + [searcher_pod(STABLE)]
     for pod in pods:
         pod["status"]["podIP"] = address
     revisions = [revision_raw(STABLE), revision_raw(SOAKING)]
     rollout = revisions[1]["status"]["rollout"]
     rollout["prior"] = STABLE.name
     rollout["guardrails"]["rules"].append({"name": "scores", "metric": "TopScore", "maxDropVsStable": "5%"})
-    deployments = [deployment_raw(SOAKING, 4), deployment_raw(STABLE, 1)]
+    deployments = [deployment_raw(SOAKING, pods_of_it), deployment_raw(STABLE, 1)]
     objects = [index_raw(view), front_raw(SOAKING), *revisions, *deployments, *pods, slice_raw(SOAKING)]
     return Stored(*json.loads(json.dumps(objects).replace(f'"{view.uid}"', f'"{uid}"')))
 
@@ -74,8 +75,8 @@ class Tenants:
         searchers, sink = HttpSearchers(admin_port=port), Sink()
         self.loops = {
             tenant: Reconciler(
-                soaking(f"uid-{tenant}", address), searchers, sink, SETTINGS, on_status=self._on_status(tenant),
-                clock=lambda: NOW, on_answer=self._mark,
+                soaking(f"uid-{tenant}", address, 4 if tenant == HONEST else DRIPPING_PODS), searchers, sink, SETTINGS,
+                on_status=self._on_status(tenant), clock=lambda: NOW, on_answer=self._mark,
             )
             for tenant, address in addresses.items()
         }  # fmt: skip
@@ -132,7 +133,7 @@ def quick() -> Handler:
 
 
 def test_twenty_tenants_whose_pods_drip_delay_no_other_tenants_pass() -> None:
-    """Their looks take two seconds each, and there are four workers: before, the others waited for ten seconds."""
+    """Sixteen of each. Their looks take two seconds, and there are four workers: before, the others waited for ten."""
     with server(quick(), "127.0.0.2") as port, dripping_process("127.0.0.3", port) as hang:
         addresses = dict.fromkeys(HOSTILE, "127.0.0.3") | {HONEST: "127.0.0.2"}
         world = Tenants(port, addresses)
@@ -141,7 +142,7 @@ def test_twenty_tenants_whose_pods_drip_delay_no_other_tenants_pass() -> None:
             world.delay(HONEST)
         alone = sorted(world.delay(HONEST) for _ in range(9))[4]
         with world.poked(HOSTILE):
-            hang(len(HOSTILE))
+            hang(len(HOSTILE) * DRIPPING_PODS)
             beside = [world.delay(HONEST)]
             while not all(world.decided[tenant] for tenant in HOSTILE):
                 beside.append(world.delay(HONEST))

@@ -200,7 +200,7 @@ class Cluster:
     def apply(self, manifest: Any, *, force: bool = True) -> None:
         self.writes.append(("apply" if force else "create", manifest["metadata"]["name"]))
 
-    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
         self.writes.append(("delete", f"{kind}/{name}/{uid}"))
 
 

@@ -235,6 +235,21 @@ def test_how_late_the_latest_key_is_is_a_figure() -> None:
     assert queue.longest_wait() == 10.0
 
 
+def test_stop_waits_for_the_passes_that_run() -> None:
+    runs, go_on = threading.Event(), threading.Event()
+
+    def work(namespace: str, name: str) -> None:
+        runs.set()
+        assert go_on.wait(SOON)
+
+    with started(KeyedQueue(work, workers=1)) as queue:
+        queue.mark("ns", "a")
+        assert runs.wait(SOON)
+        assert not queue.stop(wait=0.01)
+        go_on.set()
+        assert queue.stop(wait=SOON)
+
+
 def test_after_stop_nothing_is_taken() -> None:
     queue = KeyedQueue(lambda namespace, name: None)
     queue.mark("ns", "a")

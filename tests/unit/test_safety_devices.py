@@ -41,7 +41,7 @@ from vectorindex_operator.core.traffic import Decision, DecisionKind, Traffic
 from vectorindex_operator.reconcile import loop
 from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
-from vectorindex_operator.reconcile.errors import RefusedError
+from vectorindex_operator.reconcile.errors import ConflictError, RefusedError
 from vectorindex_operator.reconcile.execute import Executor
 from vectorindex_operator.reconcile.observe import observe
 
@@ -119,6 +119,19 @@ def test_nothing_is_loaded_whose_phase_could_not_be_recorded(refused: bool) -> N
     load = EnsureSearchers(fresh.name, Live.of(NEW), "aa" * 32, "gate", "report", 2**27)
     one.run(plan_of(one.obs, safe=(WriteRevisionStatus(fresh.name, fresh.status), load)))
     assert (("apply unforced", f"Deployment/{fresh.name}") in writes(one)) is not refused
+
+
+def test_a_revision_that_somebody_took_up_again_is_not_forgotten() -> None:
+    """Another operator, while this one stood still: its rejection, and what it has been through, would be gone."""
+    old = a_revision(NEW, "Superseded")
+    one = executor(revision_raw(old))
+    cluster: Any = one.cluster
+    (live,) = [found for found in cluster.objects if found["metadata"]["name"] == old.name]
+    written = {**live, "metadata": {**live["metadata"], "resourceVersion": "99"}}
+    cluster.objects = [written if found is live else found for found in cluster.objects]
+    with pytest.raises(ConflictError):
+        one.run(plan_of(one.obs, forward=(ForgetRevision(old.name, old.uid),)))
+    assert writes(one) == []
 
 
 def test_the_first_refusal_ends_the_way_forward() -> None:

@@ -69,6 +69,8 @@ class KubeCluster:
     on_write: Callable[[str], None] = lambda kind: None
     seconds: float = 20.0
     """The most that an answer may take to come, or to go on coming."""
+    seconds_left: Callable[[], float] = lambda: float("inf")
+    """The most that a write may take which is sent now; 0: none is sent (lease.LeaseLock)."""
 
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
         status, body = self._call("GET", self._path(kind, namespace, name))
@@ -145,11 +147,13 @@ class KubeCluster:
         created: Raw = self._checked(status, body)
         return created
 
-    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
         self.on_write(kind)
-        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
+        options = {"propagationPolicy": "Background", "preconditions": preconditions}
         status, body = self._call("DELETE", self._path(kind, namespace, name), body=options)
-        if status not in (404, 409):  # 409: another object has this name by now, ours is gone
+        gone = (404,) if version else (404, 409)  # 409 by the uid alone: another has this name by now, ours is gone
+        if status not in gone:
             self._checked(status, body)
 
     def _apply(self, path: str, manifest: Raw, *, force: bool = True) -> Raw:
@@ -177,10 +181,19 @@ class KubeCluster:
         """One request, no retries of its own: a write whose answer was lost is seen by the next observation."""
         _, url, headers, _, _ = self.api.param_serialize(method, path, auth_settings=["BearerToken"])
         headers |= {"Accept": accept, "Content-Type": content_type}
+        connect, answer = CONNECT_SECONDS, self.seconds
+        if method != "GET":
+            left = self.seconds_left()
+            if left <= 0:
+                raise UnreachableError(f"{method} {path}: not sent, for this operator does not hold the Lease any more")
+            connect = min(connect, left / 3)
+            answer = min(answer, left - connect)
+            # The server gives up as well: what nobody waits for any more must not be done later.
+            query = {**(query or {}), "timeout": f"{max(1, int(answer * 1000))}ms"}  # 0 would be no limit
         if query:
             url = f"{url}?{urlencode(query)}"
         data = json.dumps(body).encode() if body is not None else None
-        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=self.seconds)
+        timeout = urllib3.Timeout(connect=connect, read=answer)
         try:
             pool = self.api.rest_client.pool_manager
             answer = pool.request(method, url, body=data, headers=headers, timeout=timeout, retries=False)

@@ -1,6 +1,7 @@
 """One active operator at a time, by a Lease. Safety never rests on it: names are derived and writes have preconditions.
 
-Losing the Lease ends the process, so that no half-stopped worker goes on. A request that hangs, or whose answer drips
+Losing the Lease ends the process, so that no half-stopped worker goes on; and no write is sent that the API server may
+still carry out when another process holds the Lease (seconds_left). A request that hangs, or whose answer drips
 for ever, is a failed try like any other; and a clock of its own (the library's is the wall clock, and it looks only
 between two tries) ends the process before another one may hold the Lease.
 """
@@ -74,6 +75,16 @@ class LeaseLock(leaselock.LeaseLock):  # type: ignore[misc]
         self._released = threading.Event()
         self._writing = threading.Lock()
 
+    def seconds_left(self) -> float:
+        """The most that a write which is sent now may take; 0: none may be sent any more.
+
+        Up to then nobody else holds the Lease. A process that was frozen finds out here, before it goes on.
+        """
+        if self.renewed_at is None or self._released.is_set():
+            return 0.0
+        age = time.monotonic() - self.renewed_at
+        return self.times.duration - age if age < self.times.renew_within else 0.0
+
     def get(self, name: str, namespace: str) -> tuple[bool, Any]:
         try:
             return super().get(name, namespace)  # type: ignore[no-any-return]
@@ -100,9 +111,13 @@ class LeaseLock(leaselock.LeaseLock):  # type: ignore[misc]
             self.renewed_at = began
         return done
 
+    def stop(self) -> None:
+        """From now on nothing is written, and the Lease is not renewed."""
+        self._released.set()
+
     def release(self) -> None:
         """Give the Lease up at a clean stop, so that the next process need not wait until it runs out."""
-        self._released.set()
+        self.stop()
         if self._writing.acquire(timeout=self.times.request):  # a renewal under way ends first, if it ends at all
             self._writing.release()
         try:

@@ -285,6 +285,8 @@ class RevisionStatus(Stored):
     phase_times: dict[str, str] = {}
     build: contract.BuildResult | None = None
     failure: WorkFailure | None = None
+    on_cpu: str | None = None
+    """The try of its build (key and failures before it) that goes on on a CPU, because no node had a free GPU."""
     report: contract.ValidateResult | None = None
     gate: GateStatus | None = None
     rollout: RolloutStatus | None = None

@@ -46,12 +46,17 @@ def failures(state: ReconcileState, name: str, task: Task, key: str) -> int:
 def look(
     state: ReconcileState, name: str, task: Task, key: str, expected: type, permanent: frozenset[ExitCode]
 ) -> Attempt | None:
-    """The newest try under `key`; None when the next one may start. Running Jobs under other keys are stopped."""
+    """The try under `key` that is followed; None when the next one may start. All others that run are stopped.
+
+    It is the newest, but for a result that is there already. Two run only where a write of an operator that had lost
+    the Lease came late (docs/adr/0031-two-operators-meet.md).
+    """
     jobs = [job for job in state.jobs(task, name) if job.key.split("/")[0] == key]
-    state.delete_jobs(j for j in state.jobs(task, name) if j not in jobs and j.state is JobState.RUNNING)
-    if not jobs:
+    read = (job for job in jobs if job.state is JobState.SUCCEEDED and isinstance(job.result, expected))
+    job = next(read, jobs[0] if jobs else None)
+    stop(state, name, task, but=job)
+    if job is None:
         return None
-    job = jobs[0]
     if job.state is JobState.RUNNING:
         return Attempt(job)
     if job.state is JobState.SUCCEEDED and isinstance(job.result, expected):
@@ -72,6 +77,17 @@ def look(
         permanent=not unreadable and job.exit_code in permanent,
     )
     return Attempt(job, failure=row, unreadable=unreadable)
+
+
+def stop(state: ReconcileState, name: str, task: Task, *, but: JobView | None = None) -> None:
+    """Stop what still runs of a revision's task: one Job of it does, and none once its result is recorded."""
+    state.delete_jobs(job for job in state.jobs(task, name) if job is not but and job.state is JobState.RUNNING)
+
+
+def lost_its_words(job: JobView) -> bool:
+    """Whether a Job failed for what a pod of it said, and that pod is gone, with its node or by somebody's hand."""
+    by_a_pod = job.failure is not None and job.failure.reason in JOB_REASONS - {"DeadlineExceeded"}
+    return job.state is JobState.FAILED and job.exit_code is None and by_a_pod
 
 
 def describe(job: JobView) -> str:

@@ -259,7 +259,7 @@ class CachedCluster:
     def create(self, manifest: Raw) -> Raw | None:
         raise NotCachedError(f"create {manifest['kind']}/{manifest['metadata']['name']}")
 
-    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:  # noqa: ARG002
         raise NotCachedError(f"delete {kind}/{namespace}/{name} ({uid})")
 
 
@@ -301,9 +301,9 @@ class LiveCluster:
         created = self.inner.create(manifest)
         return None if created is None else self._kept(created)
 
-    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
         since = self.cache.turn()
-        self.inner.delete(kind, namespace, name, uid)
+        self.inner.delete(kind, namespace, name, uid, version)
         self.cache.forget(kind, namespace, name, since)
 
     def _kept(self, raw: Raw) -> Raw:

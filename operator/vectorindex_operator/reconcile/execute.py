@@ -124,7 +124,9 @@ class Executor:
             case DeleteSearchers():
                 return self._delete_searchers(action.revision)
             case ForgetRevision():
-                return self._delete("VectorIndexRevision", action.name, action.uid, namespace)
+                # Somebody may have taken it up again since it was looked at.
+                version = self._version("VectorIndexRevision", action.name)
+                return self._delete("VectorIndexRevision", action.name, action.uid, namespace, version)
             case RenewLeases():
                 to = addressee(obs, action.revision)
                 self.searchers.tell(to, action.addresses, TrafficLease(state=action.state))
@@ -157,8 +159,8 @@ class Executor:
             self.refusals.append(BlockedBy(rule=INTERNAL_ERROR, subject=subject, message=words[:LONGEST_WORDS]))
             return ()
 
-    def _delete(self, kind: str, name: str, uid: str, namespace: str) -> bool:
-        return self._attempt(f"{kind}/{name}", lambda: self.cluster.delete(kind, namespace, name, uid))
+    def _delete(self, kind: str, name: str, uid: str, namespace: str, version: str = "") -> bool:
+        return self._attempt(f"{kind}/{name}", lambda: self.cluster.delete(kind, namespace, name, uid, version))
 
     def _delete_searchers(self, revision: str) -> bool:
         self._check_unused(revision)
@@ -205,8 +207,7 @@ class Executor:
 
     def write_status(self, kind: str, name: str, status: Model) -> None:
         """One write of a whole status, refused when the object changed since it was read."""
-        key = kind, name
-        version = self._versions.get(key) or self.obs.objects[key]["metadata"]["resourceVersion"]
+        version = self._version(kind, name)
         written = self.cluster.apply_status(
             {
                 "apiVersion": API_VERSION,
@@ -215,4 +216,8 @@ class Executor:
                 "status": status.wire(),
             }
         )
-        self._versions[key] = raw.text(raw.part(written, "metadata").get("resourceVersion"))
+        self._versions[kind, name] = raw.text(raw.part(written, "metadata").get("resourceVersion"))
+
+    def _version(self, kind: str, name: str) -> str:
+        """The version of an object that this pass has read, or has written since."""
+        return self._versions.get((kind, name)) or str(self.obs.objects[kind, name]["metadata"]["resourceVersion"])

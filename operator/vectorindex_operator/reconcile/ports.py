@@ -56,8 +56,11 @@ class Cluster(Protocol):
         """Server-side apply of the status subresource; `metadata.resourceVersion` is the precondition."""
         ...
 
-    def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
-        """Delete in the background, only while the uid is this one; gone already is success."""
+    def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
+        """Delete in the background, only while the uid is this one; gone already is success.
+
+        `version`: only while nobody has written to it since; else it is a ConflictError.
+        """
         ...
 
 

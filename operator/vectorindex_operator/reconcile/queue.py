@@ -58,10 +58,12 @@ class KeyedQueue:
             self._threads.append(thread)
             thread.start()
 
-    def stop(self) -> None:
+    def stop(self, wait: float = 0.0) -> bool:
+        """Begin no more passes, and wait so many seconds for those that run. Whether all have ended."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+            return self._changed.wait_for(lambda: not self._running, wait)
 
     def stuck(self, longest: float) -> str:
         """Why there is no progress: a pass that has run for `longest` seconds, a thread that is gone. Empty: there is.

@@ -6,10 +6,10 @@ from vectorindex_operator.api.quantities import memory_bytes
 from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.api.v1alpha1 import WorkFailure
 from vectorindex_operator.core import identity, recipe
-from vectorindex_operator.core.attempt import UNREADABLE, look
+from vectorindex_operator.core.attempt import UNREADABLE, look, stop
 from vectorindex_operator.core.backoff import build_wait
 from vectorindex_operator.core.events import EventReason
-from vectorindex_operator.core.observation import JobView, Task
+from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartBuild
 from vectorindex_operator.core.progress import resolve
@@ -24,15 +24,20 @@ GPU_FELL_BACK = "GPU pods stayed unschedulable for 5 minutes"
 def step(state: ReconcileState) -> None:
     _revive(state)
     name = state.preparing
-    if not name or state.statuses[name].build is not None:
+    if not name:
+        return
+    if state.statuses[name].build is not None:
+        stop(state, name, Task.BUILD)
         return
     key = _key(state, name)
+    _stop_gpu(state, name)
     attempt = look(state, name, Task.BUILD, key, BuildResult, PERMANENT_EXITS)
     if attempt is None:
         _start(state, name, key)
     elif attempt.result is not None:
         result = attempt.result
-        state.update(name, build=result, phase=Phase.VALIDATING, failure=None, size=_size(result.index_bytes))
+        size = _size(result.index_bytes)
+        state.update(name, build=result, phase=Phase.VALIDATING, failure=None, on_cpu=None, size=size)
         if result.objective_reached is False:
             state.event(EventReason.OBJECTIVE_MISSED, _missed(name, result), revision=name)
         state.requeue_at(state.now + 1)
@@ -44,7 +49,7 @@ def step(state: ReconcileState) -> None:
     elif attempt.failure is not None:
         _failed(state, name, attempt.failure)
     else:
-        _running(state, name, attempt.job)
+        _running(state, name, key, attempt.job)
 
 
 def _missed(name: str, result: BuildResult) -> str:
@@ -84,17 +89,28 @@ def _revive(state: ReconcileState) -> None:
     state.preparing = state.desired
 
 
-def _start(state: ReconcileState, name: str, key: str, *, cpu_reason: str = "") -> None:
+def _failures(state: ReconcileState, name: str) -> int:
     failure = state.statuses[name].failure
-    failures = failure.count if failure is not None else 0
+    return failure.count if failure is not None else 0
+
+
+def _one_try(state: ReconcileState, name: str, key: str) -> str:
+    """One try under a key, on whatever device."""
+    return f"{key}/{_failures(state, name)}"
+
+
+def _start(state: ReconcileState, name: str, key: str) -> None:
+    failure = state.statuses[name].failure
     if failure is not None and failure.reason == UNREADABLE and failure.key == key:
         due = to_unix(failure.at) + build_wait(failure.count)
         if state.now < due:
             state.stall = state.stall or Stall(failure.reason, failure.message, permanent=False)
             state.requeue_at(due)
             return
+    one_try = _one_try(state, name, key)
+    cpu_reason = GPU_FELL_BACK if state.statuses[name].on_cpu == one_try else ""
     wants_gpu = state.spec.build.device is not Device.CPU and not cpu_reason
-    attempt = f"{key}/{failures}/{'gpu' if wants_gpu else 'cpu'}"
+    attempt = f"{one_try}/{'gpu' if wants_gpu else 'cpu'}"
     job = identity.build_job_name(name, attempt)
     spec = state.revision(name).spec
     # A limit only: a request is no bound, and the builder refuses what does not fit the limit.
@@ -115,11 +131,11 @@ def _start(state: ReconcileState, name: str, key: str, *, cpu_reason: str = "") 
         tombstones=recipe.tombstones(spec, state.spec.source.s3),
         gate_k=state.spec.gate.k if state.spec.gate.k not in ASKED_KS else None,
     )
-    state.act(StartBuild(job, name, attempt, failures, wants_gpu, task))
+    state.act(StartBuild(job, name, attempt, _failures(state, name), wants_gpu, task))
     state.update(name, phase=Phase.BUILDING)
 
 
-def _running(state: ReconcileState, name: str, job: JobView) -> None:
+def _running(state: ReconcileState, name: str, key: str, job: JobView) -> None:
     state.update(name, phase=Phase.BUILDING)
     if job.waiting:
         state.block("JobWaiting", job.name, job.waiting)
@@ -131,9 +147,19 @@ def _running(state: ReconcileState, name: str, job: JobView) -> None:
         if state.now < due:
             state.requeue_at(due)
             return
+        # Recorded before the one Job goes and the other comes: who looks in between, also a second operator, starts
+        # the very same Job, and none on a GPU anew.
+        state.update(name, on_cpu=_one_try(state, name, key))
         state.delete_jobs([job])
         state.event(EventReason.BUILD_FELL_BACK, f"{GPU_FELL_BACK}: {job.unschedulable}", revision=name)
-        _start(state, name, _key(state, name), cpu_reason=GPU_FELL_BACK)
+        _start(state, name, key)
+
+
+def _stop_gpu(state: ReconcileState, name: str) -> None:
+    """The Job on a GPU of a try that goes on on a CPU: it may come after it has been given up."""
+    given_up = f"{state.statuses[name].on_cpu}/gpu"
+    mine = state.jobs(Task.BUILD, name)
+    state.delete_jobs(job for job in mine if job.key == given_up and job.state is not JobState.SUCCEEDED)
 
 
 def _failed(state: ReconcileState, name: str, failure: WorkFailure) -> None:

@@ -9,7 +9,7 @@ from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import Condition, SourceStatus, WorkFailure
 from vectorindex_operator.core import identity
-from vectorindex_operator.core.attempt import describe
+from vectorindex_operator.core.attempt import JOB_REASONS, describe, lost_its_words
 from vectorindex_operator.core.backoff import resolve_wait
 from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.core.phase import Phase
@@ -122,7 +122,11 @@ def _failed(state: ReconcileState, job: JobView, wanted: str, finished: float) -
     failures = job.failures + 1
     reason = job.failure.reason if job.failure else "ResolveFailed"
     permanent = job.exit_code in PERMANENT_EXITS
-    state.stall = state.source_stall = Stall(reason, describe(job), permanent=permanent)
+    said = _has_failed(state)
+    if said is not None and said.reason not in JOB_REASONS and lost_its_words(job):
+        _say_again(state, said)
+    else:
+        state.stall = state.source_stall = Stall(reason, describe(job), permanent=permanent)
     if state.resolve_now and state.resolve_now not in job.key:
         state.delete_jobs([job])
         _start(state, wanted, f"{job.name}/{state.resolve_now}", failures=0)
@@ -162,8 +166,12 @@ def _still_failing(state: ReconcileState, job: JobView) -> None:
     failed = _has_failed(state)
     polled = state.source is not None and state.source.source_hash == identity.source_hash(state.spec)
     if failed is not None and (job.failures or polled):
-        permanent = state.obs.index.status.phase == "Stalled"
-        state.stall = state.source_stall = Stall(failed.reason, failed.message, permanent=permanent)
+        _say_again(state, failed)
+
+
+def _say_again(state: ReconcileState, failed: Condition) -> None:
+    permanent = state.obs.index.status.phase == "Stalled"
+    state.stall = state.source_stall = Stall(failed.reason, failed.message, permanent=permanent)
 
 
 def _has_failed(state: ReconcileState) -> Condition | None:

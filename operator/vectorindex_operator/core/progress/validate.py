@@ -8,7 +8,7 @@ from __future__ import annotations
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import Rejection
 from vectorindex_operator.core import gate, identity, recipe
-from vectorindex_operator.core.attempt import Attempt, failures, look
+from vectorindex_operator.core.attempt import Attempt, failures, look, stop
 from vectorindex_operator.core.backoff import resolve_wait
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import JobView, Task
@@ -30,6 +30,7 @@ def step(state: ReconcileState) -> None:
     status = state.statuses[name]
     wanted = recipe.gate_hash(state, name)
     if status.report is not None and status.report.gate_hash == wanted:
+        stop(state, name, Task.VALIDATE)
         _judge(state, name, status.report)
         return
     key = _key(state, name, wanted)

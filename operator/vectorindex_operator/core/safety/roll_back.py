@@ -99,7 +99,7 @@ def execute_rollback(state: ReconcileState, tripped: Trip) -> None:
         return
     state.keep_loaded.add(target)
     if not state.loaded(target).serving():
-        state.block("RollbackTargetNotReady", target, "its searchers are being loaded from its artifact")
+        state.block("RollbackTargetNotReady", target, _loading(state, target))
         state.requeue_at(state.now + 5)
         return
     asked = tripped.rule == MANUAL
@@ -113,6 +113,12 @@ def execute_rollback(state: ReconcileState, tripped: Trip) -> None:
         message=tripped.message,
         nonce=next((c.nonce for c in state.obs.index.commands if c.name == "rollback"), "") if asked else "",
     )
+
+
+def _loading(state: ReconcileState, target: str) -> str:
+    words = "its searchers are being loaded from its artifact"
+    quicker = state.stable not in ("", target, state.serving) and state.loaded(state.stable).serving()
+    return f"{words}; `rollback` without a name goes to {state.stable} at once" if quicker else words
 
 
 def revert(state: ReconcileState, message: str) -> None:
