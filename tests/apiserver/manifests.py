@@ -57,6 +57,7 @@ FULL_SPEC: Json = {
             "s3": {"bucket": "queries", "prefix": "labelled/"},
             "column": "vec",
             "segmentColumn": "query_class",
+            "live": {"minQueries": 500},
         },
         "segments": [{"name": "keyword", "min": 0.92}],
         "relevance": {"relevantColumn": "right", "minMRR": 0.6, "maxDropVsStable": "5%"},

@@ -43,6 +43,7 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
         ("guardrails", {"steadyState": "Observe"}),
         ("gate", {"recall": {"min": 0.9}}),
         ("gate", {"queries": {"s3": {"bucket": "queries"}}, "relevance": {}}),
+        ("gate", {"queries": {"live": {}}}),
         ("rollout", {"soak": {"duration": "0s"}}),
         ("build.pod.tolerations", [{"key": "gpu"}]),
         ("source.poll", "0"),

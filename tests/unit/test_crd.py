@@ -239,6 +239,7 @@ def test_everything_a_user_writes_is_described() -> None:
         SMALLEST | {"build": {"resources": {"limits": {"memory": "8Gi"}}}},
         SMALLEST | {"guardrails": {"rules": [{"name": "slow", "metric": "LatencyP99", "max": "40ms"}]}},
         SMALLEST | {"gate": {"queries": {"s3": {"bucket": "queries"}}, "relevance": {}}},
+        SMALLEST | {"gate": {"queries": {"live": {}}}},
     ],
 )
 def test_defaults_of_schema_and_models_agree(spec: Json) -> None:

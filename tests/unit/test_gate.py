@@ -268,3 +268,59 @@ def test_many_changed_columns_make_no_endless_message() -> None:
     )
     assert " and 28 more: " in said.message
     assert len(said.message) < 1024
+
+
+# ---------------------------------------------------------------- live queries
+
+LIVE: dict[str, Any] = {"gate": {"queries": {"live": {}}}}
+NOTE = "1000 live queries of 50 senders, 500 of them tuned"
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict", "reason"),
+    [
+        ((row("live queries", 0.96, 0.951, queries=500),), "Pass", "RecallProven"),
+        ((row("live queries", 0.96, 0.949, queries=500),), "Inconclusive", "LiveRecallUncertain"),
+        ((row("live queries", 0.94, 0.930, queries=500),), "Inconclusive", "LiveRecallBelowMin"),
+        # few hold nothing up unless they are bad beyond doubt, fewer still never do
+        ((row("live queries", 0.94, 0.920, queries=299),), "Pass", "RecallProven"),
+        ((row("live queries", 0.90, 0.880, queries=299),), "Inconclusive", "LiveRecallBelowMin"),
+        ((row("live queries", 0.10, 0.050, queries=59),), "Pass", "RecallProven"),
+        ((row("live queries", 0.97, 0.96), row("live queries, same as a row", 0.9, 0.88)),
+         "Inconclusive", "LiveRecallBelowMin"),
+        ((), "Pass", "RecallProven"),
+    ],
+)  # fmt: skip
+def test_live_queries_hold_and_never_reject_by_themselves(
+    rows: tuple[SegmentRecall, ...], verdict: str, reason: str
+) -> None:
+    of = spec(**LIVE)
+    said = judge(of, live=rows or None, live_note=NOTE)
+    assert (said.verdict, said.reason) == (verdict, reason)
+    if verdict != "Pass":
+        assert "of live queries" in said.message
+        assert "gate.queries.live" in said.message
+        assert said.reason in gate.RECALL_REASONS
+
+
+def test_what_the_gate_asks_else_must_pass_too() -> None:
+    of, fine = spec(**LIVE), (row("live queries", 1.0, 0.99, queries=500),)
+    assert judge(of, overall=row(recall=0.9, low=0.88), live=fine, live_note=NOTE).reason == "RecallBelowMin"
+    bad = (row("live queries", 0.5, 0.4, queries=500),)
+    assert judge(of, overall=row(recall=0.9, low=0.88), live=bad, live_note=NOTE).verdict == "Fail"
+
+
+def test_a_verdict_tells_what_became_of_live_queries_where_they_are_asked_for() -> None:
+    of = spec(**LIVE)
+    judged = judge(of, live=(row("live queries", 0.97, 0.96, queries=500),), live_note=NOTE)
+    assert judged.message.endswith(f"limit 0.95; live queries 0.9700 (at least 0.9600), {NOTE}")
+    why = "there is no stable revision whose users ask anything"
+    assert judge(of, live_note=why).message.endswith(f"; live queries not judged: {why}")
+    assert judge(of).message.endswith("live queries not judged: the image of this revision does not know them")
+    taken_back = judge(spec(), live=(row("live queries", 0.1, 0.05, queries=500),), live_note=NOTE)
+    assert (taken_back.verdict, "live" in taken_back.message) == ("Pass", False)
+
+
+def test_a_search_that_live_queries_widen_has_its_price() -> None:
+    stable = gate.Stable(10_000, {}, cost_us=100.0)
+    assert judge(spec(**LIVE), stable, built_us=90.0, cost_us=201.0, live_note=NOTE).reason == "CostRose"

@@ -52,6 +52,7 @@ def hashes(**changes: Any) -> dict[str, str]:
         ({"gate": {"k": 5}}, {"gate", "thresholds"}),
         ({"gate": {"recall": {"confidence": 0.99}}}, {"gate", "thresholds"}),
         ({"gate": {"queries": {"s3": {"bucket": "queries"}}}}, {"gate", "thresholds"}),
+        ({"gate": {"queries": {"live": {}}}}, {"gate", "thresholds"}),
         ({"segments": [{"name": "fr"}]}, {"gate"}),
         ({"searcher": {"replicas": 9, "minScore": 0.3, "pod": {"priorityClassName": "high"}}}, set()),
         ({"searcher": {"resources": {"limits": {"memory": "1Gi"}}}}, set()),

@@ -28,9 +28,12 @@ WAITS: dict[str, tuple[dict[str, Any], str]] = {
     "searcher.pod": ({"searcher": {"pod": {"nodeSelector": {"disk": "fast"}}}}, "searcher.pod"),
     "rollout": ({"rollout": {"progressDeadline": "1h"}}, "rollout"),
     "guardrails": ({"guardrails": {"falseTripBudget": "2%"}}, "guardrails"),
-    "searcher.replicas": ({"searcher": {"replicas": 3}}, "searcher, source.s3 or artifacts.s3"),
+    "searcher.replicas": ({"searcher": {"replicas": 3}}, "searcher, source.s3, artifacts.s3 or gate.queries.live"),
+    "gate.queries.live": ({"gate": {"queries": {"live": {}}}}, "gate.queries.live: when the pods of"),
 }
 """An edit of each, and how it is named."""
+TAKEN_AT_ONCE = ("searcher.replicas", "gate.queries.live")
+"""By the pods of every loaded revision, as they are replaced."""
 AT_ONCE = {"build", "gate", "history"}
 """For work that comes later: nothing that is there was made with it."""
 
@@ -48,7 +51,7 @@ def said(edited: VectorIndexSpec, *, rolled: bool = True) -> tuple[str, str]:
 @pytest.mark.parametrize("field", WAITS)
 def test_an_edit_that_waits_is_named(field: str) -> None:
     edit, name = WAITS[field]
-    value, message = said(spec(**merged(TOMBSTONES, edit)), rolled=field != "searcher.replicas")
+    value, message = said(spec(**merged(TOMBSTONES, edit)), rolled=field not in TAKEN_AT_ONCE)
     assert value == "False"
     assert name in message
 

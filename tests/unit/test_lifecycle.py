@@ -336,6 +336,23 @@ def test_the_gate_is_told_what_to_tune_the_default_point_for() -> None:
     assert start.task.objective is None
 
 
+def test_the_gate_asks_the_pods_of_stable_that_serve_and_nobody_without_one() -> None:
+    wanted = spec(gate={"queries": {"live": {"minQueries": 300}}})
+    stable, fresh = a_revision(wanted, "Stable"), a_revision(wanted, "Validating", data=NEW_DATA)
+    up = loaded(stable, pod("one", address="10.0.0.1"), pod("two", address="10.0.0.2", ready=False))
+    obs = replace(seen(wanted, stable, fresh, traffic=stable, data=NEW_DATA), loaded={stable.name: up})
+    (start,) = actions(run(obs), StartValidation)
+    source = start.task.live
+    assert source is not None
+    assert (source.index_uid, source.revision, source.addresses) == ("uid-docs", stable.name, ("10.0.0.1",))
+    assert (source.min_queries, start.task.queries, start.task.objective) == (300, None, 0.96)
+    (first,) = actions(run(seen(wanted, a_revision(wanted, "Validating"))), StartValidation)
+    assert first.task.live is not None
+    assert (first.task.live.revision, first.task.live.addresses) == ("", ())
+    (plain,) = actions(run(seen(OLD, a_revision(OLD, "Validating"))), StartValidation)
+    assert plain.task.live is None
+
+
 def test_each_look_in_a_row_asks_the_gate_for_more_certainty() -> None:
     """An index at its floor must not pass by being tried often: what counts is looks at its recall, and only these."""
 

@@ -16,6 +16,7 @@ from goldens import assert_golden
 from observations import DATA, SETTINGS, a_revision, actions, index, run, seen, spec
 
 from vectorindex_operator.adapters.signing import Signer
+from vectorindex_operator.api.v1alpha1 import Live as LiveSettings
 from vectorindex_operator.api.v1alpha1 import RevisionSpec, Serving, VectorIndexSpec
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.internal_keys import ANNOTATION, InternalKeys, addressee
@@ -36,11 +37,14 @@ from vectorindex_operator.manifests.labels import LIVE
 from vectorindex_operator.manifests.render import Rendered, render
 from vectorindex_searcher.contract import (
     INTERNAL_KEY_ENV,
+    LIVE_KEY_ENV,
+    LIVE_QUERIES_ENV,
     PARAM_LIMITS_ENV,
     TASK_ENV,
     ExitCode,
     ServeTask,
     key_id,
+    live_key,
     revision_key,
 )
 from vectorindex_searcher.serve.http.internal import InternalRequests
@@ -407,6 +411,54 @@ def test_the_gate_asks_for_the_disk_of_what_it_fetches_unless_told() -> None:
     assert asked(spec(build={"resources": {}})) == {"requests": {"ephemeral-storage": "288Mi"}}
     given = {"limits": {"ephemeral-storage": "4Gi"}}
     assert asked(spec(build={"resources": given})) == given
+
+
+# ---------------------------------------------------------------- live queries
+
+WITH_LIVE = spec(gate={"queries": {"live": {}}})
+
+
+def variables(manifest: Json) -> dict[str, str]:
+    (one,) = manifest["spec"]["template"]["spec"]["containers"]
+    return {entry["name"]: entry.get("value", "") for entry in one["env"]}
+
+
+def test_searchers_keep_live_queries_where_the_gate_asks_for_them_and_get_memory_for_it() -> None:
+    for of, memory in ((WITH_LIVE, "432Mi"), (spec(), "384Mi")):
+        stable = a_revision(of, "Stable")
+        obs = seen(of, stable, traffic=stable)
+        (deployment, _) = render(planned(obs, EnsureSearchers), obs, of, INSTALLED)
+        assert variables(deployment).get(LIVE_QUERIES_ENV) == ("1" if of is WITH_LIVE else None)
+        (one,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert one["resources"]["requests"]["memory"] == memory
+    assert identity.live_hash(LiveSettings.of(WITH_LIVE)) != identity.live_hash(LiveSettings.of(spec()))
+
+
+def test_the_gate_gets_the_key_that_reads_stables_live_queries_and_no_other() -> None:
+    master = "m" * 32
+    settings = replace(INSTALLED, internal_keys=InternalKeys(master))
+    stable, fresh = a_revision(WITH_LIVE, "Stable"), a_revision(WITH_LIVE, "Validating", data=DATA[::-1])
+    obs = seen(WITH_LIVE, stable, fresh, traffic=stable, data=DATA[::-1])
+    deployment = {"spec": {"template": {"metadata": {"annotations": {ANNOTATION: key_id(master)}}}}}
+    keyed = replace(
+        obs,
+        objects={
+            ("VectorIndexRevision", stable.name): {"metadata": {"uid": stable.uid}},
+            ("Deployment", stable.name): deployment,
+        },
+    )
+    (job,) = render(planned(keyed, StartValidation), keyed, WITH_LIVE, settings)
+    mine = revision_key(master, stable.uid)
+    assert variables(job)[LIVE_KEY_ENV] == live_key(mine)
+    assert mine not in json.dumps(job)
+    assert master not in json.dumps(job)
+    for nobody, of, with_keys in (
+        (obs, WITH_LIVE, settings),
+        (keyed, WITH_LIVE, INSTALLED),
+        (seen(spec(), a_revision(spec(), "Validating")), spec(), settings),
+    ):
+        (job,) = render(planned(nobody, StartValidation), nobody, of, with_keys)
+        assert LIVE_KEY_ENV not in variables(job)
 
 
 # ---------------------------------------------------------------- the decision on the Service

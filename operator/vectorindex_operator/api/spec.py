@@ -26,7 +26,17 @@ from vectorindex_operator.api.fields import (
 from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_operator.api.network import NetworkPolicy
 from vectorindex_searcher import contract
-from vectorindex_searcher.contract import Columns, Device, Embedding, IndexSpec, Model, ParamLimits, RecallGate
+from vectorindex_searcher.contract import (
+    FEWEST_LIVE_QUERIES,
+    LIVE_SAMPLE_QUERIES,
+    Columns,
+    Device,
+    Embedding,
+    IndexSpec,
+    Model,
+    ParamLimits,
+    RecallGate,
+)
 
 # ---------------------------------------------------------------- places and pods
 
@@ -187,16 +197,38 @@ class Build(Model):
     """Of the resolve, build and validate Jobs."""
 
 
-class Queries(Model):
-    """User-given canary queries: Parquet files with a vector column, optionally the class of each query."""
+class LiveQueries(Model):
+    """What the users of the stable revision ask. Its searchers keep a sample of it in memory for 24 hours (vector,
+    segment and k of searches without a filter), and the gate of the next revision tunes with half of it and judges by
+    the other half. See docs/security.md for what is kept, for how long, and who can read it.
+    """
 
-    s3: S3
-    """Files below a prefix, in a format of sources; segments and relevant ids need Parquet or JSON lines."""
+    min_queries: Annotated[int, Field(ge=FEWEST_LIVE_QUERIES, le=LIVE_SAMPLE_QUERIES)] = 1000
+    """With fewer different ones in the sample, live queries are reported and not judged. One token or address has at
+    most 1 % of the places of the sample."""
+
+
+class Queries(Model):
+    """What the gate asks: queries that you give, what the users of stable ask, or both."""
+
+    s3: S3 | None = None
+    """Files of queries below a prefix, in a format of sources; segments and relevant ids need Parquet or JSON lines.
+    Absent: rows of the source are asked, held out."""
     column: Annotated[str, Field(min_length=1, max_length=128)] = "vector"
     """Column of vectors, of the source's dimension."""
     segment_column: Annotated[str, Field(max_length=128)] = ""
     """Column that names each query's segment; empty: all are `other`. Half of each class tunes search parameters and
     the other half judges; a declared segment with 600 queries or more gets parameters of its own."""
+    live: LiveQueries | None = None
+    """Ask what the users of stable ask, too. A revision below `recall.min` on it holds (LiveRecallBelowMin)."""
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule("has(self.s3) || has(self.live)", "gate.queries needs s3, live, or both", ""),
+        CelRule(
+            "has(self.s3) || !has(self.segmentColumn) || self.segmentColumn == ''",
+            "gate.queries.segmentColumn is a column of the files in gate.queries.s3",
+            ".segmentColumn",
+        ),
+    )
 
 
 class SegmentFloor(Model):
@@ -255,8 +287,22 @@ class Gate(Model):
             "gate.segments needs gate.queries with segmentColumn: say where the queries of each segment are",
             ".segments",
         ),
-        CelRule("!has(self.relevance) || has(self.queries)", "gate.relevance needs gate.queries", ".relevance"),
+        CelRule(
+            "!has(self.relevance) || (has(self.queries) && has(self.queries.s3))",
+            "gate.relevance needs gate.queries with s3",
+            ".relevance",
+        ),
     )
+
+    @property
+    def given(self) -> Queries | None:
+        """The queries of files, where there are any."""
+        return self.queries if self.queries is not None and self.queries.s3 is not None else None
+
+    @property
+    def live(self) -> LiveQueries | None:
+        """What is asked of live queries."""
+        return self.queries.live if self.queries is not None else None
 
 
 class TokenSecret(Model):

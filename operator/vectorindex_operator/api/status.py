@@ -98,12 +98,19 @@ class Live(Stored):
     searcher: Searcher
     source: S3
     artifacts: S3
+    live_queries: bool | None = None
+    """Whether searchers keep a sample of what users ask; None: they do not."""
 
     @classmethod
     def of(cls, spec: VectorIndexSpec) -> Live:
         """Of a spec that could be read."""
         frozen = {"pod": Pod(), "min_score": None}  # of a revision: see Serving
-        return cls(searcher=spec.searcher.model_copy(update=frozen), source=spec.source.s3, artifacts=spec.artifacts.s3)
+        return cls(
+            searcher=spec.searcher.model_copy(update=frozen),
+            source=spec.source.s3,
+            artifacts=spec.artifacts.s3,
+            live_queries=True if spec.gate.live is not None else None,
+        )
 
 
 class VectorIndexStatus(Stored):

@@ -23,7 +23,9 @@ MIN_SEGMENT_QUERIES = FEWEST_QUERIES
 """A segment's own floor is judged on at least this many queries. What has no floor of its own is judged by its bound
 from SEGMENT_QUERIES on; with fewer it only fails, where even its upper bound misses the floor of all."""
 
-RECALL_REASONS = frozenset({"RecallBelowMin", "SegmentRecallBelowMin", "RecallUncertain"})
+RECALL_REASONS = frozenset(
+    {"RecallBelowMin", "SegmentRecallBelowMin", "RecallUncertain", "LiveRecallBelowMin", "LiveRecallUncertain"}
+)
 """Verdicts by the luck of the queries: another look may fall out otherwise."""
 
 _FEW_ROWS = "more queries (gate.queries) would decide it, and an index of few rows can be exact (index.factory Flat)"
@@ -82,11 +84,12 @@ def judge(
         else:
             _recall(row, floor, report, failures, doubts)
     for row in report.segments:
-        if gate.queries is None or row.segment in floors or row.queries < MIN_SEGMENT_QUERIES:
+        if gate.given is None or row.segment in floors or row.queries < MIN_SEGMENT_QUERIES:
             continue
         high = 2 * row.recall - row.recall_low
         if row.queries >= SEGMENT_QUERIES or high < gate.recall.min:
             _recall(row, gate.recall.min, report, failures, doubts)
+    _live(report, spec, doubts)
     _relevance(report, spec, stable, failures, doubts)
     _cost(report.cost_us, built_us, stable.cost_us, spec, doubts)
     _count(report.count, stable.count, spec, failures)
@@ -97,7 +100,7 @@ def judge(
     low = report.overall
     summary = (
         f"recall@{report.k} {low.recall:.4f} (at least {low.recall_low:.4f} with {report.confidence:.0%} confidence, "
-        f"{low.queries} queries), limit {gate.recall.min}"
+        f"{low.queries} queries), limit {gate.recall.min}{_live_note(report, spec)}"
     )
     return GateStatus(
         gate_hash=report.gate_hash,
@@ -127,6 +130,32 @@ def _recall(
     else:
         remedy = "more gate queries would decide it" if row.queries >= FEW_QUERIES else _FEW_ROWS
         doubts.append(("RecallUncertain", f"{numbers}: {remedy}"))
+
+
+def _live(report: ValidateResult, spec: VectorIndexSpec, doubts: list[_Finding]) -> None:
+    """What users ask can hold a revision, not condemn it: whoever may ask the index chooses what is in the sample."""
+    floor = spec.gate.recall.min
+    for row in report.live or () if spec.gate.live is not None else ():
+        high = 2 * row.recall - row.recall_low
+        enough = row.queries >= SEGMENT_QUERIES or (row.queries >= MIN_SEGMENT_QUERIES and high < floor)
+        if not enough or row.recall_low >= floor:
+            continue
+        doubts.append(
+            ("LiveRecallBelowMin" if row.recall < floor else "LiveRecallUncertain",
+             f"recall@{report.k} of {row.segment} is {row.recall:.4f}, at least {row.recall_low:.4f} with "
+             f"{report.confidence:.0%} confidence on {row.queries} queries; the limit is {floor}: what stable's users "
+             "ask is harder than what the gate asked else; a higher index.objective.recall, another index.factory, or "
+             "a gate without gate.queries.live would let it pass")
+        )  # fmt: skip
+
+
+def _live_note(report: ValidateResult, spec: VectorIndexSpec) -> str:
+    """What became of live queries, where the spec asks for them."""
+    if spec.gate.live is None:
+        return ""
+    rows = [f"{row.segment} {row.recall:.4f} (at least {row.recall_low:.4f})" for row in report.live or ()]
+    note = report.live_note or "the image of this revision does not know them"
+    return "; " + ", ".join([*rows, note if rows else f"live queries not judged: {note}"])
 
 
 def _of(row: SegmentRecall) -> str:

@@ -82,14 +82,16 @@ def segment_targets(spec: VectorIndexSpec) -> dict[str, float]:
     The index's own objective, or the segment's floor where that is higher: a floor only ever asks for more, so lowering
     one never makes answers worse. Empty without queries that name segments, and when the user fixed the parameters.
     """
-    if spec.gate.queries is None or not spec.gate.queries.segment_column or spec.index.search_params:
+    given = spec.gate.given
+    if given is None or not given.segment_column or spec.index.search_params:
         return {}
     floors = {floor.name: floor.min for floor in spec.gate.segments}
     return {s.name: max(spec.index.objective.recall, floors.get(s.name, 0.0)) for s in spec.segments}
 
 
 def default_target(spec: VectorIndexSpec) -> float | None:
-    """Recall that `validate` tunes the default point for by the user's queries; None without any, or fixed parameters.
+    """Recall that `validate` tunes the default point for by the user's queries or by live ones; None without any, or
+    with fixed parameters.
 
     The index's own objective, and the floor of all queries where that is higher: a wider search that reaches the floor
     is better than a rejection. The objective is in the revision's digest, so only such a floor is in the gate's hash.

@@ -82,4 +82,6 @@ def _for_searchers(state: ReconcileState) -> list[str]:
     )
     if not late:
         return []
-    return [f"searcher, source.s3 or artifacts.s3: when the pods of {', '.join(late)} have been replaced"]
+    return [
+        f"searcher, source.s3, artifacts.s3 or gate.queries.live: when the pods of {', '.join(late)} have been replaced"
+    ]

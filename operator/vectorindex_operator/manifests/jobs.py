@@ -10,7 +10,7 @@ from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.manifests.podspec import DISK, container, credentials, disk_mebibytes, pod_spec, task_env
-from vectorindex_searcher.contract import ADMIN_PORT, METRICS_PORT_ENV, ExitCode
+from vectorindex_searcher.contract import ADMIN_PORT, LIVE_KEY_ENV, METRICS_PORT_ENV, ExitCode
 
 # What trying again with the same input cannot mend fails the Job at once; memory, preemption and outages retry.
 FATAL_EXITS = (ExitCode.BAD_SPEC, ExitCode.BAD_DATA, ExitCode.SOURCE_MISSING, ExitCode.BUG, ExitCode.RETRY)
@@ -65,9 +65,15 @@ def build(
 
 
 def validate(
-    action: StartValidation, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Installation
+    action: StartValidation,
+    index: IndexView,
+    revision: RevisionView,
+    spec: VectorIndexSpec,
+    settings: Installation,
+    live_key: str = "",
 ) -> Manifest:
-    """The Job that measures one revision, in the image that will serve it."""
+    """The Job that measures one revision, in the image that will serve it. live_key: reads the live queries of stable,
+    where it is to ask for them."""
     queries = spec.gate.queries.s3 if spec.gate.queries else None
     frozen = revision.spec
     places = {
@@ -77,6 +83,8 @@ def validate(
     }
     one = container("validate", frozen.image, "validate", credentials(places), settings)
     one["env"] = [task_env(action.task, first_release=not _is_todays(frozen.image, settings))]
+    if live_key:
+        one["env"].append({"name": LIVE_KEY_ENV, "value": live_key})
     given = spec.build.resources
     one["resources"] = _resources(given)
     if disk := disk_mebibytes(action.disk_bytes, given.requests, given.limits):

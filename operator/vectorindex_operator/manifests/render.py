@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
+from vectorindex_operator.core.internal_keys import addressee
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import (
     CreateRevision,
@@ -16,6 +17,7 @@ from vectorindex_operator.core.plan import (
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import jobs, networkpolicy, revisions, searchers, service
 from vectorindex_operator.manifests.labels import Manifest
+from vectorindex_searcher.contract import live_key
 
 Rendered = (
     StartResolve | StartBuild | StartValidation | CreateRevision | EnsureNetworkPolicy | EnsureSearchers | MoveTraffic
@@ -42,6 +44,17 @@ def render(
         case StartBuild():
             return (jobs.build(action, index, obs.revisions[action.revision], spec, settings),)
         case StartValidation():
-            return (jobs.validate(action, index, obs.revisions[action.revision], spec, settings),)
+            revision, key = obs.revisions[action.revision], _live_key(action, obs, settings)
+            return (jobs.validate(action, index, revision, spec, settings, key),)
         case CreateRevision():
             return (revisions.revision(action, index, spec, settings),)
+
+
+def _live_key(action: StartValidation, obs: Observation, settings: Installation) -> str:
+    """What reads the live queries that the Job is to ask for; empty where it asks for none, or no key is known."""
+    source = action.task.live
+    if source is None or not source.revision:
+        return ""
+    to = addressee(obs, source.revision)
+    key = settings.internal_keys.revision_key(to.revision_uid, to.key_id)
+    return live_key(key) if key else ""

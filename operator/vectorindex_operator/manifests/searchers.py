@@ -30,6 +30,8 @@ from vectorindex_searcher.contract import (
     DRAIN_SECONDS,
     HTTP_PORT,
     INTERNAL_KEY_ENV,
+    LIVE_QUERIES_ENV,
+    LIVE_SAMPLE_BYTES,
     PARAM_LIMITS_ENV,
     TOMBSTONE_POLL_SECONDS,
     Identity,
@@ -43,6 +45,10 @@ PROCESS_BYTES = 256 * 2**20
 
 LIVE_RECALL_BYTES = 160 * 2**20
 """What live recall needs: a sample of queries, a block of vectors, and what a scan keeps for each query."""
+
+
+LIVE_QUERIES_BYTES = LIVE_SAMPLE_BYTES + 16 * 2**20
+"""What a sample of live queries needs, with the hour of it that is being told."""
 
 
 def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: Installation) -> Manifest:
@@ -99,6 +105,8 @@ def deployment(
     ]
     if (params := action.live.searcher.params) is not None:
         one["env"].append({"name": PARAM_LIMITS_ENV, "value": json.dumps(params.wire(), sort_keys=True)})
+    if action.live.live_queries:
+        one["env"].append({"name": LIVE_QUERIES_ENV, "value": "1"})
     one["resources"] = _resources(action.live.searcher.resources, action)
     template = frozen.pod_template | {"spec": pod}
     _give_key(template, revision, keys)
@@ -196,7 +204,9 @@ def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> Se
 def _resources(resources: Resources, action: EnsureSearchers) -> Manifest:
     requests, limits = dict(resources.requests), dict(resources.limits)
     if "memory" not in requests and "memory" not in limits:
-        needed = action.resident_bytes + PROCESS_BYTES + (LIVE_RECALL_BYTES if action.live_recall else 0)
+        needed = action.resident_bytes + PROCESS_BYTES
+        needed += LIVE_RECALL_BYTES if action.live_recall else 0
+        needed += LIVE_QUERIES_BYTES if action.live.live_queries else 0
         mebibytes = -(-needed // 2**20)
         requests["memory"] = f"{mebibytes}Mi"
         limits["memory"] = f"{2 * mebibytes}Mi"

@@ -85,8 +85,11 @@ def report_lines(report: Report) -> Iterator[str]:
     """A report as a person reads it."""
     yield f"  gate       {report.gate_hash} of revision {report.digest}, measured {report.created}"
     yield f"  queries    {report.queries}; params {_params(report.params)}"
-    for segment in (report.overall, *report.segments):
+    live = report.live.shown if report.live is not None else ()
+    for segment in (report.overall, *report.segments, *live):
         yield f"  recall     {_recall(segment, report.k, report.confidence)}"
+    if report.live is not None:
+        yield f"  live       {report.live.note}"
     for row in report.filtered:
         text = f"recall@{report.k} {row.recall:.4f}, at least {row.recall_low:.4f}; {row.search}, {row.query_us:.0f} us"
         yield f"  filters    {100 * row.selectivity:g} % of the rows ({row.rows:,}): {text}"

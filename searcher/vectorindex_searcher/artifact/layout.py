@@ -57,6 +57,10 @@ class Layout:
     def report(self, digest: str, gate_hash: str, name: str = REPORT_FILE) -> str:
         return join_key(self.base, digest, "reports", gate_hash, name)
 
+    def live_queries(self, digest: str = "") -> str:
+        """Where the live queries are that a gate of this digest measures with, while it does."""
+        return join_key(self.base, "live", f"{digest}.queries" if digest else "")
+
     def ground_truth(self, key: str, suffix: str) -> str:
         return join_key(self.ground_truths, f"{key}.{suffix}")
 

@@ -9,6 +9,7 @@ into a Kubernetes status as it is.
     numbers   numbers where a field is text
     model     the base of everything on the wire    evidence  what a searcher's admin port tells and takes
     internal  whom a request to a pod is for, and its signature
+    live_queries  what a searcher keeps of what users ask
 """
 
 from .evidence import (
@@ -45,6 +46,22 @@ from .internal import (
     sign,
     verify,
 )
+from .live_queries import (
+    FEWEST_LIVE_QUERIES,
+    LIVE_HOURS,
+    LIVE_KEY_ENV,
+    LIVE_PODS,
+    LIVE_QUERIES_ENV,
+    LIVE_QUERIES_PATH,
+    LIVE_QUERIES_TYPE,
+    LIVE_QUERY_BYTES,
+    LIVE_SAMPLE_BYTES,
+    LIVE_SAMPLE_QUERIES,
+    LIVE_SENDER_SHARE,
+    live_key,
+    live_room,
+    live_seed,
+)
 from .model import Model, Stored
 from .numbers import NUMBERS, number_text
 from .results import COLUMN_TYPES, BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
@@ -68,7 +85,7 @@ from .spec import (
     SearchParamValue,
     memory_bytes,
 )
-from .tasks import BuildTask, Identity, ResolveTask, ServeTask, ValidateTask
+from .tasks import BuildTask, Identity, LiveSource, ResolveTask, ServeTask, ValidateTask
 from .terms import (
     ADMIN_PORT,
     ASKED_KS,
@@ -79,6 +96,8 @@ from .terms import (
     FORMAT_VERSION,
     HTTP_PORT,
     KEEP_ALIVE_SECONDS,
+    LIVE_QUERIES,
+    LIVE_SAME_AS_A_ROW,
     METRICS_PORT_ENV,
     OTHER_SEGMENT,
     PARAM_LIMITS_ENV,
@@ -108,6 +127,7 @@ __all__ = [
     "EVIDENCE_ROWS",
     "EVIDENCE_SEGMENTS",
     "FEEDBACK_SECONDS",
+    "FEWEST_LIVE_QUERIES",
     "FEWEST_QUERIES",
     "FEW_QUERIES",
     "FORMAT_VERSION",
@@ -116,6 +136,18 @@ __all__ = [
     "KEEP_ALIVE_SECONDS",
     "LATENCY_BINS",
     "LATENCY_BIN_RATIO",
+    "LIVE_HOURS",
+    "LIVE_KEY_ENV",
+    "LIVE_PODS",
+    "LIVE_QUERIES",
+    "LIVE_QUERIES_ENV",
+    "LIVE_QUERIES_PATH",
+    "LIVE_QUERIES_TYPE",
+    "LIVE_QUERY_BYTES",
+    "LIVE_SAME_AS_A_ROW",
+    "LIVE_SAMPLE_BYTES",
+    "LIVE_SAMPLE_QUERIES",
+    "LIVE_SENDER_SHARE",
     "MASTER_KEY_CHARACTERS",
     "MEMORY_PATTERN",
     "METRICS_PORT_ENV",
@@ -149,6 +181,7 @@ __all__ = [
     "IndexSpec",
     "InternalRequest",
     "LeaseState",
+    "LiveSource",
     "Location",
     "MemoryText",
     "Metric",
@@ -172,6 +205,9 @@ __all__ = [
     "ValidateResult",
     "ValidateTask",
     "key_id",
+    "live_key",
+    "live_room",
+    "live_seed",
     "memory_bytes",
     "number_text",
     "revision_key",

@@ -111,5 +111,9 @@ class ValidateResult(Stored):
     tombstoned_found: int = 0
     """Deleted ids that were answered; anything but 0 fails the gate."""
     report_sha256: str
+    live: Annotated[tuple[SegmentRecall, ...], Field(max_length=2)] | None = None
+    """Live queries that judge, and those of them that equal a row; None: there were none to judge by."""
+    live_note: Annotated[str, Field(max_length=300)] | None = None
+    """How many there were, or why they are not judged; None: nobody asked for them."""
     column_types: Annotated[str, Field(max_length=64)] | None = None
     """A letter for the type of each metadata column, in their order: COLUMN_TYPES. 32 names would not fit in here."""

@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from .live_queries import FEWEST_LIVE_QUERIES, LIVE_PODS, LIVE_SAMPLE_QUERIES
 from .model import Model
 from .spec import Columns, Device, Embedding, IndexSpec, Location, QueryColumns
-from .terms import TOMBSTONE_POLL_SECONDS
+from .terms import ADMIN_PORT, TOMBSTONE_POLL_SECONDS
 
 
 class Identity(Model):
@@ -58,6 +59,18 @@ class BuildTask(Model):
     later: ClassVar[frozenset[str]] = frozenset({"gate_k"})
 
 
+class LiveSource(Model):
+    """Whose users' queries tune and judge besides: the pods of stable. Their key is in the environment."""
+
+    index_uid: str = ""
+    revision: Annotated[str, Field(max_length=253)] = ""
+    """Empty: there is no stable revision yet."""
+    addresses: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=LIVE_PODS)] = ()
+    port: Annotated[int, Field(ge=1, le=65535)] = ADMIN_PORT
+    min_queries: Annotated[int, Field(ge=FEWEST_LIVE_QUERIES, le=LIVE_SAMPLE_QUERIES)]
+    """With fewer they are reported only."""
+
+
 class ValidateTask(Model):
     """Measure the artifact of `digest` against exact search and publish `reports/<gate_hash>/`."""
 
@@ -84,7 +97,9 @@ class ValidateTask(Model):
     """Where deleted ids are listed; those still in the index are searched for and must not be found."""
     id_column: str = "id"
     """Column of the ids in files of tombstones."""
-    later: ClassVar[frozenset[str]] = frozenset({"rejections", "objective"})
+    live: LiveSource | None = None
+    """None: what users ask is no matter of this gate."""
+    later: ClassVar[frozenset[str]] = frozenset({"rejections", "objective", "live"})
 
     @property
     def sure(self) -> float:

@@ -29,6 +29,10 @@ FEWEST_QUERIES = 60
 SAME_AS_A_ROW = "same as a row"
 """The class of given queries that equal a row ("more like this"): easier than others, so never mixed with them. No
 declared segment can have this name."""
+LIVE_QUERIES = "live queries"
+"""The class of what stable's users asked; no declared segment can have this name."""
+LIVE_SAME_AS_A_ROW = "live queries, same as a row"
+"""Those of them that equal a row, apart for the same reason."""
 ASKED_KS = (1, 10, 100)
 """k that every build asks the gate's rows for. Separately: the first 10 of 100 are not what k = 10 answers where codes
 are refined."""

@@ -16,6 +16,7 @@ from ..index.vectors import VectorFile
 from ..storage.store import Store
 from .exact import Truth
 from .groundtruth import Source, ground_truth
+from .live.judge import Live
 from .measure import Measured
 from .points import Halves, Tuner
 from .queries import Queries
@@ -33,6 +34,8 @@ class Case:
     layout: Layout
     manifest: Manifest
     manifest_sha256: str
+    live: Live | None = None
+    """What stable's users ask, where the gate is to know it."""
 
     def truth(self, vectors: VectorFile, queries: Queries, k: int) -> tuple[Truth, Source]:
         """The exact neighbours among the rows that `vectors` shows, kept for the next gate."""
@@ -45,13 +48,13 @@ class Case:
         return found, source
 
     def tuned(self, engine: Engine, vectors: VectorFile, queries: Queries, truth: Truth, halves: Halves) -> Points:
-        """The points by these queries; those of the build where nothing tunes."""
+        """The points by these queries, those of the build where nothing tunes; as wide as live queries ask for."""
         task, targets = self.task, self.task.segment_targets if engine.param_limits else {}
         tuner = Tuner(engine, vectors, queries, truth, task.sure)
         default = self.manifest.default_point
         if task.objective is not None and engine.param_limits and halves.tuning:
             default = tuner.default(halves, task.segments, targets, task.objective)
-        return Points(
+        points = Points(
             digest=task.digest,
             gate_hash=task.gate_hash,
             manifest_sha256=self.manifest_sha256,
@@ -59,6 +62,7 @@ class Case:
             default=default,
             segments=tuple(tuner.segment(name, halves, targets, default) for name in task.segments),
         )
+        return points if self.live is None else self.live.widened(engine, vectors, points, task)
 
     def publish_points(self, points: Points) -> tuple[Points, ManifestFile]:
         """Publish points.json. One of this manifest that is there already (an earlier try died before its report) is

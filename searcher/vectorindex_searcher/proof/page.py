@@ -10,6 +10,7 @@ from xml.etree import ElementTree  # builds only, never parses
 
 from ..contract import FEW_QUERIES, SegmentRecall
 from ..index.sizes import size_text
+from .live.report import LiveReport
 from .picture import Mark, frontier_picture
 from .report import HeldOut, Report, SegmentPoint
 
@@ -97,7 +98,8 @@ def deleted_text(report: Report) -> str:
 def _recall(body: ElementTree.Element, report: Report) -> None:
     _add(body, "h2", "Recall")
     rows = []
-    for row in (report.overall, *report.segments):
+    live = report.live.shown if report.live is not None else ()
+    for row in (report.overall, *report.segments, *live):
         ranks = ["–" if value is None else f"{value:.4f}" for value in (row.mrr, row.relevance_mrr)]
         rows.append(
             [row.segment or "all queries", f"{row.queries:,}", f"{row.recall:.4f}", f"{row.recall_low:.4f}", *ranks]
@@ -107,6 +109,8 @@ def _recall(body: ElementTree.Element, report: Report) -> None:
         rows.append([f"all queries, recall@{one.k}", f"{report.overall.queries:,}", *figures])
     names = ["queries of", "queries", f"recall@{report.k}", "at least", "MRR", "relevance MRR"]
     _table(body, names, rows, f"Queries: {report.queries}. Each asked with the parameters that will serve it.")
+    if report.live is not None:
+        _add(body, "p", _live(report.live)).set("class", "soft")
     if report.queries_by_hits:
         shown = [(hits, count) for hits, count in enumerate(report.queries_by_hits) if count]
         total = sum(report.queries_by_hits) or 1
@@ -114,6 +118,17 @@ def _recall(body: ElementTree.Element, report: Report) -> None:
         _table(
             body, ["right answers", "queries", "share"], cells, "How many queries found how many of their neighbours."
         )
+
+
+def _live(live: LiveReport) -> str:
+    """What stable's users asked, and what became of it."""
+    if not live.judged:
+        return f"What stable's users ask was not judged: {live.note}."
+    deeper = f", {live.deeper:,} asked for more answers than the gate looks at" if live.deeper else ""
+    return (
+        f"What stable's users asked in {live.hours} of the last 24 hours: {live.note}; "
+        f"{live.largest_share:.1%} at most of one{deeper}."
+    )
 
 
 def _marks(report: Report) -> list[Mark]:

@@ -17,6 +17,7 @@ from ..contract import RESULT_LIMIT_BYTES, Embedding, Model, OperatingPoint, Seg
 from ..errors import BadData, RetryableError
 from ..storage.store import Store
 from .canary import read_canary
+from .live.report import LiveReport
 
 BAD = "BadReport"
 
@@ -138,6 +139,8 @@ class Report(Model):
     """At the default point; p50Ms and p95Ms repeat those of one query."""
     filtered: tuple[FilteredRecall, ...] = ()
     """Recall@k at the default point when a filter leaves so many rows."""
+    live: LiveReport | None = None
+    """What stable's users asked; None: spec.gate.queries.live is not there."""
     count: int
     dimension: int
     embedding: Embedding
@@ -189,6 +192,8 @@ class Report(Model):
             canary_recall=self.canary_recall,
             tombstoned_found=self.tombstoned_found,
             report_sha256=sha256,
+            live=tuple(_brief(row, ranks=False) for row in self.live.rows) or None if self.live else None,
+            live_note=self.live.note[:300] if self.live else None,
             column_types=column_types,
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,6 +39,8 @@ from .case import Case, Outcome, Published
 from .columns import column_types
 from .deleted import search_deleted
 from .filtered import filtered_recall
+from .live.judge import Live, LiveQueries, live_queries
+from .live.kept import KeptQueries, forget
 from .measure import measure, relevance_rank, served_answers
 from .page import page
 from .points import split
@@ -83,13 +85,16 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
     case = Case(task, artifacts, layout, *load_manifest(artifacts, layout, task.digest, task.manifest_sha256))
     manifest = case.manifest
     if (known := _known(case)) is not None:
+        forget(artifacts, layout)
         return known
+    found = _live_queries(case)
     with tempfile.TemporaryDirectory(prefix="validate-", dir=work) as name:
         names = (*SERVED_FILES, VECTORS_FILE, *(() if task.queries else (HELDOUT_FILE, MEASURED_FILE)))
         folder = download_verified(artifacts, layout, manifest, Path(name), names)
         queries = _queries(task, manifest, folder)
         engine, resident = open_measured(folder, manifest, queries.vectors, task.k)
         with VectorFile(folder / VECTORS_FILE, manifest.embedding.metric) as vectors:
+            case = replace(case, live=None if found is None else Live.of(found, vectors, task))
             if not task.queries and manifest.file(MEASURED_FILE) is not None:
                 outcome = as_built(case, engine, vectors, queries, folder)
             else:
@@ -98,6 +103,7 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
                 outcome = _measure(case, engine, vectors, queries)
             engine = engine.with_default(outcome.points.default.params)
             filtered = filtered_recall(engine, vectors, queries, task.k, task.sure)
+            live = None if case.live is None else case.live.measured(engine, vectors, outcome.points, task)
         canary = _canary(case, engine, outcome, folder)
         cost = Cost(latencies(engine, queries.vectors, task.k), resident)
         deleted = search_deleted(engine, folder / VECTORS_FILE, task)
@@ -106,9 +112,23 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
             "tombstones": deleted.listed,
             "tombstoned_in_index": deleted.in_index,
             "tombstoned_found": deleted.found,
+            "live": live,
         }
     )
-    return publish_report(artifacts, layout, report, page)
+    published = publish_report(artifacts, layout, report, page)
+    forget(artifacts, layout)
+    return published
+
+
+def _live_queries(case: Case) -> LiveQueries | None:
+    """What stable's users ask, if the task wants to know; and what other Jobs left of theirs is removed."""
+    task, manifest = case.task, case.manifest
+    forget(case.store, case.layout, task.digest if task.live is not None else "")
+    if task.live is None:
+        return None
+    metric = manifest.embedding.metric
+    kept = KeptQueries(case.store, case.layout, task.digest, manifest.dimension, metric)
+    return live_queries(task, kept, manifest.dimension, metric)
 
 
 def _known(case: Case) -> tuple[Report, str] | None:

@@ -1,4 +1,5 @@
-"""The admin port: probes, metrics, evidence, leases. For the kubelet, Prometheus and the operator, never for users.
+"""The admin port: probes, metrics, evidence, live queries, leases. For the kubelet, Prometheus, the operator and the
+gate, never for users.
 
 Up from the first moment, long before the index is loaded.
 """
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from .. import contract
 from .evidence.columns import ColumnsPage
+from .evidence.live_queries import LiveQueries
 from .evidence.metrics import SearcherMetrics
 from .evidence.ring import EvidenceRing
 from .http.dispatch import Answer, Routes, dispatch
@@ -30,12 +32,14 @@ _BUCKETS_AT_ONCE = 8
 """Evidence buckets written down before searches get a turn again (about 0.3 ms)."""
 _READ = (b"GET", b"HEAD")
 _COLUMNS = contract.EVIDENCE_COLUMNS_TYPE.encode()
+_LIVE_QUERIES_TYPE = contract.LIVE_QUERIES_TYPE.encode()
 _CURSOR = contract.EVIDENCE_CURSOR_HEADER.lower().encode()
 _CURSOR_BYTES = 64
 
 
 class AdminApp:
-    """Answers the admin port. `progress`: a sentence about the loading, for people who look at /readyz."""
+    """Answers the admin port. `progress`: a sentence about the loading, for people who look at /readyz. `queries`: the
+    sample of live queries, once there is one."""
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class AdminApp:
         progress: Callable[[], str],
         internal: InternalRequests,
         clock: Callable[[], float] = time.monotonic,
+        queries: Callable[[], LiveQueries | None] = lambda: None,
     ) -> None:
         self._pod = pod
         self._revision = revision
@@ -55,6 +60,7 @@ class AdminApp:
         self._metrics = metrics
         self._progress = progress
         self._internal = internal
+        self._queries = queries
         self._clock = clock
         self._exposed = b""
         self._exposed_until = -math.inf
@@ -64,6 +70,7 @@ class AdminApp:
             b"/metrics": (_READ, self._exposition),
             b"/v1/evidence": (_READ, self._evidence),
             b"/v1/lease": ((b"POST",), self._lease),
+            contract.LIVE_QUERIES_PATH.encode(): (_READ, self._live_queries),
         }
 
     def handle(self, request: Request) -> Answer:
@@ -146,6 +153,18 @@ class AdminApp:
         }
         return Response(200, orjson.dumps(document))
 
+    def _live_queries(self, request: Request) -> asyncio.Future[Response]:
+        """The queries of one hour, put together on a thread: they are more than a megabyte."""
+        queries = self._queries()
+        if queries is None:
+            raise Problem(404, "NoLiveQueries", "this searcher keeps no live queries", remedy="gate.queries.live")
+        age = _age(request)
+
+        async def write() -> Response:
+            return Response(200, await asyncio.to_thread(queries.page, age), _LIVE_QUERIES_TYPE)
+
+        return asyncio.get_running_loop().create_task(write())
+
     def _lease(self, request: Request) -> Response:
         try:
             lease = contract.TrafficLease.model_validate_json(request.body)
@@ -157,6 +176,15 @@ class AdminApp:
             raise problem from None
         self._traffic.take_lease(lease)
         return json_response({"pod": self._pod, "revision": self._revision, **lease.wire()})
+
+
+def _age(request: Request) -> int:
+    """Hours from ?age=. Raises Problem 400."""
+    name, _, text = request.query.partition(b"=")
+    if name != b"age" or not text.isdigit() or len(text) > 2 or int(text) >= contract.LIVE_HOURS:
+        query, remedy = request.query.decode("latin-1"), f"?age=0 to ?age={contract.LIVE_HOURS - 1}"
+        raise Problem(400, "InvalidField", "age must be whole hours", field="age", value=query, remedy=remedy)
+    return int(text)
 
 
 def _since(request: Request) -> float:

@@ -14,9 +14,11 @@ from ..index.engine import Engine
 from ..proof.report import Points
 from . import openapi
 from .evidence.feedback import Feedback
+from .evidence.live_queries import LiveQueries
 from .evidence.live_sample import LiveSample
 from .evidence.ring import EvidenceRing, Outcome
 from .http.dispatch import Answer, Routes, dispatch
+from .http.head import Credential
 from .http.limits import ANSWER_BYTES, CANDIDATES, MAX_DEADLINE_MS, MAX_K, MAX_VECTORS
 from .http.messages import Deferred, Problem, Request, Response, json_response
 from .search.plan import NO_LIMITS, Planner, QuerySchema, allowed_params
@@ -40,6 +42,7 @@ class SearchApp:
         ring: EvidenceRing,
         points: Points | None = None,
         live: LiveSample | None = None,
+        queries: LiveQueries | None = None,
         *,
         tokens: bool = False,
         limited: contract.ParamLimits = NO_LIMITS,
@@ -64,7 +67,8 @@ class SearchApp:
             min_score=task.min_score,
             columns=engine.filter_columns if engine.supports_filter else None,
         )
-        self._searching = SearchService(engine, pool, task.revision, segment_params, live, self.feedback)
+        self._searching = SearchService(engine, pool, task.revision, segment_params, live, self.feedback, queries)
+        self._keeps_queries, self._tokens = queries is not None, tokens
         vectors = VectorReader(engine.dimension, engine.metric, embedding.model)
         self._reader = RequestReader(Planner(schema, self._searching.group), vectors)
         self._routes: Routes = {
@@ -96,6 +100,11 @@ class SearchApp:
             outcome.deadline = math.inf if text is None else _seconds(text)
         self._ring.record(outcome, response.status, seconds)
 
+    def _sender(self, request: Request) -> Credential | str:
+        """The token, where the guard has checked it; else a client could show any number of them: its address."""
+        credential = request.head.credential if request.head is not None and self._tokens else None
+        return credential if credential is not None else request.peer
+
     def _index(self, _request: Request) -> Response:
         return json_response(self._index_document)
 
@@ -105,6 +114,8 @@ class SearchApp:
     def _search(self, request: Request, query: bytes) -> Deferred:
         """POST /v1/search. A refusal counts for the segment that the request named."""
         request.outcome = outcome = Outcome(contract.OTHER_SEGMENT)
+        if self._keeps_queries:
+            outcome.sender = self._sender(request)
         headers, body = request.headers, request.body
         binary, content_type = wants_binary(headers.get(b"accept")), headers.get(b"content-type", b"")
         read = self._reader.read(body, query, content_type, outcome, binary=binary)

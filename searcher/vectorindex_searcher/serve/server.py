@@ -24,6 +24,7 @@ from ..storage.cache import Held
 from . import load
 from .admin import AdminApp
 from .app import SearchApp
+from .evidence.live_queries import LiveQueries
 from .evidence.live_recall import LiveRecall
 from .evidence.live_sample import LiveSample
 from .evidence.metrics import Gauges, SearcherMetrics
@@ -58,6 +59,7 @@ class Server:
         self._progress = "starting"
         self._pool: SearchPool | None = None
         self._live: LiveRecall | None = None
+        self._queries: LiveQueries | None = None
         self._deletions: Deletions | None = None
         self._users: Listener | None = None
         self._user_limits = limits.Limits()
@@ -86,6 +88,7 @@ class Server:
         mounted: list[Mounted] = [one for one in (self._tokens, self._certificate) if one is not None]
         watching = loop.create_task(watch(mounted)) if mounted else None
         deleting: asyncio.Task[None] | None = None
+        forgetting: asyncio.Task[None] | None = None
         try:
             loading = _on_thread(self._load)
             await asyncio.wait((loading, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -97,9 +100,11 @@ class Server:
             admin.relieve = self._users.make_room
             if self._deletions is not None and self._task.tombstone_poll_seconds:
                 deleting = loop.create_task(self._deletions.watch(self._task.tombstone_poll_seconds))
+            if self._queries is not None:
+                forgetting = loop.create_task(self._queries.watch())
             await self._drain(self._users, await ended)
         finally:
-            for task in (watching, deleting):
+            for task in (watching, deleting, forgetting):
                 if task is not None:
                     task.cancel()
             await admin.close()
@@ -143,6 +148,7 @@ class Server:
             metrics=self._read_metrics,
             progress=lambda: self._progress,
             internal=internal,
+            queries=lambda: self._queries,
         )
 
     def _tell(self, sentence: str) -> None:
@@ -154,6 +160,7 @@ class Server:
         gauges.ready = self._traffic.ready
         gauges.queue_vectors = self._pool.waiting if self._pool else 0
         gauges.in_flight = self._users.in_flight if self._users else 0
+        gauges.live_queries = len(self._queries) if self._queries is not None else None
         gauges.connections = self._users.connections if self._users else 0
         if self._tokens is not None:
             gauges.token_uses = {name: self._tokens.uses[name] for name in (*self._tokens.names, *self._tokens.uses)}
@@ -170,6 +177,7 @@ class Server:
         gc.freeze()
         self._pool = SearchPool(self._settings.threads)
         live = self._sample_live(loaded)
+        self._queries = self._keep_queries(engine.dimension)
         app = SearchApp(
             engine,
             self._task,
@@ -177,6 +185,7 @@ class Server:
             self._ring,
             loaded.points,
             live,
+            self._queries,
             tokens=self._tokens is not None,
             limited=self._settings.params,
         )
@@ -199,6 +208,15 @@ class Server:
         }
         _log.info("ready", extra=facts)
         return users
+
+    def _keep_queries(self, dimension: int) -> LiveQueries | None:
+        """Begin to keep live queries, if that is asked for and nobody but the gate can read them."""
+        if not self._settings.live_queries:
+            return None
+        if not self._settings.internal_key:
+            _log.warning("no live queries are kept: without a key for internal requests anybody could read them")
+            return None
+        return LiveQueries(dimension, self._task.segments, self._settings.internal_key)
 
     def _sample_live(self, loaded: load.Loaded) -> LiveSample | None:
         """Begin to measure live recall, if the task asks for it."""

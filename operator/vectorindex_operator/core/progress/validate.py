@@ -16,7 +16,7 @@ from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartValidation
 from vectorindex_operator.core.progress import resolve
 from vectorindex_operator.core.state import ReconcileState, Stall
-from vectorindex_searcher.contract import QueryColumns, ValidateResult, ValidateTask
+from vectorindex_searcher.contract import LIVE_PODS, LiveSource, QueryColumns, ValidateResult, ValidateTask
 
 MOST_LOOKS = 6
 """More halvings of alpha than this ask for a certainty that no number of queries people have can give."""
@@ -137,7 +137,7 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
         if state.now < due:
             state.requeue_at(due)
             return
-    spec, queries = state.revision(name).spec, state.spec.gate.queries
+    spec, queries = state.revision(name).spec, state.spec.gate.given
     relevance = state.spec.gate.relevance
     assert status.build is not None
     attempt = f"{key}/{tried}"
@@ -149,7 +149,7 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
         artifacts=spec.artifacts.reached_by(state.spec.artifacts.s3).location(),
         k=state.spec.gate.k,
         confidence=state.spec.gate.recall.confidence,
-        queries=queries.s3.location() if queries else None,
+        queries=queries.s3.location() if queries and queries.s3 else None,
         query_columns=QueryColumns(
             vector=queries.column if queries else "vector",
             segment=queries.segment_column if queries else "",
@@ -162,11 +162,28 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
         floor=state.spec.gate.recall.min,
         tombstones=recipe.tombstones(spec, state.spec.source.s3),
         id_column=spec.columns.id,
+        live=_live_source(state),
     )
     build = status.build
     disk = None if build.vectors_bytes is None else build.resident_bytes + build.vectors_bytes
     state.act(StartValidation(identity.gate_job_name(name, attempt), name, attempt, tried, task, disk))
     state.update(name, phase=Phase.VALIDATING)
+
+
+def _live_source(state: ReconcileState) -> LiveSource | None:
+    """Whose live queries the gate asks for: of the pods of stable, as they are now. None: nobody wants to know."""
+    live = state.spec.gate.live
+    if live is None:
+        return None
+    stable = state.stable if state.stable in state.statuses else ""
+    pods = state.loaded(stable).pods if stable else ()
+    addresses = [pod.address for pod in pods if pod.serves and pod.address]
+    return LiveSource(
+        index_uid=state.obs.index.uid,
+        revision=stable,
+        addresses=tuple(addresses[:LIVE_PODS]),
+        min_queries=live.min_queries,
+    )
 
 
 def _looks(state: ReconcileState, name: str) -> int:

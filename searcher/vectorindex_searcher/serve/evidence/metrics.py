@@ -46,6 +46,7 @@ LOAD_SECONDS = "vectorindex_load_seconds"
 LIVE_RECALL = "vectorindex_live_recall"
 LIVE_RECALL_WIDE = "vectorindex_live_recall_wide_queries"
 LIVE_RECALL_CPU = "vectorindex_live_recall_cpu_seconds"
+LIVE_QUERIES = "vectorindex_live_queries"
 TRACKED = "vectorindex_tracked_queries"
 FEEDBACK = "vectorindex_feedback"
 CANARY_RECALL = "vectorindex_canary_recall"
@@ -75,6 +76,8 @@ class Gauges:
     """By phase of the start."""
     canary_recall: float | None = None
     live_recall_cpu_seconds: float | None = None
+    live_queries: int | None = None
+    """Kept for the gate of the next revision; None: none are."""
     feedback: Mapping[str, int] = _field(default_factory=dict)
     """Feedback by what became of it."""
     tombstones: int | None = None
@@ -228,6 +231,7 @@ class SearcherMetrics(Collector):
             (INDEX_BYTES, "Bytes of the loaded artifact.", gauges.index_bytes),
             (INDEX_VECTORS, "Vectors in the index.", gauges.index_vectors),
             (CANARY_RECALL, "Recall of this pod on the canary queries.", gauges.canary_recall),
+            (LIVE_QUERIES, "Live queries kept for the gate of the next revision.", gauges.live_queries),
         )
         if gauges.feedback:
             taken = CounterMetricFamily(FEEDBACK, "Clicks by what became of them.", labels=("revision", "result"))

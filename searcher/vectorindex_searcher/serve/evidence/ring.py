@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ... import contract
+from ..http.head import Credential
 
 SLOTS = contract.RING_SECONDS // contract.BUCKET_SECONDS
 BINS = contract.LATENCY_BINS
@@ -77,6 +78,8 @@ class Outcome:
     top_scores: Sequence[float] = ()
     tracked: tuple[int, int] | None = None
     """Bucket and k, when its queries got ids."""
+    sender: Credential | str = ""
+    """Token or address that asked, where live queries are kept."""
 
 
 @dataclass(slots=True)

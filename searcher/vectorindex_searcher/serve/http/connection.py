@@ -68,6 +68,8 @@ class Connection(RequestReader, asyncio.Protocol):
         # uvloop's transports do not inherit from asyncio's: nothing to assert.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(_UNCOUNTED_BYTES)
+        peer = self._transport.get_extra_info("peername")
+        self.peer = str(peer[0]) if peer else ""
         self._tls = not self._transport.can_write_eof()
         if self._tls:  # as uvloop does it, it would take half a megabyte in advance
             cast(Any, self._transport).set_read_buffer_limits(_UNCOUNTED_BYTES)

@@ -1,6 +1,7 @@
 """Who may ask this pod for evidence and tell it leases: whoever names it and signs with its revision's key.
 
-Probes and metrics are not internal: the kubelet and Prometheus sign nothing.
+Live queries have a key of their own, made from it: the Job that reads them can do nothing else. Probes and metrics are
+not internal: the kubelet and Prometheus sign nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from .messages import Problem, Request
 
 PUBLIC_PATHS = frozenset({b"/livez", b"/readyz", b"/metrics"})
 """Of the admin port, for whoever reaches it. A path that is not named here is internal: none is public by mistake."""
+_LIVE_QUERIES = contract.LIVE_QUERIES_PATH.encode()
 _TARGET = contract.TARGET_HEADER.lower().encode()
 _SIGNATURE = contract.SIGNATURE_HEADER.lower().encode()
 _log = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ class InternalRequests:
     def __init__(self, task: contract.ServeTask, key: str = "", clock: Callable[[], float] = time.time) -> None:
         self._me = contract.Target(task.identity.uid, task.revision)
         self._key = key
+        self._live_key = contract.live_key(key) if key else ""
         self._clock = clock
 
     def announce(self) -> None:
@@ -38,15 +41,19 @@ class InternalRequests:
         """Raises Problem 421, 401 or 403 for a request that this pod must not take."""
         if request.path in PUBLIC_PATHS:
             return
+        users = request.path == _LIVE_QUERIES
+        if users and not self._key:
+            raise _keyless()
+        key = self._live_key if users else self._key
         target = request.headers.get(_TARGET, b"").decode("latin-1")
         signed = request.headers.get(_SIGNATURE, b"").decode("latin-1")
         asked = contract.InternalRequest(
             request.method.decode("latin-1"), request.target.decode("latin-1"), request.body
         )
-        sender = contract.verify(self._key, asked, self._me, target, signed, self._clock())
+        sender = contract.verify(key, asked, self._me, target, signed, self._clock())
         if sender is contract.Sender.MISDIRECTED:
             raise _misdirected(target, self._me)
-        if self._key and sender is not contract.Sender.GENUINE:
+        if key and sender is not contract.Sender.GENUINE:
             raise self._refusal(sender, signed)
 
     def _refusal(self, sender: contract.Sender, signed: str) -> Problem:
@@ -77,6 +84,17 @@ class InternalRequests:
             field=field,
             remedy="the operator and this pod have different keys: see docs/security.md, rotation of the internal key",
         )
+
+
+def _keyless() -> Problem:
+    """What users ask is never told to whoever reaches the port."""
+    return Problem(
+        403,
+        "KeyNeeded",
+        "live queries are told only to who signs for them, and this pod has no key to check that with",
+        field=contract.SIGNATURE_HEADER,
+        remedy="set the operator's internal key (docs/security.md); revisions made from then on have one",
+    )
 
 
 def _misdirected(target: str, me: contract.Target) -> Problem:

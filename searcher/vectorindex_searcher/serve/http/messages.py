@@ -57,6 +57,8 @@ class Request:
     """What it may share with other requests."""
     size: int = 0
     """Bytes that came for it."""
+    peer: str = ""
+    """Address of the client, as the connection has it."""
 
     @property
     def path(self) -> bytes:

@@ -34,6 +34,8 @@ class RequestReader(ABC):
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self.peer = ""
+        """Address of the client."""
         self._discarding_input = False
         """No further request is taken from this connection; what still arrives is dropped."""
         self._input = bytearray()
@@ -112,9 +114,8 @@ class RequestReader(ABC):
         if not head.keep_alive:
             self._stop_reading()
         now, keep_alive = time.monotonic(), head.keep_alive
-        self._take(
-            Request(head.method, head.target, head.headers, data[end:size], keep_alive, now, None, None, head, size)
-        )
+        body, peer = data[end:size], self.peer
+        self._take(Request(head.method, head.target, head.headers, body, keep_alive, now, None, None, head, size, peer))
         if self._input:
             self._read_on()
 
@@ -237,7 +238,8 @@ class RequestReader(ABC):
         if not head.keep_alive:
             self._stop_reading()
         now = time.monotonic()
-        self._take(Request(head.method, head.target, head.headers, body, head.keep_alive, now, head=head, size=size))
+        keep_alive, peer = head.keep_alive, self.peer
+        self._take(Request(head.method, head.target, head.headers, body, keep_alive, now, None, None, head, size, peer))
 
     def _refuse(self, problem: Problem, given: bytes | bytearray = b"") -> None:
         """Answer `problem` in its turn and take nothing more from this connection. `given`: begins with its head."""

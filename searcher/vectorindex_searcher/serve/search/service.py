@@ -19,6 +19,7 @@ import orjson
 from ...index.engine import Engine
 from ...index.selection.rowset import RowSet
 from ..evidence.feedback import Feedback
+from ..evidence.live_queries import LiveQueries
 from ..evidence.live_sample import LiveSample
 from ..evidence.ring import Outcome
 from ..http.limits import MAX_VECTORS, SLICE_CANDIDATES
@@ -58,6 +59,7 @@ class SearchService:
         segment_params: Mapping[str, Mapping[str, int]],
         live: LiveSample | None,
         feedback: Feedback,
+        queries: LiveQueries | None = None,
     ) -> None:
         self._engine = engine
         self._pool = pool
@@ -65,6 +67,8 @@ class SearchService:
         self._own = [{}, *map(dict, segment_params.values())]
         self._live = live
         self._feedback = feedback
+        self._queries = queries
+        self._samples = live is not None or queries is not None
         self._budget = WorkBudget()
         self._groups: WeakValueDictionary[tuple[int, Params, bool], Group] = WeakValueDictionary()
         """Those of the plans that are there."""
@@ -116,7 +120,7 @@ class SearchService:
         parts = [one.vectors for one in asked]
         vectors = (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=None)).reshape(len(parts), -1)
         scores, rows = self._engine.search(vectors, k, params)
-        if self._live is not None:
+        if self._samples:
             for number, one in enumerate(asked):
                 self._offer(one, vectors[number : number + 1], rows[number : number + 1])
         if asked[0].plan.include_metadata or np.count_nonzero(rows < 0):
@@ -166,9 +170,14 @@ class SearchService:
         return scores, rows, strategy.value
 
     def _offer(self, asked: PendingSearch, vectors: Vectors, rows: Rows) -> None:
-        """To the live sample."""
-        if self._live is not None and asked.plan.own:
-            self._live.offer(asked.plan.segment, vectors, asked.plan.k, rows)
+        """To the samples: of what was answered, and of what was asked."""
+        plan = asked.plan
+        if not plan.own:
+            return
+        if self._live is not None:
+            self._live.offer(plan.segment, vectors, plan.k, rows)
+        if self._queries is not None:
+            self._queries.offer(plan.segment, asked.outcome.sender, plan.k, vectors)
 
     # ------------------------------------------------------------ answers
 

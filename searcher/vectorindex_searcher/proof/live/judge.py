@@ -1,0 +1,210 @@
+"""Live queries tune and judge: what stable's users ask, in two halves by the hash of what was asked.
+
+Half of them may ask for a wider search than the gate's own queries did, the other half is a class of its own. No file
+that is kept holds a query, and none of them is in the canary; nor are their exact neighbours kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ...contract import (
+    FEWEST_QUERIES,
+    LIVE_KEY_ENV,
+    LIVE_QUERIES,
+    LIVE_SAME_AS_A_ROW,
+    SEGMENT_QUERIES,
+    Metric,
+    OperatingPoint,
+    SegmentRecall,
+    ValidateTask,
+)
+from ...index.choose.tuning import batch_engine, reaches, tune
+from ...index.engine import Engine
+from ...index.parameters import EXACT_TYPES
+from ...index.vectors import VectorFile
+from ..bound import lower_bound
+from ..exact import Truth, exact_search, no_truth
+from ..measure import measure, served_answers
+from ..points import Numbers, Tuner
+from ..queries import Queries
+from ..report import Points
+from ..same import rows_that_equal
+from .ask import ask_pods
+from .kept import KeptQueries
+from .report import LiveReport
+from .sample import LiveQuery
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveQueries:
+    """Those of one case, before the artifact is opened. Empty where there are too few."""
+
+    told: LiveReport
+    queries: tuple[LiveQuery, ...] = ()
+
+
+def live_queries(task: ValidateTask, kept: KeptQueries, dimension: int, metric: Metric) -> LiveQueries:
+    """What stable's users asked: as an earlier try of this Job wrote it, else asked now and written."""
+    source = task.live
+    assert source is not None
+    if not source.revision:
+        return LiveQueries(LiveReport(reason="there is no stable revision whose users ask anything"))
+    if not source.addresses:
+        return LiveQueries(LiveReport(reason=f"no pod of {source.revision} was there to be asked"))
+    queries, told = kept.read(), LiveReport()
+    if queries is None:
+        asked = ask_pods(source, dimension, metric, os.environ.get(LIVE_KEY_ENV, ""))
+        queries = list(asked.sample)
+        told = LiveReport(pods=asked.pods, problems=tuple(asked.problems[:8]))
+        if len(queries) >= source.min_queries:
+            queries = kept.write(queries)
+    told = _described(told, queries, task)
+    _log.info("live queries", extra={"queries": told.queries, "senders": told.senders, "pods": told.pods})
+    if len(queries) < source.min_queries:
+        why = f"{len(queries)} live queries, gate.queries.live.minQueries is {source.min_queries}"
+        if told.problems and not told.pods:
+            why = f"no pod of {source.revision} told its live queries: {told.problems[0]}"[:200]
+        return LiveQueries(told.model_copy(update={"reason": why}), tuple(queries))
+    return LiveQueries(told.model_copy(update={"judged": True}), tuple(queries))
+
+
+def _described(told: LiveReport, queries: Sequence[LiveQuery], task: ValidateTask) -> LiveReport:
+    senders: dict[bytes, int] = {}
+    for query in queries:
+        senders[query.sender] = senders.get(query.sender, 0) + 1
+    return told.model_copy(
+        update={
+            "queries": len(queries),
+            "senders": len(senders),
+            "largest_share": round(max(senders.values(), default=0) / max(1, len(queries)), 4),
+            "hours": len({query.hour for query in queries}),
+            "deeper": sum(query.k > task.k for query in queries),
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Live queries with what is right for them."""
+
+    told: LiveReport
+    queries: Queries
+    truth: Truth
+    tunes: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+    """Half of those that equal no row."""
+
+    @classmethod
+    def of(cls, found: LiveQueries, vectors: VectorFile, task: ValidateTask) -> Live:
+        """Find their neighbours, which nobody keeps."""
+        if not found.queries:
+            none = np.empty((0, vectors.dimension), np.float32)
+            return cls(found.told, Queries(none, np.empty(0, np.int64), []), no_truth(task.k))
+        flat = np.frombuffer(b"".join(query.vector for query in found.queries), "<f4")
+        asked = flat.reshape(len(found.queries), vectors.dimension).astype(np.float32)
+        own = rows_that_equal(vectors, asked)
+        queries = Queries(asked, own, [query.segment for query in found.queries])
+        truth = exact_search(vectors, asked, task.k, vectors.metric, own)
+        # Another part of the name than the one that draws: a query is in the same half whenever it is asked.
+        half = np.array([query.name[-1] & 1 for query in found.queries], np.bool_)
+        return cls(found.told, queries, truth, half & (own < 0))
+
+    def _tuning(self, task: ValidateTask, engine: Engine) -> Numbers:
+        if not (self.told.judged and task.objective is not None and engine.param_limits):
+            return np.empty(0, np.int64)
+        return np.flatnonzero(self.tunes)
+
+    def widened(self, engine: Engine, vectors: VectorFile, points: Points, task: ValidateTask) -> Points:
+        """The points, each as wide as live queries ask for, and never narrower than it was."""
+        numbers = self._tuning(task, engine)
+        if not len(numbers) or task.objective is None:
+            return points
+        tuner = Tuner(engine, vectors, self.queries, self.truth, task.sure)
+        classes = np.array(self.queries.segments)[numbers]
+        own = {row.segment for row in points.segments if row.tuned}
+        default = _wider(tuner, points.default, numbers[~np.isin(classes, sorted(own))], task.objective)
+        rows = tuple(
+            row.model_copy(
+                update={
+                    "point": _wider(tuner, row.point, numbers[classes == row.segment], row.target or task.objective)
+                    if row.tuned
+                    else default
+                }
+            )
+            for row in points.segments
+        )
+        if default != points.default or rows != points.segments:
+            _log.info("live queries ask for a wider search", extra={"queries": len(numbers), "params": default.params})
+        return points.model_copy(update={"default": default, "segments": rows})
+
+    def measured(self, engine: Engine, vectors: VectorFile, points: Points, task: ValidateTask) -> LiveReport:
+        """What they are answered, each at the point of its segment."""
+        if not len(self.queries.vectors):
+            return self.told
+        everything = batch_engine(engine.with_default(points.default.params))
+        asked, own = self.queries.vectors, self.queries.own_rows
+        rows = served_answers(everything, asked, task.k, own, self.queries.segments, points.params)
+        recall = measure(self.truth, rows, vectors, asked).recall
+        certain = engine.manifest.index_type in EXACT_TYPES
+        tuned = np.zeros(len(asked), np.bool_)
+        tuned[self._tuning(task, engine)] = True
+        judging, same = ~tuned & (own < 0), own >= 0
+        names = np.array(self.queries.segments)
+        by_segment = [
+            _row(name, recall[judging & (names == name)], task.sure, certain=certain)
+            for name in task.segments
+            if (judging & (names == name)).any()
+        ]
+        apart = _row(LIVE_SAME_AS_A_ROW, recall[same], task.sure, certain=certain) if same.any() else None
+        return self.told.model_copy(
+            update={
+                "tuning": int(tuned.sum()),
+                "recall": _row(LIVE_QUERIES, recall[judging], task.sure, certain=certain),
+                "same_as_a_row": apart,
+                "segments": tuple(by_segment),
+            }
+        )
+
+
+def _row(name: str, recall: npt.NDArray[np.float64], sure: float, *, certain: bool) -> SegmentRecall:
+    if not len(recall):
+        return SegmentRecall(segment=name, queries=0, recall=0.0, recall_low=0.0)
+    right = certain and bool((recall == 1).all())
+    low = 1.0 if right else lower_bound(recall, sure)
+    return SegmentRecall(segment=name, queries=len(recall), recall=float(recall.mean()), recall_low=low)
+
+
+def _wider(tuner: Tuner, point: OperatingPoint, numbers: Numbers, target: float) -> OperatingPoint:
+    """The point, or one that is wider in some parameter and gives these queries the target: with two half-widths to
+    spare where they are many, in the mean where they are few, not at all where they are fewer still."""
+    if len(numbers) < FEWEST_QUERIES:
+        return point
+    by_mean = len(numbers) < SEGMENT_QUERIES
+    values = tuner.recalls(numbers)(point.params)
+    mean = float(values.mean())
+    low = mean if by_mean else lower_bound(values, tuner.confidence)
+    if reaches(point.model_copy(update={"recall": mean, "recall_low": low}), target):
+        return point
+    asked = tuner.point(numbers, target, by_mean=by_mean)
+    params = {name: max(value, point.params.get(name, 0)) for name, value in asked.params.items()}
+    if params == dict(point.params):
+        return point
+    return _timed(tuner, numbers, params)
+
+
+def _timed(tuner: Tuner, numbers: Numbers, params: dict[str, int]) -> OperatingPoint:
+    """A point with what these queries measure at it."""
+
+    def bound(values: npt.NDArray[np.float64]) -> float:
+        return lower_bound(values, tuner.confidence)
+
+    queries = tuner.queries.vectors[numbers]
+    return tune(tuner.engine, queries, tuner.recalls(numbers), bound, 0.0, fixed=params).default

@@ -1,0 +1,58 @@
+"""What a report says of live queries: how they were drawn, and the recall of what stable's users ask."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ...contract import LIVE_QUERIES, Model, SegmentRecall
+
+
+class LiveReport(Model):
+    """Live queries, where spec.gate.queries.live asks for them. No query is in it."""
+
+    queries: int = 0
+    """Different ones that stable's pods had, all together."""
+    pods: int = 0
+    """Pods that told theirs; 0 also when an earlier try of this Job had asked them."""
+    senders: int = 0
+    """Tokens or addresses that they came from."""
+    largest_share: float = 0.0
+    """Of one of these."""
+    hours: int = 0
+    """Of the last 24 in which they were asked."""
+    deeper: int = 0
+    """Of them, those that asked for more answers than the gate's k; they were judged at k."""
+    judged: bool = False
+    """False: too few, or none, for `reason`; then they tuned nothing either."""
+    reason: str = ""
+    tuning: int = 0
+    """Those that tuned, and so do not judge."""
+    recall: SegmentRecall | None = None
+    """Of those that judge."""
+    same_as_a_row: SegmentRecall | None = None
+    """Of those that equal a row: a class of their own."""
+    segments: tuple[SegmentRecall, ...] = ()
+    """Of those that judge, by segment: for people."""
+    problems: Annotated[tuple[str, ...], Field(max_length=8)] = ()
+    """Why pods' queries were not taken."""
+
+    @property
+    def rows(self) -> tuple[SegmentRecall, ...]:
+        """What the gate is to judge."""
+        rows = (self.recall, self.same_as_a_row) if self.judged else ()
+        return tuple(row for row in rows if row is not None)
+
+    @property
+    def shown(self) -> tuple[SegmentRecall, ...]:
+        """Every row of figures, named as a reader needs it."""
+        named = [row.model_copy(update={"segment": f"{LIVE_QUERIES} of {row.segment}"}) for row in self.segments]
+        return tuple(row for row in (self.recall, *named, self.same_as_a_row) if row is not None)
+
+    @property
+    def note(self) -> str:
+        """In a sentence: how many, of how many senders, or why they are not judged."""
+        if not self.judged:
+            return self.reason
+        return f"{self.queries} live queries of {self.senders} senders, {self.tuning} of them tuned"

@@ -1,0 +1,124 @@
+"""The live queries that this searcher keeps for the gate of the next revision. In memory only, and only if asked to.
+
+For every query that is asked of all rows and at the revision's own parameters: one keyed hash and one comparison. Few
+go on from there. Thread-safe: searches offer from their threads. Must not log a vector, a token or an address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ... import contract
+from ...proof.live.sample import NAME_BYTES, SENDER_BYTES, LiveQuery, LiveSample
+from ...proof.live.wire import encode
+from ..http.head import Credential
+
+HOUR = 3600
+_FORGET_SECONDS = 60.0
+_KNOWN_SENDERS = 1024
+_NETWORK_BITS = 64
+"""Of an IPv6 address: who has one of them has all of its network."""
+
+Sender = Credential | str
+"""The token that a request showed, or the address that it came from."""
+
+
+class LiveQueries:
+    """The sample of one revision's pod. `key`: the revision's; `clock`: unix seconds."""
+
+    def __init__(
+        self, dimension: int, segments: Sequence[str], key: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._dimension, self._clock = dimension, clock
+        self._segments = tuple(dict.fromkeys((*segments, contract.OTHER_SEGMENT)))
+        seed = contract.live_seed(key)
+        self._keys = {name: hashlib.sha256(seed + name.encode()).digest() for name in self._segments}
+        self._sender_key = hashlib.sha256(seed + b"/sender").digest()
+        self._known: dict[bytes | str, bytes] = {}
+        """Senders as the sample has them, of those that asked lately."""
+        self._lock = threading.Lock()
+        self._sample = LiveSample(contract.live_room(dimension))
+        self._hour = 0
+        self._ends = 0.0
+        self._limit = b""
+        """Names from here on need not be offered in this hour."""
+
+    def __len__(self) -> int:
+        return len(self._sample)
+
+    def offer(self, segment: str, sender: Sender, k: int, vectors: npt.NDArray[np.float32]) -> None:
+        """Consider the queries of one request: vectors float32 [n, dimension], each line contiguous."""
+        if self._clock() >= self._ends:
+            with self._lock:
+                self._begin_hour()
+        key, limit = self._keys[segment], self._limit
+        for vector in vectors:
+            name = hashlib.blake2b(vector, digest_size=NAME_BYTES, key=key).digest()
+            if name < limit and name not in self._sample:
+                self._take(segment, sender, k, vector, name)
+
+    def _take(self, segment: str, sender: Sender, k: int, vector: npt.NDArray[np.float32], name: bytes) -> None:
+        who = self._sender(sender)
+        # The usual end of the way of who asks much, so without the lock: it may be a little late, never wrong for long.
+        if self._sample.full_for(who, self._hour, name):
+            return
+        with self._lock:
+            hour = self._hour
+            self._sample.add(LiveQuery(name, who, hour, k, segment, vector.astype("<f4", copy=False).tobytes()))
+            self._limit = self._sample.limit(hour)
+
+    def _sender(self, sender: Sender) -> bytes:
+        shown = sender.digest if isinstance(sender, Credential) else sender
+        who = self._known.get(shown)
+        if who is None:
+            if len(self._known) >= _KNOWN_SENDERS:
+                self._known = {}
+            text = shown if isinstance(shown, bytes) else _network(shown).encode()
+            who = self._known[shown] = hashlib.blake2b(text, digest_size=SENDER_BYTES, key=self._sender_key).digest()
+        return who
+
+    def _begin_hour(self) -> None:
+        """The hour that it is now; what is older than a day goes."""
+        self._hour = int(self._clock()) // HOUR
+        self._ends = (self._hour + 1) * HOUR
+        self._sample.forget_before(self._hour - contract.LIVE_HOURS + 1)
+        self._limit = self._sample.limit(self._hour)
+
+    def page(self, age: int) -> bytes:
+        """What was kept of the hour that began `age` hours before this one; see proof/live/wire.py."""
+        with self._lock:
+            self._begin_hour()
+            queries = self._sample.hour(self._hour - age)
+        return encode(queries, self._dimension, self._segments)
+
+    async def watch(self) -> None:
+        """Forget what is a day old also when nobody asks anything. Until cancelled."""
+        while True:
+            await asyncio.sleep(_FORGET_SECONDS)
+            self.forget()
+
+    def forget(self) -> None:
+        """What is a day old goes, now."""
+        with self._lock:
+            self._begin_hour()
+
+
+def _network(address: str) -> str:
+    """What one sender may be taken by: an address of IPv4, or the network of one of IPv6."""
+    try:
+        known = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(known, ipaddress.IPv4Address):
+        return str(known)
+    if known.ipv4_mapped is not None:
+        return str(known.ipv4_mapped)
+    return str(ipaddress.ip_network((known, _NETWORK_BITS), strict=False))

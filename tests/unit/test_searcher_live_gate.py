@@ -1,0 +1,340 @@
+"""Live queries in the gate: written once, tuned with one half, judged by the other, gone when the report is there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from searcher_process import started
+from unit.test_internal_requests import KEY, ME
+from unit.test_searcher_live_queries import search
+from unit.test_searcher_validate import DIMENSION, IDENTITY, clustered, stored
+
+from vectorindex_searcher import contract
+from vectorindex_searcher.build import task as build_module
+from vectorindex_searcher.build.task import build
+from vectorindex_searcher.contract import (
+    LIVE_KEY_ENV,
+    LIVE_QUERIES,
+    LIVE_QUERIES_ENV,
+    LIVE_SAME_AS_A_ROW,
+    RESULT_LIMIT_BYTES,
+    BuildTask,
+    IndexSpec,
+    LiveSource,
+    Location,
+    Metric,
+    ValidateResult,
+    ValidateTask,
+    live_key,
+)
+from vectorindex_searcher.index.vectors import VectorFile
+from vectorindex_searcher.proof.live.judge import Live, LiveQueries
+from vectorindex_searcher.proof.live.kept import KeptQueries, forget
+from vectorindex_searcher.proof.live.report import LiveReport
+from vectorindex_searcher.proof.live.sample import LiveQuery
+from vectorindex_searcher.proof.page import page
+from vectorindex_searcher.proof.report import Report, load_report
+from vectorindex_searcher.proof.task import validate
+
+COUNT = 3000
+NOWHERE = LiveSource(index_uid="u-1", revision="old", addresses=("127.0.0.255",), port=1, min_queries=200)
+"""Pods that do not answer: what is judged was written by an earlier try."""
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "HELD_OUT", 150)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr("vectorindex_searcher.index.choose.tuning.LATENCY_QUERIES", 3)
+    monkeypatch.setattr("vectorindex_searcher.proof.timing.LATENCY_CALLS", 5)
+
+
+@pytest.fixture(scope="module")
+def rows() -> npt.NDArray[np.float32]:
+    return clustered(COUNT, seed=2)
+
+
+@pytest.fixture
+def out(tmp_path: Path, rows: npt.NDArray[np.float32]) -> Path:
+    np.save(tmp_path / "a.npy", rows)
+    out = tmp_path / "out"
+    build(
+        BuildTask(
+            identity=IDENTITY,
+            digest="digest1",
+            source=Location(folder=str(tmp_path / "a.npy")),
+            artifacts=Location(folder=str(out)),
+            index=IndexSpec(factory="IVF64,Flat"),
+        )
+    )
+    return out
+
+
+def far(count: int, seed: int = 4) -> npt.NDArray[np.float32]:
+    """Between the clusters: harder than any row."""
+    return np.random.default_rng(seed).standard_normal((count, DIMENSION)).astype(np.float32)
+
+
+def live(vectors: npt.NDArray[np.float32], segment: str = "other", k: int = 10, seed: int = 0) -> list[LiveQuery]:
+    names = np.random.default_rng(seed).bytes(16 * len(vectors))
+    hour = int(time.time()) // 3600
+    return [
+        LiveQuery(names[16 * n : 16 * n + 16], (n % 50).to_bytes(8, "big"), hour - n % 3, k, segment, row.tobytes())
+        for n, row in enumerate(vectors)
+    ]
+
+
+def kept(out: Path, digest: str = "digest1") -> KeptQueries:
+    return KeptQueries(*stored(out), digest, DIMENSION, Metric.COSINE)
+
+
+def judged(
+    out: Path, source: LiveSource | None = NOWHERE, gate_hash: str = "gate1", **changes: Any
+) -> tuple[Report, ValidateResult]:
+    fields: dict[str, Any] = {
+        "identity": IDENTITY,
+        "digest": "digest1",
+        "manifest_sha256": "",
+        "gate_hash": gate_hash,
+        "artifacts": Location(folder=str(out)),
+        "objective": 0.96,
+        "live": source,
+    }
+    result = validate(ValidateTask(**(fields | changes)))
+    return load_report(*stored(out), "digest1", gate_hash)[0], result
+
+
+def files(out: Path, part: str) -> set[str]:
+    return {path.name for path in out.rglob("*") if path.is_file() and part in str(path.relative_to(out))}
+
+
+def test_what_users_ask_widens_the_point_and_is_judged_by_its_other_half(out: Path) -> None:
+    before, _ = judged(out, None, "without")
+    truths = files(out, "groundtruth")
+    kept(out).write(live(far(1000)))
+    report, result = judged(out)
+    assert report.live is not None
+    assert report.live.recall is not None
+    assert (report.live.judged, report.live.queries, report.live.senders, report.live.hours) == (True, 1000, 50, 3)
+    assert 400 < report.live.tuning < 600
+    assert report.live.recall.queries == 1000 - report.live.tuning
+    assert before.default_point is not None
+    assert report.default_point is not None
+    assert report.default_point.params["nprobe"] > before.default_point.params["nprobe"]
+    assert report.live.recall.recall > 0.95
+    # What the gate asked else is judged as before, at the point that the build measured it with.
+    assert (report.overall, report.held_out) == (before.overall, before.held_out)
+    (told,) = result.live or ()
+    assert (told.segment, told.queries) == (LIVE_QUERIES, report.live.recall.queries)
+    assert result.live_note == f"1000 live queries of 50 senders, {report.live.tuning} of them tuned"
+    assert len(result.model_dump_json(by_alias=True, exclude_none=True)) < RESULT_LIMIT_BYTES
+    assert b"live queries" in page(report)
+    # Nothing of them is kept, nor of their neighbours.
+    assert files(out, "live/") == set()
+    assert files(out, "groundtruth") == truths
+
+
+def test_no_vector_of_a_user_is_in_any_file_or_log_once_the_report_is_there(
+    out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    asked_live = far(600)
+    kept(out).write(live(asked_live))
+    (lies,) = (out / path for path in [*out.rglob("*.queries")])
+    assert asked_live[0].tobytes() in lies.read_bytes()
+    report, _ = judged(out)
+    for path in out.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert not [number for number in range(0, 600, 37) if asked_live[number].tobytes() in data], path
+    with pa.OSFile(str(next(out.rglob("canary.arrow")))) as source:
+        canary = pa.ipc.open_file(source).read_all()
+    flat = np.stack(canary.column("vector").to_pylist()).astype(np.float32)
+    assert not (flat[:, None] == asked_live[None]).all(axis=2).any()
+    shown = caplog.text + json.dumps(report.wire())
+    assert str(float(asked_live[0, 0]))[:7] not in shown
+
+
+def test_live_queries_that_equal_a_row_are_apart_and_tune_nothing(out: Path, rows: npt.NDArray[np.float32]) -> None:
+    kept(out).write(live(np.concatenate([far(400), rows[:300]])))
+    report, result = judged(out)
+    assert report.live is not None
+    assert report.live.same_as_a_row is not None
+    assert report.live.recall is not None
+    assert report.live.same_as_a_row.queries == 300
+    assert report.live.tuning + report.live.recall.queries == 400
+    assert [row.segment for row in result.live or ()] == [LIVE_QUERIES, LIVE_SAME_AS_A_ROW]
+
+
+def test_a_query_is_in_the_same_half_whenever_it_is_asked(out: Path) -> None:
+    asked = live(far(300))
+    halves = [_tuning(out, some) for some in (asked, asked[::-1][:120])]
+    assert halves[1] <= halves[0]
+    assert 100 < len(halves[0]) < 200
+    assert halves[1] == halves[0] & {query.name for query in asked[::-1][:120]}
+
+
+def _tuning(out: Path, queries: list[LiveQuery]) -> set[bytes]:
+    """Names of those that tune."""
+    path = next(out.rglob("vectors.npy"))
+    task = ValidateTask(
+        identity=IDENTITY, digest="d", manifest_sha256="", gate_hash="g", artifacts=Location(folder=str(out))
+    )
+    with VectorFile(path, Metric.COSINE) as vectors:
+        found = Live.of(LiveQueries(LiveReport(), tuple(queries)), vectors, task)
+    return {query.name for query, tunes in zip(queries, found.tunes, strict=True) if tunes}
+
+
+def test_too_few_are_reported_and_change_nothing(out: Path) -> None:
+    before, _ = judged(out, None, "without")
+    kept(out).write(live(far(199)))
+    report, result = judged(out)
+    assert report.live is not None
+    assert report.live.recall is not None
+    assert (report.live.judged, report.live.tuning, report.live.recall.queries) == (False, 0, 199)
+    assert report.live.reason == "199 live queries, gate.queries.live.minQueries is 200"
+    assert (result.live, result.live_note) == (None, report.live.reason)
+    assert report.params == before.params
+    assert report.live.reason.encode() in page(report)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (LiveSource(min_queries=200), "there is no stable revision"),
+        (LiveSource(revision="old", min_queries=200), "no pod of old was there"),
+        (NOWHERE, "no pod of old told its live queries: 127.0.0.255: "),
+    ],
+)
+def test_nobody_to_ask_holds_nothing_up_and_is_said(out: Path, source: LiveSource, said: str) -> None:
+    report, result = judged(out, source)
+    assert report.live is not None
+    assert (report.live.judged, report.live.queries, result.live) == (False, 0, None)
+    assert said in report.live.reason
+    assert result.live_note == report.live.note
+
+
+def test_given_queries_decide_too_and_segments_get_what_their_users_ask(out: Path) -> None:
+    table = pa.table(
+        {
+            "vector": pa.array(list(clustered(1300, seed=5)), pa.list_(pa.float32())),
+            "kind": ["keyword", "question"] * 650,
+        }
+    )
+    pq.write_table(table, out / "given.parquet")
+    given: dict[str, Any] = {
+        "queries": Location(folder=str(out / "given.parquet")),
+        "query_columns": contract.QueryColumns(segment="kind"),
+        "segments": ("keyword", "question"),
+        "segment_targets": {"keyword": 0.96, "question": 0.96},
+    }
+    before, _ = judged(out, None, "without", **given)
+    kept(out).write(live(far(800), "question"))
+    report, _ = judged(out, **given)
+    points, wider = ({row.segment: row.point.params["nprobe"] for row in one.points} for one in (before, report))
+    assert wider["question"] > points["question"]
+    assert wider["keyword"] == points["keyword"]
+    assert report.live is not None
+    assert [row.segment for row in report.live.segments] == ["question"]
+    assert report.overall.recall >= before.overall.recall
+
+
+def test_fixed_parameters_and_exact_indexes_are_judged_and_not_tuned(out: Path) -> None:
+    kept(out).write(live(far(500)))
+    report, result = judged(out, objective=None)
+    assert report.live is not None
+    assert report.live.recall is not None
+    assert (report.live.tuning, report.live.recall.queries) == (0, 500)
+    assert len(result.live or ()) == 1
+
+
+# ---------------------------------------------------------------- in the store
+
+
+def test_a_job_that_is_tried_again_asks_what_was_written(out: Path) -> None:
+    first, second = live(far(300)), live(far(300, seed=9), seed=9)
+    assert kept(out).write(first) == first
+    assert kept(out).write(second) == first == kept(out).read()
+    report, _ = judged(out)
+    assert report.live is not None
+    assert (report.live.queries, report.live.judged) == (300, True)
+    # The report is there: nothing is asked or measured anew, and what is left behind goes.
+    kept(out).write(second)
+    again, _ = judged(out)
+    assert again == report
+    assert files(out, "live/") == set()
+
+
+def test_what_jobs_left_behind_goes_with_the_next_one_also_when_live_queries_were_taken_back(out: Path) -> None:
+    for digest in ("digest0", "digest1"):
+        kept(out, digest).write(live(far(5)))
+    store, layout = stored(out)
+    forget(store, layout, "digest1")
+    assert files(out, "live/") == {"digest1.queries"}
+    forget(store, layout, "digest1", now=time.time() + 86_500)
+    assert files(out, "live/") == set()
+    kept(out).write(live(far(5)))
+    judged(out, None)
+    assert files(out, "live/") == set()
+
+
+@pytest.mark.parametrize("data", [b"nonsense", b'{"dimension": 99, "segments": []}\n', b"x" * 100_000])
+def test_what_cannot_be_read_there_is_asked_anew(out: Path, data: bytes) -> None:
+    store, layout = stored(out)
+    store.put(layout.live_queries("digest1"), data)
+    assert kept(out).read() is None
+    assert files(out, "live/") == set()
+    store.put(layout.live_queries("digest1"), data)
+    report, _ = judged(out)
+    assert report.live is not None
+    assert "no pod of old told" in report.live.reason
+
+
+# ---------------------------------------------------------------- from a searcher to a verdict
+
+
+def test_from_what_users_ask_of_a_searcher_to_a_report(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two real processes: one that serves, and keeps what it is asked; and the gate of the next revision."""
+    first, result = judged(out, None, "first")
+    task = contract.ServeTask(
+        identity=IDENTITY.model_copy(update={"uid": ME.index_uid}),
+        revision=ME.revision,
+        digest="digest1",
+        manifest_sha256=first.manifest_sha256,
+        gate_hash="first",
+        report_sha256=result.report_sha256,
+        artifacts=Location(folder=str(out)),
+        cache_dir=str(tmp_path / "cache"),
+    )
+    environment = {contract.INTERNAL_KEY_ENV: KEY, LIVE_QUERIES_ENV: "1"}
+    with started(task, **environment) as searcher:
+        searcher.port()
+        for number in range(4):
+            search(searcher, far(60, seed=number), address=f"127.0.0.{number + 1}")
+        monkeypatch.setitem(os.environ, LIVE_KEY_ENV, live_key(KEY))
+        source = LiveSource(
+            index_uid=ME.index_uid,
+            revision=ME.revision,
+            addresses=("127.0.0.1",),
+            port=searcher.port("admin port open"),
+            min_queries=200,
+        )
+        report, _ = judged(out, source, "second")
+    assert report.live is not None
+    assert (report.live.queries, report.live.senders, report.live.pods) == (240, 4, 1)
+    assert report.live.judged
+    assert report.live.recall is not None
+    assert report.live.recall.queries + report.live.tuning == 240
+    assert files(out, "live/") == set()
