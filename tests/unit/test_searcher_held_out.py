@@ -483,14 +483,46 @@ def test_given_queries_count_once_and_equal_rows_of_half_precision(tmp_path: Pat
         ["a"] * 50 + ["b"] * 10,
         [frozenset({number}) for number in range(60)],
     )
-    found = queries.distinct()
+    found = queries.distinct(Metric.L2)
     assert len(found.vectors) == 50, "40 of a, 10 of b"
     assert found.segments == ["a"] * 40 + ["b"] * 10
     assert found.relevant is not None
     assert found.relevant[0] == {0, 40}
-    assert found.distinct() is found
+    assert found.distinct(Metric.L2) is found
     with VectorWriter(tmp_path / VECTORS_FILE, *rows.shape, half=True) as writer:
         writer.write(rows)
     for metric in Metric:
         with VectorFile(tmp_path / VECTORS_FILE, metric) as vectors:
             np.testing.assert_array_equal(rows_that_equal(vectors, rows[::-1]), np.arange(40)[::-1])
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("metric", list(Metric))
+def test_a_multiple_of_a_row_is_that_row_where_length_changes_no_answer(
+    tmp_path: Path, metric: Metric, half: bool
+) -> None:
+    rows = random(3000)
+    if half:
+        rows = rows.astype(np.float16).astype(np.float32)
+    rows[2000] = rows[7]
+    with VectorWriter(tmp_path / VECTORS_FILE, *rows.shape, half=half) as writer:
+        writer.write(rows)
+    scales = np.geomspace(1e-3, 1e3, 500, dtype=np.float32)[:, None]
+    near = rows[:500] + np.float32(1e-3) * np.abs(rows[:500]).max()
+    with VectorFile(tmp_path / VECTORS_FILE, metric) as vectors:
+        found = rows_that_equal(vectors, np.concatenate([rows[:500] * scales, near, -rows[:500]]))
+        (copy,) = rows_that_equal(vectors, rows[2000:2001])
+    assert copy == 7
+    want = np.arange(500) if metric is not Metric.L2 else np.full(500, -1)
+    np.testing.assert_array_equal(found, np.concatenate([want, np.full(1000, -1)]))
+
+
+def test_multiples_of_a_query_count_once_where_length_changes_no_answer() -> None:
+    vectors = random(300)
+    several = np.concatenate([vectors * np.float32(scale) for scale in (1, 0.37, 1234.5)])
+    for metric, count in ((Metric.COSINE, 300), (Metric.INNER_PRODUCT, 300), (Metric.L2, 900)):
+        queries = Queries(several, np.full(900, -1), None, [frozenset({number}) for number in range(900)])
+        found = queries.distinct(metric)
+        assert len(found.vectors) == count, metric
+        assert found.relevant is not None
+        assert found.relevant[5] == ({5} if metric is Metric.L2 else {5, 305, 605})

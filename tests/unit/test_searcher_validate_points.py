@@ -16,12 +16,13 @@ from vectorindex_searcher import contract
 from vectorindex_searcher.artifact.layout import Layout
 from vectorindex_searcher.artifact.manifest import describe_bytes, encode
 from vectorindex_searcher.build.task import build
-from vectorindex_searcher.contract import Identity, IndexSpec, Location, Objective, QueryColumns, ValidateTask
+from vectorindex_searcher.contract import Identity, IndexSpec, Location, Metric, Objective, QueryColumns, ValidateTask
 from vectorindex_searcher.errors import TaskError
 from vectorindex_searcher.proof import points as points_module
 from vectorindex_searcher.proof.canary import canary_recall, read_canary
 from vectorindex_searcher.proof.points import split
 from vectorindex_searcher.proof.report import Points, Report, load_report
+from vectorindex_searcher.proof.same import marks
 from vectorindex_searcher.proof.task import validate
 from vectorindex_searcher.serve.app import index_document
 from vectorindex_searcher.serve.load import load
@@ -136,7 +137,9 @@ def test_each_segment_is_tuned_on_one_half_and_judged_on_the_other(
     assert [(row.queries, row.tuned) for row in default.points] == [(0, False)] * 4
     assert default.overall.queries == sum(SIZES.values())
     # What tuned never judges.
-    halves = split(["easy"] * 600 + ["hard"] * 701, 1301, {"easy": 0.9, "hard": 0.9})
+    given = pq.read_table(place / "queries.parquet").slice(0, 1301)
+    vectors = given.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, DIMENSION)
+    halves = split(given.column("kind").to_pylist(), marks(vectors, Metric.COSINE), {"easy": 0.9, "hard": 0.9})
     assert not set(tuned_on[300]) & set(halves.judging["easy"])
     assert sorted([*tuned_on[350], *halves.judging["hard"]]) == list(range(600, 1301))
 
@@ -225,14 +228,31 @@ def test_queries_that_equal_a_row_are_a_class_of_their_own(tmp_path: Path, metri
 
 
 def test_halves_are_random_and_the_same_every_time() -> None:
-    classes = ["a"] * 1000 + ["b"] * 50
-    halves = split(classes, 1050, {"a": 0.9})
-    assert split(classes, 1050, {"a": 0.9}).tuning["a"].tolist() == halves.tuning["a"].tolist()
+    classes, drawn = ["a"] * 1000 + ["b"] * 50, marks(data(1050, 3, 1.0), Metric.L2)
+    halves = split(classes, drawn, {"a": 0.9})
+    assert split(classes, drawn, {"a": 0.9}).tuning["a"].tolist() == halves.tuning["a"].tolist()
     assert 400 < halves.tuning["a"].mean() < 600  # of 0..999: neither the first half nor the second
     assert (len(halves.judging["a"]), len(halves.judging["b"]), len(halves.overall)) == (500, 50, 525)
-    untuned = split(classes, 1050, {"b": 0.9})
+    untuned = split(classes, drawn, {"b": 0.9})
     assert (dict(untuned.tuning), len(untuned.overall)) == ({}, 1050)
-    assert len(split(None, 7, {"a": 0.9}).overall) == 7
+    assert len(split(None, drawn[:7], {"a": 0.9}).overall) == 7
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_what_two_segments_ask_tunes_in_both_or_judges_in_both(metric: Metric) -> None:
+    """In whatever length, where that changes no answer."""
+    scale = 1.0 if metric is Metric.L2 else 3.7
+    shared, mine, theirs = data(701, 1, 1.0), data(500, 2, 1.0), data(600, 3, 1.0)
+    vectors = np.concatenate([shared, mine, theirs, shared[::-1] * np.float32(scale)])
+    classes = ["a"] * 1201 + ["b"] * 1301
+    halves = split(classes, marks(vectors, metric), {"a": 0.9, "b": 0.9}, everything=True)
+    tuned = {name: {vectors[number].tobytes() for number in halves.tuning[name]} for name in "ab"}
+    for number, vector in enumerate(shared):
+        copy = vectors[len(vectors) - 1 - number]
+        assert (vector.tobytes() in tuned["a"]) == (copy.tobytes() in tuned["b"]), number
+    assert {name: len(halves.tuning[name]) for name in "ab"} == {"a": 600, "b": 650}
+    assert not set(halves.overall) & {*halves.tuning["a"], *halves.tuning["b"]}
+    assert len(halves.overall) == 601 + 651
 
 
 def test_a_target_out_of_reach_gets_the_best_there_is_and_an_index_without_parameters_none(place: Path) -> None:

@@ -45,7 +45,7 @@ def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, 
         built, source = ask_again(folder, engine, built, case.task.k, find), "computed"
     asked = built.asked
     judged = Queries(vectors.gather(asked.rows, prepared=False), asked.own)
-    halves = split(None, len(asked.rows), {})
+    halves = split(None, np.arange(len(asked.rows), dtype=np.uint64), {})
     truth = built.truth(vectors, case.task.k)
     points, points_file = case.publish_points(case.tuned(engine, vectors, judged, truth, halves))
     held_out = HeldOut(
@@ -61,7 +61,7 @@ def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, 
         # Another FAISS, or another CPU, than the build had: what it measured proves nothing of what serves.
         _log.warning("judged by the published files: here they answer worse", extra={"recall": now, "built": before})
         judged, truth, measured = published.queries, published.truth, published.measured
-        halves = split(None, len(judged.vectors), {})
+        halves = split(None, np.arange(len(judged.vectors), dtype=np.uint64), {})
     elif _is_worse(hidden := _with_rows_hidden(engine, vectors, built, truth, case.task.k), measured):
         _log.warning("judged by the published files: they answer worse than what was measured in the build")
         measured = hidden

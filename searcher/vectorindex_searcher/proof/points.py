@@ -8,7 +8,6 @@ fewer still asks for nothing.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -45,23 +44,26 @@ class Halves:
 
 def split(
     classes: Sequence[str] | None,
-    count: int,
+    marks: npt.NDArray[np.uint64],
     targets: Mapping[str, float],
     apart: npt.NDArray[np.bool_] | None = None,
     *,
     everything: bool = False,
 ) -> Halves:
-    """Draw the halves. classes: class of each of `count` queries. The same queries give the same halves every time.
+    """Draw the halves. classes: class of each query; marks [n]: what is drawn for each by its content (same.py), so the
+    same queries give the same halves every time, and one that two classes ask never tunes in one and judges in the
+    other.
 
     A segment of `targets` is tuned when both halves have SEGMENT_QUERIES at least. apart: queries that equal a row.
     everything: the default point is tuned too, so half of every class tunes, unless there are too few of all.
     """
     aside = np.flatnonzero(apart) if apart is not None else np.empty(0, np.int64)
-    names = np.array(classes if classes is not None else [""] * count)
-    rest = np.setdiff1d(np.arange(count), aside)
+    names = np.array(classes if classes is not None else [""] * len(marks))
+    rest = np.setdiff1d(np.arange(len(marks)), aside)
     members = {str(name): rest[names[rest] == name] for name in np.unique(names[rest])}
-    halves = {name: _halve(name, numbers) for name, numbers in members.items()}
-    tuned = {name for name in targets if len(members.get(name, ())) >= 2 * SEGMENT_QUERIES}
+    tunes = _first_half(members, marks)
+    halves = {name: (numbers[tunes[numbers]], numbers[~tunes[numbers]]) for name, numbers in members.items()}
+    tuned = {name for name in targets if name in halves and min(map(len, halves[name])) >= SEGMENT_QUERIES}
     if everything and len(rest) >= 2 * FEWEST_QUERIES:
         tuned = set(members)
     judging = {name: halves[name][1] if name in tuned else numbers for name, numbers in members.items()}
@@ -75,11 +77,26 @@ def has_own(halves: Halves, targets: Mapping[str, float], name: str) -> bool:
     return name in targets and len(halves.tuning.get(name, ())) >= SEGMENT_QUERIES
 
 
-def _halve(name: str, numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Two random halves; the second, which judges, has the odd one."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    drawn = np.random.default_rng(seed).permutation(numbers)
-    return np.sort(drawn[: len(drawn) // 2]), np.sort(drawn[len(drawn) // 2 :])
+def _first_half(members: Mapping[str, Numbers], marks: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Whether each query tunes: of those that the same classes ask, the half with the lower marks.
+
+    The odd one judges, that of the next such classes tunes: a class that shares no query with another is halved
+    exactly, any other within as many as it has odd ones.
+    """
+    asking: dict[int, list[str]] = {}
+    for name, numbers in members.items():
+        for mark in np.unique(marks[numbers]).tolist():
+            asking.setdefault(mark, []).append(name)
+    shared: dict[tuple[str, ...], list[int]] = {}
+    for mark, names in asking.items():
+        shared.setdefault(tuple(names), []).append(mark)
+    tuning, judged = set[int](), 0
+    for _, drawn in sorted(shared.items()):
+        drawn.sort()
+        half = (len(drawn) + judged % 2) // 2
+        judged += len(drawn) - 2 * half
+        tuning.update(drawn[:half])
+    return np.isin(marks, np.fromiter(tuning, np.uint64, len(tuning)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..artifact.manifest import Manifest
-from ..contract import Columns, QueryColumns
+from ..contract import Columns, Metric, QueryColumns
 from ..dataset.blocks import Block, check_vectors, vectors_of
 from ..dataset.column_types import Refused, id_type, is_list
 from ..dataset.column_values import ids_of
@@ -23,6 +23,7 @@ from ..dataset.objects import ListedObject
 from ..errors import BadData, BadSpec
 from ..index.json_values import json_values
 from ..storage.store import Store
+from .same import asking_the_same
 
 MAX_QUERIES = 50_000
 
@@ -43,17 +44,15 @@ class Queries:
         """The same, with the rows that they equal."""
         return replace(self, own_rows=rows)
 
-    def distinct(self) -> Queries:
-        """Each vector of each segment once, the first; with the right ids that any copy of it names.
+    def distinct(self, metric: Metric) -> Queries:
+        """What each segment asks once, the first; with the right ids that any copy of it names.
 
         A bound counts queries as independent, and what judges must not have tuned: copies would break both.
         """
         names = self.segments if self.segments is not None else [""] * len(self.vectors)
-        first: dict[tuple[str, bytes], int] = {}
-        of = [
-            first.setdefault((name, row.tobytes()), at)
-            for at, (name, row) in enumerate(zip(names, self.vectors, strict=True))
-        ]
+        same = asking_the_same(self.vectors, metric).tolist()
+        first: dict[tuple[str, int], int] = {}
+        of = [first.setdefault(key, at) for at, key in enumerate(zip(names, same, strict=True))]
         kept = list(first.values())
         if len(kept) == len(of):
             return self

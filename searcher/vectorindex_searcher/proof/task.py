@@ -46,7 +46,7 @@ from .page import page
 from .points import split
 from .queries import Queries, read_held_out, read_user_queries
 from .report import BatchLatency, FilteredRecall, Report, load_report, publish_report
-from .same import rows_that_equal
+from .same import marks, rows_that_equal
 from .timing import latencies, open_measured
 
 _log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def _queries(task: ValidateTask, manifest: Manifest, folder: Path) -> Queries:
     if task.queries is None:
         return read_held_out(folder / HELDOUT_FILE)
     given = read_user_queries(open_store(task.queries, Role.QUERIES), task.query_columns, manifest)
-    queries = given.distinct()
+    queries = given.distinct(manifest.embedding.metric)
     if copies := len(given.vectors) - len(queries.vectors):
         _log.warning(
             "queries that were given more than once count once", extra={"queries": len(given.vectors), "copies": copies}
@@ -164,7 +164,8 @@ def _measure(case: Case, engine: Engine, vectors: VectorFile, queries: Queries) 
     targets = task.segment_targets if engine.param_limits else {}
     tunes = task.objective is not None and bool(engine.param_limits) and task.queries is not None
     apart = queries.own_rows >= 0 if task.queries is not None else None
-    halves = split(queries.segments, len(queries.vectors), targets, apart, everything=tunes)
+    drawn = marks(queries.vectors, vectors.metric)
+    halves = split(queries.segments, drawn, targets, apart, everything=tunes)
     points, points_file = case.publish_points(case.tuned(engine, vectors, queries, truth, halves))
     everything = batch_engine(engine.with_default(points.default.params))
     rows = served_answers(everything, queries.vectors, task.k, queries.own_rows, queries.segments, points.params)
