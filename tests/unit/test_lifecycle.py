@@ -133,6 +133,15 @@ def test_the_first_pass_lists_the_source_and_says_so() -> None:
     assert condition(plan.status, "Ready")[:2] == ("False", "NoRevision")
 
 
+def test_queries_below_the_source_are_left_out_of_its_listing() -> None:
+    for place, told in (("docs/asked/", "docs/asked/"), ("docs2/", "")):
+        of = spec(gate={"queries": {"s3": {"bucket": "vectors", "prefix": place}}})
+        (start,) = actions(run(Observation(index=index(of))), StartResolve)
+        (again,) = actions(run(seen(of, a_revision(of, "Pending"))), StartBuild)
+        for task in (start.task, again.task):
+            assert (task.queries.s3.prefix if task.queries and task.queries.s3 else "") == told
+
+
 def test_a_listing_makes_a_revision_and_its_revision_a_build() -> None:
     plan = run(seen(OLD))
     (made,) = actions(plan, CreateRevision)

@@ -15,7 +15,7 @@ import pytest
 from dataset_files import numbers, write_parquet
 
 from vectorindex_searcher.cli.main import main
-from vectorindex_searcher.contract import S3, Identity, Location
+from vectorindex_searcher.contract import S3, Identity, Location, ResolveTask
 from vectorindex_searcher.dataset.listing import list_source
 from vectorindex_searcher.dataset.places import no_data
 from vectorindex_searcher.dataset.tombstones import list_tombstones
@@ -74,9 +74,35 @@ def test_own_places_in_one_bucket() -> None:
         return Location(s3=S3(bucket="shared", prefix=prefix))
 
     index = Identity(namespace="shop", name="products")
-    assert no_data(s3(""), None, s3("indexes"), index) == ("indexes", "indexes/shop/products")
-    assert no_data(s3("data/"), s3("data/gone/"), s3("data/"), index) == ("data/gone", "data/shop/products")
-    assert no_data(s3("data"), None, s3("database"), index) == ()
+    def left_out(source: str, artifacts: str, **places: Location) -> tuple[str, ...]:
+        return no_data(ResolveTask(identity=index, source=s3(source), artifacts=s3(artifacts), **places))
+
+    assert left_out("", "indexes") == ("indexes", "indexes/shop/products")
+    assert left_out("data/", "data/", tombstones=s3("data/gone/")) == ("data/gone", "data/shop/products")
+    assert left_out("data", "database") == ()
+    asked = {"tombstones": s3("data/gone/"), "queries": s3("data/asked.parquet")}
+    assert left_out("data", "x", **asked) == ("data/gone", "data/asked.parquet")
+    assert left_out("data", "x", queries=s3("data")) == left_out("data", "x", queries=s3("database")) == ()
+
+
+@pytest.mark.parametrize("place", ["queries", "asked.parquet"])
+def test_queries_below_the_source_are_no_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """They were rows: the gate asked for what is in the index, and searches answered with queries."""
+    source, rows = tmp_path / "in", numbers("<f4", COUNT)
+    (source / "queries").mkdir(parents=True)
+    write_parquet(source / "a.parquet", rows)
+    write_parquet(source / "queries" / "a.parquet" if place == "queries" else source / place, rows[:40] + 0.5)
+    words = ("--source", source, "--out", tmp_path / "out", "--queries", source / place, "--metric", "L2")
+    for verb in ("resolve", "build"):
+        assert main([verb, *map(str, words)]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert (result.get("rows") or result.get("count"), result.get("objects", 1)) == (COUNT, 1)
+    asked = ["validate", "--artifact", str(tmp_path / "out"), "--queries", str(source / place)]
+    assert main(asked) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["overall"]["queries"], result["segments"]) == (40, [])
 
 
 # ---------------------------------------------------------------- tables

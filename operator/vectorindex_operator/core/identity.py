@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 
 from vectorindex_operator.api.v1alpha1 import Live, Serving, VectorIndexSpec
-from vectorindex_searcher.contract import Embedding, IndexSpec, Minimise
+from vectorindex_searcher.contract import Embedding, IndexSpec, Location, Minimise
 
 DIGEST_FORMAT = 1
 """Part of every digest, and never to be changed: a manifest's own format version stands apart from it."""
@@ -67,8 +67,16 @@ def source_hash(spec: VectorIndexSpec) -> str:
             "embedding": spec.embedding.wire(),
             "artifacts": spec.artifacts.s3.wire(),
             **_tombstones(spec),
+            **({"queries": queries.wire()} if (queries := queries_below(spec)) else {}),
         }
     )[:16]
+
+
+def queries_below(spec: VectorIndexSpec) -> Location | None:
+    """Where the gate's queries are, if that is below the source: they are no rows of it. Elsewhere `resolve` need not
+    know, so that to change them lists nothing anew."""
+    source, queries = spec.source.s3.location().s3, spec.gate.queries.s3.location() if spec.gate.queries else None
+    return queries if source and queries and queries.s3 and queries.s3.below(source) else None
 
 
 def build_hash(spec: VectorIndexSpec) -> str:

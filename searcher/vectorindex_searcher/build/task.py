@@ -141,7 +141,7 @@ def _listing(task: BuildTask, source: Store, artifacts: Store, layout: Layout) -
     """The listing that `resolve` stored; without one (a laptop) a new one. Raises SourceChanged when it is another."""
     if task.fingerprint and (stored := load_listing(artifacts, layout, task.fingerprint)) is not None:
         return stored
-    listing = list_source(source, no_data(task.source, task.tombstones, task.artifacts, task.identity))
+    listing = list_source(source, no_data(task))
     if task.fingerprint and listing.fingerprint != task.fingerprint:
         raise SourceChanged(source.describe(source.prefix))
     return listing

@@ -53,6 +53,7 @@ def resolve_task(options: argparse.Namespace, given: str | None) -> ResolveTask:
         embedding=Embedding(dimension=options.dimension, metric=Metric(options.metric)),
         artifacts=_location(options, "out"),
         tombstones=_tombstones(options),
+        queries=_queries(options),
     )
 
 
@@ -78,6 +79,7 @@ def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
         artifacts=resolving.artifacts,
         device=Device(options.device),
         tombstones=resolving.tombstones,
+        queries=resolving.queries,
     )
     return task if options.digest else task.model_copy(update={"digest": _digest(task)})
 
@@ -91,9 +93,8 @@ def _fingerprint(place: Location, role: Role, exclude: Sequence[str] = ()) -> st
 def _digest(task: BuildTask) -> str:
     from ..dataset.places import no_data
 
-    exclude = no_data(task.source, task.tombstones, task.artifacts, task.identity)
     facts = [
-        _fingerprint(task.source, Role.SOURCE, exclude),
+        _fingerprint(task.source, Role.SOURCE, no_data(task)),
         *_deleted(task.tombstones),
         *(part.wire() for part in (task.columns, task.embedding, task.index)),
     ]
@@ -114,7 +115,7 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
     """The task of `validate`; see `resolve_task`. The gate hash is derived from the flags."""
     if given is not None:
         return ValidateTask.model_validate_json(given)
-    queries = parse_location(options.queries, **_s3(options)) if options.queries else None
+    queries = _queries(options)
     tombstones = _tombstones(options)
     columns = QueryColumns(
         vector=options.query_vector_column, segment=options.segment_column, relevant=options.relevant_column
@@ -212,6 +213,10 @@ def _gated(task: ServeTask, gate_hash: str) -> ServeTask:
             "segments": tuple(row.segment for row in report.points),
         }
     )
+
+
+def _queries(options: argparse.Namespace) -> Location | None:
+    return parse_location(options.queries, **_s3(options)) if options.queries else None
 
 
 def _tombstones(options: argparse.Namespace) -> Location | None:

@@ -62,6 +62,8 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
     verb.add_argument("--metadata", nargs="*", default=[], metavar="COLUMN", help="columns to return with hits")
     verb.add_argument("--dimension", type=int, help="refuse vectors of another dimension")
     _tombstone_flags(verb)
+    text = "where the queries of `validate` are, which are no rows; only needed where that is below the source"
+    verb.add_argument("--queries", metavar="PLACE", help=text)
     metrics = [metric.value for metric in Metric]
     verb.add_argument("--metric", choices=metrics, default=Metric.COSINE.value, help="similarity (default: Cosine)")
     if building:

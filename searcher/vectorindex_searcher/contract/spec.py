@@ -68,6 +68,12 @@ class S3(Model):
     """True: a public bucket, read without any credentials."""
     later: ClassVar[frozenset[str]] = frozenset({"anonymous"})
 
+    def below(self, outer: S3) -> str:
+        """The prefix, without slashes around it, if it lies below the other place; else an empty string."""
+        prefix, outside = self.prefix.strip("/"), outer.prefix.strip("/")
+        same = (self.bucket, self.endpoint) == (outer.bucket, outer.endpoint)
+        return prefix if same and prefix != outside and (not outside or prefix.startswith(f"{outside}/")) else ""
+
 
 class Location(Model):
     """Either an S3 location or a local folder (a laptop, the tests)."""

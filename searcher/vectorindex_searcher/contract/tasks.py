@@ -30,6 +30,9 @@ class ResolveTask(Model):
     artifacts: Location
     tombstones: Location | None = None
     """Objects there are no vectors, wherever they lie."""
+    queries: Location | None = None
+    """Of the gate; objects there are no rows, wherever they lie."""
+    later: ClassVar[frozenset[str]] = frozenset({"queries"})
 
 
 class BuildTask(Model):
@@ -54,9 +57,11 @@ class BuildTask(Model):
     """The pod's memory limit; 0: unknown."""
     tombstones: Location | None = None
     """Where deleted ids are listed: their rows are left out."""
+    queries: Location | None = None
+    """As in ResolveTask, for a listing that is made anew."""
     gate_k: Annotated[int, Field(ge=1, le=1000)] | None = None
     """k of the gate, for which answers are asked too, beside 1, 10 and 100. None: one of these."""
-    later: ClassVar[frozenset[str]] = frozenset({"gate_k"})
+    later: ClassVar[frozenset[str]] = frozenset({"gate_k", "queries"})
 
 
 class LiveSource(Model):

@@ -1,4 +1,4 @@
-"""What lies below a source's place without being its data: deleted ids, artifacts, tables with a log, broken links."""
+"""What lies below a source's place without being its data: deleted ids, queries, artifacts, tables with a log, broken links."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..artifact.layout import HELDOUT_FILE, IDS_FILE, INDEX_FILE, VECTORS_FILE, Layout
-from ..contract import Identity, Location
+from ..contract import BuildTask, Identity, Location, ResolveTask
 from ..errors import BadData, TaskError
 from ..storage.store import ObjectInfo, Store, join_key
 
@@ -24,29 +24,25 @@ def nested_key(source: Location, other: Location | None) -> str:
     if other is None:
         return ""
     if source.s3 is not None and other.s3 is not None:
-        same = (source.s3.bucket, source.s3.endpoint) == (other.s3.bucket, other.s3.endpoint)
-        outer, inner = source.s3.prefix.strip("/"), other.s3.prefix.strip("/")
-        return inner if same and inner != outer and (not outer or inner.startswith(f"{outer}/")) else ""
+        return other.s3.below(source.s3)
     if source.folder is not None and other.folder is not None:
         inside, outside = Path(other.folder).resolve(), Path(source.folder).resolve()
         return inside.relative_to(outside).as_posix() if inside.is_relative_to(outside) and inside != outside else ""
     return ""
 
 
-def no_data(
-    source: Location, tombstones: Location | None, artifacts: Location | None = None, identity: Identity | None = None
-) -> tuple[str, ...]:
-    """Keys of the source's store below which nothing is its data: lists of deleted ids, and what builds wrote there.
+def no_data(task: ResolveTask | BuildTask) -> tuple[str, ...]:
+    """Keys of the source's store below which nothing is its data: lists of deleted ids, the gate's queries, and what
+    builds wrote there.
 
-    Without it a second build reads the first one's vectors.npy as rows.
+    Without it a second build reads the first one's vectors.npy as rows, and the gate asks for rows of the index.
     """
-    places = [tombstones, artifacts]
-    if artifacts is not None and identity is not None:
-        places.append(_own(artifacts, identity))  # where source and artifacts are one place
-    return tuple(key for key in (nested_key(source, place) for place in places) if key)
+    places = (task.tombstones, task.queries, task.artifacts, _own(task.artifacts, task.identity))
+    return tuple(key for key in (nested_key(task.source, place) for place in places) if key)
 
 
 def _own(artifacts: Location, identity: Identity) -> Location:
+    """What the index itself wrote, where source and artifacts are one place."""
     if artifacts.s3 is not None:
         base = Layout(artifacts.s3.prefix.strip("/"), identity).base
         return Location(s3=artifacts.s3.model_copy(update={"prefix": base}))

@@ -18,7 +18,7 @@ from .source import open_source
 def resolve(task: ResolveTask) -> ResolveResult:
     """Raises TaskError: SourceMissing, BadSpec (unknown column), BadData (mixed dimensions, corrupt file) ..."""
     source_store = open_store(task.source, Role.SOURCE)
-    listing = list_source(source_store, no_data(task.source, task.tombstones, task.artifacts, task.identity))
+    listing = list_source(source_store, no_data(task))
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(artifacts.prefix, task.identity)
     stored = _stored(artifacts, layout, listing.fingerprint)

@@ -129,6 +129,7 @@ def _start(state: ReconcileState, name: str, key: str) -> None:
         device_reason=cpu_reason,
         memory_limit_bytes=memory_bytes(memory) if memory else 0,
         tombstones=recipe.tombstones(spec, state.spec.source.s3),
+        queries=identity.queries_below(state.spec),
         gate_k=state.spec.gate.k if state.spec.gate.k not in ASKED_KS else None,
     )
     state.act(StartBuild(job, name, attempt, _failures(state, name), wants_gpu, task))

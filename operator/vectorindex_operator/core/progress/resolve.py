@@ -57,6 +57,7 @@ def _start(state: ReconcileState, wanted: str, after: str, failures: int) -> Non
         embedding=state.spec.embedding,
         artifacts=state.spec.artifacts.s3.location(),
         tombstones=deleted.location() if deleted else None,
+        queries=identity.queries_below(state.spec),
     )
     state.act(StartResolve(identity.resolve_job_name(state.obs.index.name, key), key, failures, task))
 
