@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import BadData
+from .arrow_files import open_mapped
 from .json_values import is_plain, json_values
 from .mapped import check_offsets
 from .value_sizes import sizes
@@ -36,9 +37,10 @@ class RowFile:
     """A mapped Arrow IPC file. `columns`: names; `count`: rows."""
 
     def __init__(self, path: Path) -> None:
-        """Raises BadData when the file is no Arrow file, a value lies outside of it or its batches are uneven."""
+        """Raises BadData when the file is no Arrow file, is compressed, a value lies outside of it or its batches are
+        uneven."""
         try:
-            self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            self._reader = open_mapped(path)
             self._batches = [self._reader.get_batch(number) for number in range(self._reader.num_record_batches)]
             for batch in self._batches:
                 check_offsets(batch)

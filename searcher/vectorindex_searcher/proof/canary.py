@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import BadData
+from ..index.arrow_files import read_table
 from ..index.engine import Engine
 from .exact import Truth
 from .measure import NO_PARAMS, Params, served_answers
@@ -84,8 +85,7 @@ def write_canary(table: pa.Table, path: Path) -> None:
 def read_canary(path: Path) -> pa.Table:
     """Read canary.arrow into memory. Raises BadData/BadArtifact."""
     try:
-        with pa.OSFile(str(path), "rb") as source:
-            return pa.ipc.open_file(source).read_all()
+        return read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise BadData("BadArtifact", f"{path.name}: {error}", object=path.name) from error
 

@@ -23,6 +23,7 @@ from ..artifact.layout import Layout
 from ..artifact.manifest import encode
 from ..contract import Model
 from ..errors import TaskError
+from ..index.arrow_files import open_buffer
 from ..index.choose.recall import PRODUCT_TIE, RELATIVE_TIE
 from ..index.device import DeviceFallback
 from ..index.vectors import VectorFile
@@ -180,7 +181,7 @@ def _encode(truth: Truth) -> bytes:
 
 
 def _decode(data: bytes, k: int) -> Truth:
-    table = pa.ipc.open_file(pa.py_buffer(data)).read_all().combine_chunks()
+    table = open_buffer(pa.py_buffer(data)).read_all().combine_chunks()
 
     def matrix(name: str) -> npt.NDArray[np.generic]:
         flat: npt.NDArray[np.generic] = table.column(name).combine_chunks().flatten().to_numpy()

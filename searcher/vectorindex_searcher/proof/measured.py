@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import BadData
+from ..index.arrow_files import read_table
 from ..index.vectors import VectorFile
 from .exact import Truth, truth_among
 from .measure import Measured, measure
@@ -141,8 +142,7 @@ def _spread(values: Rows, at: Rows, count: int) -> pa.Array:
 def read_measured(path: Path) -> MeasuredFile:
     """Read it. Raises BadData/BadArtifact."""
     try:
-        with pa.OSFile(str(path), "rb") as source:
-            table = pa.ipc.open_file(source).read_all().combine_chunks()
+        table = read_table(path).combine_chunks()
         facts = Facts(**json.loads(table.schema.metadata[_FACTS]))
         return _parse(table, facts)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:

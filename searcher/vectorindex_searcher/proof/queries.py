@@ -21,6 +21,7 @@ from ..dataset.formats import format_of
 from ..dataset.listing import list_source
 from ..dataset.objects import ListedObject
 from ..errors import BadData, BadSpec
+from ..index.arrow_files import read_table
 from ..index.json_values import json_values
 from ..storage.store import Store
 from .same import asking_the_same
@@ -77,8 +78,7 @@ def write_held_out(path: Path, rows: npt.NDArray[np.int64], vectors: npt.NDArray
 def read_held_out(path: Path) -> Queries:
     """The queries of heldout.arrow. Raises BadData/BadArtifact."""
     try:
-        with pa.OSFile(str(path), "rb") as source:
-            table = pa.ipc.open_file(source).read_all().combine_chunks()
+        table = read_table(path).combine_chunks()
     except (pa.ArrowInvalid, OSError) as error:
         raise BadData("BadArtifact", f"{path.name}: {error}", object=path.name) from error
     rows = table.column("row").to_numpy()
