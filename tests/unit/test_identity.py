@@ -55,7 +55,10 @@ def hashes(**changes: Any) -> dict[str, str]:
         ({"gate": {"queries": {"live": {}}}}, {"gate", "thresholds"}),
         ({"gate": {"queries": {"s3": {"bucket": "vectors", "prefix": "docs2/"}}}}, {"gate", "thresholds"}),
         # Below the source they are left out of its listing.
-        ({"gate": {"queries": {"s3": {"bucket": "vectors", "prefix": "docs/asked/"}}}}, {"source", "gate", "thresholds"}),
+        (
+            {"gate": {"queries": {"s3": {"bucket": "vectors", "prefix": "docs/asked/"}}}},
+            {"source", "gate", "thresholds"},
+        ),
         ({"segments": [{"name": "fr"}]}, {"gate"}),
         ({"searcher": {"replicas": 9, "minScore": 0.3, "pod": {"priorityClassName": "high"}}}, set()),
         ({"searcher": {"resources": {"limits": {"memory": "1Gi"}}}}, set()),

@@ -74,6 +74,7 @@ def test_own_places_in_one_bucket() -> None:
         return Location(s3=S3(bucket="shared", prefix=prefix))
 
     index = Identity(namespace="shop", name="products")
+
     def left_out(source: str, artifacts: str, **places: Location) -> tuple[str, ...]:
         return no_data(ResolveTask(identity=index, source=s3(source), artifacts=s3(artifacts), **places))
 
@@ -86,9 +87,7 @@ def test_own_places_in_one_bucket() -> None:
 
 
 @pytest.mark.parametrize("place", ["queries", "asked.parquet"])
-def test_queries_below_the_source_are_no_rows(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
-) -> None:
+def test_queries_below_the_source_are_no_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
     """They were rows: the gate asked for what is in the index, and searches answered with queries."""
     source, rows = tmp_path / "in", numbers("<f4", COUNT)
     (source / "queries").mkdir(parents=True)

@@ -75,8 +75,9 @@ def source_hash(spec: VectorIndexSpec) -> str:
 def queries_below(spec: VectorIndexSpec) -> Location | None:
     """Where the gate's queries are, if that is below the source: they are no rows of it. Elsewhere `resolve` need not
     know, so that to change them lists nothing anew."""
-    source, queries = spec.source.s3.location().s3, spec.gate.queries.s3.location() if spec.gate.queries else None
-    return queries if source and queries and queries.s3 and queries.s3.below(source) else None
+    given = spec.gate.queries.s3 if spec.gate.queries else None
+    source, queries = spec.source.s3.location(), given.location() if given else None
+    return queries if source.s3 and queries and queries.s3 and queries.s3.below(source.s3) else None
 
 
 def build_hash(spec: VectorIndexSpec) -> str:

@@ -1,8 +1,9 @@
 """Arrow files of an artifact are opened here: none of their buffers may be compressed.
 
 Builds write none that are. Arrow decompresses a buffer when its batch is read, and believes the size that stands before
-it: a file of kilobytes would take gigabytes of a searcher. Whether a batch is compressed stands in its message, of which
-Arrow's Python shows nothing; so the few numbers on the way to it (flatbuffers) are read here, where Arrow reads them.
+it: a file of kilobytes would take gigabytes of a searcher. Whether a batch is compressed stands in its message, of
+which Arrow's Python shows nothing; so the few numbers on the way to it (flatbuffers) are read here, where Arrow reads
+them.
 """
 
 from __future__ import annotations
