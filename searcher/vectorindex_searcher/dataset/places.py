@@ -1,4 +1,4 @@
-"""What lies below a source's place without being its data: deleted ids, queries, artifacts, tables with a log, links."""
+"""What lies below a source without being its data: deleted ids, queries, artifacts, tables with a log, broken links."""
 
 from __future__ import annotations
 
