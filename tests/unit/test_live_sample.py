@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from vectorindex_searcher.contract import LIVE_HOURS, Metric, live_room
+from vectorindex_searcher.contract import LIVE_HOURS, LIVE_QUERY_BYTES, Metric, live_room
 from vectorindex_searcher.proof.live.sample import LiveQuery, LiveSample
 from vectorindex_searcher.proof.live.wire import HEAD_BYTES, MalformedError, decode, encode, record_bytes
 
@@ -155,3 +156,20 @@ def test_what_is_no_sample_is_refused_without_telling_what_it_holds(data: bytes,
 
 def test_a_zero_vector_is_a_query_where_there_is_no_angle() -> None:
     assert len(decode(forged(vector=numbers(0, 0, 0)), 3, Metric.L2, 8)) == 1
+
+
+def test_a_full_sample_takes_no_more_memory_than_a_pod_has_for_it() -> None:
+    """The most that can be: every query of another sender."""
+    room, dimension = live_room(64), 64
+    vectors = np.random.default_rng(0).standard_normal((room * 2, dimension)).astype("<f4")
+    sample = LiveSample(room)
+    tracemalloc.start()
+    try:
+        for number, vector in enumerate(vectors):
+            one = query(number, sender=number, hour=HOUR + number % LIVE_HOURS)
+            sample.add(replace(one, vector=vector.tobytes()))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(sample) > 0.95 * room
+    assert held < room * (LIVE_QUERY_BYTES + 4 * dimension)
