@@ -151,7 +151,7 @@ def test_twenty_tenants_whose_pods_drip_delay_no_other_tenants_pass() -> None:
     middle, most = beside[len(beside) // 2], beside[-1]
     print(f"{len(beside)} looks: alone {alone * 1e3:.1f} ms, beside {middle * 1e3:.1f} ms, at most {most * 1e3:.1f} ms")
     assert middle < max(10 * alone, DEADLINE_SECONDS / 20)
-    assert most < DEADLINE_SECONDS
+    assert most < max(DEADLINE_SECONDS, 100 * alone)
 
 
 # ---------------------------------------------------------------- the rules of looking

@@ -1,0 +1,78 @@
+"""Two operators at once: one stands still in the middle of a write, in each of its writes in turn, for longer than
+another needs to take over and to act; then its write is carried out all the same (docs/adr/0031-two-operators-meet.md).
+
+By default every ninth write; SIMULATOR_WRITES=N: every Nth.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from simulator.scenarios import SCENARIOS
+from simulator.simulation import Simulation
+
+EVERY = int(os.environ.get("SIMULATOR_WRITES", "9"))
+STANDS_STILL = 60.0
+FOR_GOOD = 1e6
+MOST_WRITES = 400
+TRIED = (
+    "second",
+    "errors",
+    "edit_during_build",
+    "edit_during_soak",
+    "gate_rejects",
+    "gpu_falls_back",
+    "more_memory",
+    "operator_upgraded",
+    "rollback_and_retry",
+    "rollback_to_a_named_one",
+    "unreadable_then_fix",
+    "wanted_again_while_it_is_forgotten",
+)
+"""Together they do everything that an operator does."""
+
+
+def with_a_late_write(scenario: str, number: int, seed: int = 1) -> Simulation:
+    """Two operators without another fault; the write of that number stands still."""
+    simulation = Simulation(replace(SCENARIOS[scenario], two_operators=True), seed)
+    faults = simulation.faults
+    faults.single, faults.pauses, faults.lasts = (number, "pause"), (STANDS_STILL,), (FOR_GOOD, FOR_GOOD)
+    faults.writes = faults.reads = faults.hung = faults.slow = faults.lost_events = faults.silent = 0.0
+    return simulation
+
+
+@pytest.mark.parametrize("scenario", TRIED)
+def test_a_write_that_comes_late_breaks_nothing_and_changes_no_end(scenario: str) -> None:
+    undisturbed, late = Simulation(SCENARIOS[scenario], 0).run().end, 0
+    for number in range(1, MOST_WRITES, EVERY):
+        simulation = with_a_late_write(scenario, number)
+        outcome = simulation.run()
+        if outcome.problems:
+            pytest.fail(f"write {number} stands still\n{simulation.story()}", pytrace=False)
+        if not simulation.faults.log:
+            break  # it had fewer writes
+        late += 1
+        assert outcome.end == undisturbed, simulation.story()
+    assert late > 2, "hardly anything was late"
+
+
+def test_what_was_taken_up_again_meanwhile_is_not_forgotten() -> None:
+    """The one deletion that only a version guards: the user wants the oldest back as it falls out of the history."""
+    simulation = with_a_late_write("wanted_again_while_it_is_forgotten", 0, seed=4)
+    faults, late = simulation.faults, list[str]()
+    for operator in simulation.operators:
+        delete = operator.ports.delete
+
+        def standing_still(kind: str, *which: str, delete: Any = delete) -> None:
+            if kind == "VectorIndexRevision" and not late:
+                late.append(which[1])
+                faults.single = (faults.count + 1, "pause")
+            delete(kind, *which)
+
+        operator.ports.delete = standing_still  # type: ignore[method-assign]
+    outcome = simulation.run()
+    assert late == [simulation.world.name_of("A")]
+    assert not outcome.problems, simulation.story()
