@@ -47,6 +47,10 @@ class Cluster(ABC):
     """Empty: the kubeconfig's current context."""
     direct: bool = False
     """Whether this machine reaches ClusterIPs and pods."""
+    audit_log: Path | None = None
+    """What the operator asked of the API server, where that writes it down; rotated files lie beside it."""
+    audit_backups: int = 0
+    """How many rotated ones there are at most."""
     kubectl_program: str = "kubectl"
     helm_program: str = "helm"
 

@@ -23,6 +23,7 @@ class LocalCluster(Cluster):
         said = run([sys.executable, PROGRAM, "env"], timeout=30)
         self._facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         self.kubeconfig = Path(self._facts["KUBECONFIG"])
+        self.audit_log, self.audit_backups = Path(self._facts["AUDIT_LOG"]), int(self._facts["AUDIT_BACKUPS"])
         tools = Path(self._facts["CLUSTER_TOOLS"])
         self.kubectl_program, self.helm_program = str(tools / "kubectl"), str(tools / "helm")
 

@@ -50,6 +50,8 @@ keep kube-apiserver "$KUBE" kube-apiserver --etcd-servers=http://127.0.0.1:2379 
   --service-account-key-file="$PKI/sa.pub" --service-account-signing-key-file="$PKI/sa.key" \
   --kubelet-client-certificate="$PKI/apiserver-kubelet.crt" --kubelet-client-key="$PKI/apiserver-kubelet.key" \
   --kubelet-certificate-authority="$PKI/ca.crt" --kubelet-preferred-address-types=InternalIP,Hostname \
+  --audit-policy-file="$CONF/audit-policy.yaml" --audit-log-path="$AUDIT_LOG" \
+  --audit-log-maxsize="$AUDIT_MEGABYTES" --audit-log-maxbackup="$AUDIT_BACKUPS" \
   --requestheader-client-ca-file="$PKI/ca.crt" --requestheader-allowed-names=front-proxy-client \
   --requestheader-username-headers=X-Remote-User --requestheader-group-headers=X-Remote-Group \
   --requestheader-extra-headers-prefix=X-Remote-Extra- \

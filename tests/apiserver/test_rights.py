@@ -18,13 +18,14 @@ from typing import Any, TypeVar, get_args
 
 import pytest
 import urllib3
-from apiserver.test_rbac import ensure_namespace, granted, install
-from chart import HOME
+from apiserver.test_rbac import ensure_namespace, install
+from chart import HOME, render
 from control_plane import Api, ControlPlane, Json, path_of
 from kubernetes import config
 from observations import DATA, SETTINGS, a_revision, actions, run, seen, spec
 from ports import held
 from raw_objects import at_once
+from rights import BY_ADMISSION, asked, granted, refused, remember
 
 from vectorindex_operator.adapters import lease
 from vectorindex_operator.adapters.events import KubeEvents
@@ -60,17 +61,6 @@ from vectorindex_searcher.contract import LeaseState
 ACCOUNT = "operator-vectorindex-operator"
 USER = f"system:serviceaccount:{HOME}:{ACCOUNT}"
 SPACE, NAME = "team-a", "docs"
-BY_ADMISSION = {
-    ("vectorindex.dev", "vectorindexes/finalizers", "update"),
-    ("vectorindex.dev", "vectorindexrevisions/finalizers", "update"),
-}
-"""What the admission plugin OwnerReferencesPermissionEnforcement asks: not in the audit log, but a refusal would be."""
-BY_APPLY = {
-    ("apps", "deployments", "create"),
-    ("networking.k8s.io", "networkpolicies", "create"),
-    ("policy", "poddisruptionbudgets", "create"),
-}
-"""What an apply asks besides patch where it makes an object: not in the audit log either, but a refusal would be."""
 SOON = 30.0
 LEASE: Json = {
     "apiVersion": "coordination.k8s.io/v1",
@@ -78,20 +68,11 @@ LEASE: Json = {
     "metadata": {"name": lease.NAME, "namespace": HOME},
 }
 
-Right = tuple[str, str, str]
 A = TypeVar("A")
 
 
-def asked(plane: ControlPlane) -> dict[Right, int]:
-    """Group, resource and verb of every request of the operator about an object, and the worst answer."""
-    out: dict[Right, int] = {}
-    for event in plane.audited(USER):
-        about = event.get("objectRef", {})
-        if "resource" in about:
-            sub = f"/{about['subresource']}" if about.get("subresource") else ""
-            right = (about.get("apiGroup", ""), about["resource"] + sub, event["verb"])
-            out[right] = max(out.get(right, 0), event.get("responseStatus", {}).get("code", 0))
-    return out
+def has_asked(plane: ControlPlane, *right: str) -> bool:
+    return right in asked(plane.audited(USER))
 
 
 def wait_for(true: Callable[[], Any], what: str) -> None:
@@ -143,8 +124,8 @@ def run_the_process(plane: ControlPlane, api: Api) -> None:
     with held() as (port,), process(plane, port):
         wait_for(lambda: metric(f"vectorindex_watches {float(len(WATCHED))}"), "not every kind is watched")
         assert api.apply(manifest("by-watch")).ok
-        wait_for(lambda: ("batch", "jobs", "create") in asked(plane), "the watch told nothing")
-        wait_for(lambda: ("coordination.k8s.io", "leases", "update") in asked(plane), "the Lease was not renewed")
+        wait_for(lambda: has_asked(plane, "batch", "jobs", "create"), "the watch told nothing")
+        wait_for(lambda: has_asked(plane, "coordination.k8s.io", "leases", "update"), "the Lease was not renewed")
         lists = [event for event in plane.audited(USER) if event["verb"] == "list"]
         wait_for(
             lambda: len([e for e in plane.audited(USER) if e["verb"] == "list"]) >= len(lists) + len(WATCHED),
@@ -261,25 +242,27 @@ def changed_by_hand(api: Api, kind: str, name: str, spec: Json) -> None:
 
 
 @pytest.fixture(scope="module")
-def everything(control_plane: ControlPlane, api: Api) -> dict[Right, int]:
-    """All that was ever asked: by the process, and by every action."""
+def everything(control_plane: ControlPlane, api: Api) -> list[Json]:
+    """All that was ever asked: by the process, and by every action. The e2e layer counts it as asked, too."""
     install(api)
     run_the_process(control_plane, api)
     with pytest.MonkeyPatch.context() as patch:
         actor = Actor(control_plane, api, patch)
         act_out_every_action(actor)
         assert actor.done == set(get_args(Action)), "an action that no plan of this test holds"
-    return asked(control_plane)
+    events = control_plane.audited(USER)
+    remember(asked(events))
+    return events
 
 
-def test_nothing_that_the_operator_asks_is_refused(everything: dict[Right, int]) -> None:
-    assert {right: code for right, code in everything.items() if code in (401, 403)} == {}
+def test_nothing_that_the_operator_asks_is_refused(everything: list[Json]) -> None:
+    assert refused(everything) == {}
 
 
-def test_the_operator_asks_for_everything_that_it_may(everything: dict[Right, int]) -> None:
-    may = granted(kind="ClusterRole", name="vectorindex-operator") | granted(kind="Role", name="-lease")
-    assert may - set(everything) == BY_ADMISSION | BY_APPLY
-    assert set(everything) <= may
+def test_the_operator_asks_for_everything_that_it_may(everything: list[Json]) -> None:
+    may = granted(render())
+    assert may - asked(everything) == BY_ADMISSION
+    assert asked(everything) <= may
 
 
 def test_the_rights_of_by_admission_are_needed(control_plane: ControlPlane, api: Api) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,9 +44,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First the module that counts the operator's writes, before there are other indexes; then group by group."""
+    """First the module that counts the operator's writes, before there are other indexes; then group by group.
+
+    Last the module that judges what the operator asked in all of them.
+    """
     order = list(dict.fromkeys(together.group_name(item) for item in items))
-    items.sort(key=lambda item: ("test_first_revision" not in item.nodeid, order.index(together.group_name(item))))
+
+    def place(item: pytest.Item) -> tuple[bool, bool, int]:
+        last, first = _module(item).endswith("test_rights.py"), _module(item).endswith("test_first_revision.py")
+        return last, not first, order.index(together.group_name(item))
+
+    items.sort(key=place)
 
 
 # ---------------------------------------------------------------- once
@@ -80,7 +89,8 @@ def images(cluster: Cluster) -> Images:
 @pytest.fixture(scope="session")
 def operator(cluster: Cluster, kube: Kube, images: Images) -> Operator:
     """The release, of this checkout; one that is there is upgraded in place."""
-    return Operator(cluster, kube, release.install(cluster, images))
+    began = time.time()
+    return Operator(cluster, kube, release.install(cluster, images), began)
 
 
 @pytest.fixture(scope="session")

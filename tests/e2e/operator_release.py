@@ -6,7 +6,9 @@ import contextlib
 import os
 import re
 import signal
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import release
@@ -23,6 +25,9 @@ class Operator:
     cluster: Cluster
     kube: Kube
     release: str
+    since: float = 0.0
+    """Unix seconds: when the tests began."""
+    _other_roles: list[tuple[float, float]] = field(default_factory=list)
 
     # ------------------------------------------------------------ looks
 
@@ -87,6 +92,19 @@ class Operator:
             "--reuse-values", "--wait", "--timeout", "120s", *sets, timeout=150,
         )  # fmt: skip
 
+    @contextlib.contextmanager
+    def earlier(self) -> Iterator[None]:
+        """For as long as an earlier chart may be installed, whose roles are others."""
+        began = time.time()
+        try:
+            yield
+        finally:
+            self._other_roles.append((began, time.time()))
+
+    def under_other_roles(self, at: float) -> bool:
+        """Whether an earlier chart's roles may have been in force at this time (Unix seconds)."""
+        return any(first <= at <= last for first, last in self._other_roles)
+
     def kill(self) -> None:
         """SIGKILL to the process that holds the Lease; returns when it is dead."""
 
@@ -122,12 +140,12 @@ def kill_container(cluster: Cluster, kube: Kube, pod: Json) -> None:
     if cluster.name != "local":
         kube.delete("Pod", meta["name"], meta["namespace"], grace=0)
         return
-    for process in _main_processes(meta["uid"]):
+    for process in main_processes(meta["uid"]):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
 
-def _main_processes(uid: str) -> list[int]:
+def main_processes(uid: str) -> list[int]:
     """Processes of the pod's containers that are PID 1 in their own namespace, without the pause container's."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):

@@ -1,7 +1,7 @@
 """From the first release to this one and back, with an index serving: no query fails and nothing is forgotten.
 
 The release that the other tests use is downgraded in place, as a user would do it. So no other test runs beside this
-one (its module is the last of the layer), and at its end this checkout's release is there again.
+one (only the module that looks back on all of them comes later), and at its end this checkout's release is there again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from e2e.operator_release import Operator
 from e2e.vectors import Corpus
 from e2e.workspace import Workspace, merged, no_failures
 from layers import unavailable
@@ -25,27 +26,28 @@ from harness.past import PastRelease
 from harness.s3 import ObjectStore
 from harness.vix import REVISION_LABEL
 
-POLL_SECONDS = 15
+POLL_SECONDS = 10
 POLLED = {
     "source": {"poll": f"{POLL_SECONDS}s", "minInterval": "1s"},
-    "rollout": {"soak": {"minQueries": 10_000}},
+    "rollout": {"soak": {"minQueries": 6_000}},
 }
 SLOW, FAST = 40.0, 250.0
 """Queries a second. At the slow pace a soak outlasts every upgrade, at the fast one it ends within a minute."""
 COARSE = {"index": {"factory": "PQ4x4"}}
 """Recall@10 of about 0.2: the gate rejects it."""
-QUIET_SECONDS = 30
+QUIET_SECONDS = 2 * POLL_SECONDS
 LIMIT_SECONDS = 900
 
 
 @pytest.fixture
-def first_release(cluster: Cluster, images: Images) -> Iterator[PastRelease]:
+def first_release(cluster: Cluster, images: Images, operator: Operator) -> Iterator[PastRelease]:
     """The first release, installed; afterwards this checkout's is there again."""
     with contextlib.ExitStack() as stack:
         try:
             found = stack.enter_context(past.release(cluster))
         except LackingError as lacking:
             unavailable("e2e", str(lacking), "Only this test needs it.")
+        stack.enter_context(operator.earlier())
         release.install(cluster, found.images, found.chart)
         yield found
         release.install(cluster, images)

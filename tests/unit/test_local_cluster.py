@@ -13,6 +13,8 @@ from string import Template
 
 import pytest
 
+from harness import release
+
 HACK = Path(__file__).resolve().parents[2] / "hack" / "local-cluster"
 sys.path.insert(0, str(HACK))
 
@@ -136,3 +138,28 @@ def test_pods_in_trouble_are_named() -> None:
 
     assert lifecycle.pods_line([pod("a", "Running"), pod("b", "Succeeded")]) == "2, none in trouble"
     assert "n/c (Pending)" in lifecycle.pods_line([pod("a", "Running"), pod("c", "Pending")])
+
+
+def test_a_node_of_another_configuration_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded, script = tmp_path / "configuration", tmp_path / "node.sh"
+    script.write_text("keep kube-apiserver --one-flag")
+    monkeypatch.setattr(node.layout, "CONFIGURATION", recorded)
+    monkeypatch.setattr(node, "SCRIPT", script)
+    monkeypatch.setattr(node, "running", lambda: True)
+    assert node.outdated(), "one of before a configuration was recorded"
+    recorded.write_text(node.digest())
+    assert not node.outdated()
+    script.write_text("keep kube-apiserver --one-flag --another")
+    assert node.outdated()
+    monkeypatch.setattr(node, "running", lambda: False)
+    assert not node.outdated(), "what does not run is started anyway"
+
+
+def test_the_api_server_writes_down_what_the_operator_asks_and_no_more_than_it_may() -> None:
+    flags = (HACK / "node.sh").read_text()
+    for flag in ("--audit-policy-file", "--audit-log-path", "--audit-log-maxsize", "--audit-log-maxbackup"):
+        assert flag in flags
+    assert layout.AUDIT_MEGABYTES * (layout.AUDIT_BACKUPS + 1) <= 200
+    assert layout.OPERATOR_NAMESPACE == release.NAMESPACE
+    second = HACK.parents[1] / "tests" / "e2e" / "test_two_operators.py"
+    assert f'NAMESPACE, CLASS = "{layout.SECOND_OPERATOR_NAMESPACE}"' in second.read_text()

@@ -24,6 +24,9 @@ STATE = CACHE / "cluster"
 PKI = STATE / "pki"
 CONF = STATE / "conf"
 NODE_LOGS = STATE / "log"
+AUDIT = STATE / "audit"
+AUDIT_LOG = AUDIT / "audit.log"  # rotated ones lie beside it
+CONFIGURATION = STATE / "configuration"  # a digest of what the running node was started with
 RECORD = CACHE / "node.json"  # beside the state: whoever deletes that by hand can still stop the node
 FAKE_GPU = STATE / "fake-gpu"
 KUBECONFIG = CONF / "admin.kubeconfig"
@@ -39,6 +42,10 @@ KUBERNETES_SERVICE_IP = "10.96.0.1"
 OBJECT_STORE_IP = "10.96.0.90"
 API_PORT = 6443
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+
+# --- who is in the audit log: the release of the chart, and the one that a test puts beside it
+OPERATOR_NAMESPACE, SECOND_OPERATOR_NAMESPACE = "vectorindex-system", "vectorindex-next"
+AUDIT_MEGABYTES, AUDIT_BACKUPS = 50, 3
 
 # --- the object store
 OBJECT_STORE_NAMESPACE = "object-store"
@@ -70,6 +77,11 @@ def substitutions() -> dict[str, str]:
         "PKI": str(PKI),
         "CONF": str(CONF),
         "NODE_LOGS": str(NODE_LOGS),
+        "AUDIT_LOG": str(AUDIT_LOG),
+        "AUDIT_MEGABYTES": str(AUDIT_MEGABYTES),
+        "AUDIT_BACKUPS": str(AUDIT_BACKUPS),
+        "OPERATOR_NAMESPACE": OPERATOR_NAMESPACE,
+        "SECOND_OPERATOR_NAMESPACE": SECOND_OPERATOR_NAMESPACE,
         "NODE_NAME": NODE_NAME,
         "HOST_IP": HOST_IP,
         "NODE_IP": NODE_IP,

@@ -35,7 +35,7 @@ def up() -> None:
     """Makes the cluster run, doing only what is not yet done."""
     refuse_if_impossible()
     with exclusive():
-        if node.running() and api.is_ready() and api.node_is_ready() and workloads.object_store_answers():
+        if _healthy() and not node.outdated():
             say("the local cluster is already running")
             return
         host.ensure_packages()
@@ -43,6 +43,9 @@ def up() -> None:
         write_tools()
         images.ensure_archives()
         started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        if node.running() and node.outdated():
+            say("the node was started with another configuration: starting it again, its state is kept")
+            node.stop()
         if node.running() and not _answers_soon():
             say("the node runs but its API server does not answer: starting it again")
             node.stop()
@@ -59,6 +62,10 @@ def up() -> None:
         hint = f"`cluster kubectl -n {layout.OBJECT_STORE_NAMESPACE} describe pods`"
         api.wait("object store", workloads.object_store_answers, PODS_BACK, hint)
         say("the local cluster is ready")
+
+
+def _healthy() -> bool:
+    return node.running() and api.is_ready() and api.node_is_ready() and workloads.object_store_answers()
 
 
 def down(purge: bool) -> None:
@@ -132,6 +139,8 @@ def environment() -> dict[str, str]:
     credentials = layout.object_store_credentials()
     return {
         "KUBECONFIG": str(layout.KUBECONFIG),
+        "AUDIT_LOG": str(layout.AUDIT_LOG),
+        "AUDIT_BACKUPS": str(layout.AUDIT_BACKUPS),
         "CLUSTER_TOOLS": str(layout.TOOLS),
         "S3_ENDPOINT": layout.S3_ENDPOINT,
         "S3_ENDPOINT_IN_CLUSTER": layout.S3_ENDPOINT_IN_CLUSTER,

@@ -5,6 +5,7 @@ Ends only processes recorded by id *and* start time, so an id the kernel gave to
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,17 @@ from . import layout, pki
 from .terminal import ClusterError, last_lines, output_of
 
 COVERS = ("var-lib-kubelet", "var-lib-cni", "var-log-containers")  # over layout.MOUNT_POINTS, by node.sh
-STATE_FOLDERS = ("etcd", "kubelet", "pod-logs", "volume-plugins", *COVERS)
+STATE_FOLDERS = ("audit", "etcd", "kubelet", "pod-logs", "volume-plugins", *COVERS)
+SCRIPT = layout.HERE / "node.sh"
+CONFIGURATION = {  # template in config/: file in CONF
+    "audit-policy.yaml": "audit-policy.yaml",
+    "containerd.toml": "containerd.toml",
+    "kubelet.yaml": "kubelet.yaml",
+    "proxy.yaml": "proxy.yaml",
+    "Corefile": "Corefile",
+    "resolv.conf": "resolv.conf",
+    "pods.conflist": "cni/10-pods.conflist",
+}
 OUTPUT = "node.log"
 
 # (id, start time in clock ticks since boot): together they name one process for as long as the machine is up.
@@ -35,6 +46,20 @@ def init_pid() -> int | None:
     """Process id, as the host sees it, of PID 1 inside the namespaces; None when it is not ours or not there."""
     init = _record().get("init")
     return init[0] if init and _same_process(init) else None
+
+
+def outdated() -> bool:
+    """Whether the node runs with another configuration than this checkout's: flags, files, versions or addresses."""
+    try:
+        return running() and layout.CONFIGURATION.read_text() != digest()
+    except OSError:
+        return True  # of before it was recorded
+
+
+def digest() -> str:
+    """What changes when the node must be started again for a change to be in effect."""
+    parts = [SCRIPT.read_text(), *(_filled_in(name) for name in CONFIGURATION), json.dumps(layout.substitutions())]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def inside(*command: str | os.PathLike[str]) -> list[str | os.PathLike[str]]:
@@ -57,7 +82,7 @@ def start() -> None:
     with log.open("w") as out:
         process = subprocess.Popen(
             ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc",
-             str(layout.HERE / "node.sh")],
+             str(SCRIPT)],
             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd="/",
             # A session of its own: closing the terminal, or Ctrl-C in it, does not end the cluster.
             start_new_session=True, env=_environment(),
@@ -103,16 +128,14 @@ def _write_configuration() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     pki.ensure()
     pki.write_kubeconfigs()
-    for name, target in {
-        "containerd.toml": "containerd.toml",
-        "kubelet.yaml": "kubelet.yaml",
-        "proxy.yaml": "proxy.yaml",
-        "Corefile": "Corefile",
-        "resolv.conf": "resolv.conf",
-        "pods.conflist": "cni/10-pods.conflist",
-    }.items():
-        text = (layout.HERE / "config" / name).read_text()
-        (layout.CONF / target).write_text(Template(text).substitute(layout.substitutions()))
+    for name, target in CONFIGURATION.items():
+        (layout.CONF / target).write_text(_filled_in(name))
+    layout.CONFIGURATION.write_text(digest())
+
+
+def _filled_in(name: str) -> str:
+    """A file of config/ with every ${NAME} replaced."""
+    return Template((layout.HERE / "config" / name).read_text()).substitute(layout.substitutions())
 
 
 def _environment() -> dict[str, str]:
