@@ -1,5 +1,8 @@
 """Runs layers of tests one after the other, each as its own pytest, and says which ran.
 
+The simulator runs beside e2e, which mostly waits, and gets what e2e leaves of the machine: it keeps a clock of its own,
+so no load can change what it finds. What it said is shown when both have ended.
+
 A layer that cannot run here (no root, no Linux ...) is named with the reason and what to do; under CI=true that is a
 failure, because a layer that silently does not run proves nothing.
 """
@@ -9,7 +12,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +29,11 @@ PREPARATIONS: dict[str, tuple[list[str], ...]] = {
 }
 """Run before pytest: minutes on a fresh machine, seconds later."""
 ONE_PROCESS_PER_CORE = frozenset({"unit", "simulator"})
+BEHIND, IN_FRONT = "simulator", "e2e"
+"""The first runs beside the second, at the lowest priority."""
+LOWEST = ("nice", "-n", "19")
+BEHIND_TIMEOUT = "--timeout=3600"
+"""Of one test: behind another layer it may wait long for a core."""
 NO_TESTS = 5  # pytest's exit code when it collected nothing: a layer without tests is a failure
 
 
@@ -58,10 +70,56 @@ def run(layer: str) -> str:
     print(f"--- {layer}", flush=True)
     if not prepared(layer):
         return "could not run"
-    code = subprocess.run(command(layer, "--durations=5"), cwd=ROOT, check=False).returncode
+    return outcome(layer, subprocess.run(command(layer, "--durations=12"), cwd=ROOT, check=False).returncode)
+
+
+def outcome(layer: str, code: int) -> str:
     if code == NO_TESTS:
         print(f"tests/{layer} holds no test", flush=True)
     return "passed" if code == 0 else "failed"
+
+
+@contextmanager
+def behind(layer: str) -> Iterator[Callable[[], str]]:
+    """Runs a layer at the lowest priority; what is yielded waits for its end, shows all it said and says how it ended.
+
+    It ends with the block.
+    """
+    with tempfile.TemporaryFile() as said:
+        words = [*LOWEST, *command(layer, "--durations=12", BEHIND_TIMEOUT)]
+        process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+
+        def ended() -> str:
+            code = process.wait()
+            said.seek(0)
+            print(f"--- {layer} (ran beside {IN_FRONT})\n{said.read().decode(errors='replace')}", flush=True)
+            return outcome(layer, code)
+
+        try:
+            yield ended
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+def run_all(layers: list[str]) -> list[tuple[str, str, float]]:
+    """Each layer, how it ended and how many seconds it took; of the one behind another, how many it took longer."""
+    rows = []
+
+    def timed(layer: str, how: Callable[[], str]) -> None:
+        began = time.monotonic()
+        rows.append((layer, how(), time.monotonic() - began))
+
+    both = {BEHIND, IN_FRONT} <= set(layers)
+    for layer in layers:
+        if both and layer == IN_FRONT:
+            with behind(BEHIND) as ended:
+                timed(layer, partial(run, layer))
+                timed(BEHIND, ended)
+        elif not both or layer != BEHIND:
+            timed(layer, partial(run, layer))
+    return rows
 
 
 def main(layers: list[str]) -> int:
@@ -69,16 +127,12 @@ def main(layers: list[str]) -> int:
     if unknown:
         print(f"unknown layer {unknown[0]!r}: choose from {', '.join(LAYERS)}", file=sys.stderr)
         return 64
-    rows = []
-    for layer in layers:
-        started = time.monotonic()
-        outcome = run(layer)
-        rows.append((layer, outcome, time.monotonic() - started))
+    rows = run_all(layers)
     print("\nlayer       outcome         seconds")
-    for layer, outcome, seconds in rows:
-        print(f"{layer:<12}{outcome:<16}{seconds:7.1f}")
+    for layer, ended, seconds in rows:
+        print(f"{layer:<12}{ended:<16}{seconds:7.1f}")
     bad = {"failed", "could not run"} if os.environ.get("CI") == "true" else {"failed"}
-    return int(any(outcome in bad for _, outcome, _ in rows))
+    return int(any(ended in bad for _, ended, _ in rows))
 
 
 if __name__ == "__main__":
