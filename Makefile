@@ -84,6 +84,11 @@ bench: setup ## the benchmarks of the data plane (BENCH_DATA=vectors.parquet, QU
 	@for name in $(BENCHES); do $(RUN) bench/$$name.py $(if $(QUICK),--quick) || exit; done
 	@$(if $(QUICK),,$(RUN) bench/pictures.py)
 
+.PHONY: rollouts
+rollouts: setup ## 50 good and 50 bad rollouts with faults on a real cluster, 40 minutes (INDEXES=5 CYCLES=10 MINUTES=35 SEED=1)
+	@$(RUN) bench/rollouts.py --indexes $(or $(INDEXES),5) --cycles $(or $(CYCLES),10) --faults 20 --seed $(or $(SEED),1) \
+		--minutes $(or $(MINUTES),35) --write
+
 # ---------------------------------------------------------------- local cluster
 .PHONY: cluster-up cluster-down cluster-status
 cluster-up: ## start (or repair) the local Kubernetes; state is kept

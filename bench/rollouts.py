@@ -1,10 +1,15 @@
-"""Rollouts and rollbacks under live traffic on a real cluster: does a query fail, and how fast is the way back?
+"""Rollouts and rollbacks under live traffic on a real cluster, with faults: does a query fail, is each end right?
 
-    python bench/rollouts.py [--cycles 10] [--rate 250] [--json FILE]
+    python bench/rollouts.py [--indexes 1] [--cycles 10] [--rate 250] [--faults 20] [--seed 1] [--minutes 60] [--write]
 
 A cycle rolls out a bad revision (half of the data spoiled), which a guardrail rolls back, and then a good one, which
-is promoted: two rollouts and a rollback, about 2.5 minutes on two cores. The queries never stop. Prints a table and, at
-the end, one line of JSON. CLUSTER= chooses the cluster as for `make test`; a release that is there is upgraded.
+is promoted: two rollouts and a rollback, about 2.5 minutes on two cores, on each of the indexes at once. The queries
+never stop; `--rate` is that of all indexes together. `--faults N`: every N seconds or so a fault happens
+(rollout_faults.py). `--minutes`: no cycle begins later. A query is sent again as the Python client does it
+(docs/client.md); failed is one that has no answer then.
+
+Prints a line for each rollout and, at the end, one line of JSON; `--write` puts page and figures into bench/results.
+CLUSTER= chooses the cluster as for `make test`; a release that is there is upgraded.
 """
 
 from __future__ import annotations
@@ -14,121 +19,361 @@ import json
 import secrets
 import statistics
 import sys
-from dataclasses import asdict, dataclass
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT / "hack"), str(CHECKOUT / "tests")]
 
-from e2e.vectors import Corpus  # noqa: E402
+import results  # noqa: E402
+from botocore.exceptions import BotoCoreError, ClientError  # noqa: E402
+from e2e.operator_release import Operator  # noqa: E402
+from e2e.vectors import Corpus, bodies  # noqa: E402
 from e2e.workspace import Workspace  # noqa: E402
+from rollout_faults import Fault, Faults, PatientKube  # noqa: E402
 
-from harness import cluster, images, release, s3  # noqa: E402
-from harness.kube import Kube  # noqa: E402
-from harness.traffic import Traffic  # noqa: E402
-from harness.vix import unix  # noqa: E402
+from harness import cluster, images, release, s3, traffic  # noqa: E402
+from harness.errors import HarnessError  # noqa: E402
+from harness.traffic import Snapshot, Traffic  # noqa: E402
+from harness.vix import ENDED, unix  # noqa: E402
 
-FIGURES = ("first_bad_to_trip_s", "trip_to_switch_s", "trip_to_last_bad_answer_s")
+CLIENT_RETRIES = 3
+"""The Python client's default."""
+ROLLOUT_SECONDS = 900
+STORE_SECONDS = 90
+SHOWN_FAILURES = 40
+CLOSE_SECONDS = 15
+"""Before a failed query: a fault that ended longer ago did not cause it."""
+QUICK = {
+    "build": {"retries": 3},
+    "searcher": {"replicas": 2, "resources": {"requests": {"cpu": "20m"}}},  # thirty fit on two cores
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Rollback:
-    """Seconds. Switch: the first answer of the revision that it went back to. Answers are timed by the client."""
+class Options:
+    indexes: int
+    cycles: int
+    rate: float
+    every: float
+    seed: int
+    minutes: float
 
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One revision from apply to its end. Seconds; those of the way back are None where they could not be seen."""
+
+    namespace: str
+    cycle: int
     revision: str
-    rule: str
-    first_bad_to_trip_s: float
-    trip_to_switch_s: float
-    trip_to_last_bad_answer_s: float
+    wanted: str
+    ended: str
+    seconds: float
+    rule: str = ""
+    first_bad_to_trip_s: float | None = None
+    trip_to_switch_s: float | None = None
+    trip_to_last_bad_answer_s: float | None = None
+    said: str = ""
+
+    @property
+    def right(self) -> bool:
+        return self.ended == self.wanted
+
+
+@dataclass(slots=True)
+class Result:
+    """All that was seen. Added to from several threads."""
+
+    rollouts: list[Rollout] = field(default_factory=list)
+    traffic: dict[str, Snapshot] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[Rollout]:
+        return [one for one in self.rollouts if not one.right]
+
+    def sum(self, name: str) -> int:
+        return sum(getattr(seen, name) for seen in self.traffic.values())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cycles", type=int, default=10)
-    parser.add_argument("--rate", type=float, default=250.0, help="queries per second")
+    parser.add_argument("--indexes", type=int, default=1)
+    parser.add_argument("--cycles", type=int, default=10, help="of each index")
+    parser.add_argument("--rate", type=float, default=250.0, help="queries per second, all indexes together")
+    parser.add_argument("--faults", type=float, default=0.0, metavar="SECONDS", help="between two; 0: none")
+    parser.add_argument("--seed", type=int, default=1, help="of the faults")
+    parser.add_argument("--minutes", type=float, default=60.0, help="after these no cycle begins")
     parser.add_argument("--json", type=Path, help="write the result here too")
-    options = parser.parse_args()
+    parser.add_argument("--write", action="store_true", help="replace bench/results/rollouts.md and its figures")
+    asked = parser.parse_args()
+    options = Options(asked.indexes, asked.cycles, asked.rate, asked.faults, asked.seed, asked.minutes)
+    result = measure(options)
+    document = summary(result)
+    if asked.json:
+        asked.json.write_text(json.dumps(document) + "\n")
+    if asked.write:
+        results.write_page("rollouts", page(options, result))
+        results.add_to_summary(figures(document))
+    print(json.dumps(document))
+    return int(bool(document["failed"] or document["wrong"]))
+
+
+# ---------------------------------------------------------------- the run
+
+
+def measure(options: Options) -> Result:
+    """Every index in a thread of its own, and the faults in one."""
     chosen = cluster.choose()
     chosen.up()
     built = images.build(chosen)
-    release.install(chosen, built)
-    space = Workspace.create(Kube(chosen), s3.connect(chosen), built, f"bench-rollouts-{secrets.token_hex(2)}")
+    kube, store = PatientKube(chosen), s3.connect(chosen)
+    operator = Operator(chosen, kube, release.install(chosen, built))
+    result, until = Result(), time.monotonic() + 60 * options.minutes
+    with ExitStack() as stack:
+        spaces = []
+        for number in range(options.indexes):
+            name = f"bench-rollouts-{number}-{secrets.token_hex(2)}"
+            spaces.append(Workspace.create(kube, store, built, name))
+            stack.callback(spaces[-1].remove)
+        with ThreadPoolExecutor(options.indexes) as pool:
+            begun = threading.Barrier(options.indexes + 1)
+            running = [pool.submit(one_index, space, options, until, begun.wait, result) for space in spaces]
+            with _faults(operator, spaces, options, begun, result):
+                for future in running:
+                    future.result()
+    return result
+
+
+@contextmanager
+def _faults(
+    operator: Operator, spaces: list[Workspace], options: Options, begun: threading.Barrier, result: Result
+) -> Iterator[None]:
+    """From the moment on when every index serves."""
+    begun.wait(ROLLOUT_SECONDS)
+    if not options.every:
+        yield
+        return
+    faults = Faults(operator, spaces, options.seed, options.every)
+    faults.start()
     try:
-        document = measure(space, options.cycles, options.rate)
+        yield
     finally:
-        space.remove()
-    line = json.dumps(document)
-    if options.json:
-        options.json.write_text(line + "\n")
-    print(line)
-    return int(bool(document["failed"]))
+        faults.stop()
+        result.faults = faults.done
 
 
-def measure(space: Workspace, cycles: int, rate: float) -> dict[str, object]:
-    """Everything that was measured, as it is printed."""
-    corpus, rollbacks = Corpus.make(), []
-    space.put("good", corpus)
-    space.apply("good")
-    space.index.wait_condition("RolledOut", timeout=300)
-    print("cycle  rule            first bad to trip  trip to switch  trip to last bad answer  queries   failed")
-    with space.traffic(corpus, rate) as traffic:
-        for cycle in range(cycles):
-            row = roll_back(space, traffic, corpus.spoiled(0.5, seed=1000 + cycle), f"bad-{cycle}")
-            rollbacks.append(row)
-            promote(space, corpus.moved(seed=2000 + cycle), f"good-{cycle}")
-            seen = traffic.snapshot()
-            print(
-                f"{cycle + 1:5}  {row.rule:<14}  {row.first_bad_to_trip_s:15.2f} s  {row.trip_to_switch_s:12.3f} s  "
-                f"{row.trip_to_last_bad_answer_s:21.2f} s  {seen.queries:7}  {seen.failed:7}",
-                flush=True,
-            )
-    seen = traffic.snapshot()
-    if seen.failed:
-        print(seen.describe_failures(limit=20))
-    values = {name: [getattr(row, name) for row in rollbacks] for name in FIGURES}
-    return {
-        "rollouts": 2 * cycles,
-        "rollbacks": len(rollbacks),
-        "queries": seen.queries,
-        "failed": seen.failed,
-        "sent_again": seen.sent_again,
-        "queries_per_second": round(seen.queries / seen.seconds, 1),
-        "p95_ms": round(seen.p95_ms, 2),
-        **{name: {"median": round(statistics.median(all_), 3), "max": max(all_)} for name, all_ in values.items()},
-        "each": [asdict(row) for row in rollbacks],
-    }
+def one_index(space: Workspace, options: Options, until: float, begun: Callable[[], Any], result: Result) -> None:
+    """All cycles of one index, and its traffic."""
+    corpus = Corpus.make()
+    put(space, "good", corpus)
+    space.apply("good", **QUICK)
+    space.index.wait_condition("RolledOut", timeout=ROLLOUT_SECONDS)
+    queries = bodies(corpus.queries())
+    rate = options.rate / options.indexes
+    with traffic.to_index(
+        space.kube, space.images, space.index, queries, rate=rate, retries=CLIENT_RETRIES, max_seconds=10_000.0
+    ) as running:
+        running.wait(lambda seen: seen.queries >= rate, 60, "the first second of traffic")
+        begun()
+        for cycle in range(options.cycles):
+            if time.monotonic() >= until:
+                break
+            bad = corpus.spoiled(0.5, seed=1000 + cycle)
+            tell(result, roll_out(space, running, bad, f"bad-{cycle}", cycle, "RolledBack"), running.snapshot())
+            good = corpus.moved(seed=2000 + cycle)
+            tell(result, roll_out(space, running, good, f"good-{cycle}", cycle, "Stable"), running.snapshot())
+        result.traffic[space.namespace] = running.stop()
 
 
-def roll_back(space: Workspace, traffic: Traffic, data: Corpus, folder: str) -> Rollback:
-    """One bad revision from apply to the last of its answers."""
-    index, known = space.index, set(space.index.revisions())
-    prior = index.traffic()
-    space.put(folder, data)
-    space.apply(folder)
-    bad = index.wait_new_revision(known)
-    index.wait_revision(bad, "RolledBack", timeout=600)
-    seen = traffic.wait(lambda s: s.at - s.revisions[bad].last_at > 5, 120, f"no more answers of {bad}")
-    decision = index.decision()
-    assert decision is not None
-    assert (decision.from_revision, decision.to_revision) == (bad, prior)
-    back = seen.revisions[prior].first_after(decision.at)
-    assert back is not None
-    trip = unix(index.revision(bad)["rollout"]["trip"]["at"])
-    return Rollback(
-        bad,
-        decision.rule,
-        round(trip - seen.revisions[bad].first_at, 3),
-        round(back - trip, 3),
-        round(max(0.0, seen.revisions[bad].last_at - trip), 3),
+def tell(result: Result, one: Rollout, seen: Snapshot) -> None:
+    result.rollouts.append(one)
+    result.traffic[one.namespace] = seen
+    print(
+        f"{one.namespace}  cycle {one.cycle + 1:2}  {one.revision}  {one.ended:<12} {one.seconds:6.1f} s  "
+        f"{seen.queries} queries, {seen.failed} failed, {seen.answered_again} answered again"
+        + ("" if one.right else f"\n  NOT {one.wanted}: {one.said}"),
+        flush=True,
     )
 
 
-def promote(space: Workspace, data: Corpus, folder: str) -> None:
-    """One good revision from apply to Stable."""
-    known = set(space.index.revisions())
-    space.put(folder, data)
-    space.apply(folder)
-    space.index.wait_revision(space.index.wait_new_revision(known), "Stable", timeout=600)
+def roll_out(space: Workspace, running: Traffic, data: Corpus, folder: str, cycle: int, wanted: str) -> Rollout:
+    """One revision from apply to its end, of which a failed wait is one too."""
+    index, began, revision = space.index, time.monotonic(), "none"
+    try:
+        prior, known = index.traffic(), set(index.revisions())
+        put(space, folder, data)
+        space.apply(folder, **QUICK)
+        revision = index.wait_new_revision(known, ROLLOUT_SECONDS)
+        ended = index.wait(lambda: _ended(space, revision), ROLLOUT_SECONDS, f"{revision} to end")
+    except HarnessError as error:
+        return Rollout(space.namespace, cycle, revision, wanted, "no end", time.monotonic() - began, said=str(error))
+    made = Rollout(space.namespace, cycle, revision, wanted, ended, round(time.monotonic() - began, 1))
+    if not made.right:
+        return _but(made, said=f"{index.revision(revision).get('message', '')}\n{index.explain()}")
+    return _way_back(space, running, made, prior) if wanted == "RolledBack" else made
+
+
+def _ended(space: Workspace, revision: str) -> str | None:
+    phase = str(space.index.revision(revision).get("phase", ""))
+    return phase if phase in ENDED else None
+
+
+def _way_back(space: Workspace, running: Traffic, made: Rollout, prior: str) -> Rollout:
+    """How long it took. Switch: the first answer of the revision that it went back to, by the client's clock."""
+    bad, index = made.revision, space.index
+
+    def silent(seen: Snapshot) -> bool:
+        return bad not in seen.revisions or seen.at - seen.revisions[bad].last_at > 5
+
+    try:
+        seen = running.wait(silent, 120, f"no more answers of {bad}")
+    except HarnessError as error:
+        return _but(made, ended="still answered", said=str(error))
+    decision = index.decision()
+    if decision is None or (decision.from_revision, decision.to_revision) != (bad, prior):
+        return _but(made, ended="another decision", said=f"{decision}")
+    trip = unix(index.revision(bad)["rollout"]["trip"]["at"])
+    if bad not in seen.revisions or prior not in seen.revisions:
+        return _but(made, rule=decision.rule)
+    back = seen.revisions[prior].first_after(decision.at)
+    return _but(
+        made,
+        rule=decision.rule,
+        first_bad_to_trip_s=round(trip - seen.revisions[bad].first_at, 3),
+        trip_to_switch_s=None if back is None else round(back - trip, 3),
+        trip_to_last_bad_answer_s=round(max(0.0, seen.revisions[bad].last_at - trip), 3),
+    )
+
+
+def _but(one: Rollout, **changes: Any) -> Rollout:
+    return Rollout(**(asdict(one) | changes))
+
+
+def put(space: Workspace, folder: str, data: Corpus) -> None:
+    """Writes the data; a store that is stopped on purpose is asked again."""
+    deadline = time.monotonic() + STORE_SECONDS
+    while True:
+        try:
+            space.put(folder, data)
+            return
+        except (BotoCoreError, ClientError):
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(1)
+
+
+# ---------------------------------------------------------------- what is said of it
+
+FIGURES = ("first_bad_to_trip_s", "trip_to_switch_s", "trip_to_last_bad_answer_s")
+
+
+def summary(result: Result) -> dict[str, Any]:
+    """As it is printed."""
+    times: dict[str, Any] = {}
+    for name in FIGURES:
+        values = [value for one in result.rollouts if (value := getattr(one, name)) is not None]
+        times[name] = {"median": round(statistics.median(values), 3), "max": max(values)} if values else None
+    counted = ("queries", "failed", "sent_again", "answered_again")
+    return {
+        "rollouts": len(result.rollouts),
+        "good": sum(one.wanted == "Stable" for one in result.rollouts),
+        "wrong": len(result.wrong),
+        "faults": dict(Counter(fault.kind for fault in result.faults)),
+        **{name: result.sum(name) for name in counted},
+        "p95_ms": round(max((seen.p95_ms for seen in result.traffic.values()), default=0.0), 2),
+        **times,
+        "each": [asdict(one) for one in result.rollouts],
+        "each_fault": [asdict(fault) for fault in result.faults],
+        "failures": {name: list(seen.failures) for name, seen in result.traffic.items()},
+    }
+
+
+def figures(document: dict[str, Any]) -> dict[str, float]:
+    """The keys of summary.json."""
+    plain = {"count": "rollouts", "wrong": "wrong"} | {
+        name: name for name in ("queries", "failed", "sent_again", "answered_again")
+    }
+    times = {name: document[name]["median"] for name in FIGURES if document[name]}
+    return (
+        {f"rollouts.{key}": float(document[name]) for key, name in plain.items()}
+        | {"rollouts.faults": float(sum(document["faults"].values()))}
+        | {f"rollouts.{name}": float(value) for name, value in times.items()}
+    )
+
+
+def page(options: Options, result: Result) -> str:
+    """bench/results/rollouts.md."""
+    wanted, found = 2 * options.cycles * options.indexes, summary(result)
+    count, good = found["rollouts"], found["good"]
+    command = (
+        f"python bench/rollouts.py --indexes {options.indexes} --cycles {options.cycles} --rate {options.rate:g} "
+        f"--faults {options.every:g} --seed {options.seed} --minutes {options.minutes:g} --write"
+    )
+    short = f" The time was over before the other {wanted - count}." * (count < wanted)
+    rows = [
+        (one, *(f"{found[name]['median']:.2f}", f"{found[name]['max']:.2f}"))
+        for one, name in zip(
+            ("first bad answer to trip", "trip to switch", "trip to last bad answer"), FIGURES, strict=True
+        )
+        if found[name]
+    ]
+    kinds = Counter(fault.kind for fault in result.faults)
+    return "\n\n".join(
+        [
+            "# Rollouts with faults: does a query fail, does each end as it must?",
+            f"`{command}`, {results.stamp()}. {results.machine()}.",
+            f"**{count} rollouts** ({good} of good data, {count - good} of bad) of {wanted}, "
+            f"on {options.indexes} indexes of 2 searchers at once.{short} "
+            f"**{found['wrong']} ended otherwise than they must** (good: Stable, bad: RolledBack by its guardrail). "
+            f"**{found['failed']} of {found['queries']:,} queries failed**; {found['answered_again']} more were "
+            f"answered at a further attempt, as the Python client makes them ([docs/client.md](../../docs/client.md): "
+            f"{CLIENT_RETRIES} where no connection came about, one where it ended before the answer began).",
+            "## The way back",
+            results.table(["seconds", "median", "most"], rows) if rows else "No rollback was seen whole.",
+            "## Faults",
+            "Drawn from the seed, one after the other. A searcher is killed or evicted only while its revision has "
+            "another ready one.",
+            results.table(["fault", "times"], sorted(kinds.items())) if kinds else "None.",
+            "## Queries that failed",
+            _failures(result),
+            "## Rollouts that ended otherwise",
+            "\n".join(f"- {one.revision}: {one.ended}, not {one.wanted}: {_line(one.said)}" for one in result.wrong)
+            or "None.",
+        ]
+    )
+
+
+def _failures(result: Result) -> str:
+    """Each with the fault that was near, at most those that the load generator kept."""
+    counted = Counter(
+        (_line(f"{failure['kind']}: {failure['detail']}"), _near(result.faults, namespace, failure))
+        for namespace, seen in result.traffic.items()
+        for failure in seen.failures
+    )
+    shown = [(*what, count) for what, count in counted.most_common(SHOWN_FAILURES)]
+    return results.table(["what", "the last fault before it", "queries"], shown) if shown else "None."
+
+
+def _near(faults: list[Fault], namespace: str, failure: Mapping[str, Any]) -> str:
+    """The last fault that concerned this index before a query failed; "none" when the last is long over."""
+    for fault in reversed(faults):
+        before = fault.at <= failure["at"] and failure["sent_at"] <= fault.until + CLOSE_SECONDS
+        if fault.where in ("", namespace) and before:
+            return fault.kind
+    return "none"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300].replace("|", "/")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ output: one line of JSON per report, the last one with "done": true.
 
 Failed is any answer but 200 and any connection that breaks or is refused while a query waits on it. One exception, as
 in every HTTP client: a connection that was used before and ends without one byte of an answer was closed between two
-queries; its query is sent again, once, on a new connection.
+queries; its query is sent again, once, on a new connection. With `retries` it does as docs/client.md says: that many
+further attempts where no connection came about, and one where it ended, new or used, before the answer began.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import json
 import math
 import os
+import random
 import resource
 import sys
 import time
@@ -35,6 +37,7 @@ EPISODE_GAP_SECONDS = 1.0
 KEPT_FAILURES = 100
 KEPT_EPISODES = 200
 LATENCY_RATIO = 1.05
+RECONNECT_SECONDS = 0.1
 
 
 now = time.monotonic
@@ -48,7 +51,8 @@ class Query:
     number: int
     intended: float
     sent: float = 0.0
-    again: bool = False
+    again: bool = False  # sent again, since its connection ended before the answer began
+    attempts: int = 1
 
 
 @dataclass(slots=True)
@@ -85,6 +89,7 @@ class Counts:
     queries: int = 0
     failed: int = 0
     sent_again: int = 0
+    answered_again: int = 0
     connections: int = 0
     closed_by_server: int = 0
     worst_lag: float = 0.0
@@ -166,10 +171,9 @@ class Connection(asyncio.Protocol):
         self.load.lost(self)
         if query is None:
             return
-        if self.used and not self.heard and not query.again:
+        if not self.heard and not query.again and (self.used or query.attempts <= self.load.retries):
             query.again = True
-            self.load.counts.sent_again += 1
-            self.load.open_for(query)
+            self.load.send_again(query)
         else:
             self.load.counts.fail("broken", f"connection ended before the answer: {exc or 'closed'}", query)
 
@@ -195,6 +199,7 @@ class Load:
         self.rate = float(settings["rate"])
         self.limit = int(settings["connections"])
         self.timeout = float(settings["timeout"])
+        self.retries = int(settings["retries"])
         self.max_seconds = float(settings["max_seconds"])
         self.max_queries = int(settings["max_queries"])
         self.report_seconds = float(settings["report_seconds"])
@@ -223,17 +228,26 @@ class Load:
         else:
             self._backlog.append(query)
 
-    def open_for(self, query: Query) -> None:
-        task = self.loop.create_task(self._connect(query))
+    def open_for(self, query: Query, after: float = 0.0) -> None:
+        task = self.loop.create_task(self._connect(query, after))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    async def _connect(self, query: Query) -> None:
+    def send_again(self, query: Query, after: float = 0.0) -> None:
+        query.attempts += 1
+        self.counts.sent_again += 1
+        self.open_for(query, after)
+
+    async def _connect(self, query: Query, after: float) -> None:
+        await asyncio.sleep(after)
         query.sent = now()
         try:
             connecting = self.loop.create_connection(lambda: Connection(self), self.host, self.port)
             _, connection = await asyncio.wait_for(connecting, self.timeout)
         except (TimeoutError, OSError) as error:
+            if query.attempts <= self.retries:
+                self.send_again(query, RECONNECT_SECONDS * random.uniform(1, 1.5))
+                return
             refused = isinstance(error, ConnectionRefusedError)
             self.counts.fail("refused" if refused else "unreachable", str(error) or "timed out", query)
             self._next()
@@ -277,6 +291,7 @@ class Load:
             self.counts.fail("unreadable", f"{error!r}: {body[:200]!r}", query)
             return
         self.counts.queries += 1
+        self.counts.answered_again += query.attempts > 1
         self.counts.time(now() - query.intended)
         self.counts.revisions.setdefault(revision, Answers()).count(time.time(), zero, top)
 
@@ -329,7 +344,16 @@ class Load:
 
     def report(self) -> dict[str, Any]:
         counts, used = self.counts, resource.getrusage(resource.RUSAGE_SELF)
-        plain = ("sent", "queries", "failed", "sent_again", "connections", "closed_by_server", "worst_lag")
+        plain = (
+            "sent",
+            "queries",
+            "failed",
+            "sent_again",
+            "answered_again",
+            "connections",
+            "closed_by_server",
+            "worst_lag",
+        )
         return {name: getattr(counts, name) for name in plain} | {
             "at": time.time(),
             "seconds": now() - self.started,

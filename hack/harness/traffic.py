@@ -43,6 +43,8 @@ class Settings:
     connections: int = 16
     path: str = "/v1/search"
     timeout: float = 10.0
+    retries: int = 0
+    """Further attempts of a query that got no connection, as the Python client makes them (there 3)."""
     max_seconds: float = 3600.0
     max_queries: int = 5_000_000
     report_seconds: float = 0.25
@@ -87,7 +89,9 @@ class Snapshot:
     queries: int = 0
     failed: int = 0
     sent_again: int = 0
-    """Queries repeated because an idle connection had been closed by the server."""
+    """Repetitions: an idle connection had been closed by the server; with `retries` also what those are for."""
+    answered_again: int = 0
+    """Queries answered at a further attempt."""
     connections: int = 0
     closed_by_server: int = 0
     worst_lag: float = 0.0

@@ -70,13 +70,16 @@ def server(answer: Answer) -> Iterator[int]:
         loop.close()
 
 
-def drive(answer: Answer, queries: int = 60, *, rate: float = 300, connections: int = 4) -> Snapshot:
+def drive(answer: Answer, queries: int = 60, *, rate: float = 300, connections: int = 4, retries: int = 0) -> Snapshot:
     with server(answer) as port:
-        settings = Settings("127.0.0.1", port, rate=rate, connections=connections, max_queries=queries, timeout=60)
-        traffic = Traffic(settings, ['{"vector": [1.0]}'])
-        traffic.start()
-        traffic.wait(lambda seen: seen.done, 120, "the end")
-        return traffic.stop()
+        return ask(Settings("127.0.0.1", port, rate, connections, max_queries=queries, timeout=60, retries=retries))
+
+
+def ask(settings: Settings) -> Snapshot:
+    traffic = Traffic(settings, ['{"vector": [1.0]}'])
+    traffic.start()
+    traffic.wait(lambda seen: seen.done, 120, "the end")
+    return traffic.stop()
 
 
 def test_counts_answers_by_revision() -> None:
@@ -121,6 +124,21 @@ def test_a_fresh_connection_that_ends_silently_is_a_failure() -> None:
     seen = drive(lambda connection, _: None if connection == 2 else ok())
 
     assert (seen.queries, seen.failed, dict(seen.kinds)) == (60, 1, {"broken": 1})
+
+
+def test_as_the_python_client_it_sends_a_query_of_an_ended_connection_once_again() -> None:
+    once = drive(lambda connection, _: None if connection == 2 else ok(), retries=3)
+    twice = drive(lambda connection, _: None if connection > 4 or connection == 2 else ok(), retries=3)
+
+    assert (once.queries, once.failed, once.sent_again, once.answered_again) == (60, 0, 1, 1)
+    assert twice.failed >= 1, "a query that makes a searcher crash is not handed round to all of them"
+
+
+def test_as_the_python_client_it_tries_three_times_more_to_connect() -> None:
+    with held() as (nobody,):
+        seen = ask(Settings("127.0.0.1", nobody, rate=50, connections=4, max_queries=5, timeout=60, retries=3))
+
+    assert (seen.queries, dict(seen.kinds), seen.sent_again, seen.answered_again) == (5, {"refused": 5}, 15, 0)
 
 
 def test_an_answer_that_breaks_off_is_a_failure() -> None:

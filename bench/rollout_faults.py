@@ -1,0 +1,226 @@
+"""Faults that happen while indexes roll out: drawn from a seed, one after the other, each written down with its time.
+
+None takes the last ready searcher of a revision: what then fails is no finding. Faults of the control plane and the
+store last some seconds. Those that need the node itself (a stopped API server or store) happen on the local cluster
+only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e.operator_release import Operator, kill_container, main_processes
+from e2e.workspace import Workspace
+
+from harness import release
+from harness.errors import HarnessError
+from harness.kube import Json, Kube, path_of
+from harness.vix import REVISION_LABEL
+from harness.waiting import wait_for
+
+STORE_NAMESPACE = "object-store"
+API_SERVER = b"kube-apiserver"
+STOPPED_SECONDS = (3.0, 10.0)
+PATIENCE_SECONDS = 90.0
+EVICTED = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What was done to whom. `at`, `until`: Unix seconds; `where`: a namespace, empty when it concerns all indexes."""
+
+    kind: str
+    where: str
+    target: str
+    at: float
+    until: float
+
+
+class PatientKube(Kube):
+    """Asks an API server that does not answer again, for a while: the faults stop it on purpose."""
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Json | None = None,
+        content_type: str = "application/json",
+    ) -> tuple[int, Json]:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                status, answer = super().call(method, path, query, body, content_type)
+                if status < 500 or time.monotonic() >= deadline:
+                    return status, answer
+            except HarnessError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.5)
+
+
+class Faults:
+    """Draws and carries out faults in a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, operator: Operator, spaces: Sequence[Workspace], seed: int, every: float) -> None:
+        self.operator, self.spaces, self.every = operator, spaces, every
+        self.done: list[Fault] = []
+        self._killed: set[tuple[str, str]] = set()
+        self._random = random.Random(seed)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="faults", daemon=True)
+        self._kinds: dict[str, tuple[int, Callable[[], tuple[str, str]]]] = {
+            "searcher killed": (5, self._kill_searcher),
+            "searcher evicted (API)": (2, self._evict),
+            "searcher evicted (node pressure)": (2, self._pressure),
+            "operator killed": (3, self._kill_operator),
+        }
+        if operator.cluster.name == "local":
+            self._kinds |= {
+                "object store stopped": (2, self._stop_store),
+                "API server stopped": (2, self._stop_api_server),
+                "API server killed": (1, self._kill_api_server),
+            }
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when no fault is under way any more."""
+        self._over.set()
+        self._thread.join(PATIENCE_SECONDS + STOPPED_SECONDS[1])
+
+    def _run(self) -> None:
+        names = list(self._kinds)
+        weights = [self._kinds[name][0] for name in names]
+        while not self._over.wait(self.every * self._random.uniform(0.5, 1.5)):
+            (kind,) = self._random.choices(names, weights)
+            at = time.time()
+            try:
+                where, target = self._kinds[kind][1]()
+            except HarnessError as error:
+                kind, where, target = f"{kind}: not done", "", str(error).partition("\n")[0][:200]
+            self.done.append(Fault(kind, where, target, at, time.time()))
+
+    # ------------------------------------------------------------ searchers
+
+    def _kill_searcher(self) -> tuple[str, str]:
+        """One of each revision: several restarts of a candidate are a reason to roll it back."""
+        space, pod = self._one_of_two(but=self._killed)
+        self._killed.add((space.namespace, _revision(pod)))
+        kill_container(space.kube.cluster, space.kube, pod)
+        return space.namespace, _name(pod)
+
+    def _evict(self) -> tuple[str, str]:
+        """As `kubectl drain` does it: the PodDisruptionBudget has a say."""
+        space, pod = self._one_of_two()
+        meta = {"name": _name(pod), "namespace": space.namespace}
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
+        status, body = space.kube.call("POST", f"{path_of('Pod', _name(pod), space.namespace)}/eviction", body=eviction)
+        if status >= 400:
+            raise HarnessError(f"{status}: {body.get('message')}")
+        return space.namespace, _name(pod)
+
+    def _pressure(self) -> tuple[str, str]:
+        """As a kubelet that is short of memory: the pod has failed, whatever its PodDisruptionBudget says."""
+        space, pod = self._one_of_two()
+        space.kube.patch("Pod", _name(pod), space.namespace, {"status": EVICTED}, subresource="status")
+        return space.namespace, _name(pod)
+
+    def _one_of_two(self, but: Set[tuple[str, str]] = frozenset()) -> tuple[Workspace, Json]:
+        """A ready searcher of a revision that has another one, of an index that is drawn. `but`: not of these."""
+        for space in self._random.sample(list(self.spaces), len(self.spaces)):
+            ready: dict[str, list[Json]] = {}
+            for pod in sorted(space.index.pods(), key=_name):
+                if pod["metadata"]["labels"].get("app.kubernetes.io/component") == "searcher" and _ready(pod):
+                    ready.setdefault(_revision(pod), []).append(pod)
+            several = sorted(
+                name for name, pods in ready.items() if len(pods) > 1 and (space.namespace, name) not in but
+            )
+            if several:
+                return space, self._random.choice(ready[self._random.choice(several)])
+        raise HarnessError("no revision has two ready searchers")
+
+    # ------------------------------------------------------------ the control plane and the store
+
+    def _kill_operator(self) -> tuple[str, str]:
+        """Its pod, at once: another one takes over when the Lease has run out."""
+        leader = wait_for(lambda: self.operator.leader() or None, 60, "an operator that leads")
+        self.operator.kube.delete("Pod", leader, release.NAMESPACE, grace=0)
+        return "", leader
+
+    def _stop_store(self) -> tuple[str, str]:
+        (pod, *_) = self.operator.kube.list("Pod", STORE_NAMESPACE, "app=s3")
+        return "", self._stopped(_name(pod), main_processes(pod["metadata"]["uid"]))
+
+    def _stop_api_server(self) -> tuple[str, str]:
+        return "", self._stopped("kube-apiserver", [_api_server()])
+
+    def _stopped(self, what: str, processes: list[int]) -> str:
+        """For some seconds they answer nothing."""
+        seconds = self._random.uniform(*STOPPED_SECONDS)
+        with _sent(signal.SIGCONT, processes):
+            for process in processes:
+                os.kill(process, signal.SIGSTOP)
+            self._over.wait(seconds)
+        return f"{what} for {seconds:.1f} s"
+
+    def _kill_api_server(self) -> tuple[str, str]:
+        """Every watch is cut; the node starts it again."""
+        before = _api_server()
+        os.kill(before, signal.SIGKILL)
+        wait_for(lambda: _api_servers() not in ([], [before]), 60, "another kube-apiserver")
+        return "", "kube-apiserver"
+
+
+@contextlib.contextmanager
+def _sent(number: signal.Signals, processes: list[int]) -> Iterator[None]:
+    """The signal, at the end of the block, whatever happens in it."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+
+
+def _api_server() -> int:
+    found = _api_servers()
+    if not found:
+        raise HarnessError("no kube-apiserver of the local cluster runs on this machine")
+    return found[0]
+
+
+def _api_servers() -> list[int]:
+    """The local cluster's, not one of a test: it listens at an address of its own."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if API_SERVER in words[1:2] and any(word.startswith(b"--advertise-address=") for word in words):
+            found.append(int(folder.name))
+    return found
+
+
+def _name(pod: Json) -> str:
+    return str(pod["metadata"]["name"])
+
+
+def _revision(pod: Json) -> str:
+    return str(pod["metadata"]["labels"].get(REVISION_LABEL, ""))
+
+
+def _ready(pod: Json) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    alive = "deletionTimestamp" not in pod["metadata"]
+    return alive and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
