@@ -139,18 +139,32 @@ def measure(options: Options) -> Result:
     operator = Operator(chosen, kube, release.install(chosen, built))
     result, until = Result(), time.monotonic() + 60 * options.minutes
     with ExitStack() as stack:
-        spaces = []
+        spaces: list[Workspace] = []
+        stack.callback(_clear, spaces)
         for number in range(options.indexes):
             name = f"bench-rollouts-{number}-{secrets.token_hex(2)}"
             spaces.append(Workspace.create(kube, store, built, name))
-            stack.callback(spaces[-1].remove)
         with ThreadPoolExecutor(options.indexes) as pool:
             begun = threading.Barrier(options.indexes + 1)
             running = [pool.submit(one_index, space, options, until, begun.wait, result) for space in spaces]
             with _faults(operator, spaces, options, begun, result):
-                for future in running:
-                    future.result()
+                for space, future in zip(spaces, running, strict=True):
+                    if (broke := future.exception()) is not None:
+                        result.rollouts.append(
+                            Rollout(space.namespace, -1, "-", "-", "broke off", 0.0, said=repr(broke))
+                        )
     return result
+
+
+def _clear(spaces: list[Workspace]) -> None:
+    """All at once: a searcher drains for most of a minute. What cannot be cleared is no reason to lose the result."""
+    for space in spaces:
+        space.retire()
+    for space in spaces:
+        try:
+            space.remove()
+        except HarnessError as error:
+            print(f"{space.namespace} is left behind: {error}", file=sys.stderr)
 
 
 @contextmanager
