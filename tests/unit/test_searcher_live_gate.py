@@ -99,8 +99,15 @@ def kept(out: Path, digest: str = "digest1") -> KeptQueries:
 
 
 def judged(
-    out: Path, source: LiveSource | None = NOWHERE, gate_hash: str = "gate1", **changes: Any
+    out: Path,
+    source: LiveSource | None = NOWHERE,
+    gate_hash: str = "gate1",
+    asked: list[LiveQuery] | None = None,
+    **changes: Any,
 ) -> tuple[Report, ValidateResult]:
+    """asked: as an earlier try wrote it."""
+    if asked is not None:
+        kept(out).write(asked)
     fields: dict[str, Any] = {
         "identity": IDENTITY,
         "digest": "digest1",
@@ -179,21 +186,60 @@ def test_live_queries_that_equal_a_row_are_apart_and_tune_nothing(out: Path, row
 
 def test_a_query_is_in_the_same_half_whenever_it_is_asked(out: Path) -> None:
     asked = live(far(300))
-    halves = [_tuning(out, some) for some in (asked, asked[::-1][:120])]
-    assert halves[1] <= halves[0]
+    halves = [_tuning(out, some)[0] for some in (asked, asked[::-1][:120])]
     assert 100 < len(halves[0]) < 200
-    assert halves[1] == halves[0] & {query.name for query in asked[::-1][:120]}
+    assert halves[1] == halves[0] & {query.vector for query in asked[::-1][:120]}
 
 
-def _tuning(out: Path, queries: list[LiveQuery]) -> set[bytes]:
-    """Names of those that tune."""
+def test_what_two_segments_ask_or_is_asked_at_another_length_is_in_one_half_and_counts_once_in_each(out: Path) -> None:
+    vectors = far(200)
+    asked = live(vectors, "keyword") + live(vectors, "other", seed=1) + live(2 * vectors, "other", seed=2)
+    tunes, judges = _tuning(out, asked)
+    once = {row.tobytes() for row in vectors} | {row.tobytes() for row in 2 * vectors}
+    assert tunes | judges <= once
+    directions = [{_direction(vector) for vector in half} for half in (tunes, judges)]
+    assert not directions[0] & directions[1]
+    assert len(directions[0]) + len(directions[1]) == 200
+    report, _ = judged(out, NOWHERE.model_copy(update={"min_queries": 300}), asked=asked, segments=("keyword",))
+    assert report.live is not None
+    assert report.live.recall is not None
+    assert report.live.recall.queries + report.live.tuning == 400
+
+
+def test_what_was_given_too_is_asked_as_given(out: Path) -> None:
+    """Else what tuned would judge, or the other way round."""
+    vectors = far(700)
+    np.save(out / "given.npy", vectors[:300])
+    given: dict[str, Any] = {"queries": Location(folder=str(out / "given.npy"))}
+    before, _ = judged(out, None, "without", **given)
+    report, _ = judged(out, asked=live(3 * vectors), **given)
+    assert report.live is not None
+    assert report.live.recall is not None
+    assert (report.live.queries, report.live.given) == (700, 300)
+    assert report.live.recall.queries + report.live.tuning == 400
+    assert report.overall.queries == before.overall.queries
+    few, _ = judged(out, gate_hash="few", asked=live(vectors[:450]), **given)
+    assert few.live is not None
+    assert few.live.judged is False
+    assert few.live.reason == "150 live queries besides those that were given, gate.queries.live.minQueries is 200"
+
+
+def _direction(vector: bytes) -> tuple[float, ...]:
+    numbers = np.frombuffer(vector, "<f4")
+    return tuple(np.round(numbers / np.linalg.norm(numbers), 4).tolist())
+
+
+def _tuning(out: Path, queries: list[LiveQuery]) -> tuple[set[bytes], set[bytes]]:
+    """Vectors of those that tune and of those that judge."""
     path = next(out.rglob("vectors.npy"))
     task = ValidateTask(
         identity=IDENTITY, digest="d", manifest_sha256="", gate_hash="g", artifacts=Location(folder=str(out))
     )
     with VectorFile(path, Metric.COSINE) as vectors:
         found = Live.of(LiveQueries(LiveReport(), tuple(queries)), vectors, task)
-    return {query.name for query, tunes in zip(queries, found.tunes, strict=True) if tunes}
+    rows = [row.tobytes() for row in found.queries.vectors]
+    tunes = {row for row, tunes in zip(rows, found.tunes, strict=True) if tunes}
+    return tunes, {row for row, tunes in zip(rows, found.tunes, strict=True) if not tunes}
 
 
 def test_too_few_are_reported_and_change_nothing(out: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ from ..measure import measure, served_answers
 from ..points import Numbers, Tuner
 from ..queries import Queries
 from ..report import Points
-from ..same import rows_that_equal
+from ..same import asking_the_same, rows_that_equal
 from .ask import ask_pods
 from .kept import KeptQueries
 from .report import LiveReport
@@ -92,6 +92,15 @@ def _described(told: LiveReport, queries: Sequence[LiveQuery], task: ValidateTas
     )
 
 
+def _besides(told: LiveReport, given: int, left: int, task: ValidateTask) -> LiveReport:
+    """What is told when `left` are left, `given` having been given as well."""
+    least = task.live.min_queries if task.live is not None else 0
+    if told.judged and left < least:
+        why = f"{left} live queries besides those that were given, gate.queries.live.minQueries is {least}"
+        told = told.model_copy(update={"judged": False, "reason": why})
+    return told.model_copy(update={"given": given})
+
+
 @dataclass(frozen=True, slots=True)
 class Live:
     """Live queries with what is right for them."""
@@ -99,23 +108,31 @@ class Live:
     told: LiveReport
     queries: Queries
     truth: Truth
-    tunes: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+    tunes: npt.NDArray[np.bool_]
     """Half of those that equal no row."""
 
     @classmethod
-    def of(cls, found: LiveQueries, vectors: VectorFile, task: ValidateTask) -> Live:
-        """Find their neighbours, which nobody keeps."""
-        if not found.queries:
-            none = np.empty((0, vectors.dimension), np.float32)
-            return cls(found.told, Queries(none, np.empty(0, np.int64), []), no_truth(task.k))
-        flat = np.frombuffer(b"".join(query.vector for query in found.queries), "<f4")
-        asked = flat.reshape(len(found.queries), vectors.dimension).astype(np.float32)
+    def of(
+        cls, found: LiveQueries, vectors: VectorFile, task: ValidateTask, given: npt.NDArray[np.float32] | None = None
+    ) -> Live:
+        """Find their neighbours, which nobody keeps. given: queries that are judged as such, and not here, too."""
+        ordered = sorted(found.queries, key=lambda query: query.name)
+        flat = np.frombuffer(b"".join(query.vector for query in ordered), "<f4")
+        asked = flat.reshape(len(ordered), vectors.dimension).astype(np.float32)
+        before = np.empty((0, vectors.dimension), np.float32) if given is None else given
+        # What asks the same is in one half, whoever asks it: the half of the first, by another part of its name than
+        # the one that draws.
+        first = asking_the_same(np.concatenate([before, asked]), vectors.metric)[len(before) :] - len(before)
+        once = {(ordered[number].segment, one): number for number, one in reversed(list(enumerate(first))) if one >= 0}
+        chosen = np.sort(np.fromiter(once.values(), np.int64, len(once)))
+        told = _besides(found.told, int((first < 0).sum()), len(chosen), task)
+        asked, segments = asked[chosen], [ordered[number].segment for number in chosen]
+        if not len(chosen):
+            return cls(told, Queries(asked, chosen, segments), no_truth(task.k), np.empty(0, np.bool_))
         own = rows_that_equal(vectors, asked)
-        queries = Queries(asked, own, [query.segment for query in found.queries])
         truth = exact_search(vectors, asked, task.k, vectors.metric, own)
-        # Another part of the name than the one that draws: a query is in the same half whenever it is asked.
-        half = np.array([query.name[-1] & 1 for query in found.queries], np.bool_)
-        return cls(found.told, queries, truth, half & (own < 0))
+        half = np.array([ordered[first[number]].name[-1] & 1 for number in chosen], np.bool_)
+        return cls(told, Queries(asked, own, segments), truth, half & (own < 0))
 
     def _tuning(self, task: ValidateTask, engine: Engine) -> Numbers:
         if not (self.told.judged and task.objective is not None and engine.param_limits):

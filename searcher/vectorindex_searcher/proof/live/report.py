@@ -22,6 +22,8 @@ class LiveReport(Model):
     """Of one of these."""
     hours: int = 0
     """Of the last 24 in which they were asked."""
+    given: int = 0
+    """Of them, those that ask what a given query does: they are asked as given ones, and not here."""
     deeper: int = 0
     """Of them, those that asked for more answers than the gate's k; they were judged at k."""
     judged: bool = False
