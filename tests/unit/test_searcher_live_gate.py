@@ -74,7 +74,7 @@ def out(tmp_path: Path, rows: npt.NDArray[np.float32]) -> Path:
             digest="digest1",
             source=Location(folder=str(tmp_path / "a.npy")),
             artifacts=Location(folder=str(out)),
-            index=IndexSpec(factory="IVF64,Flat"),
+            index=IndexSpec(factory="IVF64,Flat", search_params={"nprobe": 2}),
         )
     )
     return out
