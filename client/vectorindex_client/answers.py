@@ -12,6 +12,7 @@ from .errors import ServerError, VectorIndexError, problem
 MAX_ANSWER_BYTES = 256 << 20
 """Ten times what a searcher ever sends; a server that sends more is none."""
 REVISION = "x-vectorindex-revision"
+IGNORED_PARAMS = "x-vectorindex-ignored-params"
 
 
 @dataclass(frozen=True, slots=True)

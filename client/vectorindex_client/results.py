@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from .answers import REVISION, Answer, not_a_searcher
+from .answers import IGNORED_PARAMS, REVISION, Answer, not_a_searcher
 
 Id = int | str
 MAGIC = b"VXA1"
@@ -32,6 +32,8 @@ class Result:
     does with `include_metadata` or `track`: a binary answer holds ids and scores."""
     query_id: str | None = None
     """What `feedback` takes; None unless the query was tracked."""
+    ignored_params: tuple[str, ...] = ()
+    """Search parameters that were asked for and that this kind of index has not: it was searched without them."""
 
 
 def results_of(answer: Answer, queries: int) -> list[Result]:
@@ -47,9 +49,9 @@ def results_of(answer: Answer, queries: int) -> list[Result]:
 
 def _of_json(answer: Answer) -> list[Result]:
     document = answer.document("results")
-    revision, took = document["revision"], document["tookMs"]
+    revision, took, ignored = document["revision"], document["tookMs"], _ignored(answer)
     return [
-        Result(one["ids"], one["scores"], one.get("metadata"), revision, took, one.get("queryId"))
+        Result(one["ids"], one["scores"], one.get("metadata"), revision, took, one.get("queryId"), ignored)
         for one in document["results"]
     ]
 
@@ -70,7 +72,13 @@ def _of_bytes(answer: Answer) -> list[Result]:
         ids, at = [body[start:end].decode() for start, end in pairwise(ends)], ends[-1]
     if at != len(body) or sum(counts) != hits or kind > 1:
         raise ValueError("not whole")
+    ignored = _ignored(answer)
     if queries == 1:
-        return [Result(ids, scores, None, revision, None)]
+        return [Result(ids, scores, None, revision, None, None, ignored)]
     spans = pairwise(accumulate(counts, initial=0))
-    return [Result(ids[first:last], scores[first:last], None, revision, None) for first, last in spans]
+    return [Result(ids[first:last], scores[first:last], None, revision, None, None, ignored) for first, last in spans]
+
+
+def _ignored(answer: Answer) -> tuple[str, ...]:
+    text = answer.headers.get(IGNORED_PARAMS)
+    return tuple(text.split(", ")) if text else ()

@@ -12,7 +12,15 @@ import pytest
 
 from vectorindex_searcher.build import task as build_module
 from vectorindex_searcher.build.task import build
-from vectorindex_searcher.contract import BuildTask, ExitCode, Identity, IndexSpec, Location, Metric
+from vectorindex_searcher.contract import (
+    SEARCH_PARAMS,
+    BuildTask,
+    ExitCode,
+    Identity,
+    IndexSpec,
+    Location,
+    Metric,
+)
 from vectorindex_searcher.errors import BadSpec
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.choose.rehearsal import PROVEN, try_out
@@ -96,6 +104,7 @@ def test_rows_are_found_under_filters_as_without(factory: str, metric: Metric, v
     index = made(factory, vectors, metric)
     queries = vectors[:60]
     params = {name: min(most, 64) for name, (_, most) in parameter_limits(index).items()}
+    assert params.keys() <= set(SEARCH_PARAMS), "what queries may name at every index"
     everything = ~RowSet.of_mask(np.zeros(COUNT, np.bool_))
     _, rows = index.search(queries, K, params=search_parameters(index, params))
     plain = recall(rows, vectors, queries, everything, metric)

@@ -14,6 +14,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from unit.test_searcher_serve_app import DIMENSION, Pod, make_engine, running
 
+from vectorindex_searcher import contract
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.serve import openapi
 from vectorindex_searcher.serve.search.fields import search_fields
@@ -89,6 +90,7 @@ SEARCHES: list[Json] = [
     {"vector": [1] * DIMENSION},
     {"vectors": [[1] * DIMENSION, [0.5] * DIMENSION], "k": 400, "include": ["metadata"]},
     {"vector": [1] * DIMENSION, "k": 3, "segment": "keyword", "minScore": 2, "params": {"efSearch": 50}},
+    {"vector": [1] * DIMENSION, "params": {"nprobe": 3, "efSearch": 50}},
     {"vector": [1] * DIMENSION, "filter": {"title": {"in": ["title 1", "title 2"]}}, "include": ["metadata"]},
     {"vector": [1] * DIMENSION, "filter": {"or": [{"title": "title 3"}, {"not": {"title": {"eq": "title 4"}}}]}},
     {"vector": [1] * DIMENSION, "embedding": {"model": "mini"}, "segment": None, "params": None, "include": None},
@@ -115,7 +117,8 @@ BAD: list[tuple[Json, int]] = [
     ({"vector": [1] * DIMENSION, "k": 1001}, 400),
     ({"vector": [1] * DIMENSION, "ks": 3}, 400),
     ({"vector": [1] * DIMENSION, "vectors": [[1] * DIMENSION]}, 400),
-    ({"vector": [1] * DIMENSION, "params": {"nprobe": 3}}, 400),
+    ({"vector": [1] * DIMENSION, "params": {"nprobes": 3}}, 400),
+    ({"vector": [1] * DIMENSION, "params": {"nprobe": -1}}, 400),
     ({"vector": [1] * DIMENSION, "params": {"efSearch": 0}}, 400),
     ({"vector": [1] * DIMENSION, "include": ["vectors"]}, 400),
     ({"vector": [1] * DIMENSION, "filter": {"nothing": 3}}, 400),
@@ -143,6 +146,7 @@ def test_the_binary_parameters_are_those_that_the_searcher_takes(pod: Pod, descr
         "embedding.model": "mini",
         "embedding.version": "1",
     }
+    values |= {f"params.{name}": "3" for name in contract.SEARCH_PARAMS if name != "efSearch"}
     parameters = described["paths"]["/v1/search"]["post"]["parameters"]
     assert {one["name"] for one in parameters if one["in"] == "query"} == set(values)
     vector = np.ones(DIMENSION, np.float32).tobytes()

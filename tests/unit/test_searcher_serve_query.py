@@ -127,7 +127,14 @@ BAD: dict[str, tuple[object, int, str, str | None]] = {
     "k true": ({"vector": V, "k": True}, 400, "InvalidField", "k"),
     "k null": ({"vector": V, "k": None}, 400, "InvalidField", "k"),
     "params list": ({"vector": V, "params": [1]}, 400, "InvalidField", "params"),
-    "param unknown": ({"vector": V, "params": {"nprobe": 3}}, 400, "UnknownField", "params.nprobe"),
+    "param unknown": ({"vector": V, "params": {"nprobes": 3}}, 400, "UnknownField", "params.nprobes"),
+    "param of another kind, no number": (
+        {"vector": V, "params": {"nprobe": "3"}},
+        400,
+        "InvalidField",
+        "params.nprobe",
+    ),
+    "param of another kind, null": ({"vector": V, "params": {"nprobe": None}}, 400, "InvalidField", "params.nprobe"),
     "param low": ({"vector": V, "params": {"efSearch": 0}}, 400, "InvalidField", "params.efSearch"),
     "param high": ({"vector": V, "params": {"efSearch": 5000}}, 400, "InvalidField", "params.efSearch"),
     "param text": ({"vector": V, "params": {"efSearch": "9"}}, 400, "InvalidField", "params.efSearch"),
@@ -449,9 +456,28 @@ def test_a_query_may_name_the_parameters_that_the_spec_allows_up_to_its_limits()
     with pytest.raises(Problem) as caught:
         parse_binary(b"params.k_factor=2", np.ones(3), LIMITED)
     assert caught.value.field == "params.k_factor"
-    with pytest.raises(Problem) as caught:
-        parse({"vector": V, "params": {"efSearch": 2}}, LIMITED)
-    assert caught.value.kind == "UnknownField", "this index has none"
+    assert parse({"vector": V, "params": {"efSearch": 2}}, LIMITED).plan.ignored == ("efSearch",), "this index has none"
+
+
+def test_a_parameter_of_another_kind_of_index_is_ignored_and_told() -> None:
+    """What was asked of the IVF before a switch to a graph must be no error after it."""
+    query = b"params.nprobe=70000&params.efSearch=9&params.quantizer_efSearch=1"
+    body = {"vector": V, "params": {"nprobe": 70_000, "efSearch": 9, "quantizer_efSearch": 1}}
+    for search in (parse(body), parse_binary(query, np.ones(3))):
+        assert search.plan.ignored == ("nprobe", "quantizer_efSearch")
+        assert search.params == {"efSearch": 9}
+    plain = parse({"vector": V, "params": {"nprobe": 3}}).plan
+    assert (plain.params, plain.own) == ((), True), "it is a search at the revision's own parameters"
+    assert parse({"vector": V}).plan.ignored == ()
+
+
+def test_of_a_slip_the_index_says_its_own_parameters() -> None:
+    for asked in (lambda: parse({"vector": V, "params": {"efsearch": 3}}),
+                  lambda: parse_binary(b"params.efsearch=3", np.ones(3))):  # fmt: skip
+        with pytest.raises(Problem) as caught:
+            asked()
+        assert (caught.value.kind, caught.value.field) == ("UnknownField", "params.efsearch")
+        assert caught.value.remedy == "known are: efSearch"
 
 
 def test_an_empty_list_allows_none_and_a_limit_below_the_least_value_neither() -> None:

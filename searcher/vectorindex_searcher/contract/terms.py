@@ -10,6 +10,12 @@ FORMAT_VERSION = 1
 HTTP_PORT = 8080
 ADMIN_PORT = 8081
 REVISION_HEADER = "X-VectorIndex-Revision"
+IGNORED_PARAMS_HEADER = "X-VectorIndex-Ignored-Params"
+"""Of an answer to a query that named search parameters which this index has not: their names."""
+_OF_A_LAYER = ("nprobe", "efSearch", "k_factor", "max_codes")
+SEARCH_PARAMS = (*_OF_A_LAYER, *(f"quantizer_{name}" for name in _OF_A_LAYER))
+"""Search parameters that some kind of index has, by FAISS's names. A query may name each of them at every index: the
+next revision may be of another kind, and a switch must not turn queries into errors."""
 TASK_ENV = "VECTORINDEX_TASK"
 """Environment variable that holds a task as JSON (ResolveTask, BuildTask, ValidateTask or ServeTask)."""
 PARAM_LIMITS_ENV = "VECTORINDEX_PARAM_LIMITS"

@@ -6,6 +6,7 @@ Turns requests into searches, and every answer into evidence.
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import orjson
 
@@ -70,7 +71,10 @@ class SearchApp:
         self._searching = SearchService(engine, pool, task.revision, segment_params, live, self.feedback, queries)
         self._keeps_queries, self._tokens = queries is not None, tokens
         vectors = VectorReader(engine.dimension, engine.metric, embedding.model)
-        self._reader = RequestReader(Planner(schema, self._searching.group), vectors)
+        planner = Planner(schema, self._searching.group)
+        self._reader = RequestReader(planner, vectors)
+        self.ignored_params: Counter[str] = Counter()
+        """Answered searches by the parameters that they named and this index has not."""
         self._routes: Routes = {
             b"/v1/search": ((b"POST",), self.handle),
             b"/v1/index": ((b"GET", b"HEAD"), self._index),
@@ -78,7 +82,9 @@ class SearchApp:
             b"/openapi.json": ((b"GET", b"HEAD"), self._openapi),
         }
         self._index_document = index_document(engine, task, points, limited)
-        self._openapi_bytes = orjson.dumps(openapi.document(self._index_document, tokens=tokens))
+        self._openapi_bytes = orjson.dumps(
+            openapi.document(self._index_document, tokens=tokens, foreign=planner.foreign)
+        )
 
     def handle(self, request: Request) -> Answer:
         """Route one request, a search by the shortest way."""
@@ -98,6 +104,8 @@ class SearchApp:
         if response.status == 504:
             text = request.headers.get(DEADLINE_HEADER)
             outcome.deadline = math.inf if text is None else _seconds(text)
+        if outcome.ignored:
+            self.ignored_params.update(outcome.ignored)
         self._ring.record(outcome, response.status, seconds)
 
     def _sender(self, request: Request) -> Credential | str:

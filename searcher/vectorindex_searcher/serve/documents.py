@@ -44,6 +44,16 @@ class Filtered(Document):
     search: str
 
 
+class Warned(Document):
+    """What was asked and not done; the hits are good."""
+
+    kind: Literal["IgnoredParam"]
+    """More may come. Branch on this."""
+    field: str
+    """The part of the request."""
+    detail: str
+
+
 class Answer(Document):
     """Of a search."""
 
@@ -55,6 +65,8 @@ class Answer(Document):
     """Queries without a hit."""
     took_ms: Annotated[float, Field(ge=0)]
     filter: Filtered | None = None
+    warnings: list[Warned] | None = None
+    """When there are some: search parameters of another kind of index, which were ignored."""
 
 
 class Range(Document):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from .. import contract
 from ..index.filters import JOINERS, LISTED, ORDERED
 from . import documents
 from .http.limits import FEEDBACK_BYTES, MAX_DEADLINE_MS, MAX_VECTORS, Limits
-from .search.fields import body_schema, query_parameters, search_fields
+from .search.fields import Field, body_schema, query_parameters, search_fields
 
 REFERENCE = Path("docs/reference/openapi.json")
 PROBLEMS: Mapping[int, tuple[str, ...]] = {
@@ -67,11 +67,13 @@ _HEADERS: dict[int, tuple[str, str]] = {
 Json = dict[str, Any]
 
 
-def document(index: Mapping[str, Any] | None = None, *, tokens: bool = False) -> Json:
+def document(index: Mapping[str, Any] | None = None, *, tokens: bool = False, foreign: Collection[str] = ()) -> Json:
     """The document. `index`: the answer of GET /v1/index, whose dimension, parameters, segments and columns become the
-    limits; without one, what holds for every index. `tokens`: whether a bearer token is asked for.
+    limits; without one, what holds for every index. `tokens`: whether a bearer token is asked for. `foreign`: search
+    parameters of other kinds of index, which it bears.
     """
     facts = index or {}
+    fields = _fields(facts, foreign)
     out: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -80,12 +82,12 @@ def document(index: Mapping[str, Any] | None = None, *, tokens: bool = False) ->
             "description": "Every answer names the revision of the index that spoke, in a header and in the body.",
         },
         "paths": {
-            "/v1/search": {"post": _search(facts)},
+            "/v1/search": {"post": _search(facts, fields)},
             "/v1/index": {"get": _reading("What is served here, and how it may be asked.", "index", _ref("Index"))},
             "/v1/feedback": {"post": _feedback()},
             "/openapi.json": {"get": _reading("This document.", "openapi", {"type": "object"})},
         },
-        "components": {"schemas": _schemas(facts), "responses": _problems()},
+        "components": {"schemas": _schemas(facts, fields), "responses": _problems()},
     }
     if tokens or index is None:
         out["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
@@ -97,12 +99,14 @@ def document(index: Mapping[str, Any] | None = None, *, tokens: bool = False) ->
 # ---------------------------------------------------------------- paths
 
 
-def _search(facts: Mapping[str, Any]) -> Json:
+def _search(facts: Mapping[str, Any], fields: Mapping[str, Field]) -> Json:
     json_body = {"schema": _ref("Search"), "example": {"vector": [0.1] * facts.get("dimension", 3), "k": 3}}
     if facts.get("dimension", 0) > 16:
         del json_body["example"]
     answers = _answers("The hits of each query, in order.", _ref("Answer"), _SEARCHING)
     answers["200"]["content"]["application/octet-stream"] = {"schema": _bytes(_BINARY_ANSWER)}
+    ignored: Json = {"schema": {"type": "string"}, "description": _IGNORED}
+    answers["200"]["headers"] |= {contract.IGNORED_PARAMS_HEADER: ignored}
     size = f"{facts['dimension']} (the dimension)" if facts else "dimension"
     vectors = f"Little-endian float32: n x {size} numbers, n from 1 to {MAX_VECTORS}."
     return {
@@ -112,7 +116,7 @@ def _search(facts: Mapping[str, Any]) -> Json:
             f"A body of at most {Limits().body_bytes} bytes: JSON with all fields, or raw vectors with the other "
             "fields in the query string (search parameters as params.NAME). A JSON body takes no query string."
         ),
-        "parameters": [*query_parameters(_fields(facts)), _DEADLINE],
+        "parameters": [*query_parameters(fields), _DEADLINE],
         "requestBody": {
             "required": True,
             "content": {"application/json": json_body, "application/octet-stream": {"schema": _bytes(vectors)}},
@@ -143,16 +147,20 @@ def _answers(text: str, schema: Json, problems: tuple[int, ...]) -> Json:
     return {"200": good, **refused}
 
 
-def _fields(facts: Mapping[str, Any]) -> Any:
+def _fields(facts: Mapping[str, Any], foreign: Collection[str]) -> dict[str, Field]:
     """Of this index, or of any."""
     params = {name: (one["min"], one["max"]) for name, one in facts.get("params", {}).items()}
-    return search_fields(params if facts else None, facts.get("segments"))
+    return search_fields(params if facts else None, facts.get("segments"), foreign=foreign)
 
 
 def _bytes(text: str) -> Json:
     return {"type": "string", "contentMediaType": "application/octet-stream", "description": text}
 
 
+_IGNORED = (
+    "When the request named some: search parameters that this kind of index has not, separated by commas. It was "
+    "searched without them."
+)
 _BINARY_ANSWER = (
     "With `Accept: application/octet-stream`, little-endian: `VXA1`; uint32 n queries, m hits in all, kind of ids; "
     "m ids as int64 (kind 0) or their lengths as uint32 (kind 1); n x uint32 hits of each query; m x float32 "
@@ -173,11 +181,11 @@ def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _schemas(facts: Mapping[str, Any]) -> Json:
+def _schemas(facts: Mapping[str, Any], fields: Mapping[str, Field]) -> Json:
     numbers = facts.get("dimension")
     length = {"minItems": 1} if numbers is None else {"minItems": numbers, "maxItems": numbers}
     return {
-        "Search": body_schema(_fields(facts)),
+        "Search": body_schema(fields),
         "Vector": {"type": "array", "items": {"type": "number"}, **length},
         "Vectors": {"type": "array", "items": _ref("Vector"), "minItems": 1, "maxItems": MAX_VECTORS},
         "Filter": _filter(facts),

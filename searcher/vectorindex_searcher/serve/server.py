@@ -189,7 +189,7 @@ class Server:
             tokens=self._tokens is not None,
             limited=self._settings.params,
         )
-        gauges.feedback = app.feedback.results
+        gauges.feedback, gauges.ignored_params = app.feedback.results, app.ignored_params
         users = Listener(app, self._task.revision, self._user_limits, self._traffic.closing, self._tokens)
         tls = self._certificate.context if self._certificate is not None else None
         port = await _open(users, "http", self._settings.http_port, self._settings.host, tls)

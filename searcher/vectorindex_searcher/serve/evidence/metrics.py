@@ -49,6 +49,7 @@ LIVE_RECALL_CPU = "vectorindex_live_recall_cpu_seconds"
 LIVE_QUERIES = "vectorindex_live_queries"
 TRACKED = "vectorindex_tracked_queries"
 FEEDBACK = "vectorindex_feedback"
+IGNORED_PARAMS = "vectorindex_ignored_params"
 CANARY_RECALL = "vectorindex_canary_recall"
 TOMBSTONES = "vectorindex_tombstones"
 TOMBSTONES_CHECKED = "vectorindex_tombstones_checked_timestamp_seconds"
@@ -80,6 +81,8 @@ class Gauges:
     """Kept for the gate of the next revision; None: none are."""
     feedback: Mapping[str, int] = _field(default_factory=dict)
     """Feedback by what became of it."""
+    ignored_params: Mapping[str, int] = _field(default_factory=dict)
+    """Searches by the parameter of another kind of index that they named."""
     tombstones: int | None = None
     """Rows hidden because their ids were deleted; None: none are asked for."""
     tombstones_checked: float | None = None
@@ -221,6 +224,15 @@ class SearcherMetrics(Collector):
         yield duration
         yield results
 
+    def _by_name(self, name: str, text: str, label: str, counts: Mapping[str, int]) -> Iterator[Metric]:
+        """A counter with a label besides the revision; nothing before there is something to count."""
+        if not counts:
+            return
+        family = CounterMetricFamily(name, text, labels=("revision", label))
+        for value, count in sorted(counts.items()):
+            family.add_metric((self._revision, value), count)
+        yield family
+
     def _state(self) -> Iterator[Metric]:
         gauges = self._gauges
         named: tuple[tuple[str, str, float | None], ...] = (
@@ -233,11 +245,9 @@ class SearcherMetrics(Collector):
             (CANARY_RECALL, "Recall of this pod on the canary queries.", gauges.canary_recall),
             (LIVE_QUERIES, "Live queries kept for the gate of the next revision.", gauges.live_queries),
         )
-        if gauges.feedback:
-            taken = CounterMetricFamily(FEEDBACK, "Clicks by what became of them.", labels=("revision", "result"))
-            for result, count in sorted(gauges.feedback.items()):
-                taken.add_metric((self._revision, result), count)
-            yield taken
+        yield from self._by_name(FEEDBACK, "Clicks by what became of them.", "result", gauges.feedback)
+        text = "Searches that named a parameter of another kind of index, which was ignored."
+        yield from self._by_name(IGNORED_PARAMS, text, "param", gauges.ignored_params)
         if gauges.live_recall_cpu_seconds is not None:
             spent = CounterMetricFamily(LIVE_RECALL_CPU, "CPU seconds that live recall took.", labels=("revision",))
             spent.add_metric((self._revision,), gauges.live_recall_cpu_seconds)

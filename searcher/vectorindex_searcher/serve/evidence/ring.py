@@ -80,6 +80,8 @@ class Outcome:
     """Bucket and k, when its queries got ids."""
     sender: Credential | str = ""
     """Token or address that asked, where live queries are kept."""
+    ignored: tuple[str, ...] = ()
+    """Search parameters that it named and this index has not."""
 
 
 @dataclass(slots=True)

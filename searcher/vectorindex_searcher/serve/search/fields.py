@@ -14,7 +14,7 @@ import orjson
 
 from ..http.limits import MAX_K
 from ..http.messages import Problem
-from .kinds import Flag, Integer, Json, Kind, Members, Names, Number, Referred, Text, refuse_unknown
+from .kinds import FOREIGN, Flag, Integer, Json, Kind, Members, Names, Number, Referred, Text, refuse_unknown
 
 DEFAULT_K = 10
 INCLUDABLE = ("metadata",)
@@ -54,9 +54,11 @@ def search_fields(
     params: Mapping[str, tuple[int, int]] | None = None,
     segments: Collection[str] | None = None,
     limited: Collection[str] = (),
+    foreign: Collection[str] = (),
 ) -> dict[str, Field]:
     """The fields by name. `params`: search parameters of an index with their limits, `segments`: those that are
     declared; without them what holds for every index. `limited`: parameters whose limit the VectorIndex's spec says.
+    `foreign`: parameters that the index has not and bears.
     """
     integers: dict[str, Kind] = {
         name: Integer(low, high, "searcher.params.max of the VectorIndex" if name in limited else "")
@@ -75,8 +77,14 @@ def search_fields(
         ),
         "k": Field(Integer(1, MAX_K), "Hits wanted for each query.", DEFAULT_K, nullable=False),
         "params": Field(
-            Members(integers, "an object of names and integers", others, nullable=False),
-            "Search parameters instead of the revision's own.",
+            Members(
+                integers,
+                "an object of names and integers",
+                others,
+                nullable=False,
+                foreign=dict.fromkeys(foreign, Integer(0, _MAX_PARAM)),
+            ),
+            "Search parameters instead of the revision's own; those of another kind of index are ignored, and told.",
         ),
         "segment": Field(Text(), f"The class of this query. Declared: {known}; another is `other`."),
         "filter": Field(Referred("Filter"), "Conditions on metadata that every hit fulfils."),
@@ -106,7 +114,7 @@ def query_parameters(fields: Mapping[str, Field]) -> list[Json]:
     for name, field in fields.items():
         if not field.in_query:
             continue
-        members = field.kind.kinds if isinstance(field.kind, Members) else {"": field.kind}
+        members = {**field.kind.kinds, **field.kind.foreign} if isinstance(field.kind, Members) else {"": field.kind}
         for member, kind in members.items():
             one: Json = {"name": f"{name}.{member}" if member else name, "in": "query"}
             if isinstance(kind, Referred):
@@ -115,7 +123,8 @@ def query_parameters(fields: Mapping[str, Field]) -> list[Json]:
                 one["schema"] = kind.schema() | ({} if field.default is None else {"default": field.default})
             if isinstance(kind, Names):
                 one |= {"style": "form", "explode": False}
-            found.append(one | {"description": f"With a binary body. {field.text}"})
+            text = FOREIGN if isinstance(field.kind, Members) and member in field.kind.foreign else field.text
+            found.append(one | {"description": f"With a binary body. {text}"})
     return found
 
 
@@ -149,8 +158,8 @@ def fields_of_query_string(query: bytes, known: Mapping[str, Field]) -> dict[str
         field = beside.get(group)
         members = field.kind if field is not None and isinstance(field.kind, Members) else None
         if members is not None and name != group:
-            refuse_unknown({member: text}, members.kinds, f"{group}.")
-            fields.setdefault(group, {})[member] = members.kinds[member].of_text(text, name)
+            refuse_unknown({member: text}, members.kinds, f"{group}.", members.foreign)
+            fields.setdefault(group, {})[member] = members.member(member).of_text(text, name)
             continue
         if field is None or name != group or members is not None:
             plain = {n: f for n, f in beside.items() if not isinstance(f.kind, Members)}

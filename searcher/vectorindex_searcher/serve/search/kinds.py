@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
@@ -16,6 +16,7 @@ from ..http.limits import MAX_NAME_CHARACTERS
 from ..http.messages import Problem
 
 Json = dict[str, Any]
+FOREIGN = "Of another kind of index: ignored here, and the answer says so."
 
 
 class Kind(Protocol):
@@ -39,10 +40,13 @@ def invalid(place: str, value: object, wanted: str) -> Problem:
     return Problem(400, "InvalidField", f"{place} must be {wanted}", field=place, value=value, remedy=f"send {wanted}")
 
 
-def refuse_unknown(found: Mapping[str, object], known: Collection[str], prefix: str = "") -> None:
-    """Raises Problem 400 for the first name that is not `known`; `prefix` stands before it in the field."""
+def refuse_unknown(
+    found: Mapping[str, object], known: Collection[str], prefix: str = "", borne: Collection[str] = ()
+) -> None:
+    """Raises Problem 400 for the first name that is neither `known` nor `borne`, which is not recommended; `prefix`
+    stands before it in the field."""
     for name in found:
-        if name not in known:
+        if name not in known and name not in borne:
             raise Problem(
                 400,
                 "UnknownField",
@@ -161,13 +165,19 @@ class Members:
     others: Kind | None = None
     """For the description of any index, whose members nobody knows yet."""
     nullable: bool = True
+    foreign: Mapping[str, Kind] = field(default_factory=dict)
+    """Members that are of no use here, and are taken so that whoever uses several indexes can say the same to all."""
 
     def read(self, value: Any, place: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise invalid(place, value, self.wanted)
-        refuse_unknown(value, self.kinds, f"{place}.")
+        refuse_unknown(value, self.kinds, f"{place}.", self.foreign)
         given = {name: one for name, one in value.items() if not (one is None and self.nullable)}
-        return {name: self.kinds[name].read(one, f"{place}.{name}") for name, one in given.items()}
+        return {name: self.member(name).read(one, f"{place}.{name}") for name, one in given.items()}
+
+    def member(self, name: str) -> Kind:
+        """The kind of a member that is known or foreign."""
+        return self.kinds.get(name) or self.foreign[name]
 
     def of_text(self, text: str, place: str) -> Any:
         """Never: a query string names members, not the whole."""
@@ -175,6 +185,7 @@ class Members:
 
     def schema(self) -> Json:
         members = {name: kind.schema() for name, kind in self.kinds.items()}
+        members |= {name: kind.schema() | {"description": FOREIGN} for name, kind in self.foreign.items()}
         if self.nullable:
             members = {name: one | {"type": [one["type"], "null"]} for name, one in members.items()}
         more: Json | bool = False if self.others is None else self.others.schema()

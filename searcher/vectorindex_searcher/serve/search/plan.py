@@ -71,6 +71,8 @@ class SearchPlan:
     """In one request, by its work."""
     group: Group
     """Searches that one call can answer together with this one."""
+    ignored: tuple[str, ...] = ()
+    """Parameters that the request named and this index has not, sorted."""
 
     @property
     def nbytes(self) -> int:
@@ -86,13 +88,19 @@ class Planner:
     ) -> None:
         self._schema = schema
         self._params = allowed_params(schema.param_limits, schema.limited)
-        self._fields = search_fields(self._params, schema.segments, schema.limited.max)
+        self._foreign = tuple(name for name in contract.SEARCH_PARAMS if name not in schema.param_limits)
+        self._fields = search_fields(self._params, schema.segments, schema.limited.max, self._foreign)
         self._group = group
 
     @property
     def fields(self) -> Mapping[str, Any]:
         """The fields that a request may have."""
         return self._fields
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """Search parameters that the index has not: a request may name them, in vain."""
+        return self._foreign
 
     def segment_of(self, fields: Mapping[str, Any]) -> str:
         """The segment a request counts for: undeclared names count as `other`. Raises Problem 400."""
@@ -111,7 +119,8 @@ class Planner:
         given = self._read(fields, from_query)
         self._check_embedding(given.get("embedding", {}))
         segment = self.segment_of(fields)
-        k, named = given.get("k", DEFAULT_K), given.get("params", {})
+        k, params_given = given.get("k", DEFAULT_K), given.get("params", {})
+        named = {name: value for name, value in params_given.items() if name in self._params}
         own = schema.segment_params.get(segment, {})
         params = tuple(sorted({**own, **named}.items()))
         metadata, track = "metadata" in given.get("include", ()), given.get("track", False)
@@ -135,6 +144,7 @@ class Planner:
             candidates=candidates,
             most_vectors=max(CANDIDATES, usual * MAX_VECTORS) // candidates,
             group=self._group(k, params, metadata, candidates),
+            ignored=tuple(sorted(params_given.keys() - named.keys())),
         )
 
     def _read(self, fields: Mapping[str, Any], from_query: bool) -> dict[str, Any]:
@@ -191,8 +201,8 @@ class Planner:
 
 
 def allowed_params(limits: Mapping[str, tuple[int, int]], limited: contract.ParamLimits) -> dict[str, tuple[int, int]]:
-    """Search parameters that requests may name, with their limits. What `limited` names and the index has not is as if
-    it were not there: the next revision may be another kind of index."""
+    """Search parameters that requests may name and are used, with their limits. What `limited` names and the index has
+    not is as if it were not there: the next revision may be another kind of index."""
     return {
         name: (low, min(high, limited.max.get(name, high)))
         for name, (low, high) in limits.items()

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from ... import contract
 from ...index.engine import Engine
 from ...index.selection.rowset import RowSet
 from ..evidence.feedback import Feedback
@@ -36,6 +37,7 @@ Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 Params = tuple[tuple[str, int], ...]
 _NOTHING: Mapping[str, object] = MappingProxyType({})
+_IGNORED = contract.IGNORED_PARAMS_HEADER.encode()
 
 
 @dataclass(slots=True, eq=False)
@@ -136,7 +138,7 @@ class SearchService:
             count = k if bound is None else int(np.count_nonzero(scores[number] >= bound))
             one.outcome.top_scores, one.outcome.hits = (firsts[number],), (count,)
             if one.plan.binary and binary is not None:
-                answers.append(binary.of(number, count))
+                answers.append(_told(one, binary.of(number, count)))
             elif ids is not None:
                 start = number * k
                 result: dict[str, object] = {"ids": ids[start : start + count], "scores": scores[number, :count]}
@@ -194,7 +196,7 @@ class SearchService:
         outcome.top_scores = [score for row, score in firsts if row >= 0]
         outcome.hits = hits = _hits(scores, rows, plan.min_score)
         if plan.binary:
-            return self._binary(rows, scores, hits, work)
+            return _told(asked, self._binary(rows, scores, hits, work))
         query_ids = self._query_ids(asked, len(hits)) if plan.track else None
         results: list[Mapping[str, object] | orjson.Fragment] = []
         for number, count in enumerate(hits):
@@ -237,14 +239,29 @@ class SearchService:
         now: float,
         how: Mapping[str, object] = _NOTHING,
     ) -> Response:
-        document = {
+        document: dict[str, object] = {
             "revision": self._revision,
             "k": asked.plan.k,
             "results": results,
             "zeroResults": asked.outcome.hits.count(0),
             "tookMs": round((now - asked.began) * 1e3, 3),
         }
-        return json_answer({**document, **how} if how else document)
+        if asked.plan.ignored:
+            document["warnings"] = _warnings(asked.plan.ignored)
+        return _told(asked, json_answer({**document, **how} if how else document))
+
+
+def _warnings(ignored: Sequence[str]) -> list[dict[str, str]]:
+    detail = "this kind of index has no such search parameter; it was searched without"
+    return [{"kind": "IgnoredParam", "field": f"params.{name}", "detail": detail} for name in ignored]
+
+
+def _told(asked: PendingSearch, response: Response) -> Response:
+    """The answer, whose header says which parameters were ignored: a binary one has no other place for it."""
+    if asked.plan.ignored:
+        asked.outcome.ignored = asked.plan.ignored
+        response.headers = (*response.headers, (_IGNORED, ", ".join(asked.plan.ignored).encode()))
+    return response
 
 
 def _joined(parts: Sequence[tuple[Scores, Rows, str]]) -> tuple[Scores, Rows, str]:
