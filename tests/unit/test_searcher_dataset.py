@@ -15,7 +15,7 @@ import pytest
 
 from vectorindex_searcher.contract import Columns, Embedding, ExitCode, Identity, Metric, ResolveTask
 from vectorindex_searcher.dataset import blocks as blocks_module
-from vectorindex_searcher.dataset import duplicates, parquet
+from vectorindex_searcher.dataset import duplicates, parquet_file
 from vectorindex_searcher.dataset.listing import fingerprint, list_source
 from vectorindex_searcher.dataset.resolve import resolve
 from vectorindex_searcher.dataset.source import Source, open_source
@@ -272,8 +272,8 @@ def test_zero_vector_is_fine_without_cosine_and_tiny_ones_are_fine_with_it(tmp_p
 
 def test_a_large_page_is_refused_and_a_large_row_group_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page is read whole, the row group is not: what is refused is what would take the memory."""
-    monkeypatch.setattr(parquet, "BUFFER_BYTES", 1 << 12)
-    monkeypatch.setattr(parquet, "LARGEST_PAGE_BYTES", 1 << 16)
+    monkeypatch.setattr(parquet_file, "BUFFER_BYTES", 1 << 12)
+    monkeypatch.setattr(parquet_file, "LARGEST_PAGE_BYTES", 1 << 16)
     vectors = rows(5000, 16)  # 320 kB in one row group
     table = pa.table({"id": range(5000), "vector": fixed(vectors)})
     for name, page in (("small", 1 << 14), ("large", 1 << 20)):
@@ -401,6 +401,35 @@ def test_prefetch_is_one_block_ahead_and_never_more() -> None:
 
     with pytest.raises(SourceChanged):
         list(prefetch(failing()))
+
+
+def test_nothing_is_read_ahead_of_a_large_block() -> None:
+    """Two of 256 MiB and a third that is made took what the budget of a build has not."""
+    alive: list[int] = []
+    most = 0
+
+    class Item:
+        def __init__(self, size: int) -> None:
+            nonlocal most
+            alive.append(size)
+            most = max(most, sum(alive))
+            self.size = size
+
+        def __del__(self) -> None:
+            alive.remove(self.size)
+
+    sizes = [1, 100, 1, 1, 100, 100, 1] * 20
+    seen = []
+    for item in prefetch(map(Item, sizes), lambda item: item.size, 1):
+        seen.append(item.size)
+        if item.size == 1 and len(seen) < len(sizes):
+            end = time.monotonic() + 60
+            while len(alive) < 2:
+                assert time.monotonic() < end, "no block is read ahead of a small one"
+                time.sleep(0.001)
+        del item
+    assert seen == sizes
+    assert most <= 101, "a large one, and a small one beside it"
 
 
 def test_streaming_needs_a_few_blocks_of_memory_whatever_the_size(

@@ -8,6 +8,9 @@
     sample         4 x dimension bytes a training row; gone before rows are added
     block          16 MiB of vectors, four times: as stored, as decoded, as float32, as the index takes them
 
+While rows are read, no index is there yet: two blocks of AHEAD_BYTES (dataset/source.py) with their metadata, or one
+that is larger (dataset/parquet_file.py), and the batch of metadata.arrow that is gathered (index/rows.py).
+
 Nothing in it grows with the source but the index itself. The page cache is not counted: the kernel takes it back.
 """
 

@@ -69,6 +69,11 @@ class Block:
     metadata: pa.Table
     """The metadata columns, n rows: as the object has them, from a format; from a Source, of its one schema."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its values."""
+        return int(self.vectors.nbytes + (0 if self.ids is None else self.ids.nbytes) + self.metadata.nbytes)
+
 
 _FAULTS = {
     Fault.NON_FINITE: ("holds NaN or Inf", "Remove or repair the row."),

@@ -8,6 +8,7 @@ is left to pyarrow, which refuses it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 LARGEST_CONTENT_BYTES = 256 << 20
 """Of a page, decompressed. Writers make pages of 1 MiB (pyarrow, Spark) to 100 MB (DuckDB)."""
@@ -21,11 +22,13 @@ _DEPTH = 8
 
 _CONTENT_SIZE, _STORED_SIZE = 2, 3  # fields of PageHeader
 _DICTIONARY = 7
+_DATA_ENCODINGS = ((5, 2), (8, 4))  # of data pages of version 1 and 2
 _DATA_HEADERS = (
     5,
     _DICTIONARY,
     8,
 )  # its headers of data and dictionary pages, whose first field is the number of values
+_BY_DICTIONARY, _BY_PREFIX, _LENGTHS_APART = (2, 8), 7, (6, 7)  # encodings
 _BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, 12
 
 Found = dict[tuple[int, ...], int]
@@ -40,31 +43,48 @@ class _Nonsense(Exception):  # noqa: N818 - no error of ours: pyarrow will name 
     pass
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of data, by its header."""
+
+    values: int
+    content: int
+    """Bytes of the page, decompressed."""
+    longest: int
+    """Bytes that each of its texts may have though the page holds them once: they are of a dictionary, or begin as
+    those before them do. 0: what they take is in the page."""
+    prefixed: bool
+    """They begin as those before them do."""
+    by_dictionary: bool
+    """pyarrow can leave its texts in their dictionary, or put them into one."""
+
+
 class PageHeaders:
     """The pages of one object. `see` every read of it; `refuse` is called with what a header claims too much of."""
 
     def __init__(self, size: int, refuse: Callable[[int, str], None]) -> None:
         """size: bytes of the object."""
         self._refuse = refuse
-        self.largest_value = 0
-        """Bytes that a value of a dictionary may have: every row can refer to it, in a bit, and takes it whole."""
         self._most = LARGEST_VALUES + VALUES_PER_BYTE * size
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         """By the position at which each column goes on."""
 
-    def see(self, position: int, data: bytes) -> None:
-        """Bytes that were read at `position`: they go on where another read ended, or begin a column."""
-        stream = self._streams.pop(position, None) or _Stream(self._most)
+    def see(self, position: int, data: bytes) -> Stream:
+        """Bytes that were read at `position`: they go on where another read ended, or begin a column. Its `pages`:
+        those of data whose headers were in them."""
+        stream = self._streams.pop(position, None) or Stream(self._most)
+        stream.pages = []
         stream.take(position, data, self._refuse)
-        self.largest_value = max(self.largest_value, stream.largest_value)
         self._streams[position + len(data)] = stream
+        return stream
 
 
-class _Stream:
+class Stream:
     """The pages of one column chunk, one after the other."""
 
     def __init__(self, most_values: int) -> None:
-        self.largest_value = 0
+        self.pages: list[Page] = []
+        self._entry = 0
         self._left = most_values
         self._skip = 0
         self._head = b""
@@ -89,8 +109,11 @@ class _Stream:
             except _Nonsense:
                 self._lost = True
                 return
-            self.largest_value = max(self.largest_value, _largest_value(found))
-            self._left -= _check(position + at - cut, found, refuse)
+            if (_DICTIONARY, 1) in found:
+                self._entry = _largest_value(found)
+            values = _check(position + at - cut, found, refuse)
+            self._left -= values
+            self.pages.extend(_data_page(found, values, self._entry))
             if self._left < 0:
                 refuse(position + at - cut, "goes on with more values than a file of this size can hold")
             at += end - start - cut
@@ -105,6 +128,15 @@ def _check(position: int, found: Found, refuse: Callable[[int, str], None]) -> i
     if values > LARGEST_VALUES:
         refuse(position, f"holds {values} values, at most {LARGEST_VALUES} are taken")
     return max(0, values)
+
+
+def _data_page(found: Found, values: int, entry: int) -> list[Page]:
+    encoding = next((found[path] for path in _DATA_ENCODINGS if path in found), None)
+    if encoding is None:
+        return []
+    content = max(0, found.get((_CONTENT_SIZE,), 0))
+    longest = entry if encoding in _BY_DICTIONARY else content if encoding == _BY_PREFIX else 0
+    return [Page(values, content, longest, encoding == _BY_PREFIX, encoding not in _LENGTHS_APART)]
 
 
 def _largest_value(found: Found) -> int:

@@ -2,148 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..contract import Columns
-from ..errors import BadData, BadSpec, TaskError
+from ..errors import BadData, BadSpec
 from ..storage.store import Store
 from .blocks import Block, Header, block_rows, check_claims, vectors_of
 from .column_types import Refused, id_type, is_half, metadata_type, vector_item
 from .column_values import ids_of
 from .names import listed, partition_column, partition_type, partition_values, shown
 from .objects import ListedObject
-from .page_headers import PageHeaders
-from .ranged import RangedFile
+from .parquet_file import ParquetObject, opened
 from .reader import Format
 
-BUFFER_BYTES = 4 << 20
-"""Bytes fetched at a time and per column. Row groups may be larger than memory; they are never read whole."""
-LARGEST_PAGE_BYTES = 128 << 20
-"""As stored. Arrow takes a page into memory whole, so this bounds what one takes (decompressed: page_headers.py)."""
-FOOTER_BYTES = 32 << 20
-"""A footer takes thirty times this in memory. 10,000 chunks of columns and row groups take about 1 MiB."""
 ID_ROWS = 1 << 16
 METADATA_ROWS = 1 << 12
 """Of a block with metadata, which may be whole documents."""
-LARGEST_BATCH_BYTES = 256 << 20
-"""Of a column of text: where a dictionary may hold long ones, a batch has fewer rows. Arrow takes up to twice this."""
-INT96_UNIT = "us"
-"""Of the times that Spark, Hive and Impala write as 96 bits: in nanoseconds, 9999-12-31 would wrap around to 1816."""
-
-
-class _Pages(RangedFile):
-    """The object as pyarrow reads it: its footer, then pages, which are refused before they are taken into memory."""
-
-    def __init__(self, store: Store, item: ListedObject) -> None:
-        super().__init__(store, item)
-        self.headers: PageHeaders | None = None
-        """Once the footer is read."""
-        self.rows = 1
-        """Of the batches that are being read."""
-        self.too_many = False
-        """They are, by the dictionaries seen. Kept because pyarrow may wrap what is raised."""
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self._item.size - self._position)
-        wanted = left if size is None or size < 0 else min(size, left)
-        if self.headers is None and wanted > FOOTER_BYTES:
-            self._refuse(self._position, f"is a footer of {wanted} bytes, at most {FOOTER_BYTES} are taken")
-        if wanted > LARGEST_PAGE_BYTES:
-            self._refuse(self._position, f"is a page of {wanted} bytes, at most {LARGEST_PAGE_BYTES} are taken")
-        position, data = self._position, super().read(size)
-        if self.headers is not None:
-            self.headers.see(position, data)
-            if self.rows > self.bearable_rows:
-                self.too_many = True
-                raise OSError("the batch has too many rows")  # it is read again with fewer
-        return data
-
-    @property
-    def bearable_rows(self) -> int:
-        """Of a batch, by the dictionaries seen: each row of it may be the longest value that there is."""
-        longest = self.headers.largest_value if self.headers else 0
-        return max(1, LARGEST_BATCH_BYTES // max(1, longest))
-
-    def pages_follow(self) -> None:
-        self.headers = PageHeaders(self._item.size, self._refuse)
-
-    def _refuse(self, position: int, what: str) -> None:
-        """Kept as well: pyarrow may wrap it while it passes through C++."""
-        self.error = BadData(
-            "PageTooLarge",
-            f"what {self._item.key} holds at byte {position} {what}: it is read whole",
-            object=self._item.key,
-            remedy="Write the object again with fewer columns and row groups, and pages of about 1 MiB "
-            "(pyarrow: data_page_size).",
-        )
-        raise self.error
-
-
-class _Opened:
-    """An object that is being read."""
-
-    def __init__(self, file: pq.ParquetFile, pages: _Pages) -> None:
-        self._file, self._pages = file, pages
-        self.schema_arrow: pa.Schema = file.schema_arrow
-        self.rows: int = file.metadata.num_rows
-        """As the footer says."""
-
-    def batches(self, rows: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Columns in batches of `rows` rows; of fewer where values are repeated that are too long for that many."""
-        for group in range(self._file.num_row_groups):
-            done = False
-            while not done:
-                self._pages.rows = min(rows, self._pages.bearable_rows)
-                done = yield from self._group(group, names)
-
-    def _group(self, group: int, names: Sequence[str]) -> Generator[pa.RecordBatch, None, bool]:
-        """The batches of a row group. False: nothing was read, its dictionaries ask for fewer rows."""
-        begun = False
-        found = self._file.iter_batches(self._pages.rows, [group], list(names), use_threads=False)
-        while True:
-            try:
-                batch = next(found)
-            except StopIteration:
-                return True
-            except (pa.ArrowException, OSError):
-                # A dictionary comes first in its row group: behind rows that were read it is none of a writer's.
-                if begun or not self._pages.too_many:
-                    raise
-                self._pages.too_many = False
-                return False
-            begun = True
-            yield batch
-
-
-@contextlib.contextmanager
-def _opened(store: Store, item: ListedObject) -> Iterator[_Opened]:
-    """Open an object; Arrow's complaints about its content become BadData/CorruptFile, the store's pass through."""
-    file = _Pages(store, item)
-    try:
-        opened = pq.ParquetFile(
-            pa.PythonFile(file, mode="r"),
-            buffer_size=BUFFER_BYTES,
-            pre_buffer=False,
-            coerce_int96_timestamp_unit=INT96_UNIT,
-        )
-        file.pages_follow()
-        yield _Opened(opened, file)
-    except TaskError:
-        raise
-    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
-        if file.error is not None:
-            raise file.error from error
-        raise BadData(
-            "CorruptFile",
-            f"{item.key} is not a complete Parquet file: {' '.join(str(error).split())[:300]}",
-            object=item.key,
-            remedy="Write the object again.",
-        ) from error
 
 
 def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | None:
@@ -153,7 +30,7 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
     """
     # Only names, types and the number of rows are asked of the footer: a damaged row group or column makes pyarrow's
     # accessors for them end the process, where reading through it fails as it should.
-    with _opened(store, item) as file:
+    with opened(store, item, in_turn=True) as file:
         schema = file.schema_arrow
         _require(schema, columns.vector, item.key, "spec.source.columns.vector")
         for name in columns.metadata:
@@ -193,7 +70,7 @@ def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: 
 
     `field`: spec path to blame for a column that is not there.
     """
-    with _opened(store, item) as file:
+    with opened(store, item) as file:
         for name in names:
             _require(file.schema_arrow, name, item.key, field)
         _vector_item(file.schema_arrow, names[0], item.key)
@@ -203,7 +80,7 @@ def read_columns(store: Store, item: ListedObject, names: Sequence[str], field: 
 def read_ids(store: Store, item: ListedObject, name: str) -> Iterator[pa.Array]:
     """The ids of an object in order, int64 or string. Raises as `read_blocks`."""
     done = 0
-    with _opened(store, item) as file:
+    with opened(store, item) as file:
         _require(file.schema_arrow, name, item.key, "spec.source.columns.id")
         kind = _typed(id_type, file.schema_arrow, name, item.key, "id")
         for batch in file.batches(ID_ROWS, [name]):
@@ -254,7 +131,7 @@ def _may_be_id(field: pa.Field) -> bool:
     return True
 
 
-def _dimension(file: _Opened, item: ListedObject, name: str) -> int:
+def _dimension(file: ParquetObject, item: ListedObject, name: str) -> int:
     kind = file.schema_arrow.field(name).type
     if pa.types.is_fixed_size_list(kind) and kind.list_size:
         return int(kind.list_size)
@@ -268,7 +145,7 @@ def _dimension(file: _Opened, item: ListedObject, name: str) -> int:
 def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:
     """The rows of an object in order. Raises BadData naming object and row, SourceChanged."""
     done = 0
-    with _opened(store, item) as file:
+    with opened(store, item) as file:
         there = set(file.schema_arrow.names)
         wanted = (columns.vector, *([columns.id] if header.id_type else []), *columns.metadata)
         names = [name for name in dict.fromkeys(wanted) if name in there]

@@ -16,7 +16,7 @@ from ..contract import Columns, Embedding
 from ..errors import BadData, SourceMissing
 from ..storage.prefetch import prefetch
 from ..storage.store import Store
-from .blocks import Block, Header, check_claims, check_vectors
+from .blocks import BLOCK_BYTES, Block, Header, check_claims, check_vectors
 from .column_types import common_type
 from .column_values import Keeper
 from .formats import format_of
@@ -25,6 +25,8 @@ from .names import shown
 from .objects import ListedObject
 
 HEADER_THREADS = 8
+AHEAD_BYTES = 2 * BLOCK_BYTES
+"""No other block is made while a larger one is worked on: its metadata, not its vectors, take more."""
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +62,7 @@ class Source:
 
         Raises BadData naming object and row, SourceChanged, StoreUnavailable.
         """
-        return prefetch(self._blocks())
+        return prefetch(self._blocks(), lambda block: block.nbytes, AHEAD_BYTES)
 
     def _blocks(self) -> Iterator[Block]:
         row, keeper = 0, Keeper(self.metadata)

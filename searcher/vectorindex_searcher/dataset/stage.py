@@ -48,6 +48,7 @@ def stage(source: Source, folder: Path) -> None:
                 hashes.write(hash_ids(block.ids).data)
             row += count
             progress.add(count)
+            del block  # a large one goes before the next is made
     assert row == source.rows, f"{row} rows came, the headers announced {source.rows}"
     if with_ids:
         _refuse_duplicates(source, folder)
