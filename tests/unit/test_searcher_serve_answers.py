@@ -12,8 +12,9 @@ import pytest
 from unit.test_searcher_serve_app import COUNT, DIMENSION, make_engine, running
 
 from vectorindex_searcher.index.rows import Ids, RowWriter
+from vectorindex_searcher.serve.http.connection import Connection
 from vectorindex_searcher.serve.http.messages import Problem
-from vectorindex_searcher.serve.search import service
+from vectorindex_searcher.serve.search import answers, service
 from vectorindex_searcher.serve.search.answers import SingleAnswers, binary_answer
 from vectorindex_searcher.serve.search.reader import wants_binary
 from vectorindex_searcher.serve.search.work import Work, WorkBudget
@@ -104,6 +105,32 @@ def test_a_binary_answer_says_what_the_json_answer_says(tmp_path: Path, strings:
         assert (status, read(body)[0][0][0]) == (200, given[3])
         evidence = pod.evidence()
     assert (evidence.queries, evidence.top_count) == (15, 15)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_long_answer_is_never_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, binary: bool) -> None:
+    """Put together, ten megabytes hold the interpreter's lock, and sent at once the event loop."""
+    engine, vectors = make_engine(tmp_path / "a", [f"document-{n}" for n in range(COUNT)])
+    body = {"vectors": vectors[:30].tolist(), "k": 7, **({} if binary else {"include": ["metadata"]})}
+    headers = {"Accept": BINARY["Accept"]} if binary else {}
+    sent: list[int] = []
+    real = Connection._encode_long
+
+    def spied(connection: Connection, *arguments: Any) -> Any:
+        parts = real(connection, *arguments)
+        sent.extend(map(len, parts))
+        return parts
+
+    monkeypatch.setattr(Connection, "_encode_long", spied)
+    with running(engine) as pod:
+        usual = pod.search(body, headers=headers)
+        for module in (answers, service):
+            monkeypatch.setattr(module, "PIECE_BYTES", 500)
+        status, _, found = pod.search(body, headers=headers)
+    assert status == usual[0] == 200
+    assert found == usual[2] if binary else found["results"] == usual[2]["results"]
+    assert len(sent) > 5
+    assert max(sent) < 3 * 500
 
 
 def test_what_a_binary_answer_cannot_hold_is_refused_and_problems_stay_json(tmp_path: Path) -> None:

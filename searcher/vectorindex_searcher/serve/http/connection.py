@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from .messages import Problem, Request, Response
@@ -43,8 +45,9 @@ class Connection(RequestReader, asyncio.Protocol):
         self._stalled_since: float | None = None
         self._tls = False
         self._writable = True
-        self._unsent = memoryview(b"")
-        """Of the answer that is being sent under TLS."""
+        self._unsent: deque[memoryview] = deque()
+        """Of the answer that is being sent, if it is a long one or under TLS."""
+        self._unsent_bytes = 0
         self._ends_when_sent = False
         self._unread_bytes = 0
         """Of answers, when the client was found not to take them."""
@@ -103,7 +106,7 @@ class Connection(RequestReader, asyncio.Protocol):
         self._discarding_input = True
         self._waiting.clear()
         self._input.clear()
-        self._unsent = memoryview(b"")
+        self._unsent.clear()
         self._forget_message()
         self._release(self._held_bytes)
         self._count_unread(0)
@@ -115,7 +118,7 @@ class Connection(RequestReader, asyncio.Protocol):
         if self._stalled_since is None:
             self._stalled_since = time.monotonic()
         if self._transport is not None:
-            self._count_unread(self._transport.get_write_buffer_size() + len(self._unsent))
+            self._count_unread(self._transport.get_write_buffer_size() + self._unsent_bytes)
 
     def resume_writing(self) -> None:
         """The client caught up, perhaps."""
@@ -130,14 +133,20 @@ class Connection(RequestReader, asyncio.Protocol):
         else:
             self._advance()
 
-    def _write_slices(self, data: bytes) -> None:
-        """Send an answer under TLS: uvloop would encrypt all of it at once and not say that nobody reads it."""
-        self._unsent = memoryview(data)
+    def _write_slices(self, *parts: bytes) -> None:
+        """Send an answer as it is taken. Under TLS uvloop would encrypt all of it at once and not say that nobody reads
+        it; a long one would hold the event loop."""
+        self._unsent.extend(map(memoryview, parts))
+        self._unsent_bytes = sum(map(len, self._unsent))
         self._write_on()
 
     def _write_on(self) -> None:
         while self._unsent and self._writable and self._transport is not None:
-            piece, self._unsent = self._unsent[:_SLICE_BYTES], self._unsent[_SLICE_BYTES:]
+            piece = self._unsent.popleft()
+            if len(piece) > _SLICE_BYTES:
+                self._unsent.appendleft(piece[_SLICE_BYTES:])
+                piece = piece[:_SLICE_BYTES]
+            self._unsent_bytes -= len(piece)
             self._transport.write(piece)
 
     def _end_input(self) -> None:
@@ -246,11 +255,12 @@ class Connection(RequestReader, asyncio.Protocol):
             self._end_input()
         close = self._discarding_input and not self._waiting
         if self._transport is not None and self._linger_until is None:
-            data = self._encode(request, response, close)
-            if self._tls:
-                self._write_slices(data)
+            if response.rest or len(response.body) > _SLICE_BYTES:
+                self._write_slices(*self._encode_long(request, response, close))
+            elif self._tls:
+                self._write_slices(self._encode(request, response, close))
             else:
-                self._transport.write(data)
+                self._transport.write(self._encode(request, response, close))
         self._listener.finished(request, response, now - request.completed)
         if close:
             self._linger()
@@ -266,6 +276,15 @@ class Connection(RequestReader, asyncio.Protocol):
         if close:
             head += b"Connection: close\r\n"
         return head + b"\r\n" if request.method == b"HEAD" else b"%b\r\n%b" % (head, body)
+
+    def _encode_long(self, request: Request, response: Response, close: bool) -> Sequence[bytes]:
+        """In parts: nothing long is copied."""
+        size = len(response.body) + sum(map(len, response.rest))
+        head = b"%b%d\r\n" % (self._listener.head(response.status, response.content_type), size)
+        for header in response.headers:
+            head += b"%b: %b\r\n" % header
+        head += b"Connection: close\r\n\r\n" if close else b"\r\n"
+        return (head,) if request.method == b"HEAD" else (head, response.body, *response.rest)
 
     def _linger(self) -> None:
         """Close our side, then wait (not long) for the client to close its own."""

@@ -79,6 +79,8 @@ class Response:
     body: bytes
     content_type: bytes = JSON_TYPE
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    rest: tuple[bytes, ...] = ()
+    """What follows `body`, of a long answer: put together, or sent at once, it would hold the event loop."""
 
 
 class Deferred:

@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .chunks import ChunkedBody
 from .head import Head
@@ -213,14 +213,17 @@ class RequestReader(ABC):
             before = len(given)
             complete = self._chunked.take(given)
             self._size += before - len(given)
-            return bytes(self._chunked.data) if complete else None
+            return cast(bytes, self._chunked.data) if complete else None
         assert head.length is not None
         if len(given) < head.length:
             return None
+        self._size += head.length
+        if len(given) == head.length:
+            self._input = bytearray()  # a copy of megabytes would hold the event loop
+            return cast(bytes, given)
         with memoryview(given) as view:
             body = bytes(view[: head.length])
         del given[: head.length]
-        self._size += head.length
         return body
 
     # ------------------------------------------------------------ ends

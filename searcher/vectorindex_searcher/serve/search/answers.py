@@ -18,7 +18,7 @@ built for is little-endian.)
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ from ..http.messages import JSON_TYPE, Response
 from .reader import BINARY_TYPE
 
 MAGIC = b"VXA1"
+PIECE_BYTES = 64 << 10
+"""Of a long answer: to put ten megabytes together holds the interpreter's lock, and so the event loop, for 5 ms."""
 _HEAD = struct.Struct("<4sIII")
 _COUNT = struct.Struct("<I")
 _SCORE_BYTES = 4
@@ -37,7 +39,7 @@ _SCORE_BYTES = 4
 Scores = npt.NDArray[np.float32]
 
 
-def json_of(document: Mapping[str, Any]) -> bytes:
+def json_of(document: Mapping[str, Any] | Sequence[Any]) -> bytes:
     """JSON of a document that may hold arrays; what JSON does not know becomes text."""
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
 
@@ -45,6 +47,27 @@ def json_of(document: Mapping[str, Any]) -> bytes:
 def json_answer(document: Mapping[str, Any]) -> Response:
     """The document as an answer."""
     return Response(200, json_of(document), JSON_TYPE)
+
+
+def long_json_answer(before: Mapping[str, Any], results: Iterable[bytes], after: Mapping[str, Any]) -> Response:
+    """The fields `before`, the results, which are JSON with their commas, and the fields `after`; none is empty."""
+    parts = (json_of(before)[:-1], b',"results":[', *results, b"],", json_of(after)[1:])
+    first, *rest = pieces_of(parts)
+    return Response(200, first, JSON_TYPE, rest=tuple(rest))
+
+
+def pieces_of(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, at least one of them, in pieces of PIECE_BYTES at most where no part is longer."""
+    some: list[bytes] = []
+    size = 0
+    for part in parts:
+        if some and size + len(part) > PIECE_BYTES:
+            yield b"".join(some)
+            some, size = [], 0
+        some.append(part)
+        size += len(part)
+    if some:
+        yield b"".join(some)
 
 
 def binary_answer(pieces: Sequence[tuple[RawIds, Scores]]) -> Response:
@@ -56,7 +79,8 @@ def binary_answer(pieces: Sequence[tuple[RawIds, Scores]]) -> Response:
     parts.append(struct.pack(f"<{len(pieces)}I", *counts))
     parts += [scores.tobytes() for _, scores in pieces]
     parts += [ids.text for ids, _ in pieces]
-    return Response(200, b"".join(parts), BINARY_TYPE)
+    first, *rest = pieces_of(parts)
+    return Response(200, first, BINARY_TYPE, rest=tuple(rest))
 
 
 class SingleAnswers:

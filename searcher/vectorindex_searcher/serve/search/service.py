@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from ... import contract
 from ...index.engine import Engine
@@ -25,7 +24,7 @@ from ..evidence.live_sample import LiveSample
 from ..evidence.ring import Outcome
 from ..http.limits import MAX_VECTORS, SLICE_CANDIDATES
 from ..http.messages import Deferred, Response
-from .answers import SingleAnswers, binary_answer, json_answer, json_of
+from .answers import PIECE_BYTES, SingleAnswers, binary_answer, json_answer, json_of, long_json_answer
 from .plan import SearchPlan
 from .pool import BATCH_SEARCHES, Group, SearchPool
 from .reader import Read
@@ -198,25 +197,33 @@ class SearchService:
         if plan.binary:
             return _told(asked, self._binary(rows, scores, hits, work))
         query_ids = self._query_ids(asked, len(hits)) if plan.track else None
-        results: list[Mapping[str, object] | orjson.Fragment] = []
+        results: list[bytes] = []
         for number, count in enumerate(hits):
             some = rows[number, :count]
             result: dict[str, object] = {"ids": self._engine.ids(some), "scores": scores[number, :count]}
-            values = 0
-            if plan.include_metadata:
-                values = self._engine.metadata_bytes(some)
-                work.answer(values)
-                result["metadata"] = self._engine.metadata(some)
             if query_ids is not None:
                 result["queryId"] = query_ids[number]
-            if len(hits) == 1:
-                results.append(result)
-            else:
-                # As text at once: as Python objects many hits take ten times the memory.
-                text = json_of(result)
-                work.answer(len(text) - values)
-                results.append(orjson.Fragment(text))
-        return self._document(asked, results, time.monotonic(), how)
+            # As text at once: as Python objects many hits take ten times the memory.
+            text = json_of(result)
+            work.answer(len(text))
+            results.append(b"," + text if number else text)
+            if plan.include_metadata:
+                results[-1] = results[-1][:-1]
+                results += [b',"metadata":[', *self._metadata(some, work), b"]}"]
+        before, after = self._around(asked, time.monotonic(), how)
+        return _told(asked, long_json_answer(before, results, after))
+
+    def _metadata(self, rows: Rows, work: Work) -> Iterator[bytes]:
+        """The metadata of the rows as JSON, some of them at a time."""
+        size = self._engine.metadata_bytes(rows)
+        work.answer(size)
+        step = max(1, len(rows) * PIECE_BYTES // max(1, size))
+        for at in range(0, len(rows), step):
+            text = json_of(self._engine.metadata(rows[at : at + step]))
+            size -= len(text)
+            yield b"," + text[1:-1] if at else text[1:-1]
+        if size < 0:
+            work.answer(-size)
 
     def _binary(self, rows: Rows, scores: Scores, hits: Sequence[int], work: Work) -> Response:
         pieces = []
@@ -232,23 +239,21 @@ class SearchService:
         asked.outcome.tracked = (bucket, asked.plan.k)
         return ids
 
-    def _document(
-        self,
-        asked: PendingSearch,
-        results: Sequence[Mapping[str, object] | orjson.Fragment],
-        now: float,
-        how: Mapping[str, object] = _NOTHING,
-    ) -> Response:
-        document: dict[str, object] = {
-            "revision": self._revision,
-            "k": asked.plan.k,
-            "results": results,
+    def _document(self, asked: PendingSearch, results: Sequence[Mapping[str, object]], now: float) -> Response:
+        before, after = self._around(asked, now)
+        return _told(asked, json_answer({**before, "results": results, **after}))
+
+    def _around(
+        self, asked: PendingSearch, now: float, how: Mapping[str, object] = _NOTHING
+    ) -> tuple[dict[str, object], dict[str, object]]:
+        """The fields before and after the results."""
+        after: dict[str, object] = {
             "zeroResults": asked.outcome.hits.count(0),
             "tookMs": round((now - asked.began) * 1e3, 3),
         }
         if asked.plan.ignored:
-            document["warnings"] = _warnings(asked.plan.ignored)
-        return _told(asked, json_answer({**document, **how} if how else document))
+            after["warnings"] = _warnings(asked.plan.ignored)
+        return {"revision": self._revision, "k": asked.plan.k}, {**after, **how}
 
 
 def _warnings(ignored: Sequence[str]) -> list[dict[str, str]]:
