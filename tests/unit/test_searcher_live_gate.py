@@ -66,15 +66,19 @@ def rows() -> npt.NDArray[np.float32]:
 
 @pytest.fixture
 def out(tmp_path: Path, rows: npt.NDArray[np.float32]) -> Path:
-    np.save(tmp_path / "a.npy", rows)
-    out = tmp_path / "out"
+    return publish(tmp_path, rows, IndexSpec(factory="IVF64,Flat", search_params={"nprobe": 2}))
+
+
+def publish(folder: Path, rows: npt.NDArray[np.float32], index: IndexSpec) -> Path:
+    np.save(folder / "a.npy", rows)
+    out = folder / "out"
     build(
         BuildTask(
             identity=IDENTITY,
             digest="digest1",
-            source=Location(folder=str(tmp_path / "a.npy")),
+            source=Location(folder=str(folder / "a.npy")),
             artifacts=Location(folder=str(out)),
-            index=IndexSpec(factory="IVF64,Flat", search_params={"nprobe": 2}),
+            index=index,
         )
     )
     return out
@@ -204,6 +208,28 @@ def test_what_two_segments_ask_or_is_asked_at_another_length_is_in_one_half_and_
     assert report.live is not None
     assert report.live.recall is not None
     assert report.live.recall.queries + report.live.tuning == 400
+
+
+def test_who_asks_for_more_answers_than_the_gate_has_a_figure_at_its_own_k(out: Path) -> None:
+    asked = live(far(300)) + live(far(200, seed=8), k=40, seed=1) + live(far(50, seed=9), k=1000, seed=2)
+    report, result = judged(out, asked=asked)
+    assert report.live is not None
+    assert report.live.at_own_k is not None
+    assert (report.live.deeper, len(result.live or ())) == (250, 1)
+    assert report.live.at_own_k.queries == 250 - sum(one.name[-1] & 1 for one in asked if one.k > 10)
+    assert report.live.recall is not None
+    assert report.live.at_own_k.recall < report.live.recall.recall
+    assert b"at their own k" in page(report)
+
+
+def test_an_exact_index_answers_whatever_is_asked(tmp_path: Path, rows: npt.NDArray[np.float32]) -> None:
+    asked = live(far(150)) + live(far(100, seed=8), k=40, seed=1) + live(far(20, seed=9), k=1000, seed=2)
+    report, _ = judged(publish(tmp_path, rows, IndexSpec(factory="Flat")), asked=asked)
+    assert report.live is not None
+    assert report.live.recall is not None
+    assert report.live.at_own_k is not None
+    assert (report.live.tuning, report.live.recall.queries, report.live.recall.recall_low) == (0, 270, 1.0)
+    assert (report.live.at_own_k.queries, report.live.at_own_k.recall) == (120, 1.0)
 
 
 def test_what_was_given_too_is_asked_as_given(out: Path) -> None:

@@ -154,13 +154,13 @@ def test_the_key_for_live_queries_reads_them_and_nothing_else(published: Publish
         assert [status(request, KEY) for request in (LEASE, counts)] == [200, 200]
         for query in ("", "?age", "?age=24", "?age=-1", "?age=1&x=2", "?hour=1"):
             assert status(InternalRequest("GET", contract.LIVE_QUERIES_PATH + query), live_key(KEY)) == 400
-        assert told(searcher, "another").problems[0].startswith("127.0.0.1: it answers with status 403")
+        assert told(searcher, "another").problems == ["127.0.0.1: it answers with status 403 (ForgedSignature)"]
 
 
 def test_nothing_is_kept_unless_asked_for_and_never_without_a_key(published: Published) -> None:
     with serving(published, ME, KEY) as searcher:
         search(searcher, vectors(3))
-        assert "status 404" in told(searcher).problems[0]
+        assert told(searcher).problems == ["127.0.0.1: it answers with status 404 (NoLiveQueries)"]
     with keeping(published, key="") as searcher:
         search(searcher, vectors(3))
         port = searcher.port("admin port open")
@@ -254,10 +254,15 @@ def honest(count: int = 5, hour: int | None = None) -> bytes:
 
 
 @contextmanager
-def answering(body: Callable[[str], bytes], wait: threading.Event | None = None) -> Iterator[int]:
+def answering(
+    body: Callable[[str], bytes], wait: threading.Event | None = None, status: int = 200, raw: bytes = b""
+) -> Iterator[int]:
     class Pod(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            if raw:
+                self.wfile.write(raw + b"\r\n\r\n")
+                return
+            self.send_response(status)
             if wait is not None:
                 self.wfile.write(b"HTTP/1.1 200 OK\r\nX-")
                 wait.wait(60)
@@ -302,6 +307,17 @@ def test_a_pod_that_tells_nonsense_is_left_out_whole(newest: bytes, said: str) -
         answer = ask_pods(source(port), DIMENSION, Metric.COSINE, "key")
     assert (len(answer.sample), answer.pods) == (0, 0)
     assert said in answer.problems[0]
+
+
+@pytest.mark.parametrize("body", [b"[0.25, 0.5, 0.75]", b'{"type": "urn:vectorindex:problem:Of 0.25, 0.5"}', b"{", b""])
+def test_what_a_pod_says_for_itself_is_not_passed_on(body: bytes) -> None:
+    """It ends up in the report and in the message of the verdict."""
+    with answering(lambda path: body, status=500) as port:
+        answer = ask_pods(source(port), DIMENSION, Metric.COSINE, "key")
+    assert answer.problems == ["127.0.0.1: it answers with status 500"]
+    with answering(lambda path: b"", raw=b"0.25 0.5 " + body) as port:
+        (problem,) = ask_pods(source(port), DIMENSION, Metric.COSINE, "key").problems
+    assert problem == "127.0.0.1: what it answers is no HTTP (BadStatusLine)"
 
 
 def test_one_pod_that_is_there_is_enough_and_its_flood_is_cut() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +34,8 @@ _READ_SECONDS = 10.0
 _READ_BYTES = 256 << 10
 _HOUR = 3600
 _LONGEST_WORDS = 200
+_PROBLEM_BYTES = 2048
+_KIND = re.compile(rb'"type": ?"urn:vectorindex:problem:([A-Za-z]{1,40})"')
 _log = logging.getLogger(__name__)
 
 
@@ -64,8 +67,10 @@ def ask_pods(
                 return
             try:
                 queries = _Pod(source, address, dimension, metric, key, clock).queries(time.monotonic() + POD_SECONDS)
-            except (OSError, http.client.HTTPException, MalformedError) as error:
+            except (OSError, MalformedError) as error:
                 problem = f"{address}: {str(error)[:_LONGEST_WORDS] or type(error).__name__}"
+            except http.client.HTTPException as error:  # which repeats what came
+                problem = f"{address}: what it answers is no HTTP ({type(error).__name__})"
         with lock:
             if over.is_set():
                 return  # nobody waits for it any more
@@ -127,8 +132,7 @@ class _Pod:
             connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
             if answer.status != 200:
-                words = answer.read(_LONGEST_WORDS).decode(errors="replace")
-                raise MalformedError(f"it answers with status {answer.status}: {words!r}")
+                raise MalformedError(f"it answers with status {answer.status}{_kind(answer.read(_PROBLEM_BYTES))}")
             pieces: list[bytes] = []
             size = 0
             while piece := answer.read1(_READ_BYTES):
@@ -141,3 +145,9 @@ class _Pod:
             return b"".join(pieces)
         finally:
             connection.close()
+
+
+def _kind(body: bytes) -> str:
+    """Of a searcher's problem. Nothing else that a pod says is passed on: it may be anything, a user's query too."""
+    found = _KIND.search(body)
+    return f" ({found[1].decode()})" if found else ""

@@ -41,6 +41,8 @@ from .kept import KeptQueries
 from .report import LiveReport
 from .sample import LiveQuery
 
+MOST_AT_OWN_K = 300
+"""Queries that are asked for as many answers as they asked for: an exact search for a thousand takes longer."""
 _log = logging.getLogger(__name__)
 
 
@@ -110,6 +112,8 @@ class Live:
     truth: Truth
     tunes: npt.NDArray[np.bool_]
     """Half of those that equal no row."""
+    ks: Numbers
+    """How many answers each asked for."""
 
     @classmethod
     def of(
@@ -128,11 +132,12 @@ class Live:
         told = _besides(found.told, int((first < 0).sum()), len(chosen), task)
         asked, segments = asked[chosen], [ordered[number].segment for number in chosen]
         if not len(chosen):
-            return cls(told, Queries(asked, chosen, segments), no_truth(task.k), np.empty(0, np.bool_))
+            return cls(told, Queries(asked, chosen, segments), no_truth(task.k), np.empty(0, np.bool_), chosen)
         own = rows_that_equal(vectors, asked)
         truth = exact_search(vectors, asked, task.k, vectors.metric, own)
         half = np.array([ordered[first[number]].name[-1] & 1 for number in chosen], np.bool_)
-        return cls(told, Queries(asked, own, segments), truth, half & (own < 0))
+        ks = np.array([ordered[number].k for number in chosen])
+        return cls(told, Queries(asked, own, segments), truth, half & (own < 0), ks)
 
     def _tuning(self, task: ValidateTask, engine: Engine) -> Numbers:
         if not (self.told.judged and task.objective is not None and engine.param_limits):
@@ -185,10 +190,34 @@ class Live:
             update={
                 "tuning": int(tuned.sum()),
                 "recall": _row(LIVE_QUERIES, recall[judging], task.sure, certain=certain),
+                "at_own_k": self._at_own_k(everything, vectors, points, task, judging),
                 "same_as_a_row": apart,
                 "segments": tuple(by_segment),
             }
         )
+
+    def _at_own_k(
+        self,
+        engine: Engine,
+        vectors: VectorFile,
+        points: Points,
+        task: ValidateTask,
+        judging: npt.NDArray[np.bool_],
+    ) -> SegmentRecall | None:
+        """Recall of those that ask for more than the gate's k: the first k of more answers are not what k are, and the
+        last ones are harder to find."""
+        chosen = np.flatnonzero(judging & (self.ks > task.k))[:MOST_AT_OWN_K]
+        if not len(chosen):
+            return None
+        depths, asked = np.minimum(self.ks[chosen], vectors.count), self.queries.vectors[chosen]
+        names, none = np.array(self.queries.segments)[chosen], np.full(len(chosen), -1)
+        rows = np.full((len(chosen), int(depths.max())), -1, np.int64)
+        for k in np.unique(depths).tolist():
+            mine = depths == k
+            rows[mine, :k] = served_answers(engine, asked[mine], k, none[mine], names[mine].tolist(), points.params)
+        truth = exact_search(vectors, asked, int(depths.max()), vectors.metric, depths=depths)
+        recall = measure(truth, rows, vectors, asked).recall
+        return _row(f"{LIVE_QUERIES}, at their own k", recall, task.sure, certain=False)
 
 
 def _row(name: str, recall: npt.NDArray[np.float64], sure: float, *, certain: bool) -> SegmentRecall:

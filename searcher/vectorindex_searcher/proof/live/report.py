@@ -25,7 +25,7 @@ class LiveReport(Model):
     given: int = 0
     """Of them, those that ask what a given query does: they are asked as given ones, and not here."""
     deeper: int = 0
-    """Of them, those that asked for more answers than the gate's k; they were judged at k."""
+    """Of them, those that asked for more answers than the gate's k; they are judged at k."""
     judged: bool = False
     """False: too few, or none, for `reason`; then they tuned nothing either."""
     reason: str = ""
@@ -35,6 +35,8 @@ class LiveReport(Model):
     """Of those that judge."""
     same_as_a_row: SegmentRecall | None = None
     """Of those that equal a row: a class of their own."""
+    at_own_k: SegmentRecall | None = None
+    """Of those that judge and asked for more answers than the gate's k, some at what they asked for: for people."""
     segments: tuple[SegmentRecall, ...] = ()
     """Of those that judge, by segment: for people."""
     problems: Annotated[tuple[str, ...], Field(max_length=8)] = ()
@@ -50,7 +52,7 @@ class LiveReport(Model):
     def shown(self) -> tuple[SegmentRecall, ...]:
         """Every row of figures, named as a reader needs it."""
         named = [row.model_copy(update={"segment": f"{LIVE_QUERIES} of {row.segment}"}) for row in self.segments]
-        return tuple(row for row in (self.recall, *named, self.same_as_a_row) if row is not None)
+        return tuple(row for row in (self.recall, self.at_own_k, *named, self.same_as_a_row) if row is not None)
 
     @property
     def note(self) -> str:
