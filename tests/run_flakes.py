@@ -46,7 +46,7 @@ def run_once(layer: str, seed: int, only: str) -> Failures:
     report = REPORTS / f"{layer}-{seed}.xml"
     report.unlink(missing_ok=True)
     arguments = ["-p", "shuffled", f"--junitxml={report}", "--tb=short", *(["-k", only] if only else [])]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "SHUFFLE_SEED": str(seed)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "SHUFFLE_SEED": str(seed), "DRAW": str(seed)}
     log = report.with_suffix(".log")
     with log.open("wb") as out:
         done = subprocess.run(

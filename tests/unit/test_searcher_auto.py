@@ -404,6 +404,26 @@ def test_what_graphs_compute_evens_out_what_the_clock_says_of_them() -> None:
     assert small.trials[160_000].best == trial.Measured({}, 1, 0, 21, 100), "what was measured stays"
 
 
+def test_who_computes_more_on_the_same_sample_is_not_raced() -> None:
+    def graph(factory: str, effort: int | None = None, parent: Entry | None = None, **work: float) -> Entry:
+        one = new_entry(factory, 160_000, 4, Metric.L2, effort, parent)
+        for rows, amount in work.items():
+            best = trial.Measured({}, 1, 0, 1.0, amount)
+            one.trials[int(rows[1:])] = trial.Trial("", int(rows[1:]), best, 1.0)
+        return one
+
+    best = graph("HNSW24,SQ8", r6000=130, r24000=100)
+    assert graph("HNSW32,SQ8", r6000=100, r24000=105).computes_more(best), "the largest sample of both counts"
+    assert not graph("HNSW32,SQ8", r6000=999, r24000=103).computes_more(best), "too close to tell"
+    assert not best.computes_more(best)
+    assert not graph("HNSW32", r24000=200).computes_more(best), "another distance costs another time"
+    assert not graph("HNSW32,SQ8", 120, r24000=200).computes_more(best), "built otherwise"
+    assert not graph("IVF16,SQ8").computes_more(best)
+    heavier = graph("HNSW24,SQ8", 120, best, r64000=300)
+    like = graph("HNSW16,SQ8", 120, graph("HNSW16,SQ8", r24000=110))
+    assert like.computes_more(heavier), "before its own trial, by what it was before it was built better"
+
+
 def test_the_work_of_a_graph_is_counted(vectors: VectorFile) -> None:
     sample = draw_sample(vectors, 2000, 50)
     bench = trial.Bench(sample, threads=1)

@@ -122,7 +122,7 @@ def weighed(
     faster: dict[int | None, float],
     goal: Goal,
     count: int = 4000,
-    beam: int = 40,
+    beam: int | dict[int, int] = 40,
     work: dict[int | None, float] | None = None,
 ) -> tuple[Choice, list[tuple[str, int, int | None]]]:
     """Times by script: graphs take 100 us, and what `faster` says of that when they are built so."""
@@ -140,7 +140,8 @@ def weighed(
         links = abs(int(factory[4:6]) - 32) if factory.startswith("HNSW") else 0
         latency = (100.0 + links) * faster[effort] if factory.startswith("HNSW") else 300.0
         latency += 5 * ("SQ8" not in factory)
-        params = {"efSearch": beam} if factory.startswith("HNSW") else {}
+        asked = beam if isinstance(beam, int) else beam[runs[-1][1]]
+        params = {"efSearch": asked} if factory.startswith("HNSW") else {}
         counted = work[effort] if work and factory.startswith("HNSW") else 0.0
         return trial.Trial(
             factory, runs[-1][1], trial.Measured(params, 0.97, 0.0, latency, counted), 0.97, again=lambda: latency
@@ -193,6 +194,14 @@ def test_a_graph_that_finds_enough_with_the_least_beam_is_good_enough(
 ) -> None:
     _, runs = weighed(monkeypatch, tmp_path, {None: 1.0}, Goal(0.95), beam=12)
     assert {number for _, _, number in runs} == {None}
+
+
+def test_a_graph_that_needs_more_on_more_rows_is_weighed_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On 100,000 clustered vectors it was good enough on 24,000 of them, and 44 % slower than it had to be on all."""
+    beam = {600: 12, 1500: 12, 4000: 30}
+    choice, runs = weighed(monkeypatch, tmp_path, {None: 1.0, 120: 0.7}, Goal(0.95), beam=beam)
+    assert (choice.factory, choice.ef_construction) == ("HNSW32,SQ8", 120)
+    assert {rows for _, rows, number in runs if number == 120} == {4000}
 
 
 @pytest.mark.parametrize(("work", "chosen"), [(0.94, 120), (0.98, None)])

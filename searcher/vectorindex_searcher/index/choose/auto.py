@@ -4,7 +4,8 @@
     2  screen    one index of each family on a small sample
     3  deepen    the best families, and variants of the best one, on a larger sample, graphs as well built as it pays;
                  the growth between samples tells how the time of a query grows, and so what it will be on all rows
-    4  race      whoever is expected to be the fastest, or close to it, is measured on the largest sample
+    4  race      whoever is expected to be the fastest, or close to it, is measured on the largest sample; of graphs
+                 over the same codes only the one that computes the least, since that order does not change with rows
 
 Builds nothing that is kept and never reads the source: it gathers rows of vectors.npy. Memory: the sample and at most
 RACERS indexes of it, or some more of a smaller sample.
@@ -156,6 +157,8 @@ class _Selection:
         self.entries = entries
         self.target = goal.recall
         """Recall to reach on the sample: the floor and the two half-widths that tuning will ask for."""
+        self.weighed = False
+        """Whether it is known how well graphs are to be built."""
 
     def fastest(self, entries: list[Entry], sample: Sample) -> Entry:
         """The lowest expected latency on all rows: screened on a small sample, raced on the largest."""
@@ -181,7 +184,7 @@ class _Selection:
             for one in entries:
                 self._try(one, bench)
             entries += self._variants(self._ranked(entries)[0])
-        if len(rungs) < 2:
+        if not self.weighed:  # too few rows for it so far, or so few that every graph was good enough
             entries = self._weighed(entries, bench)
         return self._race(entries, bench)
 
@@ -190,13 +193,15 @@ class _Selection:
 
     def _weighed(self, entries: list[Entry], bench: Bench) -> list[Entry]:
         """The entries with the graphs built as well as it pays, which the best of them shows."""
-        graph = next((one for one in self._ranked(entries) if is_graph(one.factory)), None)
-        if graph is None:
+        ranked = self._ranked(entries)
+        graph = next((one for one in ranked if is_graph(one.factory)), None)
+        if graph is None or graph.at(self.count) > AGAIN * ranked[0].at(self.count):
             return entries
         self._try(graph, bench)
         reached = graph.last.best if graph.last else None
         if reached is not None and reached.params.get("efSearch", 0) < EASY_BEAM:
             return entries
+        self.weighed = True
         best, rows, worth = graph, len(bench.sample.rows), 1.0 if self.goal.effort is Effort.HIGH else WORTH
         for effort in EF_CONSTRUCTION[self.goal.effort][1:]:
             heavier = self._new(graph.factory, effort, graph)
@@ -242,6 +247,12 @@ class _Selection:
     def _race(self, entries: list[Entry], bench: Bench) -> Entry:
         """The fastest on the largest sample, by who is expected to be."""
         rows = len(bench.sample.rows)
+        entries = [one for one in entries if not any(one.computes_more(other) for other in entries)]
+        leader, *others = self._ranked(entries)
+        expected = leader.at(self.count)
+        alone = all(one.at(self.count) > CLOSE * expected for one in others)
+        if alone and self.weighed and leader.trials and is_graph(leader.factory) and math.isfinite(expected):
+            return leader  # nobody to race with, and more rows would say nothing new about a graph
         before = sum(rows in one.trials for one in entries)
         for number in range(before, MOST_RACERS):
             ranked = self._ranked(entries)

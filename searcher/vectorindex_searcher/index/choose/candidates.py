@@ -22,6 +22,10 @@ WHOLE_VECTORS = 0.05
 """More for a graph without codes: of a small sample its vectors fit into the caches."""
 
 
+MORE = 1.04
+"""Of two graphs over the same codes one that computes so many times as much is the slower one, on more rows too."""
+
+
 @dataclass(slots=True)
 class Entry:
     """One kind of index with its verdict, which is empty until there is one."""
@@ -69,6 +73,24 @@ class Entry:
             return here
         grown: float = max(1.0, count / last.rows) ** self._growth()
         return here * grown
+
+    def computes_more(self, other: Entry) -> bool:
+        """Whether both are graphs over the same codes, built as well, and this one computes more for an answer, on the
+        largest sample that both were measured on. Exact, where the clock is noisy; their order stays on more rows."""
+        if self.factory.partition(",")[2] != other.factory.partition(",")[2]:
+            return False
+        if self.ef_construction != other.ef_construction:
+            return False
+        mine, its = self._work(), other._work()
+        both = mine.keys() & its.keys()
+        return bool(both) and mine[max(both)] > MORE * its[max(both)]
+
+    def _work(self) -> dict[int, float]:
+        """Rows of a sample -> what the graph computes there, if it reached the goal; before its own trials those of
+        the lighter one in whose place it came."""
+        lighter = self.parent._work() if self.parent is not None and self.parent.factory == self.factory else {}
+        own = {rows: trial.best.work for rows, trial in self.trials.items() if trial.best and trial.best.work}
+        return lighter | own
 
     def retime(self, rows: int) -> None:
         """Time a query again on the index that is still there; the least time counts."""
