@@ -57,6 +57,7 @@ FULL_SPEC: Json = {
             "s3": {"bucket": "queries", "prefix": "labelled/"},
             "column": "vec",
             "segmentColumn": "query_class",
+            "filterColumn": "only",
             "live": {"minQueries": 500},
         },
         "segments": [{"name": "keyword", "min": 0.92}],

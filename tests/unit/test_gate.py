@@ -10,7 +10,7 @@ from observations import NOW, report, spec
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import GateStatus, VectorIndexSpec
 from vectorindex_operator.core import gate, identity
-from vectorindex_searcher.contract import SegmentRecall, ValidateResult
+from vectorindex_searcher.contract import WITH_A_FILTER, SegmentRecall, ValidateResult
 
 QUERIES = {"s3": {"bucket": "queries"}, "segmentColumn": "lang"}
 SEGMENTED: dict[str, Any] = {
@@ -103,6 +103,21 @@ def test_segments(rows: tuple[SegmentRecall, ...], verdict: str, reason: str) ->
     assert (said.verdict, said.reason) == (verdict, reason)
     if verdict != "Pass":
         assert rows == () or "segment" in said.message
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (row(WITH_A_FILTER, 0.97, 0.96), "Pass"),
+        (row(WITH_A_FILTER, 0.93, 0.92), "Fail"),
+        (row(WITH_A_FILTER, 0.96, 0.94), "Inconclusive"),
+        (row(WITH_A_FILTER, 0.93, 0.92, judged=False), "Pass"),
+    ],
+)
+def test_filtered_queries_are_held_to_the_floor_of_all_unless_they_are_few(found: SegmentRecall, verdict: str) -> None:
+    said = judge(spec(gate={"queries": QUERIES | {"filterColumn": "only"}}), segments=(found,))
+    assert said.verdict == verdict
+    assert (WITH_A_FILTER in said.message) is (verdict != "Pass")
 
 
 def test_segments_of_held_out_rows_have_no_floor() -> None:

@@ -33,10 +33,12 @@ from vectorindex_searcher.contract import (
     Objective,
     ValidateTask,
 )
+from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.device import on_cpu
-from vectorindex_searcher.index.engine import Engine
+from vectorindex_searcher.index.engine import Engine, read_index
+from vectorindex_searcher.index.parameters import layers
 from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
-from vectorindex_searcher.proof import as_built
+from vectorindex_searcher.proof import as_built, filtered
 from vectorindex_searcher.proof.exact import exact_search
 from vectorindex_searcher.proof.measure import answers, measure
 from vectorindex_searcher.proof.measured import MeasuredFile, read_measured
@@ -269,6 +271,41 @@ def test_the_gate_says_what_brute_force_says_of_the_index_without_the_rows(
     assert (report.held_out.indexes, report.held_out.tuning) == (len(found.out), len(found.tuning))
     assert report.queries == "held-out rows"
     assert manifest.default_point.params == found.facts.params
+
+
+@pytest.mark.parametrize("factory", ["HNSW8,SQ8", "IVF16,SQ8", "IVF16,PQ8x4fs,RFlat"])
+@pytest.mark.parametrize("count", [1700, 700])
+def test_filtered_figures_are_of_rows_that_the_index_does_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, count: int
+) -> None:
+    """They are asked before the rows come in, for every k; what searching keeps in an index is not written with it."""
+    asked: list[tuple[int, int]] = []
+    real = filtered.exact_search
+
+    def spied(vectors: VectorFile, queries: Floats, *given: Any, **named: Any) -> Any:
+        rows = rows_that_equal(vectors, queries)
+        asked.append((len(queries), np.isin(rows, named["among"]).sum()))
+        assert given[2].max() == -1, "there is no row of its own to leave out"
+        return real(vectors, queries, *given, **named)
+
+    monkeypatch.setattr(filtered, "exact_search", spied)
+    built(written(tmp_path / "in", random(count)), tmp_path / "out", factory, gate_k=20)
+    folds = len(measured(tmp_path / "out").out)
+    assert len(asked) == folds * len(filtered.SELECTIVITIES)
+    assert {inside for _, inside in asked} == {0}, "no query is among the rows that it may be answered with"
+    asked.clear()
+    for k in (1, 10, 20):
+        found = gate(tmp_path / "out", f"gate{k}", k=k).filtered
+        assert [row.selectivity for row in found] == list(filtered.SELECTIVITIES)
+        assert all(0.5 < row.recall <= 1 and row.recall_low <= row.recall for row in found)
+        assert all(0 < row.queries <= filtered.QUERIES and row.query_us > 0 for row in found)
+    assert not asked, "nothing is asked again"
+    monkeypatch.setattr(filtered, "exact_search", real)
+    assert len(gate(tmp_path / "out", "gate15", k=15).filtered) == 3
+    index = read_index(fetched(tmp_path / "out")[0] / "index.faiss")
+    for layer in layers(index):
+        if isinstance(layer, faiss.IndexIVF):
+            assert layer.direct_map.no()
 
 
 def test_another_floor_or_confidence_needs_no_build_and_another_k_is_asked_anew(

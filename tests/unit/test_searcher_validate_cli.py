@@ -153,3 +153,16 @@ def test_serve_takes_the_segments_and_points_of_a_gate(
     with pytest.raises(BadSpec) as caught:
         task("nothing")
     assert result["gateHash"] in (caught.value.failure.remedy or "")
+
+
+def test_filters_of_queries_are_blamed_by_their_flag(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert validate(place, "--filter-column", "kind") == ExitCode.BAD_SPEC
+    told = json.loads(capsys.readouterr().out)
+    assert (told["field"], "--queries" in told["remedy"]) == ("--filter-column", True)
+    write_queries(tmp_path / "q.parquet", 5, ["", '{"title": "t"}'])
+    assert validate(place, "--queries", str(tmp_path / "q.parquet"), "--filter-column", "kind") == ExitCode.BAD_DATA
+    told = json.loads(capsys.readouterr().out)
+    assert (told["field"], told["row"], told["reason"]) == ("--filter-column", 1, "BadFilter")
+    assert "there is no metadata column 'title'" in told["message"]

@@ -212,13 +212,16 @@ class Queries(Model):
     """What the gate asks: queries that you give, what the users of stable ask, or both."""
 
     s3: S3 | None = None
-    """Files of queries below a prefix, in a format of sources; segments and relevant ids need Parquet or JSON lines.
-    Absent: rows of the source are asked, held out."""
+    """Files of queries below a prefix, in a format of sources; segments, relevant ids and filters need Parquet or
+    JSON lines. Absent: rows of the source are asked, held out."""
     column: Annotated[str, Field(min_length=1, max_length=128)] = "vector"
     """Column of vectors, of the source's dimension."""
     segment_column: Annotated[str, Field(max_length=128)] = ""
     """Column that names each query's segment; empty: all are `other`. Half of each class tunes search parameters and
     the other half judges; a declared segment with 600 queries or more gets parameters of its own."""
+    filter_column: Annotated[str | None, Field(min_length=1, max_length=128)] = None
+    """Column of each query's filter, in the language of searches: JSON text, null for none. Filtered queries are a
+    class of their own, judged by `gate.recall` where they are more than 5 % of the queries. Absent: none has one."""
     live: LiveQueries | None = None
     """Ask what the users of stable ask, too. A revision below `recall.min` on it holds (LiveRecallBelowMin)."""
     cel: ClassVar[tuple[CelRule, ...]] = (
@@ -227,6 +230,11 @@ class Queries(Model):
             "has(self.s3) || !has(self.segmentColumn) || self.segmentColumn == ''",
             "gate.queries.segmentColumn is a column of the files in gate.queries.s3",
             ".segmentColumn",
+        ),
+        CelRule(
+            "has(self.s3) || !has(self.filterColumn)",
+            "gate.queries.filterColumn is a column of the files in gate.queries.s3",
+            ".filterColumn",
         ),
     )
 

@@ -58,7 +58,8 @@ def column_types(columns: Columns, report: ValidateResult | None) -> dict[str, s
 
 def relevances(report: ValidateResult) -> dict[str, float]:
     """Class of queries (empty: all) -> MRR of the right answers, of those that are many enough to be judged."""
-    rows = (report.overall, *(row for row in report.segments if row.queries >= MIN_SEGMENT_QUERIES))
+    many = (row for row in report.segments if row.queries >= MIN_SEGMENT_QUERIES and row.judged is not False)
+    rows = (report.overall, *many)
     return {row.segment: row.relevance_mrr for row in rows if row.relevance_mrr is not None}
 
 
@@ -84,7 +85,7 @@ def judge(
         else:
             _recall(row, floor, report, failures, doubts)
     for row in report.segments:
-        if gate.given is None or row.segment in floors or row.queries < MIN_SEGMENT_QUERIES:
+        if gate.given is None or row.segment in floors or row.queries < MIN_SEGMENT_QUERIES or row.judged is False:
             continue
         high = 2 * row.recall - row.recall_low
         if row.queries >= SEGMENT_QUERIES or high < gate.recall.min:

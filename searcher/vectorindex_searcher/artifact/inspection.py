@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..contract import OperatingPoint, SegmentRecall
+from ..contract import SEGMENT_QUERIES, WITH_A_FILTER, OperatingPoint, SegmentRecall
 from ..errors import BadSpec
 from ..index.sizes import size_text
 from ..proof.page import deleted_text, page, verdict
@@ -124,9 +124,10 @@ def verdicts(report: Report, floor: float | None, floors: Mapping[str, float]) -
     deleted id was answered."""
     measured = {row.segment: row for row in report.segments}
     lines, proven = [], True
-    for name, limit in [*([("", floor)] if floor is not None else []), *floors.items()]:
+    judged = [(name, floor) for name in ("", *_filtered(report)) if floor is not None]
+    for name, limit in [*judged, *floors.items()]:
         row = report.overall if not name else measured.get(name)
-        where = f"segment {name}" if name else "all queries"
+        where = "all queries" if not name else f"queries {name}" if name == WITH_A_FILTER else f"segment {name}"
         if row is None:
             lines.append(f"{where}: no queries, so the floor of {limit:g} is not proven.")
         else:
@@ -138,12 +139,18 @@ def verdicts(report: Report, floor: float | None, floors: Mapping[str, float]) -
     return lines, proven and not report.tombstoned_found
 
 
+def _filtered(report: Report) -> list[str]:
+    """The class of queries with a filter, where it is judged."""
+    rows = (row for row in report.segments if row.segment == WITH_A_FILTER and row.judged is not False)
+    return [row.segment for row in rows if row.queries >= SEGMENT_QUERIES]
+
+
 def _segment_point(row: SegmentPoint) -> str:
     return _point(row.point, "recall") if row.tuned else f"default point, {row.reason}"
 
 
 def _recall(segment: SegmentRecall, k: int, confidence: float) -> str:
-    name = segment.segment or "all"
+    name = (segment.segment or "all") + (" (few: reported only)" if segment.judged is False else "")
     if not segment.queries:
         return f"{name}: no queries"
     text = f"{name}: recall@{k} {segment.recall:.4f}, at least {segment.recall_low:.4f} ({confidence:.0%} sure)"

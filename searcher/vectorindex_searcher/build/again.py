@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..artifact.layout import VECTORS_FILE
 from ..artifact.manifest import Manifest
 from ..index.device import on_cpu
 from ..index.engine import Engine
@@ -16,7 +17,7 @@ from ..index.vectors import VectorFile
 from ..proof.exact import Truth
 from ..proof.measured import MeasuredFile
 from .fill import Order
-from .held_out import Builder, ask, engine_of, questions
+from .held_out import Builder, ask, asked_of_few, engine_of, questions
 from .left_out import Fold, LeftOut
 
 FindTruth = Callable[[VectorFile, npt.NDArray[np.float32], int, npt.NDArray[np.int64]], Truth]
@@ -37,7 +38,10 @@ def ask_again(folder: Path, engine: Engine, measured: MeasuredFile, k: int, find
     builder = Builder(folder, order, measured.facts.training, on_cpu(), None)
     indexes = [builder.without(plan, part) for part in parts] if folds else []
     engines = [engine_of(folder, index, manifest) for index in indexes] or [engine]
-    return replace(measured, asked=ask(engines, parts, [k], measured.facts.params))
+    with VectorFile(folder / VECTORS_FILE, order.metric) as vectors:
+        few_rows = asked_of_few(engines, parts, vectors, [k], measured.facts.params)
+    facts = replace(measured.facts, few_rows=few_rows)
+    return replace(measured, asked=ask(engines, parts, [k], measured.facts.params), facts=facts)
 
 
 def _order(manifest: Manifest) -> Order:

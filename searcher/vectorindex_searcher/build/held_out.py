@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ..index.vectors import VectorFile
 from ..progress import step
 from ..proof.bound import lower_bound
 from ..proof.exact import Truth, exact_search, no_truth
+from ..proof.filtered import QUERIES, ask_few_rows, drawn, joined
 from ..proof.measure import answers, measure
 from ..proof.measured import NOT_LEFT_OUT, Asked, Facts, MeasuredFile
 from .checkpoint import Checkpoints
@@ -175,10 +176,11 @@ def build_measured(
     step("tuning")
     with VectorFile(builder.folder / VECTORS_FILE, bare.embedding.metric) as vectors:
         tuned = _tune(engines, parts, vectors, spec)
+        few_rows = asked_of_few(engines, parts, vectors, ks, tuned.default.params)
     asked = ask(engines, parts, ks, tuned.default.params)
     exact = is_exact(indexes[0])
     duplicates = plan.duplicates if plan.folds else _equal(parts[0].gate, bare.embedding.metric)
-    facts = Facts(dict(tuned.default.params), builder.training, exact, plan.last, duplicates)
+    facts = Facts(dict(tuned.default.params), builder.training, exact, plan.last, duplicates, few_rows=few_rows)
     out = {number: fold.out for number, fold in enumerate(plan.folds)}
     measured = MeasuredFile(facts, asked, np.concatenate([part.tuning.rows for part in parts]), out)
     del engines
@@ -251,6 +253,20 @@ def ask(engines: Sequence[Engine], parts: Sequence[Part], ks: Sequence[int], par
         neighbours=np.concatenate([_wide(part.gate.truth.rows, width) for part in parts]),
         answers={k: np.concatenate([part.answers(e, part.gate, k, params) for e, part in pairs]) for k in ks},
     )
+
+
+def asked_of_few(
+    engines: Sequence[Engine], parts: Sequence[Part], vectors: VectorFile, ks: Sequence[int], params: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """What some of the queries that judge find among few rows, as Facts keep it. The indexes are as they were."""
+    found = []
+    most = -(-QUERIES // len(parts))
+    for engine, part in zip(engines, parts, strict=True):
+        some = drawn(len(part.gate.rows), most)
+        tuned, own = engine.with_default(params), part.own(part.gate.rows[some])
+        found.append(list(ask_few_rows(tuned, vectors, part.gate.vectors[some], own, ks, part.kept)))
+        tuned.release()
+    return [asdict(one) for one in joined(found)]
 
 
 def _wide(rows: Rows, width: int) -> Rows:

@@ -118,8 +118,14 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
     queries = _queries(options)
     tombstones = _tombstones(options)
     columns = QueryColumns(
-        vector=options.query_vector_column, segment=options.segment_column, relevant=options.relevant_column
+        vector=options.query_vector_column,
+        segment=options.segment_column,
+        relevant=options.relevant_column,
+        filter=options.filter_column,
     )
+    if options.filter_column and not queries:
+        message = f"--filter-column {options.filter_column}: held-out rows have no filters"
+        raise BadSpec("BadFlag", message, field="--filter-column", remedy="Give --queries with that column.")
     floors = segment_floors(options)
     if options.segments and not (options.segment_column and queries):
         remedy = "Give --queries and, as --segment-column, the column that names each query's class."

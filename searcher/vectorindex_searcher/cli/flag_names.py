@@ -18,6 +18,7 @@ FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.source(\.s3|\.folder)?", "--source"),
     (r"spec\.gate\.queries\.columns\.relevant", "--relevant-column"),
     (r"spec\.gate\.queries\.columns", "--query-vector-column"),
+    (r"spec\.gate\.queries\.filterColumn", "--filter-column"),
     (r"spec\.gate\.queries(\.s3|\.folder)?", "--queries"),
     (r"(spec\.)?embedding\.dimension", "--dimension"),
     (r"spec\.embedding\.metric", "--metric"),

@@ -123,6 +123,7 @@ def _validate_flags(verb: argparse.ArgumentParser) -> None:
         "--query-vector-column", default="vector", help="column of query vectors (default: vector; test in HDF5)"
     )
     verb.add_argument("--segment-column", default="", help="column naming the class of each query")
+    verb.add_argument("--filter-column", default="", help="column with the filter of each query, as JSON text")
     verb.add_argument("--relevant-column", default="", help="column with the right ids of each query")
     verb.add_argument("--segments", nargs="*", default=[], help="classes to tune and report on their own")
     verb.add_argument("--recall", type=float, default=0.96, help="recall@k to tune for by --queries (default: 0.96)")

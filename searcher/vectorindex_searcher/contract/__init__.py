@@ -110,6 +110,7 @@ from .terms import (
     TASK_ENV,
     TERMINATION_LOG_ENV,
     TOMBSTONE_POLL_SECONDS,
+    WITH_A_FILTER,
     ExitCode,
 )
 
@@ -170,6 +171,7 @@ __all__ = [
     "TASK_ENV",
     "TERMINATION_LOG_ENV",
     "TOMBSTONE_POLL_SECONDS",
+    "WITH_A_FILTER",
     "BuildResult",
     "BuildTask",
     "Columns",

@@ -84,6 +84,8 @@ class SegmentRecall(Stored):
     """Mean reciprocal rank of the exact nearest neighbour among the answers."""
     relevance_mrr: float | None = None
     """Mean reciprocal rank of the first labelled right answer; None without labels."""
+    judged: bool | None = None
+    """False: too small a share of the queries to hold a revision up; reported only. None: as its queries allow."""
 
 
 COLUMN_TYPES = {

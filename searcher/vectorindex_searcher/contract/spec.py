@@ -172,8 +172,11 @@ class RecallGate(Model):
 
 
 class QueryColumns(Model):
-    """Columns of user-given gate queries: vectors, optional class of each query, optional right answers (ids)."""
+    """Columns of user-given gate queries: vectors, optional class of each query, right answers (ids) and filter."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"filter"})
     vector: Annotated[str, Field(min_length=1, max_length=128)] = "vector"
     segment: Annotated[str, Field(max_length=128)] = ""
     relevant: Annotated[str, Field(max_length=128)] = ""
+    filter: Annotated[str, Field(max_length=128)] = ""
+    """A query is answered among the rows that its filter keeps."""

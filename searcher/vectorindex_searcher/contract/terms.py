@@ -39,6 +39,9 @@ LIVE_QUERIES = "live queries"
 """The class of what stable's users asked; no declared segment can have this name."""
 LIVE_SAME_AS_A_ROW = "live queries, same as a row"
 """Those of them that equal a row, apart for the same reason."""
+WITH_A_FILTER = "with a filter"
+"""The class of given queries that have one. They are searched in another way, so never mixed with the rest; no declared
+segment can have this name."""
 ASKED_KS = (1, 10, 100)
 """k that every build asks the gate's rows for. Separately: the first 10 of 100 are not what k = 10 answers where codes
 are refined."""

@@ -184,6 +184,10 @@ class Engine:
             raise ValueError(f"hide takes a set of {self.count} rows, got {rows.count}")
         self._restricted.live = None if rows is None or not rows.matching else ~rows
 
+    def release(self) -> None:
+        """Give back what searches of some rows have kept. For an index that a build goes on with; nobody searches."""
+        self._restricted.release()
+
     @property
     def live(self) -> RowSet | None:
         """The rows that `hide` has left; None for all."""

@@ -19,6 +19,7 @@ from .bound import lower_bound
 from .canary import canary_numbers
 from .case import Case, Outcome, Published
 from .exact import Truth
+from .filtered import FewRows
 from .groundtruth import Source
 from .measure import NO_PARAMS, Measured, answers, measure, served_answers
 from .measured import NOT_LEFT_OUT, MeasuredFile, read_measured
@@ -56,18 +57,31 @@ def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, 
     )
     measured = built.figures(vectors, case.task.k)
     published = _published(case, engine, vectors, queries)
+    few_rows: tuple[FewRows, ...] | None = tuple(FewRows(**one) for one in built.facts.few_rows)
     before = built.facts.published.get(str(case.task.k), 0.0)
     if len(asked.rows) and (now := float(published.measured.recall.mean())) < before - CANARY_TOLERANCE:
         # Another FAISS, or another CPU, than the build had: what it measured proves nothing of what serves.
         _log.warning("judged by the published files: here they answer worse", extra={"recall": now, "built": before})
         judged, truth, measured = published.queries, published.truth, published.measured
-        halves = split(None, np.arange(len(judged.vectors), dtype=np.uint64), {})
+        halves, few_rows = split(None, np.arange(len(judged.vectors), dtype=np.uint64), {}), None
     elif _is_worse(hidden := _with_rows_hidden(engine, vectors, built, truth, case.task.k), measured):
         _log.warning("judged by the published files: they answer worse than what was measured in the build")
         measured = hidden
     exact = built.facts.exact
     return Outcome(
-        judged, truth, source, halves, points, points_file, measured, None, published, exact, held_out, other_k
+        judged,
+        truth,
+        source,
+        halves,
+        points,
+        points_file,
+        measured,
+        None,
+        published,
+        exact,
+        held_out,
+        other_k,
+        few_rows,
     )
 
 

@@ -15,6 +15,7 @@ from ..index.engine import Engine
 from ..index.vectors import VectorFile
 from ..storage.store import Store
 from .exact import Truth
+from .filtered import FewRows
 from .groundtruth import Source, ground_truth
 from .live.judge import Live
 from .measure import Measured
@@ -105,3 +106,5 @@ class Outcome:
     """The index finds every neighbour by its kind, so that no query more could say otherwise."""
     held_out: HeldOut | None = None
     other_k: tuple[RecallAtK, ...] = ()
+    few_rows: tuple[FewRows, ...] | None = None
+    """What the build asked of some rows of the index before it held the queries; None: it did not."""

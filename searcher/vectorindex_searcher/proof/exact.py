@@ -58,6 +58,19 @@ class Truth:
         )
 
 
+def spread(truth: Truth, numbers: npt.NDArray[np.int64], count: int) -> Truth:
+    """The truth of `count` queries of which only those with these numbers have neighbours."""
+    if len(numbers) == count:
+        return truth
+    none = np.full((count, truth.rows.shape[1]), -1, np.int64)
+    whole = Truth(
+        truth.k, none, np.full(none.shape, -np.inf), np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
+    )
+    for name in ("rows", "scores", "available", "threshold", "nearest"):
+        getattr(whole, name)[numbers] = getattr(truth, name)
+    return whole
+
+
 def no_truth(k: int) -> Truth:
     """Of no queries."""
     number = np.empty(0)

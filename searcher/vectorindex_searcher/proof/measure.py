@@ -26,6 +26,16 @@ class Measured:
     reciprocal_rank: npt.NDArray[np.float64]
     """1 / rank of the exact nearest neighbour among the answers; 0 when it is not there."""
 
+    def of(self, numbers: npt.NDArray[np.int64]) -> Measured:
+        """Of some of the queries."""
+        return Measured(self.recall[numbers], self.reciprocal_rank[numbers])
+
+    def with_part(self, numbers: npt.NDArray[np.int64], part: Measured) -> Measured:
+        """The same, with what was measured of some of the queries."""
+        whole = Measured(self.recall.copy(), self.reciprocal_rank.copy())
+        whole.recall[numbers], whole.reciprocal_rank[numbers] = part.recall, part.reciprocal_rank
+        return whole
+
 
 def answers(
     engine: Engine,

@@ -8,9 +8,10 @@ away with a near-duplicate; for those that judge, the exact neighbours in that i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,8 @@ class Facts:
     """Share of the drawn rows that equal another row."""
     published: Mapping[str, float] = field(default_factory=dict)
     """k (as text) -> recall of the whole index on the canary's queries: what a gate in another image must find, too."""
+    few_rows: Sequence[Mapping[str, Any]] = ()
+    """What some of the queries found when only some rows might be answered: filtered.FewRows as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

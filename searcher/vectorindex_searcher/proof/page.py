@@ -101,9 +101,7 @@ def _recall(body: ElementTree.Element, report: Report) -> None:
     live = report.live.shown if report.live is not None else ()
     for row in (report.overall, *report.segments, *live):
         ranks = ["–" if value is None else f"{value:.4f}" for value in (row.mrr, row.relevance_mrr)]
-        rows.append(
-            [row.segment or "all queries", f"{row.queries:,}", f"{row.recall:.4f}", f"{row.recall_low:.4f}", *ranks]
-        )
+        rows.append([_of(row), f"{row.queries:,}", f"{row.recall:.4f}", f"{row.recall_low:.4f}", *ranks])
     for one in report.other_k:
         figures = [f"{one.recall:.4f}", f"{one.recall_low:.4f}", "–", "–"]
         rows.append([f"all queries, recall@{one.k}", f"{report.overall.queries:,}", *figures])
@@ -129,6 +127,11 @@ def _live(live: LiveReport) -> str:
         f"What stable's users asked in {live.hours} of the last 24 hours: {live.note}; "
         f"{live.largest_share:.1%} at most of one{deeper}."
     )
+
+
+def _of(row: SegmentRecall) -> str:
+    reported = " (few: reported only)" if row.judged is False else ""
+    return (row.segment or "all queries") + reported
 
 
 def _marks(report: Report) -> list[Mark]:

@@ -9,7 +9,7 @@ fewer still asks for nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,16 @@ class Halves:
     classes keep the shares that the user gave them."""
     apart: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
     """Numbers of the queries that equal a row: a class of their own, in none of the others."""
+    filtered: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
+    """Numbers of the others that have a filter: likewise."""
+
+    def with_filtered(self, same: Numbers, filtered: Numbers, asked: Numbers) -> Halves:
+        """The same, with those of the queries with a filter that were asked. same: queries that equal a row.
+        What equals a row stays apart. Where nothing else judges, these judge all."""
+        unasked = np.setdiff1d(filtered, asked)
+        apart, others = np.setdiff1d(same, unasked), np.setdiff1d(asked, same)
+        overall = self.overall if self.judging else np.union1d(apart, others)
+        return replace(self, overall=overall, apart=apart, filtered=others)
 
 
 def split(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,11 @@ from ..dataset.listing import list_source
 from ..dataset.objects import ListedObject
 from ..errors import BadData, BadSpec
 from ..index.arrow_files import read_table
+from ..index.filters import Columns as FilterColumns
+from ..index.filters import Predicate
 from ..index.json_values import json_values
 from ..storage.store import Store
+from .query_filters import FilterReader, Filters
 from .same import asking_the_same
 
 MAX_QUERIES = 50_000
@@ -40,31 +44,50 @@ class Queries:
     segments: list[str] | None = None
     relevant: list[frozenset[int | str]] | None = None
     """Labelled right ids of each query; empty for a query without a label."""
+    filters: Filters | None = None
+    """What each query may be answered with; None: all rows."""
+
+    @property
+    def filtered(self) -> npt.NDArray[np.bool_]:
+        """[n]: whether the query has a filter."""
+        if self.filters is None:
+            return np.zeros(len(self.vectors), np.bool_)
+        return np.array([one is not None for one in self.filters], np.bool_)
+
+    def of(self, numbers: npt.NDArray[np.int64]) -> Queries:
+        """Some of them, by their numbers."""
+        return Queries(
+            self.vectors[numbers],
+            self.own_rows[numbers],
+            None if self.segments is None else [self.segments[number] for number in numbers],
+            None if self.relevant is None else [self.relevant[number] for number in numbers],
+            None if self.filters is None else [self.filters[number] for number in numbers],
+        )
 
     def with_own(self, rows: npt.NDArray[np.int64]) -> Queries:
         """The same, with the rows that they equal."""
         return replace(self, own_rows=rows)
 
     def distinct(self, metric: Metric) -> Queries:
-        """What each segment asks once, the first; with the right ids that any copy of it names.
+        """What each segment asks with each filter once, the first; with the right ids that any copy of it names.
 
         A bound counts queries as independent, and what judges must not have tuned: copies would break both.
         """
         names = self.segments if self.segments is not None else [""] * len(self.vectors)
         same = asking_the_same(self.vectors, metric).tolist()
-        first: dict[tuple[str, int], int] = {}
-        of = [first.setdefault(key, at) for at, key in enumerate(zip(names, same, strict=True))]
+        filters: Filters = self.filters if self.filters is not None else [None] * len(self.vectors)
+        first: dict[tuple[str, Predicate | None, int], int] = {}
+        of = [first.setdefault(key, at) for at, key in enumerate(zip(names, filters, same, strict=True))]
         kept = list(first.values())
         if len(kept) == len(of):
             return self
-        relevant = None
+        distinct = self.of(np.array(kept))
         if self.relevant is not None:
             named: dict[int, frozenset[int | str]] = {}
             for number, right in zip(of, self.relevant, strict=True):
                 named[number] = named.get(number, frozenset()) | right
-            relevant = [named[number] for number in kept]
-        segments = [self.segments[number] for number in kept] if self.segments is not None else None
-        return Queries(self.vectors[kept], self.own_rows[kept], segments, relevant)
+            return replace(distinct, relevant=[named[number] for number in kept])
+        return distinct
 
 
 def write_held_out(path: Path, rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> None:
@@ -86,47 +109,60 @@ def read_held_out(path: Path) -> Queries:
     return Queries(flat.reshape(len(rows), -1), rows)
 
 
-def read_user_queries(store: Store, columns: QueryColumns, manifest: Manifest) -> Queries:
+def read_user_queries(
+    store: Store, columns: QueryColumns, manifest: Manifest, known: FilterColumns | None = None
+) -> Queries:
     """All queries of a location, in any format of a source (HDF5: dataset `test`), at most MAX_QUERIES.
 
-    Raises SourceMissing, BadSpec/UnknownColumn, BadData: wrong dimension, NaN, a zero vector under Cosine.
+    known: the columns that filters may name (default: none). Raises SourceMissing, BadSpec/UnknownColumn, BadData:
+    wrong dimension, NaN, a zero vector under Cosine, a filter that a search would refuse.
     """
+    filters = FilterReader(known if known is not None else FilterColumns(pa.schema([])))
     parts: list[_Part] = []
     count = 0
     for item in list_source(store).objects:
-        for part in _read(store, item, columns, manifest):
+        for part in _read(store, item, columns, manifest, filters):
             parts.append(part)
-            count += len(part[0])
+            count += len(part.vectors)
             if count > MAX_QUERIES:
                 message = f"more than {MAX_QUERIES} queries are at {store.describe(store.prefix)}"
                 raise BadData("TooManyQueries", message, field="spec.gate.queries", remedy="Sample them uniformly.")
     if not parts:
         raise BadData("NoQueries", f"{store.describe(store.prefix)} holds no queries", field="spec.gate.queries")
     return Queries(
-        vectors=np.concatenate([vectors for vectors, _, _ in parts]),
+        vectors=np.concatenate([part.vectors for part in parts]),
         own_rows=np.full(count, -1, np.int64),
-        segments=[name for _, names, _ in parts for name in names] if columns.segment else None,
-        relevant=[ids for _, _, labels in parts for ids in labels] if columns.relevant else None,
+        segments=[name for part in parts for name in part.segments] if columns.segment else None,
+        relevant=[ids for part in parts for ids in part.relevant] if columns.relevant else None,
+        filters=[one for part in parts for one in part.filters] if columns.filter else None,
     )
 
 
-_Part = tuple[npt.NDArray[np.float32], list[str], list[frozenset[int | str]]]
+class _Part(NamedTuple):
+    """Some rows of one file; a list is empty where no column was asked for."""
+
+    vectors: npt.NDArray[np.float32]
+    segments: list[str]
+    relevant: list[frozenset[int | str]]
+    filters: Filters
 
 
-def _read(store: Store, item: ListedObject, columns: QueryColumns, manifest: Manifest) -> Iterator[_Part]:
+def _read(
+    store: Store, item: ListedObject, columns: QueryColumns, manifest: Manifest, filters: FilterReader
+) -> Iterator[_Part]:
     found = format_of(item.key)
     if found.columns is None:
-        if columns.segment or columns.relevant:
-            message = f"{item.key} is {found.name}, which has no columns for segments or relevant ids"
+        if columns.segment or columns.relevant or columns.filter:
+            message = f"{item.key} is {found.name}, which has no columns for segments, relevant ids or filters"
             raise BadSpec("UnknownColumn", message, object=item.key, field="spec.gate.queries.columns")
         given = columns.vector != QueryColumns().vector
         source = Columns(vector=columns.vector if given or not found.query_vectors else found.query_vectors)
         header = found.header(store, item, source)
         for block in found.blocks(store, item, source, header) if header else ():
             _check(block, manifest)
-            yield block.vectors, [], []
+            yield _Part(block.vectors, [], [], [])
         return
-    names = [name for name in (columns.vector, columns.segment, columns.relevant) if name]
+    names = [name for name in (columns.vector, columns.segment, columns.relevant, columns.filter) if name]
     done = 0
     for batch in found.columns(store, item, names, "spec.gate.queries.columns"):
         vectors = vectors_of(batch.column(columns.vector), item.key, done, manifest.dimension)
@@ -134,7 +170,8 @@ def _read(store: Store, item: ListedObject, columns: QueryColumns, manifest: Man
         segments = [_segment(one) for one in json_values(batch.column(columns.segment))] if columns.segment else []
         relevant = batch.column(columns.relevant) if columns.relevant else None
         labels = [] if relevant is None else _labels(relevant, columns.relevant, manifest, item.key, done)
-        yield vectors, segments, labels
+        kept = filters.read(batch.column(columns.filter), columns.filter, item.key, done) if columns.filter else []
+        yield _Part(vectors, segments, labels, kept)
         done += batch.num_rows
 
 

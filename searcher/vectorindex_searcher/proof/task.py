@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..artifact.layout import CANARY_FILE, HELDOUT_FILE, MEASURED_FILE, SERVED_FILES, VECTORS_FILE, Layout
 from ..artifact.manifest import Manifest, ManifestFile, describe_file, load_manifest
 from ..artifact.publish import download_verified
-from ..contract import SAME_AS_A_ROW, SegmentRecall, ValidateResult, ValidateTask
+from ..contract import SAME_AS_A_ROW, WITH_A_FILTER, SegmentRecall, ValidateResult, ValidateTask
 from ..errors import RetryableError
 from ..index.binding import faiss
 from ..index.choose.tuning import batch_engine
@@ -28,6 +28,7 @@ from ..storage.store import Role, open_store
 from .as_built import as_built
 from .bound import lower_bound
 from .canary import (
+    canary_numbers,
     canary_recall,
     make_canary,
     manifest_of,
@@ -38,13 +39,16 @@ from .canary import (
 from .case import Case, Outcome, Published
 from .columns import column_types
 from .deleted import search_deleted
+from .exact import Truth, no_truth, spread
 from .filtered import filtered_recall
+from .filtered_queries import JUDGED_SHARE, ask_filtered, check_filterable
 from .live.judge import Live, LiveQueries, live_queries
 from .live.kept import KeptQueries, forget
-from .measure import measure, relevance_rank, served_answers
+from .measure import NO_PARAMS, Measured, measure, relevance_rank, served_answers
 from .page import page
 from .points import split
 from .queries import Queries, read_held_out, read_user_queries
+from .query_filters import columns_of
 from .report import BatchLatency, FilteredRecall, Report, load_report, publish_report
 from .same import marks, rows_that_equal
 from .timing import latencies, open_measured
@@ -99,16 +103,18 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
             if not task.queries and manifest.file(MEASURED_FILE) is not None:
                 outcome = as_built(case, engine, vectors, queries, folder)
             else:
+                if queries.filtered.any():
+                    check_filterable(engine)
                 if task.queries:
                     queries = queries.with_own(rows_that_equal(vectors, queries.vectors))
                 outcome = _measure(case, engine, vectors, queries)
             engine = engine.with_default(outcome.points.default.params)
-            filtered = filtered_recall(engine, vectors, queries, task.k, task.sure)
+            few_rows = filtered_recall(engine, vectors, queries, task.k, task.sure, outcome.few_rows)
             live = None if case.live is None else case.live.measured(engine, vectors, outcome.points, task)
         canary = _canary(case, engine, outcome, folder)
         cost = Cost(latencies(engine, queries.vectors, task.k), resident)
         deleted = search_deleted(engine, folder / VECTORS_FILE, task)
-    report = _report(case, engine, outcome, cost, canary, filtered).model_copy(
+    report = _report(case, engine, outcome, cost, canary, few_rows).model_copy(
         update={
             "tombstones": deleted.listed,
             "tombstoned_in_index": deleted.in_index,
@@ -150,7 +156,8 @@ def _known(case: Case) -> tuple[Report, str] | None:
 def _queries(task: ValidateTask, manifest: Manifest, folder: Path) -> Queries:
     if task.queries is None:
         return read_held_out(folder / HELDOUT_FILE)
-    given = read_user_queries(open_store(task.queries, Role.QUERIES), task.query_columns, manifest)
+    known = columns_of(folder, manifest) if task.query_columns.filter else None
+    given = read_user_queries(open_store(task.queries, Role.QUERIES), task.query_columns, manifest, known)
     queries = given.distinct(manifest.embedding.metric)
     if copies := len(given.vectors) - len(queries.vectors):
         _log.warning(
@@ -160,23 +167,45 @@ def _queries(task: ValidateTask, manifest: Manifest, folder: Path) -> Queries:
 
 
 def _measure(case: Case, engine: Engine, vectors: VectorFile, queries: Queries) -> Outcome:
-    task = case.task
-    truth, source = case.truth(vectors, queries, task.k)
+    """Tune and ask. Queries with a filter do neither tune nor mix with the others."""
+    task, filtered = case.task, queries.filtered
+    count, plain = len(queries.vectors), np.flatnonzero(~filtered)
+    asked = queries.of(plain)
+    truth, source = case.truth(vectors, asked, task.k) if len(plain) else (no_truth(task.k), "computed")
     targets = task.segment_targets if engine.param_limits else {}
     tunes = task.objective is not None and bool(engine.param_limits) and task.queries is not None
-    apart = queries.own_rows >= 0 if task.queries is not None else None
-    drawn = marks(queries.vectors, vectors.metric)
-    halves = split(queries.segments, drawn, targets, apart, everything=tunes)
-    points, points_file = case.publish_points(case.tuned(engine, vectors, queries, truth, halves))
+    apart = (queries.own_rows >= 0) | filtered if task.queries is not None else None
+    halves = split(queries.segments, marks(queries.vectors, vectors.metric), targets, apart, everything=tunes)
+    whole = spread(truth, plain, count)
+    points, points_file = case.publish_points(case.tuned(engine, vectors, queries, whole, halves))
     everything = batch_engine(engine.with_default(points.default.params))
-    rows = served_answers(everything, queries.vectors, task.k, queries.own_rows, queries.segments, points.params)
+    rows = np.full((count, task.k), -1, np.int64)
+    rows[plain] = served_answers(everything, asked.vectors, task.k, asked.own_rows, asked.segments, points.params)
+    measured = measure(whole, rows, vectors, queries.vectors)
+    published = _published(case, everything, vectors, asked, truth, measured.of(plain), queries)
+    if filtered.any():
+        found = ask_filtered(everything, vectors, queries, task.k, points.params)
+        rows[found.numbers] = found.rows
+        measured = measured.with_part(found.numbers, found.measured)
+        halves = halves.with_filtered(np.flatnonzero(queries.own_rows >= 0), np.flatnonzero(filtered), found.numbers)
     relevance = None
     if queries.relevant is not None:
         relevance = relevance_rank(engine, rows, queries.relevant)
-    measured = measure(truth, rows, vectors, queries.vectors)
-    published = Published(queries, truth, measured)
     exact = engine.manifest.index_type in EXACT_TYPES
     return Outcome(queries, truth, source, halves, points, points_file, measured, relevance, published, exact)
+
+
+def _published(
+    case: Case, engine: Engine, vectors: VectorFile, asked: Queries, truth: Truth, measured: Measured, queries: Queries
+) -> Published:
+    """What the canary is made of: the queries without a filter, since pods ask it without one. Where all have one, some
+    of them are asked without."""
+    if len(asked.vectors):
+        return Published(asked, truth, measured)
+    some = replace(queries.of(canary_numbers(len(queries.vectors))), filters=None, segments=None)
+    truth, _ = case.truth(vectors, some, case.task.k)
+    rows = served_answers(engine, some.vectors, case.task.k, some.own_rows, None, NO_PARAMS)
+    return Published(some, truth, measure(truth, rows, vectors, some.vectors))
 
 
 def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArray[np.int64]) -> SegmentRecall:
@@ -200,11 +229,17 @@ def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArra
 
 
 def _segments(task: ValidateTask, outcome: Outcome) -> tuple[SegmentRecall, ...]:
-    """One row per declared segment that has queries, since figures of none would be a lie; and one of the queries that
-    equal a row."""
-    judging, apart = outcome.halves.judging, outcome.halves.apart
+    """One row per declared segment that has queries, since figures of none would be a lie; one of the queries that
+    equal a row, and one of the others that have a filter."""
+    judging, apart, filtered = outcome.halves.judging, outcome.halves.apart, outcome.halves.filtered
     found = [_segment(task, outcome, name, judging[name]) for name in task.segments if name in judging]
-    return (*found, _segment(task, outcome, SAME_AS_A_ROW, apart)) if len(apart) else tuple(found)
+    if len(apart):
+        found.append(_segment(task, outcome, SAME_AS_A_ROW, apart))
+    if len(filtered):
+        row = _segment(task, outcome, WITH_A_FILTER, filtered)
+        few = outcome.queries.filtered.mean() <= JUDGED_SHARE
+        found.append(row.model_copy(update={"judged": False}) if few else row)
+    return tuple(found)
 
 
 def _canary(case: Case, engine: Engine, outcome: Outcome, folder: Path) -> tuple[ManifestFile, float, int]:

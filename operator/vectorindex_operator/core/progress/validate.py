@@ -154,6 +154,7 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
             vector=queries.column if queries else "vector",
             segment=queries.segment_column if queries else "",
             relevant=relevance.relevant_column if relevance else "",
+            filter=(queries.filter_column or "") if queries else "",
         ),
         segments=tuple(s.name for s in state.spec.segments),
         segment_targets=identity.segment_targets(state.spec),

@@ -128,6 +128,11 @@ class Restricted:
             short = short[rows[short, last] < 0]
         return (raw, rows), Strategy.APPROXIMATE
 
+    def release(self) -> None:
+        """Give back what searches have kept, also within the index."""
+        self._prepared.cache_clear()
+        self._store.release()
+
     def exact(self, queries: npt.NDArray[np.float32], k: int, allowed_rows: RowSet) -> Answer:
         """As `search`, always over the rows' stored codes."""
         return self._store.search(queries, k, allowed_rows)

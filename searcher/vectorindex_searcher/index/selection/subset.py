@@ -109,6 +109,15 @@ class CodeStore:
                     self._store.make_direct_map()
                     self._mapped = True
 
+    def release(self) -> None:
+        """Drop the copies and the table: an index that is to be added to and written is then as it was."""
+        with self._lock:
+            self._kept.clear()
+            self._kept_bytes = 0
+            if self._mapped:
+                self._store.make_direct_map(False)
+                self._mapped = False
+
     def search(self, queries: npt.NDArray[np.float32], k: int, allowed_rows: RowSet) -> Answer:
         """The k best rows of `only` for each query, by FAISS's own distances.
 
