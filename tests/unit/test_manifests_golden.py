@@ -32,6 +32,7 @@ from vectorindex_operator.core.plan import (
 )
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.core.traffic import Decision, DecisionKind
+from vectorindex_operator.manifests import labels, searchers
 from vectorindex_operator.manifests import service as front_service
 from vectorindex_operator.manifests.labels import LIVE
 from vectorindex_operator.manifests.render import Rendered, render
@@ -386,11 +387,24 @@ def test_memory_and_disk_are_computed_from_the_artifact_unless_given() -> None:
     one = deployed(EVERYTHING)["spec"]["template"]["spec"]["containers"][0]
     assert one["resources"] == {
         "requests": {"cpu": "1", "memory": "384Mi", "ephemeral-storage": "256Mi"},
-        "limits": {"memory": "768Mi", "ephemeral-storage": "512Mi"},
+        "limits": {"memory": "1280Mi", "ephemeral-storage": "512Mi"},
     }
     given = {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi", "ephemeral-storage": "1Gi"}}
     one = deployed(edited(searcher={"resources": given}))["spec"]["template"]["spec"]["containers"][0]
     assert one["resources"] == given
+
+
+BUSY = {labels.MEMORY: searchers.COUNTS_BUSY}
+
+
+def test_searchers_of_a_revision_of_before_keep_their_memory() -> None:
+    """An operator that counts more restarts no pod of theirs."""
+    template = STABLE.spec.pod_template
+    of_before = {**template, "metadata": {"labels": template["metadata"]["labels"]}}
+    before = replace(STABLE, spec=STABLE.spec.model_copy(update={"pod_template": of_before}))
+    pod = deployed(EVERYTHING, before)["spec"]["template"]
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "768Mi"
+    assert "annotations" not in pod["metadata"]
 
 
 def test_searchers_of_a_build_that_did_not_tell_its_size_are_left_as_they_are() -> None:
@@ -399,7 +413,7 @@ def test_searchers_of_a_build_that_did_not_tell_its_size_are_left_as_they_are() 
     assert status.build is not None
     silent = status.model_copy(update={"build": status.build.model_copy(update={"vectors_bytes": None})})
     one = deployed(EVERYTHING, replace(STABLE, status=silent))["spec"]["template"]["spec"]["containers"][0]
-    assert one["resources"] == {"requests": {"cpu": "1", "memory": "384Mi"}, "limits": {"memory": "768Mi"}}
+    assert one["resources"] == {"requests": {"cpu": "1", "memory": "384Mi"}, "limits": {"memory": "1280Mi"}}
 
 
 def test_the_gate_asks_for_the_disk_of_what_it_fetches_unless_told() -> None:
@@ -511,7 +525,7 @@ def test_pods_get_their_revisions_key_and_the_master_key_is_nowhere() -> None:
     revision = made_with(SIGNING)
     deployment = deployed(EVERYTHING, revision, SIGNING)
     assert key_of(deployment) == revision_key(MASTER, revision.uid)
-    assert deployment["spec"]["template"]["metadata"]["annotations"] == {ANNOTATION: key_id(MASTER)}
+    assert deployment["spec"]["template"]["metadata"]["annotations"] == BUSY | {ANNOTATION: key_id(MASTER)}
     for text in (json.dumps(deployment), json.dumps(revision.spec.wire())):
         assert MASTER not in text
     assert revision_key(MASTER, revision.uid) not in json.dumps(revision.spec.wire())  # history tells no keys
@@ -531,16 +545,16 @@ def test_a_rotation_restarts_no_pod_while_the_previous_key_is_there() -> None:
     old = made_with(replace(INSTALLED, internal_keys=InternalKeys(OLD_MASTER)))
     before = deployed(EVERYTHING, old, replace(INSTALLED, internal_keys=InternalKeys(OLD_MASTER)))
     assert deployed(EVERYTHING, old, SIGNING) == before
-    assert made_with(SIGNING).spec.pod_template["metadata"]["annotations"] == {ANNOTATION: key_id(MASTER)}
+    assert made_with(SIGNING).spec.pod_template["metadata"]["annotations"] == BUSY | {ANNOTATION: key_id(MASTER)}
     # Once it is gone the operator cannot sign for these pods: they get the current one, one after the other.
     gone = deployed(EVERYTHING, old, replace(INSTALLED, internal_keys=InternalKeys(MASTER)))
     assert key_of(gone) == revision_key(MASTER, old.uid)
-    assert gone["spec"]["template"]["metadata"]["annotations"] == {ANNOTATION: key_id(MASTER)}
+    assert gone["spec"]["template"]["metadata"]["annotations"] == BUSY | {ANNOTATION: key_id(MASTER)}
     # An operator without any key speaks to pods without one.
     without = deployed(EVERYTHING, old, INSTALLED)
     assert key_of(without) == ""
     assert without == deployed(EVERYTHING, made_with(INSTALLED), INSTALLED) | {"spec": without["spec"]}
-    assert without["spec"]["template"]["metadata"].get("annotations", {}) == {}
+    assert without["spec"]["template"]["metadata"]["annotations"] == BUSY
 
 
 @pytest.mark.parametrize("settings", [INSTALLED, SIGNING, replace(INSTALLED, internal_keys=InternalKeys(MASTER))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import itertools
 import re
 from pathlib import Path
@@ -183,7 +184,25 @@ def test_the_page_tells_the_limits_of_a_request() -> None:
         assert told in text, told
 
 
-def test_a_searcher_stays_within_the_memory_that_the_operator_gives_it() -> None:
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("threads", [1, 2, 8, 32, limits.MOST_THREADS])
+@pytest.mark.parametrize("artifact", [0, 100 << 20, 20 << 30])
+def test_a_searcher_stays_within_the_memory_that_the_operator_gives_it(artifact: int, threads: int, tls: bool) -> None:
     """What a process has at its start is measured by test_searcher_serve_hostile.py: some 150 MiB."""
-    assert limits.growth_bytes(2) + (150 << 20) < 2 * searchers.PROCESS_BYTES
+    request, limit = searchers.memory(artifact)
+    assert artifact + limits.growth_bytes(threads, tls=tls) + (150 << 20) <= limit << 20
+    assert searchers.memory(artifact, busy=False) == (request, 2 * request), "as revisions of before have it"
+
+
+def test_what_the_limits_of_a_searcher_add_up_to_counts_all_of_them() -> None:
+    """A limit in bytes that is counted nowhere is memory that the pod does not have."""
+    within_others = {"ANSWER_BYTES", "CANDIDATE_BYTES", "LOOP_BYTES", "FEEDBACK_BYTES"}
+    of_a_connection = {"SEND_BYTES", "RECEIVE_BYTES", "UNCOUNTED_BYTES"}
+    names = {name for name in vars(limits) if name.endswith("_BYTES")} - within_others - of_a_connection
+    added_up = inspect.getsource(limits.heap_bytes) + inspect.getsource(limits.growth_bytes)
+    assert {name for name in names if name not in added_up} == set()
+    assert 2 * sum(getattr(limits, name) for name in of_a_connection) == limits.CONNECTION_BYTES
+
+
+def test_caches_of_a_searcher_are_as_large_as_they_are_counted() -> None:
     assert limits.ROWS_BYTES == predicates.CACHE_BYTES

@@ -25,7 +25,7 @@ import pytest
 import trustme
 from wire import Client, post
 
-from vectorindex_searcher.serve.http.limits import TLS_CONNECTION_BYTES, TLS_CONNECTIONS, Limits, growth_bytes
+from vectorindex_searcher.serve.http.limits import TLS_CONNECTION_BYTES, TLS_CONNECTIONS, Limits, heap_bytes
 
 ROWS, DIMENSION, THREADS = 3000, 32, 2
 VECTORS = np.random.default_rng(3).standard_normal((ROWS, DIMENSION)).astype(np.float32)
@@ -155,7 +155,7 @@ def test_memory_stays_below_the_bound_that_the_limits_add_up_to(searcher: Search
             done.result()
     grown = searcher.memory("VmHWM") - before
 
-    assert grown < growth_bytes(THREADS), f"{grown >> 20} MiB"
+    assert grown < heap_bytes(THREADS), f"{grown >> 20} MiB"
     assert searcher.post(many(3, k=10)) == 200
 
 
@@ -180,4 +180,4 @@ def test_a_connection_by_tls_keeps_no_more_than_is_counted_for_it(artifact: Path
                 taken.append(searcher.memory("VmRSS"))
     each = (taken[1] - taken[0]) // (all_of_them - few)
     assert each < TLS_CONNECTION_BYTES, f"{each >> 10} KiB"
-    assert growth_bytes(THREADS, tls=True) == growth_bytes(THREADS) + TLS_CONNECTIONS * TLS_CONNECTION_BYTES
+    assert heap_bytes(THREADS, tls=True) == heap_bytes(THREADS) + TLS_CONNECTIONS * TLS_CONNECTION_BYTES

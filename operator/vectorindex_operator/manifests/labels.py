@@ -25,6 +25,8 @@ DEVICE = f"{GROUP}/device"
 DECISION = f"{GROUP}/decision"
 LIVE = f"{GROUP}/live"
 """Hash of the live settings that a Deployment was rendered with."""
+MEMORY = f"{GROUP}/memory"
+"""How the memory limit of a revision's searchers is computed."""
 RENDERED = f"{GROUP}/rendered"
 """Hash of the manifest that an object was last applied from."""
 

@@ -43,6 +43,10 @@ from vectorindex_searcher.contract import (
 PROCESS_BYTES = 256 * 2**20
 """What a searcher needs besides the artifact: the interpreter, libraries, buffers."""
 
+BUSY_BYTES = 1152 * 2**20
+"""What it may take besides the artifact, whatever is asked of it, with TLS and many CPUs: serve/http/limits.py adds it
+up, and a test compares."""
+
 LIVE_RECALL_BYTES = 160 * 2**20
 """What live recall needs: a sample of queries, a block of vectors, and what a scan keeps for each query."""
 
@@ -72,10 +76,15 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
             "labelSelector": {"matchLabels": labels.selector(name)},
         }
     ]
-    metadata: Manifest = {"labels": labels.common(index.name, labels.SEARCHER, name)}
+    annotations = {labels.MEMORY: COUNTS_BUSY}
     if settings.internal_keys.current:
-        metadata["annotations"] = {internal_keys.ANNOTATION: key_id(settings.internal_keys.current)}
+        annotations[internal_keys.ANNOTATION] = key_id(settings.internal_keys.current)
+    metadata = {"labels": labels.common(index.name, labels.SEARCHER, name), "annotations": annotations}
     return {"metadata": metadata, "spec": pod}
+
+
+COUNTS_BUSY = "busy"
+"""Of revisions whose memory limit counts BUSY_BYTES. Others keep theirs: an upgrade of ours restarts no pods."""
 
 
 _SECRET_VOLUMES = frozenset({"tokens", "tls"})
@@ -107,7 +116,8 @@ def deployment(
         one["env"].append({"name": PARAM_LIMITS_ENV, "value": json.dumps(params.wire(), sort_keys=True)})
     if action.live.live_queries:
         one["env"].append({"name": LIVE_QUERIES_ENV, "value": "1"})
-    one["resources"] = _resources(action.live.searcher.resources, action)
+    busy = frozen.pod_template["metadata"].get("annotations", {}).get(labels.MEMORY) == COUNTS_BUSY
+    one["resources"] = _resources(action.live.searcher.resources, action, busy=busy)
     template = frozen.pod_template | {"spec": pod}
     _give_key(template, revision, keys)
     return {
@@ -201,15 +211,21 @@ def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> Se
     )
 
 
-def _resources(resources: Resources, action: EnsureSearchers) -> Manifest:
+def memory(held: int, *, busy: bool = True) -> tuple[int, int]:
+    """Request and limit of a searcher, in MiB. held: bytes of its artifact, and of what it keeps of queries. busy: the
+    limit counts BUSY_BYTES."""
+    request, most = (-(-(held + size) // 2**20) for size in (PROCESS_BYTES, BUSY_BYTES))
+    return request, max(2 * request, most if busy else 0)
+
+
+def _resources(resources: Resources, action: EnsureSearchers, *, busy: bool) -> Manifest:
     requests, limits = dict(resources.requests), dict(resources.limits)
     if "memory" not in requests and "memory" not in limits:
-        needed = action.resident_bytes + PROCESS_BYTES
-        needed += LIVE_RECALL_BYTES if action.live_recall else 0
-        needed += LIVE_QUERIES_BYTES if action.live.live_queries else 0
-        mebibytes = -(-needed // 2**20)
-        requests["memory"] = f"{mebibytes}Mi"
-        limits["memory"] = f"{2 * mebibytes}Mi"
+        held = action.resident_bytes
+        held += LIVE_RECALL_BYTES if action.live_recall else 0
+        held += LIVE_QUERIES_BYTES if action.live.live_queries else 0
+        request, limit = memory(held, busy=busy)
+        requests["memory"], limits["memory"] = f"{request}Mi", f"{limit}Mi"
     if disk := disk_mebibytes(action.disk_bytes, requests, limits):
         requests[DISK] = f"{disk}Mi"
         # Twice that: a file that is fetched again lies beside the one that it replaces.

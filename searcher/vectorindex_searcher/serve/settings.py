@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from .. import contract
 from ..errors import BadSpec
 from ..index.threads import available_cores
+from .http.limits import MOST_THREADS
 
 _ENV_PREFIX = "VECTORINDEX_"
 _PORTS = "a port from 1 to 65535, or 0 for any free one"
@@ -76,7 +77,7 @@ class Settings:
             host=read("HOST", str, ""),
             http_port=read("HTTP_PORT", _port, contract.HTTP_PORT),
             admin_port=read("ADMIN_PORT", _port, contract.ADMIN_PORT),
-            threads=max(1, read("SEARCH_THREADS", int, available_cores())),
+            threads=max(1, read("SEARCH_THREADS", int, min(MOST_THREADS, available_cores()))),
             grace_seconds=read("GRACE_SECONDS", float, 5.0),
             drain_seconds=read("DRAIN_SECONDS", float, float(contract.DRAIN_SECONDS)),
             pod=read("POD", str, socket.gethostname()),

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from .limits import KERNEL_BYTES, SHORTAGE
+from .limits import RECEIVE_BYTES, SEND_BYTES, SHORTAGE
 
 ACCEPTED_A_TURN = 32
 """Then what is connected already has its turn."""
@@ -35,7 +35,8 @@ class Acceptor:
         else:
             self._socket = socket.create_server((host, port), backlog=_BACKLOG)
         # Accepted sockets inherit it.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         self._socket.setblocking(False)
         self.port = int(self._socket.getsockname()[1])
         self.failures = 0

@@ -15,14 +15,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from .limits import UNCOUNTED_BYTES
 from .messages import Problem, Request, Response
 from .request_parser import PIPELINE_LIMIT, RequestReader
 
 if TYPE_CHECKING:
     from .listener import Listener
 
-_UNCOUNTED_BYTES = 16 << 10
-"""What a connection may leave unread before it counts, and have read in advance: thousands of them may."""
 _SLICE_BYTES = 64 << 10
 _PROMPT_SECONDS = 1.0
 _LARGE_BYTES = 16 << 10
@@ -70,12 +69,12 @@ class Connection(RequestReader, asyncio.Protocol):
         """Begin, or say that there is no room."""
         # uvloop's transports do not inherit from asyncio's: nothing to assert.
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(_UNCOUNTED_BYTES)
+        self._transport.set_write_buffer_limits(UNCOUNTED_BYTES)
         peer = self._transport.get_extra_info("peername")
         self.peer = str(peer[0]) if peer else ""
         self._tls = not self._transport.can_write_eof()
         if self._tls:  # as uvloop does it, it would take half a megabyte in advance
-            cast(Any, self._transport).set_read_buffer_limits(_UNCOUNTED_BYTES)
+            cast(Any, self._transport).set_read_buffer_limits(UNCOUNTED_BYTES)
         if self.refused is not None:
             self._refuse(self.refused)
 

@@ -26,6 +26,8 @@ SLICE_CANDIDATES = 256 << 10
 """Searched in one call of FAISS: the budget bounds time, the slice memory."""
 CANDIDATE_BYTES = 48
 """What FAISS and numpy hold of each: number and distance, twice."""
+LIGHT_CANDIDATES = 20 << 10
+"""In one call of searches that are in no budget: one thread holds a megabyte for them. Larger ones: WORK_BYTES."""
 WORK_BYTES = 80 << 20
 """What all searches that run may hold: one of the greatest work with the longest answer, or many of the usual size."""
 ANSWER_BYTES = 16 << 20
@@ -44,9 +46,24 @@ ROWS_BYTES = 32 << 20
 SPARE_BYTES = 64 << 20
 """For what the allocator keeps, and the objects of one long request while it is read."""
 
-KERNEL_BYTES = 64 << 10
-"""Of a connection's answers that the kernel takes at once (Linux keeps twice that); it would take 4 MiB, which nobody
-counts but the limit of the pod's memory. Long answers cost no more CPU for it."""
+READING_TIMES = 4
+"""What a long JSON body takes beside itself while it is read: two letters may be a number of four bytes, once in parts
+and once together."""
+
+SEND_BYTES = 64 << 10
+"""Of a connection's answers that the kernel takes at once; it would take 4 MiB. Long answers cost no more CPU for it;
+with half of it they wait 40 ms for each acknowledgement."""
+RECEIVE_BYTES = 32 << 10
+"""Of a connection's requests that lie in the kernel while they are not read; it would take 6 MiB."""
+UNCOUNTED_BYTES = 16 << 10
+"""What a connection may leave unread before it counts, and have read in advance: thousands of them may."""
+CONNECTION_BYTES = 2 * (SEND_BYTES + RECEIVE_BYTES + UNCOUNTED_BYTES)
+"""Of a connection at most, besides what is counted: Linux keeps twice the buffers that it was asked for."""
+
+MOST_THREADS = 64
+"""Of searches, unless they are said: so many have room in the memory that the operator gives."""
+THREAD_BYTES = 2 << 20
+"""What a search thread holds besides WORK_BYTES: light searches, and their answers."""
 
 SPARE_DESCRIPTORS = 96
 """For what is no connection: files, downloads, and connections that are closing while others are accepted."""
@@ -67,7 +84,7 @@ class Limits:
     header_lines: int = 128
     chunks: int = 16_384
     """Of a body: each costs as much as a small request."""
-    connections: int = 4096
+    connections: int = 2048
     """When there are more, those that are least in use make room."""
     held_bytes: int = 64 << 20
     """Of requests that arrived, whole or in part, and are not answered; all connections together."""
@@ -96,20 +113,28 @@ TLS_CONNECTION_BYTES = 448 << 10
 """Of memory that a connection by TLS keeps once it sent a long request, idle too: the event loop's buffers, 256 KiB of
 them, and OpenSSL's. One in clear takes 4 KB."""
 
+ADMIN = Limits(body_bytes=64 << 10, connections=256, held_bytes=16 << 20, unread_bytes=16 << 20)
+
+
+def heap_bytes(threads: int, *, tls: bool = False) -> int:
+    """How much a searcher itself grows at most after its start, whatever is asked of it. `tls`: of its users.
+
+    A test keeps a process to it.
+    """
+    ports = sum(port.held_bytes + port.unread_bytes for port in (Limits(), ADMIN))
+    caches = PLAN_BYTES + ROWS_BYTES + SPARE_BYTES
+    by_tls = TLS_CONNECTIONS * TLS_CONNECTION_BYTES if tls else 0
+    return ports + WORK_BYTES + caches + threads * THREAD_BYTES + by_tls
+
 
 def growth_bytes(threads: int, *, tls: bool = False) -> int:
-    """How much the memory of a searcher grows at most after its start, whatever is asked of it. `tls`: of its users.
+    """The same with what the kernel holds for its connections, which counts as the pod's memory, too.
 
-    A test keeps a process to it. With what a process needs by itself it stays below the limit of a pod whose memory
-    the operator computes.
+    With what a process needs by itself it stays below the limit of a pod whose memory the operator computes, for
+    MOST_THREADS threads (a test compares).
     """
-    users = Limits()
-    reading = threads * (users.body_bytes + SLICE_CANDIDATES * CANDIDATE_BYTES)
-    by_tls = TLS_CONNECTIONS * TLS_CONNECTION_BYTES if tls else 0
-    return users.held_bytes + users.unread_bytes + WORK_BYTES + PLAN_BYTES + ROWS_BYTES + SPARE_BYTES + reading + by_tls
-
-
-ADMIN = Limits(body_bytes=64 << 10, connections=256)
+    users = TLS_CONNECTIONS if tls else Limits().connections
+    return heap_bytes(threads, tls=tls) + (users + ADMIN.connections) * CONNECTION_BYTES
 
 
 def raise_descriptors() -> int:

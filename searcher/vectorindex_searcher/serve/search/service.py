@@ -22,7 +22,7 @@ from ..evidence.feedback import Feedback
 from ..evidence.live_queries import LiveQueries
 from ..evidence.live_sample import LiveSample
 from ..evidence.ring import Outcome
-from ..http.limits import MAX_VECTORS, SLICE_CANDIDATES
+from ..http.limits import LIGHT_CANDIDATES, MAX_VECTORS, SLICE_CANDIDATES
 from ..http.messages import Deferred, Response
 from .answers import PIECE_BYTES, SingleAnswers, binary_answer, json_answer, json_of, long_json_answer
 from .plan import SearchPlan
@@ -83,7 +83,7 @@ class SearchService:
             # Parameters of the revision's own are known to be quick; those that users name may be anything.
             small = k <= SMALL_K and not metadata and dict(params) in self._own
             # One at a time with metadata: its size is known only when its rows are.
-            most = 1 if metadata else max(1, min(BATCH_SEARCHES, SLICE_CANDIDATES // candidates))
+            most = 1 if metadata else max(1, min(BATCH_SEARCHES, LIGHT_CANDIDATES // candidates))
             group = self._groups.setdefault(key, Group(run, small=small, most=most))
         return group
 
@@ -97,7 +97,7 @@ class SearchService:
         asked = PendingSearch(plan, vectors, outcome, began)
         deadline = None if seconds is None else began + seconds
         # A filter may have to read whole columns: never on the event loop, and no two are the same rows.
-        if vectors.ndim == 2 or plan.filter is not None:
+        if vectors.ndim == 2 or plan.filter is not None or plan.candidates > LIGHT_CANDIDATES:
             return self._pool.submit(functools.partial(self._run_alone, asked), outcome.queries, deadline)
         return self._pool.submit_one(plan.group, asked, deadline)
 
@@ -107,7 +107,9 @@ class SearchService:
         """As `ask`, for a request of `size` bytes that is read on the search thread, and may be refused there."""
 
         def job() -> Response:
-            plan, vectors = read()
+            with Work(self._budget) as work:
+                work.read(size)
+                plan, vectors = read()
             return self._run_alone(PendingSearch(plan, vectors, outcome, began))
 
         # A number and its comma are two bytes at least.

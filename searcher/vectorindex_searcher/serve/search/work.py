@@ -10,7 +10,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from ..http.limits import ANSWER_BYTES, CANDIDATE_BYTES, SLICE_CANDIDATES, WORK_BYTES
+from ..http.limits import ANSWER_BYTES, CANDIDATE_BYTES, READING_TIMES, SLICE_CANDIDATES, WORK_BYTES
 from ..http.messages import Problem, overload
 from .plan import SearchPlan
 
@@ -46,6 +46,10 @@ class Work:
         self._budget = budget
         self._limit = self._left = limit
         self._taken = 0
+
+    def read(self, size: int) -> None:
+        """Before a body of so many bytes is read. Raises Problem 503."""
+        self._take(READING_TIMES * size)
 
     def search(self, plan: SearchPlan, vectors: int) -> None:
         """Before a search of so many vectors. Raises Problem 503."""
