@@ -177,9 +177,9 @@ def test_a_port_without_descriptors_takes_those_of_idle_connections() -> None:
 @pytest.mark.parametrize(
     ("descriptors", "users", "admin"),
     [
-        (65_536, 4096, 256),
-        (20_000, 4096, 256),
-        (4096, 3724, 256),
+        (65_536, 2048, 256),
+        (20_000, 2048, 256),
+        (2100, 1728, 256),
         (1024, 652, 256),
         (256, 70, 70),
         (64, 8, 8),
