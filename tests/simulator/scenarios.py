@@ -514,6 +514,20 @@ def listed_objects_gone(w: World) -> Script:
     yield stable(w, "A", "d2")
 
 
+@scenario(ends("B", builds=2))
+def held_by_live_queries(w: World) -> Script:
+    """What A's users ask holds B, which is never rejected for it, until a person no longer asks for it."""
+    w.truth.live_recall = 0.90
+    w.apply(gate={"queries": {"live": {}}})
+    yield stable(w, "A")
+    w.apply(index__factory="B")
+    yield lambda: w.status().get("reason") in ("LiveRecallBelowMin", "GateInconclusive")
+    yield w.rng.uniform(0.0, 100.0)
+    assert w.phase_of(w.name_of("B")) == "Validating"
+    w.apply(gate={"recall": {"min": 0.95}})
+    yield stable(w, "B")
+
+
 @scenario(ends("A", "d3"))
 def undecided_gate_then_data(w: World) -> Script:
     """d2 can neither be proven nor refuted, and is held; it must not hold up d3."""

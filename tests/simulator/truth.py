@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from vectorindex_searcher.contract import (
+    LIVE_QUERIES,
     BuildResult,
     BuildTask,
     Device,
@@ -79,6 +80,8 @@ class Truth:
     silent: bool = False
     queries_missing: bool = False
     """Whether `validate` does not find its queries."""
+    live_recall: float = 0.98
+    """Of what users ask, where the gate asks for it and there are users."""
     queries_per_second: float = 40.0
 
     def quality(self, factory: str, fingerprint: str) -> Quality:
@@ -149,6 +152,10 @@ class Truth:
         if self.queries_missing:
             return int(ExitCode.SOURCE_MISSING), Failure(reason="EmptyQueries", message="no object below queries/")
         recall = self.served(task.digest).recall
+        asked, live = task.live is not None, None
+        if task.live is not None and task.live.addresses:
+            low = self.live_recall - 0.005
+            live = (SegmentRecall(segment=LIVE_QUERIES, queries=500, recall=self.live_recall, recall_low=low),)
         result = ValidateResult(
             gate_hash=task.gate_hash,
             k=task.k,
@@ -160,6 +167,8 @@ class Truth:
             resident_bytes=2**27,
             canary_queries=300,
             canary_recall=recall,
+            live=live,
+            live_note=("there were some" if live else "nobody to ask") if asked else None,
             report_sha256=sha("report", task.digest, task.gate_hash),
         )
         return 0, result

@@ -40,13 +40,18 @@ from vectorindex_searcher.contract import (
     INTERNAL_KEY_ENV,
     LIVE_KEY_ENV,
     LIVE_QUERIES_ENV,
+    LIVE_QUERIES_PATH,
     PARAM_LIMITS_ENV,
     TASK_ENV,
     ExitCode,
+    InternalRequest,
     ServeTask,
+    Target,
+    ValidateTask,
     key_id,
     live_key,
     revision_key,
+    sign,
 )
 from vectorindex_searcher.serve.http.internal import InternalRequests
 from vectorindex_searcher.serve.http.messages import Problem, Request
@@ -466,6 +471,21 @@ def test_the_gate_gets_the_key_that_reads_stables_live_queries_and_no_other() ->
     assert variables(job)[LIVE_KEY_ENV] == live_key(mine)
     assert mine not in json.dumps(job)
     assert master not in json.dumps(job)
+    # The two ends: what the Job signs with, its target, and the pod that it asks.
+    task = ValidateTask.model_validate_json(variables(job)[TASK_ENV])
+    assert task.live is not None
+    path = f"{LIVE_QUERIES_PATH}?age=0"
+    headers = sign(
+        variables(job)[LIVE_KEY_ENV],
+        InternalRequest("GET", path),
+        Target(task.live.index_uid, task.live.revision),
+        1_800_000_000.0,
+    )
+    (asked, _) = render(planned(seen(WITH_LIVE, stable, traffic=stable), EnsureSearchers), obs, WITH_LIVE, settings)
+    served = ServeTask.model_validate_json(variables(asked)[TASK_ENV])
+    pod = InternalRequests(served, mine, lambda: 1_800_000_100.0)
+    sent = {name.lower().encode(): value.encode() for name, value in headers.items()}
+    pod.check(Request(b"GET", path.encode(), sent, b"", keep_alive=True, completed=0.0))
     for nobody, of, with_keys in (
         (obs, WITH_LIVE, settings),
         (keyed, WITH_LIVE, INSTALLED),
