@@ -12,7 +12,7 @@ import pytest
 
 from vectorindex_searcher.errors import BadData
 from vectorindex_searcher.index.arrow_files import open_buffer, open_mapped, read_table
-from vectorindex_searcher.index.rows import Ids, RowFile
+from vectorindex_searcher.index.rows import Ids, RowFile, RowWriter
 from vectorindex_searcher.proof.canary import read_canary
 from vectorindex_searcher.proof.measured import read_measured
 from vectorindex_searcher.proof.queries import read_held_out
@@ -95,6 +95,25 @@ def test_a_file_that_is_cut_or_leads_outside_is_refused(tmp_path: Path) -> None:
     for length in range(0, len(whole), 7):
         with pytest.raises((pa.ArrowException, OSError)):
             open_buffer(pa.py_buffer(whole[:length]))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[("a", None), ("b", None)]], pa.map_("string", pa.null())),
+        pa.array(
+            [[{"a": "x", "b": None}, {"a": "y", "b": None}]], pa.list_(pa.struct([("a", "string"), ("b", pa.null())]))
+        ),
+        pa.array([[None, None, None]], pa.list_(pa.null())),
+        pa.array([{"a": "x", "b": [None, None]}], pa.struct([("a", "string"), ("b", pa.list_(pa.null()))])),
+    ],
+    ids=["map", "structs", "list", "list in a struct"],
+)
+def test_what_is_null_in_every_row_is_opened(tmp_path: Path, column: pa.Array) -> None:
+    """Arrow's view of a nested column loses the length of nulls inside it: what a build had written was refused."""
+    with RowWriter(tmp_path / "x.arrow", pa.schema([("x", column.type)]), 10) as writer:
+        writer.write(pa.table({"x": column}))
+    assert RowFile(tmp_path / "x.arrow").table().column("x").to_pylist() == column.to_pylist()
 
 
 def test_nobody_opens_arrow_files_by_another_way() -> None:
