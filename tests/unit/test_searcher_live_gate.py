@@ -250,6 +250,38 @@ def test_what_was_given_too_is_asked_as_given(out: Path) -> None:
     assert few.live.reason == "150 live queries besides those that were given, gate.queries.live.minQueries is 200"
 
 
+def test_what_was_given_with_a_filter_is_another_question(tmp_path: Path, rows: npt.NDArray[np.float32]) -> None:
+    (tmp_path / "source").mkdir()
+    lists = pa.array(list(rows), pa.list_(pa.float32()))
+    table = pa.table({"id": range(COUNT), "vector": lists, "colour": ["red", "blue"] * (COUNT // 2)})
+    pq.write_table(table, tmp_path / "source" / "a.parquet")
+    out, vectors = tmp_path / "out", far(500)
+    build(
+        BuildTask(
+            identity=IDENTITY,
+            digest="digest1",
+            source=Location(folder=str(tmp_path / "source")),
+            columns=contract.Columns(metadata=("colour",)),
+            artifacts=Location(folder=str(out)),
+            index=IndexSpec(factory="Flat"),
+        )
+    )
+    filters = ['{"colour": "red"}' if number < 200 else None for number in range(400)]
+    pq.write_table(
+        pa.table({"vector": pa.array(list(vectors[:400]), pa.list_(pa.float32())), "only": filters}),
+        tmp_path / "given.parquet",
+    )
+    report, _ = judged(
+        out,
+        asked=live(vectors),
+        queries=Location(folder=str(tmp_path / "given.parquet")),
+        query_columns=contract.QueryColumns(filter="only"),
+    )
+    assert report.live is not None
+    assert report.live.recall is not None
+    assert (report.live.given, report.live.recall.queries) == (200, 300)
+
+
 def _direction(vector: bytes) -> tuple[float, ...]:
     numbers = np.frombuffer(vector, "<f4")
     return tuple(np.round(numbers / np.linalg.norm(numbers), 4).tolist())

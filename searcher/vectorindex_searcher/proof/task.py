@@ -98,7 +98,7 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
         queries = _queries(task, manifest, folder)
         engine, resident = open_measured(folder, manifest, queries.vectors, task.k)
         with VectorFile(folder / VECTORS_FILE, manifest.embedding.metric) as vectors:
-            given = queries.vectors if task.queries else None
+            given = queries.vectors[~queries.filtered] if task.queries else None
             case = replace(case, live=None if found is None else Live.of(found, vectors, task, given))
             if not task.queries and manifest.file(MEASURED_FILE) is not None:
                 outcome = as_built(case, engine, vectors, queries, folder)
