@@ -190,6 +190,12 @@ def managed(*peers: Json) -> Json:
             "spec.gate.queries.segmentColumn",
             "a column of the files",
         ),
+        (
+            "spec.gate.queries",
+            {"live": {}, "filterColumn": "only"},
+            "spec.gate.queries.filterColumn",
+            "a column of the files",
+        ),
         ("spec.gate.queries", {"live": {"minQueries": 119}}, "spec.gate.queries.live.minQueries", "120"),
         ("spec.gate", {"queries": {"live": {}}, "relevance": {}}, "spec.gate.relevance", "needs gate.queries with s3"),
         ("spec.gate.recall.min", 0.97, "spec.index.objective.recall", "must be at least gate.recall.min"),

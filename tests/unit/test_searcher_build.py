@@ -125,7 +125,12 @@ def test_build_then_validate(source: Path, tmp_path: Path, factory: str, metric:
     store, layout = stored(tmp_path)
     manifest, _ = load_manifest(store, layout, "digest1", built.manifest_sha256)
     report, _ = load_report(store, layout, "digest1", "gate1", measured.report_sha256)
-    assert [row.rows for row in report.filtered] == [COUNT // 2, COUNT // 100, max(1, round(COUNT / 10_000))]
+    # Of the index that was asked, which lacks 5 % of the rows unless it is exact.
+    least = COUNT if factory == "Flat" else 0.95 * COUNT
+    assert [row.selectivity for row in report.filtered] == [0.5, 0.01, 0.0001]
+    assert all(
+        max(1, round(row.selectivity * least)) <= row.rows <= max(1, row.selectivity * COUNT) for row in report.filtered
+    )
     assert all(row.recall >= 0.85 for row in report.filtered)
     folder = download_verified(store, layout, manifest, tmp_path / "cache")
     engine = Engine.open(folder, manifest)
