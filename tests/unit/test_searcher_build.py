@@ -118,7 +118,8 @@ def test_build_then_validate(source: Path, tmp_path: Path, factory: str, metric:
     assert measured.overall.queries == (200 if factory == "Flat" else 100)
     assert measured.overall.recall >= 0.9
     assert measured.overall.recall_low < measured.overall.recall or factory == "Flat"
-    assert abs(measured.overall.recall - built.default_point.recall) < 0.05
+    # At one list a query finds all or nothing: of 100 such queries a mean has a standard error of .03.
+    assert abs(measured.overall.recall - built.default_point.recall) < 0.12
     if factory == "Flat":
         assert (measured.overall.recall, measured.overall.mrr, measured.canary_recall) == (1, 1, 1)
     # A searcher fetches, opens and answers as the gate did.
