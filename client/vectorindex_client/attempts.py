@@ -5,7 +5,8 @@ out and its answer lost, changes nothing. What is left to consider is load:
 
 - 503 with Retry-After: the searcher asks for it. Waits as long as it says and a little longer, by chance, so that those
   who were refused together do not come back together.
-- No connection: nothing was sent.
+- No connection: nothing was sent. A searcher that was killed is in the Service for a second or two longer, so each wait
+  is four times the one before.
 - A connection that broke before the head of an answer: usually the searcher closed an idle connection at the very
   moment of the request. Once, on another connection. Not more, since a query that makes a searcher crash must not be
   handed round to all of them.
@@ -25,6 +26,7 @@ from .errors import DeadlineExceeded, Overloaded, Unreachable, VectorIndexError
 
 MAX_DEADLINE_MS = 600_000
 JITTER = 0.5
+CONNECT_AGAIN_SECONDS, CONNECT_AGAIN_FACTOR = 0.1, 4.0
 
 
 class Unconnected(Exception):  # noqa: N818 - it says what happened
@@ -90,6 +92,7 @@ class Attempts:
         self._token = token
         self._left = retries
         self._broken_once = False
+        self._connect_again = CONNECT_AGAIN_SECONDS
 
     def headers(self) -> dict[str, str]:
         """Headers of the next attempt: its deadline is what is left of the call's."""
@@ -107,8 +110,11 @@ class Attempts:
         again = isinstance(error, Unconnected) and error.again
         if isinstance(error, Broken) and error.early and self.request.reads_only and not self._broken_once:
             self._broken_once = again = True
-        # At once after an idle connection that was closed; a server that is not there yet gets a moment.
-        seconds = 0.0 if isinstance(error, Broken) else 0.1
+        # At once after an idle connection that was closed; a server that is not there yet gets a moment, then a longer.
+        seconds = 0.0
+        if isinstance(error, Unconnected):
+            seconds = min(self._connect_again, (self.deadline.ends - time.monotonic()) / 2)
+            self._connect_again *= CONNECT_AGAIN_FACTOR
         return self._wait(seconds, Unreachable(str(error), kind="Unreachable"), again)
 
     def answered(self, answer: Answer) -> float | None:

@@ -37,7 +37,7 @@ EPISODE_GAP_SECONDS = 1.0
 KEPT_FAILURES = 100
 KEPT_EPISODES = 200
 LATENCY_RATIO = 1.05
-RECONNECT_SECONDS = 0.1
+RECONNECT_SECONDS, RECONNECT_FACTOR = 0.1, 4
 
 
 now = time.monotonic
@@ -246,10 +246,11 @@ class Load:
             _, connection = await asyncio.wait_for(connecting, self.timeout)
         except (TimeoutError, OSError) as error:
             if query.attempts <= self.retries:
-                self.send_again(query, RECONNECT_SECONDS * random.uniform(1, 1.5))
+                wait = RECONNECT_SECONDS * RECONNECT_FACTOR ** (query.attempts - 1)
+                self.send_again(query, wait * random.uniform(1, 1.5))
                 return
-            refused = isinstance(error, ConnectionRefusedError)
-            self.counts.fail("refused" if refused else "unreachable", str(error) or "timed out", query)
+            kind = "refused" if isinstance(error, ConnectionRefusedError) else "unreachable"
+            self.counts.fail(kind, str(error) or "timed out", query)
             self._next()
             return
         self.counts.connections += 1
@@ -344,17 +345,9 @@ class Load:
 
     def report(self) -> dict[str, Any]:
         counts, used = self.counts, resource.getrusage(resource.RUSAGE_SELF)
-        plain = (
-            "sent",
-            "queries",
-            "failed",
-            "sent_again",
-            "answered_again",
-            "connections",
-            "closed_by_server",
-            "worst_lag",
-        )
-        return {name: getattr(counts, name) for name in plain} | {
+        plain = ("sent", "queries", "failed", "sent_again", "answered_again")
+        more = ("connections", "closed_by_server", "worst_lag")
+        return {name: getattr(counts, name) for name in (*plain, *more)} | {
             "at": time.time(),
             "seconds": now() - self.started,
             "cpu_seconds": used.ru_utime + used.ru_stime,

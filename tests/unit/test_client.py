@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from scripted import BUSY, OK, aask, answer, ask, scripted
 
 import vectorindex_client as vic
 from vectorindex_client import calls, vectors
+from vectorindex_client.attempts import Attempts, Deadline, Unconnected
 
 COUNT, DIMENSION, TOKEN = 600, 8, "a-token-for-tests-0123"
 DATA = np.random.default_rng(11).standard_normal((COUNT, DIMENSION)).astype(np.float32)
@@ -332,6 +334,22 @@ def test_nobody_there_is_tried_again_within_the_timeout(call: Ask) -> None:
         with pytest.raises(vic.Unreachable):
             call(script, retries=2, timeout=60)
     assert 0.2 <= time.monotonic() - began < 30
+
+
+def test_each_wait_for_a_connection_is_longer_than_the_one_before_and_leaves_time_for_the_attempt() -> None:
+    """A searcher that was killed stays in the Service until its kubelet and every node's proxy have heard of it."""
+
+    def waits(timeout: float) -> list[float]:
+        attempts = Attempts(calls.Request("GET", "/v1/index"), None, Deadline(timeout), 3)
+        made = [attempts.failed(Unconnected("refused")) for _ in range(3)]
+        with pytest.raises(vic.Unreachable):
+            attempts.failed(Unconnected("refused"))
+        return made
+
+    patient = waits(60.0)
+    assert all(later > 2 * earlier for earlier, later in itertools.pairwise(patient))
+    assert sum(patient) > 2
+    assert max(waits(1.0)) < 0.75
 
 
 @BOTH
