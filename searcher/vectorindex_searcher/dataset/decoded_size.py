@@ -14,6 +14,14 @@ from .column_types import is_extension, is_list
 Sizes = npt.NDArray[np.int64]
 
 
+def holds_dictionary(kind: pa.DataType) -> bool:
+    """Whether some of it stands in a dictionary: other columns take what they take."""
+    if is_extension(kind):
+        return holds_dictionary(kind.storage_type)
+    inner = (kind.field(number).type for number in range(kind.num_fields))
+    return bool(pa.types.is_dictionary(kind) or any(map(holds_dictionary, inner)))
+
+
 def rows_within(column: pa.Array, limit: int) -> int:
     """How many of the first rows take no more than `limit` bytes of text out of dictionaries."""
     return int(np.searchsorted(np.cumsum(_sizes(column)), limit, side="right"))

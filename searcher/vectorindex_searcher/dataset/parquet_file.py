@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ..errors import BadData, TaskError
 from ..storage.store import Store
-from .decoded_size import rows_within
+from .decoded_size import holds_dictionary, rows_within
 from .names import shown
 from .objects import ListedObject
 from .page_headers import LARGEST_CONTENT_BYTES, Page, PageHeaders, Stream
@@ -254,22 +254,22 @@ class ParquetObject:
 
     def _bounded(self, batch: pa.RecordBatch, first: int) -> Iterator[pa.RecordBatch]:
         """The batch in parts, none of which takes too much once its texts are decoded."""
+        names = [field.name for field in batch.schema if holds_dictionary(field.type)]
         start = 0
         while start < batch.num_rows:
-            for column, name in zip(batch.columns, batch.schema.names, strict=True):
-                if rows_within(column[start : start + 1], LARGEST_BATCH_BYTES) == 0:
-                    what = f"takes more than {LARGEST_BATCH_BYTES} bytes in column {shown(name)}"
-                    remedy = "Shorten the texts of the row, or leave the column out of spec.source.columns.metadata."
-                    raise BadData(
-                        "RowTooLarge",
-                        f"{self._item.key} row {first + start} {what}",
-                        object=self._item.key,
-                        row=first + start,
-                        remedy=remedy,
-                    )
-            count = max(1, min((rows_within(one[start:], LARGEST_BATCH_BYTES) for one in batch.columns), default=1))
+            count = batch.num_rows - start
+            for name in names:
+                count = min(count, rows_within(batch.column(name)[start:], LARGEST_BATCH_BYTES))
+                if not count:
+                    raise self._too_large(first + start, name)
             yield batch[start : start + count]
             start += count
+
+    def _too_large(self, row: int, name: str) -> BadData:
+        what = f"takes more than {LARGEST_BATCH_BYTES} bytes in column {shown(name)}"
+        remedy = "Shorten the texts of the row, or leave the column out of spec.source.columns.metadata."
+        message = f"{self._item.key} row {row} {what}"
+        return BadData("RowTooLarge", message, object=self._item.key, row=row, remedy=remedy)
 
     def _reader(self, column: _Column) -> pq.ParquetFile:
         if not column.by_dictionary:
