@@ -1,5 +1,5 @@
 """Seeded runs of all scenarios with faults. SIMULATOR_SEEDS=N: so many runs; SIMULATOR_SEED=N: that seed only. Without
-either each scenario runs with seven seeds (CI, three to four minutes of two cores); `make test-seeds` is the long run.
+either each scenario runs with seven seeds (CI, about four minutes of two cores); `make test-seeds` is the long run.
 
 A failing run prints its faults, its writes and how to replay it. A seed that once failed stands in KEPT_SEEDS for ever.
 """
@@ -31,6 +31,10 @@ KEPT_SEEDS: dict[str, tuple[str, int]] = {
     "a late switch made what was given up soak": ("retry_after_refusal", 6),
     "a listing was repeated because its pod was gone, long after it was read": ("bad_data_at_first", 12),
     "of two operators at once one started the GPU build anew, the other its CPU build": ("gpu_falls_back", 11),
+    "searchers were removed that another operator had loaded and switched to meanwhile": (
+        "rollback_to_a_named_one",
+        13,
+    ),
 }
 """What went wrong -> scenario and seed."""
 

@@ -134,6 +134,20 @@ def test_a_revision_that_somebody_took_up_again_is_not_forgotten() -> None:
     assert writes(one) == []
 
 
+def test_searchers_that_became_ready_since_they_were_seen_are_not_removed() -> None:
+    """Another operator loaded them, and switched to them, while this one waited for an answer."""
+    fresh = a_revision(NEW, "Surging")
+    one = executor(revision_raw(fresh), deployment_raw(fresh))
+    cluster: Any = one.cluster
+    kinds = [found for found in cluster.objects if found["kind"] == "Deployment"]
+    (live,) = [found for found in kinds if found["metadata"]["name"] == fresh.name]
+    written = {**live, "metadata": {**live["metadata"], "resourceVersion": "99"}}
+    cluster.objects = [written if found is live else found for found in cluster.objects]
+    with pytest.raises(ConflictError):
+        one.run(plan_of(one.obs, forward=(DeleteSearchers(fresh.name),)))
+    assert ("delete", f"Deployment/{fresh.name}") not in writes(one)
+
+
 def test_the_first_refusal_ends_the_way_forward() -> None:
     one = executor(refuse={("delete", "VectorIndexRevision"): QUOTA})
     again = (ForgetRevision(STABLE.name, f"uid-{STABLE.name}"),) * 2

@@ -168,7 +168,10 @@ class Executor:
         for kind in SEARCHER_KINDS:
             live = self.obs.objects.get((kind, revision))
             if live is not None and raw.is_owned(live, self.obs.index.uid):
-                done &= self._delete(kind, revision, live["metadata"]["uid"], self.obs.index.namespace)
+                meta = live["metadata"]
+                # Pods that became ready since may have been given the traffic since that question was asked.
+                version = meta["resourceVersion"] if kind == "Deployment" else ""
+                done &= self._delete(kind, revision, meta["uid"], self.obs.index.namespace, version)
         return done
 
     def _check_unused(self, revision: str) -> None:
