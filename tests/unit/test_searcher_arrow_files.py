@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,20 @@ def test_a_compressed_file_is_refused_before_it_takes_memory(tmp_path: Path, nam
         READERS[name](path)
     assert (caught.value.reason, caught.value.failure.object) == ("BadArtifact", "x.arrow")
     assert pool.total_bytes_allocated() - before < 1 << 20
+
+
+def test_what_arrow_0_17_called_compressed_is_refused_too(tmp_path: Path) -> None:
+    """It said so beside a message of an older version, not in it, and Arrow still reads that."""
+    packed = struct.pack("<q", BOMB) + pa.Codec("zstd").compress(bytes(BOMB), asbytes=True)
+    column = pa.Array.from_buffers(pa.int8(), len(packed), [None, pa.py_buffer(packed)])
+    batch = pa.RecordBatch.from_arrays([column], ["id"])
+    old = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4)
+    path = tmp_path / "x.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema, options=old) as writer:
+        writer.write_batch(batch, custom_metadata={"ARROW:experimental_compression": "ZSTD"})
+    assert path.stat().st_size < BOMB // 100
+    with pytest.raises(pa.ArrowInvalid, match="version"):
+        open_mapped(path)
 
 
 def test_a_compressed_dictionary_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 Builds write none that are. Arrow decompresses a buffer when its batch is read, and believes the size that stands before
 it: a file of kilobytes would take gigabytes of a searcher. Whether a batch is compressed stands in its message, of
 which Arrow's Python shows nothing; so the few numbers on the way to it (flatbuffers) are read here, where Arrow reads
-them.
+them. Messages of older versions than builds write are refused whole: Arrow 0.17 said elsewhere what is compressed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ _CONTINUES = 0xFFFFFFFF
 _BLOCK = struct.Struct("<q i 4x q")
 """Of the footer, for each message: where it is, bytes of its metadata, bytes of its body."""
 _DICTIONARIES, _BATCHES = 2, 3  # fields of Footer
-_HEADER_TYPE, _HEADER = 1, 2  # of Message
+_VERSION, _HEADER_TYPE, _HEADER = 0, 1, 2  # of Message
 _DATA = 1  # of DictionaryBatch
 _COMPRESSION = 3  # of RecordBatch
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3  # types of a header
+_V5 = 4  # of Message's versions
 
 
 def open_mapped(path: Path) -> pa.RecordBatchFileReader:
@@ -91,7 +92,11 @@ def _messages(data: memoryview) -> Iterator[_Table]:
 def _message(data: memoryview, at: int) -> _Table:
     if _number(data, "<I", at) != _CONTINUES:
         raise pa.ArrowInvalid("a message is of a version that no build writes")
-    return _Table(data, at + 8 + _number(data, "<I", at + 8))
+    message = _Table(data, at + 8 + _number(data, "<I", at + 8))
+    version = message.place(_VERSION)
+    if not version or _number(data, "<h", version) != _V5:
+        raise pa.ArrowInvalid("a message is of a version that no build writes")
+    return message
 
 
 def _is_compressed(message: _Table) -> bool:
