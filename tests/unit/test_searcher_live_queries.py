@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.server
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +30,7 @@ from vectorindex_searcher.serve.http.head import Credential
 from vectorindex_searcher.serve.http.internal import InternalRequests
 
 CAP = contract.live_room(DIMENSION) // contract.LIVE_SENDER_SHARE
-PAGE = InternalRequest("GET", f"{contract.LIVE_QUERIES_PATH}?age=0")
+PAGE = InternalRequest("GET", contract.live_page(0, "127.0.0.1"))
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +154,20 @@ def test_the_key_for_live_queries_reads_them_and_nothing_else(published: Publish
         assert [status(PAGE, key) for key in (live_key(KEY), KEY, "")] == [200, 403, 401]
         assert [status(request, live_key(KEY)) for request in (LEASE, counts)] == [403, 403]
         assert [status(request, KEY) for request in (LEASE, counts)] == [200, 200]
-        for query in ("", "?age", "?age=24", "?age=-1", "?age=1&x=2", "?hour=1"):
+        mine = "pod=127.0.0.1"
+        for query in ("", "?age=1", f"?age=24&{mine}", f"?age=-1&{mine}", "?age=1&pod=::::", f"?age=1&{mine}&x=2"):
             assert status(InternalRequest("GET", contract.LIVE_QUERIES_PATH + query), live_key(KEY)) == 400
         assert told(searcher, "another").problems == ["127.0.0.1: it answers with status 403 (ForgedSignature)"]
+
+
+def test_what_was_signed_for_another_pods_address_is_refused(published: Published) -> None:
+    """A Job's list of pods lags behind: whoever got the address of one could repeat to another what it was sent."""
+    with keeping(published) as searcher:
+        search(searcher, vectors(3))
+        for address, expected in (("127.0.0.1", 200), ("::ffff:127.0.0.1", 200), ("127.0.0.2", 421), ("::1", 421)):
+            request = InternalRequest("GET", contract.live_page(0, address))
+            headers = sign(live_key(KEY), request, ME, time.time())
+            assert get(searcher.port("admin port open"), request.path, headers)[0] == expected, address
 
 
 def test_nothing_is_kept_unless_asked_for_and_never_without_a_key(published: Published) -> None:
@@ -255,7 +268,12 @@ def honest(count: int = 5, hour: int | None = None) -> bytes:
 
 @contextmanager
 def answering(
-    body: Callable[[str], bytes], wait: threading.Event | None = None, status: int = 200, raw: bytes = b""
+    body: Callable[[str], bytes],
+    wait: threading.Event | None = None,
+    status: int = 200,
+    raw: bytes = b"",
+    port: int = 0,
+    host: str = "127.0.0.1",
 ) -> Iterator[int]:
     class Pod(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -274,7 +292,7 @@ def answering(
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pod) as server:
+    with http.server.ThreadingHTTPServer((host, port), Pod) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -301,9 +319,7 @@ EMPTY = encode([], DIMENSION, ("other",))
     ],
 )
 def test_a_pod_that_tells_nonsense_is_left_out_whole(newest: bytes, said: str) -> None:
-    with answering(
-        lambda path: newest if path.endswith("age=0") else honest(hour=int(time.time()) // 3600 - 3)
-    ) as port:
+    with answering(lambda path: newest if "age=0&" in path else honest(hour=int(time.time()) // 3600 - 3)) as port:
         answer = ask_pods(source(port), DIMENSION, Metric.COSINE, "key")
     assert (len(answer.sample), answer.pods) == (0, 0)
     assert said in answer.problems[0]
@@ -328,7 +344,7 @@ def test_one_pod_that_is_there_is_enough_and_its_flood_is_cut() -> None:
         for number, row in enumerate(vectors(contract.live_room(DIMENSION) // 24))
     ]
     page = encode(many, DIMENSION, ("other",))
-    with answering(lambda path: page if path.endswith("age=0") else EMPTY) as port:
+    with answering(lambda path: page if "age=0&" in path else EMPTY) as port:
         answer = ask_pods(source(port, "127.0.0.1", "127.0.0.255"), DIMENSION, Metric.COSINE, "key")
     assert (answer.pods, len(answer.problems)) == (1, 1)
     assert answer.sample.senders() == [CAP]
@@ -342,3 +358,33 @@ def test_a_pod_that_never_ends_its_head_is_waited_for_by_nobody(monkeypatch: pyt
         assert not held.is_set()
     assert (answer.pods, len(answer.sample)) == (0, 0)
     assert "in time" in answer.problems[0] or "timed out" in answer.problems[0]
+
+
+def test_a_pod_that_drips_is_hung_up_on_and_the_next_one_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes come all the time, so that no read ever times out; and with it the turns of all others would be over."""
+    monkeypatch.setattr(asking, "POD_SECONDS", 5.0)
+    monkeypatch.setattr(asking, "AT_ONCE", 1)
+    ended = threading.Event()
+
+    with dripping(ended) as port, answering(lambda path: EMPTY, port=port, host="127.0.0.3"):
+        answer = ask_pods(source(port, "127.0.0.2", "127.0.0.3"), DIMENSION, Metric.COSINE, "key")
+        assert ended.wait(60)
+    assert answer.pods == 1
+    (problem,) = answer.problems
+    assert problem.startswith("127.0.0.2: ")
+
+
+@contextmanager
+def dripping(ended: threading.Event) -> Iterator[int]:
+    """Interim answers without end, until the other side hangs up."""
+    with closing(socket.create_server(("127.0.0.2", 0))) as server:
+
+        def serve() -> None:
+            with closing(server.accept()[0]) as one, contextlib.suppress(OSError):
+                one.recv(65536)
+                while True:
+                    one.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            ended.set()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]

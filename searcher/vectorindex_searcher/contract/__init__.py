@@ -59,6 +59,7 @@ from .live_queries import (
     LIVE_SAMPLE_QUERIES,
     LIVE_SENDER_SHARE,
     live_key,
+    live_page,
     live_room,
     live_seed,
 )
@@ -212,6 +213,7 @@ __all__ = [
     "ValidateTask",
     "key_id",
     "live_key",
+    "live_page",
     "live_room",
     "live_seed",
     "memory_bytes",

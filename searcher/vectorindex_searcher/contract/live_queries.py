@@ -12,7 +12,7 @@ from __future__ import annotations
 import hmac
 
 LIVE_QUERIES_PATH = "/v1/live-queries"
-"""On the admin port. `?age=H`: those of the hour that began H hours before this one, by the pod's clock."""
+"""On the admin port: see `live_page`."""
 LIVE_QUERIES_TYPE = "application/vnd.vectorindex.live-queries"
 LIVE_QUERIES_ENV = "VECTORINDEX_LIVE_QUERIES"
 """Environment variable of a searcher: 1 keeps a sample of live queries. Not part of the task: it is never frozen, and a
@@ -35,6 +35,12 @@ FEWEST_LIVE_QUERIES = 120
 
 _KEY_TEXT = b"vectorindex live queries key 1\n"
 _SEED_TEXT = b"vectorindex live queries seed 1\n"
+
+
+def live_page(age: int, address: str) -> str:
+    """The path, with its query, of what the pod at this address kept in the hour that began `age` hours before this
+    one, by its clock. The address is signed with it: who has it now in place of that pod can repeat it to no other."""
+    return f"{LIVE_QUERIES_PATH}?age={age}&pod={address}"
 
 
 def live_room(dimension: int) -> int:

@@ -7,7 +7,9 @@ Up from the first moment, long before the index is loaded.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import math
+import re
 import time
 from collections.abc import Callable
 from urllib.parse import parse_qs
@@ -33,6 +35,7 @@ _BUCKETS_AT_ONCE = 8
 _READ = (b"GET", b"HEAD")
 _COLUMNS = contract.EVIDENCE_COLUMNS_TYPE.encode()
 _LIVE_QUERIES_TYPE = contract.LIVE_QUERIES_TYPE.encode()
+_PAGE = re.compile(rb"age=([0-9]{1,2})&pod=([0-9A-Fa-f:.]{2,45})")
 _CURSOR = contract.EVIDENCE_CURSOR_HEADER.lower().encode()
 _CURSOR_BYTES = 64
 
@@ -179,12 +182,28 @@ class AdminApp:
 
 
 def _age(request: Request) -> int:
-    """Hours from ?age=. Raises Problem 400."""
-    name, _, text = request.query.partition(b"=")
-    if name != b"age" or not text.isdigit() or len(text) > 2 or int(text) >= contract.LIVE_HOURS:
-        query, remedy = request.query.decode("latin-1"), f"?age=0 to ?age={contract.LIVE_HOURS - 1}"
+    """Hours from ?age=H&pod=ADDRESS. Raises Problem 400, and 421 where that is not the address asked."""
+    found = _PAGE.fullmatch(request.query)
+    asked = _plain(found[2].decode()) if found else None
+    if found is None or asked is None or int(found[1]) >= contract.LIVE_HOURS:
+        query, remedy = request.query.decode("latin-1"), f"?age=0 to ?age={contract.LIVE_HOURS - 1}, &pod=its address"
         raise Problem(400, "InvalidField", "age must be whole hours", field="age", value=query, remedy=remedy)
-    return int(text)
+    if asked != _plain(request.local):
+        what = "the request was signed for the pod at another address"
+        raise Problem(
+            421, "MisdirectedRequest", what, field="pod", value=str(asked), remedy="look the address up again"
+        )
+    return int(found[1])
+
+
+def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address of IPv4 may come as one of IPv6."""
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    mapped = known.ipv4_mapped if isinstance(known, ipaddress.IPv6Address) else None
+    return mapped or known
 
 
 def _since(request: Request) -> float:

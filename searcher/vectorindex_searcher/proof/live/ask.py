@@ -5,9 +5,11 @@ A pod that answers nonsense, too much or too slowly is left out whole, and the o
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -15,11 +17,11 @@ from dataclasses import dataclass, field
 
 from ...contract import (
     LIVE_HOURS,
-    LIVE_QUERIES_PATH,
     InternalRequest,
     LiveSource,
     Metric,
     Target,
+    live_page,
     live_room,
     sign,
 )
@@ -65,12 +67,19 @@ def ask_pods(
         with turn:
             if over.is_set():
                 return
+            pod = _Pod(source, address, dimension, metric, key, clock)
+            # However it drips: no other pod waits for it, and what is measured later shares no CPU with it.
+            timer = threading.Timer(POD_SECONDS, pod.hang_up)
+            timer.daemon = True
+            timer.start()
             try:
-                queries = _Pod(source, address, dimension, metric, key, clock).queries(time.monotonic() + POD_SECONDS)
+                queries = pod.queries(time.monotonic() + POD_SECONDS)
             except (OSError, MalformedError) as error:
                 problem = f"{address}: {str(error)[:_LONGEST_WORDS] or type(error).__name__}"
             except http.client.HTTPException as error:  # which repeats what came
                 problem = f"{address}: what it answers is no HTTP ({type(error).__name__})"
+            finally:
+                timer.cancel()
         with lock:
             if over.is_set():
                 return  # nobody waits for it any more
@@ -103,12 +112,21 @@ class _Pod:
     metric: Metric
     key: str
     clock: Callable[[], float]
+    _connection: http.client.HTTPConnection | None = None
+    _late: bool = False
+
+    def hang_up(self) -> None:
+        """End the conversation, wherever it is: who waits for bytes gets none."""
+        self._late = True
+        if self._connection is not None and self._connection.sock is not None:
+            with contextlib.suppress(OSError):
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
 
     def queries(self, until: float) -> list[LiveQuery]:
         """Of all hours, the sample that an honest pod would have. Raises OSError, HTTPException, MalformedError."""
         mine = LiveSample(live_room(self.dimension))
         for age in range(LIVE_HOURS):
-            if time.monotonic() > until:
+            if self._late or time.monotonic() > until:
                 raise TimeoutError("it takes too long to tell its queries")
             for query in self._page(age, until):
                 mine.add(query)
@@ -116,7 +134,7 @@ class _Pod:
 
     def _page(self, age: int, until: float) -> list[LiveQuery]:
         most = max(1, live_room(self.dimension) // LIVE_HOURS)
-        data = self._get(f"{LIVE_QUERIES_PATH}?age={age}", HEAD_BYTES + most * record_bytes(self.dimension), until)
+        data = self._get(live_page(age, self.address), HEAD_BYTES + most * record_bytes(self.dimension), until)
         queries = decode(data, self.dimension, self.metric, most)
         hours = {query.hour for query in queries}
         expected = int(self.clock()) // _HOUR - age
@@ -128,6 +146,7 @@ class _Pod:
         target = Target(self.source.index_uid, self.source.revision)
         headers = sign(self.key, InternalRequest("GET", path), target, self.clock())
         connection = http.client.HTTPConnection(self.address, self.source.port, timeout=_READ_SECONDS)
+        self._connection = connection
         try:
             connection.request("GET", path, headers=headers)
             answer = connection.getresponse()

@@ -72,6 +72,8 @@ class Connection(RequestReader, asyncio.Protocol):
         self._transport.set_write_buffer_limits(UNCOUNTED_BYTES)
         peer = self._transport.get_extra_info("peername")
         self.peer = str(peer[0]) if peer else ""
+        local = self._transport.get_extra_info("sockname")
+        self.local = str(local[0]) if local else ""
         self._tls = not self._transport.can_write_eof()
         if self._tls:  # as uvloop does it, it would take half a megabyte in advance
             cast(Any, self._transport).set_read_buffer_limits(UNCOUNTED_BYTES)

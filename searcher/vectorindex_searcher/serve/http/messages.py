@@ -59,6 +59,8 @@ class Request:
     """Bytes that came for it."""
     peer: str = ""
     """Address of the client, as the connection has it."""
+    local: str = ""
+    """Ours, that it came to."""
 
     @property
     def path(self) -> bytes:

@@ -36,6 +36,8 @@ class RequestReader(ABC):
         self._listener = listener
         self.peer = ""
         """Address of the client."""
+        self.local = ""
+        """Ours, that it speaks to."""
         self._discarding_input = False
         """No further request is taken from this connection; what still arrives is dropped."""
         self._input = bytearray()
@@ -115,7 +117,8 @@ class RequestReader(ABC):
             self._stop_reading()
         now, keep_alive = time.monotonic(), head.keep_alive
         body, peer = data[end:size], self.peer
-        self._take(Request(head.method, head.target, head.headers, body, keep_alive, now, None, None, head, size, peer))
+        known = (head.method, head.target, head.headers)
+        self._take(Request(*known, body, keep_alive, now, None, None, head, size, peer, self.local))
         if self._input:
             self._read_on()
 
@@ -242,7 +245,8 @@ class RequestReader(ABC):
             self._stop_reading()
         now = time.monotonic()
         keep_alive, peer = head.keep_alive, self.peer
-        self._take(Request(head.method, head.target, head.headers, body, keep_alive, now, None, None, head, size, peer))
+        known = (head.method, head.target, head.headers)
+        self._take(Request(*known, body, keep_alive, now, None, None, head, size, peer, self.local))
 
     def _refuse(self, problem: Problem, given: bytes | bytearray = b"") -> None:
         """Answer `problem` in its turn and take nothing more from this connection. `given`: begins with its head."""
