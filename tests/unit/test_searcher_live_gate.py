@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from searcher_process import started
 from unit.test_internal_requests import KEY, ME
-from unit.test_searcher_live_queries import search
+from unit.test_searcher_live_queries import answering, search
 from unit.test_searcher_validate import DIMENSION, IDENTITY, clustered, stored
 
 from vectorindex_searcher import contract
@@ -38,10 +39,12 @@ from vectorindex_searcher.contract import (
     live_key,
 )
 from vectorindex_searcher.index.vectors import VectorFile
-from vectorindex_searcher.proof.live.judge import Live, LiveQueries
+from vectorindex_searcher.proof import same
+from vectorindex_searcher.proof.live.judge import Live, LiveQueries, live_queries
 from vectorindex_searcher.proof.live.kept import KeptQueries, forget
 from vectorindex_searcher.proof.live.report import LiveReport
 from vectorindex_searcher.proof.live.sample import LiveQuery
+from vectorindex_searcher.proof.live.wire import encode
 from vectorindex_searcher.proof.page import page
 from vectorindex_searcher.proof.report import Report, load_report
 from vectorindex_searcher.proof.task import validate
@@ -378,6 +381,47 @@ def test_a_job_that_is_tried_again_asks_what_was_written(out: Path) -> None:
     again, _ = judged(out)
     assert again == report
     assert files(out, "live/") == set()
+
+
+def test_segments_that_a_pod_makes_up_are_no_reason_to_draw_anew(out: Path) -> None:
+    """More of them than what is written can name: it could not be read, and the next try asked for other queries."""
+    made_up = tuple(f"made-up-{number}" for number in range(64))
+    asked = [
+        replace(query, hour=int(time.time()) // 3600, segment=made_up[number % 64])
+        for number, query in enumerate(live(far(200)))
+    ]
+    source = NOWHERE.model_copy(update={"addresses": ("127.0.0.1",), "min_queries": 120})
+    fields = {"identity": IDENTITY, "digest": "digest1", "manifest_sha256": "", "gate_hash": "gate1"}
+    place = Location(folder=str(out))
+    task = ValidateTask(**fields, artifacts=place, segments=("keyword",), live=source)
+    page, none = (encode(some, DIMENSION, made_up) for some in (asked, []))
+    with answering(lambda path: page if "age=0&" in path else none) as port:
+        found = live_queries(
+            task.model_copy(update={"live": source.model_copy(update={"port": port})}),
+            kept(out), DIMENSION, Metric.COSINE,
+        )  # fmt: skip
+    assert found.told.judged
+    assert kept(out).read() == list(found.queries)
+    assert {query.segment for query in found.queries} == {"other"}
+
+
+def test_queries_beside_each_other_are_compared_by_one_call_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One each pair took a quarter of an hour where a pod told 10,000 of them."""
+    rng = np.random.default_rng(1)
+    beside = rng.standard_normal((200, DIMENSION))
+    beside *= 4e-6 / np.linalg.norm(beside, axis=1, keepdims=True)
+    asked = (np.eye(DIMENSION)[0] + beside).astype(np.float32)
+    calls: list[int] = []
+    close = same._close
+
+    def counted(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        calls.append(1)
+        return close(one, other)
+
+    monkeypatch.setattr(same, "_close", counted)
+    assert len(np.unique(same.asking_the_same(asked, Metric.COSINE))) > 100
+    assert len(calls) <= len(asked)
+    assert same.asking_the_same(np.concatenate([asked[:1]] * 3), Metric.COSINE).tolist() == [0, 0, 0]
 
 
 def test_what_jobs_left_behind_goes_with_the_next_one_also_when_live_queries_were_taken_back(out: Path) -> None:

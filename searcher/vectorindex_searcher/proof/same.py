@@ -55,9 +55,11 @@ def asking_the_same(queries: Vectors, metric: Metric) -> Numbers:
     cells: dict[tuple[int, int], list[int]] = {}
     for number, (one, other) in enumerate(np.floor(lines.places(units) / SAME_DIRECTION).astype(np.int64).tolist()):
         around = [(one + right, other + up) for right in (-1, 0, 1) for up in (-1, 0, 1)]
-        near = [there for cell in around for there in cells.get(cell, ()) if _close(units[there], units[number])]
-        if near:
-            first[number] = min(near)
+        there = np.array([one for cell in around for one in cells.get(cell, ())], np.int64)
+        # By one call: whoever asks thousands beside each other that are not the same has them all compared.
+        near = there[_close(units[there], units[number])] if len(there) else there
+        if len(near):
+            first[number] = near.min()
         else:
             cells.setdefault((one, other), []).append(number)
     return first

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from ...contract import (
     LIVE_KEY_ENV,
     LIVE_QUERIES,
     LIVE_SAME_AS_A_ROW,
+    OTHER_SEGMENT,
     SEGMENT_QUERIES,
     Metric,
     OperatingPoint,
@@ -65,7 +66,9 @@ def live_queries(task: ValidateTask, kept: KeptQueries, dimension: int, metric: 
     queries, told = kept.read(), LiveReport()
     if queries is None:
         asked = ask_pods(source, dimension, metric, os.environ.get(LIVE_KEY_ENV, ""))
-        queries = list(asked.sample)
+        # Pods may make segments up, or know some that are no more: what is served is then what other queries are.
+        known = set(task.segments)
+        queries = [one if one.segment in known else replace(one, segment=OTHER_SEGMENT) for one in asked.sample]
         told = LiveReport(pods=asked.pods, problems=tuple(asked.problems[:8]))
         if len(queries) >= source.min_queries:
             queries = kept.write(queries)
