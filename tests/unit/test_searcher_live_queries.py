@@ -24,7 +24,7 @@ from vectorindex_searcher.contract import InternalRequest, LiveSource, Metric, l
 from vectorindex_searcher.proof.live import ask as asking
 from vectorindex_searcher.proof.live.ask import Told, ask_pods
 from vectorindex_searcher.proof.live.sample import LiveQuery
-from vectorindex_searcher.proof.live.wire import HEAD_BYTES, encode, record_bytes
+from vectorindex_searcher.proof.live.wire import HEAD_BYTES, MalformedError, decode, encode, record_bytes
 from vectorindex_searcher.serve.evidence.live_queries import LiveQueries
 from vectorindex_searcher.serve.http.head import Credential
 from vectorindex_searcher.serve.http.internal import InternalRequests
@@ -323,6 +323,28 @@ def test_a_pod_that_tells_nonsense_is_left_out_whole(newest: bytes, said: str) -
         answer = ask_pods(source(port), DIMENSION, Metric.COSINE, "key")
     assert (len(answer.sample), answer.pods) == (0, 0)
     assert said in answer.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "metric", "said"),
+    [
+        (np.nan, Metric.L2, "not finite"),
+        (0.0, Metric.COSINE, "zero"),
+        (1e19, Metric.L2, "too long"),
+        (1e19, Metric.INNER_PRODUCT, "too long"),
+        (1e19, Metric.COSINE, ""),
+        (0.0, Metric.L2, ""),
+    ],
+)
+def test_what_searchers_refuse_is_no_query_of_theirs(number: float, metric: Metric, said: str) -> None:
+    """Nothing is near a vector whose squared length is no float32 number: it holds any index."""
+    vector = np.full(DIMENSION, number, "<f4").tobytes()
+    data = encode([LiveQuery(b"n" * 16, b"s" * 8, 1, 10, "other", vector)], DIMENSION, ("other",))
+    if not said:
+        assert len(decode(data, DIMENSION, metric, 5)) == 1
+        return
+    with pytest.raises(MalformedError, match=said):
+        decode(data, DIMENSION, metric, 5)
 
 
 @pytest.mark.parametrize("body", [b"[0.25, 0.5, 0.75]", b'{"type": "urn:vectorindex:problem:Of 0.25, 0.5"}', b"{", b""])

@@ -15,10 +15,16 @@ import orjson
 from pydantic import Field, ValidationError
 
 from ...contract import Metric, Model
+from ...index.faults import Fault, fault
 from .sample import NAME_BYTES, SENDER_BYTES, LiveQuery
 
 HEAD_BYTES = 32 << 10
 MOST_K = 1000
+_FAULTS = {
+    Fault.NON_FINITE: "a query holds numbers that are not finite",
+    Fault.ZERO: "a query is a zero vector",
+    Fault.TOO_LONG: "a query is too long: its squared length is no float32 number",
+}
 _SegmentText = Annotated[str, Field(max_length=253)]
 
 
@@ -97,9 +103,5 @@ def _check(rows: npt.NDArray[np.void], segments: int, metric: Metric) -> None:
         raise MalformedError("a query is of no segment")
     if len(rows) and not 1 <= int(rows["k"].min()) <= int(rows["k"].max()) <= MOST_K:
         raise MalformedError(f"a query asks for no answer or for more than {MOST_K}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", rows["vector"], rows["vector"], dtype=np.float64)
-    if not np.isfinite(squares).all():
-        raise MalformedError("a query holds numbers that are not finite")
-    if metric is Metric.COSINE and (squares == 0).any():
-        raise MalformedError("a query is a zero vector")
+    if found := fault(rows["vector"], metric):
+        raise MalformedError(_FAULTS[found[0]])
