@@ -438,6 +438,7 @@ def test_paths_and_methods(pod: Pod) -> None:
         ({"vector": [1.0] * 8}, {"Content-Type": "application/xml"}, "/v1/search", 415, "UnsupportedMediaType"),
         ({"vector": [1.0] * 8}, {"X-Request-Timeout-Ms": "soon"}, "/v1/search", 400, "InvalidField"),
         ({"vector": [1.0] * 8}, {"X-Request-Timeout-Ms": "0"}, "/v1/search", 400, "InvalidField"),
+        ({"vector": [1.0] * 8}, {"X-Request-Timeout-Ms": "9" * 5000}, "/v1/search", 400, "InvalidField"),
         ({"vectors": [[1.0] * 8] * 257}, {}, "/v1/search", 400, "TooManyVectors"),
         (b" " * 100_001, {}, "/v1/search", 413, "BodyTooLarge"),
     ],

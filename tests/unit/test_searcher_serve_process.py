@@ -34,7 +34,7 @@ from vectorindex_searcher.cli import main as command_line
 from vectorindex_searcher.errors import BadData, BadSpec, TaskError
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.parameters import index_type
-from vectorindex_searcher.proof.canary import write_canary
+from vectorindex_searcher.proof.canary import read_canary, write_canary
 from vectorindex_searcher.proof.report import Report
 from vectorindex_searcher.serve import load
 from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
@@ -262,6 +262,18 @@ def test_canary_recall_may_be_lower_by_the_tolerance_and_not_more(tmp_path: Path
     beyond = publish_all(tmp_path / "2", ef_search=8, canary_recall=measured + contract.CANARY_TOLERANCE + 1e-6)
     with pytest.raises(BadData):
         load.load(beyond.task, print)
+
+
+def test_a_canary_without_queries_proves_nothing(published: Published, tmp_path: Path) -> None:
+    copy = copied(published, tmp_path)
+    path = copy.reports / CANARY_FILE
+    write_canary(read_canary(path).slice(0, 0), path)
+    report = Report.model_validate_json((copy.reports / "report.json").read_bytes())
+    data = encode(report.model_copy(update={"canary_queries": 0, "files": (describe_file(path),)}))
+    (copy.reports / "report.json").write_bytes(data)
+    task = copy.task.model_copy(update={"report_sha256": hashlib.sha256(data).hexdigest()})
+    with pytest.raises(BadData, match="on 0 canary queries"):
+        load.load(task, print)
 
 
 def test_a_report_of_another_manifest_is_refused(published: Published) -> None:
