@@ -11,7 +11,10 @@
 While rows are read, no index is there yet: two blocks of AHEAD_BYTES (dataset/source.py) with their metadata, or one
 that is larger (dataset/parquet_file.py), and the batch of metadata.arrow that is gathered (index/rows.py).
 
-Nothing in it grows with the source but the index itself. The page cache is not counted: the kernel takes it back.
+Searches among few rows of the index that is measured copy a block's worth of them; an IVF's table of rows, 8 bytes
+each, is there meanwhile, in the place that the sample had.
+
+Nothing else in it grows with the source but the index itself. The page cache is not counted: the kernel takes it back.
 """
 
 from __future__ import annotations

@@ -266,6 +266,7 @@ def asked_of_few(
         tuned, own = engine.with_default(params), part.own(part.gate.rows[some])
         found.append(list(ask_few_rows(tuned, vectors, part.gate.vectors[some], own, ks, part.kept)))
         tuned.release()
+        heap.release()
     return [asdict(one) for one in joined(found)]
 
 
