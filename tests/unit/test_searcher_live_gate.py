@@ -383,13 +383,14 @@ def test_a_job_that_is_tried_again_asks_what_was_written(out: Path) -> None:
     assert files(out, "live/") == set()
 
 
-def test_segments_that_a_pod_makes_up_are_no_reason_to_draw_anew(out: Path) -> None:
+def test_segments_that_a_pod_makes_up_are_no_reason_to_draw_anew(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More of them than what is written can name: it could not be read, and the next try asked for other queries."""
     made_up = tuple(f"made-up-{number}" for number in range(64))
     asked = [
         replace(query, hour=int(time.time()) // 3600, segment=made_up[number % 64])
         for number, query in enumerate(live(far(200)))
     ]
+    monkeypatch.setenv(LIVE_KEY_ENV, "key")
     source = NOWHERE.model_copy(update={"addresses": ("127.0.0.1",), "min_queries": 120})
     fields = {"identity": IDENTITY, "digest": "digest1", "manifest_sha256": "", "gate_hash": "gate1"}
     place = Location(folder=str(out))

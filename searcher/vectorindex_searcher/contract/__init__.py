@@ -57,11 +57,13 @@ from .live_queries import (
     LIVE_QUERY_BYTES,
     LIVE_SAMPLE_BYTES,
     LIVE_SAMPLE_QUERIES,
+    LIVE_SEAL_BYTES,
     LIVE_SENDER_SHARE,
     live_key,
     live_page,
     live_room,
     live_seed,
+    seal,
 )
 from .model import Model, Stored
 from .numbers import NUMBERS, number_text
@@ -152,6 +154,7 @@ __all__ = [
     "LIVE_SAME_AS_A_ROW",
     "LIVE_SAMPLE_BYTES",
     "LIVE_SAMPLE_QUERIES",
+    "LIVE_SEAL_BYTES",
     "LIVE_SENDER_SHARE",
     "MASTER_KEY_CHARACTERS",
     "MEMORY_PATTERN",
@@ -219,6 +222,7 @@ __all__ = [
     "memory_bytes",
     "number_text",
     "revision_key",
+    "seal",
     "sign",
     "verify",
 ]

@@ -19,6 +19,7 @@ LIVE_QUERIES_ENV = "VECTORINDEX_LIVE_QUERIES"
 searcher from before it must not refuse its task."""
 LIVE_KEY_ENV = "VECTORINDEX_LIVE_KEY"
 """Environment variable of a validate Job: the live key of the revision whose queries it asks for."""
+LIVE_SEAL_BYTES = 32
 LIVE_HOURS = 24
 """Queries of so many hours are kept, the one that runs among them."""
 LIVE_SAMPLE_QUERIES = 10_000
@@ -34,6 +35,7 @@ FEWEST_LIVE_QUERIES = 120
 """Half of them judge: no smaller sample can be asked for."""
 
 _KEY_TEXT = b"vectorindex live queries key 1\n"
+_PAGE_TEXT = b"vectorindex live queries page 1\n"
 _SEED_TEXT = b"vectorindex live queries seed 1\n"
 
 
@@ -41,6 +43,11 @@ def live_page(age: int, address: str) -> str:
     """The path, with its query, of what the pod at this address kept in the hour that began `age` hours before this
     one, by its clock. The address is signed with it: who has it now in place of that pod can repeat it to no other."""
     return f"{LIVE_QUERIES_PATH}?age={age}&pod={address}"
+
+
+def seal(key: str, path: str, page: bytes) -> bytes:
+    """What follows a page, LIVE_SEAL_BYTES, made with the live key: who got a pod's address later has no such key."""
+    return hmac.digest(key.encode(), _PAGE_TEXT + path.encode() + b"\n" + page, "sha256")
 
 
 def live_room(dimension: int) -> int:

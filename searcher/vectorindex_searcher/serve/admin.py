@@ -164,7 +164,9 @@ class AdminApp:
         age = _age(request)
 
         async def write() -> Response:
-            return Response(200, await asyncio.to_thread(queries.page, age), _LIVE_QUERIES_TYPE)
+            return Response(
+                200, await asyncio.to_thread(queries.page, age, request.target.decode()), _LIVE_QUERIES_TYPE
+            )
 
         return asyncio.get_running_loop().create_task(write())
 

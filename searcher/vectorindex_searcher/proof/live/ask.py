@@ -6,6 +6,7 @@ A pod that answers nonsense, too much or too slowly is left out whole, and the o
 from __future__ import annotations
 
 import contextlib
+import hmac
 import http.client
 import logging
 import re
@@ -17,12 +18,14 @@ from dataclasses import dataclass, field
 
 from ...contract import (
     LIVE_HOURS,
+    LIVE_SEAL_BYTES,
     InternalRequest,
     LiveSource,
     Metric,
     Target,
     live_page,
     live_room,
+    seal,
     sign,
 )
 from .sample import LiveQuery, LiveSample
@@ -80,6 +83,8 @@ def ask_pods(
                 problem = f"{address}: what it answers is no HTTP ({type(error).__name__})"
             finally:
                 timer.cancel()
+            if problem and pod.late:
+                problem = f"{address}: it takes too long to tell its queries"
         with lock:
             if over.is_set():
                 return  # nobody waits for it any more
@@ -113,11 +118,11 @@ class _Pod:
     key: str
     clock: Callable[[], float]
     _connection: http.client.HTTPConnection | None = None
-    _late: bool = False
+    late: bool = False
 
     def hang_up(self) -> None:
         """End the conversation, wherever it is: who waits for bytes gets none."""
-        self._late = True
+        self.late = True
         if self._connection is not None and self._connection.sock is not None:
             with contextlib.suppress(OSError):
                 self._connection.sock.shutdown(socket.SHUT_RDWR)
@@ -126,7 +131,7 @@ class _Pod:
         """Of all hours, the sample that an honest pod would have. Raises OSError, HTTPException, MalformedError."""
         mine = LiveSample(live_room(self.dimension))
         for age in range(LIVE_HOURS):
-            if self._late or time.monotonic() > until:
+            if self.late or time.monotonic() > until:
                 raise TimeoutError("it takes too long to tell its queries")
             for query in self._page(age, until):
                 mine.add(query)
@@ -134,7 +139,12 @@ class _Pod:
 
     def _page(self, age: int, until: float) -> list[LiveQuery]:
         most = max(1, live_room(self.dimension) // LIVE_HOURS)
-        data = self._get(live_page(age, self.address), HEAD_BYTES + most * record_bytes(self.dimension), until)
+        path = live_page(age, self.address)
+        longest = HEAD_BYTES + most * record_bytes(self.dimension) + LIVE_SEAL_BYTES
+        told = self._get(path, longest, until)
+        data, sealed = told[:-LIVE_SEAL_BYTES], told[-LIVE_SEAL_BYTES:]
+        if not hmac.compare_digest(seal(self.key, path, data), sealed):
+            raise MalformedError("its answer is not made with its revision's key: another pod may have its address")
         queries = decode(data, self.dimension, self.metric, most)
         hours = {query.hour for query in queries}
         expected = int(self.clock()) // _HOUR - age

@@ -39,7 +39,7 @@ class LiveQueries:
     ) -> None:
         self._dimension, self._clock = dimension, clock
         self._segments = tuple(dict.fromkeys((*segments, contract.OTHER_SEGMENT)))
-        seed = contract.live_seed(key)
+        seed, self._key = contract.live_seed(key), contract.live_key(key)
         # SHA-256: half of what BLAKE2 costs where the CPU knows it. Its length extension is no matter: nobody sees one.
         self._hashes = {name: hashlib.sha256(seed + name.encode() + b"\n") for name in self._segments}
         self._sender_key = hashlib.sha256(seed + b"/sender").digest()
@@ -95,12 +95,14 @@ class LiveQueries:
         self._sample.forget_before(self._hour - contract.LIVE_HOURS + 1)
         self._limit = self._sample.limit(self._hour)
 
-    def page(self, age: int) -> bytes:
-        """What was kept of the hour that began `age` hours before this one; see proof/live/wire.py."""
+    def page(self, age: int, path: str = "") -> bytes:
+        """What was kept of the hour that began `age` hours before this one; see proof/live/wire.py. Sealed for the path
+        that was asked."""
         with self._lock:
             self._begin_hour()
             queries = self._sample.hour(self._hour - age)
-        return encode(queries, self._dimension, self._segments)
+        page = encode(queries, self._dimension, self._segments)
+        return page + contract.seal(self._key, path, page)
 
     async def watch(self) -> None:
         """Forget what is a day old also when nobody asks anything. Until cancelled."""
