@@ -115,7 +115,8 @@ class Attempts:
         if isinstance(error, Unconnected):
             seconds = min(self._connect_again, (self.deadline.ends - time.monotonic()) / 2)
             self._connect_again *= CONNECT_AGAIN_FACTOR
-        return self._wait(seconds, Unreachable(str(error), kind="Unreachable"), again)
+        remedy = "check the URL and the network" if isinstance(error, Unconnected) and error.again else None
+        return self._wait(seconds, Unreachable(str(error), kind="Unreachable", remedy=remedy), again)
 
     def answered(self, answer: Answer) -> float | None:
         """None after a good answer, or seconds to wait before the next attempt. Raises for any other."""

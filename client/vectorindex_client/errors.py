@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _PREFIX = "urn:vectorindex:problem:"
+MAX_VALUE_CHARACTERS = 80
 
 
 class VectorIndexError(Exception):
@@ -23,7 +24,8 @@ class VectorIndexError(Exception):
         remedy: str | None = None,
         revision: str | None = None,
     ) -> None:
-        super().__init__(f"{detail}; {remedy}" if remedy else detail)
+        said = _said(detail, field, value)
+        super().__init__(f"{said}; {remedy}" if remedy else said)
         self.detail = detail
         self.status = status
         """HTTP status; None when no answer came."""
@@ -60,6 +62,14 @@ class ServerError(VectorIndexError):
 
 class Unreachable(VectorIndexError):
     """No connection, or one that broke, also after the retries."""
+
+
+def _said(detail: str, field: str | None, value: object) -> str:
+    """The sentence with the field and a short value where it names neither itself: a log often has only this text."""
+    named = field if field and field not in detail else None
+    short = value if isinstance(value, int | float | str) and len(str(value)) <= MAX_VALUE_CHARACTERS else None
+    found = "" if short is None or str(short) in detail or str(short) in (field or "") else f" (found {short!r})"
+    return f"{named}: {detail}{found}" if named else f"{detail}{found}"
 
 
 def problem(status: int, document: Mapping[str, object] | None) -> VectorIndexError:

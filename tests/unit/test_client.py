@@ -304,6 +304,22 @@ def test_a_connection_closed_before_any_answer_is_tried_once_more_and_not_twice(
         assert (caught.value.status, len(script.heads)) == (None, 2)
 
 
+def test_the_text_of_a_refusal_names_field_and_value_and_what_to_do(client: vic.Client) -> None:
+    with pytest.raises(vic.InvalidRequest) as unknown:
+        client.search(DATA[0], 1, params={"efsearch": 3})
+    assert "params.efsearch: " in str(unknown.value)
+    with pytest.raises(vic.InvalidRequest) as wrong:
+        client.search(DATA[0], 1001)
+    assert str(wrong.value).count("1001") == 1
+    assert str(wrong.value).endswith("; send an integer from 1 to 1000")
+
+
+def test_the_text_of_an_error_leaves_out_what_is_long_or_said_already() -> None:
+    assert str(vic.VectorIndexError("k must be 1", field="k", value=7)) == "k must be 1 (found 7)"
+    assert str(vic.VectorIndexError("no column 'x'", field="filter.x", value="x")) == "filter.x: no column 'x'"
+    assert str(vic.VectorIndexError("too long", field="segment", value="s" * 81)) == "segment: too long"
+
+
 def test_the_first_click_on_a_tracked_search_counts_once(client: vic.Client) -> None:
     assert client.search(DATA[7], 5).query_id is None
     tracked = client.search_many(DATA[:2], 5, track=True)
@@ -331,7 +347,7 @@ def test_nobody_there_is_tried_again_within_the_timeout(call: Ask) -> None:
     began = time.monotonic()
     with scripted() as script, held() as (port,):
         script.url = f"http://127.0.0.1:{port}"
-        with pytest.raises(vic.Unreachable):
+        with pytest.raises(vic.Unreachable, match="; check the URL and the network"):
             call(script, retries=2, timeout=60)
     assert 0.2 <= time.monotonic() - began < 30
 
