@@ -385,6 +385,8 @@ def test_each_look_in_a_row_asks_the_gate_for_more_certainty() -> None:
         looked(OLD, "a3", "RecallUncertain", phase="Superseded"),  # held, then the data changed
         looked(NEW, "a4"),  # another index
         looked(OLD, "a5", "CountDropped"),  # no luck in that
+        looked(OLD, "a7", "LiveRecallBelowMin"),  # the gate's own queries passed; who asks others must not undo that
+        looked(OLD, "a8", "LiveRecallUncertain"),
         looked(OLD, "a6", hours=72),  # before one of this spec was promoted
     ]
     for others, expected in ((earlier, 3), (earlier[3:], None)):
