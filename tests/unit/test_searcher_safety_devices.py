@@ -25,6 +25,7 @@ from vectorindex_searcher.errors import BadData, SourceChanged
 from vectorindex_searcher.index.device import on_cpu
 from vectorindex_searcher.index.vectors import VectorFile
 from vectorindex_searcher.proof import queries
+from vectorindex_searcher.proof.groundtruth import truth_key
 from vectorindex_searcher.proof.live import ask as asking
 from vectorindex_searcher.proof.points import Halves, split
 from vectorindex_searcher.serve.evidence import live_queries
@@ -174,3 +175,12 @@ def test_of_few_queries_none_tunes_and_all_judge() -> None:
     few, enough = (halves_of(2 * FEWEST_QUERIES - less, everything=True) for less in (1, 0))
     assert (list(few.tuning), len(few.overall)) == ([], 2 * FEWEST_QUERIES - 1)
     assert (len(enough.tuning[""]), len(enough.overall)) == (FEWEST_QUERIES, FEWEST_QUERIES)
+
+
+def test_a_truth_that_counts_own_rows_is_another_than_one_that_does_not(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).standard_normal((20, 4), dtype=np.float32)
+    np.save(tmp_path / "vectors.npy", data)
+    with VectorFile(tmp_path / "vectors.npy", Metric.L2) as vectors:
+        own = np.arange(5)
+        keys = [truth_key(vectors, "0" * 64, data[:5], 3, rows) for rows in (own, own, np.full(5, -1))]
+    assert keys[0] == keys[1] != keys[2]
