@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..artifact.layout import VECTORS_FILE
 from ..artifact.manifest import Manifest
 from ..index.device import on_cpu
 from ..index.engine import Engine
@@ -38,8 +37,7 @@ def ask_again(folder: Path, engine: Engine, measured: MeasuredFile, k: int, find
     builder = Builder(folder, order, measured.facts.training, on_cpu(), None)
     indexes = [builder.without(plan, part) for part in parts] if folds else []
     engines = [engine_of(folder, index, manifest) for index in indexes] or [engine]
-    with VectorFile(folder / VECTORS_FILE, order.metric) as vectors:
-        few_rows = asked_of_few(engines, parts, vectors, [k], measured.facts.params)
+    few_rows = asked_of_few(folder, engines, parts, [k], measured.facts.params)
     facts = replace(measured.facts, few_rows=few_rows)
     return replace(measured, asked=ask(engines, parts, [k], measured.facts.params), facts=facts)
 

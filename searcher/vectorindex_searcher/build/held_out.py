@@ -176,7 +176,8 @@ def build_measured(
     step("tuning")
     with VectorFile(builder.folder / VECTORS_FILE, bare.embedding.metric) as vectors:
         tuned = _tune(engines, parts, vectors, spec)
-        few_rows = asked_of_few(engines, parts, vectors, ks, tuned.default.params)
+    heap.release()
+    few_rows = asked_of_few(builder.folder, engines, parts, ks, tuned.default.params)
     asked = ask(engines, parts, ks, tuned.default.params)
     exact = is_exact(indexes[0])
     duplicates = plan.duplicates if plan.folds else _equal(parts[0].gate, bare.embedding.metric)
@@ -256,7 +257,7 @@ def ask(engines: Sequence[Engine], parts: Sequence[Part], ks: Sequence[int], par
 
 
 def asked_of_few(
-    engines: Sequence[Engine], parts: Sequence[Part], vectors: VectorFile, ks: Sequence[int], params: Mapping[str, int]
+    folder: Path, engines: Sequence[Engine], parts: Sequence[Part], ks: Sequence[int], params: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """What some of the queries that judge find among few rows, as Facts keep it. The indexes are as they were."""
     found = []
@@ -264,7 +265,9 @@ def asked_of_few(
     for engine, part in zip(engines, parts, strict=True):
         some = drawn(len(part.gate.rows), most)
         tuned, own = engine.with_default(params), part.own(part.gate.rows[some])
-        found.append(list(ask_few_rows(tuned, vectors, part.gate.vectors[some], own, ks, part.kept)))
+        shown = engine.count if part.kept is None else None
+        with VectorFile(folder / VECTORS_FILE, engine.metric, shown) as vectors:
+            found.append(list(ask_few_rows(tuned, vectors, part.gate.vectors[some], own, ks, part.kept)))
         tuned.release()
         heap.release()
     return [asdict(one) for one in joined(found)]

@@ -28,6 +28,8 @@ QUERIES = 200
 """Drawn from all; so the exact scans take at most a tenth of the time of those for all queries."""
 LATENCY_CALLS = 100
 LATENCY_SECONDS = 1.0
+_SLICE_ROWS = 1 << 15
+"""A multiple of eight."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -63,9 +65,12 @@ def ask_few_rows(
     rng, everything = np.random.default_rng(0), batch_engine(engine)
     extra = 1 if (own >= 0).any() else 0
     for share in SELECTIVITIES:
-        rows = np.sort(rng.choice(engine.count, max(1, round(share * engine.count)), replace=False))
-        allowed_rows, among = RowSet.of_rows(rows, engine.count), rows if kept is None else kept[rows]
-        deep = exact_search(vectors, queries, max(ks), engine.metric, own, among=among)
+        allowed_rows = _drawn_rows(rng, engine.count, share)
+        if kept is None and vectors.count == engine.count:
+            deep = exact_search(vectors, queries, max(ks), engine.metric, own, allowed_rows=allowed_rows)
+        else:
+            among = allowed_rows.rows() if kept is None else kept[allowed_rows.rows()]
+            deep = exact_search(vectors, queries, max(ks), engine.metric, own, among=among)
         for k in ks:
             _, found, how = everything.search_with_strategy(queries, k + extra, allowed_rows=allowed_rows)
             found = without_own(found, own, k)
@@ -74,7 +79,21 @@ def ask_few_rows(
             depths = np.minimum(k, deep.available)
             truth = truth_among(vectors, queries, deep.rows, k, engine.metric, own, depths=depths)
             recall = measure(truth, found, vectors, queries).recall
-            yield FewRows(k, share, len(rows), tuple(recall.round(6).tolist()), how.value)
+            yield FewRows(k, share, allowed_rows.matching, tuple(recall.round(6).tolist()), how.value)
+
+
+def _drawn_rows(rng: np.random.Generator, count: int, share: float) -> RowSet:
+    """This share of `count` rows, one at least. Drawn slice by slice, as many of each: memory is a bit for each row."""
+    if count * share <= _SLICE_ROWS:
+        return RowSet.of_rows(rng.choice(count, max(1, round(share * count)), replace=False), count)
+    parts, done = [], 0
+    for start in range(0, count, _SLICE_ROWS):
+        size = min(_SLICE_ROWS, count - start)
+        chosen = np.zeros(size, np.bool_)
+        chosen[rng.choice(size, round(share * (start + size)) - done, replace=False)] = True
+        done += int(chosen.sum())
+        parts.append(np.packbits(chosen, bitorder="little"))
+    return RowSet(np.concatenate(parts), count)
 
 
 def drawn(count: int, most: int = QUERIES) -> Rows:
@@ -133,8 +152,7 @@ def filtered_recall(
 
 def _latency(engine: Engine, queries: npt.NDArray[np.float32], k: int, share: float) -> float:
     """Mean microseconds of one query here; the rows were searched before, as those of a repeated filter were."""
-    rows = np.random.default_rng(0).choice(engine.count, max(1, round(share * engine.count)), replace=False)
-    allowed_rows = RowSet.of_rows(rows, engine.count)
+    allowed_rows = _drawn_rows(np.random.default_rng(0), engine.count, share)
     engine.search(queries[:1], k, allowed_rows=allowed_rows)
     began, done = time.perf_counter(), 0
     for number in range(min(LATENCY_CALLS, len(queries))):
