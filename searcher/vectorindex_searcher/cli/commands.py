@@ -210,7 +210,7 @@ def _gated(task: ServeTask, gate_hash: str) -> ServeTask:
         folder = layout.report(task.digest, "", "")
         known = sorted({item.key.split("/")[-2] for item in store.list(folder) if item.key.endswith("/report.json")})
         remedy = f"Known are: {' '.join(known[:20])}" if known else "Run validate first."
-        raise BadSpec("ReportNotFound", f"--gate {gate_hash}: {error}", field="gate", remedy=remedy) from None
+        raise BadSpec("ReportNotFound", f"--gate {gate_hash}: {error}", field="--gate", remedy=remedy) from None
     return task.model_copy(
         update={
             "gate_hash": gate_hash,

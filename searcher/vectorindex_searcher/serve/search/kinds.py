@@ -52,7 +52,7 @@ def refuse_unknown(
                 "UnknownField",
                 "the request has a field that is not known here",
                 field=f"{prefix}{name[:MAX_NAME_CHARACTERS]}",
-                remedy=f"known are: {', '.join(known) or 'none'}",
+                remedy=f"known are: {', '.join(known)}" if known else "leave it out: none is known here",
             )
 
 
