@@ -6,6 +6,7 @@ users ask.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,7 @@ def test_neither_queries_nor_their_near_duplicates_are_trained_on_or_added(
     monkeypatch.setattr(factory_module, "FLAT_FLOATS", 1000)
     monkeypatch.setattr(auto, "SCREEN_ROWS", 600)
     monkeypatch.setattr(auto, "DEEP_ROWS", 1200)
+    monkeypatch.setattr(auto, "CLOSE", math.inf)  # somebody is always raced, on the largest sample
 
     def spied(*some: object) -> object:
         index = build(*some)  # type: ignore[arg-type]
