@@ -61,7 +61,7 @@ from vectorindex_searcher.contract import LeaseState
 ACCOUNT = "operator-vectorindex-operator"
 USER = f"system:serviceaccount:{HOME}:{ACCOUNT}"
 SPACE, NAME = "team-a", "docs"
-SOON = 30.0
+SOON = 120.0
 LEASE: Json = {
     "apiVersion": "coordination.k8s.io/v1",
     "kind": "Lease",
