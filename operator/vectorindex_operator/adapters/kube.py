@@ -181,19 +181,19 @@ class KubeCluster:
         """One request, no retries of its own: a write whose answer was lost is seen by the next observation."""
         _, url, headers, _, _ = self.api.param_serialize(method, path, auth_settings=["BearerToken"])
         headers |= {"Accept": accept, "Content-Type": content_type}
-        connect, answer = CONNECT_SECONDS, self.seconds
+        connect, read = CONNECT_SECONDS, self.seconds
         if method != "GET":
             left = self.seconds_left()
             if left <= 0:
                 raise UnreachableError(f"{method} {path}: not sent, for this operator does not hold the Lease any more")
             connect = min(connect, left / 3)
-            answer = min(answer, left - connect)
+            read = min(read, left - connect)
             # The server gives up as well: what nobody waits for any more must not be done later.
-            query = {**(query or {}), "timeout": f"{max(1, int(answer * 1000))}ms"}  # 0 would be no limit
+            query = {**(query or {}), "timeout": f"{max(1, int(read * 1000))}ms"}  # 0 would be no limit
         if query:
             url = f"{url}?{urlencode(query)}"
         data = json.dumps(body).encode() if body is not None else None
-        timeout = urllib3.Timeout(connect=connect, read=answer)
+        timeout = urllib3.Timeout(connect=connect, read=read)
         try:
             pool = self.api.rest_client.pool_manager
             answer = pool.request(method, url, body=data, headers=headers, timeout=timeout, retries=False)

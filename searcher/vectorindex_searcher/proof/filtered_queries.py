@@ -14,10 +14,10 @@ import numpy.typing as npt
 from ..errors import BadSpec
 from ..index.engine import Engine
 from ..index.filters import Predicate
-from ..index.selection.rowset import RowSet
 from ..index.vectors import VectorFile
 from .exact import exact_search
-from .measure import Measured, Params, measure, without_own
+from .filtered import drawn
+from .measure import Measured, Params, measure, served_answers
 from .queries import Queries
 from .query_filters import FIELD
 
@@ -53,8 +53,7 @@ def ask_filtered(engine: Engine, vectors: VectorFile, queries: Queries, k: int, 
     """Ask them, MOST at most, at the default point or their segment's own. One whose filter keeps no row, or only its
     own, has nothing to find and is left out."""
     chosen = np.flatnonzero(queries.filtered)
-    if len(chosen) > MOST:
-        chosen = np.sort(np.random.default_rng(0).choice(chosen, MOST, replace=False))
+    chosen = chosen[drawn(len(chosen), MOST)]
     rows = np.full((len(chosen), k), -1, np.int64)
     recall, rank = np.zeros(len(chosen)), np.zeros(len(chosen))
     there = np.zeros(len(chosen), np.bool_)
@@ -63,7 +62,7 @@ def ask_filtered(engine: Engine, vectors: VectorFile, queries: Queries, k: int, 
         if not allowed.matching:
             continue
         truth = exact_search(vectors, asked.vectors, k, engine.metric, asked.own_rows, among=allowed.rows())
-        found = _answers(engine, asked, k, params, allowed)
+        found = served_answers(engine, asked.vectors, k, asked.own_rows, asked.segments, params, allowed_rows=allowed)
         measured = measure(truth, found, vectors, asked.vectors)
         rows[places], there[places] = found, truth.available > 0
         recall[places], rank[places] = measured.recall, measured.reciprocal_rank
@@ -81,15 +80,3 @@ def _by_filter(queries: Queries, chosen: Numbers) -> Iterator[tuple[Predicate, N
             groups.setdefault(predicate, []).append(place)
     for predicate, places in groups.items():
         yield predicate, np.array(places)
-
-
-def _answers(engine: Engine, asked: Queries, k: int, params: Params, allowed: RowSet) -> Numbers:
-    """Rows [n, k], each query at its segment's parameters, without the row that it is."""
-    extra = 1 if (asked.own_rows >= 0).any() else 0
-    names = np.array(asked.segments if asked.segments is not None else [""] * len(asked.vectors))
-    found = np.full((len(names), k + extra), -1, np.int64)
-    for name in np.unique(names):
-        mine = names == name
-        own = params.get(str(name))
-        found[mine] = engine.search(asked.vectors[mine], k + extra, own, allowed_rows=allowed)[1]
-    return without_own(found, asked.own_rows, k)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..index.choose.recall import nearest, recall_of
 from ..index.engine import Engine
+from ..index.selection.rowset import RowSet
 from ..index.vectors import VectorFile
 from .exact import Truth, exact_scores
 
@@ -43,10 +44,12 @@ def answers(
     k: int,
     own_rows: npt.NDArray[np.int64],
     params: Mapping[str, int] | None = None,
+    *,
+    allowed_rows: RowSet | None = None,
 ) -> npt.NDArray[np.int64]:
     """Rows [n, k] that the engine answers; for queries that are rows themselves (own_rows >= 0), without that row."""
     extra = 1 if (own_rows >= 0).any() else 0
-    _, rows = engine.search(queries, k + extra, params)
+    _, rows = engine.search(queries, k + extra, params, allowed_rows=allowed_rows)
     return without_own(rows, own_rows, k)
 
 
@@ -57,15 +60,20 @@ def served_answers(
     own_rows: npt.NDArray[np.int64],
     classes: Sequence[str] | None,
     params: Params,
+    *,
+    allowed_rows: RowSet | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Rows [n, k], each query answered with its segment's own parameters: what a searcher answers to it."""
+    """Rows [n, k], each query answered with its segment's own parameters: what a searcher answers to it.
+
+    allowed_rows: those that its filter keeps (None: all).
+    """
     if classes is None or not params:
-        return answers(engine, queries, k, own_rows)
+        return answers(engine, queries, k, own_rows, allowed_rows=allowed_rows)
     names = np.array(classes)
     rows = np.full((len(queries), k), -1, np.int64)
     for name in np.unique(names):
         mine = names == name
-        rows[mine] = answers(engine, queries[mine], k, own_rows[mine], params.get(str(name)))
+        rows[mine] = answers(engine, queries[mine], k, own_rows[mine], params.get(str(name)), allowed_rows=allowed_rows)
     return rows
 
 
