@@ -93,6 +93,10 @@ result = run(sys.argv[2], sys.argv[3], sys.argv[5])
 print(json.dumps({"base": base, "peak": peak(), "index": result.index_bytes}))
 """
 
+KEPT = 5 * MIB
+"""Of the 35 MiB that INTERPRETER_BYTES has for what the libraries keep: how much the C heap holds in pieces depends on
+how threads take turns (between runs beside busy loops the peak differed by 6 MiB)."""
+
 
 @pytest.mark.parametrize(("factory", "count", "times"), [("IVF64,PQ16x4fs", 220_000, 5), ("IVF64,SQ8", 120_000, 1.5)])
 def test_peak_memory_is_index_sample_and_two_blocks_for_a_source_many_times_that(
@@ -113,6 +117,7 @@ def test_peak_memory_is_index_sample_and_two_blocks_for_a_source_many_times_that
     taken = measured["peak"] - measured["base"]
     assert 4 * count * dimension >= times * allowed
     allowed += 8 * count  # the table of rows, for which a sample in earnest leaves the room
+    allowed += KEPT
     assert taken <= allowed, f"{taken / MIB:.1f} MiB, the formula says {allowed / MIB:.1f}"
     assert taken > measured["index"], "the measurement itself is wrong"
 

@@ -207,7 +207,7 @@ def test_not_a_number_and_infinity_are_null_for_answers_and_filters(
     assert answered(file, "price") == [None, None, None, 1.5] * 3
     assert found(file, {"price": {"exists": False}}) == 9
     assert found(file, {"price": {"exists": True}}) == 3
-    (said,) = [record for record in caplog.records if "kept as null" in record.message]
+    (said,) = [record for record in caplog.records if "kept as null" in record.getMessage()]
     assert (said.column, said.values) == ("price", 9)  # type: ignore[attr-defined]
 
 

@@ -442,7 +442,7 @@ def test_what_a_killed_searcher_left_of_the_vectors_is_removed(served: Served, t
 
 
 def port_of(caplog: pytest.LogCaptureFixture, message: str) -> int | None:
-    return next((record.port for record in caplog.records if record.message == message), None)  # type: ignore[attr-defined]
+    return next((record.port for record in caplog.records if record.getMessage() == message), None)  # type: ignore[attr-defined]
 
 
 def live(task: contract.ServeTask, settings: Settings, scenario: Callable[[], None]) -> None:

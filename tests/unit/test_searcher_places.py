@@ -229,7 +229,7 @@ def test_what_is_left_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         (tmp_path / name).write_bytes(b"")
     with caplog.at_level(logging.WARNING):
         assert keys(tmp_path) == ["a.parquet"]
-    (said,) = [record for record in caplog.records if "other formats" in record.message]
+    (said,) = [record for record in caplog.records if "other formats" in record.getMessage()]
     assert (said.objects, said.example) == (2, "b.csv")  # type: ignore[attr-defined]
 
 

@@ -372,7 +372,7 @@ def test_admin_port_tells_of_the_loading_and_the_user_port_opens_when_ready(
 
 
 def port_of(caplog: pytest.LogCaptureFixture, message: str) -> int | None:
-    return next((record.port for record in caplog.records if record.message == message), None)  # type: ignore[attr-defined]
+    return next((record.port for record in caplog.records if record.getMessage() == message), None)  # type: ignore[attr-defined]
 
 
 def test_sigterm_while_loading_ends_at_once(
@@ -432,7 +432,7 @@ def test_a_search_under_way_at_sigterm_is_answered_within_the_bound(
     gate.set()
     asking[0].join()
     assert [(answer.status, answer.getheader("Connection")) for answer in answers] == [(200, "close")] * answered
-    assert [record.unanswered for record in caplog.records if record.message == "drained"] == [0 if answered else 1]  # type: ignore[attr-defined]
+    assert [record.unanswered for record in caplog.records if record.getMessage() == "drained"] == [0 if answered else 1]  # type: ignore[attr-defined]
 
 
 def listening(port: int) -> bool:
