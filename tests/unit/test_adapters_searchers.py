@@ -511,7 +511,7 @@ def test_the_last_word_is_told_and_nothing_twice_at_once() -> None:
         heard.append("Draining" if b"Draining" in told else "Serving")
         if heard == ["Draining"]:
             hangs.set()
-            dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")(connection, told)  # no longer than one is read
+            dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")(connection, told)  # what a lease may answer
         answering(b"{}")(connection, told)
 
     with server(handle) as port:

@@ -432,7 +432,8 @@ def test_a_search_under_way_at_sigterm_is_answered_within_the_bound(
     gate.set()
     asking[0].join()
     assert [(answer.status, answer.getheader("Connection")) for answer in answers] == [(200, "close")] * answered
-    assert [record.unanswered for record in caplog.records if record.getMessage() == "drained"] == [0 if answered else 1]  # type: ignore[attr-defined]
+    drained = [record for record in caplog.records if record.getMessage() == "drained"]
+    assert [record.unanswered for record in drained] == [0 if answered else 1]  # type: ignore[attr-defined]
 
 
 def listening(port: int) -> bool:
