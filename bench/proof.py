@@ -222,7 +222,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--page", default="proof", help="name of the page in results/ (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="write every split there, too")
+    parser.add_argument("--json", type=Path, help="write every split there as soon as it is done")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     rows, fresh, splits = (6_000, 2_000, 3) if options.quick else (21_000, FRESH, options.splits)
@@ -237,8 +237,8 @@ def main() -> int:
             found.append(split)
             said = f"{split.data} {split.factory} {split.seed}: stated {split.stated:.4f} (at least {split.bound:.4f})"
             print(f"[{len(found)}/{len(jobs)}] {said}, fresh {split.fresh:.4f}", file=sys.stderr)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(one) for one in found]))
+            if options.json:
+                options.json.write_text(json.dumps([asdict(one) for one in found]))
     head = ["data", "factory", "splits", "stated recall", "bound", "fresh recall", "stated - fresh", "bound above"]
     sentences, figures, good = verdicts(found)
     table = results.table(head, list(lines(found)))
