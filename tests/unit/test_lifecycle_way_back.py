@@ -25,7 +25,7 @@ from observations import (
 )
 
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import Rejection, RevisionStatus, RolloutStatus, Serving, Trip
+from vectorindex_operator.api.v1alpha1 import GateStatus, Rejection, RevisionStatus, RolloutStatus, Serving, Trip
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.events import EventReason
@@ -205,6 +205,28 @@ def test_a_rejection_outlives_the_history() -> None:
     plan = run(seen(of, stable, *bad, traffic=stable))
     forgotten = {one.name for one in actions(plan, ForgetRevision)}
     assert forgotten == {view.name for view in bad[50:]}  # bounded: the oldest go first
+
+
+def test_a_look_of_the_gate_that_let_nothing_pass_outlives_the_history() -> None:
+    """What is held and then replaced by newer data was a look, too: forgotten, each further one had the same chance."""
+    of = spec(history=1)
+
+    def looked(number: int, verdict: str, reason: str) -> RevisionView:
+        when = NOW - number * HOUR
+        said = GateStatus(
+            gate_hash="g", thresholds_hash="t", verdict=verdict, reason=reason, message="", at=to_text(when)
+        )
+        return a_revision(of, "Superseded", data=f"{number:02}" * 32, created=when, gate=said, promoted_at=None)
+
+    stable = a_revision(of, "Stable", promoted_at=to_text(NOW - 99 * HOUR))
+    held = [looked(number, "Inconclusive", "RecallUncertain") for number in range(2, 60)]
+    others = [looked(number, "Pass", "RecallProven") for number in range(60, 63)]
+    plan = run(seen(of, stable, *held, *others, traffic=stable))
+    forgotten = {one.name for one in actions(plan, ForgetRevision)}
+    assert forgotten == {view.name for view in (*held[50:], *others[1:])}  # bounded: the oldest go first
+    stable = a_revision(of, "Stable", promoted_at=to_text(NOW - HOUR))
+    plan = run(seen(of, stable, *held, traffic=stable))
+    assert {one.name for one in actions(plan, ForgetRevision)} == {view.name for view in held[1:]}, "it passed since"
 
 
 # ---------------------------------------------------------------- which edit makes what

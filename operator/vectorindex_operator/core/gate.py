@@ -49,6 +49,11 @@ class Stable:
     """Class of queries (empty: all) -> MRR of the right answers; empty when it was measured by other queries."""
 
 
+def let_none_pass(verdict: GateStatus) -> bool:
+    """Whether the luck of the queries decided, and nothing passed: the next look is to be surer."""
+    return verdict.verdict != "Pass" and verdict.reason in RECALL_REASONS
+
+
 def column_types(columns: Columns, report: ValidateResult | None) -> dict[str, str]:
     """Metadata column -> letter of its type, as far as it was told."""
     told = (report.column_types if report is not None else None) or ""

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from vectorindex_operator.core.observation import JobState, Task
 from vectorindex_operator.core.phase import IN_PREPARATION, UNDER_WAY
 from vectorindex_operator.core.plan import ForgetRevision
+from vectorindex_operator.core.progress import validate
 from vectorindex_operator.core.safety.roll_back import rollback_target
 from vectorindex_operator.core.state import ReconcileState
 
 REJECTIONS = 50
-"""Rejected revisions that are remembered, so that a manifest that comes back is not rolled out again."""
+"""Rejected revisions that are remembered, so that a manifest that comes back is not rolled out again; and held ones,
+so that the gate knows how often it has looked in vain."""
 WORK = (Task.BUILD, Task.VALIDATE)
 
 
@@ -30,7 +32,8 @@ def _stop_unwanted_work(state: ReconcileState) -> None:
 
 
 def _forget(state: ReconcileState) -> None:
-    """Keep `spec.history` proven revisions to go back to, as many failed ones to read, and what was rejected.
+    """Keep `spec.history` proven revisions to go back to, as many failed ones to read, and what was rejected
+    or held by the gate's queries.
 
     By when they were last good, not by when they were made: what a rollback restored is the newest of all.
     """
@@ -38,8 +41,9 @@ def _forget(state: ReconcileState) -> None:
     target = rollback_target(state, state.serving)
     rest = [n for n, s in state.statuses.items() if n not in slots and s.phase not in UNDER_WAY]
     proven = [n for n in rest if state.statuses[n].promoted_at and state.statuses[n].rejected is None]
-    rejected = [n for n in rest if state.statuses[n].rejected is not None]
-    others = [n for n in rest if n not in proven and n not in rejected]
+    failed = [n for n in rest if n not in proven]
+    rejected = [n for n in failed if state.statuses[n].rejected is not None or validate.is_look(state, n)]
+    others = [n for n in failed if n not in rejected]
     _keep_newest(state, sorted(proven, key=lambda n: (n == target, state.good_since(n), n)), state.spec.history)
     _keep_newest(state, sorted(rejected, key=lambda n: _reach(state, n)), REJECTIONS)
     _keep_newest(state, sorted(others, key=lambda n: (state.revision(n).created_at, n)), state.spec.history)

@@ -192,16 +192,22 @@ def _looks(state: ReconcileState, name: str) -> int:
     one of it was last promoted. Whatever failed for another reason (rows, columns, tombstones) was no draw of queries.
     """
     mine = state.revision(name).spec.index_spec
-    alike = [status for other, status in state.statuses.items() if state.revision(other).spec.index_spec == mine]
-    promoted = max((to_unix(one.promoted_at) for one in alike if one.promoted_at), default=0.0)
-    return sum(
-        one.gate is not None
-        and one.gate.verdict != "Pass"
-        and one.gate.reason in gate.RECALL_REASONS
-        and to_unix(one.gate.at) > promoted
-        for one in alike
-        if one is not state.statuses[name]
-    )
+    alike = [other for other in state.statuses if state.revision(other).spec.index_spec == mine]
+    return sum(is_look(state, other) for other in alike if other != name)
+
+
+def is_look(state: ReconcileState, name: str) -> bool:
+    """Whether the looks that come count this one: forgotten, each of them would have the same chance."""
+    status = state.statuses[name]
+    if status.gate is None or not gate.let_none_pass(status.gate):
+        return False
+    mine = state.revision(name).spec.index_spec
+    promoted = [
+        to_unix(one.promoted_at)
+        for other, one in state.statuses.items()
+        if one.promoted_at and state.revision(other).spec.index_spec == mine
+    ]
+    return to_unix(status.gate.at) > max(promoted, default=0.0)
 
 
 def _failed(state: ReconcileState, name: str, attempt: Attempt) -> None:
