@@ -44,10 +44,11 @@ from vectorindex_searcher.proof.live.judge import Live, LiveQueries, live_querie
 from vectorindex_searcher.proof.live.kept import KeptQueries, forget
 from vectorindex_searcher.proof.live.report import LiveReport
 from vectorindex_searcher.proof.live.sample import LiveQuery
-from vectorindex_searcher.proof.live.wire import encode
+from vectorindex_searcher.proof.live.wire import HEAD_BYTES, encode, record_bytes
 from vectorindex_searcher.proof.page import page
 from vectorindex_searcher.proof.report import Report, load_report
 from vectorindex_searcher.proof.task import validate
+from vectorindex_searcher.storage.folder import FolderStore
 
 COUNT = 3000
 NOWHERE = LiveSource(index_uid="u-1", revision="old", addresses=("127.0.0.255",), port=1, min_queries=200)
@@ -448,6 +449,28 @@ def test_what_cannot_be_read_there_is_asked_anew(out: Path, data: bytes) -> None
     report, _ = judged(out)
     assert report.live is not None
     assert "no pod of old told" in report.live.reason
+
+
+def test_what_is_kept_is_read_as_far_as_a_sample_can_be(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can write to the bucket could have the gate hold, or search exactly for, whatever they put there."""
+    room, read = contract.live_room(DIMENSION), FolderStore.read
+    most = HEAD_BYTES + room * record_bytes(DIMENSION)
+    sizes: list[int] = []
+
+    def spied(*given: Any, **asked: Any) -> bytes:
+        data = read(*given, **asked)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(FolderStore, "read", spied)
+    store, layout = stored(out)
+    vectors = far(room + 1)
+    store.put(layout.live_queries("digest1"), encode(live(vectors[:room]), DIMENSION, ("other",)))
+    assert len(kept(out).read() or ()) == room
+    for more in (encode(live(vectors), DIMENSION, ("other",)), encode([], DIMENSION, ("other",)) + bytes(4 * most)):
+        store.put(layout.live_queries("digest1"), more)
+        assert kept(out).read() is None
+    assert max(sizes) <= most + 1
 
 
 # ---------------------------------------------------------------- from a searcher to a verdict

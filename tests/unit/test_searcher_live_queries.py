@@ -30,6 +30,7 @@ from vectorindex_searcher.serve.http.head import Credential
 from vectorindex_searcher.serve.http.internal import InternalRequests
 
 CAP = contract.live_room(DIMENSION) // contract.LIVE_SENDER_SHARE
+OF_AN_HOUR = contract.live_room(DIMENSION) // contract.LIVE_HOURS
 PAGE = InternalRequest("GET", contract.live_page(0, "127.0.0.1"))
 
 
@@ -260,7 +261,7 @@ def test_after_a_day_it_is_forgotten_also_when_nobody_asks() -> None:
 def honest(count: int = 5, hour: int | None = None) -> bytes:
     now = int(time.time()) // 3600 if hour is None else hour
     queries = [
-        LiveQuery(bytes([number]) * 16, b"s" * 8, now, 10, "other", row.tobytes())
+        LiveQuery(number.to_bytes(16, "big"), b"s" * 8, now, 10, "other", row.tobytes())
         for number, row in enumerate(vectors(count))
     ]
     return encode(queries, DIMENSION, ("other",))
@@ -275,6 +276,7 @@ def answering(
     port: int = 0,
     host: str = "127.0.0.1",
     key: str = "key",
+    sealed: Callable[[str, bytes], bytes] | None = None,
 ) -> Iterator[int]:
     class Pod(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -286,7 +288,7 @@ def answering(
                 self.wfile.write(b"HTTP/1.1 200 OK\r\nX-")
                 wait.wait(60)
             data = body(self.path)
-            data += seal(key, self.path, data)
+            data += seal(key, self.path, data) if sealed is None else sealed(self.path, data)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -318,6 +320,7 @@ EMPTY = encode([], DIMENSION, ("other",))
         (honest(2) + honest(2, hour=int(time.time()) // 3600 - 1)[len(EMPTY) :], "not of the hour"),
         (EMPTY + b"\xff" * (HEAD_BYTES + 500 * record_bytes(DIMENSION)), "more than the"),
         (EMPTY + b"\xff" * record_bytes(DIMENSION) * 400, "of no segment"),
+        (honest(OF_AN_HOUR + 1), f"{OF_AN_HOUR + 1} queries, {OF_AN_HOUR} at most"),
     ],
 )
 def test_a_pod_that_tells_nonsense_is_left_out_whole(newest: bytes, said: str) -> None:
@@ -357,6 +360,23 @@ def test_a_stranger_at_a_pods_address_adds_no_query() -> None:
     assert "not made with its revision's key" in answer.problems[0]
 
 
+@pytest.mark.parametrize(
+    "sealed",
+    [
+        lambda path, page: seal("key", contract.live_page(1, "127.0.0.1"), page),
+        lambda path, page: seal("key", contract.live_page(0, "127.0.0.9"), page),
+        lambda path, page: seal("key", path, EMPTY),
+    ],
+    ids=["of another hour", "of another pod", "of another page"],
+)
+def test_a_seal_that_was_heard_seals_nothing_else(sealed: Callable[[str, bytes], bytes]) -> None:
+    """Samples go in clear: whoever listens has pages of honest pods, with their seals."""
+    with answering(lambda path: honest() if "age=0&" in path else EMPTY, sealed=sealed) as port:
+        answer = ask_pods(source(port), DIMENSION, Metric.COSINE, "key")
+    assert (len(answer.sample), answer.pods) == (0, 0)
+    assert "not made with its revision's key" in answer.problems[0]
+
+
 @pytest.mark.parametrize("body", [b"[0.25, 0.5, 0.75]", b'{"type": "urn:vectorindex:problem:Of 0.25, 0.5"}', b"{", b""])
 def test_what_a_pod_says_for_itself_is_not_passed_on(body: bytes) -> None:
     """It ends up in the report and in the message of the verdict."""
@@ -370,12 +390,7 @@ def test_what_a_pod_says_for_itself_is_not_passed_on(body: bytes) -> None:
 
 def test_one_pod_that_is_there_is_enough_and_its_flood_is_cut() -> None:
     """A pod may be forged: it says that one sender asked everything."""
-    now = int(time.time()) // 3600
-    many = [
-        LiveQuery(number.to_bytes(16, "big"), b"s" * 8, now, 10, "other", row.tobytes())
-        for number, row in enumerate(vectors(contract.live_room(DIMENSION) // 24))
-    ]
-    page = encode(many, DIMENSION, ("other",))
+    page = honest(OF_AN_HOUR)
     with answering(lambda path: page if "age=0&" in path else EMPTY) as port:
         answer = ask_pods(source(port, "127.0.0.1", "127.0.0.255"), DIMENSION, Metric.COSINE, "key")
     assert (answer.pods, len(answer.problems)) == (1, 1)
