@@ -194,7 +194,7 @@ def test_two_builders_publish_one_manifest(source: Path, tmp_path: Path) -> None
     built = build(task(source, tmp_path, index=IndexSpec(factory="Flat")))
     store, layout = stored(tmp_path)
     winner, sha256 = load_manifest(store, layout, "digest1")
-    folder = tmp_path / "shop" / "products" / "digest1" / "local"
+    folder = tmp_path / "shop" / "products" / "digest1" / winner.attempt
     late = winner.model_copy(update={"attempt": "late", "created": "2099-01-01T00:00:00+00:00"})
     published, published_sha256, ours = publish(store, layout, late, folder)
     assert (published, published_sha256, ours) == (winner, sha256, False)
@@ -230,7 +230,7 @@ def test_a_flipped_byte_is_refused_in_the_store_and_in_the_cache(
     download_verified(*stored(out), manifest, cache)
     assert (folder / "index.faiss").read_bytes() == whole
     # In the store: refused by name, and nothing is left behind that could be opened.
-    flip(out / "shop" / "products" / "digest1" / "local" / "index.faiss")
+    flip(out / "shop" / "products" / "digest1" / manifest.attempt / "index.faiss")
     with pytest.raises(ChecksumMismatch) as caught:
         download_verified(*stored(out), manifest, tmp_path / "fresh")
     assert caught.value.failure.object == "index.faiss"
@@ -241,7 +241,7 @@ def test_a_grown_object_is_refused_before_it_fills_the_disk(
     published: tuple[Path, Manifest, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, manifest, _ = published
-    path = out / "shop" / "products" / "digest1" / "local" / "ids.arrow"
+    path = out / "shop" / "products" / "digest1" / manifest.attempt / "ids.arrow"
     path.write_bytes(path.read_bytes() + b"more")
     store, layout = stored(out)
     streamed: list[str] = []

@@ -252,6 +252,16 @@ def test_old_ground_truth_goes_but_never_what_a_job_may_be_about_to_read(source:
     assert gate(tmp_path, "gate3", k=5, queries=asked(tmp_path)).ground_truth == "reused"
 
 
+def test_a_query_that_is_given_often_counts_once(source: Path, tmp_path: Path) -> None:
+    """Copies are no independent queries: counted each, they proved what nobody had asked."""
+    built(source, tmp_path)
+    once = gate(tmp_path, "once", queries=asked(tmp_path))
+    np.save(tmp_path / "often.npy", np.concatenate([clustered(150, seed=3)] * 4))
+    often = gate(tmp_path, "often", queries=Location(folder=str(tmp_path / "often.npy")))
+    assert often.overall == once.overall
+    assert often.overall.queries == 150
+
+
 def test_ground_truth_that_cannot_be_removed_fails_no_gate(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

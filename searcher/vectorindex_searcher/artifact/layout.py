@@ -42,6 +42,15 @@ class Layout:
     def file(self, digest: str, attempt: str, name: str) -> str:
         return join_key(self.base, digest, attempt, name)
 
+    def attempts(self, digest: str) -> str:
+        """Below it lies what each attempt uploads, and all else of the digest."""
+        return join_key(self.base, digest)
+
+    def attempt_of(self, digest: str, key: str) -> str:
+        """The attempt whose file has this key; empty for any other key."""
+        parts = key.removeprefix(f"{self.attempts(digest)}/").split("/")
+        return parts[0] if len(parts) == 2 else ""
+
     def probe(self, digest: str, attempt: str) -> str:
         """Where an attempt tries what the store can do; there only for a moment."""
         return join_key(self.base, digest, attempt, "probe")

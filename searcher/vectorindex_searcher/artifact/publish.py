@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import re
+import secrets
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +24,18 @@ from .manifest import Manifest, ManifestFile, encode, load_manifest
 UPLOAD_THREADS = 4
 UNFINISHED_SECONDS = 86_400.0
 """An upload that was begun so long ago and is not done belongs to a builder that was killed."""
+ATTEMPT_CHARS = 63
+_OWN_BYTES = 4
+_OWN = re.compile(r"(.+)-[0-9a-f]{8}")
+"""See own_attempt."""
 _log = logging.getLogger(__name__)
+
+
+def own_attempt(attempt: str) -> str:
+    """A name of the attempt that no other process has. All pods of a Job have its attempt; one that was given up, since
+    its node was cut off, may go on beside the next one, and neither may overwrite what the other has published.
+    """
+    return f"{attempt[: ATTEMPT_CHARS - 1 - 2 * _OWN_BYTES]}-{secrets.token_hex(_OWN_BYTES)}"
 
 
 def publish(store: Store, layout: Layout, manifest: Manifest, folder: Path) -> tuple[Manifest, str, bool]:
@@ -42,9 +55,25 @@ def publish(store: Store, layout: Layout, manifest: Manifest, folder: Path) -> t
         _log.info("removed what killed builds had uploaded in part", extra={"uploads": gone})
     data = encode(manifest)
     if store.put(layout.manifest(manifest.digest), data, exclusive=True):
+        _discard_killed(store, layout, manifest)
         return manifest, hashlib.sha256(data).hexdigest(), True
     published, sha256 = load_manifest(store, layout, manifest.digest)
     return published, sha256, published == manifest
+
+
+def _discard_killed(store: Store, layout: Layout, manifest: Manifest) -> None:
+    """Remove what other processes of the attempt have uploaded: no manifest will ever name it. What cannot be removed
+    stays."""
+    mine = _OWN.fullmatch(manifest.attempt)
+    if mine is None:
+        return
+    try:
+        for item in list(store.list(layout.attempts(manifest.digest))):
+            other = _OWN.fullmatch(layout.attempt_of(manifest.digest, item.key))
+            if other is not None and other[1] == mine[1] and other[0] != mine[0]:
+                store.delete(item.key)
+    except (TaskError, OSError) as error:
+        _log.warning("what a killed build had uploaded stays", extra={"error": str(error)[:300]})
 
 
 def cache_name(manifest: Manifest) -> str:

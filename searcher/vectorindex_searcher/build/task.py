@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from ..artifact.layout import HELDOUT_FILE, IDS_FILE, INDEX_FILE, MEASURED_FILE, METADATA_FILE, VECTORS_FILE, Layout
 from ..artifact.manifest import Manifest, describe_file, find_manifest
-from ..artifact.publish import publish
+from ..artifact.publish import own_attempt, publish
 from ..contract import ASKED_KS, BuildResult, BuildTask, OperatingPoint
 from ..dataset.listing import Listing, list_source, load_listing
 from ..dataset.places import no_data
@@ -84,6 +84,7 @@ def build(
         _log.info("already published", extra={"digest": task.digest})
         checkpoints.discard()
         return _result(*published, task, reused=True)
+    task = task.model_copy(update={"attempt": own_attempt(task.attempt)})
     require_exclusive_put(artifacts, layout.probe(task.digest, task.attempt))
     fallback = pick_device(task.device, task.device_reason)
     source_store = open_store(task.source, Role.SOURCE)

@@ -1,0 +1,196 @@
+"""Killed between any two writes: what is there then is whole or does not count, and the next try ends it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.artifact.manifest import Manifest, find_manifest
+from vectorindex_searcher.build import task as build_module
+from vectorindex_searcher.build.task import build
+from vectorindex_searcher.contract import (
+    BuildResult,
+    BuildTask,
+    Identity,
+    IndexSpec,
+    Location,
+    ServeTask,
+    ValidateResult,
+    ValidateTask,
+)
+from vectorindex_searcher.errors import TaskError
+from vectorindex_searcher.proof.report import load_report
+from vectorindex_searcher.proof.task import validate
+from vectorindex_searcher.serve.load import load
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.store import Role
+
+IDENTITY = Identity(namespace="shop", name="products", uid="u-1")
+DIMENSION = 8
+
+
+class Killed(BaseException):
+    """The process is gone: nothing catches this, and nothing is written after it."""
+
+
+class Writes:
+    """Counts the writes of all stores, and ends the process at one of them, before or after it is done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.keys: list[str] = []
+        self._last, self._done = 0, False
+        self._lock = threading.Lock()
+        for name in ("put", "upload"):
+            monkeypatch.setattr(FolderStore, name, self._counted(getattr(FolderStore, name)))
+        monkeypatch.setattr(FolderStore, "delete", self._counted(FolderStore.delete, writes=False))
+
+    def kill_at(self, number: int, *, done: bool) -> None:
+        """At the write of this number from now on; `done`: it was made, and the process did not live to know it."""
+        self.keys, self._last, self._done = [], number, done
+
+    def live(self) -> None:
+        self.kill_at(0, done=False)
+
+    def _counted(self, real: Callable[..., Any], *, writes: bool = True) -> Callable[..., Any]:
+        def counted(store: FolderStore, key: str, *given: Any, **asked: Any) -> Any:
+            with self._lock:  # of several threads one write is the last
+                if self._last and len(self.keys) >= self._last:
+                    raise Killed
+                if writes:
+                    self.keys.append(key)
+                last = writes and self._last == len(self.keys)
+                if last and not self._done:
+                    raise Killed
+                answer = real(store, key, *given, **asked)
+                if last:
+                    raise Killed
+                return answer
+
+        return counted
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "HELD_OUT", 10)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr("vectorindex_searcher.index.choose.tuning.LATENCY_QUERIES", 1)
+    monkeypatch.setattr("vectorindex_searcher.proof.timing.LATENCY_CALLS", 1)
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> Writes:
+    return Writes(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    np.save(folder / "a.npy", np.random.default_rng(0).standard_normal((300, DIMENSION), dtype=np.float32))
+    return folder
+
+
+def stored(out: Path) -> tuple[FolderStore, Layout]:
+    store = FolderStore(out, Role.ARTIFACTS)
+    return store, Layout(store.prefix, IDENTITY)
+
+
+def built(source: Path, out: Path) -> BuildResult:
+    """As the pods of one Job do: all of one attempt."""
+    places = {"source": Location(folder=str(source)), "artifacts": Location(folder=str(out))}
+    task = BuildTask(identity=IDENTITY, digest="d", index=IndexSpec(factory="IVF4,Flat"), attempt="build-1", **places)
+    return build(task, checkpoint_after_seconds=0)
+
+
+def measured(out: Path, manifest_sha256: str) -> ValidateResult:
+    place = Location(folder=str(out))
+    task = ValidateTask(identity=IDENTITY, digest="d", manifest_sha256=manifest_sha256, gate_hash="g", artifacts=place)
+    return validate(task)
+
+
+def served(out: Path, manifest_sha256: str, report_sha256: str, cache: Path) -> None:
+    """As a searcher takes it: every file by its checksum, and the canary answered."""
+    task = ServeTask(
+        identity=IDENTITY, revision="r", digest="d", manifest_sha256=manifest_sha256, gate_hash="g",
+        report_sha256=report_sha256, artifacts=Location(folder=str(out)), cache_dir=str(cache),
+    )  # fmt: skip
+    load(task, lambda said: None).held.close()
+
+
+def deaths(count: int) -> Iterator[tuple[int, bool]]:
+    return ((number, done) for number in range(1, count + 1) for done in (False, True))
+
+
+def test_a_build_that_was_killed_at_any_write_has_published_nothing_or_all(
+    source: Path, tmp_path: Path, writes: Writes
+) -> None:
+    built(source, tmp_path / "whole")
+    keys = list(writes.keys)
+    assert keys[-1].endswith("/manifest.json")
+    assert sum(key.endswith(("index.faiss", "vectors.npy", "ids.arrow")) for key in keys) == 3
+    for number, done in deaths(len(keys)):
+        out = tmp_path / f"{number}-{done}"
+        writes.kill_at(number, done=done)
+        with pytest.raises(Killed):
+            built(source, out)
+        writes.live()
+        found = find_manifest(*stored(out), "d")
+        assert (found is not None) == (number == len(keys) and done), (writes.keys, number)
+        assert built(source, out).reused == (found is not None)
+        _, sha256 = find_manifest(*stored(out), "d") or pytest.fail("nothing is published")
+        assert len([*out.rglob("index.faiss")]) == 1, "what the killed one had uploaded goes"
+        assert not [*out.rglob("probe")]
+        served(out, sha256, measured(out, sha256).report_sha256, tmp_path / f"cache-{number}-{done}")
+
+
+def test_who_was_given_up_and_goes_on_cannot_spoil_what_the_next_one_published(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that is cut off: its pod is replaced, and still uploads when the other one has published."""
+    publish, winners = build_module.publish, list[BuildResult]()
+
+    def late(store: FolderStore, layout: Layout, manifest: Manifest, folder: Path) -> Any:
+        monkeypatch.setattr(build_module, "publish", publish)
+        winners.append(built(source, tmp_path / "out"))
+        (folder / "index.faiss").write_bytes(b"a graph that its threads linked in another order")
+        return publish(store, layout, manifest, folder)
+
+    monkeypatch.setattr(build_module, "publish", late)
+    loser = built(source, tmp_path / "out")
+    (winner,) = winners
+    assert loser == winner.model_copy(update={"reused": True})
+    told = measured(tmp_path / "out", winner.manifest_sha256)
+    served(tmp_path / "out", winner.manifest_sha256, told.report_sha256, tmp_path / "cache")
+
+
+def test_a_gate_that_was_killed_at_any_write_has_told_nothing_or_all(
+    source: Path, tmp_path: Path, writes: Writes
+) -> None:
+    sha256 = built(source, tmp_path / "whole").manifest_sha256
+    writes.live()
+    measured(tmp_path / "whole", sha256)
+    keys = list(writes.keys)
+    names = [key.rpartition("/")[2] for key in keys]
+    assert names[-1] == "report.json"
+    assert {"points.json", "canary.arrow", "report.html"} < set(names)
+    for number, done in deaths(len(keys)):
+        out = tmp_path / f"{number}-{done}"
+        sha256 = built(source, out).manifest_sha256
+        writes.kill_at(number, done=done)
+        with pytest.raises(Killed):
+            measured(out, sha256)
+        writes.live()
+        if told := number == len(keys) and done:
+            report, report_sha256 = load_report(*stored(out), "d", "g")
+        else:
+            with pytest.raises(TaskError, match="does not exist"):
+                load_report(*stored(out), "d", "g")
+        again = measured(out, sha256)
+        if told:
+            assert (again.report_sha256, again.canary_recall) == (report_sha256, report.canary_recall)
+        served(out, sha256, again.report_sha256, tmp_path / f"cache-{number}-{done}")
