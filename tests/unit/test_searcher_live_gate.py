@@ -15,11 +15,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from observations import spec
 from searcher_process import started
 from unit.test_internal_requests import KEY, ME
 from unit.test_searcher_live_queries import answering, search
 from unit.test_searcher_validate import DIMENSION, IDENTITY, clustered, stored
 
+from vectorindex_operator.core import gate
 from vectorindex_searcher import contract
 from vectorindex_searcher.build import task as build_module
 from vectorindex_searcher.build.task import build
@@ -317,6 +319,52 @@ def test_too_few_are_reported_and_change_nothing(out: Path) -> None:
     assert report.live.reason.encode() in page(report)
 
 
+@pytest.mark.parametrize("senders", [5, 6])
+def test_of_too_few_senders_they_are_reported_and_change_nothing(out: Path, senders: int) -> None:
+    before, _ = judged(out, None, "without")
+    asked = [
+        replace(query, sender=(number % senders).to_bytes(8, "big")) for number, query in enumerate(live(far(400)))
+    ]
+    report, result = judged(out, asked=asked)
+    assert report.live is not None
+    assert (report.live.senders, report.live.judged) == (senders, senders == 6)
+    assert (report.params != before.params) == (result.live is not None) == (senders == 6)
+    if senders == 5:
+        assert report.live.reason == "not enough senders: live queries of 5, 6 at least judge, so that no one decides"
+        assert result.live_note == report.live.reason
+
+
+def test_enough_senders_of_whom_too_few_are_in_the_half_that_judges(out: Path) -> None:
+    vectors = far(300)
+    odd, even = ([query for query in live(vectors) if query.name[-1] & 1 == half] for half in (1, 0))
+    # Five ask what tunes alone, one what judges as well.
+    asked = [replace(query, sender=(number % 6).to_bytes(8, "big")) for number, query in enumerate(odd)]
+    asked += [replace(query, sender=bytes(8)) for query in even]
+    report, result = judged(out, asked=asked)
+    assert report.live is not None
+    assert (report.live.senders, report.live.judged, result.live) == (6, False, None)
+    assert report.live.reason.startswith("not enough senders: live queries of 1, ")
+
+
+def test_one_sender_of_hard_queries_neither_holds_a_revision_nor_widens_its_search(
+    out: Path, rows: npt.NDArray[np.float32]
+) -> None:
+    """It has a twelfth of the places, and what it asks is found badly at any price that anybody would pay."""
+    rng = np.random.default_rng(3)
+    near = rows[rng.integers(0, COUNT, 1100)] + 0.01 * rng.standard_normal((1100, DIMENSION)).astype(np.float32)
+    asked = [replace(query, sender=(number % 11).to_bytes(8, "big")) for number, query in enumerate(live(near, seed=1))]
+    without, _ = judged(out, gate_hash="without", asked=asked)
+    asked += [replace(query, sender=b"hostile!") for query in live(far(100), seed=2)]
+    report, result = judged(out, asked=asked)
+    assert report.live is not None
+    assert report.live.recall is not None
+    assert report.params == without.params
+    assert (report.live.judged, report.live.recall.senders) == (True, 12)
+    assert report.live.recall.recall < 0.95, "the mean of all misses the floor"
+    said = gate.judge(result, spec(gate={"queries": {"live": {}}}), gate.Stable(), 0.0)
+    assert said.reason != "LiveRecallBelowMin", said.message
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
@@ -494,8 +542,8 @@ def test_from_what_users_ask_of_a_searcher_to_a_report(
     environment = {contract.INTERNAL_KEY_ENV: KEY, LIVE_QUERIES_ENV: "1"}
     with started(task, **environment) as searcher:
         searcher.port()
-        for number in range(4):
-            search(searcher, far(60, seed=number), address=f"127.0.0.{number + 1}")
+        for number in range(6):
+            search(searcher, far(40, seed=number), address=f"127.0.0.{number + 1}")
         monkeypatch.setitem(os.environ, LIVE_KEY_ENV, live_key(KEY))
         source = LiveSource(
             index_uid=ME.index_uid,
@@ -506,7 +554,7 @@ def test_from_what_users_ask_of_a_searcher_to_a_report(
         )
         report, _ = judged(out, source, "second")
     assert report.live is not None
-    assert (report.live.queries, report.live.senders, report.live.pods) == (240, 4, 1)
+    assert (report.live.queries, report.live.senders, report.live.pods) == (240, 6, 1)
     assert report.live.judged
     assert report.live.recall is not None
     assert report.live.recall.queries + report.live.tuning == 240

@@ -205,7 +205,7 @@ class LiveQueries(Model):
 
     min_queries: Annotated[int, Field(ge=FEWEST_LIVE_QUERIES, le=LIVE_SAMPLE_QUERIES)] = 1000
     """With fewer different ones in the sample, live queries are reported and not judged. One token or address has at
-    most 1 % of the places of the sample."""
+    most 1 % of the places of the sample, and is one voice in the verdict, which takes six senders."""
 
 
 class Queries(Model):

@@ -13,6 +13,7 @@ from vectorindex_searcher.contract import (
     COLUMN_TYPES,
     FEW_QUERIES,
     FEWEST_QUERIES,
+    LIVE_CONFIDENCE,
     SEGMENT_QUERIES,
     Columns,
     SegmentRecall,
@@ -138,27 +139,39 @@ def _recall(
 
 
 def _live(report: ValidateResult, spec: VectorIndexSpec, doubts: list[_Finding]) -> None:
-    """What users ask can hold a revision, not condemn it: whoever may ask the index chooses what is in the sample."""
+    """What users ask can hold a revision, not condemn it: whoever may ask the index chooses what is in the sample. So
+    it holds where senders show that recall is below the floor, not where they are too few to show that it is not."""
     floor = spec.gate.recall.min
     for row in report.live or () if spec.gate.live is not None else ():
-        high = 2 * row.recall - row.recall_low
-        enough = row.queries >= SEGMENT_QUERIES or (row.queries >= MIN_SEGMENT_QUERIES and high < floor)
-        if not enough or row.recall_low >= floor:
+        high, sure = _live_high(row, report)
+        if row.queries < MIN_SEGMENT_QUERIES or high >= floor:
             continue
+        whose = f" of {row.senders} senders" if row.senders is not None else ""
         doubts.append(
-            ("LiveRecallBelowMin" if row.recall < floor else "LiveRecallUncertain",
-             f"recall@{report.k} of {row.segment} is {row.recall:.4f}, at least {row.recall_low:.4f} with "
-             f"{report.confidence:.0%} confidence on {row.queries} queries; the limit is {floor}: what stable's users "
-             "ask is harder than what the gate asked else; a higher index.objective.recall, another index.factory, or "
+            ("LiveRecallBelowMin",
+             f"recall@{report.k} of {row.segment} is {row.recall:.4f}, at most {high:.4f} with {sure:.0%} confidence "
+             f"on {row.queries} queries{whose}; the limit is {floor}: what stable's users ask is "
+             "harder than what the gate asked else; a higher index.objective.recall, another index.factory, or "
              "a gate without gate.queries.live would let it pass")
         )  # fmt: skip
+
+
+def _live_high(row: SegmentRecall, report: ValidateResult) -> tuple[float, float]:
+    """What a row of live queries shows recall to be at most, and how surely: by its senders, or by each query for
+    itself, where an image from before told it."""
+    if row.recall_high is not None:
+        return row.recall_high, LIVE_CONFIDENCE
+    return 2 * row.recall - row.recall_low, report.confidence
 
 
 def _live_note(report: ValidateResult, spec: VectorIndexSpec) -> str:
     """What became of live queries, where the spec asks for them."""
     if spec.gate.live is None:
         return ""
-    rows = [f"{row.segment} {row.recall:.4f} (at least {row.recall_low:.4f})" for row in report.live or ()]
+    rows = [
+        f"{row.segment} {row.recall:.4f} (between {row.recall_low:.4f} and {_live_high(row, report)[0]:.4f})"
+        for row in report.live or ()
+    ]
     note = report.live_note or "the image of this revision does not know them"
     return "; " + ", ".join([*rows, note if rows else f"live queries not judged: {note}"])
 

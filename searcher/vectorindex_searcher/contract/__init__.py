@@ -48,6 +48,8 @@ from .internal import (
 )
 from .live_queries import (
     FEWEST_LIVE_QUERIES,
+    FEWEST_LIVE_SENDERS,
+    LIVE_CONFIDENCE,
     LIVE_HOURS,
     LIVE_KEY_ENV,
     LIVE_PODS,
@@ -134,6 +136,7 @@ __all__ = [
     "EVIDENCE_SEGMENTS",
     "FEEDBACK_SECONDS",
     "FEWEST_LIVE_QUERIES",
+    "FEWEST_LIVE_SENDERS",
     "FEWEST_QUERIES",
     "FEW_QUERIES",
     "FORMAT_VERSION",
@@ -143,6 +146,7 @@ __all__ = [
     "KEEP_ALIVE_SECONDS",
     "LATENCY_BINS",
     "LATENCY_BIN_RATIO",
+    "LIVE_CONFIDENCE",
     "LIVE_HOURS",
     "LIVE_KEY_ENV",
     "LIVE_PODS",

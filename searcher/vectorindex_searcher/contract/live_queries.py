@@ -33,6 +33,11 @@ LIVE_PODS = 32
 """So many pods are asked for their samples."""
 FEWEST_LIVE_QUERIES = 120
 """Half of them judge: no smaller sample can be asked for."""
+FEWEST_LIVE_SENDERS = 6
+"""Live queries of fewer senders judge and tune nothing: the one that is answered worst is left out, and four others are
+too few to tell what is usual."""
+LIVE_CONFIDENCE = 0.95
+"""Of the interval that holds what the senders of live queries show, between both its ends."""
 
 _KEY_TEXT = b"vectorindex live queries key 1\n"
 _PAGE_TEXT = b"vectorindex live queries page 1\n"

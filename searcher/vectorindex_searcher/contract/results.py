@@ -86,6 +86,11 @@ class SegmentRecall(Stored):
     """Mean reciprocal rank of the first labelled right answer; None without labels."""
     judged: bool | None = None
     """False: too small a share of the queries to hold a revision up; reported only. None: as its queries allow."""
+    recall_high: float | None = None
+    """Of live queries, where each sender is one voice: what they show recall to be at most, without the sender that is
+    answered worst. None: no live queries, or an image that counted every query by itself."""
+    senders: int | None = None
+    """Of live queries: whose they are."""
 
 
 COLUMN_TYPES = {

@@ -199,13 +199,16 @@ class Report(Model):
 
 
 def _brief(row: SegmentRecall, *, ranks: bool) -> SegmentRecall:
-    """The row with six digits, rounded down so that no floor is reached by rounding; with or without its ranks."""
+    """The row with six digits, rounded down so that no floor is reached by rounding, and none missed by it (the upper
+    end); with or without its ranks."""
 
     def short(value: float | None) -> float | None:
         # 0.96 is 0.95999... in binary: what is a millionth but for the last bits stays one.
         return None if value is None else math.floor(value * 1e6 + 1e-6) / 1e6
 
     figures = {name: short(getattr(row, name)) for name in ("recall", "recall_low", "mrr", "relevance_mrr")}
+    if row.recall_high is not None:
+        figures["recall_high"] = math.ceil(row.recall_high * 1e6 - 1e-6) / 1e6
     if not ranks:
         figures |= {"mrr": None, "relevance_mrr": None}
     return row.model_copy(update=figures)

@@ -113,11 +113,6 @@ class _Looks:
 _Key = tuple[tuple[str, int], ...]
 
 
-def reaches(point: OperatingPoint, objective: float) -> bool:
-    """Whether the point's recall is the objective plus two half-widths at least, or cannot be any higher."""
-    return _spare(point, objective) >= 0
-
-
 def _spare(point: OperatingPoint, objective: float) -> float:
     return point.recall - min(1.0, objective + 2 * (point.recall - point.recall_low))
 

@@ -1,36 +1,36 @@
 """Live queries tune and judge: what stable's users ask, in two halves by the hash of what was asked.
 
-Half of them may ask for a wider search than the gate's own queries did, the other half is a class of its own. No file
-that is kept holds a query, and none of them is in the canary; nor are their exact neighbours kept.
+Half of them may ask for a wider search than the gate's own queries did, the other half is a class of its own. Each
+sender is one voice in either (senders.py): a search becomes wider, and a revision is held, where senders show that
+they are answered worse than they should be. No file that is kept holds a query, and none of them is in the canary; nor
+are their exact neighbours kept.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ...contract import (
+    FEWEST_LIVE_SENDERS,
     FEWEST_QUERIES,
     LIVE_KEY_ENV,
     LIVE_QUERIES,
     LIVE_SAME_AS_A_ROW,
     OTHER_SEGMENT,
-    SEGMENT_QUERIES,
     Metric,
     OperatingPoint,
     SegmentRecall,
     ValidateTask,
 )
-from ...index.choose.tuning import batch_engine, reaches, tune
+from ...index.choose.tuning import batch_engine, tune
 from ...index.engine import Engine
-from ...index.parameters import EXACT_TYPES
 from ...index.vectors import VectorFile
-from ..bound import lower_bound
 from ..exact import Truth, exact_search, no_truth
 from ..measure import measure, served_answers
 from ..points import Numbers, Tuner
@@ -41,6 +41,7 @@ from .ask import ask_pods
 from .kept import KeptQueries
 from .report import LiveReport
 from .sample import LiveQuery
+from .senders import Voices
 
 MOST_AT_OWN_K = 300
 """Queries that are asked for as many answers as they asked for: an exact search for a thousand takes longer."""
@@ -79,7 +80,15 @@ def live_queries(task: ValidateTask, kept: KeptQueries, dimension: int, metric: 
         if told.problems and not told.pods:
             why = f"no pod of {source.revision} told its live queries: {told.problems[0]}"[:200]
         return LiveQueries(told.model_copy(update={"reason": why}), tuple(queries))
-    return LiveQueries(told.model_copy(update={"judged": True}), tuple(queries))
+    return LiveQueries(_with_enough(told, told.senders), tuple(queries))
+
+
+def _with_enough(told: LiveReport, senders: int) -> LiveReport:
+    """Judged, if there are enough senders that none of them decides."""
+    if senders >= FEWEST_LIVE_SENDERS:
+        return told.model_copy(update={"judged": True})
+    why = f"not enough senders: live queries of {senders}, {FEWEST_LIVE_SENDERS} at least judge, so that no one decides"
+    return told.model_copy(update={"judged": False, "reason": why})
 
 
 def _described(told: LiveReport, queries: Sequence[LiveQuery], task: ValidateTask) -> LiveReport:
@@ -97,12 +106,14 @@ def _described(told: LiveReport, queries: Sequence[LiveQuery], task: ValidateTas
     )
 
 
-def _besides(told: LiveReport, given: int, left: int, task: ValidateTask) -> LiveReport:
-    """What is told when `left` are left, `given` having been given as well."""
+def _besides(told: LiveReport, given: int, left: Numbers, task: ValidateTask) -> LiveReport:
+    """What is told when those of the senders `left` [n] are left, `given` having been given as well."""
     least = task.live.min_queries if task.live is not None else 0
-    if told.judged and left < least:
-        why = f"{left} live queries besides those that were given, gate.queries.live.minQueries is {least}"
+    if told.judged and len(left) < least:
+        why = f"{len(left)} live queries besides those that were given, gate.queries.live.minQueries is {least}"
         told = told.model_copy(update={"judged": False, "reason": why})
+    elif told.judged:
+        told = _with_enough(told, len(np.unique(left)))
     return told.model_copy(update={"given": given})
 
 
@@ -117,6 +128,8 @@ class Live:
     """Half of those that equal no row."""
     ks: Numbers
     """How many answers each asked for."""
+    senders: Numbers
+    """A number of this run for who asked each."""
 
     @classmethod
     def of(
@@ -132,15 +145,18 @@ class Live:
         first = asking_the_same(np.concatenate([before, asked]), vectors.metric)[len(before) :] - len(before)
         once = {(ordered[number].segment, one): number for number, one in reversed(list(enumerate(first))) if one >= 0}
         chosen = np.sort(np.fromiter(once.values(), np.int64, len(once)))
-        told = _besides(found.told, int((first < 0).sum()), len(chosen), task)
+        known = {sender: number for number, sender in enumerate(sorted({query.sender for query in ordered}))}
+        senders = np.array([known[ordered[number].sender] for number in chosen], np.int64)
+        told = _besides(found.told, int((first < 0).sum()), senders, task)
         asked, segments = asked[chosen], [ordered[number].segment for number in chosen]
         if not len(chosen):
-            return cls(told, Queries(asked, chosen, segments), no_truth(task.k), np.empty(0, np.bool_), chosen)
+            queries = Queries(asked, chosen, segments)
+            return cls(told, queries, no_truth(task.k), np.empty(0, np.bool_), chosen, senders)
         own = rows_that_equal(vectors, asked)
         truth = exact_search(vectors, asked, task.k, vectors.metric, own)
         half = np.array([ordered[first[number]].name[-1] & 1 for number in chosen], np.bool_)
         ks = np.array([ordered[number].k for number in chosen])
-        return cls(told, Queries(asked, own, segments), truth, half & (own < 0), ks)
+        return cls(told, Queries(asked, own, segments), truth, half & (own < 0), ks, senders)
 
     def _tuning(self, task: ValidateTask, engine: Engine) -> Numbers:
         if not (self.told.judged and task.objective is not None and engine.param_limits):
@@ -155,11 +171,13 @@ class Live:
         tuner = Tuner(engine, vectors, self.queries, self.truth, task.sure)
         classes = np.array(self.queries.segments)[numbers]
         own = {row.segment for row in points.segments if row.tuned}
-        default = _wider(tuner, points.default, numbers[~np.isin(classes, sorted(own))], task.objective)
+        default = self._wider(tuner, points.default, numbers[~np.isin(classes, sorted(own))], task.objective)
         rows = tuple(
             row.model_copy(
                 update={
-                    "point": _wider(tuner, row.point, numbers[classes == row.segment], row.target or task.objective)
+                    "point": self._wider(
+                        tuner, row.point, numbers[classes == row.segment], row.target or task.objective
+                    )
                     if row.tuned
                     else default
                 }
@@ -170,6 +188,26 @@ class Live:
             _log.info("live queries ask for a wider search", extra={"queries": len(numbers), "params": default.params})
         return points.model_copy(update={"default": default, "segments": rows})
 
+    def _wider(self, tuner: Tuner, point: OperatingPoint, numbers: Numbers, target: float) -> OperatingPoint:
+        """The point, where senders do not show that it misses the target; else one that is wider in some parameter, and
+        reaches it in the mean of all senders but the one that is answered worst."""
+        senders = self.senders[numbers]
+        if len(numbers) < FEWEST_QUERIES or len(np.unique(senders)) < FEWEST_LIVE_SENDERS:
+            return point
+        measured = tuner.recalls(numbers)
+
+        def voices(params: Mapping[str, int]) -> Voices:
+            return Voices.of(measured(params), senders)
+
+        if voices(point.params).high >= target:
+            return point
+        queries = tuner.queries.vectors[numbers]
+        asked = tune(tuner.engine, queries, lambda params: voices(params).means[1:], _mean, target).default
+        params = {name: max(value, point.params.get(name, 0)) for name, value in asked.params.items()}
+        if params == dict(point.params):
+            return point
+        return tune(tuner.engine, queries, lambda params: voices(params).means, _low, 0.0, fixed=params).default
+
     def measured(self, engine: Engine, vectors: VectorFile, points: Points, task: ValidateTask) -> LiveReport:
         """What they are answered, each at the point of its segment."""
         if not len(self.queries.vectors):
@@ -178,25 +216,28 @@ class Live:
         asked, own = self.queries.vectors, self.queries.own_rows
         rows = served_answers(everything, asked, task.k, own, self.queries.segments, points.params)
         recall = measure(self.truth, rows, vectors, asked).recall
-        certain = engine.manifest.index_type in EXACT_TYPES
         tuned = np.zeros(len(asked), np.bool_)
         tuned[self._tuning(task, engine)] = True
         judging, same = ~tuned & (own < 0), own >= 0
         names = np.array(self.queries.segments)
+
+        def row(name: str, chosen: npt.NDArray[np.bool_]) -> SegmentRecall:
+            return _row(name, recall[chosen], self.senders[chosen])
+
         by_segment = [
-            _row(name, recall[judging & (names == name)], task.sure, certain=certain)
-            for name in task.segments
-            if (judging & (names == name)).any()
+            row(name, judging & (names == name)) for name in task.segments if (judging & (names == name)).any()
         ]
-        apart = _row(LIVE_SAME_AS_A_ROW, recall[same], task.sure, certain=certain) if same.any() else None
-        return self.told.model_copy(
+        report = self.told.model_copy(
             update={
                 "tuning": int(tuned.sum()),
-                "recall": _row(LIVE_QUERIES, recall[judging], task.sure, certain=certain),
+                "recall": row(LIVE_QUERIES, judging),
                 "at_own_k": self._at_own_k(everything, vectors, points, task, judging),
-                "same_as_a_row": apart,
+                "same_as_a_row": row(LIVE_SAME_AS_A_ROW, same) if same.any() else None,
                 "segments": tuple(by_segment),
             }
+        )
+        return (
+            report if report.rows or not report.judged else _with_enough(report, len(np.unique(self.senders[judging])))
         )
 
     def _at_own_k(
@@ -220,40 +261,27 @@ class Live:
             rows[mine, :k] = served_answers(engine, asked[mine], k, none[mine], names[mine].tolist(), points.params)
         truth = exact_search(vectors, asked, int(depths.max()), vectors.metric, depths=depths)
         recall = measure(truth, rows, vectors, asked).recall
-        return _row(f"{LIVE_QUERIES}, at their own k", recall, task.sure, certain=False)
+        return _row(f"{LIVE_QUERIES}, at their own k", recall, self.senders[chosen])
 
 
-def _row(name: str, recall: npt.NDArray[np.float64], sure: float, *, certain: bool) -> SegmentRecall:
+def _row(name: str, recall: npt.NDArray[np.float64], senders: Numbers) -> SegmentRecall:
     if not len(recall):
         return SegmentRecall(segment=name, queries=0, recall=0.0, recall_low=0.0)
-    right = certain and bool((recall == 1).all())
-    low = 1.0 if right else lower_bound(recall, sure)
-    return SegmentRecall(segment=name, queries=len(recall), recall=float(recall.mean()), recall_low=low)
+    voices = Voices.of(recall, senders)
+    return SegmentRecall(
+        segment=name,
+        queries=len(recall),
+        recall=voices.mean,
+        recall_low=voices.low,
+        recall_high=voices.high,
+        senders=len(voices),
+    )
 
 
-def _wider(tuner: Tuner, point: OperatingPoint, numbers: Numbers, target: float) -> OperatingPoint:
-    """The point, or one that is wider in some parameter and gives these queries the target: with two half-widths to
-    spare where they are many, in the mean where they are few, not at all where they are fewer still."""
-    if len(numbers) < FEWEST_QUERIES:
-        return point
-    by_mean = len(numbers) < SEGMENT_QUERIES
-    values = tuner.recalls(numbers)(point.params)
-    mean = float(values.mean())
-    low = mean if by_mean else lower_bound(values, tuner.confidence)
-    if reaches(point.model_copy(update={"recall": mean, "recall_low": low}), target):
-        return point
-    asked = tuner.point(numbers, target, by_mean=by_mean)
-    params = {name: max(value, point.params.get(name, 0)) for name, value in asked.params.items()}
-    if params == dict(point.params):
-        return point
-    return _timed(tuner, numbers, params)
+def _mean(means: npt.NDArray[np.float64]) -> float:
+    """In the place of a bound: no spare is asked for."""
+    return float(means.mean())
 
 
-def _timed(tuner: Tuner, numbers: Numbers, params: dict[str, int]) -> OperatingPoint:
-    """A point with what these queries measure at it."""
-
-    def bound(values: npt.NDArray[np.float64]) -> float:
-        return lower_bound(values, tuner.confidence)
-
-    queries = tuner.queries.vectors[numbers]
-    return tune(tuner.engine, queries, tuner.recalls(numbers), bound, 0.0, fixed=params).default
+def _low(means: npt.NDArray[np.float64]) -> float:
+    return Voices(means).low

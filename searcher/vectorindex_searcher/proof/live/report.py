@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ...contract import LIVE_QUERIES, Model, SegmentRecall
+from ...contract import FEWEST_LIVE_SENDERS, LIVE_QUERIES, Model, SegmentRecall
 
 
 class LiveReport(Model):
@@ -27,12 +27,12 @@ class LiveReport(Model):
     deeper: int = 0
     """Of them, those that asked for more answers than the gate's k; they are judged at k."""
     judged: bool = False
-    """False: too few, or none, for `reason`; then they tuned nothing either."""
+    """False: too few, too few senders, or none, for `reason`; then they tuned nothing either."""
     reason: str = ""
     tuning: int = 0
     """Those that tuned, and so do not judge."""
     recall: SegmentRecall | None = None
-    """Of those that judge."""
+    """Of those that judge: the mean over senders, each of whom is one voice, and between which bounds these put it."""
     same_as_a_row: SegmentRecall | None = None
     """Of those that equal a row: a class of their own."""
     at_own_k: SegmentRecall | None = None
@@ -44,9 +44,9 @@ class LiveReport(Model):
 
     @property
     def rows(self) -> tuple[SegmentRecall, ...]:
-        """What the gate is to judge."""
+        """What the gate is to judge: classes that enough senders asked."""
         rows = (self.recall, self.same_as_a_row) if self.judged else ()
-        return tuple(row for row in rows if row is not None)
+        return tuple(row for row in rows if row is not None and (row.senders or 0) >= FEWEST_LIVE_SENDERS)
 
     @property
     def shown(self) -> tuple[SegmentRecall, ...]:
