@@ -395,11 +395,11 @@ def test_a_search_under_way_at_sigterm_is_answered_within_the_bound(
     began, gate = threading.Event(), threading.Event()
     original = Engine.search
 
-    def slow(self: Engine, *arguments: Any) -> Any:
+    def slow(self: Engine, *arguments: Any, **named: Any) -> Any:
         if port_of(caplog, "ready"):
             began.set()
             gate.wait(60)
-        return original(self, *arguments)
+        return original(self, *arguments, **named)
 
     monkeypatch.setattr(Engine, "search", slow)
     answers: list[http.client.HTTPResponse] = []

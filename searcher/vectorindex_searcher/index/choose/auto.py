@@ -51,10 +51,10 @@ TUNING_QUERIES = 1000
 """What `build` tunes the chosen index with."""
 MARGIN = 2 * 1.645 / math.sqrt(TUNING_QUERIES)
 """Times the spread of recall, of the first trial that reaches the goal: the half-widths that tuning will ask for."""
-SCREEN_SLACK = 2.5
+SCREEN_SLACK = 3.0
 """A family this many times slower than the best on the small sample is not looked at again."""
-DEEP_ENTRIES = 5
-"""Families and variants of the best one that are looked at again."""
+DEEP_ENTRIES = 3
+"""Graphs, and others as many, that are looked at again."""
 WORTH = 1.04
 """A graph that takes twice as long to build has to be faster by this."""
 EASY_BEAM = 1.5 * K
@@ -103,10 +103,7 @@ def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int 
         return [new_entry(one, count, dimension, metric, effort) for one, effort in found]
 
     entries = entries_of(shortlist(count, dimension, goal.minimise))
-    if (
-        goal.memory_limit is not None
-        and sum(one.size.resident <= goal.memory_limit for one in entries) < DEEP_ENTRIES - 2
-    ):
+    if goal.memory_limit is not None and sum(one.size.resident <= goal.memory_limit for one in entries) < DEEP_ENTRIES:
         known = {one.factory for one in entries}
         smaller = [one for one in shortlist(count, dimension, Minimise.MEMORY) if one not in known]
         entries += entries_of(smaller)
@@ -177,8 +174,7 @@ class _Selection:
                     entries = [*entries, one]
             self._settle(entries, some)
             ranked = self._ranked(entries)
-            slowest = SCREEN_SLACK * ranked[0].at(self.count)
-            entries = [one for one in ranked if one.at(self.count) <= slowest][:DEEP_ENTRIES] or ranked[:DEEP_ENTRIES]
+            entries = self._promising(ranked)
         bench = Bench(sample, self.threads)
         if not rungs:
             for one in entries:
@@ -187,6 +183,15 @@ class _Selection:
         if not self.weighed:  # too few rows for it so far, or so few that every graph was good enough
             entries = self._weighed(entries, bench)
         return self._race(entries, bench)
+
+    def _promising(self, ranked: list[Entry]) -> list[Entry]:
+        """Those worth a larger sample: the best graphs and the best of the others, since graphs that differ in their
+        links alone are all as wrong about more rows, if one is."""
+        slowest = SCREEN_SLACK * ranked[0].at(self.count)
+        near = [one for one in ranked if one.at(self.count) <= slowest] or ranked
+        graphs = [one for one in near if is_graph(one.factory)][:DEEP_ENTRIES]
+        others = [one for one in near if not is_graph(one.factory)][:DEEP_ENTRIES]
+        return self._ranked(graphs + others)
 
     def _ranked(self, entries: list[Entry]) -> list[Entry]:
         return sorted(entries, key=lambda one: one.at(self.count))
@@ -261,7 +266,8 @@ class _Selection:
             waiting = [one for one in ranked if one.at(self.count) <= limit and rows not in one.trials]
             if not waiting:
                 break
-            self._try(waiting[0], bench)
+            # Lists are built in a twentieth of a graph's time, and may show that a graph need not be.
+            self._try(min(waiting, key=lambda one: is_graph(one.factory)), bench)
         raced = [one for one in entries if rows in one.trials and math.isfinite(one.at(self.count))]
         self._settle(raced, rows)
         if raced:

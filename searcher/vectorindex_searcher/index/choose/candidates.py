@@ -131,6 +131,8 @@ class Entry:
             return prior
         if done[-1].raised and not done[-2].raised:
             return prior  # the time of more recall, not of more rows
+        if (done[-1].factory == self.factory) != (done[-2].factory == self.factory):
+            return prior  # the time of other lists
         measured = math.log(done[-1].best.latency_us / done[-2].best.latency_us) / math.log(
             done[-1].rows / done[-2].rows
         )

@@ -16,6 +16,8 @@ from ...contract import Minimise
 
 MIN_ROWS_PER_LIST = 39
 """FAISS's own bound for a centroid that means something."""
+ENOUGH_ROWS_PER_LIST = 20
+"""On a sample, for a centroid that lies about where that of all rows will."""
 MAX_LISTS = 1 << 16
 _CODE_BOOK = 1 << 4
 """Centroids of a 4-bit code: fewer rows cannot train one."""
@@ -55,7 +57,7 @@ def shortlist(count: int, dimension: int, minimise: Minimise) -> tuple[str, ...]
         return tuple(dict.fromkeys([*codes, *small, *compressed, "HNSW16,SQ6", "HNSW32,SQ8", "SQ8", "Flat"]))
     whole = [f"IVF{fewer},PQ{parts}x4fs,RFlat"] if parts else []
     factories = ["HNSW32,SQ8", "HNSW32", *compressed, *whole, f"IVF{lists},RaBitQ,Refine(SQ8)"]
-    factories += [f"IVF{lists},SQ8", f"IVF{lists},Flat", "HNSW16,SQ8", "Flat"]
+    factories += [f"IVF{lists},SQ8", f"IVF{max(1, lists // 4)},SQ8", f"IVF{lists},Flat", "HNSW16,SQ8", "Flat"]
     if lists >= GRAPH_LISTS:
         many = min(GRAPH_TIMES * lists, MAX_LISTS, 2 ** math.floor(math.log2(count / MIN_ROWS_PER_LIST)))
         factories += [f"IVF{many}_HNSW32,SQ8"]
@@ -104,13 +106,14 @@ def with_lists(factory: str, lists: int) -> str:
 
 
 def scaled(factory: str, count: int, rows: int) -> str:
-    """What a factory string for `count` rows becomes on a sample of `rows`: as many lists times sqrt(rows / count).
+    """What a factory string for `count` rows becomes on a sample of `rows`: as many lists, where these get enough rows.
+    Clusters are as many on a sample as on all rows, so only then it is seen that a list is about a cluster.
 
-    Where a graph finds the lists, times rows / count: as long lists then cost as much, and the graph's own share hardly
-    grows with their number.
+    Elsewhere times sqrt(rows / count), and where a graph finds the lists, times rows / count: as long lists then cost
+    as much, and the graph's own share hardly grows with their number.
     """
     lists = lists_in(factory)
-    if not lists or rows >= count:
+    if not lists or rows >= min(count, ENOUGH_ROWS_PER_LIST * lists):
         return factory
     steps = round(math.log2(count / rows if "_HNSW" in factory else math.sqrt(count / rows)))
     return with_lists(factory, max(1, min(lists >> steps, max(1, rows // 8))))
