@@ -203,7 +203,11 @@ class Load:
         self.max_seconds = float(settings["max_seconds"])
         self.max_queries = int(settings["max_queries"])
         self.report_seconds = float(settings["report_seconds"])
-        self.requests = [self._request(str(settings["path"]), body.encode()) for body in settings["bodies"]]
+        tokens = [str(token) for token in settings.get("tokens", ())] or [""]
+        self.requests = [
+            self._request(str(settings["path"]), body.encode(), tokens[number % len(tokens)])
+            for number, body in enumerate(settings["bodies"])
+        ]
         self.counts = Counts()
         self.started = now()
         self.stopping = False
@@ -213,8 +217,9 @@ class Load:
         self._opening: set[asyncio.Task[None]] = set()
         self._backlog: deque[Query] = deque()
 
-    def _request(self, path: str, body: bytes) -> bytes:
+    def _request(self, path: str, body: bytes, token: str) -> bytes:
         head = f"POST {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nContent-Type: application/json\r\n"
+        head += f"Authorization: Bearer {token}\r\n" if token else ""
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     # ------------------------------------------------------------ connections

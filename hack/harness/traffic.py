@@ -45,6 +45,8 @@ class Settings:
     timeout: float = 10.0
     retries: int = 0
     """Further attempts of a query that got no connection, as the Python client makes them (there 3)."""
+    tokens: tuple[str, ...] = ()
+    """Bearer tokens: request after request by one after the other. None: nothing is shown."""
     max_seconds: float = 3600.0
     max_queries: int = 5_000_000
     report_seconds: float = 0.25

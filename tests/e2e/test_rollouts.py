@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from e2e.conftest import FIRST_REVISION_SECONDS
 from e2e.operator_release import kill_container
-from e2e.vectors import Corpus, bodies
+from e2e.vectors import CLUSTERS, Corpus, bodies
 from e2e.workspace import Workspace, no_failures
 
+from harness import traffic as load
 from harness.vix import unix
 
 COARSE = {"index": {"factory": "PQ4x4"}}
@@ -166,6 +170,63 @@ def test_a_revision_that_answers_one_kind_of_query_badly_is_rolled_back_by_live_
 
 
 @pytest.mark.together
+def test_what_users_ask_of_stable_holds_a_revision_that_answers_it_badly_and_no_other(
+    workspace: Workspace, corpus: Corpus
+) -> None:
+    """Eight users who ask nothing that is like a row: the gate's own queries pass both revisions."""
+    index, teams = workspace.index, {f"team-{number}": f"token-of-team-{number}-0123456789" for number in range(8)}
+    workspace.kube.apply_secret("clients", workspace.namespace, teams)
+    asking: dict[str, Any] = {
+        "gate": {"queries": {"live": {"minQueries": 120}}},
+        "searcher": {"minScore": -1.0, "auth": {"secretRef": {"name": "clients"}}},
+    }
+    workspace.put("good", corpus)
+    workspace.put("better", corpus.moved())
+    workspace.apply("good", **asking)
+    index.wait_condition("RolledOut", timeout=FIRST_REVISION_SECONDS)
+    first = index.traffic()
+    assert "there is no stable revision whose users ask anything" in index.revision(first)["gate"]["message"]
+
+    asked = bodies(corpus.between(480, clusters=CLUSTERS // 2))
+    tokens = tuple(teams.values())
+    with load.to_index(workspace.kube, workspace.images, index, asked, rate=100, tokens=tokens) as traffic:
+        traffic.wait(lambda seen: seen.queries >= len(asked), 60, "everything to be asked once")
+        workspace.apply("better", **asking)
+        second = index.wait_new_revision({first})
+        index.wait_revision(second, "Stable")
+        live = _live_report(workspace, second)
+        assert (live["judged"], live["senders"], live["pods"]) == (True, len(teams), 1)
+        assert 300 < live["queries"] <= len(asked)
+        assert live["recall"]["recallHigh"] > 0.95
+        assert f"{live['queries']} live queries of 8 senders" in index.revision(second)["gate"]["message"]
+
+        seen = traffic.snapshot()
+        done = seen.revisions[second].answers + len(asked)
+        traffic.wait(lambda seen: seen.revisions[second].answers >= done, 60, "everything to be asked of the second")
+        # Fixed: no wider search may mend it.
+        workspace.apply("better", **asking, index={"factory": "IVF64,Flat", "searchParams": {"nprobe": 2}})
+        third = index.wait_new_revision({first, second})
+        row = index.wait(
+            lambda: next((b for b in index.status().get("blockedBy", []) if b["rule"] == "GateInconclusive"), None),
+            120,
+            f"{third} to be held",
+        )
+    gate = index.revision(third)["gate"]
+    assert (row["subject"], gate["verdict"], gate["reason"]) == (third, "Inconclusive", "LiveRecallBelowMin")
+    for said in (row["message"], gate["message"], index.condition("RolledOut")["message"]):
+        assert "recall@10 of live queries is 0." in said
+        assert "of 8 senders; the limit is 0.95" in said
+        assert "gate.queries.live" in said
+    overall = index.revision(third)["report"]["overall"]
+    assert overall["recallLow"] >= 0.95, "its rows are found"
+    assert (index.traffic(), index.status()["stable"]) == (second, second)
+    assert "rejected" not in index.revision(third)
+    no_failures(traffic.snapshot(), at_least=2 * len(asked))
+    kept = workspace.store.keys(workspace.bucket, "indexes/")
+    assert not [key for key in kept if "/live/" in key or key.endswith(".queries")], "the sample goes with its report"
+
+
+@pytest.mark.together
 def test_a_flipped_byte_in_the_artifact_is_never_served(served: Workspace, corpus: Corpus) -> None:
     """The gate holds the new revision (too many new rows), its artifact is damaged, then the gate lets it go on."""
     index, first = served.index, served.index.traffic()
@@ -259,6 +320,15 @@ def test_new_data_is_found_and_waits_and_an_edit_does_not(served: Workspace, cor
     no_failures(seen, at_least=2000)
     assert "rejected" not in index.revision(second), "it did nothing wrong"
     assert set(served.built().values()) == {1}
+
+
+def _live_report(space: Workspace, revision: str) -> dict[str, Any]:
+    """What the report of a revision's gate says of live queries."""
+    digest = space.index.revisions()[revision]["spec"]["digest"]
+    keys = space.store.keys(space.bucket, "indexes/")
+    (key,) = (key for key in keys if digest in key and key.endswith("/report.json"))
+    found: dict[str, Any] = json.loads(space.store.get(space.bucket, key))["live"]
+    return found
 
 
 def _last_words(space: Workspace, revision: str) -> str:

@@ -65,9 +65,10 @@ class Corpus:
         noise = np.random.default_rng(seed).normal(scale=NOISE, size=(count, DIMENSION))
         return (self.centres[np.arange(count) % CLUSTERS] + noise).astype(np.float32)
 
-    def between(self, count: int = 400, *, seed: int = 6) -> Floats:
-        """Queries between three clusters each, unlike any row: an index tuned on rows misses a tenth of the answers."""
-        of = np.random.default_rng(seed).integers(0, CLUSTERS, (3, count))
+    def between(self, count: int = 400, *, clusters: int = 3, seed: int = 6) -> Floats:
+        """Queries between some clusters each, unlike any row: an index tuned on rows misses a tenth of the answers, or
+        more, where they are many."""
+        of = np.random.default_rng(seed).integers(0, CLUSTERS, (clusters, count))
         return self.centres[of].sum(axis=0).astype(np.float32)
 
     def nearest(self, query: Floats, k: int) -> list[tuple[str, float]]:

@@ -30,8 +30,8 @@ def ok(revision: str = "r-1", *, top: float | None = 0.8, close: bool = False, s
 
 
 @contextmanager
-def server(answer: Answer) -> Iterator[int]:
-    """A server on loopback; yields its port."""
+def server(answer: Answer, heads: Callable[[bytes], object] = lambda _: None) -> Iterator[int]:
+    """A server on loopback; yields its port. `heads` is told those of requests."""
     loop = asyncio.new_event_loop()
     connections = 0
 
@@ -42,6 +42,7 @@ def server(answer: Answer) -> Iterator[int]:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                heads(head)
                 length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
                 await reader.readexactly(int(length.split(b":")[1]))
                 requests += 1
@@ -80,6 +81,18 @@ def ask(settings: Settings) -> Snapshot:
     traffic.start()
     traffic.wait(lambda seen: seen.done, 120, "the end")
     return traffic.stop()
+
+
+def test_each_query_shows_its_own_token() -> None:
+    shown: list[bytes] = []
+    with server(lambda *_: ok(), shown.append) as port:
+        settings = Settings("127.0.0.1", port, rate=300, connections=1, max_queries=6, timeout=60, tokens=("a", "b"))
+        traffic = Traffic(settings, ['{"vector": [1.0]}', '{"vector": [2.0]}', '{"vector": [3.0]}'])
+        traffic.start()
+        traffic.wait(lambda seen: seen.done, 120, "the end")
+        traffic.stop()
+    tokens = [line for head in shown for line in head.split(b"\r\n") if line.startswith(b"Authorization")]
+    assert tokens == [b"Authorization: Bearer " + one for one in (b"a", b"b", b"a") * 2]
 
 
 def test_counts_answers_by_revision() -> None:
