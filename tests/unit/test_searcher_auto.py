@@ -111,6 +111,8 @@ def test_lists_and_parts() -> None:
     assert scaled("IVF1024,SQ8", 64_000, 16_000) == "IVF512,SQ8"
     assert scaled("IVF1024,SQ8", 64_000, 64_000) == "IVF1024,SQ8"
     assert scaled("HNSW32", 10**9, 1000) == "HNSW32"
+    assert scaled("IVF256,SQ8", 100_000, 6_000) == "IVF256,SQ8", "with rows for each, as many: clusters are, too"
+    assert scaled("IVF512,SQ8", 100_000, 6_000) == "IVF128,SQ8"
 
 
 @pytest.mark.parametrize("dimension", [1, 3, 97, 384])
@@ -356,6 +358,31 @@ def test_the_smallest_index_must_keep_its_recall_on_all_rows(tmp_path: Path, mon
     goals = [goal for _, goal in runs]
     assert goals[0] > 0.955, "the goal and its margin"
     assert goals == [goals[0]] * len(goals), "by the first that reaches it, for all"
+
+
+def test_graphs_do_not_take_every_place_on_the_larger_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times by script: each graph is faster than any list on small samples and slower on the largest one."""
+    np.save(tmp_path / "v.npy", rows(4100, 16))
+    monkeypatch.setattr(auto, "SCREEN_ROWS", 500)
+    monkeypatch.setattr(auto, "DEEP_ROWS", 1500)
+    monkeypatch.setattr(auto, "TOP_ROWS", 4000)
+    graph, lists, others = (10.0, 11.0, 90.0), (11.0, 17.0, 20.0), (200.0, 200.0, 200.0)
+    built: list[tuple[str, int]] = []
+
+    def run(self: trial.Bench, factory: str, goal: float, *_: object, **__: object) -> trial.Trial:
+        count = len(self.sample.rows)
+        built.append((factory, count))
+        times = graph if factory.startswith("HNSW") else {"IVF16,SQ8": lists}.get(factory, others)
+        latency = times[(500, 1500, 4000).index(count)]
+        return trial.Trial(factory, count, trial.Measured({}, 0.97, 0.05, latency), 0.97, again=lambda: latency)
+
+    monkeypatch.setattr(trial.Bench, "run", run)
+    with VectorFile(tmp_path / "v.npy", Metric.L2) as vectors:
+        choice = select(vectors, Goal(0.95), threads=1)
+    assert choice.factory == "IVF16,SQ8"
+    raced = [factory for factory, count in built if count == 4000]
+    assert raced[:2] == ["HNSW32,SQ8", "IVF16,SQ8"], "lists, which cost little, before more graphs"
+    assert len(raced) <= auto.MOST_RACERS
 
 
 def test_time_is_extrapolated_by_what_was_seen_and_what_is_known() -> None:
