@@ -135,7 +135,7 @@ def numbers(*values: float) -> bytes:
         (b"x" * (HEAD_BYTES + 10), "no head"),
         (b"{}\n", "2 faults"),
         (b"[" * 30_000 + b"\n", "faults"),
-        (b'{"dimension": 3, "segments": [], "more": 1}\n', "1 faults"),
+        (b'{"dimension": 3, "segments": [], "asked": 1}\n', "1 faults"),
         (b'{"dimension": 3, "segments": ["other"]}\nabc', "whole number"),
         (encode([], 4, ("other",)), "4 dimensions, the index has 3"),
         (encode([query(n) for n in range(9)], 3, ("other",)), "9 queries, 8 at most"),

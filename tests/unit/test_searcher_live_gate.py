@@ -23,6 +23,7 @@ from unit.test_searcher_validate import DIMENSION, IDENTITY, clustered, stored
 
 from vectorindex_operator.core import gate
 from vectorindex_searcher import contract
+from vectorindex_searcher.artifact.live_queries import forget
 from vectorindex_searcher.build import task as build_module
 from vectorindex_searcher.build.task import build
 from vectorindex_searcher.contract import (
@@ -36,14 +37,17 @@ from vectorindex_searcher.contract import (
     LiveSource,
     Location,
     Metric,
+    ResolveTask,
     ValidateResult,
     ValidateTask,
     live_key,
 )
+from vectorindex_searcher.dataset.resolve import resolve
+from vectorindex_searcher.errors import TaskError
 from vectorindex_searcher.index.vectors import VectorFile
 from vectorindex_searcher.proof import same
 from vectorindex_searcher.proof.live.judge import Live, LiveQueries, live_queries
-from vectorindex_searcher.proof.live.kept import KeptQueries, forget
+from vectorindex_searcher.proof.live.kept import KeptQueries
 from vectorindex_searcher.proof.live.report import LiveReport
 from vectorindex_searcher.proof.live.sample import LiveQuery
 from vectorindex_searcher.proof.live.wire import HEAD_BYTES, encode, record_bytes
@@ -487,6 +491,34 @@ def test_what_jobs_left_behind_goes_with_the_next_one_also_when_live_queries_wer
     assert files(out, "live/") == set()
 
 
+def test_what_a_killed_job_left_behind_is_gone_after_a_day_though_no_other_gate_runs(
+    out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at the source, as polling takes it, is enough; what a gate may still measure with stays."""
+    for digest in ("digest0", "digest1"):
+        kept(out, digest).write(live(far(5)))
+    (old,) = out.rglob("digest0.queries")
+    a_day_ago = time.time() - 86_500
+    os.utime(old, (a_day_ago, a_day_ago))
+    look = ResolveTask(
+        identity=IDENTITY, source=Location(folder=str(tmp_path / "a.npy")), artifacts=Location(folder=str(out))
+    )
+    resolve(look)
+    assert files(out, "live/") == {"digest1.queries"}
+    (fresh,) = out.rglob("digest1.queries")
+    os.utime(fresh, (a_day_ago, a_day_ago))
+
+    def refused(*_: object) -> None:
+        raise TaskError("AccessDenied", "no s3:DeleteObject")
+
+    with monkeypatch.context() as store:
+        store.setattr("vectorindex_searcher.storage.folder.FolderStore.delete", refused)
+        resolve(look)
+    assert "live queries could not be removed" in caplog.text
+    resolve(look)
+    assert files(out, "live/") == set()
+
+
 @pytest.mark.parametrize("data", [b"nonsense", b'{"dimension": 99, "segments": []}\n', b"x" * 100_000])
 def test_what_cannot_be_read_there_is_asked_anew(out: Path, data: bytes) -> None:
     store, layout = stored(out)
@@ -544,6 +576,7 @@ def test_from_what_users_ask_of_a_searcher_to_a_report(
         searcher.port()
         for number in range(6):
             search(searcher, far(40, seed=number), address=f"127.0.0.{number + 1}")
+        search(searcher, far(5, seed=9), params={"nprobe": 3})
         monkeypatch.setitem(os.environ, LIVE_KEY_ENV, live_key(KEY))
         source = LiveSource(
             index_uid=ME.index_uid,
@@ -552,10 +585,15 @@ def test_from_what_users_ask_of_a_searcher_to_a_report(
             port=searcher.port("admin port open"),
             min_queries=200,
         )
-        report, _ = judged(out, source, "second")
+        report, result = judged(out, source, "second")
     assert report.live is not None
     assert (report.live.queries, report.live.senders, report.live.pods) == (240, 6, 1)
     assert report.live.judged
     assert report.live.recall is not None
     assert report.live.recall.queries + report.live.tuning == 240
+    assert (report.live.searches, report.live.filtered, report.live.own_params) == (245, 0, 5)
+    assert result.live_note == (
+        f"240 live queries of 6 senders, {report.live.tuning} of them tuned; "
+        "left out: of 245 searches 5 with parameters of their own"
+    )
     assert files(out, "live/") == set()

@@ -24,7 +24,7 @@ from vectorindex_searcher.contract import InternalRequest, LiveSource, Metric, l
 from vectorindex_searcher.proof.live import ask as asking
 from vectorindex_searcher.proof.live.ask import Told, ask_pods
 from vectorindex_searcher.proof.live.sample import LiveQuery
-from vectorindex_searcher.proof.live.wire import HEAD_BYTES, MalformedError, decode, encode, record_bytes
+from vectorindex_searcher.proof.live.wire import HEAD_BYTES, MalformedError, Tally, decode, encode, record_bytes, tally
 from vectorindex_searcher.serve.evidence.live_queries import LiveQueries
 from vectorindex_searcher.serve.http.head import Credential
 from vectorindex_searcher.serve.http.internal import InternalRequests
@@ -110,6 +110,7 @@ def test_what_users_ask_of_all_rows_with_the_revisions_own_parameters_is_kept(pu
     assert {(one.segment, one.k) for one in queries} == {("other", 10), ("keyword", 7)}
     assert {one.vector for one in queries if one.segment == "keyword"} == {row.tobytes() for row in keyword}
     assert len(queries) == 24
+    assert answer.asked == Tally(searches=48, filtered=8, own_params=8)
     said = str(searcher.log)
     assert "127.0.0.1" not in said
     assert str(float(plain[0, 0]))[:8] not in said
@@ -247,12 +248,53 @@ def test_after_a_day_it_is_forgotten_also_when_nobody_asks() -> None:
     now = [1_800_000_000.0]
     pod = kept(clock=lambda: now[0])
     pod.offer("other", "10.0.0.1", 10, vectors(5))
+    pod.leave_out(7, filtered=True)
     assert (len(names(pod)), len(names(pod, 23))) == (5, 0)
+    assert (counted(pod), counted(pod, 23)) == ((12, 7, 0), (0, 0, 0))
     now[0] += 23 * 3600
+    pod.leave_out(1, filtered=False)
     assert (len(names(pod)), len(names(pod, 23))) == (0, 5)
+    assert (counted(pod), counted(pod, 23)) == ((1, 0, 1), (12, 7, 0))
     now[0] += 3600
     pod.forget()
     assert len(pod) == 0
+    assert (counted(pod), counted(pod, 1), counted(pod, 23)) == ((0, 0, 0), (1, 0, 1), (0, 0, 0))
+
+
+def counted(queries: LiveQueries, age: int = 0) -> tuple[int, int, int]:
+    told = tally(queries.page(age)[: -contract.LIVE_SEAL_BYTES])
+    assert told is not None
+    return told.searches, told.filtered, told.own_params
+
+
+# ---------------------------------------------------------------- pods of another release
+
+
+def as_told(head: bytes) -> bytes:
+    """A page of one query of this hour, below the head of another release."""
+    hour = int(time.time()) // 3600
+    facts = np.array([(hour, 10, 0)], "<i8,<u2,<u2").tobytes()
+    return head + b"\n" + b"n" * 16 + b"s" * 8 + facts + vectors(1)[0].astype("<f4").tobytes()
+
+
+OLDER = b'{"dimension":%d,"segments":["other"]}' % DIMENSION
+NEWER = b'{"dimension":%d,"segments":["other"],"asked":{"searches":9,"filtered":4,"of":1},"more":{}}' % DIMENSION
+
+
+@pytest.mark.parametrize(("head", "asked"), [(OLDER, None), (NEWER, Tally(searches=9, filtered=4))])
+def test_a_searcher_of_another_release_is_understood(head: bytes, asked: Tally | None) -> None:
+    with answering(lambda path: as_told(head) if "age=0&" in path else EMPTY) as port:
+        answer = ask_pods(source(port), DIMENSION, Metric.COSINE, "key")
+    assert (len(answer.sample), answer.pods, answer.problems) == (1, 1, [])
+    assert answer.asked == asked
+
+
+@pytest.mark.parametrize("count", [b"-1", b"1e99", b'"many"', b"99999999999999999999"])
+def test_counts_that_are_none_are_nonsense(count: bytes) -> None:
+    head = b'{"dimension":%d,"segments":["other"],"asked":{"searches":%s}}' % (DIMENSION, count)
+    with answering(lambda path: as_told(head)) as port:
+        answer = ask_pods(source(port), DIMENSION, Metric.COSINE, "key")
+    assert (len(answer.sample), answer.pods, answer.asked) == (0, 0, None)
 
 
 # ---------------------------------------------------------------- pods that are hostile

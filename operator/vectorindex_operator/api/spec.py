@@ -199,8 +199,8 @@ class Build(Model):
 
 class LiveQueries(Model):
     """What the users of the stable revision ask. Its searchers keep a sample of it in memory for 24 hours (vector,
-    segment and k of searches without a filter), and the gate of the next revision tunes with half of it and judges by
-    the other half. See docs/security.md for what is kept, for how long, and who can read it.
+    segment and k; searches with a filter are left out, and counted), and the gate of the next revision tunes with half
+    of it and judges by the other half. See docs/security.md for what is kept, for how long, and who can read it.
     """
 
     min_queries: Annotated[int, Field(ge=FEWEST_LIVE_QUERIES, le=LIVE_SAMPLE_QUERIES)] = 1000

@@ -7,6 +7,7 @@ the source, and the listing keeps the counts.
 from __future__ import annotations
 
 from ..artifact.layout import Layout
+from ..artifact.live_queries import forget_old
 from ..contract import ResolveResult, ResolveTask
 from ..errors import RetryableError
 from ..storage.store import Role, Store, open_store
@@ -21,6 +22,7 @@ def resolve(task: ResolveTask) -> ResolveResult:
     listing = list_source(source_store, no_data(task))
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(artifacts.prefix, task.identity)
+    forget_old(artifacts, layout)
     stored = _stored(artifacts, layout, listing.fingerprint)
     source = open_source(source_store, stored or listing, task.columns, task.embedding)
     if stored is None:

@@ -123,9 +123,15 @@ def _live(live: LiveReport) -> str:
     if not live.judged:
         return f"What stable's users ask was not judged: {live.note}."
     deeper = f", {live.deeper:,} asked for more answers than the gate looks at" if live.deeper else ""
+    high = None if live.recall is None else live.recall.recall_high
+    most = (
+        ""
+        if high is None
+        else f" Each sender counts once; without the one answered worst they show {high:.4f} at most."
+    )
     return (
         f"What stable's users asked in {live.hours} of the last 24 hours: {live.note}; "
-        f"{live.largest_share:.1%} at most of one{deeper}."
+        f"{live.largest_share:.1%} at most of one{deeper}.{most}"
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..artifact.layout import CANARY_FILE, HELDOUT_FILE, MEASURED_FILE, SERVED_FILES, VECTORS_FILE, Layout
+from ..artifact.live_queries import forget
 from ..artifact.manifest import Manifest, ManifestFile, describe_file, load_manifest
 from ..artifact.publish import download_verified
 from ..contract import SAME_AS_A_ROW, WITH_A_FILTER, SegmentRecall, ValidateResult, ValidateTask
@@ -43,7 +44,7 @@ from .exact import Truth, no_truth, spread
 from .filtered import filtered_recall
 from .filtered_queries import JUDGED_SHARE, ask_filtered, check_filterable
 from .live.judge import Live, LiveQueries, live_queries
-from .live.kept import KeptQueries, forget
+from .live.kept import KeptQueries
 from .measure import NO_PARAMS, Measured, measure, relevance_rank, served_answers
 from .page import page
 from .points import split

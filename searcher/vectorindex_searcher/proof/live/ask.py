@@ -29,7 +29,7 @@ from ...contract import (
     sign,
 )
 from .sample import LiveQuery, LiveSample
-from .wire import HEAD_BYTES, MalformedError, decode, record_bytes
+from .wire import HEAD_BYTES, MalformedError, Tally, decode, record_bytes, tally
 
 POD_SECONDS = 60.0
 """For all that one pod tells."""
@@ -53,6 +53,16 @@ class Told:
     """Those that told all they have."""
     problems: list[str] = field(default_factory=list)
     """One for each of the others."""
+    asked: Tally | None = None
+    """Searches of the pods that count them; None: none does."""
+
+    def add(self, queries: list[LiveQuery], asked: Tally | None) -> None:
+        """What one pod told."""
+        self.pods += 1
+        for query in queries:
+            self.sample.add(query)
+        if asked is not None:
+            self.asked = asked.and_of(self.asked or Tally())
 
 
 def ask_pods(
@@ -92,9 +102,7 @@ def ask_pods(
                 told.problems.append(problem)
                 _log.warning("no live queries from a pod of stable", extra={"problem": problem})
                 return
-            told.pods += 1
-            for query in queries:
-                told.sample.add(query)
+            told.add(queries, pod.asked)
 
     # Threads that do not keep the process alive: a pod that drips bytes into its head is waited for by nobody.
     threads = [threading.Thread(target=one, args=(address,), daemon=True) for address in source.addresses]
@@ -119,6 +127,8 @@ class _Pod:
     clock: Callable[[], float]
     _connection: http.client.HTTPConnection | None = None
     late: bool = False
+    asked: Tally | None = None
+    """Searches of all hours; None: it does not count them."""
 
     def hang_up(self) -> None:
         """End the conversation, wherever it is: who waits for bytes gets none."""
@@ -150,6 +160,8 @@ class _Pod:
         expected = int(self.clock()) // _HOUR - age
         if hours and (len(hours) > 1 or abs(hours.pop() - expected) > 1):
             raise MalformedError("its queries are not of the hour that was asked for, or its clock is another")
+        if (asked := tally(data)) is not None:
+            self.asked = asked.and_of(self.asked or Tally())
         return queries
 
     def _get(self, path: str, most: int, until: float) -> bytes:

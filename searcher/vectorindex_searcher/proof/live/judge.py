@@ -71,6 +71,8 @@ def live_queries(task: ValidateTask, kept: KeptQueries, dimension: int, metric: 
         known = set(task.segments)
         queries = [one if one.segment in known else replace(one, segment=OTHER_SEGMENT) for one in asked.sample]
         told = LiveReport(pods=asked.pods, problems=tuple(asked.problems[:8]))
+        if asked.asked is not None:
+            told = told.model_copy(update=asked.asked.model_dump())
         if len(queries) >= source.min_queries:
             queries = kept.write(queries)
     told = _described(told, queries, task)

@@ -1,22 +1,19 @@
 """Where live queries are while a revision is measured: written once for a digest, gone when its report is there.
 
 Below the artifacts, since only there the Job may write: so a Job that is tried again asks the same, and draws nothing
-new. What an earlier Job left behind, because it never ended well, the next one removes.
+new. What an earlier Job left behind, because it never ended well, is removed by others: artifact/live_queries.py.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 
 from ...artifact.layout import Layout
-from ...contract import LIVE_HOURS, OTHER_SEGMENT, Metric, live_room
-from ...errors import TaskError
+from ...contract import OTHER_SEGMENT, Metric, live_room
 from ...storage.store import Store
 from .sample import LiveQuery
 from .wire import HEAD_BYTES, MalformedError, decode, encode, record_bytes
 
-KEPT_SECONDS = LIVE_HOURS * 3600.0
 _log = logging.getLogger(__name__)
 
 
@@ -52,14 +49,3 @@ class KeptQueries:
     @property
     def _key(self) -> str:
         return self._layout.live_queries(self._digest)
-
-
-def forget(store: Store, layout: Layout, digest: str = "", now: float | None = None) -> None:
-    """Remove all live queries but those of `digest`, and these, too, when they are a day old."""
-    try:
-        for item in list(store.list(layout.live_queries())):
-            old = item.modified and (time.time() if now is None else now) - item.modified > KEPT_SECONDS
-            if not digest or item.key != layout.live_queries(digest) or old:
-                store.delete(item.key)
-    except (TaskError, OSError) as error:
-        _log.warning("live queries could not be removed", extra={"why": str(error)[:300]})

@@ -22,6 +22,13 @@ class LiveReport(Model):
     """Of one of these."""
     hours: int = 0
     """Of the last 24 in which they were asked."""
+    searches: int | None = None
+    """All searches in these hours, each as often as it was asked. None: the pods do not count them, or an earlier try
+    of this Job had asked them."""
+    filtered: int | None = None
+    """Of all searches those with a filter, which are not among the live queries."""
+    own_params: int | None = None
+    """Of all searches those with search parameters of their own: likewise."""
     given: int = 0
     """Of them, those that ask what a given query does: they are asked as given ones, and not here."""
     deeper: int = 0
@@ -56,7 +63,13 @@ class LiveReport(Model):
 
     @property
     def note(self) -> str:
-        """In a sentence: how many, of how many senders, or why they are not judged."""
+        """In a sentence: how many, of how many senders, or why they are not judged; and what is not among them."""
         if not self.judged:
-            return self.reason
-        return f"{self.queries} live queries of {self.senders} senders, {self.tuning} of them tuned"
+            return f"{self.reason}{self._left_out}"
+        return f"{self.queries} live queries of {self.senders} senders, {self.tuning} of them tuned{self._left_out}"
+
+    @property
+    def _left_out(self) -> str:
+        left = ((self.filtered, "with a filter"), (self.own_params, "with parameters of their own"))
+        parts = [f"{count} {what}" for count, what in left if count]
+        return f"; left out: of {self.searches} searches {' and '.join(parts)}" if parts else ""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ... import contract
 from ...proof.live.sample import NAME_BYTES, SENDER_BYTES, LiveQuery, LiveSample
-from ...proof.live.wire import encode
+from ...proof.live.wire import Tally, encode
 from ..http.head import Credential
 
 HOUR = 3600
@@ -51,6 +51,11 @@ class LiveQueries:
         self._ends = 0.0
         self._limit = b""
         """Names from here on need not be offered in this hour."""
+        self._counts = [0, 0, 0]
+        """Searches of this hour: all, those with a filter, those with parameters of their own. Counted without the
+        lock: where threads meet some may be lost."""
+        self._counted: dict[int, list[int]] = {}
+        """Hour -> the same."""
 
     def __len__(self) -> int:
         return len(self._sample)
@@ -60,6 +65,7 @@ class LiveQueries:
         if self._clock() >= self._ends:
             with self._lock:
                 self._begin_hour()
+        self._counts[0] += len(vectors)
         keyed, limit, known = self._hashes[segment], self._limit, self._sample
         for vector in vectors:
             asked = keyed.copy()
@@ -67,6 +73,14 @@ class LiveQueries:
             name = asked.digest()[:NAME_BYTES]
             if name < limit and name not in known:
                 self._take(segment, sender, k, vector, name)
+
+    def leave_out(self, count: int, *, filtered: bool) -> None:
+        """Searches that are not kept, since a filter or parameters of their own would have to be kept with them."""
+        with self._lock:
+            if self._clock() >= self._ends:
+                self._begin_hour()
+            self._counts[0] += count
+            self._counts[1 if filtered else 2] += count
 
     def _take(self, segment: str, sender: Sender, k: int, vector: npt.NDArray[np.float32], name: bytes) -> None:
         who = self._sender(sender)
@@ -92,7 +106,11 @@ class LiveQueries:
         """The hour that it is now; what is older than a day goes."""
         self._hour = int(self._clock()) // HOUR
         self._ends = (self._hour + 1) * HOUR
-        self._sample.forget_before(self._hour - contract.LIVE_HOURS + 1)
+        oldest = self._hour - contract.LIVE_HOURS + 1
+        self._sample.forget_before(oldest)
+        self._counts = self._counted.setdefault(self._hour, [0, 0, 0])
+        for hour in [one for one in self._counted if one < oldest]:
+            del self._counted[hour]
         self._limit = self._sample.limit(self._hour)
 
     def page(self, age: int, path: str = "") -> bytes:
@@ -101,7 +119,9 @@ class LiveQueries:
         with self._lock:
             self._begin_hour()
             queries = self._sample.hour(self._hour - age)
-        page = encode(queries, self._dimension, self._segments)
+            searches, filtered, own_params = self._counted.get(self._hour - age, [0, 0, 0])
+        tally = Tally(searches=searches, filtered=filtered, own_params=own_params)
+        page = encode(queries, self._dimension, self._segments, tally)
         return page + contract.seal(self._key, path, page)
 
     async def watch(self) -> None:

@@ -163,6 +163,8 @@ class SearchService:
         if allowed is None:
             self._offer(asked, vectors, rows)
             return self._answer(asked, scores, rows, work)
+        if self._queries is not None:
+            self._queries.leave_out(len(vectors), filtered=True)
         return self._answer(asked, scores, rows, work, {"filter": {"rows": allowed.matching, "search": strategy}})
 
     def _slice(self, plan: SearchPlan, vectors: Vectors, allowed: RowSet | None) -> tuple[Scores, Rows, str]:
@@ -176,6 +178,8 @@ class SearchService:
         """To the samples: of what was answered, and of what was asked."""
         plan = asked.plan
         if not plan.own:
+            if self._queries is not None:
+                self._queries.leave_out(len(vectors), filtered=False)
             return
         if self._live is not None:
             self._live.offer(plan.segment, vectors, plan.k, rows)
