@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from vectorindex_searcher.artifact.document import DOCUMENT_LIMIT_BYTES
+from vectorindex_searcher.artifact.inspection import inspect, report_page
 from vectorindex_searcher.artifact.layout import Layout
 from vectorindex_searcher.artifact.manifest import ManifestFile, load_manifest
 from vectorindex_searcher.artifact.publish import download_verified
@@ -37,7 +39,7 @@ from vectorindex_searcher.contract import (
     ServeTask,
     ValidateTask,
 )
-from vectorindex_searcher.errors import StoreUnavailable
+from vectorindex_searcher.errors import StoreUnavailable, TaskError
 from vectorindex_searcher.proof import groundtruth, schema
 from vectorindex_searcher.proof.columns import column_types
 from vectorindex_searcher.proof.report import Report, load_report
@@ -317,6 +319,41 @@ def test_what_a_dead_try_left_for_another_manifest_is_replaced(source: Path, tmp
     built(source, tmp_path, factory="IVF16,SQ8")
     gate(tmp_path)
     assert all((folder / name).read_bytes() != left[name] for name in left)
+
+
+def test_nothing_that_lies_beside_an_artifact_is_read_without_a_bound(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier try left there is known by no checksum yet: whoever may write there could fill the memory."""
+    real = FolderStore.read
+    lengths: dict[str, list[int | None]] = {}
+
+    def spied(store: FolderStore, key: str, *, length: int | None = None, **asked: Any) -> bytes:
+        if store.role is Role.ARTIFACTS:
+            lengths.setdefault(key.rpartition("/")[2], []).append(length)
+        return real(store, key, length=length, **asked)
+
+    monkeypatch.setattr(FolderStore, "read", spied)
+    built(source, tmp_path)
+    gate(tmp_path)
+    next((tmp_path / "shop").rglob("report.json")).unlink()
+    gate(tmp_path)
+    assert len([*inspect(str(tmp_path))]) > 20
+    report_page(str(tmp_path))
+    assert {"manifest.json", "report.json", "points.json", "canary.arrow"} < set(lengths)
+    assert not [name for name, asked in lengths.items() if None in asked]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "report.json", "points.json"])
+def test_a_document_of_more_than_a_mebibyte_is_no_document(source: Path, tmp_path: Path, name: str) -> None:
+    built(source, tmp_path)
+    gate(tmp_path)
+    path = next((tmp_path / "shop").rglob(name))
+    path.write_bytes(path.read_bytes() + b" " * DOCUMENT_LIMIT_BYTES)
+    if name == "points.json":
+        (path.parent / "report.json").unlink()
+    with pytest.raises(TaskError, match=f"{name} is larger than 1048576 bytes"):
+        gate(tmp_path)
 
 
 def test_the_report_is_what_its_schema_says(source: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ..index.sizes import size_text
 from ..proof.page import deleted_text, page, verdict
 from ..proof.report import Report, SegmentPoint
 from ..storage.store import Role, open_store, parse_location
+from .document import DOCUMENT_LIMIT_BYTES
 from .manifest import Candidate, Manifest
 
 _REMEDY = "Name the folder that `build` got as --out, or one manifest.json or report.json in it."
@@ -29,7 +30,7 @@ def inspect(where: str, endpoint: str = "", region: str = "") -> Iterator[str]:
     if not keys:
         raise BadSpec("NotFound", f"{where} holds no manifest.json and no report.json", remedy=_REMEDY)
     for key in keys:
-        data = store.read(key)
+        data = store.read(key, length=DOCUMENT_LIMIT_BYTES + 1)
         yield store.describe(key)
         try:
             yield from (
@@ -113,7 +114,7 @@ def report_page(where: str, endpoint: str = "", region: str = "") -> bytes:
         found = "".join(f" {store.describe(key)}" for key in keys[:20])
         raise BadSpec("AmbiguousReport", f"{where} holds {len(keys)} reports", remedy=f"Name one report.json:{found}")
     try:
-        return page(Report.model_validate_json(store.read(keys[0])))
+        return page(Report.model_validate_json(store.read(keys[0], length=DOCUMENT_LIMIT_BYTES + 1)))
     except ValidationError as error:
         message = f"{store.describe(keys[0])} is not readable by this version: {_first(error)}"
         raise BadSpec("BadReport", message) from None

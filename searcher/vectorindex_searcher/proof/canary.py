@@ -21,6 +21,8 @@ from .exact import Truth
 from .measure import NO_PARAMS, Params, served_answers
 
 CANARY_QUERIES = 300
+CANARY_LIMIT_BYTES = 128 << 20
+"""As many queries of the most dimensions, and their right answers, are less. What is longer is cut, and no canary."""
 _MANIFEST = b"manifest"
 
 

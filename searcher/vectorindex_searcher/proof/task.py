@@ -29,6 +29,7 @@ from ..storage.store import Role, open_store
 from .as_built import as_built
 from .bound import lower_bound
 from .canary import (
+    CANARY_LIMIT_BYTES,
     canary_numbers,
     canary_recall,
     make_canary,
@@ -256,7 +257,7 @@ def _canary(case: Case, engine: Engine, outcome: Outcome, folder: Path) -> tuple
     write_canary(of_manifest(table, case.manifest_sha256), path)
     key = case.layout.report(task.digest, task.gate_hash, CANARY_FILE)
     if not artifacts.put(key, data := path.read_bytes(), exclusive=True):
-        path.write_bytes(artifacts.read(key))
+        path.write_bytes(artifacts.read(key, length=CANARY_LIMIT_BYTES))
         if manifest_of(path) != case.manifest_sha256:
             artifacts.put(key, data)
             path.write_bytes(data)
