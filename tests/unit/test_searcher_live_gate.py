@@ -43,9 +43,10 @@ from vectorindex_searcher.contract import (
     live_key,
 )
 from vectorindex_searcher.dataset.resolve import resolve
-from vectorindex_searcher.errors import TaskError
+from vectorindex_searcher.errors import StoreUnavailable, TaskError
 from vectorindex_searcher.index.vectors import VectorFile
 from vectorindex_searcher.proof import same
+from vectorindex_searcher.proof import task as proof_module
 from vectorindex_searcher.proof.live.judge import Live, LiveQueries, live_queries
 from vectorindex_searcher.proof.live.kept import KeptQueries
 from vectorindex_searcher.proof.live.report import LiveReport
@@ -516,6 +517,49 @@ def test_what_a_killed_job_left_behind_is_gone_after_a_day_though_no_other_gate_
         resolve(look)
     assert "live queries could not be removed" in caplog.text
     resolve(look)
+    assert files(out, "live/") == set()
+
+
+def test_what_others_left_behind_goes_before_anything_is_measured(out: Path) -> None:
+    """Also where this Job ends badly, too: its artifact cannot be read."""
+    for digest in ("digest0", "digest1"):
+        kept(out, digest).write(live(far(300)))
+    next(out.rglob("index.faiss")).unlink()
+    with pytest.raises(TaskError):
+        judged(out)
+    assert files(out, "live/") == {"digest1.queries"}
+    with pytest.raises(TaskError):
+        judged(out, None)
+    assert files(out, "live/") == set()
+
+
+def test_what_a_try_a_day_ago_wrote_is_asked_no_more(out: Path) -> None:
+    kept(out).write(live(far(300)))
+    (path,) = out.rglob("*.queries")
+    os.utime(path, times=(time.time() - 86_500,) * 2)
+    report, _ = judged(out)
+    assert report.live is not None
+    assert "no pod of old told" in report.live.reason
+
+
+def test_a_try_that_dies_before_its_report_leaves_the_queries_to_the_next(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is tried again must not draw luckier ones."""
+    asked = live(far(300))
+    kept(out).write(asked)
+
+    def dies(*given: object) -> None:
+        raise StoreUnavailable("SlowDown", "later")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proof_module, "publish_report", dies)
+        with pytest.raises(StoreUnavailable):
+            judged(out)
+    assert kept(out).read() == asked
+    report, _ = judged(out)
+    assert report.live is not None
+    assert report.live.judged
     assert files(out, "live/") == set()
 
 
