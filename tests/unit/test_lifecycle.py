@@ -400,6 +400,35 @@ def test_each_look_in_a_row_asks_the_gate_for_more_certainty() -> None:
     assert start.task.rejections == 6, "no number of queries could prove it any more"
 
 
+@pytest.mark.parametrize(("recall", "low"), [(0.98, 0.94), (0.93, 0.92)], ids=["held", "rejected"])
+def test_the_same_index_asked_other_queries_is_looked_at_again(recall: float, low: float) -> None:
+    """Given until some let it pass, each set of queries had the chance of the first: with ten, two of five
+    indexes passed that were at their floor."""
+    sets = [spec(gate={"queries": {"s3": {"bucket": f"queries-{number}"}}}) for number in range(4)]
+    view = a_revision(sets[0], "Validating")
+    asked = []
+    for of in sets:
+        obs = seen(of, view)
+        plan = run(obs)
+        obs = after(obs, plan)
+        if not actions(plan, StartValidation):  # what was rejected is taken up, and measured in the next pass
+            plan = run(obs)
+        (start,) = actions(plan, StartValidation)
+        asked.append(start.task.rejections)
+        done = job(
+            Task.VALIDATE, JobState.SUCCEEDED, of=view, key=f"{identity.gate_hash(of)}/0",
+            result=report(of, recall, low),
+        )  # fmt: skip
+        obs = replace(after(obs, plan), jobs=(*obs.jobs, done))
+        measured = run(obs)
+        assert recorded(measured, view).gate is not None
+        view = after(obs, measured).revisions[view.name]
+    assert asked == [None, 1, 2, 3]
+    newer = a_revision(sets[3], "Validating", data=NEW_DATA)
+    (start,) = actions(run(seen(sets[3], view, newer, data=NEW_DATA)), StartValidation)
+    assert start.task.rejections == 4
+
+
 def test_a_built_revision_is_measured_and_a_proven_one_surges() -> None:
     fresh = a_revision(OLD, "Validating")
     (start,) = actions(run(seen(OLD, fresh)), StartValidation)

@@ -227,6 +227,8 @@ class GateStatus(Stored):
     reason: str
     message: str
     at: Time
+    looks: int | None = None
+    """How often this revision's recall was looked at before, by another gate, and did not pass."""
 
 
 class Rejection(Stored):

@@ -42,7 +42,7 @@ def _forget(state: ReconcileState) -> None:
     rest = [n for n, s in state.statuses.items() if n not in slots and s.phase not in UNDER_WAY]
     proven = [n for n in rest if state.statuses[n].promoted_at and state.statuses[n].rejected is None]
     failed = [n for n in rest if n not in proven]
-    rejected = [n for n in failed if state.statuses[n].rejected is not None or validate.is_look(state, n)]
+    rejected = [n for n in failed if state.statuses[n].rejected is not None or validate.looks_at(state, n)]
     others = [n for n in failed if n not in rejected]
     _keep_newest(state, sorted(proven, key=lambda n: (n == target, state.good_since(n), n)), state.spec.history)
     _keep_newest(state, sorted(rejected, key=lambda n: _reach(state, n)), REJECTIONS)

@@ -6,7 +6,7 @@ A changed threshold judges the same report again; changed queries measure again;
 from __future__ import annotations
 
 from vectorindex_operator.api.timestamps import to_text, to_unix
-from vectorindex_operator.api.v1alpha1 import Rejection
+from vectorindex_operator.api.v1alpha1 import GateStatus, Rejection
 from vectorindex_operator.core import gate, identity, recipe
 from vectorindex_operator.core.attempt import Attempt, failures, look, stop
 from vectorindex_operator.core.backoff import resolve_wait
@@ -72,9 +72,8 @@ def _judge_again(state: ReconcileState) -> None:
         return
     changed = status.gate is None or status.gate.thresholds_hash != identity.thresholds_hash(state.spec)
     if status.rejected.stage == "Gate" and changed:
-        state.update(
-            state.desired, phase=Phase.VALIDATING, rejected=None, gate=None, message="spec.gate changed: judged again"
-        )
+        # Its verdict stays until there is another: it was a look.
+        state.update(state.desired, phase=Phase.VALIDATING, rejected=None, message="spec.gate changed: judged again")
         state.preparing = state.desired
 
 
@@ -82,6 +81,7 @@ def _judge(state: ReconcileState, name: str, report: ValidateResult) -> None:
     status = state.statuses[name]
     built = status.build.default_point.latency_us if status.build is not None else None
     verdict = gate.judge(report, state.spec, _stable(state), state.now, built_us=built)
+    verdict = verdict.model_copy(update={"looks": _looks_before(status.gate, verdict.gate_hash) or None})
     if status.gate is not None and _same(status.gate, verdict):
         verdict = status.gate
     elif verdict.verdict == "Pass":
@@ -159,7 +159,7 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
         segments=tuple(s.name for s in state.spec.segments),
         segment_targets=identity.segment_targets(state.spec),
         objective=identity.default_target(state.spec),
-        rejections=min(_looks(state, name), MOST_LOOKS) or None,
+        rejections=min(_looks(state, name, wanted), MOST_LOOKS) or None,
         floor=state.spec.gate.recall.min,
         tombstones=recipe.tombstones(spec, state.spec.source.s3),
         id_column=spec.columns.id,
@@ -187,27 +187,34 @@ def _live_source(state: ReconcileState) -> LiveSource | None:
     )
 
 
-def _looks(state: ReconcileState, name: str) -> int:
+def _looks(state: ReconcileState, name: str, wanted: str) -> int:
     """How often in a row the gate has looked at the recall of what this index spec builds and let none pass, since
     one of it was last promoted. Whatever failed for another reason (rows, columns, tombstones) was no draw of queries.
     """
     mine = state.revision(name).spec.index_spec
-    alike = [other for other in state.statuses if state.revision(other).spec.index_spec == mine]
-    return sum(is_look(state, other) for other in alike if other != name)
+    others = (other for other in state.statuses if other != name and state.revision(other).spec.index_spec == mine)
+    return _looks_before(state.statuses[name].gate, wanted) + sum(looks_at(state, other) for other in others)
 
 
-def is_look(state: ReconcileState, name: str) -> bool:
-    """Whether the looks that come count this one: forgotten, each of them would have the same chance."""
-    status = state.statuses[name]
-    if status.gate is None or not gate.let_none_pass(status.gate):
-        return False
+def looks_at(state: ReconcileState, name: str) -> int:
+    """The looks at a revision that later ones count: forgotten, each of these would have the same chance."""
+    verdict = state.statuses[name].gate
+    if verdict is None or not (looks := _looks_before(verdict, "")):
+        return 0
     mine = state.revision(name).spec.index_spec
     promoted = [
         to_unix(one.promoted_at)
         for other, one in state.statuses.items()
         if one.promoted_at and state.revision(other).spec.index_spec == mine
     ]
-    return to_unix(status.gate.at) > max(promoted, default=0.0)
+    return looks if to_unix(verdict.at) > max(promoted, default=0.0) else 0
+
+
+def _looks_before(verdict: GateStatus | None, gate_hash: str) -> int:
+    """Looks at a revision before one by this gate: the same one again is the same look, on the report that is there."""
+    if verdict is None:
+        return 0
+    return (verdict.looks or 0) + (verdict.gate_hash != gate_hash and gate.let_none_pass(verdict))
 
 
 def _failed(state: ReconcileState, name: str, attempt: Attempt) -> None:
