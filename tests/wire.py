@@ -69,6 +69,13 @@ class Serving:
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(60)
 
+    def seen(self) -> list[tuple[bytes, int]]:
+        """What was answered so far. An answer can be read before the turn of the loop that sent it has noted it."""
+        return asyncio.run_coroutine_threadsafe(self._seen(), self.loop).result(60)
+
+    async def _seen(self) -> list[tuple[bytes, int]]:
+        return list(self.app.seen)
+
     def connect(self) -> Client:
         return Client(socket.create_connection(("127.0.0.1", self.port), timeout=60))
 

@@ -30,7 +30,8 @@ _UNDER_WAY: ContextVar[list[asyncio.WriteTransport]] = ContextVar("_UNDER_WAY")
 
 class _Request(aiohttp.ClientRequest):
     """Tells which connection it went to. aiohttp closes a connection once all is sent that was to be sent, so one whose
-    other end reads no more would stay for ever: such a one is aborted here when its call ends."""
+    other end reads no more would stay for ever, and one whose event loop has ended until the garbage is collected: such
+    a one is aborted here when its call ends."""
 
     DEFAULT_HEADERS = {}
     """A searcher compresses nothing; and Accept is each request's own."""
@@ -130,11 +131,15 @@ class Connections:
         under_way: list[asyncio.WriteTransport] = []
         _UNDER_WAY.set(under_way)
         try:
-            return await self._asked(attempts)
+            answer = await self._asked(attempts)
         except BaseException:
             for transport in under_way:
                 transport.abort()
             raise
+        for transport in under_way:
+            if transport.get_write_buffer_size():  # it was answered before all was sent: nobody waits for the rest
+                transport.abort()
+        return answer
 
     async def _asked(self, attempts: Attempts) -> Answer:
         request = attempts.request

@@ -388,6 +388,40 @@ def test_a_refusal_is_read_although_the_server_stopped_reading(call: Ask, reads:
         thread.join(60)
 
 
+def test_a_refusal_before_all_was_sent_ends_the_connection() -> None:
+    """aiohttp went on to send to whoever had refused; with its event loop gone the connection stayed for ever."""
+    over = threading.Event()
+    left: list[bytes] = []
+
+    def refuse(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(answer(401, b'{"detail": "a token is needed"}', "Connection: close"))
+            over.wait(60)
+            connection.settimeout(60)
+            with suppress(ConnectionResetError):
+                left.extend(iter(lambda: connection.recv(1 << 20), b""))
+            left.append(b"ended")
+
+    with socket.socket() as listening, scripted() as script:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that not all can be sent
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        thread = threading.Thread(target=refuse, args=(listening,))
+        thread.start()
+        script.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        gc.disable()  # it would close what was forgotten
+        try:
+            with pytest.raises(vic.Unauthorized, match="a token is needed"):
+                aask(script, query=[1.0] * 3_000_000, timeout=60)
+            over.set()
+            thread.join(120)
+        finally:
+            gc.enable()
+    assert left[-1] == b"ended"
+
+
 def test_a_connection_that_was_closed_while_idle_is_not_used_even_for_feedback() -> None:
     """Feedback is never sent twice, so it must not be the one that finds out."""
     counted = answer(202, b'{"counted": true}', kind="application/json")

@@ -54,7 +54,8 @@ def server(answer: Answer, heads: Callable[[bytes], object] = lambda _: None) ->
                     break
         except asyncio.IncompleteReadError:
             pass
-        writer.close()
+        finally:
+            writer.close()
 
     listening = loop.run_until_complete(asyncio.start_server(talk, "127.0.0.1", 0))
     thread = threading.Thread(target=loop.run_forever)
@@ -65,9 +66,11 @@ def server(answer: Answer, heads: Callable[[bytes], object] = lambda _: None) ->
         listening.close()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.run_until_complete(asyncio.sleep(0))  # whoever was just let in begins, and so can end
         for task in asyncio.all_tasks(loop):
             task.cancel()
             loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        loop.run_until_complete(asyncio.sleep(0))  # what was closed is let go of in the next turn
         loop.close()
 
 

@@ -285,7 +285,7 @@ def test_unread_answers_of_all_are_bounded_and_the_longest_unread_goes(way: Way)
         clients = []
         for number in range(4):
             clients.append(way.slow(server.port).send(get(b"/big")))  # 8 MiB, of which the kernel takes some
-            until(lambda count=number: len(server.app.seen) == count + 1)
+            until(lambda count=number: len(server.seen()) == count + 1)
             until(lambda: server.call(lambda: max(one._unread_bytes for one in server.listener._connections) > 1 << 20))
         until(lambda: bool(server.call(lambda: server.listener._unread <= 12 << 20)))
         assert server.listener.connections < 4
@@ -310,7 +310,7 @@ def test_the_kernel_takes_little_of_what_nobody_reads() -> None:
             (connection,) = server.listener._unreading
             unsent = server.call(lambda one=connection: one._transport.get_write_buffer_size() + one._unsent_bytes)
             assert isinstance(unsent, int)
-            taken = size * len(server.app.seen) - unsent
+            taken = size * len(server.seen()) - unsent
             assert taken < 400 << 10, f"{size}: {taken >> 10} KiB"
             server.app.seen.clear()
             client.sock.close()
@@ -335,7 +335,7 @@ def test_the_last_answer_reaches_a_client_that_reads_slowly(way: Way) -> None:
     """It was cut off two seconds after it was written, read or not."""
     with serving(tls=way.server) as server:
         client = way.slow(server.port).send(get(b"/big", b"Connection: close\r\n"))
-        until(lambda: len(server.app.seen) == 1)
+        until(lambda: len(server.seen()) == 1)
         (connection,) = server.listener._connections
         server.call(lambda: connection.check_clock(time.monotonic() + 10))
         status, headers, body = client.answer()
@@ -345,7 +345,7 @@ def test_the_last_answer_reaches_a_client_that_reads_slowly(way: Way) -> None:
 def test_a_last_answer_that_nobody_reads_ends() -> None:
     with serving() as server:
         client = server.connect().send(get(b"/big", b"Connection: close\r\n"))
-        until(lambda: len(server.app.seen) == 1)
+        until(lambda: len(server.seen()) == 1)
         (connection,) = server.listener._connections
         server.call(lambda: connection.check_clock(time.monotonic() + 100))
         until(lambda: server.listener.connections == 0)
@@ -384,7 +384,7 @@ def test_what_no_bound_counts_is_little_of_each_connection(way: Way) -> None:
     with serving(tls=way.server) as server:
         assert way.slow(server.port).send(get()).answer()[0] == 200
         way.slow(server.port).send(get())
-        until(lambda: len(server.app.seen) == 2)
+        until(lambda: len(server.seen()) == 2)
         for connection in server.listener._connections:
             assert connection._transport is not None
             assert connection._transport.get_write_buffer_limits()[1] <= 16 << 10  # type: ignore[attr-defined]
@@ -419,7 +419,7 @@ def test_what_many_send_at_once_keeps_no_other_waiting(dear: bytes) -> None:
         crowd, last = [server.connect() for _ in range(20)], server.connect()
         for client in (*crowd, last):
             assert client.send(get()).answer()[0] == 200
-        seen = len(server.app.seen)
+        seen = len(server.seen())
         stands, goes_on = threading.Event(), threading.Event()
         server.loop.call_soon_threadsafe(lambda: (stands.set(), goes_on.wait(60)))
         assert stands.wait(60)
@@ -430,7 +430,7 @@ def test_what_many_send_at_once_keeps_no_other_waiting(dear: bytes) -> None:
         assert last.answer()[2] == b"/last"
         for client in crowd:
             assert [client.answer()[0] for _ in range(dear.count(b"HTTP/1.1"))] == [200] * dear.count(b"HTTP/1.1")
-        order = [target for target, _ in server.app.seen[seen:]]
+        order = [target for target, _ in server.seen()[seen:]]
         assert order.index(b"/last") <= 2 * len(crowd)
 
 

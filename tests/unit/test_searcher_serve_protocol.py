@@ -155,9 +155,9 @@ def test_reading_pauses_while_many_requests_wait() -> None:
 def test_a_client_that_does_not_read_is_not_answered_without_bound() -> None:
     with serving(Limits(write_seconds=0.3, sweep_seconds=0.02)) as server:
         client = server.connect().send(get(b"/big") * 40)
-        until(lambda: len(server.app.seen) > 0)
+        until(lambda: len(server.seen()) > 0)
         until(lambda: server.listener.connections == 0)
-        assert len(server.app.seen) <= 3
+        assert len(server.seen()) <= 3
         client.sock.close()
 
 
@@ -230,7 +230,7 @@ def test_failures_of_the_application_are_500_and_do_not_end_the_connection(caplo
         status, headers, _ = client.send(get(b"/problem")).answer()
         assert (status, headers["x-extra"]) == (404, "yes")
         assert client.send(get()).answer()[0] == 200
-        assert server.app.seen == [(b"/boom", 500), (b"/later-boom", 500), (b"/problem", 404), (b"/x", 200)]
+        assert server.seen() == [(b"/boom", 500), (b"/later-boom", 500), (b"/problem", 404), (b"/x", 200)]
     assert "boom" in caplog.text
 
 

@@ -46,11 +46,11 @@ def test_an_empty_line_is_not_the_request_before_it(server: Serving, between: by
         holder = server.connect().send(request)
         assert holder.answer()[0] == 200
         holder.send(between)
-        answered = len(server.app.seen)
+        answered = len(server.seen())
         stranger = server.connect().send(between)
         stranger.sock.shutdown(socket.SHUT_WR)
         assert b"/secret" not in b"".join(iter(lambda s=stranger: s.sock.recv(1 << 16), b""))
-        assert all(target == b"" for target, _ in server.app.seen[answered:])
+        assert all(target == b"" for target, _ in server.seen()[answered:])
 
 
 def reachable(root: object) -> Iterator[object]:
