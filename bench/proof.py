@@ -1,6 +1,7 @@
 """Is what the gate claims true? Its recall and its lower bound against the recall of queries that nobody has seen.
 
     python bench/proof.py [--splits 20] [--workers N] [--quick] [--families HNSW IVF-SQ8 ...]
+        [--data low-rank near ...]
 
 One split: some rows of a data set are hidden, an index is built and validated on all others with the product's own
 commands, then the hidden rows are asked of the published index and compared with a scan in NumPy that shares no code
@@ -221,12 +222,14 @@ def main() -> int:
     parser.add_argument("--splits", type=int, default=SPLITS, help="of each data set and family (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
+    parser.add_argument("--data", nargs="+", default=[""], help="those whose name begins so (default: all three)")
     parser.add_argument("--page", default="proof", help="name of the page in results/ (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write every split there as soon as it is done")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     rows, fresh, splits = (6_000, 2_000, 3) if options.quick else (21_000, FRESH, options.splits)
     data = [real_rows(options.quick), low_rank(rows), near_duplicates(rows)]
+    data = [one for one in data if one.name.startswith(tuple(options.data))]
     jobs = [(one, family, seed, fresh) for seed in range(splits) for one in data for family in options.families]
     found: list[Split] = []
     cores: SimpleQueue[int] = SimpleQueue()

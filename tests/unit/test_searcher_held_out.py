@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 
 from vectorindex_searcher.artifact.layout import HELDOUT_FILE, MEASURED_FILE, VECTORS_FILE, Layout
 from vectorindex_searcher.artifact.manifest import Manifest, encode, load_manifest
@@ -219,6 +220,18 @@ def test_copies_are_known_where_most_rows_have_more_of_them_than_an_answer_has_p
         assert len(fold.out) == 30 * len(set(fold.out % 100))
     asked = np.concatenate([rows % 100 for fold in plan.folds for rows in (fold.tuning, fold.gate)])
     assert len(asked) == len(set(asked)), "copies of one document are one query, not many independent ones"
+
+
+def test_large_groups_are_no_likelier_to_be_left_out_than_small_ones(tmp_path: Path) -> None:
+    """A row that is drawn is one of a large group more often than not; an index without these is an easier one."""
+    documents = random(660)
+    of_document = np.concatenate([np.arange(600), np.repeat(np.arange(600, 660), 20)])  # two thirds of the rows
+    data = documents[of_document] + 1e-3 * random(len(of_document), seed=1)
+    plan = plan_of(tmp_path, data, 20)
+    asked = np.concatenate([of_document[rows] for fold in plan.folds for rows in (fold.tuning, fold.gate)])
+    large = int((asked >= 600).sum())
+    assert len(asked) >= 20
+    assert large <= stats.binom.ppf(0.9999, len(asked), 60 / 660), f"{large} of {len(asked)}"
 
 
 def test_a_crowd_stays_but_for_the_drawn_rows(tmp_path: Path) -> None:
