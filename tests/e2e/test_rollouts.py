@@ -196,7 +196,8 @@ def test_what_users_ask_of_stable_holds_a_revision_that_answers_it_badly_and_no_
         index.wait_revision(second, "Stable")
         live = _live_report(workspace, second)
         assert (live["judged"], live["senders"], live["pods"]) == (True, len(teams), 1)
-        assert 300 < live["queries"] <= len(asked)
+        assert 300 < live["queries"] <= len(asked) <= live["searches"]
+        assert (live["filtered"], live["ownParams"]) == (0, 0)
         assert live["recall"]["recallHigh"] > 0.95
         assert f"{live['queries']} live queries of 8 senders" in index.revision(second)["gate"]["message"]
 

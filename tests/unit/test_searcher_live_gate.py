@@ -161,6 +161,9 @@ def test_what_users_ask_widens_the_point_and_is_judged_by_its_other_half(out: Pa
     assert result.live_note == f"1000 live queries of 50 senders, {report.live.tuning} of them tuned"
     assert len(result.model_dump_json(by_alias=True, exclude_none=True)) < RESULT_LIMIT_BYTES
     assert b"live queries" in page(report)
+    assert f"without the one answered worst they show {report.live.recall.recall_high:.4f} at most".encode() in page(
+        report
+    )
     # Nothing of them is kept, nor of their neighbours.
     assert files(out, "live/") == set()
     assert files(out, "groundtruth") == truths
