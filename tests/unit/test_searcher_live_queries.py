@@ -259,6 +259,10 @@ def test_after_a_day_it_is_forgotten_also_when_nobody_asks() -> None:
     pod.forget()
     assert len(pod) == 0
     assert (counted(pod), counted(pod, 1), counted(pod, 23)) == ((0, 0, 0), (1, 0, 1), (0, 0, 0))
+    for _ in range(100):
+        now[0] += 3600
+        pod.leave_out(1, filtered=True)
+    assert len(pod._counted) <= contract.LIVE_HOURS
 
 
 def counted(queries: LiveQueries, age: int = 0) -> tuple[int, int, int]:
