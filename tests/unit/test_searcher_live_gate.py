@@ -357,20 +357,20 @@ def test_enough_senders_of_whom_too_few_are_in_the_half_that_judges(out: Path) -
 def test_one_sender_of_hard_queries_neither_holds_a_revision_nor_widens_its_search(
     out: Path, rows: npt.NDArray[np.float32]
 ) -> None:
-    """It has a twelfth of the places, and what it asks is found badly at any price that anybody would pay."""
-    rng = np.random.default_rng(3)
+    """It has a twelfth of the places, and asks what lies between all clusters; the others are found well enough."""
+    floor, rng = 0.85, np.random.default_rng(3)
     near = rows[rng.integers(0, COUNT, 1100)] + 0.01 * rng.standard_normal((1100, DIMENSION)).astype(np.float32)
     asked = [replace(query, sender=(number % 11).to_bytes(8, "big")) for number, query in enumerate(live(near, seed=1))]
-    without, _ = judged(out, gate_hash="without", asked=asked)
-    asked += [replace(query, sender=b"hostile!") for query in live(far(100), seed=2)]
-    report, result = judged(out, asked=asked)
+    asked += [replace(query, sender=b"hostile!") for query in live(rows.mean(axis=0) + 0.05 * far(100), seed=2)]
+    report, result = judged(out, asked=asked, objective=floor)
     assert report.live is not None
     assert report.live.recall is not None
-    assert report.params == without.params
+    assert report.params == {"nprobe": 2}, "as it was built"
     assert (report.live.judged, report.live.recall.senders) == (True, 12)
-    assert report.live.recall.recall < 0.95, "the mean of all misses the floor"
-    said = gate.judge(result, spec(gate={"queries": {"live": {}}}), gate.Stable(), 0.0)
-    assert said.reason != "LiveRecallBelowMin", said.message
+    assert report.live.recall.recall < floor, "the mean of all misses it"
+    proven = result.model_copy(update={"overall": contract.SegmentRecall(queries=500, recall=1.0, recall_low=1.0)})
+    said = gate.judge(proven, spec(gate={"recall": {"min": floor}, "queries": {"live": {}}}), gate.Stable(), 0.0)
+    assert said.verdict == "Pass", said.message
 
 
 @pytest.mark.parametrize(
