@@ -347,14 +347,20 @@ def test_files_that_answer_worse_here_than_when_they_were_built_are_judged_as_th
     # Copies in the published files are no fault of the image: with them recall is lower than the gate's.
     data = np.tile(random(170), (10, 1)) + 1e-2 * random(1700, seed=1)
     built(written(tmp_path / "in", data), tmp_path / "out", "HNSW4,SQ8")
+    asked: list[int] = []
+    search = filtered.exact_search
+    monkeypatch.setattr(filtered, "exact_search", lambda *given, **named: asked.append(1) or search(*given, **named))
     good = gate(tmp_path / "out")
     assert good.held_out is not None
     assert good.overall.queries == len(measured(tmp_path / "out").asked.rows)
+    assert ([one.k for one in good.other_k], asked) == ([1, 100], [])
     real = as_built.served_answers
     monkeypatch.setattr(as_built, "served_answers", lambda *given: np.where(real(*given) % 3, real(*given), -1))
     bad = gate(tmp_path / "out", "elsewhere")
     assert bad.overall.recall < good.canary_recall - 0.2
     assert bad.overall.recall_low < 0.8
+    # Nor is anything else told that the build measured: of few rows it is asked anew, of other k's nothing is known.
+    assert (bad.other_k, bool(asked), len(bad.filtered)) == ((), True, 3)
 
 
 def test_a_small_pod_measures_fewer_indexes_at_once(tmp_path: Path) -> None:
@@ -522,6 +528,8 @@ def test_files_that_are_not_what_was_measured_are_judged_as_they_are(
         report = gate(out)
         assert report.overall.recall < 0.8, count
         assert report.overall.recall_low < 0.8
+        assert report.other_k == ()
+        assert max(row.recall for row in report.filtered if row.selectivity == 0.5) < 0.8, "asked of these files"
         built(source, tmp_path / f"good{count}", "HNSW16,SQ8")
         assert gate(tmp_path / f"good{count}").overall.recall > 0.9
 

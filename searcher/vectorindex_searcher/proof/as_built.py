@@ -36,7 +36,7 @@ def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, 
     queries: rows that are asked of the published files, for the canary.
     """
     built = read_measured(folder / MEASURED_FILE)
-    other_k = tuple(_at(case, built, vectors, k) for k in built.asked.answers if k != case.task.k)
+    other_k: tuple[RecallAtK, ...] = tuple(_at(case, built, vectors, k) for k in built.asked.answers if k != case.task.k)
     source: Source = "reused"
     if case.task.k not in built.asked.answers:
 
@@ -63,10 +63,11 @@ def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, 
         # Another FAISS, or another CPU, than the build had: what it measured proves nothing of what serves.
         _log.warning("judged by the published files: here they answer worse", extra={"recall": now, "built": before})
         judged, truth, measured = published.queries, published.truth, published.measured
-        halves, few_rows = split(None, np.arange(len(judged.vectors), dtype=np.uint64), {}), None
+        halves = split(None, np.arange(len(judged.vectors), dtype=np.uint64), {})
+        other_k, few_rows = (), None
     elif _is_worse(hidden := _with_rows_hidden(engine, vectors, built, truth, case.task.k), measured):
         _log.warning("judged by the published files: they answer worse than what was measured in the build")
-        measured = hidden
+        measured, other_k, few_rows = hidden, (), None
     exact = built.facts.exact
     return Outcome(
         judged,
