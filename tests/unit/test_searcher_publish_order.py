@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vectorindex_searcher.artifact.layout import Layout
-from vectorindex_searcher.artifact.manifest import Manifest, find_manifest
+from vectorindex_searcher.artifact.manifest import Manifest, describe_bytes, find_manifest
 from vectorindex_searcher.build import task as build_module
 from vectorindex_searcher.build.task import build
 from vectorindex_searcher.contract import (
@@ -24,7 +24,8 @@ from vectorindex_searcher.contract import (
     ValidateResult,
     ValidateTask,
 )
-from vectorindex_searcher.errors import TaskError
+from vectorindex_searcher.errors import StoreUnavailable, TaskError
+from vectorindex_searcher.proof import task as proof_module
 from vectorindex_searcher.proof.report import load_report
 from vectorindex_searcher.proof.task import validate
 from vectorindex_searcher.serve.load import load
@@ -33,6 +34,7 @@ from vectorindex_searcher.storage.store import Role
 
 IDENTITY = Identity(namespace="shop", name="products", uid="u-1")
 DIMENSION = 8
+BESIDE = ["canary.arrow", "points.json", "report.html"]
 
 
 class Killed(BaseException):
@@ -113,6 +115,15 @@ def measured(out: Path, manifest_sha256: str) -> ValidateResult:
     return validate(task)
 
 
+def named(out: Path) -> list[str]:
+    """The files that the report names, each found as it says."""
+    store, layout = stored(out)
+    report, _ = load_report(store, layout, "d", "g")
+    for file in report.files:
+        assert describe_bytes(file.name, store.read(layout.report("d", "g", file.name))) == file
+    return sorted(file.name for file in report.files)
+
+
 def served(out: Path, manifest_sha256: str, report_sha256: str, cache: Path) -> None:
     """As a searcher takes it: every file by its checksum, and the canary answered."""
     task = ServeTask(
@@ -168,6 +179,43 @@ def test_who_was_given_up_and_goes_on_cannot_spoil_what_the_next_one_published(
     served(tmp_path / "out", winner.manifest_sha256, told.report_sha256, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("name", ["index.faiss", "measured.arrow"])
+def test_an_upload_that_failed_publishes_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    real = FolderStore.upload
+
+    def refused(store: FolderStore, key: str, path: Path) -> None:
+        if key.endswith(name):
+            raise StoreUnavailable("SlowDown", "later")
+        real(store, key, path)
+
+    monkeypatch.setattr(FolderStore, "upload", refused)
+    with pytest.raises(StoreUnavailable):
+        built(source, tmp_path)
+    assert find_manifest(*stored(tmp_path), "d") is None
+
+
+@pytest.mark.parametrize("held", ["make_canary", "publish_report"])
+def test_of_two_gates_at_once_one_tells_and_the_other_repeats_it(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    """One stands still before what it writes there, until the other is done; what each measured differs."""
+    sha256 = built(source, tmp_path).manifest_sha256
+    real, first = getattr(proof_module, held), list[ValidateResult]()
+
+    def late(*given: Any) -> Any:
+        monkeypatch.setattr(proof_module, held, real)
+        first.append(measured(tmp_path, sha256))
+        return real(*given).slice(0, 5) if held == "make_canary" else real(*given)
+
+    monkeypatch.setattr(proof_module, held, late)
+    second = measured(tmp_path, sha256)
+    assert [second] == first
+    assert named(tmp_path) == BESIDE
+    served(tmp_path, sha256, second.report_sha256, tmp_path / "cache")
+
+
 def test_a_gate_that_was_killed_at_any_write_has_told_nothing_or_all(
     source: Path, tmp_path: Path, writes: Writes
 ) -> None:
@@ -190,7 +238,10 @@ def test_a_gate_that_was_killed_at_any_write_has_told_nothing_or_all(
         else:
             with pytest.raises(TaskError, match="does not exist"):
                 load_report(*stored(out), "d", "g")
+        if told:
+            assert named(out) == BESIDE
         again = measured(out, sha256)
         if told:
             assert (again.report_sha256, again.canary_recall) == (report_sha256, report.canary_recall)
+        assert named(out) == BESIDE
         served(out, sha256, again.report_sha256, tmp_path / f"cache-{number}-{done}")

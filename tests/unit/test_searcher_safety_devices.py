@@ -11,20 +11,25 @@ import pyarrow as pa
 import pytest
 from unit.test_searcher_live_queries import DIMENSION, EMPTY, answering, source
 
+from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.artifact.manifest import Manifest, encode, find_manifest
 from vectorindex_searcher.build import left_out
 from vectorindex_searcher.contract import (
     FEWEST_QUERIES,
     SEGMENT_QUERIES,
+    Device,
     Embedding,
+    Identity,
     Location,
     Metric,
+    OperatingPoint,
     QueryColumns,
 )
 from vectorindex_searcher.dataset import tombstones
 from vectorindex_searcher.errors import BadData, SourceChanged
 from vectorindex_searcher.index.device import on_cpu
 from vectorindex_searcher.index.vectors import VectorFile
-from vectorindex_searcher.proof import queries
+from vectorindex_searcher.proof import groundtruth, queries
 from vectorindex_searcher.proof.groundtruth import truth_key
 from vectorindex_searcher.proof.live import ask as asking
 from vectorindex_searcher.proof.points import Halves, split
@@ -184,3 +189,35 @@ def test_a_truth_that_counts_own_rows_is_another_than_one_that_does_not(tmp_path
         own = np.arange(5)
         keys = [truth_key(vectors, "0" * 64, data[:5], 3, rows) for rows in (own, own, np.full(5, -1))]
     assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize("name", ["SLACK", "RELATIVE_TIE", "PRODUCT_TIE"])
+def test_a_truth_by_another_rule_for_ties_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    data = np.random.default_rng(0).standard_normal((20, 4), dtype=np.float32)
+    np.save(tmp_path / "vectors.npy", data)
+    with VectorFile(tmp_path / "vectors.npy", Metric.L2) as vectors:
+        before = truth_key(vectors, "0" * 64, data[:5], 3, np.arange(5))
+        monkeypatch.setattr(groundtruth, name, 2 * getattr(groundtruth, name))
+        assert truth_key(vectors, "0" * 64, data[:5], 3, np.arange(5)) != before
+
+
+# ---------------------------------------------------------------- what is beside an artifact
+
+
+@pytest.mark.parametrize("attempt", ["..", "../../other", "a/b", "", "a" * 64])
+def test_an_attempt_leads_to_no_other_place(tmp_path: Path, attempt: str) -> None:
+    """It is part of the keys that are read, and of a path in the cache."""
+    store, layout = FolderStore(tmp_path, Role.ARTIFACTS), Layout("", Identity(name="n"))
+    point = OperatingPoint(recall=1, recall_low=1, latency_us=1)
+    manifest = Manifest(
+        digest="d", attempt="a", identity=layout.identity, fingerprint="f", embedding=Embedding(), dimension=1, count=1,
+        vector_dtype="float32", id_type="int64", factory="Flat", index_type="IndexFlatL2", default_point=point,
+        faiss_version="1", device=Device.CPU, duration_seconds=0, peak_memory_bytes=0, files=(),
+    )  # fmt: skip
+    store.put(layout.manifest("d"), encode(manifest))
+    assert find_manifest(store, layout, "d") is not None
+    store.put(layout.manifest("d"), encode(manifest.model_copy(update={"attempt": attempt})))
+    with pytest.raises(BadData, match="attempt"):
+        find_manifest(store, layout, "d")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,25 @@ def test_folder_exclusive_put_creates_once_and_leaves_no_temporary_file(tmp_path
     assert not store.put("d/manifest.json", b"second", exclusive=True)
     assert store.read("d/manifest.json") == b"first"
     assert [path.name for path in (tmp_path / "d").iterdir()] == ["manifest.json"]
+
+
+def test_folder_uploads_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FolderStore(tmp_path / "store", Role.ARTIFACTS)
+    path = tmp_path / "index.faiss"
+    path.write_bytes(b"whole")
+
+    def full(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"wh")
+        assert store.head("a/index.faiss") is None
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("vectorindex_searcher.storage.folder.shutil.copyfile", full)
+        with pytest.raises(TaskError):
+            store.upload("a/index.faiss", path)
+    assert not [one for one in (tmp_path / "store").rglob("*") if one.is_file()], "room for the next try"
+    store.upload("a/index.faiss", path)
+    assert store.read("a/index.faiss") == b"whole"
 
 
 def test_folder_refuses_another_content_than_was_listed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from vectorindex_searcher.contract import (
     ServeTask,
     ValidateTask,
 )
-from vectorindex_searcher.errors import StoreUnavailable, TaskError
+from vectorindex_searcher.errors import BadData, StoreUnavailable, TaskError
 from vectorindex_searcher.proof import groundtruth, schema
 from vectorindex_searcher.proof.columns import column_types
 from vectorindex_searcher.proof.report import Report, load_report
@@ -169,7 +170,11 @@ def test_another_k_other_data_other_queries_or_another_metric_scan_anew(
     assert len(scans) == len(kept(tmp_path)) == 6 + 5
 
 
-@pytest.mark.parametrize("spoilt", ["flipped", "cut", "note", "absent note"])
+CLAIMS = {"another k": {"k": 9}, "other rows": {"rows": COUNT - 1}, "endless": {"size": groundtruth.LIMIT_BYTES + 1}}
+"""Of a note whose checksum is right."""
+
+
+@pytest.mark.parametrize("spoilt", ["flipped", "cut", "note", "absent note", "another k", "other rows", "endless"])
 def test_ground_truth_that_is_not_what_it_says_is_computed_anew(
     source: Path, tmp_path: Path, scans: list[int], caplog: pytest.LogCaptureFixture, spoilt: str
 ) -> None:
@@ -187,6 +192,8 @@ def test_ground_truth_that_is_not_what_it_says_is_computed_anew(
         path.write_bytes(whole[:-1])
     elif spoilt == "note":
         note.write_text("{}")
+    elif spoilt in CLAIMS:
+        note.write_text(json.dumps(json.loads(note.read_text()) | CLAIMS[spoilt]))
     else:
         note.unlink()
     with caplog.at_level(logging.WARNING):
@@ -197,6 +204,16 @@ def test_ground_truth_that_is_not_what_it_says_is_computed_anew(
     assert path.read_bytes() == whole  # and it is whole again
     assert gate(tmp_path, "gate3", queries=asked(tmp_path)).ground_truth == "reused"
     assert len(scans) == 2
+
+
+def test_a_truth_too_large_to_be_read_is_not_kept(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(source, tmp_path)
+    before = kept(tmp_path)
+    monkeypatch.setattr(groundtruth, "LIMIT_BYTES", 1000)
+    assert gate(tmp_path, queries=asked(tmp_path)).ground_truth == "computed"
+    assert kept(tmp_path) == before
 
 
 def test_a_store_that_keeps_nothing_costs_only_the_scan(
@@ -342,6 +359,19 @@ def test_nothing_that_lies_beside_an_artifact_is_read_without_a_bound(
     report_page(str(tmp_path))
     assert {"manifest.json", "report.json", "points.json", "canary.arrow"} < set(lengths)
     assert not [name for name, asked in lengths.items() if None in asked]
+
+
+@pytest.mark.parametrize("name", ["report.json", "points.json"])
+def test_what_is_of_another_gate_is_of_no_use_to_this_one(source: Path, tmp_path: Path, name: str) -> None:
+    """Whoever copies a folder of the bucket proves nothing by it."""
+    built(source, tmp_path)
+    gate(tmp_path)
+    folder = next((tmp_path / "shop").rglob("report.json")).parent
+    shutil.copytree(folder, folder.with_name("gate2"))
+    if name == "points.json":
+        (folder.with_name("gate2") / "report.json").unlink()
+    with pytest.raises(BadData, match=f"{name} is of digest1/gate1, expected digest1/gate2"):
+        gate(tmp_path, "gate2")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "report.json", "points.json"])

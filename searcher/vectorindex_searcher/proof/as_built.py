@@ -36,7 +36,9 @@ def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, 
     queries: rows that are asked of the published files, for the canary.
     """
     built = read_measured(folder / MEASURED_FILE)
-    other_k: tuple[RecallAtK, ...] = tuple(_at(case, built, vectors, k) for k in built.asked.answers if k != case.task.k)
+    other_k: tuple[RecallAtK, ...] = tuple(
+        _at(case, built, vectors, k) for k in built.asked.answers if k != case.task.k
+    )
     source: Source = "reused"
     if case.task.k not in built.asked.answers:
 

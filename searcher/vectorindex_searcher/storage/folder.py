@@ -151,9 +151,12 @@ class FolderStore:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = self._temporary(target)
-            shutil.copyfile(path, temporary)
-            _sync(temporary)
-            temporary.replace(target)
+            try:
+                shutil.copyfile(path, temporary)
+                _sync(temporary)
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise self._failed(key, error) from error
 
