@@ -201,6 +201,8 @@ def test_ground_truth_that_is_not_what_it_says_is_computed_anew(
     assert second.ground_truth == "computed"
     assert second.overall == first.overall
     assert ("not usable" in caplog.text) == (spoilt != "absent note")
+    whys = [str(getattr(record, "why", "")) for record in caplog.records]
+    assert any("TruthNote" in why for why in whys) == (spoilt in ("note", "endless")), "refused before it is read"
     assert path.read_bytes() == whole  # and it is whole again
     assert gate(tmp_path, "gate3", queries=asked(tmp_path)).ground_truth == "reused"
     assert len(scans) == 2
