@@ -12,7 +12,7 @@ from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.core.observation import JobState, Task
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import pods
-from vectorindex_searcher.contract import Failure, ResolveResult
+from vectorindex_searcher.contract import Failure, ResolveResult, pack
 
 Raw = dict[str, Any]
 AT, LATER = "2027-01-15T08:00:00Z", "2027-01-15T08:05:00Z"
@@ -144,12 +144,24 @@ def test_a_job_waits_for_a_node_or_a_secret() -> None:
     assert (over.waiting, over.unschedulable_since) == ("", None)
 
 
+def packed(document: bytes) -> str:
+    return pack(document).decode()
+
+
+def test_what_was_too_long_is_unpacked() -> None:
+    assert pods.parse_termination_message(packed(DENIED.model_dump_json(by_alias=True).encode())) == (None, DENIED)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "", "Segmentation fault", "{", "null", "7", "[]", '"Failure"', "{}", '{"kind": "Failure"}', "\x00\xff",
         '{"kind": "Build", "count": "many"}', '{"kind": "Ghost"}', '{"kind": ["Failure"]}', '{"kind": {}}',
         "[" * 4096, '{"a":' * 800,
+        '{"kind": "Packed"}', '{"kind": "Packed", "zlib": 7}', '{"kind": "Packed", "zlib": "\u00e4"}',
+        '{"kind": "Packed", "zlib": "abcde"}', packed(b"{"), packed(packed(b'{"kind": "Build"}').encode()),
+        packed(b'{"kind": "Failure", "reason": "A", "message": "' + b" " * 8_000_000 + b'"}'),
+        packed(b"[" * 60_000),
     ],
 )  # fmt: skip
 def test_whatever_a_crash_left_as_last_word_is_no_exception(text: str) -> None:

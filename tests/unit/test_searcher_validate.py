@@ -15,10 +15,12 @@ from typing import Any
 import jsonschema
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from vectorindex_operator.reconcile.pods import parse_termination_message
 from vectorindex_searcher.artifact.document import DOCUMENT_LIMIT_BYTES
 from vectorindex_searcher.artifact.inspection import inspect, report_page
 from vectorindex_searcher.artifact.layout import Layout
@@ -28,6 +30,8 @@ from vectorindex_searcher.build import task as build_module
 from vectorindex_searcher.build.task import build
 from vectorindex_searcher.cli import termination
 from vectorindex_searcher.contract import (
+    LIVE_QUERIES,
+    LIVE_SAME_AS_A_ROW,
     RESULT_LIMIT_BYTES,
     BuildTask,
     Columns,
@@ -43,6 +47,7 @@ from vectorindex_searcher.contract import (
 from vectorindex_searcher.errors import BadData, StoreUnavailable, TaskError
 from vectorindex_searcher.proof import groundtruth, schema
 from vectorindex_searcher.proof.columns import column_types
+from vectorindex_searcher.proof.live.report import LiveReport
 from vectorindex_searcher.proof.report import Report, load_report
 from vectorindex_searcher.proof.task import validate
 from vectorindex_searcher.proof.timing import open_measured
@@ -446,13 +451,27 @@ def test_the_result_of_any_number_of_segments_fits_into_a_termination_message(so
     row = SegmentRecall(
         segment="s" * 40, queries=50_000, recall=0.9876543219, recall_low=0.9599999999, mrr=1 / 3, relevance_mrr=1 / 7
     )
+    rng = np.random.default_rng(0)
+    names = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz0123456789"), 40)) for _ in range(32)]
+    rows = tuple(row.model_copy(update={"segment": name, "recall": rng.random()}) for name in names)
     worst = report.model_copy(
         update={"segments": (row,) * 32, "overall": row.model_copy(update={"segment": ""}), "p95_ms": 1 / 3,
                 "count": 2**40, "resident_bytes": 2**44, "gate_hash": "f" * 16, "canary_recall": 1 / 3}
     )  # fmt: skip
+    asked = row.model_copy(update={"segment": LIVE_QUERIES, "recall_high": 0.9888888888, "senders": 10_000})
+    apart = asked.model_copy(update={"segment": LIVE_SAME_AS_A_ROW})
+    live = LiveReport(queries=10_000, senders=10_000, tuning=5000, judged=True, recall=asked, same_as_a_row=apart,
+                      searches=2**40, filtered=2**39, own_params=2**39)  # fmt: skip
+    worst = worst.model_copy(update={"live": live})
     result = worst.result("f" * 64, "s" * 32)
     assert result.column_types == "s" * 32
     assert len(termination.encode(result)) <= RESULT_LIMIT_BYTES
+    assert parse_termination_message(termination.encode(result).decode()) == (result, None)
+    without = result.model_copy(update={"live": None, "live_note": None})
+    assert orjson.loads(termination.encode(without)) == without.wire(), "what fits is no riddle"
+    unlike = worst.model_copy(update={"segments": rows}).result("f" * 64, "s" * 32)
+    assert len(termination.encode(unlike)) <= RESULT_LIMIT_BYTES
+    assert parse_termination_message(termination.encode(unlike).decode()) == (unlike, None)
     (brief,) = set(result.segments)
     assert (brief.recall, brief.recall_low, brief.mrr) == (0.987654, 0.959999, None)
     assert result.overall.relevance_mrr == 0.142857

@@ -17,7 +17,7 @@ from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.ports import Raw
-from vectorindex_searcher.contract import BuildResult, Failure, ResolveResult, ValidateResult
+from vectorindex_searcher.contract import PACKED, BuildResult, Failure, ResolveResult, ValidateResult, unpack
 
 Result = ResolveResult | BuildResult | ValidateResult
 _RESULTS: dict[str, type[Result]] = {"Resolve": ResolveResult, "Build": BuildResult, "Validate": ValidateResult}
@@ -133,6 +133,8 @@ def parse_termination_message(message: object) -> tuple[Result | None, Failure |
     """A termination message: (result, failure); both None when it is neither (a crash leaves arbitrary text)."""
     try:
         said = json.loads(raw.text(message, LONGEST_TERMINATION))
+        if raw.text(raw.table(said).get("kind")) == PACKED:
+            said = unpack(raw.table(said))
         kind = raw.text(raw.table(said).get("kind"))
         if kind == "Failure":
             return None, _bounded(Failure.read(said))

@@ -28,7 +28,8 @@ def write(outcome: contract.Model) -> None:
 
 
 def encode(outcome: contract.Model) -> bytes:
-    """The JSON of `outcome`; long texts of a failure are cut so that the kubelet never cuts the JSON itself."""
+    """The JSON of `outcome`; long texts of a failure are cut, and what is too long still is packed, so that the kubelet
+    never cuts the JSON itself."""
     document = outcome.wire()
     data = orjson.dumps(document)
     if len(data) > contract.RESULT_LIMIT_BYTES:
@@ -36,4 +37,4 @@ def encode(outcome: contract.Model) -> bytes:
             if isinstance(text := document.get(name), str):
                 document[name] = text.encode()[:_LIMITED_CHARACTERS].decode(errors="ignore")
         data = orjson.dumps(document)
-    return data
+    return data if len(data) <= contract.RESULT_LIMIT_BYTES else contract.pack(data)

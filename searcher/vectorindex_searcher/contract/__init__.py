@@ -10,6 +10,7 @@ into a Kubernetes status as it is.
     model     the base of everything on the wire    evidence  what a searcher's admin port tells and takes
     internal  whom a request to a pod is for, and its signature
     live_queries  what a searcher keeps of what users ask
+    packed    a result that is too long for where it is left
 """
 
 from .evidence import (
@@ -69,6 +70,7 @@ from .live_queries import (
 )
 from .model import Model, Stored
 from .numbers import NUMBERS, number_text
+from .packed import PACKED, pack, unpack
 from .results import COLUMN_TYPES, BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
 from .spec import (
     MEMORY_PATTERN,
@@ -165,6 +167,7 @@ __all__ = [
     "METRICS_PORT_ENV",
     "NUMBERS",
     "OTHER_SEGMENT",
+    "PACKED",
     "PARAM_LIMITS_ENV",
     "RESULT_LIMIT_BYTES",
     "REVISION_HEADER",
@@ -225,8 +228,10 @@ __all__ = [
     "live_seed",
     "memory_bytes",
     "number_text",
+    "pack",
     "revision_key",
     "seal",
     "sign",
+    "unpack",
     "verify",
 ]
