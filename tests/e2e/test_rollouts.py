@@ -209,7 +209,7 @@ def test_what_users_ask_of_stable_holds_a_revision_that_answers_it_badly_and_no_
         third = index.wait_new_revision({first, second})
         row = index.wait(
             lambda: next((b for b in index.status().get("blockedBy", []) if b["rule"] == "GateInconclusive"), None),
-            120,
+            300,
             f"{third} to be held",
         )
     gate = index.revision(third)["gate"]
