@@ -159,6 +159,22 @@ def test_a_build_that_was_killed_at_any_write_has_published_nothing_or_all(
         served(out, sha256, measured(out, sha256).report_sha256, tmp_path / f"cache-{number}-{done}")
 
 
+def test_only_what_pods_of_the_same_job_left_goes(source: Path, tmp_path: Path) -> None:
+    store, layout = stored(tmp_path)
+    mine = layout.file("d", "build-1-00c0ffee", "index.faiss")
+    others = {
+        layout.file("d", attempt, "index.faiss")
+        for attempt in ("build-2-00c0ffee", "build-1", "build-10-00c0ffee", "build", "build-1-later-00c0ffee")
+    }
+    others |= {layout.report("d", "g2"), layout.checkpoints("d2", "k", "x"), layout.file("e", "build-1-00c0ffee", "x")}
+    for key in (mine, *others):
+        store.put(key, b"x")
+    built(source, tmp_path)
+    left = {item.key for item in store.list("")}
+    assert mine not in left
+    assert others <= left
+
+
 def test_who_was_given_up_and_goes_on_cannot_spoil_what_the_next_one_published(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
