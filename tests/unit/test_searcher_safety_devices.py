@@ -82,9 +82,10 @@ def test_a_pod_that_takes_its_time_for_every_hour_is_left_out(monkeypatch: pytes
         return EMPTY
 
     with answering(slowly) as port:
-        told = asking.ask_pods(source(port, *["127.0.0.1"] * 2), DIMENSION, Metric.COSINE, "key", time.time)
-    assert told.pods == 0
-    assert "too long" in told.problems[0]
+        pod = asking._Pod(source(port), "127.0.0.1", DIMENSION, Metric.COSINE, "key", time.time)
+        with pytest.raises(TimeoutError, match="too long"):
+            pod.queries(asking.POD_SECONDS)
+    assert clock.now < 2 * asking.POD_SECONDS, "it was not asked for all hours"
 
 
 # ---------------------------------------------------------------- lists of deleted ids
