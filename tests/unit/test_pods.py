@@ -74,6 +74,14 @@ def test_the_interim_conditions_are_not_the_end() -> None:
         assert (view.state, view.finished_at, view.result) == (JobState.RUNNING, None, None)
 
 
+@pytest.mark.parametrize("kind", ["", "Failed", "FailureTarget", "SuccessCriteriaMet"])
+def test_a_result_counts_once_its_job_has_ended_well(kind: str) -> None:
+    """A pod may have said one in a Job that ran on, or was given up."""
+    said = a_pod(ended(resolved().model_dump_json()))
+    assert pods.job_view(a_job("resolve", *([is_so(kind)] if kind else [])), [said]).result is None
+    assert pods.job_view(a_job("resolve", is_so("Complete")), [said]).result == resolved()
+
+
 def test_a_job_that_failed_says_what_its_pod_said() -> None:
     failed = is_so("Failed", reason="PodFailurePolicy", message="exit code 65")
     view = pods.job_view(a_job("build", failed), [a_pod(ended(DENIED.model_dump_json(), 65, "Error"))])
