@@ -441,6 +441,17 @@ def test_a_built_revision_is_measured_and_a_proven_one_surges() -> None:
     assert moved(plan) == []
 
 
+def test_a_report_of_another_gate_is_not_judged() -> None:
+    """However good it is: it was measured by something else. Another release may have written it under this key."""
+    view, obs = validating(OLD)
+    assert recorded(run(obs), view).gate is not None
+    view, obs = validating(OLD, gate_hash="another")
+    plan = run(obs)
+    written = [one.status for one in actions(plan, WriteRevisionStatus) if one.revision == view.name]
+    assert not [one for one in written if one.gate is not None or one.report is not None]
+    assert [one.name for one in actions(plan, DeleteJob)] == [obs.jobs[-1].name]
+
+
 def test_a_failed_gate_rejects_and_the_traffic_stays() -> None:
     view, obs = validating(NEW, recall=0.9, low=0.88)
     obs = replace(obs, revisions={**obs.revisions, STABLE.name: STABLE}, traffic=front(STABLE),

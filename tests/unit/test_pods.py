@@ -74,6 +74,12 @@ def test_the_interim_conditions_are_not_the_end() -> None:
         assert (view.state, view.finished_at, view.result) == (JobState.RUNNING, None, None)
 
 
+def test_last_words_are_read_as_far_as_a_kubelet_keeps_them() -> None:
+    said = resolved().model_dump_json()
+    for blanks, result in ((0, resolved()), (pods.LONGEST_TERMINATION, None)):
+        assert pods.parse_termination_message(" " * blanks + said) == (result, None)
+
+
 @pytest.mark.parametrize("kind", ["", "Failed", "FailureTarget", "SuccessCriteriaMet"])
 def test_a_result_counts_once_its_job_has_ended_well(kind: str) -> None:
     """A pod may have said one in a Job that ran on, or was given up."""
