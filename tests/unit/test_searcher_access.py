@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import http.client
 import logging
 import os
@@ -79,6 +80,20 @@ def test_a_token_of_the_file_passes_and_nothing_else(tmp_path: Path) -> None:
                   b"Bearer # ours", b"Bearer " + digest, b"Bearer \xff\x00"):  # fmt: skip
         assert not allowed(tokens, wrong), wrong
     assert tokens.uses == {"tokens": 1, "tokens#2": 2}
+
+
+@pytest.mark.parametrize("token", ["the-first-of-the-tokens", "the-last-of-the-tokens", "nobody-knows-it"])
+def test_a_token_is_compared_with_every_other_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    """So that the time of an answer tells nothing; and each by what takes as long for all digests."""
+    path = tmp_path / "tokens"
+    path.write_text("the-first-of-the-tokens\nthe-second-of-the-tokens\nthe-last-of-the-tokens\n")
+    tokens, compared, real = Tokens(path), list[bytes](), hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda one, other: compared.append(other) or real(one, other))
+    assert allowed(tokens, bearer(token)) == (token != "nobody-knows-it")
+    assert len(compared) % 3 == 0
+    assert len({*compared}) == 3
 
 
 @pytest.mark.parametrize("header", [None, b"Basic dTpzZWNyZXQ=", b"Bearer nobody-knows-it"])
