@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from vectorindex_searcher.contract import FEWEST_LIVE_SENDERS
+from vectorindex_searcher.contract import FEWEST_LIVE_SENDERS, FEWEST_QUERIES, OperatingPoint
+from vectorindex_searcher.index.choose.tuning import Tuning
+from vectorindex_searcher.proof.exact import no_truth
+from vectorindex_searcher.proof.live import judge
+from vectorindex_searcher.proof.live.judge import Live
+from vectorindex_searcher.proof.live.report import LiveReport
 from vectorindex_searcher.proof.live.senders import Voices, _student
+from vectorindex_searcher.proof.queries import Queries
 
 FLOOR = 0.95
 Means = npt.NDArray[np.float64]
@@ -110,3 +121,64 @@ def test_a_revision_that_answers_all_of_them_badly_is_held(senders: int, recall:
     assert held(voices) > 0.9
     voices[:, 0] = 0.0
     assert held(voices) > 0.9
+
+
+# ---------------------------------------------------------------- how wide a search they ask for
+
+NARROW = OperatingPoint(params={"nprobe": 8}, recall=0.9, recall_low=0.9, latency_us=1.0)
+
+
+@dataclass
+class Search:
+    """Stands for an engine that is tuned: how often, by which recalls, and what it finds to be enough."""
+
+    senders: int
+    enough: dict[str, int]
+    of_each: int = 10
+    asked: list[Means] = field(default_factory=list)
+
+    def tune(self, *given: Any, fixed: dict[str, int] | None = None) -> Tuning:
+        self.asked.append(given[2](fixed or self.enough))
+        point = OperatingPoint(params=fixed or self.enough, recall=1.0, recall_low=1.0, latency_us=2.0)
+        return Tuning(point, None, ())
+
+    def recalls(self, numbers: Means) -> Callable[[object], Means]:
+        """Sender 0 is answered nothing, the others .9."""
+        return lambda params: np.where(self.who[numbers] == 0, 0.0, 0.9)
+
+    @property
+    def who(self) -> npt.NDArray[np.int64]:
+        return np.repeat(np.arange(self.senders), self.of_each)
+
+    def wider(self, monkeypatch: pytest.MonkeyPatch) -> OperatingPoint:
+        """What they make of NARROW, with .95 asked for."""
+        monkeypatch.setattr(judge, "tune", self.tune)
+        who, every = self.who, np.arange(self.senders * self.of_each)
+        queries = Queries(np.zeros((len(every), 2), np.float32), np.full(len(every), -1))
+        live = Live(LiveReport(judged=True), queries, no_truth(10), np.ones(len(every), np.bool_), every, who)
+        tuner = SimpleNamespace(recalls=self.recalls, queries=queries, engine=None)
+        return live._wider(tuner, NARROW, every, FLOOR)  # type: ignore[arg-type]
+
+
+def test_who_is_answered_worst_says_nothing_of_how_wide_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search(senders=FEWEST_LIVE_SENDERS, enough={"nprobe": 16})
+    assert search.wider(monkeypatch).params == {"nprobe": 16}
+    tuned_by, told = search.asked
+    assert tuned_by == pytest.approx(np.full(FEWEST_LIVE_SENDERS - 1, 0.9))
+    assert (len(told), told[0]) == (FEWEST_LIVE_SENDERS, 0.0), "the figure that is told is of all"
+
+
+def test_live_queries_make_no_search_narrower(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search(senders=FEWEST_LIVE_SENDERS, enough={"nprobe": 4})
+    assert search.wider(monkeypatch) is NARROW
+    assert len(search.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("senders", "of_each"), [(FEWEST_LIVE_SENDERS - 1, 100), (FEWEST_LIVE_SENDERS, FEWEST_QUERIES // 6 - 1)]
+)
+def test_few_senders_or_few_queries_tune_nothing(monkeypatch: pytest.MonkeyPatch, senders: int, of_each: int) -> None:
+    """Also where all together are enough: a segment with a point of its own has few of them."""
+    search = Search(senders=senders, enough={"nprobe": 64}, of_each=of_each)
+    assert search.wider(monkeypatch) is NARROW
+    assert not search.asked
