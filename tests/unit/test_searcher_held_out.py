@@ -529,6 +529,7 @@ def test_files_that_are_not_what_was_measured_are_judged_as_they_are(
         assert report.overall.recall < 0.8, count
         assert report.overall.recall_low < 0.8
         assert report.other_k == ()
+        assert gate(out, "gate15", k=15).overall.recall < 0.8, "nor do they for a k that is asked anew"
         assert max(row.recall for row in report.filtered if row.selectivity == 0.5) < 0.8, "asked of these files"
         built(source, tmp_path / f"good{count}", "HNSW16,SQ8")
         assert gate(tmp_path / f"good{count}").overall.recall > 0.9
