@@ -138,6 +138,8 @@ def test_with_a_key_only_what_is_signed_passes_and_probes_and_metrics_are_open()
     checks.check(arrived("/v1/lease", *sent()))
     for path in ("/livez", "/readyz", "/metrics", "/metrics?x=1"):
         checks.check(arrived(path))
+    for path in ("/", "/v1", "/v2/anything", "/metrics/more", "/livez/..", "/%6Divez"):  # none is public by mistake
+        assert refusal(checks, arrived(path)) == (401, "SignatureNeeded"), path
     for path in ("/v1/lease", "/v1/evidence", "/v1/evidence?since=0", "/v1/later", "/", "/metrics/"):
         assert refusal(checks, arrived(path)) == (401, "SignatureNeeded")
     assert refusal(checks, arrived("/v1/lease", *sent(at=NOW - 400))) == (403, "StaleSignature")

@@ -799,6 +799,22 @@ def test_retry_tries_a_rejected_revision_again() -> None:
     assert actions(plan, StartBuild) == []  # the artifact is there
 
 
+def test_retry_forgets_no_look_at_its_recall() -> None:
+    """Else each retry would give the next queries the chance of the first."""
+    said = GateStatus(
+        gate_hash=identity.gate_hash(NEW), thresholds_hash="t", verdict="Fail", reason="RecallBelowMin", message="",
+        at=AN_HOUR_AGO, looks=2,
+    )  # fmt: skip
+    why = Rejection(stage="Gate", reason="RecallBelowMin", message="0.93", at=AN_HOUR_AGO)
+    bad = a_revision(NEW, "Rejected", rejected=why, gate=said, report=report(NEW, 0.93, 0.92))
+    obs = seen(NEW, STABLE, bad, traffic=STABLE)
+    plan = asked(obs, "retry")
+    assert (recorded(plan, bad).rejected, recorded(plan, bad).report) == (None, None)
+    other = spec(index={"factory": "HNSW32"}, gate={"queries": {"s3": {"bucket": "others"}}})
+    (start,) = actions(run(with_spec(after(obs, plan), spec=other)), StartValidation)
+    assert start.task.rejections == 3
+
+
 # ---------------------------------------------------------------- precedence
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Serving
-from vectorindex_operator.core import recipe
+from vectorindex_operator.core import gate, recipe
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.observation import JobState, Task
 from vectorindex_operator.core.phase import FAILED, Phase
@@ -27,8 +27,10 @@ def _retry(state: ReconcileState, command: Command) -> None:
     failed = [n for n, s in state.statuses.items() if s.phase in FAILED and recipe.is_desired(state, n)]
     # One: of several of the same artifact (refreshes) the newest, or what was given up for a later one comes back.
     for name in sorted(failed, key=lambda n: (state.revision(n).created_at, n))[-1:]:
+        said = state.statuses[name].gate
+        look = said if said is not None and gate.let_none_pass(said) else None  # it counts all the same
         state.update(
-            name, phase=Phase.PENDING, rejected=None, failure=None, rollout=None, gate=None, report=None, message=mark
+            name, phase=Phase.PENDING, rejected=None, failure=None, rollout=None, gate=look, report=None, message=mark
         )
     # The mark outlives an operator that dies before the answer is written: the next one finds what it had begun.
     retried = [n for n, s in state.statuses.items() if s.message == mark]
