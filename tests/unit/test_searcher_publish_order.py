@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -210,6 +211,25 @@ def test_an_upload_that_failed_publishes_nothing(
     with pytest.raises(StoreUnavailable):
         built(source, tmp_path)
     assert find_manifest(*stored(tmp_path), "d") is None
+
+
+def test_a_gate_that_comes_late_and_is_killed_leaves_the_page_of_the_other(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: Writes
+) -> None:
+    sha256 = built(source, tmp_path).manifest_sha256
+    publish = proof_module.publish_report
+
+    def late(*given: Any) -> Any:
+        monkeypatch.setattr(proof_module, "publish_report", publish)
+        measured(tmp_path, sha256)
+        writes.kill_at(1, done=True)
+        return publish(*given)
+
+    monkeypatch.setattr(proof_module, "publish_report", late)
+    with contextlib.suppress(Killed):
+        measured(tmp_path, sha256)
+    writes.live()
+    assert named(tmp_path) == BESIDE
 
 
 @pytest.mark.parametrize("held", ["make_canary", "publish_report"])

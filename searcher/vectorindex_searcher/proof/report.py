@@ -281,6 +281,8 @@ def publish_report(store: Store, layout: Layout, report: Report, page: Callable[
     The report of another manifest, which is gone, gives way. `page` makes the page of a report; it may not look at
     `files`, where the page itself is entered.
     """
+    if report_of(store, layout, report):  # its page would be laid over
+        return load_report(store, layout, report.digest, report.gate_hash)
     ours = _with_page(store, layout, report, page)
     key = layout.report(report.digest, report.gate_hash)
     if not store.put(key, encode(ours), exclusive=True) and not report_of(store, layout, ours):
