@@ -366,7 +366,7 @@ def test_graphs_do_not_take_every_place_on_the_larger_sample(tmp_path: Path, mon
     monkeypatch.setattr(auto, "SCREEN_ROWS", 500)
     monkeypatch.setattr(auto, "DEEP_ROWS", 1500)
     monkeypatch.setattr(auto, "TOP_ROWS", 4000)
-    graph, lists, others = (10.0, 11.0, 90.0), (11.0, 17.0, 20.0), (200.0, 200.0, 200.0)
+    graph, lists, others = (10.0, 11.0, 90.0), (16.0, 17.0, 20.0), (200.0, 200.0, 200.0)
     built: list[tuple[str, int]] = []
 
     def run(self: trial.Bench, factory: str, goal: float, *_: object, **__: object) -> trial.Trial:

@@ -51,8 +51,8 @@ TUNING_QUERIES = 1000
 """What `build` tunes the chosen index with."""
 MARGIN = 2 * 1.645 / math.sqrt(TUNING_QUERIES)
 """Times the spread of recall, of the first trial that reaches the goal: the half-widths that tuning will ask for."""
-SCREEN_SLACK = 3.0
-"""A family this many times slower than the best on the small sample is not looked at again."""
+SCREEN_SLACK = 2.5
+"""A family this many times slower than the best of its kind on the small sample is not looked at again."""
 DEEP_ENTRIES = 3
 """Graphs, and others as many, that are looked at again."""
 WORTH = 1.04
@@ -185,13 +185,17 @@ class _Selection:
         return self._race(entries, bench)
 
     def _promising(self, ranked: list[Entry]) -> list[Entry]:
-        """Those worth a larger sample: the best graphs and the best of the others, since graphs that differ in their
-        links alone are all as wrong about more rows, if one is."""
-        slowest = SCREEN_SLACK * ranked[0].at(self.count)
-        near = [one for one in ranked if one.at(self.count) <= slowest] or ranked
-        graphs = [one for one in near if is_graph(one.factory)][:DEEP_ENTRIES]
-        others = [one for one in near if not is_graph(one.factory)][:DEEP_ENTRIES]
-        return self._ranked(graphs + others)
+        """Those worth a larger sample: the best graphs and the best of the others. A small sample tells these two apart
+        badly (of clusters, lists seem three times as slow as they are), so each is compared with its own kind."""
+        kinds = [
+            [one for one in ranked if is_graph(one.factory)],
+            [one for one in ranked if not is_graph(one.factory)],
+        ]
+        found: list[Entry] = []
+        for kind in kinds:
+            slowest = SCREEN_SLACK * kind[0].at(self.count) if kind else 0.0
+            found += [one for one in kind if one.at(self.count) <= slowest][:DEEP_ENTRIES]
+        return self._ranked(found)
 
     def _ranked(self, entries: list[Entry]) -> list[Entry]:
         return sorted(entries, key=lambda one: one.at(self.count))
@@ -256,7 +260,8 @@ class _Selection:
         leader, *others = self._ranked(entries)
         expected = leader.at(self.count)
         alone = all(one.at(self.count) > CLOSE * expected for one in others)
-        if alone and self.weighed and leader.trials and is_graph(leader.factory) and math.isfinite(expected):
+        steady = leader.last is not None and not leader.last.raised  # else more rows take more from it than from others
+        if alone and self.weighed and steady and is_graph(leader.factory) and math.isfinite(expected):
             return leader  # nobody to race with, and more rows would say nothing new about a graph
         before = sum(rows in one.trials for one in entries)
         for number in range(before, MOST_RACERS):
