@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -283,24 +284,33 @@ def test_recall_of_a_trial_counts_ties() -> None:
     assert bench.recall(np.full((2, 10), -1)).tolist() == [0.0, 0.0]
 
 
+def by_script(
+    monkeypatch: pytest.MonkeyPatch, times: Callable[[str], tuple[float, float, float]]
+) -> list[tuple[str, int]]:
+    """Samples of 500, 1500 and 4000 rows, on which every index of a factory string takes `times` of it, in us. Returns
+    what was built, with the rows, while it is built."""
+    sizes = (500, 1500, 4000)
+    for name, size in zip(("SCREEN_ROWS", "DEEP_ROWS", "TOP_ROWS"), sizes, strict=True):
+        monkeypatch.setattr(auto, name, size)
+    built: list[tuple[str, int]] = []
+
+    def run(self: trial.Bench, factory: str, goal: float, *_: object, **__: object) -> trial.Trial:
+        count = len(self.sample.rows)
+        built.append((factory, count))
+        latency = times(factory)[sizes.index(count)]
+        return trial.Trial(factory, count, trial.Measured({}, 0.97, 0.05, latency), 0.97, again=lambda: latency)
+
+    monkeypatch.setattr(trial.Bench, "run", run)
+    return built
+
+
 def test_the_race_goes_to_the_largest_sample_and_stops_when_the_leader_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Times by script: what leads on small samples and falls behind on the largest one must not win."""
     np.save(tmp_path / "v.npy", rows(4100, 16))
-    monkeypatch.setattr(auto, "SCREEN_ROWS", 500)
-    monkeypatch.setattr(auto, "DEEP_ROWS", 1500)
-    monkeypatch.setattr(auto, "TOP_ROWS", 4000)
-    runs: list[tuple[str, int]] = []
-
-    def run(self: trial.Bench, factory: str, goal: float, *_: object, **__: object) -> trial.Trial:
-        count = len(self.sample.rows)
-        runs.append((factory, count))
-        times = {"HNSW32,SQ8": (10.0, 11.0, 90.0), "HNSW32": (18.0, 19.0, 20.0)}.get(factory, (200.0, 200.0, 200.0))
-        latency = times[(500, 1500, 4000).index(count)]
-        return trial.Trial(factory, count, trial.Measured({}, 0.97, 0.05, latency), 0.97, again=lambda: latency)
-
-    monkeypatch.setattr(trial.Bench, "run", run)
+    times = {"HNSW32,SQ8": (10.0, 11.0, 90.0), "HNSW32": (18.0, 19.0, 20.0)}
+    runs = by_script(monkeypatch, lambda factory: times.get(factory, (200.0, 200.0, 200.0)))
     with VectorFile(tmp_path / "v.npy", Metric.L2) as vectors:
         choice = select(vectors, Goal(0.95), threads=1)
     assert choice.factory == "HNSW32"
@@ -363,20 +373,12 @@ def test_the_smallest_index_must_keep_its_recall_on_all_rows(tmp_path: Path, mon
 def test_graphs_do_not_take_every_place_on_the_larger_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times by script: each graph is faster than any list on small samples and slower on the largest one."""
     np.save(tmp_path / "v.npy", rows(4100, 16))
-    monkeypatch.setattr(auto, "SCREEN_ROWS", 500)
-    monkeypatch.setattr(auto, "DEEP_ROWS", 1500)
-    monkeypatch.setattr(auto, "TOP_ROWS", 4000)
     graph, lists, others = (10.0, 11.0, 90.0), (16.0, 17.0, 20.0), (200.0, 200.0, 200.0)
-    built: list[tuple[str, int]] = []
 
-    def run(self: trial.Bench, factory: str, goal: float, *_: object, **__: object) -> trial.Trial:
-        count = len(self.sample.rows)
-        built.append((factory, count))
-        times = graph if factory.startswith("HNSW") else {"IVF16,SQ8": lists}.get(factory, others)
-        latency = times[(500, 1500, 4000).index(count)]
-        return trial.Trial(factory, count, trial.Measured({}, 0.97, 0.05, latency), 0.97, again=lambda: latency)
+    def times(factory: str) -> tuple[float, float, float]:
+        return graph if factory.startswith("HNSW") else {"IVF16,SQ8": lists}.get(factory, others)
 
-    monkeypatch.setattr(trial.Bench, "run", run)
+    built = by_script(monkeypatch, times)
     with VectorFile(tmp_path / "v.npy", Metric.L2) as vectors:
         choice = select(vectors, Goal(0.95), threads=1)
     assert choice.factory == "IVF16,SQ8"

@@ -187,14 +187,10 @@ class _Selection:
     def _promising(self, ranked: list[Entry]) -> list[Entry]:
         """Those worth a larger sample: the best graphs and the best of the others. A small sample tells these two apart
         badly (of clusters, lists seem three times as slow as they are), so each is compared with its own kind."""
-        kinds = [
-            [one for one in ranked if is_graph(one.factory)],
-            [one for one in ranked if not is_graph(one.factory)],
-        ]
         found: list[Entry] = []
-        for kind in kinds:
-            slowest = SCREEN_SLACK * kind[0].at(self.count) if kind else 0.0
-            found += [one for one in kind if one.at(self.count) <= slowest][:DEEP_ENTRIES]
+        for graphs in (True, False):
+            kind = [one for one in ranked if is_graph(one.factory) is graphs]
+            found += [one for one in kind if one.at(self.count) <= SCREEN_SLACK * kind[0].at(self.count)][:DEEP_ENTRIES]
         return self._ranked(found)
 
     def _ranked(self, entries: list[Entry]) -> list[Entry]:
