@@ -185,14 +185,13 @@ def load(task: contract.ServeTask, place: contract.Location, cache: Path) -> Map
 
 def load_here(text: str) -> None:
     """In the child: load and say how long each phase took, and how much memory it took at most."""
-    import resource
-
     from vectorindex_searcher.serve.load import load
 
     cpu: list[float] = []
     # It tells before each phase; fetching comes second.
     loaded = load(contract.ServeTask.model_validate_json(text), lambda _: cpu.append(time.process_time()))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text().splitlines()  # not ru_maxrss, which begins with the parent's
+    peak = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:"))
     print(json.dumps({**loaded.seconds, "fetchCpu": cpu[2] - cpu[1], "peakMiB": peak}))
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from cost import in_a_process_of_its_own
 from pods_on_sockets import answering, dripping, received, server
 
 from vectorindex_operator.adapters import evidence
@@ -41,6 +39,7 @@ from vectorindex_searcher.contract import (
 )
 
 NOW = time.time()
+MIB = 1 << 20
 BUCKET = int(NOW // 5) - 3
 
 
@@ -179,30 +178,26 @@ def test_a_lease_is_not_waited_for_longer_either() -> None:
 
 
 FORGED = """
-    import resource, sys, time
+    import sys, time
+    from cost import memory
     from vectorindex_operator.adapters.evidence import HttpSearchers
     from vectorindex_operator.core.internal_keys import Addressee
     from vectorindex_operator.core.judging.questions import Purpose, Question
     from vectorindex_searcher.contract import Target
     searchers = HttpSearchers(admin_port=int(sys.argv[1]))
-    used = lambda: resource.getrusage(resource.RUSAGE_SELF)
-    before, began = used(), time.process_time()
+    before, began = memory("VmHWM"), time.process_time()
     said = searchers.evidence(
         Addressee(Target("a", "r"), "u"), [(f"p{n}", "127.0.0.1") for n in range(int(sys.argv[2]))],
         Question("r", 0.0, Purpose.SOAK),
     ).result()
-    print(time.process_time() - began, used().ru_maxrss - before.ru_maxrss, said[0].problem[:100])
+    print(time.process_time() - began, memory("VmHWM") - before, said[0].problem[:100])
 """
 
 
 def cost_of(body: bytes, kind: str, pods: int = 1) -> tuple[float, float, str]:
-    """CPU seconds and KiB of memory that answers cost the operator, in a process of its own."""
+    """CPU seconds and bytes of memory that answers cost the operator, in a process of its own."""
     with server(answering(body, kind)) as port:
-        made = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(FORGED), str(port), str(pods)],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    seconds, memory, problem = made.stdout.split(" ", 2)
+        seconds, memory, problem = in_a_process_of_its_own(FORGED, port, pods).split(" ", 2)
     return float(seconds), float(memory), problem.strip()
 
 
@@ -219,10 +214,10 @@ def test_sixteen_megabytes_of_forged_evidence_cost_little() -> None:
     honest = cost_of(rows(count=10_000), "application/json")
     forged = cost_of(forged_rows(16 << 20), "application/json")
     for name, (seconds, memory, _) in (("honest megabyte", honest), ("forged 16 MiB", forged)):
-        print(f"{name}: {seconds:.2f} s, {memory / 1024:.0f} MiB")
+        print(f"{name}: {seconds:.2f} s, {memory / MIB:.0f} MiB")
     assert "is larger than" in forged[2]
     assert forged[0] < honest[0]
-    assert forged[1] < max(honest[1], 8 << 10)
+    assert forged[1] < max(honest[1], 8 * MIB)
 
 
 @pytest.mark.parametrize("kind", ["application/json", EVIDENCE_COLUMNS_TYPE])
@@ -231,7 +226,7 @@ def test_forged_answers_within_the_limit_are_bounded_too(kind: str, filler: byte
     body = b'{"pod":"p","buckets":[' + filler * ((EVIDENCE_ANSWER_BYTES - 100) // len(filler)) + b"1]}"
     seconds, memory, problem = cost_of(body, kind, pods=8)
     assert seconds < 2, problem
-    assert memory < 128 << 10, f"{memory / 1024:.0f} MiB: {problem}"
+    assert memory < 128 * MIB, f"{memory / MIB:.0f} MiB: {problem}"
     assert "what it says is no evidence" in problem
 
 

@@ -11,8 +11,10 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
+from cost import least
 
 import vectorindex_client as vic
 
@@ -39,7 +41,7 @@ async def main():
     await server.serve_forever()
 asyncio.run(main())
 """
-ROUNDS, SEARCHES = 3, 300
+SEARCHES = 120
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +103,13 @@ def awaiting(port: int, tasks: int) -> float:
 def test_a_search_costs_a_few_times_a_bare_socket(port: int) -> None:
     """Measured with this on a busy machine, the client needs 6 to 16, 9 to 23 and 5 to 17 times as much; made of httpx
     it needed 50, 115 and 420."""
-    ratios: dict[str, list[float]] = {"waiting": [], "one task": [], "many tasks": []}
-    for _ in range(ROUNDS):
-        least = bare(port)
-        ratios["waiting"].append(waiting(port) / least)
-        ratios["one task"].append(awaiting(port, 1) / least)
-        ratios["many tasks"].append(awaiting(port, 30) / least)
-    found = {name: min(values) for name, values in ratios.items()}
-    assert found["waiting"] < 25, found
-    assert found["one task"] < 40, found
-    assert found["many tasks"] < 25, found
+
+    def a_few_times(bare: float, waiting: float, one_task: float, many_tasks: float) -> bool:
+        return waiting < 25 * bare and one_task < 40 * bare and many_tasks < 25 * bare
+
+    ways = (bare, waiting, partial(awaiting, tasks=1), partial(awaiting, tasks=30))
+    found = least(*(partial(way, port) for way in ways), until=a_few_times)
+    assert a_few_times(*found), [seconds / found[0] for seconds in found]
 
 
 # ---------------------------------------------------------------- too much

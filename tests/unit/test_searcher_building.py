@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from cost import in_a_process_of_its_own
 
 from vectorindex_searcher.artifact.layout import Layout
 from vectorindex_searcher.build import budget
@@ -59,9 +60,9 @@ def random(count: int, dimension: int, seed: int = 0) -> Floats:
 # ---------------------------------------------------------------- memory
 
 MEASURE = """
-import json, os, resource, sys
-from pathlib import Path
+import json, os, sys
 import numpy as np
+from cost import forget_peak, memory
 block = int(sys.argv[4])
 import vectorindex_searcher.dataset.blocks as blocks, vectorindex_searcher.index.vectors as vectors
 blocks.BLOCK_BYTES = vectors.SCAN_BYTES = block
@@ -84,13 +85,10 @@ def run(source, out, factory):
     return build.build(task)
 
 run(sys.argv[1], sys.argv[3] + "-small", sys.argv[5])  # what the libraries keep once they were used
-before = build.peak_memory()
-Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident size begins anew
-def peak():
-    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
-base = peak()
+forget_peak()
+base = memory("VmHWM")
 result = run(sys.argv[2], sys.argv[3], sys.argv[5])
-print(json.dumps({"base": base, "peak": peak(), "index": result.index_bytes}))
+print(json.dumps({"base": base, "peak": memory("VmHWM"), "index": result.index_bytes}))
 """
 
 KEPT = 5 * MIB
@@ -110,9 +108,7 @@ def test_peak_memory_is_index_sample_and_two_blocks_for_a_source_many_times_that
         for start in range(0, rows, 5000):
             written[start : start + 5000] = random(5000, dimension, start)
     places = [str(tmp_path / name) for name in ("small", "large", "out")]
-    program = [sys.executable, "-c", MEASURE, *places, str(block), factory]
-    done = subprocess.run(program, capture_output=True, text=True, check=True, preexec_fn=pin)
-    measured = json.loads(done.stdout)
+    measured = json.loads(in_a_process_of_its_own(MEASURE, *places, block, factory, preexec_fn=pin))
     allowed = budget.peak_bytes(measured["index"], budget.sample_bytes(4096, dimension), block_bytes=block)
     taken = measured["peak"] - measured["base"]
     assert 4 * count * dimension >= times * allowed
@@ -124,24 +120,21 @@ def test_peak_memory_is_index_sample_and_two_blocks_for_a_source_many_times_that
 
 GROW = """
 import numpy as np
-from pathlib import Path
+from cost import forget_peak, memory
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.device import OnCPU
-def status(name):
-    return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) * 1024
 index = faiss.index_factory(256, "IVF256,Flat")
 data = np.random.default_rng(0).standard_normal((20_000, 256), dtype=np.float32)
 index = OnCPU().train(index, data)
-Path("/proc/self/clear_refs").write_text("5")
-base = status("VmRSS")
+forget_peak()
+base = memory("VmRSS")
 index = OnCPU().add(index, lambda: ((0, data) for _ in range(6)), 120_000)
-print((status("VmHWM") - base) / (120_000 * (4 * 256 + 8)))
+print((memory("VmHWM") - base) / (120_000 * (4 * 256 + 8)))
 """
 
 
 def test_inverted_lists_leave_no_holes_in_memory_while_they_grow() -> None:
-    done = subprocess.run([sys.executable, "-c", GROW], capture_output=True, text=True, check=True, preexec_fn=pin)
-    assert float(done.stdout) < 1.05, "peak over the size of the index"
+    assert float(in_a_process_of_its_own(GROW, preexec_fn=pin)) < 1.05, "peak over the size of the index"
 
 
 def test_a_pod_too_small_for_the_formula_is_refused_before_the_source_is_read(

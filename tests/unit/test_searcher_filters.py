@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from cost import cpu, least
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -425,16 +425,12 @@ def test_the_order_of_parts_and_their_doubles_do_not_matter() -> None:
 def test_parsing_takes_about_as_long_as_the_values_are_many() -> None:
     """Nested joiners wrote out all that is in them, to sort it, once a level."""
 
-    def seconds(document: object) -> float:
-        best = math.inf
-        for _ in range(5):
-            began = time.thread_time()
-            parse(document, COLUMNS)
-            best = min(best, time.thread_time() - began)
-        return best
+    def alike(deep: float, flat: float) -> bool:
+        return deep < 4 * flat
 
     flat = large(0)
     deep: dict[str, Any] = {"and": [large(1), {"size": 1}]}
     for _ in range(MAX_DEPTH - 2):
         deep = {"and": [deep, {"size": 1}]}
-    assert seconds(deep) < 4 * seconds(flat)
+    taken = least(cpu(lambda: parse(deep, COLUMNS)), cpu(lambda: parse(flat, COLUMNS)), until=alike)
+    assert alike(*taken), taken

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cost import forget_peak, memory
 from dataset_files import numbers, write_bin, write_hdf5, write_jsonl, write_parquet, write_vecs
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -156,10 +156,10 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, key: str) -> None:
         nonlocal refused
         refused += isinstance(read(key, damaged(data, edits)), TaskError)
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forget_peak()
+    before = memory("VmHWM")
     check()
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
-    assert grown < BOUND_BYTES
+    assert memory("VmHWM") - before < BOUND_BYTES
     assert refused
 
 

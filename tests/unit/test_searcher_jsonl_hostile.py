@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from cost import in_a_process_of_its_own
 
 from vectorindex_searcher.contract import Columns, Embedding, Metric
 from vectorindex_searcher.dataset import jsonl
@@ -20,17 +19,15 @@ from vectorindex_searcher.storage.store import Role
 MEASURE = """
 import sys
 from pathlib import Path
-sys.path[:0] = sys.argv[2:]
 import test_searcher_jsonl_hostile as test
-def peak():
-    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+from cost import memory
 test.read(Path(sys.argv[1]) / "small")
-before = peak()
+before = memory("VmHWM")
 try:
     test.read(Path(sys.argv[1]) / "large", *("tags",) * (sys.argv[1][-1] == "d"))
 except test.TaskError as error:
     assert error.reason in ("CorruptFile", "BadColumnType", "BadLine"), error
-print(peak() - before)
+print(memory("VmHWM") - before)
 """
 LINE = '{"id":%d,"vector":[1,2],"tags":null,"other":%s}\n'
 SHAPES = {
@@ -66,9 +63,7 @@ def test_lines_take_little_memory_whatever_their_fields_hold(tmp_path: Path, sha
         path = root / "large" / "a.jsonl.gz"
         swapped = gzip.decompress(path.read_bytes()).replace(b'"tags"', b'"_"').replace(b'"other"', b'"tags"')
         path.write_bytes(gzip.compress(swapped, 1))
-    command = [sys.executable, "-c", MEASURE, str(root), str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert grown < 250 << 10  # KiB
+    assert int(in_a_process_of_its_own(MEASURE, root)) < 250 << 20
 
 
 def test_long_lines_settle_types_by_fewer_lines_and_what_comes_later_is_still_seen(

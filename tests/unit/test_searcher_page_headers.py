@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cost import in_a_process_of_its_own
 
 from vectorindex_searcher.contract import Columns, Embedding, Metric
 from vectorindex_searcher.dataset import page_headers, parquet, parquet_file
@@ -151,15 +150,13 @@ def test_what_a_bomb_takes(tmp_path: Path) -> None:
     table = pa.table({"id": [1], "vector": [[1.0]], "x": ["a" * (400 << 20)]})
     pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False, write_statistics=False)
     program = (
-        "import resource, sys\nsys.path[:0] = sys.argv[2:]\nimport test_searcher_page_headers as test\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "import sys\nimport test_searcher_page_headers as test\nfrom cost import memory\n"
+        "before = memory('VmHWM')\n"
         "try:\n    test.read(test.Path(sys.argv[1]), 'x')\n"
         "except test.TaskError as error:\n    assert error.reason == 'PageTooLarge'\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        "print(memory('VmHWM') - before)"
     )
-    command = [sys.executable, "-c", program, str(tmp_path), str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert grown < 100 << 10  # KiB
+    assert int(in_a_process_of_its_own(program, tmp_path)) < 100 << 20
 
 
 def repeated(folder: Path, size: int, rows: int, groups: int = 1) -> None:
@@ -196,13 +193,11 @@ def test_what_a_dictionary_of_one_long_text_takes(tmp_path: Path, ids: bool) -> 
     """Some kilobytes, and 2 GiB when each row has its text: read in a process of its own that may take 1.5 GiB."""
     repeated(tmp_path, 1 << 19, 4096)
     program = (
-        "import resource, sys\nsys.path[:0] = sys.argv[2:]\nimport test_searcher_page_headers as test\n"
+        "import resource, sys\nimport test_searcher_page_headers as test\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (3 << 29, 3 << 29))\n"
         + ("test.ids(test.Path(sys.argv[1]))" if ids else "assert test.read(test.Path(sys.argv[1]), 'title') == 4096")
     )
-    command = [sys.executable, "-c", program, str(tmp_path), str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    in_a_process_of_its_own(program, tmp_path)
 
 
 def ids(folder: Path) -> None:
@@ -277,15 +272,15 @@ def test_one_row_that_repeats_a_long_text_is_refused_before_it_takes_memory(tmp_
         pq.write_table(table, tmp_path / "a.parquet", compression="zstd", data_page_size=1 << 30, **options)
     assert (tmp_path / "a.parquet").stat().st_size < 100_000
     program = (
-        "import resource, sys\nsys.path[:0] = sys.argv[2:]\nimport test_searcher_page_headers as test\n"
+        "import resource, sys\nimport test_searcher_page_headers as test\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (3 << 29, 3 << 29))\n"
         "try:\n    test.read(test.Path(sys.argv[1]), 'title')\n"
         "except test.TaskError as error:\n    print(error.reason, error.failure.row, error.failure.object)\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path), str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() in (["RowTooLarge", "0", "a.parquet"], ["PageTooLarge", "None", "a.parquet"])
+    assert in_a_process_of_its_own(program, tmp_path).split() in (
+        ["RowTooLarge", "0", "a.parquet"],
+        ["PageTooLarge", "None", "a.parquet"],
+    )
 
 
 def test_rows_that_each_repeat_a_text_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

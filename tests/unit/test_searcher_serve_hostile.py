@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import trustme
+from cost import memory
 from wire import Client, post
 
 from vectorindex_searcher.serve.http.limits import TLS_CONNECTION_BYTES, TLS_CONNECTIONS, Limits, heap_bytes
@@ -49,12 +50,6 @@ class Searcher:
             return answer.status
         finally:
             connection.close()
-
-    def memory(self, line: str) -> int:
-        """Bytes: VmRSS now, VmHWM at most so far."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        (found,) = [one.split()[1] for one in status.splitlines() if one.startswith(f"{line}:")]
-        return int(found) << 10
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +143,12 @@ HOSTILE: list[Callable[[Searcher, int], None]] = [widest, longest, filters, plan
 def test_memory_stays_below_the_bound_that_the_limits_add_up_to(searcher: Searcher) -> None:
     for _ in range(20):
         assert searcher.post(many(3, k=10)) == 200
-    before = searcher.memory("VmRSS")
+    before = memory("VmRSS", searcher.pid)
     turns = [(one, turn) for turn in range(16) for one in HOSTILE]
     with ThreadPoolExecutor(CLIENTS) as pool:
         for done in [pool.submit(one, searcher, turn) for one, turn in turns]:
             done.result()
-    grown = searcher.memory("VmHWM") - before
+    grown = memory("VmHWM", searcher.pid) - before
 
     assert grown < heap_bytes(THREADS), f"{grown >> 20} MiB"
     assert searcher.post(many(3, k=10)) == 200
@@ -177,7 +172,7 @@ def test_a_connection_by_tls_keeps_no_more_than_is_counted_for_it(artifact: Path
             clients.append(Client(wrapped))
             assert clients[-1].send(junk).answer()[0] == 400
             if number + 1 in (few, all_of_them):
-                taken.append(searcher.memory("VmRSS"))
+                taken.append(memory("VmRSS", searcher.pid))
     each = (taken[1] - taken[0]) // (all_of_them - few)
     assert each < TLS_CONNECTION_BYTES, f"{each >> 10} KiB"
     assert heap_bytes(THREADS, tls=True) == heap_bytes(THREADS) + TLS_CONNECTIONS * TLS_CONNECTION_BYTES

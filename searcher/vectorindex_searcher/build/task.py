@@ -16,7 +16,6 @@ digest is answered, not rebuilt.
 from __future__ import annotations
 
 import logging
-import resource
 import tempfile
 import time
 from dataclasses import replace
@@ -270,8 +269,9 @@ def _with_files(bare: Manifest, task: BuildTask, folder: Path, fallback: DeviceF
 
 
 def peak_memory() -> int:
-    """Largest resident size of this process so far, bytes (ru_maxrss counts KiB on Linux)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident size of this process so far, bytes. Not ru_maxrss, which begins with the peak of the parent."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM:"))
 
 
 def _result(manifest: Manifest, sha256: str, task: BuildTask, *, reused: bool) -> BuildResult:
