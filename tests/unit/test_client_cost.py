@@ -145,14 +145,14 @@ async def slow_server(seconds: float) -> AsyncIterator[str]:
 
 
 async def capacity(client: vic.AsyncClient, seconds: float) -> float:
-    """Searches answered a second when each of 32 tasks asks again once it is answered."""
+    """Searches answered a second when each of 32 tasks asks again once it is answered, however late."""
     count = 0
     end = time.monotonic() + seconds
 
     async def one() -> None:
         nonlocal count
         while time.monotonic() < end:
-            await client.search([1.0])
+            await client.search([1.0], timeout=60)
             count += 1
 
     await asyncio.gather(*(one() for _ in range(32)))

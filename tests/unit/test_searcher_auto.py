@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -285,10 +286,10 @@ def test_recall_of_a_trial_counts_ties() -> None:
 
 
 def by_script(
-    monkeypatch: pytest.MonkeyPatch, times: Callable[[str], tuple[float, float, float]]
+    monkeypatch: pytest.MonkeyPatch, times: Callable[[str], tuple[float, float, float]], beam: int = 0, **fields: Any
 ) -> list[tuple[str, int]]:
     """Samples of 500, 1500 and 4000 rows, on which every index of a factory string takes `times` of it, in us. Returns
-    what was built, with the rows, while it is built."""
+    what was built, with the rows, while it is built. beam: efSearch of graphs. fields: more of each trial."""
     sizes = (500, 1500, 4000)
     for name, size in zip(("SCREEN_ROWS", "DEEP_ROWS", "TOP_ROWS"), sizes, strict=True):
         monkeypatch.setattr(auto, name, size)
@@ -298,7 +299,8 @@ def by_script(
         count = len(self.sample.rows)
         built.append((factory, count))
         latency = times(factory)[sizes.index(count)]
-        return trial.Trial(factory, count, trial.Measured({}, 0.97, 0.05, latency), 0.97, again=lambda: latency)
+        best = trial.Measured({"efSearch": beam} if beam and "HNSW" in factory else {}, 0.97, 0.05, latency)
+        return trial.Trial(factory, count, best, 0.97, again=lambda: latency, **fields)
 
     monkeypatch.setattr(trial.Bench, "run", run)
     return built
@@ -385,6 +387,45 @@ def test_graphs_do_not_take_every_place_on_the_larger_sample(tmp_path: Path, mon
     raced = [factory for factory, count in built if count == 4000]
     assert raced[:2] == ["HNSW32,SQ8", "IVF16,SQ8"], "lists, which cost little, before more graphs"
     assert len(raced) <= auto.MOST_RACERS
+
+
+def test_lists_of_4_bit_codes_are_compared_with_their_own_and_their_neighbours_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times by script, as of clusters: on a small sample all other lists are faster than 4-bit codes, and which number
+    of lists is the best shows on a larger one only."""
+    np.save(tmp_path / "v.npy", rows(4100, 16))
+    wanted = "IVF16,PQ8x4fs,Refine(SQ8)"
+
+    def times(factory: str) -> tuple[float, float, float]:
+        if factory.startswith("HNSW"):
+            return 10.0, 18.0, 90.0
+        if "x4fs" not in factory:
+            return 16.0, 20.0, 40.0
+        if "PQ4x4fs" in factory:
+            return 20.0, 28.0, 28.0
+        return (20.0, 12.0, 12.0) if factory == wanted else (20.0, 24.0, 24.0)
+
+    built = by_script(monkeypatch, times)
+    assert wanted not in shortlist(4100, 16, Minimise.LATENCY)
+    with VectorFile(tmp_path / "v.npy", Metric.L2) as vectors:
+        choice = select(vectors, Goal(0.95), threads=1)
+    assert choice.factory == wanted
+    assert (wanted, 1500) in built
+
+
+@pytest.mark.parametrize("falls", [False, True])
+def test_a_graph_whose_recall_falls_with_the_rows_is_raced_without_a_rival(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, falls: bool
+) -> None:
+    """More rows take more from it than from lists, so it is not sure of its lead; else they say nothing new of it."""
+    np.save(tmp_path / "v.npy", rows(4100, 16))
+    graph, others = (10.0, 11.0, 12.0), (200.0, 200.0, 200.0)
+    built = by_script(monkeypatch, lambda factory: graph if factory == "HNSW32,SQ8" else others, beam=40, raised=falls)
+    with VectorFile(tmp_path / "v.npy", Metric.L2) as vectors:
+        choice = select(vectors, Goal(0.95), threads=1)
+    assert choice.factory == "HNSW32,SQ8"
+    assert [one for one in built if one[1] == 4000] == ([("HNSW32,SQ8", 4000)] if falls else [])
 
 
 def test_time_is_extrapolated_by_what_was_seen_and_what_is_known() -> None:

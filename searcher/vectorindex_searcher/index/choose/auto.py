@@ -25,7 +25,7 @@ from ..factory import EF_CONSTRUCTION, ef_construction, small
 from ..sizes import size_text
 from ..vectors import VectorFile
 from .candidates import Entry, even_out, new_entry
-from .families import is_graph, same_links, scaled, shortlist, variants
+from .families import Kind, is_graph, kind_of, same_links, scaled, shortlist, variants
 from .sample import Sample, draw_sample, whole
 from .trial import Bench, raised
 from .tuning import K
@@ -53,8 +53,14 @@ MARGIN = 2 * 1.645 / math.sqrt(TUNING_QUERIES)
 """Times the spread of recall, of the first trial that reaches the goal: the half-widths that tuning will ask for."""
 SCREEN_SLACK = 2.5
 """A family this many times slower than the best of its kind on the small sample is not looked at again."""
+KIND_SLACK = 4.0
+"""Nor any of a kind whose best is this many times slower than the best of all."""
 DEEP_ENTRIES = 3
-"""Graphs, and others as many, that are looked at again."""
+"""So many of a kind are looked at again."""
+CLIMBS = 2
+"""Steps from the best lists of a kind to their neighbours: to half as many, say, and then to longer codes."""
+CLIMB_SLACK = 2.0
+"""From lists this many times slower than the best of all no step is taken."""
 WORTH = 1.04
 """A graph that takes twice as long to build has to be faster by this."""
 EASY_BEAM = 1.5 * K
@@ -169,9 +175,9 @@ class _Selection:
             for one in entries:
                 self._try(one, bench)
             if number == 0:
-                for one in self._variants(self._ranked(entries)[0]):
-                    self._try(one, bench)
-                    entries = [*entries, one]
+                entries = self._with_variants(self._ranked(entries)[0], entries, bench)
+            else:
+                entries = self._climbed(entries, bench)
             self._settle(entries, some)
             ranked = self._ranked(entries)
             entries = self._promising(ranked)
@@ -185,13 +191,34 @@ class _Selection:
         return self._race(entries, bench)
 
     def _promising(self, ranked: list[Entry]) -> list[Entry]:
-        """Those worth a larger sample: the best graphs and the best of the others. A small sample tells these two apart
-        badly (of clusters, lists seem three times as slow as they are), so each is compared with its own kind."""
+        """Those worth a larger sample: the best of each kind. A small sample tells kinds apart badly (of clusters,
+        lists seem three times as slow as they are, and 4-bit codes are scanned by 32): each is compared with its own.
+        """
         found: list[Entry] = []
-        for graphs in (True, False):
-            kind = [one for one in ranked if is_graph(one.factory) is graphs]
-            found += [one for one in kind if one.at(self.count) <= SCREEN_SLACK * kind[0].at(self.count)][:DEEP_ENTRIES]
+        for kind in Kind:
+            members = [one for one in ranked if kind_of(one.factory) is kind]
+            if members and members[0].at(self.count) <= KIND_SLACK * ranked[0].at(self.count):
+                limit = SCREEN_SLACK * members[0].at(self.count)
+                found += [one for one in members if one.at(self.count) <= limit][:DEEP_ENTRIES]
         return self._ranked(found)
+
+    def _climbed(self, entries: list[Entry], bench: Bench) -> list[Entry]:
+        """With the neighbours of the best lists of each kind, and theirs: only a sample on which lists are as long as
+        they will be tells how many of them there should be, and how long the codes."""
+        for kind in (Kind.LISTS, Kind.SCANNED):
+            for _ in range(CLIMBS):
+                ranked = self._ranked(entries)
+                best = next((one for one in ranked if kind_of(one.factory) is kind), None)
+                if best is None or best.at(self.count) > CLIMB_SLACK * ranked[0].at(self.count):
+                    break
+                entries = self._with_variants(best, entries, bench)
+        return entries
+
+    def _with_variants(self, best: Entry, entries: list[Entry], bench: Bench) -> list[Entry]:
+        found = self._variants(best)
+        for one in found:
+            self._try(one, bench)
+        return [*entries, *found]
 
     def _ranked(self, entries: list[Entry]) -> list[Entry]:
         return sorted(entries, key=lambda one: one.at(self.count))

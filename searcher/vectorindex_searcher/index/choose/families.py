@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from enum import Enum
 
 from ...contract import Minimise
 
@@ -26,6 +27,15 @@ GRAPH_LISTS = 4096
 GRAPH_TIMES = 4
 """How many times as many lists there are then: what a scan of a list costs is saved, and finding it costs little."""
 _LISTS = re.compile(r"IVF(\d+)")
+
+
+class Kind(Enum):
+    """What a small sample compares badly with the others."""
+
+    GRAPH = "graph"
+    LISTS = "lists"
+    SCANNED = "scanned"
+    """Lists of 4-bit codes: scanned in blocks of 32, with a table that is made for each list or query."""
 
 
 def lists_for(count: int) -> int:
@@ -56,6 +66,8 @@ def shortlist(count: int, dimension: int, minimise: Minimise) -> tuple[str, ...]
         codes = [f"IVF{number},{code}" for code in ("SQ4", "RaBitQ4", "SQ6", "SQ8") for number in (fewer, lists)]
         return tuple(dict.fromkeys([*codes, *small, *compressed, "HNSW16,SQ6", "HNSW32,SQ8", "SQ8", "Flat"]))
     whole = [f"IVF{fewer},PQ{parts}x4fs,RFlat"] if parts else []
+    if longer := parts_for(dimension, 2) if parts else 0:
+        whole.append(f"IVF{fewer},PQ{longer}x4fs,Refine(SQ8)")
     factories = ["HNSW32,SQ8", "HNSW32", *compressed, *whole, f"IVF{lists},RaBitQ,Refine(SQ8)"]
     factories += [f"IVF{lists},SQ8", f"IVF{max(1, lists // 4)},SQ8", f"IVF{lists},Flat", "HNSW16,SQ8", "Flat"]
     if lists >= GRAPH_LISTS:
@@ -87,6 +99,13 @@ def variants(factory: str, dimension: int) -> tuple[str, ...]:
 def is_graph(factory: str) -> bool:
     """Whether the rows themselves are the graph's nodes."""
     return factory.startswith("HNSW")
+
+
+def kind_of(factory: str) -> Kind:
+    """How a factory string finds its answers."""
+    if is_graph(factory):
+        return Kind.GRAPH
+    return Kind.SCANNED if "x4fs" in factory else Kind.LISTS
 
 
 def same_links(one: str, other: str) -> bool:
