@@ -13,8 +13,13 @@ from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
-from vectorindex_searcher.contract import S3, ExitCode, Location
-from vectorindex_searcher.errors import BadSpec, SourceChanged, TaskError
+from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.contract import S3, ExitCode, Identity, Location
+from vectorindex_searcher.dataset import listing as listing_module
+from vectorindex_searcher.dataset.listing import list_source, load_listing, save_listing
+from vectorindex_searcher.dataset.tombstones import list_tombstones
+from vectorindex_searcher.errors import BadData, BadSpec, RetryableError, SourceChanged, TaskError
+from vectorindex_searcher.storage import store as store_module
 from vectorindex_searcher.storage.folder import FolderStore
 from vectorindex_searcher.storage.s3 import S3Store
 from vectorindex_searcher.storage.store import Role, join_key, open_store, parse_location
@@ -74,6 +79,39 @@ def test_folder_keys_cannot_leave_the_folder(tmp_path: Path) -> None:
     for key in ("../out", "/etc/hostname", "a/../../out"):
         with pytest.raises(BadSpec):
             store.read(key)
+
+
+@pytest.mark.parametrize("role", [Role.SOURCE, Role.QUERIES, Role.TOMBSTONES])
+def test_more_objects_than_a_process_should_hold_are_refused_where_they_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: Role
+) -> None:
+    """A stranger's bucket may hold any number, and whoever lists them keeps each in memory."""
+    monkeypatch.setattr(store_module, "MAX_OBJECTS", 3)
+    store = FolderStore(tmp_path, role)
+    read = list_tombstones if role is Role.TOMBSTONES else list_source
+    for number in range(3):
+        (tmp_path / f"{number}.parquet").touch()
+    read(store)
+    (tmp_path / "_3").touch()  # hidden ones are listed, too
+    with pytest.raises(BadData) as caught:
+        read(store)
+    failure = caught.value.failure
+    assert (failure.reason, failure.field) == ("TooManyObjects", role.field)
+    assert "more than 3 objects" in failure.message
+    assert failure.remedy
+
+
+def test_a_stored_listing_is_read_up_to_what_a_listing_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, layout = FolderStore(tmp_path, Role.ARTIFACTS), Layout("", Identity(name="n"))
+    (tmp_path / "a.npy").touch()
+    listing = list_source(FolderStore(tmp_path, Role.SOURCE))
+    save_listing(store, layout, listing)
+    assert load_listing(store, layout, listing.fingerprint) == listing
+    monkeypatch.setattr(listing_module, "STORED_BYTES", 50)
+    with pytest.raises(RetryableError) as caught:
+        load_listing(store, layout, listing.fingerprint)
+    assert caught.value.reason == "BadListing"
+    assert "larger than 50 bytes" in str(caught.value)
 
 
 def test_missing_source_folder_is_a_missing_source(tmp_path: Path) -> None:

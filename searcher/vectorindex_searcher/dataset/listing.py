@@ -14,11 +14,13 @@ from ..artifact.layout import Layout
 from ..artifact.manifest import encode
 from ..contract import Model
 from ..errors import BadData, RetryableError, SourceMissing
-from ..storage.store import ObjectInfo, Store
+from ..storage.store import MAX_OBJECTS, ObjectInfo, Store, list_all
 from .formats import FORMATS, SUFFIXES, find_format, format_of
 from .objects import ListedObject
 from .places import artifact_keys, refuse_broken_links, refuse_tables
 
+STORED_BYTES = 1500 * MAX_OBJECTS
+"""Of a stored listing: a key has 1,024 bytes at most."""
 _log = logging.getLogger(__name__)
 
 
@@ -45,7 +47,7 @@ def list_source(store: Store, exclude: Sequence[str] = ()) -> Listing:
 
     Below it, names and folders that begin with `_` or `.` are not data (_SUCCESS, checksums); `_a=b` is. Neither are
     artifacts of an index. `exclude`: keys, or folders of keys, that are no data either. Raises
-    SourceMissing/EmptySource when nothing is left, BadData/{TableFormat, MixedFormats, BrokenLink}.
+    SourceMissing/EmptySource when nothing is left, BadData/{TooManyObjects, TableFormat, MixedFormats, BrokenLink}.
     """
     data = _data(store, exclude)
     first = format_of(data[0].key)
@@ -63,7 +65,7 @@ def list_source(store: Store, exclude: Sequence[str] = ()) -> Listing:
 
 def _data(store: Store, exclude: Sequence[str]) -> list[ObjectInfo]:
     """The data objects in key order; at least one."""
-    listed = [item for item in store.list(store.prefix) if not _within(item.key, exclude)]
+    listed = [item for item in list_all(store) if not _within(item.key, exclude)]
     refuse_tables(store, (item.key for item in listed), above=True)
     named = [item for item in listed if not _hidden(item.key, store.prefix)]
     artifacts = artifact_keys(item.key for item in named)
@@ -78,7 +80,7 @@ def _data(store: Store, exclude: Sequence[str]) -> list[ObjectInfo]:
             field="spec.source",
             remedy="Point spec.source at the prefix of the vectors, or upload them.",
         )
-    return sorted(data, key=lambda item: item.key)
+    return data
 
 
 def _tell_left_out(store: Store, others: Sequence[str], artifacts: frozenset[str]) -> None:
@@ -129,7 +131,12 @@ def load_listing(artifacts: Store, layout: Layout, wanted: str) -> Listing | Non
     """The stored listing of a fingerprint, or None. Raises Retry/BadListing when it does not match its own name."""
     key = layout.listing(wanted)
     try:
-        listing = Listing.model_validate_json(artifacts.read(key))
+        data = artifacts.read(key, length=STORED_BYTES + 1)
+        if len(data) > STORED_BYTES:
+            raise RetryableError(
+                "BadListing", f"{artifacts.describe(key)} is larger than {STORED_BYTES} bytes", object=key
+            )
+        listing = Listing.model_validate_json(data)
     except FileNotFoundError:
         return None
     except ValidationError as error:

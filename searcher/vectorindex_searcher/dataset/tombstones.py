@@ -20,7 +20,7 @@ import pyarrow.csv as pv
 
 from ..contract import Location
 from ..errors import BadData, BadSpec, SourceChanged
-from ..storage.store import Role, Store, open_store
+from ..storage.store import Role, Store, list_all, open_store
 from . import jsonl, parquet
 from .listing import fingerprint, is_data
 from .names import listed as names_listed
@@ -53,7 +53,7 @@ def list_tombstones(store: Store) -> tuple[ListedObject, ...]:
     Raises TaskError when the store refuses or cannot be reached (a folder that is not there is a misspelt one), and
     for a file that is no list of ids.
     """
-    found = sorted(store.list(store.prefix), key=lambda item: item.key)
+    found = list_all(store)
     refuse_tables(store, (item.key for item in found), above=False)  # every searcher lists them every few minutes
     found = [item for item in found if is_data(item.key, store.prefix, ("",))]
     refuse_broken_links(store, found)

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import ValidationError
 
 from ..contract import S3, ExitCode, Location
-from ..errors import BadSpec
+from ..errors import BadData, BadSpec
 
 CHUNK_BYTES = 1 << 20
+MAX_OBJECTS = 100_000
+"""Below a place that is read: whoever lists them holds them all, some 2 KiB each."""
 
 
 class UnsupportedByStore(Exception):  # noqa: N818 - says what happened
@@ -162,3 +165,17 @@ def parse_location(text: str, *, endpoint: str = "", region: str = "", anonymous
             raise BadSpec("BadEndpoint", message, field="--endpoint", remedy=remedy) from None
         message = f"{text}: not a usable S3 location ({'.'.join(map(str, first['loc']))}: {first['msg']})"
         raise BadSpec("BadLocation", message, remedy="Write s3://bucket/prefix.") from None
+
+
+def list_all(store: Store) -> list[ObjectInfo]:
+    """All objects of the store's place in key order, MAX_OBJECTS at most. Raises BadData/TooManyObjects."""
+    found = list(islice(store.list(store.prefix), MAX_OBJECTS + 1))
+    if len(found) > MAX_OBJECTS:
+        raise BadData(
+            "TooManyObjects",
+            f"{store.describe(store.prefix)} holds more than {MAX_OBJECTS} objects",
+            object=found[0].key,
+            field=store.role.field,
+            remedy="Write fewer and larger files (128 MiB is a good size), or name a prefix that holds these alone.",
+        )
+    return sorted(found, key=lambda item: item.key)
