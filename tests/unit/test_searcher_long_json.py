@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
-from cost import cpu, least
+from cost import cpu, in_a_process_of_its_own, least
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_requests import ask, reader
@@ -124,9 +124,34 @@ WORST: dict[str, tuple[bytes, bytes, bytes]] = {
 }  # fmt: skip
 
 
+MEASURE = """
+    import json
+    from test_searcher_long_json import WORST, held
+    print(json.dumps({name: held(name) for name in WORST}))
+"""
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, tuple[float, float]]:
+    """`held` of all, in a process of its own: in one that has run a thousand tests the heap gives memory back after
+    each round, and taking it again costs more than what is measured."""
+    return json.loads(in_a_process_of_its_own(MEASURE))  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize("name", WORST)
-def test_no_request_holds_the_event_loop_longer_than_decoding_a_body_of_the_usual_size(name: str) -> None:
-    """By CPU time, against decoding the longest body that the loop decodes, full of numbers: some 0.1 ms."""
+def test_no_request_holds_the_event_loop_longer_than_decoding_a_body_of_the_usual_size(
+    name: str, measured: dict[str, tuple[float, float]]
+) -> None:
+    held, usual = measured[name]
+    assert little(held, usual), f"{held * 1e3:.2f} ms, {usual * 1e3:.2f} ms"
+
+
+def little(held: float, usual: float) -> bool:
+    return held < 16 * usual
+
+
+def held(name: str) -> tuple[float, ...]:
+    """CPU seconds of reading it, and of decoding the longest body that the loop decodes, full of numbers: 0.1 ms."""
     body, query, content_type = WORST[name]
     numbers = b"[" + b"0.1234567890," * (LOOP_BYTES // 13) + b"0.5]"
 
@@ -137,9 +162,4 @@ def test_no_request_holds_the_event_loop_longer_than_decoding_a_body_of_the_usua
             problem.response("r")
 
     reading = reader(TERMS)
-
-    def little(held: float, usual: float) -> bool:
-        return held < 16 * usual
-
-    held, usual = least(cpu(read), cpu(lambda: orjson.loads(numbers)), until=little)
-    assert little(held, usual), f"{held * 1e3:.2f} ms, {usual * 1e3:.2f} ms"
+    return least(cpu(read), cpu(lambda: orjson.loads(numbers)), until=little)
