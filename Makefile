@@ -89,6 +89,10 @@ rollouts: setup ## 50 good and 50 bad rollouts with faults on a real cluster, 40
 	@$(RUN) bench/rollouts.py --indexes $(or $(INDEXES),5) --cycles $(or $(CYCLES),10) --faults 20 --seed $(or $(SEED),1) \
 		--minutes $(or $(MINUTES),35) --write
 
+.PHONY: idle
+idle: setup ## the operator at rest and with 50 soaks, 1,000 indexes on a real API server, 45 minutes (QUICK=1)
+	@$(RUN) bench/idle.py $(if $(QUICK),--quick)
+
 # ---------------------------------------------------------------- local cluster
 .PHONY: cluster-up cluster-down cluster-status
 cluster-up: ## start (or repair) the local Kubernetes; state is kept

@@ -180,7 +180,7 @@ class ControlPlane:
                     "--service-account-issuer=https://kubernetes.default.svc",
                     f"--service-account-key-file={key}",
                     f"--service-account-signing-key-file={key}",
-                    "--service-cluster-ip-range=10.0.0.0/24",
+                    "--service-cluster-ip-range=10.0.0.0/16",
                     # Some clusters have it: who makes an object with an owner must have rights over the owner.
                     "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
                     f"--audit-policy-file={policy}",
@@ -201,10 +201,11 @@ class ControlPlane:
         lines = (self.folder / "audit.log").read_text().splitlines()
         return [event for event in map(json.loads, lines) if event["user"]["username"] == user]
 
-    def kubeconfig(self, namespace: str, account: str) -> Path:
-        """A kubeconfig with a token of a ServiceAccount."""
+    def kubeconfig(self, namespace: str, account: str, seconds: int = 3600) -> Path:
+        """A kubeconfig with a token of a ServiceAccount. `seconds`: for how long the token is good."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
-        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        request: Json = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+        request["spec"] = {"expirationSeconds": seconds}
         answer = self.api.request("POST", path, request)
         if not answer.ok:
             raise RuntimeError(f"no token for {namespace}/{account}: {answer.message}")
