@@ -54,6 +54,11 @@ TIMES ?= 10
 test-flakes: setup ## a layer many times, shuffled, beside busy loops (LAYER=unit TIMES=10 SEED=1 ONLY="pytest -k")
 	@$(RUN) tests/run_flakes.py $(LAYER) --times $(TIMES) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
 
+JOBS ?= 1
+.PHONY: mutants
+mutants: setup ## takes each safety device out and sees whether a test notices, 25 minutes (JOBS=2 ONLY="regex")
+	@$(RUN) tests/mutants.py --jobs $(JOBS) $(if $(ONLY),--only "$(ONLY)")
+
 # ---------------------------------------------------------------- checks
 .PHONY: check
 check: setup ## format, lint, types, import contracts, generated files, chart

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,6 +25,7 @@ from raw_objects import (
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Condition, Live, Rejection, VectorIndexStatus
 from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.plan import (
     DeleteSearchers,
@@ -44,6 +46,7 @@ from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
 from vectorindex_operator.reconcile.errors import ConflictError, RefusedError
 from vectorindex_operator.reconcile.execute import Executor
 from vectorindex_operator.reconcile.observe import observe
+from vectorindex_searcher.contract import LeaseState, TrafficLease
 
 OLD, NEW = spec(), spec(index={"factory": "HNSW32"})
 STABLE = a_revision(OLD, "Stable")
@@ -165,6 +168,25 @@ def test_a_deployment_of_somebody_else_is_not_deleted_by_its_name(owner: str) ->
     one = executor(revision_raw(old), deployment)
     one.run(plan_of(one.obs, forward=(DeleteSearchers(old.name),)))
     assert (("delete", f"Deployment/{old.name}") in writes(one)) is (owner == "uid-docs")
+
+
+class Listening(Silent):
+    """Searchers that keep what they are told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, tuple[int, LeaseState]] = {}
+
+    def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:
+        self.told[to.target.revision] = len(list(addresses)), lease.state
+
+
+def test_pods_hear_whether_they_have_the_traffic() -> None:
+    """Else connections to what lost it stay open until its pods go, or what serves closes every one of its own."""
+    old, listening = a_revision(NEW, "Superseded", lost_traffic_at=to_text(NOW - 1)), Listening()
+    one = executor(revision_raw(old), deployment_raw(old), searcher_pod(old), searcher_pod(old, 1))
+    one.searchers = listening
+    one.run(run(one.obs))
+    assert listening.told == {STABLE.name: (1, LeaseState.SERVING), old.name: (2, LeaseState.DRAINING)}
 
 
 # ---------------------------------------------------------------- the traffic

@@ -1,0 +1,23 @@
+"""The table of `make mutants`: every safety device that is taken out in turn, by what it guards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .cluster import CLUSTER
+from .data_plane import DATA_PLANE
+from .decisions import DECISIONS
+from .judging import JUDGING
+from .mutant import Edit, Mutant
+from .traffic import TRAFFIC
+
+MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
+    "Traffic and pods": TRAFFIC,
+    "Decisions": DECISIONS,
+    "Judging": JUDGING,
+    "Cache, queue, cluster": CLUSTER,
+    "Searcher and client": DATA_PLANE,
+}
+"""By topic."""
+
+__all__ = ["MUTANTS", "Edit", "Mutant"]

@@ -1,0 +1,202 @@
+"""What keeps an old view from deciding, two operators from quarrelling, and a mark from being lost."""
+
+from __future__ import annotations
+
+from .mutant import Edit, Mutant, kept, seeds
+
+_OPERATOR = "operator/vectorindex_operator"
+_LOOP = f"{_OPERATOR}/reconcile/loop.py"
+_CACHE = f"{_OPERATOR}/reconcile/cache.py"
+_QUEUE = f"{_OPERATOR}/reconcile/queue.py"
+_KUBE = f"{_OPERATOR}/adapters/kube.py"
+_LEASE = f"{_OPERATOR}/adapters/lease.py"
+
+CLUSTER = (
+    Mutant(
+        "what the cache says is written at once",
+        _LOOP,
+        "        executor = Executor(cluster, self.searchers, self.settings, obs)\n",
+        "        executor = Executor(self.cluster, self.searchers, self.settings, obs)\n",
+        ("unit/test_cache.py", "unit/test_safety_devices.py", seeds("errors"), seeds("rollback_in_soak")),
+        "A stale read would switch, retire and report.",
+    ),
+    Mutant(
+        "what the cache says is told at once",
+        _LOOP,
+        "        if not live and (plan.events or plan.errors):\n",
+        "        if not live and plan.errors:\n",
+        ("unit/test_safety_devices.py::test_what_the_cache_says_is_told_only_after_a_live_read",),
+        "People would be told of what is not so.",
+    ),
+    Mutant(
+        "a fault on what the cache says is not met again",
+        _LOOP,
+        "        if not live and (plan.events or plan.errors):\n",
+        "        if not live and plan.events:\n",
+        ("unit/test_safety_devices.py::test_a_fault_on_what_the_cache_says_is_met_again_on_live_reads",),
+        "A fault on an old view would hold up what is safe.",
+    ),
+    Mutant(
+        "a way back waits on what the cache says",
+        _LOOP,
+        "        if not live and any(row.rule in WAITS_FOR_PODS for row in plan.status.blocked_by):\n",
+        "        if not live and not plan.status:\n",
+        (
+            kept("a steady trip waited for a pod on an old view"),
+            kept("a retry waited for a pod on an old view"),
+        ),
+        "An event that is lost would hold up a rollback.",
+    ),
+    Mutant(
+        "what came late replaces what is newer",
+        _CACHE,
+        "            if had is not None and had.version >= version:\n                return False\n",
+        "",
+        ("unit/test_cache.py::test_in_whatever_order_events_and_answers_come_the_newest_stays",),
+        "An old event would take back what a live read has shown.",
+    ),
+    Mutant(
+        "what is gone comes back with a late answer",
+        _CACHE,
+        "            if gone is not None and gone.version >= version and gone.turn > since:\n",
+        "            if gone is not None and gone.version < 0:\n",
+        ("unit/test_cache.py::test_what_is_gone_stays_gone_whatever_comes_late",),
+        "A deleted object would be looked after.",
+    ),
+    Mutant(
+        "an index may fill the cache",
+        _CACHE,
+        "        if len(names) < MOST_OF_A_KIND and self._sizes[group] + size <= MOST_BYTES_OF_A_KIND:\n",
+        "        if group:\n",
+        ("unit/test_cache.py::test_an_index_with_too_many_objects_of_a_kind_is_read_live_and_costs_no_memory",),
+        "Labels are anybody's to write: one tenant would take the operator's memory.",
+    ),
+    Mutant(
+        "the queue runs a key twice at once",
+        _QUEUE,
+        "            if key in self._running:\n",
+        "            if key in self._failures and key in self._running:\n",
+        ("unit/test_queue.py::test_one_pass_per_key_at_a_time_and_different_keys_side_by_side",),
+        "Two passes would decide about one index on two views.",
+    ),
+    Mutant(
+        "a mark during a pass is lost",
+        _QUEUE,
+        '            if due < self._due.get(key, float("inf")):\n',
+        '            if key not in self._running and due < self._due.get(key, float("inf")):\n',
+        ("unit/test_queue.py::test_marks_before_a_pass_are_one_pass_and_marks_during_it_are_one_more",),
+        "What happened during a pass would be seen by the next relist.",
+    ),
+    Mutant(
+        "a pass that failed is not run again",
+        _QUEUE,
+        '            return "bug", self._backoff(key)\n',
+        '            return "bug", None\n',
+        ("unit/test_queue.py::test_whatever_a_pass_raises_it_runs_again",),
+        "A single fault would leave an index alone for ever.",
+    ),
+    Mutant(
+        "what follows from an own write is not looked at",
+        _LOOP,
+        "        return min(plan.requeue_after, LOOK_AGAIN_SECONDS) if changed else plan.requeue_after\n",
+        "        return plan.requeue_after\n",
+        ("unit/test_safety_devices.py::test_what_follows_from_an_own_write_is_looked_at_soon",),
+        "Own writes come back as nothing new, so nothing else wakes the index.",
+    ),
+    # ------------------------------------------------------------ two operators
+    Mutant(
+        "the claim of another operator class is ignored",
+        _LOOP,
+        '        if class_of(obs.objects["VectorIndex", name]) != self.operator_class:\n',
+        '        if class_of(obs.objects["VectorIndex", name]) == "":\n',
+        (
+            "simulator/test_classes.py::test_one_at_a_time_writes_and_the_claim_says_who",
+            seeds("moved_to_another_operator"),
+        ),
+        "Two operators would work on one index. The cached look asks as well, so both are taken out.",
+        also=(
+            Edit(
+                _LOOP,
+                "            if raw is not None and class_of(raw) != self.operator_class:\n",
+                '            if raw is not None and class_of(raw) == "":\n',
+            ),
+        ),
+    ),
+    Mutant(
+        "a claim is never made",
+        _LOOP,
+        "        if obs.index.deleting or plan.status.operator == self.operator_class:\n",
+        "        if plan:\n",
+        ("simulator/test_classes.py::test_one_at_a_time_writes_and_the_claim_says_who",),
+        "An index would change hands when an annotation is removed.",
+    ),
+    Mutant(
+        "a process that was frozen writes on",
+        _LEASE,
+        "return self.times.duration - age if age < self.times.renew_within else 0.0",
+        "return max(1.0, self.times.duration - age)",
+        ("unit/test_adapters_lease.py::test_a_process_that_was_frozen_writes_nothing_before_it_ends",),
+        "Its write would come when another operator holds the Lease.",
+    ),
+    Mutant(
+        "a write is sent without the Lease",
+        _KUBE,
+        "            if left <= 0:\n",
+        "            if left < 0:\n",
+        ("unit/test_adapters_kube.py::test_without_the_lease_nothing_is_written_and_all_can_be_read",),
+        "Two operators would write at the same time.",
+    ),
+    Mutant(
+        "a write may take longer than the Lease lasts",
+        _KUBE,
+        "            read = min(read, left - connect)\n",
+        "",
+        ("unit/test_adapters_kube.py::test_a_write_ends_before_another_may_hold_the_lease",),
+        "A write that stands still would be carried out under the next operator.",
+    ),
+    Mutant(
+        "a renewal that comes late takes back what was given up",
+        _LEASE,
+        "            if self._released.is_set():\n                return False  #",
+        "            if self._released.is_set() and not self.renewed_at:\n                return False  #",
+        ("unit/test_adapters_lease.py",),
+        "After a clean stop nobody would lead until the Lease runs out.",
+    ),
+    # ------------------------------------------------------------ the API server
+    Mutant(
+        "whatever has the name is deleted",
+        _KUBE,
+        '        preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})\n',
+        '        preconditions = {"resourceVersion": version} if version else {}\n',
+        ("unit/test_adapters_kube.py::test_delete_is_in_the_background_and_only_of_this_uid",),
+        "An object that was made again under the name would go.",
+    ),
+    Mutant(
+        "the 404 of a proxy is the absence of an object",
+        _KUBE,
+        '        gone = status == 404 and body.get("reason") == "NotFound"\n',
+        "        gone = status == 404\n",
+        ("unit/test_adapters_kube.py::test_the_404_of_a_proxy_is_not_the_absence_of_an_object",),
+        "A Service that is there would be made again for another revision.",
+    ),
+    Mutant(
+        "an object that was named too often is listed to its end",
+        _KUBE,
+        "            if len(found) > MOST_CHILDREN:\n",
+        "            if len(found) > 1000 * MOST_CHILDREN:\n",
+        ("unit/test_adapters_kube.py::test_an_index_that_names_too_many_objects_is_refused_before_they_are_all_read",),
+        "A tenant who labels a hundred thousand objects would take the operator's memory.",
+    ),
+    Mutant(
+        "a conflict passes for done",
+        _KUBE,
+        "        if status == 409:\n            return None\n",
+        "        if status >= 400:\n            return None\n",
+        (
+            "unit/test_adapters_kube.py::test_refusals_and_faults_are_told_apart",
+            "unit/test_adapters_kube.py::test_what_was_created_is_the_answer_and_nothing_when_it_was_there",
+            "unit/test_adapters_kube.py",
+        ),
+        "A Job that a quota refused would be taken for one that is there.",
+    ),
+)
