@@ -54,6 +54,8 @@ class Stored:
         live = self.get(manifest["kind"], NAMESPACE, raw.name(manifest))
         if live is None:
             raise ConflictError("gone")
+        if manifest["metadata"].get("resourceVersion") not in (None, live["metadata"]["resourceVersion"]):
+            raise ConflictError("not the latest version")
         return self._put("merge", merged(live, manifest))
 
     def take_over(self, live: Raw) -> None:

@@ -17,7 +17,10 @@ TRAFFIC = (
         _OBJECTS,
         'if key != "ownerReferences"}',
         'if key not in ("ownerReferences", "resourceVersion")}',
-        (late("rollback_and_retry"), late("errors"), late("edit_during_soak")),
+        (
+            "unit/test_safety_devices.py::test_a_move_of_the_traffic_that_was_decided_on_an_old_view_is_refused",
+            "simulator/test_late_writes.py::test_a_switch_that_comes_late_undoes_no_rollback",
+        ),
         "A switch that was decided on an old view would undo a rollback.",
     ),
     Mutant(
@@ -98,7 +101,7 @@ TRAFFIC = (
         f"{_SAFETY}/restore_traffic.py",
         "    if not state.loaded(target).serving():\n",
         "    if not target:\n",
-        ("unit/test_lifecycle_way_back.py", "unit/test_lifecycle_faults.py", seeds("selector_changed_by_hand")),
+        ("unit/test_safety_devices.py::test_a_selector_that_was_changed_by_hand_is_put_back_to_pods_that_are_ready",),
         "Whoever answers would be left for nobody.",
     ),
     Mutant(

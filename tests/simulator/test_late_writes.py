@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from simulator.scenarios import SCENARIOS
 from simulator.simulation import Simulation
+from simulator.store import Json
+
+from vectorindex_operator.reconcile.errors import ConflictError
 
 EVERY = int(os.environ.get("SIMULATOR_WRITES", "9"))
 STANDS_STILL = 60.0
@@ -76,3 +79,27 @@ def test_what_was_taken_up_again_meanwhile_is_not_forgotten() -> None:
     outcome = simulation.run()
     assert late == [simulation.world.name_of("A")]
     assert not outcome.problems, simulation.story()
+
+
+def test_a_switch_that_comes_late_undoes_no_rollback() -> None:
+    """It stands still until another operator has made it, has seen the revision fail, and has gone back."""
+    simulation = with_a_late_write("errors", 0)
+    faults, refused = simulation.faults, list[str]()
+    for operator in simulation.operators:
+        merge = operator.ports.merge
+
+        def standing_still(manifest: Json, merge: Any = merge) -> Json:
+            if faults.single == (0, "pause"):
+                faults.single = (faults.count + 1, "pause")
+                try:
+                    return merge(manifest)  # type: ignore[no-any-return]
+                except ConflictError:
+                    refused.append(simulation.world.serving())
+                    raise
+            return merge(manifest)  # type: ignore[no-any-return]
+
+        operator.ports.merge = standing_still  # type: ignore[method-assign]
+    outcome = simulation.run()
+    assert refused == [simulation.world.name_of("A")], "the traffic was back by then"
+    assert not outcome.problems, simulation.story()
+    assert outcome.end == Simulation(SCENARIOS["errors"], 0).run().end

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from observations import HOUR, NOW, SETTINGS, a_revision, actions, front, index, loaded, run, seen, source, spec
+from observations import HOUR, NOW, SETTINGS, a_revision, actions, front, index, loaded, pod, run, seen, source, spec
 from raw_objects import (
     NAME,
     NAMESPACE,
@@ -189,6 +189,18 @@ def test_pods_hear_whether_they_have_the_traffic() -> None:
     assert listening.told == {STABLE.name: (1, LeaseState.SERVING), old.name: (2, LeaseState.DRAINING)}
 
 
+def test_a_move_of_the_traffic_that_was_decided_on_an_old_view_is_refused() -> None:
+    """Another operator has gone back meanwhile."""
+    fresh = a_revision(NEW, "Surging")
+    one = executor(revision_raw(fresh))
+    cluster: Any = one.cluster
+    cluster.get("Service", NAMESPACE, NAME)["metadata"]["resourceVersion"] = "99"
+    decision = Decision(DecisionKind.SWITCH, STABLE.name, fresh.name, "Surge", "Ready", "", NOW, "", 2)
+    with pytest.raises(ConflictError):
+        one.move_traffic(plan_of(one.obs, safe=(MoveTraffic(decision, "41"),)))
+    assert writes(one) == []
+
+
 # ---------------------------------------------------------------- the traffic
 
 
@@ -211,6 +223,17 @@ def test_the_traffic_is_not_put_back_to_what_was_given_up() -> None:
     obs = seen(OLD, stable, bad, traffic=Traffic.to("", "41", decision))
     plan = run(replace(obs, loaded={**obs.loaded, bad.name: loaded(bad)}))
     assert [one.decision.to_revision for one in actions(plan, MoveTraffic)] == [stable.name]
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_selector_that_was_changed_by_hand_is_put_back_to_pods_that_are_ready(ready: bool) -> None:
+    """It points to what drains, which answers still: that is better than nobody."""
+    old = a_revision(NEW, "Superseded", lost_traffic_at=to_text(NOW - 1))
+    obs = seen(OLD, STABLE, old, traffic=Traffic.to(old.name, "41", front(STABLE).decision))
+    there = loaded(STABLE, pod("a", ready=ready), pod("b", ready=ready))
+    plan = run(replace(obs, loaded={STABLE.name: there, old.name: loaded(old)}))
+    assert [one.decision.to_revision for one in actions(plan, MoveTraffic)] == [STABLE.name] * ready
+    assert [one.rule for one in plan.status.blocked_by] == ["RestoreTargetNotReady"] * (not ready)
 
 
 def test_what_has_no_artifact_is_no_way_back() -> None:
