@@ -10,11 +10,15 @@ changes, and each is judged once however often the operator looks.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
+from vectorindex_operator.core.judging.histogram import Bins
+from vectorindex_operator.core.judging.sums import Sums
 from vectorindex_searcher.contract import (
     BUCKET_SECONDS,
     COUNTERS,
@@ -35,6 +39,8 @@ CLICKS_LATE = FEEDBACK_SECONDS // BUCKET_SECONDS + 2
 """Buckets that clicks may come in late; two more for the pods' clocks."""
 LATEST = 300
 """Buckets (25 min) that evidence may come in late; an epoch and this fit into the ring."""
+BLOCK = 24
+"""Buckets that are added up together: long sums are made of these."""
 VISIBLE = RING_SECONDS // BUCKET_SECONDS - 4
 """Buckets before the newest that are surely still in every pod's ring, whatever its clock and when it answered."""
 
@@ -160,6 +166,7 @@ class RevisionEvidence:
     """Those of `silent` that answered in the name of another revision."""
     problem: str = ""
     """Why one of them is silent, where that is known."""
+    sums: Sums = field(default_factory=Sums, compare=False, repr=False)
 
     @property
     def oldest(self) -> int:
@@ -179,8 +186,12 @@ class RevisionEvidence:
         """Sum of the complete buckets of a segment from bucket `first` on, as far as they are visible."""
         cells = self.segments.get(segment, {})
         start = max(first, self.oldest)
-        taken = (cell for bucket, cell in cells.items() if start <= bucket < self.complete_before)
-        return add_up(taken, latency=latency)
+        blocks: defaultdict[int, list[Counts]] = defaultdict(list)
+        for bucket, cell in cells.items():
+            if start <= bucket < self.complete_before:
+                blocks[bucket // BLOCK].append(cell)
+        add = partial(add_up, latency=latency)
+        return add([self.sums.of(("block", segment, number, latency), taken, add) for number, taken in blocks.items()])
 
     def mix(self, first: int, stop: int) -> dict[str, int]:
         """Queries per segment in buckets [first, stop)."""
@@ -220,14 +231,17 @@ def _exact_sum(values: Iterable[float]) -> float:
 # ---------------------------------------------------------------- adding up pods
 
 
-def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> RevisionEvidence:
+def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "", sums: Sums | None = None) -> RevisionEvidence:
     """Add up the pods' evidence per (bucket, segment) on the operator's clock.
 
     A pod's bucket numbers are shifted by whole buckets, by none while its clock is within half a bucket of ours. `now`:
     the operator's clock, Unix seconds. `revision`: if given, evidence that names another one counts as silent, since
-    evidence belongs to a revision and a pod's address may have been reused. So do negative counts.
+    evidence belongs to a revision and a pod's address may have been reused. So do negative counts. `sums`: of the look
+    before, which save time.
     """
-    collected: dict[str, dict[int, list[Counts]]] = {}
+    add = _packed_sum if sums is not None else add_up
+    sums = Sums() if sums is None else sums
+    collected: defaultdict[str, defaultdict[int, list[Counts]]] = defaultdict(lambda: defaultdict(list))
     silent: list[str] = []
     foreign: list[str] = []
     complete: list[int] = []
@@ -244,12 +258,15 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> Rev
         complete.append(math.floor(counts.now / BUCKET_SECONDS) + shift)
         if counts.live_before is not None:
             live.append(counts.live_before + shift)
+        together = collected[OVERALL] if counts.counted else {}
         for item in counts.counted:
-            for name, cell in ((item.segment, item.cell), (OVERALL, item.overall)):
-                collected.setdefault(name, {}).setdefault(item.bucket + shift, []).append(cell)
+            bucket = item.bucket + shift
+            collected[item.segment][bucket].append(item.cell)
+            together[bucket].append(item.overall)
     return RevisionEvidence(
         segments={
-            name: {bucket: add_up(parts) for bucket, parts in buckets.items()} for name, buckets in collected.items()
+            name: {bucket: sums.of((name, bucket), parts, add) for bucket, parts in buckets.items()}
+            for name, buckets in collected.items()
         },
         complete_before=min(complete, default=math.floor(now / BUCKET_SECONDS)),
         pods=len(pods),
@@ -258,7 +275,20 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "") -> Rev
         live_before=min(live, default=None),
         foreign=tuple(sorted(foreign)),
         problem=next((f"{pod.pod}: {pod.problem}" for pod in pods if pod.problem), ""),
+        sums=sums,
     )
+
+
+def _packed_sum(parts: list[Counts]) -> Counts:
+    """A sum that may be kept for long."""
+    if len(parts) == 1:
+        return parts[0]
+    total = add_up(parts)
+    bins = sorted(total.latency)
+    try:
+        return replace(total, latency=Bins(bins, [total.latency[number] for number in bins]))
+    except OverflowError:  # bins or counts that no searcher has
+        return total
 
 
 def _usable(evidence: Evidence | PodCounts | None) -> PodCounts | None:
@@ -321,7 +351,8 @@ def closed_windows(
         if number >= 0 and start >= merged.oldest:
             stop = min(start + length, merged.complete_before)
             for begin, end, cells in _cut(merged.segments.get(segment, {}), start, stop, span, enough, size):
-                yield Window(begin, end, add_up(cells, latency=latency))
+                key = ("window", segment, begin, end, latency)
+                yield Window(begin, end, merged.sums.of(key, cells, partial(add_up, latency=latency)))
 
 
 def _cut(
