@@ -18,13 +18,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import signal
-import statistics
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +30,26 @@ sys.path[:0] = [str(CHECKOUT / "hack"), str(CHECKOUT / "tests")]
 
 import results  # noqa: E402
 from control_plane import Json  # noqa: E402
-from idle_audit import GOALS, Tail, Usage, Use, at, counted, written  # noqa: E402
+from idle_audit import Tail, Use, at, counted, written  # noqa: E402
 from idle_cluster import HOME, IMAGE, Cluster, Operator, cluster, make_namespace  # noqa: E402
 from idle_kubelet import MERGE, wait_until  # noqa: E402
+from idle_page import (  # noqa: E402
+    AGES,
+    AT_REST,
+    FIRST_DAY,
+    HOUR_ON,
+    SEGMENTS,
+    SOAKING,
+    Found,
+    Options,
+    Phase,
+    median,
+    page,
+)
 from processes import Child  # noqa: E402
 
 from vectorindex_operator.api.v1alpha1 import API_VERSION  # noqa: E402
 
-SEGMENTS = (8, 32)
 RULES = (
     {"name": "errors", "metric": "ErrorRate", "max": "2%"},
     {"name": "p99", "metric": "LatencyP99", "max": "500ms"},
@@ -49,85 +58,11 @@ RULES = (
 )
 MOST_RULES = 32
 STABLE_SECONDS = 7200.0
+SETTLE_SECONDS = 60.0
 QUIET_SECONDS = 40.0
 """Longer than a verdict waits to be written (core/safety/verdicts.py)."""
 LOOK_GAP_SECONDS = 1.0
 """Requests of one look come together; the next look is seconds later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was asked for."""
-
-    indexes: int
-    namespaces: int
-    replicas: int
-    soaks: int
-    fails: int
-    minutes: float
-    looks: int
-    relist_seconds: int
-    quick: bool
-    keep: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """What was counted in one phase."""
-
-    name: str
-    seconds: float
-    uses: Counter[Use]
-    writes: Counter[str]
-    cpu: float
-    usage: Usage
-    passes: float
-    pass_ms: float
-
-    def rate(self, *uses: Use) -> float:
-        return sum(self.uses[use] for use in uses) / self.seconds
-
-    @property
-    def reads_per_s(self) -> float:
-        return self.rate(*(use for use in Use if use.reads))
-
-
-@dataclass(slots=True)
-class Found:
-    """Everything that was found."""
-
-    created: dict[str, float] = field(default_factory=dict)
-    phases: list[Phase] = field(default_factory=list)
-    looks: dict[tuple[int, str], list[tuple[float, float, int]]] = field(default_factory=dict)
-    """By segments and age of the soak; the first look of each is not among them."""
-    first_looks: dict[tuple[int, str], tuple[float, float, int]] = field(default_factory=dict)
-    switches: list[float] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    def figures(self) -> dict[str, float]:
-        """The headline figures, as far as they were measured."""
-        rest = next((phase for phase in self.phases if phase.name == AT_REST), None)
-        found = {}
-        if rest is not None:
-            found["idle_reads_per_s"] = rest.reads_per_s
-            found["idle_writes_per_s"] = rest.rate(Use.WRITE)
-            found["idle_cpu_share"] = rest.cpu / rest.seconds
-            found["idle_memory_mb"] = rest.usage.memory
-        for wide in SEGMENTS:
-            if rows := self.looks.get((wide, HOUR)):
-                found[f"soak_look_ms_{wide}"] = statistics.median(row[0] for row in rows)
-        if self.switches:
-            found["fail_to_switch_p99_s"] = nearest_rank(self.switches, 0.99)
-        return found
-
-
-AT_REST, SOAKING, FIRST_DAY = "at rest", "soaking", "first day"
-AS_IT_IS, HOUR = "as it is", "an hour"
-
-
-def nearest_rank(values: list[float], share: float) -> float:
-    """Of up to a hundred values, the 99th percentile is the largest."""
-    return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 def say(text: str) -> None:
@@ -272,14 +207,14 @@ def look_begun(asked: list[float]) -> float:
 
 
 def looks(made: Cluster, found: Found, of: Options) -> None:
-    """Both indexes in turns, as old as their soaks are, and as if they had soaked for an hour: all that pods keep."""
+    """Both indexes in turns, as old as their soaks are, and older: pods keep an hour."""
     kubeconfig = str(next(made.plane.folder.glob(f"{HOME}-*.json")))
-    for age in (AS_IT_IS, HOUR):
+    for age, seconds in AGES.items():
         sides = {}
         for number, wide in enumerate(SEGMENTS):
             one = soaking(number, of, wide)["metadata"]
-            if age == HOUR:
-                _age(made, one["namespace"], one["name"])
+            if seconds:
+                _age(made, one["namespace"], one["name"], "candidate", seconds, "rollout", "switchedAt")
             script = str(Path(__file__).with_name("idle_look.py"))
             sides[wide] = Child(script, kubeconfig, one["namespace"], one["name"], IMAGE, core=None)
         try:
@@ -292,21 +227,19 @@ def looks(made: Cluster, found: Found, of: Options) -> None:
         finally:
             for side in sides.values():
                 side.close()
-        say(f"  looks, {age}: { {wide: round(_median(found, wide, age, 0), 1) for wide in SEGMENTS} } ms of CPU")
+        say(f"  looks, {age}: { {wide: round(median(found, wide, age, 0), 1) for wide in SEGMENTS} } ms of CPU")
 
 
-def _age(made: Cluster, namespace: str, name: str) -> None:
-    """Let the soak of an index have begun an hour ago: the one thing here that no part of the system says itself."""
-    revision = made.kubelet.indexes[namespace, name]["status"]["candidate"]
-    hour_ago = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 3600))
-    path = f"/apis/{API_VERSION}/namespaces/{namespace}/vectorindexrevisions/{revision}/status"
-    answer = made.api.request("PATCH", path, {"status": {"rollout": {"switchedAt": hour_ago}}}, MERGE)
+def _age(made: Cluster, namespace: str, name: str, whose: str, seconds: float, *path: str) -> None:
+    """Set back a time in the status of a revision: the one thing here that no part of the system says itself."""
+    revision = made.kubelet.indexes[namespace, name]["status"][whose]
+    status: Any = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds))
+    for field_name in reversed(path):
+        status = {field_name: status}
+    url = f"/apis/{API_VERSION}/namespaces/{namespace}/vectorindexrevisions/{revision}/status"
+    answer = made.api.request("PATCH", url, {"status": status}, MERGE)
     if not answer.ok:
-        raise SystemExit(f"{path}: {answer.message}")
-
-
-def _median(found: Found, wide: int, age: str, column: int) -> float:
-    return statistics.median(row[column] for row in found.looks[wide, age])
+        raise SystemExit(f"{url}: {answer.message}")
 
 
 def run(made: Cluster, of: Options, found: Found) -> None:
@@ -318,7 +251,8 @@ def run(made: Cluster, of: Options, found: Found) -> None:
         found.created = create(made, operator, of, "a")
         say(f"  {found.created}")
         found.phases.append(measure(operator, AT_REST, of.minutes * 60))
-        chosen = [soaking(number, of, SEGMENTS[number == 1]) for number in range(of.soaks + of.fails)]
+        wide = [*SEGMENTS, *[of.segments] * of.indexes]
+        chosen = [soaking(number, of, wide[number]) for number in range(of.soaks + of.fails)]
         made.apply(chosen)
         wait_for(made, {one["metadata"]["name"] for one in chosen}, "Soaking", operator)
         quiet(operator)
@@ -334,70 +268,13 @@ def run(made: Cluster, of: Options, found: Found) -> None:
         made.remove_indexes([space(number) for number in range(of.namespaces)])
         create(made, operator, of, "b", guardrails={"rules": list(RULES[:1])})
         found.phases.append(measure(operator, FIRST_DAY, of.minutes * 60))
+        for namespace, name in list(made.kubelet.indexes):
+            _age(made, namespace, name, "stable", 3600, "promotedAt")
+        time.sleep(SETTLE_SECONDS)
+        found.phases.append(measure(operator, HOUR_ON, of.minutes * 60))
 
 
-# ---------------------------------------------------------------- what is said
-
-
-def verdicts(figures: dict[str, float]) -> list[tuple[str, str, str, str]]:
-    """A row for each goal: figure, value, goal, verdict."""
-    return [
-        (
-            goal.figure,
-            "-" if goal.figure not in figures else f"{figures[goal.figure]:.4g} {goal.unit}",
-            f"{goal.most:g} {goal.unit}",
-            goal.verdict(figures.get(goal.figure)),
-        )
-        for goal in GOALS
-    ]
-
-
-def page(found: Found, of: Options) -> str:
-    """bench/results/idle.md."""
-    heads = ("phase", "seconds", "reads/s", "of these relist", "of these watches", "writes/s", "Lease, requests/s")
-    rows = [
-        (
-            one.name, f"{one.seconds:.0f}", f"{one.reads_per_s:.3f}", f"{one.rate(Use.RELIST):.3f}",
-            f"{one.rate(Use.WATCH):.3f}", f"{one.rate(Use.WRITE):.3f}",
-            f"{one.rate(Use.LEASE_READ, Use.LEASE_WRITE):.2f}", f"{one.cpu / one.seconds:.2%}",
-            f"{one.usage.memory:.0f}", f"{one.passes / one.seconds:.1f}", f"{one.pass_ms:.1f}",
-        )
-        for one in found.phases
-    ]  # fmt: skip
-    look_rows = [
-        (
-            wide, age, len(taken), f"{_median(found, wide, age, 0):.1f}", f"{_median(found, wide, age, 1):.1f}",
-            f"{max(row[0] for row in taken):.1f}", f"{found.first_looks[wide, age][0]:.0f}",
-            sum(row[2] for row in taken),
-        )
-        for (wide, age), taken in found.looks.items()
-    ]  # fmt: skip
-    made, switches = found.created, found.switches
-    return "\n\n".join(
-        [
-            "# At rest and soaking",
-            f"`python bench/idle.py`, {results.stamp()}.\n{results.machine()}.",
-            results.busy(),
-            f"{of.indexes} indexes in {of.namespaces} namespaces, {of.replicas} pods each; relist every "
-            f"{of.relist_seconds} s; polling of sources is off.",
-            results.table(("figure", "value", "goal", "verdict"), verdicts(found.figures())),
-            "Reads at rest count everything but the Lease: looks, the relist, and watches that begin anew.",
-            results.table((*heads, "CPU, share of a core", "memory, MB", "passes/s", "ms a pass, wall"), rows),
-            f"**Creation** until all are Stable: {made['seconds']:.0f} s; of the operator, for each index, "
-            f"{made['writes']:.0f} writes, {made['reads']:.0f} reads, {made['cpu']:.2f} s of CPU; peak memory "
-            f"{made['peak']:.0f} MB." if made else "",
-            "**A soak look**, in a process with nothing else in it, three pods; both indexes in turns. *An hour*: the "
-            "start of the soak was set back, so that pods tell all that they keep. The first look asks for everything, "
-            "the later ones for what changed.",
-            results.table(
-                ("segments", "age of the soak", "looks", "CPU, ms (median)", "wall, ms (median)", "CPU, ms (most)",
-                 "first look, CPU ms", "writes"), look_rows,
-            ),
-            f"**From the start of the look that sees a Fail to the switch**, {len(switches)} times, beside {of.soaks} "
-            f"soaks: median {statistics.median(switches):.3f} s, largest {max(switches):.3f} s (which is the 99th "
-            "percentile of so few)." if switches else "",
-        ]
-    )  # fmt: skip
+# ---------------------------------------------------------------- the program
 
 
 def options() -> Options:
@@ -408,6 +285,9 @@ def options() -> Options:
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--minutes", type=float, help="of each phase in which requests are counted")
     parser.add_argument("--soaks", type=int, help="indexes that soak meanwhile")
+    parser.add_argument(
+        "--segments", type=int, default=1, help="of the queries of those, besides one with 8 and one with 32"
+    )
     parser.add_argument("--fails", type=int, help="how often pods begin to answer errors")
     parser.add_argument("--relist-seconds", type=int)
     parser.add_argument("--keep", action="store_true", help="leave audit log and the logs of all processes behind")
@@ -415,7 +295,7 @@ def options() -> Options:
     usual = (20, 4, 0.75, 3, 2, 3, 20) if given.quick else (1000, 50, 5.0, 50, 20, 20, 120)
     names = ("indexes", "namespaces", "minutes", "soaks", "fails", "looks", "relist_seconds")
     chosen = {name: getattr(given, name, None) or value for name, value in zip(names, usual, strict=True)}
-    of = Options(replicas=given.replicas, quick=given.quick, keep=given.keep, **chosen)
+    of = Options(replicas=given.replicas, segments=given.segments, quick=given.quick, keep=given.keep, **chosen)
     if of.soaks < len(SEGMENTS) or of.soaks + of.fails > of.indexes:
         parser.error(f"--soaks is {of.soaks}: at least {len(SEGMENTS)}, and with --fails at most --indexes")
     return of

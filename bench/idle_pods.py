@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import threading
@@ -152,7 +153,11 @@ async def serve(pods: Pods) -> None:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(one, list(ADDRESSES), ADMIN_PORT, backlog=1024)
+    try:
+        server = await asyncio.start_server(one, list(ADDRESSES), ADMIN_PORT, backlog=1024)
+    except OSError as error:  # another run of idle.py has the addresses
+        sys.stderr.write(f"the fake searchers cannot listen: {error}\n")
+        os._exit(1)
     sys.stdout.write('{"listening": true}\n')
     sys.stdout.flush()
     await server.serve_forever()
