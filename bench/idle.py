@@ -61,6 +61,7 @@ STABLE_SECONDS = 7200.0
 SETTLE_SECONDS = 60.0
 QUIET_SECONDS = 40.0
 """Longer than a verdict waits to be written (core/safety/verdicts.py)."""
+MOST_QUIET_SECONDS = 300.0
 LOOK_GAP_SECONDS = 1.0
 """Requests of one look come together; the next look is seconds later."""
 
@@ -148,9 +149,12 @@ def quiet(operator: Operator) -> None:
     """Until nothing was written for a while. What was asked meanwhile stays to be read."""
     tail = Tail(operator.tail.file, operator.tail.user)
     tail.skip()
-    quiet_since = time.monotonic()
+    began = quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < QUIET_SECONDS:
         time.sleep(1.0)
+        if time.monotonic() - began > MOST_QUIET_SECONDS:
+            say("  it writes on and on")
+            return
         if counted(tail.new())[Use.WRITE]:
             quiet_since = time.monotonic()
 
@@ -307,7 +311,11 @@ def main() -> int:
     with cluster(of.relist_seconds, keep=of.keep) as made:
         if of.keep:
             say(f"logs are in {made.plane.folder}")
-        run(made, of, found)
+        try:
+            run(made, of, found)
+        except BaseException:
+            sys.stdout.write(f"not all of it was measured:\n\n{page(found, of)}\n")
+            raise
         found.failures += made.kubelet.failures
     text, figures = page(found, of), found.figures()
     sys.stdout.write(text + "\n")
