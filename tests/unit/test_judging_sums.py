@@ -64,10 +64,11 @@ def test_the_second_look_at_a_long_soak_adds_up_what_changed(additions: Callable
     assert rollout is not None
     rollout = rollout.model_copy(update={"prior": stable.name, "switched_at": to_text(NOW - 3400)})
     soaks = replace(soaks, status=soaks.status.model_copy(update={"rollout": rollout}))
-    obs, pods = seen(NEW, stable, soaks, traffic=soaks), an_hour()
+    obs, pods, kept = seen(NEW, stable, soaks, traffic=soaks), an_hour(), KeptSums()
 
     def look(now: float) -> int:
-        run(replace(obs, evidence={soaks.name: told(pods, soaks.name, now)}), now)
+        evidence = {soaks.name: told(pods, soaks.name, now)}
+        run(replace(obs, evidence=evidence, sums={soaks.name: kept.begin(soaks.name, now)}), now)
         return additions()
 
     first = look(NOW)

@@ -245,6 +245,7 @@ def test_the_answers_serve_the_live_pass_too_and_then_no_other(monkeypatch: pyte
     one.run()
     assert len(one.seen) == 2, "on what the cache says, then live, since there was something to write"
     assert one.seen[0].evidence == one.seen[1].evidence
+    assert one.seen[0].sums[SOAKING.name] is one.seen[1].sums[SOAKING.name], "what was added up is kept"
     assert len(one.slow.asked) == 2
     one.run()
     assert (one.slow.open, len(one.seen)) == (2, 2), "asked anew"

@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vectorindex_operator.core.internal_keys import Addressee, addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.questions import Question, questions
+from vectorindex_operator.core.judging.sums import KeptSums
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.reconcile.ports import Searchers
 from vectorindex_searcher.contract import BUCKET_SECONDS
@@ -70,17 +71,23 @@ class Looks:
     on_answer: Callable[[str, str], None] = lambda namespace, name: None
     """What a pass asked is answered."""
     _looks: dict[Key, _Look] = field(default_factory=dict)
+    _sums: KeptSums = field(default_factory=KeptSums)
 
     def under_way(self, key: Key) -> bool:
         """Whether pods are being asked: a pass could not go on."""
         look = self._looks.get(key)
         return look is not None and not look.over
 
-    def evidence(self, key: Key, obs: Observation, now: float) -> Answers:
-        """What the pods counted that this pass must know of. Raises AskedError when it is not there yet.
+    def told(self, key: Key, obs: Observation, now: float) -> Observation:
+        """`obs` with what the pods counted that this pass must know of. Raises AskedError when it is not there yet.
 
         To be called only when no look is under way.
         """
+        evidence = self._evidence(key, obs, now)
+        sums = {name: self._sums.begin(f"{obs.index.uid}/{name}", now) for name in evidence}
+        return replace(obs, evidence=evidence, sums=sums)
+
+    def _evidence(self, key: Key, obs: Observation, now: float) -> Answers:
         wanted = [(addressee(obs, question.revision), question) for question in questions(obs, now)]
         if not wanted:
             return {}

@@ -108,7 +108,7 @@ class Reconciler:
             return self._leave(namespace, name)
         if class_of(obs.objects["VectorIndex", name]) != self.operator_class:
             return self._leave(namespace, name)
-        obs = replace(obs, evidence=self.looks.evidence((namespace, name), obs, self.clock()))
+        obs = self.looks.told((namespace, name), obs, self.clock())
         plan = self._claimed(obs, decide(obs, self.settings, self.clock()))
         if not live and (plan.events or plan.errors):
             raise NotCachedError("there is something to tell")

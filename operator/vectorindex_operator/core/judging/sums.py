@@ -1,7 +1,8 @@
 """Sums that the look before made, of the same parts: what is over is added up once, not at every look of a long soak.
 
 Nothing but a saving of time: each sum is kept with the parts that it is of, and made anew unless they are the same. So
-no verdict depends on what is kept here, and an operator that restarts comes to the same ones.
+no verdict depends on what is kept here, and an operator that restarts comes to the same ones. reconcile/looks.py keeps
+them from one look to the next.
 """
 
 from __future__ import annotations

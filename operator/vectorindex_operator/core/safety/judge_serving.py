@@ -27,15 +27,12 @@ from vectorindex_operator.core.judging.questions import (
     watched_since,
 )
 from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict, rule_of, worst
-from vectorindex_operator.core.judging.sums import KeptSums
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.safety import roll_back, verdicts
 from vectorindex_operator.core.state import ReconcileState
 
 NO_PRIOR = "NoPrior"
 EXTERNAL = "External"
-_SUMS = KeptSums()
-"""A saving of time, and nothing that a decision rests on."""
 
 
 def step(state: ReconcileState) -> None:
@@ -57,8 +54,8 @@ def _soak(state: ReconcileState, name: str) -> None:
         return
     rollout = _with_restarts(state, name, _with_times(state, name, rollout))
     rollout = _with_baseline(state, name, rollout)
-    sums = _SUMS.begin(f"{state.obs.index.uid}/{name}", state.now)
-    merged = merge(state.obs.evidence.get(name, ()), state.now, revision=name, sums=sums)
+    evidence, sums = state.obs.evidence.get(name, ()), state.obs.sums.get(name)
+    merged = merge(evidence, state.now, revision=name, sums=sums)
     said = _judge(state, name, rollout, merged, Situation.SOAKING)
     act = ACTS[Situation.SOAKING, worst(said)]
     promotion = _due(state, name, rollout, merged, act)
