@@ -267,9 +267,9 @@ def run(made: Cluster, of: Options, found: Found) -> None:
             found.switches.append(fail_and_switch(made, operator, meta["namespace"], meta["name"]))
             say(f"  switched {found.switches[-1]:.3f} s after the look began")
     looks(made, found, of)
+    say("all indexes are removed, and made anew with guardrail rules")
+    made.remove_indexes([space(number) for number in range(of.namespaces)])
     with made.operator() as operator:
-        say("all indexes are removed, and made anew with guardrail rules")
-        made.remove_indexes([space(number) for number in range(of.namespaces)])
         create(made, operator, of, "b", guardrails={"rules": list(RULES[:1])})
         found.phases.append(measure(operator, FIRST_DAY, of.minutes * 60))
         for namespace, name in list(made.kubelet.indexes):
