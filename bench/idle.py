@@ -58,7 +58,8 @@ RULES = (
 )
 MOST_RULES = 32
 STABLE_SECONDS = 7200.0
-SETTLE_SECONDS = 60.0
+SETTLE_SECONDS = 120.0
+"""At most, before the first day is counted: the first verdict on a watched revision is written."""
 QUIET_SECONDS = 40.0
 """Longer than a verdict waits to be written (core/safety/verdicts.py)."""
 MOST_QUIET_SECONDS = 300.0
@@ -271,10 +272,12 @@ def run(made: Cluster, of: Options, found: Found) -> None:
     made.remove_indexes([space(number) for number in range(of.namespaces)])
     with made.operator() as operator:
         create(made, operator, of, "b", guardrails={"rules": list(RULES[:1])})
+        settle = min(SETTLE_SECONDS, of.minutes * 60)
+        time.sleep(settle)
         found.phases.append(measure(operator, FIRST_DAY, of.minutes * 60))
         for namespace, name in list(made.kubelet.indexes):
             _age(made, namespace, name, "stable", 3600, "promotedAt")
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(settle)
         found.phases.append(measure(operator, HOUR_ON, of.minutes * 60))
 
 
