@@ -37,7 +37,7 @@ DECISIONS = (
         f"{_OPERATOR}/core/state.py",
         "return max([*known, decision.serial if decision is not None else 0]) + 1",
         "return max([1, *known, decision.serial if decision is not None else 0])",
-        ("unit/test_lifecycle_faults.py::test_a_decision_is_later_than_the_one_before_even_when_the_clock_is_not",),
+        ("unit/test_safety_devices.py::test_each_decision_has_a_number_of_its_own",),
         "The second decision would pass for recorded.",
     ),
     Mutant(
@@ -99,11 +99,7 @@ DECISIONS = (
         f"{_SAFETY}/roll_back.py",
         '    state.update(name, rollout=rollout.model_copy(update={"trip": tripped}))\n    state.event(',
         "    state.event(",
-        (
-            "unit/test_lifecycle.py::test_a_target_without_pods_is_loaded_first_and_the_traffic_waits",
-            "unit/test_lifecycle.py::test_a_stable_revision_that_turns_bad_goes_back_once",
-            seeds("dead_stable_and_trip"),
-        ),
+        ("unit/test_lifecycle.py::test_a_trip_that_waits_for_its_target_is_remembered_when_its_evidence_is_gone",),
         "A rollback that waits for its target would be forgotten once the evidence is gone.",
     ),
     Mutant(
@@ -149,12 +145,7 @@ DECISIONS = (
         f"{_OPERATOR}/core/lifecycle.py",
         "        state.restore(before)\n",
         "",
-        (
-            "unit/test_lifecycle_way_back.py::test_a_tripped_revision_goes_back_whatever_else_is_broken",
-            "unit/test_lifecycle_faults.py",
-            "unit/test_lifecycle_dead_ends.py",
-            "unit/test_lifecycle.py",
-        ),
+        ("unit/test_safety_devices.py::test_half_of_what_a_faulty_step_meant_is_not_done",),
         "Half of what a faulty step meant would be carried out.",
     ),
     Mutant(

@@ -644,6 +644,15 @@ def test_a_target_without_pods_is_loaded_first_and_the_traffic_waits() -> None:
     assert STABLE.name in [one.revision for one in actions(cold, EnsureSearchers)]
 
 
+def test_a_trip_that_waits_for_its_target_is_remembered_when_its_evidence_is_gone() -> None:
+    """Searchers keep an hour, and a target may take longer; nor does an operator that restarts ask them again."""
+    obs = soak(errors=300)
+    cold = replace(obs, loaded={SOAKING.name: obs.loaded[SOAKING.name]})
+    waits = after(cold, run(cold))
+    assert moved(run(replace(waits, evidence={}))) == []
+    assert moved(run(replace(waits, evidence={}, loaded=obs.loaded))) == [STABLE.name]
+
+
 def test_a_rejected_digest_is_not_tried_again() -> None:
     why = Rejection(stage="Rollout", reason="ErrorRate", message="30 %", at=AN_HOUR_AGO)
     bad = a_revision(NEW, "RolledBack", rejected=why)

@@ -339,6 +339,7 @@ def test_a_request_to_roll_back_is_one_step_although_the_answer_was_lost() -> No
     newest = a_revision(THIRD, "Soaking", created=NOW - 60)
     done = Decision(DecisionKind.ROLL_BACK, newest.name, middle.name, "Manual", "Manual", "", NOW - 1, nonce="n1")
     obs = seen(THIRD, before, middle, newest, traffic=front(middle, done))
+    obs = replace(obs, loaded={**obs.loaded, before.name: loaded(before)})
     plan = run(replace(obs, index=replace(obs.index, commands=(Command("rollback", "", "n1"),))))
     assert moves(plan) == []
     assert [v.result for v in plan.status.verbs] == ["Done"]

@@ -24,6 +24,7 @@ from raw_objects import (
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Condition, Live, Rejection, VectorIndexStatus
+from vectorindex_operator.core import lifecycle
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.observation import Observation, RevisionView
@@ -88,6 +89,20 @@ def test_a_decision_is_recorded_although_its_clock_was_behind() -> None:
     decision = went_back(bad, stable, NOW - 60, 3)
     plan = run(seen(NEW, stable, bad, traffic=front(stable, decision)))
     assert phases(plan)[bad.name] == "RolledBack"
+
+
+@pytest.mark.parametrize("steps", ["KEEP_SAFE", "GO_FORWARD"])
+def test_half_of_what_a_faulty_step_meant_is_not_done(monkeypatch: pytest.MonkeyPatch, steps: str) -> None:
+    def faulty(state: ReconcileState) -> None:
+        state.update(STABLE.name, phase="Superseded")
+        state.act(ForgetRevision(STABLE.name, STABLE.uid))
+        state.keep_loaded.add("nobody")
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(lifecycle, steps, (faulty,))
+    plan = run(seen(OLD, STABLE, traffic=STABLE))
+    assert (actions(plan, ForgetRevision), phases(plan)) == ([], {})
+    assert [str(error) for error in plan.errors] == ["a bug"]
 
 
 # ---------------------------------------------------------------- the executor
@@ -223,6 +238,18 @@ def test_the_traffic_is_not_put_back_to_what_was_given_up() -> None:
     obs = seen(OLD, stable, bad, traffic=Traffic.to("", "41", decision))
     plan = run(replace(obs, loaded={**obs.loaded, bad.name: loaded(bad)}))
     assert [one.decision.to_revision for one in actions(plan, MoveTraffic)] == [stable.name]
+
+
+@pytest.mark.parametrize(("on_the_service", "in_a_status"), [(7, 3), (3, 7), (7, 7)])
+def test_each_decision_has_a_number_of_its_own(on_the_service: int, in_a_status: int) -> None:
+    """The second of two with one number would pass for recorded, and a rejection be lost."""
+    target, before = a_revision(NEW, "Surging"), settled(STABLE, in_a_status, NOW - HOUR)
+    known = went_back(target, before, NOW - HOUR, on_the_service)
+    state = ReconcileState.start(seen(OLD, before, target, traffic=front(before, known)), SETTINGS, NOW)
+    give_traffic(
+        state, DecisionKind.SWITCH, target.name, from_revision=before.name, rule="Surge", reason="Ready", message=""
+    )
+    assert [one.decision.serial for one in state.planned if isinstance(one, MoveTraffic)] == [8]
 
 
 @pytest.mark.parametrize("ready", [True, False])
