@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Mutant, kept, seeds
+from .mutant import Edit, Mutant, kept, seeds
 
 _OPERATOR = "operator/vectorindex_operator"
 _SAFETY = f"{_OPERATOR}/core/safety"
@@ -213,10 +213,7 @@ DECISIONS = (
         f"{_OPERATOR}/core/recipe.py",
         "if other == name or frozen.digest != mine.digest or place(frozen.artifacts) != place(mine.artifacts):",
         "if other == name or place(frozen.artifacts) != place(mine.artifacts):",
-        (
-            "unit/test_lifecycle_way_back.py::test_a_change_of_what_serves_makes_a_revision_of_the_same_artifact",
-            "unit/test_lifecycle.py",
-        ),
+        ("unit/test_safety_devices.py::test_what_was_proven_of_another_artifact_proves_nothing",),
         "A new revision would inherit build and report of an artifact with other bytes.",
     ),
     Mutant(
@@ -259,12 +256,18 @@ DECISIONS = (
         "what is in use is forgotten",
         _FORGET,
         "if n not in slots and s.phase not in UNDER_WAY]",
-        "if n not in slots - {state.stable, state.candidate, state.serving}]",
-        (
-            "unit/test_lifecycle.py::test_history_keeps_as_many_as_asked_and_never_what_is_in_use",
-            seeds("history_of_one"),
-        ),
-        "The revision that serves would be deleted.",
+        "if n not in slots - {state.stable, state.candidate, state.serving} - state.keep_loaded]",
+        ("unit/test_lifecycle.py::test_history_keeps_as_many_as_asked_and_never_what_is_in_use",),
+        "The revision that serves would be deleted. What is loaded is never forgotten either, so both are taken out.",
+        also=(Edit(_FORGET, "        if not state.loaded(name).exists:\n", "        if name:\n"),),
+    ),
+    Mutant(
+        "what the spec asks for is forgotten",
+        _FORGET,
+        "state.preparing, state.desired, state.serving} | state.keep_loaded",
+        "state.preparing, state.serving} | state.keep_loaded",
+        ("unit/test_lifecycle.py::test_what_the_spec_asks_for_is_not_forgotten_although_its_build_fails",),
+        "A build that fails would be made anew at every pass, without a wait.",
     ),
     Mutant(
         "the way back falls out of the history",

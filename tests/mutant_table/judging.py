@@ -26,11 +26,7 @@ JUDGING = (
         _SERVING,
         "    if act is Act.PROMOTE and elapsed >= duration_seconds(soak.duration) and samples >= soak.min_queries:\n",
         "    if act is Act.PROMOTE and elapsed >= duration_seconds(soak.duration) and samples >= 0:\n",
-        (
-            "unit/test_lifecycle.py::test_no_evidence_is_never_success",
-            "unit/test_judge_serving.py",
-            "unit/test_lifecycle.py",
-        ),
+        ("unit/test_lifecycle.py::test_a_soak_ends_with_as_many_queries_as_were_asked_for",),
         "A revision that nobody asked would be proven by traffic.",
     ),
     Mutant(

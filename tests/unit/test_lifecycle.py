@@ -590,6 +590,18 @@ def test_a_good_soak_promotes_after_its_time_only() -> None:
     assert records.index(SOAKING.name) < records.index(STABLE.name)  # never a moment without a stable one
 
 
+@pytest.mark.parametrize(("fewest", "ends_as"), [(100_000, "Stable"), (1_000_000, "Soaking")])
+def test_a_soak_ends_with_as_many_queries_as_were_asked_for(fewest: int, ends_as: str) -> None:
+    rollout = SOAKING.status.rollout
+    assert rollout is not None
+    needs = rollout.settings.model_copy(
+        update={"soak": rollout.settings.soak.model_copy(update={"min_queries": fewest})}
+    )
+    status = SOAKING.status.model_copy(update={"rollout": rollout.model_copy(update={"settings": needs})})
+    obs = soak(replace(SOAKING, status=status), switched=NOW - 16 * 60)  # two pods that answer 200 queries a second
+    assert after(obs, run(obs)).revisions[SOAKING.name].status.phase == ends_as
+
+
 def test_a_dead_stable_is_not_loaded_again_by_the_promotion_that_ends_its_time() -> None:
     dead = replace(STABLE, status=STABLE.status.model_copy(update={"unloaded_at": to_text(NOW - 300)}))
     obs = soak(switched=NOW - 16 * 60)
@@ -890,6 +902,25 @@ def test_history_keeps_as_many_as_asked_and_never_what_is_in_use() -> None:
     stable = a_revision(of, "Stable")
     plan = run(seen(of, stable, *old, traffic=stable))
     assert {one.name for one in actions(plan, ForgetRevision)} == {view.name for view in old[1:]}
+
+
+def test_what_the_spec_asks_for_is_not_forgotten_although_its_build_fails() -> None:
+    """It would be made, and built in vain, at every pass."""
+    of, another = spec(history=1), spec(history=1, index={"factory": "HNSW32"})
+    failure = WorkFailure(
+        stage="Build",
+        key=identity.build_hash(of),
+        count=1,
+        at=AN_HOUR_AGO,
+        reason="BadSpec",
+        message="",
+        permanent=True,
+    )
+    asked_for = a_revision(of, "BuildFailed", created=NOW - 9 * HOUR, failure=failure)
+    newer = a_revision(another, "BuildFailed", created=NOW - HOUR, failure=failure)
+    newest = a_revision(another, "BuildFailed", data=NEW_DATA, created=NOW - 60, failure=failure)
+    plan = run(seen(of, asked_for, newer, newest))
+    assert [one.name for one in actions(plan, ForgetRevision)] == [newer.name]
 
 
 def test_a_quiet_world_stays_quiet() -> None:

@@ -34,6 +34,7 @@ from vectorindex_operator.core.plan import (
     ForgetRevision,
     MoveTraffic,
     Plan,
+    StartBuild,
     WriteRevisionStatus,
 )
 from vectorindex_operator.core.safety import keep_loaded
@@ -89,6 +90,13 @@ def test_a_decision_is_recorded_although_its_clock_was_behind() -> None:
     decision = went_back(bad, stable, NOW - 60, 3)
     plan = run(seen(NEW, stable, bad, traffic=front(stable, decision)))
     assert phases(plan)[bad.name] == "RolledBack"
+
+
+def test_what_was_proven_of_another_artifact_proves_nothing() -> None:
+    fresh = a_revision(NEW, "Pending")
+    plan = run(seen(NEW, STABLE, fresh, traffic=STABLE))
+    assert [one.revision for one in actions(plan, StartBuild)] == [fresh.name]
+    assert [one.status.report or one.status.build for one in actions(plan, WriteRevisionStatus)] == [None]
 
 
 @pytest.mark.parametrize("steps", ["KEEP_SAFE", "GO_FORWARD"])
