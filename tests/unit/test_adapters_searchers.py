@@ -326,6 +326,31 @@ def test_an_address_that_another_revision_has_now_is_not_mixed_in() -> None:
         assert merge(said, NOW, revision="r").foreign == ("p0",)
 
 
+def test_nothing_is_kept_of_an_address_that_another_revision_had() -> None:
+    """Neither its rows nor its cursor: the pod that has the address next would go on from them."""
+    pod = Scripted(columns_of("other", requests=[5], cursor="i9.1"), columns_of(requests=[7], bucket=BUCKET + 1))
+    with server(pod) as port:
+        searchers = HttpSearchers(admin_port=port)
+        assert merge(ask(searchers, "a"), NOW, revision="r").foreign == ("p0",)
+        assert searchers.cache.rows == 0
+        assert requests_of(ask(searchers, "a")[0]) == {1: 7}
+    assert pod.cursors == ["", ""]
+
+
+def test_counts_of_a_process_that_ended_are_not_added_to_those_of_the_next() -> None:
+    pod = Scripted(
+        columns_of(requests=[5]),
+        columns_of(requests=[6], bucket=BUCKET + 1, whole=False, incarnation="i2", cursor="i2.1"),
+        columns_of(requests=[6], bucket=BUCKET + 1, incarnation="i2", cursor="i2.1"),
+    )
+    with server(pod) as port:
+        searchers = HttpSearchers(admin_port=port)
+        told = [ask(searchers, "a")[0] for _ in range(3)]
+    assert told[1].evidence is None
+    assert requests_of(told[2]) == {1: 6}
+    assert pod.cursors == ["", "i1.1", ""]
+
+
 def test_a_searcher_of_before_answers_rows_and_is_understood() -> None:
     with server(answering(rows(count=3))) as port:
         said = ask(HttpSearchers(admin_port=port), "a")
