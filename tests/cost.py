@@ -60,7 +60,8 @@ def forget_peak() -> None:
 def in_a_process_of_its_own(program: str, *arguments: object, **options: Any) -> str:
     """What this Python program prints. It finds the modules of the tests; `options`: of subprocess.run."""
     command = [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS / "unit")])}
+    places = [str(TESTS), str(TESTS / "unit"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Edit, Mutant, kept, seeds
+from .mutant import Edit, Mutant
 
 _OPERATOR = "operator/vectorindex_operator"
 _SAFETY = f"{_OPERATOR}/core/safety"
@@ -21,7 +21,7 @@ DECISIONS = (
         _RECORD,
         "    if decision is not None:\n        record(state, decision)\n",
         "",
-        ("unit/test_lifecycle.py::test_dying_right_after_the_write_of_a_rollback_loses_nothing", seeds("errors")),
+        ("unit/test_lifecycle.py::test_dying_right_after_the_write_of_a_rollback_loses_nothing",),
         "An operator that dies after the write of a rollback would have it undone by the next one.",
     ),
     Mutant(
@@ -69,10 +69,7 @@ DECISIONS = (
         _LOOP,
         "        return _as_recorded(executor, plan)\n",
         "        return plan\n",
-        (
-            "unit/test_execute.py::test_a_request_that_could_not_be_recorded_is_not_answered",
-            kept("a rollback was answered although its record was refused"),
-        ),
+        ("unit/test_execute.py::test_a_request_that_could_not_be_recorded_is_not_answered",),
         "A person would read Done of a request that is lost.",
     ),
     Mutant(
@@ -88,10 +85,7 @@ DECISIONS = (
         _EXECUTE,
         "            if unproven or not self._run(action):\n",
         "            if not self._run(action):\n",
-        (
-            "unit/test_safety_devices.py::test_nothing_is_loaded_whose_phase_could_not_be_recorded",
-            kept("a revision was loaded although its phase could not be recorded"),
-        ),
+        ("unit/test_safety_devices.py::test_nothing_is_loaded_whose_phase_could_not_be_recorded",),
         "The next pass would load a third revision beside it.",
     ),
     Mutant(
@@ -107,10 +101,7 @@ DECISIONS = (
         f"{_SAFETY}/obey_commands.py",
         "    if decision is not None and decision.nonce == command.nonce:\n",
         "    if decision is not None and not command.nonce:\n",
-        (
-            "unit/test_lifecycle_faults.py::test_a_request_to_roll_back_is_one_step_although_the_answer_was_lost",
-            seeds("rollback_goes_one_step"),
-        ),
+        ("unit/test_lifecycle_faults.py::test_a_request_to_roll_back_is_one_step_although_the_answer_was_lost",),
         "An operator that dies before it answers would have the next one go back two steps.",
     ),
     Mutant(
@@ -126,10 +117,7 @@ DECISIONS = (
         _RECORD,
         "rollout.switched_at is None and status.phase not in GIVEN_UP:",
         "rollout.switched_at is None:",
-        (
-            "unit/test_lifecycle_faults.py::test_a_switch_to_what_was_given_up_meanwhile_is_taken_back",
-            kept("a late switch made what was given up soak"),
-        ),
+        ("unit/test_lifecycle_faults.py::test_a_switch_to_what_was_given_up_meanwhile_is_taken_back",),
         "A revision that another operator gave up would go on with the traffic.",
     ),
     Mutant(
@@ -161,7 +149,7 @@ DECISIONS = (
         f"{_OPERATOR}/core/lifecycle.py",
         "    if obs.index.deleting:\n",
         "    if obs.index.deleting and not obs.revisions:\n",
-        ("unit/test_lifecycle.py::test_deletion_beats_everything_and_does_nothing", seeds("deleted_during_soak")),
+        ("unit/test_lifecycle.py::test_deletion_beats_everything_and_does_nothing",),
         "Objects would be made again while the garbage collector takes them.",
     ),
     # ------------------------------------------------------------ the gate
@@ -170,7 +158,7 @@ DECISIONS = (
         _GATE,
         'verdict, findings = ("Fail", failures) if failures else ("Inconclusive", doubts) if doubts else ("Pass", [])',
         'verdict, findings = "Pass", failures[:0] + doubts[:0]',
-        ("unit/test_gate.py", seeds("gate_rejects")),
+        ("unit/test_gate.py::test_the_lower_bound_proves_and_the_estimate_rejects",),
         "Whatever was built would get the traffic.",
     ),
     Mutant(
@@ -186,10 +174,7 @@ DECISIONS = (
         _VALIDATE,
         '    elif verdict.verdict == "Inconclusive":\n',
         '    elif verdict.verdict == "Doubtful":\n',
-        (
-            "unit/test_lifecycle.py::test_an_inconclusive_gate_holds_or_rejects_as_asked",
-            seeds("undecided_gate_then_data"),
-        ),
+        ("unit/test_lifecycle.py::test_an_inconclusive_gate_holds_or_rejects_as_asked",),
         "Doubt would be taken for proof.",
     ),
     Mutant(
@@ -230,7 +215,7 @@ DECISIONS = (
         f"{_PROGRESS}/desired.py",
         "    if known.phase in REPLACED and known.rejected is None:\n",
         "    if known.phase in REPLACED | FAILED:\n",
-        ("unit/test_lifecycle.py::test_a_rejected_digest_is_not_tried_again", seeds("bad_revision_applied_again")),
+        ("unit/test_lifecycle.py::test_a_rejected_digest_is_not_tried_again",),
         "A bad revision would be rolled out again at every look.",
     ),
     Mutant(
@@ -246,10 +231,7 @@ DECISIONS = (
         _FORGET,
         "    for name in names[: max(0, len(names) - count)]:\n",
         "    for name in names[:0]:\n",
-        (
-            "unit/test_lifecycle.py::test_history_keeps_as_many_as_asked_and_never_what_is_in_use",
-            seeds("history_of_one"),
-        ),
+        ("unit/test_lifecycle.py::test_history_keeps_as_many_as_asked_and_never_what_is_in_use",),
         "Revision objects would pile up for ever.",
     ),
     Mutant(
@@ -290,10 +272,7 @@ DECISIONS = (
         _FORGET,
         "    _stop_unwanted_work(state)\n    _forget(state)\n",
         "    _forget(state)\n",
-        (
-            "unit/test_lifecycle_faults.py::test_a_build_of_a_revision_given_up_is_stopped_whenever_that_was",
-            seeds("edit_during_build"),
-        ),
+        ("unit/test_lifecycle_faults.py::test_a_build_of_a_revision_given_up_is_stopped_whenever_that_was",),
         "Two builds would take the memory of a namespace.",
     ),
     Mutant(
@@ -301,10 +280,7 @@ DECISIONS = (
         f"{_OPERATOR}/core/plan.py",
         "    DeleteJob,\n    StartBuild,\n",
         "    StartBuild,\n    DeleteJob,\n",
-        (
-            "unit/test_lifecycle_faults.py::test_a_build_that_nobody_wants_is_stopped_before_the_next_one_starts",
-            seeds("edit_during_build"),
-        ),
+        ("unit/test_lifecycle_faults.py::test_a_build_that_nobody_wants_is_stopped_before_the_next_one_starts",),
         "Two builds at once are twice the memory.",
     ),
 )

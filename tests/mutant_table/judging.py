@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Mutant, seeds
+from .mutant import Mutant
 
 _OPERATOR = "operator/vectorindex_operator"
 _JUDGING = f"{_OPERATOR}/core/judging"
@@ -58,7 +58,7 @@ JUDGING = (
         _ACTS,
         "(Situation.SOAKING, Verdict.ERROR): Act.HOLD,",
         "(Situation.SOAKING, Verdict.ERROR): Act.HOLD_FOR_A_TIME,",
-        ("unit/test_judge_serving.py", "unit/test_judging_rules.py", "unit/test_lifecycle.py"),
+        ("unit/test_judge_serving.py::test_evidence_of_another_revision_never_promotes",),
         "What users get is not known, and after a time it would be promoted all the same.",
     ),
     Mutant(
@@ -66,7 +66,7 @@ JUDGING = (
         _ACTS,
         "(Situation.SOAKING, Verdict.FAIL): Act.ROLL_BACK",
         "(Situation.SOAKING, Verdict.FAIL): Act.HOLD",
-        ("unit/test_lifecycle.py::test_a_guardrail_that_fails_goes_back_in_one_write_first_of_all", seeds("errors")),
+        ("unit/test_lifecycle.py::test_a_guardrail_that_fails_goes_back_in_one_write_first_of_all",),
         "Nothing would ever go back.",
     ),
     Mutant(
@@ -74,7 +74,7 @@ JUDGING = (
         _ACTS,
         "(Situation.STEADY, Verdict.FAIL): Act.STEADY_STATE",
         "(Situation.STEADY, Verdict.FAIL): Act.NOTHING",
-        ("unit/test_lifecycle.py::test_a_stable_revision_that_turns_bad_goes_back_once", seeds("steady_state")),
+        ("unit/test_lifecycle.py::test_a_stable_revision_that_turns_bad_goes_back_once",),
         "The day's watch would guard nothing.",
     ),
     Mutant(
@@ -117,7 +117,7 @@ JUDGING = (
         _JUDGE,
         'on_no_data = {"Hold": unsure, ',
         'on_no_data = {"Hold": Verdict.PASS, ',
-        ("unit/test_judging.py::test_too_few_and_none", seeds("no_evidence")),
+        ("unit/test_judging.py::test_too_few_and_none",),
         "A revision that nobody asks would pass every guardrail.",
     ),
     Mutant(
@@ -165,7 +165,7 @@ JUDGING = (
         _JUDGE,
         '        alpha = budget / max(1, enforced + (0 if rule.mode == "Enforce" else looks[rule]))\n',
         "        alpha = budget\n",
-        ("unit/test_judging.py", "unit/test_judging_first_and_last.py", "unit/test_judging_false_trips.py"),
+        ("unit/test_judging.py::test_between_pass_and_fail_lies_doubt",),
         "More rules and longer soaks would trip more good revisions.",
     ),
     Mutant(
@@ -173,7 +173,7 @@ JUDGING = (
         _JUDGE,
         "            and not self.mix_changed(window.first, window.stop)\n",
         "",
-        ("unit/test_judging.py", "unit/test_judging_mix.py"),
+        ("unit/test_judging.py::test_relative_rules",),
         "A new kind of user would trip a good revision.",
     ),
     Mutant(
@@ -189,7 +189,7 @@ JUDGING = (
         f"{_JUDGING}/always.py",
         "UNAVAILABLE_SECONDS = 10.0\n",
         "UNAVAILABLE_SECONDS = 1e9\n",
-        ("unit/test_judge_serving.py::test_unavailable_is_ten_seconds_of_one_clock", seeds("crashes")),
+        ("unit/test_judge_serving.py::test_unavailable_is_ten_seconds_of_one_clock",),
         "A crash loop counts nothing, so no other rule sees it.",
     ),
     Mutant(
@@ -271,10 +271,7 @@ JUDGING = (
         _ADMIN,
         "            if not share.take(len(piece)):\n",
         "            if not share.take(0):\n",
-        (
-            "unit/test_adapters_searchers.py::test_the_answers_of_an_index_hold_so_many_bytes_together",
-            "unit/test_adapters_searchers.py::test_what_looks_hold_is_bounded_and_shared_and_given_back",
-        ),
+        ("unit/test_adapters_searchers.py::test_the_answers_of_an_index_hold_so_many_bytes_together",),
         "Hostile pods of one tenant would leave no memory for the others.",
     ),
     Mutant(
@@ -282,7 +279,7 @@ JUDGING = (
         f"{_OPERATOR}/adapters/evidence_answers.py",
         '    if body.count(b"{") + body.count(b"[") > brackets:\n',
         '    if body.count(b"{") + body.count(b"[") > 10_000_000:\n',
-        ("unit/test_adapters_searchers.py::test_sixteen_megabytes_of_forged_evidence_cost_little",),
+        ("unit/test_adapters_searchers.py::test_forged_answers_within_the_limit_are_bounded_too",),
         "Two megabytes of brackets would take seconds and hundreds of megabytes.",
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Edit, Mutant, kept, late, seeds
+from .mutant import Edit, Mutant, late
 
 _OPERATOR = "operator/vectorindex_operator"
 _SAFETY = f"{_OPERATOR}/core/safety"
@@ -36,7 +36,7 @@ TRAFFIC = (
         _EXECUTE,
         '"namespace": self.obs.index.namespace, "resourceVersion": version},',
         '"namespace": self.obs.index.namespace},',
-        (late("rollback_and_retry"), late("edit_during_build"), late("errors")),
+        (late("rollback_and_retry"),),
         "A status that comes late would forget a rejection or a trip.",
     ),
     Mutant(
@@ -52,10 +52,7 @@ TRAFFIC = (
         _EXECUTE,
         'version = meta["resourceVersion"] if kind == "Deployment" else ""',
         'version = ""',
-        (
-            "unit/test_safety_devices.py::test_searchers_that_became_ready_since_they_were_seen_are_not_removed",
-            kept("searchers were removed that another operator had loaded and switched to meanwhile"),
-        ),
+        ("unit/test_safety_devices.py::test_searchers_that_became_ready_since_they_were_seen_are_not_removed",),
         "Between the last question and the deletion another operator may have switched to them.",
     ),
     Mutant(
@@ -63,10 +60,7 @@ TRAFFIC = (
         _EXECUTE,
         'version = self._version("VectorIndexRevision", action.name)',
         'version = ""',
-        (
-            "unit/test_safety_devices.py::test_a_revision_that_somebody_took_up_again_is_not_forgotten",
-            "simulator/test_late_writes.py::test_what_was_taken_up_again_meanwhile_is_not_forgotten",
-        ),
+        ("unit/test_safety_devices.py::test_a_revision_that_somebody_took_up_again_is_not_forgotten",),
         "What is wanted again would be deleted while it is under way.",
     ),
     Mutant(
@@ -74,7 +68,7 @@ TRAFFIC = (
         f"{_OPERATOR}/manifests/searchers.py",
         '"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}',
         '"rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}',
-        ("unit/test_manifests_golden.py::test_a_rolling_update_never_takes_the_last_pod", seeds("replicas")),
+        ("unit/test_manifests_golden.py::test_a_rolling_update_never_takes_the_last_pod",),
         "With one replica every edit of resources would be an outage.",
     ),
     Mutant(
@@ -90,10 +84,7 @@ TRAFFIC = (
         _ROLL_BACK,
         "    if not state.loaded(target).serving():\n",
         "    if not target:\n",
-        (
-            "unit/test_lifecycle.py::test_a_target_without_pods_is_loaded_first_and_the_traffic_waits",
-            seeds("steady_state"),
-        ),
+        ("unit/test_lifecycle.py::test_a_target_without_pods_is_loaded_first_and_the_traffic_waits",),
         "A bad revision that answers would be left for a Service without endpoints.",
     ),
     Mutant(
@@ -109,10 +100,7 @@ TRAFFIC = (
         _ROLL_BACK,
         "return bool(status.promoted_at) and status.rejected is None and not tripped and status.build is not None",
         "return True",
-        (
-            "unit/test_safety_devices.py::test_what_was_found_wrong_is_no_way_back_although_it_was_promoted",
-            seeds("errors"),
-        ),
+        ("unit/test_safety_devices.py::test_what_was_found_wrong_is_no_way_back_although_it_was_promoted",),
         "The traffic would go back to what was never proven, or was rejected.",
     ),
     Mutant(
@@ -136,7 +124,7 @@ TRAFFIC = (
         f"{_OPERATOR}/core/loaded.py",
         "return self.ready and not self.deleting",
         "return self.ready",
-        ("unit/test_lifecycle.py", "unit/test_lifecycle_way_back.py", "unit/test_lifecycle_dead_ends.py"),
+        ("unit/test_lifecycle.py::test_the_traffic_moves_when_all_pods_are_ready_and_not_before",),
         "The traffic would move to pods that are being ended.",
     ),
     Mutant(
@@ -176,7 +164,7 @@ TRAFFIC = (
         _KEEP_LOADED,
         "state.keep_loaded.update({state.stable, state.candidate, state.serving, *outgoing} & set(state.statuses))",
         "state.keep_loaded.update({state.candidate, state.serving, *outgoing} & set(state.statuses))",
-        ("unit/test_lifecycle.py", seeds("second"), seeds("errors")),
+        ("unit/test_lifecycle.py::test_no_evidence_is_never_success",),
         "Every rollback would be a cold one. Judging keeps stable loaded as well, so both are taken out.",
         also=(
             Edit(
@@ -191,10 +179,7 @@ TRAFFIC = (
         _KEEP_LOADED,
         "name not in {*state.keep_loaded, *state.foreign, state.serving}",
         "name not in {*state.keep_loaded, *state.foreign}",
-        (
-            "unit/test_safety_devices.py::test_what_has_the_traffic_is_never_retired_although_nobody_knows_it",
-            seeds("revision_deleted"),
-        ),
+        ("unit/test_safety_devices.py::test_what_has_the_traffic_is_never_retired_although_nobody_knows_it",),
         "Somebody deletes a revision object, and its users lose their pods.",
     ),
     Mutant(
@@ -202,7 +187,7 @@ TRAFFIC = (
         _KEEP_LOADED,
         "name not in {*state.keep_loaded, *state.foreign, state.serving}",
         "name not in {*state.keep_loaded, state.serving}",
-        ("unit/test_other_releases.py",),
+        ("unit/test_other_releases.py::test_what_this_release_does_not_know_keeps_its_searchers_and_is_no_way_back",),
         "A downgrade would end pods that the newer release still needs.",
     ),
     Mutant(
@@ -221,8 +206,6 @@ TRAFFIC = (
         (
             "unit/test_lifecycle_dead_ends.py::"
             "test_what_waits_for_a_place_does_not_surge_before_the_target_can_even_be_made",
-            seeds("back_and_forth"),
-            seeds("rollback_to_a_named_one"),
         ),
         "An index would take the memory of three, and the way back would find no room.",
     ),
@@ -231,7 +214,7 @@ TRAFFIC = (
         _ROLL_BACK,
         "    return state.now - since >= patience\n",
         "    return False\n",
-        ("unit/test_lifecycle_way_back.py::test_a_dead_stable_does_not_block_the_fix", seeds("dead_stable")),
+        ("unit/test_lifecycle_way_back.py::test_a_dead_stable_does_not_block_the_fix",),
         "A way back that is broken would hold up its own repair.",
     ),
     Mutant(
@@ -247,7 +230,7 @@ TRAFFIC = (
         _OBJECTS,
         '    if not raw.is_owned(live, manifest["metadata"]["ownerReferences"][0]["uid"]):\n',
         '    if not raw.is_owned(live, manifest["metadata"]["ownerReferences"][0]["uid"]) and not live:\n',
-        ("unit/test_execute.py::test_what_is_to_be_made_and_is_somebody_elses_is_said", seeds("name_taken")),
+        ("unit/test_execute.py::test_what_is_to_be_made_and_is_somebody_elses_is_said",),
         "An object of another owner with our name would be taken over.",
     ),
     Mutant(
@@ -255,7 +238,7 @@ TRAFFIC = (
         f"{_OPERATOR}/reconcile/raw.py",
         '    return bool(uid) and controller(raw).get("uid") == uid\n',
         "    return bool(uid)\n",
-        ("unit/test_observe_anything.py::test_what_is_not_ours_is_not_seen", seeds("deleted_and_made_again")),
+        ("unit/test_observe_anything.py::test_what_is_not_ours_is_not_seen",),
         "A tenant's object with our labels would be counted, changed and deleted.",
     ),
     Mutant(
@@ -263,10 +246,7 @@ TRAFFIC = (
         _OBJECTS,
         "self.cluster.apply(wanted, force=False)",
         "self.cluster.apply(wanted)",
-        (
-            "unit/test_safety_devices.py::test_nothing_is_loaded_whose_phase_could_not_be_recorded",
-            "unit/test_execute.py",
-        ),
+        ("unit/test_safety_devices.py::test_nothing_is_loaded_whose_phase_could_not_be_recorded",),
         "The first apply would overwrite what another owner has just made under our name.",
     ),
 )
