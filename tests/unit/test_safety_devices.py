@@ -313,8 +313,11 @@ class Sink:
         self.sent.append(event)
 
 
-def passes(monkeypatch: pytest.MonkeyPatch, *, cached: bool, **said: Any) -> tuple[int, list[Event], float | None]:
-    """One look, whose plan says this: how often it was decided, what was told, and when the next look is."""
+def passes(
+    monkeypatch: pytest.MonkeyPatch, *, cached: bool, waits_for: str = "", **said: Any
+) -> tuple[int, list[Event], float | None]:
+    """One look, whose plan says this: how often it was decided, what was told, and when the next look is. `waits_for`:
+    what the status has said for a while."""
     one = executor()
     cache, decided, sink = ReadCache(), [], Sink()
     stored: Any = one.cluster
@@ -329,6 +332,7 @@ def passes(monkeypatch: pytest.MonkeyPatch, *, cached: bool, **said: Any) -> tup
     monkeypatch.setattr(loop, "decide", decide)
     view = stored.get("VectorIndex", NAMESPACE, NAME)
     view["status"] |= {"conditions": [each.wire() for each in conditions], "operator": DEFAULT_CLASS}
+    view["status"]["blockedBy"] = [{"rule": waits_for, "subject": STABLE.name, "message": ""}] if waits_for else []
     view["metadata"]["resourceVersion"] = "42"
     cache.put(view)
     reconciler = loop.Reconciler(
@@ -346,6 +350,24 @@ def test_what_the_cache_says_is_told_only_after_a_live_read(monkeypatch: pytest.
 
 def test_a_fault_on_what_the_cache_says_is_met_again_on_live_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert passes(monkeypatch, cached=True, errors=(ValueError("a bug"),))[0] == 2
+
+
+def test_what_the_cache_says_is_written_only_after_a_live_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = Decision(DecisionKind.SWITCH, "", STABLE.name, "Surge", "Ready", "", NOW, "", 2)
+    for plan in (
+        {"safe": (MoveTraffic(decision, "41"),)},
+        {"safe": (WriteRevisionStatus(STABLE.name, STABLE.status),)},
+        {"forward": (ForgetRevision(STABLE.name, STABLE.uid),)},
+    ):
+        assert passes(monkeypatch, cached=True, **plan)[0] == 2, plan
+        assert passes(monkeypatch, cached=False, **plan)[0] == 1, plan
+
+
+@pytest.mark.parametrize("waits_for", ["RollbackTargetNotReady", "RestoreTargetNotReady", "Draining"])
+def test_a_way_back_waits_on_live_reads_only(monkeypatch: pytest.MonkeyPatch, waits_for: str) -> None:
+    """The event that tells of the pod that it waits for may have been lost."""
+    looks = 1 if waits_for == "Draining" else 2
+    assert passes(monkeypatch, cached=True, waits_for=waits_for)[0] == looks
 
 
 def test_what_follows_from_an_own_write_is_looked_at_soon(monkeypatch: pytest.MonkeyPatch) -> None:
