@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Edit, Mutant, seeds
+from .mutant import Edit, Mutant
 
 _OPERATOR = "operator/vectorindex_operator"
 _LOOP = f"{_OPERATOR}/reconcile/loop.py"
@@ -106,10 +106,7 @@ CLUSTER = (
         _LOOP,
         '        if class_of(obs.objects["VectorIndex", name]) != self.operator_class:\n',
         '        if class_of(obs.objects["VectorIndex", name]) == "":\n',
-        (
-            "simulator/test_classes.py::test_one_at_a_time_writes_and_the_claim_says_who",
-            seeds("moved_to_another_operator"),
-        ),
+        ("unit/test_safety_devices.py::test_an_index_of_another_operator_is_left_alone",),
         "Two operators would work on one index. The cached look asks as well, so both are taken out.",
         also=(
             Edit(
@@ -124,7 +121,7 @@ CLUSTER = (
         _LOOP,
         "        if obs.index.deleting or plan.status.operator == self.operator_class:\n",
         "        if plan:\n",
-        ("simulator/test_classes.py::test_one_at_a_time_writes_and_the_claim_says_who",),
+        ("unit/test_safety_devices.py::test_an_index_of_another_operator_is_left_alone",),
         "An index would change hands when an annotation is removed.",
     ),
     Mutant(
@@ -156,7 +153,7 @@ CLUSTER = (
         _LEASE,
         "            if self._released.is_set():\n                return False  #",
         "            if self._released.is_set() and not self.renewed_at:\n                return False  #",
-        ("unit/test_adapters_lease.py",),
+        ("unit/test_adapters_lease.py::test_a_clean_stop_gives_the_lease_up",),
         "After a clean stop nobody would lead until the Lease runs out.",
     ),
     # ------------------------------------------------------------ the API server
@@ -185,15 +182,11 @@ CLUSTER = (
         "A tenant who labels a hundred thousand objects would take the operator's memory.",
     ),
     Mutant(
-        "a conflict passes for done",
+        "a creation that was refused passes for done",
         _KUBE,
         "        if status == 409:\n            return None\n",
         "        if status >= 400:\n            return None\n",
-        (
-            "unit/test_adapters_kube.py::test_refusals_and_faults_are_told_apart",
-            "unit/test_adapters_kube.py::test_what_was_created_is_the_answer_and_nothing_when_it_was_there",
-            "unit/test_adapters_kube.py",
-        ),
+        ("unit/test_adapters_kube.py::test_what_could_not_be_created_is_not_taken_for_there",),
         "A Job that a quota refused would be taken for one that is there.",
     ),
 )

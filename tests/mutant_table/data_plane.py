@@ -8,7 +8,6 @@ _SEARCHER = "searcher/vectorindex_searcher"
 _CLIENT = "client/vectorindex_client"
 _LOAD = f"{_SEARCHER}/serve/load.py"
 _INTERNAL = f"{_SEARCHER}/contract/internal.py"
-_UNVERIFIED = "unit/test_searcher_serve_process.py::test_what_cannot_be_verified_never_serves"
 
 DATA_PLANE = (
     Mutant(
@@ -16,7 +15,7 @@ DATA_PLANE = (
         f"{_SEARCHER}/artifact/document.py",
         "    if expected_sha256 and sha256 != expected_sha256:\n",
         "    if expected_sha256 and not sha256:\n",
-        (_UNVERIFIED,),
+        ("unit/test_searcher_build.py::test_another_manifest_than_expected_is_refused",),
         "Whoever may write to the bucket would choose what is served.",
     ),
     Mutant(
@@ -56,7 +55,7 @@ DATA_PLANE = (
         _LOAD,
         "    if not table.num_rows or recall < least - 1e-9:\n",
         "    if not table.num_rows:\n",
-        ("unit/test_searcher_serve_process.py::test_a_pod_below_the_gates_canary_recall_never_serves",),
+        ("unit/test_searcher_serve_process.py::test_canary_recall_may_be_lower_by_the_tolerance_and_not_more",),
         "A pod whose FAISS answers otherwise would serve.",
     ),
     Mutant(
@@ -120,7 +119,7 @@ DATA_PLANE = (
         f"{_SEARCHER}/serve/http/internal.py",
         "        if users and not self._key:\n",
         "        if users and not self._key and self._live_key:\n",
-        ("unit/test_searcher_live_queries.py", "unit/test_internal_requests.py"),
+        ("unit/test_searcher_live_queries.py::test_nothing_is_kept_unless_asked_for_and_never_without_a_key",),
         "What users ask would be read by whoever reaches the port.",
     ),
     Mutant(

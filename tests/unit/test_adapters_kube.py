@@ -251,6 +251,16 @@ def test_what_was_created_is_the_answer_and_nothing_when_it_was_there(server: Se
     assert cluster.create(JOB) is None
 
 
+@pytest.mark.parametrize(("status", "kind"), [(403, RefusedError), (422, RefusedError), (503, UnreachableError)])
+def test_what_could_not_be_created_is_not_taken_for_there(
+    server: Server, cluster: KubeCluster, status: int, kind: type[ClusterError]
+) -> None:
+    """A quota refuses: nobody would say so, and the Job be waited for."""
+    server.answer((status, {"reason": "Because", "message": "of that"}))
+    with pytest.raises(kind):
+        cluster.create(JOB)
+
+
 # ---------------------------------------------------------------- what an answer becomes
 
 

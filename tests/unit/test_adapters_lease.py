@@ -143,9 +143,14 @@ def test_a_clean_stop_gives_the_lease_up(server: tuple[ApiServer, str]) -> None:
     lock = lock_at(url)
     process = Elected(lock).start()
     assert process.leading.wait(SOON)
+    _, held = lock.get(lock.name, lock.namespace)
     lock.release()
     assert state.lease is not None
     assert not state.lease["spec"].get("holderIdentity")
+    # A renewal that comes late must not take it back: nobody would lead until it runs out.
+    renewals = state.renewals
+    assert not lock.update(lock.name, lock.namespace, held)
+    assert state.renewals == renewals
 
 
 def test_a_write_that_is_sent_now_ends_before_another_may_have_the_lease(server: tuple[ApiServer, str]) -> None:

@@ -377,6 +377,23 @@ def test_what_follows_from_an_own_write_is_looked_at_soon(monkeypatch: pytest.Mo
     assert passes(monkeypatch, cached=False)[2] == 300.0
 
 
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("operator_class", [DEFAULT_CLASS, "next"])
+def test_an_index_of_another_operator_is_left_alone(cached: bool, operator_class: str) -> None:
+    """Here the annotation is missing and nobody has claimed it, so it is the default operator's."""
+    stored: Any = executor().cluster
+    cache = ReadCache()
+    cache.put(stored.get("VectorIndex", NAMESPACE, NAME))
+    reconciler = loop.Reconciler(
+        LiveCluster(stored, cache), Silent(), Sink(), SETTINGS, cache=cache if cached else None,
+        operator_class=operator_class, clock=lambda: NOW,
+    )  # fmt: skip
+    assert (reconciler.run(NAMESPACE, NAME) is None) is (operator_class == "next")
+    assert (stored.writes == []) is (operator_class == "next")
+    claim = stored.get("VectorIndex", NAMESPACE, NAME)["status"].get("operator")
+    assert (claim == DEFAULT_CLASS) is (operator_class == DEFAULT_CLASS)
+
+
 # ---------------------------------------------------------------- what else may be lost
 
 
