@@ -155,7 +155,8 @@ def _judged(code: int | None, said: str) -> tuple[Outcome, str]:
         return Outcome.HANGS, "no end in time"
     if code == 0:
         return Outcome.SURVIVED, said.strip().splitlines()[-1]
-    if code != 1 or failed is None or "ERROR collecting" in said:
+    # Below 0: a thread that a failed test has left behind ended the process after pytest had told all.
+    if code > 1 or failed is None or "ERROR collecting" in said:
         return Outcome.ERROR, f"pytest ended with {code}: {said.strip()[-400:]}"
     if BROKEN.search(failed[2] or ""):
         return Outcome.ERROR, f"the mutant is no program: {failed[1]}: {failed[2]}"
