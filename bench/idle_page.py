@@ -67,6 +67,8 @@ class Found:
     first_looks: dict[tuple[int, str], tuple[float, float, int]] = field(default_factory=dict)
     switches: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Of what could not be measured, besides the goals."""
 
     def figures(self) -> dict[str, float]:
         """The headline figures, as far as they were measured."""
@@ -140,6 +142,7 @@ def page(found: Found, of: Options) -> str:
             "first day a stable revision is watched: its pods are asked every 30 s. *An hour on*: their promotion was "
             "set back.",
             results.table((*heads, "CPU, share of a core", "memory, MB", "passes/s", "ms a pass, wall"), rows),
+            *found.notes,
             f"**Creation** until all are Stable: {made['seconds']:.0f} s; of the operator, for each index, "
             f"{made['writes']:.0f} writes, {made['reads']:.0f} reads, {made['cpu']:.2f} s of CPU; peak memory "
             f"{made['peak']:.0f} MB." if made else "",
