@@ -1,20 +1,24 @@
-"""Pictures of the headline ratios: bench/results/*.svg, drawn from summary.json.
+"""Pictures of the headline ratios: bench/results/*.svg, drawn from summary.json; of the proof from its splits.
 
     python bench/pictures.py
 
-Draws what is there: shares of FAISS by itself that a server reaches, and what other vector stores cost beside ours.
+Draws what is there: shares of FAISS by itself that a server reaches, what other vector stores cost beside ours, and how
+far what the gate states lies from what is true, split by split.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("svg")
 from matplotlib import pyplot
 from results import FOLDER, SUMMARY
+
+PROOF = FOLDER / "proof.json"
 
 FORMATS = {"binary": "#4c72b0", "json": "#dd8452"}
 CONNECTIONS = (1, 8, 64)
@@ -59,6 +63,24 @@ def peers(figures: dict[str, float]) -> None:
     _save(figure, "peers")
 
 
+def proof(splits: list[dict[str, Any]]) -> None:
+    """Of each split what the gate stated, and its bound, minus the recall of the hidden queries."""
+    cells = sorted({(one["data"], one["factory"]) for one in splits})
+    figure, axis = pyplot.subplots(figsize=(7, 0.8 + 0.34 * len(cells)))
+    for place, cell in enumerate(reversed(cells)):
+        mine = [one for one in splits if (one["data"], one["factory"]) == cell]
+        for name, shift, mark, colour in (("stated", 0.14, "o", "#4c72b0"), ("bound", -0.14, "|", "#dd8452")):
+            gaps = [one[name] - one["fresh"] for one in mine]
+            axis.plot(
+                gaps, [place + shift] * len(gaps), mark, color=colour, markersize=4, label=None if place else name
+            )
+    axis.axvline(0.0, color="grey", linewidth=0.8, linestyle="--")
+    axis.set_yticks(range(len(cells)), [f"{data}  {factory}" for data, factory in reversed(cells)], fontsize=7)
+    axis.set_xlabel("minus the recall of hidden queries: a bound right of the line promised too much")
+    axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    _save(figure, "proof")
+
+
 def _save(figure: pyplot.Figure, name: str) -> None:
     figure.savefig(FOLDER / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
     pyplot.close(figure)
@@ -68,6 +90,8 @@ def main() -> None:
     figures = json.loads(SUMMARY.read_text()) if SUMMARY.exists() else {}
     serving(figures)
     peers(figures)
+    if PROOF.exists():
+        proof(json.loads(PROOF.read_text()))
 
 
 if __name__ == "__main__":

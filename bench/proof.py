@@ -55,6 +55,8 @@ FAMILIES: dict[str, Callable[[int, int], str]] = {
     "IVF-PQ": lambda rows, dimension: f"IVF{lists_for(rows)},PQ{parts_for(dimension, 4)}x4fs,Refine(SQ8)",
 }
 Rows = npt.NDArray[np.float32]
+PICTURE = "![of each split what was stated, and its bound, minus what was true](proof.svg)"
+"""Drawn by pictures.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,8 @@ def main() -> int:
     print("\n".join([table, "", *sentences]))
     if not options.quick:
         words = f"# Is what the gate claims true?\n\n{results.stamp()}. {results.machine()}\n\n"
-        results.write_page(options.page, words + "\n\n".join([table, *sentences]))
+        results.write_page(options.page, words + "\n\n".join([table, PICTURE, *sentences]))
+        (results.FOLDER / f"{options.page}.json").write_text(json.dumps([asdict(one) for one in found], indent=0))
         if options.page == "proof":
             results.add_to_summary(figures)
     return 0 if good else 1
