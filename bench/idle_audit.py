@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from cost import memory
+
 Event = Mapping[str, Any]
 
 _READS, _LISTS = frozenset({"get", "list", "watch"}), frozenset({"list"})
@@ -113,9 +115,7 @@ class Usage:
 def usage(pid: int) -> Usage:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     ticks = int(fields[11]) + int(fields[12])
-    rows = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
-    memory, peak = (int(rows[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "VmHWM"))
-    return Usage(ticks / os.sysconf("SC_CLK_TCK"), memory, peak)
+    return Usage(ticks / os.sysconf("SC_CLK_TCK"), memory("VmRSS", pid) / 1e6, memory("VmHWM", pid) / 1e6)
 
 
 @dataclass(frozen=True, slots=True)

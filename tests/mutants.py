@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -170,7 +170,11 @@ def try_all(
     root: Path, mutants: Sequence[Mutant], packages: Mapping[str, str], *, jobs: int = 1, quiet: bool = False
 ) -> list[Result]:
     """In the order of `mutants`. Raises NoGroundError where the tests fail without any."""
-    say = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, flush=True)
+
     with ExitStack() as stack:
         copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
         for _ in range(jobs):
@@ -194,7 +198,7 @@ def try_all(
     return [results[mutant.name] for mutant in mutants]
 
 
-def _without(copies: queue.SimpleQueue[Copy], mutants: Sequence[Mutant], say: object) -> float:
+def _without(copies: queue.SimpleQueue[Copy], mutants: Sequence[Mutant], say: Callable[[str], None]) -> float:
     """The tests without a mutant must pass; seconds that one with it may take."""
     copy, began = copies.get(), time.monotonic()
     code, said = copy.test(sorted({one for mutant in mutants for one in mutant.tests}), None)
@@ -202,8 +206,7 @@ def _without(copies: queue.SimpleQueue[Copy], mutants: Sequence[Mutant], say: ob
     if code != 0:
         raise NoGroundError(f"the tests fail without any mutant (pytest ended with {code}):\n{said[-3000:]}")
     took = time.monotonic() - began
-    if callable(say):
-        say(f"without any mutant all named tests pass in {took:.0f} s")
+    say(f"without any mutant all named tests pass in {took:.0f} s")
     return LONGEST + PATIENCE * took
 
 

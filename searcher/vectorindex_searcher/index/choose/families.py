@@ -66,9 +66,9 @@ def shortlist(count: int, dimension: int, minimise: Minimise) -> tuple[str, ...]
         codes = [f"IVF{number},{code}" for code in ("SQ4", "RaBitQ4", "SQ6", "SQ8") for number in (fewer, lists)]
         return tuple(dict.fromkeys([*codes, *small, *compressed, "HNSW16,SQ6", "HNSW32,SQ8", "SQ8", "Flat"]))
     whole = [f"IVF{fewer},PQ{parts}x4fs,RFlat"] if parts else []
-    if longer := parts_for(dimension, 2) if parts else 0:
-        whole.append(f"IVF{fewer},PQ{longer}x4fs,Refine(SQ8)")
-    factories = ["HNSW32,SQ8", "HNSW32", *compressed, *whole, f"IVF{lists},RaBitQ,Refine(SQ8)"]
+    half = parts_for(dimension, 2)
+    longer = [f"IVF{fewer},PQ{half}x4fs,Refine(SQ8)"] if parts and half else []
+    factories = ["HNSW32,SQ8", "HNSW32", *compressed, *whole, *longer, f"IVF{lists},RaBitQ,Refine(SQ8)"]
     factories += [f"IVF{lists},SQ8", f"IVF{max(1, lists // 4)},SQ8", f"IVF{lists},Flat", "HNSW16,SQ8", "Flat"]
     if lists >= GRAPH_LISTS:
         many = min(GRAPH_TIMES * lists, MAX_LISTS, 2 ** math.floor(math.log2(count / MIN_ROWS_PER_LIST)))
