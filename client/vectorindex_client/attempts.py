@@ -7,9 +7,10 @@ out and its answer lost, changes nothing. What is left to consider is load:
   who were refused together do not come back together.
 - No connection: nothing was sent. A searcher that was killed is in the Service for a second or two longer, so each wait
   is four times the one before.
-- A connection that broke before the head of an answer: usually the searcher closed an idle connection at the very
-  moment of the request. Once, on another connection. Not more, since a query that makes a searcher crash must not be
-  handed round to all of them.
+- A connection that broke before the head of an answer: the searcher closed an idle connection at the very moment of
+  the request, or was killed. Once, on another connection, after the first of these waits: a process that dies closes
+  its connections before it closes the port, and what connects in between is lost as well. Not more than once, since a
+  query that makes a searcher crash must not be handed round to all of them.
 
 Nothing else: another 4xx or 5xx would be the same again, and after a timeout the time is over. Feedback counts: once
 sent it is not sent again, since two searchers could both count it.
@@ -26,7 +27,8 @@ from .errors import DeadlineExceeded, Overloaded, Unreachable, VectorIndexError
 
 MAX_DEADLINE_MS = 600_000
 JITTER = 0.5
-CONNECT_AGAIN_SECONDS, CONNECT_AGAIN_FACTOR = 0.1, 4.0
+AGAIN_SECONDS, AGAIN_FACTOR = 0.1, 4.0
+"""The first wait, and how much longer each is than the one before."""
 
 
 class Unconnected(Exception):  # noqa: N818 - it says what happened
@@ -92,7 +94,7 @@ class Attempts:
         self._token = token
         self._left = retries
         self._broken_once = False
-        self._connect_again = CONNECT_AGAIN_SECONDS
+        self._again = AGAIN_SECONDS
 
     def headers(self) -> dict[str, str]:
         """Headers of the next attempt: its deadline is what is left of the call's."""
@@ -110,11 +112,9 @@ class Attempts:
         again = isinstance(error, Unconnected) and error.again
         if isinstance(error, Broken) and error.early and self.request.reads_only and not self._broken_once:
             self._broken_once = again = True
-        # At once after an idle connection that was closed; a server that is not there yet gets a moment, then a longer.
-        seconds = 0.0
-        if isinstance(error, Unconnected):
-            seconds = min(self._connect_again, (self.deadline.ends - time.monotonic()) / 2)
-            self._connect_again *= CONNECT_AGAIN_FACTOR
+        # Whoever is not there, or is about to die, gets a moment, then a longer one.
+        seconds = min(self._again, (self.deadline.ends - time.monotonic()) / 2)
+        self._again *= AGAIN_FACTOR
         remedy = "check the URL and the network" if isinstance(error, Unconnected) and error.again else None
         return self._wait(seconds, Unreachable(str(error), kind="Unreachable", remedy=remedy), again)
 

@@ -7,7 +7,8 @@ output: one line of JSON per report, the last one with "done": true.
 Failed is any answer but 200 and any connection that breaks or is refused while a query waits on it. One exception, as
 in every HTTP client: a connection that was used before and ends without one byte of an answer was closed between two
 queries; its query is sent again, once, on a new connection. With `retries` it does as docs/client.md says: that many
-further attempts where no connection came about, and one where it ended, new or used, before the answer began.
+further attempts where no connection came about, and one where it ended, new or used, before the answer began, each
+after a longer wait.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ EPISODE_GAP_SECONDS = 1.0
 KEPT_FAILURES = 100
 KEPT_EPISODES = 200
 LATENCY_RATIO = 1.05
-RECONNECT_SECONDS, RECONNECT_FACTOR = 0.1, 4
+AGAIN_SECONDS, AGAIN_FACTOR = 0.1, 4
 
 
 now = time.monotonic
@@ -173,7 +174,7 @@ class Connection(asyncio.Protocol):
             return
         if not self.heard and not query.again and (self.used or query.attempts <= self.load.retries):
             query.again = True
-            self.load.send_again(query)
+            self.load.send_again(query, self.load.patience(query))
         else:
             self.load.counts.fail("broken", f"connection ended before the answer: {exc or 'closed'}", query)
 
@@ -243,6 +244,11 @@ class Load:
         self.counts.sent_again += 1
         self.open_for(query, after)
 
+    def patience(self, query: Query) -> float:
+        """Seconds until its next attempt: none where `retries` is 0."""
+        longer = AGAIN_SECONDS * AGAIN_FACTOR ** (query.attempts - 1)
+        return longer * random.uniform(1, 1.5) if self.retries else 0.0
+
     async def _connect(self, query: Query, after: float) -> None:
         await asyncio.sleep(after)
         query.sent = now()
@@ -251,8 +257,7 @@ class Load:
             _, connection = await asyncio.wait_for(connecting, self.timeout)
         except (TimeoutError, OSError) as error:
             if query.attempts <= self.retries:
-                wait = RECONNECT_SECONDS * RECONNECT_FACTOR ** (query.attempts - 1)
-                self.send_again(query, wait * random.uniform(1, 1.5))
+                self.send_again(query, self.patience(query))
                 return
             kind = "refused" if isinstance(error, ConnectionRefusedError) else "unreachable"
             self.counts.fail(kind, str(error) or "timed out", query)

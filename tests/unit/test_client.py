@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from scripted import BUSY, OK, aask, answer, ask, scripted
 
 import vectorindex_client as vic
 from vectorindex_client import calls, vectors
-from vectorindex_client.attempts import Attempts, Deadline, Unconnected
+from vectorindex_client.attempts import Attempts, Broken, Deadline, Unconnected
 
 COUNT, DIMENSION, TOKEN = 600, 8, "a-token-for-tests-0123"
 DATA = np.random.default_rng(11).standard_normal((COUNT, DIMENSION)).astype(np.float32)
@@ -304,6 +305,22 @@ def test_a_connection_closed_before_any_answer_is_tried_once_more_and_not_twice(
         assert (caught.value.status, len(script.heads)) == (None, 2)
 
 
+@BOTH
+def test_what_connects_to_a_searcher_that_dies_is_not_the_last_attempt(call: Ask) -> None:
+    """A killed process closes its connections first and its port a moment later: what connects in between ends too."""
+    died: list[float] = []
+
+    def dies(connection: socket.socket) -> None:
+        died.append(time.monotonic())
+
+    def is_dying(connection: socket.socket) -> None:
+        if time.monotonic() - died[0] > 0.05:
+            connection.sendall(OK)
+
+    with scripted(dies, is_dying) as script:
+        assert call(script).ids == [1]
+
+
 def test_the_text_of_a_refusal_names_field_and_value_and_what_to_do(client: vic.Client) -> None:
     with pytest.raises(vic.InvalidRequest) as unknown:
         client.search(DATA[0], 1, params={"efsearch": 3})
@@ -352,19 +369,22 @@ def test_nobody_there_is_tried_again_within_the_timeout(call: Ask) -> None:
     assert 0.2 <= time.monotonic() - began < 30
 
 
+GONE = Unconnected("refused")
+
+
 def test_each_wait_for_a_connection_is_longer_than_the_one_before_and_leaves_time_for_the_attempt() -> None:
     """A searcher that was killed stays in the Service until its kubelet and every node's proxy have heard of it."""
 
-    def waits(timeout: float) -> list[float]:
+    def waits(timeout: float, first: Unconnected | Broken = GONE) -> list[float]:
         attempts = Attempts(calls.Request("GET", "/v1/index"), None, Deadline(timeout), 3)
-        made = [attempts.failed(Unconnected("refused")) for _ in range(3)]
+        made = [attempts.failed(first), *(attempts.failed(GONE) for _ in range(2))]
         with pytest.raises(vic.Unreachable):
-            attempts.failed(Unconnected("refused"))
+            attempts.failed(GONE)
         return made
 
-    patient = waits(60.0)
-    assert all(later > 2 * earlier for earlier, later in itertools.pairwise(patient))
-    assert sum(patient) > 2
+    for patient in (waits(60.0), waits(60.0, Broken("reset", early=True))):
+        assert all(later > 2 * earlier for earlier, later in itertools.pairwise(patient))
+        assert sum(patient) > 2
     assert max(waits(1.0)) < 0.75
 
 
