@@ -18,7 +18,8 @@ from vectorindex_searcher.contract import BuildTask, Effort, Identity, IndexSpec
 from vectorindex_searcher.index import factory as factories
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.choose import auto, trial
-from vectorindex_searcher.index.choose.auto import Choice, Goal, select
+from vectorindex_searcher.index.choose.auto import select
+from vectorindex_searcher.index.choose.choice import Choice, Goal
 from vectorindex_searcher.index.engine import read_index
 from vectorindex_searcher.index.factory import make_index, parts
 from vectorindex_searcher.index.vectors import VectorFile
@@ -127,7 +128,7 @@ def weighed(
 ) -> tuple[Choice, list[tuple[str, int, int | None]]]:
     """Times by script: graphs take 100 us, and what `faster` says of that when they are built so."""
     np.save(folder / "v.npy", rows(count + 100))
-    monkeypatch.setattr(auto, "QUERIES", 100)
+    monkeypatch.setattr(auto, "RACE_QUERIES", 100)
     monkeypatch.setattr(auto, "SCREEN_ROWS", 600)
     monkeypatch.setattr(auto, "DEEP_ROWS", 1500)
     monkeypatch.setattr(auto, "TOP_ROWS", 4000)

@@ -18,7 +18,8 @@ from vectorindex_searcher.index import factory as factory_module
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.choose import auto, trial
 from vectorindex_searcher.index.choose import sample as drawing
-from vectorindex_searcher.index.choose.auto import Goal, select
+from vectorindex_searcher.index.choose.auto import select
+from vectorindex_searcher.index.choose.choice import Goal
 from vectorindex_searcher.index.metric import faiss_metric
 from vectorindex_searcher.index.parameters import search_parameters
 from vectorindex_searcher.index.vectors import VectorFile

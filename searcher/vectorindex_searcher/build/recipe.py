@@ -8,7 +8,8 @@ from pathlib import Path
 from ..artifact.layout import IDS_FILE, METADATA_FILE, VECTORS_FILE
 from ..contract import Effort, IndexSpec, Metric, memory_bytes
 from ..errors import BadSpec
-from ..index.choose.auto import AUTO, MEMORY_FIELD, Choice, Goal, select
+from ..index.choose.auto import AUTO, select
+from ..index.choose.choice import MEMORY_FIELD, Choice, Goal
 from ..index.choose.rehearsal import rehearse
 from ..index.factory import ef_construction, make_index
 from ..index.parameters import parameter_limits

@@ -13,25 +13,22 @@ RACERS indexes of it, or some more of a smaller sample.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from ...artifact.manifest import Candidate
 from ...contract import Effort, Metric, Minimise
 from ...errors import BadSpec
 from ..factory import EF_CONSTRUCTION, ef_construction, small
 from ..sizes import size_text
 from ..vectors import VectorFile
 from .candidates import Entry, even_out, new_entry
+from .choice import Choice, Goal, conclude, within_memory
 from .families import Kind, is_graph, kind_of, same_links, scaled, shortlist, variants
 from .sample import Sample, draw_sample, whole
 from .trial import Bench, raised
 from .tuning import K
 
 AUTO = "Auto"
-MEMORY_FIELD = "spec.index.objective.memoryLimit"
 SCREEN_ROWS = 6_000
 SCREEN_SHARE = 5
 """Of few rows that part."""
@@ -46,21 +43,23 @@ RACERS = 2
 MOST_RACERS = 4
 """As long as somebody is expected to be the fastest whom it has not seen."""
 SAMPLE_BYTES = 128 << 20
-QUERIES = 300
-TUNING_QUERIES = 1000
-"""What `build` tunes the chosen index with."""
+DEEP_QUERIES = 300
+RACE_QUERIES = TUNING_QUERIES = 1000
+"""What `build` tunes the chosen index with. In the race as many: where three lists are visited or four, that is a
+quarter of the time, and fewer queries cannot tell which."""
 MARGIN = 2 * 1.645 / math.sqrt(TUNING_QUERIES)
 """Times the spread of recall, of the first trial that reaches the goal: the half-widths that tuning will ask for."""
 SCREEN_SLACK = 2.5
 """A family this many times slower than the best of its kind on the small sample is not looked at again."""
-KIND_SLACK = 4.0
+KIND_SLACK = 6.0
 """Nor any of a kind whose best is this many times slower than the best of all."""
 DEEP_ENTRIES = 3
 """So many of a kind are looked at again."""
 CLIMBS = 2
 """Steps from the best lists of a kind to their neighbours: to half as many, say, and then to longer codes."""
-CLIMB_SLACK = 2.0
-"""From lists this many times slower than the best of all no step is taken."""
+CLIMB_SLACK = 2.5
+"""From lists this many times slower than the best of all no step is taken, and they are not raced."""
+LIST_KINDS = (Kind.LISTS, Kind.SCANNED)
 WORTH = 1.04
 """A graph that takes twice as long to build has to be faster by this."""
 EASY_BEAM = 1.5 * K
@@ -68,31 +67,9 @@ EASY_BEAM = 1.5 * K
 CLOSE = 1.1
 """Whoever is expected to be slower than the leader by this ratio at most is raced too."""
 AGAIN = 1.5
-"""And whoever was measured to be slower by this at most is timed again."""
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What to choose for. recall: floor of recall@10. memory_limit: bytes for the index alone, None for none."""
-
-    recall: float
-    minimise: Minimise = Minimise.LATENCY
-    memory_limit: int | None = None
-    effort: Effort = Effort.NORMAL
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The factory string to build, every candidate with its verdict, and the winner's reason in words."""
-
-    factory: str
-    candidates: tuple[Candidate, ...]
-    reason: str
-    ef_construction: int | None = None
-    """Of its graphs, beside the factory string."""
-    recall: float = 0.0
-    """What was asked of every candidate on the samples: the goal and what tuning will want to spare."""
+"""Whoever is expected to be slower by this at most might still be the fastest."""
+BUSY = 3.0
+"""And so might whoever was measured to be slower by this at most, while the machine was slow: it is timed again."""
 
 
 def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int = 0, seed: int = 0) -> Choice:
@@ -113,7 +90,7 @@ def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int 
         known = {one.factory for one in entries}
         smaller = [one for one in shortlist(count, dimension, Minimise.MEMORY) if one not in known]
         entries += entries_of(smaller)
-    fitting = _fitting(entries, goal)
+    fitting = within_memory(entries, goal)
     flat = next((one for one in fitting if one.factory == "Flat"), None)
     if flat is not None and goal.minimise is Minimise.LATENCY and small(count, dimension):
         reason = f"{count} x {dimension} is small: exact search is as fast as anything else"
@@ -121,32 +98,11 @@ def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int 
         return Choice(flat.factory, (flat.wire(count),), reason)
     affordable = (working_bytes or SAMPLE_BYTES) // (4 * dimension)
     most = max(K + 1, min(TOP_ROWS, affordable))
-    sample = draw_sample(vectors, most, QUERIES, seed)
+    sample = draw_sample(vectors, most, RACE_QUERIES, seed)
     selection = _Selection(goal, count, dimension, metric, threads, entries)
     search = selection.smallest if goal.minimise is Minimise.MEMORY else selection.fastest
-    return selection.choice(search(fitting, sample))
-
-
-def _fitting(entries: list[Entry], goal: Goal) -> list[Entry]:
-    """Those within the memory limit; the others get their verdict. Raises BadSpec when none is."""
-    if goal.memory_limit is None:
-        return list(entries)
-    for entry in entries:
-        if entry.size.resident > goal.memory_limit:
-            entry.verdict = (
-                f"over memoryLimit: needs {size_text(entry.size.resident)} of {size_text(goal.memory_limit)}"
-            )
-    fitting = [entry for entry in entries if not entry.verdict]
-    if not fitting:
-        least = min(entries, key=lambda entry: entry.size.resident)
-        raise BadSpec(
-            "MemoryLimitTooSmall",
-            f"the smallest index, {least.factory}, needs {size_text(least.size.resident)}; "
-            f"memoryLimit leaves {size_text(goal.memory_limit)} for the index beside ids and metadata",
-            field=MEMORY_FIELD,
-            remedy="Raise memoryLimit, or keep fewer metadata columns.",
-        )
-    return fitting
+    winner = search(fitting, sample)
+    return conclude(winner, selection.entries, goal, selection.target, count)
 
 
 class _Selection:
@@ -169,7 +125,7 @@ class _Selection:
         sizes = (min(SCREEN_ROWS, rows // SCREEN_SHARE), DEEP_ROWS)
         rungs = [number for number in sizes if LEAST_ROWS <= number <= rows // 2]
         for number, some in enumerate(rungs):
-            bench = Bench(sample.part(some, SCREEN_QUERIES if number == 0 else None), self.threads)
+            bench = Bench(sample.part(some, SCREEN_QUERIES if number == 0 else DEEP_QUERIES), self.threads)
             if number == 1:
                 entries = self._weighed(entries, bench)
             for one in entries:
@@ -205,8 +161,9 @@ class _Selection:
     def _climbed(self, entries: list[Entry], bench: Bench) -> list[Entry]:
         """With the neighbours of the best lists of each kind, and theirs: only a sample on which lists are as long as
         they will be tells how many of them there should be, and how long the codes."""
-        for kind in (Kind.LISTS, Kind.SCANNED):
+        for kind in LIST_KINDS:
             for _ in range(CLIMBS):
+                self._time_again(entries, len(bench.sample.rows))
                 ranked = self._ranked(entries)
                 best = next((one for one in ranked if kind_of(one.factory) is kind), None)
                 if best is None or best.at(self.count) > CLIMB_SLACK * ranked[0].at(self.count):
@@ -282,34 +239,52 @@ class _Selection:
         entries = [one for one in entries if not any(one.computes_more(other) for other in entries)]
         leader, *others = self._ranked(entries)
         expected = leader.at(self.count)
-        alone = all(one.at(self.count) > CLOSE * expected for one in others)
+        lists = self._best_lists(entries)
+        alone = not lists and all(one.at(self.count) > CLOSE * expected for one in others)
         steady = leader.last is not None and not leader.last.raised  # else more rows take more from it than from others
         if alone and self.weighed and steady and is_graph(leader.factory) and math.isfinite(expected):
             return leader  # nobody to race with, and more rows would say nothing new about a graph
         before = sum(rows in one.trials for one in entries)
+        for one in lists:
+            self._try(one, bench)
+        self._time_again(lists, rows)
         for number in range(before, MOST_RACERS):
-            ranked = self._ranked(entries)
             # A variant that nobody has seen is expected to be as fast as its parent, not faster.
             limit = (CLOSE if number < RACERS else 0.99) * self._raced(entries, rows)
-            waiting = [one for one in ranked if one.at(self.count) <= limit and rows not in one.trials]
-            if not waiting:
-                break
-            # Lists are built in a twentieth of a graph's time, and may show that a graph need not be.
-            self._try(min(waiting, key=lambda one: is_graph(one.factory)), bench)
+            waiting = [one for one in self._ranked(entries) if one.at(self.count) <= limit and rows not in one.trials]
+            if not waiting or (self._try(waiting[0], bench) > limit and lists and is_graph(waiting[0].factory)):
+                break  # a graph that lists beat speaks for the others: more rows take as much from them
         raced = [one for one in entries if rows in one.trials and math.isfinite(one.at(self.count))]
         self._settle(raced, rows)
         if raced:
             return self._ranked(raced)[0]
         return max(self.entries, key=lambda one: max((t.ceiling for t in one.trials.values()), default=0.0))
 
+    def _best_lists(self, entries: list[Entry]) -> list[Entry]:
+        """The best of each kind of lists if near enough to the best of all, and the second if nearer: raced first.
+
+        They are built in a twentieth of a graph's time, and may show that no graph need be built there.
+        """
+        ranked = self._ranked(entries)
+        least = ranked[0].at(self.count)
+        found: list[Entry] = []
+        for kind in LIST_KINDS:
+            members = [one for one in ranked if kind_of(one.factory) is kind]
+            slacks = zip(members, (CLIMB_SLACK, AGAIN), strict=False)
+            found += [one for one, slack in slacks if one.at(self.count) <= slack * least]
+        return found
+
     def _settle(self, entries: list[Entry], rows: int) -> None:
         """Time those close to the best again, in turns, since a machine changes its speed; then free the indexes."""
-        measured = [one for one in entries if rows in one.trials and math.isfinite(one.at(self.count))]
-        if measured:
-            limit = AGAIN * min(one.at(self.count) for one in measured)
-            self._retime([one for one in measured if one.at(self.count) <= limit], rows)
+        self._time_again(entries, rows)
         for one in entries:
             one.free(rows)
+
+    def _time_again(self, entries: list[Entry], rows: int) -> None:
+        measured = [one for one in entries if rows in one.trials and math.isfinite(one.at(self.count))]
+        if measured:
+            limit = BUSY * min(one.at(self.count) for one in measured)
+            self._retime([one for one in measured if one.at(self.count) <= limit], rows)
 
     def _retime(self, entries: list[Entry], rows: int) -> None:
         close = [one for one in entries if math.isfinite(one.at(self.count))]
@@ -321,6 +296,7 @@ class _Selection:
     def smallest(self, entries: list[Entry], sample: Sample) -> Entry:
         """The smallest one that reaches the recall on all rows without being slower than exact search."""
         rows = len(sample.rows)
+        sample = sample.part(rows, DEEP_QUERIES)
         fewer = sample.part(min(DEEP_ROWS, rows if whole(rows, self.count) else rows // 2))
         samples = [fewer] if len(fewer.rows) == rows else [fewer, sample]
         benches = [Bench(one, self.threads, exhaust=True) for one in samples]
@@ -353,36 +329,6 @@ class _Selection:
         if last.ceiling < wanted:
             entry.verdict = f"recall {last.ceiling:.3f} at most on the sample, too little for all rows"
         return last.ceiling >= wanted
-
-    def choice(self, winner: Entry) -> Choice:
-        """Verdicts in words, and the result."""
-        own = winner.at(self.count)
-        smallest = self.goal.minimise is Minimise.MEMORY
-        for entry in self.entries:
-            if entry is not winner and not entry.verdict:
-                entry.verdict = self._verdict(entry, winner)
-        size, time = size_text(winner.size.resident), f"about {own:.0f} us a query"
-        aim = f"the smallest ({size}, {time})" if smallest else f"the fastest ({time}, {size})"
-        reached = math.isfinite(own)
-        reason = f"{aim} of {len(self.entries)} candidates at recall {self.target:.3f} on a sample"
-        winner.verdict = f"chosen: {reason if reached else 'none reaches the recall, this one comes nearest'}"
-        ordered = sorted(self.entries, key=lambda one: (one is not winner, one.at(self.count), one.size.resident))
-        found = tuple(one.wire(self.count) for one in ordered)
-        for one in found:
-            _log.info("candidate", extra=one.wire())
-        return Choice(winner.factory, found, winner.verdict, winner.ef_construction, self.target)
-
-    def _verdict(self, entry: Entry, winner: Entry) -> str:
-        last = entry.last
-        if last is None:
-            smaller = self.goal.minimise is Minimise.MEMORY
-            return f"not measured: {'larger' if smaller else 'expected to be no faster'} than the chosen one"
-        if last.best is None:
-            return f"reaches recall {last.ceiling:.3f} at most on the sample"
-        if self.goal.minimise is Minimise.MEMORY and entry.at(self.count) < math.inf:
-            ratio = entry.size.resident / winner.size.resident
-            return f"{ratio:.2f}x the memory of {winner.name}" if ratio > 1 else "slower than exact search"
-        return f"{entry.at(self.count) / winner.at(self.count):.2f}x the latency of {winner.name}"
 
     def _variants(self, leader: Entry) -> list[Entry]:
         known = {one.factory for one in self.entries}

@@ -22,10 +22,6 @@ WHOLE_VECTORS = 0.05
 """More for a graph without codes: of a small sample its vectors fit into the caches."""
 
 
-MORE = 1.04
-"""Of two graphs over the same codes one that computes so many times as much is the slower one, on more rows too."""
-
-
 @dataclass(slots=True)
 class Entry:
     """One kind of index with its verdict, which is empty until there is one."""
@@ -83,7 +79,7 @@ class Entry:
             return False
         mine, its = self._work(), other._work()
         both = mine.keys() & its.keys()
-        return bool(both) and mine[max(both)] > MORE * its[max(both)]
+        return bool(both) and mine[max(both)] > its[max(both)]
 
     def _work(self) -> dict[int, float]:
         """Rows of a sample -> what the graph computes there, if it reached the goal; before its own trials those of

@@ -65,10 +65,9 @@ def shortlist(count: int, dimension: int, minimise: Minimise) -> tuple[str, ...]
         small = [f"IVF{fewer},PQ{parts}x4fs,Refine({code})" for code in ("SQ6", "SQ4")] if parts else []
         codes = [f"IVF{number},{code}" for code in ("SQ4", "RaBitQ4", "SQ6", "SQ8") for number in (fewer, lists)]
         return tuple(dict.fromkeys([*codes, *small, *compressed, "HNSW16,SQ6", "HNSW32,SQ8", "SQ8", "Flat"]))
-    whole = [f"IVF{fewer},PQ{parts}x4fs,RFlat"] if parts else []
     half = parts_for(dimension, 2)
-    longer = [f"IVF{fewer},PQ{half}x4fs,Refine(SQ8)"] if parts and half else []
-    factories = ["HNSW32,SQ8", "HNSW32", *compressed, *whole, *longer, f"IVF{lists},RaBitQ,Refine(SQ8)"]
+    longer = [f"IVF{fewer},PQ{half}x4fs,Refine(SQfp16)"] if parts and half else []  # as exact as RFlat, and half of it
+    factories = ["HNSW32,SQ8", "HNSW32", *compressed, *longer, f"IVF{lists},RaBitQ,Refine(SQ8)"]
     factories += [f"IVF{lists},SQ8", f"IVF{max(1, lists // 4)},SQ8", f"IVF{lists},Flat", "HNSW16,SQ8", "Flat"]
     if lists >= GRAPH_LISTS:
         many = min(GRAPH_TIMES * lists, MAX_LISTS, 2 ** math.floor(math.log2(count / MIN_ROWS_PER_LIST)))
@@ -86,8 +85,9 @@ def variants(factory: str, dimension: int) -> tuple[str, ...]:
     half = parts_for(dimension, 2)
     if half and "x4fs" in factory:
         found.append(re.sub(r"PQ\d+x4fs", f"PQ{half}x4fs", factory))
-    if factory.endswith("Refine(SQ8)"):
-        found.append(factory.replace("Refine(SQ8)", "Refine(SQfp16)"))
+    for code, other in (("Refine(SQ8)", "Refine(SQfp16)"), ("Refine(SQfp16)", "Refine(SQ8)")):
+        if factory.endswith(code):
+            found.append(factory.replace(code, other))
     if is_graph(factory):
         code = factory.partition(",")[2]
         links = (16, 24, 32) if factory.startswith("HNSW16") else (24, 32, 48)
