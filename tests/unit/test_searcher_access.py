@@ -19,6 +19,7 @@ import orjson
 import pytest
 import trustme
 import uvloop
+from cryptography.hazmat.primitives import serialization
 from waiting import until
 
 from vectorindex_searcher.cli import flags as cli_flags
@@ -410,6 +411,17 @@ def test_files_replaced_while_they_are_read_leave_a_whole_pair_in_use(
     assert key.read_bytes() == foreign.read_bytes(), "the new pair was read"
     with serving(None, certificate) as (port, _):
         assert serial(port, trusting(authority))
+
+
+def test_a_key_with_a_passphrase_ends_the_start_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    chain, key = issue(trustme.CA(), tmp_path)
+    plain = serialization.load_pem_private_key(key.read_bytes(), None)
+    sealed = serialization.BestAvailableEncryption(b"secret")
+    kind = serialization.PrivateFormat.TraditionalOpenSSL
+    key.write_bytes(plain.private_bytes(serialization.Encoding.PEM, kind, sealed))
+    with pytest.raises(BadSpec, match="the key is protected by a passphrase") as caught:
+        Certificate(chain, key)
+    assert "the key without a passphrase" in str(caught.value.failure.remedy)
 
 
 def test_files_that_are_no_pair_end_the_start(tmp_path: Path) -> None:
