@@ -111,6 +111,14 @@ class Metrics:
             "VectorIndexes of which the relist found something that no watch had told",
             registry=self.registry,
         )
+        self.evidence_bytes = Gauge(
+            "vectorindex_evidence_bytes", "What searchers told and is kept until the next look", registry=self.registry
+        )
+        self.evidence_displaced = Counter(
+            "vectorindex_evidence_displaced",
+            "Searchers whose evidence had to go for want of room, and that were asked for all of it again",
+            registry=self.registry,
+        )
         self.leader = Gauge("vectorindex_leader", "1 while this process holds the Lease", registry=self.registry)
 
     def on_result(self, result: str, seconds: float) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from vectorindex_operator.adapters.admin_port import AdminPort
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.evidence import HttpSearchers
+from vectorindex_operator.adapters.evidence_cache import EvidenceCache
 from vectorindex_operator.adapters.kube import KubeCluster, connect
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.events import Event
@@ -53,12 +54,15 @@ def build(settings: OperatorSettings) -> App:
         connect(), on_write=lambda kind: metrics.writes.labels(kind).inc(), seconds=tuning.request_seconds
     )
     cache = ReadCache()
+    evidence = EvidenceCache(on_displaced=metrics.evidence_displaced.inc)
+    metrics.evidence_bytes.set_function(lambda: evidence.held)
     events = CountedEvents(KubeEvents(cluster, settings.identity), metrics)
     reconciler = Reconciler(
         cluster=LiveCluster(cluster, cache),
         searchers=HttpSearchers(
             Signer(settings.installation.internal_keys),
             AdminPort(tuning.searcher_connections, tuning.evidence_mebibytes << 20),
+            evidence,
         ),
         events=events,
         settings=settings.installation,

@@ -396,7 +396,7 @@ def known(cache: EvidenceCache, index: str, pod: str = "p") -> bool:
 
 
 def test_the_cache_is_bounded_and_an_index_only_displaces_itself() -> None:
-    cache = EvidenceCache(rows=100, index_rows=30)
+    cache = EvidenceCache(100 * ROW_BYTES, 30 * ROW_BYTES)
     for index in ("b", "c", "d"):
         fill(cache, index)
         look(cache, index)
@@ -409,7 +409,7 @@ def test_the_cache_is_bounded_and_an_index_only_displaces_itself() -> None:
 
 
 def test_many_indexes_with_many_rows_displace_each_other_and_nobody_with_few() -> None:
-    cache = EvidenceCache(rows=100, index_rows=50)
+    cache = EvidenceCache(100 * ROW_BYTES, 50 * ROW_BYTES)
     fill(cache, "small", count=5)
     look(cache, "small")
     for number in range(10):
@@ -420,7 +420,7 @@ def test_many_indexes_with_many_rows_displace_each_other_and_nobody_with_few() -
 
 
 def test_what_is_being_told_stays_until_the_look_is_over() -> None:
-    cache = EvidenceCache(rows=100, index_rows=50)
+    cache = EvidenceCache(100 * ROW_BYTES, 50 * ROW_BYTES)
     cache.begin("a")
     for pod in ("p", "q", "r"):
         fill(cache, "a", pod)

@@ -114,13 +114,23 @@ def test_numbers_that_no_searcher_has_are_added_up_all_the_same() -> None:
     assert dict(merged.segments["a"][1].latency) == {10**9: 2**71}
 
 
+class One:
+    def rest(self) -> int:
+        return 1
+
+
+def one(had: One | None) -> One:
+    return had or One()
+
+
 def test_what_is_kept_is_bounded_and_who_came_first_keeps_its_own() -> None:
     kept, names = KeptSums(most=4), [f"r{number}" for number in range(6)]
 
     def look(revision: str, now: float) -> Sums:
         sums = kept.begin(revision, now)
         for number in range(2):
-            sums.of(number, [1, 2], sum)
+            sums.of(number, one)
+        sums.end()
         return sums
 
     rounds = [[look(name, NOW + 5 * turn) for name in names] for turn in range(10)]

@@ -19,7 +19,7 @@ from functools import partial
 
 from vectorindex_operator.adapters.admin_port import DEADLINE_SECONDS, AdminPort, Answer, Call, Lane
 from vectorindex_operator.adapters.evidence_answers import read_columns, read_rows
-from vectorindex_operator.adapters.evidence_cache import EvidenceCache, PodKey
+from vectorindex_operator.adapters.evidence_cache import ROW_BYTES, EvidenceCache, PodKey
 from vectorindex_operator.adapters.reader import Reader
 from vectorindex_operator.adapters.shares import Share
 from vectorindex_operator.adapters.signing import Signer
@@ -46,8 +46,6 @@ TURN_BYTES = 64 << 10
 """Short answers are read together up to this."""
 LOOK_SECONDS = 10.0
 """All of a look, with the time that its answers wait to be read."""
-ROW_BYTES = 700
-"""What a row takes in memory."""
 _LEASE_ANSWER_BYTES = 64 << 10
 _ANOTHER_POD = 421
 _SHORTEST_SPAN = 60.0
@@ -112,7 +110,7 @@ class HttpSearchers:
 
     async def _answered(self, look: _Look, asked: dict[PodKey, str]) -> tuple[PodEvidence, ...]:
         told: dict[PodKey, PodEvidence] = {}
-        self.cache.begin(look.to.target.index_uid)
+        self.cache.begin(look.to.target.index_uid, urgent=look.question.purpose is not Purpose.WATCH)
         try:
             waiting = await self._asked(look, asked, told)
         finally:

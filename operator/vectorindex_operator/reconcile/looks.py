@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from vectorindex_operator.core.internal_keys import Addressee, addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.questions import Question, questions
-from vectorindex_operator.core.judging.sums import KeptSums
+from vectorindex_operator.core.judging.sums import KeptSums, Sums
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.reconcile.ports import Searchers
 from vectorindex_searcher.contract import BUCKET_SECONDS
@@ -72,6 +72,8 @@ class Looks:
     """What a pass asked is answered."""
     _looks: dict[Key, _Look] = field(default_factory=dict)
     _sums: KeptSums = field(default_factory=KeptSums)
+    _begun: dict[Key, Mapping[str, Sums]] = field(default_factory=dict)
+    """Sums of the run that is under way."""
 
     def under_way(self, key: Key) -> bool:
         """Whether pods are being asked: a pass could not go on."""
@@ -85,6 +87,7 @@ class Looks:
         """
         evidence = self._evidence(key, obs, now)
         sums = {name: self._sums.begin(f"{obs.index.uid}/{name}", now) for name in evidence}
+        self._begun[key] = sums
         return replace(obs, evidence=evidence, sums=sums)
 
     def _evidence(self, key: Key, obs: Observation, now: float) -> Answers:
@@ -101,6 +104,8 @@ class Looks:
     def spent(self, key: Key) -> None:
         """A run is over: what it was told is no answer to the next one."""
         self._looks.pop(key, None)
+        for sums in self._begun.pop(key, {}).values():
+            sums.end()
 
     def stuck(self, longest: float) -> str:
         """Why there is no progress: a look that has been under way for `longest` seconds. Empty: there is."""

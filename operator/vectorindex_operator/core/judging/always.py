@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vectorindex_operator.core.judging.evidence import OVERALL
+from vectorindex_operator.core.judging.blocks import OVERALL
 from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict
 from vectorindex_operator.core.judging.statistics import ratio_at_least
 

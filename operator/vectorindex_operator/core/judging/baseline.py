@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vectorindex_operator.core.judging.blocks import OVERALL
 from vectorindex_operator.core.judging.evidence import (
     CLICKS_LATE,
     COUNTS,
     NO_CLICKS,
-    OVERALL,
     SUMS,
     TOPS,
     Counts,

@@ -17,8 +17,9 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from vectorindex_operator.core.judging.histogram import Bins
+from vectorindex_operator.core.judging.blocks import BLOCK, OVERALL, Block, BySegment, Part, Rows, blocks_of
 from vectorindex_operator.core.judging.sums import Sums
+from vectorindex_operator.core.judging.windows import Cut, Cutting, Window
 from vectorindex_searcher.contract import (
     BUCKET_SECONDS,
     COUNTERS,
@@ -28,8 +29,6 @@ from vectorindex_searcher.contract import (
     EvidenceBucket,
 )
 
-OVERALL = ""
-"""Key of all segments together."""
 EPOCH_LIMIT = RING_SECONDS // BUCKET_SECONDS // 2
 """Longest epoch in buckets: the ring holds two of them."""
 NO_CLICKS: dict[str, Any] = dict.fromkeys(
@@ -39,8 +38,6 @@ CLICKS_LATE = FEEDBACK_SECONDS // BUCKET_SECONDS + 2
 """Buckets that clicks may come in late; two more for the pods' clocks."""
 LATEST = 300
 """Buckets (25 min) that evidence may come in late; an epoch and this fit into the ring."""
-BLOCK = 24
-"""Buckets that are added up together: long sums are made of these."""
 VISIBLE = RING_SECONDS // BUCKET_SECONDS - 4
 """Buckets before the newest that are surely still in every pod's ring, whatever its clock and when it answered."""
 
@@ -84,6 +81,7 @@ SUMS = tuple(name for name in _KEPT if EvidenceBucket.model_fields[name].annotat
 COUNTS = tuple(name for name in _KEPT if name not in TOPS + SUMS)
 """Fields of a Counts that are whole numbers and are added up."""
 _read_counts = attrgetter(*COUNTS, *TOPS)
+_read_all = attrgetter(*COUNTS, *SUMS, *TOPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +165,11 @@ class RevisionEvidence:
     problem: str = ""
     """Why one of them is silent, where that is known."""
     sums: Sums = field(default_factory=Sums, compare=False, repr=False)
+    blocks: Mapping[int, Block] = field(init=False, compare=False, repr=False)
+    """The same as `segments`, by bucket // BLOCK."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", blocks_of(self.segments, add_up))
 
     @property
     def oldest(self) -> int:
@@ -184,22 +187,27 @@ class RevisionEvidence:
 
     def total(self, segment: str, first: int, *, latency: bool = True) -> Counts:
         """Sum of the complete buckets of a segment from bucket `first` on, as far as they are visible."""
-        cells = self.segments.get(segment, {})
-        start = max(first, self.oldest)
-        blocks: defaultdict[int, list[Counts]] = defaultdict(list)
-        for bucket, cell in cells.items():
-            if start <= bucket < self.complete_before:
-                blocks[bucket // BLOCK].append(cell)
-        add = partial(add_up, latency=latency)
-        return add([self.sums.of(("block", segment, number, latency), taken, add) for number, taken in blocks.items()])
+        return add_up(self._sums(segment, max(first, self.oldest), self.complete_before), latency=latency)
 
     def mix(self, first: int, stop: int) -> dict[str, int]:
         """Queries per segment in buckets [first, stop)."""
-        return {
-            name: sum(cell.queries for bucket, cell in cells.items() if first <= bucket < stop)
-            for name, cells in self.segments.items()
-            if name != OVERALL
-        }
+        names = {name for block in self.blocks.values() for name in block.sums()} - {OVERALL}
+        return {name: sum(cell.queries for cell in self._sums(name, first, stop)) for name in sorted(names)}
+
+    def cells_since(self, segment: str, first: int) -> Iterator[tuple[int, Counts]]:
+        """Buckets of a segment from `first` on, also those that are not complete yet, the newest first."""
+        for number in sorted((number for number in self.blocks if number >= first // BLOCK), reverse=True):
+            yield from reversed(self.blocks[number].between(segment, first, (number + 1) * BLOCK))
+
+    def _sums(self, segment: str, start: int, stop: int) -> list[Counts]:
+        """What the buckets [start, stop) add up from: sums of whole blocks, and cells of those that are cut."""
+        found: list[Counts] = []
+        for number, block in self.blocks.items():
+            if start <= block.first and block.first + BLOCK <= stop:
+                found += [block.sums()[segment]] if segment in block.sums() else []
+            elif start // BLOCK <= number and block.first < stop:
+                found += [cell for _, cell in block.between(segment, start, stop)]
+        return found
 
 
 def add_up(cells: Iterable[Counts], *, latency: bool = True) -> Counts:
@@ -214,9 +222,14 @@ def add_up(cells: Iterable[Counts], *, latency: bool = True) -> Counts:
     for cell in taken if latency else ():
         for index, count in cell.latency.items():
             histogram[index] = histogram.get(index, 0) + count
-    counts: dict[str, Any] = {name: sum(map(attrgetter(name), taken)) for name in COUNTS}
-    sums: dict[str, Any] = {name: _exact_sum(map(attrgetter(name), taken)) for name in SUMS}
-    tops: dict[str, Any] = {name: max(map(attrgetter(name), taken), default=0) for name in TOPS}
+    if not taken:
+        return Counts(latency=histogram)
+    columns = list(zip(*map(_read_all, taken), strict=True))
+    counts: dict[str, Any] = dict(zip(COUNTS, map(sum, columns), strict=False))
+    sums: dict[str, Any] = {
+        name: _exact_sum(column) for name, column in zip(SUMS, columns[len(COUNTS) :], strict=False)
+    }
+    tops: dict[str, Any] = dict(zip(TOPS, map(max, columns[len(COUNTS) + len(SUMS) :]), strict=True))
     return Counts(**counts, **sums, **tops, latency=histogram)
 
 
@@ -239,9 +252,8 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "", sums: 
     evidence belongs to a revision and a pod's address may have been reused. So do negative counts. `sums`: of the look
     before, which save time.
     """
-    add = _packed_sum if sums is not None else add_up
     sums = Sums() if sums is None else sums
-    collected: defaultdict[str, defaultdict[int, list[Counts]]] = defaultdict(lambda: defaultdict(list))
+    parts: defaultdict[int, list[Part]] = defaultdict(list)
     silent: list[str] = []
     foreign: list[str] = []
     complete: list[int] = []
@@ -258,17 +270,13 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "", sums: 
         complete.append(math.floor(counts.now / BUCKET_SECONDS) + shift)
         if counts.live_before is not None:
             live.append(counts.live_before + shift)
-        together = collected[OVERALL] if counts.counted else {}
-        for item in counts.counted:
-            bucket = item.bucket + shift
-            collected[item.segment][bucket].append(item.cell)
-            together[bucket].append(item.overall)
+        for number, rows in _blocks(counts.counted).items():
+            for place in {(number * BLOCK + shift) // BLOCK, (number * BLOCK + BLOCK - 1 + shift) // BLOCK}:
+                parts[place].append((rows, shift))
+    complete_before = min(complete, default=math.floor(now / BUCKET_SECONDS))
     return RevisionEvidence(
-        segments={
-            name: {bucket: sums.of((name, bucket), parts, add) for bucket, parts in buckets.items()}
-            for name, buckets in collected.items()
-        },
-        complete_before=min(complete, default=math.floor(now / BUCKET_SECONDS)),
+        segments=BySegment(_merged(parts, sums)),
+        complete_before=complete_before,
         pods=len(pods),
         silent=tuple(sorted(silent)),
         now=now,
@@ -279,16 +287,20 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "", sums: 
     )
 
 
-def _packed_sum(parts: list[Counts]) -> Counts:
-    """A sum that may be kept for long."""
-    if len(parts) == 1:
-        return parts[0]
-    total = add_up(parts)
-    bins = sorted(total.latency)
-    try:
-        return replace(total, latency=Bins(bins, [total.latency[number] for number in bins]))
-    except OverflowError:  # bins or counts that no searcher has
-        return total
+def _blocks(counted: Sequence[Counted]) -> Mapping[int, Sequence[Counted]]:
+    return (counted if isinstance(counted, Rows) else Rows.of(counted)).blocks
+
+
+def _merged(parts: Mapping[int, Sequence[Part]], sums: Sums) -> dict[int, Block]:
+    """Those of the look before, where they are of the same parts."""
+    blocks = {}
+    for number, mine in parts.items():
+
+        def block(had: Block | None, number: int = number, mine: Sequence[Part] = mine) -> Block:
+            return had if had is not None and had.parts == mine else Block(number, mine, add_up, had)
+
+        blocks[number] = sums.of(number, block)
+    return blocks
 
 
 def _usable(evidence: Evidence | PodCounts | None) -> PodCounts | None:
@@ -317,15 +329,6 @@ def first_bucket(time: float) -> int:
 # ---------------------------------------------------------------- windows
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Closed buckets [first, stop) with their sum."""
-
-    first: int
-    stop: int
-    cell: Counts
-
-
 def closed_windows(
     merged: RevisionEvidence,
     segment: str,
@@ -349,23 +352,10 @@ def closed_windows(
     for number in (newest - 1, newest):
         start = first + number * length
         if number >= 0 and start >= merged.oldest:
-            stop = min(start + length, merged.complete_before)
-            for begin, end, cells in _cut(merged.segments.get(segment, {}), start, stop, span, enough, size):
-                key = ("window", segment, begin, end, latency)
-                yield Window(begin, end, merged.sums.of(key, cells, partial(add_up, latency=latency)))
+            cut = merged.sums.of((segment, start, span, enough, size, latency), _cut)
+            how = Cutting(segment, span, enough, size, partial(add_up, latency=latency))
+            yield from cut.windows(how, merged.blocks, start, min(start + length, merged.complete_before))
 
 
-def _cut(
-    cells: Mapping[int, Counts], first: int, stop: int, span: int, enough: int, size: Callable[[Counts], int]
-) -> Iterator[tuple[int, int, list[Counts]]]:
-    taken: list[Counts] = []
-    count = 0
-    start = first
-    for bucket in range(first, stop):
-        cell = cells.get(bucket)
-        if cell is not None:
-            taken.append(cell)
-            count += size(cell)
-        if bucket + 1 - start >= span and count >= enough:
-            yield start, bucket + 1, taken
-            taken, count, start = [], 0, bucket + 1
+def _cut(had: Cut | None) -> Cut:
+    return Cut() if had is None else had

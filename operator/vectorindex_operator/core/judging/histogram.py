@@ -11,6 +11,8 @@ from typing import Any
 
 from vectorindex_searcher.contract import LATENCY_BIN_RATIO
 
+_CODES = (("B", 2**8), ("H", 2**16), ("I", 2**32))
+
 
 class Bins(Mapping[int, int]):
     """A histogram that is kept: a tenth of the memory of a dict. `bins` in rising order, each with its count."""
@@ -18,7 +20,23 @@ class Bins(Mapping[int, int]):
     __slots__ = ("_bins", "_counts")
 
     def __init__(self, bins: Sequence[int], counts: Sequence[int]) -> None:
-        self._bins, self._counts = array("H", bins), array("Q", counts)
+        self._bins, self._counts = array("H", bins), array(_code(counts), counts)
+
+    @classmethod
+    def of(cls, latency: Mapping[int, int]) -> Bins:
+        """OverflowError where there are bins or counts that no searcher has."""
+        bins = sorted(latency)
+        return cls(bins, [latency[number] for number in bins])
+
+    def raw(self) -> tuple[bytes, str, bytes]:
+        """What `of_raw` makes the same of."""
+        return self._bins.tobytes(), self._counts.typecode, self._counts.tobytes()
+
+    @classmethod
+    def of_raw(cls, bins: bytes, code: str, counts: bytes) -> Bins:
+        made = cls.__new__(cls)
+        made._bins, made._counts = array("H", bins), array(code, counts)
+        return made
 
     def __len__(self) -> int:
         return len(self._bins)
@@ -38,6 +56,12 @@ class Bins(Mapping[int, int]):
 
     def values(self) -> Any:
         return self._counts
+
+
+def _code(counts: Sequence[int]) -> str:
+    """Of the narrowest array that holds these counts."""
+    most = max(counts, default=0)
+    return next((code for code, limit in _CODES if most < limit), "Q")
 
 
 def bin_floor(index: int) -> float:

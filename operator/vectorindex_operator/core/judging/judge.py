@@ -25,13 +25,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vectorindex_operator.core.judging.baseline import Baseline, mix_distance
+from vectorindex_operator.core.judging.blocks import OVERALL
 from vectorindex_operator.core.judging.comparison import Levels, inside, limit
 from vectorindex_operator.core.judging.evidence import (
     EPOCH_LIMIT,
-    OVERALL,
     Counts,
     RevisionEvidence,
-    Window,
     add_up,
     closed_windows,
     first_bucket,
@@ -39,6 +38,7 @@ from vectorindex_operator.core.judging.evidence import (
 from vectorindex_operator.core.judging.metrics import METRICS, Metric
 from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict
 from vectorindex_operator.core.judging.statistics import same_mix
+from vectorindex_operator.core.judging.windows import Window
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
 SILENT_SHARE = 1 / 3
@@ -275,11 +275,10 @@ def _newest(case: _Case, enough: int) -> tuple[Counts, float]:
 
     The bucket in which the revision got the traffic counts: what it holds is the revision's own.
     """
-    cells = case.merged.segments.get(case.rule.segment, {})
     oldest = max(math.floor(case.started_at / BUCKET_SECONDS), case.merged.complete_before - case.rule.span)
     taken, first = Counts(), case.merged.complete_before
-    for bucket in sorted((number for number in cells if number >= oldest), reverse=True):
-        taken, first = add_up((taken, cells[bucket])), bucket
+    for bucket, cell in case.merged.cells_since(case.rule.segment, oldest):
+        taken, first = add_up((taken, cell)), bucket
         if case.metric.family.size(taken) >= enough:
             break
     return taken, max(0.0, case.now - first * BUCKET_SECONDS)

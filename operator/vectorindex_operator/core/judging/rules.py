@@ -10,8 +10,9 @@ from typing import Literal
 
 from vectorindex_operator.api.quantities import duration_seconds, share
 from vectorindex_operator.api.v1alpha1 import GuardrailRule
+from vectorindex_operator.core.judging.blocks import OVERALL
 from vectorindex_operator.core.judging.comparison import Bound
-from vectorindex_operator.core.judging.evidence import EPOCH_LIMIT, OVERALL
+from vectorindex_operator.core.judging.evidence import EPOCH_LIMIT
 from vectorindex_operator.core.judging.metrics import METRICS, parse_bound
 from vectorindex_searcher.contract import BUCKET_SECONDS
 

@@ -1,8 +1,8 @@
-"""Sums that the look before made, of the same parts: what is over is added up once, not at every look of a long soak.
+"""What the looks before made of the same parts: what is over is merged and added up once, not at every look of a soak.
 
-Nothing but a saving of time: each sum is kept with the parts that it is of, and made anew unless they are the same. So
-no verdict depends on what is kept here, and an operator that restarts comes to the same ones. reconcile/looks.py keeps
-them from one look to the next.
+Nothing but a saving of time: each thing is kept with the parts that it is of, and made anew unless they are the same.
+So no verdict depends on what is kept here, and an operator that restarts comes to the same ones. reconcile/looks.py
+keeps it from one look to the next.
 """
 
 from __future__ import annotations
@@ -10,9 +10,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-Part = TypeVar("Part")
+
+class Kept(Protocol):
+    """What may be kept."""
+
+    def rest(self) -> int:
+        """A look is over: what the next one will not need goes. Returns how many sums are left."""
+
+
+Made = TypeVar("Made", bound=Kept)
 
 MOST = 50_000
 """Sums that are kept of all revisions together, about 800 bytes each; those of one look may come on top."""
@@ -24,22 +32,28 @@ UNUSED_SECONDS = 60.0
 class Sums:
     """Those of one revision. What a look does not ask for again is forgotten with the next one."""
 
-    _now: dict[Hashable, tuple[list[Any], Any]] = field(default_factory=dict)
-    _before: dict[Hashable, tuple[list[Any], Any]] = field(default_factory=dict)
+    _now: dict[Hashable, Any] = field(default_factory=dict)
+    _before: dict[Hashable, Any] = field(default_factory=dict)
+    _size: int = 0
 
     def __len__(self) -> int:
-        return max(len(self._now), len(self._before))
+        """How many the last look has left."""
+        return self._size
 
     def begin(self) -> None:
         """A look begins."""
         self._before, self._now = self._now, {}
 
-    def of(self, key: Hashable, parts: list[Part], add: Callable[[list[Part]], Part]) -> Part:
-        """`add(parts)`. Parts are compared by identity first, so what did not change costs no comparison of values."""
-        kept = self._now.get(key) or self._before.get(key)
-        total: Part = kept[1] if kept is not None and kept[0] == parts else add(parts)
-        self._now[key] = parts, total
-        return total
+    def end(self) -> None:
+        """A look is over."""
+        self._before = {}
+        self._size = sum(kept.rest() for kept in self._now.values())
+
+    def of(self, key: Hashable, make: Callable[[Made | None], Made]) -> Made:
+        """What `make` makes of what this look, or the one before, has kept under this key."""
+        kept = self._now.get(key)
+        made = self._now[key] = make(self._before.get(key) if kept is None else kept)
+        return made
 
 
 @dataclass(slots=True)
