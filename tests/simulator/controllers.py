@@ -1,4 +1,4 @@
-"""What Kubernetes itself does: the garbage collector, Jobs and their pods, Deployments and theirs.
+"""What Kubernetes itself does: the garbage collector, EndpointSlices, Jobs and Deployments and their pods.
 
 Simplified where the operator cannot tell: no ReplicaSets, no kubelet; times are drawn from the seed.
 """
@@ -7,55 +7,26 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
 from random import Random
-from typing import Any
 
 from simulator.clock import Clock
-from simulator.store import NAMESPACE, Json, Store, owners, stamp
-from simulator.truth import Answer, Quality, Truth
+from simulator.jobs import Jobs
+from simulator.pods import condition, conditions_of, is_ready, task_of
+from simulator.store import NAMESPACE, Json, Store, owners
+from simulator.truth import Quality, Truth
 
 from vectorindex_operator.manifests import labels
-from vectorindex_searcher.contract import TASK_ENV, BuildTask, Failure, ResolveTask, ValidateTask
-
-TASKS: dict[str, Any] = {"resolve": ResolveTask, "build": BuildTask, "validate": ValidateTask}
-SECONDS = {"resolve": (1, 4), "build": (5, 30), "validate": (3, 12)}
+from vectorindex_searcher.contract import Failure
 
 
-def condition(kind: str, value: bool, now: float, reason: str = "", message: str = "") -> Json:
-    status = "True" if value else "False"
-    return {"type": kind, "status": status, "lastTransitionTime": stamp(now), "reason": reason, "message": message}
-
-
-def finished(job: Json) -> bool:
-    return any(c["type"] in ("Complete", "Failed") for c in job.get("status", {}).get("conditions", ()))
-
-
-def is_ready(pod: Json) -> bool:
-    return "deletionTimestamp" not in pod["metadata"] and any(
-        c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"]
-    )
-
-
-def finish(job: Json, kind: str, now: float, reason: str = "", message: str = "") -> Json:
-    return {"conditions": [condition(kind, True, now, reason, message)]}
-
-
-class Controllers:
+class Controllers(Jobs):
     """Reacts to changes in the store, later, as controllers do."""
 
     def __init__(self, store: Store, truth: Truth, clock: Clock, rng: Random) -> None:
-        self.store, self.truth, self.clock, self.rng = store, truth, clock, rng
-        self.vanishing = 0
-        """How many finished Job pods will be gone before anybody reads them."""
-        self.built: Callable[[str, bool], None] = lambda digest, reused: None
-        self._pods = 0
+        super().__init__(store, truth, clock, rng)
         self._collecting = False
         self._syncing: set[str] = set()
         self._slicing = False
-
-    def later(self, low: float, high: float, act: Callable[[], None]) -> None:
-        self.clock.after(self.rng.uniform(low, high), act)
 
     def on_change(self, verb: str, kind: str, name: str, old: Json | None, new: Json | None) -> None:
         if kind == "Job" and verb == "create":
@@ -84,7 +55,7 @@ class Controllers:
         for service in self.store.of_kind("Service"):
             meta, selector = service["metadata"], service["spec"]["selector"]
             endpoints = [
-                {"addresses": [pod["status"]["podIP"]], "conditions": {"ready": is_ready(pod)}}
+                {"addresses": [pod["status"]["podIP"]], "conditions": conditions_of(pod)}
                 for pod in self.store.of_kind("Pod")
                 if pod["status"].get("podIP") and selector.items() <= pod["metadata"]["labels"].items()
             ]
@@ -121,175 +92,6 @@ class Controllers:
                     self.store.remove(kind, name)
                 else:
                     self.collect_soon()
-
-    def delete(self, kind: str, name: str) -> None:
-        """Background deletion: at once, but pods end gracefully."""
-        obj = self.store.get(kind, name)
-        if obj is None or "deletionTimestamp" in obj["metadata"]:
-            return
-        if kind == "Pod":
-            uid = obj["metadata"]["uid"]
-            self.store.change(kind, name, meta={"deletionTimestamp": stamp(self.clock.now)})
-            self.later(0.5, 8.0, lambda: self._gone(name, uid))
-        else:
-            self.store.remove(kind, name)
-
-    def _gone(self, name: str, uid: str) -> None:
-        if self._alive("Pod", name, uid):
-            self.store.remove("Pod", name)
-
-    def _alive(self, kind: str, name: str, uid: str) -> Json | None:
-        obj = self.store.get(kind, name)
-        return obj if obj is not None and obj["metadata"]["uid"] == uid else None
-
-    # ------------------------------------------------------------ Jobs
-
-    def _job_created(self, job: Json) -> None:
-        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-        self.later(0.2, 1.5, lambda: self._job_pod(name, uid, 0))
-        self.clock.after(job["spec"]["activeDeadlineSeconds"], lambda: self._job_deadline(name, uid))
-
-    def _job_pod(self, name: str, uid: str, failed: int) -> None:
-        job = self._alive("Job", name, uid)
-        if job is None or finished(job):
-            return
-        pod = self._new_pod(job, name, {"batch.kubernetes.io/job-name": name})
-        self._start_job_pod(name, uid, pod, failed)
-
-    def _start_job_pod(self, name: str, uid: str, pod: str, failed: int) -> None:
-        """Wait for a node with the GPU and for the Secret, then run."""
-        job, live = self._alive("Job", name, uid), self.store.get("Pod", pod)
-        if job is None or live is None or finished(job) or "deletionTimestamp" in live["metadata"]:
-            return
-        one = job["spec"]["template"]["spec"]["containers"][0]
-        wants_gpu = any("gpu" in key for key in one["resources"].get("limits", ()))
-        if wants_gpu and not self.truth.gpu:
-            self._waits(pod, unschedulable="0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")
-        elif not self.truth.secret:
-            self._waits(pod, secret="s3")
-        else:
-            self._waits(pod)
-            low, high = SECONDS[one["args"][0]]
-            self.later(low, high, lambda: self._job_pod_ends(name, uid, pod, failed, wants_gpu))
-            return
-        self.clock.after(7.0, lambda: self._start_job_pod(name, uid, pod, failed))
-
-    def _job_pod_ends(self, name: str, uid: str, pod: str, failed: int, gpu: bool) -> None:
-        live, job = self.store.get("Pod", pod), self._alive("Job", name, uid)
-        if live is None or "deletionTimestamp" in live["metadata"] or job is None:
-            if live is not None and self.rng.random() < 0.5:
-                self._run(live, gpu)  # a straggler: nobody waits for it any more, and it publishes
-            return
-        if finished(job):
-            return
-        code, word = self._run(live, gpu)
-        ended = {"exitCode": code, "message": word.model_dump_json(by_alias=True) if word is not None else ""}
-        if code == 137:
-            ended["reason"] = "OOMKilled"
-        self.store.change(
-            "Pod", pod, status={**live["status"], "containerStatuses": [{"state": {"terminated": ended}}]}
-        )
-        if self.vanishing > 0 and self.rng.random() < 0.5:
-            self.vanishing -= 1
-            self.delete("Pod", pod)
-        self.later(0.1, 1.5, lambda: self._job_reacts(name, uid, code, failed))
-
-    def _run(self, pod: Json, gpu: bool) -> Answer:
-        one = pod["spec"]["containers"][0]
-        verb = one["args"][0]
-        task = TASKS[verb].model_validate_json(next(e["value"] for e in one["env"] if e["name"] == TASK_ENV))
-        if verb != "build":
-            answer: Answer = getattr(self.truth, verb)(task)
-            return answer
-        known = task.digest in self.truth.published
-        answer = self.truth.build(task, gpu=gpu)
-        if answer[0] == 0:
-            self.built(task.digest, known)
-        return answer
-
-    def _job_reacts(self, name: str, uid: str, code: int, failed: int) -> None:
-        job = self._alive("Job", name, uid)
-        if job is None or finished(job):
-            return
-        spec, now = job["spec"], self.clock.now
-        fatal = spec["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
-        if code == 0:
-            status = finish(job, "Complete", now)
-        elif code in fatal:
-            status = finish(job, "Failed", now, "PodFailurePolicy", f"container failed with exit code {code}")
-        elif failed >= spec["backoffLimit"]:
-            status = finish(job, "Failed", now, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-        else:
-            self.later(1.0, 10.0, lambda: self._job_pod(name, uid, failed + 1))
-            return
-        self.store.change("Job", name, status=status)
-        if "ttlSecondsAfterFinished" in spec:
-            self.clock.after(spec["ttlSecondsAfterFinished"], lambda: self._expire(name, uid))
-
-    def _job_deadline(self, name: str, uid: str) -> None:
-        job = self._alive("Job", name, uid)
-        if job is None or finished(job):
-            return
-        status = finish(job, "Failed", self.clock.now, "DeadlineExceeded", "Job was active longer than its deadline")
-        self.store.change("Job", name, status=status)
-        for pod in self.store.of_kind("Pod"):
-            if uid in owners(pod):
-                self.delete("Pod", pod["metadata"]["name"])
-
-    def _expire(self, name: str, uid: str) -> None:
-        if self._alive("Job", name, uid):
-            self.store.remove("Job", name)
-
-    # ------------------------------------------------------------ pods
-
-    def _new_pod(self, owner: Json, prefix: str, marks: Json) -> str:
-        self._pods += 1
-        name = f"{prefix}-{self._pods}"
-        template, meta = owner["spec"]["template"], owner["metadata"]
-        manager = {"kind": owner["kind"], "name": meta["name"]}
-        if owner["kind"] == "Deployment":  # through a ReplicaSet, which nobody here needs but for its name
-            manager = {"kind": "ReplicaSet", "name": f"{meta['name']}-{marks['pod-template-hash']}"}
-        self.store.create(
-            {
-                "kind": "Pod",
-                "metadata": {
-                    "name": name,
-                    "namespace": NAMESPACE,
-                    "labels": {**template["metadata"]["labels"], **marks},
-                    "ownerReferences": [{**manager, "uid": meta["uid"], "controller": True}],
-                },
-                "spec": template["spec"],
-                "status": {"conditions": [condition("PodScheduled", False, self.clock.now)]},
-            }
-        )
-        return name
-
-    def _waits(self, pod: str, *, unschedulable: str = "", secret: str = "") -> None:
-        """Say why the pod does not run yet; with neither, it runs."""
-        live = self.store.kinds["Pod"][pod]
-        before = live["status"]
-        at = self.clock.now
-        if unschedulable:
-            known = [c for c in before["conditions"] if c.get("reason") == "Unschedulable"]
-            row = known[0] if known else condition("PodScheduled", False, at, "Unschedulable", unschedulable)
-            self.store.change("Pod", pod, status={"conditions": [row]})
-            return
-        known = [c for c in before["conditions"] if c["type"] == "PodScheduled" and c["status"] == "True"]
-        state: Json = {"running": {}}
-        if secret:
-            text = f'secret "{secret}" not found'
-            state = {"waiting": {"reason": "CreateContainerConfigError", "message": text}}
-        rest = [c for c in before["conditions"] if c["type"] != "PodScheduled"]
-        self.store.change(
-            "Pod",
-            pod,
-            status={
-                **before,
-                "podIP": f"10.0.0.{pod.rpartition('-')[2]}",
-                "conditions": [*(known or [condition("PodScheduled", True, at)]), *rest],
-                "containerStatuses": [{"state": state, "restartCount": 0}],
-            },
-        )
 
     # ------------------------------------------------------------ Deployments
 
@@ -353,7 +155,9 @@ class Controllers:
         live = self.store.get("Pod", pod)
         if live is None or "deletionTimestamp" in live["metadata"]:
             return
-        reason = self.quality_of(live).refuses
+        task = task_of(live)
+        there = (task["artifacts"]["s3"]["bucket"], task["digest"]) in self.truth.stored
+        reason = self.truth.served(task["digest"]).refuses if there else "ArtifactGone"
         if reason:
             word = Failure(reason=reason, message=f"{reason}: this artifact is not what was proven")
             self._ended(pod, restarts, word.model_dump_json(by_alias=True))
@@ -408,9 +212,7 @@ class Controllers:
 
     def quality_of(self, pod: Json) -> Quality:
         """How the artifact behaves that a searcher serves."""
-        one = pod["spec"]["containers"][0]
-        task = json.loads(next(e["value"] for e in one["env"] if e["name"] == TASK_ENV))
-        return self.truth.served(task["digest"])
+        return self.truth.served(task_of(pod)["digest"])
 
 
 def _template_mark(deployment: Json) -> str:

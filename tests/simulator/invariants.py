@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from simulator.controllers import finished
 from simulator.operators import Operator
+from simulator.pods import finished
 from simulator.store import Json
 from simulator.world import NAME, World
 
@@ -24,8 +24,10 @@ class Invariants:
 
     def __init__(self, world: World, broken: Callable[[str], None]) -> None:
         self.world, self.broken = world, broken
-        self.proven: set[str] = set()
-        """Revisions whose gate passed at some time."""
+        self.calm: Callable[[], float] = lambda: float("inf")
+        """Since when nothing goes wrong any more."""
+        self.removed: set[str] = set()
+        """Revisions whose searchers an operator removed, and that are not loaded again."""
         self.rejected_at: dict[str, float] = {}
         self.built_at: dict[str, float] = {}
         """When a revision's build result was recorded."""
@@ -49,11 +51,13 @@ class Invariants:
             elif kind == "Job" and verb == "create":
                 self._job(operator, name, new)
             elif kind == "Deployment" and verb == "create":
+                self.removed.discard(name)
                 self._may_work(operator, name, f"Deployment/{name} created")
             elif kind == "VectorIndex" and verb == "status":
                 self._status(operator, new)
         elif operator is not None and kind == "Deployment":
             self._retired(operator, name)
+            self.removed.add(name)
         elif operator is not None and kind == "VectorIndexRevision":
             self._forgotten(name, old)
         if kind == "VectorIndexRevision":
@@ -62,8 +66,6 @@ class Invariants:
     def _learn(self, name: str, new: Json | None) -> None:
         """What the revisions' statuses say, after the write was judged."""
         status = (new or {}).get("status", {})
-        if status.get("gate", {}).get("verdict") == "Pass":
-            self.proven.add(name)
         if status.get("rejected"):
             self.rejected_at.setdefault(name, self.world.now)
         else:
@@ -77,8 +79,8 @@ class Invariants:
         """(1) only to a proven revision, never from ready endpoints to none; (4) never to a rejected one."""
         target = new["spec"]["selector"][labels.REVISION]
         source = ((old or {}).get("spec", {}).get("selector") or {}).get(labels.REVISION, "")
-        if target not in self.proven:
-            self.broken(f"(1) traffic to {target}, whose gate never passed")
+        if not self.world.entitled(target):
+            self.broken(f"(1) traffic to {target}, which was not measured to be good enough")
         if target != source and self._rejected_before(operator, target):
             self.broken(f"(4) traffic to {target}, which is rejected")
         decision = read_decision(new["metadata"]["annotations"][labels.DECISION])

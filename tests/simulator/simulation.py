@@ -8,8 +8,10 @@ from random import Random
 from typing import Any
 
 from simulator.clock import START
+from simulator.faults import Faults
 from simulator.invariants import Invariants
-from simulator.operators import Faults, Operator
+from simulator.operators import Operator
+from simulator.queries import Queries
 from simulator.scenarios import SCENARIOS, Scenario
 from simulator.store import Json
 from simulator.world import World
@@ -52,7 +54,9 @@ class Simulation:
         self.last_write = START
         self.writes = 0
         self.acting: Operator | None = None
+        self.calm_since = float("inf") if seed else START
         self.invariants = Invariants(self.world, self._broken)
+        self.queries = Queries(self.world, self._broken, lambda: self.calm_since, lambda: self.invariants.removed)
         self.world.store.on_change = self._changed
         two = bool(scenario.classes) or (bool(seed) and (scenario.two_operators or rng.random() < 0.2))
         cached = not seed or rng.random() < 0.8
@@ -61,6 +65,7 @@ class Simulation:
             operator.become(name)
         if two and seed:
             self.operators[1].skew = rng.uniform(-4.0, 4.0)
+        self._draw_nodes_and_pods(Random(f"{scenario.name}/{seed}"))
         if seed and rng.random() < 0.3:
             self.world.controllers.vanishing = rng.randrange(1, 4)
         for operator in self.operators:
@@ -71,6 +76,18 @@ class Simulation:
         self.world.upgrade = lambda image: [operator.upgrade(image) for operator in self.operators] and None
         self.script = scenario.script(self.world)
         self.waits_for: Any = None
+
+    def _draw_nodes_and_pods(self, rng: Random) -> None:
+        """A node that hears late of endpoints, clocks that differ, pods that tell nothing for a while."""
+        if not self.seed:
+            return
+        # A write that stands still eats up the time in which connections drain: not both at once.
+        if self.faults.writes == 0 and self.faults.single is None and rng.random() < 0.5:
+            self.world.clients.nodes[0].late = rng.uniform(5.0, 40.0)
+        if rng.random() < 0.4:
+            self.world.searchers.skews = (0.0, rng.uniform(-120.0, 120.0), rng.uniform(-2.0, 2.0))
+        share = rng.uniform(0.0, 0.3) if rng.random() < 0.4 else 0.0
+        self.world.searchers.mute = lambda pod: self.faults.active and _drawn(f"{pod}/{self.world.now // 60}") < share
 
     # ------------------------------------------------------------ hooks
 
@@ -144,7 +161,7 @@ class Simulation:
         for operator in self.operators:
             operator.relist()
         self._run_script()
-        self.faults.active = False
+        self._calm_down()
         if not self.scenario.needs_traffic and self.seed % 5:
             self.world.stop_traffic()  # evidence costs most of the time of a run
         if not self.problems:
@@ -160,11 +177,17 @@ class Simulation:
         faults_until = START + self.faults.rng.uniform(*self.faults.lasts)
         while not self.done and not self.problems:
             if self.world.clock.next_at() > faults_until and self.faults.active:
-                self.faults.active = False
+                self._calm_down()
             if self.world.now > limit:
                 self.problems.append(f"(3) the script still waits after {self.scenario.hours} h")
                 return
             self.world.clock.step()
+
+    def _calm_down(self) -> None:
+        """Nothing goes wrong any more. What did is made good within the time of a relist."""
+        if self.faults.active:
+            self.faults.active = False
+            self.calm_since = self.world.now + REST_SECONDS
 
     def _settle(self) -> None:
         limit = self.world.now + self.scenario.hours * 3600
@@ -238,6 +261,10 @@ class Simulation:
         lines += [f"  {problem}" for problem in self.problems]
         lines.append(f"replay: SIMULATOR_SEED={self.seed} pytest tests/simulator -k {self.scenario.name}")
         return "\n".join(lines)
+
+
+def _drawn(text: str) -> float:
+    return zlib.crc32(text.encode()) / 2**32
 
 
 def _gist(kind: str, new: Json | None) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from simulator.admission import admitted, applied
+
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.reconcile.errors import ConflictError, RefusedError
 
@@ -48,6 +50,9 @@ class Store:
         self.kinds: dict[str, dict[str, Json]] = {}
         self.past: dict[str, dict[str, list[tuple[float, Json | None]]]] = {}
         self.uids: dict[str, Key] = {}
+        self.applied: dict[str, Json] = {}
+        """Uid -> what our manager last applied."""
+        self.webhooks: tuple[Callable[[Json], Json], ...] = ()
         self.on_change: Callable[[str, str, str, Json | None, Json | None], None] = lambda *_: None
 
     # ------------------------------------------------------------ reading
@@ -82,11 +87,12 @@ class Store:
         if meta.get("resourceVersion"):
             raise ConflictError(f"{kind}/{meta['name']}: resourceVersion on an object that does not exist")
         uid = f"u{self.version}"
+        new = admitted(manifest, self.webhooks)
         new = {
-            **manifest,
+            **new,
             "metadata": {
                 "namespace": NAMESPACE,
-                **meta,
+                **new["metadata"],
                 "uid": uid,
                 "generation": 1,
                 "creationTimestamp": stamp(self.clock()),
@@ -97,25 +103,21 @@ class Store:
         return True
 
     def apply(self, manifest: Json) -> Json:
-        """Server-side apply by one manager that takes everything over: our fields replace, foreign metadata stays."""
+        """Server-side apply by our one manager. A status and another's resourceVersion are no part of it."""
         kind, meta = manifest["kind"], manifest["metadata"]
         old = self.get(kind, meta["name"])
         if old is None:
             self.create(manifest)
+            self.applied[self.kinds[kind][meta["name"]]["metadata"]["uid"]] = manifest
             return self.kinds[kind][meta["name"]]
         self._precondition(old, meta)
-        before = old["metadata"]
-        after = dict(before)
-        for field in ("labels", "annotations"):
-            if field in meta:
-                after[field] = {**before.get(field, {}), **meta[field]}
-        if "ownerReferences" in meta:
-            mine = {owner["uid"] for owner in meta["ownerReferences"]}
-            kept = [owner for owner in before.get("ownerReferences", ()) if owner["uid"] not in mine]
-            after["ownerReferences"] = [*kept, *meta["ownerReferences"]]
-        if manifest.get("spec") != old.get("spec"):
-            after["generation"] = before["generation"] + 1
-        new = {**old, "metadata": after, "spec": manifest.get("spec")}
+        uid = old["metadata"]["uid"]
+        new = applied(old, self.applied.get(uid, {}), manifest)
+        self.applied[uid] = manifest
+        new = admitted(new, self.webhooks)
+        new["metadata"] = {**new["metadata"], "resourceVersion": old["metadata"]["resourceVersion"]}
+        if new.get("spec") != old.get("spec"):
+            new["metadata"]["generation"] = old["metadata"]["generation"] + 1
         return self._commit("apply", old, new) if new != old else old
 
     def merge(self, manifest: Json) -> Json:
@@ -125,7 +127,7 @@ class Store:
         if old is None:
             raise ConflictError(f"{kind}/{meta['name']} is gone")
         self._precondition(old, meta)
-        new = _merged(old, manifest)
+        new = admitted(_merged(old, manifest), self.webhooks)
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         return self._commit("merge", old, new) if new != old else old
 

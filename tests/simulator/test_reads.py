@@ -83,26 +83,26 @@ class Quiet:
 def at_rest(copies: int) -> tuple[list[Json], float]:
     """The objects of so many VectorIndexes that are stable for two hours, and the time."""
     world = run("second", 0).world
-    text = json.dumps([raw for _, _, raw in world.store.everything()])
+    sent = world.store.applied
+    text = json.dumps([(raw, sent.get(raw["metadata"]["uid"])) for _, _, raw in world.store.everything()])
     objects: list[Json] = []
     for number in range(copies):
         moved = text.replace(f'"namespace": "{NAMESPACE}"', f'"namespace": "{namespace(number)}"')
         # The task in a pod's environment, which is JSON within the JSON.
         moved = moved.replace(rf"\"namespace\":\"{NAMESPACE}\"", rf"\"namespace\":\"{namespace(number)}\"")
-        objects += [_marked_anew(raw) for raw in json.loads(moved)]
+        objects += [_marked_anew(raw, rendered) for raw, rendered in json.loads(moved)]
     return objects, world.now
 
 
-def _marked_anew(raw: Json) -> Json:
+def _marked_anew(raw: Json, sent: Json | None) -> Json:
     """An object of ours in another namespace, with the hash of what would be rendered there."""
-    meta = raw["metadata"]
-    annotations = {name: text for name, text in meta.get("annotations", {}).items() if name != labels.RENDERED}
-    if len(annotations) == len(meta.get("annotations", {})):
+    if sent is None:
         return raw
-    said = {field: meta[field] for field in ("name", "namespace", "labels", "ownerReferences")}
-    rendered = {field: raw[field] for field in ("apiVersion", "kind", "spec")}
-    rendered["metadata"] = said | ({"annotations": annotations} if annotations else {})
-    return {**raw, "metadata": {**meta, "annotations": marked(rendered)["metadata"]["annotations"]}}
+    meta = sent["metadata"]
+    others = {name: text for name, text in meta["annotations"].items() if name != labels.RENDERED}
+    bare = {name: value for name, value in meta.items() if name != "annotations"}
+    rendered = {**sent, "metadata": bare | ({"annotations": others} if others else {})}
+    return {**raw, "metadata": {**raw["metadata"], "annotations": marked(rendered)["metadata"]["annotations"]}}
 
 
 def namespace(number: int) -> str:

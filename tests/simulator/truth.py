@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from vectorindex_operator.api.v1alpha1 import Gate
 from vectorindex_searcher.contract import (
     LIVE_QUERIES,
     BuildResult,
@@ -12,6 +15,7 @@ from vectorindex_searcher.contract import (
     Device,
     ExitCode,
     Failure,
+    Location,
     Model,
     OperatingPoint,
     ResolveResult,
@@ -21,6 +25,7 @@ from vectorindex_searcher.contract import (
     ValidateTask,
 )
 
+DEFAULT_FLOOR = Gate().recall.min
 Answer = tuple[int, Model | None]
 """Exit code and the last word of a verb."""
 
@@ -54,11 +59,27 @@ class Quality:
     build_exits: tuple[int, ...] = ()
     """Exit codes of the first build pods; those after them succeed."""
     zero_results: float = 0.0
+    zero_in: tuple[tuple[str, float], ...] = ()
+    """The same for single classes of queries."""
     errors: float = 0.0
     refuses: str = ""
     """Reason with which every searcher pod refuses to serve it."""
     crashes: bool = False
     """Every pod dies soon after it got the traffic, and again after each restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What `validate` found. `live`: of what users ask, where it was asked for and there were some."""
+
+    low: float
+    live: float | None
+
+    def passes(self, spec: Mapping[str, Any]) -> bool:
+        gate = spec.get("gate", {})
+        floor = gate.get("recall", {}).get("min", DEFAULT_FLOOR)
+        asked = "live" in gate.get("queries", {})
+        return self.low >= floor and not (asked and self.live is not None and self.live < floor)
 
 
 @dataclass(slots=True)
@@ -71,13 +92,26 @@ class Truth:
     bad: dict[str, Failure] = field(default_factory=dict)
     """What is wrong with earlier states, by fingerprint."""
     qualities: dict[str, Quality] = field(default_factory=dict)
+    places: dict[str, Data] = field(default_factory=dict)
+    """Data below other prefixes than the first."""
     published: dict[str, BuildResult] = field(default_factory=dict)
+    stored: set[tuple[str, str]] = field(default_factory=set)
+    """Bucket and digest of every artifact."""
+    measured: dict[tuple[str, str], list[Measured]] = field(default_factory=dict)
+    """By digest and image."""
+    builds: int = 0
+    """Builds that ended well, with those that found their artifact published."""
     tried: dict[str, int] = field(default_factory=dict)
     gpu: bool = True
     secret: bool = True
     room: bool = True
     """Whether searcher pods find a node."""
-    silent: bool = False
+    refused: frozenset[str] = frozenset()
+    """Kinds that nobody may write."""
+    silent_pods: int = 0
+    """Of each revision so many never tell what they counted."""
+    segments: tuple[tuple[str, float], ...] = (("other", 1.0),)
+    """Classes of queries, and their shares."""
     queries_missing: bool = False
     """Whether `validate` does not find its queries."""
     live_recall: float = 0.98
@@ -101,8 +135,11 @@ class Truth:
         self.before = [] if data.replaced else [*self.before, self.data.fingerprint]
         self.data = data
 
+    def _below(self, source: Location) -> Data:
+        return self.places.get(source.s3.prefix, self.data) if source.s3 is not None else self.data
+
     def resolve(self, task: ResolveTask) -> Answer:
-        data = self.data
+        data = self._below(task.source)
         if data.unreadable is not None:
             return int(ExitCode.BAD_DATA), data.unreadable
         result = ResolveResult(
@@ -111,13 +148,16 @@ class Truth:
         return 0, result
 
     def build(self, task: BuildTask, *, gpu: bool) -> Answer:
+        place = bucket(task.artifacts), task.digest
         done = self.published.get(task.digest)
-        if done is not None:
+        if done is not None and place in self.stored:
+            self.builds += 1
             return 0, done.model_copy(update={"reused": True})
-        if task.fingerprint != self.data.fingerprint and task.fingerprint not in self.before:
+        data = self._below(task.source)
+        if task.fingerprint != data.fingerprint and task.fingerprint not in self.before:
             gone = Failure(reason="SourceChanged", message="a listed object is gone", object="part-0.parquet")
             return int(ExitCode.RETRY), gone
-        bad = self.data.bad if task.fingerprint == self.data.fingerprint else self.bad.get(task.fingerprint)
+        bad = data.bad if task.fingerprint == data.fingerprint else self.bad.get(task.fingerprint)
         if bad is not None:
             return int(ExitCode.BAD_DATA), bad
         exits = self.quality(task.index.factory, task.fingerprint).build_exits
@@ -130,8 +170,8 @@ class Truth:
             attempt=task.attempt,
             manifest_sha256=sha("manifest", task.digest),
             fingerprint=task.fingerprint,
-            count=self.data.rows,
-            dimension=self.data.dimension,
+            count=data.rows,
+            dimension=data.dimension,
             factory=task.index.factory,
             device=Device.GPU if gpu else Device.CPU,
             device_reason=task.device_reason,
@@ -143,11 +183,17 @@ class Truth:
             default_point=point,
         )
         self.published[task.digest] = result
+        self.stored.add(place)
+        self.builds += 1
         return 0, result
 
-    def validate(self, task: ValidateTask) -> Answer:
+    def validate(self, task: ValidateTask, image: str) -> Answer:
         built = self.published.get(task.digest)
-        if built is None or built.manifest_sha256 != task.manifest_sha256:
+        if (
+            built is None
+            or (bucket(task.artifacts), task.digest) not in self.stored
+            or built.manifest_sha256 != task.manifest_sha256
+        ):
             return int(ExitCode.BUG), Failure(reason="ManifestMismatch", message="no such artifact")
         if self.queries_missing:
             return int(ExitCode.SOURCE_MISSING), Failure(reason="EmptyQueries", message="no object below queries/")
@@ -156,6 +202,8 @@ class Truth:
         if task.live is not None and task.live.addresses:
             low = self.live_recall - 0.005
             live = (SegmentRecall(segment=LIVE_QUERIES, queries=500, recall=self.live_recall, recall_low=low),)
+        found = Measured(recall - 0.005, self.live_recall if live else None)
+        self.measured.setdefault((task.digest, image), []).append(found)
         result = ValidateResult(
             gate_hash=task.gate_hash,
             k=task.k,
@@ -172,6 +220,10 @@ class Truth:
             report_sha256=sha("report", task.digest, task.gate_hash),
         )
         return 0, result
+
+
+def bucket(place: Location) -> str:
+    return place.s3.bucket if place.s3 is not None else ""
 
 
 def _is(key: str, factory: str, fingerprint: str) -> bool:

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from random import Random
 from typing import Any
 
+from simulator.clients import Clients
 from simulator.clock import START, Clock
-from simulator.controllers import Controllers, is_ready
+from simulator.controllers import Controllers
+from simulator.pods import was_ready
+from simulator.searchers import Searchers
 from simulator.store import NAMESPACE, Json, Store, stamp
 from simulator.truth import Data, Truth
 
 from vectorindex_operator.api.v1alpha1 import API_VERSION, GROUP, VectorIndexSpec
 from vectorindex_operator.core import identity
-from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.manifests import labels
-from vectorindex_searcher.contract import (
-    BUCKET_SECONDS,
-    INTERNAL_KEY_ENV,
-    RING_SECONDS,
-    SIGNATURE_HEADER,
-    TARGET_HEADER,
-    TASK_ENV,
-    Evidence,
-    EvidenceBucket,
-    InternalRequest,
-    Sender,
-    Target,
-    verify,
-)
 
 NAME = "products"
-ASKED = ("GET", "/v1/evidence")
 
 SPEC: Json = {
     "source": {
@@ -93,10 +79,18 @@ class World:
         """Replace the operators by ones with another searcher image."""
         self.last_ready: dict[str, float] = {}
         """When a revision last had a ready endpoint; infinity while it has one."""
-        self._traffic: list[tuple[float, str]] = [(START, "")]
-        self._traffic_until = float("inf")
-        self._buckets: dict[str, tuple[list[EvidenceBucket], int]] = {}
-        """Per revision: its finished buckets, and up to which number they are counted."""
+        self.ready_since: dict[str, float] = {}
+        """Since when a revision has had a ready endpoint without a break; not in it: it has none."""
+        self.specs: list[Json] = []
+        """All that the user has applied so far."""
+        self.made_of: dict[str, tuple[str, str]] = {}
+        """Revision -> digest and image, also of revisions that are gone."""
+        self.searchers = Searchers(self.store, self.truth, self.clock)
+        self.clients = Clients(self.searchers, self.truth, self.clock, rng)
+        self.searchers.share = self.clients.share
+        self.searchers.told_to_drain = self.clients.close_soon
+        self._targets: list[tuple[float, str]] = [(START, "")]
+        """Since when the front Service points to which revision."""
 
     @property
     def now(self) -> float:
@@ -105,20 +99,37 @@ class World:
     def on_change(self, verb: str, kind: str, name: str, old: Json | None, new: Json | None) -> None:
         """To be called after every commit, before anybody judges it."""
         if kind == "Pod":
-            obj = new or old
-            assert obj is not None
-            if obj["metadata"]["labels"].get(labels.COMPONENT) == labels.SEARCHER:
-                owner = obj["metadata"]["labels"][labels.REVISION]
-                if self.controllers.ready_pods(owner):
-                    self.last_ready[owner] = float("inf")
-                elif self.last_ready.get(owner) == float("inf"):
-                    self.last_ready[owner] = self.now
+            self._pod_changed(name, old, new)
         elif kind == "Service":
             target = self.serving()
-            if target != self._traffic[-1][1]:
-                self._traffic.append((self.now, target))
+            if target != self._targets[-1][1]:
+                self._targets.append((self.now, target))
                 self._maybe_crash(target)
+        elif kind == "EndpointSlice" and name == NAME and new is not None:
+            self.clients.hear(new)
+        elif kind == "VectorIndexRevision" and new is not None:
+            self.made_of[name] = new["spec"]["digest"], new["spec"]["image"]
         self.controllers.on_change(verb, kind, name, old, new)
+
+    def _pod_changed(self, name: str, old: Json | None, new: Json | None) -> None:
+        obj = new or old
+        assert obj is not None
+        if obj["metadata"]["labels"].get(labels.COMPONENT) != labels.SEARCHER:
+            return
+        owner = obj["metadata"]["labels"][labels.REVISION]
+        if self.controllers.ready_pods(owner):
+            self.last_ready[owner] = float("inf")
+            self.ready_since.setdefault(owner, self.now)
+        elif self.last_ready.get(owner) == float("inf"):
+            self.last_ready[owner] = self.now
+            self.ready_since.pop(owner, None)
+        if address := obj["status"].get("podIP"):
+            self.searchers.lived[address] = owner
+        if new is None or not was_ready(new):
+            self.clients.cut(name)
+        elif "deletionTimestamp" in new["metadata"]:
+            self.searchers.ends(name)
+            self.clients.close_soon(name)
 
     # ------------------------------------------------------------ what is so
 
@@ -144,12 +155,26 @@ class World:
 
     def served_since(self, time: float) -> set[str]:
         """Every revision that the front Service pointed to from `time` until now."""
-        ends = [at for at, _ in self._traffic[1:]] + [self.now]
-        return {target for (_, target), end in zip(self._traffic, ends, strict=True) if end >= time}
+        ends = [at for at, _ in self._targets[1:]] + [self.now]
+        return {target for (_, target), end in zip(self._targets, ends, strict=True) if end >= time}
 
     def phase_of(self, name: str) -> str:
         live = self.store.get("VectorIndexRevision", name)
         return str((live or {}).get("status", {}).get("phase", ""))
+
+    def got_traffic(self) -> float:
+        """Since when the front Service points where it points."""
+        return self._targets[-1][0]
+
+    def lost_traffic(self, revision: str) -> float:
+        """When the front Service last stopped pointing to a revision; infinity while it does."""
+        ends = [at for at, _ in self._targets[1:]] + [float("inf")]
+        return max((end for (_, target), end in zip(self._targets, ends, strict=True) if target == revision), default=0)
+
+    def entitled(self, revision: str) -> bool:
+        """Whether its artifact was measured, and is as good as some spec of the user's has asked for."""
+        measured = self.truth.measured.get(self.made_of.get(revision, ("", "")), ())
+        return any(one.passes(spec) for one in measured for spec in self.specs)
 
     def jobs(self, verb: str) -> list[Json]:
         return [j for j in self.store.of_kind("Job") if j["metadata"]["labels"][labels.VERB] == verb]
@@ -163,84 +188,11 @@ class World:
     def loaded(self) -> set[str]:
         return {d["metadata"]["name"] for d in self.store.of_kind("Deployment")}
 
-    # ------------------------------------------------------------ the searchers' admin port
-
-    def evidence(self, pods: Iterable[tuple[str, str]], since: float, clock: float) -> tuple[PodEvidence, ...]:
-        answers = []
-        for name, _ in pods:
-            live = self.store.get("Pod", name)
-            if live is None or not is_ready(live) or self.truth.silent:
-                answers.append(PodEvidence(name, None, clock))
-                continue
-            owner = live["metadata"]["labels"][labels.REVISION]
-            first = int(max(since, self.now - RING_SECONDS) // BUCKET_SECONDS)
-            rows = [row for row in self._rows(owner, live) if row.bucket >= first]
-            answers.append(
-                PodEvidence(
-                    name, Evidence.model_construct(pod=name, revision=owner, now=self.now, buckets=tuple(rows)), clock
-                )
-            )
-        return tuple(answers)
-
-    def takes(self, pod: str, headers: dict[str, str]) -> bool:
-        """Whether a pod takes a signed request, as a searcher decides it: by its key, and by whom it is for."""
-        live = self.store.get("Pod", pod)
-        if live is None:
-            return False
-        (one,) = live["spec"]["containers"]
-        env = {variable["name"]: variable.get("value", "") for variable in one["env"]}
-        task = json.loads(env[TASK_ENV])
-        me = Target(task["identity"]["uid"], task["revision"])
-        sent = (headers[TARGET_HEADER], headers.get(SIGNATURE_HEADER, ""))
-        sender = verify(env.get(INTERNAL_KEY_ENV, ""), InternalRequest(*ASKED), me, *sent, self.now)
-        return sender is Sender.GENUINE
-
-    def _rows(self, owner: str, pod: Json) -> list[EvidenceBucket]:
-        """All buckets of one pod so far that are not empty, from who had the traffic when. Pods are alike."""
-        rows, counted = self._buckets.setdefault(owner, ([], int(START // BUCKET_SECONDS)))
-        newest = int(self.now // BUCKET_SECONDS)
-        for number in range(counted, newest):
-            rows += self._counts(pod, number, self._seconds(owner, number))
-        self._buckets[owner] = (rows, newest)
-        return [*rows, *self._counts(pod, newest, self._seconds(owner, newest))]
-
-    def _seconds(self, owner: str, number: int) -> float:
-        """For how long a revision had traffic in a bucket."""
-        start, stop = number * BUCKET_SECONDS, min((number + 1) * BUCKET_SECONDS, self._traffic_until)
-        if start >= self._traffic_until:
-            return 0.0
-        ends = [at for at, _ in self._traffic[1:]] + [self.now]
-        spans = zip(self._traffic, ends, strict=True)
-        return sum(max(0.0, min(stop, end) - max(start, at)) for (at, target), end in spans if target == owner)
-
-    def _counts(self, pod: Json, number: int, seconds: float) -> tuple[EvidenceBucket, ...]:
-        queries = int(seconds * self.truth.queries_per_second / 2)
-        if not queries:
-            return ()
-        quality = self.controllers.quality_of(pod)
-        errors = int(queries * quality.errors)
-        zero = int((queries - errors) * quality.zero_results)
-        answered = queries - errors
-        return (
-            EvidenceBucket.model_construct(
-                bucket=number,
-                segment="other",
-                requests=queries,
-                failed_requests=errors,
-                queries=queries,
-                errors=errors,
-                refused=0,
-                zero_results=zero,
-                top_count=answered,
-                top_sum=0.5 * answered,
-                top_sum_squares=0.25 * answered,
-                latency={140: queries},
-            ),
-        )
+    # ------------------------------------------------------------ users
 
     def stop_traffic(self) -> None:
         """The users go home."""
-        self._traffic_until = self.now
+        self.clients.go_home()
 
     def _maybe_crash(self, target: str) -> None:
         pods = self.controllers.ready_pods(target)
@@ -252,6 +204,7 @@ class World:
     def apply(self, **changes: Any) -> None:
         """kubectl apply of the manifest with some fields changed."""
         self.spec = edited(self.spec, **changes)
+        self.specs.append(self.spec)
         if self.index() is not None:
             self.store.change("VectorIndex", NAME, spec=self.spec)
             return

@@ -33,6 +33,8 @@ class KeyedQueue:
     workers: int = 4
     on_result: Callable[[str, float], None] = lambda result, seconds: None
     clock: Callable[[], float] = time.monotonic
+    jitter: Callable[[float, float], float] = random.uniform
+    """Draws from a range: retries are spread over it."""
     _due: dict[Key, float] = field(default_factory=dict)
     _heap: list[tuple[float, Key]] = field(default_factory=list)
     _running: dict[Key, float] = field(default_factory=dict)
@@ -174,4 +176,4 @@ class KeyedQueue:
     def _backoff(self, key: Key) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         longest = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 10))
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
+        return longest * self.jitter(0.5, 1.0)

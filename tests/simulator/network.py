@@ -1,0 +1,180 @@
+"""The ports of one operator process: they fail as networks, API servers and processes do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from random import Random
+from typing import Any, Protocol, TypeVar
+
+from raw_objects import at_once
+from simulator.clock import START
+from simulator.faults import CrashError, Faults
+from simulator.store import Json
+from simulator.world import World
+
+from vectorindex_operator.adapters.signing import Signer
+from vectorindex_operator.core.events import Event
+from vectorindex_operator.core.internal_keys import Addressee
+from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.questions import Question
+from vectorindex_operator.core.state import Installation
+from vectorindex_operator.reconcile.errors import ConflictError, RefusedError, UnreachableError
+from vectorindex_searcher.contract import InternalRequest, TrafficLease
+
+T = TypeVar("T")
+
+
+class Process(Protocol):
+    """Whose ports these are."""
+
+    name: str
+    world: World
+    faults: Faults
+    settings: Installation
+    automatic: bool
+    on_event: Callable[[Event], None]
+
+    def clock(self) -> float: ...
+
+    def writing(self) -> AbstractContextManager[None]: ...
+
+
+class Ports:
+    """reconcile.ports.{Cluster, Searchers, Events} of one operator process."""
+
+    def __init__(self, operator: Process) -> None:
+        self.operator, self.world, self.faults = operator, operator.world, operator.faults
+        self.store = operator.world.store
+        self.lateness = Random(0)
+        """Of its own: the same run with and without late answers has the same other faults."""
+        self.reads = 0
+        """Requests so far, besides those of the relist."""
+
+    # ------------------------------------------------------------ reads
+
+    def pages(self, kind: str, namespace: str, selector: str, *, metadata_only: bool) -> Iterator[list[Json]]:
+        """What the relist asks; pages of three, between which the world does not stop."""
+        found = self._read(kind, lambda: self._labelled(kind, selector))
+        self.reads -= 1
+        for first in range(0, max(1, len(found)), 3):
+            page = found[first : first + 3]
+            yield [{"kind": kind, "metadata": o["metadata"]} for o in page] if metadata_only else page
+
+    def get(self, kind: str, namespace: str, name: str) -> Json | None:
+        return self._read(kind, lambda: self.store.get(kind, name))
+
+    def children(self, kind: str, namespace: str, selector: str) -> list[Json]:
+        return self._read(kind, lambda: self._labelled(kind, selector))
+
+    def _labelled(self, kind: str, selector: str) -> list[Json]:
+        wanted = [part.split("=") for part in selector.split(",") if part]
+        return [o for o in self.store.of_kind(kind) if all(o["metadata"]["labels"].get(k) == v for k, v in wanted)]
+
+    def _read(self, kind: str, look: Callable[[], T]) -> T:
+        """An answer shows what was so at some time between the question and its arrival, and never anything older.
+
+        A read without resourceVersion is "Most Recent": consistent, a quorum read of etcd
+        (kubernetes.io/docs/reference/using-api/api-concepts, "Semantics for get and list"). Every read of the operator
+        is one (adapters/kube.py); what it may see late is what the watches tell: Operator.hear.
+        """
+        self.reads += 1
+        if self.faults.happens(self.faults.reads / 7):
+            self._log(f"read of {kind} fails")
+            raise UnreachableError(f"GET {kind}: 500")
+        seconds, old = self.faults.read_takes()
+        if not seconds:
+            return look()
+        self._log(f"read of {kind} takes {seconds} s, and shows its {'beginning' if old else 'end'}")
+        if not old:
+            self.world.clock.run_until(self.world.now + seconds)
+            return look()
+        found = look()
+        self.world.clock.run_until(self.world.now + seconds)
+        return found
+
+    # ------------------------------------------------------------ writes
+
+    def apply(self, manifest: Json, *, force: bool = True) -> Json:
+        return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.apply(manifest))
+
+    def merge(self, manifest: Json) -> Json:
+        return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.merge(manifest))
+
+    def take_over(self, live: Json) -> None:
+        """Nothing here has managed fields."""
+
+    def apply_status(self, manifest: Json) -> Json:
+        return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.apply_status(manifest))
+
+    def create(self, manifest: Json) -> Json | None:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        created = self._write(kind, name, lambda: self.store.create(manifest))
+        return self.store.get(kind, name) if created else None
+
+    def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
+        def act() -> None:
+            live = self.store.get(kind, name)
+            if live is not None and version not in ("", live["metadata"]["resourceVersion"]):
+                raise ConflictError(f"{kind}/{name}: {version} is not the latest version")
+            if live is not None and live["metadata"]["uid"] == uid:
+                self.world.controllers.delete(kind, name)
+
+        self._write(kind, name, act)
+
+    def _write(self, kind: str, name: str, act: Callable[[], Any]) -> Any:
+        fault = self.faults.on_write()
+        if fault:
+            self._log(f"write {self.faults.count} ({kind}/{name}): {fault}")
+        if kind in self.world.truth.refused:
+            raise RefusedError(f"403 Forbidden: {kind}/{name}: not now")
+        if fault == "crash before":
+            raise CrashError
+        if fault == "conflict":
+            raise ConflictError(f"{kind}/{name}: drawn")
+        if fault == "refused":
+            raise RefusedError(f"403 Forbidden: {kind}/{name}: drawn")
+        if fault == "error":
+            raise UnreachableError(f"PATCH {kind}/{name}: 500")
+        if fault == "pause":
+            self.world.clock.run_until(self.world.now + self.faults.rng.choice(self.faults.pauses))
+        with self.operator.writing():
+            result = act()
+        if fault == "crash after":
+            raise CrashError
+        if fault == "lost answer":
+            raise UnreachableError(f"PATCH {kind}/{name}: timed out")
+        return result
+
+    def _log(self, text: str) -> None:
+        self.faults.log.append(f"{self.world.now - START:9.2f} {self.operator.name}: {text}")
+
+    # ------------------------------------------------------------ searchers, events
+
+    def evidence(
+        self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question
+    ) -> Future[tuple[PodEvidence, ...]]:
+        now, request = self.operator.clock(), InternalRequest("GET", "/v1/evidence")
+        headers = self._headers(to, request)
+        answers = self.world.searchers.evidence(pods, question.since, now, request, headers)
+        if self.faults.happens(self.faults.silent):
+            self._log("searchers do not answer")
+            answers = tuple(PodEvidence(a.pod, None, a.received_at) for a in answers)
+        if not self.faults.late or not self.operator.automatic:
+            return at_once(answers)
+        later: Future[tuple[PodEvidence, ...]] = Future()
+        self.world.clock.after(self.lateness.uniform(0.0, self.faults.late), lambda: later.set_result(answers))
+        return later
+
+    def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:
+        request = InternalRequest("POST", "/v1/lease", lease.model_dump_json(by_alias=True).encode())
+        if not self.faults.happens(self.faults.silent):
+            self.world.searchers.tell(addresses, request, self._headers(to, request))
+
+    def _headers(self, to: Addressee, request: InternalRequest) -> dict[str, str]:
+        signer = Signer(self.operator.settings.internal_keys, self.operator.clock)
+        return signer.headers(to, request.method, request.path, request.body)
+
+    def send(self, regarding: Json, event: Event) -> None:
+        self.operator.on_event(event)

@@ -1,0 +1,20 @@
+"""All scenarios, by what happens in them."""
+
+from __future__ import annotations
+
+from simulator.scenarios import builds, data, deletions, edits, guardrails, places, refusals, rollbacks, rollouts
+from simulator.scenarios.scenario import SCENARIOS, Scenario
+
+__all__ = [
+    "SCENARIOS",
+    "Scenario",
+    "builds",
+    "data",
+    "deletions",
+    "edits",
+    "guardrails",
+    "places",
+    "refusals",
+    "rollbacks",
+    "rollouts",
+]

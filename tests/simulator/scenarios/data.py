@@ -1,0 +1,168 @@
+"""Data that changes, that is bad, that cannot be judged."""
+
+from __future__ import annotations
+
+from simulator.scenarios.scenario import Script, ends, phase, scenario, set_quality, stable
+from simulator.truth import Data, Quality
+from simulator.world import World
+
+from vectorindex_searcher.contract import Failure
+
+BAD_ROW = Failure(reason="NonFiniteVector", message="a vector is not finite", object="part-1.parquet", row=17)
+
+
+@scenario(ends("A", "d2"))
+def data_during_build(w: World) -> Script:
+    w.apply(source__poll="30s")
+    yield phase(w, "A", "Building")
+    w.truth.put(Data("d2", rows=10_100))
+    yield stable(w, "A", "d2")
+    w.apply(source__poll="0")
+    yield 5.0
+
+
+@scenario(ends("B", "d2"))
+def data_during_soak(w: World) -> Script:
+    w.apply(source__poll="30s")
+    yield stable(w, "A")
+    w.apply(index__factory="B")
+    yield phase(w, "B", "Soaking")
+    w.truth.put(Data("d2", rows=10_100))
+    yield stable(w, "B", "d2")
+    w.apply(source__poll="0")
+    yield 5.0
+
+
+@scenario(ends("A", "d9"))
+def data_never_rests(w: World) -> Script:
+    """New data every few seconds: revisions are promoted nevertheless."""
+    w.apply(source__poll="30s", source__minInterval="1s")
+    yield stable(w, "A")
+    for number in range(2, 9):
+        w.truth.put(Data(f"d{number}", rows=10_000 + number))
+        yield w.rng.uniform(5.0, 40.0)
+    w.truth.put(Data("d9", rows=10_009))
+    yield stable(w, "A", "d9")
+    w.apply(source__poll="0")
+    yield 5.0
+
+
+@scenario(ends("A", "d3"))
+def bad_data_then_fix(w: World) -> Script:
+    w.apply(source__poll="1m")
+    yield stable(w, "A")
+    w.truth.put(Data("d2", bad=BAD_ROW))
+    yield phase(w, "A", "BuildFailed", "d2")
+    yield w.rng.uniform(0.0, 300.0)
+    w.truth.put(Data("d3"))
+    yield stable(w, "A", "d3")
+    w.apply(source__poll="0")
+    yield 5.0
+
+
+@scenario(ends("A", "d2"))
+def bad_data_at_first(w: World) -> Script:
+    """Polling is off, and the fix is picked up by itself nevertheless."""
+    w.truth.data = Data("d1", bad=BAD_ROW)
+    w.apply()
+    yield phase(w, "A", "BuildFailed")
+    yield w.rng.uniform(0.0, 300.0)
+    w.truth.put(Data("d2"))
+    yield stable(w, "A", "d2")
+
+
+@scenario(ends("A", "d2"))
+def unreadable_then_fix(w: World) -> Script:
+    w.truth.data = Data("d1", unreadable=Failure(reason="EmptySource", message="no object below products/"))
+    w.apply()
+    yield lambda: w.condition("Stalled") == "True" and w.status()["reason"] == "EmptySource"
+    yield w.rng.uniform(0.0, 300.0)
+    w.truth.put(Data("d2"))
+    yield stable(w, "A", "d2")
+
+
+@scenario(ends("A", "d2"))
+def listed_objects_gone(w: World) -> Script:
+    """What was listed is replaced before it is built: listed again, though polling is off."""
+    w.apply()
+    yield phase(w, "A", "Building")
+    w.truth.put(Data("d2", replaced=True))
+    yield stable(w, "A", "d2")
+
+
+@scenario(ends("B", builds=2))
+def held_by_live_queries(w: World) -> Script:
+    """What A's users ask holds B, which is never rejected for it, until a person no longer asks for it."""
+    w.truth.live_recall = 0.90
+    w.apply(gate={"queries": {"live": {}}})
+    yield stable(w, "A")
+    w.apply(index__factory="B")
+    yield lambda: w.status().get("reason") in ("LiveRecallBelowMin", "GateInconclusive")
+    yield w.rng.uniform(0.0, 100.0)
+    assert w.phase_of(w.name_of("B")) == "Validating"
+    w.apply(gate={"recall": {"min": 0.95}})
+    yield stable(w, "B")
+
+
+@scenario(ends("A", "d3"))
+def undecided_gate_then_data(w: World) -> Script:
+    """d2 can neither be proven nor refuted, and is held; it must not hold up d3."""
+    set_quality(w, "A@d2", Quality(recall=0.952))
+    w.apply(source__poll="30s")
+    yield stable(w, "A")
+    w.truth.put(Data("d2", rows=10_100))
+    yield lambda: w.status().get("reason") in ("RecallUncertain", "GateInconclusive")
+    yield w.rng.uniform(0.0, 60.0)
+    w.truth.put(Data("d3", rows=10_200))
+    yield stable(w, "A", "d3")
+    w.apply(source__poll="0")
+    yield 5.0
+
+
+@scenario(ends("A", "d1", builds=1))
+def queries_come_late(w: World) -> Script:
+    w.truth.queries_missing = True
+    w.apply()
+    yield phase(w, "A", "Validating")
+    yield w.rng.uniform(60.0, 400.0)
+    w.truth.queries_missing = False
+    yield stable(w, "A")
+
+
+@scenario(ends("A", "d2"))
+def no_queries_then_data(w: World) -> Script:
+    """A revision that cannot be measured does not hold up new data."""
+    w.apply(source__poll="30s")
+    w.truth.queries_missing = True
+    yield phase(w, "A", "Validating")
+    yield w.rng.uniform(60.0, 400.0)
+    w.truth.put(Data("d2", rows=10_200))
+    yield lambda: w.phase_of(w.name_of("A", "d2")) != ""
+    w.truth.queries_missing = False
+    yield stable(w, "A", "d2")
+    w.apply(source__poll="0")
+    yield 5.0
+
+
+@scenario(ends("A"), polls=True)
+def polling(w: World) -> Script:
+    """A source that does not change costs Jobs and nothing else."""
+    w.apply(source__poll="30s")
+    yield stable(w, "A")
+    yield 100.0
+
+
+def _dimension_refused(w: World) -> list[str]:
+    reasons = {c["reason"] for c in w.status().get("conditions", ()) if c["type"] == "Stalled"}
+    return [] if reasons == {"DimensionChanged"} else [f"Stalled is {reasons}"]
+
+
+@scenario(ends("A", phase="Stalled", stalled=True, extra=_dimension_refused), polls=True)
+def dimension_changed(w: World) -> Script:
+    w.apply(source__poll="1m")
+    yield stable(w, "A")
+    w.truth.put(Data("d2", dimension=16))
+    yield lambda: w.condition("Stalled") == "True"
+    yield 60.0
+    w.apply(source__poll="1h")
+    yield 5.0

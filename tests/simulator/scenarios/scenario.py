@@ -1,0 +1,110 @@
+"""What users do and what befalls their data, each with the end that must come of it.
+
+A script is a generator: it acts, and yields what it waits for (a predicate) or how long (seconds). Faults never change
+an end, so no end depends on how fast the operator is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from simulator.truth import Quality
+from simulator.world import World
+
+SearchPlan = Callable[[], bool] | float
+Script = Iterator[SearchPlan]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`end` says what is wrong with the end. `polls`: Jobs may be started at rest, because somebody is waited for."""
+
+    name: str
+    script: Callable[[World], Script]
+    end: Callable[[World], list[str]]
+    hours: float = 6.0
+    polls: bool = False
+    needs_traffic: bool = False
+    two_operators: bool = False
+    classes: tuple[str, ...] = ()
+    """Operators of these classes, also in the run without faults."""
+
+
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def scenario(
+    end: Callable[[World], list[str]],
+    *,
+    hours: float = 6.0,
+    polls: bool = False,
+    needs_traffic: bool = False,
+    two_operators: bool = False,
+    classes: tuple[str, ...] = (),
+) -> Callable[[Callable[[World], Script]], Callable[[World], Script]]:
+    def add(script: Callable[[World], Script]) -> Callable[[World], Script]:
+        name = script.__name__
+        SCENARIOS[name] = Scenario(name, script, end, hours, polls, needs_traffic, two_operators, classes)
+        return script
+
+    return add
+
+
+def ends(
+    factory: str,
+    data: str = "d1",
+    *,
+    phase: str = "Stable",
+    reason: str = "",
+    rolled_out: bool = True,
+    stalled: bool = False,
+    builds: int = 0,
+    failed: str = "",
+    extra: Callable[[World], list[str]] = lambda world: [],
+) -> Callable[[World], list[str]]:
+    """The end where the revision of `factory` and `data` is stable and alone, and the status says `phase`."""
+
+    def check(world: World) -> list[str]:
+        name = world.name_of(factory, data)
+        status = world.status()
+        facts = {
+            "stable": (status.get("stable"), name),
+            "traffic": (world.serving(), name),
+            "phase": (status.get("phase"), phase),
+            "reason": (status.get("reason"), reason or status.get("reason")),
+            "candidate": (status.get("candidate"), ""),
+            "next": (status.get("next"), ""),
+            "Ready": (world.condition("Ready"), "True"),
+            "RolledOut": (world.condition("RolledOut"), "True" if rolled_out else "False"),
+            "Stalled": (world.condition("Stalled"), "True" if stalled else ""),
+            "Reconciling": (world.condition("Reconciling"), "" if rolled_out or stalled else "True"),
+            "loaded": (world.loaded(), {name}),
+            "ready pods": (len(world.controllers.ready_pods(name)), world.spec["searcher"]["replicas"]),
+            "published": (len(world.truth.published), builds or len(world.truth.published)),
+        }
+        if failed:
+            facts[f"phase of {failed}"] = (world.phase_of(world.name_of(failed, data)), phase)
+        wrong = [f"{what} is {got!r}, not {wanted!r}" for what, (got, wanted) in facts.items() if got != wanted]
+        return wrong + extra(world)
+
+    return check
+
+
+def stable(world: World, factory: str, data: str = "d1") -> Callable[[], bool]:
+    name = world.name_of(factory, data)
+    return lambda: world.status().get("stable") == name and world.status().get("phase") == "Stable"
+
+
+WAY = ("Pending", "Building", "Validating", "Validated", "Surging", "Soaking", "Stable")
+
+
+def phase(world: World, factory: str, wanted: str, data: str = "d1") -> Callable[[], bool]:
+    """A revision's phase is `wanted`, or later on the way: a stored phase may be passed over when writes fail."""
+    name = world.name_of(factory, data)
+    enough = WAY[WAY.index(wanted) :] if wanted in WAY else (wanted,)
+    return lambda: world.phase_of(name) in enough
+
+
+def set_quality(world: World, factory: str, quality: Quality) -> None:
+    world.truth.qualities[factory] = quality

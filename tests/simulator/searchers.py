@@ -1,0 +1,187 @@
+"""Searcher pods as whoever talks to them finds them: their admin port, their leases, how long they take connections."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+
+from simulator.clock import START, Clock
+from simulator.pods import is_ready, task_of, was_ready
+from simulator.store import Json, Store
+from simulator.truth import Quality, Truth
+
+from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.manifests import labels
+from vectorindex_searcher.contract import (
+    BUCKET_SECONDS,
+    INTERNAL_KEY_ENV,
+    RING_SECONDS,
+    SIGNATURE_HEADER,
+    TARGET_HEADER,
+    TASK_ENV,
+    Evidence,
+    EvidenceBucket,
+    InternalRequest,
+    LeaseState,
+    Sender,
+    Target,
+    TrafficLease,
+    verify,
+)
+
+GRACE_SECONDS = 5.0
+"""For so long an ending pod takes new connections (serve/settings.py)."""
+
+
+class Searchers:
+    """`share(revision, start, stop)`: seconds of the queries that it answered then."""
+
+    def __init__(self, store: Store, truth: Truth, clock: Clock) -> None:
+        self.store, self.truth, self.clock = store, truth, clock
+        self.share: Callable[[str, float, float], float] = lambda revision, start, stop: 0.0
+        self.told_to_drain: Callable[[str], None] = lambda pod: None
+        self.skews: tuple[float, ...] = (0.0,)
+        """How far the pods' clocks are ahead: each pod has one of them."""
+        self.mute: Callable[[str], bool] = lambda pod: False
+        self.lived: dict[str, str] = {}
+        """Address -> revision of the searcher that last had it."""
+        self._ending: dict[str, float] = {}
+        """Since when a pod is ending."""
+        self._draining: dict[tuple[str, int], float] = {}
+        """Process of a pod (by its restarts) -> until when it closes connections."""
+        self._buckets: dict[tuple[str, float], tuple[list[EvidenceBucket], int]] = {}
+        """Per revision and clock: its finished buckets, and up to which number they are counted."""
+
+    # ------------------------------------------------------------ connections
+
+    def at(self, address: str) -> Json | None:
+        """The pod that has an address now."""
+        return next((p for p in self.store.of_kind("Pod") if p["status"].get("podIP") == address), None)
+
+    def accepting(self, address: str) -> Json | None:
+        """The searcher that answers a connection to an address: loaded, and not past its grace."""
+        pod = self.at(address)
+        if pod is None or pod["metadata"]["labels"].get(labels.COMPONENT) != labels.SEARCHER:
+            return None
+        began = self._ending.get(pod["metadata"]["name"])
+        if began is not None:
+            return pod if was_ready(pod) and self.clock.now < began + GRACE_SECONDS else None
+        return pod if is_ready(pod) else None
+
+    def last_at(self, address: str) -> str:
+        return self.lived.get(address, "")
+
+    def ends(self, pod: str) -> None:
+        """It got SIGTERM."""
+        self._ending.setdefault(pod, self.clock.now)
+
+    def closing(self, pod: Json) -> bool:
+        """Whether it closes each connection after its answer."""
+        return pod["metadata"]["name"] in self._ending or self.draining(pod)
+
+    def draining(self, pod: Json) -> bool:
+        return self.clock.now < self._draining.get(_process(pod), 0.0)
+
+    # ------------------------------------------------------------ the admin port
+
+    def takes(self, pod: Json, request: InternalRequest, headers: dict[str, str]) -> bool:
+        """Whether a pod takes a signed request, as a searcher decides it: by its key, and by whom it is for."""
+        if pod["metadata"]["labels"].get(labels.COMPONENT) != labels.SEARCHER:
+            return False
+        one = next(c for c in pod["spec"]["containers"] if c["name"] == "searcher")
+        env = {variable["name"]: variable.get("value", "") for variable in one["env"]}
+        task = json.loads(env[TASK_ENV])
+        me = Target(task["identity"]["uid"], task["revision"])
+        sent = (headers[TARGET_HEADER], headers.get(SIGNATURE_HEADER, ""))
+        return verify(env.get(INTERNAL_KEY_ENV, ""), request, me, *sent, self._clock_of(pod)) is Sender.GENUINE
+
+    def tell(self, addresses: Iterable[str], request: InternalRequest, headers: dict[str, str]) -> None:
+        """POST /v1/lease."""
+        lease = TrafficLease.model_validate_json(request.body)
+        for address in addresses:
+            pod = self.accepting(address)
+            if pod is None or not self.takes(pod, request, headers):
+                continue
+            until = self.clock.now + lease.ttl_seconds if lease.state is LeaseState.DRAINING else 0.0
+            self._draining[_process(pod)] = until
+            if until:
+                self.told_to_drain(pod["metadata"]["name"])
+
+    def evidence(
+        self,
+        pods: Iterable[tuple[str, str]],
+        since: float,
+        received: float,
+        request: InternalRequest,
+        headers: dict[str, str],
+    ) -> tuple[PodEvidence, ...]:
+        """GET /v1/evidence of each (name, address). `since`: on the pods' own clocks, as far as anybody knows them."""
+        answers = []
+        for number, (name, address) in enumerate(sorted(pods)):
+            pod = self.at(address)
+            silent = number < self.truth.silent_pods or self.mute(name)
+            if silent or pod is None or not is_ready(pod) or not self.takes(pod, request, headers):
+                answers.append(PodEvidence(name, None, received))
+                continue
+            owner, now = pod["metadata"]["labels"][labels.REVISION], self._clock_of(pod)
+            ahead = now - self.clock.now
+            first = int(max(since + ahead, now - RING_SECONDS) // BUCKET_SECONDS)
+            rows = tuple(row for row in self._rows(owner, pod, ahead) if row.bucket >= first)
+            answers.append(
+                PodEvidence(name, Evidence.model_construct(pod=name, revision=owner, now=now, buckets=rows), received)
+            )
+        return tuple(answers)
+
+    def _clock_of(self, pod: Json) -> float:
+        number = int(pod["metadata"]["name"].rpartition("-")[2])
+        return self.clock.now + self.skews[number % len(self.skews)]
+
+    # ------------------------------------------------------------ what they counted
+
+    def _rows(self, owner: str, pod: Json, ahead: float) -> list[EvidenceBucket]:
+        """All buckets of one pod so far that are not empty, from who had the queries when. Pods are alike."""
+        rows, counted = self._buckets.setdefault((owner, ahead), ([], int((START + ahead) // BUCKET_SECONDS)))
+        newest = int((self.clock.now + ahead) // BUCKET_SECONDS)
+        for number in range(counted, newest):
+            rows += self._counts(pod, number, self._seconds(owner, number, ahead))
+        self._buckets[owner, ahead] = (rows, newest)
+        return [*rows, *self._counts(pod, newest, self._seconds(owner, newest, ahead))]
+
+    def _seconds(self, owner: str, number: int, ahead: float) -> float:
+        start = number * BUCKET_SECONDS - ahead
+        return self.share(owner, start, start + BUCKET_SECONDS)
+
+    def _counts(self, pod: Json, number: int, seconds: float) -> list[EvidenceBucket]:
+        task = task_of(pod)
+        quality = self.truth.served(task["digest"])
+        rows = []
+        for segment, share in self.truth.segments:
+            name = segment if segment in task.get("segments", ()) else "other"
+            queries = int(seconds * self.truth.queries_per_second * share / 2)
+            if queries:
+                rows.append(_bucket(number, name, queries, quality, segment))
+        return rows
+
+
+def _bucket(number: int, name: str, queries: int, quality: Quality, segment: str) -> EvidenceBucket:
+    errors = int(queries * quality.errors)
+    answered = queries - errors
+    return EvidenceBucket.model_construct(
+        bucket=number,
+        segment=name,
+        requests=queries,
+        failed_requests=errors,
+        queries=queries,
+        errors=errors,
+        refused=0,
+        zero_results=int(answered * dict(quality.zero_in).get(segment, quality.zero_results)),
+        top_count=answered,
+        top_sum=0.5 * answered,
+        top_sum_squares=0.25 * answered,
+        latency={140: queries},
+    )
+
+
+def _process(pod: Json) -> tuple[str, int]:
+    states = pod["status"].get("containerStatuses") or [{}]
+    return pod["metadata"]["uid"], int(states[0].get("restartCount", 0))
