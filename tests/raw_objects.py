@@ -16,6 +16,7 @@ from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.core.observation import IndexView, Observation, RevisionView
 from vectorindex_operator.core.plan import CreateRevision, EnsureSearchers, StartBuild, StartResolve
+from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 from vectorindex_operator.manifests import jobs, labels, revisions, searchers, service
 from vectorindex_operator.reconcile import raw
@@ -115,6 +116,11 @@ class Silent:
         self, to: Addressee, pods: Iterable[tuple[str, str]], question: Question
     ) -> Future[tuple[PodEvidence, ...]]:
         return at_once(tuple(PodEvidence(name, None, 0.0) for name, _ in pods))
+
+    def source(self, to: Addressee, question: SourceQuestion) -> Future[SourceAnswer]:
+        done: Future[SourceAnswer] = Future()
+        done.set_result(SourceAnswer(problem="it says nothing"))
+        return done
 
     def tell(self, to: Any, addresses: Iterable[str], lease: TrafficLease) -> None: ...
 

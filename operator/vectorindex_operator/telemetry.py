@@ -20,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
 from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.source_poll import Said
 
 CONDITIONS = (
     "Ready",
@@ -92,6 +93,9 @@ class Metrics:
         self.writes = Counter(
             "vectorindex_api_writes", "Writes to the API server besides the Lease", ["kind"], registry=self.registry
         )
+        self.polls = Counter(
+            "vectorindex_source_polls", "Answers of searchers about the source", ["result"], registry=self.registry
+        )
         self.depth = Gauge("vectorindex_workqueue_depth", "VectorIndexes that are due now", registry=self.registry)
         self.longest_wait = Gauge(
             "vectorindex_workqueue_longest_wait_seconds",
@@ -124,6 +128,9 @@ class Metrics:
     def on_result(self, result: str, seconds: float) -> None:
         self.passes.labels(result).inc()
         self.seconds.observe(seconds)
+
+    def on_poll(self, said: Said) -> None:
+        self.polls.labels(said).inc()
 
     def on_event(self, namespace: str, name: str, event: Event) -> None:
         reason = event.reason if event.reason in REASONS else OTHER

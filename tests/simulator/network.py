@@ -19,9 +19,10 @@ from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.questions import Question
+from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.errors import ConflictError, RefusedError, UnreachableError
-from vectorindex_searcher.contract import InternalRequest, TrafficLease
+from vectorindex_searcher.contract import SOURCE_PATH, InternalRequest, TrafficLease
 
 T = TypeVar("T")
 
@@ -165,6 +166,20 @@ class Ports:
             return at_once(answers)
         later: Future[tuple[PodEvidence, ...]] = Future()
         self.world.clock.after(self.lateness.uniform(0.0, self.faults.late), lambda: later.set_result(answers))
+        return later
+
+    def source(self, to: Addressee, question: SourceQuestion) -> Future[SourceAnswer]:
+        request = InternalRequest("GET", f"{SOURCE_PATH}?maxAge={question.max_age:.1f}")
+        look = self.world.searchers.source(question, request, self._headers(to, request))
+        answer = look if isinstance(look, SourceAnswer) else SourceAnswer(look)
+        if self.faults.happens(self.faults.silent):
+            self._log("a searcher does not answer about the source")
+            answer = SourceAnswer(problem="no whole answer")
+        later: Future[SourceAnswer] = Future()
+        if self.faults.late and self.operator.automatic:
+            self.world.clock.after(self.lateness.uniform(0.0, self.faults.late), lambda: later.set_result(answer))
+        else:
+            later.set_result(answer)
         return later
 
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:

@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterable
 from simulator.clock import START, Clock
 from simulator.pods import is_ready, task_of, was_ready
 from simulator.store import Json, Store
-from simulator.truth import Quality, Truth
+from simulator.truth import Quality, Truth, sha
 
 from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_operator.manifests import labels
 from vectorindex_searcher.contract import (
     BUCKET_SECONDS,
     INTERNAL_KEY_ENV,
     RING_SECONDS,
     SIGNATURE_HEADER,
+    SOURCE_ENV,
     TARGET_HEADER,
     TASK_ENV,
     Evidence,
@@ -24,8 +26,10 @@ from vectorindex_searcher.contract import (
     InternalRequest,
     LeaseState,
     Sender,
+    SourceLook,
     Target,
     TrafficLease,
+    source_id,
     verify,
 )
 
@@ -88,8 +92,7 @@ class Searchers:
         """Whether a pod takes a signed request, as a searcher decides it: by its key, and by whom it is for."""
         if pod["metadata"]["labels"].get(labels.COMPONENT) != labels.SEARCHER:
             return False
-        one = next(c for c in pod["spec"]["containers"] if c["name"] == "searcher")
-        env = {variable["name"]: variable.get("value", "") for variable in one["env"]}
+        env = _env(pod)
         task = json.loads(env[TASK_ENV])
         me = Target(task["identity"]["uid"], task["revision"])
         sent = (headers[TARGET_HEADER], headers.get(SIGNATURE_HEADER, ""))
@@ -132,6 +135,25 @@ class Searchers:
             )
         return tuple(answers)
 
+    def source(
+        self, question: SourceQuestion, request: InternalRequest, headers: dict[str, str]
+    ) -> SourceLook | SourceAnswer:
+        """GET /v1/source of one pod, which goes by what it was told to list."""
+        pod, truth = self.at(question.address), self.truth
+        silent = truth.silent_pods or self.mute(question.pod)
+        if silent or pod is None or not is_ready(pod) or not self.takes(pod, request, headers):
+            return SourceAnswer(problem="no whole answer")
+        text = _env(pod).get(SOURCE_ENV, "")
+        if not text or not truth.lists_source:
+            return SourceAnswer(problem="404", unable=True)
+        fingerprint, reason = truth.data.fingerprint, ""
+        if truth.source_lies:
+            fingerprint = sha("lie", self.clock.now)
+        elif truth.source_denied or truth.data.unreadable is not None:
+            fingerprint, reason = "", "AccessDenied"
+        name, owner = pod["metadata"]["name"], pod["metadata"]["labels"][labels.REVISION]
+        return SourceLook(pod=name, revision=owner, source=source_id(text), fingerprint=fingerprint, reason=reason)
+
     def _clock_of(self, pod: Json) -> float:
         number = int(pod["metadata"]["name"].rpartition("-")[2])
         return self.clock.now + self.skews[number % len(self.skews)]
@@ -161,6 +183,11 @@ class Searchers:
             if queries:
                 rows.append(_bucket(number, name, queries, quality, segment))
         return rows
+
+
+def _env(pod: Json) -> dict[str, str]:
+    one = next(c for c in pod["spec"]["containers"] if c["name"] == "searcher")
+    return {variable["name"]: variable.get("value", "") for variable in one["env"]}
 
 
 def _bucket(number: int, name: str, queries: int, quality: Quality, segment: str) -> EvidenceBucket:

@@ -217,6 +217,9 @@ class Simulation:
                 operator.requeue = 300.0
                 before = operator.ports.reads
                 operator.run()
+                if operator.requeue < 4.0:  # a poll may be due, once
+                    self.world.clock.run_until(self.world.now + operator.requeue)
+                    operator.run()
                 reads = operator.ports.reads - before
                 # That a VectorIndex is gone is asked once; nobody looks at it again.
                 if operator.cached and reads and self.world.index() is not None and not self.scenario.polls:

@@ -108,6 +108,12 @@ class Truth:
     """Whether searcher pods find a node."""
     refused: frozenset[str] = frozenset()
     """Kinds that nobody may write."""
+    lists_source: bool = True
+    """Whether the image of searchers can."""
+    source_denied: bool = False
+    """Whether searchers may not list the source, though Jobs may."""
+    source_lies: bool = False
+    """Whether searchers say each time that it is something new."""
     silent_pods: int = 0
     """Of each revision so many never tell what they counted."""
     segments: tuple[tuple[str, float], ...] = (("other", 1.0),)

@@ -89,6 +89,8 @@ class World:
         self.clients = Clients(self.searchers, self.truth, self.clock, rng)
         self.searchers.share = self.clients.share
         self.searchers.told_to_drain = self.clients.close_soon
+        self.listings = 0
+        """Jobs that listed the source, or were to."""
         self._targets: list[tuple[float, str]] = [(START, "")]
         """Since when the front Service points to which revision."""
 
@@ -107,6 +109,8 @@ class World:
                 self._maybe_crash(target)
         elif kind == "EndpointSlice" and name == NAME and new is not None:
             self.clients.hear(new)
+        elif kind == "Job" and verb == "create" and new is not None:
+            self.listings += new["metadata"]["labels"][labels.VERB] == "resolve"
         elif kind == "VectorIndexRevision" and new is not None:
             self.made_of[name] = new["spec"]["digest"], new["spec"]["image"]
         self.controllers.on_change(verb, kind, name, old, new)

@@ -178,10 +178,10 @@ def test_a_key_shows_in_no_log_and_no_answer(caplog: pytest.LogCaptureFixture) -
 
 
 @contextmanager
-def serving(published: Published, target: Target, key: str, admin_port: int = 0) -> Iterator[Searcher]:
+def serving(published: Published, target: Target, key: str, admin_port: int = 0, **more: str) -> Iterator[Searcher]:
     identity = published.task.identity.model_copy(update={"uid": target.index_uid})
     asked = published.task.model_copy(update={"identity": identity, "revision": target.revision})
-    environment = {contract.INTERNAL_KEY_ENV: key, "VECTORINDEX_ADMIN_PORT": str(admin_port)}
+    environment = {contract.INTERNAL_KEY_ENV: key, "VECTORINDEX_ADMIN_PORT": str(admin_port)} | more
     with started(asked, **environment) as searcher:
         searcher.port()
         yield searcher

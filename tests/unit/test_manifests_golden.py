@@ -17,7 +17,7 @@ from observations import DATA, SETTINGS, a_revision, actions, index, run, seen, 
 
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.api.v1alpha1 import Live as LiveSettings
-from vectorindex_operator.api.v1alpha1 import RevisionSpec, Serving, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import RevisionSpec, Serving, SourcePoll, VectorIndexSpec
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.internal_keys import ANNOTATION, InternalKeys, addressee
 from vectorindex_operator.core.observation import Observation, RevisionView
@@ -90,6 +90,10 @@ PROTECTED = spec(searcher={"networkPolicy": {"mode": "Managed", "from": [
     {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.9.0.0/16"]}},
 ]}})  # fmt: skip
 PROTECTED_STABLE = a_revision(PROTECTED, "Stable")
+POLLED = spec(gate={"queries": {"s3": {"bucket": "vectors", "prefix": "docs/queries/"}}})
+TOLD = SourcePoll(queries=POLLED.gate.queries.s3 if POLLED.gate.queries else None)
+POLLING = a_revision(POLLED, "Stable")
+POLLING = replace(POLLING, spec=POLLING.spec.model_copy(update={"source_poll": TOLD}))
 CPU_PENDING = a_revision(ON_CPU, "Pending")
 SWITCH = Decision(DecisionKind.SWITCH, "", STABLE.name, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.25)
 BACK = replace(
@@ -112,6 +116,11 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
         planned(seen(EVERYTHING, STABLE, traffic=STABLE), EnsureSearchers),
         seen(EVERYTHING, STABLE),
         EVERYTHING,
+    ),
+    "searchers-polling": (
+        planned(seen(POLLED, POLLING, traffic=POLLING), EnsureSearchers),
+        seen(POLLED, POLLING),
+        POLLED,
     ),
     "service": (MoveTraffic(SWITCH, ""), seen(EVERYTHING, STABLE), EVERYTHING),
     "revision-secured": (

@@ -40,6 +40,7 @@ class Lane(StrEnum):
     SOAK = "Soak"
     WATCH = "Watch"
     LEASE = "Lease"
+    POLL = "Poll"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Evidence from searchers and leases to them, over their admin ports (admin_port.py has the bounds of one exchange).
+"""Evidence from searchers, leases to them, over their admin ports (admin_port.py has the bounds of one exchange).
 
 Nobody waits for pods here: who asks gets a Future. A look has DEADLINE_SECONDS for all pods of an index, pages
 included. What is not known by then is silence, and the next look goes on from there. Soaks, watches and leases have
@@ -23,9 +23,11 @@ from vectorindex_operator.adapters.evidence_cache import ROW_BYTES, EvidenceCach
 from vectorindex_operator.adapters.reader import Reader
 from vectorindex_operator.adapters.shares import Share
 from vectorindex_operator.adapters.signing import Signer
+from vectorindex_operator.adapters.source_looks import look_at_source
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence
 from vectorindex_operator.core.judging.questions import Purpose, Question
+from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_searcher.contract import (
     ADMIN_PORT,
     EVIDENCE_ANSWER_BYTES,
@@ -206,6 +208,11 @@ class HttpSearchers:
         if cursor.isascii() and cursor.isprintable() and cursor:
             headers[EVIDENCE_CURSOR_HEADER] = cursor
         return Call(address, self.admin_port, "GET", path, headers)
+
+    # ------------------------------------------------------------ the source
+
+    def source(self, to: Addressee, question: SourceQuestion) -> Future[SourceAnswer]:
+        return self.port.start(look_at_source(self.port, self.signer, self.admin_port, to, question))
 
     # ------------------------------------------------------------ leases
 

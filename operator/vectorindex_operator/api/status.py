@@ -152,6 +152,13 @@ class Serving(Stored):
         return cls(segments=names, min_score=spec.searcher.min_score, pod=spec.searcher.pod, refresh=refresh)
 
 
+class SourcePoll(Stored):
+    """That searchers list the source, and what of it is no data of it besides deleted ids and artifacts."""
+
+    queries: S3 | None = None
+    """Of the gate, where they lie below the source."""
+
+
 FEATURES: frozenset[str] = frozenset()
 """What this release knows of RevisionSpec.requires."""
 
@@ -169,6 +176,8 @@ class RevisionSpec(Stored):
     """Where deleted ids are listed; the source's keys read it."""
     tombstone_poll_seconds: float | None = None
     """How often its searchers list them."""
+    source_poll: SourcePoll | None = None
+    """None: its searchers are told of no source (poll 0, or a release from before they were); Jobs list it."""
     artifacts: S3
     columns: Columns
     embedding: Embedding

@@ -124,4 +124,5 @@ def _plan(state: ReconcileState) -> Plan:
         requeue_after=state.wake,
         events=(*state.events, *story.news(state, told)),
         errors=tuple(state.errors),
+        ask=state.ask,
     )

@@ -19,6 +19,7 @@ from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.sums import Sums
 from vectorindex_operator.core.loaded import LoadedRevision
+from vectorindex_operator.core.source_poll import Heard
 from vectorindex_operator.core.traffic import NO_TRAFFIC, Traffic
 from vectorindex_searcher.contract import BuildResult, Failure, ResolveResult, ValidateResult
 
@@ -119,6 +120,8 @@ class Observation:
     evidence: Mapping[str, tuple[PodEvidence, ...]] = field(default_factory=dict)
     sums: Mapping[str, Sums] = field(default_factory=dict)
     """Of the evidence of the look before, by revision: a saving of time, which changes no verdict."""
+    heard: Heard | None = None
+    """What a searcher said of the source last; None: nothing yet, or this process has just begun."""
     network_policies: Mapping[str, str] = field(default_factory=dict)
     """Uid of each NetworkPolicy of ours, by name."""
     objects: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)

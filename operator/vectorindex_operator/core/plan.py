@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from vectorindex_operator.api.v1alpha1 import Live, NetworkPolicy, RevisionStatus, Serving, VectorIndexStatus
 from vectorindex_operator.core.events import Event
+from vectorindex_operator.core.source_poll import SourceQuestion
 from vectorindex_operator.core.traffic import Decision
 from vectorindex_searcher.contract import BuildTask, LeaseState, ResolveTask, ValidateTask
 
@@ -193,6 +194,8 @@ class Plan:
     requeue_after: float
     events: tuple[Event, ...] = ()
     errors: tuple[Exception, ...] = ()
+    ask: SourceQuestion | None = None
+    """A question to a searcher, best effort. No action: nothing is written for it, and nobody waits."""
 
     @property
     def actions(self) -> tuple[Action, ...]:

@@ -24,6 +24,7 @@ from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.observation import JobView, Observation, RevisionView, Task
 from vectorindex_operator.core.phase import CANDIDATE, Phase
 from vectorindex_operator.core.plan import Action, DeleteJob, MoveTraffic, WriteRevisionStatus
+from vectorindex_operator.core.source_poll import SourceQuestion
 from vectorindex_operator.core.traffic import Decision
 
 
@@ -87,6 +88,8 @@ class ReconcileState:
     verbs: dict[str, VerbResult] = field(default_factory=dict)
     resolve_now: str = ""
     """Why the source is to be listed again at once; empty: it is not."""
+    ask: SourceQuestion | None = None
+    """What a searcher is asked about the source, once this pass is over."""
     keep_loaded: set[str] = field(default_factory=set)
     """Revisions whose searchers stay loaded."""
     make_room: bool = False

@@ -19,10 +19,11 @@ TOKENS_DIR = "/etc/vectorindex/tokens"
 TLS_DIR = "/etc/vectorindex/tls"
 
 
-def credentials(places: Mapping[str, S3 | None]) -> list[Manifest]:
-    """envFrom entries: the keys of each place's Secret, prefixed with SOURCE_, ARTIFACTS_ or QUERIES_."""
+def credentials(places: Mapping[str, S3 | None], *, optional: bool = False) -> list[Manifest]:
+    """envFrom entries: the keys of each place's Secret, prefixed with SOURCE_, ARTIFACTS_ or QUERIES_. `optional`: the
+    pod starts without them, too."""
     return [
-        {"prefix": prefix, "secretRef": {"name": place.secret_ref.name}}
+        {"prefix": prefix, "secretRef": {"name": place.secret_ref.name} | ({"optional": True} if optional else {})}
         for prefix, place in places.items()
         if place is not None and place.secret_ref is not None
     ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionSpec, VectorIndexSpec
-from vectorindex_operator.core import recipe
+from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionSpec, SourcePoll, VectorIndexSpec
+from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.observation import IndexView
 from vectorindex_operator.core.plan import CreateRevision
 from vectorindex_operator.core.state import Installation
@@ -21,6 +21,7 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         source=spec.source.s3,
         tombstones=spec.source.deleted(),
         tombstone_poll_seconds=recipe.tombstone_poll(spec),
+        source_poll=_source_poll(spec),
         artifacts=spec.artifacts.s3,
         columns=spec.source.columns,
         embedding=spec.embedding,
@@ -40,3 +41,11 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         ),
         "spec": frozen.wire(),
     }
+
+
+def _source_poll(spec: VectorIndexSpec) -> SourcePoll | None:
+    """Searchers get the keys of the source only where they are to list it."""
+    if spec.source.poll == "0":
+        return None
+    below = identity.queries_below(spec) is not None and spec.gate.queries is not None
+    return SourcePoll(queries=spec.gate.queries.s3 if below and spec.gate.queries else None)

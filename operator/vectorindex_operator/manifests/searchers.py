@@ -10,6 +10,7 @@ from vectorindex_operator.api.v1alpha1 import Live, Resources, RevisionSpec, Sea
 from vectorindex_operator.core import identity, internal_keys, recipe
 from vectorindex_operator.core.observation import IndexView, RevisionView
 from vectorindex_operator.core.plan import EnsureSearchers
+from vectorindex_operator.core.source_poll import told_text
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
@@ -33,6 +34,7 @@ from vectorindex_searcher.contract import (
     LIVE_QUERIES_ENV,
     LIVE_SAMPLE_BYTES,
     PARAM_LIMITS_ENV,
+    SOURCE_ENV,
     TOMBSTONE_POLL_SECONDS,
     Identity,
     ServeTask,
@@ -53,6 +55,10 @@ LIVE_RECALL_BYTES = 160 * 2**20
 
 LIVE_QUERIES_BYTES = LIVE_SAMPLE_BYTES + 16 * 2**20
 """What a sample of live queries needs, with the hour of it that is being told."""
+
+LISTING_BYTES = 160 * 2**20
+"""What listing a source takes for a moment, with as many objects and as long keys as there may be (a test compares).
+Above the limit only: most sources take a hundredth of it."""
 
 
 def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: Installation) -> Manifest:
@@ -114,10 +120,13 @@ def deployment(
     ]
     if (params := action.live.searcher.params) is not None:
         one["env"].append({"name": PARAM_LIMITS_ENV, "value": json.dumps(params.wire(), sort_keys=True)})
+    if text := told_text(_owner(index), frozen, action.live):
+        one["env"].append({"name": SOURCE_ENV, "value": text})
     if action.live.live_queries:
         one["env"].append({"name": LIVE_QUERIES_ENV, "value": "1"})
     busy = frozen.pod_template["metadata"].get("annotations", {}).get(labels.MEMORY) == COUNTS_BUSY
-    one["resources"] = _resources(action.live.searcher.resources, action, busy=busy)
+    listing = LISTING_BYTES if frozen.source_poll is not None else 0
+    one["resources"] = _resources(action.live.searcher.resources, action, busy=busy, listing=listing)
     template = frozen.pod_template | {"spec": pod}
     _give_key(template, revision, keys)
     return {
@@ -153,6 +162,8 @@ def _reached_by(frozen: RevisionSpec, live: Live) -> Manifest:
             "SOURCE_": frozen.tombstones.reached_by(live.source) if frozen.tombstones else None,
         }
     )
+    if frozen.source_poll is not None and frozen.tombstones is None:
+        one["envFrom"] += credentials({"SOURCE_": frozen.source.reached_by(live.source)}, optional=True)
     one["args"] = one["args"][:1]
     one["volumeMounts"] = [mount for mount in one["volumeMounts"] if mount["name"] not in _SECRET_VOLUMES]
     pod["volumes"] = [volume for volume in pod["volumes"] if volume["name"] not in _SECRET_VOLUMES]
@@ -192,9 +203,13 @@ def disruption_budget(action: EnsureSearchers, index: IndexView) -> Manifest:
     }
 
 
+def _owner(index: IndexView) -> Identity:
+    return Identity(namespace=index.namespace, name=index.name, uid=index.uid)
+
+
 def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> ServeTask:
     return ServeTask(
-        identity=Identity(namespace=index.namespace, name=index.name, uid=index.uid),
+        identity=_owner(index),
         revision=action.revision,
         digest=frozen.digest,
         manifest_sha256=action.manifest_sha256,
@@ -211,20 +226,20 @@ def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> Se
     )
 
 
-def memory(held: int, *, busy: bool = True) -> tuple[int, int]:
+def memory(held: int, *, busy: bool = True, listing: int = 0) -> tuple[int, int]:
     """Request and limit of a searcher, in MiB. held: bytes of its artifact, and of what it keeps of queries. busy: the
-    limit counts BUSY_BYTES."""
+    limit counts BUSY_BYTES. listing: bytes that the limit counts besides."""
     request, most = (-(-(held + size) // 2**20) for size in (PROCESS_BYTES, BUSY_BYTES))
-    return request, max(2 * request, most if busy else 0)
+    return request, max(2 * request, most if busy else 0) + -(-listing // 2**20)
 
 
-def _resources(resources: Resources, action: EnsureSearchers, *, busy: bool) -> Manifest:
+def _resources(resources: Resources, action: EnsureSearchers, *, busy: bool, listing: int) -> Manifest:
     requests, limits = dict(resources.requests), dict(resources.limits)
     if "memory" not in requests and "memory" not in limits:
         held = action.resident_bytes
         held += LIVE_RECALL_BYTES if action.live_recall else 0
         held += LIVE_QUERIES_BYTES if action.live.live_queries else 0
-        request, limit = memory(held, busy=busy)
+        request, limit = memory(held, busy=busy, listing=listing)
         requests["memory"], limits["memory"] = f"{request}Mi", f"{limit}Mi"
     if disk := disk_mebibytes(action.disk_bytes, requests, limits):
         requests[DISK] = f"{disk}Mi"

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, replace
 
 from vectorindex_operator.api.v1alpha1 import BlockedBy, VectorIndexStatus
 from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.internal_keys import addressee
 from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import Action, MoveTraffic, Plan, StartResolve, WriteRevisionStatus
+from vectorindex_operator.core.source_poll import Said
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.cache import CachedCluster, NotCachedError, ReadCache
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, class_of
@@ -27,6 +29,7 @@ from vectorindex_operator.reconcile.execute import MOST_ROWS, Executor
 from vectorindex_operator.reconcile.looks import AskedError, Looks
 from vectorindex_operator.reconcile.objects import Repair
 from vectorindex_operator.reconcile.observe import observe
+from vectorindex_operator.reconcile.polls import SourcePolls
 from vectorindex_operator.reconcile.ports import Cluster, Events, Searchers
 
 log = logging.getLogger(__name__)
@@ -60,13 +63,17 @@ class Reconciler:
     on_gone: Callable[[str, str], None] = lambda namespace, name: None
     on_answer: Callable[[str, str], None] = lambda namespace, name: None
     """Pods have answered what a pass had asked: it wants to go on."""
+    on_poll: Callable[[Said], None] = lambda said: None
+    """What a searcher said of its source."""
     clock: Callable[[], float] = time.time
+    polls: SourcePolls = field(init=False)
     looks: Looks = field(init=False)
     _told: dict[tuple[str, str, Repair], float] = field(default_factory=dict)
     """When a repair was last told of. May be lost."""
 
     def __post_init__(self) -> None:
         self.looks = Looks(self.searchers, self.on_answer)
+        self.polls = SourcePolls(self.searchers, self.on_answer, self.on_poll, self.clock)
 
     def run(self, namespace: str, name: str) -> float | None:
         """One pass. Returns the seconds until the next look, None when the VectorIndex is gone.
@@ -109,6 +116,7 @@ class Reconciler:
         if class_of(obs.objects["VectorIndex", name]) != self.operator_class:
             return self._leave(namespace, name)
         obs = self.looks.told((namespace, name), obs, self.clock())
+        obs = replace(obs, heard=self.polls.heard((namespace, name)))
         plan = self._claimed(obs, decide(obs, self.settings, self.clock()))
         if not live and (plan.events or plan.errors):
             raise NotCachedError("there is something to tell")
@@ -120,6 +128,8 @@ class Reconciler:
         refused = self._say_first_word(executor, plan)
         plan = self._act(executor, plan)
         refused = self._report(executor, plan) or refused
+        if plan.ask is not None:
+            self.polls.ask((namespace, name), addressee(obs, plan.ask.revision), plan.ask)
         self.on_status(namespace, name, plan.status)
         if refused is not None:
             raise refused
@@ -132,6 +142,7 @@ class Reconciler:
 
     def _leave(self, namespace: str, name: str) -> float | None:
         """There is nothing to do here any more: it is gone, or another operator's."""
+        self.polls.forget((namespace, name))
         self.on_gone(namespace, name)
         return None
 

@@ -13,6 +13,7 @@ from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.questions import Question
+from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_searcher.contract import TrafficLease
 
 Raw = Mapping[str, Any]
@@ -82,6 +83,10 @@ class Searchers(Protocol):
 
         The answers come within seconds, whatever the pods do: a silent pod is evidence too.
         """
+        ...
+
+    def source(self, to: Addressee, question: SourceQuestion) -> Future[SourceAnswer]:
+        """Ask one pod about the source; the answer comes within seconds, also that there is none."""
         ...
 
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> object:

@@ -10,6 +10,7 @@ into a Kubernetes status as it is.
     model     the base of everything on the wire    evidence  what a searcher's admin port tells and takes
     internal  whom a request to a pod is for, and its signature
     live_queries  what a searcher keeps of what users ask
+    source    what a searcher tells of its index's source
     packed    a result that is too long for where it is left
 """
 
@@ -72,6 +73,7 @@ from .model import Model, Stored
 from .numbers import NUMBERS, number_text
 from .packed import PACKED, pack, unpack
 from .results import COLUMN_TYPES, BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
+from .source import SOURCE_ENV, SOURCE_PATH, SourceLook, source_id
 from .spec import (
     MEMORY_PATTERN,
     S3,
@@ -178,6 +180,8 @@ __all__ = [
     "SEGMENT_QUERIES",
     "SIGNATURE_HEADER",
     "SIGNATURE_SECONDS",
+    "SOURCE_ENV",
+    "SOURCE_PATH",
     "TARGET_HEADER",
     "TASK_ENV",
     "TERMINATION_LOG_ENV",
@@ -216,6 +220,7 @@ __all__ = [
     "SegmentRecall",
     "Sender",
     "ServeTask",
+    "SourceLook",
     "Stored",
     "Target",
     "TrafficLease",
@@ -232,6 +237,7 @@ __all__ = [
     "revision_key",
     "seal",
     "sign",
+    "source_id",
     "unpack",
     "verify",
 ]

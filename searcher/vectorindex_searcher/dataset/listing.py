@@ -38,8 +38,13 @@ class Listing(Model):
 
 def fingerprint(objects: Sequence[ObjectInfo | ListedObject]) -> str:
     """64 hex characters over the sorted (key, size, etag) of the objects: equal exactly when nothing changed."""
-    facts = sorted((item.key, item.size, item.etag) for item in objects)
-    return hashlib.sha256(json.dumps(facts, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()
+    digest, encode, comma = hashlib.sha256(b"["), json.JSONEncoder(separators=(",", ":")).encode, b""
+    # Object by object: of very many the text would take as much memory again, in one call that holds up all threads.
+    for item in sorted(objects, key=lambda one: (one.key, one.size, one.etag)):
+        digest.update(comma + encode((item.key, item.size, item.etag)).encode())
+        comma = b","
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def list_source(store: Store, exclude: Sequence[str] = ()) -> Listing:
@@ -49,7 +54,34 @@ def list_source(store: Store, exclude: Sequence[str] = ()) -> Listing:
     artifacts of an index. `exclude`: keys, or folders of keys, that are no data either. Raises
     SourceMissing/EmptySource when nothing is left, BadData/{TooManyObjects, TableFormat, MixedFormats, BrokenLink}.
     """
-    data = _data(store, exclude)
+    data = _data(store, exclude, tell=True)
+    objects = tuple(ListedObject(key=item.key, size=item.size, etag=item.etag) for item in data)
+    return Listing(fingerprint=fingerprint(data), objects=objects)
+
+
+def source_fingerprint(store: Store, exclude: Sequence[str] = ()) -> str:
+    """The fingerprint of `list_source`, for who only looks whether it changed, again and again. Raises as that does."""
+    return fingerprint(_data(store, exclude, tell=False))
+
+
+def _data(store: Store, exclude: Sequence[str], *, tell: bool) -> list[ObjectInfo]:
+    """The data objects in key order, of one format; at least one. `tell`: what else lies there."""
+    listed = [item for item in list_all(store) if not _within(item.key, exclude)]
+    refuse_tables(store, (item.key for item in listed), above=True)
+    named = [item for item in listed if not _hidden(item.key, store.prefix)]
+    artifacts = artifact_keys(item.key for item in named)
+    data = [item for item in named if find_format(item.key) is not None and item.key not in artifacts]
+    refuse_broken_links(store, data)
+    if tell:
+        _tell_left_out(store, [item.key for item in named if find_format(item.key) is None], artifacts)
+    if not data:
+        seen = f"; {len(listed)} of other formats, for example {listed[0].key}" if listed else ""
+        raise SourceMissing(
+            "EmptySource",
+            f"{store.describe(store.prefix)} holds no object of a known format ({', '.join(SUFFIXES)}){seen}",
+            field="spec.source",
+            remedy="Point spec.source at the prefix of the vectors, or upload them.",
+        )
     first = format_of(data[0].key)
     if other := next((item.key for item in data if find_format(item.key) is not first), None):
         names = " and ".join(found.name for found in FORMATS if found in (first, format_of(other)))
@@ -58,27 +90,6 @@ def list_source(store: Store, exclude: Sequence[str] = ()) -> Listing:
             f"{store.describe(store.prefix)} holds {names} objects, for example {data[0].key} and {other}",
             object=other,
             remedy="Keep one format per source.",
-        )
-    objects = tuple(ListedObject(key=item.key, size=item.size, etag=item.etag) for item in data)
-    return Listing(fingerprint=fingerprint(data), objects=objects)
-
-
-def _data(store: Store, exclude: Sequence[str]) -> list[ObjectInfo]:
-    """The data objects in key order; at least one."""
-    listed = [item for item in list_all(store) if not _within(item.key, exclude)]
-    refuse_tables(store, (item.key for item in listed), above=True)
-    named = [item for item in listed if not _hidden(item.key, store.prefix)]
-    artifacts = artifact_keys(item.key for item in named)
-    data = [item for item in named if find_format(item.key) is not None and item.key not in artifacts]
-    refuse_broken_links(store, data)
-    _tell_left_out(store, [item.key for item in named if find_format(item.key) is None], artifacts)
-    if not data:
-        seen = f"; {len(listed)} of other formats, for example {listed[0].key}" if listed else ""
-        raise SourceMissing(
-            "EmptySource",
-            f"{store.describe(store.prefix)} holds no object of a known format ({', '.join(SUFFIXES)}){seen}",
-            field="spec.source",
-            remedy="Point spec.source at the prefix of the vectors, or upload them.",
         )
     return data
 

@@ -1,5 +1,5 @@
-"""The admin port: probes, metrics, evidence, live queries, leases. For the kubelet, Prometheus, the operator and the
-gate, never for users.
+"""The admin port: probes, metrics, evidence, the source, live queries, leases. For the kubelet, Prometheus, the
+operator and the gate, never for users.
 
 Up from the first moment, long before the index is loaded.
 """
@@ -25,6 +25,7 @@ from .evidence.ring import EvidenceRing
 from .http.dispatch import Answer, Routes, dispatch
 from .http.internal import InternalRequests
 from .http.messages import Problem, Request, Response, json_response
+from .source import SourceListing
 from .traffic import Traffic
 
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -42,7 +43,7 @@ _CURSOR_BYTES = 64
 
 class AdminApp:
     """Answers the admin port. `progress`: a sentence about the loading, for people who look at /readyz. `queries`: the
-    sample of live queries, once there is one."""
+    sample of live queries, once there is one. `source`: None where the index's source is not listed here."""
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class AdminApp:
         internal: InternalRequests,
         clock: Callable[[], float] = time.monotonic,
         queries: Callable[[], LiveQueries | None] = lambda: None,
+        source: SourceListing | None = None,
     ) -> None:
         self._pod = pod
         self._revision = revision
@@ -64,6 +66,7 @@ class AdminApp:
         self._progress = progress
         self._internal = internal
         self._queries = queries
+        self._source = source
         self._clock = clock
         self._exposed = b""
         self._exposed_until = -math.inf
@@ -74,6 +77,7 @@ class AdminApp:
             b"/v1/evidence": (_READ, self._evidence),
             b"/v1/lease": ((b"POST",), self._lease),
             contract.LIVE_QUERIES_PATH.encode(): (_READ, self._live_queries),
+            contract.SOURCE_PATH.encode(): (_READ, self._look_at_source),
         }
 
     def handle(self, request: Request) -> Answer:
@@ -105,7 +109,7 @@ class AdminApp:
         return Response(200, self._exposed, METRICS_TYPE)
 
     def _evidence(self, request: Request) -> asyncio.Future[Response]:
-        since, loop = _since(request), asyncio.get_running_loop()
+        since, loop = _number(request, "since", "?since=1700000000"), asyncio.get_running_loop()
         if _COLUMNS not in request.headers.get(b"accept", b"").lower():
             return loop.create_task(self._write_evidence(since))
         cursor = request.headers.get(_CURSOR, b"")[:_CURSOR_BYTES].decode("latin-1")
@@ -170,6 +174,17 @@ class AdminApp:
 
         return asyncio.get_running_loop().create_task(write())
 
+    def _look_at_source(self, request: Request) -> asyncio.Future[Response]:
+        """contract.SourceLook."""
+        source, max_age = self._source, _number(request, "maxAge", "?maxAge=150")
+        if source is None:
+            raise Problem(404, "NoSource", "this searcher lists no source", remedy="spec.source.poll")
+
+        async def look() -> Response:
+            return json_response((await source.look(self._pod, self._revision, max_age)).wire())
+
+        return asyncio.get_running_loop().create_task(look())
+
     def _lease(self, request: Request) -> Response:
         try:
             lease = contract.TrafficLease.model_validate_json(request.body)
@@ -208,14 +223,14 @@ def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
     return mapped or known
 
 
-def _since(request: Request) -> float:
-    """Unix seconds from ?since=; 0 without it. Raises Problem 400."""
+def _number(request: Request, name: str, example: str) -> float:
+    """The seconds of the only parameter that there may be; 0 without it. Raises Problem 400."""
     try:
         given = parse_qs(request.query.decode("ascii"), keep_blank_values=True)
-        since = float(given.pop("since", ["0"])[-1])
-        if given or not math.isfinite(since):
+        number = float(given.pop(name, ["0"])[-1])
+        if given or not math.isfinite(number):
             raise ValueError
     except ValueError:
         query = request.query.decode("latin-1")
-        raise Problem(400, "InvalidField", "since must be unix seconds", "since", query, "?since=1700000000") from None
-    return since
+        raise Problem(400, "InvalidField", f"{name} must be seconds", name, query, example) from None
+    return number

@@ -37,6 +37,7 @@ from .http.mounted import Mounted, watch
 from .http.tls import Certificate
 from .search.pool import SearchPool
 from .settings import Settings
+from .source import SourceListing
 from .tombstones import Deletions
 from .traffic import Traffic
 
@@ -56,6 +57,7 @@ class Server:
         self._ring = EvidenceRing(task.segments)
         self._gauges = Gauges()
         self._metrics = SearcherMetrics(task.revision, self._ring, self._gauges)
+        self._source = SourceListing.told(settings.source, self._gauges)
         self._progress = "starting"
         self._pool: SearchPool | None = None
         self._live: LiveRecall | None = None
@@ -149,6 +151,7 @@ class Server:
             progress=lambda: self._progress,
             internal=internal,
             queries=lambda: self._queries,
+            source=self._source,
         )
 
     def _tell(self, sentence: str) -> None:

@@ -50,6 +50,8 @@ class Settings:
     """What queries may choose for themselves."""
     internal_key: str = field(default="", repr=False)
     """Key of the revision, which signs evidence and leases; empty: unsigned ones are taken."""
+    source: str = ""
+    """What of the index's source is listed when the operator asks (contract.SOURCE_ENV); empty: nothing."""
     live_queries: bool = False
     """Keep a sample of what users ask, for the gate of the next revision. Needs the key."""
 
@@ -86,6 +88,7 @@ class Settings:
             tls_cert=tls_cert,
             tls_key=tls_key,
             params=_param_limits(environment.get(contract.PARAM_LIMITS_ENV, "")),
+            source=environment.get(contract.SOURCE_ENV, ""),
             live_queries=environment.get(contract.LIVE_QUERIES_ENV, "") == "1",
             internal_key=environment.get(contract.INTERNAL_KEY_ENV, ""),  # no flag: command lines can be read by many
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulator.clock import START
 from simulator.scenarios.scenario import Script, ends, phase, scenario, set_quality, stable
 from simulator.truth import Data, Quality
 from simulator.world import World
@@ -144,12 +145,59 @@ def no_queries_then_data(w: World) -> Script:
     yield 5.0
 
 
-@scenario(ends("A"), polls=True)
+@scenario(ends("A"))
 def polling(w: World) -> Script:
-    """A source that does not change costs Jobs and nothing else."""
+    """A source that does not change costs no write: stable's searchers say so."""
     w.apply(source__poll="30s")
     yield stable(w, "A")
     yield 100.0
+
+
+@scenario(ends("A", "d2"))
+def polling_finds_new_data(w: World) -> Script:
+    """Searchers see it, a Job lists it, and it is built and rolled out; also where it was taken back meanwhile."""
+    w.apply(source__poll="30s")
+    yield stable(w, "A")
+    for data in ("d2", "d1", "d2"):
+        w.truth.put(Data(data, rows=10_000 if data == "d1" else 10_200))
+        yield w.rng.uniform(0.0, 40.0)
+    yield stable(w, "A", "d2")
+    yield 60.0
+
+
+def _one_job_a_poll(w: World) -> list[str]:
+    """At most, besides those that follow faults."""
+    most = (w.now - START) / 30.0 + 20
+    return [] if w.listings <= most else [f"{w.listings} Jobs listed the source"]
+
+
+@scenario(ends("A", extra=_one_job_a_poll), polls=True)
+def polling_by_liars(w: World) -> Script:
+    """Searchers that always say that the source changed cost a Job a poll, and nothing else."""
+    w.truth.source_lies = True
+    w.apply(source__poll="30s")
+    yield stable(w, "A")
+    yield 600.0
+
+
+@scenario(ends("A", extra=_one_job_a_poll), polls=True)
+def polling_by_an_older_image(w: World) -> Script:
+    """It does not know how to list: Jobs do, as before."""
+    w.truth.lists_source = False
+    w.apply(source__poll="30s")
+    yield stable(w, "A")
+    yield 600.0
+
+
+@scenario(ends("A", "d2", extra=_one_job_a_poll), polls=True)
+def polling_without_access(w: World) -> Script:
+    """Searchers may not list the source: Jobs do, and find what is new."""
+    w.truth.source_denied = True
+    w.apply(source__poll="30s")
+    yield stable(w, "A")
+    w.truth.put(Data("d2", rows=10_200))
+    yield stable(w, "A", "d2")
+    yield 300.0
 
 
 def _dimension_refused(w: World) -> list[str]:

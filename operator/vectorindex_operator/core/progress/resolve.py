@@ -1,6 +1,7 @@
 """Which dataset is there: a Job lists the source, because the operator holds no object-store key.
 
-The newest finished resolve Job stays as the mark of the last listing, so polling writes nothing into any status.
+The newest finished resolve Job stays as the mark of the last listing, so polling writes nothing into any status. Where
+stable's searchers can tell that nothing changed since, none follows it: poll.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from vectorindex_operator.core.backoff import resolve_wait
 from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartResolve
+from vectorindex_operator.core.progress import poll
 from vectorindex_operator.core.state import ReconcileState, Stall
 from vectorindex_searcher.contract import ExitCode, Identity, ResolveResult, ResolveTask
 
@@ -64,19 +66,16 @@ def _start(state: ReconcileState, wanted: str, after: str, failures: int) -> Non
 
 def _without_job(state: ReconcileState, wanted: str) -> None:
     """The first pass, or somebody deleted the Job: list unless a listing of this very source is known and fresh."""
-    source, poll = state.source, _poll(state)
+    source = state.source
     if source is not None and source.source_hash == wanted and not state.resolve_now:
-        if not poll:
-            return
-        due = to_unix(source.at) + poll
-        if state.now < due:
-            state.requeue_at(due)
+        since = to_unix(source.at)
+        if not _polls(state) or not poll.needs_job(state, after="", known=source.fingerprint, since=since):
             return
     _start(state, wanted, after=source.fingerprint[:8] if source else "", failures=0)
 
 
-def _poll(state: ReconcileState) -> float:
-    return 0.0 if state.spec.source.poll == "0" else duration_seconds(state.spec.source.poll)
+def _polls(state: ReconcileState) -> bool:
+    return poll.poll_seconds(state.spec) > 0
 
 
 def _read(state: ReconcileState, job: JobView, wanted: str) -> None:
@@ -99,8 +98,14 @@ def _read(state: ReconcileState, job: JobView, wanted: str) -> None:
         state.delete_jobs([job])
         _start(state, wanted, f"{job.name}/{state.resolve_now}", failures=0)
         return
-    if poll := _poll(state):
-        _again_at(state, job, wanted, finished + poll, failures=0)
+    known = job.result.fingerprint if isinstance(job.result, ResolveResult) else _adopted(state)
+    if _polls(state) and poll.needs_job(state, after=job.name, known=known, since=finished):
+        _again_at(state, job, wanted, state.now, failures=0)
+
+
+def _adopted(state: ReconcileState) -> str:
+    """Fingerprint of the listing that the status tells of; empty: none."""
+    return state.source.fingerprint if state.source is not None else ""
 
 
 def _is_awaited(state: ReconcileState, wanted: str, finished: float) -> bool:
@@ -116,7 +121,7 @@ def _is_awaited(state: ReconcileState, wanted: str, finished: float) -> bool:
     if adopted_at >= finished:
         return False
     held = finished < adopted_at + duration_seconds(state.spec.source.min_interval)
-    return bool(_poll(state)) or held or _has_failed(state) is not None or _waits_for_data(state)
+    return _polls(state) or held or _has_failed(state) is not None or _waits_for_data(state)
 
 
 def _failed(state: ReconcileState, job: JobView, wanted: str, finished: float) -> None:

@@ -54,6 +54,8 @@ CANARY_RECALL = "vectorindex_canary_recall"
 TOMBSTONES = "vectorindex_tombstones"
 TOMBSTONES_CHECKED = "vectorindex_tombstones_checked_timestamp_seconds"
 TOMBSTONE_ERRORS = "vectorindex_tombstone_errors"
+SOURCE_CHECKED = "vectorindex_source_checked_timestamp_seconds"
+SOURCE_ERRORS = "vectorindex_source_errors"
 TOKEN_REQUESTS = "vectorindex_token_requests"  # noqa: S105 - a metric's name
 
 _DURATION_STEP = 14
@@ -88,6 +90,10 @@ class Gauges:
     tombstones_checked: float | None = None
     """Unix time of the last successful listing."""
     tombstone_errors: int | None = None
+    source_checked: float | None = None
+    """Unix time of the last successful listing of the source."""
+    source_errors: int | None = None
+    """None: it is not listed here."""
     token_uses: Mapping[str, int] | None = None
     """Accepted requests by name of token; None: no token is asked for."""
 
@@ -125,7 +131,7 @@ class SearcherMetrics(Collector):
             for phase, took in self._gauges.load_seconds.items():
                 seconds.add_metric((self._revision, phase), took)
             yield seconds
-        yield from self._tombstones()
+        yield from self._listings()
         if self._gauges.token_uses is not None:
             uses = CounterMetricFamily(
                 TOKEN_REQUESTS, "Requests accepted, by name of their token.", labels=("revision", "token")
@@ -134,22 +140,26 @@ class SearcherMetrics(Collector):
                 uses.add_metric((self._revision, name), count)
             yield uses
 
-    def _tombstones(self) -> Iterator[Metric]:
+    def _listings(self) -> Iterator[Metric]:
+        """Of deleted ids, and of the source."""
         gauges = self._gauges
         for name, text, value in (
             (TOMBSTONES, "Rows hidden because their ids were deleted.", gauges.tombstones),
             (TOMBSTONES_CHECKED, "Unix time at which tombstones were last listed.", gauges.tombstones_checked),
+            (SOURCE_CHECKED, "Unix time at which the source was last listed.", gauges.source_checked),
         ):
             if value is not None:
                 family = GaugeMetricFamily(name, text, labels=("revision",))
                 family.add_metric((self._revision,), value)
                 yield family
-        if gauges.tombstone_errors is not None:
-            errors = CounterMetricFamily(
-                TOMBSTONE_ERRORS, "Times that tombstones could not be listed or read.", labels=("revision",)
-            )
-            errors.add_metric((self._revision,), gauges.tombstone_errors)
-            yield errors
+        for name, text, count in (
+            (TOMBSTONE_ERRORS, "Times that tombstones could not be listed or read.", gauges.tombstone_errors),
+            (SOURCE_ERRORS, "Times that the source could not be listed.", gauges.source_errors),
+        ):
+            if count is not None:
+                errors = CounterMetricFamily(name, text, labels=("revision",))
+                errors.add_metric((self._revision,), count)
+                yield errors
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily(
