@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ import yaml
 from control_plane import Api, ControlPlane, Json
 from idle_audit import Tail, Usage, usage
 from idle_kubelet import Kubelet, wait_until
+from idle_pods import ADDRESSES
 from layers import CHECKOUT, program
 from ports import held
 from processes import Child
@@ -139,8 +140,8 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(relist_seconds: int, *, keep: bool) -> Iterator[Cluster]:
-    """etcd, API server, kubelet and pods. `keep`: their folder stays."""
+def cluster(relist_seconds: int, *, keep: bool, addresses: Sequence[str] = ADDRESSES) -> Iterator[Cluster]:
+    """etcd, API server, kubelet and pods, which listen on `addresses`. `keep`: their folder stays."""
     with ExitStack() as stack:
         if keep:
             folder = Path(tempfile.mkdtemp(prefix="idle-"))
@@ -150,10 +151,10 @@ def cluster(relist_seconds: int, *, keep: bool) -> Iterator[Cluster]:
         stack.enter_context(plane.running())
         certificate = str(folder / "certificates" / "apiserver.crt")
         api = Api(plane.api.url, urllib3.PoolManager(ca_certs=certificate, maxsize=32, timeout=60.0))
-        pods = Child(str(Path(__file__).with_name("idle_pods.py")), core=None)
+        pods = Child(str(Path(__file__).with_name("idle_pods.py")), *addresses, core=None)
         stack.callback(pods.close)
         pods.hear()
-        kubelet = Kubelet(api, lambda revision, segments: made.tell_pods(_load(revision, segments)))
+        kubelet = Kubelet(api, lambda revision, segments: made.tell_pods(_load(revision, segments)), addresses)
         made = Cluster(plane, api, kubelet, pods, folder / "operator.log", relist_seconds)
         _prepare(api)
         kubelet.start()

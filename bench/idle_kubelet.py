@@ -16,7 +16,7 @@ import threading
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -60,8 +60,10 @@ class Loaded:
 class Kubelet:
     """Watches, and does the work on a few threads: one object's in order. `load(revision, segments)`: pods are made."""
 
-    def __init__(self, api: Api, load: Callable[[str, list[str]], object]) -> None:
-        self.api, self._load = api, load
+    def __init__(
+        self, api: Api, load: Callable[[str, list[str]], object], addresses: Sequence[str] = ADDRESSES
+    ) -> None:
+        self.api, self._load, self._addresses = api, load, addresses
         self.indexes: dict[tuple[str, str], Json] = {}
         """The VectorIndexes as the API server has them, by namespace and name."""
         self.failures: list[str] = []
@@ -260,7 +262,7 @@ class Kubelet:
         name = f"{meta['name']}-{mark}-{number:x}"
         owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": f"{meta['name']}-{mark}", "controller": True}
         self._create_pod(meta["namespace"], name, template, {"pod-template-hash": mark}, owner | {"uid": meta["uid"]})
-        address = ADDRESSES[number % len(ADDRESSES)]
+        address = self._addresses[number % len(self._addresses)]
         one = template["spec"]["containers"][0]
         running = {"name": one["name"], "image": one["image"], "imageID": "", "ready": True, "restartCount": 0}
         status = {

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -30,7 +30,7 @@ from vectorindex_searcher.contract import (
 )
 
 ADDRESSES = tuple(f"127.77.0.{number}" for number in range(1, 65))
-"""Of pods, in turn: more than one, so that as many connections are possible as with real pods."""
+"""Of pods, in turn: more than one, so that as many connections are possible as with real pods. Others are arguments."""
 QUERIES_PER_SECOND = 40
 """Of one pod, all segments together."""
 PAGE_ROWS = 4000
@@ -135,7 +135,7 @@ class Pods:
                 yield bucket, queries, errors, queries - errors, segment
 
 
-async def serve(pods: Pods) -> None:
+async def serve(pods: Pods, addresses: Sequence[str]) -> None:
     """Answer on all addresses; one request a connection."""
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -154,7 +154,7 @@ async def serve(pods: Pods) -> None:
             writer.close()
 
     try:
-        server = await asyncio.start_server(one, list(ADDRESSES), ADMIN_PORT, backlog=1024)
+        server = await asyncio.start_server(one, list(addresses), ADMIN_PORT, backlog=1024)
     except OSError as error:  # another run of idle.py has the addresses
         sys.stderr.write(f"the fake searchers cannot listen: {error}\n")
         os._exit(1)
@@ -166,7 +166,7 @@ async def serve(pods: Pods) -> None:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it by the end of its input
     pods = Pods()
-    threading.Thread(target=lambda: asyncio.run(serve(pods)), daemon=True).start()
+    threading.Thread(target=lambda: asyncio.run(serve(pods, sys.argv[1:] or ADDRESSES)), daemon=True).start()
     for line in sys.stdin:
         sys.stdout.write(json.dumps(pods.obey(line)) + "\n")
         sys.stdout.flush()

@@ -12,7 +12,7 @@ import pytest
 
 from vectorindex_operator.reconcile import queue as queues
 from vectorindex_operator.reconcile.errors import ConflictError, UnreachableError
-from vectorindex_operator.reconcile.queue import KeyedQueue
+from vectorindex_operator.reconcile.queue import KeyedQueue, Unfinished
 
 SOON = 60.0
 """Bound of what must happen; it fails only when it does not."""
@@ -154,6 +154,25 @@ def test_backoff_doubles_up_to_a_minute_with_jitter_and_ends_with_a_success() ->
     assert queue._backoff(("ns", "b")) <= 0.5
     assert queue._run(("ns", "a")) == ("ok", None)
     assert queue._backoff(("ns", "a")) <= 0.5
+
+
+def test_a_pass_that_could_only_ask_is_no_success_that_ends_the_waiting() -> None:
+    """While the API server refuses, each pass over a watched index asks its pods first, and fails when they answered."""
+    answers = iter([UnreachableError("429"), Unfinished(10.0)] * 8)
+
+    def work(namespace: str, name: str) -> float | None:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    queue, waits = KeyedQueue(work), []
+    for _ in range(8):
+        result, wait = queue._run(("ns", "a"))
+        assert result == "unreachableerror"
+        waits.append(wait or 0.0)
+        assert queue._run(("ns", "a")) == ("ok", 10.0)
+    assert waits[-1] > 30.0
 
 
 def test_a_thousand_keys_that_wait_for_slow_passes_are_no_reason_to_restart() -> None:

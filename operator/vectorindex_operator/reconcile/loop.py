@@ -31,6 +31,7 @@ from vectorindex_operator.reconcile.objects import Repair
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_operator.reconcile.polls import SourcePolls
 from vectorindex_operator.reconcile.ports import Cluster, Events, Searchers
+from vectorindex_operator.reconcile.queue import Unfinished
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ TELL_AGAIN_SECONDS = 3600.0
 MOST_TOLD = 10_000
 LOOK_AGAIN_SECONDS = 1.0
 """After a pass that wrote something."""
-ANSWERED_SECONDS = 10.0
+ANSWERED_SECONDS = Unfinished(10.0)
 """After a pass that asked pods: their answers mark the key long before."""
 WAITS_FOR_PODS = frozenset({"RollbackTargetNotReady", "RestoreTargetNotReady"})
 CHANGES = (MoveTraffic, WriteRevisionStatus)

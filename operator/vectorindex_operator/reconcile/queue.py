@@ -25,6 +25,10 @@ FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
 
 
+class Unfinished(float):
+    """Seconds until it wants to run again, of a pass that could only ask: whether all went well is not known yet."""
+
+
 @dataclass(slots=True)
 class KeyedQueue:
     """Runs `work(namespace, name)`, which returns the seconds until it wants to run again, or None for never."""
@@ -170,7 +174,8 @@ class KeyedQueue:
         except Exception:
             log.exception("a bug: this pass failed", extra={"key": "/".join(key)})
             return "bug", self._backoff(key)
-        self._failures.pop(key, None)
+        if not isinstance(after, Unfinished):
+            self._failures.pop(key, None)
         return "ok", after
 
     def _backoff(self, key: Key) -> float:
