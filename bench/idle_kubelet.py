@@ -24,7 +24,7 @@ from typing import Any
 import urllib3
 from control_plane import Api, Json, path_of
 from idle_pods import ADDRESSES
-from simulator.truth import Truth
+from simulator.truth import Answer, Truth
 
 from vectorindex_operator.manifests import labels
 from vectorindex_searcher.contract import TASK_ENV, BuildTask, ResolveTask, ServeTask, ValidateTask
@@ -199,7 +199,13 @@ class Kubelet:
         verb = one["args"][0]
         task = TASKS[verb].model_validate_json(_task(one))
         with self._lock:
-            code, word = self._truth.build(task, gpu=False) if verb == "build" else getattr(self._truth, verb)(task)
+            truth = self._truth
+            verbs: dict[str, Callable[[Any], Answer]] = {
+                "resolve": truth.resolve,
+                "build": lambda task: truth.build(task, gpu=False),
+                "validate": lambda task: truth.validate(task, one["image"]),
+            }
+            code, word = verbs[verb](task)
         return code, word.model_dump_json(by_alias=True) if word is not None else ""
 
     # ------------------------------------------------------------ pods

@@ -89,7 +89,7 @@ class Operator:
 
     @contextmanager
     def running(self) -> Iterator[Operator]:
-        """From the moment on when it leads, until the end of the block."""
+        """Until the end of the block. It leads when nobody else does."""
         with held() as (self.port,):
             self._begin()
             keeper = threading.Thread(target=self._keep, daemon=True)

@@ -157,7 +157,7 @@ def test_backoff_doubles_up_to_a_minute_with_jitter_and_ends_with_a_success() ->
 
 
 def test_a_pass_that_could_only_ask_is_no_success_that_ends_the_waiting() -> None:
-    """While the API server refuses, each pass over a watched index asks its pods first, and fails when they answered."""
+    """While the API server refuses, each pass over a watched index asks its pods first, and then fails."""
     answers = iter([UnreachableError("429"), Unfinished(10.0)] * 8)
 
     def work(namespace: str, name: str) -> float | None:

@@ -1,0 +1,250 @@
+"""A real cluster with real searchers and real queries; for each index an operator of this machine, and its proxy."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import ssl
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from chaos.operators import Operator, Spawner
+from chaos.proxy import FaultProxy
+from e2e.operator_release import Operator as Release
+from e2e.vectors import Corpus, bodies
+from e2e.workspace import Workspace
+from layers import CHECKOUT
+
+sys.path.insert(0, str(CHECKOUT / "bench"))
+
+from rollout_faults import PatientKube
+from rollouts import CLIENT_RETRIES, QUICK, Rollout, put, roll_out
+
+from harness import cluster as clusters
+from harness import images, release, s3, traffic
+from harness.kube import Json, Kube
+from harness.traffic import Snapshot, Traffic
+
+HOME, ACCOUNT = "vectorindex-chaos", "operator"
+FIRST_SECONDS, GONE_SECONDS = 300, 120
+_VIX = "/apis/vectorindex.dev/v1alpha1"
+
+
+@dataclass(slots=True)
+class Row:
+    """What a fault cost. `wrong`: rollouts that ended otherwise than they must, and what they said."""
+
+    fault: str
+    rollouts: int = 0
+    rollbacks: int = 0
+    times: int = 0
+    queries: int = 0
+    failed: int = 0
+    unproven: int = 0
+    wrong: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Site:
+    """The cluster, and what all indexes share."""
+
+    kube: Kube
+    store: s3.ObjectStore
+    images: images.Images
+    spawner: Spawner
+    folder: Path
+    rows: list[Row] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    """What was still there after everything was deleted."""
+
+
+@dataclass(slots=True)
+class Index:
+    """One index under queries that do not stop. `cycle`: how many edits it has seen."""
+
+    site: Site
+    space: Workspace
+    proxy: FaultProxy
+    operator: Operator
+    corpus: Corpus
+    running: Traffic
+    cycle: int = 0
+    known: set[str] = field(default_factory=set)
+    """Revisions that were there before the last edit."""
+
+    def roll_out(self, *, good: bool) -> Rollout:
+        """One revision from apply to its end."""
+        self.cycle += 1
+        data = self.corpus.moved(seed=2000 + self.cycle) if good else self.corpus.spoiled(0.5, seed=1000 + self.cycle)
+        folder = f"{'good' if good else 'bad'}-{self.cycle}"
+        return roll_out(self.space, self.running, data, folder, self.cycle, "Stable" if good else "RolledBack")
+
+    @contextmanager
+    def counted(self, fault: str) -> Iterator[Row]:
+        """What happens within is this fault's."""
+        before, row = self.running.snapshot(), Row(fault)
+        try:
+            yield row
+        finally:
+            after = self.running.snapshot()
+            row.queries, row.failed = after.queries - before.queries, after.failed - before.failed
+            new = [one for one in after.failures if one["at"] > before.at]
+            row.failures = [f"{one['kind']}: {one['detail']}"[:200] for one in new]
+            row.unproven = self.unproven(before, after)
+            self.site.rows.append(row)
+            print(f"{self.space.namespace}: {row}", flush=True)
+
+    def unproven(self, before: Snapshot, after: Snapshot) -> int:
+        """Answers of revisions whose gate never passed."""
+        gates = {name: one.get("status", {}).get("gate", {}) for name, one in self.space.index.revisions().items()}
+        count = 0
+        for name, told in after.revisions.items():
+            known = before.revisions.get(name)
+            new = told.answers - (known.answers if known is not None else 0)
+            if new and name in gates and gates[name].get("verdict") != "Pass":
+                count += new
+        return count
+
+    def cycle_under(self, fault: str, do: Callable[[Row], None] = lambda row: None) -> Row:
+        """A bad revision and a good one, while the fault lasts; `do` runs beside each and counts what it did."""
+        with self.counted(fault) as row:
+            for good in (False, True):
+                self.known = set(self.space.index.revisions())
+                with beside(lambda: do(row)):
+                    made = self.roll_out(good=good)
+                row.rollouts += 1
+                row.rollbacks += not good
+                if not made.right:
+                    row.wrong.append(f"{made.revision}: {made.ended}, not {made.wanted}: {made.said}"[:600])
+        return row
+
+    def wait_phase(self, *phases: str, seconds: float = 240.0) -> str:
+        """Until the revision of the last edit is in one of these; its name."""
+
+        def there() -> str | None:
+            for name, one in self.space.index.revisions().items():
+                if name not in self.known and one.get("status", {}).get("phase") in phases:
+                    return name
+            return None
+
+        return str(self.space.index.wait(there, seconds, f"a revision to be {' or '.join(phases)}"))
+
+
+@contextmanager
+def beside(do: Callable[[], None]) -> Iterator[None]:
+    """`do` in a thread of its own; what it raised is raised at the end."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            do()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield
+    thread.join(300)
+    if raised:
+        raise raised[0]
+
+
+# ---------------------------------------------------------------- making and removing
+
+
+@contextmanager
+def site(spawner: Spawner) -> Iterator[Site]:
+    """The cluster with our kinds, and without an operator in it."""
+    chosen = clusters.choose()
+    chosen.up()
+    built = images.build(chosen)
+    kube = PatientKube(chosen)
+    with ExitStack() as stack:
+        if name := release.installed(chosen):
+            there = Release(chosen, kube, name)
+            there.upgrade("replicaCount=0")
+            stack.callback(there.upgrade, "replicaCount=1")
+        for path in sorted((CHECKOUT / "crds").glob("*.yaml")):
+            kube.apply(yaml.safe_load(path.read_text()))
+        kube.ensure_namespace(HOME)
+        kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": HOME}})
+        subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": HOME}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+        binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding"}
+        kube.apply({**binding, "metadata": {"name": HOME}, "roleRef": role, "subjects": [subject]})
+        stack.callback(kube.delete, "Namespace", HOME)
+        stack.callback(kube.delete, "ClusterRoleBinding", HOME)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+        yield Site(kube, s3.connect(chosen), built, spawner, folder)
+
+
+@contextmanager
+def index(where: Site, rate: float) -> Iterator[Index]:
+    """An index that serves, under `rate` queries a second; at the end it is deleted, and what is left then noted."""
+    space = Workspace.create(where.kube, where.store, where.images, f"chaos-{secrets.token_hex(3)}")
+    server, authority = _api_server(where.kube)
+    proxy = FaultProxy(server, ssl.create_default_context(cadata=authority))
+    with ExitStack() as stack:
+        stack.enter_context(proxy.running())
+        operator = operator_of(where, space.namespace, proxy, "operator-0")
+        proxy.crash = operator.kill
+        stack.enter_context(operator.running())
+        corpus = Corpus.make()
+        put(space, "first", corpus)
+        space.apply("first", **QUICK)
+        space.index.wait_condition("RolledOut", timeout=FIRST_SECONDS)
+        queries = bodies(corpus.queries())
+        load: dict[str, Any] = {"rate": rate, "retries": CLIENT_RETRIES, "max_seconds": 10_000.0}
+        running = stack.enter_context(traffic.to_index(space.kube, space.images, space.index, queries, **load))
+        running.wait(lambda seen: seen.queries >= rate, 60, "the first second of traffic")
+        yield Index(where, space, proxy, operator, corpus, running)
+        running.stop()
+        where.left += removed(space)
+
+
+def removed(space: Workspace) -> list[str]:
+    """Deletes the index; what of it is still there when that should be over."""
+    space.retire()
+    deadline = time.monotonic() + GONE_SECONDS
+    while (left := space.index.children()) and time.monotonic() < deadline:
+        time.sleep(1)
+    space.remove()
+    return [f"{one['kind']} {space.namespace}/{one['metadata']['name']}" for one in left]
+
+
+def operator_of(where: Site, namespace: str, proxy: FaultProxy, identity: str) -> Operator:
+    """One that works in this namespace, by way of the proxy."""
+    path = f"/api/v1/namespaces/{HOME}/serviceaccounts/{ACCOUNT}/token"
+    request: Json = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+    status, body = where.kube.call("POST", path, body=request | {"spec": {"expirationSeconds": 6 * 3600}})
+    assert status < 400, body
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "chaos",
+        "clusters": [{"name": "chaos", "cluster": {"server": proxy.url}}],
+        "users": [{"name": "chaos", "user": {"token": body["status"]["token"]}}],
+        "contexts": [{"name": "chaos", "context": {"cluster": "chaos", "user": "chaos", "namespace": namespace}}],
+    }
+    file = where.folder / f"{namespace}-{identity}.json"
+    file.write_text(json.dumps(config))
+    flags = [f"--searcher-image={where.images.searcher.reference}", f"--watch-namespaces={namespace}"]
+    log = where.folder / f"{namespace}-{identity}.log"
+    return Operator(where.spawner, file, namespace, identity, flags, log)
+
+
+def _api_server(kube: Kube) -> tuple[str, str]:
+    """Its address, and who vouches for it."""
+    config = yaml.safe_load(kube.cluster.kubeconfig.read_text())
+    cluster = config["clusters"][0]["cluster"]
+    return cluster["server"], base64.b64decode(cluster["certificate-authority-data"]).decode()
