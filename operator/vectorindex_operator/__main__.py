@@ -11,7 +11,7 @@ import sys
 import threading
 from types import FrameType
 
-from vectorindex_operator import handlers, telemetry, wiring
+from vectorindex_operator import handlers, memory, telemetry, wiring
 from vectorindex_operator.adapters.lease import LeaseLock, LeaseTimes, lead
 from vectorindex_operator.settings import OperatorSettings, add_flags, from_flags
 
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: OperatorSettings) -> int:
     """Serve health, wait for the Lease, work until told to stop."""
+    memory.few_arenas()
     if not settings.installation.internal_keys.current:
         log.info("requests to searchers are not signed: no --internal-key-dir")
     app = wiring.build(settings)
@@ -46,6 +47,7 @@ def run(settings: OperatorSettings) -> int:
     times = LeaseTimes.of(settings.tuning.lease_seconds)
     lock = LeaseLock(settings.namespace, settings.identity, app.cluster.api, times, settings.operator_class)
     app.cluster.seconds_left = lock.seconds_left
+    memory.freeze()
     stop = threading.Event()
 
     def work() -> None:

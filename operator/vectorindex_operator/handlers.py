@@ -22,6 +22,10 @@ from vectorindex_operator.reconcile.queue import KeyedQueue
 from vectorindex_operator.reconcile.relist import Relist
 from vectorindex_operator.reconcile.watches import WATCHED, Watches
 
+REST_SECONDS = 0.01
+"""For so long kopf keeps the task, and the last event, of an object that nothing more is told of: by default five
+seconds, in which a listing tells of every object that there is."""
+
 
 def registry(queue: KeyedQueue, cache: ReadCache, began: Callable[[], None]) -> kopf.OperatorRegistry:
     """kopf's handlers, all of them."""
@@ -69,6 +73,7 @@ def operator_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.chunk_size = WHOLE_PAGE
+    settings.queueing.idle_timeout = REST_SECONDS
     settings.process.ultimate_exiting_timeout = 5
     for one in WATCHED[1:]:
         key = f"{one.plural}.{one.version}.{one.group}" if one.group else one.plural

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vectorindex_operator import memory
 from vectorindex_operator.adapters.admin_port import AdminPort
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.evidence import HttpSearchers
@@ -83,5 +84,7 @@ def build(settings: OperatorSettings) -> App:
     metrics.cached_bytes.set_function(lambda: cache.size()[1])
     longest = tuning.stuck_seconds
     health = Health(stuck=lambda: queue.stuck(longest) or alive.stuck(longest) or reconciler.looks.stuck(longest))
-    relist = Relist(cache, cluster, queue.mark, settings.watch_namespaces, on_missed=metrics.missed.inc)
+    relist = Relist(
+        cache, cluster, queue.mark, settings.watch_namespaces, on_missed=metrics.missed.inc, on_done=memory.give_back
+    )
     return App(settings, cluster, cache, queue, relist, metrics, alive, health)

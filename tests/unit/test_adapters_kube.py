@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -358,7 +360,7 @@ def test_an_index_that_names_too_many_objects_is_refused_before_they_are_all_rea
     read = 0
 
     class Flooded(KubeCluster):
-        def pages(self, *_: Any, **__: Any) -> Iterator[list[Any]]:
+        def _pages(self, *_: Any, **__: Any) -> Iterator[list[Any]]:
             nonlocal read
             for _page in range(1000):
                 read += 25
@@ -367,3 +369,24 @@ def test_an_index_that_names_too_many_objects_is_refused_before_they_are_all_rea
     with pytest.raises(RefusedError, match="more than 3000 objects of kind Pod in team-a"):
         Flooded(client.ApiClient()).children("Pod", "team-a", "x=y")
     assert read <= 3025
+
+
+def test_a_page_is_read_without_its_managed_fields_and_never_holds_all_of_them() -> None:
+    """Most of what a relist is told. Before: five times the body."""
+    fields = {f"f:{place:04}": {"f:name": {}, "f:value": {}} for place in range(400)}
+    meta = {"name": "p", "namespace": "team-a", "uid": "u", "resourceVersion": "1"}
+    items = [{"metadata": {**meta, "managedFields": [{"manager": "m", "fieldsV1": fields}]}, "status": {}}] * 200
+    body = json.dumps({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": items})
+    with answering(lambda exchange: exchange.answer(200, body)) as url:
+        kube = connect(url)
+        for whole in (True, False):
+            next(kube.pages("Pod", "", "", metadata_only=not whole))
+            tracemalloc.start()
+            page = next(kube.pages("Pod", "", "", metadata_only=not whole))
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            print(f"{peak / len(body):.1f} times the body")
+            assert peak < 4 * len(body)
+            assert page == [{"apiVersion": "v1", "kind": "Pod", "metadata": meta, "status": {}}] * 200
+        (first, *_) = kube.children("Pod", "team-a", "x=y")
+        assert first["metadata"]["managedFields"], "who writes needs them"

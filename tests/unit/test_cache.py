@@ -361,9 +361,10 @@ class Marks:
 
 
 def test_at_the_start_everything_is_read_once_and_each_index_looked_at() -> None:
-    cache, marks = ReadCache(), Marks()
+    cache, marks, done = ReadCache(), Marks(), []
     server = Server(*(made("Job", f"job-{number}", 10 + number) for number in range(5)), made("VectorIndex", "docs", 1))
-    Relist(cache, server, marks.mark).fill()
+    Relist(cache, server, marks.mark, on_done=lambda: done.append(len(server.asked))).fill()
+    assert done == [len(server.asked)], "what the lists took is given back once, at their end"
     assert marks.marked == ["shop/docs"]
     assert names(cache, "Job") == [f"job-{number}" for number in range(5)]
     assert server.asked[0] == "all VectorIndex", "children of an index that is not known are not kept"
@@ -373,8 +374,10 @@ def test_at_the_start_everything_is_read_once_and_each_index_looked_at() -> None
 def test_a_relist_reads_metadata_and_only_what_differs() -> None:
     cache, marks = filled(made("Job", "same", 10), made("Job", "changed", 11), made("Pod", "gone", 12)), Marks()
     server = Server(made("VectorIndex", "docs", 1), made("Job", "same", 10), made("Job", "changed", 20))
-    relist = Relist(cache, server, marks.mark)
+    done: list[int] = []
+    relist = Relist(cache, server, marks.mark, on_done=lambda: done.append(len(server.asked)))
     assert relist.run_once() == 2
+    assert done == [len(server.asked)]
     reads = [asked for asked in server.asked if not asked.startswith("metadata ")]
     assert reads == ["list Job"]
     assert marks.marked == ["shop/docs", "shop/docs"]

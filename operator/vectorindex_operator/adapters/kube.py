@@ -80,7 +80,7 @@ class KubeCluster:
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
         found: list[Raw] = []
-        for page in self.pages(kind, namespace, selector, metadata_only=False):
+        for page in self._pages(kind, namespace, selector, metadata_only=False, parse=json.loads):
             found += page
             if len(found) > MOST_CHILDREN:
                 raise RefusedError(
@@ -90,13 +90,18 @@ class KubeCluster:
         return found
 
     def pages(self, kind: str, namespace: str, selector: str, *, metadata_only: bool) -> Iterator[list[Raw]]:
+        return self._pages(kind, namespace, selector, metadata_only=metadata_only, parse=_without_fields)
+
+    def _pages(
+        self, kind: str, namespace: str, selector: str, *, metadata_only: bool, parse: Callable[[bytes], Any]
+    ) -> Iterator[list[Raw]]:
         """Without resourceVersion the API server answers from a quorum read, never from an old cache."""
         token = ""
         while True:
             query = {"limit": str(PAGE if metadata_only else WHOLE_PAGE), "labelSelector": selector, "continue": token}
             query = {name: value for name, value in query.items() if value}
             accept = METADATA if metadata_only else JSON
-            status, body = self._call("GET", self._path(kind, namespace), query, accept=accept)
+            status, body = self._call("GET", self._path(kind, namespace), query, accept=accept, parse=parse)
             page = self._checked(status, body)
             # Items of a list come without apiVersion and kind; whoever compares objects needs them.
             # A list of metadata without any has null in the place of its items.
@@ -177,6 +182,7 @@ class KubeCluster:
         body: Raw | list[Raw] | None = None,
         content_type: str = JSON,
         accept: str = JSON,
+        parse: Callable[[bytes], Any] = json.loads,
     ) -> tuple[int, Any]:
         """One request, no retries of its own: a write whose answer was lost is seen by the next observation."""
         _, url, headers, _, _ = self.api.param_serialize(method, path, auth_settings=["BearerToken"])
@@ -200,7 +206,7 @@ class KubeCluster:
         except urllib3.exceptions.HTTPError as error:
             raise UnreachableError(f"{method} {path}: {error}") from error
         try:
-            parsed = json.loads(answer.data)
+            parsed = parse(answer.data)
         except ValueError:
             parsed = None
         if isinstance(parsed, dict):
@@ -223,6 +229,16 @@ class KubeCluster:
         elif status == 429 or status >= 500:
             kind = UnreachableError
         raise kind(message)
+
+
+def _without_fields(body: bytes) -> Any:
+    """JSON without managed fields: most of it, and each gone as soon as it is read, not with the page."""
+
+    def kept(one: dict[str, Any]) -> dict[str, Any]:
+        one.pop("managedFields", None)
+        return one
+
+    return json.loads(body, object_hook=kept)
 
 
 def _taken_over(entries: list[Raw]) -> list[Raw] | None:

@@ -8,13 +8,16 @@ cache can delay a decision but never make one (docs/adr/0020-the-read-cache.md).
 - A list replaces what it lists whole: what vanished while no watch looked is found by its absence.
 - Only children of a VectorIndex that is known are kept, and of each kind no more than MOST_OF_A_KIND: labels are
   anybody's to write. What is not kept is read live.
-- Objects are kept as JSON without what nobody here reads: a tenth of the memory, and each reader gets its own.
+- Objects are kept as packed JSON without what nobody here reads: a twentieth of the memory, and each reader gets its
+  own.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import threading
+import zlib
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,8 +29,10 @@ from vectorindex_operator.reconcile.ports import Cluster, Raw
 INDEX_KIND = "VectorIndex"
 MOST_OF_A_KIND = 300
 MOST_BYTES_OF_A_KIND = 4 << 20
-"""Of one VectorIndex and kind, as kept: labels are anybody's to write, and objects may be large."""
+"""Of one VectorIndex and kind, unpacked: labels are anybody's to write, and objects may be large."""
 MOST_TOMBSTONES = 4096
+_LEVEL = 1
+"""Of packing: the others take long and save little."""
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 Key = tuple[str, str, str]
@@ -40,13 +45,14 @@ class NotCachedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object. `turn`: when it came in, counted over all that came in."""
+    """One object. `turn`: when it came in, counted over all that came in. `size`: bytes of `data` when unpacked."""
 
     uid: str
     version: int
     turn: int
     index: str
     data: bytes
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class ReadCache:
     _groups: defaultdict[Key, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Names by kind, namespace and VectorIndex."""
     _sizes: Counter[Key] = field(default_factory=Counter)
-    """Bytes of each group."""
+    """Bytes of each group, unpacked: what a look at it takes."""
     _crowded: set[Key] = field(default_factory=set)
     """Groups that are larger than what is kept."""
     _gone: OrderedDict[Key, Tombstone] = field(default_factory=OrderedDict)
@@ -98,7 +104,7 @@ class ReadCache:
             if key[0] != INDEX_KIND and not self._has_room(group, len(data)):
                 return True
             self._turn += 1
-            self._entries[key] = Entry(meta["uid"], version, self._turn, index, data)
+            self._entries[key] = Entry(meta["uid"], version, self._turn, index, zlib.compress(data, _LEVEL), len(data))
             self._groups[group].add(key[2])
             self._sizes[group] += len(data)
             return True
@@ -227,7 +233,7 @@ class ReadCache:
             return
         group = (key[0], key[1], had.index)
         self._groups[group].discard(key[2])
-        self._sizes[group] -= len(had.data)
+        self._sizes[group] -= had.size
         if not self._groups[group]:
             del self._groups[group], self._sizes[group]
 
@@ -336,7 +342,7 @@ def index_of(raw: Raw) -> str:
     """
     meta = raw["metadata"]
     marks = {} if raw["kind"] == INDEX_KIND else meta.get("labels") or {}
-    return str(marks.get(labels.INDEX) or marks.get(labels.SERVICE_NAME) or meta["name"])
+    return sys.intern(str(marks.get(labels.INDEX) or marks.get(labels.SERVICE_NAME) or meta["name"]))
 
 
 def _wanted(selector: str) -> dict[str, str]:
@@ -350,7 +356,7 @@ def _index_in(wanted: Mapping[str, str]) -> str:
 
 def _key(raw: Raw) -> Key:
     meta = raw["metadata"]
-    return raw["kind"], meta["namespace"], meta["name"]
+    return sys.intern(raw["kind"]), sys.intern(meta["namespace"]), sys.intern(meta["name"])
 
 
 def _version(meta: Mapping[str, Any]) -> int:
@@ -360,5 +366,5 @@ def _version(meta: Mapping[str, Any]) -> int:
 
 
 def _parsed(entry: Entry) -> Raw:
-    parsed: Raw = json.loads(entry.data)
+    parsed: Raw = json.loads(zlib.decompress(entry.data))
     return parsed

@@ -69,7 +69,7 @@ class Lists(Protocol):
     """All objects of a kind, for the cache. Raises only errors.ClusterError."""
 
     def pages(self, kind: str, namespace: str, selector: str, *, metadata_only: bool) -> Iterator[list[Raw]]:
-        """Objects of one namespace, or of all with "". `metadata_only`: without spec and status."""
+        """Objects of one namespace, or of all with "", without managed fields. `metadata_only`: nor spec and status."""
         ...
 
 

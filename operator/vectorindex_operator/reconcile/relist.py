@@ -44,6 +44,8 @@ class Relist:
     mark: Callable[[str, str], None]
     namespaces: tuple[str, ...] = ()
     on_missed: Callable[[int], object] = lambda differences: None
+    on_done: Callable[[], object] = lambda: None
+    """Everything was listed; what that took in memory is free."""
     _hinted: threading.Event = field(default_factory=threading.Event)
 
     def fill(self) -> None:
@@ -53,6 +55,7 @@ class Relist:
                 for page in self.cluster.pages(kind.kind, namespace, _selector(kind.kind), metadata_only=False):
                     for raw in page:
                         self.cache.put(raw)
+        self.on_done()
         for namespace, name in self.cache.names():
             self.mark(namespace, name)
 
@@ -63,6 +66,7 @@ class Relist:
             for namespace in self.namespaces or ("",):
                 found += self._compare(kind.kind, namespace)
         self.on_missed(found)
+        self.on_done()
         return found
 
     def _compare(self, kind: str, namespace: str) -> int:
