@@ -44,8 +44,10 @@ def page(rows: Sequence[Row], left: Sequence[str], broke: Sequence[str]) -> str:
             "# Faults on a real cluster",
             f"`make test-chaos CHAOS_WRITE=1`, {results.stamp()}. {results.machine()}.",
             "Each fault all through a bad revision, which a guardrail rolls back, and a good one, on an index of two "
-            "searchers under 60 queries a second, four indexes at once. A query is sent again as the Python client "
-            "does it ([docs/client.md](../../docs/client.md)); failed is one that has no answer then.",
+            "searchers, four indexes at once; those of the store and of nodes on one index by itself. Queries never "
+            "stop; one is sent again as the Python client does it ([docs/client.md](../../docs/client.md)), and failed "
+            "is one that has no answer then. The operator of each index is a process on its way to the API server "
+            "through a proxy with faults (tests/chaos).",
             results.table(HEAD, cells),
             "## What failed or ended otherwise",
             "\n".join(said) or "Nothing.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ from chaos.rules import BROKEN, CONFLICT, READS, TOO_MANY, WRITES, Crash, Cut, G
 from chaos.site import Index, Row, beside, operator_of
 from e2e.operator_release import main_processes
 
+from harness.commands import run
 from harness.kube import Json
+from harness.local import PROGRAM
 
 WATCHES, ALL = frozenset({"watch"}), WRITES | READS
 STORE_NAMESPACE = "object-store"
@@ -66,9 +69,7 @@ def answered(fault: str) -> Scene:
 SCENES |= {fault: answered(fault) for fault in ANSWERS}
 POINTS = {
     "the first write of a Job": ("jobs", 1),
-    "the first write of searchers": ("deployments", 1),
     "the switch": ("services", 1),
-    "the first status after it": ("vectorindexrevisions/status", 5),
 }
 
 
@@ -235,3 +236,87 @@ def store_down(one: Index) -> None:
 
 
 ALONE["object store down"] = store_down
+
+
+# ---------------------------------------------------------------- nodes
+
+LOST_SECONDS = 75.0
+"""Kubernetes notices after some 50."""
+
+
+def node(what: str) -> None:
+    """`cluster node WHAT`: the second node."""
+    run([sys.executable, PROGRAM, "node", what], timeout=300)
+
+
+def node_lost(phase: str) -> Scene:
+    """The second node ends as in a power cut while a revision is in this phase (none: at rest), and comes back."""
+
+    def lose(one: Index, row: Row) -> None:
+        if phase:
+            one.wait_phase(phase, *_LATER[phase])
+        node("lose")
+        row.times += 1
+        time.sleep(LOST_SECONDS)
+        node("add")
+
+    def scene_(one: Index) -> None:
+        node("add")
+        with one.counted(f"node lost in {phase or 'steady state'}") as row:
+            _spread(one)
+            one.known = set(one.space.index.revisions())
+            if not phase:
+                lose(one, row)
+                return
+            with beside(lambda: lose(one, row)):
+                made = one.roll_out(good=True)
+            row.rollouts += 1
+            row.wrong += [] if made.right else [f"{made.revision}: {made.ended}, not Stable: {made.said}"[:600]]
+
+    return scene_
+
+
+def drained(one: Index) -> None:
+    """`kubectl drain` in steady state: the PodDisruptionBudget lets no two searchers go at a time."""
+    node("add")
+    with one.counted("node drained") as row:
+        _spread(one)
+        kube, name = one.space.kube, _second(one)
+        kube.kubectl("drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", timeout=180)
+        row.times += 1
+        kube.kubectl("uncordon", name)
+
+
+def _second(one: Index) -> str:
+    return next(name for raw in one.space.kube.list("Node") if (name := raw["metadata"]["name"]) != "local")
+
+
+def _spread(one: Index) -> None:
+    """One of the two searchers runs on the second node: else one that does not is made anew there."""
+    space, name = one.space, _second(one)
+    index = space.index
+
+    def both() -> bool:
+        pods = [pod for pod in index.pods(index.traffic()) if _ready(pod)]
+        places = {pod["spec"].get("nodeName") for pod in pods}
+        return len(pods) == _REPLICAS and {"local", name} <= places
+
+    def ready() -> bool:
+        pods = [pod for pod in index.pods(index.traffic()) if "deletionTimestamp" not in pod["metadata"]]
+        return len(pods) == _REPLICAS and all(map(_ready, pods))
+
+    index.wait(ready, 180, "both searchers")
+    if both():
+        return
+    space.kube.kubectl("cordon", "local")
+    try:
+        pod = next(pod for pod in index.pods(index.traffic()) if pod["spec"].get("nodeName") == "local")
+        space.kube.delete("Pod", pod["metadata"]["name"], space.namespace)
+        index.wait(lambda: ready() and both(), 180, f"a searcher on {name}")
+    finally:
+        space.kube.kubectl("uncordon", "local")
+
+
+_REPLICAS = 2
+ALONE |= {f"node lost in {phase or 'steady state'}": node_lost(phase) for phase in ("Surging", "Soaking", "")}
+ALONE["node drained"] = drained

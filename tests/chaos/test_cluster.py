@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,7 +23,9 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("CHAOS") != "full", reason="half an hour: make test-chaos"),
     pytest.mark.timeout(5400),
 ]
-INDEXES, RATE = int(os.environ.get("CHAOS_INDEXES", "4")), 240.0
+INDEXES, RATE = int(os.environ.get("CHAOS_INDEXES", "4")), 160.0
+MINUTES = float(os.environ.get("CHAOS_MINUTES", "60"))
+"""After so many no scene of several indexes begins."""
 CHOSEN = re.compile(os.environ.get("CHAOS_SCENES", ""))
 
 
@@ -40,6 +43,8 @@ def worked_off(place: Site, wanted: dict[str, Callable[[Index], None]], indexes:
             waiting.put(name)
     broke: list[str] = []
 
+    until = time.monotonic() + 60 * MINUTES
+
     def work(number: int) -> None:
         if waiting.empty():
             return
@@ -48,6 +53,8 @@ def worked_off(place: Site, wanted: dict[str, Callable[[Index], None]], indexes:
                 try:
                     name = waiting.get_nowait()
                 except queue.Empty:
+                    return
+                if time.monotonic() > until:
                     return
                 try:
                     wanted[name](one)

@@ -18,7 +18,7 @@ from harness import release
 HACK = Path(__file__).resolve().parents[2] / "hack" / "local-cluster"
 sys.path.insert(0, str(HACK))
 
-from localcluster import archive, builds, host, image_build, layout, lifecycle, node  # noqa: E402
+from localcluster import archive, builds, host, image_build, layout, lifecycle, node, processes  # noqa: E402
 from localcluster.terminal import ClusterError  # noqa: E402
 
 
@@ -126,10 +126,10 @@ def test_an_old_go_is_not_used(line: str, enough: bool) -> None:
 
 
 def test_a_process_is_ours_only_with_its_start_time() -> None:
-    mine = (os.getpid(), node._start_time(os.getpid()))
-    assert node._same_process(mine)
-    assert not node._same_process((os.getpid(), "1"))
-    assert not node._same_process((2**22 + 1, "1"))
+    mine = (os.getpid(), processes.start_time(os.getpid()))
+    assert processes.same_process(mine)
+    assert not processes.same_process((os.getpid(), "1"))
+    assert not processes.same_process((2**22 + 1, "1"))
 
 
 def test_pods_in_trouble_are_named() -> None:

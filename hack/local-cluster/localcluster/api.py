@@ -52,16 +52,16 @@ def is_ready() -> bool:
         return False
 
 
-def node_is_ready() -> bool:
+def node_is_ready(name: str = layout.NODE_NAME) -> bool:
     """The node's Ready condition. Stale for up to 40 s after a stop: see `node_has_reported_since`."""
-    return _ready_condition().get("status") == "True"
+    return _ready_condition(name).get("status") == "True"
 
 
-def node_has_reported_since(moment: str) -> bool:
+def node_has_reported_since(moment: str, name: str = layout.NODE_NAME) -> bool:
     """Ready, with a Lease renewed at or after `moment` (RFC 3339 in UTC), so not the last run's report."""
-    lease = get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{layout.NODE_NAME}")
+    lease = get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}")
     renewed: str = (lease or {}).get("spec", {}).get("renewTime", "")
-    return renewed >= moment and node_is_ready()
+    return renewed >= moment and node_is_ready(name)
 
 
 def wait(what: str, condition: Callable[[], bool], seconds: float, where_to_look: str) -> None:
@@ -73,7 +73,7 @@ def wait(what: str, condition: Callable[[], bool], seconds: float, where_to_look
         time.sleep(0.25)
 
 
-def _ready_condition() -> dict[str, Any]:
-    node = get(NODE_PATH) or {}
+def _ready_condition(name: str) -> dict[str, Any]:
+    node = get(f"/api/v1/nodes/{name}") or {}
     conditions = node.get("status", {}).get("conditions", [])
     return next((c for c in conditions if c["type"] == "Ready"), {})

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import builds, image_build, layout, lifecycle, node, workloads
+from . import builds, image_build, layout, lifecycle, node, second, workloads
 from .terminal import ClusterError
 
 TOOLS = ("kubectl", "helm")
@@ -47,6 +47,10 @@ def _verb(options: argparse.Namespace) -> int:
             with lifecycle.exclusive():
                 builds.ensure(options.name)
             print(layout.binary(options.name))
+        case "node":
+            _require_running()
+            with lifecycle.exclusive():
+                {"add": second.add, "lose": second.lose, "remove": second.remove}[options.what]()
         case "fake-gpu":
             _require_running()
             workloads.set_fake_gpu(options.state == "on")
@@ -84,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("helm", help="helm ARGS... on this cluster")
     binary = verbs.add_parser("binary", help="print the path of a built program, building it if need be")
     binary.add_argument("name", choices=[build.name for build in builds.BUILDS])
+    another = verbs.add_parser("node", help="a second node: add it, lose it as in a power cut, remove it")
+    another.add_argument("what", choices=["add", "lose", "remove"])
     gpu = verbs.add_parser("fake-gpu", help="make the node claim one nvidia.com/gpu, or none")
     gpu.add_argument("state", choices=["on", "off"])
     image = verbs.add_parser("build-image", help="build a Dockerfile's target and import it")

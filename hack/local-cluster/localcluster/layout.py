@@ -89,6 +89,7 @@ def substitutions() -> dict[str, str]:
         "NODE_LINK": NODE_LINK,
         "CLUSTER_CIDR": CLUSTER_CIDR,
         "NODE_POD_CIDR": NODE_POD_CIDR,
+        "CGROUP_ROOT": "/",
         "SERVICE_CIDR": SERVICE_CIDR,
         "API_PORT": str(API_PORT),
         "CONTAINERD_SOCKET": CONTAINERD_SOCKET,

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from . import api, builds, host, images, layout, node, workloads
+from . import api, builds, host, images, layout, node, second, workloads
 from .terminal import ClusterError, say
 
 # How long a stopped node's pods may take to come back; the kubelet needs most of a minute for it.
@@ -73,6 +73,7 @@ def down(purge: bool) -> None:
     with exclusive():
         if node.running():
             say("stopping the local cluster ...")
+        second.lose()
         node.stop()
         if purge:
             node.purge()

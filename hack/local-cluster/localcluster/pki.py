@@ -44,8 +44,7 @@ def ensure() -> None:
             "-subj", "/CN=local-ca", "-out", f"{authority}.crt",
         ])  # fmt: skip
     for name, (subject, alternatives) in CERTIFICATES.items():
-        if not (layout.PKI / f"{name}.crt").exists():
-            _certificate(name, subject, alternatives)
+        ensure_certificate(layout.PKI / name, subject, alternatives)
     if not (layout.PKI / "sa.pub").exists():
         output_of(["openssl", "genrsa", "-out", layout.PKI / "sa.key", "2048"])
         output_of(["openssl", "rsa", "-in", layout.PKI / "sa.key", "-pubout", "-out", layout.PKI / "sa.pub"])
@@ -53,22 +52,27 @@ def ensure() -> None:
 
 def write_kubeconfigs() -> None:
     """One kubeconfig per component, and the user's: admin.kubeconfig."""
-    template = Template((layout.HERE / "config" / "kubeconfig.yaml").read_text())
     for name in KUBECONFIGS:
-        text = template.substitute(
-            layout.substitutions(),
-            USER=name,
-            CA=_base64(layout.PKI / "ca.crt"),
-            CERTIFICATE=_base64(layout.PKI / f"{name}.crt"),
-            KEY=_base64(layout.PKI / f"{name}.key"),
-        )
-        path = layout.CONF / f"{name}.kubeconfig"
-        path.touch(mode=0o600)
-        path.write_text(text)
+        write_kubeconfig(layout.CONF / f"{name}.kubeconfig", name, layout.PKI / name)
 
 
-def _certificate(name: str, subject: str, alternatives: str) -> None:
-    stem = layout.PKI / name
+def write_kubeconfig(path: Path, user: str, stem: Path) -> None:
+    """One kubeconfig. `stem`: of the user's certificate and key, without their suffixes."""
+    text = Template((layout.HERE / "config" / "kubeconfig.yaml").read_text()).substitute(
+        layout.substitutions(),
+        USER=user,
+        CA=_base64(layout.PKI / "ca.crt"),
+        CERTIFICATE=_base64(Path(f"{stem}.crt")),
+        KEY=_base64(Path(f"{stem}.key")),
+    )
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def ensure_certificate(stem: Path, subject: str, alternatives: str) -> None:
+    """A key and its certificate, signed by the cluster's CA, unless they are there."""
+    if Path(f"{stem}.crt").exists():
+        return
     extensions = "keyUsage=digitalSignature,keyEncipherment\nextendedKeyUsage=serverAuth,clientAuth\n"
     if alternatives:
         extensions += f"subjectAltName={alternatives}\n"
