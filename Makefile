@@ -33,8 +33,8 @@ demo-clean: setup ## remove what the demo made in the cluster
 	@PYTHONPATH=hack $(RUN) -m demo --clean
 
 .PHONY: test
-test: setup ## every layer of tests: unit, simulator, apiserver, e2e
-	@$(RUN) tests/run_layers.py unit simulator apiserver e2e
+test: setup ## every layer of tests: unit, simulator, apiserver, chaos, e2e
+	@$(RUN) tests/run_layers.py unit simulator apiserver chaos e2e
 
 .PHONY: test-unit test-simulator test-seeds test-apiserver test-e2e
 test-unit: setup ## needs nothing, seconds
@@ -47,6 +47,10 @@ test-apiserver: setup ## a real API server: schema, CEL, ownership, RBAC; a real
 	@$(RUN) tests/run_layers.py apiserver
 test-e2e: setup ## a real cluster, real images, a real S3 server
 	@$(RUN) tests/run_layers.py e2e
+
+.PHONY: test-chaos
+test-chaos: setup ## the operator killed at each write, faults of the API server, the store, searchers and nodes, an hour (ONLY="regex")
+	@CHAOS=full CHAOS_WRITES=1 CHAOS_SCENES="$(ONLY)" $(RUN) tests/run_layers.py chaos
 
 LAYER ?= unit
 TIMES ?= 10

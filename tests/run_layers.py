@@ -21,10 +21,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTER = ROOT / "hack" / "local-cluster" / "cluster"
-LAYERS = ("unit", "simulator", "apiserver", "e2e")
-NEEDS_CLUSTER = frozenset({"apiserver", "e2e"})
+LAYERS = ("unit", "simulator", "apiserver", "chaos", "e2e")
+NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e"})
 PREPARATIONS: dict[str, tuple[list[str], ...]] = {
     "apiserver": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "versitygw")),
+    "chaos": ([str(CLUSTER), "binary", "kubernetes"],),
     "e2e": ([sys.executable, "-m", "harness"],),
 }
 """Run before pytest: minutes on a fresh machine, seconds later."""

@@ -12,13 +12,14 @@ from pathlib import Path
 from string import Template
 
 import pytest
+import yaml
 
 from harness import release
 
 HACK = Path(__file__).resolve().parents[2] / "hack" / "local-cluster"
 sys.path.insert(0, str(HACK))
 
-from localcluster import archive, builds, host, image_build, layout, lifecycle, node, processes  # noqa: E402
+from localcluster import archive, builds, host, image_build, layout, lifecycle, node, processes, second  # noqa: E402
 from localcluster.terminal import ClusterError  # noqa: E402
 
 
@@ -153,6 +154,17 @@ def test_a_node_of_another_configuration_is_started_again(tmp_path: Path, monkey
     assert node.outdated()
     monkeypatch.setattr(node, "running", lambda: False)
     assert not node.outdated(), "what does not run is started anyway"
+
+
+def test_a_second_node_has_its_own_of_everything_that_two_kubelets_would_fight_over() -> None:
+    mine, first = second.substitutions(), layout.substitutions()
+    own = {name for name in first if mine[name] != first[name]}
+
+    assert own == {"STATE", "CONF", "PKI", "NODE_LOGS", "NODE_NAME", "NODE_POD_CIDR", "CGROUP_ROOT"}
+    kubelet = yaml.safe_load(node.filled_in("kubelet.yaml", mine))
+    assert kubelet["cgroupRoot"] == f"/{second.CGROUP_ROOT}"
+    assert kubelet["clusterDNS"] == [layout.NODE_IP], "DNS is on the first"
+    assert str(second.STATE) in node.filled_in("containerd.toml", mine)
 
 
 def test_the_api_server_writes_down_what_the_operator_asks_and_no_more_than_it_may() -> None:
