@@ -381,13 +381,16 @@ def test_every_rejection_halves_the_chance_of_a_worse_index(tmp_path: Path) -> N
     assert third.overall.recall_low < first.overall.recall_low
 
 
-def test_a_build_says_whether_its_objective_is_reached(tmp_path: Path) -> None:
+def test_a_build_says_whether_its_objective_is_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = written(tmp_path / "in", random(700))
     for factory, params, expected in (("HNSW16,SQ8", {}, True), ("SQ4", {}, False), ("SQ4", {"nothing": 1}, None)):
         index = IndexSpec(factory=factory, objective=Objective(recall=0.95))
         task = {"index": index if not params else IndexSpec(factory="HNSW16,SQ4", search_params={"efSearch": 16})}
         digest = f"{factory.lower().replace(',', '-')}-{len(params)}"
+        caplog.clear()
         assert built(source, tmp_path / "out", digest=digest, **task).objective_reached is expected
+        said = [one for one in caplog.records if "objective is not reached" in one.getMessage()]
+        assert [one.levelname for one in said] == ["WARNING"] * (expected is False)
         assert built(source, tmp_path / "out", digest=digest, **task).reused
 
 

@@ -34,8 +34,10 @@ from vectorindex_searcher.serve.evidence import live_recall
 from vectorindex_searcher.serve.evidence.live_recall import CpuBudget, LiveJudge, PacedVectors
 from vectorindex_searcher.serve.evidence.live_sample import DEPTH, LiveSample, Sampled, smaller
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing, LiveTally, Outcome
+from vectorindex_searcher.serve.load import load
 from vectorindex_searcher.serve.server import Server
 from vectorindex_searcher.serve.settings import Settings
+from vectorindex_searcher.storage.cache import NodeCache
 from vectorindex_searcher.storage.store import Role, open_store
 
 COUNT, DIMENSION = 4000, 16
@@ -439,6 +441,21 @@ def test_what_a_killed_searcher_left_of_the_vectors_is_removed(served: Served, t
     assert path == folder / VECTORS_FILE
     assert path.stat().st_size == served.path.stat().st_size
     assert not leftover.exists()
+
+
+@pytest.mark.parametrize("live_recall", [True, False])
+def test_room_is_made_for_the_vectors_that_live_recall_will_fetch(
+    served: Served, tmp_path: Path, live_recall: bool
+) -> None:
+    """They come into the same folder later: the cache kept to --cache-limit without them only."""
+    size = sum(file.size for file in served.engine.manifest.files if file.name in SERVED_FILES)
+    limit = size + served.path.stat().st_size + 99
+    other = NodeCache(tmp_path, limit).hold("other", 100)
+    (other.folder / "index.faiss").write_bytes(b"x" * 100)
+    other.close()
+    task = served.task.model_copy(update={"cache_dir": str(tmp_path), "live_recall": live_recall})
+    load(task, lambda said: None, limit).held.close()
+    assert other.folder.exists() is not live_recall
 
 
 def port_of(caplog: pytest.LogCaptureFixture, message: str) -> int | None:

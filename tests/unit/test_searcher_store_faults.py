@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import ssl
 import threading
 from collections.abc import Iterator
@@ -13,8 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trustme
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    SSLError,
+)
 
 from vectorindex_searcher.build.task import build
+from vectorindex_searcher.cli.flag_names import for_a_person
+from vectorindex_searcher.cli.flags import parser
 from vectorindex_searcher.contract import S3, BuildTask, ExitCode, Identity, IndexSpec, Location
 from vectorindex_searcher.errors import BadSpec, SourceChanged, TaskError
 from vectorindex_searcher.storage.folder import FolderStore
@@ -239,6 +249,24 @@ def test_parts_of_killed_uploads_of_this_index_are_removed_and_no_others(faulty:
     assert store(endpoint).discard_unfinished("team/docs", 1e10) == 0  # not old enough
 
 
+def test_a_build_removes_the_parts_that_killed_builds_of_its_index_left(
+    faulty: tuple[FaultyS3, str], tmp_path: Path
+) -> None:
+    state, endpoint = faulty
+    state.uploads = ["indexes/default/n/d/killed/index.faiss", "indexes/default/other/d/killed/index.faiss"]
+    np.save(tmp_path / "x.npy", np.eye(8, dtype=np.float32))
+    task = BuildTask(
+        identity=Identity(namespace="default", name="n"),
+        digest="d",
+        source=Location(folder=str(tmp_path)),
+        artifacts=Location(s3=S3(bucket="bucket", prefix="indexes", endpoint=endpoint)),
+        index=IndexSpec(factory="Flat"),
+    )
+    build(task)
+    assert "/bucket/indexes/default/n/d/manifest.json" in state.objects
+    assert state.aborted == ["/bucket/indexes/default/n/d/killed/index.faiss"]
+
+
 def test_a_store_that_does_not_allow_to_list_uploads_stops_nobody(faulty: tuple[FaultyS3, str]) -> None:
     faulty[0].refuses = (403, "AccessDenied")
     assert store(faulty[1]).discard_unfinished("team/docs", 0) == 0
@@ -335,3 +363,36 @@ def test_the_field_report_of_a_store_without_if_none_match_leaves_nothing_behind
     with pytest.raises(BadSpec):
         build(task)
     assert not state.objects
+
+
+# ---------------------------------------------------------------- what a person is told
+
+
+STORE = "http://store:9000"
+CODES = ("NoSuchBucket", "InvalidAccessKeyId", "PermanentRedirect", "AccessDenied", "QuotaExceeded", "Teapot")
+REFUSALS: dict[str, BotoCoreError | ClientError] = {
+    "no credentials": NoCredentialsError(),
+    "unknown certificate": SSLError(endpoint_url=STORE, error="unknown CA"),
+    "nobody there": EndpointConnectionError(endpoint_url=STORE),
+    **{code: ClientError({"Error": {"Code": code, "Message": code}}, "GetObject") for code in CODES},
+}
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_person_at_a_terminal_is_told_flags_that_there_are(role: Role, name: str) -> None:
+    """`--source.endpoint`, `--source.secretRef` and `--source.anonymous: true` were named: no verb has these."""
+    verbs = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,index,call-overload]
+    failure = store(STORE, role)._failed("k", REFUSALS[name]).failure
+    for verb in ("build", "validate", "serve"):
+        known = {flag for action in verbs[verb]._actions for flag in action.option_strings}
+        known |= {"--source", "--tombstones", "--queries"}  # of a place that another verb has
+        said = for_a_person(failure, verb)
+        text = f"{said.message} {said.field} {said.remedy}"
+        assert {flag.rstrip(".") for flag in re.findall(r"--[\w.-]+", text)} <= known, text
+        assert not re.search(r"spec\.|secretRef|ServiceAccount|anonymous: true", text), text
+        assert said.field
+    assert failure.remedy or name == "Teapot"
+    if name == "no credentials":
+        assert "AWS_ACCESS_KEY_ID" in str(said.remedy)
+        assert "--anonymous" in str(said.remedy)

@@ -80,7 +80,7 @@ class S3(contract.S3):
 
 
 class Tombstones(Model):
-    """Files that list the ids of deleted rows: Parquet or JSON lines with the id column, or .txt with an id a line."""
+    """Lists of the ids of deleted rows: Parquet, JSON lines, .csv or .tsv with the id column, or .txt, an id a line."""
 
     prefix: Annotated[str, Field(min_length=2, max_length=512, pattern=r"^[^/].*/$")]
     """A folder of the source's bucket, ending in a slash; below the source's own prefix, too."""

@@ -10,16 +10,24 @@ import re
 from ..contract import Failure
 
 _ARTIFACTS = "artifacts"
+_S3 = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts)\.s3"
+_PLACE = r"(\.s3(\.bucket|\.prefix)?|\.folder)?"
+_KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.source\.columns\.id", "--id-column"),
     (r"spec\.source\.columns\.vector", "--vector-column"),
     (r"spec\.source\.columns\.metadata", "--metadata"),
-    (r"spec\.source\.tombstones(\.s3|\.folder)?", "--tombstones"),
-    (r"spec\.source(\.s3|\.folder)?", "--source"),
+    (rf"Name a Secret with keys in {_S3}\.secretRef", f"Set the variables {_KEYS}"),
+    ("the Secret or ServiceAccount it takes credentials from", f"the variables {_KEYS}"),
+    (rf"{_S3}\.anonymous: true", "--anonymous"),
+    (rf"{_S3}\.endpoint", "--endpoint"),
+    (rf"{_S3}\.region", "--region"),
+    (rf"spec\.source\.tombstones{_PLACE}", "--tombstones"),
+    (rf"spec\.source{_PLACE}", "--source"),
     (r"spec\.gate\.queries\.columns\.relevant", "--relevant-column"),
     (r"spec\.gate\.queries\.columns", "--query-vector-column"),
     (r"spec\.gate\.queries\.filterColumn", "--filter-column"),
-    (r"spec\.gate\.queries(\.s3|\.folder)?", "--queries"),
+    (rf"spec\.gate\.queries{_PLACE}", "--queries"),
     (r"(spec\.)?embedding\.dimension", "--dimension"),
     (r"spec\.embedding\.metric", "--metric"),
     (r"spec\.index\.factory", "--factory"),
@@ -31,7 +39,7 @@ FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.index\.effort", "--effort"),
     (r"spec\.build\.device", "--device"),
     (r"spec\.(build|searcher)\.resources(\.limits\.memory)?", "the memory limit of this process"),
-    (r"spec\.artifacts(\.s3|\.folder)?", _ARTIFACTS),
+    (rf"spec\.artifacts{_PLACE}", _ARTIFACTS),
 )
 """Pattern of a field and what is written for it, longer fields first."""
 

@@ -103,7 +103,7 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
 
 def _tombstone_flags(verb: argparse.ArgumentParser, *, serving: bool = False, ids: bool = False) -> None:
     verb.add_argument(
-        "--tombstones", metavar="PLACE", help="where deleted ids are listed: Parquet or JSON lines with ids, or .txt"
+        "--tombstones", metavar="PLACE", help="where deleted ids are listed: Parquet, JSON lines, .csv, .tsv or .txt"
     )
     if ids:
         verb.add_argument("--id-column", default="id", help="column of the ids in tombstones (default: id)")

@@ -204,7 +204,8 @@ class S3Store:
             return self._refused("CertificateNotTrusted", message, f"{field}.endpoint", remedy)
         if not isinstance(error, ClientError):
             message = f"{where}: {self._endpoint or 'the S3 endpoint'} did not answer ({_brief(error)})"
-            return StoreUnavailable("StoreUnavailable", message, object=key, field=f"{field}.endpoint")
+            remedy = f"Check {field}.endpoint, and that it is reached from here."
+            return StoreUnavailable("StoreUnavailable", message, object=key, field=f"{field}.endpoint", remedy=remedy)
         code = _code(error)
         if code in _LATER:
             return StoreUnavailable(code, f"{where}: {_brief(error)}", object=key, field=field, remedy=_LATER[code])
