@@ -5,14 +5,14 @@ from __future__ import annotations
 import marshal
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from operator import attrgetter
 from typing import Any
 
-from vectorindex_operator.core.judging.evidence import COUNTS, SUMS, TOPS, Counted, Counts
+from vectorindex_operator.core.judging.evidence import Counted, Counts
 from vectorindex_operator.core.judging.histogram import Bins
 
-_FIELDS = (*COUNTS, *SUMS, *TOPS)
-_read = attrgetter(*_FIELDS)
+_read = attrgetter(*(one.name for one in fields(Counts) if one.name != "latency"))
 _LEVEL = 1
 OVERHEAD_BYTES = 120
 """Of a block, besides what is packed."""
@@ -56,5 +56,5 @@ def _values(cell: Counts) -> tuple[Any, ...]:
 
 
 def _counts(values: tuple[Any, ...]) -> Counts:
-    *counts, bins, code, numbers = values
-    return Counts(**dict(zip(_FIELDS, counts, strict=True)), latency=Bins.of_raw(bins, code, numbers))
+    in_order: list[Any] = [*values[:-3], Bins.of_raw(*values[-3:])]
+    return Counts(*in_order)
