@@ -76,7 +76,7 @@ def answered(file: RowFile, name: str) -> list[Any]:
 
 
 def found(file: RowFile, filter_: dict[str, Any]) -> int:
-    return matching(file, filters.parse(filter_, filters.Columns(file.schema))).matching
+    return matching(file, filters.parse(filter_, filters.FilterColumns(file.schema))).matching
 
 
 def ids_of(folder: Path) -> list[Any]:

@@ -21,7 +21,7 @@ from vectorindex_searcher.index.filters import (
     MAX_TERMS,
     MAX_TEXT,
     MAX_VALUES,
-    Columns,
+    FilterColumns,
     FilterError,
     Predicate,
     Term,
@@ -70,7 +70,7 @@ def row(number: int) -> dict[str, Any]:
 
 
 ROWS = [row(number) for number in range(COUNT)]
-COLUMNS = Columns(SCHEMA)
+COLUMNS = FilterColumns(SCHEMA)
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def test_refusals_list_what_there_is() -> None:
     assert "name, size, big" in str(caught.value.remedy)
     assert "blob" not in str(caught.value.remedy)
     with pytest.raises(FilterError) as caught:
-        parse({"section": "x"}, Columns(pa.schema([])))
+        parse({"section": "x"}, FilterColumns(pa.schema([])))
     assert "build again" in str(caught.value.remedy)
 
 
@@ -271,7 +271,7 @@ def test_one_batch_and_no_rows(tmp_path: Path) -> None:
         path = tmp_path / f"{count}.arrow"
         with RowWriter(path, pa.schema([("v", pa.int32())]), 100) as writer:
             writer.write(pa.table({"v": pa.array(range(count), pa.int32())}))
-        found = matching(RowFile(path), parse({"v": {"gte": 1}}, Columns(pa.schema([("v", pa.int32())]))))
+        found = matching(RowFile(path), parse({"v": {"gte": 1}}, FilterColumns(pa.schema([("v", pa.int32())]))))
         assert found.rows().tolist() == list(range(1, count))
 
 
@@ -341,7 +341,7 @@ def test_memory_is_bits_not_rows(tmp_path: Path) -> None:
     file = RowFile(path)
     pool = pa.default_memory_pool()
     before, peak = pool.bytes_allocated(), 0
-    predicate = parse({"v": {"gte": 10}, "not": {"v": {"in": [11, 12]}}}, Columns(file.schema))
+    predicate = parse({"v": {"gte": 10}, "not": {"v": {"in": [11, 12]}}}, FilterColumns(file.schema))
     found = matching(file, predicate)
     peak = pool.bytes_allocated() - before
     assert found.matching == count - 12
@@ -381,7 +381,7 @@ def test_what_is_answered_as_null_is_null_for_filters(tmp_path: Path) -> None:
     with RowWriter(tmp_path / "rows.arrow", schema, 10) as writer:
         halves = [None if value is None else np.float16(value) for value in values]
         writer.write(pa.table({"price": pa.array(values), "half": pa.array(halves, pa.float16())}, schema))
-    rows, columns = RowFile(tmp_path / "rows.arrow"), Columns(schema)
+    rows, columns = RowFile(tmp_path / "rows.arrow"), FilterColumns(schema)
     for column in schema.names:
         assert rows.values(np.arange(5), column)[3:] == [None, 1.5]
         for condition, wanted in (

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from search_requests import Asked, ask_binary, ask_json
 
 from vectorindex_searcher.contract import Metric
-from vectorindex_searcher.index.filters import JOINERS, ORDERED, Columns, FilterError, parse
+from vectorindex_searcher.index.filters import JOINERS, ORDERED, FilterColumns, FilterError, parse
 from vectorindex_searcher.index.predicates import matching
 from vectorindex_searcher.index.rows import RowFile, RowWriter
 from vectorindex_searcher.serve.http.limits import MAX_K, MAX_VECTORS
@@ -50,7 +50,7 @@ TERMS = QuerySchema(
     embedding_model="mini",
     embedding_version="1",
     min_score=0.25,
-    columns=Columns(SCHEMA),
+    columns=FilterColumns(SCHEMA),
 )
 BOUNDED = settings(
     max_examples=120,
@@ -223,7 +223,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> RowFile:
 def test_any_filter_is_evaluated_or_refused(file: RowFile, document: object) -> None:
     """What passed the checks never fails on the search thread."""
     try:
-        predicate = parse(document, TERMS.columns or Columns(SCHEMA))
+        predicate = parse(document, TERMS.columns or FilterColumns(SCHEMA))
     except FilterError as error:
         assert error.where.startswith("filter")  # noqa: PT017
         return
@@ -242,7 +242,7 @@ def test_any_comparison_is_evaluated_or_refused(file: RowFile, column: str, oper
     """Each value by itself, so that most comparisons pass the checks somewhere."""
     for value in values:
         try:
-            predicate = parse({column: {operator: [value] if operator == "in" else value}}, Columns(SCHEMA))
+            predicate = parse({column: {operator: [value] if operator == "in" else value}}, FilterColumns(SCHEMA))
         except FilterError:
             continue
         assert matching(file, predicate).count == 2

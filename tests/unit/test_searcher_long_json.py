@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from search_requests import ask, reader
 
 from vectorindex_searcher.contract import OTHER_SEGMENT, Metric
-from vectorindex_searcher.index.filters import MAX_VALUES, Columns
+from vectorindex_searcher.index.filters import MAX_VALUES, FilterColumns
 from vectorindex_searcher.serve.evidence.ring import Outcome
 from vectorindex_searcher.serve.http.limits import LOOP_BYTES, MAX_VECTORS, Limits
 from vectorindex_searcher.serve.http.messages import Problem
@@ -25,7 +25,9 @@ from vectorindex_searcher.serve.search.long_json import OTHER_VALUES, fields_of_
 from vectorindex_searcher.serve.search.plan import QuerySchema
 from vectorindex_searcher.serve.search.reader import BINARY_TYPE
 
-TERMS = QuerySchema(4, Metric.L2, {}, columns=Columns(pa.schema([("text", pa.string()), ("vectors", pa.string())])))
+TERMS = QuerySchema(
+    4, Metric.L2, {}, columns=FilterColumns(pa.schema([("text", pa.string()), ("vectors", pa.string())]))
+)
 
 _STRANGE = st.sampled_from(['"vectors":[[1]]', '\\"vectors\\":[[1]]', "[", "]", '"', "vectors", "é"])
 _PLAIN = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-1, 1) | st.text(max_size=4) | _STRANGE

@@ -18,7 +18,7 @@ from search_requests import Asked, ask, ask_binary, ask_json, reader
 from vectorindex_searcher.contract import PARAM_LIMITS_ENV, Metric, ParamLimits
 from vectorindex_searcher.dataset.blocks import Block, check_vectors
 from vectorindex_searcher.errors import BadData, BadSpec
-from vectorindex_searcher.index.filters import Columns
+from vectorindex_searcher.index.filters import FilterColumns
 from vectorindex_searcher.serve.evidence.ring import Outcome
 from vectorindex_searcher.serve.http.limits import CANDIDATES, LOOP_BYTES, MAX_VECTORS
 from vectorindex_searcher.serve.http.messages import Problem
@@ -385,7 +385,10 @@ def test_a_plan_that_is_asked_for_again_and_again_stays() -> None:
 
 
 def test_what_takes_long_is_left_for_a_search_thread() -> None:
-    reading, outcome = reader(replace(TERMS, columns=Columns(pa.schema([("size", pa.int64())])))), Outcome("other")
+    reading, outcome = (
+        reader(replace(TERMS, columns=FilterColumns(pa.schema([("size", pa.int64())])))),
+        Outcome("other"),
+    )
     long = orjson.dumps({"vector": V, "k": 3}).ljust(LOOP_BYTES + 1)
     filtered = b'{"vector": [1, 2, 3], "filter": {"size": 1}}'
     assert callable(reading.read(long, b"", b"", outcome, binary=False))

@@ -22,7 +22,7 @@ from ..artifact.manifest import Manifest
 from ..contract import Metric
 from ..errors import BadData
 from .binding import faiss
-from .filters import Columns, Predicate
+from .filters import FilterColumns, Predicate
 from .metric import faiss_metric, normalise, to_scores
 from .parameters import faiss_ladders, index_type, layers, parameter_limits, search_parameters
 from .predicates import MatchCache
@@ -65,7 +65,7 @@ class Engine:
         self._restricted = restricted or Restricted(index, self.default_params)
         self.supports_filter: bool = self._restricted.possible
         """Whether `search(only=...)` works for this index type."""
-        self.filter_columns = Columns(metadata.schema if metadata else pa.schema([]))
+        self.filter_columns = FilterColumns(metadata.schema if metadata else pa.schema([]))
         """The metadata columns that a filter may name."""
         self._matching = cache or (MatchCache(metadata) if metadata else None)
         self.metadata_columns: tuple[str, ...] = metadata.columns if metadata else ()

@@ -105,7 +105,7 @@ class _Kind:
     are legal in a filter, and match nothing or everything."""
 
 
-class Columns:
+class FilterColumns:
     """The metadata columns that filters may name, by their Arrow types."""
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -135,13 +135,13 @@ class Columns:
         raise FilterError(where, f"there is no metadata column {name[:MAX_TEXT]!r}", name, remedy)
 
 
-def parse(document: object, columns: Columns) -> Predicate:
+def parse(document: object, columns: FilterColumns) -> Predicate:
     """The predicate that `document` (decoded JSON) means. Raises FilterError."""
     return _Parser(columns).predicate(document, "filter", 1)
 
 
 class _Parser:
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: FilterColumns) -> None:
         self._columns = columns
         self._terms = 0
         self._values = 0

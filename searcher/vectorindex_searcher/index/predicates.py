@@ -33,7 +33,7 @@ _COMPARE = {
 
 
 def matching(file: RowFile, predicate: Predicate) -> RowSet:
-    """The rows of `file` that the predicate holds for. Its columns must be those of the file (filters.Columns)."""
+    """The rows of `file` that the predicate holds for. Its columns must be those of the file."""
     prepared = _Prepared(file.schema)
     parts = [pc.fill_null(prepared.holds(predicate, batch), False) for batch in file.table().to_batches()]
     if not parts:

@@ -17,7 +17,7 @@ from ..index.selection.rowset import RowSet
 from ..index.vectors import VectorFile
 from .bound import lower_bound
 from .canary import canary_numbers
-from .case import Case, Outcome, Published
+from .case import Case, MeasuredCase, Published
 from .exact import Truth
 from .filtered import FewRows
 from .groundtruth import Source
@@ -30,7 +30,7 @@ from .report import HeldOut, RecallAtK
 _log = logging.getLogger(__name__)
 
 
-def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, folder: Path) -> Outcome:
+def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, folder: Path) -> MeasuredCase:
     """The figures of what `build` asked of the index before it held these rows.
 
     queries: rows that are asked of the published files, for the canary.
@@ -71,7 +71,7 @@ def as_built(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, 
         _log.warning("judged by the published files: they answer worse than what was measured in the build")
         measured, other_k, few_rows = hidden, (), None
     exact = built.facts.exact
-    return Outcome(
+    return MeasuredCase(
         judged,
         truth,
         source,

@@ -91,7 +91,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MeasuredCase:
     """What was measured on all queries, each at the point it is served with."""
 
     queries: Queries

@@ -23,8 +23,7 @@ from ..dataset.listing import list_source
 from ..dataset.objects import ListedObject
 from ..errors import BadData, BadSpec
 from ..index.arrow_files import read_table
-from ..index.filters import Columns as FilterColumns
-from ..index.filters import Predicate
+from ..index.filters import FilterColumns, Predicate
 from ..index.json_values import json_values
 from ..storage.store import Store
 from .query_filters import FilterReader, Filters

@@ -15,7 +15,7 @@ import pyarrow as pa
 from ..artifact.layout import METADATA_FILE
 from ..artifact.manifest import Manifest
 from ..errors import BadData
-from ..index.filters import Columns, FilterError, Predicate, memory_of, parse
+from ..index.filters import FilterColumns, FilterError, Predicate, memory_of, parse
 from ..index.json_values import json_values
 from ..index.rows import RowFile
 
@@ -26,17 +26,17 @@ _SHOWN = 120
 Filters = list[Predicate | None]
 
 
-def columns_of(folder: Path, manifest: Manifest) -> Columns:
+def columns_of(folder: Path, manifest: Manifest) -> FilterColumns:
     """The metadata columns of a downloaded artifact that filters may name."""
     there = manifest.file(METADATA_FILE) is not None
-    return Columns(RowFile(folder / METADATA_FILE).schema if there else pa.schema([]))
+    return FilterColumns(RowFile(folder / METADATA_FILE).schema if there else pa.schema([]))
 
 
 @dataclass(slots=True)
 class FilterReader:
     """Reads the filters of all files of queries. Equal filters are one object."""
 
-    columns: Columns
+    columns: FilterColumns
     _known: dict[Predicate, Predicate] = field(default_factory=dict)
     _nbytes: int = 0
 

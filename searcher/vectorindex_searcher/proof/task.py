@@ -38,7 +38,7 @@ from .canary import (
     read_canary,
     write_canary,
 )
-from .case import Case, Outcome, Published
+from .case import Case, MeasuredCase, Published
 from .columns import column_types
 from .deleted import search_deleted
 from .exact import Truth, no_truth, spread
@@ -168,7 +168,7 @@ def _queries(task: ValidateTask, manifest: Manifest, folder: Path) -> Queries:
     return queries
 
 
-def _measure(case: Case, engine: Engine, vectors: VectorFile, queries: Queries) -> Outcome:
+def _measure(case: Case, engine: Engine, vectors: VectorFile, queries: Queries) -> MeasuredCase:
     """Tune and ask. Queries with a filter do neither tune nor mix with the others."""
     task, filtered = case.task, queries.filtered
     count, plain = len(queries.vectors), np.flatnonzero(~filtered)
@@ -194,7 +194,7 @@ def _measure(case: Case, engine: Engine, vectors: VectorFile, queries: Queries) 
     if queries.relevant is not None:
         relevance = relevance_rank(engine, rows, queries.relevant)
     exact = engine.manifest.index_type in EXACT_TYPES
-    return Outcome(queries, truth, source, halves, points, points_file, measured, relevance, published, exact)
+    return MeasuredCase(queries, truth, source, halves, points, points_file, measured, relevance, published, exact)
 
 
 def _published(
@@ -210,7 +210,7 @@ def _published(
     return Published(some, truth, measure(truth, rows, vectors, some.vectors))
 
 
-def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArray[np.int64]) -> SegmentRecall:
+def _segment(task: ValidateTask, outcome: MeasuredCase, name: str, chosen: npt.NDArray[np.int64]) -> SegmentRecall:
     """Figures of the chosen queries."""
     recall = outcome.measured.recall[chosen]
     if not len(recall):
@@ -230,7 +230,7 @@ def _segment(task: ValidateTask, outcome: Outcome, name: str, chosen: npt.NDArra
     )
 
 
-def _segments(task: ValidateTask, outcome: Outcome) -> tuple[SegmentRecall, ...]:
+def _segments(task: ValidateTask, outcome: MeasuredCase) -> tuple[SegmentRecall, ...]:
     """One row per declared segment that has queries, since figures of none would be a lie; one of the queries that
     equal a row, and one of the others that have a filter."""
     judging, apart, filtered = outcome.halves.judging, outcome.halves.apart, outcome.halves.filtered
@@ -244,7 +244,7 @@ def _segments(task: ValidateTask, outcome: Outcome) -> tuple[SegmentRecall, ...]
     return tuple(found)
 
 
-def _canary(case: Case, engine: Engine, outcome: Outcome, folder: Path) -> tuple[ManifestFile, float, int]:
+def _canary(case: Case, engine: Engine, outcome: MeasuredCase, folder: Path) -> tuple[ManifestFile, float, int]:
     """Publish canary.arrow; its description, the recall on exactly its queries, and their number.
 
     Measured on the published files, which hold the rows that the gate's figures were measured without. A canary of
@@ -269,7 +269,7 @@ def _canary(case: Case, engine: Engine, outcome: Outcome, folder: Path) -> tuple
 def _report(
     case: Case,
     engine: Engine,
-    outcome: Outcome,
+    outcome: MeasuredCase,
     cost: Cost,
     canary: tuple[ManifestFile, float, int],
     filtered: tuple[FilteredRecall, ...],
@@ -320,7 +320,7 @@ def _report(
     )
 
 
-def _cost(outcome: Outcome) -> float:
+def _cost(outcome: MeasuredCase) -> float:
     """Mean CPU time of a query, microseconds, by what tuning measured of the point that answers it."""
     own = {row.segment: row.point for row in outcome.points.segments}
     counts = {name: len(numbers) for name, numbers in outcome.halves.judging.items()} or {"": 1}

@@ -19,7 +19,7 @@ MIN_ROWS_PER_LIST = 39
 """FAISS's own bound for a centroid that means something."""
 ENOUGH_ROWS_PER_LIST = 20
 """On a sample, for a centroid that lies about where that of all rows will."""
-MAX_LISTS = 1 << 16
+MOST_LISTS_OF_AUTO = 1 << 16
 _CODE_BOOK = 1 << 4
 """Centroids of a 4-bit code: fewer rows cannot train one."""
 GRAPH_LISTS = 4096
@@ -44,7 +44,7 @@ def lists_for(count: int) -> int:
         return 1
     wanted = round(math.log2(4 * math.sqrt(count)))
     possible = math.floor(math.log2(count / MIN_ROWS_PER_LIST))
-    return int(min(2 ** min(wanted, possible), MAX_LISTS))
+    return int(min(2 ** min(wanted, possible), MOST_LISTS_OF_AUTO))
 
 
 def parts_for(dimension: int, share: int) -> int:
@@ -70,7 +70,7 @@ def shortlist(count: int, dimension: int, minimise: Minimise) -> tuple[str, ...]
     factories = ["HNSW32,SQ8", "HNSW32", *compressed, *longer, f"IVF{lists},RaBitQ,Refine(SQ8)"]
     factories += [f"IVF{lists},SQ8", f"IVF{max(1, lists // 4)},SQ8", f"IVF{lists},Flat", "HNSW16,SQ8", "Flat"]
     if lists >= GRAPH_LISTS:
-        many = min(GRAPH_TIMES * lists, MAX_LISTS, 2 ** math.floor(math.log2(count / MIN_ROWS_PER_LIST)))
+        many = min(GRAPH_TIMES * lists, MOST_LISTS_OF_AUTO, 2 ** math.floor(math.log2(count / MIN_ROWS_PER_LIST)))
         factories += [f"IVF{many}_HNSW32,SQ8"]
         factories += [f"IVF{many}_HNSW32,PQ{parts}x4fs,Refine(SQ8)"] if parts else []
     return tuple(dict.fromkeys(factories))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ... import contract
-from ...index.filters import Columns, FilterError, Predicate, memory_of, parse
+from ...index.filters import FilterColumns, FilterError, Predicate, memory_of, parse
 from ..http.limits import CANDIDATES, MAX_VECTORS, PLAN_BYTES, PLAN_ENTRIES
 from ..http.messages import Problem
 from .fields import DEFAULT_K, search_fields
@@ -41,7 +41,7 @@ class QuerySchema:
     embedding_model: str = ""
     embedding_version: str = ""
     min_score: float | None = None
-    columns: Columns | None = None
+    columns: FilterColumns | None = None
     """What filters may name; None when this index cannot be searched with a filter."""
 
 
