@@ -255,7 +255,9 @@ def _way_back(space: Workspace, running: Traffic, made: Rollout, prior: str) -> 
     decision = index.decision()
     if decision is None or (decision.from_revision, decision.to_revision) != (bad, prior):
         return _but(made, ended="another decision", said=f"{decision}")
-    trip = unix(index.revision(bad)["rollout"]["trip"]["at"])
+    # An operator that was killed while it moved the traffic has not recorded the trip, but when it decided.
+    tripped = (index.revision(bad).get("rollout") or {}).get("trip")
+    trip = unix(tripped["at"]) if tripped else decision.at
     if bad not in seen.revisions or prior not in seen.revisions:
         return _but(made, rule=decision.rule)
     back = seen.revisions[prior].first_after(decision.at)

@@ -7,7 +7,8 @@ out and its answer lost, changes nothing. What is left to consider is load:
   who were refused together do not come back together.
 - No connection: nothing was sent. A searcher that was killed is in the Service for a second or two longer, so each wait
   is four times the one before.
-- A connection that broke before the head of an answer: the searcher closed an idle connection at the very moment of
+- A connection that broke before the head of an answer (or on which nobody acknowledged the request: its node is lost):
+  the searcher closed an idle connection at the very moment of
   the request, or was killed. Once, on another connection, after the first of these waits: a process that dies closes
   its connections before it closes the port, and what connects in between is lost as well. Not more than once, since a
   query that makes a searcher crash must not be handed round to all of them.
@@ -19,6 +20,7 @@ sent it is not sent again, since two searchers could both count it.
 from __future__ import annotations
 
 import random
+import socket
 import time
 
 from .answers import Answer, not_a_searcher
@@ -29,6 +31,10 @@ MAX_DEADLINE_MS = 600_000
 JITTER = 0.5
 AGAIN_SECONDS, AGAIN_FACTOR = 0.1, 4.0
 """The first wait, and how much longer each is than the one before."""
+CONNECT_SECONDS = 2.0
+"""The most that one attempt waits for a connection: a lost node answers nobody, and the next attempt may go elsewhere."""
+UNHEARD_SECONDS = 3.0
+"""A connection whose other end has not even said that the request arrived is dead. A busy searcher's kernel says it."""
 
 
 class Unconnected(Exception):  # noqa: N818 - it says what happened
@@ -52,6 +58,12 @@ class NotHttp(Exception):  # noqa: N818 - it says what happened
 
 
 FAILURES = (Unconnected, Broken, NotHttp)
+
+
+def give_up_unheard(connected: socket.socket) -> None:
+    """What is sent on it and not acknowledged ends it, after UNHEARD_SECONDS; where the system can."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNHEARD_SECONDS * 1e3))
 
 
 class Deadline:

@@ -17,7 +17,7 @@ from yarl import URL
 
 from .address import Address
 from .answers import MAX_ANSWER_BYTES, Answer
-from .attempts import Attempts, Broken, Deadline, NotHttp, Unconnected
+from .attempts import CONNECT_SECONDS, Attempts, Broken, Deadline, NotHttp, Unconnected, give_up_unheard
 from .places import Places
 
 KEEP_ALIVE_SECONDS = 60.0
@@ -39,6 +39,9 @@ class _Request(aiohttp.ClientRequest):
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         if isinstance(conn.transport, asyncio.WriteTransport):
             _UNDER_WAY.get().append(conn.transport)
+            connected = conn.transport.get_extra_info("socket")
+            if connected is not None:
+                give_up_unheard(connected)
         return await super().send(conn)
 
 
@@ -101,7 +104,7 @@ class Connections:
             request_class=_Request,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             trust_env=False,
         )
 
@@ -159,6 +162,8 @@ class Connections:
             # Certificates and other faults of TLS are the same the next time.
             again = not isinstance(error, aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorCertificateError)
             failure: Exception = Unconnected(f"{type(error).__name__}: {error}", again=again)
+        except aiohttp.ConnectionTimeoutError as error:
+            failure = Unconnected(f"{type(error).__name__}: {error}")
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
             failure = Broken(f"{type(error).__name__}: {error}", early=response is None)
         except aiohttp.ClientError as error:

@@ -7,6 +7,7 @@ while anything is waited for. After a fork the child begins with no connection: 
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import io
 import os
@@ -19,7 +20,7 @@ from typing import Any
 
 from .address import Address
 from .answers import MAX_ANSWER_BYTES, Answer
-from .attempts import Attempts, Broken, Deadline, NotHttp, Unconnected
+from .attempts import CONNECT_SECONDS, Attempts, Broken, Deadline, NotHttp, Unconnected, give_up_unheard
 from .places import Places
 
 KEEP_ALIVE_SECONDS = 60.0
@@ -216,9 +217,9 @@ class _Connection:
             body = _body(response)
             self.keeps = not response.will_close
             return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
-        except TimeoutError:
-            raise self._deadline.exceeded() from None
         except (http.client.IncompleteRead, OSError) as error:
+            if isinstance(error, TimeoutError) and error.errno != errno.ETIMEDOUT:
+                raise self._deadline.exceeded() from None
             raise Broken(f"{type(error).__name__}: {error}", early=response is None) from error
         except http.client.HTTPException as error:
             raise NotHttp(f"the answer is not HTTP: {type(error).__name__}: {error}") from error
@@ -269,11 +270,13 @@ class _Connection:
 
     def _open(self, made: socket.socket, where: Any, shares: int) -> socket.socket:
         try:
-            made.settimeout(self._deadline.remaining / shares)
+            made.settimeout(min(self._deadline.remaining / shares, CONNECT_SECONDS))
             made.connect(where)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            give_up_unheard(made)
             if self._tls is None:
                 return made
+            made.settimeout(self._deadline.remaining / shares)
             return self._tls.wrap_socket(made, server_hostname=self._address.host)
         except BaseException:
             made.close()

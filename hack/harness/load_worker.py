@@ -19,6 +19,7 @@ import math
 import os
 import random
 import resource
+import socket
 import sys
 import time
 from collections import deque
@@ -39,6 +40,8 @@ KEPT_FAILURES = 100
 KEPT_EPISODES = 200
 LATENCY_RATIO = 1.05
 AGAIN_SECONDS, AGAIN_FACTOR = 0.1, 4
+CONNECT_SECONDS, UNHEARD_SECONDS = 2.0, 3.0
+"""As the Python client's, which is what `retries` stands for."""
 
 
 now = time.monotonic
@@ -138,6 +141,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
+        if self.load.retries and hasattr(socket, "TCP_USER_TIMEOUT"):
+            connected = transport.get_extra_info("socket")
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNHEARD_SECONDS * 1e3))
 
     def send(self, query: Query) -> None:
         assert self.transport is not None
@@ -254,7 +260,8 @@ class Load:
         query.sent = now()
         try:
             connecting = self.loop.create_connection(lambda: Connection(self), self.host, self.port)
-            _, connection = await asyncio.wait_for(connecting, self.timeout)
+            most = min(self.timeout, CONNECT_SECONDS) if self.retries else self.timeout
+            _, connection = await asyncio.wait_for(connecting, most)
         except (TimeoutError, OSError) as error:
             if query.attempts <= self.retries:
                 self.send_again(query, self.patience(query))

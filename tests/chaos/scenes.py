@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from chaos.rules import BROKEN, CONFLICT, READS, TOO_MANY, WRITES, Crash, Cut, Gone, Lost, Rule, Slow, Stale
-from chaos.site import Index, Row, beside, operator_of
+from chaos.site import Index, Row, beside, operator_of, other_index, put
 from e2e.operator_release import main_processes
 
 from harness.commands import run
+from harness.errors import HarnessError
 from harness.kube import Json
 from harness.local import PROGRAM
 
@@ -320,3 +321,27 @@ def _spread(one: Index) -> None:
 _REPLICAS = 2
 ALONE |= {f"node lost in {phase or 'steady state'}": node_lost(phase) for phase in ("Surging", "Soaking", "")}
 ALONE["node drained"] = drained
+
+
+# ---------------------------------------------------------------- namespaces
+
+
+def namespace_deleted(one: Index) -> None:
+    """While its index is built, and no operator runs: nothing may hold it up, since nobody is there to let go."""
+    space, proxy = other_index(one.site)
+    with one.counted("namespace deleted during a build, the operator down") as row, proxy.running():
+        with operator_of(one.site, space.namespace, proxy, "operator-0").running():
+            put(space, "first", one.corpus)
+            space.apply("first")
+            first = space.index.wait_new_revision(set())
+            space.index.wait_revision(first, "Building", "Validating")
+        space.kube.delete("Namespace", space.namespace)
+        row.times += 1
+        try:
+            space.kube.wait_gone("Namespace", space.namespace, timeout=120)
+        except HarnessError as error:
+            one.site.left.append(f"Namespace {space.namespace}: {error}"[:300])
+        space.store.remove_bucket(space.bucket)
+
+
+ALONE["namespace deleted during a build, the operator down"] = namespace_deleted

@@ -191,9 +191,7 @@ def site(spawner: Spawner) -> Iterator[Site]:
 @contextmanager
 def index(where: Site, rate: float) -> Iterator[Index]:
     """An index that serves, under `rate` queries a second; at the end it is deleted, and what is left then noted."""
-    space = Workspace.create(where.kube, where.store, where.images, f"chaos-{secrets.token_hex(3)}")
-    server, authority = _api_server(where.kube)
-    proxy = FaultProxy(server, ssl.create_default_context(cadata=authority))
+    space, proxy = other_index(where)
     with ExitStack() as stack:
         stack.enter_context(proxy.running())
         operator = operator_of(where, space.namespace, proxy, "operator-0")
@@ -210,6 +208,13 @@ def index(where: Site, rate: float) -> Iterator[Index]:
         yield Index(where, space, proxy, operator, corpus, running)
         running.stop()
         where.left += removed(space)
+
+
+def other_index(where: Site) -> tuple[Workspace, FaultProxy]:
+    """A place for one, and a proxy that does not run yet."""
+    space = Workspace.create(where.kube, where.store, where.images, f"chaos-{secrets.token_hex(3)}")
+    server, authority = _api_server(where.kube)
+    return space, FaultProxy(server, ssl.create_default_context(cadata=authority))
 
 
 def removed(space: Workspace) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import itertools
 import json
 import os
@@ -22,7 +24,7 @@ from ports import held
 from scripted import BUSY, OK, aask, answer, ask, scripted
 
 import vectorindex_client as vic
-from vectorindex_client import calls, vectors
+from vectorindex_client import awaiting, blocking, calls, vectors
 from vectorindex_client.attempts import Attempts, Broken, Deadline, Unconnected
 
 COUNT, DIMENSION, TOKEN = 600, 8, "a-token-for-tests-0123"
@@ -367,6 +369,40 @@ def test_nobody_there_is_tried_again_within_the_timeout(call: Ask) -> None:
         with pytest.raises(vic.Unreachable, match="; check the URL and the network"):
             call(script, retries=2, timeout=60)
     assert 0.2 <= time.monotonic() - began < 30
+
+
+@BOTH
+def test_nobody_who_answers_a_connection_is_tried_again_and_not_waited_for_to_the_end(
+    call: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a node is lost: packets to it vanish. The next attempt may go to another."""
+    for module in (blocking, awaiting):
+        monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)
+    with full, contextlib.ExitStack() as stack, scripted() as script:
+        for _ in range(8):  # more than it takes: what is more is not answered
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        script.url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        with pytest.raises(vic.Unreachable, match="; check the URL and the network"):
+            call(script, retries=1, timeout=60)
+
+
+def test_a_request_that_nobody_acknowledged_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP_USER_TIMEOUT ends such a connection with ETIMEDOUT, which is no end of the call's time."""
+    read, given_up = blocking._Connection._response, []
+
+    def once(self: Any, source: socket.socket, method: str) -> Any:
+        if not given_up:
+            given_up.append(source.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+        return read(self, source, method)
+
+    monkeypatch.setattr(blocking._Connection, "_response", once)
+    with scripted(OK, OK) as script:
+        assert ask(script).ids == [1]
+    assert given_up == [3000]
 
 
 GONE = Unconnected("refused")
