@@ -7,11 +7,11 @@ out and its answer lost, changes nothing. What is left to consider is load:
   who were refused together do not come back together.
 - No connection: nothing was sent. A searcher that was killed is in the Service for a second or two longer, so each wait
   is four times the one before.
-- A connection that broke before the head of an answer (or on which nobody acknowledged the request: its node is lost):
-  the searcher closed an idle connection at the very moment of
-  the request, or was killed. Once, on another connection, after the first of these waits: a process that dies closes
-  its connections before it closes the port, and what connects in between is lost as well. Not more than once, since a
-  query that makes a searcher crash must not be handed round to all of them.
+- A connection that broke before the head of an answer: the searcher closed an idle connection at the very moment of
+  the request, or was killed, or its node is lost and nobody acknowledged the request. Once, on another connection,
+  after the first of these waits: a process that dies closes its connections before it closes the port, and what
+  connects in between is lost as well. Not more than once, since a query that makes a searcher crash must not be handed
+  round to all of them.
 
 Nothing else: another 4xx or 5xx would be the same again, and after a timeout the time is over. Feedback counts: once
 sent it is not sent again, since two searchers could both count it.
@@ -32,7 +32,7 @@ JITTER = 0.5
 AGAIN_SECONDS, AGAIN_FACTOR = 0.1, 4.0
 """The first wait, and how much longer each is than the one before."""
 CONNECT_SECONDS = 2.0
-"""The most that one attempt waits for a connection: a lost node answers nobody, and the next attempt may go elsewhere."""
+"""The most that one attempt waits for a connection: a lost node answers nobody, and the next may go elsewhere."""
 UNHEARD_SECONDS = 3.0
 """A connection whose other end has not even said that the request arrived is dead. A busy searcher's kernel says it."""
 
