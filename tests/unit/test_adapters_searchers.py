@@ -295,6 +295,30 @@ def test_a_later_look_asks_for_what_changed_and_knows_all() -> None:
     assert pod.cursors == ["", "i1.1", "i1.2", "i1.3"]
 
 
+@pytest.mark.parametrize("ahead", [-200.0, 0.0, 200.0])
+def test_what_a_pod_counted_by_a_clock_of_its_own_is_known_at_the_first_look(ahead: float) -> None:
+    """It reads `since` by its own clock: one that is behind would say nothing of what began a moment ago."""
+    began, asked_since = time.time() - 20, list[float]()
+    counted = int((began + ahead) // 5) + 1
+
+    def pod(connection: socket.socket, head: bytes) -> None:
+        asked_since.append(float(head.split(b"since=")[1].split(b" ")[0]))
+        told = columns_of(
+            requests=[7], bucket=counted, cursor="i1.1", whole=EVIDENCE_CURSOR_HEADER.encode() not in head
+        )
+        if counted < asked_since[-1] // 5 or not told["whole"]:
+            told |= {"bucket": [], "segment": [], "counts": {}, "latencySizes": []}
+        document = json.dumps(told | {"now": time.time() + ahead}).encode()
+        answering(document, EVIDENCE_COLUMNS_TYPE)(connection, head)
+
+    with server(pod) as port:
+        searchers = HttpSearchers(admin_port=port)
+        for _ in range(2):
+            merged = merge(ask(searchers, "a", since=began), time.time(), revision="r")
+            assert merged.total("", int(began // 5) - 1).requests == 7
+    assert asked_since[1] == pytest.approx(began + ahead, abs=10), "its clock is known by now"
+
+
 def test_a_cache_that_was_lost_asks_for_everything() -> None:
     pod = Scripted(columns_of(requests=[5]), columns_of(requests=[5]))
     with server(pod) as port:

@@ -193,18 +193,20 @@ class HttpSearchers:
         page = read_columns(answer.body)
         if page.revision != key.revision:
             return _foreign(page.revision)
-        self.cache.take(key, page, look.question.since)
+        self.cache.take(key, page, self.cache.begins(key, look.question.since))
         if not look.pays(key, look.rows.get(key, 0) + len(page.bucket)) or page.more:
             return None
-        counts = self.cache.counts(key, page, look.question.since)
+        counts = self.cache.counts(key, page, self.cache.begins(key, look.question.since))
         return counts if look.pays(key, len(counts.counted)) else None
 
     def _call(self, look: _Look, key: PodKey, address: str) -> Call:
         to, question = look.to, look.question
-        since = max(question.since, time.time() - self._spans.get(key, RING_SECONDS))
+        # It reads this by its own clock, which may differ by as much as it puts up with in a signature.
+        began = self.cache.begins(key, question.since)
+        since = max(began, time.time() - self._spans[key]) if key in self._spans else began
         path = f"/v1/evidence?since={since:.0f}"
         headers = {"Accept": f"{EVIDENCE_COLUMNS_TYPE}, application/json", **self.signer.headers(to, "GET", path)}
-        cursor = self.cache.cursor(key, question.since)
+        cursor = self.cache.cursor(key, began)
         if cursor.isascii() and cursor.isprintable() and cursor:
             headers[EVIDENCE_CURSOR_HEADER] = cursor
         return Call(address, self.admin_port, "GET", path, headers)

@@ -25,6 +25,7 @@ from vectorindex_searcher.contract import (
     EVIDENCE_ROWS,
     EVIDENCE_SEGMENTS,
     RING_SECONDS,
+    SIGNATURE_SECONDS,
     EvidenceColumns,
 )
 
@@ -60,7 +61,9 @@ class _Known:
     incarnation: str = ""
     cursor: str = ""
     since: float = 0.0
-    """What it was asked for when it told everything."""
+    """What it was asked for, by its own clock, when it told everything."""
+    ahead: float = 0.0
+    """Seconds by which its clock is ahead of ours, at most."""
     blocks: dict[int, Sequence[Counted]] = field(default_factory=dict)
     """By bucket // BLOCK. One is never changed, another takes its place: judging compares references."""
     changed_at: dict[int, float] = field(default_factory=dict)
@@ -143,15 +146,21 @@ class EvidenceCache:
         self._held = 0
         self._sweep_at = 0.0
 
+    def begins(self, key: PodKey, since: float) -> float:
+        """`since` by the clock of a pod, which reads it so. Of one that is not known, as early as that may be."""
+        with self._lock:
+            known = self._known(key)
+            return since + (known.ahead if known is not None else -SIGNATURE_SECONDS)
+
     def cursor(self, key: PodKey, since: float) -> str:
-        """What to ask with; empty: for everything, also when what is known begins later than `since`."""
+        """What to ask with; empty: for everything, also when what is known begins later than `since`, by its clock."""
         with self._lock:
             known = self._known(key)
             return known.cursor if known is not None and known.since < since + BUCKET_SECONDS else ""
 
     def take(self, key: PodKey, page: EvidenceColumns, since: float) -> None:
-        """Add a page that answers a question from unix time `since` on. ValueError when it contradicts itself, or goes
-        on from what is not kept here: it would be taken for all that there is."""
+        """Add a page that answers a question from `since` on, by its clock. ValueError when it contradicts itself, or
+        goes on from what is not kept here: it would be taken for all that there is."""
         counted = counted_of(page)
         oldest = int((page.now - RING_SECONDS) // BUCKET_SECONDS) + 1
         newest = int(page.now // BUCKET_SECONDS)
@@ -162,7 +171,7 @@ class EvidenceCache:
                 known = _Known(since=since)
             elif known is None or known.incarnation != page.incarnation:
                 raise ValueError("it goes on from what is not kept here; asked for everything the next time")
-            known.incarnation, known.cursor = page.incarnation, page.cursor
+            known.incarnation, known.cursor, known.ahead = page.incarnation, page.cursor, page.now - time.time()
             known.add((one for one in counted if one.bucket >= oldest), newest // BLOCK, now)
             known.settle(oldest // BLOCK, newest // BLOCK, now)
             if known.size > _MOST_ROWS:
@@ -170,7 +179,7 @@ class EvidenceCache:
             index.pods[key] = known
 
     def counts(self, key: PodKey, page: EvidenceColumns, since: float) -> PodCounts:
-        """Everything known of a pod from unix time `since` on, by its clock, in whole blocks; `page` is the last one
+        """Everything known of a pod from `since` on, by its clock, in whole blocks; `page` is the last one
         that was taken."""
         first = (since // BUCKET_SECONDS - 1) // BLOCK
         with self._lock:
