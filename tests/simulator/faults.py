@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 ON_WRITE = ("crash before", "crash after", "lost answer", "conflict", "error", "refused", "pause")
+REFUSED_KINDS = ("Job", "Deployment", "Service", "VectorIndexRevision", "VectorIndex", "PodDisruptionBudget")
 READ_SECONDS = (0.1, 1.0, 5.0, 18.0)
 """An answer that takes 20 s is none any more (adapters/kube.py)."""
 
@@ -34,6 +35,8 @@ class Faults:
     """Seconds for which a write stands still."""
     lasts: tuple[float, float] = (60.0, 1200.0)
     """Seconds, at least and at most, until nothing goes wrong any more."""
+    refused: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Kinds that a quota or admission keeps from being written, from when to when."""
     active: bool = True
     count: int = 0
     log: list[str] = field(default_factory=list)
@@ -68,6 +71,16 @@ class Faults:
         if self.single is not None:
             return self.single[1] if self.count == self.single[0] else ""
         return self.rng.choice(ON_WRITE) if self.rng.random() < self.writes else ""
+
+    def refuse(self, rng: Random, now: float) -> None:
+        """One or two kinds cannot be written for a while: none of the operator's own state may rest on that."""
+        for kind in rng.sample(REFUSED_KINDS, rng.randrange(1, 3)):
+            begins = now + rng.uniform(0.0, 200.0)
+            self.refused[kind] = (begins, begins + rng.uniform(10.0, 300.0))
+
+    def is_refused(self, kind: str, now: float) -> bool:
+        begins, ends = self.refused.get(kind, (0.0, 0.0))
+        return self.active and begins <= now < ends
 
     def happens(self, share: float) -> bool:
         return self.active and share > 0 and self.rng.random() < share

@@ -26,6 +26,8 @@ class Invariants:
         self.world, self.broken = world, broken
         self.calm: Callable[[], float] = lambda: float("inf")
         """Since when nothing goes wrong any more."""
+        self.frozen: Callable[[str], bool] = lambda kind: kind in world.truth.refused
+        """Whether objects of a kind cannot be written now."""
         self.removed: set[str] = set()
         """Revisions whose searchers an operator removed, and that are not loaded again."""
         self.rejected_at: dict[str, float] = {}
@@ -158,7 +160,7 @@ class Invariants:
 
     def on_pass(self, operator: Operator) -> None:
         """(10) two revisions are loaded at most, but for one that a person named while another soaks. (7) A recorded
-        trip moves the traffic within two passes that nothing disturbed. (2) Of two builds one is soon stopped."""
+        trip moves the traffic within three passes, whatever else is refused. (2) Of two builds one is soon stopped."""
         self.together_since = min(self.together_since, self.world.now) if len(self._building()) > 1 else float("inf")
         if self.world.now - self.together_since > TOGETHER_SECONDS:
             self.broken(f"(2) builds go on at the same time: {', '.join(sorted(self._building()))}")
@@ -173,7 +175,7 @@ class Invariants:
         status = (self.world.store.get("VectorIndexRevision", prior) or {}).get("status", {})
         if not rollout.get("trip") or not status.get("promotedAt") or status.get("rejected"):
             self.tripped.clear()
-        elif self.world.last_ready.get(prior) == float("inf"):
+        elif self.world.last_ready.get(prior) == float("inf") and not self.frozen("Service"):
             self.tripped[traffic] = self.tripped.get(traffic, 0) + 1
             if self.tripped[traffic] > 3:
                 self.broken(f"(7) {traffic} is tripped, {prior} is ready, and the traffic has not moved in 3 passes")

@@ -128,7 +128,7 @@ class Ports:
         fault = self.faults.on_write()
         if fault:
             self._log(f"write {self.faults.count} ({kind}/{name}): {fault}")
-        if kind in self.world.truth.refused:
+        if kind in self.world.truth.refused or self.faults.is_refused(kind, self.world.now):
             raise RefusedError(f"403 Forbidden: {kind}/{name}: not now")
         if fault == "crash before":
             raise CrashError

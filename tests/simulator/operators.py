@@ -211,7 +211,7 @@ class Operator:
         return after
 
     def _counted(self, result: str, seconds: float) -> None:
-        if result == "ok":
+        if result in ("ok", "refused"):
             self.on_pass(self)
 
 

@@ -10,8 +10,8 @@ from simulator.world import NAME, World
 
 DRAINED_SECONDS = 15.0
 """A lease is told at the switch and at least every ten seconds, and obeyed with the next answer."""
-UNANSWERED_SECONDS = 300.0
-"""As long as events may be lost, reads be slow and passes fail one after another."""
+UNANSWERED_SECONDS = 600.0
+"""As long as events may be lost, reads be slow, writes be refused and passes fail one after another."""
 
 
 class Queries:
@@ -22,7 +22,7 @@ class Queries:
     ) -> None:
         self.world, self.broken, self.calm, self.removed = world, broken, calm, removed
         self.unanswered = 0
-        """Queries that failed, whosever fault it was."""
+        """Queries that failed though something had been ready for a while, whosever fault it was."""
         clients = world.clients
         clients.answered, clients.closed, clients.failed = self.answered, self.closed, self.failed
 
@@ -45,7 +45,8 @@ class Queries:
 
     def failed(self, failure: Failure) -> None:
         """(13) none fails at searchers that an operator removed; none fails for long while something could answer."""
-        self.unanswered += 1
+        settled = self.world.now - DRAINED_SECONDS - self.world.clients.nodes[failure.node].late
+        self.unanswered += any(at < settled for at in self.world.ready_since.values())
         index = self.world.index()
         if index is None:
             return

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from simulator.admission import WEBHOOKS
 from simulator.clock import START
 from simulator.faults import Faults
 from simulator.invariants import Invariants
@@ -23,6 +24,9 @@ REST_SECONDS = 130.0
 """So long without a write of an operator counts as rest: two relists. What comes later is found in the quiet hours."""
 QUIET_GAPS = (1, 4, 10, 30, 60, 120, 300, 600, 900, 1800, 3400)
 """Looks at rest, together two hours. Passes are level-triggered: what any look between them would write, these do."""
+
+MOST_WRITES = 1000
+"""Of all operators in a run. The most that a scenario has needed are 200."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class Simulation:
         self.acting: Operator | None = None
         self.calm_since = float("inf") if seed else START
         self.invariants = Invariants(self.world, self._broken)
+        self.invariants.frozen = self._frozen
         self.queries = Queries(self.world, self._broken, lambda: self.calm_since, lambda: self.invariants.removed)
         self.world.store.on_change = self._changed
         two = bool(scenario.classes) or (bool(seed) and (scenario.two_operators or rng.random() < 0.2))
@@ -65,7 +70,7 @@ class Simulation:
             operator.become(name)
         if two and seed:
             self.operators[1].skew = rng.uniform(-4.0, 4.0)
-        self._draw_nodes_and_pods(Random(f"{scenario.name}/{seed}"))
+        self._draw_surroundings(Random(f"{scenario.name}/{seed}"))
         if seed and rng.random() < 0.3:
             self.world.controllers.vanishing = rng.randrange(1, 4)
         for operator in self.operators:
@@ -77,8 +82,9 @@ class Simulation:
         self.script = scenario.script(self.world)
         self.waits_for: Any = None
 
-    def _draw_nodes_and_pods(self, rng: Random) -> None:
-        """A node that hears late of endpoints, clocks that differ, pods that tell nothing for a while."""
+    def _draw_surroundings(self, rng: Random) -> None:
+        """A node that hears late of endpoints, clocks that differ, pods that tell nothing for a while, webhooks, and
+        kinds of objects that cannot be written for a while."""
         if not self.seed:
             return
         # A write that stands still eats up the time in which connections drain: not both at once.
@@ -87,12 +93,19 @@ class Simulation:
         if rng.random() < 0.4:
             self.world.searchers.skews = (0.0, rng.uniform(-120.0, 120.0), rng.uniform(-2.0, 2.0))
         share = rng.uniform(0.0, 0.3) if rng.random() < 0.4 else 0.0
+        if rng.random() < 0.4:
+            self.world.store.webhooks = WEBHOOKS
+        if rng.random() < 0.3:
+            self.faults.refuse(Random(rng.random()), self.world.now)
         self.world.searchers.mute = lambda pod: self.faults.active and _drawn(f"{pod}/{self.world.now // 60}") < share
 
     # ------------------------------------------------------------ hooks
 
     def _act(self, operator: Operator | None) -> None:
         self.acting = operator
+
+    def _frozen(self, kind: str) -> bool:
+        return kind in self.world.truth.refused or self.faults.is_refused(kind, self.world.now)
 
     def _broken(self, text: str) -> None:
         self.problems.append(text)
@@ -115,6 +128,8 @@ class Simulation:
         self.world.on_change(verb, kind, name, old, new)
         if actor is not None:
             self.writes += 1
+            if self.writes == MOST_WRITES:
+                self.problems.append(f"(3) {MOST_WRITES} writes: somebody undoes what another does, again and again")
             if kind == "Job" and self.scenario.polls:
                 pass
             elif not self.resting:
@@ -168,6 +183,8 @@ class Simulation:
             self._settle()
         if not self.problems:
             self._stay_quiet()
+        if not self.seed and not self.problems:
+            self._nothing_was_wasted()
         passes = sum(operator.passes for operator in self.operators)
         return Outcome(tuple(self.problems), self._end(), passes, self.writes)
 
@@ -182,6 +199,14 @@ class Simulation:
                 self.problems.append(f"(3) the script still waits after {self.scenario.hours} h")
                 return
             self.world.clock.step()
+
+    def _nothing_was_wasted(self) -> None:
+        """Without faults no query fails, and nothing is built twice."""
+        if self.queries.unanswered and not self.scenario.unanswered:
+            self.problems.append(f"(13) {self.queries.unanswered} queries failed, and nothing went wrong")
+        again = self.world.truth.builds - len(self.world.truth.stored)
+        if again != self.scenario.found_again:
+            self.problems.append(f"(2) {again} builds found their artifact published, not {self.scenario.found_again}")
 
     def _calm_down(self) -> None:
         """Nothing goes wrong any more. What did is made good within the time of a relist."""

@@ -29,7 +29,7 @@ def deleted_during_soak(w: World) -> Script:
     yield 60.0
 
 
-@scenario(ends("A", builds=1))
+@scenario(ends("A", builds=1), found_again=1)
 def deleted_and_made_again(w: World) -> Script:
     """Under the same name at once: nothing of the first one is adopted, and its artifact is found again."""
     w.apply()
@@ -57,7 +57,7 @@ def deployment_deleted(w: World) -> Script:
     yield 30.0
 
 
-@scenario(ends("B", builds=2))
+@scenario(ends("B", builds=2), found_again=1)
 def revision_deleted(w: World) -> Script:
     """The object of the revision that serves: it goes on serving, is built again (found published) and proven."""
     yield from second(w)
@@ -83,7 +83,10 @@ def prior_deleted_in_soak(w: World) -> Script:
     yield stable(w, "B")
 
 
-@scenario(ends("A", phase="Rejected", reason="RecallBelowMin", rolled_out=False, stalled=True, failed="B", builds=2))
+@scenario(
+    ends("A", phase="Rejected", reason="RecallBelowMin", rolled_out=False, stalled=True, failed="B", builds=2),
+    found_again=1,
+)
 def rejected_one_deleted(w: World) -> Script:
     """Its rejection is gone with it; it is measured again, and not built again."""
     yield from gate_rejects(w)

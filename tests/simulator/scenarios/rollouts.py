@@ -82,7 +82,7 @@ def errors(w: World) -> Script:
     return bad_revision(w, Quality(errors=0.7))
 
 
-@scenario(ROLLED_BACK)
+@scenario(ROLLED_BACK, unanswered=True)
 def crashes(w: World) -> Script:
     return bad_revision(w, Quality(crashes=True))
 

@@ -29,6 +29,10 @@ class Scenario:
     two_operators: bool = False
     classes: tuple[str, ...] = ()
     """Operators of these classes, also in the run without faults."""
+    unanswered: bool = False
+    """Whether queries fail also in the run without faults: its pods die with them."""
+    found_again: int = 0
+    """Builds that find their artifact published, in the run without faults."""
 
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -42,10 +46,14 @@ def scenario(
     needs_traffic: bool = False,
     two_operators: bool = False,
     classes: tuple[str, ...] = (),
+    unanswered: bool = False,
+    found_again: int = 0,
 ) -> Callable[[Callable[[World], Script]], Callable[[World], Script]]:
     def add(script: Callable[[World], Script]) -> Callable[[World], Script]:
         name = script.__name__
-        SCENARIOS[name] = Scenario(name, script, end, hours, polls, needs_traffic, two_operators, classes)
+        SCENARIOS[name] = Scenario(
+            name, script, end, hours, polls, needs_traffic, two_operators, classes, unanswered, found_again
+        )
         return script
 
     return add
