@@ -30,6 +30,8 @@ def test_a_deleted_id_is_hidden_within_a_poll_and_absent_from_the_next_build(
     index.wait(lambda: not set(answered()) & set(victims), 30, "the deleted ids to be hidden")
     assert len(answered()) == 10
     assert index.traffic() == first, "a delete alone builds nothing"
+    listings = lambda: sorted(job["metadata"]["uid"] for job in index.jobs("resolve"))  # noqa: E731
+    workspace.hold(listings, 12, "no Job lists a source that is as it was, in two polls")
 
     workspace.put("good", corpus.moved(), "part-0.parquet")
     second = index.wait_new_revision({first})

@@ -11,7 +11,70 @@ _QUEUE = f"{_OPERATOR}/reconcile/queue.py"
 _KUBE = f"{_OPERATOR}/adapters/kube.py"
 _LEASE = f"{_OPERATOR}/adapters/lease.py"
 
+_SOURCE = f"{_OPERATOR}/core/source_poll.py"
+_POLL = f"{_OPERATOR}/core/progress/poll.py"
+_POLLS = f"{_OPERATOR}/reconcile/polls.py"
+
 CLUSTER = (
+    Mutant(
+        "a searcher is believed about another source",
+        _SOURCE,
+        "    if (look.revision, look.source) != (question.revision, question.source):\n",
+        "    if look.revision != question.revision:\n",
+        ("unit/test_lifecycle_polls.py::test_an_answer_about_another_source_is_not_believed",),
+        "A pod of before an edit would say that nothing changed, and the place of today would not be listed.",
+    ),
+    Mutant(
+        "searchers are asked that were told of another source",
+        _POLL,
+        'return source_id(told) if told and told == wanted_text(owner, state.spec) else ""',
+        'return source_id(told) if told and wanted_text(owner, state.spec) else ""',
+        ("unit/test_lifecycle_polls.py::test_searchers_that_were_told_of_another_source_are_not_asked",),
+        "After an edit of the place its data would be polled where it was before.",
+    ),
+    Mutant(
+        "an old listing of a searcher counts",
+        _SOURCE,
+        "    if look.fingerprint and look.age_seconds <= question.max_age + SLACK_SECONDS:\n",
+        "    if look.fingerprint:\n",
+        ("unit/test_lifecycle_polls.py::test_who_cannot_tell_is_asked_again_and_then_a_job_lists",),
+        "A pod that cannot reach the store any more would say for ever that nothing changed.",
+    ),
+    Mutant(
+        "what a searcher said outlives the Job that it led to",
+        _POLL,
+        "    same = (about.revision, about.source, about.known, about.after) == (state.stable, source, known, after)\n",
+        "    same = (about.revision, about.source, about.known) == (state.stable, source, known)\n",
+        (
+            "unit/test_lifecycle_polls.py::test_a_source_that_changed_is_listed_by_one_job",
+            "unit/test_lifecycle_polls.py::test_what_was_heard_about_another_spec_or_listing_is_forgotten",
+        ),
+        "One pod that says that something is new would start Job after Job without a pause.",
+    ),
+    Mutant(
+        "silent searchers are asked for ever",
+        _POLL,
+        "        if heard.said is Said.UNABLE or heard.question.asks >= MOST_ASKS:\n",
+        "        if heard.said is Said.UNABLE:\n",
+        ("unit/test_source_polls.py::test_pods_that_stay_silent_bring_back_the_job",),
+        "New data would wait for pods that do not answer, and nobody would be told that the store refuses.",
+    ),
+    Mutant(
+        "a source is asked about again while it is being asked about",
+        _POLLS,
+        "        if key in self._asked:\n",
+        "        if question is self._asked.get(key):\n",
+        ("unit/test_source_polls.py::test_one_question_about_an_index_is_under_way_and_only_news_wakes_its_key",),
+        "Each event about an index would have its source listed once more.",
+    ),
+    Mutant(
+        "searchers do not start without the keys of the source",
+        f"{_OPERATOR}/manifests/searchers.py",
+        'credentials({"SOURCE_": frozen.source.reached_by(live.source)}, optional=True)',
+        'credentials({"SOURCE_": frozen.source.reached_by(live.source)})',
+        ("unit/test_source_polls.py::test_a_searcher_starts_without_the_keys_of_its_source",),
+        "A Secret that is removed after the build would keep an index from coming up again.",
+    ),
     Mutant(
         "what the cache says is written at once",
         _LOOP,

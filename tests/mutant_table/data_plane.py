@@ -11,6 +11,22 @@ _INTERNAL = f"{_SEARCHER}/contract/internal.py"
 
 DATA_PLANE = (
     Mutant(
+        "a searcher lists its source as often as it is asked to",
+        f"{_SEARCHER}/serve/source.py",
+        "        allowed = SHORTEST_AGE_SECONDS if self._last.reason else max(SHORTEST_AGE_SECONDS, max_age)\n",
+        "        allowed = 0.0 if self._last.reason else max_age\n",
+        ("unit/test_searcher_source_listing.py::test_nobody_makes_it_list_more_than_once_a_second",),
+        "Who reaches the port of a pod without a key would have its store listed without end.",
+    ),
+    Mutant(
+        "a source is listed twice at a time",
+        f"{_SEARCHER}/serve/source.py",
+        "        if self._listing is None and self._is_due(max_age):\n",
+        "        if self._is_due(max_age):\n",
+        ("unit/test_searcher_source_listing.py::test_a_listing_that_takes_long_holds_up_nobody_and_is_made_once",),
+        "A store that answers slowly would gather threads, each with a listing in memory.",
+    ),
+    Mutant(
         "the checksum of manifest and report is not compared",
         f"{_SEARCHER}/artifact/document.py",
         "    if expected_sha256 and sha256 != expected_sha256:\n",

@@ -239,8 +239,8 @@ def polls(searchers: Answers, news: Callable[[str, str], None] = lambda *_: None
 def test_one_question_about_an_index_is_under_way_and_only_news_wakes_its_key() -> None:
     searchers, woken = Answers(), []
     kept, said = polls(searchers, lambda *key: woken.append(key))
-    for _ in range(3):
-        kept.ask(KEY, TO, QUESTION)
+    for asks in range(1, 4):
+        kept.ask(KEY, TO, replace(QUESTION, asks=asks))
     assert (len(searchers.questions), kept.heard(KEY)) == (1, None)
     same = look(QUESTION, age_seconds=7.0)
     searchers.open[0].set_result(SourceAnswer(same))
