@@ -8,7 +8,7 @@ Failed is any answer but 200 and any connection that breaks or is refused while 
 in every HTTP client: a connection that was used before and ends without one byte of an answer was closed between two
 queries; its query is sent again, once, on a new connection. With `retries` it does as docs/client.md says: that many
 further attempts where no connection came about, and one where it ended, new or used, before the answer began, each
-after a longer wait.
+after a longer wait; and after 503 with Retry-After, when that time is over.
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ class Connection(asyncio.Protocol):
         self.used = False
         self.heard = False
         self.body: list[bytes] = []
+        self.retry_after: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
@@ -147,7 +148,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, query: Query) -> None:
         assert self.transport is not None
-        self.query, self.heard, self.body = query, False, []
+        self.query, self.heard, self.body, self.retry_after = query, False, [], None
         query.sent = now()
         self.transport.write(self.load.requests[query.number % len(self.load.requests)])
 
@@ -158,6 +159,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self.end("garbled", str(error))
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after" and value.isdigit():
+            self.retry_after = float(value)
+
     def on_body(self, data: bytes) -> None:
         self.body.append(data)
 
@@ -166,7 +171,11 @@ class Connection(asyncio.Protocol):
         if query is None:
             return
         self.used = True
-        self.load.answered(query, self.parser.get_status_code(), b"".join(self.body))
+        status = self.parser.get_status_code()
+        if status == 503 and self.retry_after is not None and query.attempts <= self.load.retries:
+            self.load.send_again(query, self.retry_after * random.uniform(1, 1.5))
+        else:
+            self.load.answered(query, status, b"".join(self.body))
         if self.parser.should_keep_alive():
             self.load.free(self)
         else:

@@ -167,6 +167,14 @@ def test_an_answer_that_breaks_off_is_a_failure() -> None:
     assert (seen.failed, dict(seen.kinds), seen.sent_again) == (1, {"broken": 1}, 0)
 
 
+def test_what_a_busy_searcher_refuses_is_asked_again_as_the_client_does_it() -> None:
+    busy = ok(status=503).replace(b"X\r\n", b"X\r\nRetry-After: 0\r\n")
+    once = drive(lambda connection, request: busy if (connection, request) == (1, 1) else ok(), retries=3)
+    always = drive(lambda *_: busy, queries=2, retries=3)
+    assert (once.failed, once.answered_again) == (0, 1)
+    assert (always.failed, dict(always.kinds)) == (2, {"status 503": 2})
+
+
 def test_every_other_status_is_a_failure() -> None:
     seen = drive(lambda connection, request: ok(status=503) if (connection, request) == (1, 2) else ok())
 
