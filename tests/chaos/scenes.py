@@ -144,14 +144,19 @@ def _killed(one: Index, row: Row) -> None:
 
 @scene("searcher out of memory")
 def _memory(one: Index, row: Row) -> None:
-    """Its limit falls to what it uses: the kernel ends it at its next page."""
+    """Its limit falls to what it uses, again and again: the kernel ends it when it wants another page."""
     one.wait_phase("Soaking", "Stable", "RolledBack")
-    for process in main_processes(_searcher(one)["metadata"]["uid"]):
-        folder = _memory_of(process)
-        used = int((folder / "memory.usage_in_bytes").read_text())
-        with contextlib.suppress(OSError):
-            (folder / "memory.limit_in_bytes").write_text(str(used + (1 << 16)))
-        row.times += 1
+    pod, until = _searcher(one), time.monotonic() + OUT_OF_MEMORY_SECONDS
+    (process,) = main_processes(pod["metadata"]["uid"])
+    folder = _memory_of(process)
+    while Path(f"/proc/{process}").exists() and time.monotonic() < until:
+        with contextlib.suppress(OSError):  # EBUSY: it cannot be pressed below
+            (folder / "memory.limit_in_bytes").write_text((folder / "memory.usage_in_bytes").read_text())
+        time.sleep(0.1)
+    row.times += not Path(f"/proc/{process}").exists()
+
+
+OUT_OF_MEMORY_SECONDS = 30.0
 
 
 @scene("replicas changed by /scale in surge, soak and rollback")
