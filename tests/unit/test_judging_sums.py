@@ -115,7 +115,7 @@ def test_numbers_that_no_searcher_has_are_added_up_all_the_same() -> None:
 
 
 class One:
-    def rest(self) -> int:
+    def rest(self, *, cells: bool) -> int:
         return 1
 
 
@@ -138,3 +138,21 @@ def test_what_is_kept_is_bounded_and_who_came_first_keeps_its_own() -> None:
     assert all(row[0] is rounds[0][0] and row[1] is rounds[0][1] for row in rounds)
     assert len({id(row[5]) for row in rounds}) > 1
     assert look("r0", NOW + 50 + UNUSED_SECONDS) is not rounds[0][0]
+
+
+def test_what_is_watched_gives_way_to_what_soaks() -> None:
+    kept = KeptSums(most=4)
+
+    def look(revision: str, *, urgent: bool) -> Sums:
+        sums = kept.begin(revision, NOW, urgent=urgent)
+        for number in range(2):
+            sums.of(number, one)
+        sums.end()
+        return sums
+
+    for _ in range(2):
+        watched = [look(f"watched-{number}", urgent=False) for number in range(2)]
+    soaks = look("soaks", urgent=True)
+    assert look("soaks", urgent=True) is soaks
+    assert look("watched-0", urgent=False) is watched[0]
+    assert look("watched-1", urgent=False) is not watched[1]

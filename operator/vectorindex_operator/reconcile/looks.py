@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from vectorindex_operator.core.internal_keys import Addressee, addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
-from vectorindex_operator.core.judging.questions import Question, questions
+from vectorindex_operator.core.judging.questions import Purpose, Question, questions
 from vectorindex_operator.core.judging.sums import KeptSums, Sums
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.reconcile.ports import Searchers
@@ -85,13 +85,17 @@ class Looks:
 
         To be called only when no look is under way.
         """
-        evidence = self._evidence(key, obs, now)
-        sums = {name: self._sums.begin(f"{obs.index.uid}/{name}", now) for name in evidence}
+        wanted = [(addressee(obs, question.revision), question) for question in questions(obs, now)]
+        evidence = self._evidence(key, obs, wanted)
+        sums = {
+            one.revision: self._sums.begin(f"{obs.index.uid}/{one.revision}", now, urgent=one.purpose is Purpose.SOAK)
+            for _, one in wanted
+            if one.purpose is not Purpose.BASELINE
+        }
         self._begun[key] = sums
         return replace(obs, evidence=evidence, sums=sums)
 
-    def _evidence(self, key: Key, obs: Observation, now: float) -> Answers:
-        wanted = [(addressee(obs, question.revision), question) for question in questions(obs, now)]
+    def _evidence(self, key: Key, obs: Observation, wanted: Sequence[tuple[Addressee, Question]]) -> Answers:
         if not wanted:
             return {}
         look = self._looks.get(key)

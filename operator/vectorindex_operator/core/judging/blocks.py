@@ -100,13 +100,15 @@ class Block:
         """Segment -> sum of the block."""
         sums = self._sums
         if sums is None:
-            sums = {name: slim(self._add(list(cells.values()))) for name, cells in self.cells().items()}
+            once: dict[tuple[int, ...], Counts] = {}
+            sums = {name: self._once(list(cells.values()), once, pack=True) for name, cells in self.cells().items()}
             self._sums = sums
         return sums
 
-    def rest(self) -> int:
-        """The look is over: cells that the next one will not look at go. Returns how many sums are left."""
-        if not self._cut:
+    def rest(self, *, cells: bool) -> int:
+        """The look is over: cells that the next one will not look at go; without `cells`, all of them. Returns how many
+        sums are left."""
+        if not (cells and self._cut):
             self._cells = self._made = None
         self._cut = False
         return sum(len(cells) for cells in (self._cells or {}).values()) + len(self._sums or ())
@@ -121,13 +123,21 @@ class Block:
                     parts[item.segment, bucket].append(item.cell)
                     parts[OVERALL, bucket].append(item.overall)
         before, made = self._made or {}, {}
+        once: dict[tuple[int, ...], Counts] = {}
         cells: defaultdict[str, dict[int, Counts]] = defaultdict(dict)
         for key, mine in parts.items():
             had = before.get(key)
-            made[key] = had if had is not None and had[0] == mine else (mine, self._add(mine))
+            made[key] = had if had is not None and had[0] == mine else (mine, self._once(mine, once))
             cells[key[0]][key[1]] = made[key][1]
         self._made = made
         return dict(cells)
+
+    def _once(self, parts: list[Counts], once: dict[tuple[int, ...], Counts], *, pack: bool = False) -> Counts:
+        """The sum. Of the same parts it is the same: where there is one segment, it is all of them together as well."""
+        same = tuple(map(id, parts))
+        if same not in once:
+            once[same] = slim(self._add(parts)) if pack else self._add(parts)
+        return once[same]
 
 
 class BySegment(Mapping[str, Mapping[int, "Counts"]]):

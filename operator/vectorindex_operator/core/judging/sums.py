@@ -16,22 +16,25 @@ from typing import Any, Protocol, TypeVar
 class Kept(Protocol):
     """What may be kept."""
 
-    def rest(self) -> int:
-        """A look is over: what the next one will not need goes. Returns how many sums are left."""
+    def rest(self, *, cells: bool) -> int:
+        """A look is over: what the next one will not need goes; without `cells`, also what is soon added up again.
+        Returns how many sums are left."""
 
 
 Made = TypeVar("Made", bound=Kept)
 
-MOST = 50_000
-"""Sums that are kept of all revisions together, about 800 bytes each; those of one look may come on top."""
-UNUSED_SECONDS = 60.0
-"""What was not looked at for so long soaks no more."""
+MOST = 120_000
+"""Sums that are kept of all revisions together, about 450 bytes each; those of one look may come on top."""
+UNUSED_SECONDS = 400.0
+"""What was not looked at for so long neither soaks nor is watched any more."""
 
 
 @dataclass(slots=True)
 class Sums:
     """Those of one revision. What a look does not ask for again is forgotten with the next one."""
 
+    urgent: bool = True
+    """It soaks: looks come every few seconds."""
     _now: dict[Hashable, Any] = field(default_factory=dict)
     _before: dict[Hashable, Any] = field(default_factory=dict)
     _size: int = 0
@@ -47,7 +50,7 @@ class Sums:
     def end(self) -> None:
         """A look is over."""
         self._before = {}
-        self._size = sum(kept.rest() for kept in self._now.values())
+        self._size = sum(kept.rest(cells=self.urgent) for kept in self._now.values())
 
     def of(self, key: Hashable, make: Callable[[Made | None], Made]) -> Made:
         """What `make` makes of what this look, or the one before, has kept under this key."""
@@ -58,23 +61,25 @@ class Sums:
 
 @dataclass(slots=True)
 class KeptSums:
-    """Those of the revisions that soak, up to `most`: when there are more, who came first keeps its own."""
+    """Those of the revisions that soak or are watched, up to `most`: when there are more, those that soak keep theirs,
+    and of the others those that came first."""
 
     most: int = MOST
     _revisions: dict[str, tuple[Sums, float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self, revision: str, now: float) -> Sums:
-        """The sums for a look at `revision` that begins at `now`, Unix seconds."""
+    def begin(self, revision: str, now: float, *, urgent: bool = True) -> Sums:
+        """The sums for a look at `revision` that begins at `now`, Unix seconds. `urgent`: it soaks."""
         with self._lock:
             for name, (_, used_at) in list(self._revisions.items()):
                 if not 0 <= now - used_at <= UNUSED_SECONDS:
                     del self._revisions[name]
             mine = self._revisions[revision][0] if revision in self._revisions else Sums()
+            mine.urgent = urgent
             mine.begin()
             self._revisions[revision] = mine, now  # where it was among the others
             held = 0
-            for name, (sums, _) in list(self._revisions.items()):
+            for name, (sums, _) in sorted(self._revisions.items(), key=lambda one: not one[1][0].urgent):
                 held += len(sums)
                 if held > self.most:
                     del self._revisions[name]

@@ -61,7 +61,7 @@ class Cut:
                     self.done.append((block, closed, rest))
             yield from closed
 
-    def rest(self) -> int:
+    def rest(self, *, cells: bool) -> int:  # noqa: ARG002 - sums.Kept
         """How many sums are kept."""
         return sum(len(closed) for _, closed, _ in self.done) + len(self.done)
 

@@ -208,7 +208,8 @@ def _watch(state: ReconcileState, name: str) -> None:
         verdicts.end_watch(state, name)
         return
     state.requeue_at(min(state.now + _steady_look(state, name), since + STEADY_WATCH_SECONDS + 1))
-    merged = merge(state.obs.evidence.get(name, ()), state.now, revision=name)
+    evidence, sums = state.obs.evidence.get(name, ()), state.obs.sums.get(name)
+    merged = merge(evidence, state.now, revision=name, sums=sums)
     said = _judge(state, name, rollout, merged, Situation.STEADY)
     verdicts.keep_steady(state, name, said)
     if ACTS[Situation.STEADY, worst(said)] is not Act.STEADY_STATE:
