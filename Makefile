@@ -39,7 +39,7 @@ test: setup ## every layer of tests: unit, simulator, apiserver, chaos, e2e
 .PHONY: test-unit test-simulator test-seeds test-apiserver test-e2e
 test-unit: setup ## needs nothing, seconds
 	@$(RUN) tests/run_layers.py unit
-test-simulator: setup ## a modelled cluster with faults, about four minutes
+test-simulator: setup ## a modelled cluster with faults, minutes
 	@$(RUN) tests/run_layers.py simulator
 test-seeds: setup ## the simulator's long run: 1,000 seeds (SEEDS=N), minutes
 	@SIMULATOR_SEEDS=$(or $(SEEDS),1000) $(RUN) tests/run_layers.py simulator

@@ -282,4 +282,12 @@ JUDGING = (
         ("unit/test_adapters_searchers.py::test_forged_answers_within_the_limit_are_bounded_too",),
         "Two megabytes of brackets would take seconds and hundreds of megabytes.",
     ),
+    Mutant(
+        "pods are asked since when by the operator's clock",
+        f"{_OPERATOR}/adapters/evidence_cache.py",
+        "            return since + (known.ahead if known is not None else -SIGNATURE_SECONDS)\n",
+        "            return since if known is None else since\n",
+        ("unit/test_adapters_searchers.py::test_what_a_pod_counted_by_a_clock_of_its_own_is_known_at_the_first_look",),
+        "A pod whose clock is behind would be silent about the beginning of a soak.",
+    ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Edit, Mutant, late
+from .mutant import Edit, Mutant, late, seeds
 
 _OPERATOR = "operator/vectorindex_operator"
 _SAFETY = f"{_OPERATOR}/core/safety"
@@ -150,6 +150,14 @@ TRAFFIC = (
         "            del lease\n",
         ("unit/test_lifecycle.py::test_what_lost_the_traffic_drains_before_it_is_retired",),
         "Connections to what lost the traffic would stay open until its pods go.",
+    ),
+    Mutant(
+        "what has the traffic again is told nothing",
+        _KEEP_LOADED,
+        "            state.act(RenewLeases(name, addresses, lease))\n",
+        "            if name != state.serving:\n                state.act(RenewLeases(name, addresses, lease))\n",
+        (seeds("rollback_in_soak"),),
+        "After a rollback its pods would close every connection until their leases end.",
     ),
     Mutant(
         "what serves is told that it drains",
