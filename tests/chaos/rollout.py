@@ -46,12 +46,12 @@ def gone(lane: Lane, way: Way, rules: Sequence[Rule]) -> dict[str, Any]:
     if way is ROLLBACK:
         lane.spoil(way.factory)
 
-    def ended() -> dict[str, Any] | None:
+    def ended() -> bool:
         there = lane.there()
-        alone = there["Deployment"] == [way.stays]
-        return there if alone and there["VectorIndexRevision"] == way.phases else None
+        return there["Deployment"] == [way.stays] and there["VectorIndexRevision"] == way.phases
 
-    there = lane.wait(ended, f"the end of a {way.name}")
+    lane.wait(ended, f"the end of a {way.name}")
+    there = lane.there()  # anew: the lists of one look are of different moments
     lane.proxy.rules.set()
     pointed = lane.way()
     assert pointed == list(way.traffic), f"the traffic went {pointed}"

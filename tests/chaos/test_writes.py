@@ -17,8 +17,8 @@ from chaos.rollout import WAYS, Way, begun, gone
 from chaos.rules import WRITES, Asked, Crash, Rule
 
 pytestmark = pytest.mark.timeout(3600)
-EVERY = int(os.environ.get("CHAOS_WRITES", "12"))
-LANES = int(os.environ.get("CHAOS_LANES", "16"))
+EVERY = int(os.environ.get("CHAOS_WRITES", "17"))
+LANES = int(os.environ.get("CHAOS_LANES", "12"))
 
 
 @dataclass(frozen=True, slots=True)
