@@ -9,7 +9,7 @@ segments, in a process of their own (idle_look.py); pods that begin to answer er
 with all indexes made anew, the first day, in which a stable revision is watched.
 
 An index at rest here has no guardrail rules, so that nobody watches it: a pass over it does the same as one after the
-day for which an index with rules is watched. Sources are not polled (poll 0): a poll is a Job today, and writes.
+day for which an index with rules is watched. Sources are not polled (poll 0): these pods list none.
 Requests are counted from the audit log: the Lease, beginning watches, and the relist apart from what looks read. CPU
 and memory are those of the operator's process alone. Writes bench/results/idle.md and summary.json, unless --quick.
 """
