@@ -407,7 +407,7 @@ def page(count: int, **changes: Any) -> bytes:
 
 
 def fill(cache: EvidenceCache, index: str, pod: str = "p", count: int = 20) -> None:
-    cache.take(PodKey(index, "r", pod), EvidenceColumns.model_validate_json(page(count)), 0.0)
+    cache.take(PodKey(index, "r", pod), EvidenceColumns.model_validate_json(page(count, now=NOW)), 0.0)
 
 
 def look(cache: EvidenceCache, index: str) -> None:

@@ -23,8 +23,8 @@ class Kept(Protocol):
 
 Made = TypeVar("Made", bound=Kept)
 
-MOST = 120_000
-"""Sums that are kept of all revisions together, about 450 bytes each; those of one look may come on top."""
+MOST = 70_000
+"""Sums that are kept of all revisions together, about 800 bytes each; those of one look may come on top."""
 UNUSED_SECONDS = 400.0
 """What was not looked at for so long neither soaks nor is watched any more."""
 
