@@ -46,7 +46,8 @@ class BrokenError(Exception):
 class Simulation:
     """Runs one seed of one scenario. Seed 0 is the run without faults, with one operator."""
 
-    def __init__(self, scenario: Scenario, seed: int) -> None:
+    def __init__(self, scenario: Scenario, seed: int, *, plain: bool = False) -> None:
+        """`plain`: in surroundings without faults of their own."""
         self.scenario, self.seed = scenario, seed
         rng = Random(zlib.crc32(f"{scenario.name}/{seed}".encode()))
         self.rng = rng
@@ -70,7 +71,8 @@ class Simulation:
             operator.become(name)
         if two and seed:
             self.operators[1].skew = rng.uniform(-4.0, 4.0)
-        self._draw_surroundings(Random(f"{scenario.name}/{seed}"))
+        if seed and not plain:
+            self._draw_surroundings(Random(f"{scenario.name}/{seed}"))
         if seed and rng.random() < 0.3:
             self.world.controllers.vanishing = rng.randrange(1, 4)
         for operator in self.operators:
@@ -85,8 +87,6 @@ class Simulation:
     def _draw_surroundings(self, rng: Random) -> None:
         """A node that hears late of endpoints, clocks that differ, pods that tell nothing for a while, webhooks, and
         kinds of objects that cannot be written for a while."""
-        if not self.seed:
-            return
         # A write that stands still eats up the time in which connections drain: not both at once.
         if self.faults.writes == 0 and self.faults.single is None and rng.random() < 0.5:
             self.world.clients.nodes[0].late = rng.uniform(5.0, 40.0)

@@ -40,7 +40,7 @@ TRIED = (
 
 def with_a_late_write(scenario: str, number: int, seed: int = 1) -> Simulation:
     """Two operators without another fault; the write of that number stands still."""
-    simulation = Simulation(replace(SCENARIOS[scenario], two_operators=True), seed)
+    simulation = Simulation(replace(SCENARIOS[scenario], two_operators=True), seed, plain=True)
     faults = simulation.faults
     faults.single, faults.pauses, faults.lasts = (number, "pause"), (STANDS_STILL,), (FOR_GOOD, FOR_GOOD)
     faults.writes = faults.reads = faults.hung = faults.slow = faults.lost_events = faults.silent = 0.0
