@@ -24,6 +24,7 @@ KEPT_SEEDS: dict[str, tuple[str, int]] = {
     "a dead stable was unloaded, which only its own mark allows": ("dead_stable", 1),
     "a steady trip waited for a pod on an old view": ("steady_state", 3),
     "a rollback by hand waited for a pod on an old view": ("rollback_by_hand", 16),
+    "searchers whose object was deleted went before their connections had drained": ("prior_deleted_in_soak", 3),
     "two rules may be the first to see a crash": ("crashes", 13),
     "a rollback was answered although its record was refused": ("rollback_goes_one_step", 8),
     "the model showed a live read of before the operator's own write": ("rollback_in_soak", 8),

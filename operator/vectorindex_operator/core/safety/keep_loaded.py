@@ -124,8 +124,13 @@ def _judges_live_recall(rollout: RolloutStatus | None) -> bool:
 def _retire(state: ReconcileState, name: str) -> None:
     if state.errors:
         return  # a step that failed may have wanted it
-    status = state.statuses.get(name)
-    drained_at = 0.0 if status is None else state.now - state.age(status.lost_traffic_at) + RETIRE_AFTER_SECONDS
+    status, decision = state.statuses.get(name), state.obs.traffic.decision
+    drained_at = 0.0
+    if status is not None:
+        drained_at = state.now - state.age(status.lost_traffic_at) + RETIRE_AFTER_SECONDS
+    elif decision is not None and decision.from_revision == name:
+        # Somebody deleted its object, and with that when it lost the traffic: the front Service tells.
+        drained_at = min(decision.at, state.now) + RETIRE_AFTER_SECONDS
     if state.now < drained_at:
         state.requeue_at(drained_at)
         return
