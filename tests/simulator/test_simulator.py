@@ -32,6 +32,10 @@ KEPT_SEEDS: dict[str, tuple[str, int]] = {
     "a late switch made what was given up soak": ("retry_after_refusal", 6),
     "a listing was repeated because its pod was gone, long after it was read": ("bad_data_at_first", 12),
     "of two operators at once one started the GPU build anew, the other its CPU build": ("gpu_falls_back", 11),
+    "what soaked had lost the traffic to what another operator put back, and soaked for ever": (
+        "polling_finds_new_data",
+        3,
+    ),
     "searchers were removed that another operator had loaded and switched to meanwhile": (
         "rollback_to_a_named_one",
         13,

@@ -417,3 +417,16 @@ def test_an_object_made_again_is_read_again_whatever_its_version() -> None:
     again = {**raw, "metadata": raw["metadata"] | {"uid": "uid-again"}}
     assert cache.compare("VectorIndex", "", [again], cache.turn()) == ({(NAMESPACE, NAME)}, set())
     assert cache.compare("VectorIndex", "", [raw], cache.turn()) == (set(), set())
+
+
+def test_what_soaks_and_lost_the_traffic_to_what_was_put_back_is_surged_again() -> None:
+    """Another operator put it back on a view from before the soak: without traffic it would soak for ever."""
+    soaking = a_revision(NEW, "Soaking")
+    back = Decision(
+        DecisionKind.SWITCH, soaking.name, STABLE.name, "Restored", "Restored", "put back", NOW - 60, serial=3
+    )
+    obs = seen(NEW, STABLE, soaking, traffic=front(STABLE, back))
+    (wrote,) = [one for one in actions(run(obs), WriteRevisionStatus) if one.revision == soaking.name]
+    assert (wrote.status.phase, wrote.status.rejected) in (("Surging", None), ("Soaking", None))
+    moves = [one.decision.to_revision for one in actions(run(obs), MoveTraffic)]
+    assert wrote.status.phase == "Surging" or moves == [soaking.name]
