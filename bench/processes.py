@@ -48,12 +48,14 @@ class Child:
     def close(self) -> None:
         """End of its input, which is its sign to clean up; killed when it does not end soon."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._process.stdout.close()
 
 
 def connect(load: Child, port: int, connections: int, kind: str, params: Mapping[str, int] | None = None) -> None:

@@ -34,7 +34,8 @@ class Spawner:
         self._begun: list[int] = []
         self._ended: dict[int, int] = {}
         self._told, self._asking = threading.Condition(), threading.Lock()
-        threading.Thread(target=self._hear, daemon=True).start()
+        self._hearing = threading.Thread(target=self._hear, daemon=True)
+        self._hearing.start()
 
     def begin(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> int:
         """The id of a new operator's process."""
@@ -58,17 +59,19 @@ class Spawner:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(10)
+        self._hearing.join(10)
 
     def _hear(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            told = json.loads(line)
-            with self._told:
-                if "begun" in told:
-                    self._begun.append(told["begun"])
-                else:
-                    self._ended[told["ended"]] = told["code"]
-                self._told.notify_all()
+        with self._process.stdout as lines:
+            for line in lines:
+                told = json.loads(line)
+                with self._told:
+                    if "begun" in told:
+                        self._begun.append(told["begun"])
+                    else:
+                        self._ended[told["ended"]] = told["code"]
+                    self._told.notify_all()
 
 
 @dataclass(slots=True)
