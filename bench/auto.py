@@ -56,6 +56,7 @@ KEPT = 40
 CLOSE = 1.6
 """Who is slower than the fastest by less is timed again, in turns."""
 FACTORS = (1, 2, 4, 8, 16, 32)
+HEAD = ("data", "objective", "Auto's choice", "best of the sweep", "regret", "Auto, CPU s", "sweep, CPU s", "share")
 
 
 Kind = tuple[str, int | None]
@@ -120,12 +121,13 @@ def main() -> int:
             found, page = run(dataset, rows)
             outcomes += found
             pages.append(page)
+            print(results.table(HEAD, [_line(one) for one in found]), flush=True)
     _report(outcomes, pages, rows, time.monotonic() - began, publish=options.publish)
     return 0
 
 
 def _datasets(quick: bool) -> list[Dataset]:
-    found = [real(), clustered(QUICK_ROWS if quick else 100_000, 128), Dataset("stdlib-docs", DEMO_DATA)]
+    found = [clustered(QUICK_ROWS if quick else 100_000, 128), Dataset("stdlib-docs", DEMO_DATA), real()]
     return list({dataset.name: dataset for dataset in found}.values())
 
 
@@ -290,26 +292,24 @@ def _params(one: Swept) -> str:
     return " ".join(f"{name}={value}" for name, value in one.best.params.items()) if one.best else "recall not reached"
 
 
+def _line(one: Outcome) -> tuple[object, ...]:
+    return (
+        one.name,
+        one.minimise.value,
+        text_of((one.choice.factory, one.choice.ef_construction)),
+        one.best,
+        f"{one.regret:.1%}",
+        one.auto_cpu,
+        one.sweep_cpu,
+        f"{one.auto_cpu / one.sweep_cpu:.1%}",
+    )
+
+
 def _report(outcomes: list[Outcome], pages: list[str], rows: int, seconds: float, *, publish: bool) -> None:
-    head = ["data", "objective", "Auto's choice", "best of the sweep", "regret", "Auto, CPU s", "sweep, CPU s", "share"]
-    lines = [
-        (
-            one.name,
-            one.minimise.value,
-            text_of((one.choice.factory, one.choice.ef_construction)),
-            one.best,
-            f"{one.regret:.1%}",
-            one.auto_cpu,
-            one.sweep_cpu,
-            f"{one.auto_cpu / one.sweep_cpu:.1%}",
-        )
-        for one in outcomes
-    ]
     text = f"# Auto against an exhaustive sweep\n\n{results.stamp()}; {results.machine()}.\n"
     shown = f"at most {rows} rows" if rows else "all rows"
     text += f"Recall@10 of {RECALL} and two half-widths of tuning at least; {shown}; {seconds:.0f} s.\n\n"
-    text += results.table(head, lines) + "\n\n" + "\n\n".join(pages)
-    print(results.table(head, lines))
+    text += results.table(HEAD, [_line(one) for one in outcomes]) + "\n\n" + "\n\n".join(pages)
     latency = [one for one in outcomes if one.minimise is Minimise.LATENCY]
     if (rows and not publish) or len({one.name for one in outcomes}) < 3:
         return  # a short run says nothing about all rows
