@@ -36,7 +36,10 @@ class Queries:
             self.broken(f"(14) a pod of {revision} still drains, {now - since:.0f} s after it got the traffic")
 
     def closed(self, connection: Connection, known: float) -> None:
-        """(14) what lost the traffic is soon not asked any more: a connection does not end by its age alone."""
+        """(14) what lost the traffic is soon not asked any more: a connection does not end by its age alone. Except at
+        searchers whose revision's object is gone: what they are told is signed for its uid, so nobody can tell them."""
+        if self.world.store.get("VectorIndexRevision", connection.revision) is None:
+            return
         lost = self.world.lost_traffic(connection.revision)
         since = max(lost, known, connection.at, self.calm())
         if self.world.now - since > DRAINED_SECONDS:
