@@ -234,3 +234,7 @@ def _listed_again(space: Workspace) -> None:
         return any(job["status"].get("succeeded") for job in new)
 
     space.index.wait(listed, 60 + POLL_SECONDS, "a new listing of the source")
+
+
+def _listings(space: Workspace) -> set[str]:
+    return {job["metadata"]["name"] for job in space.index.jobs("resolve")}
