@@ -156,6 +156,25 @@ CLUSTER = (
         "A single fault would leave an index alone for ever.",
     ),
     Mutant(
+        "a pass that only asked its pods ends the waiting after errors",
+        _QUEUE,
+        "        if outcome.finished:\n",
+        "        if outcome is not None:\n",
+        ("unit/test_queue.py::test_a_pass_that_could_only_ask_is_no_success_that_ends_the_waiting",),
+        "An API server that refuses would be asked several times a second for each index that is watched.",
+    ),
+    Mutant(
+        "a pass that asked its pods says that it has finished",
+        _LOOP,
+        "ASKED = Outcome(again_after=10.0, finished=False)\n",
+        "ASKED = Outcome(again_after=10.0)\n",
+        (
+            "unit/test_looks.py::"
+            "test_an_operator_that_is_refused_waits_longer_and_longer_although_it_asks_its_pods_each_time",
+        ),
+        "An API server that refuses would be asked several times a second for each index that is watched.",
+    ),
+    Mutant(
         "what follows from an own write is not looked at",
         _LOOP,
         "        return min(plan.requeue_after, LOOK_AGAIN_SECONDS) if changed else plan.requeue_after\n",

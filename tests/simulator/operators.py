@@ -23,7 +23,7 @@ from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
 from vectorindex_operator.reconcile.errors import ClusterError
 from vectorindex_operator.reconcile.loop import Reconciler
-from vectorindex_operator.reconcile.queue import Key, KeyedQueue
+from vectorindex_operator.reconcile.queue import Key, KeyedQueue, Outcome
 from vectorindex_operator.reconcile.relist import Relist
 from vectorindex_operator.reconcile.watches import WATCHED
 
@@ -198,17 +198,17 @@ class Operator:
             self.busy = False
         self._later(queue, 0.0)  # what was marked meanwhile found the key taken
 
-    def _work(self, namespace: str, name: str) -> float | None:
+    def _work(self, namespace: str, name: str) -> Outcome:
         self._maybe_hang()
         try:
-            after = self.reconciler.run(namespace, name)
+            outcome = self.reconciler.run(namespace, name)
         except ClusterError:
             raise
         except Exception as error:
             self.on_bug(f"a pass raised {error!r}\n{traceback.format_exc()}")
             raise
-        self.requeue = 300.0 if after is None else after
-        return after
+        self.requeue = 300.0 if outcome.again_after is None else outcome.again_after
+        return outcome
 
     def _counted(self, result: str, seconds: float) -> None:
         if result in ("ok", "refused"):

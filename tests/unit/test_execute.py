@@ -61,10 +61,10 @@ class World:
         port: Any = self.cluster
         self.reconciler = Reconciler(port, Silent(), self.told, SETTINGS, clock=lambda: self.now)
 
-    def run(self) -> float | None:
+    def run(self) -> None:
         self.cluster.writes.clear()
         self.told.events.clear()
-        return self.reconciler.run(NAMESPACE, NAME)
+        self.reconciler.run(NAMESPACE, NAME)
 
     def settle(self) -> World:
         """Passes until nothing is written any more."""

@@ -39,7 +39,7 @@ from vectorindex_operator.reconcile import loop
 from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
 from vectorindex_operator.reconcile.errors import UnreachableError
 from vectorindex_operator.reconcile.loop import Reconciler
-from vectorindex_operator.reconcile.queue import KeyedQueue, Unfinished
+from vectorindex_operator.reconcile.queue import KeyedQueue, Outcome
 from vectorindex_searcher.contract import TrafficLease
 
 WANTED = spec(index={"factory": "Flat"})
@@ -213,14 +213,14 @@ class Looking:
         status = obs.index.status.model_copy(update={"reason": str(len(self.seen))})
         return Plan((), (), status, 300.0)
 
-    def run(self) -> float | None:
+    def run(self) -> Outcome:
         return self.loop.run(NAMESPACE, NAME)
 
 
 def test_a_pass_that_has_to_ask_ends_and_its_answers_ask_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Looking(monkeypatch)
-    assert one.run() == Unfinished(loop.ANSWERED_SECONDS)
-    assert isinstance(one.run(), Unfinished), "nothing was decided"
+    assert one.run() == loop.ASKED
+    assert not one.run().finished, "nothing was decided"
     assert (one.seen, one.slow.open) == ([], 2), "the soaking revision, and stable's baseline"
     one.slow.asked[0][1].set_result(())
     assert not one.marked, "not all have answered"
@@ -235,7 +235,7 @@ def test_one_look_of_an_index_is_under_way_and_events_meanwhile_cost_nothing(mon
     one = Looking(monkeypatch)
     one.run()
     reads = one.cluster.reads
-    assert [one.run() for _ in range(20)] == [loop.ANSWERED_SECONDS] * 20
+    assert [one.run() for _ in range(20)] == [loop.ASKED] * 20
     assert (one.cluster.reads, len(one.slow.asked)) == (reads, 2)
 
 
@@ -261,6 +261,20 @@ def test_a_pass_that_fails_asks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
         one.run()
     one.run()
     assert one.slow.open == 2
+
+
+def test_an_operator_that_is_refused_waits_longer_and_longer_although_it_asks_its_pods_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Asking them costs no request to the API server, so that it proves nothing of it."""
+    one, waits = Looking(monkeypatch), list[float | None]()
+    one.cluster.refuse["status", "VectorIndex"] = UnreachableError("PATCH: 429")
+    queue = KeyedQueue(one.loop.run, jitter=lambda least, most: most)
+    for _ in range(8):
+        assert queue._run((NAMESPACE, NAME)) == ("ok", loop.ASKED.again_after)
+        one.slow.answer()
+        waits.append(queue._run((NAMESPACE, NAME))[1])
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
 
 
 def test_answers_to_what_is_no_longer_asked_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,11 @@ import pytest
 
 from vectorindex_operator.reconcile import queue as queues
 from vectorindex_operator.reconcile.errors import ConflictError, UnreachableError
-from vectorindex_operator.reconcile.queue import KeyedQueue, Unfinished
+from vectorindex_operator.reconcile.queue import KeyedQueue, Outcome
 
 SOON = 60.0
 """Bound of what must happen; it fails only when it does not."""
+NEVER_AGAIN = Outcome(None)
 
 
 @contextmanager
@@ -45,7 +46,7 @@ class Work:
     go: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, namespace: str, name: str) -> float | None:
+    def __call__(self, namespace: str, name: str) -> Outcome:
         with self.lock:
             self.running.append(name)
             self.most = max(self.most, len(self.running))
@@ -54,7 +55,7 @@ class Work:
         with self.lock:
             self.running.remove(name)
             self.done.append(name)
-        return None
+        return NEVER_AGAIN
 
 
 def test_one_pass_per_key_at_a_time_and_different_keys_side_by_side() -> None:
@@ -90,7 +91,7 @@ def test_marks_before_a_pass_are_one_pass_and_marks_during_it_are_one_more() -> 
 
 def test_a_pass_says_when_it_runs_again_and_an_earlier_mark_wins() -> None:
     now = [1000.0]
-    queue = KeyedQueue(lambda namespace, name: None, clock=lambda: now[0])
+    queue = KeyedQueue(lambda namespace, name: NEVER_AGAIN, clock=lambda: now[0])
     queue.mark("ns", "a", after=50)
     queue.mark("ns", "a", after=10)
     queue.mark("ns", "a", after=90)
@@ -109,9 +110,9 @@ def test_a_pass_says_when_it_runs_again_and_an_earlier_mark_wins() -> None:
 def test_the_requeue_time_of_a_pass_is_kept() -> None:
     runs: list[float] = []
 
-    def work(namespace: str, name: str) -> float | None:
+    def work(namespace: str, name: str) -> Outcome:
         runs.append(time.monotonic())
-        return 0.05 if len(runs) == 1 else None
+        return Outcome(0.05) if len(runs) == 1 else NEVER_AGAIN
 
     with started(KeyedQueue(work)) as queue:
         queue.mark("ns", "a")
@@ -135,9 +136,10 @@ def test_whatever_a_pass_raises_it_runs_again(monkeypatch: pytest.MonkeyPatch, e
     results: list[str] = []
     failures = iter([error, error])
 
-    def work(namespace: str, name: str) -> None:
+    def work(namespace: str, name: str) -> Outcome:
         for one in failures:
             raise one
+        return NEVER_AGAIN
 
     with started(KeyedQueue(work, workers=1, on_result=lambda said, seconds: results.append(said))) as queue:
         queue.mark("ns", "a")
@@ -146,7 +148,7 @@ def test_whatever_a_pass_raises_it_runs_again(monkeypatch: pytest.MonkeyPatch, e
 
 
 def test_backoff_doubles_up_to_a_minute_with_jitter_and_ends_with_a_success() -> None:
-    queue = KeyedQueue(lambda namespace, name: None)
+    queue = KeyedQueue(lambda namespace, name: NEVER_AGAIN)
     waits = [queue._backoff(("ns", "a")) for _ in range(1200)]
     longest = [min(60.0, 0.5 * 2.0**number) for number in range(12)]
     assert all(most / 2 <= wait <= most for wait, most in zip(waits, longest, strict=False))
@@ -158,9 +160,9 @@ def test_backoff_doubles_up_to_a_minute_with_jitter_and_ends_with_a_success() ->
 
 def test_a_pass_that_could_only_ask_is_no_success_that_ends_the_waiting() -> None:
     """While the API server refuses, each pass over a watched index asks its pods first, and then fails."""
-    answers = iter([UnreachableError("429"), Unfinished(10.0)] * 8)
+    answers = iter([UnreachableError("429"), Outcome(10.0, finished=False)] * 8)
 
-    def work(namespace: str, name: str) -> float | None:
+    def work(namespace: str, name: str) -> Outcome:
         answer = next(answers)
         if isinstance(answer, Exception):
             raise answer
@@ -180,9 +182,10 @@ def test_a_thousand_keys_that_wait_for_slow_passes_are_no_reason_to_restart() ->
     now = [1000.0]
     ended: list[str] = []
 
-    def work(namespace: str, name: str) -> None:
+    def work(namespace: str, name: str) -> Outcome:
         now[0] += 5.0
         ended.append(name)
+        return NEVER_AGAIN
 
     queue = KeyedQueue(work, clock=lambda: now[0])
     for number in range(1000):
@@ -198,9 +201,10 @@ def test_a_pass_that_hangs_is_stuck_and_said_by_name_though_others_go_on() -> No
     hangs = threading.Event()
     now = [1000.0]
 
-    def work(namespace: str, name: str) -> None:
+    def work(namespace: str, name: str) -> Outcome:
         if name == "hung":
             assert hangs.wait(SOON)
+        return NEVER_AGAIN
 
     with started(KeyedQueue(work, workers=2, clock=lambda: now[0])) as queue:
         queue.mark("ns", "hung")
@@ -220,7 +224,7 @@ def test_a_pass_that_hangs_is_stuck_and_said_by_name_though_others_go_on() -> No
 def test_a_worker_that_died_is_said() -> None:
     """Nothing that a pass raises ends its worker; something that may not be caught can."""
 
-    def work(namespace: str, name: str) -> None:
+    def work(namespace: str, name: str) -> Outcome:
         raise SystemExit
 
     with started(KeyedQueue(work, workers=1)) as queue:
@@ -232,10 +236,14 @@ def test_a_worker_that_died_is_said() -> None:
 def test_what_counts_results_may_fail_without_ending_a_worker() -> None:
     done: list[str] = []
 
+    def work(namespace: str, name: str) -> Outcome:
+        done.append(name)
+        return NEVER_AGAIN
+
     def count(result: str, seconds: float) -> None:
         raise RuntimeError("oh")
 
-    with started(KeyedQueue(lambda namespace, name: done.append(name), workers=1, on_result=count)) as queue:
+    with started(KeyedQueue(work, workers=1, on_result=count)) as queue:
         queue.mark("ns", "a")
         wait_until(lambda: done == ["a"])
         queue.mark("ns", "b")
@@ -244,7 +252,7 @@ def test_what_counts_results_may_fail_without_ending_a_worker() -> None:
 
 def test_how_late_the_latest_key_is_is_a_figure() -> None:
     now = [1000.0]
-    queue = KeyedQueue(lambda namespace, name: None, clock=lambda: now[0])
+    queue = KeyedQueue(lambda namespace, name: NEVER_AGAIN, clock=lambda: now[0])
     assert queue.longest_wait() == 0.0
     queue.mark("ns", "a", after=5)
     now[0] += 4
@@ -257,9 +265,10 @@ def test_how_late_the_latest_key_is_is_a_figure() -> None:
 def test_stop_waits_for_the_passes_that_run() -> None:
     runs, go_on = threading.Event(), threading.Event()
 
-    def work(namespace: str, name: str) -> None:
+    def work(namespace: str, name: str) -> Outcome:
         runs.set()
         assert go_on.wait(SOON)
+        return NEVER_AGAIN
 
     with started(KeyedQueue(work, workers=1)) as queue:
         queue.mark("ns", "a")
@@ -270,7 +279,7 @@ def test_stop_waits_for_the_passes_that_run() -> None:
 
 
 def test_after_stop_nothing_is_taken() -> None:
-    queue = KeyedQueue(lambda namespace, name: None)
+    queue = KeyedQueue(lambda namespace, name: NEVER_AGAIN)
     queue.mark("ns", "a")
     queue.stop()
     assert queue._take() is None

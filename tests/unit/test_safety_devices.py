@@ -338,7 +338,7 @@ def passes(
     reconciler = loop.Reconciler(
         LiveCluster(stored, cache), Silent(), sink, SETTINGS, cache=cache if cached else None, clock=lambda: NOW
     )
-    after = reconciler.run(NAMESPACE, NAME)
+    after = reconciler.run(NAMESPACE, NAME).again_after
     return len(decided), sink.sent, after
 
 
@@ -388,7 +388,7 @@ def test_an_index_of_another_operator_is_left_alone(cached: bool, operator_class
         LiveCluster(stored, cache), Silent(), Sink(), SETTINGS, cache=cache if cached else None,
         operator_class=operator_class, clock=lambda: NOW,
     )  # fmt: skip
-    assert (reconciler.run(NAMESPACE, NAME) is None) is (operator_class == "next")
+    assert (reconciler.run(NAMESPACE, NAME).again_after is None) is (operator_class == "next")
     assert (stored.writes == []) is (operator_class == "next")
     claim = stored.get("VectorIndex", NAMESPACE, NAME)["status"].get("operator")
     assert (claim == DEFAULT_CLASS) is (operator_class == DEFAULT_CLASS)

@@ -292,7 +292,7 @@ def test_an_idle_index_costs_a_question_a_poll_and_no_write() -> None:
     searchers = Answers()
     loop, cluster, clock = looping(searchers)
     for _ in range(20):
-        after = loop.run(*KEY)
+        after = loop.run(*KEY).again_after
         assert after is not None
         for question, answer in zip(searchers.questions, searchers.open, strict=True):
             if not answer.done():
@@ -331,7 +331,7 @@ def test_pods_that_stay_silent_bring_back_the_job() -> None:
     searchers = Answers()
     loop, cluster, clock = looping(searchers)
     while not [one for one in cluster.writes if "Job" in one[1]]:
-        after = loop.run(*KEY)
+        after = loop.run(*KEY).again_after
         assert after is not None
         if searchers.open and not searchers.open[-1].done():
             searchers.open[-1].set_result(SourceAnswer(problem="no whole answer within 2 s"))

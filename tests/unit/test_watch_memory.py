@@ -22,7 +22,7 @@ PROGRAM = """
     from cost import forget_peak, memory
     from vectorindex_operator import handlers
     from vectorindex_operator.reconcile.cache import ReadCache
-    from vectorindex_operator.reconcile.queue import KeyedQueue
+    from vectorindex_operator.reconcile.queue import KeyedQueue, Outcome
     from vectorindex_operator.reconcile.relist import Relist
     from vectorindex_operator.reconcile.watches import watches
 
@@ -39,7 +39,7 @@ PROGRAM = """
         stop.set()
 
     threading.Thread(target=ends, daemon=True).start()
-    queue = KeyedQueue(lambda namespace, name: None)
+    queue = KeyedQueue(lambda namespace, name: Outcome(None))
     forget_peak()
     before = memory("VmRSS")
     handlers.run(queue, Relist(cache, None, queue.mark), (), watches(()), stop)

@@ -31,7 +31,7 @@ from vectorindex_operator.reconcile.objects import Repair
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_operator.reconcile.polls import SourcePolls
 from vectorindex_operator.reconcile.ports import Cluster, Events, Searchers
-from vectorindex_operator.reconcile.queue import Unfinished
+from vectorindex_operator.reconcile.queue import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ TELL_AGAIN_SECONDS = 3600.0
 MOST_TOLD = 10_000
 LOOK_AGAIN_SECONDS = 1.0
 """After a pass that wrote something."""
-ANSWERED_SECONDS = Unfinished(10.0)
-"""After a pass that asked pods: their answers mark the key long before."""
+ASKED = Outcome(again_after=10.0, finished=False)
+"""Of a pass that asked pods: their answers mark the key long before."""
 WAITS_FOR_PODS = frozenset({"RollbackTargetNotReady", "RestoreTargetNotReady"})
 CHANGES = (MoveTraffic, WriteRevisionStatus)
 RECORDS: Mapping[str, tuple[type[Action], ...]] = {"retry": (WriteRevisionStatus, StartResolve)}
@@ -76,23 +76,23 @@ class Reconciler:
         self.looks = Looks(self.searchers, self.on_answer)
         self.polls = SourcePolls(self.searchers, self.on_answer, self.on_poll, self.clock)
 
-    def run(self, namespace: str, name: str) -> float | None:
-        """One pass. Returns the seconds until the next look, None when the VectorIndex is gone.
+    def run(self, namespace: str, name: str) -> Outcome:
+        """One pass; it never wants to run again when the VectorIndex is gone.
 
         Raises errors.ClusterError; the queue decides when to try again.
         """
         key = namespace, name
         if self.looks.under_way(key):
-            return ANSWERED_SECONDS
+            return ASKED
         try:
             after = self._run(namespace, name)
         except AskedError:
-            return ANSWERED_SECONDS
+            return ASKED
         except Exception:
             self.looks.spent(key)
             raise
         self.looks.spent(key)
-        return after
+        return Outcome(after)
 
     def _run(self, namespace: str, name: str) -> float | None:
         """The pass on what the cache says, or the one on live reads that it may lead to."""

@@ -25,15 +25,21 @@ FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
 
 
-class Unfinished(float):
-    """Seconds until it wants to run again, of a pass that could only ask: whether all went well is not known yet."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of a pass that raised nothing."""
+
+    again_after: float | None
+    """Seconds until it wants to run again; None: never."""
+    finished: bool = True
+    """False: it could only ask, and whether all goes well is not known yet. It ends no waiting after errors."""
 
 
 @dataclass(slots=True)
 class KeyedQueue:
-    """Runs `work(namespace, name)`, which returns the seconds until it wants to run again, or None for never."""
+    """Runs `work(namespace, name)`: one pass over a key."""
 
-    work: Callable[[str, str], float | None]
+    work: Callable[[str, str], Outcome]
     workers: int = 4
     on_result: Callable[[str, float], None] = lambda result, seconds: None
     clock: Callable[[], float] = time.monotonic
@@ -161,7 +167,7 @@ class KeyedQueue:
 
     def _run(self, key: Key) -> tuple[str, float | None]:
         try:
-            after = self.work(*key)
+            outcome = self.work(*key)
         except ConflictError as error:
             log.info("somebody wrote in between, looking again", extra={"key": "/".join(key), "error": str(error)})
             return "conflict", self._backoff(key)
@@ -174,9 +180,9 @@ class KeyedQueue:
         except Exception:
             log.exception("a bug: this pass failed", extra={"key": "/".join(key)})
             return "bug", self._backoff(key)
-        if not isinstance(after, Unfinished):
+        if outcome.finished:
             self._failures.pop(key, None)
-        return "ok", after
+        return "ok", outcome.again_after
 
     def _backoff(self, key: Key) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
