@@ -2,38 +2,8 @@
 # PID 1 of the node's own net, mount, pid, uts and ipc namespaces: one Kubernetes node and its control plane.
 # node.py starts it with every ${NAME} of layout.substitutions() in the environment; when it ends, all ends.
 set -euo pipefail
-
-mount --make-rshared /
-mount --bind "$STATE/var-lib-kubelet" /var/lib/kubelet
-mount --bind "$STATE/var-lib-cni" /var/lib/cni
-mount --bind "$STATE/var-log-containers" /var/log/containers
-mount -t tmpfs tmpfs /run
-mkdir -p /run/lock /run/containerd
-echo "$NODE_NAME" > /proc/sys/kernel/hostname
-echo 1 > /proc/sys/net/ipv4/ip_forward
-ip link set lo up
-
-# node.py makes the veth pair once it knows this process's id.
-for _ in $(seq 200); do
-  ip link show "$NODE_LINK" > /dev/null 2>&1 && break
-  sleep 0.05
-done
-ip addr add "$NODE_IP/$LINK_PREFIX" dev "$NODE_LINK"
-ip link set "$NODE_LINK" up
-ip route add default via "$HOST_IP"
-
-# A component that ends is started again: most end at once when the API server is not there yet.
-keep() { # name command...
-  local name=$1
-  shift
-  (
-    while :; do
-      "$@" >> "$NODE_LOGS/$name.log" 2>&1 || true
-      echo "--- $name ended, starting it again" >> "$NODE_LOGS/$name.log"
-      sleep 1
-    done
-  ) &
-}
+. "$(dirname "$0")/namespaces.sh"
+join "$NODE_LINK" "$NODE_IP" "$HOST_IP"
 
 keep containerd containerd --config "$CONF/containerd.toml"
 

@@ -141,11 +141,14 @@ def test_pods_in_trouble_are_named() -> None:
     assert "n/c (Pending)" in lifecycle.pods_line([pod("a", "Running"), pod("c", "Pending")])
 
 
-def test_a_node_of_another_configuration_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("which", ["SCRIPT", "SHARED"])
+def test_a_node_of_another_configuration_is_started_again(
+    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorded, script = tmp_path / "configuration", tmp_path / "node.sh"
     script.write_text("keep kube-apiserver --one-flag")
     monkeypatch.setattr(node.layout, "CONFIGURATION", recorded)
-    monkeypatch.setattr(node, "SCRIPT", script)
+    monkeypatch.setattr(node, which, script)
     monkeypatch.setattr(node, "running", lambda: True)
     assert node.outdated(), "one of before a configuration was recorded"
     recorded.write_text(node.digest())

@@ -15,9 +15,10 @@ from string import Template
 from . import layout, pki, processes
 from .terminal import ClusterError, output_of
 
-COVERS = ("var-lib-kubelet", "var-lib-cni", "var-log-containers")  # over layout.MOUNT_POINTS, by node.sh
+COVERS = ("var-lib-kubelet", "var-lib-cni", "var-log-containers")  # over layout.MOUNT_POINTS, by namespaces.sh
 STATE_FOLDERS = ("audit", "etcd", "kubelet", "pod-logs", "volume-plugins", *COVERS)
-SCRIPT = layout.HERE / "node.sh"
+SCRIPT, SHARED = layout.HERE / "node.sh", layout.HERE / "namespaces.sh"
+"""The first sources the second, as worker.sh does."""
 CONFIGURATION = {  # template in config/: file in CONF
     "audit-policy.yaml": "audit-policy.yaml",
     "containerd.toml": "containerd.toml",
@@ -60,6 +61,7 @@ def digest() -> str:
     """What changes when the node must be started again for a change to be in effect."""
     parts = [
         SCRIPT.read_text(),
+        SHARED.read_text(),
         *(filled_in(name, layout.substitutions()) for name in CONFIGURATION),
         json.dumps(layout.substitutions()),
     ]
@@ -126,7 +128,7 @@ def environment(values: Mapping[str, str]) -> dict[str, str]:
 def _connect(init: int) -> None:
     """A veth pair between host and node, and the host's routes to pods and Services."""
     enter = ["nsenter", "-t", str(init), "-n"]
-    # The name of the node's end is set inside, last, because node.sh waits for it.
+    # The name of the node's end is set inside, last, because namespaces.sh waits for it.
     output_of(["ip", "link", "add", layout.HOST_LINK, "type", "veth", "peer", "name", "vix-peer", "netns", str(init)])
     output_of([*enter, "ip", "link", "set", "vix-peer", "name", layout.NODE_LINK])
     output_of(["ip", "addr", "add", f"{layout.HOST_IP}/{layout.LINK_PREFIX}", "dev", layout.HOST_LINK])
