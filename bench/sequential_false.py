@@ -1,0 +1,194 @@
+"""For sequential.py: how often a revision trips that should not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from results import table
+from scipy import stats
+from sequential_trials import (
+    ATONCE,
+    NEVER,
+    VARIANTS,
+    Windows,
+    batches,
+    bots,
+    independent,
+    rate_gains,
+    scaled,
+    sessions,
+    wealth_looks,
+    window_looks,
+    with_burst,
+)
+
+from vectorindex_searcher.contract import BUCKET_SECONDS
+
+BUDGET = 0.01
+SOAK, DAY = 6 * 3600, 24 * 3600
+BOUND = 0.02
+CHOSEN = "pair"
+NAMES = {"plain": "nothing left out", "bucket": "without 1 bucket", "pair": "without 2 neighbours"}
+WEALTH = tuple(f"wealth, {NAMES[one]}" for one in VARIANTS)
+TOGETHER = 3
+"""Queries that come together, for the bet that allows for it."""
+
+Said = tuple[str, dict[str, float]]
+Looks = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many soaks and days are simulated."""
+
+    delays: int
+    soaks: int
+    days: int
+    seed: int
+
+    @classmethod
+    def of(cls, scale: float, seed: int) -> Size:
+        return cls(*(max(4, round(many * scale)) for many in (200, 2000, 1000)), seed)
+
+    def rng(self, *what: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *what])
+
+
+def section(title: str, text: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    return f"## {title}\n\n{text}\n\n{table(head, rows)}"
+
+
+def share(looks: np.ndarray) -> str:
+    """Of soaks that tripped, with its interval."""
+    hits, soaks = int(np.count_nonzero(looks != NEVER)), len(looks)
+    interval = stats.binomtest(hits, soaks).proportion_ci(confidence_level=0.95, method="exact")
+    return f"{100 * hits / soaks:.2g} % ({100 * interval.low:.2g} to {100 * interval.high:.2g})"
+
+
+def tripped(looks: np.ndarray) -> float:
+    return float(np.mean(looks != NEVER))
+
+
+def wealth(
+    hits: np.ndarray, trials: np.ndarray, bound: float, seconds: int, level: float = BUDGET, together: int = 1
+) -> Looks:
+    """In pieces, since the gains of all soaks do not fit into memory."""
+    pieces = []
+    for at in range(0, len(hits), ATONCE):
+        gains = rate_gains(hits[at : at + ATONCE], trials[at : at + ATONCE], bound) / np.float32(together)
+        pieces.append(wealth_looks(gains, starts=seconds // 60, level=level))
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in VARIANTS}
+
+
+# ---------------------------------------------------------------- what is promised
+
+
+def false_trips(size: Size) -> Said:
+    cases = [(f"{rate:g}/s", SOAK, BOUND, rate, size.soaks) for rate in (0.1, 1, 20, 200)]
+    cases += [(f"20/s, bound {bound:.1%}", SOAK, bound, 20, size.soaks // 2) for bound in (0.3, 0.001)]
+    cases += [(f"{rate:g}/s", DAY, BOUND, rate, size.days) for rate in (0.2, 20)]
+    rows, most = [], {SOAK: 0.0, DAY: 0.0}
+    for number, (name, seconds, bound, rate, soaks) in enumerate(cases):
+        hits, trials = independent(size.rng(5, number), soaks, seconds // BUCKET_SECONDS, rate, bound)
+        old, new = window_looks(hits, trials, bound, Windows.of(BUDGET, seconds)), wealth(hits, trials, bound, seconds)
+        rows.append([f"{seconds // 3600} h, {name}", share(old), *(share(new[one]) for one in VARIANTS)])
+        most[seconds] = max(most[seconds], tripped(new[CHOSEN]))
+    rows.append(_all_rules(size))
+    hits, trials = independent(size.rng(6), size.soaks // 2, SOAK // BUCKET_SECONDS, 20, BOUND)
+    wrong = wealth_looks(rate_gains(hits, trials, BOUND), starts=SOAK // 60, level=BUDGET, largest=True)
+    rows.append(["6 h, 20/s, **the best start, not the average**", "", *(share(wrong[one]) for one in VARIANTS)])
+    text = (
+        "A revision exactly at its bound, queries independent of each other: soaks that tripped, of a budget of 1 %. "
+        "The last row is what must not be done, and shows that the simulation would see it."
+    )
+    return section("False trips", text, ["", "windows, consecutive 2", *WEALTH], rows), {
+        "sequential.false_soak": most[SOAK],
+        "sequential.false_day": most[DAY],
+    }
+
+
+def _all_rules(size: Size) -> list[str]:
+    """Two metrics, each of three segments and of all together, at their bounds: eight rules share the budget."""
+    rng, rules, soaks, buckets = size.rng(7), 8, max(4, size.soaks // 4), SOAK // BUCKET_SECONDS
+    old, new = np.full(soaks, NEVER), {name: np.full(soaks, NEVER) for name in VARIANTS}
+    trials = rng.poisson(7 * BUCKET_SECONDS, (3, soaks, buckets, 1))
+    for _ in range(2):
+        hits = rng.binomial(trials, BOUND)
+        for x, n in zip((*hits, hits.sum(axis=0)), (*trials, trials.sum(axis=0)), strict=True):
+            old = np.maximum(old, window_looks(x, n, BOUND, Windows.of(BUDGET / rules, SOAK)))
+            looks = wealth(x, n, BOUND, SOAK, BUDGET / rules)
+            new = {name: np.maximum(new[name], looks[name]) for name in VARIANTS}
+    return ["6 h, 7/s in each of 3 segments, 8 rules", share(old), *(share(new[name]) for name in VARIANTS)]
+
+
+# ---------------------------------------------------------------- what is not
+
+
+def not_independent(size: Size) -> Said:
+    buckets, soaks, rows = SOAK // BUCKET_SECONDS, max(4, size.soaks // 4), []
+    kinds = {
+        "sessions of 3, half of whose queries hit, or none": partial(sessions, size=3, inside=0.5),
+        "sessions of 10, half of whose queries hit, or none": partial(sessions, size=10, inside=0.5),
+        "a fifth in batches of 16, all or nothing": partial(batches, size=16, share=0.2),
+        "a fifth in batches of 128, all or nothing": partial(batches, size=128, share=0.2),
+        "a bot of 2/s every 20 min, one query": partial(bots, every=1200, own=2),
+    }
+    for rate, where in ((BOUND, "at the bound"), (BOUND / 2, "at half of it")):
+        for number, (name, draw) in enumerate(kinds.items()):
+            hits, trials = draw(size.rng(8, number, int(1000 * rate)), soaks, buckets, 20, rate)
+            row = [f"{where}: {name}"]
+            row += [share(window_looks(hits, trials, BOUND, Windows.of(BUDGET, SOAK, 60, 200, n))) for n in (2, 1)]
+            looks = wealth(hits, trials, BOUND, SOAK)
+            careful = wealth(hits, trials, BOUND, SOAK, together=TOGETHER)
+            rows.append([*row, *(share(looks[one]) for one in VARIANTS), share(careful[CHOSEN])])
+    text = (
+        "Neither test promises anything here. The cube root of what each query wins is a bet that holds for queries "
+        "that come by threes, whatever these have to do with each other (Hölder's inequality); it needs three times as "
+        "many."
+    )
+    head = ["6 h, 20/s", "windows, consecutive 2", "windows, consecutive 1", *WEALTH, f"{WEALTH[-1]}, cube root"]
+    return section("Queries that are not independent", text, head, rows), {}
+
+
+def bursts(size: Size) -> Said:
+    """150 errors at once, once in half an hour."""
+    rows, most, soaks = [], 0.0, max(4, size.soaks // 2)
+    ways = {"windows, consecutive 2": (60, 2), "windows, consecutive 1": (60, 1), "windows, 10 s x 1": (10, 1)}
+    for per_second in (1, 20, 200):
+        for seconds in (1.0, 5.0):
+            rng = size.rng(9, per_second, int(seconds))
+            hits, trials = with_burst(rng, independent(rng, soaks, 360, per_second, BOUND / 2), 150, seconds)
+            row = [f"{per_second}/s, within {seconds:g} s"]
+            for length, consecutive in ways.values():
+                how = Windows.of(BUDGET, SOAK, length, 200, consecutive)
+                row.append(share(window_looks(hits, trials, BOUND, how)))
+            looks = wealth(hits, trials, BOUND, SOAK)
+            rows.append([*row, *(share(looks[one]) for one in VARIANTS)])
+            most = max(most, tripped(looks[CHOSEN]))
+    text = "In half an hour of a revision at half of its bound, at any time."
+    return section("One burst of 150 errors", text, ["", *ways, *WEALTH], rows), {"sequential.burst_trips": most}
+
+
+def scale_down(size: Size) -> Said:
+    rows, soaks = [], max(4, size.soaks // 4)
+    for minutes in (30, 5):
+        for unlucky in (False, True):
+            rng = size.rng(10, minutes, int(unlucky))
+            old, new = np.full(soaks, NEVER), {name: np.full(soaks, NEVER) for name in VARIANTS}
+            for begin, hits, trials in scaled(rng, soaks, 1080, 20, BOUND, minutes * 12, unlucky=unlucky):
+                old = np.maximum(old, window_looks(hits, trials, BOUND, Windows.of(BUDGET, SOAK)))
+                looks = wealth_looks(rate_gains(hits, trials, BOUND), starts=SOAK // 60, level=BUDGET, since=begin)
+                new = {name: np.maximum(new[name], looks[name]) for name in VARIANTS}
+            who = "that with the fewest hits" if unlucky else "any"
+            rows.append([f"every {minutes} min, {who}", share(old), *(share(new[name]) for name in VARIANTS)])
+    text = (
+        "Four pods, 20/s together, 90 minutes, a revision exactly at its bound; another one comes for each that goes."
+    )
+    head = ["a pod goes", "windows, consecutive 2", *WEALTH]
+    return section("Pods that take their sums along", text, head, rows), {}
+
+
+PARTS = (false_trips, not_independent, bursts, scale_down)

@@ -1,0 +1,151 @@
+"""Sequential tests: what a bet against "within its bound" has won so far. Pure; docs/adr/0037-sequential-tests.md.
+
+Somebody stakes 1 on "outside", at odds that are fair when the revision is exactly at its bound. While it is within, he
+does not gain on average, whenever he stops; so the probability that he ever holds 1/alpha is alpha at most (Ville's
+inequality), at any number of looks. Nothing waits for the end of a window, and nothing is paid for looking again.
+
+- Bets are fixed beforehand, so what is won depends on sums since a start, in whatever order they came.
+- Half of the stake bets from the first bucket on, the rest in equal parts from each minute on: a change that comes late
+  is seen. Parts whose beginning the rings have forgotten are lost, those yet to begin count nothing: both is less than
+  what the inequality allows.
+- Of each bet and start the two neighbouring buckets that won the most are left out. What happens within five seconds,
+  however much of it, proves nothing: a batch, a client that repeats one query, a second without network.
+
+Nothing judges by it yet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+
+from vectorindex_operator.core.judging.blocks import BLOCK
+
+ODDS = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
+"""By what the odds of a hit are multiplied, if the bets are right. All of them are made at once, with equal parts."""
+FRACTIONS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.5, 0.8)
+"""Of the most that a bet on a mean may risk."""
+FIRST_SHARE = 0.5
+"""Part of the stake that bets from the first bucket on."""
+_EDGE = 1e-9
+_MOST = 700.0
+"""Logarithm of wealth beyond which nothing changes any more."""
+
+Gains = tuple[float, ...]
+"""By what each bet multiplies its wealth, in logarithms."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateBets:
+    """Bets on a rate above a bound. Values in [0, 1] may stand for hits: see `gains`."""
+
+    hit: Gains
+    miss: Gains
+
+    @classmethod
+    def above(cls, bound: float) -> RateBets:
+        """ValueError for what is no rate. A bound of 0 or 1 is bet against as if it were next to it."""
+        if not 0.0 <= bound <= 1.0:
+            raise ValueError(f"a bet on a rate needs a bound from 0 to 1, got {bound}")
+        bound = min(1.0 - _EDGE, max(_EDGE, bound))
+        spare = 1.0 - bound
+        # rate = odds * bound / (spare + odds * bound)
+        return cls(
+            hit=tuple(math.log(odds / (spare + odds * bound)) for odds in ODDS),
+            miss=tuple(-math.log(spare + odds * bound) for odds in ODDS),
+        )
+
+    def gains(self, hits: float, trials: float) -> Gains:
+        """Of `hits` in `trials`: the likelihood ratio of each rate and the bound.
+
+        `hits` may be a sum of values in [0, 1] as well: exp is convex, so a value wins no more than a coin that lands
+        on it as often (Hoeffding). A lowest mean is a highest mean of what is missing.
+        """
+        return tuple(hits * hit + (trials - hits) * miss for hit, miss in zip(self.hit, self.miss, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class MeanBets:
+    """Bets on a mean of values in [0, 1] below a bound, for evidence that carries squares.
+
+    With y = (bound - value) / (1 - bound), which is -1 at least, exp(l y + (ln(1 - l) + l) y^2) <= 1 + l y for
+    0 <= l < 1 (Fan, Grama and Liu, Electronic Journal of Probability 20, 2015, no. 1), whose expectation is 1 at most.
+    """
+
+    bound: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.bound < 1.0:
+            raise ValueError(f"a bet on a mean needs a bound between 0 and 1, got {self.bound}")
+
+    def gains(self, total: float, squares: float, count: int) -> Gains:
+        """Of `count` values with this sum and this sum of squares."""
+        scale = 1.0 - self.bound
+        first = (count * self.bound - total) / scale
+        second = max(0.0, count * self.bound**2 - 2 * self.bound * total + squares) / scale**2
+        return tuple(part * first + (math.log1p(-part) + part) * second for part in FRACTIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What adjacent buckets won, by bet. Two stretches make one, so blocks of a minute need be added up only once."""
+
+    total: Gains
+    best: Gains
+    """The most that two neighbours won, losses not counted."""
+    first: Gains
+    last: Gains
+
+    @classmethod
+    def of(cls, gains: Gains) -> Stretch:
+        """One bucket."""
+        won = tuple(max(0.0, gain) for gain in gains)
+        return cls(gains, won, won, won)
+
+    def then(self, after: Stretch) -> Stretch:
+        across = _add(self.last, after.first)
+        return Stretch(
+            total=_add(self.total, after.total),
+            best=tuple(map(max, self.best, after.best, across)),
+            first=self.first,
+            last=after.last,
+        )
+
+    def wealth(self) -> float:
+        """By what the stake is multiplied, without the two neighbours that won the most, on average over the bets."""
+        each = (math.exp(min(_MOST, total - best)) for total, best in zip(self.total, self.best, strict=True))
+        return math.fsum(each) / len(self.total)
+
+
+def _add(one: Gains, other: Gains) -> Gains:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
+
+
+def wealth(gains_at: Callable[[int], Gains], *, first: int, stop: int, oldest: int, starts: int) -> float:
+    """What a stake of 1 has become: it fails who lets it come to 1/alpha.
+
+    `gains_at`: of a bucket in [first, stop); the newest may be one that is still being filled. `oldest`: the first
+    bucket that every ring still holds. `starts`: minutes for which the stake must last (maxDuration, or 24 h).
+    """
+    share = (1.0 - FIRST_SHARE) / max(1, starts)
+    held, newer = 0.0, None
+    for number in range((stop - 1) // BLOCK, max(first, oldest) // BLOCK - 1, -1):
+        begin = max(first, number * BLOCK)
+        if begin < oldest:
+            break
+        buckets = range(begin, min(stop, (number + 1) * BLOCK))
+        block = reduce(Stretch.then, (Stretch.of(gains_at(bucket)) for bucket in buckets))
+        newer = block if newer is None else block.then(newer)
+        if begin == first:
+            held += FIRST_SHARE * newer.wealth()
+        elif number - first // BLOCK <= starts:
+            held += share * newer.wealth()
+    return held
+
+
+def rate_gains(cells: Mapping[int, tuple[float, float]], bound: float) -> Callable[[int], Gains]:
+    """For `wealth`: of hits and trials by bucket, against a highest rate. Buckets without any win nothing."""
+    bets = RateBets.above(bound)
+    return lambda bucket: bets.gains(*cells.get(bucket, (0, 0)))

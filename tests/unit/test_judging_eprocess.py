@@ -1,0 +1,238 @@
+"""Wealth of bets against a bound: fair at the bound, dependent on sums alone, and blind to five seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from vectorindex_operator.core.judging import eprocess
+from vectorindex_operator.core.judging.blocks import BLOCK
+from vectorindex_operator.core.judging.eprocess import Gains, MeanBets, RateBets, Stretch
+
+BOUND = 0.02
+STARTS = 360
+LONG_AGO = -(10**6)
+bounds = st.floats(1e-4, 0.99)
+
+
+def held(cells: Mapping[int, tuple[float, float]], first: int, stop: int, oldest: int = LONG_AGO) -> float:
+    gains = eprocess.rate_gains(cells, BOUND)
+    return eprocess.wealth(gains, first=first, stop=stop, oldest=oldest, starts=STARTS)
+
+
+# ---------------------------------------------------------------- single bets
+
+
+@given(bounds)
+def test_a_bet_on_a_rate_is_fair_at_the_bound_and_loses_below(bound: float) -> None:
+    bets = RateBets.above(bound)
+    for hit, miss in zip(bets.hit, bets.miss, strict=True):
+        assert bound * math.exp(hit) + (1 - bound) * math.exp(miss) == pytest.approx(1.0)
+        assert bound / 2 * math.exp(hit) + (1 - bound / 2) * math.exp(miss) < 1.0
+
+
+@given(bounds, st.floats(0, 1))
+def test_a_value_between_wins_no_more_than_a_coin_of_its_mean(bound: float, value: float) -> None:
+    bets = RateBets.above(bound)
+    for hit, miss, gain in zip(bets.hit, bets.miss, bets.gains(value, 1), strict=True):
+        assert math.exp(gain) <= (value * math.exp(hit) + (1 - value) * math.exp(miss)) * (1 + 1e-9)
+
+
+@given(st.floats(0.01, 0.99), st.floats(0, 1))
+def test_a_bet_on_a_mean_wins_no_more_than_one_that_is_fair(bound: float, value: float) -> None:
+    y = (bound - value) / (1 - bound)
+    for part, gain in zip(eprocess.FRACTIONS, MeanBets(bound).gains(value, value * value, 1), strict=True):
+        assert math.exp(gain) <= (1 + part * y) * (1 + 1e-9) + 1e-9
+
+
+def test_bounds_at_the_ends_are_bet_against_and_others_are_refused() -> None:
+    assert max(RateBets.above(0.0).gains(2, 1000)) > math.log(1000)
+    assert max(RateBets.above(1.0).gains(1000, 1000)) < 1e-3
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        RateBets.above(1.5)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        MeanBets(1.0)
+
+
+def test_no_number_is_too_large() -> None:
+    assert held({0: (10**9, 10**9), 5: (10**9, 10**9), 10: (10**9, 10**9)}, 0, 12) > 1e9
+    assert held({0: (0, 10**9), 5: (0, 10**9)}, 0, 12) < 1e-9
+
+
+# ---------------------------------------------------------------- five seconds prove nothing
+
+
+buckets = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 300)), min_size=1, max_size=30)
+
+
+@given(buckets)
+def test_the_strongest_pair_is_left_out_by_brute_force(rows: list[tuple[int, int]]) -> None:
+    bets = RateBets.above(BOUND)
+    each = [bets.gains(hits, hits + misses) for hits, misses in rows]
+    stretch = Stretch.of(each[0])
+    for gains in each[1:]:
+        stretch = stretch.then(Stretch.of(gains))
+    by_bet = []
+    for of_bet in zip(*each, strict=True):
+        won = [max(0.0, gain) for gain in of_bet]
+        by_bet.append(math.exp(min(700.0, sum(of_bet) - max(map(sum, zip(won, [*won[1:], 0.0], strict=True))))))
+    assert stretch.wealth() == pytest.approx(sum(by_bet) / len(by_bet), rel=1e-6)
+
+
+@given(buckets, st.integers(1, 29))
+def test_it_does_not_matter_how_buckets_are_put_together(rows: list[tuple[int, int]], cut: int) -> None:
+    """So blocks of a minute may be kept."""
+    bets = RateBets.above(BOUND)
+    one = [Stretch.of(bets.gains(hits, hits + misses)) for hits, misses in rows]
+    cut = min(cut, len(one) - 1)
+
+    def put(parts: list[Stretch]) -> Stretch:
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole.then(part)
+        return whole
+
+    whole = put(one)
+    split = put(one[:cut]).then(put(one[cut:])) if cut else whole
+    assert split.total == pytest.approx(whole.total)
+    assert split.best == pytest.approx(whole.best)
+    assert (split.first, split.last) == (whole.first, whole.last)
+
+
+@given(st.integers(1, 100_000), st.floats(0, 1), st.integers(0, 39))
+def test_a_burst_of_five_seconds_never_helps_those_who_bet(errors: int, cut: float, at: int) -> None:
+    """Wherever it lies, and if it lies in two buckets: not more than without all that came in these."""
+    healthy = dict.fromkeys(range(40), (2, 100))
+    early = round(errors * cut)
+    burst = dict(healthy)
+    for bucket, more in ((at, early), (at + 1, errors - early)):
+        hits, trials = healthy.get(bucket, (0, 0))
+        burst[bucket] = hits + more, trials + more
+    spared = {bucket: cell for bucket, cell in healthy.items() if bucket not in (at, at + 1)}
+    bets = eprocess.RateBets.above(BOUND)
+
+    def plain(cells: Mapping[int, tuple[float, float]]) -> float:
+        """The most that the stake can have become without the two: every bet and every start as they are."""
+        total = 0.0
+        for start, share in ((0, 0.5), *((number * BLOCK, 0.5 / STARTS) for number in range(1, 4))):
+            sums = [sum(cell[i] for bucket, cell in cells.items() if bucket >= start) for i in (0, 1)]
+            total += share * sum(map(math.exp, bets.gains(*sums))) / len(eprocess.ODDS)
+        return total
+
+    assert held(burst, 0, 40) <= plain(spared) * (1 + 1e-9)
+    assert held(burst, 0, 40) < 1
+
+
+def test_what_goes_on_is_seen_in_the_third_bucket() -> None:
+    """A fifth of 1,250 queries a bucket, as in the demo."""
+    bad = dict.fromkeys(range(3), (225, 1250))
+    assert held(bad, 0, 2) < 1
+    assert held(bad, 0, 3) > 1e6
+
+
+# ---------------------------------------------------------------- starts
+
+
+def test_half_of_the_stake_bets_from_the_first_bucket_and_a_part_from_each_minute() -> None:
+    """By hand: what is left out of a start is the strongest pair since then."""
+    cells = dict.fromkeys(range(5, 40), (4, 100))
+    bets = eprocess.RateBets.above(BOUND)
+
+    def since(start: int) -> float:
+        full, gone = [bets.gains(4 * n, 100 * n) for n in (40 - start, 2)]
+        each = [math.exp(a - max(0.0, b)) for a, b in zip(full, gone, strict=True)]
+        return sum(each) / len(each)
+
+    expected = 0.5 * since(5) + 0.5 / STARTS * (since(12) + since(24) + since(36))
+    assert held(cells, 5, 40) == pytest.approx(expected)
+    # The rings have forgotten the first bucket, then a minute.
+    assert held(cells, 5, 40, oldest=6) == pytest.approx(0.5 / STARTS * (since(12) + since(24) + since(36)))
+    assert held(cells, 5, 40, oldest=13) == pytest.approx(0.5 / STARTS * (since(24) + since(36)))
+    # A soak that begins with a minute has no second start there.
+    assert held({12: (9, 100)}, 12, 13) == pytest.approx(0.5 * _alone((9, 100)))
+
+
+def _alone(cell: tuple[int, int]) -> float:
+    """One bucket: what was won is left out."""
+    each = [math.exp(min(0.0, gain)) for gain in RateBets.above(BOUND).gains(*cell)]
+    return sum(each) / len(each)
+
+
+def test_starts_beyond_the_horizon_get_nothing() -> None:
+    cells = dict.fromkeys(range(36), (10, 100))
+    gains = eprocess.rate_gains(cells, BOUND)
+    few = eprocess.wealth(gains, first=0, stop=36, oldest=1, starts=1)
+    stretch = Stretch.of(gains(12))
+    for bucket in range(13, 36):
+        stretch = stretch.then(Stretch.of(gains(bucket)))
+    assert few == pytest.approx(0.5 * stretch.wealth())
+
+
+@given(st.permutations(range(12)))
+@settings(max_examples=20)
+def test_wealth_depends_on_sums_not_on_the_order_within_a_bucket(order: list[int]) -> None:
+    """Nor on which pod counted what: gains add up."""
+    bets = RateBets.above(BOUND)
+    parts = [(n % 3, 7 * n + 3) for n in order]
+    total = bets.gains(sum(hits for hits, _ in parts), sum(trials for _, trials in parts))
+    each = [sum(column) for column in zip(*(bets.gains(*part) for part in parts), strict=True)]
+    assert total == pytest.approx(each)
+
+
+# ---------------------------------------------------------------- the promise
+
+
+def soak(gains: Callable[[np.random.Generator], Gains], rng: np.random.Generator, level: float) -> bool:
+    """Whether some look at a soak of ten minutes finds 1/level."""
+    cells = [gains(rng) for _ in range(120)]
+    found = (
+        eprocess.wealth(cells.__getitem__, first=0, stop=stop, oldest=LONG_AGO, starts=10) for stop in range(3, 121, 3)
+    )
+    return any(wealth >= 1 / level for wealth in found)
+
+
+def most(soaks: int, probability: float) -> int:
+    """A count that an honest rate of `probability` exceeds once in a thousand such simulations."""
+    return int(stats.binom.isf(1e-3, soaks, probability))
+
+
+def rates(rate: float) -> Callable[[np.random.Generator], Gains]:
+    bets = RateBets.above(BOUND)
+
+    def draw(rng: np.random.Generator) -> Gains:
+        trials = int(rng.poisson(50))
+        return bets.gains(int(rng.binomial(trials, rate)), trials)
+
+    return draw
+
+
+def means(value: float) -> Callable[[np.random.Generator], Gains]:
+    """Recall of ten, that comes or goes as a whole: the worst case."""
+    bets = MeanBets(0.93)
+
+    def draw(rng: np.random.Generator) -> Gains:
+        trials = int(rng.poisson(20))
+        good = int(rng.binomial(trials, value))
+        return bets.gains(good, good, trials)
+
+    return draw
+
+
+@pytest.mark.parametrize(("name", "at_bound", "beyond"), [
+    ("rate", rates(BOUND), rates(0.1)), ("mean", means(0.93), means(0.8)),
+])  # fmt: skip
+def test_who_is_at_the_bound_trips_within_the_budget_and_who_is_beyond_trips(
+    name: str,
+    at_bound: Callable[[np.random.Generator], Gains],
+    beyond: Callable[[np.random.Generator], Gains],
+) -> None:
+    """At a budget of a tenth, so that sixty soaks say something; bench/sequential.py has the budget of a hundredth."""
+    rng = np.random.default_rng(20_261_127)
+    assert sum(soak(at_bound, rng, 0.1) for _ in range(60)) <= most(60, 0.1)
+    assert all(soak(beyond, rng, 0.01) for _ in range(5))
