@@ -36,8 +36,8 @@ RECALL, SAMPLED = 0.93, 1.0
 INTRODUCTION = """\
 Windows: `window: 1m, consecutive: 2, minSamples: 200` unless said otherwise. Wealth: eight bets; half of the stake is
 on the start at the switch, the rest on one start a minute; of each the two neighbouring buckets that won the most are
-left out. One rule with `max: 2%`, budget 1 %, `maxDuration: 6h`, a look every 5 s. In brackets: 95 % intervals (Clopper
-and Pearson). `-`: fewer than half are seen within an hour."""
+left out, and it counts once there are `minSamples` since then. One rule with `max: 2%`, budget 1 %, `maxDuration: 6h`,
+a look every 5 s. In brackets: 95 % intervals (Clopper and Pearson). `-`: fewer than half are seen within an hour."""
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def demo(size: Size) -> tuple[str, dict[str, float]]:
     many = replace(size, delays=size.delays * 10)
     clock, hits, trials = faults(many, size.rng(1), DEMO_RATE, np.full(60, DEMO_FAULT))
     level = BUDGET / DEMO_RULES
-    looks = wealth_looks(rate_gains(hits, trials, BOUND), starts=DEMO_HORIZON // 60, level=level)
+    looks = wealth_looks(rate_gains(hits, trials, BOUND), trials, starts=DEMO_HORIZON // 60, level=level)
     ways = {}
     for name, (seconds, enough, row) in {
         "its own windows, 5 s x 1": (5, 500, 1),
@@ -104,7 +104,7 @@ def both(size: Size, rng: np.random.Generator, per_second: float, rates: np.ndar
     """A cell: median delay with windows / with wealth; from the switch or from the bucket of a change."""
     clock, hits, trials = faults(size, rng, per_second, rates)
     old = window_looks(hits, trials, BOUND, Windows.of(BUDGET, SOAK), first=1)
-    new = wealth_looks(rate_gains(hits, trials, BOUND), starts=SOAK // 60, level=BUDGET)[CHOSEN]
+    new = wealth_looks(rate_gains(hits, trials, BOUND), trials, starts=SOAK // 60, level=BUDGET)[CHOSEN]
     return " / ".join(_delay(clock.since(looks, change)) for looks in (old, new))
 
 
@@ -160,7 +160,7 @@ def live_recall(size: Size) -> tuple[str, dict[str, float]]:
                 how = Windows.of(BUDGET, SOAK, seconds, 200, consecutive)
                 row.append(_delay(clock.since(window_looks(missing, trials, 1 - RECALL, how, first=1))))
             for gains in (rate_gains(missing, trials, 1 - RECALL), mean_gains(RECALL, total, squares, trials)):
-                row.append(_delay(clock.since(wealth_looks(gains, starts=SOAK // 60, level=BUDGET)[CHOSEN])))
+                row.append(_delay(clock.since(wealth_looks(gains, trials, starts=SOAK // 60, level=BUDGET)[CHOSEN])))
             rows.append(row)
     head = ["real recall", "windows 15m x 2", "windows 5m x 1", "wealth", "wealth, with squares"]
     return section("LiveRecall, min 93 %, one sampled query a second", "Median from the switch.", head, rows), {}

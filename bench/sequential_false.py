@@ -30,8 +30,13 @@ from vectorindex_searcher.contract import BUCKET_SECONDS
 BUDGET = 0.01
 SOAK, DAY = 6 * 3600, 24 * 3600
 BOUND = 0.02
-CHOSEN = "pair"
-NAMES = {"plain": "nothing left out", "bucket": "without 1 bucket", "pair": "without 2 neighbours"}
+CHOSEN = "enough"
+NAMES = {
+    "plain": "nothing left out",
+    "bucket": "without 1 bucket",
+    "pair": "without 2 neighbours",
+    "enough": "and minSamples",
+}
 WEALTH = tuple(f"wealth, {NAMES[one]}" for one in VARIANTS)
 TOGETHER = 3
 """Queries that come together, for the bet that allows for it."""
@@ -78,8 +83,9 @@ def wealth(
     """In pieces, since the gains of all soaks do not fit into memory."""
     pieces = []
     for at in range(0, len(hits), ATONCE):
-        gains = rate_gains(hits[at : at + ATONCE], trials[at : at + ATONCE], bound) / np.float32(together)
-        pieces.append(wealth_looks(gains, starts=seconds // 60, level=level))
+        x, n = hits[at : at + ATONCE], trials[at : at + ATONCE]
+        gains = rate_gains(x, n, bound) / np.float32(together)
+        pieces.append(wealth_looks(gains, n, starts=seconds // 60, level=level))
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in VARIANTS}
 
 
@@ -98,7 +104,7 @@ def false_trips(size: Size) -> Said:
         most[seconds] = max(most[seconds], tripped(new[CHOSEN]))
     rows.append(_all_rules(size))
     hits, trials = independent(size.rng(6), size.soaks // 2, SOAK // BUCKET_SECONDS, 20, BOUND)
-    wrong = wealth_looks(rate_gains(hits, trials, BOUND), starts=SOAK // 60, level=BUDGET, largest=True)
+    wrong = wealth_looks(rate_gains(hits, trials, BOUND), trials, starts=SOAK // 60, level=BUDGET, largest=True)
     rows.append(["6 h, 20/s, **the best start, not the average**", "", *(share(wrong[one]) for one in VARIANTS)])
     text = (
         "A revision exactly at its bound, queries independent of each other: soaks that tripped, of a budget of 1 %. "
@@ -130,15 +136,18 @@ def _all_rules(size: Size) -> list[str]:
 def not_independent(size: Size) -> Said:
     buckets, soaks, rows = SOAK // BUCKET_SECONDS, max(4, size.soaks // 4), []
     kinds = {
-        "sessions of 3, half of whose queries hit, or none": partial(sessions, size=3, inside=0.5),
-        "sessions of 10, half of whose queries hit, or none": partial(sessions, size=10, inside=0.5),
-        "a fifth in batches of 16, all or nothing": partial(batches, size=16, share=0.2),
-        "a fifth in batches of 128, all or nothing": partial(batches, size=128, share=0.2),
-        "a bot of 2/s every 20 min, one query": partial(bots, every=1200, own=2),
+        "20/s, sessions of 3, half of whose queries hit, or none": partial(sessions, size=3, inside=0.5),
+        "20/s, sessions of 10, half of whose queries hit, or none": partial(sessions, size=10, inside=0.5),
+        "1/s, sessions of 3, the same": partial(sessions, size=3, inside=0.5),
+        "0.2/s, sessions of 3, the same": partial(sessions, size=3, inside=0.5),
+        "20/s, a fifth in batches of 16, all or nothing": partial(batches, size=16, share=0.2),
+        "20/s, a fifth in batches of 128, all or nothing": partial(batches, size=128, share=0.2),
+        "20/s, a bot of 2/s every 20 min, one query": partial(bots, every=1200, own=2),
     }
     for rate, where in ((BOUND, "at the bound"), (BOUND / 2, "at half of it")):
         for number, (name, draw) in enumerate(kinds.items()):
-            hits, trials = draw(size.rng(8, number, int(1000 * rate)), soaks, buckets, 20, rate)
+            per_second = float(name.partition("/s")[0])
+            hits, trials = draw(size.rng(8, number, int(1000 * rate)), soaks, buckets, per_second, rate)
             row = [f"{where}: {name}"]
             row += [share(window_looks(hits, trials, BOUND, Windows.of(BUDGET, SOAK, 60, 200, n))) for n in (2, 1)]
             looks = wealth(hits, trials, BOUND, SOAK)
@@ -149,7 +158,7 @@ def not_independent(size: Size) -> Said:
         "that come by threes, whatever these have to do with each other (Hölder's inequality); it needs three times as "
         "many."
     )
-    head = ["6 h, 20/s", "windows, consecutive 2", "windows, consecutive 1", *WEALTH, f"{WEALTH[-1]}, cube root"]
+    head = ["6 h", "windows, consecutive 2", "windows, consecutive 1", *WEALTH, f"{WEALTH[-1]}, cube root"]
     return section("Queries that are not independent", text, head, rows), {}
 
 
@@ -180,7 +189,9 @@ def scale_down(size: Size) -> Said:
             old, new = np.full(soaks, NEVER), {name: np.full(soaks, NEVER) for name in VARIANTS}
             for begin, hits, trials in scaled(rng, soaks, 1080, 20, BOUND, minutes * 12, unlucky=unlucky):
                 old = np.maximum(old, window_looks(hits, trials, BOUND, Windows.of(BUDGET, SOAK)))
-                looks = wealth_looks(rate_gains(hits, trials, BOUND), starts=SOAK // 60, level=BUDGET, since=begin)
+                looks = wealth_looks(
+                    rate_gains(hits, trials, BOUND), trials, starts=SOAK // 60, level=BUDGET, since=begin
+                )
                 new = {name: np.maximum(new[name], looks[name]) for name in VARIANTS}
             who = "that with the fewest hits" if unlucky else "any"
             rows.append([f"every {minutes} min, {who}", share(old), *(share(new[name]) for name in VARIANTS)])

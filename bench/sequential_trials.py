@@ -18,8 +18,10 @@ from vectorindex_operator.core.judging.eprocess import FIRST_SHARE, RateBets
 from vectorindex_operator.core.judging.evidence import EPOCH_LIMIT, VISIBLE
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
-VARIANTS = ("plain", "bucket", "pair")
-"""What is left out of the evidence: nothing, the strongest bucket, the two neighbours that are strongest."""
+VARIANTS = ("plain", "bucket", "pair", "enough")
+"""What is left out of the evidence: nothing, the strongest bucket, the two neighbours that are strongest; these, and
+starts since which there are fewer than ENOUGH samples."""
+ENOUGH = 200
 NEVER = -1
 OFFSET = 7
 """The switch lies somewhere within a minute."""
@@ -92,14 +94,15 @@ def rate_gains(hits: np.ndarray, trials: np.ndarray, bound: float) -> np.ndarray
 
 
 def wealth_looks(
-    gains: np.ndarray, *, starts: int, level: float, since: int = 0, largest: bool = False
+    gains: np.ndarray, trials: np.ndarray, *, starts: int, level: float, since: int = 0, largest: bool = False
 ) -> dict[str, np.ndarray]:
     """For each variant the first look, from `since` on, at which its wealth is 1/`level`.
 
     `largest`: the largest of the starts instead of their average, which is what must not be done.
     """
     chunks = [
-        _wealth_looks(gains[at : at + ATONCE], starts, level, since, largest) for at in range(0, len(gains), ATONCE)
+        _wealth_looks(gains[at : at + ATONCE], trials[at : at + ATONCE], starts, level, since, largest)
+        for at in range(0, len(gains), ATONCE)
     ]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in VARIANTS}
 
@@ -112,11 +115,12 @@ class _State:
         self.held = np.full(shape, -np.inf, np.float32)
         self.single, self.pair = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self.before = np.zeros((soaks, bets), np.float32)
+        self.trials = np.zeros((soaks, SLOTS + 1))
         self.began = np.full(SLOTS + 1, -(10**9))
         """Bucket in which each slot began; the last one is the first start."""
 
     def begin(self, bucket: int, slot: int) -> None:
-        self.held[:, slot], self.single[:, slot], self.pair[:, slot] = 0, 0, 0
+        self.held[:, slot], self.single[:, slot], self.pair[:, slot], self.trials[:, slot] = 0, 0, 0, 0
         self.began[slot] = bucket
 
     def forget(self, oldest: int) -> None:
@@ -124,8 +128,9 @@ class _State:
         self.held[:, gone] = -np.inf
         self.began[gone] = -(10**9)
 
-    def close(self, bucket: int, gains: np.ndarray, held: np.ndarray | None) -> None:
+    def close(self, bucket: int, gains: np.ndarray, trials: np.ndarray, held: np.ndarray | None) -> None:
         self.held = self.held + gains[:, None] if held is None else held
+        self.trials += trials[:, None]
         won = np.maximum(gains, 0)
         np.maximum(self.single, won[:, None], out=self.single)
         np.maximum(self.pair, (self.before + won)[:, None], out=self.pair)
@@ -134,7 +139,9 @@ class _State:
         self.before = won
 
 
-def _wealth_looks(gains: np.ndarray, starts: int, level: float, since: int, largest: bool) -> dict[str, np.ndarray]:
+def _wealth_looks(
+    gains: np.ndarray, trials: np.ndarray, starts: int, level: float, since: int, largest: bool
+) -> dict[str, np.ndarray]:
     soaks, buckets, parts, bets = gains.shape
     state, edge = _State(soaks, bets), np.log(1 / level)
     found = {name: np.full(soaks, NEVER) for name in VARIANTS}
@@ -155,10 +162,12 @@ def _wealth_looks(gains: np.ndarray, starts: int, level: float, since: int, larg
         hot = held.max(axis=(1, 2)) >= edge
         hot &= np.any([found[name] == NEVER for name in VARIANTS], axis=0)
         if bucket >= since and hot.any():
-            _look(state, bucket, np.flatnonzero(hot), held, now, (shares, 1 / level, largest), found)
+            counts = state.trials + trials[:, bucket, :1]
+            _look(state, bucket, np.flatnonzero(hot), (held, now, counts), (shares, 1 / level, largest), found)
         if all((found[name] != NEVER).all() for name in VARIANTS):
             break
-        state.close(bucket, gains[:, bucket].sum(axis=1), held if parts == 1 else None)
+        whole = gains[:, bucket].sum(axis=1), trials[:, bucket].sum(axis=1)
+        state.close(bucket, *whole, held if parts == 1 else None)
     return found
 
 
@@ -166,18 +175,21 @@ def _look(
     state: _State,
     bucket: int,
     hot: np.ndarray,
-    held: np.ndarray,
-    now: np.ndarray,
+    seen: tuple[np.ndarray, np.ndarray, np.ndarray],
     needed: tuple[np.ndarray, float, bool],
     found: dict[str, np.ndarray],
 ) -> None:
+    """`seen`: wealth, what the bucket won of it so far, and samples since each start."""
+    held, now, counts = (one[hot] for one in seen)
     shares, most, largest = needed
-    won = np.maximum(now[hot], 0)
+    won = np.maximum(now, 0)
     single = np.maximum(state.single[hot], won[:, None])
     pair = np.maximum(state.pair[hot], (state.before[hot] + won)[:, None])
     pair[:, np.flatnonzero(state.began == bucket)] = won[:, None]
-    for name, removed in zip(VARIANTS, (np.float32(0), single, pair), strict=True):
-        each = (np.exp(np.minimum(held[hot] - removed, _CLIP)) * shares[None, :, None]).sum(axis=2)
+    for name, removed in zip(VARIANTS, (np.float32(0), single, pair, pair), strict=True):
+        each = (np.exp(np.minimum(held - removed, _CLIP)) * shares[None, :, None]).sum(axis=2)
+        if name == "enough":
+            each = np.where(counts >= ENOUGH, each, 0)
         rich = hot[(each.max(axis=1) if largest else each.sum(axis=1)) >= most]
         found[name][rich[found[name][rich] == NEVER]] = bucket
 

@@ -49,7 +49,7 @@ def test_windows_are_those_of_the_operator(rate: float, seconds: int, consecutiv
     assert list(found) == [windows_of_the_operator(x[:, 0], n[:, 0], rule) for x, n in zip(hits, trials, strict=True)]
 
 
-def wealth_of_the_operator(hits: np.ndarray, trials: np.ndarray) -> int:
+def wealth_of_the_operator(hits: np.ndarray, trials: np.ndarray, enough: int) -> int:
     """The first look at which the operator's own function finds enough; its buckets begin within a minute."""
     first = trials_of.OFFSET
     buckets, parts = hits.shape
@@ -57,8 +57,8 @@ def wealth_of_the_operator(hits: np.ndarray, trials: np.ndarray) -> int:
         cells = {first + i: (int(hits[i].sum()), int(trials[i].sum())) for i in range(at)}
         cells[first + at] = int(hits[at, 0]), int(trials[at, 0])
         found = eprocess.wealth(
-            eprocess.rate_gains(cells, BOUND), first=first, stop=first + at + 1,
-            oldest=first + at + (parts == 1) - VISIBLE, starts=STARTS,
+            eprocess.of_rate(cells, BOUND), first=first, stop=first + at + 1,
+            oldest=first + at + (parts == 1) - VISIBLE, starts=STARTS, enough=enough,
         )  # fmt: skip
         if found >= 100:
             return at
@@ -69,15 +69,20 @@ def wealth_of_the_operator(hits: np.ndarray, trials: np.ndarray) -> int:
 @pytest.mark.parametrize("parts", [1, 2])
 def test_wealth_is_that_of_the_operator(rate: float, parts: int) -> None:
     rng = np.random.default_rng(4)
-    trials = rng.poisson(60 / parts, (4, 150, parts))
+    trials = rng.poisson(30 / parts, (4, 150, parts))
     rates = np.full(150, rate)
     rates[:20] = 0.01
     hits = rng.binomial(trials, rates[None, :, None])
-    looks = trials_of.wealth_looks(trials_of.rate_gains(hits, trials, BOUND), starts=STARTS, level=0.01)
-    assert list(looks["pair"]) == [wealth_of_the_operator(x, n) for x, n in zip(hits, trials, strict=True)]
-    plain, bucket, pair = (np.where(looks[one] == trials_of.NEVER, 999, looks[one]) for one in trials_of.VARIANTS)
+    looks = trials_of.wealth_looks(trials_of.rate_gains(hits, trials, BOUND), trials, starts=STARTS, level=0.01)
+    for name, enough in (("pair", 1), ("enough", trials_of.ENOUGH)):
+        own = [wealth_of_the_operator(x, n, enough) for x, n in zip(hits, trials, strict=True)]
+        assert list(looks[name]) == own
+    plain, bucket, pair, enough_of_it = (
+        np.where(looks[one] == trials_of.NEVER, 999, looks[one]) for one in trials_of.VARIANTS
+    )
     assert (plain <= bucket).all()
     assert (bucket <= pair).all()
+    assert (pair <= enough_of_it).all()
 
 
 def test_what_is_older_than_the_rings_is_forgotten() -> None:
@@ -87,10 +92,10 @@ def test_what_is_older_than_the_rings_is_forgotten() -> None:
     hits[:, :10] = 50
     gains = trials_of.rate_gains(hits, trials, BOUND)
     calm = np.full((1, 760, 1), 2)
-    assert trials_of.wealth_looks(gains, starts=STARTS, level=0.01)["pair"][0] == 2
+    assert trials_of.wealth_looks(gains, trials, starts=STARTS, level=0.01)["pair"][0] == 2
     kept = trials_of.rate_gains(np.where(np.arange(760)[None, :, None] < 10, hits, calm), trials, BOUND)
-    assert trials_of.wealth_looks(kept, starts=STARTS, level=0.01, since=600)["pair"][0] == 600
-    assert trials_of.wealth_looks(kept, starts=STARTS, level=0.01, since=725)["pair"][0] == trials_of.NEVER
+    assert trials_of.wealth_looks(kept, trials, starts=STARTS, level=0.01, since=600)["pair"][0] == 600
+    assert trials_of.wealth_looks(kept, trials, starts=STARTS, level=0.01, since=725)["pair"][0] == trials_of.NEVER
 
 
 def test_gains_of_arrays_are_those_of_the_operator() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -21,9 +22,16 @@ LONG_AGO = -(10**6)
 bounds = st.floats(1e-4, 0.99)
 
 
-def held(cells: Mapping[int, tuple[float, float]], first: int, stop: int, oldest: int = LONG_AGO) -> float:
-    gains = eprocess.rate_gains(cells, BOUND)
-    return eprocess.wealth(gains, first=first, stop=stop, oldest=oldest, starts=STARTS)
+def held(
+    cells: Mapping[int, tuple[float, float]], first: int, stop: int, oldest: int = LONG_AGO, enough: int = 1
+) -> float:
+    of = eprocess.of_rate(cells, BOUND)
+    return eprocess.wealth(of, first=first, stop=stop, oldest=oldest, starts=STARTS, enough=enough)
+
+
+def put(parts: Sequence[Stretch]) -> Stretch:
+    """All of them, from the left."""
+    return reduce(Stretch.then, parts)
 
 
 # ---------------------------------------------------------------- single bets
@@ -75,9 +83,7 @@ buckets = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 300)), min_size=
 def test_the_strongest_pair_is_left_out_by_brute_force(rows: list[tuple[int, int]]) -> None:
     bets = RateBets.above(BOUND)
     each = [bets.gains(hits, hits + misses) for hits, misses in rows]
-    stretch = Stretch.of(each[0])
-    for gains in each[1:]:
-        stretch = stretch.then(Stretch.of(gains))
+    stretch = put([Stretch.of(gains, 1) for gains in each])
     by_bet = []
     for of_bet in zip(*each, strict=True):
         won = [max(0.0, gain) for gain in of_bet]
@@ -89,20 +95,13 @@ def test_the_strongest_pair_is_left_out_by_brute_force(rows: list[tuple[int, int
 def test_it_does_not_matter_how_buckets_are_put_together(rows: list[tuple[int, int]], cut: int) -> None:
     """So blocks of a minute may be kept."""
     bets = RateBets.above(BOUND)
-    one = [Stretch.of(bets.gains(hits, hits + misses)) for hits, misses in rows]
+    one = [Stretch.of(bets.gains(hits, hits + misses), hits + misses) for hits, misses in rows]
     cut = min(cut, len(one) - 1)
-
-    def put(parts: list[Stretch]) -> Stretch:
-        whole = parts[0]
-        for part in parts[1:]:
-            whole = whole.then(part)
-        return whole
-
     whole = put(one)
     split = put(one[:cut]).then(put(one[cut:])) if cut else whole
     assert split.total == pytest.approx(whole.total)
     assert split.best == pytest.approx(whole.best)
-    assert (split.first, split.last) == (whole.first, whole.last)
+    assert (split.first, split.last, split.trials) == (whole.first, whole.last, whole.trials)
 
 
 @given(st.integers(1, 100_000), st.floats(0, 1), st.integers(0, 39))
@@ -166,12 +165,19 @@ def _alone(cell: tuple[int, int]) -> float:
 
 def test_starts_beyond_the_horizon_get_nothing() -> None:
     cells = dict.fromkeys(range(36), (10, 100))
-    gains = eprocess.rate_gains(cells, BOUND)
-    few = eprocess.wealth(gains, first=0, stop=36, oldest=1, starts=1)
-    stretch = Stretch.of(gains(12))
-    for bucket in range(13, 36):
-        stretch = stretch.then(Stretch.of(gains(bucket)))
-    assert few == pytest.approx(0.5 * stretch.wealth())
+    of = eprocess.of_rate(cells, BOUND)
+    few = eprocess.wealth(of, first=0, stop=36, oldest=1, starts=1, enough=1)
+    assert few == pytest.approx(0.5 * put([Stretch.of(*of(bucket)) for bucket in range(12, 36)]).wealth())
+
+
+def test_a_start_counts_once_there_are_enough_samples_since_then() -> None:
+    """Four visitors in vain are no proof where there were no others."""
+    cells: dict[int, tuple[float, float]] = dict.fromkeys(range(0, 40, 4), (1, 1))
+    assert held(cells, 0, 40) > 100
+    assert held(cells, 0, 40, enough=11) == 0.0
+    assert held(cells, 0, 40, enough=10) == pytest.approx(held(cells, 0, 40), rel=0.01)
+    assert held(cells, 0, 40, oldest=1, enough=7) == pytest.approx(held(cells, 0, 40, oldest=1), rel=0.1)
+    assert held(cells, 0, 40, oldest=1, enough=8) == 0.0
 
 
 @given(st.permutations(range(12)))
@@ -188,11 +194,15 @@ def test_wealth_depends_on_sums_not_on_the_order_within_a_bucket(order: list[int
 # ---------------------------------------------------------------- the promise
 
 
-def soak(gains: Callable[[np.random.Generator], Gains], rng: np.random.Generator, level: float) -> bool:
+Draw = Callable[[np.random.Generator], tuple[Gains, float]]
+
+
+def soak(gains: Draw, rng: np.random.Generator, level: float) -> bool:
     """Whether some look at a soak of ten minutes finds 1/level."""
     cells = [gains(rng) for _ in range(120)]
     found = (
-        eprocess.wealth(cells.__getitem__, first=0, stop=stop, oldest=LONG_AGO, starts=10) for stop in range(3, 121, 3)
+        eprocess.wealth(cells.__getitem__, first=0, stop=stop, oldest=LONG_AGO, starts=10, enough=1)
+        for stop in range(3, 121, 3)
     )
     return any(wealth >= 1 / level for wealth in found)
 
@@ -202,24 +212,24 @@ def most(soaks: int, probability: float) -> int:
     return int(stats.binom.isf(1e-3, soaks, probability))
 
 
-def rates(rate: float) -> Callable[[np.random.Generator], Gains]:
+def rates(rate: float) -> Draw:
     bets = RateBets.above(BOUND)
 
-    def draw(rng: np.random.Generator) -> Gains:
+    def draw(rng: np.random.Generator) -> tuple[Gains, float]:
         trials = int(rng.poisson(50))
-        return bets.gains(int(rng.binomial(trials, rate)), trials)
+        return bets.gains(int(rng.binomial(trials, rate)), trials), trials
 
     return draw
 
 
-def means(value: float) -> Callable[[np.random.Generator], Gains]:
+def means(value: float) -> Draw:
     """Recall of ten, that comes or goes as a whole: the worst case."""
     bets = MeanBets(0.93)
 
-    def draw(rng: np.random.Generator) -> Gains:
+    def draw(rng: np.random.Generator) -> tuple[Gains, float]:
         trials = int(rng.poisson(20))
         good = int(rng.binomial(trials, value))
-        return bets.gains(good, good, trials)
+        return bets.gains(good, good, trials), trials
 
     return draw
 
@@ -229,8 +239,8 @@ def means(value: float) -> Callable[[np.random.Generator], Gains]:
 ])  # fmt: skip
 def test_who_is_at_the_bound_trips_within_the_budget_and_who_is_beyond_trips(
     name: str,
-    at_bound: Callable[[np.random.Generator], Gains],
-    beyond: Callable[[np.random.Generator], Gains],
+    at_bound: Draw,
+    beyond: Draw,
 ) -> None:
     """At a budget of a tenth, so that sixty soaks say something; bench/sequential.py has the budget of a hundredth."""
     rng = np.random.default_rng(20_261_127)

@@ -10,6 +10,8 @@ inequality), at any number of looks. Nothing waits for the end of a window, and 
   what the inequality allows.
 - Of each bet and start the two neighbouring buckets that won the most are left out. What happens within five seconds,
   however much of it, proves nothing: a batch, a client that repeats one query, a second without network.
+- A start counts once there are `enough` samples since then. The inequality needs none; but where queries are few, one
+  visitor who asks four times in vain would be proof.
 
 Nothing judges by it yet.
 """
@@ -97,12 +99,13 @@ class Stretch:
     """The most that two neighbours won, losses not counted."""
     first: Gains
     last: Gains
+    trials: float
 
     @classmethod
-    def of(cls, gains: Gains) -> Stretch:
+    def of(cls, gains: Gains, trials: float) -> Stretch:
         """One bucket."""
         won = tuple(max(0.0, gain) for gain in gains)
-        return cls(gains, won, won, won)
+        return cls(gains, won, won, won, trials)
 
     def then(self, after: Stretch) -> Stretch:
         across = _add(self.last, after.first)
@@ -111,6 +114,7 @@ class Stretch:
             best=tuple(map(max, self.best, after.best, across)),
             first=self.first,
             last=after.last,
+            trials=self.trials + after.trials,
         )
 
     def wealth(self) -> float:
@@ -123,21 +127,28 @@ def _add(one: Gains, other: Gains) -> Gains:
     return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
-def wealth(gains_at: Callable[[int], Gains], *, first: int, stop: int, oldest: int, starts: int) -> float:
-    """What a stake of 1 has become: it fails who lets it come to 1/alpha.
+Bucket = Callable[[int], tuple[Gains, float]]
+"""What a bucket won, and how many samples it holds."""
 
-    `gains_at`: of a bucket in [first, stop); the newest may be one that is still being filled. `oldest`: the first
-    bucket that every ring still holds. `starts`: minutes for which the stake must last (maxDuration, or 24 h).
+
+def wealth(bucket: Bucket, *, first: int, stop: int, oldest: int, starts: int, enough: int) -> float:
+    """What a stake of 1 has become. From 1/alpha on the revision is outside beyond doubt, at level alpha.
+
+    `bucket`: those in [first, stop), of which the newest may be one that is still being filled. `oldest`: the first
+    one that every ring still holds. `starts`: minutes for which the stake must last (maxDuration, or 24 h).
     """
     share = (1.0 - FIRST_SHARE) / max(1, starts)
-    held, newer = 0.0, None
+    held = 0.0
+    newer: Stretch | None = None
     for number in range((stop - 1) // BLOCK, max(first, oldest) // BLOCK - 1, -1):
         begin = max(first, number * BLOCK)
         if begin < oldest:
             break
-        buckets = range(begin, min(stop, (number + 1) * BLOCK))
-        block = reduce(Stretch.then, (Stretch.of(gains_at(bucket)) for bucket in buckets))
+        each = (Stretch.of(*bucket(one)) for one in range(begin, min(stop, (number + 1) * BLOCK)))
+        block = reduce(Stretch.then, each)
         newer = block if newer is None else block.then(newer)
+        if newer.trials < enough:
+            continue
         if begin == first:
             held += FIRST_SHARE * newer.wealth()
         elif number - first // BLOCK <= starts:
@@ -145,7 +156,12 @@ def wealth(gains_at: Callable[[int], Gains], *, first: int, stop: int, oldest: i
     return held
 
 
-def rate_gains(cells: Mapping[int, tuple[float, float]], bound: float) -> Callable[[int], Gains]:
-    """For `wealth`: of hits and trials by bucket, against a highest rate. Buckets without any win nothing."""
+def of_rate(cells: Mapping[int, tuple[float, float]], bound: float) -> Bucket:
+    """For `wealth`: hits and trials by bucket, against a highest rate. Buckets without any win nothing."""
     bets = RateBets.above(bound)
-    return lambda bucket: bets.gains(*cells.get(bucket, (0, 0)))
+
+    def bucket(number: int) -> tuple[Gains, float]:
+        hits, trials = cells.get(number, (0, 0))
+        return bets.gains(hits, trials), trials
+
+    return bucket
