@@ -45,9 +45,9 @@ class Windows:
 
     @classmethod
     def of(
-        cls, budget: float, horizon: float, seconds: float = 60, enough: int = 200, consecutive: int = 2, rules: int = 1
+        cls, budget: float, horizon: float, seconds: float = 60, enough: int = ENOUGH, consecutive: int = 2
     ) -> Windows:
-        return cls(int(seconds // BUCKET_SECONDS), enough, consecutive, budget / np.ceil(horizon / seconds) / rules)
+        return cls(int(seconds // BUCKET_SECONDS), enough, consecutive, budget / np.ceil(horizon / seconds))
 
 
 def window_looks(hits: np.ndarray, trials: np.ndarray, bound: float, how: Windows, first: int = 0) -> np.ndarray:
