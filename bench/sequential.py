@@ -21,8 +21,8 @@ import numpy as np
 import sequential_false
 from results import add_to_summary, machine, stamp, write_page
 from scipy import stats
-from sequential_false import BOUND, BUDGET, CHOSEN, NAMES, SOAK, Size, section
-from sequential_trials import VARIANTS, Clock, Windows, rate_gains, wealth_looks, window_looks
+from sequential_false import BOUND, BUDGET, CHOSEN, EVERY, SOAK, WEALTH, Size, section, wealth
+from sequential_trials import Clock, Windows, rate_gains, wealth_looks, window_looks
 
 from vectorindex_operator.core.judging.eprocess import MeanBets
 from vectorindex_searcher.contract import BUCKET_SECONDS
@@ -36,8 +36,9 @@ RECALL, SAMPLED = 0.93, 1.0
 INTRODUCTION = """\
 Windows: `window: 1m, consecutive: 2, minSamples: 200` unless said otherwise. Wealth: eight bets; half of the stake is
 on the start at the switch, the rest on one start a minute; of each the two neighbouring buckets that won the most are
-left out, and it counts once there are `minSamples` since then. One rule with `max: 2%`, budget 1 %, `maxDuration: 6h`,
-a look every 5 s. In brackets: 95 % intervals (Clopper and Pearson). `-`: fewer than half are seen within an hour."""
+left out; it counts once there are `minSamples` since then; by threes: each query wins the cube root. One rule with
+`max: 2%`, budget 1 %, `maxDuration: 6h`, a look every 5 s. In brackets: 95 % intervals (Clopper and Pearson). `-`: fewer
+than half are seen within an hour."""
 
 
 def main() -> None:
@@ -73,7 +74,7 @@ def demo(size: Size) -> tuple[str, dict[str, float]]:
     many = replace(size, delays=size.delays * 10)
     clock, hits, trials = faults(many, size.rng(1), DEMO_RATE, np.full(60, DEMO_FAULT))
     level = BUDGET / DEMO_RULES
-    looks = wealth_looks(rate_gains(hits, trials, BOUND), trials, starts=DEMO_HORIZON // 60, level=level)
+    looks = wealth(hits, trials, BOUND, DEMO_HORIZON, level)
     ways = {}
     for name, (seconds, enough, row) in {
         "its own windows, 5 s x 1": (5, 500, 1),
@@ -83,7 +84,7 @@ def demo(size: Size) -> tuple[str, dict[str, float]]:
         how = Windows.of(level, DEMO_HORIZON, seconds, enough, row)
         ways[name] = clock.since(window_looks(hits, trials, BOUND, how, first=1))
     own, _, default = (float(np.mean(found)) for found in ways.values())
-    ways |= {f"wealth, {NAMES[name]}": clock.since(looks[name]) for name in VARIANTS}
+    ways |= {what: clock.since(looks[name]) for what, name in zip(WEALTH, EVERY, strict=True)}
     rows = [
         [name, *(f"{value:.1f} s" for value in (np.mean(found), *np.quantile(found, (0.5, 0.9)))), np.mean(found) / own]
         for name, found in ways.items()
@@ -101,11 +102,11 @@ def demo(size: Size) -> tuple[str, dict[str, float]]:
 
 
 def both(size: Size, rng: np.random.Generator, per_second: float, rates: np.ndarray, change: int | None = None) -> str:
-    """A cell: median delay with windows / with wealth; from the switch or from the bucket of a change."""
+    """A cell: median delay with windows / wealth / wealth by threes; from the switch or from the bucket of a change."""
     clock, hits, trials = faults(size, rng, per_second, rates)
     old = window_looks(hits, trials, BOUND, Windows.of(BUDGET, SOAK), first=1)
-    new = wealth_looks(rate_gains(hits, trials, BOUND), trials, starts=SOAK // 60, level=BUDGET)[CHOSEN]
-    return " / ".join(_delay(clock.since(looks, change)) for looks in (old, new))
+    new = wealth(hits, trials, BOUND, SOAK)
+    return " / ".join(_delay(clock.since(looks, change)) for looks in (old, new["enough"], new[CHOSEN]))
 
 
 def _delay(seconds: np.ndarray) -> str:
@@ -124,7 +125,7 @@ def delays(size: Size) -> tuple[str, dict[str, float]]:
         ]
         for effect in EFFECTS
     ]
-    text = "Median from the switch to the look that says Fail: windows / wealth."
+    text = "Median from the switch to the look that says Fail: windows / wealth / wealth by threes."
     return section("A fault from the switch on", text, ["real rate", *(f"{rate:g}/s" for rate in RATES)], rows), {}
 
 
@@ -140,7 +141,7 @@ def late(size: Size) -> tuple[str, dict[str, float]]:
             rates[:change] = BOUND / 4
             row.append(both(size, rng, per_second, rates, change))
         rows.append(row)
-    text = "Before it the rate is 0.5 %. Median from its beginning: windows / wealth."
+    text = "Before it the rate is 0.5 %. Median from its beginning: windows / wealth / wealth by threes."
     head = ["rate from then on", *(f"{rate:g}/s" for rate in RATES[1:])]
     return section("A fault that begins after twenty minutes", text, head, rows), {}
 
@@ -160,7 +161,7 @@ def live_recall(size: Size) -> tuple[str, dict[str, float]]:
                 how = Windows.of(BUDGET, SOAK, seconds, 200, consecutive)
                 row.append(_delay(clock.since(window_looks(missing, trials, 1 - RECALL, how, first=1))))
             for gains in (rate_gains(missing, trials, 1 - RECALL), mean_gains(RECALL, total, squares, trials)):
-                row.append(_delay(clock.since(wealth_looks(gains, trials, starts=SOAK // 60, level=BUDGET)[CHOSEN])))
+                row.append(_delay(clock.since(wealth_looks(gains, trials, starts=SOAK // 60, level=BUDGET)["enough"])))
             rows.append(row)
     head = ["real recall", "windows 15m x 2", "windows 5m x 1", "wealth", "wealth, with squares"]
     return section("LiveRecall, min 93 %, one sampled query a second", "Median from the switch.", head, rows), {}

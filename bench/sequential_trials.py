@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import betainc
 
 from vectorindex_operator.core.judging.blocks import BLOCK
-from vectorindex_operator.core.judging.eprocess import FIRST_SHARE, RateBets
+from vectorindex_operator.core.judging.eprocess import FIRST_SHARE, TOGETHER, RateBets
 from vectorindex_operator.core.judging.evidence import EPOCH_LIMIT, VISIBLE
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
@@ -85,9 +85,9 @@ def _chernoff(x: np.ndarray, n: np.ndarray, bound: float, which: np.ndarray) -> 
 # ---------------------------------------------------------------- wealth
 
 
-def rate_gains(hits: np.ndarray, trials: np.ndarray, bound: float) -> np.ndarray:
+def rate_gains(hits: np.ndarray, trials: np.ndarray, bound: float, together: int = TOGETHER) -> np.ndarray:
     """Logarithms [soaks, buckets, parts, bets]."""
-    bets = RateBets.above(bound)
+    bets = RateBets.above(bound, together)
     hit, miss = (np.asarray(one, np.float32) for one in (bets.hit, bets.miss))
     x = hits[..., None].astype(np.float32)
     return x * hit + (trials[..., None].astype(np.float32) - x) * miss

@@ -25,7 +25,7 @@ bounds = st.floats(1e-4, 0.99)
 def held(
     cells: Mapping[int, tuple[float, float]], first: int, stop: int, oldest: int = LONG_AGO, enough: int = 1
 ) -> float:
-    of = eprocess.of_rate(cells, BOUND)
+    of = eprocess.of_rate(cells, BOUND, 1)
     return eprocess.wealth(of, first=first, stop=stop, oldest=oldest, starts=STARTS, enough=enough)
 
 
@@ -39,7 +39,7 @@ def put(parts: Sequence[Stretch]) -> Stretch:
 
 @given(bounds)
 def test_a_bet_on_a_rate_is_fair_at_the_bound_and_loses_below(bound: float) -> None:
-    bets = RateBets.above(bound)
+    bets = RateBets.above(bound, 1)
     for hit, miss in zip(bets.hit, bets.miss, strict=True):
         assert bound * math.exp(hit) + (1 - bound) * math.exp(miss) == pytest.approx(1.0)
         assert bound / 2 * math.exp(hit) + (1 - bound / 2) * math.exp(miss) < 1.0
@@ -47,7 +47,7 @@ def test_a_bet_on_a_rate_is_fair_at_the_bound_and_loses_below(bound: float) -> N
 
 @given(bounds, st.floats(0, 1))
 def test_a_value_between_wins_no_more_than_a_coin_of_its_mean(bound: float, value: float) -> None:
-    bets = RateBets.above(bound)
+    bets = RateBets.above(bound, 1)
     for hit, miss, gain in zip(bets.hit, bets.miss, bets.gains(value, 1), strict=True):
         assert math.exp(gain) <= (value * math.exp(hit) + (1 - value) * math.exp(miss)) * (1 + 1e-9)
 
@@ -55,12 +55,27 @@ def test_a_value_between_wins_no_more_than_a_coin_of_its_mean(bound: float, valu
 @given(st.floats(0.01, 0.99), st.floats(0, 1))
 def test_a_bet_on_a_mean_wins_no_more_than_one_that_is_fair(bound: float, value: float) -> None:
     y = (bound - value) / (1 - bound)
-    for part, gain in zip(eprocess.FRACTIONS, MeanBets(bound).gains(value, value * value, 1), strict=True):
+    for part, gain in zip(eprocess.FRACTIONS, MeanBets(bound, 1).gains(value, value * value, 1), strict=True):
         assert math.exp(gain) <= (1 + part * y) * (1 + 1e-9) + 1e-9
 
 
+@given(bounds, st.floats(0, 1), st.floats(0, 1))
+def test_three_that_come_together_win_no_more_than_is_fair(bound: float, one: float, two: float) -> None:
+    """All three hit, or none; two of them; whatever: the chance of each to hit is the bound."""
+    bets = RateBets.above(bound)
+    alike, pair = one * bound, (1 - one) * two * bound  # chances that all hit, that a given two of them do
+    pair = min(pair / 2, (1 - alike) / 3)
+    single = bound - alike - 2 * pair
+    none = 1 - alike - 3 * pair - 3 * single
+    if min(single, none) < 0:
+        return
+    for hit, miss in zip(bets.hit, bets.miss, strict=True):
+        wins = [alike * math.exp(3 * hit), 3 * pair * math.exp(2 * hit + miss), 3 * single * math.exp(hit + 2 * miss)]
+        assert math.fsum([*wins, none * math.exp(3 * miss)]) <= 1 + 1e-9
+
+
 def test_bounds_at_the_ends_are_bet_against_and_others_are_refused() -> None:
-    assert max(RateBets.above(0.0).gains(2, 1000)) > math.log(1000)
+    assert max(RateBets.above(0.0, 1).gains(2, 1000)) > math.log(1000)
     assert max(RateBets.above(1.0).gains(1000, 1000)) < 1e-3
     with pytest.raises(ValueError, match="from 0 to 1"):
         RateBets.above(1.5)
@@ -114,7 +129,7 @@ def test_a_burst_of_five_seconds_never_helps_those_who_bet(errors: int, cut: flo
         hits, trials = healthy.get(bucket, (0, 0))
         burst[bucket] = hits + more, trials + more
     spared = {bucket: cell for bucket, cell in healthy.items() if bucket not in (at, at + 1)}
-    bets = eprocess.RateBets.above(BOUND)
+    bets = RateBets.above(BOUND, 1)
 
     def plain(cells: Mapping[int, tuple[float, float]]) -> float:
         """The most that the stake can have become without the two: every bet and every start as they are."""
@@ -141,7 +156,7 @@ def test_what_goes_on_is_seen_in_the_third_bucket() -> None:
 def test_half_of_the_stake_bets_from_the_first_bucket_and_a_part_from_each_minute() -> None:
     """By hand: what is left out of a start is the strongest pair since then."""
     cells = dict.fromkeys(range(5, 40), (4, 100))
-    bets = eprocess.RateBets.above(BOUND)
+    bets = RateBets.above(BOUND, 1)
 
     def since(start: int) -> float:
         full, gone = [bets.gains(4 * n, 100 * n) for n in (40 - start, 2)]
@@ -159,7 +174,7 @@ def test_half_of_the_stake_bets_from_the_first_bucket_and_a_part_from_each_minut
 
 def _alone(cell: tuple[int, int]) -> float:
     """One bucket: what was won is left out."""
-    each = [math.exp(min(0.0, gain)) for gain in RateBets.above(BOUND).gains(*cell)]
+    each = [math.exp(min(0.0, gain)) for gain in RateBets.above(BOUND, 1).gains(*cell)]
     return sum(each) / len(each)
 
 

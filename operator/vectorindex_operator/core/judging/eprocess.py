@@ -10,6 +10,8 @@ inequality), at any number of looks. Nothing waits for the end of a window, and 
   what the inequality allows.
 - Of each bet and start the two neighbouring buckets that won the most are left out. What happens within five seconds,
   however much of it, proves nothing: a batch, a client that repeats one query, a second without network.
+- A query wins the cube root of what the bet says: three that come together, whatever they have to do with each other,
+  win no more than is fair (Hölder's inequality). One visitor asks several times in vain.
 - A start counts once there are `enough` samples since then. The inequality needs none; but where queries are few, one
   visitor who asks four times in vain would be proof.
 
@@ -29,6 +31,8 @@ ODDS = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
 """By what the odds of a hit are multiplied, if the bets are right. All of them are made at once, with equal parts."""
 FRACTIONS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.5, 0.8)
 """Of the most that a bet on a mean may risk."""
+TOGETHER = 3
+"""Queries that may come together and prove no more than one of them."""
 FIRST_SHARE = 0.5
 """Part of the stake that bets from the first bucket on."""
 _EDGE = 1e-9
@@ -47,7 +51,7 @@ class RateBets:
     miss: Gains
 
     @classmethod
-    def above(cls, bound: float) -> RateBets:
+    def above(cls, bound: float, together: int = TOGETHER) -> RateBets:
         """ValueError for what is no rate. A bound of 0 or 1 is bet against as if it were next to it."""
         if not 0.0 <= bound <= 1.0:
             raise ValueError(f"a bet on a rate needs a bound from 0 to 1, got {bound}")
@@ -55,8 +59,8 @@ class RateBets:
         spare = 1.0 - bound
         # rate = odds * bound / (spare + odds * bound)
         return cls(
-            hit=tuple(math.log(odds / (spare + odds * bound)) for odds in ODDS),
-            miss=tuple(-math.log(spare + odds * bound) for odds in ODDS),
+            hit=tuple(math.log(odds / (spare + odds * bound)) / together for odds in ODDS),
+            miss=tuple(-math.log(spare + odds * bound) / together for odds in ODDS),
         )
 
     def gains(self, hits: float, trials: float) -> Gains:
@@ -77,6 +81,7 @@ class MeanBets:
     """
 
     bound: float
+    together: int = TOGETHER
 
     def __post_init__(self) -> None:
         if not 0.0 < self.bound < 1.0:
@@ -87,7 +92,7 @@ class MeanBets:
         scale = 1.0 - self.bound
         first = (count * self.bound - total) / scale
         second = max(0.0, count * self.bound**2 - 2 * self.bound * total + squares) / scale**2
-        return tuple(part * first + (math.log1p(-part) + part) * second for part in FRACTIONS)
+        return tuple((part * first + (math.log1p(-part) + part) * second) / self.together for part in FRACTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +161,9 @@ def wealth(bucket: Bucket, *, first: int, stop: int, oldest: int, starts: int, e
     return held
 
 
-def of_rate(cells: Mapping[int, tuple[float, float]], bound: float) -> Bucket:
+def of_rate(cells: Mapping[int, tuple[float, float]], bound: float, together: int = TOGETHER) -> Bucket:
     """For `wealth`: hits and trials by bucket, against a highest rate. Buckets without any win nothing."""
-    bets = RateBets.above(bound)
+    bets = RateBets.above(bound, together)
 
     def bucket(number: int) -> tuple[Gains, float]:
         hits, trials = cells.get(number, (0, 0))
