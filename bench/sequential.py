@@ -37,8 +37,8 @@ INTRODUCTION = """\
 Windows: `window: 1m, consecutive: 2, minSamples: 200` unless said otherwise. Wealth: eight bets; half of the stake is
 on the start at the switch, the rest on one start a minute; of each the two neighbouring buckets that won the most are
 left out; it counts once there are `minSamples` since then; by threes: each query wins the cube root. One rule with
-`max: 2%`, budget 1 %, `maxDuration: 6h`, a look every 5 s. In brackets: 95 % intervals (Clopper and Pearson). `-`: fewer
-than half are seen within an hour."""
+`max: 2%`, budget 1 %, `maxDuration: 6h`, a look every 5 s. In brackets: 95 % intervals (Clopper and Pearson). `-`:
+fewer than half are seen within an hour."""
 
 
 def main() -> None:
