@@ -76,7 +76,7 @@ def raised(goal: float, fewer: tuple[int, float], more: tuple[int, float], count
     return 1.0 - (1.0 - goal) * share
 
 
-def is_graph(index: Any) -> bool:
+def rows_are_nodes(index: Any) -> bool:
     """Whether the rows themselves are the nodes of a graph."""
     *_, innermost = layers(index)
     return isinstance(innermost, faiss.IndexHNSW)
@@ -188,7 +188,7 @@ class Bench:
         statistics.reset()
         _, found = index.search(self.sample.queries, K, params=search_parameters(index, params))
         recall = self.recall(found)
-        work = (statistics.ndis + HOP_DISTANCES * statistics.nhops) / len(found) if is_graph(index) else 0.0
+        work = (statistics.ndis + HOP_DISTANCES * statistics.nhops) / len(found) if rows_are_nodes(index) else 0.0
         latency = self.latency(index, params) if timed else 0.0
         return Measured(params, float(recall.mean()), float(recall.std()), latency, work)
 
