@@ -14,6 +14,8 @@ RACERS indexes of it, or some more of a smaller sample.
 from __future__ import annotations
 
 import math
+import statistics
+import sys
 from collections.abc import Iterable
 
 from ...contract import Effort, Metric, Minimise
@@ -35,7 +37,7 @@ SCREEN_SHARE = 5
 SCREEN_QUERIES = 150
 """Enough to tell families apart that are SCREEN_SLACK times as slow."""
 DEEP_ROWS = 24_000
-TOP_ROWS = 64_000
+TOP_ROWS = 100_000
 LEAST_ROWS = 500
 """A smaller sample says nothing: then every family is measured on all rows."""
 RACERS = 2
@@ -59,6 +61,8 @@ CLIMBS = 2
 """Steps from the best lists of a kind to their neighbours: to half as many, say, and then to longer codes."""
 CLIMB_SLACK = 2.5
 """From lists this many times slower than the best of all no step is taken, and they are not raced."""
+MOST_LISTS_RACED = 6
+"""On the largest sample. They are built in a tenth of a graph's time there, or less."""
 LIST_KINDS = (Kind.LISTS, Kind.SCANNED)
 WORTH = 1.04
 """A graph that takes twice as long to build has to be faster by this."""
@@ -245,9 +249,7 @@ class _Selection:
         if alone and self.weighed and steady and is_graph(leader.factory) and math.isfinite(expected):
             return leader  # nobody to race with, and more rows would say nothing new about a graph
         before = sum(rows in one.trials for one in entries)
-        for one in lists:
-            self._try(one, bench)
-        self._time_again(lists, rows)
+        self._race_lists(lists, entries, bench)
         for number in range(before, MOST_RACERS):
             # A variant that nobody has seen is expected to be as fast as its parent, not faster.
             limit = (CLOSE if number < RACERS else 0.99) * self._raced(entries, rows)
@@ -259,6 +261,31 @@ class _Selection:
         if raced:
             return self._ranked(raced)[0]
         return max(self.entries, key=lambda one: max((t.ceiling for t in one.trials.values()), default=0.0))
+
+    def _race_lists(self, lists: list[Entry], entries: list[Entry], bench: Bench) -> None:
+        """These, and then others of their kinds that are expected to be about as fast as the fastest so far.
+
+        What is expected of those by less rows is corrected by what the largest sample made of the raced ones of their
+        kind: longer lists cost less than the exponent says where fewer of them need be visited.
+        """
+        rows = len(bench.sample.rows)
+        seen: dict[Kind, list[float]] = {}
+        racing = list(lists)
+        while racing:
+            for one in racing:
+                expected = one.at(self.count)
+                seen.setdefault(kind_of(one.factory), []).append(self._try(one, bench) / expected)
+            raced = [one for one in entries if kind_of(one.factory) in seen and rows in one.trials]
+            self._time_again(raced, rows)
+            change = {kind: statistics.median(ratios) for kind, ratios in seen.items()}
+            waiting = [
+                (one.at(self.count) * change[kind_of(one.factory)], one.factory, one)
+                for one in entries
+                if rows not in one.trials and kind_of(one.factory) in seen and math.isfinite(one.at(self.count))
+            ]
+            limit = min(CLOSE * self._raced(entries, rows), sys.float_info.max)
+            near = sorted(one for one in waiting if one[0] <= limit)
+            racing = [one for *_, one in near[:1]] if len(raced) < MOST_LISTS_RACED else []
 
     def _best_lists(self, entries: list[Entry]) -> list[Entry]:
         """The best of each kind of lists if near enough to the best of all, and the second if nearer: raced first.
@@ -296,7 +323,6 @@ class _Selection:
     def smallest(self, entries: list[Entry], sample: Sample) -> Entry:
         """The smallest one that reaches the recall on all rows without being slower than exact search."""
         rows = len(sample.rows)
-        sample = sample.part(rows, DEEP_QUERIES)
         fewer = sample.part(min(DEEP_ROWS, rows if whole(rows, self.count) else rows // 2))
         samples = [fewer] if len(fewer.rows) == rows else [fewer, sample]
         benches = [Bench(one, self.threads, exhaust=True) for one in samples]
