@@ -435,6 +435,46 @@ def test_the_best_of_each_kind_of_lists_is_raced_and_first(tmp_path: Path, monke
     assert [factory for factory in raced if "HNSW" in factory] == raced[-1:], "one graph speaks for all"
 
 
+def test_what_the_largest_sample_made_of_some_lists_is_expected_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times by script: lists take no longer on more rows, which nobody knows before; the second of the small sample is
+    the fastest on the largest."""
+    np.save(tmp_path / "v.npy", rows(4100, 16))
+
+    def times(factory: str) -> tuple[float, float, float]:
+        if factory.startswith("HNSW"):
+            return 10.0, 10.0, 60.0
+        if "x4fs" in factory:
+            return (14.0, 15.0, 10.0) if "SQfp16" in factory else (14.0, 14.0, 14.0)
+        return 100.0, 100.0, 100.0
+
+    built = by_script(monkeypatch, times, beam=40)
+    with VectorFile(tmp_path / "v.npy", Metric.L2) as vectors:
+        choice = select(vectors, Goal(0.95), threads=1)
+    assert "SQfp16" in choice.factory
+    raced = [factory for factory, count in built if count == 4000 and "IVF" in factory]
+    assert "SQfp16" not in raced[0], "by the small sample alone the other one is the best of its kind"
+    assert len(raced) <= auto.MOST_LISTS_RACED
+
+
+def test_a_query_is_timed_once_in_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same few again and again would find in the caches what they read."""
+    data = rows(500, 16)
+    bench = trial.Bench(Sample(data[:100], data[100:], Metric.L2), threads=1)
+    asked: list[bytes] = []
+
+    class Recorded:
+        def search(self, query: Any, *_: Any, **__: Any) -> None:
+            asked.append(query.tobytes())
+
+    monkeypatch.setattr(trial, "search_parameters", lambda *_: None)
+    monkeypatch.setattr(trial, "ROUND_SECONDS", 60)
+    bench.latency(Recorded(), {})
+    assert len(asked) == 2 * 400
+    assert len(set(asked[:400])) == 400
+
+
 @pytest.mark.parametrize("falls", [False, True])
 def test_a_graph_whose_recall_falls_with_the_rows_is_raced_without_a_rival(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, falls: bool
