@@ -354,23 +354,19 @@ def test_the_smallest_index_must_keep_its_recall_on_all_rows(tmp_path: Path, mon
     coarse = min(
         shortlist(4000, 16, Minimise.MEMORY), key=lambda one: new_entry(one, 4000, 16, Metric.L2).size.resident
     )
-    runs: list[tuple[str, float]] = []
 
     def run(self: trial.Bench, factory: str, goal: float, *_: object, margin: float, **__: object) -> trial.Trial:
         count, asked = len(self.sample.rows), goal + 0.05 * margin
-        runs.append((factory, asked))
+        assert asked > 0.955, "the goal and its margin"
         falls = scaled(coarse, 4000, count) == factory
         recall = {500: 0.97, 1000: 0.96}[count] if falls else 0.97
-        return trial.Trial(factory, count, trial.Measured({}, min(recall, asked), 0.05, 1.0), recall, asked)
+        return trial.Trial(factory, count, trial.Measured({}, min(recall, asked), 0.05, 1.0), recall)
 
     monkeypatch.setattr(trial.Bench, "run", run)
     with VectorFile(tmp_path / "v.npy", Metric.L2) as vectors:
         choice = select(vectors, Goal(0.95, Minimise.MEMORY), threads=1)
     assert choice.factory != coarse
     assert "too little for all rows" in {one.factory: one.verdict for one in choice.candidates}[coarse]
-    goals = [goal for _, goal in runs]
-    assert goals[0] > 0.955, "the goal and its margin"
-    assert goals == [goals[0]] * len(goals), "by the first that reaches it, for all"
 
 
 def test_graphs_do_not_take_every_place_on_the_larger_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

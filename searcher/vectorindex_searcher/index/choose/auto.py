@@ -50,7 +50,7 @@ RACE_QUERIES = TUNING_QUERIES = 1000
 """What `build` tunes the chosen index with. In the race as many: where three lists are visited or four, that is a
 quarter of the time, and fewer queries cannot tell which."""
 MARGIN = 2 * 1.645 / math.sqrt(TUNING_QUERIES)
-"""Times the spread of recall, of the first trial that reaches the goal: the half-widths that tuning will ask for."""
+"""Times the spread of recall over queries: the two half-widths that tuning will ask for."""
 SCREEN_SLACK = 2.5
 """A family this many times slower than the best of its kind on the small sample is not looked at again."""
 KIND_SLACK = 6.0
@@ -106,7 +106,7 @@ def select(vectors: VectorFile, goal: Goal, threads: int, *, working_bytes: int 
     selection = _Selection(goal, count, dimension, metric, threads, entries)
     search = selection.smallest if goal.minimise is Minimise.MEMORY else selection.fastest
     winner = search(fitting, sample)
-    return conclude(winner, selection.entries, goal, selection.target, count)
+    return conclude(winner, selection.entries, goal, count)
 
 
 class _Selection:
@@ -118,8 +118,6 @@ class _Selection:
         self.goal, self.count, self.dimension, self.metric = goal, count, dimension, metric
         self.threads = threads
         self.entries = entries
-        self.target = goal.recall
-        """Recall to reach on the sample: the floor and the two half-widths that tuning will ask for."""
         self.weighed = False
         """Whether it is known how well graphs are to be built."""
 
@@ -140,7 +138,7 @@ class _Selection:
                 entries = self._climbed(entries, bench)
             self._settle(entries, some)
             ranked = self._ranked(entries)
-            entries = self._promising(ranked)
+            entries = self._promising(ranked, MOST_LISTS_RACED if number else DEEP_ENTRIES)
         bench = Bench(sample, self.threads)
         if not rungs:
             for one in entries:
@@ -150,16 +148,17 @@ class _Selection:
             entries = self._weighed(entries, bench)
         return self._race(entries, bench)
 
-    def _promising(self, ranked: list[Entry]) -> list[Entry]:
-        """Those worth a larger sample: the best of each kind. A small sample tells kinds apart badly (of clusters,
-        lists seem three times as slow as they are, and 4-bit codes are scanned by 32): each is compared with its own.
+    def _promising(self, ranked: list[Entry], most: int) -> list[Entry]:
+        """Those worth a larger sample: the best of each kind, so many at most. A small one tells kinds apart badly (of
+        clusters, lists seem three times as slow as they are, and 4-bit codes are scanned by 32): each is compared with
+        its own.
         """
         found: list[Entry] = []
         for kind in Kind:
             members = [one for one in ranked if kind_of(one.factory) is kind]
             if members and members[0].at(self.count) <= KIND_SLACK * ranked[0].at(self.count):
                 limit = SCREEN_SLACK * members[0].at(self.count)
-                found += [one for one in members if one.at(self.count) <= limit][:DEEP_ENTRIES]
+                found += [one for one in members if one.at(self.count) <= limit][:most]
         return self._ranked(found)
 
     def _climbed(self, entries: list[Entry], bench: Bench) -> list[Entry]:
@@ -351,7 +350,8 @@ class _Selection:
         *fewer, last = (entry.trials[rows] for rows in sorted(entry.trials))
         if not fewer or whole(last.rows, self.count):
             return True
-        wanted = raised(self.target, (fewer[-1].rows, fewer[-1].ceiling), (last.rows, last.ceiling), self.count)
+        wanted = raised(self.goal.recall, (fewer[-1].rows, fewer[-1].ceiling), (last.rows, last.ceiling), self.count)
+        wanted += MARGIN * last.best.spread if last.best else 0.0
         if last.ceiling < wanted:
             entry.verdict = f"recall {last.ceiling:.3f} at most on the sample, too little for all rows"
         return last.ceiling >= wanted
@@ -392,14 +392,13 @@ class _Selection:
         try:
             trial = bench.run(
                 factory,
-                self.target,
+                self.goal.recall,
                 entry.last,
                 self.count,
                 entry.ef_construction,
                 guess=entry.parent.last_params if entry.parent else None,
-                margin=MARGIN if self.target == self.goal.recall else 0.0,
+                margin=MARGIN,
             )
-            self.target = max(self.target, trial.asked)
         except (BadSpec, RuntimeError) as error:
             entry.verdict = f"FAISS cannot build it: {str(error)[:120]}"
             return

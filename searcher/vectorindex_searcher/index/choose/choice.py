@@ -35,8 +35,6 @@ class Choice:
     reason: str
     ef_construction: int | None = None
     """Of its graphs, beside the factory string."""
-    recall: float = 0.0
-    """What was asked of every candidate on the samples: the goal and what tuning will want to spare."""
 
 
 def within_memory(entries: list[Entry], goal: Goal) -> list[Entry]:
@@ -61,8 +59,8 @@ def within_memory(entries: list[Entry], goal: Goal) -> list[Entry]:
     return fitting
 
 
-def conclude(winner: Entry, entries: list[Entry], goal: Goal, target: float, count: int) -> Choice:
-    """The result for `count` rows, with the verdict on each of `entries` in words. target: recall asked on samples."""
+def conclude(winner: Entry, entries: list[Entry], goal: Goal, count: int) -> Choice:
+    """The result for `count` rows, with the verdict on each of `entries` in words."""
     own = winner.at(count)
     smallest = goal.minimise is Minimise.MEMORY
     for entry in entries:
@@ -71,13 +69,14 @@ def conclude(winner: Entry, entries: list[Entry], goal: Goal, target: float, cou
     size, time = size_text(winner.size.resident), f"about {own:.0f} us a query"
     aim = f"the smallest ({size}, {time})" if smallest else f"the fastest ({time}, {size})"
     reached = math.isfinite(own)
-    reason = f"{aim} of {len(entries)} candidates at recall {target:.3f} on a sample"
+    best = winner.last.best if winner.last else None
+    reason = f"{aim} of {len(entries)} candidates" + (f" at recall {best.recall:.3f} on a sample" if best else "")
     winner.verdict = f"chosen: {reason if reached else 'none reaches the recall, this one comes nearest'}"
     ordered = sorted(entries, key=lambda one: (one is not winner, one.at(count), one.size.resident))
     found = tuple(one.wire(count) for one in ordered)
     for one in found:
         _log.info("candidate", extra=one.wire())
-    return Choice(winner.factory, found, winner.verdict, winner.ef_construction, target)
+    return Choice(winner.factory, found, winner.verdict, winner.ef_construction)
 
 
 def _verdict(entry: Entry, winner: Entry, goal: Goal, count: int) -> str:

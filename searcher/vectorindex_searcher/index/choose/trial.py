@@ -29,8 +29,8 @@ from .tuning import K
 
 HOP_DISTANCES = 4
 """What reading a node's links costs, in distances: fitted to 16 graphs of debian-packages, 15,000 x 384."""
-ROUND_SECONDS = 0.06
-"""Of timing queries one by one, at most: 1,000 of 60 us."""
+ROUND_SECONDS = 0.03
+"""Of timing queries one by one, at most: 1,000 of 30 us."""
 LEAST_LOSS = 0.003
 """Of recall: ratios of less are noise."""
 MOST_LOSS_EXPONENT = 0.5
@@ -57,8 +57,6 @@ class Trial:
     best: Measured | None
     ceiling: float
     """The highest recall seen; with an exhaustive Bench the highest there is."""
-    asked: float = 0.0
-    """The goal, and the margin where one was added to it."""
     raised: bool = False
     """Whether more recall was asked for than the goal, because more rows will take some away."""
     again: Callable[[], float] | None = field(default=None, repr=False)
@@ -144,7 +142,8 @@ class Bench:
         guess: Mapping[str, int] | None = None,
         margin: float = 0.0,
     ) -> Trial:
-        """Build and find the cheapest parameters of recall `goal` at least, and `margin` times its spread more.
+        """Build and find the cheapest parameters of recall `goal` at least, and `margin` times their spread more, as
+        tuning will ask of each point by its own.
 
         before: the same kind on fewer rows. A graph's parameters mean the same on both, so there the goal is `raised`
         to what must be reached here for `goal` on `count` rows. guess: parameters that may be near.
@@ -169,19 +168,17 @@ class Bench:
             now = look(before.best.params).recall
             more = raised(goal, (before.rows, before.best.recall), (rows, now), count)
 
-        def find(goal: float, guess: Mapping[str, int] | None) -> Measured | None:
-            return find_cheapest(grid, lambda at: look(at).recall - goal, lambda at: look(at, timed=True), guess)
+        def spare(at: Mapping[str, int]) -> float:
+            point = look(at)
+            return point.recall - min(1.0, more + margin * point.spread)
 
-        best = find(more, before.best.params if before is not None and before.best is not None else guess)
-        added = margin * best.spread if best is not None else 0.0
-        if best is not None and added:
-            best = find(min(1.0, more + added), best.params)
+        first = before.best.params if before is not None and before.best is not None else guess
+        best = find_cheapest(grid, spare, lambda at: look(at, timed=True), first)
         if self._exhaust:
             look(grid.most())
         ceiling = max(point.recall for point in seen.values())
         params = best.params if best else {}
-        asked = min(1.0, goal + added)
-        return Trial(factory, rows, best, ceiling, asked, more > goal, lambda: self.latency(index, params))
+        return Trial(factory, rows, best, ceiling, more > goal, lambda: self.latency(index, params))
 
     def measure(self, index: Any, params: dict[str, int], *, timed: bool = True) -> Measured:
         """Recall of `index` at `params`, and with `timed` the time of a query (else 0)."""
