@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from vectorindex_searcher.contract import OTHER_SEGMENT
-from vectorindex_searcher.serve.evidence.ring import Outcome
+from vectorindex_searcher.serve.evidence.recorder import Outcome
 from vectorindex_searcher.serve.search.plan import Planner, QuerySchema, SearchPlan
 from vectorindex_searcher.serve.search.pool import Group
 from vectorindex_searcher.serve.search.reader import BINARY_TYPE, RequestReader

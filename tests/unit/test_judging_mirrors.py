@@ -12,7 +12,7 @@ from vectorindex_operator.api.guardrails import GuardrailMetric
 from vectorindex_operator.core.judging.evidence import COUNTS, SUMS, TOPS, Counts
 from vectorindex_operator.core.judging.metrics import METRICS
 from vectorindex_searcher.contract import COUNTERS, EvidenceBucket
-from vectorindex_searcher.serve.evidence import ring
+from vectorindex_searcher.serve.evidence import recorder, ring
 
 PAGE = (CHECKOUT / "docs" / "guardrails.md").read_text(encoding="utf-8")
 ALWAYS_ON = {"Unavailable", "Restarts"}
@@ -36,9 +36,9 @@ def test_counts_are_the_counters_of_the_wire() -> None:
 
 
 def test_the_ring_fills_every_counter_of_the_wire() -> None:
-    filled = {*ring._COUNTERS, *ring._SUMS, *ring._LATER_COUNTERS}
+    filled = {*recorder.COUNTERS, *recorder.SUMS, *ring._LATER_COUNTERS}
     assert filled == set(COUNTERS)
-    assert len(ring._COUNTERS) == ring._COUNTS
+    assert len(recorder.COUNTERS) == recorder.MISMATCHED + 1
 
 
 def test_searchers_of_before_leave_out_what_they_do_not_know() -> None:

@@ -15,7 +15,8 @@ from vectorindex_operator.core.judging.columns import counted_of
 from vectorindex_operator.core.judging.evidence import PodCounts
 from vectorindex_searcher import contract
 from vectorindex_searcher.serve.admin import AdminApp
-from vectorindex_searcher.serve.evidence.ring import SLOTS, EvidenceRing, LiveTally, Outcome
+from vectorindex_searcher.serve.evidence.recorder import Outcome
+from vectorindex_searcher.serve.evidence.ring import SLOTS, EvidenceRing, LiveTally
 from vectorindex_searcher.serve.http.internal import InternalRequests
 from vectorindex_searcher.serve.http.messages import Request, Response
 from vectorindex_searcher.serve.traffic import Traffic

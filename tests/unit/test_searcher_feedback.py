@@ -11,7 +11,8 @@ import pytest
 from vectorindex_searcher.contract import BUCKET_SECONDS, FEEDBACK_SECONDS, EvidenceBucket
 from vectorindex_searcher.serve.evidence import feedback as module
 from vectorindex_searcher.serve.evidence.feedback import Feedback, QueryId
-from vectorindex_searcher.serve.evidence.ring import EvidenceRing, Outcome
+from vectorindex_searcher.serve.evidence.recorder import Outcome
+from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.http.limits import FEEDBACK_BYTES, MAX_K
 from vectorindex_searcher.serve.http.messages import Problem, Request
 from vectorindex_searcher.serve.search.fields import fields_of_json

@@ -33,7 +33,8 @@ from vectorindex_searcher.index.selection.rowset import RowSet
 from vectorindex_searcher.serve.evidence import live_recall
 from vectorindex_searcher.serve.evidence.live_recall import CpuBudget, LiveJudge, PacedVectors
 from vectorindex_searcher.serve.evidence.live_sample import DEPTH, LiveSample, Sampled, smaller
-from vectorindex_searcher.serve.evidence.ring import EvidenceRing, LiveTally, Outcome
+from vectorindex_searcher.serve.evidence.recorder import Outcome
+from vectorindex_searcher.serve.evidence.ring import EvidenceRing, LiveTally
 from vectorindex_searcher.serve.load import load
 from vectorindex_searcher.serve.server import Server
 from vectorindex_searcher.serve.settings import Settings

@@ -17,7 +17,7 @@ from search_requests import ask, reader
 
 from vectorindex_searcher.contract import OTHER_SEGMENT, Metric
 from vectorindex_searcher.index.filters import MAX_VALUES, FilterColumns
-from vectorindex_searcher.serve.evidence.ring import Outcome
+from vectorindex_searcher.serve.evidence.recorder import Outcome
 from vectorindex_searcher.serve.http.limits import LOOP_BYTES, MAX_VECTORS, Limits
 from vectorindex_searcher.serve.http.messages import Problem
 from vectorindex_searcher.serve.search.fields import fields_of_json

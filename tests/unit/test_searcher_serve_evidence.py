@@ -23,7 +23,8 @@ from vectorindex_searcher.contract import (
 )
 from vectorindex_searcher.serve.admin import METRICS_SECONDS, AdminApp
 from vectorindex_searcher.serve.evidence import metrics
-from vectorindex_searcher.serve.evidence.ring import BINS, EvidenceRing, Outcome, latency_bin
+from vectorindex_searcher.serve.evidence.recorder import BINS, Outcome, latency_bin
+from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.http.internal import InternalRequests
 from vectorindex_searcher.serve.http.messages import Request, Response
 from vectorindex_searcher.serve.traffic import Traffic

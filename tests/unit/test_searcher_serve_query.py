@@ -19,7 +19,7 @@ from vectorindex_searcher.contract import PARAM_LIMITS_ENV, Metric, ParamLimits
 from vectorindex_searcher.dataset.blocks import Block, check_vectors
 from vectorindex_searcher.errors import BadData, BadSpec
 from vectorindex_searcher.index.filters import FilterColumns
-from vectorindex_searcher.serve.evidence.ring import Outcome
+from vectorindex_searcher.serve.evidence.recorder import Outcome
 from vectorindex_searcher.serve.http.limits import CANDIDATES, LOOP_BYTES, MAX_VECTORS
 from vectorindex_searcher.serve.http.messages import Problem
 from vectorindex_searcher.serve.search.plan import PlanCache, QuerySchema

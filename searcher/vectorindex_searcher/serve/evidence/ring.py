@@ -7,11 +7,8 @@ loop: no method may be called from another thread.
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
-from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,22 +16,11 @@ from typing import Any
 import numpy as np
 
 from ... import contract
-from ..http.head import Credential
+from .increments import Increment, SegmentCounts
+from .recorder import BINS, COUNTERS, ERRORS, FAILED, MISMATCHED, QUERIES, REFUSED, REQUESTS, SUMS, TOP, ZERO, Recorder
 
 SLOTS = contract.RING_SECONDS // contract.BUCKET_SECONDS
-BINS = contract.LATENCY_BINS
-RESULT_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-"""Upper edges (inclusive) of the results-per-query histogram."""
-_BIN_EDGES = [contract.LATENCY_BIN_RATIO**b for b in range(BINS)]
-_RESULT_BINS = [bisect_left(RESULT_EDGES, hits) for hits in range(RESULT_EDGES[-1] + 1)]
-"""By number of hits; looked up for every query."""
-_QUERIES, _ERRORS, _REFUSED, _ZERO, _TOP, _REQUESTS, _FAILED, _MISMATCHED = range(8)
-_COUNTS = 8
-_COUNTERS = ("queries", "errors", "refused", "zero_results", "top_count", "requests", "failed_requests", "mismatched")
-"""Their names in contract.EvidenceBucket."""
-_SUM, _SQUARES = range(2)
-_SUMS = ("top_sum", "top_sum_squares")
-_LATER = (
+LATER = (
     "liveQueries",
     "liveRecallSum",
     "liveWide",
@@ -48,40 +34,12 @@ _LATER = (
 )
 """What is learnt of a bucket after it has passed; the wire's names."""
 _FIELDS = {field.alias: name for name, field in contract.EvidenceBucket.model_fields.items()}
-_LATER_COUNTERS = tuple(_FIELDS[name] for name in _LATER)
+_LATER_COUNTERS = tuple(_FIELDS[name] for name in LATER)
 _LIVE, _LIVE_SUM, _WIDE = range(3)
 _TRACKED, _DEPTHS, _CLICKED, _GAINS, _DEPTH_TOP = range(5, 10)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-
-
-def latency_bin(seconds: float) -> int:
-    """The bin of a duration, by contract.LATENCY_BIN_RATIO."""
-    return max(bisect_right(_BIN_EDGES, seconds * 1e6) - 1, 0)
-
-
-_REFUSALS = frozenset((501, 503, 505))
-"""Beside 4xx: what says nothing about the revision."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of one request. `top_scores`: first hits' scores, also those below minScore."""
-
-    segment: str
-    queries: int = 1
-    deadline: float = math.inf
-    """Seconds that the client allowed; looked at only when they ran out (504)."""
-    hits: Sequence[int] = ()
-    """Hits at or above minScore, for each query that was answered."""
-    top_scores: Sequence[float] = ()
-    tracked: tuple[int, int] | None = None
-    """Bucket and k, when its queries got ids."""
-    sender: Credential | str = ""
-    """Token or address that asked, where live queries are kept."""
-    ignored: tuple[str, ...] = ()
-    """Search parameters that it named and this index has not."""
 
 
 @dataclass(slots=True)
@@ -125,111 +83,62 @@ class Totals:
     results_sum: int
 
 
-class _Counts:
-    """One segment in the current bucket. Python numbers: adding to a numpy element costs ten times as much."""
-
-    __slots__ = ("counts", "latency", "sums")
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.counts = [0] * _COUNTS
-        self.sums = [0.0, 0.0]
-        self.latency: dict[int, int] = {}
-
-
-class EvidenceRing:
-    """Counts of every declared segment and `other`."""
+class EvidenceRing(Recorder):
+    """Counts of every declared segment and `other`, of the last hour and since the start."""
 
     def __init__(self, segments: Sequence[str], clock: Callable[[], float] = time.time) -> None:
         """`clock`: unix seconds."""
-        self.segments = tuple(dict.fromkeys((*segments, contract.OTHER_SEGMENT)))
-        self.codes: Counter[tuple[str, int]] = Counter()
-        """Answers by (segment, HTTP status) since the start."""
-        self._index = {name: number for number, name in enumerate(self.segments)}
-        self._other = self._index[contract.OTHER_SEGMENT]
-        self._clock = clock
+        super().__init__(segments, clock)
         width = len(self.segments)
-        self._current = [_Counts() for _ in self.segments]
-        self._bucket = -1
-        """The bucket of `_current`."""
-        self._ends = -math.inf
-        """When it ends, unix seconds."""
         self._bucket_of = np.full(SLOTS, -1, dtype=np.int64)
-        self._counts = np.zeros((SLOTS, width, _COUNTS), dtype=np.int64)
+        self._counts = np.zeros((SLOTS, width, len(COUNTERS)), dtype=np.int64)
         self._sums = np.zeros((SLOTS, width, 2), dtype=np.float64)
         self._latency = np.zeros((SLOTS, width, BINS), dtype=np.uint32)
-        self._later = np.zeros((SLOTS, width, len(_LATER)), dtype=np.float64)
-        self._all_later = np.zeros((width, len(_LATER)), dtype=np.float64)
+        self._later = np.zeros((SLOTS, width, len(LATER)), dtype=np.float64)
+        self._all_later = np.zeros((width, len(LATER)), dtype=np.float64)
         self.live_before: int | None = None
         """See contract.Evidence."""
         self.incarnation = secrets.token_hex(8)
         self._version = 0
         """Counts changes of slots; each slot remembers the last of its own."""
         self._changed = np.zeros(SLOTS, dtype=np.int64)
-        self._touched = False
-        """Whether the current bucket changed since it was written to its slot."""
         # Since the start, without the current bucket.
-        self._past_counts = np.zeros((width, _COUNTS), dtype=np.int64)
+        self._past_counts = np.zeros((width, len(COUNTERS)), dtype=np.int64)
         self._past_sums = np.zeros((width, 2), dtype=np.float64)
         self._past_latency = np.zeros((width, BINS), dtype=np.int64)
-        # Since the start; not part of the evidence, so not in buckets.
-        self._latency_sums = [0.0] * width
-        self._results = [[0] * len(RESULT_EDGES) for _ in self.segments]
-        self._result_sums = [0] * width
 
-    def now(self) -> float:
-        """The pod's clock, unix seconds."""
-        return self._clock()
+    def add(self, increment: Increment) -> None:
+        """Count what another process of this pod has counted, as if it had happened here."""
+        self._advance()
+        for segment, status, count in increment.codes:
+            self.codes[self.segments[segment], status] += count
+        for row in increment.rows:
+            self._latency_sums[row.segment] += row.latency_sum
+            self._result_sums[row.segment] += row.result_sum
+            self._results[row.segment] = [a + b for a, b in zip(self._results[row.segment], row.results, strict=True)]
+        if increment.bucket >= self._bucket:
+            self._touched = True
+            for row in increment.rows:
+                self._current[row.segment].add(row.counts, row.sums, row.latency)
+        elif increment.rows:
+            self._add_to_passed(increment.bucket, increment.rows)
+        for bucket, segment, k, count in increment.tracked:
+            self.record_tracked(bucket, self.segments[segment], k, count)
 
-    def record(self, outcome: Outcome, status: int, seconds: float) -> None:
-        """Count one answered request: each of its queries was answered after `seconds`.
-
-        A refused request is one refusal whatever it carried: its vectors were never looked at. A wrong dimension or
-        another embedding (422) is one too, counted apart: an index keeps its embedding, so the client's is wrong.
-        So is a method or a version of HTTP that nobody speaks here (501, 505): strangers can send these.
-        A deadline (504) that was too short for any revision is a refusal, but its time counts as latency: the answer
-        took at least that long. Latency can so be told too short for such queries and never too long.
-        """
-        if self._clock() >= self._ends:
-            self._advance()
-        self._touched = True
-        segment = self.number(outcome.segment)
-        self.codes[self.segments[segment], status] += 1
-        current = self._current[segment]
-        if 400 <= status < 500 or status in _REFUSALS:
-            current.counts[_MISMATCHED if status == 422 else _REFUSED] += 1
-            return
-        queries = outcome.queries
-        number = latency_bin(seconds)
-        current.latency[number] = current.latency.get(number, 0) + queries
-        self._latency_sums[segment] += seconds * queries
-        if status == 504 and outcome.deadline < contract.DEADLINE_FLOOR_SECONDS:
-            current.counts[_REFUSED] += 1
-            return
-        current.counts[_REQUESTS] += 1
-        current.counts[_QUERIES] += queries
-        if status >= 400:
-            current.counts[_FAILED] += 1
-            current.counts[_ERRORS] += queries
-            return
-        self._record_hits(segment, current, outcome)
-        if outcome.tracked is not None:
-            bucket, k = outcome.tracked
-            self.record_tracked(bucket, outcome.segment, k, queries)
-
-    def _record_hits(self, segment: int, current: _Counts, outcome: Outcome) -> None:
-        results = self._results[segment]
-        for hits in outcome.hits:
-            if hits == 0:
-                current.counts[_ZERO] += 1
-            results[_RESULT_BINS[hits] if hits < len(_RESULT_BINS) else -1] += 1
-            self._result_sums[segment] += hits
-        current.counts[_TOP] += len(outcome.top_scores)
-        for score in outcome.top_scores:
-            current.sums[_SUM] += score
-            current.sums[_SQUARES] += score * score
+    def _add_to_passed(self, bucket: int, rows: Sequence[SegmentCounts]) -> None:
+        """Since the start in any case; and to the bucket, if it is not older than an hour."""
+        slot = self._slot(bucket)
+        if slot is not None:
+            self._mark(slot)
+        for row in rows:
+            number, bins, queries = row.segment, row.latency[::2], row.latency[1::2]
+            self._past_counts[number] += row.counts
+            self._past_sums[number] += row.sums
+            self._past_latency[number, bins] += np.asarray(queries, np.int64)
+            if slot is not None:
+                self._counts[slot, number] += row.counts
+                self._sums[slot, number] += row.sums
+                self._latency[slot, number, bins] += np.asarray(queries, np.uint32)
 
     def record_live(self, tally: LiveTally) -> None:
         """Sampled queries of a passed bucket were answered exactly. What is older than an hour is not evidence."""
@@ -260,10 +169,6 @@ class EvidenceRing:
             row[_TRACKED:_DEPTH_TOP] += added
             row[_DEPTH_TOP] = max(row[_DEPTH_TOP], k + 1)
 
-    def number(self, segment: str) -> int:
-        """A segment's place in `segments`; undeclared ones are `other`."""
-        return self._index.get(segment, self._other)
-
     def _slot(self, bucket: int) -> int | None:
         """The slot of a passed bucket, also one in which nothing happened here; None when it is older than an hour.
 
@@ -281,7 +186,6 @@ class EvidenceRing:
         return slot
 
     def _advance(self) -> None:
-        """Move to the current bucket. A clock that steps back stays in the newest bucket until it has caught up."""
         bucket = int(self._clock()) // contract.BUCKET_SECONDS
         if bucket <= self._bucket:
             return
@@ -340,8 +244,8 @@ class EvidenceRing:
         """What each segment of a slot holds: bucket, segment, counters by name, bins and counts of the histogram."""
         held = self._counts[slot].any(axis=1) | self._later[slot].any(axis=1)
         for segment in np.flatnonzero(held).tolist():
-            counters = dict(zip(_COUNTERS, self._counts[slot, segment].tolist(), strict=True))
-            counters |= zip(_SUMS, self._sums[slot, segment].tolist(), strict=True)
+            counters = dict(zip(COUNTERS, self._counts[slot, segment].tolist(), strict=True))
+            counters |= zip(SUMS, self._sums[slot, segment].tolist(), strict=True)
             counters |= zip(_LATER_COUNTERS, self._later[slot, segment].tolist(), strict=True)
             bins = np.flatnonzero(self._latency[slot, segment])
             yield int(self._bucket_of[slot]), segment, counters, bins, self._latency[slot, segment, bins]
@@ -361,7 +265,7 @@ class EvidenceRing:
             if self._bucket_of[slot] != bucket:
                 continue  # overwritten while the caller paused
             for segment, name in enumerate(self.segments):
-                if self._counts[slot, segment, :_MISMATCHED].any() or self._later[slot, segment].any():
+                if self._counts[slot, segment, :MISMATCHED].any() or self._later[slot, segment].any():
                     yield self._wire(bucket, slot, segment, name)
 
     def _wire(self, bucket: int, slot: int, segment: int, name: str) -> dict[str, object]:
@@ -373,19 +277,19 @@ class EvidenceRing:
         # Whole numbers are written as such: sums of recalls are the only ones that are not.
         known = {
             name: value if name.startswith("live") and name.endswith("Sum") else int(value)
-            for name, value in zip(_LATER, later.tolist(), strict=True)
+            for name, value in zip(LATER, later.tolist(), strict=True)
             if value
         }
         return known | {
             "bucket": bucket,
             "segment": name,
-            "requests": counts[_REQUESTS],
-            "failedRequests": counts[_FAILED],
-            "queries": counts[_QUERIES],
-            "errors": counts[_ERRORS],
-            "refused": counts[_REFUSED],
-            "zeroResults": counts[_ZERO],
-            "topCount": counts[_TOP],
+            "requests": counts[REQUESTS],
+            "failedRequests": counts[FAILED],
+            "queries": counts[QUERIES],
+            "errors": counts[ERRORS],
+            "refused": counts[REFUSED],
+            "zeroResults": counts[ZERO],
+            "topCount": counts[TOP],
             "topSum": sums[0],
             "topSumSquares": sums[1],
             "latency": dict(zip(map(str, bins.tolist()), latency[bins].tolist(), strict=True)),
@@ -402,14 +306,14 @@ class EvidenceRing:
             row = counts[segment].tolist()
             yield Totals(
                 segment=name,
-                requests=row[_REQUESTS],
-                failed_requests=row[_FAILED],
-                queries=row[_QUERIES],
-                errors=row[_ERRORS],
-                refused=row[_REFUSED],
-                mismatched=row[_MISMATCHED],
-                zero_results=row[_ZERO],
-                top_count=row[_TOP],
+                requests=row[REQUESTS],
+                failed_requests=row[FAILED],
+                queries=row[QUERIES],
+                errors=row[ERRORS],
+                refused=row[REFUSED],
+                mismatched=row[MISMATCHED],
+                zero_results=row[ZERO],
+                top_count=row[TOP],
                 top_sum=float(sums[segment, 0]),
                 top_sum_squares=float(sums[segment, 1]),
                 live_queries=int(self._all_later[segment, _LIVE]),
@@ -421,8 +325,3 @@ class EvidenceRing:
                 results=tuple(self._results[segment]),
                 results_sum=self._result_sums[segment],
             )
-
-
-def latency_edge(number: int) -> float:
-    """Lower edge of latency bin `number`, seconds."""
-    return contract.LATENCY_BIN_RATIO**number / 1e6

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from ..evidence.ring import Outcome
+from ..evidence.recorder import Outcome
 from ..http.limits import LOOP_BYTES
 from ..http.messages import JSON_TYPE, Problem
 from .fields import fields_of_json, fields_of_query_string
