@@ -61,19 +61,29 @@ class Serving:
     pid: int
 
     def cpu(self) -> float:
-        """CPU seconds of the whole process so far, all threads, user and system, to the nanosecond."""
-        # clock_getcpuclockid(3): the process clock of another process.
-        return time.clock_gettime((~self.pid << 3) | 2)
+        """CPU seconds of the whole searcher so far, all processes and threads, user and system, to the nanosecond."""
+        return sum(cpu_of(pid) for pid in (self.pid, *self.children()))
+
+    def children(self) -> list[int]:
+        """Process ids: the front process and the search processes, where there are several."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds of one process."""
+    # clock_getcpuclockid(3): the process clock of another process.
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 @contextlib.contextmanager
-def serving(artifact: Artifact, *, threads: int = 1, core: int | None = None) -> Iterator[Serving]:
+def serving(artifact: Artifact, *, threads: int = 1, core: int | None = None, processes: int = 1) -> Iterator[Serving]:
     """`vectorindex-searcher serve` by flags on free ports, ended afterwards. `core`: the only one it may use."""
     environment = os.environ | {
         "VECTORINDEX_HOST": "127.0.0.1",
         "VECTORINDEX_HTTP_PORT": "0",
         "VECTORINDEX_ADMIN_PORT": "0",
         "VECTORINDEX_SEARCH_THREADS": str(threads),
+        "VECTORINDEX_PROCESSES": str(processes),
     }
     log = FOLDER / "serve.log"
     flags = ["--artifact", str(artifact.folder), "--cache-dir", str(FOLDER / "cache")]
@@ -84,7 +94,7 @@ def serving(artifact: Artifact, *, threads: int = 1, core: int | None = None) ->
     try:
         yield Serving(_port(process, log), process.pid)
     finally:
-        process.kill()
+        process.kill()  # its children end when it is gone
         process.wait()
 
 
