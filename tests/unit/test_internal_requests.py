@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 from searcher_process import Searcher, started
-from unit.test_searcher_serve_process import Published, publish_all
+from served import Published, publish_all
 
 from vectorindex_operator.adapters import evidence
 from vectorindex_operator.adapters.signing import Signer

@@ -16,8 +16,8 @@ import numpy as np
 import orjson
 import pytest
 from searcher_process import Searcher, started
+from served import DIMENSION, Published, publish_all
 from unit.test_internal_requests import KEY, LEASE, ME, ask, sent, serving, task
-from unit.test_searcher_serve_process import DIMENSION, Published, publish_all
 
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import InternalRequest, LiveSource, Metric, live_key, live_seed, seal, sign
@@ -92,9 +92,12 @@ def rows_of(queries: list[LiveQuery]) -> set[bytes]:
     return {query.vector for query in queries}
 
 
-def test_what_users_ask_of_all_rows_with_the_revisions_own_parameters_is_kept(published: Published) -> None:
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_what_users_ask_of_all_rows_with_the_revisions_own_parameters_is_kept(
+    published: Published, processes: str
+) -> None:
     plain, keyword, filtered, wide, batch = (vectors(8, seed) for seed in range(5))
-    with keeping(published) as searcher:
+    with keeping(published, VECTORINDEX_PROCESSES=processes) as searcher:
         search(searcher, np.concatenate([plain, plain]))
         search(searcher, keyword, segment="keyword", k=7)
         search(searcher, filtered, filter={"title": "t"})
@@ -116,9 +119,10 @@ def test_what_users_ask_of_all_rows_with_the_revisions_own_parameters_is_kept(pu
     assert str(float(plain[0, 0]))[:8] not in said
 
 
-def test_an_address_has_its_share_whatever_tokens_it_makes_up(published: Published) -> None:
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_an_address_has_its_share_whatever_tokens_it_makes_up(published: Published, processes: str) -> None:
     flood, few = vectors(3 * CAP, seed=7), vectors(20, seed=8)
-    with keeping(published) as searcher:
+    with keeping(published, VECTORINDEX_PROCESSES=processes) as searcher:
         search(searcher, flood, token=lambda number: f"made-up-{number:08d}")
         search(searcher, few, address="127.0.0.2")
         answer = told(searcher)

@@ -33,6 +33,7 @@ from vectorindex_searcher.index.parameters import index_type
 from vectorindex_searcher.proof.report import Points, SegmentPoint
 from vectorindex_searcher.serve.admin import AdminApp
 from vectorindex_searcher.serve.app import SearchApp
+from vectorindex_searcher.serve.evidence.feedback import Feedback
 from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.http.internal import InternalRequests
@@ -222,7 +223,15 @@ def running(
             Limits(),
         )
         users = Listener(
-            SearchApp(engine, task, pool, ring, points, limited=limited or contract.ParamLimits()),
+            SearchApp(
+                engine,
+                task,
+                pool,
+                ring,
+                Feedback(task.revision, ring),
+                points,
+                limited=limited or contract.ParamLimits(),
+            ),
             task.revision,
             Limits(body_bytes=100_000),
             traffic.closing,

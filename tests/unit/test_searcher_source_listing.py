@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from cost import in_a_process_of_its_own
 from dataset_files import write_parquet
+from served import Published
 from unit.test_internal_requests import KEY, ME, ask, published, serving  # noqa: F401 - a fixture
-from unit.test_searcher_serve_process import Published
 from unit.test_searcher_store_faults import FaultyS3, faulty  # noqa: F401 - a fixture
 from waiting import until
 

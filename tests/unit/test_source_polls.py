@@ -26,9 +26,9 @@ from raw_objects import (
     searcher_pod,
     slice_raw,
 )
+from served import Published
 from unit.test_internal_requests import MASTER, published, serving  # noqa: F401 - a fixture
 from unit.test_lifecycle_polls import OF, QUIET, STABLE, look, polling
-from unit.test_searcher_serve_process import Published
 from waiting import until
 
 from vectorindex_operator.adapters.evidence import HttpSearchers

@@ -184,6 +184,19 @@ class Engine:
             raise ValueError(f"hide takes a set of {self.count} rows, got {rows.count}")
         self._restricted.live = None if rows is None or not rows.matching else ~rows
 
+    def show_only(self, live: RowSet | None) -> None:
+        """From now on answer these rows at most; None: all. As `hide` of all others, without a copy of the set."""
+        if live is not None and live.count != self.count:
+            raise ValueError(f"show_only takes a set of {self.count} rows, got {live.count}")
+        self._restricted.live = live
+
+    def share_among(self, processes: int) -> None:
+        """Before this process is forked into so many that search: each keeps its share of what filters may keep, and
+        what every filter needs is made now, once for all."""
+        if self._matching is not None:
+            self._matching.limit_bytes //= processes
+        self._restricted.share_among(processes)
+
     def release(self) -> None:
         """Give back what searches of some rows have kept. For an index that a build goes on with; nobody searches."""
         self._restricted.release()

@@ -54,7 +54,7 @@ class MatchCache:
 
     def __init__(self, file: RowFile, limit_bytes: int = CACHE_BYTES) -> None:
         self._file = file
-        self._limit = limit_bytes
+        self.limit_bytes = limit_bytes
         self._lock = threading.Lock()
         self._sets: OrderedDict[Predicate, tuple[RowSet, int]] = OrderedDict()
         """With what each costs, its predicate too."""
@@ -77,10 +77,10 @@ class MatchCache:
             if predicate in self._sets:
                 # Another thread was faster; one object, so what hangs on it is shared.
                 return self._sets[predicate][0]
-            if cost <= self._limit:
+            if cost <= self.limit_bytes:
                 self._sets[predicate] = found, cost
                 self.nbytes += cost
-            while self.nbytes > self._limit:
+            while self.nbytes > self.limit_bytes:
                 self.nbytes -= self._sets.popitem(last=False)[1][1]
         return found
 

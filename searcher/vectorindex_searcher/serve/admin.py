@@ -11,7 +11,7 @@ import ipaddress
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
 
 import orjson
@@ -43,7 +43,9 @@ _CURSOR_BYTES = 64
 
 class AdminApp:
     """Answers the admin port. `progress`: a sentence about the loading, for people who look at /readyz. `queries`: the
-    sample of live queries, once there is one. `source`: None where the index's source is not listed here."""
+    sample of live queries, once there is one. `source`: None where the index's source is not listed here. `settled`:
+    waits until the ring has what was counted until now, and tells until when it has all (unix seconds); None: it always
+    has. `stalled`: what of the pod does not answer, empty if all does."""
 
     def __init__(
         self,
@@ -57,7 +59,11 @@ class AdminApp:
         clock: Callable[[], float] = time.monotonic,
         queries: Callable[[], LiveQueries | None] = lambda: None,
         source: SourceListing | None = None,
+        settled: Callable[[], Awaitable[float]] | None = None,
+        stalled: Callable[[], str] = lambda: "",
     ) -> None:
+        self._settled = settled or self._now
+        self._stalled = stalled
         self._pod = pod
         self._revision = revision
         self._traffic = traffic
@@ -88,19 +94,25 @@ class AdminApp:
     def answered(self, request: Request, response: Response, seconds: float) -> None:
         """Nothing: probes are no evidence."""
 
+    async def _now(self) -> float:
+        return self._ring.now()
+
     def _livez(self, _request: Request) -> Response:
-        return json_response({"live": True, "revision": self._revision})
+        stalled = self._stalled()
+        document: dict[str, object] = {"live": not stalled, "revision": self._revision}
+        return json_response(document | {"message": stalled}, 503) if stalled else json_response(document)
 
     def _readyz(self, _request: Request) -> Response:
-        traffic = self._traffic
+        traffic, stalled = self._traffic, self._stalled()
+        ready = traffic.ready and not stalled
         document = {
-            "ready": traffic.ready,
-            "reason": traffic.reason,
-            "message": self._progress(),
+            "ready": ready,
+            "reason": "Stalled" if stalled and traffic.ready else traffic.reason,
+            "message": stalled or self._progress(),
             "lease": traffic.lease.value,
             "revision": self._revision,
         }
-        return json_response(document, 200 if traffic.ready else 503)
+        return json_response(document, 200 if ready else 503)
 
     def _exposition(self, _request: Request) -> Response:
         if self._clock() >= self._exposed_until:
@@ -118,7 +130,8 @@ class AdminApp:
     async def _write_columns(self, since: float, cursor: str) -> Response:
         """contract.EvidenceColumns. Searches go on between the pieces; what changes meanwhile is told the next time."""
         ring, page = self._ring, ColumnsPage()
-        now, live_before, after = ring.now(), ring.live_before, ring.version_of(cursor)
+        now = await self._settled()
+        live_before, after = ring.live_before, ring.version_of(cursor)
         told, changes = ring.changes(after or 0, since)
         more = False
         for number, (version, slot) in enumerate(changes):
@@ -145,7 +158,8 @@ class AdminApp:
         """contract.Evidence, for operators that know no columns. An hour of many segments is a lot to write: searches
         go on between the pieces."""
         # Before the buckets: none that is still filling may look complete.
-        now, live_before = self._ring.now(), self._ring.live_before
+        now = await self._settled()
+        live_before = self._ring.live_before
         buckets: list[dict[str, object]] = []
         for bucket in self._ring.buckets(since):
             buckets.append(bucket)
@@ -168,6 +182,7 @@ class AdminApp:
         age = _age(request)
 
         async def write() -> Response:
+            await self._settled()
             return Response(
                 200, await asyncio.to_thread(queries.page, age, request.target.decode()), _LIVE_QUERIES_TYPE
             )

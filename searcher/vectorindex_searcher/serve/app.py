@@ -14,10 +14,10 @@ from .. import contract
 from ..index.engine import Engine
 from ..proof.report import Points
 from . import openapi
-from .evidence.feedback import Feedback
+from .evidence.feedback import QueryIds
 from .evidence.live_queries import LiveQueries
 from .evidence.live_sample import LiveSample
-from .evidence.ring import EvidenceRing, Outcome
+from .evidence.recorder import Outcome, Recorder
 from .http.dispatch import Answer, Routes, dispatch
 from .http.head import Credential
 from .http.limits import ANSWER_BYTES, CANDIDATES, MAX_DEADLINE_MS, MAX_K, MAX_VECTORS
@@ -40,7 +40,8 @@ class SearchApp:
         engine: Engine,
         task: contract.ServeTask,
         pool: SearchPool,
-        ring: EvidenceRing,
+        recorder: Recorder,
+        feedback: QueryIds,
         points: Points | None = None,
         live: LiveSample | None = None,
         queries: LiveQueries | None = None,
@@ -52,8 +53,7 @@ class SearchApp:
         may choose for themselves.
         """
         embedding = engine.manifest.embedding
-        self._ring = ring
-        self.feedback = Feedback(task.revision, ring)
+        self._recorder = recorder
         segment_params = points.params if points else {}
         schema = QuerySchema(
             dimension=engine.dimension,
@@ -68,7 +68,7 @@ class SearchApp:
             min_score=task.min_score,
             columns=engine.filter_columns if engine.supports_filter else None,
         )
-        self._searching = SearchService(engine, pool, task.revision, segment_params, live, self.feedback, queries)
+        self._searching = SearchService(engine, pool, task.revision, segment_params, live, feedback, queries)
         self._keeps_queries, self._tokens = queries is not None, tokens
         vectors = VectorReader(engine.dimension, engine.metric, embedding.model)
         planner = Planner(schema, self._searching.group)
@@ -78,7 +78,7 @@ class SearchApp:
         self._routes: Routes = {
             b"/v1/search": ((b"POST",), self.handle),
             b"/v1/index": ((b"GET", b"HEAD"), self._index),
-            b"/v1/feedback": ((b"POST",), self.feedback.handle),
+            b"/v1/feedback": ((b"POST",), feedback.handle),
             b"/openapi.json": ((b"GET", b"HEAD"), self._openapi),
         }
         self._index_document = index_document(engine, task, points, limited)
@@ -106,7 +106,7 @@ class SearchApp:
             outcome.deadline = math.inf if text is None else _seconds(text)
         if outcome.ignored:
             self.ignored_params.update(outcome.ignored)
-        self._ring.record(outcome, response.status, seconds)
+        self._recorder.record(outcome, response.status, seconds)
 
     def _sender(self, request: Request) -> Credential | str:
         """The token, where the guard has checked it; else a client could show any number of them: its address."""

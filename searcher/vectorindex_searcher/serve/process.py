@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import uvloop
@@ -11,13 +12,20 @@ from ..errors import TaskError
 from . import load, settings
 from .server import Server
 
+_log = logging.getLogger(__name__)
+
 
 def serve(task: contract.ServeTask, flags: Mapping[str, object]) -> int:
     """Serve `task` until SIGTERM. `flags`: see Settings.from_environment.
 
     Raises TaskError with the exit code of a searcher when the artifact is refused."""
+    chosen = settings.from_process(flags)
     try:
-        uvloop.run(Server(task, settings.from_process(flags)).run())
+        if processes_of(task, chosen) > 1:
+            from .workers.pod import Pod
+
+            return Pod(task, chosen).run()
+        uvloop.run(Server(task, chosen).run())
     except TaskError as error:
         error.exit_code = load.exit_code(error)
         raise
@@ -30,3 +38,15 @@ def serve(task: contract.ServeTask, flags: Mapping[str, object]) -> int:
             exit_code=contract.ExitCode.MEMORY,
         ) from error
     return contract.ExitCode.OK
+
+
+def processes_of(task: contract.ServeTask, chosen: settings.Settings) -> int:
+    """How many processes shall answer users."""
+    needs = {
+        "live recall": task.live_recall,
+    }
+    asked_for = [name for name, wanted in needs.items() if wanted]
+    if chosen.processes > 1 and asked_for:
+        _log.warning("one process answers all: several cannot do this yet", extra={"needs": asked_for})
+        return 1
+    return chosen.processes

@@ -6,7 +6,6 @@ The only module here that knows the order of things.
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import logging
 import signal
@@ -19,11 +18,11 @@ from contextlib import suppress
 from typing import TypeVar
 
 from .. import contract
-from ..errors import BadSpec
 from ..storage.cache import Held
 from . import load
 from .admin import AdminApp
 from .app import SearchApp
+from .evidence.feedback import Feedback
 from .evidence.live_queries import LiveQueries
 from .evidence.live_recall import LiveRecall
 from .evidence.live_sample import LiveSample
@@ -35,8 +34,9 @@ from .http.internal import InternalRequests
 from .http.listener import Listener
 from .http.mounted import Mounted, watch
 from .http.tls import Certificate
+from .ports import port_unavailable
 from .search.pool import SearchPool
-from .settings import Settings
+from .settings import Settings, may_keep_queries
 from .source import SourceListing
 from .tombstones import Deletions
 from .traffic import Traffic
@@ -180,19 +180,22 @@ class Server:
         gc.freeze()
         self._pool = SearchPool(self._settings.threads)
         live = self._sample_live(loaded)
-        self._queries = self._keep_queries(engine.dimension)
+        if may_keep_queries(self._settings):
+            self._queries = LiveQueries(engine.dimension, self._task.segments, self._settings.internal_key)
+        feedback = Feedback(self._task.revision, self._ring)
         app = SearchApp(
             engine,
             self._task,
             self._pool,
             self._ring,
+            feedback,
             loaded.points,
             live,
             self._queries,
             tokens=self._tokens is not None,
             limited=self._settings.params,
         )
-        gauges.feedback, gauges.ignored_params = app.feedback.results, app.ignored_params
+        gauges.feedback, gauges.ignored_params = feedback.results, app.ignored_params
         users = Listener(app, self._task.revision, self._user_limits, self._traffic.closing, self._tokens)
         tls = self._certificate.context if self._certificate is not None else None
         port = await _open(users, "http", self._settings.http_port, self._settings.host, tls)
@@ -211,15 +214,6 @@ class Server:
         }
         _log.info("ready", extra=facts)
         return users
-
-    def _keep_queries(self, dimension: int) -> LiveQueries | None:
-        """Begin to keep live queries, if that is asked for and nobody but the gate can read them."""
-        if not self._settings.live_queries:
-            return None
-        if not self._settings.internal_key:
-            _log.warning("no live queries are kept: without a key for internal requests anybody could read them")
-            return None
-        return LiveQueries(dimension, self._task.segments, self._settings.internal_key)
 
     def _sample_live(self, loaded: load.Loaded) -> LiveSample | None:
         """Begin to measure live recall, if the task asks for it."""
@@ -272,10 +266,7 @@ async def _open(listener: Listener, name: str, port: int, host: str, tls: ssl.SS
     try:
         return await listener.open(port, host, tls)
     except OSError as error:
-        flag = f"--{name}-port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
-        message = f"--{name}-port {port}, --host {host or 'all addresses'}: {error.strerror or error}"
-        remedy = f"Give another {flag}; port 0 takes any free one."
-        raise BadSpec("PortUnavailable", message, field=flag, remedy=remedy) from error
+        raise port_unavailable(error, name, port, host) from error
 
 
 def _on_thread(work: Callable[[], _T]) -> asyncio.Future[_T]:

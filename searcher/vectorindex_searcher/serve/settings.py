@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -15,10 +16,11 @@ from pydantic import ValidationError
 from .. import contract
 from ..errors import BadSpec
 from ..index.threads import available_cores
-from .http.limits import MOST_THREADS
+from .http.limits import MOST_THREADS, MOST_WORKERS
 
 _ENV_PREFIX = "VECTORINDEX_"
 _PORTS = "a port from 1 to 65535, or 0 for any free one"
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T", bound=int | float | str | Path | None)
 
 
@@ -32,7 +34,9 @@ class Settings:
     admin_port: int = contract.ADMIN_PORT
     """0 takes any free port, which the log then names."""
     threads: int = 1
-    """Searches at once."""
+    """Searches at once, all processes together."""
+    processes: int = 1
+    """That answer users. One: no other process is made."""
     grace_seconds: float = 5.0
     """After SIGTERM: how long new connections are still taken. A pod that ends leaves the Service's endpoints at about
     the moment of its SIGTERM, but every node's proxy learns of it a little later and sends connections until then."""
@@ -80,6 +84,7 @@ class Settings:
             http_port=read("HTTP_PORT", _port, contract.HTTP_PORT),
             admin_port=read("ADMIN_PORT", _port, contract.ADMIN_PORT),
             threads=max(1, read("SEARCH_THREADS", int, min(MOST_THREADS, available_cores()))),
+            processes=min(MOST_WORKERS, max(1, read("PROCESSES", int, 1))),
             grace_seconds=read("GRACE_SECONDS", float, 5.0),
             drain_seconds=read("DRAIN_SECONDS", float, float(contract.DRAIN_SECONDS)),
             pod=read("POD", str, socket.gethostname()),
@@ -130,6 +135,13 @@ def byte_count(text: str) -> int:
     unit = found[2] or ""
     factor = 1 if not unit else pow(1024 if unit.endswith("i") else 1000, "KMGT".index(unit[0].upper()) + 1)
     return int(found[1]) * factor
+
+
+def may_keep_queries(chosen: Settings) -> bool:
+    """Whether live queries are kept: if that is asked for, and nobody but the gate can read them."""
+    if chosen.live_queries and not chosen.internal_key:
+        _log.warning("no live queries are kept: without a key for internal requests anybody could read them")
+    return chosen.live_queries and bool(chosen.internal_key)
 
 
 def from_process(flags: Mapping[str, object]) -> Settings:

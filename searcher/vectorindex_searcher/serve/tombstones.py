@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Deletions:
-    """The deleted ids of one engine. `refresh` raises; `watch` does not."""
+    """The deleted ids of one engine. `refresh` raises; `try_refresh` and `watch` do not."""
 
     def __init__(self, engine: Engine, place: contract.Location, id_column: str, gauges: Gauges) -> None:
         """Raises BadSpec/CannotHide. Reads nothing yet."""
@@ -57,16 +57,21 @@ class Deletions:
         self._gauges.tombstones_checked = time.time()
         return changed
 
+    def try_refresh(self) -> bool:
+        """As `refresh`. A failure is counted and logged, and leaves hidden what was."""
+        try:
+            return self.refresh()
+        except TaskError as error:
+            self._failed(error.reason, error.failure.message)
+        except Exception as error:  # the searcher goes on with what it knows
+            self._failed(type(error).__name__, " ".join(str(error).split())[:300])
+        return False
+
     async def watch(self, seconds: float) -> None:
-        """Refresh every `seconds`, for ever. A failure is counted and logged, and tried again."""
+        """Refresh every `seconds`, for ever."""
         while True:
             await asyncio.sleep(seconds)
-            try:
-                await asyncio.to_thread(self.refresh)
-            except TaskError as error:
-                self._failed(error.reason, error.failure.message)
-            except Exception as error:  # the searcher goes on with what it knows
-                self._failed(type(error).__name__, " ".join(str(error).split())[:300])
+            await asyncio.to_thread(self.try_refresh)
 
     def _failed(self, reason: str, message: str) -> None:
         self._gauges.tombstone_errors = (self._gauges.tombstone_errors or 0) + 1

@@ -128,6 +128,10 @@ class Restricted:
             short = short[rows[short, last] < 0]
         return (raw, rows), Strategy.APPROXIMATE
 
+    def share_among(self, processes: int) -> None:
+        """See Engine.share_among."""
+        self._store.share_among(processes)
+
     def release(self) -> None:
         """Give back what searches have kept, also within the index."""
         self._prepared.cache_clear()

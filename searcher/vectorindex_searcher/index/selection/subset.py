@@ -81,6 +81,12 @@ class CodeStore:
             return False
         return True
 
+    def share_among(self, processes: int) -> None:
+        """See Engine.share_among."""
+        self.cache_bytes //= processes
+        if self.usable:
+            self._map()
+
     def keeps(self, rows: RowSet) -> bool:
         """Whether a subset of this size is kept for the next query with the same filter."""
         return rows.matching * (self.row_bytes + 8) <= self.cache_bytes // 2

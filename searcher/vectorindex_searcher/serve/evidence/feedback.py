@@ -13,15 +13,18 @@ import binascii
 import hashlib
 import secrets
 import struct
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from ... import contract
+from ..http.dispatch import Answer
 from ..http.limits import FEEDBACK_BYTES, MAX_K
 from ..http.messages import Problem, Request, Response, body_too_large, json_response
 from ..search.fields import fields_of_json
 from ..search.kinds import refuse_unknown
+from .recorder import Recorder
 from .ring import EvidenceRing
 
 REMEMBERED = 100_000
@@ -63,34 +66,44 @@ class QueryId:
         return query
 
 
-class Feedback:
-    """Ids for tracked queries, and their clicks, of one revision."""
+class QueryIds(ABC):
+    """Ids for tracked queries of one revision, and who is told of their clicks."""
+
+    def __init__(self, revision: str, recorder: Recorder) -> None:
+        self._revision = hashlib.blake2b(revision.encode(), digest_size=8).digest()
+        self._recorder = recorder
+
+    def ids(self, segment: str, k: int, count: int) -> tuple[int, list[str]]:
+        """Ids of `count` queries that are answered now, and their bucket. Callable from search threads."""
+        bucket = int(self._recorder.now()) // contract.BUCKET_SECONDS
+        number = self._recorder.number(segment)
+        made = [QueryId(self._revision, bucket, number, k, secrets.randbits(64)).text() for _ in range(count)]
+        return bucket, made
+
+    @abstractmethod
+    def handle(self, request: Request) -> Answer:
+        """POST /v1/feedback: 202 and whether the click counted. Raises Problem 400 or 413."""
+
+
+class Feedback(QueryIds):
+    """Counts the clicks itself."""
 
     def __init__(self, revision: str, ring: EvidenceRing) -> None:
-        self._revision = hashlib.blake2b(revision.encode(), digest_size=8).digest()
+        super().__init__(revision, ring)
         self._ring = ring
         self._seen: dict[int, None] = {}
         self.results: Counter[str] = Counter()
         """Feedback by what became of it: Counted, Duplicate, Early, Late, OtherRevision."""
 
-    def ids(self, segment: str, k: int, count: int) -> tuple[int, list[str]]:
-        """Ids of `count` queries that are answered now, and their bucket. Callable from search threads."""
-        bucket = int(self._ring.now()) // contract.BUCKET_SECONDS
-        number = self._ring.number(segment)
-        made = [QueryId(self._revision, bucket, number, k, secrets.randbits(64)).text() for _ in range(count)]
-        return bucket, made
-
     def handle(self, request: Request) -> Response:
-        """POST /v1/feedback: 202 and whether the click counted. Raises Problem 400 or 413."""
-        if len(request.body) > FEEDBACK_BYTES:
-            raise body_too_large(len(request.body), FEEDBACK_BYTES, remedy="send the rank of the first click only")
-        query, rank = _fields(request.body)
+        """As QueryIds."""
+        return click_answer(self.take(*read_click(request.body)))
+
+    def take(self, query: QueryId, rank: int) -> str:
+        """Count a click if it is one; what became of it."""
         result = self._take(query, rank)
         self.results[result] += 1
-        document: dict[str, object] = {"counted": result == "Counted"}
-        if result != "Counted":
-            document["reason"] = result
-        return json_response(document, 202)
+        return result
 
     def _take(self, query: QueryId, rank: int) -> str:
         if query.revision != self._revision or query.segment >= len(self._ring.segments):
@@ -109,8 +122,18 @@ class Feedback:
         return "Counted"
 
 
-def _fields(body: bytes) -> tuple[QueryId, int]:
-    """Query and rank of the first click. Raises Problem 400."""
+def click_answer(result: str) -> Response:
+    """202, and whether the click counted."""
+    document: dict[str, object] = {"counted": result == "Counted"}
+    if result != "Counted":
+        document["reason"] = result
+    return json_response(document, 202)
+
+
+def read_click(body: bytes) -> tuple[QueryId, int]:
+    """Query and rank of the first click. Raises Problem 400 or 413."""
+    if len(body) > FEEDBACK_BYTES:
+        raise body_too_large(len(body), FEEDBACK_BYTES, remedy="send the rank of the first click only")
     fields = fields_of_json(body)
     refuse_unknown(fields, _FIELDS)
     given = fields.get("queryId")

@@ -12,6 +12,7 @@ import ipaddress
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +33,19 @@ Sender = Credential | str
 
 
 class LiveQueries:
-    """The sample of one revision's pod. `key`: the revision's; `clock`: unix seconds."""
+    """The sample of one revision's pod. `key`: the revision's; `clock`: unix seconds. `hand_on`: takes each query that
+    has a place, called by whoever offers it: in a pod of several processes another one has the sample, and here are
+    only the names in it, by which to tell what need not be said."""
 
     def __init__(
-        self, dimension: int, segments: Sequence[str], key: str, clock: Callable[[], float] = time.time
+        self,
+        dimension: int,
+        segments: Sequence[str],
+        key: str,
+        clock: Callable[[], float] = time.time,
+        hand_on: Callable[[LiveQuery], None] | None = None,
     ) -> None:
+        self._hand_on = hand_on
         self._dimension, self._clock = dimension, clock
         self._segments = tuple(dict.fromkeys((*segments, contract.OTHER_SEGMENT)))
         seed, self._key = contract.live_seed(key), contract.live_key(key)
@@ -89,8 +98,11 @@ class LiveQueries:
             return
         with self._lock:
             hour = self._hour
-            self._sample.add(LiveQuery(name, who, hour, k, segment, vector.astype("<f4", copy=False).tobytes()))
+            query = LiveQuery(name, who, hour, k, segment, vector.astype("<f4", copy=False).tobytes())
+            self._sample.add(query if self._hand_on is None else replace(query, vector=b""))
             self._limit = self._sample.limit(hour)
+            if self._hand_on is not None and name in self._sample:
+                self._hand_on(query)
 
     def _sender(self, sender: Sender) -> bytes:
         shown = sender.digest if isinstance(sender, Credential) else sender
@@ -112,6 +124,27 @@ class LiveQueries:
         for hour in [one for one in self._counted if one < oldest]:
             del self._counted[hour]
         self._limit = self._sample.limit(self._hour)
+
+    def add(self, query: LiveQuery) -> None:
+        """A query that another process of this pod was asked."""
+        with self._lock:
+            self._begin_hour()
+            self._sample.add(query)
+
+    def add_counts(self, hour: int, counts: Sequence[int]) -> None:
+        """Searches of that process: all, those with a filter, those with parameters of their own."""
+        with self._lock:
+            self._begin_hour()
+            known = self._counted.setdefault(hour, [0, 0, 0])
+            known[:] = [mine + more for mine, more in zip(known, counts, strict=True)]
+
+    def take_counts(self) -> list[tuple[int, list[int]]]:
+        """What `add_counts` of another process is to be told: of each hour, since the last call."""
+        with self._lock:
+            taken = [(hour, list(counts)) for hour, counts in self._counted.items() if any(counts)]
+            for counts in self._counted.values():
+                counts[:] = [0, 0, 0]
+            return taken
 
     def page(self, age: int, path: str = "") -> bytes:
         """What was kept of the hour that began `age` hours before this one; see proof/live/wire.py. Sealed for the path

@@ -101,13 +101,17 @@ class Gauges:
 class SearcherMetrics(Collector):
     """Collector of one searcher. Must be called on the thread that the ring is confined to."""
 
-    def __init__(self, revision: str, ring: EvidenceRing, gauges: Gauges) -> None:
+    def __init__(self, revision: str, ring: EvidenceRing, gauges: Gauges, processes: Collector | None = None) -> None:
+        """`processes`: tells CPU and memory where this process is not all of the searcher."""
         self._revision = revision
         self._ring = ring
         self._gauges = gauges
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+        if processes is None:
+            ProcessCollector(registry=self._registry)
+        else:
+            self._registry.register(processes)
 
     def exposition(self) -> bytes:
         """The text format."""
@@ -213,7 +217,7 @@ class SearcherMetrics(Collector):
         yield wide
 
     def _distributions(self, totals: Sequence[Totals]) -> Iterator[Metric]:
-        from .ring import BINS, RESULT_EDGES, latency_edge
+        from .recorder import BINS, RESULT_EDGES, latency_edge
 
         duration = HistogramMetricFamily(
             DURATION, "Seconds from a request's last byte to its answer, per query.", labels=("revision", "segment")

@@ -62,6 +62,8 @@ CONNECTION_BYTES = 2 * (SEND_BYTES + RECEIVE_BYTES + UNCOUNTED_BYTES)
 
 MOST_THREADS = 64
 """Of searches, unless they are said: so many have room in the memory that the operator gives."""
+MOST_WORKERS = 64
+"""Processes of a pod that search."""
 THREAD_BYTES = 2 << 20
 """What a search thread holds besides WORK_BYTES: light searches, and their answers."""
 
@@ -164,6 +166,17 @@ def share_descriptors(descriptors: int, used: int, *, tls: bool = False) -> tupl
         extra = {"connections": users, "openFiles": descriptors, "wanted": wanted}
         _log.warning("fewer connections than usual: the limit on open files (ulimit -n) is low", extra=extra)
     return replace(Limits(), connections=users), replace(ADMIN, connections=admin)
+
+
+def share_limits(whole: Limits, processes: int) -> Limits:
+    """What each of several processes may take of the limits of a port, so that they take no more together. Each has
+    room for a few of the longest requests and answers."""
+    return replace(
+        whole,
+        connections=-(-whole.connections // processes),
+        held_bytes=max(whole.held_bytes // processes, 2 * whole.body_bytes),
+        unread_bytes=max(whole.unread_bytes // processes, 2 * ANSWER_BYTES),
+    )
 
 
 def open_descriptors() -> int:

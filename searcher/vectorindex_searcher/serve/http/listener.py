@@ -99,12 +99,16 @@ class Listener:
 
     async def open(self, port: int, host: str = "", tls: ssl.SSLContext | None = None) -> int:
         """Accept connections on `port` (0: any free one) and return it. Empty `host`: every address, IPv4 and IPv6."""
-        self._tls = tls
-        self._acceptor = Acceptor(host, port, self._connect, lambda: self.relieve())
-        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+        self._acceptor = Acceptor(host, port, self.connect, lambda: self.relieve())
+        self.begin(tls)
         return self._acceptor.port
 
-    def _connect(self, accepted: socket.socket) -> None:
+    def begin(self, tls: ssl.SSLContext | None = None) -> None:
+        """Without a port of its own: somebody else accepts, and calls `connect`."""
+        self._tls = tls
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    def connect(self, accepted: socket.socket) -> None:
         """Make a connection of an accepted socket, if there is room or room can be made."""
         connection = Connection(self)
         while len(self._connections) - self._told >= self.limits.connections:

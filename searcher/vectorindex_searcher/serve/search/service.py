@@ -18,10 +18,10 @@ import numpy.typing as npt
 from ... import contract
 from ...index.engine import Engine
 from ...index.selection.rowset import RowSet
-from ..evidence.feedback import Feedback
+from ..evidence.feedback import QueryIds
 from ..evidence.live_queries import LiveQueries
 from ..evidence.live_sample import LiveSample
-from ..evidence.ring import Outcome
+from ..evidence.recorder import Outcome
 from ..http.limits import LIGHT_CANDIDATES, MAX_VECTORS, SLICE_CANDIDATES
 from ..http.messages import Deferred, Response
 from .answers import PIECE_BYTES, SingleAnswers, binary_answer, json_answer, json_of, long_json_answer
@@ -59,7 +59,7 @@ class SearchService:
         revision: str,
         segment_params: Mapping[str, Mapping[str, int]],
         live: LiveSample | None,
-        feedback: Feedback,
+        feedback: QueryIds,
         queries: LiveQueries | None = None,
     ) -> None:
         self._engine = engine
