@@ -49,8 +49,9 @@ test-e2e: setup ## a real cluster, real images, a real S3 server
 	@$(RUN) tests/run_layers.py e2e
 
 .PHONY: test-chaos
-test-chaos: setup ## the operator killed at each write, faults of the API server, the store, searchers and nodes, an hour (ONLY="regex")
-	@CHAOS=full CHAOS_WRITES=1 CHAOS_SCENES="$(ONLY)" $(RUN) tests/run_layers.py chaos
+test-chaos: setup ## 50 rollouts and 50 rollbacks under every fault, 100 minutes (CYCLES=50 INDEXES=5 MINUTES=65 SEED=1 RESUME=1 ONLY="regex")
+	@CHAOS=full CHAOS_WRITES=1 CHAOS_SCENES="$(ONLY)" CHAOS_CYCLES=$(CYCLES) CHAOS_INDEXES=$(INDEXES) \
+		CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) CHAOS_RESUME=$(RESUME) $(RUN) tests/run_layers.py chaos
 
 LAYER ?= unit
 TIMES ?= 10

@@ -175,9 +175,7 @@ class Faults:
 
     def _kill_api_server(self) -> tuple[str, str]:
         """Every watch is cut; the node starts it again."""
-        before = _api_server()
-        os.kill(before, signal.SIGKILL)
-        wait_for(lambda: _api_servers() not in ([], [before]), 60, "another kube-apiserver")
+        kill_api_server()
         return "", "kube-apiserver"
 
 
@@ -190,6 +188,13 @@ def _sent(number: signal.Signals, processes: list[int]) -> Iterator[None]:
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
+
+
+def kill_api_server() -> None:
+    """The local cluster's; returns when its node has started another one, which need not answer yet."""
+    before = _api_server()
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: _api_servers() not in ([], [before]), 60, "another kube-apiserver")
 
 
 def _api_server() -> int:

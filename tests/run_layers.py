@@ -25,7 +25,7 @@ LAYERS = ("unit", "simulator", "apiserver", "chaos", "e2e")
 NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e"})
 PREPARATIONS: dict[str, tuple[list[str], ...]] = {
     "apiserver": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "versitygw")),
-    "chaos": ([str(CLUSTER), "binary", "kubernetes"],),
+    "chaos": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm")),
     "e2e": ([sys.executable, "-m", "harness"],),
 }
 """Run before pytest: minutes on a fresh machine, seconds later."""
@@ -61,9 +61,10 @@ def prepared(layer: str) -> bool:
 
 
 def command(layer: str, *arguments: str) -> list[str]:
-    """The command line of pytest for one layer."""
+    """The command line of pytest for one layer. What takes an hour is heard while it goes on."""
     spread = ["--numprocesses=auto", "--dist=worksteal"] if layer in ONE_PROCESS_PER_CORE else []
-    return [sys.executable, "-m", "pytest", f"tests/{layer}", "-q", "-rs", *spread, *arguments]
+    heard = ["--capture=no"] if layer == "chaos" and os.environ.get("CHAOS") == "full" else []
+    return [sys.executable, "-m", "pytest", f"tests/{layer}", "-q", "-rs", *spread, *heard, *arguments]
 
 
 def run(layer: str) -> str:

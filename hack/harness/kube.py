@@ -21,7 +21,9 @@ T = TypeVar("T")
 FIELD_MANAGER = "vectorindex-harness"
 TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
 _VIX = "/apis/vectorindex.dev/v1alpha1"
-_CLUSTER_SCOPED = frozenset({"Namespace", "Node", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"})
+_CLUSTER_SCOPED = frozenset(
+    {"Namespace", "Node", "CustomResourceDefinition", "APIService", "ClusterRole", "ClusterRoleBinding"}
+)
 _PATHS = {
     "VectorIndex": (_VIX, "vectorindexes"),
     "VectorIndexRevision": (_VIX, "vectorindexrevisions"),
@@ -41,6 +43,10 @@ _PATHS = {
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
     "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
+    "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
+    "APIService": ("/apis/apiregistration.k8s.io/v1", "apiservices"),
+    "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles"),
+    "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
     "CustomResourceDefinition": ("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions"),
     "ClusterRole": ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
     "ClusterRoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"),

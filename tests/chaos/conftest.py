@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from chaos import report
+from chaos.campaign import asked
 from chaos.ground import Cluster, ground
+from chaos.ledger import Ledger
 from chaos.operators import Spawner
+from chaos.report import results
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First the one that takes an hour, so that what is cut off has at least that."""
+    items.sort(key=lambda item: "test_cluster.py" not in item.nodeid)
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +25,18 @@ def cluster() -> Iterator[Cluster]:
     with ground() as made:
         yield made
         assert not made.kubelet.failures, "the kubelet that is played was refused something: the tests mean nothing"
+
+
+@pytest.fixture(scope="session")
+def ledger() -> Iterator[Ledger]:
+    """What is known of the run on a real cluster: on disk, and on the page after each turn when it is a whole run."""
+    campaign = asked(os.environ)
+    made = Ledger(report.FOLDER / f"{'whole' if campaign.is_whole else 'part'}.jsonl", campaign)
+    made.begin(results.stamp(), resume=bool(os.environ.get("CHAOS_RESUME")))
+    if campaign.is_whole:
+        made.changed = lambda: report.write(made)
+    yield made
+    made.changed()  # with what the tests after it have found
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import json
 import os
 import ssl
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chaos.accounts import account, signing_key
 from chaos.operators import Operator, Spawner
 from chaos.proxy import FaultProxy
 from control_plane import Json
@@ -30,12 +30,13 @@ from vectorindex_operator.manifests import labels
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
-from idle_cluster import ACCOUNT, HOME, IMAGE, Cluster, make_namespace
+from idle_cluster import IMAGE, Cluster, make_namespace
 from idle_cluster import cluster as idle_cluster
 
 NAME = "products"
-SECONDS = 240.0
-"""Of a rollout at most: 45 of them are the drain of what lost the traffic."""
+SECONDS = 900.0
+"""Of a rollout at most: it fails only where the end never comes. Of one that nothing befalls 45 are the drain of what
+lost the traffic; where a tenth of the requests is refused, most passes meet one, and the waits between them double."""
 KINDS = {
     "VectorIndexRevision": f"apis/{API_VERSION}:vectorindexrevisions",
     "Job": "apis/batch/v1:jobs",
@@ -46,9 +47,10 @@ KINDS = {
 }
 FIRST, GOOD, BAD = "HNSW16", "HNSW32", "HNSW24"
 RULE = {"name": "errors", "metric": "ErrorRate", "max": "5%", "window": "10s", "warmUp": "0s", "minSamples": 20}
+LOOK_SECONDS = 0.5
+"""A dozen lanes look at one API server."""
+TOKEN_SECONDS = 24 * 3600
 _numbers = itertools.count(1)
-_making = threading.Lock()
-"""The file of a kubeconfig is one for all lanes."""
 
 
 @dataclass(slots=True)
@@ -111,13 +113,14 @@ class Lane:
         status = raw.get("status", {})
         return str(status.get("phase")) if status.get("observedGeneration") == raw["metadata"]["generation"] else ""
 
+    def phases(self) -> dict[str, Any]:
+        """Those of its revisions, by their factories."""
+        revisions = self.items("VectorIndexRevision")
+        return {self.named(one): one.get("status", {}).get("phase") for one in revisions}
+
     def there(self) -> dict[str, Any]:
         """All that the operator made, with factories in the place of names that no two runs share."""
-        revisions = self.items("VectorIndexRevision")
-        told: dict[str, Any] = {
-            "phase": self.phase(),
-            "VectorIndexRevision": {self.named(one): one.get("status", {}).get("phase") for one in revisions},
-        }
+        told: dict[str, Any] = {"phase": self.phase(), "VectorIndexRevision": self.phases()}
         for kind in KINDS.keys() - {"VectorIndexRevision"}:
             told[kind] = sorted(self.named(one) for one in self.items(kind))
         fronts = [one for one in self.items("Service") if one["metadata"]["name"] == NAME]
@@ -164,7 +167,7 @@ class Lane:
 
     def wait(self, probe: Any, what: str, seconds: float = SECONDS) -> Any:
         """As harness.waiting.wait_for; says what there is, and what the operator said last."""
-        return wait_for(probe, seconds, f"{self.namespace}: {what}", last_seen=self.explain)
+        return wait_for(probe, seconds, f"{self.namespace}: {what}", last_seen=self.explain, every=LOOK_SECONDS)
 
     def explain(self) -> str:
         try:
@@ -189,15 +192,19 @@ def lane(cluster: Cluster, spawner: Spawner, *flags: str) -> Iterator[Lane]:
     """A namespace in which an operator begins to work, on its way to the API server the proxy."""
     namespace = f"chaos-{next(_numbers)}"
     make_namespace(cluster.api, namespace)
+    name, objects = account(namespace)
+    for one in objects:
+        answer = cluster.api.apply(one, "helm", force=True)
+        assert answer.ok, f"{one['kind']} {one['metadata']['name']}: {answer.message}"
     certificate = cluster.plane.folder / "certificates" / "apiserver.crt"
     proxy = FaultProxy(cluster.api.url, ssl.create_default_context(cafile=str(certificate)))
     with proxy.running():
-        with _making:
-            config = json.loads(cluster.plane.kubeconfig(HOME, ACCOUNT, 24 * 3600).read_text())
+        config = json.loads(cluster.plane.kubeconfig(namespace, name, TOKEN_SECONDS).read_text())
         config["clusters"][0]["cluster"] = {"server": proxy.url}
         kubeconfig = cluster.plane.folder / f"{namespace}.json"
         kubeconfig.write_text(json.dumps(config))
         quick = [f"--searcher-image={IMAGE}", f"--watch-namespaces={namespace}", "--soak-look-seconds=1"]
+        quick.append(f"--internal-key-dir={signing_key(cluster.plane.folder)}")
         log = cluster.plane.folder / f"{namespace}.log"
         operator = Operator(spawner, kubeconfig, namespace, "operator-0", [*quick, *flags], log)
         proxy.crash = operator.kill

@@ -139,6 +139,8 @@ class Operator:
             if self._over.wait(0.0 if self.ends[-1] == KILLED else RESTART_SECONDS):
                 return
             self._begin()
+            if self._over.is_set():  # it was set while this one began
+                self.kill()
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -21,6 +21,8 @@ from chaos.rules import Asked, Crash, Cut, Effect, Gone, Lost, Refused, Rules, S
 from vectorindex_operator.manifests import labels
 
 LONGEST_BODY = 64 << 20
+FORBIDDEN = 403
+CUT_SECONDS = 3.0
 CLOSED_SECONDS = 0.25
 """As aiohttp advises: until the connections with TLS of a session that was closed are."""
 _OF_A_CONNECTION = frozenset(
@@ -67,10 +69,13 @@ class FaultProxy:
     crash: Callable[[], None] = lambda: None
     rules: Rules = field(default_factory=Rules)
     seen: list[Seen] = field(default_factory=list)
-    """Without watches."""
+    """In the order of the answers; a watch when it begins."""
+    gone: int = 0
+    """Watches that the API server itself told 410."""
     port: int = 0
     _session: aiohttp.ClientSession = field(init=False)
-    _first: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
+    _first: dict[tuple[int, str], tuple[int, str, bytes]] = field(default_factory=dict)
+    """What reads were answered, by the version of the rules."""
     _watching: set[asyncio.Task[object]] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop = field(init=False)
 
@@ -81,6 +86,30 @@ class FaultProxy:
     def writes(self, since: float = 0.0) -> list[Seen]:
         """Those that came after `since` (Unix seconds), without the Lease's."""
         return [one for one in list(self.seen) if one.at >= since and one.asked.is_write]
+
+    def forbidden(self) -> list[str]:
+        """Verbs and resources that the API server refused for want of rights, and has not allowed since: one that has
+        just begun refuses everything until it has read the roles."""
+        last = {f"{one.asked.verb} {one.asked.resource}": one.status for one in list(self.seen) if one.status}
+        return sorted(asked for asked, status in last.items() if status == FORBIDDEN)
+
+    @contextmanager
+    def cutting_watches(self, every: float = CUT_SECONDS) -> Iterator[None]:
+        """All that are under way end, again and again, as when API servers are restarted."""
+        over = threading.Event()
+
+        def cut() -> None:
+            while not over.wait(every):
+                self.cut_watches()
+
+        thread = threading.Thread(target=cut, daemon=True)
+        self.cut_watches()
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def cut_watches(self) -> None:
         """All that are under way end now."""
@@ -138,7 +167,7 @@ class FaultProxy:
         asked = read_request(request.method, request.path, request.query, body)
         effect, at = self.rules.effect(asked), time.time()
         if asked.verb == "watch":
-            return await self._watch(request, effect)
+            return await self._watch(request, asked, effect)
         match effect:
             case Crash(carried_out=False):
                 self.crash()
@@ -148,8 +177,9 @@ class FaultProxy:
             case Slow(seconds):
                 await asyncio.sleep(seconds)
         if isinstance(effect, Stale):
-            known = self._first.get(request.path_qs) or await self._forwarded(request, body)
-            self._first[request.path_qs] = known
+            read = self.rules.version, request.path_qs
+            known = self._first.get(read) or await self._forwarded(request, body)
+            self._first[read] = known
         else:
             known = await self._forwarded(request, body)
         if isinstance(effect, Crash):
@@ -175,7 +205,7 @@ class FaultProxy:
 
     # ------------------------------------------------------------ watches
 
-    async def _watch(self, request: web.Request, effect: Effect | None) -> web.StreamResponse:
+    async def _watch(self, request: web.Request, asked: Asked, effect: Effect | None) -> web.StreamResponse:
         if isinstance(effect, Refused):
             return _refusal(effect)
         if isinstance(effect, Gone):
@@ -184,15 +214,16 @@ class FaultProxy:
         assert task is not None
         self._watching.add(task)
         try:
-            return await self._followed(request, effect.events if isinstance(effect, Cut) else None)
+            return await self._followed(request, asked, effect.events if isinstance(effect, Cut) else None)
         except (aiohttp.ClientError, ConnectionError, asyncio.CancelledError):
             return _hung_up(request)
         finally:
             self._watching.discard(task)
 
-    async def _followed(self, request: web.Request, events: int | None) -> web.StreamResponse:
+    async def _followed(self, request: web.Request, asked: Asked, events: int | None) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _OF_A_CONNECTION}
         async with self._session.get(self.upstream + request.path_qs, headers=headers) as answer:
+            self.seen.append(Seen(time.time(), asked, None, answer.status))
             told = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
             await told.prepare(request)
             count = 0
@@ -200,6 +231,7 @@ class FaultProxy:
                 if count == events:
                     await told.write(line[: len(line) // 2])
                     return _hung_up(request)
+                self.gone += _is_gone(line)
                 await told.write(line)
                 count += 1
             await told.write_eof()
@@ -215,6 +247,11 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             yield line + b"\n"
     if rest:
         yield rest
+
+
+def _is_gone(line: bytes) -> bool:
+    """Whether an event says that what the watch wants to go on from was compacted."""
+    return line.startswith(b'{"type":"ERROR"') and json.loads(line)["object"].get("code") == 410
 
 
 def _pointed(answer: bytes) -> str:

@@ -47,6 +47,8 @@ def gone(lane: Lane, way: Way, rules: Sequence[Rule]) -> dict[str, Any]:
         lane.spoil(way.factory)
 
     def ended() -> bool:
+        if lane.phases() != way.phases:
+            return False
         there = lane.there()
         return there["Deployment"] == [way.stays] and there["VectorIndexRevision"] == way.phases
 
@@ -57,5 +59,6 @@ def gone(lane: Lane, way: Way, rules: Sequence[Rule]) -> dict[str, Any]:
     assert pointed == list(way.traffic), f"the traffic went {pointed}"
     assert not lane.unproven(), f"{lane.unproven()} got the traffic unproven"
     assert not lane.repeated(), f"done more than once: {lane.repeated()}"
+    assert not lane.proxy.forbidden(), f"the chart's rights do not suffice: {lane.proxy.forbidden()}"
     assert not lane.orphans(), f"left behind after deletion: {lane.orphans()}"
     return dict(there)

@@ -118,10 +118,15 @@ class Rule:
     first: int = 1
     last: float = float("inf")
     share: float = 1.0
+    seed: int = 1
+    """Of the share."""
     met: int = 0
     """How often it had its effect."""
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
-    _random: random.Random = field(default_factory=lambda: random.Random(1))
+    _random: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
 
     def meets(self, asked: Asked) -> bool:
         """Whether it is for this request; each that matches counts."""
@@ -141,13 +146,15 @@ class Rule:
 class Rules:
     """Those in force, to be changed from any thread."""
 
+    version: int = 0
+    """Other rules, another number."""
     _rules: list[Rule] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def set(self, rules: Iterable[Rule] = ()) -> None:
         """These from now on, and no others."""
         with self._lock:
-            self._rules = list(rules)
+            self._rules, self.version = list(rules), self.version + 1
 
     def effect(self, asked: Asked) -> Effect | None:
         """Of the first rule that is for this request."""

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
+from chaos.autoscaler import FEWEST, MOST, autoscaled
+from chaos.ledger import Row
 from chaos.rules import BROKEN, CONFLICT, READS, TOO_MANY, WRITES, Crash, Cut, Gone, Lost, Rule, Slow, Stale
-from chaos.site import Index, Row, beside, operator_of, other_index, put
+from chaos.site import Index, operator_of
 from e2e.operator_release import main_processes
+from rollouts import ROLLOUT_SECONDS
 
-from harness.commands import run
-from harness.errors import HarnessError
 from harness.kube import Json
-from harness.local import PROGRAM
+from harness.vix import ENDED
 
 WATCHES, ALL = frozenset({"watch"}), WRITES | READS
-STORE_NAMESPACE = "object-store"
 Scene = Callable[[Index], None]
 SCENES: dict[str, Scene] = {}
 
@@ -54,15 +55,20 @@ ANSWERS: dict[str, Callable[[], list[Rule]]] = {
 }
 
 
+def of_watches(rules: Iterable[Rule]) -> bool:
+    """Whether the faults are of watches: one that is under way lasts longer than a rollout, and none would happen."""
+    return any(rule.verbs == WATCHES for rule in rules)
+
+
 def answered(fault: str) -> Scene:
     def run(one: Index) -> None:
-        rules = ANSWERS[fault]()
+        rules = [replace(rule, seed=one.turn.seed) for rule in ANSWERS[fault]()]
         one.proxy.rules.set(rules)
         try:
-            row = one.cycle_under(fault)
+            with one.proxy.cutting_watches() if of_watches(rules) else contextlib.nullcontext():
+                one.cycle_under(fault, count=lambda: sum(rule.met for rule in rules))
         finally:
             one.proxy.rules.set()
-        row.times = sum(rule.met for rule in rules)
 
     return run
 
@@ -82,9 +88,9 @@ def killed_at(point: str, *, after: bool) -> Scene:
             one.proxy.rules.set([Rule(Crash(after), WRITES, frozenset({resource}), first=first, last=first)])
 
         ends = len(one.operator.ends)
-        row = one.cycle_under(f"operator killed {'after' if after else 'before'} {point}", arm)
+        fault = f"operator killed {'after' if after else 'before'} {point}"
+        one.cycle_under(fault, arm, count=lambda: len(one.operator.ends) - ends)
         one.proxy.rules.set()
-        row.times = len(one.operator.ends) - ends
 
     return run
 
@@ -98,18 +104,31 @@ SCENES |= {
 
 # ---------------------------------------------------------------- the operator
 
+MOST_WRITES = 30
+"""Of a rollout, at least: it has some four more."""
+
+
+@scene("operator killed at a write that is drawn")
+def _drawn(one: Index, row: Row) -> None:
+    draw = random.Random(f"{one.turn.seed} {row.rollbacks}")
+    number, ends = draw.randint(1, MOST_WRITES), len(one.operator.ends)
+    one.proxy.rules.set([Rule(Crash(draw.random() < 0.5), WRITES, first=number, last=number)])
+    one.wait_phase(*ENDED, seconds=ROLLOUT_SECONDS)
+    row.times += len(one.operator.ends) - ends
+    one.proxy.rules.set()
+
 
 @scene("operator killed in each phase")
 def _phases(one: Index, row: Row) -> None:
     seen: set[str] = set()
     for phase in ("Building", "Validating", "Surging", "Soaking"):
-        one.wait_phase(phase, *_LATER[phase])
+        one.wait_phase(phase, *LATER[phase])
         one.operator.kill()
         row.times += 1
         seen.add(phase)
 
 
-_LATER = {
+LATER = {  # phases that a revision is in when it is beyond one
     "Building": ("Validating", "Validated", "Surging", "Soaking", "Stable", "RolledBack"),
     "Validating": ("Validated", "Surging", "Soaking", "Stable", "RolledBack"),
     "Surging": ("Soaking", "Stable", "RolledBack"),
@@ -162,19 +181,31 @@ OUT_OF_MEMORY_SECONDS = 30.0
 @scene("replicas changed by /scale in surge, soak and rollback")
 def _scaled(one: Index, row: Row) -> None:
     for phase, replicas in (("Surging", 3), ("Soaking", 2), ("RolledBack", 3)):
-        one.wait_phase(phase, *_LATER.get(phase, ("Stable",)))
+        one.wait_phase(phase, *LATER.get(phase, ("Stable",)))
         space = one.space
         space.kube.kubectl("-n", space.namespace, "scale", f"vix/{space.index.name}", f"--replicas={replicas}")
         row.times += 1
 
 
+@scene("replicas changed by a HorizontalPodAutoscaler through surge, soak and rollback")
+def _autoscaled(one: Index, row: Row) -> None:
+    """The load rises and falls as fast as the controller follows, until it has done so once after the end."""
+    name = one.wait_phase("Building", *LATER["Building"])
+    with autoscaled(one.site.metrics, one.space) as set_load:
+        for searchers in itertools.cycle((MOST, FEWEST)):
+            set_load(searchers)
+            phase = str(one.space.index.revision(name).get("phase"))
+            row.times, row.phases[phase] = row.times + 1, row.phases.get(phase, 0) + 1
+            if phase in ENDED:
+                return
+
+
 def _searcher(one: Index) -> Json:
     """A ready pod of what has the traffic, which has another one."""
-    pods = [pod for pod in one.space.index.pods(one.space.index.traffic()) if _ready(pod)]
-    return pods[0]
+    return next(pod for pod in one.space.index.pods(one.space.index.traffic()) if is_ready(pod))
 
 
-def _ready(pod: Json) -> bool:
+def is_ready(pod: Json) -> bool:
     conditions = pod["status"].get("conditions", ())
     return "deletionTimestamp" not in pod["metadata"] and any(
         row["type"] == "Ready" and row["status"] == "True" for row in conditions
@@ -188,165 +219,3 @@ def _memory_of(process: int) -> Path:
         if "memory" in controllers.split(","):
             return Path("/sys/fs/cgroup/memory") / path.lstrip("/")
     raise FileNotFoundError(f"no memory cgroup of {process}")
-
-
-# ---------------------------------------------------------------- the store
-
-
-@contextmanager
-def store_stopped(one: Index) -> Iterator[None]:
-    """It answers nothing for as long as the block."""
-    (pod, *_) = one.space.kube.list("Pod", STORE_NAMESPACE, "app=s3")
-    processes = main_processes(pod["metadata"]["uid"])
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
-
-
-ALONE: dict[str, Scene] = {}
-"""Those that befall every index: on one, without others beside it."""
-
-
-def store_down(one: Index) -> None:
-    """While a revision is built, while one surges, and while what was retired is to be loaded again.
-
-    No bad revision: it is the store's part of a rollout that counts.
-    """
-    with one.counted("object store down during a build, a surge and a cold rollback") as row:
-        retired = one.space.index.traffic()
-        for phase, seconds in (("Building", 10.0), ("Surging", 10.0)):
-            one.known = set(one.space.index.revisions())
-
-            def stop(phase: str = phase, seconds: float = seconds) -> None:
-                one.wait_phase(phase, *_LATER[phase])
-                with store_stopped(one):
-                    time.sleep(seconds)
-
-            with beside(stop):
-                made = one.roll_out(good=True)
-            row.times, row.rollouts = row.times + 1, row.rollouts + 1
-            row.wrong += [] if made.right else [f"{made.revision}: {made.ended}, not Stable: {made.said}"[:600]]
-        index = one.space.index
-        index.wait(lambda: index.revision(retired).get("phase") == "Retired", 120, f"{retired} to be retired")
-        with store_stopped(one):
-            index.verb("rollback", f"{retired}@chaos-{one.cycle}")
-            time.sleep(15.0)
-            row.wrong += [] if index.traffic() != retired else ["the traffic went to what is not loaded"]
-        row.times, row.rollbacks = row.times + 1, row.rollbacks + 1
-        index.wait(lambda: index.traffic() == retired, 240, f"the traffic to go back to {retired}")
-        one.running.wait(lambda seen: seen.newest == retired, 60, f"answers of {retired}")
-
-
-ALONE["object store down"] = store_down
-
-
-# ---------------------------------------------------------------- nodes
-
-LOST_SECONDS = 75.0
-"""Kubernetes notices after some 50."""
-
-
-def node(what: str) -> None:
-    """`cluster node WHAT`: the second node."""
-    run([sys.executable, PROGRAM, "node", what], timeout=300)
-
-
-def node_lost(phase: str) -> Scene:
-    """The second node ends as in a power cut while a revision is in this phase (none: at rest), and comes back."""
-
-    def lose(one: Index, row: Row) -> None:
-        if phase:
-            one.wait_phase(phase, *_LATER[phase])
-        node("lose")
-        row.times += 1
-        time.sleep(LOST_SECONDS)
-        node("add")
-
-    def scene_(one: Index) -> None:
-        node("add")
-        with one.counted(f"node lost in {phase or 'steady state'}") as row:
-            _spread(one)
-            one.known = set(one.space.index.revisions())
-            if not phase:
-                lose(one, row)
-                return
-            with beside(lambda: lose(one, row)):
-                made = one.roll_out(good=True)
-            row.rollouts += 1
-            row.wrong += [] if made.right else [f"{made.revision}: {made.ended}, not Stable: {made.said}"[:600]]
-
-    return scene_
-
-
-def drained(one: Index) -> None:
-    """`kubectl drain` in steady state: the PodDisruptionBudget lets no two searchers go at a time."""
-    node("add")
-    with one.counted("node drained") as row:
-        _spread(one)
-        kube, name = one.space.kube, _second(one)
-        kube.kubectl("drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", timeout=180)
-        row.times += 1
-        kube.kubectl("uncordon", name)
-
-
-def _second(one: Index) -> str:
-    return next(name for raw in one.space.kube.list("Node") if (name := raw["metadata"]["name"]) != "local")
-
-
-def _spread(one: Index) -> None:
-    """One of the two searchers runs on the second node: else one that does not is made anew there."""
-    space, name = one.space, _second(one)
-    index = space.index
-
-    def both() -> bool:
-        pods = [pod for pod in index.pods(index.traffic()) if _ready(pod)]
-        places = {pod["spec"].get("nodeName") for pod in pods}
-        return len(pods) == _REPLICAS and {"local", name} <= places
-
-    def ready() -> bool:
-        pods = [pod for pod in index.pods(index.traffic()) if "deletionTimestamp" not in pod["metadata"]]
-        return len(pods) == _REPLICAS and all(map(_ready, pods))
-
-    index.wait(ready, 180, "both searchers")
-    if both():
-        return
-    space.kube.kubectl("cordon", "local")
-    try:
-        pod = next(pod for pod in index.pods(index.traffic()) if pod["spec"].get("nodeName") == "local")
-        space.kube.delete("Pod", pod["metadata"]["name"], space.namespace)
-        index.wait(lambda: ready() and both(), 180, f"a searcher on {name}")
-    finally:
-        space.kube.kubectl("uncordon", "local")
-
-
-_REPLICAS = 2
-ALONE |= {f"node lost in {phase or 'steady state'}": node_lost(phase) for phase in ("Surging", "Soaking", "")}
-ALONE["node drained"] = drained
-
-
-# ---------------------------------------------------------------- namespaces
-
-
-def namespace_deleted(one: Index) -> None:
-    """While its index is built, and no operator runs: nothing may hold it up, since nobody is there to let go."""
-    space, proxy = other_index(one.site)
-    with one.counted("namespace deleted during a build, the operator down") as row, proxy.running():
-        with operator_of(one.site, space.namespace, proxy, "operator-0").running():
-            put(space, "first", one.corpus)
-            space.apply("first")
-            first = space.index.wait_new_revision(set())
-            space.index.wait_revision(first, "Building", "Validating")
-        space.kube.delete("Namespace", space.namespace)
-        row.times += 1
-        try:
-            space.kube.wait_gone("Namespace", space.namespace, timeout=120)
-        except HarnessError as error:
-            one.site.left.append(f"Namespace {space.namespace}: {error}"[:300])
-        space.store.remove_bucket(space.bucket)
-
-
-ALONE["namespace deleted during a build, the operator down"] = namespace_deleted

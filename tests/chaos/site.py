@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from chaos.accounts import account, signing_key
+from chaos.autoscaler import MetricsApi, metrics_api
+from chaos.campaign import Turn
+from chaos.ledger import BETWEEN, Ledger, Row
 from chaos.operators import Operator, Spawner
 from chaos.proxy import FaultProxy
 from e2e.operator_release import Operator as Release
@@ -31,27 +35,14 @@ from rollouts import CLIENT_RETRIES, QUICK, Rollout, put, roll_out
 
 from harness import cluster as clusters
 from harness import images, release, s3, traffic
-from harness.kube import Json, Kube
+from harness.errors import HarnessError
+from harness.kube import Json, Kube, path_of
 from harness.traffic import Snapshot, Traffic
 
-HOME, ACCOUNT = "vectorindex-chaos", "operator"
+HOME, PREFIX = "vectorindex-chaos", "chaos-"
 FIRST_SECONDS, GONE_SECONDS = 300, 120
-_VIX = "/apis/vectorindex.dev/v1alpha1"
-
-
-@dataclass(slots=True)
-class Row:
-    """What a fault cost. `wrong`: rollouts that ended otherwise than they must, and what they said."""
-
-    fault: str
-    rollouts: int = 0
-    rollbacks: int = 0
-    times: int = 0
-    queries: int = 0
-    failed: int = 0
-    unproven: int = 0
-    wrong: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+BESIDE_SECONDS = 300
+"""So long after a rollout what happens beside it may go on."""
 
 
 @dataclass(slots=True)
@@ -63,14 +54,13 @@ class Site:
     images: images.Images
     spawner: Spawner
     folder: Path
-    rows: list[Row] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
-    """What was still there after everything was deleted."""
+    ledger: Ledger
+    metrics: MetricsApi
 
 
 @dataclass(slots=True)
 class Index:
-    """One index under queries that do not stop. `cycle`: how many edits it has seen."""
+    """One index under queries that do not stop. `turn`: whose turn it is; `cycle`: how many edits it has seen."""
 
     site: Site
     space: Workspace
@@ -78,21 +68,26 @@ class Index:
     operator: Operator
     corpus: Corpus
     running: Traffic
+    turn: Turn
     cycle: int = 0
     known: set[str] = field(default_factory=set)
     """Revisions that were there before the last edit."""
+    _counted: Row = field(default_factory=lambda: Row(BETWEEN))
+    """The queries of all rows together."""
 
     def roll_out(self, *, good: bool) -> Rollout:
         """One revision from apply to its end."""
         self.cycle += 1
-        data = self.corpus.moved(seed=2000 + self.cycle) if good else self.corpus.spoiled(0.5, seed=1000 + self.cycle)
+        seed = 100 * self.turn.seed + self.cycle
+        data = self.corpus.moved(seed=seed) if good else self.corpus.spoiled(0.5, seed=seed)
         folder = f"{'good' if good else 'bad'}-{self.cycle}"
         return roll_out(self.space, self.running, data, folder, self.cycle, "Stable" if good else "RolledBack")
 
     @contextmanager
     def counted(self, fault: str) -> Iterator[Row]:
         """What happens within is this fault's."""
-        before, row = self.running.snapshot(), Row(fault)
+        self.proxy.seen.clear()
+        before, row, began = self.running.snapshot(), Row(fault, self.turn.number), time.monotonic()
         try:
             yield row
         finally:
@@ -101,8 +96,16 @@ class Index:
             new = [one for one in after.failures if one["at"] > before.at]
             row.failures = [f"{one['kind']}: {one['detail']}"[:200] for one in new]
             row.unproven = self.unproven(before, after)
-            self.site.rows.append(row)
-            print(f"{self.space.namespace}: {row}", flush=True)
+            row.seconds = round(time.monotonic() - began, 1)
+            row.wrong += [f"the chart's rights do not suffice: {one}" for one in self.proxy.forbidden()]
+            self._counted.queries += row.queries
+            self._counted.failed += row.failed
+            self.site.ledger.add(row)
+
+    def not_counted(self, last: Snapshot) -> Row:
+        """What is in no row: the queries between two faults. `last`: of the index' life."""
+        queries, failed = last.queries - self._counted.queries, last.failed - self._counted.failed
+        return Row(BETWEEN, queries=queries, failed=failed)
 
     def unproven(self, before: Snapshot, after: Snapshot) -> int:
         """Answers of revisions whose gate never passed."""
@@ -115,18 +118,27 @@ class Index:
                 count += new
         return count
 
-    def cycle_under(self, fault: str, do: Callable[[Row], None] = lambda row: None) -> Row:
-        """A bad revision and a good one, while the fault lasts; `do` runs beside each and counts what it did."""
+    def cycle_under(
+        self, fault: str, do: Callable[[Row], None] = lambda row: None, *, count: Callable[[], int] | None = None
+    ) -> Row:
+        """A bad revision and a good one, while the fault lasts. `do` runs beside each and counts what it did; else
+        `count` does at the end."""
         with self.counted(fault) as row:
             for good in (False, True):
                 self.known = set(self.space.index.revisions())
                 with beside(lambda: do(row)):
-                    made = self.roll_out(good=good)
-                row.rollouts += 1
-                row.rollbacks += not good
-                if not made.right:
-                    row.wrong.append(f"{made.revision}: {made.ended}, not {made.wanted}: {made.said}"[:600])
+                    self.rolled_out(row, good=good)
+            row.times = row.times if count is None else count()
         return row
+
+    def rolled_out(self, row: Row, *, good: bool) -> None:
+        """One revision from apply to its end, which the row tells of."""
+        made = self.roll_out(good=good)
+        if not made.right:
+            row.wrong.append(f"{made.revision}: {made.ended}, not {made.wanted}: {made.said}"[:600])
+            return
+        row.rollouts += good
+        row.rollbacks += not good
 
     def wait_phase(self, *phases: str, seconds: float = 240.0) -> str:
         """Until the revision of the last edit is in one of these; its name."""
@@ -154,16 +166,18 @@ def beside(do: Callable[[], None]) -> Iterator[None]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     yield
-    thread.join(300)
+    thread.join(BESIDE_SECONDS)
     if raised:
         raise raised[0]
+    if thread.is_alive():
+        raise HarnessError(f"what happens beside a rollout has not ended {BESIDE_SECONDS} s after it")
 
 
 # ---------------------------------------------------------------- making and removing
 
 
 @contextmanager
-def site(spawner: Spawner) -> Iterator[Site]:
+def site(spawner: Spawner, ledger: Ledger) -> Iterator[Site]:
     """The cluster with our kinds, and without an operator in it."""
     chosen = clusters.choose()
     chosen.up()
@@ -176,20 +190,18 @@ def site(spawner: Spawner) -> Iterator[Site]:
             stack.callback(there.upgrade, "replicaCount=1")
         for path in sorted((CHECKOUT / "crds").glob("*.yaml")):
             kube.apply(yaml.safe_load(path.read_text()))
+        for raw in kube.list("Namespace"):
+            if (left := raw["metadata"]["name"]).startswith(PREFIX):  # by a run that was cut off
+                kube.delete("Namespace", left)
         kube.ensure_namespace(HOME)
-        kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": HOME}})
-        subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": HOME}
-        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
-        binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding"}
-        kube.apply({**binding, "metadata": {"name": HOME}, "roleRef": role, "subjects": [subject]})
         stack.callback(kube.delete, "Namespace", HOME)
-        stack.callback(kube.delete, "ClusterRoleBinding", HOME)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
-        yield Site(kube, s3.connect(chosen), built, spawner, folder)
+        metrics = stack.enter_context(metrics_api(kube, HOME))
+        yield Site(kube, s3.connect(chosen), built, spawner, folder, ledger, metrics)
 
 
 @contextmanager
-def index(where: Site, rate: float) -> Iterator[Index]:
+def index(where: Site, rate: float, turn: Turn) -> Iterator[Index]:
     """An index that serves, under `rate` queries a second; at the end it is deleted, and what is left then noted."""
     space, proxy = other_index(where)
     with ExitStack() as stack:
@@ -205,14 +217,17 @@ def index(where: Site, rate: float) -> Iterator[Index]:
         load: dict[str, Any] = {"rate": rate, "retries": CLIENT_RETRIES, "max_seconds": 10_000.0}
         running = stack.enter_context(traffic.to_index(space.kube, space.images, space.index, queries, **load))
         running.wait(lambda seen: seen.queries >= rate, 60, "the first second of traffic")
-        yield Index(where, space, proxy, operator, corpus, running)
-        running.stop()
-        where.left += removed(space)
+        made = Index(where, space, proxy, operator, corpus, running, turn)
+        yield made
+        where.ledger.add(made.not_counted(running.stop()))
+        where.ledger.leaves(removed(space))
 
 
 def other_index(where: Site) -> tuple[Workspace, FaultProxy]:
     """A place for one, and a proxy that does not run yet."""
-    space = Workspace.create(where.kube, where.store, where.images, f"chaos-{secrets.token_hex(3)}")
+    space = Workspace.create(where.kube, where.store, where.images, f"{PREFIX}{secrets.token_hex(3)}")
+    for one in account(space.namespace)[1]:
+        where.kube.apply(one)
     server, authority = _api_server(where.kube)
     return space, FaultProxy(server, ssl.create_default_context(cadata=authority))
 
@@ -229,7 +244,7 @@ def removed(space: Workspace) -> list[str]:
 
 def operator_of(where: Site, namespace: str, proxy: FaultProxy, identity: str) -> Operator:
     """One that works in this namespace, by way of the proxy."""
-    path = f"/api/v1/namespaces/{HOME}/serviceaccounts/{ACCOUNT}/token"
+    path = f"{path_of('ServiceAccount', account(namespace)[0], namespace)}/token"
     request: Json = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
     status, body = where.kube.call("POST", path, body=request | {"spec": {"expirationSeconds": 6 * 3600}})
     assert status < 400, body
@@ -244,6 +259,7 @@ def operator_of(where: Site, namespace: str, proxy: FaultProxy, identity: str) -
     file = where.folder / f"{namespace}-{identity}.json"
     file.write_text(json.dumps(config))
     flags = [f"--searcher-image={where.images.searcher.reference}", f"--watch-namespaces={namespace}"]
+    flags.append(f"--internal-key-dir={signing_key(where.folder)}")
     log = where.folder / f"{namespace}-{identity}.log"
     return Operator(where.spawner, file, namespace, identity, flags, log)
 

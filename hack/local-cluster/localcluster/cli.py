@@ -51,6 +51,9 @@ def _verb(options: argparse.Namespace) -> int:
             _require_running()
             with lifecycle.exclusive():
                 {"add": second.add, "lose": second.lose, "remove": second.remove}[options.what]()
+        case "compact":
+            _require_running()
+            print(node.compact())
         case "fake-gpu":
             _require_running()
             workloads.set_fake_gpu(options.state == "on")
@@ -90,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     binary.add_argument("name", choices=[build.name for build in builds.BUILDS])
     another = verbs.add_parser("node", help="a second node: add it, lose it as in a power cut, remove it")
     another.add_argument("what", choices=["add", "lose", "remove"])
+    verbs.add_parser("compact", help="make etcd forget what was before now; print its revision")
     gpu = verbs.add_parser("fake-gpu", help="make the node claim one nvidia.com/gpu, or none")
     gpu.add_argument("state", choices=["on", "off"])
     image = verbs.add_parser("build-image", help="build a Dockerfile's target and import it")

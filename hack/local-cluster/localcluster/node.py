@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ CONFIGURATION = {  # template in config/: file in CONF
     "pods.conflist": "cni/10-pods.conflist",
 }
 OUTPUT = "node.log"
+ETCD_URL = "http://127.0.0.1:2379"
 
 
 def running() -> bool:
@@ -71,6 +73,21 @@ def digest() -> str:
 def inside(*command: str | os.PathLike[str]) -> list[str | os.PathLike[str]]:
     """The command line that runs `command` in the node's namespaces."""
     return [*processes.inside(require_init_pid()), *command]
+
+
+def compact() -> int:
+    """etcd forgets all that was before now, as a control plane has it do every five minutes; the revision of now."""
+    told = json.loads(_ask_etcd("range", {"key": base64.b64encode(b"/").decode()}))
+    revision = int(told["header"]["revision"])
+    _ask_etcd("compaction", {"revision": revision, "physical": True})
+    return revision
+
+
+def _ask_etcd(what: str, body: Mapping[str, object]) -> str:
+    """The JSON that its gateway answers; it listens inside the node only."""
+    return output_of(
+        [*map(str, inside("curl", "--fail", "-sS", f"{ETCD_URL}/v3/kv/{what}", "--data", json.dumps(body)))]
+    )
 
 
 def start() -> None:
