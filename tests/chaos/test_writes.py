@@ -23,6 +23,8 @@ pytestmark = [
     pytest.mark.timeout(3600),
 ]
 EVERY = int(os.environ.get("CHAOS_WRITES", "17"))
+VARYING = 4
+"""Of the writes of a way: what several looks write, one may write as well. So the last few may not come."""
 LANES = int(os.environ.get("CHAOS_LANES", "12"))
 
 
@@ -58,12 +60,13 @@ def test_killed_at_any_write_it_ends_as_if_nothing_had_been(cluster: Cluster, sp
             for after in (False, True)
         ]
         runs = [pool.submit(killed, cluster, spawner, way, number, after=after) for way, _, number, after in points]
-        wrong, count = [], 0
+        wrong, count, missed = [], 0, list[str]()
         for (way, one, number, after), run in zip(points, runs, strict=True):
             where = f"{way.name}, killed {'after' if after else 'before'} write {number} ({one.writes[number - 1]})"
             error = run.exception()
             there, times = (None, 0) if error is not None else run.result()
             count += times
+            missed += [where] if not times and number <= len(one.writes) - VARYING else []
             print(
                 f"{time.strftime('%H:%M:%S')}  {where}: {'killed' if times else 'not reached'} {error or ''}",
                 flush=True,
@@ -75,4 +78,4 @@ def test_killed_at_any_write_it_ends_as_if_nothing_had_been(cluster: Cluster, sp
     if os.environ.get("CHAOS") == "full":
         report.remember("writes", counts | {"every": EVERY, "killed": count, "runs": len(points), "wrong": wrong})
     assert not wrong, "\n".join(wrong)
-    assert count >= len(points) * 0.9, "most runs have the write at which the operator is to be killed"
+    assert len(missed) <= len(points) * 0.1, f"most runs have the write at which the operator is to be killed: {missed}"
