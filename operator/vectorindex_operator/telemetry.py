@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.source_poll import Said
+from vectorindex_searcher.contract import Found
 
 CONDITIONS = (
     "Ready",
@@ -82,6 +83,12 @@ class Metrics:
         self.polls = Counter(
             "vectorindex_source_polls", "Answers of searchers about the source", ["result"], registry=self.registry
         )
+        self.artifacts = Counter(
+            "vectorindex_rollback_artifact_looks",
+            "Answers of searchers about the artifact that a rollback needs",
+            ["result"],
+            registry=self.registry,
+        )
         self.depth = Gauge("vectorindex_workqueue_depth", "VectorIndexes that are due now", registry=self.registry)
         self.longest_wait = Gauge(
             "vectorindex_workqueue_longest_wait_seconds",
@@ -117,6 +124,9 @@ class Metrics:
 
     def on_poll(self, said: Said) -> None:
         self.polls.labels(said).inc()
+
+    def on_artifact(self, found: Found) -> None:
+        self.artifacts.labels(found).inc()
 
     def on_event(self, namespace: str, name: str, event: Event) -> None:
         reason = event.reason if event.reason in REASONS else OTHER

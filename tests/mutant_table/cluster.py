@@ -14,6 +14,7 @@ _LEASE = f"{_OPERATOR}/adapters/lease.py"
 _SOURCE = f"{_OPERATOR}/core/source_poll.py"
 _POLL = f"{_OPERATOR}/core/progress/poll.py"
 _POLLS = f"{_OPERATOR}/reconcile/polls.py"
+_WAY_BACK = f"{_OPERATOR}/core/progress/way_back.py"
 
 CLUSTER = (
     Mutant(
@@ -66,6 +67,65 @@ CLUSTER = (
         "        if question is self._asked.get(key):\n",
         ("unit/test_source_polls.py::test_one_question_about_an_index_is_under_way_and_only_news_wakes_its_key",),
         "Each event about an index would have its source listed once more.",
+    ),
+    Mutant(
+        "an image is asked for an artifact before it has said that it can be",
+        _WAY_BACK,
+        "    if heard is None or heard.question.revision != state.stable or not heard.able or not target:\n",
+        "    if not target:\n",
+        ("unit/test_lifecycle_way_back_artifact.py::test_an_image_is_asked_for_an_artifact_once_it_has_said_that_it_can_be",),
+        "An image of before refuses the question, so that its source would be listed by a Job a poll again.",
+    ),
+    Mutant(
+        "a searcher is asked for an artifact that is in another place",
+        _WAY_BACK,
+        "    return target if places[0] == places[1] and ARTIFACT_DIGEST.fullmatch(wanted.digest) else \"\"\n",
+        "    return target if places and ARTIFACT_DIGEST.fullmatch(wanted.digest) else \"\"\n",
+        ("unit/test_lifecycle_way_back_artifact.py::test_an_artifact_in_another_place_is_not_asked_for",),
+        "After an edit of spec.artifacts the way back would be called gone while it is where it was.",
+    ),
+    Mutant(
+        "whatever stands for a digest in a revision is asked for",
+        _WAY_BACK,
+        "    return target if places[0] == places[1] and ARTIFACT_DIGEST.fullmatch(wanted.digest) else \"\"\n",
+        "    return target if places[0] == places[1] else \"\"\n",
+        ("unit/test_lifecycle_way_back_artifact.py::test_what_is_no_digest_is_never_asked_for",),
+        "Who may write revisions would write headers into the operator's signed requests.",
+    ),
+    Mutant(
+        "who does not tell of an artifact has said that it is gone",
+        _SOURCE,
+        '        return Found.UNKNOWN, "it does not tell of the artifact"\n',
+        '        return Found.ABSENT, "it does not tell of the artifact"\n',
+        ("unit/test_lifecycle_way_back_artifact.py::test_who_cannot_tell_has_not_said_that_it_is_gone_nor_that_it_is_back",),
+        "A searcher that is silent would alarm people about a way back that is well.",
+    ),
+    Mutant(
+        "what was said of another artifact counts",
+        _SOURCE,
+        "    if said is None or said.digest != question.artifact:\n",
+        "    if said is None:\n",
+        ("unit/test_lifecycle_way_back_artifact.py::test_who_cannot_tell_has_not_said_that_it_is_gone_nor_that_it_is_back",),
+        "The look at what a rollback went to before would be taken for one at what it goes to now.",
+    ),
+    Mutant(
+        "what was heard of another way back is said of this one",
+        _WAY_BACK,
+        "    same = (about.revision, about.artifact) == (state.stable, state.revision(target).spec.digest)\n",
+        "    same = about.revision == state.stable\n",
+        ("unit/test_lifecycle_way_back_artifact.py::test_what_was_heard_of_another_way_back_is_not_said_of_this_one",),
+        "After a rollback or a promotion the new way back would be called gone.",
+    ),
+    Mutant(
+        "an old look at an artifact takes back a later one",
+        _WAY_BACK,
+        "    if heard is None or heard.asked_at <= seen_at <= state.now + CLOCKS_DIFFER_SECONDS:\n",
+        "    if heard is None:\n",
+        (
+            "unit/test_lifecycle_way_back_artifact.py::"
+            "test_what_was_heard_before_the_status_was_written_takes_nothing_back",
+        ),
+        "Two operators, or one that was paused, would write against each other with each pass.",
     ),
     Mutant(
         "searchers do not start without the keys of the source",

@@ -6,6 +6,7 @@ from .mutant import Mutant
 
 _SEARCHER = "searcher/vectorindex_searcher"
 _CLIENT = "client/vectorindex_client"
+_ARTIFACTS = f"{_SEARCHER}/serve/artifacts.py"
 _LOAD = f"{_SEARCHER}/serve/load.py"
 _INTERNAL = f"{_SEARCHER}/contract/internal.py"
 
@@ -25,6 +26,46 @@ DATA_PLANE = (
         "        if self._is_due(max_age):\n",
         ("unit/test_searcher_source_listing.py::test_a_listing_that_takes_long_holds_up_nobody_and_is_made_once",),
         "A store that answers slowly would gather threads, each with a listing in memory.",
+    ),
+    Mutant(
+        "a searcher looks for artifacts as often as it is asked to",
+        _ARTIFACTS,
+        "        return self._clock() - last.began >= max(SHORTEST_AGE_SECONDS, max_age)\n",
+        "        return self._clock() - last.began >= max_age\n",
+        ("unit/test_searcher_artifacts.py::test_nobody_makes_it_look_more_than_once_a_second",),
+        "Who reaches the port of a pod without a key would have its store asked without end.",
+    ),
+    Mutant(
+        "an artifact is looked for twice at a time",
+        _ARTIFACTS,
+        "        if self._looking is None and self._is_due(digest, max_age):\n",
+        "        if self._is_due(digest, max_age):\n",
+        ("unit/test_searcher_artifacts.py::test_a_store_that_does_not_answer_holds_up_nobody_and_is_asked_once",),
+        "A store that does not answer would gather threads.",
+    ),
+    Mutant(
+        "what a HEAD does not find is gone",
+        _ARTIFACTS,
+        "            first = next(iter(store.list(key)), None)",
+        "            first = None",
+        ("unit/test_searcher_artifacts.py::test_a_store_that_refuses_has_not_said_that_it_is_gone",),
+        "The 404 of a proxy, or of a bucket, has no cause: people would be alarmed about a way back that is well.",
+    ),
+    Mutant(
+        "a searcher answers an artifact with what it knows of another",
+        _ARTIFACTS,
+        "        if last is None or last.found.digest != digest or self._is_older(last, max_age):\n",
+        "        if last is None or self._is_older(last, max_age):\n",
+        ("unit/test_searcher_artifacts.py::test_what_was_found_of_one_says_nothing_of_another",),
+        "The operator would be told of what it did not ask for.",
+    ),
+    Mutant(
+        "a searcher takes a path for a digest",
+        f"{_SEARCHER}/serve/admin.py",
+        "    if digest and not contract.ARTIFACT_DIGEST.fullmatch(digest):\n",
+        "    if digest and not contract.ARTIFACT_DIGEST.search(digest):\n",
+        ("unit/test_searcher_artifacts.py::test_a_searcher_looks_for_who_signs_and_takes_nothing_but_a_digest",),
+        "Who reaches the port would ask the store for other keys with the pod's rights.",
     ),
     Mutant(
         "the checksum of manifest and report is not compared",

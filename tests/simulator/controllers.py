@@ -156,7 +156,7 @@ class Controllers(Jobs):
         if live is None or "deletionTimestamp" in live["metadata"]:
             return
         task = task_of(live)
-        there = (task["artifacts"]["s3"]["bucket"], task["digest"]) in self.truth.stored
+        there = self.truth.there(task["artifacts"]["s3"]["bucket"], task["digest"])
         reason = self.truth.served(task["digest"]).refuses if there else "ArtifactGone"
         if reason:
             word = Failure(reason=reason, message=f"{reason}: this artifact is not what was proven")

@@ -15,6 +15,7 @@ from simulator.store import Json
 from simulator.world import World
 
 from vectorindex_operator.adapters.signing import Signer
+from vectorindex_operator.adapters.source_looks import path_of
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
@@ -22,7 +23,7 @@ from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.errors import ConflictError, RefusedError, UnreachableError
-from vectorindex_searcher.contract import SOURCE_PATH, InternalRequest, TrafficLease
+from vectorindex_searcher.contract import InternalRequest, TrafficLease
 
 T = TypeVar("T")
 
@@ -169,7 +170,7 @@ class Ports:
         return later
 
     def source(self, to: Addressee, question: SourceQuestion) -> Future[SourceAnswer]:
-        request = InternalRequest("GET", f"{SOURCE_PATH}?maxAge={question.max_age:.1f}")
+        request = InternalRequest("GET", path_of(question))
         look = self.world.searchers.source(question, request, self._headers(to, request))
         answer = look if isinstance(look, SourceAnswer) else SourceAnswer(look)
         if self.faults.happens(self.faults.silent):

@@ -21,8 +21,10 @@ from vectorindex_searcher.contract import (
     SOURCE_ENV,
     TARGET_HEADER,
     TASK_ENV,
+    ArtifactLook,
     Evidence,
     EvidenceBucket,
+    Found,
     InternalRequest,
     LeaseState,
     Sender,
@@ -152,7 +154,22 @@ class Searchers:
         elif truth.source_denied or truth.data.unreadable is not None:
             fingerprint, reason = "", "AccessDenied"
         name, owner = pod["metadata"]["name"], pod["metadata"]["labels"][labels.REVISION]
-        return SourceLook(pod=name, revision=owner, source=source_id(text), fingerprint=fingerprint, reason=reason)
+        return SourceLook(
+            pod=name,
+            revision=owner,
+            source=source_id(text),
+            fingerprint=fingerprint,
+            reason=reason,
+            artifacts=True,
+            artifact=self._artifact(pod, question.artifact) if question.artifact else None,
+        )
+
+    def _artifact(self, pod: Json, digest: str) -> ArtifactLook:
+        """Below its own place."""
+        if self.truth.artifacts_denied:
+            return ArtifactLook(digest=digest, found=Found.UNKNOWN, reason="AccessDenied")
+        there = self.truth.there(task_of(pod)["artifacts"]["s3"]["bucket"], digest)
+        return ArtifactLook(digest=digest, found=Found.PRESENT if there else Found.ABSENT)
 
     def _clock_of(self, pod: Json) -> float:
         number = int(pod["metadata"]["name"].rpartition("-")[2])

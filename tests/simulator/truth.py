@@ -97,6 +97,10 @@ class Truth:
     published: dict[str, BuildResult] = field(default_factory=dict)
     stored: set[tuple[str, str]] = field(default_factory=set)
     """Bucket and digest of every artifact."""
+    lost: set[str] = field(default_factory=set)
+    """Digests of artifacts that somebody removed from the store."""
+    artifacts_denied: bool = False
+    """Whether searchers cannot look whether an artifact is there."""
     measured: dict[tuple[str, str], list[Measured]] = field(default_factory=dict)
     """By digest and image."""
     builds: int = 0
@@ -133,6 +137,10 @@ class Truth:
         """How the artifact of a digest behaves."""
         built = self.published.get(digest)
         return self.quality(built.factory, built.fingerprint) if built is not None else Quality()
+
+    def there(self, place: str, digest: str) -> bool:
+        """Whether a bucket holds the artifact of a digest."""
+        return (place, digest) in self.stored and digest not in self.lost
 
     def put(self, data: Data) -> None:
         """The source changes."""

@@ -10,7 +10,7 @@ from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_searcher.contract import SOURCE_PATH, SourceLook
 
-ANSWER_BYTES = 4 << 10
+ANSWER_BYTES = 8 << 10
 _NOT_FOUND = 404
 _LONGEST_WORDS = 200
 
@@ -19,7 +19,7 @@ async def look_at_source(
     port: AdminPort, signer: Signer, admin_port: int, to: Addressee, question: SourceQuestion
 ) -> SourceAnswer:
     """Ask, within the deadline of any request. On the event loop of `port`."""
-    path = f"{SOURCE_PATH}?maxAge={question.max_age:.1f}"
+    path = path_of(question)
     call = Call(question.address, admin_port, "GET", path, signer.headers(to, "GET", path))
     share = port.share()
     try:
@@ -27,6 +27,12 @@ async def look_at_source(
     finally:
         share.close()
     return _understood(answer)
+
+
+def path_of(question: SourceQuestion) -> str:
+    """What is asked for, as it is signed."""
+    artifact = f"&artifact={question.artifact}" if question.artifact else ""
+    return f"{SOURCE_PATH}?maxAge={question.max_age:.1f}{artifact}"
 
 
 def _understood(answer: Answer) -> SourceAnswer:

@@ -296,6 +296,14 @@ class RolloutStatus(Stored):
     """Restarts of each of its pods when it had just got the traffic; pods without any are left out."""
 
 
+class ArtifactSeen(Stored):
+    """The last look at an artifact that found something else than the one before."""
+
+    found: str
+    """Absent, or Present again."""
+    at: Time
+
+
 class RevisionStatus(Stored):
     """The evidence behind a revision. Phases and their times, results of its Jobs, verdicts, how it ended."""
 
@@ -319,7 +327,16 @@ class RevisionStatus(Stored):
     """Its serial."""
     unloaded_at: Time | None = None
     """When its searchers were removed although it is what the traffic would go back to: no pod had been ready."""
+    artifact_seen: ArtifactSeen | None = None
+    """Whether its artifact is in object storage, as a searcher saw while a rollback would go to it; None: nobody has
+    missed it yet."""
     message: str = ""
     recall: str = ""
     p95: str = ""
     size: str = ""
+
+    @property
+    def artifact_gone_at(self) -> str:
+        """When its artifact was seen to be gone; empty: it was not."""
+        seen = self.artifact_seen
+        return seen.at if seen is not None and seen.found == contract.Found.ABSENT else ""

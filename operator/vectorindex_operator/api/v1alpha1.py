@@ -44,6 +44,7 @@ from vectorindex_operator.api.spec import (
 )
 from vectorindex_operator.api.status import (
     FEATURES,
+    ArtifactSeen,
     BlockedBy,
     Condition,
     GateStatus,
@@ -77,6 +78,7 @@ __all__ = [
     "NAME_LIMIT",
     "S3",
     "VERSION",
+    "ArtifactSeen",
     "Artifacts",
     "BlockedBy",
     "Bound",

@@ -63,6 +63,10 @@ class EventReason(StrEnum):
     """The front Service was changed or deleted by somebody else, and put back."""
     WAY_BACK_LOST = "WayBackLost"
     """The stable revision has had no ready pod for so long that it was unloaded."""
+    WAY_BACK_ARTIFACT_GONE = "WayBackArtifactGone"
+    """The artifact that a rollback would be loaded from is not in object storage any more."""
+    WAY_BACK_ARTIFACT_BACK = "WayBackArtifactBack"
+    """It is there again."""
     BUILD_FELL_BACK = "BuildFellBackToCPU"
     """GPU pods stayed unschedulable; the build goes on without one."""
     OBJECTIVE_MISSED = "ObjectiveMissed"
@@ -95,6 +99,7 @@ _WARNINGS = frozenset(
         EventReason.EXTERNAL,
         EventReason.TRAFFIC_RESTORED,
         EventReason.WAY_BACK_LOST,
+        EventReason.WAY_BACK_ARTIFACT_GONE,
         EventReason.BUILD_FELL_BACK,
         EventReason.OBJECTIVE_MISSED,
         EventReason.STALLED,

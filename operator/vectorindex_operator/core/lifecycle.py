@@ -10,6 +10,7 @@ keep safe      what needs neither the spec nor anything that may be refused
 
 go forward     what may fail; then the safe part of the plan runs all the same
   commands     a person's retry
+  way back     whether the artifact that a rollback needs is there
   resolve      which dataset
   desired      hence which revision is wanted
   build        the next revision
@@ -29,7 +30,7 @@ from vectorindex_operator.core import status, story
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import FORWARD, SAFE, Plan, in_order
-from vectorindex_operator.core.progress import build, desired, forget, resolve, surge, validate
+from vectorindex_operator.core.progress import build, desired, forget, resolve, surge, validate, way_back
 from vectorindex_operator.core.progress import obey_commands as obey_forward
 from vectorindex_operator.core.safety import (
     judge_serving,
@@ -53,6 +54,7 @@ KEEP_SAFE: tuple[Step, ...] = (
 )
 GO_FORWARD: tuple[Step, ...] = (
     obey_forward.step,
+    way_back.step,
     resolve.step,
     desired.step,
     build.step,

@@ -1,6 +1,7 @@
 """Polls of the source by stable's searchers: what they are told to list, what one is asked, and what it said.
 
-Values and texts only; when a searcher is asked and what follows from its answer is progress/poll.py.
+Values and texts only; when a searcher is asked and what follows from its answer is progress/poll.py, and for the
+artifact that is asked for with it progress/way_back.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from enum import StrEnum
 
 from vectorindex_operator.api.v1alpha1 import S3, Live, RevisionSpec, VectorIndexSpec
 from vectorindex_operator.core import identity
-from vectorindex_searcher.contract import Identity, Location, ResolveTask, SourceLook
+from vectorindex_searcher.contract import Found, Identity, Location, ResolveTask, SourceLook
 
 SLACK_SECONDS = 5.0
 """By which a listing may be older than what was asked for: answers take their time."""
@@ -69,6 +70,10 @@ class SourceQuestion:
     """Seconds; an older listing is made anew."""
     asks: int = 1
     """Since the source was last heard of, this one included."""
+    artifact: str = ""
+    """Digest of the artifact that a rollback needs, which is asked for as well; empty: none is."""
+    gone: bool = False
+    """Whether the status says that it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +106,55 @@ class Said(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """An answer to a question that was asked at unix time `asked_at`. `since`: when the listing it tells of began."""
+    """An answer to a question that was asked at unix time `asked_at`. `since`: when the listing it tells of began.
+
+    `able`: whether its image can be asked for an artifact. `found`: what became of the one that was asked for; None:
+    none was.
+    """
 
     question: SourceQuestion
     asked_at: float
     said: Said
     since: float
     words: str = ""
+    able: bool = False
+    found: Found | None = None
+
+    @property
+    def news(self) -> bool:
+        """Whether something follows from it now."""
+        changed = self.found is (Found.PRESENT if self.question.gone else Found.ABSENT)
+        return self.said is not Said.SAME or changed
 
 
 def hear(question: SourceQuestion, asked_at: float, answer: SourceAnswer, now: float) -> Heard:
     """What the answer that came at unix time `now` means. A pod is believed only about what it was told to list."""
     said, words = _meaning(question, answer)
+    look = answer.look if said is not Said.MISTOLD else None
     age = answer.look.age_seconds if answer.look is not None else 0.0
-    return Heard(question, asked_at, said, min(asked_at, now - age), words)
+    found, why = _found(question, look)
+    return Heard(
+        question=question,
+        asked_at=asked_at,
+        said=said,
+        since=min(asked_at, now - age),
+        words=" ".join(filter(None, (words, why))),
+        able=look is not None and look.artifacts,
+        found=found,
+    )
+
+
+def _found(question: SourceQuestion, look: SourceLook | None) -> tuple[Found | None, str]:
+    """What became of the artifact, and why that is not known. Whatever is not said outright is not known: it never
+    means that it is gone."""
+    if not question.artifact:
+        return None, ""
+    said = look.artifact if look is not None else None
+    if said is None or said.digest != question.artifact:
+        return Found.UNKNOWN, "it does not tell of the artifact"
+    if said.found in (Found.PRESENT, Found.ABSENT):
+        return Found(said.found), ""
+    return Found.UNKNOWN, f"the artifact of {said.digest[:12]}: {said.reason}: {said.message}"
 
 
 def _meaning(question: SourceQuestion, answer: SourceAnswer) -> tuple[Said, str]:

@@ -25,6 +25,8 @@ from vectorindex_operator.core.safety.roll_back import rollback_target
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.story import Story
 
+ARTIFACT_GONE = "ArtifactGone"
+"""Reason of RollbackPossible: False where nothing of the target is loaded, True while its pods last."""
 MOST_FOREIGN = 10
 """Rows about revisions that this release must leave alone."""
 
@@ -120,14 +122,24 @@ def _milestones(state: ReconcileState) -> list[tuple[str, str, str, str]]:
         reason = "NoPrior" if rollout is not None and not rollout.prior else "NoVerdict"
         rows.append(("GuardrailsHealthy", "Unknown", reason, "no guardrail has been judged"))
     if state.serving:
-        target = rollback_target(state, state.serving)
-        how = "its searchers are loaded" if state.loaded(target).ready else "it would be loaded from its artifact first"
-        rows.append(
-            ("RollbackPossible", "True", "Warm" if state.loaded(target).ready else "Cold", f"to {target}: {how}")
-            if target
-            else ("RollbackPossible", "False", "NoPrior", "there is no earlier proven revision")
-        )
+        rows.append(("RollbackPossible", *_way_back(state)))
     return rows
+
+
+def _way_back(state: ReconcileState) -> tuple[str, str, str]:
+    """Whether a rollback would find what it needs: ready pods, or an artifact to load them from."""
+    target = rollback_target(state, state.serving)
+    if not target:
+        return "False", "NoPrior", "there is no earlier proven revision"
+    warm, gone_at = state.loaded(target).ready, state.statuses[target].artifact_gone_at
+    if gone_at:
+        gone = f"its artifact is gone from object storage, as was seen at {gone_at}"
+        if not warm:
+            return "False", ARTIFACT_GONE, f"to {target}: {gone}, and its searchers are not loaded"
+        return "True", ARTIFACT_GONE, f"to {target}: its searchers are loaded, but one that starts again fails: {gone}"
+    if not warm:
+        return "True", "Cold", f"to {target}: it would be loaded from its artifact first"
+    return "True", "Warm", f"to {target}: its searchers are loaded"
 
 
 def _built_and_validated(name: str, status: RevisionStatus) -> list[tuple[str, str, str, str]]:

@@ -32,6 +32,7 @@ from vectorindex_operator.reconcile.observe import observe
 from vectorindex_operator.reconcile.polls import SourcePolls
 from vectorindex_operator.reconcile.ports import Cluster, Events, Searchers
 from vectorindex_operator.reconcile.queue import Outcome
+from vectorindex_searcher.contract import Found
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Reconciler:
     """Pods have answered what a pass had asked: it wants to go on."""
     on_poll: Callable[[Said], None] = lambda said: None
     """What a searcher said of its source."""
+    on_artifact: Callable[[Found], None] = lambda found: None
+    """What it said of the artifact that a rollback needs."""
     clock: Callable[[], float] = time.time
     polls: SourcePolls = field(init=False)
     looks: Looks = field(init=False)
@@ -74,7 +77,7 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         self.looks = Looks(self.searchers, self.on_answer)
-        self.polls = SourcePolls(self.searchers, self.on_answer, self.on_poll, self.clock)
+        self.polls = SourcePolls(self.searchers, self.on_answer, self.on_poll, self.clock, self.on_artifact)
 
     def run(self, namespace: str, name: str) -> Outcome:
         """One pass; it never wants to run again when the VectorIndex is gone.

@@ -1,7 +1,8 @@
 """Questions to searchers about the source, off the workers: who asks does not wait, and what was heard is kept.
 
 In memory only: what is lost is asked again, and a pod that listed lately answers from its own. An answer marks the key
-where something follows from it; "as it was" is looked at when the next poll is due.
+where something follows from it; "as it was", of the source and of the artifact that a rollback needs, is looked at when
+the next poll is due.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.source_poll import Heard, Said, SourceAnswer, SourceQuestion, hear
 from vectorindex_operator.reconcile.ports import Searchers
+from vectorindex_searcher.contract import Found
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ class SourcePolls:
     on_news: Callable[[str, str], None] = lambda namespace, name: None
     on_poll: Callable[[Said], None] = lambda said: None
     clock: Callable[[], float] = time.time
+    on_artifact: Callable[[Found], None] = lambda found: None
     _heard: dict[Key, Heard] = field(default_factory=dict)
     _asked: dict[Key, SourceQuestion] = field(default_factory=dict)
 
@@ -49,10 +52,13 @@ class SourcePolls:
             heard = self._heard[key] = hear(question, asked_at, answer, self.clock())
             del self._asked[key]
             self.on_poll(heard.said)
-            if heard.said is Said.SAME:
-                return
-            log.info("source of %s by %s: %s %s", "/".join(key), question.pod, heard.said, heard.words)
-            self.on_news(*key)
+            if heard.found is not None:
+                self.on_artifact(heard.found)
+            if heard.news or heard.words:
+                said = " ".join(filter(None, (heard.said, heard.found, heard.words)))
+                log.info("source of %s by %s: %s", "/".join(key), question.pod, said)
+            if heard.news:
+                self.on_news(*key)
 
         self.searchers.source(to, question).add_done_callback(answered)
 

@@ -73,7 +73,7 @@ from .model import Model, Stored
 from .numbers import NUMBERS, number_text
 from .packed import PACKED, pack, unpack
 from .results import COLUMN_TYPES, BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
-from .source import SOURCE_ENV, SOURCE_PATH, SourceLook, source_id
+from .source import ARTIFACT_DIGEST, SOURCE_ENV, SOURCE_PATH, ArtifactLook, Found, SourceLook, source_id
 from .spec import (
     MEMORY_PATTERN,
     S3,
@@ -125,6 +125,7 @@ from .terms import (
 
 __all__ = [
     "ADMIN_PORT",
+    "ARTIFACT_DIGEST",
     "ASKED_KS",
     "BUCKET_SECONDS",
     "CANARY_TOLERANCE",
@@ -187,6 +188,7 @@ __all__ = [
     "TERMINATION_LOG_ENV",
     "TOMBSTONE_POLL_SECONDS",
     "WITH_A_FILTER",
+    "ArtifactLook",
     "BuildResult",
     "BuildTask",
     "Columns",
@@ -198,6 +200,7 @@ __all__ = [
     "EvidenceColumns",
     "ExitCode",
     "Failure",
+    "Found",
     "Identity",
     "IndexSpec",
     "InternalRequest",

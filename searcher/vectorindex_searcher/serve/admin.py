@@ -18,6 +18,7 @@ import orjson
 from pydantic import ValidationError
 
 from .. import contract
+from .artifacts import Artifacts
 from .evidence.columns import ColumnsPage
 from .evidence.live_queries import LiveQueries
 from .evidence.metrics import SearcherMetrics
@@ -43,9 +44,10 @@ _CURSOR_BYTES = 64
 
 class AdminApp:
     """Answers the admin port. `progress`: a sentence about the loading, for people who look at /readyz. `queries`: the
-    sample of live queries, once there is one. `source`: None where the index's source is not listed here. `settled`:
-    waits until the ring has what was counted until now, and tells until when it has all (unix seconds); None: it always
-    has. `stalled`: what of the pod does not answer, empty if all does."""
+    sample of live queries, once there is one. `source`: None where the index's source is not listed here; `artifacts`:
+    None where no others are looked at. `settled`: waits until the ring has what was counted until now, and tells until
+    when it has all (unix seconds); None: it always has. `stalled`: what of the pod does not answer, empty if all
+    does."""
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class AdminApp:
         clock: Callable[[], float] = time.monotonic,
         queries: Callable[[], LiveQueries | None] = lambda: None,
         source: SourceListing | None = None,
+        artifacts: Artifacts | None = None,
         settled: Callable[[], Awaitable[float]] | None = None,
         stalled: Callable[[], str] = lambda: "",
     ) -> None:
@@ -73,6 +76,7 @@ class AdminApp:
         self._internal = internal
         self._queries = queries
         self._source = source
+        self._artifacts = artifacts
         self._clock = clock
         self._exposed = b""
         self._exposed_until = -math.inf
@@ -190,13 +194,20 @@ class AdminApp:
         return asyncio.get_running_loop().create_task(write())
 
     def _look_at_source(self, request: Request) -> asyncio.Future[Response]:
-        """contract.SourceLook."""
-        source, max_age = self._source, _number(request, "maxAge", "?maxAge=150")
+        """contract.SourceLook, with the artifact that was asked for: both are looked at side by side."""
+        source, artifacts = self._source, self._artifacts
+        max_age, digest = _of_source(request)
         if source is None:
             raise Problem(404, "NoSource", "this searcher lists no source", remedy="spec.source.poll")
 
         async def look() -> Response:
-            return json_response((await source.look(self._pod, self._revision, max_age)).wire())
+            listing = source.look(self._pod, self._revision, max_age)
+            if artifacts is None or not digest:
+                said, found = await listing, None
+            else:
+                said, found = await asyncio.gather(listing, artifacts.look(digest, max_age))
+            update = {"artifacts": artifacts is not None, "artifact": found}
+            return json_response(said.model_copy(update=update).wire())
 
         return asyncio.get_running_loop().create_task(look())
 
@@ -238,11 +249,31 @@ def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
     return mapped or known
 
 
+def _of_source(request: Request) -> tuple[float, str]:
+    """maxAge and artifact (empty: none was asked for) of a look at the source. A digest is all that may be asked for:
+    where it lies is known here. Raises Problem 400."""
+    given = _parameters(request)
+    digest = given.pop("artifact", "")
+    if digest and not contract.ARTIFACT_DIGEST.fullmatch(digest):
+        remedy = "64 hexadecimal digits, as VectorIndexRevision.spec.digest has them"
+        raise Problem(400, "InvalidField", "artifact must be a digest", "artifact", digest, remedy)
+    return _seconds(request, given, "maxAge", "?maxAge=150"), digest
+
+
 def _number(request: Request, name: str, example: str) -> float:
     """The seconds of the only parameter that there may be; 0 without it. Raises Problem 400."""
+    return _seconds(request, _parameters(request), name, example)
+
+
+def _parameters(request: Request) -> dict[str, str]:
+    """Of each name the last value; bytes that are no ASCII make it one that nobody knows."""
+    query = request.query.decode("ascii", errors="replace")
+    return {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+
+
+def _seconds(request: Request, given: dict[str, str], name: str, example: str) -> float:
     try:
-        given = parse_qs(request.query.decode("ascii"), keep_blank_values=True)
-        number = float(given.pop(name, ["0"])[-1])
+        number = float(given.pop(name, "0"))
         if given or not math.isfinite(number):
             raise ValueError
     except ValueError:

@@ -11,17 +11,16 @@ import logging
 import signal
 import ssl
 import sys
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
 
 from .. import contract
 from ..storage.cache import Held
 from . import load
 from .admin import AdminApp
 from .app import SearchApp
+from .artifacts import Artifacts
+from .background import on_thread
 from .evidence.feedback import Feedback
 from .evidence.live_queries import LiveQueries
 from .evidence.live_recall import LiveRecall
@@ -43,7 +42,6 @@ from .traffic import Traffic
 
 _POLL_SECONDS = 0.02
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 
 class Server:
@@ -92,7 +90,7 @@ class Server:
         deleting: asyncio.Task[None] | None = None
         forgetting: asyncio.Task[None] | None = None
         try:
-            loading = _on_thread(self._load)
+            loading = on_thread(self._load, "load")
             await asyncio.wait((loading, ended), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 loading.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -152,6 +150,7 @@ class Server:
             internal=internal,
             queries=lambda: self._queries,
             source=self._source,
+            artifacts=Artifacts(self._task),
         )
 
     def _tell(self, sentence: str) -> None:
@@ -267,29 +266,3 @@ async def _open(listener: Listener, name: str, port: int, host: str, tls: ssl.SS
         return await listener.open(port, host, tls)
     except OSError as error:
         raise port_unavailable(error, name, port, host) from error
-
-
-def _on_thread(work: Callable[[], _T]) -> asyncio.Future[_T]:
-    """Run `work` on a thread that does not keep the process alive: a pod may end while it still downloads."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[_T] = loop.create_future()
-
-    def settle(result: _T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # None only if _T is
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as raised:
-            error = raised
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return future

@@ -91,6 +91,40 @@ def verbs_refused(w: World) -> Script:
     yield 30.0
 
 
+def _reason(w: World) -> str:
+    """Of the condition RollbackPossible."""
+    return next((c["reason"] for c in w.status().get("conditions", ()) if c["type"] == "RollbackPossible"), "")
+
+
+def _gone(w: World) -> list[str]:
+    said = w.condition("RollbackPossible"), _reason(w)
+    return [] if said == ("False", "ArtifactGone") else [f"RollbackPossible is {said}"]
+
+
+@scenario(ends("B", builds=2, extra=_gone))
+def way_back_artifact_gone(w: World) -> Script:
+    """A's artifact is removed, put back and removed again: it is said each time, and never where nobody can tell."""
+    w.apply(source__poll="30s")
+    yield stable(w, "A")
+    w.apply(index__factory="B")
+    yield stable(w, "B")
+    w.truth.artifacts_denied = True
+    yield w.rng.uniform(60.0, 200.0)
+    assert _reason(w) in ("Warm", "Cold")
+    w.truth.artifacts_denied = False
+    digest = w.made_of[w.name_of("A")][0]
+    w.truth.lost.add(digest)
+    yield lambda: _gone(w) == []
+    w.truth.artifacts_denied = True
+    yield w.rng.uniform(60.0, 200.0)
+    assert _gone(w) == []
+    w.truth.artifacts_denied = False
+    w.truth.lost.clear()
+    yield lambda: _reason(w) == "Cold"
+    w.truth.lost.add(digest)
+    yield lambda: _gone(w) == []
+
+
 def _outside(w: World) -> list[str]:
     live = w.store.get("VectorIndexRevision", w.name_of("B"))
     stage = (live or {"status": {}})["status"].get("rejected", {}).get("stage")

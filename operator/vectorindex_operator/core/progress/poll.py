@@ -10,6 +10,7 @@ from __future__ import annotations
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
 from vectorindex_operator.core.loaded import PodView
+from vectorindex_operator.core.progress.way_back import artifact_to_ask_for
 from vectorindex_operator.core.source_poll import Heard, Said, SourceQuestion, told_text, wanted_text
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_searcher.contract import Identity, source_id
@@ -53,7 +54,8 @@ def needs_job(state: ReconcileState, *, after: str, known: str, since: float) ->
         return True
     asks = heard.question.asks + 1 if heard is not None else 1
     # Half of it: what a pod listed in this turn is good enough, what it listed in its last one is not.
-    state.ask = SourceQuestion(state.stable, pod.name, pod.address, source, known, after, every / 2, asks)
+    looks = artifact_to_ask_for(state)
+    state.ask = SourceQuestion(state.stable, pod.name, pod.address, source, known, after, every / 2, asks, *looks)
     state.requeue_at(state.now + every)
     return False
 

@@ -116,7 +116,9 @@ def execute_rollback(state: ReconcileState, tripped: Trip) -> None:
 
 
 def _loading(state: ReconcileState, target: str) -> str:
-    words = "its searchers are being loaded from its artifact"
+    gone_at = state.statuses[target].artifact_gone_at
+    known = f", which was seen to be gone at {gone_at}" if gone_at else ""
+    words = f"its searchers are being loaded from its artifact{known}"
     quicker = state.stable not in ("", target, state.serving) and state.loaded(state.stable).serving()
     return f"{words}; `rollback` without a name goes to {state.stable} at once" if quicker else words
 

@@ -20,6 +20,7 @@ from ... import contract
 from ...errors import TaskError
 from ...proof.live.sample import LiveQuery
 from ..admin import AdminApp
+from ..artifacts import Artifacts
 from ..evidence.feedback import Feedback, QueryId
 from ..evidence.increments import Increment
 from ..evidence.live_queries import LiveQueries
@@ -180,6 +181,7 @@ class Front:
             internal=internal,
             queries=lambda: self._queries,
             source=self._source,
+            artifacts=Artifacts(self._task),
             settled=self._settled,
             stalled=self._stalled,
         )
