@@ -73,22 +73,24 @@ CLUSTER = (
         _WAY_BACK,
         "    if heard is None or heard.question.revision != state.stable or not heard.able or not target:\n",
         "    if not target:\n",
-        ("unit/test_lifecycle_way_back_artifact.py::test_an_image_is_asked_for_an_artifact_once_it_has_said_that_it_can_be",),
+        (
+            "unit/test_lifecycle_way_back_artifact.py::test_an_image_is_asked_for_an_artifact_once_it_has_said_that_it_can_be",
+        ),
         "An image of before refuses the question, so that its source would be listed by a Job a poll again.",
     ),
     Mutant(
         "a searcher is asked for an artifact that is in another place",
         _WAY_BACK,
-        "    return target if places[0] == places[1] and ARTIFACT_DIGEST.fullmatch(wanted.digest) else \"\"\n",
-        "    return target if places and ARTIFACT_DIGEST.fullmatch(wanted.digest) else \"\"\n",
+        '    return target if places[0] == places[1] and ARTIFACT_DIGEST.fullmatch(wanted.digest) else ""\n',
+        '    return target if places and ARTIFACT_DIGEST.fullmatch(wanted.digest) else ""\n',
         ("unit/test_lifecycle_way_back_artifact.py::test_an_artifact_in_another_place_is_not_asked_for",),
         "After an edit of spec.artifacts the way back would be called gone while it is where it was.",
     ),
     Mutant(
         "whatever stands for a digest in a revision is asked for",
         _WAY_BACK,
-        "    return target if places[0] == places[1] and ARTIFACT_DIGEST.fullmatch(wanted.digest) else \"\"\n",
-        "    return target if places[0] == places[1] else \"\"\n",
+        '    return target if places[0] == places[1] and ARTIFACT_DIGEST.fullmatch(wanted.digest) else ""\n',
+        '    return target if places[0] == places[1] else ""\n',
         ("unit/test_lifecycle_way_back_artifact.py::test_what_is_no_digest_is_never_asked_for",),
         "Who may write revisions would write headers into the operator's signed requests.",
     ),
@@ -97,7 +99,9 @@ CLUSTER = (
         _SOURCE,
         '        return Found.UNKNOWN, "it does not tell of the artifact"\n',
         '        return Found.ABSENT, "it does not tell of the artifact"\n',
-        ("unit/test_lifecycle_way_back_artifact.py::test_who_cannot_tell_has_not_said_that_it_is_gone_nor_that_it_is_back",),
+        (
+            "unit/test_lifecycle_way_back_artifact.py::test_who_cannot_tell_has_not_said_that_it_is_gone_nor_that_it_is_back",
+        ),
         "A searcher that is silent would alarm people about a way back that is well.",
     ),
     Mutant(
@@ -105,7 +109,9 @@ CLUSTER = (
         _SOURCE,
         "    if said is None or said.digest != question.artifact:\n",
         "    if said is None:\n",
-        ("unit/test_lifecycle_way_back_artifact.py::test_who_cannot_tell_has_not_said_that_it_is_gone_nor_that_it_is_back",),
+        (
+            "unit/test_lifecycle_way_back_artifact.py::test_who_cannot_tell_has_not_said_that_it_is_gone_nor_that_it_is_back",
+        ),
         "The look at what a rollback went to before would be taken for one at what it goes to now.",
     ),
     Mutant(

@@ -167,7 +167,7 @@ def test_a_store_that_refuses_has_not_said_that_it_is_gone(
 ) -> None:
     state, endpoint = faulty
     state.refuses = refusal
-    found = looked(Artifacts(task(Location(s3=S3(bucket="bucket", endpoint=endpoint)))))
+    found = looked(Artifacts(task(Location(s3=S3(bucket="bucket", endpoint=endpoint))), Clock()))
     assert (found.found, found.reason) == (Found.UNKNOWN, reason)
 
 
