@@ -32,7 +32,10 @@ def ledger() -> Iterator[Ledger]:
     """What is known of the run on a real cluster: on disk, and on the page after each turn when it is a whole run."""
     campaign = asked(os.environ)
     made = Ledger(report.FOLDER / f"{'whole' if campaign.is_whole else 'part'}.jsonl", campaign)
-    made.begin(results.stamp(), resume=bool(os.environ.get("CHAOS_RESUME")))
+    resume = bool(os.environ.get("CHAOS_RESUME"))
+    made.begin(results.stamp(), resume=resume)
+    if campaign.is_whole and not resume:
+        report.forget()
     if campaign.is_whole:
         made.changed = lambda: report.write(made)
     yield made

@@ -65,6 +65,7 @@ def under(cluster: Cluster, spawner: Spawner, name: str, way: Way) -> str:
     return ""
 
 
+@pytest.mark.skipif(report.is_known("answers"), reason="known from before the run was cut off")
 def test_whatever_the_api_server_answers_each_ends_as_it_must(cluster: Cluster, spawner: Spawner) -> None:
     with ThreadPoolExecutor(LANES) as pool:
         runs = [pool.submit(under, cluster, spawner, name, way) for name in FAULTS for way in WAYS]

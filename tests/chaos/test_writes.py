@@ -50,6 +50,7 @@ def killed(cluster: Cluster, spawner: Spawner, way: Way, number: int, *, after: 
         return there, one.operator.ends.count(KILLED)
 
 
+@pytest.mark.skipif(report.is_known("writes"), reason="known from before the run was cut off")
 def test_killed_at_any_write_it_ends_as_if_nothing_had_been(cluster: Cluster, spawner: Spawner) -> None:
     with ThreadPoolExecutor(LANES) as pool:
         whole = list(pool.map(lambda way: undisturbed(cluster, spawner, way), WAYS))

@@ -115,6 +115,21 @@ def test_the_page_adds_up_the_turns_of_a_fault_and_keeps_what_was_written_by_han
     assert '"chaos.rollouts": 2' in (tmp_path / "summary.json").read_text()
 
 
+def test_what_was_found_before_a_run_was_cut_off_is_known_to_the_one_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    monkeypatch.delenv("CHAOS_RESUME", raising=False)
+    report.remember("answers", {"faults": 9, "wrong": []})
+    assert not report.is_known("answers"), "a run that begins anew"
+    monkeypatch.setenv("CHAOS_RESUME", "1")
+    assert (report.is_known("answers"), report.is_known("writes")) == (True, False)
+    report.remember("answers", {"faults": 9, "wrong": ["this"]})
+    assert not report.is_known("answers")
+    report.forget()
+    assert report.remembered("answers") == {}
+
+
 def _pod(name: str, phase: str = "Running", **meta: str) -> Json:
     spec = {"containers": [{"name": "searcher"}]}
     return {"metadata": {"name": name, "namespace": "ns", **meta}, "status": {"phase": phase}, "spec": spec}
