@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,13 +40,19 @@ class Searcher:
         return next((line["port"] for line in self.log if line["message"] == message), None)
 
 
+PROGRAM = ("-m", "vectorindex_searcher")
+
+
 @contextmanager
-def started(task: contract.ServeTask, *, descriptors: int = 0, **environment: str) -> Iterator[Searcher]:
-    """On ports of its own choice, unless the environment says otherwise. `descriptors`: hard limit on open files."""
+def started(
+    task: contract.ServeTask, *, descriptors: int = 0, program: Sequence[str] = PROGRAM, **environment: str
+) -> Iterator[Searcher]:
+    """On ports of its own choice, unless the environment says otherwise. `descriptors`: hard limit on open files;
+    `program`: what Python is to run."""
     chosen = {"VECTORINDEX_HOST": "127.0.0.1", "VECTORINDEX_HTTP_PORT": "0", "VECTORINDEX_ADMIN_PORT": "0"}
     known = os.environ | {contract.TASK_ENV: task.model_dump_json(by_alias=True)} | chosen | environment
     limit = f"ulimit -n {descriptors}; " if descriptors else ""
-    command = ["sh", "-c", limit + 'exec "$@"', "sh", sys.executable, "-m", "vectorindex_searcher", "serve"]
+    command = ["sh", "-c", limit + 'exec "$@"', "sh", sys.executable, *program, "serve"]
     with subprocess.Popen(command, env=known, stderr=subprocess.PIPE, text=True) as process:
         searcher = Searcher(process)
         thread = threading.Thread(target=searcher.follow)

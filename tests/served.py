@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 
 from vectorindex_searcher import contract
-from vectorindex_searcher.artifact.layout import CANARY_FILE, SERVED_FILES, Layout
+from vectorindex_searcher.artifact.layout import CANARY_FILE, SERVED_FILES, VECTORS_FILE, Layout
 from vectorindex_searcher.artifact.manifest import Manifest, describe_file, encode
 from vectorindex_searcher.artifact.publish import publish
 from vectorindex_searcher.index.engine import Engine
@@ -50,6 +50,7 @@ def publish_all(root: Path, ef_search: int, canary_recall: float | None = None) 
     faiss.write_index(index, str(files / "index.faiss"))
     write_rows(files / "ids.arrow", pa.table({"id": np.arange(COUNT)}))
     write_rows(files / "metadata.arrow", pa.table({"title": ["t"] * COUNT}))
+    np.save(files / VECTORS_FILE, vectors)
     manifest = Manifest(
         digest="d1",
         attempt="a1",
@@ -68,7 +69,7 @@ def publish_all(root: Path, ef_search: int, canary_recall: float | None = None) 
         device=contract.Device.CPU,
         duration_seconds=1,
         peak_memory_bytes=1,
-        files=tuple(describe_file(files / name) for name in SERVED_FILES),
+        files=tuple(describe_file(files / name) for name in (*SERVED_FILES, VECTORS_FILE)),
     )
     location = contract.Location(folder=str(root / "store"))
     (root / "store").mkdir()

@@ -23,8 +23,6 @@ from served import Client, Published, get, publish_all
 from waiting import until
 
 from vectorindex_searcher import contract
-from vectorindex_searcher.serve.process import processes_of
-from vectorindex_searcher.serve.settings import Settings
 
 TOKENS = ("first-token-0123456789", "second-token-0123456789")
 
@@ -353,10 +351,37 @@ def test_what_cannot_be_verified_never_serves(published: Published, tmp_path: Pa
     assert "ready" not in [line["message"] for line in searcher.log]
 
 
-def test_what_several_processes_cannot_do_yet_is_done_by_one(published: Published) -> None:
-    several = Settings(processes=3)
-    assert processes_of(published.task, several) == 3
-    assert processes_of(published.task.model_copy(update={"live_recall": True}), several) == 1
+OFTEN = """
+from vectorindex_searcher.serve.evidence import live_recall
+from vectorindex_searcher.cli import main
+live_recall.ROUND_SECONDS = 0.2
+raise SystemExit(main.main())
+"""
+"""A searcher that judges live recall without waiting for half a minute of queries."""
+
+
+def test_live_recall_is_of_the_queries_of_every_process(published: Published) -> None:
+    task = published.task.model_copy(update={"live_recall": True})
+    with started(task, program=("-c", OFTEN), VECTORINDEX_PROCESSES="3") as searcher:
+        admin = searcher.port("admin port open")
+        with asking(searcher.port(), 6) as users:
+            for number in range(60):
+                document = {"vector": published.vectors[number].tolist(), "segment": "keyword", "k": 5}
+                assert users[number % 6](document)[0] == 200
+        until(lambda: live(admin)["liveQueries"] == 60)
+        found = live(admin)
+        assert found["liveOverallQueries"] == 60
+        assert found["liveRecallSum"] > 59
+        until(lambda: get(admin, "/v1/evidence")[1]["liveBefore"] * contract.BUCKET_SECONDS > time.time() - 20)
+        until(lambda: metric(admin, "vectorindex_live_recall_count") == {("keyword",): 60.0, ("other",): 0.0})
+        assert metric(admin, "vectorindex_live_recall_cpu_seconds_total")[()] > 0
+
+
+def live(admin: int) -> dict[str, float]:
+    """Counters of live recall, all buckets together."""
+    names = ("liveQueries", "liveOverallQueries", "liveRecallSum")
+    buckets = get(admin, "/v1/evidence")[1]["buckets"]
+    return {name: sum(bucket.get(name, 0) for bucket in buckets) for name in names}
 
 
 def test_ids_deleted_later_are_hidden_by_every_process(published: Published, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import uvloop
@@ -12,8 +11,6 @@ from ..errors import TaskError
 from . import load, settings
 from .server import Server
 
-_log = logging.getLogger(__name__)
-
 
 def serve(task: contract.ServeTask, flags: Mapping[str, object]) -> int:
     """Serve `task` until SIGTERM. `flags`: see Settings.from_environment.
@@ -21,7 +18,7 @@ def serve(task: contract.ServeTask, flags: Mapping[str, object]) -> int:
     Raises TaskError with the exit code of a searcher when the artifact is refused."""
     chosen = settings.from_process(flags)
     try:
-        if processes_of(task, chosen) > 1:
+        if chosen.processes > 1:
             from .workers.pod import Pod
 
             return Pod(task, chosen).run()
@@ -38,15 +35,3 @@ def serve(task: contract.ServeTask, flags: Mapping[str, object]) -> int:
             exit_code=contract.ExitCode.MEMORY,
         ) from error
     return contract.ExitCode.OK
-
-
-def processes_of(task: contract.ServeTask, chosen: settings.Settings) -> int:
-    """How many processes shall answer users."""
-    needs = {
-        "live recall": task.live_recall,
-    }
-    asked_for = [name for name, wanted in needs.items() if wanted]
-    if chosen.processes > 1 and asked_for:
-        _log.warning("one process answers all: several cannot do this yet", extra={"needs": asked_for})
-        return 1
-    return chosen.processes

@@ -95,6 +95,14 @@ class LiveSample:
             limit = max(_keep(self._all, entry, self._room), _keep(self._of[segment], entry, self._room_each))
             self._limits[segment] = limit
 
+    def put(self, item: Sampled) -> None:
+        """One of another process's sample of the same round."""
+        with self._lock:
+            entry = (-item.draw, next(self._numbers), item)
+            if item.overall:
+                _keep(self._all, entry, self._room)
+            _keep(self._of[item.segment], entry, self._room_each)
+
     def take(self) -> tuple[list[Sampled], int]:
         """The sample of this round, which ends, and the bucket in which the next one begins: now."""
         with self._lock:

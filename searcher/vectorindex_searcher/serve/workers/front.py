@@ -25,7 +25,7 @@ from ..evidence.feedback import Feedback, QueryId
 from ..evidence.increments import Increment
 from ..evidence.live_queries import LiveQueries
 from ..evidence.metrics import Gauges, SearcherMetrics
-from ..evidence.ring import EvidenceRing
+from ..evidence.ring import EvidenceRing, LiveTally
 from ..http import limits
 from ..http.acceptor import Acceptor
 from ..http.auth import Tokens
@@ -131,6 +131,7 @@ class Front:
         self._reports = 0
         self._queries: LiveQueries | None = None
         self._background: list[asyncio.Task[None]] = []
+        self._rows_number = 0
         self._rows = -1
         """Descriptor of the rows that may be answered, kept for a worker that had no room for it; -1: all."""
         self._next = 0
@@ -194,6 +195,8 @@ class Front:
                 self._progress = message["sentence"]
             case "loaded":
                 self._facts, self._expected = message["facts"], message["workers"]
+                if self._task.live_recall:
+                    self._ring.live_before = int(time.time()) // contract.BUCKET_SECONDS
                 if self._settings.live_queries and self._settings.internal_key:
                     key, dimension = self._settings.internal_key, message["facts"]["dimension"]
                     self._queries = LiveQueries(dimension, self._task.segments, key)
@@ -202,7 +205,11 @@ class Front:
                 for name, value in message["gauges"].items():
                     setattr(self._gauges, name, value)
             case "rows":
-                self._take_rows(descriptor)
+                self._take_rows(message["number"], descriptor)
+            case "sample":
+                self._tell_all(message)
+            case "live":
+                self._record_live(message)
             case "worker":
                 self._add_worker(message["pid"], descriptor)
             case "died":
@@ -222,9 +229,17 @@ class Front:
         if not self._ended.done():
             self._ended.set_result(grace)
 
-    def _take_rows(self, descriptor: int) -> None:
+    def _record_live(self, message: Mapping[str, Any]) -> None:
+        for tally in message["tallies"]:
+            self._ring.record_live(LiveTally(**tally))
+        if message["next"] is not None:
+            self._ring.live_before = message["next"]
+            self._gauges.live_recall_cpu_seconds = message["cpu"]
+
+    def _take_rows(self, number: int, descriptor: int) -> None:
         """The rows that may be answered from now on; -1: all."""
         self._rows, before = descriptor, self._rows
+        self._rows_number = number
         if before >= 0:
             os.close(before)
         for worker in self._workers:
@@ -233,7 +248,8 @@ class Front:
     def _show_rows(self, worker: _Worker) -> None:
         if not worker.gone:
             some = self._rows >= 0
-            worker.channel.send({"do": "rows", "some": some}, self._rows if some else None)
+            message = {"do": "rows", "number": self._rows_number, "some": some}
+            worker.channel.send(message, self._rows if some else None)
 
     def _tell_all(self, message: Mapping[str, object]) -> None:
         for worker in self._workers:
@@ -260,6 +276,9 @@ class Front:
             case "used":
                 self._uses.update(message["tokens"])
                 self._ignored.update(message["ignored"])
+            case "sample":
+                self._control.send({"say": "sample", "worker": worker.number, "since": message["since"]}, descriptor)
+                os.close(descriptor)
             case "lost rows":
                 self._show_rows(worker)
             case "query":

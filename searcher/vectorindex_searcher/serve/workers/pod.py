@@ -26,7 +26,10 @@ import uvloop
 from ... import contract
 from ...errors import TaskError
 from .. import load
+from ..evidence.live_recall import LiveRecall
+from ..evidence.live_sample import LiveSample, Sampled
 from ..evidence.metrics import Gauges
+from ..evidence.ring import LiveTally
 from ..http import limits
 from ..http.auth import Tokens
 from ..http.tls import Certificate
@@ -35,11 +38,15 @@ from ..tombstones import Deletions
 from .board import Board
 from .channel import Channel
 from .front import Front
-from .memory import descriptor_of
+from .memory import descriptor_of, read
+from .samples import LiveStates, Rounds, tallies_wire, unpacked
 from .worker import Worker, WorkerParts
 
 LEFT_SECONDS = 5.0
 """How long what is left of a pod has to end by itself once the front process is gone."""
+SAMPLE_SECONDS = 2.0
+"""How long the judge of live recall waits for the samples of all workers; what comes later is of the next round."""
+TALLIES_AT_ONCE = 200
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _log = logging.getLogger(__name__)
 
@@ -63,6 +70,10 @@ class Pod:
         """Number of each worker that runs, by process id."""
         self._loaded: load.Loaded | None = None
         self._gauges = Gauges()
+        self._sampled = threading.Condition()
+        """Guards states and rounds."""
+        self._states = LiveStates(None)
+        self._rounds = Rounds(0, 0)
         self._deletions: Deletions | None = None
         self._failure: BaseException | None = None
         self._ending = False
@@ -149,9 +160,41 @@ class Pod:
             workers.close()
             self._control.send({"do": "worker", "pid": pid}, fronts.fileno())
             fronts.close()
+        if self._task.live_recall:
+            self._judge(loaded, count)
         if self._deletions is not None and self._task.tombstone_poll_seconds:
             # After the last fork. Ends with the process.
             threading.Thread(target=self._watch_deletions, name="deletions", daemon=True).start()
+
+    def _judge(self, loaded: load.Loaded, workers: int) -> None:
+        """Begin to measure live recall, on a thread that ends with the process."""
+        self._rounds = Rounds(workers, int(time.time()) // contract.BUCKET_SECONDS)
+        points = list(loaded.points.params.values()) if loaded.points else []
+        LiveRecall(self._task, loaded.engine, points, self._take_sample, self._deliver).start()
+
+    def _take_sample(self) -> tuple[list[Sampled], int]:
+        """What all workers were asked in the round that ends; on the judge's thread."""
+        self._tell({"do": "sample"})
+        with self._sampled:
+            self._sampled.wait_for(lambda: self._rounds.whole, SAMPLE_SECONDS)
+            items, since = self._rounds.take()
+        together = LiveSample(self._task.segments)
+        for item in items:
+            together.put(item)
+        return together.take()[0], since
+
+    def _add_sample(self, message: dict[str, Any], descriptor: int) -> None:
+        assert self._loaded is not None
+        with self._sampled:
+            sample = unpacked(read(descriptor), self._loaded.engine.dimension, self._states)
+            self._rounds.add(message["worker"], message["since"], sample)
+            self._sampled.notify_all()
+
+    def _deliver(self, tallies: list[LiveTally], next_bucket: int, cpu_seconds: float) -> None:
+        wire = tallies_wire(tallies)
+        for at in range(0, len(wire), TALLIES_AT_ONCE):
+            self._tell({"do": "live", "tallies": wire[at : at + TALLIES_AT_ONCE], "next": None})
+        self._tell({"do": "live", "tallies": [], "next": next_bucket, "cpu": cpu_seconds})
 
     def _watch_deletions(self) -> None:
         deletions, loaded = self._deletions, self._loaded
@@ -161,8 +204,11 @@ class Pod:
             time.sleep(self._task.tombstone_poll_seconds)
             if deletions.try_refresh():
                 live = loaded.engine.live
+                with self._sampled:
+                    number = self._states.newest + 1
+                    self._states.learn(number, live)
                 descriptor = None if live is None else descriptor_of(live)
-                self._tell({"do": "rows"}, descriptor)
+                self._tell({"do": "rows", "number": number}, descriptor)
                 if descriptor is not None:
                     os.close(descriptor)
             self._tell({"do": "gauges", "gauges": self._told_gauges(loaded)})
@@ -221,6 +267,7 @@ class Pod:
             except BaseException:
                 loaded.held.close()
                 raise
+        self._states = LiveStates(loaded.engine.live)
         if loaded.engine.metadata_columns or self._deletions is not None:
             loaded.engine.share_among(self._settings.processes)
         return loaded
@@ -278,10 +325,19 @@ class Pod:
             found = self._control.receive()
         except EOFError:
             return False
-        if found is not None and found[0]["say"] == "failed":
-            self._ending = True
-            self._failure = _failed(found[0])
+        if found is not None:
+            self._obey(*found)
         return True
+
+    def _obey(self, message: dict[str, Any], descriptor: int) -> None:
+        match message["say"]:
+            case "failed":
+                self._ending = True
+                self._failure = _failed(message)
+            case "sample":
+                self._add_sample(message, descriptor)
+            case _:
+                raise ValueError(message)
 
     def _reap(self) -> None:
         """Children that ended."""

@@ -24,6 +24,7 @@ from .. import load
 from ..app import SearchApp
 from ..evidence.increments import IncrementRecorder
 from ..evidence.live_queries import LiveQueries
+from ..evidence.live_sample import LiveSample
 from ..http.auth import Tokens
 from ..http.limits import Limits
 from ..http.listener import Listener
@@ -36,6 +37,7 @@ from .board import Line
 from .channel import Channel
 from .clicks import SentFeedback
 from .memory import rows_of, written
+from .samples import LiveStates, packed
 
 TELL_SECONDS = 0.1
 """How often a worker says what it counted, and that its event loop turns."""
@@ -78,6 +80,9 @@ class Worker:
         self._feedback = SentFeedback(parts.task.revision, self._recorder, self._send_click)
         self._pool = SearchPool(parts.threads)
         self._queries = self._keep_queries()
+        engine = parts.loaded.engine
+        self._states = LiveStates(engine.live)
+        self._live = LiveSample(parts.task.segments, live=lambda: engine.live) if parts.task.live_recall else None
         self._app = SearchApp(
             parts.loaded.engine,
             parts.task,
@@ -85,6 +90,7 @@ class Worker:
             self._recorder,
             self._feedback,
             parts.loaded.points,
+            self._live,
             queries=self._queries,
             tokens=parts.tokens is not None,
             limited=parts.settings.params,
@@ -131,7 +137,9 @@ class Worker:
             case "click":
                 self._feedback.answered(message["number"], message["result"])
             case "rows":
-                self._take_rows(descriptor, some=message["some"])
+                self._take_rows(descriptor, message["number"], some=message["some"])
+            case "sample" if self._live is not None:
+                self._send_sample(self._live)
             case "end":
                 self._traffic.end()
             case "finish" if not self._ended.done():
@@ -148,7 +156,14 @@ class Worker:
             self._users.connect(accepted)
         self._show()
 
-    def _take_rows(self, descriptor: int, *, some: bool) -> None:
+    def _send_sample(self, live: LiveSample) -> None:
+        """What was asked in this round of live recall, which ends."""
+        sample, since = live.take()
+        descriptor = written(packed(sample, self._states))
+        self._channel.send({"say": "sample", "since": since}, descriptor)
+        os.close(descriptor)
+
+    def _take_rows(self, descriptor: int, number: int, *, some: bool) -> None:
         """Answer no others from now on; without a descriptor left for them, those of before until there is one."""
         engine = self._parts.loaded.engine
         if some and descriptor < 0:
@@ -156,7 +171,9 @@ class Worker:
             self._users.make_room()
             asyncio.get_running_loop().call_later(TELL_SECONDS, self._channel.send, {"say": "lost rows"})
             return
-        engine.show_only(rows_of(descriptor, engine.count) if some else None)
+        rows = rows_of(descriptor, engine.count) if some else None
+        self._states.learn(number, rows)
+        engine.show_only(rows)
 
     def _alone(self) -> None:
         """The front process is gone: answer what is owed, and end."""
