@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
 from idle_audit import GOALS, Tail, Use, counted, written
-from idle_pods import Pods
+from played_pods import Pods
 
 from vectorindex_operator.adapters.evidence_answers import read_columns
 from vectorindex_operator.core.judging.columns import counted_of

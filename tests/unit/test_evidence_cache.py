@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import tracemalloc
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-
-from idle_pods import Pods, Revision
+from played_pods import Pods, Revision
 
 from vectorindex_operator.adapters.evidence_cache import UNUSED_SECONDS, EvidenceCache, PodKey
 from vectorindex_operator.core.judging.evidence import Counted

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from cost import least
 from observations import SETTINGS, a_revision, seen, spec
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-
-from idle_pods import Pods
+from played_pods import Pods
 
 from vectorindex_operator.adapters.admin_port import AdminPort, Answer, Call, Lane
 from vectorindex_operator.adapters.evidence import HttpSearchers
