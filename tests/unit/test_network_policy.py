@@ -197,8 +197,9 @@ class Cluster:
     def take_over(self, live: Any) -> None:
         pass
 
-    def apply(self, manifest: Any, *, force: bool = True) -> None:
+    def apply(self, manifest: Any, *, force: bool = True) -> Any:
         self.writes.append(("apply" if force else "create", manifest["metadata"]["name"]))
+        return manifest
 
     def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
         self.writes.append(("delete", f"{kind}/{name}/{uid}"))

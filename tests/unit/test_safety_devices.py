@@ -430,3 +430,15 @@ def test_what_soaks_and_lost_the_traffic_to_what_was_put_back_is_surged_again() 
     assert (wrote.status.phase, wrote.status.rejected) in (("Surging", None), ("Soaking", None))
     moves = [one.decision.to_revision for one in actions(run(obs), MoveTraffic)]
     assert wrote.status.phase == "Surging" or moves == [soaking.name]
+
+
+@pytest.mark.parametrize("garbled", [False, True], ids=["with the decision of its time", "without any"])
+def test_what_soaks_is_surged_again_when_an_old_manifest_of_the_service_took_its_traffic(garbled: bool) -> None:
+    """The traffic is with stable, and all that is known of that was settled long ago: it would soak for ever."""
+    stable = settled(STABLE, 2, NOW - HOUR)
+    soaking = settled(a_revision(NEW, "Soaking", created=NOW - HOUR), 2, NOW - HOUR)
+    old = Decision(DecisionKind.SWITCH, "", stable.name, "Surge", "Ready", "ready", NOW - 2 * HOUR, serial=1)
+    traffic = front(stable, old)
+    obs = seen(NEW, stable, soaking, traffic=replace(traffic, decision=None) if garbled else traffic)
+    moves = [one.decision.to_revision for one in actions(run(obs), MoveTraffic)]
+    assert phases(run(obs)).get(soaking.name) == "Surging" or moves == [soaking.name]

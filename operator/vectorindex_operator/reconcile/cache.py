@@ -254,7 +254,7 @@ class CachedCluster:
         raise NotCachedError(f"apply {manifest['kind']}/{manifest['metadata']['name']}")
 
     def take_over(self, live: Raw) -> None:
-        raise NotCachedError(f"take over {live['kind']}/{live['metadata']['name']}")
+        """Managed fields are not kept; the apply that follows ends the pass, unless it is not made either."""
 
     def merge(self, manifest: Raw) -> Raw:
         raise NotCachedError(f"merge {manifest['kind']}/{manifest['metadata']['name']}")

@@ -5,6 +5,7 @@ ClusterError
     UnreachableError   no answer, or the server's own fault: the pass ends, and is tried again with backoff
     RefusedError       the API server will not take this write (quota, admission, RBAC): said in the status, what is
                        safe is done all the same, and it is tried again with backoff
+      UndoneError      the same write has been undone each time: it waits, and is said like any other refusal
     NotOursError       an object of a name that we need belongs to somebody else: the same
     ReportedError      a pass that met one of these two, and has said so
 """
@@ -26,6 +27,10 @@ class NotOursError(ClusterError):
 
 class RefusedError(ClusterError):
     """The API server answered 4xx for a reason other than a conflict."""
+
+
+class UndoneError(RefusedError):
+    """Somebody changes back what is written, each time: it is not written now (repeats.py)."""
 
 
 class UnreachableError(ClusterError):

@@ -34,7 +34,7 @@ from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.render import Rendered, render
 from vectorindex_operator.reconcile import raw
-from vectorindex_operator.reconcile.errors import ConflictError, NotOursError, RefusedError
+from vectorindex_operator.reconcile.errors import ConflictError, NotOursError, RefusedError, UndoneError
 from vectorindex_operator.reconcile.objects import Objects, Repair
 from vectorindex_operator.reconcile.ports import Cluster, Searchers
 from vectorindex_searcher.contract import Model, TrafficLease
@@ -42,6 +42,7 @@ from vectorindex_searcher.contract import Model, TrafficLease
 log = logging.getLogger(__name__)
 
 WRITE_REFUSED = "WriteRefused"
+WRITE_UNDONE = "WriteUndone"
 NAME_CONFLICT = "NameConflict"
 INTERNAL_ERROR = "InternalError"
 MOST_ROWS = 10
@@ -199,8 +200,7 @@ class Executor:
         try:
             repair = write()
         except (RefusedError, NotOursError) as error:
-            rule = NAME_CONFLICT if isinstance(error, NotOursError) else WRITE_REFUSED
-            self.refusals.append(BlockedBy(rule=rule, subject=subject, message=str(error)[:LONGEST_WORDS]))
+            self.refusals.append(BlockedBy(rule=_rule(error), subject=subject, message=str(error)[:LONGEST_WORDS]))
             return False
         if repair is not None:
             self.repairs.append(repair)
@@ -224,3 +224,9 @@ class Executor:
     def _version(self, kind: str, name: str) -> str:
         """The version of an object that this pass has read, or has written since."""
         return self._versions.get((kind, name)) or str(self.obs.objects[kind, name]["metadata"]["resourceVersion"])
+
+
+def _rule(error: RefusedError | NotOursError) -> str:
+    if isinstance(error, NotOursError):
+        return NAME_CONFLICT
+    return WRITE_UNDONE if isinstance(error, UndoneError) else WRITE_REFUSED

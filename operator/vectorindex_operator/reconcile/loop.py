@@ -32,6 +32,7 @@ from vectorindex_operator.reconcile.observe import observe
 from vectorindex_operator.reconcile.polls import SourcePolls
 from vectorindex_operator.reconcile.ports import Cluster, Events, Searchers
 from vectorindex_operator.reconcile.queue import Outcome
+from vectorindex_operator.reconcile.repeats import Repeats
 from vectorindex_searcher.contract import Found
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ class Reconciler:
     clock: Callable[[], float] = time.time
     polls: SourcePolls = field(init=False)
     looks: Looks = field(init=False)
+    repeats: Repeats = field(default_factory=Repeats)
+    """What was written again and again. May be lost."""
     _told: dict[tuple[str, str, Repair], float] = field(default_factory=dict)
     """When a repair was last told of. May be lost."""
 
@@ -112,6 +115,7 @@ class Reconciler:
 
     def _pass(self, cluster: Cluster, namespace: str, name: str, *, live: bool) -> float | None:
         """One pass. One that is not `live` ends with NotCachedError before it would write anything."""
+        cluster = self.repeats.over(cluster, self.clock)
         obs = observe(cluster, namespace, name, self.clock())
         if obs is None:
             if not live:

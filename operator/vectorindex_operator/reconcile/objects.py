@@ -9,7 +9,7 @@ from typing import Any
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.drift import changed_by_others, difference, marked, same_rules
-from vectorindex_operator.reconcile.errors import NotOursError
+from vectorindex_operator.reconcile.errors import NotOursError, UndoneError
 from vectorindex_operator.reconcile.ports import Cluster, Raw
 
 
@@ -56,41 +56,71 @@ class Objects:
             self.cluster.apply(wanted, force=False)
             return None
         _check_owner(manifest, live)
-        field = difference(wanted, live)
-        if field is None and manifest["kind"] == "NetworkPolicy" and not same_rules(manifest, live):
-            field = "spec.ingress"
+        field = _fault(wanted, live)
         if field is None:
             return None
         by_others = changed_by_others(wanted, live)
         self.cluster.take_over(live)
-        self.cluster.apply(wanted)
+        self._put_right(wanted, field)
         return Repair(_subject(manifest), field) if by_others else None
+
+    def _put_right(self, wanted: Manifest, field: str) -> None:
+        """Raises UndoneError where a webhook changes it in the very write: the next one would fare no better."""
+        try:
+            answer = self.cluster.apply(wanted)
+        except UndoneError as error:
+            raise UndoneError(f"{error}, {field} above all") from error
+        _check_done(_fault(wanted, answer))
 
     def point(self, service: Manifest, live: Raw | None) -> None:
         """Give the front Service exactly this selector and these ports, in one write; without resourceVersion, make it.
 
         Not applied: that would leave what others added there, and a port of theirs with our name would be refused.
         """
-        meta = service["metadata"]
-        if "resourceVersion" not in meta:
+        if "resourceVersion" not in service["metadata"]:
             self.create(service)
             return
-        mine = {key: value for key, value in meta.items() if key != "ownerReferences"}
-        self.cluster.merge({**service, "metadata": mine, "spec": _exact(service["spec"], raw.part(live, "spec"))})
+        self._replace(service, live)
 
     def repair_front(self, service: Manifest, live: Raw) -> Repair | None:
         """Put back what somebody else changed about selector, ports and labels of the front Service."""
-        spec = raw.part(live, "spec")
-        field = difference({"spec": service["spec"], "metadata": {"labels": service["metadata"]["labels"]}}, live)
-        extra = [key for key in raw.part(spec, "selector") if key not in service["spec"]["selector"]]
-        if field is None and extra:
-            field = f"spec.selector[{extra[0]}]"
-        if field is None and spec.get("publishNotReadyAddresses"):
-            field = "spec.publishNotReadyAddresses"
+        field = _front_fault(service, live)
         if field is None:
             return None
-        self.point(service, live)
+        _check_done(_front_fault(service, self._replace(service, live)))
         return Repair(_subject(service), field[: raw.NAME])
+
+    def _replace(self, service: Manifest, live: Raw | None) -> Raw:
+        mine = {key: value for key, value in service["metadata"].items() if key != "ownerReferences"}
+        return self.cluster.merge(
+            {**service, "metadata": mine, "spec": _exact(service["spec"], raw.part(live, "spec"))}
+        )
+
+
+def _fault(wanted: Manifest, live: Raw) -> str | None:
+    """Path of the first thing that is not so in an object."""
+    field = difference(wanted, live)
+    if field is None and wanted["kind"] == "NetworkPolicy" and not same_rules(wanted, live):
+        field = "spec.ingress"
+    return field
+
+
+def _front_fault(service: Manifest, live: Raw) -> str | None:
+    """Path of the first thing that is not so about the front Service, or that is there too much."""
+    spec = raw.part(live, "spec")
+    field = difference({"spec": service["spec"], "metadata": {"labels": service["metadata"]["labels"]}}, live)
+    extra = [key for key in raw.part(spec, "selector") if key not in service["spec"]["selector"]]
+    if field is None and extra:
+        field = f"spec.selector[{extra[0]}]"
+    if field is None and spec.get("publishNotReadyAddresses"):
+        field = "spec.publishNotReadyAddresses"
+    return field
+
+
+def _check_done(undone: str | None) -> None:
+    """`undone`: what is not so in the answer to a write that was to put it right."""
+    if undone is not None:
+        raise UndoneError(f"undone each time: a webhook changes {undone} in the very write; exempt the object there")
 
 
 def _exact(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,10 +65,7 @@ def _record_loss(state: ReconcileState, decision: Decision, at: str) -> None:
     if decision.kind is DecisionKind.SWITCH:
         if status.phase == Phase.OUTGOING:
             _leave(state, name, decision.message, at)
-        elif status.phase == Phase.SOAKING and status.rollout is not None:
-            # Another operator put the traffic back on an older view of it: without traffic it would soak for ever.
-            rollout = status.rollout.model_copy(update={"switched_at": None})
-            state.update(name, phase=Phase.SURGING, rollout=rollout)
+        # What soaks is surged again (restore_traffic.py): another operator put it back on an older view.
     elif decision.rule == REVERTED:
         state.update(name, phase=Phase.SUPERSEDED, message=decision.message)
     else:

@@ -16,9 +16,15 @@ from vectorindex_operator.core.traffic import DecisionKind
 def step(state: ReconcileState) -> None:
     decision = state.obs.traffic.decision
     decided = decision.to_revision if decision is not None else ""
-    if not state.obs.traffic.owned or _is_rightful(state, decided):
+    if not state.obs.traffic.owned:
         return
     soaking = state.candidate if state.candidate and state.statuses[state.candidate].phase == Phase.SOAKING else ""
+    if _is_rightful(state, decided):
+        if soaking and state.serving in state.statuses and state.serving != soaking:
+            # Somebody applied an old manifest of the Service, with the decision of its time, or another operator put
+            # the traffic back on an older view: without traffic it would soak for ever.
+            _surge_again(state, soaking)
+        return
     target = decided if decided != state.serving and _may_serve(state, decided) else _fallback(state)
     if not target and soaking:
         _surge_again(state, soaking)
@@ -63,7 +69,7 @@ def _fallback(state: ReconcileState) -> str:
 
 
 def _surge_again(state: ReconcileState, name: str) -> None:
-    """The very first revision lost the Service before it was promoted."""
+    """It lost the Service before it was promoted."""
     rollout = state.statuses[name].rollout
     if rollout is not None:
         state.update(name, phase=Phase.SURGING, rollout=rollout.model_copy(update={"switched_at": None}))
