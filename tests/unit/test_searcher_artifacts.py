@@ -252,7 +252,12 @@ def test_a_store_that_does_not_answer_holds_up_nobody_and_is_asked_once(
 # ---------------------------------------------------------------- a searcher as it is
 
 
-def test_a_searcher_looks_for_who_signs_and_takes_nothing_but_a_digest(published: Published, tmp_path: Path) -> None:  # noqa: F811
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_searcher_looks_for_who_signs_and_takes_nothing_but_a_digest(
+    published: Published,  # noqa: F811
+    tmp_path: Path,
+    processes: str,
+) -> None:
     (tmp_path / "in").mkdir()
     write_parquet(tmp_path / "in" / "a.parquet", np.eye(4, dtype=np.float32))
     place = Location(folder=str(tmp_path / "in"))
@@ -260,9 +265,9 @@ def test_a_searcher_looks_for_who_signs_and_takes_nothing_but_a_digest(published
     store = published.task.artifacts.folder
     assert store is not None
     key = Layout("", published.task.identity).manifest(DIGEST)
-    (Path(store) / key).parent.mkdir(parents=True)
+    (Path(store) / key).parent.mkdir(parents=True, exist_ok=True)
     (Path(store) / key).write_bytes(b"{}")
-    with serving(published, ME, KEY, **{SOURCE_ENV: text}) as searcher:
+    with serving(published, ME, KEY, **{SOURCE_ENV: text, "VECTORINDEX_PROCESSES": processes}) as searcher:
         port = searcher.port("admin port open")
 
         def answer(query: str, **headers: str) -> tuple[int, dict[str, object]]:
