@@ -8,10 +8,9 @@ run writes bench/results/chaos.md after each turn; with CHAOS_RESUME=1 one that 
 from __future__ import annotations
 
 import os
-import queue
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import pytest
 from chaos import report
@@ -21,6 +20,7 @@ from chaos.ledger import Ledger
 from chaos.operators import Spawner
 from chaos.scenes import SCENES, Scene
 from chaos.site import Index, Site, index, site
+from chaos.work import Work
 
 CAMPAIGN = asked(os.environ)
 pytestmark = [
@@ -35,52 +35,17 @@ def place(spawner: Spawner, ledger: Ledger) -> Iterator[Site]:
         yield made
 
 
-class Work:
-    """Turns that are taken one after the other, each on an index that is free."""
+def on(scenes: Mapping[str, Scene]) -> dict[str, Callable[[Index, Turn], None]]:
+    """The scenes, upon an index whose turn it is."""
 
-    def __init__(self, place: Site, todo: list[Turn], scenes: Mapping[str, Scene], until: float) -> None:
-        self.place, self.scenes, self.until = place, scenes, until
-        self._todo: queue.SimpleQueue[Turn] = queue.SimpleQueue()
-        for turn in todo:
-            if not place.ledger.is_done(turn):
-                self._todo.put(turn)
+    def of(scene: Scene) -> Callable[[Index, Turn], None]:
+        def play(one: Index, turn: Turn) -> None:
+            one.turn = turn
+            scene(one)
 
-    def done_by(self, indexes: int) -> None:
-        """Returns when there is no turn left, or no time."""
-        rate = CAMPAIGN.rate / indexes
-        with ThreadPoolExecutor(indexes) as pool:
-            for done in [pool.submit(self._work, rate) for _ in range(indexes)]:
-                done.result()
+        return play
 
-    def _next(self) -> Turn | None:
-        try:
-            return self._todo.get_nowait() if time.monotonic() < self.until else None
-        except queue.Empty:
-            return None
-
-    def _work(self, rate: float) -> None:
-        """On one index, and on a new one whenever something went wrong with it."""
-        while (turn := self._next()) is not None:
-            first, begun = turn, False
-            try:
-                with index(self.place, rate, first) as one:
-                    begun = True
-                    while turn is not None and self._went_right(one, turn):
-                        turn = self._next()
-            except Exception as error:
-                if begun:
-                    self.place.ledger.leaves([f"an index that was not removed: {error!r}"[:800]])
-                else:
-                    self.place.ledger.ended(first, f"no index for it: {error!r}"[:800])
-
-    def _went_right(self, one: Index, turn: Turn) -> bool:
-        ledger, one.turn, said = self.place.ledger, turn, ""
-        try:
-            self.scenes[turn.fault](one)
-        except Exception as error:
-            said = repr(error)[:800]
-        ledger.ended(turn, said)
-        return ledger.went_right(turn)
+    return {fault: of(scene) for fault, scene in scenes.items()}
 
 
 def test_whatever_befalls_an_index_no_query_fails_and_each_rollout_ends_as_it_must(place: Site) -> None:
@@ -89,8 +54,9 @@ def test_whatever_befalls_an_index_no_query_fails_and_each_rollout_ends_as_it_mu
     ledger.planned = len(alone) + len(cycles)
     until = time.monotonic() + 60 * CAMPAIGN.minutes
     with nodes_as_they_were(place.kube):
-        Work(place, alone, ALONE, until).done_by(1)
-    Work(place, cycles, SCENES, until).done_by(min(CAMPAIGN.indexes, max(1, len(cycles))))
+        Work(ledger, alone, on(ALONE), partial(index, place, CAMPAIGN.rate), until).done_by(1)
+    indexes = min(CAMPAIGN.indexes, max(1, len(cycles)))
+    Work(ledger, cycles, on(SCENES), partial(index, place, CAMPAIGN.rate / indexes), until).done_by(indexes)
     print(report.page(ledger))
     left = [turn for turn in (*alone, *cycles) if not ledger.is_done(turn)]
     assert not ledger.broken, "\n".join(ledger.broken.values())

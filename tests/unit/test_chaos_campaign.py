@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chaos import report
 from chaos.autoscaler import SHARE, MetricsApi, shares
-from chaos.campaign import Campaign, asked, turns
+from chaos.campaign import Campaign, Turn, asked, turns
 from chaos.ledger import Ledger, Row
+from chaos.work import Work
 
 Json = dict[str, Any]
 
@@ -83,6 +86,65 @@ def test_a_run_of_another_campaign_is_not_gone_on_with(tmp_path: Path) -> None:
     Ledger(file, Campaign(seed=2)).begin("Monday", resume=False)
     with pytest.raises(ValueError, match="of another run"):
         Ledger(file, Campaign()).begin("Tuesday", resume=True)
+
+
+class _Indexes:
+    """Numbers in the place of indexes. `wrong`: faults that end otherwise than they must; `breaks`: that break off."""
+
+    def __init__(self, ledger: Ledger, *, wrong: str = "", breaks: str = "", missing: int = 0) -> None:
+        self.ledger, self.wrong, self.breaks, self.missing = ledger, wrong, breaks, missing
+        self.made, self.played = 0, list[tuple[int, str]]()
+
+    @contextmanager
+    def opened(self, turn: Turn) -> Iterator[int]:
+        self.made += 1
+        if self.made == self.missing:
+            raise OSError("no cluster")
+        yield self.made
+
+    def play(self, index: int, turn: Turn) -> None:
+        self.played.append((index, turn.fault))
+        self.ledger.add(Row(turn.fault, turn.number, wrong=["oh"] if turn.fault == self.wrong else []))
+        if turn.fault == self.breaks:
+            raise OSError("it broke")
+
+
+def _worked_off(tmp_path: Path, until: float = 1.0, **what: Any) -> _Indexes:
+    """Turns of four faults, a to d, on one index at a time."""
+    ledger = Ledger(tmp_path / "part.jsonl", Campaign())
+    ledger.begin("Monday", resume=True)
+    indexes, names = _Indexes(ledger, **what), "abcd"
+    todo = [Turn(number, name, number) for number, name in enumerate(names, 1)]
+    scenes = dict.fromkeys(names, indexes.play)
+    Work(ledger, todo, scenes, indexes.opened, until, clock=lambda: float(len(indexes.played)) / 4).done_by(1)
+    return indexes
+
+
+def test_a_fault_after_which_something_was_wrong_leaves_a_new_index_to_the_next(tmp_path: Path) -> None:
+    indexes = _worked_off(tmp_path, wrong="b")
+    assert indexes.played == [(1, "a"), (1, "b"), (2, "c"), (2, "d")]
+    assert (indexes.ledger.done, indexes.ledger.broken) == ({1, 2, 3, 4}, {})
+
+
+def test_a_fault_that_broke_off_is_done_again_by_the_run_that_goes_on(tmp_path: Path) -> None:
+    indexes = _worked_off(tmp_path, breaks="b")
+    assert indexes.played == [(1, "a"), (1, "b"), (2, "c"), (2, "d")]
+    assert (indexes.ledger.done, set(indexes.ledger.broken)) == ({1, 3, 4}, {2})
+    again = _worked_off(tmp_path)
+    assert again.played == [(1, "b")]
+    assert (again.ledger.done, again.ledger.broken) == ({1, 2, 3, 4}, {})
+
+
+def test_an_index_that_cannot_be_made_is_told_and_the_next_turn_has_another(tmp_path: Path) -> None:
+    indexes = _worked_off(tmp_path, missing=1)
+    assert indexes.played == [(2, "b"), (2, "c"), (2, "d")]
+    assert "no cluster" in indexes.ledger.broken[1]
+
+
+def test_no_fault_begins_after_its_time(tmp_path: Path) -> None:
+    indexes = _worked_off(tmp_path, until=0.5)
+    assert [fault for _, fault in indexes.played] == ["a", "b"]
+    assert [fault for _, fault in _worked_off(tmp_path).played] == ["c", "d"]
 
 
 def test_the_page_adds_up_the_turns_of_a_fault_and_keeps_what_was_written_by_hand(
