@@ -33,6 +33,7 @@ RATES = (0.1, 1, 5, 20, 100, 200)
 EFFECTS = (0.03, 0.04, 0.06, 0.1, 0.2, 0.5)
 DEMO_RATE, DEMO_FAULT, DEMO_RULES, DEMO_HORIZON = 250.0, 0.18, 3, 600
 RECALL, SAMPLED = 0.93, 1.0
+WAYS = "windows / wealth / wealth by threes / windows beside wealth by threes, each at half of the budget"
 INTRODUCTION = """\
 Windows: `window: 1m, consecutive: 2, minSamples: 200` unless said otherwise. Wealth: eight bets; half of the stake is
 on the start at the switch, the rest on one start a minute; of each the two neighbouring buckets that won the most are
@@ -84,6 +85,8 @@ def demo(size: Size) -> tuple[str, dict[str, float]]:
         how = Windows.of(level, DEMO_HORIZON, seconds, enough, row)
         ways[name] = clock.since(window_looks(hits, trials, BOUND, how, first=1))
     own, _, default = (float(np.mean(found)) for found in ways.values())
+    half = Windows.of(level / 2, DEMO_HORIZON)
+    ways["default windows beside wealth by threes"] = beside(clock, hits, trials, half, DEMO_HORIZON, level / 2)
     ways |= {what: clock.since(looks[name]) for what, name in zip(WEALTH, EVERY, strict=True)}
     rows = [
         [name, *(f"{value:.1f} s" for value in (np.mean(found), *np.quantile(found, (0.5, 0.9)))), np.mean(found) / own]
@@ -101,12 +104,29 @@ def demo(size: Size) -> tuple[str, dict[str, float]]:
     }
 
 
-def both(size: Size, rng: np.random.Generator, per_second: float, rates: np.ndarray, change: int | None = None) -> str:
-    """A cell: median delay with windows / wealth / wealth by threes; from the switch or from the bucket of a change."""
+def cell(size: Size, rng: np.random.Generator, per_second: float, rates: np.ndarray, change: int | None = None) -> str:
+    """Median delays in all ways; from the switch or from the bucket of a change."""
     clock, hits, trials = faults(size, rng, per_second, rates)
     old = window_looks(hits, trials, BOUND, Windows.of(BUDGET, SOAK), first=1)
     new = wealth(hits, trials, BOUND, SOAK)
-    return " / ".join(_delay(clock.since(looks, change)) for looks in (old, new["enough"], new[CHOSEN]))
+    ways = [clock.since(looks, change) for looks in (old, new["enough"], new[CHOSEN])]
+    ways.append(beside(clock, hits, trials, Windows.of(BUDGET / 2, SOAK), SOAK, BUDGET / 2, change))
+    return " / ".join(map(_delay, ways))
+
+
+def beside(
+    clock: Clock,
+    hits: np.ndarray,
+    trials: np.ndarray,
+    how: Windows,
+    seconds: int,
+    level: float,
+    change: int | None = None,
+) -> np.ndarray:
+    """Delays where windows and wealth by threes are judged side by side, each at its half of the budget."""
+    old = window_looks(hits, trials, BOUND, how, first=1)
+    new = wealth_looks(rate_gains(hits, trials, BOUND), trials, starts=seconds // 60, level=level)["enough"]
+    return np.minimum(clock.since(old, change), clock.since(new, change))
 
 
 def _delay(seconds: np.ndarray) -> str:
@@ -119,13 +139,13 @@ def delays(size: Size) -> tuple[str, dict[str, float]]:
         [
             f"{effect:.0%}",
             *(
-                both(size, size.rng(2, at), rate, np.full(SEEN // BUCKET_SECONDS, effect))
+                cell(size, size.rng(2, at), rate, np.full(SEEN // BUCKET_SECONDS, effect))
                 for at, rate in enumerate(RATES)
             ),
         ]
         for effect in EFFECTS
     ]
-    text = "Median from the switch to the look that says Fail: windows / wealth / wealth by threes."
+    text = f"Median from the switch to the look that says Fail: {WAYS}."
     return section("A fault from the switch on", text, ["real rate", *(f"{rate:g}/s" for rate in RATES)], rows), {}
 
 
@@ -139,9 +159,9 @@ def late(size: Size) -> tuple[str, dict[str, float]]:
             change = 240 + int(rng.integers(0, 12))
             rates = np.full(change + SEEN // BUCKET_SECONDS, effect)
             rates[:change] = BOUND / 4
-            row.append(both(size, rng, per_second, rates, change))
+            row.append(cell(size, rng, per_second, rates, change))
         rows.append(row)
-    text = "Before it the rate is 0.5 %. Median from its beginning: windows / wealth / wealth by threes."
+    text = f"Before it the rate is 0.5 %. Median from its beginning: {WAYS}."
     head = ["rate from then on", *(f"{rate:g}/s" for rate in RATES[1:])]
     return section("A fault that begins after twenty minutes", text, head, rows), {}
 
@@ -163,7 +183,7 @@ def live_recall(size: Size) -> tuple[str, dict[str, float]]:
             for gains in (rate_gains(missing, trials, 1 - RECALL), mean_gains(RECALL, total, squares, trials)):
                 row.append(_delay(clock.since(wealth_looks(gains, trials, starts=SOAK // 60, level=BUDGET)["enough"])))
             rows.append(row)
-    head = ["real recall", "windows 15m x 2", "windows 5m x 1", "wealth", "wealth, with squares"]
+    head = ["real recall", "windows 15m x 2", "windows 5m x 1", "wealth by threes", "the same, with squares"]
     return section("LiveRecall, min 93 %, one sampled query a second", "Median from the switch.", head, rows), {}
 
 
