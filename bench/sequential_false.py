@@ -17,6 +17,7 @@ from sequential_trials import (
     batches,
     bots,
     independent,
+    most_wealth,
     rate_gains,
     scaled,
     sessions,
@@ -25,6 +26,7 @@ from sequential_trials import (
     with_burst,
 )
 
+from vectorindex_operator.core.judging.eprocess import TOGETHER
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
 BUDGET = 0.01
@@ -55,7 +57,7 @@ class Size:
 
     @classmethod
     def of(cls, scale: float, seed: int) -> Size:
-        return cls(*(max(4, round(many * scale)) for many in (200, 2000, 1000)), seed)
+        return cls(*(max(4, round(many * scale)) for many in (100, 2000, 1000)), seed)
 
     def rng(self, *what: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *what])
@@ -95,26 +97,47 @@ def wealth(
 # ---------------------------------------------------------------- what is promised
 
 
+UPPER = ("wealth, nothing left out", "**wealth by threes, nothing left out**")
+
+
+def _most(hits: np.ndarray, trials: np.ndarray, bound: float, seconds: int, level: float = BUDGET) -> list[np.ndarray]:
+    """Single queries, and by threes."""
+    found = []
+    for together in (1, TOGETHER):
+        pieces = [
+            most_wealth(
+                rate_gains(hits[at : at + ATONCE], trials[at : at + ATONCE], bound, together),
+                starts=seconds // 60,
+                level=level,
+            )
+            for at in range(0, len(hits), ATONCE)
+        ]
+        found.append(np.concatenate(pieces))
+    return found
+
+
 def false_trips(size: Size) -> Said:
     cases = [(f"{rate:g}/s", SOAK, BOUND, rate, size.soaks) for rate in (0.1, 1, 20, 200)]
-    cases += [(f"20/s, bound {bound:.1%}", SOAK, bound, 20, size.soaks // 2) for bound in (0.3, 0.001)]
+    cases += [(f"20/s, bound {bound:.1%}", SOAK, bound, 20, size.soaks) for bound in (0.3, 0.001)]
     cases += [(f"{rate:g}/s", DAY, BOUND, rate, size.days) for rate in (0.2, 20)]
     rows, most = [], {SOAK: 0.0, DAY: 0.0}
     for number, (name, seconds, bound, rate, soaks) in enumerate(cases):
         hits, trials = independent(size.rng(5, number), soaks, seconds // BUCKET_SECONDS, rate, bound)
-        old, new = window_looks(hits, trials, bound, Windows.of(BUDGET, seconds)), wealth(hits, trials, bound, seconds)
-        rows.append([f"{seconds // 3600} h, {name}", share(old), *(share(new[one]) for one in EVERY)])
-        most[seconds] = max(most[seconds], tripped(new[CHOSEN]))
+        new = _most(hits, trials, bound, seconds)
+        old = window_looks(hits, trials, bound, Windows.of(BUDGET, seconds))
+        rows.append([f"{seconds // 3600} h, {name}", share(old), *map(share, new)])
+        most[seconds] = max(most[seconds], *map(tripped, new))
     rows.append(_all_rules(size))
-    hits, trials = independent(size.rng(6), size.soaks // 2, SOAK // BUCKET_SECONDS, 20, BOUND)
+    hits, trials = independent(size.rng(6), size.soaks // 4, SOAK // BUCKET_SECONDS, 20, BOUND)
     gains = rate_gains(hits, trials, BOUND, 1)
-    wrong = wealth_looks(gains, trials, starts=SOAK // 60, level=BUDGET, largest=True)
-    rows.append(["6 h, 20/s, **the best start, not the average**", "", *(share(wrong[one]) for one in VARIANTS), ""])
+    wrong = most_wealth(gains, starts=SOAK // 60, level=BUDGET, largest=True)
+    rows.append(["6 h, 20/s, **the best start, not the average**", "", share(wrong), ""])
     text = (
         "A revision exactly at its bound, queries independent of each other: soaks that tripped, of a budget of 1 %. "
-        "The last row is what must not be done, and shows that the simulation would see it."
+        "Nothing is left out here, nor forgotten after an hour, which is more than what is proposed ever wins. In the "
+        "last row each bet counts from its best start, as must not be done: the simulation would see it."
     )
-    return section("False trips", text, ["", "windows, consecutive 2", *WEALTH], rows), {
+    return section("False trips", text, ["", "windows, consecutive 2", *UPPER], rows), {
         "sequential.false_soak": most[SOAK],
         "sequential.false_day": most[DAY],
     }
@@ -122,23 +145,24 @@ def false_trips(size: Size) -> Said:
 
 def _all_rules(size: Size) -> list[str]:
     """Two metrics, each of three segments and of all together, at their bounds: eight rules share the budget."""
-    rng, rules, soaks, buckets = size.rng(7), 8, max(4, size.soaks // 4), SOAK // BUCKET_SECONDS
-    old, new = np.full(soaks, NEVER), {name: np.full(soaks, NEVER) for name in EVERY}
+    rng, rules, soaks, buckets = size.rng(7), 8, max(4, size.soaks // 2), SOAK // BUCKET_SECONDS
+    old, new = np.full(soaks, NEVER), [np.full(soaks, NEVER)] * 2
     trials = rng.poisson(7 * BUCKET_SECONDS, (3, soaks, buckets, 1))
     for _ in range(2):
         hits = rng.binomial(trials, BOUND)
         for x, n in zip((*hits, hits.sum(axis=0)), (*trials, trials.sum(axis=0)), strict=True):
             old = np.maximum(old, window_looks(x, n, BOUND, Windows.of(BUDGET / rules, SOAK)))
-            looks = wealth(x, n, BOUND, SOAK, BUDGET / rules)
-            new = {name: np.maximum(new[name], looks[name]) for name in EVERY}
-    return ["6 h, 7/s in each of 3 segments, 8 rules", share(old), *(share(new[name]) for name in EVERY)]
+            new = [
+                np.maximum(one, other) for one, other in zip(new, _most(x, n, BOUND, SOAK, BUDGET / rules), strict=True)
+            ]
+    return ["6 h, 7/s in each of 3 segments, 8 rules", share(old), *map(share, new)]
 
 
 # ---------------------------------------------------------------- what is not
 
 
 def not_independent(size: Size) -> Said:
-    buckets, soaks, rows = SOAK // BUCKET_SECONDS, max(4, size.soaks // 4), []
+    buckets, soaks, rows = SOAK // BUCKET_SECONDS, max(4, size.soaks // 16), []
     kinds = {
         "20/s, sessions of 3, half of whose queries hit, or none": partial(sessions, size=3, inside=0.5),
         "20/s, sessions of 10, half of whose queries hit, or none": partial(sessions, size=10, inside=0.5),
@@ -155,18 +179,18 @@ def not_independent(size: Size) -> Said:
             row = [f"{where}: {name}"]
             row += [share(window_looks(hits, trials, BOUND, Windows.of(BUDGET, SOAK, 60, 200, n))) for n in (2, 1)]
             looks = wealth(hits, trials, BOUND, SOAK)
-            rows.append([*row, *(share(looks[one]) for one in EVERY)])
+            rows.append([*row, share(looks["enough"]), share(looks[CHOSEN])])
     text = (
         "Neither test promises anything here, but for the last column: the cube root of what each query wins is a bet "
         "that holds for queries that come by threes, whatever these have to do with each other (Hölder's inequality)."
     )
-    head = ["6 h", "windows, consecutive 2", "windows, consecutive 1", *WEALTH]
+    head = ["6 h", "windows, consecutive 2", "windows, consecutive 1", "wealth", WEALTH[-1]]
     return section("Queries that are not independent", text, head, rows), {}
 
 
 def bursts(size: Size) -> Said:
     """150 errors at once, once in half an hour."""
-    rows, most, soaks = [], 0.0, max(4, size.soaks // 2)
+    rows, most, soaks = [], 0.0, max(4, size.soaks // 4)
     ways = {"windows, consecutive 2": (60, 2), "windows, consecutive 1": (60, 1), "windows, 10 s x 1": (10, 1)}
     for per_second in (1, 20, 200):
         for seconds in (1.0, 5.0):
@@ -184,7 +208,7 @@ def bursts(size: Size) -> Said:
 
 
 def scale_down(size: Size) -> Said:
-    rows, soaks = [], max(4, size.soaks // 4)
+    rows, soaks = [], max(4, size.soaks // 16)
     for minutes in (30, 5):
         for unlucky in (False, True):
             rng = size.rng(10, minutes, int(unlucky))
@@ -204,4 +228,4 @@ def scale_down(size: Size) -> Said:
     return section("Pods that take their sums along", text, head, rows), {}
 
 
-PARTS = (false_trips, not_independent, bursts, scale_down)
+PARTS = (false_trips, bursts, not_independent, scale_down)

@@ -73,7 +73,8 @@ def test_wealth_is_that_of_the_operator(rate: float, parts: int) -> None:
     rates = np.full(150, rate)
     rates[:20] = 0.01
     hits = rng.binomial(trials, rates[None, :, None])
-    looks = trials_of.wealth_looks(trials_of.rate_gains(hits, trials, BOUND), trials, starts=STARTS, level=0.01)
+    gains = trials_of.rate_gains(hits, trials, BOUND)
+    looks = trials_of.wealth_looks(gains, trials, starts=STARTS, level=0.01)
     for name, enough in (("pair", 1), ("enough", trials_of.ENOUGH)):
         own = [wealth_of_the_operator(x, n, enough) for x, n in zip(hits, trials, strict=True)]
         assert list(looks[name]) == own
@@ -83,6 +84,8 @@ def test_wealth_is_that_of_the_operator(rate: float, parts: int) -> None:
     assert (plain <= bucket).all()
     assert (bucket <= pair).all()
     assert (pair <= enough_of_it).all()
+    if parts == 1:
+        assert list(trials_of.most_wealth(gains, starts=STARTS, level=0.01)) == list(looks["plain"])
 
 
 def test_what_is_older_than_the_rings_is_forgotten() -> None:

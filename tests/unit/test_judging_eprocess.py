@@ -179,7 +179,8 @@ def _alone(cell: tuple[int, int]) -> float:
 
 
 def test_starts_beyond_the_horizon_get_nothing() -> None:
-    cells = dict.fromkeys(range(36), (10, 100))
+    """What begins in the third minute is best seen by the start of that minute, and the stake was to last for one."""
+    cells = {bucket: (0 if bucket < 24 else 10, 100) for bucket in range(36)}
     of = eprocess.of_rate(cells, BOUND)
     few = eprocess.wealth(of, first=0, stop=36, oldest=1, starts=1, enough=1)
     assert few == pytest.approx(0.5 * put([Stretch.of(*of(bucket)) for bucket in range(12, 36)]).wealth())
