@@ -71,7 +71,8 @@ def share(looks: np.ndarray) -> str:
     """Of soaks that tripped, with its interval."""
     hits, soaks = int(np.count_nonzero(looks != NEVER)), len(looks)
     interval = stats.binomtest(hits, soaks).proportion_ci(confidence_level=0.95, method="exact")
-    return f"{100 * hits / soaks:.2g} % ({100 * interval.low:.2g} to {100 * interval.high:.2g})"
+    shown = ("100" if one >= 0.995 else f"{100 * one:.2g}" for one in (hits / soaks, interval.low, interval.high))
+    return "{} % ({} to {})".format(*shown)
 
 
 def tripped(looks: np.ndarray) -> float:
@@ -215,9 +216,7 @@ def scale_down(size: Size) -> Said:
             old, new = np.full(soaks, NEVER), {name: np.full(soaks, NEVER) for name in EVERY}
             for begin, hits, trials in scaled(rng, soaks, 1080, 20, BOUND, minutes * 12, unlucky=unlucky):
                 old = np.maximum(old, window_looks(hits, trials, BOUND, Windows.of(BUDGET, SOAK)))
-                looks = wealth_looks(
-                    rate_gains(hits, trials, BOUND), trials, starts=SOAK // 60, level=BUDGET, since=begin
-                )
+                looks = wealth(hits, trials, BOUND, SOAK, since=begin)
                 new = {name: np.maximum(new[name], looks[name]) for name in EVERY}
             who = "that with the fewest hits" if unlucky else "any"
             rows.append([f"every {minutes} min, {who}", share(old), *(share(new[name]) for name in EVERY)])

@@ -139,10 +139,15 @@ def test_a_pod_that_goes_takes_its_sums_along() -> None:
     assert 0.7 < left < 0.8
 
 
-def test_every_part_of_the_page_can_be_made() -> None:
+def test_the_other_parts_of_the_page_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     size = sequential_false.Size(4, 8, 4, 1)
     text, figures = sequential.demo(size)
     assert "wealth, without 2 neighbours" in text
     assert 0 < figures["sequential.default_ratio"] < 0.2
     text, figures = sequential_false.bursts(size)
     assert figures == {"sequential.burst_trips": 0.0}
+    text, _ = sequential_false.scale_down(size)
+    assert "every 5 min, that with the fewest hits" in text
+    monkeypatch.setattr(sequential_false, "SOAK", 3600)
+    text, _ = sequential_false.not_independent(size)
+    assert "at half of it: 20/s, a bot" in text
