@@ -5,7 +5,7 @@
 Today's windows (core/judging/judge.py) beside wealth (core/judging/eprocess.py) on the same soaks, some minutes on one
 core: how long until a fault is seen, from the switch and in the middle of a soak; how often a healthy revision exactly
 at its bound trips, in a soak of 6 h and in a day; and what traffic does that is not independent: sessions, batches,
-bots, one burst, pods that go and take their sums along. docs/adr/0037-sequential-tests.md says what follows from it.
+bots, one burst, pods that go and take their sums along. docs/adr/0038-sequential-tests.md says what follows from it.
 
 summary.json: sequential.demo_ratio (how long the demo's fault is there, against its own windows of 5 s;
 demo_ratio_one_bucket: with one bucket left out), sequential.default_ratio (against the default windows),
@@ -161,7 +161,7 @@ def late(size: Size) -> tuple[str, dict[str, float]]:
             rates[:change] = BOUND / 4
             row.append(cell(size, rng, per_second, rates, change))
         rows.append(row)
-    text = f"Before it the rate is 0.5 %. Median from its beginning: {WAYS}."
+    text = f"Before it the rate is 0.5 %. Median from its beginning, at one phase of the windows a cell: {WAYS}."
     head = ["rate from then on", *(f"{rate:g}/s" for rate in RATES[1:])]
     return section("A fault that begins after twenty minutes", text, head, rows), {}
 

@@ -31,6 +31,8 @@ from vectorindex_searcher.contract import BUCKET_SECONDS
 
 BUDGET = 0.01
 SOAK, DAY = 6 * 3600, 24 * 3600
+SCALED = 1080
+"""Buckets in which pods come and go."""
 BOUND = 0.02
 NAMES = {
     "plain": "nothing left out",
@@ -209,12 +211,12 @@ def bursts(size: Size) -> Said:
 
 
 def scale_down(size: Size) -> Said:
-    rows, soaks = [], max(4, size.soaks // 16)
+    rows, soaks = [], max(4, size.soaks // 4)
     for minutes in (30, 5):
         for unlucky in (False, True):
             rng = size.rng(10, minutes, int(unlucky))
             old, new = np.full(soaks, NEVER), {name: np.full(soaks, NEVER) for name in EVERY}
-            for begin, hits, trials in scaled(rng, soaks, 1080, 20, BOUND, minutes * 12, unlucky=unlucky):
+            for begin, hits, trials in scaled(rng, soaks, SCALED, 20, BOUND, minutes * 12, unlucky=unlucky):
                 old = np.maximum(old, window_looks(hits, trials, BOUND, Windows.of(BUDGET, SOAK)))
                 looks = wealth(hits, trials, BOUND, SOAK, since=begin)
                 new = {name: np.maximum(new[name], looks[name]) for name in EVERY}

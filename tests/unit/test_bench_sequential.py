@@ -146,8 +146,12 @@ def test_the_other_parts_of_the_page_can_be_made(monkeypatch: pytest.MonkeyPatch
     assert 0 < figures["sequential.default_ratio"] < 0.2
     text, figures = sequential_false.bursts(size)
     assert figures == {"sequential.burst_trips": 0.0}
+    monkeypatch.setattr(sequential_false, "SCALED", 120)
     text, _ = sequential_false.scale_down(size)
     assert "every 5 min, that with the fewest hits" in text
-    monkeypatch.setattr(sequential_false, "SOAK", 3600)
+    monkeypatch.setattr(sequential_false, "SOAK", 600)
+    monkeypatch.setattr(sequential_false, "DAY", 900)
+    text, figures = sequential_false.false_trips(size)
+    assert set(figures) == {"sequential.false_soak", "sequential.false_day"}
     text, _ = sequential_false.not_independent(size)
     assert "at half of it: 20/s, a bot" in text

@@ -1,4 +1,4 @@
-"""Sequential tests: what a bet against "within its bound" has won so far. Pure; docs/adr/0037-sequential-tests.md.
+"""Sequential tests: what a bet against "within its bound" has won so far. Pure; docs/adr/0038-sequential-tests.md.
 
 Somebody stakes 1 on "outside", at odds that are fair when the revision is exactly at its bound. While it is within, he
 does not gain on average, whenever he stops; so the probability that he ever holds 1/alpha is alpha at most (Ville's
