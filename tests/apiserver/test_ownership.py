@@ -13,7 +13,7 @@ from kubernetes import client
 from vectorindex_operator.adapters.kube import FIELD_MANAGER, KubeCluster
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import raw
-from vectorindex_operator.reconcile.errors import ConflictError, NotOursError
+from vectorindex_operator.reconcile.errors import ConflictError, NotOursError, RefusedError
 from vectorindex_operator.reconcile.objects import Objects
 
 OWNER = {
@@ -129,6 +129,46 @@ def test_a_hand_made_change_is_found_and_named(cluster: KubeCluster, api: Api, n
     assert live is not None
     assert (repair.subject, repair.field) == (f"Deployment/{name}", "spec.replicas")
     assert (live["spec"]["replicas"], live["spec"]["minReadySeconds"]) == (2, 3), "what we do not render stays"
+
+
+def test_a_sidecar_of_another_manager_stays_and_costs_no_write(cluster: KubeCluster, api: Api, name: str) -> None:
+    objects, manifest = Objects(cluster), a_deployment(name, {"cpu": "1"})
+    objects.ensure(manifest, None)
+    proxy = {"name": "proxy", "image": "proxy:1"}
+    variable = {"name": "searcher", "env": [{"name": "THEIRS", "value": "1"}]}
+    theirs = {"spec": {"template": {"spec": {"containers": [proxy, variable]}}}}
+    meta = {"name": name, "namespace": "default"}
+    answer = api.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta} | theirs, "mesh")
+    assert answer.ok, answer.message
+    live = cluster.get("Deployment", "default", name)
+    assert live is not None
+    assert objects.ensure(manifest, live) is None
+    assert cluster.get("Deployment", "default", name) == live
+    edited(api, manifest, replicas=9)
+    assert objects.ensure(manifest, cluster.get("Deployment", "default", name)) is not None, "the rest is put back"
+    pod = raw.part(cluster.get("Deployment", "default", name), "spec", "template", "spec")
+    assert sorted(one["name"] for one in raw.rows(pod["containers"])) == ["proxy", "searcher"]
+
+
+def test_a_repair_that_comes_late_makes_nothing_again_and_takes_nothing_over(
+    cluster: KubeCluster, api: Api, name: str
+) -> None:
+    objects, manifest = Objects(cluster), a_deployment(name, {"cpu": "1"})
+    objects.ensure(manifest, None)
+    looked_at = cluster.get("Deployment", "default", name)
+    assert looked_at is not None
+    changed = {**looked_at, "spec": {**looked_at["spec"], "replicas": 9}}
+    assert api.delete(manifest).ok
+    with pytest.raises(ConflictError):
+        objects.ensure(manifest, changed)
+    assert cluster.get("Deployment", "default", name) is None
+    theirs = a_deployment(name, {"cpu": "5"})
+    theirs["metadata"]["ownerReferences"] = [FOREIGN]
+    cluster.create(theirs)
+    before = cluster.get("Deployment", "default", name)
+    with pytest.raises(RefusedError):
+        objects.ensure(manifest, changed)
+    assert cluster.get("Deployment", "default", name) == before
 
 
 def test_what_somebody_else_has_is_never_taken(cluster: KubeCluster, name: str) -> None:

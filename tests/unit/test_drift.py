@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vectorindex_operator.reconcile.drift import matches
+from vectorindex_operator.reconcile.drift import difference, matches
 
 RENDERED: dict[str, Any] = {
     "spec": {
@@ -56,6 +56,23 @@ def test_a_change_by_hand_is_drift(path: tuple[Any, ...], value: Any) -> None:
         at = at[part]
     at[path[-1]] = value
     assert not matches(RENDERED, live)
+
+
+def test_what_others_add_to_a_list_that_is_merged_by_names_is_no_drift() -> None:
+    """A sidecar, or a variable of somebody else's: no apply of ours takes it away, so it would be written for ever."""
+    live = deepcopy(LIVE)
+    live["spec"]["containers"].insert(0, {"name": "proxy", "image": "proxy:1"})
+    assert matches(RENDERED, live)
+    ours = {"env": [{"name": "OURS", "value": "1"}], "volumes": []}
+    theirs = {
+        "env": [{"name": "THEIRS", "value": "2"}, {"name": "OURS", "value": "1"}],
+        "volumes": [{"name": "theirs"}],
+    }
+    assert matches(ours, theirs)
+    assert difference(ours, {"env": theirs["env"][:1]}) == "env[OURS]"
+    assert difference(ours, {"env": [{"name": "OURS", "value": "3"}]}) == "env[OURS].value"
+    assert not matches(ours, {"env": "gone"})
+    assert not matches({"envFrom": [{"prefix": "A_"}]}, {"envFrom": [{"prefix": "A_"}, {"prefix": "B_"}]})
 
 
 def test_another_order_is_drift() -> None:

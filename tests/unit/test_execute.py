@@ -332,6 +332,24 @@ def test_a_hand_made_change_is_undone_and_told_once_in_an_hour() -> None:
     assert world.told.of(EventReason.DRIFT_REPAIRED)
 
 
+def test_a_repair_is_of_the_very_object_that_was_looked_at() -> None:
+    """It may be carried out late: what has the name by then, or nothing at all, is not to be ours again."""
+    world = quiet().settle()
+    sent: list[Raw] = []
+    apply = world.cluster.apply
+
+    def noted(manifest: Raw, *, force: bool = True) -> Raw:
+        sent.append(manifest)
+        return apply(manifest, force=force)
+
+    world.cluster.apply = noted  # type: ignore[method-assign]
+    live = world.object("Deployment", STABLE.name)
+    live["spec"] = live["spec"] | {"replicas": 7}
+    world.run()
+    assert [one["metadata"].get("uid") for one in sent] == [live["metadata"]["uid"]]
+    assert world.object("Deployment", STABLE.name)["metadata"]["uid"] == live["metadata"]["uid"]
+
+
 def test_what_the_user_or_a_new_release_changes_is_no_hand_made_change() -> None:
     world = quiet().settle()
     live = world.object("VectorIndex", NAME)

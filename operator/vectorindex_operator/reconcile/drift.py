@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -25,6 +25,10 @@ _FACTORS: dict[str | None, Fraction] = {
     **{f"{unit}i": Fraction(1024**power) for power, unit in enumerate("KMGTPE", 1)},
     **{unit: Fraction(1000**power) for power, unit in enumerate("MGTPE", 2)},
 }  # fmt: skip
+
+
+KEYED = {"containers": "name", "initContainers": "name", "env": "name", "volumes": "name", "volumeMounts": "mountPath"}
+"""Lists of a pod template that the API server merges by a field of their items (x-kubernetes-list-map-keys)."""
 
 
 def marked(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,6 +55,9 @@ def difference(rendered: Any, live: Any, path: str = "") -> str | None:
         if not isinstance(live, Mapping):
             return path if rendered else None
         parts = ((f"{path}.{key}" if path else key, value, live.get(key)) for key, value in rendered.items())
+    elif isinstance(rendered, list | tuple) and (key := _key(path, rendered, live)):
+        theirs = {one[key]: one for one in live or ()}
+        parts = ((f"{path}[{one[key]}]", one, theirs.get(one[key])) for one in rendered)
     elif isinstance(rendered, list | tuple):
         if not rendered:
             return path if live else None
@@ -63,6 +70,17 @@ def difference(rendered: Any, live: Any, path: str = "") -> str | None:
         return None if rendered == live or _same_quantity(rendered, live) else path
     found = (difference(value, other, below) for below, value, other in parts)
     return next((one for one in found if one is not None), None)
+
+
+def _key(path: str, rendered: Iterable[Any], live: Any) -> str:
+    """By which field the items of a list are told apart, where others may add items of their own; empty: they may not.
+
+    No apply of ours takes such an item away, so one that counted as a difference would be written for at every look.
+    """
+    key = KEYED.get(path.rpartition(".")[2], "")
+    if not isinstance(live, list | tuple | None):
+        return ""
+    return key if all(isinstance(one, Mapping) and key in one for one in (*rendered, *(live or ()))) else ""
 
 
 def same_rules(rendered: Any, live: Any) -> bool:

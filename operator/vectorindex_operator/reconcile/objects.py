@@ -61,13 +61,18 @@ class Objects:
             return None
         by_others = changed_by_others(wanted, live)
         self.cluster.take_over(live)
-        self._put_right(wanted, field)
+        self._put_right(wanted, live, field)
         return Repair(_subject(manifest), field) if by_others else None
 
-    def _put_right(self, wanted: Manifest, field: str) -> None:
-        """Raises UndoneError where a webhook changes it in the very write: the next one would fare no better."""
+    def _put_right(self, wanted: Manifest, live: Raw, field: str) -> None:
+        """Raises UndoneError where a webhook changes it in the very write: the next one would fare no better.
+
+        With the uid of what was looked at: one that is gone by now is not made again, and what somebody else has made
+        under its name stays theirs, however late this write is carried out.
+        """
+        looked_at = {"uid": uid} if (uid := raw.text(raw.part(live, "metadata").get("uid"))) else {}
         try:
-            answer = self.cluster.apply(wanted)
+            answer = self.cluster.apply({**wanted, "metadata": wanted["metadata"] | looked_at})
         except UndoneError as error:
             raise UndoneError(f"{error}, {field} above all") from error
         _check_done(_fault(wanted, answer))
