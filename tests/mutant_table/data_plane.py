@@ -9,6 +9,8 @@ _CLIENT = "client/vectorindex_client"
 _ARTIFACTS = f"{_SEARCHER}/serve/artifacts.py"
 _LOAD = f"{_SEARCHER}/serve/load.py"
 _INTERNAL = f"{_SEARCHER}/contract/internal.py"
+_WORKERS = f"{_SEARCHER}/serve/workers"
+_WORKER_TESTS = "unit/test_searcher_serve_workers.py"
 
 DATA_PLANE = (
     Mutant(
@@ -218,5 +220,77 @@ DATA_PLANE = (
         "        if not again or self._left <= 0:\n",
         ("unit/test_client_deadlines.py::test_retries_end_with_the_deadline_too",),
         "A call would last longer than whoever made it waits.",
+    ),
+    Mutant(
+        "a pod serves on without one of its search processes",
+        f"{_WORKERS}/pod.py",
+        '            self._tell({"do": "died", "how": how})\n',
+        "            self._ending = False\n",
+        (f"{_WORKER_TESTS}::test_a_worker_that_dies_ends_the_pod_and_the_others_answer_what_they_owe[first worker]",),
+        "A query of death would take one process after the other, and no restart would tell of it.",
+    ),
+    Mutant(
+        "search processes outlive their pod",
+        f"{_WORKERS}/worker.py",
+        "            self._ended.set_result(self._parts.limits.linger_seconds)\n",
+        "            pass\n",
+        (f"{_WORKER_TESTS}::test_search_processes_end_when_nobody_leads_them",),
+        "What nobody leads would answer from an index that nobody keeps up to date.",
+    ),
+    Mutant(
+        "a pod outlives its first process",
+        f"{_WORKERS}/front.py",
+        "    def _orphaned(self) -> None:\n        self._end(0.0)\n",
+        "    def _orphaned(self) -> None:\n        pass\n",
+        (f"{_WORKER_TESTS}::test_nothing_is_left_of_a_pod_whose_first_process_was_killed",),
+        "Ports would stay taken by what nobody can end or see.",
+    ),
+    Mutant(
+        "evidence is told before all processes have said what they counted",
+        f"{_WORKERS}/front.py",
+        "                while any(worker.told < number for worker in self._workers if not worker.gone):\n",
+        "                while False:\n",
+        (f"{_WORKER_TESTS}::test_what_was_answered_is_evidence_at_once",),
+        "A bucket would look complete without the failures of its last moments.",
+    ),
+    Mutant(
+        "evidence is final although a process that hangs has not told its own",
+        f"{_WORKERS}/front.py",
+        "        return min((worker.heard for worker in self._workers if not worker.gone), default=asked)\n",
+        "        return asked\n",
+        (f"{_WORKER_TESTS}::test_evidence_is_not_final_beyond_what_a_process_that_hangs_has_said",),
+        "A pod would look sound while the part of it that fails is silent.",
+    ),
+    Mutant(
+        "probes do not see that a search process hangs",
+        f"{_WORKERS}/front.py",
+        "        return time.monotonic() - self.line.beaten > STALLED_SECONDS\n",
+        "        return False\n",
+        (f"{_WORKER_TESTS}::test_a_process_that_hangs_fails_the_probes_and_gets_no_connection",),
+        "A share of the queries would wait for ever, in a pod that is ready.",
+    ),
+    Mutant(
+        "a Draining lease does not reach the search processes",
+        f"{_WORKERS}/front.py",
+        '        self._tell({"do": "lease", "lease": lease.wire()})\n',
+        "        pass\n",
+        (f"{_WORKER_TESTS}::test_a_draining_lease_closes_connections_of_every_process",),
+        "Connections would stay with the revision that lost the traffic.",
+    ),
+    Mutant(
+        "deleted ids stay in the answers of search processes",
+        f"{_WORKERS}/worker.py",
+        "        engine.show_only(rows)\n",
+        "        pass\n",
+        (f"{_WORKER_TESTS}::test_ids_deleted_later_are_hidden_by_every_process",),
+        "What somebody deleted would be found until the pod is replaced.",
+    ),
+    Mutant(
+        "live recall is final although a process has not told its sample",
+        f"{_WORKERS}/samples.py",
+        "        return items, min(self._since)\n",
+        "        return items, max(self._since)\n",
+        ("unit/test_searcher_serve_samples.py::test_a_process_that_says_nothing_keeps_its_buckets_open",),
+        "A guardrail would judge buckets whose worst answers are still to come.",
     ),
 )

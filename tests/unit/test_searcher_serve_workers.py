@@ -267,6 +267,16 @@ def test_nothing_is_left_of_a_pod_whose_first_process_was_killed(published: Publ
         until(lambda: not any(map(alive, family)))
 
 
+def test_search_processes_end_when_nobody_leads_them(published: Published) -> None:
+    with pod(published) as searcher:
+        searcher.port()
+        family = children(searcher.process.pid)
+        os.kill(family[0], signal.SIGSTOP)  # so that it tells them nothing
+        searcher.process.kill()
+        os.kill(family[0], signal.SIGKILL)
+        until(lambda: not any(map(alive, family)))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_processes_is_one_to_the_first(published: Published, number: signal.Signals) -> None:
     """Ctrl-C at a terminal reaches all of them."""
