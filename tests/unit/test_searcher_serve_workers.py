@@ -23,6 +23,8 @@ from served import Client, Published, get, publish_all
 from waiting import until
 
 from vectorindex_searcher import contract
+from vectorindex_searcher.serve import settings
+from vectorindex_searcher.serve.http.limits import MOST_WORKERS
 
 TOKENS = ("first-token-0123456789", "second-token-0123456789")
 
@@ -100,6 +102,27 @@ def lease(admin: int, state: str) -> int:
     status = connection.getresponse().status
     connection.close()
     return status
+
+
+@pytest.mark.parametrize(
+    ("given", "processes", "threads"),
+    [
+        ({"PROCESSES": "3"}, 3, 3),
+        ({"PROCESSES": "3", "SEARCH_THREADS": "6"}, 3, 6),
+        ({"PROCESSES": "1", "SEARCH_THREADS": "6"}, 1, 6),
+        ({"SEARCH_THREADS": "6"}, 1, 6),
+        ({"PROCESSES": "0"}, 1, None),
+        ({"PROCESSES": "1000"}, MOST_WORKERS, MOST_WORKERS),
+        ({}, 1, None),
+    ],
+)
+def test_each_process_searches_on_its_event_loop_unless_threads_are_said(
+    given: dict[str, str], processes: int, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever cores the node has: with threads of their own, short searches would be slower than with one process."""
+    monkeypatch.setattr(settings, "available_cores", lambda: 16)
+    found = settings.Settings.from_environment({f"VECTORINDEX_{name}": value for name, value in given.items()})
+    assert (found.processes, found.threads) == (processes, threads or 16)
 
 
 def test_answers_are_those_of_one_process_and_connections_are_shared_evenly(published: Published) -> None:

@@ -75,6 +75,7 @@ class Settings:
             except ValueError:
                 raise _bad_setting(name, text, from_flag=given is not None) from None
 
+        processes = min(MOST_WORKERS, max(1, read("PROCESSES", int, 1)))
         tls_cert, tls_key = read("TLS_CERT", Path, None), read("TLS_KEY", Path, None)
         if (tls_cert is None) is not (tls_key is None):
             remedy = "Give both --tls-cert and --tls-key, or VECTORINDEX_TLS_CERT and VECTORINDEX_TLS_KEY, or none."
@@ -83,8 +84,9 @@ class Settings:
             host=read("HOST", str, ""),
             http_port=read("HTTP_PORT", _port, contract.HTTP_PORT),
             admin_port=read("ADMIN_PORT", _port, contract.ADMIN_PORT),
-            threads=max(1, read("SEARCH_THREADS", int, min(MOST_THREADS, available_cores()))),
-            processes=min(MOST_WORKERS, max(1, read("PROCESSES", int, 1))),
+            # With one thread a process searches on its event loop, which is quicker for all that is short.
+            threads=max(1, read("SEARCH_THREADS", int, processes if processes > 1 else _most_threads())),
+            processes=processes,
             grace_seconds=read("GRACE_SECONDS", float, 5.0),
             drain_seconds=read("DRAIN_SECONDS", float, float(contract.DRAIN_SECONDS)),
             pod=read("POD", str, socket.gethostname()),
@@ -97,6 +99,11 @@ class Settings:
             live_queries=environment.get(contract.LIVE_QUERIES_ENV, "") == "1",
             internal_key=environment.get(contract.INTERNAL_KEY_ENV, ""),  # no flag: command lines can be read by many
         )
+
+
+def _most_threads() -> int:
+    """Of a single process, as many as it may use cores."""
+    return min(MOST_THREADS, available_cores())
 
 
 def _param_limits(text: str) -> contract.ParamLimits:
