@@ -10,6 +10,10 @@ load runs on the other; the two have both, and share them with the load, which p
 is rather too low than too high. The cores are busy when server and load together use all of their time: a server whose
 processes wait for each other would leave some, and the share of it is in the result.
 
+For more cores than there are, a table is computed from what one process takes with a few connections and with many
+(the fewer there are, the less can be answered by one call): each of n processes has its share of the connections, and
+does as one process with so many does. What they take from each other beyond two cores, memory above all, is not in it.
+
 One and two take turns within each round. Binary bodies, k = 10, real vectors (BENCH_DATA, else the demo's) and a
 costlier search, 200,000 x 768 clustered. Writes bench/results/cores.md and `cores.two_core_ratio` (the lower of the two
 data sets), except with --quick or --connections.
@@ -37,6 +41,11 @@ HERE = Path(__file__).resolve().parent
 CONNECTIONS = 64
 QUERIES = 4000
 PROCESSES = (1, 2)
+FEW_TO_MANY = (1, 2, 4, 8, 16, 32, 64)
+"""Connections of one process."""
+CORES = (1, 4, 16, 32)
+TOGETHER = (64, 256, 2048)
+"""Connections of a pod with more cores than this machine."""
 
 
 @dataclass
@@ -53,6 +62,8 @@ class Measured:
     """Share of the time of its cores that was used, by the load too where it shares them."""
     wall: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Queries per second of wall time, the load on the same two cores."""
+    alone: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """CPU microseconds a query of one process, by its connections."""
     memory: dict[int, float] = field(default_factory=dict)
     """MiB, proportional set size of all processes."""
 
@@ -63,6 +74,12 @@ class Measured:
     def ratios(self) -> list[float]:
         """Speed of two cores over that of one, round by round."""
         return [self.speed(2, number) / self.speed(1, number) for number in range(len(self.cpu[1]))]
+
+    def expected(self, cores: int, connections: int) -> float:
+        """Queries per second of so many processes, each on a core of its own, by what one takes with its share."""
+        each = np.clip(connections / cores, FEW_TO_MANY[0], FEW_TO_MANY[-1])
+        spent = [statistics.median(self.alone[number]) for number in FEW_TO_MANY]
+        return cores * 1e6 / float(np.interp(np.log2(each), np.log2(FEW_TO_MANY), spent))
 
     def dearer(self) -> float:
         """CPU a query with two processes over that with one."""
@@ -88,6 +105,12 @@ def measure(dataset: Dataset, factory: str, rounds: int, seconds: float, connect
                 connect(loads[processes], servers[processes].port, connections, "binary")
                 _one(found, servers[processes], loads[processes], processes, seconds)
                 connect(loads[processes], servers[processes].port, 0, "binary")
+            for each in FEW_TO_MANY:
+                connect(loads[1], servers[1].port, each, "binary")
+                before = servers[1].cpu()
+                answer = loads[1].ask(json.dumps({"do": "closed", "seconds": seconds / 2}))
+                found.alone[each].append((servers[1].cpu() - before) / answer["count"] * 1e6)
+            connect(loads[1], servers[1].port, 0, "binary")
         for processes, server in servers.items():
             found.memory[processes] = sum(map(_memory, (server.pid, *server.children()))) / 2**10
     return found
@@ -143,6 +166,14 @@ def page(found: list[Measured]) -> str:
             f"\nTwo cores are **{statistics.median(ratios):.2f} times** as fast as one ({min(ratios):.2f} to "
             f"{max(ratios):.2f}); a query costs {one.dearer():.3f} times the CPU.\n"
         )
+        parts.append("\nMore cores, computed (in brackets: times one core with 64 connections):\n")
+        base = one.expected(1, 64)
+        rows = []
+        for cores in CORES:
+            speeds = [one.expected(cores, connections) for connections in TOGETHER]
+            rows.append((cores, *(f"{speed:,.0f} ({speed / base:.1f})" for speed in speeds)))
+        head = ("cores", *(f"{connections:,} connections" for connections in TOGETHER))
+        parts.append(results.table(head, rows))
     return "\n".join(parts)
 
 
