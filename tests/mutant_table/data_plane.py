@@ -254,11 +254,11 @@ DATA_PLANE = (
         "A bucket would look complete without the failures of its last moments.",
     ),
     Mutant(
-        "evidence is final although a process that hangs has not told its own",
+        "evidence is told without that of a process that hangs",
         f"{_WORKERS}/front.py",
-        "        return min((worker.heard for worker in self._workers if not worker.gone), default=asked)\n",
-        "        return asked\n",
-        (f"{_WORKER_TESTS}::test_evidence_is_not_final_beyond_what_a_process_that_hangs_has_said",),
+        '            raise Problem(503, "Stalled", detail, remedy=remedy) from None\n',
+        "            pass\n",
+        (f"{_WORKER_TESTS}::test_evidence_is_not_told_without_that_of_a_process_that_hangs",),
         "A pod would look sound while the part of it that fails is silent.",
     ),
     Mutant(

@@ -45,9 +45,8 @@ _CURSOR_BYTES = 64
 class AdminApp:
     """Answers the admin port. `progress`: a sentence about the loading, for people who look at /readyz. `queries`: the
     sample of live queries, once there is one. `source`: None where the index's source is not listed here; `artifacts`:
-    None where no others are looked at. `settled`: waits until the ring has what was counted until now, and tells until
-    when it has all (unix seconds); None: it always has. `stalled`: what of the pod does not answer, empty if all
-    does."""
+    None where no others are looked at. `settled`: waits until the ring has what was counted until now, and tells when
+    that was (unix seconds); None: it always has. `stalled`: what of the pod does not answer, empty if all does."""
 
     def __init__(
         self,

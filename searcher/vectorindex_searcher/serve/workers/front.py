@@ -31,6 +31,7 @@ from ..http.acceptor import Acceptor
 from ..http.auth import Tokens
 from ..http.internal import InternalRequests
 from ..http.listener import Listener
+from ..http.messages import Problem
 from ..http.mounted import watch
 from ..ports import port_unavailable
 from ..settings import Settings
@@ -42,9 +43,8 @@ from .family import Family
 from .memory import read
 
 STALLED_SECONDS = 2.0
-"""A worker that says nothing for so long does not answer its users either: a probe would have waited as long."""
-SETTLE_SECONDS = 0.25
-"""How long evidence waits for what workers have counted just now."""
+"""A worker that says nothing for so long does not answer its users either: a probe would have waited as long, and so
+does evidence."""
 _log = logging.getLogger(__name__)
 
 
@@ -82,8 +82,6 @@ class _Worker:
         self.gone = False
         self.told = -1
         """Number of the last report."""
-        self.heard = time.time()
-        """Up to when everything that it counted is in the ring, unix seconds."""
         self.given = 0
         """Connections since the start."""
 
@@ -345,22 +343,26 @@ class Front:
         return f"search process {', '.join(late)} does not answer" if late else ""
 
     async def _settled(self) -> float:
-        """Have all workers say what they counted. One that does not answer holds back what is final, no more."""
+        """Have all workers say what they counted; when they were asked, unix seconds.
+
+        Raises Problem 503 when one does not: counts without its own would look whole, and to put `now` back would look
+        like a clock that is late. A single process that hangs does not answer either.
+        """
         asked = time.time()
         self._reports += 1
         number = self._reports
         self._tell_all({"do": "report", "number": number})
         try:
-            async with asyncio.timeout(SETTLE_SECONDS):
+            async with asyncio.timeout(STALLED_SECONDS):
                 while any(worker.told < number for worker in self._workers if not worker.gone):
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            pass
-        for worker in self._workers:
-            if worker.told >= number:
-                worker.heard = max(worker.heard, asked)
-        return min((worker.heard for worker in self._workers if not worker.gone), default=asked)
+            late = [str(worker.number) for worker in self._workers if worker.told < number and not worker.gone]
+            detail = f"search process {', '.join(late)} has not said what it counted within {STALLED_SECONDS:g} s"
+            remedy = "ask again; probes tell whether it goes on"
+            raise Problem(503, "Stalled", detail, remedy=remedy) from None
+        return asked
 
     def _read_metrics(self) -> SearcherMetrics:
         gauges, lines = self._gauges, [worker.line for worker in self._workers if not worker.gone]
