@@ -34,7 +34,7 @@ from vectorindex_searcher.index import factory, training
 from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.choose import auto, trial, tuning
 from vectorindex_searcher.index.choose.auto import select
-from vectorindex_searcher.index.choose.candidates import Entry, even_out, new_entry
+from vectorindex_searcher.index.choose.candidates import Entry, even_out, lightest, new_entry
 from vectorindex_searcher.index.choose.choice import Goal
 from vectorindex_searcher.index.choose.families import lists_for, parts_for, scaled, shortlist, variants
 from vectorindex_searcher.index.choose.sample import Sample, draw_sample
@@ -382,7 +382,7 @@ def test_graphs_do_not_take_every_place_on_the_larger_sample(tmp_path: Path, mon
         choice = select(vectors, Goal(0.95), threads=1)
     assert choice.factory == "IVF16,SQ8"
     raced = [factory for factory, count in built if count == 4000]
-    assert raced[:2] == ["HNSW32,SQ8", "IVF16,SQ8"], "lists, which cost little, before more graphs"
+    assert raced[:2] == ["IVF16,SQ8", "HNSW32,SQ8"], "lists, which cost little, before graphs"
     assert len(raced) <= auto.MOST_RACERS
 
 
@@ -549,6 +549,18 @@ def test_who_computes_more_on_the_same_sample_is_not_raced() -> None:
     heavier = graph("HNSW24,SQ8", 120, best, r64000=300)
     like = graph("HNSW16,SQ8", 120, graph("HNSW16,SQ8", r24000=110))
     assert like.computes_more(heavier), "before its own trial, by what it was before it was built better"
+
+
+def test_of_graphs_that_compute_as_much_the_one_with_the_fewest_links_is_raced() -> None:
+    def graph(links: int, work: float) -> Entry:
+        one = new_entry(f"HNSW{links},SQ8", 160_000, 4, Metric.L2)
+        one.trials[24_000] = trial.Trial("", 24_000, trial.Measured({}, 1, 0, 1.0, work), 1.0)
+        return one
+
+    few, some, many = graph(24, 103), graph(32, 104), graph(48, 100)
+    lists = new_entry("IVF64,SQ8", 160_000, 4, Metric.L2)
+    assert lightest([many, lists, some, few]) == [few, lists]
+    assert lightest([graph(16, 109), some, many]) == [some], "by who computes the least, so never nobody"
 
 
 def test_the_work_of_a_graph_is_counted(vectors: VectorFile) -> None:

@@ -125,6 +125,7 @@ def weighed(
     count: int = 4000,
     beam: int | dict[int, int] = 40,
     work: dict[int | None, float] | None = None,
+    on_all_rows: dict[int | None, float] | None = None,
 ) -> tuple[Choice, list[tuple[str, int, int | None]]]:
     """Times by script: graphs take 100 us, and what `faster` says of that when they are built so."""
     np.save(folder / "v.npy", rows(count + 100))
@@ -139,7 +140,8 @@ def weighed(
     ) -> trial.Trial:
         runs.append((factory, len(self.sample.rows), effort))
         links = abs(int(factory[4:6]) - 32) if factory.startswith("HNSW") else 0
-        latency = (100.0 + links) * faster[effort] if factory.startswith("HNSW") else 300.0
+        said = on_all_rows if on_all_rows and runs[-1][1] == 4000 else faster
+        latency = (100.0 + links) * said[effort] if factory.startswith("HNSW") else 300.0
         latency += 5 * ("SQ8" not in factory)
         asked = beam if isinstance(beam, int) else beam[runs[-1][1]]
         params = {"efSearch": asked} if factory.startswith("HNSW") else {}
@@ -154,13 +156,14 @@ def weighed(
 
 
 @pytest.mark.parametrize(
-    ("effort", "faster", "chosen"),
+    ("effort", "faster", "chosen", "raced"),
     [
-        (Effort.NORMAL, {None: 1.0, 120: 0.8}, 120),
-        (Effort.NORMAL, {None: 1.0, 120: 0.97}, None),
-        (Effort.LOW, {None: 1.0}, None),
-        (Effort.HIGH, {None: 1.0, 120: 0.8, 200: 0.79}, 200),
-        (Effort.HIGH, {None: 1.0, 120: 0.8, 200: 0.81}, 120),
+        (Effort.NORMAL, {None: 1.0, 120: 0.8}, 120, {120}),
+        (Effort.NORMAL, {None: 1.0, 120: 0.97}, None, {None, 120}),  # more rows may make more of a small gain
+        (Effort.NORMAL, {None: 1.0, 120: 1.01}, None, {None}),
+        (Effort.LOW, {None: 1.0}, None, {None}),
+        (Effort.HIGH, {None: 1.0, 120: 0.8, 200: 0.79}, 200, {120, 200}),
+        (Effort.HIGH, {None: 1.0, 120: 0.8, 200: 0.81}, 120, {120}),
     ],
 )
 def test_auto_builds_graphs_as_well_as_it_pays(
@@ -169,16 +172,24 @@ def test_auto_builds_graphs_as_well_as_it_pays(
     effort: Effort,
     faster: dict[int | None, float],
     chosen: int | None,
+    raced: set[int | None],
 ) -> None:
     choice, runs = weighed(monkeypatch, tmp_path, faster, Goal(0.95, effort=effort))
     assert (choice.factory, choice.ef_construction) == ("HNSW32,SQ8", chosen)
     assert choice.candidates[0].ef_construction == chosen
     assert {number for _, _, number in runs} == set(faster)
     assert {number for _, count, number in runs if count == 600} == {None}, "families are told apart by the cheap ones"
-    assert {number for name, count, number in runs if count == 4000 and name.startswith("HNSW")} == {chosen}
+    assert {number for name, count, number in runs if count == 4000 and name.startswith("HNSW")} == raced
     if chosen:
         verdicts = {one.name: one.verdict for one in choice.candidates}
         assert f"x the latency of HNSW32,SQ8 (efConstruction {chosen})" in verdicts["HNSW32,SQ8"]
+
+
+def test_a_small_gain_is_weighed_again_on_more_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On debian-packages it was 3 % of 24,000 rows and 40 % of all 61,000."""
+    clock, beams = {None: 1.0, 120: 0.97}, {600: 40, 1500: 40, 4000: 40}
+    choice, _ = weighed(monkeypatch, tmp_path, clock, Goal(0.95), beam=beams, on_all_rows={None: 1.0, 120: 0.7})
+    assert (choice.factory, choice.ef_construction) == ("HNSW32,SQ8", 120)
 
 
 @pytest.mark.parametrize("count", [4000, 2500, 1000])

@@ -23,7 +23,7 @@ from ...errors import BadSpec
 from ..factory import EF_CONSTRUCTION, ef_construction, small
 from ..sizes import size_text
 from ..vectors import VectorFile
-from .candidates import Entry, even_out, new_entry
+from .candidates import Entry, even_out, lightest, new_entry
 from .choice import Choice, Goal, conclude, within_memory
 from .families import Kind, is_graph, kind_of, same_links, scaled, shortlist, variants
 from .sample import Sample, draw_sample, whole
@@ -35,7 +35,7 @@ SCREEN_ROWS = 6_000
 SCREEN_SHARE = 5
 """Of few rows that part."""
 SCREEN_QUERIES = 150
-"""Enough to tell families apart that are SCREEN_SLACK times as slow."""
+"""Of anything but graphs: enough to tell families apart that are SCREEN_SLACK times as slow."""
 DEEP_ROWS = 24_000
 TOP_ROWS = 100_000
 LEAST_ROWS = 500
@@ -46,6 +46,8 @@ MOST_RACERS = 4
 """As long as somebody is expected to be the fastest whom it has not seen."""
 SAMPLE_BYTES = 128 << 20
 DEEP_QUERIES = 300
+"""Graphs, whose search is cheap beside their build, are asked all: what more rows take from their recall is seen in
+less than a hundredth of it."""
 RACE_QUERIES = TUNING_QUERIES = 1000
 """What `build` tunes the chosen index with. In the race as many: where three lists are visited or four, that is a
 quarter of the time, and fewer queries cannot tell which."""
@@ -66,6 +68,8 @@ MOST_LISTS_RACED = 6
 LIST_KINDS = (Kind.LISTS, Kind.SCANNED)
 WORTH = 1.04
 """A graph that takes twice as long to build has to be faster by this."""
+CLEARLY = 1.2
+"""By this on less rows than the largest sample has."""
 EASY_BEAM = 1.5 * K
 """A graph that needs less than this of efSearch is good enough: less than K there cannot be."""
 CLOSE = 1.1
@@ -127,9 +131,9 @@ class _Selection:
         sizes = (min(SCREEN_ROWS, rows // SCREEN_SHARE), DEEP_ROWS)
         rungs = [number for number in sizes if LEAST_ROWS <= number <= rows // 2]
         for number, some in enumerate(rungs):
-            bench = Bench(sample.part(some, SCREEN_QUERIES if number == 0 else DEEP_QUERIES), self.threads)
+            bench = Bench(sample.part(some), self.threads, of_lists=DEEP_QUERIES if number else SCREEN_QUERIES)
             if number == 1:
-                entries = self._weighed(entries, bench)
+                entries = self._weighed(entries, bench, last=False)
             for one in entries:
                 self._try(one, bench)
             if number == 0:
@@ -144,8 +148,6 @@ class _Selection:
             for one in entries:
                 self._try(one, bench)
             entries += self._variants(self._ranked(entries)[0])
-        if not self.weighed:  # too few rows for it so far, or so few that every graph was good enough
-            entries = self._weighed(entries, bench)
         return self._race(entries, bench)
 
     def _promising(self, ranked: list[Entry], most: int) -> list[Entry]:
@@ -183,8 +185,12 @@ class _Selection:
     def _ranked(self, entries: list[Entry]) -> list[Entry]:
         return sorted(entries, key=lambda one: one.at(self.count))
 
-    def _weighed(self, entries: list[Entry], bench: Bench) -> list[Entry]:
-        """The entries with the graphs built as well as it pays, which the best of them shows."""
+    def _weighed(self, entries: list[Entry], bench: Bench, *, last: bool) -> list[Entry]:
+        """The entries with the graphs built as well as it pays, which the best of them shows.
+
+        Links that were chosen well gain more the more rows there are (of 24,000 three per cent, of 61,000 forty), so
+        where they gain little and this is not the `last` sample, it is not known yet.
+        """
         ranked = self._ranked(entries)
         graph = next((one for one in ranked if is_graph(one.factory)), None)
         if graph is None or graph.at(self.count) > AGAIN * ranked[0].at(self.count):
@@ -193,19 +199,29 @@ class _Selection:
         reached = graph.last.best if graph.last else None
         if reached is not None and reached.params.get("efSearch", 0) < EASY_BEAM:
             return entries
-        self.weighed = True
-        best, rows, worth = graph, len(bench.sample.rows), 1.0 if self.goal.effort is Effort.HIGH else WORTH
+        rows = len(bench.sample.rows)
+        worth = 1.0 if self.goal.effort is Effort.HIGH else WORTH
+        best, unclear = graph, False
         for effort in EF_CONSTRUCTION[self.goal.effort][1:]:
-            heavier = self._new(graph.factory, effort, graph)
+            heavier = self._known(graph.factory, effort) or self._new(graph.factory, effort, graph)
             self._try(heavier, bench)
             self._retime([best, heavier], rows)
-            if self._gain(best, heavier, rows) > worth:
+            gain = self._gain(best, heavier, rows)
+            if gain > (worth if last else max(worth, CLEARLY)):
                 best.free(rows)
-                best = heavier
+                best, unclear = heavier, False
+            else:
+                unclear = unclear or gain > 1.0
+        self.weighed = last or not unclear
         if best is graph:
             return entries
         others = [one for one in entries if one is not graph]
         return [best, *(self._like(one, best) for one in others)]
+
+    def _known(self, factory: str, ef_construction: int | None) -> Entry | None:
+        return next(
+            (one for one in self.entries if (one.factory, one.ef_construction) == (factory, ef_construction)), None
+        )
 
     def _gain(self, best: Entry, heavier: Entry, rows: int) -> float:
         """How many times as fast the heavier graph is; by what both compute, which no busy neighbour changes."""
@@ -239,7 +255,7 @@ class _Selection:
     def _race(self, entries: list[Entry], bench: Bench) -> Entry:
         """The fastest on the largest sample, by who is expected to be."""
         rows = len(bench.sample.rows)
-        entries = [one for one in entries if not any(one.computes_more(other) for other in entries)]
+        entries = lightest(entries)
         leader, *others = self._ranked(entries)
         expected = leader.at(self.count)
         lists = self._best_lists(entries)
@@ -249,6 +265,8 @@ class _Selection:
             return leader  # nobody to race with, and more rows would say nothing new about a graph
         before = sum(rows in one.trials for one in entries)
         self._race_lists(lists, entries, bench)
+        if not self.weighed:  # too few rows for it so far
+            entries = self._weighed(entries, bench, last=True)
         for number in range(before, MOST_RACERS):
             # A variant that nobody has seen is expected to be as fast as its parent, not faster.
             limit = (CLOSE if number < RACERS else 0.99) * self._raced(entries, rows)

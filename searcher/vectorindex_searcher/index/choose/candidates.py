@@ -11,13 +11,15 @@ from ...artifact.manifest import Candidate
 from ...contract import Metric
 from ..factory import make_index
 from ..memory import Footprint, footprint
-from .families import is_graph
+from .families import is_graph, links_in
 from .sample import whole
 from .trial import Measured, Trial
 
 _GROWTH = {"_HNSW": 0.3, "HNSW": 0.15, "IVF": 0.45, "Flat": 1.0, "SQ8": 1.0}
 """Prior exponents: time of a query ~ rows ** growth, where only one sample was measured. The first name that is in the
 factory string counts: `_HNSW` is a graph over the centroids."""
+AS_MUCH = 1.05
+"""Less than this apart there is no telling who computes less at a recall that 1,000 queries say."""
 WHOLE_VECTORS = 0.05
 """More for a graph without codes: of a small sample its vectors fit into the caches."""
 
@@ -71,15 +73,26 @@ class Entry:
         return here * grown
 
     def computes_more(self, other: Entry) -> bool:
-        """Whether both are graphs over the same codes, built as well, and this one computes more for an answer, on the
-        largest sample that both were measured on. Exact, where the clock is noisy; their order stays on more rows."""
+        """Whether both are graphs over the same codes, built as well, and this one computes more for an
+        answer, on the largest sample that both were measured on. Exact, where the clock is noisy; their order
+        stays on more rows."""
+        here = self._beside(other)
+        return here is not None and here[0] > here[1]
+
+    def computes_as_much(self, other: Entry) -> bool:
+        """Whether both are such graphs, and this one computes hardly more."""
+        here = self._beside(other)
+        return here is not None and here[0] <= AS_MUCH * here[1]
+
+    def _beside(self, other: Entry) -> tuple[float, float] | None:
+        """What this one and the other compute; None: they are not to be compared by that."""
         if self.factory.partition(",")[2] != other.factory.partition(",")[2]:
-            return False
+            return None
         if self.ef_construction != other.ef_construction:
-            return False
+            return None
         mine, its = self._work(), other._work()
         both = mine.keys() & its.keys()
-        return bool(both) and mine[max(both)] > its[max(both)]
+        return (mine[max(both)], its[max(both)]) if both else None
 
     def _work(self) -> dict[int, float]:
         """Rows of a sample -> what the graph computes there, if it reached the goal; before its own trials those of
@@ -133,6 +146,20 @@ class Entry:
             done[-1].rows / done[-2].rows
         )
         return min(max((measured + prior) / 2, 0.0), 1.0)
+
+
+def lightest(entries: list[Entry]) -> list[Entry]:
+    """Without graphs that another one over the same codes, built as well, makes needless: the one that computes the
+    least stays, or instead of it the one with the fewest links that computes as much: more of it fits the caches."""
+    least = [one for one in entries if not any(one.computes_more(other) for other in entries)]
+    found = [
+        min(
+            (other for other in entries if other is one or other.computes_as_much(one)),
+            key=lambda it: links_in(it.factory),
+        )
+        for one in least
+    ]
+    return [one for number, one in enumerate(found) if not any(one is other for other in found[:number])]
 
 
 def even_out(entries: Iterable[Entry], rows: int) -> None:

@@ -27,6 +27,7 @@ GRAPH_LISTS = 4096
 GRAPH_TIMES = 4
 """How many times as many lists there are then: what a scan of a list costs is saved, and finding it costs little."""
 _LISTS = re.compile(r"IVF(\d+)")
+_LINKS = re.compile(r"HNSW(\d+)")
 
 
 class Kind(Enum):
@@ -111,6 +112,12 @@ def kind_of(factory: str) -> Kind:
 def same_links(one: str, other: str) -> bool:
     """Whether two factory strings are graphs that differ in the codes of their rows alone."""
     return is_graph(one) and one != other and one.partition(",")[0] == other.partition(",")[0]
+
+
+def links_in(factory: str) -> int:
+    """Number of links of a graph's rows that a factory string names; 0 without such a graph."""
+    match = _LINKS.match(factory)
+    return int(match[1]) if match else 0
 
 
 def lists_in(factory: str) -> int:

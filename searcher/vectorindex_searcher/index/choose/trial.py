@@ -85,10 +85,14 @@ def rows_are_nodes(index: Any) -> bool:
 class Bench:
     """A sample with its exact answers, and the k-means shared by every family with the same number of lists."""
 
-    def __init__(self, sample: Sample, threads: int, *, share: bool = True, exhaust: bool = False) -> None:
+    def __init__(
+        self, sample: Sample, threads: int, *, share: bool = True, exhaust: bool = False, of_lists: int = 0
+    ) -> None:
         """threads: OpenMP threads of training and exact search; queries are timed on one. share: centroids. exhaust:
-        every trial measures the recall of the most effort, too."""
+        every trial measures the recall of the most effort, too. of_lists: so many queries for all but graphs (0: all).
+        """
         self.sample = sample
+        self._of_lists = of_lists or len(sample.queries)
         self.threads = threads
         self._share = share
         self._exhaust = exhaust
@@ -104,6 +108,7 @@ class Bench:
         """Exact scores [m, k] of rows [m, k] of the sample; of any row where it is -1."""
         queries = self.sample.queries.astype(np.float64)
         vectors = self.sample.rows[np.maximum(found, 0)].astype(np.float64)
+        queries = queries[: len(found)]
         if self.sample.metric is Metric.INNER_PRODUCT:
             products: npt.NDArray[np.float64] = np.einsum("mkd,md->mk", vectors, queries)
             return products
@@ -112,8 +117,9 @@ class Bench:
         return -distances
 
     def recall(self, found: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Recall@10 [m] of answers [m, 10], ties considered."""
-        return recall_of(nearest(self._scores(found), found, self._threshold), self.available)
+        """Recall@10 [m] of answers [m, 10] to the first m queries, ties considered."""
+        m = len(found)
+        return recall_of(nearest(self._scores(found), found, self._threshold[:m]), self.available[:m])
 
     def build(self, factory: str, ef_construction: int | None = None) -> Any:
         """A trained and filled index. Raises BadSpec, or RuntimeError from FAISS."""
@@ -185,9 +191,11 @@ class Bench:
         limit_threads(self.threads)
         statistics = faiss.cvar.hnsw_stats
         statistics.reset()
-        _, found = index.search(self.sample.queries, K, params=search_parameters(index, params))
+        graph = rows_are_nodes(index)
+        queries = self.sample.queries if graph else self.sample.queries[: self._of_lists]
+        _, found = index.search(queries, K, params=search_parameters(index, params))
         recall = self.recall(found)
-        work = (statistics.ndis + HOP_DISTANCES * statistics.nhops) / len(found) if rows_are_nodes(index) else 0.0
+        work = (statistics.ndis + HOP_DISTANCES * statistics.nhops) / len(found) if graph else 0.0
         latency = self.latency(index, params) if timed else 0.0
         return Measured(params, float(recall.mean()), float(recall.std()), latency, work)
 
