@@ -1,6 +1,6 @@
 """Does `Auto` choose well? Its choice against an exhaustive sweep of families and parameters on the same rows.
 
-    python bench/auto.py [--quick] [--rows N]
+    python bench/auto.py [--quick] [--rows N] [--only DATA]
 
 For each data set: every factory string of a grid is trained, filled with all rows and searched with rising parameters
 until it reaches what `build` will want of it (recall@10 of 0.95 and two half-widths of its own); the best is the mark.
@@ -8,18 +8,19 @@ No query is in any index. `Auto` sees the rows as `build` shows them. Regret is 
 is on all rows than the best of the sweep; cost share is its CPU time over the sweep's.
 
 Data: the Parquet file of BENCH_DATA (else the demo's documents), the demo's documents, and clustered vectors.
-Times are CPU times, one thread a query; the best few and the choice are timed again in turns at the end.
+Times are CPU times, one thread a query; the best few and the choice are timed again in turns at the end. What was
+found of each data set is kept (build/bench), so that one can be measured anew; the page says which was measured when.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import results
-from datasets import DEMO_DATA, Dataset, clustered, real
+from datasets import DEMO_DATA, FOLDER, Dataset, clustered, real
 
 from vectorindex_searcher.contract import Effort, Metric, Minimise
 from vectorindex_searcher.errors import BadSpec
@@ -108,21 +109,37 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help=f"only {QUICK_ROWS} rows of each data set")
     parser.add_argument("--rows", type=int, default=0, help="at most so many rows of each data set")
     parser.add_argument("--only", default="", help="only the data set of this name")
-    parser.add_argument(
-        "--publish", action="store_true", help="write the results of fewer rows too; the page says how many"
-    )
+    parser.add_argument("--publish", action="store_true", help="keep and report what was found of fewer rows too")
     options = parser.parse_args()
     rows = options.rows or (QUICK_ROWS if options.quick else 0)
-    began = time.monotonic()
-    outcomes, pages = [], []
     for dataset in _datasets(options.quick):
         if options.only in ("", dataset.name):
-            found, page = run(dataset, rows)
-            outcomes += found
-            pages.append(page)
-            print(results.table(HEAD, [_line(one) for one in found]), flush=True)
-    _report(outcomes, pages, rows, time.monotonic() - began, publish=options.publish)
+            outcomes, page = run(dataset, rows)
+            found = _found(outcomes, page)
+            print(results.table(HEAD, found["lines"]), flush=True)
+            if not rows or options.publish:
+                _kept(dataset).write_text(json.dumps(found, indent=1) + "\n")
+    if not rows or options.publish:
+        _report(_datasets(options.quick))
     return 0
+
+
+def _kept(dataset: Dataset) -> Path:
+    return FOLDER / f"auto-{dataset.name}.json"
+
+
+def _found(outcomes: list[Outcome], page: str) -> dict[str, Any]:
+    """Of one data set, as it is kept and reported."""
+    latency = next(one for one in outcomes if one.minimise is Minimise.LATENCY)
+    return {
+        "stamp": results.stamp(),
+        "lines": [_line(one) for one in outcomes],
+        "page": page,
+        "regret": max(one.regret for one in outcomes),
+        "cost": max(one.auto_cpu / one.sweep_cpu for one in outcomes),
+        "auto_cpu": latency.auto_cpu,
+        "sweep_cpu": latency.sweep_cpu,
+    }
 
 
 def _datasets(quick: bool) -> list[Dataset]:
@@ -182,7 +199,7 @@ def grid(count: int, dimension: int) -> tuple[Kind, ...]:
 
 def sweep(sample: Sample, wanted: set[Kind]) -> tuple[list[Swept], Bench]:
     """Build and measure the whole grid, and `wanted` where the grid lacks them. The best few stay in memory."""
-    bench = Bench(sample, available_cores(), share=False)
+    bench = Bench(sample, available_cores(), frugal=False)
     swept: list[Swept] = []
     kinds = grid(len(sample.rows), sample.rows.shape[1])
     for kind in (*kinds, *sorted(wanted - set(kinds), key=text_of)):
@@ -304,20 +321,26 @@ def _line(one: Outcome) -> tuple[object, ...]:
     )
 
 
-def _report(outcomes: list[Outcome], pages: list[str], rows: int, seconds: float, *, publish: bool) -> None:
-    text = f"# Auto against an exhaustive sweep\n\n{results.stamp()}; {results.machine()}.\n"
-    shown = f"at most {rows} rows" if rows else "all rows"
-    text += f"Recall@10 of {RECALL} and two half-widths of tuning at least; {shown}; {seconds:.0f} s.\n\n"
-    text += results.table(HEAD, [_line(one) for one in outcomes]) + "\n\n" + "\n\n".join(pages)
-    latency = [one for one in outcomes if one.minimise is Minimise.LATENCY]
-    if (rows and not publish) or len({one.name for one in outcomes}) < 3:
-        return  # a short run says nothing about all rows
+def _report(datasets: list[Dataset]) -> None:
+    """The page of all data sets, once each has been measured."""
+    files = {dataset.name: _kept(dataset) for dataset in datasets}
+    missing = [name for name, file in files.items() if not file.exists()]
+    if missing or len(files) < 3:
+        print(f"no page: {', '.join(missing) or 'BENCH_DATA'} is missing")
+        return
+    found = {name: json.loads(file.read_text()) for name, file in files.items()}
+    text = f"# Auto against an exhaustive sweep\n\n{results.machine()}.\n"
+    text += f"Recall@10 of {RECALL} and two half-widths of tuning at least. Measured: "
+    text += "; ".join(f"{name} {one['stamp']}" for name, one in found.items()) + ".\n\n"
+    text += results.table(HEAD, [line for one in found.values() for line in one["lines"]])
+    text += "".join(f"\n\n{one['page']}" for one in found.values())
     print(f"wrote {results.write_page('auto', text)}")
     results.add_to_summary(
         {
-            "auto.max_regret": max(one.regret for one in outcomes),
-            "auto.max_cost_share": max(one.auto_cpu / one.sweep_cpu for one in outcomes),
-            "auto.cost_share": sum(one.auto_cpu for one in latency) / sum(one.sweep_cpu for one in latency),
+            "auto.max_regret": max(one["regret"] for one in found.values()),
+            "auto.max_cost_share": max(one["cost"] for one in found.values()),
+            "auto.cost_share": sum(one["auto_cpu"] for one in found.values())
+            / sum(one["sweep_cpu"] for one in found.values()),
         }
     )
 

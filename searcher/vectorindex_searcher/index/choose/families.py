@@ -22,6 +22,8 @@ ENOUGH_ROWS_PER_LIST = 20
 MOST_LISTS_OF_AUTO = 1 << 16
 _CODE_BOOK = 1 << 4
 """Centroids of a 4-bit code: fewer rows cannot train one."""
+MANY_ROWS = 20_000
+"""From so many on a family more to screen costs little beside the whole."""
 GRAPH_LISTS = 4096
 """From so many lists on a graph finds them faster than a scan of all centroids does."""
 GRAPH_TIMES = 4
@@ -66,7 +68,7 @@ def shortlist(count: int, dimension: int, minimise: Minimise) -> tuple[str, ...]
         small = [f"IVF{fewer},PQ{parts}x4fs,Refine({code})" for code in ("SQ6", "SQ4")] if parts else []
         codes = [f"IVF{number},{code}" for code in ("SQ4", "RaBitQ4", "SQ6", "SQ8") for number in (fewer, lists)]
         return tuple(dict.fromkeys([*codes, *small, *compressed, "HNSW16,SQ6", "HNSW32,SQ8", "SQ8", "Flat"]))
-    half = parts_for(dimension, 2)
+    half = parts_for(dimension, 2) if count >= MANY_ROWS else 0  # of fewer rows it is tried beside the shorter one
     longer = [f"IVF{fewer},PQ{half}x4fs,Refine(SQfp16)"] if parts and half else []  # as exact as RFlat, and half of it
     factories = ["HNSW32,SQ8", "HNSW32", *compressed, *longer, f"IVF{lists},RaBitQ,Refine(SQ8)"]
     factories += [f"IVF{lists},SQ8", f"IVF{max(1, lists // 4)},SQ8", f"IVF{lists},Flat", "HNSW16,SQ8", "Flat"]

@@ -31,6 +31,8 @@ HOP_DISTANCES = 4
 """What reading a node's links costs, in distances: fitted to 16 graphs of debian-packages, 15,000 x 384."""
 ROUND_SECONDS = 0.03
 """Of timing queries one by one, at most: 1,000 of 30 us."""
+CODE_ROUNDS = 10
+"""Of k-means for the codes of a trial, where FAISS makes 25 in two thirds of a small sample's build."""
 LEAST_LOSS = 0.003
 """Of recall: ratios of less are noise."""
 MOST_LOSS_EXPONENT = 0.5
@@ -86,15 +88,16 @@ class Bench:
     """A sample with its exact answers, and the k-means shared by every family with the same number of lists."""
 
     def __init__(
-        self, sample: Sample, threads: int, *, share: bool = True, exhaust: bool = False, of_lists: int = 0
+        self, sample: Sample, threads: int, *, frugal: bool = True, exhaust: bool = False, of_lists: int = 0
     ) -> None:
-        """threads: OpenMP threads of training and exact search; queries are timed on one. share: centroids. exhaust:
+        """threads: OpenMP threads of training and exact search; queries are timed on one. frugal: centroids are
+        shared, and codes trained in fewer rounds, which no recall shows. exhaust:
         every trial measures the recall of the most effort, too. of_lists: so many queries for all but graphs (0: all).
         """
         self.sample = sample
         self._of_lists = of_lists or len(sample.queries)
         self.threads = threads
-        self._share = share
+        self._frugal = frugal
         self._exhaust = exhaust
         self._centroids: dict[int, npt.NDArray[np.float32]] = {}
         limit_threads(threads)
@@ -131,8 +134,10 @@ class Bench:
         if lists and lists in self._centroids:
             innermost.quantizer.add(self._centroids[lists])
         if not index.is_trained:
+            if self._frugal and isinstance(innermost, faiss.IndexIVFPQFastScan):
+                innermost.pq.cp.niter = CODE_ROUNDS
             index.train(rows)
-        if lists and self._share and lists not in self._centroids:
+        if lists and self._frugal and lists not in self._centroids:
             self._centroids[lists] = innermost.quantizer.reconstruct_n(0, lists)
         index.add(rows)
         return index
@@ -184,7 +189,7 @@ class Bench:
             look(grid.most())
         ceiling = max(point.recall for point in seen.values())
         params = best.params if best else {}
-        return Trial(factory, rows, best, ceiling, more > goal, lambda: self.latency(index, params))
+        return Trial(factory, rows, best, ceiling, more > goal, lambda: self.latency(index, params, rounds=1))
 
     def measure(self, index: Any, params: dict[str, int], *, timed: bool = True) -> Measured:
         """Recall of `index` at `params`, and with `timed` the time of a query (else 0)."""
@@ -199,14 +204,14 @@ class Bench:
         latency = self.latency(index, params) if timed else 0.0
         return Measured(params, float(recall.mean()), float(recall.std()), latency, work)
 
-    def latency(self, index: Any, params: Mapping[str, int]) -> float:
-        """Mean CPU microseconds of one query alone on one thread: the better of two rounds over the queries. All of
+    def latency(self, index: Any, params: Mapping[str, int], rounds: int = 2) -> float:
+        """Mean CPU microseconds of one query alone on one thread: the best of some rounds over the queries. All of
         them, as far as the time goes: a few that come again and again find in the caches what they read."""
         limit_threads(1)
         prepared = search_parameters(index, params)
         singles = [self.sample.queries[number : number + 1] for number in range(len(self.sample.queries))]
         best = float("inf")
-        for _ in range(2):
+        for _ in range(rounds):
             began, done = time.thread_time(), 0
             for query in singles:
                 index.search(query, K, params=prepared)
