@@ -431,6 +431,15 @@ def test_the_best_of_each_kind_of_lists_is_raced_and_first(tmp_path: Path, monke
     assert [factory for factory in raced if "HNSW" in factory] == raced[-1:], "one graph speaks for all"
 
 
+def test_of_those_that_are_as_fast_the_smallest_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "v.npy", rows(4100, 16))
+    times = {"HNSW32": (20.0, 20.0, 20.0), "HNSW32,SQ8": (20.5, 20.5, 20.5)}
+    by_script(monkeypatch, lambda factory: times.get(factory, (200.0, 200.0, 200.0)), beam=40)
+    with VectorFile(tmp_path / "v.npy", Metric.L2) as vectors:
+        choice = select(vectors, Goal(0.95), threads=1)
+    assert choice.factory == "HNSW32,SQ8"
+
+
 def test_what_the_largest_sample_made_of_some_lists_is_expected_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

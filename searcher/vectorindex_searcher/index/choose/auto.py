@@ -72,6 +72,8 @@ CLEARLY = 1.2
 """By this on less rows than the largest sample has."""
 EASY_BEAM = 1.5 * K
 """A graph that needs less than this of efSearch is good enough: less than K there cannot be."""
+AS_FAST = 1.05
+"""Of those that take longer by this at most the smallest wins: it suffers least where others use the caches too."""
 CLOSE = 1.1
 """Whoever is expected to be slower than the leader by this ratio at most is raced too."""
 AGAIN = 1.5
@@ -276,7 +278,8 @@ class _Selection:
         raced = [one for one in entries if rows in one.trials and math.isfinite(one.at(self.count))]
         self._settle(raced, rows)
         if raced:
-            return self._ranked(raced)[0]
+            limit = AS_FAST * self._raced(raced, rows)
+            return min((one for one in raced if one.at(self.count) <= limit), key=lambda one: one.size.resident)
         return max(self.entries, key=lambda one: max((t.ceiling for t in one.trials.values()), default=0.0))
 
     def _race_lists(self, lists: list[Entry], entries: list[Entry], bench: Bench) -> None:
