@@ -136,7 +136,7 @@ def test_the_fastest_that_reaches_the_recall_wins(vectors: VectorFile) -> None:
     assert winner.recall >= 0.95
     assert winner.latency_us is not None
     raced = [one for one in others if one.sample_rows == winner.sample_rows and one.latency_us]
-    assert all(one.latency_us >= winner.latency_us for one in raced if one.latency_us)
+    assert all(one.latency_us * auto.AS_FAST >= winner.latency_us * 0.99 for one in raced if one.latency_us)
     assert winner.verdict.startswith("chosen: the fastest")
     slow = next(one for one in others if one.factory == "Flat")
     assert f"x the latency of {winner.factory}" in slow.verdict

@@ -23,7 +23,7 @@ MOST_LISTS_OF_AUTO = 1 << 16
 _CODE_BOOK = 1 << 4
 """Centroids of a 4-bit code: fewer rows cannot train one."""
 MANY_ROWS = 20_000
-"""From so many on a family more to screen costs little beside the whole."""
+"""From so many on two more families cost little to screen beside the whole, and may win."""
 GRAPH_LISTS = 4096
 """From so many lists on a graph finds them faster than a scan of all centroids does."""
 GRAPH_TIMES = 4
@@ -70,7 +70,8 @@ def shortlist(count: int, dimension: int, minimise: Minimise) -> tuple[str, ...]
         return tuple(dict.fromkeys([*codes, *small, *compressed, "HNSW16,SQ6", "HNSW32,SQ8", "SQ8", "Flat"]))
     half = parts_for(dimension, 2) if count >= MANY_ROWS else 0  # of fewer rows it is tried beside the shorter one
     longer = [f"IVF{fewer},PQ{half}x4fs,Refine(SQfp16)"] if parts and half else []  # as exact as RFlat, and half of it
-    factories = ["HNSW32,SQ8", "HNSW32", *compressed, *longer, f"IVF{lists},RaBitQ,Refine(SQ8)"]
+    bits = [f"IVF{lists},RaBitQ,Refine(SQ8)"] if count >= MANY_ROWS else []
+    factories = ["HNSW32,SQ8", "HNSW32", *compressed, *longer, *bits]
     factories += [f"IVF{lists},SQ8", f"IVF{max(1, lists // 4)},SQ8", f"IVF{lists},Flat", "HNSW16,SQ8", "Flat"]
     if lists >= GRAPH_LISTS:
         many = min(GRAPH_TIMES * lists, MOST_LISTS_OF_AUTO, 2 ** math.floor(math.log2(count / MIN_ROWS_PER_LIST)))
