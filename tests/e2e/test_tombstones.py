@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from e2e.vectors import Corpus
-from e2e.workspace import TWO_CORES, Workspace
+from e2e.workspace import Workspace
 
 
 @pytest.mark.together("without traffic")
@@ -14,7 +14,7 @@ def test_a_deleted_id_is_hidden_within_a_poll_and_absent_from_the_next_build(
     index = workspace.index
     source = {"source": {"poll": "5s", "minInterval": "1s", "tombstones": {"prefix": "good/deleted/"}}}
     workspace.put("good", corpus)
-    workspace.apply("good", searcher={"resources": TWO_CORES}, **source)
+    workspace.apply("good", **source)
     index.wait_condition("RolledOut", timeout=240)
     first = index.traffic()
     query = corpus.vectors[7]

@@ -23,8 +23,6 @@ from harness.vix import VectorIndexHandle
 SECRET = "s3"
 NAME = "products"
 SMALL = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
-TWO_CORES = {**SMALL, "limits": {**SMALL["limits"], "cpu": "2"}}
-"""Two search processes in a pod."""
 RULES = [
     {"name": name, "metric": metric, "max": "5%"}
     | {"window": "10s", "warmUp": "0s", "minSamples": 100, "consecutive": 1}
