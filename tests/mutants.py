@@ -97,10 +97,11 @@ class Copy:
         # Bytecode is told from its source by seconds and size, which two mutants may share.
         Path(cache_from_source(str(path))).unlink(missing_ok=True)
 
-    def test(self, tests: Iterable[str], limit: float | None) -> tuple[int | None, str]:
-        """pytest's exit code, None when it did not end in time, and what it said."""
+    def test(self, tests: Iterable[str], limit: float | None, *, whole: bool = False) -> tuple[int | None, str]:
+        """pytest's exit code, None when it did not end in time, and what it said. `whole`: beyond the first failure."""
         wanted = [f"tests/{one}" for one in tests]
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short", *wanted]
+        stop = () if whole else ("-x",)
+        command = [sys.executable, "-m", "pytest", *stop, "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short", *wanted]
         with tempfile.TemporaryFile("w+") as said:
             # A session of its own: whatever a test has started ends with it.
             process = subprocess.Popen(
@@ -142,15 +143,16 @@ def try_one(copy: Copy, mutant: Mutant, limit: float) -> Result:
                 said = f"{edit.file} has its text {text.count(edit.find)} times"
                 return Result(mutant, Outcome.ERROR, said, time.monotonic() - began)
             copy.put(edit.file, text.replace(edit.find, edit.replace))
-        code, said = copy.test(mutant.tests, limit)
+        code, said = copy.test((*mutant.tests, *mutant.each), limit, whole=bool(mutant.each))
     finally:
         for name, text in before.items():
             copy.put(name, text)
-    return Result(mutant, *_judged(code, said), time.monotonic() - began)
+    return Result(mutant, *_judged(mutant, code, said), time.monotonic() - began)
 
 
-def _judged(code: int | None, said: str) -> tuple[Outcome, str]:
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - (.*))?$", said, re.MULTILINE)
+def _judged(mutant: Mutant, code: int | None, said: str) -> tuple[Outcome, str]:
+    every = list(re.finditer(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - (.*))?$", said, re.MULTILINE))
+    failed = every[0] if every else None
     if code is None:
         return Outcome.HANGS, "no end in time"
     if code == 0:
@@ -158,9 +160,14 @@ def _judged(code: int | None, said: str) -> tuple[Outcome, str]:
     # Below 0: a thread that a failed test has left behind ended the process after pytest had told all.
     if code > 1 or failed is None or "ERROR collecting" in said:
         return Outcome.ERROR, f"pytest ended with {code}: {said.strip()[-400:]}"
-    if BROKEN.search(failed[2] or ""):
-        return Outcome.ERROR, f"the mutant is no program: {failed[1]}: {failed[2]}"
-    return Outcome.CAUGHT, failed[1].removeprefix("tests/")
+    for one in every:
+        if BROKEN.search(one[2] or ""):
+            return Outcome.ERROR, f"the mutant is no program: {one[1]}: {one[2]}"
+    noticed = [one[1].removeprefix("tests/") for one in every]
+    missed = [one for one in mutant.each if one not in noticed]
+    if missed or (mutant.tests and not set(noticed) - set(mutant.each)):
+        return Outcome.SURVIVED, f"passed: {', '.join(missed or mutant.tests)}"
+    return Outcome.CAUGHT, noticed[0]
 
 
 # ---------------------------------------------------------------- all of them
@@ -201,7 +208,7 @@ def try_all(
 def _without(copies: queue.SimpleQueue[Copy], mutants: Sequence[Mutant], say: Callable[[str], None]) -> float:
     """The tests without a mutant must pass; seconds that one with it may take."""
     copy, began = copies.get(), time.monotonic()
-    code, said = copy.test(sorted({one for mutant in mutants for one in mutant.tests}), None)
+    code, said = copy.test(sorted({one for mutant in mutants for one in (*mutant.tests, *mutant.each)}), None)
     copies.put(copy)
     if code != 0:
         raise NoGroundError(f"the tests fail without any mutant (pytest ended with {code}):\n{said[-3000:]}")

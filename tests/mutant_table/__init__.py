@@ -9,6 +9,8 @@ from .data_plane import DATA_PLANE
 from .decisions import DECISIONS
 from .judging import JUDGING
 from .mutant import Edit, Mutant
+from .stories import STORIES
+from .surroundings import SURROUNDINGS
 from .traffic import TRAFFIC
 
 MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
@@ -16,6 +18,8 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Decisions": DECISIONS,
     "Judging": JUDGING,
     "Cache, queue, cluster": CLUSTER,
+    "Stories of the simulator": STORIES,
+    "Surroundings of the simulator": SURROUNDINGS,
     "Searcher and client": DATA_PLANE,
 }
 """By topic."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Edit, Mutant
+from .mutant import Edit, Mutant, kept, seeds
 
 _OPERATOR = "operator/vectorindex_operator"
 _LOOP = f"{_OPERATOR}/reconcile/loop.py"
@@ -51,6 +51,7 @@ CLUSTER = (
             "unit/test_lifecycle_polls.py::test_what_was_heard_about_another_spec_or_listing_is_forgotten",
         ),
         "One pod that says that something is new would start Job after Job without a pause.",
+        each=(seeds("polling_by_liars"),),
     ),
     Mutant(
         "silent searchers are asked for ever",
@@ -172,6 +173,10 @@ CLUSTER = (
         "        if not live and not plan.status:\n",
         ("unit/test_safety_devices.py::test_a_way_back_waits_on_live_reads_only",),
         "An event that is lost would hold up a rollback.",
+        each=(
+            kept("a steady trip waited for a pod on an old view"),
+            kept("a rollback by hand waited for a pod on an old view"),
+        ),
     ),
     Mutant(
         "what came late replaces what is newer",

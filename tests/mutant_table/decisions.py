@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Edit, Mutant
+from .mutant import Edit, Mutant, seeds
 
 _OPERATOR = "operator/vectorindex_operator"
 _SAFETY = f"{_OPERATOR}/core/safety"
@@ -63,6 +63,7 @@ DECISIONS = (
         "        if words and plan.errors:\n            executor.obs",
         ("unit/test_execute.py::test_the_traffic_that_cannot_be_moved_is_not_recorded_as_moved",),
         "Statuses would say that the traffic moved, and it did not.",
+        each=(seeds("the_service_is_frozen_while_it_trips"),),
     ),
     Mutant(
         "what could not be recorded is answered all the same",
@@ -148,9 +149,10 @@ DECISIONS = (
         "a deleted index is worked on",
         f"{_OPERATOR}/core/lifecycle.py",
         "    if obs.index.deleting:\n",
-        "    if obs.index.deleting and not obs.revisions:\n",
+        "    if obs.index.deleting and not obs.index.uid:\n",
         ("unit/test_lifecycle.py::test_deletion_beats_everything_and_does_nothing",),
         "Objects would be made again while the garbage collector takes them.",
+        each=(seeds("deleted_during_build"), seeds("deleted_during_soak")),
     ),
     # ------------------------------------------------------------ the gate
     Mutant(
@@ -160,6 +162,7 @@ DECISIONS = (
         'verdict, findings = "Pass", failures[:0] + doubts[:0]',
         ("unit/test_gate.py::test_the_lower_bound_proves_and_the_estimate_rejects",),
         "Whatever was built would get the traffic.",
+        each=(seeds("gate_rejects"), seeds("rejected_one_deleted")),
     ),
     Mutant(
         "the gate believes an estimate",
@@ -217,6 +220,7 @@ DECISIONS = (
         "    if known.phase in REPLACED | FAILED:\n",
         ("unit/test_lifecycle.py::test_a_rejected_digest_is_not_tried_again",),
         "A bad revision would be rolled out again at every look.",
+        each=(seeds("bad_revision_applied_again"),),
     ),
     Mutant(
         "rejections fall out of the history",
@@ -233,6 +237,7 @@ DECISIONS = (
         "    for name in names[:0]:\n",
         ("unit/test_lifecycle.py::test_history_keeps_as_many_as_asked_and_never_what_is_in_use",),
         "Revision objects would pile up for ever.",
+        each=(seeds("history_of_one"), seeds("wanted_again_while_it_is_forgotten")),
     ),
     Mutant(
         "what is in use is forgotten",
@@ -274,6 +279,7 @@ DECISIONS = (
         "    _forget(state)\n",
         ("unit/test_lifecycle_faults.py::test_a_build_of_a_revision_given_up_is_stopped_whenever_that_was",),
         "Two builds would take the memory of a namespace.",
+        each=(seeds("edit_during_build"),),
     ),
     Mutant(
         "the next build starts while the last one runs",
@@ -282,5 +288,6 @@ DECISIONS = (
         "    StartBuild,\n    DeleteJob,\n",
         ("unit/test_lifecycle_faults.py::test_a_build_that_nobody_wants_is_stopped_before_the_next_one_starts",),
         "Two builds at once are twice the memory.",
+        each=(seeds("edit_away_and_back"),),
     ),
 )

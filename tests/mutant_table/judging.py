@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Mutant
+from .mutant import Mutant, seeds
 
 _OPERATOR = "operator/vectorindex_operator"
 _JUDGING = f"{_OPERATOR}/core/judging"
@@ -68,6 +68,7 @@ JUDGING = (
         "(Situation.SOAKING, Verdict.FAIL): Act.HOLD",
         ("unit/test_lifecycle.py::test_a_guardrail_that_fails_goes_back_in_one_write_first_of_all",),
         "Nothing would ever go back.",
+        each=(seeds("zero_results"), seeds("errors"), seeds("one_silent_pod_of_four_and_bad")),
     ),
     Mutant(
         "a stable revision that turns bad stays",
@@ -76,6 +77,7 @@ JUDGING = (
         "(Situation.STEADY, Verdict.FAIL): Act.NOTHING",
         ("unit/test_lifecycle.py::test_a_stable_revision_that_turns_bad_goes_back_once",),
         "The day's watch would guard nothing.",
+        each=(seeds("steady_state"),),
     ),
     Mutant(
         "what gets the traffic in this pass is judged in it",
@@ -103,6 +105,7 @@ JUDGING = (
         "SILENT_SHARE = 1.0\n",
         ("unit/test_judging.py::test_more_than_a_third_silent_is_an_error",),
         "Silent pods would be judged as good.",
+        each=(seeds("half_of_the_pods_silent"),),
     ),
     Mutant(
         "a ready pod that was never asked is not missed",
@@ -183,6 +186,7 @@ JUDGING = (
         "        (verdict.verdict for verdict in verdicts),\n",
         ("unit/test_judging_rules.py::test_worst_is_of_enforced_rules_only",),
         "A rule that is being tried out would send the traffic back.",
+        each=(seeds("observed_only"),),
     ),
     Mutant(
         "a candidate without a ready pod is waited for",

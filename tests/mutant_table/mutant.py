@@ -17,8 +17,9 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One device taken out. `tests`: below tests/, the narrowest first, since the first that fails ends the run.
+    """One device taken out. `tests`: below tests/, the narrowest first: one that fails is enough, and ends the run.
 
+    `each`: tests of which every single one must notice; all are run. What is here can fail.
     `also`: where one device stands behind another, so that only without both harm can come.
     """
 
@@ -29,6 +30,7 @@ class Mutant:
     tests: tuple[str, ...]
     why: str
     also: tuple[Edit, ...] = ()
+    each: tuple[str, ...] = ()
 
     @property
     def edits(self) -> Iterator[Edit]:

@@ -134,6 +134,7 @@ TRAFFIC = (
         "RETIRE_AFTER_SECONDS = KEEP_ALIVE_SECONDS * 0.0",
         ("unit/test_lifecycle.py::test_what_lost_the_traffic_drains_before_it_is_retired",),
         "Connections that are still open would be cut.",
+        each=("simulator/test_clients.py::test_no_query_fails_at_a_node_that_hears_late[zero_results]",),
     ),
     Mutant(
         "leases are never told",
@@ -210,12 +211,13 @@ TRAFFIC = (
         "three revisions are loaded at a time",
         f"{_OPERATOR}/core/progress/surge.py",
         "    if leaving:\n",
-        "    if not there:\n",
+        "    if leaving and not there:\n",
         (
             "unit/test_lifecycle_dead_ends.py::"
             "test_what_waits_for_a_place_does_not_surge_before_the_target_can_even_be_made",
         ),
         "An index would take the memory of three, and the way back would find no room.",
+        each=(seeds("data_during_soak"),),
     ),
     Mutant(
         "a dead stable is waited for without end",
@@ -224,6 +226,7 @@ TRAFFIC = (
         "    return False\n",
         ("unit/test_lifecycle_way_back.py::test_a_dead_stable_does_not_block_the_fix",),
         "A way back that is broken would hold up its own repair.",
+        each=(seeds("dead_stable"), seeds("dead_stable_and_trip")),
     ),
     Mutant(
         "a stable that is only slow counts as dead",
@@ -248,6 +251,15 @@ TRAFFIC = (
         "    return bool(uid)\n",
         ("unit/test_observe_anything.py::test_what_is_not_ours_is_not_seen",),
         "A tenant's object with our labels would be counted, changed and deleted.",
+        each=(seeds("copies_with_our_labels"),),
+    ),
+    Mutant(
+        "a repair is of whatever has the name by then",
+        _OBJECTS,
+        'self.cluster.apply({**wanted, "metadata": wanted["metadata"] | looked_at})',
+        "self.cluster.apply({**wanted} | {} if looked_at else wanted)",
+        ("unit/test_execute.py::test_a_repair_is_of_the_very_object_that_was_looked_at",),
+        "A write that comes late would make again what was retired, or take over what is somebody else's by then.",
     ),
     Mutant(
         "an object that somebody makes in this moment is taken over",

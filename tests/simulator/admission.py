@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,21 +15,47 @@ _UNITS = {"m": Fraction(1, 1000), "": Fraction(1), "k": Fraction(1000), "Ki": Fr
 _QUANTITY = re.compile(r"([0-9.]+)(m|k|[KMGT]i)?")
 
 
-def applied(live: Any, before: Any, wanted: Any, field: str = "") -> Any:
-    """Server-side apply by one manager: what it sent `before` and no longer sends goes, what others wrote stays."""
+def applied(live: Any, before: Any, wanted: Any, field: str = "", others: Sequence[Any] = ()) -> Any:
+    """Server-side apply by one manager: what it sent `before` and no longer sends goes, unless one of the `others` has
+    sent it too; what it never sent stays."""
     if isinstance(wanted, Mapping):
         old = before if isinstance(before, Mapping) else {}
-        out = {k: v for k, v in (live if isinstance(live, Mapping) else {}).items() if k in wanted or k not in old}
+        out: Json = {}
+        for key, value in (live if isinstance(live, Mapping) else {}).items():
+            held = [one[key] for one in others if isinstance(one, Mapping) and key in one]
+            if key in wanted or key not in old:
+                out[key] = value
+            elif held:
+                nothing: Any = {} if isinstance(value, Mapping) else [] if key in KEYED else value
+                out[key] = applied(value, old[key], nothing, key, held)
         for key, value in wanted.items():
-            out[key] = applied(out.get(key), old.get(key), value, key)
+            held = [one[key] for one in others if isinstance(one, Mapping) and key in one]
+            out[key] = applied(out.get(key), old.get(key), value, key, held)
         return out
     key = KEYED.get(field)
     if isinstance(wanted, list) and key and all(isinstance(one, Mapping) and key in one for one in wanted):
-        had, mine = _by(live, key), _by(before, key)
-        rows = [applied(had.get(one[key]), mine.get(one[key]), one) for one in wanted]
-        sent = {one[key] for one in wanted}
-        return rows + [one for name, one in had.items() if name not in sent and name not in mine]
+        had, mine, sent = _by(live, key), _by(before, key), _by(wanted, key)
+        theirs = [_by(one, key) for one in others]
+        held = {name: [rows[name] for rows in theirs if name in rows] for name in (*had, *sent)}
+        kept = [name for name in had if name in sent or name not in mine or held[name]]
+        names = [*kept, *(name for name in sent if name not in had)]
+        touched = sent.keys() | mine.keys()
+        return [
+            applied(had.get(n), mine.get(n), sent.get(n, {}), "", held[n]) if n in touched else had[n] for n in names
+        ]
     return wanted
+
+
+def left_of(theirs: Any, wanted: Any, field: str = "") -> Any:
+    """What another manager still owns of what it sent, once `wanted` was forced on it; None: nothing."""
+    if isinstance(theirs, Mapping) and isinstance(wanted, Mapping):
+        left = {key: left_of(value, wanted[key], key) if key in wanted else value for key, value in theirs.items()}
+        return {key: value for key, value in left.items() if value is not None}
+    key = KEYED.get(field)
+    if isinstance(theirs, list) and isinstance(wanted, list) and key:
+        forced = _by(wanted, key)
+        return [left_of(one, forced[one[key]]) if one[key] in forced else one for one in theirs]
+    return theirs if theirs == wanted else None
 
 
 def _by(rows: Any, key: str) -> dict[Any, Json]:
@@ -49,7 +75,8 @@ def _filled(given: Mapping[str, Any], **defaults: Any) -> Json:
 
 
 def _deployment(spec: Json) -> Json:
-    return _filled({**spec, "template": _template(spec["template"])}, progressDeadlineSeconds=600, minReadySeconds=0)
+    return _filled({**spec, "template": _template(spec["template"])}, replicas=1, progressDeadlineSeconds=600,
+                   minReadySeconds=0)  # fmt: skip
 
 
 def _job(spec: Json) -> Json:
@@ -118,3 +145,24 @@ def injecting(new: Json) -> Json:
 
 
 WEBHOOKS = (marking, injecting)
+
+
+class Stubborn:
+    """A webhook that has another mind about what the operator writes, each time: a mirror of the registry for all
+    images, another number for each budget, endpoints that are published whether they are ready or not."""
+
+    def __init__(self) -> None:
+        self._budgets = 0
+
+    def __call__(self, new: Json) -> Json:
+        spec = new.get("spec", {})
+        if new["kind"] == "PodDisruptionBudget":
+            self._budgets += 1
+            return {**new, "spec": {**spec, "maxUnavailable": 2 + self._budgets % 2}}
+        if new["kind"] == "Service":
+            return {**new, "spec": {**spec, "publishNotReadyAddresses": True}}
+        if new["kind"] != "Deployment" or "spec" not in spec["template"]:
+            return new
+        pod = spec["template"]["spec"]
+        mirrored = [{**one, "image": f"mirror/{one['image'].removeprefix('mirror/')}"} for one in pod["containers"]]
+        return {**new, "spec": {**spec, "template": {**spec["template"], "spec": {**pod, "containers": mirrored}}}}

@@ -31,7 +31,8 @@ class Controllers(Jobs):
     def on_change(self, verb: str, kind: str, name: str, old: Json | None, new: Json | None) -> None:
         if kind == "Job" and verb == "create":
             assert new is not None
-            self._job_created(new)
+            if not new["spec"]["suspend"]:
+                self._job_created(new)
         elif kind == "Deployment" and new is not None:
             if old is None or old["spec"] is not new["spec"]:
                 self._sync_soon(name)
@@ -41,7 +42,7 @@ class Controllers(Jobs):
             owner = self.store.uids.get(obj["metadata"]["ownerReferences"][0]["uid"])
             if owner is not None and owner[0] == "Deployment":
                 self._sync_soon(owner[1])
-        if kind in ("Pod", "Service") and not self._slicing:
+        if (kind in ("Pod", "Service") or (kind == "EndpointSlice" and verb == "delete")) and not self._slicing:
             self._slicing = True
             self.later(0.02, 0.8, self._slice)
         if verb == "delete" or (new is not None and owners(new) and not any(u in self.store.uids for u in owners(new))):
@@ -86,12 +87,11 @@ class Controllers(Jobs):
             if "foregroundDeletion" in obj["metadata"].get("finalizers", ()):
                 uid = obj["metadata"]["uid"]
                 mine = [(k, n) for k, n, o in self.store.everything() if uid in owners(o)]
-                for one in mine:
-                    self.delete(*one)
-                if not any(uid in owners(o) for _, _, o in self.store.everything()):
-                    self.store.remove(kind, name)
-                else:
+                if mine:  # one after another: whoever makes them again has time to
+                    self.delete(*mine[0])
                     self.collect_soon()
+                else:
+                    self.store.remove(kind, name)
 
     # ------------------------------------------------------------ Deployments
 

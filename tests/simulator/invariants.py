@@ -30,6 +30,8 @@ class Invariants:
         """Whether objects of a kind cannot be written now."""
         self.removed: set[str] = set()
         """Revisions whose searchers an operator removed, and that are not loaded again."""
+        self.deleted_at = float("inf")
+        """When a person deleted the VectorIndex."""
         self.rejected_at: dict[str, float] = {}
         self.built_at: dict[str, float] = {}
         """When a revision's build result was recorded."""
@@ -47,6 +49,10 @@ class Invariants:
     def on_change(
         self, operator: Operator | None, verb: str, kind: str, name: str, old: Json | None, new: Json | None
     ) -> None:
+        if kind == "VectorIndex" and "deletionTimestamp" in (new or {"metadata": {}})["metadata"]:
+            self.deleted_at = min(self.deleted_at, self.world.now)
+        if operator is not None and verb == "create" and self.deleted_at < operator.started_at:
+            self.broken(f"(6) {kind}/{name} is made although the VectorIndex is being deleted")
         if operator is not None and new is not None:
             if kind == "Service":
                 self._traffic(operator, old, new)
@@ -68,6 +74,8 @@ class Invariants:
     def _learn(self, name: str, new: Json | None) -> None:
         """What the revisions' statuses say, after the write was judged."""
         status = (new or {}).get("status", {})
+        trip = (status.get("rollout") or {}).get("trip") or {}
+        self.named.add(trip.get("target", ""))
         if status.get("rejected"):
             self.rejected_at.setdefault(name, self.world.now)
         else:
@@ -164,7 +172,6 @@ class Invariants:
         self.together_since = min(self.together_since, self.world.now) if len(self._building()) > 1 else float("inf")
         if self.world.now - self.together_since > TOGETHER_SECONDS:
             self.broken(f"(2) builds go on at the same time: {', '.join(sorted(self._building()))}")
-        self.named.add(self.world.trip_of(self.world.serving()).get("target", ""))
         loaded = self.world.loaded() - self.named
         if len(loaded) > 2:
             self.broken(f"(10) {len(loaded)} revisions are loaded: {', '.join(sorted(loaded))}")

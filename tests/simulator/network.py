@@ -99,7 +99,8 @@ class Ports:
     # ------------------------------------------------------------ writes
 
     def apply(self, manifest: Json, *, force: bool = True) -> Json:
-        return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.apply(manifest))
+        name = manifest["metadata"]["name"]
+        return self._write(manifest["kind"], name, lambda: self.store.apply(manifest, force=force))
 
     def merge(self, manifest: Json) -> Json:
         return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.merge(manifest))
@@ -143,6 +144,7 @@ class Ports:
             self.world.clock.run_until(self.world.now + self.faults.rng.choice(self.faults.pauses))
         with self.operator.writing():
             result = act()
+        self.world.sent += 1
         if fault == "crash after":
             raise CrashError
         if fault == "lost answer":

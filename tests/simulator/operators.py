@@ -96,20 +96,21 @@ class Operator:
     def _marked(self, namespace: str, name: str) -> None:
         self.mark(self.faults.rng.uniform(0.0, 0.05))
 
-    def hear(self, verb: str, kind: str, old: Json | None, new: Json | None, after: float) -> None:
+    def hear(self, kind: str, old: Json | None, new: Json | None, after: float) -> None:
         """A watch tells of a change after a while; two that tell of one object may do so in the wrong order."""
         after += max(0.0, self.hung.get(kind, 0.0) - self.world.now)
         if not self.cached:
             if kind in WATCHED_WITHOUT_CACHE:
                 self.mark(after)
             return
-        raw = new if new is not None else old
-        assert raw is not None
-        if verb == "delete":
-            raw = {**raw, "metadata": {**raw["metadata"], "resourceVersion": str(self.world.store.version)}}
-        if kind != "VectorIndex" and raw["metadata"].get("labels", {}).get(labels.MANAGED_BY) != labels.OPERATOR:
-            return
-        event = {"type": "DELETED" if verb == "delete" else "MODIFIED", "object": raw}
+        raw, gone = new, False
+        if not _is_watched(kind, new):
+            if not _is_watched(kind, old):
+                return
+            # Also what only lost the label that is watched for: then the watch tells that it is gone.
+            assert old is not None
+            raw, gone = {**old, "metadata": {**old["metadata"], "resourceVersion": str(self.world.store.version)}}, True
+        event = {"type": "DELETED" if gone else "MODIFIED", "object": raw}
         self.world.clock.after(after, lambda: told(_Marks(self._marked), self.cache, event))
 
     def _maybe_hang(self) -> None:
@@ -213,6 +214,12 @@ class Operator:
     def _counted(self, result: str, seconds: float) -> None:
         if result in ("ok", "refused"):
             self.on_pass(self)
+
+
+def _is_watched(kind: str, obj: Json | None) -> bool:
+    if obj is None or kind == "VectorIndex":
+        return obj is not None
+    return bool(obj["metadata"].get("labels", {}).get(labels.MANAGED_BY) == labels.OPERATOR)
 
 
 class Turns(KeyedQueue):

@@ -26,7 +26,9 @@ QUIET_GAPS = (1, 4, 10, 30, 60, 120, 300, 600, 900, 1800, 3400)
 """Looks at rest, together two hours. Passes are level-triggered: what any look between them would write, these do."""
 
 MOST_WRITES = 1000
-"""Of all operators in a run. The most that a scenario has needed are 200."""
+"""Of all operators in a run, that changed something. The most that a scenario has needed are 200."""
+MOST_SENT = 2000
+"""The same, with those that changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Simulation:
             self.writes += 1
             if self.writes == MOST_WRITES:
                 self.problems.append(f"(3) {MOST_WRITES} writes: somebody undoes what another does, again and again")
-            if kind == "Job" and self.scenario.polls:
+            if (kind == "Job" and self.scenario.polls) or self.scenario.fights:
                 pass
             elif not self.resting:
                 self.last_write = now
@@ -138,7 +140,7 @@ class Simulation:
                 self.problems.append(f"(3) write at rest: {verb} {kind}/{name}")
         for operator in self.operators:
             if not self.faults.happens(self.faults.lost_events):
-                operator.hear(verb, kind, old, new, self.world.rng.uniform(0.01, 0.3))
+                operator.hear(kind, old, new, self.world.rng.uniform(0.01, 0.3))
         self._go_on()
         self.acting = actor
         try:
@@ -179,6 +181,8 @@ class Simulation:
         self._calm_down()
         if not self.scenario.needs_traffic and self.seed % 5:
             self.world.stop_traffic()  # evidence costs most of the time of a run
+        if self.world.sent >= MOST_SENT:
+            self.problems.append(f"(3) {self.world.sent} writes, most of which changed nothing")
         if not self.problems:
             self._settle()
         if not self.problems:
@@ -240,14 +244,17 @@ class Simulation:
             self.world.clock.run_until(self.world.now + gap)
             for operator in self.operators:
                 operator.requeue = 300.0
-                before = operator.ports.reads
+                before, sent = operator.ports.reads, self.world.sent
                 operator.run()
                 if operator.requeue < 4.0:  # a poll may be due, once
                     self.world.clock.run_until(self.world.now + operator.requeue)
                     operator.run()
-                reads = operator.ports.reads - before
+                reads, sent = operator.ports.reads - before, self.world.sent - sent
+                patient = self.scenario.polls or self.scenario.fights
+                if sent and not patient:
+                    self.problems.append(f"(3) {sent} writes at rest, whether they changed anything or not")
                 # That a VectorIndex is gone is asked once; nobody looks at it again.
-                if operator.cached and reads and self.world.index() is not None and not self.scenario.polls:
+                if operator.cached and reads and self.world.index() is not None and not patient:
                     self.problems.append(f"(3) {reads} reads at rest")
                 if operator.requeue < 4.0 and not self.scenario.polls:
                     self.problems.append(f"(3) looks again every {operator.requeue} s at rest")

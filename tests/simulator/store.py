@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from simulator.admission import admitted, applied
+from simulator.admission import admitted, applied, left_of
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.reconcile.errors import ConflictError, RefusedError
@@ -18,6 +18,9 @@ Json = dict[str, Any]
 Key = tuple[str, str]
 
 NAMESPACE = "search"
+OURS = "vectorindex-operator"
+WRITTEN = "written"
+"""Stands for whoever creates and patches: what was written so is owned, and no apply of another manager removes it."""
 
 
 def stamp(now: float) -> str:
@@ -52,6 +55,8 @@ class Store:
         self.uids: dict[str, Key] = {}
         self.applied: dict[str, Json] = {}
         """Uid -> what our manager last applied."""
+        self.others: dict[str, dict[str, Json]] = {}
+        """Uid -> other managers, and what each of them owns of what it last applied."""
         self.webhooks: tuple[Callable[[Json], Json], ...] = ()
         self.on_change: Callable[[str, str, str, Json | None, Json | None], None] = lambda *_: None
 
@@ -99,26 +104,47 @@ class Store:
             },
         }
         self.uids[uid] = (kind, meta["name"])
+        self.others[uid] = {WRITTEN: manifest}
         self._commit("create", None, new)
         return True
 
-    def apply(self, manifest: Json) -> Json:
-        """Server-side apply by our one manager. A status and another's resourceVersion are no part of it."""
+    def apply(self, manifest: Json, manager: str = OURS, *, force: bool = True) -> Json:
+        """Server-side apply by one manager. A status and another's resourceVersion are no part of it; a uid says that
+        it is about this very object."""
         kind, meta = manifest["kind"], manifest["metadata"]
+        manifest = {**manifest, "metadata": {name: value for name, value in meta.items() if name != "uid"}}
         old = self.get(kind, meta["name"])
+        if meta.get("uid", "") not in ("", old["metadata"]["uid"] if old is not None else None):
+            error = RefusedError if old is not None else ConflictError
+            raise error(f"{kind}/{meta['name']}: uid {meta['uid']} is another object's")
         if old is None:
             self.create(manifest)
-            self.applied[self.kinds[kind][meta["name"]]["metadata"]["uid"]] = manifest
-            return self.kinds[kind][meta["name"]]
+            live = self.kinds[kind][meta["name"]]
+            del self.others[live["metadata"]["uid"]][WRITTEN]
+            self._sent(live["metadata"]["uid"], manager, manifest)
+            return live
         self._precondition(old, meta)
         uid = old["metadata"]["uid"]
-        new = applied(old, self.applied.get(uid, {}), manifest)
-        self.applied[uid] = manifest
+        owned = {**self.others[uid], OURS: self.applied.get(uid, {})}
+        before = owned.pop(manager, {})
+        if not force and any(left_of(one, manifest) != one for one in owned.values()):
+            raise ConflictError(f"{kind}/{meta['name']}: another manager owns fields of it")
+        new = applied(old, before, manifest, others=tuple(owned.values()))
+        for other, sent in owned.items():
+            if sent:
+                self._sent(uid, other, left_of(sent, manifest) or {})
+        self._sent(uid, manager, manifest)
         new = admitted(new, self.webhooks)
         new["metadata"] = {**new["metadata"], "resourceVersion": old["metadata"]["resourceVersion"]}
         if new.get("spec") != old.get("spec"):
             new["metadata"]["generation"] = old["metadata"]["generation"] + 1
         return self._commit("apply", old, new) if new != old else old
+
+    def _sent(self, uid: str, manager: str, manifest: Json) -> None:
+        if manager == OURS:
+            self.applied[uid] = manifest
+        else:
+            self.others[uid][manager] = manifest
 
     def merge(self, manifest: Json) -> Json:
         """JSON merge patch: objects are merged, lists replace, null removes."""
@@ -128,6 +154,10 @@ class Store:
             raise ConflictError(f"{kind}/{meta['name']} is gone")
         self._precondition(old, meta)
         new = admitted(_merged(old, manifest), self.webhooks)
+        owned = self.others[old["metadata"]["uid"]]
+        for other, sent in owned.items():
+            owned[other] = left_of(sent, manifest) or {}
+        owned[WRITTEN] = _merged(owned.get(WRITTEN, {}), manifest)
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         return self._commit("merge", old, new) if new != old else old
 

@@ -12,7 +12,7 @@ from simulator.clock import START, Clock
 from simulator.controllers import Controllers
 from simulator.pods import was_ready
 from simulator.searchers import Searchers
-from simulator.store import NAMESPACE, Json, Store, stamp
+from simulator.store import NAMESPACE, Json, Store, owners, stamp
 from simulator.truth import Data, Truth
 
 from vectorindex_operator.api.v1alpha1 import API_VERSION, GROUP, VectorIndexSpec
@@ -20,6 +20,8 @@ from vectorindex_operator.core import identity
 from vectorindex_operator.manifests import labels
 
 NAME = "products"
+USER = "kubectl"
+"""The field manager of the user."""
 
 SPEC: Json = {
     "source": {
@@ -59,6 +61,12 @@ def _set(spec: Json, parents: list[str], last: str, value: Any) -> Json:
     return {**spec, parents[0]: _set(spec.get(parents[0], {}), parents[1:], last, value)}
 
 
+def _without(spec: Json, path: tuple[str, ...]) -> Json:
+    first, *rest = path
+    left = {key: value for key, value in spec.items() if key != first}
+    return {**left, first: _without(spec[first], tuple(rest))} if rest else left
+
+
 @cache
 def _name_of(factory: str, data: str) -> str:
     spec = VectorIndexSpec.model_validate(edited(SPEC, index__factory=factory))
@@ -89,6 +97,8 @@ class World:
         self.clients = Clients(self.searchers, self.truth, self.clock, rng)
         self.searchers.share = self.clients.share
         self.searchers.told_to_drain = self.clients.close_soon
+        self.sent = 0
+        """Writes that operators have sent and that were taken, whether they changed anything or not."""
         self.listings = 0
         """Jobs that listed the source, or were to."""
         self._targets: list[tuple[float, str]] = [(START, "")]
@@ -110,7 +120,7 @@ class World:
         elif kind == "EndpointSlice" and name == NAME and new is not None:
             self.clients.hear(new)
         elif kind == "Job" and verb == "create" and new is not None:
-            self.listings += new["metadata"]["labels"][labels.VERB] == "resolve"
+            self.listings += new["metadata"]["labels"].get(labels.VERB) == "resolve"
         elif kind == "VectorIndexRevision" and new is not None:
             self.made_of[name] = new["spec"]["digest"], new["spec"]["image"]
         self.controllers.on_change(verb, kind, name, old, new)
@@ -181,7 +191,7 @@ class World:
         return any(one.passes(spec) for one in measured for spec in self.specs)
 
     def jobs(self, verb: str) -> list[Json]:
-        return [j for j in self.store.of_kind("Job") if j["metadata"]["labels"][labels.VERB] == verb]
+        return [j for j in self.store.of_kind("Job") if j["metadata"]["labels"].get(labels.VERB) == verb and owners(j)]
 
     def trip_of(self, name: str) -> Json:
         """What a revision tripped over; empty: nothing."""
@@ -189,8 +199,14 @@ class World:
         trip: Json = status.get("rollout", {}).get("trip") or {}
         return trip
 
+    def replicas(self) -> int:
+        """What the stored spec asks for, whoever wrote that."""
+        live = self.index()
+        return VectorIndexSpec.model_validate((live or {"spec": self.spec})["spec"]).searcher.replicas
+
     def loaded(self) -> set[str]:
-        return {d["metadata"]["name"] for d in self.store.of_kind("Deployment")}
+        """Revisions whose searchers somebody has to keep: what nobody owns is somebody else's."""
+        return {d["metadata"]["name"] for d in self.store.of_kind("Deployment") if owners(d)}
 
     # ------------------------------------------------------------ users
 
@@ -207,13 +223,26 @@ class World:
 
     def apply(self, **changes: Any) -> None:
         """kubectl apply of the manifest with some fields changed."""
-        self.spec = edited(self.spec, **changes)
-        self.specs.append(self.spec)
-        if self.index() is not None:
-            self.store.change("VectorIndex", NAME, spec=self.spec)
-            return
+        self._apply(edited(self.spec, **changes))
+
+    def take_away(self, *path: str) -> None:
+        """kubectl apply of the manifest without a field that it had."""
+        self._apply(_without(self.spec, path))
+
+    def _apply(self, spec: Json) -> None:
+        self.spec = spec
+        self.specs.append(spec)
         meta = {"name": NAME, "namespace": NAMESPACE}
-        self.store.create({"apiVersion": API_VERSION, "kind": "VectorIndex", "metadata": meta, "spec": self.spec})
+        self.store.apply({"apiVersion": API_VERSION, "kind": "VectorIndex", "metadata": meta, "spec": spec}, USER)
+
+    def scale(self, replicas: int) -> None:
+        """An autoscaler's write through /scale: the field is its own from now on."""
+        self.apply_as("autoscaler", "VectorIndex", NAME, spec={"searcher": {"replicas": replicas}})
+
+    def apply_as(self, manager: str, kind: str, name: str, **fields: Any) -> None:
+        """Another manager's server-side apply, which takes over what it names, and takes away what it named before."""
+        meta = {"name": name, "namespace": NAMESPACE, **fields.pop("metadata", {})}
+        self.store.apply({"kind": kind, "metadata": meta, **fields}, manager)
 
     def annotate(self, name: str, value: str) -> None:
         """kubectl annotate of the VectorIndex."""

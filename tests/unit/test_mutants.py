@@ -11,7 +11,10 @@ from pathlib import Path
 import mutants
 import pytest
 from mutant_table import MUTANTS, Mutant
+from mutant_table.mutant import kept, seeds
 from mutants import ROOT, NoGroundError, Outcome, try_all
+from simulator.kept_seeds import KEPT_SEEDS
+from simulator.scenarios import SCENARIOS
 
 ALL = [one for some in MUTANTS.values() for one in some]
 FEWEST = 30
@@ -37,9 +40,9 @@ def test_there_are_enough_and_each_has_a_name_of_its_own() -> None:
 def test_a_mutant_fits_the_code_and_names_tests_that_are_there(mutant: Mutant) -> None:
     for text in without(mutant).values():
         ast.parse(text)
-    assert mutant.tests
+    assert mutant.tests or mutant.each
     assert mutant.why.endswith(".")
-    for one in mutant.tests:
+    for one in (*mutant.tests, *mutant.each):
         name, _, function = one.partition("::")
         path = ROOT / "tests" / name
         assert path.is_file(), name
@@ -55,6 +58,13 @@ def test_a_mutant_names_nothing_that_is_not_there(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F821,F823", tmp_path]
     said = subprocess.run(command, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stdout
+
+
+def test_each_scenario_of_the_simulator_notices_a_device_that_is_missing() -> None:
+    """By itself: what is named with others in `tests` may never have been the one that failed."""
+    alone = {one.tests[0] for one in ALL if len(one.tests) == 1} | {test for one in ALL for test in one.each}
+    assert [name for name in SCENARIOS if seeds(name) not in alone] == []
+    assert [name for name in KEPT_SEEDS if kept(name) not in alone] == []
 
 
 # ---------------------------------------------------------------- the program itself
@@ -90,8 +100,8 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def no_bound(*tests: str, replace: str = "asked", name: str = "no bound") -> Mutant:
-    return Mutant(name, "lib/tiny/guard.py", "min(asked, 10)", replace, tests, "Nothing is bounded.")
+def no_bound(*tests: str, replace: str = "asked", name: str = "no bound", each: tuple[str, ...] = ()) -> Mutant:
+    return Mutant(name, "lib/tiny/guard.py", "min(asked, 10)", replace, tests, "Nothing is bounded.", each=each)
 
 
 def test_caught_survived_and_broken_are_told_apart(tree: Path) -> None:
@@ -113,6 +123,18 @@ def test_caught_survived_and_broken_are_told_apart(tree: Path) -> None:
     assert found["caught"].by == "test_guard.py::test_much"
     assert [one.noticed for one in told] == [True, False, False, False]
     assert (tree / "lib/tiny/guard.py").read_text() == GUARD, "the checkout itself is never touched"
+
+
+def test_where_each_test_must_notice_one_that_does_is_not_enough(tree: Path) -> None:
+    much, little = "test_guard.py::test_much", "test_guard.py::test_little"
+    tried = [
+        no_bound(each=(much,)),
+        no_bound(each=(much, little), name="one of two"),
+        no_bound(little, each=(much,), name="not by its own test"),
+    ]
+    told = try_all(tree, tried, {"tiny": "lib"}, quiet=True)
+    assert [one.outcome for one in told] == [Outcome.CAUGHT, Outcome.SURVIVED, Outcome.SURVIVED]
+    assert little in told[1].by
 
 
 def test_a_mutant_that_never_ends_is_noticed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from simulator.scenarios import builds, data, deletions, edits, guardrails, places, refusals, rollbacks, rollouts
+from simulator.scenarios import (
+    builds,
+    data,
+    deletions,
+    edits,
+    guardrails,
+    others,
+    places,
+    refusals,
+    rollbacks,
+    rollouts,
+)
 from simulator.scenarios.scenario import SCENARIOS, Scenario
 
 __all__ = [
@@ -13,6 +24,7 @@ __all__ = [
     "deletions",
     "edits",
     "guardrails",
+    "others",
     "places",
     "refusals",
     "rollbacks",

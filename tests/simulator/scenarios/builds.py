@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from simulator.scenarios.scenario import Script, ends, phase, scenario, set_quality, stable
+from simulator.clock import START
+from simulator.scenarios.scenario import Script, edited, ends, first_is_stable, phase, scenario, set_quality, stable
 from simulator.truth import Quality
 from simulator.world import World
 
@@ -12,15 +13,15 @@ from simulator.world import World
 @scenario(ends("A", builds=1))
 def out_of_memory_once(w: World) -> Script:
     set_quality(w, "A", Quality(build_exits=(137, 69, 137)))
-    w.apply()
-    yield stable(w, "A")
+    yield from first_is_stable(w)
 
 
 @scenario(ends("A", builds=1))
 def out_of_memory_backs_off(w: World) -> Script:
+    """Three tries at once, and then none for ten minutes."""
     set_quality(w, "A", Quality(build_exits=(137,) * 7))
-    w.apply()
-    yield stable(w, "A")
+    yield from first_is_stable(w)
+    assert w.now - START > 600.0, f"stable after {w.now - START:.0f} s"
 
 
 @scenario(ends("A", builds=1))
@@ -87,8 +88,7 @@ def secret_comes_late(w: World) -> Script:
 @scenario(ends("B"))
 def no_room_for_searchers(w: World) -> Script:
     """Longer than progressDeadline, which does not run meanwhile."""
-    w.apply()
-    yield stable(w, "A")
+    yield from first_is_stable(w)
     w.truth.room = False
     w.apply(index__factory="B")
     yield phase(w, "B", "Surging")
@@ -99,9 +99,7 @@ def no_room_for_searchers(w: World) -> Script:
 
 def _refused(w: World, reason: str, ends_as: str) -> Script:
     set_quality(w, "B", Quality(refuses=reason))
-    w.apply()
-    yield stable(w, "A")
-    w.apply(index__factory="B")
+    yield from edited(w)
     yield phase(w, "B", ends_as)
 
 

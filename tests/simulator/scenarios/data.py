@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulator.clock import START
-from simulator.scenarios.scenario import Script, ends, phase, scenario, set_quality, stable
+from simulator.scenarios.scenario import Script, edited, ends, phase, scenario, set_quality, stable
 from simulator.truth import Data, Quality
 from simulator.world import World
 
@@ -14,9 +14,14 @@ BAD_ROW = Failure(reason="NonFiniteVector", message="a vector is not finite", ob
 
 @scenario(ends("A", "d2"))
 def data_during_build(w: World) -> Script:
-    w.apply(source__poll="30s")
+    """What is being built when new data is found is finished first, or it would never be served."""
+    w.truth.gpu = False
+    w.apply(source__poll="30s", build__device="GPU")
     yield phase(w, "A", "Building")
     w.truth.put(Data("d2", rows=10_100))
+    yield lambda: w.status().get("source", {}).get("fingerprint") == Data("d2").fingerprint
+    w.truth.gpu = True
+    yield lambda: w.serving() == w.name_of("A")
     yield stable(w, "A", "d2")
     w.apply(source__poll="0")
     yield 5.0
@@ -24,9 +29,7 @@ def data_during_build(w: World) -> Script:
 
 @scenario(ends("B", "d2"))
 def data_during_soak(w: World) -> Script:
-    w.apply(source__poll="30s")
-    yield stable(w, "A")
-    w.apply(index__factory="B")
+    yield from edited(w, source__poll="30s")
     yield phase(w, "B", "Soaking")
     w.truth.put(Data("d2", rows=10_100))
     yield stable(w, "B", "d2")
@@ -34,16 +37,20 @@ def data_during_soak(w: World) -> Script:
     yield 5.0
 
 
-@scenario(ends("A", "d9"))
+@scenario(ends("A", "the last"))
 def data_never_rests(w: World) -> Script:
-    """New data every few seconds: revisions are promoted nevertheless."""
-    w.apply(source__poll="30s", source__minInterval="1s")
+    """New data every few seconds, proven before the soak of the one before it is over: revisions are promoted
+    nevertheless."""
+    w.apply(source__poll="30s", source__minInterval="1s", rollout__soak__duration="2m")
     yield stable(w, "A")
-    for number in range(2, 9):
+    for number in range(2, 400):
         w.truth.put(Data(f"d{number}", rows=10_000 + number))
         yield w.rng.uniform(5.0, 40.0)
-    w.truth.put(Data("d9", rows=10_009))
-    yield stable(w, "A", "d9")
+        if w.status().get("stable") != w.name_of("A"):
+            break
+    assert w.status().get("stable") != w.name_of("A"), "nothing was promoted while the data did not rest"
+    w.truth.put(Data("the last", rows=10_009))
+    yield stable(w, "A", "the last")
     w.apply(source__poll="0")
     yield 5.0
 
@@ -180,13 +187,15 @@ def polling_by_liars(w: World) -> Script:
     yield 600.0
 
 
-@scenario(ends("A", extra=_one_job_a_poll), polls=True)
+@scenario(ends("A", "d2", extra=_one_job_a_poll), polls=True)
 def polling_by_an_older_image(w: World) -> Script:
     """It does not know how to list: Jobs do, as before."""
     w.truth.lists_source = False
     w.apply(source__poll="30s")
     yield stable(w, "A")
-    yield 600.0
+    w.truth.put(Data("d2", rows=10_200))
+    yield stable(w, "A", "d2")
+    yield 300.0
 
 
 @scenario(ends("A", "d2", extra=_one_job_a_poll), polls=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulator.scenarios.rollouts import gate_rejects, second
-from simulator.scenarios.scenario import Script, ends, phase, scenario, set_quality, stable
+from simulator.scenarios.scenario import Script, edited, ends, first_is_stable, phase, scenario, set_quality, stable
 from simulator.truth import Quality
 from simulator.world import NAME, World
 
@@ -15,29 +15,16 @@ def deleted_during_build(w: World) -> Script:
     w.apply()
     yield phase(w, "A", "Building")
     yield w.rng.uniform(0.0, 10.0)
-    w.delete_index(foreground=w.rng.random() < 0.5)
+    w.delete_index(foreground=True)
     yield 60.0
 
 
 @scenario(lambda w: ["the VectorIndex is still there"] if w.index() else [])
 def deleted_during_soak(w: World) -> Script:
-    w.apply()
-    yield stable(w, "A")
-    w.apply(index__factory="B")
+    yield from edited(w)
     yield phase(w, "B", "Soaking")
-    w.delete_index(foreground=w.rng.random() < 0.5)
+    w.delete_index(foreground=True)
     yield 60.0
-
-
-@scenario(ends("A", builds=1), found_again=1)
-def deleted_and_made_again(w: World) -> Script:
-    """Under the same name at once: nothing of the first one is adopted, and its artifact is found again."""
-    w.apply()
-    yield stable(w, "A")
-    w.delete_index(foreground=False)
-    yield w.rng.uniform(0.0, 5.0)
-    w.apply()
-    yield stable(w, "A")
 
 
 @scenario(ends("A", builds=1))
@@ -51,8 +38,7 @@ def job_deleted(w: World) -> Script:
 
 @scenario(ends("A", builds=1))
 def deployment_deleted(w: World) -> Script:
-    w.apply()
-    yield stable(w, "A")
+    yield from first_is_stable(w)
     w.delete("Deployment", w.name_of("A"))
     yield 30.0
 
@@ -75,9 +61,7 @@ def revision_deleted_and_edit(w: World) -> Script:
 
 @scenario(ends("B", builds=2))
 def prior_deleted_in_soak(w: World) -> Script:
-    w.apply()
-    yield stable(w, "A")
-    w.apply(index__factory="B")
+    yield from edited(w)
     yield lambda: w.serving() == w.name_of("B")
     w.delete("VectorIndexRevision", w.name_of("A"))
     yield stable(w, "B")
@@ -97,16 +81,15 @@ def rejected_one_deleted(w: World) -> Script:
 
 def _stable_dies(w: World, quality: Quality) -> Script:
     """The artifact of stable is gone while B has the traffic: its pods never become ready again."""
-    w.apply()
-    yield stable(w, "A")
-    w.apply(index__factory="B", rollout__soak__minQueries=10**9)
+    yield from first_is_stable(w)
+    w.apply(index__factory="B", rollout__soak__minQueries=10**9, rollout__soak__maxDuration="6h")
     yield phase(w, "B", "Soaking")
     set_quality(w, "A", Quality(refuses="ArtifactGone"))
     set_quality(w, "B", quality)
     for pod in w.controllers.searchers(w.name_of("A")):
         w.delete("Pod", pod["metadata"]["name"])
     yield 20.0
-    w.apply(index__factory="C", rollout__soak__minQueries=100)
+    w.apply(index__factory="C", rollout__soak__minQueries=100, rollout__soak__maxDuration="5m")
     yield stable(w, "C")
 
 
@@ -137,8 +120,7 @@ def _is_refreshed(w: World) -> list[str]:
 @scenario(_is_refreshed)
 def refreshed(w: World) -> Script:
     """The same artifact with another image: a revision of its own, proven, rolled out, and built no second time."""
-    w.apply()
-    yield stable(w, "A")
+    yield from first_is_stable(w)
     w.upgrade("example/searcher:v2")
     w.ask("refresh", "r1")
     yield lambda: w.status().get("phase") == "Stable" and w.status()["stable"] != w.name_of("A")
@@ -153,9 +135,7 @@ def service_deleted(w: World) -> Script:
 
 @scenario(ends("B", builds=2))
 def service_deleted_in_soak(w: World) -> Script:
-    w.apply()
-    yield stable(w, "A")
-    w.apply(index__factory="B")
+    yield from edited(w)
     yield phase(w, "B", "Soaking")
     w.delete("Service", NAME)
     yield stable(w, "B")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from simulator.scenarios.rollouts import ROLLED_BACK, bad_revision, second
-from simulator.scenarios.scenario import Script, ends, phase, scenario, set_quality, stable
+from simulator.scenarios.scenario import Script, edited, ends, first_is_stable, phase, scenario, set_quality, stable
 from simulator.truth import Quality
 from simulator.world import World
 
@@ -85,9 +85,7 @@ def bad_for_another_class_of_queries(w: World) -> Script:
 def one_silent_pod_of_four(w: World) -> Script:
     """What the others tell is enough to promote."""
     w.truth.silent_pods = 1
-    w.apply(searcher__replicas=4)
-    yield stable(w, "A")
-    w.apply(index__factory="B")
+    yield from edited(w, searcher__replicas=4)
     yield stable(w, "B")
 
 
@@ -101,8 +99,7 @@ def one_silent_pod_of_four_and_bad(w: World) -> Script:
 @scenario(ends("B", builds=2))
 def half_of_the_pods_silent(w: World) -> Script:
     """It is not known what their users get: nothing is promoted until they tell."""
-    w.apply()
-    yield stable(w, "A")
+    yield from first_is_stable(w)
     w.truth.silent_pods = 1
     w.apply(index__factory="B")
     yield phase(w, "B", "Soaking")

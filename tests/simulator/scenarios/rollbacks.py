@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulator.scenarios.rollouts import ROLLED_BACK, second
-from simulator.scenarios.scenario import Script, ends, phase, scenario, set_quality, stable
+from simulator.scenarios.scenario import Script, edited, ends, first_is_stable, phase, scenario, set_quality, stable
 from simulator.truth import Quality
 from simulator.world import World
 
@@ -61,9 +61,7 @@ def rollback_to_a_named_one(w: World) -> Script:
 
 @scenario(ROLLED_BACK)
 def rollback_in_soak(w: World) -> Script:
-    w.apply()
-    yield stable(w, "A")
-    w.apply(index__factory="B")
+    yield from edited(w)
     yield phase(w, "B", "Soaking")
     w.ask("rollback", "n1")
     yield phase(w, "B", "RolledBack")
@@ -84,8 +82,7 @@ def _refusal(w: World) -> list[str]:
 
 @scenario(ends("A", builds=1, extra=_refusal))
 def verbs_refused(w: World) -> Script:
-    w.apply()
-    yield stable(w, "A")
+    yield from first_is_stable(w)
     w.ask("rollback", "n1")
     w.ask("retry", "n2")
     yield 30.0
@@ -137,9 +134,7 @@ def _outside(w: World) -> list[str]:
 )
 def cause_outside(w: World) -> Script:
     """Both revisions breach the same rule: one rollback, then no more moves."""
-    w.apply()
-    yield stable(w, "A")
-    w.apply(index__factory="B")
+    yield from edited(w)
     yield lambda: w.serving() == w.name_of("B")
     for factory in "AB":
         set_quality(w, factory, Quality(zero_results=0.5))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from simulator.truth import Quality
 from simulator.world import World
@@ -18,13 +19,15 @@ Script = Iterator[SearchPlan]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`end` says what is wrong with the end. `polls`: Jobs may be started at rest, because somebody is waited for."""
+    """`end` says what is wrong with the end. `polls`: Jobs may be started at rest, because somebody is waited for.
+    `fights`: somebody undoes writes to the last, so that some are made at rest."""
 
     name: str
     script: Callable[[World], Script]
     end: Callable[[World], list[str]]
-    hours: float = 6.0
+    hours: float = 1.5
     polls: bool = False
+    fights: bool = False
     needs_traffic: bool = False
     two_operators: bool = False
     classes: tuple[str, ...] = ()
@@ -40,20 +43,12 @@ SCENARIOS: dict[str, Scenario] = {}
 
 def scenario(
     end: Callable[[World], list[str]],
-    *,
-    hours: float = 6.0,
-    polls: bool = False,
-    needs_traffic: bool = False,
-    two_operators: bool = False,
-    classes: tuple[str, ...] = (),
-    unanswered: bool = False,
-    found_again: int = 0,
+    **about: Any,
 ) -> Callable[[Callable[[World], Script]], Callable[[World], Script]]:
+    """Adds a script to SCENARIOS; `about`: fields of Scenario."""
+
     def add(script: Callable[[World], Script]) -> Callable[[World], Script]:
-        name = script.__name__
-        SCENARIOS[name] = Scenario(
-            name, script, end, hours, polls, needs_traffic, two_operators, classes, unanswered, found_again
-        )
+        SCENARIOS[script.__name__] = Scenario(script.__name__, script, end, **about)
         return script
 
     return add
@@ -88,7 +83,7 @@ def ends(
             "Stalled": (world.condition("Stalled"), "True" if stalled else ""),
             "Reconciling": (world.condition("Reconciling"), "" if rolled_out or stalled else "True"),
             "loaded": (world.loaded(), {name}),
-            "ready pods": (len(world.controllers.ready_pods(name)), world.spec["searcher"]["replicas"]),
+            "ready pods": (len(world.controllers.ready_pods(name)), world.replicas()),
             "published": (len(world.truth.published), builds or len(world.truth.published)),
         }
         if failed:
@@ -102,6 +97,18 @@ def ends(
 def stable(world: World, factory: str, data: str = "d1") -> Callable[[], bool]:
     name = world.name_of(factory, data)
     return lambda: world.status().get("stable") == name and world.status().get("phase") == "Stable"
+
+
+def first_is_stable(world: World, **changes: Any) -> Script:
+    """How most stories begin: the first revision is stable. `changes`: of the manifest."""
+    world.apply(**changes)
+    yield stable(world, "A")
+
+
+def edited(world: World, **changes: Any) -> Script:
+    """And how most of them go on: the user asks for B."""
+    yield from first_is_stable(world, **changes)
+    world.apply(index__factory="B")
 
 
 WAY = ("Pending", "Building", "Validating", "Validated", "Surging", "Soaking", "Stable")
