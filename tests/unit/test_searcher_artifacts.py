@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+from clocks import Clock
 from dataset_files import write_parquet
 from unit.test_internal_requests import KEY, ME, ask, published, serving  # noqa: F401 - a fixture
 from unit.test_searcher_serve_process import Published
@@ -40,16 +41,6 @@ from vectorindex_searcher.storage.store import ObjectInfo
 IDENTITY = Identity(namespace="team-a", name="docs", uid="uid-docs")
 DIGEST, OTHER = "d1" * 32, "e2" * 32
 T = TypeVar("T")
-
-
-class Clock:
-    """Seconds, as a test says."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Counted:
@@ -85,7 +76,7 @@ def task(place: Location) -> ServeTask:
 
 
 def below(root: Path, clock: Clock | None = None) -> Artifacts:
-    return Artifacts(task(Location(folder=str(root))), clock or Clock())
+    return Artifacts(task(Location(folder=str(root))), clock or Clock(1000.0))
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:
@@ -110,7 +101,7 @@ def publish(root: Path, digest: str = DIGEST, identity: Identity = IDENTITY) -> 
 
 
 def test_an_artifact_is_there_gone_and_there_again(tmp_path: Path) -> None:
-    manifest, clock = publish(tmp_path), Clock()
+    manifest, clock = publish(tmp_path), Clock(1000.0)
     one = below(tmp_path, clock)
     found = []
     for _ in range(3):
@@ -138,7 +129,7 @@ def test_one_key_is_looked_at_below_the_prefix_of_the_index(faulty: tuple[Faulty
     state, endpoint = faulty
     key = f"/bucket/indexes/team-a/docs/{DIGEST}/manifest.json"
     state.objects[key] = b"{}"
-    clock = Clock()
+    clock = Clock(1000.0)
     one = Artifacts(task(Location(s3=S3(bucket="bucket", prefix="indexes/", endpoint=endpoint))), clock)
     assert looked(one).found == Found.PRESENT
     assert state.seen == [("HEAD", key, True)]
@@ -167,7 +158,7 @@ def test_a_store_that_refuses_has_not_said_that_it_is_gone(
 ) -> None:
     state, endpoint = faulty
     state.refuses = refusal
-    found = looked(Artifacts(task(Location(s3=S3(bucket="bucket", endpoint=endpoint))), Clock()))
+    found = looked(Artifacts(task(Location(s3=S3(bucket="bucket", endpoint=endpoint))), Clock(1000.0)))
     assert (found.found, found.reason) == (Found.UNKNOWN, reason)
 
 
@@ -189,7 +180,7 @@ def test_a_failure_of_any_kind_is_a_short_answer(
 
 def test_a_look_that_is_young_enough_is_told_again(tmp_path: Path, counted: Counted) -> None:
     publish(tmp_path)
-    clock = Clock()
+    clock = Clock(1000.0)
     one = below(tmp_path, clock)
     for _ in range(3):
         assert looked(one, max_age=150.0).found == Found.PRESENT
@@ -201,7 +192,7 @@ def test_a_look_that_is_young_enough_is_told_again(tmp_path: Path, counted: Coun
 
 @pytest.mark.parametrize("digests", [(DIGEST,), (DIGEST, OTHER)])
 def test_nobody_makes_it_look_more_than_once_a_second(tmp_path: Path, counted: Counted, digests: Sequence[str]) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     one = below(tmp_path, clock)
     for number in range(200):
         looked(one, digests[number % len(digests)])
@@ -210,7 +201,7 @@ def test_nobody_makes_it_look_more_than_once_a_second(tmp_path: Path, counted: C
 
 
 def test_what_was_found_of_one_says_nothing_of_another(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     one = below(tmp_path, clock)
     publish(tmp_path, OTHER)
     assert looked(one).found == Found.ABSENT
@@ -220,7 +211,7 @@ def test_what_was_found_of_one_says_nothing_of_another(tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_told_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     one = below(tmp_path, clock)
     publish(tmp_path)
     with monkeypatch.context() as broken:

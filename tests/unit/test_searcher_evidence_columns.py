@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from clocks import Clock
 
 from vectorindex_operator.core.judging.columns import counted_of
 from vectorindex_operator.core.judging.evidence import PodCounts
@@ -22,14 +22,6 @@ from vectorindex_searcher.serve.http.messages import Request, Response
 from vectorindex_searcher.serve.traffic import Traffic
 
 COLUMNS = contract.EVIDENCE_COLUMNS_TYPE.encode()
-
-
-@dataclass
-class Clock:
-    now: float = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Pod:

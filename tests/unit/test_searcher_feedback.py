@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from clocks import Clock
 
 from vectorindex_searcher.contract import BUCKET_SECONDS, FEEDBACK_SECONDS, EvidenceBucket
 from vectorindex_searcher.serve.evidence import feedback as module
@@ -16,14 +17,6 @@ from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.http.limits import FEEDBACK_BYTES, MAX_K
 from vectorindex_searcher.serve.http.messages import Problem, Request
 from vectorindex_searcher.serve.search.fields import fields_of_json
-
-
-@dataclass
-class Clock:
-    now: float = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass

@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 import pytest
 import uvloop
+from clocks import Clock
 from waiting import until
 
 from vectorindex_searcher import contract
@@ -42,14 +43,6 @@ from vectorindex_searcher.storage.cache import NodeCache
 from vectorindex_searcher.storage.store import Role, open_store
 
 COUNT, DIMENSION = 4000, 16
-
-
-@dataclass
-class Clock:
-    now: float = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def buckets_of(ring: EvidenceRing) -> list[EvidenceBucket]:

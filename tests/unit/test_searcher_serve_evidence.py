@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import orjson
 import pytest
+from clocks import Clock
 from prometheus_client.parser import text_string_to_metric_families
 
 from vectorindex_searcher.contract import (
@@ -37,14 +38,6 @@ TASK = ServeTask(
     artifacts=Location(folder="/nowhere"),
     segments=("keyword",),
 )
-
-
-@dataclass
-class Clock:
-    now: float = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import orjson
 import pytest
+from clocks import Clock
 
 from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS
 from vectorindex_searcher.serve.evidence.increments import SEGMENTS_AT_ONCE, Increment, IncrementRecorder
@@ -16,14 +17,6 @@ from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.workers.channel import MESSAGE_BYTES
 
 SEGMENTS = ("keyword", "question")
-
-
-@dataclass
-class Clock:
-    now: float = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def sent(increment: Increment) -> Increment:

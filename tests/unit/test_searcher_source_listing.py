@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from clocks import Clock
 from cost import in_a_process_of_its_own
 from dataset_files import write_parquet
 from served import Published
@@ -48,16 +49,6 @@ from vectorindex_searcher.storage.store import ObjectInfo, Role, open_store
 
 IDENTITY = Identity(namespace="team-a", name="docs", uid="uid-docs")
 T = TypeVar("T")
-
-
-class Clock:
-    """Seconds, as a test says."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Counted:
@@ -108,7 +99,9 @@ def task(root: Path, **more: Any) -> ResolveTask:
 
 def told(of: ResolveTask, gauges: Gauges | None = None, clock: Clock | None = None) -> SourceListing:
     text = of.task_text(first_release=False)
-    return SourceListing(ResolveTask.model_validate_json(text), source_id(text), gauges or Gauges(), clock or Clock())
+    return SourceListing(
+        ResolveTask.model_validate_json(text), source_id(text), gauges or Gauges(), clock or Clock(1000.0)
+    )
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:
@@ -198,7 +191,7 @@ def test_a_message_is_short(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_listing_that_is_young_enough_is_told_again(root: Path, counted: Counted) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     one = told(task(root), clock=clock)
     first = asked(one, 150.0)
     clock.now += 100.0
@@ -209,7 +202,7 @@ def test_a_listing_that_is_young_enough_is_told_again(root: Path, counted: Count
 
 
 def test_nobody_makes_it_list_more_than_once_a_second(root: Path, counted: Counted) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     one = told(task(root), clock=clock)
     for _ in range(200):
         asked(one, 0.0)
@@ -218,7 +211,7 @@ def test_nobody_makes_it_list_more_than_once_a_second(root: Path, counted: Count
 
 
 def test_what_failed_is_tried_again_when_it_is_asked_for(root: Path, counted: Counted) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     one = told(task(root), clock=clock)
     (root / "in" / "a.parquet").rename(root / "a.parquet")
     assert asked(one, 150.0).reason == "EmptySource"
@@ -251,7 +244,7 @@ def test_a_listing_that_takes_long_holds_up_nobody_and_is_made_once(
 
 
 def test_the_last_good_listing_is_told_beside_what_failed_since(root: Path) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     one = told(task(root), clock=clock)
     good = asked(one, 150.0)
     (root / "in" / "a.parquet").unlink()

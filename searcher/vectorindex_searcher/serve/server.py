@@ -9,7 +9,6 @@ import asyncio
 import gc
 import logging
 import signal
-import ssl
 import sys
 import time
 from contextlib import suppress
@@ -33,11 +32,11 @@ from .http.internal import InternalRequests
 from .http.listener import Listener
 from .http.mounted import Mounted, watch
 from .http.tls import Certificate
-from .ports import port_unavailable
+from .ports import open_port
 from .search.pool import SearchPool
 from .settings import Settings, may_keep_queries
 from .source import SourceListing
-from .tombstones import Deletions
+from .tombstones import Deletions, load_without_deleted
 from .traffic import Traffic
 
 _POLL_SECONDS = 0.02
@@ -83,7 +82,7 @@ class Server:
             descriptors, limits.open_descriptors(), tls=self._certificate is not None
         )
         admin = Listener(self._admin(), self._task.revision, admin_limits)
-        port = await _open(admin, "admin", self._settings.admin_port, self._settings.host)
+        port = await open_port(admin, "admin", self._settings.admin_port, self._settings.host)
         _log.info("admin port open", extra={"port": port, "revision": self._task.revision})
         mounted: list[Mounted] = [one for one in (self._tokens, self._certificate) if one is not None]
         watching = loop.create_task(watch(mounted)) if mounted else None
@@ -125,16 +124,7 @@ class Server:
         asyncio.get_running_loop().add_signal_handler(number, end)
 
     def _load(self) -> load.Loaded:
-        """The proven artifact, with deleted ids hidden: a searcher that cannot know them does not become ready."""
-        loaded = load.load(self._task, self._tell, self._settings.cache_bytes)
-        if self._task.tombstones is not None:
-            try:
-                self._tell("reading tombstones")
-                self._deletions = Deletions(loaded.engine, self._task.tombstones, self._task.id_column, self._gauges)
-                self._deletions.refresh()
-            except BaseException:
-                loaded.held.close()
-                raise
+        loaded, self._deletions = load_without_deleted(self._task, self._tell, self._settings.cache_bytes, self._gauges)
         return loaded
 
     def _admin(self) -> AdminApp:
@@ -197,7 +187,7 @@ class Server:
         gauges.feedback, gauges.ignored_params = feedback.results, app.ignored_params
         users = Listener(app, self._task.revision, self._user_limits, self._traffic.closing, self._tokens)
         tls = self._certificate.context if self._certificate is not None else None
-        port = await _open(users, "http", self._settings.http_port, self._settings.host, tls)
+        port = await open_port(users, "http", self._settings.http_port, self._settings.host, tls)
         self._traffic.open()
         self._progress = "serving"
         facts = {
@@ -258,11 +248,3 @@ class Server:
             await asyncio.sleep(_POLL_SECONDS)
         await users.close()
         _log.info("drained", extra={"unanswered": owed})
-
-
-async def _open(listener: Listener, name: str, port: int, host: str, tls: ssl.SSLContext | None = None) -> int:
-    """Open the port that --NAME-port says; the port it got. Raises BadSpec when it cannot be had."""
-    try:
-        return await listener.open(port, host, tls)
-    except OSError as error:
-        raise port_unavailable(error, name, port, host) from error

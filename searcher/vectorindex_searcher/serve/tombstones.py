@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -20,9 +21,27 @@ from ..index.engine import Engine
 from ..index.selection.restricted import check_hidable
 from ..index.selection.rowset import RowSet
 from ..storage.store import Role, open_store
+from . import load
 from .evidence.metrics import Gauges
 
 _log = logging.getLogger(__name__)
+
+
+def load_without_deleted(
+    task: contract.ServeTask, tell: Callable[[str], None], cache_bytes: int, gauges: Gauges
+) -> tuple[load.Loaded, Deletions | None]:
+    """The proven artifact, with deleted ids hidden: a searcher that cannot know them does not become ready."""
+    loaded = load.load(task, tell, cache_bytes)
+    if task.tombstones is None:
+        return loaded, None
+    try:
+        tell("reading tombstones")
+        deletions = Deletions(loaded.engine, task.tombstones, task.id_column, gauges)
+        deletions.refresh()
+    except BaseException:
+        loaded.held.close()
+        raise
+    return loaded, deletions
 
 
 class Deletions:

@@ -33,7 +33,7 @@ from ..http.internal import InternalRequests
 from ..http.listener import Listener
 from ..http.messages import Problem
 from ..http.mounted import watch
-from ..ports import port_unavailable
+from ..ports import open_port, port_unavailable
 from ..settings import Settings
 from ..source import SourceListing
 from ..traffic import Traffic
@@ -161,10 +161,7 @@ class Front:
 
     async def _open_admin(self, admin: Listener) -> None:
         host, port = self._settings.host, self._settings.admin_port
-        try:
-            got = await admin.open(port, host)
-        except OSError as error:
-            raise port_unavailable(error, "admin", port, host) from error
+        got = await open_port(admin, "admin", port, host)
         _log.info("admin port open", extra={"port": got, "revision": self._task.revision})
 
     def _admin(self) -> AdminApp:

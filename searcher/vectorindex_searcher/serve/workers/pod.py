@@ -34,7 +34,7 @@ from ..http import limits
 from ..http.auth import Tokens
 from ..http.tls import Certificate
 from ..settings import Settings
-from ..tombstones import Deletions
+from ..tombstones import Deletions, load_without_deleted
 from .board import Board
 from .channel import Channel
 from .front import Front
@@ -257,16 +257,7 @@ class Pod:
         return thread, done
 
     def _load(self) -> load.Loaded:
-        """With deleted ids hidden: a searcher that cannot know them does not become ready."""
-        loaded = load.load(self._task, self._say, self._settings.cache_bytes)
-        if self._task.tombstones is not None:
-            try:
-                self._say("reading tombstones")
-                self._deletions = Deletions(loaded.engine, self._task.tombstones, self._task.id_column, self._gauges)
-                self._deletions.refresh()
-            except BaseException:
-                loaded.held.close()
-                raise
+        loaded, self._deletions = load_without_deleted(self._task, self._say, self._settings.cache_bytes, self._gauges)
         self._states = LiveStates(loaded.engine.live)
         if loaded.engine.metadata_columns or self._deletions is not None:
             loaded.engine.share_among(self._settings.processes)
