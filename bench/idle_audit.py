@@ -85,14 +85,17 @@ class Tail:
     file: Path
     user: str
     _offset: int = 0
+    _inode: int = 0
 
     def skip(self) -> None:
         """Forget what stands there by now."""
-        self._offset = self.file.stat().st_size
+        self._offset = self._known(self.file.stat()).st_size
 
     def new(self) -> Iterator[Event]:
-        """What was written since; a line that is not whole yet is left for the next time."""
+        """What was written since; a line that is not whole yet is left for the next time. Raises RuntimeError when the
+        log has begun a new file: nobody knows how much of the old one was not read."""
         with self.file.open("rb") as log:
+            self._known(os.fstat(log.fileno()))
             log.seek(self._offset)
             for line in log:
                 if not line.endswith(b"\n"):
@@ -101,6 +104,12 @@ class Tail:
                 event = json.loads(line)
                 if event["user"]["username"] == self.user:
                     yield event
+
+    def _known(self, found: os.stat_result) -> os.stat_result:
+        if self._inode not in (0, found.st_ino):
+            raise RuntimeError(f"{self.file} is another file by now: raise --audit-log-maxsize of the API server")
+        self._inode = found.st_ino
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,8 @@ class ControlPlane:
                     f"--audit-policy-file={policy}",
                     f"--audit-log-path={self.folder / 'audit.log'}",
                     "--audit-log-mode=blocking-strict",
+                    # One file, in MB: by itself it begins a new one every 100, and who reads on where it was is lost.
+                    "--audit-log-maxsize=100000",
                 )
             )
             self._wait_for(lambda: (certificates / "apiserver.crt").exists(), server)

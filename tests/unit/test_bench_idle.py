@@ -72,6 +72,18 @@ def test_the_tail_reads_each_line_once_and_whole_ones_only(tmp_path: Path) -> No
     assert list(tail.new()) == []
 
 
+def test_a_log_that_has_begun_a_new_file_is_not_read_on(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    log.write_text(json.dumps(event("get")) + "\n")
+    tail = Tail(log, "operator")
+    assert len(list(tail.new())) == 1
+
+    log.rename(tmp_path / "audit-old.log")
+    log.write_text("".join(json.dumps(event("list")) + "\n" for _ in range(9)))
+    with pytest.raises(RuntimeError, match="another file by now"):
+        list(tail.new())
+
+
 @pytest.mark.parametrize("goal", GOALS, ids=lambda goal: goal.figure)
 def test_a_figure_passes_up_to_its_goal_and_never_by_absence(goal: Any) -> None:
     assert goal.verdict(goal.most) == "pass"
