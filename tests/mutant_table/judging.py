@@ -11,6 +11,7 @@ _ACTS = f"{_JUDGING}/acts.py"
 _SERVING = f"{_OPERATOR}/core/safety/judge_serving.py"
 _EVIDENCE = f"{_OPERATOR}/adapters/evidence.py"
 _ADMIN = f"{_OPERATOR}/adapters/admin_port.py"
+_SLOW = "unit/test_slow_looks.py"
 
 JUDGING = (
     Mutant(
@@ -36,6 +37,33 @@ JUDGING = (
         "    elif promotion is not None:\n",
         ("unit/test_judge_serving.py::test_a_soak_with_a_rollback_pending_is_not_promoted",),
         "What a person sent back would become what is gone back to.",
+    ),
+    Mutant(
+        "a look on slow reads counts up to its end",
+        f"{_OPERATOR}/core/state.py",
+        "        return min(self.now, self.obs.seen_at)\n",
+        "        return self.now\n",
+        (),
+        "An API server that takes a minute to answer would take good revisions back, and give up what is on its way.",
+        each=(
+            f"{_SLOW}::test_a_candidate_whose_pods_were_unready_for_a_moment_is_not_taken_back_by_slow_reads",
+            f"{_SLOW}::test_a_stable_revision_is_dead_when_it_was_seen_without_pods_for_so_long",
+            f"{_SLOW}::test_slow_reads_bring_no_deadline_of_a_surge_forward",
+            f"{_SLOW}::test_slow_reads_end_no_wait_for_a_gpu",
+            f"{_SLOW}::test_the_loop_decides_on_the_time_at_which_its_reads_began",
+        ),
+    ),
+    Mutant(
+        "evidence speaks of what came after it",
+        _SERVING,
+        "    return min([state.seen_at, *(pod.received_at for pod in state.obs.evidence.get(name, ()))])\n",
+        "    return state.seen_at\n",
+        (),
+        "Time that nobody has judged would count as soak, and what was not asked for yet as no queries.",
+        each=(
+            f"{_SLOW}::test_a_soak_is_as_long_as_its_evidence_tells",
+            f"{_SLOW}::test_what_was_not_asked_for_is_not_missing[Fail]",
+        ),
     ),
     Mutant(
         "doubt promotes",

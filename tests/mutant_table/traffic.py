@@ -222,7 +222,7 @@ TRAFFIC = (
     Mutant(
         "a dead stable is waited for without end",
         _ROLL_BACK,
-        "    return state.now - since >= patience\n",
+        "    return state.seen_at - since >= patience\n",
         "    return False\n",
         ("unit/test_lifecycle_way_back.py::test_a_dead_stable_does_not_block_the_fix",),
         "A way back that is broken would hold up its own repair.",
@@ -231,7 +231,7 @@ TRAFFIC = (
     Mutant(
         "a stable that is only slow counts as dead",
         _ROLL_BACK,
-        "    return state.now - since >= patience\n",
+        "    return state.seen_at - since >= patience\n",
         "    return True\n",
         ("unit/test_lifecycle_way_back.py::test_a_stable_that_is_only_slow_is_waited_for",),
         "The way back would be given up for a pod that restarts.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -127,6 +128,9 @@ class Observation:
     objects: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Name of a revision whose spec cannot be read -> why."""
+    seen_at: float = math.inf
+    """When its first read began, Unix seconds: what stands here was so then or later. Reads may take a minute, so that
+    is not the time at which it is decided upon. Infinity: at that very time."""
 
     @property
     def foreign(self) -> dict[str, str]:

@@ -123,6 +123,12 @@ class ReconcileState:
         assert self.known_spec is not None, "a safe step asked for the spec"
         return self.known_spec
 
+    @property
+    def seen_at(self) -> float:
+        """What was observed was so then, or later. What has lasted is counted up to this: reads that took a minute must
+        not make an unready pod unready for a minute."""
+        return min(self.now, self.obs.seen_at)
+
     def copy(self) -> ReconcileState:
         """A copy whose lists, sets and dicts are its own; what they hold is frozen."""
         values: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}

@@ -16,7 +16,10 @@ CHILD_KINDS = ("VectorIndexRevision", "Job", "Deployment", "PodDisruptionBudget"
 
 
 def observe(cluster: Cluster, namespace: str, name: str, now: float) -> Observation | None:
-    """What there is about one VectorIndex, but for evidence; None when it is gone. Raises errors.ClusterError."""
+    """What there is about one VectorIndex, but for evidence; None when it is gone. Raises errors.ClusterError.
+
+    `now`: before the first read, Unix seconds.
+    """
     index = cluster.get("VectorIndex", namespace, name)
     if index is None:
         return None
@@ -44,6 +47,7 @@ def observation(index: Raw, service: Raw | None, children: Mapping[str, list[Raw
         network_policies=views.owned_uids(children["NetworkPolicy"], view.uid),
         objects=_objects(index, service, children),
         unreadable=unreadable,
+        seen_at=now,
     )
 
 

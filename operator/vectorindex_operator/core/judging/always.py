@@ -28,9 +28,10 @@ default budget, since restarts come in clusters and a soak has many looks at the
 def unavailable(candidate_ready: int, stable_ready: int, unready_since: float | None, now: float) -> RuleVerdict:
     """The rule that is always on: no ready pod of the candidate for 10 s while stable has one.
 
-    It sees what counts nothing: a crash loop. `unready_since`: when the operator first saw the candidate without a
-    ready pod, Unix seconds. Both times are the operator's own: what kubelets write on pods is by their nodes' clocks,
-    and ten seconds between two clocks are nothing unusual. None: not known.
+    It sees what counts nothing: a crash loop. `unready_since`: the end of the look that first saw the candidate without
+    a ready pod (None: not known); `now`: the beginning of this one, Unix seconds. A look may take longer than the ten
+    seconds, and what is seen at its beginning says nothing of its end. Both times are the operator's own: what kubelets
+    write on pods is by their nodes' clocks, and ten seconds between two clocks are nothing unusual.
     """
     seconds = 0.0 if unready_since is None else max(0.0, now - unready_since)
     pods = f"the candidate has {candidate_ready} ready pods, stable {stable_ready}"

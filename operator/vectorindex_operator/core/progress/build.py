@@ -145,7 +145,7 @@ def _running(state: ReconcileState, name: str, key: str, job: JobView) -> None:
     state.block("Unschedulable", job.name, job.unschedulable)
     if job.device == "gpu" and state.spec.build.device is Device.PREFER_GPU:
         due = job.unschedulable_since + GPU_PATIENCE_SECONDS
-        if state.now < due:
+        if state.seen_at < due:
             state.requeue_at(due)
             return
         # Recorded before the one Job goes and the other comes: who looks in between, also a second operator, starts

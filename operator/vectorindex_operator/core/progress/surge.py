@@ -108,7 +108,7 @@ def _surge(state: ReconcileState, name: str) -> None:
         rollout = rollout.model_copy(update={"progress_since": to_text(state.now)})
         state.update(name, rollout=rollout)
     deadline = to_unix(rollout.progress_since or "") + duration_seconds(rollout.settings.progress_deadline)
-    if state.now >= deadline:
+    if state.seen_at >= deadline:
         message = f"{loaded.ready} of {replicas} searchers ready after {rollout.settings.progress_deadline}"
         why = f"{message}{': ' + waiting if waiting else ''}"
         _give_up(state, name, Phase.SURGE_FAILED, "ProgressDeadline", why)

@@ -76,7 +76,7 @@ def _due(
         state.block("ForeignRollout", name, f"parts of {what} are of another release: it soaks until one reads them")
         return None
     switched, soak = to_unix(rollout.switched_at or ""), rollout.settings.soak
-    samples, elapsed = samples_since(merged, switched), state.now - switched
+    samples, elapsed = samples_since(merged, switched), _told_until(state, name) - switched
     longest = duration_seconds(soak.max_duration)
     if act is Act.PROMOTE and elapsed >= duration_seconds(soak.duration) and samples >= soak.min_queries:
         return "SoakPassed", f"passed every guardrail on {samples} queries in {elapsed:.0f} s"
@@ -137,9 +137,9 @@ def _restarts(state: ReconcileState, name: str, rollout: api.RolloutStatus) -> R
 
 
 def _stable_restarts(state: ReconcileState) -> Restarts:
-    """Of stable's pods, as long as they are there."""
+    """Of stable's pods, as long as they have surely been there when they were seen."""
     pods = state.loaded(state.stable).pods
-    lived = sum(max(0.0, state.now - pod.scheduled_at) for pod in pods if pod.scheduled_at is not None)
+    lived = sum(max(0.0, state.seen_at - pod.scheduled_at) for pod in pods if pod.scheduled_at is not None)
     return Restarts(sum(p.restarts for p in pods), sum(p.restarts > 0 for p in pods), len(pods), lived)
 
 
@@ -160,7 +160,10 @@ def _with_baseline(state: ReconcileState, name: str, rollout: api.RolloutStatus)
 def _judge(
     state: ReconcileState, name: str, rollout: api.RolloutStatus, merged: RevisionEvidence, situation: Situation
 ) -> tuple[RuleVerdict, ...]:
-    """The verdicts of the rollout's own rules, and during a soak of those that are always on."""
+    """The verdicts of the rollout's own rules, and during a soak of those that are always on.
+
+    Each counts up to when what it judges was so: evidence to when it was told, pods to when the look at them began.
+    """
     steady = situation is Situation.STEADY
     watched = watched_since(state.statuses[name]) or 0.0
     loaded = state.loaded(name)
@@ -168,7 +171,7 @@ def _judge(
         tuple(rule_of(rule) for rule in rollout.guardrails.rules),
         merged,
         started_at=started_at(watched, state.now) if steady else to_unix(rollout.switched_at or ""),
-        now=state.now,
+        now=_told_until(state, name),
         baseline=_baseline(rollout),
         alpha_budget=share(rollout.guardrails.false_trip_budget),
         horizon_seconds=STEADY_WATCH_SECONDS if steady else duration_seconds(rollout.settings.soak.max_duration),
@@ -180,10 +183,15 @@ def _judge(
     down = unavailable(
         candidate_ready=loaded.ready,
         stable_ready=state.loaded(state.stable).ready,
-        unready_since=verdicts.unready_since(rollout, state.now),
-        now=state.now,
+        unready_since=verdicts.unready_since(rollout, state.seen_at),
+        now=state.seen_at,
     )
     return (down, restarts(_restarts(state, name, rollout), _stable_restarts(state)), *said)
+
+
+def _told_until(state: ReconcileState, name: str) -> float:
+    """Up to when the evidence of a revision tells of it: what came after that, a look on slow reads does not know."""
+    return min([state.seen_at, *(pod.received_at for pod in state.obs.evidence.get(name, ()))])
 
 
 def _baseline(rollout: api.RolloutStatus) -> Baseline | None:

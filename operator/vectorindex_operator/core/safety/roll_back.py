@@ -63,7 +63,7 @@ def is_dead(state: ReconcileState, name: str) -> bool:
     if since is None:
         return False
     state.requeue_at(since + patience)
-    return state.now - since >= patience
+    return state.seen_at - since >= patience
 
 
 def _patience(state: ReconcileState, status: RevisionStatus) -> float:
