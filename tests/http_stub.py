@@ -21,16 +21,18 @@ class Exchange(BaseHTTPRequestHandler):
         size = int(self.headers.get("Content-Length", 0))
         return json.loads(self.rfile.read(size)) if size else None
 
-    def answer(self, status: int, body: Any) -> None:
-        """`body`: text as it is, anything else as JSON."""
+    def answer(self, status: int, body: Any, **headers: str) -> None:
+        """`body`: text as it is, anything else as JSON. `headers`: with _ in the place of -."""
         data = (body if isinstance(body, str) else json.dumps(body)).encode()
-        self.begin(status, len(data))
+        self.begin(status, len(data), **headers)
         self.wfile.write(data)
 
-    def begin(self, status: int, length: int) -> None:
+    def begin(self, status: int, length: int, **headers: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(length))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
 
     def log_message(self, *args: object) -> None: ...

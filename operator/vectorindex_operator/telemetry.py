@@ -80,6 +80,11 @@ class Metrics:
         self.writes = Counter(
             "vectorindex_api_writes", "Writes to the API server besides the Lease", ["kind"], registry=self.registry
         )
+        self.second_reads = Counter(
+            "vectorindex_api_second_reads",
+            "Reads of the API server that were made again because the first try failed",
+            registry=self.registry,
+        )
         self.polls = Counter(
             "vectorindex_source_polls", "Answers of searchers about the source", ["result"], registry=self.registry
         )

@@ -10,6 +10,7 @@ from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.evidence import HttpSearchers
 from vectorindex_operator.adapters.evidence_cache import EvidenceCache
 from vectorindex_operator.adapters.kube import KubeCluster, connect
+from vectorindex_operator.adapters.second_tries import SecondTries
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
@@ -52,7 +53,10 @@ def build(settings: OperatorSettings) -> App:
     """Connect to the cluster and wire everything; nothing runs yet."""
     metrics, tuning = Metrics(), settings.tuning
     cluster = KubeCluster(
-        connect(), on_write=lambda kind: metrics.writes.labels(kind).inc(), seconds=tuning.request_seconds
+        connect(),
+        on_write=lambda kind: metrics.writes.labels(kind).inc(),
+        seconds=tuning.request_seconds,
+        second_tries=SecondTries(on_second=metrics.second_reads.inc),
     )
     cache = ReadCache()
     evidence = EvidenceCache(on_displaced=metrics.evidence_displaced.inc)

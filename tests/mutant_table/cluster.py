@@ -10,6 +10,7 @@ _CACHE = f"{_OPERATOR}/reconcile/cache.py"
 _QUEUE = f"{_OPERATOR}/reconcile/queue.py"
 _KUBE = f"{_OPERATOR}/adapters/kube.py"
 _LEASE = f"{_OPERATOR}/adapters/lease.py"
+_TRIES = f"{_OPERATOR}/adapters/second_tries.py"
 
 _SOURCE = f"{_OPERATOR}/core/source_poll.py"
 _POLL = f"{_OPERATOR}/core/progress/poll.py"
@@ -341,5 +342,39 @@ CLUSTER = (
         "        if status >= 400:\n            return None\n",
         ("unit/test_adapters_kube.py::test_what_could_not_be_created_is_not_taken_for_there",),
         "A Job that a quota refused would be taken for one that is there.",
+    ),
+    Mutant(
+        "a read that fails ends the pass",
+        _TRIES,
+        "            if pause > LONGEST_PAUSE or left < LEAST or not self._spend():\n                raise\n",
+        "            raise\n",
+        ("unit/test_second_tries.py::test_a_read_that_fails_is_made_once_more",),
+        "Where a tenth of the answers is refused hardly any pass would get as far as writing.",
+        each=("simulator/test_refused_answers.py::test_reads_that_are_made_again_bring_a_rollout_through",),
+    ),
+    Mutant(
+        "second tries have no end in number",
+        _TRIES,
+        "        if self.saved < 1:\n",
+        "        if self.saved < -1e9:\n",
+        ("unit/test_second_tries.py::test_a_server_that_refuses_most_is_not_asked_twice_as_much",),
+        "An API server that cannot keep up would be asked twice as much.",
+    ),
+    Mutant(
+        "second tries have no end in time",
+        _TRIES,
+        "pause > LONGEST_PAUSE or left < LEAST or",
+        "left < -1e9 or",
+        ("unit/test_second_tries.py::test_both_tries_together_take_no_longer_than_one_may",),
+        "A worker would stand still for one VectorIndex as long as the API server says.",
+        each=("unit/test_second_tries.py::test_it_waits_as_long_as_it_is_asked_to_or_not_at_all",),
+    ),
+    Mutant(
+        "a pass comes back before it may",
+        _QUEUE,
+        "max(self._backoff(key), min(asked, LONGEST_BACKOFF_SECONDS))",
+        "min(self._backoff(key), max(asked, LONGEST_BACKOFF_SECONDS))",
+        ("unit/test_second_tries.py::test_a_pass_stays_away_as_long_as_it_is_asked_to",),
+        "An API server that sheds load would be asked again at once.",
     ),
 )

@@ -17,6 +17,7 @@ from ports import held
 
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster
+from vectorindex_operator.adapters.second_tries import SecondTries
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, RefusedError, UnreachableError
 
@@ -66,7 +67,7 @@ def endpoint() -> Iterator[tuple[Server, str]]:
 def connect(url: str) -> KubeCluster:
     configuration = client.Configuration(host=url)
     configuration.api_key = {"authorization": "Bearer secret-token"}
-    return KubeCluster(client.ApiClient(configuration))
+    return KubeCluster(client.ApiClient(configuration), second_tries=SecondTries(saved=0.0, earned=0.0))
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
 from kubernetes import client, config
 
+from vectorindex_operator.adapters.second_tries import SecondTries
 from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, RefusedError, UnreachableError
 from vectorindex_operator.reconcile.ports import Raw
 
@@ -55,7 +56,8 @@ def connect() -> client.ApiClient:
 
 
 def api_client(configuration: client.Configuration) -> client.ApiClient:
-    """A client that tries nothing again by itself: what failed is seen, and tried again, by whoever asked."""
+    """A client that tries nothing again by itself: what failed is seen, and tried again, by whoever asked
+    (second_tries.py, and the queue)."""
     configuration.connection_pool_maxsize = 16
     configuration.retries = False
     return client.ApiClient(configuration)
@@ -68,12 +70,13 @@ class KubeCluster:
     api: client.ApiClient
     on_write: Callable[[str], None] = lambda kind: None
     seconds: float = 20.0
-    """The most that an answer may take to come, or to go on coming."""
+    """The most that an answer may take to come, or to go on coming; a read's second try included."""
     seconds_left: Callable[[], float] = lambda: float("inf")
     """The most that a write may take which is sent now; 0: none is sent (lease.LeaseLock)."""
+    second_tries: SecondTries = field(default_factory=SecondTries)
 
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
-        status, body = self._call("GET", self._path(kind, namespace, name))
+        status, body = self._read(self._path(kind, namespace, name))
         # A proxy's 404 says nothing about the object: taken for its absence, it would have the traffic "restored".
         gone = status == 404 and body.get("reason") == "NotFound"
         return None if gone else self._checked(status, body)
@@ -101,7 +104,7 @@ class KubeCluster:
             query = {"limit": str(PAGE if metadata_only else WHOLE_PAGE), "labelSelector": selector, "continue": token}
             query = {name: value for name, value in query.items() if value}
             accept = METADATA if metadata_only else JSON
-            status, body = self._call("GET", self._path(kind, namespace), query, accept=accept, parse=parse)
+            status, body = self._read(self._path(kind, namespace), query, accept=accept, parse=parse)
             page = self._checked(status, body)
             # Items of a list come without apiVersion and kind; whoever compares objects needs them.
             # A list of metadata without any has null in the place of its items.
@@ -174,6 +177,21 @@ class KubeCluster:
         within = f"/namespaces/{namespace}" if namespace else ""
         return f"{prefix}{within}/{plural}" + (f"/{name}" if name else "")
 
+    def _read(
+        self,
+        path: str,
+        query: dict[str, str] | None = None,
+        *,
+        accept: str = JSON,
+        parse: Callable[[bytes], Any] = json.loads,
+    ) -> tuple[int, Any]:
+        """A GET, and another one where that failed for a reason that may be gone."""
+
+        def attempt(seconds: float) -> tuple[int, Any]:
+            return self._call("GET", path, query, accept=accept, parse=parse, seconds=seconds)
+
+        return self.second_tries.read(attempt, self.seconds)
+
     def _call(
         self,
         method: str,
@@ -183,11 +201,15 @@ class KubeCluster:
         content_type: str = JSON,
         accept: str = JSON,
         parse: Callable[[bytes], Any] = json.loads,
+        seconds: float | None = None,
     ) -> tuple[int, Any]:
-        """One request, no retries of its own: a write whose answer was lost is seen by the next observation."""
+        """One request, no retries of its own: a write whose answer was lost is seen by the next observation.
+
+        Answers status and object below 500, besides 429; raises UnreachableError for everything else.
+        """
         _, url, headers, _, _ = self.api.param_serialize(method, path, auth_settings=["BearerToken"])
         headers |= {"Accept": accept, "Content-Type": content_type}
-        connect, read = CONNECT_SECONDS, self.seconds
+        connect, read = CONNECT_SECONDS, self.seconds if seconds is None else seconds
         if method != "GET":
             left = self.seconds_left()
             if left <= 0:
@@ -209,26 +231,32 @@ class KubeCluster:
             parsed = parse(answer.data)
         except ValueError:
             parsed = None
-        if isinstance(parsed, dict):
-            return answer.status, parsed
-        text = answer.data[:200].decode(errors="replace")
-        if answer.status < 400:
-            raise UnreachableError(
-                f"{method} {path}: {answer.status} without an object, from something between: {text}"
-            )
-        return answer.status, {"message": text}
+        if not isinstance(parsed, dict):
+            text = answer.data[:200].decode(errors="replace")
+            if answer.status < 400:
+                raise UnreachableError(
+                    f"{method} {path}: {answer.status} without an object, from something between: {text}"
+                )
+            parsed = {"message": text}
+        if answer.status == 429 or answer.status >= 500:
+            raise UnreachableError(_words(answer.status, parsed), _seconds(answer.headers.get("Retry-After")))
+        return answer.status, parsed
 
     @staticmethod
     def _checked(status: int, body: Any) -> Any:
         if status < 400:
             return body
-        message = f"{status} {body.get('reason', '')}: {body.get('message', '')}"
-        kind: type[ClusterError] = RefusedError
-        if status == 409:
-            kind = ConflictError
-        elif status == 429 or status >= 500:
-            kind = UnreachableError
-        raise kind(message)
+        kind: type[ClusterError] = ConflictError if status == 409 else RefusedError
+        raise kind(_words(status, body))
+
+
+def _words(status: int, body: Any) -> str:
+    return f"{status} {body.get('reason', '')}: {body.get('message', '')}"
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Of a header that may also be a date, which the API server does not send, or nonsense: 0."""
+    return float(retry_after) if retry_after is not None and retry_after.isascii() and retry_after.isdecimal() else 0.0
 
 
 def _without_fields(body: bytes) -> Any:

@@ -2,7 +2,8 @@
 
 ClusterError
     ConflictError      somebody wrote in between: the pass ends, and looks again at once
-    UnreachableError   no answer, or the server's own fault: the pass ends, and is tried again with backoff
+    UnreachableError   no answer, or the server's own fault: a read is made once more (adapters/second_tries.py), then
+                       the pass ends, and is tried again with backoff
     RefusedError       the API server will not take this write (quota, admission, RBAC): said in the status, what is
                        safe is done all the same, and it is tried again with backoff
       UndoneError      the same write has been undone each time: it waits, and is said like any other refusal
@@ -34,7 +35,11 @@ class UndoneError(RefusedError):
 
 
 class UnreachableError(ClusterError):
-    """No answer, or 429 or 5xx."""
+    """No answer, or 429 or 5xx. `retry_after`: seconds for which the server asks to be left alone."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ReportedError(ClusterError):

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, ReportedError
+from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, ReportedError, UnreachableError
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,8 @@ class KeyedQueue:
             return "refused", min(self._backoff(key), error.look_after)
         except ClusterError as error:
             log.warning("the cluster refused or did not answer: %s", error, extra={"key": "/".join(key)})
-            return type(error).__name__.lower(), self._backoff(key)
+            asked = error.retry_after if isinstance(error, UnreachableError) else 0.0
+            return type(error).__name__.lower(), max(self._backoff(key), min(asked, LONGEST_BACKOFF_SECONDS))
         except Exception:
             log.exception("a bug: this pass failed", extra={"key": "/".join(key)})
             return "bug", self._backoff(key)
