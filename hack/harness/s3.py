@@ -37,6 +37,11 @@ class ObjectStore:
             if error.response["Error"]["Code"] not in ("NoSuchBucket", "404"):
                 raise
 
+    def buckets(self, prefix: str) -> list[str]:
+        """The names that begin so."""
+        names = [entry["Name"] for entry in self.client.list_buckets()["Buckets"]]
+        return [name for name in names if name.startswith(prefix)]
+
     def put(self, bucket: str, key: str, content: bytes | Path) -> str:
         """Writes an object; its ETag."""
         body = content.read_bytes() if isinstance(content, Path) else content

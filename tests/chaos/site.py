@@ -176,6 +176,18 @@ def beside(do: Callable[[], None]) -> Iterator[None]:
 # ---------------------------------------------------------------- making and removing
 
 
+def clear_what_is_left(kube: Kube, store: s3.ObjectStore) -> None:
+    """By a run that was killed: its namespaces, its buckets, and of our own cluster a node that takes no pods."""
+    for raw in kube.list("Namespace"):
+        if (left := raw["metadata"]["name"]).startswith(PREFIX):
+            kube.delete("Namespace", left)
+    for left in store.buckets(PREFIX):
+        store.remove_bucket(left)
+    for raw in kube.list("Node") if kube.cluster.name == "local" else ():
+        if raw.get("spec", {}).get("unschedulable"):
+            kube.kubectl("uncordon", raw["metadata"]["name"])
+
+
 @contextmanager
 def site(spawner: Spawner, ledger: Ledger) -> Iterator[Site]:
     """The cluster with our kinds, and without an operator in it."""
@@ -184,20 +196,19 @@ def site(spawner: Spawner, ledger: Ledger) -> Iterator[Site]:
     built = images.build(chosen)
     kube = PatientKube(chosen)
     with ExitStack() as stack:
+        store = s3.connect(chosen)
         if name := release.installed(chosen):
             there = Release(chosen, kube, name)
             there.upgrade("replicaCount=0")
-            stack.callback(there.upgrade, "replicaCount=1")
+            stack.callback(there.upgrade, "replicaCount=1")  # whatever it was: a run that was killed left 0
         for path in sorted((CHECKOUT / "crds").glob("*.yaml")):
             kube.apply(yaml.safe_load(path.read_text()))
-        for raw in kube.list("Namespace"):
-            if (left := raw["metadata"]["name"]).startswith(PREFIX):  # by a run that was cut off
-                kube.delete("Namespace", left)
+        clear_what_is_left(kube, store)
         kube.ensure_namespace(HOME)
         stack.callback(kube.delete, "Namespace", HOME)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         metrics = stack.enter_context(metrics_api(kube, HOME))
-        yield Site(kube, s3.connect(chosen), built, spawner, folder, ledger, metrics)
+        yield Site(kube, store, built, spawner, folder, ledger, metrics)
 
 
 @contextmanager

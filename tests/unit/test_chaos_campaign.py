@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from chaos import report
 from chaos.autoscaler import SHARE, MetricsApi, shares
 from chaos.campaign import Campaign, Turn, asked, turns
 from chaos.ledger import Ledger, Row
+from chaos.site import clear_what_is_left
 from chaos.work import Work
 
 Json = dict[str, Any]
@@ -222,3 +224,29 @@ def test_the_metrics_api_answers_as_a_controller_asks() -> None:
     assert metrics.answer("/apis/metrics.k8s.io/v1beta1")[1]["resources"][0]["name"] == "pods"
     assert metrics.answer("/openapi/v2")[0] == 404
     assert metrics.asked == {"ns"}
+
+
+@pytest.mark.parametrize("cluster", ["local", "current"])
+def test_a_run_begins_with_what_a_killed_one_left(cluster: str) -> None:
+    """Namespaces and buckets of its name, and a node that it drained; never a node of somebody else's cluster."""
+    done: list[tuple[str, ...]] = []
+    there = {
+        "Namespace": [{"metadata": {"name": name}} for name in ("chaos-1a", "default", "vectorindex-system")],
+        "Node": [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "spec": {"unschedulable": True}}],
+    }
+    kube: Any = SimpleNamespace(
+        cluster=SimpleNamespace(name=cluster),
+        list=lambda kind: there[kind],
+        delete=lambda *what: done.append(what),
+        kubectl=lambda *words: done.append(words),
+    )
+    names = ["chaos-1a", "chaos-2b", "indexes"]
+    store: Any = SimpleNamespace(
+        buckets=lambda prefix: [name for name in names if name.startswith(prefix)],
+        remove_bucket=lambda name: done.append(("bucket", name)),
+    )
+
+    clear_what_is_left(kube, store)
+
+    expected = [("Namespace", "chaos-1a"), ("bucket", "chaos-1a"), ("bucket", "chaos-2b")]
+    assert done == expected + ([("uncordon", "b")] if cluster == "local" else [])

@@ -170,6 +170,32 @@ def test_a_second_node_has_its_own_of_everything_that_two_kubelets_would_fight_o
     assert str(second.STATE) in node.filled_in("containerd.toml", mine)
 
 
+def test_a_second_node_is_given_what_its_pods_may_need_and_not_all_that_was_ever_built() -> None:
+    searcher, operator = "localhost/vectorindex-searcher", "localhost/vectorindex-operator"
+    built = {f"{searcher}:dev-{number}": float(number) for number in range(9)}
+    built |= {f"{operator}:dev-1": 1.0, f"{operator}:dev-2": 2.0, "localhost:5000/tool:1": 0.0}
+    own = ["localhost/pause:1", "docker.io/library/python:3.11-slim-bookworm"]
+    used = {f"{searcher}:dev-3", "nowhere:1"}
+
+    given = second.needed([*own, *built], used, built)
+
+    assert set(given) == {
+        *own, f"{searcher}:dev-3", f"{searcher}:dev-8", f"{operator}:dev-2", "localhost:5000/tool:1",
+    }  # fmt: skip
+
+
+def test_what_is_asked_for_again_is_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout of an earlier state, whose image is there already."""
+    monkeypatch.setattr(layout, "ARCHIVES", tmp_path)
+    monkeypatch.setattr(image_build, "context_key", lambda *_: "key")
+    monkeypatch.setattr(image_build.images, "in_containerd", lambda: {"localhost/app:dev-1": "sha256:1"})
+    record = image_build.record_of("localhost/app:dev-1")
+    record.write_text(json.dumps({"key": "key", "digest": "sha256:1"}))
+    os.utime(record, (1.0, 1.0))
+    image_build.build("final", "localhost/app:dev-1", tmp_path, tmp_path / "Dockerfile")
+    assert record.stat().st_mtime > 1.0
+
+
 def test_the_api_server_writes_down_what_the_operator_asks_and_no_more_than_it_may() -> None:
     flags = (HACK / "node.sh").read_text()
     for flag in ("--audit-policy-file", "--audit-log-path", "--audit-log-maxsize", "--audit-log-maxbackup"):

@@ -21,11 +21,12 @@ def build(target: str, tag: str, context: Path, dockerfile: Path) -> None:
     """Builds `target` of `dockerfile` over `context` and imports it as `tag`."""
     reference = normalised(tag)
     layout.ARCHIVES.mkdir(parents=True, exist_ok=True)
-    record = layout.ARCHIVES / f"{reference.replace('/', '_').replace(':', '_')}.json"
+    record = record_of(reference)
     key = context_key(context, dockerfile, target, images.base_archive().name)
     known = _load(record)
     present = images.in_containerd().get(reference)
     if known.get("key") == key and present and known.get("digest") == present:
+        record.touch()  # it is asked for again: second.needed
         say(f"{reference}: nothing changed")
         return
     image = _buildah_build(target, reference, context, dockerfile)
@@ -39,6 +40,11 @@ def build(target: str, tag: str, context: Path, dockerfile: Path) -> None:
     digest = images.in_containerd().get(reference)
     record.write_text(json.dumps({"key": key, "image": image, "digest": digest}))
     say(f"{reference}: in the cluster")
+
+
+def record_of(reference: str) -> Path:
+    """What is known of the image that was built under this name; as old as it was last asked for."""
+    return layout.ARCHIVES / f"{reference.replace('/', '_').replace(':', '_')}.json"
 
 
 def normalised(reference: str) -> str:

@@ -1,18 +1,19 @@
 """A second node: another set of namespaces with a container runtime, a kubelet and a kube-proxy, joined to the first.
 
 Its state lies in a folder of the first's, and its cgroups below a root of their own: a kubelet ends what it does not
-know in its tree. What the first node's containerd has of images is given to it.
+know in its tree. Of the first node's images it is given those that its pods may need.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import api, layout, node, pki, processes
+from . import api, image_build, layout, node, pki, processes
 from .terminal import output_of, say
 
 STATE = layout.STATE / "second"
@@ -119,15 +120,44 @@ def _connect(init: int) -> None:
     output_of([*first, "ip", "route", "replace", "blackhole", POD_CIDR, "metric", "1000"])
 
 
+def needed(present: Iterable[str], used: Container[str], built: Mapping[str, float]) -> list[str]:
+    """Of the images that the first node has: those that nobody built here (the cluster's own), those that are `used`,
+    and of each repository the one that was asked for last. `built`: when, by name. A checkout that is worked on leaves
+    an image for each of its states, and a second a piece is minutes."""
+    names = list(present)
+    newest: dict[str, str] = {}
+    for name in sorted((name for name in names if name in built), key=lambda name: (built[name], name)):
+        newest[name.rpartition(":")[0]] = name
+    return [name for name in names if name not in built or name in used or name in newest.values()]
+
+
+def _used() -> set[str]:
+    """Images of all pods and Deployments, and those that revisions are frozen to."""
+    pods, deployments, revisions = (
+        (api.get(path) or {}).get("items", [])
+        for path in (
+            "/api/v1/pods",
+            "/apis/apps/v1/deployments",
+            "/apis/vectorindex.dev/v1alpha1/vectorindexrevisions",
+        )
+    )
+    specs = [*(pod["spec"] for pod in pods), *(one["spec"]["template"]["spec"] for one in deployments)]
+    containers = [one for spec in specs for one in (*spec.get("initContainers", ()), *spec["containers"])]
+    return {one["image"] for one in containers} | {one["spec"].get("image", "") for one in revisions}
+
+
 def _give_images(init: int) -> None:
-    """What the first node has and this one has not; the images are in one archive for a moment."""
+    """What this node may need and has not; the images are in one archive for a moment."""
     archive = STATE / "images.tar"
     ctr = ["ctr", "--address", layout.CONTAINERD_SOCKET, "--namespace", "k8s.io", "images"]
     inside = processes.inside(init)
     api.wait("its containerd", lambda: _answers([*inside, *ctr, "list", "-q"]), 30, str(LOGS))
     listed = output_of([*map(str, node.inside(*ctr, "list", "-q"))]).split()
     known = output_of([*inside, *ctr, "list", "-q"]).split()
-    names = [name for name in listed if "@" not in name and not name.startswith("sha256:") and name not in known]
+    present = [name for name in listed if "@" not in name and not name.startswith("sha256:")]
+    records = {name: image_build.record_of(name) for name in present}
+    built = {name: record.stat().st_mtime for name, record in records.items() if record.exists()}
+    names = [name for name in needed(present, _used(), built) if name not in known]
     if not names:
         return
     output_of([*map(str, node.inside(*ctr, "export", str(archive), *names))])
