@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -24,6 +25,7 @@ from vectorindex_operator.adapters.admin_port import (
 )
 from vectorindex_operator.adapters.evidence import ROW_BYTES, HttpSearchers
 from vectorindex_operator.adapters.evidence_cache import EvidenceCache, PodKey
+from vectorindex_operator.adapters.reader import Reader
 from vectorindex_operator.adapters.shares import Share
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence, merge
@@ -140,6 +142,22 @@ def ask(
 ) -> tuple[PodEvidence, ...]:
     names = [(f"p{number}", "127.0.0.1") for number in range(pods)]
     return searchers.evidence(to(index), names, Question("r", since, purpose)).result()
+
+
+def test_an_answer_is_as_old_as_it_is_although_it_waits_to_be_read() -> None:
+    """A pod's clock is told by when its answer came: read a bucket later, all that it counted would be late by one."""
+    turns: list[float] = []
+
+    class Busy(Reader):
+        async def read(self, size: int, work: Callable[[], Any]) -> Any:
+            await asyncio.sleep(0.01)
+            turns.append(time.time())
+            return await super().read(size, work)
+
+    with server(lambda connection, head: answering(rows())(connection, head)) as port:
+        (one,) = ask(HttpSearchers(admin_port=port, _reader=Busy()), "a")
+    assert one.evidence is not None
+    assert one.evidence.now <= one.received_at < turns[0]
 
 
 def test_a_tenant_whose_pods_drip_delays_no_other_tenants_look() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import threading
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -58,13 +59,14 @@ class Call:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came. `problem`: why nothing did, in words for people; then the rest is empty. `too_large`: because there is
-    more of it than was to be read."""
+    more of it than was to be read. `at`: when, Unix seconds; what is made of it may wait for its turn."""
 
     status: int = 0
     content_type: str = ""
     body: bytes = b""
     problem: str = ""
     too_large: bool = False
+    at: float = field(default_factory=time.time)
 
 
 class _TooLargeError(Exception):

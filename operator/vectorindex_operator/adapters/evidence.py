@@ -183,7 +183,7 @@ class HttpSearchers:
             if len(self._spans) >= _MOST_SPANS:
                 self._spans.clear()
             self._spans[key] = max(_SHORTEST_SPAN, self._spans.get(key, RING_SECONDS) / 2)
-        return PodEvidence(key.pod, counts, time.time(), problem)
+        return PodEvidence(key.pod, counts, answer.at, problem)
 
     def _counts(self, look: _Look, key: PodKey, answer: Answer) -> PodCounts | None:
         """What a pod has counted; None: there is more of it."""

@@ -6,7 +6,7 @@ passes double up to a minute. Bounded in three ways, so that this never becomes 
 
 - once: a read that fails twice ends the pass;
 - in time: both tries together end when one of them must have, and no pause is longer than LONGEST_PAUSE;
-- in work: reads earn second tries, a fifth of one each. Where most are refused a fifth more is asked, not twice as much.
+- in work: reads earn second tries, a fifth of one each: where most are refused, a fifth more is asked, and no more.
 """
 
 from __future__ import annotations

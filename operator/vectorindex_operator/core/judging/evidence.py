@@ -133,8 +133,8 @@ class PodCounts:
 
 @dataclass(frozen=True, slots=True)
 class PodEvidence:
-    """One pod's answer. `evidence` None: silent, and `problem` says why. `received_at`: the operator's clock, Unix
-    seconds."""
+    """One pod's answer. `evidence` None: silent, and `problem` says why. `received_at`: when it came, by the operator's
+    clock, Unix seconds: what it tells ends there."""
 
     pod: str
     evidence: Evidence | PodCounts | None
