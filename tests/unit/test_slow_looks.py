@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from observations import (
     HOUR,
-    NEW_DATA,
     NOW,
     SETTINGS,
     a_revision,
@@ -197,7 +196,7 @@ def unready(view: RevisionView) -> Iterator[Raw]:
 def test_the_loop_decides_on_the_time_at_which_its_reads_began() -> None:
     candidate = soaking(NOW - 300)
     said = (Condition(type="Ready", status="True", reason="Serving", last_transition_time="2026-11-20T12:00:00Z"),)
-    view = index(WANTED, VectorIndexStatus(source=source(WANTED, NEW_DATA), conditions=said))
+    view = index(WANTED, VectorIndexStatus(source=source(WANTED), conditions=said))
     pods = [*(searcher_pod(STABLE, number) for number in range(2)), *unready(candidate), slice_raw(STABLE)]
     revisions = [revision_raw(STABLE), revision_raw(candidate)]
     deployments = [deployment_raw(STABLE), deployment_raw(candidate)]
