@@ -116,7 +116,7 @@ def test_slow_reads_bring_no_deadline_of_a_surge_forward() -> None:
     obs = replace(seen(WANTED, STABLE, view, traffic=STABLE), loaded={STABLE.name: loaded(STABLE), view.name: loading})
     begun = after(obs, slow(obs, NOW - 30, NOW))
     phases = [slow(begun, at, NOW + LONG_DEAD + 90).status.phase for at in (NOW + LONG_DEAD - 1, NOW + LONG_DEAD)]
-    assert phases == ["Surging", "Stalled"]
+    assert phases == ["Surging", "SurgeFailed"]
 
 
 def test_slow_reads_end_no_wait_for_a_gpu() -> None:
