@@ -11,6 +11,7 @@ into a Kubernetes status as it is.
     internal  whom a request to a pod is for, and its signature
     live_queries  what a searcher keeps of what users ask
     source    what a searcher tells of its index's source
+    shadow    queries that one revision answers for another to answer again, and what comes of the pairs
     packed    a result that is too long for where it is left
 """
 
@@ -73,6 +74,31 @@ from .model import Model, Stored
 from .numbers import NUMBERS, number_text
 from .packed import PACKED, pack, unpack
 from .results import COLUMN_TYPES, BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
+from .shadow import (
+    MIRROR_ADDRESSES,
+    MIRROR_PATH,
+    PAIR_COUNTERS,
+    PAIR_ROWS,
+    PAIRS_BYTES,
+    PAIRS_PATH,
+    SHADOW_ANSWERS,
+    SHADOW_BYTES,
+    SHADOW_CHANGED,
+    SHADOW_NONCE_BYTES,
+    SHADOW_PATH,
+    SHADOW_QUERIES,
+    SHADOW_REMEMBERED,
+    SHADOW_SECONDS,
+    SHADOW_TYPE,
+    SHADOW_WARMING,
+    MirrorLease,
+    PairCounts,
+    PairEvidence,
+    ShadowId,
+    open_shadow_key,
+    seal_shadow_key,
+    shadow_key,
+)
 from .source import ARTIFACT_DIGEST, SOURCE_ENV, SOURCE_PATH, ArtifactLook, Found, SourceLook, source_id
 from .spec import (
     MEMORY_PATTERN,
@@ -168,9 +194,15 @@ __all__ = [
     "MASTER_KEY_CHARACTERS",
     "MEMORY_PATTERN",
     "METRICS_PORT_ENV",
+    "MIRROR_ADDRESSES",
+    "MIRROR_PATH",
     "NUMBERS",
     "OTHER_SEGMENT",
     "PACKED",
+    "PAIRS_BYTES",
+    "PAIRS_PATH",
+    "PAIR_COUNTERS",
+    "PAIR_ROWS",
     "PARAM_LIMITS_ENV",
     "RESULT_LIMIT_BYTES",
     "REVISION_HEADER",
@@ -179,6 +211,16 @@ __all__ = [
     "SAME_AS_A_ROW",
     "SEARCH_PARAMS",
     "SEGMENT_QUERIES",
+    "SHADOW_ANSWERS",
+    "SHADOW_BYTES",
+    "SHADOW_CHANGED",
+    "SHADOW_NONCE_BYTES",
+    "SHADOW_PATH",
+    "SHADOW_QUERIES",
+    "SHADOW_REMEMBERED",
+    "SHADOW_SECONDS",
+    "SHADOW_TYPE",
+    "SHADOW_WARMING",
     "SIGNATURE_HEADER",
     "SIGNATURE_SECONDS",
     "SOURCE_ENV",
@@ -210,9 +252,12 @@ __all__ = [
     "MemoryText",
     "Metric",
     "Minimise",
+    "MirrorLease",
     "Model",
     "Objective",
     "OperatingPoint",
+    "PairCounts",
+    "PairEvidence",
     "ParamLimits",
     "QueryColumns",
     "RecallGate",
@@ -223,6 +268,7 @@ __all__ = [
     "SegmentRecall",
     "Sender",
     "ServeTask",
+    "ShadowId",
     "SourceLook",
     "Stored",
     "Target",
@@ -236,9 +282,12 @@ __all__ = [
     "live_seed",
     "memory_bytes",
     "number_text",
+    "open_shadow_key",
     "pack",
     "revision_key",
     "seal",
+    "seal_shadow_key",
+    "shadow_key",
     "sign",
     "source_id",
     "unpack",
