@@ -15,7 +15,7 @@ inequality), at any number of looks. Nothing waits for the end of a window, and 
 - A start counts once there are `enough` samples since then. The inequality needs none; but where queries are few, one
   visitor who asks four times in vain would be proof.
 
-Nothing judges by it yet.
+Pairs are judged by it, before a revision gets the traffic (pairs.py); what users are answered with is not, yet.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def judge(
     ready_pods: int,
     steady: bool,
 ) -> tuple[RuleVerdict, ...]:
-    """One verdict per rule, in their order.
+    """One verdict per rule, in their order; none for a metric that only shadow knows (pairs.py).
 
     `started_at`: when the revision got the traffic (soak) or was promoted (steady state), Unix seconds on the
     operator's clock. `alpha_budget`: probability of a false trip within `horizon_seconds` (maxDuration, or 24 h in
@@ -188,7 +188,7 @@ def judge(
     In steady state relative rules are left out: their baseline would be of another day.
     """
     budget = min(0.5, max(alpha_budget, LEAST_BUDGET))
-    judged = [rule for rule in rules if not (steady and rule.relative)]
+    judged = [rule for rule in rules if rule.metric in METRICS and not (steady and rule.relative)]
     looks = {rule: math.ceil(horizon_seconds / rule.window_seconds) for rule in judged}
     enforced = sum(looks[rule] for rule in judged if rule.mode == "Enforce")
     verdicts = []

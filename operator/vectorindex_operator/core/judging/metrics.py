@@ -1,6 +1,6 @@
 """The metrics of guardrails: their name, their unit, their family, and how a bound is written and shown.
 
-`METRICS` is the table a new metric is added to. Pure.
+`METRICS` is the table a new metric is added to; `SHADOW_METRICS` has those that only pairs tell (pair_metrics.py). Pure.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from vectorindex_operator.core.judging.evidence import CLICKS_LATE, Counts, Revi
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _RATE = re.compile(rf"({_NUMBER})\s*(%?)")
 _DURATION = re.compile(rf"({_NUMBER})\s*(us|ms|s)")
+WINDOW_SECONDS = 60.0
+"""Default of a rule's `window`."""
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -33,10 +35,21 @@ class Metric:
     """Whether it looks at the latency histogram."""
     final: Callable[[RevisionEvidence], RevisionEvidence] = lambda merged: merged
     """The evidence as far as it is complete for this metric."""
-    window_seconds: float = 60.0
+    window_seconds: float = WINDOW_SECONDS
     """Default of `window`."""
     note: Callable[[Counts], str] = lambda _cell: ""
     """What a message should add about the sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowMetric:
+    """A metric that is judged in shadow only: it compares the candidate's answer with stable's to the same query."""
+
+    label: str
+    samples: str
+    parse: Callable[[str], float]
+    show: Callable[[float], str]
+    units: str
 
 
 def _parse_rate(text: str) -> float:
@@ -141,15 +154,30 @@ METRICS: dict[str, Metric] = {
     "TopScore": Metric("mean top score", "scores", Mean(), _parse_score, _show_score, "a plain number such as 0.45"),
 }
 
+SHADOW_METRICS: dict[str, ShadowMetric] = {
+    "AnswersMissed": ShadowMetric(
+        "share of stable's answers that were missed", "judged queries", _parse_rate, _show_rate, _RATE_UNITS
+    ),
+    "AnswersChanged": ShadowMetric(
+        "share of stable's answers whose score changed", "judged queries", _parse_rate, _show_rate, _RATE_UNITS
+    ),
+}
+
+
+def metric_of(name: str) -> Metric | ShadowMetric:
+    """The row of either table. ValueError for a metric that is in none."""
+    row = METRICS.get(name) or SHADOW_METRICS.get(name)
+    if row is None:
+        raise ValueError(f"unknown metric {name!r}; known: {', '.join((*METRICS, *SHADOW_METRICS))}")
+    return row
+
 
 def parse_bound(text: str, metric: str) -> float:
     """A bound (`max`, `min`) of `metric` as a number: rates as fractions, latency in seconds, scores as they are.
 
     ValueError names the metric, the text and what is accepted.
     """
-    row = METRICS.get(metric)
-    if row is None:
-        raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
+    row = metric_of(metric)
     try:
         return row.parse(text.strip())
     except ValueError:

@@ -13,7 +13,7 @@ from vectorindex_operator.api.v1alpha1 import GuardrailRule
 from vectorindex_operator.core.judging.blocks import OVERALL
 from vectorindex_operator.core.judging.comparison import Bound
 from vectorindex_operator.core.judging.evidence import EPOCH_LIMIT
-from vectorindex_operator.core.judging.metrics import METRICS, parse_bound
+from vectorindex_operator.core.judging.metrics import WINDOW_SECONDS, Metric, metric_of, parse_bound
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
 
@@ -44,7 +44,7 @@ class Rule:
     max_drop_vs_stable: float | None = None
     max_rise_vs_stable: float | None = None
     segment: str = OVERALL
-    window_seconds: float = 60.0
+    window_seconds: float = WINDOW_SECONDS
     warm_up_seconds: float = 0.0
     min_samples: int = 200
     consecutive: int = 2
@@ -52,8 +52,10 @@ class Rule:
     on_no_data: Literal["Hold", "Pass", "Fail"] = "Hold"
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise ValueError(f"guardrail {self.name}: unknown metric {self.metric!r}; known: {', '.join(METRICS)}")
+        try:
+            metric_of(self.metric)
+        except ValueError as error:
+            raise ValueError(f"guardrail {self.name}: {error}") from None
         bounds = [b for b in (self.max, self.min, self.max_drop_vs_stable, self.max_rise_vs_stable) if b is not None]
         if len(bounds) != 1 or not math.isfinite(bounds[0]):
             raise ValueError(
@@ -122,7 +124,8 @@ def worst(verdicts: Iterable[RuleVerdict]) -> Verdict:
 
 def rule_of(rule: GuardrailRule) -> Rule:
     """A rule of a spec with its bounds as numbers (shares, seconds, scores) and its durations in seconds."""
-    metric = METRICS[rule.metric.value]
+    metric = metric_of(rule.metric.value)
+    window = metric.window_seconds if isinstance(metric, Metric) else WINDOW_SECONDS
     return Rule(
         name=rule.name,
         metric=rule.metric.value,
@@ -131,7 +134,7 @@ def rule_of(rule: GuardrailRule) -> Rule:
         max_drop_vs_stable=share(rule.max_drop_vs_stable) if rule.max_drop_vs_stable is not None else None,
         max_rise_vs_stable=share(rule.max_rise_vs_stable) if rule.max_rise_vs_stable is not None else None,
         segment=rule.segment,
-        window_seconds=metric.window_seconds if rule.window is None else duration_seconds(rule.window),
+        window_seconds=window if rule.window is None else duration_seconds(rule.window),
         warm_up_seconds=duration_seconds(rule.warm_up),
         min_samples=rule.min_samples,
         consecutive=rule.consecutive,
