@@ -1,6 +1,7 @@
 """The metrics of guardrails: their name, their unit, their family, and how a bound is written and shown.
 
-`METRICS` is the table a new metric is added to; `SHADOW_METRICS` has those that only pairs tell (pair_metrics.py). Pure.
+`METRICS` is the table a new metric is added to, `SHADOW_METRICS` has those that only pairs tell (pair_metrics.py).
+Pure.
 """
 
 from __future__ import annotations
