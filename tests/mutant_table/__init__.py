@@ -9,6 +9,7 @@ from .data_plane import DATA_PLANE
 from .decisions import DECISIONS
 from .judging import JUDGING
 from .mutant import Edit, Mutant
+from .shadow import SHADOW
 from .stories import STORIES
 from .surroundings import SURROUNDINGS
 from .traffic import TRAFFIC
@@ -17,6 +18,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Traffic and pods": TRAFFIC,
     "Decisions": DECISIONS,
     "Judging": JUDGING,
+    "Shadow": SHADOW,
     "Cache, queue, cluster": CLUSTER,
     "Stories of the simulator": STORIES,
     "Surroundings of the simulator": SURROUNDINGS,

@@ -106,8 +106,10 @@ def _number(value: float) -> float | None:
 def _sentence(case: _Case, value: float | None, edge: float | None, stable: float | None, text: str) -> str:
     rule, metric = case.rule, metric_of(case.rule.metric)
     where = f" of segment {rule.segment}" if rule.segment else ""
-    samples = "mirrored queries" if case.metric.by_sender else metric.samples
-    sentence = f"{rule.name}: {metric.label}{where} {'unknown' if value is None else metric.show(value)}"
+    label, samples = metric.label, metric.samples
+    if case.metric.by_sender:
+        label, samples = "share without an answer", "mirrored queries"
+    sentence = f"{rule.name}: {label}{where} {'unknown' if value is None else metric.show(value)}"
     sentence += f" on {case.size:,} {samples} in {case.seconds:g} s of shadow; "
     if edge is not None:
         sentence += f"{'max' if rule.bound.sign > 0 else 'min'} {metric.show(edge)}"
