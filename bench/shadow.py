@@ -104,7 +104,7 @@ REFRESHES = {
     "25 % new rows": Change(new=0.25),
     "50 % new rows": Change(new=0.5),
     "25 % new rows, 5 % deleted": Change(new=0.25, deleted=0.05),
-    "the same rows, HNSW instead of IVF": Change(factory="HNSW16,Flat"),
+    "the same rows, HNSW instead of IVF": Change(factory="HNSW32,Flat"),
 }
 
 
@@ -243,6 +243,7 @@ def delays(size: Size) -> Said:
     for rate in (0.02, 0.06, 0.2):
         cases[f"{rate:.0%} unanswered"] = (fine, rate)
     luck = size.rng(8).standard_exponential(len(fine.c))
+    luck *= fine.s.sum() / (fine.s * luck).sum()  # so that the drop is exactly what it is said to be
     for drop in (0.02, 0.05, 0.1):
         cases[f"scores {drop:.0%} lower (exponential)"] = (
             replace(fine, c=fine.s - drop * fine.s * luck, changed=zeros, missed=zeros, least=-1.0),

@@ -130,7 +130,7 @@ def test_a_burst_is_seen_by_who_counts_all_and_by_nobody_else() -> None:
 
 def test_the_page_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     size = shadow.Size(4, 4, 2000, 100, 1)
-    monkeypatch.setattr(shadow, "BUCKETS", 60)
+    monkeypatch.setattr(shadow, "BUCKETS", 24)
     monkeypatch.setattr(shadow, "RATES", (50,))
     for part in (shadow.refreshes, shadow.bounds, shadow.burst):
         assert set(part(size)[1]) == {"shadow.false_rejections"}
