@@ -9,6 +9,8 @@ _CLIENT = "client/vectorindex_client"
 _ARTIFACTS = f"{_SEARCHER}/serve/artifacts.py"
 _LOAD = f"{_SEARCHER}/serve/load.py"
 _INTERNAL = f"{_SEARCHER}/contract/internal.py"
+_HTTP = f"{_SEARCHER}/serve/http"
+_HEAD_TESTS = "unit/test_searcher_serve_heads.py"
 _WORKERS = f"{_SEARCHER}/serve/workers"
 _WORKER_TESTS = "unit/test_searcher_serve_workers.py"
 
@@ -292,5 +294,30 @@ DATA_PLANE = (
         "        return items, max(self._since)\n",
         ("unit/test_searcher_serve_samples.py::test_a_process_that_says_nothing_keeps_its_buckets_open",),
         "A guardrail would judge buckets whose worst answers are still to come.",
+    ),
+    Mutant(
+        "a token is taken from a head that was seen before",
+        f"{_HTTP}/head_parser.py",
+        "map(re.escape, sorted(JUDGED))",
+        'map(re.escape, sorted(JUDGED - {b"authorization"}))',
+        (f"{_HEAD_TESTS}::test_no_token_is_taken_from_a_head_that_was_seen_before",),
+        "Who sends the same lines without a token, or with a wrong one, would get an answer.",
+        each=(f"{_HEAD_TESTS}::test_any_head_is_what_it_is_without_the_cache",),
+    ),
+    Mutant(
+        "a line of a head that is not right is left out as if nobody read it",
+        f"{_HTTP}/head_parser.py",
+        ' + rb":" + _VALUE + rb"(?=\\r\\n)")',
+        ' + rb":" + _VALUE)',
+        (f"{_HEAD_TESTS}::test_any_head_is_what_it_is_without_the_cache",),
+        "A proxy in front could take half of a line end for one, and see two requests where the searcher sees one.",
+    ),
+    Mutant(
+        "lines that nobody reads are not counted where a head is known",
+        f"{_HTTP}/head_cache.py",
+        "        if not left_out or left_out + short.count(b\"\\r\\n\") > self._lines:\n",
+        "        if not left_out:\n",
+        (f"{_HEAD_TESTS}::test_lines_that_nobody_reads_are_counted_all_the_same",),
+        "The limit of headers would hold for the first of many requests only.",
     ),
 )

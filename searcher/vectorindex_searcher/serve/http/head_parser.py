@@ -28,6 +28,10 @@ _ONCE = READ_HEADERS - {b"accept"} | {b"host", b"content-length", b"authorizatio
 """Headers that are no list: sent twice, a proxy may have judged the other one."""
 NO_TRAILERS = _ONCE | {b"transfer-encoding", b"connection", b"expect", b"content-encoding"}
 """Whoever reads trailers into headers would take another request for this one."""
+JUDGED = NO_TRAILERS | READ_HEADERS
+"""Headers that say something here. All others have to be lines of the grammar, and nothing more is asked of them."""
+_NAMES = b"|".join(map(re.escape, sorted(JUDGED)))
+_UNREAD_LINE = re.compile(rb"\r\n(?!(?i:" + _NAMES + rb"):)" + _TOKEN + rb":" + _VALUE + rb"(?=\r\n)")
 _MAX_LENGTH_DIGITS = 20
 
 
@@ -71,6 +75,15 @@ def parse_head(raw: bytes, limits: Limits) -> Head:
     return Head(method, target, read, length, modern and not closes, expects, credential)
 
 
+def without_unread(raw: bytes) -> tuple[bytes, int]:
+    """A head without the lines of headers that nobody here reads (traceparent, User-Agent), and how many these were.
+
+    A line is left out whole, with one line end, and only if the grammar allows it: the other lines stay what they are.
+    So what is left means what `raw` means, or is refused as `raw` is, but for the number of its lines.
+    """
+    return _UNREAD_LINE.subn(b"", raw)
+
+
 def check_beginning(part: bytearray, checked: int) -> None:
     """Raises Problem as soon as what came of a head cannot become one. `checked`: bytes that were looked at before."""
     if _STRAY.search(part, max(0, checked - 1)) is not None:
@@ -94,7 +107,7 @@ def malformed(detail: str, field: str | None = None) -> Problem:
 
 
 def _headers(lines: bytes, limits: Limits) -> dict[bytes, bytes]:
-    """All headers; of those that came several times the list."""
+    """The headers of JUDGED; of those that came several times the list."""
     headers: dict[bytes, bytes] = {}
     split = lines.split(b"\r\n") if lines else []
     if len(split) > limits.header_lines:
@@ -102,6 +115,8 @@ def _headers(lines: bytes, limits: Limits) -> dict[bytes, bytes]:
     for line in split:
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.strip(b" \t")
+        if name not in JUDGED:
+            continue
         if name in headers:
             if name in _ONCE:
                 raise malformed("a header that is no list came twice", name.decode("ascii"))

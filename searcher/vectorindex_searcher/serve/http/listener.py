@@ -71,7 +71,7 @@ class Listener:
         self.limits = limits
         self.closing = closing
         self.guard = guard
-        self.heads = HeadCache()
+        self.heads = HeadCache(limits.header_lines)
         self.turns = Turns(limits.turn_seconds)
         self.in_flight = 0
         """Requests being answered."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from hashlib import sha256
 from typing import TYPE_CHECKING, cast
 
 from .chunks import ChunkedBody
@@ -181,19 +180,15 @@ class RequestReader(ABC):
     def _judge(self, raw: bytes) -> Head:
         """What a head says. Raises Problem to refuse its request."""
         self._checked, self._empty_line = 0, False
-        heads, guard, key = self._listener.heads, self._listener.guard, sha256(raw).digest()
-        head = heads.find(key)
-        if head is not None:
-            if guard is not None:
-                guard.check(head.credential)
-            return head
-        head = parse_head(raw, self._listener.limits)
+        heads, guard = self._listener.heads, self._listener.guard
+        known = heads.find(raw)
+        head = known or parse_head(raw, self._listener.limits)
         if guard is not None:
             guard.check(head.credential)
-        if len(raw) <= MAX_HEAD_BYTES:
-            heads.learn(key, head)
-        if not self._reading:
-            self._listener.turns.spend(_PARSING_SECONDS)
+        if known is None:
+            heads.learn(raw, head)
+            if not self._reading:
+                self._listener.turns.spend(_PARSING_SECONDS)
         return head
 
     def _begin_message(self, head: Head, size: int) -> None:
