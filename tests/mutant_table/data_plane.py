@@ -315,7 +315,7 @@ DATA_PLANE = (
     Mutant(
         "lines that nobody reads are not counted where a head is known",
         f"{_HTTP}/head_cache.py",
-        "        if not left_out or left_out + short.count(b\"\\r\\n\") > self._lines:\n",
+        '        if not left_out or left_out + short.count(b"\\r\\n") > self._lines:\n',
         "        if not left_out:\n",
         (f"{_HEAD_TESTS}::test_lines_that_nobody_reads_are_counted_all_the_same",),
         "The limit of headers would hold for the first of many requests only.",
