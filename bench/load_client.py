@@ -3,7 +3,8 @@
 Standard input: one JSON command a line; standard output: one JSON answer each.
 
     {"do": "connect", "port": 8080, "connections": 64, "format": "binary"}   opens, asks one query on each connection;
-                                                         "params": {"efSearch": 16} goes with every query
+                                                         "params": {"efSearch": 16} goes with every query;
+                                                         "json-traced": each request has a trace id of its own
     {"do": "closed", "seconds": 2}                                            each connection asks as soon as answered
     {"do": "open", "seconds": 5, "rate": 900}                                 Poisson arrivals, whatever the answers do
 
@@ -29,12 +30,18 @@ import numpy.typing as npt
 import orjson
 
 K = 10
-FORMATS = ("binary", "json", "json-long")
+TRACED = "-traced"
+_TRACE = b"0af7651916cd43dd8448eb211c80319c"
+"""Stands for the trace id until a request is sent."""
 
 
 def requests_of(queries: npt.NDArray[np.float32], kind: str, params: dict[str, int]) -> list[bytes]:
-    """One whole HTTP request for each query. `json-long`: numbers as Python's json writes a float32 made a float."""
+    """One whole HTTP request for each query. `json-long`: numbers as Python's json writes a float32 made a float;
+    `KIND-traced`: with the headers that a tracing proxy adds."""
     made = []
+    trace = _TRACE.decode()
+    added = f"traceparent: 00-{trace}-b7ad6b7169203331-01\r\nX-Request-Id: {trace}\r\n" if kind.endswith(TRACED) else ""
+    kind = kind.removesuffix(TRACED)
     named = "".join(f"&params.{name}={value}" for name, value in params.items())
     fields: dict[str, Any] = {"k": K, "params": params} if params else {"k": K}
     for query in queries:
@@ -47,7 +54,7 @@ def requests_of(queries: npt.NDArray[np.float32], kind: str, params: dict[str, i
         else:
             body = json.dumps({"vector": query.tolist(), **fields}).encode()
         head = (
-            f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: {accept}\r\nContent-Type: {content_type}\r\n"
+            f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: {accept}\r\nContent-Type: {content_type}\r\n{added}"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         made.append(head.encode() + body)
@@ -66,6 +73,7 @@ class Client:
         self._partial: dict[int, bytes] = {}
         self._epoll = select.epoll()
         self._requests: list[bytes] = []
+        self._traced = False
         self._port = 0
         self._next = 0
         self.latencies: list[float] = []
@@ -80,7 +88,7 @@ class Client:
         key = (kind, repr(params))
         if key not in self._made:
             self._made[key] = requests_of(self._queries, kind, params)
-        self._requests, self._port = self._made[key], port
+        self._requests, self._port, self._traced = self._made[key], port, kind.endswith(TRACED)
         for _ in range(connections):
             self._ask(self._open(), time.perf_counter())
         while self._since:
@@ -134,6 +142,8 @@ class Client:
     def _ask(self, descriptor: int, intended: float) -> None:
         request = self._requests[self._next % len(self._requests)]
         self._next += 1
+        if self._traced:
+            request = request.replace(_TRACE, b"%032x" % self._next, 2)
         self._since[descriptor] = intended
         self._sockets[descriptor].sendall(request)
 

@@ -26,9 +26,10 @@ _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3  # types of a header
 _V5 = 4  # of Message's versions
 
 
-def open_mapped(path: Path) -> pa.RecordBatchFileReader:
-    """The file, mapped. Raises pa.ArrowException, OSError."""
-    return open_buffer(pa.memory_map(str(path)).read_buffer())
+def open_mapped(path: Path) -> tuple[pa.RecordBatchFileReader, pa.Buffer]:
+    """The file, mapped, and its bytes. Raises pa.ArrowException, OSError."""
+    mapping = pa.memory_map(str(path)).read_buffer()
+    return open_buffer(mapping), mapping
 
 
 def read_table(path: Path) -> pa.Table:

@@ -1,14 +1,15 @@
 """Arrow files with one value per indexed row (ids, metadata), read through a memory map.
 
 Every record batch of a file but the last has the same number of rows, so a row number gives its batch by a division
-and pods on one node share the pages. Nothing here loads a column as a whole.
+and pods on one node share the pages. Nothing here loads a column as a whole. What an answer needs of columns is read by
+scattered.py, however many batches there are; what is filtered or reordered, batch by batch.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,18 +20,15 @@ import pyarrow as pa
 
 from ..errors import BadData
 from .arrow_files import open_mapped
-from .json_values import is_plain, json_values
+from .json_values import json_values
 from .mapped import check_offsets
+from .scattered import Batches, Numbers, Scattered, ScatteredNumbers, ScatteredTexts, scattered
 from .value_sizes import sizes
 
 IDS_BATCH_ROWS = 1 << 20
 METADATA_BATCH_ROWS = 1 << 14
 LARGEST_BATCH_BYTES = 1 << 30
 """Of one column, or it no longer fits Arrow's 32-bit offsets; a batch is also what a build holds in memory."""
-_FEW_ROWS = 24
-"""Fewer strings are quicker cut out one by one."""
-_MANY_BYTES = 1 << 20
-"""Cutting them all out at once takes twenty-four bytes of memory for each byte of text."""
 
 
 class RowFile:
@@ -40,48 +38,66 @@ class RowFile:
         """Raises BadData when the file is no Arrow file, is compressed, a value lies outside of it or its batches are
         uneven."""
         try:
-            self._reader = open_mapped(path)
-            self._batches = [self._reader.get_batch(number) for number in range(self._reader.num_record_batches)]
+            reader, mapping = open_mapped(path)
+            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
             for batch in self._batches:
                 check_offsets(batch)
         except (pa.ArrowException, OSError) as error:
             raise BadData("BadArtifact", f"{path.name}: {error}", object=path.name) from error
-        self.columns: tuple[str, ...] = tuple(self._reader.schema.names)
-        self.schema: pa.Schema = self._reader.schema
+        self.columns: tuple[str, ...] = tuple(reader.schema.names)
+        self.schema: pa.Schema = reader.schema
         self.count: int = sum(batch.num_rows for batch in self._batches)
         self._rows = self._batches[0].num_rows if self._batches else 1
         if any(batch.num_rows != self._rows for batch in self._batches[:-1]):
             raise BadData("BadArtifact", f"{path.name}: uneven record batches", object=path.name)
+        of_each = ([batch.column(number) for batch in self._batches] for number in range(len(self.columns)))
+        self._columns = [scattered(mapping, arrays) for arrays in of_each]
 
     def values(self, rows: npt.NDArray[np.int64], column: str) -> list[Any]:
         """JSON values of a column at `rows` (int64 [n], each in [0, count)), in order. KeyError: no such column."""
-        index = self._reader.schema.get_field_index(column)
+        index = self.schema.get_field_index(column)
         if index < 0:
             raise KeyError(column)
         if not len(rows):
             return []
-        if len(self._batches) == 1:
-            return json_values(self._batches[0].column(index).take(pa.array(rows)))
-        if is_plain(self._reader.schema.field(index).type):
-            with contextlib.suppress(UnicodeDecodeError):
-                return [self._batches[batch].column(index)[row].as_py() for batch, row in self.places(rows)]
-        parts = [self._batches[batch].column(index).slice(row, 1) for batch, row in self.places(rows)]
-        return json_values(pa.concat_arrays(parts))
+        found = self._columns[index]
+        if found is not None:
+            return json_values(found.take(*self.places(rows)))
+        batches, offsets = np.divmod(rows, self._rows)
+        each = zip(batches.tolist(), offsets.tolist(), strict=True)
+        return json_values(pa.concat_arrays([self._batches[batch].column(index).slice(row, 1) for batch, row in each]))
 
     def nbytes(self, rows: npt.NDArray[np.int64]) -> int:
         """Bytes that all columns hold at `rows`, names included, about; looks at offsets only."""
-        batches, offsets = np.divmod(rows, self._rows)
+        if not len(rows):
+            return 0
         total = len(rows) * sum(len(name) + 6 for name in self.columns)
-        for number in np.unique(batches).tolist():
-            inside = offsets[batches == number]
-            batch = self._batches[number]
-            total += sum(int(sizes(column, inside, inside + 1).sum()) for column in batch.columns)
+        batches, offsets = self.places(rows)
+        for number, column in enumerate(self._columns):
+            if column is not None:
+                total += int(column.span_bytes(batches, offsets, offsets + 1).sum())
+            else:
+                total += self._bytes_by_batch(number, rows)
         return total
 
-    def places(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-        """For each row its record batch and its number in there."""
+    def _bytes_by_batch(self, column: int, rows: npt.NDArray[np.int64]) -> int:
         batches, offsets = np.divmod(rows, self._rows)
-        return zip(batches.tolist(), offsets.tolist(), strict=True)
+        total = 0
+        for number in np.unique(batches).tolist():
+            inside = offsets[batches == number]
+            total += int(sizes(self._batches[number].column(column), inside, inside + 1).sum())
+        return total
+
+    def column(self, name: str) -> Scattered | None:
+        """What reads a column's rows without Arrow's objects; None for types that need them."""
+        return self._columns[self.columns.index(name)]
+
+    def places(self, rows: npt.NDArray[np.int64]) -> tuple[Batches, Numbers]:
+        """For each row its record batch and its number in there."""
+        if len(self._batches) == 1:
+            return 0, rows
+        batches = rows // self._rows
+        return batches, rows - batches * self._rows
 
     def gather(self, rows: npt.NDArray[np.int64]) -> pa.Table:
         """The rows (int64 [n]) as a table, in their order; memory: theirs, whatever the file holds."""
@@ -117,21 +133,17 @@ class RowFile:
 
 
 class Ids:
-    """The user's id of each row: int64 or string, read from the mapped file without Arrow's objects.
-
-    Arrow's `take` and `to_pylist` cost 10 us for ten strings, more than the rest of an answer.
-    """
+    """The user's id of each row: int64 or string, read from the mapped file without Arrow's objects."""
 
     def __init__(self, path: Path) -> None:
         self._file = RowFile(path)
         self.count = self._file.count
         if self._file.columns != ("id",) or any(chunk.null_count for chunk in self.chunks()):
             raise BadData("BadArtifact", f"{path.name}: expected one column, id, without nulls", object=path.name)
-        chunks = self._file.table().column("id").chunks
-        kind = self._file.schema.field("id").type
-        self._integers = [chunk.to_numpy(zero_copy_only=True) for chunk in chunks] if pa.types.is_int64(kind) else None
+        kind, column = self._file.schema.field("id").type, self._file.column("id")
+        self._integers = column if pa.types.is_int64(kind) and isinstance(column, ScatteredNumbers) else None
         # There are no nulls, so offsets and bytes say all there is.
-        self._strings = [_Strings(chunk) for chunk in chunks] if pa.types.is_string(kind) else None
+        self._strings = column if pa.types.is_string(kind) and isinstance(column, ScatteredTexts) else None
 
     def chunks(self) -> list[pa.Array]:
         """All ids in order, as mapped Arrow arrays (for matching many at once); copies nothing."""
@@ -141,44 +153,25 @@ class Ids:
     def __call__(self, rows: npt.NDArray[np.int64]) -> list[int] | list[str]:
         """Ids at `rows` (int64 [n], each in [0, count))."""
         if self._integers is not None:
-            if len(self._integers) == 1:
-                taken: list[int] = self._integers[0][rows].tolist()
-                return taken
-            return [int(self._integers[batch][row]) for batch, row in self._file.places(rows)]
+            taken: list[int] = self._integers.values(*self._file.places(rows)).tolist()
+            return taken
         if self._strings is None:
             return self._file.values(rows, "id")
-        lengths, data = self._gathered(rows)
-        ends = np.cumsum(lengths).tolist()
+        found, data = self._strings.values(*self._file.places(rows))
+        ends = found.tolist()
         if data.isascii():
             text = data.decode("ascii")
-            return [text[start:end] for start, end in zip((0, *ends), ends, strict=False)]
-        return [data[start:end].decode("utf-8", "replace") for start, end in zip((0, *ends), ends, strict=False)]
+            return [text[start:end] for start, end in pairwise(ends)]
+        return [data[start:end].decode("utf-8", "replace") for start, end in pairwise(ends)]
 
     def raw(self, rows: npt.NDArray[np.int64]) -> RawIds:
         """Ids at `rows` as bytes."""
-        if self._integers is not None and len(self._integers) == 1:
-            return RawIds(self._integers[0][rows], b"", None)
+        if self._integers is not None:
+            return RawIds(self._integers.values(*self._file.places(rows)), b"", None)
         if self._strings is None:
             return RawIds(np.array(self(rows), np.int64), b"", None)
-        lengths, data = self._gathered(rows)
-        return RawIds(lengths.astype(np.uint32), data, [0, *np.cumsum(lengths).tolist()])
-
-    def _gathered(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], bytes]:
-        """The lengths of string ids in bytes, and their UTF-8, one after the other."""
-        assert self._strings is not None
-        if len(self._strings) > 1:
-            found = [self._strings[batch].one(row) for batch, row in self._file.places(rows)]
-            return np.fromiter(map(len, found), np.int32, len(found)), b"".join(found)
-        strings = self._strings[0]
-        starts = strings.offsets[rows]
-        lengths = strings.offsets[rows + 1] - starts
-        if len(rows) < _FEW_ROWS or lengths.sum() > _MANY_BYTES:
-            spans = zip(starts.tolist(), lengths.tolist(), strict=True)
-            return lengths, b"".join([strings.data[start : start + length] for start, length in spans])
-        # Byte by byte in one call: the first byte of each, and then those behind it.
-        shifts = starts - (np.cumsum(lengths) - lengths)
-        places = np.arange(int(lengths.sum())) + np.repeat(shifts, lengths)
-        return lengths, strings.bytes[places].tobytes()
+        ends, data = self._strings.values(*self._file.places(rows))
+        return RawIds((ends[1:] - ends[:-1]).astype(np.uint32), data, ends.tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,19 +187,6 @@ class RawIds:
     def text_of(self, start: int, stop: int) -> bytes:
         """The string ids of [start, stop)."""
         return b"" if self.ends is None else self.text[self.ends[start] : self.ends[stop]]
-
-
-class _Strings:
-    """An Arrow string array, mapped as it is: offsets [n + 1] and UTF-8."""
-
-    def __init__(self, chunk: pa.Array) -> None:
-        _, offsets, data = chunk.buffers()
-        self.offsets = np.frombuffer(offsets, np.int32, len(chunk) + 1, 4 * chunk.offset)
-        self.data = memoryview(data if data is not None else b"")
-        self.bytes = np.frombuffer(self.data, np.uint8)
-
-    def one(self, row: int) -> bytes:
-        return bytes(self.data[self.offsets[row] : self.offsets[row + 1]])
 
 
 class RowWriter:
