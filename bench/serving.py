@@ -111,8 +111,8 @@ def page(found: list[Measured], lookups: Mapping[str, float]) -> str:
         f"`python bench/serving.py`, {results.stamp()}. {results.machine()}.\n",
         "CPU microseconds a query of the whole server process (kernel included), medians over rounds in which the "
         "server and FAISS by itself took turns; in brackets the lowest and the highest share of a round. One core, "
-        "k = 10. `json-long`: vectors as Python's json module writes them (twice the bytes); `-traced`: a `traceparent` "
-        "and an `X-Request-Id` that differ in each request.\n",
+        "k = 10. `json-long`: vectors as Python's json module writes them (twice the bytes); `-traced`: a "
+        "`traceparent` and an `X-Request-Id` that differ in each request.\n",
     ]
     if warning := results.busy():
         parts.append(warning + "\n")
