@@ -320,4 +320,20 @@ DATA_PLANE = (
         (f"{_HEAD_TESTS}::test_lines_that_nobody_reads_are_counted_all_the_same",),
         "The limit of headers would hold for the first of many requests only.",
     ),
+    Mutant(
+        "a filter that is new is no work",
+        f"{_SEARCHER}/serve/search/service.py",
+        "            work.filter(self._engine.count)\n",
+        "            pass\n",
+        ("unit/test_searcher_serve_answers.py::test_rows_of_a_new_filter_are_work_and_of_a_known_one_none",),
+        "At a hundred million rows each thread would hold 25 MB that no limit of memory counts.",
+    ),
+    Mutant(
+        "a filter is evaluated by everybody who asks for it",
+        f"{_SEARCHER}/index/predicates.py",
+        "            coming = self._coming.get(predicate)\n",
+        "            coming = None\n",
+        ("unit/test_searcher_filters_at_scale.py::test_a_filter_that_many_ask_at_once_is_evaluated_once",),
+        "One filter that comes into use would take every search thread for seconds.",
+    ),
 )

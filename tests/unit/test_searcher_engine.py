@@ -185,6 +185,23 @@ def test_ids_and_metadata_come_from_mapped_files(tmp_path: Path, vectors: npt.ND
         engine.search(vectors[:1, :5], 3)
 
 
+def test_the_table_of_lists_is_made_before_a_query_waits_for_it(
+    tmp_path: Path, vectors: npt.NDArray[np.float32]
+) -> None:
+    """With the index where filters are possible, with the first deleted ids where they are not."""
+    manifest = written(tmp_path, vectors, "IVF16,SQ8", Metric.L2)
+
+    def has_table(engine: Engine) -> bool:
+        *_, lists = layers(engine._index)
+        return not lists.direct_map.no()
+
+    assert has_table(Engine.open(tmp_path, manifest))
+    bare = Engine.open(tmp_path, manifest.model_copy(update={"files": ()}))
+    assert not has_table(bare)
+    bare.hide(RowSet.of_rows(np.arange(3), COUNT))
+    assert has_table(bare)
+
+
 @pytest.mark.parametrize("batch_rows", [7, 1000])
 def test_row_files_of_any_block_sizes(tmp_path: Path, batch_rows: int) -> None:
     values = [f"ä{number}" if number % 5 else None for number in range(100)]

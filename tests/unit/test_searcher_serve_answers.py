@@ -199,3 +199,15 @@ def test_a_search_in_slices_answers_what_one_search_does(
             assert [one["ids"] for one in found] == [one["ids"] for one in alone]
             assert [one["metadata"] for one in found] == [one["metadata"] for one in alone]
         assert pod.evidence().queries == 2 * 18
+
+
+def test_rows_of_a_new_filter_are_work_and_of_a_known_one_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are kept are counted with what filters may keep."""
+    counted: list[int] = []
+    monkeypatch.setattr(Work, "filter", lambda _, rows: counted.append(rows))
+    engine, vectors = make_engine(tmp_path / "a")
+    with running(engine) as pod:
+        for title in ("t1", "t1", "t2", "t1"):
+            status, _, found = pod.search({"vector": vectors[0].tolist(), "filter": {"title": title}})
+            assert (status, found["filter"]["rows"] > 0) == (200, True)
+    assert counted == [COUNT, COUNT]

@@ -67,7 +67,7 @@ class Engine:
         """Whether `search(only=...)` works for this index type."""
         self.filter_columns = FilterColumns(metadata.schema if metadata else pa.schema([]))
         """The metadata columns that a filter may name."""
-        self._matching = cache or (MatchCache(metadata) if metadata else None)
+        self._matching = cache or (MatchCache(metadata, self._restricted.sets_bytes) if metadata else None)
         self.metadata_columns: tuple[str, ...] = metadata.columns if metadata else ()
         self.resident_bytes: int = manifest.resident_bytes
         # Parameters come from users: remember the common ones, never without bound.
@@ -88,7 +88,10 @@ class Engine:
             if count != manifest.count:
                 message = f"{name} has {count} rows, the manifest says {manifest.count}"
                 raise BadData("BadArtifact", message, object=name)
-        return cls(index, manifest, ids, metadata, threads)
+        engine = cls(index, manifest, ids, metadata, threads)
+        if metadata is not None:
+            engine._restricted.prepare()  # no query waits for it
+        return engine
 
     def parameter_grid(self) -> dict[str, tuple[int, ...]]:
         """Values of each search parameter that FAISS holds worth trying; see `faiss_ladders`."""
@@ -175,6 +178,10 @@ class Engine:
             raise ValueError("this index has no metadata")
         return self._matching(predicate)
 
+    def keeps_matching(self, predicate: Predicate) -> bool:
+        """Whether `matching` has the rows at hand: they are counted with what filters may keep."""
+        return self._matching is not None and predicate in self._matching
+
     def hide(self, rows: RowSet | None) -> None:
         """From now on never answer these rows (deleted ids), whatever a query asks; None hides nothing.
 
@@ -182,12 +189,14 @@ class Engine:
         """
         if rows is not None and rows.count != self.count:
             raise ValueError(f"hide takes a set of {self.count} rows, got {rows.count}")
-        self._restricted.live = None if rows is None or not rows.matching else ~rows
+        self.show_only(None if rows is None or not rows.matching else ~rows)
 
     def show_only(self, live: RowSet | None) -> None:
         """From now on answer these rows at most; None: all. As `hide` of all others, without a copy of the set."""
         if live is not None and live.count != self.count:
             raise ValueError(f"show_only takes a set of {self.count} rows, got {live.count}")
+        if live is not None:
+            self._restricted.prepare()
         self._restricted.live = live
 
     def share_among(self, processes: int) -> None:

@@ -1,13 +1,14 @@
 """Which rows a predicate holds for: evaluated over mapped Arrow columns, batch by batch, to a RowSet; and a cache.
 
 Nulls follow SQL: a comparison with a null is neither true nor false, `not` keeps it so, and only true rows match; so a
-row without a value matches neither {"a": 1} nor {"not": {"a": 1}}. Memory: one bit a row, and one batch.
+row without a value matches neither {"a": 1} nor {"not": {"a": 1}}. Memory: one bit a row, and a few batches.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,8 +20,10 @@ import pyarrow.compute as pc
 from .filters import All, Not, Predicate, Some, Term, Value, memory_of
 from .rows import RowFile
 from .selection.rowset import RowSet
+from .selection.subset import SETS_BYTES
 
-CACHE_BYTES = 32 << 20
+_BATCHES = 8
+"""Evaluated together: so their rows fill whole bytes, however many rows a batch has."""
 
 _COMPARE = {
     "eq": pc.equal,
@@ -35,11 +38,14 @@ _COMPARE = {
 def matching(file: RowFile, predicate: Predicate) -> RowSet:
     """The rows of `file` that the predicate holds for. Its columns must be those of the file."""
     prepared = _Prepared(file.schema)
-    parts = [pc.fill_null(prepared.holds(predicate, batch), False) for batch in file.table().to_batches()]
-    if not parts:
-        return RowSet(np.zeros(0, np.uint8), 0)
-    bits = pa.concat_arrays(parts) if len(parts) > 1 else parts[0]
-    return RowSet(_packed(bits), file.count)
+    bits = np.empty((file.count + 7) // 8, np.uint8)
+    at = 0
+    for start in range(0, len(file.batches), _BATCHES):
+        some = file.batches[start : start + _BATCHES]
+        found = _packed(pa.concat_arrays([pc.fill_null(prepared.holds(predicate, batch), False) for batch in some]))
+        bits[at : at + len(found)] = found
+        at += len(found)
+    return RowSet(bits, file.count)
 
 
 def _packed(bits: Any) -> npt.NDArray[np.uint8]:
@@ -52,15 +58,20 @@ def _packed(bits: Any) -> npt.NDArray[np.uint8]:
 class MatchCache:
     """Row sets of recent predicates: real traffic repeats its filters. Bounded in bytes; thread-safe."""
 
-    def __init__(self, file: RowFile, limit_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, file: RowFile, limit_bytes: int = SETS_BYTES) -> None:
         self._file = file
         self.limit_bytes = limit_bytes
         self._lock = threading.Lock()
         self._sets: OrderedDict[Predicate, tuple[RowSet, int]] = OrderedDict()
         """With what each costs, its predicate too."""
+        self._coming: dict[Predicate, Future[RowSet]] = {}
+        """Being evaluated, by whoever asked first: the others wait for him."""
         self.nbytes = 0
         self.hits = 0
         self.misses = 0
+
+    def __contains__(self, predicate: Predicate) -> bool:
+        return predicate in self._sets
 
     def __call__(self, predicate: Predicate) -> RowSet:
         """The rows that the predicate holds for."""
@@ -69,20 +80,35 @@ class MatchCache:
                 self._sets.move_to_end(predicate)
                 self.hits += 1
                 return kept[0]
-        found = matching(self._file, predicate)
+            coming = self._coming.get(predicate)
+            if coming is None:
+                mine: Future[RowSet] = Future()
+                self._coming[predicate] = mine
+        if coming is not None:
+            return coming.result()
+        try:
+            found = matching(self._file, predicate)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        else:
+            mine.set_result(found)
+            self._keep(predicate, found)
+            return found
+        finally:
+            with self._lock:
+                del self._coming[predicate]
+
+    def _keep(self, predicate: Predicate, found: RowSet) -> None:
         # A set costs its bits, twice when deletes were taken out of it, and its key.
         cost = 2 * found.nbytes + 512 + memory_of(predicate)
         with self._lock:
             self.misses += 1
-            if predicate in self._sets:
-                # Another thread was faster; one object, so what hangs on it is shared.
-                return self._sets[predicate][0]
             if cost <= self.limit_bytes:
                 self._sets[predicate] = found, cost
                 self.nbytes += cost
             while self.nbytes > self.limit_bytes:
                 self.nbytes -= self._sets.popitem(last=False)[1][1]
-        return found
 
 
 class _Prepared:

@@ -32,25 +32,27 @@ LARGEST_BATCH_BYTES = 1 << 30
 
 
 class RowFile:
-    """A mapped Arrow IPC file. `columns`: names; `count`: rows."""
+    """A mapped Arrow IPC file. `columns`: names; `count`: rows; `batches`: its record batches, mapped."""
 
     def __init__(self, path: Path) -> None:
         """Raises BadData when the file is no Arrow file, is compressed, a value lies outside of it or its batches are
         uneven."""
         try:
             reader, mapping = open_mapped(path)
-            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-            for batch in self._batches:
+            self.batches: list[pa.RecordBatch] = [
+                reader.get_batch(number) for number in range(reader.num_record_batches)
+            ]
+            for batch in self.batches:
                 check_offsets(batch)
         except (pa.ArrowException, OSError) as error:
             raise BadData("BadArtifact", f"{path.name}: {error}", object=path.name) from error
         self.columns: tuple[str, ...] = tuple(reader.schema.names)
         self.schema: pa.Schema = reader.schema
-        self.count: int = sum(batch.num_rows for batch in self._batches)
-        self._rows = self._batches[0].num_rows if self._batches else 1
-        if any(batch.num_rows != self._rows for batch in self._batches[:-1]):
+        self.count: int = sum(batch.num_rows for batch in self.batches)
+        self._rows = self.batches[0].num_rows if self.batches else 1
+        if any(batch.num_rows != self._rows for batch in self.batches[:-1]):
             raise BadData("BadArtifact", f"{path.name}: uneven record batches", object=path.name)
-        of_each = ([batch.column(number) for batch in self._batches] for number in range(len(self.columns)))
+        of_each = ([batch.column(number) for batch in self.batches] for number in range(len(self.columns)))
         self._columns = [scattered(mapping, arrays) for arrays in of_each]
 
     def values(self, rows: npt.NDArray[np.int64], column: str) -> list[Any]:
@@ -65,7 +67,7 @@ class RowFile:
             return json_values(found.take(*self.places(rows)))
         batches, offsets = np.divmod(rows, self._rows)
         each = zip(batches.tolist(), offsets.tolist(), strict=True)
-        return json_values(pa.concat_arrays([self._batches[batch].column(index).slice(row, 1) for batch, row in each]))
+        return json_values(pa.concat_arrays([self.batches[batch].column(index).slice(row, 1) for batch, row in each]))
 
     def nbytes(self, rows: npt.NDArray[np.int64]) -> int:
         """Bytes that all columns hold at `rows`, names included, about; looks at offsets only."""
@@ -85,7 +87,7 @@ class RowFile:
         total = 0
         for number in np.unique(batches).tolist():
             inside = offsets[batches == number]
-            total += int(sizes(self._batches[number].column(column), inside, inside + 1).sum())
+            total += int(sizes(self.batches[number].column(column), inside, inside + 1).sum())
         return total
 
     def column(self, name: str) -> Scattered | None:
@@ -94,7 +96,7 @@ class RowFile:
 
     def places(self, rows: npt.NDArray[np.int64]) -> tuple[Batches, Numbers]:
         """For each row its record batch and its number in there."""
-        if len(self._batches) == 1:
+        if len(self.batches) == 1:
             return 0, rows
         batches = rows // self._rows
         return batches, rows - batches * self._rows
@@ -103,7 +105,7 @@ class RowFile:
         """The rows (int64 [n]) as a table, in their order; memory: theirs, whatever the file holds."""
         batches, offsets = np.divmod(rows, self._rows)
         order = np.argsort(batches, kind="stable")
-        parts = [self._batches[number].take(pa.array(offsets[batches == number])) for number in np.unique(batches)]
+        parts = [self.batches[number].take(pa.array(offsets[batches == number])) for number in np.unique(batches)]
         found = pa.Table.from_batches(parts, self.schema).combine_chunks()
         return found.take(pa.array(np.argsort(order, kind="stable")))
 
@@ -111,7 +113,7 @@ class RowFile:
         """The file's batches with ones[i] and others[i] exchanged; memory: a batch. No row occurs twice."""
         order = np.argsort(places := np.concatenate([ones, others]), kind="stable")
         places, rows = places[order], np.concatenate([others, ones])[order]
-        for number, batch in enumerate(self._batches):
+        for number, batch in enumerate(self.batches):
             first = number * self._rows
             low, high = np.searchsorted(places, (first, first + batch.num_rows))
             whole = pa.Table.from_batches([batch])
@@ -129,7 +131,7 @@ class RowFile:
 
     def table(self) -> pa.Table:
         """The whole file as a table of mapped chunks (for predicates over columns); copies nothing."""
-        return pa.Table.from_batches(self._batches, self.schema)
+        return pa.Table.from_batches(self.batches, self.schema)
 
 
 class Ids:

@@ -33,6 +33,8 @@ IVF_EXPONENT = 2 / 3
 """nprobe grows with (1 / share) to this power. Measured on debian-packages: 0.6 to 0.7 keeps recall down to 1 %."""
 MAX_FETCH = 4096
 """Rows to ask for at most when those that are not allowed are dropped afterwards."""
+_PREPARED_BYTES = 8 << 20
+"""Of row sets that are held with their search parameters."""
 _CALIBRATION_QUERIES, _CALIBRATION_ROWS, _CALIBRATION_K, _ROUNDS = 8, 1024, 10, 3
 
 
@@ -90,7 +92,8 @@ class Restricted:
         self._costs: Costs | None = None
         self._lock = threading.Lock()
         # Making the parameters costs as much as ten of a graph's steps. Few, since each holds its row set.
-        self._prepared = functools.lru_cache(maxsize=8)(self._prepare)
+        most = _PREPARED_BYTES // max(1, index.ntotal // 8)
+        self._prepared = functools.lru_cache(maxsize=max(1, min(8, most)))(self._prepare)
         self.live: RowSet | None = None
         """Rows that are not hidden; None for all. Replaced as a whole, so every search sees one state of it."""
 
@@ -127,6 +130,15 @@ class Restricted:
             raw[short], rows[short] = self.approximate(queries[short], k, params, allowed_rows, effort)
             short = short[rows[short, last] < 0]
         return (raw, rows), Strategy.APPROXIMATE
+
+    @property
+    def sets_bytes(self) -> int:
+        """What row sets of filters may take in memory, to be kept for the next query with the same one."""
+        return self._store.sets_bytes
+
+    def prepare(self) -> None:
+        """Before the first search of some rows: make what it would wait for."""
+        self._store.prepare()
 
     def share_among(self, processes: int) -> None:
         """See Engine.share_among."""

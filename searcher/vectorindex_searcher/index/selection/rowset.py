@@ -5,6 +5,7 @@ Immutable, so threads and caches share them. Sets combine with `&` and `~`. Know
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy.typing as npt
 
 from ..binding import faiss
 
+_PART_BYTES = 64 << 10
+"""Of bits that are unpacked at a time, into eight times as many bytes."""
 _LOW_BITS = tuple((1 << bits) - 1 if bits else 0xFF for bits in range(8))
 
 
@@ -43,9 +46,9 @@ class RowSet:
     @classmethod
     def of_rows(cls, rows: npt.NDArray[np.int64], count: int) -> RowSet:
         """The rows named (int64 [n], each in [0, count))."""
-        mask = np.zeros(count, np.bool_)
-        mask[rows] = True
-        return cls.of_mask(mask)
+        bits = np.zeros((count + 7) // 8, np.uint8)
+        np.bitwise_or.at(bits, rows >> 3, np.left_shift(1, rows & 7).astype(np.uint8))
+        return cls(bits, count)
 
     @property
     def nbytes(self) -> int:
@@ -53,14 +56,32 @@ class RowSet:
         return self.bits.nbytes
 
     def rows(self) -> npt.NDArray[np.int64]:
-        """The rows in the set, int64 [matching], rising."""
-        if self.matching * 64 < self.count:
-            # Few rows: only the bytes that hold one are unpacked.
-            places = np.flatnonzero(self.bits)
-            bits = np.unpackbits(self.bits[places], bitorder="little").reshape(-1, 8)
-            which, bit = np.nonzero(bits)
-            return places[which] * 8 + bit
-        return np.flatnonzero(np.unpackbits(self.bits, count=self.count, bitorder="little"))
+        """The rows in the set, int64 [matching], rising. Memory: twice theirs, however many the index has."""
+        parts = list(self._parts())
+        return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.int64), *parts])
+
+    def blocks(self, most: int) -> Iterator[npt.NDArray[np.int64]]:
+        """The rows in the set, rising, `most` of them at a time; the last block may be shorter. Memory: a block, and
+        some megabytes."""
+        held = np.zeros(0, np.int64)
+        for part in self._parts():
+            held = np.concatenate([held, part])
+            while len(held) >= most:
+                yield held[:most]
+                held = held[most:]
+        if len(held):
+            yield held
+
+    def _parts(self) -> Iterator[npt.NDArray[np.int64]]:
+        """The rows of some bytes of bits after the other."""
+        for start in range(0, len(self.bits), _PART_BYTES):
+            bits = self.bits[start : start + _PART_BYTES]
+            places = np.flatnonzero(bits)
+            if 4 * len(places) < len(bits):  # few: only the bytes that hold one are unpacked
+                which, bit = np.nonzero(np.unpackbits(bits[places], bitorder="little").reshape(-1, 8))
+                yield (start + places[which]) * 8 + bit
+            else:
+                yield 8 * start + np.flatnonzero(np.unpackbits(bits, bitorder="little"))
 
     def holds(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Whether each of `rows` (any shape, -1 for none) is in the set."""

@@ -22,6 +22,10 @@ CACHE_SHARE = 8
 """Kept subsets take at most 1 / CACHE_SHARE of the bytes of the index's codes..."""
 CACHE_BYTES = (16 << 20, 256 << 20)
 """...within these limits."""
+SETS_BYTES = 32 << 20
+"""What row sets of filters may take (predicates.py)..."""
+KEPT_SETS = 16
+"""...and of an index of which so many take more, up to half of what copies may take."""
 _QUERY_BLOCK = 16
 """Fewer than FAISS's threshold for BLAS, whose |q|^2 + |x|^2 - 2qx loses the distance of data far from the origin."""
 
@@ -36,6 +40,12 @@ def cache_bytes(rows: int, row_bytes: int) -> int:
     return int(np.clip(rows * row_bytes // CACHE_SHARE, *CACHE_BYTES))
 
 
+def lent_bytes(rows: int, total: int) -> int:
+    """How many of the `total` bytes of cache_bytes are lent to the row sets of an index of `rows`."""
+    wanted = KEPT_SETS * 2 * ((rows + 7) // 8)  # twice: with deleted rows and without
+    return min(max(0, wanted - SETS_BYTES), total // 2)
+
+
 def restricted_bytes(index: Any) -> int:
     """Memory that searching only some rows of `index` (a faiss.Index) can take, beside the file: kept subsets, and for
     lists the table from row to list. Never more than copies of all rows."""
@@ -43,7 +53,7 @@ def restricted_bytes(index: Any) -> int:
     if not store.usable:
         return 0
     table = 8 * index.ntotal if store.reads_lists else 0
-    return min(store.cache_bytes, int(index.ntotal) * (store.row_bytes + 8)) + int(table)
+    return min(cache_bytes(index.ntotal, store.row_bytes), int(index.ntotal) * (store.row_bytes + 8)) + int(table)
 
 
 class CodeStore:
@@ -54,6 +64,8 @@ class CodeStore:
         self._transforms, self._store = _store_of(index)
         self.metric: int = self._store.metric_type
         self._lock = threading.Lock()
+        self._mapping = threading.Lock()
+        """A lock of its own: the table takes a second for many rows, and kept subsets are not to wait for it."""
         self._kept: OrderedDict[RowSet, tuple[Any, npt.NDArray[np.int64], int]] = OrderedDict()
         self._kept_bytes = 0
         self._mapped = False
@@ -61,11 +73,16 @@ class CodeStore:
         width = 4 * self._store.d if self._codes is None else self._codes.shape[1]
         self.row_bytes: int = width
         """Memory of one copied row."""
-        self.cache_bytes: int = cache_bytes(index.ntotal, width)
         self.reads_lists: bool = isinstance(self._store, faiss.IndexIVF)
         """Whether rows lie in lists, and are found through a table of 8 bytes a row."""
         self.usable: bool = self._try()
         """Whether rows can be read at all; false for types that FAISS cannot reconstruct."""
+        total = cache_bytes(index.ntotal, width)
+        lent = lent_bytes(index.ntotal, total) if self.usable else 0
+        self.cache_bytes: int = total - lent
+        """What kept subsets may take."""
+        self.sets_bytes: int = SETS_BYTES + lent
+        """What kept row sets may take."""
 
     def _try(self) -> bool:
         if not self._store.ntotal:
@@ -84,6 +101,10 @@ class CodeStore:
     def share_among(self, processes: int) -> None:
         """See Engine.share_among."""
         self.cache_bytes //= processes
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make what the first search of some rows would wait for: with lists, the table from row to list."""
         if self.usable:
             self._map()
 
@@ -108,16 +129,16 @@ class CodeStore:
         return flat
 
     def _map(self) -> None:
-        """IVF: build FAISS's table from row to list, 8 bytes a row, when it is needed for the first time."""
+        """IVF: build FAISS's table from row to list, 8 bytes a row, if it is not there."""
         if self.reads_lists and not self._mapped:
-            with self._lock:
+            with self._mapping:
                 if not self._mapped:
                     self._store.make_direct_map()
                     self._mapped = True
 
     def release(self) -> None:
         """Drop the copies and the table: an index that is to be added to and written is then as it was."""
-        with self._lock:
+        with self._lock, self._mapping:
             self._kept.clear()
             self._kept_bytes = 0
             if self._mapped:
@@ -135,11 +156,8 @@ class CodeStore:
         if self.keeps(allowed_rows):
             subset, rows = self._subset(allowed_rows)
             return _numbered(_scan(subset, queries, k), rows)
-        rows = allowed_rows.rows()
-        step = max(1, BLOCK_BYTES // self.row_bytes)
         best = nothing(len(queries), k, self.metric)
-        for start in range(0, len(rows), step):
-            some = rows[start : start + step]
+        for some in allowed_rows.blocks(max(1, BLOCK_BYTES // self.row_bytes)):
             best = _merge(best, _numbered(_scan(self.gather(some), queries, k), some), k, self.metric)
         return best
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ... import contract
 from ...index.engine import Engine
+from ...index.filters import Predicate
 from ...index.selection.rowset import RowSet
 from ..evidence.feedback import QueryIds
 from ..evidence.live_queries import LiveQueries
@@ -156,7 +157,7 @@ class SearchService:
 
     def _run(self, asked: PendingSearch, work: Work) -> Response:
         plan, vectors = asked.plan, asked.vectors.reshape(asked.outcome.queries, -1)
-        allowed = None if plan.filter is None else self._engine.matching(plan.filter)
+        allowed = None if plan.filter is None else self._matching(plan.filter, work)
         step = max(1, SLICE_CANDIDATES // plan.candidates)
         parts = [self._slice(plan, vectors[at : at + step], allowed) for at in range(0, len(vectors), step)]
         scores, rows, strategy = parts[0] if len(parts) == 1 else _joined(parts)
@@ -166,6 +167,11 @@ class SearchService:
         if self._queries is not None:
             self._queries.leave_out(len(vectors), filtered=True)
         return self._answer(asked, scores, rows, work, {"filter": {"rows": allowed.matching, "search": strategy}})
+
+    def _matching(self, predicate: Predicate, work: Work) -> RowSet:
+        if not self._engine.keeps_matching(predicate):
+            work.filter(self._engine.count)
+        return self._engine.matching(predicate)
 
     def _slice(self, plan: SearchPlan, vectors: Vectors, allowed: RowSet | None) -> tuple[Scores, Rows, str]:
         """Search so many vectors as fit into one call."""

@@ -1,7 +1,8 @@
 """What searches hold in memory while they run, all of them together, and how long one answer may become.
 
 The bytes that a request sends and those that a client leaves unread are the port's budgets (http/limits.py); these are
-those between: what FAISS holds for candidates, and an answer as Python's objects and as text.
+those between: what FAISS holds for candidates, the rows of a filter that is new, and an answer as Python's objects and
+as text.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ class Work:
     def search(self, plan: SearchPlan, vectors: int) -> None:
         """Before a search of so many vectors. Raises Problem 503."""
         self._take(min(vectors * plan.candidates, max(SLICE_CANDIDATES, plan.candidates)) * CANDIDATE_BYTES)
+
+    def filter(self, rows: int) -> None:
+        """Before a filter is evaluated over so many rows: a bit each, twice with deleted rows. Raises Problem 503."""
+        self._take(2 * ((rows + 7) // 8))
 
     def answer(self, size: int) -> None:
         """Before so many bytes more of its answer are made. Raises Problem 400 when it becomes too long, 503."""
