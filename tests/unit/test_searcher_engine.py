@@ -17,7 +17,7 @@ from vectorindex_searcher.index.binding import faiss
 from vectorindex_searcher.index.engine import Engine, read_index
 from vectorindex_searcher.index.factory import make_index, small, training_rows
 from vectorindex_searcher.index.metric import normalise
-from vectorindex_searcher.index.parameters import index_type
+from vectorindex_searcher.index.parameters import index_type, layers
 from vectorindex_searcher.index.rows import Ids, RowFile, RowWriter
 from vectorindex_searcher.index.selection.rowset import RowSet
 

@@ -205,9 +205,9 @@ def test_rows_of_a_new_filter_are_work_and_of_a_known_one_none(tmp_path: Path, m
     """Those that are kept are counted with what filters may keep."""
     counted: list[int] = []
     monkeypatch.setattr(Work, "filter", lambda _, rows: counted.append(rows))
-    engine, vectors = make_engine(tmp_path / "a")
+    engine, vectors = make_engine(tmp_path / "a", list(range(COUNT)))
     with running(engine) as pod:
-        for title in ("t1", "t1", "t2", "t1"):
+        for title in ("title 1", "title 1", "title 2", "title 1"):
             status, _, found = pod.search({"vector": vectors[0].tolist(), "filter": {"title": title}})
             assert (status, found["filter"]["rows"] > 0) == (200, True)
     assert counted == [COUNT, COUNT]
