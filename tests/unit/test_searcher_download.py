@@ -11,16 +11,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from vectorindex_searcher.artifact.manifest import ManifestFile
+from vectorindex_searcher.artifact import publish, ranges
+from vectorindex_searcher.artifact.layout import IDS_FILE, INDEX_FILE, RANGES_FILE, Layout
+from vectorindex_searcher.artifact.manifest import Manifest, ManifestFile, describe_file
 from vectorindex_searcher.artifact.publish import fetch_files
-from vectorindex_searcher.errors import BadSpec, ChecksumMismatch, RetryableError, SourceChanged, TaskError
+from vectorindex_searcher.contract import Identity
+from vectorindex_searcher.errors import BadData, BadSpec, ChecksumMismatch, RetryableError, SourceChanged, TaskError
 from vectorindex_searcher.serve.settings import Settings
 from vectorindex_searcher.storage.cache import NodeCache
-from vectorindex_searcher.storage.download import Wanted, download
+from vectorindex_searcher.storage.download import RANGE_BYTES, Wanted, download, hash_range
 from vectorindex_searcher.storage.folder import FolderStore
 from vectorindex_searcher.storage.store import Role
 
@@ -63,13 +68,27 @@ def remote(tmp_path: Path) -> Remote:
     return Remote(root)
 
 
-@pytest.fixture
-def wanted(tmp_path: Path) -> list[Wanted]:
+@pytest.fixture(params=["whole", "ranges"])
+def wanted(tmp_path: Path, request: pytest.FixtureRequest) -> list[Wanted]:
+    """Known by the SHA-256 of each file, or of its ranges: then that of the whole is not looked at."""
     folder = tmp_path / "cache"
     folder.mkdir()
+    by_ranges = request.param == "ranges"
     return [
-        Wanted(name, name, len(data), hashlib.sha256(data).hexdigest(), folder / name) for name, data in CONTENT.items()
+        Wanted(
+            name,
+            name,
+            len(data),
+            "0" * 64 if by_ranges and data else hashlib.sha256(data).hexdigest(),
+            folder / name,
+            hashes(data) if by_ranges else (),
+        )
+        for name, data in CONTENT.items()
     ]
+
+
+def hashes(data: bytes) -> tuple[str, ...]:
+    return tuple(hashlib.sha256(data[at : at + RANGE]).hexdigest() for at in range(0, len(data), RANGE))
 
 
 def files_of(wanted: list[Wanted]) -> dict[str, bytes]:
@@ -116,6 +135,79 @@ def test_what_is_there_is_verified_and_only_the_rest_fetched(remote: Remote, wan
     wanted[1].target.unlink()
     assert {one.name for one in download(remote, wanted, range_bytes=RANGE)} == {"ids.arrow", "metadata.arrow"}
     assert files_of(wanted) == CONTENT
+
+
+def test_ranges_that_do_not_cover_the_file_are_refused(remote: Remote, wanted: list[Wanted]) -> None:
+    data = CONTENT["index.faiss"]
+    for known in (hashes(data)[:-1], hashes(data + b"x" * RANGE), hashes(b"x")):
+        short = replace(wanted[0], ranges=known)
+        with pytest.raises(ChecksumMismatch, match=f"of {len(known)} ranges"):
+            download(remote, [short], range_bytes=RANGE)
+        assert files_of(wanted) == {}
+
+
+@pytest.mark.parametrize("at", [0, 999, 1000, 50_000, 100_002])
+def test_no_byte_of_a_file_that_is_there_may_differ(remote: Remote, wanted: list[Wanted], at: int) -> None:
+    download(remote, wanted, range_bytes=RANGE)
+    damaged = bytearray(CONTENT["index.faiss"])
+    damaged[at] ^= 1
+    wanted[0].target.write_bytes(bytes(damaged))
+    assert download(remote, wanted, range_bytes=RANGE) == (wanted[0],)
+    assert files_of(wanted) == CONTENT
+
+
+def test_an_artifact_says_the_ranges_of_its_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "RANGE_BYTES", RANGE)
+    monkeypatch.setattr(ranges, "hash_range", partial(hash_range, length=RANGE))
+    (tmp_path / "in").mkdir()
+    for name, data in CONTENT.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    assert ranges.write_ranges(tmp_path / "in", ["empty", "ids.arrow"]) == (), "no file is large"
+    assert ranges.write_ranges(tmp_path / "in", list(CONTENT)) == (RANGES_FILE,)
+    known = ranges.read_ranges(tmp_path / "in" / RANGES_FILE)
+    assert known == {name: hashes(data) for name, data in CONTENT.items() if len(data) > RANGE}
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 2 * RANGE)
+    assert ranges.read_ranges(tmp_path / "in" / RANGES_FILE) == {}, "other ranges than are fetched: of no use"
+    (tmp_path / "in" / RANGES_FILE).write_bytes(b"{}")
+    with pytest.raises(BadData, match=RANGES_FILE):
+        ranges.read_ranges(tmp_path / "in" / RANGES_FILE)
+
+
+def test_large_files_of_an_artifact_are_verified_by_their_ranges(tmp_path: Path) -> None:
+    """And those of an artifact from before there were any, as a whole."""
+    layout, data = Layout("", Identity(name="n")), os.urandom(RANGE_BYTES + 7)
+    folder = tmp_path / "store" / layout.file("d", "a", "")
+    folder.mkdir(parents=True)
+    (folder / INDEX_FILE).write_bytes(data)
+    (folder / IDS_FILE).write_bytes(b"small")
+    names = (INDEX_FILE, IDS_FILE, *ranges.write_ranges(folder, [INDEX_FILE, IDS_FILE]))
+    files = [describe_file(folder / name) for name in names]
+    before = Manifest.model_construct(digest="d", attempt="a", files=files[:2])
+    # Of the whole another SHA-256: it is not looked at where the ranges are known.
+    files[0] = files[0].model_copy(update={"sha256": "0" * 64})
+    since = Manifest.model_construct(digest="d", attempt="a", files=files)
+    store = FolderStore(tmp_path / "store", Role.ARTIFACTS)
+    for number, manifest in enumerate((before, since)):
+        cached = publish.download_verified(store, layout, manifest, tmp_path / f"cache-{number}")
+        assert (cached / INDEX_FILE).read_bytes() == data
+        (cached / INDEX_FILE).write_bytes(data[:-1] + b"?")
+        publish.download_verified(store, layout, manifest, tmp_path / f"cache-{number}")
+        assert (cached / INDEX_FILE).read_bytes() == data
+    (folder / INDEX_FILE).write_bytes(data[:-1] + b"?")
+    for number, manifest in enumerate((before, since)):
+        with pytest.raises(ChecksumMismatch, match=INDEX_FILE):
+            publish.download_verified(store, layout, manifest, tmp_path / f"other-{number}")
+
+
+def test_what_the_document_does_not_hold_is_verified_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "RANGE_BYTES", RANGE)
+    monkeypatch.setattr(ranges, "hash_range", partial(hash_range, length=RANGE))
+    monkeypatch.setattr(ranges, "DOCUMENT_LIMIT_BYTES", 90 * 80)
+    for name, data in CONTENT.items():
+        (tmp_path / name).write_bytes(data)
+    assert ranges.write_ranges(tmp_path, ["metadata.arrow", "index.faiss"]) == (RANGES_FILE,)
+    assert list(ranges.read_ranges(tmp_path / RANGES_FILE)) == ["metadata.arrow"]
+    assert (tmp_path / RANGES_FILE).stat().st_size < 90 * 80
 
 
 def _flip(remote: Remote) -> None:

@@ -17,6 +17,8 @@ REPORT_FILE = "report.json"
 CANARY_FILE = "canary.arrow"
 POINTS_FILE = "points.json"
 PAGE_FILE = "report.html"
+RANGES_FILE = "ranges.json"
+"""SHA-256 of the ranges of the large files (ranges.py); not there where no file is large."""
 SERVED_FILES = (INDEX_FILE, IDS_FILE, METADATA_FILE)
 """What a searcher must have. vectors.npy (live recall), heldout.arrow and measured.arrow (the gate) are fetched by who
 needs them."""

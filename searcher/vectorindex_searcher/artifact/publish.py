@@ -14,12 +14,14 @@ import secrets
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 from ..errors import RetryableError, TaskError
-from ..storage.download import Wanted, download
+from ..storage.download import RANGE_BYTES, Wanted, download
 from ..storage.store import Store
-from .layout import SERVED_FILES, Layout
+from .layout import RANGES_FILE, SERVED_FILES, Layout
 from .manifest import Manifest, ManifestFile, encode, load_manifest
+from .ranges import Ranges, read_ranges
 
 UPLOAD_THREADS = 4
 UNFINISHED_SECONDS = 86_400.0
@@ -92,12 +94,22 @@ def download_verified(
     wanted = [file for name in names or SERVED_FILES if (file := manifest.file(name)) is not None]
     folder = cache / cache_name(manifest)
     keyed = [(layout.file(manifest.digest, manifest.attempt, file.name), file) for file in wanted]
-    return fetch_files(store, keyed, folder)
+    ranges: Ranges = {}
+    known = manifest.file(RANGES_FILE)
+    if known is not None and any(file.size > RANGE_BYTES for file in wanted):
+        fetch_files(store, [(layout.file(manifest.digest, manifest.attempt, known.name), known)], folder)
+        ranges = read_ranges(folder / known.name)
+    return fetch_files(store, keyed, folder, ranges)
 
 
-def fetch_files(store: Store, files: Sequence[tuple[str, ManifestFile]], folder: Path) -> Path:
+def fetch_files(
+    store: Store, files: Sequence[tuple[str, ManifestFile]], folder: Path, ranges: Ranges = MappingProxyType({})
+) -> Path:
     """Fetch (key, description) pairs into `folder` in parallel, verified; see `download_verified`."""
-    wanted = [Wanted(key, file.name, file.size, file.sha256, folder / file.name) for key, file in files]
+    wanted = [
+        Wanted(key, file.name, file.size, file.sha256, folder / file.name, ranges.get(file.name, ()))
+        for key, file in files
+    ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fetched = download(store, wanted)

@@ -26,9 +26,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..artifact.layout import HELDOUT_FILE, IDS_FILE, INDEX_FILE, MEASURED_FILE, METADATA_FILE, VECTORS_FILE, Layout
+from ..artifact.layout import (
+    HELDOUT_FILE,
+    IDS_FILE,
+    INDEX_FILE,
+    MEASURED_FILE,
+    METADATA_FILE,
+    SERVED_FILES,
+    VECTORS_FILE,
+    Layout,
+)
 from ..artifact.manifest import Manifest, describe_file, find_manifest
 from ..artifact.publish import own_attempt, publish
+from ..artifact.ranges import write_ranges
 from ..contract import ASKED_KS, BuildResult, BuildTask, OperatingPoint
 from ..dataset.listing import Listing, list_source, load_listing
 from ..dataset.places import no_data
@@ -254,6 +264,7 @@ def _bare(task: BuildTask, listing: Listing, source: Source, factory: str) -> Ma
 def _with_files(bare: Manifest, task: BuildTask, folder: Path, fallback: DeviceFallback) -> Manifest:
     names = [INDEX_FILE, IDS_FILE, VECTORS_FILE, HELDOUT_FILE, MEASURED_FILE]
     names += [METADATA_FILE] if task.columns.metadata else []
+    names += write_ranges(folder, sorted(names, key=lambda name: name not in SERVED_FILES))
     # As it is after a round trip: FAISS reads IndexFlat back as IndexFlatL2.
     index = read_index(folder / INDEX_FILE)
     size = footprint(index, index.ntotal)
