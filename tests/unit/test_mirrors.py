@@ -22,7 +22,7 @@ from vectorindex_operator.reconcile.observe import CHILD_KINDS
 from vectorindex_operator.reconcile.watches import WATCHED
 from vectorindex_searcher.cli import task_metrics
 from vectorindex_searcher.dataset.formats import FORMATS
-from vectorindex_searcher.index import predicates
+from vectorindex_searcher.index.selection import subset
 from vectorindex_searcher.serve.evidence import metrics
 from vectorindex_searcher.serve.http import limits
 from vectorindex_searcher.serve.http.messages import READ_HEADERS
@@ -205,4 +205,4 @@ def test_what_the_limits_of_a_searcher_add_up_to_counts_all_of_them() -> None:
 
 
 def test_caches_of_a_searcher_are_as_large_as_they_are_counted() -> None:
-    assert limits.ROWS_BYTES == predicates.CACHE_BYTES
+    assert limits.ROWS_BYTES == subset.SETS_BYTES

@@ -23,7 +23,6 @@ from vectorindex_searcher.index.selection import restricted
 from vectorindex_searcher.index.selection.restricted import Restricted
 from vectorindex_searcher.index.selection.rowset import RowSet
 from vectorindex_searcher.index.selection.subset import SETS_BYTES, CodeStore, cache_bytes, lent_bytes
-from vectorindex_searcher.serve.http.limits import ROWS_BYTES
 from vectorindex_searcher.serve.http.messages import Problem
 from vectorindex_searcher.serve.search.work import Work, WorkBudget
 
@@ -101,7 +100,6 @@ def test_sets_and_copies_share_what_is_counted(rows: int, row_bytes: int) -> Non
     assert lent == 0 or rows > 8_000_000, "of a smaller index sixteen sets have room as it is"
     kept = (SETS_BYTES + lent) // (2 * rows // 8)
     assert kept >= (16 if rows <= 8_000_000 else 4 if rows <= 100_000_000 and row_bytes >= 16 else 0)
-    assert SETS_BYTES == ROWS_BYTES
 
 
 def test_a_large_index_lends_its_sets_what_its_copies_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
