@@ -79,9 +79,9 @@ class _Buffer:
         """Of each batch, in `items`."""
 
     def at(self, batches: Batches, rows: Numbers) -> npt.NDArray[Any]:
-        if isinstance(batches, int):
-            return self.items[rows]
-        return self.items[self.starts[batches] + rows]
+        places = rows if isinstance(batches, int) else self.starts[batches] + rows
+        found: npt.NDArray[Any] = self.items[places]
+        return found
 
 
 def _place(mapping: pa.Buffer, buffer: pa.Buffer | None, width: int) -> int:
@@ -129,7 +129,8 @@ class ScatteredNumbers(Scattered):
         return pa.Array.from_buffers(self._kind, len(rows), parts)
 
     def span_bytes(self, batches: Batches, starts: Numbers, stops: Numbers) -> Numbers:  # noqa: ARG002
-        return self._width * (stops - starts)
+        found: Numbers = self._width * (stops - starts)
+        return found
 
 
 class _ScatteredFlags(Scattered):
@@ -172,7 +173,7 @@ class ScatteredTexts(Scattered):
         wide = types.is_large_string(kind) or types.is_large_binary(kind)
         self._offsets = _Offsets(mapping, arrays, wide=wide)
         self._bytes = _Buffer(mapping, [array.buffers()[2] for array in arrays], np.uint8)
-        self._text = memoryview(self._bytes.items)
+        self._text = self._bytes.items.data
 
     def values(self, batches: Batches, rows: Numbers) -> tuple[Numbers, bytes]:
         """Where each value ends (int64 [n + 1], a 0 before the first) when all stand one after the other, and these
