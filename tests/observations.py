@@ -50,10 +50,10 @@ _SPEC: dict[str, Any] = {
     "artifacts": {"s3": {"bucket": "indexes", "secretRef": {"name": "s3"}}},
     "index": {"factory": "IVF64,Flat"},
 }
-_BUILT = frozenset({"Validating", "Validated", "Rejected", "Surging", "Soaking", "Stable", "Superseded", "RolledBack"})
-_PROVEN = frozenset({"Validated", "Surging", "Soaking", "Stable", "Superseded", "RolledBack"})
-_ROLLED_OUT = frozenset({"Surging", "Soaking", "Stable", "Superseded", "RolledBack"})
-_SWITCHED = _ROLLED_OUT - {"Surging"}
+_ROLLED_OUT = frozenset({"Surging", "Shadowing", "Soaking", "Stable", "Superseded", "RolledBack"})
+_PROVEN = _ROLLED_OUT | {"Validated"}
+_BUILT = _PROVEN | {"Validating", "Rejected"}
+_SWITCHED = _ROLLED_OUT - {"Surging", "Shadowing"}
 
 
 def spec(**changes: Any) -> VectorIndexSpec:
@@ -183,7 +183,7 @@ def seen(
     **changes: Any,
 ) -> Observation:
     """A quiet world: the source holds `data`, the revisions of two slots are loaded, `traffic` has the Service."""
-    up = [r for r in revisions if r.status.phase in ("Surging", "Soaking", "Stable")]
+    up = [r for r in revisions if r.status.phase in ("Surging", "Shadowing", "Soaking", "Stable")]
     obs = Observation(
         index=index(of, VectorIndexStatus(source=source(of, data))),
         revisions={r.name: r for r in revisions},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from observations import NOW, SETTINGS, built, index, spec
 
@@ -14,6 +14,7 @@ from vectorindex_operator.core import identity
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.questions import Question
+from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.observation import IndexView, Observation, RevisionView
 from vectorindex_operator.core.plan import CreateRevision, EnsureSearchers, StartBuild, StartResolve
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
@@ -22,9 +23,10 @@ from vectorindex_operator.manifests import jobs, labels, revisions, searchers, s
 from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.errors import ConflictError
 from vectorindex_operator.reconcile.observe import observe
-from vectorindex_searcher.contract import BuildTask, ResolveTask, TrafficLease
+from vectorindex_searcher.contract import BuildTask, MirrorLease, ResolveTask, TrafficLease
 
 Raw = dict[str, Any]
+Answers = TypeVar("Answers")
 NAMESPACE, NAME = "team-a", "docs"
 
 
@@ -102,9 +104,9 @@ def merged(old: Any, patch: Any) -> Any:
     }
 
 
-def at_once(answers: tuple[PodEvidence, ...]) -> Future[tuple[PodEvidence, ...]]:
+def at_once(answers: Answers) -> Future[Answers]:
     """Answers of pods that nobody has to wait for."""
-    done: Future[tuple[PodEvidence, ...]] = Future()
+    done: Future[Answers] = Future()
     done.set_result(answers)
     return done
 
@@ -117,12 +119,17 @@ class Silent:
     ) -> Future[tuple[PodEvidence, ...]]:
         return at_once(tuple(PodEvidence(name, None, 0.0) for name, _ in pods))
 
+    def pairs(self, to: Addressee, pods: Iterable[tuple[str, str]], shadow: str) -> Future[tuple[PodPairs, ...]]:
+        return at_once(tuple(PodPairs(name, None, "it says nothing") for name, _ in pods))
+
     def source(self, to: Addressee, question: SourceQuestion) -> Future[SourceAnswer]:
         done: Future[SourceAnswer] = Future()
         done.set_result(SourceAnswer(problem="it says nothing"))
         return done
 
     def tell(self, to: Any, addresses: Iterable[str], lease: TrafficLease) -> None: ...
+
+    def mirror(self, to: Any, addresses: Iterable[str], judged: Any, lease: MirrorLease) -> None: ...
 
 
 def look(*objects: Raw, now: float) -> Observation:

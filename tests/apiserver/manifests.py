@@ -86,6 +86,13 @@ FULL_SPEC: Json = {
     },
     "rollout": {
         "strategy": "BlueGreen",
+        "shadow": {
+            "maxPerSecond": 50,
+            "duration": "2m",
+            "minQueries": 1000,
+            "maxDuration": "20m",
+            "onInconclusive": "Hold",
+        },
         "soak": {"duration": "30m", "minQueries": 1000, "maxDuration": "1d"},
         "progressDeadline": "20m",
     },
@@ -109,6 +116,8 @@ FULL_SPEC: Json = {
             {"name": "slower", "metric": "LatencyP95", "segment": "other", "maxRiseVsStable": "150%"},
             {"name": "score", "metric": "TopScore", "min": "0.45"},
             {"name": "drop", "metric": "TopScore", "maxDropVsStable": "10%"},
+            {"name": "missed", "metric": "AnswersMissed", "max": "5%"},
+            {"name": "changed", "metric": "AnswersChanged", "max": "2%", "segment": "keyword"},
         ],
     },
     "history": 5,

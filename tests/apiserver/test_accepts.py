@@ -45,6 +45,8 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
         ("gate", {"queries": {"s3": {"bucket": "queries"}}, "relevance": {}}),
         ("gate", {"queries": {"live": {}}}),
         ("rollout", {"soak": {"duration": "0s"}}),
+        ("rollout", {"shadow": {"maxPerSecond": 50}}),
+        ("rollout", {"shadow": {"duration": "10m", "maxDuration": "50m"}}),
         ("build.pod.tolerations", [{"key": "gpu"}]),
         ("source.poll", "0"),
         ("source.s3", {"bucket": "public", "anonymous": True, "endpoint": "https://ref.example.co/storage/v1/s3/"}),

@@ -46,6 +46,7 @@ from vectorindex_operator.core.plan import (
     MoveTraffic,
     Plan,
     RenewLeases,
+    RenewMirrors,
     StartBuild,
     StartResolve,
     StartValidation,
@@ -157,6 +158,8 @@ class Actor:
 
     def tell(self, *_: Any, **__: Any) -> None: ...
 
+    def mirror(self, *_: Any, **__: Any) -> None: ...
+
     def _decide(self, obs: Observation, *_: Any) -> Plan:
         self.obs = obs
         actions = self.planned(obs)
@@ -196,6 +199,7 @@ def act_out_every_action(actor: Actor) -> None:
     actor.act(MoveTraffic(switch, ""))
     actor.act(MoveTraffic(replace(switch, serial=2), live(actor, "Service", NAME)["metadata"]["resourceVersion"]))
     actor.act(RenewLeases(revision, (), LeaseState.SERVING))
+    actor.act(RenewMirrors(revision, (), revision, (), "shadow", 0.0))
     jobs = {job.name: job.uid for job in actor.act().jobs}
     actor.act(*(DeleteJob(name, uid) for name, uid in jobs.items()))
     changed_by_hand(actor.api, "Service", NAME, {"selector": {labels.REVISION: "another"}})

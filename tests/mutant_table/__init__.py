@@ -10,6 +10,7 @@ from .decisions import DECISIONS
 from .judging import JUDGING
 from .mutant import Edit, Mutant
 from .shadow import SHADOW
+from .shadow_rollout import SHADOW_ROLLOUT
 from .stories import STORIES
 from .surroundings import SURROUNDINGS
 from .traffic import TRAFFIC
@@ -19,6 +20,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Decisions": DECISIONS,
     "Judging": JUDGING,
     "Shadow": SHADOW,
+    "Shadow before the switch": SHADOW_ROLLOUT,
     "Cache, queue, cluster": CLUSTER,
     "Stories of the simulator": STORIES,
     "Surroundings of the simulator": SURROUNDINGS,

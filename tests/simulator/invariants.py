@@ -9,12 +9,15 @@ from simulator.pods import finished
 from simulator.store import Json
 from simulator.world import NAME, World
 
+from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.core.phase import UNDER_WAY, Phase
 from vectorindex_operator.core.safety.record_decision import REVERTED
 from vectorindex_operator.core.traffic import DecisionKind
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.service import read_decision
 
+SHADOW_SECONDS = 600.0
+"""Twice the `maxDuration` of the scenarios, and as long as passes fail one after another."""
 TOGETHER_SECONDS = 300.0
 """As long as events may be lost, reads be slow and passes fail one after another."""
 
@@ -175,6 +178,7 @@ class Invariants:
         loaded = self.world.loaded() - self.named
         if len(loaded) > 2:
             self.broken(f"(10) {len(loaded)} revisions are loaded: {', '.join(sorted(loaded))}")
+        self._shadows()
         traffic = self.world.serving()
         live = self.world.store.get("VectorIndexRevision", traffic)
         rollout = ((live or {}).get("status", {}).get("rollout") or {}) if live else {}
@@ -187,7 +191,23 @@ class Invariants:
             if self.tripped[traffic] > 3:
                 self.broken(f"(7) {traffic} is tripped, {prior} is ready, and the traffic has not moved in 3 passes")
 
+    def _shadows(self) -> None:
+        """(15) a shadow ends; what it rejected was never given the traffic since it began."""
+        for one in self.world.store.of_kind("VectorIndexRevision"):
+            name, status = one["metadata"]["name"], one.get("status", {})
+            shadow = (status.get("rollout") or {}).get("shadow")
+            if not shadow:
+                continue
+            began, since = to_unix(shadow["startedAt"]), max(to_unix(shadow["startedAt"]), self.calm())
+            if status["phase"] == Phase.SHADOWING and self.world.now - since > SHADOW_SECONDS:
+                self.broken(f"(15) {name} is in shadow for {self.world.now - began:.0f} s")
+            rejected = (status.get("rejected") or {}).get("stage") == "Shadow"
+            if rejected and name in self.world.served_since(began):
+                self.broken(f"(15) {name} had the traffic, and was rejected in shadow")
+
     def at_the_end(self, *, polls: bool) -> None:
+        if sending := self.world.searchers.mirrors.sending():
+            self.broken(f"(15) queries are sent for {', '.join(sending)} at rest")
         live = self.world.index()
         if live is None:
             left = [f"{kind}/{name}" for kind, name, _ in self.world.store.everything()]

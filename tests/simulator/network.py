@@ -14,16 +14,18 @@ from simulator.faults import CrashError, Faults
 from simulator.store import Json
 from simulator.world import World
 
+from vectorindex_operator.adapters.pairs import path_of as pairs_path
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.adapters.source_looks import path_of
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.questions import Question
+from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.errors import ConflictError, RefusedError, UnreachableError
-from vectorindex_searcher.contract import InternalRequest, TrafficLease
+from vectorindex_searcher.contract import MIRROR_PATH, InternalRequest, MirrorLease, TrafficLease
 
 T = TypeVar("T")
 
@@ -165,9 +167,20 @@ class Ports:
         if self.faults.happens(self.faults.silent):
             self._log("searchers do not answer")
             answers = tuple(PodEvidence(a.pod, None, a.received_at) for a in answers)
+        return self._in_time(answers)
+
+    def pairs(self, to: Addressee, pods: Iterable[tuple[str, str]], shadow: str) -> Future[tuple[PodPairs, ...]]:
+        request = InternalRequest("GET", pairs_path(shadow))
+        answers = self.world.searchers.pairs(pods, shadow, self.operator.clock(), request, self._headers(to, request))
+        if self.faults.happens(self.faults.silent):
+            self._log("searchers do not tell their pairs")
+            answers = tuple(PodPairs(one.pod, None, "no whole answer") for one in answers)
+        return self._in_time(answers)
+
+    def _in_time(self, answers: T) -> Future[T]:
         if not self.faults.late or not self.operator.automatic:
             return at_once(answers)
-        later: Future[tuple[PodEvidence, ...]] = Future()
+        later: Future[T] = Future()
         self.world.clock.after(self.lateness.uniform(0.0, self.faults.late), lambda: later.set_result(answers))
         return later
 
@@ -190,9 +203,18 @@ class Ports:
         if not self.faults.happens(self.faults.silent):
             self.world.searchers.tell(addresses, request, self._headers(to, request))
 
+    def mirror(self, to: Addressee, addresses: Iterable[str], judged: Addressee, lease: MirrorLease) -> None:
+        sealed = self._signer().seal(judged, to)
+        body = lease.model_copy(update={"sealed_key": sealed}).model_dump_json(by_alias=True).encode()
+        request = InternalRequest("POST", MIRROR_PATH, body)
+        if not self.faults.happens(self.faults.silent):
+            self.world.searchers.mirror(addresses, request, self._headers(to, request))
+
     def _headers(self, to: Addressee, request: InternalRequest) -> dict[str, str]:
-        signer = Signer(self.operator.settings.internal_keys, self.operator.clock)
-        return signer.headers(to, request.method, request.path, request.body)
+        return self._signer().headers(to, request.method, request.path, request.body)
+
+    def _signer(self) -> Signer:
+        return Signer(self.operator.settings.internal_keys, self.operator.clock)
 
     def send(self, regarding: Json, event: Event) -> None:
         self.operator.on_event(event)

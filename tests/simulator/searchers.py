@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Iterable
 
 from simulator.clock import START, Clock
+from simulator.mirrors import Mirrors
 from simulator.pods import is_ready, task_of, was_ready
 from simulator.store import Json, Store
 from simulator.truth import Quality, Truth, sha
 
 from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_operator.manifests import labels
 from vectorindex_searcher.contract import (
@@ -27,10 +29,14 @@ from vectorindex_searcher.contract import (
     Found,
     InternalRequest,
     LeaseState,
+    MirrorLease,
+    PairEvidence,
     Sender,
     SourceLook,
     Target,
     TrafficLease,
+    open_shadow_key,
+    shadow_key,
     source_id,
     verify,
 )
@@ -45,6 +51,7 @@ class Searchers:
     def __init__(self, store: Store, truth: Truth, clock: Clock) -> None:
         self.store, self.truth, self.clock = store, truth, clock
         self.share: Callable[[str, float, float], float] = lambda revision, start, stop: 0.0
+        self.mirrors = Mirrors(clock, lambda revision, start, stop: self.share(revision, start, stop))
         self.told_to_drain: Callable[[str], None] = lambda pod: None
         self.skews: tuple[float, ...] = (0.0,)
         """How far the pods' clocks are ahead: each pod has one of them."""
@@ -174,6 +181,53 @@ class Searchers:
     def _clock_of(self, pod: Json) -> float:
         number = int(pod["metadata"]["name"].rpartition("-")[2])
         return self.clock.now + self.skews[number % len(self.skews)]
+
+    # ------------------------------------------------------------ shadows
+
+    def mirror(self, addresses: Iterable[str], request: InternalRequest, headers: dict[str, str]) -> None:
+        """POST /v1/mirror. A key that nobody sealed for this pod, or that its receivers do not have, is refused."""
+        lease = MirrorLease.model_validate_json(request.body)
+        for address in addresses:
+            pod = self.accepting(address)
+            if pod is None or not self.truth.mirrors or not self.takes(pod, request, headers):
+                continue
+            key = open_shadow_key(lease.sealed_key, _env(pod).get(INTERNAL_KEY_ENV, ""))
+            there = [one for one in map(self.accepting, lease.addresses) if one is not None]
+            if all(key == shadow_key(_env(one).get(INTERNAL_KEY_ENV, "")) for one in there):
+                sender = pod["metadata"]["labels"][labels.REVISION]
+                self.mirrors.leased(pod["metadata"]["name"], sender, lease)
+
+    def pairs(
+        self,
+        pods: Iterable[tuple[str, str]],
+        shadow: str,
+        received: float,
+        request: InternalRequest,
+        headers: dict[str, str],
+    ) -> tuple[PodPairs, ...]:
+        """GET /v1/pairs of each (name, address). None is mute for minutes: that is an end of its own, and a fault must
+        not lead to another end than there would be without it."""
+        answers = []
+        for name, address in pods:
+            pod = self.at(address)
+            if pod is None or not is_ready(pod) or not self.takes(pod, request, headers):
+                answers.append(PodPairs(name, None, "no whole answer"))
+            elif not self.truth.mirrors:
+                answers.append(PodPairs(name, None, "404", unable=True))
+            else:
+                owner, now = pod["metadata"]["labels"][labels.REVISION], self._clock_of(pod)
+                ahead = round((now - self.clock.now) / BUCKET_SECONDS)
+                counted = self.mirrors.rows(shadow, owner, self.truth.queries_per_second, self._quality)
+                rows = tuple(row.model_copy(update={"bucket": row.bucket + ahead}) for row in counted)
+                evidence = PairEvidence.model_construct(
+                    pod=name, revision=owner, incarnation="", now=now, shadow=shadow, rows=rows
+                )
+                answers.append(PodPairs.of(name, evidence, received))
+        return tuple(answers)
+
+    def _quality(self, revision: str) -> Quality:
+        live = self.store.get("VectorIndexRevision", revision)
+        return self.truth.served(live["spec"]["digest"]) if live is not None else Quality()
 
     # ------------------------------------------------------------ what they counted
 

@@ -64,6 +64,7 @@ class Simulation:
         self.calm_since = float("inf") if seed else START
         self.invariants = Invariants(self.world, self._broken)
         self.invariants.frozen = self._frozen
+        self.invariants.calm = lambda: self.calm_since
         self.queries = Queries(self.world, self._broken, lambda: self.calm_since, lambda: self.invariants.removed)
         self.world.store.on_change = self._changed
         two = bool(scenario.classes) or (bool(seed) and (scenario.two_operators or rng.random() < 0.2))

@@ -32,6 +32,7 @@ TRIED = (
     "operator_upgraded",
     "rollback_and_retry",
     "rollback_to_a_named_one",
+    "shadow_passes",
     "unreadable_then_fix",
     "wanted_again_while_it_is_forgotten",
 )

@@ -64,6 +64,8 @@ class Quality:
     errors: float = 0.0
     refuses: str = ""
     """Reason with which every searcher pod refuses to serve it."""
+    hangs: bool = False
+    """It answers no query that is sent to it in shadow."""
     crashes: bool = False
     """Every pod dies soon after it got the traffic, and again after each restart."""
 
@@ -112,6 +114,8 @@ class Truth:
     """Whether searcher pods find a node."""
     refused: frozenset[str] = frozenset()
     """Kinds that nobody may write."""
+    mirrors: bool = True
+    """Whether the image of searchers knows what a shadow is."""
     lists_source: bool = True
     """Whether the image of searchers can."""
     source_denied: bool = False

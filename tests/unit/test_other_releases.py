@@ -228,7 +228,11 @@ def makes_foreign(raw: Raw) -> None:
     raw["spec"]["requires"] = ["shards"]
 
 
-LEFT = pytest.mark.parametrize("change", [makes_unreadable, makes_foreign])
+def makes_of_a_later_phase(raw: Raw) -> None:
+    raw["status"]["phase"] = "Shifting"
+
+
+LEFT = pytest.mark.parametrize("change", [makes_unreadable, makes_foreign, makes_of_a_later_phase])
 
 
 @LEFT

@@ -1,4 +1,5 @@
-"""Evidence from searchers, leases to them, over their admin ports (admin_port.py has the bounds of one exchange).
+"""Evidence from searchers, leases to them, over their admin ports (admin_port.py has the bounds of one exchange;
+pairs.py is about shadows, source_looks.py about the source).
 
 Nobody waits for pods here: who asks gets a Future. A look has DEADLINE_SECONDS for all pods of an index, pages
 included. What is not known by then is silence, and the next look goes on from there. Soaks, watches and leases have
@@ -20,6 +21,7 @@ from functools import partial
 from vectorindex_operator.adapters.admin_port import DEADLINE_SECONDS, AdminPort, Answer, Call, Lane
 from vectorindex_operator.adapters.evidence_answers import read_columns, read_rows
 from vectorindex_operator.adapters.evidence_cache import ROW_BYTES, EvidenceCache, PodKey
+from vectorindex_operator.adapters.pairs import look_at_pairs, mirror
 from vectorindex_operator.adapters.reader import Reader
 from vectorindex_operator.adapters.shares import Share
 from vectorindex_operator.adapters.signing import Signer
@@ -27,6 +29,7 @@ from vectorindex_operator.adapters.source_looks import look_at_source
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence
 from vectorindex_operator.core.judging.questions import Purpose, Question
+from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_searcher.contract import (
     ADMIN_PORT,
@@ -35,6 +38,7 @@ from vectorindex_searcher.contract import (
     EVIDENCE_CURSOR_HEADER,
     RING_SECONDS,
     LeaseState,
+    MirrorLease,
     Target,
     TrafficLease,
 )
@@ -210,6 +214,18 @@ class HttpSearchers:
         if cursor.isascii() and cursor.isprintable() and cursor:
             headers[EVIDENCE_CURSOR_HEADER] = cursor
         return Call(address, self.admin_port, "GET", path, headers)
+
+    # ------------------------------------------------------------ shadows
+
+    def pairs(self, to: Addressee, pods: Iterable[tuple[str, str]], shadow: str) -> Future[tuple[PodPairs, ...]]:
+        share = self.port.share()
+        look = look_at_pairs(self.port, self._reader, self.signer, self.admin_port, to, list(pods), shadow, share)
+        answered = self.port.start(look)
+        weakref.finalize(answered, share.close).atexit = False
+        return answered
+
+    def mirror(self, to: Addressee, addresses: Iterable[str], judged: Addressee, lease: MirrorLease) -> Future[None]:
+        return self.port.start(mirror(self.port, self.signer, self.admin_port, to, list(addresses), judged, lease))
 
     # ------------------------------------------------------------ the source
 

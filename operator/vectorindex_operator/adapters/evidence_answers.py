@@ -12,13 +12,14 @@ import pydantic_core
 from pydantic import ValidationError
 
 from vectorindex_operator.core.judging.evidence import PodCounts
-from vectorindex_searcher.contract import EVIDENCE_ROWS, Evidence, EvidenceColumns
+from vectorindex_searcher.contract import EVIDENCE_ROWS, PAIR_ROWS, Evidence, EvidenceColumns, PairEvidence
 
-Told = TypeVar("Told", Evidence, EvidenceColumns)
+Told = TypeVar("Told", Evidence, EvidenceColumns, PairEvidence)
 _COLUMN_BRACKETS = 256
 """Objects and lists of a page: some eighty when it is full, whatever the number of its rows."""
 _ROW_BRACKETS = 2 * EVIDENCE_ROWS + 16
 """Of rows: an object and a histogram each."""
+_PAIR_BRACKETS = PAIR_ROWS + 16
 
 
 def read_columns(body: bytes) -> EvidenceColumns:
@@ -29,6 +30,11 @@ def read_columns(body: bytes) -> EvidenceColumns:
 def read_rows(body: bytes) -> PodCounts:
     """From a searcher that knows no columns. ValueError with few words when it is none."""
     return PodCounts.of(_read(Evidence, body, _ROW_BRACKETS))
+
+
+def read_pairs(body: bytes) -> PairEvidence:
+    """ValueError with few words when it is none."""
+    return _read(PairEvidence, body, _PAIR_BRACKETS)
 
 
 def _read(model: type[Told], body: bytes, brackets: int) -> Told:

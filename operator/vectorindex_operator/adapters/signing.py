@@ -1,13 +1,20 @@
-"""Signs requests to searchers with the key of their revision."""
+"""Signs requests to searchers with the key of their revision, and seals the key of a shadow for who sends to it."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vectorindex_operator.core.internal_keys import Addressee, InternalKeys
-from vectorindex_searcher.contract import InternalRequest, sign
+from vectorindex_searcher.contract import (
+    SHADOW_NONCE_BYTES,
+    InternalRequest,
+    seal_shadow_key,
+    shadow_key,
+    sign,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,5 +26,11 @@ class Signer:
 
     def headers(self, to: Addressee, method: str, path: str, body: bytes = b"") -> dict[str, str]:
         """What to send beside a request. `path`: with its query, exactly as it is sent."""
-        key = self.keys.revision_key(to.revision_uid, to.key_id)
-        return sign(key, InternalRequest(method, path, body), to.target, self.clock())
+        return sign(self._key(to), InternalRequest(method, path, body), to.target, self.clock())
+
+    def seal(self, judged: Addressee, sender: Addressee) -> str:
+        """The key that queries are sent with to the pods of `judged`, for the pods of `sender` only."""
+        return seal_shadow_key(shadow_key(self._key(judged)), self._key(sender), os.urandom(SHADOW_NONCE_BYTES))
+
+    def _key(self, of: Addressee) -> str:
+        return self.keys.revision_key(of.revision_uid, of.key_id)

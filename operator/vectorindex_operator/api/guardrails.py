@@ -24,7 +24,12 @@ class GuardrailMetric(StrEnum):
     LIVE_RECALL = "LiveRecall"
     CLICK_DEPTH = "ClickDepth"
     REFUSAL_RATE = "RefusalRate"
+    ANSWERS_MISSED = "AnswersMissed"
+    ANSWERS_CHANGED = "AnswersChanged"
 
+
+JUDGED_IN_SHADOW = frozenset({GuardrailMetric.ANSWERS_MISSED, GuardrailMetric.ANSWERS_CHANGED})
+"""What became of stable's answers to the same queries: nobody can tell afterwards."""
 
 _PERCENT, _TIME, _NUMBER = r"(100|[0-9]{1,2}([.][0-9]+)?)%", r"[0-9]+([.][0-9]+)?m?s", r"[0-9]+([.][0-9]+)?"
 _EVERY_BOUND = ("max", "min", "max_drop_vs_stable", "max_rise_vs_stable")
@@ -38,6 +43,8 @@ _BOUNDS = {
     GuardrailMetric.LIVE_RECALL: ("min", _PERCENT),
     GuardrailMetric.CLICK_DEPTH: ("max", _NUMBER),
     GuardrailMetric.REFUSAL_RATE: ("max", _PERCENT),
+    GuardrailMetric.ANSWERS_MISSED: ("max", _PERCENT),
+    GuardrailMetric.ANSWERS_CHANGED: ("max", _PERCENT),
 }
 """Metric -> its absolute bound and how that is written. The relative one looks the same way."""
 _WORDS = {
@@ -110,6 +117,10 @@ class GuardrailRule(Model):
             "TopScore and LiveRecall take min or maxDropVsStable; the other metrics take max or maxRiseVsStable",
         ),
         CelRule(
+            "!(self.metric in ['AnswersMissed', 'AnswersChanged']) || has(dyn(self).max)",
+            "AnswersMissed and AnswersChanged take max: stable misses and changes none of its own answers",
+        ),
+        CelRule(
             # In the searchers' buckets of 5 s, as core/judging/rules.py counts them. CEL's durations know no days, and
             # a day is too long anyway. `has`: the API server checks the rule on defaults before it fills them.
             "[has(self.window) ? self.window : self.metric in ['LiveRecall', 'ClickDepth'] ? '15m' : '1m'].all(w,"
@@ -124,10 +135,11 @@ class GuardrailRule(Model):
     def _has_one_bound_that_fits(self) -> Self:
         """As the CEL rules say: a rule may also be read from a status, of which the API server checks no rules."""
         side, form = _BOUNDS[self.metric]
-        takes = (side, "max_drop_vs_stable" if side == "min" else "max_rise_vs_stable")
+        relative = "max_drop_vs_stable" if side == "min" else "max_rise_vs_stable"
+        takes = (side,) if self.metric in JUDGED_IN_SHADOW else (side, relative)
         given = [name for name in _EVERY_BOUND if getattr(self, name) is not None]
         if len(given) != 1 or given[0] not in takes:
-            raise ValueError(f"{self.metric} takes one of {takes[0]} and {to_camel(takes[1])}, not {given or 'none'}")
+            raise ValueError(f"{self.metric} takes {' or '.join(map(to_camel, takes))}, not {given or 'none'}")
         absolute = getattr(self, side)
         if absolute is not None and not re.fullmatch(form, absolute):
             raise ValueError(f"{side} of {self.metric} is {absolute!r}: see docs/guardrails.md for how it is written")

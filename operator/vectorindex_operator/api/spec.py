@@ -25,6 +25,7 @@ from vectorindex_operator.api.fields import (
 )
 from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_operator.api.network import NetworkPolicy
+from vectorindex_operator.api.rollout import Rollout
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import (
     FEWEST_LIVE_QUERIES,
@@ -380,27 +381,6 @@ class Searcher(Model):
     pod: Pod = Pod()
 
 
-class Soak(Model):
-    """How long the prior revision stays loaded after the switch, and how much evidence ends the soak."""
-
-    duration: Duration = "15m"
-    """At least this long."""
-    min_queries: Annotated[int, Field(ge=0, le=1_000_000_000)] = 500
-    """And until this many queries were answered."""
-    max_duration: PositiveDuration = "6h"
-    """Without enough evidence by then it goes on, and says so."""
-
-
-class Rollout(Model):
-    """How traffic moves to a new revision. Frozen into a revision when its rollout starts."""
-
-    strategy: Literal["BlueGreen"] = "BlueGreen"
-    """BlueGreen: all traffic at once, the prior revision stays loaded."""
-    soak: Soak = Soak()
-    progress_deadline: PositiveDuration = "10m"
-    """From scheduling until all searchers of a revision are ready; then it is rejected."""
-
-
 class VectorIndexSpec(Model):
     """What a user asks for. The operator never writes it."""
 
@@ -464,6 +444,14 @@ class VectorIndexSpec(Model):
             " || (has(r.mode) && r.mode == 'Observe'))",
             "a ClickDepth or RefusalRate rule needs mode Observe until searcher.auth is set: anyone could send clicks,"
             " or bad requests, and trip it",
+            ".guardrails.rules",
+        ),
+        CelRule(
+            "!has(self.guardrails.rules) || (has(self.rollout) && has(self.rollout.shadow)"
+            " && has(self.rollout.shadow.maxPerSecond) && self.rollout.shadow.maxPerSecond > 0)"
+            " || self.guardrails.rules.all(r, !(r.metric in ['AnswersMissed', 'AnswersChanged']))",
+            "an AnswersMissed or AnswersChanged rule needs rollout.shadow.maxPerSecond: what became of stable's answers"
+            " is known in shadow only",
             ".guardrails.rules",
         ),
         CelRule(

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from vectorindex_operator.api.guardrails import Guardrails
-from vectorindex_operator.api.spec import S3, Pod, Rollout, Searcher, VectorIndexSpec
+from vectorindex_operator.api.rollout import Rollout
+from vectorindex_operator.api.spec import S3, Pod, Searcher, VectorIndexSpec
 from vectorindex_operator.api.timestamps import MOST_UNIX, to_unix
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Columns, Embedding, IndexSpec, Stored
@@ -244,7 +245,7 @@ class Rejection(Stored):
     """Why this digest is not tried again until spec or data change or a person says retry."""
 
     stage: str
-    """Gate, Surge, Rollout or External."""
+    """Gate, Surge, Shadow, Rollout or External."""
     reason: str
     message: str
     at: Time
@@ -277,6 +278,22 @@ class Trip(Stored):
     """Where a person asked to go back to; empty: the last one found good."""
 
 
+class ShadowStatus(Stored):
+    """The time in which this revision answered live queries unseen. Written when it begins or ends, or says another
+    verdict."""
+
+    id: str
+    """What its pairs are counted under; another one begins anew."""
+    reference: str
+    """The revision whose queries and answers it is compared with."""
+    started_at: Time
+    ended_at: Time | None = None
+    outcome: str = ""
+    """Passed, Inconclusive, NoReference, CannotMirror or Failed; empty: it is not over."""
+    message: str = ""
+    verdicts: tuple[RuleVerdict, ...] = ()
+
+
 class RolloutStatus(Stored):
     """The rollout of this revision: settings frozen at its start, and its times."""
 
@@ -294,6 +311,8 @@ class RolloutStatus(Stored):
     verdicts: tuple[RuleVerdict, ...] = ()
     restarts: dict[str, int] | None = None
     """Restarts of each of its pods when it had just got the traffic; pods without any are left out."""
+    shadow: ShadowStatus | None = None
+    """None: it has not begun, or there is none."""
 
 
 class ArtifactSeen(Stored):

@@ -18,8 +18,15 @@ from vectorindex_operator.api.fields import (
     Quantity,
     SegmentName,
 )
-from vectorindex_operator.api.guardrails import DEFAULT_RULES, GuardrailMetric, GuardrailRule, Guardrails
+from vectorindex_operator.api.guardrails import (
+    DEFAULT_RULES,
+    JUDGED_IN_SHADOW,
+    GuardrailMetric,
+    GuardrailRule,
+    Guardrails,
+)
 from vectorindex_operator.api.network import IpBlock, LabelSelector, NetworkPeer, NetworkPolicy
+from vectorindex_operator.api.rollout import Rollout, Shadow, Soak
 from vectorindex_operator.api.spec import (
     S3,
     Artifacts,
@@ -32,12 +39,10 @@ from vectorindex_operator.api.spec import (
     QueryParams,
     Relevance,
     Resources,
-    Rollout,
     Searcher,
     SecretRef,
     Segment,
     SegmentFloor,
-    Soak,
     Source,
     Toleration,
     VectorIndexSpec,
@@ -56,6 +61,7 @@ from vectorindex_operator.api.status import (
     RolloutStatus,
     RuleVerdict,
     Serving,
+    ShadowStatus,
     SourcePoll,
     SourceStatus,
     Trip,
@@ -75,6 +81,7 @@ __all__ = [
     "DEFAULT_RULES",
     "FEATURES",
     "GROUP",
+    "JUDGED_IN_SHADOW",
     "NAME_LIMIT",
     "S3",
     "VERSION",
@@ -129,6 +136,8 @@ __all__ = [
     "SegmentFloor",
     "SegmentName",
     "Serving",
+    "Shadow",
+    "ShadowStatus",
     "Soak",
     "Source",
     "SourcePoll",

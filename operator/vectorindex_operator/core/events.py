@@ -27,6 +27,14 @@ class EventReason(StrEnum):
     """It is proven and waits for its turn."""
     SURGING = "Surging"
     """Its searchers are being loaded."""
+    SHADOWING = "Shadowing"
+    """It answers live queries unseen."""
+    SHADOW_PASSED = "ShadowPassed"
+    """Its answers are as good as stable's, with the numbers."""
+    SHADOW_SKIPPED = "ShadowSkipped"
+    """There is nothing to compare it with, or nobody who could send queries: it is switched to without a shadow."""
+    SHADOW_INCONCLUSIVE = "ShadowInconclusive"
+    """Too little evidence in shadow: what was not compared."""
     TRAFFIC_SWITCHED = "TrafficSwitched"
     """The traffic went to a new revision."""
     SOAKING = "Soaking"
@@ -42,7 +50,7 @@ class EventReason(StrEnum):
     RETIRED = "Retired"
     """Its searchers are gone."""
     REJECTED = "Rejected"
-    """The gate or its own pods found it too bad."""
+    """The gate, its own pods, or live queries in shadow found it too bad."""
     BUILD_FAILED = "BuildFailed"
     """Its build failed."""
     SURGE_FAILED = "SurgeFailed"
@@ -93,6 +101,7 @@ class EventReason(StrEnum):
 _WARNINGS = frozenset(
     {
         EventReason.OUTGOING,
+        EventReason.SHADOW_INCONCLUSIVE,
         EventReason.GUARDRAIL_FAILED,
         EventReason.GUARDRAIL_ERROR,
         EventReason.GUARDRAIL_TRIPPED,

@@ -75,3 +75,9 @@ class InternalKeys:
         """The key that the pods of a revision made with `key_id` have; empty: none."""
         master = self.master_of(key_id)
         return contract.revision_key(master, revision_uid) if master else ""
+
+    def agree(self, one: Addressee, other: Addressee) -> bool:
+        """Whether pods of one revision can speak to those of another: both have a key, or neither has."""
+        return bool(self.revision_key(one.revision_uid, one.key_id)) == bool(
+            self.revision_key(other.revision_uid, other.key_id)
+        )

@@ -15,11 +15,12 @@ go forward     what may fail; then the safe part of the plan runs all the same
   desired      hence which revision is wanted
   build        the next revision
   validate     its proof
-  surge        the candidate: load, prove each pod, switch
+  surge        the candidate: load, prove each pod, compare it with live queries in shadow, switch
   forget       what falls out of the history
 
 network        who reaches the pods
 keep loaded    searchers and leases of what has a slot; what has drained is retired
+mirrors        what is no longer in shadow is sent no more queries
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from vectorindex_operator.core.progress import obey_commands as obey_forward
 from vectorindex_operator.core.safety import (
     judge_serving,
     keep_loaded,
+    mirrors,
     network,
     obey_commands,
     record_decision,
@@ -74,6 +76,7 @@ def decide(obs: Observation, settings: Installation, now: float) -> Plan:
     go_forward(state)
     _run((network.step,), state)
     _run((keep_loaded.step,), state)
+    _run((mirrors.step,), state)
     return _plan(state)
 
 

@@ -18,8 +18,10 @@ from vectorindex_operator.api.v1alpha1 import (
 )
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.judging.sums import Sums
 from vectorindex_operator.core.loaded import LoadedRevision
+from vectorindex_operator.core.phase import KNOWN
 from vectorindex_operator.core.source_poll import Heard
 from vectorindex_operator.core.traffic import NO_TRAFFIC, Traffic
 from vectorindex_searcher.contract import BuildResult, Failure, ResolveResult, ValidateResult
@@ -67,6 +69,8 @@ class RevisionView:
         unread = [f"spec.{name}" for name in self.spec.unread]
         unread += [f"spec.serving.{name}" for name in self.spec.serving.unread] if self.spec.serving else []
         unread += [f"status.{name}" for name in self.status.unread & EVIDENCE]
+        if self.status.phase not in KNOWN:
+            unread.append(f"status.phase {self.status.phase[:63]!r}")  # nobody here knows what is to become of it
         return (*sorted(set(self.spec.requires) - FEATURES), *sorted(unread))
 
 
@@ -121,6 +125,8 @@ class Observation:
     evidence: Mapping[str, tuple[PodEvidence, ...]] = field(default_factory=dict)
     sums: Mapping[str, Sums] = field(default_factory=dict)
     """Of the evidence of the look before, by revision: a saving of time, which changes no verdict."""
+    pairs: Mapping[str, tuple[PodPairs, ...]] = field(default_factory=dict)
+    """What the pods of both sides of a shadow counted, by revision."""
     heard: Heard | None = None
     """What a searcher said of the source last; None: nothing yet, or this process has just begun."""
     network_policies: Mapping[str, str] = field(default_factory=dict)

@@ -4,13 +4,14 @@
 in preparation:  Pending -> Building -> Validating -> Validated
                               |             |
                           BuildFailed    Rejected
-candidate:       Surging -> Soaking -> Stable -> Superseded -> Retired
-                    |          +---- trip ---> RolledBack
-               SurgeFailed     +---- superseded without a way back ---> Outgoing -> Superseded or RolledBack
+candidate:       Surging -> [Shadowing] -> Soaking -> Stable -> Superseded -> Retired
+                    |            |            +---- trip ---> RolledBack
+               SurgeFailed   Rejected         +---- superseded without a way back ---> Outgoing -> Superseded
+                                                                                               or RolledBack
 ```
 
 A status keeps a phase as plain text, since another release may have written one that this one does not know: such a
-revision is in none of the sets, so it is neither prepared nor judged nor retired.
+revision is left as it is (core/observation.py).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Phase(StrEnum):
     """Proven; it waits for its turn."""
     SURGING = "Surging"
     """Its searchers are being loaded beside those that serve."""
+    SHADOWING = "Shadowing"
+    """It answers live queries beside the one that serves, unseen: its answers are compared, and no user gets them."""
     SOAKING = "Soaking"
     """It has the traffic; what it replaced stays loaded, and guardrails judge it."""
     OUTGOING = "Outgoing"
@@ -42,7 +45,7 @@ class Phase(StrEnum):
     RETIRED = "Retired"
     """Superseded, and its searchers are gone. It can still be gone back to, from its artifact."""
     REJECTED = "Rejected"
-    """The gate, or the canary queries of its own pods, found it too bad to serve."""
+    """The gate, the canary queries of its own pods, or live queries in shadow, found it too bad to serve."""
     ROLLED_BACK = "RolledBack"
     """A guardrail tripped while it had the traffic."""
     BUILD_FAILED = "BuildFailed"
@@ -51,8 +54,11 @@ class Phase(StrEnum):
     """Its searchers did not become ready in time."""
 
 
+KNOWN = frozenset(Phase)
 IN_PREPARATION = frozenset({Phase.PENDING, Phase.BUILDING, Phase.VALIDATING, Phase.VALIDATED})
-CANDIDATE = frozenset({Phase.SURGING, Phase.SOAKING})
+BEFORE_TRAFFIC = frozenset({Phase.SURGING, Phase.SHADOWING})
+"""Loaded beside what serves: given up, it is gone and no user has noticed."""
+CANDIDATE = BEFORE_TRAFFIC | {Phase.SOAKING}
 UNDER_WAY = IN_PREPARATION | CANDIDATE | {Phase.OUTGOING}
 REPLACED = frozenset({Phase.SUPERSEDED, Phase.RETIRED})
 """Done without any fault: wanted again, they are taken again."""

@@ -120,6 +120,24 @@ class RenewLeases:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewMirrors:
+    """Have the pods of a revision send queries that they have answered to the pods of another one, for a while. Best
+    effort.
+    """
+
+    revision: str
+    """Who sends, and its pods."""
+    addresses: tuple[str, ...]
+    judged: str
+    receivers: tuple[str, ...]
+    """Addresses of the pods of `judged`."""
+    shadow: str
+    """What the pairs are counted under."""
+    max_per_second: float
+    """Of each sending pod; 0: no more."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteSearchers:
     """Remove the revision's searchers; its artifact and its revision object stay."""
 
@@ -153,6 +171,7 @@ Action = (
     | DeleteNetworkPolicy
     | MoveTraffic
     | RenewLeases
+    | RenewMirrors
     | DeleteSearchers
     | WriteRevisionStatus
     | ForgetRevision
@@ -167,6 +186,7 @@ SAFE: tuple[type[Action], ...] = (
     EnsureSearchers,
     DeleteNetworkPolicy,
     RenewLeases,
+    RenewMirrors,
 )
 """What keeps an index safe, in the order in which it is done: nothing may delay a rollback, then what must not be
 forgotten. It runs whatever else is refused or fails."""

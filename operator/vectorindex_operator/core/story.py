@@ -83,6 +83,8 @@ def _of_revision(status: RevisionStatus) -> str:
         )
     if status.phase == Phase.SURGING:
         return "loading the searchers"
+    if status.phase == Phase.SHADOWING:
+        return "answers live queries beside the one that serves, and no user gets its answers"
     if status.phase == Phase.SOAKING:
         return "has the traffic"
     return status.message or status.phase

@@ -25,6 +25,7 @@ from vectorindex_operator.core.plan import (
     MoveTraffic,
     Plan,
     RenewLeases,
+    RenewMirrors,
     StartBuild,
     StartResolve,
     StartValidation,
@@ -37,7 +38,7 @@ from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.errors import ConflictError, NotOursError, RefusedError, UndoneError
 from vectorindex_operator.reconcile.objects import Objects, Repair
 from vectorindex_operator.reconcile.ports import Cluster, Searchers
-from vectorindex_searcher.contract import Model, TrafficLease
+from vectorindex_searcher.contract import MIRROR_ADDRESSES, MirrorLease, Model, TrafficLease
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,16 @@ class Executor:
             case RenewLeases():
                 to = addressee(obs, action.revision)
                 self.searchers.tell(to, action.addresses, TrafficLease(state=action.state))
+                return True
+            case RenewMirrors():
+                to, judged = addressee(obs, action.revision), addressee(obs, action.judged)
+                lease = MirrorLease(
+                    revision=action.judged,
+                    addresses=action.receivers[:MIRROR_ADDRESSES],
+                    max_per_second=action.max_per_second,
+                    shadow=action.shadow,
+                )
+                self.searchers.mirror(to, action.addresses, judged, lease)
                 return True
 
     def _write(self, action: Rendered) -> bool:

@@ -16,14 +16,15 @@ from dataclasses import dataclass, field, replace
 from vectorindex_operator.core.internal_keys import Addressee, addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.questions import Purpose, Question, questions
+from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.judging.sums import KeptSums, Sums
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.reconcile.ports import Searchers
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
 Key = tuple[str, str]
-Answers = Mapping[str, tuple[PodEvidence, ...]]
-"""By revision."""
+Told = tuple[PodEvidence, ...] | tuple[PodPairs, ...]
+Answers = Mapping[Question, Told]
 
 
 class AskedError(Exception):
@@ -34,12 +35,12 @@ class AskedError(Exception):
 class _Asked:
     to: Addressee
     question: Question
-    answers: Future[tuple[PodEvidence, ...]]
+    answers: Future[tuple[PodEvidence, ...]] | Future[tuple[PodPairs, ...]]
 
     def covers(self, to: Addressee, question: Question) -> bool:
         """Whether its answers are those that this question would get. What the time is asked since moves on with it."""
         mine = self.question
-        return (self.to, mine.revision, mine.purpose) == (to, question.revision, question.purpose) and (
+        return (self.to, replace(mine, since=0.0)) == (to, replace(question, since=0.0)) and (
             mine.since < question.since + BUCKET_SECONDS
         )
 
@@ -56,10 +57,11 @@ class _Look:
     def answers(self, wanted: Sequence[tuple[Addressee, Question]]) -> Answers | None:
         """None: something else was asked."""
         found = {
-            question.revision: next((one for one in self.asked if one.covers(to, question)), None)
-            for to, question in wanted
+            question: next((one for one in self.asked if one.covers(to, question)), None) for to, question in wanted
         }
-        known = {revision: one.answers.result() for revision, one in found.items() if one is not None}
+        known: dict[Question, Told] = {
+            question: one.answers.result() for question, one in found.items() if one is not None
+        }
         return known if len(known) == len(found) else None
 
 
@@ -86,16 +88,26 @@ class Looks:
         To be called only when no look is under way.
         """
         wanted = [(addressee(obs, question.revision), question) for question in questions(obs, now)]
-        evidence = self._evidence(key, obs, wanted)
+        told = self._answers(key, obs, wanted)
         sums = {
             one.revision: self._sums.begin(f"{obs.index.uid}/{one.revision}", now, urgent=one.purpose is Purpose.SOAK)
             for _, one in wanted
-            if one.purpose is not Purpose.BASELINE
+            if one.purpose not in (Purpose.BASELINE, Purpose.SHADOW)
         }
         self._begun[key] = sums
-        return replace(obs, evidence=evidence, sums=sums)
+        evidence = {
+            question.revision: tuple(one for one in said if isinstance(one, PodEvidence))
+            for question, said in told.items()
+            if question.purpose is not Purpose.SHADOW
+        }
+        pairs = {
+            question.revision: tuple(one for one in said if isinstance(one, PodPairs))
+            for question, said in told.items()
+            if question.purpose is Purpose.SHADOW
+        }
+        return replace(obs, evidence=evidence, sums=sums, pairs=pairs)
 
-    def _evidence(self, key: Key, obs: Observation, wanted: Sequence[tuple[Addressee, Question]]) -> Answers:
+    def _answers(self, key: Key, obs: Observation, wanted: Sequence[tuple[Addressee, Question]]) -> Answers:
         if not wanted:
             return {}
         look = self._looks.get(key)
@@ -119,10 +131,7 @@ class Looks:
         return f"the look at the pods of {'/'.join(key)} has been under way for {age:.0f} s" if age >= longest else ""
 
     def _ask(self, key: Key, obs: Observation, wanted: Sequence[tuple[Addressee, Question]]) -> _Look:
-        asked = tuple(
-            _Asked(to, question, self.searchers.evidence(to, _serving(obs, question.revision), question))
-            for to, question in wanted
-        )
+        asked = tuple(_Asked(to, question, self._put(obs, to, question)) for to, question in wanted)
         look = self._looks[key] = _Look(time.monotonic(), asked)
         if look.over:
             return look
@@ -139,6 +148,14 @@ class Looks:
         for one in asked:
             one.answers.add_done_callback(answered)
         raise AskedError(f"{len(asked)} revisions were asked")
+
+    def _put(
+        self, obs: Observation, to: Addressee, question: Question
+    ) -> Future[tuple[PodEvidence, ...]] | Future[tuple[PodPairs, ...]]:
+        pods = _serving(obs, question.revision)
+        if question.purpose is Purpose.SHADOW:
+            return self.searchers.pairs(to, pods, question.shadow)
+        return self.searchers.evidence(to, pods, question)
 
 
 def _serving(obs: Observation, revision: str) -> list[tuple[str, str]]:

@@ -13,8 +13,9 @@ from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.questions import Question
+from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
-from vectorindex_searcher.contract import TrafficLease
+from vectorindex_searcher.contract import MirrorLease, TrafficLease
 
 Raw = Mapping[str, Any]
 
@@ -85,12 +86,20 @@ class Searchers(Protocol):
         """
         ...
 
+    def pairs(self, to: Addressee, pods: Iterable[tuple[str, str]], shadow: str) -> Future[tuple[PodPairs, ...]]:
+        """Ask each (pod name, address) what it counted of a shadow; as `evidence`."""
+        ...
+
     def source(self, to: Addressee, question: SourceQuestion) -> Future[SourceAnswer]:
         """Ask one pod about the source; the answer comes within seconds, also that there is none."""
         ...
 
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> object:
         """Renew leases, best effort; nobody waits for it."""
+        ...
+
+    def mirror(self, to: Addressee, addresses: Iterable[str], judged: Addressee, lease: MirrorLease) -> object:
+        """Have pods send queries to those of `judged`, best effort. `lease`: without the key, which is sealed here."""
         ...
 
 

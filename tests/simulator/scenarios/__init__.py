@@ -13,6 +13,7 @@ from simulator.scenarios import (
     refusals,
     rollbacks,
     rollouts,
+    shadows,
 )
 from simulator.scenarios.scenario import SCENARIOS, Scenario
 
@@ -29,4 +30,5 @@ __all__ = [
     "refusals",
     "rollbacks",
     "rollouts",
+    "shadows",
 ]

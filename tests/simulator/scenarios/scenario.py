@@ -34,6 +34,8 @@ class Scenario:
     """Operators of these classes, also in the run without faults."""
     unanswered: bool = False
     """Whether queries fail also in the run without faults: its pods die with them."""
+    seeds: int = 5
+    """With so many it runs by default."""
     found_again: int = 0
     """Builds that find their artifact published, in the run without faults."""
 
@@ -111,7 +113,7 @@ def edited(world: World, **changes: Any) -> Script:
     world.apply(index__factory="B")
 
 
-WAY = ("Pending", "Building", "Validating", "Validated", "Surging", "Soaking", "Stable")
+WAY = ("Pending", "Building", "Validating", "Validated", "Surging", "Shadowing", "Soaking", "Stable")
 
 
 def phase(world: World, factory: str, wanted: str, data: str = "d1") -> Callable[[], bool]:

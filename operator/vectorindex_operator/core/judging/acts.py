@@ -15,6 +15,8 @@ from vectorindex_operator.core.judging.rules import Verdict
 class Situation(StrEnum):
     """What the revision that is judged is doing."""
 
+    SHADOWING = "Shadowing"
+    """It answers live queries that another one answered; nobody gets its answers."""
     SOAKING = "Soaking"
     """It got the traffic, and is not proven by it yet."""
     STEADY = "Steady"
@@ -24,6 +26,14 @@ class Situation(StrEnum):
 class Act(StrEnum):
     """What is done about a verdict."""
 
+    REJECT = "Reject"
+    """It never gets the traffic, and is remembered."""
+    HOLD_OR_REJECT = "HoldOrReject"
+    """The shadow goes on until `maxDuration`; then it is rejected: nobody knows what users would get."""
+    HOLD_OR_ASK = "HoldOrAsk"
+    """The shadow goes on until `maxDuration`; then `onInconclusive` says what becomes of it."""
+    SWITCH = "Switch"
+    """It gets the traffic once `shadow.duration` and `shadow.minQueries` are reached."""
     ROLL_BACK = "RollBack"
     """The traffic goes back in this very pass."""
     STEADY_STATE = "SteadyState"
@@ -40,6 +50,10 @@ class Act(StrEnum):
 
 ACTS = MappingProxyType(
     {
+        (Situation.SHADOWING, Verdict.FAIL): Act.REJECT,
+        (Situation.SHADOWING, Verdict.ERROR): Act.HOLD_OR_REJECT,
+        (Situation.SHADOWING, Verdict.INCONCLUSIVE): Act.HOLD_OR_ASK,
+        (Situation.SHADOWING, Verdict.PASS): Act.SWITCH,
         (Situation.SOAKING, Verdict.FAIL): Act.ROLL_BACK,
         (Situation.SOAKING, Verdict.ERROR): Act.HOLD,
         (Situation.SOAKING, Verdict.INCONCLUSIVE): Act.HOLD_FOR_A_TIME,

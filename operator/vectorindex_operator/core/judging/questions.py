@@ -13,6 +13,7 @@ from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.api.v1alpha1 import GuardrailRule, RevisionStatus, RolloutStatus
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.phase import CANDIDATE, Phase
+from vectorindex_operator.core.safety.mirrors import shadow_of
 from vectorindex_operator.core.safety.roll_back import MANUAL
 from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS
 
@@ -28,6 +29,8 @@ class Purpose(StrEnum):
     SOAK = "Soak"
     WATCH = "Watch"
     BASELINE = "Baseline"
+    SHADOW = "Shadow"
+    """Pairs, of who sends queries and of who is judged by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,26 @@ class Question:
     revision: str
     since: float
     purpose: Purpose
+    shadow: str = ""
+    """Of which shadow, where it is asked for pairs: for all of them, whatever `since` is."""
 
 
 def questions(obs: Observation, now: float) -> tuple[Question, ...]:
     """Nobody is asked where the answer could change nothing."""
+    return (*_of_traffic(obs, now), *_of_shadows(obs))
+
+
+def _of_shadows(obs: Observation) -> Iterator[Question]:
+    if obs.index.spec is None:
+        return  # no rollout goes on
+    for name, view in obs.revisions.items():
+        shadow = shadow_of(view.status)
+        if shadow is not None and shadow.reference == obs.traffic.revision and not view.foreign_features:
+            yield Question(shadow.reference, 0.0, Purpose.SHADOW, shadow.id)
+            yield Question(name, 0.0, Purpose.SHADOW, shadow.id)
+
+
+def _of_traffic(obs: Observation, now: float) -> tuple[Question, ...]:
     name = obs.traffic.revision
     view = obs.revisions.get(name)
     if view is None or view.status.rollout is None or tripped(view.status.rollout):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vectorindex_operator.core.phase import Phase
+from vectorindex_operator.core.phase import BEFORE_TRAFFIC, Phase
 from vectorindex_operator.core.safety import roll_back
 from vectorindex_operator.core.state import ReconcileState
 
@@ -14,7 +14,7 @@ def supersede(state: ReconcileState, message: str, *, proven: str = "") -> None:
     the candidate keeps the traffic until `proven` takes it: a way back that is broken must not hold up its own repair.
     """
     name = state.candidate
-    if state.serving != name and state.statuses[name].phase == Phase.SURGING:
+    if state.serving != name and state.statuses[name].phase in BEFORE_TRAFFIC:
         state.update(name, phase=Phase.SUPERSEDED, message=message)
         state.find_slots()
     elif state.loaded(state.stable).serving():

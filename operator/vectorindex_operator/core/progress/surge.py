@@ -1,15 +1,18 @@
-"""The candidate is loaded beside the stable revision; each pod proves itself; then the traffic is switched to it."""
+"""The candidate is loaded beside the stable revision; each pod proves itself; then, if nothing speaks against it in
+shadow, the traffic is switched to it."""
 
 from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_text, to_unix
-from vectorindex_operator.api.v1alpha1 import Rejection, RolloutStatus
+from vectorindex_operator.api.v1alpha1 import RolloutStatus
 from vectorindex_operator.core import recipe
 from vectorindex_operator.core.loaded import LoadedRevision
-from vectorindex_operator.core.phase import Phase
+from vectorindex_operator.core.phase import BEFORE_TRAFFIC, Phase
+from vectorindex_operator.core.progress import shadow
 from vectorindex_operator.core.progress.supersede import has_no_way_back, supersede
 from vectorindex_operator.core.safety.give_traffic import give_traffic
+from vectorindex_operator.core.safety.give_up import SURGE, give_up
 from vectorindex_operator.core.safety.roll_back import is_dead, is_way_back, pending_trip, rollback_target
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.traffic import DecisionKind
@@ -27,7 +30,7 @@ def step(state: ReconcileState) -> None:
         _begin(state, state.preparing)
     if not state.candidate:
         _resume_outgoing(state)
-    if state.candidate and state.statuses[state.candidate].phase == Phase.SURGING:
+    if state.candidate and state.statuses[state.candidate].phase in BEFORE_TRAFFIC:
         _surge(state, state.candidate)
 
 
@@ -35,6 +38,8 @@ def _wait_or_supersede(state: ReconcileState) -> None:
     candidate, proven = state.candidate, state.preparing
     if not recipe.same_but_for_data(state, candidate):
         supersede(state, f"the spec changed, and {proven} is proven", proven=proven)
+    elif shadow.holds_on(state, candidate):
+        supersede(state, f"there was no verdict in shadow, and {proven} is proven", proven=proven)
     elif candidate == state.serving and pending_trip(state, candidate) is not None and has_no_way_back(state):
         supersede(state, f"it tripped, there is nothing to go back to, and {proven} is proven", proven=proven)
     else:
@@ -79,15 +84,25 @@ def _resume_outgoing(state: ReconcileState) -> None:
 
 def _surge(state: ReconcileState, name: str) -> None:
     state.keep_loaded.add(name)
-    loaded = state.loaded(name)
-    replicas = state.spec.searcher.replicas
-    if loaded.complete(replicas):
+    complete = state.loaded(name).complete(state.spec.searcher.replicas)
+    if not complete:
+        _wait_for_pods(state, name)
+    # What has begun in shadow goes on while a pod is away.
+    shadowing = state.candidate == name and state.statuses[name].phase == Phase.SHADOWING
+    rollout = state.statuses[name].rollout
+    if complete and shadowing and rollout is not None and rollout.progress_since is not None:
+        state.update(name, rollout=rollout.model_copy(update={"progress_since": None}))  # it has its pods again
+    if (complete or shadowing) and shadow.step(state, name, complete=complete) and complete:
         _switch(state, name)
-        return
+
+
+def _wait_for_pods(state: ReconcileState, name: str) -> None:
+    loaded, replicas = state.loaded(name), state.spec.searcher.replicas
     state.requeue_at(state.now + 5)
     refused = _refusal(loaded, replicas)
     if refused:
-        _give_up(state, name, *refused)
+        phase, reason, message = refused
+        give_up(state, name, phase, stage=SURGE, reason=reason, message=message)
         return
     pods = [pod for pod in loaded.pods if not pod.deleting]
     unschedulable = next((pod.unschedulable for pod in pods if pod.unschedulable), "")
@@ -111,7 +126,7 @@ def _surge(state: ReconcileState, name: str) -> None:
     if state.seen_at >= deadline:
         message = f"{loaded.ready} of {replicas} searchers ready after {rollout.settings.progress_deadline}"
         why = f"{message}{': ' + waiting if waiting else ''}"
-        _give_up(state, name, Phase.SURGE_FAILED, "ProgressDeadline", why)
+        give_up(state, name, Phase.SURGE_FAILED, stage=SURGE, reason="ProgressDeadline", message=why)
     else:
         state.requeue_at(deadline)
 
@@ -126,13 +141,6 @@ def _refusal(loaded: LoadedRevision, replicas: int) -> tuple[Phase, str, str] | 
     assert failure is not None
     phase = Phase.REJECTED if failure.reason == CANARY_RECALL else Phase.SURGE_FAILED
     return phase, failure.reason, f"every searcher refuses: {failure.message}"
-
-
-def _give_up(state: ReconcileState, name: str, phase: Phase, reason: str, message: str) -> None:
-    rejection = Rejection(stage="Surge", reason=reason, message=message, at=to_text(state.now))
-    state.update(name, phase=phase, rejected=rejection, message=message)
-    state.keep_loaded.discard(name)
-    state.find_slots()
 
 
 def _switch(state: ReconcileState, name: str) -> None:

@@ -6,9 +6,9 @@ The last step of a pass, whatever became of the others: it needs what is frozen 
 from __future__ import annotations
 
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import GuardrailMetric, RolloutStatus
+from vectorindex_operator.api.v1alpha1 import JUDGED_IN_SHADOW, GuardrailMetric, RolloutStatus
 from vectorindex_operator.core.events import EventReason
-from vectorindex_operator.core.phase import Phase
+from vectorindex_operator.core.phase import BEFORE_TRAFFIC, Phase
 from vectorindex_operator.core.plan import DeleteSearchers, EnsureSearchers, RenewLeases
 from vectorindex_operator.core.safety.roll_back import is_dead, pending_trip
 from vectorindex_operator.core.state import ReconcileState
@@ -81,7 +81,7 @@ def _give_place(state: ReconcileState) -> None:
     and where there is no room for a third, the target would wait for what was never proven with traffic."""
     name = state.candidate
     waited_for = state.keep_loaded - {name, state.serving}
-    surging = bool(name) and name != state.serving and state.statuses[name].phase == Phase.SURGING
+    surging = bool(name) and name != state.serving and state.statuses[name].phase in BEFORE_TRAFFIC
     if not surging or not waited_for or pending_trip(state, state.serving) is None:
         return
     message = f"waits until the traffic is back on {min(waited_for)}, which needs its place"
@@ -95,7 +95,7 @@ def _load(state: ReconcileState, name: str) -> None:
     status = state.statuses[name]
     if status.build is None or status.report is None or state.live is None:
         return
-    live_recall = _judges_live_recall(status.rollout)
+    live_recall = _scores_exactly(status.rollout)
     state.act(
         EnsureSearchers(
             revision=name,
@@ -116,9 +116,14 @@ def _disk_bytes(build: BuildResult, live_recall: bool) -> int | None:
     return build.resident_bytes + (build.vectors_bytes if live_recall else 0)
 
 
-def _judges_live_recall(rollout: RolloutStatus | None) -> bool:
-    """By the guardrails frozen into the rollout: an edit of the spec restarts no pods."""
-    return rollout is not None and any(rule.metric is GuardrailMetric.LIVE_RECALL for rule in rollout.guardrails.rules)
+def _scores_exactly(rollout: RolloutStatus | None) -> bool:
+    """Whether a rule needs the exact scores of answers, hence all vectors. By the guardrails frozen into the rollout:
+    an edit of the spec restarts no pods, and neither does the end of a shadow."""
+    if rollout is None:
+        return False
+    metrics = {rule.metric for rule in rollout.guardrails.rules}
+    in_shadow = metrics & JUDGED_IN_SHADOW if rollout.settings.shadows else set()
+    return GuardrailMetric.LIVE_RECALL in metrics or bool(in_shadow)
 
 
 def _retire(state: ReconcileState, name: str) -> None:
@@ -143,8 +148,8 @@ def _renew_leases(state: ReconcileState) -> None:
         return
     for name, loaded in sorted(state.obs.loaded.items()):
         addresses = tuple(pod.address for pod in loaded.pods if pod.address and pod.ready)
-        surging = name in state.statuses and state.statuses[name].phase == Phase.SURGING
-        if addresses and not surging:
+        unseen = name in state.statuses and state.statuses[name].phase in BEFORE_TRAFFIC
+        if addresses and not unseen:
             lease = LeaseState.SERVING if name == state.serving else LeaseState.DRAINING
             state.act(RenewLeases(name, addresses, lease))
             state.requeue_at(state.now + LEASE_LOOK_SECONDS)

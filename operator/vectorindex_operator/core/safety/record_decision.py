@@ -9,7 +9,7 @@ from __future__ import annotations
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import Rejection
 from vectorindex_operator.core.events import EventReason
-from vectorindex_operator.core.phase import GIVEN_UP, Phase
+from vectorindex_operator.core.phase import BEFORE_TRAFFIC, GIVEN_UP, Phase
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 
@@ -28,7 +28,7 @@ def step(state: ReconcileState) -> None:
         if status.phase == Phase.STABLE and name != state.stable:
             # A rollback past it, or a promotion whose second half was lost.
             state.update(name, phase=Phase.SUPERSEDED, message=f"superseded by {state.stable}")
-        if status.phase == Phase.SURGING and name != state.candidate:
+        if status.phase in BEFORE_TRAFFIC and name != state.candidate:
             # The operator died between the two statuses that gave it up and let what serves soak on.
             state.update(name, phase=Phase.SUPERSEDED, message=f"{state.candidate} is the candidate")
         moved = decision is not None and decision.to_revision == state.serving != name

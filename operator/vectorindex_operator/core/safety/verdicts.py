@@ -22,20 +22,29 @@ _TOLD = {"Fail": EventReason.GUARDRAIL_FAILED, "Error": EventReason.GUARDRAIL_ER
 """Events by the verdict that a rule changed to."""
 
 
+def fresh_rows(
+    before: tuple[Row, ...], said: Iterable[RuleVerdict], now: float, *, at_once: bool
+) -> tuple[Row, ...] | None:
+    """The rows to store in the place of `before`; None: nothing has changed, or it changes too fast to be written."""
+    known = _by_rule(before)
+    rows = tuple(_row(verdict, known, now) for verdict in said)
+    changed = [row for row in rows if _differs(row, known)]
+    if not changed and len(known) == len(rows):
+        return None
+    # What `unavailable` says is a time to count from: it must be true at every look.
+    urgent = any(row.verdict == "Fail" or row.rule == UNAVAILABLE for row in changed)
+    return rows if at_once or urgent or _rested(before, PAUSE_SECONDS, now) else None
+
+
 def keep(state: ReconcileState, name: str, said: Iterable[RuleVerdict], *, at_once: bool) -> None:
     """Store the verdicts of a soak if one of them has another verdict or reason than the stored one."""
     rollout = state.statuses[name].rollout
     if rollout is None:
         return
-    before = _stored(rollout)
-    rows = tuple(_row(verdict, before, state.now) for verdict in said)
-    changed = [row for row in rows if _differs(row, before)]
-    if not changed and len(before) == len(rows):
-        return
-    # What `unavailable` says is a time to count from: it must be true at every look.
-    urgent = any(row.verdict == "Fail" or row.rule == UNAVAILABLE for row in changed)
-    if at_once or urgent or _rested(rollout, PAUSE_SECONDS, state.now):
-        _write(state, name, rollout, rows, changed)
+    rows = fresh_rows(rollout.verdicts, said, state.now, at_once=at_once)
+    if rows is not None:
+        before = _by_rule(rollout.verdicts)
+        _write(state, name, rollout, rows, [row for row in rows if _differs(row, before)])
 
 
 def keep_steady(state: ReconcileState, name: str, said: Iterable[RuleVerdict]) -> None:
@@ -47,14 +56,14 @@ def keep_steady(state: ReconcileState, name: str, said: Iterable[RuleVerdict]) -
     rollout = state.statuses[name].rollout
     if rollout is None:
         return
-    before, verdicts = _stored(rollout), tuple(said)
+    before, verdicts = _by_rule(rollout.verdicts), tuple(said)
     judged = {(v.rule, v.segment) for v in verdicts}
     kept = tuple(row for key, row in before.items() if key not in judged and row.verdict == "Pass")
     fresh = [_row(verdict, before, state.now) for verdict in verdicts]
     changed = [row for row in fresh if _matters(row, before.get((row.rule, row.segment)))]
     if not changed and len(kept) == sum(key not in judged for key in before):
         return
-    if any(row.verdict == "Fail" for row in changed) or _rested(rollout, STEADY_PAUSE_SECONDS, state.now):
+    if any(row.verdict == "Fail" for row in changed) or _rested(rollout.verdicts, STEADY_PAUSE_SECONDS, state.now):
         told = {(row.rule, row.segment) for row in changed}
         rows = [row if (row.rule, row.segment) in told else before.get((row.rule, row.segment)) for row in fresh]
         _write(state, name, rollout, (*kept, *(row for row in rows if row is not None)), changed)
@@ -73,8 +82,8 @@ def unready_since(rollout: RolloutStatus, now: float) -> float:
     return min([now, *times])
 
 
-def _stored(rollout: RolloutStatus) -> dict[tuple[str, str], Row]:
-    return {(row.rule, row.segment): row for row in rollout.verdicts}
+def _by_rule(rows: tuple[Row, ...]) -> dict[tuple[str, str], Row]:
+    return {(row.rule, row.segment): row for row in rows}
 
 
 def _differs(row: Row, before: dict[tuple[str, str], Row]) -> bool:
@@ -91,9 +100,9 @@ def _matters(row: Row, old: Row | None) -> bool:
     return old.verdict in ("Fail", "Error") or (row.verdict == "Pass" and old.verdict != "Pass")
 
 
-def _rested(rollout: RolloutStatus, pause: float, now: float) -> bool:
+def _rested(rows: tuple[Row, ...], pause: float, now: float) -> bool:
     """Whether the last change is long enough ago. A time ahead of the clock holds nothing up."""
-    times = [to_unix(row.at) for row in rollout.verdicts]
+    times = [to_unix(row.at) for row in rows]
     return not times or not 0 <= now - max(times) < pause
 
 
@@ -121,7 +130,7 @@ def _row(verdict: RuleVerdict, before: dict[tuple[str, str], Row], now: float) -
 def _write(
     state: ReconcileState, name: str, rollout: RolloutStatus, rows: tuple[Row, ...], changed: Iterable[Row]
 ) -> None:
-    before = _stored(rollout)
+    before = _by_rule(rollout.verdicts)
     for row in changed:
         old = before.get((row.rule, row.segment))
         if old is not None and old.verdict == row.verdict:

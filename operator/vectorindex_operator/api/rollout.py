@@ -1,0 +1,71 @@
+"""VectorIndex.spec.rollout as pydantic models: how a proven revision gets the traffic. See spec.py for the rules."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from vectorindex_operator.api.fields import CelRule, Duration, PositiveDuration
+from vectorindex_searcher.contract import Model
+
+
+class Shadow(Model):
+    """Before the switch the new revision answers live queries unseen, and its answers are compared with stable's. See
+    docs/guardrails.md, "In shadow".
+    """
+
+    max_per_second: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """So many queries are compared a second, of all pods together; with fewer, all of them. 0: there is no shadow."""
+    duration: PositiveDuration = "1m"
+    """At least this long."""
+    min_queries: Annotated[int, Field(ge=0, le=1_000_000_000)] = 300
+    """And until this many queries were compared."""
+    max_duration: PositiveDuration = "10m"
+    """By then it is decided: what leaves queries unanswered or unknown is rejected; too little evidence: see below."""
+    on_inconclusive: Literal["Switch", "Hold"] = "Switch"
+    """Too little evidence at maxDuration. Switch: to the soak, and an Event says what was not compared. Hold: the new
+    revision waits until there is more, or until the next one takes its place."""
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule(
+            # CEL's durations know no days. `has`: the API server checks the rule on defaults before it fills them.
+            "!has(self.maxDuration) || (!self.maxDuration.contains('d')"
+            " && duration(self.maxDuration) <= duration('50m'))",
+            "shadow.maxDuration may be 50m at most: the searchers keep an hour of pairs",
+            ".maxDuration",
+        ),
+        CelRule(
+            "[has(self.duration) ? self.duration : '1m'].all(d, [has(self.maxDuration) ? self.maxDuration : '10m']"
+            ".all(m, m.contains('d') || (!d.contains('d') && duration(d) <= duration(m))))",
+            "shadow.duration must not be longer than shadow.maxDuration",
+            ".duration",
+        ),
+    )
+
+
+class Soak(Model):
+    """How long the prior revision stays loaded after the switch, and how much evidence ends the soak."""
+
+    duration: Duration = "15m"
+    """At least this long."""
+    min_queries: Annotated[int, Field(ge=0, le=1_000_000_000)] = 500
+    """And until this many queries were answered."""
+    max_duration: PositiveDuration = "6h"
+    """Without enough evidence by then it goes on, and says so."""
+
+
+class Rollout(Model):
+    """How traffic moves to a new revision. Frozen into a revision when its rollout starts."""
+
+    strategy: Literal["BlueGreen"] = "BlueGreen"
+    """BlueGreen: all traffic at once, the prior revision stays loaded."""
+    shadow: Shadow | None = None
+    """Absent: there is none."""
+    soak: Soak = Soak()
+    progress_deadline: PositiveDuration = "10m"
+    """From scheduling until all searchers of a revision are ready; then it is rejected."""
+
+    @property
+    def shadows(self) -> bool:
+        """Whether there is a shadow before the switch."""
+        return self.shadow is not None and self.shadow.max_per_second > 0

@@ -1,0 +1,115 @@
+"""What the pods on both sides of a shadow told, and the verdicts on it. Pure; pairs.py judges the pairs themselves.
+
+The side that sends counts what was not answered, the side that is judged counts the pairs: both are needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from vectorindex_operator.core.judging.blocks import OVERALL
+from vectorindex_operator.core.judging.judge import SILENT_SHARE
+from vectorindex_operator.core.judging.pair_sums import Buckets, PairSums, add_pairs, merge_pairs
+from vectorindex_operator.core.judging.pairs import UNANSWERED, judge_pairs
+from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict, worst
+from vectorindex_searcher.contract import BUCKET_SECONDS, PairEvidence
+
+PAIRS = "pairs"
+"""Name of the rule that is always on: enough pods tell what they counted."""
+SHADOW_BUDGET = 0.25
+"""Share of `falseTripBudget` that a shadow may use: docs/adr/0038-sequential-tests.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodPairs:
+    """What a pod told of a shadow, by segment, on the operator's clock. `counts` None: nothing that is of use, and
+    `problem` says why. `unable`: its image does not know what a shadow is."""
+
+    pod: str
+    counts: Mapping[str, Buckets] | None
+    problem: str = ""
+    unable: bool = False
+
+    @classmethod
+    def of(cls, pod: str, evidence: PairEvidence, received_at: float) -> PodPairs:
+        """ValueError where the pod has no clock."""
+        if not math.isfinite(evidence.now):
+            raise ValueError("its clock is no number")
+        shift = round((received_at - evidence.now) / BUCKET_SECONDS)
+        merged = merge_pairs(evidence.rows)
+        return cls(pod, {name: tuple((at + shift, sums) for at, sums in rows) for name, rows in merged.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a shadow. `ready`: pods that ought to tell something."""
+
+    pods: Sequence[PodPairs]
+    ready: int
+
+    @property
+    def silent(self) -> int:
+        return max(0, self.ready - sum(one.counts is not None for one in self.pods))
+
+    @property
+    def mute(self) -> bool:
+        """Whether so few tell that nobody knows what happened."""
+        return self.ready == 0 or self.silent > SILENT_SHARE * self.ready
+
+    def counts(self) -> dict[str, Buckets]:
+        """Of all its pods."""
+        found: defaultdict[str, defaultdict[int, list[PairSums]]] = defaultdict(lambda: defaultdict(list))
+        for pod in self.pods:
+            for segment, buckets in (pod.counts or {}).items():
+                for bucket, sums in buckets:
+                    found[segment][bucket].append(sums)
+        return {name: tuple((at, add_pairs(rows[at])) for at in sorted(rows)) for name, rows in found.items()}
+
+
+def judge_shadow(
+    rules: Sequence[Rule], judged: Side, sender: Side, *, false_trip_budget: float, min_queries: int
+) -> tuple[RuleVerdict, ...]:
+    """A verdict on whether enough pods tell, then those on what they tell (judge_pairs)."""
+    said = judge_pairs(
+        rules,
+        judged.counts(),
+        sender.counts(),
+        alpha_budget=SHADOW_BUDGET * false_trip_budget,
+        min_queries=min_queries,
+    )
+    return (_told(judged, sender), *said)
+
+
+def compared(judged: Side) -> int:
+    """Queries that both revisions answered, and that count."""
+    return sum(sums.pairs for name, rows in judged.counts().items() if name != OVERALL for _, sums in rows)
+
+
+def worst_in_shadow(said: Iterable[RuleVerdict]) -> Verdict:
+    """The worst of the enforced verdicts. Queries that were not answered keep a revision from the traffic; that its
+    index is bad is for a rule on ErrorRate to say, since the network may have lost them."""
+    return worst(replace(one, verdict=Verdict.ERROR) if is_unanswered(one) else one for one in said)
+
+
+def is_unanswered(one: RuleVerdict) -> bool:
+    """Whether it says that too many queries were not answered, beyond doubt or not."""
+    return one.rule == UNANSWERED and one.reason == "Unanswered"
+
+
+def _told(judged: Side, sender: Side) -> RuleVerdict:
+    silent, ready = judged.silent + sender.silent, judged.ready + sender.ready
+    mute = judged.mute or sender.mute
+    why = next((f": {one.pod}: {one.problem}" for one in (*judged.pods, *sender.pods) if one.problem), "")
+    return RuleVerdict(
+        rule=PAIRS,
+        metric="Pairs",
+        segment=OVERALL,
+        verdict=Verdict.ERROR if mute else Verdict.PASS,
+        reason="EvidenceMissing" if mute else "Told",
+        message=f"{PAIRS}: {silent} of {ready} ready pods do not tell what they compared{why}",
+        value=float(silent),
+        samples=ready,
+    )
