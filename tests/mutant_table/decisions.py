@@ -177,7 +177,7 @@ DECISIONS = (
         _VALIDATE,
         '    elif verdict.verdict == "Inconclusive":\n',
         '    elif verdict.verdict == "Doubtful":\n',
-        ("unit/test_lifecycle.py::test_an_inconclusive_gate_holds_or_rejects_as_asked",),
+        ("unit/test_lifecycle_builds.py::test_an_inconclusive_gate_holds_or_rejects_as_asked",),
         "Doubt would be taken for proof.",
     ),
     Mutant(
@@ -185,7 +185,7 @@ DECISIONS = (
         _VALIDATE,
         "    if status.report is not None and status.report.gate_hash == wanted:\n",
         "    if status.report is not None:\n",
-        ("unit/test_lifecycle.py::test_changed_queries_measure_again_and_rebuild_nothing",),
+        ("unit/test_lifecycle_builds.py::test_changed_queries_measure_again_and_rebuild_nothing",),
         "A proof with the old queries would pass for one with the new.",
     ),
     Mutant(
@@ -193,7 +193,7 @@ DECISIONS = (
         _VALIDATE,
         "    elif attempt.result is not None and attempt.result.gate_hash == wanted:\n",
         "    elif attempt.result is not None:\n",
-        ("unit/test_lifecycle.py::test_a_report_of_another_gate_is_not_judged",),
+        ("unit/test_lifecycle_builds.py::test_a_report_of_another_gate_is_not_judged",),
         "A report that another release wrote under this key would be believed.",
     ),
     Mutant(
@@ -209,7 +209,7 @@ DECISIONS = (
         _VALIDATE,
         "        rejections=min(_looks(state, name, wanted), MOST_LOOKS) or None,\n",
         "        rejections=None,\n",
-        ("unit/test_lifecycle.py::test_each_look_in_a_row_asks_the_gate_for_more_certainty",),
+        ("unit/test_lifecycle_builds.py::test_each_look_in_a_row_asks_the_gate_for_more_certainty",),
         "Who asks often enough would be let through by chance.",
     ),
     # ------------------------------------------------------------ what is remembered
