@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import stats
 from sequential import mean_gains
 from sequential_trials import NEVER, OFFSET
 
 from vectorindex_operator.core.judging.blocks import BLOCK
 from vectorindex_operator.core.judging.eprocess import FIRST_SHARE, RateBets
 from vectorindex_operator.core.judging.pair_bets import RatioBets, ScoreBets, ShareBets, scale_of
-from vectorindex_operator.core.judging.pairs import MOST_UNANSWERED, STARTS
+from vectorindex_operator.core.judging.pairs import LIKELY, MOST_UNANSWERED, STARTS
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
 ENOUGH = 200
@@ -99,8 +100,8 @@ def score_stakes(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> n
     return found
 
 
-def stakes(of: Pairs) -> np.ndarray:
-    """[rules, shadows, buckets]: what the stake of each rule has become."""
+def stakes(of: Pairs, changed: float = CHANGED) -> np.ndarray:
+    """[rules, shadows, buckets]: what the stake of each rule has become. `changed`: another bound for that rule."""
     sent = of.sent
     above_stable = [RatioBets.above(ratio) for ratio in (1.0, 1.0 + RISE)]
     worse, risen = (
@@ -114,16 +115,16 @@ def stakes(of: Pairs) -> np.ndarray:
         np.minimum(held(zero, of.pairs), worse),
         risen,
         score_stakes(of.x_sum, of.x_squares, of.scored),
-        held(share_gains(CHANGED, of.changed_sum, of.changed_squares, of.judged), of.judged),
+        held(share_gains(changed, of.changed_sum, of.changed_squares, of.judged), of.judged),
         held(share_gains(MISSED, of.missed_sum, of.missed_squares, of.judged), of.judged),
     ])  # fmt: skip
 
 
-def looks(of: Pairs, budget: float) -> np.ndarray:
+def looks(of: Pairs, budget: float, changed: float = CHANGED) -> np.ndarray:
     """The first look that fails each shadow, or NEVER."""
     found = []
     for at in range(0, len(of.sent), ATONCE):
-        rich = stakes(of.some(slice(at, at + ATONCE))).mean(axis=0) >= 1 / budget
+        rich = stakes(of.some(slice(at, at + ATONCE)), changed).mean(axis=0) >= 1 / budget
         found.append(np.where(rich.any(axis=1), rich.argmax(axis=1), NEVER))
     return np.concatenate(found)
 
@@ -234,14 +235,13 @@ def with_burst(rng: np.random.Generator, of: Pairs, errors: int) -> Pairs:
     return replace(of, sent=sent, unanswered=unanswered)
 
 
-def held_up(of: Pairs) -> np.ndarray:
-    """Shadows of which, at their end, more than a hundredth is unanswered without the worst ten seconds."""
+def held_up(of: Pairs, least: int) -> np.ndarray:
+    """Shadows that end with more than a hundredth unanswered: pairs._judge_unanswered. `least`: `minQueries`."""
     pair = of.unanswered.copy()
     pair[:, :-1] += of.unanswered[:, 1:]
     worst, rows = pair.argmax(axis=1), np.arange(len(pair))
-    following = np.minimum(worst + 1, pair.shape[1] - 1)
-    last = worst == following
-    left = [
-        one.sum(axis=1) - one[rows, worst] - np.where(last, 0, one[rows, following]) for one in (of.unanswered, of.sent)
-    ]
-    return np.asarray(left[0] > MOST_UNANSWERED * left[1])
+    kept = np.ones(pair.shape, bool)
+    kept[rows, worst] = kept[rows, np.minimum(worst + 1, pair.shape[1] - 1)] = False
+    hits, trials = ((one * kept).sum(axis=1) for one in (of.unanswered, of.sent))
+    chance = stats.binom.sf(hits - 1, trials, MOST_UNANSWERED)
+    return np.asarray((hits > MOST_UNANSWERED * trials) & ((trials >= least) | (chance <= LIKELY)))

@@ -55,6 +55,13 @@ def look_of_the_operator(of: trials_of.Pairs, which: int) -> int:
     return NEVER
 
 
+def held_up_by_the_operator(of: trials_of.Pairs, which: int) -> bool:
+    mine, sent = cells(of, which)
+    sides = ({"": [(FIRST + at, cell) for at, cell in enumerate(side)]} for side in (mine, sent))
+    (found,) = judge_pairs((), *sides, alpha_budget=1e-9, min_queries=300)
+    return found.reason == "Unanswered"
+
+
 @pytest.mark.parametrize(("name", "times"), [
     ("unanswered", 9), ("zero_candidate_only", 9), ("changed_sum", 4), ("missed_sum", 4), ("x_sum", 1),
 ])  # fmt: skip
@@ -125,7 +132,11 @@ def test_a_burst_is_seen_by_who_counts_all_and_by_nobody_else() -> None:
     of = trials_of.with_burst(rng, trials_of.at_bounds(rng, independent, 6, 60, 10), 150)
     assert of.unanswered.sum(axis=1).min() >= 150
     of = trials_of.Pairs(**{name: getattr(of, name) for name in of.__slots__} | {"sent": of.sent * 2})
-    assert not trials_of.held_up(of).any()
+    assert not trials_of.held_up(of, 300).any()
+    assert list(trials_of.held_up(of, 300)) == [held_up_by_the_operator(of, which) for which in range(6)]
+    more = trials_of.Pairs(**{name: getattr(of, name) for name in of.__slots__} | {"unanswered": of.unanswered * 3})
+    assert list(trials_of.held_up(more, 300)) == [held_up_by_the_operator(more, which) for which in range(6)]
+    assert trials_of.held_up(more, 300).any()
 
 
 def test_the_page_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:

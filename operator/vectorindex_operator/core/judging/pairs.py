@@ -38,7 +38,7 @@ STARTS = 10
 `maxDuration` has."""
 _FEWEST = 200
 """Queries without which `unanswered` fails nobody; fewer where fewer end a shadow."""
-_LIKELY = 0.05
+LIKELY = 0.05
 """With fewer than `min_queries`, so many unanswered are held against a candidate as are no more likely than this."""
 _ROUNDING = 1e-9
 _LONGEST = RING_SECONDS // BUCKET_SECONDS
@@ -222,7 +222,7 @@ def _judge_unanswered(case: _Case, failed: bool, compared: int, least: int) -> R
     if not case.size:
         return case.say(unsure, "NothingMirrored", "stable's pods mirrored nothing")
     hits, trials = _without_burst(case.cells)
-    likely = trials >= least or (hits > 0 and binomial_at_least(hits, trials, MOST_UNANSWERED) <= _LIKELY)
+    likely = trials >= least or (hits > 0 and binomial_at_least(hits, trials, MOST_UNANSWERED) <= LIKELY)
     if hits > MOST_UNANSWERED * trials and likely:
         return case.say(unsure, _REASON, "more than that, and not in one burst")
     if min(case.size, compared) < least:
