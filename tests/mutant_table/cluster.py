@@ -19,6 +19,24 @@ _WAY_BACK = f"{_OPERATOR}/core/progress/way_back.py"
 
 CLUSTER = (
     Mutant(
+        "a look decides on what it saw when it asked, whatever the cache was told since",
+        _LOOP,
+        "        return obs if turn and turn == before else None\n",
+        "        return obs if turn else None\n",
+        (
+            "unit/test_looks.py::test_a_pass_that_goes_on_with_the_answers_reads_the_cache_again_only_if_it_was_told_something",
+        ),
+        "A pod that is gone would count as ready for as long as pods take to answer.",
+    ),
+    Mutant(
+        "the cache does not tell that something of an index went",
+        _CACHE,
+        "        elif (key[1], had.index) in self._changed:\n",
+        "        elif False:\n",
+        ("unit/test_cache.py::test_whatever_comes_in_or_goes_of_an_index_is_told_and_what_is_another_s_is_not",),
+        "A look would go on with a pod that a watch told is gone.",
+    ),
+    Mutant(
         "a searcher is believed about another source",
         _SOURCE,
         "    if (look.revision, look.source) != (question.revision, question.source):\n",

@@ -52,6 +52,33 @@ def names(cache: ReadCache, kind: str) -> list[str]:
 # ---------------------------------------------------------------- what comes in
 
 
+def test_whatever_comes_in_or_goes_of_an_index_is_told_and_what_is_another_s_is_not() -> None:
+    cache = filled(made("Pod", "one", 2), made("Pod", "two", 3))
+    cache.put(made("VectorIndex", "other", 1))
+    steps: dict[str, Any] = {
+        "nothing new": lambda: cache.put(made("Pod", "one", 2)),
+        "another's": lambda: cache.put(made("Pod", "theirs", 9, index="other")),
+        "newer": lambda: cache.put(made("Pod", "one", 10)),
+        "new": lambda: cache.put(made("Pod", "three", 11)),
+        "gone, by a watch": lambda: cache.remove(made("Pod", "three", 12)),
+        "gone, by a read": lambda: cache.forget("Pod", "shop", "two", cache.turn()),
+        "gone, by a list of it": lambda: cache.replace("Pod", "shop", "docs", [], cache.turn()),
+        "its own": lambda: cache.put(made("VectorIndex", "docs", 13)),
+        "handed over": lambda: cache.put(made("Pod", "theirs", 14)),
+        "handed back": lambda: cache.put(made("Pod", "theirs", 15, index="other")),
+        "gone, by a list of all": lambda: cache.compare("VectorIndex", "", [], cache.turn()),
+    }
+    same = []
+    for name, step in steps.items():
+        before = cache.changed("shop", "docs")
+        step()
+        if cache.changed("shop", "docs") == before:
+            same.append(name)
+    assert same == ["nothing new", "another's"]
+    assert cache.changed("shop", "docs") == 0, "it is not there any more"
+    assert not cache._changed, "and nothing is kept of it"
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_in_whatever_order_events_and_answers_come_the_newest_stays(order: tuple[int, ...]) -> None:
     cache = filled()

@@ -252,6 +252,38 @@ def test_the_answers_serve_the_live_pass_too_and_then_no_other(monkeypatch: pyte
     assert (one.slow.open, len(one.seen)) == (2, 2), "asked anew"
 
 
+def test_a_pass_that_goes_on_with_the_answers_reads_the_cache_again_only_if_it_was_told_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, read = Looking(monkeypatch, cached=True), list[float]()
+    observe = loop.observe
+    monkeypatch.setattr(loop, "observe", lambda *given: read.append(given[-1]) or observe(*given))
+    monkeypatch.setattr(one, "now", NOW)
+    cache = one.loop.cache
+    assert cache is not None
+
+    one.run()
+    one.now += 1.0
+    one.slow.answer()
+    one.run()
+    assert read == [NOW, NOW + 1.0], "when it asked; then live, since there was something to write"
+    assert [obs.seen_at for obs in one.seen] == [NOW, NOW + 1.0], "it is as old as it is"
+
+    read.clear()
+    one.run()
+    pod = next(raw for raw in one.cluster.objects if raw["kind"] == "Pod")
+    cache.put({**pod, "metadata": {**pod["metadata"], "resourceVersion": "999999"}})
+    one.slow.answer()
+    one.run()
+    assert len(read) == 3, "a pod changed meanwhile"
+    read.clear()
+    one.run()
+    cache.remove({**pod, "metadata": {**pod["metadata"], "resourceVersion": "9999999"}})
+    one.slow.answer()
+    one.run()
+    assert len(read) == 3, "a pod went meanwhile"
+
+
 def test_a_pass_that_fails_asks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Looking(monkeypatch)
     one.run()

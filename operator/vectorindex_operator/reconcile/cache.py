@@ -76,6 +76,8 @@ class ReadCache:
     _crowded: set[Key] = field(default_factory=set)
     """Groups that are larger than what is kept."""
     _gone: OrderedDict[Key, Tombstone] = field(default_factory=OrderedDict)
+    _changed: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By namespace and name of each VectorIndex: see `changed`."""
     _turn: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -104,6 +106,7 @@ class ReadCache:
             if key[0] != INDEX_KIND and not self._has_room(group, len(data)):
                 return True
             self._turn += 1
+            self._changed[key[1], index] = self._turn
             self._entries[key] = Entry(meta["uid"], version, self._turn, index, zlib.compress(data, _LEVEL), len(data))
             self._groups[group].add(key[2])
             self._sizes[group] += len(data)
@@ -178,6 +181,12 @@ class ReadCache:
         found = [_parsed(entry) for entry in entries]
         return [raw for raw in found if wanted.items() <= raw["metadata"].get("labels", {}).items()]
 
+    def changed(self, namespace: str, name: str) -> int:
+        """The turn in which anything of a VectorIndex last came in or went: while it is the same, so is all that the
+        cache says of it. 0: the VectorIndex is not there."""
+        with self._lock:
+            return self._changed.get((namespace, name), 0)
+
     def names(self) -> list[tuple[str, str]]:
         """Namespace and name of every VectorIndex."""
         with self._lock:
@@ -236,6 +245,11 @@ class ReadCache:
         self._sizes[group] -= had.size
         if not self._groups[group]:
             del self._groups[group], self._sizes[group]
+        if key[0] == INDEX_KIND:
+            self._changed.pop((key[1], had.index), None)
+        elif (key[1], had.index) in self._changed:
+            self._turn += 1
+            self._changed[key[1], had.index] = self._turn
 
 
 @dataclass(slots=True)

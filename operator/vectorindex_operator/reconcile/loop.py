@@ -77,6 +77,8 @@ class Reconciler:
     """What was written again and again. May be lost."""
     _told: dict[tuple[str, str, Repair], float] = field(default_factory=dict)
     """When a repair was last told of. May be lost."""
+    _waiting: dict[tuple[str, str], tuple[int, Observation]] = field(default_factory=dict)
+    """What passes saw that wait for their pods, and the cache's turn then. May be lost."""
 
     def __post_init__(self) -> None:
         self.looks = Looks(self.searchers, self.on_answer)
@@ -115,16 +117,21 @@ class Reconciler:
 
     def _pass(self, cluster: Cluster, namespace: str, name: str, *, live: bool) -> float | None:
         """One pass. One that is not `live` ends with NotCachedError before it would write anything."""
-        cluster = self.repeats.over(cluster, self.clock)
-        obs = observe(cluster, namespace, name, self.clock())
+        key, cluster = (namespace, name), self.repeats.over(cluster, self.clock)
+        turn = 0 if live or self.cache is None else self.cache.changed(namespace, name)
+        obs = self._seen_before(key, turn) or observe(cluster, namespace, name, self.clock())
         if obs is None:
             if not live:
                 raise NotCachedError("the VectorIndex is not there")
             return self._leave(namespace, name)
         if class_of(obs.objects["VectorIndex", name]) != self.operator_class:
             return self._leave(namespace, name)
-        obs = self.looks.told((namespace, name), obs, self.clock())
-        obs = replace(obs, heard=self.polls.heard((namespace, name)))
+        try:
+            told = self.looks.told(key, obs, self.clock())
+        except AskedError:
+            self._waiting[key] = turn, obs
+            raise
+        obs = replace(told, heard=self.polls.heard(key))
         plan = self._claimed(obs, decide(obs, self.settings, self.clock()))
         if not live and (plan.events or plan.errors):
             raise NotCachedError("there is something to tell")
@@ -137,7 +144,7 @@ class Reconciler:
         plan = self._act(executor, plan)
         refused = self._report(executor, plan) or refused
         if plan.ask is not None:
-            self.polls.ask((namespace, name), addressee(obs, plan.ask.revision), plan.ask)
+            self.polls.ask(key, addressee(obs, plan.ask.revision), plan.ask)
         self.on_status(namespace, name, plan.status)
         if refused is not None:
             raise refused
@@ -148,8 +155,15 @@ class Reconciler:
         changed = executor.said is not None or plan.forward or any(type(one) in CHANGES for one in plan.safe)
         return min(plan.requeue_after, LOOK_AGAIN_SECONDS) if changed else plan.requeue_after
 
+    def _seen_before(self, key: tuple[str, str], turn: int) -> Observation | None:
+        """What this pass saw when it asked its pods, if the cache has not been told anything since. To read it again
+        would be half of what a look costs. `turn`: the cache's now; 0: live, and read in any case."""
+        before, obs = self._waiting.pop(key, (0, None))
+        return obs if turn and turn == before else None
+
     def _leave(self, namespace: str, name: str) -> float | None:
         """There is nothing to do here any more: it is gone, or another operator's."""
+        self._waiting.pop((namespace, name), None)
         self.polls.forget((namespace, name))
         self.on_gone(namespace, name)
         return None
