@@ -10,6 +10,7 @@ from .decisions import DECISIONS
 from .judging import JUDGING
 from .mutant import Edit, Mutant
 from .shadow import SHADOW
+from .shadow_pairs import SHADOW_PAIRS
 from .shadow_rollout import SHADOW_ROLLOUT
 from .stories import STORIES
 from .surroundings import SURROUNDINGS
@@ -21,6 +22,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Judging": JUDGING,
     "Shadow": SHADOW,
     "Shadow before the switch": SHADOW_ROLLOUT,
+    "Shadow, searchers": SHADOW_PAIRS,
     "Cache, queue, cluster": CLUSTER,
     "Stories of the simulator": STORIES,
     "Surroundings of the simulator": SURROUNDINGS,

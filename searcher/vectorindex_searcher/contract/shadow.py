@@ -40,8 +40,6 @@ SHADOW_ANSWERS = 100
 """So many first answers of a query are looked at: min(k, this)."""
 SHADOW_WARMING = 200
 """First queries of a pod, of any shadow, searched and not counted: they bring the index's pages into memory."""
-SHADOW_REMEMBERED = 100_000
-"""Hashes of queries that a pod remembers: a query counts once in a shadow."""
 SHADOW_CHANGED = 0.02
 """An answer has changed when its exact score differs by more than this share of it."""
 MIRROR_ADDRESSES = 256

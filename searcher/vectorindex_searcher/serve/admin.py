@@ -1,5 +1,5 @@
-"""The admin port: probes, metrics, evidence, the source, live queries, leases. For the kubelet, Prometheus, the
-operator and the gate, never for users.
+"""The admin port: probes, metrics, evidence, the source, live queries, leases, shadows. For the kubelet, Prometheus,
+the operator, the gate and other revisions, never for users.
 
 Up from the first moment, long before the index is loaded.
 """
@@ -25,7 +25,8 @@ from .evidence.metrics import SearcherMetrics
 from .evidence.ring import EvidenceRing
 from .http.dispatch import Answer, Routes, dispatch
 from .http.internal import InternalRequests
-from .http.messages import Problem, Request, Response, json_response
+from .http.messages import Problem, Request, Response, body_too_large, json_response
+from .shadow.port import Shadowing
 from .source import SourceListing
 from .traffic import Traffic
 
@@ -40,6 +41,9 @@ _LIVE_QUERIES_TYPE = contract.LIVE_QUERIES_TYPE.encode()
 _PAGE = re.compile(rb"age=([0-9]{1,2})&pod=([0-9A-Fa-f:.]{2,45})")
 _CURSOR = contract.EVIDENCE_CURSOR_HEADER.lower().encode()
 _CURSOR_BYTES = 64
+_SMALL_BODY_BYTES = 64 << 10
+"""Of a request to any path but the one that takes queries of a shadow."""
+_SHADOW = contract.SHADOW_PATH.encode()
 
 
 class AdminApp:
@@ -63,6 +67,7 @@ class AdminApp:
         artifacts: Artifacts | None = None,
         settled: Callable[[], Awaitable[float]] | None = None,
         stalled: Callable[[], str] = lambda: "",
+        shadowing: Shadowing | None = None,
     ) -> None:
         self._settled = settled or self._now
         self._stalled = stalled
@@ -87,10 +92,13 @@ class AdminApp:
             b"/v1/lease": ((b"POST",), self._lease),
             contract.LIVE_QUERIES_PATH.encode(): (_READ, self._live_queries),
             contract.SOURCE_PATH.encode(): (_READ, self._look_at_source),
+            **(shadowing.routes() if shadowing is not None else _NO_SHADOWS),
         }
 
     def handle(self, request: Request) -> Answer:
         """Route one request, if its sender may ask for it."""
+        if len(request.body) > _SMALL_BODY_BYTES and request.path != _SHADOW:
+            raise body_too_large(len(request.body), _SMALL_BODY_BYTES, remedy="send what this path takes")
         self._internal.check(request)
         return dispatch(self._routes, request)
 
@@ -221,6 +229,22 @@ class AdminApp:
             raise problem from None
         self._traffic.take_lease(lease)
         return json_response({"pod": self._pod, "revision": self._revision, **lease.wire()})
+
+
+def _no_shadow(_request: Request) -> Response:
+    raise Problem(
+        404,
+        "NoShadow",
+        "a searcher with several search processes neither mirrors nor answers a shadow",
+        remedy="VECTORINDEX_PROCESSES=1",
+    )
+
+
+_NO_SHADOWS: Routes = {
+    contract.MIRROR_PATH.encode(): ((b"POST",), _no_shadow),
+    _SHADOW: ((b"POST",), _no_shadow),
+    contract.PAIRS_PATH.encode(): (_READ, _no_shadow),
+}
 
 
 def _age(request: Request) -> int:

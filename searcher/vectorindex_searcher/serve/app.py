@@ -26,7 +26,9 @@ from .search.plan import NO_LIMITS, Planner, QuerySchema, allowed_params
 from .search.pool import SearchPool
 from .search.reader import RequestReader, wants_binary
 from .search.service import SearchService
-from .search.vectors import VectorReader
+from .search.vectors import VectorReader, Vectors
+from .shadow.mirror import Mirror
+from .shadow.receiver import Found
 
 DEADLINE_HEADER = b"x-request-timeout-ms"
 SEARCH_PATH = b"/v1/search"
@@ -46,11 +48,12 @@ class SearchApp:
         live: LiveSample | None = None,
         queries: LiveQueries | None = None,
         *,
+        mirror: Mirror | None = None,
         tokens: bool = False,
         limited: contract.ParamLimits = NO_LIMITS,
     ) -> None:
-        """`tokens`: whether a bearer token is asked for, which is all that it knows of them. `limited`: what queries
-        may choose for themselves.
+        """`mirror`: takes what another revision is to answer again. `tokens`: whether a bearer token is asked for,
+        which is all that it knows of them. `limited`: what queries may choose for themselves.
         """
         embedding = engine.manifest.embedding
         self._recorder = recorder
@@ -68,10 +71,10 @@ class SearchApp:
             min_score=task.min_score,
             columns=engine.filter_columns if engine.supports_filter else None,
         )
-        self._searching = SearchService(engine, pool, task.revision, segment_params, live, feedback, queries)
+        self._searching = SearchService(engine, pool, task.revision, segment_params, live, feedback, queries, mirror)
         self._keeps_queries, self._tokens = queries is not None, tokens
         vectors = VectorReader(engine.dimension, engine.metric, embedding.model)
-        planner = Planner(schema, self._searching.group)
+        self._planner = planner = Planner(schema, self._searching.group)
         self._reader = RequestReader(planner, vectors)
         self.ignored_params: Counter[str] = Counter()
         """Answered searches by the parameters that they named and this index has not."""
@@ -107,6 +110,13 @@ class SearchApp:
         if outcome.ignored:
             self.ignored_params.update(outcome.ignored)
         self._recorder.record(outcome, response.status, seconds)
+
+    def find(self, fields: dict[str, object], vector: Vectors) -> Found:
+        """What a request with these fields and this vector finds, and would be answered with: for a shadow. It is no
+        evidence. On a search thread. Raises Problem 400, 422 or 503."""
+        plan = self._planner.plan(fields, binary=False)
+        scores, rows, allowed, hits = self._searching.find(plan, vector)
+        return Found(plan.segment, scores, rows, hits, allowed)
 
     def _sender(self, request: Request) -> Credential | str:
         """The token, where the guard has checked it; else a client could show any number of them: its address."""

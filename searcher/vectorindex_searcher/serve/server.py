@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from .. import contract
 from ..storage.cache import Held
@@ -35,6 +36,7 @@ from .http.tls import Certificate
 from .ports import open_port
 from .search.pool import SearchPool
 from .settings import Settings, may_keep_queries
+from .shadow.port import Shadowing
 from .source import SourceListing
 from .tombstones import Deletions, load_without_deleted
 from .traffic import Traffic
@@ -53,6 +55,7 @@ class Server:
         self._traffic = Traffic()
         self._ring = EvidenceRing(task.segments)
         self._gauges = Gauges()
+        self._shadowing = Shadowing(task, settings.pod, self._ring.incarnation, settings.internal_key)
         self._metrics = SearcherMetrics(task.revision, self._ring, self._gauges)
         self._source = SourceListing.told(settings.source, self._gauges)
         self._progress = "starting"
@@ -111,6 +114,7 @@ class Server:
                 self._held.close()
             if self._live is not None:
                 self._live.stop()
+            self._shadowing.stop()
             if self._pool is not None:
                 self._pool.close()
 
@@ -141,6 +145,7 @@ class Server:
             queries=lambda: self._queries,
             source=self._source,
             artifacts=Artifacts(self._task),
+            shadowing=self._shadowing,
         )
 
     def _tell(self, sentence: str) -> None:
@@ -181,10 +186,14 @@ class Server:
             loaded.points,
             live,
             self._queries,
+            mirror=self._shadowing.send(engine, self._deleted, self._vectors),
             tokens=self._tokens is not None,
             limited=self._settings.params,
         )
+        self._shadowing.receive(app, engine, self._pool, self._deleted, self._vectors, self._settings.threads)
         gauges.feedback, gauges.ignored_params = feedback.results, app.ignored_params
+        for name, results in self._shadowing.results.items():
+            setattr(gauges, name, results)
         users = Listener(app, self._task.revision, self._user_limits, self._traffic.closing, self._tokens)
         tls = self._certificate.context if self._certificate is not None else None
         port = await open_port(users, "http", self._settings.http_port, self._settings.host, tls)
@@ -203,6 +212,14 @@ class Server:
         }
         _log.info("ready", extra=facts)
         return users
+
+    def _deleted(self) -> str:
+        """Fingerprint of the deleted ids that are hidden now."""
+        return self._deletions.fingerprint if self._deletions is not None else ""
+
+    def _vectors(self) -> Path | None:
+        """vectors.npy, which only live recall fetches."""
+        return self._live.vectors if self._live is not None else None
 
     def _sample_live(self, loaded: load.Loaded) -> LiveSample | None:
         """Begin to measure live recall, if the task asks for it."""

@@ -56,6 +56,8 @@ class Deletions:
         self._gauges = gauges
         self._gauges.tombstone_errors = 0
         self._seen: object = None
+        self.fingerprint = ""
+        """Of the listing whose ids are hidden now; empty without files."""
 
     def refresh(self) -> bool:
         """List again, and read and hide if the listing changed; whether it did.
@@ -69,7 +71,7 @@ class Deletions:
             found = read_tombstones(self._store, listed, self._id_column, kind)
             rows = deleted_rows(self._engine.id_chunks(), found.ids)
             self._engine.hide(RowSet.of_rows(rows, self._engine.count) if len(rows) else None)
-            self._seen = listed
+            self._seen, self.fingerprint = listed, found.fingerprint
             self._gauges.tombstones = len(rows)
             facts = {"files": len(listed), "ids": len(found.ids), "hidden": len(rows)}
             _log.info("tombstones read", extra=facts)

@@ -247,6 +247,8 @@ class LiveRecall:
         self._take = take
         self._deliver = deliver
         self._stop = threading.Event()
+        self.vectors: Path | None = None
+        """Where vectors.npy is, verified, once it is there."""
         self._thread = threading.Thread(target=self._run, name="live-recall", daemon=True)
 
     def start(self) -> None:
@@ -259,7 +261,7 @@ class LiveRecall:
     def _run(self) -> None:
         with contextlib.suppress(OSError):  # on Linux this is the thread's own priority
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        path = self._fetch()
+        self.vectors = path = self._fetch()
         if path is None:
             return
         budget = CpuBudget(CPU_SHARE, self._stop.wait)

@@ -51,6 +51,9 @@ TRACKED = "vectorindex_tracked_queries"
 FEEDBACK = "vectorindex_feedback"
 IGNORED_PARAMS = "vectorindex_ignored_params"
 CANARY_RECALL = "vectorindex_canary_recall"
+MIRRORED = "vectorindex_mirrored_queries"
+SHADOWED = "vectorindex_shadow_queries"
+SHADOW_ANSWERS = "vectorindex_shadow_answers"
 TOMBSTONES = "vectorindex_tombstones"
 TOMBSTONES_CHECKED = "vectorindex_tombstones_checked_timestamp_seconds"
 TOMBSTONE_ERRORS = "vectorindex_tombstone_errors"
@@ -85,6 +88,12 @@ class Gauges:
     """Feedback by what became of it."""
     ignored_params: Mapping[str, int] = _field(default_factory=dict)
     """Searches by the parameter of another kind of index that they named."""
+    mirrored: Mapping[str, int] = _field(default_factory=dict)
+    """Live queries for another revision to answer again, by what became of them."""
+    shadowed: Mapping[str, int] = _field(default_factory=dict)
+    """Queries that another revision had answered, by what became of them here."""
+    shadow_answers: Mapping[str, int] = _field(default_factory=dict)
+    """Its answers to them, by what became of them here."""
     tombstones: int | None = None
     """Rows hidden because their ids were deleted; None: none are asked for."""
     tombstones_checked: float | None = None
@@ -262,6 +271,12 @@ class SearcherMetrics(Collector):
         yield from self._by_name(FEEDBACK, "Clicks by what became of them.", "result", gauges.feedback)
         text = "Searches that named a parameter of another kind of index, which was ignored."
         yield from self._by_name(IGNORED_PARAMS, text, "param", gauges.ignored_params)
+        text = "Live queries for another revision to answer again, by what became of them."
+        yield from self._by_name(MIRRORED, text, "result", gauges.mirrored)
+        text = "Queries that the revision with the traffic had answered, by what became of them here."
+        yield from self._by_name(SHADOWED, text, "result", gauges.shadowed)
+        text = "Answers of the revision with the traffic, by what became of them here."
+        yield from self._by_name(SHADOW_ANSWERS, text, "result", gauges.shadow_answers)
         if gauges.live_recall_cpu_seconds is not None:
             spent = CounterMetricFamily(LIVE_RECALL_CPU, "CPU seconds that live recall took.", labels=("revision",))
             spent.add_metric((self._revision,), gauges.live_recall_cpu_seconds)

@@ -1,6 +1,7 @@
 """Who may ask this pod for evidence and tell it leases: whoever names it and signs with its revision's key.
 
-Live queries have a key of their own, made from it: the Job that reads them can do nothing else. Probes and metrics are
+Live queries and those of a shadow have keys of their own, made from it: the Job that reads the first, and the pods that
+send the others, can do nothing else. Probes and metrics are
 not internal: the kubelet and Prometheus sign nothing.
 """
 
@@ -16,6 +17,7 @@ from .messages import Problem, Request
 PUBLIC_PATHS = frozenset({b"/livez", b"/readyz", b"/metrics"})
 """Of the admin port, for whoever reaches it. A path that is not named here is internal: none is public by mistake."""
 _LIVE_QUERIES = contract.LIVE_QUERIES_PATH.encode()
+_SHADOW = contract.SHADOW_PATH.encode()
 _TARGET = contract.TARGET_HEADER.lower().encode()
 _SIGNATURE = contract.SIGNATURE_HEADER.lower().encode()
 _log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ class InternalRequests:
         self._me = contract.Target(task.identity.uid, task.revision)
         self._key = key
         self._live_key = contract.live_key(key) if key else ""
+        self._shadow_key = contract.shadow_key(key)
         self._clock = clock
 
     def announce(self) -> None:
@@ -44,7 +47,7 @@ class InternalRequests:
         users = request.path == _LIVE_QUERIES
         if users and not self._key:
             raise _keyless()
-        key = self._live_key if users else self._key
+        key = self._live_key if users else self._shadow_key if request.path == _SHADOW else self._key
         target = request.headers.get(_TARGET, b"").decode("latin-1")
         signed = request.headers.get(_SIGNATURE, b"").decode("latin-1")
         asked = contract.InternalRequest(

@@ -43,6 +43,8 @@ PLAN_BYTES = 8 << 20
 
 ROWS_BYTES = 32 << 20
 """Of the cache of filters' rows (index/predicates.py), with their predicates."""
+SHADOW_HELD_BYTES = 24 << 20
+"""Of a shadow (serve/shadow/), on the one side or the other: what waits, what is under way, and its counts."""
 SPARE_BYTES = 64 << 20
 """For what the allocator keeps, and the objects of one long request while it is read."""
 
@@ -115,7 +117,7 @@ TLS_CONNECTION_BYTES = 448 << 10
 """Of memory that a connection by TLS keeps once it sent a long request, idle too: the event loop's buffers, 256 KiB of
 them, and OpenSSL's. One in clear takes 4 KB."""
 
-ADMIN = Limits(body_bytes=64 << 10, connections=256, held_bytes=16 << 20, unread_bytes=16 << 20)
+ADMIN = Limits(body_bytes=contract.SHADOW_BYTES, connections=256, held_bytes=16 << 20, unread_bytes=16 << 20)
 
 
 def heap_bytes(threads: int, *, tls: bool = False) -> int:
@@ -124,7 +126,7 @@ def heap_bytes(threads: int, *, tls: bool = False) -> int:
     A test keeps a process to it.
     """
     ports = sum(port.held_bytes + port.unread_bytes for port in (Limits(), ADMIN))
-    caches = PLAN_BYTES + ROWS_BYTES + SPARE_BYTES
+    caches = PLAN_BYTES + ROWS_BYTES + SHADOW_HELD_BYTES + SPARE_BYTES
     by_tls = TLS_CONNECTIONS * TLS_CONNECTION_BYTES if tls else 0
     return ports + WORK_BYTES + caches + threads * THREAD_BYTES + by_tls
 

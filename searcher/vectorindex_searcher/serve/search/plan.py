@@ -21,6 +21,7 @@ from .kinds import refuse_unknown
 from .pool import Group
 
 NO_LIMITS = contract.ParamLimits()
+_OWN_WORDS = ("params", "filter", "minScore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,14 @@ class SearchPlan:
     """Searches that one call can answer together with this one."""
     ignored: tuple[str, ...] = ()
     """Parameters that the request named and this index has not, sorted."""
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """What the request itself said of params, filter and minScore, in its own words: another revision, to which the
+    same is put, has other defaults."""
 
     @property
     def nbytes(self) -> int:
-        """What this plan holds in memory, about."""
-        return 512 + memory_of(self.filter)
+        """What this plan holds in memory, about. A filter in its own words takes as much as what was made of it."""
+        return 512 + 2 * memory_of(self.filter)
 
 
 class Planner:
@@ -145,6 +149,7 @@ class Planner:
             most_vectors=max(CANDIDATES, usual * MAX_VECTORS) // candidates,
             group=self._group(k, params, metadata, candidates),
             ignored=tuple(sorted(params_given.keys() - named.keys())),
+            asked={name: fields[name] for name in _OWN_WORDS if fields.get(name) is not None},
         )
 
     def _read(self, fields: Mapping[str, Any], from_query: bool) -> dict[str, Any]:

@@ -25,8 +25,9 @@ from ..evidence.live_sample import LiveSample
 from ..evidence.recorder import Outcome
 from ..http.limits import LIGHT_CANDIDATES, MAX_VECTORS, SLICE_CANDIDATES
 from ..http.messages import Deferred, Response
+from ..shadow.mirror import Mirror
 from .answers import PIECE_BYTES, SingleAnswers, binary_answer, json_answer, json_of, long_json_answer
-from .plan import SearchPlan
+from .plan import SearchPlan, check_work
 from .pool import BATCH_SEARCHES, Group, SearchPool
 from .reader import Read
 from .work import Work, WorkBudget
@@ -62,6 +63,7 @@ class SearchService:
         live: LiveSample | None,
         feedback: QueryIds,
         queries: LiveQueries | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         self._engine = engine
         self._pool = pool
@@ -71,6 +73,7 @@ class SearchService:
         self._feedback = feedback
         self._queries = queries
         self._samples = live is not None or queries is not None
+        self._mirror = mirror or Mirror()
         self._budget = WorkBudget()
         self._groups: WeakValueDictionary[tuple[int, Params, bool], Group] = WeakValueDictionary()
         """Those of the plans that are there."""
@@ -117,6 +120,16 @@ class SearchService:
         most = min(MAX_VECTORS, 1 + size // (2 * self._engine.dimension))
         return self._pool.submit(job, most, None if seconds is None else began + seconds)
 
+    def find(self, plan: SearchPlan, vector: Vectors) -> tuple[Scores, Rows, RowSet | None, int]:
+        """What a request for one vector, float32 [d], finds: scores and rows [k], the rows that its filter allows, and
+        how many are hits. No answer is written, and nothing counted; on a search thread. Raises Problem 503."""
+        check_work(plan, 1)
+        with Work(self._budget) as work:
+            work.search(plan, 1)
+            allowed = None if plan.filter is None else self._engine.matching(plan.filter)
+            scores, rows, _ = self._slice(plan, vector.reshape(1, -1), allowed)
+        return scores[0], rows[0], allowed, _hits(scores, rows, plan.min_score)[0]
+
     # ------------------------------------------------------------ where the pool says
 
     def _run_group(self, k: int, params: Mapping[str, int], asked: Sequence[PendingSearch]) -> list[Response]:
@@ -127,6 +140,9 @@ class SearchService:
         if self._samples:
             for number, one in enumerate(asked):
                 self._offer(one, vectors[number : number + 1], rows[number : number + 1])
+        if self._mirror.lease is not None:
+            for n, one in enumerate(asked):
+                self._mirror.offer(one.plan, vectors[n : n + 1], rows[n : n + 1], scores[n : n + 1], one.began)
         if asked[0].plan.include_metadata or np.count_nonzero(rows < 0):
             return [self._answered(one, scores[n : n + 1], rows[n : n + 1]) for n, one in enumerate(asked)]
         # The usual case: what all answers need is looked up once for all.
@@ -161,6 +177,8 @@ class SearchService:
         step = max(1, SLICE_CANDIDATES // plan.candidates)
         parts = [self._slice(plan, vectors[at : at + step], allowed) for at in range(0, len(vectors), step)]
         scores, rows, strategy = parts[0] if len(parts) == 1 else _joined(parts)
+        if self._mirror.lease is not None:
+            self._mirror.offer(plan, vectors, rows, scores, asked.began)
         if allowed is None:
             self._offer(asked, vectors, rows)
             return self._answer(asked, scores, rows, work)

@@ -1,0 +1,170 @@
+"""What users asked and were answered, put aside for another revision to answer again, as long as a lease says so.
+
+Called on the way of every answer, so it never waits: without a lease one attribute is looked at; with one a query is
+drawn or not, and appended to a queue that drops when it is full. Thread-safe. Knows no sockets.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ... import contract
+from ..search.plan import SearchPlan
+from .counts import PairRows
+from .rates import Draw, Rates
+
+QUEUE_QUERIES = 512
+QUEUE_BYTES = 4 << 20
+_QUERY_BYTES = 2048
+"""What a query takes besides its vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A live query as it was answered."""
+
+    plan: SearchPlan
+    vector: npt.NDArray[np.float32]
+    """[dimension], as the user gave it."""
+    rows: npt.NDArray[np.int64]
+    """Its first answers, at most contract.SHADOW_ANSWERS; -1 where there is none."""
+    scores: npt.NDArray[np.float32]
+    """Theirs, as the user was told."""
+    seconds: float
+    bucket: int
+    overall: bool
+    deleted: str
+    """Fingerprint of the deleted ids that were hidden."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mirroring:
+    """A lease that holds. `key`: the shadow key of who is judged; `until`: monotonic."""
+
+    revision: str
+    addresses: tuple[str, ...]
+    port: int
+    key: str
+    until: float
+    rates: Rates
+    counts: PairRows
+
+
+class Mirror:
+    """Takes leases and queries. `segments`: those that are declared, and `other`; `deleted`: the fingerprint of the ids
+    that are hidden now; `clock`: unix seconds."""
+
+    def __init__(
+        self,
+        segments: Sequence[str] = (),
+        dimension: int = 1,
+        deleted: Callable[[], str] = lambda: "",
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lease: Mirroring | None = None
+        """None: nothing is put aside."""
+        self.counts: PairRows | None = None
+        """Of the newest shadow, also when its lease has run out."""
+        self.queue: deque[Answered] = deque()
+        self._segments = tuple(dict.fromkeys((*segments, contract.OTHER_SEGMENT)))
+        self._room = max(1, min(QUEUE_QUERIES, QUEUE_BYTES // (_QUERY_BYTES + 4 * dimension)))
+        self._deleted, self._clock, self._monotonic = deleted, clock, monotonic
+        self._lock = threading.Lock()
+        self._left_out: Counter[str] = Counter()
+        self.results: Counter[str] = Counter()
+        """Queries by what became of them: Answered, Unanswered, Dropped."""
+
+    def take(self, lease: contract.MirrorLease, key: str, reference: str) -> None:
+        """In place of the one before. `key`: its shadow key, opened; `reference`: our own revision."""
+        now = self._monotonic()
+        with self._lock:
+            before = self.lease
+            if self.counts is None or self.counts.shadow != lease.shadow:
+                self.counts, before = PairRows(lease.shadow, reference), None
+                self._left_out.clear()
+            if not lease.max_per_second or not lease.addresses:
+                self.lease = None
+                return
+            if before is not None and before.rates.per_second == lease.max_per_second:
+                rates = before.rates
+            else:
+                rates = Rates(lease.max_per_second, self._segments, now)
+            self.lease = Mirroring(
+                revision=lease.revision,
+                addresses=lease.addresses,
+                port=lease.port,
+                key=key,
+                until=now + lease.ttl_seconds,
+                rates=rates,
+                counts=self.counts,
+            )
+
+    def offer(
+        self,
+        plan: SearchPlan,
+        vectors: npt.NDArray[np.float32],
+        rows: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32],
+        began: float,
+    ) -> None:
+        """Consider one query of a request that was just answered: vectors float32 [n, dimension], rows int64 [n, k],
+        scores float32 [n, k]. `began`: monotonic, when the request had arrived."""
+        lease, now = self.lease, self._monotonic()
+        if lease is None:
+            return
+        if now >= lease.until:
+            self.end(lease)
+            return
+        with self._lock:
+            drawn = lease.rates.draw(plan.segment, now)
+            if drawn is None or len(self.queue) >= self._room:
+                self._left_out[plan.segment] += 1
+                return
+        number = random.randrange(len(vectors)) if len(vectors) > 1 else 0  # noqa: S311 - no secret
+        most = min(plan.k, contract.SHADOW_ANSWERS)
+        # Copies: what is given are parts of a request's body and of a whole group's answers.
+        self.queue.append(
+            Answered(
+                plan=plan,
+                vector=vectors[number].copy(),
+                rows=rows[number, :most].copy(),
+                scores=scores[number, :most].copy(),
+                seconds=now - began,
+                bucket=self._bucket(),
+                overall=drawn is Draw.OVERALL,
+                deleted=self._deleted(),
+            )
+        )
+
+    def end(self, lease: Mirroring) -> None:
+        """It has run out. One that has come in its place meanwhile stays."""
+        with self._lock:
+            if self.lease is lease:
+                self.lease = None
+
+    def drop(self, segment: str) -> None:
+        """A query that was put aside will not be sent after all."""
+        with self._lock:
+            self._left_out[segment] += 1
+
+    def count_left_out(self) -> None:
+        """Into the newest shadow's counts, in the bucket that it is now: so seldom that it costs nothing."""
+        with self._lock:
+            left_out, self._left_out = self._left_out, Counter()
+            counts = self.counts
+        for segment, count in left_out.items():
+            self.results["Dropped"] += count
+            if counts is not None:
+                counts.add(self._bucket(), segment, {"dropped": count}, overall=False)
+
+    def _bucket(self) -> int:
+        return int(self._clock()) // contract.BUCKET_SECONDS

@@ -1,0 +1,275 @@
+"""Sends what was put aside (mirror.py) to the pods that are judged, from a thread with an event loop of its own.
+
+A receiver may be broken or hostile: it drips bytes, never ends its head, promises gigabytes, resets. Each request has
+one deadline from its first byte to the last of its answer, of which little is read; one is under way to each pod, a few
+to all. What finds no place is dropped. Users' searches share nothing with it but the interpreter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import ipaddress
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+
+from ... import contract
+from ...errors import TaskError
+from ...index.engine import Engine
+from ..evidence.live_recall import NICENESS
+from .answers import ExactScores
+from .counts import PairRows
+from .mirror import Answered, Mirror, Mirroring
+from .wire import Asked, Packed, fits, join, pack, query_hash
+
+GATHER_SECONDS = 0.25
+"""How long queries are gathered before they are sent."""
+AT_ONCE = 8
+"""Requests under way."""
+WAITING = 512
+"""Queries that wait for a request to a pod, all pods together."""
+WAITING_BYTES = SENDING_BYTES = 2 << 20
+"""Of those that wait, and of those under way."""
+_HEAD_BYTES = 16 << 10
+_ANSWER_BYTES = 4096
+_ELSEWHERE = frozenset({401, 403, 404, 409, 421})
+"""Whoever answers so is not judged here, or was not to be asked: another pod at that address, another shadow, an image
+that knows of none, keys or clocks that differ. No error of the revision's."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    bucket: int
+    segment: str
+    overall: bool
+    packed: Packed
+
+
+class _NotSentError(Exception):
+    """The receiver says that it is not the one."""
+
+
+class MirrorSender:
+    """`start` at the first lease."""
+
+    def __init__(
+        self,
+        index_uid: str,
+        revision: str,
+        mirror: Mirror,
+        engine: Engine,
+        exact: ExactScores,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`exact` is this thread's own. `clock`: unix seconds."""
+        self._index_uid, self._revision = index_uid, revision
+        self._mirror, self._engine, self._exact, self._clock = mirror, engine, exact, clock
+        self._waiting: dict[str, deque[_Outgoing]] = {}
+        self._busy: dict[str, int] = {}
+        """Bytes that are under way, by address."""
+        self._sending: set[asyncio.Task[None]] = set()
+        self._free, self._free_bytes = WAITING, WAITING_BYTES
+        """Room for more that waits."""
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Again does nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; does not wait for it."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):  # on Linux this is the thread's own priority
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        asyncio.run(self._send_on())
+        self._exact.close()
+
+    async def _send_on(self) -> None:
+        while not self._stop.is_set():
+            await asyncio.sleep(GATHER_SECONDS)
+            try:
+                self.send_some()
+            except Exception:
+                _log.exception("mirroring failed; what was gathered is dropped")
+
+    def send_some(self) -> None:
+        """Begin to send what is there. On the event loop of this thread."""
+        self._mirror.count_left_out()
+        lease = self._mirror.lease
+        if lease is not None and time.monotonic() >= lease.until:
+            self._mirror.end(lease)
+            lease = None
+        held = [one.packed.nbytes for some in self._waiting.values() for one in some]
+        self._free, self._free_bytes = WAITING - len(held), WAITING_BYTES - sum(held)
+        for _ in range(len(self._mirror.queue)):
+            self._assign(self._mirror.queue.popleft(), lease)
+        for address in [one for one in self._waiting if lease is None or one not in lease.addresses]:
+            for query in self._waiting.pop(address):
+                self._mirror.drop(query.segment)
+        if lease is not None:
+            self._begin(lease)
+
+    def _assign(self, query: Answered, lease: Mirroring | None) -> None:
+        """To the pod that always gets this query, if there is room."""
+        if lease is None or self._free <= 0:
+            self._mirror.drop(query.plan.segment)
+            return
+        name = query_hash(query.vector, query.plan.k, query.plan.asked)
+        packed = self._packed(query, name)
+        if not fits(1, packed.nbytes) or packed.nbytes > self._free_bytes:
+            self._mirror.drop(query.plan.segment)
+            return
+        self._free, self._free_bytes = self._free - 1, self._free_bytes - packed.nbytes
+        waiting = self._waiting.setdefault(receiver_of(name, lease.addresses), deque())
+        waiting.append(_Outgoing(query.bucket, query.plan.segment, query.overall, packed))
+
+    def _packed(self, query: Answered, name: bytes) -> Packed:
+        plan, found = query.plan, query.rows >= 0
+        rows, told = query.rows[found], query.scores[found]
+        hits = len(told) if plan.min_score is None else int(np.count_nonzero(told >= plan.min_score))
+        scores, exact = told.astype(np.float64), False
+        with contextlib.suppress(TaskError):
+            if len(rows) and self._exact.possible:
+                scores, exact = self._exact.of(query.vector[None], rows[None])[0], True
+        asked = Asked(
+            segment=plan.segment,
+            k=plan.k,
+            fields=dict(plan.asked),
+            seconds=query.seconds,
+            overall=query.overall,
+            deleted=query.deleted,
+            first=float(told[0]) if len(told) else None,
+            hits=hits,
+            answers=len(rows),
+            exact=exact,
+        )
+        return pack(asked, name, query.vector, self._engine.raw_ids(rows), scores.tolist())
+
+    def _begin(self, lease: Mirroring) -> None:
+        """A request to each pod that has none under way, as far as there is room for them."""
+        for address, waiting in tuple(self._waiting.items()):
+            if len(self._busy) >= AT_ONCE:
+                return
+            if not waiting or address in self._busy:
+                continue
+            some: list[_Outgoing] = []
+            size, room = 0, SENDING_BYTES - sum(self._busy.values())
+            while waiting and fits(len(some) + 1, size + waiting[0].packed.nbytes):
+                if self._busy and size + waiting[0].packed.nbytes > room:
+                    break
+                some.append(waiting.popleft())
+                size += some[-1].packed.nbytes
+            if not some:
+                return
+            self._busy[address] = size
+            self._waiting[address] = self._waiting.pop(address)  # it is the last the next time
+            task = asyncio.get_running_loop().create_task(self._send(lease, address, some))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _send(self, lease: Mirroring, address: str, some: Sequence[_Outgoing]) -> None:
+        try:
+            async with asyncio.timeout(contract.SHADOW_SECONDS):
+                refused = await self._exchange(lease, address, some)
+        except _NotSentError:
+            for query in some:
+                self._mirror.drop(query.segment)
+            return
+        except (TimeoutError, OSError, EOFError, ValueError):
+            refused = frozenset(range(len(some)))
+        finally:
+            del self._busy[address]
+        for number, query in enumerate(some):
+            missing = number in refused
+            self._mirror.results["Unanswered" if missing else "Answered"] += 1
+            _count(lease.counts, query, {"mirrored": 1, "unanswered": int(missing)})
+
+    async def _exchange(self, lease: Mirroring, address: str, some: Sequence[_Outgoing]) -> frozenset[int]:
+        """Numbers of the queries that were refused. Raises what a broken connection and a broken answer raise."""
+        body = join(
+            lease.counts.shadow,
+            self._revision,
+            self._engine.dimension,
+            [query.packed for query in some],
+            text=self._engine.manifest.id_type == "string",
+        )
+        target = contract.Target(self._index_uid, lease.revision)
+        signed = contract.sign(
+            lease.key, contract.InternalRequest("POST", contract.SHADOW_PATH, body), target, self._clock()
+        )
+        reader, writer = await asyncio.open_connection(address, lease.port, limit=_HEAD_BYTES)
+        try:
+            writer.write(_request(address, lease.port, signed, len(body)) + body)
+            status, length = _head(await _until_blank_line(reader))
+            if status in _ELSEWHERE:
+                raise _NotSentError
+            if status != 200 or length > _ANSWER_BYTES:
+                raise ValueError(f"status {status}, {length} bytes")
+            return _refused(await reader.readexactly(length), len(some))
+        finally:
+            writer.transport.abort()
+
+
+def receiver_of(name: bytes, addresses: Sequence[str]) -> str:
+    """Of all pods the one that gets the queries of this hash; when another comes or goes, few change theirs."""
+    return max(addresses, key=lambda one: hashlib.blake2b(name + one.encode(), digest_size=8).digest())
+
+
+def check_addresses(addresses: Sequence[str]) -> None:
+    """Raises ValueError for what is no address: a name would be looked up, and who answers for it is anybody."""
+    for address in addresses:
+        ipaddress.ip_address(address)
+
+
+def _count(counts: PairRows, query: _Outgoing, more: Mapping[str, float]) -> None:
+    counts.add(query.bucket, query.segment, more, overall=query.overall)
+
+
+async def _until_blank_line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        raise ValueError(f"the head of the answer is longer than {_HEAD_BYTES} bytes") from None
+
+
+def _request(address: str, port: int, headers: Mapping[str, str], length: int) -> bytes:
+    host = f"[{address}]" if ":" in address else address
+    known = {"Host": f"{host}:{port}", "Connection": "close", "Content-Type": contract.SHADOW_TYPE, **headers}
+    known["Content-Length"] = str(length)
+    lines = [f"POST {contract.SHADOW_PATH} HTTP/1.1", *(f"{name}: {value}" for name, value in known.items())]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+
+
+def _head(text: bytes) -> tuple[int, int]:
+    """Status and length of the body. Raises ValueError for anything that no searcher answers."""
+    first, *lines = text.decode("latin-1").split("\r\n")
+    version, _, rest = first.partition(" ")
+    told = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    length = told.get("content-length", "")
+    if not version.startswith("HTTP/1.") or not rest[:3].isdecimal() or not length.isdecimal() or len(length) > 18:
+        raise ValueError("what answers is no searcher")
+    return int(rest[:3]), int(length)
+
+
+def _refused(body: bytes, count: int) -> frozenset[int]:
+    """From {"counted": n, "unanswered": [numbers]}. Raises ValueError."""
+    told = orjson.loads(body)
+    numbers = told.get("unanswered", []) if isinstance(told, dict) else None
+    if not isinstance(numbers, list) or not all(type(one) is int and 0 <= one < count for one in numbers):
+        raise ValueError("what answers is no searcher")
+    return frozenset(numbers)
