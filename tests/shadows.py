@@ -30,10 +30,10 @@ from vectorindex_searcher.serve.app import SearchApp
 from vectorindex_searcher.serve.evidence.feedback import Feedback
 from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
-from vectorindex_searcher.serve.http.internal import InternalRequests
 from vectorindex_searcher.serve.http.limits import ADMIN, Limits
 from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.search.pool import SearchPool
+from vectorindex_searcher.serve.settings import Settings
 from vectorindex_searcher.serve.shadow.port import Shadowing
 from vectorindex_searcher.serve.traffic import Traffic
 
@@ -191,8 +191,8 @@ def pod(
         shadowing.receive(app, engine, pool, lambda: made.deleted, lambda: vectors, threads)
         for name, results in shadowing.results.items():
             setattr(gauges, name, results)
-        metrics, internal = made.metrics, InternalRequests(task, key)
-        port = AdminApp("pod-1", revision, traffic, ring, lambda: metrics, str, internal, shadowing=shadowing)
+        metrics, settings = made.metrics, Settings(pod="pod-1", internal_key=key)
+        port = AdminApp(task, settings, traffic, ring, lambda: metrics, str, shadowing=shadowing)
         admin, users = Listener(port, revision, ADMIN), Listener(app, revision, Limits(), traffic.closing)
         made.users, made.admin = await users.open(0, "127.0.0.1"), await admin.open(0, "127.0.0.1")
         ready.set()

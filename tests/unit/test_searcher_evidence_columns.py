@@ -17,8 +17,8 @@ from vectorindex_searcher import contract
 from vectorindex_searcher.serve.admin import AdminApp
 from vectorindex_searcher.serve.evidence.recorder import Outcome
 from vectorindex_searcher.serve.evidence.ring import SLOTS, EvidenceRing, LiveTally
-from vectorindex_searcher.serve.http.internal import InternalRequests
 from vectorindex_searcher.serve.http.messages import Request, Response
+from vectorindex_searcher.serve.settings import Settings
 from vectorindex_searcher.serve.traffic import Traffic
 
 COLUMNS = contract.EVIDENCE_COLUMNS_TYPE.encode()
@@ -32,7 +32,7 @@ class Pod:
         self.ring = EvidenceRing(segments, self.clock)
         task: Any = _Task()
         nothing: Any = None
-        self.app = AdminApp("p", "r", Traffic(), self.ring, nothing, lambda: "", InternalRequests(task))
+        self.app = AdminApp(task, Settings(pod="p"), Traffic(), self.ring, nothing, lambda: "")
 
     def ask(self, cursor: str = "", since: float = 0, accept: bytes = COLUMNS) -> Response:
         headers = {b"accept": accept}

@@ -176,17 +176,18 @@ def test_what_was_signed_for_another_pods_address_is_refused(published: Publishe
             assert get(searcher.port("admin port open"), request.path, headers)[0] == expected, address
 
 
-def test_nothing_is_kept_unless_asked_for_and_never_without_a_key(published: Published) -> None:
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_nothing_is_kept_unless_asked_for_and_never_without_a_key(published: Published, processes: str) -> None:
     with serving(published, ME, KEY) as searcher:
         search(searcher, vectors(3))
         assert told(searcher).problems == ["127.0.0.1: it answers with status 404 (NoLiveQueries)"]
-    with keeping(published, key="") as searcher:
+    with keeping(published, key="", VECTORINDEX_PROCESSES=processes) as searcher:
         search(searcher, vectors(3))
         port = searcher.port("admin port open")
         for headers in ({}, sign("", PAGE, ME, time.time()), sign(live_key(""), PAGE, ME, time.time())):
             status, answer = ask(port, PAGE, headers)
             assert (status, answer["type"]) == (403, "urn:vectorindex:problem:KeyNeeded")
-        assert any("no live queries are kept" in line["message"] for line in searcher.log)
+        assert sum("no live queries are kept" in line["message"] for line in searcher.log) == 1, "said once"
 
 
 def test_without_a_key_the_check_lets_nobody_in() -> None:

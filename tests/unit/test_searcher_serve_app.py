@@ -36,12 +36,12 @@ from vectorindex_searcher.serve.app import SearchApp
 from vectorindex_searcher.serve.evidence.feedback import Feedback
 from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
-from vectorindex_searcher.serve.http.internal import InternalRequests
 from vectorindex_searcher.serve.http.limits import ANSWER_BYTES, Limits
 from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.search import pool as pool_module
 from vectorindex_searcher.serve.search.plan import Planner
 from vectorindex_searcher.serve.search.pool import SearchPool
+from vectorindex_searcher.serve.settings import Settings
 from vectorindex_searcher.serve.traffic import Traffic
 
 COUNT, DIMENSION = 400, 8
@@ -218,7 +218,7 @@ def running(
         pool = SearchPool(threads, **pool_options)
         metrics = SearcherMetrics(task.revision, ring, Gauges())
         admin = Listener(
-            AdminApp("pod-1", task.revision, traffic, ring, lambda: metrics, lambda: "opening", InternalRequests(task)),
+            AdminApp(task, Settings(pod="pod-1"), traffic, ring, lambda: metrics, lambda: "opening"),
             task.revision,
             Limits(),
         )

@@ -26,8 +26,8 @@ from vectorindex_searcher.serve.admin import METRICS_SECONDS, AdminApp
 from vectorindex_searcher.serve.evidence import metrics
 from vectorindex_searcher.serve.evidence.recorder import BINS, Outcome, latency_bin
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
-from vectorindex_searcher.serve.http.internal import InternalRequests
 from vectorindex_searcher.serve.http.messages import Request, Response
+from vectorindex_searcher.serve.settings import Settings
 from vectorindex_searcher.serve.traffic import Traffic
 
 TASK = ServeTask(
@@ -257,7 +257,7 @@ def test_metrics_are_made_once_a_second_however_many_ask() -> None:
         made += 1
         return collector
 
-    app = AdminApp("p", "r", Traffic(), ring, read, lambda: "", InternalRequests(TASK), now)
+    app = AdminApp(TASK, Settings(), Traffic(), ring, read, lambda: "", clock=now)
 
     def scrape(method: bytes) -> bytes:
         answer = app.handle(Request(method, b"/metrics", {}, b"", True, 0.0))

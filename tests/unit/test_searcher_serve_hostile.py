@@ -33,12 +33,20 @@ VECTORS = np.random.default_rng(3).standard_normal((ROWS, DIMENSION)).astype(np.
 PROGRAM = [sys.executable, "-m", "vectorindex_searcher"]
 CLIENTS = 8
 """Who ask at the same time."""
+PROCESSES = [pytest.param(1, id="one process"), pytest.param(2, id="two processes")]
 
 
 @dataclass(frozen=True)
 class Searcher:
     port: int
     pid: int
+    processes: int
+    """That answer users."""
+
+    def memory(self, what: str) -> list[int]:
+        """Of each of its processes, as cost.memory has it."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [memory(what, pid) for pid in (self.pid, *map(int, children))]
 
     def post(self, body: bytes, query: str = "", content_type: str = "application/json") -> int:
         """The status of the answer, which is read to its end."""
@@ -68,15 +76,16 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return artifact
 
 
-@pytest.fixture(scope="module")
-def searcher(artifact: Path) -> Iterator[Searcher]:
-    with started(artifact) as searcher:
+@pytest.fixture(scope="module", params=PROCESSES)
+def searcher(artifact: Path, request: pytest.FixtureRequest) -> Iterator[Searcher]:
+    with started(artifact, request.param) as searcher:
         yield searcher
 
 
 @contextmanager
-def started(artifact: Path, *flags: str) -> Iterator[Searcher]:
+def started(artifact: Path, processes: int, *flags: str) -> Iterator[Searcher]:
     environment = os.environ | {"VECTORINDEX_SEARCH_THREADS": str(THREADS), "VECTORINDEX_HOST": "127.0.0.1"}
+    environment["VECTORINDEX_PROCESSES"] = str(processes)
     ports = ["--http-port", "0", "--admin-port", "0", "--cache-dir", str(artifact.parent / "cache")]
     command = [*PROGRAM, "serve", "--artifact", str(artifact), *ports, *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
@@ -86,7 +95,7 @@ def started(artifact: Path, *flags: str) -> Iterator[Searcher]:
         port = next(line["port"] for line in said if line["message"] == "ready")
         draining = threading.Thread(target=deque, args=(said, 0))  # a full pipe would stop it
         draining.start()
-        yield Searcher(port, process.pid)
+        yield Searcher(port, process.pid, processes)
     finally:
         process.kill()
         process.wait()
@@ -143,18 +152,20 @@ HOSTILE: list[Callable[[Searcher, int], None]] = [widest, longest, filters, plan
 def test_memory_stays_below_the_bound_that_the_limits_add_up_to(searcher: Searcher) -> None:
     for _ in range(20):
         assert searcher.post(many(3, k=10)) == 200
-    before = memory("VmRSS", searcher.pid)
+    before = searcher.memory("VmRSS")
     turns = [(one, turn) for turn in range(16) for one in HOSTILE]
     with ThreadPoolExecutor(CLIENTS) as pool:
         for done in [pool.submit(one, searcher, turn) for one, turn in turns]:
             done.result()
-    grown = memory("VmHWM", searcher.pid) - before
-
-    assert grown < heap_bytes(THREADS), f"{grown >> 20} MiB"
+    grown = sum(searcher.memory("VmHWM")) - sum(before)
+    assert grown < heap_bytes(THREADS, processes=searcher.processes), f"{grown >> 20} MiB"
     assert searcher.post(many(3, k=10)) == 200
 
 
-def test_a_connection_by_tls_keeps_no_more_than_is_counted_for_it(artifact: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", PROCESSES)
+def test_a_connection_by_tls_keeps_no_more_than_is_counted_for_it(
+    artifact: Path, tmp_path: Path, processes: int
+) -> None:
     """It keeps the buffers of the longest request that it sent, though nothing is asked on it."""
     authority, chain, key = trustme.CA(), tmp_path / "tls.crt", tmp_path / "tls.key"
     issued, trusting = authority.issue_cert("localhost"), ssl.create_default_context()
@@ -163,7 +174,8 @@ def test_a_connection_by_tls_keeps_no_more_than_is_counted_for_it(artifact: Path
     authority.configure_trust(trusting)
     junk = post(b'{"vector":[' + b" " * (256 << 10) + b'"x"]}', b"/v1/search")
     few, all_of_them = 32, 160
-    with started(artifact, "--tls-cert", str(chain), "--tls-key", str(key)) as searcher, ExitStack() as open_ones:
+    flags = ("--tls-cert", str(chain), "--tls-key", str(key))
+    with started(artifact, processes, *flags) as searcher, ExitStack() as open_ones:
         taken: list[int] = []
         clients: list[Client] = []
         for number in range(all_of_them):
@@ -172,7 +184,7 @@ def test_a_connection_by_tls_keeps_no_more_than_is_counted_for_it(artifact: Path
             clients.append(Client(wrapped))
             assert clients[-1].send(junk).answer()[0] == 400
             if number + 1 in (few, all_of_them):
-                taken.append(memory("VmRSS", searcher.pid))
+                taken.append(sum(searcher.memory("VmRSS")))
     each = (taken[1] - taken[0]) // (all_of_them - few)
     assert each < TLS_CONNECTION_BYTES, f"{each >> 10} KiB"
     assert heap_bytes(THREADS, tls=True) == heap_bytes(THREADS) + TLS_CONNECTIONS * TLS_CONNECTION_BYTES

@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,8 +24,10 @@ from served import Client, Published, get, publish_all
 from waiting import until
 
 from vectorindex_searcher import contract
+from vectorindex_searcher.errors import BadSpec
 from vectorindex_searcher.serve import settings
-from vectorindex_searcher.serve.http.limits import MOST_WORKERS
+from vectorindex_searcher.serve.workers.pod import Pod
+from vectorindex_searcher.serve.workers.system import check_system
 
 TOKENS = ("first-token-0123456789", "second-token-0123456789")
 
@@ -112,7 +115,7 @@ def lease(admin: int, state: str) -> int:
         ({"PROCESSES": "1", "SEARCH_THREADS": "6"}, 1, 6),
         ({"SEARCH_THREADS": "6"}, 1, 6),
         ({"PROCESSES": "0"}, 1, None),
-        ({"PROCESSES": "1000"}, MOST_WORKERS, MOST_WORKERS),
+        ({"PROCESSES": "1000"}, contract.MOST_PROCESSES, contract.MOST_PROCESSES),
         ({}, 1, None),
     ],
 )
@@ -160,18 +163,28 @@ def test_what_was_answered_is_evidence_at_once(published: Published) -> None:
         until(lambda: metric(admin, "vectorindex_connections") == {(): 0.0})
 
 
-def test_cpu_and_memory_are_those_of_all_processes(published: Published) -> None:
+def test_cpu_memory_and_files_are_those_of_all_processes(published: Published) -> None:
     document = {"vectors": published.vectors[:200].tolist(), "params": {"efSearch": 1000}}
-    with pod(published) as searcher:
-        admin = searcher.port("admin port open")
-        with asking(searcher.port(), 2) as users:
+    with started(published.task, descriptors=300, VECTORINDEX_PROCESSES="2") as searcher:
+        admin, port = searcher.port("admin port open"), searcher.port()
+        family = [searcher.process.pid, *children(searcher.process.pid)]
+        assert max(map(own_bytes, family[1:])) < 55 << 20, "as test_mirrors.py counts in what the operator gives"
+        with asking(port, 2) as users:
             for _ in range(5):
                 assert [ask(document)[0] for ask in users] == [200, 200]
-        family = [searcher.process.pid, *children(searcher.process.pid)]
         spent = sum(time.clock_gettime((~pid << 3) | 2) for pid in family)
         until(lambda: metric(admin, "process_cpu_seconds_total")[()] > 0.9 * spent)
         one = int(Path(f"/proc/{family[0]}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         assert one <= metric(admin, "process_resident_memory_bytes")[()] < 3 * one
+        opened = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in family)
+        assert abs(metric(admin, "process_open_fds")[()] - opened) < 8, "connections come and go"
+        assert metric(admin, "process_max_fds") == {(): 300.0 * len(family)}
+
+
+def own_bytes(pid: int) -> int:
+    """Memory that a process shares with no other: what it made, and what it wrote into of what it got."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_Dirty:"))
 
 
 def test_a_draining_lease_closes_connections_of_every_process(published: Published) -> None:
@@ -261,6 +274,25 @@ def test_a_worker_that_dies_ends_the_pod_and_the_others_answer_what_they_owe(pub
         searcher.said_all.wait(60)
         said = [line["message"] for line in searcher.log if line["level"] == "error"]
         assert f"search process {victim - 1} ended with signal 9" in said
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(os, "fork"), (os, "memfd_create"), (socket, "SCM_RIGHTS"), (sys, "platform")]
+)
+def test_where_the_system_lacks_something_the_start_says_what(
+    published: Published, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+) -> None:
+    """Rather than in the middle of it, when the index is loaded."""
+    check_system()
+    if name == "platform":
+        monkeypatch.setattr(sys, "platform", "darwin")
+    else:
+        monkeypatch.delattr(module, name)
+    with pytest.raises(BadSpec) as caught:
+        Pod(published.task, settings.Settings(processes=2))
+    failure = caught.value.failure
+    assert failure.field == contract.PROCESSES_ENV
+    assert ("Linux" if name == "platform" else name) in failure.message
 
 
 def answered(ask: Asking, document: dict[str, Any]) -> int | None:

@@ -23,8 +23,8 @@ from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.selection.rowset import RowSet
 from vectorindex_searcher.serve.admin import AdminApp
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
-from vectorindex_searcher.serve.http.internal import InternalRequests
 from vectorindex_searcher.serve.http.messages import Problem, Request
+from vectorindex_searcher.serve.settings import Settings
 from vectorindex_searcher.serve.shadow import judge, sender
 from vectorindex_searcher.serve.shadow.mirror import QUEUE_BYTES, QUEUE_QUERIES, Mirror
 from vectorindex_searcher.serve.traffic import Traffic
@@ -383,7 +383,7 @@ def test_a_pod_with_several_search_processes_says_that_it_cannot() -> None:
         identity=contract.Identity(name="docs"), revision="r", digest="d", manifest_sha256="",
         artifacts=contract.Location(folder="/nowhere"),
     )  # fmt: skip
-    app = AdminApp("p", "r", Traffic(), EvidenceRing(()), lambda: None, str, InternalRequests(task))  # type: ignore[arg-type, return-value]
+    app = AdminApp(task, Settings(), Traffic(), EvidenceRing(()), lambda: None, str)  # type: ignore[arg-type, return-value]
     for method, path in ((b"POST", MIRROR_PATH), (b"POST", SHADOW_PATH), (b"GET", PAIRS_PATH)):
         with pytest.raises(Problem) as caught:
             app.handle(Request(method, path.encode(), {}, b"", keep_alive=True, completed=0.0))

@@ -21,6 +21,11 @@ TASK_ENV = "VECTORINDEX_TASK"
 PARAM_LIMITS_ENV = "VECTORINDEX_PARAM_LIMITS"
 """Environment variable of a searcher with ParamLimits as JSON; absent: queries may name any parameter. Not part of the
 task, because it is never frozen, and because a searcher from before it must not refuse its task."""
+PROCESSES_ENV = "VECTORINDEX_PROCESSES"
+"""Environment variable of a searcher: how many processes answer its users; absent: one. Not part of the task, because
+it follows the resources, and because a searcher from before it must not refuse its task."""
+MOST_PROCESSES = 32
+"""Of a pod: beyond so many cores two pods are better, each of which can be lost."""
 METRICS_PORT_ENV = "VECTORINDEX_METRICS_PORT"
 """Environment variable with the port on which `build` serves metrics while it runs; absent or 0: none."""
 TERMINATION_LOG_ENV = "VECTORINDEX_TERMINATION_LOG"

@@ -26,6 +26,7 @@ from .evidence.ring import EvidenceRing
 from .http.dispatch import Answer, Routes, dispatch
 from .http.internal import InternalRequests
 from .http.messages import Problem, Request, Response, body_too_large, json_response
+from .settings import Settings
 from .shadow.port import Shadowing
 from .source import SourceListing
 from .traffic import Traffic
@@ -47,40 +48,42 @@ _SHADOW = contract.SHADOW_PATH.encode()
 
 
 class AdminApp:
-    """Answers the admin port. `progress`: a sentence about the loading, for people who look at /readyz. `queries`: the
-    sample of live queries, once there is one. `source`: None where the index's source is not listed here; `artifacts`:
-    None where no others are looked at. `settled`: waits until the ring has what was counted until now, and tells when
-    that was (unix seconds); None: it always has. `stalled`: what of the pod does not answer, empty if all does."""
+    """Answers the admin port of a pod, whether one process answers its users or several. `progress`: a sentence about
+    the loading, for people who look at /readyz. `queries`: the sample of live queries, once there is one. `source`:
+    None where the index's source is not listed here. `settled`: waits until the ring has what was counted until now,
+    and tells when that was (unix seconds); None: it always has. `stalled`: what of the pod does not answer, empty if
+    all does."""
 
     def __init__(
         self,
-        pod: str,
-        revision: str,
+        task: contract.ServeTask,
+        settings: Settings,
         traffic: Traffic,
         ring: EvidenceRing,
         metrics: Callable[[], SearcherMetrics],
         progress: Callable[[], str],
-        internal: InternalRequests,
-        clock: Callable[[], float] = time.monotonic,
+        *,
         queries: Callable[[], LiveQueries | None] = lambda: None,
         source: SourceListing | None = None,
-        artifacts: Artifacts | None = None,
         settled: Callable[[], Awaitable[float]] | None = None,
         stalled: Callable[[], str] = lambda: "",
         shadowing: Shadowing | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Logs whether internal requests must be signed."""
         self._settled = settled or self._now
         self._stalled = stalled
-        self._pod = pod
-        self._revision = revision
+        self._pod = settings.pod
+        self._revision = task.revision
         self._traffic = traffic
         self._ring = ring
         self._metrics = metrics
         self._progress = progress
-        self._internal = internal
+        self._internal = InternalRequests(task, settings.internal_key)
+        self._internal.announce()
         self._queries = queries
         self._source = source
-        self._artifacts = artifacts
+        self._artifacts = Artifacts(task)
         self._clock = clock
         self._exposed = b""
         self._exposed_until = -math.inf
@@ -209,11 +212,11 @@ class AdminApp:
 
         async def look() -> Response:
             listing = source.look(self._pod, self._revision, max_age)
-            if artifacts is None or not digest:
-                said, found = await listing, None
-            else:
+            if digest:
                 said, found = await asyncio.gather(listing, artifacts.look(digest, max_age))
-            update = {"artifacts": artifacts is not None, "artifact": found}
+            else:
+                said, found = await listing, None
+            update = {"artifacts": True, "artifact": found}
             return json_response(said.model_copy(update=update).wire())
 
         return asyncio.get_running_loop().create_task(look())

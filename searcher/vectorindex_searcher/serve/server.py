@@ -19,7 +19,6 @@ from ..storage.cache import Held
 from . import load
 from .admin import AdminApp
 from .app import SearchApp
-from .artifacts import Artifacts
 from .background import on_thread
 from .evidence.feedback import Feedback
 from .evidence.live_queries import LiveQueries
@@ -29,13 +28,12 @@ from .evidence.metrics import Gauges, SearcherMetrics
 from .evidence.ring import EvidenceRing, LiveTally
 from .http import limits
 from .http.auth import Tokens
-from .http.internal import InternalRequests
 from .http.listener import Listener
 from .http.mounted import Mounted, watch
 from .http.tls import Certificate
 from .ports import open_port
 from .search.pool import SearchPool
-from .settings import Settings, may_keep_queries
+from .settings import Settings
 from .shadow.port import Shadowing
 from .source import SourceListing
 from .tombstones import Deletions, load_without_deleted
@@ -132,19 +130,15 @@ class Server:
         return loaded
 
     def _admin(self) -> AdminApp:
-        internal = InternalRequests(self._task, self._settings.internal_key)
-        internal.announce()
         return AdminApp(
-            pod=self._settings.pod,
-            revision=self._task.revision,
-            traffic=self._traffic,
-            ring=self._ring,
-            metrics=self._read_metrics,
-            progress=lambda: self._progress,
-            internal=internal,
+            self._task,
+            self._settings,
+            self._traffic,
+            self._ring,
+            self._read_metrics,
+            lambda: self._progress,
             queries=lambda: self._queries,
             source=self._source,
-            artifacts=Artifacts(self._task),
             shadowing=self._shadowing,
         )
 
@@ -174,7 +168,7 @@ class Server:
         gc.freeze()
         self._pool = SearchPool(self._settings.threads)
         live = self._sample_live(loaded)
-        if may_keep_queries(self._settings):
+        if self._settings.live_queries:
             self._queries = LiveQueries(engine.dimension, self._task.segments, self._settings.internal_key)
         feedback = Feedback(self._task.revision, self._ring)
         app = SearchApp(

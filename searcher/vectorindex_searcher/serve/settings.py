@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from .. import contract
 from ..errors import BadSpec
 from ..index.threads import available_cores
-from .http.limits import MOST_THREADS, MOST_WORKERS
+from .http.limits import MOST_THREADS
 
 _ENV_PREFIX = "VECTORINDEX_"
 _PORTS = "a port from 1 to 65535, or 0 for any free one"
@@ -57,7 +57,7 @@ class Settings:
     source: str = ""
     """What of the index's source is listed when the operator asks (contract.SOURCE_ENV); empty: nothing."""
     live_queries: bool = False
-    """Keep a sample of what users ask, for the gate of the next revision. Needs the key."""
+    """Keep a sample of what users ask, for the gate of the next revision. Never without the key."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], flags: Mapping[str, object] = {}) -> Settings:
@@ -75,7 +75,8 @@ class Settings:
             except ValueError:
                 raise _bad_setting(name, text, from_flag=given is not None) from None
 
-        processes = min(MOST_WORKERS, max(1, read("PROCESSES", int, 1)))
+        processes = min(contract.MOST_PROCESSES, max(1, read("PROCESSES", int, 1)))
+        key = environment.get(contract.INTERNAL_KEY_ENV, "")  # no flag: command lines can be read by many
         tls_cert, tls_key = read("TLS_CERT", Path, None), read("TLS_KEY", Path, None)
         if (tls_cert is None) is not (tls_key is None):
             remedy = "Give both --tls-cert and --tls-key, or VECTORINDEX_TLS_CERT and VECTORINDEX_TLS_KEY, or none."
@@ -96,9 +97,16 @@ class Settings:
             tls_key=tls_key,
             params=_param_limits(environment.get(contract.PARAM_LIMITS_ENV, "")),
             source=environment.get(contract.SOURCE_ENV, ""),
-            live_queries=environment.get(contract.LIVE_QUERIES_ENV, "") == "1",
-            internal_key=environment.get(contract.INTERNAL_KEY_ENV, ""),  # no flag: command lines can be read by many
+            live_queries=_may_keep_queries(environment.get(contract.LIVE_QUERIES_ENV, "") == "1", key),
+            internal_key=key,
         )
+
+
+def _may_keep_queries(asked: bool, key: str) -> bool:
+    """Whether live queries are kept: if that is asked for, and nobody but the gate can read them."""
+    if asked and not key:
+        _log.warning("no live queries are kept: without a key for internal requests anybody could read them")
+    return asked and bool(key)
 
 
 def _most_threads() -> int:
@@ -142,13 +150,6 @@ def byte_count(text: str) -> int:
     unit = found[2] or ""
     factor = 1 if not unit else pow(1024 if unit.endswith("i") else 1000, "KMGT".index(unit[0].upper()) + 1)
     return int(found[1]) * factor
-
-
-def may_keep_queries(chosen: Settings) -> bool:
-    """Whether live queries are kept: if that is asked for, and nobody but the gate can read them."""
-    if chosen.live_queries and not chosen.internal_key:
-        _log.warning("no live queries are kept: without a key for internal requests anybody could read them")
-    return chosen.live_queries and bool(chosen.internal_key)
 
 
 def from_process(flags: Mapping[str, object]) -> Settings:

@@ -64,8 +64,6 @@ CONNECTION_BYTES = 2 * (SEND_BYTES + RECEIVE_BYTES + UNCOUNTED_BYTES)
 
 MOST_THREADS = 64
 """Of searches, unless they are said: so many have room in the memory that the operator gives."""
-MOST_WORKERS = 64
-"""Processes of a pod that search."""
 THREAD_BYTES = 2 << 20
 """What a search thread holds besides WORK_BYTES: light searches, and their answers."""
 
@@ -120,25 +118,27 @@ them, and OpenSSL's. One in clear takes 4 KB."""
 ADMIN = Limits(body_bytes=contract.SHADOW_BYTES, connections=256, held_bytes=16 << 20, unread_bytes=16 << 20)
 
 
-def heap_bytes(threads: int, *, tls: bool = False) -> int:
-    """How much a searcher itself grows at most after its start, whatever is asked of it. `tls`: of its users.
+def heap_bytes(threads: int, *, tls: bool = False, processes: int = 1) -> int:
+    """How much a searcher itself grows at most after its start, whatever is asked of it. `threads`: that search, of all
+    processes together; `tls`: of its users; `processes`: that answer them.
 
-    A test keeps a process to it.
+    A test keeps it to that, with one process and with several.
     """
-    ports = sum(port.held_bytes + port.unread_bytes for port in (Limits(), ADMIN))
-    caches = PLAN_BYTES + ROWS_BYTES + SHADOW_HELD_BYTES + SPARE_BYTES
+    users = share_limits(Limits(), processes)
+    ports = processes * (users.held_bytes + users.unread_bytes) + ADMIN.held_bytes + ADMIN.unread_bytes
+    caches = processes * (PLAN_BYTES + SPARE_BYTES) + ROWS_BYTES + SHADOW_HELD_BYTES
     by_tls = TLS_CONNECTIONS * TLS_CONNECTION_BYTES if tls else 0
-    return ports + WORK_BYTES + caches + threads * THREAD_BYTES + by_tls
+    return ports + processes * WORK_BYTES + caches + threads * THREAD_BYTES + by_tls
 
 
-def growth_bytes(threads: int, *, tls: bool = False) -> int:
+def growth_bytes(threads: int, *, tls: bool = False, processes: int = 1) -> int:
     """The same with what the kernel holds for its connections, which counts as the pod's memory, too.
 
     With what a process needs by itself it stays below the limit of a pod whose memory the operator computes, for
     MOST_THREADS threads (a test compares).
     """
     users = TLS_CONNECTIONS if tls else Limits().connections
-    return heap_bytes(threads, tls=tls) + (users + ADMIN.connections) * CONNECTION_BYTES
+    return heap_bytes(threads, tls=tls, processes=processes) + (users + ADMIN.connections) * CONNECTION_BYTES
 
 
 def raise_descriptors() -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 
-from ..http.limits import MOST_WORKERS
+from ... import contract
 
 _WORDS = 8
 """Of a worker: a line of the processor's cache, so that no two write into the same one."""
@@ -19,7 +19,7 @@ class Board:
 
     def __init__(self) -> None:
         # Anonymous, and shared with processes that are forked.
-        self._memory = mmap.mmap(-1, MOST_WORKERS * _WORDS * 8)
+        self._memory = mmap.mmap(-1, contract.MOST_PROCESSES * _WORDS * 8)
         self._whole = memoryview(self._memory).cast("q")
         self._times = memoryview(self._memory).cast("d")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ class Family(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """At this moment."""
-        descriptors, pages = 0, 0
+        members, descriptors, pages = 0, 0, 0
         base = _pages(self._first)
         for pid in {self._first, *self._members()}:
             with contextlib.suppress(OSError):
@@ -40,17 +41,25 @@ class Family(Collector):
                 # What a child has of its own is about what it has more than its parent.
                 pages += resident if pid == self._first else max(0, resident - shared - base[0] + base[1])
                 descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+                members += 1
         spent = CounterMetricFamily("process_cpu_seconds", "CPU seconds of all processes of the pod.")
         spent.add_metric((), sum(self._cpu.values()))
         yield spent
         for name, text, value in (
             ("process_resident_memory_bytes", "Memory of all processes, what they share once.", pages * _PAGE),
             ("process_open_fds", "Open files of all processes.", descriptors),
+            ("process_max_fds", "Files that all processes may open, an equal part each.", members * _most_files()),
             ("process_start_time_seconds", "Unix time of the start.", self._began),
         ):
             family = GaugeMetricFamily(name, text)
             family.add_metric((), value)
             yield family
+
+
+def _most_files() -> float:
+    """Of one process: the first one raised the limit (http/limits.py), and the others have it from there."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return float("inf") if soft == resource.RLIM_INFINITY else soft
 
 
 def _pages(pid: int) -> tuple[int, int]:

@@ -20,7 +20,6 @@ from ... import contract
 from ...errors import TaskError
 from ...proof.live.sample import LiveQuery
 from ..admin import AdminApp
-from ..artifacts import Artifacts
 from ..evidence.feedback import Feedback, QueryId
 from ..evidence.increments import Increment
 from ..evidence.live_queries import LiveQueries
@@ -29,7 +28,6 @@ from ..evidence.ring import EvidenceRing, LiveTally
 from ..http import limits
 from ..http.acceptor import Acceptor
 from ..http.auth import Tokens
-from ..http.internal import InternalRequests
 from ..http.listener import Listener
 from ..http.messages import Problem
 from ..http.mounted import watch
@@ -165,19 +163,15 @@ class Front:
         _log.info("admin port open", extra={"port": got, "revision": self._task.revision})
 
     def _admin(self) -> AdminApp:
-        internal = InternalRequests(self._task, self._settings.internal_key)
-        internal.announce()
         return AdminApp(
-            pod=self._settings.pod,
-            revision=self._task.revision,
-            traffic=self._traffic,
-            ring=self._ring,
-            metrics=self._read_metrics,
-            progress=lambda: self._progress,
-            internal=internal,
+            self._task,
+            self._settings,
+            self._traffic,
+            self._ring,
+            self._read_metrics,
+            lambda: self._progress,
             queries=lambda: self._queries,
             source=self._source,
-            artifacts=Artifacts(self._task),
             settled=self._settled,
             stalled=self._stalled,
         )
@@ -192,7 +186,7 @@ class Front:
                 self._facts, self._expected = message["facts"], message["workers"]
                 if self._task.live_recall:
                     self._ring.live_before = int(time.time()) // contract.BUCKET_SECONDS
-                if self._settings.live_queries and self._settings.internal_key:
+                if self._settings.live_queries:
                     key, dimension = self._settings.internal_key, message["facts"]["dimension"]
                     self._queries = LiveQueries(dimension, self._task.segments, key)
                     self._background.append(asyncio.create_task(self._queries.watch()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -13,16 +14,17 @@ from ...index.selection.rowset import RowSet
 
 def descriptor_of(rows: RowSet) -> int:
     """A descriptor of the set's bits, to be given away and closed."""
-    return written(rows.bits.data)
+    return written((rows.bits.data,))
 
 
-def written(data: bytes | memoryview[int]) -> int:
-    """A descriptor of these bytes, which live as long as it is open or mapped."""
+def written(pieces: Iterable[bytes | memoryview[int]]) -> int:
+    """A descriptor of these bytes, one piece after the other; they live as long as it is open or mapped."""
     descriptor = os.memfd_create("vectorindex", os.MFD_CLOEXEC)
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
+        for piece in pieces:
+            left = memoryview(piece)
+            while left:
+                left = left[os.write(descriptor, left) :]
     except BaseException:
         os.close(descriptor)
         raise

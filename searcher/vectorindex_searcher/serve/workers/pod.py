@@ -27,7 +27,7 @@ from ... import contract
 from ...errors import TaskError
 from .. import load
 from ..evidence.live_recall import LiveRecall
-from ..evidence.live_sample import LiveSample, Sampled
+from ..evidence.live_sample import Sampled
 from ..evidence.metrics import Gauges
 from ..evidence.ring import LiveTally
 from ..http import limits
@@ -40,6 +40,7 @@ from .channel import Channel
 from .front import Front
 from .memory import descriptor_of, read
 from .samples import LiveStates, Rounds, tallies_wire, unpacked
+from .system import check_system
 from .worker import Worker, WorkerParts
 
 LEFT_SECONDS = 5.0
@@ -55,7 +56,9 @@ class Pod:
     """`run` once, on the main thread of a process that has made no threads."""
 
     def __init__(self, task: contract.ServeTask, settings: Settings) -> None:
-        """Raises BadSpec when token file or certificate cannot be used: before anything is downloaded."""
+        """Raises BadSpec when token file or certificate cannot be used, or this is no system for several processes:
+        before anything is downloaded."""
+        check_system()
         self._task, self._settings = task, settings
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
         self._certificate: Certificate | None = None
@@ -73,7 +76,7 @@ class Pod:
         self._sampled = threading.Condition()
         """Guards states and rounds."""
         self._states = LiveStates(None)
-        self._rounds = Rounds(0, 0)
+        self._rounds = Rounds(0, 0, ())
         self._deletions: Deletions | None = None
         self._failure: BaseException | None = None
         self._ending = False
@@ -168,7 +171,7 @@ class Pod:
 
     def _judge(self, loaded: load.Loaded, workers: int) -> None:
         """Begin to measure live recall, on a thread that ends with the process."""
-        self._rounds = Rounds(workers, int(time.time()) // contract.BUCKET_SECONDS)
+        self._rounds = Rounds(workers, int(time.time()) // contract.BUCKET_SECONDS, self._task.segments)
         points = list(loaded.points.params.values()) if loaded.points else []
         LiveRecall(self._task, loaded.engine, points, self._take_sample, self._deliver).start()
 
@@ -177,11 +180,7 @@ class Pod:
         self._tell({"do": "sample"})
         with self._sampled:
             self._sampled.wait_for(lambda: self._rounds.whole, SAMPLE_SECONDS)
-            items, since = self._rounds.take()
-        together = LiveSample(self._task.segments)
-        for item in items:
-            together.put(item)
-        return together.take()[0], since
+            return self._rounds.take()
 
     def _add_sample(self, message: dict[str, Any], descriptor: int) -> None:
         assert self._loaded is not None

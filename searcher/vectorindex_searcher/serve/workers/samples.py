@@ -5,15 +5,14 @@ Both are processes of this pod; what is sent is bytes in memory that goes with a
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
 from ...index.selection.rowset import RowSet
-from ..evidence.live_sample import Sampled
+from ..evidence.live_sample import LiveSample, Sampled
 
 REMEMBERED = 3
 """States of deleted ids that are known by number: older ones are of rounds that are over."""
@@ -47,20 +46,19 @@ class LiveStates:
         return self._sets[number]
 
 
-def packed(sample: Sequence[Sampled], states: LiveStates) -> bytes:
-    """A process's sample as bytes."""
+def packed(sample: Sequence[Sampled], states: LiveStates) -> Iterator[bytes]:
+    """A process's sample as bytes, piece by piece: it is megabytes."""
     rows = [
         [one.bucket, one.segment, one.draw, one.overall, len(one.rows), states.number_of(one.live)] for one in sample
     ]
     head = orjson.dumps(rows)
-    parts = [len(head).to_bytes(8, "little"), head]
+    yield len(head).to_bytes(8, "little") + head
     for one in sample:
-        parts += [one.vector.astype("<f4", copy=False).tobytes(), one.rows.astype("<i8", copy=False).tobytes()]
-    return b"".join(parts)
+        yield one.vector.astype("<f4", copy=False).tobytes() + one.rows.astype("<i8", copy=False).tobytes()
 
 
 def unpacked(data: bytes, dimension: int, states: LiveStates) -> list[Sampled]:
-    """The inverse. What was answered in a state that is forgotten is left out."""
+    """The inverse, each with memory of its own. What was answered in a state that is forgotten is left out."""
     size = int.from_bytes(data[:8], "little")
     at = 8 + size
     found = []
@@ -69,33 +67,35 @@ def unpacked(data: bytes, dimension: int, states: LiveStates) -> list[Sampled]:
         rows = np.frombuffer(data, "<i8", count, at + vector.nbytes)
         at += vector.nbytes + rows.nbytes
         if states.known(number):
-            found.append(Sampled(bucket, segment, vector, rows, draw, overall, states[number]))
+            found.append(Sampled(bucket, segment, vector.copy(), rows.copy(), draw, overall, states[number]))
     return found
 
 
 class Rounds:
-    """Rounds of several processes as one. `ask`: has all of them end their round."""
+    """Rounds of several processes as one, and their samples as one: no larger than that of one process."""
 
-    def __init__(self, workers: int, began: int) -> None:
+    def __init__(self, workers: int, began: int, segments: Sequence[str]) -> None:
         """began: the bucket in which the first round began."""
         self._since = [began] * workers
-        self._parts: dict[int, list[Sampled]] = {}
+        self._told: set[int] = set()
+        self._sample = LiveSample(segments)
 
     def add(self, worker: int, since: int, sample: Sequence[Sampled]) -> None:
         """A process ended its round; its next one begins in bucket `since`."""
         self._since[worker] = since
-        self._parts.setdefault(worker, []).extend(sample)
+        self._told.add(worker)
+        for item in sample:
+            self._sample.put(item)
 
     @property
     def whole(self) -> bool:
         """Whether every process has said something since the last `take`."""
-        return len(self._parts) == len(self._since)
+        return len(self._told) == len(self._since)
 
     def take(self) -> tuple[list[Sampled], int]:
-        """What all of them were asked, and the first bucket whose queries may still be unjudged."""
-        items = list(itertools.chain.from_iterable(self._parts.values()))
-        self._parts.clear()
-        return items, min(self._since)
+        """The sample of what all of them were asked, and the first bucket whose queries may still be unjudged."""
+        self._told.clear()
+        return self._sample.take()[0], min(self._since)
 
 
 def tallies_wire(tallies: Sequence[Any]) -> list[Mapping[str, object]]:

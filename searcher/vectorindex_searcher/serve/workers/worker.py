@@ -31,7 +31,7 @@ from ..http.listener import Listener
 from ..http.mounted import Mounted, watch
 from ..http.tls import Certificate
 from ..search.pool import SearchPool
-from ..settings import Settings, may_keep_queries
+from ..settings import Settings
 from ..traffic import Traffic
 from .board import Line
 from .channel import Channel
@@ -118,7 +118,7 @@ class Worker:
 
     def _keep_queries(self) -> LiveQueries | None:
         parts = self._parts
-        if not may_keep_queries(parts.settings):
+        if not parts.settings.live_queries:
             return None
         key, engine = parts.settings.internal_key, parts.loaded.engine
         return LiveQueries(engine.dimension, parts.task.segments, key, hand_on=self._kept.append)
@@ -211,7 +211,7 @@ class Worker:
         while self._kept:
             one = self._kept.popleft()
             known = {"name": one.name.hex(), "sender": one.sender.hex(), "hour": one.hour, "k": one.k}
-            descriptor = written(one.vector)
+            descriptor = written((one.vector,))
             self._channel.send({"say": "query", "query": known | {"segment": one.segment}}, descriptor)
             os.close(descriptor)
         for hour, counts in queries.take_counts():
