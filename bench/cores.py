@@ -10,9 +10,12 @@ load runs on the other; the two have both, and share them with the load, which p
 is rather too low than too high. The cores are busy when server and load together use all of their time: a server whose
 processes wait for each other would leave some, and the share of it is in the result.
 
-For more cores than there are, a table is computed from what one process takes with a few connections and with many
-(the fewer there are, the less can be answered by one call): each of n processes has its share of the connections, and
-does as one process with so many does. What they take from each other beyond two cores, memory above all, is not in it.
+For more cores than there are, two tables are computed. One from what one process takes with a few connections and
+with many (the fewer there are, the less can be answered by one call): each of n processes has its share of the
+connections, and does as one process with so many does. The other from what the front process takes for each connection
+that it hands out, and for what each process tells it of its counts: that is all that one process does for all, so it
+says where more cores stop to help. What processes take from each other beyond two cores, memory above all, is in
+neither.
 
 One and two take turns within each round. Binary bodies, k = 10, real vectors (BENCH_DATA, else the demo's) and a
 costlier search, 200,000 x 768 clustered. Writes bench/results/cores.md and `cores.two_core_ratio` (the lower of the two
@@ -27,6 +30,7 @@ import os
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +41,10 @@ from artifacts import Artifact, Serving, built, cpu_of, serving
 from datasets import FOLDER, Dataset, clustered, real
 from processes import Child, connect
 
+HANDING = 19e-6
+"""CPU seconds of the front process for each connection: accept, and a message to the process that gets it."""
+LOOKING = 0.55e-6
+"""And for each process that it may give it to."""
 HERE = Path(__file__).resolve().parent
 CONNECTIONS = 64
 QUERIES = 4000
@@ -46,6 +54,30 @@ FEW_TO_MANY = (1, 2, 4, 8, 16, 32, 64)
 CORES = (1, 4, 16, 32)
 TOGETHER = (64, 256, 2048)
 """Connections of a pod with more cores than this machine."""
+ASKED = (1, 10, 100)
+"""Queries of a connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """CPU seconds in a pod of several processes. `query`: of the process that answers it; `telling`: a second, of the
+    processes that answer nobody, for each that does; the rest as HANDING and LOOKING. What a connection costs the
+    process that gets it is left out: with it the others would meet the front process later."""
+
+    query: float
+    telling: float
+    handing: float = HANDING
+    looking: float = LOOKING
+
+
+def most(costs: Costs, cores: int, queries: float) -> tuple[float, float]:
+    """Queries per second of a pod with so many cores and processes, when each connection asks so many `queries`, and
+    the share of a core that its front process takes then: at 1 it is what all others wait for."""
+    handing = costs.handing + cores * costs.looking
+    telling = cores * costs.telling
+    by_cores = (cores - telling) / (costs.query + handing / queries)
+    speed = min(by_cores, (1 - telling) / handing * queries)
+    return speed, telling + speed / queries * handing
 
 
 @dataclass
@@ -65,7 +97,7 @@ class Measured:
     alone: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     """CPU microseconds a query of one process, by its connections."""
     memory: dict[int, float] = field(default_factory=dict)
-    """MiB, proportional set size of all processes."""
+    """MiB of all processes, what they share once."""
 
     def speed(self, processes: int, round_: int) -> float:
         """Queries per second of so many cores."""
@@ -80,6 +112,11 @@ class Measured:
         each = np.clip(connections / cores, FEW_TO_MANY[0], FEW_TO_MANY[-1])
         spent = [statistics.median(self.alone[number]) for number in FEW_TO_MANY]
         return cores * 1e6 / float(np.interp(np.log2(each), np.log2(FEW_TO_MANY), spent))
+
+    def costs(self) -> Costs:
+        """As measured with two processes."""
+        query, front, wall = (statistics.median(each[2]) for each in (self.cpu, self.front, self.wall))
+        return Costs(query=(query - front) / 1e6, telling=front * wall / 2 / 1e6)
 
     def dearer(self) -> float:
         """CPU a query with two processes over that with one."""
@@ -112,7 +149,7 @@ def measure(dataset: Dataset, factory: str, rounds: int, seconds: float, connect
                 found.alone[each].append((servers[1].cpu() - before) / answer["count"] * 1e6)
             connect(loads[1], servers[1].port, 0, "binary")
         for processes, server in servers.items():
-            found.memory[processes] = sum(map(_memory, (server.pid, *server.children()))) / 2**10
+            found.memory[processes] = memory_of((server.pid, *server.children()))
     return found
 
 
@@ -129,12 +166,19 @@ def _one(found: Measured, server: Serving, load: Child, processes: int, seconds:
     found.wall[processes].append(answer["count"] / wall)
 
 
-def _memory(pid: int) -> int:
-    """KiB, what it shares divided by those who share it."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1])
-    return 0
+def memory_of(pids: Sequence[int]) -> float:
+    """MiB of these processes: memory of their own by what each shares of it with the others, files and mappings once,
+    as the process has them that has most. (By its share of files a pod has less the more other pods have mapped them.)
+    """
+    anonymous, mapped = 0, [0]
+    for pid in pids:
+        found = {}
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+            name, _, value = line.partition(":")
+            found[name] = int(value.split()[0])
+        anonymous += found["Pss_Anon"]
+        mapped.append(found["Rss"] - found["Anonymous"])
+    return (anonymous + max(mapped)) / 2**10
 
 
 def page(found: list[Measured]) -> str:
@@ -174,7 +218,19 @@ def page(found: list[Measured]) -> str:
             rows.append((cores, *(f"{speed:,.0f} ({speed / base:.1f})" for speed in speeds)))
         head = ("cores", *(f"{connections:,} connections" for connections in TOGETHER))
         parts.append(results.table(head, rows))
+        parts.append("\nWhere the front process is the limit, computed (in brackets: the share of a core it takes):\n")
+        parts.append(front_table(one.costs()))
     return "\n".join(parts)
+
+
+def front_table(costs: Costs) -> str:
+    """Queries per second by cores and by queries of a connection."""
+    rows = []
+    for cores in CORES[1:]:
+        found = [most(costs, cores, queries) for queries in ASKED]
+        rows.append((cores, *(f"{speed:,.0f} ({100 * share:.0f} %)" for speed, share in found)))
+    head = ("cores", *(f"{queries} {'query' if queries == 1 else 'queries'} a connection" for queries in ASKED))
+    return results.table(head, rows)
 
 
 def main() -> None:

@@ -162,6 +162,22 @@ CLUSTER = (
         "A Secret that is removed after the build would keep an index from coming up again.",
     ),
     Mutant(
+        "searchers of an earlier release get a process for each core",
+        f"{_OPERATOR}/manifests/sizing.py",
+        "    if _annotation(frozen, labels.PROCESSES) != ONE_A_CORE:\n",
+        "    if False:\n",
+        ("unit/test_sizing.py::test_searchers_of_an_earlier_release_keep_their_one_process",),
+        "An upgrade of the operator would restart every searcher that has more than one core.",
+    ),
+    Mutant(
+        "a pod has more search processes than its memory limit has room for",
+        f"{_OPERATOR}/manifests/sizing.py",
+        "    room = cores if given is None else need.fitting(memory_bytes(given))\n",
+        "    room = cores\n",
+        ("unit/test_sizing.py::test_a_memory_limit_of_the_users_own_bounds_the_processes",),
+        "Requests that are each allowed would have the pod killed for its memory.",
+    ),
+    Mutant(
         "what the cache says is written at once",
         _LOOP,
         "        executor = Executor(cluster, self.searchers, self.settings, obs)\n",

@@ -32,16 +32,17 @@ from vectorindex_operator.core.plan import (
 )
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.core.traffic import Decision, DecisionKind
-from vectorindex_operator.manifests import labels, searchers
 from vectorindex_operator.manifests import service as front_service
 from vectorindex_operator.manifests.labels import LIVE
 from vectorindex_operator.manifests.render import Rendered, render
+from vectorindex_operator.manifests.sizing import FROZEN
 from vectorindex_searcher.contract import (
     INTERNAL_KEY_ENV,
     LIVE_KEY_ENV,
     LIVE_QUERIES_ENV,
     LIVE_QUERIES_PATH,
     PARAM_LIMITS_ENV,
+    PROCESSES_ENV,
     TASK_ENV,
     ExitCode,
     InternalRequest,
@@ -391,6 +392,7 @@ def test_replicas_and_resources_follow_the_vectorindex_and_nothing_else_changes(
     assert changed["spec"]["replicas"] == 7
     one = changed["spec"]["template"]["spec"]["containers"][0]
     assert one["resources"] == resources
+    assert one["env"].pop() == {"name": PROCESSES_ENV, "value": "2"}, "one for each core"
     changed["spec"]["replicas"] = before["spec"]["replicas"]
     changed["metadata"]["annotations"] = before["metadata"]["annotations"]
     one["resources"] = before["spec"]["template"]["spec"]["containers"][0]["resources"]
@@ -408,14 +410,14 @@ def test_memory_and_disk_are_computed_from_the_artifact_unless_given() -> None:
     assert one["resources"] == given
 
 
-BUSY = {labels.MEMORY: searchers.COUNTS_BUSY}
-
-
 def test_searchers_of_a_revision_of_before_keep_their_memory() -> None:
-    """An operator that counts more restarts no pod of theirs."""
+    """An operator that counts more restarts no pod of theirs; nor does one that would give them more processes."""
     template = STABLE.spec.pod_template
     of_before = {**template, "metadata": {"labels": template["metadata"]["labels"]}}
     before = replace(STABLE, spec=STABLE.spec.model_copy(update={"pod_template": of_before}))
+    many = edited(searcher={"resources": {"limits": {"cpu": "8"}}})
+    assert PROCESSES_ENV in variables(deployed(many))
+    assert PROCESSES_ENV not in variables(deployed(many, before))
     pod = deployed(EVERYTHING, before)["spec"]["template"]
     assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "768Mi"
     assert "annotations" not in pod["metadata"]
@@ -554,7 +556,7 @@ def test_pods_get_their_revisions_key_and_the_master_key_is_nowhere() -> None:
     revision = made_with(SIGNING)
     deployment = deployed(EVERYTHING, revision, SIGNING)
     assert key_of(deployment) == revision_key(MASTER, revision.uid)
-    assert deployment["spec"]["template"]["metadata"]["annotations"] == BUSY | {ANNOTATION: key_id(MASTER)}
+    assert deployment["spec"]["template"]["metadata"]["annotations"] == FROZEN | {ANNOTATION: key_id(MASTER)}
     for text in (json.dumps(deployment), json.dumps(revision.spec.wire())):
         assert MASTER not in text
     assert revision_key(MASTER, revision.uid) not in json.dumps(revision.spec.wire())  # history tells no keys
@@ -574,16 +576,16 @@ def test_a_rotation_restarts_no_pod_while_the_previous_key_is_there() -> None:
     old = made_with(replace(INSTALLED, internal_keys=InternalKeys(OLD_MASTER)))
     before = deployed(EVERYTHING, old, replace(INSTALLED, internal_keys=InternalKeys(OLD_MASTER)))
     assert deployed(EVERYTHING, old, SIGNING) == before
-    assert made_with(SIGNING).spec.pod_template["metadata"]["annotations"] == BUSY | {ANNOTATION: key_id(MASTER)}
+    assert made_with(SIGNING).spec.pod_template["metadata"]["annotations"] == FROZEN | {ANNOTATION: key_id(MASTER)}
     # Once it is gone the operator cannot sign for these pods: they get the current one, one after the other.
     gone = deployed(EVERYTHING, old, replace(INSTALLED, internal_keys=InternalKeys(MASTER)))
     assert key_of(gone) == revision_key(MASTER, old.uid)
-    assert gone["spec"]["template"]["metadata"]["annotations"] == BUSY | {ANNOTATION: key_id(MASTER)}
+    assert gone["spec"]["template"]["metadata"]["annotations"] == FROZEN | {ANNOTATION: key_id(MASTER)}
     # An operator without any key speaks to pods without one.
     without = deployed(EVERYTHING, old, INSTALLED)
     assert key_of(without) == ""
     assert without == deployed(EVERYTHING, made_with(INSTALLED), INSTALLED) | {"spec": without["spec"]}
-    assert without["spec"]["template"]["metadata"]["annotations"] == BUSY
+    assert without["spec"]["template"]["metadata"]["annotations"] == FROZEN
 
 
 @pytest.mark.parametrize("settings", [INSTALLED, SIGNING, replace(INSTALLED, internal_keys=InternalKeys(MASTER))])

@@ -17,13 +17,14 @@ from vectorindex_client import attempts, calls
 from vectorindex_operator import telemetry
 from vectorindex_operator.core.commands import COMMANDS, NOT_COMMANDS
 from vectorindex_operator.core.phase import Phase
-from vectorindex_operator.manifests import searchers
+from vectorindex_operator.manifests import sizing
 from vectorindex_operator.reconcile.observe import CHILD_KINDS
 from vectorindex_operator.reconcile.watches import WATCHED
 from vectorindex_searcher.cli import task_metrics
+from vectorindex_searcher.contract import LIVE_QUERY_BYTES, MOST_PROCESSES, live_room
 from vectorindex_searcher.dataset.formats import FORMATS
 from vectorindex_searcher.index.selection import subset
-from vectorindex_searcher.serve.evidence import metrics
+from vectorindex_searcher.serve.evidence import live_sample, metrics
 from vectorindex_searcher.serve.http import limits
 from vectorindex_searcher.serve.http.messages import READ_HEADERS
 from vectorindex_searcher.serve.search import fields
@@ -189,9 +190,35 @@ def test_the_page_tells_the_limits_of_a_request() -> None:
 @pytest.mark.parametrize("artifact", [0, 100 << 20, 20 << 30])
 def test_a_searcher_stays_within_the_memory_that_the_operator_gives_it(artifact: int, threads: int, tls: bool) -> None:
     """What a process has at its start is measured by test_searcher_serve_hostile.py: some 150 MiB."""
-    request, limit = searchers.memory(artifact)
+    request, limit = sizing.Need(artifact).memory()
     assert artifact + limits.growth_bytes(threads, tls=tls) + (150 << 20) <= limit << 20
-    assert searchers.memory(artifact, busy=False) == (request, 2 * request), "as revisions of before have it"
+    assert sizing.Need(artifact, busy=False).memory() == (request, 2 * request), "as revisions of before have it"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("processes", [2, 3, 4, 8, 16, MOST_PROCESSES])
+@pytest.mark.parametrize("artifact", [0, 100 << 20, 20 << 30])
+def test_several_search_processes_stay_within_the_memory_that_the_operator_gives_them(
+    artifact: int, processes: int, tls: bool
+) -> None:
+    """At its start each of them, and the front process, has less than 55 MiB of its own: see
+    test_searcher_serve_workers.py."""
+    need = sizing.Need(artifact)
+    least, limit = need.memory(processes)
+    of_their_own = (150 << 20) + (processes + 1) * (55 << 20)
+    most = artifact + limits.growth_bytes(processes, tls=tls, processes=processes) + of_their_own
+    assert most <= limit << 20
+    assert artifact + of_their_own <= least << 20
+    # And so many are made where the limit is the user's own.
+    enough = artifact + sizing.BUSY_BYTES + (processes - 1) * sizing.BUSY_WORKER_BYTES
+    assert [need.fitting(enough), need.fitting(enough - 1)] == [processes, processes - 1]
+    assert most <= enough
+
+
+def test_what_processes_keep_of_queries_has_room_in_the_memory_that_they_get_for_it() -> None:
+    """A sample of live recall, of vectors of 4,096 numbers, and once more on its way to the judge."""
+    assert 2 * live_sample.CAPACITY * (4 * 4096 + 8 * live_sample.DEPTH + 1024) <= sizing.WORKER_SAMPLE_BYTES
+    assert max(live_room(d) * LIVE_QUERY_BYTES for d in (1, 64, 384)) == sizing.WORKER_QUERIES_BYTES
 
 
 def test_what_the_limits_of_a_searcher_add_up_to_counts_all_of_them() -> None:

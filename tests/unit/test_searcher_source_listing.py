@@ -21,7 +21,7 @@ from unit.test_internal_requests import KEY, ME, ask, published, serving  # noqa
 from unit.test_searcher_store_faults import FaultyS3, faulty  # noqa: F401 - a fixture
 from waiting import until
 
-from vectorindex_operator.manifests.searchers import LISTING_BYTES
+from vectorindex_operator.manifests.sizing import LISTING_BYTES
 from vectorindex_searcher.contract import (
     S3,
     SOURCE_ENV,

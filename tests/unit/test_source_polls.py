@@ -41,7 +41,7 @@ from vectorindex_operator.core.plan import CreateRevision, EnsureSearchers, Star
 from vectorindex_operator.core.progress.poll import MOST_ASKS
 from vectorindex_operator.core.source_poll import Said, SourceAnswer, SourceQuestion, hear, told_text, wanted_text
 from vectorindex_operator.manifests.render import render
-from vectorindex_operator.manifests.searchers import LISTING_BYTES
+from vectorindex_operator.manifests.sizing import LISTING_BYTES
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_operator.reconcile.polls import SourcePolls
 from vectorindex_searcher.contract import (

@@ -1,15 +1,16 @@
-"""Text forms that Kubernetes users type: durations ("90s", "1h30m"), shares ("2%") and memory quantities ("4Gi")."""
+"""Text forms that Kubernetes users type: durations ("90s", "1h30m"), shares ("2%"), memory ("4Gi"), CPU ("1500m")."""
 
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 DURATION_PATTERN = r"^([0-9]{1,6}(ms|s|m|h|d))+$"
 PERCENT_PATTERN = r"^[0-9]{1,6}(\.[0-9]{1,4})?%$"
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_MEMORY_UNITS = {
-    "": 1, "m": 0.001, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
+_UNITS: dict[str, int | Fraction] = {
+    "": Fraction(1), "m": Fraction(1, 1000), "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40,
 }  # fmt: skip
 
@@ -30,7 +31,16 @@ def share(text: str) -> float:
 
 def memory_bytes(text: str) -> int:
     """Bytes of a Kubernetes memory quantity such as "4Gi" or "500M". Raises ValueError for anything else."""
+    return _whole(text, "a memory quantity: write for example 4Gi or 500M")
+
+
+def whole_cores(text: str) -> int:
+    """Whole cores of a Kubernetes CPU quantity: 2 of "2", "2.9" and "2900m". Raises ValueError for anything else."""
+    return _whole(text, "a CPU quantity: write for example 2 or 500m")
+
+
+def _whole(text: str, wanted: str) -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?", text)
     if not match:
-        raise ValueError(f"{text!r} is not a memory quantity: write for example 4Gi or 500M")
-    return int(float(match[1]) * _MEMORY_UNITS[match[2] or ""])
+        raise ValueError(f"{text!r} is not {wanted}")
+    return int(Fraction(match[1]) * _UNITS[match[2] or ""])

@@ -366,7 +366,8 @@ class Searcher(Model):
     replicas: Annotated[int, Field(ge=1, le=1000)] = 2
     """An HPA may write it: target the VectorIndex itself, and leave it out of the manifest."""
     resources: Resources = Resources(requests={"cpu": "1"})
-    """Memory and ephemeral-storage are computed from the artifact when absent."""
+    """Memory and ephemeral-storage are computed from the artifact when absent. One process answers for each whole core
+    of limits.cpu, else of requests.cpu, as many as have room in limits.memory where that is given."""
     min_score: float | None = None
     """Hits below are no hits: what ZeroResultRate counts. Cosine, inner product, or minus the squared L2 distance."""
     auth: Auth | None = None

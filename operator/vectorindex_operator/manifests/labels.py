@@ -27,6 +27,8 @@ LIVE = f"{GROUP}/live"
 """Hash of the live settings that a Deployment was rendered with."""
 MEMORY = f"{GROUP}/memory"
 """How the memory limit of a revision's searchers is computed."""
+PROCESSES = f"{GROUP}/processes"
+"""How many processes of a revision's searchers answer users."""
 RENDERED = f"{GROUP}/rendered"
 """Hash of the manifest that an object was last applied from."""
 

@@ -6,22 +6,20 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 
-from vectorindex_operator.api.v1alpha1 import Live, Resources, RevisionSpec, Searcher, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import Live, RevisionSpec, Searcher, VectorIndexSpec
 from vectorindex_operator.core import identity, internal_keys, recipe
 from vectorindex_operator.core.observation import IndexView, RevisionView
 from vectorindex_operator.core.plan import EnsureSearchers
 from vectorindex_operator.core.source_poll import told_text
 from vectorindex_operator.core.state import Installation
-from vectorindex_operator.manifests import labels
+from vectorindex_operator.manifests import labels, sizing
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.manifests.podspec import (
     CACHE_DIR,
-    DISK,
     TLS_DIR,
     TOKENS_DIR,
     container,
     credentials,
-    disk_mebibytes,
     mount_secret,
     pod_spec,
     task_env,
@@ -32,8 +30,8 @@ from vectorindex_searcher.contract import (
     HTTP_PORT,
     INTERNAL_KEY_ENV,
     LIVE_QUERIES_ENV,
-    LIVE_SAMPLE_BYTES,
     PARAM_LIMITS_ENV,
+    PROCESSES_ENV,
     SOURCE_ENV,
     TOMBSTONE_POLL_SECONDS,
     Identity,
@@ -42,23 +40,7 @@ from vectorindex_searcher.contract import (
     revision_key,
 )
 
-PROCESS_BYTES = 256 * 2**20
-"""What a searcher needs besides the artifact: the interpreter, libraries, buffers."""
-
-BUSY_BYTES = 1152 * 2**20
-"""What it may take besides the artifact, whatever is asked of it, with TLS and many CPUs: serve/http/limits.py adds it
-up, and a test compares."""
-
-LIVE_RECALL_BYTES = 160 * 2**20
-"""What live recall needs: a sample of queries, a block of vectors, and what a scan keeps for each query."""
-
-
-LIVE_QUERIES_BYTES = LIVE_SAMPLE_BYTES + 16 * 2**20
-"""What a sample of live queries needs, with the hour of it that is being told."""
-
-LISTING_BYTES = 160 * 2**20
-"""What listing a source takes for a moment, with as many objects and as long keys as there may be (a test compares).
-Above the limit only: most sources take a hundredth of it."""
+_SECRET_VOLUMES = frozenset({"tokens", "tls"})
 
 
 def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: Installation) -> Manifest:
@@ -82,18 +64,11 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
             "labelSelector": {"matchLabels": labels.selector(name)},
         }
     ]
-    annotations = {labels.MEMORY: COUNTS_BUSY}
+    annotations = dict(sizing.FROZEN)
     if settings.internal_keys.current:
         annotations[internal_keys.ANNOTATION] = key_id(settings.internal_keys.current)
     metadata = {"labels": labels.common(index.name, labels.SEARCHER, name), "annotations": annotations}
     return {"metadata": metadata, "spec": pod}
-
-
-COUNTS_BUSY = "busy"
-"""Of revisions whose memory limit counts BUSY_BYTES. Others keep theirs: an upgrade of ours restarts no pods."""
-
-
-_SECRET_VOLUMES = frozenset({"tokens", "tls"})
 
 
 def _secure(pod: Manifest, searcher: Searcher) -> None:
@@ -124,9 +99,11 @@ def deployment(
         one["env"].append({"name": SOURCE_ENV, "value": text})
     if action.live.live_queries:
         one["env"].append({"name": LIVE_QUERIES_ENV, "value": "1"})
-    busy = frozen.pod_template["metadata"].get("annotations", {}).get(labels.MEMORY) == COUNTS_BUSY
-    listing = LISTING_BYTES if frozen.source_poll is not None else 0
-    one["resources"] = _resources(action.live.searcher.resources, action, busy=busy, listing=listing)
+    resources, need = action.live.searcher.resources, sizing.Need.of(action, frozen)
+    processes = sizing.processes(frozen, resources, need)
+    if processes > 1:
+        one["env"].append({"name": PROCESSES_ENV, "value": str(processes)})
+    one["resources"] = sizing.container_resources(resources, need, action.disk_bytes, processes)
     template = frozen.pod_template | {"spec": pod}
     _give_key(template, revision, keys)
     return {
@@ -224,29 +201,6 @@ def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> Se
         tombstone_poll_seconds=frozen.tombstone_poll_seconds or TOMBSTONE_POLL_SECONDS,
         id_column=frozen.columns.id,
     )
-
-
-def memory(held: int, *, busy: bool = True, listing: int = 0) -> tuple[int, int]:
-    """Request and limit of a searcher, in MiB. held: bytes of its artifact, and of what it keeps of queries. busy: the
-    limit counts BUSY_BYTES. listing: bytes that the limit counts besides."""
-    request, most = (-(-(held + size) // 2**20) for size in (PROCESS_BYTES, BUSY_BYTES))
-    return request, max(2 * request, most if busy else 0) + -(-listing // 2**20)
-
-
-def _resources(resources: Resources, action: EnsureSearchers, *, busy: bool, listing: int) -> Manifest:
-    requests, limits = dict(resources.requests), dict(resources.limits)
-    if "memory" not in requests and "memory" not in limits:
-        held = action.resident_bytes
-        held += LIVE_RECALL_BYTES if action.live_recall else 0
-        held += LIVE_QUERIES_BYTES if action.live.live_queries else 0
-        request, limit = memory(held, busy=busy, listing=listing)
-        requests["memory"], limits["memory"] = f"{request}Mi", f"{limit}Mi"
-    if disk := disk_mebibytes(action.disk_bytes, requests, limits):
-        requests[DISK] = f"{disk}Mi"
-        # Twice that: a file that is fetched again lies beside the one that it replaces.
-        limits[DISK] = f"{2 * disk}Mi"
-    rendered = {"requests": requests, "limits": limits}
-    return {kind: values for kind, values in rendered.items() if values}
 
 
 def _probe(path: str, *, period: int, failures: int) -> Manifest:

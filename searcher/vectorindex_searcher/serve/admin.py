@@ -52,7 +52,7 @@ class AdminApp:
     the loading, for people who look at /readyz. `queries`: the sample of live queries, once there is one. `source`:
     None where the index's source is not listed here. `settled`: waits until the ring has what was counted until now,
     and tells when that was (unix seconds); None: it always has. `stalled`: what of the pod does not answer, empty if
-    all does."""
+    all does. `shadowing`: None where it takes part in no shadow."""
 
     def __init__(
         self,
