@@ -10,7 +10,7 @@ import pytest
 from e2e.conftest import FIRST_REVISION_SECONDS
 from e2e.operator_release import kill_container
 from e2e.vectors import CLUSTERS, Corpus, bodies
-from e2e.workspace import Workspace, no_failures
+from e2e.workspace import TWO_CORES, Workspace, no_failures
 
 from harness import traffic as load
 from harness.vix import unix
@@ -28,13 +28,14 @@ def test_a_second_revision_is_promoted_without_a_failed_query(served: Workspace,
     index, first = served.index, served.index.traffic()
     served.put("better", corpus.moved())
     with served.traffic(corpus, rate=250) as traffic:
-        served.apply("better", searcher={"replicas": 2})
+        served.apply("better", searcher={"replicas": 2, "resources": TWO_CORES})
         second = index.wait_new_revision({first})
         index.wait_revision(second, "Stable")
         index.wait(lambda: not index.pods(first), 90, f"the searchers of {first} to be retired")
         seen = traffic.wait(lambda s: s.at - s.revisions[first].last_at > 5, 60, f"no more answers of {first}")
     no_failures(seen, at_least=5000)
     assert set(seen.revisions) == {first, second}
+    assert served.processes(second) == {"2"}
     assert seen.queries / seen.seconds >= 200, f"{seen.queries} queries in {seen.seconds:.0f} s prove too little"
     rows = {row["revision"]: row["outcome"] for row in index.status()["history"]}
     assert rows == {second: "Stable", first: "Superseded"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from e2e.vectors import Corpus
-from e2e.workspace import Workspace
+from e2e.workspace import TWO_CORES, Workspace
 
 
 @pytest.mark.together("without traffic")
@@ -14,9 +14,10 @@ def test_a_deleted_id_is_hidden_within_a_poll_and_absent_from_the_next_build(
     index = workspace.index
     source = {"source": {"poll": "5s", "minInterval": "1s", "tombstones": {"prefix": "good/deleted/"}}}
     workspace.put("good", corpus)
-    workspace.apply("good", **source)
+    workspace.apply("good", searcher={"resources": TWO_CORES}, **source)
     index.wait_condition("RolledOut", timeout=240)
     first = index.traffic()
+    assert workspace.processes(first) == {"2"}, "every one of them has to hide what is deleted"
     query = corpus.vectors[7]
     victims = [found for found, _ in corpus.nearest(query, 5)]
 

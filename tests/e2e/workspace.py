@@ -23,6 +23,8 @@ from harness.vix import VectorIndexHandle
 SECRET = "s3"
 NAME = "products"
 SMALL = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
+TWO_CORES = {"requests": SMALL["requests"], "limits": {"cpu": "2", "memory": "2Gi"}}
+"""Two search processes: no more is set aside on the node, and there is memory for both."""
 RULES = [
     {"name": name, "metric": metric, "max": "5%"}
     | {"window": "10s", "warmUp": "0s", "minSamples": 100, "consecutive": 1}
@@ -161,6 +163,11 @@ class Workspace:
     def work(self) -> set[str]:
         """Names of all build and validate Jobs."""
         return {job["metadata"]["name"] for job in self.index.jobs("build", "validate")}
+
+    def processes(self, revision: str) -> set[str]:
+        """How many processes answer the users of each of its pods, as these are told."""
+        told = [pod["spec"]["containers"][0]["env"] for pod in self.index.pods(revision)]
+        return {next((e["value"] for e in env if e["name"] == "VECTORINDEX_PROCESSES"), "1") for env in told}
 
     def has_event(self, reason: str) -> bool:
         return any(event["reason"] == reason for event in self.index.events())
