@@ -6,7 +6,8 @@ In this process, one thread, no HTTP. For random row sets of 50 % to 0.01 % of t
 `searcher` (Engine.search), `selector` (FAISS's own search with a selector at the same parameters: what one gets without
 this code), `widened` (the same, parameters widened for the selectivity), `exact` (the rows' codes copied and scanned),
 and `plain` (no filter), to which all costs are shares. Medians over rounds of the thread's CPU time.
-Then predicates over the data's own columns: what evaluating them costs, and recall where rows and queries correlate.
+Then predicates over the data's own columns: what evaluating them costs, and recall where rows and queries correlate;
+and what a filter costs over five million rows.
 Writes bench/results/filters.md and summary.json, except with --quick or --factory.
 """
 
@@ -28,6 +29,7 @@ import pyarrow.parquet as pq
 import results
 from artifacts import Artifact, built
 from datasets import Dataset, real
+from many_rows import ROWS, filter_costs
 
 from vectorindex_searcher.contract import Metric
 from vectorindex_searcher.index.engine import Engine, read_index
@@ -240,6 +242,13 @@ def main() -> None:
             # After each family: a run that is stopped leaves what it measured.
             results.write_page("filters", _page(dataset, engine.count, parts))
             results.add_to_summary(figures)
+    costs = filter_costs(ROWS // 50 if options.quick else ROWS)
+    text = f"## {ROWS:,} rows\n\nCPU milliseconds of one thread (`bench/many_rows.py`):\n\n"
+    text += results.table(("what", "figure"), list(costs.items()))
+    print(text)
+    if not options.quick and not options.factory:
+        results.write_page("filters", _page(dataset, engine.count, [*parts, text]))
+        results.add_to_summary({f"filters.5m_{name}": cost for name, cost in costs.items()})
 
 
 def _page(dataset: Dataset, count: int, parts: Sequence[str]) -> str:

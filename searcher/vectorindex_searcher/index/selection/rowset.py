@@ -56,9 +56,12 @@ class RowSet:
         return self.bits.nbytes
 
     def rows(self) -> npt.NDArray[np.int64]:
-        """The rows in the set, int64 [matching], rising. Memory: twice theirs, however many the index has."""
-        parts = list(self._parts())
-        return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.int64), *parts])
+        """The rows in the set, int64 [matching], rising. Memory: theirs, however many the index has."""
+        found, at = np.empty(self.matching, np.int64), 0
+        for part in self._parts():
+            found[at : at + len(part)] = part
+            at += len(part)
+        return found
 
     def blocks(self, most: int) -> Iterator[npt.NDArray[np.int64]]:
         """The rows in the set, rising, `most` of them at a time; the last block may be shorter. Memory: a block, and
