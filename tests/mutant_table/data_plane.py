@@ -178,10 +178,18 @@ DATA_PLANE = (
     Mutant(
         "live queries are told without a key",
         f"{_SEARCHER}/serve/http/internal.py",
-        "        if users and not self._key:\n",
-        "        if users and not self._key and self._live_key:\n",
+        "        if request.path in _OF_QUERIES and not self._key:\n",
+        "        if request.path in _OF_QUERIES and not self._key and self._live_key:\n",
         ("unit/test_searcher_live_queries.py::test_nothing_is_kept_unless_asked_for_and_never_without_a_key",),
         "What users ask would be read by whoever reaches the port.",
+    ),
+    Mutant(
+        "whoever reaches the port of a pod without a key has its users' queries sent to an address of his",
+        f"{_SEARCHER}/serve/http/internal.py",
+        "_OF_QUERIES = frozenset({_LIVE_QUERIES, _SHADOW, contract.MIRROR_PATH.encode()})\n",
+        "_OF_QUERIES = frozenset({_LIVE_QUERIES, _SHADOW})\n",
+        ("unit/test_internal_requests.py::test_without_a_key_nothing_goes_out_or_comes_in_of_what_users_ask",),
+        "A lease names where queries go.",
     ),
     Mutant(
         "deleted ids are answered",

@@ -164,9 +164,9 @@ SHADOW_ROLLOUT = (
     Mutant(
         "pods that cannot answer each other are put into a shadow",
         _SHADOW,
-        "    if not state.settings.internal_keys.agree(",
-        "    if not name and state.settings.internal_keys.agree(",
-        (f"{_TESTS}test_revisions_of_which_one_has_a_key_are_switched_without_a_shadow",),
+        "    if not state.settings.internal_keys.has_all(",
+        "    if not name and state.settings.internal_keys.has_all(",
+        (f"{_TESTS}test_revisions_of_which_one_has_no_key_are_switched_without_a_shadow",),
         "Every query would be refused, and the revision rejected for it.",
     ),
     Mutant(

@@ -158,6 +158,13 @@ def test_without_a_key_unsigned_requests_pass_and_misdirected_ones_do_not(caplog
     assert refusal(checks, arrived("/v1/lease", *sent(target=Target("x", "y")))) == (421, "MisdirectedRequest")
 
 
+@pytest.mark.parametrize("path", ["/v1/live-queries?age=0&pod=10.0.0.1", "/v1/mirror", "/v1/shadow"])
+def test_without_a_key_nothing_goes_out_or_comes_in_of_what_users_ask(path: str) -> None:
+    asked = InternalRequest("POST", path, LEASE.body)
+    for headers in (("", ""), *(sent(asked, key) for key in ("", KEY, contract.shadow_key(""), contract.live_key("")))):
+        assert refusal(InternalRequests(task()), arrived(path, *headers)) == (403, "KeyNeeded")
+
+
 def test_a_key_shows_in_no_log_and_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     settings = Settings.from_environment({contract.INTERNAL_KEY_ENV: KEY})

@@ -20,10 +20,9 @@ from observations import (
     loaded,
     merged,
     pod,
-    run,
-    seen,
     spec,
 )
+from observations import seen as seen_without_keys
 from raw_objects import Silent, at_once
 
 from vectorindex_operator.api.timestamps import to_text, to_unix
@@ -68,6 +67,20 @@ NAME = a_revision(NEW, "Surging").name
 ID = f"{NAME}-7"
 LATE = 700.0
 """Seconds: longer than maxDuration."""
+MASTER = "a master key of 32 characters..."
+KEYED = {"spec": {"template": {"metadata": {"annotations": {ANNOTATION: key_id(MASTER)}}}}}
+"""A Deployment whose pods have a key: without, no revision shadows another."""
+
+
+def seen(of: VectorIndexSpec, *revisions: RevisionView, **changes: Any) -> Observation:
+    """A quiet world, in which every revision has a key."""
+    obs = seen_without_keys(of, *revisions, **changes)
+    return replace(obs, objects={("Deployment", one.name): KEYED for one in revisions} | dict(obs.objects))
+
+
+def run(obs: Observation, now: float = NOW) -> Plan:
+    """The decision of one pass, with that key."""
+    return decide(obs, replace(SETTINGS, internal_keys=InternalKeys(MASTER)), now)
 
 
 def shadowing(elapsed: float = 120.0, shadow: dict[str, Any] | None = None, **fields: Any) -> RevisionView:
@@ -411,16 +424,14 @@ def test_a_skipped_shadow_is_told_once() -> None:
     assert EventReason.SHADOW_SKIPPED not in reasons(run(after(refused, first), NOW + 5))
 
 
-@pytest.mark.parametrize("with_key", [STABLE.name, NAME])
-def test_revisions_of_which_one_has_a_key_are_switched_without_a_shadow(with_key: str) -> None:
-    master = "a master key of 32 characters..."
-    template = {"metadata": {"annotations": {ANNOTATION: key_id(master)}}}
-    surging = a_revision(NEW, "Surging", created=NOW - 60)
-    for keys, expected in ((InternalKeys(), ("Shadowing", [])), (InternalKeys(master), ("Soaking", [NAME]))):
-        obs = seen(NEW, STABLE, surging, traffic=STABLE)
-        obs = replace(obs, objects={("Deployment", with_key): {"spec": {"template": template}}})
-        plan = decide(obs, replace(SETTINGS, internal_keys=keys), NOW)
-        assert (status_of(plan).phase, moved(plan)) == expected
+@pytest.mark.parametrize("with_keys", [{STABLE.name}, {NAME}, set(), {STABLE.name, NAME}], ids=str)
+def test_revisions_of_which_one_has_no_key_are_switched_without_a_shadow(with_keys: set[str]) -> None:
+    obs = seen_without_keys(NEW, STABLE, a_revision(NEW, "Surging", created=NOW - 60), traffic=STABLE)
+    obs = replace(obs, objects={("Deployment", name): KEYED for name in with_keys})
+    if len(with_keys) == 2:
+        assert status_of(run(obs)).phase == "Shadowing"
+        obs = replace(obs, objects={})
+    assert skipped(run(obs)) == ([NAME], "CannotMirror")
 
 
 # ---------------------------------------------------------------- what befalls it on the way

@@ -76,8 +76,6 @@ class InternalKeys:
         master = self.master_of(key_id)
         return contract.revision_key(master, revision_uid) if master else ""
 
-    def agree(self, one: Addressee, other: Addressee) -> bool:
-        """Whether pods of one revision can speak to those of another: both have a key, or neither has."""
-        return bool(self.revision_key(one.revision_uid, one.key_id)) == bool(
-            self.revision_key(other.revision_uid, other.key_id)
-        )
+    def has_all(self, *addressees: Addressee) -> bool:
+        """Whether the pods of each of these revisions have a key: without, none takes or sends what users ask."""
+        return all(self.revision_key(one.revision_uid, one.key_id) for one in addressees)

@@ -74,7 +74,7 @@ class MirrorLease(Model):
     """Its ready pods, sorted. A query goes always to the same one while these stay the same."""
     port: Annotated[int, Field(ge=1, le=65535)] = ADMIN_PORT
     sealed_key: Annotated[str, Field(max_length=2 * (SHADOW_NONCE_BYTES + _KEY_BYTES))] = ""
-    """Its shadow key, sealed; empty: without a master key nothing is signed."""
+    """Its shadow key, sealed; empty: there is none, and then no pod takes the lease."""
     max_per_second: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
     """This pod's part of the rate; with fewer queries all of them are sent. 0 ends it at once."""
     shadow: ShadowId

@@ -1,8 +1,7 @@
 """Who may ask this pod for evidence and tell it leases: whoever names it and signs with its revision's key.
 
 Live queries and those of a shadow have keys of their own, made from it: the Job that reads the first, and the pods that
-send the others, can do nothing else. Probes and metrics are
-not internal: the kubelet and Prometheus sign nothing.
+send the others, can do nothing else. Probes and metrics are not internal: the kubelet and Prometheus sign nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ PUBLIC_PATHS = frozenset({b"/livez", b"/readyz", b"/metrics"})
 """Of the admin port, for whoever reaches it. A path that is not named here is internal: none is public by mistake."""
 _LIVE_QUERIES = contract.LIVE_QUERIES_PATH.encode()
 _SHADOW = contract.SHADOW_PATH.encode()
+_OF_QUERIES = frozenset({_LIVE_QUERIES, _SHADOW, contract.MIRROR_PATH.encode()})
+"""What users ask goes this way, or where a lease says: never without a key, or whoever reaches the port had it."""
 _TARGET = contract.TARGET_HEADER.lower().encode()
 _SIGNATURE = contract.SIGNATURE_HEADER.lower().encode()
 _log = logging.getLogger(__name__)
@@ -44,10 +45,10 @@ class InternalRequests:
         """Raises Problem 421, 401 or 403 for a request that this pod must not take."""
         if request.path in PUBLIC_PATHS:
             return
-        users = request.path == _LIVE_QUERIES
-        if users and not self._key:
+        if request.path in _OF_QUERIES and not self._key:
             raise _keyless()
-        key = self._live_key if users else self._shadow_key if request.path == _SHADOW else self._key
+        keys = {_LIVE_QUERIES: self._live_key, _SHADOW: self._shadow_key}
+        key = keys.get(request.path, self._key)
         target = request.headers.get(_TARGET, b"").decode("latin-1")
         signed = request.headers.get(_SIGNATURE, b"").decode("latin-1")
         asked = contract.InternalRequest(
@@ -94,7 +95,7 @@ def _keyless() -> Problem:
     return Problem(
         403,
         "KeyNeeded",
-        "live queries are told only to who signs for them, and this pod has no key to check that with",
+        "what users ask is told, sent and taken only with a signature, and this pod has no key to check one with",
         field=contract.SIGNATURE_HEADER,
         remedy="set the operator's internal key (docs/security.md); revisions made from then on have one",
     )
