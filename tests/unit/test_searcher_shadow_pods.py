@@ -370,12 +370,11 @@ def test_pairs_are_asked_for_by_the_id_of_a_shadow(alone: Pod, query: str) -> No
     assert alone.ask("GET", PAIRS_PATH + query)[0] == 400
 
 
-def test_without_a_master_key_nothing_is_signed(tmp_path: Path) -> None:
+def test_without_a_master_key_no_query_is_sent(tmp_path: Path) -> None:
     engine, vectors = engine_of(tmp_path / "a", data()), tmp_path / "a" / VECTORS_FILE
     with pod("docs-old", engine, vectors, keys=False) as stable, pod("docs-new", engine, vectors, keys=False) as judged:
-        assert stable.mirror([judged]) == 200
-        Both(stable, judged).ask(queries(3))
-        assert judged.row()["pairs"] == 3
+        assert stable.mirror([judged]) == 403
+        assert judged.ask("POST", SHADOW_PATH, b"x", key="")[0] == 403
 
 
 def test_a_pod_with_several_search_processes_says_that_it_cannot() -> None:
@@ -383,10 +382,14 @@ def test_a_pod_with_several_search_processes_says_that_it_cannot() -> None:
         identity=contract.Identity(name="docs"), revision="r", digest="d", manifest_sha256="",
         artifacts=contract.Location(folder="/nowhere"),
     )  # fmt: skip
-    app = AdminApp(task, Settings(), Traffic(), EvidenceRing(()), lambda: None, str)  # type: ignore[arg-type, return-value]
-    for method, path in ((b"POST", MIRROR_PATH), (b"POST", SHADOW_PATH), (b"GET", PAIRS_PATH)):
+    key, me = "k" * 64, contract.Target(task.identity.uid, "r")
+    app = AdminApp(task, Settings(internal_key=key), Traffic(), EvidenceRing(()), lambda: None, str)  # type: ignore[arg-type, return-value]
+    keys = {SHADOW_PATH: contract.shadow_key(key)}
+    for method, path in (("POST", MIRROR_PATH), ("POST", SHADOW_PATH), ("GET", PAIRS_PATH)):
+        signed = contract.sign(keys.get(path, key), contract.InternalRequest(method, path), me, time.time())
+        headers = {name.lower().encode(): value.encode() for name, value in signed.items()}
         with pytest.raises(Problem) as caught:
-            app.handle(Request(method, path.encode(), {}, b"", keep_alive=True, completed=0.0))
+            app.handle(Request(method.encode(), path.encode(), headers, b"", keep_alive=True, completed=0.0))
         assert (caught.value.status, caught.value.kind) == (404, "NoShadow")
 
 
