@@ -16,9 +16,20 @@ import pytest
 from layers import program
 from ports import held
 
+from vectorindex_searcher.artifact.collect import collect
 from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.artifact.users import USING
 from vectorindex_searcher.build.task import build
-from vectorindex_searcher.contract import S3, BuildTask, ExitCode, Identity, IndexSpec, Location, ValidateTask
+from vectorindex_searcher.contract import (
+    S3,
+    BuildTask,
+    CollectTask,
+    ExitCode,
+    Identity,
+    IndexSpec,
+    Location,
+    ValidateTask,
+)
 from vectorindex_searcher.errors import SourceChanged, TaskError
 from vectorindex_searcher.proof import groundtruth
 from vectorindex_searcher.proof.task import validate
@@ -163,3 +174,52 @@ def test_a_build_and_its_gate_remove_what_is_no_longer_needed(place: tuple[S3, P
     # Of the canary, found by the build; what the gate judges by lies in the artifact.
     assert len(kept - {f"{number:064x}" for number in range(groundtruth.KEPT)}) == 1
     assert validate(gate.model_copy(update={"gate_hash": "g2"})).canary_queries > 0  # all it needs is there
+
+
+def test_nothing_is_left_of_an_index_that_is_gone_and_thousands_of_others_are_as_they_were(
+    place: tuple[S3, Path], tmp_path: Path
+) -> None:
+    s3, folder = place
+    source = tmp_path / "source"
+    source.mkdir()
+    np.save(source / "a.npy", np.random.default_rng(0).standard_normal((600, 8), dtype=np.float32))
+    store, identity = S3Store(s3, Role.ARTIFACTS), Identity(namespace="team", name="docs", uid="uid-1")
+    layout, artifacts = Layout(store.prefix, identity), Location(s3=s3)
+    spec = {"identity": identity, "artifacts": artifacts, "cluster": "a"}
+    for digest in ("d1", "d2"):
+        build(BuildTask(digest=digest, source=Location(folder=str(source)), index=IndexSpec(factory="Flat"), **spec))
+    # As files: the server shows them as objects, and 5,000 requests would take a minute.
+    others = [folder / "team" / f"docs{number}" / "d1" for number in range(50)] + [folder / "team" / "docs" / "notes"]
+    for parent in others:
+        parent.mkdir(parents=True)
+        for number in range(100):
+            (parent / f"{number}.bin").write_bytes(b"x")
+    for begun in (layout.file("d1", "killed", "index.faiss"), f"{store.prefix}/team/docs2/d1/k/index.faiss"):
+        store._client.create_multipart_upload(Bucket=s3.bucket, Key=begun)
+    before = keys(store)
+    assert len(before) > 5_100
+
+    said = collect(CollectTask(everything=True, dry_run=True, **spec))
+    assert keys(store) == before
+    done = collect(CollectTask(everything=True, **spec))
+    assert (said.artifacts, said.objects, said.bytes, said.uploads) == (2, done.objects, done.bytes, 1)
+    assert (done.artifacts, done.left, done.uploads, done.unknown) == (2, 0, 1, 100)
+    assert set(before) - set(keys(store)) == {
+        key for key in before if key.startswith("team/docs/") and not key.startswith("team/docs/notes/")
+    }
+    (left,) = store._client.list_multipart_uploads(Bucket=s3.bucket, Prefix=store.prefix)["Uploads"]
+    assert left["Key"].endswith("/team/docs2/d1/k/index.faiss")
+
+
+def test_an_artifact_that_another_cluster_uses_stays_on_a_real_server(place: tuple[S3, Path]) -> None:
+    store, identity = S3Store(place[0], Role.ARTIFACTS), Identity(name="docs")
+    layout = Layout(store.prefix, identity)
+    mine, theirs = layout.users("d1", "a"), layout.users("d1", "b")
+    for key in (mine, theirs):
+        store.put(key, USING)
+    store.put(layout.file("d1", "a-1", "index.faiss"), b"x")
+    task = CollectTask(identity=identity, artifacts=Location(s3=place[0]), cluster="a", digests=("d1",))
+    assert collect(task).stays == ("d1: used by b",)
+    assert [store.head(key) is None for key in (mine, theirs)] == [True, False]
+    assert collect(task.model_copy(update={"cluster": "b"})).left == 0
+    assert keys(store) == []

@@ -14,7 +14,74 @@ _HEAD_TESTS = "unit/test_searcher_serve_heads.py"
 _WORKERS = f"{_SEARCHER}/serve/workers"
 _WORKER_TESTS = "unit/test_searcher_serve_workers.py"
 
+_COLLECT = f"{_SEARCHER}/artifact/collect.py"
+_COLLECT_TESTS = "unit/test_searcher_collect.py"
+
 DATA_PLANE = (
+    Mutant(
+        "what is removed is whatever lies below the prefix",
+        f"{_SEARCHER}/artifact/layout.py",
+        "            case [digest, _, name] if name in _ATTEMPT_FILES:\n",
+        "            case [digest, *_]:\n",
+        (f"{_COLLECT_TESTS}::test_nothing_is_left_of_a_deleted_index_and_nothing_else_is_touched",),
+        "Another index below ours, or somebody's notes, would go with an artifact.",
+    ),
+    Mutant(
+        "an artifact goes although another cluster uses it",
+        _COLLECT,
+        "        if others := other_users(self.store, self.layout, digest, self.task.cluster):\n            return f",
+        "        if others := []:\n            return f",
+        (f"{_COLLECT_TESTS}::test_only_the_last_user_removes",),
+        "The other cluster's searchers could not start again.",
+    ),
+    Mutant(
+        "the manifest of an artifact does not go first",
+        _COLLECT,
+        "        self.store.delete(key)\n        return data\n",
+        "        return data\n",
+        (f"{_COLLECT_TESTS}::test_killed_at_each_write_it_leaves_nothing_broken_and_goes_on",),
+        "Whoever reads the manifest of what is half gone serves nothing, and builds nothing.",
+    ),
+    Mutant(
+        "marks are not read again once the manifest is gone",
+        _COLLECT,
+        "        if again or (others := other_users(self.store, self.layout, digest, self.task.cluster)):\n",
+        "        others: list[str] = []\n        if again:\n",
+        (f"{_COLLECT_TESTS}::test_who_comes_while_the_manifest_goes_gets_it_back",),
+        "A cluster that began to use it a moment before would serve an artifact whose files vanish.",
+    ),
+    Mutant(
+        "marks are not read before each batch",
+        _COLLECT,
+        "            if digest and other_users(self.store, self.layout, digest, self.task.cluster):\n",
+        "            if False:\n",
+        (f"{_COLLECT_TESTS}::test_who_builds_it_again_meanwhile_keeps_what_it_writes",),
+        "A Job that was held up for an hour would remove what another cluster has built since under the same keys.",
+    ),
+    Mutant(
+        "an artifact of another VectorIndex goes",
+        _COLLECT,
+        '        return "" if uid == self.task.identity.uid else f"built',
+        '        return "" if uid else f"built',
+        (f"{_COLLECT_TESTS}::test_what_was_built_for_another_index_and_bears_no_mark_of_ours_stays",),
+        "An index of the same name in a cluster from before marks would lose what it serves.",
+    ),
+    Mutant(
+        "a build does not mark what it uses",
+        f"{_SEARCHER}/build/task.py",
+        "    mark_used(artifacts, layout, task.digest, task.cluster)  # before the manifest is read\n",
+        "",
+        (f"{_COLLECT_TESTS}::test_all_that_build_and_gate_write_is_ours_and_they_mark_it",),
+        "Nothing would say that this cluster uses what it found built.",
+    ),
+    Mutant(
+        "uploads of a build that runs are aborted",
+        f"{_SEARCHER}/storage/folder.py",
+        "            if below(path.relative_to(self.root).as_posix(), spared):\n                continue\n",
+        "",
+        (f"{_COLLECT_TESTS}::test_uploads_of_a_build_that_may_run_are_spared",),
+        "A large artifact on a slow line would never be published.",
+    ),
     Mutant(
         "a searcher lists its source as often as it is asked to",
         f"{_SEARCHER}/serve/source.py",

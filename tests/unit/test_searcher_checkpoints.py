@@ -12,15 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.artifact.layout import DESCRIPTION_FILE, TRAINED_FILE, Layout
 from vectorindex_searcher.artifact.manifest import describe_file, encode
-from vectorindex_searcher.build.checkpoint import (
-    DESCRIPTION_FILE,
-    TRAINED_FILE,
-    Checkpoints,
-    Description,
-    Training,
-)
+from vectorindex_searcher.build.checkpoint import Checkpoints, Description, Training
 from vectorindex_searcher.build.fill import Order
 from vectorindex_searcher.contract import Identity, Metric
 from vectorindex_searcher.index.binding import faiss

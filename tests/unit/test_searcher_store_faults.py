@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -22,10 +23,11 @@ from botocore.exceptions import (
     SSLError,
 )
 
+from vectorindex_searcher.artifact.collect import collect
 from vectorindex_searcher.build.task import build
 from vectorindex_searcher.cli.flag_names import for_a_person
 from vectorindex_searcher.cli.flags import parser
-from vectorindex_searcher.contract import S3, BuildTask, ExitCode, Identity, IndexSpec, Location
+from vectorindex_searcher.contract import S3, BuildTask, CollectTask, ExitCode, Identity, IndexSpec, Location
 from vectorindex_searcher.errors import BadSpec, SourceChanged, TaskError
 from vectorindex_searcher.storage.folder import FolderStore
 from vectorindex_searcher.storage.s3 import S3Store
@@ -46,6 +48,10 @@ class FaultyS3:
         self.uploads: list[str] = []
         """Keys of unfinished uploads, begun in 2020."""
         self.aborted: list[str] = []
+        self.locked: set[str] = set()
+        """Keys of objects that nobody may remove."""
+        self.batches: list[int] = []
+        """Sizes of the lists of objects that were to be removed at once."""
 
 
 @contextmanager
@@ -77,7 +83,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[tuple[FaultyS3, str]]
                 return self.error(*state.refuses)
             return getattr(self, f"do_{self.command.lower()}")(path, query, body)
 
-        do_GET = do_PUT = do_HEAD = do_DELETE = do  # noqa: N815 - http.server's names
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = do  # noqa: N815 - http.server's names
 
         def do_put(self, path: str, query: str, body: bytes) -> None:
             if self.headers.get("If-None-Match") and "If-None-Match" not in state.ignores:
@@ -96,7 +102,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[tuple[FaultyS3, str]]
                 )
                 return self.answer(200, f"<ListMultipartUploadsResult>{rows}</ListMultipartUploadsResult>".encode())
             if "list-type" in query:
-                return self.answer(200, b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
+                return self.answer(200, page_of(state, parse_qs(query)))
             if path not in state.objects:
                 return self.error(404, "NoSuchKey")
             data, asked = state.objects[path], self.headers.get("Range", "")
@@ -111,11 +117,27 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[tuple[FaultyS3, str]]
         def do_head(self, path: str, query: str, body: bytes) -> None:
             self.answer(200 if path in state.objects else 404, ETag='"v1"')
 
+        def do_post(self, path: str, query: str, body: bytes) -> None:
+            asked = re.findall("<Key>(.*?)</Key>", body.decode())
+            state.batches.append(len(asked))
+            if "DeleteObjects" in state.ignores:
+                return self.error(501, "NotImplemented")
+            for key in set(asked) - state.locked:
+                state.objects.pop(f"/bucket/{key}", None)
+            rows = "".join(
+                f"<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>locked</Message></Error>"
+                for key in asked
+                if key in state.locked
+            )
+            return self.answer(200, f"<DeleteResult>{rows}</DeleteResult>".encode())
+
         def do_delete(self, path: str, query: str, body: bytes) -> None:
             if "uploadId" in query:
                 state.aborted.append(path)
+            if path.removeprefix("/bucket/") in state.locked:
+                return self.error(403, "AccessDenied")
             state.objects.pop(path, None)
-            self.answer(204)
+            return self.answer(204)
 
         def log_message(self, *words: object) -> None:
             pass
@@ -131,6 +153,17 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[tuple[FaultyS3, str]]
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def page_of(state: FaultyS3, query: dict[str, list[str]]) -> bytes:
+    """A page of 1,000 keys, as S3 lists them."""
+    prefix, after = query.get("prefix", [""])[0], query.get("continuation-token", [""])[0]
+    found = sorted(key.removeprefix("/bucket/") for key in list(state.objects) if key.startswith(f"/bucket/{prefix}"))
+    found = [key for key in found if key > after]
+    rows = "".join(f'<Contents><Key>{key}</Key><Size>1</Size><ETag>"v1"</ETag></Contents>' for key in found[:1000])
+    more = f"<NextContinuationToken>{found[999]}</NextContinuationToken>" if len(found) > 1000 else ""
+    truncated = f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>"
+    return f"<ListBucketResult>{truncated}{more}{rows}</ListBucketResult>".encode()
 
 
 @pytest.fixture
@@ -280,6 +313,66 @@ def test_temporary_files_of_killed_builds_are_removed_from_a_folder(tmp_path: Pa
     assert folder.discard_unfinished("team/docs", 3600) == 0
     assert folder.discard_unfinished("team/docs", -1) == 1
     assert [item.key for item in folder.list("")] == ["team/docs/index.faiss"]
+
+
+def test_uploads_of_what_is_spared_stay_and_a_dry_run_only_counts(faulty: tuple[FaultyS3, str], tmp_path: Path) -> None:
+    state, endpoint = faulty
+    state.uploads = [f"team/docs/{digest}/attempt/index.faiss" for digest in ("d1", "d10", "d2")]
+    assert store(endpoint).discard_unfinished("team/docs", 0, spared=["team/docs/d1"], dry_run=True) == 2
+    assert state.aborted == []
+    assert store(endpoint).discard_unfinished("team/docs", 0, spared=["team/docs/d1"]) == 2
+    assert state.aborted == [f"/bucket/team/docs/{digest}/attempt/index.faiss" for digest in ("d10", "d2")]
+
+
+# ---------------------------------------------------------------- many objects
+
+
+def put_all(state: FaultyS3, *names: str) -> None:
+    state.objects |= {f"/bucket/{name}": b"x" for name in names}
+
+
+def test_objects_are_removed_by_the_thousand(faulty: tuple[FaultyS3, str]) -> None:
+    state, endpoint = faulty
+    names = [f"team/docs/{number:04}" for number in range(2_001)]
+    put_all(state, *names, "team/other")
+    assert store(endpoint).delete_many(names) == {}
+    assert (state.batches, list(state.objects)) == ([1000, 1000, 1], ["/bucket/team/other"])
+    assert store(endpoint).delete_many(names[:1]) == {}, "what is gone is gone"
+
+
+@pytest.mark.parametrize("without", [frozenset(), frozenset({"DeleteObjects"})])
+def test_what_cannot_be_removed_is_told_by_key_and_the_others_go(
+    faulty: tuple[FaultyS3, str], without: frozenset[str]
+) -> None:
+    """Also by a server that removes one object a request."""
+    state, endpoint = faulty
+    state.ignores, state.locked = without, {"b"}
+    put_all(state, "a", "b", "c")
+    (row,) = store(endpoint).delete_many(["a", "b", "c", "never there"]).items()
+    assert row[0] == "b"
+    assert "AccessDenied" in row[1]
+    assert list(state.objects) == ["/bucket/b"]
+
+
+def test_an_index_of_no_one_goes_from_a_bucket_with_thousands_of_others(faulty: tuple[FaultyS3, str]) -> None:
+    state, endpoint = faulty
+    foreign = [f"team/docs{number}/d1/a-1/index.faiss" for number in range(2_500)]
+    foreign += [f"team/docs/d1/notes/{number}.txt" for number in range(2_500)]
+    mine = [f"team/docs/d1/a-{number}/index.faiss" for number in range(1_500)]
+    put_all(state, *foreign, *mine, "team/docs/listings/f.json")
+    task = CollectTask(
+        identity=Identity(namespace="team", name="docs"),
+        artifacts=Location(s3=S3(bucket="bucket", endpoint=endpoint)),
+        everything=True,
+    )
+    done = collect(task)
+    assert sorted(state.objects) == sorted(f"/bucket/{key}" for key in foreign)
+    assert (done.artifacts, done.objects, done.left, done.unknown) == (1, 1_501, 0, 2_500)
+    assert state.batches == [1000, 500, 1]
+    state.refuses = (403, "AccessDenied")
+    with pytest.raises(TaskError) as caught:
+        collect(task)
+    assert caught.value.reason == "AccessDenied"
 
 
 # ---------------------------------------------------------------- endpoints and keys

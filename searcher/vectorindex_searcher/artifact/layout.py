@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from ..contract import Identity
 from ..storage.store import join_key
@@ -19,9 +21,43 @@ POINTS_FILE = "points.json"
 PAGE_FILE = "report.html"
 RANGES_FILE = "ranges.json"
 """SHA-256 of the ranges of the large files (ranges.py); not there where no file is large."""
+TRAINED_FILE = "trained.faiss"
+DESCRIPTION_FILE = "checkpoint.json"
+PROBE = "probe"
 SERVED_FILES = (INDEX_FILE, IDS_FILE, METADATA_FILE)
 """What a searcher must have. vectors.npy (live recall), heldout.arrow and measured.arrow (the gate) are fetched by who
 needs them."""
+_ATTEMPT_FILES = {*SERVED_FILES, VECTORS_FILE, HELDOUT_FILE, MEASURED_FILE, RANGES_FILE, PROBE}
+_REPORT_FILES = {REPORT_FILE, CANARY_FILE, POINTS_FILE, PAGE_FILE}
+_CHECKPOINT_FILES = {TRAINED_FILE, DESCRIPTION_FILE}
+_NO_DIGESTS = {"listings", "live", "groundtruth"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+
+
+class Kind(Enum):
+    """What an object of an index's artifacts is."""
+
+    MANIFEST = auto()
+    FILE = auto()
+    """Of an attempt, named by a manifest or not."""
+    CHECKPOINT = auto()
+    REPORT = auto()
+    """report.json, or what it names."""
+    USER = auto()
+    """The mark of a cluster that uses an artifact."""
+    LISTING = auto()
+    GROUND_TRUTH = auto()
+    LIVE_QUERIES = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A key that is ours. `digest`: of its artifact, empty for what belongs to none. `name`: gate hash of a report,
+    fingerprint of a listing, cluster of a mark."""
+
+    kind: Kind
+    digest: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +91,7 @@ class Layout:
 
     def probe(self, digest: str, attempt: str) -> str:
         """Where an attempt tries what the store can do; there only for a moment."""
-        return join_key(self.base, digest, attempt, "probe")
+        return join_key(self.base, digest, attempt, PROBE)
 
     def checkpoints(self, digest: str, key: str = "", name: str = "") -> str:
         return join_key(self.base, digest, "checkpoints", key, name)
@@ -68,6 +104,30 @@ class Layout:
     def report(self, digest: str, gate_hash: str, name: str = REPORT_FILE) -> str:
         return join_key(self.base, digest, "reports", gate_hash, name)
 
+    def users(self, digest: str, cluster: str = "") -> str:
+        """The mark of a cluster that uses an artifact; without one, what all of them lie below."""
+        return join_key(self.base, digest, "users", cluster)
+
+    def parse(self, key: str) -> Owned | None:
+        """What a key of ours is of; None for every other, below our prefix or not: that is never to be touched."""
+        parts = key.removeprefix(f"{self.base}/").split("/")
+        if not key.startswith(f"{self.base}/") or not all(_NAME.fullmatch(part) for part in parts):
+            return None
+        if parts[0] in _NO_DIGESTS:
+            return _of_no_artifact(parts)
+        match parts:
+            case [digest, "manifest.json"]:
+                return Owned(Kind.MANIFEST, digest)
+            case [digest, "users", cluster]:
+                return Owned(Kind.USER, digest, cluster)
+            case [digest, "reports", gate_hash, name] if name in _REPORT_FILES:
+                return Owned(Kind.REPORT, digest, gate_hash)
+            case [digest, "checkpoints", _, name] if name in _CHECKPOINT_FILES:
+                return Owned(Kind.CHECKPOINT, digest)
+            case [digest, _, name] if name in _ATTEMPT_FILES:
+                return Owned(Kind.FILE, digest)
+        return None
+
     def live_queries(self, digest: str = "") -> str:
         """Where the live queries are that a gate of this digest measures with, while it does."""
         return join_key(self.base, "live", f"{digest}.queries" if digest else "")
@@ -78,3 +138,14 @@ class Layout:
     @property
     def ground_truths(self) -> str:
         return join_key(self.base, "groundtruth")
+
+
+def _of_no_artifact(parts: list[str]) -> Owned | None:
+    match parts:
+        case ["listings", name] if name.endswith(".json"):
+            return Owned(Kind.LISTING, name=name.removesuffix(".json"))
+        case ["groundtruth", name] if name.endswith((".json", ".arrow")):
+            return Owned(Kind.GROUND_TRUTH)
+        case ["live", name] if name.endswith(".queries"):
+            return Owned(Kind.LIVE_QUERIES)
+    return None

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import ValidationError
 
-from ..artifact.layout import Layout
+from ..artifact.layout import DESCRIPTION_FILE, TRAINED_FILE, Layout
 from ..artifact.manifest import ManifestFile, describe_file, encode
 from ..artifact.publish import fetch_files
 from ..contract import Metric, Model
@@ -28,8 +28,6 @@ from ..index.binding import faiss
 from ..index.engine import read_index
 from ..storage.store import Store
 
-TRAINED_FILE = "trained.faiss"
-DESCRIPTION_FILE = "checkpoint.json"
 _DESCRIPTION_LIMIT_BYTES = 64 << 10
 ABANDONED_SECONDS = 7 * 86_400.0
 """A checkpoint this much older than the newest object of the VectorIndex is of a build that was given up."""

@@ -39,6 +39,7 @@ from ..artifact.layout import (
 from ..artifact.manifest import Manifest, describe_file, find_manifest
 from ..artifact.publish import own_attempt, publish
 from ..artifact.ranges import write_ranges
+from ..artifact.users import mark_used
 from ..contract import ASKED_KS, BuildResult, BuildTask, OperatingPoint
 from ..dataset.listing import Listing, list_source, load_listing
 from ..dataset.places import no_data
@@ -89,6 +90,7 @@ def build(
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(artifacts.prefix, task.identity)
     checkpoints = Checkpoints(artifacts, layout, task.digest, checkpoint_after_seconds)
+    mark_used(artifacts, layout, task.digest, task.cluster)  # before the manifest is read
     if published := find_manifest(artifacts, layout, task.digest):
         _log.info("already published", extra={"digest": task.digest})
         checkpoints.discard()

@@ -14,6 +14,7 @@ from ..artifact.layout import Layout
 from ..contract import (
     TASK_ENV,
     BuildTask,
+    CollectTask,
     Columns,
     Device,
     Effort,
@@ -218,6 +219,23 @@ def _gated(task: ServeTask, gate_hash: str) -> ServeTask:
             "manifest_sha256": report.manifest_sha256,
             "segments": tuple(row.segment for row in report.points),
         }
+    )
+
+
+def collect_task(options: argparse.Namespace, given: str | None) -> CollectTask:
+    """The task of `collect`; see `resolve_task`. Flags name what goes; all else stays."""
+    if given is not None:
+        return CollectTask.model_validate_json(given)
+    if not options.digests and not options.everything:
+        remedy = "Name what is to go (`inspect` shows what is there), or give --everything."
+        raise BadSpec("MissingFlag", "--digests or --everything is needed", field="--digests", remedy=remedy)
+    return CollectTask(
+        identity=_identity(options).model_copy(update={"uid": options.uid}),
+        artifacts=_location(options, "artifact"),
+        cluster=options.cluster,
+        digests=tuple(options.digests),
+        everything=options.everything,
+        dry_run=options.dry_run,
     )
 
 

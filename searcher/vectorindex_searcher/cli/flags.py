@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         _source_flags(verb(name, text), building=name == "build")
     _validate_flags(verb("validate", "Measure recall of a built index against exact search."))
     _serve_flags(verb("serve", "Serve a built index over HTTP."))
+    _collect_flags(verb("collect", "Remove artifacts that nobody uses any more."))
     shown = verb("inspect", "Show manifests and reports, for people.")
     shown.add_argument("artifact", help="where artifacts are, or one manifest.json or report.json")
     shown.add_argument("--html", type=Path, metavar="FILE", help="write the page of the one report there is, too")
@@ -178,6 +179,19 @@ def _serve_flags(verb: argparse.ArgumentParser) -> None:
     )
     ports.add_argument("--tls-cert", metavar="PATH", help="certificate chain of the user port, PEM")
     ports.add_argument("--tls-key", metavar="PATH", help="its private key; both are read again whenever they change")
+
+
+def _collect_flags(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--artifact", help="where artifacts are")
+    verb.add_argument(
+        "--digests", nargs="*", default=[], metavar="DIGEST", help="which go, with their reports and checkpoints"
+    )
+    verb.add_argument("--everything", action="store_true", help="the index is gone: all of them, and what lies beside")
+    verb.add_argument(
+        "--uid", default="", help="of the VectorIndex that they were built for (default: none, as of a build by hand)"
+    )
+    verb.add_argument("--cluster", default="", help="whose mark is ours; what others marked stays")
+    verb.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
 
 
 def _cache_folder() -> str:

@@ -1,4 +1,4 @@
-"""The command line: resolve | build | validate | serve | inspect.
+"""The command line: resolve | build | validate | serve | collect | inspect.
 
 In a pod a verb takes its task as JSON from the environment (contract.TASK_ENV); a person gives flags. The result or the
 failure is JSON: in the termination log for the operator, on stdout for a person. Exit codes are contract.ExitCode.
@@ -113,6 +113,12 @@ def _serve(options: argparse.Namespace) -> int:
     return serve.main(commands.serve_task(options, _from_environment()), vars(options))
 
 
+def _collect(options: argparse.Namespace) -> int:
+    from ..artifact.collect import collect
+
+    return _done(collect(commands.collect_task(options, _from_environment())), options)
+
+
 def _inspect(options: argparse.Namespace) -> int:
     from ..artifact.inspection import inspect, report_page
 
@@ -128,6 +134,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "build": _build,
     "validate": _validate,
     "serve": _serve,
+    "collect": _collect,
     "inspect": _inspect,
 }
 

@@ -73,7 +73,16 @@ from .live_queries import (
 from .model import Model, Stored
 from .numbers import NUMBERS, number_text
 from .packed import PACKED, pack, unpack
-from .results import COLUMN_TYPES, BuildResult, Failure, OperatingPoint, ResolveResult, SegmentRecall, ValidateResult
+from .results import (
+    COLUMN_TYPES,
+    BuildResult,
+    CollectResult,
+    Failure,
+    OperatingPoint,
+    ResolveResult,
+    SegmentRecall,
+    ValidateResult,
+)
 from .shadow import (
     MIRROR_ADDRESSES,
     MIRROR_PATH,
@@ -119,7 +128,7 @@ from .spec import (
     SearchParamValue,
     memory_bytes,
 )
-from .tasks import BuildTask, Identity, LiveSource, ResolveTask, ServeTask, ValidateTask
+from .tasks import BuildTask, CollectTask, Identity, LiveSource, ResolveTask, ServeTask, ValidateTask
 from .terms import (
     ADMIN_PORT,
     ASKED_KS,
@@ -235,6 +244,8 @@ __all__ = [
     "ArtifactLook",
     "BuildResult",
     "BuildTask",
+    "CollectResult",
+    "CollectTask",
     "Columns",
     "Device",
     "Effort",

@@ -124,3 +124,20 @@ class ValidateResult(Stored):
     """How many there were, or why they are not judged; None: nobody asked for them."""
     column_types: Annotated[str, Field(max_length=64)] | None = None
     """A letter for the type of each metadata column, in their order: COLUMN_TYPES. 32 names would not fit in here."""
+
+
+class CollectResult(Stored):
+    kind: Literal["Collect"] = "Collect"
+    dry_run: bool = False
+    """True: nothing was removed, and the numbers are of what would have been."""
+    artifacts: int
+    objects: int
+    bytes: int
+    uploads: int
+    """Unfinished multipart uploads, aborted."""
+    left: int
+    """Objects of artifacts that were to go and stay: `stays` says why."""
+    stays: Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=20)] = ()
+    """Digest and reason of such artifacts, the first of them."""
+    unknown: int
+    """Objects among those of the index that this version does not know; never touched."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .live_queries import FEWEST_LIVE_QUERIES, LIVE_PODS, LIVE_SAMPLE_QUERIES
 from .model import Model
 from .spec import Columns, Device, Embedding, IndexSpec, Location, QueryColumns
 from .terms import ADMIN_PORT, TOMBSTONE_POLL_SECONDS
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")]
+"""A digest or another part of a key that names a folder or file."""
+ClusterUid = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{0,63}$")]
+"""Of whoever uses artifacts, the same at every run; empty: it is not told, and nothing is marked as used."""
 
 
 class Identity(Model):
@@ -61,7 +66,9 @@ class BuildTask(Model):
     """As in ResolveTask, for a listing that is made anew."""
     gate_k: Annotated[int, Field(ge=1, le=1000)] | None = None
     """k of the gate, for which answers are asked too, beside 1, 10 and 100. None: one of these."""
-    later: ClassVar[frozenset[str]] = frozenset({"gate_k", "queries"})
+    cluster: ClusterUid = ""
+    """Who will use the artifact: `collect` of another cluster leaves it then."""
+    later: ClassVar[frozenset[str]] = frozenset({"gate_k", "queries", "cluster"})
 
 
 class LiveSource(Model):
@@ -104,7 +111,9 @@ class ValidateTask(Model):
     """Column of the ids in files of tombstones."""
     live: LiveSource | None = None
     """None: what users ask is no matter of this gate."""
-    later: ClassVar[frozenset[str]] = frozenset({"rejections", "objective", "live"})
+    cluster: ClusterUid = ""
+    """As in BuildTask."""
+    later: ClassVar[frozenset[str]] = frozenset({"rejections", "objective", "live", "cluster"})
 
     @property
     def sure(self) -> float:
@@ -134,3 +143,33 @@ class ServeTask(Model):
     """How often they are listed again; 0: only at the start."""
     id_column: str = "id"
     """Column of the ids in files of tombstones."""
+
+
+class CollectTask(Model):
+    """Remove what nobody names any more of one index's artifacts.
+
+    Whoever asks makes sure that nothing which uses one of `digests` runs or starts meanwhile.
+    """
+
+    identity: Identity
+    artifacts: Location
+    cluster: ClusterUid = ""
+    """Whose mark is ours: an artifact that bears that of another cluster stays, and ours is taken off."""
+    digests: tuple[Name, ...] = ()
+    """Artifacts to remove, with their reports and checkpoints."""
+    everything: bool = False
+    """The index is gone: all of its artifacts but those of `keep`, and what is left when no artifact stays."""
+    keep: dict[Name, tuple[Name, ...]] = {}
+    """Artifacts that stay, with the gate hashes of those of their reports that somebody names; the others go."""
+    building: tuple[Name, ...] = ()
+    """Digests of which a Job may run: their unfinished uploads are not touched, however old."""
+    listings: tuple[Name, ...] | None = None
+    """Fingerprints of the listings that somebody names; others go when they are a day old. None: none goes."""
+    dry_run: bool = False
+    """Say what would go, and remove nothing."""
+
+    @model_validator(mode="after")
+    def _names_nothing_twice(self) -> CollectTask:
+        if twice := sorted(set(self.digests) & {*self.keep, *self.building}):
+            raise ValueError(f"{twice[0]} is to go, and in use")
+        return self

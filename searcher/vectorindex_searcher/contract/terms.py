@@ -17,7 +17,7 @@ SEARCH_PARAMS = (*_OF_A_LAYER, *(f"quantizer_{name}" for name in _OF_A_LAYER))
 """Search parameters that some kind of index has, by FAISS's names. A query may name each of them at every index: the
 next revision may be of another kind, and a switch must not turn queries into errors."""
 TASK_ENV = "VECTORINDEX_TASK"
-"""Environment variable that holds a task as JSON (ResolveTask, BuildTask, ValidateTask or ServeTask)."""
+"""Environment variable that holds a task as JSON (ResolveTask, BuildTask, ValidateTask, ServeTask or CollectTask)."""
 PARAM_LIMITS_ENV = "VECTORINDEX_PARAM_LIMITS"
 """Environment variable of a searcher with ParamLimits as JSON; absent: queries may name any parameter. Not part of the
 task, because it is never frozen, and because a searcher from before it must not refuse its task."""

@@ -18,6 +18,7 @@ from ..artifact.layout import CANARY_FILE, HELDOUT_FILE, MEASURED_FILE, SERVED_F
 from ..artifact.live_queries import forget
 from ..artifact.manifest import Manifest, ManifestFile, describe_file, load_manifest
 from ..artifact.publish import download_verified
+from ..artifact.users import mark_used
 from ..contract import SAME_AS_A_ROW, WITH_A_FILTER, SegmentRecall, ValidateResult, ValidateTask
 from ..errors import RetryableError
 from ..index.binding import faiss
@@ -88,6 +89,7 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
     """
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(artifacts.prefix, task.identity)
+    mark_used(artifacts, layout, task.digest, task.cluster)  # before the manifest is read
     case = Case(task, artifacts, layout, *load_manifest(artifacts, layout, task.digest, task.manifest_sha256))
     manifest = case.manifest
     if (known := _known(case)) is not None:

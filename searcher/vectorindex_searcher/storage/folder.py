@@ -8,11 +8,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import BadData, BadSpec, SourceChanged, SourceMissing, StoreUnavailable, TaskError
-from .store import CHUNK_BYTES, ObjectInfo, Role, UnsupportedByStore
+from .store import CHUNK_BYTES, ObjectInfo, Role, UnsupportedByStore, below
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -166,12 +166,26 @@ class FolderStore:
         except OSError as error:
             raise self._failed(key, error) from error
 
-    def discard_unfinished(self, prefix: str, older_than: float) -> int:
+    def delete_many(self, keys: Sequence[str]) -> dict[str, str]:
+        refused = {}
+        for key in keys:
+            try:
+                self.delete(key)
+            except TaskError as error:
+                refused[key] = f"{error.reason}: {error}"
+        return refused
+
+    def discard_unfinished(
+        self, prefix: str, older_than: float, *, spared: Collection[str] = (), dry_run: bool = False
+    ) -> int:
         start, oldest, found = self._path(prefix), time.time() - older_than, 0
         for path in start.rglob(".*.*"):
+            if below(path.relative_to(self.root).as_posix(), spared):
+                continue
             with contextlib.suppress(OSError):  # another builder tidies up, too
                 if path.is_file() and path.stat().st_mtime <= oldest:
-                    path.unlink()
+                    if not dry_run:
+                        path.unlink()
                     found += 1
         return found
 

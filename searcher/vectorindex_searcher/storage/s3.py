@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from ..contract import S3
 from ..errors import SourceChanged, StoreUnavailable, TaskError
-from .store import CHUNK_BYTES, ObjectInfo, Role, UnsupportedByStore
+from .store import CHUNK_BYTES, DELETE_BATCH, ObjectInfo, Role, UnsupportedByStore, below
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -44,6 +44,15 @@ _DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "AccountProb
 _PRECONDITION = {"PreconditionFailed", "412"}
 _NO_CONDITIONS = {"NotImplemented", "501", "InvalidArgument", "InvalidRequest"}
 """What stores without If-None-Match answer to it."""
+_NO_BATCHES = _NO_CONDITIONS | {
+    "MethodNotAllowed",
+    "405",
+    "MissingContentMD5",
+    "InvalidDigest",
+    "BadDigest",
+    "MalformedXML",
+}
+"""What stores answer that remove one object a request, or want another checksum of a list than ours."""
 _LATER = {
     "RequestTimeTooSkewed": "Set the clock of the node that the pod runs on, or of the store.",
     "QuotaExceeded": "Make room in the store, or raise its quota.",
@@ -175,7 +184,42 @@ class S3Store:
         except (ClientError, BotoCoreError) as error:
             raise self._failed(key, error) from error
 
-    def discard_unfinished(self, prefix: str, older_than: float) -> int:
+    def delete_many(self, keys: Sequence[str]) -> dict[str, str]:
+        refused: dict[str, str] = {}
+        for start in range(0, len(keys), DELETE_BATCH):
+            refused |= self._delete_batch(keys[start : start + DELETE_BATCH])
+        return refused
+
+    def _delete_batch(self, keys: Sequence[str]) -> dict[str, str]:
+        try:
+            answer = self._client.delete_objects(
+                Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+            )
+        except ClientError as error:
+            if _code(error) in _NO_BATCHES:
+                return self._delete_each(keys)
+            raise self._failed(self.prefix, error) from error
+        except BotoCoreError as error:
+            raise self._failed(self.prefix, error) from error
+        rows = [row for row in answer.get("Errors", []) if row.get("Code") not in _MISSING_KEY]
+        return {row["Key"]: f"{row.get('Code', '')}: {row.get('Message', '')}" for row in rows}
+
+    def _delete_each(self, keys: Sequence[str]) -> dict[str, str]:
+        refused = {}
+        for key in keys:
+            try:
+                self.delete(key)
+            except FileNotFoundError:
+                continue
+            except StoreUnavailable:
+                raise
+            except TaskError as error:
+                refused[key] = f"{error.reason}: {error}"
+        return refused
+
+    def discard_unfinished(
+        self, prefix: str, older_than: float, *, spared: Collection[str] = (), dry_run: bool = False
+    ) -> int:
         found = 0
         try:
             pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
@@ -184,9 +228,13 @@ class S3Store:
                 now = _date(page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
                 for upload in page.get("Uploads", []):
                     key = upload["Key"]
-                    if key.startswith(f"{prefix}/") and now - _unix(upload.get("Initiated")) >= older_than:
+                    if not below(key, (prefix,)) or below(key, spared):
+                        continue
+                    if now - _unix(upload.get("Initiated")) < older_than:
+                        continue
+                    if not dry_run:
                         self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload["UploadId"])
-                        found += 1
+                    found += 1
         except (ClientError, BotoCoreError) as error:
             _log.debug("unfinished uploads stay", extra={"bucket": self.bucket, "why": _brief(error)})
         return found

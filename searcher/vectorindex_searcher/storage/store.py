@@ -6,7 +6,7 @@ One module a kind of store beside this one, so a laptop run against folders neve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -21,6 +21,10 @@ from ..errors import BadData, BadSpec
 CHUNK_BYTES = 1 << 20
 MAX_OBJECTS = 100_000
 """Below a place that is read: whoever lists them holds them all, some 2 KiB each."""
+
+
+DELETE_BATCH = 1000
+"""Objects that S3 removes in one request."""
 
 
 class UnsupportedByStore(Exception):  # noqa: N818 - says what happened
@@ -97,11 +101,25 @@ class Store(Protocol):
         """Remove an object; nothing happens when there is none."""
         ...
 
-    def discard_unfinished(self, prefix: str, older_than: float) -> int:
-        """Remove what killed uploads below `prefix` left behind `older_than` seconds ago or earlier: it takes space and
-        no listing shows it. Returns how many there were. Never raises: a store may not allow it.
+    def delete_many(self, keys: Sequence[str]) -> dict[str, str]:
+        """As `delete`, in as few requests as the store can. Returns what could not be removed, with the store's words;
+        the others are gone.
         """
         ...
+
+    def discard_unfinished(
+        self, prefix: str, older_than: float, *, spared: Collection[str] = (), dry_run: bool = False
+    ) -> int:
+        """Remove what killed uploads below `prefix` left behind `older_than` seconds ago or earlier: it takes space and
+        no listing shows it. `spared`: prefixes below which nothing goes. Returns how many there were. Never raises: a
+        store may not allow it.
+        """
+        ...
+
+
+def below(key: str, prefixes: Collection[str]) -> bool:
+    """Whether a key lies below one of the prefixes: "a/b" holds "a/b/c", and not "a/bc"."""
+    return any(key.startswith(f"{prefix}/") for prefix in prefixes)
 
 
 def join_key(*parts: str) -> str:
