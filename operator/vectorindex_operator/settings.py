@@ -13,6 +13,7 @@ from typing import Any
 from vectorindex_operator.adapters.mounted_keys import read_keys
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
+from vectorindex_searcher.contract import CLUSTER_UID
 
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -57,6 +58,10 @@ FLAGS = (
     Flag("identity", "holder name in the Lease", socket.gethostname(), "POD_NAME"),
     Flag("http-port", "port of /livez, /readyz and /metrics", "8080"),
     Flag("log-level", f"one of {', '.join(LOG_LEVELS)}", "INFO"),
+    Flag(
+        "cluster-uid",
+        "by which artifacts are marked as used by this cluster, where several share a bucket; default: they are not",
+    ),
     Flag("operator-class", "which VectorIndexes are this operator's, where there are two", DEFAULT_CLASS),
 )
 
@@ -145,6 +150,7 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
             image_pull_secrets=_names(flags.image_pull_secrets),
             internal_keys=read_keys(flags.internal_key_dir),
             namespace=flags.namespace,
+            cluster_uid=_cluster(flags.cluster_uid),
             labels=_labels(flags.operator_labels),
             metrics_from=_peers(flags.metrics_from),
             soak_look_seconds=tuning.soak_look_seconds,
@@ -199,6 +205,15 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**16:
         raise ValueError(f"--http-port is {text!r}: use a port from 1 to 65535 (VECTORINDEX_HTTP_PORT)")
     return int(text)
+
+
+def _cluster(text: str) -> str:
+    if not re.fullmatch(CLUSTER_UID, text):
+        raise ValueError(
+            f"--cluster-uid is {text[:100]!r}: use up to 63 letters, digits and '-' (VECTORINDEX_CLUSTER_UID; in the "
+            "chart: clusterUid)"
+        )
+    return text
 
 
 def _class(text: str) -> str:

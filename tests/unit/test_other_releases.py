@@ -23,6 +23,7 @@ from vectorindex_operator.api.v1alpha1 import (
     WorkFailure,
 )
 from vectorindex_operator.core import identity
+from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.plan import (
     CreateRevision,
     DeleteSearchers,
@@ -323,3 +324,15 @@ def test_an_image_of_before_an_upgrade_is_sent_what_the_first_release_knew(image
     later = (task.get("gateK"), task["index"].get("effort"), task["artifacts"]["s3"].get("anonymous"))
     assert later == ((37, "High", True) if image == SETTINGS.searcher_image else (None, None, None))
     assert "columns" not in task, "nor what is a default: whoever reads it has the same"
+
+
+@pytest.mark.parametrize("image", ["example/searcher:of-before", SETTINGS.searcher_image])
+def test_an_image_of_before_is_not_told_by_what_artifacts_are_marked(image: str) -> None:
+    settings = replace(SETTINGS, cluster_uid="cluster-a")
+    known = "cluster-a" if image == SETTINGS.searcher_image else None
+    of = spec()
+    pending, built = a_revision(of, "Pending", build=None), a_revision(of, "Validating")
+    for one, kind, render in ((pending, StartBuild, jobs.build), (built, StartValidation, jobs.validate)):
+        view = replace(one, spec=one.spec.model_copy(update={"image": image}))
+        (start,) = actions(decide(seen(of, view), settings, NOW), kind)
+        assert task_of(render(start, index(of), view, of, settings)).get("cluster") == known

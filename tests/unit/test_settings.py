@@ -75,6 +75,7 @@ def test_the_environment_of_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
         ("VECTORINDEX_LOG_LEVEL", "verbose", "VECTORINDEX_LOG_LEVEL"),
         ("VECTORINDEX_HTTP_PORT", "http", "VECTORINDEX_HTTP_PORT"),
         ("VECTORINDEX_HTTP_PORT", "70000", "VECTORINDEX_HTTP_PORT"),
+        ("VECTORINDEX_CLUSTER_UID", "a/b", "clusterUid"),
         ("VECTORINDEX_OPERATOR_CLASS", "", "VECTORINDEX_OPERATOR_CLASS"),
         ("VECTORINDEX_OPERATOR_CLASS", "Next", "VECTORINDEX_OPERATOR_CLASS"),
         ("VECTORINDEX_OPERATOR_CLASS", "n" * 33, "VECTORINDEX_OPERATOR_CLASS"),

@@ -40,6 +40,8 @@ class Installation:
     """What the requests to searchers are signed with."""
     namespace: str = "default"
     """Where the operator's own pod is."""
+    cluster_uid: str = ""
+    """By which Jobs mark the artifacts that this cluster uses; empty: they do not."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels of the operator's own pod; none: every pod of its namespace is taken for it."""
     metrics_from: tuple[Mapping[str, Any], ...] = ()

@@ -128,7 +128,7 @@ from .spec import (
     SearchParamValue,
     memory_bytes,
 )
-from .tasks import BuildTask, CollectTask, Identity, LiveSource, ResolveTask, ServeTask, ValidateTask
+from .tasks import CLUSTER_UID, BuildTask, CollectTask, Identity, LiveSource, ResolveTask, ServeTask, ValidateTask
 from .terms import (
     ADMIN_PORT,
     ASKED_KS,
@@ -165,6 +165,7 @@ __all__ = [
     "ASKED_KS",
     "BUCKET_SECONDS",
     "CANARY_TOLERANCE",
+    "CLUSTER_UID",
     "COLUMN_TYPES",
     "COUNTERS",
     "DEADLINE_FLOOR_SECONDS",

@@ -13,7 +13,8 @@ from .terms import ADMIN_PORT, TOMBSTONE_POLL_SECONDS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")]
 """A digest or another part of a key that names a folder or file."""
-ClusterUid = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{0,63}$")]
+CLUSTER_UID = r"^[A-Za-z0-9-]{0,63}$"
+ClusterUid = Annotated[str, Field(pattern=CLUSTER_UID)]
 """Of whoever uses artifacts, the same at every run; empty: it is not told, and nothing is marked as used."""
 
 

@@ -130,6 +130,7 @@ def _start(state: ReconcileState, name: str, key: str) -> None:
         memory_limit_bytes=memory_bytes(memory) if memory else 0,
         tombstones=recipe.tombstones(spec, state.spec.source.s3),
         queries=identity.queries_below(state.spec),
+        cluster=state.settings.cluster_uid,
         gate_k=state.spec.gate.k if state.spec.gate.k not in ASKED_KS else None,
     )
     state.act(StartBuild(job, name, attempt, _failures(state, name), wants_gpu, task))

@@ -164,6 +164,7 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
         tombstones=recipe.tombstones(spec, state.spec.source.s3),
         id_column=spec.columns.id,
         live=_live_source(state),
+        cluster=state.settings.cluster_uid,
     )
     build = status.build
     disk = None if build.vectors_bytes is None else build.resident_bytes + build.vectors_bytes
