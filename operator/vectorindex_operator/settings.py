@@ -16,6 +16,7 @@ from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
 from vectorindex_searcher.contract import CLUSTER_UID
 
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+SWITCH = ("false", "true")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -61,6 +62,11 @@ FLAGS = (
     Flag(
         "cluster-uid",
         "by which artifacts are marked as used by this cluster, where several share a bucket; default: they are not",
+    ),
+    Flag(
+        "collect-history",
+        "true: the artifacts of revisions that fall out of the history are removed; needs --cluster-uid",
+        "false",
     ),
     Flag("operator-class", "which VectorIndexes are this operator's, where there are two", DEFAULT_CLASS),
 )
@@ -151,6 +157,7 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
             internal_keys=read_keys(flags.internal_key_dir),
             namespace=flags.namespace,
             cluster_uid=_cluster(flags.cluster_uid),
+            collect_history=_collects(flags),
             labels=_labels(flags.operator_labels),
             metrics_from=_peers(flags.metrics_from),
             soak_look_seconds=tuning.soak_look_seconds,
@@ -214,6 +221,16 @@ def _cluster(text: str) -> str:
             "chart: clusterUid)"
         )
     return text
+
+
+def _collects(flags: argparse.Namespace) -> bool:
+    _one_of(flags.collect_history, SWITCH, "--collect-history", "VECTORINDEX_COLLECT_HISTORY")
+    if flags.collect_history == "true" and not flags.cluster_uid:
+        raise ValueError(
+            "--collect-history needs --cluster-uid: without it nobody knows who else uses an artifact "
+            "(VECTORINDEX_CLUSTER_UID; in the chart: clusterUid)"
+        )
+    return bool(flags.collect_history == "true")
 
 
 def _class(text: str) -> str:

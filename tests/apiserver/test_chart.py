@@ -22,6 +22,7 @@ EVERYTHING = (
     "watchNamespaces={team-a,team-b}",
     "replicaCount=2",
     "clusterUid=0f5c2c8e-6a2b-4f0e-9a57-1f4d6f3b8c11",
+    "collectHistory=true",
     "image.digest=sha256:" + "0" * 64,
     "searcherImage.repository=example/searcher",
     "searcherImage.tag=v2",

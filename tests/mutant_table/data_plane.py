@@ -29,7 +29,7 @@ DATA_PLANE = (
     Mutant(
         "an artifact goes although another cluster uses it",
         _COLLECT,
-        "        if others := other_users(self.store, self.layout, digest, self.task.cluster):\n            return f",
+        "        if others := users(self.store, self.layout, digest, but=self.task.cluster):\n            return f",
         "        if others := []:\n            return f",
         (f"{_COLLECT_TESTS}::test_only_the_last_user_removes",),
         "The other cluster's searchers could not start again.",
@@ -45,15 +45,15 @@ DATA_PLANE = (
     Mutant(
         "marks are not read again once the manifest is gone",
         _COLLECT,
-        "        if again or (others := other_users(self.store, self.layout, digest, self.task.cluster)):\n",
-        "        others: list[str] = []\n        if again:\n",
+        "        if again or (begun := users(self.store, self.layout, digest)):\n",
+        "        begun: list[str] = []\n        if again:\n",
         (f"{_COLLECT_TESTS}::test_who_comes_while_the_manifest_goes_gets_it_back",),
         "A cluster that began to use it a moment before would serve an artifact whose files vanish.",
     ),
     Mutant(
         "marks are not read before each batch",
         _COLLECT,
-        "            if digest and other_users(self.store, self.layout, digest, self.task.cluster):\n",
+        "            if digest and users(self.store, self.layout, digest):\n",
         "            if False:\n",
         (f"{_COLLECT_TESTS}::test_who_builds_it_again_meanwhile_keeps_what_it_writes",),
         "A Job that was held up for an hour would remove what another cluster has built since under the same keys.",

@@ -19,8 +19,27 @@ _SURGE = f"{_PROGRESS}/surge.py"
 _DESIRED = f"{_PROGRESS}/desired.py"
 _SEARCHERS = f"{_OPERATOR}/manifests/searchers.py"
 
+_COLLECT = f"{_PROGRESS}/collect.py"
+
 STORIES = (
     # ------------------------------------------------------------ rollouts
+    Mutant(
+        "the artifact of what falls out of the history stays",
+        _COLLECT,
+        "    elif job is None:\n        _start(state, view)\n",
+        "    elif job is None:\n        state.act(ForgetRevision(view.name, view.uid))\n",
+        ("unit/test_collect_history.py::test_a_job_removes_the_artifact_of_what_is_marked",),
+        "A bucket would grow by an artifact with every change of the data.",
+        each=(seeds("history_is_collected"),),
+    ),
+    Mutant(
+        "what was removed is wanted as it is",
+        f"{_OPERATOR}/core/observation.py",
+        "        return self.deleting or self.status.phase == Phase.REMOVING\n",
+        "        return self.deleting\n",
+        ("unit/test_collect_history.py::test_what_is_marked_is_nothing_to_go_back_to",),
+        "The traffic would go back to a revision whose artifact is half gone.",
+    ),
     Mutant(
         "the first revision soaks like any other",
         _SERVING,

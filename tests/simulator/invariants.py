@@ -137,7 +137,7 @@ class Invariants:
         """(2) one build at a time, none for what is built."""
         marks = new["metadata"]["labels"]
         verb, revision = marks[labels.VERB], marks.get(labels.REVISION, "")
-        if verb == "resolve":
+        if verb in ("resolve", "collect"):
             return
         self._may_work(operator, revision, f"Job/{name} created")
         if verb != "build":
@@ -170,11 +170,17 @@ class Invariants:
             self.broken(f"(8) Ready=True, and {self.world.serving() or 'the Service'} has no ready endpoint")
 
     def on_pass(self, operator: Operator) -> None:
-        """(10) two revisions are loaded at most, but for one that a person named while another soaks. (7) A recorded
-        trip moves the traffic within three passes, whatever else is refused. (2) Of two builds one is soon stopped."""
+        """(14) Nothing is loaded whose artifact was removed. (10) two revisions are loaded at most, but for one that a
+        person named while another soaks. (7) A recorded trip moves the traffic within three passes, whatever else is
+        refused. (2) Of two builds one is soon stopped."""
         self.together_since = min(self.together_since, self.world.now) if len(self._building()) > 1 else float("inf")
         if self.world.now - self.together_since > TOGETHER_SECONDS:
             self.broken(f"(2) builds go on at the same time: {', '.join(sorted(self._building()))}")
+        removed = [
+            n for n in self.world.loaded() if self.world.made_of.get(n, ("", ""))[0] in self.world.truth.collected
+        ]
+        if removed:
+            self.broken(f"(14) {', '.join(removed)} is loaded, and its artifact was removed")
         loaded = self.world.loaded() - self.named
         if len(loaded) > 2:
             self.broken(f"(10) {len(loaded)} revisions are loaded: {', '.join(sorted(loaded))}")

@@ -8,10 +8,15 @@ from simulator.pods import Pods, condition, finished
 from simulator.store import Json, owners
 from simulator.truth import Answer
 
-from vectorindex_searcher.contract import TASK_ENV, BuildTask, ResolveTask, ValidateTask
+from vectorindex_searcher.contract import TASK_ENV, BuildTask, CollectTask, ResolveTask, ValidateTask
 
-TASKS: dict[str, Any] = {"resolve": ResolveTask, "build": BuildTask, "validate": ValidateTask}
-SECONDS = {"resolve": (1, 4), "build": (5, 30), "validate": (3, 12)}
+TASKS: dict[str, Any] = {
+    "resolve": ResolveTask,
+    "build": BuildTask,
+    "validate": ValidateTask,
+    "collect": CollectTask,
+}
+SECONDS = {"resolve": (1, 4), "build": (5, 30), "validate": (3, 12), "collect": (1, 6)}
 
 
 def finish(job: Json, kind: str, now: float, reason: str = "", message: str = "") -> Json:
@@ -57,7 +62,7 @@ class Jobs(Pods):
     def _job_pod_ends(self, name: str, uid: str, pod: str, failed: int, gpu: bool) -> None:
         live, job = self.store.get("Pod", pod), self._alive("Job", name, uid)
         if live is None or "deletionTimestamp" in live["metadata"] or job is None:
-            if live is not None and self.rng.random() < 0.5:
+            if live is not None and self.rng.random() < 0.5 and "collect" not in live["spec"]["containers"][0]["args"]:
                 self._run(live, gpu)  # a straggler: nobody waits for it any more, and it publishes
             return
         if finished(job):
@@ -80,6 +85,8 @@ class Jobs(Pods):
         task = TASKS[verb].model_validate_json(next(e["value"] for e in one["env"] if e["name"] == TASK_ENV))
         if verb == "build":
             return self.truth.build(task, gpu=gpu)
+        if verb == "collect":
+            return self.truth.collect(task)
         return self.truth.resolve(task) if verb == "resolve" else self.truth.validate(task, one["image"])
 
     def _job_reacts(self, name: str, uid: str, code: int, failed: int) -> None:

@@ -132,6 +132,11 @@ class Operator:
         self.operator_class = operator_class
         self._start()
 
+    def collects(self) -> None:
+        """It removes the artifacts of what falls out of the history."""
+        self.settings = replace(self.settings, collect_history=True, cluster_uid="cluster-1")
+        self._start()
+
     def upgrade(self, image: str) -> None:
         """The process is replaced by one of a newer version."""
         self.settings = replace(self.settings, searcher_image=image)

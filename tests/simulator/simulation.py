@@ -72,6 +72,9 @@ class Simulation:
         self.operators = [Operator(name, self.world, self.faults, cached=cached) for name in ("op1", "op2")[: 1 + two]]
         for operator, name in zip(self.operators, scenario.classes, strict=False):
             operator.become(name)
+        if scenario.collects:
+            for operator in self.operators:
+                operator.collects()
         if two and seed:
             self.operators[1].skew = rng.uniform(-4.0, 4.0)
         if seed and not plain:
@@ -209,7 +212,7 @@ class Simulation:
         """Without faults no query fails, and nothing is built twice."""
         if self.queries.unanswered and not self.scenario.unanswered:
             self.problems.append(f"(13) {self.queries.unanswered} queries failed, and nothing went wrong")
-        again = self.world.truth.builds - len(self.world.truth.stored)
+        again = self.world.truth.builds - self.world.truth.removed - len(self.world.truth.stored)
         if again != self.scenario.found_again:
             self.problems.append(f"(2) {again} builds found their artifact published, not {self.scenario.found_again}")
 

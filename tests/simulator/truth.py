@@ -12,6 +12,8 @@ from vectorindex_searcher.contract import (
     LIVE_QUERIES,
     BuildResult,
     BuildTask,
+    CollectResult,
+    CollectTask,
     Device,
     ExitCode,
     Failure,
@@ -99,6 +101,10 @@ class Truth:
     published: dict[str, BuildResult] = field(default_factory=dict)
     stored: set[tuple[str, str]] = field(default_factory=set)
     """Bucket and digest of every artifact."""
+    collected: set[str] = field(default_factory=set)
+    """Digests of artifacts that a Job removed, and nobody has built again."""
+    removed: int = 0
+    """How many there were."""
     lost: set[str] = field(default_factory=set)
     """Digests of artifacts that somebody removed from the store."""
     artifacts_denied: bool = False
@@ -202,6 +208,7 @@ class Truth:
         )
         self.published[task.digest] = result
         self.stored.add(place)
+        self.collected.discard(task.digest)
         self.builds += 1
         return 0, result
 
@@ -238,6 +245,14 @@ class Truth:
             report_sha256=sha("report", task.digest, task.gate_hash),
         )
         return 0, result
+
+    def collect(self, task: CollectTask) -> Answer:
+        there = {(bucket(task.artifacts), digest) for digest in task.digests} & self.stored
+        self.stored -= there
+        self.collected |= {digest for _, digest in there}
+        self.removed += len(there)
+        found = len(there)
+        return 0, CollectResult(artifacts=found, objects=9 * found, bytes=0, uploads=0, left=0, unknown=0)
 
 
 def bucket(place: Location) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from goldens import assert_golden
-from observations import DATA, SETTINGS, a_revision, actions, index, run, seen, spec
+from observations import DATA, NOW, SETTINGS, a_revision, actions, index, run, seen, spec
 
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.api.v1alpha1 import Live as LiveSettings
@@ -27,6 +27,7 @@ from vectorindex_operator.core.plan import (
     EnsureSearchers,
     MoveTraffic,
     StartBuild,
+    StartCollect,
     StartResolve,
     StartValidation,
 )
@@ -96,6 +97,7 @@ TOLD = SourcePoll(queries=POLLED.gate.queries.s3 if POLLED.gate.queries else Non
 POLLING = a_revision(POLLED, "Stable")
 POLLING = replace(POLLING, spec=POLLING.spec.model_copy(update={"source_poll": TOLD}))
 CPU_PENDING = a_revision(ON_CPU, "Pending")
+OUT_OF_HISTORY = a_revision(EVERYTHING, "Removing", data="d0" * 32, created=NOW)
 SWITCH = Decision(DecisionKind.SWITCH, "", STABLE.name, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.25)
 BACK = replace(
     SWITCH, kind=DecisionKind.ROLL_BACK, from_revision="docs-0bad0bad", rule="errors", reason="ErrorRate", nonce="n1"
@@ -138,6 +140,11 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
         planned(seen(PROTECTED, PROTECTED_STABLE, traffic=PROTECTED_STABLE), EnsureNetworkPolicy),
         seen(PROTECTED, PROTECTED_STABLE),
         PROTECTED,
+    ),
+    "collect-job": (
+        planned(seen(EVERYTHING, STABLE, OUT_OF_HISTORY, traffic=STABLE), StartCollect),
+        seen(EVERYTHING, STABLE, OUT_OF_HISTORY),
+        EVERYTHING,
     ),
     "service-rolled-back": (MoveTraffic(BACK, "42"), seen(EVERYTHING, STABLE), EVERYTHING),
 }
@@ -256,7 +263,7 @@ def test_a_job_fails_at_once_for_what_trying_again_cannot_mend(case: str) -> Non
 
 @pytest.mark.parametrize("case", CASES)
 def test_everything_is_owned_and_named_validly(case: str) -> None:
-    revision_owned = {"build-job", "build-job-gpu", "validate-job"}
+    revision_owned = {"build-job", "build-job-gpu", "validate-job", "collect-job"}
     for manifest in objects(case):
         meta = manifest["metadata"]
         (owner,) = meta["ownerReferences"]

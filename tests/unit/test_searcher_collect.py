@@ -20,7 +20,7 @@ from vectorindex_searcher.artifact import collect as collect_module
 from vectorindex_searcher.artifact.collect import collect, plan
 from vectorindex_searcher.artifact.layout import Kind, Layout
 from vectorindex_searcher.artifact.manifest import Manifest, encode
-from vectorindex_searcher.artifact.users import LEAVING, USING, mark_leaving, mark_used, other_users
+from vectorindex_searcher.artifact.users import LEAVING, USING, mark_leaving, mark_used, users
 from vectorindex_searcher.build.task import build
 from vectorindex_searcher.cli.main import main
 from vectorindex_searcher.contract import (
@@ -220,23 +220,23 @@ def test_who_comes_while_the_manifest_goes_gets_it_back(store: FolderStore, monk
     assert [key for key in keys(store) if "/users/" in key] == [LAYOUT.users("d1", THEIRS)]
 
 
+@pytest.mark.parametrize("who", [OURS, THEIRS])
 def test_who_builds_it_again_meanwhile_keeps_what_it_writes(
-    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch, who: str
 ) -> None:
+    """A build of our own, too, where a Job was cut off with its node and goes on later."""
     published(store, "d1", OURS)
     monkeypatch.setattr(collect_module, "DELETE_BATCH", 2)
     real, mine = FolderStore.delete_many, LAYOUT.file("d1", "b-1", "index.faiss")
 
     def meanwhile(self: FolderStore, keys: list[str]) -> dict[str, str]:
-        mark_used(store, LAYOUT, "d1", THEIRS)
+        mark_used(store, LAYOUT, "d1", who)
         store.put(mine, b"new")
         return real(self, keys)
 
     monkeypatch.setattr(FolderStore, "delete_many", meanwhile)
     assert collect(task(store, "d1")).stays == ("d1: somebody began to build it again",)
-    assert store.read(mine) == b"new"
-    assert collect(task(store, "d1")).stays == (f"d1: used by {THEIRS}",)
-    assert store.read(mine) == b"new"
+    assert (store.read(mine), store.read(LAYOUT.users("d1", who))) == (b"new", USING)
 
 
 def test_a_job_of_ours_that_began_again_keeps_its_mark(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ def test_what_was_built_for_another_index_and_bears_no_mark_of_ours_stays(store:
 def test_what_nobody_understands_among_the_marks_counts_as_a_user(store: FolderStore) -> None:
     published(store, "d1", OURS)
     store.put("team/docs/d1/users/x/y", b"leaving?")
-    assert other_users(store, LAYOUT, "d1", OURS) == ["y"]
+    assert users(store, LAYOUT, "d1", but=OURS) == ["y"]
     assert collect(task(store, "d1")).artifacts == 0
 
 
@@ -407,7 +407,7 @@ def test_all_that_build_and_gate_write_is_ours_and_they_mark_it(store: FolderSto
         digest="d1", manifest_sha256=built.manifest_sha256, gate_hash="g1", cluster="cluster-c", **places
     )
     validate(gate)
-    assert other_users(store, LAYOUT, "d1", OURS) == [THEIRS, "cluster-c"]
+    assert users(store, LAYOUT, "d1", but=OURS) == [THEIRS, "cluster-c"]
     kinds = {owned.kind for key in keys(store) if (owned := LAYOUT.parse(key)) is not None}
     assert kinds >= {Kind.MANIFEST, Kind.FILE, Kind.REPORT, Kind.USER, Kind.GROUND_TRUTH}
     assert [key for key in keys(store) if LAYOUT.parse(key) is None] == []

@@ -76,6 +76,8 @@ def test_the_environment_of_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
         ("VECTORINDEX_HTTP_PORT", "http", "VECTORINDEX_HTTP_PORT"),
         ("VECTORINDEX_HTTP_PORT", "70000", "VECTORINDEX_HTTP_PORT"),
         ("VECTORINDEX_CLUSTER_UID", "a/b", "clusterUid"),
+        ("VECTORINDEX_COLLECT_HISTORY", "yes", "VECTORINDEX_COLLECT_HISTORY"),
+        ("VECTORINDEX_COLLECT_HISTORY", "true", "--cluster-uid"),
         ("VECTORINDEX_OPERATOR_CLASS", "", "VECTORINDEX_OPERATOR_CLASS"),
         ("VECTORINDEX_OPERATOR_CLASS", "Next", "VECTORINDEX_OPERATOR_CLASS"),
         ("VECTORINDEX_OPERATOR_CLASS", "n" * 33, "VECTORINDEX_OPERATOR_CLASS"),

@@ -75,6 +75,10 @@ class EventReason(StrEnum):
     """The artifact that a rollback would be loaded from is not in object storage any more."""
     WAY_BACK_ARTIFACT_BACK = "WayBackArtifactBack"
     """It is there again."""
+    REMOVING = "Removing"
+    """A revision fell out of the history, and its artifact is being removed."""
+    ARTIFACT_LEFT = "ArtifactLeft"
+    """The artifact of such a revision could not be removed: it stays in object storage."""
     BUILD_FELL_BACK = "BuildFellBackToCPU"
     """GPU pods stayed unschedulable; the build goes on without one."""
     OBJECTIVE_MISSED = "ObjectiveMissed"
@@ -109,6 +113,7 @@ _WARNINGS = frozenset(
         EventReason.TRAFFIC_RESTORED,
         EventReason.WAY_BACK_LOST,
         EventReason.WAY_BACK_ARTIFACT_GONE,
+        EventReason.ARTIFACT_LEFT,
         EventReason.BUILD_FELL_BACK,
         EventReason.OBJECTIVE_MISSED,
         EventReason.STALLED,

@@ -175,6 +175,11 @@ def gate_job_name(revision: str, attempt_key: str) -> str:
     return f"{revision}-gate-{_hash({'k': attempt_key})[:6]}"
 
 
+def collect_job_name(revision: str) -> str:
+    """The one Job that removes a revision's artifact."""
+    return f"{revision}-collect"
+
+
 def resolve_job_name(index_name: str, attempt_key: str) -> str:
     """Derived from the source and the listing before it, so one listing is asked for once."""
     return f"{index_name}-resolve-{_hash({'k': attempt_key})[:6]}"

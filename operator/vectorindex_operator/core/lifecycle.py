@@ -17,6 +17,7 @@ go forward     what may fail; then the safe part of the plan runs all the same
   validate     its proof
   surge        the candidate: load, prove each pod, compare it with live queries in shadow, switch
   forget       what falls out of the history
+  collect      its artifact is removed, then its object
 
 network        who reaches the pods
 keep loaded    searchers and leases of what has a slot; what has drained is retired
@@ -31,7 +32,7 @@ from vectorindex_operator.core import status, story
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import FORWARD, SAFE, Plan, in_order
-from vectorindex_operator.core.progress import build, desired, forget, resolve, surge, validate, way_back
+from vectorindex_operator.core.progress import build, collect, desired, forget, resolve, surge, validate, way_back
 from vectorindex_operator.core.progress import obey_commands as obey_forward
 from vectorindex_operator.core.safety import (
     judge_serving,
@@ -63,6 +64,7 @@ GO_FORWARD: tuple[Step, ...] = (
     validate.step,
     surge.step,
     forget.step,
+    collect.step,
 )
 
 

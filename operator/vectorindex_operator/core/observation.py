@@ -21,10 +21,10 @@ from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.judging.sums import Sums
 from vectorindex_operator.core.loaded import LoadedRevision
-from vectorindex_operator.core.phase import KNOWN
+from vectorindex_operator.core.phase import KNOWN, Phase
 from vectorindex_operator.core.source_poll import Heard
 from vectorindex_operator.core.traffic import NO_TRAFFIC, Traffic
-from vectorindex_searcher.contract import BuildResult, Failure, ResolveResult, ValidateResult
+from vectorindex_searcher.contract import BuildResult, CollectResult, Failure, ResolveResult, ValidateResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,11 @@ class RevisionView:
     deleting: bool = False
 
     @property
+    def leaving(self) -> bool:
+        """Whether it is nothing any more: its object, or its artifact, is being removed."""
+        return self.deleting or self.status.phase == Phase.REMOVING
+
+    @property
     def foreign_features(self) -> tuple[str, ...]:
         """What another release wrote about it that this one must know to do anything with it, and does not."""
         unread = [f"spec.{name}" for name in self.spec.unread]
@@ -78,6 +83,7 @@ class Task(StrEnum):
     RESOLVE = "resolve"
     BUILD = "build"
     VALIDATE = "validate"
+    COLLECT = "collect"
 
 
 class JobState(StrEnum):
@@ -103,7 +109,7 @@ class JobView:
     state: JobState
     created_at: float
     finished_at: float | None = None
-    result: ResolveResult | BuildResult | ValidateResult | None = None
+    result: ResolveResult | BuildResult | ValidateResult | CollectResult | None = None
     failure: Failure | None = None
     exit_code: int | None = None
     waiting: str = ""

@@ -4,7 +4,7 @@
 in preparation:  Pending -> Building -> Validating -> Validated
                               |             |
                           BuildFailed    Rejected
-candidate:       Surging -> [Shadowing] -> Soaking -> Stable -> Superseded -> Retired
+candidate:       Surging -> [Shadowing] -> Soaking -> Stable -> Superseded -> Retired -> Removing
                     |            |            +---- trip ---> RolledBack
                SurgeFailed   Rejected         +---- superseded without a way back ---> Outgoing -> Superseded
                                                                                                or RolledBack
@@ -52,6 +52,8 @@ class Phase(StrEnum):
     """Its Job failed; tried again after a wait, or when the spec changes."""
     SURGE_FAILED = "SurgeFailed"
     """Its searchers did not become ready in time."""
+    REMOVING = "Removing"
+    """It fell out of the history, and a Job removes its artifact: never wanted again, never gone back to."""
 
 
 KNOWN = frozenset(Phase)

@@ -12,7 +12,7 @@ from vectorindex_operator.api.v1alpha1 import Live, NetworkPolicy, RevisionStatu
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.source_poll import SourceQuestion
 from vectorindex_operator.core.traffic import Decision
-from vectorindex_searcher.contract import BuildTask, LeaseState, ResolveTask, ValidateTask
+from vectorindex_searcher.contract import BuildTask, CollectTask, LeaseState, ResolveTask, ValidateTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,16 @@ class StartValidation:
     task: ValidateTask
     disk_bytes: int | None = None
     """What the pod fetches to its disk; None: the build did not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartCollect:
+    """Remove the artifact of a revision that fell out of the history, with a Job."""
+
+    name: str
+    revision: str
+    key: str
+    task: CollectTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +175,7 @@ Action = (
     | CreateRevision
     | StartBuild
     | StartValidation
+    | StartCollect
     | DeleteJob
     | EnsureSearchers
     | EnsureNetworkPolicy
@@ -200,6 +211,7 @@ FORWARD: tuple[type[Action], ...] = (
     StartValidation,
     DeleteSearchers,
     ForgetRevision,
+    StartCollect,
 )
 """The way forward, in its order: new work, then what takes away. The first that is refused stops the rest."""
 

@@ -42,6 +42,8 @@ class Installation:
     """Where the operator's own pod is."""
     cluster_uid: str = ""
     """By which Jobs mark the artifacts that this cluster uses; empty: they do not."""
+    collect_history: bool = False
+    """Whether the artifact of a revision that falls out of the history is removed."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels of the operator's own pod; none: every pod of its namespace is taken for it."""
     metrics_from: tuple[Mapping[str, Any], ...] = ()
@@ -112,7 +114,7 @@ class ReconcileState:
             now=now,
             known_spec=obs.index.spec,
             live=obs.index.live,
-            statuses={r.name: r.status for r in obs.revisions.values() if not r.deleting and r.name not in foreign},
+            statuses={r.name: r.status for r in obs.revisions.values() if not r.leaving and r.name not in foreign},
             foreign=foreign,
             serving=obs.traffic.revision if obs.traffic.owned else "",
             source=obs.index.status.source,

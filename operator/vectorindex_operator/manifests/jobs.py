@@ -1,11 +1,11 @@
-"""The resolve, build and validate Jobs."""
+"""The resolve, build, validate and collect Jobs."""
 
 from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.v1alpha1 import Resources, Toleration, VectorIndexSpec
 from vectorindex_operator.core.observation import IndexView, RevisionView, Task
-from vectorindex_operator.core.plan import StartBuild, StartResolve, StartValidation
+from vectorindex_operator.core.plan import StartBuild, StartCollect, StartResolve, StartValidation
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
@@ -16,6 +16,7 @@ from vectorindex_searcher.contract import ADMIN_PORT, LIVE_KEY_ENV, METRICS_PORT
 FATAL_EXITS = (ExitCode.BAD_SPEC, ExitCode.BAD_DATA, ExitCode.SOURCE_MISSING, ExitCode.BUG, ExitCode.RETRY)
 KEEP_FINISHED_SECONDS = 3600
 RESOLVE_DEADLINE_SECONDS = 900
+COLLECT_DEADLINE_SECONDS = 900
 RESOLVE_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
 
 
@@ -97,6 +98,20 @@ def validate(
         deadline=int(duration_seconds(spec.build.timeout)),
         keep=KEEP_FINISHED_SECONDS,
     )
+    return job
+
+
+def collect(
+    action: StartCollect, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Installation
+) -> Manifest:
+    """The Job that removes the artifact of a revision, in today's image: one of before may not know how."""
+    places = {"ARTIFACTS_": revision.spec.artifacts.reached_by(spec.artifacts.s3)}
+    one = container("collect", settings.searcher_image, "collect", credentials(places), settings)
+    one["env"] = [task_env(action.task)]
+    one["resources"] = _resources(RESOLVE_RESOURCES)
+    job = _job(action.name, action.key, 0, index, Task.COLLECT, labels.owner(revision), revision.name)
+    pod = pod_spec(one, spec.build.pod, settings)
+    _finish(job, pod, retries=3, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_FINISHED_SECONDS)
     return job
 
 

@@ -11,6 +11,7 @@ from vectorindex_operator.core.plan import (
     EnsureSearchers,
     MoveTraffic,
     StartBuild,
+    StartCollect,
     StartResolve,
     StartValidation,
 )
@@ -20,7 +21,14 @@ from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_searcher.contract import live_key
 
 Rendered = (
-    StartResolve | StartBuild | StartValidation | CreateRevision | EnsureNetworkPolicy | EnsureSearchers | MoveTraffic
+    StartResolve
+    | StartBuild
+    | StartValidation
+    | StartCollect
+    | CreateRevision
+    | EnsureNetworkPolicy
+    | EnsureSearchers
+    | MoveTraffic
 )
 
 
@@ -46,6 +54,8 @@ def render(
         case StartValidation():
             revision, key = obs.revisions[action.revision], _live_key(action, obs, settings)
             return (jobs.validate(action, index, revision, spec, settings, key),)
+        case StartCollect():
+            return (jobs.collect(action, index, obs.revisions[action.revision], spec, settings),)
         case CreateRevision():
             return (revisions.revision(action, index, spec, settings),)
 

@@ -27,6 +27,7 @@ from vectorindex_operator.core.plan import (
     RenewLeases,
     RenewMirrors,
     StartBuild,
+    StartCollect,
     StartResolve,
     StartValidation,
     WriteRevisionStatus,
@@ -106,6 +107,7 @@ class Executor:
                 StartResolve()
                 | StartBuild()
                 | StartValidation()
+                | StartCollect()
                 | CreateRevision()
                 | EnsureNetworkPolicy()
                 | EnsureSearchers()

@@ -17,10 +17,25 @@ from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.ports import Raw
-from vectorindex_searcher.contract import PACKED, BuildResult, Failure, ResolveResult, ValidateResult, unpack
+from vectorindex_searcher.contract import (
+    PACKED,
+    BuildResult,
+    CollectResult,
+    Failure,
+    ResolveResult,
+    ValidateResult,
+    unpack,
+)
 
-Result = ResolveResult | BuildResult | ValidateResult
-_RESULTS: dict[str, type[Result]] = {"Resolve": ResolveResult, "Build": BuildResult, "Validate": ValidateResult}
+Result = ResolveResult | BuildResult | ValidateResult | CollectResult
+_RESULTS: dict[str, type[Result]] = {
+    "Resolve": ResolveResult,
+    "Build": BuildResult,
+    "Validate": ValidateResult,
+    "Collect": CollectResult,
+}
+_OF_THE_USERS_INDEX = frozenset({Task.BUILD, Task.VALIDATE})
+"""What opens an index, and has the resources that the user gave."""
 UNMOUNTED_SECONDS = 20.0
 """A pod's volumes and network ordinarily take a few seconds: after this long without them something is missing."""
 LONGEST_TERMINATION = 16 * 1024
@@ -109,14 +124,14 @@ def _death(task: Task, ended: Mapping[str, Any]) -> Failure | None:
     return Failure(
         reason="Crashed",
         message=f"`{task.value}` was ended by {Signals(number).name}, a fault in native code",
-        field=None if task is Task.RESOLVE else "spec.index.factory",
+        field="spec.index.factory" if task in _OF_THE_USERS_INDEX else None,
         remedy="its pod's log names the place; another index.factory takes another path through FAISS",
     )
 
 
 def _out_of_memory(task: Task) -> Failure:
     reason, message = "OutOfMemory", "the pod was killed for memory"
-    if task is Task.RESOLVE:  # its resources are not the user's to set
+    if task not in _OF_THE_USERS_INDEX:
         return Failure(reason=reason, message=message, remedy="list fewer objects: narrow spec.source.s3.prefix")
     return Failure(
         reason=reason,

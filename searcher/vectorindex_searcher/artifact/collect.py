@@ -25,7 +25,7 @@ from ..storage.store import DELETE_BATCH, ObjectInfo, Role, Store, open_store
 from .layout import Kind, Layout
 from .manifest import find_manifest
 from .publish import UNFINISHED_SECONDS
-from .users import mark_leaving, other_users, take_off
+from .users import mark_leaving, take_off, users
 
 OLD_LISTING_SECONDS = 86_400.0
 """A listing this much older than the newest object of the index is read by no Job that runs."""
@@ -102,7 +102,7 @@ class _Collector:
                 self.left += len(objects)
                 _log.info("artifact stays", extra={"digest": digest, "why": why})
         for digest, reports in wanted.reports.items():
-            if not other_users(self.store, self.layout, digest, self.task.cluster):
+            if not users(self.store, self.layout, digest, but=self.task.cluster):
                 self._remove(reports)
         nobody_left = self.task.everything and not (self.task.keep or self.task.building or self.stays)
         self._remove(wanted.last if nobody_left else wanted.listings)
@@ -141,7 +141,7 @@ class _Collector:
 
     def _why_it_stays(self, digest: str, *, marked: bool) -> str:
         """Nothing when we may remove it. marked: it bears our mark."""
-        if others := other_users(self.store, self.layout, digest, self.task.cluster):
+        if others := users(self.store, self.layout, digest, but=self.task.cluster):
             return f"used by {', '.join(others[:3])}"
         if marked:
             return ""
@@ -157,10 +157,10 @@ class _Collector:
         found = [(item, self.layout.parse(item.key)) for item in self.store.list(self.layout.attempts(digest))]
         ours = [(item, owned.kind) for item, owned in found if owned is not None]
         again = any(kind is Kind.MANIFEST for _, kind in ours)
-        if again or (others := other_users(self.store, self.layout, digest, self.task.cluster)):
+        if again or (begun := users(self.store, self.layout, digest)):
             if manifest is not None:
                 self.store.put(self.layout.manifest(digest), manifest, exclusive=True)
-            return "published again" if again else f"used by {', '.join(others[:3])}"
+            return "published again" if again else f"used by {', '.join(begun[:3])}"
         if manifest is not None:
             self.objects, self.size = self.objects + 1, self.size + len(manifest)
         before = len(self.refused)
@@ -186,9 +186,9 @@ class _Collector:
 
     def _remove(self, objects: Sequence[ObjectInfo], digest: str = "") -> bool:
         """Remove objects, or count them in a dry run. digest: whose marks are read before each batch; False when
-        another cluster's is there."""
+        somebody uses it by now."""
         for batch in _batches(objects):
-            if digest and other_users(self.store, self.layout, digest, self.task.cluster):
+            if digest and users(self.store, self.layout, digest):
                 return False
             refused = {}
             if self.task.dry_run:

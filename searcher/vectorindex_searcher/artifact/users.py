@@ -7,7 +7,8 @@ nothing. Two rules make that safe without a lock, since S3 shows what was writte
 - who removes one removes the manifest first and reads the marks then, once more (collect.py).
 
 So one of the two sees the other. A mark says `leave` while its cluster removes the artifact: it holds nobody else up,
-and tells a Job that was killed halfway that it had begun.
+and tells a Job that was killed halfway that it had begun. A build of the same cluster overwrites it: a Job that was cut
+off with its node, and goes on an hour later, sees that and stops.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ def take_off(store: Store, layout: Layout, digest: str, cluster: str) -> None:
         store.delete(key)
 
 
-def other_users(store: Store, layout: Layout, digest: str, cluster: str) -> list[str]:
-    """The other clusters that use an artifact, sorted. What cannot be understood there counts as a user."""
+def users(store: Store, layout: Layout, digest: str, *, but: str = "") -> list[str]:
+    """The clusters that use an artifact, sorted, but for one. What cannot be understood there counts as a user."""
     found = []
     for item in store.list(layout.users(digest)):
         owned = layout.parse(item.key)
         name = owned.name if owned is not None and owned.kind is Kind.USER else item.key.rpartition("/")[2]
-        if name != cluster and not _is_leaving(store, item.key):
+        if name != but and not _is_leaving(store, item.key):
             found.append(name)
     return sorted(found)
 

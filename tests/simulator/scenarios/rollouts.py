@@ -161,6 +161,27 @@ def history_of_one(w: World) -> Script:
         yield stable(w, factory)
 
 
+def _kept_with_artifacts(*factories: str) -> Callable[[World], list[str]]:
+    def check(w: World) -> list[str]:
+        kept = {digest for _, digest in w.truth.stored}
+        wanted = {w.made_of[w.name_of(factory)][0] for factory in factories}
+        return _kept(*factories)(w) + ([] if kept == wanted else [f"artifacts kept: {kept}, not {wanted}"])
+
+    return check
+
+
+@scenario(ends("D", builds=4, extra=_kept_with_artifacts("C", "D")), collects=True)
+def history_is_collected(w: World) -> Script:
+    """No more artifacts than revisions."""
+    return history_of_one(w)
+
+
+@scenario(ends("A", extra=_kept_with_artifacts("A", "C")), two_operators=True, collects=True)
+def wanted_again_while_it_is_collected(w: World) -> Script:
+    """The user goes back to the oldest just as its artifact is being removed: it is built anew."""
+    return wanted_again_while_it_is_forgotten(w)
+
+
 @scenario(ends("A", extra=_kept("A", "C")), two_operators=True)
 def wanted_again_while_it_is_forgotten(w: World) -> Script:
     """The user goes back to the oldest just as it falls out of the history."""

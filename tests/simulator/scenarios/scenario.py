@@ -30,6 +30,8 @@ class Scenario:
     fights: bool = False
     needs_traffic: bool = False
     two_operators: bool = False
+    collects: bool = False
+    """Whether operators remove the artifacts of what falls out of the history."""
     classes: tuple[str, ...] = ()
     """Operators of these classes, also in the run without faults."""
     unanswered: bool = False

@@ -6,6 +6,7 @@ from vectorindex_operator.api.v1alpha1 import Serving
 from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.phase import FAILED, IN_PREPARATION, REPLACED, Phase
 from vectorindex_operator.core.plan import CreateRevision
+from vectorindex_operator.core.progress import collect
 from vectorindex_operator.core.progress.supersede import supersede
 from vectorindex_operator.core.state import ReconcileState
 
@@ -67,6 +68,10 @@ def create(state: ReconcileState, fingerprint: str, serving: Serving) -> str:
     """Plan a new revision of the spec and this data; answers its name."""
     digest = identity.digest(state.spec, fingerprint)
     name = _new_name(state, digest, serving)
+    if leaving := collect.being_removed(state, digest):
+        state.block("ArtifactBeingRemoved", leaving, f"its artifact is wanted again: {name} is made once it is gone")
+        state.requeue_at(state.now + 5)
+        return name
     state.act(CreateRevision(name, digest, fingerprint, serving, recipe.proof_salt(state, digest)))
     state.requeue_at(state.now + 1)
     return name

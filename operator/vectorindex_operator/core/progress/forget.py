@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from vectorindex_operator.core.observation import JobState, Task
 from vectorindex_operator.core.phase import IN_PREPARATION, UNDER_WAY
-from vectorindex_operator.core.plan import ForgetRevision
-from vectorindex_operator.core.progress import validate
+from vectorindex_operator.core.progress import collect, validate
 from vectorindex_operator.core.safety.roll_back import rollback_target
 from vectorindex_operator.core.state import ReconcileState
 
@@ -61,4 +60,4 @@ def _keep_newest(state: ReconcileState, oldest_first: Iterable[str], count: int)
     for name in names[: max(0, len(names) - count)]:
         if not state.loaded(name).exists:
             state.delete_jobs([job for task in WORK for job in state.jobs(task, name)])
-            state.act(ForgetRevision(name, state.revision(name).uid))
+            collect.forget(state, name)
