@@ -201,11 +201,11 @@ def test_a_searcher_stays_within_the_memory_that_the_operator_gives_it(artifact:
 def test_several_search_processes_stay_within_the_memory_that_the_operator_gives_them(
     artifact: int, processes: int, tls: bool
 ) -> None:
-    """At its start each of them, and the front process, has less than 55 MiB of its own: see
+    """At its start each of them, and the front process, has less than 24 MiB of its own: see
     test_searcher_serve_workers.py."""
     need = sizing.Need(artifact)
     least, limit = need.memory(processes)
-    of_their_own = (150 << 20) + (processes + 1) * (55 << 20)
+    of_their_own = (150 << 20) + (processes + 1) * (24 << 20)
     most = artifact + limits.growth_bytes(processes, tls=tls, processes=processes) + of_their_own
     assert most <= limit << 20
     assert artifact + of_their_own <= least << 20

@@ -168,7 +168,7 @@ def test_cpu_memory_and_files_are_those_of_all_processes(published: Published) -
     with started(published.task, descriptors=300, VECTORINDEX_PROCESSES="2") as searcher:
         admin, port = searcher.port("admin port open"), searcher.port()
         family = [searcher.process.pid, *children(searcher.process.pid)]
-        assert max(map(own_bytes, family[1:])) < 55 << 20, "as test_mirrors.py counts in what the operator gives"
+        assert max(map(own_bytes, family[1:])) < 24 << 20, "as test_mirrors.py counts in what the operator gives"
         with asking(port, 2) as users:
             for _ in range(5):
                 assert [ask(document)[0] for ask in users] == [200, 200]

@@ -108,7 +108,10 @@ class Pod:
     # ------------------------------------------------------------ children
 
     def _fork(self, be: Callable[[], None]) -> int:
-        """A child that does `be` and nothing else; its process id."""
+        """A child that does `be` and nothing else; its process id. What there is now stays to the end: no collector
+        shall touch, and so copy, the pages that it is in."""
+        gc.collect()
+        gc.freeze()
         pid = os.fork()
         if pid:
             return pid
@@ -136,7 +139,7 @@ class Pod:
         uvloop.run(Worker(parts, channel, self._board.line(number)).run())
 
     def _start_workers(self, loaded: load.Loaded) -> None:
-        """All of them. What was loaded stays to the end: the collector shall not touch, and so copy, its pages."""
+        """All of them."""
         count = self._settings.processes
         parts = WorkerParts(
             task=self._task,
@@ -149,8 +152,6 @@ class Pod:
         )
         self._tell({"do": "gauges", "gauges": self._told_gauges(loaded)})
         self._tell({"do": "loaded", "workers": count, "facts": self._facts(loaded)})
-        gc.collect()
-        gc.freeze()
         for number in range(count):
             fronts, workers = Channel.pair()
 
