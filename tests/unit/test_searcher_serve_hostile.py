@@ -153,7 +153,7 @@ def test_memory_stays_below_the_bound_that_the_limits_add_up_to(searcher: Search
     for _ in range(20):
         assert searcher.post(many(3, k=10)) == 200
     before = searcher.memory("VmRSS")
-    turns = [(one, turn) for turn in range(16) for one in HOSTILE]
+    turns = [(one, turn) for turn in range(16 // searcher.processes) for one in HOSTILE]
     with ThreadPoolExecutor(CLIENTS) as pool:
         for done in [pool.submit(one, searcher, turn) for one, turn in turns]:
             done.result()
