@@ -37,7 +37,7 @@ class Scenario:
     unanswered: bool = False
     """Whether queries fail also in the run without faults: its pods die with them."""
     seeds: int = 5
-    """With so many it runs by default."""
+    """With so many it runs by default, besides the run without faults."""
     found_again: int = 0
     """Builds that find their artifact published, in the run without faults."""
 

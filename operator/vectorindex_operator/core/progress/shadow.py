@@ -108,7 +108,10 @@ def _no_reference(state: ReconcileState, name: str) -> tuple[Outcome, str] | Non
         return Outcome.CANNOT_MIRROR, f"{serving} and {name} need an internal key each: what users ask is sent signed"
     unable = [one for one in (serving, name) if any(pod.unable for pod in state.obs.pairs.get(one, ()))]
     if unable:
-        return Outcome.CANNOT_MIRROR, f"the searcher image of {unable[0]} knows no shadow"
+        return (
+            Outcome.CANNOT_MIRROR,
+            f"searchers of {unable[0]} know no shadow: an image from before, or several processes",
+        )
     return None
 
 
