@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from waiting import until
 from vectorindex_searcher import contract
 from vectorindex_searcher.errors import BadSpec
 from vectorindex_searcher.serve import settings
+from vectorindex_searcher.serve.workers.family import Family
 from vectorindex_searcher.serve.workers.pod import Pod
 from vectorindex_searcher.serve.workers.system import check_system
 
@@ -179,6 +181,35 @@ def test_cpu_memory_and_files_are_those_of_all_processes(published: Published) -
         opened = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in family)
         assert abs(metric(admin, "process_open_fds")[()] - opened) < 8, "connections come and go"
         assert metric(admin, "process_max_fds") == {(): 300.0 * len(family)}
+
+
+MAPS = """
+import mmap, sys
+with open(sys.argv[1], "rb") as file:
+    mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+print(sum(mapped[::4096]), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_index_that_only_workers_have_read_is_memory_of_the_pod_and_once(tmp_path: Path) -> None:
+    file = tmp_path / "index"
+    file.touch()
+    os.truncate(file, 256 << 20)
+    with contextlib.ExitStack() as stack:
+        pids = []
+        for _ in range(2):
+            command = [sys.executable, "-c", MAPS, str(file)]
+            child = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            assert child.stdin is not None
+            assert child.stdout is not None
+            stack.callback(child.stdin.close)
+            child.stdout.readline()
+            pids.append(child.pid)
+        samples = [one for family in Family(os.getpid(), lambda: pids).collect() for one in family.samples]
+        mine = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    (found,) = [one.value for one in samples if one.name == "process_resident_memory_bytes"]
+    assert 128 << 20 < found - mine < 300 << 20
 
 
 def own_bytes(pid: int) -> int:

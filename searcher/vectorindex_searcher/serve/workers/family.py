@@ -31,22 +31,23 @@ class Family(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """At this moment."""
-        members, descriptors, pages = 0, 0, 0
-        base = _pages(self._first)
+        members, descriptors, own, mapped = 0, 0, 0, 0
+        first, _ = _pages(self._first)
         for pid in {self._first, *self._members()}:
             with contextlib.suppress(OSError):
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 self._cpu[pid] = (int(fields[11]) + int(fields[12])) / _TICKS
-                resident, shared = _pages(pid)
-                # What a child has of its own is about what it has more than its parent.
-                pages += resident if pid == self._first else max(0, resident - shared - base[0] + base[1])
+                anonymous, shared = _pages(pid)
+                # What a child has of its own is about what it has more than its parent; files are there once.
+                own += anonymous if pid == self._first else max(0, anonymous - first)
+                mapped = max(mapped, shared)
                 descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
                 members += 1
         spent = CounterMetricFamily("process_cpu_seconds", "CPU seconds of all processes of the pod.")
         spent.add_metric((), sum(self._cpu.values()))
         yield spent
         for name, text, value in (
-            ("process_resident_memory_bytes", "Memory of all processes, what they share once.", pages * _PAGE),
+            ("process_resident_memory_bytes", "Memory of all processes, what they share once.", (own + mapped) * _PAGE),
             ("process_open_fds", "Open files of all processes.", descriptors),
             ("process_max_fds", "Files that all processes may open, an equal part each.", members * _most_files()),
             ("process_start_time_seconds", "Unix time of the start.", self._began),
@@ -63,9 +64,9 @@ def _most_files() -> float:
 
 
 def _pages(pid: int) -> tuple[int, int]:
-    """Resident pages of a process, and those of them that are of files or shared mappings."""
+    """Resident pages of a process: its own and its parent's, and those of files and shared mappings."""
     try:
         fields = Path(f"/proc/{pid}/statm").read_text().split()
     except OSError:
         return 0, 0
-    return int(fields[1]), int(fields[2])
+    return int(fields[1]) - int(fields[2]), int(fields[2])
