@@ -36,7 +36,7 @@ from vectorindex_operator.core.traffic import Decision, DecisionKind
 from vectorindex_operator.manifests import service as front_service
 from vectorindex_operator.manifests.labels import LIVE
 from vectorindex_operator.manifests.render import Rendered, render
-from vectorindex_operator.manifests.sizing import FROZEN
+from vectorindex_operator.manifests.sizing import frozen_sizing
 from vectorindex_searcher.contract import (
     INTERNAL_KEY_ENV,
     LIVE_KEY_ENV,
@@ -84,6 +84,7 @@ EVERYTHING = spec(
     searcher={"minScore": 0.3, "pod": POD},
 )  # fmt: skip
 PENDING, BUILT, STABLE = (a_revision(EVERYTHING, phase) for phase in ("Pending", "Validating", "Stable"))
+FROZEN = frozen_sizing(EVERYTHING.rollout)
 ON_CPU = spec(build={"device": "CPU"})
 SECURED = spec(searcher={"auth": {"secretRef": {"name": "clients"}}, "tls": {"secretRef": {"name": "docs-tls"}}})
 SECURED_STABLE = a_revision(SECURED, "Stable")

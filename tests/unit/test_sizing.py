@@ -101,6 +101,15 @@ def test_searchers_of_an_earlier_release_keep_their_one_process() -> None:
     assert one == {**container(of), "env": one["env"], "resources": one["resources"]}
 
 
+def test_where_a_rollout_begins_with_a_shadow_its_pods_can_take_part() -> None:
+    """Several processes cannot, and who asks for a shadow is not to find out that there was none."""
+    of = with_cpu({"cpu": "4"}, {}, rollout={"shadow": {"maxPerSecond": 5}})
+    assert processes(container(of)) == 1
+    later = with_cpu({"cpu": "4"}, {})
+    assert processes(container(later, a_revision(of, "Stable"))) == 1, "for as long as it is there"
+    assert processes(container(of, a_revision(later, "Stable"))) == 4, "no edit restarts its pods"
+
+
 @pytest.mark.parametrize("changes", [{}, JUDGED, ASKED, {**JUDGED, **ASKED}], ids=str)
 def test_each_process_gets_memory_for_what_it_keeps_of_queries(changes: dict[str, Any]) -> None:
     alone, three = (container(with_cpu({"cpu": cores}, {}, **changes)) for cores in ("1", "3"))

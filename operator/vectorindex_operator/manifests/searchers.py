@@ -64,7 +64,7 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
             "labelSelector": {"matchLabels": labels.selector(name)},
         }
     ]
-    annotations = dict(sizing.FROZEN)
+    annotations = sizing.frozen_sizing(spec.rollout)
     if settings.internal_keys.current:
         annotations[internal_keys.ANNOTATION] = key_id(settings.internal_keys.current)
     metadata = {"labels": labels.common(index.name, labels.SEARCHER, name), "annotations": annotations}
