@@ -5,7 +5,7 @@ Everything here is noticed without any fault; what only matters when something g
 
 from __future__ import annotations
 
-from .mutant import Edit, Mutant, kept, seeds
+from .mutant import Edit, Mutant, seeds
 
 _OPERATOR = "operator/vectorindex_operator"
 _PROGRESS = f"{_OPERATOR}/core/progress"
@@ -56,12 +56,29 @@ SURROUNDINGS = (
         "PreferGPU would mean: only on one.",
     ),
     Mutant(
-        "a build that falls back to a CPU tells nobody",
+        "a build that falls back to a CPU is recorded by its Job only",
         _BUILD,
         "        state.update(name, on_cpu=_one_try(state, name, key))\n",
         "",
-        (kept("of two operators at once one started the GPU build anew, the other its CPU build"),),
+        ("unit/test_lifecycle_faults.py::test_whoever_looks_while_a_build_moves_to_a_cpu_starts_the_same_job",),
         "Whoever looks between the two Jobs would start the first one again.",
+        also=(
+            Edit(
+                _BUILD,
+                "        _start(state, name, key)\n\n\n",
+                "        _start(state, name, key, GPU_FELL_BACK)\n\n\n",
+            ),
+            Edit(
+                _BUILD,
+                "def _start(state: ReconcileState, name: str, key: str) -> None:\n",
+                'def _start(state: ReconcileState, name: str, key: str, fell_back: str = "") -> None:\n',
+            ),
+            Edit(
+                _BUILD,
+                '    cpu_reason = GPU_FELL_BACK if state.statuses[name].on_cpu == one_try else ""\n',
+                "    cpu_reason = fell_back\n",
+            ),
+        ),
     ),
     Mutant(
         "a build that must have a GPU falls back",

@@ -10,7 +10,6 @@ KEPT_SEEDS: dict[str, tuple[str, int]] = {
     "a steady trip waited for a pod on an old view": ("steady_state", 3),
     "a rollback by hand waited for a pod on an old view": ("rollback_by_hand", 16),
     "searchers whose object was deleted went before their connections had drained": ("prior_deleted_in_soak", 3),
-    "of two operators at once one started the GPU build anew, the other its CPU build": ("gpu_falls_back", 11),
     "what soaked had lost the traffic to what another operator put back, and soaked for ever": (
         "polling_finds_new_data",
         3,
