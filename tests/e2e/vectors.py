@@ -52,6 +52,15 @@ class Corpus:
         noise = np.random.default_rng(seed).normal(scale=NOISE / 10, size=self.vectors.shape)
         return replace(self, vectors=(self.vectors + noise).astype(np.float32))
 
+    def blurred(self, share: float, *, seed: int = 5) -> Corpus:
+        """The same ids; the vectors of the first `share` of the clusters are a little wrong: the hits of their queries
+        stay above MIN_SCORE."""
+        wrong = np.arange(len(self.ids)) % CLUSTERS < share * CLUSTERS
+        vectors = self.vectors.copy()
+        noise = np.random.default_rng(seed).normal(scale=NOISE, size=(int(wrong.sum()), DIMENSION))
+        vectors[wrong] += noise.astype(np.float32)
+        return replace(self, vectors=vectors)
+
     def part(self, first: int, stop: int) -> Corpus:
         """Some of the rows."""
         return replace(self, ids=self.ids[first:stop], vectors=self.vectors[first:stop])
