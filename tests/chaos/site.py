@@ -188,6 +188,15 @@ def clear_what_is_left(kube: Kube, store: s3.ObjectStore) -> None:
             kube.kubectl("uncordon", raw["metadata"]["name"])
 
 
+def owned_by_release(manifest: Json, name: str) -> Json:
+    """As the chart would have it: Helm installs the operator over no kinds of others, and ours stay."""
+    meta = manifest["metadata"]
+    meta["labels"] = {**meta.get("labels", {}), "app.kubernetes.io/managed-by": "Helm"}
+    release_of = {"meta.helm.sh/release-name": name, "meta.helm.sh/release-namespace": release.NAMESPACE}
+    meta["annotations"] = {**meta.get("annotations", {}), **release_of}
+    return manifest
+
+
 @contextmanager
 def site(spawner: Spawner, ledger: Ledger) -> Iterator[Site]:
     """The cluster with our kinds, and without an operator in it."""
@@ -202,7 +211,7 @@ def site(spawner: Spawner, ledger: Ledger) -> Iterator[Site]:
             there.upgrade("replicaCount=0")
             stack.callback(there.upgrade, "replicaCount=1")  # whatever it was: a run that was killed left 0
         for path in sorted((CHECKOUT / "crds").glob("*.yaml")):
-            kube.apply(yaml.safe_load(path.read_text()))
+            kube.apply(owned_by_release(yaml.safe_load(path.read_text()), name or release.DEFAULT_NAME))
         clear_what_is_left(kube, store)
         kube.ensure_namespace(HOME)
         stack.callback(kube.delete, "Namespace", HOME)
