@@ -57,6 +57,13 @@ SHADOW_PAIRS = (
         "        if False:\n",
         (f"{_PODS}::test_without_a_lease_nothing_is_put_aside_and_it_runs_out_by_itself",),
         "Queries would be sent to addresses that are others' by now when the operator is gone.",
+        also=(
+            Edit(
+                f"{_SHADOW}/sender.py",
+                "        if lease is not None and time.monotonic() >= lease.until:\n",
+                "        if lease is not None and time.monotonic() < 0:\n",
+            ),
+        ),
     ),
     Mutant(
         "a mirror's lease that was heard can be repeated",

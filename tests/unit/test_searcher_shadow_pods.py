@@ -271,12 +271,21 @@ def test_one_query_of_a_request_and_each_for_its_segment(both: Both) -> None:
 
 
 def test_without_the_vectors_pairs_are_counted_and_no_answer_is_judged(tmp_path: Path) -> None:
-    engine = engine_of(tmp_path / "a", data())
-    for there in ((None, tmp_path / "a" / VECTORS_FILE), (tmp_path / "a" / VECTORS_FILE, None)):
-        with pod("docs-old", engine, there[0]) as stable, pod("docs-new", engine, there[1]) as judged:
-            assert stable.mirror([judged]) == 200
-            Both(stable, judged).ask(queries(5))
-            assert (judged.row()["pairs"], judged.row()["answers_judged"]) == (5, 0)
+    """The one with the traffic needs them only where its index tells scores by codes."""
+    codes = engine_of(tmp_path / "a", data(), factory="SQ8"), tmp_path / "a" / VECTORS_FILE
+    whole = engine_of(tmp_path / "b", data()), tmp_path / "b" / VECTORS_FILE
+    for (old, there), (new, here), judged in (
+        ((codes[0], None), whole, 0),
+        (codes, whole, 5),
+        (codes, (whole[0], None), 0),
+        ((whole[0], None), whole, 5),
+        ((whole[0], None), codes, 5),
+    ):
+        with pod("docs-old", old, there) as stable, pod("docs-new", new, here) as candidate:
+            assert stable.mirror([candidate]) == 200
+            Both(stable, candidate).ask(queries(5))
+            assert (candidate.row()["pairs"], candidate.row()["answers_judged"]) == (5, judged)
+            assert candidate.row()["changed"] == 0
 
 
 @pytest.mark.parametrize("both", [(data(), wrong(data(), 0.1), {})], indirect=True)
@@ -539,6 +548,7 @@ def test_while_users_wait_no_query_of_a_shadow_is_searched(tmp_path: Path) -> No
         assert stable.search(vector=queries(1)[0])[0] == 200
         until(lambda: stable.row()["unanswered"] == 1)
         assert gated.searches == 1
+        assert judged.pool.waiting == 4, "it stood before users that come later"
         gated.gate.set()
         for user in users:
             user.join(60)

@@ -48,6 +48,15 @@ def is_exact(index: Any) -> bool:
     return index_type(index) in EXACT_TYPES
 
 
+TELL_EXACT_SCORES = (*EXACT_TYPES, "IndexHNSWFlat", "IndexIVFFlat", "IndexRefineFlat")
+"""Outermost layers that hold the vectors as they are: whatever they find, its score is exact."""
+
+
+def tells_exact_scores(kind: str) -> bool:
+    """Whether an index of this kind (as `index_type` says it) tells exact scores, to the last digits of float32."""
+    return kind.partition("/")[0] in TELL_EXACT_SCORES
+
+
 def parameter_limits(index: Any) -> dict[str, tuple[int, int]]:
     """Name -> (least, greatest) of each parameter a search of this index takes. Empty: no choice (Flat, PQ)."""
     limits: dict[str, tuple[int, int]] = {}

@@ -25,6 +25,7 @@ import orjson
 from ... import contract
 from ...errors import TaskError
 from ...index.engine import Engine
+from ...index.parameters import tells_exact_scores
 from ..evidence.live_recall import NICENESS
 from .answers import ExactScores
 from .counts import PairRows
@@ -74,6 +75,8 @@ class MirrorSender:
         """`exact` is this thread's own. `clock`: unix seconds."""
         self._index_uid, self._revision = index_uid, revision
         self._mirror, self._engine, self._exact, self._clock = mirror, engine, exact, clock
+        self._told_exactly = tells_exact_scores(engine.manifest.index_type)
+        """Most kinds of index do, and nothing need be read."""
         self._waiting: dict[str, deque[_Outgoing]] = {}
         self._busy: dict[str, int] = {}
         """Bytes that are under way, by address."""
@@ -142,9 +145,9 @@ class MirrorSender:
         plan, found = query.plan, query.rows >= 0
         rows, told = query.rows[found], query.scores[found]
         hits = len(told) if plan.min_score is None else int(np.count_nonzero(told >= plan.min_score))
-        scores, exact = told.astype(np.float64), False
+        scores, exact = told.astype(np.float64), self._told_exactly
         with contextlib.suppress(TaskError):
-            if len(rows) and self._exact.possible:
+            if len(rows) and not exact and self._exact.possible:
                 scores, exact = self._exact.of(query.vector[None], rows[None])[0], True
         asked = Asked(
             segment=plan.segment,
