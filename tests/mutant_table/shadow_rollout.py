@@ -91,10 +91,18 @@ SHADOW_ROLLOUT = (
     Mutant(
         "pairs with what no longer serves are counted",
         _SHADOW,
-        "shadow is None or shadow.reference != state.serving or ahead",
-        "shadow is None or ahead",
+        "not going_on or shadow.reference != state.serving or ahead",
+        "not going_on or ahead",
         (f"{_TESTS}test_a_shadow_of_what_no_longer_serves_begins_anew",),
         "It would be compared with a revision that was rolled back.",
+    ),
+    Mutant(
+        "a shadow that nobody ends is waited for",
+        _SHADOW,
+        "shadow is None or not going_on or shadow.reference",
+        "shadow is None or shadow.reference",
+        (f"{_TESTS}test_a_surge_that_is_made_again_finds_no_shadow_that_nobody_ends",),
+        "A revision that lost its traffic, and the record of its shadow, would surge for ever.",
     ),
     Mutant(
         "what another release wrote of a shadow is overwritten",
@@ -128,14 +136,6 @@ SHADOW_ROLLOUT = (
         "UNREADY_SECONDS = 0.0\n",
         (f"{_TESTS}test_stable_that_dies_in_shadow_does_not_hold_up_what_would_answer",),
         "An eviction of stable's one pod would let anything past.",
-    ),
-    Mutant(
-        "a reference without pods is judged by",
-        _SHADOW,
-        "    if not told or not state.loaded(shadow.reference).serving():\n",
-        "    if not told:\n",
-        (f"{_TESTS}test_stable_that_dies_in_shadow_does_not_hold_up_what_would_answer",),
-        "That stable cannot tell would be held against the candidate.",
     ),
     Mutant(
         "what tripped is a reference",

@@ -550,7 +550,19 @@ def test_a_switch_whose_record_was_lost_is_found_again() -> None:
     decision = next(one.decision for one in actions(run(obs), MoveTraffic))
     died = replace(obs, traffic=front(obs.revisions[NAME], decision), pairs={})
     status = status_of(run(died, NOW + 3))
-    assert (status.phase, status.rollout and status.rollout.switched_at) == ("Soaking", to_text(NOW))
+    assert status.rollout is not None
+    assert status.rollout.shadow is not None
+    assert (status.phase, status.rollout.switched_at) == ("Soaking", to_text(NOW))
+    assert (status.rollout.shadow.outcome, "in shadow: Passed" in status.rollout.shadow.message) == ("Switched", True)
+
+
+def test_a_surge_that_is_made_again_finds_no_shadow_that_nobody_ends() -> None:
+    going_on = shadowing()
+    view = replace(going_on, status=going_on.status.model_copy(update={"phase": "Surging"}))
+    status = status_of(run(seen(NEW, STABLE, view, traffic=STABLE)))
+    assert status.rollout is not None
+    assert status.rollout.shadow is not None
+    assert (status.phase, status.rollout.shadow.started_at) == ("Shadowing", to_text(NOW))
 
 
 def test_a_shadow_of_what_no_longer_serves_begins_anew() -> None:

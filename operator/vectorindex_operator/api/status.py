@@ -289,7 +289,8 @@ class ShadowStatus(Stored):
     started_at: Time
     ended_at: Time | None = None
     outcome: str = ""
-    """Passed, Inconclusive, NoReference, CannotMirror or Failed; empty: it is not over."""
+    """Passed, Inconclusive, NoReference, CannotMirror, Failed, or Switched where it is not known any more; empty: it is
+    not over."""
     message: str = ""
     verdicts: tuple[RuleVerdict, ...] = ()
 

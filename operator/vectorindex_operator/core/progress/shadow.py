@@ -62,7 +62,8 @@ def step(state: ReconcileState, name: str, *, complete: bool) -> bool:
         _end(state, name, rollout, *missing, EventReason.SHADOW_SKIPPED)
         return True
     ahead = shadow is not None and to_unix(shadow.started_at) > state.now + 1  # the clock was set back since
-    if shadow is None or shadow.reference != state.serving or ahead:
+    going_on = mirrors.shadow_of(state.statuses[name]) is not None
+    if shadow is None or not going_on or shadow.reference != state.serving or ahead:
         _begin(state, name, rollout)
         return False
     passes = _look(state, name, rollout, shadow, complete=complete)
@@ -130,9 +131,8 @@ def _renew(state: ReconcileState, name: str, rollout: RolloutStatus, shadow: Sha
 
 def _look(state: ReconcileState, name: str, rollout: RolloutStatus, shadow: ShadowStatus, *, complete: bool) -> bool:
     """Whether what was told until now gives it the traffic."""
-    told = state.obs.pairs.keys() >= {name, shadow.reference}
-    if not told or not state.loaded(shadow.reference).serving():
-        return False
+    if not state.obs.pairs.keys() >= {name, shadow.reference}:
+        return False  # it has just begun: nobody was asked
     judged = Side(state.obs.pairs[name], state.loaded(name).ready)
     sender = Side(state.obs.pairs[shadow.reference], state.loaded(shadow.reference).ready)
     settings = _settings(rollout)

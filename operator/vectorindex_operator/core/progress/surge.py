@@ -149,6 +149,8 @@ def _switch(state: ReconcileState, name: str) -> None:
     source = state.serving if state.serving != name else state.stable
     recall = f"recall {status.recall}" if status.recall else "proven"
     message = f"{name} is ready on {state.loaded(name).ready} pods, {recall}"
+    if status.rollout is not None and status.rollout.shadow is not None:
+        message = f"{message}, in shadow: {status.rollout.shadow.outcome}"
     moved = give_traffic(
         state, DecisionKind.SWITCH, name, from_revision=source, rule="Surge", reason="Ready", message=message
     )

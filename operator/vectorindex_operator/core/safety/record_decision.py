@@ -7,7 +7,7 @@ again, and no later pass can "repair" the traffic back to a bad revision.
 from __future__ import annotations
 
 from vectorindex_operator.api.timestamps import to_text, to_unix
-from vectorindex_operator.api.v1alpha1 import Rejection
+from vectorindex_operator.api.v1alpha1 import Rejection, ShadowStatus
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.phase import BEFORE_TRAFFIC, GIVEN_UP, Phase
 from vectorindex_operator.core.state import ReconcileState
@@ -15,6 +15,8 @@ from vectorindex_operator.core.traffic import Decision, DecisionKind
 
 REVERTED = "Reverted"
 """Rule of a decision that gives the traffic back because the user returned to the stable revision: no rejection."""
+SWITCHED = "Switched"
+"""Outcome of a shadow whose own was lost."""
 RESTORED = "Restored"
 """Rule of a decision that puts back a Service that somebody else changed or deleted."""
 
@@ -97,7 +99,16 @@ def _record_gain(state: ReconcileState, decision: Decision, at: str) -> None:
     rollout = status.rollout
     # What another operator gave up meanwhile stays given up; restore_traffic takes the traffic back from it.
     if rollout is not None and rollout.switched_at is None and status.phase not in GIVEN_UP:
-        state.update(name, phase=Phase.SOAKING, rollout=rollout.model_copy(update={"switched_at": at}))
+        shadow = _closed(rollout.shadow, decision, at)
+        rollout = rollout.model_copy(update={"switched_at": at, "shadow": shadow})
+        state.update(name, phase=Phase.SOAKING, rollout=rollout)
+
+
+def _closed(shadow: ShadowStatus | None, decision: Decision, at: str) -> ShadowStatus | None:
+    """Who switched knew how the shadow ended; where only its decision is left, that is said."""
+    if shadow is None or shadow.ended_at is not None:
+        return shadow
+    return shadow.model_copy(update={"ended_at": at, "outcome": SWITCHED, "message": decision.message})
 
 
 def _tell(state: ReconcileState, decision: Decision) -> None:
