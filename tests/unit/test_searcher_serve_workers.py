@@ -57,6 +57,15 @@ def alive(pid: int) -> bool:
     return False
 
 
+def until_gone(family: list[int]) -> None:
+    """None of them is left. Who is all the same is ended, or its log would never end, and so this test."""
+    try:
+        until(lambda: not any(map(alive, family)))
+    finally:
+        for pid in filter(alive, family):
+            os.kill(pid, signal.SIGKILL)
+
+
 class Asking:
     """One connection of a user."""
 
@@ -298,7 +307,7 @@ def test_a_worker_that_dies_ends_the_pod_and_the_others_answer_what_they_owe(pub
             found += [answers.get(timeout=60) for _ in users[1:]]
         assert found.count(None) <= 3, "those of the process that died at most"
         assert ended(searcher) == 128 + signal.SIGKILL
-        until(lambda: not any(map(alive, family)))
+        until_gone(family)
         for closed in (port, admin):
             with socket.socket() as probe:
                 assert probe.connect_ex(("127.0.0.1", closed)) != 0
@@ -341,7 +350,7 @@ def test_the_front_process_that_dies_ends_the_pod(published: Published) -> None:
         family = children(searcher.process.pid)
         os.kill(family[0], signal.SIGKILL)
         assert ended(searcher) == 128 + signal.SIGKILL
-        until(lambda: not any(map(alive, family)))
+        until_gone(family)
 
 
 def test_nothing_is_left_of_a_pod_whose_first_process_was_killed(published: Published) -> None:
@@ -350,7 +359,7 @@ def test_nothing_is_left_of_a_pod_whose_first_process_was_killed(published: Publ
         family = children(searcher.process.pid)
         assert len(family) == 3
         searcher.process.kill()
-        until(lambda: not any(map(alive, family)))
+        until_gone(family)
 
 
 def test_search_processes_end_when_nobody_leads_them(published: Published) -> None:
@@ -360,7 +369,7 @@ def test_search_processes_end_when_nobody_leads_them(published: Published) -> No
         os.kill(family[0], signal.SIGSTOP)  # so that it tells them nothing
         searcher.process.kill()
         os.kill(family[0], signal.SIGKILL)
-        until(lambda: not any(map(alive, family)))
+        until_gone(family)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
