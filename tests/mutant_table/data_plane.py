@@ -27,12 +27,12 @@ DATA_PLANE = (
         "Another index below ours, or somebody's notes, would go with an artifact.",
     ),
     Mutant(
-        "an artifact goes although another cluster uses it",
+        "the manifest of what another cluster uses goes for a moment",
         _COLLECT,
         "        if others := users(self.store, self.layout, digest, but=self.task.cluster):\n            return f",
         "        if others := []:\n            return f",
-        (f"{_COLLECT_TESTS}::test_only_the_last_user_removes",),
-        "The other cluster's searchers could not start again.",
+        (f"{_COLLECT_TESTS}::test_what_another_cluster_uses_never_lacks_its_manifest",),
+        "It is put back, but a pod that starts just then fails.",
     ),
     Mutant(
         "the manifest of an artifact does not go first",

@@ -196,6 +196,18 @@ def test_only_the_last_user_removes(store: FolderStore) -> None:
     assert keys(store) == []
 
 
+def test_what_another_cluster_uses_never_lacks_its_manifest(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for a moment: a pod of theirs that starts just then would fail."""
+    published(store, "d1", OURS, THEIRS)
+    gone: list[str] = []
+    real = FolderStore.delete
+    monkeypatch.setattr(FolderStore, "delete", lambda self, key: (gone.append(key), real(self, key))[1])
+    collect(task(store, "d1"))
+    assert gone == [LAYOUT.users("d1", OURS)]
+
+
 def test_two_that_leave_at_once_do_not_wait_for_each_other(store: FolderStore) -> None:
     published(store, "d1", OURS, THEIRS)
     mark_leaving(store, LAYOUT, "d1", THEIRS)
