@@ -34,7 +34,7 @@ TRIED = (
     "rollback_to_a_named_one",
     "shadow_passes",
     "unreadable_then_fix",
-    "wanted_again_while_it_is_forgotten",
+    "wanted_again_while_it_is_collected",
 )
 """Together they do everything that an operator does."""
 
