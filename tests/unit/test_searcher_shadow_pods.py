@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 from pods_on_sockets import Handler, answering, dripping, received, server
-from shadows import SHADOW, Data, Pod, engine_of, pod
+from shadows import MASTER, SHADOW, UID, Data, Pod, engine_of, pod
 from waiting import until
 
+from vectorindex_operator.adapters.evidence import HttpSearchers
+from vectorindex_operator.adapters.signing import Signer
+from vectorindex_operator.core.internal_keys import Addressee, InternalKeys
 from vectorindex_searcher import contract
 from vectorindex_searcher.artifact.layout import VECTORS_FILE
-from vectorindex_searcher.contract import MIRROR_PATH, PAIRS_PATH, SHADOW_PATH, Metric
+from vectorindex_searcher.contract import MIRROR_PATH, PAIRS_PATH, SHADOW_PATH, Metric, Target
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.selection.rowset import RowSet
 from vectorindex_searcher.serve.admin import AdminApp
@@ -298,6 +301,41 @@ def test_metrics_are_the_same_counts(both: Both) -> None:
     told, row = both.candidate.metrics.exposition().decode(), both.candidate.row()
     assert 'vectorindex_shadow_queries_total{result="Counted",revision="docs-new"} 10.0' in told
     assert f'vectorindex_shadow_answers_total{{result="Changed",revision="docs-new"}} {row["changed"]}' in told
+
+
+@pytest.mark.parametrize("both", [(data(), wrong(data(), 0.1), {})], indirect=True)
+def test_operator_and_searchers_understand_each_other(both: Both) -> None:
+    """Both as they are, over real connections: the lease with its sealed key, and what is told on both sides."""
+    name = contract.key_id(MASTER)
+    old, new = (
+        (
+            Addressee(Target(UID, one.revision), one.revision, name),
+            HttpSearchers(Signer(InternalKeys(MASTER)), admin_port=one.admin),
+        )
+        for one in (both.stable, both.candidate)
+    )
+    lease = contract.MirrorLease(
+        revision=both.candidate.revision,
+        addresses=("127.0.0.1",),
+        port=both.candidate.admin,
+        max_per_second=1000,
+        shadow=SHADOW,
+    )
+    old[1].mirror(old[0], ["127.0.0.1"], new[0], lease).result()
+    assert both.stable.shadowing is not None
+    assert both.stable.shadowing._mirror is not None
+    assert both.stable.shadowing._mirror.lease is not None
+    assert both.stable.shadowing._mirror.lease.rates.per_second == 1000  # not the test's own
+    both.ask(queries(20))
+    (sent,), (judged,) = (
+        operator.pairs(addressee, [("pod-1", "127.0.0.1")], SHADOW).result() for addressee, operator in (old, new)
+    )
+    assert (sent.problem, judged.problem) == ("", "")
+    assert sent.counts is not None
+    assert judged.counts is not None
+    assert sum(sums.mirrored for _, sums in sent.counts[""]) == 20
+    assert sum(sums.pairs for _, sums in judged.counts[""]) == 20
+    assert sum(sums.changed_sum for _, sums in judged.counts[""]) == pytest.approx(both.candidate.row()["changed_sum"])
 
 
 # ---------------------------------------------------------------- leases
