@@ -22,7 +22,7 @@ from apiserver.test_rbac import ensure_namespace, install
 from chart import HOME, render
 from control_plane import Api, ControlPlane, Json, path_of
 from kubernetes import config
-from observations import DATA, SETTINGS, a_revision, actions, run, seen, spec
+from observations import DATA, NOW, SETTINGS, a_revision, actions, run, seen, spec
 from ports import held
 from raw_objects import at_once
 from rights import BY_ADMISSION, asked, granted, refused, remember
@@ -48,6 +48,7 @@ from vectorindex_operator.core.plan import (
     RenewLeases,
     RenewMirrors,
     StartBuild,
+    StartCollect,
     StartResolve,
     StartValidation,
     WriteRevisionStatus,
@@ -189,6 +190,7 @@ def act_out_every_action(actor: Actor) -> None:
     actor.act(WriteRevisionStatus(revision, RevisionStatus(phase="Building")))
     actor.act(planned(seen(of, a_revision(of, "Pending")), StartBuild))
     actor.act(planned(seen(of, a_revision(of, "Validating")), StartValidation))
+    actor.act(planned(seen(of, a_revision(of, "Removing", created=NOW - 60)), StartCollect))
     loaded = planned(seen(of, a_revision(of, "Stable"), traffic=a_revision(of, "Stable")), EnsureSearchers)
     actor.act(loaded)
     for kind, field in (("Deployment", {"replicas": 7}), ("PodDisruptionBudget", {"maxUnavailable": 2})):
