@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import threading
@@ -28,7 +29,7 @@ from vectorindex_searcher.serve.admin import AdminApp
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.http.messages import Problem, Request
 from vectorindex_searcher.serve.settings import Settings
-from vectorindex_searcher.serve.shadow import judge, sender
+from vectorindex_searcher.serve.shadow import judge, receiver, sender
 from vectorindex_searcher.serve.shadow.mirror import QUEUE_BYTES, QUEUE_QUERIES, Mirror
 from vectorindex_searcher.serve.traffic import Traffic
 
@@ -38,6 +39,9 @@ COUNT, DIMENSION, K = 600, 12, 10
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contract, "SHADOW_WARMING", 0)
+    # A machine that is busy makes no error of a query.
+    monkeypatch.setattr(contract, "SHADOW_SECONDS", 60.0)
+    monkeypatch.setattr(receiver, "PATIENCE_SECONDS", 50.0)
     monkeypatch.setattr(sender, "GATHER_SECONDS", 0.01)
     monkeypatch.setattr(judge, "_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(judge, "CPU_SHARE", 1.0)
@@ -509,7 +513,6 @@ def test_a_receiver_that_never_answers_delays_no_user_and_what_waits_is_bounded(
     alone: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is sent at all meanwhile, and users are answered as ever. What finds no room is counted."""
-    monkeypatch.setattr(contract, "SHADOW_SECONDS", 60.0)
     monkeypatch.setattr(sender, "WAITING", 10)
     waiting = threading.Event()
 
@@ -522,13 +525,17 @@ def test_a_receiver_that_never_answers_delays_no_user_and_what_waits_is_bounded(
         assert alone.shadowing is not None
         sending = alone.shadowing._sender
         assert sending is not None
-        for number in range(40):
-            assert alone.search(vector=queries(1)[0] + number, k=1)[0] == 200
-        until(lambda: not alone.shadowing._mirror.queue)  # type: ignore[union-attr]
-        assert sum(map(len, sending._waiting.values())) == 10
+
+        def waits() -> int:
+            return sum(map(len, sending._waiting.values()))
+
+        numbers = itertools.count()
+        until(lambda: alone.search(vector=queries(1)[0] + next(numbers), k=1)[0] == 200 and waits() == 10)
+        for _ in range(20):
+            assert alone.search(vector=queries(1)[0] + next(numbers), k=1)[0] == 200
+        until(lambda: alone.row("other")["dropped"] >= 20)
+        assert waits() == 10
         assert len(sending._sending) == 1
-        # The one request that is under way took what was there when it began.
-        assert 40 - 10 - 10 <= alone.row("other")["dropped"] < 40 - 10
         assert alone.row()["mirrored"] == 0
         waiting.set()
 
@@ -572,7 +579,8 @@ class Gated:
         return getattr(self._engine, name)
 
 
-def test_while_users_wait_no_query_of_a_shadow_is_searched(tmp_path: Path) -> None:
+def test_while_users_wait_no_query_of_a_shadow_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver, "PATIENCE_SECONDS", 0.3)
     engine = engine_of(tmp_path / "a", data())
     gated = Gated(engine)
     with pod("docs-old", engine, None) as stable, pod("docs-new", gated, None, threads=1) as judged:
@@ -590,8 +598,7 @@ def test_while_users_wait_no_query_of_a_shadow_is_searched(tmp_path: Path) -> No
         gated.gate.set()
         for user in users:
             user.join(60)
-        stable.search(vector=queries(1)[0])
-        until(lambda: judged.row()["pairs"] == 1)
+        until(lambda: stable.search(vector=queries(1)[0])[0] == 200 and judged.row()["pairs"] == 1)
 
 
 def test_a_shadow_that_is_over_does_not_come_back(tmp_path: Path) -> None:
