@@ -66,6 +66,16 @@ def until_gone(family: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """It hangs meanwhile; afterwards it goes on, or it would not end with its pod where the test fails."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 class Asking:
     """One connection of a user."""
 
@@ -407,15 +417,13 @@ def test_a_process_that_hangs_fails_the_probes_and_gets_no_connection(published:
     """One process that hangs would not answer them either."""
     with pod(published) as searcher:
         admin, port = searcher.port("admin port open"), searcher.port()
-        stuck = children(searcher.process.pid)[1]
-        os.kill(stuck, signal.SIGSTOP)
-        until(lambda: get(admin, "/livez")[0] == 503)
-        status, document = get(admin, "/readyz")
-        assert (status, document["reason"]) == (503, "Stalled")
-        assert "search process 0 does not answer" in document["message"]
-        with asking(port, 4) as users:
-            assert [ask({"vector": published.vectors[0].tolist()})[0] for ask in users] == [200] * 4
-        os.kill(stuck, signal.SIGCONT)
+        with stopped(children(searcher.process.pid)[1]):
+            until(lambda: get(admin, "/livez")[0] == 503)
+            status, document = get(admin, "/readyz")
+            assert (status, document["reason"]) == (503, "Stalled")
+            assert "search process 0 does not answer" in document["message"]
+            with asking(port, 4) as users:
+                assert [ask({"vector": published.vectors[0].tolist()})[0] for ask in users] == [200] * 4
         until(lambda: get(admin, "/livez")[0] == 200)
 
 
@@ -425,12 +433,10 @@ def test_evidence_is_not_told_without_that_of_a_process_that_hangs(published: Pu
         admin = searcher.port("admin port open")
         with asking(searcher.port(), 2) as users:
             assert [ask({"vector": published.vectors[0].tolist()})[0] for ask in users] == [200, 200]
-            stuck = children(searcher.process.pid)[1]
-            os.kill(stuck, signal.SIGSTOP)
-            status, problem = get(admin, "/v1/evidence")
-            assert (status, problem["type"]) == (503, "urn:vectorindex:problem:Stalled")
-            assert "search process 0" in problem["detail"]
-            os.kill(stuck, signal.SIGCONT)
+            with stopped(children(searcher.process.pid)[1]):
+                status, problem = get(admin, "/v1/evidence")
+                assert (status, problem.get("type")) == (503, "urn:vectorindex:problem:Stalled")
+                assert "search process 0" in problem["detail"]
             until(lambda: get(admin, "/v1/evidence")[0] == 200)
             assert queries(admin) == 2
             assert abs(get(admin, "/v1/evidence")[1]["now"] - time.time()) < 2.5
