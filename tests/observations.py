@@ -23,7 +23,7 @@ from vectorindex_operator.core import identity
 from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.loaded import LoadedRevision, PodView
 from vectorindex_operator.core.observation import IndexView, JobState, JobView, Observation, RevisionView, Task
-from vectorindex_operator.core.plan import Plan, WriteRevisionStatus
+from vectorindex_operator.core.plan import MoveTraffic, Plan, WriteRevisionStatus
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.core.traffic import Decision, DecisionKind, Traffic
 from vectorindex_operator.manifests import searchers
@@ -202,6 +202,26 @@ def run(obs: Observation, now: float = NOW) -> Plan:
 def actions(plan: Plan, kind: type[A]) -> list[A]:
     """The plan's actions of one kind."""
     return [one for one in plan.actions if isinstance(one, kind)]
+
+
+def recorded(plan: Plan, view: RevisionView) -> RevisionStatus:
+    """The status that the plan writes for a revision."""
+    return next(one.status for one in actions(plan, WriteRevisionStatus) if one.revision == view.name)
+
+
+def phase(plan: Plan, view: RevisionView) -> str:
+    """The phase in it."""
+    return recorded(plan, view).phase
+
+
+def moved(plan: Plan) -> list[str]:
+    """To whom the plan gives the traffic."""
+    return [one.decision.to_revision for one in actions(plan, MoveTraffic)]
+
+
+def with_spec(obs: Observation, **changes: Any) -> Observation:
+    """The same world with another VectorIndex: these fields of its view."""
+    return replace(obs, index=replace(obs.index, **changes))
 
 
 def after(obs: Observation, plan: Plan) -> Observation:

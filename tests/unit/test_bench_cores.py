@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from mapping import reader_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
@@ -48,28 +48,13 @@ def test_the_page_tells_where_more_cores_stop_to_help() -> None:
     assert cores.front_table(MEASURED) in text
 
 
-MAPS = """
-import mmap, sys
-with open(sys.argv[1], "rb") as file:
-    mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-print(sum(mapped[::4096]), flush=True)
-sys.stdin.read()
-"""
-
-
 def test_memory_of_a_pod_is_the_same_whoever_else_has_its_files_mapped(tmp_path: Path) -> None:
     file = tmp_path / "index"
     file.write_bytes(bytes(64 << 20))
     pids, found = [], []
     with ExitStack() as stack:
         for _ in range(3):
-            command = [sys.executable, "-c", MAPS, str(file)]
-            child = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-            assert child.stdin is not None
-            assert child.stdout is not None
-            stack.callback(child.stdin.close)
-            child.stdout.readline()
-            pids.append(child.pid)
+            pids.append(stack.enter_context(reader_of(file)))
             found.append(cores.memory_of(pids[:1]))
         assert found == pytest.approx([found[0]] * 3, abs=4)
         assert found[0] > 64

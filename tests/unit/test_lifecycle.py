@@ -19,19 +19,22 @@ from observations import (
     index,
     listing,
     loaded,
+    moved,
+    phase,
     pod,
+    recorded,
     report,
     run,
     seen,
     source,
     spec,
+    with_spec,
 )
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import (
     GateStatus,
     Rejection,
-    RevisionStatus,
     VectorIndexStatus,
     WorkFailure,
 )
@@ -66,19 +69,6 @@ SOAKING = replace(
 )
 
 
-def recorded(plan: Plan, view: RevisionView) -> RevisionStatus:
-    """The status that the plan writes for a revision."""
-    return next(one.status for one in actions(plan, WriteRevisionStatus) if one.revision == view.name)
-
-
-def phase(plan: Plan, view: RevisionView) -> str:
-    return recorded(plan, view).phase
-
-
-def moved(plan: Plan) -> list[str]:
-    return [one.decision.to_revision for one in actions(plan, MoveTraffic)]
-
-
 def counts(view: RevisionView, *, errors: int = 0, since: float = NOW - 600) -> tuple[PodEvidence, ...]:
     """What its two searchers answered: 1,000 queries each in every bucket since then."""
     latency = {188: 1000}
@@ -111,10 +101,6 @@ def soak(of: RevisionView = SOAKING, *, errors: int = 0, switched: float = NOW -
     view = replace(of, status=of.status.model_copy(update={"rollout": rollout}))
     evidence = {of.name: counts(of, errors=errors, since=switched)}
     return seen(NEW, STABLE, view, traffic=view, **{"evidence": evidence, **changes})
-
-
-def with_spec(obs: Observation, **changes: Any) -> Observation:
-    return replace(obs, index=replace(obs.index, **changes))
 
 
 # ---------------------------------------------------------------- loading and the switch

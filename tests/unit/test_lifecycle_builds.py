@@ -21,17 +21,20 @@ from observations import (
     job,
     listing,
     loaded,
+    moved,
+    phase,
     pod,
+    recorded,
     report,
     run,
     seen,
     spec,
+    with_spec,
 )
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import (
     GateStatus,
-    RevisionStatus,
     WorkFailure,
 )
 from vectorindex_operator.core import identity
@@ -40,8 +43,6 @@ from vectorindex_operator.core.plan import (
     CreateRevision,
     DeleteJob,
     EnsureSearchers,
-    MoveTraffic,
-    Plan,
     StartBuild,
     StartResolve,
     StartValidation,
@@ -52,23 +53,6 @@ from vectorindex_searcher.contract import ExitCode, Failure
 OLD = spec()
 NEW = spec(index={"factory": "HNSW32"})
 STABLE = a_revision(OLD, "Stable", created=NOW - 48 * HOUR)
-
-
-def recorded(plan: Plan, view: RevisionView) -> RevisionStatus:
-    """The status that the plan writes for a revision."""
-    return next(one.status for one in actions(plan, WriteRevisionStatus) if one.revision == view.name)
-
-
-def phase(plan: Plan, view: RevisionView) -> str:
-    return recorded(plan, view).phase
-
-
-def moved(plan: Plan) -> list[str]:
-    return [one.decision.to_revision for one in actions(plan, MoveTraffic)]
-
-
-def with_spec(obs: Observation, **changes: Any) -> Observation:
-    return replace(obs, index=replace(obs.index, **changes))
 
 
 # ---------------------------------------------------------------- before any revision

@@ -19,6 +19,7 @@ from observations import (
     front,
     loaded,
     merged,
+    moved,
     pod,
     spec,
 )
@@ -129,10 +130,6 @@ def status_of(plan: Plan, name: str = NAME) -> RevisionStatus:
 
 def wrote(plan: Plan) -> set[str]:
     return {one.revision for one in actions(plan, WriteRevisionStatus)}
-
-
-def moved(plan: Plan) -> list[str]:
-    return [one.decision.to_revision for one in actions(plan, MoveTraffic)]
 
 
 def reasons(plan: Plan) -> list[str]:

@@ -9,7 +9,6 @@ import os
 import queue
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import orjson
 import pytest
+from mapping import reader_of
 from prometheus_client.parser import text_string_to_metric_families
 from searcher_process import Searcher, started
 from served import Client, Published, get, publish_all
@@ -202,29 +202,12 @@ def test_cpu_memory_and_files_are_those_of_all_processes(published: Published) -
         assert metric(admin, "process_max_fds") == {(): 300.0 * len(family)}
 
 
-MAPS = """
-import mmap, sys
-with open(sys.argv[1], "rb") as file:
-    mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-print(sum(mapped[::4096]), flush=True)
-sys.stdin.read()
-"""
-
-
 def test_an_index_that_only_workers_have_read_is_memory_of_the_pod_and_once(tmp_path: Path) -> None:
     file = tmp_path / "index"
     file.touch()
     os.truncate(file, 256 << 20)
     with contextlib.ExitStack() as stack:
-        pids = []
-        for _ in range(2):
-            command = [sys.executable, "-c", MAPS, str(file)]
-            child = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-            assert child.stdin is not None
-            assert child.stdout is not None
-            stack.callback(child.stdin.close)
-            child.stdout.readline()
-            pids.append(child.pid)
+        pids = [stack.enter_context(reader_of(file)) for _ in range(2)]
         samples = [one for family in Family(os.getpid(), lambda: pids).collect() for one in family.samples]
         mine = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     (found,) = [one.value for one in samples if one.name == "process_resident_memory_bytes"]

@@ -21,6 +21,7 @@ from observations import (
     index,
     job,
     loaded,
+    moved,
     pod,
     run,
     seen,
@@ -46,7 +47,7 @@ from vectorindex_operator.api.v1alpha1 import Condition, VectorIndexStatus
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.observation import Observation, RevisionView, Task
-from vectorindex_operator.core.plan import MoveTraffic, Plan, StartBuild, WriteRevisionStatus
+from vectorindex_operator.core.plan import Plan, StartBuild, WriteRevisionStatus
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_searcher.contract import Evidence, EvidenceBucket
@@ -68,10 +69,6 @@ def soaking(since: float, of: Any = WANTED) -> RevisionView:
 def slow(obs: Observation, began: float, ended: float) -> Plan:
     """The decision of a look whose reads took from the one time to the other."""
     return run(replace(obs, seen_at=began), ended)
-
-
-def moved(plan: Plan) -> list[str]:
-    return [one.decision.to_revision for one in actions(plan, MoveTraffic)]
 
 
 def told(view: RevisionView, at: float, since: float, queries: int = 1000) -> tuple[PodEvidence, ...]:

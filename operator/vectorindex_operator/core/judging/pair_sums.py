@@ -68,9 +68,14 @@ Buckets = tuple[tuple[int, PairSums], ...]
 
 def merge_pairs(rows: Iterable[PairCounts]) -> dict[str, Buckets]:
     """The rows of all pods of one side by segment ('' is overall), their buckets on one clock already."""
-    found: defaultdict[str, defaultdict[int, list[PairCounts]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        found[row.segment][row.bucket].append(row)
+    return add_by_bucket((row.segment, row.bucket, row) for row in rows)
+
+
+def add_by_bucket(parts: Iterable[tuple[str, int, PairSums | PairCounts]]) -> dict[str, Buckets]:
+    """The sums of each segment's buckets. `parts`: segment, bucket, and what was counted there."""
+    found: defaultdict[str, defaultdict[int, list[PairSums | PairCounts]]] = defaultdict(lambda: defaultdict(list))
+    for segment, bucket, counted in parts:
+        found[segment][bucket].append(counted)
     return {
         segment: tuple((bucket, add_pairs(buckets[bucket])) for bucket in sorted(buckets))
         for segment, buckets in found.items()

@@ -6,13 +6,12 @@ The side that sends counts what was not answered, the side that is judged counts
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vectorindex_operator.core.judging.blocks import OVERALL
 from vectorindex_operator.core.judging.judge import SILENT_SHARE
-from vectorindex_operator.core.judging.pair_sums import Buckets, PairSums, add_pairs, merge_pairs
+from vectorindex_operator.core.judging.pair_sums import Buckets, add_by_bucket, merge_pairs
 from vectorindex_operator.core.judging.pairs import UNANSWERED, judge_pairs
 from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict, worst
 from vectorindex_searcher.contract import BUCKET_SECONDS, PairEvidence
@@ -61,12 +60,12 @@ class Side:
 
     def counts(self) -> dict[str, Buckets]:
         """Of all its pods."""
-        found: defaultdict[str, defaultdict[int, list[PairSums]]] = defaultdict(lambda: defaultdict(list))
-        for pod in self.pods:
-            for segment, buckets in (pod.counts or {}).items():
-                for bucket, sums in buckets:
-                    found[segment][bucket].append(sums)
-        return {name: tuple((at, add_pairs(rows[at])) for at in sorted(rows)) for name, rows in found.items()}
+        return add_by_bucket(
+            (segment, bucket, sums)
+            for pod in self.pods
+            for segment, buckets in (pod.counts or {}).items()
+            for bucket, sums in buckets
+        )
 
 
 def judge_shadow(
