@@ -28,6 +28,8 @@ PARALLEL = 16
 """Requests that one call has under way, by default; a call is about one index."""
 HELD_BYTES = 192 << 20
 """Of all answers and of what was made of them, until the passes that asked are over."""
+LONGEST_WORDS = 200
+"""Of what a pod says, in words for people."""
 _LANE_WIDTH = 1024
 _OTHER_FILES = 256
 """What else the process has open."""
@@ -67,6 +69,11 @@ class Answer:
     problem: str = ""
     too_large: bool = False
     at: float = field(default_factory=time.time)
+
+    @property
+    def refusal(self) -> str:
+        """Why a pod does not take the request, in its own words as far as they are short and harmless."""
+        return f"it answers with status {self.status}: {self.body[:LONGEST_WORDS].decode(errors='replace')!r}"
 
 
 class _TooLargeError(Exception):

@@ -55,7 +55,6 @@ LOOK_SECONDS = 10.0
 _LEASE_ANSWER_BYTES = 64 << 10
 _ANOTHER_POD = 421
 _SHORTEST_SPAN = 60.0
-_LONGEST_WORDS = 200
 _MOST_SPANS = 4096
 _MOST_PAGES = 64
 """An hour of every segment takes 14: who has always more to tell is no searcher."""
@@ -177,7 +176,7 @@ class HttpSearchers:
             elif answer.status == _ANOTHER_POD:
                 counts = _foreign("another")
             elif answer.status:
-                problem = _refusal(answer)
+                problem = answer.refusal
         except ValueError as error:
             self.cache.forget(key)
             problem = f"what it says is no evidence: {str(error)[:200]}"
@@ -263,7 +262,7 @@ class HttpSearchers:
             share.close()
         for call, answer in zip(calls, answers, strict=True):
             if answer.status != 200:
-                log.info("lease not taken by %s: %s", call.address, answer.problem or _refusal(answer))
+                log.info("lease not taken by %s: %s", call.address, answer.problem or answer.refusal)
 
 
 def _turns(answers: list[tuple[PodKey, Answer]]) -> Iterator[list[tuple[PodKey, Answer]]]:
@@ -275,11 +274,6 @@ def _turns(answers: list[tuple[PodKey, Answer]]) -> Iterator[list[tuple[PodKey, 
             size += len(answers[-1][1].body)
             batch.append(answers.pop())
         yield batch
-
-
-def _refusal(answer: Answer) -> str:
-    """Why a pod does not take a request, in its own words as far as they are short and harmless."""
-    return f"it answers with status {answer.status}: {answer.body[:_LONGEST_WORDS].decode(errors='replace')!r}"
 
 
 def _foreign(revision: str) -> PodCounts:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from urllib.parse import quote
 
-from vectorindex_operator.adapters.admin_port import AdminPort, Answer, Call, Lane
+from vectorindex_operator.adapters.admin_port import LONGEST_WORDS, AdminPort, Answer, Call, Lane
 from vectorindex_operator.adapters.evidence_answers import read_pairs
 from vectorindex_operator.adapters.reader import Reader
 from vectorindex_operator.adapters.shares import Share
@@ -23,7 +23,6 @@ ROW_BYTES = 700
 """What a row takes that is kept."""
 _LEASE_ANSWER_BYTES = 64 << 10
 _NOT_FOUND = 404
-_LONGEST_WORDS = 200
 
 
 def path_of(shadow: str) -> str:
@@ -63,9 +62,7 @@ def _understood(pod: str, answer: Answer, revision: str, shadow: str, share: Sha
     if answer.problem:
         return PodPairs(pod, None, answer.problem)
     if answer.status != 200:
-        said = answer.body[:_LONGEST_WORDS].decode(errors="replace")
-        words = f"it answers with status {answer.status}: {said!r}"
-        return PodPairs(pod, None, words, unable=answer.status == _NOT_FOUND)
+        return PodPairs(pod, None, answer.refusal, unable=answer.status == _NOT_FOUND)
     try:
         evidence = read_pairs(answer.body)
         if (evidence.revision, evidence.shadow) != (revision, shadow):
@@ -74,7 +71,7 @@ def _understood(pod: str, answer: Answer, revision: str, shadow: str, share: Sha
             raise ValueError("the pods of one index tell more than is left for it")
         return PodPairs.of(pod, evidence, answer.at)
     except ValueError as error:
-        return PodPairs(pod, None, f"what it says is of no use: {str(error)[:_LONGEST_WORDS]}")
+        return PodPairs(pod, None, f"what it says is of no use: {str(error)[:LONGEST_WORDS]}")
 
 
 async def mirror(
@@ -98,7 +95,4 @@ async def mirror(
         share.close()
     for call, answer in zip(calls, answers, strict=True):
         if answer.status != 200:
-            said = (
-                answer.problem or f"status {answer.status}: {answer.body[:_LONGEST_WORDS].decode(errors='replace')!r}"
-            )
-            log.info("lease to mirror not taken by %s: %s", call.address, said)
+            log.info("lease to mirror not taken by %s: %s", call.address, answer.problem or answer.refusal)

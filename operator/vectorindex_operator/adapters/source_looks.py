@@ -12,7 +12,6 @@ from vectorindex_searcher.contract import SOURCE_PATH, SourceLook
 
 ANSWER_BYTES = 8 << 10
 _NOT_FOUND = 404
-_LONGEST_WORDS = 200
 
 
 async def look_at_source(
@@ -39,9 +38,7 @@ def _understood(answer: Answer) -> SourceAnswer:
     if answer.problem:
         return SourceAnswer(problem=answer.problem)
     if answer.status != 200:
-        said = answer.body[:_LONGEST_WORDS].decode(errors="replace")
-        words = f"it answers with status {answer.status}: {said!r}"
-        return SourceAnswer(problem=words, unable=answer.status == _NOT_FOUND)
+        return SourceAnswer(problem=answer.refusal, unable=answer.status == _NOT_FOUND)
     try:
         return SourceAnswer(SourceLook.model_validate_json(answer.body))
     except ValidationError as error:
