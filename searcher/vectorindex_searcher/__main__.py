@@ -1,7 +1,5 @@
 """`python -m vectorindex_searcher`."""
 
-import sys
-
 from .cli.entry import main
 
-sys.exit(main())
+main()

@@ -19,6 +19,14 @@ _COLLECT_TESTS = "unit/test_searcher_collect.py"
 
 DATA_PLANE = (
     Mutant(
+        "the interpreter is taken down around threads that still run",
+        f"{_SEARCHER}/cli/entry.py",
+        "        os._exit(code)\n",
+        "        sys.exit(code)\n",
+        ("unit/test_searcher_exit.py::test_no_thread_that_still_runs_can_take_the_exit_code_with_it",),
+        "It may abort; the operator would see a crash where the searcher said what is wrong and what to do.",
+    ),
+    Mutant(
         "what is removed is whatever lies below the prefix",
         f"{_SEARCHER}/artifact/layout.py",
         "            case [digest, _, name] if name in _ATTEMPT_FILES:\n",

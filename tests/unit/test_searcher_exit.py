@@ -136,6 +136,30 @@ def test_a_fault_in_native_code_leaves_its_place_in_the_log(tmp_path: Path) -> N
     assert "build/task.py" in done.stderr
 
 
+@pytest.mark.parametrize("began", ["-m", "-c"])
+def test_no_thread_that_still_runs_can_take_the_exit_code_with_it(tmp_path: Path, began: str) -> None:
+    """An interpreter that is taken down around native code aborts at times. Here it always would."""
+    (tmp_path / "sitecustomize.py").write_text("import atexit, os; atexit.register(os.abort)")
+    start = {"-m": "vectorindex_searcher", "-c": "from vectorindex_searcher.cli.entry import main; main()"}[began]
+    flags = ["build", *nothing(tmp_path), "--out", str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, began, start, *flags], capture_output=True, text=True, env=environment)
+    assert done.returncode == ExitCode.SOURCE_MISSING
+    assert json.loads(done.stdout)["reason"] == "FolderNotFound", "what was said is whole"
+
+
+def test_who_reads_no_more_is_told_by_the_code(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    flags = [*fine(tmp_path), "--out", str(tmp_path / "out"), "--digest", "d"]
+    # Not unbuffered, or it would be known long before the end.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run([*PROGRAM, *flags], stdout=write, stderr=subprocess.PIPE, env=environment)
+    os.close(write)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert b"Traceback" not in done.stderr
+
+
 def test_a_source_that_changed_is_75(tmp_path: Path) -> None:
     place = Location(folder=str(source(tmp_path / "in")))
     out = Location(folder=str(tmp_path / "out"))

@@ -1,16 +1,33 @@
-"""Where the program begins: Ctrl-C while the libraries load ends it without a traceback. Must import nothing large."""
+"""Where the program begins and ends. Ctrl-C while the libraries load ends it without a traceback. Must import nothing
+large."""
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
+import sys
+from typing import NoReturn
 
 
-def main() -> int:
-    """Run the command line; its exit code."""
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit code."""
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # else somebody ignores it, or has a handler of their own
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from . import main as command_line
 
     signal.signal(signal.SIGINT, handler)
-    return command_line.main()
+    _end(command_line.main())
+
+
+def _end(code: int) -> NoReturn:
+    """Here and now. A thread may still load an index or wait for a store: an interpreter that is taken down around one
+    that runs native code can abort (SIGABRT), and the exit code, which says what went wrong, would be lost."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 128 + signal.SIGPIPE
+    finally:
+        logging.shutdown()
+        os._exit(code)
