@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(bool(os.environ.get("CHAOS_SCENES")), reason="a part that is chosen is one of the cluster"),
     pytest.mark.timeout(3600),
 ]
-EVERY = int(os.environ.get("CHAOS_WRITES", "17"))
+EVERY = int(os.environ.get("CHAOS_WRITES", "23"))
 VARYING = 4
 """Of the writes of a way: what several looks write, one may write as well. So the last few may not come."""
 LANES = int(os.environ.get("CHAOS_LANES", "12"))
