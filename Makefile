@@ -88,7 +88,7 @@ generate: setup ## write CRDs, the chart's copy, the reference page, the OpenAPI
 	$(RUN) -m vectorindex_searcher.proof.schema --write
 
 # ---------------------------------------------------------------- benchmarks
-BENCHES := cores serving peers start filters auto build growth live_recall client proof
+BENCHES := cores serving peers start filters auto build growth live_recall client proof collect
 .PHONY: bench
 bench: setup ## the benchmarks of the data plane (BENCH_DATA=vectors.parquet, QUICK=1); see bench/README.md
 	@for name in $(BENCHES); do $(RUN) bench/$$name.py $(if $(QUICK),--quick) || exit; done

@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -27,61 +26,26 @@ import tempfile
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import boto3
 import results
 from artifacts import PROGRAM, Artifact, built
-from botocore.config import Config
 from datasets import clustered
+from object_store import BUCKET, KEYS, client, object_store
 
 from vectorindex_searcher import contract
 from vectorindex_searcher.artifact.layout import INDEX_FILE, Layout
 from vectorindex_searcher.artifact.manifest import load_manifest
 from vectorindex_searcher.storage.store import Role, open_store
 
-BUCKET = "indexes"
-KEYS = ("bench-start", "bench-start-secret")
 PIECE = 1 << 20
 PHASES = ("manifest", "fetch", "open", "canary")
 SIDES = ("S3, empty cache", "folder, empty cache", "filled cache")
 
 
 # ---------------------------------------------------------------- the two places
-
-
-@contextlib.contextmanager
-def object_store(root: Path) -> Iterator[str]:
-    """versitygw over a temporary folder; its endpoint."""
-    binary = Path(__file__).resolve().parents[1] / "hack" / "local-cluster" / "cluster"
-    program = subprocess.run([binary, "binary", "versitygw"], check=True, capture_output=True, text=True).stdout.strip()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    root.mkdir()
-    environment = os.environ | {"ROOT_ACCESS_KEY": KEYS[0], "ROOT_SECRET_KEY": KEYS[1]}
-    command = [program, "--port", f"127.0.0.1:{port}", "--region", "us-east-1", "--quiet", "posix", str(root)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def client(endpoint: str) -> Any:
-    config = Config(
-        signature_version="s3v4", request_checksum_calculation="when_required", s3={"addressing_style": "path"}
-    )
-    return boto3.client(
-        "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id=KEYS[0], aws_secret_access_key=KEYS[1],
-        config=config,
-    )  # fmt: skip
 
 
 def filled(endpoint: str, folder: Path) -> Any:
