@@ -29,6 +29,14 @@ CLUSTER = (
         "A pod that is gone would count as ready for as long as pods take to answer.",
     ),
     Mutant(
+        "every pass that waits for its pods keeps what it saw",
+        _LOOP,
+        "            if turn and len(self._waiting) < MOST_WAITING:\n",
+        "            if turn:\n",
+        ("unit/test_looks.py::test_no_more_than_so_many_passes_keep_what_they_saw_while_they_wait",),
+        "After a restart a thousand indexes ask at once: a quarter of a gigabyte, and the operator has 512 MB.",
+    ),
+    Mutant(
         "the cache does not tell that something of an index went",
         _CACHE,
         "        elif (key[1], had.index) in self._changed:\n",

@@ -284,6 +284,25 @@ def test_a_pass_that_goes_on_with_the_answers_reads_the_cache_again_only_if_it_w
     assert len(read) == 3, "a pod went meanwhile"
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_no_more_than_so_many_passes_keep_what_they_saw_while_they_wait(
+    monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """A thousand that asked at once held a quarter of a gigabyte, which was never given back."""
+    one, reads = Looking(monkeypatch, cached=True), list[str]()
+    observe = loop.observe
+    monkeypatch.setattr(loop, "observe", lambda *given: reads.append(given[1]) or observe(*given))
+    monkeypatch.setattr(loop, "MOST_WAITING", 1)
+    for number in range(others):
+        one.loop._waiting["team", f"other-{number}"] = (1, Observation(index(WANTED)))
+    one.run()
+    one.slow.answer()
+    one.run()
+    assert len(one.seen) == 2, "decided on the cache and live"
+    assert len(reads) == 2 + others, "from where it was, or read once more"
+    assert len(one.loop._waiting) == others
+
+
 def test_a_pass_that_fails_asks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Looking(monkeypatch)
     one.run()

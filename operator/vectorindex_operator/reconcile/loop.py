@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 TELL_AGAIN_SECONDS = 3600.0
 """Somebody who changes an object again and again is told of once in this time."""
 MOST_TOLD = 10_000
+MOST_WAITING = 50
+"""Passes that keep what they saw while their pods are asked, a quarter of a megabyte each. The others read it again:
+after a restart all indexes ask at once."""
 LOOK_AGAIN_SECONDS = 1.0
 """After a pass that wrote something."""
 ASKED = Outcome(again_after=10.0, finished=False)
@@ -129,7 +132,8 @@ class Reconciler:
         try:
             told = self.looks.told(key, obs, self.clock())
         except AskedError:
-            self._waiting[key] = turn, obs
+            if turn and len(self._waiting) < MOST_WAITING:
+                self._waiting[key] = turn, obs
             raise
         obs = replace(told, heard=self.polls.heard(key))
         plan = self._claimed(obs, decide(obs, self.settings, self.clock()))
