@@ -395,6 +395,14 @@ DATA_PLANE = (
         "A guardrail would judge buckets whose worst answers are still to come.",
     ),
     Mutant(
+        "what strangers without a token send is evidence",
+        f"{_SEARCHER}/serve/app.py",
+        "            if self._tokens:\n                self._recorder.record_code",
+        "            if False:\n                self._recorder.record_code",
+        ("unit/test_searcher_serve_app.py::test_who_has_no_token_adds_nothing_to_the_evidence",),
+        "A stranger could take a good revision back with a rule on RefusalRate.",
+    ),
+    Mutant(
         "a token is taken from a head that was seen before",
         f"{_HTTP}/head_parser.py",
         "map(re.escape, sorted(JUDGED))",

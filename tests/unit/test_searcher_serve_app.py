@@ -36,6 +36,7 @@ from vectorindex_searcher.serve.app import SearchApp
 from vectorindex_searcher.serve.evidence.feedback import Feedback
 from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
+from vectorindex_searcher.serve.http.auth import Tokens
 from vectorindex_searcher.serve.http.limits import ANSWER_BYTES, Limits
 from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.search import pool as pool_module
@@ -198,6 +199,7 @@ def running(
     threads: int = 2,
     points: Points | None = None,
     limited: contract.ParamLimits | None = None,
+    guard: Tokens | None = None,
     **pool_options: Any,
 ) -> Iterator[Pod]:
     task = contract.ServeTask(
@@ -231,10 +233,12 @@ def running(
                 Feedback(task.revision, ring),
                 points,
                 limited=limited or contract.ParamLimits(),
+                tokens=guard is not None,
             ),
             task.revision,
             Limits(body_bytes=100_000),
             traffic.closing,
+            guard,
         )
         ports = await users.open(0, "127.0.0.1"), await admin.open(0, "127.0.0.1")
         started.append(Pod(*ports, traffic, pool, asyncio.get_running_loop()))
@@ -460,6 +464,22 @@ def test_refused(pod: Pod, body: object, headers: dict[str, str], path: str, sta
     evidence = pod.columns()
     counted = {name: sum(column) for name, column in evidence.counts.items()}
     assert counted == {"mismatched" if status == 422 else "refused": 1}
+
+
+def test_who_has_no_token_adds_nothing_to_the_evidence(engine: tuple[Engine, np.ndarray], tmp_path: Path) -> None:
+    """Else a stranger could trip RefusalRate. He is seen in the metrics; what a known sender got wrong counts."""
+    (tmp_path / "site").write_text("a-token-of-the-site\n")
+    known = {"Authorization": "Bearer a-token-of-the-site"}
+    with running(engine[0], guard=Tokens(tmp_path)) as pod:
+        assert pod.search({"vector": [1.0] * 8})[0] == 401
+        assert pod.request("POST", "/v1/search", b"{", headers={"Authorization": "Bearer of-no-token"})[0] == 401
+        assert pod.request("BREW", "/v1/search", b"")[0] == 501
+        assert pod.columns().counts == {}
+        assert pod.request("POST", "/v1/search", b"{", headers=known)[0] == 400
+        assert {name: sum(column) for name, column in pod.columns().counts.items()} == {"refused": 1}
+        text = pod.request("GET", "/metrics", admin=True)[2].decode()
+    for code, count in ((401, 2), (501, 1), (400, 1)):
+        assert f'vectorindex_requests_total{{code="{code}",revision="products-d1",segment="other"}} {count}.0' in text
 
 
 def test_a_server_fault_is_counted_for_its_segment_and_tells_nothing(

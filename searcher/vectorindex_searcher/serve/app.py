@@ -97,10 +97,16 @@ class SearchApp:
         return dispatch(self._routes, request)
 
     def answered(self, request: Request, response: Response, seconds: float) -> None:
-        """Count searches, and requests that were refused before anyone knew what they were."""
+        """Count searches, and requests that were refused before anyone knew what they were.
+
+        Where a token is asked for, these last are no evidence: whoever has none could send any number of them.
+        """
         outcome = request.outcome
         if outcome is None:
             if request.problem is None and request.path != SEARCH_PATH:
+                return
+            if self._tokens:
+                self._recorder.record_code(contract.OTHER_SEGMENT, response.status)
                 return
             outcome = Outcome(contract.OTHER_SEGMENT)
         assert isinstance(outcome, Outcome)

@@ -131,11 +131,7 @@ class Recorder(ABC):
         A deadline (504) that was too short for any revision is a refusal, but its time counts as latency: the answer
         took at least that long. Latency can so be told too short for such queries and never too long.
         """
-        if self._clock() >= self._ends:
-            self._advance()
-        self._touched = True
-        segment = self.number(outcome.segment)
-        self.codes[self.segments[segment], status] += 1
+        segment = self.record_code(outcome.segment, status)
         current = self._current[segment]
         if 400 <= status < 500 or status in _REFUSALS:
             current.counts[MISMATCHED if status == 422 else REFUSED] += 1
@@ -157,6 +153,15 @@ class Recorder(ABC):
         if outcome.tracked is not None:
             bucket, k = outcome.tracked
             self.record_tracked(bucket, outcome.segment, k, queries)
+
+    def record_code(self, segment: str, status: int) -> int:
+        """Count an answer by its status alone, which is no evidence; the place of its segment."""
+        if self._clock() >= self._ends:
+            self._advance()
+        self._touched = True
+        number = self.number(segment)
+        self.codes[self.segments[number], status] += 1
+        return number
 
     def _record_hits(self, segment: int, current: Counts, outcome: Outcome) -> None:
         results = self._results[segment]
