@@ -17,10 +17,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from vectorindex_operator.core.judging.baseline import Baseline
 from vectorindex_operator.core.judging.evidence import Counts, RevisionEvidence
 from vectorindex_operator.core.judging.judge import judge
 from vectorindex_operator.core.judging.rules import Rule, Verdict
-from vectorindex_searcher.contract import BUCKET_SECONDS
+from vectorindex_searcher.contract import BUCKET_SECONDS, LATER_COUNTERS
 
 BUCKETS = 360
 LOOK_SECONDS = 5.0
@@ -78,7 +79,9 @@ def live(recall: float) -> Draw:
     return draw
 
 
-def delay(rule: Rule, draw: Draw, per_second: float, rng: np.random.Generator) -> float:
+def delay(
+    rule: Rule, draw: Draw, per_second: float, rng: np.random.Generator, baseline: Baseline | None = None
+) -> float:
     """Seconds from the switch to the first look that says Fail; infinite when none does."""
     start, look = rng.random(2) * (BUCKET_SECONDS, LOOK_SECONDS)
     # The first bucket began before the switch and has the rest of its time only.
@@ -90,9 +93,9 @@ def delay(rule: Rule, draw: Draw, per_second: float, rng: np.random.Generator) -
         now = start + look + number * LOOK_SECONDS
         complete = int(now // BUCKET_SECONDS)
         seen = {i: cell for i, cell in cells.items() if i < complete}
-        merged = RevisionEvidence({"": seen}, complete, 1, (), now)
+        merged = RevisionEvidence({"": seen}, complete, 1, (), now, tells=frozenset(LATER_COUNTERS))
         options = {"alpha_budget": 0.01, "horizon_seconds": 21_600.0, "ready_pods": 1, "steady": False}
-        (said,) = judge((rule,), merged, started_at=start, now=now, baseline=None, **options)  # type: ignore[arg-type]
+        (said,) = judge((rule,), merged, started_at=start, now=now, baseline=baseline, **options)  # type: ignore[arg-type]
         return said.verdict is Verdict.FAIL
 
     # A trip stays to be seen for half an hour at least, so the first one can be searched for by halving.
@@ -116,13 +119,15 @@ def _text(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-def table(title: str, rule: Rule, rows: Sequence[tuple[str, Draw]], soaks: int, seed: int) -> None:
+def table(
+    title: str, rule: Rule, rows: Sequence[tuple[str, Draw]], soaks: int, seed: int, rates: Sequence[int] = RATES
+) -> None:
     print(f"\n{title}\n")
-    print("| real value | " + " | ".join(f"{rate}/s" for rate in RATES) + " |")
-    print("|---" * (len(RATES) + 1) + "|")
+    print("| real value | " + " | ".join(f"{rate}/s" for rate in rates) + " |")
+    print("|---" * (len(rates) + 1) + "|")
     for name, draw in rows:
         shown = []
-        for rate in RATES:
+        for rate in rates:
             rng = np.random.default_rng([seed, rate])
             shown.append(show([delay(rule, draw, rate, rng) for _ in range(soaks)]))
         print(f"| {name} | " + " | ".join(shown) + " |", flush=True)

@@ -78,6 +78,12 @@ def test_a_part_left_out_gets_the_same_defaults_from_both(api: Api, smallest: Js
             "guardrails.rules",
             [{"name": "r", "metric": "RefusalRate", "maxRiseVsStable": "50%", "mode": "Observe"}],
         ),
+        ("guardrails.rules", [{"name": "lost", "metric": "FiltersLost", "max": "0.5%"}]),
+        ("guardrails.rules", [{"name": "e", "metric": "FilteredZeroResultRate", "max": "5%", "mode": "Observe"}]),
+        (
+            "guardrails.rules",
+            [{"name": "e", "metric": "FilteredZeroResultRate", "maxRiseVsStable": "50%", "mode": "Observe"}],
+        ),
         ("guardrails.rules", [{"name": "clicks", "metric": "ClickDepth", "max": 3, "mode": "Observe"}]),
         ("guardrails.rules", [{"name": "scores", "metric": "TopScore", "min": -0.45, "warmUp": 0}]),
     ],

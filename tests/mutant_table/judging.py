@@ -15,6 +15,30 @@ _SLOW = "unit/test_slow_looks.py"
 
 JUDGING = (
     Mutant(
+        "what searchers do not tell is no data",
+        _JUDGE,
+        "    if case.metric.needs and case.metric.needs not in case.merged.tells:\n",
+        "    if case.metric.needs and case.metric.needs in ():\n",
+        ("unit/test_judging_filters.py::test_what_is_not_told_is_neither_none_nor_no_data",),
+        "Searchers of before would pass what they cannot see.",
+    ),
+    Mutant(
+        "one pod that tells speaks for the others",
+        f"{_JUDGING}/evidence.py",
+        "        tells=frozenset.intersection(*tells) if tells else frozenset(),\n",
+        "        tells=frozenset.union(*tells) if tells else frozenset(),\n",
+        ("unit/test_judging_filters.py::test_a_counter_is_told_when_every_pod_tells_it",),
+        "What half of the pods lost would be diluted by those that do not count it.",
+    ),
+    Mutant(
+        "an old report that tells no types means that there was no column",
+        f"{_OPERATOR}/core/progress/surge.py",
+        "    return types if len(types) == len(columns.metadata) else None\n",
+        "    return types\n",
+        ("unit/test_lifecycle_filters.py::test_what_is_not_known_of_the_prior_is_not_guessed",),
+        "Every filter that is lost would look as if it had never been taken, and the rule would pass.",
+    ),
+    Mutant(
         "promotion without a soak",
         _SERVING,
         "    if act is Act.PROMOTE and elapsed >= duration_seconds(soak.duration) and samples >= soak.min_queries:\n",

@@ -20,8 +20,35 @@ _DESIRED = f"{_PROGRESS}/desired.py"
 _SEARCHERS = f"{_OPERATOR}/manifests/searchers.py"
 
 _COLLECT = f"{_PROGRESS}/collect.py"
+_SEARCHER = "searcher/vectorindex_searcher"
+_FILTER_TESTS = "unit/test_searcher_filters_lost.py"
 
 STORIES = (
+    # ------------------------------------------------------------ filters
+    Mutant(
+        "searchers are not told what the revision before took",
+        _SEARCHERS,
+        "    if action.columns_before is not None:\n",
+        "    if False and action.columns_before is not None:\n",
+        (seeds("a_column_that_users_filter_by_is_gone"),),
+        "A revision that lost a column would keep the traffic.",
+    ),
+    Mutant(
+        "a refused filter is lost whatever the revision before took",
+        f"{_SEARCHER}/serve/search/plan.py",
+        "        except FilterError:\n            return False\n        return True\n",
+        "        except FilterError:\n            return True\n        return True\n",
+        (f"{_FILTER_TESTS}::test_what_the_revision_before_refused_too_is_no_loss",),
+        "Any client that sends bad filters could take a good revision back.",
+    ),
+    Mutant(
+        "a request that no filter would save counts as lost",
+        f"{_SEARCHER}/serve/search/reader.py",
+        "            outcome.lost = problem.kind == INVALID_FILTER and self._planner.lost(fields)\n",
+        "            outcome.lost = self._planner.lost(fields)\n",
+        (f"{_FILTER_TESTS}::test_what_the_revision_before_refused_too_is_no_loss",),
+        "So could one that asks for k = 0.",
+    ),
     # ------------------------------------------------------------ rollouts
     Mutant(
         "the artifact of what falls out of the history stays",

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from simulator.clock import START, Clock
 from simulator.mirrors import Mirrors
 from simulator.pods import is_ready, task_of, was_ready
 from simulator.store import Json, Store
-from simulator.truth import Quality, Truth, sha
+from simulator.truth import Fates, Quality, Truth, sha
 
-from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence
 from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_operator.manifests import labels
 from vectorindex_searcher.contract import (
     BUCKET_SECONDS,
+    COLUMNS_BEFORE_ENV,
+    FILTERED,
     INTERNAL_KEY_ENV,
+    LATER_COUNTERS,
     RING_SECONDS,
     SIGNATURE_HEADER,
     SOURCE_ENV,
@@ -139,9 +143,9 @@ class Searchers:
             ahead = now - self.clock.now
             first = int(max(since + ahead, now - RING_SECONDS) // BUCKET_SECONDS)
             rows = tuple(row for row in self._rows(owner, pod, ahead) if row.bucket >= first)
-            answers.append(
-                PodEvidence(name, Evidence.model_construct(pod=name, revision=owner, now=now, buckets=rows), received)
-            )
+            told = PodCounts.of(Evidence.model_construct(pod=name, revision=owner, now=now, buckets=rows))
+            tells = LATER_COUNTERS if COLUMNS_BEFORE_ENV in _env(pod) else (FILTERED,)
+            answers.append(PodEvidence(name, replace(told, tells=frozenset(tells)), received))
         return tuple(answers)
 
     def source(
@@ -247,12 +251,14 @@ class Searchers:
     def _counts(self, pod: Json, number: int, seconds: float) -> list[EvidenceBucket]:
         task = task_of(pod)
         quality = self.truth.served(task["digest"])
+        before = _env(pod).get(COLUMNS_BEFORE_ENV)
+        fates = self.truth.fates(task["digest"], None if before is None else json.loads(before))
         rows = []
         for segment, share in self.truth.segments:
             name = segment if segment in task.get("segments", ()) else "other"
             queries = int(seconds * self.truth.queries_per_second * share / 2)
             if queries:
-                rows.append(_bucket(number, name, queries, quality, segment))
+                rows.append(_bucket(number, name, queries, quality, segment, fates))
         return rows
 
 
@@ -261,7 +267,9 @@ def _env(pod: Json) -> dict[str, str]:
     return {variable["name"]: variable.get("value", "") for variable in one["env"]}
 
 
-def _bucket(number: int, name: str, queries: int, quality: Quality, segment: str) -> EvidenceBucket:
+def _bucket(number: int, name: str, asked: int, quality: Quality, segment: str, fates: Fates) -> EvidenceBucket:
+    lost, refused, filtered = int(asked * fates.lost), int(asked * fates.refused), int(asked * fates.answered)
+    queries = asked - lost - refused
     errors = int(queries * quality.errors)
     answered = queries - errors
     return EvidenceBucket.model_construct(
@@ -271,7 +279,11 @@ def _bucket(number: int, name: str, queries: int, quality: Quality, segment: str
         failed_requests=errors,
         queries=queries,
         errors=errors,
-        refused=0,
+        refused=lost + refused,
+        filtered_queries=filtered,
+        filtered_zero_results=int(filtered * quality.filtered_zero),
+        filters_compared=filtered + lost if fates.compared else 0,
+        filters_lost=lost,
         zero_results=int(answered * dict(quality.zero_in).get(segment, quality.zero_results)),
         top_count=answered,
         top_sum=0.5 * answered,

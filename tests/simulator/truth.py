@@ -63,6 +63,8 @@ class Quality:
     zero_results: float = 0.0
     zero_in: tuple[tuple[str, float], ...] = ()
     """The same for single classes of queries."""
+    filtered_zero: float = 0.0
+    """Share of the queries with a filter whose answer is empty."""
     errors: float = 0.0
     refuses: str = ""
     """Reason with which every searcher pod refuses to serve it."""
@@ -70,6 +72,17 @@ class Quality:
     """It answers no query that is sent to it in shadow."""
     crashes: bool = False
     """Every pod dies soon after it got the traffic, and again after each restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fates:
+    """What becomes of queries with a filter, as shares of all queries. `compared`: whether its searchers know what the
+    revision before took."""
+
+    answered: float
+    lost: float
+    refused: float
+    compared: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +145,10 @@ class Truth:
     """Of each revision so many never tell what they counted."""
     segments: tuple[tuple[str, float], ...] = (("other", 1.0),)
     """Classes of queries, and their shares."""
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Metadata columns of the artifact of a digest; each holds text."""
+    filters: tuple[tuple[str, float], ...] = ()
+    """Columns that users' filters name, with their shares of the queries."""
     queries_missing: bool = False
     """Whether `validate` does not find its queries."""
     live_recall: float = 0.98
@@ -147,6 +164,16 @@ class Truth:
         """How the artifact of a digest behaves."""
         built = self.published.get(digest)
         return self.quality(built.factory, built.fingerprint) if built is not None else Quality()
+
+    def fates(self, digest: str, before: Mapping[str, str] | None) -> Fates:
+        """What becomes of users' filters. `before`: columns of the revision before it, where it is known."""
+        own, old = self.columns.get(digest, ()), before or {}
+        shares = {True: 0.0, False: 0.0}
+        lost = 0.0
+        for column, share in self.filters:
+            shares[column in own] += share
+            lost += share if column in old and column not in own else 0.0
+        return Fates(shares[True], lost, shares[False] - lost, compared=before is not None)
 
     def there(self, place: str, digest: str) -> bool:
         """Whether a bucket holds the artifact of a digest."""
@@ -207,6 +234,7 @@ class Truth:
             default_point=point,
         )
         self.published[task.digest] = result
+        self.columns[task.digest] = task.columns.metadata
         self.stored.add(place)
         self.collected.discard(task.digest)
         self.builds += 1
@@ -242,6 +270,7 @@ class Truth:
             canary_recall=recall,
             live=live,
             live_note=("there were some" if live else "nobody to ask") if asked else None,
+            column_types="s" * len(self.columns.get(task.digest, ())) or None,
             report_sha256=sha("report", task.digest, task.gate_hash),
         )
         return 0, result

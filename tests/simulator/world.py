@@ -68,8 +68,9 @@ def _without(spec: Json, path: tuple[str, ...]) -> Json:
 
 
 @cache
-def _name_of(factory: str, data: str) -> str:
-    spec = VectorIndexSpec.model_validate(edited(SPEC, index__factory=factory))
+def _name_of(factory: str, data: str, columns: tuple[str, ...]) -> str:
+    changes = {"source__columns": {"metadata": list(columns)}} if columns else {}
+    spec = VectorIndexSpec.model_validate(edited(SPEC, index__factory=factory, **changes))
     return identity.revision_name(NAME, identity.digest(spec, Data(data).fingerprint))
 
 
@@ -83,6 +84,8 @@ class World:
         self.store = Store(self.clock)
         self.controllers = Controllers(self.store, self.truth, self.clock, rng)
         self.spec = SPEC
+        self.columns_of: dict[str, tuple[str, ...]] = {}
+        """Metadata columns that the user names beside a factory; else none."""
         self.upgrade: Callable[[str], None] = lambda image: None
         """Replace the operators by ones with another searcher image."""
         self.last_ready: dict[str, float] = {}
@@ -165,7 +168,7 @@ class World:
 
     def name_of(self, factory: str, data: str = "d1") -> str:
         """Name of the revision of a factory and a state of the data."""
-        return _name_of(factory, data)
+        return _name_of(factory, data, self.columns_of.get(factory, ()))
 
     def served_since(self, time: float) -> set[str]:
         """Every revision that the front Service pointed to from `time` until now."""

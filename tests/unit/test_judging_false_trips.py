@@ -21,6 +21,7 @@ from vectorindex_operator.core.judging import judge as gr
 from vectorindex_operator.core.judging.baseline import Baseline
 from vectorindex_operator.core.judging.evidence import Counts, RevisionEvidence, add_up
 from vectorindex_operator.core.judging.rules import Rule, Verdict, worst
+from vectorindex_searcher.contract import LATER_COUNTERS
 
 B0 = 340_000_000
 WINDOWS = 15
@@ -52,6 +53,12 @@ class Traffic:
     tracked: int = 0
     clicks: float = 1.0
     """Share of the tracked queries whose first answer is clicked; on the others nothing is (the worst case)."""
+    filters: int = 0
+    """Requests with a filter a window."""
+    lost: float = 0.0
+    """Share of these that is refused although stable took them."""
+    empty: float = 0.0
+    """Share of the others that finds nothing."""
     torn: bool = True
     """Live recall is 0 or 1 (the worst case: lost regions of a graph); otherwise every answer is there or not."""
 
@@ -60,6 +67,7 @@ class Traffic:
         errors = rng.binomial(queries, self.errors)
         zero = rng.binomial(queries - errors, self.zero)
         high = rng.binomial(queries - errors, self.rare)
+        filtered = self._filtered(rng, windows)
         return [
             Counts(
                 requests=int(q - d), failed_requests=int(e), refused=int(d) // 2, mismatched=int(d) - int(d) // 2,
@@ -67,12 +75,12 @@ class Traffic:
                 top_sum=0.2 * float(q - e) + 0.5 * float(h),
                 top_sum_squares=0.04 * float(q - e - h) + 0.49 * float(h),
                 tracked=self.tracked, tracked_depth_sum=11 * self.tracked, clicked=int(c), click_gain_sum=10 * int(c),
-                click_depth_top=11, live_queries=self.live, live_recall_sum=float(r), latency=row,
+                click_depth_top=11, live_queries=self.live, live_recall_sum=float(r), latency=row, **f,
             )
-            for q, e, z, h, d, c, r, row in zip(
+            for q, e, z, h, d, c, r, row, f in zip(
                 queries, errors, zero, high, rng.binomial(queries, self.refused),
                 rng.binomial(self.tracked, self.clicks, windows),
-                self._recall(rng, windows), self._latency(rng, queries), strict=True,
+                self._recall(rng, windows), self._latency(rng, queries), filtered, strict=True,
             )
         ]  # fmt: skip
 
@@ -80,6 +88,18 @@ class Traffic:
         """Sums of recall@10."""
         each = 1 if self.torn else 10
         return rng.binomial(self.live * each, self.recall, windows) / each
+
+    def _filtered(self, rng: np.random.Generator, windows: int) -> list[dict[str, int]]:
+        if not self.filters:
+            return [{}] * windows
+        asked = rng.poisson(self.filters, windows) + 200
+        lost = rng.binomial(asked, self.lost)
+        empty = rng.binomial(asked - lost, self.empty)
+        return [
+            {"filters_compared": int(a), "filters_lost": int(n), "filtered_queries": int(a - n),
+             "filtered_zero_results": int(z)}
+            for a, n, z in zip(asked, lost, empty, strict=True)
+        ]  # fmt: skip
 
     def _latency(self, rng: np.random.Generator, queries: np.ndarray) -> list[dict[int, int]]:
         if not self.median:
@@ -109,7 +129,7 @@ def soak(rng: np.random.Generator, rules: Sequence[Rule], by_segment: Segments, 
         cells = {name: add_up(traffic.draw(rng, 5)) for name, traffic in stable.items()}
         baseline = Baseline(0.0, 300.0, {**cells, "": add_up(cells.values())})
     stop = B0 + 12 * WINDOWS
-    merged = RevisionEvidence(segments, stop, 1, (), stop * 5.0)
+    merged = RevisionEvidence(segments, stop, 1, (), stop * 5.0, tells=frozenset(LATER_COUNTERS))
     verdicts = gr.judge(
         rules, merged, started_at=B0 * 5.0, now=stop * 5.0, baseline=baseline, alpha_budget=BUDGET,
         horizon_seconds=WINDOWS * 60.0, ready_pods=1, steady=False,
@@ -133,6 +153,15 @@ SCENARIOS = {
     "refusals": ([rule("r", "RefusalRate", max=0.02)], Traffic(refused=0.02), None),
     "refusals against stable": (
         [rule("r", "RefusalRate", max_rise_vs_stable=0.5)], Traffic(refused=0.03), Traffic(refused=0.02),
+    ),
+    "filters lost": ([rule("r", "FiltersLost", max=0.02)], Traffic(filters=200, lost=0.02), None),
+    "filters lost, seldom, among clients that always were wrong": (
+        [rule("r", "FiltersLost", max=0.002)], Traffic(filters=200, lost=0.002, refused=0.4), None,
+    ),
+    "filtered zero results": ([rule("r", "FilteredZeroResultRate", max=0.05)], Traffic(filters=200, empty=0.05), None),
+    "filtered zero results against stable": (
+        [rule("r", "FilteredZeroResultRate", max_rise_vs_stable=0.5)], Traffic(filters=200, empty=0.15),
+        Traffic(filters=200, empty=0.1),
     ),
     "zero results": ([rule("r", "ZeroResultRate", max=0.02)], Traffic(zero=0.02), None),
     "zero results, frequent": ([rule("r", "ZeroResultRate", max=0.3)], Traffic(zero=0.3), None),
@@ -215,6 +244,8 @@ def sensible() -> Iterator[tuple[Rule, Traffic]]:
     """Rules with revisions that nobody could miss."""
     yield rule("r", "ErrorRate", max=0.02), Traffic(errors=0.1)
     yield rule("r", "ZeroResultRate", max=0.02), Traffic(zero=0.1)
+    yield rule("r", "FiltersLost", max=0.02), Traffic(filters=200, lost=0.1)
+    yield rule("r", "FilteredZeroResultRate", max=0.05), Traffic(filters=200, empty=0.2)
     yield rule("r", "LatencyP95", max=0.02), Traffic(median=0.02)
     yield rule("r", "LiveRecall", min=0.93), replace(LOST, recall=0.8)
     yield rule("r", "LiveRecall", min=0.93), replace(LOST, recall=0.83, torn=False)

@@ -11,7 +11,7 @@ from layers import CHECKOUT
 from vectorindex_operator.api.guardrails import JUDGED_IN_SHADOW, GuardrailMetric
 from vectorindex_operator.core.judging.evidence import COUNTS, SUMS, TOPS, Counts
 from vectorindex_operator.core.judging.metrics import METRICS, SHADOW_METRICS
-from vectorindex_searcher.contract import COUNTERS, EvidenceBucket
+from vectorindex_searcher.contract import COUNTERS, LATER_COUNTERS, EvidenceBucket
 from vectorindex_searcher.serve.evidence import recorder, ring
 
 PAGE = (CHECKOUT / "docs" / "guardrails.md").read_text(encoding="utf-8")
@@ -39,7 +39,12 @@ def test_counts_are_the_counters_of_the_wire() -> None:
 def test_the_ring_fills_every_counter_of_the_wire() -> None:
     filled = {*recorder.COUNTERS, *recorder.SUMS, *ring._LATER_COUNTERS}
     assert filled == set(COUNTERS)
-    assert len(recorder.COUNTERS) == recorder.MISMATCHED + 1
+    assert len(recorder.COUNTERS) == recorder.LOST + 1
+
+
+def test_what_a_metric_needs_to_be_told_is_a_counter_that_comes_later() -> None:
+    wire = {field.alias for field in EvidenceBucket.model_fields.values()}
+    assert {metric.needs for metric in METRICS.values()} - {""} == set(LATER_COUNTERS) <= wire
 
 
 def test_searchers_of_before_leave_out_what_they_do_not_know() -> None:

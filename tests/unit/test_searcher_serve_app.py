@@ -200,6 +200,7 @@ def running(
     points: Points | None = None,
     limited: contract.ParamLimits | None = None,
     guard: Tokens | None = None,
+    columns_before: dict[str, str] | None = None,
     **pool_options: Any,
 ) -> Iterator[Pod]:
     task = contract.ServeTask(
@@ -220,7 +221,14 @@ def running(
         pool = SearchPool(threads, **pool_options)
         metrics = SearcherMetrics(task.revision, ring, Gauges())
         admin = Listener(
-            AdminApp(task, Settings(pod="pod-1"), traffic, ring, lambda: metrics, lambda: "opening"),
+            AdminApp(
+                task,
+                Settings(pod="pod-1", columns_before=columns_before),
+                traffic,
+                ring,
+                lambda: metrics,
+                lambda: "opening",
+            ),
             task.revision,
             Limits(),
         )
@@ -234,6 +242,7 @@ def running(
                 points,
                 limited=limited or contract.ParamLimits(),
                 tokens=guard is not None,
+                columns_before=columns_before,
             ),
             task.revision,
             Limits(body_bytes=100_000),

@@ -199,6 +199,27 @@ def test_a_bucket_overwritten_while_it_is_read_is_left_out() -> None:
     assert rest[0]["bucket"] == int(str(first["bucket"])) + 2
 
 
+def test_a_filter_is_counted_by_what_became_of_it() -> None:
+    """Each row: what is known of a request, its status, and what it adds."""
+    ask, lost = Outcome("keyword", 2, hits=[0, 4], filtered=True, compared=True), Outcome("keyword", lost=True)
+    unaware = Outcome("keyword", 2, hits=[0, 4], filtered=True)
+    names = ("filtered_queries", "filtered_zero_results", "filters_compared", "filters_lost")
+    for outcome, status, added in (
+        (ask, 200, (2, 1, 1, 0)),
+        (ask, 500, (0, 0, 1, 0)),  # it was taken; the fault is another
+        (ask, 503, (0, 0, 0, 0)),
+        (unaware, 200, (2, 1, 0, 0)),
+        (Outcome("keyword", hits=[0], compared=True), 200, (0, 0, 0, 0)),
+        (lost, 400, (0, 0, 1, 1)),
+        (Outcome("keyword", compared=True), 400, (0, 0, 0, 0)),
+    ):
+        ring = EvidenceRing(("keyword",), Clock())
+        ring.record(outcome, status, 0.001)
+        (total,) = (total for total in ring.totals() if total.segment == "keyword")
+        assert tuple(getattr(total, name) for name in names) == added, (outcome, status)
+        assert not any(name in str(list(ring.buckets(0))) for name in ("filtered", "filters")), "rows of before"
+
+
 def test_metrics_carry_the_same_numbers_under_fixed_names() -> None:
     clock = Clock()
     ring = EvidenceRing(("keyword",), clock)
@@ -208,6 +229,8 @@ def test_metrics_carry_the_same_numbers_under_fixed_names() -> None:
     ring.record(Outcome("keyword", 5), 500, 1.0)
     ring.record(Outcome("other"), 503, 0.1)
     ring.record(Outcome("other"), 422, 0.1)
+    ring.record(Outcome("keyword", 3, hits=[0, 2, 0], filtered=True, compared=True), 200, 0.0005)
+    ring.record(Outcome("keyword", lost=True, compared=True), 400, 0.0001)
     gauges = metrics.Gauges(ready=True, index_bytes=7, canary_recall=0.97)
     text = metrics.SearcherMetrics("rev-1", ring, gauges).exposition().decode()
     samples = {
@@ -217,30 +240,35 @@ def test_metrics_carry_the_same_numbers_under_fixed_names() -> None:
         if s.labels.get("revision") == "rev-1"
     }
     buckets = [b for b in buckets_of(ring) if b.segment == "keyword"]
-    assert samples["vectorindex_queries_total", "keyword", None] == sum(b.queries for b in buckets) == 8
+    assert samples["vectorindex_queries_total", "keyword", None] == sum(b.queries for b in buckets) == 11
     assert samples["vectorindex_query_errors_total", "keyword", None] == sum(b.errors for b in buckets) == 5
     assert samples["vectorindex_query_errors_total", "other", None] == 0
     assert samples["vectorindex_mismatched_total", "other", None] == 1
     assert samples["vectorindex_failed_requests_total", "keyword", None] == 1
     assert samples["vectorindex_refused_total", "other", None] == 1
-    assert samples["vectorindex_zero_result_queries_total", "keyword", None] == 1
-    assert samples["vectorindex_requests_total", "keyword", "200"] == 2
+    assert samples["vectorindex_refused_total", "keyword", None] == 1
+    assert samples["vectorindex_filtered_queries_total", "keyword", None] == 3
+    assert samples["vectorindex_filtered_zero_result_queries_total", "keyword", None] == 2
+    assert samples["vectorindex_filters_compared_total", "keyword", None] == 2
+    assert samples["vectorindex_filters_lost_total", "keyword", None] == 1
+    assert samples["vectorindex_zero_result_queries_total", "keyword", None] == 3
+    assert samples["vectorindex_requests_total", "keyword", "200"] == 3
     assert samples["vectorindex_requests_total", "keyword", "500"] == 1
     assert samples["vectorindex_top_score_count", "keyword", None] == 3
     assert samples["vectorindex_top_score_sum", "keyword", None] == pytest.approx(1.5)
     assert samples["vectorindex_top_score_squares_total", "keyword", None] == pytest.approx(0.01 + 0.81 + 0.25)
-    assert samples["vectorindex_query_duration_seconds_count", "keyword", None] == 8
-    assert samples["vectorindex_query_duration_seconds_sum", "keyword", None] == pytest.approx(5.003)
+    assert samples["vectorindex_query_duration_seconds_count", "keyword", None] == 11
+    assert samples["vectorindex_query_duration_seconds_sum", "keyword", None] == pytest.approx(5.0045)
     below = [
         (float(le), v)
         for (name, segment, le), v in samples.items()
         if name == "vectorindex_query_duration_seconds_bucket" and segment == "keyword" and le
     ]
     for edge, count in below:
-        assert count == sum(n for s, n in ((0.0005, 2), (0.002, 1), (1.0, 5)) if s < edge)
-    assert samples["vectorindex_results_per_query_bucket", "keyword", "0"] == 1
-    assert samples["vectorindex_results_per_query_bucket", "keyword", "5"] == 2
-    assert samples["vectorindex_results_per_query_sum", "keyword", None] == 13
+        assert count == sum(n for s, n in ((0.0005, 5), (0.002, 1), (1.0, 5)) if s < edge)
+    assert samples["vectorindex_results_per_query_bucket", "keyword", "0"] == 3
+    assert samples["vectorindex_results_per_query_bucket", "keyword", "5"] == 5
+    assert samples["vectorindex_results_per_query_sum", "keyword", None] == 15
     assert samples["vectorindex_ready", None, None] == 1
     assert samples["vectorindex_index_bytes", None, None] == 7
     assert samples["vectorindex_canary_recall", None, None] == 0.97

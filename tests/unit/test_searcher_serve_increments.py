@@ -30,7 +30,10 @@ def answer(rng: random.Random, now: float) -> tuple[Outcome, int, float]:
     tracked = (int(now) // BUCKET_SECONDS, 10) if rng.random() < 0.3 else None
     tops = [rng.uniform(-1, 1) for _ in hits]
     outcome = Outcome(rng.choice((*SEGMENTS, "undeclared")), count, rng.choice((0.01, math.inf)), hits, tops, tracked)
-    return outcome, rng.choice((200, 200, 200, 400, 422, 500, 503, 504)), rng.lognormvariate(-7, 1.5)
+    status = rng.choice((200, 200, 200, 400, 422, 500, 503, 504))
+    outcome.compared, outcome.filtered = rng.random() < 0.5, status != 400 and rng.random() < 0.3
+    outcome.lost = status == 400 and rng.random() < 0.3
+    return outcome, status, rng.lognormvariate(-7, 1.5)
 
 
 def told(ring: EvidenceRing) -> list[dict[str, object]]:

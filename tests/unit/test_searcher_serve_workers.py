@@ -170,7 +170,7 @@ def sockets(pid: int) -> int:
 
 
 def test_what_was_answered_is_evidence_at_once(published: Published) -> None:
-    with pod(published) as searcher:
+    with pod(published, VECTORINDEX_COLUMNS_BEFORE='{"title": "s", "price": "f"}') as searcher:
         admin = searcher.port("admin port open")
         with asking(searcher.port(), 4) as users:
             for number in range(1, 41):
@@ -178,8 +178,11 @@ def test_what_was_answered_is_evidence_at_once(published: Published) -> None:
                 assert status == 200
                 assert queries(admin) == number
             assert users[0]({"vector": [1.0]})[0] == 422
+            for user in users:
+                assert user({"vector": published.vectors[0].tolist(), "filter": {"price": {"lt": 3}}})[0] == 400
         # Metrics are made once a second at most.
-        counted = {("200", "keyword"): 40.0, ("422", "other"): 1.0}
+        counted = {("200", "keyword"): 40.0, ("422", "other"): 1.0, ("400", "other"): 4.0}
+        until(lambda: metric(admin, "vectorindex_filters_lost_total") == {("keyword",): 0.0, ("other",): 4.0})
         until(lambda: metric(admin, "vectorindex_requests_total") == counted)
         until(lambda: metric(admin, "vectorindex_connections") == {(): 0.0})
 

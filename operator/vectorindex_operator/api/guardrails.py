@@ -24,12 +24,16 @@ class GuardrailMetric(StrEnum):
     LIVE_RECALL = "LiveRecall"
     CLICK_DEPTH = "ClickDepth"
     REFUSAL_RATE = "RefusalRate"
+    FILTERS_LOST = "FiltersLost"
+    FILTERED_ZERO_RESULT_RATE = "FilteredZeroResultRate"
     ANSWERS_MISSED = "AnswersMissed"
     ANSWERS_CHANGED = "AnswersChanged"
 
 
 JUDGED_IN_SHADOW = frozenset({GuardrailMetric.ANSWERS_MISSED, GuardrailMetric.ANSWERS_CHANGED})
 """What became of stable's answers to the same queries: nobody can tell afterwards."""
+COMPARED_WITH_STABLE = JUDGED_IN_SHADOW | {GuardrailMetric.FILTERS_LOST}
+"""Already measured against stable, whose own value is 0: nothing could be in percent of it."""
 
 _PERCENT, _TIME, _NUMBER = r"(100|[0-9]{1,2}([.][0-9]+)?)%", r"[0-9]+([.][0-9]+)?m?s", r"[0-9]+([.][0-9]+)?"
 _EVERY_BOUND = ("max", "min", "max_drop_vs_stable", "max_rise_vs_stable")
@@ -43,6 +47,8 @@ _BOUNDS = {
     GuardrailMetric.LIVE_RECALL: ("min", _PERCENT),
     GuardrailMetric.CLICK_DEPTH: ("max", _NUMBER),
     GuardrailMetric.REFUSAL_RATE: ("max", _PERCENT),
+    GuardrailMetric.FILTERS_LOST: ("max", _PERCENT),
+    GuardrailMetric.FILTERED_ZERO_RESULT_RATE: ("max", _PERCENT),
     GuardrailMetric.ANSWERS_MISSED: ("max", _PERCENT),
     GuardrailMetric.ANSWERS_CHANGED: ("max", _PERCENT),
 }
@@ -96,7 +102,7 @@ class GuardrailRule(Model):
     warm_up: Duration = "1m"
     """Queries in this time after the switch are not judged."""
     min_samples: Annotated[int, Field(ge=1, le=1_000_000_000)] = 200
-    """Fewer than this in a window are no evidence: queries, or requests for ErrorRate and RefusalRate."""
+    """Fewer than this in a window are no evidence: queries, or requests for ErrorRate, RefusalRate and FiltersLost."""
     consecutive: Annotated[int, Field(ge=1, le=100)] = 2
     """Failed windows in a row that make a Fail."""
     mode: Literal["Enforce", "Observe"] = "Enforce"
@@ -117,8 +123,9 @@ class GuardrailRule(Model):
             "TopScore and LiveRecall take min or maxDropVsStable; the other metrics take max or maxRiseVsStable",
         ),
         CelRule(
-            "!(self.metric in ['AnswersMissed', 'AnswersChanged']) || has(dyn(self).max)",
-            "AnswersMissed and AnswersChanged take max: stable misses and changes none of its own answers",
+            "!(self.metric in ['AnswersMissed', 'AnswersChanged', 'FiltersLost']) || has(dyn(self).max)",
+            "AnswersMissed, AnswersChanged and FiltersLost take max: stable misses and changes none of its own answers,"
+            " and takes its own filters",
         ),
         CelRule(
             # In the searchers' buckets of 5 s, as core/judging/rules.py counts them. CEL's durations know no days, and
@@ -136,7 +143,7 @@ class GuardrailRule(Model):
         """As the CEL rules say: a rule may also be read from a status, of which the API server checks no rules."""
         side, form = _BOUNDS[self.metric]
         relative = "max_drop_vs_stable" if side == "min" else "max_rise_vs_stable"
-        takes = (side,) if self.metric in JUDGED_IN_SHADOW else (side, relative)
+        takes = (side,) if self.metric in COMPARED_WITH_STABLE else (side, relative)
         given = [name for name in _EVERY_BOUND if getattr(self, name) is not None]
         if len(given) != 1 or given[0] not in takes:
             raise ValueError(f"{self.metric} takes {' or '.join(map(to_camel, takes))}, not {given or 'none'}")

@@ -441,10 +441,11 @@ class VectorIndexSpec(Model):
         ),
         CelRule(
             "!has(self.guardrails.rules) || (has(self.searcher) && has(self.searcher.auth))"
-            " || self.guardrails.rules.all(r, !(r.metric in ['ClickDepth', 'RefusalRate'])"
+            " || self.guardrails.rules.all(r,"
+            " !(r.metric in ['ClickDepth', 'RefusalRate', 'FilteredZeroResultRate'])"
             " || (has(r.mode) && r.mode == 'Observe'))",
-            "a ClickDepth or RefusalRate rule needs mode Observe until searcher.auth is set: anyone could send clicks,"
-            " or bad requests, and trip it",
+            "a ClickDepth, RefusalRate or FilteredZeroResultRate rule needs mode Observe until searcher.auth is set:"
+            " anyone could send clicks, bad requests, or filters that match nothing, and trip it",
             ".guardrails.rules",
         ),
         CelRule(

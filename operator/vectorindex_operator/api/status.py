@@ -305,6 +305,9 @@ class RolloutStatus(Stored):
     progress_since: Time | None = None
     """Since when every searcher has a node and its Secrets: `progressDeadline` runs from here."""
     prior: str = ""
+    columns_before: dict[str, str] | None = None
+    """Metadata columns of `prior` with the letters of their types, where a rule asks what became of filters on them;
+    None: none does, or it is not known."""
     switched_at: Time | None = None
     baseline: dict[str, Any] | None = None
     baseline_at: Time | None = None

@@ -5,7 +5,7 @@ Actions are idempotent and name their revision; running a prefix of a plan and d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vectorindex_operator.api.v1alpha1 import Live, NetworkPolicy, RevisionStatus, Serving, VectorIndexStatus
@@ -90,6 +90,8 @@ class EnsureSearchers:
     resident_bytes: int
     live_recall: bool = False
     """Whether a guardrail of its rollout judges live recall: only then do the pods measure it."""
+    columns_before: Mapping[str, str] | None = None
+    """What its pods compare refused filters with; None: nothing."""
     disk_bytes: int | None = None
     """What a pod fetches to its disk. None: the build did not tell, so pods that run are left as they are."""
 

@@ -26,6 +26,7 @@ from vectorindex_operator.manifests.podspec import (
 )
 from vectorindex_searcher.contract import (
     ADMIN_PORT,
+    COLUMNS_BEFORE_ENV,
     DRAIN_SECONDS,
     HTTP_PORT,
     INTERNAL_KEY_ENV,
@@ -95,6 +96,9 @@ def deployment(
     ]
     if (params := action.live.searcher.params) is not None:
         one["env"].append({"name": PARAM_LIMITS_ENV, "value": json.dumps(params.wire(), sort_keys=True)})
+    if action.columns_before is not None:
+        text = json.dumps(dict(action.columns_before), sort_keys=True)
+        one["env"].append({"name": COLUMNS_BEFORE_ENV, "value": text})
     if text := told_text(_owner(index), frozen, action.live):
         one["env"].append({"name": SOURCE_ENV, "value": text})
     if action.live.live_queries:

@@ -57,6 +57,15 @@ class EvidenceBucket(Model):
     EvidenceColumns only: operators of before would not read rows that have it."""
     zero_results: int = 0
     """Queries with no hit at or above minScore."""
+    filtered_queries: int = 0
+    """Queries with a filter that were answered. This and the next three are in EvidenceColumns only."""
+    filtered_zero_results: int = 0
+    """Of these, with no hit at or above minScore."""
+    filters_compared: int = 0
+    """Requests with a filter that were answered, or refused although the revision before took it (`filters_lost`).
+    Nothing is compared where it is not known what that one took: see COLUMNS_BEFORE_ENV."""
+    filters_lost: int = 0
+    """Of these, the refused ones: a column is gone, or of another type. They are among `refused` too."""
     top_count: int = 0
     """Queries that had a first hit (whatever its score)."""
     top_sum: float = 0.0
@@ -100,6 +109,9 @@ class Evidence(Model):
 COUNTERS = tuple(name for name in EvidenceBucket.model_fields if name not in ("bucket", "segment", "latency"))
 """Every counter of a bucket: the columns of EvidenceColumns, whose names on the wire are these in camelCase."""
 
+FILTERED, COMPARED = LATER_COUNTERS = ("filteredQueries", "filtersCompared")
+"""Counters, by their names on the wire, that not every searcher counts: who does says so in EvidenceColumns.tells."""
+
 _Whole = Annotated[int, Field(ge=0, le=2**53)]
 _Bin = Annotated[int, Field(ge=0, lt=LATENCY_BINS)]
 _Name = Annotated[str, Field(max_length=253)]
@@ -129,6 +141,8 @@ class EvidenceColumns(Model):
     cursor: Annotated[str, Field(max_length=128)]
     whole: bool
     more: bool
+    tells: Annotated[tuple[_Name, ...], Field(max_length=64)] = ()
+    """Which of LATER_COUNTERS this searcher counts; that the others are 0 says nothing."""
     segments: Annotated[tuple[_Name, ...], Field(max_length=EVIDENCE_SEGMENTS), FailFast()]
     bucket: Annotated[list[_Whole], Field(max_length=EVIDENCE_ROWS), FailFast()]
     segment: Annotated[list[_Whole], Field(max_length=EVIDENCE_ROWS), FailFast()]

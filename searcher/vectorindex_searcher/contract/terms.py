@@ -24,6 +24,10 @@ task, because it is never frozen, and because a searcher from before it must not
 PROCESSES_ENV = "VECTORINDEX_PROCESSES"
 """Environment variable of a searcher: how many processes answer its users; absent: one. Not part of the task, because
 it follows the resources, and because a searcher from before it must not refuse its task."""
+COLUMNS_BEFORE_ENV = "VECTORINDEX_COLUMNS_BEFORE"
+"""Environment variable of a searcher: the metadata columns of the revision before it, as a JSON object of names and
+letters of COLUMN_TYPES; absent: it is not known what that one had. Not part of the task, because it is no part of what
+is served, and because a searcher from before it must not refuse its task."""
 MOST_PROCESSES = 32
 """Of a pod: beyond so many cores two pods are better, each of which can be lost."""
 METRICS_PORT_ENV = "VECTORINDEX_METRICS_PORT"

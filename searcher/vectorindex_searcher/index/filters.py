@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
+
+from ..contract import COLUMN_TYPES
 
 MAX_DEPTH = 8
 MAX_TERMS = 64
@@ -256,6 +258,22 @@ def _compared(column: str, kind: _Kind, operator: str, value: Value) -> Predicat
 
 
 # ---------------------------------------------------------------- types
+
+_ARROW = {
+    "string": pa.string(), "integer": pa.int64(), "float": pa.float64(), "boolean": pa.bool_(),
+    "timestamp": pa.timestamp("us"), "date": pa.date32(),
+}  # fmt: skip
+"""A type of each name; values of a column of it are written in the same way."""
+
+
+def columns_of_letters(letters: Mapping[str, str]) -> FilterColumns:
+    """The columns of another artifact, of which no more is known than the letters of their types (COLUMN_TYPES).
+
+    Takes every filter that it takes, and no other. Columns of unknown letters are of no use to filters.
+    """
+    known = {letter: _ARROW[name] for name, letter in COLUMN_TYPES.items() if name in _ARROW}
+    known |= {letter.upper(): pa.list_(arrow) for letter, arrow in known.items()}
+    return FilterColumns(pa.schema([(name, known.get(letter, pa.null())) for name, letter in letters.items()]))
 
 
 def type_name(arrow: pa.DataType) -> str:

@@ -84,6 +84,7 @@ class AdminApp:
         self._queries = queries
         self._source = source
         self._artifacts = Artifacts(task)
+        self._tells = contract.LATER_COUNTERS if settings.columns_before is not None else (contract.FILTERED,)
         self._clock = clock
         self._exposed = b""
         self._exposed_until = -math.inf
@@ -164,6 +165,7 @@ class AdminApp:
             "cursor": ring.cursor(told),
             "whole": after is None,
             "more": more,
+            "tells": self._tells,
             "segments": ring.segments,
         }
         return Response(200, page.write(head), _COLUMNS)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 import orjson
 
 from .. import contract
 from ..index.engine import Engine
+from ..index.filters import columns_of_letters
 from ..proof.report import Points
 from . import openapi
 from .evidence.feedback import QueryIds
@@ -51,12 +53,16 @@ class SearchApp:
         mirror: Mirror | None = None,
         tokens: bool = False,
         limited: contract.ParamLimits = NO_LIMITS,
+        columns_before: Mapping[str, str] | None = None,
     ) -> None:
         """`mirror`: takes what another revision is to answer again. `tokens`: whether a bearer token is asked for,
-        which is all that it knows of them. `limited`: what queries may choose for themselves.
+        which is all that it knows of them. `limited`: what queries may choose for themselves. `columns_before`:
+        contract.COLUMNS_BEFORE_ENV; None: not known.
         """
         embedding = engine.manifest.embedding
         self._recorder = recorder
+        # What cannot be filtered at all is a choice of the index's type, and the one before may have been the same.
+        self._compares = columns_before is not None and engine.supports_filter
         segment_params = points.params if points else {}
         schema = QuerySchema(
             dimension=engine.dimension,
@@ -70,6 +76,7 @@ class SearchApp:
             embedding_version=embedding.version,
             min_score=task.min_score,
             columns=engine.filter_columns if engine.supports_filter else None,
+            columns_before=columns_of_letters(columns_before) if self._compares and columns_before else None,
         )
         self._searching = SearchService(engine, pool, task.revision, segment_params, live, feedback, queries, mirror)
         self._keeps_queries, self._tokens = queries is not None, tokens
@@ -137,7 +144,7 @@ class SearchApp:
 
     def _search(self, request: Request, query: bytes) -> Deferred:
         """POST /v1/search. A refusal counts for the segment that the request named."""
-        request.outcome = outcome = Outcome(contract.OTHER_SEGMENT)
+        request.outcome = outcome = Outcome(contract.OTHER_SEGMENT, compared=self._compares)
         if self._keeps_queries:
             outcome.sender = self._sender(request)
         headers, body = request.headers, request.body

@@ -183,6 +183,7 @@ class Server:
             mirror=self._shadowing.send(engine, self._deleted, self._vectors),
             tokens=self._tokens is not None,
             limited=self._settings.params,
+            columns_before=self._settings.columns_before,
         )
         self._shadowing.receive(app, engine, self._pool, self._deleted, self._vectors, self._settings.threads)
         gauges.feedback, gauges.ignored_params = feedback.results, app.ignored_params

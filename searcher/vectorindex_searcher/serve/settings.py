@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from .. import contract
 from ..errors import BadSpec
@@ -21,6 +21,7 @@ from .http.limits import MOST_THREADS
 _ENV_PREFIX = "VECTORINDEX_"
 _PORTS = "a port from 1 to 65535, or 0 for any free one"
 _log = logging.getLogger(__name__)
+_LETTERS = TypeAdapter(dict[str, str])
 _T = TypeVar("_T", bound=int | float | str | Path | None)
 
 
@@ -52,6 +53,8 @@ class Settings:
     tls_key: Path | None = None
     params: contract.ParamLimits = field(default_factory=contract.ParamLimits)
     """What queries may choose for themselves."""
+    columns_before: Mapping[str, str] | None = None
+    """Metadata columns of the revision before, with the letters of their types; None: not known."""
     internal_key: str = field(default="", repr=False)
     """Key of the revision, which signs evidence and leases; empty: unsigned ones are taken."""
     source: str = ""
@@ -96,6 +99,7 @@ class Settings:
             tls_cert=tls_cert,
             tls_key=tls_key,
             params=_param_limits(environment.get(contract.PARAM_LIMITS_ENV, "")),
+            columns_before=_columns_before(environment.get(contract.COLUMNS_BEFORE_ENV, "")),
             source=environment.get(contract.SOURCE_ENV, ""),
             live_queries=_may_keep_queries(environment.get(contract.LIVE_QUERIES_ENV, "") == "1", key),
             internal_key=key,
@@ -124,6 +128,16 @@ def _param_limits(text: str) -> contract.ParamLimits:
         message = f"{contract.PARAM_LIMITS_ENV}: {place}: {fault['msg']}"
         remedy = 'Give JSON such as {"allow": ["nprobe"], "max": {"nprobe": 64}}.'
         raise BadSpec("BadSetting", message, field=contract.PARAM_LIMITS_ENV, remedy=remedy) from None
+
+
+def _columns_before(text: str) -> Mapping[str, str] | None:
+    """Raises BadSpec for what is no JSON object of names and letters."""
+    try:
+        return _LETTERS.validate_json(text) if text else None
+    except ValidationError as error:
+        message = f"{contract.COLUMNS_BEFORE_ENV}: {error.errors(include_url=False)[0]['msg']}"
+        remedy = 'Give JSON such as {"section": "s", "size": "i"}, or nothing.'
+        raise BadSpec("BadSetting", message, field=contract.COLUMNS_BEFORE_ENV, remedy=remedy) from None
 
 
 def _bad_setting(name: str, text: str, *, from_flag: bool) -> BadSpec:

@@ -53,6 +53,10 @@ class Counts:
     refused: int = 0
     mismatched: int = 0
     zero_results: int = 0
+    filtered_queries: int = 0
+    filtered_zero_results: int = 0
+    filters_compared: int = 0
+    filters_lost: int = 0
     top_count: int = 0
     top_sum: float = 0.0
     top_sum_squares: float = 0.0
@@ -120,6 +124,8 @@ class PodCounts:
     now: float
     live_before: int | None
     counted: Sequence[Counted]
+    tells: frozenset[str] = frozenset()
+    """Of contract.LATER_COUNTERS: what it counts."""
 
     @classmethod
     def of(cls, evidence: Evidence) -> PodCounts:
@@ -158,6 +164,8 @@ class RevisionEvidence:
     now: float
     live_before: int | None = None
     """None: no pod measures it."""
+    tells: frozenset[str] = frozenset()
+    """Of contract.LATER_COUNTERS: what every pod that told counts."""
     lag: int = 0
     """Buckets that `until` left out."""
     foreign: tuple[str, ...] = ()
@@ -258,6 +266,7 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "", sums: 
     foreign: list[str] = []
     complete: list[int] = []
     live: list[int] = []
+    tells: list[frozenset[str]] = []
     for pod in pods:
         counts = _usable(pod.evidence)
         if counts is not None and revision and counts.revision != revision:
@@ -268,6 +277,7 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "", sums: 
             continue
         shift = round((pod.received_at - counts.now) / BUCKET_SECONDS)
         complete.append(math.floor(counts.now / BUCKET_SECONDS) + shift)
+        tells.append(counts.tells)
         if counts.live_before is not None:
             live.append(counts.live_before + shift)
         for number, rows in _blocks(counts.counted).items():
@@ -281,6 +291,7 @@ def merge(pods: Sequence[PodEvidence], now: float, *, revision: str = "", sums: 
         silent=tuple(sorted(silent)),
         now=now,
         live_before=min(live, default=None),
+        tells=frozenset.intersection(*tells) if tells else frozenset(),
         foreign=tuple(sorted(foreign)),
         problem=next((f"{pod.pod}: {pod.problem}" for pod in pods if pod.problem), ""),
         sums=sums,

@@ -334,6 +334,9 @@ def _judge_all(case: _Case, failed: int) -> RuleVerdict:
         return case.say(
             unsure, "NoBaseline", f"stable left fewer than {rule.min_samples} to compare with", cell, seconds
         )
+    if case.metric.needs and case.metric.needs not in case.merged.tells:
+        text = "its searchers do not tell: their image, or the report of the revision before, is too old"
+        return case.say(unsure, "NotJudged", text, cell, seconds)
     if size == 0 and case.now - warm >= rule.window_seconds * rule.consecutive:
         on_no_data = {"Hold": unsure, "Pass": Verdict.PASS, "Fail": Verdict.FAIL}
         return case.say(on_no_data[rule.on_no_data], "NoData", f"onNoData is {rule.on_no_data}", cell, seconds)

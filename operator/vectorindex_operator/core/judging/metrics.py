@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from vectorindex_operator.core.judging.comparison import Bounded, Family, Mean, Quantile, Rate
 from vectorindex_operator.core.judging.evidence import CLICKS_LATE, Counts, RevisionEvidence
+from vectorindex_searcher.contract import COMPARED, FILTERED
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _RATE = re.compile(rf"({_NUMBER})\s*(%?)")
@@ -40,6 +41,8 @@ class Metric:
     """Default of `window`."""
     note: Callable[[Counts], str] = lambda _cell: ""
     """What a message should add about the sample."""
+    needs: str = ""
+    """Of contract.LATER_COUNTERS: a searcher that does not count it says nothing of this metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,24 @@ METRICS: dict[str, Metric] = {
         _parse_rate,
         _show_rate,
         _RATE_UNITS,
+    ),
+    "FilteredZeroResultRate": Metric(
+        "zero-result rate of filtered queries",
+        "answered queries with a filter",
+        Rate(lambda cell: cell.filtered_zero_results, lambda cell: cell.filtered_queries),
+        _parse_rate,
+        _show_rate,
+        _RATE_UNITS,
+        needs=FILTERED,
+    ),
+    "FiltersLost": Metric(
+        "share of filters lost",
+        "requests with a filter that the revision before took",
+        Rate(lambda cell: cell.filters_lost, lambda cell: cell.filters_compared),
+        _parse_rate,
+        _show_rate,
+        _RATE_UNITS,
+        needs=COMPARED,
     ),
     "LiveRecall": Metric(
         "live recall",

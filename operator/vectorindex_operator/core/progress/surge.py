@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_text, to_unix
-from vectorindex_operator.api.v1alpha1 import RolloutStatus
-from vectorindex_operator.core import recipe
+from vectorindex_operator.api.v1alpha1 import GuardrailMetric, RolloutStatus
+from vectorindex_operator.core import gate, recipe
 from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.phase import BEFORE_TRAFFIC, Phase
 from vectorindex_operator.core.progress import shadow
@@ -62,15 +62,29 @@ def _begin(state: ReconcileState, name: str) -> None:
         return
     # What tripped is nothing to go back to, although it serves.
     good = bool(state.stable) and is_way_back(state.statuses[state.stable])
+    prior = state.stable if good or not state.stable else rollback_target(state, state.stable)
     rollout = RolloutStatus(
         settings=state.spec.rollout,
         guardrails=state.spec.guardrails,
         gate_hash=recipe.gate_hash(state, name),
         started_at=to_text(state.now),
-        prior=state.stable if good or not state.stable else rollback_target(state, state.stable),
+        prior=prior,
+        columns_before=_columns_before(state, prior),
     )
     state.update(name, phase=Phase.SURGING, rollout=rollout, restored_at=None)
     state.candidate, state.preparing = name, ""
+
+
+def _columns_before(state: ReconcileState, prior: str) -> dict[str, str] | None:
+    """What filters could name in the revision that a rollback goes to. None: no rule asks, or its report is of a
+    release that did not tell."""
+    if all(rule.metric is not GuardrailMetric.FILTERS_LOST for rule in state.spec.guardrails.rules):
+        return None
+    if not prior:
+        return {}
+    columns = state.revision(prior).spec.columns
+    types = gate.column_types(columns, state.statuses[prior].report)
+    return types if len(types) == len(columns.metadata) else None
 
 
 def _resume_outgoing(state: ReconcileState) -> None:

@@ -105,6 +105,7 @@ def _load(state: ReconcileState, name: str) -> None:
             report_sha256=status.report.report_sha256,
             resident_bytes=status.build.resident_bytes,
             live_recall=live_recall,
+            columns_before=status.rollout.columns_before if status.rollout is not None else None,
             disk_bytes=_disk_bytes(status.build, live_recall),
         )
     )

@@ -32,6 +32,10 @@ FAILED_REQUESTS = "vectorindex_failed_requests"
 REFUSED = "vectorindex_refused"
 MISMATCHED = "vectorindex_mismatched"
 ZERO_RESULTS = "vectorindex_zero_result_queries"
+FILTERED_QUERIES = "vectorindex_filtered_queries"
+FILTERED_ZERO_RESULTS = "vectorindex_filtered_zero_result_queries"
+FILTERS_COMPARED = "vectorindex_filters_compared"
+FILTERS_LOST = "vectorindex_filters_lost"
 TOP_SCORE = "vectorindex_top_score"
 TOP_SCORE_SQUARES = "vectorindex_top_score_squares"
 DURATION = "vectorindex_query_duration_seconds"
@@ -194,6 +198,14 @@ class SearcherMetrics(Collector):
             (REFUSED, "Requests refused for a client's fault, a deadline too short, or overload.", "refused"),
             (MISMATCHED, "Requests refused for a wrong dimension or another embedding.", "mismatched"),
             (ZERO_RESULTS, "Queries without a hit at or above minScore.", "zero_results"),
+            (FILTERED_QUERIES, "Answered queries with a filter.", "filtered_queries"),
+            (FILTERED_ZERO_RESULTS, "Of these, without a hit at or above minScore.", "filtered_zero_results"),
+            (
+                FILTERS_COMPARED,
+                "Requests with a filter that were answered, or refused although the revision before took it.",
+                "filters_compared",
+            ),
+            (FILTERS_LOST, "Of these, the refused ones.", "filters_lost"),
             (TRACKED, "Queries that got a query id.", "tracked"),
             (TOP_SCORE_SQUARES, "Sum of the squares of first hits' scores.", "top_sum_squares"),
         )

@@ -23,9 +23,12 @@ RESULT_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _BIN_EDGES = [contract.LATENCY_BIN_RATIO**b for b in range(BINS)]
 _RESULT_BINS = [bisect_left(RESULT_EDGES, hits) for hits in range(RESULT_EDGES[-1] + 1)]
 """By number of hits; looked up for every query."""
-QUERIES, ERRORS, REFUSED, ZERO, TOP, REQUESTS, FAILED, MISMATCHED = range(8)
-"""Places of a segment's counts."""
-COUNTERS = ("queries", "errors", "refused", "zero_results", "top_count", "requests", "failed_requests", "mismatched")
+QUERIES, ERRORS, REFUSED, ZERO, TOP, REQUESTS, FAILED, MISMATCHED, FILTERED, FILTERED_ZERO, COMPARED, LOST = range(12)
+"""Places of a segment's counts. From MISMATCHED on: in columns only."""
+COUNTERS = (
+    "queries", "errors", "refused", "zero_results", "top_count", "requests", "failed_requests", "mismatched",
+    "filtered_queries", "filtered_zero_results", "filters_compared", "filters_lost",
+)  # fmt: skip
 """Their names in contract.EvidenceBucket."""
 SUM, SQUARES = range(2)
 SUMS = ("top_sum", "top_sum_squares")
@@ -60,6 +63,12 @@ class Outcome:
     """Token or address that asked, where live queries are kept."""
     ignored: tuple[str, ...] = ()
     """Search parameters that it named and this index has not."""
+    filtered: bool = False
+    """It has a filter, which was taken."""
+    lost: bool = False
+    """It has a filter, which was refused although the revision before took it."""
+    compared: bool = False
+    """Whether it is known what that one took."""
 
 
 class Counts:
@@ -135,6 +144,9 @@ class Recorder(ABC):
         current = self._current[segment]
         if 400 <= status < 500 or status in _REFUSALS:
             current.counts[MISMATCHED if status == 422 else REFUSED] += 1
+            if outcome.lost:
+                current.counts[COMPARED] += 1
+                current.counts[LOST] += 1
             return
         queries = outcome.queries
         number = latency_bin(seconds)
@@ -145,6 +157,8 @@ class Recorder(ABC):
             return
         current.counts[REQUESTS] += 1
         current.counts[QUERIES] += queries
+        if outcome.filtered and outcome.compared:
+            current.counts[COMPARED] += 1
         if status >= 400:
             current.counts[FAILED] += 1
             current.counts[ERRORS] += queries
@@ -170,6 +184,9 @@ class Recorder(ABC):
                 current.counts[ZERO] += 1
             results[_RESULT_BINS[hits] if hits < len(_RESULT_BINS) else -1] += 1
             self._result_sums[segment] += hits
+        if outcome.filtered:
+            current.counts[FILTERED] += len(outcome.hits)
+            current.counts[FILTERED_ZERO] += outcome.hits.count(0)
         current.counts[TOP] += len(outcome.top_scores)
         for score in outcome.top_scores:
             current.sums[SUM] += score

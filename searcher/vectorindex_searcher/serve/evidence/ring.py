@@ -17,7 +17,24 @@ import numpy as np
 
 from ... import contract
 from .increments import Increment, SegmentCounts
-from .recorder import BINS, COUNTERS, ERRORS, FAILED, MISMATCHED, QUERIES, REFUSED, REQUESTS, SUMS, TOP, ZERO, Recorder
+from .recorder import (
+    BINS,
+    COMPARED,
+    COUNTERS,
+    ERRORS,
+    FAILED,
+    FILTERED,
+    FILTERED_ZERO,
+    LOST,
+    MISMATCHED,
+    QUERIES,
+    REFUSED,
+    REQUESTS,
+    SUMS,
+    TOP,
+    ZERO,
+    Recorder,
+)
 
 SLOTS = contract.RING_SECONDS // contract.BUCKET_SECONDS
 LATER = (
@@ -67,6 +84,10 @@ class Totals:
     refused: int
     mismatched: int
     zero_results: int
+    filtered_queries: int
+    filtered_zero_results: int
+    filters_compared: int
+    filters_lost: int
     top_count: int
     top_sum: float
     top_sum_squares: float
@@ -313,6 +334,10 @@ class EvidenceRing(Recorder):
                 refused=row[REFUSED],
                 mismatched=row[MISMATCHED],
                 zero_results=row[ZERO],
+                filtered_queries=row[FILTERED],
+                filtered_zero_results=row[FILTERED_ZERO],
+                filters_compared=row[COMPARED],
+                filters_lost=row[LOST],
                 top_count=row[TOP],
                 top_sum=float(sums[segment, 0]),
                 top_sum_squares=float(sums[segment, 1]),

@@ -21,6 +21,8 @@ from .kinds import refuse_unknown
 from .pool import Group
 
 NO_LIMITS = contract.ParamLimits()
+INVALID_FILTER = "InvalidFilter"
+"""Kind of the problem of a filter that this revision does not take."""
 _OWN_WORDS = ("params", "filter", "minScore")
 
 
@@ -44,6 +46,8 @@ class QuerySchema:
     min_score: float | None = None
     columns: FilterColumns | None = None
     """What filters may name; None when this index cannot be searched with a filter."""
+    columns_before: FilterColumns | None = None
+    """What filters could name in the revision before this one; None: not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,13 +200,24 @@ class Planner:
             return None
         if self._schema.columns is None:
             remedy = "build the index with factory Flat, IVF or HNSW"
-            raise Problem(400, "InvalidFilter", "this index type cannot be filtered", field="filter", remedy=remedy)
+            raise Problem(400, INVALID_FILTER, "this index type cannot be filtered", field="filter", remedy=remedy)
         try:
             return parse(document, self._schema.columns)
         except FilterError as error:
             raise Problem(
-                400, "InvalidFilter", error.detail, field=error.where, value=error.value, remedy=error.remedy
+                400, INVALID_FILTER, error.detail, field=error.where, value=error.value, remedy=error.remedy
             ) from None
+
+    def lost(self, fields: Mapping[str, Any]) -> bool:
+        """Whether a filter that is refused here was taken by the revision before: who sent it did nothing wrong."""
+        before = self._schema.columns_before
+        if before is None:
+            return False
+        try:
+            parse(fields.get("filter"), before)
+        except FilterError:
+            return False
+        return True
 
 
 def allowed_params(limits: Mapping[str, tuple[int, int]], limited: contract.ParamLimits) -> dict[str, tuple[int, int]]:

@@ -167,6 +167,7 @@ class SearchService:
 
     def _run_alone(self, asked: PendingSearch) -> Response:
         """Answer a search for any number of vectors, with or without a filter."""
+        asked.outcome.filtered = asked.plan.filter is not None
         with Work(self._budget) as work:
             work.search(asked.plan, asked.outcome.queries)
             return self._run(asked, work)

@@ -94,6 +94,7 @@ class Worker:
             queries=self._queries,
             tokens=parts.tokens is not None,
             limited=parts.settings.params,
+            columns_before=parts.settings.columns_before,
         )
         self._users = Listener(self._app, parts.task.revision, parts.limits, self._traffic.closing, parts.tokens)
         self._users.begin(parts.certificate.context if parts.certificate is not None else None)
