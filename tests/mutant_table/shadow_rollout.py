@@ -14,6 +14,50 @@ _TESTS = "unit/test_lifecycle_shadow.py::"
 _ADAPTERS = "unit/test_adapters_shadow.py::"
 
 SHADOW_ROLLOUT = (
+    # ------------------------------------------------------------ what a shadow waits for
+    Mutant(
+        "an operator that was away finds the time of a shadow over",
+        f"{_OPERATOR}/core/progress/shadow_time.py",
+        "    if now - last > AWAY * pause and shadow.pauses < MOST_PAUSES:\n",
+        "    if now < last:\n",
+        (f"{_TESTS}test_time_in_which_no_operator_was_there_is_no_part_of_a_shadow",),
+        "Nothing was compared, and users would get what a shadow is there to keep from them.",
+        each=(seeds("shadow_while_no_operator_is_there"),),
+    ),
+    Mutant(
+        "an operator that comes and goes keeps a shadow for ever",
+        f"{_OPERATOR}/core/progress/shadow_time.py",
+        " and shadow.pauses < MOST_PAUSES:",
+        ":",
+        (f"{_TESTS}test_an_operator_that_comes_and_goes_does_not_keep_a_shadow_for_ever",),
+        "New data would wait as long.",
+    ),
+    Mutant(
+        "what nobody could judge counts while nobody looked",
+        f"{_OPERATOR}/core/progress/shadow_time.py",
+        "    return now - max(to_unix(since), to_unix(shadow.resumed_at or since))\n",
+        "    return now - to_unix(since)\n",
+        (f"{_TESTS}test_what_nobody_could_judge_is_not_held_against_it_for_a_time_in_which_nobody_looked",),
+        "A good revision would be rejected by two looks.",
+    ),
+    Mutant(
+        "a shadow waits for pairs that never come",
+        _SHADOW,
+        '    return settings.on_inconclusive == "Switch" and gone_on >= early and is_incomparable(judged)\n',
+        '    return settings.on_inconclusive == "Switch" and gone_on < 0 and is_incomparable(judged)\n',
+        (f"{_TESTS}test_where_deleted_ids_differ_for_good_it_does_not_wait_for_the_end_of_its_time",),
+        "A rollout that begins or ends the deletion of ids would wait ten minutes for nothing.",
+        each=(seeds("shadow_of_revisions_with_other_deleted_ids"),),
+    ),
+    Mutant(
+        "a shadow waits for what pairs cannot tell",
+        f"{_OPERATOR}/core/judging/pairs.py",
+        "    return metric is not None and metric.bets(rule.bound, PairSums()) != ()\n",
+        "    return metric is not None\n",
+        ("unit/test_judging_pairs.py::test_stables_errors_are_no_pairs_so_a_rise_of_errors_is_left_to_the_soak",),
+        "Each rollout with a relative rule on errors would wait until the time of its shadow is over.",
+        each=(seeds("shadow_with_a_rule_that_only_a_soak_can_judge"),),
+    ),
     # ------------------------------------------------------------ what is kept from the traffic
     Mutant(
         "what fails in shadow goes on",

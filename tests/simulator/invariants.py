@@ -204,7 +204,8 @@ class Invariants:
             shadow = (status.get("rollout") or {}).get("shadow")
             if not shadow:
                 continue
-            began, since = to_unix(shadow["startedAt"]), max(to_unix(shadow["startedAt"]), self.calm())
+            began = to_unix(shadow["startedAt"])
+            since = max(began, self.calm(), self.world.nobody_until)
             if status["phase"] == Phase.SHADOWING and self.world.now - since > SHADOW_SECONDS:
                 self.broken(f"(15) {name} is in shadow for {self.world.now - began:.0f} s")
             rejected = (status.get("rejected") or {}).get("stage") == "Shadow"

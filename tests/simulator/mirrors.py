@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from simulator.clock import START, Clock
-from simulator.truth import Quality
+from simulator.truth import Quality, Truth
 
 from vectorindex_searcher.contract import BUCKET_SECONDS, MirrorLease, PairCounts
 
@@ -54,8 +54,8 @@ class Mirrors:
         now = self.clock.now
         return [name for name, one in self.shadows.items() if any(spans[-1][1] > now for spans in one.spans.values())]
 
-    def rows(self, name: str, revision: str, rate: float, quality: Callable[[str], Quality]) -> Iterator[PairCounts]:
-        """What one pod of a side counted; pods of a side are alike. `rate`: queries a second of all users."""
+    def rows(self, name: str, revision: str, truth: Truth, quality: Callable[[str], Quality]) -> Iterator[PairCounts]:
+        """What one pod of a side counted; pods of a side are alike."""
         shadow = self.shadows.get(name)
         if shadow is None or revision not in (shadow.sender, shadow.judged):
             return
@@ -63,27 +63,29 @@ class Mirrors:
         first = int((min(spans[0][0] for spans in shadow.spans.values()) - START) // BUCKET_SECONDS)
         newest = int((self.clock.now - START) // BUCKET_SECONDS)
         for number in range(first, newest + 1):
-            row = shadow.counted.get((number, sends)) or self._row(shadow, number, sends, rate, quality)
+            row = shadow.counted.get((number, sends)) or self._row(shadow, number, sends, truth, quality)
             if number < newest:
                 shadow.counted[number, sends] = row
-            if row.mirrored or row.pairs:
+            if row.mirrored or row.pairs or row.other_deleted:
                 yield from (row, _half(row))
 
     def _row(
-        self, shadow: Shadow, number: int, sends: bool, rate: float, quality: Callable[[str], Quality]
+        self, shadow: Shadow, number: int, sends: bool, truth: Truth, quality: Callable[[str], Quality]
     ) -> PairCounts:
         start = START + number * BUCKET_SECONDS
         stop = min(self.clock.now, start + BUCKET_SECONDS)
         spans = [span for mine in shadow.spans.values() for span in mine]
         covered = sum(max(0.0, min(end, stop) - max(begin, start)) for begin, end in spans) / len(shadow.spans)
         share = self.share(shadow.sender, start, stop) / max(1e-9, stop - start)
-        queries = int(covered * share * rate / (len(shadow.spans) if sends else shadow.receivers))
+        queries = int(covered * share * truth.queries_per_second / (len(shadow.spans) if sends else shadow.receivers))
         bucket = int(start // BUCKET_SECONDS)
         mine, other = quality(shadow.judged), quality(shadow.sender)
         lost = queries if mine.hangs else int(queries * mine.errors)
         if sends:
             return PairCounts(bucket=bucket, segment="other", mirrored=queries, unanswered=lost)
         pairs = queries - lost
+        if truth.other_deleted:
+            return PairCounts(bucket=bucket, segment="other", other_deleted=pairs)
         zero, there = int(pairs * mine.zero_results), int(pairs * other.zero_results)
         return PairCounts(
             bucket=bucket,

@@ -168,7 +168,9 @@ class Operator:
         """A worker of the queue looks for something to do; those of a process that is gone do not."""
         if queue is not self.queue:
             return
-        if not self.filled:
+        if self.world.nobody_until > self.world.now:
+            self._later(queue, self.world.nobody_until - self.world.now)
+        elif not self.filled:
             self._later(queue, 1.0)
         elif (key := queue.take_due()) is not None:
             self._pass(key)
@@ -177,6 +179,8 @@ class Operator:
         if not self.automatic:
             return
         self.world.clock.after(RELIST_SECONDS, self.relist)
+        if self.world.nobody_until > self.world.now:
+            return
         if not self.cached:
             self.mark(self.faults.rng.uniform(0.0, 0.5))
         elif self.filled and not self.busy:

@@ -221,7 +221,7 @@ class Searchers:
             else:
                 owner, now = pod["metadata"]["labels"][labels.REVISION], self._clock_of(pod)
                 ahead = round((now - self.clock.now) / BUCKET_SECONDS)
-                counted = self.mirrors.rows(shadow, owner, self.truth.queries_per_second, self._quality)
+                counted = self.mirrors.rows(shadow, owner, self.truth, self._quality)
                 rows = tuple(row.model_copy(update={"bucket": row.bucket + ahead}) for row in counted)
                 evidence = PairEvidence.model_construct(
                     pod=name, revision=owner, incarnation="", now=now, shadow=shadow, rows=rows

@@ -135,6 +135,8 @@ class Truth:
     """Kinds that nobody may write."""
     mirrors: bool = True
     """Whether the image of searchers knows what a shadow is."""
+    other_deleted: bool = False
+    """Whether two revisions never have the same deleted ids."""
     lists_source: bool = True
     """Whether the image of searchers can."""
     source_denied: bool = False

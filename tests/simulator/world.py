@@ -88,6 +88,8 @@ class World:
         """Metadata columns that the user names beside a factory; else none."""
         self.upgrade: Callable[[str], None] = lambda image: None
         """Replace the operators by ones with another searcher image."""
+        self.nobody_until = 0.0
+        """Until when no operator does anything: their node is gone, and nobody notices."""
         self.last_ready: dict[str, float] = {}
         """When a revision last had a ready endpoint; infinity while it has one."""
         self.ready_since: dict[str, float] = {}

@@ -85,11 +85,13 @@ def run(obs: Observation, now: float = NOW) -> Plan:
 
 
 def shadowing(elapsed: float = 120.0, shadow: dict[str, Any] | None = None, **fields: Any) -> RevisionView:
-    """The candidate, in shadow of STABLE for so long."""
+    """The candidate, in shadow of STABLE for so long, looked at a moment ago."""
     view = a_revision(wanted(shadow), "Shadowing", created=NOW - elapsed)
     rollout = view.status.rollout
     assert rollout is not None
-    begun = ShadowStatus(id=ID, reference=STABLE.name, started_at=to_text(NOW - elapsed)).model_copy(update=fields)
+    begun = ShadowStatus(
+        id=ID, reference=STABLE.name, started_at=to_text(NOW - elapsed), looked_at=to_text(NOW - 5)
+    ).model_copy(update=fields)
     rollout = rollout.model_copy(update={"shadow": begun, "prior": STABLE.name})
     return replace(view, status=view.status.model_copy(update={"rollout": rollout}))
 
@@ -147,6 +149,15 @@ def rows(plan: Plan) -> list[str]:
 
 def asks(obs: Observation, name: str, nonce: str, argument: str = "") -> Observation:
     return replace(obs, index=replace(obs.index, commands=(Command(name, argument, nonce),)))
+
+
+def looks(obs: Observation, seconds: float) -> tuple[Observation, Plan]:
+    """The same world after looks at it for so long, and the last of them."""
+    plan, now = run(obs), NOW
+    while now < NOW + seconds:
+        obs, now = after(obs, plan), min(now + 50.0, NOW + seconds)
+        plan = run(obs, now)
+    return after(obs, plan), plan
 
 
 def with_pods(obs: Observation, view: RevisionView, *pods: PodView, unready_since: float | None = None) -> Observation:
@@ -307,12 +318,64 @@ def test_pods_that_do_not_tell_keep_it_from_the_traffic(mute: str) -> None:
     obs = replace(obs, pairs={**obs.pairs, mute: silent})
     first = run(obs)
     assert (moved(first), status_of(first).phase) == ([], "Shadowing"), "one look may miss pods"
-    second = run(after(obs, first), NOW + 590)
+    _, second = looks(after(obs, first), 590)
     assert moved(second) == []
     assert rows(second) == ["ShadowHolds"]
-    last = status_of(run(after(obs, first), NOW + 601))
+    _, third = looks(after(obs, first), 600)
+    last = status_of(third)
     assert last.rejected is not None
     assert (last.rejected.stage, last.rejected.reason) == ("Shadow", "EvidenceMissing")
+
+
+def test_what_nobody_could_judge_is_not_held_against_it_for_a_time_in_which_nobody_looked() -> None:
+    obs = in_shadow(shadowing(elapsed=LATE))
+    silent = tuple(PodPairs(f"{NAME}-{number}", None, "no whole answer within 2 s") for number in range(2))
+    obs = replace(obs, pairs={**obs.pairs, NAME: silent})
+    obs = after(obs, run(obs))
+    back = run(obs, NOW + 1000)
+    assert (moved(back), status_of(back).phase) == ([], "Shadowing")
+
+
+def test_time_in_which_no_operator_was_there_is_no_part_of_a_shadow() -> None:
+    obs = in_shadow(shadowing(elapsed=LATE, looked_at=to_text(NOW - 640)), each=0)
+    back = run(obs)
+    assert (moved(back), rates(back)) == ([], [25.0])
+    rollout = status_of(back).rollout
+    assert rollout is not None
+    assert rollout.shadow is not None
+    assert (rollout.shadow.paused_seconds, rollout.shadow.resumed_at) == (pytest.approx(640, abs=1), to_text(NOW))
+    assert moved(looks(after(obs, back), 530)[1]) == []
+    assert moved(looks(after(obs, back), 545)[1]) == [NAME], "60 s before, and 540 s now"
+
+
+def test_an_operator_that_comes_and_goes_does_not_keep_a_shadow_for_ever() -> None:
+    for pauses, expected in ((2, []), (3, [NAME])):
+        view = shadowing(elapsed=LATE, pauses=pauses, looked_at=to_text(NOW - 690))
+        assert moved(run(in_shadow(view, each=0))) == expected
+
+
+def test_a_look_is_written_down_now_and_then() -> None:
+    obs = in_shadow(shadowing(elapsed=50.0, shadow={"duration": "5m"}))
+    obs = after(obs, run(obs))
+    assert wrote(run(obs, NOW + 54)) == set()
+    assert NAME in wrote(run(obs, NOW + 56))
+
+
+def test_where_deleted_ids_differ_for_good_it_does_not_wait_for_the_end_of_its_time() -> None:
+    def differing(elapsed: float, pairs: int = 0, **shadow: Any) -> Plan:
+        view = shadowing(elapsed=elapsed, shadow=shadow)
+        obs = in_shadow(view)
+        counted = told(view, 100, elapsed, pairs=pairs, other_deleted=100 - pairs)
+        return run(replace(obs, pairs={**obs.pairs, NAME: counted}))
+
+    assert moved(differing(110.0)) == [], "pods read the list again within seconds"
+    assert moved(differing(130.0, onInconclusive="Hold")) == []
+    assert moved(differing(130.0, duration="5m")) == []
+    plan = differing(130.0)
+    assert moved(plan) == [NAME]
+    (said,) = [event for event in plan.events if event.reason is EventReason.SHADOW_INCONCLUSIVE]
+    assert "queries made none, since the two have other deleted ids" in said.message
+    assert EventReason.SHADOW_PASSED in reasons(differing(130.0, pairs=50))
 
 
 def test_one_silent_pod_of_four_is_not_waited_for() -> None:

@@ -287,6 +287,14 @@ class ShadowStatus(Stored):
     reference: str
     """The revision whose queries and answers it is compared with."""
     started_at: Time
+    looked_at: Time | None = None
+    """A look that was not long ago: by it an operator that was away knows for how long."""
+    resumed_at: Time | None = None
+    """When one that was away went on."""
+    paused_seconds: float = 0.0
+    """For how long nobody looked, so that pods sent nothing: no part of its time."""
+    pauses: int = 0
+    """How often that was. After some times it is part of its time all the same."""
     ended_at: Time | None = None
     outcome: str = ""
     """Passed, Inconclusive, NoReference, CannotMirror, Failed, or Switched where it is not known any more; empty: it is

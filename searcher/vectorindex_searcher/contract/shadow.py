@@ -120,7 +120,9 @@ class PairCounts(Model):
     slower: _Whole = 0
     """Pairs for which the judged one took more than twice as long. Nobody is judged by it: other load, cold pages."""
     void: _Whole = 0
-    """No pairs: the two did not have the same deleted ids, or the query is none for the judged one."""
+    """No pairs: the query is none for the judged one. Of earlier images also what `other_deleted` counts."""
+    other_deleted: _Whole = 0
+    """No pairs: the two had not read the same list of deleted ids when they answered."""
     repeated: _Whole = 0
     """No pairs: asked before in this shadow."""
     warming: _Whole = 0

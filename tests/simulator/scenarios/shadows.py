@@ -11,6 +11,8 @@ from simulator.store import Json
 from simulator.truth import Quality
 from simulator.world import World
 
+from vectorindex_operator.api.timestamps import to_unix
+
 FEW = 2
 """Most of what may go wrong before and after a shadow is in other scenarios."""
 SHADOW: dict[str, Any] = {
@@ -72,6 +74,42 @@ def shadow_without_queries(w: World) -> Script:
     w.truth.queries_per_second = 0.0
     yield phase(w, "B", "Soaking")
     w.truth.queries_per_second = 40.0
+    yield stable(w, "B")
+
+
+@scenario(_rejected("ZeroResultRate"), seeds=FEW)
+def shadow_while_no_operator_is_there(w: World) -> Script:
+    """For longer than it may last, and then users ask: what nobody could see in that time is still to be seen."""
+    set_quality(w, "B", Quality(zero_results=0.5))
+    yield from edited(w, **SHADOW)
+    w.truth.queries_per_second = 0.0
+    yield phase(w, "B", "Shadowing")
+    w.nobody_until = w.now + 600.0
+    yield 600.0
+    w.truth.queries_per_second = 40.0
+    yield phase(w, "B", "Rejected")
+
+
+@scenario(ends("B", builds=2, extra=_ended("Passed")), seeds=0)
+def shadow_with_a_rule_that_only_a_soak_can_judge(w: World) -> Script:
+    """It waits for nothing that pairs cannot tell."""
+    rule = {"name": "more-errors", "metric": "ErrorRate", "maxRiseVsStable": "50%"}
+    yield from edited(w, **SHADOW, guardrails__rules=[*w.spec["guardrails"]["rules"], rule])
+    yield stable(w, "B")
+
+
+def _gave_up_early(w: World) -> list[str]:
+    shadow = _shadow_of(w, "B")
+    took = to_unix(shadow["endedAt"]) - to_unix(shadow["startedAt"])
+    wrong = [] if took < 300.0 else [f"the shadow of B waited {took:.0f} s for pairs that never come"]
+    return _ended("Inconclusive")(w) + wrong
+
+
+@scenario(ends("B", builds=2, extra=_gave_up_early), seeds=0)
+def shadow_of_revisions_with_other_deleted_ids(w: World) -> Script:
+    """Nothing is compared, and it does not wait for the end of its time."""
+    w.truth.other_deleted = True
+    yield from edited(w, rollout__shadow={**SHADOW["rollout__shadow"], "maxDuration": "20m"})
     yield stable(w, "B")
 
 

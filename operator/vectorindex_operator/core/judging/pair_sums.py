@@ -33,6 +33,7 @@ class PairSums:
     c_abs_s_sum: float = 0.0
     slower: int = 0
     void: int = 0
+    other_deleted: int = 0
     repeated: int = 0
     warming: int = 0
     answers_judged: int = 0

@@ -56,7 +56,7 @@ class _Case:
     total: PairSums
     seconds: float
     won: tuple[float, ...]
-    """Of each hypothesis that must be refuted; empty: this rule is not judged in shadow."""
+    """Of each hypothesis that must be refuted; empty: the sums are no numbers."""
 
     @property
     def size(self) -> int:
@@ -129,7 +129,7 @@ def judge_pairs(
     alpha_budget: float,
     min_queries: int,
 ) -> tuple[RuleVerdict, ...]:
-    """One verdict for `unanswered` and for each rule whose metric pairs tell, in their order.
+    """One verdict for `unanswered` and for each rule that pairs can tell of, in their order.
 
     `candidate`: what the pods counted that answer again, `sender`: those that have the traffic; buckets by segment (''
     is overall, the uniform half), from the beginning of the shadow to now, on the operator's clock. Rings hold an hour:
@@ -147,13 +147,13 @@ def judge_pairs(
     cases = [
         _case(rule, sender if PAIR_METRICS[rule.metric].by_sender else candidate, first, stop)
         for rule in (always, *rules)
-        if rule.metric in PAIR_METRICS
+        if _is_told(rule)
     ]
     enforced = [case for case in cases if case.rule.mode == "Enforce"]
     odds = 1.0 / min(0.5, max(alpha_budget, LEAST_BUDGET))
     together = math.fsum(case.stake for case in enforced) / len(enforced)
     strongest = max(enforced, key=lambda case: case.stake) if together >= odds else None
-    compared = sum(cell.pairs for _, cell in candidate.get(OVERALL, ()))
+    compared = add_pairs(cell for _, cell in candidate.get(OVERALL, ()))
     verdicts = []
     for case in cases:
         # What only observes takes no part of the others' budget, and is shown at the odds that it would get.
@@ -164,6 +164,13 @@ def judge_pairs(
         else:
             verdicts.append(_judge(case, failed, needed))
     return tuple(verdicts)
+
+
+def _is_told(rule: Rule) -> bool:
+    """Whether pairs tell of it. What they cannot tell is for the soak: no verdict here, or every shadow would wait for
+    one until its time is over."""
+    metric = PAIR_METRICS.get(rule.metric)
+    return metric is not None and metric.bets(rule.bound, PairSums()) != ()
 
 
 def _span(*sides: Mapping[str, Sequence[tuple[int, PairSums]]]) -> tuple[int, int]:
@@ -199,8 +206,6 @@ def _judge(case: _Case, failed: bool, needed: float) -> RuleVerdict:
     rule, unsure = case.rule, Verdict.INCONCLUSIVE
     if not case.total.usable:
         return case.say(Verdict.ERROR, "EvidenceInvalid", "the searchers' sum is not a number")
-    if not case.won:
-        return case.say(unsure, "NotJudged", "such a bound is judged when the candidate has the traffic")
     if failed:
         worse = " and worse than stable" if len(case.won) > 1 else ""
         return case.say(Verdict.FAIL, "BoundExceeded", f"outside{worse} beyond doubt")
@@ -214,8 +219,8 @@ def _judge(case: _Case, failed: bool, needed: float) -> RuleVerdict:
     return case.say(unsure, "NearBound", "outside, and chance may explain it")
 
 
-def _judge_unanswered(case: _Case, failed: bool, compared: int, least: int) -> RuleVerdict:
-    """`compared`: pairs overall, of which `least` are needed."""
+def _judge_unanswered(case: _Case, failed: bool, compared: PairSums, least: int) -> RuleVerdict:
+    """`compared`: what was counted overall, of which `least` pairs are needed."""
     unsure = Verdict.INCONCLUSIVE
     if failed:
         return case.say(Verdict.FAIL, _REASON, "more than that beyond doubt")
@@ -225,8 +230,11 @@ def _judge_unanswered(case: _Case, failed: bool, compared: int, least: int) -> R
     likely = trials >= least or (hits > 0 and binomial_at_least(hits, trials, MOST_UNANSWERED) <= LIKELY)
     if hits > MOST_UNANSWERED * trials and likely:
         return case.say(unsure, _REASON, "more than that, and not in one burst")
-    if min(case.size, compared) < least:
-        return case.say(unsure, "TooFewSamples", f"{compared:,} pairs of {least:,} that are needed")
+    if min(case.size, compared.pairs) < least:
+        few = f"{compared.pairs:,} pairs of {least:,} that are needed"
+        if compared.other_deleted > compared.pairs:
+            few += f"; {compared.other_deleted:,} queries made none, since the two have other deleted ids"
+        return case.say(unsure, "TooFewSamples", few)
     return case.say(Verdict.PASS, "WithinBound", "inside" if case.inside else "inside but for one burst")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from vectorindex_operator.core.judging.blocks import OVERALL
 from vectorindex_operator.core.judging.judge import SILENT_SHARE
-from vectorindex_operator.core.judging.pair_sums import Buckets, add_by_bucket, merge_pairs
+from vectorindex_operator.core.judging.pair_sums import Buckets, add_by_bucket, add_pairs, merge_pairs
 from vectorindex_operator.core.judging.pairs import UNANSWERED, judge_pairs
 from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict, worst
 from vectorindex_searcher.contract import BUCKET_SECONDS, PairEvidence
@@ -20,6 +20,12 @@ PAIRS = "pairs"
 """Name of the rule that is always on: enough pods tell what they counted."""
 SHADOW_BUDGET = 0.25
 """Share of `falseTripBudget` that a shadow may use: docs/adr/0038-sequential-tests.md."""
+
+
+_LATE = 60 // BUCKET_SECONDS
+"""Buckets of the last minute."""
+_FEWEST = 20
+_HARDLY = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,16 @@ def judge_shadow(
 def compared(judged: Side) -> int:
     """Queries that both revisions answered, and that count."""
     return sum(sums.pairs for name, rows in judged.counts().items() if name != OVERALL for _, sums in rows)
+
+
+def is_incomparable(judged: Side) -> bool:
+    """Whether of late hardly a query made a pair, because the two revisions have other deleted ids. Pods read the list
+    again when that is so, within seconds: what lasts is a list that one of them does not have, and waiting ends it not.
+    """
+    rows = [row for name, rows in judged.counts().items() if name != OVERALL for row in rows]
+    newest = max((bucket for bucket, _ in rows), default=0)
+    late = add_pairs(sums for bucket, sums in rows if bucket > newest - _LATE)
+    return late.other_deleted >= _FEWEST and late.pairs < _HARDLY * late.other_deleted
 
 
 def worst_in_shadow(said: Iterable[RuleVerdict]) -> Verdict:

@@ -18,8 +18,16 @@ from vectorindex_operator.core.internal_keys import addressee
 from vectorindex_operator.core.judging.acts import ACTS, Act, Situation
 from vectorindex_operator.core.judging.pairs import UNANSWERED
 from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict, rule_of
-from vectorindex_operator.core.judging.shadow import Side, compared, is_unanswered, judge_shadow, worst_in_shadow
+from vectorindex_operator.core.judging.shadow import (
+    Side,
+    compared,
+    is_incomparable,
+    is_unanswered,
+    judge_shadow,
+    worst_in_shadow,
+)
 from vectorindex_operator.core.phase import Phase
+from vectorindex_operator.core.progress.shadow_time import elapsed, lasted, looked
 from vectorindex_operator.core.safety import mirrors, verdicts
 from vectorindex_operator.core.safety.give_up import SHADOW, give_up
 from vectorindex_operator.core.safety.roll_back import is_dead, pending_trip
@@ -27,6 +35,8 @@ from vectorindex_operator.core.state import ReconcileState
 
 UNREADY_SECONDS = 10.0
 """A reference without a ready pod for so long is none: its users wait for what takes its place."""
+IN_VAIN_SECONDS = 120.0
+"""Pods that have read other lists of deleted ids have read the same ones long before."""
 
 
 class Outcome(StrEnum):
@@ -66,6 +76,9 @@ def step(state: ReconcileState, name: str, *, complete: bool) -> bool:
     if shadow is None or not going_on or shadow.reference != state.serving or ahead:
         _begin(state, name, rollout)
         return False
+    if (now := looked(shadow, state.now)) is not shadow:
+        shadow, rollout = now, rollout.model_copy(update={"shadow": now})
+        state.update(name, rollout=rollout)
     passes = _look(state, name, rollout, shadow, complete=complete)
     if mirrors.shadow_of(state.statuses[name]) is not None:
         _renew(state, name, rollout, shadow)
@@ -78,7 +91,7 @@ def holds_on(state: ReconcileState, name: str) -> bool:
     shadow, rollout = mirrors.shadow_of(status), status.rollout
     if shadow is None or rollout is None or _settings(rollout).on_inconclusive != "Hold":
         return False
-    return state.age(shadow.started_at) >= duration_seconds(_settings(rollout).max_duration)
+    return elapsed(shadow, state.now) >= duration_seconds(_settings(rollout).max_duration)
 
 
 def _settings(rollout: RolloutStatus) -> Shadow:
@@ -109,10 +122,7 @@ def _no_reference(state: ReconcileState, name: str) -> tuple[Outcome, str] | Non
         return Outcome.CANNOT_MIRROR, f"{serving} and {name} need an internal key each: what users ask is sent signed"
     unable = [one for one in (serving, name) if any(pod.unable for pod in state.obs.pairs.get(one, ()))]
     if unable:
-        return (
-            Outcome.CANNOT_MIRROR,
-            f"searchers of {unable[0]} know no shadow: an image from before, or several processes",
-        )
+        return Outcome.CANNOT_MIRROR, f"searchers of {unable[0]} know no shadow: their image is from before"
     return None
 
 
@@ -143,18 +153,18 @@ def _look(state: ReconcileState, name: str, rollout: RolloutStatus, shadow: Shad
         false_trip_budget=share(rollout.guardrails.false_trip_budget),
         min_queries=settings.min_queries,
     )
-    elapsed, longest = state.seen_at - to_unix(shadow.started_at), duration_seconds(settings.max_duration)
-    act, over = ACTS[Situation.SHADOWING, worst_in_shadow(said)], elapsed >= longest
+    gone_on, longest = elapsed(shadow, state.seen_at), duration_seconds(settings.max_duration)
+    act, over = ACTS[Situation.SHADOWING, worst_in_shadow(said)], gone_on >= longest
     final = over and act is Act.HOLD_OR_REJECT and complete and _has_lasted(state, shadow, said, longest)
     if act is Act.REJECT or final:
         _reject(state, name, rollout, said)
-    elif act is Act.SWITCH and elapsed >= min(duration_seconds(settings.duration), longest):
-        queries = f"{compared(judged):,} live queries of {shadow.reference} in {elapsed:.0f} s"
+    elif act is Act.SWITCH and gone_on >= min(duration_seconds(settings.duration), longest):
+        queries = f"{compared(judged):,} live queries of {shadow.reference} in {gone_on:.0f} s"
         message = f"{name} is within every guardrail on {queries}"
         _end(state, name, rollout, Outcome.PASSED, message, EventReason.SHADOW_PASSED, said)
         return True
-    elif over and act is not Act.HOLD_OR_REJECT:
-        return _undecided(state, name, rollout, said)
+    elif (over or _is_in_vain(settings, judged, gone_on)) and act is not Act.HOLD_OR_REJECT:
+        return _undecided(state, name, rollout, said, gone_on)
     else:
         _keep(state, name, rollout, said)
         _say_what_holds(state, name)
@@ -165,11 +175,19 @@ def _has_lasted(state: ReconcileState, shadow: ShadowStatus, said: tuple[RuleVer
     """Whether what holds it is no matter of a while: what was not answered adds up, and what nobody could judge is
     stored with its time. Pods that are silent for some minutes prove nothing."""
     errors = [row for row in shadow.verdicts if row.verdict == Verdict.ERROR]
-    lasted = any(state.seen_at - to_unix(row.at) >= longest for row in errors)
-    return lasted or any(is_unanswered(one) for one in said)
+    long = any(lasted(shadow, row.at, state.seen_at) >= longest for row in errors)
+    return long or any(is_unanswered(one) for one in said)
 
 
-def _undecided(state: ReconcileState, name: str, rollout: RolloutStatus, said: tuple[RuleVerdict, ...]) -> bool:
+def _is_in_vain(settings: Shadow, judged: Side, gone_on: float) -> bool:
+    """Whether it would only wait for its time to be over: nothing is compared, and nothing will be."""
+    early = max(duration_seconds(settings.duration), IN_VAIN_SECONDS)
+    return settings.on_inconclusive == "Switch" and gone_on >= early and is_incomparable(judged)
+
+
+def _undecided(
+    state: ReconcileState, name: str, rollout: RolloutStatus, said: tuple[RuleVerdict, ...], gone_on: float
+) -> bool:
     """Its time is over without proof of anything. Whether it gets the traffic."""
     settings = _settings(rollout)
     if settings.on_inconclusive == "Hold":
@@ -178,7 +196,7 @@ def _undecided(state: ReconcileState, name: str, rollout: RolloutStatus, said: t
         state.block("ShadowInconclusive", name, why)
         return False
     open_ = [one.message for one in said if one.mode == "Enforce" and one.verdict is Verdict.INCONCLUSIVE]
-    message = f"switched to after {settings.max_duration} without a verdict on: {'; '.join(open_)}"[:1024]
+    message = f"switched to after {gone_on:.0f} s without a verdict on: {'; '.join(open_)}"[:1024]
     _end(state, name, rollout, Outcome.INCONCLUSIVE, message, EventReason.SHADOW_INCONCLUSIVE, said)
     return True
 
