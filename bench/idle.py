@@ -1,6 +1,6 @@
 """What does the operator cost the API server and its machine when nothing happens, and when many revisions soak?
 
-    python bench/idle.py [--quick] [--indexes 1000] [--namespaces 50] [--replicas 3] [--minutes 5]
+    python bench/idle.py [--quick] [--rest-only] [--indexes 1000] [--namespaces 50] [--replicas 3] [--minutes 5]
 
 A real etcd and kube-apiserver with an audit log, the real operator process with an account of its own, a fake kubelet
 (idle_kubelet.py) and fake searchers (idle_pods.py, a process of its own). The operator takes every index to Stable by
@@ -256,6 +256,8 @@ def run(made: Cluster, of: Options, found: Found) -> None:
         found.created = create(made, operator, of, "a")
         say(f"  {found.created}")
         found.phases.append(measure(operator, AT_REST, of.minutes * 60))
+        if of.rest_only:
+            return
         wide = [*SEGMENTS, *[of.segments] * of.indexes]
         chosen = [soaking(number, of, wide[number]) for number in range(of.soaks + of.fails)]
         made.apply(chosen)
@@ -304,12 +306,20 @@ def options() -> Options:
     )
     parser.add_argument("--fails", type=int, help="how often pods begin to answer errors")
     parser.add_argument("--relist-seconds", type=int)
+    parser.add_argument("--rest-only", action="store_true", help="end after the rest: writes its figures, 13 minutes")
     parser.add_argument("--keep", action="store_true", help="leave audit log and the logs of all processes behind")
     given = parser.parse_args()
     usual = (20, 4, 0.75, 3, 2, 3, 20) if given.quick else (1000, 50, 5.0, 50, 20, 20, 120)
     names = ("indexes", "namespaces", "minutes", "soaks", "fails", "looks", "relist_seconds")
     chosen = {name: getattr(given, name, None) or value for name, value in zip(names, usual, strict=True)}
-    of = Options(replicas=given.replicas, segments=given.segments, quick=given.quick, keep=given.keep, **chosen)
+    of = Options(
+        replicas=given.replicas,
+        segments=given.segments,
+        quick=given.quick,
+        keep=given.keep,
+        rest_only=given.rest_only,
+        **chosen,
+    )
     if of.soaks < len(SEGMENTS) or of.soaks + of.fails > of.indexes:
         parser.error(f"--soaks is {of.soaks}: at least {len(SEGMENTS)}, and with --fails at most --indexes")
     return of
@@ -334,7 +344,7 @@ def main() -> int:
             f"the fake kubelet met {len(found.failures)} refusals, so the figures mean nothing: {found.failures[0]}"
         )
     if not of.quick:
-        results.write_page("idle", text)
+        results.write_page("idle_rest" if of.rest_only else "idle", text)
         results.add_to_summary({f"control.{name}": value for name, value in figures.items()})
     return 0
 

@@ -33,6 +33,7 @@ class Options:
     relist_seconds: int
     quick: bool
     keep: bool
+    rest_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +122,11 @@ def page(found: Found, of: Options) -> str:
         )
         for one in found.phases
     ]  # fmt: skip
-    look_rows = [
-        (
-            wide, age, len(taken), f"{median(found, wide, age, 0):.1f}", f"{median(found, wide, age, 1):.1f}",
-            f"{max(row[0] for row in taken):.1f}", f"{found.first_looks[wide, age][0]:.0f}",
-            sum(row[2] for row in taken),
-        )
-        for (wide, age), taken in found.looks.items()
-    ]  # fmt: skip
     made, switches = found.created, found.switches
     return "\n\n".join(
         [
             "# At rest and soaking",
-            f"`python bench/idle.py`, {results.stamp()}.\n{results.machine()}.",
+            f"`python bench/idle.py{' --rest-only' * of.rest_only}`, {results.stamp()}.\n{results.machine()}.",
             results.busy(),
             f"{of.indexes} indexes in {of.namespaces} namespaces, {of.replicas} pods each; relist every "
             f"{of.relist_seconds} s; polling of sources is off.",
@@ -146,15 +139,27 @@ def page(found: Found, of: Options) -> str:
             f"**Creation** until all are Stable: {made['seconds']:.0f} s; of the operator, for each index, "
             f"{made['writes']:.0f} writes, {made['reads']:.0f} reads, {made['cpu']:.2f} s of CPU; peak memory "
             f"{made['peak']:.0f} MB." if made else "",
-            "**A soak look**, in a process with nothing else in it, three pods; both indexes in turns. For soaks of 15 "
-            "minutes (the default, and the figure above) and of an hour (all that pods keep) their start was set back. "
-            "The first look asks for everything, the later ones for what changed.",
-            results.table(
-                ("segments", "age of the soak", "looks", "CPU, ms (median)", "wall, ms (median)", "CPU, ms (most)",
-                 "first look, CPU ms", "writes"), look_rows,
-            ),
+            *(_of_looks(found) if found.looks else ()),
             f"**From the start of the look that sees a Fail to the switch**, {len(switches)} times, beside {of.soaks} "
             f"soaks: median {statistics.median(switches):.3f} s, largest {max(switches):.3f} s (which is the 99th "
             "percentile of so few)." if switches else "",
         ]
     )  # fmt: skip
+
+
+def _of_looks(found: Found) -> tuple[str, str]:
+    rows = [
+        (
+            wide, age, len(taken), f"{median(found, wide, age, 0):.1f}", f"{median(found, wide, age, 1):.1f}",
+            f"{max(row[0] for row in taken):.1f}", f"{found.first_looks[wide, age][0]:.0f}",
+            sum(row[2] for row in taken),
+        )
+        for (wide, age), taken in found.looks.items()
+    ]  # fmt: skip
+    heads = ("segments", "age of the soak", "looks", "CPU, ms (median)", "wall, ms (median)", "CPU, ms (most)")
+    return (
+        "**A soak look**, in a process with nothing else in it, three pods; both indexes in turns. For soaks of 15 "
+        "minutes (the default, and the figure above) and of an hour (all that pods keep) their start was set back. "
+        "The first look asks for everything, the later ones for what changed.",
+        results.table((*heads, "first look, CPU ms", "writes"), rows),
+    )
