@@ -9,9 +9,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from datasets import FOLDER, Dataset
 
@@ -59,6 +60,7 @@ class Serving:
 
     port: int
     pid: int
+    admin: int = 0
 
     def cpu(self) -> float:
         """CPU seconds of the whole searcher so far, all processes and threads, user and system, to the nanosecond."""
@@ -76,23 +78,33 @@ def cpu_of(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def serving(artifact: Artifact, *, threads: int = 1, core: int | None = None, processes: int = 1) -> Iterator[Serving]:
-    """`vectorindex-searcher serve` by flags on free ports, ended afterwards. `core`: the only one it may use."""
-    environment = os.environ | {
+def serving(
+    artifact: Artifact,
+    *,
+    threads: int = 1,
+    core: int | None = None,
+    processes: int = 1,
+    program: Sequence[str] = PROGRAM,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Serving]:
+    """`vectorindex-searcher serve` by flags on free ports, ended afterwards. `core`: the only one it may use;
+    `environment`: more of it."""
+    known = os.environ | {
         "VECTORINDEX_HOST": "127.0.0.1",
         "VECTORINDEX_HTTP_PORT": "0",
         "VECTORINDEX_ADMIN_PORT": "0",
         "VECTORINDEX_SEARCH_THREADS": str(threads),
         "VECTORINDEX_PROCESSES": str(processes),
+        **environment,
     }
     log = FOLDER / "serve.log"
     flags = ["--artifact", str(artifact.folder), "--cache-dir", str(FOLDER / "cache")]
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [*PROGRAM, "serve", *flags], stdout=sink, stderr=sink, env=environment, preexec_fn=pin(core)
+            [*program, "serve", *flags], stdout=sink, stderr=sink, env=known, preexec_fn=pin(core)
         )
     try:
-        yield Serving(_port(process, log), process.pid)
+        yield Serving(_port(process, log, "ready"), process.pid, _port(process, log, "admin port open"))
     finally:
         process.kill()  # its children end when it is gone
         process.wait()
@@ -103,13 +115,13 @@ def pin(core: int | None) -> Callable[[], None] | None:
     return None if core is None else lambda: os.sched_setaffinity(0, {core})
 
 
-def _port(process: subprocess.Popen[bytes], log: Path) -> int:
+def _port(process: subprocess.Popen[bytes], log: Path, message: str) -> int:
     end = time.monotonic() + _READY_SECONDS
     while process.poll() is None and time.monotonic() < end:
         for line in log.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 said = json.loads(line)
-                if said.get("message") == "ready":
+                if said.get("message") == message:
                     return int(said["port"])
         time.sleep(0.05)
     raise SystemExit(f"the searcher did not become ready:\n{log.read_text(errors='replace')[-2000:]}")
