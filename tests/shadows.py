@@ -104,6 +104,8 @@ class Pod:
     users: int = 0
     admin: int = 0
     deleted: str = ""
+    looked_again: int = 0
+    """How often it was told that the other side has another list of deleted ids."""
     shadowing: Shadowing | None = None
     pool: SearchPool | None = None
     metrics: SearcherMetrics | None = None
@@ -181,11 +183,14 @@ def pod(
     made = Pod(revision, key, engine)
     ready, stop = threading.Event(), threading.Event()
 
+    def look_again() -> None:
+        made.looked_again += 1
+
     async def main() -> None:
         traffic, ring, gauges = Traffic(), EvidenceRing(task.segments), Gauges()
         made.pool = pool = SearchPool(threads, queue_seconds=60)
         made.metrics = SearcherMetrics(revision, ring, gauges)
-        made.shadowing = shadowing = Shadowing(task, "pod-1", ring.incarnation, key)
+        made.shadowing = shadowing = Shadowing(task, "pod-1", ring.incarnation, key, look_again)
         mirror = shadowing.send(engine, lambda: made.deleted, lambda: vectors)
         app = SearchApp(engine, task, pool, ring, Feedback(revision, ring), mirror=mirror)
         shadowing.receive(app, engine, pool, lambda: made.deleted, lambda: vectors, threads)

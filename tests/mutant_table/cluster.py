@@ -178,14 +178,6 @@ CLUSTER = (
         "An upgrade of the operator would restart every searcher that has more than one core.",
     ),
     Mutant(
-        "a pod whose rollout begins with a shadow has a process for each core",
-        f"{_OPERATOR}/manifests/sizing.py",
-        "    return memory if rollout.shadows else memory",
-        "    return memory if False else memory",
-        ("unit/test_sizing.py::test_where_a_rollout_begins_with_a_shadow_its_pods_can_take_part",),
-        "It would take part in no shadow, and what was asked for would not be there.",
-    ),
-    Mutant(
         "a pod has more search processes than its memory limit has room for",
         f"{_OPERATOR}/manifests/sizing.py",
         "    room = cores if given is None else need.fitting(memory_bytes(given))\n",

@@ -8,6 +8,8 @@ _SHADOW = "searcher/vectorindex_searcher/serve/shadow"
 _INTERNAL = "searcher/vectorindex_searcher/serve/http/internal.py"
 _PARTS = "unit/test_searcher_shadow.py"
 _PODS = "unit/test_searcher_shadow_pods.py"
+_WORKERS = "searcher/vectorindex_searcher/serve/workers"
+_PROCESSES = "unit/test_searcher_shadow_processes.py"
 
 SHADOW_PAIRS = (
     Mutant(
@@ -45,8 +47,8 @@ SHADOW_PAIRS = (
     Mutant(
         "a query that only the candidate refuses is no error",
         f"{_SHADOW}/sender.py",
-        "    return frozenset(numbers)\n",
-        "    return frozenset[int]()\n",
+        '    return frozenset(numbers), told.get("otherDeleted") is True\n',
+        '    return frozenset[int](), told.get("otherDeleted") is True\n',
         (f"{_PODS}::test_a_query_that_the_other_refuses_is_unanswered",),
         "Its users would get that error after the switch.",
     ),
@@ -109,8 +111,8 @@ SHADOW_PAIRS = (
     Mutant(
         "pairs are counted over other deleted ids",
         f"{_SHADOW}/receiver.py",
-        "        if batch.dimension != self._engine.dimension or asked.deleted != self._deleted():\n",
-        "        if batch.dimension != self._engine.dimension:\n",
+        "        if asked.deleted != self._deleted():\n",
+        "        if False:\n",
         (f"{_PODS}::test_deleted_ids_that_differ_make_no_pair",),
         "Answers that one of the two hides would look missed or gone.",
     ),
@@ -137,5 +139,69 @@ SHADOW_PAIRS = (
         "            if True:\n",
         (f"{_PARTS}::test_an_answer_is_never_too_long_and_adds_up_to_the_same",),
         "The operator takes none that is longer, so a pod with many segments would be silent.",
+    ),
+    Mutant(
+        "lists of deleted ids that differ are waited for",
+        f"{_SHADOW}/receiver.py",
+        "            self._differ()\n            return True\n",
+        "            return True\n",
+        (f"{_PODS}::test_deleted_ids_that_differ_make_no_pair",),
+        "After each change nothing would be compared for minutes.",
+    ),
+    Mutant(
+        "the sender waits for its next look at deleted ids",
+        f"{_SHADOW}/sender.py",
+        "            if differ:\n                self._differ()\n",
+        "",
+        (f"{_PODS}::test_deleted_ids_that_differ_make_no_pair",),
+        "Where its list is the older one, nothing would be compared for minutes.",
+    ),
+    Mutant(
+        "a request of a shadow holds more than can be answered in time",
+        f"{_SHADOW}/sender.py",
+        "                if some and seconds + waiting[0].seconds > REQUEST_SECONDS:\n                    break\n",
+        "",
+        (f"{_PARTS}::test_a_request_holds_no_more_than_one_core_answers_in_time",),
+        "A good candidate whose queries are slow would be rejected as one that does not answer.",
+    ),
+    Mutant(
+        "each process of a pod has the whole rate of a shadow",
+        f"{_WORKERS}/rates.py",
+        "        super().__init__(per_second, segments, now, state)\n",
+        "        super().__init__(per_second, segments, now)\n",
+        (f"{_PROCESSES}::test_all_processes_draw_from_one_budget_and_the_sample_is_of_all_together",),
+        "A pod of 32 processes would send 32 times what was allowed.",
+    ),
+    Mutant(
+        "processes of a pod draw from one budget at once",
+        f"{_WORKERS}/rates.py",
+        "        except OSError:\n            return None\n",
+        "        except OSError:\n            return super().draw(segment, now)\n",
+        (f"{_PROCESSES}::test_who_finds_another_process_drawing_does_not_wait_and_a_dead_one_holds_nobody_up",),
+        "Two would take the same token.",
+    ),
+    Mutant(
+        "a query is every process's",
+        f"{_SHADOW}/receiver.py",
+        '        return int.from_bytes(name[8:12], "little") % self.processes == self.number\n',
+        "        return True\n",
+        (f"{_PROCESSES}::test_each_query_is_one_processes_and_none_has_many_more_than_another",),
+        "It would be searched and counted by each of them.",
+    ),
+    Mutant(
+        "what a process says late of a shadow that is over begins it anew",
+        f"{_WORKERS}/shadowing.py",
+        '            if side == "mirrored" or shadow in self._ended:\n',
+        '            if side == "mirrored":\n',
+        (f"{_PROCESSES}::test_counts_of_a_shadow_that_is_over_do_not_bring_it_back",),
+        "The counts of the one that runs would be gone.",
+    ),
+    Mutant(
+        "pairs are told without those of a process that hangs",
+        f"{_WORKERS}/shadowing.py",
+        "            await self._settled()\n",
+        "            await asyncio.sleep(0)\n",
+        (f"{_PROCESSES}::test_pairs_wait_for_what_every_process_has_counted",),
+        "What made it hang would be missing from the evidence, and nobody would know.",
     ),
 )

@@ -84,7 +84,7 @@ EVERYTHING = spec(
     searcher={"minScore": 0.3, "pod": POD},
 )  # fmt: skip
 PENDING, BUILT, STABLE = (a_revision(EVERYTHING, phase) for phase in ("Pending", "Validating", "Stable"))
-FROZEN = frozen_sizing(EVERYTHING.rollout)
+FROZEN = frozen_sizing()
 ON_CPU = spec(build={"device": "CPU"})
 SECURED = spec(searcher={"auth": {"secretRef": {"name": "clients"}}, "tls": {"secretRef": {"name": "docs-tls"}}})
 SECURED_STABLE = a_revision(SECURED, "Stable")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections import deque
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import orjson
@@ -11,11 +16,12 @@ import pytest
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Metric, PairEvidence
 from vectorindex_searcher.index.rows import RawIds
-from vectorindex_searcher.serve.shadow.answers import fates
+from vectorindex_searcher.serve.shadow.answers import ExactScores, fates
 from vectorindex_searcher.serve.shadow.counts import PairRows
+from vectorindex_searcher.serve.shadow.mirror import Mirror
 from vectorindex_searcher.serve.shadow.rates import Draw, Rates
-from vectorindex_searcher.serve.shadow.sender import receiver_of
-from vectorindex_searcher.serve.shadow.wire import Asked, MalformedError, decode, join, pack, query_hash
+from vectorindex_searcher.serve.shadow.sender import MirrorSender, _Outgoing, receiver_of
+from vectorindex_searcher.serve.shadow.wire import Asked, MalformedError, Packed, decode, join, pack, query_hash
 
 DIMENSION = 8
 SHADOW_KEY = "923d970ca28090be864042ef54df5b692e0ecefc7bb464a94b5a5c12bb7bf720"
@@ -108,6 +114,39 @@ def test_the_same_query_has_the_same_name_and_no_other_has() -> None:
     assert len({name, *(query_hash(*one) for one in others)}) == 5
 
 
+# ---------------------------------------------------------------- what is sent together
+
+
+def test_a_request_holds_no_more_than_one_core_answers_in_time() -> None:
+    """Queries of 0.2 s each here, on several cores: 64 of them would find no answer within two seconds."""
+    engine = SimpleNamespace(manifest=SimpleNamespace(index_type="Flat"))
+    mirror = Mirror()
+    sender = MirrorSender("uid", "docs-old", mirror, engine, ExactScores(engine, lambda: None))  # type: ignore[arg-type]
+    lease = contract.MirrorLease(revision="docs-new", addresses=("127.0.0.1",), max_per_second=9, shadow="docs-new@1")
+    mirror.take(lease, "", "docs-old")
+    nothing = Packed(b"", b"", b"", b"", b"", b"")
+    sent: list[list[float]] = []
+
+    async def exchange(_lease: object, _address: str, some: Sequence[Any]) -> frozenset[int]:
+        sent.append([query.seconds for query in some])
+        return frozenset()
+
+    async def begin(*seconds: float) -> list[list[float]]:
+        sent.clear()
+        waiting = deque(_Outgoing(7, "other", True, each, nothing) for each in seconds)
+        sender._waiting["127.0.0.1"] = waiting
+        assert mirror.lease is not None
+        sender._begin(mirror.lease)
+        while waiting or sender._sending:
+            await asyncio.sleep(0)
+        return sent
+
+    sender._exchange = exchange  # type: ignore[method-assign, assignment]
+    assert asyncio.run(begin(0.2, 0.2, 0.2, 0.2, 0.2)) == [[0.2, 0.2], [0.2, 0.2], [0.2]]
+    assert asyncio.run(begin(3.0, 3.0)) == [[3.0], [3.0]], "one at least, and the next as soon as it is answered"
+    assert asyncio.run(begin(*[0.001] * 70)) == [[0.001] * 64, [0.001] * 6]
+
+
 # ---------------------------------------------------------------- what is counted
 
 
@@ -166,7 +205,7 @@ def body(text: bool = False, count: int = 3, **more: object) -> bytes:
     data = "".join(names).encode()
     ids = RawIds(np.array([2, 3], np.uint32), data, [0, 2, 5]) if text else RawIds(np.array([7, 8]), b"", None)
     vectors = np.random.default_rng(1).standard_normal((count, DIMENSION)).astype(np.float32)
-    packed = [pack(asked(**more), bytes([n] * 16), vector, ids, [0.9, 0.5]) for n, vector in enumerate(vectors)]
+    packed = [pack(vars(asked(**more)), bytes([n] * 16), vector, ids, [0.9, 0.5]) for n, vector in enumerate(vectors)]
     return join("docs@1", "docs-old", DIMENSION, packed, text=text)
 
 

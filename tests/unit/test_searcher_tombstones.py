@@ -341,6 +341,19 @@ def test_a_searcher_that_cannot_know_its_deleted_ids_does_not_start(root: Path) 
     loaded.held.close()
 
 
+def test_a_list_that_another_pod_has_read_is_read_at_once(root: Path) -> None:
+    build(build_task(root))
+    deletions = Deletions(engine_of(root), place(root / "deleted"), "id", Gauges())
+    assert deletions.is_due(300.0), "nothing was read yet"
+    deletions.refresh()
+    assert not deletions.is_due(300.0)
+    for _ in range(3):
+        deletions.look_again()
+    assert [deletions.is_due(300.0) for _ in range(3)] == [True, False, False]
+    assert deletions.is_due(0.0)
+    assert (deletions.pause(300.0), deletions.pause(1.0)) == (5.0, 1.0)
+
+
 def test_an_index_that_cannot_hide_is_refused(root: Path) -> None:
     build(build_task(root))
     engine = engine_of(root)

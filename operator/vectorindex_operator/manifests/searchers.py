@@ -65,7 +65,7 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
             "labelSelector": {"matchLabels": labels.selector(name)},
         }
     ]
-    annotations = sizing.frozen_sizing(spec.rollout)
+    annotations = sizing.frozen_sizing()
     if settings.internal_keys.current:
         annotations[internal_keys.ANNOTATION] = key_id(settings.internal_keys.current)
     metadata = {"labels": labels.common(index.name, labels.SEARCHER, name), "annotations": annotations}

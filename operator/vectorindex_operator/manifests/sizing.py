@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vectorindex_operator.api.quantities import memory_bytes, whole_cores
-from vectorindex_operator.api.v1alpha1 import Resources, RevisionSpec, Rollout
+from vectorindex_operator.api.v1alpha1 import Resources, RevisionSpec
 from vectorindex_operator.core.plan import EnsureSearchers
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
@@ -49,11 +49,9 @@ ONE_A_CORE = "cores"
 """Of revisions whose pods have a process for each core. Those of before have one, for the same reason."""
 
 
-def frozen_sizing(rollout: Rollout) -> dict[str, str]:
-    """Annotations of the pod template of a new revision: how its pods are sized, for as long as there are any. A pod of
-    several processes takes part in no shadow, so there is one where the rollout is to begin with a shadow."""
-    memory = {labels.MEMORY: COUNTS_BUSY}
-    return memory if rollout.shadows else memory | {labels.PROCESSES: ONE_A_CORE}
+def frozen_sizing() -> dict[str, str]:
+    """Annotations of the pod template of a new revision: how its pods are sized, for as long as there are any."""
+    return {labels.MEMORY: COUNTS_BUSY, labels.PROCESSES: ONE_A_CORE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from .http.dispatch import Answer, Routes, dispatch
 from .http.internal import InternalRequests
 from .http.messages import Problem, Request, Response, body_too_large, json_response
 from .settings import Settings
-from .shadow.port import Shadowing
+from .shadow.port import ShadowPaths
 from .source import SourceListing
 from .traffic import Traffic
 
@@ -67,7 +67,7 @@ class AdminApp:
         source: SourceListing | None = None,
         settled: Callable[[], Awaitable[float]] | None = None,
         stalled: Callable[[], str] = lambda: "",
-        shadowing: Shadowing | None = None,
+        shadowing: ShadowPaths | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Logs whether internal requests must be signed."""
@@ -96,7 +96,7 @@ class AdminApp:
             b"/v1/lease": ((b"POST",), self._lease),
             contract.LIVE_QUERIES_PATH.encode(): (_READ, self._live_queries),
             contract.SOURCE_PATH.encode(): (_READ, self._look_at_source),
-            **(shadowing.routes() if shadowing is not None else _NO_SHADOWS),
+            **(shadowing.routes() if shadowing is not None else {}),
         }
 
     def handle(self, request: Request) -> Answer:
@@ -234,22 +234,6 @@ class AdminApp:
             raise problem from None
         self._traffic.take_lease(lease)
         return json_response({"pod": self._pod, "revision": self._revision, **lease.wire()})
-
-
-def _no_shadow(_request: Request) -> Response:
-    raise Problem(
-        404,
-        "NoShadow",
-        "a searcher with several search processes neither mirrors nor answers a shadow",
-        remedy="VECTORINDEX_PROCESSES=1",
-    )
-
-
-_NO_SHADOWS: Routes = {
-    contract.MIRROR_PATH.encode(): ((b"POST",), _no_shadow),
-    _SHADOW: ((b"POST",), _no_shadow),
-    contract.PAIRS_PATH.encode(): (_READ, _no_shadow),
-}
 
 
 def _age(request: Request) -> int:

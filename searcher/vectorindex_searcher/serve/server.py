@@ -53,7 +53,8 @@ class Server:
         self._traffic = Traffic()
         self._ring = EvidenceRing(task.segments)
         self._gauges = Gauges()
-        self._shadowing = Shadowing(task, settings.pod, self._ring.incarnation, settings.internal_key)
+        key = settings.internal_key
+        self._shadowing = Shadowing(task, settings.pod, self._ring.incarnation, key, self._read_deleted_again)
         self._metrics = SearcherMetrics(task.revision, self._ring, self._gauges)
         self._source = SourceListing.told(settings.source, self._gauges)
         self._progress = "starting"
@@ -211,6 +212,10 @@ class Server:
     def _deleted(self) -> str:
         """Fingerprint of the deleted ids that are hidden now."""
         return self._deletions.fingerprint if self._deletions is not None else ""
+
+    def _read_deleted_again(self) -> None:
+        if self._deletions is not None:
+            self._deletions.look_again()
 
     def _vectors(self) -> Path | None:
         """vectors.npy, which only live recall fetches."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -24,6 +25,8 @@ from ..storage.store import Role, open_store
 from . import load
 from .evidence.metrics import Gauges
 
+AGAIN_SECONDS = 5.0
+"""Between two looks, however often somebody finds that ours is another list than theirs."""
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +59,7 @@ class Deletions:
         self._gauges = gauges
         self._gauges.tombstone_errors = 0
         self._seen: object = None
+        self._looked, self._wanted = -math.inf, False
         self.fingerprint = ""
         """Of the listing whose ids are hidden now; empty without files."""
 
@@ -64,6 +68,7 @@ class Deletions:
 
         Raises TaskError: StoreUnavailable, SourceMissing (no such bucket), BadData (not ids of this index).
         """
+        self._looked = time.monotonic()
         listed = list_tombstones(self._store)
         changed = listed != self._seen
         if changed:
@@ -88,11 +93,26 @@ class Deletions:
             self._failed(type(error).__name__, " ".join(str(error).split())[:300])
         return False
 
+    def look_again(self) -> None:
+        """Somebody has another list than ours: the next look is not waited for. From any thread."""
+        self._wanted = True
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether to list again where that is done every `seconds`, at the latest. Ask it every `pause` seconds."""
+        due, self._wanted = self._wanted or time.monotonic() - self._looked >= seconds, False
+        return due
+
+    @staticmethod
+    def pause(seconds: float) -> float:
+        """Between two looks, at least."""
+        return min(seconds, AGAIN_SECONDS)
+
     async def watch(self, seconds: float) -> None:
-        """Refresh every `seconds`, for ever."""
+        """Refresh every `seconds`, for ever; sooner where somebody asked for it."""
         while True:
-            await asyncio.sleep(seconds)
-            await asyncio.to_thread(self.try_refresh)
+            await asyncio.sleep(self.pause(seconds))
+            if self.is_due(seconds):
+                await asyncio.to_thread(self.try_refresh)
 
     def _failed(self, reason: str, message: str) -> None:
         self._gauges.tombstone_errors = (self._gauges.tombstone_errors or 0) + 1

@@ -45,6 +45,8 @@ ROWS_BYTES = 32 << 20
 """Of the cache of filters' rows (index/predicates.py), with their predicates."""
 SHADOW_HELD_BYTES = 24 << 20
 """Of a shadow (serve/shadow/), on the one side or the other: what waits, what is under way, and its counts."""
+SHADOW_WORKER_BYTES = 18 << 20
+"""Of it in each of several processes: requests of which it answers its part, eight at once, as bytes and as parts."""
 SPARE_BYTES = 64 << 20
 """For what the allocator keeps, and the objects of one long request while it is read."""
 
@@ -127,6 +129,8 @@ def heap_bytes(threads: int, *, tls: bool = False, processes: int = 1) -> int:
     users = share_limits(Limits(), processes)
     ports = processes * (users.held_bytes + users.unread_bytes) + ADMIN.held_bytes + ADMIN.unread_bytes
     caches = processes * (PLAN_BYTES + SPARE_BYTES) + ROWS_BYTES + SHADOW_HELD_BYTES
+    if processes > 1:
+        caches += processes * SHADOW_WORKER_BYTES
     by_tls = TLS_CONNECTIONS * TLS_CONNECTION_BYTES if tls else 0
     return ports + processes * WORK_BYTES + caches + threads * THREAD_BYTES + by_tls
 

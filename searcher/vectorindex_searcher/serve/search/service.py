@@ -142,7 +142,7 @@ class SearchService:
                 self._offer(one, vectors[number : number + 1], rows[number : number + 1])
         if self._mirror.lease is not None:
             for n, one in enumerate(asked):
-                self._mirror.offer(one.plan, vectors[n : n + 1], rows[n : n + 1], scores[n : n + 1], one.began)
+                self._mirror.offer(one.plan, vectors, rows, scores, one.began, n)
         if asked[0].plan.include_metadata or np.count_nonzero(rows < 0):
             return [self._answered(one, scores[n : n + 1], rows[n : n + 1]) for n, one in enumerate(asked)]
         # The usual case: what all answers need is looked up once for all.

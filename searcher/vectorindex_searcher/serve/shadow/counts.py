@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import orjson
 
@@ -37,20 +37,39 @@ class PairRows:
         """Count for a segment (one of those that are declared, or `other`), and for all together if `overall`. What
         comes for a bucket that is forgotten is no evidence any more."""
         with self._lock:
-            rows = self._rows.get(bucket)
-            if rows is None:
-                if self._buckets and bucket <= self._buckets[-1] - _BUCKETS:
-                    return
-                rows = self._rows[bucket] = {}
-                self._buckets.append(bucket)
-                if len(self._buckets) > _BUCKETS:
-                    del self._rows[self._buckets.popleft()]
+            rows = self._rows_of(bucket)
             for name in (segment, "") if overall else (segment,):
-                row = rows.get(name)
-                if row is None:
-                    row = rows[name] = array("d", _EMPTY)
+                row = rows.setdefault(name, array("d", _EMPTY))
                 for counter, value in counts.items():
                     row[_PLACES[counter]] += value
+
+    def merge(self, rows: Iterable[tuple[int, str, Sequence[float]]]) -> None:
+        """Add what another process has counted, as its `take` told it."""
+        with self._lock:
+            for bucket, segment, more in rows:
+                row = self._rows_of(bucket).setdefault(segment, array("d", _EMPTY))
+                row[:] = array("d", [mine + other for mine, other in zip(row, more, strict=True)])
+
+    def take(self) -> list[Row]:
+        """What was counted since the last call, by bucket: it is another's from now on."""
+        with self._lock:
+            taken, self._rows = self._rows, {}
+            self._buckets.clear()
+        return [(bucket, name, row) for bucket in sorted(taken) for name, row in taken[bucket].items()]
+
+    def _rows_of(self, bucket: int) -> dict[str, array[float]]:
+        """By segment. Of a bucket that is forgotten they are nobody's."""
+        rows = self._rows.get(bucket)
+        if rows is not None:
+            return rows
+        rows = {}
+        if self._buckets and bucket <= self._buckets[-1] - _BUCKETS:
+            return rows
+        self._rows[bucket] = rows
+        self._buckets.append(bucket)
+        if len(self._buckets) > _BUCKETS:
+            del self._rows[self._buckets.popleft()]
+        return rows
 
     def rows(self) -> list[Row]:
         """All of them as they are now, by bucket."""

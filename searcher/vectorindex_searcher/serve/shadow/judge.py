@@ -60,11 +60,11 @@ class Pair:
 class AnswersJudge:
     """Takes pairs from the event loop, and counts into their PairRows."""
 
-    def __init__(self, engine: Engine, exact: ExactScores) -> None:
-        """`exact` is this thread's own."""
-        self._engine, self._exact = engine, exact
+    def __init__(self, engine: Engine, exact: ExactScores, processes: int = 1) -> None:
+        """`exact` is this thread's own. `processes`: of the pod, each of which has its part of room and CPU."""
+        self._engine, self._exact, self._processes = engine, exact, processes
         self._waiting: deque[Pair] = deque()
-        self._room = max(1, min(WAITING, WAITING_BYTES // (_PAIR_BYTES + 4 * engine.dimension)))
+        self._room = max(1, min(WAITING, WAITING_BYTES // (_PAIR_BYTES + 4 * engine.dimension)) // processes)
         self._some = threading.Event()
         self._stop = threading.Event()
         self._started = self._judging = False
@@ -97,7 +97,7 @@ class AnswersJudge:
     def _run(self) -> None:
         with contextlib.suppress(OSError):  # on Linux this is the thread's own priority
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        budget = CpuBudget(CPU_SHARE, self._stop.wait)
+        budget = CpuBudget(CPU_SHARE / self._processes, self._stop.wait)
         while not self._stop.is_set():
             self._some.wait()
             self._some.clear()

@@ -10,8 +10,9 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +28,14 @@ _QUERY_BYTES = 2048
 """What a query takes besides its vector."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Answered:
-    """A live query as it was answered."""
+    """A live query as it was answered. `asked`: as SearchPlan.asked; `min_score`: what it was answered with."""
 
-    plan: SearchPlan
+    segment: str
+    k: int
+    asked: Mapping[str, Any]
+    min_score: float | None
     vector: npt.NDArray[np.float32]
     """[dimension], as the user gave it."""
     rows: npt.NDArray[np.int64]
@@ -58,9 +62,14 @@ class Mirroring:
     counts: PairRows
 
 
+MakeRates = Callable[[float, Sequence[str], float], Rates]
+"""From a rate, segments, and now (monotonic)."""
+
+
 class Mirror:
     """Takes leases and queries. `segments`: those that are declared, and `other`; `deleted`: the fingerprint of the ids
-    that are hidden now; `clock`: unix seconds."""
+    that are hidden now; `clock`: unix seconds; `rates`: what draws; `processes`: of the pod, each of which has its part
+    of the room."""
 
     def __init__(
         self,
@@ -69,6 +78,9 @@ class Mirror:
         deleted: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        rates: MakeRates = Rates,
+        processes: int = 1,
     ) -> None:
         self.lease: Mirroring | None = None
         """None: nothing is put aside."""
@@ -76,7 +88,8 @@ class Mirror:
         """Of the newest shadow, also when its lease has run out."""
         self.queue: deque[Answered] = deque()
         self._segments = tuple(dict.fromkeys((*segments, contract.OTHER_SEGMENT)))
-        self._room = max(1, min(QUEUE_QUERIES, QUEUE_BYTES // (_QUERY_BYTES + 4 * dimension)))
+        self._room = max(1, min(QUEUE_QUERIES, QUEUE_BYTES // (_QUERY_BYTES + 4 * dimension)) // processes)
+        self._rates = rates
         self._deleted, self._clock, self._monotonic = deleted, clock, monotonic
         self._lock = threading.Lock()
         self._left_out: Counter[str] = Counter()
@@ -97,7 +110,7 @@ class Mirror:
             if before is not None and before.rates.per_second == lease.max_per_second:
                 rates = before.rates
             else:
-                rates = Rates(lease.max_per_second, self._segments, now)
+                rates = self._rates(lease.max_per_second, self._segments, now)
             self.lease = Mirroring(
                 revision=lease.revision,
                 addresses=lease.addresses,
@@ -115,9 +128,11 @@ class Mirror:
         rows: npt.NDArray[np.int64],
         scores: npt.NDArray[np.float32],
         began: float,
+        number: int | None = None,
     ) -> None:
-        """Consider one query of a request that was just answered: vectors float32 [n, dimension], rows int64 [n, k],
-        scores float32 [n, k]. `began`: monotonic, when the request had arrived."""
+        """Consider one query of those that were just answered together: vectors float32 [n, dimension], rows int64
+        [n, k], scores float32 [n, k]. `number`: which; None: they are of one request, of which any one is taken.
+        `began`: monotonic, when the request had arrived."""
         lease, now = self.lease, self._monotonic()
         if lease is None:
             return
@@ -125,16 +140,20 @@ class Mirror:
             self.end(lease)
             return
         with self._lock:
-            drawn = lease.rates.draw(plan.segment, now)
+            drawn = lease.rates.draw(plan.segment, now) if now >= lease.rates.dry_until else None
             if drawn is None or len(self.queue) >= self._room:
                 self._left_out[plan.segment] += 1
                 return
-        number = random.randrange(len(vectors)) if len(vectors) > 1 else 0  # noqa: S311 - no secret
+        if number is None:
+            number = random.randrange(len(vectors))  # noqa: S311 - no secret
         most = min(plan.k, contract.SHADOW_ANSWERS)
         # Copies: what is given are parts of a request's body and of a whole group's answers.
         self.queue.append(
             Answered(
-                plan=plan,
+                segment=plan.segment,
+                k=plan.k,
+                asked=plan.asked,
+                min_score=plan.min_score,
                 vector=vectors[number].copy(),
                 rows=rows[number, :most].copy(),
                 scores=scores[number, :most].copy(),
@@ -144,6 +163,14 @@ class Mirror:
                 deleted=self._deleted(),
             )
         )
+
+    def put(self, query: Answered) -> None:
+        """One that another process of the pod has drawn."""
+        with self._lock:
+            if len(self.queue) < self._room:
+                self.queue.append(query)
+            else:
+                self._left_out[query.segment] += 1
 
     def end(self, lease: Mirroring) -> None:
         """It has run out. One that has come in its place meanwhile stays."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -28,18 +29,14 @@ _SIGNED_AT = re.compile(rb"v1 ([0-9]{1,12}) ")
 _ID: TypeAdapter[str] = TypeAdapter(contract.ShadowId)
 
 
-class Shadowing:
-    """Both sides of one pod: which of them it is, leases say. Belongs to the event loop.
+class ShadowPaths(ABC):
+    """The three paths, whoever does what they ask for: one process of a pod, or several. Belongs to the event loop.
 
     `incarnation`: as in evidence; `key`: the revision's, empty without one.
     """
 
     def __init__(self, task: contract.ServeTask, pod: str, incarnation: str, key: str = "") -> None:
         self._task, self._pod, self._incarnation, self._key = task, pod, incarnation, key
-        self._mirror: Mirror | None = None
-        self._sender: MirrorSender | None = None
-        self._receiver: ShadowReceiver | None = None
-        self._judge: AnswersJudge | None = None
         self._newest = 0
         """When the newest lease was signed, unix seconds."""
 
@@ -51,12 +48,96 @@ class Shadowing:
             contract.PAIRS_PATH.encode(): ((b"GET", b"HEAD"), self._pairs),
         }
 
+    @abstractmethod
+    def check_loaded(self) -> None:
+        """Raises Problem 503 while there is nothing to answer with."""
+
+    @abstractmethod
+    def take(self, lease: contract.MirrorLease, key: str) -> None:
+        """Send queries as it says. `key`: its shadow key, opened."""
+
+    @abstractmethod
+    async def answer(self, request: Request) -> Response:
+        """Search the queries of a request to SHADOW_PATH. Raises Problem 400, 409 or 503."""
+
+    @abstractmethod
+    async def counts_of(self, shadow: str) -> tuple[str, PairRows | None]:
+        """What was counted until now, and whom it is about, if anybody. Raises Problem 503."""
+
+    def _lease(self, request: Request) -> Response:
+        self.check_loaded()
+        self._refuse_older(request)
+        try:
+            lease = contract.MirrorLease.model_validate_json(request.body)
+            check_addresses(lease.addresses)
+            key = contract.open_shadow_key(lease.sealed_key, self._key)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "body"
+            raise Problem(400, "InvalidField", str(first["msg"]), place, first["input"]) from None
+        except ValueError as error:
+            raise Problem(400, "InvalidField", str(error), remedy="send what contract.MirrorLease says") from None
+        self.take(lease, key)
+        return json_response({"pod": self._pod, "revision": self._task.revision, "shadow": lease.shadow})
+
+    def _refuse_older(self, request: Request) -> None:
+        """Raises Problem 409 for a lease that was signed before another that came: somebody repeats what he heard, and
+        would have queries sent to addresses that are others' by now. Its signature was checked."""
+        found = _SIGNED_AT.match(request.headers.get(_SIGNATURE, b"")) if self._key else None
+        if found is None:
+            return
+        at = int(found[1])
+        if at < self._newest:
+            raise Problem(409, "OldLease", "a lease that was signed later has come already", value=at)
+        self._newest = at
+
+    def _queries(self, request: Request) -> asyncio.Future[Response]:
+        self.check_loaded()
+        return asyncio.get_running_loop().create_task(self.answer(request))
+
+    def _pairs(self, request: Request) -> asyncio.Future[Response]:
+        shadow = _shadow_of(request)
+
+        async def write() -> Response:
+            judged, counts = await self.counts_of(shadow)
+            head = {
+                "pod": self._pod,
+                "revision": self._task.revision,
+                "incarnation": self._incarnation,
+                "now": time.time(),
+                "judged": judged,
+            }
+            return Response(200, await asyncio.to_thread((counts or PairRows(shadow)).document, head))
+
+        return asyncio.get_running_loop().create_task(write())
+
+
+class Shadowing(ShadowPaths):
+    """Both sides of a pod of one process: which of them it is, leases say. `differ`: told, from any thread, that the
+    other side has another list of deleted ids."""
+
+    def __init__(
+        self,
+        task: contract.ServeTask,
+        pod: str,
+        incarnation: str,
+        key: str = "",
+        differ: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(task, pod, incarnation, key)
+        self._differ = differ
+        self._mirror: Mirror | None = None
+        self._sender: MirrorSender | None = None
+        self._receiver: ShadowReceiver | None = None
+        self._judge: AnswersJudge | None = None
+
     def send(self, engine: Engine, deleted: Callable[[], str], vectors: Callable[[], Path | None]) -> Mirror:
         """Begin to take leases: what is to be offered each answered query. `deleted`: the fingerprint of the ids that
         are hidden now; `vectors`: where vectors.npy is, once it is there."""
         self._mirror = Mirror(self._task.segments, engine.dimension, deleted)
         exact = ExactScores(engine, vectors)
-        self._sender = MirrorSender(self._task.identity.uid, self._task.revision, self._mirror, engine, exact)
+        uid, revision = self._task.identity.uid, self._task.revision
+        self._sender = MirrorSender(uid, revision, self._mirror, engine, exact, self._differ)
         return self._mirror
 
     def receive(
@@ -71,7 +152,14 @@ class Shadowing:
         """Begin to take queries. As `send`; `threads`: of the pool."""
         self._judge = AnswersJudge(engine, ExactScores(engine, vectors))
         self._receiver = ShadowReceiver(
-            searches, engine, pool, self._judge, self._task.segments, deleted=deleted, threads=threads
+            searches,
+            engine,
+            pool,
+            self._judge,
+            self._task.segments,
+            deleted=deleted,
+            threads=threads,
+            differ=self._differ,
         )
 
     @property
@@ -90,63 +178,27 @@ class Shadowing:
             if one is not None:
                 one.stop()
 
-    # ------------------------------------------------------------ the paths
+    def check_loaded(self) -> None:
+        """As ShadowPaths."""
+        if self._mirror is None or self._receiver is None:
+            raise loading()
 
-    def _lease(self, request: Request) -> Response:
-        mirror, sender = self._mirror, self._sender
-        if mirror is None or sender is None:
-            raise _loading()
-        self._refuse_older(request)
-        try:
-            lease = contract.MirrorLease.model_validate_json(request.body)
-            check_addresses(lease.addresses)
-            key = contract.open_shadow_key(lease.sealed_key, self._key)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"])) or "body"
-            raise Problem(400, "InvalidField", str(first["msg"]), place, first["input"]) from None
-        except ValueError as error:
-            raise Problem(400, "InvalidField", str(error), remedy="send what contract.MirrorLease says") from None
-        mirror.take(lease, key, self._task.revision)
-        sender.start()
-        return json_response({"pod": self._pod, "revision": self._task.revision, "shadow": lease.shadow})
+    def take(self, lease: contract.MirrorLease, key: str) -> None:
+        """As ShadowPaths."""
+        assert self._mirror is not None
+        assert self._sender is not None
+        self._mirror.take(lease, key, self._task.revision)
+        self._sender.start()
 
-    def _refuse_older(self, request: Request) -> None:
-        """Raises Problem 409 for a lease that was signed before another that came: somebody repeats what he heard, and
-        would have queries sent to addresses that are others' by now. Its signature was checked."""
-        found = _SIGNED_AT.match(request.headers.get(_SIGNATURE, b"")) if self._key else None
-        if found is None:
-            return
-        at = int(found[1])
-        if at < self._newest:
-            raise Problem(409, "OldLease", "a lease that was signed later has come already", value=at)
-        self._newest = at
+    async def answer(self, request: Request) -> Response:
+        """As ShadowPaths."""
+        assert self._receiver is not None
+        assert self._judge is not None
+        self._judge.start()
+        return await self._receiver.take(request)
 
-    def _queries(self, request: Request) -> asyncio.Future[Response]:
-        receiver, judge = self._receiver, self._judge
-        if receiver is None or judge is None:
-            raise _loading()
-        judge.start()
-        return asyncio.get_running_loop().create_task(receiver.take(request))
-
-    def _pairs(self, request: Request) -> asyncio.Future[Response]:
-        shadow = _shadow_of(request)
-
-        async def write() -> Response:
-            judged, counts = self._counts_of(shadow)
-            head = {
-                "pod": self._pod,
-                "revision": self._task.revision,
-                "incarnation": self._incarnation,
-                "now": time.time(),
-                "judged": judged,
-            }
-            return Response(200, await asyncio.to_thread((counts or PairRows(shadow)).document, head))
-
-        return asyncio.get_running_loop().create_task(write())
-
-    def _counts_of(self, shadow: str) -> tuple[str, PairRows | None]:
-        """Whom they are about, if anybody."""
+    async def counts_of(self, shadow: str) -> tuple[str, PairRows | None]:
+        """As ShadowPaths."""
         received = self._receiver.counts if self._receiver is not None else None
         if received is not None and received.shadow == shadow:
             return self._task.revision, received
@@ -156,7 +208,8 @@ class Shadowing:
         return "", None
 
 
-def _loading() -> Problem:
+def loading() -> Problem:
+    """What is said before there is an index."""
     return overload("the index is not loaded yet")
 
 

@@ -11,9 +11,9 @@ import logging
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,8 @@ REQUESTS = 8
 """At once; more are refused."""
 SLOWER = 2.0
 _PLACES = 1 << 18
-_ENDED = 16
+"""Of names that are remembered, 2 MiB."""
+ENDED = 16
 """Shadows that are remembered as over: another one has begun since, and what comes late does not bring them back."""
 _YIELD_SECONDS = 0.002
 _log = logging.getLogger(__name__)
@@ -51,6 +52,29 @@ class Found:
     """What its filter allows; None: it has none."""
 
 
+@dataclass(slots=True)
+class Told:
+    """The answer to a request, or to a part of it. unanswered: numbers of its queries; other_deleted: whether some came
+    from a pod that has another list of deleted ids."""
+
+    counted: int = 0
+    unanswered: list[int] = field(default_factory=list)
+    other_deleted: bool = False
+
+    def wire(self) -> dict[str, object]:
+        return {
+            "counted": self.counted,
+            "unanswered": sorted(self.unanswered),
+            "otherDeleted": self.other_deleted,
+        }
+
+    def add(self, wire: Mapping[str, Any]) -> None:
+        """What another process answered of its part, as `wire` has it."""
+        self.counted += wire["counted"]
+        self.unanswered += wire["unanswered"]
+        self.other_deleted |= wire["otherDeleted"]
+
+
 class Searches(Protocol):
     """What answers users (serve/app.py)."""
 
@@ -60,18 +84,35 @@ class Searches(Protocol):
 
 
 class _Seen:
-    """Names of queries, in 2 MiB: two that fall on one place push each other out, which lets some count twice."""
+    """Names of queries, in 8 bytes a place: two that fall on one place push each other out, which lets some count
+    twice."""
 
-    def __init__(self) -> None:
-        self._places = array("Q", bytes(8 * _PLACES))
+    def __init__(self, places: int) -> None:
+        self._places = array("Q", bytes(8 * places))
 
     def __contains__(self, name: bytes) -> bool:
         number = int.from_bytes(name[:8], "little") or 1
-        return self._places[number % _PLACES] == number
+        return self._places[number % len(self._places)] == number
 
     def add(self, name: bytes) -> None:
         number = int.from_bytes(name[:8], "little") or 1
-        self._places[number % _PLACES] = number
+        self._places[number % len(self._places)] = number
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which queries are one process's of several, by their hash: whoever asks for the same asks the same process, which
+    so knows that it was asked before. `number`: from 0."""
+
+    number: int = 0
+    processes: int = 1
+
+    def has(self, name: bytes) -> bool:
+        return int.from_bytes(name[8:12], "little") % self.processes == self.number
+
+    def of(self, whole: int) -> int:
+        """Its part of a number, rounded up."""
+        return -(-whole // self.processes)
 
 
 @dataclass(slots=True)
@@ -79,13 +120,14 @@ class _Shadow:
     """One shadow, and which of its queries were counted."""
 
     counts: PairRows
-    seen: _Seen = field(default_factory=_Seen)
+    seen: _Seen
     complained: bool = False
 
 
 class ShadowReceiver:
     """Belongs to the event loop. `segments`: those that are declared; `deleted`: the fingerprint of the ids that are
-    hidden now; `threads`: searches at once; `clock`: unix seconds."""
+    hidden now; `threads`: searches at once; `clock`: unix seconds; `part`: what it answers of each request;
+    `differ`: told that a query was answered with other deleted ids than ours."""
 
     def __init__(
         self,
@@ -98,17 +140,20 @@ class ShadowReceiver:
         deleted: Callable[[], str] = lambda: "",
         threads: int = 1,
         clock: Callable[[], float] = time.time,
+        part: Part = Part(),
+        differ: Callable[[], None] = lambda: None,
     ) -> None:
+        self._part, self._differ = part, differ
         self._searches, self._engine, self._pool, self._judge = searches, engine, pool, judge
         self._deleted, self._clock = deleted, clock
         self._segments = frozenset(segments)
         self._turn = asyncio.Semaphore(threads)
         self._requests = 0
         self._shadow: _Shadow | None = None
-        self._ended: deque[str] = deque(maxlen=_ENDED)
+        self._ended: deque[str] = deque(maxlen=ENDED)
         self._warmed = 0
         self.results: Counter[str] = Counter()
-        """Queries by what became of them: Counted, Void, Repeated, Warming, Refused."""
+        """Queries by what became of them: Counted, Void, OtherDeleted, Repeated, Warming, Refused."""
 
     @property
     def counts(self) -> PairRows | None:
@@ -118,25 +163,26 @@ class ShadowReceiver:
     async def take(self, request: Request) -> Response:
         """Search all queries of a request. Raises Problem 400, 409 or 503."""
         if self._requests >= REQUESTS:
-            raise overload(f"{REQUESTS} requests of a shadow are under way")
+            raise too_many()
         self._requests += 1
         try:
-            try:
-                batch = await asyncio.to_thread(decode, request.body, self._engine.metric)
-            except MalformedError as error:
-                raise Problem(
-                    400, "MalformedShadow", str(error), remedy="send what serve/shadow/wire.py says"
-                ) from None
-            return await self._answer(batch, request.completed + PATIENCE_SECONDS)
+            return json_response((await self.answer(request.body, request.completed + PATIENCE_SECONDS)).wire())
         finally:
             self._requests -= 1
 
-    async def _answer(self, batch: Batch, until: float) -> Response:
+    async def answer(self, body: bytes, until: float) -> Told:
+        """Search those of its part until then (monotonic). Raises Problem 400 or 409."""
+        try:
+            batch = await asyncio.to_thread(decode, body, self._engine.metric)
+        except MalformedError as error:
+            raise Problem(400, "MalformedShadow", str(error), remedy="send what serve/shadow/wire.py says") from None
         shadow = self._begin(batch)
-        answered = await asyncio.gather(*(self._one(batch, query, shadow, until) for query in batch.queries))
-        unanswered = [number for number, done in enumerate(answered) if not done]
+        mine = [(number, query) for number, query in enumerate(batch.queries) if self._part.has(query.name)]
+        answered = await asyncio.gather(*(self._one(batch, query, shadow, until) for _, query in mine))
+        unanswered = [number for (number, _), done in zip(mine, answered, strict=True) if not done]
         self.results["Refused"] += len(unanswered)
-        return json_response({"counted": len(answered) - len(unanswered), "unanswered": unanswered})
+        differ = any(query.asked.deleted != self._deleted() for _, query in mine)
+        return Told(len(mine) - len(unanswered), unanswered, differ)
 
     def _begin(self, batch: Batch) -> _Shadow:
         current = self._shadow
@@ -147,14 +193,18 @@ class ShadowReceiver:
             raise Problem(409, "ShadowEnded", "another shadow has begun since", value=batch.shadow, remedy=remedy)
         if current is not None:
             self._ended.append(current.counts.shadow)
-        self._shadow = _Shadow(PairRows(batch.shadow, batch.reference))
+        self._shadow = _Shadow(PairRows(batch.shadow, batch.reference), _Seen(self._part.of(_PLACES)))
         return self._shadow
 
     async def _one(self, batch: Batch, query: ShadowQuery, shadow: _Shadow, until: float) -> bool:
         """Answer and count one query; whether it was answered, as users would be."""
         asked = query.asked
-        if batch.dimension != self._engine.dimension or asked.deleted != self._deleted():
+        if batch.dimension != self._engine.dimension:
             self._count(shadow, query, "void")
+            return True
+        if asked.deleted != self._deleted():
+            self._count(shadow, query, "other_deleted")
+            self._differ()
             return True
         if query.name in shadow.seen:
             self._count(shadow, query, "repeated")
@@ -174,7 +224,7 @@ class ShadowReceiver:
                     _log.error("a query of a shadow failed", exc_info=error)
                 shadow.complained = True
                 return False
-        if self._warmed < contract.SHADOW_WARMING:
+        if self._warmed < self._part.of(contract.SHADOW_WARMING):
             self._warmed += 1
             self._count(shadow, query, "warming")
         elif query.name in shadow.seen:  # while this one was searched
@@ -208,7 +258,7 @@ class ShadowReceiver:
 
     def _count(self, shadow: _Shadow, query: ShadowQuery, kind: str) -> None:
         """One that is no pair."""
-        self.results[kind.capitalize()] += 1
+        self.results[kind.title().replace("_", "")] += 1
         named = query.asked.segment
         segment = named if named in self._segments else contract.OTHER_SEGMENT
         shadow.counts.add(self._bucket(), segment, {kind: 1}, overall=query.asked.overall)
@@ -238,6 +288,11 @@ class ShadowReceiver:
 
     def _bucket(self) -> int:
         return int(self._clock()) // contract.BUCKET_SECONDS
+
+
+def too_many() -> Problem:
+    """What is said to more than REQUESTS at once."""
+    return overload(f"{REQUESTS} requests of a shadow are under way")
 
 
 def _pair_counts(s: float | None, s_zero: bool, c: float | None, c_zero: bool) -> dict[str, float]:

@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,13 +27,15 @@ from ...errors import TaskError
 from ...index.engine import Engine
 from ...index.parameters import tells_exact_scores
 from ..evidence.live_recall import NICENESS
-from .answers import ExactScores
-from .counts import PairRows
+from .answers import ExactScores, Floats
 from .mirror import Answered, Mirror, Mirroring
-from .wire import Asked, Packed, fits, join, pack, query_hash
+from .wire import Packed, fits, join, pack, query_hash
 
-GATHER_SECONDS = 0.25
-"""How long queries are gathered before they are sent."""
+GATHER_SECONDS = 1.0
+"""How long queries are gathered before they are sent: a request costs as much as ten queries, and vectors that are read
+together a fraction."""
+REQUEST_SECONDS = contract.SHADOW_SECONDS / 4
+"""What the queries of a request took here, together: the judged pod may have one core, and SHADOW_SECONDS for all."""
 AT_ONCE = 8
 """Requests under way."""
 WAITING = 512
@@ -53,6 +55,7 @@ class _Outgoing:
     bucket: int
     segment: str
     overall: bool
+    seconds: float
     packed: Packed
 
 
@@ -70,18 +73,21 @@ class MirrorSender:
         mirror: Mirror,
         engine: Engine,
         exact: ExactScores,
+        differ: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`exact` is this thread's own. `clock`: unix seconds."""
+        """`exact` is this thread's own. `differ`: told that a judged pod has another list of deleted ids than the one
+        with which queries were answered here; `clock`: unix seconds."""
         self._index_uid, self._revision = index_uid, revision
-        self._mirror, self._engine, self._exact, self._clock = mirror, engine, exact, clock
+        self._mirror, self._engine, self._exact = mirror, engine, exact
+        self._differ, self._clock = differ, clock
         self._told_exactly = tells_exact_scores(engine.manifest.index_type)
         """Most kinds of index do, and nothing need be read."""
         self._waiting: dict[str, deque[_Outgoing]] = {}
         self._busy: dict[str, int] = {}
         """Bytes that are under way, by address."""
         self._sending: set[asyncio.Task[None]] = set()
-        self._free, self._free_bytes = WAITING, WAITING_BYTES
+        self._free_bytes = WAITING_BYTES
         """Room for more that waits."""
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -118,65 +124,83 @@ class MirrorSender:
             self._mirror.end(lease)
             lease = None
         held = [one.packed.nbytes for some in self._waiting.values() for one in some]
-        self._free, self._free_bytes = WAITING - len(held), WAITING_BYTES - sum(held)
-        for _ in range(len(self._mirror.queue)):
-            self._assign(self._mirror.queue.popleft(), lease)
+        self._free_bytes = WAITING_BYTES - sum(held)
+        some = [self._mirror.queue.popleft() for _ in range(len(self._mirror.queue))]
+        taken = some[: WAITING - len(held)] if lease is not None else []
+        for query in some[len(taken) :]:
+            self._mirror.drop(query.segment)
+        if lease is not None:
+            for query, scores in zip(taken, self._exact_scores(taken), strict=True):
+                self._assign(query, scores, lease)
         for address in [one for one in self._waiting if lease is None or one not in lease.addresses]:
-            for query in self._waiting.pop(address):
-                self._mirror.drop(query.segment)
+            for waiting in self._waiting.pop(address):
+                self._mirror.drop(waiting.segment)
         if lease is not None:
             self._begin(lease)
 
-    def _assign(self, query: Answered, lease: Mirroring | None) -> None:
-        """To the pod that always gets this query, if there is room."""
-        if lease is None or self._free <= 0:
-            self._mirror.drop(query.plan.segment)
-            return
-        name = query_hash(query.vector, query.plan.k, query.plan.asked)
-        packed = self._packed(query, name)
-        if not fits(1, packed.nbytes) or packed.nbytes > self._free_bytes:
-            self._mirror.drop(query.plan.segment)
-            return
-        self._free, self._free_bytes = self._free - 1, self._free_bytes - packed.nbytes
-        waiting = self._waiting.setdefault(receiver_of(name, lease.addresses), deque())
-        waiting.append(_Outgoing(query.bucket, query.plan.segment, query.overall, packed))
-
-    def _packed(self, query: Answered, name: bytes) -> Packed:
-        plan, found = query.plan, query.rows >= 0
-        rows, told = query.rows[found], query.scores[found]
-        hits = len(told) if plan.min_score is None else int(np.count_nonzero(told >= plan.min_score))
-        scores, exact = told.astype(np.float64), self._told_exactly
+    def _exact_scores(self, some: Sequence[Answered]) -> list[Floats | None]:
+        """Those of the answers of each query [m], -inf where there is none; None: those that were told are exact, or
+        nobody knows. Of many queries together, since what is mapped for a read is the most of it."""
+        scores: list[Floats | None] = [None] * len(some)
+        if self._told_exactly:
+            return scores
         with contextlib.suppress(TaskError):
-            if len(rows) and not exact and self._exact.possible:
-                scores, exact = self._exact.of(query.vector[None], rows[None])[0], True
-        asked = Asked(
-            segment=plan.segment,
-            k=plan.k,
-            fields=dict(plan.asked),
-            seconds=query.seconds,
-            overall=query.overall,
-            deleted=query.deleted,
-            first=float(told[0]) if len(told) else None,
-            hits=hits,
-            answers=len(rows),
-            exact=exact,
-        )
-        return pack(asked, name, query.vector, self._engine.raw_ids(rows), scores.tolist())
+            if not self._exact.possible:
+                return scores
+            alike: defaultdict[int, list[int]] = defaultdict(list)
+            for number, query in enumerate(some):
+                alike[len(query.rows)].append(number)
+            for numbers in alike.values():
+                vectors, rows = (np.stack([getattr(some[n], part) for n in numbers]) for part in ("vector", "rows"))
+                for number, found in zip(numbers, self._exact.of(vectors, rows), strict=True):
+                    scores[number] = found
+        return scores
+
+    def _assign(self, query: Answered, scores: Floats | None, lease: Mirroring) -> None:
+        """To the pod that always gets this query, if there is room. `scores`: exact ones of its answers."""
+        name = query_hash(query.vector, query.k, query.asked)
+        packed = self._packed(query, name, scores)
+        if not fits(1, packed.nbytes) or packed.nbytes > self._free_bytes:
+            self._mirror.drop(query.segment)
+            return
+        self._free_bytes -= packed.nbytes
+        waiting = self._waiting.setdefault(receiver_of(name, lease.addresses), deque())
+        waiting.append(_Outgoing(query.bucket, query.segment, query.overall, query.seconds, packed))
+
+    def _packed(self, query: Answered, name: bytes, exact: Floats | None) -> Packed:
+        found = query.rows >= 0
+        rows, told = query.rows[found], query.scores[found]
+        hits = len(told) if query.min_score is None else int(np.count_nonzero(told >= query.min_score))
+        asked: dict[str, object] = {
+            "segment": query.segment,
+            "k": query.k,
+            "fields": query.asked,
+            "seconds": query.seconds,
+            "overall": query.overall,
+            "deleted": query.deleted,
+            "first": float(told[0]) if len(told) else None,
+            "hits": hits,
+            "answers": len(rows),
+            "exact": self._told_exactly or exact is not None,
+        }
+        return pack(asked, name, query.vector, self._engine.raw_ids(rows), told if exact is None else exact[found])
 
     def _begin(self, lease: Mirroring) -> None:
         """A request to each pod that has none under way, as far as there is room for them."""
         for address, waiting in tuple(self._waiting.items()):
             if len(self._busy) >= AT_ONCE:
                 return
-            if not waiting or address in self._busy:
+            if not waiting or address in self._busy or address not in lease.addresses:
                 continue
             some: list[_Outgoing] = []
-            size, room = 0, SENDING_BYTES - sum(self._busy.values())
+            size, seconds, room = 0, 0.0, SENDING_BYTES - sum(self._busy.values())
             while waiting and fits(len(some) + 1, size + waiting[0].packed.nbytes):
                 if self._busy and size + waiting[0].packed.nbytes > room:
                     break
+                if some and seconds + waiting[0].seconds > REQUEST_SECONDS:
+                    break
                 some.append(waiting.popleft())
-                size += some[-1].packed.nbytes
+                size, seconds = size + some[-1].packed.nbytes, seconds + some[-1].seconds
             if not some:
                 return
             self._busy[address] = size
@@ -197,10 +221,15 @@ class MirrorSender:
             refused = frozenset(range(len(some)))
         finally:
             del self._busy[address]
-        for number, query in enumerate(some):
-            missing = number in refused
-            self._mirror.results["Unanswered" if missing else "Answered"] += 1
-            _count(lease.counts, query, {"mirrored": 1, "unanswered": int(missing)})
+        alike = Counter((query.bucket, query.segment, query.overall) for query in some)
+        missing = Counter((some[number].bucket, some[number].segment, some[number].overall) for number in refused)
+        for (bucket, segment, overall), count in alike.items():
+            more = {"mirrored": count, "unanswered": missing[bucket, segment, overall]}
+            lease.counts.add(bucket, segment, more, overall=overall)
+        self._mirror.results["Answered"] += len(some) - len(refused)
+        self._mirror.results["Unanswered"] += len(refused)
+        if (newest := self._mirror.lease) is not None:
+            self._begin(newest)
 
     async def _exchange(self, lease: Mirroring, address: str, some: Sequence[_Outgoing]) -> frozenset[int]:
         """Numbers of the queries that were refused. Raises what a broken connection and a broken answer raise."""
@@ -223,7 +252,10 @@ class MirrorSender:
                 raise _NotSentError
             if status != 200 or length > _ANSWER_BYTES:
                 raise ValueError(f"status {status}, {length} bytes")
-            return _refused(await reader.readexactly(length), len(some))
+            refused, differ = _told(await reader.readexactly(length), len(some))
+            if differ:
+                self._differ()
+            return refused
         finally:
             writer.transport.abort()
 
@@ -237,10 +269,6 @@ def check_addresses(addresses: Sequence[str]) -> None:
     """Raises ValueError for what is no address: a name would be looked up, and who answers for it is anybody."""
     for address in addresses:
         ipaddress.ip_address(address)
-
-
-def _count(counts: PairRows, query: _Outgoing, more: Mapping[str, float]) -> None:
-    counts.add(query.bucket, query.segment, more, overall=query.overall)
 
 
 async def _until_blank_line(reader: asyncio.StreamReader) -> bytes:
@@ -269,10 +297,11 @@ def _head(text: bytes) -> tuple[int, int]:
     return int(rest[:3]), int(length)
 
 
-def _refused(body: bytes, count: int) -> frozenset[int]:
-    """From {"counted": n, "unanswered": [numbers]}. Raises ValueError."""
+def _told(body: bytes, count: int) -> tuple[frozenset[int], bool]:
+    """Who was refused, and whether deleted ids differ: from {"unanswered": [numbers], "otherDeleted": bool}. Raises
+    ValueError."""
     told = orjson.loads(body)
     numbers = told.get("unanswered", []) if isinstance(told, dict) else None
     if not isinstance(numbers, list) or not all(type(one) is int and 0 <= one < count for one in numbers):
         raise ValueError("what answers is no searcher")
-    return frozenset(numbers)
+    return frozenset(numbers), told.get("otherDeleted") is True

@@ -116,10 +116,17 @@ def query_hash(vector: npt.NDArray[np.float32], k: int, fields: Mapping[str, Any
     return digest.digest()
 
 
-def pack(asked: Asked, name: bytes, vector: npt.NDArray[np.float32], ids: RawIds, scores: Sequence[float]) -> Packed:
-    """`ids`, `scores`: of the asked.answers answers."""
+def pack(
+    asked: Mapping[str, object],
+    name: bytes,
+    vector: npt.NDArray[np.float32],
+    ids: RawIds,
+    scores: Sequence[float] | npt.NDArray[np.floating[Any]],
+) -> Packed:
+    """`asked`: the fields of an Asked (made without it, which would check what was checked when it was asked). `ids`,
+    `scores`: of its answers."""
     return Packed(
-        head=orjson.dumps(asked.model_dump(mode="python", by_alias=True, exclude_defaults=True)),
+        head=orjson.dumps(asked),
         vector=vector.astype("<f4", copy=False).tobytes(),
         name=name,
         scores=np.asarray(scores, "<f8").tobytes(),

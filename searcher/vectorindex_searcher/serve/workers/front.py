@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ... import contract
@@ -34,40 +34,17 @@ from ..http.mounted import watch
 from ..ports import open_port, port_unavailable
 from ..settings import Settings
 from ..source import SourceListing
-from ..traffic import Traffic
 from .board import Board, Line
 from .channel import Channel
 from .family import Family
 from .memory import read
+from .shadowing import PodShadows
+from .traffic import SharedTraffic
 
 STALLED_SECONDS = 2.0
 """A worker that says nothing for so long does not answer its users either: a probe would have waited as long, and so
 does evidence."""
 _log = logging.getLogger(__name__)
-
-
-class SharedTraffic(Traffic):
-    """The pod's state, whose leases the workers learn, too."""
-
-    def __init__(self, tell: Callable[[Mapping[str, object]], None]) -> None:
-        super().__init__()
-        self._tell = tell
-        self._draining: contract.TrafficLease | None = None
-        self._until = 0.0
-
-    def take_lease(self, lease: contract.TrafficLease) -> None:
-        """As Traffic."""
-        super().take_lease(lease)
-        self._draining = lease if self.lease is contract.LeaseState.DRAINING else None
-        self._until = time.monotonic() + lease.ttl_seconds
-        self._tell({"do": "lease", "lease": lease.wire()})
-
-    def lease_left(self) -> dict[str, object] | None:
-        """What a worker that begins now is to be told."""
-        left = self._until - time.monotonic()
-        if self._draining is None or left <= 0:
-            return None
-        return {"do": "lease", "lease": self._draining.model_copy(update={"ttl_seconds": left}).wire()}
 
 
 class _Worker:
@@ -127,10 +104,22 @@ class Front:
         self._reports = 0
         self._queries: LiveQueries | None = None
         self._background: list[asyncio.Task[None]] = []
-        self._rows_number = 0
+        self._rows_known: Mapping[str, object] = {}
+        """Their number, and the fingerprint of what is deleted."""
         self._rows = -1
         """Descriptor of the rows that may be answered, kept for a worker that had no room for it; -1: all."""
         self._next = 0
+        self._shadows = PodShadows(
+            task,
+            settings,
+            self._ring.incarnation,
+            first=control.send,
+            workers=self._tell_all,
+            ready=lambda: self._expected if self._acceptor is not None else 0,
+            settled=self._settled,
+        )
+        for name, results in self._shadows.results.items():
+            setattr(self._gauges, name, results)
 
     async def run(self) -> None:
         """Until the loading process says that it ends, or is gone. What cannot be done is told to it."""
@@ -174,6 +163,7 @@ class Front:
             source=self._source,
             settled=self._settled,
             stalled=self._stalled,
+            shadowing=self._shadows,
         )
 
     # ------------------------------------------------------------ from the loading process
@@ -194,7 +184,7 @@ class Front:
                 for name, value in message["gauges"].items():
                     setattr(self._gauges, name, value)
             case "rows":
-                self._take_rows(message["number"], descriptor)
+                self._take_rows(message, descriptor)
             case "sample":
                 self._tell_all(message)
             case "live":
@@ -207,7 +197,8 @@ class Front:
             case "end":
                 self._end(message["grace"])
             case _:
-                raise ValueError(message)
+                if not self._shadows.hear_first(message):
+                    raise ValueError(message)
 
     def _orphaned(self) -> None:
         self._end(0.0)
@@ -225,10 +216,10 @@ class Front:
             self._ring.live_before = message["next"]
             self._gauges.live_recall_cpu_seconds = message["cpu"]
 
-    def _take_rows(self, number: int, descriptor: int) -> None:
+    def _take_rows(self, message: Mapping[str, Any], descriptor: int) -> None:
         """The rows that may be answered from now on; -1: all."""
         self._rows, before = descriptor, self._rows
-        self._rows_number = number
+        self._rows_known = {"number": message["number"], "fingerprint": message["fingerprint"]}
         if before >= 0:
             os.close(before)
         for worker in self._workers:
@@ -237,13 +228,13 @@ class Front:
     def _show_rows(self, worker: _Worker) -> None:
         if not worker.gone:
             some = self._rows >= 0
-            message = {"do": "rows", "number": self._rows_number, "some": some}
+            message = {"do": "rows", "some": some, **self._rows_known}
             worker.channel.send(message, self._rows if some else None)
 
-    def _tell_all(self, message: Mapping[str, object]) -> None:
+    def _tell_all(self, message: Mapping[str, object], descriptor: int | None = None) -> None:
         for worker in self._workers:
             if not worker.gone:
-                worker.channel.send(message)
+                worker.channel.send(message, descriptor)
 
     # ------------------------------------------------------------ from the workers
 
@@ -290,7 +281,7 @@ class Front:
                 worker.drained = message["unanswered"]
                 self._changed.set()
             case _:
-                pass
+                self._shadows.hear(worker.number, message, descriptor)
 
     def _keep(self, query: Mapping[str, Any], descriptor: int) -> None:
         """A live query that has a place in its worker's sample. One that came without its vector is left out."""

@@ -26,10 +26,7 @@ import uvloop
 from ... import contract
 from ...errors import TaskError
 from .. import load
-from ..evidence.live_recall import LiveRecall
-from ..evidence.live_sample import Sampled
 from ..evidence.metrics import Gauges
-from ..evidence.ring import LiveTally
 from ..http import limits
 from ..http.auth import Tokens
 from ..http.tls import Certificate
@@ -38,16 +35,15 @@ from ..tombstones import Deletions, load_without_deleted
 from .board import Board
 from .channel import Channel
 from .front import Front
-from .memory import descriptor_of, read
-from .samples import LiveStates, Rounds, tallies_wire, unpacked
+from .memory import descriptor_of
+from .rates import SharedRates
+from .recall import PodRecall
+from .sending import PodSender
 from .system import check_system
 from .worker import Worker, WorkerParts
 
 LEFT_SECONDS = 5.0
 """How long what is left of a pod has to end by itself once the front process is gone."""
-SAMPLE_SECONDS = 2.0
-"""How long the judge of live recall waits for the samples of all workers; what comes later is of the next round."""
-TALLIES_AT_ONCE = 200
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _log = logging.getLogger(__name__)
 
@@ -73,10 +69,8 @@ class Pod:
         """Number of each worker that runs, by process id."""
         self._loaded: load.Loaded | None = None
         self._gauges = Gauges()
-        self._sampled = threading.Condition()
-        """Guards states and rounds."""
-        self._states = LiveStates(None)
-        self._rounds = Rounds(0, 0, ())
+        self._recall: PodRecall | None = None
+        self._sender: PodSender | None = None
         self._deletions: Deletions | None = None
         self._failure: BaseException | None = None
         self._ending = False
@@ -136,7 +130,7 @@ class Pod:
 
     def _be_worker(self, parts: WorkerParts, number: int, channel: Channel) -> None:
         self._control.close()
-        uvloop.run(Worker(parts, channel, self._board.line(number)).run())
+        uvloop.run(Worker(parts, number, channel, self._board.line(number)).run())
 
     def _start_workers(self, loaded: load.Loaded) -> None:
         """All of them."""
@@ -149,6 +143,9 @@ class Pod:
             certificate=self._certificate,
             limits=limits.share_limits(self._limits, count),
             threads=-(-self._settings.threads // count),
+            count=count,
+            rates=SharedRates(len(self._task.segments) + 1),
+            deleted=self._deletions.fingerprint if self._deletions is not None else "",
         )
         self._tell({"do": "gauges", "gauges": self._told_gauges(loaded)})
         self._tell({"do": "loaded", "workers": count, "facts": self._facts(loaded)})
@@ -164,51 +161,29 @@ class Pod:
             workers.close()
             self._control.send({"do": "worker", "pid": pid}, fronts.fileno())
             fronts.close()
+        self._recall = recall = PodRecall(self._task, loaded, self._tell)
         if self._task.live_recall:
-            self._judge(loaded, count)
+            recall.start(count)
+        differ = self._deletions.look_again if self._deletions is not None else lambda: None
+        self._sender = PodSender(self._task, loaded.engine, lambda: recall.vectors, differ, self._tell)
         if self._deletions is not None and self._task.tombstone_poll_seconds:
             # After the last fork. Ends with the process.
             threading.Thread(target=self._watch_deletions, name="deletions", daemon=True).start()
 
-    def _judge(self, loaded: load.Loaded, workers: int) -> None:
-        """Begin to measure live recall, on a thread that ends with the process."""
-        self._rounds = Rounds(workers, int(time.time()) // contract.BUCKET_SECONDS, self._task.segments)
-        points = list(loaded.points.params.values()) if loaded.points else []
-        LiveRecall(self._task, loaded.engine, points, self._take_sample, self._deliver).start()
-
-    def _take_sample(self) -> tuple[list[Sampled], int]:
-        """What all workers were asked in the round that ends; on the judge's thread."""
-        self._tell({"do": "sample"})
-        with self._sampled:
-            self._sampled.wait_for(lambda: self._rounds.whole, SAMPLE_SECONDS)
-            return self._rounds.take()
-
-    def _add_sample(self, message: dict[str, Any], descriptor: int) -> None:
-        assert self._loaded is not None
-        with self._sampled:
-            sample = unpacked(read(descriptor), self._loaded.engine.dimension, self._states)
-            self._rounds.add(message["worker"], message["since"], sample)
-            self._sampled.notify_all()
-
-    def _deliver(self, tallies: list[LiveTally], next_bucket: int, cpu_seconds: float) -> None:
-        wire = tallies_wire(tallies)
-        for at in range(0, len(wire), TALLIES_AT_ONCE):
-            self._tell({"do": "live", "tallies": wire[at : at + TALLIES_AT_ONCE], "next": None})
-        self._tell({"do": "live", "tallies": [], "next": next_bucket, "cpu": cpu_seconds})
-
     def _watch_deletions(self) -> None:
-        deletions, loaded = self._deletions, self._loaded
+        deletions, loaded, recall = self._deletions, self._loaded, self._recall
         assert deletions is not None
         assert loaded is not None
+        assert recall is not None
+        seconds = self._task.tombstone_poll_seconds
         while True:
-            time.sleep(self._task.tombstone_poll_seconds)
+            time.sleep(deletions.pause(seconds))
+            if not deletions.is_due(seconds):
+                continue
             if deletions.try_refresh():
                 live = loaded.engine.live
-                with self._sampled:
-                    number = self._states.newest + 1
-                    self._states.learn(number, live)
-                descriptor = None if live is None else descriptor_of(live)
-                self._tell({"do": "rows", "number": number}, descriptor)
+                descriptor, known = None if live is None else descriptor_of(live), deletions.fingerprint
+                self._tell({"do": "rows", "number": recall.learn(live), "fingerprint": known}, descriptor)
                 if descriptor is not None:
                     os.close(descriptor)
             self._tell({"do": "gauges", "gauges": self._told_gauges(loaded)})
@@ -258,7 +233,6 @@ class Pod:
 
     def _load(self) -> load.Loaded:
         loaded, self._deletions = load_without_deleted(self._task, self._say, self._settings.cache_bytes, self._gauges)
-        self._states = LiveStates(loaded.engine.live)
         if loaded.engine.metadata_columns or self._deletions is not None:
             loaded.engine.share_among(self._settings.processes)
         return loaded
@@ -325,8 +299,10 @@ class Pod:
             case "failed":
                 self._ending = True
                 self._failure = _failed(message)
-            case "sample":
-                self._add_sample(message, descriptor)
+            case "sample" if self._recall is not None:
+                self._recall.add_sample(message, descriptor)
+            case _ if self._sender is not None:
+                self._sender.hear(message, descriptor)
             case _:
                 raise ValueError(message)
 

@@ -32,11 +32,14 @@ from ..http.mounted import Mounted, watch
 from ..http.tls import Certificate
 from ..search.pool import SearchPool
 from ..settings import Settings
+from ..shadow.receiver import Part
 from ..traffic import Traffic
 from .board import Line
 from .channel import Channel
 from .clicks import SentFeedback
 from .memory import rows_of, written
+from .pairs import WorkerShadows
+from .rates import SharedRates
 from .samples import LiveStates, packed
 
 TELL_SECONDS = 0.1
@@ -56,13 +59,19 @@ class WorkerParts:
     certificate: Certificate | None
     limits: Limits
     threads: int
+    count: int
+    """How many of them there are."""
+    rates: SharedRates
+    deleted: str
+    """Fingerprint of the deleted ids that are hidden at the start."""
 
 
 class Worker:
     """One search process. `run` once, in it."""
 
-    def __init__(self, parts: WorkerParts, channel: Channel, line: Line) -> None:
-        self._parts, self._channel, self._line = parts, channel, line
+    def __init__(self, parts: WorkerParts, number: int, channel: Channel, line: Line) -> None:
+        self._parts, self._number, self._channel, self._line = parts, number, channel, line
+        self._deleted = parts.deleted
         self._traffic = Traffic()
         self._received = 0
         self._unanswered = 0
@@ -83,8 +92,12 @@ class Worker:
         engine = parts.loaded.engine
         self._states = LiveStates(engine.live)
         self._live = LiveSample(parts.task.segments, live=lambda: engine.live) if parts.task.live_recall else None
+        part = Part(self._number, parts.count)
+        self._shadows = WorkerShadows(
+            parts.task, engine, part, parts.rates.rates, lambda: self._deleted, self._channel.send
+        )
         self._app = SearchApp(
-            parts.loaded.engine,
+            engine,
             parts.task,
             self._pool,
             self._recorder,
@@ -92,10 +105,12 @@ class Worker:
             parts.loaded.points,
             self._live,
             queries=self._queries,
+            mirror=self._shadows.mirror,
             tokens=parts.tokens is not None,
             limited=parts.settings.params,
             columns_before=parts.settings.columns_before,
         )
+        self._shadows.receive(self._app, self._pool, parts.threads)
         self._users = Listener(self._app, parts.task.revision, parts.limits, self._traffic.closing, parts.tokens)
         self._users.begin(parts.certificate.context if parts.certificate is not None else None)
         mounted: list[Mounted] = [one for one in (parts.tokens, parts.certificate) if one is not None]
@@ -138,7 +153,7 @@ class Worker:
             case "click":
                 self._feedback.answered(message["number"], message["result"])
             case "rows":
-                self._take_rows(descriptor, message["number"], some=message["some"])
+                self._take_rows(descriptor, message)
             case "sample" if self._live is not None:
                 self._send_sample(self._live)
             case "end":
@@ -146,6 +161,8 @@ class Worker:
             case "finish" if not self._ended.done():
                 self._traffic.end()
                 self._ended.set_result(float(message["seconds"]))
+            case _:
+                self._shadows.hear(message, descriptor)
 
     def _connect(self, descriptor: int) -> None:
         self._received += 1
@@ -164,17 +181,18 @@ class Worker:
         self._channel.send({"say": "sample", "since": since}, descriptor)
         os.close(descriptor)
 
-    def _take_rows(self, descriptor: int, number: int, *, some: bool) -> None:
+    def _take_rows(self, descriptor: int, message: Mapping[str, Any]) -> None:
         """Answer no others from now on; without a descriptor left for them, those of before until there is one."""
-        engine = self._parts.loaded.engine
+        engine, some = self._parts.loaded.engine, message["some"]
         if some and descriptor < 0:
             _log.error("no descriptor is left for the rows that may be answered; asking again")
             self._users.make_room()
             asyncio.get_running_loop().call_later(TELL_SECONDS, self._channel.send, {"say": "lost rows"})
             return
         rows = rows_of(descriptor, engine.count) if some else None
-        self._states.learn(number, rows)
+        self._states.learn(message["number"], rows)
         engine.show_only(rows)
+        self._deleted = message["fingerprint"]
 
     def _alone(self) -> None:
         """The front process is gone: answer what is owed, and end."""
@@ -201,6 +219,7 @@ class Worker:
             self._channel.send({"say": "counted", "increment": increment.wire()})
         if self._queries is not None:
             self._tell_queries(self._queries)
+        self._shadows.tell()
         tokens, ignored = self._parts.tokens, self._app.ignored_params
         uses = tokens.uses if tokens is not None else Counter[str]()
         if uses or ignored:
