@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from vectorindex_operator.api.fields import CelRule, Duration, PositiveDuration
+from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_searcher.contract import Model
 
 
@@ -64,6 +65,24 @@ class Rollout(Model):
     soak: Soak = Soak()
     progress_deadline: PositiveDuration = "10m"
     """From scheduling until all searchers of a revision are ready; then it is rejected."""
+    keep_prior: Duration = "0s"
+    """After a promotion the prior revision stays loaded for so long, at the price of its pods: a rollback is one write
+    then, as in the soak. 24h at most, as long as what was promoted is watched. 0s, which applies at once: not at all.
+    """
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule(
+            # A bare 0 is a number. CEL's durations know no days. `has`: see above.
+            "!has(self.keepPrior) || type(self.keepPrior) == int || self.keepPrior == '1d'"
+            " || (!self.keepPrior.contains('d') && duration(self.keepPrior) <= duration('24h'))",
+            "rollout.keepPrior may be 24h at most: so long a promoted revision is watched",
+            ".keepPrior",
+        ),
+    )
+
+    @property
+    def keep_prior_seconds(self) -> float:
+        """0: the prior is unloaded as soon as its connections have drained."""
+        return duration_seconds(self.keep_prior)
 
     @property
     def shadows(self) -> bool:

@@ -325,6 +325,8 @@ class RolloutStatus(Stored):
     """Restarts of each of its pods when it had just got the traffic; pods without any are left out."""
     shadow: ShadowStatus | None = None
     """None: it has not begun, or there is none."""
+    prior_kept_until: Time | None = None
+    """Until when `prior` stays loaded although this revision was promoted; None: it does not, or does not any more."""
 
 
 class ArtifactSeen(Stored):

@@ -6,7 +6,7 @@ starts (rollout, guardrails), or a new revision does (everything else).
 
 from __future__ import annotations
 
-from vectorindex_operator.api.v1alpha1 import S3, RevisionSpec, Serving, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import S3, RevisionSpec, Rollout, Serving, VectorIndexSpec
 from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS
@@ -63,12 +63,17 @@ def _for_a_rollout(state: ReconcileState) -> list[str]:
     fields = [
         name
         for name, same in (
-            ("rollout", rollout.settings == state.spec.rollout),
+            ("rollout", _with_what_applies_at_once(rollout.settings, state.spec.rollout) == state.spec.rollout),
             ("guardrails", rollout.guardrails == state.spec.guardrails),
         )
         if not same
     ]
     return [f"{', '.join(fields)}: from the next rollout on"] if fields else []
+
+
+def _with_what_applies_at_once(settings: Rollout, wanted: Rollout) -> Rollout:
+    """What a rollout began with, but for what does not wait for the next one: `keepPrior: 0s`."""
+    return settings if wanted.keep_prior_seconds else settings.model_copy(update={"keep_prior": wanted.keep_prior})
 
 
 def _for_searchers(state: ReconcileState) -> list[str]:

@@ -23,6 +23,7 @@ class PodView:
     waiting: str = ""
     failure: Failure | None = None
     deleting: bool = False
+    unschedulable_since: float | None = None
 
     @property
     def serves(self) -> bool:
@@ -43,7 +44,8 @@ class LoadedRevision:
     """The pods of a revision by group. `unready_since`: since when no pod is ready (None while one is).
 
     `replicas`: what its Deployments ask for. `live`: hash of the live settings that they were rendered with.
-    `outdated`: pods that still run earlier ones.
+    `outdated`: pods that still run earlier ones. `refused_since`: since when a quota or a webhook lets no more of its
+    pods be made (None: nothing does).
     """
 
     revision: str
@@ -53,6 +55,7 @@ class LoadedRevision:
     replicas: int = 0
     live: str = ""
     outdated: int = 0
+    refused_since: float | None = None
 
     @classmethod
     def of(
@@ -64,9 +67,10 @@ class LoadedRevision:
         replicas: int = 0,
         live: str = "",
         outdated: int = 0,
+        refused_since: float | None = None,
     ) -> LoadedRevision:
         """A revision with one group of searchers."""
-        return cls(revision, True, {Group(): pods}, unready_since, replicas, live, outdated)
+        return cls(revision, True, {Group(): pods}, unready_since, replicas, live, outdated, refused_since)
 
     @property
     def pods(self) -> tuple[PodView, ...]:

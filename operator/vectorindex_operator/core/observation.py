@@ -117,6 +117,8 @@ class JobView:
     unschedulable_since: float | None = None
     unschedulable: str = ""
     deleting: bool = False
+    podless_since: float | None = None
+    """Since when it has been to run and has had no pod, which a quota or a webhook refuses. None: it has had one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.internal_keys import InternalKeys
 from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.observation import JobView, Observation, RevisionView, Task
-from vectorindex_operator.core.phase import CANDIDATE, Phase
+from vectorindex_operator.core.phase import CANDIDATE, IN_PREPARATION, Phase
 from vectorindex_operator.core.plan import Action, DeleteJob, MoveTraffic, WriteRevisionStatus
 from vectorindex_operator.core.source_poll import SourceQuestion
 from vectorindex_operator.core.traffic import Decision
@@ -223,6 +223,18 @@ class ReconcileState:
         candidates = [n for n, s in self.statuses.items() if s.phase in CANDIDATE]
         # Two are possible only after a crash between two writes: the one with the traffic is being decided.
         self.candidate = max(candidates, key=lambda n: (n == self.serving, n), default="")
+
+    @property
+    def kept(self) -> str:
+        """What was stable before the last promotion, while it stays loaded (safety/keep_prior.py); empty: nothing does.
+        Wanted again, it keeps its pods while it is proven."""
+        status = self.statuses.get(self.stable)
+        rollout = status.rollout if status is not None else None
+        if rollout is None or rollout.prior_kept_until is None:
+            return ""
+        prior = self.statuses.get(rollout.prior)
+        there = prior is not None and prior.phase in IN_PREPARATION | {Phase.SUPERSEDED}
+        return rollout.prior if there else ""
 
     def good_since(self, name: str) -> str:
         """When a revision was last found good: promoted, or restored by a rollback. Empty: never."""

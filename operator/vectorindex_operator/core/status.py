@@ -139,7 +139,9 @@ def _way_back(state: ReconcileState) -> tuple[str, str, str]:
         return "True", ARTIFACT_GONE, f"to {target}: its searchers are loaded, but one that starts again fails: {gone}"
     if not warm:
         return "True", "Cold", f"to {target}: it would be loaded from its artifact first"
-    return "True", "Warm", f"to {target}: its searchers are loaded"
+    until = state.statuses[state.stable].rollout if target == state.kept else None
+    lasts = f", and stay so until {until.prior_kept_until} at the latest" if until is not None else ""
+    return "True", "Warm", f"to {target}: its searchers are loaded{lasts}"
 
 
 def _built_and_validated(name: str, status: RevisionStatus) -> list[tuple[str, str, str, str]]:

@@ -79,7 +79,16 @@ def job_view(job: Raw, all_pods: list[Raw]) -> JobView | None:
         unschedulable_since=since,
         unschedulable=why,
         deleting=raw.is_deleting(job),
+        podless_since=_podless_since(job) if state is JobState.RUNNING and not mine else None,
     )
+
+
+def _podless_since(job: Raw) -> float | None:
+    """Of a Job that somebody holds back (`suspend`) no pod is to be made."""
+    if raw.part(job, "spec").get("suspend") is True:
+        return None
+    started = raw.unix(raw.part(job, "status").get("startTime"))
+    return started or raw.unix(raw.part(job, "metadata").get("creationTimestamp"))
 
 
 def _job_state(job: Raw) -> tuple[JobState, float | None]:
@@ -193,7 +202,7 @@ def pod_view(pod: Raw, now: float = math.inf) -> PodView:
         for state in ("state", "lastState"):
             ended = raw.part(container, state, "terminated")
             failure = failure or parse_termination_message(ended.get("message"))[1]
-    _, unschedulable = _unschedulable(pod)
+    unschedulable_since, unschedulable = _unschedulable(pod)
     scheduled = _condition(pod, "PodScheduled")
     return PodView(
         name=raw.name(pod),
@@ -205,6 +214,7 @@ def pod_view(pod: Raw, now: float = math.inf) -> PodView:
         waiting=_waiting(pod) or _unmounted(pod, now),
         failure=failure,
         deleting=raw.is_deleting(pod),
+        unschedulable_since=unschedulable_since,
     )
 
 
@@ -235,6 +245,12 @@ def unready_since(deployment: Raw, mine: list[Raw]) -> float | None:
     available = _condition(deployment, "Available")
     since = raw.unix(available.get("lastTransitionTime")) if available.get("status") == "False" else None
     return since or raw.unix(raw.part(deployment, "metadata").get("creationTimestamp")) or 0.0
+
+
+def refused_since(deployment: Raw) -> float | None:
+    """Since when no more pods of the Deployment can be made (unix seconds): a quota, a webhook. None: they can."""
+    failure = _condition(deployment, "ReplicaFailure")
+    return raw.unix(failure.get("lastTransitionTime")) if failure.get("status") == "True" else None
 
 
 def _address(value: object) -> str:

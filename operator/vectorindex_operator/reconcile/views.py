@@ -130,6 +130,7 @@ def loaded_views(deployments: list[Raw], all_pods: list[Raw], uid: str, now: flo
             replicas=raw.count(raw.part(one, "spec").get("replicas")),
             live=raw.annotation(one, labels.LIVE, raw.NAME),
             outdated=_outdated(one),
+            refused_since=pods.refused_since(one),
         )
     return loaded
 

@@ -25,8 +25,15 @@ RESTARTS_ALPHA = 1e-4
 default budget, since restarts come in clusters and a soak has many looks at the same ones."""
 
 
-def unavailable(candidate_ready: int, stable_ready: int, unready_since: float | None, now: float) -> RuleVerdict:
-    """The rule that is always on: no ready pod of the candidate for 10 s while stable has one.
+def unavailable(
+    candidate_ready: int,
+    stable_ready: int,
+    unready_since: float | None,
+    now: float,
+    who: tuple[str, str] = ("the candidate", "stable"),
+) -> RuleVerdict:
+    """The rule that is always on: no ready pod of the candidate for 10 s while stable has one. `who`: what the two are,
+    in words: of the stable revision and the prior that is kept loaded the same is asked.
 
     It sees what counts nothing: a crash loop. `unready_since`: the end of the look that first saw the candidate without
     a ready pod (None: not known); `now`: the beginning of this one, Unix seconds. A look may take longer than the ten
@@ -34,7 +41,7 @@ def unavailable(candidate_ready: int, stable_ready: int, unready_since: float | 
     write on pods is by their nodes' clocks, and ten seconds between two clocks are nothing unusual.
     """
     seconds = 0.0 if unready_since is None else max(0.0, now - unready_since)
-    pods = f"the candidate has {candidate_ready} ready pods, stable {stable_ready}"
+    pods = f"{who[0]} has {candidate_ready} ready pods, {who[1]} {stable_ready}"
     if candidate_ready > 0:
         verdict, reason, text = Verdict.PASS, "Available", pods
     elif stable_ready <= 0:

@@ -11,6 +11,7 @@ from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.phase import BEFORE_TRAFFIC, Phase
 from vectorindex_operator.core.progress import shadow
 from vectorindex_operator.core.progress.supersede import has_no_way_back, supersede
+from vectorindex_operator.core.safety import keep_prior
 from vectorindex_operator.core.safety.give_traffic import give_traffic
 from vectorindex_operator.core.safety.give_up import SURGE, give_up
 from vectorindex_operator.core.safety.roll_back import is_dead, is_way_back, pending_trip, rollback_target
@@ -47,6 +48,7 @@ def _wait_or_supersede(state: ReconcileState) -> None:
 
 
 def _begin(state: ReconcileState, name: str) -> None:
+    keep_prior.end(state, f"{name} needs its place")
     dead = state.stable if state.stable != state.serving and is_dead(state, state.stable) else ""
     if dead and state.statuses[dead].unloaded_at is None:
         state.update(dead, unloaded_at=to_text(state.now))

@@ -28,7 +28,7 @@ from vectorindex_operator.core.judging.questions import (
 )
 from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict, rule_of, worst
 from vectorindex_operator.core.phase import Phase
-from vectorindex_operator.core.safety import roll_back, verdicts
+from vectorindex_operator.core.safety import keep_prior, roll_back, verdicts
 from vectorindex_operator.core.state import ReconcileState
 
 NO_PRIOR = "NoPrior"
@@ -98,6 +98,8 @@ def _promote(state: ReconcileState, name: str, reason: str, message: str) -> Non
         state.update(prior, phase=Phase.SUPERSEDED, message=f"superseded by {name}")
         if state.statuses[prior].unloaded_at is not None:
             state.keep_loaded.discard(prior)  # dead, and no way back any more: it would be loaded to be retired
+        else:
+            keep_prior.begin(state, name, prior)
     state.event(EventReason.PROMOTED, f"{reason}: {message}", revision=name)
     state.find_slots()
     state.requeue_at(state.now + state.settings.watch_look_seconds)  # its watch begins: nothing else may wake us
@@ -160,7 +162,8 @@ def _with_baseline(state: ReconcileState, name: str, rollout: api.RolloutStatus)
 def _judge(
     state: ReconcileState, name: str, rollout: api.RolloutStatus, merged: RevisionEvidence, situation: Situation
 ) -> tuple[RuleVerdict, ...]:
-    """The verdicts of the rollout's own rules, and during a soak of those that are always on.
+    """The verdicts of the rollout's own rules, and of those that are always on: in a soak both, and while the prior is
+    kept loaded that there are ready pods.
 
     Each counts up to when what it judges was so: evidence to when it was told, pods to when the look at them began.
     """
@@ -178,14 +181,17 @@ def _judge(
         ready_pods=loaded.ready,
         steady=steady,
     )
-    if steady:
+    if steady and not state.kept:
         return said
     down = unavailable(
         candidate_ready=loaded.ready,
-        stable_ready=state.loaded(state.stable).ready,
+        stable_ready=state.loaded(state.kept if steady else state.stable).ready,
         unready_since=verdicts.unready_since(rollout, state.seen_at),
         now=state.seen_at,
+        who=(name, state.kept) if steady else ("the candidate", "stable"),
     )
+    if steady:
+        return (down, *said)
     return (down, restarts(_restarts(state, name, rollout), _stable_restarts(state)), *said)
 
 
@@ -212,10 +218,12 @@ def _watch(state: ReconcileState, name: str) -> None:
     rollout, since = status.rollout, watched_since(status)
     if rollout is None or tripped(rollout) or since is None:
         return
-    if not rollout.guardrails.rules or state.now - since > STEADY_WATCH_SECONDS:
+    if not (rollout.guardrails.rules or state.kept) or state.now - since > STEADY_WATCH_SECONDS:
         verdicts.end_watch(state, name)
         return
     state.requeue_at(min(state.now + _steady_look(state, name), since + STEADY_WATCH_SECONDS + 1))
+    if state.kept and not state.loaded(name).serving():
+        state.requeue_at(state.now + state.settings.soak_look_seconds)  # users wait
     evidence, sums = state.obs.evidence.get(name, ()), state.obs.sums.get(name)
     merged = merge(evidence, state.now, revision=name, sums=sums)
     said = _judge(state, name, rollout, merged, Situation.STEADY)

@@ -10,6 +10,7 @@ from vectorindex_operator.api.v1alpha1 import JUDGED_IN_SHADOW, GuardrailMetric,
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.phase import BEFORE_TRAFFIC, Phase
 from vectorindex_operator.core.plan import DeleteSearchers, EnsureSearchers, RenewLeases
+from vectorindex_operator.core.safety import keep_prior
 from vectorindex_operator.core.safety.roll_back import is_dead, pending_trip
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_searcher.contract import KEEP_ALIVE_SECONDS, BuildResult, LeaseState
@@ -17,6 +18,8 @@ from vectorindex_searcher.contract import KEEP_ALIVE_SECONDS, BuildResult, Lease
 RETIRE_AFTER_SECONDS = KEEP_ALIVE_SECONDS * 1.5
 """Longer than the oldest (jittered) connection to a searcher lives: after this nobody talks to it any more."""
 LEASE_LOOK_SECONDS = 10.0
+DELETED_SECONDS = 15.0
+"""In which searchers that are removed are ordinarily gone."""
 
 
 def step(state: ReconcileState) -> None:
@@ -26,8 +29,10 @@ def step(state: ReconcileState) -> None:
     _unload_dead(state)
     _make_room(state)
     _give_place(state)
+    keep_prior.step(state)
     for name in sorted(state.keep_loaded & set(state.statuses)):
-        _load(state, name)
+        if not _waits_for_place(state, name):
+            _load(state, name)
     for name, loaded in sorted(state.obs.loaded.items()):
         if loaded.exists and name not in {*state.keep_loaded, *state.foreign, state.serving}:
             _retire(state, name)
@@ -91,6 +96,19 @@ def _give_place(state: ReconcileState) -> None:
     state.preparing = name
 
 
+def _waits_for_place(state: ReconcileState, name: str) -> bool:
+    """Whether what a rollback waits for is not made yet: it gets the place of a prior that was kept, and whose searchers
+    are still there. Not for longer than these take to drain, whatever keeps them: a rollback is worth a third."""
+    trip, leaving = pending_trip(state, state.serving), keep_prior.leaving(state)
+    if not leaving or trip is None or name in (state.serving, state.candidate) or state.loaded(name).exists:
+        return False
+    if state.errors or state.age(trip.at) > RETIRE_AFTER_SECONDS + DELETED_SECONDS:
+        return False
+    state.block("Draining", leaving, "at most two revisions are loaded at a time")
+    state.requeue_at(state.now + 2)
+    return True
+
+
 def _load(state: ReconcileState, name: str) -> None:
     status = state.statuses[name]
     if status.build is None or status.report is None or state.live is None:
@@ -130,22 +148,30 @@ def _scores_exactly(rollout: RolloutStatus | None) -> bool:
 def _retire(state: ReconcileState, name: str) -> None:
     if state.errors:
         return  # a step that failed may have wanted it
-    status, decision = state.statuses.get(name), state.obs.traffic.decision
-    drained_at = 0.0
-    if status is not None:
-        drained_at = state.now - state.age(status.lost_traffic_at) + RETIRE_AFTER_SECONDS
-    elif decision is not None and decision.from_revision == name:
-        # Somebody deleted its object, and with that when it lost the traffic: the front Service tells.
-        drained_at = min(decision.at, state.now) + RETIRE_AFTER_SECONDS
+    drained_at = _drained_at(state, name)
     if state.now < drained_at:
         state.requeue_at(drained_at)
         return
     state.act(DeleteSearchers(name))
 
 
+def _drained_at(state: ReconcileState, name: str) -> float:
+    """From when on nobody talks to a revision that lost the traffic, Unix seconds."""
+    status, decision = state.statuses.get(name), state.obs.traffic.decision
+    if status is not None:
+        return state.now - state.age(status.lost_traffic_at) + RETIRE_AFTER_SECONDS
+    if decision is not None and decision.from_revision == name:
+        # Somebody deleted its object, and with that when it lost the traffic: the front Service tells.
+        return min(decision.at, state.now) + RETIRE_AFTER_SECONDS
+    return 0.0
+
+
 def _renew_leases(state: ReconcileState) -> None:
-    """Pods that lost the traffic close their connections; those that got it back stop doing so."""
-    if len([one for one in state.obs.loaded.values() if one.exists]) < 2 or not state.serving:
+    """Pods that lost the traffic close their connections; those that got it back stop doing so. A prior that is kept
+    has none any more once it has drained, and is not told for a day."""
+    drained = {state.kept} if state.kept and state.now >= _drained_at(state, state.kept) else set()
+    there = {name for name, one in state.obs.loaded.items() if one.exists}
+    if len(there - drained) < 2 or not state.serving:
         return
     for name, loaded in sorted(state.obs.loaded.items()):
         addresses = tuple(pod.address for pod in loaded.pods if pod.address and pod.ready)

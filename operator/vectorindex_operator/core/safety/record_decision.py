@@ -64,6 +64,9 @@ def _is_open(state: ReconcileState, name: str, decision: Decision) -> bool:
 def _record_loss(state: ReconcileState, decision: Decision, at: str) -> None:
     name = decision.from_revision
     status = state.update(name, settled_at=at, settled_serial=decision.serial, lost_traffic_at=at)
+    if status.rollout is not None and status.rollout.prior_kept_until is not None:
+        # What it had replaced was kept for this very moment.
+        status = state.update(name, rollout=status.rollout.model_copy(update={"prior_kept_until": None}))
     if decision.kind is DecisionKind.SWITCH:
         if status.phase == Phase.OUTGOING:
             _leave(state, name, decision.message, at)

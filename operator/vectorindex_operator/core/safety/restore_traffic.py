@@ -65,7 +65,7 @@ def _fallback(state: ReconcileState) -> str:
     if state.loaded(state.stable).serving():
         return state.stable
     had = [n for n, s in state.statuses.items() if s.phase in (Phase.SOAKING, Phase.OUTGOING)]
-    return next((name for name in had if state.loaded(name).serving()), state.stable)
+    return next((name for name in (*had, state.kept) if state.loaded(name).serving()), state.stable)
 
 
 def _surge_again(state: ReconcileState, name: str) -> None:

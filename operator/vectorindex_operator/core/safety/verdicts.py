@@ -63,7 +63,8 @@ def keep_steady(state: ReconcileState, name: str, said: Iterable[RuleVerdict]) -
     changed = [row for row in fresh if _matters(row, before.get((row.rule, row.segment)))]
     if not changed and len(kept) == sum(key not in judged for key in before):
         return
-    if any(row.verdict == "Fail" for row in changed) or _rested(rollout.verdicts, STEADY_PAUSE_SECONDS, state.now):
+    urgent = any(row.verdict == "Fail" or row.rule == UNAVAILABLE for row in changed)  # as above
+    if urgent or _rested(rollout.verdicts, STEADY_PAUSE_SECONDS, state.now):
         told = {(row.rule, row.segment) for row in changed}
         rows = [row if (row.rule, row.segment) in told else before.get((row.rule, row.segment)) for row in fresh]
         _write(state, name, rollout, (*kept, *(row for row in rows if row is not None)), changed)
@@ -95,7 +96,7 @@ def _matters(row: Row, old: Row | None) -> bool:
     """Whether people should know. That what was never judged cannot be judged yet is no news."""
     if old is None:
         return row.verdict in ("Fail", "Pass")
-    if row.verdict in ("Fail", "Error"):
+    if row.verdict in ("Fail", "Error") or row.rule == UNAVAILABLE:
         return (old.verdict, old.reason) != (row.verdict, row.reason)
     return old.verdict in ("Fail", "Error") or (row.verdict == "Pass" and old.verdict != "Pass")
 
