@@ -97,8 +97,8 @@ def _give_place(state: ReconcileState) -> None:
 
 
 def _waits_for_place(state: ReconcileState, name: str) -> bool:
-    """Whether what a rollback waits for is not made yet: it gets the place of a prior that was kept, and whose searchers
-    are still there. Not for longer than these take to drain, whatever keeps them: a rollback is worth a third."""
+    """Whether what a rollback waits for is not made yet: it gets the place of a prior that was kept and whose searchers
+    are there yet. Not for longer than these take to drain, whatever keeps them: a rollback is worth a third."""
     trip, leaving = pending_trip(state, state.serving), keep_prior.leaving(state)
     if not leaving or trip is None or name in (state.serving, state.candidate) or state.loaded(name).exists:
         return False
