@@ -147,7 +147,7 @@ class Controllers(Jobs):
             self._waits(pod, secret="s3")
         else:
             self._waits(pod)
-            self.later(0.5, 5.0, lambda: self._searcher_loaded(pod, restarts))
+            self.later(*self.truth.loading, lambda: self._searcher_loaded(pod, restarts))
             return
         self.clock.after(6.0, lambda: self._start_searcher(pod, restarts))
 

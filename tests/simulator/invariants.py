@@ -18,6 +18,10 @@ from vectorindex_operator.manifests.service import read_decision
 
 SHADOW_SECONDS = 600.0
 """Twice the `maxDuration` of the scenarios, and as long as passes fail one after another."""
+CLOCKS_SECONDS = 10.0
+"""By which the clocks of two operators differ at most."""
+WAITS_SECONDS = 50.0
+"""A rollback waits so long at least for the place of a prior that is kept."""
 TOGETHER_SECONDS = 300.0
 """As long as events may be lost, reads be slow and passes fail one after another."""
 
@@ -46,6 +50,8 @@ class Invariants:
         """Revisions that a rollback left, and what the user had asked for by then."""
         self.named: set[str] = set()
         """Revisions that a person asked to go back to."""
+        self.short_since = float("inf")
+        """Since when a prior that is kept loaded has had fewer replicas than stable."""
         self.tripped: dict[str, int] = {}
         """Passes that a recorded trip has waited for although its target was ready."""
 
@@ -117,6 +123,9 @@ class Invariants:
         dead = bool(live.get("status", {}).get("unloadedAt"))  # it had no ready pod for its progressDeadline
         if not dead and all(p.get(traffic) == "Soaking" and p.get(name) == "Stable" for p in phases):
             self.broken(f"(1) the searchers of {name} are removed, and {traffic} still soaks")
+        kept, until = self._kept()
+        if kept == name and self.world.now < until - CLOCKS_SECONDS:
+            self.broken(f"(16) the searchers of {name} are removed, and its status says that they are kept")
 
     def _forgotten(self, name: str, old: Json | None) -> None:
         """(11) what is under way or stable is not forgotten."""
@@ -181,6 +190,7 @@ class Invariants:
         ]
         if removed:
             self.broken(f"(14) {', '.join(removed)} is loaded, and its artifact was removed")
+        self._priors()
         loaded = self.world.loaded() - self.named
         if len(loaded) > 2:
             self.broken(f"(10) {len(loaded)} revisions are loaded: {', '.join(sorted(loaded))}")
@@ -196,6 +206,33 @@ class Invariants:
             self.tripped[traffic] = self.tripped.get(traffic, 0) + 1
             if self.tripped[traffic] > 3:
                 self.broken(f"(7) {traffic} is tripped, {prior} is ready, and the traffic has not moved in 3 passes")
+
+    def _serving_rollout(self) -> Json:
+        """Of the status of the revision with the traffic."""
+        live = self.world.store.get("VectorIndexRevision", self.world.serving()) or {}
+        rollout: Json = live.get("status", {}).get("rollout") or {}
+        return rollout
+
+    def _kept(self) -> tuple[str, float]:
+        """What is kept loaded beside the revision with the traffic, as statuses say, and until when."""
+        rollout = self._serving_rollout()
+        until = rollout.get("priorKeptUntil")
+        return (rollout["prior"], to_unix(until)) if until else ("", 0.0)
+
+    def _priors(self) -> None:
+        """(10) a rollback to a third revision waits for the place of the prior that is kept, for a while. (16) what is
+        kept has as many replicas as stable."""
+        rollout, serving, loaded = self._serving_rollout(), self.world.serving(), self.world.loaded()
+        keeps = rollout.get("settings", {}).get("keepPrior", "0s") != "0s" and self.world.phase_of(serving) == "Stable"
+        asked = to_unix((rollout.get("trip") or {"at": "1970-01-01T00:00:00Z"})["at"])
+        if keeps and len(loaded) > 2 and self.world.now - asked < WAITS_SECONDS:
+            self.broken(f"(10) {', '.join(sorted(loaded))} are loaded: the last of them could have waited")
+        kept, _ = self._kept()
+        deployments = [self.world.store.get("Deployment", name) or {"spec": {}} for name in (kept, serving)]
+        mine, stables = (one["spec"].get("replicas", 0) for one in deployments)
+        self.short_since = min(self.short_since, self.world.now) if kept and mine < stables else float("inf")
+        if self.world.now - self.short_since > TOGETHER_SECONDS and not self.frozen("Deployment"):
+            self.broken(f"(16) {kept} is kept with {mine} replicas, and stable has {stables}")
 
     def _shadows(self) -> None:
         """(15) a shadow ends; what it rejected was never given the traffic since it began."""
@@ -235,7 +272,7 @@ class Invariants:
 
     def _wanted_loaded(self) -> set[str]:
         status = self.world.status()
-        return {status.get("stable"), status.get("candidate"), self.world.serving()}
+        return {status.get("stable"), status.get("candidate"), self.world.serving(), self._kept()[0]}
 
 
 __all__ = ["NAME", "Invariants"]

@@ -28,6 +28,7 @@ TRIED = (
     "edit_during_soak",
     "gate_rejects",
     "gpu_falls_back",
+    "kept_and_next_rollout",
     "more_memory",
     "operator_upgraded",
     "rollback_and_retry",

@@ -131,6 +131,8 @@ class Truth:
     secret: bool = True
     room: bool = True
     """Whether searcher pods find a node."""
+    loading: tuple[float, float] = (0.5, 5.0)
+    """Seconds, at least and at most, in which a searcher loads an artifact."""
     refused: frozenset[str] = frozenset()
     """Kinds that nobody may write."""
     mirrors: bool = True

@@ -94,9 +94,11 @@ def _differs(row: Row, before: dict[tuple[str, str], Row]) -> bool:
 
 def _matters(row: Row, old: Row | None) -> bool:
     """Whether people should know. That what was never judged cannot be judged yet is no news."""
+    if row.rule == UNAVAILABLE:
+        return old is None or (old.verdict, old.reason) != (row.verdict, row.reason)
     if old is None:
         return row.verdict in ("Fail", "Pass")
-    if row.verdict in ("Fail", "Error") or row.rule == UNAVAILABLE:
+    if row.verdict in ("Fail", "Error"):
         return (old.verdict, old.reason) != (row.verdict, row.reason)
     return old.verdict in ("Fail", "Error") or (row.verdict == "Pass" and old.verdict != "Pass")
 
