@@ -95,6 +95,7 @@ FULL_SPEC: Json = {
         },
         "soak": {"duration": "30m", "minQueries": 1000, "maxDuration": "1d"},
         "progressDeadline": "20m",
+        "keepPrior": "12h",
     },
     "guardrails": {
         "steadyState": "Observe",

@@ -8,6 +8,7 @@ from .cluster import CLUSTER
 from .data_plane import DATA_PLANE
 from .decisions import DECISIONS
 from .judging import JUDGING
+from .kept_prior import KEPT_PRIOR
 from .mutant import Edit, Mutant
 from .shadow import SHADOW
 from .shadow_pairs import SHADOW_PAIRS
@@ -19,6 +20,7 @@ from .traffic import TRAFFIC
 MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Traffic and pods": TRAFFIC,
     "Decisions": DECISIONS,
+    "The kept prior": KEPT_PRIOR,
     "Judging": JUDGING,
     "Shadow": SHADOW,
     "Shadow before the switch": SHADOW_ROLLOUT,

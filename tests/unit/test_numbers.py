@@ -77,6 +77,7 @@ def test_a_number_is_the_text_it_stands_for(released: dict[str, Any]) -> None:
         ("source.poll", "5m", "5m"),
         ("source.minInterval", "0", "0s"),
         ("rollout.soak.duration", "0", "0s"),
+        ("rollout.keepPrior", "0", "0s"),
         ("gate.maxCountDrop", "0", "0%"),
         ("gate.maxCountRise", "0", "0%"),
         ("gate.maxCountDrop", "10%", "10%"),

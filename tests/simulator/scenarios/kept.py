@@ -47,7 +47,7 @@ def kept_and_steady_state(w: World) -> Script:
 def kept_and_rollback_by_hand(w: World) -> Script:
     yield from promoted(w)
     before = _uid(w, "A")
-    yield w.rng.uniform(0.0, 120.0)
+    yield w.rng.uniform(60.0, 120.0)
     w.ask("rollback", "n1")
     yield lambda: w.serving() == w.name_of("A")
     assert _uid(w, "A") == before, "A was loaded again"
@@ -92,7 +92,7 @@ def kept_and_wanted_again(w: World) -> Script:
     """The user goes back by an edit: A's pods are there."""
     yield from promoted(w)
     before = _uid(w, "A")
-    yield w.rng.uniform(0.0, 60.0)
+    yield w.rng.uniform(60.0, 120.0)
     w.apply(index__factory="A")
     yield stable(w, "A")
     assert _uid(w, "A") == before, "A was loaded again"
