@@ -145,6 +145,14 @@ KEPT_PRIOR = (
         each=(seeds("kept_and_no_room"),),
     ),
     Mutant(
+        "a Job that somebody holds back lacks room",
+        "operator/vectorindex_operator/reconcile/pods.py",
+        'raw.part(job, "spec").get("suspend") is True or status.get("active")',
+        'status.get("active")',
+        ("unit/test_pods.py::test_a_job_that_nobody_lets_have_a_pod_says_since_when",),
+        "A queue that admits Jobs one after the other would cost every index its way back.",
+    ),
+    Mutant(
         "what was no way back is kept",
         _KEEP_PRIOR,
         "    if rollout is None or rollout.prior != prior or not is_way_back(state.statuses[prior]):\n",

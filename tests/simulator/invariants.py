@@ -125,7 +125,7 @@ class Invariants:
             self.broken(f"(1) the searchers of {name} are removed, and {traffic} still soaks")
         kept, until = self._kept()
         if kept == name and self.world.now < until - CLOCKS_SECONDS:
-            self.broken(f"(16) the searchers of {name} are removed, and its status says that they are kept")
+            self.broken(f"(18) the searchers of {name} are removed, and its status says that they are kept")
 
     def _forgotten(self, name: str, old: Json | None) -> None:
         """(11) what is under way or stable is not forgotten."""
@@ -220,19 +220,20 @@ class Invariants:
         return (rollout["prior"], to_unix(until)) if until else ("", 0.0)
 
     def _priors(self) -> None:
-        """(10) a rollback to a third revision waits for the place of the prior that is kept, for a while. (16) what is
+        """(10) a rollback to a third revision waits for the place of the prior that is kept, for a while. (18) what is
         kept has as many replicas as stable."""
         rollout, serving, loaded = self._serving_rollout(), self.world.serving(), self.world.loaded()
         keeps = rollout.get("settings", {}).get("keepPrior", "0s") != "0s" and self.world.phase_of(serving) == "Stable"
-        asked = to_unix((rollout.get("trip") or {"at": "1970-01-01T00:00:00Z"})["at"])
-        if keeps and len(loaded) > 2 and self.world.now - asked < WAITS_SECONDS:
+        trip = rollout.get("trip") or {"at": "1970-01-01T00:00:00Z"}
+        given = rollout.get("prior") in loaded - {trip.get("target")}
+        if keeps and given and len(loaded) > 2 and self.world.now - to_unix(trip["at"]) < WAITS_SECONDS:
             self.broken(f"(10) {', '.join(sorted(loaded))} are loaded: the last of them could have waited")
         kept, _ = self._kept()
         deployments = [self.world.store.get("Deployment", name) or {"spec": {}} for name in (kept, serving)]
         mine, stables = (one["spec"].get("replicas", 0) for one in deployments)
         self.short_since = min(self.short_since, self.world.now) if kept and mine < stables else float("inf")
         if self.world.now - self.short_since > TOGETHER_SECONDS and not self.frozen("Deployment"):
-            self.broken(f"(16) {kept} is kept with {mine} replicas, and stable has {stables}")
+            self.broken(f"(18) {kept} is kept with {mine} replicas, and stable has {stables}")
 
     def _shadows(self) -> None:
         """(15) a shadow ends; what it rejected was never given the traffic since it began."""

@@ -192,6 +192,18 @@ def test_words_of_the_contract_are_understood() -> None:
     assert failure is None
 
 
+def test_a_job_that_nobody_lets_have_a_pod_says_since_when() -> None:
+    """A quota says so in Events only. One that has had a pod, has ended, or is held back waits for no such thing."""
+    bare = a_job("build")
+    assert pods.job_view(bare, []).podless_since == to_unix(AT)
+    started = bare | {"status": {"startTime": LATER}}
+    assert pods.job_view(started, []).podless_since == to_unix(LATER)
+    lost = [bare | {"status": {count: 1}} for count in ("active", "failed")]
+    others = (bare | {"spec": {"suspend": True}}, a_job("build", is_so("Failed")), *lost)
+    assert [pods.job_view(one, []).podless_since for one in others] == [None] * 4
+    assert pods.job_view(bare, [a_pod()]).podless_since is None
+
+
 # ---------------------------------------------------------------- searcher pods
 
 
@@ -270,3 +282,13 @@ def test_since_when_no_pod_is_ready() -> None:
     assert pods.unready_since(deployment, [*down, up]) is None
     leaving = a_pod(conditions=(is_so("Ready"),), deletionTimestamp=AT)
     assert pods.unready_since(deployment, [leaving, down[0]]) == to_unix(AT)
+
+
+def test_since_when_pods_have_no_place() -> None:
+    full = is_so("PodScheduled", "False", reason="Unschedulable", message="0/3 nodes")
+    assert pods.pod_view(a_pod(conditions=(full,))).unschedulable_since == to_unix(LATER)
+    assert pods.pod_view(a_pod(conditions=(is_so("PodScheduled"),))).unschedulable_since is None
+    beyond = {"status": {"conditions": [is_so("ReplicaFailure", reason="FailedCreate")]}}
+    assert pods.refused_since(beyond) == to_unix(LATER)
+    over = {"status": {"conditions": [is_so("ReplicaFailure", "False")]}}
+    assert [pods.refused_since(one) for one in (over, {})] == [None, None]

@@ -84,10 +84,11 @@ def job_view(job: Raw, all_pods: list[Raw]) -> JobView | None:
 
 
 def _podless_since(job: Raw) -> float | None:
-    """Of a Job that somebody holds back (`suspend`) no pod is to be made."""
-    if raw.part(job, "spec").get("suspend") is True:
+    """Of a Job that somebody holds back (`suspend`) no pod is to be made; one whose pod was lost gets another soon."""
+    status = raw.part(job, "status")
+    if raw.part(job, "spec").get("suspend") is True or status.get("active") or status.get("failed"):
         return None
-    started = raw.unix(raw.part(job, "status").get("startTime"))
+    started = raw.unix(status.get("startTime"))
     return started or raw.unix(raw.part(job, "metadata").get("creationTimestamp"))
 
 
