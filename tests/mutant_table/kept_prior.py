@@ -73,8 +73,8 @@ KEPT_PRIOR = (
     Mutant(
         "history takes a kept prior",
         f"{_CORE}/progress/forget.py",
-        "    slots = {state.stable, state.kept, state.candidate,",
-        "    slots = {state.stable, state.candidate,",
+        "    slots.add(state.kept)\n",
+        "",
         (f"{_TESTS}::test_neither_history_nor_collect_takes_it",),
         "Its artifact would be removed while its searchers are away for a moment, and nothing could be gone back to.",
     ),
@@ -180,7 +180,7 @@ KEPT_PRIOR = (
     Mutant(
         "a rollback passes over the prior that is kept for it",
         f"{_CORE}/safety/roll_back.py",
-        "(name == state.stable, name == state.kept, state.good_since(name), name)",
+        "(name in (state.stable, state.kept), state.good_since(name), name)",
         "(name == state.stable, state.good_since(name), name)",
         (f"{_TESTS}::test_a_persons_rollback_takes_it_although_another_was_good_later",),
         "A rollback would wait for a revision to load beside one that is ready.",

@@ -242,8 +242,8 @@ STORIES = (
     Mutant(
         "the way back leads to the oldest",
         _ROLL_BACK,
-        "    return max(good, key=lambda name: (name == state.stable,",
-        "    return min(good, key=lambda name: (name == state.stable,",
+        "    return max(good, key=lambda name: (name in (state.stable,",
+        "    return min(good, key=lambda name: (name in (state.stable,",
         (seeds("rollback_goes_one_step"),),
         "A rollback would skip what was good until now.",
     ),

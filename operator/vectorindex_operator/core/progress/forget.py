@@ -36,8 +36,8 @@ def _forget(state: ReconcileState) -> None:
 
     By when they were last good, not by when they were made: what a rollback restored is the newest of all.
     """
-    slots = {state.stable, state.kept, state.candidate, state.preparing, state.desired, state.serving}
-    slots |= state.keep_loaded
+    slots = {state.stable, state.candidate, state.preparing, state.desired, state.serving} | state.keep_loaded
+    slots.add(state.kept)
     target = rollback_target(state, state.serving)
     rest = [n for n, s in state.statuses.items() if n not in slots and s.phase not in UNDER_WAY]
     proven = [n for n in rest if state.statuses[n].promoted_at and state.statuses[n].rejected is None]

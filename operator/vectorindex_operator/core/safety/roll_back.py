@@ -44,9 +44,7 @@ def rollback_target(state: ReconcileState, source: str, wish: str = "") -> str:
     good = [name for name, status in state.statuses.items() if name != source and is_way_back(status)]
     if wish:
         return wish if wish in good else ""
-    return max(
-        good, key=lambda name: (name == state.stable, name == state.kept, state.good_since(name), name), default=""
-    )
+    return max(good, key=lambda name: (name in (state.stable, state.kept), state.good_since(name), name), default="")
 
 
 def is_dead(state: ReconcileState, name: str) -> bool:
