@@ -312,8 +312,8 @@ STORIES = (
     Mutant(
         "what was deleted is retired before its connections have drained",
         _KEEP_LOADED,
-        "    elif decision is not None and decision.from_revision == name:\n",
-        "    elif decision is not None and not decision.from_revision:\n",
+        "    if decision is not None and decision.from_revision == name:\n",
+        "    if decision is not None and not decision.from_revision:\n",
         (seeds("prior_deleted_in_soak"),),
         "Queries would fail that are still sent to its pods.",
         each=(kept("searchers whose object was deleted went before their connections had drained"),),
