@@ -65,9 +65,9 @@ class Rollout(Model):
     soak: Soak = Soak()
     progress_deadline: PositiveDuration = "10m"
     """From scheduling until all searchers of a revision are ready; then it is rejected."""
-    keep_prior: Duration = "0s"
+    keep_prior: Duration | None = None
     """After a promotion the prior revision stays loaded for so long, at the price of its pods: a rollback is one write
-    then, as in the soak. 24h at most, as long as what was promoted is watched. 0s, which applies at once: not at all.
+    then, as in the soak. 24h at most, as long as what was promoted is watched. Absent, or 0s: not at all, at once.
     """
     cel: ClassVar[tuple[CelRule, ...]] = (
         CelRule(
@@ -82,7 +82,7 @@ class Rollout(Model):
     @property
     def keep_prior_seconds(self) -> float:
         """0: the prior is unloaded as soon as its connections have drained."""
-        return duration_seconds(self.keep_prior)
+        return duration_seconds(self.keep_prior) if self.keep_prior is not None else 0.0
 
     @property
     def shadows(self) -> bool:
