@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,13 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vectorindex_searcher.artifact.layout import SERVED_FILES, Layout
+from vectorindex_searcher.artifact import ranges
+from vectorindex_searcher.artifact.layout import RANGES_FILE, SERVED_FILES, Layout
 from vectorindex_searcher.artifact.manifest import Manifest, encode, load_manifest
 from vectorindex_searcher.artifact.publish import download_verified, publish
 from vectorindex_searcher.build import task as build_module
 from vectorindex_searcher.build.task import build
 from vectorindex_searcher.contract import (
     BuildTask,
+    Columns,
     Device,
     Embedding,
     ExitCode,
@@ -166,6 +171,49 @@ def test_both_verbs_answer_from_what_is_there(source: Path, tmp_path: Path, monk
     again = build(task(source, tmp_path, attempt="second"))
     assert again == first.model_copy(update={"reused": True})
     assert validate(gate(tmp_path, first.manifest_sha256)) == measured
+
+
+class CountedHash:
+    """SHA-256 that adds the bytes which it is given to `counted`."""
+
+    counted = 0
+
+    def __init__(self, data: Any = b"") -> None:
+        self._hash = hashlib.sha256()
+        self.hexdigest = self._hash.hexdigest
+        self.update(data)
+
+    def update(self, data: Any) -> None:
+        CountedHash.counted += len(data)
+        self._hash.update(data)
+
+
+def test_no_byte_of_an_artifact_is_hashed_more_than_twice(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once with its file and once with its range, and read once for both: of large vectors each time takes seconds."""
+    opened, elsewhere = Counter[str](), list[str]()
+    hash_file, file_digest = ranges.hash_file, hashlib.file_digest
+
+    def counted(path: Path) -> ranges.Hashed:
+        opened[path.name] += 1
+        return hash_file(path)
+
+    def noted(file: Any, name: str) -> Any:
+        elsewhere.append(Path(file.name).name)
+        return file_digest(file, name)
+
+    monkeypatch.setattr(build_module, "hash_file", counted)
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 4096)
+    monkeypatch.setattr(ranges, "hashlib", SimpleNamespace(sha256=CountedHash))
+    monkeypatch.setattr(CountedHash, "counted", 0)
+    build(task(source, tmp_path, index=IndexSpec(factory="Flat"), columns=Columns(metadata=("title",))))
+    manifest, _ = load_manifest(*stored(tmp_path), "digest1")
+    sizes = {file.name: file.size for file in manifest.files if file.name != RANGES_FILE}
+    assert opened == dict.fromkeys(sizes, 1)
+    assert CountedHash.counted == 2 * sum(sizes.values())
+    assert not sizes.keys() & set(elsewhere)
 
 
 def test_build_reads_the_listing_that_resolve_stored(source: Path, tmp_path: Path) -> None:

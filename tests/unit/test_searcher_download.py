@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ from vectorindex_searcher.contract import Identity
 from vectorindex_searcher.errors import BadData, BadSpec, ChecksumMismatch, RetryableError, SourceChanged, TaskError
 from vectorindex_searcher.serve.settings import Settings
 from vectorindex_searcher.storage.cache import NodeCache
-from vectorindex_searcher.storage.download import RANGE_BYTES, Wanted, download, hash_range
+from vectorindex_searcher.storage.download import RANGE_BYTES, Wanted, download
 from vectorindex_searcher.storage.folder import FolderStore
 from vectorindex_searcher.storage.store import Role
 
@@ -158,12 +157,14 @@ def test_no_byte_of_a_file_that_is_there_may_differ(remote: Remote, wanted: list
 
 def test_an_artifact_says_the_ranges_of_its_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "RANGE_BYTES", RANGE)
-    monkeypatch.setattr(ranges, "hash_range", partial(hash_range, length=RANGE))
     (tmp_path / "in").mkdir()
     for name, data in CONTENT.items():
         (tmp_path / "in" / name).write_bytes(data)
-    assert ranges.write_ranges(tmp_path / "in", ["empty", "ids.arrow"]) == (), "no file is large"
-    assert ranges.write_ranges(tmp_path / "in", list(CONTENT)) == (RANGES_FILE,)
+    hashed = [ranges.hash_file(tmp_path / "in" / name) for name in CONTENT]
+    assert [one.file for one in hashed] == [describe_file(tmp_path / "in" / name) for name in CONTENT]
+    small = [one for one in hashed if one.file.name in ("empty", "ids.arrow")]
+    assert ranges.write_ranges(tmp_path / "in", small) == (), "no file is large"
+    assert ranges.write_ranges(tmp_path / "in", hashed) == (describe_file(tmp_path / "in" / RANGES_FILE),)
     known = ranges.read_ranges(tmp_path / "in" / RANGES_FILE)
     assert known == {name: hashes(data) for name, data in CONTENT.items() if len(data) > RANGE}
     monkeypatch.setattr(ranges, "RANGE_BYTES", 2 * RANGE)
@@ -180,8 +181,8 @@ def test_large_files_of_an_artifact_are_verified_by_their_ranges(tmp_path: Path)
     folder.mkdir(parents=True)
     (folder / INDEX_FILE).write_bytes(data)
     (folder / IDS_FILE).write_bytes(b"small")
-    names = (INDEX_FILE, IDS_FILE, *ranges.write_ranges(folder, [INDEX_FILE, IDS_FILE]))
-    files = [describe_file(folder / name) for name in names]
+    hashed = [ranges.hash_file(folder / name) for name in (INDEX_FILE, IDS_FILE)]
+    files = [*(one.file for one in hashed), *ranges.write_ranges(folder, hashed)]
     before = Manifest.model_construct(digest="d", attempt="a", files=files[:2])
     # Of the whole another SHA-256: it is not looked at where the ranges are known.
     files[0] = files[0].model_copy(update={"sha256": "0" * 64})
@@ -201,11 +202,11 @@ def test_large_files_of_an_artifact_are_verified_by_their_ranges(tmp_path: Path)
 
 def test_what_the_document_does_not_hold_is_verified_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "RANGE_BYTES", RANGE)
-    monkeypatch.setattr(ranges, "hash_range", partial(hash_range, length=RANGE))
     monkeypatch.setattr(ranges, "DOCUMENT_LIMIT_BYTES", 90 * 80)
     for name, data in CONTENT.items():
         (tmp_path / name).write_bytes(data)
-    assert ranges.write_ranges(tmp_path, ["metadata.arrow", "index.faiss"]) == (RANGES_FILE,)
+    hashed = [ranges.hash_file(tmp_path / name) for name in ("metadata.arrow", "index.faiss")]
+    assert [one.name for one in ranges.write_ranges(tmp_path, hashed)] == [RANGES_FILE]
     assert list(ranges.read_ranges(tmp_path / RANGES_FILE)) == ["metadata.arrow"]
     assert (tmp_path / RANGES_FILE).stat().st_size < 90 * 80
 

@@ -6,19 +6,21 @@ lie. Who knows nothing of this file verifies whole files, as ever.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from ..contract import Model
-from ..storage.download import RANGE_BYTES, hash_range
+from ..storage.download import RANGE_BYTES
 from .document import DOCUMENT_LIMIT_BYTES, parse_document
 from .layout import RANGES_FILE
+from .manifest import ManifestFile, describe_bytes
 
-_THREADS = 4
 _ENTRY_BYTES = 80
 """Of the document, for a range: 64 digits, quotes, a comma, white space."""
 
@@ -31,27 +33,49 @@ class _Document(Model):
     files: dict[str, tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...]]
 
 
-def write_ranges(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Hash the ranges of the large ones of these files of `folder`, the first as long as the document holds them.
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """A local file of an artifact. `ranges`: as in Ranges."""
 
-    Returns the name of the file that was written; nothing when there is none to write.
+    file: ManifestFile
+    ranges: tuple[str, ...]
+
+
+def hash_file(path: Path) -> Hashed:
+    """Name, size and SHA-256 of a local file and of its ranges. It is read once: another thread hashes a range while
+    this one goes on with the whole. Memory: a range.
     """
-    room = DOCUMENT_LIMIT_BYTES // _ENTRY_BYTES - len(names)
-    large: list[tuple[str, int]] = []
-    for name in names:
-        size = (folder / name).stat().st_size
-        if size > RANGE_BYTES and (room := room - -(-size // RANGE_BYTES)) >= 0:
-            large.append((name, size))
+    whole, ranges, size = hashlib.sha256(), [], 0
+    buffer = memoryview(bytearray(RANGE_BYTES))
+    with path.open("rb") as file, ThreadPoolExecutor(1) as pool:
+        while count := file.readinto(buffer):
+            piece = buffer[:count]
+            own = pool.submit(_sha256, piece)
+            whole.update(piece)
+            ranges.append(own.result())
+            size += count
+    return Hashed(ManifestFile(name=path.name, size=size, sha256=whole.hexdigest()), tuple(ranges))
+
+
+def _sha256(data: memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_ranges(folder: Path, files: Sequence[Hashed]) -> tuple[ManifestFile, ...]:
+    """Write the ranges of the large ones of these files, the first as long as the document holds them.
+
+    Returns the file that was written; nothing when there is none to write.
+    """
+    room = DOCUMENT_LIMIT_BYTES // _ENTRY_BYTES - len(files)
+    large: dict[str, tuple[str, ...]] = {}
+    for one in files:
+        if one.file.size > RANGE_BYTES and (room := room - len(one.ranges)) >= 0:
+            large[one.file.name] = one.ranges
     if not large:
         return ()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        hashed = {
-            name: tuple(pool.map(lambda at, path=folder / name: hash_range(path, at), range(0, size, RANGE_BYTES)))
-            for name, size in large
-        }
-    document = _Document(range_bytes=RANGE_BYTES, files=hashed)
-    (folder / RANGES_FILE).write_bytes(document.model_dump_json(by_alias=True).encode())
-    return (RANGES_FILE,)
+    data = _Document(range_bytes=RANGE_BYTES, files=large).model_dump_json(by_alias=True).encode()
+    (folder / RANGES_FILE).write_bytes(data)
+    return (describe_bytes(RANGES_FILE, data),)
 
 
 def read_ranges(path: Path) -> Ranges:

@@ -36,9 +36,9 @@ from ..artifact.layout import (
     VECTORS_FILE,
     Layout,
 )
-from ..artifact.manifest import Manifest, describe_file, find_manifest
+from ..artifact.manifest import Manifest, find_manifest
 from ..artifact.publish import own_attempt, publish
-from ..artifact.ranges import write_ranges
+from ..artifact.ranges import Hashed, hash_file, write_ranges
 from ..artifact.users import mark_used
 from ..contract import ASKED_KS, BuildResult, BuildTask, OperatingPoint
 from ..dataset.listing import Listing, list_source, load_listing
@@ -129,8 +129,9 @@ def build(
         _log.info("building", extra={**shape, "factory": choice.factory, "trainingRows": training})
         builder = Builder(folder, order, training, fallback, checkpoints)
         bare = _bare(task, listing, source, choice.factory)
-        tuned = _built(builder, plan, bare, task, (artifacts, layout))
-        manifest = _with_files(bare, task, folder, fallback).model_copy(
+        vectors = hash_file(folder / VECTORS_FILE)  # from here on it stays as it is
+        tuned = _built(builder, plan, bare, task, (artifacts, layout), vectors.file.sha256)
+        manifest = _with_files(bare, task, folder, fallback, vectors).model_copy(
             update={
                 "default_point": tuned.default,
                 "conservative_point": tuned.conservative,
@@ -187,10 +188,16 @@ def _left_out(order: Order, folder: Path, fingerprint: str, fallback: DeviceFall
     return move_last(folder, order.rows, plan.fewer(folds))
 
 
-def _built(builder: Builder, plan: LeftOut, bare: Manifest, task: BuildTask, place: tuple[Store, Layout]) -> Tuning:
+def _built(
+    builder: Builder,
+    plan: LeftOut,
+    bare: Manifest,
+    task: BuildTask,
+    place: tuple[Store, Layout],
+    vectors_sha256: str,
+) -> Tuning:
     """Write index.faiss, measured.arrow and heldout.arrow; the operating points. The index is out of memory then."""
     folder, order = builder.folder, builder.order
-    vectors_sha256 = describe_file(folder / VECTORS_FILE).sha256
 
     def find(vectors: VectorFile, queries: npt.NDArray[np.float32], k: int, own: npt.NDArray[np.int64]) -> Truth:
         truth, source = ground_truth(*place, vectors, vectors_sha256, queries, k, own, fallback=builder.fallback)
@@ -263,10 +270,10 @@ def _bare(task: BuildTask, listing: Listing, source: Source, factory: str) -> Ma
     )
 
 
-def _with_files(bare: Manifest, task: BuildTask, folder: Path, fallback: DeviceFallback) -> Manifest:
-    names = [INDEX_FILE, IDS_FILE, VECTORS_FILE, HELDOUT_FILE, MEASURED_FILE]
-    names += [METADATA_FILE] if task.columns.metadata else []
-    names += write_ranges(folder, sorted(names, key=lambda name: name not in SERVED_FILES))
+def _with_files(bare: Manifest, task: BuildTask, folder: Path, fallback: DeviceFallback, vectors: Hashed) -> Manifest:
+    names = [INDEX_FILE, IDS_FILE, HELDOUT_FILE, MEASURED_FILE, *([METADATA_FILE] if task.columns.metadata else [])]
+    hashed = [vectors, *(hash_file(folder / name) for name in names)]
+    ranges = write_ranges(folder, sorted(hashed, key=lambda one: one.file.name not in SERVED_FILES))
     # As it is after a round trip: FAISS reads IndexFlat back as IndexFlatL2.
     index = read_index(folder / INDEX_FILE)
     size = footprint(index, index.ntotal)
@@ -276,7 +283,7 @@ def _with_files(bare: Manifest, task: BuildTask, folder: Path, fallback: DeviceF
             "computed_bytes": (size.tables if size else 0) + restricted_bytes(index),
             "device": fallback.device,
             "device_reason": fallback.reason,
-            "files": tuple(describe_file(folder / name) for name in names),
+            "files": (*(one.file for one in hashed), *ranges),
         }
     )
 

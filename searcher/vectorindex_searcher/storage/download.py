@@ -89,7 +89,7 @@ def download(
     return tuple(missing)
 
 
-def hash_range(path: Path, offset: int, length: int = RANGE_BYTES) -> str:
+def hash_range(path: Path, offset: int, length: int) -> str:
     """SHA-256 of so many bytes of a file from `offset` on, or of all up to its end. Memory: a piece."""
     hasher = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
