@@ -16,6 +16,9 @@ _WORKER_TESTS = "unit/test_searcher_serve_workers.py"
 
 _COLLECT = f"{_SEARCHER}/artifact/collect.py"
 _COLLECT_TESTS = "unit/test_searcher_collect.py"
+_PAST_DEADLINE = (
+    "unit/test_searcher_filters_at_scale.py::test_a_filter_past_its_deadline_ends_and_goes_on_where_it_ended"
+)
 
 DATA_PLANE = (
     Mutant(
@@ -442,6 +445,33 @@ DATA_PLANE = (
         "            coming = None\n",
         ("unit/test_searcher_filters_at_scale.py::test_a_filter_that_many_ask_at_once_is_evaluated_once",),
         "One filter that comes into use would take every search thread for seconds.",
+    ),
+    Mutant(
+        "a filter is evaluated to its end whatever its deadline",
+        f"{_SEARCHER}/index/predicates.py",
+        "            if time.monotonic() >= until():\n",
+        "            if not until():\n",
+        (_PAST_DEADLINE,),
+        "Queries that nobody waits for any more would hold every search thread for seconds.",
+    ),
+    Mutant(
+        "what was evaluated of a filter by its deadline is lost",
+        f"{_SEARCHER}/index/predicates.py",
+        "                    self._keep(predicate, evaluation)\n",
+        "                    pass\n",
+        (_PAST_DEADLINE,),
+        "A filter that takes longer than its clients wait would be begun again for ever and never answered.",
+    ),
+    Mutant(
+        "a filter ends with the deadline of who asked first, whoever waits longer",
+        f"{_SEARCHER}/index/predicates.py",
+        "                coming.until = max(coming.until, deadline)\n",
+        "                pass\n",
+        (
+            "unit/test_searcher_filters_at_scale.py"
+            "::test_a_filter_goes_on_past_the_deadline_of_who_began_it_while_somebody_waits_longer",
+        ),
+        "One client in a hurry would have the queries of all others refused.",
     ),
     Mutant(
         "the checksum of a fetched range is not compared",

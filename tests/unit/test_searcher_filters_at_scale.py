@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +18,9 @@ import pytest
 
 from vectorindex_searcher.index import predicates
 from vectorindex_searcher.index.binding import faiss
-from vectorindex_searcher.index.filters import FilterColumns, parse
+from vectorindex_searcher.index.filters import FilterColumns, memory_of, parse
 from vectorindex_searcher.index.parameters import layers
-from vectorindex_searcher.index.predicates import MatchCache, matching
+from vectorindex_searcher.index.predicates import Evaluation, MatchCache
 from vectorindex_searcher.index.rows import RowFile, RowWriter
 from vectorindex_searcher.index.selection import restricted
 from vectorindex_searcher.index.selection.restricted import Restricted
@@ -127,13 +130,14 @@ def test_few_sets_are_held_with_their_parameters(monkeypatch: pytest.MonkeyPatch
 def test_a_filter_that_many_ask_at_once_is_evaluated_once(file: RowFile, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, begun, go_on, times = MatchCache(file), threading.Event(), threading.Event(), []
 
-    def slow(*given: Any) -> RowSet:
-        times.append(1)
-        begun.set()
-        assert go_on.wait(60)
-        return matching(*given)
+    class Slow(Evaluation):
+        def found(self) -> RowSet:
+            times.append(1)
+            begun.set()
+            assert go_on.wait(60)
+            return super().found()
 
-    monkeypatch.setattr(predicates, "matching", slow)
+    monkeypatch.setattr(predicates, "Evaluation", Slow)
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(cache, at_least(3))
         assert begun.wait(60)
@@ -152,7 +156,7 @@ def test_a_filter_that_fails_fails_for_all_who_wait_and_is_tried_again(
     def broken(*_: Any) -> RowSet:
         raise MemoryError
 
-    monkeypatch.setattr(predicates, "matching", broken)
+    monkeypatch.setattr(Evaluation, "go_on", broken)
     for _ in range(2):
         with pytest.raises(MemoryError):
             cache(at_least(3))
@@ -160,6 +164,100 @@ def test_a_filter_that_fails_fails_for_all_who_wait_and_is_tried_again(
     assert cache(at_least(3)).matching == 2500
     assert at_least(3) in cache
     assert at_least(4) not in cache
+
+
+class Stepped(Evaluation):
+    """An evaluation for whose batches a clock goes by a second each, and that can be held up before one."""
+
+    clock: ClassVar[list[float]]
+    evaluated: ClassVar[list[int]]
+    before: ClassVar[dict[int, Callable[[], object]]]
+
+    def __init__(self, file: RowFile, predicate: Any) -> None:
+        super().__init__(file, predicate)
+        self._prepared = self  # type: ignore[assignment]
+        self._real = predicates._Prepared(file.schema)
+
+    def holds(self, predicate: Any, batch: Any) -> Any:
+        self.before.get(len(self.evaluated), int)()
+        self.evaluated.append(batch.num_rows)
+        self.clock[0] += 1
+        return self._real.holds(predicate, batch)
+
+
+@pytest.fixture
+def stepped(monkeypatch: pytest.MonkeyPatch) -> type[Stepped]:
+    """In place of evaluations, and of the time that those who wait for one look at."""
+    Stepped.clock, Stepped.evaluated, Stepped.before = [0.0], [], {}
+    monkeypatch.setattr(predicates, "Evaluation", Stepped)
+    monkeypatch.setattr(predicates, "time", SimpleNamespace(monotonic=lambda: Stepped.clock[0]))
+    return Stepped
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1, 3, 8, 11.5])
+def test_a_filter_past_its_deadline_ends_and_goes_on_where_it_ended(
+    file: RowFile, stepped: type[Stepped], seconds: float
+) -> None:
+    """Also with a deadline that none of its evaluations would meet from the start."""
+    cache = MatchCache(file)
+    for number in range(math.floor(26 / math.ceil(seconds))):
+        with pytest.raises(TimeoutError):
+            cache(at_least(3), stepped.clock[0] + seconds)
+        assert len(stepped.evaluated) == (number + 1) * math.ceil(seconds), "a batch after the deadline at most"
+        assert (at_least(3) in cache) == (len(stepped.evaluated) == 26)
+    found = cache(at_least(3), stepped.clock[0] + seconds)
+    assert stepped.evaluated == [100] * 25 + [3], "no batch twice"
+    np.testing.assert_array_equal(found.rows(), np.arange(3, 2503))
+    assert cache(at_least(3)) is found
+    assert cache.misses == 1
+
+
+def test_a_filter_goes_on_past_the_deadline_of_who_began_it_while_somebody_waits_longer(
+    file: RowFile, stepped: type[Stepped], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(event: threading.Event, result: Callable[..., RowSet], timeout: float | None) -> RowSet:
+        event.set()
+        return result(timeout)
+
+    cache, there, waits, go_on = MatchCache(file), threading.Event(), threading.Event(), threading.Event()
+    stepped.before[4] = lambda: (there.set(), go_on.wait(60))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cache, at_least(3), 10.0)
+        assert there.wait(60)
+        coming = cache._coming[at_least(3)].found
+        monkeypatch.setattr(coming, "result", partial(told, waits, coming.result))
+        other = pool.submit(cache, at_least(3))
+        assert waits.wait(60)
+        go_on.set()
+        assert other.result(60).matching == 2500
+        with pytest.raises(TimeoutError):
+            first.result(60)
+    assert len(stepped.evaluated) == 26
+
+
+def test_who_waits_for_the_filter_of_another_waits_no_longer_than_he_may(file: RowFile, stepped: type[Stepped]) -> None:
+    cache, there, go_on = MatchCache(file), threading.Event(), threading.Event()
+    stepped.before[4] = lambda: (there.set(), go_on.wait(60))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(cache, at_least(3))
+        assert there.wait(60)
+        with pytest.raises(TimeoutError):
+            cache(at_least(3), stepped.clock[0])
+        go_on.set()
+        assert first.result(60).matching == 2500
+
+
+def test_what_was_begun_of_a_filter_is_kept_within_the_bytes_of_all(file: RowFile, stepped: type[Stepped]) -> None:
+    cost = 2 * 313 + 512 + memory_of(at_least(1))
+    cache = MatchCache(file, limit_bytes=2 * cost)
+    for size in (1, 2, 3, 4, 5):
+        with pytest.raises(TimeoutError):
+            cache(at_least(size), stepped.clock[0] + 2)
+        assert cache.nbytes <= 2 * cost
+    for size in (4, 5):
+        assert cache(at_least(size)).matching == 2503 - size
+    assert len(stepped.evaluated) == 5 * 2 + 2 * 24, "the last two went on"
+    assert cache.nbytes == 2 * cost
 
 
 def test_rows_of_filters_that_are_not_kept_are_counted_as_work() -> None:

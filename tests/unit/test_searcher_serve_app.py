@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import itertools
+import math
 import threading
 import time
 from collections import Counter
@@ -592,6 +593,36 @@ def test_a_deadline_is_answered_on_time_and_is_a_fault_unless_it_was_too_short_f
         assert sum(bucket["latency"].values()) == 1
         gated.gate.set()
         assert pod.search(body, headers={"X-Request-Timeout-Ms": "60000"})[0] == 200
+
+
+class Impatient:
+    """An engine that finds the rows of no filter within any deadline, and notes those."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.deadlines: list[float] = []
+
+    def matching(self, predicate: Any, deadline: float) -> Any:
+        self.deadlines.append(deadline)
+        if deadline < math.inf:
+            raise TimeoutError
+        return self._engine.matching(predicate)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def test_a_filter_is_evaluated_until_the_deadline_of_its_request(engine: tuple[Engine, np.ndarray]) -> None:
+    impatient = Impatient(engine[0])
+    with running(impatient) as pod:
+        body = {"vector": engine[1][0].tolist(), "filter": {"title": "title 7"}}
+        for _ in range(2):  # a body with a filter that is new is read elsewhere than one whose filter is known
+            before = time.monotonic()
+            status, _, problem = pod.search(body, headers={"X-Request-Timeout-Ms": "60000"})
+            assert (status, problem["type"]) == (504, "urn:vectorindex:problem:DeadlineExceeded")
+            assert before < impatient.deadlines[-1] - 60 < time.monotonic()
+        assert pod.search(body)[0] == 200
+        assert impatient.deadlines[2:] == [math.inf]
 
 
 def test_one_thread_answers_small_searches_at_once_and_slow_ones_beside_the_loop(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -169,14 +170,15 @@ class Engine:
         allowed = live if allowed is None else allowed
         return None if allowed is None or allowed.matching == self.count else allowed
 
-    def matching(self, predicate: Predicate) -> RowSet:
+    def matching(self, predicate: Predicate, deadline: float = math.inf) -> RowSet:
         """The rows that a filter matches; `predicate` was parsed with `filter_columns`.
 
         Remembered for the next query with an equal filter. The first time it reads the columns: not on an event loop.
+        Raises TimeoutError at the monotonic time `deadline`; what was done by then is remembered, too.
         """
         if self._matching is None:
             raise ValueError("this index has no metadata")
-        return self._matching(predicate)
+        return self._matching(predicate, deadline)
 
     def keeps_matching(self, predicate: Predicate) -> bool:
         """Whether `matching` has the rows at hand: they are counted with what filters may keep."""

@@ -6,10 +6,15 @@ row without a value matches neither {"a": 1} nor {"not": {"a": 1}}. Memory: one 
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -37,15 +42,53 @@ _COMPARE = {
 
 def matching(file: RowFile, predicate: Predicate) -> RowSet:
     """The rows of `file` that the predicate holds for. Its columns must be those of the file."""
-    prepared = _Prepared(file.schema)
-    bits = np.empty((file.count + 7) // 8, np.uint8)
-    at = 0
-    for start in range(0, len(file.batches), _BATCHES):
-        some = file.batches[start : start + _BATCHES]
-        found = _packed(pa.concat_arrays([pc.fill_null(prepared.holds(predicate, batch), False) for batch in some]))
-        bits[at : at + len(found)] = found
-        at += len(found)
-    return RowSet(bits, file.count)
+    evaluation = Evaluation(file, predicate)
+    evaluation.go_on()
+    return evaluation.found()
+
+
+class Evaluation:
+    """A predicate on its way over a file, batch by batch: what is done stays done. For one thread at a time."""
+
+    __slots__ = ("_bits", "_done", "_file", "_held", "_packed_bytes", "_predicate", "_prepared")
+
+    def __init__(self, file: RowFile, predicate: Predicate) -> None:
+        self._file = file
+        self._predicate = predicate
+        self._prepared = _Prepared(file.schema)
+        self._bits = np.empty((file.count + 7) // 8, np.uint8)
+        self._packed_bytes = 0
+        self._held: list[Any] = []
+        """Of the last batches, whose rows are not in `_bits` yet."""
+        self._done = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the bits."""
+        return self._bits.nbytes
+
+    def go_on(self, until: Callable[[], float] = lambda: math.inf) -> bool:
+        """Evaluate batch after batch, one at least, up to the monotonic time `until`, which may move. Whether all are
+        done."""
+        batches = self._file.batches
+        for batch in islice(batches, self._done, None):
+            self._held.append(pc.fill_null(self._prepared.holds(self._predicate, batch), False))
+            self._done += 1
+            if len(self._held) == _BATCHES or self._done == len(batches):
+                self._pack()
+            if time.monotonic() >= until():
+                break
+        return self._done == len(batches)
+
+    def found(self) -> RowSet:
+        """The rows, once all batches are done."""
+        return RowSet(self._bits, self._file.count)
+
+    def _pack(self) -> None:
+        packed = _packed(pa.concat_arrays(self._held))
+        self._bits[self._packed_bytes : self._packed_bytes + len(packed)] = packed
+        self._packed_bytes += len(packed)
+        self._held.clear()
 
 
 def _packed(bits: Any) -> npt.NDArray[np.uint8]:
@@ -55,6 +98,14 @@ def _packed(bits: Any) -> npt.NDArray[np.uint8]:
     return np.frombuffer(bits.buffers()[1], np.uint8)[: (len(bits) + 7) // 8]
 
 
+@dataclass(slots=True, eq=False)
+class _Coming:
+    """A set that one thread evaluates, and others wait for. `until`: the latest deadline of all of them."""
+
+    until: float
+    found: Future[RowSet] = field(default_factory=Future)
+
+
 class MatchCache:
     """Row sets of recent predicates: real traffic repeats its filters. Bounded in bytes; thread-safe."""
 
@@ -62,53 +113,76 @@ class MatchCache:
         self._file = file
         self.limit_bytes = limit_bytes
         self._lock = threading.Lock()
-        self._sets: OrderedDict[Predicate, tuple[RowSet, int]] = OrderedDict()
-        """With what each costs, its predicate too."""
-        self._coming: dict[Predicate, Future[RowSet]] = {}
+        self._sets: OrderedDict[Predicate, tuple[RowSet | Evaluation, int]] = OrderedDict()
+        """With what each costs, its predicate too. An Evaluation: nobody waited for the rest of it."""
+        self._coming: dict[Predicate, _Coming] = {}
         """Being evaluated, by whoever asked first: the others wait for him."""
         self.nbytes = 0
         self.hits = 0
         self.misses = 0
 
     def __contains__(self, predicate: Predicate) -> bool:
-        return predicate in self._sets
+        kept = self._sets.get(predicate)
+        return kept is not None and isinstance(kept[0], RowSet)
 
-    def __call__(self, predicate: Predicate) -> RowSet:
-        """The rows that the predicate holds for."""
+    def __call__(self, predicate: Predicate, deadline: float = math.inf) -> RowSet:
+        """The rows that the predicate holds for. Raises TimeoutError when they are not there at the monotonic time
+        `deadline`; who asks again goes on where this was given up.
+        """
         with self._lock:
-            if (kept := self._sets.get(predicate)) is not None:
+            kept, cost = self._sets.get(predicate, (None, 0))
+            if isinstance(kept, RowSet):
                 self._sets.move_to_end(predicate)
                 self.hits += 1
-                return kept[0]
+                return kept
             coming = self._coming.get(predicate)
-            if coming is None:
-                mine: Future[RowSet] = Future()
-                self._coming[predicate] = mine
+            if coming is not None:
+                coming.until = max(coming.until, deadline)
+            else:
+                mine = self._coming[predicate] = _Coming(deadline)
+                if kept is not None:
+                    del self._sets[predicate]
+                    self.nbytes -= cost
         if coming is not None:
-            return coming.result()
+            left = deadline - time.monotonic()
+            return coming.found.result(max(0.0, left) if left < math.inf else None)
         try:
-            found = matching(self._file, predicate)
+            found = self._evaluated(predicate, mine, kept or Evaluation(self._file, predicate))
         except BaseException as error:
-            mine.set_exception(error)
+            mine.found.set_exception(error)
             raise
         else:
-            mine.set_result(found)
-            self._keep(predicate, found)
+            mine.found.set_result(found)
+            if time.monotonic() >= deadline:
+                raise TimeoutError("others waited longer for the rows of this filter")
             return found
         finally:
             with self._lock:
-                del self._coming[predicate]
+                if self._coming.get(predicate) is mine:
+                    del self._coming[predicate]
 
-    def _keep(self, predicate: Predicate, found: RowSet) -> None:
-        # A set costs its bits, twice when deletes were taken out of it, and its key.
-        cost = 2 * found.nbytes + 512 + memory_of(predicate)
+    def _evaluated(self, predicate: Predicate, mine: _Coming, evaluation: Evaluation) -> RowSet:
+        """The rest of an evaluation, as long as somebody waits for it."""
+        while not evaluation.go_on(lambda: mine.until):
+            with self._lock:
+                if time.monotonic() >= mine.until:  # nobody has come meanwhile who waits longer; who comes now begins
+                    del self._coming[predicate]
+                    self._keep(predicate, evaluation)
+                    raise TimeoutError("nobody waits for the rows of this filter any more")
+        found = evaluation.found()
         with self._lock:
             self.misses += 1
-            if cost <= self.limit_bytes:
-                self._sets[predicate] = found, cost
-                self.nbytes += cost
-            while self.nbytes > self.limit_bytes:
-                self.nbytes -= self._sets.popitem(last=False)[1][1]
+            self._keep(predicate, found)
+        return found
+
+    def _keep(self, predicate: Predicate, found: RowSet | Evaluation) -> None:
+        # A set costs its bits, twice when deletes were taken out of it, and its key.
+        cost = 2 * found.nbytes + 512 + memory_of(predicate)
+        if cost <= self.limit_bytes:
+            self._sets[predicate] = found, cost
+            self.nbytes += cost
+        while self.nbytes > self.limit_bytes:
+            self.nbytes -= self._sets.popitem(last=False)[1][1]
 
 
 class _Prepared:

@@ -6,6 +6,7 @@ Knows no HTTP but the answer's body. Its functions run on the event loop or on a
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from ..http.messages import Deferred, Response
 from ..shadow.mirror import Mirror
 from .answers import PIECE_BYTES, SingleAnswers, binary_answer, json_answer, json_of, long_json_answer
 from .plan import SearchPlan, check_work
-from .pool import BATCH_SEARCHES, Group, SearchPool
+from .pool import BATCH_SEARCHES, Group, SearchPool, deadline_exceeded
 from .reader import Read
 from .work import Work, WorkBudget
 
@@ -43,12 +44,14 @@ _IGNORED = contract.IGNORED_PARAMS_HEADER.encode()
 
 @dataclass(slots=True, eq=False)
 class PendingSearch:
-    """A search on its way. `vectors`: float32 [d] or [n, d]. `began`: monotonic time when its request had arrived."""
+    """A search on its way. `vectors`: float32 [d] or [n, d]. Monotonic times: `began`, when its request had arrived,
+    and `deadline`, after which nobody wants its answer."""
 
     plan: SearchPlan
     vectors: Vectors
     outcome: Outcome
     began: float
+    deadline: float | None
 
 
 class SearchService:
@@ -98,8 +101,8 @@ class SearchService:
 
         Fills `outcome` when it is answered. Raises Problem 503 or 504.
         """
-        asked = PendingSearch(plan, vectors, outcome, began)
         deadline = None if seconds is None else began + seconds
+        asked = PendingSearch(plan, vectors, outcome, began, deadline)
         # A filter may have to read whole columns: never on the event loop, and no two are the same rows.
         if vectors.ndim == 2 or plan.filter is not None or plan.candidates > LIGHT_CANDIDATES:
             return self._pool.submit(functools.partial(self._run_alone, asked), outcome.queries, deadline)
@@ -109,16 +112,17 @@ class SearchService:
         self, read: Callable[[], Read], size: int, outcome: Outcome, began: float, seconds: float | None
     ) -> Deferred:
         """As `ask`, for a request of `size` bytes that is read on the search thread, and may be refused there."""
+        deadline = None if seconds is None else began + seconds
 
         def job() -> Response:
             with Work(self._budget) as work:
                 work.read(size)
                 plan, vectors = read()
-            return self._run_alone(PendingSearch(plan, vectors, outcome, began))
+            return self._run_alone(PendingSearch(plan, vectors, outcome, began, deadline))
 
         # A number and its comma are two bytes at least.
         most = min(MAX_VECTORS, 1 + size // (2 * self._engine.dimension))
-        return self._pool.submit(job, most, None if seconds is None else began + seconds)
+        return self._pool.submit(job, most, deadline)
 
     def find(self, plan: SearchPlan, vector: Vectors) -> tuple[Scores, Rows, RowSet | None, int]:
         """What a request for one vector, float32 [d], finds: scores and rows [k], the rows that its filter allows, and
@@ -174,7 +178,7 @@ class SearchService:
 
     def _run(self, asked: PendingSearch, work: Work) -> Response:
         plan, vectors = asked.plan, asked.vectors.reshape(asked.outcome.queries, -1)
-        allowed = None if plan.filter is None else self._matching(plan.filter, work)
+        allowed = None if plan.filter is None else self._matching(plan.filter, work, asked.deadline)
         step = max(1, SLICE_CANDIDATES // plan.candidates)
         parts = [self._slice(plan, vectors[at : at + step], allowed) for at in range(0, len(vectors), step)]
         scores, rows, strategy = parts[0] if len(parts) == 1 else _joined(parts)
@@ -187,10 +191,14 @@ class SearchService:
             self._queries.leave_out(len(vectors), filtered=True)
         return self._answer(asked, scores, rows, work, {"filter": {"rows": allowed.matching, "search": strategy}})
 
-    def _matching(self, predicate: Predicate, work: Work) -> RowSet:
+    def _matching(self, predicate: Predicate, work: Work, deadline: float | None) -> RowSet:
+        """The rows of a filter. Raises Problem 503, and 504 when they are not there in time."""
         if not self._engine.keeps_matching(predicate):
             work.filter(self._engine.count)
-        return self._engine.matching(predicate)
+        try:
+            return self._engine.matching(predicate, math.inf if deadline is None else deadline)
+        except TimeoutError:
+            raise deadline_exceeded() from None
 
     def _slice(self, plan: SearchPlan, vectors: Vectors, allowed: RowSet | None) -> tuple[Scores, Rows, str]:
         """Search so many vectors as fit into one call."""
