@@ -29,6 +29,8 @@ KEPT_SETS = 16
 _QUERY_BLOCK = 16
 """Fewer than FAISS's threshold for BLAS, whose |q|^2 + |x|^2 - 2qx loses the distance of data far from the origin."""
 
+_SCANNED = faiss.IndexFlat | faiss.IndexScalarQuantizer
+"""Whose codes FAISS scans by themselves."""
 _BLOCK_ROWS = 32
 """Of fast-scan codes, unless a factory string asks for another number (PQ32x4fs_64)."""
 
@@ -46,14 +48,16 @@ def lent_bytes(rows: int, total: int) -> int:
     return min(max(0, wanted - SETS_BYTES), total // 2)
 
 
-def restricted_bytes(index: Any) -> int:
+def restricted_bytes(index: Any, rows: int | None = None) -> int:
     """Memory that searching only some rows of `index` (a faiss.Index) can take, beside the file: kept subsets, and for
-    lists the table from row to list. Never more than copies of all rows."""
+    lists the table from row to list. Never more than copies of all rows. rows: what it will hold, for an empty index of
+    a kind whose rows can be read."""
     store = CodeStore(index)
-    if not store.usable:
+    if rows is None and not store.usable:
         return 0
-    table = 8 * index.ntotal if store.reads_lists else 0
-    return min(cache_bytes(index.ntotal, store.row_bytes), int(index.ntotal) * (store.row_bytes + 8)) + int(table)
+    count = int(index.ntotal) if rows is None else rows
+    table = 8 * count if store.reads_lists else 0
+    return min(cache_bytes(count, store.row_bytes), count * (store.row_bytes + 8)) + table
 
 
 class CodeStore:
@@ -70,7 +74,7 @@ class CodeStore:
         self._kept_bytes = 0
         self._mapped = False
         self._codes = _codes(self._store)
-        width = 4 * self._store.d if self._codes is None else self._codes.shape[1]
+        width = int(self._store.code_size) if isinstance(self._store, _SCANNED) else 4 * self._store.d
         self.row_bytes: int = width
         """Memory of one copied row."""
         self.reads_lists: bool = isinstance(self._store, faiss.IndexIVF)
@@ -219,7 +223,7 @@ def _decode_one(ivf: Any) -> None:
 
 def _codes(store: Any) -> npt.NDArray[np.uint8] | None:
     """The codes [ntotal, code size] where they are, for the types whose codes FAISS scans by themselves."""
-    if not isinstance(store, faiss.IndexFlat | faiss.IndexScalarQuantizer) or not store.ntotal:
+    if not isinstance(store, _SCANNED) or not store.ntotal:
         return None
     size = store.ntotal * store.code_size
     codes: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(store.codes.data(), size).reshape(store.ntotal, store.code_size)

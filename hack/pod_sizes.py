@@ -1,0 +1,157 @@
+"""What pods take for so many rows, from the project's own formulas: docs/reference/pod-sizes.md.
+
+`PYTHONPATH=hack python -m pod_sizes --write` writes the page; `--check` tells whether it is what the code says. It is
+part of neither plane, as it asks both: the data plane how large an index becomes (index/memory.py) and what a build
+takes (build/budget.py), the control plane what a pod of it is given (manifests/sizing.py). Builds nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from vectorindex_operator.api.quantities import memory_bytes
+from vectorindex_operator.api.v1alpha1 import Resources
+from vectorindex_operator.manifests import sizing
+from vectorindex_operator.manifests.podspec import DISK, disk_mebibytes
+from vectorindex_searcher.build import budget
+from vectorindex_searcher.contract import Metric
+from vectorindex_searcher.errors import BadSpec
+from vectorindex_searcher.index.choose.families import lists_for, parts_for
+from vectorindex_searcher.index.factory import make_index, training_rows
+from vectorindex_searcher.index.memory import footprint
+from vectorindex_searcher.index.selection.subset import restricted_bytes
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "pod-sizes.md"
+ROWS = (100_000, 1_000_000, 10_000_000, 100_000_000)
+DIMENSIONS = (128, 768)
+CORES = (1, 4)
+ID_BYTES = 8
+"""Of an int64 id. Of text as many as it has, and 4."""
+_MIB = 1 << 20
+_MANY = 10_000
+"""MiB from which on GiB are fine enough."""
+_HEAD = ("rows", "index", "its file", "searcher, 1 core", "searcher, 4 cores", "its disk", "build", "its disk")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes. `held`: index and ids in a searcher, and what it makes of them (`residentBytes`). `least`: the memory
+    limit below which a build is refused; `whole`: that from which on it trains on its whole sample."""
+
+    index: int
+    held: int
+    least: int
+    whole: int
+    build_disk: int
+
+    def pod(self, cores: int) -> tuple[int, int, int]:
+        """Memory request and limit, and disk request, of a searcher whose CPU limit is so many cores."""
+        given = sizing.container_resources(Resources(), sizing.Need(self.held), self.held, cores)
+        requests, limits = given["requests"], given["limits"]
+        return memory_bytes(requests["memory"]), memory_bytes(limits["memory"]), memory_bytes(requests[DISK])
+
+
+def factories(rows: int, dimension: int) -> tuple[str, ...]:
+    """As `Auto` has them for so many rows."""
+    lists = lists_for(rows)
+    codes = f"PQ{parts_for(dimension, 4)}x4fs"
+    return "Flat", "HNSW32,SQ8", f"IVF{lists},SQ8", f"IVF{lists // 2},{codes},Refine(SQ8)", f"IVF{lists // 2},{codes}"
+
+
+def sizes(factory: str, rows: int, dimension: int) -> Sizes:
+    """What an index of int64 ids and without metadata takes under Cosine, with or without filters."""
+    empty = make_index(factory, rows, dimension, Metric.COSINE)
+    size = footprint(empty, rows)
+    assert size is not None, f"{factory} is not known to index/memory.py"
+    ids = ID_BYTES * rows
+    sample = budget.sample_bytes(training_rows(empty, rows), dimension)
+
+    def fits(mebibytes: int) -> bool:
+        part = budget.sample_bytes(training_rows(empty, rows, mebibytes * _MIB), dimension)
+        try:
+            budget.require(mebibytes * _MIB, size.resident, part)
+        except BadSpec:
+            return False
+        return True
+
+    whole = max(budget.INTERPRETER_BYTES + budget.peak_bytes(size.resident, sample), 4 * sample)
+    return Sizes(
+        index=size.file,
+        held=size.resident + ids + restricted_bytes(empty, rows),
+        least=_MIB * bisect.bisect_left(range(whole // _MIB + 1), True, lo=1, key=fits),
+        whole=whole,
+        build_disk=_MIB * disk_mebibytes(4 * rows * dimension + ids + max(size.file, ids)),
+    )
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [_INTRODUCTION]
+    for dimension in DIMENSIONS:
+        lines = [f"## {dimension} dimensions", "", f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
+        lines += [_line(factory, rows, dimension) for rows in ROWS for factory in factories(rows, dimension)]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(factory: str, rows: int, dimension: int) -> str:
+    found = sizes(factory, rows, dimension)
+    one, several = (found.pod(cores) for cores in CORES)
+    cells = [f"{rows:,}", f"`{factory}`", _quantity(found.index), _range(*one[:2]), _range(*several[:2])]
+    cells += [_quantity(one[2]), _range(found.least, found.whole), _quantity(found.build_disk)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _range(low: int, high: int) -> str:
+    first, last = _quantity(low), _quantity(high)
+    return first if first == last else f"{first} to {last}"
+
+
+def _quantity(size: int) -> str:
+    """As Kubernetes takes it, rounded up."""
+    mebibytes = -(-size // _MIB)
+    return f"{mebibytes}Mi" if mebibytes < _MANY else f"{-(-mebibytes // 1024)}Gi"
+
+
+_INTRODUCTION = f"""<!-- Generated from the formulas of the code by `make generate`; edit hack/pod_sizes.py. -->
+# What a pod takes for so many rows
+
+Computed, not measured: the index by `index/memory.py`, its build by `build/budget.py`, its searchers by
+`manifests/sizing.py`. Metric Cosine, vectors of 32 bits, integer ids, no metadata. What filters may keep is in it.
+
+- *Searcher*: memory, request to limit, as the operator computes them where `searcher.resources` has none. The cores are
+  its CPU limit: each has a process of its own, and all share the index. *Its disk*: the request, half of the limit.
+- A LiveRecall rule adds {_quantity(sizing.LIVE_RECALL_BYTES)} to both, {_quantity(sizing.WORKER_SAMPLE_BYTES)} for each
+  further core, and the vectors to the disk (4 bytes a number); polling adds {_quantity(sizing.LISTING_BYTES)} to the
+  limit.
+- *Build*: memory limit (`build.resources.limits.memory`), the least to the best. Below the least a build ends with
+  `NotEnoughMemory`; up to the best it trains on a smaller sample. *Its disk*: what to ask for as `ephemeral-storage`
+  (vectors, ids and index; while rows are moved, ids twice and no index).
+- Metadata and the letters of text ids come on top, in each searcher and on each disk.
+- Which of them is the fastest at the recall that is needed, `Auto` measures
+  ([index-choice.md](../index-choice.md)). The last of each five has 4-bit codes and nothing else: little recall, shown
+  as the least that there is."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the page (--write) or tell whether it is what it should be (--check)."""
+    parser = argparse.ArgumentParser(prog="pod_sizes", description="Generate docs/reference/pod-sizes.md.")
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--write", action="store_true", help="write it")
+    mode.add_argument("--check", action="store_true", help="fail when it differs")
+    text = page()
+    if parser.parse_args(arguments).write:
+        PAGE.write_text(text, encoding="utf-8")
+        return 0
+    if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
+        sys.stderr.write(f"{PAGE} differs from the code: run `make generate`\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
