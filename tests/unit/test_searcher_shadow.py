@@ -18,9 +18,9 @@ from vectorindex_searcher.contract import Metric, PairEvidence
 from vectorindex_searcher.index.rows import RawIds
 from vectorindex_searcher.serve.shadow.answers import ExactScores, fates
 from vectorindex_searcher.serve.shadow.counts import PairRows
-from vectorindex_searcher.serve.shadow.mirror import Mirror
+from vectorindex_searcher.serve.shadow.mirror import Answered, Mirror
 from vectorindex_searcher.serve.shadow.rates import Draw, Rates
-from vectorindex_searcher.serve.shadow.sender import MirrorSender, _Outgoing, receiver_of
+from vectorindex_searcher.serve.shadow.sender import SCORED, MirrorSender, _Outgoing, receiver_of
 from vectorindex_searcher.serve.shadow.wire import Asked, MalformedError, Packed, decode, join, pack, query_hash
 
 DIMENSION = 8
@@ -145,6 +145,42 @@ def test_a_request_holds_no_more_than_one_core_answers_in_time() -> None:
     assert asyncio.run(begin(0.2, 0.2, 0.2, 0.2, 0.2)) == [[0.2, 0.2], [0.2, 0.2], [0.2]]
     assert asyncio.run(begin(3.0, 3.0)) == [[3.0], [3.0]], "one at least, and the next as soon as it is answered"
     assert asyncio.run(begin(*[0.001] * 70)) == [[0.001] * 64, [0.001] * 6]
+
+
+def test_of_many_queries_some_are_scored_exactly_and_all_are_sent() -> None:
+    """Reading vectors is the most of what mirroring costs where an index holds codes."""
+    engine = SimpleNamespace(manifest=SimpleNamespace(index_type="PQ"))
+    asked = []
+
+    def of(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        asked.append(rows.shape)
+        return rows + vectors[:, :1]
+
+    exact = SimpleNamespace(possible=True, of=of)
+    sender = MirrorSender("uid", "docs-old", Mirror(), engine, exact)  # type: ignore[arg-type]
+    some = [answered(number, 3 + number % 2) for number in range(SCORED + 10)]
+    found = sender._exact_scores(some)
+    assert sorted(asked) == [(SCORED // 2, 3), (SCORED // 2, 4)], "those with as many answers together"
+    assert [scores is not None for scores in found] == [True] * SCORED + [False] * 10
+    for number, scores in enumerate(found[:SCORED]):
+        assert scores is not None
+        assert scores.tolist() == [row + number for row in range(3 + number % 2)]
+
+
+def answered(number: int, answers: int) -> Answered:
+    return Answered(
+        segment="other",
+        k=answers,
+        asked={},
+        min_score=None,
+        vector=np.full(DIMENSION, number, np.float32),
+        rows=np.arange(answers, dtype=np.int64),
+        scores=np.zeros(answers, np.float32),
+        seconds=0.001,
+        bucket=7,
+        overall=True,
+        deleted="",
+    )
 
 
 # ---------------------------------------------------------------- what is counted

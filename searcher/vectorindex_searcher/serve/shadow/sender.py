@@ -34,6 +34,9 @@ from .wire import Packed, fits, join, pack, query_hash
 GATHER_SECONDS = 1.0
 """How long queries are gathered before they are sent: a request costs as much as ten queries, and vectors that are read
 together a fraction."""
+SCORED = 64
+"""Queries of those that were gathered, of which exact scores are read where the index tells others: what is sent beyond
+that is compared by all but its answers, of which the judged pod could look at no more either."""
 REQUEST_SECONDS = contract.SHADOW_SECONDS / 4
 """What the queries of a request took here, together: the judged pod may have one core, and SHADOW_SECONDS for all."""
 AT_ONCE = 8
@@ -148,7 +151,7 @@ class MirrorSender:
             if not self._exact.possible:
                 return scores
             alike: defaultdict[int, list[int]] = defaultdict(list)
-            for number, query in enumerate(some):
+            for number, query in enumerate(some[:SCORED]):
                 alike[len(query.rows)].append(number)
             for numbers in alike.values():
                 vectors, rows = (np.stack([getattr(some[n], part) for n in numbers]) for part in ("vector", "rows"))
