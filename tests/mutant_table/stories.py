@@ -323,7 +323,7 @@ STORIES = (
         _KEEP_LOADED,
         "        state.update(name, unloaded_at=unloaded_at or to_text(state.now))\n        message = ",
         "        message = ",
-        ("unit/test_lifecycle_way_back.py::test_a_dead_stable_does_not_block_the_fix",),
+        ("unit/test_lifecycle_way_back.py::test_a_dead_stable_that_nothing_waits_for_is_unloaded_and_told_of_once",),
         "The next look would not know that its pods are gone for good reason.",
     ),
     Mutant(

@@ -107,6 +107,19 @@ def test_a_dead_stable_does_not_block_the_fix(tripped: bool) -> None:
     assert (ended.rejected is not None) is tripped  # what a guardrail found is remembered
 
 
+def test_a_dead_stable_that_nothing_waits_for_is_unloaded_and_told_of_once() -> None:
+    """The next look would take a stable without searchers for one that somebody deleted, and load it again."""
+    candidate = soaking()
+    obs = dead_stable(candidate, of=NEW)
+    first = run(obs)
+    assert status_of(first, STABLE).unloaded_at == to_text(NOW)
+    assert [event.reason for event in first.events].count(EventReason.WAY_BACK_LOST) == 1
+    assert [one.revision for one in actions(first, DeleteSearchers)] == [STABLE.name]
+    second = run(without(after(obs, first), STABLE))
+    assert [event.reason for event in second.events].count(EventReason.WAY_BACK_LOST) == 0
+    assert {one.revision for one in actions(second, EnsureSearchers)} == {candidate.name}
+
+
 def test_a_stable_that_is_only_slow_is_waited_for() -> None:
     plan = run(dead_stable(soaking(), PROVEN, since=NOW - 60))
     assert status_of(plan, soaking()).phase == "Soaking"
