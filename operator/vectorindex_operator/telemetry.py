@@ -31,6 +31,7 @@ CONDITIONS = (
     "UpToDate",
     "Reconciling",
     "Stalled",
+    "Suspended",
     "DatasetResolved",
     "Built",
     "Validated",

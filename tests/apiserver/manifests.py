@@ -122,6 +122,8 @@ FULL_SPEC: Json = {
         ],
     },
     "history": 5,
+    "pinRevision": "products-1a2b3c4d",
+    "suspend": True,
 }
 
 

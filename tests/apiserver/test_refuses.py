@@ -95,6 +95,8 @@ def managed(*peers: Json) -> Json:
         ),
         ("spec.embedding.dimension", 0, "spec.embedding.dimension", "greater than or equal to 1"),
         ("spec.searcher.replicas", 0, "spec.searcher.replicas", "greater than or equal to 1"),
+        ("spec.suspend", "true", ".spec.suspend", "expected boolean"),
+        ("spec.pinRevision", "The one before", "spec.pinRevision", "should match"),
         ("spec.history", 0, "spec.history", "greater than or equal to 1"),
         ("spec.build.retries", 11, "spec.build.retries", "less than or equal to 10"),
         ("spec.build.gpu.count", 0, "spec.build.gpu.count", "greater than or equal to 1"),

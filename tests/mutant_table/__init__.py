@@ -16,6 +16,7 @@ from .shadow_rollout import SHADOW_ROLLOUT
 from .stories import STORIES
 from .surroundings import SURROUNDINGS
 from .traffic import TRAFFIC
+from .verbs import VERBS
 
 MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Traffic and pods": TRAFFIC,
@@ -25,6 +26,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Shadow": SHADOW,
     "Shadow before the switch": SHADOW_ROLLOUT,
     "Shadow, searchers": SHADOW_PAIRS,
+    "Verbs of a rollout": VERBS,
     "Cache, queue, cluster": CLUSTER,
     "Stories of the simulator": STORIES,
     "Surroundings of the simulator": SURROUNDINGS,

@@ -316,7 +316,7 @@ DECISIONS = (
     Mutant(
         "a build that nobody wants goes on",
         _FORGET,
-        "    _stop_unwanted_work(state)\n    _forget(state)\n",
+        "    stop_unwanted_work(state)\n    _forget(state)\n",
         "    _forget(state)\n",
         ("unit/test_lifecycle_faults.py::test_a_build_of_a_revision_given_up_is_stopped_whenever_that_was",),
         "Two builds would take the memory of a namespace.",

@@ -79,8 +79,8 @@ SHADOW_ROLLOUT = (
     Mutant(
         "a candidate that lost a pod in shadow is switched to",
         _SURGE,
-        "shadow.step(state, name, complete=complete) and complete:",
-        "shadow.step(state, name, complete=complete):",
+        "shadow.step(state, name, complete=complete) and complete\n",
+        "shadow.step(state, name, complete=complete)\n",
         (f"{_TESTS}test_a_pod_that_is_lost_keeps_it_from_the_traffic_until_there_is_another",),
         "One pod would get the traffic of all.",
     ),

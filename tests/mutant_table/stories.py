@@ -148,8 +148,8 @@ STORIES = (
     Mutant(
         "what soaks undecided holds up what the user asks for",
         _SURGE,
-        "    if not recipe.same_but_for_data(state, candidate):\n",
-        "    if not candidate:\n",
+        "    elif not recipe.same_but_for_data(state, candidate):\n",
+        "    elif not candidate:\n",
         (),
         "A fix would wait for the end of a soak that nobody wants, and where nobody queries without end.",
         each=(seeds("edit_during_soak"), seeds("edit_during_undecided_soak")),
@@ -157,8 +157,8 @@ STORIES = (
     Mutant(
         "new data takes the place of what soaks",
         _SURGE,
-        "    if not recipe.same_but_for_data(state, candidate):\n",
-        "    if proven:\n",
+        "    elif not recipe.same_but_for_data(state, candidate):\n",
+        "    elif proven:\n",
         (seeds("data_never_rests"),),
         "Where data changes faster than a soak lasts, nothing would ever be promoted.",
     ),
@@ -174,8 +174,8 @@ STORIES = (
     Mutant(
         "a revert waits for the soak of what nobody wants",
         _DESIRED,
-        '        if state.candidate:\n            supersede(state, f"the spec asks for {state.stable} again")\n',
-        '        if not state.stable:\n            supersede(state, f"the spec asks for {state.stable} again")\n',
+        "        if state.candidate:\n            supersede(state, why)\n",
+        "        if not state.stable:\n            supersede(state, why)\n",
         (),
         "Users would be served by what was taken back, until it is stable and replaced.",
         each=(seeds("revert_during_soak"), seeds("revert_during_surge")),
@@ -283,8 +283,8 @@ STORIES = (
     Mutant(
         "nobody looks whether the artifact of the way back is there",
         f"{_OPERATOR}/core/lifecycle.py",
-        "    way_back.step,\n",
-        "",
+        "    way_back.step,\n    resolve.step,\n",
+        "    resolve.step,\n",
         (seeds("way_back_artifact_gone"),),
         "People would learn it when they need it.",
     ),

@@ -11,7 +11,8 @@ from simulator.world import NAME, World
 
 from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.core.phase import UNDER_WAY, Phase
-from vectorindex_operator.core.safety.record_decision import REVERTED
+from vectorindex_operator.core.safety.abort import ABORTED
+from vectorindex_operator.core.safety.record_decision import RESTORED, REVERTED
 from vectorindex_operator.core.traffic import DecisionKind
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.service import read_decision
@@ -103,6 +104,10 @@ class Invariants:
         if target != source and self._rejected_before(operator, target):
             self.broken(f"(4) traffic to {target}, which is rejected")
         decision = read_decision(new["metadata"]["annotations"][labels.DECISION])
+        if decision is not None and decision.reason == ABORTED and decision.kind is DecisionKind.ROLL_BACK:
+            self._was_on_its_way(operator, decision.from_revision)
+        if decision is not None and decision.kind is DecisionKind.SWITCH and decision.rule != RESTORED:
+            self._may_begin(operator, f"traffic to {target}")
         if decision is not None and decision.kind is DecisionKind.ROLL_BACK and decision.rule != REVERTED:
             self.given_up[decision.from_revision] = self._asked()
         elif self.given_up.get(target) == self._asked():
@@ -111,6 +116,18 @@ class Invariants:
             "inf"
         ):
             self.broken(f"(1) traffic from {source} with ready endpoints to {target} with none")
+
+    def _was_on_its_way(self, operator: Operator, name: str) -> None:
+        """(17) What is stable is not aborted."""
+        views = [self.world.store.as_of("VectorIndexRevision", operator.started_at), None]
+        if all(self._phases(view).get(name) == Phase.STABLE for view in views):
+            self.broken(f"(17) {name} is aborted, and it is stable")
+
+    def _may_begin(self, operator: Operator, what: str) -> None:
+        """(16) Nothing new begins while the index is suspended."""
+        seen = [self.world.store.as_of("VectorIndex", operator.started_at).get(NAME), self.world.index()]
+        if all(one is not None and one["spec"].get("suspend") for one in seen):
+            self.broken(f"(16) {what} although the index is suspended")
 
     def _retired(self, operator: Operator, name: str) -> None:
         """(1) what has the traffic stays loaded; what it would go back to stays loaded during a soak."""
@@ -146,6 +163,8 @@ class Invariants:
         """(2) one build at a time, none for what is built."""
         marks = new["metadata"]["labels"]
         verb, revision = marks[labels.VERB], marks.get(labels.REVISION, "")
+        if verb != "collect":
+            self._may_begin(operator, f"Job/{name} created")
         if verb in ("resolve", "collect"):
             return
         self._may_work(operator, revision, f"Job/{name} created")

@@ -68,10 +68,10 @@ def _without(spec: Json, path: tuple[str, ...]) -> Json:
 
 
 @cache
-def _name_of(factory: str, data: str, columns: tuple[str, ...]) -> str:
+def _name_of(factory: str, data: str, columns: tuple[str, ...], build: int) -> str:
     changes = {"source__columns": {"metadata": list(columns)}} if columns else {}
     spec = VectorIndexSpec.model_validate(edited(SPEC, index__factory=factory, **changes))
-    return identity.revision_name(NAME, identity.digest(spec, Data(data).fingerprint))
+    return identity.revision_name(NAME, identity.digest(spec, Data(data).fingerprint, build))
 
 
 class World:
@@ -168,9 +168,9 @@ class World:
         front = self.store.get("Service", NAME)
         return ((front or {}).get("spec", {}).get("selector") or {}).get(labels.REVISION, "") if front else ""
 
-    def name_of(self, factory: str, data: str = "d1") -> str:
-        """Name of the revision of a factory and a state of the data."""
-        return _name_of(factory, data, self.columns_of.get(factory, ()))
+    def name_of(self, factory: str, data: str = "d1", build: int = 0) -> str:
+        """Name of the revision of a factory and a state of the data; `build`: how often they were built before."""
+        return _name_of(factory, data, self.columns_of.get(factory, ()), build)
 
     def served_since(self, time: float) -> set[str]:
         """Every revision that the front Service pointed to from `time` until now."""

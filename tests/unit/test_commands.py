@@ -7,6 +7,8 @@ from dataclasses import replace
 from observations import NOW, a_revision, after, run, seen, spec
 
 from vectorindex_operator.core.commands import COMMANDS, LONGEST, MOST_UNKNOWN, Command, read_commands
+from vectorindex_operator.core.progress import obey_commands as progress
+from vectorindex_operator.core.safety import obey_commands as safety
 
 PREFIX = "vectorindex.dev/"
 
@@ -23,6 +25,11 @@ def test_a_misspelt_request_is_refused_with_the_names_that_there_are() -> None:
     (answer,) = plan.status.verbs
     assert (answer.verb, answer.result) == ("rolback", "Refused")
     assert all(name in answer.message for name in COMMANDS)
+
+
+def test_each_command_is_obeyed_once() -> None:
+    """One that none of the tables has would stay open for ever, without a word."""
+    assert sorted([*safety.OBEYED, *progress.OBEYED]) == sorted(COMMANDS)
 
 
 def test_what_is_no_request_is_none() -> None:

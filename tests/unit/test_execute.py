@@ -210,11 +210,12 @@ def test_what_could_not_be_recorded_is_no_ground_to_work_on() -> None:
 
 
 def cold(request: str) -> World:
-    """A person asks for `request` while one revision serves; the one before it has no pods, another was rejected."""
+    """A person asks for `request` while one revision serves; the one before it has no pods, another was rejected, or
+    is on its way."""
     before, flat = a_revision(OF, "Superseded", data=NEW_DATA), spec(index={"factory": "Flat"})
     why = Rejection(stage="Rollout", reason="ErrorRate", message="30 %", at="2026-11-20T12:00:00Z")
-    failed = a_revision(flat, "RolledBack", rejected=why)
-    of, serves = (flat, STABLE) if request == "retry" else (OF, STABLE)
+    failed = a_revision(flat, "Validated") if request == "abort" else a_revision(flat, "RolledBack", rejected=why)
+    of, serves = (OF, STABLE) if request == "rollback" else (flat, STABLE)
     view = index(of, VectorIndexStatus(source=source(of), conditions=SAID))
     asked = index_raw(view)
     asked["metadata"]["annotations"] = {f"{GROUP}/{request}": "n1"}
@@ -222,7 +223,7 @@ def cold(request: str) -> World:
     return World(asked, *objects, revision_raw(failed), *(searcher_pod(serves, number) for number in range(2)))
 
 
-@pytest.mark.parametrize("request_", ["rollback", "retry"])
+@pytest.mark.parametrize("request_", ["rollback", "retry", "abort"])
 def test_a_request_that_could_not_be_recorded_is_not_answered(request_: str) -> None:
     """The answer consumes it: it was said to be done, and forgotten."""
     world = cold(request_)

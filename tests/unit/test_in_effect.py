@@ -34,7 +34,7 @@ WAITS: dict[str, tuple[dict[str, Any], str]] = {
 """An edit of each, and how it is named."""
 TAKEN_AT_ONCE = ("searcher.replicas", "gate.queries.live")
 """By the pods of every loaded revision, as they are replaced."""
-AT_ONCE = {"build", "gate", "history"}
+AT_ONCE = {"build", "gate", "history", "pinRevision", "suspend"}
 """For work that comes later: nothing that is there was made with it."""
 
 

@@ -30,6 +30,7 @@ from observations import (
     spec,
     with_spec,
 )
+from soaks import NEW, OLD, SOAKING, STABLE, counts, soak
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import (
@@ -39,8 +40,7 @@ from vectorindex_operator.api.v1alpha1 import (
     WorkFailure,
 )
 from vectorindex_operator.core import identity
-from vectorindex_operator.core.commands import Command
-from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.commands import COMMANDS, Command
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.plan import (
     CreateRevision,
@@ -55,53 +55,7 @@ from vectorindex_operator.core.plan import (
     WriteRevisionStatus,
 )
 from vectorindex_operator.core.traffic import Decision, DecisionKind, Traffic
-from vectorindex_searcher.contract import Evidence, EvidenceBucket, Failure, LeaseState
-
-OLD = spec()
-NEW = spec(index={"factory": "HNSW32"})
-STABLE = a_revision(OLD, "Stable", created=NOW - 48 * HOUR)
-SOAKING = a_revision(NEW, "Soaking", created=NOW - 60)
-SOAKING = replace(
-    SOAKING,
-    status=SOAKING.status.model_copy(
-        update={"rollout": SOAKING.status.rollout.model_copy(update={"prior": STABLE.name})}  # type: ignore[union-attr]
-    ),
-)
-
-
-def counts(view: RevisionView, *, errors: int = 0, since: float = NOW - 600) -> tuple[PodEvidence, ...]:
-    """What its two searchers answered: 1,000 queries each in every bucket since then."""
-    latency = {188: 1000}
-    buckets = tuple(
-        EvidenceBucket(
-            bucket=b,
-            segment="other",
-            requests=1000,
-            failed_requests=errors,
-            queries=1000,
-            errors=errors,
-            latency=latency,
-        )
-        for b in range(int(since // 5), int(NOW // 5))
-    )
-    names = [f"{view.name}-{number}" for number in range(2)]
-    return tuple(
-        PodEvidence(
-            pod=name, evidence=Evidence(pod=name, revision=view.name, now=NOW, buckets=buckets), received_at=NOW
-        )
-        for name in names
-    )
-
-
-def soak(of: RevisionView = SOAKING, *, errors: int = 0, switched: float = NOW - 600, **changes: Any) -> Observation:
-    """STABLE is loaded, `of` has had the traffic since `switched`."""
-    rollout = of.status.rollout
-    assert rollout is not None
-    rollout = rollout.model_copy(update={"switched_at": to_text(switched), "prior": STABLE.name})
-    view = replace(of, status=of.status.model_copy(update={"rollout": rollout}))
-    evidence = {of.name: counts(of, errors=errors, since=switched)}
-    return seen(NEW, STABLE, view, traffic=view, **{"evidence": evidence, **changes})
-
+from vectorindex_searcher.contract import Failure, LeaseState
 
 # ---------------------------------------------------------------- loading and the switch
 
@@ -370,7 +324,7 @@ def asked(obs: Observation, name: str, argument: str = "") -> Plan:
         ("rollback", "", "nothing to roll back to: no earlier proven revision"),
         ("rollback", "docs-ffffffff", "nothing to roll back to: revision 'docs-ffffffff' is not one to go back to"),
         ("retry", "", "nothing has failed"),
-        ("promote", "", "unknown command: use one of rollback, retry, refresh"),
+        ("forward", "", "unknown command: use one of rollback, abort, promote, pause, resume, retry, refresh, rebuild"),
     ],
 )
 def test_a_verb_that_does_not_apply_is_refused_with_a_reason(verb: str, argument: str, says: str) -> None:
@@ -385,7 +339,7 @@ def test_a_verb_that_does_not_apply_is_refused_with_a_reason(verb: str, argument
     assert run(told).status == plan.status
 
 
-@pytest.mark.parametrize("verb", ["rollback", "retry", "refresh"])
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_a_request_without_a_nonce_is_refused(verb: str) -> None:
     """The decision that an operator makes by itself has none either: it was taken for the answer."""
     obs = with_spec(soak(), commands=(Command(verb, STABLE.name, ""),))

@@ -398,6 +398,11 @@ class VectorIndexSpec(Model):
     guardrails: Guardrails = Guardrails()
     history: Annotated[int, Field(ge=1, le=20)] = 3
     """How many earlier revisions are kept to go back to."""
+    pin_revision: Annotated[ObjectNameOrNone, Field(max_length=49)] = ""
+    """The revision of that name serves, which has passed the gate before; nothing is listed or built. Empty: what spec
+    and data ask for."""
+    suspend: bool = False
+    """Nothing new begins: no listing, build, proof or rollout. What serves, soaks and goes back is looked after."""
     cel: ClassVar[tuple[CelRule, ...]] = (
         *(
             CelRule(

@@ -134,6 +134,8 @@ class VectorIndexStatus(Stored):
     blocked_by: tuple[BlockedBy, ...] = ()
     history: tuple[HistoryRow, ...] = ()
     verbs: tuple[VerbResult, ...] = ()
+    rebuilds: Annotated[int, Field(ge=1)] | None = None
+    """The highest build number there has been, also of revisions that are gone. None: nothing was ever rebuilt."""
     live: Live | None = None
 
 
@@ -158,6 +160,15 @@ class SourcePoll(Stored):
 
     queries: S3 | None = None
     """Of the gate, where they lie below the source."""
+
+
+class Rebuild(Stored):
+    """That a revision is of a spec and data that another one was built of before."""
+
+    number: Annotated[int, Field(ge=1)]
+    """Part of its digest; 0 is the first build, which has none of this."""
+    nonce: str
+    """Of the `rebuild` that asked for it."""
 
 
 FEATURES: frozenset[str] = frozenset()
@@ -192,8 +203,15 @@ class RevisionSpec(Stored):
     """None: made by a release that froze the fields above only."""
     proof_salt: str = ""
     """Part of its gate hash: its image, where another image serves the same artifact. A report is of one image."""
+    rebuild: Rebuild | None = None
+    """None: the first build of its spec and data."""
     requires: tuple[str, ...] = ()
     """Features that an operator must know to render, choose or retire it; one that does not leaves it as it is."""
+
+    @property
+    def build_number(self) -> int:
+        """What its digest was made with."""
+        return self.rebuild.number if self.rebuild is not None else 0
 
     def served_as(self) -> Serving:
         """What serves it, also of a revision from before `serving` was kept: then its pods' placement tells."""
@@ -337,6 +355,15 @@ class ArtifactSeen(Stored):
     at: Time
 
 
+class Pause(Stored):
+    """That a person holds a revision before its next step."""
+
+    nonce: str
+    at: Time
+    resumed: str = ""
+    """Nonce of the `resume` that ended it; empty: it is held."""
+
+
 class RevisionStatus(Stored):
     """The evidence behind a revision. Phases and their times, results of its Jobs, verdicts, how it ended."""
 
@@ -350,6 +377,8 @@ class RevisionStatus(Stored):
     gate: GateStatus | None = None
     rollout: RolloutStatus | None = None
     rejected: Rejection | None = None
+    pause: Pause | None = None
+    """None: nobody ever held it, or it was wanted again since."""
     promoted_at: Time | None = None
     lost_traffic_at: Time | None = None
     restored_at: Time | None = None

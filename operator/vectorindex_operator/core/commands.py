@@ -1,7 +1,8 @@
 """What a person can ask for by annotation: `vectorindex.dev/<name>: [ARGUMENT@]NONCE`, consumed once.
 
 One registry, read by who observes and by who refuses: a command that is missing here is refused with the list of those
-there are, never ignored. core/safety/obey_commands.py carries them out; docs/operations.md describes them.
+there are, never ignored. OBEYED of core/safety/obey_commands.py or of core/progress/obey_commands.py has its function;
+docs/operations.md describes it.
 """
 
 from __future__ import annotations
@@ -31,8 +32,13 @@ COMMANDS = {
     kind.name: kind
     for kind in (
         CommandKind("rollback", "revision", "gives the traffic back to the last proven revision, or to the one named"),
+        CommandKind("abort", "revision", "gives up what is being built, proven, loaded or soaked, or the one named"),
+        CommandKind("promote", "revision", "ends a soak in favour of what soaks, unless a guardrail fails"),
+        CommandKind("pause", "revision", "holds what is on its way before it is loaded, switched to, or promoted"),
+        CommandKind("resume", "revision", "lets go on what is held"),
         CommandKind("retry", "", "tries again what failed or was rejected"),
         CommandKind("refresh", "", "makes a new revision of the same artifact with today's searcher image"),
+        CommandKind("rebuild", "", "builds the same spec and data once more, under another digest"),
     )
 }
 

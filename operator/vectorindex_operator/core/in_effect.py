@@ -42,7 +42,8 @@ def _for_a_revision(state: ReconcileState) -> list[str]:
         )
         if not same
     ]
-    return [f"{', '.join(fields)}: with the next revision"] if fields else []
+    moment = "once spec.pinRevision is taken out" if state.pinned else "with the next revision"
+    return [f"{', '.join(fields)}: {moment}"] if fields else []
 
 
 def _place(tombstones: S3 | None) -> tuple[str, str] | None:

@@ -19,6 +19,16 @@ go forward     what may fail; then the safe part of the plan runs all the same
   forget       what falls out of the history
   collect      its artifact is removed, then its object
 
+pinned         instead of going forward, while spec.pinRevision names a revision
+  pin          that one is wanted, in the place of resolve, desired, build and validate
+
+suspended      instead of going forward, while spec.suspend says so
+  commands     what would begin something is refused
+  way back     as above
+  suspend      what waits is named, and what no user has met steps back
+  forget       work that nobody wants any more is stopped
+  collect      what is being removed already
+
 network        who reaches the pods
 keep loaded    searchers and leases of what has a slot; what has drained is retired
 mirrors        what is no longer in shadow is sent no more queries
@@ -32,7 +42,18 @@ from vectorindex_operator.core import status, story
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import FORWARD, SAFE, Plan, in_order
-from vectorindex_operator.core.progress import build, collect, desired, forget, resolve, surge, validate, way_back
+from vectorindex_operator.core.progress import (
+    build,
+    collect,
+    desired,
+    forget,
+    pin,
+    resolve,
+    surge,
+    suspend,
+    validate,
+    way_back,
+)
 from vectorindex_operator.core.progress import obey_commands as obey_forward
 from vectorindex_operator.core.safety import (
     judge_serving,
@@ -66,6 +87,21 @@ GO_FORWARD: tuple[Step, ...] = (
     forget.step,
     collect.step,
 )
+PINNED: tuple[Step, ...] = (
+    obey_forward.step,
+    way_back.step,
+    pin.step,
+    surge.step,
+    forget.step,
+    collect.step,
+)
+SUSPENDED: tuple[Step, ...] = (
+    obey_forward.step,
+    way_back.step,
+    suspend.step,
+    forget.stop_unwanted_work,
+    collect.step,
+)
 
 
 def decide(obs: Observation, settings: Installation, now: float) -> Plan:
@@ -92,7 +128,7 @@ def go_forward(state: ReconcileState) -> None:
     """The way to what the user asks for, all of it or nothing: half of it may have been meant to be undone."""
     _find_obstacle(state)
     if state.stall is None or not state.stall.everything:
-        _run(GO_FORWARD, state)
+        _run(PINNED if state.pinned else SUSPENDED if state.suspended else GO_FORWARD, state)
 
 
 def _find_obstacle(state: ReconcileState) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from vectorindex_operator.api.v1alpha1 import Live, NetworkPolicy, RevisionStatus, Serving, VectorIndexStatus
+from vectorindex_operator.api.v1alpha1 import Live, NetworkPolicy, Rebuild, RevisionStatus, Serving, VectorIndexStatus
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.source_poll import SourceQuestion
 from vectorindex_operator.core.traffic import Decision
@@ -34,6 +34,7 @@ class CreateRevision:
     fingerprint: str
     serving: Serving
     proof_salt: str = ""
+    rebuild: Rebuild | None = None
 
 
 @dataclass(frozen=True, slots=True)

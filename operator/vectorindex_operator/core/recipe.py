@@ -7,8 +7,10 @@ revision's own data it tells whether the user's part is still the same: no secon
 from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
-from vectorindex_operator.api.v1alpha1 import S3, RevisionSpec, Serving, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import S3, Rebuild, RevisionSpec, Serving, VectorIndexSpec
 from vectorindex_operator.core import identity
+from vectorindex_operator.core.observation import Observation
+from vectorindex_operator.core.phase import FAILED
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS, Location
 
@@ -16,9 +18,28 @@ from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS, Location
 def is_desired(state: ReconcileState, name: str) -> bool:
     """Whether a revision is what the spec asks for, of the data that was listed last."""
     source, frozen = state.source, state.revision(name).spec
-    if source is None or frozen.digest != identity.digest(state.spec, source.fingerprint):
+    if source is None or frozen.digest != identity.digest(state.spec, source.fingerprint, frozen.build_number):
         return False
     return _served_alike(state, name)
+
+
+def last_build(state: ReconcileState, fingerprint: str) -> Rebuild | None:
+    """Which build of the spec and this data is meant where how it is served has changed: the newest that did not fail.
+    None: the first."""
+    builds = [
+        name
+        for name in state.statuses
+        if (frozen := state.revision(name).spec).fingerprint == fingerprint
+        and frozen.digest == identity.digest(state.spec, fingerprint, frozen.build_number)
+    ]
+    made_at = {name: state.revision(name).created_at for name in builds}
+    newest = max(builds, key=lambda n: (state.statuses[n].phase not in FAILED, made_at[n], n), default="")
+    return state.revision(newest).spec.rebuild if newest else None
+
+
+def highest_build(obs: Observation) -> int:
+    """The highest build number there has been."""
+    return max([obs.index.status.rebuilds or 0, *(view.spec.build_number for view in obs.revisions.values())])
 
 
 def _served_alike(state: ReconcileState, name: str) -> bool:
@@ -31,7 +52,7 @@ def same_but_for_data(state: ReconcileState, name: str) -> bool:
     """Whether a revision is what the spec asks for, apart from the data: polls, not a person, made it differ."""
     frozen = state.revision(name).spec
     same_place = place(frozen.source) == place(state.spec.source.s3)
-    same_recipe = frozen.digest == identity.digest(state.spec, frozen.fingerprint)
+    same_recipe = frozen.digest == identity.digest(state.spec, frozen.fingerprint, frozen.build_number)
     return same_place and same_recipe and _served_alike(state, name)
 
 

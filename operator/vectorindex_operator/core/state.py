@@ -128,6 +128,16 @@ class ReconcileState:
         return self.known_spec
 
     @property
+    def pinned(self) -> bool:
+        """Whether the spec names the revision that is to serve. It does so in a suspended index, too."""
+        return self.known_spec is not None and bool(self.known_spec.pin_revision)
+
+    @property
+    def suspended(self) -> bool:
+        """Whether nothing new may begin. While the spec cannot be read nothing does, and that is said instead."""
+        return self.known_spec is not None and self.known_spec.suspend and not self.pinned
+
+    @property
     def seen_at(self) -> float:
         """What was observed was so then, or later. What has lasted is counted up to this: reads that took a minute must
         not make an unready pod unready for a minute."""

@@ -18,12 +18,13 @@ from vectorindex_operator.api.v1alpha1 import (
     VectorIndexStatus,
     VerbResult,
 )
+from vectorindex_operator.core import recipe
 from vectorindex_operator.core.commands import COMMANDS
 from vectorindex_operator.core.in_effect import pending_edits
 from vectorindex_operator.core.phase import ENDED, Phase
 from vectorindex_operator.core.safety.roll_back import rollback_target
 from vectorindex_operator.core.state import ReconcileState
-from vectorindex_operator.core.story import Story
+from vectorindex_operator.core.story import NOTHING_BEGINS, SUSPENDED, Story
 
 ARTIFACT_GONE = "ArtifactGone"
 """Reason of RollbackPossible: False where nothing of the target is loaded, True while its pods last."""
@@ -53,6 +54,7 @@ def next_status(state: ReconcileState, told: Story) -> VectorIndexStatus:
         blocked_by=(*state.blocked, *_foreign(state)),
         history=_history(state),
         verbs=_answers(state),
+        rebuilds=recipe.highest_build(state.obs) or None,
         live=state.live,
     )
     return before.with_fields_of(fresh)  # what another release wrote there stays
@@ -87,8 +89,10 @@ def _conditions(state: ReconcileState, before: VectorIndexStatus, told: Story) -
     if told.alarming:
         reason = Phase.ROLLED_BACK if told.phase == Phase.ROLLED_BACK else told.reason
         rows.append(("Stalled", "True", reason, told.message))
-    elif not done:
+    elif not done and told.phase != SUSPENDED:
         rows.append(("Reconciling", "True", told.reason, told.message))
+    if told.suspended:
+        rows.append((SUSPENDED, "True", "SpecSuspend", f"{NOTHING_BEGINS}; what serves is looked after"))
     waiting = pending_edits(state)
     if state.serving:
         everything = "the whole spec is in effect"

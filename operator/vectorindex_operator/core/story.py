@@ -20,16 +20,21 @@ STALLED = "Stalled"
 """Nothing goes on without a change by a person."""
 RETRYING = "Retrying"
 """What failed is being tried again."""
+SUSPENDED = "Suspended"
+"""Something waits until spec.suspend is taken out: the phase, its reason, the row in blockedBy and the condition."""
+NOTHING_BEGINS = "spec.suspend is true: nothing new begins"
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """`phase`, `reason`, `message`: the headline, about the revision that is wanted. `phases`: of each revision."""
+    """`phase`, `reason`, `message`: the headline, about the revision that is wanted. `phases`: of each revision.
+    `suspended`: whether nothing new may begin, also where nothing waits to."""
 
     phase: str
     reason: str
     message: str
     phases: Mapping[str, str]
+    suspended: bool = False
 
     @property
     def stuck(self) -> bool:
@@ -46,13 +51,14 @@ def last(obs: Observation) -> Story:
     """The story that the last pass told."""
     status = obs.index.status
     phases = {name: view.status.phase for name, view in obs.revisions.items()}
-    return Story(status.phase, status.reason, "", phases)
+    suspended = any(one.type == SUSPENDED for one in status.conditions)
+    return Story(status.phase, status.reason, "", phases, suspended)
 
 
 def tell(state: ReconcileState) -> Story:
     """The story of this pass."""
     phases = {name: status.phase for name, status in state.statuses.items()}
-    return Story(*_headline(state), phases)
+    return Story(*_headline(state), phases, state.suspended)
 
 
 def news(state: ReconcileState, told: Story) -> tuple[Event, ...]:
@@ -63,6 +69,9 @@ def news(state: ReconcileState, told: Story) -> tuple[Event, ...]:
 def _differences(state: ReconcileState, before: Story, told: Story) -> Iterator[Event]:
     if told.stuck and told.reason != before.reason:
         yield Event(EventReason.STALLED, f"{told.reason}: {told.message}")
+    if told.suspended != before.suspended and state.known_spec is not None:
+        words = "nothing new begins" if told.suspended else "spec.suspend is taken out: what waited goes on"
+        yield Event(EventReason.SUSPENDED if told.suspended else EventReason.RESUMED, words)
     for name, phase in told.phases.items():
         if phase != before.phases.get(name, phase):
             sentence = _of_revision(state.statuses[name])
@@ -97,7 +106,7 @@ def _headline(state: ReconcileState) -> tuple[str, str, str]:
         return STALLED, stall.reason, stall.message
     if stall is not None and not state.candidate and not state.preparing:
         return RETRYING, stall.reason, stall.message
-    for name in (state.candidate, state.preparing):
+    for name in (state.candidate, "" if state.suspended else state.preparing):
         if name:
             status = state.statuses[name]
             waits = state.blocked[0].message if state.blocked else ""
@@ -108,6 +117,9 @@ def _headline(state: ReconcileState) -> tuple[str, str, str]:
         return desired.phase, desired.rejected.reason, f"{state.desired}: {desired.rejected.message}"
     if desired is not None and state.desired == state.stable:
         return "Stable", "Stable", f"{state.stable} is stable"
+    if state.suspended:
+        waits = state.preparing or state.desired
+        return SUSPENDED, SUSPENDED, f"{NOTHING_BEGINS}; {waits or 'the first listing of the source'} waits"
     if desired is not None:
         return desired.phase, desired.phase, f"{state.desired}: {_of_revision(desired)}"
     if state.source is None or not state.desired:

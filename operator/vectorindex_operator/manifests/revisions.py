@@ -31,6 +31,7 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         tls=spec.searcher.tls is not None,
         serving=action.serving,
         proof_salt=action.proof_salt,
+        rebuild=action.rebuild,
         pod_template=searchers.pod_template(spec, index, action.name, settings),
     )
     return {

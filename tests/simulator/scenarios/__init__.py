@@ -16,6 +16,8 @@ from simulator.scenarios import (
     rollbacks,
     rollouts,
     shadows,
+    suspends,
+    verbs,
 )
 from simulator.scenarios.scenario import SCENARIOS, Scenario
 
@@ -35,4 +37,6 @@ __all__ = [
     "rollbacks",
     "rollouts",
     "shadows",
+    "suspends",
+    "verbs",
 ]

@@ -66,14 +66,19 @@ def ends(
     reason: str = "",
     rolled_out: bool = True,
     stalled: bool = False,
+    waits: bool = False,
+    build: int = 0,
     builds: int = 0,
     failed: str = "",
     extra: Callable[[World], list[str]] = lambda world: [],
 ) -> Callable[[World], list[str]]:
-    """The end where the revision of `factory` and `data` is stable and alone, and the status says `phase`."""
+    """The end where the revision of `factory` and `data` is stable and alone, and the status says `phase`.
+
+    `waits`: nothing goes on until a person says so, who said that it should wait. `build`: of `factory` and `data`, how
+    often they were built before; `builds`: artifacts there are."""
 
     def check(world: World) -> list[str]:
-        name = world.name_of(factory, data)
+        name = world.name_of(factory, data, build)
         status = world.status()
         facts = {
             "stable": (status.get("stable"), name),
@@ -85,7 +90,7 @@ def ends(
             "Ready": (world.condition("Ready"), "True"),
             "RolledOut": (world.condition("RolledOut"), "True" if rolled_out else "False"),
             "Stalled": (world.condition("Stalled"), "True" if stalled else ""),
-            "Reconciling": (world.condition("Reconciling"), "" if rolled_out or stalled else "True"),
+            "Reconciling": (world.condition("Reconciling"), "" if rolled_out or stalled or waits else "True"),
             "loaded": (world.loaded(), {name}),
             "ready pods": (len(world.controllers.ready_pods(name)), world.replicas()),
             "published": (len(world.truth.published), builds or len(world.truth.published)),

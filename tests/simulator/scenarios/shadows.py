@@ -26,7 +26,7 @@ def _shadow_of(w: World, factory: str) -> Json:
     return shadow
 
 
-def _ended(outcome: str) -> Callable[[World], list[str]]:
+def ended(outcome: str) -> Callable[[World], list[str]]:
     def check(w: World) -> list[str]:
         found = _shadow_of(w, "B").get("outcome")
         return [] if found in (outcome, "Switched") else [f"the shadow of B ended {found}, not {outcome}"]
@@ -45,7 +45,7 @@ def _rejected(reason: str) -> Callable[[World], list[str]]:
     )
 
 
-@scenario(ends("B", builds=2, extra=_ended("Passed")), seeds=0)
+@scenario(ends("B", builds=2, extra=ended("Passed")), seeds=0)
 def shadow_passes(w: World) -> Script:
     yield from edited(w, **SHADOW)
     yield stable(w, "B")
@@ -68,7 +68,7 @@ def shadow_hangs(w: World) -> Script:
     yield phase(w, "B", "Rejected")
 
 
-@scenario(ends("B", builds=2, extra=_ended("Inconclusive")), seeds=FEW)
+@scenario(ends("B", builds=2, extra=ended("Inconclusive")), seeds=FEW)
 def shadow_without_queries(w: World) -> Script:
     yield from edited(w, **SHADOW)
     w.truth.queries_per_second = 0.0
@@ -90,7 +90,7 @@ def shadow_while_no_operator_is_there(w: World) -> Script:
     yield phase(w, "B", "Rejected")
 
 
-@scenario(ends("B", builds=2, extra=_ended("Passed")), seeds=0)
+@scenario(ends("B", builds=2, extra=ended("Passed")), seeds=0)
 def shadow_with_a_rule_that_only_a_soak_can_judge(w: World) -> Script:
     """It waits for nothing that pairs cannot tell."""
     rule = {"name": "more-errors", "metric": "ErrorRate", "maxRiseVsStable": "50%"}
@@ -102,7 +102,7 @@ def _gave_up_early(w: World) -> list[str]:
     shadow = _shadow_of(w, "B")
     took = to_unix(shadow["endedAt"]) - to_unix(shadow["startedAt"])
     wrong = [] if took < 300.0 else [f"the shadow of B waited {took:.0f} s for pairs that never come"]
-    return _ended("Inconclusive")(w) + wrong
+    return ended("Inconclusive")(w) + wrong
 
 
 @scenario(ends("B", builds=2, extra=_gave_up_early), seeds=0)
@@ -113,7 +113,7 @@ def shadow_of_revisions_with_other_deleted_ids(w: World) -> Script:
     yield stable(w, "B")
 
 
-@scenario(ends("B", builds=2, extra=_ended("CannotMirror")), seeds=0)
+@scenario(ends("B", builds=2, extra=ended("CannotMirror")), seeds=0)
 def shadow_of_an_image_of_before(w: World) -> Script:
     w.truth.mirrors = False
     yield from edited(w, **SHADOW)

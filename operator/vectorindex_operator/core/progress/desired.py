@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vectorindex_operator.api.v1alpha1 import Serving
+from vectorindex_operator.api.v1alpha1 import Rebuild, Serving
 from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.phase import FAILED, IN_PREPARATION, REPLACED, Phase
 from vectorindex_operator.core.plan import CreateRevision
@@ -13,47 +13,63 @@ from vectorindex_operator.core.state import ReconcileState
 
 def step(state: ReconcileState) -> None:
     source = state.source
-    if source is None or source.source_hash != identity.source_hash(state.spec):
+    state.desired = find(state)
+    if source is None or not state.desired:
         return  # nothing is known about this source yet; what is in preparation goes on
-    state.desired = _find(state, identity.digest(state.spec, source.fingerprint))
     if state.desired in state.foreign:
         return  # the status says so; it is taken as it is once an operator that knows it is here
     in_preparation = [n for n, s in state.statuses.items() if s.phase in IN_PREPARATION and n != state.desired]
     for name in in_preparation:
         if not recipe.same_but_for_data(state, name):
-            _abandon(state, name, "the spec changed before it was rolled out")
+            abandon(state, name, "the spec changed before it was rolled out")
         elif _is_stuck(state, name):
-            _abandon(state, name, "it could not be judged, and there is new data")
+            abandon(state, name, "it could not be judged, and there is new data")
         else:
             state.preparing = name  # only the data changed: finish this one first, or it never gets served
     if state.preparing:
         return
+    if state.desired in state.statuses:
+        take(state, f"the spec asks for {state.desired} again")
+    else:
+        create(state, source.fingerprint, Serving.of(state.spec), recipe.last_build(state, source.fingerprint))
+
+
+def take(state: ReconcileState, why: str) -> None:
+    """Have what is wanted, and is there, prepared; or make room for it, where it is what serves."""
     if state.desired == state.stable:
         if state.candidate:
-            supersede(state, f"the spec asks for {state.stable} again")
+            supersede(state, why)
         return
     if state.desired == state.candidate:
         return
     if state.candidate and state.desired == state.serving and state.statuses[state.serving].phase == Phase.OUTGOING:
-        supersede(state, f"the spec asks for {state.serving} again")
+        supersede(state, why)
         return
-    known = state.statuses.get(state.desired)
-    if known is None:
-        create(state, source.fingerprint, Serving.of(state.spec))
-        return
+    known = state.statuses[state.desired]
     if known.phase in REPLACED and known.rejected is None:
-        state.update(state.desired, phase=Phase.PENDING, rollout=None, message="wanted again")
+        state.update(state.desired, phase=Phase.PENDING, rollout=None, pause=None, message="wanted again")
     if state.statuses[state.desired].phase in IN_PREPARATION:
         state.preparing = state.desired
         recipe.inherit(state, state.desired)
 
 
-def _find(state: ReconcileState, digest: str) -> str:
-    """The newest that is what is asked for, a failed one only where no other is; else the name of one to make."""
+def find(state: ReconcileState) -> str:
+    """The newest that is what is asked for, a failed one only where no other is; else the name of one to make. Empty
+    while nothing is known about this source."""
+    source = state.source
+    if source is None or source.source_hash != identity.source_hash(state.spec):
+        return ""
     alike = [name for name in state.statuses if recipe.is_desired(state, name)]
     failed = {name for name in alike if state.statuses[name].phase in FAILED}
     newest = max(alike, key=lambda name: (name not in failed, state.revision(name).created_at, name), default="")
-    return newest or _new_name(state, digest, Serving.of(state.spec))
+    if newest:
+        return newest
+    rebuild = recipe.last_build(state, source.fingerprint)
+    return _new_name(state, _digest(state, source.fingerprint, rebuild), Serving.of(state.spec))
+
+
+def _digest(state: ReconcileState, fingerprint: str, rebuild: Rebuild | None) -> str:
+    return identity.digest(state.spec, fingerprint, rebuild.number if rebuild is not None else 0)
 
 
 def _new_name(state: ReconcileState, digest: str, serving: Serving) -> str:
@@ -64,15 +80,15 @@ def _new_name(state: ReconcileState, digest: str, serving: Serving) -> str:
     return identity.revision_name(state.obs.index.name, identity.serving_digest(digest, serving))
 
 
-def create(state: ReconcileState, fingerprint: str, serving: Serving) -> str:
-    """Plan a new revision of the spec and this data; answers its name."""
-    digest = identity.digest(state.spec, fingerprint)
+def create(state: ReconcileState, fingerprint: str, serving: Serving, rebuild: Rebuild | None) -> str:
+    """Plan a new revision of the spec and this data; answers its name. `rebuild`: which build of them."""
+    digest = _digest(state, fingerprint, rebuild)
     name = _new_name(state, digest, serving)
     if leaving := collect.being_removed(state, digest):
         state.block("ArtifactBeingRemoved", leaving, f"its artifact is wanted again: {name} is made once it is gone")
         state.requeue_at(state.now + 5)
         return name
-    state.act(CreateRevision(name, digest, fingerprint, serving, recipe.proof_salt(state, digest)))
+    state.act(CreateRevision(name, digest, fingerprint, serving, recipe.proof_salt(state, digest), rebuild))
     state.requeue_at(state.now + 1)
     return name
 
@@ -84,5 +100,5 @@ def _is_stuck(state: ReconcileState, name: str) -> bool:
     return held or (status.failure is not None and status.failure.permanent)
 
 
-def _abandon(state: ReconcileState, name: str, why: str) -> None:
+def abandon(state: ReconcileState, name: str, why: str) -> None:
     state.update(name, phase=Phase.SUPERSEDED, message=why)

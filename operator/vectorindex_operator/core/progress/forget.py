@@ -17,11 +17,11 @@ WORK = (Task.BUILD, Task.VALIDATE)
 
 
 def step(state: ReconcileState) -> None:
-    _stop_unwanted_work(state)
+    stop_unwanted_work(state)
     _forget(state)
 
 
-def _stop_unwanted_work(state: ReconcileState) -> None:
+def stop_unwanted_work(state: ReconcileState) -> None:
     """Jobs of revisions that nobody prepares any more, whenever that was decided."""
     for task in WORK:
         for name in {j.revision for j in state.obs.jobs if j.task is task}:

@@ -1,34 +1,43 @@
-"""What a person asked for that needs the way forward: `retry`, `refresh`."""
+"""What a person asked for that needs the way forward: `retry`, `refresh`, `rebuild`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import Serving
+from vectorindex_operator.api.v1alpha1 import Rebuild, Serving
 from vectorindex_operator.core import gate, recipe
 from vectorindex_operator.core.commands import Command
-from vectorindex_operator.core.observation import JobState, Task
-from vectorindex_operator.core.phase import FAILED, Phase
-from vectorindex_operator.core.progress import desired
-from vectorindex_operator.core.safety.obey_commands import answer, unanswered
+from vectorindex_operator.core.observation import JobState, RevisionView, Task
+from vectorindex_operator.core.phase import FAILED, UNDER_WAY, Phase
+from vectorindex_operator.core.progress import desired, pin
+from vectorindex_operator.core.safety.answers import answer, unanswered
 from vectorindex_operator.core.safety.roll_back import pending_trip
 from vectorindex_operator.core.state import ReconcileState
 
 
 def step(state: ReconcileState) -> None:
     for command in unanswered(state):
-        if command.name == "retry":
-            _retry(state, command)
-        elif command.name == "refresh":
-            _refresh(state, command)
+        obey = OBEYED.get(command.name)
+        if obey is not None and state.suspended:
+            answer(state, command, done=False, message="spec.suspend is true: nothing new begins; take it out first")
+        elif obey is not None and state.pinned and command.name != "retry":
+            answer(state, command, done=False, message="spec.pinRevision is set: nothing is made; take it out first")
+        elif obey is not None:
+            obey(state, command)
 
 
 def _retry(state: ReconcileState, command: Command) -> None:
     mark = f"retry {command.nonce}"
-    failed = [n for n, s in state.statuses.items() if s.phase in FAILED and recipe.is_desired(state, n)]
+    failed = [n for n, s in state.statuses.items() if s.phase in FAILED and _is_wanted(state, n)]
     # One: of several of the same artifact (refreshes) the newest, or what was given up for a later one comes back.
     for name in sorted(failed, key=lambda n: (state.revision(n).created_at, n))[-1:]:
         said = state.statuses[name].gate
         look = said if said is not None and gate.let_none_pass(said) else None  # it counts all the same
+        if state.pinned:  # by the proof that it has: nothing is measured while a revision is pinned
+            state.update(name, phase=Phase.VALIDATED, rejected=None, failure=None, rollout=None, message=mark)
+            continue
         state.update(
             name, phase=Phase.PENDING, rejected=None, failure=None, rollout=None, gate=look, report=None, message=mark
         )
@@ -37,7 +46,7 @@ def _retry(state: ReconcileState, command: Command) -> None:
     for name in retried:
         for work in (Task.BUILD, Task.VALIDATE):
             state.delete_jobs(j for j in state.jobs(work, name) if j.state is not JobState.RUNNING)
-    source_failed = state.obs.index.status.reason == "DatasetFailed" or _dataset_failed(state)
+    source_failed = not state.pinned and (state.obs.index.status.reason == "DatasetFailed" or _dataset_failed(state))
     if source_failed or retried:
         state.resolve_now = mark
     if retried:
@@ -47,6 +56,12 @@ def _retry(state: ReconcileState, command: Command) -> None:
     if _soak_again(state):
         return answer(state, command, done=True, message=f"{state.serving} soaks again from now on")
     return answer(state, command, done=False, message="nothing has failed")
+
+
+def _is_wanted(state: ReconcileState, name: str) -> bool:
+    if state.pinned:
+        return name == state.spec.pin_revision and pin.is_proven(state, name)
+    return recipe.is_desired(state, name)
 
 
 def _refresh(state: ReconcileState, command: Command) -> None:
@@ -65,8 +80,32 @@ def _refresh(state: ReconcileState, command: Command) -> None:
     if not recipe.is_desired(state, state.serving):
         why = f"{state.serving} is not what the spec asks for: what is being prepared has today's image anyway"
         return answer(state, command, done=False, message=why)
-    desired.create(state, frozen.fingerprint, Serving.of(state.spec, command.nonce))
+    desired.create(state, frozen.fingerprint, Serving.of(state.spec, command.nonce), frozen.rebuild)
     return None  # answered when it is there
+
+
+def _rebuild(state: ReconcileState, command: Command) -> None:
+    """The spec and the data that are there, built once more under another digest; made once, as its nonce tells."""
+    made = [name for name, view in state.obs.revisions.items() if _asked_by(view, command)]
+    if made:
+        return answer(state, command, done=True, message=f"{made[0]} is built anew")
+    under_way = [name for name, status in state.statuses.items() if status.phase in UNDER_WAY]
+    if under_way:
+        why = f"{under_way[0]} is {state.statuses[under_way[0]].phase}: it is decided first, or given up (`abort`)"
+        return answer(state, command, done=False, message=why)
+    before = state.statuses.get(desired.find(state))
+    if before is None or state.source is None:
+        why = "this spec and data were not built yet: they are built anyway"
+        return answer(state, command, done=False, message=why)
+    if before.build is None:
+        return answer(state, command, done=False, message="its build failed: `retry` tries it again")
+    rebuild = Rebuild(number=recipe.highest_build(state.obs) + 1, nonce=command.nonce)
+    desired.create(state, state.source.fingerprint, Serving.of(state.spec), rebuild)
+    return None  # answered when it is there
+
+
+def _asked_by(view: RevisionView, command: Command) -> bool:
+    return view.spec.rebuild is not None and view.spec.rebuild.nonce == command.nonce
 
 
 def _soak_again(state: ReconcileState) -> bool:
@@ -81,3 +120,9 @@ def _soak_again(state: ReconcileState) -> bool:
 
 def _dataset_failed(state: ReconcileState) -> bool:
     return any(c.type == "DatasetResolved" and c.status == "False" for c in state.obs.index.status.conditions)
+
+
+OBEYED: Mapping[str, Callable[[ReconcileState, Command], None]] = MappingProxyType(
+    {"retry": _retry, "refresh": _refresh, "rebuild": _rebuild}
+)
+"""All of them begin something."""

@@ -180,6 +180,13 @@ def _say_again(state: ReconcileState, failed: Condition) -> None:
     state.stall = state.source_stall = Stall(failed.reason, failed.message, permanent=permanent)
 
 
+def say_that_it_failed(state: ReconcileState) -> None:
+    """Nobody lists the source for now: that the last listing failed stays said."""
+    failed = _has_failed(state)
+    if failed is not None:
+        state.source_stall = Stall(failed.reason, failed.message)
+
+
 def _has_failed(state: ReconcileState) -> Condition | None:
     """What the status says of the last listing, where that failed."""
     conditions = state.obs.index.status.conditions

@@ -11,7 +11,7 @@ from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.phase import BEFORE_TRAFFIC, Phase
 from vectorindex_operator.core.progress import shadow
 from vectorindex_operator.core.progress.supersede import has_no_way_back, supersede
-from vectorindex_operator.core.safety import keep_prior
+from vectorindex_operator.core.safety import keep_prior, pause
 from vectorindex_operator.core.safety.give_traffic import give_traffic
 from vectorindex_operator.core.safety.give_up import SURGE, give_up
 from vectorindex_operator.core.safety.roll_back import is_dead, is_way_back, pending_trip, rollback_target
@@ -25,6 +25,7 @@ REFUSALS_BEFORE_GIVING_UP = 2
 
 def step(state: ReconcileState) -> None:
     proven = bool(state.preparing) and state.statuses[state.preparing].phase == Phase.VALIDATED
+    proven = proven and not pause.holds(state, state.preparing)
     if proven and state.candidate:
         _wait_or_supersede(state)
     if proven and not state.candidate and not state.has_moved:
@@ -37,7 +38,9 @@ def step(state: ReconcileState) -> None:
 
 def _wait_or_supersede(state: ReconcileState) -> None:
     candidate, proven = state.candidate, state.preparing
-    if not recipe.same_but_for_data(state, candidate):
+    if state.pinned:
+        supersede(state, f"spec.pinRevision names {proven}", proven=proven)
+    elif not recipe.same_but_for_data(state, candidate):
         supersede(state, f"the spec changed, and {proven} is proven", proven=proven)
     elif shadow.holds_on(state, candidate):
         supersede(state, f"there was no verdict in shadow, and {proven} is proven", proven=proven)
@@ -108,7 +111,8 @@ def _surge(state: ReconcileState, name: str) -> None:
     rollout = state.statuses[name].rollout
     if complete and shadowing and rollout is not None and rollout.progress_since is not None:
         state.update(name, rollout=rollout.model_copy(update={"progress_since": None}))  # it has its pods again
-    if (complete or shadowing) and shadow.step(state, name, complete=complete) and complete:
+    ready = (complete or shadowing) and shadow.step(state, name, complete=complete) and complete
+    if ready and not pause.holds(state, name):
         _switch(state, name)
 
 

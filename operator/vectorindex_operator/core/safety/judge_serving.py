@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterable
 
 from vectorindex_operator.api import v1alpha1 as api
 from vectorindex_operator.api.quantities import duration_seconds, share
@@ -28,7 +29,7 @@ from vectorindex_operator.core.judging.questions import (
 )
 from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict, rule_of, worst
 from vectorindex_operator.core.phase import Phase
-from vectorindex_operator.core.safety import keep_prior, roll_back, verdicts
+from vectorindex_operator.core.safety import keep_prior, pause, promote, roll_back, verdicts
 from vectorindex_operator.core.state import ReconcileState
 
 NO_PRIOR = "NoPrior"
@@ -58,7 +59,7 @@ def _soak(state: ReconcileState, name: str) -> None:
     merged = merge(evidence, state.now, revision=name, sums=sums)
     said = _judge(state, name, rollout, merged, Situation.SOAKING)
     act = ACTS[Situation.SOAKING, worst(said)]
-    promotion = _due(state, name, rollout, merged, act)
+    promotion = _by_word(state, name, rollout, merged, said) or _due(state, name, rollout, merged, act)
     verdicts.keep(state, name, said, at_once=promotion is not None or act is Act.ROLL_BACK)
     state.requeue_at(state.now + state.settings.soak_look_seconds)
     if act is Act.ROLL_BACK:
@@ -75,6 +76,8 @@ def _due(
         what = ", ".join(f"status.rollout.{field}" for field in sorted(unread))
         state.block("ForeignRollout", name, f"parts of {what} are of another release: it soaks until one reads them")
         return None
+    if pause.holds(state, name):
+        return None
     switched, soak = to_unix(rollout.switched_at or ""), rollout.settings.soak
     samples, elapsed = samples_since(merged, switched), _told_until(state, name) - switched
     longest = duration_seconds(soak.max_duration)
@@ -85,6 +88,19 @@ def _due(
         # comes next for ever.
         return "NoData", f"no verdict within {longest:.0f} s ({samples} queries); the next revision waits"
     return None
+
+
+def _by_word(
+    state: ReconcileState, name: str, rollout: api.RolloutStatus, merged: RevisionEvidence, said: Iterable[RuleVerdict]
+) -> tuple[str, str] | None:
+    """Reason and message of the promotion that a person asked for; None: nobody did, or the verdicts are against it."""
+    asked = promote.wanted(state)
+    if asked is None:
+        return None
+    switched = to_unix(rollout.switched_at or "")
+    samples, elapsed = samples_since(merged, switched), _told_until(state, name) - switched
+    longest = duration_seconds(rollout.settings.soak.max_duration)
+    return promote.by_word(state, asked, said, samples, elapsed, longest)
 
 
 def next_is_validated(state: ReconcileState, name: str) -> bool:

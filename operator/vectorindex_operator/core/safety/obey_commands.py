@@ -1,17 +1,22 @@
 """What a person asked for by annotation. Consumed once; the answer is in status.verbs.
 
 `rollback` becomes a trip of the revision that has the traffic; safety/roll_back.py carries it out. While a candidate is
-in shadow, the step back is to give that up: the traffic is where it would go. What only the way forward can do stays
-open for progress/obey_commands.py; what nobody knows is refused.
+in shadow, the step back is to give that up: the traffic is where it would go. `abort` gives up all that is on its way
+(abort.py), `promote` ends a soak (promote.py), `pause` holds what is on its way, and `resume` lets it go on (pause.py).
+What only the way forward can do stays open for progress/obey_commands.py; what nobody knows is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import Trip, VerbResult
+from vectorindex_operator.api.v1alpha1 import Trip
 from vectorindex_operator.core.commands import COMMANDS, Command, known
-from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.phase import Phase
+from vectorindex_operator.core.safety import abort, pause, promote
+from vectorindex_operator.core.safety.answers import answer, unanswered
 from vectorindex_operator.core.safety.give_up import SHADOW, give_up
 from vectorindex_operator.core.safety.roll_back import MANUAL, rollback_target
 from vectorindex_operator.core.state import ReconcileState
@@ -22,29 +27,10 @@ def step(state: ReconcileState) -> None:
         if command.name in COMMANDS and not command.nonce:
             # Nothing would tell it from the next one, nor from a decision that nobody asked for.
             answer(state, command, done=False, message="there is no nonce: write NONCE or ARGUMENT@NONCE")
-        elif command.name == "rollback":
-            _rollback(state, command)
+        elif command.name in OBEYED:
+            OBEYED[command.name](state, command)
         elif command.name not in COMMANDS:
             answer(state, command, done=False, message=f"unknown command: use one of {known()}")
-
-
-def unanswered(state: ReconcileState) -> list[Command]:
-    """Requests that no status tells the end of."""
-    answered = {(one.verb, one.nonce) for one in state.verbs.values()}
-    return [one for one in state.obs.index.commands if (one.name, one.nonce) not in answered]
-
-
-def answer(state: ReconcileState, command: Command, *, done: bool, message: str) -> None:
-    """Write what became of a request, and tell it."""
-    state.verbs[command.name] = VerbResult(
-        verb=command.name,
-        nonce=command.nonce,
-        result="Done" if done else "Refused",
-        message=message,
-        at=to_text(state.now),
-    )
-    reason = EventReason.COMMAND_DONE if done else EventReason.COMMAND_REFUSED
-    state.event(reason, f"{command.name}: {message}", command=command.name)
 
 
 def _rollback(state: ReconcileState, command: Command) -> None:
@@ -85,3 +71,15 @@ def _out_of_shadow(state: ReconcileState, command: Command) -> str:
         return ""
     give_up(state, name, Phase.REJECTED, stage=SHADOW, reason=MANUAL, message=mark)
     return name
+
+
+OBEYED: Mapping[str, Callable[[ReconcileState, Command], None]] = MappingProxyType(
+    {
+        "rollback": _rollback,
+        "abort": abort.obey,
+        "promote": promote.obey,
+        "pause": pause.obey_pause,
+        "resume": pause.obey_resume,
+    }
+)
+"""What needs no spec that can be read, nor anything that may be refused."""

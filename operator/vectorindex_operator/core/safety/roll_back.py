@@ -102,7 +102,7 @@ def execute_rollback(state: ReconcileState, tripped: Trip) -> None:
         state.block("RollbackTargetNotReady", target, _loading(state, target))
         state.requeue_at(state.now + 5)
         return
-    asked = tripped.rule == MANUAL
+    asked = tripped.reason == MANUAL
     give_traffic(
         state,
         DecisionKind.ROLL_BACK,

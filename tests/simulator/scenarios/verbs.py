@@ -1,0 +1,223 @@
+"""A person gives up what is on its way, takes it before its soak is over, has it built anew, or says what serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from simulator.scenarios.edits import LONG_SOAK, SHORT_SOAK
+from simulator.scenarios.rollouts import ROLLED_BACK, second
+from simulator.scenarios.scenario import Script, edited, ends, first_is_stable, phase, scenario, set_quality, stable
+from simulator.scenarios.shadows import SHADOW
+from simulator.truth import Data, Quality
+from simulator.world import World
+
+FEW = 2
+"""What goes wrong before and after is in other scenarios."""
+HELD_BY_A_GPU = {"build__device": "GPU"}
+"""Its build waits for a node, as long as there is none (truth.gpu)."""
+
+
+def _aborted(failed: str, builds: int, phase: str = "Rejected") -> Callable[[World], list[str]]:
+    return ends(
+        "A", phase=phase, reason="Aborted", rolled_out=False, stalled=True, failed=failed, builds=builds, extra=_done
+    )
+
+
+def _done(w: World) -> list[str]:
+    results = {v["verb"]: v["result"] for v in w.status().get("verbs", ())}
+    return [] if set(results.values()) == {"Done"} else [f"verbs: {results}"]
+
+
+def _refused(w: World) -> list[str]:
+    results = {v["verb"]: v["result"] for v in w.status().get("verbs", ())}
+    return [] if set(results.values()) == {"Refused"} else [f"verbs: {results}"]
+
+
+def _answered(w: World, nonce: str) -> Callable[[], bool]:
+    return lambda: any(v["nonce"] == nonce for v in w.status().get("verbs", ()))
+
+
+# ---------------------------------------------------------------- abort
+
+
+@scenario(_aborted("B", builds=1), seeds=FEW)
+def abort_in_build(w: World) -> Script:
+    w.truth.gpu = False
+    yield from first_is_stable(w)
+    w.apply(index__factory="B", **HELD_BY_A_GPU)
+    yield phase(w, "B", "Building")
+    yield w.rng.uniform(0.0, 100.0)
+    w.ask("abort", "n1")
+    yield phase(w, "B", "Rejected")
+    w.apply(searcher__replicas=2)
+    yield 60.0
+
+
+@scenario(_aborted("B", builds=2), seeds=FEW)
+def abort_in_shadow(w: World) -> Script:
+    yield from edited(w, rollout__shadow={**SHADOW["rollout__shadow"], "duration": "10m", "maxDuration": "20m"})
+    yield phase(w, "B", "Shadowing")
+    yield w.rng.uniform(0.0, 100.0)
+    w.ask("abort", "n1")
+    yield phase(w, "B", "Rejected")
+
+
+@scenario(_aborted("B", builds=2, phase="RolledBack"))
+def abort_in_soak(w: World) -> Script:
+    yield from edited(w, **LONG_SOAK)
+    yield phase(w, "B", "Soaking")
+    yield w.rng.uniform(0.0, 100.0)
+    w.ask("abort", "n1")
+    yield phase(w, "B", "RolledBack")
+
+
+@scenario(ends("C", builds=3), seeds=FEW)
+def abort_everything_and_retry(w: World) -> Script:
+    """B soaks, C is being built: both are given up; then the user wants C all the same."""
+    yield from edited(w, **LONG_SOAK)
+    yield phase(w, "B", "Soaking")
+    w.truth.gpu = False
+    w.apply(index__factory="C", **HELD_BY_A_GPU, **SHORT_SOAK)
+    yield phase(w, "C", "Building")
+    w.ask("abort", "n1")
+    yield phase(w, "C", "Rejected")
+    yield lambda: w.serving() == w.name_of("A")
+    w.truth.gpu = True
+    yield w.rng.uniform(0.0, 60.0)
+    w.ask("retry", "n2")
+    yield stable(w, "C")
+
+
+@scenario(ends("B", builds=2, extra=_refused), seeds=FEW)
+def nothing_to_abort_or_promote(w: World) -> Script:
+    yield from second(w)
+    w.ask("abort", "n1")
+    w.ask("promote", "n2")
+    yield 30.0
+
+
+# ---------------------------------------------------------------- promote
+
+
+@scenario(ends("B", builds=2, extra=_done), seeds=FEW)
+def promote_without_queries(w: World) -> Script:
+    """Nobody queries, so nothing is ever shown; a person takes it all the same."""
+    w.truth.queries_per_second = 0.0
+    yield from edited(w)
+    yield phase(w, "B", "Soaking")
+    yield w.rng.uniform(0.0, 400.0)
+    for number in range(20):  # pods that do not tell may hide a Fail: the person asks again
+        w.ask("promote", f"n{number}")
+        yield _answered(w, f"n{number}")
+        if not _done(w):
+            break
+    yield stable(w, "B")
+
+
+@scenario(ROLLED_BACK, seeds=FEW)
+def promote_what_failed(w: World) -> Script:
+    """A guardrail has said Fail, and the traffic cannot be moved yet: no word keeps it where it is."""
+    set_quality(w, "B", Quality(zero_results=0.5))
+    yield from edited(w)
+    yield lambda: w.serving() == w.name_of("B")
+    w.truth.refused = frozenset({"Service"})
+    yield lambda: bool(w.trip_of(w.name_of("B")))
+    w.ask("promote", "n1")
+    yield lambda: bool(w.status().get("verbs"))
+    w.truth.refused = frozenset()
+    yield phase(w, "B", "RolledBack")
+
+
+# ---------------------------------------------------------------- pause
+
+
+def _held(w: World) -> bool:
+    return any(row["rule"] == "Paused" for row in w.status().get("blockedBy", ()))
+
+
+@scenario(ends("B", builds=2, extra=_done), seeds=FEW)
+def pause_before_the_switch(w: World) -> Script:
+    yield from edited(w)
+    yield phase(w, "B", "Building")
+    w.ask("pause", "n1")
+    yield lambda: _held(w)
+    yield w.rng.uniform(0.0, 300.0)
+    assert w.serving() == w.name_of("A"), "what is paused was switched to"
+    w.ask("resume", "n2")
+    yield stable(w, "B")
+
+
+@scenario(ends("B", builds=2, extra=_done), seeds=FEW)
+def pause_in_soak(w: World) -> Script:
+    yield from edited(w, rollout__soak__duration="2m")
+    yield phase(w, "B", "Soaking")
+    w.ask("pause", "n1")
+    yield w.rng.uniform(200.0, 400.0)
+    assert w.status().get("stable") == w.name_of("A"), "what is paused was promoted"
+    w.ask("resume", "n2")
+    yield stable(w, "B")
+
+
+# ---------------------------------------------------------------- rebuild
+
+
+@scenario(ends("A", build=1, builds=2, extra=_done), seeds=FEW)
+def rebuild_what_serves(w: World) -> Script:
+    yield from first_is_stable(w)
+    yield w.rng.uniform(0.0, 100.0)
+    w.ask("rebuild", "n1")
+    yield lambda: w.status().get("stable") == w.name_of("A", build=1)
+    w.apply(searcher__replicas=2)
+    yield 60.0
+
+
+# ---------------------------------------------------------------- pin
+
+
+@scenario(ends("A", builds=2), seeds=FEW)
+def pin_back(w: World) -> Script:
+    """Through Git: the spec asks for B all the same."""
+    yield from second(w)
+    yield w.rng.uniform(0.0, 60.0)
+    w.apply(pinRevision=w.name_of("A"))
+    yield stable(w, "A")
+    w.truth.put(Data("d2", rows=10_100))
+    yield 60.0
+
+
+@scenario(ends("B", builds=2), seeds=FEW)
+def pin_and_take_out(w: World) -> Script:
+    yield from second(w)
+    w.apply(pinRevision=w.name_of("A"))
+    yield w.rng.uniform(0.0, 100.0)
+    w.apply(pinRevision="")
+    yield stable(w, "B")
+
+
+@scenario(ends("A", builds=2), seeds=FEW)
+def pin_during_soak(w: World) -> Script:
+    yield from edited(w, **LONG_SOAK)
+    yield phase(w, "B", "Soaking")
+    yield w.rng.uniform(0.0, 60.0)
+    w.apply(pinRevision=w.name_of("A"))
+    yield stable(w, "A")
+
+
+@scenario(ends("B", phase="RolledBack", rolled_out=False, stalled=True, failed="A", builds=2), seeds=FEW)
+def pin_what_fails(w: World) -> Script:
+    """A was good once; now it trips, and is not taken again although it is pinned."""
+    yield from second(w)
+    set_quality(w, "A", Quality(zero_results=0.5))
+    w.apply(pinRevision=w.name_of("A"))
+    yield phase(w, "A", "RolledBack")
+    w.apply(searcher__replicas=2)
+    yield 100.0
+
+
+@scenario(
+    ends("B", phase="Stalled", reason="PinnedRevisionNotFound", rolled_out=False, stalled=True, builds=2), seeds=FEW
+)
+def pin_of_nothing(w: World) -> Script:
+    yield from second(w)
+    w.apply(pinRevision="products-00000000", index__factory="C")
+    yield 100.0

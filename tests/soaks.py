@@ -1,0 +1,58 @@
+"""A soak as a pass sees it: stable is loaded, the candidate has the traffic, its searchers tell what they counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from observations import HOUR, NOW, a_revision, seen, spec
+
+from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.observation import Observation, RevisionView
+from vectorindex_searcher.contract import Evidence, EvidenceBucket
+
+OLD = spec()
+NEW = spec(index={"factory": "HNSW32"})
+STABLE = a_revision(OLD, "Stable", created=NOW - 48 * HOUR)
+SOAKING = a_revision(NEW, "Soaking", created=NOW - 60)
+SOAKING = replace(
+    SOAKING,
+    status=SOAKING.status.model_copy(
+        update={"rollout": SOAKING.status.rollout.model_copy(update={"prior": STABLE.name})}  # type: ignore[union-attr]
+    ),
+)
+
+
+def counts(view: RevisionView, *, errors: int = 0, since: float = NOW - 600) -> tuple[PodEvidence, ...]:
+    """What its two searchers answered: 1,000 queries each in every bucket since then."""
+    latency = {188: 1000}
+    buckets = tuple(
+        EvidenceBucket(
+            bucket=b,
+            segment="other",
+            requests=1000,
+            failed_requests=errors,
+            queries=1000,
+            errors=errors,
+            latency=latency,
+        )
+        for b in range(int(since // 5), int(NOW // 5))
+    )
+    names = [f"{view.name}-{number}" for number in range(2)]
+    return tuple(
+        PodEvidence(
+            pod=name, evidence=Evidence(pod=name, revision=view.name, now=NOW, buckets=buckets), received_at=NOW
+        )
+        for name in names
+    )
+
+
+def soak(of: RevisionView = SOAKING, *, errors: int = 0, switched: float = NOW - 600, **changes: Any) -> Observation:
+    """STABLE is loaded, `of` has had the traffic since `switched`."""
+    rollout = of.status.rollout
+    assert rollout is not None
+    rollout = rollout.model_copy(update={"switched_at": to_text(switched), "prior": STABLE.name})
+    view = replace(of, status=of.status.model_copy(update={"rollout": rollout}))
+    evidence = {of.name: counts(of, errors=errors, since=switched)}
+    return seen(NEW, STABLE, view, traffic=view, **{"evidence": evidence, **changes})
