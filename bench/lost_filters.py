@@ -55,13 +55,13 @@ def requests(wrong: float, lost: float, filtered: float = FILTERED) -> Draw:
 
 CLIENTS = {
     "nobody is wrong": (0.0, 0.0, 0.0),
-    "one client in a hundred requests always was": (0.01, 0.01, 0.0),
-    "three of ten always were": (0.3, 0.3, 0.0),
+    "one request in a hundred always was": (0.01, 0.01, 0.0),
+    "three in ten always were": (0.3, 0.3, 0.0),
     "a hostile client begins with the switch: 1% of the requests": (0.0, 0.01, 0.0),
     "5% of the requests": (0.0, 0.05, 0.0),
     "half of them": (0.0, 0.5, 0.0),
-    "three of ten always were; 1% of the filters are lost": (0.3, 0.3, 0.01),
-    "nobody is; 1% of the filters are lost": (0.0, 0.0, 0.01),
+    "three in ten always were; 1% of the filters are lost": (0.3, 0.3, 0.01),
+    "nobody is wrong; 1% of the filters are lost": (0.0, 0.0, 0.01),
     "5% of the filters are lost": (0.0, 0.0, 0.05),
     "20% of the filters are lost": (0.0, 0.0, 0.2),
 }

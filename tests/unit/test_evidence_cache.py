@@ -42,6 +42,17 @@ class Watching:
         self.cache.end(index)
 
 
+def test_what_a_pod_counts_goes_on_with_its_counts() -> None:
+    """A searcher of before names nothing: that its later counters are 0 says nothing."""
+    cache, now = EvidenceCache(), time.time()
+    key, pods = PodKey("index", "r", "p"), Pods(clock=lambda: now)
+    for tells in ((), ("filteredQueries", "of another release")):
+        told = pods.evidence("r", Revision(), now - 600, "") | ({"tells": list(tells)} if tells else {})
+        page = EvidenceColumns.model_validate(told)
+        cache.take(key, page, now - 600)
+        assert cache.counts(key, page, now - 600).tells == set(tells)
+
+
 def test_where_there_is_no_room_for_all_those_that_came_first_stay() -> None:
     """If what was told longest ago went, everybody would be asked for everything at each look."""
     one = Watching(EvidenceCache())
