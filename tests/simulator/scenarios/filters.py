@@ -10,7 +10,7 @@ from simulator.truth import Quality
 from simulator.world import World
 
 LOST = {"name": "lost", "metric": "FiltersLost", "max": "5%", "window": "10s", "warmUp": "5s", "minSamples": 20}
-EMPTY = {**LOST, "name": "empty", "metric": "FilteredZeroResultRate"}
+EMPTY = {**LOST, "name": "empty", "metric": "FilteredZeroResultRate", "max": "20%"}
 Filters = tuple[tuple[str, float], ...]
 
 
