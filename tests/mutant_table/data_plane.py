@@ -359,7 +359,7 @@ DATA_PLANE = (
     ),
     Mutant(
         "a Draining lease does not reach the search processes",
-        f"{_WORKERS}/front.py",
+        f"{_WORKERS}/traffic.py",
         '        self._tell({"do": "lease", "lease": lease.wire()})\n',
         "        pass\n",
         (f"{_WORKER_TESTS}::test_a_draining_lease_closes_connections_of_every_process",),

@@ -77,7 +77,7 @@ SHADOW = (
     Mutant(
         "queries that were sent are enough to end a shadow",
         _PAIRS,
-        "    if min(case.size, compared) < least:\n",
+        "    if min(case.size, compared.pairs) < least:\n",
         "    if case.size < least:\n",
         ("unit/test_judging_pairs.py::test_a_shadow_ends_with_as_many_pairs_as_were_asked_for",),
         "A bot's one query would prove a revision.",

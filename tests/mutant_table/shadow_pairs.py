@@ -23,8 +23,8 @@ SHADOW_PAIRS = (
     Mutant(
         "what waits for a receiver has no end",
         f"{_SHADOW}/sender.py",
-        "        if lease is None or self._free <= 0:\n",
-        "        if lease is None:\n",
+        "        taken = some[: WAITING - len(held)] if lease is not None else []\n",
+        "        taken = some if lease is not None else []\n",
         (f"{_PODS}::test_a_receiver_that_never_answers_delays_no_user_and_what_waits_is_bounded",),
         "A receiver that hangs would take the pod's memory.",
     ),

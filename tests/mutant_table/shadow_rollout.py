@@ -111,7 +111,7 @@ SHADOW_ROLLOUT = (
     Mutant(
         "one look without evidence rejects",
         _SHADOW,
-        "    return lasted or any(",
+        "    return long or any(",
         "    return bool(said) or any(",
         (f"{_TESTS}test_pods_that_do_not_tell_keep_it_from_the_traffic",),
         "A moment in which pods are slow would reject a good revision.",
@@ -249,8 +249,8 @@ SHADOW_ROLLOUT = (
     Mutant(
         "a shadow without queries has no end",
         _SHADOW,
-        "over = ACTS[Situation.SHADOWING, worst_in_shadow(said)], elapsed >= longest\n",
-        "over = ACTS[Situation.SHADOWING, worst_in_shadow(said)], elapsed < 0.0\n",
+        "over = ACTS[Situation.SHADOWING, worst_in_shadow(said)], gone_on >= longest\n",
+        "over = ACTS[Situation.SHADOWING, worst_in_shadow(said)], gone_on < 0.0\n",
         (f"{_TESTS}test_too_few_queries_end_as_on_inconclusive_says",),
         "Where nobody queries no revision would ever be rolled out.",
         each=(seeds("shadow_without_queries"),),
