@@ -142,7 +142,8 @@ def test_no_thread_that_still_runs_can_take_the_exit_code_with_it(tmp_path: Path
     (tmp_path / "sitecustomize.py").write_text("import atexit, os; atexit.register(os.abort)")
     start = {"-m": "vectorindex_searcher", "-c": "from vectorindex_searcher.cli.entry import main; main()"}[began]
     flags = ["build", *nothing(tmp_path), "--out", str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    places = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
     done = subprocess.run([sys.executable, began, start, *flags], capture_output=True, text=True, env=environment)
     assert done.returncode == ExitCode.SOURCE_MISSING
     assert json.loads(done.stdout)["reason"] == "FolderNotFound", "what was said is whole"
