@@ -1,4 +1,4 @@
-"""`vectorindex-operator run`: hold the Lease, watch, reconcile."""
+"""`vectorindex-operator run`: hold the Lease, watch, reconcile. `remove-finalizers`: before it is uninstalled."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from types import FrameType
 from vectorindex_operator import handlers, memory, telemetry, wiring
 from vectorindex_operator.adapters.lease import LeaseLock, LeaseTimes, lead
 from vectorindex_operator.settings import OperatorSettings, add_flags, from_flags
+from vectorindex_operator.uninstall import remove_finalizers
 
 log = logging.getLogger("vectorindex_operator")
 
+REMOVE_FINALIZERS = "remove-finalizers"
+VERBS = {
+    "run": "run the operator",
+    REMOVE_FINALIZERS: "before the operator is uninstalled: take it from its work, and its finalizers off revisions",
+}
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point. Exit codes: 0 clean stop, 1 the Lease was lost, 64 bad flags."""
+    """Entry point. Exit codes: 0 clean stop, 1 the Lease was lost, or finalizers are left, 64 bad flags."""
     parser = argparse.ArgumentParser(
         prog="vectorindex-operator",
         description="Reconciles VectorIndex resources: builds, proves, rolls out and rolls back FAISS indexes.",
@@ -27,14 +34,16 @@ def main(argv: list[str] | None = None) -> int:
     version = importlib.metadata.version("vectorindex-operator")
     parser.add_argument("--version", action="version", version=version)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    add_flags(verbs.add_parser("run", help="run the operator", formatter_class=argparse.ArgumentDefaultsHelpFormatter))
+    for verb, about in VERBS.items():
+        add_flags(verbs.add_parser(verb, help=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter))
     try:
-        settings = from_flags(parser.parse_args(argv))
+        flags = parser.parse_args(argv)
+        settings = from_flags(flags)
     except ValueError as error:
         print(f"vectorindex-operator: {error}", file=sys.stderr)  # noqa: T201
         return 64
     telemetry.set_up_logging(settings.log_level)
-    return run(settings)
+    return remove_finalizers(settings) if flags.verb == REMOVE_FINALIZERS else run(settings)
 
 
 def run(settings: OperatorSettings) -> int:

@@ -60,7 +60,7 @@ def told(queue: Marked, cache: ReadCache, event: Any, began: Callable[[], None] 
     elif not cache.put(raw):
         return
     namespace, index = raw["metadata"]["namespace"], index_of(raw)
-    if raw["kind"] == INDEX_KIND or cache.knows(namespace, index):
+    if raw["kind"] == INDEX_KIND or cache.knows(namespace, index) or cache.leaving.has(namespace, index):
         queue.mark(namespace, index)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from vectorindex_operator.adapters.mounted_keys import read_keys
 from vectorindex_operator.core.state import Installation
-from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
+from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, finalizer_of
 from vectorindex_searcher.contract import CLUSTER_UID
 
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
@@ -158,6 +158,7 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
             namespace=flags.namespace,
             cluster_uid=_cluster(flags.cluster_uid),
             collect_history=_collects(flags),
+            finalizer=finalizer_of(_class(flags.operator_class)),
             labels=_labels(flags.operator_labels),
             metrics_from=_peers(flags.metrics_from),
             soak_look_seconds=tuning.soak_look_seconds,

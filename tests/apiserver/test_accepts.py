@@ -36,6 +36,7 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
     ("field", "value"),
     [
         ("build.resources", {"limits": {"memory": "8Gi"}}),
+        ("artifacts", {"s3": {"bucket": "indexes"}, "deletionPolicy": "Delete"}),
         ("searcher.resources", {"requests": {"memory": "1.5Gi"}}),
         ("searcher.params", {"allow": []}),
         ("searcher.params", {"max": {"efSearch": 200, "k_factor": 1}}),

@@ -72,7 +72,9 @@ def test_the_api_server_takes_every_object(api: Api, case: str) -> None:
         assert answer.ok, f"{manifest['kind']}: {answer.message}"
 
 
-def test_the_operator_runs_under_pod_security_restricted(api: Api) -> None:
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_the_operator_runs_under_pod_security_restricted(api: Api, kind: str) -> None:
+    """And so does the Job before it is uninstalled."""
     labels = {
         "pod-security.kubernetes.io/enforce": "restricted",
         "pod-security.kubernetes.io/enforce-version": "latest",
@@ -83,7 +85,7 @@ def test_the_operator_runs_under_pod_security_restricted(api: Api) -> None:
     account = of_kind(rendered, "ServiceAccount")[0]
     account["metadata"]["namespace"] = name
     assert api.apply(account).ok
-    template = of_kind(rendered, "Deployment")[0]["spec"]["template"]
+    template = of_kind(rendered, kind)[0]["spec"]["template"]
     pod = template | {"apiVersion": "v1", "kind": "Pod"}
     pod["metadata"] = {"name": "operator", "namespace": name}
     answer = api.apply(pod, dryRun="All")

@@ -23,7 +23,7 @@ FORBIDDEN = [
     *(("", "configmaps", verb) for verb in (*ALL, "update")),
     *((VIX, "vectorindexes", verb) for verb in ("create", "update", "patch", "delete", "deletecollection")),
     (VIX, "vectorindexes/scale", "patch"),
-    *((VIX, "vectorindexrevisions", verb) for verb in ("patch", "update")),
+    (VIX, "vectorindexrevisions", "update"),
     *(("batch", "jobs", verb) for verb in ("patch", "update")),
     ("", "services", "delete"),
     ("", "pods", "get"),

@@ -36,7 +36,7 @@ def managed(*peers: Json) -> Json:
         ("spec.embedding.metric", "cosine", "spec.embedding.metric", 'supported values: "Cosine", "InnerProduct"'),
         ("spec.build.device", "TPU", "spec.build.device", '"PreferGPU"'),
         ("spec.rollout.strategy", "Canary", "spec.rollout.strategy", '"BlueGreen"'),
-        ("spec.artifacts.deletionPolicy", "Delete", "spec.artifacts.deletionPolicy", '"Retain"'),
+        ("spec.artifacts.deletionPolicy", "Keep", "spec.artifacts.deletionPolicy", '"Retain", "Delete"'),
         ("spec.gate.onInconclusive", "Pass", "spec.gate.onInconclusive", '"Hold", "Reject"'),
         ("spec.index.objective.minimise", "Cost", "spec.index.objective.minimise", '"Latency", "Memory"'),
         ("spec.index.effort", "Max", "spec.index.effort", '"Low", "Normal", "High"'),

@@ -32,6 +32,7 @@ from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster, api_client
 from vectorindex_operator.api.v1alpha1 import API_VERSION, NetworkPolicy, RevisionStatus
 from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.holds import FINALIZER
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import (
@@ -43,6 +44,7 @@ from vectorindex_operator.core.plan import (
     EnsureNetworkPolicy,
     EnsureSearchers,
     ForgetRevision,
+    HoldRevision,
     MoveTraffic,
     Plan,
     RenewLeases,
@@ -197,6 +199,8 @@ def act_out_every_action(actor: Actor) -> None:
         changed_by_hand(actor.api, kind, revision, field)
     actor.act(loaded)
     protect(actor)
+    for finalizer in (FINALIZER, ""):
+        actor.act(HoldRevision(revision, finalizer))
     switch = Decision(DecisionKind.SWITCH, "", revision, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.0)
     actor.act(MoveTraffic(switch, ""))
     actor.act(MoveTraffic(replace(switch, serial=2), live(actor, "Service", NAME)["metadata"]["resourceVersion"]))

@@ -9,6 +9,7 @@ from .data_plane import DATA_PLANE
 from .decisions import DECISIONS
 from .judging import JUDGING
 from .kept_prior import KEPT_PRIOR
+from .leftovers import LEFTOVERS
 from .mutant import Edit, Mutant
 from .shadow import SHADOW
 from .shadow_pairs import SHADOW_PAIRS
@@ -28,6 +29,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Shadow, searchers": SHADOW_PAIRS,
     "Verbs of a rollout": VERBS,
     "Cache, queue, cluster": CLUSTER,
+    "A deleted index": LEFTOVERS,
     "Stories of the simulator": STORIES,
     "Surroundings of the simulator": SURROUNDINGS,
     "Searcher and client": DATA_PLANE,

@@ -87,8 +87,9 @@ class Controllers(Jobs):
             if "foregroundDeletion" in obj["metadata"].get("finalizers", ()):
                 uid = obj["metadata"]["uid"]
                 mine = [(k, n) for k, n, o in self.store.everything() if uid in owners(o)]
+                going = [one for one in mine if "deletionTimestamp" in self.store.kinds[one[0]][one[1]]["metadata"]]
                 if mine:  # one after another: whoever makes them again has time to
-                    self.delete(*mine[0])
+                    self.delete(*next((one for one in mine if one not in going), mine[0]))
                     self.collect_soon()
                 else:
                     self.store.remove(kind, name)

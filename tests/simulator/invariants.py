@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from simulator.operators import Operator
 from simulator.pods import finished
-from simulator.store import Json
+from simulator.store import Json, owners
 from simulator.world import NAME, World
 
 from vectorindex_operator.api.timestamps import to_unix
@@ -23,6 +23,8 @@ CLOCKS_SECONDS = 10.0
 """By which the clocks of two operators differ at most."""
 WAITS_SECONDS = 50.0
 """A rollback waits so long at least for the place of a prior that is kept."""
+HELD_SECONDS = 2000.0
+"""Fifteen minutes until a Job is given up that cannot be made, or as long for one that was made last of all."""
 TOGETHER_SECONDS = 300.0
 """As long as events may be lost, reads be slow and passes fail one after another."""
 
@@ -61,7 +63,8 @@ class Invariants:
     ) -> None:
         if kind == "VectorIndex" and "deletionTimestamp" in (new or {"metadata": {}})["metadata"]:
             self.deleted_at = min(self.deleted_at, self.world.now)
-        if operator is not None and verb == "create" and self.deleted_at < operator.started_at:
+        collects = kind == "Job" and new is not None and not owners(new)
+        if operator is not None and verb == "create" and self.deleted_at < operator.started_at and not collects:
             self.broken(f"(6) {kind}/{name} is made although the VectorIndex is being deleted")
         if operator is not None and new is not None:
             if kind == "Service":
@@ -160,11 +163,15 @@ class Invariants:
         return meta.get("generation"), meta.get("annotations"), self.world.truth.data.name
 
     def _job(self, operator: Operator, name: str, new: Json) -> None:
-        """(2) one build at a time, none for what is built."""
+        """(2) one build at a time, none for what is built. (16) none while everything below the prefix is removed."""
         marks = new["metadata"]["labels"]
         verb, revision = marks[labels.VERB], marks.get(labels.REVISION, "")
         if verb != "collect":
             self._may_begin(operator, f"Job/{name} created")
+        removing = [job for job in self.world.store.of_kind("Job") if not owners(job) and not finished(job)]
+        for job in removing if owners(new) else ():
+            if to_unix(job["metadata"]["creationTimestamp"]) + 1 < operator.started_at:
+                self.broken(f"(16) Job/{name} created, and {job['metadata']['name']} may remove what it writes")
         if verb in ("resolve", "collect"):
             return
         self._may_work(operator, revision, f"Job/{name} created")
@@ -204,6 +211,7 @@ class Invariants:
         self.together_since = min(self.together_since, self.world.now) if len(self._building()) > 1 else float("inf")
         if self.world.now - self.together_since > TOGETHER_SECONDS:
             self.broken(f"(2) builds go on at the same time: {', '.join(sorted(self._building()))}")
+        self._leftovers()
         removed = [
             n for n in self.world.loaded() if self.world.made_of.get(n, ("", ""))[0] in self.world.truth.collected
         ]
@@ -253,6 +261,18 @@ class Invariants:
         self.short_since = min(self.short_since, self.world.now) if kept and mine < stables else float("inf")
         if self.world.now - self.short_since > TOGETHER_SECONDS and not self.frozen("Deployment"):
             self.broken(f"(18) {kept} is kept with {mine} replicas, and stable has {stables}")
+
+    def _leftovers(self) -> None:
+        """(16) What an index left is removed for no other one; no finalizer keeps a revision for long."""
+        if self.world.truth.harmed:
+            self.broken(f"(16) artifacts of another VectorIndex are removed: {', '.join(self.world.truth.harmed)}")
+        for one in self.world.store.of_kind("VectorIndexRevision"):
+            meta = one["metadata"]
+            since = (
+                max(to_unix(meta["deletionTimestamp"]), self.calm()) if "deletionTimestamp" in meta else self.world.now
+            )
+            if self.world.now - since > HELD_SECONDS:
+                self.broken(f"(16) {meta['name']} is kept by {meta['finalizers']} for {self.world.now - since:.0f} s")
 
     def _shadows(self) -> None:
         """(15) a shadow ends; what it rejected was never given the traffic since it began."""

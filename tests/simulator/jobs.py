@@ -71,9 +71,8 @@ class Jobs(Pods):
         ended = {"exitCode": code, "message": word.model_dump_json(by_alias=True) if word is not None else ""}
         if code == 137:
             ended["reason"] = "OOMKilled"
-        self.store.change(
-            "Pod", pod, status={**live["status"], "containerStatuses": [{"state": {"terminated": ended}}]}
-        )
+        status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [{"state": {"terminated": ended}}]}
+        self.store.change("Pod", pod, status={**live["status"], **status})
         if self.vanishing > 0 and self.rng.random() < 0.5:
             self.vanishing -= 1
             self.delete("Pod", pod)

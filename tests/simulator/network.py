@@ -24,7 +24,12 @@ from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_operator.core.state import Installation
-from vectorindex_operator.reconcile.errors import ConflictError, RefusedError, UnreachableError
+from vectorindex_operator.reconcile.errors import (
+    ConflictError,
+    NamespaceTerminatingError,
+    RefusedError,
+    UnreachableError,
+)
 from vectorindex_searcher.contract import MIRROR_PATH, InternalRequest, MirrorLease, TrafficLease
 
 T = TypeVar("T")
@@ -101,8 +106,14 @@ class Ports:
     # ------------------------------------------------------------ writes
 
     def apply(self, manifest: Json, *, force: bool = True) -> Json:
-        name = manifest["metadata"]["name"]
-        return self._write(manifest["kind"], name, lambda: self.store.apply(manifest, force=force))
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+
+        def act() -> Json:
+            if self.store.get(kind, name) is None:
+                self._check_namespace()
+            return self.store.apply(manifest, force=force)
+
+        return self._write(kind, name, act)
 
     def merge(self, manifest: Json) -> Json:
         return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.merge(manifest))
@@ -115,7 +126,12 @@ class Ports:
 
     def create(self, manifest: Json) -> Json | None:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
-        created = self._write(kind, name, lambda: self.store.create(manifest))
+
+        def act() -> bool:
+            self._check_namespace()
+            return self.store.create(manifest)
+
+        created = self._write(kind, name, act)
         return self.store.get(kind, name) if created else None
 
     def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
@@ -127,6 +143,10 @@ class Ports:
                 self.world.controllers.delete(kind, name)
 
         self._write(kind, name, act)
+
+    def _check_namespace(self) -> None:
+        if self.world.terminating:
+            raise NamespaceTerminatingError("403 Forbidden: unable to create new content: it is being terminated")
 
     def _write(self, kind: str, name: str, act: Callable[[], Any]) -> Any:
         fault = self.faults.on_write()

@@ -20,7 +20,7 @@ from vectorindex_operator.core.state import Installation
 from vectorindex_operator.handlers import told
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
-from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
+from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, finalizer_of
 from vectorindex_operator.reconcile.errors import ClusterError
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_operator.reconcile.queue import Key, KeyedQueue, Outcome
@@ -130,6 +130,7 @@ class Operator:
     def become(self, operator_class: str) -> None:
         """It is of this class from now on."""
         self.operator_class = operator_class
+        self.settings = replace(self.settings, finalizer=finalizer_of(operator_class))
         self._start()
 
     def collects(self) -> None:

@@ -53,7 +53,7 @@ class Pods:
         self.clock.after(self.rng.uniform(low, high), act)
 
     def delete(self, kind: str, name: str) -> None:
-        """Background deletion: at once, but pods end gracefully."""
+        """Background deletion: at once, but pods end gracefully, and what has finalizers waits for them."""
         obj = self.store.get(kind, name)
         if obj is None or "deletionTimestamp" in obj["metadata"]:
             return
@@ -62,6 +62,8 @@ class Pods:
             self.store.change(kind, name, meta={"deletionTimestamp": stamp(self.clock.now)})
             serves = obj["metadata"]["labels"].get(labels.COMPONENT) == labels.SEARCHER
             self.later(*((5.0, 12.0) if serves else (0.5, 8.0)), lambda: self._gone(name, uid))
+        elif obj["metadata"].get("finalizers"):
+            self.store.change(kind, name, meta={"deletionTimestamp": stamp(self.clock.now)})
         else:
             self.store.remove(kind, name)
 

@@ -154,12 +154,23 @@ class Store:
             raise ConflictError(f"{kind}/{meta['name']} is gone")
         self._precondition(old, meta)
         new = admitted(_merged(old, manifest), self.webhooks)
+        kept = new["metadata"].get("finalizers") or []
+        leaves = "deletionTimestamp" in old["metadata"]
+        if leaves and set(kept) - set(old["metadata"].get("finalizers", ())):
+            raise RefusedError(
+                f"422 Invalid: {kind}/{meta['name']}: no new finalizers can be added while it is deleted"
+            )
         owned = self.others[old["metadata"]["uid"]]
         for other, sent in owned.items():
             owned[other] = left_of(sent, manifest) or {}
         owned[WRITTEN] = _merged(owned.get(WRITTEN, {}), manifest)
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
-        return self._commit("merge", old, new) if new != old else old
+        if new == old:
+            return old
+        merged = self._commit("merge", old, new)
+        if leaves and not kept:
+            self.remove(kind, meta["name"])
+        return merged
 
     def apply_status(self, manifest: Json) -> Json:
         kind, meta = manifest["kind"], manifest["metadata"]

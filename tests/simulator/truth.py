@@ -118,6 +118,12 @@ class Truth:
     """Digests of artifacts that a Job removed, and nobody has built again."""
     removed: int = 0
     """How many there were."""
+    collect_exits: tuple[int, ...] = ()
+    """Exit codes of the next pods that remove artifacts; those after them succeed."""
+    users: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Uid of the VectorIndex that has last built, or found, an artifact."""
+    harmed: set[str] = field(default_factory=set)
+    """Digests of artifacts that were removed for a VectorIndex, and used by another one of its name."""
     lost: set[str] = field(default_factory=set)
     """Digests of artifacts that somebody removed from the store."""
     artifacts_denied: bool = False
@@ -205,6 +211,7 @@ class Truth:
     def build(self, task: BuildTask, *, gpu: bool) -> Answer:
         place = bucket(task.artifacts), task.digest
         done = self.published.get(task.digest)
+        self.users[place] = task.identity.uid
         if done is not None and place in self.stored:
             self.builds += 1
             return 0, done.model_copy(update={"reused": True})
@@ -280,7 +287,13 @@ class Truth:
         return 0, result
 
     def collect(self, task: CollectTask) -> Answer:
-        there = {(bucket(task.artifacts), digest) for digest in task.digests} & self.stored
+        if self.collect_exits:
+            code, *rest = self.collect_exits
+            self.collect_exits = tuple(rest)
+            return code, None
+        place, uid = bucket(task.artifacts), task.identity.uid
+        there = {one for one in self.stored if one[0] == place and (task.everything or one[1] in task.digests)}
+        self.harmed |= {one[1] for one in there if task.everything and self.users[one] != uid}
         self.stored -= there
         self.collected |= {digest for _, digest in there}
         self.removed += len(there)

@@ -102,6 +102,8 @@ class World:
         self.clients = Clients(self.searchers, self.truth, self.clock, rng)
         self.searchers.share = self.clients.share
         self.searchers.told_to_drain = self.clients.close_soon
+        self.terminating = False
+        """Whether somebody deletes the namespace: nothing new can be made in it."""
         self.sent = 0
         """Writes that operators have sent and that were taken, whether they changed anything or not."""
         self.listings = 0
@@ -275,6 +277,12 @@ class World:
             self.controllers.collect_soon()
         else:
             self.store.remove("VectorIndex", NAME)
+
+    def delete_namespace(self) -> None:
+        """kubectl delete namespace: nothing more is made in it, and all that is there is deleted."""
+        self.terminating = True
+        for kind, name, _ in list(self.store.everything()):
+            self.controllers.delete(kind, name)
 
     def delete(self, kind: str, name: str) -> None:
         """kubectl delete of one object."""

@@ -14,7 +14,7 @@ from http_stub import Exchange, answering
 from kubernetes import client
 
 from vectorindex_operator.adapters.kube import api_client
-from vectorindex_operator.adapters.lease import LeaseLock, LeaseTimes, lead
+from vectorindex_operator.adapters.lease import LeaseLock, LeaseTimes, lead, take_over
 
 TIMES = LeaseTimes(duration=5, renew_within=3.0, retry=1.0, request=0.5)
 SOON = 20.0
@@ -172,6 +172,30 @@ def test_a_process_that_was_frozen_writes_nothing_before_it_ends(server: tuple[A
     assert lock.seconds_left() == 0.0
     lock.renewed_at = time.monotonic()
     assert lock.seconds_left() > TIMES.duration - TIMES.renew_within
+
+
+def test_who_takes_it_over_ends_the_holder_and_keeps_others_waiting(server: tuple[ApiServer, str]) -> None:
+    """Before the operator is removed. Its next process waits as well, while this one renews."""
+    state, url = server
+    holder = Elected(lock_at(url)).start()
+    assert holder.leading.wait(SOON)
+    mine = lock_at(url, "uninstall")
+    ends = time.monotonic() + SOON
+    assert take_over(mine)
+    next_one = Elected(lock_at(url, "pod-2")).start()
+    while not holder.lost.wait(TIMES.retry / 2):
+        assert take_over(mine)
+        assert time.monotonic() < ends
+    assert state.lease is not None
+    assert state.lease["spec"]["holderIdentity"] == "uninstall"
+    assert not next_one.leading.is_set()
+
+
+def test_a_lease_that_nobody_ever_held_is_taken_as_well(server: tuple[ApiServer, str]) -> None:
+    state, url = server
+    assert take_over(lock_at(url, "uninstall"))
+    assert state.lease is not None
+    assert state.lease["spec"]["holderIdentity"] == "uninstall"
 
 
 def test_nobody_at_the_port_is_a_failed_try() -> None:

@@ -146,9 +146,10 @@ vectorindex-operator{{ if ne .Values.operatorClass "default" }}-{{ .Values.opera
 - apiGroups: [vectorindex.dev]
   resources: [vectorindexes/finalizers, vectorindexrevisions/finalizers]
   verbs: [update]
+# To patch: finalizers, of indexes with spec.artifacts.deletionPolicy: Delete.
 - apiGroups: [vectorindex.dev]
   resources: [vectorindexrevisions]
-  verbs: [get, list, watch, create, delete]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]

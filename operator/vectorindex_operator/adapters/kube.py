@@ -16,7 +16,13 @@ import urllib3
 from kubernetes import client, config
 
 from vectorindex_operator.adapters.second_tries import SecondTries
-from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, RefusedError, UnreachableError
+from vectorindex_operator.reconcile.errors import (
+    ClusterError,
+    ConflictError,
+    NamespaceTerminatingError,
+    RefusedError,
+    UnreachableError,
+)
 from vectorindex_operator.reconcile.ports import Raw
 
 log = logging.getLogger(__name__)
@@ -247,11 +253,17 @@ class KubeCluster:
         if status < 400:
             return body
         kind: type[ClusterError] = ConflictError if status == 409 else RefusedError
+        if status == 403 and any(cause.get("reason") == "NamespaceTerminating" for cause in _causes(body)):
+            kind = NamespaceTerminatingError
         raise kind(_words(status, body))
 
 
 def _words(status: int, body: Any) -> str:
     return f"{status} {body.get('reason', '')}: {body.get('message', '')}"
+
+
+def _causes(body: Any) -> list[Any]:
+    return (body.get("details") or {}).get("causes") or []
 
 
 def _seconds(retry_after: str | None) -> float:

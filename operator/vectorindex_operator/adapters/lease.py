@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -21,6 +22,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.leaderelection.electionconfig import Config
 from kubernetes.leaderelection.leaderelection import LeaderElection
+from kubernetes.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.leaderelection.resourcelock import leaselock
 
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
@@ -127,6 +129,18 @@ class LeaseLock(leaselock.LeaseLock):  # type: ignore[misc]
                 self.api_instance.replace_namespaced_lease(self.name, self.namespace, lease)
         except (ApiException, urllib3.exceptions.HTTPError) as error:
             log.info("lease not released: %s", error)
+
+
+def take_over(lock: LeaseLock) -> bool:
+    """Write the Lease in this name, whoever holds it, or renew it; whether that succeeded.
+
+    For whoever is about to remove the operator: the holder cannot renew it any more and ends. It may write for as long
+    as its last renewal lasts.
+    """
+    there, _ = lock.get(lock.name, lock.namespace)
+    now = str(datetime.now(UTC))
+    record = LeaderElectionRecord(lock.identity, str(lock.times.duration), now, now)
+    return (lock.update if there else lock.create)(lock.name, lock.namespace, record)
 
 
 class _TimedApi:

@@ -119,8 +119,9 @@ class Artifacts(Model):
 
     s3: S3
     """Indexes are written below PREFIX/NAMESPACE/NAME/."""
-    deletion_policy: Literal["Retain"] = "Retain"
-    """What happens to the artifacts when the VectorIndex is deleted."""
+    deletion_policy: Literal["Retain", "Delete"] = "Retain"
+    """What happens to the artifacts when the VectorIndex is deleted. Delete: a Job removes them, and all else below
+    PREFIX/NAMESPACE/NAME/ that was written for it; an edit holds at once."""
 
 
 class Segment(Model):

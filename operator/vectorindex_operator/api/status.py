@@ -364,6 +364,14 @@ class Pause(Stored):
     """Nonce of the `resume` that ended it; empty: it is held."""
 
 
+class Reach(Stored):
+    """How a Job reaches a revision's artifact when the VectorIndex is gone, as its last spec said."""
+
+    artifacts: S3
+    pod: Pod = Pod()
+    """Where and as whom Jobs of the index ran: `build.pod`."""
+
+
 class RevisionStatus(Stored):
     """The evidence behind a revision. Phases and their times, results of its Jobs, verdicts, how it ended."""
 
@@ -392,6 +400,8 @@ class RevisionStatus(Stored):
     artifact_seen: ArtifactSeen | None = None
     """Whether its artifact is in object storage, as a searcher saw while a rollback would go to it; None: nobody has
     missed it yet."""
+    reach: Reach | None = None
+    """Kept while `artifacts.deletionPolicy` is Delete."""
     message: str = ""
     recall: str = ""
     p95: str = ""

@@ -78,7 +78,10 @@ class EventReason(StrEnum):
     REMOVING = "Removing"
     """A revision fell out of the history, and its artifact is being removed."""
     ARTIFACT_LEFT = "ArtifactLeft"
-    """The artifact of such a revision could not be removed: it stays in object storage."""
+    """The artifact of such a revision, or what a deleted VectorIndex left, could not be removed: it stays in object
+    storage."""
+    ARTIFACTS_REMOVED = "ArtifactsRemoved"
+    """What a deleted VectorIndex left in object storage is gone."""
     BUILD_FELL_BACK = "BuildFellBackToCPU"
     """GPU pods stayed unschedulable; the build goes on without one."""
     OBJECTIVE_MISSED = "ObjectiveMissed"

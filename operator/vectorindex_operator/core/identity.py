@@ -180,6 +180,11 @@ def collect_job_name(revision: str) -> str:
     return f"{revision}-collect"
 
 
+def collect_left_job_name(index_name: str, uid: str, place: tuple[str, str]) -> str:
+    """The one Job that removes from one place what a VectorIndex left: never that of another one of its name."""
+    return f"{index_name}-collect-{_hash({'uid': uid, 'place': place})[:10]}"
+
+
 def resolve_job_name(index_name: str, attempt_key: str) -> str:
     """Derived from the source and the listing before it, so one listing is asked for once."""
     return f"{index_name}-resolve-{_hash({'k': attempt_key})[:6]}"

@@ -32,6 +32,7 @@ suspended      instead of going forward, while spec.suspend says so
 network        who reaches the pods
 keep loaded    searchers and leases of what has a slot; what has drained is retired
 mirrors        what is no longer in shadow is sent no more queries
+hold           whose objects stay until a deleted index's artifacts are removed
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from collections.abc import Callable
 
 from vectorindex_operator.core import status, story
 from vectorindex_operator.core.events import EventReason
+from vectorindex_operator.core.leftovers import BEING_REMOVED, EARLIER
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import FORWARD, SAFE, Plan, in_order
 from vectorindex_operator.core.progress import (
@@ -56,6 +58,7 @@ from vectorindex_operator.core.progress import (
 )
 from vectorindex_operator.core.progress import obey_commands as obey_forward
 from vectorindex_operator.core.safety import (
+    hold_revisions,
     judge_serving,
     keep_loaded,
     mirrors,
@@ -107,7 +110,7 @@ SUSPENDED: tuple[Step, ...] = (
 def decide(obs: Observation, settings: Installation, now: float) -> Plan:
     """What to do about one VectorIndex at unix time `now`. Never raises: a step that does is undone and told."""
     if obs.index.deleting:
-        # Everything is owned: the garbage collector takes it. Artifacts are retained.
+        # Everything is owned: the garbage collector takes it. What becomes of its artifacts: leftovers.py.
         return Plan((), (), status=obs.index.status, requeue_after=300.0)
     state = ReconcileState.start(obs, settings, now)
     keep_safe(state)
@@ -115,6 +118,7 @@ def decide(obs: Observation, settings: Installation, now: float) -> Plan:
     _run((network.step,), state)
     _run((keep_loaded.step,), state)
     _run((mirrors.step,), state)
+    _run((hold_revisions.step,), state)
     return _plan(state)
 
 
@@ -126,6 +130,10 @@ def keep_safe(state: ReconcileState) -> None:
 
 def go_forward(state: ReconcileState) -> None:
     """The way to what the user asks for, all of it or nothing: half of it may have been meant to be undone."""
+    if state.obs.earlier:  # whose Job would remove what is built under the same prefix
+        state.block(BEING_REMOVED, state.obs.earlier, EARLIER)
+        state.requeue_at(state.now + 10)
+        return
     _find_obstacle(state)
     if state.stall is None or not state.stall.everything:
         _run(PINNED if state.pinned else SUSPENDED if state.suspended else GO_FORWARD, state)

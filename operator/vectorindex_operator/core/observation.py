@@ -11,6 +11,7 @@ from typing import Any
 from vectorindex_operator.api.v1alpha1 import (
     FEATURES,
     Live,
+    Reach,
     RevisionSpec,
     RevisionStatus,
     VectorIndexSpec,
@@ -79,6 +80,24 @@ class RevisionView:
         return (*sorted(set(self.spec.requires) - FEATURES), *sorted(unread))
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The object of a revision, of whichever VectorIndex of this name, that finalizers of ours keep (holds.py)."""
+
+    name: str
+    uid: str
+    owner: str
+    """Uid of the VectorIndex that manages it; empty: none does."""
+    finalizers: frozenset[str]
+    """Those of ours, of any class of operator."""
+    created_at: float
+    deleted_at: float | None
+    """When somebody deleted it, unix seconds; None: nobody has."""
+    spec: RevisionSpec | None
+    """None: it cannot be read, or need not be."""
+    reach: Reach | None
+
+
 class Task(StrEnum):
     RESOLVE = "resolve"
     BUILD = "build"
@@ -142,6 +161,10 @@ class Observation:
     objects: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Name of a revision whose spec cannot be read -> why."""
+    holds: tuple[Hold, ...] = ()
+    """Revisions that finalizers of ours keep."""
+    earlier: str = ""
+    """What is still there of an earlier VectorIndex of this name whose artifacts are removed; empty: nothing."""
     seen_at: float = math.inf
     """When its first read began, Unix seconds: what stands here was so then or later. Reads may take a minute, so that
     is not the time at which it is decided upon. Infinity: at that very time."""

@@ -166,6 +166,14 @@ class WriteRevisionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldRevision:
+    """Have this finalizer of ours on a revision and no other of ours; empty: none."""
+
+    revision: str
+    finalizer: str
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetRevision:
     """Delete a revision object that fell out of the history."""
 
@@ -188,6 +196,7 @@ Action = (
     | RenewMirrors
     | DeleteSearchers
     | WriteRevisionStatus
+    | HoldRevision
     | ForgetRevision
 )
 
@@ -201,6 +210,8 @@ SAFE: tuple[type[Action], ...] = (
     DeleteNetworkPolicy,
     RenewLeases,
     RenewMirrors,
+    # A refusal of it holds nothing up: it is asked for again.
+    HoldRevision,
 )
 """What keeps an index safe, in the order in which it is done: nothing may delay a rollback, then what must not be
 forgotten. It runs whatever else is refused or fails."""

@@ -19,6 +19,7 @@ from vectorindex_operator.api.v1alpha1 import (
     VerbResult,
 )
 from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.holds import FINALIZER
 from vectorindex_operator.core.internal_keys import InternalKeys
 from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.observation import JobView, Observation, RevisionView, Task
@@ -44,6 +45,8 @@ class Installation:
     """By which Jobs mark the artifacts that this cluster uses; empty: they do not."""
     collect_history: bool = False
     """Whether the artifact of a revision that falls out of the history is removed."""
+    finalizer: str = FINALIZER
+    """What keeps a revision until its artifact is removed: that of this operator's class."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels of the operator's own pod; none: every pod of its namespace is taken for it."""
     metrics_from: tuple[Mapping[str, Any], ...] = ()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from vectorindex_operator.api.v1alpha1 import RevisionStatus
 from vectorindex_operator.core.events import Event, EventReason, reason_of
+from vectorindex_operator.core.leftovers import BEING_REMOVED, EARLIER
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.phase import FAILED, Phase
 from vectorindex_operator.core.state import ReconcileState
@@ -102,6 +103,8 @@ def _of_revision(status: RevisionStatus) -> str:
 def _headline(state: ReconcileState) -> tuple[str, str, str]:
     """Phase, reason and message: what is going on with the revision that is wanted."""
     stall = state.stall
+    if state.obs.earlier:
+        return Phase.PENDING, BEING_REMOVED, f"{EARLIER}: {state.obs.earlier}"
     if stall is not None and (stall.everything or (stall.permanent and not state.candidate)):
         return STALLED, stall.reason, stall.message
     if stall is not None and not state.candidate and not state.preparing:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
-from vectorindex_operator.api.v1alpha1 import Resources, Toleration, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import S3, Pod, Resources, Toleration, VectorIndexSpec
+from vectorindex_operator.core.leftovers import CollectLeft
 from vectorindex_operator.core.observation import IndexView, RevisionView, Task
 from vectorindex_operator.core.plan import StartBuild, StartCollect, StartResolve, StartValidation
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.manifests.podspec import DISK, container, credentials, disk_mebibytes, pod_spec, task_env
-from vectorindex_searcher.contract import ADMIN_PORT, LIVE_KEY_ENV, METRICS_PORT_ENV, ExitCode
+from vectorindex_searcher.contract import ADMIN_PORT, LIVE_KEY_ENV, METRICS_PORT_ENV, CollectTask, ExitCode
 
 # What trying again with the same input cannot mend fails the Job at once; memory, preemption and outages retry.
 FATAL_EXITS = (ExitCode.BAD_SPEC, ExitCode.BAD_DATA, ExitCode.SOURCE_MISSING, ExitCode.BUG, ExitCode.RETRY)
 KEEP_FINISHED_SECONDS = 3600
+KEEP_LEFT_SECONDS = 600
+"""Longer than a creation takes that comes late: it finds the name taken, and nothing is removed a second time."""
 RESOLVE_DEADLINE_SECONDS = 900
 COLLECT_DEADLINE_SECONDS = 900
 RESOLVE_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
@@ -105,14 +108,30 @@ def collect(
     action: StartCollect, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Installation
 ) -> Manifest:
     """The Job that removes the artifact of a revision, in today's image: one of before may not know how."""
-    places = {"ARTIFACTS_": revision.spec.artifacts.reached_by(spec.artifacts.s3)}
-    one = container("collect", settings.searcher_image, "collect", credentials(places), settings)
-    one["env"] = [task_env(action.task)]
-    one["resources"] = _resources(RESOLVE_RESOURCES)
+    place = revision.spec.artifacts.reached_by(spec.artifacts.s3)
     job = _job(action.name, action.key, 0, index, Task.COLLECT, labels.owner(revision), revision.name)
-    pod = pod_spec(one, spec.build.pod, settings)
+    pod = _collector(place, action.task, spec.build.pod, settings)
     _finish(job, pod, retries=3, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_FINISHED_SECONDS)
     return job
+
+
+def collect_left(action: CollectLeft, settings: Installation) -> Manifest:
+    """The Job that removes everything of a VectorIndex that is gone. Nobody owns it: a foreground deletion would take
+    it along."""
+    marks = labels.common(action.index, labels.JOB) | {labels.VERB: Task.COLLECT.value}
+    meta = {"name": action.name, "namespace": action.namespace, "labels": marks}
+    meta["annotations"] = {labels.KEY: action.task.identity.uid, labels.FAILURES: "0"}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta}
+    pod = _collector(action.place, action.task, action.pod, settings)
+    _finish(job, pod, retries=2, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_LEFT_SECONDS)
+    return job
+
+
+def _collector(place: S3, task: CollectTask, pod: Pod, settings: Installation) -> Manifest:
+    one = container("collect", settings.searcher_image, "collect", credentials({"ARTIFACTS_": place}), settings)
+    one["env"] = [task_env(task)]
+    one["resources"] = _resources(RESOLVE_RESOURCES)
+    return pod_spec(one, pod, settings)
 
 
 def _is_todays(image: str, settings: Installation) -> bool:

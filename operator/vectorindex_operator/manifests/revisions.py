@@ -34,14 +34,11 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         rebuild=action.rebuild,
         pod_template=searchers.pod_template(spec, index, action.name, settings),
     )
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "VectorIndexRevision",
-        "metadata": labels.metadata(
-            action.name, index.namespace, labels.common(index.name, "revision", action.name), labels.owner(index)
-        ),
-        "spec": frozen.wire(),
-    }
+    marks = labels.common(index.name, "revision", action.name)
+    meta = labels.metadata(action.name, index.namespace, marks, labels.owner(index))
+    if spec.artifacts.deletion_policy == "Delete":
+        meta["finalizers"] = [settings.finalizer]
+    return {"apiVersion": API_VERSION, "kind": "VectorIndexRevision", "metadata": meta, "spec": frozen.wire()}
 
 
 def _source_poll(spec: VectorIndexSpec) -> SourcePoll | None:

@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vectorindex_operator.manifests import labels
+from vectorindex_operator.reconcile.held import is_leaving
+from vectorindex_operator.reconcile.leaving import Leaving
 from vectorindex_operator.reconcile.ports import Cluster, Raw
 
 INDEX_KIND = "VectorIndex"
@@ -68,6 +70,7 @@ class Tombstone:
 class ReadCache:
     """Objects by kind, namespace and name. Safe to use from many threads."""
 
+    leaving: Leaving = field(default_factory=Leaving)
     _entries: dict[Key, Entry] = field(default_factory=dict)
     _groups: defaultdict[Key, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Names by kind, namespace and VectorIndex."""
@@ -99,6 +102,7 @@ class ReadCache:
                 return False
             if gone is not None and gone.version >= version and gone.turn > since:
                 return False
+            self.leaving.note(key, small, index, self._turn)
             self._drop(key)
             self._gone.pop(key, None)
             group = (key[0], key[1], index)
@@ -136,6 +140,7 @@ class ReadCache:
             listed = {raw["metadata"]["name"] for raw in raws}
             missing = {(kind, namespace, name) for name in self._groups.get(group, set()) - listed}
             self._vanish(missing, since)
+            self.leaving.only(kind, namespace, {(kind, namespace, name) for name in listed}, since, index)
             for raw in raws[: MOST_OF_A_KIND + 1]:
                 self.put(raw, since)
 
@@ -147,12 +152,16 @@ class ReadCache:
         Returns the VectorIndexes (namespace, name) whose objects are to be read again, and those that lost some.
         """
         # Read before the lock is taken: the pages come over the network.
-        listed = {}
+        listed, leaving = {}, []
         for raw in metas:
-            meta = raw["metadata"]
-            listed[kind, meta["namespace"], meta["name"]] = (meta["uid"], _version(meta), index_of(raw))
+            meta, index = raw["metadata"], index_of(raw)
+            listed[kind, meta["namespace"], meta["name"]] = (meta["uid"], _version(meta), index)
+            leaving += [(raw, index)] if is_leaving(raw) else []
         different = set()
         with self._lock:
+            self.leaving.only(kind, namespace, listed, since)
+            for raw, index in leaving:
+                self.leaving.note((kind, raw["metadata"]["namespace"], raw["metadata"]["name"]), raw, index, since)
             for key, (uid, version, index) in listed.items():
                 had = self._entries.get(key)
                 if had is not None and had.uid == uid and had.version >= version:
@@ -228,6 +237,7 @@ class ReadCache:
 
     def _bury(self, key: Key, version: int) -> None:
         self._drop(key)
+        self.leaving.gone(key)
         self._turn += 1
         self._gone[key] = Tombstone(version, self._turn)
         while len(self._gone) > MOST_TOMBSTONES:

@@ -7,10 +7,16 @@ an index never changes hands unless somebody says so, and one whose class has no
 from __future__ import annotations
 
 from vectorindex_operator.api.v1alpha1 import GROUP
+from vectorindex_operator.core.holds import FINALIZER
 from vectorindex_operator.reconcile.ports import Raw
 
 ANNOTATION = f"{GROUP}/operator-class"
 DEFAULT_CLASS = "default"
+
+
+def finalizer_of(operator_class: str) -> str:
+    """What keeps a revision of an operator of this class until its artifact is removed."""
+    return FINALIZER if operator_class == DEFAULT_CLASS else f"{FINALIZER}.{operator_class}"
 
 
 def class_of(index: Raw) -> str:

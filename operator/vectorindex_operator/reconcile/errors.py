@@ -6,6 +6,7 @@ ClusterError
                        the pass ends, and is tried again with backoff
     RefusedError       the API server will not take this write (quota, admission, RBAC): said in the status, what is
                        safe is done all the same, and it is tried again with backoff
+      NamespaceTerminatingError   nothing can be made in this namespace any more
       UndoneError      the same write has been undone each time: it waits, and is said like any other refusal
     NotOursError       an object of a name that we need belongs to somebody else: the same
     ReportedError      a pass that met one of these two, and has said so
@@ -28,6 +29,10 @@ class NotOursError(ClusterError):
 
 class RefusedError(ClusterError):
     """The API server answered 4xx for a reason other than a conflict."""
+
+
+class NamespaceTerminatingError(RefusedError):
+    """The namespace is being deleted: nothing new can be made in it, now or later."""
 
 
 class UndoneError(RefusedError):

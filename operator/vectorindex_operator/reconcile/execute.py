@@ -22,6 +22,7 @@ from vectorindex_operator.core.plan import (
     EnsureNetworkPolicy,
     EnsureSearchers,
     ForgetRevision,
+    HoldRevision,
     MoveTraffic,
     Plan,
     RenewLeases,
@@ -37,6 +38,7 @@ from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.render import Rendered, render
 from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.errors import ConflictError, NotOursError, RefusedError, UndoneError
+from vectorindex_operator.reconcile.leftovers import with_finalizer
 from vectorindex_operator.reconcile.objects import Objects, Repair
 from vectorindex_operator.reconcile.ports import Cluster, Searchers
 from vectorindex_searcher.contract import MIRROR_ADDRESSES, MirrorLease, Model, TrafficLease
@@ -131,6 +133,8 @@ class Executor:
                 # Somebody may have taken it up again since it was looked at.
                 version = self._version("VectorIndexRevision", action.name)
                 return self._delete("VectorIndexRevision", action.name, action.uid, namespace, version)
+            case HoldRevision():
+                return self._attempt(f"VectorIndexRevision/{action.revision}", lambda: self._hold(action))
             case RenewLeases():
                 to = addressee(obs, action.revision)
                 self.searchers.tell(to, action.addresses, TrafficLease(state=action.state))
@@ -194,6 +198,23 @@ class Executor:
         if raw.part(front, "spec", "selector").get(labels.REVISION) == revision:
             name = self.obs.index.name
             raise ConflictError(f"Service/{name} points to {revision}, which was about to be retired")
+
+    def _hold(self, action: HoldRevision) -> None:
+        live = self.obs.objects["VectorIndexRevision", action.revision]
+        if raw.is_deleting(live):
+            self._check_index_stays()
+        version = self._version("VectorIndexRevision", action.revision)
+        written = self.cluster.merge(with_finalizer(live, action.finalizer, version))
+        self._versions["VectorIndexRevision", action.revision] = raw.text(
+            raw.part(written, "metadata").get("resourceVersion")
+        )
+
+    def _check_index_stays(self) -> None:
+        """Ask once more, after a revision was seen to be deleted: along with its VectorIndex, it waits for a Job."""
+        index = self.cluster.get("VectorIndex", self.obs.index.namespace, self.obs.index.name)
+        uid = raw.part(index, "metadata").get("uid")
+        if uid != self.obs.index.uid or raw.is_deleting(index):
+            raise ConflictError(f"VectorIndex/{self.obs.index.name} was deleted, and with it its revisions")
 
     def _repair_front(self) -> Repair | None:
         """Selector and ports of the front Service are exactly ours, or users are sent elsewhere or nowhere."""

@@ -26,6 +26,7 @@ from vectorindex_operator.reconcile.cache import CachedCluster, NotCachedError, 
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, class_of
 from vectorindex_operator.reconcile.errors import ClusterError, RefusedError, ReportedError
 from vectorindex_operator.reconcile.execute import MOST_ROWS, Executor
+from vectorindex_operator.reconcile.leftovers import Leftovers
 from vectorindex_operator.reconcile.looks import AskedError, Looks
 from vectorindex_operator.reconcile.objects import Repair
 from vectorindex_operator.reconcile.observe import observe
@@ -45,6 +46,8 @@ MOST_WAITING = 50
 after a restart all indexes ask at once."""
 LOOK_AGAIN_SECONDS = 1.0
 """After a pass that wrote something."""
+CLEAR_UP_AGAIN_SECONDS = 5.0
+"""After a look at what was left that could not be finished."""
 ASKED = Outcome(again_after=10.0, finished=False)
 """Of a pass that asked pods: their answers mark the key long before."""
 WAITS_FOR_PODS = frozenset({"RollbackTargetNotReady", "RestoreTargetNotReady"})
@@ -106,6 +109,22 @@ class Reconciler:
         return Outcome(after)
 
     def _run(self, namespace: str, name: str) -> float | None:
+        """The pass, and a look at what an earlier VectorIndex of this name left."""
+        left, after = self._clear_up(namespace, name), self._reconcile(namespace, name)
+        return min((one for one in (left, after) if one is not None), default=None)
+
+    def _clear_up(self, namespace: str, name: str) -> float | None:
+        """Seconds until what was left is to be looked at again; None: nothing is left."""
+        if self.cache is not None and not self.cache.leaving.has(namespace, name):
+            return None
+        leftovers = Leftovers(self.repeats.over(self.cluster, self.clock), self.events, self.settings)
+        try:
+            return leftovers.look(namespace, name, self.clock())
+        except ClusterError as error:
+            log.info("what was left is looked at again: %s", error, extra={"key": f"{namespace}/{name}"})
+            return CLEAR_UP_AGAIN_SECONDS
+
+    def _reconcile(self, namespace: str, name: str) -> float | None:
         """The pass on what the cache says, or the one on live reads that it may lead to."""
         if self.cache is not None:
             raw = self.cache.get("VectorIndex", namespace, name)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.manifests import labels
-from vectorindex_operator.reconcile import raw, views
+from vectorindex_operator.reconcile import held, raw, views
 from vectorindex_operator.reconcile.ports import Cluster, Raw
 
 CHILD_KINDS = ("VectorIndexRevision", "Job", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "Pod")
@@ -38,6 +38,7 @@ def observation(index: Raw, service: Raw | None, children: Mapping[str, list[Raw
     """
     view = views.index_view(index)
     revisions, unreadable = views.revision_views(children["VectorIndexRevision"], view.uid)
+    held_ones = held.holds(children["VectorIndexRevision"], whole=False)
     return Observation(
         index=view,
         revisions=revisions,
@@ -47,6 +48,8 @@ def observation(index: Raw, service: Raw | None, children: Mapping[str, list[Raw
         network_policies=views.owned_uids(children["NetworkPolicy"], view.uid),
         objects=_objects(index, service, children),
         unreadable=unreadable,
+        holds=held_ones,
+        earlier=held.earlier(held_ones, children["Job"], children["Pod"], view.uid),
         seen_at=now,
     )
 

@@ -56,7 +56,7 @@ class Relist:
                     for raw in page:
                         self.cache.put(raw)
         self.on_done()
-        for namespace, name in self.cache.names():
+        for namespace, name in {*self.cache.names(), *self.cache.leaving.indexes()}:
             self.mark(namespace, name)
 
     def run_once(self) -> int:
@@ -65,6 +65,8 @@ class Relist:
         for kind in WATCHED:
             for namespace in self.namespaces or ("",):
                 found += self._compare(kind.kind, namespace)
+        for namespace, name in self.cache.leaving.indexes():
+            self.mark(namespace, name)
         self.on_missed(found)
         self.on_done()
         return found
