@@ -93,8 +93,12 @@ generate: setup ## write CRDs, the chart's copy, the reference pages, the OpenAP
 BENCHES := cores serving peers start filters auto build growth live_recall client proof collect
 .PHONY: bench
 bench: setup ## the benchmarks of the data plane (BENCH_DATA=vectors.parquet, QUICK=1); see bench/README.md
-	@for name in $(BENCHES); do $(RUN) bench/$$name.py $(if $(QUICK),--quick) || exit; done
+	@for name in $(BENCHES) $(if $(QUICK),rows); do $(RUN) bench/$$name.py $(if $(QUICK),--quick) || exit; done
 	@$(if $(QUICK),,$(RUN) bench/pictures.py)
+
+.PHONY: rows
+rows: setup ## a build, its proof, a start and queries of a million vectors x 128 and x 768, about an hour (QUICK=1)
+	@$(RUN) bench/rows.py $(if $(QUICK),--quick)
 
 .PHONY: rollouts
 rollouts: setup ## 50 good and 50 bad rollouts with faults on a real cluster, 40 minutes (INDEXES=5 CYCLES=10 MINUTES=35 SEED=1)

@@ -20,6 +20,8 @@ from vectorindex_searcher.artifact.manifest import Manifest
 
 PROGRAM = (sys.executable, "-m", "vectorindex_searcher")
 _READY_SECONDS = 120.0
+CACHE = FOLDER / "cache"
+"""Of all searchers here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,10 @@ def serving(
     processes: int = 1,
     program: Sequence[str] = PROGRAM,
     environment: Mapping[str, str] = MappingProxyType({}),
+    gate: str = "",
 ) -> Iterator[Serving]:
     """`vectorindex-searcher serve` by flags on free ports, ended afterwards. `core`: the only one it may use;
-    `environment`: more of it."""
+    `environment`: more of it; `gate`: of which report it repeats the canary queries."""
     known = os.environ | {
         "VECTORINDEX_HOST": "127.0.0.1",
         "VECTORINDEX_HTTP_PORT": "0",
@@ -98,7 +101,8 @@ def serving(
         **environment,
     }
     log = FOLDER / "serve.log"
-    flags = ["--artifact", str(artifact.folder), "--cache-dir", str(FOLDER / "cache")]
+    flags = ["--artifact", str(artifact.folder), "--cache-dir", str(CACHE)]
+    flags += ["--gate", gate] if gate else []
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [*program, "serve", *flags], stdout=sink, stderr=sink, env=known, preexec_fn=pin(core)

@@ -4,8 +4,8 @@
 
 Rate: CPU of reading, training, adding and writing against a plain FAISS script on the same data, sample size and
 factory string, the two taking turns, each in a process of its own; wall time would say what else the machine did.
-Tuning and publishing have no counterpart in the script and are shown apart. Memory: the kernel's peak of a build whose
-source is five times the formula of docs/building.md, over that formula.
+Measuring and publishing have no counterpart in the script and are shown apart. Memory: the kernel's peak of a build
+whose source is five times the formula of docs/building.md, over that formula.
 
 summary.json: build.rate_share (the lowest over the factory strings), build.peak_memory_share.
 """
@@ -50,7 +50,7 @@ def main() -> None:
     print(json.dumps(memory))
     if options.quick:
         return
-    head = ["factory", "plain rows/CPU-s", "ours rows/CPU-s", "share", "tuning and publishing, CPU-s", "peak MiB"]
+    head = ["factory", "plain rows/CPU-s", "ours rows/CPU-s", "share", "measuring and publishing, CPU-s", "peak MiB"]
     mib = {name: memory[name] / 2**20 for name in ("source", "index", "sample", "formula", "peak")}
     memory_head = ["factory", "source MiB", "index MiB", "sample MiB", "formula MiB", "peak MiB", "share"]
     memory_row = [

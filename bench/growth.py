@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def measure(dataset: Dataset, factory: str) -> list[float]:
-    """Recall, build CPU seconds until the index is written, us of one query, MiB of the index, MiB at the peak."""
+    """Recall, build CPU seconds without what measuring took, us of one query, MiB of the index, MiB at the peak."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as out:
         program = [sys.executable, str(ONCE), "ours", str(dataset.path), factory, out]
