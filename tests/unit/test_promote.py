@@ -102,7 +102,8 @@ def test_nor_than_one_that_lacks_only_the_next_window() -> None:
 
 
 def test_nor_while_nothing_of_it_is_ready() -> None:
-    obs = soak()
+    """However long it has soaked."""
+    obs = soak(switched=NOW - 7 * HOUR)
     down = loaded(SOAKING, pod("a", ready=False), pod("b", ready=False))
     plan = run(asks(replace(obs, loaded={**obs.loaded, SOAKING.name: down}, evidence={})))
     assert (said(plan)[0], plan.status.phase) == ("Refused", "Soaking")
