@@ -1,6 +1,6 @@
 """What a shadow costs the pods with the traffic: CPU a query with and without mirroring a tenth of the queries.
 
-    python bench/shadow_cost.py [--quick] [--rounds 7] [--seconds 3]
+    python bench/shadow_cost.py [--quick] [--rounds 7] [--seconds 3] [--factory HNSW32 --factory HNSW32,SQ8]
 
 One searcher answers a closed loop, and is told by leases, as the operator tells it, to send a tenth of its queries to
 another pod, or none: off, on, on, off in each round. CPU is that of all its threads, user and system, and of each turn
@@ -44,7 +44,7 @@ QUERIES = 4000
 SHARE = 0.1
 """Of the queries, that is mirrored."""
 TURNS = ("off", "on", "on", "off")
-DRAIN_SECONDS = 1.5
+DRAIN_SECONDS = 3.0
 """After each turn: what was gathered is sent, and its answers come."""
 KEY = "0123456789abcdef" * 4
 JUDGED = "judged"
@@ -199,11 +199,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round of one index; writes no results")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one turn")
+    parser.add_argument("--factory", action="append", help=f"of an index, again for more (default: {FACTORIES})")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1.0
     dataset = real()
-    factories = FACTORIES[1:2] if options.quick else FACTORIES
+    factories = options.factory or (FACTORIES[1:2] if options.quick else FACTORIES)
     found = [case for factory in factories for case in measure(dataset, factory, options.rounds, options.seconds)]
     text = page(dataset, found)
     print(text)
