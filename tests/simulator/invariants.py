@@ -212,9 +212,7 @@ class Invariants:
         if self.world.now - self.together_since > TOGETHER_SECONDS:
             self.broken(f"(2) builds go on at the same time: {', '.join(sorted(self._building()))}")
         self._leftovers()
-        removed = [
-            n for n in self.world.loaded() if self.world.made_of.get(n, ("", ""))[0] in self.world.truth.collected
-        ]
+        removed = [n for n in self._owned() if self.world.made_of.get(n, ("", ""))[0] in self.world.truth.collected]
         if removed:
             self.broken(f"(14) {', '.join(removed)} is loaded, and its artifact was removed")
         self._priors()
@@ -261,6 +259,11 @@ class Invariants:
         self.short_since = min(self.short_since, self.world.now) if kept and mine < stables else float("inf")
         if self.world.now - self.short_since > TOGETHER_SECONDS and not self.frozen("Deployment"):
             self.broken(f"(18) {kept} is kept with {mine} replicas, and stable has {stables}")
+
+    def _owned(self) -> set[str]:
+        """What is loaded of a VectorIndex that is there: what comes late of one that is gone goes by itself."""
+        loaded = [self.world.store.kinds["Deployment"][name] for name in self.world.loaded()]
+        return {one["metadata"]["name"] for one in loaded if owners(one) & self.world.store.uids.keys()}
 
     def _leftovers(self) -> None:
         """(16) What an index left is removed for no other one; no finalizer keeps a revision for long."""

@@ -32,6 +32,7 @@ TRIED = (
     "more_memory",
     "operator_upgraded",
     "rollback_and_retry",
+    "removed_and_made_again",
     "rollback_to_a_named_one",
     "shadow_passes",
     "unreadable_then_fix",
