@@ -74,6 +74,7 @@ class Invariants:
             elif kind == "Deployment" and verb == "create":
                 self.removed.discard(name)
                 self._may_work(operator, name, f"Deployment/{name} created")
+                self._place(name)
             elif kind == "VectorIndex" and verb == "status":
                 self._status(operator, new)
         elif operator is not None and kind == "Deployment":
@@ -244,15 +245,19 @@ class Invariants:
         until = rollout.get("priorKeptUntil")
         return (rollout["prior"], to_unix(until)) if until else ("", 0.0)
 
-    def _priors(self) -> None:
-        """(10) a rollback to a third revision waits for the place of the prior that is kept, for a while. (18) what is
-        kept has as many replicas as stable."""
+    def _place(self, made: str) -> None:
+        """(10) whose searchers are made waits until those of a prior that was kept are gone: what surges, and for a
+        while what a person goes back to."""
         rollout, serving, loaded = self._serving_rollout(), self.world.serving(), self.world.loaded()
         keeps = rollout.get("settings", {}).get("keepPrior", "0s") != "0s" and self.world.phase_of(serving) == "Stable"
-        trip = rollout.get("trip") or {"at": "1970-01-01T00:00:00Z"}
-        given = rollout.get("prior") in loaded - {trip.get("target")}
-        if keeps and given and len(loaded) > 2 and self.world.now - to_unix(trip["at"]) < WAITS_SECONDS:
-            self.broken(f"(10) {', '.join(sorted(loaded))} are loaded: the last of them could have waited")
+        trip = rollout.get("trip")
+        late = trip is not None and self.world.now - to_unix(trip["at"]) > WAITS_SECONDS
+        if keeps and rollout.get("prior") in loaded - {made} and len(loaded) > 2 and not late:
+            self.broken(f"(10) searchers of {made} are made beside {', '.join(sorted(loaded - {made}))}")
+
+    def _priors(self) -> None:
+        """(18) what is kept has as many replicas as stable."""
+        serving = self.world.serving()
         kept, _ = self._kept()
         deployments = [self.world.store.get("Deployment", name) or {"spec": {}} for name in (kept, serving)]
         mine, stables = (one["spec"].get("replicas", 0) for one in deployments)
