@@ -47,6 +47,14 @@ LEFTOVERS = (
         each=(seeds("removed_with_its_namespace"),),
     ),
     Mutant(
+        "a namespace that terminates refuses like a quota",
+        f"{_OPERATOR}/adapters/kube.py",
+        'if status == 403 and any(cause.get("reason") == "NamespaceTerminating" for cause in _causes(body)):',
+        'if status == 403 and any(cause.get("reason") == "Quota" for cause in _causes(body)):',
+        ("unit/test_adapters_kube.py::test_a_namespace_that_terminates_refuses_for_good",),
+        "Its revisions would be kept for fifteen minutes.",
+    ),
+    Mutant(
         "a Job that failed is tried again for ever",
         _DECIDES,
         "    if job.state is JobState.FAILED:\n        return group.given_up(describe(job))\n",

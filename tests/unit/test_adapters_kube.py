@@ -19,7 +19,13 @@ from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster
 from vectorindex_operator.adapters.second_tries import SecondTries
 from vectorindex_operator.core.events import Event, EventReason
-from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, RefusedError, UnreachableError
+from vectorindex_operator.reconcile.errors import (
+    ClusterError,
+    ConflictError,
+    NamespaceTerminatingError,
+    RefusedError,
+    UnreachableError,
+)
 
 Json = dict[str, Any]
 WRITTEN = {"fieldManager": "vectorindex-operator", "fieldValidation": "Strict", "timeout": "20000ms"}
@@ -295,6 +301,16 @@ def test_refusals_and_faults_are_told_apart(
     with pytest.raises(ClusterError, match=f"{status} Because: of that") as caught:
         cluster.apply(JOB)
     assert type(caught.value) is kind
+
+
+def test_a_namespace_that_terminates_refuses_for_good(server: Server, cluster: KubeCluster) -> None:
+    """Told by the cause, never by the words: a quota refuses with the same code, and may be raised."""
+    terminates = {"reason": "NamespaceTerminating", "field": "metadata.namespace", "message": "it is being terminated"}
+    for causes, kind in (([terminates], NamespaceTerminatingError), ([], RefusedError), (None, RefusedError)):
+        server.answer((403, {"reason": "Forbidden", "message": "being terminated", "details": {"causes": causes}}))
+        with pytest.raises(RefusedError) as caught:
+            cluster.create(JOB)
+        assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize("answer", ["<html>bad gateway</html>", "", '"upstream error"', "[]", "null", "\x00"])
