@@ -22,6 +22,7 @@ import contextlib
 import http.client
 import json
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -149,6 +150,7 @@ def measure(dataset: Dataset, factory: str, rounds: int, seconds: float) -> list
                 for turn in TURNS:
                     speed = _turn(case, one, load, SHARE * speed if turn == "on" else 0.0, seconds)
             found.append(case)
+            print(f"{factory}, {connections} connections: {case.rises()}", file=sys.stderr, flush=True)
     return found
 
 
