@@ -169,7 +169,8 @@ class Invariants:
         verb, revision = marks[labels.VERB], marks.get(labels.REVISION, "")
         if verb != "collect":
             self._may_begin(operator, f"Job/{name} created")
-        removing = [job for job in self.world.store.of_kind("Job") if not owners(job) and not finished(job)]
+        jobs = [job for job in self.world.store.of_kind("Job") if not owners(job) and not finished(job)]
+        removing = [job for job in jobs if job["metadata"]["labels"].get(labels.VERB) == "collect"]
         for job in removing if owners(new) else ():
             if to_unix(job["metadata"]["creationTimestamp"]) + 1 < operator.started_at:
                 self.broken(f"(16) Job/{name} created, and {job['metadata']['name']} may remove what it writes")
