@@ -9,12 +9,10 @@ from simulator.scenarios.scenario import Script, ends, phase, scenario, set_qual
 from simulator.truth import Quality
 from simulator.world import World
 
-KEEPS = {"rollout__keepPrior": "15m"}
 
-
-def promoted(w: World) -> Script:
+def promoted(w: World, keep_prior: str = "15m") -> Script:
     """B is stable, and A is kept loaded."""
-    w.apply(**KEEPS)
+    w.apply(rollout__keepPrior=keep_prior)
     yield stable(w, "A")
     w.apply(index__factory="B")
     yield stable(w, "B")
@@ -111,8 +109,8 @@ def kept_and_rollback_to_a_third(w: World) -> Script:
 
 @scenario(ends("B", builds=2), seeds=2)
 def kept_and_no_room(w: World) -> Script:
-    """There is no node for more pods of B: A's make room."""
-    yield from promoted(w)
+    """There is no node for more pods of B: A's make room, long before their time."""
+    yield from promoted(w, "20h")
     w.truth.room = False
     w.scale(3)
     yield lambda: not _uid(w, "A")
