@@ -28,7 +28,7 @@ def _has(w: World, factory: str, count: int) -> Callable[[], bool]:
     return lambda: len(w.controllers.ready_pods(w.name_of(factory))) == count
 
 
-@scenario(ROLLED_BACK, seeds=3)
+@scenario(ROLLED_BACK, seeds=2)
 def kept_and_steady_state(w: World) -> Script:
     """B turns bad after its promotion: the way back is one write to pods that have been there all the time."""
     yield from promoted(w)
@@ -41,7 +41,7 @@ def kept_and_steady_state(w: World) -> Script:
     yield phase(w, "B", "RolledBack")
 
 
-@scenario(ROLLED_BACK, seeds=2)
+@scenario(ROLLED_BACK, seeds=1)
 def kept_and_rollback_by_hand(w: World) -> Script:
     yield from promoted(w)
     before = _uid(w, "A")
@@ -52,7 +52,7 @@ def kept_and_rollback_by_hand(w: World) -> Script:
     yield phase(w, "B", "RolledBack")
 
 
-@scenario(ROLLED_BACK, unanswered=True, seeds=2)
+@scenario(ROLLED_BACK, unanswered=True, seeds=1)
 def kept_and_stable_dies(w: World) -> Script:
     """No pod of B comes back: A takes the traffic as in a soak, whatever the rules say."""
     yield from promoted(w)
@@ -62,7 +62,7 @@ def kept_and_stable_dies(w: World) -> Script:
     yield phase(w, "B", "RolledBack")
 
 
-@scenario(ends("B", builds=2), seeds=2)
+@scenario(ends("B", builds=2), seeds=1)
 def kept_for_its_time(w: World) -> Script:
     """It has as many pods as stable while it lasts, whoever scales that, and then it goes by itself."""
     yield from promoted(w)
@@ -73,7 +73,7 @@ def kept_for_its_time(w: World) -> Script:
     yield _has(w, "A", 3)
 
 
-@scenario(ends("C", builds=3), seeds=3)
+@scenario(ends("C", builds=3), seeds=1)
 def kept_and_next_rollout(w: World) -> Script:
     """A goes before C comes; then B is kept, until the user wants none."""
     yield from promoted(w)
@@ -85,7 +85,7 @@ def kept_and_next_rollout(w: World) -> Script:
     w.apply(rollout__keepPrior="0s")
 
 
-@scenario(ends("A", builds=2), seeds=2)
+@scenario(ends("A", builds=2), seeds=1)
 def kept_and_wanted_again(w: World) -> Script:
     """The user goes back by an edit: A's pods are there."""
     yield from promoted(w)
@@ -96,7 +96,7 @@ def kept_and_wanted_again(w: World) -> Script:
     assert _uid(w, "A") == before, "A was loaded again"
 
 
-@scenario(ends("A", phase="RolledBack", rolled_out=False, stalled=True, failed="C", builds=3), seeds=2)
+@scenario(ends("A", phase="RolledBack", rolled_out=False, stalled=True, failed="C", builds=3), seeds=1)
 def kept_and_rollback_to_a_third(w: World) -> Script:
     """B is kept, and a person names A: it gets B's place."""
     yield from promoted(w)
@@ -107,7 +107,7 @@ def kept_and_rollback_to_a_third(w: World) -> Script:
     yield phase(w, "C", "RolledBack")
 
 
-@scenario(ends("B", builds=2), seeds=2)
+@scenario(ends("B", builds=2), seeds=1)
 def kept_and_no_room(w: World) -> Script:
     """There is no node for more pods of B: A's make room, long before their time."""
     yield from promoted(w, "20h")
