@@ -189,6 +189,7 @@ def pin_back(w: World) -> Script:
 def pin_and_take_out(w: World) -> Script:
     yield from second(w)
     w.apply(pinRevision=w.name_of("A"))
+    yield stable(w, "A")
     yield w.rng.uniform(0.0, 100.0)
     w.apply(pinRevision="")
     yield stable(w, "B")
