@@ -268,6 +268,7 @@ VERBS = (
         "        state.update(name, phase=Phase.VALIDATING, rollout=None,",
         (f"{_PINS}test_another_gate_or_other_classes_measure_nothing_again",),
         "Nothing measures while a revision is pinned: it would wait for ever.",
+        each=(seeds("pin_and_take_out"),),
     ),
     Mutant(
         "what is on its way goes on while a pin names nothing",
