@@ -13,6 +13,8 @@ there, under a prefix of its own:
     killed           each of these, killed before and after each request that changes something, then run once more
     two clusters     both use all artifacts, and delete the index at the same moment
 
+The last two, which run often, lie beside a tenth of the others' objects.
+
 `left`: objects and uploads that should be gone. `touched`: objects of others, or of artifacts that stay, that are gone
 or were written, and uploads of theirs that were aborted. Writes bench/results/collect.md and summary.json, except with
 --quick.
@@ -208,18 +210,19 @@ def changing(ends_at: int = 0, *, after: bool = False) -> Iterator[list[str]]:
 
 @dataclass(slots=True)
 class Bench:
-    """Runs cases, each in a copy of its own."""
+    """Runs cases, each in a copy of its own: of `whole`, or of `small`, which has a tenth of the others' objects."""
 
     whole: Place
+    small: Place
     copies: int = 0
 
-    def copy(self, case: Case) -> Place:
+    def copy(self, place: Place, case: Case) -> Place:
         self.copies += 1
-        return copied(self.whole, f"copy-{self.copies}", case.shared)
+        return copied(place, f"copy-{self.copies}", case.shared)
 
     def run(self, case: Case, row: Row) -> int:
         """As asked; how many requests changed something."""
-        place = self.copy(case)
+        place = self.copy(self.whole, case)
         before = place.there()
         with changing() as made:
             collect(place.task(**case.asked))
@@ -228,7 +231,7 @@ class Bench:
         return len(made)
 
     def run_killed(self, case: Case, row: Row, number: int, *, after: bool) -> None:
-        place = self.copy(case)
+        place = self.copy(self.small, case)
         before = place.there()
         with changing(number, after=after), suppress(KilledError):
             collect(place.task(**case.asked))
@@ -241,7 +244,7 @@ class Bench:
         """Two clusters that use all artifacts leave at the same moment. One that came first may have left something to
         the other; a second run of either finds nothing more to do."""
         case = Case("two clusters", {"everything": True}, shared=ARTIFACTS)
-        place = self.copy(case)
+        place = self.copy(self.small, case)
         before = place.there()
         with ThreadPoolExecutor(2) as pool:
             for done in [pool.submit(collect, place.task(cluster=one, **case.asked)) for one in "ab"]:
@@ -278,7 +281,8 @@ def page(rows: Sequence[Row]) -> str:
 
 A real S3 server. Objects are counted over all runs of a case; *left* should be gone and is not, *touched* should be as
 it was and is not. *killed*: ended right before or right after each request that changes something, in turn, and then
-run once more. *two clusters*: both delete the index at the same moment, and each runs once more.
+run once more. *two clusters*: both delete the index at the same moment, and each runs once more. These lie beside a
+tenth of the others' objects.
 
 {table}
 """
@@ -297,9 +301,11 @@ def main() -> int:
         source = Path(name) / "source"
         source.mkdir()
         np.save(source / "a.npy", np.random.default_rng(0).standard_normal((600, 8), dtype=np.float32))
-        whole = Place(s3, Path(name) / "s3", "whole", endpoint)
-        template(whole, source, 200 if options.quick else options.others)
-        rows = measure(Bench(whole), quick=options.quick)
+        others = 200 if options.quick else options.others
+        whole, small = (Place(s3, Path(name) / "s3", prefix, endpoint) for prefix in ("whole", "small"))
+        template(whole, source, others)
+        template(small, source, others // 10)
+        rows = measure(Bench(whole, small), quick=options.quick)
     text = page(rows)
     print(text)
     left, touched = sum(row.left for row in rows), sum(row.touched for row in rows)
