@@ -50,6 +50,8 @@ class FaultyS3:
         self.aborted: list[str] = []
         self.locked: set[str] = set()
         """Keys of objects that nobody may remove."""
+        self.taken: set[str] = set()
+        """Keys of objects and uploads that somebody else removes at the very moment."""
         self.batches: list[int] = []
         """Sizes of the lists of objects that were to be removed at once."""
 
@@ -132,6 +134,8 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[tuple[FaultyS3, str]]
             return self.answer(200, f"<DeleteResult>{rows}</DeleteResult>".encode())
 
         def do_delete(self, path: str, query: str, body: bytes) -> None:
+            if path.removeprefix("/bucket/") in state.taken:
+                return self.error(404, "NoSuchUpload" if "uploadId" in query else "NoSuchKey")
             if "uploadId" in query:
                 state.aborted.append(path)
             if path.removeprefix("/bucket/") in state.locked:
@@ -280,6 +284,18 @@ def test_parts_of_killed_uploads_of_this_index_are_removed_and_no_others(faulty:
     assert store(endpoint).discard_unfinished("team/docs", 86_400) == 1
     assert state.aborted == ["/bucket/team/docs/d/attempt/index.faiss"]
     assert store(endpoint).discard_unfinished("team/docs", 1e10) == 0  # not old enough
+
+
+def test_what_somebody_else_removes_at_the_same_moment_is_gone_and_the_rest_goes_too(
+    faulty: tuple[FaultyS3, str],
+) -> None:
+    """Two clusters that delete an index at once: S3 says 204 to both, others say to one that nothing is there."""
+    state, endpoint = faulty
+    state.uploads = ["team/docs/d/one/index.faiss", "team/docs/d/two/index.faiss"]
+    state.taken = {"team/docs/d/one/index.faiss", "team/docs/d/manifest.json"}
+    store(endpoint).delete("team/docs/d/manifest.json")
+    assert store(endpoint).discard_unfinished("team/docs", 0) == 1
+    assert state.aborted == ["/bucket/team/docs/d/two/index.faiss"]
 
 
 def test_a_build_removes_the_parts_that_killed_builds_of_its_index_left(

@@ -182,7 +182,9 @@ class S3Store:
         try:
             self._client.delete_object(Bucket=self.bucket, Key=key)
         except (ClientError, BotoCoreError) as error:
-            raise self._failed(key, error) from error
+            # S3 does not tell; others do, of what somebody else removes at the same moment.
+            if not (isinstance(error, ClientError) and _code(error) in _MISSING_KEY):
+                raise self._failed(key, error) from error
 
     def delete_many(self, keys: Sequence[str]) -> dict[str, str]:
         refused: dict[str, str] = {}
@@ -209,8 +211,6 @@ class S3Store:
         for key in keys:
             try:
                 self.delete(key)
-            except FileNotFoundError:
-                continue
             except StoreUnavailable:
                 raise
             except TaskError as error:
@@ -232,12 +232,20 @@ class S3Store:
                         continue
                     if now - _unix(upload.get("Initiated")) < older_than:
                         continue
-                    if not dry_run:
-                        self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload["UploadId"])
-                    found += 1
+                    found += dry_run or self._abort(key, upload["UploadId"])
         except (ClientError, BotoCoreError) as error:
             _log.debug("unfinished uploads stay", extra={"bucket": self.bucket, "why": _brief(error)})
         return found
+
+    def _abort(self, key: str, upload: str) -> bool:
+        """Whether it was there to be ended: somebody else may end it at the same moment."""
+        try:
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+        except ClientError as error:
+            if _code(error) != "NoSuchUpload":
+                raise
+            return False
+        return True
 
     def _failed(self, key: str, error: BaseException, etag: str | None = None) -> TaskError:
         where, field = self.describe(key), f"{self.role.field}.s3"
