@@ -9,6 +9,13 @@ _DECIDES = f"{_OPERATOR}/core/leftovers.py"
 _DOES = f"{_OPERATOR}/reconcile/leftovers.py"
 _SEES = f"{_OPERATOR}/reconcile/held.py"
 _HOLDS = f"{_OPERATOR}/core/safety/hold_revisions.py"
+_LOOP = f"{_OPERATOR}/reconcile/loop.py"
+_RECONCILES_FIRST = """\
+        try:
+            after = self._reconcile(namespace, name)
+        finally:
+            left = self._clear_up(namespace, name)
+"""
 _UNIT = "unit/test_leftovers.py::"
 
 LEFTOVERS = (
@@ -20,6 +27,22 @@ LEFTOVERS = (
         (),
         "Nothing would be removed, and nobody would know where to look for it.",
         each=(seeds("removed_with_its_artifacts"), seeds("removed_during_soak")),
+    ),
+    Mutant(
+        "a way back waits for what an earlier index left",
+        _LOOP,
+        _RECONCILES_FIRST,
+        "        left, after = self._clear_up(namespace, name), self._reconcile(namespace, name)\n",
+        ("unit/test_slow_looks.py::test_the_loop_decides_on_the_time_at_which_its_reads_began",),
+        "Reads of what is gone, on a slow API server, come before those of what users are answered by.",
+    ),
+    Mutant(
+        "a pass that fails keeps what an earlier index left",
+        _LOOP,
+        _RECONCILES_FIRST,
+        "        after = self._reconcile(namespace, name)\n        left = self._clear_up(namespace, name)\n",
+        (f"{_UNIT}test_a_pass_that_fails_does_not_keep_what_was_left",),
+        "A namespace could not be deleted for as long as its new index cannot be read.",
     ),
     Mutant(
         "what is removed is still built",

@@ -23,9 +23,15 @@ from vectorindex_operator.core.plan import CreateRevision, HoldRevision, WriteRe
 from vectorindex_operator.handlers import told
 from vectorindex_operator.manifests import jobs
 from vectorindex_operator.manifests.render import render
+from vectorindex_operator.reconcile import loop
 from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
 from vectorindex_operator.reconcile.claims import finalizer_of
-from vectorindex_operator.reconcile.errors import ConflictError, NamespaceTerminatingError, RefusedError
+from vectorindex_operator.reconcile.errors import (
+    ConflictError,
+    NamespaceTerminatingError,
+    RefusedError,
+    UnreachableError,
+)
 from vectorindex_operator.reconcile.execute import Executor
 from vectorindex_operator.reconcile.leftovers import Leftovers
 from vectorindex_operator.reconcile.loop import Reconciler
@@ -450,6 +456,17 @@ def test_a_pass_looks_after_it_whatever_there_is_of_the_name(operator_class: str
         after_that = reconciler(stored, cache, operator_class=operator_class).run(NAMESPACE, NAME).again_after
         assert ("create", "Job/" + next(iter(stored.children("Job", "", "")))["metadata"]["name"]) in stored.writes
         assert after_that is not None
+
+
+def test_a_pass_that_fails_does_not_keep_what_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A namespace that is being deleted would wait for whatever is wrong with the index that is there."""
+    stored, cache = Stored(index_raw(index(DELETES, uid="uid-new")), revision()), ReadCache()
+    for one in stored.objects:
+        cache.put(one)
+    monkeypatch.setattr(loop, "observe", lambda *_: (_ for _ in ()).throw(UnreachableError("no answer")))
+    with pytest.raises(UnreachableError):
+        reconciler(stored, cache).run(NAMESPACE, NAME)
+    assert [kind for verb, name in stored.writes if verb == "create" for kind in [name.partition("/")[0]]] == ["Job"]
 
 
 def test_a_new_index_of_the_name_waits() -> None:

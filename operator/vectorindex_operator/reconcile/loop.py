@@ -109,8 +109,12 @@ class Reconciler:
         return Outcome(after)
 
     def _run(self, namespace: str, name: str) -> float | None:
-        """The pass, and a look at what an earlier VectorIndex of this name left."""
-        left, after = self._clear_up(namespace, name), self._reconcile(namespace, name)
+        """The pass, and then, whatever came of it, a look at what an earlier VectorIndex of this name left: a way back
+        must not wait for that."""
+        try:
+            after = self._reconcile(namespace, name)
+        finally:
+            left = self._clear_up(namespace, name)
         return min((one for one in (left, after) if one is not None), default=None)
 
     def _clear_up(self, namespace: str, name: str) -> float | None:

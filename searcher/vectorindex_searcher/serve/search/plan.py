@@ -21,8 +21,6 @@ from .kinds import refuse_unknown
 from .pool import Group
 
 NO_LIMITS = contract.ParamLimits()
-INVALID_FILTER = "InvalidFilter"
-"""Kind of the problem of a filter that this revision does not take."""
 _OWN_WORDS = ("params", "filter", "minScore")
 
 
@@ -200,12 +198,12 @@ class Planner:
             return None
         if self._schema.columns is None:
             remedy = "build the index with factory Flat, IVF or HNSW"
-            raise Problem(400, INVALID_FILTER, "this index type cannot be filtered", field="filter", remedy=remedy)
+            raise Problem(400, "InvalidFilter", "this index type cannot be filtered", field="filter", remedy=remedy)
         try:
             return parse(document, self._schema.columns)
         except FilterError as error:
             raise Problem(
-                400, INVALID_FILTER, error.detail, field=error.where, value=error.value, remedy=error.remedy
+                400, "InvalidFilter", error.detail, field=error.where, value=error.value, remedy=error.remedy
             ) from None
 
     def lost(self, fields: Mapping[str, Any]) -> bool:

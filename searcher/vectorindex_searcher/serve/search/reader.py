@@ -13,7 +13,7 @@ from ..http.limits import LOOP_BYTES
 from ..http.messages import JSON_TYPE, Problem
 from .fields import fields_of_json, fields_of_query_string
 from .long_json import fields_of_long_json
-from .plan import INVALID_FILTER, Key, PlanCache, Planner, SearchPlan, check_work
+from .plan import Key, PlanCache, Planner, SearchPlan, check_work
 from .vectors import ABSENT, VectorReader, Vectors
 
 BINARY_TYPE = b"application/octet-stream"
@@ -105,7 +105,7 @@ class RequestReader:
             plan = self._planner.plan(fields, binary=key[0], from_query=key[1][:1] == b"?")
         except Problem as problem:
             # All else that it says was checked before.
-            outcome.lost = problem.kind == INVALID_FILTER and self._planner.lost(fields)
+            outcome.lost = problem.kind == "InvalidFilter" and self._planner.lost(fields)
             raise
         self.plans.put(key, plan)
         return plan
