@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("unhurried", deadline=None)  # how fast a machine is proves nothing
+settings.load_profile("unhurried")
 
 DRAW = os.environ.get("DRAW", "0")
 """Which rows builds leave out to measure with: `make test-flakes` takes another number each time."""

@@ -7,7 +7,7 @@ import tracemalloc
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from played_pods import Pods, Revision
 
@@ -128,7 +128,6 @@ latencies = st.dictionaries(st.integers(0, 300), whole)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**40), st.text(max_size=5), values, latencies)))
-@settings(deadline=None)
 def test_what_is_packed_is_what_it_was(given_rows: list[tuple[int, str, dict[str, Any], dict[int, int]]]) -> None:
     rows = [Counted.of(*row) for row in given_rows]
     packed = Packed(rows)

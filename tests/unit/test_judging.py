@@ -409,7 +409,6 @@ def test_observing_costs_the_others_nothing() -> None:
 
 
 @given(st.sampled_from([0.001, 0.01, 0.1]), st.integers(60, 90_000))
-@settings(deadline=None)
 def test_a_larger_budget_and_a_shorter_soak_trip_sooner(budget: float, horizon: int) -> None:
     evidence = merged([cell(1000, zero=45)] * 2)
     strict = judge(ZERO, evidence, alpha_budget=budget, horizon_seconds=horizon).confidence_limit
@@ -433,7 +432,7 @@ SEVERITY = {Verdict.PASS: 0, Verdict.INCONCLUSIVE: 1, Verdict.ERROR: 2, Verdict.
     st.integers(0, 29),
     st.integers(1, 3),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_more_empty_answers_are_never_better(counts: list[tuple[int, int]], at: int, consecutive: int) -> None:
     rule = replace(ZERO, consecutive=consecutive, min_samples=100)
     cells = [cell(max(pair), zero=min(pair)) for pair in counts]
@@ -450,7 +449,7 @@ def test_more_empty_answers_are_never_better(counts: list[tuple[int, int]], at: 
     st.integers(1, 400),
     st.integers(0, 60),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_restarted_operator_reaches_the_same_verdict(
     seed: int, window: float, consecutive: int, enough: int, warm_up: int
 ) -> None:

@@ -56,7 +56,6 @@ buckets = st.builds(
 
 
 @given(st.lists(st.tuples(st.lists(buckets, max_size=6), st.floats(-9, 9)), max_size=4), st.randoms())
-@settings(deadline=None)
 def test_order_of_pods_and_buckets_does_not_matter(
     pods: list[tuple[list[EvidenceBucket], float]], rng: random.Random
 ) -> None:
@@ -68,7 +67,6 @@ def test_order_of_pods_and_buckets_does_not_matter(
 
 
 @given(st.lists(buckets, max_size=12), st.integers(0, 12))
-@settings(deadline=None)
 def test_splitting_a_pod_in_two_changes_nothing(items: list[EvidenceBucket], cut: int) -> None:
     now = T0 + 47
     whole = ev.merge([pod("p", items, now=now)], now)
@@ -95,7 +93,6 @@ def test_clock_skew_above_half_a_bucket_is_taken_out(skew: float, lands: int) ->
 
 
 @given(st.floats(-4000, 4000), st.floats(0, 5, exclude_max=True))
-@settings(deadline=None)
 def test_two_pods_that_saw_the_same_moment_are_at_most_one_bucket_apart(skew: float, phase: float) -> None:
     """The same query, counted on two clocks; and no bucket that a pod still fills counts as complete."""
     now = T0 + 100
@@ -179,7 +176,7 @@ def test_with_enough_traffic_windows_leave_no_gap(span: int) -> None:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_windows_are_disjoint_bounded_and_never_change(data: st.DataObject) -> None:
     """Over hours, with gaps: each window once, no two overlap, at most one per span, and later looks agree."""
     span = data.draw(st.integers(1, 120))
@@ -207,7 +204,6 @@ def test_windows_are_disjoint_bounded_and_never_change(data: st.DataObject) -> N
 
 
 @given(st.lists(st.floats(2e-6, 10), min_size=1, max_size=300), st.sampled_from([0.05, 0.01]))
-@settings(deadline=None)
 def test_histogram_against_the_durations_themselves(durations: list[float], share: float) -> None:
     latency: dict[int, int] = {}
     for seconds in durations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -21,13 +21,11 @@ SOAKS = 400
 
 
 @given(st.floats(0, 400), st.integers(1, 60))
-@settings(deadline=None)
 def test_the_tail_is_scipys(value: float, freedom: int) -> None:
     assert chi_square_beyond(value, freedom) == pytest.approx(float(stats.chi2.sf(value, freedom)), rel=1e-6, abs=1e-15)
 
 
 @given(st.lists(st.tuples(st.integers(20, 500), st.integers(20, 500)), min_size=2, max_size=30))
-@settings(deadline=None)
 def test_the_test_is_scipys_where_no_class_is_rare(pairs: list[tuple[int, int]]) -> None:
     one, other = [a for a, _ in pairs], [b for _, b in pairs]
     expected = stats.contingency.chi2_contingency([one, other], correction=False).pvalue

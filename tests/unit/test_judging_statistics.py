@@ -18,7 +18,6 @@ LEVELS = (0.05, 1e-3, 1e-5, 1e-9)
 
 
 @given(st.integers(1, 3000), st.floats(0.01, 0.99), st.floats(0, 1))
-@settings(deadline=None)
 def test_the_bounded_tail_is_never_below_the_coins(trials: int, bound: float, share: float) -> None:
     """Coins are the worst values in [0, 1], and their tail is known."""
     hits = round(trials * share)
@@ -40,14 +39,12 @@ def test_bounded_limits_are_where_the_tail_is_the_level(mean: float, trials: int
 
 
 @given(st.floats(0.5, 1e6), st.floats(0.5, 1e6), st.floats(0, 1))
-@settings(deadline=None)
 def test_incomplete_beta_is_scipys(a: float, b: float, x: float) -> None:
     expected = float(special.betainc(a, b, x))
     assert own.regularised_beta(a, b, x) == pytest.approx(expected, rel=1e-6, abs=1e-14)
 
 
 @given(st.integers(1, 1_000_000), st.floats(1e-4, 0.9999), st.floats(-9, 9))
-@settings(deadline=None)
 def test_binomial_tails_are_scipys(trials: int, rate: float, sigmas: float) -> None:
     hits = round(trials * rate + sigmas * math.sqrt(trials * rate * (1 - rate)))
     hits = min(trials, max(0, hits))
@@ -111,7 +108,7 @@ def test_ratio_test_keeps_its_level(trials: int, base_trials: int, base_rate: fl
 
 
 @given(st.integers(0, 400), st.integers(400, 5000), st.integers(0, 400), st.integers(400, 5000), st.floats(0.2, 3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_ratio_limit_and_ratio_test_agree(x1: int, n1: int, x0: int, n0: int, ratio: float) -> None:
     alpha = 1e-4
     rises = own.ratio_at_least(x1, n1, x0, n0, ratio)

@@ -127,7 +127,7 @@ def test_any_one_thing_may_be_missing(number: int) -> None:
         check(changed(WORLD, path, GONE))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.tuples(st.sampled_from(PATHS), GARBAGE), min_size=1, max_size=3))
 def test_any_few_things_may_be_anything(edits: list[tuple[tuple[Any, ...], Any]]) -> None:
     world = WORLD

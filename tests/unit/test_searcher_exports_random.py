@@ -107,9 +107,7 @@ def answers(path: Path, table: pa.Table, batch: int) -> list[Any]:
     return found
 
 
-@settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150)
 @given(made=column(), batch=st.integers(1, 4))
 @example(made=pa.array([[[]]], pa.large_list(pa.map_(pa.string(), pa.null()))), batch=1)
 @example(made=pa.array([[1, 2], None, [3]], pa.list_view(pa.int64())), batch=2)
@@ -120,9 +118,7 @@ def test_any_column_is_kept_as_it_is(tmp_path: Path, made: pa.Array, batch: int)
     assert found == orjson.loads(orjson.dumps(expected(json_values(made))))
 
 
-@settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150)
 @given(one=column(), other=column())
 def test_shards_keep_their_values_or_are_refused(tmp_path: Path, one: pa.Array, other: pa.Array) -> None:
     kind = common_type(metadata_type(one.type), metadata_type(other.type))
@@ -146,9 +142,7 @@ def test_shards_keep_their_values_or_are_refused(tmp_path: Path, one: pa.Array, 
         assert [one is None for one in found] == [one is None for one in expected(json_values(part))]
 
 
-@settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(made=column())
 def test_any_column_survives_parquet(tmp_path: Path, made: pa.Array) -> None:
     try:

@@ -322,7 +322,7 @@ def holds(document: dict[str, Any], values: dict[str, Any]) -> bool | None:
     return None if values[name] is None else bool(_PYTHON[operator](values[name], operand))
 
 
-@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@settings(max_examples=150, derandomize=True, database=None)
 @given(document=_FILTERS)
 def test_any_filter_means_what_sql_says(file: RowFile, document: dict[str, Any]) -> None:
     try:

@@ -147,7 +147,6 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, key: str) -> None:
 
     @settings(
         max_examples=5 if key == "a.hdf5" else 80,
-        deadline=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
@@ -262,12 +261,12 @@ def test_damaged_documents_are_refused(kind: str) -> None:
         assert isinstance(found, RetryableError if kind == "listing" else BadData)
         assert len(found.failure.message) < 1000
 
-    @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(damage(len(valid)))
     def bytes_changed(edits: list[tuple[str, int, bytes]]) -> None:
         refused(damaged(valid, edits))
 
-    @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.integers(0, 40), max_size=4), JSON)
     @example([], [[[[]]]])
     def values_changed(path: list[int], value: Any) -> None:
@@ -315,7 +314,7 @@ def test_faiss_opens_no_file_but_the_one_that_was_published(tmp_path: Path, monk
             load(tasks[0], lambda _: None)
         assert not opened
 
-    @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(damage(len(whole)))
     def check(edits: list[tuple[str, int, bytes]]) -> None:
         changed = damaged(whole, edits)

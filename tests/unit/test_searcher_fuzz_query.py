@@ -54,7 +54,6 @@ TERMS = QuerySchema(
 )
 BOUNDED = settings(
     max_examples=120,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

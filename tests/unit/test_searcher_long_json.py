@@ -37,7 +37,7 @@ _DEEP = st.recursive(_PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dict
 _BODIES = st.dictionaries(_KEYS, _ROWS | _DEEP, max_size=5)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@settings(max_examples=400, derandomize=True, database=None)
 @given(_BODIES, st.sampled_from([None, 1, "\t"]), st.booleans())
 def test_vector_by_vector_is_the_same_as_the_whole(body: dict[str, Any], indent: Any, twice: bool) -> None:
     text = json.dumps(body, indent=indent).encode()
@@ -50,7 +50,7 @@ def test_vector_by_vector_is_the_same_as_the_whole(body: dict[str, Any], indent:
     assert fields == whole
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=200, derandomize=True, database=None)
 @given(st.binary(max_size=60), st.integers(0, 60))
 def test_broken_bodies_are_refused_like_others(noise: bytes, at: int) -> None:
     good = b'{"k": 3, "vectors": [[1, 2], [3, 4]], "segment": "a"}'

@@ -274,7 +274,7 @@ def check_problem(problem: Problem) -> None:
     orjson.loads(problem.response("r").body)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from(NAMES), JSON | NUMBERS | st.lists(NUMBERS, max_size=3), max_size=5))
 def test_any_json_is_a_search_or_a_problem(body: dict[str, object]) -> None:
     try:
@@ -287,7 +287,7 @@ def test_any_json_is_a_search_or_a_problem(body: dict[str, object]) -> None:
         check_problem(problem)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=60), st.binary(max_size=40))
 def test_any_bytes_are_a_search_or_a_problem(raw: bytes, query: bytes) -> None:
     for make in (lambda: parse(raw), lambda: parse_binary(query, raw)):
@@ -363,7 +363,7 @@ def test_plans_hold_nothing_of_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3000)), max_size=80))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_cache_of_plans_is_bounded_in_entries_and_bytes(puts: list[tuple[int, int]]) -> None:
     plan = parse({"vector": V}).plan
     cache = PlanCache(entries=8, nbytes=64 << 10)
