@@ -149,6 +149,15 @@ def test_no_thread_that_still_runs_can_take_the_exit_code_with_it(tmp_path: Path
     assert json.loads(done.stdout)["reason"] == "FolderNotFound", "what was said is whole"
 
 
+def test_output_that_cannot_be_written_is_no_success(tmp_path: Path) -> None:
+    flags = [*fine(tmp_path), "--out", str(tmp_path / "out"), "--digest", "d"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*PROGRAM, *flags], stdout=full, stderr=subprocess.PIPE, env=environment)
+    assert done.returncode == 120
+    assert b"standard output: No space left on device" in done.stderr
+
+
 def test_who_reads_no_more_is_told_by_the_code(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)

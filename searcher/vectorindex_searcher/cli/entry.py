@@ -28,6 +28,9 @@ def _end(code: int) -> NoReturn:
         sys.stdout.flush()
     except BrokenPipeError:
         code = 128 + signal.SIGPIPE
+    except OSError as error:  # a full disk, for one
+        sys.stderr.write(f"standard output: {error.strerror or error}\n")
+        code = code or 120  # as Python itself ends then
     finally:
         logging.shutdown()
         os._exit(code)
