@@ -133,6 +133,14 @@ def a_revision(
     return RevisionView(name, f"uid-{name}", created, frozen, RevisionStatus(**(fields | status)))
 
 
+def with_rollout(view: RevisionView, **changes: Any) -> RevisionView:
+    """The same with other fields in its rollout."""
+    rollout = view.status.rollout
+    assert rollout is not None
+    status = view.status.model_copy(update={"rollout": rollout.model_copy(update=changes)})
+    return replace(view, status=status)
+
+
 def pod(name: str, *, ready: bool = True, **changes: Any) -> PodView:
     address = f"10.0.0.{sum(name.encode()) % 250}"
     return replace(PodView(name, address, ready, scheduled_at=NOW - HOUR), **changes)
@@ -212,6 +220,12 @@ def recorded(plan: Plan, view: RevisionView) -> RevisionStatus:
 def phase(plan: Plan, view: RevisionView) -> str:
     """The phase in it."""
     return recorded(plan, view).phase
+
+
+def said(plan: Plan) -> tuple[str, str]:
+    """Result and message of the one answer to a command."""
+    (answer,) = plan.status.verbs
+    return answer.result, answer.message
 
 
 def moved(plan: Plan) -> list[str]:

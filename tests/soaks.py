@@ -24,8 +24,12 @@ SOAKING = replace(
 )
 
 
-def counts(view: RevisionView, *, errors: int = 0, since: float = NOW - 600) -> tuple[PodEvidence, ...]:
-    """What its two searchers answered: 1,000 queries each in every bucket since then."""
+def counts(
+    view: RevisionView, *, errors: int = 0, at: float = NOW, since: float | None = None, named: str = ""
+) -> tuple[PodEvidence, ...]:
+    """What its two searchers answered at `at`: 1,000 requests each in every bucket since then, or of ten minutes.
+    `named`: whom they say they are, if not `view`."""
+    first = at - 600 if since is None else since
     latency = {188: 1000}
     buckets = tuple(
         EvidenceBucket(
@@ -37,15 +41,11 @@ def counts(view: RevisionView, *, errors: int = 0, since: float = NOW - 600) -> 
             errors=errors,
             latency=latency,
         )
-        for b in range(int(since // 5), int(NOW // 5))
+        for b in range(int(first // 5), int(at // 5))
     )
     names = [f"{view.name}-{number}" for number in range(2)]
-    return tuple(
-        PodEvidence(
-            pod=name, evidence=Evidence(pod=name, revision=view.name, now=NOW, buckets=buckets), received_at=NOW
-        )
-        for name in names
-    )
+    told = named or view.name
+    return tuple(PodEvidence(n, Evidence(pod=n, revision=told, now=at, buckets=buckets), at) for n in names)
 
 
 def soak(of: RevisionView = SOAKING, *, errors: int = 0, switched: float = NOW - 600, **changes: Any) -> Observation:

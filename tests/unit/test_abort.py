@@ -22,6 +22,7 @@ from observations import (
     pod,
     recorded,
     run,
+    said,
     seen,
     source,
     spec,
@@ -40,7 +41,6 @@ from vectorindex_operator.core.plan import (
     DeleteSearchers,
     EnsureSearchers,
     MoveTraffic,
-    Plan,
     StartBuild,
     StartValidation,
     WriteRevisionStatus,
@@ -53,11 +53,6 @@ THIRD = spec(index={"factory": "Flat"})
 
 def asks(obs: Observation, argument: str = "", nonce: str = "n1") -> Observation:
     return with_spec(obs, commands=(Command("abort", argument, nonce),))
-
-
-def said(plan: Plan) -> tuple[str, str]:
-    (answer,) = plan.status.verbs
-    return answer.result, answer.message
 
 
 @pytest.mark.parametrize("was", ["Pending", "Building", "Validating", "Validated", "Surging", "Shadowing"])

@@ -21,7 +21,9 @@ from observations import (
     run,
     seen,
     spec,
+    with_rollout,
 )
+from soaks import counts
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import RuleVerdict, Trip
@@ -30,7 +32,6 @@ from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.plan import EnsureSearchers, MoveTraffic, Plan, WriteRevisionStatus
 from vectorindex_operator.core.traffic import Decision, DecisionKind
-from vectorindex_searcher.contract import Evidence, EvidenceBucket
 
 OLD = spec()
 NEW = spec(index={"factory": "HNSW32"})
@@ -39,28 +40,8 @@ A = a_revision(OLD, "Superseded", created=NOW - 48 * HOUR)
 B = a_revision(NEW, "Stable", created=NOW - HOUR)
 
 
-def counts(
-    view: RevisionView, *, errors: int = 0, at: float = NOW, since: float | None = None, named: str = ""
-) -> tuple[PodEvidence, ...]:
-    """What its two searchers answered at `at`: 1,000 requests each in every bucket of ten minutes."""
-    first = at - 600 if since is None else since
-    rows = tuple(
-        EvidenceBucket(bucket=b, segment="other", requests=1000, failed_requests=errors, queries=1000, errors=errors)
-        for b in range(int(first // 5), int(at // 5))
-    )
-    names = [f"{view.name}-{number}" for number in range(2)]
-    return tuple(PodEvidence(n, Evidence(pod=n, revision=named or view.name, now=at, buckets=rows), at) for n in names)
-
-
 def moved(plan: Plan) -> list[str]:
     return [one.decision.to_revision for one in actions(plan, MoveTraffic)]
-
-
-def with_rollout(view: RevisionView, **changes: Any) -> RevisionView:
-    rollout = view.status.rollout
-    assert rollout is not None
-    status = view.status.model_copy(update={"rollout": rollout.model_copy(update=changes)})
-    return replace(view, status=status)
 
 
 def soaking(*, since: float, of: Any = NEW, **rollout: Any) -> RevisionView:

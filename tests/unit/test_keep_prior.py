@@ -27,10 +27,11 @@ from observations import (
     seen,
     source,
     spec,
+    with_rollout,
 )
 from raw_objects import deployment_raw, front_raw, index_raw, revision_raw, searcher_pod, slice_raw
+from soaks import counts
 from unit.test_execute import NAME, World
-from unit.test_judge_serving import counts, with_rollout
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Condition, Rejection, VectorIndexStatus

@@ -19,6 +19,7 @@ from observations import (
     recorded,
     report,
     run,
+    said,
     seen,
     with_spec,
 )
@@ -29,7 +30,6 @@ from vectorindex_operator.api.v1alpha1 import Pause
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.observation import JobState, Observation, RevisionView, Task
-from vectorindex_operator.core.plan import Plan
 
 HELD = Pause(nonce="p1", at=to_text(NOW - 60))
 WANTED = identity.revision_name("docs", identity.digest(NEW, DATA))
@@ -37,11 +37,6 @@ WANTED = identity.revision_name("docs", identity.digest(NEW, DATA))
 
 def asks(obs: Observation, verb: str = "pause", argument: str = "", nonce: str = "n1") -> Observation:
     return with_spec(obs, commands=(Command(verb, argument, nonce),))
-
-
-def said(plan: Plan) -> tuple[str, str]:
-    (answer,) = plan.status.verbs
-    return answer.result, answer.message
 
 
 def with_pause(obs: Observation, name: str = WANTED, pause: Pause | None = HELD) -> Observation:

@@ -18,6 +18,7 @@ from observations import (
     pod,
     recorded,
     run,
+    said,
     seen,
     spec,
     with_spec,
@@ -28,7 +29,7 @@ from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import RolloutStatus, Trip
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.observation import Observation
-from vectorindex_operator.core.plan import Plan, WriteRevisionStatus
+from vectorindex_operator.core.plan import WriteRevisionStatus
 
 DOUBT = 21
 """Errors of 1,000 where 20 are allowed: outside, and not beyond doubt."""
@@ -38,11 +39,6 @@ QUIET = {SOAKING.name: counts(SOAKING, since=NOW)}
 
 def asks(obs: Observation, argument: str = "") -> Observation:
     return with_spec(obs, commands=(Command("promote", argument, "n1"),))
-
-
-def said(plan: Plan) -> tuple[str, str]:
-    (answer,) = plan.status.verbs
-    return answer.result, answer.message
 
 
 def rollout_with(obs: Observation, **changes: object) -> Observation:

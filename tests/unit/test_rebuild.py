@@ -18,6 +18,7 @@ from observations import (
     condition,
     listing,
     run,
+    said,
     seen,
     source,
     spec,
@@ -29,7 +30,7 @@ from vectorindex_operator.api.v1alpha1 import Rebuild, Rejection, VectorIndexSpe
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.observation import Observation, RevisionView
-from vectorindex_operator.core.plan import CreateRevision, Plan, StartBuild
+from vectorindex_operator.core.plan import CreateRevision, StartBuild
 from vectorindex_operator.manifests.revisions import revision
 
 OF = spec()
@@ -39,11 +40,6 @@ REJECTED = Rejection(stage="Gate", reason="RecallBelowMin", message="0.9", at=to
 
 def asks(obs: Observation, verb: str = "rebuild", nonce: str = "n1") -> Observation:
     return with_spec(obs, commands=(Command(verb, "", nonce),))
-
-
-def said(plan: Plan) -> tuple[str, str]:
-    (answer,) = plan.status.verbs
-    return answer.result, answer.message
 
 
 def rebuilt(phase: str, *, number: int = 1, of: VectorIndexSpec = OF, **status: Any) -> RevisionView:
