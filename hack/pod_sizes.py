@@ -7,9 +7,7 @@ takes (build/budget.py), the control plane what a pod of it is given (manifests/
 
 from __future__ import annotations
 
-import argparse
 import bisect
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from vectorindex_operator.manifests.podspec import DISK, disk_mebibytes
 from vectorindex_searcher.build import budget
 from vectorindex_searcher.contract import Metric
 from vectorindex_searcher.errors import BadSpec
+from vectorindex_searcher.generated import write_or_check
 from vectorindex_searcher.index.choose.families import lists_for, parts_for
 from vectorindex_searcher.index.factory import make_index, training_rows
 from vectorindex_searcher.index.memory import footprint
@@ -139,18 +138,7 @@ Computed, not measured: the index by `index/memory.py`, its build by `build/budg
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page (--write) or tell whether it is what it should be (--check)."""
-    parser = argparse.ArgumentParser(prog="pod_sizes", description="Generate docs/reference/pod-sizes.md.")
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true", help="write it")
-    mode.add_argument("--check", action="store_true", help="fail when it differs")
-    text = page()
-    if parser.parse_args(arguments).write:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
-        sys.stderr.write(f"{PAGE} differs from the code: run `make generate`\n")
-        return 1
-    return 0
+    return write_or_check("pod_sizes", PAGE, page(), arguments)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import inspect
 import json
@@ -17,6 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from .. import contract
 from ..artifact import manifest
+from ..generated import write_or_check
 from . import report
 
 REFERENCE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "report.schema.json"
@@ -72,18 +72,8 @@ def _without_titles(node: Any) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write docs/reference/report.schema.json (--write) or tell whether it is what it should be (--check)."""
-    parser = argparse.ArgumentParser(prog="schema", description="Generate docs/reference/report.schema.json.")
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true", help="write it")
-    mode.add_argument("--check", action="store_true", help="fail when it differs")
     text = json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
-    if parser.parse_args(arguments).write:
-        REFERENCE.write_text(text, encoding="utf-8")
-        return 0
-    if not REFERENCE.is_file() or REFERENCE.read_text(encoding="utf-8") != text:
-        sys.stderr.write(f"{REFERENCE} differs from the code: run `make generate`\n")
-        return 1
-    return 0
+    return write_or_check("schema", REFERENCE, text, arguments)
 
 
 if __name__ == "__main__":

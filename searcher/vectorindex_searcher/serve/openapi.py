@@ -6,9 +6,7 @@ A test holds real answers, every path and every kind of problem in the code agai
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from .. import contract
+from ..generated import write_or_check
 from ..index.filters import JOINERS, LISTED, ORDERED
 from . import documents
 from .http.limits import FEEDBACK_BYTES, MAX_DEADLINE_MS, MAX_VECTORS, Limits
@@ -262,18 +261,7 @@ def _problems() -> Json:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write docs/reference/openapi.json (--write) or tell whether it is what it should be (--check)."""
-    parser = argparse.ArgumentParser(prog="openapi", description="Generate docs/reference/openapi.json.")
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true", help="write it")
-    mode.add_argument("--check", action="store_true", help="fail when it differs")
-    text = json.dumps(document(), indent=2) + "\n"
-    if parser.parse_args(arguments).write:
-        REFERENCE.write_text(text)
-        return 0
-    if not REFERENCE.is_file() or REFERENCE.read_text() != text:
-        sys.stderr.write(f"{REFERENCE} differs from the code: run `make generate`\n")
-        return 1
-    return 0
+    return write_or_check("openapi", REFERENCE, json.dumps(document(), indent=2) + "\n", arguments)
 
 
 if __name__ == "__main__":
