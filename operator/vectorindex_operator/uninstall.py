@@ -16,7 +16,8 @@ from vectorindex_operator.adapters.kube import KubeCluster, connect
 from vectorindex_operator.adapters.lease import LeaseLock, LeaseTimes, take_over
 from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.errors import ClusterError, ConflictError, RefusedError
-from vectorindex_operator.reconcile.leftovers import REVISION_KIND, with_finalizer
+from vectorindex_operator.reconcile.held import REVISION_KIND
+from vectorindex_operator.reconcile.leftovers import with_finalizer
 from vectorindex_operator.reconcile.ports import Raw
 from vectorindex_operator.reconcile.relist import MANAGED, Listed
 from vectorindex_operator.settings import OperatorSettings

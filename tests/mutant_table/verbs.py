@@ -68,8 +68,8 @@ VERBS = (
     Mutant(
         "a retry begins something in a suspended index",
         f"{_PROGRESS}/obey_commands.py",
-        "        if obey is not None and state.suspended:\n",
-        "        if obey is not None and state.errors:\n",
+        "        if state.suspended:\n",
+        "        if state.errors:\n",
         (f"{_SUSPEND}test_a_request_that_would_begin_something_is_refused",),
         "It would be said to be done, and nothing would come of it.",
     ),

@@ -14,6 +14,7 @@ from vectorindex_operator.api.v1alpha1 import (
     BlockedBy,
     Live,
     RevisionStatus,
+    RolloutStatus,
     SourceStatus,
     VectorIndexSpec,
     VerbResult,
@@ -238,11 +239,16 @@ class ReconcileState:
         self.candidate = max(candidates, key=lambda n: (n == self.serving, n), default="")
 
     @property
+    def stable_rollout(self) -> RolloutStatus | None:
+        """How stable came to be stable; None: there is no stable revision, or nothing tells."""
+        status = self.statuses.get(self.stable)
+        return status.rollout if status is not None else None
+
+    @property
     def kept(self) -> str:
         """What was stable before the last promotion, while it stays loaded (safety/keep_prior.py); empty: nothing does.
         Wanted again, it keeps its pods while it is proven."""
-        status = self.statuses.get(self.stable)
-        rollout = status.rollout if status is not None else None
+        rollout = self.stable_rollout
         if rollout is None or rollout.prior_kept_until is None:
             return ""
         prior = self.statuses.get(rollout.prior)

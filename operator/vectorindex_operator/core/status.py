@@ -143,8 +143,8 @@ def _way_back(state: ReconcileState) -> tuple[str, str, str]:
         return "True", ARTIFACT_GONE, f"to {target}: its searchers are loaded, but one that starts again fails: {gone}"
     if not warm:
         return "True", "Cold", f"to {target}: it would be loaded from its artifact first"
-    until = state.statuses[state.stable].rollout if target == state.kept else None
-    lasts = f", and stay so until {until.prior_kept_until} at the latest" if until is not None else ""
+    kept = state.stable_rollout if target == state.kept else None
+    lasts = f", and stay so until {kept.prior_kept_until} at the latest" if kept is not None else ""
     return "True", "Warm", f"to {target}: its searchers are loaded{lasts}"
 
 

@@ -19,6 +19,8 @@ from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import pods, raw
 from vectorindex_operator.reconcile.ports import Raw
 
+REVISION_KIND = "VectorIndexRevision"
+
 
 def is_leaving(revision: Raw) -> bool:
     """Whether a revision, or the metadata of one, is being deleted and a finalizer of ours keeps it."""
@@ -33,7 +35,7 @@ def holds(revisions: list[Raw], *, whole: bool) -> tuple[Hold, ...]:
 def left(namespace: str, name: str, index: Raw | None, children: Mapping[str, list[Raw]], finalizer: str) -> Left:
     """What is left of the VectorIndexes of a name. `index`: the one that is there; `children`: by kind."""
     live_uid = "" if index is None or raw.is_deleting(index) else raw.text(raw.part(index, "metadata").get("uid"))
-    found = Left(namespace, name, live_uid, holds(children["VectorIndexRevision"], whole=True))
+    found = Left(namespace, name, live_uid, holds(children[REVISION_KIND], whole=True))
     going = [hold for hold in found.holds if is_over(found, hold, finalizer)]
     jobs = children["Job"]
     owners = {hold.uid for hold in going} | {hold.owner for hold in going if hold.owner}

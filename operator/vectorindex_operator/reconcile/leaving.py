@@ -10,10 +10,9 @@ import threading
 from collections.abc import Container
 from dataclasses import dataclass, field
 
-from vectorindex_operator.reconcile.held import is_leaving
+from vectorindex_operator.reconcile.held import REVISION_KIND, is_leaving
 from vectorindex_operator.reconcile.ports import Raw
 
-REVISION_KIND = "VectorIndexRevision"
 Key = tuple[str, str, str]
 """Kind, namespace, name."""
 

@@ -20,8 +20,6 @@ from vectorindex_operator.reconcile.ports import Cluster, Events, Raw
 
 log = logging.getLogger(__name__)
 
-REVISION_KIND = "VectorIndexRevision"
-
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
@@ -34,13 +32,13 @@ class Leftovers:
     def look(self, namespace: str, name: str, now: float) -> float | None:
         """Seconds until the next look; None: nothing is left. Raises errors.ClusterError; `now`: unix seconds."""
         selector = labels.of_index(name)
-        revisions = self.cluster.children(REVISION_KIND, namespace, selector)
+        revisions = self.cluster.children(held.REVISION_KIND, namespace, selector)
         if not any(held.is_leaving(one) for one in revisions):
             return None
         # After the revisions: one that was deleted before a VectorIndex that is there was not deleted along with it.
         index = self.cluster.get("VectorIndex", namespace, name)
         children = {kind: self.cluster.children(kind, namespace, selector) for kind in ("Job", "Pod")}
-        left = held.left(namespace, name, index, {REVISION_KIND: revisions, **children}, self.settings.finalizer)
+        left = held.left(namespace, name, index, {held.REVISION_KIND: revisions, **children}, self.settings.finalizer)
         steps = [self._begin(namespace, step) for step in next_steps(left, self.settings, now)]
         known = {raw.name(one): one for one in revisions}
         for step in steps:
@@ -80,7 +78,7 @@ def with_finalizer(revision: Raw, finalizer: str, version: str = "") -> dict[str
     others = [one for one in before if one not in ours(before)]
     return {
         "apiVersion": API_VERSION,
-        "kind": REVISION_KIND,
+        "kind": held.REVISION_KIND,
         "metadata": {
             "name": raw.name(revision),
             "namespace": raw.text(meta.get("namespace")),

@@ -19,13 +19,14 @@ from vectorindex_operator.core.state import ReconcileState
 
 def step(state: ReconcileState) -> None:
     for command in unanswered(state):
-        obey = OBEYED.get(command.name)
-        if obey is not None and state.suspended:
+        if command.name not in OBEYED:
+            continue
+        if state.suspended:
             answer(state, command, done=False, message="spec.suspend is true: nothing new begins; take it out first")
-        elif obey is not None and state.pinned and command.name != "retry":
+        elif state.pinned and command.name != "retry":
             answer(state, command, done=False, message="spec.pinRevision is set: nothing is made; take it out first")
-        elif obey is not None:
-            obey(state, command)
+        else:
+            OBEYED[command.name](state, command)
 
 
 def _retry(state: ReconcileState, command: Command) -> None:

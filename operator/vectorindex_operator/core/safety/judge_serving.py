@@ -78,8 +78,8 @@ def _due(
         return None
     if pause.holds(state, name):
         return None
-    switched, soak = to_unix(rollout.switched_at or ""), rollout.settings.soak
-    samples, elapsed = samples_since(merged, switched), _told_until(state, name) - switched
+    soak = rollout.settings.soak
+    samples, elapsed = _so_far(state, name, rollout, merged)
     longest = duration_seconds(soak.max_duration)
     if act is Act.PROMOTE and elapsed >= duration_seconds(soak.duration) and samples >= soak.min_queries:
         return "SoakPassed", f"passed every guardrail on {samples} queries in {elapsed:.0f} s"
@@ -97,10 +97,17 @@ def _by_word(
     asked = promote.wanted(state)
     if asked is None:
         return None
-    switched = to_unix(rollout.switched_at or "")
-    samples, elapsed = samples_since(merged, switched), _told_until(state, name) - switched
+    samples, elapsed = _so_far(state, name, rollout, merged)
     longest = duration_seconds(rollout.settings.soak.max_duration)
     return promote.by_word(state, asked, said, samples, elapsed, longest)
+
+
+def _so_far(
+    state: ReconcileState, name: str, rollout: api.RolloutStatus, merged: RevisionEvidence
+) -> tuple[int, float]:
+    """Queries and seconds of the soak until now."""
+    switched = to_unix(rollout.switched_at or "")
+    return samples_since(merged, switched), _told_until(state, name) - switched
 
 
 def next_is_validated(state: ReconcileState, name: str) -> bool:

@@ -36,7 +36,7 @@ def begin(state: ReconcileState, name: str, prior: str) -> None:
 
 def end(state: ReconcileState, why: str) -> None:
     """If a prior is kept, it is from now on like any revision that lost the traffic: unloaded once it has drained."""
-    rollout = _rollout(state)
+    rollout = state.stable_rollout
     if rollout is None or rollout.prior_kept_until is None:
         return
     prior = state.statuses.get(rollout.prior)
@@ -48,7 +48,7 @@ def end(state: ReconcileState, why: str) -> None:
 
 def step(state: ReconcileState) -> None:
     """Keep the prior loaded, or end that. After all that says what else is to be loaded."""
-    rollout = _rollout(state)
+    rollout = state.stable_rollout
     if rollout is None or rollout.prior_kept_until is None:
         return
     if rollout.prior in state.foreign or rollout.prior in state.keep_loaded:
@@ -63,17 +63,11 @@ def step(state: ReconcileState) -> None:
 
 def leaving(state: ReconcileState) -> str:
     """A prior that was kept, is not any more, and whose searchers are still there; empty: none."""
-    rollout = _rollout(state)
+    rollout = state.stable_rollout
     if rollout is None or not rollout.settings.keep_prior_seconds or not state.loaded(rollout.prior).exists:
         return ""
     stays = rollout.prior in {*state.keep_loaded, *state.foreign, state.serving}
     return "" if stays else rollout.prior
-
-
-def _rollout(state: ReconcileState) -> RolloutStatus | None:
-    """Of the stable revision."""
-    status = state.statuses.get(state.stable)
-    return status.rollout if status is not None else None
 
 
 def _is_off(state: ReconcileState) -> bool:
