@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from artifacts import pin
+from artifacts import cpu_of, pin
 
 _WARM_SECONDS = 0.3
 
@@ -44,6 +44,10 @@ class Child:
             raise SystemExit(f"a process of the benchmark ended with {self._process.wait()}")
         answer: dict[str, Any] = json.loads(said)
         return answer
+
+    def cpu(self) -> float:
+        """CPU seconds of the process so far."""
+        return cpu_of(self._process.pid)
 
     def close(self) -> None:
         """End of its input, which is its sign to clean up; killed when it does not end soon."""

@@ -5,10 +5,11 @@
 Real vectors (BENCH_DATA, else the demo's) and 200,000 x 768 clustered ones. The searcher runs by flags as its own
 process with one search thread, the load comes from another process, and FAISS by itself is a third: the same file, the
 same parameters, single queries, one thread. They take turns within each round, since a machine's speed changes by the
-minute; shares are medians over rounds. Closed loop with 1, 8 and 64 connections, JSON and binary, and with a trace id
-in each head; then an open loop at 50 % and 90 % of the capacity just measured. With BENCH_DATA also a cheap search of
-it, at a low goal of recall: there the server shows most. At last ids and metadata of 100 hits among 1.1 million rows.
-Writes bench/results/serving.md and summary.json, except with --quick, --only, --connections or --factory.
+minute; shares are medians over rounds. A fourth is the least that a server in Python can be (bare_server.py), so that
+what is ours can be told from what sockets and sleeping cost. Closed loop with 1, 8 and 64 connections, JSON and binary,
+and with a trace id in each head; then an open loop at 50 % and 90 % of the capacity just measured. With BENCH_DATA also
+a cheap search of it, at a low goal of recall: there the server shows most. At last ids and metadata of 100 hits among
+1.1 million rows. Writes bench/results/serving.md and summary.json, except with --quick, --only, --connections or --factory.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Measured:
     faiss_batch: list[float] = field(default_factory=list)
     server: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     shares: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    bare: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Of the bare server, by connections."""
     rates: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     """Queries per second of wall time."""
     open_loop: list[tuple[str, float, float, float, float, int]] = field(default_factory=list)
@@ -72,8 +75,10 @@ def measure(
     single = Child(str(HERE / "inprocess.py"), index, str(unit), params, core=core)
     batch = Child(str(HERE / "inprocess.py"), index, str(unit), params, "64", core=core)
     load = Child(str(HERE / "load_client.py"), str(raw), core=other)
+    bare_server = Child(str(HERE / "bare_server.py"), index, params, core=core)
     found = Measured(f"{dataset.name}-{CHEAP}" if cheap else dataset.name, artifact)
     try:
+        bare_port = bare_server.hear()["port"]
         for child in (single, batch):
             child.ask(str(4 * seconds))  # the pages of a mapped index come in with the first searches
         with serving(artifact, core=core) as server:
@@ -92,6 +97,11 @@ def measure(
                     found.shares[kind, connections].append((bare + again) / 2 / spent)
                     found.rates[kind, connections].append(answer["count"] / answer["seconds"])
                 found.faiss_batch.append(per_query(batch.ask(str(seconds))))
+                for connections in numbers:
+                    connect(load, bare_port, connections, "binary")
+                    before = bare_server.cpu()
+                    answer = load.ask(json.dumps({"do": "closed", "seconds": seconds}))
+                    found.bare[connections].append((bare_server.cpu() - before) / answer["count"] * 1e6)
             for kind in HEADLINE:
                 for share in (0.5, 0.9):
                     connect(load, server.port, numbers[-1], kind)
@@ -99,7 +109,7 @@ def measure(
                     answer = load.ask(json.dumps({"do": "open", "seconds": 4 * seconds, "rate": rate}))
                     found.open_loop.append((kind, share, rate, answer["p50"], answer["p99"], int(answer["refused"])))
     finally:
-        for child in (single, batch, load):
+        for child in (load, single, batch, bare_server):
             child.close()
     return found
 
@@ -131,6 +141,8 @@ def page(found: list[Measured], lookups: Mapping[str, float]) -> str:
             rate = statistics.median(one.rates[kind, connections])
             rows.append((connections, kind, statistics.median(spent), min(spent), shown, rate))
         parts.append(results.table(("connections", "body", "us a query", "least", "share", "queries/s"), rows))
+        beside = ", ".join(f"{statistics.median(spent):.0f} us at {n}" for n, spent in one.bare.items())
+        parts.append(f"\nThe bare server (one query a call, no checks), connections: {beside}.\n")
         parts.append("\nOpen loop, 64 connections, latency from the moment a query was to be sent:\n")
         loops = [(kind, f"{share:.0%}", *rest) for kind, share, *rest in one.open_loop]
         parts.append(results.table(("body", "of capacity", "queries/s", "p50 ms", "p99 ms", "refused"), loops))

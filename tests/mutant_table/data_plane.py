@@ -88,10 +88,26 @@ DATA_PLANE = (
     Mutant(
         "uploads of a build that runs are aborted",
         f"{_SEARCHER}/storage/folder.py",
-        "            if below(path.relative_to(self.root).as_posix(), spared):\n                continue\n",
-        "",
+        "            if not ours(path.with_name(_named(path)).relative_to(self.root).as_posix()):\n",
+        "            if False:\n",
         (f"{_COLLECT_TESTS}::test_uploads_of_a_build_that_may_run_are_spared",),
         "A large artifact on a slow line would never be published.",
+    ),
+    Mutant(
+        "uploads of others go with a deleted index",
+        _COLLECT,
+        "            return owned is not None and owned.digest not in spared\n",
+        "            return owned is None or owned.digest not in spared\n",
+        (f"{_COLLECT_TESTS}::test_of_a_deleted_index_no_upload_stays_and_none_of_others_goes",),
+        "An index below ours would lose what it is just uploading.",
+    ),
+    Mutant(
+        "the objects of an artifact go before its unfinished uploads",
+        _COLLECT,
+        "        self._discard_uploads(self.layout.attempts(digest), 0.0)\n        before = len(self.refused)\n",
+        "        before = len(self.refused)\n",
+        (f"{_COLLECT_TESTS}::test_uploads_go_before_the_last_object_that_shows_where_they_are",),
+        "Killed in between, the next run would find nothing, and parts that no listing shows would stay.",
     ),
     Mutant(
         "a searcher lists its source as often as it is asked to",

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,44 @@ def test_uploads_of_a_build_that_may_run_are_spared(store: FolderStore) -> None:
     assert [path.exists() for path in halves] == [True, True, False]
     assert collect(task(store, "d1", building=("d2",))).uploads == 1, "its Job is gone, so its age is no matter"
     assert [path.exists() for path in halves] == [False, True, False]
+
+
+def half_uploaded(store: FolderStore, *parts: str) -> Path:
+    """What a killed upload leaves: in a folder a file, at S3 parts that no listing shows."""
+    path = store.root.joinpath(*parts, ".index.faiss.x1")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"half")
+    return path
+
+
+def test_uploads_go_before_the_last_object_that_shows_where_they_are(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in between, it would not look there again: the index is deleted, and nobody knows the digest."""
+    published(store, "d1", OURS)
+    half = half_uploaded(store, "team", "docs", "d1", "killed")
+    removed: list[bool] = []
+
+    class Watched(FolderStore):
+        def delete_many(self, keys: Sequence[str]) -> dict[str, str]:
+            removed.append(half.exists())
+            return super().delete_many(keys)
+
+    monkeypatch.setattr(collect_module, "open_store", lambda *_: Watched(store.root, Role.ARTIFACTS))
+    assert collect(task(store, everything=True)).uploads == 1
+    assert removed
+    assert not any(removed)
+
+
+def test_of_a_deleted_index_no_upload_stays_and_none_of_others_goes(store: FolderStore) -> None:
+    ours = half_uploaded(store, "team", "docs", "d1", "a-1")
+    others = [half_uploaded(store, "team", "docs", "sub", "d1", "a-1"), half_uploaded(store, "team", "docs", "notes")]
+    for path in others:
+        os.utime(path, times=(0, 0))  # however old they are
+    store.put("team/docs/notes/README", b"somebody's")
+    assert collect(task(store, everything=True)).uploads == 1
+    assert not ours.exists()
+    assert all(path.exists() for path in others)
 
 
 def test_what_is_in_use_cannot_be_named(store: FolderStore) -> None:

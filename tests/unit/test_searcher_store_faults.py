@@ -278,12 +278,16 @@ def test_a_store_with_conditional_writes_passes_and_nothing_stays(faulty: tuple[
 # ---------------------------------------------------------------- leftovers of killed uploads
 
 
+def anybody(key: str) -> bool:
+    return bool(key)
+
+
 def test_parts_of_killed_uploads_of_this_index_are_removed_and_no_others(faulty: tuple[FaultyS3, str]) -> None:
     state, endpoint = faulty
     state.uploads = ["team/docs/d/attempt/index.faiss", "team/docs2/d/attempt/index.faiss"]
-    assert store(endpoint).discard_unfinished("team/docs", 86_400) == 1
+    assert store(endpoint).discard_unfinished("team/docs", 86_400, ours=anybody) == 1
     assert state.aborted == ["/bucket/team/docs/d/attempt/index.faiss"]
-    assert store(endpoint).discard_unfinished("team/docs", 1e10) == 0  # not old enough
+    assert store(endpoint).discard_unfinished("team/docs", 1e10, ours=anybody) == 0  # not old enough
 
 
 def test_what_somebody_else_removes_at_the_same_moment_is_gone_and_the_rest_goes_too(
@@ -294,7 +298,7 @@ def test_what_somebody_else_removes_at_the_same_moment_is_gone_and_the_rest_goes
     state.uploads = ["team/docs/d/one/index.faiss", "team/docs/d/two/index.faiss"]
     state.taken = {"team/docs/d/one/index.faiss", "team/docs/d/manifest.json"}
     store(endpoint).delete("team/docs/d/manifest.json")
-    assert store(endpoint).discard_unfinished("team/docs", 0) == 1
+    assert store(endpoint).discard_unfinished("team/docs", 0, ours=anybody) == 1
     assert state.aborted == ["/bucket/team/docs/d/two/index.faiss"]
 
 
@@ -318,7 +322,7 @@ def test_a_build_removes_the_parts_that_killed_builds_of_its_index_left(
 
 def test_a_store_that_does_not_allow_to_list_uploads_stops_nobody(faulty: tuple[FaultyS3, str]) -> None:
     faulty[0].refuses = (403, "AccessDenied")
-    assert store(faulty[1]).discard_unfinished("team/docs", 0) == 0
+    assert store(faulty[1]).discard_unfinished("team/docs", 0, ours=anybody) == 0
 
 
 def test_temporary_files_of_killed_builds_are_removed_from_a_folder(tmp_path: Path) -> None:
@@ -326,17 +330,21 @@ def test_temporary_files_of_killed_builds_are_removed_from_a_folder(tmp_path: Pa
     (tmp_path / "team" / "docs" / ".index.faiss.x8d2").write_bytes(b"half")
     (tmp_path / "team" / "docs" / "index.faiss").write_bytes(b"whole")
     folder = FolderStore(tmp_path, Role.ARTIFACTS)
-    assert folder.discard_unfinished("team/docs", 3600) == 0
-    assert folder.discard_unfinished("team/docs", -1) == 1
+    assert folder.discard_unfinished("team/docs", 3600, ours=anybody) == 0
+    assert folder.discard_unfinished("team/docs", -1, ours=anybody) == 1
     assert [item.key for item in folder.list("")] == ["team/docs/index.faiss"]
 
 
-def test_uploads_of_what_is_spared_stay_and_a_dry_run_only_counts(faulty: tuple[FaultyS3, str], tmp_path: Path) -> None:
+def test_uploads_that_are_not_ours_stay_and_a_dry_run_only_counts(faulty: tuple[FaultyS3, str]) -> None:
     state, endpoint = faulty
     state.uploads = [f"team/docs/{digest}/attempt/index.faiss" for digest in ("d1", "d10", "d2")]
-    assert store(endpoint).discard_unfinished("team/docs", 0, spared=["team/docs/d1"], dry_run=True) == 2
+
+    def ours(key: str) -> bool:
+        return not key.startswith("team/docs/d1/")
+
+    assert store(endpoint).discard_unfinished("team/docs", 0, ours=ours, dry_run=True) == 2
     assert state.aborted == []
-    assert store(endpoint).discard_unfinished("team/docs", 0, spared=["team/docs/d1"]) == 2
+    assert store(endpoint).discard_unfinished("team/docs", 0, ours=ours) == 2
     assert state.aborted == [f"/bucket/team/docs/{digest}/attempt/index.faiss" for digest in ("d10", "d2")]
 
 

@@ -6,8 +6,9 @@ wherever it is cut off, and a second run goes on from there:
     our mark says `leave`            we use it no more; if another cluster does, our mark goes and all else stays
     the manifest                     nothing new can begin to use it
     look at the marks once more      who came in between gets the manifest back, whole: no file is gone yet
+    unfinished uploads               no listing shows them: while there is an object, a second run knows of them
     reports, checkpoints, files      in batches, the marks read before each
-    marks, unfinished uploads
+    marks
 
 Never touched: what is not below the index's own prefix, what does not parse as ours (Layout.parse), an artifact that
 bears the mark of another cluster, one without our mark that was built for another VectorIndex.
@@ -106,7 +107,7 @@ class _Collector:
                 self._remove(reports)
         nobody_left = self.task.everything and not (self.task.keep or self.task.building or self.stays)
         self._remove(wanted.last if nobody_left else wanted.listings)
-        self._discard_uploads(self.layout.base, 0.0 if nobody_left and not wanted.unknown else UNFINISHED_SECONDS)
+        self._discard_uploads(self.layout.base, 0.0 if nobody_left else UNFINISHED_SECONDS)
         if self.refused:
             raise self._not_removed()
         return CollectResult(
@@ -163,6 +164,7 @@ class _Collector:
             return "published again" if again else f"used by {', '.join(begun[:3])}"
         if manifest is not None:
             self.objects, self.size = self.objects + 1, self.size + len(manifest)
+        self._discard_uploads(self.layout.attempts(digest), 0.0)
         before = len(self.refused)
         if not self._remove([item for item, kind in ours if kind is not Kind.USER], digest):
             return "somebody began to build it again"
@@ -170,7 +172,6 @@ class _Collector:
             self._remove([item for item, kind in ours if kind is Kind.USER])
             self.artifacts += bool(ours) or manifest is not None
             _log.info("artifact removed", extra={"digest": digest, "objects": len(ours)})
-        self._discard_uploads(self.layout.attempts(digest), 0.0)
         self.done.append(digest)
         return ""
 
@@ -204,8 +205,13 @@ class _Collector:
 
     def _discard_uploads(self, prefix: str, older_than: float) -> None:
         # Those of artifacts that stay for others are theirs; those of what is gone are counted already.
-        spared = [self.layout.attempts(digest) for digest in (*self.task.building, *self.stays, *self.done)]
-        self.uploads += self.store.discard_unfinished(prefix, older_than, spared=spared, dry_run=self.task.dry_run)
+        spared = {*self.task.building, *self.stays, *self.done}
+
+        def ours(key: str) -> bool:
+            owned = self.layout.parse(key)
+            return owned is not None and owned.digest not in spared
+
+        self.uploads += self.store.discard_unfinished(prefix, older_than, ours=ours, dry_run=self.task.dry_run)
 
     def _not_removed(self) -> TaskError:
         for key, why in list(self.refused.items())[:_MOST_ROWS]:

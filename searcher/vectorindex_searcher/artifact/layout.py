@@ -128,6 +128,10 @@ class Layout:
                 return Owned(Kind.FILE, digest)
         return None
 
+    def owns(self, key: str) -> bool:
+        """Whether `parse` knows a key."""
+        return self.parse(key) is not None
+
     def live_queries(self, digest: str = "") -> str:
         """Where the live queries are that a gate of this digest measures with, while it does."""
         return join_key(self.base, "live", f"{digest}.queries" if digest else "")

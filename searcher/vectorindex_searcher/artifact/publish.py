@@ -53,7 +53,7 @@ def publish(store: Store, layout: Layout, manifest: Manifest, folder: Path) -> t
         ]
         for upload in uploads:
             upload.result()
-    if gone := store.discard_unfinished(layout.base, UNFINISHED_SECONDS):
+    if gone := store.discard_unfinished(layout.base, UNFINISHED_SECONDS, ours=layout.owns):
         _log.info("removed what killed builds had uploaded in part", extra={"uploads": gone})
     data = encode(manifest)
     if store.put(layout.manifest(manifest.digest), data, exclusive=True):

@@ -8,11 +8,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import BadData, BadSpec, SourceChanged, SourceMissing, StoreUnavailable, TaskError
-from .store import CHUNK_BYTES, ObjectInfo, Role, UnsupportedByStore, below
+from .store import CHUNK_BYTES, ObjectInfo, Role, UnsupportedByStore
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -176,11 +176,11 @@ class FolderStore:
         return refused
 
     def discard_unfinished(
-        self, prefix: str, older_than: float, *, spared: Collection[str] = (), dry_run: bool = False
+        self, prefix: str, older_than: float, *, ours: Callable[[str], bool], dry_run: bool = False
     ) -> int:
         start, oldest, found = self._path(prefix), time.time() - older_than, 0
         for path in start.rglob(".*.*"):
-            if below(path.relative_to(self.root).as_posix(), spared):
+            if not ours(path.with_name(_named(path)).relative_to(self.root).as_posix()):
                 continue
             with contextlib.suppress(OSError):  # another builder tidies up, too
                 if path.is_file() and path.stat().st_mtime <= oldest:
@@ -191,6 +191,7 @@ class FolderStore:
 
     @staticmethod
     def _temporary(path: Path) -> Path:
+        """A new file beside `path`; see `_named`."""
         fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(fd)
         return Path(name)
@@ -229,3 +230,8 @@ def _sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _named(temporary: Path) -> str:
+    """What a temporary file was to become."""
+    return temporary.name[1:].rpartition(".")[0]

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from ..contract import S3
 from ..errors import SourceChanged, StoreUnavailable, TaskError
-from .store import CHUNK_BYTES, DELETE_BATCH, ObjectInfo, Role, UnsupportedByStore, below
+from .store import CHUNK_BYTES, DELETE_BATCH, ObjectInfo, Role, UnsupportedByStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -218,7 +218,7 @@ class S3Store:
         return refused
 
     def discard_unfinished(
-        self, prefix: str, older_than: float, *, spared: Collection[str] = (), dry_run: bool = False
+        self, prefix: str, older_than: float, *, ours: Callable[[str], bool], dry_run: bool = False
     ) -> int:
         found = 0
         try:
@@ -228,7 +228,7 @@ class S3Store:
                 now = _date(page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
                 for upload in page.get("Uploads", []):
                     key = upload["Key"]
-                    if not below(key, (prefix,)) or below(key, spared):
+                    if not key.startswith(f"{prefix}/") or not ours(key):
                         continue
                     if now - _unix(upload.get("Initiated")) < older_than:
                         continue

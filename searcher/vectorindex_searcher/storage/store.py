@@ -6,7 +6,7 @@ One module a kind of store beside this one, so a laptop run against folders neve
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -108,18 +108,13 @@ class Store(Protocol):
         ...
 
     def discard_unfinished(
-        self, prefix: str, older_than: float, *, spared: Collection[str] = (), dry_run: bool = False
+        self, prefix: str, older_than: float, *, ours: Callable[[str], bool], dry_run: bool = False
     ) -> int:
         """Remove what killed uploads below `prefix` left behind `older_than` seconds ago or earlier: it takes space and
-        no listing shows it. `spared`: prefixes below which nothing goes. Returns how many there were. Never raises: a
-        store may not allow it.
+        no listing shows it. `ours`: says of the key that an upload would have had whether it may go. Returns how many
+        there were. Never raises: a store may not allow it.
         """
         ...
-
-
-def below(key: str, prefixes: Collection[str]) -> bool:
-    """Whether a key lies below one of the prefixes: "a/b" holds "a/b/c", and not "a/bc"."""
-    return any(key.startswith(f"{prefix}/") for prefix in prefixes)
 
 
 def join_key(*parts: str) -> str:
