@@ -8,6 +8,7 @@ _OPERATOR = "operator/vectorindex_operator"
 _JUDGING = f"{_OPERATOR}/core/judging"
 _JUDGE = f"{_JUDGING}/judge.py"
 _ACTS = f"{_JUDGING}/acts.py"
+_SEQUENTIAL = "unit/test_judging_sequential.py"
 _SERVING = f"{_OPERATOR}/core/safety/judge_serving.py"
 _EVIDENCE = f"{_OPERATOR}/adapters/evidence.py"
 _ADMIN = f"{_OPERATOR}/adapters/admin_port.py"
@@ -190,6 +191,46 @@ JUDGING = (
         "    if math.isinf(family.value(cell)):\n",
         ("unit/test_judging.py::test_scores_that_are_no_numbers_are_an_error_and_never_pass",),
         "A revision that answers NaN would pass its score's guardrail.",
+    ),
+    Mutant(
+        "a stake that was doubled is proof",
+        f"{_JUDGING}/sequential.py",
+        "if math.fsum(held.values()) >= 1.0 / level else None",
+        "if math.fsum(held.values()) >= 2.0 else None",
+        (f"{_SEQUENTIAL}::test_what_the_sums_of_minutes_rule_out_no_bet_has_won",),
+        "Good revisions would be taken back every day.",
+    ),
+    Mutant(
+        "the bet against a rule comes on top of its windows",
+        _JUDGE,
+        "        if stake is not None:\n            alpha /= 2\n",
+        "",
+        (f"{_SEQUENTIAL}::test_windows_and_bets_have_half_of_the_level_each",),
+        "falseTripBudget would be half of what is spent.",
+    ),
+    Mutant(
+        "a batch is a hundred proofs",
+        f"{_JUDGING}/sequential.py",
+        "        if self.one_by_one and cell.queries != cell.requests:\n",
+        "        if False:\n",
+        (f"{_SEQUENTIAL}::test_queries_of_batches_are_not_bet_on",),
+        "One client that asks for what is not there, in batches, would take every revision back.",
+    ),
+    Mutant(
+        "windows that somebody chose are not kept",
+        f"{_JUDGING}/rules.py",
+        "        sequential=rule.window is None and rule.consecutive == CONSECUTIVE,\n",
+        "        sequential=True,\n",
+        (f"{_SEQUENTIAL}::test_who_chose_windows_keeps_them",),
+        "`consecutive: 3` would trip at once.",
+    ),
+    Mutant(
+        "a soak spends what the shadow has spent before",
+        f"{_OPERATOR}/core/safety/judge_serving.py",
+        " * (1.0 if steady else SOAK_BUDGET)",
+        "",
+        ("unit/test_judge_serving.py::test_a_rollout_spends_its_budget_once",),
+        "falseTripBudget would hold for a soak without its shadow.",
     ),
     Mutant(
         "one bad window trips",

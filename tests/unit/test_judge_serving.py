@@ -28,9 +28,11 @@ from soaks import counts
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import RuleVerdict, Trip
 from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.shadow import SHADOW_BUDGET
 from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.plan import EnsureSearchers, MoveTraffic, Plan, WriteRevisionStatus
+from vectorindex_operator.core.safety import judge_serving
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 
 OLD = spec()
@@ -129,6 +131,23 @@ def test_silent_searchers_never_promote() -> None:
     silent = tuple(replace(one, evidence=None) for one in counts(candidate))
     for evidence in (silent, ()):
         assert "Promoted" not in [event.reason for event in run(undecided(evidence)).events]
+
+
+def test_a_rollout_spends_its_budget_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`falseTripBudget` is for shadow and soak together, and once more for the day of the watch."""
+    spent: list[float] = []
+    real = judge_serving.judge
+
+    def judge(*given: Any, **named: Any) -> Any:
+        spent.append(named["alpha_budget"])
+        return real(*given, **named)
+
+    monkeypatch.setattr(judge_serving, "judge", judge)
+    run(undecided(counts(soaking(since=NOW - 7 * HOUR))))
+    run(watched(0))
+    soak, day = spent
+    assert soak + SHADOW_BUDGET * 0.01 == pytest.approx(0.01)
+    assert day == pytest.approx(0.01)
 
 
 # ---------------------------------------------------------------- clocks

@@ -98,7 +98,8 @@ class GuardrailRule(Model):
     max_rise_vs_stable: PercentIncrease | None = None
     """Highest rise, in percent of stable's value."""
     window: PositiveDuration | None = None
-    """Length of one look. Default 1m; 15m for LiveRecall and ClickDepth. Times `consecutive` at most 30m."""
+    """Length of one look. Default 1m; 15m for LiveRecall and ClickDepth. Times `consecutive` at most 30m. With it, or with
+    another `consecutive`, the rule is judged by windows alone; without, what is plain is seen in seconds."""
     warm_up: Duration = "1m"
     """Queries in this time after the switch are not judged."""
     min_samples: Annotated[int, Field(ge=1, le=1_000_000_000)] = 200
@@ -162,6 +163,6 @@ class Guardrails(Model):
     steady_state: Literal["Rollback", "Observe"] = "Rollback"
     """Rollback: once, within 24 h of promotion. Observe: verdicts and Events only."""
     false_trip_budget: Percent = "1%"
-    """Highest probability that a healthy revision at its bounds trips in a whole soak, all rules together."""
+    """Highest probability that a healthy revision at its bounds trips in a whole rollout, all rules together."""
     rules: Annotated[tuple[GuardrailRule, ...], Field(max_length=32)] = DEFAULT_RULES
     """Judged side by side; one that fails is enough."""

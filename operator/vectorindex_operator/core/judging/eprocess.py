@@ -15,13 +15,14 @@ inequality), at any number of looks. Nothing waits for the end of a window, and 
 - A start counts once there are `enough` samples since then. The inequality needs none; but where queries are few, one
   visitor who asks four times in vain would be proof.
 
-Pairs are judged by it, before a revision gets the traffic (pairs.py); what users are answered with is not, yet.
+Pairs are judged by it, before a revision gets the traffic (pairs.py), and so is what users are answered with, beside
+windows (sequential.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
@@ -142,12 +143,19 @@ def wealth(bucket: Bucket, *, first: int, stop: int, oldest: int, starts: int, e
     `bucket`: those in [first, stop), of which the newest may be one that is still being filled. `oldest`: the first
     one that every ring still holds. `starts`: minutes for which the stake must last (maxDuration, or 24 h).
     """
+    parts = holdings(bucket, first=first, stop=stop, oldest=oldest, starts=starts, enough=enough)
+    return math.fsum(held for _, held in parts)
+
+
+def holdings(
+    bucket: Bucket, *, first: int, stop: int, oldest: int, starts: int, enough: int
+) -> Iterator[tuple[int, float]]:
+    """As `wealth`, in its parts: what each has become, and the bucket from which on it was bet; the newest first."""
     share = (1.0 - FIRST_SHARE) / max(1, starts)
-    held = 0.0
     newer: Stretch | None = None
     for number in range((stop - 1) // BLOCK, max(first, oldest) // BLOCK - 1, -1):
         begin = max(first, number * BLOCK)
-        if begin < oldest:
+        if begin < oldest or begin >= stop:
             break
         each = (Stretch.of(*bucket(one)) for one in range(begin, min(stop, (number + 1) * BLOCK)))
         block = reduce(Stretch.then, each)
@@ -155,10 +163,9 @@ def wealth(bucket: Bucket, *, first: int, stop: int, oldest: int, starts: int, e
         if newer.trials < enough:
             continue
         if begin == first:
-            held += FIRST_SHARE * newer.wealth()
+            yield begin, FIRST_SHARE * newer.wealth()
         elif number - first // BLOCK <= starts:
-            held += share * newer.wealth()
-    return held
+            yield begin, share * newer.wealth()
 
 
 def of_rate(cells: Mapping[int, tuple[float, float]], bound: float, together: int = TOGETHER) -> Bucket:

@@ -9,6 +9,8 @@ The loop, at each look (every 5 s during a soak), and which module of this packa
        cut the evidence since warm-up into windows that do not overlap and never change once closed;
        a window fails when its confidence limit lies beyond the bound, at a level of which all windows of all rules
        together use up the false-trip budget; `consecutive` failed windows in a row, at any time: Fail
+       a rule whose windows nobody chose fails, too, once a bet against it has won enough (sequential.py): seconds after
+       a clear fault; windows and bet then have half of the rule's level each
        otherwise judge all evidence since warm-up: value inside the bound: Pass; outside, or a window has just
        failed: Inconclusive; too little evidence: Inconclusive; pods silent: Error
   4  `worst` of the enforced verdicts and of the rules of always.py, by the table of acts.py, decides what is done
@@ -37,6 +39,7 @@ from vectorindex_operator.core.judging.evidence import (
 )
 from vectorindex_operator.core.judging.metrics import METRICS, Metric
 from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict
+from vectorindex_operator.core.judging.sequential import Stake
 from vectorindex_operator.core.judging.statistics import same_mix
 from vectorindex_operator.core.judging.windows import Window
 from vectorindex_searcher.contract import BUCKET_SECONDS
@@ -68,6 +71,9 @@ class _Case:
     levels: Levels
     started_at: float
     now: float
+    stake: Stake | None
+    """None: windows alone judge it."""
+    stake_level: float
 
     @property
     def first(self) -> int:
@@ -107,15 +113,24 @@ class _Case:
         )
 
     def say(
-        self, verdict: Verdict, reason: str, text: str, cell: Counts, seconds: float, failed: int = 0
+        self,
+        verdict: Verdict,
+        reason: str,
+        text: str,
+        cell: Counts,
+        seconds: float,
+        failed: int = 0,
+        *,
+        near: bool = True,
     ) -> RuleVerdict:
-        """The verdict on `cell` with its numbers; `text` follows the description of the sample."""
+        """The verdict on `cell` with its numbers; `text` follows the description of the sample. `near`: with the
+        confidence limit of such a sample by itself."""
         family, rule = self.metric.family, self.rule
         value = _number(family.value(cell))
         edge = _number(limit(family, self.base, rule.bound)) if self.comparable else None
-        near = None
-        if value is not None and self.comparable:
-            near = _number(family.confidence(cell, self.base, rule.bound, self.levels))
+        confident = None
+        if near and value is not None and self.comparable:
+            confident = _number(family.confidence(cell, self.base, rule.bound, self.levels))
         stable = None if self.base is None else _number(family.value(self.base))
         sample = f"{family.size(cell):,} {self.metric.samples}{self.metric.note(cell)}"
         return RuleVerdict(
@@ -124,11 +139,11 @@ class _Case:
             segment=rule.segment,
             verdict=verdict,
             reason=reason,
-            message=_sentence(self, text, sample, seconds, value, edge, near, stable),
+            message=_sentence(self, text, sample, seconds, value, edge, confident, stable),
             mode=rule.mode,
             value=value,
             limit=edge,
-            confidence_limit=near,
+            confidence_limit=confident,
             samples=family.size(cell),
             window_seconds=seconds,
             windows_failed=failed,
@@ -195,18 +210,35 @@ def judge(
     for rule in judged:
         # What only observes can trip nothing and costs the others nothing; it is shown at the level it would get.
         alpha = budget / max(1, enforced + (0 if rule.mode == "Enforce" else looks[rule]))
+        final = METRICS[rule.metric].final(merged)
+        stake = _stake(rule, final, first_bucket(started_at + rule.warm_up_seconds), horizon_seconds)
+        if stake is not None:
+            alpha /= 2
         case = _Case(
             rule=rule,
             metric=METRICS[rule.metric],
-            merged=METRICS[rule.metric].final(merged),
+            merged=final,
             baseline=baseline,
             base=_usable(baseline, rule) if rule.relative else None,
             levels=Levels(window=alpha, once=alpha * max(1, looks[rule]) / 2),
             started_at=started_at,
             now=now,
+            stake=stake,
+            stake_level=alpha * looks[rule],
         )
         verdicts.append(_judge_rule(case, ready_pods))
     return tuple(verdicts)
+
+
+def _stake(rule: Rule, merged: RevisionEvidence, first: int, horizon_seconds: float) -> Stake | None:
+    """None: its windows were chosen, or its metric or bound is none that can be bet on."""
+    bet, bound = METRICS[rule.metric].bet, rule.bound
+    if not rule.sequential or bet is None or bound.absolute is None or bound.sign != bet.sign:
+        return None
+    rate, count = bet.against(bound.absolute)
+    if not 0.0 <= rate <= 1.0:
+        return None
+    return Stake(rate, count, bet.one_by_one, merged, rule.segment, first, rule.min_samples, horizon_seconds)
 
 
 def _usable(baseline: Baseline | None, rule: Rule) -> Counts | None:
@@ -218,9 +250,9 @@ def _usable(baseline: Baseline | None, rule: Rule) -> Counts | None:
 
 def _judge_rule(case: _Case, ready_pods: int) -> RuleVerdict:
     """Fail comes first: what the pods that answer prove stands, whatever the others would say."""
-    early = _early(case)
-    if early is not None:
-        return early
+    found = _early(case) or _proven(case)
+    if found is not None:
+        return found
     window, run = _failed_windows(case)
     if window is not None:
         seconds = float((window.stop - window.first) * BUCKET_SECONDS)
@@ -268,6 +300,17 @@ def _early(case: _Case) -> RuleVerdict | None:
     if case.comparable and not family.beyond(taken, case.base, bound, levels):
         return None
     return case.say(Verdict.FAIL, "BoundExceeded", "more than half of the newest requests failed", taken, seconds, 1)
+
+
+def _proven(case: _Case) -> RuleVerdict | None:
+    """Fail once a bet against the rule has won enough."""
+    since = None if case.stake is None else case.stake.proven_since(case.stake_level)
+    if since is None:
+        return None
+    cells = [cell for _, cell in case.merged.cells_since(case.rule.segment, since)]
+    seconds = max(0.0, case.now - since * BUCKET_SECONDS)
+    text = "outside beyond doubt, whenever it is looked at"
+    return case.say(Verdict.FAIL, "BoundExceeded", text, add_up(cells), seconds, near=False)
 
 
 def _newest(case: _Case, enough: int) -> tuple[Counts, float]:

@@ -11,8 +11,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vectorindex_operator.core.judging import histogram
 from vectorindex_operator.core.judging.comparison import Bounded, Family, Mean, Quantile, Rate
 from vectorindex_operator.core.judging.evidence import CLICKS_LATE, Counts, RevisionEvidence
+from vectorindex_operator.core.judging.sequential import Bet
 from vectorindex_searcher.contract import COMPARED, FILTERED
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
@@ -43,6 +45,8 @@ class Metric:
     """What a message should add about the sample."""
     needs: str = ""
     """Of contract.LATER_COUNTERS: a searcher that does not count it says nothing of this metric."""
+    bet: Bet | None = None
+    """None: it is judged by windows alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,70 +96,107 @@ def _show_score(value: float) -> str:
 _RATE_UNITS = "a percentage such as 2%, or a fraction from 0 to 1 such as 0.02"
 _DURATION_UNITS = "a duration above 0 such as 40ms, 1.5s or 800us"
 
-METRICS: dict[str, Metric] = {
-    "ErrorRate": Metric(
-        "error rate",
-        "requests",
-        # Requests, not queries: the queries of a batch fail together, and the test counts on independence.
-        Rate(lambda cell: cell.failed_requests, lambda cell: max(cell.requests, cell.failed_requests)),
-        _parse_rate,
-        _show_rate,
-        _RATE_UNITS,
-    ),
-    "RefusalRate": Metric(
-        "refusal rate",
-        "requests",
-        Rate(
-            lambda cell: cell.refused + cell.mismatched,
-            lambda cell: max(cell.requests, cell.failed_requests) + cell.refused + cell.mismatched,
+
+def _bet_on(rate: Rate, *, one_by_one: bool = False) -> Bet:
+    return Bet(1, lambda bound: (bound, lambda cell: (rate.hits(cell), rate.trials(cell))), one_by_one)
+
+
+def _bet_on_quantile(family: Quantile) -> Bet:
+    return Bet(
+        1,
+        lambda bound: (
+            family.slower,
+            lambda cell: (histogram.surely_slower(cell.latency, bound), family.size(cell)),
         ),
-        _parse_rate,
-        _show_rate,
-        _RATE_UNITS,
+        one_by_one=True,
+    )
+
+
+def _bet_on_share(family: Bounded) -> Bet:
+    """Of values in [0, 1]: what is missing of each is to be low."""
+    return Bet(
+        -1, lambda bound: (1.0 - bound, lambda cell: (family.count(cell) - family.total(cell), family.count(cell)))
+    )
+
+
+# Requests, not queries: the queries of a batch fail together, and the tests count on independence.
+_ERRORS = Rate(lambda cell: cell.failed_requests, lambda cell: max(cell.requests, cell.failed_requests))
+_REFUSALS = Rate(
+    lambda cell: cell.refused + cell.mismatched,
+    lambda cell: max(cell.requests, cell.failed_requests) + cell.refused + cell.mismatched,
+)
+# A query that failed has no hits to count: left in, a flood of errors would hide a flood of empty answers.
+_ZERO_RESULTS = Rate(lambda cell: cell.zero_results, lambda cell: max(cell.queries - cell.errors, cell.zero_results))
+_FILTERED_ZERO_RESULTS = Rate(lambda cell: cell.filtered_zero_results, lambda cell: cell.filtered_queries)
+_P95, _P99 = Quantile(0.05), Quantile(0.01)
+_RECALL = Bounded(lambda cell: cell.live_queries, lambda cell: cell.live_recall_sum)
+_LOST_FILTERS = Rate(lambda cell: cell.filters_lost, lambda cell: cell.filters_compared)
+
+METRICS: dict[str, Metric] = {
+    "ErrorRate": Metric("error rate", "requests", _ERRORS, _parse_rate, _show_rate, _RATE_UNITS, bet=_bet_on(_ERRORS)),
+    "RefusalRate": Metric(
+        "refusal rate", "requests", _REFUSALS, _parse_rate, _show_rate, _RATE_UNITS, bet=_bet_on(_REFUSALS)
     ),
     "LatencyP95": Metric(
-        "P95 latency", "queries", Quantile(0.05), _parse_duration, _show_duration, _DURATION_UNITS, True
+        "P95 latency",
+        "queries",
+        _P95,
+        _parse_duration,
+        _show_duration,
+        _DURATION_UNITS,
+        latency=True,
+        bet=_bet_on_quantile(_P95),
     ),
     "LatencyP99": Metric(
-        "P99 latency", "queries", Quantile(0.01), _parse_duration, _show_duration, _DURATION_UNITS, True
+        "P99 latency",
+        "queries",
+        _P99,
+        _parse_duration,
+        _show_duration,
+        _DURATION_UNITS,
+        latency=True,
+        bet=_bet_on_quantile(_P99),
     ),
     "ZeroResultRate": Metric(
         "zero-result rate",
         "answered queries",
-        # A query that failed has no hits to count: left in, a flood of errors would hide a flood of empty answers.
-        Rate(lambda cell: cell.zero_results, lambda cell: max(cell.queries - cell.errors, cell.zero_results)),
+        _ZERO_RESULTS,
         _parse_rate,
         _show_rate,
         _RATE_UNITS,
+        bet=_bet_on(_ZERO_RESULTS, one_by_one=True),
     ),
     "FilteredZeroResultRate": Metric(
         "zero-result rate of filtered queries",
         "answered queries with a filter",
-        Rate(lambda cell: cell.filtered_zero_results, lambda cell: cell.filtered_queries),
+        _FILTERED_ZERO_RESULTS,
         _parse_rate,
         _show_rate,
         _RATE_UNITS,
         needs=FILTERED,
+        bet=_bet_on(_FILTERED_ZERO_RESULTS, one_by_one=True),
     ),
     "FiltersLost": Metric(
         "share of filters lost",
         "requests with a filter that the revision before took",
-        Rate(lambda cell: cell.filters_lost, lambda cell: cell.filters_compared),
+        _LOST_FILTERS,
         _parse_rate,
         _show_rate,
         _RATE_UNITS,
         needs=COMPARED,
+        bet=_bet_on(_LOST_FILTERS),
     ),
     "LiveRecall": Metric(
         "live recall",
         "sampled queries",
-        Bounded(lambda cell: cell.live_queries, lambda cell: cell.live_recall_sum),
+        _RECALL,
         _parse_rate,
         _show_rate,
         _RATE_UNITS,
         final=lambda merged: merged.until(merged.live_before),
         window_seconds=900.0,
         note=lambda cell: " against a wider search" if cell.live_wide else "",
+        bet=_bet_on_share(_RECALL),
     ),
     "ClickDepth": Metric(
         "mean click depth",

@@ -16,6 +16,8 @@ from vectorindex_operator.core.judging.evidence import EPOCH_LIMIT
 from vectorindex_operator.core.judging.metrics import WINDOW_SECONDS, Metric, metric_of, parse_bound
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
+CONSECUTIVE = int(GuardrailRule.model_fields["consecutive"].default)
+
 
 class Verdict(StrEnum):
     """Ordered by `worst`: Fail, Error, Inconclusive, Pass."""
@@ -47,9 +49,11 @@ class Rule:
     window_seconds: float = WINDOW_SECONDS
     warm_up_seconds: float = 0.0
     min_samples: int = 200
-    consecutive: int = 2
+    consecutive: int = CONSECUTIVE
     mode: Literal["Enforce", "Observe"] = "Enforce"
     on_no_data: Literal["Hold", "Pass", "Fail"] = "Hold"
+    sequential: bool = False
+    """Judged at any moment, too, where its metric can be: nobody chose its windows."""
 
     def __post_init__(self) -> None:
         try:
@@ -140,4 +144,5 @@ def rule_of(rule: GuardrailRule) -> Rule:
         consecutive=rule.consecutive,
         mode=rule.mode,
         on_no_data=rule.on_no_data,
+        sequential=rule.window is None and rule.consecutive == CONSECUTIVE,
     )

@@ -20,7 +20,8 @@ PAIRS = "pairs"
 """Name of the rule that is always on: enough pods tell what they counted."""
 SHADOW_BUDGET = 0.25
 """Share of `falseTripBudget` that a shadow may use: docs/adr/0038-sequential-tests.md."""
-
+SOAK_BUDGET = 1.0 - SHADOW_BUDGET
+"""What all that is judged from the switch to the promotion may use."""
 
 _LATE = 60 // BUCKET_SECONDS
 """Buckets of the last minute."""

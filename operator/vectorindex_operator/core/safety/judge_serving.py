@@ -28,6 +28,7 @@ from vectorindex_operator.core.judging.questions import (
     watched_since,
 )
 from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict, rule_of, worst
+from vectorindex_operator.core.judging.shadow import SOAK_BUDGET
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.safety import keep_prior, pause, promote, roll_back, verdicts
 from vectorindex_operator.core.state import ReconcileState
@@ -199,7 +200,7 @@ def _judge(
         started_at=started_at(watched, state.now) if steady else to_unix(rollout.switched_at or ""),
         now=_told_until(state, name),
         baseline=_baseline(rollout),
-        alpha_budget=share(rollout.guardrails.false_trip_budget),
+        alpha_budget=share(rollout.guardrails.false_trip_budget) * (1.0 if steady else SOAK_BUDGET),
         horizon_seconds=STEADY_WATCH_SECONDS if steady else duration_seconds(rollout.settings.soak.max_duration),
         ready_pods=loaded.ready,
         steady=steady,
