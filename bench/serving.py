@@ -9,7 +9,8 @@ minute; shares are medians over rounds. A fourth is the least that a server in P
 what is ours can be told from what sockets and sleeping cost. Closed loop with 1, 8 and 64 connections, JSON and binary,
 and with a trace id in each head; then an open loop at 50 % and 90 % of the capacity just measured. With BENCH_DATA also
 a cheap search of it, at a low goal of recall: there the server shows most. At last ids and metadata of 100 hits among
-1.1 million rows. Writes bench/results/serving.md and summary.json, except with --quick, --only, --connections or --factory.
+1.1 million rows. Writes bench/results/serving.md and summary.json, except with --quick, --only, --connections or
+--factory.
 """
 
 from __future__ import annotations

@@ -98,8 +98,8 @@ class GuardrailRule(Model):
     max_rise_vs_stable: PercentIncrease | None = None
     """Highest rise, in percent of stable's value."""
     window: PositiveDuration | None = None
-    """Length of one look. Default 1m; 15m for LiveRecall and ClickDepth. Times `consecutive` at most 30m. With it, or with
-    another `consecutive`, the rule is judged by windows alone; without, what is plain is seen in seconds."""
+    """Length of one look. Default 1m; 15m for LiveRecall and ClickDepth. Times `consecutive` at most 30m. With it, or
+    another `consecutive`, windows alone judge the rule; without, what is plain is seen in seconds."""
     warm_up: Duration = "1m"
     """Queries in this time after the switch are not judged."""
     min_samples: Annotated[int, Field(ge=1, le=1_000_000_000)] = 200
