@@ -44,8 +44,8 @@ STORIES = (
     Mutant(
         "every refusal counts as a lost filter",
         f"{_JUDGING}/metrics.py",
-        "        Rate(lambda cell: cell.filters_lost, lambda cell: cell.filters_compared),\n",
-        "        Rate(lambda cell: cell.refused, lambda cell: cell.filters_compared + cell.refused),\n",
+        "_LOST_FILTERS = Rate(lambda cell: cell.filters_lost, lambda cell: cell.filters_compared)\n",
+        "_LOST_FILTERS = Rate(lambda cell: cell.refused, lambda cell: cell.filters_compared + cell.refused)\n",
         (),
         "Whoever sends bad filters could take a good revision back.",
         each=(seeds("a_client_that_was_always_wrong"), seeds("a_hostile_client_waits_for_the_switch")),
@@ -53,8 +53,8 @@ STORIES = (
     Mutant(
         "empty answers to filters are a share of all queries",
         f"{_JUDGING}/metrics.py",
-        "        Rate(lambda cell: cell.filtered_zero_results, lambda cell: cell.filtered_queries),\n",
-        "        Rate(lambda cell: cell.filtered_zero_results, lambda cell: cell.queries),\n",
+        "_FILTERED_ZERO_RESULTS = Rate(lambda cell: cell.filtered_zero_results, lambda cell: cell.filtered_queries)\n",
+        "_FILTERED_ZERO_RESULTS = Rate(lambda cell: cell.filtered_zero_results, lambda cell: cell.queries)\n",
         (seeds("values_that_users_filter_by_are_gone"),),
         "Where few filter, nobody would see that their filters match nothing.",
     ),
