@@ -68,6 +68,18 @@ def test_answers_that_come_late_change_no_end(scenario: str, seed: int) -> None:
     assert outcome.end == undisturbed(scenario)
 
 
+def test_a_cold_way_back_says_what_its_load_took() -> None:
+    """It is noted in real passes, and nothing of it is written at rest."""
+    simulation = Simulation(SCENARIOS["rollback_and_retry"], 0)
+    outcome = simulation.run()
+    assert not outcome.problems, simulation.story()
+    world = simulation.world
+    status = world.store.kinds["VectorIndexRevision"][world.name_of("A")]["status"]
+    assert 1.0 <= status["loadSeconds"] <= 1 + world.truth.loading[1] + 1
+    told = next(c["message"] for c in world.status()["conditions"] if c["type"] == "RollbackPossible")
+    assert told.endswith(f"which takes about {status['loadSeconds']:.0f} s")
+
+
 @pytest.mark.xfail(strict=True, reason="an open fault")
 @pytest.mark.parametrize("name", OPEN_SEEDS)
 def test_open_seeds(name: str) -> None:

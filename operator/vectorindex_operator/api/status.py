@@ -400,6 +400,9 @@ class RevisionStatus(Stored):
     artifact_seen: ArtifactSeen | None = None
     """Whether its artifact is in object storage, as a searcher saw while a rollback would go to it; None: nobody has
     missed it yet."""
+    load_seconds: Annotated[float, Field(ge=0)] | None = None
+    """From a node to ready of the first of its searchers when it was rolled out: what a rollback to it waits for once
+    they are gone. None: it had no traffic yet, or got it from an operator that did not note this."""
     reach: Reach | None = None
     """Kept while `artifacts.deletionPolicy` is Delete."""
     message: str = ""

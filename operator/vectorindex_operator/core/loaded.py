@@ -24,6 +24,8 @@ class PodView:
     failure: Failure | None = None
     deleting: bool = False
     unschedulable_since: float | None = None
+    ready_at: float | None = None
+    """Since when it is ready; None: it is not."""
 
     @property
     def serves(self) -> bool:
@@ -85,6 +87,16 @@ class LoadedRevision:
     def ready(self) -> int:
         """Pods that take queries in the group that has the fewest: one shard without any answers nothing."""
         return min((sum(pod.serves for pod in pods) for pods in self.groups.values()), default=0)
+
+    @property
+    def load_seconds(self) -> float | None:
+        """From a node to ready, of the pod that took the least: one is enough to go back to. None: none is ready."""
+        took = [
+            pod.ready_at - pod.scheduled_at
+            for pod in self.pods
+            if pod.serves and pod.ready_at is not None and pod.scheduled_at is not None
+        ]
+        return max(1.0, min(took)) if took else None  # Kubernetes keeps these times in whole seconds
 
     def complete(self, replicas: int) -> bool:
         """Whether every group has its pods: what a switch waits for."""

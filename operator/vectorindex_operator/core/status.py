@@ -22,7 +22,7 @@ from vectorindex_operator.core import recipe
 from vectorindex_operator.core.commands import COMMANDS
 from vectorindex_operator.core.in_effect import pending_edits
 from vectorindex_operator.core.phase import ENDED, Phase
-from vectorindex_operator.core.safety.roll_back import rollback_target
+from vectorindex_operator.core.safety.roll_back import load_time, rollback_target
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.story import NOTHING_BEGINS, SUSPENDED, Story
 
@@ -142,7 +142,9 @@ def _way_back(state: ReconcileState) -> tuple[str, str, str]:
             return "False", ARTIFACT_GONE, f"to {target}: {gone}, and its searchers are not loaded"
         return "True", ARTIFACT_GONE, f"to {target}: its searchers are loaded, but one that starts again fails: {gone}"
     if not warm:
-        return "True", "Cold", f"to {target}: it would be loaded from its artifact first"
+        takes = load_time(state, target)
+        message = f"to {target}: it would be loaded from its artifact first"
+        return "True", "Cold", f"{message}, which takes {takes}" if takes else message
     kept = state.stable_rollout if target == state.kept else None
     lasts = f", and stay so until {kept.prior_kept_until} at the latest" if kept is not None else ""
     return "True", "Warm", f"to {target}: its searchers are loaded{lasts}"

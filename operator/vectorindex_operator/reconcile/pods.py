@@ -204,11 +204,11 @@ def pod_view(pod: Raw, now: float = math.inf) -> PodView:
             ended = raw.part(container, state, "terminated")
             failure = failure or parse_termination_message(ended.get("message"))[1]
     unschedulable_since, unschedulable = _unschedulable(pod)
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled, ready = _condition(pod, "PodScheduled"), _condition(pod, "Ready")
     return PodView(
         name=raw.name(pod),
         address=_address(raw.part(pod, "status").get("podIP")),
-        ready=_condition(pod, "Ready").get("status") == "True",
+        ready=ready.get("status") == "True",
         restarts=sum(raw.count(container.get("restartCount")) for container in _containers(pod)),
         scheduled_at=raw.unix(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
         unschedulable=unschedulable,
@@ -216,6 +216,7 @@ def pod_view(pod: Raw, now: float = math.inf) -> PodView:
         failure=failure,
         deleting=raw.is_deleting(pod),
         unschedulable_since=unschedulable_since,
+        ready_at=raw.unix(ready.get("lastTransitionTime")) if ready.get("status") == "True" else None,
     )
 
 

@@ -104,7 +104,9 @@ def _record_gain(state: ReconcileState, decision: Decision, at: str) -> None:
     if rollout is not None and rollout.switched_at is None and status.phase not in GIVEN_UP:
         shadow = _closed(rollout.shadow, decision, at)
         rollout = rollout.model_copy(update={"switched_at": at, "shadow": shadow})
-        state.update(name, phase=Phase.SOAKING, rollout=rollout)
+        # Noted once, while its pods have just come up: one that was unready later looks as if it had loaded until then.
+        took = state.loaded(name).load_seconds or status.load_seconds
+        state.update(name, phase=Phase.SOAKING, rollout=rollout, load_seconds=took)
 
 
 def _closed(shadow: ShadowStatus | None, decision: Decision, at: str) -> ShadowStatus | None:

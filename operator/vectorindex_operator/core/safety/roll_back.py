@@ -115,9 +115,23 @@ def execute_rollback(state: ReconcileState, tripped: Trip) -> None:
     )
 
 
+def load_time(state: ReconcileState, name: str) -> str:
+    """How long a load from its artifact takes, for people: as it took when it was rolled out, else by its size and what
+    the revision with the traffic took. Empty: nothing tells. A text that changes only when one of the two does."""
+    status, serving = state.statuses[name], state.statuses.get(state.serving)
+    if status.load_seconds is not None:
+        return f"about {status.load_seconds:.0f} s"
+    if serving is None or serving.load_seconds is None or serving.build is None or status.build is None:
+        return ""
+    if not serving.build.resident_bytes:
+        return ""
+    share = status.build.resident_bytes / serving.build.resident_bytes
+    return f"about {max(1.0, serving.load_seconds * share):.0f} s (by its size)"
+
+
 def _loading(state: ReconcileState, target: str) -> str:
-    gone_at = state.statuses[target].artifact_gone_at
-    known = f", which was seen to be gone at {gone_at}" if gone_at else ""
+    gone_at, takes = state.statuses[target].artifact_gone_at, load_time(state, target)
+    known = f", which was seen to be gone at {gone_at}" if gone_at else f"; that takes {takes}" if takes else ""
     words = f"its searchers are being loaded from its artifact{known}"
     quicker = state.stable not in ("", target, state.serving) and state.loaded(state.stable).serving()
     return f"{words}; `rollback` without a name goes to {state.stable} at once" if quicker else words
