@@ -100,6 +100,10 @@ bench: setup ## the benchmarks of the data plane (BENCH_DATA=vectors.parquet, QU
 rows: setup ## a build, its proof, a start and queries of a million vectors x 128 and x 768, about an hour (QUICK=1)
 	@$(RUN) bench/rows.py $(if $(QUICK),--quick)
 
+.PHONY: cold
+cold: setup ## rollbacks to revisions whose searchers are gone, 0.1 to 4 GB of index, 15 minutes (QUICK=1; SIZES="0.1 1" ROUNDS=3)
+	@$(RUN) bench/cold.py $(if $(QUICK),--quick,--write) $(if $(SIZES),--sizes $(SIZES)) --rounds $(or $(ROUNDS),1)
+
 .PHONY: rollouts
 rollouts: setup ## 50 good and 50 bad rollouts with faults on a real cluster, 40 minutes (INDEXES=5 CYCLES=10 MINUTES=35 SEED=1)
 	@$(RUN) bench/rollouts.py --indexes $(or $(INDEXES),5) --cycles $(or $(CYCLES),10) --faults 20 --seed $(or $(SEED),1) \
