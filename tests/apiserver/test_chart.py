@@ -160,6 +160,20 @@ def test_the_searchers_image_is_looked_for_beside_the_operators(
     assert (container["image"], env["VECTORINDEX_SEARCHER_IMAGE"]) == (operator, searcher)
 
 
+def test_dashboards_and_alerts_are_those_of_the_charts_folder() -> None:
+    settings = ("metrics.dashboards.enabled=true", "metrics.dashboards.annotations.grafana_folder=Search")
+    page = "https://docs.example.com/operations"
+    rendered = render(*settings, "metrics.prometheusRule.enabled=true", f"metrics.prometheusRule.runbookUrl={page}")
+    maps = of_kind(rendered, "ConfigMap")
+    boards = {name: json.loads(text) for one in maps for name, text in one["data"].items()}
+    files = {f"vectorindex-{path.name}": json.loads(path.read_text()) for path in (CHART / "dashboards").iterdir()}
+    assert boards == files
+    assert {one["metadata"]["labels"]["grafana_dashboard"] for one in maps} == {"1"}
+    assert {one["metadata"]["annotations"]["grafana_folder"] for one in maps} == {"Search"}
+    (rule,) = of_kind(rendered, "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load((CHART / "alerts.yaml").read_text().replace("docs/operations.md", page))
+
+
 def test_templates_render_the_same_wherever_and_whenever() -> None:
     """Argo CD renders again and again, without a cluster: what differs each time would be drift for ever."""
     text = "".join(path.read_text() for path in CHART.glob("templates/**/*") if path.is_file())
