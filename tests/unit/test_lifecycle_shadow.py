@@ -27,7 +27,7 @@ from observations import seen as seen_without_keys
 from raw_objects import Silent, at_once
 
 from vectorindex_operator.api.timestamps import to_text, to_unix
-from vectorindex_operator.api.v1alpha1 import RevisionStatus, ShadowStatus, Trip, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import RevisionStatus, RuleVerdict, ShadowStatus, Trip, VectorIndexSpec
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.internal_keys import ANNOTATION, Addressee, InternalKeys
@@ -337,14 +337,14 @@ def test_what_nobody_could_judge_is_not_held_against_it_for_a_time_in_which_nobo
 
 
 def test_time_in_which_no_operator_was_there_is_no_part_of_a_shadow() -> None:
-    obs = in_shadow(shadowing(elapsed=LATE, looked_at=to_text(NOW - 640)), each=0)
+    obs = in_shadow(shadowing(elapsed=LATE, looked_at=to_text(NOW - 640)), each=2)
     back = run(obs)
     assert (moved(back), rates(back)) == ([], [25.0])
     rollout = status_of(back).rollout
     assert rollout is not None
     assert rollout.shadow is not None
     assert (rollout.shadow.paused_seconds, rollout.shadow.resumed_at) == (pytest.approx(640, abs=1), to_text(NOW))
-    assert moved(looks(after(obs, back), 530)[1]) == []
+    assert moved(looks(after(obs, back), 520)[1]) == []
     assert moved(looks(after(obs, back), 545)[1]) == [NAME], "60 s before, and 540 s now"
 
 
@@ -376,6 +376,54 @@ def test_where_deleted_ids_differ_for_good_it_does_not_wait_for_the_end_of_its_t
     (said,) = [event for event in plan.events if event.reason is EventReason.SHADOW_INCONCLUSIVE]
     assert "queries made none, since the two have other deleted ids" in said.message
     assert EventReason.SHADOW_PASSED in reasons(differing(130.0, pairs=50))
+
+
+def told_for(seconds: float, **fields: Any) -> RevisionView:
+    """The candidate, in shadow for 65 s, whose pods and STABLE's were first heard so long ago."""
+    row = RuleVerdict(rule="pairs", metric="Pairs", verdict="Pass", reason="Told", at=to_text(NOW - seconds))
+    return shadowing(elapsed=65.0, verdicts=(row,), **fields)
+
+
+@pytest.mark.parametrize(("each", "least", "expected"), [
+    (0, 1, [NAME]),
+    (1, 300, [NAME]),
+    (2, 300, []),
+    (2, 2000, [NAME]),
+])  # fmt: skip
+def test_where_hardly_anybody_asks_it_does_not_wait_for_the_end_of_its_time(
+    each: int, least: int, expected: list[str]
+) -> None:
+    """Two a bucket are 52 pairs in a minute, half of them overall: 927 more in nine, were they asked four times as
+    often."""
+    obs = in_shadow(told_for(60.0, shadow={"minQueries": least}), each=each)
+    plan = run(obs)
+    assert moved(plan) == expected
+    assert (EventReason.SHADOW_INCONCLUSIVE in reasons(plan)) == bool(expected)
+    held = run(in_shadow(told_for(60.0, shadow={"minQueries": least, "onInconclusive": "Hold"}), each=each))
+    assert moved(held) == []
+
+
+def test_a_bot_that_asks_the_same_again_is_hardly_anybody() -> None:
+    view = told_for(60.0)
+    obs = in_shadow(view, each=20)
+    asked_again = told(view, 20, 65.0, pairs=0, repeated=20)
+    assert moved(run(replace(obs, pairs={**obs.pairs, NAME: asked_again}))) == [NAME]
+    assert moved(run(replace(obs, pairs={**obs.pairs, NAME: told(view, 20, 65.0, warming=20)}))) == []
+
+
+def test_what_nobody_looked_at_for_its_duration_is_not_given_up_early() -> None:
+    """The operator died before it had told anybody to send, or was away since."""
+    for view in (shadowing(elapsed=65.0), told_for(55.0), told_for(60.0, resumed_at=to_text(NOW - 30))):
+        assert moved(run(in_shadow(view, each=0))) == []
+
+
+def test_what_answered_none_of_a_few_queries_is_waited_for() -> None:
+    """All of them within ten seconds, which are left out of any verdict."""
+    view = told_for(60.0)
+    obs = in_shadow(view, each=0)
+    for unanswered, expected in ((2, []), (0, [NAME])):
+        sent = told(STABLE, 2, 10.0, mirrored=2, unanswered=unanswered)
+        assert moved(run(replace(obs, pairs={**obs.pairs, STABLE.name: sent}))) == expected
 
 
 def test_one_silent_pod_of_four_is_not_waited_for() -> None:

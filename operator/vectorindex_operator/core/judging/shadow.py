@@ -27,6 +27,8 @@ _LATE = 60 // BUCKET_SECONDS
 """Buckets of the last minute."""
 _FEWEST = 20
 _HARDLY = 0.05
+LIVELIER = 4.0
+"""Traffic of the next minutes may be so many times that of the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,19 @@ def is_incomparable(judged: Side) -> bool:
     newest = max((bucket for bucket, _ in rows), default=0)
     late = add_pairs(sums for bucket, sums in rows if bucket > newest - _LATE)
     return late.other_deleted >= _FEWEST and late.pairs < _HARDLY * late.other_deleted
+
+
+def is_out_of_reach(judged: Side, sender: Side, *, min_queries: int, seen: float, left: float) -> bool:
+    """Whether too few queries come for a verdict: at `LIVELIER` times the rate at which new ones were sent in `seen`
+    seconds, the `left` ones bring not `min_queries` pairs. Where one was left unanswered, more are waited for: it may
+    be what becomes of all of them."""
+    sent = sender.counts()
+    if any(sums.unanswered for rows in sent.values() for _, sums in rows):
+        return False
+    asked = add_pairs(sums for _, sums in sent.get(OVERALL, ()))
+    answered = add_pairs(sums for _, sums in judged.counts().get(OVERALL, ()))
+    new = max(0, asked.mirrored - answered.repeated)
+    return answered.pairs + LIVELIER * left * new / seen < max(1, min_queries)
 
 
 def worst_in_shadow(said: Iterable[RuleVerdict]) -> Verdict:

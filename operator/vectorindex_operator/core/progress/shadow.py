@@ -19,9 +19,11 @@ from vectorindex_operator.core.judging.acts import ACTS, Act, Situation
 from vectorindex_operator.core.judging.pairs import UNANSWERED
 from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict, rule_of
 from vectorindex_operator.core.judging.shadow import (
+    PAIRS,
     Side,
     compared,
     is_incomparable,
+    is_out_of_reach,
     is_unanswered,
     judge_shadow,
     worst_in_shadow,
@@ -163,7 +165,7 @@ def _look(state: ReconcileState, name: str, rollout: RolloutStatus, shadow: Shad
         message = f"{name} is within every guardrail on {queries}"
         _end(state, name, rollout, Outcome.PASSED, message, EventReason.SHADOW_PASSED, said)
         return True
-    elif (over or _is_in_vain(settings, judged, gone_on)) and act is not Act.HOLD_OR_REJECT:
+    elif act is not Act.HOLD_OR_REJECT and (over or _is_in_vain(state, settings, shadow, judged, sender)):
         return _undecided(state, name, rollout, said, gone_on)
     else:
         _keep(state, name, rollout, said)
@@ -179,10 +181,18 @@ def _has_lasted(state: ReconcileState, shadow: ShadowStatus, said: tuple[RuleVer
     return long or any(is_unanswered(one) for one in said)
 
 
-def _is_in_vain(settings: Shadow, judged: Side, gone_on: float) -> bool:
-    """Whether it would only wait for its time to be over: nothing is compared, and nothing will be."""
-    early = max(duration_seconds(settings.duration), IN_VAIN_SECONDS)
-    return settings.on_inconclusive == "Switch" and gone_on >= early and is_incomparable(judged)
+def _is_in_vain(state: ReconcileState, settings: Shadow, shadow: ShadowStatus, judged: Side, sender: Side) -> bool:
+    """Whether it would only wait for its time to be over: nothing is compared, and nothing will be, or too little."""
+    gone_on, least = elapsed(shadow, state.seen_at), duration_seconds(settings.duration)
+    if settings.on_inconclusive != "Switch":
+        return False
+    if gone_on >= max(least, IN_VAIN_SECONDS) and is_incomparable(judged):
+        return True
+    # Counted from the first look that both sides answered: until then nobody may have told them to send.
+    told = next((row.at for row in shadow.verdicts if row.rule == PAIRS and row.verdict == Verdict.PASS), None)
+    seen = lasted(shadow, told, state.seen_at) if told is not None else 0.0
+    left = duration_seconds(settings.max_duration) - gone_on
+    return seen >= least and is_out_of_reach(judged, sender, min_queries=settings.min_queries, seen=seen, left=left)
 
 
 def _undecided(
