@@ -45,6 +45,14 @@ SHADOW_PAIRS = (
         "A candidate that crashes on every query would pass.",
     ),
     Mutant(
+        "a receiver that breaks is one that cannot be reached",
+        f"{_SHADOW}/sender.py",
+        '"unreached": 0 if reached else lost}',
+        '"unreached": lost if reached else lost}',
+        (f"{_PODS}::test_a_receiver_that_breaks_is_one_that_did_not_answer",),
+        "A candidate that crashes on every query would be taken for one behind a NetworkPolicy.",
+    ),
+    Mutant(
         "a query that only the candidate refuses is no error",
         f"{_SHADOW}/sender.py",
         '    return frozenset(numbers), told.get("otherDeleted") is True\n',

@@ -61,8 +61,8 @@ SHADOW_ROLLOUT = (
     Mutant(
         "a shadow is given up before anybody was told to send",
         _SHADOW,
-        "    seen = lasted(shadow, told, state.seen_at) if told is not None else 0.0\n",
-        "    seen = gone_on\n",
+        "    return lasted(shadow, told, state.seen_at) if told is not None else 0.0\n",
+        "    return elapsed(shadow, state.seen_at)\n",
         (f"{_TESTS}test_what_nobody_looked_at_for_its_duration_is_not_given_up_early",),
         "An operator that dies for a minute would let anything past.",
     ),
@@ -83,7 +83,25 @@ SHADOW_ROLLOUT = (
         "Each rollout with a relative rule on errors would wait until the time of its shadow is over.",
         each=(seeds("shadow_with_a_rule_that_only_a_soak_can_judge"),),
     ),
+    Mutant(
+        "pods that a policy keeps apart are held against the candidate",
+        _SHADOW,
+        "    apart = is_unreached(sender)\n",
+        "    apart = not is_unreached(sender) and not name\n",
+        (f"{_TESTS}test_pods_that_cannot_reach_each_other_are_nobodys_fault",),
+        "Where a NetworkPolicy of the user's forbids it, every new revision would be rejected.",
+        each=(seeds("shadow_of_pods_that_are_kept_apart"),),
+    ),
     # ------------------------------------------------------------ what is kept from the traffic
+    Mutant(
+        "a candidate that hangs is taken for one behind a policy",
+        _JUDGED,
+        "    return 0 < sent.mirrored <= sent.unreached\n",
+        "    return 0 < sent.mirrored <= sent.unanswered\n",
+        (f"{_TESTS}test_pods_that_cannot_reach_each_other_are_nobodys_fault",),
+        "What answers nothing would get the traffic.",
+        each=(seeds("shadow_hangs"),),
+    ),
     Mutant(
         "what fails in shadow goes on",
         _SHADOW,

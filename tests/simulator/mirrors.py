@@ -80,9 +80,10 @@ class Mirrors:
         queries = int(covered * share * truth.queries_per_second / (len(shadow.spans) if sends else shadow.receivers))
         bucket = int(start // BUCKET_SECONDS)
         mine, other = quality(shadow.judged), quality(shadow.sender)
-        lost = queries if mine.hangs else int(queries * mine.errors)
+        lost = queries if mine.hangs or truth.kept_apart else int(queries * mine.errors)
         if sends:
-            return PairCounts(bucket=bucket, segment="other", mirrored=queries, unanswered=lost)
+            apart = lost if truth.kept_apart else 0
+            return PairCounts(bucket=bucket, segment="other", mirrored=queries, unanswered=lost, unreached=apart)
         pairs = queries - lost
         if truth.other_deleted:
             return PairCounts(bucket=bucket, segment="other", other_deleted=pairs)

@@ -143,6 +143,8 @@ class Truth:
     """Kinds that nobody may write."""
     mirrors: bool = True
     """Whether the image of searchers knows what a shadow is."""
+    kept_apart: bool = False
+    """Whether no searcher reaches the admin port of another one."""
     other_deleted: bool = False
     """Whether two revisions never have the same deleted ids."""
     lists_source: bool = True

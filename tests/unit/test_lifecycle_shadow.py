@@ -426,6 +426,21 @@ def test_what_answered_none_of_a_few_queries_is_waited_for() -> None:
         assert moved(run(replace(obs, pairs={**obs.pairs, STABLE.name: sent}))) == expected
 
 
+def test_pods_that_cannot_reach_each_other_are_nobodys_fault() -> None:
+    """A NetworkPolicy that lets the operator to the admin port, and no searcher."""
+
+    def apart(view: RevisionView, unreached: int) -> Plan:
+        obs = in_shadow(view, each=0)
+        sent = told(STABLE, 20, 65.0, mirrored=20, unanswered=20, unreached=unreached)
+        return run(replace(obs, pairs={**obs.pairs, STABLE.name: sent}))
+
+    plan = apart(told_for(60.0, shadow={"onInconclusive": "Hold"}), 20)
+    assert skipped(plan) == ([NAME], "CannotMirror")
+    early = apart(told_for(55.0), 20)
+    assert (moved(early), status_of(early).phase, rows(early)) == ([], "Shadowing", [])
+    assert status_of(apart(told_for(60.0), 18)).phase == "Rejected", "some found one, and no answer"
+
+
 def test_one_silent_pod_of_four_is_not_waited_for() -> None:
     obs = in_shadow()
     four = {name: loaded(view, *(pod(f"{name}-{n}") for n in range(4))) for name, view in obs.revisions.items()}

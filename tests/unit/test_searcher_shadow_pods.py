@@ -486,7 +486,16 @@ def test_a_receiver_that_breaks_is_one_that_did_not_answer(alone: Pod, how: str)
         for vector in queries(3):
             assert alone.search(vector=vector)[0] == 200
         row = until(lambda: (row := alone.row())["mirrored"] == 3 and row)
-        assert row["unanswered"] == 3
+        assert (row["unanswered"], row["unreached"]) == (3, 0)
+
+
+def test_a_receiver_to_which_there_is_no_connection_is_told_from_one_that_breaks(alone: Pod) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+    assert alone.mirror(port) == 200
+    alone.search(vector=queries(1)[0])
+    row = until(lambda: (row := alone.row())["mirrored"] and row)
+    assert (row["unanswered"], row["unreached"]) == (1, 1)
 
 
 @pytest.mark.parametrize("how", [silent, dripping()])

@@ -99,6 +99,8 @@ class PairCounts(Model):
     """Queries that were sent, or tried to be."""
     unanswered: _Whole = 0
     """Of these: no answer in time, a refusal, a broken connection; where the revision with the traffic did answer."""
+    unreached: _Whole = 0
+    """Of these: there was not even a connection."""
     dropped: _Whole = 0
     """Never tried: beyond the rate, the queue full, too large. No sample, and nobody's error."""
     # The receiver's.

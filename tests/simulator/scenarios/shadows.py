@@ -133,6 +133,14 @@ def shadow_of_revisions_with_other_deleted_ids(w: World) -> Script:
 
 
 @scenario(ends("B", builds=2, extra=ended("CannotMirror")), seeds=0)
+def shadow_of_pods_that_are_kept_apart(w: World) -> Script:
+    """By a NetworkPolicy of the user's."""
+    w.truth.kept_apart = True
+    yield from edited(w, **SHADOW)
+    yield stable(w, "B")
+
+
+@scenario(ends("B", builds=2, extra=ended("CannotMirror")), seeds=0)
 def shadow_of_an_image_of_before(w: World) -> Script:
     w.truth.mirrors = False
     yield from edited(w, **SHADOW)

@@ -17,6 +17,7 @@ class PairSums:
 
     mirrored: int = 0
     unanswered: int = 0
+    unreached: int = 0
     dropped: int = 0
     pairs: int = 0
     zero_both: int = 0

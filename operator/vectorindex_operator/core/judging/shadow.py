@@ -67,6 +67,10 @@ class Side:
         """Whether so few tell that nobody knows what happened."""
         return self.ready == 0 or self.silent > SILENT_SHARE * self.ready
 
+    def uncounted(self) -> Side:
+        """The same pods, that tell nothing but that they are there."""
+        return Side(tuple(replace(pod, counts=pod.counts and {}) for pod in self.pods), self.ready)
+
     def counts(self) -> dict[str, Buckets]:
         """Of all its pods."""
         return add_by_bucket(
@@ -104,6 +108,13 @@ def is_incomparable(judged: Side) -> bool:
     newest = max((bucket for bucket, _ in rows), default=0)
     late = add_pairs(sums for bucket, sums in rows if bucket > newest - _LATE)
     return late.other_deleted >= _FEWEST and late.pairs < _HARDLY * late.other_deleted
+
+
+def is_unreached(sender: Side) -> bool:
+    """Whether not one query found a connection to the other side. Where the operator finds one, something between the
+    pods lets none through, and nothing is known of who is judged."""
+    sent = add_pairs(sums for name, rows in sender.counts().items() if name != OVERALL for _, sums in rows)
+    return 0 < sent.mirrored <= sent.unreached
 
 
 def is_out_of_reach(judged: Side, sender: Side, *, min_queries: int, seen: float, left: float) -> bool:

@@ -25,6 +25,7 @@ from vectorindex_operator.core.judging.shadow import (
     is_incomparable,
     is_out_of_reach,
     is_unanswered,
+    is_unreached,
     judge_shadow,
     worst_in_shadow,
 )
@@ -147,6 +148,9 @@ def _look(state: ReconcileState, name: str, rollout: RolloutStatus, shadow: Shad
         return False  # it has just begun: nobody was asked
     judged = Side(state.obs.pairs[name], state.loaded(name).ready)
     sender = Side(state.obs.pairs[shadow.reference], state.loaded(shadow.reference).ready)
+    apart = is_unreached(sender)
+    if apart:
+        sender = sender.uncounted()  # what never got there is no error of who was not asked
     settings = _settings(rollout)
     said = judge_shadow(
         tuple(rule_of(rule) for rule in rollout.guardrails.rules),
@@ -156,14 +160,19 @@ def _look(state: ReconcileState, name: str, rollout: RolloutStatus, shadow: Shad
         min_queries=settings.min_queries,
     )
     gone_on, longest = elapsed(shadow, state.seen_at), duration_seconds(settings.max_duration)
+    least = min(duration_seconds(settings.duration), longest)
     act, over = ACTS[Situation.SHADOWING, worst_in_shadow(said)], gone_on >= longest
     final = over and act is Act.HOLD_OR_REJECT and complete and _has_lasted(state, shadow, said, longest)
     if act is Act.REJECT or final:
         _reject(state, name, rollout, said)
-    elif act is Act.SWITCH and gone_on >= min(duration_seconds(settings.duration), longest):
+    elif act is Act.SWITCH and gone_on >= least:
         queries = f"{compared(judged):,} live queries of {shadow.reference} in {gone_on:.0f} s"
         message = f"{name} is within every guardrail on {queries}"
         _end(state, name, rollout, Outcome.PASSED, message, EventReason.SHADOW_PASSED, said)
+        return True
+    elif apart and complete and act is not Act.HOLD_OR_REJECT and _told_for(state, shadow) >= least:
+        why = f"{shadow.reference} finds no connection to the admin port of {name}: does a NetworkPolicy forbid it?"
+        _end(state, name, rollout, Outcome.CANNOT_MIRROR, why, EventReason.SHADOW_SKIPPED)
         return True
     elif act is not Act.HOLD_OR_REJECT and (over or _is_in_vain(state, settings, shadow, judged, sender)):
         return _undecided(state, name, rollout, said, gone_on)
@@ -188,11 +197,14 @@ def _is_in_vain(state: ReconcileState, settings: Shadow, shadow: ShadowStatus, j
         return False
     if gone_on >= max(least, IN_VAIN_SECONDS) and is_incomparable(judged):
         return True
-    # Counted from the first look that both sides answered: until then nobody may have told them to send.
-    told = next((row.at for row in shadow.verdicts if row.rule == PAIRS and row.verdict == Verdict.PASS), None)
-    seen = lasted(shadow, told, state.seen_at) if told is not None else 0.0
-    left = duration_seconds(settings.max_duration) - gone_on
+    seen, left = _told_for(state, shadow), duration_seconds(settings.max_duration) - gone_on
     return seen >= least and is_out_of_reach(judged, sender, min_queries=settings.min_queries, seen=seen, left=left)
+
+
+def _told_for(state: ReconcileState, shadow: ShadowStatus) -> float:
+    """Seconds since the first look that both sides answered: until then nobody may have told them to send."""
+    told = next((row.at for row in shadow.verdicts if row.rule == PAIRS and row.verdict == Verdict.PASS), None)
+    return lasted(shadow, told, state.seen_at) if told is not None else 0.0
 
 
 def _undecided(

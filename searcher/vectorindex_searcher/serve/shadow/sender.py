@@ -213,9 +213,12 @@ class MirrorSender:
             task.add_done_callback(self._sending.discard)
 
     async def _send(self, lease: Mirroring, address: str, some: Sequence[_Outgoing]) -> None:
+        reached = False
         try:
             async with asyncio.timeout(contract.SHADOW_SECONDS):
-                refused = await self._exchange(lease, address, some)
+                streams = await asyncio.open_connection(address, lease.port, limit=_HEAD_BYTES)
+                reached = True
+                refused = await self._exchange(*streams, lease, address, some)
         except _NotSentError:
             for query in some:
                 self._mirror.drop(query.segment)
@@ -227,28 +230,35 @@ class MirrorSender:
         alike = Counter((query.bucket, query.segment, query.overall) for query in some)
         missing = Counter((some[number].bucket, some[number].segment, some[number].overall) for number in refused)
         for (bucket, segment, overall), count in alike.items():
-            more = {"mirrored": count, "unanswered": missing[bucket, segment, overall]}
+            lost = missing[bucket, segment, overall]
+            more = {"mirrored": count, "unanswered": lost, "unreached": 0 if reached else lost}
             lease.counts.add(bucket, segment, more, overall=overall)
         self._mirror.results["Answered"] += len(some) - len(refused)
         self._mirror.results["Unanswered"] += len(refused)
         if (newest := self._mirror.lease) is not None:
             self._begin(newest)
 
-    async def _exchange(self, lease: Mirroring, address: str, some: Sequence[_Outgoing]) -> frozenset[int]:
-        """Numbers of the queries that were refused. Raises what a broken connection and a broken answer raise."""
-        body = join(
-            lease.counts.shadow,
-            self._revision,
-            self._engine.dimension,
-            [query.packed for query in some],
-            text=self._engine.manifest.id_type == "string",
-        )
-        target = contract.Target(self._index_uid, lease.revision)
-        signed = contract.sign(
-            lease.key, contract.InternalRequest("POST", contract.SHADOW_PATH, body), target, self._clock()
-        )
-        reader, writer = await asyncio.open_connection(address, lease.port, limit=_HEAD_BYTES)
+    async def _exchange(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        lease: Mirroring,
+        address: str,
+        some: Sequence[_Outgoing],
+    ) -> frozenset[int]:
+        """Numbers of the queries that were refused. Raises what a broken connection and a broken answer raise. Closes
+        the connection."""
         try:
+            body = join(
+                lease.counts.shadow,
+                self._revision,
+                self._engine.dimension,
+                [query.packed for query in some],
+                text=self._engine.manifest.id_type == "string",
+            )
+            target = contract.Target(self._index_uid, lease.revision)
+            request = contract.InternalRequest("POST", contract.SHADOW_PATH, body)
+            signed = contract.sign(lease.key, request, target, self._clock())
             writer.write(_request(address, lease.port, signed, len(body)) + body)
             status, length = _head(await _until_blank_line(reader))
             if status in _ELSEWHERE:
