@@ -49,6 +49,7 @@ _SPEC: dict[str, Any] = {
     "source": {"s3": {"bucket": "vectors", "prefix": "docs/", "secretRef": {"name": "s3"}}, "poll": "5m"},
     "artifacts": {"s3": {"bucket": "indexes", "secretRef": {"name": "s3"}}},
     "index": {"factory": "IVF64,Flat"},
+    "rollout": {"shadow": {"maxPerSecond": 0}},
 }
 _ROLLED_OUT = frozenset({"Surging", "Shadowing", "Soaking", "Stable", "Superseded", "RolledBack"})
 _PROVEN = _ROLLED_OUT | {"Validated"}

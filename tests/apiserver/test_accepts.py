@@ -48,7 +48,7 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
         ("rollout", {"soak": {"duration": "0s"}}),
         ("rollout", {"keepPrior": "24h"}),
         ("rollout", {"keepPrior": "1d"}),
-        ("rollout", {"shadow": {"maxPerSecond": 50}}),
+        ("rollout", {"shadow": {"maxPerSecond": 0}}),
         ("rollout", {"shadow": {"duration": "10m", "maxDuration": "50m"}}),
         ("build.pod.tolerations", [{"key": "gpu"}]),
         ("source.poll", "0"),

@@ -124,7 +124,6 @@ def managed(*peers: Json) -> Json:
         ("spec.rollout.shadow", {"duration": "1d"}, "spec.rollout.shadow.duration", "must not be longer"),
         ("spec.rollout.shadow", {"maxDuration": "1h"}, "spec.rollout.shadow.maxDuration", "50m at most"),
         ("spec.rollout.shadow", {"maxDuration": "1d"}, "spec.rollout.shadow.maxDuration", "50m at most"),
-        (RULES, rule(metric="AnswersMissed", max="2%"), RULES, "needs rollout.shadow.maxPerSecond"),
         (RULES, rule(metric="AnswersChanged", maxRiseVsStable="2%"), f"{RULES}[0]", "stable misses and changes none"),
         ("spec.build.timeout", "", "spec.build.timeout", "should match"),
         ("spec.build.timeout", "0h", "spec.build.timeout", "should match"),
@@ -239,6 +238,14 @@ def test_a_bad_field_is_refused_by_name(
     assert not api.get(
         f"/apis/vectorindex.dev/v1alpha1/namespaces/default/vectorindexes/{smallest['metadata']['name']}"
     ).ok
+
+
+def test_rules_that_only_a_shadow_can_judge_need_one(api: Api, smallest: Json) -> None:
+    judged = changed(smallest, RULES, rule(metric="AnswersMissed", max="2%"))
+    assert api.apply(judged).ok
+    answer = api.apply(changed(judged, "spec.rollout", {"shadow": {"maxPerSecond": 0}}))
+    assert answer.fields == (RULES,)
+    assert "needs a rollout.shadow.maxPerSecond above 0" in answer.message
 
 
 def test_gate_segments_need_to_know_the_segment_of_each_query(api: Api, smallest: Json) -> None:

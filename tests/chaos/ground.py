@@ -80,7 +80,10 @@ class Lane:
             "index": {"factory": factory},
             "searcher": {"replicas": 2},
             "guardrails": {"rules": [RULE | {"consecutive": 1}]},
-            "rollout": {"soak": {"duration": "30s" if factory == BAD else "2s", "minQueries": 100}},
+            "rollout": {
+                "shadow": {"maxPerSecond": 0},
+                "soak": {"duration": "30s" if factory == BAD else "2s", "minQueries": 100},
+            },
         }
         meta = {"name": NAME, "namespace": self.namespace}
         self.cluster.apply([{"apiVersion": API_VERSION, "kind": "VectorIndex", "metadata": meta, "spec": spec}])

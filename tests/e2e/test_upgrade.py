@@ -57,6 +57,7 @@ def first_release(cluster: Cluster, images: Images, operator: Operator) -> Itera
 def space(first_release: PastRelease, kube: Kube, store: ObjectStore) -> Iterator[Workspace]:
     """Gone before this checkout's release is installed again: what a failed test left is nobody's business."""
     made = Workspace.create(kube, store, first_release.images, f"e2e-upgrade-{secrets.token_hex(2)}")
+    made.rollout = {}  # the first release knows of no shadow, and with pods that it made there is none
     yield made
     made.remove()
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from e2e.vectors import MIN_SCORE, Corpus, Floats, bodies
@@ -43,6 +43,8 @@ class Workspace:
     images: Images
     namespace: str
     index: VectorIndexHandle
+    rollout: Json = field(default_factory=lambda: {"shadow": {"maxPerSecond": 0}})
+    """Of each manifest: no shadow, but where it is what a test is about."""
 
     @property
     def bucket(self) -> str:
@@ -111,7 +113,7 @@ class Workspace:
             "source": {"poll": "0", "minInterval": "1s"},
             "build": {"resources": SMALL, "retries": 0},
             "searcher": {"replicas": 1, "minScore": MIN_SCORE, "resources": SMALL},
-            "rollout": {"soak": {"duration": "10s", "minQueries": 500, "maxDuration": "10m"}},
+            "rollout": {"soak": {"duration": "10s", "minQueries": 500, "maxDuration": "10m"}, **self.rollout},
             "guardrails": {"rules": RULES},
         }
         return {**small, "spec": merged(merged(small["spec"], quick), changes)}

@@ -34,6 +34,7 @@ SPEC: Json = {
     "build": {"retries": 1},
     "searcher": {"replicas": 2, "networkPolicy": {"mode": "Managed", "from": [{"podSelector": {}}]}},
     "rollout": {
+        "shadow": {"maxPerSecond": 0},
         "soak": {"duration": "20s", "minQueries": 100, "maxDuration": "5m"},
         "progressDeadline": "2m",
     },

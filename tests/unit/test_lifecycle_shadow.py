@@ -27,7 +27,15 @@ from observations import seen as seen_without_keys
 from raw_objects import Silent, at_once
 
 from vectorindex_operator.api.timestamps import to_text, to_unix
-from vectorindex_operator.api.v1alpha1 import RevisionStatus, RuleVerdict, ShadowStatus, Trip, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import (
+    RevisionStatus,
+    RolloutStatus,
+    RuleVerdict,
+    Shadow,
+    ShadowStatus,
+    Trip,
+    VectorIndexSpec,
+)
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.internal_keys import ANNOTATION, Addressee, InternalKeys
@@ -175,6 +183,20 @@ def test_without_a_rate_there_is_no_shadow() -> None:
     status = status_of(plan, surging.name)
     assert (status.phase, status.rollout and status.rollout.shadow) == ("Soaking", None)
     assert [one for one in reasons(plan) if one.startswith("Shadow")] == []
+
+
+def test_by_default_there_is_one_but_in_a_rollout_that_a_release_began_which_knew_none() -> None:
+    surging = a_revision(spec(index={"factory": "HNSW32"}, rollout={"shadow": Shadow().wire()}), "Surging")
+    obs = seen(OLD, STABLE, surging, traffic=STABLE)
+    obs = replace(obs, index=replace(obs.index, spec=wanted()))
+    assert status_of(run(obs), surging.name).phase == "Shadowing"
+    rollout = surging.status.rollout
+    assert rollout is not None
+    raw = rollout.wire()
+    del raw["settings"]["shadow"]  # type: ignore[attr-defined]
+    status = surging.status.model_copy(update={"rollout": RolloutStatus.read(raw)})
+    plan = run(replace(obs, revisions={**obs.revisions, surging.name: replace(surging, status=status)}))
+    assert (moved(plan), [one for one in reasons(plan) if one.startswith("Shadow")]) == ([surging.name], [])
 
 
 def test_a_candidate_whose_pods_are_ready_goes_into_shadow() -> None:

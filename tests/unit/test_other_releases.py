@@ -19,6 +19,10 @@ from vectorindex_operator.api.v1alpha1 import (
     Rejection,
     RevisionSpec,
     RevisionStatus,
+    Rollout,
+    RolloutStatus,
+    Shadow,
+    Soak,
     VectorIndexStatus,
     WorkFailure,
 )
@@ -114,6 +118,13 @@ def test_one_row_that_cannot_be_read_does_not_hide_the_others() -> None:
     assert [v.segment for v in rollout.verdicts] == ["", "b"]
     assert rollout.unread == {"verdicts"}
     assert rollout.wire()["verdicts"] == rows
+
+
+def test_a_rollout_from_before_there_were_shadows_has_the_settings_of_today() -> None:
+    """Else every index would say after an upgrade that an edit of its `rollout` waits."""
+    raw = {"startedAt": AT, "gateHash": "g", "settings": {"soak": {"duration": "1m"}}}
+    settings = RolloutStatus.read(raw).settings
+    assert settings == Rollout(soak=Soak(duration="1m"), shadow=Shadow())
 
 
 def test_a_guardrail_of_a_newer_release_leaves_the_others_in_force_and_is_written_back() -> None:

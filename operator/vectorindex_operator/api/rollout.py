@@ -16,7 +16,7 @@ class Shadow(Model):
     docs/guardrails.md, "In shadow".
     """
 
-    max_per_second: Annotated[int, Field(ge=0, le=100_000)] = 0
+    max_per_second: Annotated[int, Field(ge=0, le=100_000)] = 50
     """So many queries are compared a second, of all pods together; with fewer, all of them. 0: there is no shadow."""
     duration: PositiveDuration = "1m"
     """At least this long."""
@@ -60,8 +60,7 @@ class Rollout(Model):
 
     strategy: Literal["BlueGreen"] = "BlueGreen"
     """BlueGreen: all traffic at once, the prior revision stays loaded."""
-    shadow: Shadow | None = None
-    """Absent: there is none."""
+    shadow: Shadow = Shadow()
     soak: Soak = Soak()
     progress_deadline: PositiveDuration = "10m"
     """From scheduling until all searchers of a revision are ready; then it is rejected."""
@@ -87,4 +86,4 @@ class Rollout(Model):
     @property
     def shadows(self) -> bool:
         """Whether there is a shadow before the switch."""
-        return self.shadow is not None and self.shadow.max_per_second > 0
+        return self.shadow.max_per_second > 0

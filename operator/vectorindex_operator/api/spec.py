@@ -455,11 +455,11 @@ class VectorIndexSpec(Model):
             ".guardrails.rules",
         ),
         CelRule(
-            "!has(self.guardrails.rules) || (has(self.rollout) && has(self.rollout.shadow)"
-            " && has(self.rollout.shadow.maxPerSecond) && self.rollout.shadow.maxPerSecond > 0)"
+            "!has(self.guardrails.rules) || !has(self.rollout) || !has(self.rollout.shadow)"
+            " || !has(self.rollout.shadow.maxPerSecond) || self.rollout.shadow.maxPerSecond > 0"
             " || self.guardrails.rules.all(r, !(r.metric in ['AnswersMissed', 'AnswersChanged']))",
-            "an AnswersMissed or AnswersChanged rule needs rollout.shadow.maxPerSecond: what became of stable's answers"
-            " is known in shadow only",
+            "an AnswersMissed or AnswersChanged rule needs a rollout.shadow.maxPerSecond above 0: what became of"
+            " stable's answers is known in shadow only",
             ".guardrails.rules",
         ),
         CelRule(

@@ -58,7 +58,7 @@ def step(state: ReconcileState, name: str, *, complete: bool) -> bool:
     `complete`: they are. While pods are away nothing is held against it that they would have told.
     """
     rollout = state.statuses[name].rollout
-    if rollout is None or (rollout.shadow is None and not rollout.settings.shadows):
+    if rollout is None or (rollout.shadow is None and not _has_one(rollout)):
         return True
     if "shadow" in rollout.unread:
         state.block(
@@ -88,17 +88,18 @@ def step(state: ReconcileState, name: str, *, complete: bool) -> bool:
     return passes
 
 
+def _has_one(rollout: RolloutStatus) -> bool:
+    """A rollout that a release began which knew no shadow goes on without: the settings that it froze name none."""
+    return rollout.settings.shadows and "shadow" in rollout.settings.model_fields_set
+
+
 def holds_on(state: ReconcileState, name: str) -> bool:
     """Whether a candidate is undecided past its time, and `onInconclusive` says that it waits."""
     status = state.statuses[name]
     shadow, rollout = mirrors.shadow_of(status), status.rollout
-    if shadow is None or rollout is None or _settings(rollout).on_inconclusive != "Hold":
+    if shadow is None or rollout is None or rollout.settings.shadow.on_inconclusive != "Hold":
         return False
-    return elapsed(shadow, state.now) >= duration_seconds(_settings(rollout).max_duration)
-
-
-def _settings(rollout: RolloutStatus) -> Shadow:
-    return rollout.settings.shadow or Shadow()
+    return elapsed(shadow, state.now) >= duration_seconds(rollout.settings.shadow.max_duration)
 
 
 def _rollback_waits(state: ReconcileState, name: str) -> bool:
@@ -138,7 +139,7 @@ def _begin(state: ReconcileState, name: str, rollout: RolloutStatus) -> None:
 
 
 def _renew(state: ReconcileState, name: str, rollout: RolloutStatus, shadow: ShadowStatus) -> None:
-    mirrors.renew(state, name, shadow, float(_settings(rollout).max_per_second))
+    mirrors.renew(state, name, shadow, float(rollout.settings.shadow.max_per_second))
     state.requeue_at(state.now + state.settings.soak_look_seconds)
 
 
@@ -151,7 +152,7 @@ def _look(state: ReconcileState, name: str, rollout: RolloutStatus, shadow: Shad
     apart = is_unreached(sender)
     if apart:
         sender = sender.uncounted()  # what never got there is no error of who was not asked
-    settings = _settings(rollout)
+    settings = rollout.settings.shadow
     said = judge_shadow(
         tuple(rule_of(rule) for rule in rollout.guardrails.rules),
         judged,
@@ -211,7 +212,7 @@ def _undecided(
     state: ReconcileState, name: str, rollout: RolloutStatus, said: tuple[RuleVerdict, ...], gone_on: float
 ) -> bool:
     """Its time is over without proof of anything. Whether it gets the traffic."""
-    settings = _settings(rollout)
+    settings = rollout.settings.shadow
     if settings.on_inconclusive == "Hold":
         _keep(state, name, rollout, said)
         why = f"there is too little evidence for a verdict after {settings.max_duration}, and onInconclusive is Hold"
