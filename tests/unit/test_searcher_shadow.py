@@ -117,7 +117,7 @@ def test_the_same_query_has_the_same_name_and_no_other_has() -> None:
 # ---------------------------------------------------------------- what is sent together
 
 
-def test_a_request_holds_no_more_than_one_core_answers_in_time() -> None:
+def test_a_request_holds_no_more_than_one_core_answers_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries of 0.2 s each here, on several cores: 64 of them would find no answer within two seconds."""
     engine = SimpleNamespace(manifest=SimpleNamespace(index_type="Flat"))
     mirror = Mirror()
@@ -127,7 +127,10 @@ def test_a_request_holds_no_more_than_one_core_answers_in_time() -> None:
     nothing = Packed(b"", b"", b"", b"", b"", b"")
     sent: list[list[float]] = []
 
-    async def exchange(_lease: object, _address: str, some: Sequence[Any]) -> frozenset[int]:
+    async def connect(*_: object, **_more: object) -> tuple[None, None]:
+        return None, None
+
+    async def exchange(_in: None, _out: None, _lease: object, _address: str, some: Sequence[Any]) -> frozenset[int]:
         sent.append([query.seconds for query in some])
         return frozenset()
 
@@ -141,6 +144,7 @@ def test_a_request_holds_no_more_than_one_core_answers_in_time() -> None:
             await asyncio.sleep(0)
         return sent
 
+    monkeypatch.setattr(asyncio, "open_connection", connect)
     sender._exchange = exchange  # type: ignore[method-assign, assignment]
     assert asyncio.run(begin(0.2, 0.2, 0.2, 0.2, 0.2)) == [[0.2, 0.2], [0.2, 0.2], [0.2]]
     assert asyncio.run(begin(3.0, 3.0)) == [[3.0], [3.0]], "one at least, and the next as soon as it is answered"
