@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from observations import HOUR, NOW, a_revision, seen, spec
+from observations import HOUR, NOW, a_revision, loaded, seen, spec
 
 from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_searcher.contract import Evidence, EvidenceBucket
@@ -22,6 +23,9 @@ SOAKING = replace(
         update={"rollout": SOAKING.status.rollout.model_copy(update={"prior": STABLE.name})}  # type: ignore[union-attr]
     ),
 )
+FIX = spec(index={"factory": "Flat"})
+PROVEN = a_revision(FIX, "Validated", created=NOW - 30)
+OUTGOING = replace(SOAKING, status=SOAKING.status.model_copy(update={"phase": "Outgoing"}))
 
 
 def counts(
@@ -56,3 +60,10 @@ def soak(of: RevisionView = SOAKING, *, errors: int = 0, switched: float = NOW -
     view = replace(of, status=of.status.model_copy(update={"rollout": rollout}))
     evidence = {of.name: counts(of, errors=errors, since=switched)}
     return seen(NEW, STABLE, view, traffic=view, **{"evidence": evidence, **changes})
+
+
+def leaving(of: VectorIndexSpec = FIX, fix: RevisionView = PROVEN) -> Observation:
+    """STABLE is dead and unloaded; OUTGOING keeps the traffic until `fix`, which waits for no place, takes it."""
+    dead = replace(STABLE, status=STABLE.status.model_copy(update={"unloaded_at": to_text(NOW - 60)}))
+    obs = seen(of, dead, OUTGOING, fix, traffic=OUTGOING)
+    return replace(obs, loaded={OUTGOING.name: loaded(OUTGOING)})

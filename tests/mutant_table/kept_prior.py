@@ -18,7 +18,12 @@ KEPT_PRIOR = (
         "",
         (f"{_TESTS}::test_it_has_as_many_replicas_as_stable_whatever_scales_that",),
         "A rollback after the soak would wait for a load, and the status would say that it does not.",
-        each=(seeds("kept_and_steady_state"), seeds("kept_and_rollback_by_hand"), seeds("kept_and_wanted_again")),
+        each=(
+            seeds("kept_and_steady_state"),
+            seeds("kept_and_rollback_by_hand"),
+            seeds("kept_and_wanted_again"),
+            seeds("kept_and_pinned"),
+        ),
     ),
     Mutant(
         "a kept prior that is wanted again loses its pods while it is proven",
@@ -27,6 +32,14 @@ KEPT_PRIOR = (
         "prior.phase == Phase.SUPERSEDED",
         (f"{_TESTS}::test_wanted_again_it_keeps_its_pods_while_it_is_proven_and_takes_the_traffic_with_them",),
         "Who goes back by an edit would wait for a load beside pods that were just taken away.",
+    ),
+    Mutant(
+        "the pods of a kept prior that is wanted again are replaced while it is proven",
+        _KEEP_LOADED,
+        "    if status.rollout is None and name == state.kept:\n",
+        "    if status.rollout is None and name == state.candidate:\n",
+        (f"{_TESTS}::test_wanted_again_its_pods_are_not_replaced_while_it_is_proven",),
+        "They would be loaded twice, without and with what a rule needs, beside pods that had it all.",
     ),
     Mutant(
         "what is to surge does not wait until the kept prior is gone",

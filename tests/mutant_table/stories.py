@@ -283,8 +283,8 @@ STORIES = (
     Mutant(
         "a retry leaves the rejection",
         f"{_PROGRESS}/obey_commands.py",
-        "            name, phase=Phase.PENDING, rejected=None, failure=None,",
-        "            name, phase=Phase.PENDING, failure=None,",
+        '        anew = {"rejected": None, "failure": None,',
+        '        anew = {"failure": None,',
         (),
         "What is rejected would be given the traffic.",
         each=(seeds("rollback_and_retry"), seeds("retry_after_refusal")),

@@ -111,7 +111,7 @@ class Invariants:
         if decision is not None and decision.reason == ABORTED and decision.kind is DecisionKind.ROLL_BACK:
             self._was_on_its_way(operator, decision.from_revision)
         if decision is not None and decision.kind is DecisionKind.SWITCH and decision.rule != RESTORED:
-            self._may_begin(operator, f"traffic to {target}")
+            self._may_begin(operator, f"traffic to {target}", target)
         if decision is not None and decision.kind is DecisionKind.ROLL_BACK and decision.rule != REVERTED:
             self.given_up[decision.from_revision] = self._asked()
         elif self.given_up.get(target) == self._asked():
@@ -127,11 +127,17 @@ class Invariants:
         if all(self._phases(view).get(name) == Phase.STABLE for view in views):
             self.broken(f"(17) {name} is aborted, and it is stable")
 
-    def _may_begin(self, operator: Operator, what: str) -> None:
-        """(16) Nothing new begins while the index is suspended."""
-        seen = [self.world.store.as_of("VectorIndex", operator.started_at).get(NAME), self.world.index()]
-        if all(one is not None and one["spec"].get("suspend") for one in seen):
-            self.broken(f"(16) {what} although the index is suspended")
+    def _may_begin(self, operator: Operator, what: str, target: str = "") -> None:
+        """(16) Nothing new begins while the index is suspended, and where a revision is pinned nothing but that."""
+
+        def forbids(one: Json | None) -> bool:
+            pinned = one["spec"].get("pinRevision") if one is not None else ""
+            return pinned != target if pinned else one is not None and bool(one["spec"].get("suspend"))
+
+        if all(
+            map(forbids, (self.world.store.as_of("VectorIndex", operator.started_at).get(NAME), self.world.index()))
+        ):
+            self.broken(f"(16) {what} although the index is suspended, or another revision is pinned")
 
     def _retired(self, operator: Operator, name: str) -> None:
         """(1) what has the traffic stays loaded; what it would go back to stays loaded during a soak."""

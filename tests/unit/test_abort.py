@@ -28,7 +28,7 @@ from observations import (
     spec,
     with_spec,
 )
-from soaks import NEW, OLD, SOAKING, STABLE, soak
+from soaks import NEW, OLD, OUTGOING, PROVEN, SOAKING, STABLE, leaving, soak
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Trip, VectorIndexStatus, WorkFailure
@@ -208,3 +208,16 @@ def test_it_is_obeyed_while_the_index_is_suspended() -> None:
     plan = run(asks(replace(obs, jobs=(*obs.jobs, work))))
     assert (phase(plan, mine), [one.name for one in actions(plan, DeleteJob)]) == ("Rejected", [work.name])
     assert plan.status.source == source(held, DATA)
+
+
+def test_what_only_keeps_the_traffic_for_the_next_one_is_on_its_way_too() -> None:
+    """Else that one would soak on once the next one is given up, and be promoted."""
+    obs = asks(leaving())
+    plan = run(obs)
+    assert said(plan)[0] == "Done"
+    assert phase(plan, PROVEN) == "Rejected"
+    rollout = recorded(plan, OUTGOING).rollout
+    assert rollout is not None
+    assert (rollout.trip is not None and rollout.trip.reason, moved(plan)) == ("Aborted", [])
+    assert STABLE.name in {one.revision for one in actions(plan, EnsureSearchers)}, "it is loaded for the way back"
+    assert said(run(after(obs, plan), NOW + 1)) == said(plan)

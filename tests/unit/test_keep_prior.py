@@ -34,7 +34,7 @@ from soaks import counts
 from unit.test_execute import NAME, World
 
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import Condition, Rejection, VectorIndexStatus
+from vectorindex_operator.api.v1alpha1 import Condition, Pause, Rejection, VectorIndexStatus
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.loaded import LoadedRevision
@@ -56,6 +56,7 @@ KEEPS: dict[str, Any] = {"rollout": {"keepPrior": "1h", "soak": {"duration": "1m
 OLD, NEW = spec(**KEEPS), spec(index={"factory": "HNSW32"}, **KEEPS)
 NEXT = spec(index={"factory": "Flat"}, **KEEPS)
 UNTIL = NOW + 1800
+HELD = Pause(nonce="p1", at=to_text(NOW - 60))
 
 
 def prior(**status: Any) -> RevisionView:
@@ -221,6 +222,21 @@ def test_wanted_again_it_keeps_its_pods_while_it_is_proven_and_takes_the_traffic
     assert stays(plan) == {A.name, B.name}
     again = replace(A, status=A.status.model_copy(update={"phase": "Validating", "report": None}))
     assert goes(run(kept(of=OLD, first=again))) == []
+
+
+def test_wanted_again_its_pods_are_not_replaced_while_it_is_proven() -> None:
+    """What a rule has searchers keep in memory stands in their template, and comes of the rollout that they are in."""
+    rules = {"guardrails": {"rules": [{"name": "live", "metric": "LiveRecall", "min": "90%"}]}}
+    judged = spec(**KEEPS, **rules)
+    mine = a_revision(judged, "Superseded", created=NOW - 48 * HOUR, lost_traffic_at=to_text(NOW - 2400))
+
+    def told(plan: Plan) -> list[bool]:
+        return [one.live_recall for one in actions(plan, EnsureSearchers) if one.revision == mine.name]
+
+    assert told(run(kept(of=judged.model_copy(update={"index": NEW.index}), first=mine))) == [True]
+    again = replace(mine, status=mine.status.model_copy(update={"phase": "Validated", "rollout": None, "pause": HELD}))
+    assert told(run(kept(of=judged, first=again))) == []
+    assert moved(run(kept(of=judged, first=again))) == []
 
 
 # ---------------------------------------------------------------- what it is for

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from observations import (
+    AN_HOUR_AGO,
     DATA,
     HOUR,
     NOW,
@@ -16,20 +19,23 @@ from observations import (
     loaded,
     moved,
     phase,
+    pod,
     recorded,
     report,
     run,
     said,
     seen,
+    with_rollout,
     with_spec,
 )
-from soaks import NEW, OLD, SOAKING, STABLE, soak
+from soaks import NEW, OLD, OUTGOING, PROVEN, SOAKING, STABLE, leaving, soak
 
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import Pause
+from vectorindex_operator.api.v1alpha1 import Pause, Rejection, WorkFailure
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.observation import JobState, Observation, RevisionView, Task
+from vectorindex_operator.core.phase import UNDER_WAY
 
 HELD = Pause(nonce="p1", at=to_text(NOW - 60))
 WANTED = identity.revision_name("docs", identity.digest(NEW, DATA))
@@ -93,6 +99,28 @@ def test_a_build_and_a_proof_go_on() -> None:
     done = job(Task.VALIDATE, JobState.SUCCEEDED, of=view, key=f"{identity.gate_hash(NEW)}/0", result=report(NEW))
     plan = run(with_pause(replace(obs, jobs=(*obs.jobs, done), loaded={STABLE.name: loaded(STABLE)})))
     assert phase(plan, view) == "Validated"
+
+
+def test_a_pod_that_is_lost_while_it_is_held_has_the_time_of_a_new_one() -> None:
+    """It had been loading since an hour ago when it was held; its deadline is of ten minutes."""
+    view, obs = going("Surging")
+    obs = with_pause(
+        replace(obs, revisions={**obs.revisions, view.name: with_rollout(view, progress_since=AN_HOUR_AGO)})
+    )
+    plan = run(obs)
+    held = recorded(plan, view)
+    assert (held.phase, held.rollout is not None and held.rollout.progress_since) == ("Surging", None)
+    lame = loaded(view, pod(f"{view.name}-0"), pod(f"{view.name}-1", ready=False))
+    lost = replace(after(obs, plan), loaded={**obs.loaded, view.name: lame})
+    assert run(lost, NOW + HOUR).status.phase == "Surging"
+
+
+def test_what_was_to_make_room_soaks_on_and_is_judged() -> None:
+    """With a dead stable revision it keeps the traffic until the next one takes it, which is held."""
+    obs = with_pause(leaving(), PROVEN.name)
+    plan = run(obs)
+    assert (phase(plan, OUTGOING), plan.status.candidate) == ("Soaking", OUTGOING.name)
+    assert after(obs, run(after(obs, plan), NOW + 1)).revisions[PROVEN.name].status.phase == "Validated"
 
 
 # ---------------------------------------------------------------- what protects
@@ -166,3 +194,52 @@ def test_what_is_wanted_again_is_not_held_by_what_was_said_long_ago() -> None:
     gone = a_revision(NEW, "Superseded", created=NOW - 90 * HOUR)
     obs = with_pause(seen(NEW, STABLE, gone, traffic=STABLE), gone.name)
     assert recorded(run(obs), gone).pause is None
+
+
+# ---------------------------------------------------------------- what ended since
+
+
+def rejected(was: str, stage: str) -> RevisionView:
+    why = Rejection(stage=stage, reason="RecallBelowMin", message="0.9", at=to_text(NOW - HOUR))
+    return a_revision(NEW, was, created=NOW - 90 * HOUR, rejected=why, promoted_at=to_text(NOW - 80 * HOUR))
+
+
+def failed(**changes: Any) -> RevisionView:
+    """Its build failed, by a `spec.build` that is not today's."""
+    at = to_text(NOW - HOUR)
+    failure = WorkFailure(stage="Build", key="other", count=1, at=at, reason="BadSpec", message="no", **changes)
+    return a_revision(NEW, "BuildFailed", created=NOW - 90 * HOUR, failure=failure)
+
+
+def pinned(obs: Observation) -> Observation:
+    return with_spec(obs, spec=OLD.model_copy(update={"pin_revision": WANTED}))
+
+
+def retried(obs: Observation) -> Observation:
+    return asks(obs, "retry")
+
+
+@pytest.mark.parametrize(
+    ("gone", "taken_up"),
+    [
+        (a_revision(NEW, "Superseded", created=NOW - 90 * HOUR), pinned),
+        (rejected("RolledBack", "Rollout"), retried),
+        (rejected("RolledBack", "Rollout"), lambda obs: pinned(retried(obs))),
+        (rejected("Rejected", "Gate"), lambda obs: obs),
+        (failed(permanent=True), lambda obs: obs),
+    ],
+    ids=["pinned", "retried", "pinned and retried", "another gate", "another build"],
+)
+def test_what_was_said_before_it_ended_holds_nothing_that_is_prepared_anew(
+    gone: RevisionView, taken_up: Callable[[Observation], Observation]
+) -> None:
+    plan = run(taken_up(with_pause(seen(NEW, STABLE, gone, traffic=STABLE))))
+    status = recorded(plan, gone)
+    assert (status.phase in UNDER_WAY, status.pause) == (True, None)
+
+
+@pytest.mark.parametrize("asked", [lambda obs: obs, retried], ids=["by itself", "by a word"])
+def test_a_build_that_fails_meanwhile_is_held_all_the_same(asked: Callable[[Observation], Observation]) -> None:
+    view = failed()
+    status = recorded(run(asked(with_pause(seen(NEW, STABLE, view, traffic=STABLE)))), view)
+    assert (status.phase in UNDER_WAY, status.pause) == (True, HELD)

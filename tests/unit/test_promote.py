@@ -21,6 +21,7 @@ from observations import (
     said,
     seen,
     spec,
+    with_rollout,
     with_spec,
 )
 from soaks import NEW, OLD, SOAKING, STABLE, counts, soak
@@ -82,8 +83,9 @@ def test_it_is_never_stronger_than_a_fail() -> None:
 
 
 def test_nor_than_one_that_lacks_only_the_next_window() -> None:
-    """One of two windows has failed beyond doubt, so there is no Fail yet."""
-    obs = soak(errors=0)
+    """One of two windows has failed beyond doubt, so there is no Fail yet; its owner wants two."""
+    rules = [{"name": "errors", "metric": "ErrorRate", "max": "1%", "window": "1m", "consecutive": 2}]
+    obs = soak(with_rollout(SOAKING, guardrails=spec(guardrails={"rules": rules}).guardrails))
     early, late = counts(SOAKING, since=NOW - 600), counts(SOAKING, errors=300, since=NOW - 60)
     half = tuple(
         replace(one, evidence=one.evidence.model_copy(update={

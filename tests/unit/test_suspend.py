@@ -29,7 +29,7 @@ from observations import (
     spec,
     with_spec,
 )
-from soaks import NEW, OLD, SOAKING, STABLE, soak
+from soaks import FIX, NEW, OLD, OUTGOING, PROVEN, SOAKING, STABLE, counts, leaving, soak
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Rejection, ShadowStatus
@@ -236,3 +236,17 @@ def test_an_index_at_rest_is_rolled_out_and_suspended_and_that_is_told_once() ->
     resumed = run(with_spec(after(obs, first), spec=OLD), NOW + 200)
     assert [one.reason for one in resumed.events] == [EventReason.RESUMED]
     assert condition(resumed.status, "Suspended")[0] == ""
+
+
+@pytest.mark.parametrize("was", ["Validated", "Surging"])
+def test_what_was_to_make_room_soaks_on_and_is_judged(was: str) -> None:
+    """With a dead stable revision it keeps the traffic until the next one takes it, which does not come now."""
+    fix = PROVEN if was == "Validated" else a_revision(FIX, was, created=NOW - 30)
+    obs = leaving(FIX.model_copy(update={"suspend": True}), fix)
+    plan = run(obs)
+    assert (phase(plan, OUTGOING), plan.status.candidate, moved(plan)) == ("Soaking", OUTGOING.name, [])
+    evidence = counts(OUTGOING, errors=300, at=NOW + 600, since=NOW)
+    rollout = recorded(run(replace(after(obs, plan), evidence={OUTGOING.name: evidence}), NOW + 600), OUTGOING).rollout
+    assert rollout is not None
+    assert rollout.trip is not None, "a guardrail fails, and stable is loaded for it"
+    assert phase(run(leaving()), PROVEN) == "Surging"

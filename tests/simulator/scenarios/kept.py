@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from simulator.scenarios.rollouts import ROLLED_BACK
 from simulator.scenarios.scenario import Script, ends, phase, scenario, set_quality, stable
+from simulator.scenarios.verbs import held_by_a_word
 from simulator.truth import Quality
 from simulator.world import World
 
@@ -116,3 +117,62 @@ def kept_and_no_room(w: World) -> Script:
     yield lambda: not _uid(w, "A")
     w.truth.room = True
     yield _has(w, "B", 3)
+
+
+# ---------------------------------------------------------------- with a person's word
+
+
+@scenario(ROLLED_BACK, seeds=1)
+def kept_and_steady_state_while_suspended(w: World) -> Script:
+    """Whoever suspends the index does not give up the way back."""
+    yield from promoted(w)
+    before = _uid(w, "A")
+    w.apply(suspend=True)
+    yield w.rng.uniform(0.0, 120.0)
+    set_quality(w, "B", Quality(zero_results=0.5))
+    yield lambda: w.serving() == w.name_of("A")
+    assert _uid(w, "A") == before, "A was loaded again"
+    yield phase(w, "B", "RolledBack")
+
+
+@scenario(ends("C", builds=3), seeds=1)
+def kept_while_suspended(w: World) -> Script:
+    """C waits, and does not take A's place before it may begin."""
+    yield from promoted(w)
+    w.apply(suspend=True)
+    w.apply(index__factory="C")
+    yield w.rng.uniform(60.0, 120.0)
+    assert _uid(w, "A"), "A makes room for what does not begin"
+    w.apply(suspend=False)
+    yield stable(w, "C")
+
+
+@scenario(ends("C", builds=3), seeds=1)
+def kept_while_the_next_is_paused(w: World) -> Script:
+    """C is proven and held: A stays for as long as that."""
+    yield from promoted(w)
+    yield from held_by_a_word(w, "C")
+    yield w.rng.uniform(100.0, 200.0)
+    assert _uid(w, "A"), "A makes room for what is not loaded"
+    w.ask("resume", "n1")
+    yield stable(w, "C")
+
+
+@scenario(ends("A", builds=2), seeds=1)
+def kept_and_pinned(w: World) -> Script:
+    """Back through Git: A's pods are there. Then B is kept for its time."""
+    yield from promoted(w)
+    before = _uid(w, "A")
+    yield w.rng.uniform(60.0, 120.0)
+    w.apply(pinRevision=w.name_of("A"))
+    yield stable(w, "A")
+    assert _uid(w, "A") == before, "A was loaded again"
+
+
+@scenario(ends("B", build=1, builds=3), seeds=1)
+def kept_and_rebuilt(w: World) -> Script:
+    yield from promoted(w)
+    yield w.rng.uniform(0.0, 60.0)
+    w.ask("rebuild", "n1")
+    yield lambda: w.status().get("stable") == w.name_of("B", build=1)
+    assert _uid(w, "B"), "what was built first is kept"

@@ -60,3 +60,25 @@ def rollback_while_suspended(w: World) -> Script:
     yield w.rng.uniform(0.0, 120.0)
     w.ask("rollback", "n1")
     yield phase(w, "B", "RolledBack")
+
+
+@scenario(ends("C", builds=3), needs_traffic=True, seeds=FEW)
+def suspended_while_the_way_back_is_dead(w: World) -> Script:
+    """B keeps the traffic until C takes it, which does not come now. It turns bad, and A is loaded again in time."""
+    yield from edited(w, rollout__soak__minQueries=10**9, rollout__soak__maxDuration="6h")
+    yield phase(w, "B", "Soaking")
+    set_quality(w, "A", Quality(refuses="ArtifactGone"))
+    for pod in w.controllers.searchers(w.name_of("A")):
+        w.delete("Pod", pod["metadata"]["name"])
+    w.truth.room = False
+    w.apply(index__factory="C", rollout__soak__minQueries=100, rollout__soak__maxDuration="5m")
+    yield lambda: w.phase_of(w.name_of("B")) == "Outgoing"
+    w.apply(suspend=True)
+    set_quality(w, "B", Quality(errors=0.7))
+    yield lambda: bool(w.trip_of(w.name_of("B")))
+    set_quality(w, "A", Quality())
+    w.truth.room = True
+    yield phase(w, "B", "RolledBack")
+    assert w.serving() == w.name_of("A"), "a bad revision serves"
+    w.apply(suspend=False)
+    yield stable(w, "C")

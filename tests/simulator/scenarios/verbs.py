@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from simulator.scenarios.edits import LONG_SOAK, SHORT_SOAK
 from simulator.scenarios.rollouts import ROLLED_BACK, second
@@ -156,6 +157,74 @@ def pause_in_soak(w: World) -> Script:
     assert w.status().get("stable") == w.name_of("A"), "what is paused was promoted"
     w.ask("resume", "n2")
     yield stable(w, "B")
+
+
+def held_by_a_word(w: World, factory: str, **changes: Any) -> Script:
+    """The user asks for `factory`; its build waits until a person has said `pause`, and then goes on to its proof."""
+    w.truth.gpu = False
+    w.apply(index__factory=factory, **HELD_BY_A_GPU, **changes)
+    yield phase(w, factory, "Building")
+    w.ask("pause", "held")
+    yield _answered(w, "held")
+    w.truth.gpu = True
+
+
+@scenario(ends("B", builds=2, extra=_done), seeds=FEW)
+def paused_and_pinned_later(w: World) -> Script:
+    """The user changes his mind while B is held, and pins it in the end: what held it then is over."""
+    yield from first_is_stable(w)
+    yield from held_by_a_word(w, "B")
+    yield lambda: _held(w)
+    w.apply(index__factory="A")
+    yield phase(w, "B", "Superseded")
+    yield w.rng.uniform(0.0, 100.0)
+    w.apply(pinRevision=w.name_of("B"))
+    yield stable(w, "B")
+
+
+@scenario(ends("B", builds=2, extra=_done), seeds=FEW)
+def paused_and_retried_later(w: World) -> Script:
+    """The gate turns down what is held; who says `retry` wants it."""
+    set_quality(w, "B", Quality(recall=0.90))
+    yield from first_is_stable(w)
+    yield from held_by_a_word(w, "B")
+    yield phase(w, "B", "Rejected")
+    set_quality(w, "B", Quality())
+    yield w.rng.uniform(0.0, 100.0)
+    w.ask("retry", "n1")
+    yield stable(w, "B")
+
+
+@scenario(ends("B", builds=2, extra=_done), seeds=FEW)
+def paused_while_suspended(w: World) -> Script:
+    """Either holds it without the other."""
+    yield from first_is_stable(w)
+    yield from held_by_a_word(w, "B", suspend=False)
+    w.apply(suspend=True)
+    yield w.rng.uniform(0.0, 200.0)
+    w.apply(suspend=False)
+    yield lambda: _held(w)
+    yield w.rng.uniform(0.0, 100.0)
+    assert w.serving() == w.name_of("A"), "what is paused was switched to"
+    w.apply(suspend=True)
+    w.ask("resume", "n1")
+    yield w.rng.uniform(60.0, 200.0)
+    assert w.serving() == w.name_of("A"), "what is suspended was switched to"
+    w.apply(suspend=False)
+    yield stable(w, "B")
+
+
+@scenario(ends("A", builds=2, extra=_done), seeds=FEW)
+def pinned_and_paused_in_soak(w: World) -> Script:
+    """In a suspended index, too: a pin stands above that, and a pause above a pin."""
+    yield from second(w)
+    w.apply(suspend=True, pinRevision=w.name_of("A"), rollout__soak__duration="2m")
+    yield phase(w, "A", "Soaking")
+    w.ask("pause", "n1")
+    yield w.rng.uniform(200.0, 400.0)
+    assert w.status().get("stable") == w.name_of("B"), "what is paused was promoted"
+    w.ask("resume", "n2")
+    yield stable(w, "A")
 
 
 # ---------------------------------------------------------------- rebuild

@@ -13,6 +13,7 @@ from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartBuild
 from vectorindex_operator.core.progress import resolve
+from vectorindex_operator.core.safety import pause
 from vectorindex_operator.core.state import ReconcileState, Stall
 from vectorindex_searcher.contract import ASKED_KS, BuildResult, BuildTask, Device, ExitCode
 
@@ -74,7 +75,8 @@ def _revive(state: ReconcileState) -> None:
         return
     failure = status.failure
     if failure.key != _key(state, state.desired) and failure.stage == "Build":
-        state.update(state.desired, phase=Phase.PENDING, failure=None, message="the spec changed: another try")
+        changes = {"failure": None, "pause": pause.left(state, state.desired)}
+        state.update(state.desired, phase=Phase.PENDING, message="the spec changed: another try", **changes)
     elif failure.permanent:
         state.stall = state.stall or Stall(failure.reason, failure.message)
         resolve.again_with_backoff(state)

@@ -12,6 +12,7 @@ from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.observation import JobState, RevisionView, Task
 from vectorindex_operator.core.phase import FAILED, UNDER_WAY, Phase
 from vectorindex_operator.core.progress import desired, pin
+from vectorindex_operator.core.safety import pause
 from vectorindex_operator.core.safety.answers import answer, unanswered
 from vectorindex_operator.core.safety.roll_back import pending_trip
 from vectorindex_operator.core.state import ReconcileState
@@ -36,12 +37,11 @@ def _retry(state: ReconcileState, command: Command) -> None:
     for name in sorted(failed, key=lambda n: (state.revision(n).created_at, n))[-1:]:
         said = state.statuses[name].gate
         look = said if said is not None and gate.let_none_pass(said) else None  # it counts all the same
+        anew = {"rejected": None, "failure": None, "rollout": None, "pause": pause.left(state, name), "message": mark}
         if state.pinned:  # by the proof that it has: nothing is measured while a revision is pinned
-            state.update(name, phase=Phase.VALIDATED, rejected=None, failure=None, rollout=None, message=mark)
-            continue
-        state.update(
-            name, phase=Phase.PENDING, rejected=None, failure=None, rollout=None, gate=look, report=None, message=mark
-        )
+            state.update(name, phase=Phase.VALIDATED, **anew)
+        else:
+            state.update(name, phase=Phase.PENDING, gate=look, report=None, **anew)
     # The mark outlives an operator that dies before the answer is written: the next one finds what it had begun.
     retried = [n for n, s in state.statuses.items() if s.message == mark]
     for name in retried:

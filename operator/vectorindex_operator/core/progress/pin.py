@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from vectorindex_operator.core.phase import IN_PREPARATION, REPLACED, Phase
 from vectorindex_operator.core.progress import desired, resolve, suspend
+from vectorindex_operator.core.safety import pause
 from vectorindex_operator.core.state import ReconcileState, Stall
 
 NOT_THERE = "PinnedRevisionNotFound"
@@ -30,7 +31,8 @@ def step(state: ReconcileState) -> None:
     known = state.statuses[name]
     if known.phase in (IN_PREPARATION | REPLACED) - {Phase.VALIDATED} and known.rejected is None:
         # By the proof that it has: how it is served is frozen in it, and the spec may ask for another way by now.
-        state.update(name, phase=Phase.VALIDATED, rollout=None, message="spec.pinRevision names it")
+        changes = {"rollout": None, "pause": pause.left(state, name)}
+        state.update(name, phase=Phase.VALIDATED, message="spec.pinRevision names it", **changes)
     desired.take(state, f"spec.pinRevision names {name}")
 
 

@@ -30,8 +30,8 @@ def step(state: ReconcileState) -> None:
         _wait_or_supersede(state)
     if proven and not state.candidate and not state.has_moved:
         _begin(state, state.preparing)
-    if not state.candidate:
-        _resume_outgoing(state)
+    if not state.candidate and not proven:
+        resume_outgoing(state)
     if state.candidate and state.statuses[state.candidate].phase in BEFORE_TRAFFIC:
         _surge(state, state.candidate)
 
@@ -92,11 +92,11 @@ def _columns_before(state: ReconcileState, prior: str) -> dict[str, str] | None:
     return types if len(types) == len(columns.metadata) else None
 
 
-def _resume_outgoing(state: ReconcileState) -> None:
-    """What was to take its place failed or is not wanted any more: it is the candidate again."""
+def resume_outgoing(state: ReconcileState) -> None:
+    """What was to take its place failed, may not begin, or is not wanted any more: it is the candidate again, and
+    judged as one."""
     status = state.statuses.get(state.serving)
-    waits = bool(state.preparing) and state.statuses[state.preparing].phase == Phase.VALIDATED
-    if status is not None and status.phase == Phase.OUTGOING and not waits:
+    if status is not None and status.phase == Phase.OUTGOING:
         state.update(state.serving, phase=Phase.SOAKING, message="nothing takes its place: it soaks on")
         state.find_slots()
 
@@ -108,11 +108,13 @@ def _surge(state: ReconcileState, name: str) -> None:
         _wait_for_pods(state, name)
     # What has begun in shadow goes on while a pod is away.
     shadowing = state.candidate == name and state.statuses[name].phase == Phase.SHADOWING
-    rollout = state.statuses[name].rollout
-    if complete and shadowing and rollout is not None and rollout.progress_since is not None:
-        state.update(name, rollout=rollout.model_copy(update={"progress_since": None}))  # it has its pods again
     ready = (complete or shadowing) and shadow.step(state, name, complete=complete) and complete
-    if ready and not pause.holds(state, name):
+    held = ready and pause.holds(state, name)
+    rollout = state.statuses[name].rollout
+    if complete and (shadowing or held) and rollout is not None and rollout.progress_since is not None:
+        # It has its pods: one that it loses later, however late, has all the time there is.
+        state.update(name, rollout=rollout.model_copy(update={"progress_since": None}))
+    if ready and not held:
         _switch(state, name)
 
 

@@ -8,7 +8,7 @@ goes into shadow, anew.
 from __future__ import annotations
 
 from vectorindex_operator.core.phase import BEFORE_TRAFFIC, IN_PREPARATION, Phase
-from vectorindex_operator.core.progress import desired, resolve
+from vectorindex_operator.core.progress import desired, resolve, surge
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.story import NOTHING_BEGINS, SUSPENDED
 
@@ -17,6 +17,8 @@ def step(state: ReconcileState) -> None:
     state.desired = desired.find(state)
     resolve.say_that_it_failed(state)
     step_back(state, state.candidate)
+    if not state.candidate:
+        surge.resume_outgoing(state)  # what was to take its place does not come
     waiting = [name for name, status in state.statuses.items() if status.phase in IN_PREPARATION]
     state.preparing = max(waiting, key=lambda n: (n == state.desired, state.revision(n).created_at, n), default="")
     name = state.preparing or state.desired

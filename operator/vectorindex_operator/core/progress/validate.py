@@ -15,6 +15,7 @@ from vectorindex_operator.core.observation import JobView, Task
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartValidation
 from vectorindex_operator.core.progress import resolve
+from vectorindex_operator.core.safety import pause
 from vectorindex_operator.core.state import ReconcileState, Stall
 from vectorindex_searcher.contract import LIVE_PODS, LiveSource, QueryColumns, ValidateResult, ValidateTask
 
@@ -73,7 +74,8 @@ def _judge_again(state: ReconcileState) -> None:
     changed = status.gate is None or status.gate.thresholds_hash != identity.thresholds_hash(state.spec)
     if status.rejected.stage == "Gate" and changed:
         # Its verdict stays until there is another: it was a look.
-        state.update(state.desired, phase=Phase.VALIDATING, rejected=None, message="spec.gate changed: judged again")
+        changes = {"rejected": None, "pause": pause.left(state, state.desired)}
+        state.update(state.desired, phase=Phase.VALIDATING, message="spec.gate changed: judged again", **changes)
         state.preparing = state.desired
 
 

@@ -10,7 +10,7 @@ from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import RevisionStatus, Trip
 from vectorindex_operator.core import recipe
 from vectorindex_operator.core.commands import Command
-from vectorindex_operator.core.phase import CANDIDATE, IN_PREPARATION, Phase
+from vectorindex_operator.core.phase import UNDER_WAY, Phase
 from vectorindex_operator.core.safety.answers import answer
 from vectorindex_operator.core.safety.give_up import give_up
 from vectorindex_operator.core.safety.roll_back import MANUAL, pending_trip, rollback_target
@@ -42,7 +42,7 @@ def obey(state: ReconcileState, command: Command) -> None:
 def is_on_its_way(state: ReconcileState, name: str) -> bool:
     """Whether a revision is being built, proven, loaded, compared or soaked, or will be without a word of anybody."""
     status = state.statuses[name]
-    return status.phase in IN_PREPARATION | CANDIDATE or _is_built_again(state, name, status)
+    return status.phase in UNDER_WAY or _is_built_again(state, name, status)
 
 
 def _is_built_again(state: ReconcileState, name: str, status: RevisionStatus) -> bool:

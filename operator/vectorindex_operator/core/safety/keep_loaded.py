@@ -113,6 +113,8 @@ def _load(state: ReconcileState, name: str) -> None:
     status = state.statuses[name]
     if status.build is None or status.report is None or state.live is None:
         return
+    if status.rollout is None and name == state.kept:
+        return  # wanted again: its pods stay as they are until its next rollout says what they are told
     live_recall = _scores_exactly(status.rollout)
     state.act(
         EnsureSearchers(

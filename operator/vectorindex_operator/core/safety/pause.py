@@ -51,5 +51,10 @@ def obey_resume(state: ReconcileState, command: Command) -> None:
     return answer(state, command, done=False, message="nothing is held")
 
 
+def left(state: ReconcileState, name: str) -> Pause | None:
+    """What holds `name` when it is prepared anew: nothing that was said before it ended."""
+    return state.statuses[name].pause if is_on_its_way(state, name) else None
+
+
 def _named(state: ReconcileState, command: Command) -> list[str]:
     return [name for name in sorted(state.statuses) if command.argument in ("", name) and is_on_its_way(state, name)]
