@@ -25,7 +25,9 @@ from vectorindex_operator.api.fields import (
 )
 from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_operator.api.network import NetworkPolicy
+from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.rollout import Rollout
+from vectorindex_operator.api.schedule import Schedule
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import (
     FEWEST_LIVE_QUERIES,
@@ -95,7 +97,9 @@ class Source(Model):
     columns: Columns = Columns()
     """Which columns are read."""
     poll: Poll = "5m"
-    """How often the source is listed; 0 turns polling off."""
+    """How often the source is listed; 0 turns polling off. With `schedule`: how often deleted ids are looked for."""
+    schedule: Schedule | None = None
+    """When the source is listed, in the place of `poll`."""
     min_interval: Duration = "10m"
     """At most one new revision per this time comes from changed data."""
     tombstones: Tombstones | None = None
@@ -107,7 +111,17 @@ class Source(Model):
             "tombstones.prefix must not be, or contain, the prefix of the vectors",
             ".tombstones.prefix",
         ),
+        CelRule(
+            "!has(self.schedule) || has(self.tombstones) || self.poll in ['0', '5m'] || self.poll == 0",
+            "with schedule the source is not polled, and there are no tombstones to poll for: remove poll or schedule",
+            ".poll",
+        ),
     )
+
+    @property
+    def looked_at(self) -> bool:
+        """Whether somebody looks at it again without being asked to."""
+        return self.schedule is not None or (self.poll != "0" and duration_seconds(self.poll) > 0)
 
     def deleted(self) -> S3 | None:
         """The place of the tombstones: the source's, with another prefix."""

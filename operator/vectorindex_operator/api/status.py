@@ -189,7 +189,7 @@ class RevisionSpec(Stored):
     tombstone_poll_seconds: float | None = None
     """How often its searchers list them."""
     source_poll: SourcePoll | None = None
-    """None: its searchers are told of no source (poll 0, or a release from before they were); Jobs list it."""
+    """None: its searchers are told of no source (no poll and no schedule, or an earlier release); Jobs list it."""
     artifacts: S3
     columns: Columns
     embedding: Embedding

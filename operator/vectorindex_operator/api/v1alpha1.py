@@ -27,6 +27,7 @@ from vectorindex_operator.api.guardrails import (
 )
 from vectorindex_operator.api.network import IpBlock, LabelSelector, NetworkPeer, NetworkPolicy
 from vectorindex_operator.api.rollout import Rollout, Shadow, Soak
+from vectorindex_operator.api.schedule import Schedule
 from vectorindex_operator.api.spec import (
     S3,
     Artifacts,
@@ -136,6 +137,7 @@ __all__ = [
     "Rollout",
     "RolloutStatus",
     "RuleVerdict",
+    "Schedule",
     "Searcher",
     "SecretRef",
     "Segment",

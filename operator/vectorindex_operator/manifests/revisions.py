@@ -43,7 +43,7 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
 
 def _source_poll(spec: VectorIndexSpec) -> SourcePoll | None:
     """Searchers get the keys of the source only where they are to list it."""
-    if spec.source.poll == "0":
+    if not spec.source.looked_at:
         return None
     below = identity.queries_below(spec) is not None and spec.gate.queries is not None
     return SourcePoll(queries=spec.gate.queries.s3 if below and spec.gate.queries else None)

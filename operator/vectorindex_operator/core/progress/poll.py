@@ -1,15 +1,14 @@
 """Whether the source is as it was listed last: stable's searchers are asked, and a Job looks only where they say no.
 
-What a searcher says is never built from: it decides whether a Job lists, once in a `poll` at most. A Job lists where
-nobody can be asked, where searchers were told to list something else than the spec says today, and where those who
-were asked cannot tell. An index whose source does not change so costs a request, and no write.
+What a searcher says is never built from: it decides whether a Job lists, once a turn at most (look_times.py). A Job
+lists where nobody can be asked, where searchers were told to list something else than the spec says today, and where
+those who were asked cannot tell. An index whose source does not change so costs a request, and no write.
 """
 
 from __future__ import annotations
 
-from vectorindex_operator.api.quantities import duration_seconds
-from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
 from vectorindex_operator.core.loaded import PodView
+from vectorindex_operator.core.look_times import Polls, Times, look_times
 from vectorindex_operator.core.progress.way_back import artifact_to_ask_for
 from vectorindex_operator.core.source_poll import Heard, Said, SourceQuestion, told_text, wanted_text
 from vectorindex_operator.core.state import ReconcileState
@@ -21,26 +20,23 @@ FIRST_WAIT_SECONDS = 5.0
 """Before the second; doubled for each one more, so that a listing may take half a minute."""
 
 
-def poll_seconds(spec: VectorIndexSpec) -> float:
-    """How often the source is looked at; 0: never by itself."""
-    return 0.0 if spec.source.poll == "0" else duration_seconds(spec.source.poll)
-
-
 def needs_job(state: ReconcileState, *, after: str, known: str, since: float) -> bool:
-    """Whether a Job must list the source now. `known`, `since`: what the last one found, and when it ended; `after`:
-    its name.
+    """Whether a Job must list the source now. `known`, `since`: what the last one found, and when; `after`: its name.
 
-    False: the source is as it was, or a searcher is asked; the state says when to look again.
+    False: the source is as it was, a searcher is asked, or nobody is to look; the state says when to look again.
     """
-    every = poll_seconds(state.spec)
+    times = look_times(state.spec, state.obs.index.uid, state.now)
+    if times is None:
+        return False
     source = _common_source(state)
     heard = _heard(state, after, known, source)
     if heard is not None and heard.said is Said.CHANGED:
         return True
     if heard is not None and heard.said is Said.SAME:
         since, heard = max(since, heard.since), None
-    if state.now < since + every:
-        state.requeue_at(since + every)
+    due = times.due(since)
+    if state.now < due:
+        state.requeue_at(due)
         return False
     if heard is not None:
         again = heard.asked_at + FIRST_WAIT_SECONDS * 2.0 ** (heard.question.asks - 1)
@@ -49,14 +45,13 @@ def needs_job(state: ReconcileState, *, after: str, known: str, since: float) ->
         if state.now < again:
             state.requeue_at(again)
             return False
-    pod = _whose_turn(state, heard, every) if source else None
+    pod = _whose_turn(state, heard, times) if source else None
     if pod is None:
         return True
     asks = heard.question.asks + 1 if heard is not None else 1
-    # Half of it: what a pod listed in this turn is good enough, what it listed in its last one is not.
     looks = artifact_to_ask_for(state)
-    state.ask = SourceQuestion(state.stable, pod.name, pod.address, source, known, after, every / 2, asks, *looks)
-    state.requeue_at(state.now + every)
+    state.ask = SourceQuestion(state.stable, pod.name, pod.address, source, known, after, times.max_age, asks, *looks)
+    state.requeue_at(times.next)
     return False
 
 
@@ -81,12 +76,12 @@ def _heard(state: ReconcileState, after: str, known: str, source: str) -> Heard 
     return heard if same else None
 
 
-def _whose_turn(state: ReconcileState, heard: Heard | None, every: float) -> PodView | None:
-    """One of stable's pods, another one in each poll and after each failure; who is listing is asked again."""
+def _whose_turn(state: ReconcileState, heard: Heard | None, times: Polls | Times) -> PodView | None:
+    """One of stable's pods, another one in each turn and after each failure; who is listing is asked again."""
     pods = [pod for pod in state.loaded(state.stable).pods if pod.serves and pod.address]
     if heard is not None and heard.said is Said.UNDER_WAY:
         busy = next((pod for pod in pods if pod.name == heard.question.pod), None)
         if busy is not None:
             return busy
-    turn = int(state.now // every) + (heard.question.asks if heard is not None else 0)
+    turn = times.turn + (heard.question.asks if heard is not None else 0)
     return pods[turn % len(pods)] if pods else None

@@ -21,6 +21,8 @@ from vectorindex_searcher.contract import ExitCode, Identity, ResolveResult, Res
 
 PERMANENT_EXITS = frozenset({ExitCode.BAD_SPEC, ExitCode.BAD_DATA, ExitCode.SOURCE_MISSING})
 SOURCE_CHANGED_EXITS = frozenset({ExitCode.SOURCE_MISSING, ExitCode.RETRY})
+READ_WITHIN_SECONDS = 3600.0
+"""What a listing at a time of a schedule found is taken for read after so long: the next one is at the next time."""
 
 
 def step(state: ReconcileState) -> None:
@@ -67,15 +69,14 @@ def _start(state: ReconcileState, wanted: str, after: str, failures: int) -> Non
 def _without_job(state: ReconcileState, wanted: str) -> None:
     """The first pass, or somebody deleted the Job: list unless a listing of this very source is known and fresh."""
     source = state.source
-    if source is not None and source.source_hash == wanted and not state.resolve_now:
-        since = to_unix(source.at)
-        if not _polls(state) or not poll.needs_job(state, after="", known=source.fingerprint, since=since):
-            return
+    if (
+        source is not None
+        and source.source_hash == wanted
+        and not state.resolve_now
+        and not poll.needs_job(state, after="", known=source.fingerprint, since=to_unix(source.at))
+    ):
+        return
     _start(state, wanted, after=source.fingerprint[:8] if source else "", failures=0)
-
-
-def _polls(state: ReconcileState) -> bool:
-    return poll.poll_seconds(state.spec) > 0
 
 
 def _read(state: ReconcileState, job: JobView, wanted: str) -> None:
@@ -99,7 +100,9 @@ def _read(state: ReconcileState, job: JobView, wanted: str) -> None:
         _start(state, wanted, f"{job.name}/{state.resolve_now}", failures=0)
         return
     known = job.result.fingerprint if isinstance(job.result, ResolveResult) else _adopted(state)
-    if _polls(state) and poll.needs_job(state, after=job.name, known=known, since=finished):
+    # What was listed before a time of the schedule is of before it, whenever the Job ended.
+    since = job.created_at if state.spec.source.schedule is not None else finished
+    if poll.needs_job(state, after=job.name, known=known, since=since):
         _again_at(state, job, wanted, state.now, failures=0)
 
 
@@ -111,8 +114,8 @@ def _adopted(state: ReconcileState) -> str:
 def _is_awaited(state: ReconcileState, wanted: str, finished: float) -> bool:
     """Whether a listing that ended at `finished` and cannot be read (any more) may have said something new.
 
-    The pod that holds a result goes with its node, long after it was read: where polling is off, that is no reason to
-    list the source, which would bring in data that nobody asked for.
+    The pod that holds a result goes with its node, long after it was read: where polling is off, and long after a time
+    of a schedule, that is no reason to list the source, which would bring in data that nobody asked for.
     """
     source = state.source
     if source is None or source.source_hash != wanted:
@@ -121,7 +124,9 @@ def _is_awaited(state: ReconcileState, wanted: str, finished: float) -> bool:
     if adopted_at >= finished:
         return False
     held = finished < adopted_at + duration_seconds(state.spec.source.min_interval)
-    return _polls(state) or held or _has_failed(state) is not None or _waits_for_data(state)
+    soon = state.spec.source.schedule is None or state.now < finished + READ_WITHIN_SECONDS
+    polled = state.spec.source.looked_at and soon
+    return polled or held or _has_failed(state) is not None or _waits_for_data(state)
 
 
 def _failed(state: ReconcileState, job: JobView, wanted: str, finished: float) -> None:

@@ -25,7 +25,7 @@ def step(state: ReconcileState) -> None:
     if not target:
         return
     status = state.statuses[target]
-    if state.spec.source.poll == "0":
+    if not state.spec.source.looked_at:
         if status.artifact_seen is not None:
             state.update(target, artifact_seen=None)  # nobody looks any more, so it must not be said for ever
         return
