@@ -20,6 +20,7 @@ FULL_SPEC: Json = {
         },
         "columns": {"id": "sku", "vector": "embedding", "metadata": ["section", "installed_kib"]},
         "poll": "0",
+        "schedule": {"cron": "*/30 6-20 * * MON-FRI", "timeZone": "Europe/Zurich"},
         "minInterval": "1h30m",
         "tombstones": {"prefix": "products/deleted/"},
     },

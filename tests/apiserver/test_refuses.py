@@ -11,6 +11,7 @@ from control_plane import Api, ControlPlane, Json
 
 RULES = "spec.guardrails.rules"
 NETWORK = "spec.searcher.networkPolicy"
+SCHEDULE = "spec.source.schedule"
 
 
 def rule(**fields: Any) -> list[Json]:
@@ -114,6 +115,20 @@ def managed(*peers: Json) -> Json:
         ("spec.index.objective.memoryLimit", "0Gi", "spec.index.objective.memoryLimit", "should match"),
         ("spec.source.poll", "5 minutes", "spec.source.poll", "should match"),
         ("spec.source.minInterval", "10", "spec.source.minInterval", "should match"),
+        *(
+            (SCHEDULE, {"cron": cron}, f"{SCHEDULE}.cron", "cron is minute, hour, day of month, month and day of week")
+            for cron in ("0 3 * *", "@daily", "0 0 3 * * *", "60 3 * * *", "0 24 * * *", "0 3 L * *", "*/0 * * * *", "")
+        ),
+        (SCHEDULE, {"cron": "0 3 * * *", "timeZone": "Europe/Zurch"}, f"{SCHEDULE}.timeZone", "Europe/Zurch"),
+        (SCHEDULE, {"cron": "0 3 * * *", "timeZone": "Europe"}, f"{SCHEDULE}.timeZone", "name of the IANA database"),
+        (SCHEDULE, {"cron": "0 3 * * *", "timeZone": "+02:00"}, f"{SCHEDULE}.timeZone", "should match"),
+        (SCHEDULE, {"timeZone": "UTC"}, f"{SCHEDULE}.cron", "Required value"),
+        (
+            "spec.source",
+            {"s3": {"bucket": "embeddings"}, "poll": "1m", "schedule": {"cron": "0 3 * * *"}},
+            "spec.source.poll",
+            "remove poll or schedule",
+        ),
         ("spec.rollout.soak.duration", "-5m", "spec.rollout.soak.duration", "should match"),
         ("spec.rollout.keepPrior", "25h", "spec.rollout.keepPrior", "24h at most"),
         ("spec.rollout.keepPrior", "2d", "spec.rollout.keepPrior", "24h at most"),

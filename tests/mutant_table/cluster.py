@@ -15,6 +15,7 @@ _TRIES = f"{_OPERATOR}/adapters/second_tries.py"
 _SOURCE = f"{_OPERATOR}/core/source_poll.py"
 _POLL = f"{_OPERATOR}/core/progress/poll.py"
 _POLLS = f"{_OPERATOR}/reconcile/polls.py"
+_LOOK_TIMES = f"{_OPERATOR}/core/look_times.py"
 _WAY_BACK = f"{_OPERATOR}/core/progress/way_back.py"
 
 CLUSTER = (
@@ -67,6 +68,68 @@ CLUSTER = (
         "    if look.fingerprint:\n",
         ("unit/test_lifecycle_polls.py::test_who_cannot_tell_is_asked_again_and_then_a_job_lists",),
         "A pod that cannot reach the store any more would say for ever that nothing changed.",
+    ),
+    Mutant(
+        "a time of the schedule is looked at as long as it is the last one",
+        _LOOK_TIMES,
+        "        return self.last if since < self.last else self.next\n",
+        "        return self.last\n",
+        (
+            "unit/test_schedule.py::test_at_its_time_one_searcher_is_asked_once",
+            "unit/test_schedule.py::test_of_times_that_nobody_was_there_for_one_look_is_made",
+        ),
+        "Each pass would have the source listed, all day, of an index that asks for once a night.",
+    ),
+    Mutant(
+        "a time that comes twice in autumn is the next one although it was",
+        _LOOK_TIMES,
+        "    early = datetime.fromtimestamp(int(at - CLOCKS_GO_BACK_SECONDS), zone)\n",
+        "    early = datetime.fromtimestamp(int(at), zone)\n",
+        ("unit/test_schedule.py::test_no_time_is_lost_and_none_comes_twice",),
+        "A pass would be due in the past: one after the other for up to an hour.",
+    ),
+    Mutant(
+        "all look at the same second",
+        _LOOK_TIMES,
+        "        late = delay(uid)\n",
+        "        late = 0\n",
+        ("unit/test_schedule.py::test_looks_at_the_same_time_are_spread_and_those_of_one_index_are_not",),
+        "A thousand indexes with the same schedule would list at three o'clock, and start a thousand Jobs.",
+    ),
+    Mutant(
+        "what a searcher listed before the time of the schedule counts",
+        _LOOK_TIMES,
+        "        return self.now - self.last\n",
+        "        return self.now\n",
+        (
+            "unit/test_schedule.py::test_at_its_time_one_searcher_is_asked_once",
+            "unit/test_schedule.py::test_a_listing_from_before_the_time_is_no_look_at_it",
+        ),
+        "The data of yesterday would be taken for that of tonight.",
+    ),
+    Mutant(
+        "a restarted operator asks another pod for the same time",
+        _LOOK_TIMES,
+        "        return crc32(str(self.last).encode())\n",
+        "        return int(self.now)\n",
+        ("unit/test_schedule.py::test_a_restarted_operator_asks_the_same_pod_which_need_not_list_again",),
+        "Each restart would look outside the times that were asked for, and find half of an upload.",
+    ),
+    Mutant(
+        "a Job that began before the time of the schedule counts",
+        f"{_OPERATOR}/core/progress/resolve.py",
+        "    since = job.created_at if state.spec.source.schedule is not None else finished\n",
+        "    since = finished\n",
+        ("unit/test_schedule.py::test_a_job_that_began_before_the_time_is_no_look_at_it",),
+        "What came between its listing and the time would wait for the next night.",
+    ),
+    Mutant(
+        "a listing whose result went with its node is made again between the times of a schedule",
+        f"{_OPERATOR}/core/progress/resolve.py",
+        "    polled = state.spec.source.looked_at and soon\n",
+        "    polled = state.spec.source.looked_at\n",
+        ("unit/test_schedule.py::test_a_result_that_went_with_its_node_long_ago_is_not_looked_for_between_the_times",),
+        "A drained node would bring in data at noon that was to be looked at at night.",
     ),
     Mutant(
         "what a searcher said outlives the Job that it led to",

@@ -14,6 +14,7 @@ _BUILD = f"{_PROGRESS}/build.py"
 _RESOLVE = f"{_PROGRESS}/resolve.py"
 _DESIRED = f"{_PROGRESS}/desired.py"
 _POLL = f"{_PROGRESS}/poll.py"
+_LOOK_TIMES = f"{_OPERATOR}/core/look_times.py"
 _SEARCHERS = f"{_OPERATOR}/manifests/searchers.py"
 _OBJECTS = f"{_OPERATOR}/reconcile/objects.py"
 _LISTS_AGAIN = "        resolve.again_with_backoff(state)\n        return\n"
@@ -171,6 +172,14 @@ SURROUNDINGS = (
         _NO_NEWS,
         (seeds("polling_finds_new_data"),),
         "Polling would find nothing.",
+    ),
+    Mutant(
+        "a time of the schedule that was missed is not made up for",
+        _LOOK_TIMES,
+        "        return self.last if since < self.last else self.next\n",
+        "        return self.next\n",
+        (seeds("schedule_missed"),),
+        "What came while the operator was away would wait for the next night, or the one after it.",
     ),
     Mutant(
         "searchers say that nothing changed, and a Job lists all the same",

@@ -30,7 +30,7 @@ from unit.test_lifecycle_polls import QUIET, asked, listed, look, polling, told
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Schedule, VectorIndexSpec, VectorIndexStatus
 from vectorindex_operator.core import identity, recipe
-from vectorindex_operator.core.look_times import SPREAD_SECONDS, around, delay
+from vectorindex_operator.core.look_times import SPREAD_SECONDS, around, delay, look_times
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import CreateRevision, Plan
 from vectorindex_operator.manifests import revisions
@@ -106,6 +106,8 @@ def test_looks_at_the_same_time_are_spread_and_those_of_one_index_are_not() -> N
     assert delays == [delay(f"uid-{number}") for number in range(1000)]
     assert (min(delays) >= 0, max(delays) < SPREAD_SECONDS) == (True, True)
     assert max(delays.count(one) for one in set(delays)) < 15
+    times = [look_times(OF, f"uid-{number}", NOW) for number in range(3)]
+    assert [one.due(0) - TODAY + delay("uid-docs") for one in times if one] == delays[:3]
 
 
 # ---------------------------------------------------------------- what is looked at, and when

@@ -99,7 +99,6 @@ class Source(Model):
     poll: Poll = "5m"
     """How often the source is listed; 0 turns polling off. With `schedule`: how often deleted ids are looked for."""
     schedule: Schedule | None = None
-    """When the source is listed, in the place of `poll`."""
     min_interval: Duration = "10m"
     """At most one new revision per this time comes from changed data."""
     tombstones: Tombstones | None = None

@@ -172,6 +172,17 @@ def polling_finds_new_data(w: World) -> Script:
     yield 60.0
 
 
+@scenario(ends("A", "d2"))
+def schedule_missed(w: World) -> Script:
+    """Nobody is there at the time at which the source is looked at: it is looked at once somebody is."""
+    w.apply(source__schedule={"cron": "*/20 * * * *"})
+    yield stable(w, "A")
+    w.truth.put(Data("d2", rows=10_200))
+    w.nobody_until = w.now + 1500.0
+    yield stable(w, "A", "d2")
+    yield 60.0
+
+
 def _one_job_a_poll(w: World) -> list[str]:
     """At most, besides those that follow faults."""
     most = (w.now - START) / 30.0 + 20
