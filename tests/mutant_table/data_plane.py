@@ -471,6 +471,22 @@ DATA_PLANE = (
         "Queries that nobody waits for any more would hold every search thread for seconds.",
     ),
     Mutant(
+        "a search of many vectors goes on when nobody waits for it any more",
+        f"{_SEARCHER}/serve/search/service.py",
+        "            if deadline is not None and time.monotonic() >= deadline:\n",
+        "            if deadline is not None and deadline < 0:\n",
+        ("unit/test_searcher_serve_app.py::test_a_search_of_many_vectors_ends_once_nobody_waits_for_it",),
+        "Clients that give up and ask again would have every search thread at work for nobody.",
+    ),
+    Mutant(
+        "a filter of a shadow's query is evaluated without a deadline",
+        f"{_SEARCHER}/serve/search/service.py",
+        "            allowed = None if plan.filter is None else self._matching(plan.filter, work, deadline)\n",
+        "            allowed = None if plan.filter is None else self._matching(plan.filter, work, None)\n",
+        ("unit/test_searcher_shadow_pods.py::test_a_filter_is_evaluated_as_long_as_the_shadow_waits",),
+        "Queries of a shadow that nobody waits for would hold a pod's threads, right before it gets the traffic.",
+    ),
+    Mutant(
         "what was evaluated of a filter by its deadline is lost",
         f"{_SEARCHER}/index/predicates.py",
         "                    self._keep(predicate, evaluation)\n",

@@ -43,6 +43,7 @@ from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.search import pool as pool_module
 from vectorindex_searcher.serve.search.plan import Planner
 from vectorindex_searcher.serve.search.pool import SearchPool
+from vectorindex_searcher.serve.search.service import DEADLINE_VECTORS
 from vectorindex_searcher.serve.settings import Settings
 from vectorindex_searcher.serve.traffic import Traffic
 
@@ -163,9 +164,12 @@ class Gated:
         self.failing = False
         self.seconds = 0.0
         self.params: list[dict[str, int]] = []
+        self.sizes: list[int] = []
+        """Vectors of each call."""
 
     def search(self, *arguments: Any) -> Any:
         self.params.append(dict(arguments[2] or {}))
+        self.sizes.append(len(arguments[0]))
         assert self.gate.wait(60)
         time.sleep(self.seconds)
         if self.failing:
@@ -593,6 +597,21 @@ def test_a_deadline_is_answered_on_time_and_is_a_fault_unless_it_was_too_short_f
         assert sum(bucket["latency"].values()) == 1
         gated.gate.set()
         assert pod.search(body, headers={"X-Request-Timeout-Ms": "60000"})[0] == 200
+
+
+def test_a_search_of_many_vectors_ends_once_nobody_waits_for_it(engine: tuple[Engine, np.ndarray]) -> None:
+    gated = Gated(engine[0])
+    body = {"vectors": engine[1][:100].tolist(), "k": 3}
+    with running(gated) as pod:
+        gated.gate.clear()
+        assert pod.search(body, headers={"X-Request-Timeout-Ms": "50"})[0] == 504
+        gated.gate.set()
+        until(lambda: not pod.pool.searching)
+        assert gated.sizes == [DEADLINE_VECTORS]
+        _, _, bounded = pod.search(body, headers={"X-Request-Timeout-Ms": "60000"})
+        _, _, whole = pod.search(body)
+        assert gated.sizes[1:] == [32, 32, 32, 4, 100]
+        assert bounded["results"] == whole["results"]
 
 
 class Impatient:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import socket
 import struct
 import threading
@@ -221,16 +222,35 @@ def test_a_query_that_the_other_refuses_is_unanswered(both: Both) -> None:
     """The one with the traffic answers it, and after the switch its users would get an error."""
     original = both.candidate.shadowing._receiver._searches.find  # type: ignore[union-attr]
 
-    def find(fields: dict[str, object], vector: np.ndarray) -> Any:
+    def find(fields: dict[str, object], vector: np.ndarray, deadline: float) -> Any:
         if fields["k"] == 3:
             raise Problem(400, "InvalidFilter", "there is no such column")
-        return original(fields, vector)
+        return original(fields, vector, deadline)
 
     both.candidate.shadowing._receiver._searches.find = find  # type: ignore[union-attr]
     both.ask(queries(5), k=3)
     both.ask(queries(5), k=4)
     assert (both.stable.row()["mirrored"], both.stable.row()["unanswered"]) == (10, 5)
     assert both.candidate.row()["pairs"] == 5
+
+
+def _coloured() -> Data:
+    return Data([*range(COUNT)], data().vectors, ["red", "blue"] * (COUNT // 2))
+
+
+@pytest.mark.parametrize("both", [(_coloured(), _coloured(), {})], indirect=True)
+def test_a_filter_is_evaluated_as_long_as_the_shadow_waits(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer, it would hold a search thread of the pod for a query that nobody asks any more."""
+    deadlines: list[float] = []
+
+    def matching(predicate: Any, deadline: float = math.inf) -> RowSet:
+        deadlines.append(deadline - time.monotonic())
+        raise TimeoutError
+
+    monkeypatch.setattr(both.candidate.engine, "matching", matching)
+    both.ask(queries(3), filter={"colour": "blue"})
+    assert (both.stable.row()["unanswered"], len(deadlines)) == (3, 3)
+    assert max(deadlines) <= receiver.PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize("both", [(data(), data(), {})], indirect=True)

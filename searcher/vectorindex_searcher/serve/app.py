@@ -124,11 +124,11 @@ class SearchApp:
             self.ignored_params.update(outcome.ignored)
         self._recorder.record(outcome, response.status, seconds)
 
-    def find(self, fields: dict[str, object], vector: Vectors) -> Found:
-        """What a request with these fields and this vector finds, and would be answered with: for a shadow. It is no
-        evidence. On a search thread. Raises Problem 400, 422 or 503."""
+    def find(self, fields: dict[str, object], vector: Vectors, deadline: float) -> Found:
+        """What a request with these fields and this vector finds, and would be answered with: for a shadow, which waits
+        until `deadline` (monotonic). It is no evidence. On a search thread. Raises Problem 400, 422, 503 or 504."""
         plan = self._planner.plan(fields, binary=False)
-        scores, rows, allowed, hits = self._searching.find(plan, vector)
+        scores, rows, allowed, hits = self._searching.find(plan, vector, deadline)
         return Found(plan.segment, scores, rows, hits, allowed)
 
     def _sender(self, request: Request) -> Credential | str:

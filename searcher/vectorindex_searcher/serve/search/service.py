@@ -34,6 +34,8 @@ from .reader import Read
 from .work import Work, WorkBudget
 
 SMALL_K = 100
+DEADLINE_VECTORS = 32
+"""Of one call, where a deadline may end the search between two: enough for FAISS to compare them by matrices."""
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -124,14 +126,15 @@ class SearchService:
         most = min(MAX_VECTORS, 1 + size // (2 * self._engine.dimension))
         return self._pool.submit(job, most, deadline)
 
-    def find(self, plan: SearchPlan, vector: Vectors) -> tuple[Scores, Rows, RowSet | None, int]:
+    def find(self, plan: SearchPlan, vector: Vectors, deadline: float) -> tuple[Scores, Rows, RowSet | None, int]:
         """What a request for one vector, float32 [d], finds: scores and rows [k], the rows that its filter allows, and
-        how many are hits. No answer is written, and nothing counted; on a search thread. Raises Problem 503."""
+        how many are hits. No answer is written, and nothing counted; on a search thread. Raises Problem 503, and 504
+        once the monotonic time `deadline` has passed."""
         check_work(plan, 1)
         with Work(self._budget) as work:
             work.search(plan, 1)
-            allowed = None if plan.filter is None else self._engine.matching(plan.filter)
-            scores, rows, _ = self._slice(plan, vector.reshape(1, -1), allowed)
+            allowed = None if plan.filter is None else self._matching(plan.filter, work, deadline)
+            scores, rows, _ = self._searched(plan, vector.reshape(1, -1), allowed, deadline)
         return scores[0], rows[0], allowed, _hits(scores, rows, plan.min_score)[0]
 
     # ------------------------------------------------------------ where the pool says
@@ -179,9 +182,7 @@ class SearchService:
     def _run(self, asked: PendingSearch, work: Work) -> Response:
         plan, vectors = asked.plan, asked.vectors.reshape(asked.outcome.queries, -1)
         allowed = None if plan.filter is None else self._matching(plan.filter, work, asked.deadline)
-        step = max(1, SLICE_CANDIDATES // plan.candidates)
-        parts = [self._slice(plan, vectors[at : at + step], allowed) for at in range(0, len(vectors), step)]
-        scores, rows, strategy = parts[0] if len(parts) == 1 else _joined(parts)
+        scores, rows, strategy = self._searched(plan, vectors, allowed, asked.deadline)
         if self._mirror.lease is not None:
             self._mirror.offer(plan, vectors, rows, scores, asked.began)
         if allowed is None:
@@ -199,6 +200,21 @@ class SearchService:
             return self._engine.matching(predicate, math.inf if deadline is None else deadline)
         except TimeoutError:
             raise deadline_exceeded() from None
+
+    def _searched(
+        self, plan: SearchPlan, vectors: Vectors, allowed: RowSet | None, deadline: float | None
+    ) -> tuple[Scores, Rows, str]:
+        """Search all vectors, slice by slice. Raises Problem 504 when nobody waits for the next one any more: FAISS
+        itself ends no search of one thread and goes on with those of others."""
+        step = max(1, SLICE_CANDIDATES // plan.candidates)
+        if deadline is not None:
+            step = min(step, DEADLINE_VECTORS)
+        parts = []
+        for at in range(0, len(vectors), step):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise deadline_exceeded()
+            parts.append(self._slice(plan, vectors[at : at + step], allowed))
+        return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _slice(self, plan: SearchPlan, vectors: Vectors, allowed: RowSet | None) -> tuple[Scores, Rows, str]:
         """Search so many vectors as fit into one call."""

@@ -78,8 +78,9 @@ class Told:
 class Searches(Protocol):
     """What answers users (serve/app.py)."""
 
-    def find(self, fields: dict[str, object], vector: npt.NDArray[np.float32]) -> Found:
-        """What a request with these fields and this vector finds; on a search thread. Raises Problem."""
+    def find(self, fields: dict[str, object], vector: npt.NDArray[np.float32], deadline: float) -> Found:
+        """What a request with these fields and this vector finds; on a search thread. Raises Problem, also once the
+        monotonic time `deadline` has passed."""
         ...
 
 
@@ -244,7 +245,7 @@ class ShadowReceiver:
 
         def job() -> Response:
             began = time.monotonic()
-            found.append((self._searches.find(fields, query.vector), time.monotonic() - began))
+            found.append((self._searches.find(fields, query.vector, until), time.monotonic() - began))
             return Response(200, b"")
 
         done: asyncio.Future[Response | BaseException] = asyncio.get_running_loop().create_future()
