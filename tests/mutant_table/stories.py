@@ -42,6 +42,22 @@ STORIES = (
         "Nothing would be judged, so nothing would be promoted.",
     ),
     Mutant(
+        "filters that the index before never took count as lost",
+        _SURGE,
+        "    if took is False:\n        return {}",
+        "    if took is False and before is None:\n        return {}",
+        ("unit/test_lifecycle_filters.py::test_an_index_that_took_no_filter_has_none_to_lose",),
+        "A good revision would be taken back for what it mended.",
+    ),
+    Mutant(
+        "of two indexes that may both take no filter the second is compared",
+        _SURGE,
+        "    if took is None and now is not None and now.filters is False:\n",
+        "    if took is None and now is None:\n",
+        ("unit/test_lifecycle_filters.py::test_an_index_that_took_no_filter_has_none_to_lose",),
+        "Clients that always were refused would take a good revision back.",
+    ),
+    Mutant(
         "every refusal counts as a lost filter",
         f"{_JUDGING}/metrics.py",
         "_LOST_FILTERS = Rate(lambda cell: cell.filters_lost, lambda cell: cell.filters_compared)\n",

@@ -276,6 +276,38 @@ def test_columns_that_only_one_of_both_has_are_not_compared() -> None:
     assert judge(spec(**COLUMNS), 10_000, {"colour": "s", "size": "i"}, column_types="ni").verdict == "Pass"
 
 
+GONE = "; metadata column 'colour' of stable is gone: answers lack it, and filters on it are refused"
+
+
+def test_a_column_that_is_gone_is_told_and_is_no_failure() -> None:
+    """To drop it is the user's right, and so is to know that he does."""
+    stable = gate.Stable(10_000, metadata=("lang", "size", "colour"))
+    said = judge(spec(**COLUMNS), stable)
+    assert (said.verdict, said.message.endswith(GONE)) == ("Pass", True)
+    assert "is gone" not in judge(spec(**COLUMNS, gate={"allowColumnChanges": ["colour"]}), stable).message
+    assert "is gone" not in judge(spec(**COLUMNS), gate.Stable(10_000, metadata=("size", "lang"))).message
+    many = gate.Stable(10_000, metadata=tuple(f"{number:0128d}" for number in range(32)))
+    assert len(judge(spec(**COLUMNS), many).message) < 1024
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "columns", "told"),
+    [
+        (False, True, ("lang",), True),
+        (False, False, ("lang",), False),
+        (False, None, ("lang",), False),  # an image from before did not tell
+        (None, True, ("lang",), False),
+        (True, True, ("lang",), False),
+        (False, True, (), False),  # there was nothing to filter by
+    ],
+)
+def test_an_index_that_takes_no_filter_is_told_where_stable_takes_them(
+    now: bool | None, before: bool | None, columns: tuple[str, ...], told: bool
+) -> None:
+    said = judge(spec(**COLUMNS), gate.Stable(10_000, metadata=columns, filters=before), filters=now)
+    assert (said.verdict, "takes no filter" in said.message) == ("Pass", told)
+
+
 def test_many_changed_columns_make_no_endless_message() -> None:
     names = [f"{number:0128d}" for number in range(32)]
     said = judge(

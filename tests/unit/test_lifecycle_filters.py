@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from observations import HOUR, NOW, SETTINGS, a_revision, actions, report, run, seen, spec
+from observations import HOUR, NOW, SETTINGS, a_revision, actions, after, condition, report, run, seen, spec
 
 from vectorindex_operator.api.v1alpha1 import RolloutStatus, VectorIndexSpec
+from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.plan import EnsureSearchers, Plan, WriteRevisionStatus
 from vectorindex_operator.manifests.searchers import deployment
@@ -63,6 +64,40 @@ def test_what_is_not_known_of_the_prior_is_not_guessed(letters: str | None) -> N
     plan = run(obs)
     assert begun(plan, candidate).columns_before is None
     assert COLUMNS_BEFORE_ENV not in told(obs, plan, candidate)
+
+
+@pytest.mark.parametrize(
+    ("before_takes", "now_takes", "known"),
+    [
+        (True, False, {"lang": "s"}),  # each filter that is refused was taken
+        (True, True, {"lang": "s"}),
+        (None, True, {"lang": "s"}),
+        (None, None, {"lang": "s"}),
+        (None, False, None),  # both may be of a type that takes none
+        (False, False, {}),
+        (False, True, {}),
+    ],
+)
+def test_an_index_that_took_no_filter_has_none_to_lose(
+    before_takes: bool | None, now_takes: bool | None, known: dict[str, str] | None
+) -> None:
+    was, now = of(["lang"], "Flat"), of(["lang"], guardrails=RULES)
+    told_before = report(was, column_types="s", filters=before_takes)
+    before = a_revision(was, "Stable", created=NOW - 48 * HOUR, report=told_before)
+    candidate = a_revision(now, "Validated", report=report(now, column_types="s", filters=now_takes))
+    assert begun(run(seen(now, before, candidate, traffic=before)), candidate).columns_before == known
+
+
+def test_what_the_gate_lets_through_and_users_may_miss_is_told_once() -> None:
+    before, now = stable(["lang", "price"], "sf"), of(["lang"])
+    proven = a_revision(now, "Validating", report=report(now, column_types="s"))
+    obs = seen(now, before, proven, traffic=before)
+    plan = run(obs)
+    (event,) = [one for one in plan.events if one.reason is EventReason.FILTERS_DROPPED]
+    assert (event.warning, event.revision, "'price'" in event.message) == (True, proven.name, True)
+    assert event.message in condition(plan.status, "Validated")[2]
+    later = run(after(obs, plan), NOW + 5)
+    assert EventReason.FILTERS_DROPPED not in [one.reason for one in later.events]
 
 
 def test_where_there_was_no_column_or_no_revision_that_is_known() -> None:

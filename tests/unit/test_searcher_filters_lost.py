@@ -121,6 +121,30 @@ def test_a_first_revision_has_nothing_to_lose_and_says_so(
         assert added(first, {"vector": QUERY, "filter": {"title": "title 3"}}) == (200, answered)
 
 
+class Unfilterable:
+    """An engine whose index takes no filter."""
+
+    supports_filter = False
+
+    def __init__(self, engine: Engine) -> None:  # noqa: F811 - no fixture
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def test_an_index_that_takes_no_filter_loses_what_the_one_before_took(
+    engine: tuple[Engine, np.ndarray],  # noqa: F811 - the fixture
+) -> None:
+    with running(Unfilterable(engine[0]), columns_before=BEFORE) as pod:
+        lost = {"refused": 1, "filtersCompared": 1, "filtersLost": 1}
+        assert added(pod, {"vector": QUERY, "filter": {"title": "title 3"}}) == (400, lost)
+        assert added(pod, {"vector": QUERY, "filter": {"colour": "red"}}) == (400, {"refused": 1})
+        assert added(pod, {"vector": QUERY}) == (200, {"requests": 1})
+    with running(Unfilterable(engine[0]), columns_before={}) as pod:  # the one before took none, either
+        assert added(pod, {"vector": QUERY, "filter": {"title": "title 3"}}) == (400, {"refused": 1})
+
+
 TYPES = (
     pa.string(), pa.large_string(), pa.int8(), pa.uint64(), pa.float16(), pa.float64(), pa.bool_(), pa.date32(),
     pa.timestamp("ns"), pa.timestamp("s", "UTC"), pa.null(), pa.binary(), pa.decimal128(9, 2),

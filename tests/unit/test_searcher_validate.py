@@ -465,6 +465,7 @@ def test_the_result_of_any_number_of_segments_fits_into_a_termination_message(so
     worst = worst.model_copy(update={"live": live})
     result = worst.result("f" * 64, "s" * 32)
     assert result.column_types == "s" * 32
+    assert (result.filters, worst.model_copy(update={"filtered": ()}).result("f" * 64).filters) == (True, False)
     assert len(termination.encode(result)) <= RESULT_LIMIT_BYTES
     assert parse_termination_message(termination.encode(result).decode()) == (result, None)
     without = result.model_copy(update={"live": None, "live_note": None})
@@ -504,7 +505,8 @@ def test_the_result_tells_the_types_of_the_metadata_columns(tmp_path: Path) -> N
     task = ValidateTask(
         identity=IDENTITY, digest="digest1", manifest_sha256="", gate_hash="g", artifacts=Location(folder=str(out))
     )
-    assert [validate(task).column_types for _ in range(2)] == ["onSdtbfis"] * 2
+    results = [validate(task) for _ in range(2)]
+    assert [(result.column_types, result.filters) for result in results] == [("onSdtbfis", True)] * 2
 
 
 def test_a_metadata_file_without_a_readable_head_costs_no_verdict(source: Path, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ class EventReason(StrEnum):
     """A Job measures its recall."""
     GATE_PASSED = "GatePassed"
     """The gate passed, with its numbers."""
+    FILTERS_DROPPED = "FiltersDropped"
+    """It passed, and will refuse filters that stable takes: a column is gone, or the index takes no filter."""
     VALIDATED = "Validated"
     """It is proven and waits for its turn."""
     SURGING = "Surging"
@@ -123,6 +125,7 @@ _WARNINGS = frozenset(
         EventReason.ARTIFACT_LEFT,
         EventReason.BUILD_FELL_BACK,
         EventReason.OBJECTIVE_MISSED,
+        EventReason.FILTERS_DROPPED,
         EventReason.STALLED,
         EventReason.WRITE_REFUSED,
         EventReason.DRIFT_REPAIRED,

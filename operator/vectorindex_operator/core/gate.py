@@ -48,6 +48,10 @@ class Stable:
     """CPU time of a query, microseconds."""
     relevance: Mapping[str, float] = field(default_factory=dict)
     """Class of queries (empty: all) -> MRR of the right answers; empty when it was measured by other queries."""
+    metadata: tuple[str, ...] = ()
+    """Its metadata columns, of whatever type."""
+    filters: bool | None = None
+    """Whether it takes filters."""
 
 
 def let_none_pass(verdict: GateStatus) -> bool:
@@ -108,6 +112,8 @@ def judge(
         f"recall@{report.k} {low.recall:.4f} (at least {low.recall_low:.4f} with {report.confidence:.0%} confidence, "
         f"{low.queries} queries), limit {gate.recall.min}{_live_note(report, spec)}"
     )
+    if lost := lost_filters(report, spec, stable):
+        summary += f"; {lost}"
     return GateStatus(
         gate_hash=report.gate_hash,
         thresholds_hash=identity.thresholds_hash(spec),
@@ -246,13 +252,30 @@ def _columns(
         if name in stable and name not in spec.gate.allow_column_changes and not _takes_all(kind, stable[name])
     ]
     if changed:
-        shown = ", ".join(changed[:_SHOWN_COLUMNS])
-        more = f" and {len(changed) - _SHOWN_COLUMNS} more" if len(changed) > _SHOWN_COLUMNS else ""
         remedy = "mend the data, or name the column in gate.allowColumnChanges"
         failures.append(
-            ("ColumnTypeChanged", f"metadata column {shown}{more}: filters on it would be refused after the switch; "
+            ("ColumnTypeChanged", f"metadata column {_some(changed)}: filters on it would be refused after the switch; "
              f"{remedy}")
         )  # fmt: skip
+
+
+def lost_filters(report: ValidateResult, spec: VectorIndexSpec, stable: Stable) -> str:
+    """What users filter by in stable and not in this revision, for people to know; empty: nothing. It is no failure: to
+    drop a column, or to choose another type of index, is the user's right, and only traffic tells who misses it."""
+    meant = {*spec.source.columns.metadata, *spec.gate.allow_column_changes}
+    gone = [f"{name[:128]!r}" for name in stable.metadata if name not in meant]
+    notes = []
+    if gone:
+        notes.append(f"metadata column {_some(gone)} of stable is gone: answers lack it, and filters on it are refused")
+    if report.filters is False and stable.filters and stable.metadata:
+        notes.append("an index of this type takes no filter, and stable's does")
+    return "; ".join(notes)
+
+
+def _some(names: list[str]) -> str:
+    """The first few."""
+    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
+    return ", ".join(names[:_SHOWN_COLUMNS]) + more
 
 
 def _takes_all(kind: str, before: str) -> bool:

@@ -195,6 +195,7 @@ class Report(Model):
             live=tuple(_brief(row, ranks=False) for row in self.live.rows) or None if self.live else None,
             live_note=self.live.note[:300] if self.live else None,
             column_types=column_types,
+            filters=bool(self.filtered) if self.overall.queries else None,
         )
 
 

@@ -61,8 +61,8 @@ class SearchApp:
         """
         embedding = engine.manifest.embedding
         self._recorder = recorder
-        # What cannot be filtered at all is a choice of the index's type, and the one before may have been the same.
-        self._compares = columns_before is not None and engine.supports_filter
+        # Also where this index cannot be filtered at all: it is told only if the one before surely could.
+        self._compares = columns_before is not None
         segment_params = points.params if points else {}
         schema = QuerySchema(
             dimension=engine.dimension,
@@ -76,7 +76,7 @@ class SearchApp:
             embedding_version=embedding.version,
             min_score=task.min_score,
             columns=engine.filter_columns if engine.supports_filter else None,
-            columns_before=columns_of_letters(columns_before) if self._compares and columns_before else None,
+            columns_before=columns_of_letters(columns_before) if columns_before else None,
         )
         self._searching = SearchService(engine, pool, task.revision, segment_params, live, feedback, queries, mirror)
         self._keeps_queries, self._tokens = queries is not None, tokens

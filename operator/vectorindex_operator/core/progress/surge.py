@@ -74,21 +74,27 @@ def _begin(state: ReconcileState, name: str) -> None:
         gate_hash=recipe.gate_hash(state, name),
         started_at=to_text(state.now),
         prior=prior,
-        columns_before=_columns_before(state, prior),
+        columns_before=_columns_before(state, name, prior),
     )
     state.update(name, phase=Phase.SURGING, rollout=rollout, restored_at=None)
     state.candidate, state.preparing = name, ""
 
 
-def _columns_before(state: ReconcileState, prior: str) -> dict[str, str] | None:
+def _columns_before(state: ReconcileState, name: str, prior: str) -> dict[str, str] | None:
     """What filters could name in the revision that a rollback goes to. None: no rule asks, or its report is of a
     release that did not tell."""
     if all(rule.metric is not GuardrailMetric.FILTERS_LOST for rule in state.spec.guardrails.rules):
         return None
     if not prior:
         return {}
+    before, now = state.statuses[prior].report, state.statuses[name].report
+    took = before.filters if before is not None else None
+    if took is False:
+        return {}  # it refused every filter: none can be lost
+    if took is None and now is not None and now.filters is False:
+        return None  # it may have been of the same type
     columns = state.revision(prior).spec.columns
-    types = gate.column_types(columns, state.statuses[prior].report)
+    types = gate.column_types(columns, before)
     return types if len(types) == len(columns.metadata) else None
 
 

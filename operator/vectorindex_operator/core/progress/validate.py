@@ -82,12 +82,15 @@ def _judge_again(state: ReconcileState) -> None:
 def _judge(state: ReconcileState, name: str, report: ValidateResult) -> None:
     status = state.statuses[name]
     built = status.build.default_point.latency_us if status.build is not None else None
-    verdict = gate.judge(report, state.spec, _stable(state), state.now, built_us=built)
+    stable = _stable(state)
+    verdict = gate.judge(report, state.spec, stable, state.now, built_us=built)
     verdict = verdict.model_copy(update={"looks": _looks_before(status.gate, verdict.gate_hash) or None})
     if status.gate is not None and _same(status.gate, verdict):
         verdict = status.gate
     elif verdict.verdict == "Pass":
         state.event(EventReason.GATE_PASSED, verdict.message, revision=name)
+        if lost := gate.lost_filters(report, state.spec, stable):
+            state.event(EventReason.FILTERS_DROPPED, lost, revision=name)
     state.update(name, gate=verdict)
     rejects = verdict.verdict == "Fail" or (
         verdict.verdict == "Inconclusive" and state.spec.gate.on_inconclusive == "Reject"
@@ -119,6 +122,8 @@ def _stable(state: ReconcileState) -> gate.Stable:
         columns,
         cost_us=cost,
         relevance=gate.relevances(report) if report is not None and same else {},
+        metadata=state.revision(state.stable).spec.columns.metadata,
+        filters=report.filters if report is not None else None,
     )
 
 
