@@ -30,7 +30,7 @@ from unit.test_lifecycle_polls import QUIET, asked, listed, look, polling, told
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Schedule, VectorIndexSpec, VectorIndexStatus
 from vectorindex_operator.core import identity, recipe
-from vectorindex_operator.core.look_times import SPREAD_SECONDS, around, delay, look_times
+from vectorindex_operator.core.look_times import SPREAD_SECONDS, Times, around, delay, look_times
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import CreateRevision, Plan
 from vectorindex_operator.manifests import revisions
@@ -155,9 +155,22 @@ def test_a_restarted_operator_asks_the_same_pod_which_need_not_list_again() -> N
     """What was heard is gone with the operator before. The pod listed after three o'clock, and answers from that."""
     obs = at_rest(TODAY - 24 * HOUR)
     first, later = asked(obs, TODAY), asked(obs, NOW)
+    assert {asked(obs, TODAY + hour * HOUR).pod for hour in range(24)} == {first.pod}
     assert (first.pod, later.max_age) == (later.pod, NOW - TODAY)
     answer = look(later, age_seconds=NOW - TODAY - 1)
     assert not looks(run(told(obs, answer, later), NOW + 1))
+
+
+def test_it_asks_the_same_pod_also_where_others_have_come_since() -> None:
+    """An autoscaler adds them by day."""
+    names = [f"docs-{number}" for number in range(4)]
+    kept, asked_first = 0, set()
+    for day in range(100):
+        times = Times(TODAY + day * 24 * HOUR, 0.0, 0.0)
+        before, later = times.whose_turn(names[:3]), times.whose_turn(names)
+        kept += before == later
+        asked_first.add(before)
+    assert (kept > 60, asked_first) == (True, {0, 1, 2})
 
 
 def test_a_listing_from_before_the_time_is_no_look_at_it() -> None:

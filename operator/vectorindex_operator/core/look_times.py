@@ -7,6 +7,7 @@ So of times that passed while nobody looked, however many, one look is made, and
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from zlib import crc32
@@ -45,10 +46,9 @@ class Polls:
         it listed in its last one is not."""
         return self.every / 2
 
-    @property
-    def turn(self) -> int:
-        """Another number in each look."""
-        return int(self.now // self.every)
+    def whose_turn(self, pods: Sequence[str]) -> int:
+        """Place of the pod that is asked first: another one in each look."""
+        return int(self.now // self.every) % len(pods)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,10 @@ class Times:
         """Of this turn is what was listed after its time."""
         return self.now - self.last
 
-    @property
-    def turn(self) -> int:
-        """The same however late in its turn: a restarted operator asks the pod that was asked, which has listed."""
-        return crc32(str(self.last).encode())
+    def whose_turn(self, pods: Sequence[str]) -> int:
+        """Place of the pod that is asked first: another one at another time, and for one time the same, however late
+        and (nearly always) whoever has come or gone since. A restarted operator asks who was asked, and has listed."""
+        return max(range(len(pods)), key=lambda place: crc32(f"{self.last} {pods[place]}".encode()))
 
 
 def look_times(spec: VectorIndexSpec, uid: str, now: float) -> Polls | Times | None:

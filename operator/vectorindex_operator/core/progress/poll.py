@@ -83,5 +83,7 @@ def _whose_turn(state: ReconcileState, heard: Heard | None, times: Polls | Times
         busy = next((pod for pod in pods if pod.name == heard.question.pod), None)
         if busy is not None:
             return busy
-    turn = times.turn + (heard.question.asks if heard is not None else 0)
-    return pods[turn % len(pods)] if pods else None
+    if not pods:
+        return None
+    first = times.whose_turn([pod.name for pod in pods])
+    return pods[(first + (heard.question.asks if heard is not None else 0)) % len(pods)]
