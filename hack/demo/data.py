@@ -1,4 +1,5 @@
-"""The data of the four revisions, made from examples/stdlib-docs: right, wrong in part, right and more."""
+"""The data of the five revisions, made from examples/stdlib-docs: right, wrong in part, with a hole, right and more.
+And the queries that users ask meanwhile."""
 
 from __future__ import annotations
 
@@ -13,13 +14,19 @@ import pyarrow.parquet as pq
 from harness.base import CHECKOUT
 from harness.commands import run
 from harness.s3 import ObjectStore
+from harness.traffic import bodies
 
 SOURCE = CHECKOUT / "examples" / "stdlib-docs"
 QUERIES = SOURCE / "queries.parquet"
 BUCKET, INDEXES = "demo-pydocs", "demo-indexes"
 NEW_MODULES = ("graphlib", "tomllib", "zoneinfo")
-"""Left out until revision 4, so that it has more documents than the first."""
+"""Left out until revision 5, so that it has more documents than the first."""
 WRONG_FRACTION = "0.7"
+LOST_MODULE = "sqlite3"
+"""Left out of revision 4: nothing else is near what POPULAR asks, and hardly any other query asks for it."""
+POPULAR = "sqlite execute many"
+POPULAR_EVERY = 10
+"""One query of so many is that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,7 @@ class Prepared:
     files: dict[str, Path]
     rows: int
     new_rows: int
+    lost_rows: int
     spoiled: str
 
 
@@ -37,13 +45,15 @@ def prepare(folder: Path) -> Prepared:
     with pq.ParquetFile(SOURCE / "documents.parquet") as file:
         documents: pa.Table = file.read()
     top = pc.list_element(pc.split_pattern(documents["module"], "."), 0)
-    new = pc.is_in(top, pa.array(NEW_MODULES))
+    new, lost = pc.is_in(top, pa.array(NEW_MODULES)), pc.equal(top, LOST_MODULE)
     first = folder / "docs-v1" / "documents.parquet"
     wrong = folder / "docs-v3-wrong" / "documents.parquet"
-    more = folder / "docs-v4" / "new-modules.parquet"
-    for path in (first, wrong, more):
+    holed = folder / "docs-v4-lost" / "documents.parquet"
+    more = folder / "docs-v5" / "new-modules.parquet"
+    for path in (first, wrong, holed, more):
         path.parent.mkdir(parents=True, exist_ok=True)
     _write(documents.filter(pc.invert(new)), first)
+    _write(documents.filter(pc.invert(pc.or_(new, lost))), holed)
     _write(documents.filter(new), more)
     command = [sys.executable, str(SOURCE / "spoil.py"), str(first), str(wrong), "--fraction", WRONG_FRACTION]
     said = run([*command, "--seed", "7"], timeout=60)
@@ -52,13 +62,26 @@ def prepare(folder: Path) -> Prepared:
         files={
             "docs-v1/documents.parquet": first,
             "docs-v3-wrong/documents.parquet": wrong,
-            "docs-v4/documents.parquet": first,
-            "docs-v4/new-modules.parquet": more,
+            "docs-v4-lost/documents.parquet": holed,
+            "docs-v5/documents.parquet": first,
+            "docs-v5/new-modules.parquet": more,
         },
         rows=documents.num_rows - new_rows,
         new_rows=new_rows,
+        lost_rows=int(pc.sum(lost).as_py()),
         spoiled=said.strip().partition(": ")[2],
     )
+
+
+def live_queries(folder: Path) -> list[str]:
+    """Search requests: each prepared query once, and one that many users ask between them."""
+    with pq.ParquetFile(QUERIES) as file:
+        table = file.read()
+    path = folder / "popular.parquet"
+    _write(table.filter(pc.equal(table["query"], POPULAR)), path)
+    (popular,) = bodies(path)
+    once, some = bodies(QUERIES), POPULAR_EVERY - 1
+    return [one for at in range(0, len(once), some) for one in (popular, *once[at : at + some])]
 
 
 def upload(store: ObjectStore, prepared: Prepared) -> int:

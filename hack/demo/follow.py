@@ -69,6 +69,7 @@ def _facts(name: str, status: Json) -> Iterator[Fact]:
     if gate:
         verb, mood = VERDICTS[gate["verdict"]]
         yield f"gate {gate['verdict']}", f"the gate {verb}: {gate['message']}", mood
+    yield from _shadow_facts(rollout.get("shadow") or {})
     if rollout.get("switchedAt"):
         prior = f", {rollout['prior']} stays loaded" if rollout.get("prior") else ""
         yield "switch", f"has the traffic: each searcher proved its own recall first{prior}", ""
@@ -79,6 +80,16 @@ def _facts(name: str, status: Json) -> Iterator[Fact]:
         yield "trip", f"guardrail TRIPS: {rollout['trip']['message']}", "bad"
     if status.get("phase") == "BuildFailed":
         yield "failed", f"the build failed: {status.get('message', '')}", "bad"
+
+
+def _shadow_facts(shadow: Json) -> Iterator[Fact]:
+    """Of a shadow that began; the first revision has none."""
+    if not shadow.get("id"):
+        return
+    yield "shadow", f"in shadow: answers live queries that {shadow['reference']} has answered; nobody gets these", ""
+    if shadow.get("endedAt"):
+        mood = {"Passed": "good", "Failed": "bad"}.get(shadow["outcome"], "")
+        yield "shadow over", f"shadow {shadow['outcome'].upper()}: {shadow['message']}", mood
 
 
 def _verdict(verdict: Json) -> str:

@@ -1,4 +1,4 @@
-"""The four revisions, one after the other, under traffic that never stops."""
+"""The five revisions, one after the other, under traffic that never stops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from demo import data
 from demo.follow import Follower, counts
 from demo.printer import Printer
-from demo.stage import NAMESPACE, Stage
+from demo.stage import BUILD, NAMESPACE, Stage
 from demo.summary import Summary
 from harness import traffic as loads
 from harness.base import CHECKOUT
@@ -25,7 +25,7 @@ RESYNC_SECONDS = 8.0
 
 
 class Story:
-    """Acts 1 to 4; each notes in the summary how its revision ended."""
+    """Acts 1 to 5; each notes in the summary how its revision ended."""
 
     def __init__(self, stage: Stage, printer: Printer, summary: Summary) -> None:
         self._index, self._stage = stage.index, stage
@@ -40,6 +40,7 @@ class Story:
                 first = self._first(stack)
                 self._too_coarse(first)
                 self._wrong_embedding(first)
+                self._lost_module(first)
                 self._more_documents()
             finally:
                 if self._follower.traffic is not None:
@@ -51,14 +52,17 @@ class Story:
         self._printer.title("Revision 1: good data, a graph index")
         name = self._apply("1-first.yaml", "rev 1")
         self._follower.until_serving(name, "rev 1")
-        queries = loads.bodies(data.QUERIES)
+        queries = data.live_queries(BUILD)
         running = loads.to_index(self._stage.kube, self._stage.images, self._index, queries, rate=RATE)
         self._follower.traffic = stack.enter_context(running)
         status = self._follower.follow(name, "rev 1")
         self._outcome(name, "rev 1", status, "Stable", str(status.get("message", "")))
         seen = self._running.wait_answers(name, 30)
-        half = len(queries) // 2
-        self._printer.say("traffic", f"{RATE:.0f} queries/s from now on, {half} keyword and {half} question queries")
+        self._printer.say(
+            "traffic",
+            f"{RATE:.0f} queries/s from now on: {len(set(queries)):,} keyword and question queries in turn, and every "
+            f'{data.POPULAR_EVERY}th is "{data.POPULAR}"',
+        )
         if seen.failed:
             raise HarnessError(seen.describe_failures())
         return name
@@ -69,35 +73,37 @@ class Story:
         name = self._apply("2-too-coarse.yaml", "rev 2")
         status = self._follower.follow(name, "rev 2")
         self._outcome(name, "rev 2", status, "Rejected", f"{stable} goes on serving")
-        seen = self._running.snapshot()
-        strays = seen.revisions[name].answers if name in seen.revisions else 0
-        self._printer.say(
-            "rev 1",
-            f"{self._index.traffic()} was never touched: {seen.queries - before:,} queries meanwhile, {strays} of them "
-            f"answered by {name}, {seen.failed} failed",
-        )
-        if self._index.traffic() != stable:
-            raise HarnessError(f"the Service should still select {stable}\n{self._index.explain()}")
+        self._say_untouched(stable, name, before)
 
     def _wrong_embedding(self, stable: str) -> None:
         self._printer.title("Revision 3: documents embedded wrongly, which recall cannot see")
         self._printer.say("data", f"docs-v3-wrong/: {self._stage.prepared.spoiled}")
+        before = self._running.snapshot().queries
         name = self._apply("3-wrong-embedding.yaml", "rev 3")
         status = self._follower.follow(name, "rev 3")
+        self._outcome(name, "rev 3", status, "ShadowRejected", f"{stable} goes on serving")
+        self._say_untouched(stable, name, before)
+        self._same_again("3-wrong-embedding.yaml", name)
+
+    def _lost_module(self, stable: str) -> None:
+        self._printer.title("Revision 4: what many ask for is gone, which is one query of many to a shadow")
+        lost = self._stage.prepared.lost_rows
+        self._printer.say("data", f"docs-v4-lost/: the first data without the {lost} documents of {data.LOST_MODULE}")
+        name = self._apply("4-lost-module.yaml", "rev 4")
+        status = self._follower.follow(name, "rev 4")
         if status.get("phase") == "RolledBack":
             self._summary.rollback = self._index.decision()
             self._wait_quiet(name)
             self._say_rollback(name, stable)
-        self._outcome(name, "rev 3", status, "RolledBack", f"to {stable}, which had stayed loaded")
-        self._same_again(name)
+        self._outcome(name, "rev 4", status, "RolledBack", f"to {stable}, which had stayed loaded")
 
     def _more_documents(self) -> None:
-        self._printer.title("Revision 4: the right vectors again, and more documents")
+        self._printer.title("Revision 5: all documents again, and more")
         new = self._stage.prepared.new_rows
-        self._printer.say("data", f"docs-v4/: the first data and {new} documents of {', '.join(data.NEW_MODULES)}")
-        name = self._apply("4-more-documents.yaml", "rev 4")
-        status = self._follower.follow(name, "rev 4")
-        self._outcome(name, "rev 4", status, "Stable", str(status.get("message", "")))
+        self._printer.say("data", f"docs-v5/: the first data and {new} documents of {', '.join(data.NEW_MODULES)}")
+        name = self._apply("5-more-documents.yaml", "rev 5")
+        status = self._follower.follow(name, "rev 5")
+        self._outcome(name, "rev 5", status, "Stable", str(status.get("message", "")))
 
     # ------------------------------------------------------------ parts of them
 
@@ -128,8 +134,20 @@ class Story:
         outcome = self._summary.add(name, status)
         if outcome != expected:
             raise HarnessError(f"{name} ended as {outcome}, expected {expected}\n{self._index.explain()}")
-        shown = {"Stable": "STABLE", "Rejected": "REJECTED", "RolledBack": "ROLLED BACK"}[outcome]
+        shown = {"ShadowRejected": "REJECTED IN SHADOW", "RolledBack": "ROLLED BACK"}.get(outcome, outcome.upper())
         self._printer.say(topic, f"{shown}: {text}", "good")
+
+    def _say_untouched(self, stable: str, rejected: str, before: int) -> None:
+        """`before`: queries until its manifest was applied. Raises HarnessError if a user met what was rejected."""
+        seen = self._running.snapshot()
+        strays = seen.revisions[rejected].answers if rejected in seen.revisions else 0
+        self._printer.say(
+            "rev 1",
+            f"{self._index.traffic()} was never touched: {seen.queries - before:,} queries meanwhile, {strays} of them "
+            f"answered by {rejected}, {seen.failed} failed",
+        )
+        if self._index.traffic() != stable or strays:
+            raise HarnessError(f"{stable} alone should have answered\n{self._index.explain()}")
 
     def _wait_quiet(self, name: str) -> None:
         """Until `name` has given no answer for a while: the last bad answer is known."""
@@ -153,14 +171,14 @@ class Story:
         )
         self._printer.say(
             "rollback",
-            f"{answers.answers:,} answers were bad ({answers.zero_rate:.1%} without a hit, mean first hit "
+            f"{answers.answers:,} answers were of it ({answers.zero_rate:.1%} without a hit, mean first hit "
             f"{answers.top_score:.3f} instead of {seen.revisions[stable].top_score:.3f}); {seen.failed} queries failed",
         )
 
-    def _same_again(self, name: str) -> None:
+    def _same_again(self, manifest: str, name: str) -> None:
         """What a GitOps tool does all day: the same manifest, and an annotation that makes the operator look."""
         before, generation = self._work(), self._index.get()["metadata"]["generation"]
-        self._kubectl_apply("3-wrong-embedding.yaml")
+        self._kubectl_apply(manifest)
         stamp = f"demo/synced-at={time.time():.0f}"
         self._stage.kube.kubectl("-n", NAMESPACE, "annotate", "--overwrite", f"vix/{self._index.name}", stamp)
         until = time.monotonic() + RESYNC_SECONDS

@@ -11,7 +11,9 @@ from demo.printer import Printer
 from harness.traffic import Snapshot
 from harness.vix import Decision
 
-EXPECTED = ("Stable", "Rejected", "RolledBack", "Stable")
+EXPECTED = ("Stable", "Rejected", "ShadowRejected", "RolledBack", "Stable")
+"""ShadowRejected: Rejected by live queries that it answered unseen, not by the gate."""
+UNSEEN = frozenset({"Rejected", "ShadowRejected"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +41,22 @@ class Summary:
 
     def add(self, name: str, status: dict[str, Any]) -> str:
         """Notes how a revision ended; the outcome."""
-        rejected = status.get("rejected") or {}
+        rejected, outcome = status.get("rejected") or {}, str(status.get("phase", ""))
         reason = rejected.get("reason") or str(status.get("message", "")).partition(":")[0]
-        self.outcomes.append(Outcome(name, str(status.get("phase", "")), reason))
-        return self.outcomes[-1].outcome
+        if outcome == "Rejected" and rejected.get("stage") == "Shadow":
+            outcome = "ShadowRejected"
+        self.outcomes.append(Outcome(name, outcome, reason))
+        return outcome
+
+    def bad_answers(self, one: Outcome) -> int:
+        """Answers that users got of a revision that was no good, right or wrong."""
+        answers = self.traffic.revisions.get(one.name)
+        return 0 if answers is None or one.outcome == "Stable" else answers.answers
 
     @property
     def as_expected(self) -> bool:
-        return tuple(o.outcome for o in self.outcomes) == EXPECTED and not self.traffic.failed
+        seen = sum(self.bad_answers(one) for one in self.outcomes if one.outcome in UNSEEN)
+        return tuple(o.outcome for o in self.outcomes) == EXPECTED and not self.traffic.failed and not seen
 
     def document(self) -> dict[str, Any]:
         """What build/demo/summary.json holds."""
@@ -63,7 +73,11 @@ class Summary:
         return {
             "queries": self.traffic.queries,
             "failed": self.traffic.failed,
-            "revisions": [{"name": o.name, "outcome": o.outcome, "reason": o.reason} for o in self.outcomes],
+            "outcomes": [one.outcome for one in self.outcomes],
+            "revisions": [
+                {"name": one.name, "outcome": one.outcome, "reason": one.reason, "bad_answers": self.bad_answers(one)}
+                for one in self.outcomes
+            ],
             **figures,
             "duration_s": round(self.duration, 1),
         }
@@ -82,7 +96,7 @@ class Summary:
                 f"{answers.answers:,} answers, mean first hit {answers.top_score:.3f}" if answers else "never served"
             )
             right = one.outcome == EXPECTED[number - 1]
-            row = f"  revision {number}  {one.name:<18} {one.outcome:<11} {one.reason:<16} {served}"
+            row = f"  revision {number}  {one.name:<18} {one.outcome:<14} {one.reason:<16} {served}"
             printer.plain(printer.paint(row, "" if right else "bad"))
         printer.plain()
         rows = [
