@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from demo.summary import EXPECTED, Summary
 
+from demo.summary import EXPECTED, Summary
 from harness.traffic import RevisionAnswers, Snapshot
 from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
 
