@@ -25,7 +25,7 @@ setup: .venv/.synced ## install the locked development environment into .venv
 
 # ---------------------------------------------------------------- the two commands
 .PHONY: demo
-demo: setup ## a real Kubernetes builds, proves, rolls out, rejects and rolls back indexes under live traffic
+demo: setup ## a real Kubernetes builds, proves, shadows, rolls out, rejects and rolls back indexes under live traffic
 	@PYTHONPATH=hack $(RUN) -m demo
 
 .PHONY: demo-clean

@@ -103,7 +103,7 @@ def soaking(number: int, of: Options, wide: int) -> Json:
         index={"factory": "HNSW16"},
         segments=[{"name": name} for name in names],
         guardrails={"rules": rules},
-        rollout={"soak": {"duration": "4h", "maxDuration": "6h"}},
+        rollout={"shadow": {"maxPerSecond": 0}, "soak": {"duration": "4h", "maxDuration": "6h"}},
     )
 
 
