@@ -146,7 +146,7 @@ def spec(space: Workspace, gigabytes: float) -> Json:
         "gate": {"recall": {"min": 0.9}},
         "build": {"resources": build, "retries": 1},
         "searcher": {"replicas": 1, "resources": {"requests": {"cpu": "50m"}}},
-        "rollout": {"soak": {"duration": "1h", "minQueries": 1_000_000, "maxDuration": "6h"}},
+        "rollout": {"soak": {"duration": "1h", "minQueries": 1_000_000, "maxDuration": "6h"}, **space.rollout},
         "guardrails": {"rules": []},
     }
     small = space.smallest("source")

@@ -198,7 +198,7 @@ def _is_in_vain(state: ReconcileState, settings: Shadow, shadow: ShadowStatus, j
         return False
     if gone_on >= max(least, IN_VAIN_SECONDS) and is_incomparable(judged):
         return True
-    seen, left = _told_for(state, shadow), duration_seconds(settings.max_duration) - gone_on
+    seen, left = _told_for(state, shadow), max(0.0, duration_seconds(settings.max_duration) - gone_on)
     return seen >= least and is_out_of_reach(judged, sender, min_queries=settings.min_queries, seen=seen, left=left)
 
 
