@@ -37,6 +37,16 @@ def steady_state_observed(w: World) -> Script:
 
 
 @scenario(ROLLED_BACK)
+def seen_before_a_window_ends(w: World) -> Script:
+    """A rule whose windows nobody chose, of which two would have to end first."""
+    set_quality(w, "B", Quality(zero_results=0.5))
+    w.apply(guardrails__rules=[{"name": "zero", "metric": "ZeroResultRate", "warmUp": "5s", "max": "5%"}])
+    yield stable(w, "A")
+    w.apply(index__factory="B")
+    yield phase(w, "B", "RolledBack")
+
+
+@scenario(ROLLED_BACK)
 def worse_than_stable(w: World) -> Script:
     set_quality(w, "A", Quality(zero_results=0.1))
     set_quality(w, "B", Quality(zero_results=0.5))
