@@ -121,7 +121,12 @@ JUDGING = (
         "(Situation.SOAKING, Verdict.FAIL): Act.HOLD",
         ("unit/test_lifecycle.py::test_a_guardrail_that_fails_goes_back_in_one_write_first_of_all",),
         "Nothing would ever go back.",
-        each=(seeds("zero_results"), seeds("errors"), seeds("one_silent_pod_of_four_and_bad")),
+        each=(
+            seeds("zero_results"),
+            seeds("seen_before_a_window_ends"),
+            seeds("errors"),
+            seeds("one_silent_pod_of_four_and_bad"),
+        ),
     ),
     Mutant(
         "a stable revision that turns bad stays",
