@@ -27,6 +27,7 @@ WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY client client
 COPY operator operator
+COPY plugin plugin
 COPY searcher searcher
 # The interpreter of the final images, so that the commands in /opt/app/bin name it.
 RUN python3 -m venv --without-pip /opt/venv

@@ -75,6 +75,7 @@ check: setup ## format, lint, types, import contracts, generated files, chart
 	$(RUN) -m vectorindex_searcher.serve.openapi --check
 	$(RUN) -m vectorindex_searcher.proof.schema --check
 	PYTHONPATH=hack $(RUN) -m pod_sizes --check
+	PYTHONPATH=hack $(RUN) -m plugin_page --check
 	$(UV) lock --check --quiet
 	$$($(CLUSTER_TOOL) binary helm) lint charts/vectorindex-operator --quiet --set image.repository=example/vectorindex-operator
 
@@ -88,6 +89,7 @@ generate: setup ## write CRDs, the chart's copy, the reference pages, the OpenAP
 	$(RUN) -m vectorindex_searcher.serve.openapi --write
 	$(RUN) -m vectorindex_searcher.proof.schema --write
 	PYTHONPATH=hack $(RUN) -m pod_sizes --write
+	PYTHONPATH=hack $(RUN) -m plugin_page --write
 
 # ---------------------------------------------------------------- benchmarks
 BENCHES := cores serving peers start filters auto build growth live_recall client proof collect

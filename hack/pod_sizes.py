@@ -7,51 +7,21 @@ takes (build/budget.py), the control plane what a pod of it is given (manifests/
 
 from __future__ import annotations
 
-import bisect
-from dataclasses import dataclass
 from pathlib import Path
 
-from vectorindex_operator.api.quantities import memory_bytes
-from vectorindex_operator.api.v1alpha1 import Resources
 from vectorindex_operator.manifests import sizing
-from vectorindex_operator.manifests.podspec import DISK, disk_mebibytes
-from vectorindex_searcher.build import budget
-from vectorindex_searcher.contract import Metric
-from vectorindex_searcher.errors import BadSpec
+from vectorindex_plugin.estimate import sizes
 from vectorindex_searcher.generated import write_or_check
 from vectorindex_searcher.index.choose.families import lists_for, parts_for
-from vectorindex_searcher.index.factory import make_index, training_rows
-from vectorindex_searcher.index.memory import footprint
-from vectorindex_searcher.index.selection.subset import restricted_bytes
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "pod-sizes.md"
 ROWS = (100_000, 1_000_000, 10_000_000, 100_000_000)
 DIMENSIONS = (128, 768)
 CORES = (1, 4)
-ID_BYTES = 8
-"""Of an int64 id. Of text as many as it has, and 4."""
 _MIB = 1 << 20
 _MANY = 10_000
 """MiB from which on GiB are fine enough."""
 _HEAD = ("rows", "index", "its file", "searcher, 1 core", "searcher, 4 cores", "its disk", "build", "its disk")
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Bytes. `held`: index and ids in a searcher, and what it makes of them (`residentBytes`). `least`: the memory
-    limit below which a build is refused; `whole`: that from which on it trains on its whole sample."""
-
-    index: int
-    held: int
-    least: int
-    whole: int
-    build_disk: int
-
-    def pod(self, cores: int) -> tuple[int, int, int]:
-        """Memory request and limit, and disk request, of a searcher whose CPU limit is so many cores."""
-        given = sizing.container_resources(Resources(), sizing.Need(self.held), self.held, cores)
-        requests, limits = given["requests"], given["limits"]
-        return memory_bytes(requests["memory"]), memory_bytes(limits["memory"]), memory_bytes(requests[DISK])
 
 
 def factories(rows: int, dimension: int) -> tuple[str, ...]:
@@ -59,32 +29,6 @@ def factories(rows: int, dimension: int) -> tuple[str, ...]:
     lists = lists_for(rows)
     codes = f"PQ{parts_for(dimension, 4)}x4fs"
     return "Flat", "HNSW32,SQ8", f"IVF{lists},SQ8", f"IVF{lists // 2},{codes},Refine(SQ8)", f"IVF{lists // 2},{codes}"
-
-
-def sizes(factory: str, rows: int, dimension: int) -> Sizes:
-    """What an index of int64 ids and without metadata takes under Cosine, with or without filters."""
-    empty = make_index(factory, rows, dimension, Metric.COSINE)
-    size = footprint(empty, rows)
-    assert size is not None, f"{factory} is not known to index/memory.py"
-    ids = ID_BYTES * rows
-    sample = budget.sample_bytes(training_rows(empty, rows), dimension)
-
-    def fits(mebibytes: int) -> bool:
-        part = budget.sample_bytes(training_rows(empty, rows, mebibytes * _MIB), dimension)
-        try:
-            budget.require(mebibytes * _MIB, size.resident, part)
-        except BadSpec:
-            return False
-        return True
-
-    whole = max(budget.INTERPRETER_BYTES + budget.peak_bytes(size.resident, sample), 4 * sample)
-    return Sizes(
-        index=size.file,
-        held=size.resident + ids + restricted_bytes(empty, rows),
-        least=_MIB * bisect.bisect_left(range(whole // _MIB + 1), True, lo=1, key=fits),
-        whole=whole,
-        build_disk=_MIB * disk_mebibytes(4 * rows * dimension + ids + max(size.file, ids)),
-    )
 
 
 def page() -> str:
@@ -99,6 +43,7 @@ def page() -> str:
 
 def _line(factory: str, rows: int, dimension: int) -> str:
     found = sizes(factory, rows, dimension)
+    assert found is not None, f"{factory} is not known to index/memory.py"
     one, several = (found.pod(cores) for cores in CORES)
     cells = [f"{rows:,}", f"`{factory}`", _quantity(found.index), _range(*one[:2]), _range(*several[:2])]
     cells += [_quantity(one[2]), _range(found.least, found.whole), _quantity(found.build_disk)]

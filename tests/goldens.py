@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 
-class _Plain(yaml.SafeDumper):
+class Plain(yaml.SafeDumper):
     """Writes the same object twice instead of once with an alias: a golden is read by people."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -19,7 +19,7 @@ class _Plain(yaml.SafeDumper):
 
 def assert_golden(golden: Path, objects: Iterable[Mapping[str, Any]]) -> None:
     """The objects are those of the file `golden`, which is written first where UPDATE_GOLDENS is set."""
-    text = yaml.dump_all(list(objects), Dumper=_Plain, sort_keys=False, width=120)
+    text = yaml.dump_all(list(objects), Dumper=Plain, sort_keys=False, width=120)
     if os.environ.get("UPDATE_GOLDENS"):
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(text)

@@ -32,7 +32,12 @@ from pathlib import Path
 from mutant_table import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {"vectorindex_operator": "operator", "vectorindex_searcher": "searcher", "vectorindex_client": "client"}
+PACKAGES = {
+    "vectorindex_operator": "operator",
+    "vectorindex_searcher": "searcher",
+    "vectorindex_client": "client",
+    "vectorindex_plugin": "plugin",
+}
 """The packages that are mutated, and the folders that they lie in."""
 PATIENCE, LONGEST = 3, 60.0
 """A mutant hangs that takes so many times as long as all named tests did without one, and so many seconds more."""

@@ -15,7 +15,9 @@ from pathlib import Path
 from harness.base import CHECKOUT, Cluster, Image
 from harness.errors import HarnessError
 
-INPUTS = ("Dockerfile", ".dockerignore", "pyproject.toml", "uv.lock", "README.md", "client", "operator", "searcher")
+INPUTS = (
+    "Dockerfile", ".dockerignore", "pyproject.toml", "uv.lock", "README.md", "client", "operator", "plugin", "searcher",
+)  # fmt: skip
 """What .dockerignore lets into a build."""
 
 

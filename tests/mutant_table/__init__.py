@@ -11,6 +11,7 @@ from .judging import JUDGING
 from .kept_prior import KEPT_PRIOR
 from .leftovers import LEFTOVERS
 from .mutant import Edit, Mutant
+from .plugin import PLUGIN
 from .shadow import SHADOW
 from .shadow_pairs import SHADOW_PAIRS
 from .shadow_rollout import SHADOW_ROLLOUT
@@ -33,6 +34,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Stories of the simulator": STORIES,
     "Surroundings of the simulator": SURROUNDINGS,
     "Searcher and client": DATA_PLANE,
+    "kubectl vectorindex": PLUGIN,
 }
 """By topic."""
 

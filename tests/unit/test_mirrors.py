@@ -34,6 +34,7 @@ RECIPES = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("
 KINDS_OF_ADDITION = (
     "A field of a VectorIndex's spec", "A source format", "A store", "A command", "A phase", "A child object",
     "A field of a search request", "A field of a task", "A family of Auto", "A Prometheus metric",
+    "A verb of the plugin",
 )  # fmt: skip
 
 

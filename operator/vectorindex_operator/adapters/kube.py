@@ -80,6 +80,8 @@ class KubeCluster:
     seconds_left: Callable[[], float] = lambda: float("inf")
     """The most that a write may take which is sent now; 0: none is sent (lease.LeaseLock)."""
     second_tries: SecondTries = field(default_factory=SecondTries)
+    manager: str = FIELD_MANAGER
+    """Who writes, as managed fields name it. Others than the operator only merge: it alone applies what it owns."""
 
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
         status, body = self._read(self._path(kind, namespace, name))
@@ -139,7 +141,7 @@ class KubeCluster:
     def merge(self, manifest: Raw) -> Raw:
         meta = manifest["metadata"]
         path = self._path(manifest["kind"], meta["namespace"], meta["name"])
-        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        query = {"fieldManager": self.manager, "fieldValidation": "Strict"}
         self.on_write(manifest["kind"])
         status, body = self._call("PATCH", path, query, manifest, "application/merge-patch+json")
         if status == 404:

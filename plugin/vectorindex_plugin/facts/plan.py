@@ -1,0 +1,155 @@
+"""What `plan` says of an edit: what it leads to, and what Jobs and pods of that take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vectorindex_operator.api.quantities import memory_bytes
+from vectorindex_operator.api.v1alpha1 import JUDGED_IN_SHADOW, GuardrailMetric, RevisionSpec, VectorIndexSpec
+from vectorindex_operator.core.observation import Observation, RevisionView
+from vectorindex_operator.manifests import sizing
+from vectorindex_plugin.estimate import Sizes, has_faiss, sizes
+from vectorindex_plugin.planning import Effect, EffectFacts, effects
+from vectorindex_plugin.words import size
+from vectorindex_searcher.contract import BuildResult
+
+_EXACT = JUDGED_IN_SHADOW | {GuardrailMetric.LIVE_RECALL}
+"""Rules for which pods keep all vectors (core/safety/keep_loaded.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeedFacts:
+    """A Job, or the pods of a revision. `requests` and `limits` as the pod has them; `note`: whether that is enough,
+    or by what it was found."""
+
+    what: str
+    pods: int
+    requests: dict[str, str]
+    limits: dict[str, str]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """`changes`: fields of the spec that are edited. No effects: the edit does nothing now."""
+
+    namespace: str
+    name: str
+    new: bool
+    changes: tuple[str, ...]
+    effects: tuple[EffectFacts, ...]
+    needs: tuple[NeedFacts, ...]
+    notes: tuple[str, ...]
+
+
+def of_edit(obs: Observation, spec: VectorIndexSpec, now: float) -> PlanFacts:
+    """Of an index that is there, or (without a status) of one to be made."""
+    old = obs.index.spec
+    found = effects(obs, spec, now)
+    new = not obs.index.uid
+    if not obs.revisions and obs.index.status.source is None:
+        found = (*found, *_first(spec))
+    notes: list[str] = []
+    needs = tuple(_needs(obs, spec, {one.effect for one in found}, notes))
+    changes = tuple(_changes("spec", old.wire() if old is not None else {}, spec.wire()))
+    return PlanFacts(obs.index.namespace, obs.index.name, new, () if new else changes, found, needs, tuple(notes))
+
+
+def _first(spec: VectorIndexSpec) -> Iterator[EffectFacts]:
+    """What comes of the first listing."""
+    if not spec.suspend:
+        yield EffectFacts(Effect.BUILD, "", "the first index is built")
+        yield EffectFacts(Effect.PROVE, "", "its recall is measured, and judged by spec.gate")
+        yield EffectFacts(Effect.ROLL_OUT, "", f"{spec.searcher.replicas} pods are loaded, and get the traffic")
+
+
+def _changes(path: str, old: Any, new: Any) -> Iterator[str]:
+    """Paths that differ, as deep as objects go."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in dict.fromkeys((*old, *new)):
+            yield from _changes(f"{path}.{name}", old.get(name), new.get(name))
+    elif old != new:
+        yield path
+
+
+def _needs(obs: Observation, spec: VectorIndexSpec, what: set[Effect], notes: list[str]) -> Iterator[NeedFacts]:
+    last = max(
+        (one for one in obs.revisions.values() if one.status.build), key=lambda one: one.created_at, default=None
+    )
+    build = last.status.build if last is not None else None
+    computed = _computed(spec, build, notes) if Effect.BUILD in what else None
+    given = spec.build.resources
+    requests, limits = dict(given.requests), dict(given.limits)
+    if Effect.LIST in what:
+        yield NeedFacts("Job: list the source", 1, requests, limits)
+    if Effect.BUILD in what:
+        yield NeedFacts("Job: build", 1, requests, limits, _fits(computed, limits, requests))
+    if Effect.PROVE in what:
+        yield NeedFacts("Job: measure recall", 1, requests, limits)
+    if Effect.ROLL_OUT in what and last is not None and build is not None:
+        held = computed.held if computed is not None else build.resident_bytes
+        by = "computed, without metadata and text ids" if computed is not None else f"as {last.name}"
+        vectors = build.vectors_bytes if computed is None else 4 * build.count * build.dimension
+        yield _searchers(spec, last, held, vectors, by)
+
+
+def _computed(spec: VectorIndexSpec, build: BuildResult | None, notes: list[str]) -> Sizes | None:
+    """Sizes of what is to be built from as many rows as the last build had; None with a note: nothing tells."""
+    factory = spec.index.factory
+    if factory == "Auto" and build is not None:
+        factory = build.factory
+        notes.append(f"sizes are those of {factory}, which Auto chose last; it may choose another")
+    if build is None:
+        notes.append("nothing was built yet: how many rows there are is not known, hence no sizes")
+    elif not has_faiss():
+        notes.append("sizes are those of the last build: to compute them needs FAISS (extra searcher)")
+    else:
+        return _sizes(factory, build, spec, notes)
+    return None
+
+
+def _sizes(factory: str, build: BuildResult, spec: VectorIndexSpec, notes: list[str]) -> Sizes | None:
+    from vectorindex_searcher.errors import TaskError
+
+    try:
+        found = sizes(factory, build.count, build.dimension, spec.embedding.metric)
+    except TaskError as error:
+        notes.append(f"{factory} cannot be built: {error}")
+        return None
+    if found is None:
+        notes.append(f"there is no formula for {factory}: sizes are those of the last build")
+    return found
+
+
+def _fits(computed: Sizes | None, *given: Mapping[str, str]) -> str:
+    """Whether a build has room in its memory limit, else in its request."""
+    if computed is None:
+        return ""
+    most = next((memory_bytes(one["memory"]) for one in given if "memory" in one), 0)
+    needed = f"it needs {size(computed.least)} at least, {size(computed.whole)} for its whole sample"
+    disk = f"{size(computed.build_disk)} of disk"
+    if most and most < computed.least:
+        return f"too little memory: {needed}, and {disk}"
+    return f"{needed}, and {disk}"
+
+
+def _searchers(spec: VectorIndexSpec, last: RevisionView, held: int, vectors: int | None, by: str) -> NeedFacts:
+    """The searchers of a revision that is made now, by the formulas of manifests/sizing.py. `held`, `vectors`: bytes of
+    the index in memory, and of vectors.npy (None: not known, and no disk is asked for)."""
+    exact = any(rule.metric in _EXACT for rule in spec.guardrails.rules)
+    need = sizing.Need(
+        held=held + exact * sizing.LIVE_RECALL_BYTES + (spec.gate.live is not None) * sizing.LIVE_QUERIES_BYTES,
+        worker=exact * sizing.WORKER_SAMPLE_BYTES + (spec.gate.live is not None) * sizing.WORKER_QUERIES_BYTES,
+        listing=sizing.LISTING_BYTES if spec.source.poll != "0" else 0,
+    )
+    frozen: RevisionSpec = last.spec.model_copy(
+        update={"pod_template": {"metadata": {"annotations": sizing.frozen_sizing()}}}
+    )
+    resources = spec.searcher.resources
+    processes = sizing.processes(frozen, resources, need)
+    disk = None if vectors is None else held + exact * vectors
+    given = sizing.container_resources(resources, need, disk, processes)
+    what = "searchers, beside those that serve"
+    return NeedFacts(what, spec.searcher.replicas, given.get("requests", {}), given.get("limits", {}), by)

@@ -1,0 +1,86 @@
+"""What the gate measured of a revision, and where its page lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vectorindex_operator.core.observation import RevisionView
+from vectorindex_plugin.exits import EndedError, Exit
+from vectorindex_searcher.artifact.layout import PAGE_FILE, Layout
+from vectorindex_searcher.contract import Identity, SegmentRecall
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFacts:
+    """One class of queries. `name`: all, a segment, or of live queries. `low`: the lower bound of recall. `judged`:
+    that it can hold a revision up; None: as its queries allow."""
+
+    name: str
+    queries: int
+    recall: float
+    low: float
+    mrr: float | None
+    relevance_mrr: float | None
+    judged: bool | None
+
+    @classmethod
+    def of(cls, row: SegmentRecall, name: str) -> ClassFacts:
+        return cls(name, row.queries, row.recall, row.recall_low, row.mrr, row.relevance_mrr, row.judged)
+
+
+@dataclass(frozen=True, slots=True)
+class ProofFacts:
+    """`verdict`: Pass, Fail or Inconclusive; empty: it was not judged yet. `report` and `page`: where report.json
+    and report.html lie in the store of artifacts."""
+
+    revision: str
+    verdict: str
+    reason: str
+    message: str
+    k: int
+    confidence: float
+    rows: int
+    p50_ms: float
+    p95_ms: float
+    cost_us: float | None
+    canary_recall: float
+    classes: tuple[ClassFacts, ...]
+    live: str
+    report: str
+    page: str
+
+    @classmethod
+    def of(cls, namespace: str, view: RevisionView) -> ProofFacts:
+        """Raises EndedError for a revision that was not measured."""
+        report, gate, frozen = view.status.report, view.status.gate, view.spec
+        if report is None:
+            phase = view.status.phase
+            raise EndedError(Exit.NOT_FOUND, f"{view.name} was not measured yet: it is {phase}")
+        layout = Layout(frozen.artifacts.prefix, Identity(namespace=namespace, name=frozen.index))
+        where = f"s3://{frozen.artifacts.bucket}"
+        return cls(
+            revision=view.name,
+            verdict=gate.verdict if gate is not None else "",
+            reason=gate.reason if gate is not None else "",
+            message=gate.message if gate is not None else "",
+            k=report.k,
+            confidence=report.confidence,
+            rows=report.count,
+            p50_ms=report.p50_ms,
+            p95_ms=report.p95_ms,
+            cost_us=report.cost_us,
+            canary_recall=report.canary_recall,
+            classes=(
+                ClassFacts.of(report.overall, "all"),
+                *(ClassFacts.of(row, row.segment or "other") for row in report.segments),
+                *_live(report.live or ()),
+            ),
+            live=report.live_note or "",
+            report=f"{where}/{layout.report(frozen.digest, report.gate_hash)}",
+            page=f"{where}/{layout.report(frozen.digest, report.gate_hash, PAGE_FILE)}",
+        )
+
+
+def _live(rows: Iterable[SegmentRecall]) -> Iterable[ClassFacts]:
+    return (ClassFacts.of(row, f"live: {row.segment}" if row.segment else "live") for row in rows)

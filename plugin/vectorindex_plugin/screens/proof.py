@@ -1,0 +1,38 @@
+"""The screen of `report`."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from vectorindex_plugin.facts.proof import ClassFacts, ProofFacts
+from vectorindex_plugin.screens.style import Columns, colour, field
+
+
+def screen(facts: ProofFacts) -> RenderableType:
+    """Verdict, recall of each class of queries, times, and where the page is."""
+    judged = f"{facts.reason}: {facts.message}" if facts.reason else "it was not judged yet"
+    table = Columns(
+        ("QUERIES", "COUNT", f"RECALL@{facts.k}", "AT LEAST", "MRR", "RELEVANCE", "JUDGED"), ("MRR", "JUDGED")
+    )
+    for row in facts.classes:
+        table.add(*_cells(row))
+    cost = f", {facts.cost_us:,.0f} us of CPU a query" if facts.cost_us is not None else ""
+    times = f"p50 {facts.p50_ms:.3g} ms, p95 {facts.p95_ms:.3g} ms{cost}; canary queries {facts.canary_recall:.4f}"
+    lines: list[RenderableType] = [
+        Text.assemble((facts.revision, "bold"), "  ", colour(facts.verdict or "-"), f"  {facts.rows:,} rows"),
+        field("verdict", judged),
+        field("times", times),
+        *([field("live", facts.live)] if facts.live else []),
+        field("page", facts.page),
+        Text(""),
+        table,
+        Text(f"\nbounds with {facts.confidence:.0%} confidence", style="dim"),
+    ]
+    return Group(*lines)
+
+
+def _cells(row: ClassFacts) -> tuple[str, ...]:
+    mrr, relevance = (f"{one:.3f}" if one is not None else "" for one in (row.mrr, row.relevance_mrr))
+    judged = {True: "yes", False: "no", None: ""}[row.judged]
+    return row.name, f"{row.queries:,}", f"{row.recall:.4f}", f"{row.low:.4f}", mrr, relevance, judged

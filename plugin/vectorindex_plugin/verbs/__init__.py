@@ -1,0 +1,1 @@
+"""The command line: one group, a module for each kind of verb. docs/reference/plugin.md is made of it."""

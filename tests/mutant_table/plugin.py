@@ -1,0 +1,60 @@
+"""What `kubectl vectorindex` must never do: take another's answer, pass what it could not check, overwrite."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+_PLUGIN = "plugin/vectorindex_plugin"
+_ASKING = "unit/test_plugin_asking.py::"
+_LINT = "unit/test_plugin_lint.py::"
+
+PLUGIN = (
+    Mutant(
+        "an answer to an earlier request is taken for one's own",
+        f"{_PLUGIN}/asking.py",
+        "if (one.verb, one.nonce) == (verb, self.nonce))",
+        "if one.verb == verb)",
+        (f"{_ASKING}test_an_older_answer_is_no_answer",),
+        "A script would go on as if its rollback had been done.",
+    ),
+    Mutant(
+        "a field is answered for before a pass has seen it",
+        f"{_PLUGIN}/asking.py",
+        "            if status.observed_generation < generation:\n                return None\n",
+        "",
+        (f"{_ASKING}test_a_field_is_answered_once_it_was_seen",),
+        "`suspend` would say Done while the operator still begins something.",
+    ),
+    Mutant(
+        "a rule that cannot be evaluated passes",
+        f"{_PLUGIN}/lint/rules.py",
+        '"" if holds else row["message"] + (',
+        '"" if holds in (True, None) else row["message"] + (',
+        (f"{_LINT}test_a_rule_that_cannot_be_evaluated_is_a_fault",),
+        "An evaluator that breaks would have every manifest pass.",
+    ),
+    Mutant(
+        "lint fills no defaults in before it asks the rules",
+        f"{_PLUGIN}/lint/check.py",
+        "    filled = schema.with_defaults(whole, index_schema())\n",
+        "    filled = whole\n",
+        (f"{_LINT}test_what_the_api_server_refuses_is_refused_by_the_same_field",),
+        "Contradictions with a default would pass here and be refused by the cluster.",
+    ),
+    Mutant(
+        "init overwrites a manifest",
+        f"{_PLUGIN}/verbs/begin.py",
+        '.open("x", encoding="utf-8")',
+        '.open("w", encoding="utf-8")',
+        ("unit/test_plugin_talk.py::test_what_is_there_is_not_overwritten",),
+        "Somebody's work would be gone.",
+    ),
+    Mutant(
+        "plan knows nothing of what an autoscaler wrote",
+        f"{_PLUGIN}/applying.py",
+        "if name in wanted or name not in before}",
+        "if name in wanted}",
+        ("unit/test_plugin_plan.py::test_an_apply_leaves_what_the_manifest_never_named",),
+        "A plan would tell of pods that go, and none would.",
+    ),
+)

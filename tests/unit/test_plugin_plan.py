@@ -1,0 +1,200 @@
+"""`kubectl vectorindex plan` says what the operator then does: each edit is planned, applied to the simulated cluster,
+and what happened there is compared."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from layers import CHECKOUT
+from record_objects import at_rest, building, objects, play, promoted, rejected, shadowing, soaking
+from recorded import Json, Recorded
+from simulator.scenarios.scenario import Script
+from simulator.world import World, edited
+
+from vectorindex_operator.api.v1alpha1 import API_VERSION, VectorIndexSpec
+from vectorindex_plugin import estimate
+from vectorindex_plugin.app import run
+from vectorindex_plugin.applying import LAST_APPLIED, applied
+from vectorindex_plugin.exits import Exit
+from vectorindex_plugin.facts.plan import of_edit
+from vectorindex_plugin.planning import Effect, effects
+from vectorindex_plugin.seen import look
+from vectorindex_plugin.verbs.common import Session
+
+SEEN = (Effect.BUILD, Effect.PROVE, Effect.ROLL_OUT, Effect.RESTART, Effect.SCALE)
+"""What can be told from outside whether it happened."""
+LATER = 240.0
+
+
+def seen_from_outside(world: World) -> dict[str, Any]:
+    searchers = world.store.get("Deployment", world.serving()) or {}
+    return {
+        "builds": world.truth.builds,
+        "proofs": sum(map(len, world.truth.measured.values())),
+        "serving": world.serving(),
+        "pods": searchers.get("spec", {}).get("template"),
+        "replicas": world.replicas(),
+    }
+
+
+def happened(before: dict[str, Any], after: dict[str, Any], new: bool) -> set[Effect]:
+    same = before["serving"] == after["serving"]
+    facts = {
+        Effect.BUILD: after["builds"] > before["builds"],
+        Effect.PROVE: after["proofs"] > before["proofs"],
+        Effect.ROLL_OUT: new,
+        Effect.RESTART: same and before["pods"] != after["pods"],
+        Effect.SCALE: same and before["replicas"] != after["replicas"],
+    }
+    return {effect for effect, so in facts.items() if so}
+
+
+@pytest.mark.parametrize(
+    ("moment", "edit", "leads_to"),
+    [
+        (at_rest, {}, set()),
+        (at_rest, {"index__factory": "B"}, {Effect.BUILD, Effect.PROVE, Effect.ROLL_OUT}),
+        (at_rest, {"searcher__replicas": 3}, {Effect.SCALE}),
+        (at_rest, {"searcher__resources": {"requests": {"cpu": "2"}}}, {Effect.RESTART}),
+        (at_rest, {"searcher__params": {"allow": []}}, {Effect.RESTART}),
+        (at_rest, {"gate": {"k": 5}, "rollout__soak__duration": "1h", "guardrails__rules": [], "build": {}}, set()),
+        (at_rest, {"searcher__minScore": 0.5}, {Effect.ROLL_OUT}),
+        (at_rest, {"segments": [{"name": "a"}]}, {Effect.PROVE, Effect.ROLL_OUT}),
+        (at_rest, {"suspend": True, "index__factory": "B"}, set()),
+        (promoted, {"index__factory": "A"}, {Effect.ROLL_OUT}),
+        (promoted, {"history": 1}, set()),
+        (rejected, {"gate__recall": {"min": 0.4}}, {Effect.ROLL_OUT}),
+        (rejected, {"index__factory": "A"}, set()),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "+".join(value) if isinstance(value, dict) else "",
+)
+def test_what_is_planned_happens(moment: Callable[[World], Script], edit: Json, leads_to: set[Effect]) -> None:
+    world = play(moment).world
+    now, *there = copy.deepcopy(objects(world))
+    obs = look(Recorded(there, now["unix"]), "search", "products", now["unix"]).obs
+    spec = VectorIndexSpec.model_validate(edited(world.spec, **edit))
+    planned = effects(obs, spec, now["unix"])
+    assert {one.effect for one in planned} & set(SEEN) == leads_to
+    before, loaded = seen_from_outside(world), world.loaded()
+    ever: set[str] = set()
+    world.apply(**edit)
+    while world.now < now["unix"] + LATER:
+        world.clock.step()
+        ever |= world.loaded()
+    assert happened(before, seen_from_outside(world), bool(ever - loaded)) == leads_to
+
+
+def test_what_is_under_way_gives_way() -> None:
+    for moment, factory, effect in (
+        (soaking, "A", Effect.MOVE),
+        (shadowing, "A", Effect.GIVE_UP),
+        (building, "C", Effect.GIVE_UP),
+    ):
+        world = play(moment).world
+        now, *there = objects(world)
+        obs = look(Recorded(there, now["unix"]), "search", "products", now["unix"]).obs
+        spec = VectorIndexSpec.model_validate(edited(world.spec, index__factory=factory))
+        assert effect in {one.effect for one in effects(obs, spec, now["unix"])}
+
+
+def test_what_waits_is_named() -> None:
+    cluster = Recorded.at("at_rest")
+    obs = look(cluster, "search", "products", cluster.now).obs
+    waits = {}
+    for path, value in (("rollout__soak__duration", "1h"), ("pinRevision", "products-00000000"), ("suspend", True)):
+        spec = VectorIndexSpec.model_validate(edited(cluster.objects[0]["spec"], index__factory="B", **{path: value}))
+        waits[path] = " ".join(one.message for one in effects(obs, spec, cluster.now) if one.effect is Effect.WAIT)
+    assert "rollout: from the next rollout on" in waits["rollout__soak__duration"]
+    assert waits["pinRevision"].startswith("PinnedRevisionNotFound") or "PinnedRevisionNotFound" in waits["pinRevision"]
+    assert "nothing new begins" in waits["suspend"]
+
+
+# ---------------------------------------------------------------- what it takes
+
+
+def test_an_artifact_that_is_there_tells_what_its_pods_take() -> None:
+    cluster = Recorded.at("at_rest")
+    obs = look(cluster, "search", "products", cluster.now).obs
+    spec = VectorIndexSpec.model_validate(edited(cluster.objects[0]["spec"], searcher__minScore=0.5))
+    (need,) = of_edit(obs, spec, cluster.now).needs
+    (running,) = (one for one in cluster.objects if one["kind"] == "Deployment")
+    assert need.requests == running["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
+    assert need.limits == running["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert need.pods == 2
+
+
+def test_a_build_without_room_is_seen_before_it_is_begun() -> None:
+    cluster = Recorded.at("at_rest")
+    obs = look(cluster, "search", "products", cluster.now).obs
+    small = {"build__resources": {"limits": {"memory": "32Mi"}}, "index__factory": "IVF64,SQ8"}
+    spec = VectorIndexSpec.model_validate(edited(cluster.objects[0]["spec"], **small))
+    notes = {need.what: need.note for need in of_edit(obs, spec, cluster.now).needs}
+    assert notes["Job: build"].startswith("too little memory")
+    assert estimate.sizes("IVF64,SQ8", 10_000, 8) is not None
+
+
+# ---------------------------------------------------------------- manifests
+
+
+def plan(cluster: Recorded, path: Path, manifest: Json) -> tuple[int, list[Json]]:
+    path.write_text(yaml.safe_dump(manifest), encoding="utf-8")
+    session = Session(cluster, "search", "json", lambda: cluster.now)
+    with redirect_stdout(io.StringIO()) as out:
+        status = run(["plan", str(path), "-o", "json"], session)
+    return status, json.loads(out.getvalue() or "[]")
+
+
+def manifest(spec: Json, name: str = "products") -> Json:
+    return {"apiVersion": API_VERSION, "kind": "VectorIndex", "metadata": {"name": name}, "spec": spec}
+
+
+def test_a_file_against_the_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster, path = Recorded.at("at_rest"), tmp_path / "one.yaml"
+    spec = cluster.objects[0]["spec"]
+    status, (same,) = plan(cluster, path, manifest(spec))
+    assert (status, same["effects"], same["changes"]) == (Exit.DONE, [], [])
+    _, (more,) = plan(cluster, path, manifest(edited(spec, searcher__replicas=5)))
+    assert [one["effect"] for one in more["effects"]] == ["Scale"]
+    assert more["changes"] == ["spec.searcher.replicas"]
+    _, (new,) = plan(cluster, path, manifest(spec, "other"))
+    assert new["new"]
+    assert [one["effect"] for one in new["effects"]] == ["List", "Build", "Prove", "RollOut"]
+    assert plan(cluster, path, manifest(edited(spec, embedding__metric="L2")))[0] == Exit.REFUSED
+    assert "another embedding is another VectorIndex" in capsys.readouterr().err
+    assert plan(cluster, path, manifest(edited(spec, gate__k=0)))[0] == Exit.REFUSED
+    assert plan(cluster, path, {"kind": "Secret"})[0] == Exit.NOT_FOUND
+
+
+def test_an_apply_leaves_what_the_manifest_never_named() -> None:
+    live = {"spec": {"history": 5, "searcher": {"replicas": 7, "minScore": 0.1}, "segments": [{"name": "a"}]}}
+    wanted = {"spec": {"segments": [{"name": "b"}], "searcher": {"minScore": 0.2}}}
+    assert applied(live, wanted)["searcher"] == {"replicas": 7, "minScore": 0.2}
+    said = {
+        "metadata": {"annotations": {LAST_APPLIED: json.dumps({"spec": {"history": 5, "searcher": {"replicas": 7}}})}}
+    }
+    assert applied(live | said, wanted) == {"searcher": {"minScore": 0.2}, "segments": [{"name": "b"}]}
+    assert applied(live, {"spec": {"history": None}})["searcher"] == live["spec"]["searcher"]
+    assert "history" not in applied(live, {"spec": {"history": None}})
+
+
+def test_the_page_describes_each_effect() -> None:
+    page = (CHECKOUT / "docs" / "plugin.md").read_text(encoding="utf-8")
+    assert all(f"| {effect.value} | " in page for effect in Effect)
+
+
+def test_the_page_shows_a_plan_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    cluster, path = Recorded.at("at_rest"), tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump(manifest(edited(cluster.objects[0]["spec"], index__factory="IVF64,SQ8"))))
+    with redirect_stdout(io.StringIO()) as out:
+        run(["plan", str(path)], Session(cluster, "search", "screen", lambda: cluster.now))
+    text = "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    assert text in (CHECKOUT / "docs" / "plugin.md").read_text(encoding="utf-8")
