@@ -135,12 +135,36 @@ class Workspace:
     @contextmanager
     def traffic(self, data: Corpus, rate: float = RATE, more: list[str] | None = None) -> Iterator[Traffic]:
         """Queries that do not stop, spread evenly over the clusters of `data`; `more`: further requests."""
-        sent = bodies(data.queries()) + (more or [])
-        with traffic.to_index(self.kube, self.images, self.index, sent, rate=rate) as running:
-            running.wait(lambda seen: seen.queries >= rate, 30, "the first second of traffic")
+        with self.asked(bodies(data.queries()) + (more or []), rate) as running:
+            yield running
+
+    @contextmanager
+    def asked(self, sent: list[str], rate: float = RATE, **settings: Any) -> Iterator[Traffic]:
+        """These requests, again and again; `settings` of harness.traffic."""
+        with traffic.to_index(self.kube, self.images, self.index, sent, rate=rate, **settings) as running:
+            running.wait(lambda seen: seen.queries + seen.failed >= rate, 30, "the first second of traffic")
             yield running
 
     # ------------------------------------------------------------ looks
+
+    def say(self, verb: str, nonce: str, revision: str = "") -> Json:
+        """Says a verb as a person does; what was answered (status.verbs)."""
+        self.index.verb(verb, f"{revision}@{nonce}" if revision else nonce)
+
+        def answered() -> Json | None:
+            rows = self.index.status().get("verbs", [])
+            return next((row for row in rows if (row["verb"], row["nonce"]) == (verb, nonce)), None)
+
+        said: Json = self.index.wait(answered, 30, f"an answer to {verb} {nonce}")
+        return said
+
+    def blocked(self, rule: str) -> Json | None:
+        """The row of this rule in status.blockedBy."""
+        return next((row for row in self.index.status().get("blockedBy", []) if row["rule"] == rule), None)
+
+    def searchers(self, revision: str) -> set[str]:
+        """The uids of a revision's pods, those that end among them."""
+        return {pod["metadata"]["uid"] for pod in self.index.pods(revision)}
 
     def wait_phase(self, revision: str, *phases: str, timeout: float = 60) -> None:
         """Until the revision is in one of `phases`, whatever it was before (also Rejected, which may be undone)."""
@@ -155,6 +179,10 @@ class Workspace:
         keys = self.store.keys(self.bucket, "indexes/")
         digests = {item["spec"]["digest"]: name for name, item in self.index.revisions().items()}
         return Counter(digests.get(key.split("/")[3], "unknown") for key in keys if key.endswith("/index.faiss"))
+
+    def stored(self, index: str = NAME) -> set[str]:
+        """Every key below the prefix of an index."""
+        return set(self.store.keys(self.bucket, f"indexes/{self.namespace}/{index}/"))
 
     def index_file(self, revision: str) -> str:
         """The key of the FAISS file of a published revision."""
