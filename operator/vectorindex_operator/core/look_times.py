@@ -20,8 +20,6 @@ from vectorindex_operator.api.v1alpha1 import Schedule, VectorIndexSpec
 
 SPREAD_SECONDS = 300
 """By so much looks at the same time of many indexes are spread: each has its own delay, by its uid."""
-CLOCKS_GO_BACK_SECONDS = 3 * 3600.0
-"""By which a time of day that comes twice is surely over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +92,11 @@ def around(schedule: Schedule, at: float) -> tuple[float, float]:
 
     Times of day mean the clock on the wall, as in Debian's cron: one that is skipped in spring comes right after the
     gap, one that comes twice in autumn is the first. What recurs by a star (every hour, every ten minutes) goes on
-    evenly through both. Found by going forward from well before `at`: there CronSim never errs by the hour that comes
-    twice.
+    evenly through both. CronSim goes by the clock on the wall: in the hour that comes twice what it gives as the next
+    one may have been, and backwards it passes over one right after a gap. So it is followed from the one before.
     """
-    zone = ZoneInfo(schedule.time_zone)
-    early = datetime.fromtimestamp(int(at - CLOCKS_GO_BACK_SECONDS), zone)
-    begin = next(CronSim(schedule.cron, early, reverse=True))
+    here = datetime.fromtimestamp(int(at), ZoneInfo(schedule.time_zone))
+    begin = next(CronSim(schedule.cron, here, reverse=True))
     last = begin.timestamp()
     for moment in CronSim(schedule.cron, begin):
         if moment.timestamp() > at:
