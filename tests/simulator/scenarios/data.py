@@ -172,7 +172,7 @@ def polling_finds_new_data(w: World) -> Script:
     yield 60.0
 
 
-@scenario(ends("A", "d2"))
+@scenario(ends("A", "d2"), seeds=2)
 def schedule_missed(w: World) -> Script:
     """Nobody is there at the time at which the source is looked at: it is looked at once somebody is."""
     w.apply(source__schedule={"cron": "*/20 * * * *"})
