@@ -51,10 +51,10 @@ _SPEC: dict[str, Any] = {
     "index": {"factory": "IVF64,Flat"},
     "rollout": {"shadow": {"maxPerSecond": 0}},
 }
-_ROLLED_OUT = frozenset({"Surging", "Shadowing", "Soaking", "Stable", "Superseded", "RolledBack"})
+_ROLLED_OUT = frozenset({"Surging", "Shadowing", "Shifting", "Soaking", "Stable", "Superseded", "RolledBack"})
 _PROVEN = _ROLLED_OUT | {"Validated"}
 _BUILT = _PROVEN | {"Validating", "Rejected"}
-_SWITCHED = _ROLLED_OUT - {"Surging", "Shadowing"}
+_SWITCHED = _ROLLED_OUT - {"Surging", "Shadowing", "Shifting"}
 
 
 def spec(**changes: Any) -> VectorIndexSpec:
@@ -192,7 +192,7 @@ def seen(
     **changes: Any,
 ) -> Observation:
     """A quiet world: the source holds `data`, the revisions of two slots are loaded, `traffic` has the Service."""
-    up = [r for r in revisions if r.status.phase in ("Surging", "Shadowing", "Soaking", "Stable")]
+    up = [r for r in revisions if r.status.phase in ("Surging", "Shadowing", "Shifting", "Soaking", "Stable")]
     obs = Observation(
         index=index(of, VectorIndexStatus(source=source(of, data))),
         revisions={r.name: r for r in revisions},

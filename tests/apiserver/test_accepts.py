@@ -49,6 +49,18 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
         ("rollout", {"keepPrior": "24h"}),
         ("rollout", {"keepPrior": "1d"}),
         ("rollout", {"shadow": {"maxPerSecond": 0}}),
+        ("rollout", {"route": {"parentRefs": [{"name": "public"}]}}),
+        (
+            "rollout",
+            {
+                "strategy": "Canary",
+                "steps": [{"weight": 10, "duration": "5m"}, {"weight": 50, "pause": True}],
+                "route": {
+                    "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https"}],
+                    "hostnames": ["search.example.com", "*.example.org"],
+                },
+            },
+        ),
         ("rollout", {"shadow": {"duration": "10m", "maxDuration": "50m"}}),
         ("build.pod.tolerations", [{"key": "gpu"}]),
         ("source.poll", "0"),

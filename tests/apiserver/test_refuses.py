@@ -14,6 +14,14 @@ NETWORK = "spec.searcher.networkPolicy"
 SCHEDULE = "spec.source.schedule"
 
 
+STEP = {"weight": 10, "duration": "5m"}
+
+
+def canary(**changes: Any) -> dict[str, Any]:
+    """A rollout by steps."""
+    return {"strategy": "Canary", "steps": [STEP], "route": {"parentRefs": [{"name": "g"}]}} | changes
+
+
 def rule(**fields: Any) -> list[Json]:
     return [{"name": "one", "metric": "ErrorRate"} | fields]
 
@@ -36,7 +44,7 @@ def managed(*peers: Json) -> Json:
         # enums
         ("spec.embedding.metric", "cosine", "spec.embedding.metric", 'supported values: "Cosine", "InnerProduct"'),
         ("spec.build.device", "TPU", "spec.build.device", '"PreferGPU"'),
-        ("spec.rollout.strategy", "Canary", "spec.rollout.strategy", '"BlueGreen"'),
+        ("spec.rollout.strategy", "Linear", "spec.rollout.strategy", '"BlueGreen"'),
         ("spec.artifacts.deletionPolicy", "Keep", "spec.artifacts.deletionPolicy", '"Retain", "Delete"'),
         ("spec.gate.onInconclusive", "Pass", "spec.gate.onInconclusive", '"Hold", "Reject"'),
         ("spec.index.objective.minimise", "Cost", "spec.index.objective.minimise", '"Latency", "Memory"'),
@@ -139,6 +147,26 @@ def managed(*peers: Json) -> Json:
         ("spec.rollout.shadow", {"duration": "1d"}, "spec.rollout.shadow.duration", "must not be longer"),
         ("spec.rollout.shadow", {"maxDuration": "1h"}, "spec.rollout.shadow.maxDuration", "50m at most"),
         ("spec.rollout.shadow", {"maxDuration": "1d"}, "spec.rollout.shadow.maxDuration", "50m at most"),
+        ("spec.rollout", canary(steps=[]), "spec.rollout.steps", "at least 1 items"),
+        ("spec.rollout", {"strategy": "Canary"}, "spec.rollout.steps", "needs steps"),
+        ("spec.rollout", canary(strategy="BlueGreen"), "spec.rollout.steps", "steps need strategy: Canary"),
+        ("spec.rollout", {"strategy": "Canary", "steps": [STEP]}, "spec.rollout.route", "steps need route.parentRefs"),
+        ("spec.rollout", canary(steps=[STEP, STEP]), "spec.rollout.steps", "larger weight"),
+        ("spec.rollout", canary(steps=[{**STEP, "weight": 50}, STEP]), "spec.rollout.steps", "larger weight"),
+        ("spec.rollout", canary(steps=[{"weight": 10}]), "spec.rollout.steps[0].duration", "needs duration, or pause"),
+        (
+            "spec.rollout",
+            canary(steps=[{**STEP, "weight": 100}]),
+            "spec.rollout.steps[0].weight",
+            "less than or equal to 99",
+        ),
+        ("spec.rollout", {"route": {"parentRefs": []}}, "spec.rollout.route.parentRefs", "at least 1 items"),
+        (
+            "spec.rollout",
+            {"route": {"parentRefs": [{"name": "g"}], "hostnames": ["a b"]}},
+            "spec.rollout.route.hostnames[0]",
+            "should match",
+        ),
         (RULES, rule(metric="AnswersChanged", maxRiseVsStable="2%"), f"{RULES}[0]", "stable misses and changes none"),
         ("spec.build.timeout", "", "spec.build.timeout", "should match"),
         ("spec.build.timeout", "0h", "spec.build.timeout", "should match"),

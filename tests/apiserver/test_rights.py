@@ -30,7 +30,7 @@ from rights import BY_ADMISSION, asked, granted, refused, remember
 from vectorindex_operator.adapters import lease
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster, api_client
-from vectorindex_operator.api.v1alpha1 import API_VERSION, NetworkPolicy, RevisionStatus
+from vectorindex_operator.api.v1alpha1 import API_VERSION, NetworkPolicy, RevisionStatus, Route
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.holds import FINALIZER
 from vectorindex_operator.core.judging.evidence import PodEvidence
@@ -40,11 +40,16 @@ from vectorindex_operator.core.plan import (
     CreateRevision,
     DeleteJob,
     DeleteNetworkPolicy,
+    DeleteRoute,
     DeleteSearchers,
+    DeleteStepService,
     EnsureNetworkPolicy,
+    EnsureRoute,
     EnsureSearchers,
+    EnsureStepService,
     ForgetRevision,
     HoldRevision,
+    LowerRoute,
     MoveTraffic,
     Plan,
     RenewLeases,
@@ -66,6 +71,8 @@ ACCOUNT = "operator-vectorindex-operator"
 USER = f"system:serviceaccount:{HOME}:{ACCOUNT}"
 SPACE, NAME = "team-a", "docs"
 SOON = 120.0
+ROUTES = "routes.enabled=true"
+"""Of the chart: the only rights that are off by default."""
 LEASE: Json = {
     "apiVersion": "coordination.k8s.io/v1",
     "kind": "Lease",
@@ -199,6 +206,7 @@ def act_out_every_action(actor: Actor) -> None:
         changed_by_hand(actor.api, kind, revision, field)
     actor.act(loaded)
     protect(actor)
+    share(actor, revision)
     for finalizer in (FINALIZER, ""):
         actor.act(HoldRevision(revision, finalizer))
     switch = Decision(DecisionKind.SWITCH, "", revision, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.0)
@@ -223,6 +231,17 @@ def protect(actor: Actor) -> None:
     actor.act(DeleteNetworkPolicy(name, actor.act().network_policies[name]))
 
 
+def share(actor: Actor, revision: str) -> None:
+    """A route, a share for a candidate and its way back, and all of it removed."""
+    route = Route.model_validate({"parentRefs": [{"name": "public"}]})
+    actor.act(EnsureStepService(revision), EnsureRoute(route, "", 0, None, ""))
+    version = live(actor, "HTTPRoute", NAME)["metadata"]["resourceVersion"]
+    actor.act(EnsureRoute(route, revision, 10, None, version))
+    actor.act(LowerRoute(route, "", 0, None, ""))
+    actor.act(DeleteStepService(revision, live(actor, "Service", revision)["metadata"]["uid"]))
+    actor.act(DeleteRoute(NAME, live(actor, "HTTPRoute", NAME)["metadata"]["uid"]))
+
+
 def planned(obs: Observation, kind: type[A]) -> A:
     """The action of this kind that a pass over `obs` plans: the index of observations.py is the one of this test."""
     (action,) = actions(run(obs), kind)
@@ -230,7 +249,7 @@ def planned(obs: Observation, kind: type[A]) -> A:
 
 
 def live(actor: Actor, kind: str, name: str) -> Json:
-    raw: Any = actor.cluster.get(kind, SPACE, name) if kind == "Service" else None
+    raw: Any = actor.cluster.get(kind, SPACE, name) if kind in ("Service", "HTTPRoute") else None
     if raw is None:
         version = {"VectorIndexRevision": API_VERSION, "Service": "v1"}[kind]
         raw = actor.api.get(
@@ -254,7 +273,7 @@ def changed_by_hand(api: Api, kind: str, name: str, spec: Json) -> None:
 @pytest.fixture(scope="module")
 def everything(control_plane: ControlPlane, api: Api) -> list[Json]:
     """All that was ever asked: by the process, and by every action. The e2e layer counts it as asked, too."""
-    install(api)
+    install(api, ROUTES)
     run_the_process(control_plane, api)
     with pytest.MonkeyPatch.context() as patch:
         actor = Actor(control_plane, api, patch)
@@ -270,7 +289,7 @@ def test_nothing_that_the_operator_asks_is_refused(everything: list[Json]) -> No
 
 
 def test_the_operator_asks_for_everything_that_it_may(everything: list[Json]) -> None:
-    may = granted(render())
+    may = granted(render(ROUTES))
     assert may - asked(everything) == BY_ADMISSION
     assert asked(everything) <= may
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .canary import CANARY
 from .cluster import CLUSTER
 from .data_plane import DATA_PLANE
 from .decisions import DECISIONS
@@ -29,6 +30,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Shadow before the switch": SHADOW_ROLLOUT,
     "Shadow, searchers": SHADOW_PAIRS,
     "Verbs of a rollout": VERBS,
+    "Canary weights": CANARY,
     "Cache, queue, cluster": CLUSTER,
     "A deleted index": LEFTOVERS,
     "Stories of the simulator": STORIES,

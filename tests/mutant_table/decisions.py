@@ -35,8 +35,8 @@ DECISIONS = (
     Mutant(
         "two decisions have the same serial",
         f"{_OPERATOR}/core/state.py",
-        "return max([*known, decision.serial if decision is not None else 0]) + 1",
-        "return max([1, *known, decision.serial if decision is not None else 0])",
+        "return max([*known, *(one.serial for one in decisions if one is not None), 0]) + 1",
+        "return max([1, *known, *(one.serial for one in decisions if one is not None)])",
         ("unit/test_safety_devices.py::test_each_decision_has_a_number_of_its_own",),
         "The second decision would pass for recorded.",
     ),
@@ -140,8 +140,8 @@ DECISIONS = (
     Mutant(
         "the traffic is moved after all else",
         f"{_OPERATOR}/core/plan.py",
-        "    MoveTraffic,\n    WriteRevisionStatus,\n    # Before",
-        "    WriteRevisionStatus,\n    MoveTraffic,\n    # Before",
+        "    MoveTraffic,\n    LowerRoute,\n    WriteRevisionStatus,\n    # Before",
+        "    LowerRoute,\n    WriteRevisionStatus,\n    MoveTraffic,\n    # Before",
         ("unit/test_lifecycle.py::test_a_guardrail_that_fails_goes_back_in_one_write_first_of_all",),
         "A status that is refused or slow would delay the rollback.",
     ),

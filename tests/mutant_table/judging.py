@@ -232,7 +232,7 @@ JUDGING = (
     Mutant(
         "a soak spends what the shadow has spent before",
         f"{_OPERATOR}/core/safety/judge_serving.py",
-        " * (1.0 if steady else SOAK_BUDGET)",
+        " * (1.0 if steady else _of_budget(rollout))",
         "",
         ("unit/test_judge_serving.py::test_a_rollout_spends_its_budget_once",),
         "falseTripBudget would hold for a soak without its shadow.",

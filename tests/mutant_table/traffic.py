@@ -163,7 +163,7 @@ TRAFFIC = (
     Mutant(
         "what serves is told that it drains",
         _KEEP_LOADED,
-        "lease = LeaseState.SERVING if name == state.serving else LeaseState.DRAINING",
+        "lease = LeaseState.SERVING if name == state.serving or shares else LeaseState.DRAINING",
         "lease = LeaseState.SERVING if name != state.serving else LeaseState.DRAINING",
         ("unit/test_safety_devices.py::test_pods_hear_whether_they_have_the_traffic",),
         "Every answer of the revision that serves would end its connection.",

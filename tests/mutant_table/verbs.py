@@ -212,8 +212,8 @@ VERBS = (
     Mutant(
         "a promotion whose answer was lost is not found again",
         _PROMOTE,
-        "    if done:\n",
-        "    if done and state.candidate:\n",
+        "    if promoted or ended:\n",
+        "    if (promoted or ended) and state.candidate:\n",
         (f"{_PROMOTES}test_one_request_is_one_promotion_although_the_answer_was_lost",),
         "A person would read Refused of what was done.",
     ),

@@ -16,6 +16,7 @@ from vectorindex_operator.core.safety.record_decision import RESTORED, REVERTED
 from vectorindex_operator.core.traffic import DecisionKind
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.service import read_decision
+from vectorindex_operator.reconcile.routes import weights
 
 SHADOW_SECONDS = 600.0
 """Twice the `maxDuration` of the scenarios, and as long as passes fail one after another."""
@@ -67,8 +68,10 @@ class Invariants:
         if operator is not None and verb == "create" and self.deleted_at < operator.started_at and not collects:
             self.broken(f"(6) {kind}/{name} is made although the VectorIndex is being deleted")
         if operator is not None and new is not None:
-            if kind == "Service":
+            if kind == "Service" and name == NAME:
                 self._traffic(operator, old, new)
+            elif kind == "HTTPRoute":
+                self._route(operator, old, new)
             elif kind == "Job" and verb == "create":
                 self._job(operator, name, new)
             elif kind == "Deployment" and verb == "create":
@@ -77,6 +80,8 @@ class Invariants:
                 self._place(name)
             elif kind == "VectorIndex" and verb == "status":
                 self._status(operator, new)
+        elif operator is not None and kind == "Service" and name in self.world.gateway.sends_to():
+            self.broken(f"(19) Service/{name} is removed, and a gateway sends queries to it")
         elif operator is not None and kind == "Deployment":
             self._retired(operator, name)
             self.removed.add(name)
@@ -121,6 +126,20 @@ class Invariants:
         ):
             self.broken(f"(1) traffic from {source} with ready endpoints to {target} with none")
 
+    def _route(self, operator: Operator, old: Json | None, new: Json) -> None:
+        """(19) the front Service first, always; no larger share to what is rejected, or was not measured."""
+        backends = new["spec"]["rules"][0]["backendRefs"]
+        if backends[0]["name"] != NAME or not backends[0]["weight"]:
+            self.broken(f"(19) the route's first backend is {backends[0]}")
+        before = weights(old) if old is not None else {}
+        for one, share in weights(new).items():
+            if one == NAME or share <= before.get(one, 0):
+                continue
+            if not self.world.entitled(one) or self._rejected_before(operator, one):
+                self.broken(f"(19) a larger share to {one}, which is rejected, or was not measured")
+            if self.world.phase_of(one) not in (Phase.SHIFTING, ""):
+                self.broken(f"(19) a larger share to {one}, which is {self.world.phase_of(one)}")
+
     def _was_on_its_way(self, operator: Operator, name: str) -> None:
         """(17) What is stable is not aborted."""
         views = [self.world.store.as_of("VectorIndexRevision", operator.started_at), None]
@@ -142,6 +161,8 @@ class Invariants:
     def _retired(self, operator: Operator, name: str) -> None:
         """(1) what has the traffic stays loaded; what it would go back to stays loaded during a soak."""
         traffic = self.world.serving()
+        if name in self.world.gateway.sends_to():
+            self.broken(f"(19) the searchers of {name} are removed, and a gateway sends them queries")
         if name == traffic:
             self.broken(f"(1) the searchers of {name} are removed, and it has the traffic")
         views = [self.world.store.as_of("VectorIndexRevision", operator.started_at), None]

@@ -72,6 +72,9 @@ class Ports:
             yield [{"kind": kind, "metadata": o["metadata"]} for o in page] if metadata_only else page
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
+        if kind == "HTTPRoute":
+            self.reads -= 1  # nobody watches it, so each look asks for it
+            self._check_gateway_api(kind)
         return self._read(kind, lambda: self.store.get(kind, name))
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Json]:
@@ -109,6 +112,7 @@ class Ports:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
 
         def act() -> Json:
+            self._check_gateway_api(kind)
             if self.store.get(kind, name) is None:
                 self._check_namespace()
             return self.store.apply(manifest, force=force)
@@ -143,6 +147,10 @@ class Ports:
                 self.world.controllers.delete(kind, name)
 
         self._write(kind, name, act)
+
+    def _check_gateway_api(self, kind: str) -> None:
+        if kind == "HTTPRoute" and self.world.gateway.absent:
+            raise RefusedError("404 : 404 page not found")
 
     def _check_namespace(self) -> None:
         if self.world.terminating:

@@ -19,7 +19,7 @@ from vectorindex_operator.core.internal_keys import InternalKeys
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.handlers import told
 from vectorindex_operator.manifests import labels
-from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
+from vectorindex_operator.reconcile.cache import UNWATCHED, LiveCluster, ReadCache
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, finalizer_of
 from vectorindex_operator.reconcile.errors import ClusterError
 from vectorindex_operator.reconcile.loop import Reconciler
@@ -98,6 +98,8 @@ class Operator:
 
     def hear(self, kind: str, old: Json | None, new: Json | None, after: float) -> None:
         """A watch tells of a change after a while; two that tell of one object may do so in the wrong order."""
+        if kind in UNWATCHED:
+            return
         after += max(0.0, self.hung.get(kind, 0.0) - self.world.now)
         if not self.cached:
             if kind in WATCHED_WITHOUT_CACHE:

@@ -19,6 +19,7 @@ from simulator.world import World
 
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.manifests import labels
+from vectorindex_operator.reconcile.routes import weights
 
 REST_SECONDS = 130.0
 """So long without a write of an operator counts as rest: two relists. What comes later is found in the quiet hours."""
@@ -65,6 +66,7 @@ class Simulation:
         self.invariants = Invariants(self.world, self._broken)
         self.invariants.frozen = self._frozen
         self.invariants.calm = lambda: self.calm_since
+        self.world.gateway.broken = self._broken
         self.queries = Queries(self.world, self._broken, lambda: self.calm_since, lambda: self.invariants.removed)
         self.world.store.on_change = self._changed
         two = bool(scenario.classes) or (bool(seed) and (scenario.two_operators or rng.random() < 0.2))
@@ -318,6 +320,8 @@ def _gist(kind: str, new: Json | None) -> str:
         return f"{spec['indexSpec']['factory']}: {status.get('phase', '')} {rejected}"
     if kind == "Service":
         return f"-> {spec['selector'].get(labels.REVISION)}"
+    if kind == "HTTPRoute":
+        return f"{weights(new)} {'and status' if new.get('status') else ''}"
     if kind in ("Job", "Deployment"):
         return ", ".join(f"{c['type']}={c['status']} {c['reason']}" for c in status.get("conditions", ()))
     return ""

@@ -10,6 +10,7 @@ from typing import Any
 from simulator.clients import Clients
 from simulator.clock import START, Clock
 from simulator.controllers import Controllers
+from simulator.gateway import Gateway
 from simulator.pods import was_ready
 from simulator.searchers import Searchers
 from simulator.store import NAMESPACE, Json, Store, owners, stamp
@@ -103,6 +104,8 @@ class World:
         self.clients = Clients(self.searchers, self.truth, self.clock, rng)
         self.searchers.share = self.clients.share
         self.searchers.told_to_drain = self.clients.close_soon
+        self.gateway = Gateway(self.store, self.clock, rng, NAME, self.targets)
+        self.gateway.entitled = self.entitled
         self.terminating = False
         """Whether somebody deletes the namespace: nothing new can be made in it."""
         self.sent = 0
@@ -125,6 +128,8 @@ class World:
             if target != self._targets[-1][1]:
                 self._targets.append((self.now, target))
                 self._maybe_crash(target)
+        elif kind == "HTTPRoute":
+            self.gateway.on_change(kind, new, old)
         elif kind == "EndpointSlice" and name == NAME and new is not None:
             self.clients.hear(new)
         elif kind == "Job" and verb == "create" and new is not None:
@@ -184,6 +189,14 @@ class World:
         live = self.store.get("VectorIndexRevision", name)
         return str((live or {}).get("status", {}).get("phase", ""))
 
+    def targets(self, start: float, stop: float) -> list[tuple[float, float, str]]:
+        """From when to when in that time the front Service pointed to whom."""
+        ends = [at for at, _ in self._targets[1:]] + [self.now]
+        spans = [
+            (max(at, start), min(end, stop), target) for (at, target), end in zip(self._targets, ends, strict=True)
+        ]
+        return [span for span in spans if span[1] > span[0]]
+
     def got_traffic(self) -> float:
         """Since when the front Service points where it points."""
         return self._targets[-1][0]
@@ -217,6 +230,12 @@ class World:
         return {d["metadata"]["name"] for d in self.store.of_kind("Deployment") if owners(d)}
 
     # ------------------------------------------------------------ users
+
+    def use_gateway(self) -> None:
+        """All queries come through the gateway, from now on and as long as there are users."""
+        self.searchers.share = lambda revision, start, stop: self.gateway.share(
+            revision, start, min(stop, self.clients.until)
+        )
 
     def stop_traffic(self) -> None:
         """The users go home."""

@@ -257,3 +257,39 @@ def sensible() -> Iterator[tuple[Rule, Traffic]]:
 def test_a_revision_that_is_far_outside_always_trips(case: tuple[Rule, Traffic]) -> None:
     """The promise would be easy to keep by never tripping."""
     assert trips([case[0]], {"other": case[1]}, {}, 100) == 100
+
+
+# ---------------------------------------------------------------- a canary's step
+
+STEPS = 100
+STEP_WINDOWS = 5
+HORIZON = 6 * 3600.0
+"""soak.maxDuration: at the level of a whole soak steps are judged (core/safety/judge_steps.py)."""
+RELATIVE = [rule("errors", "ErrorRate", max_rise_vs_stable=0.5)]
+
+
+def step_trips(rng: np.random.Generator, canary: Traffic, stable: Traffic) -> bool:
+    """Whether any look at a step, one after each window, says Fail. Stable is what it answered meanwhile, so a window
+    that has closed is compared again with more of it each time."""
+    mine, theirs = canary.draw(rng, STEP_WINDOWS), stable.draw(rng, STEP_WINDOWS)
+    return any(_look(mine[:number], add_up(theirs[:number])) for number in range(1, STEP_WINDOWS + 1))
+
+
+def _look(mine: list[Counts], stable: Counts) -> bool:
+    cells = {B0 + 12 * at: cell for at, cell in enumerate(mine)}
+    stop = B0 + 12 * len(mine)
+    merged = RevisionEvidence({"": cells, "other": cells}, stop, 1, (), stop * 5.0)
+    verdicts = gr.judge(
+        RELATIVE, merged, started_at=B0 * 5.0, now=stop * 5.0, baseline=Baseline(B0 * 5.0, stop * 5.0, {"": stable}),
+        alpha_budget=BUDGET, horizon_seconds=HORIZON, ready_pods=1, steady=False,
+    )  # fmt: skip
+    return worst(verdicts) is Verdict.FAIL
+
+
+def test_a_step_at_its_bound_against_what_stable_answers_meanwhile() -> None:
+    rng = np.random.default_rng(7)
+    canary, stable = Traffic(queries=300, errors=0.06), Traffic(queries=2700, errors=0.04)
+    count = sum(step_trips(rng, canary, stable) for _ in range(STEPS))
+    print(f"steps: {count} of {STEPS} tripped (budget {BUDGET:.0%})")
+    assert count <= most(STEPS, BUDGET)
+    assert all(step_trips(rng, Traffic(queries=300, errors=0.3), stable) for _ in range(20))

@@ -241,7 +241,7 @@ def makes_foreign(raw: Raw) -> None:
 
 
 def makes_of_a_later_phase(raw: Raw) -> None:
-    raw["status"]["phase"] = "Shifting"
+    raw["status"]["phase"] = "Migrating"
 
 
 LEFT = pytest.mark.parametrize("change", [makes_unreadable, makes_foreign, makes_of_a_later_phase])

@@ -156,7 +156,7 @@ def test_a_person_who_wants_back_comes_first() -> None:
         (
             seen(NEW, STABLE, a_revision(NEW, "Surging"), traffic=STABLE, loaded={STABLE.name: loaded(STABLE)}),
             "",
-            f"{SOAKING.name} is Surging: only what soaks with the traffic is promoted",
+            f"{SOAKING.name} is Surging: only what soaks, or has a share of the traffic, is promoted",
         ),
     ],
     ids=["stable", "stable named", "another named", "proven", "surging"],

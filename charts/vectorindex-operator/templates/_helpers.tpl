@@ -165,7 +165,13 @@ vectorindex-operator{{ if ne .Values.operatorClass "default" }}-{{ .Values.opera
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch{{ if .Values.routes.enabled }}, delete{{ end }}]
+{{- if .Values.routes.enabled }}
+# Of indexes with spec.rollout.route; Services that a canary had are deleted.
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs: [get, create, patch, delete]
+{{- end }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from vectorindex_operator.api.fields import CelRule, Duration, PositiveDuration
 from vectorindex_operator.api.quantities import duration_seconds
+from vectorindex_operator.api.route import Route, Step
 from vectorindex_searcher.contract import Model
 
 
@@ -58,8 +59,13 @@ class Soak(Model):
 class Rollout(Model):
     """How traffic moves to a new revision. Frozen into a revision when its rollout starts."""
 
-    strategy: Literal["BlueGreen"] = "BlueGreen"
-    """BlueGreen: all traffic at once, the prior revision stays loaded."""
+    strategy: Literal["BlueGreen", "Canary"] = "BlueGreen"
+    """BlueGreen: all traffic at once, the prior revision stays loaded. Canary: `steps` first, for what comes through
+    the gateway of `route`; then the same."""
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=10)] | None = None
+    """Of strategy Canary, each with a larger weight than the one before."""
+    route: Route | None = None
+    """Absent: the operator keeps no HTTPRoute. Applies at once."""
     shadow: Shadow = Shadow()
     soak: Soak = Soak()
     progress_deadline: PositiveDuration = "10m"
@@ -76,6 +82,22 @@ class Rollout(Model):
             "rollout.keepPrior may be 24h at most: so long a promoted revision is watched",
             ".keepPrior",
         ),
+        CelRule(
+            "(has(self.strategy) && self.strategy == 'Canary') == has(self.steps)",
+            "strategy Canary needs steps, and steps need strategy: Canary",
+            ".steps",
+        ),
+        CelRule(
+            "!has(self.steps) || has(self.route)",
+            "steps need route.parentRefs: weights are those of an HTTPRoute, and a Service has none",
+            ".route",
+        ),
+        CelRule(
+            "!has(self.steps) || self.steps.all(s, self.steps.filter(t, t.weight <= s.weight).size() =="
+            " self.steps.map(t, t.weight).indexOf(s.weight) + 1)",
+            "each step needs a larger weight than the one before",
+            ".steps",
+        ),
     )
 
     @property
@@ -87,3 +109,8 @@ class Rollout(Model):
     def shadows(self) -> bool:
         """Whether there is a shadow before the switch."""
         return self.shadow.max_per_second > 0
+
+    @property
+    def canary_steps(self) -> tuple[Step, ...]:
+        """The steps before the switch; none: there are none."""
+        return (self.steps or ()) if self.strategy == "Canary" and self.route is not None else ()

@@ -476,6 +476,12 @@ class VectorIndexSpec(Model):
             ".guardrails.rules",
         ),
         CelRule(
+            "!has(self.rollout) || !has(self.rollout.route) || !has(self.searcher) || !has(self.searcher.tls)",
+            "rollout.route and searcher.tls do not go together: the gateway would have to speak TLS to a Service that"
+            " is another one in each rollout; have the gateway end TLS",
+            ".rollout.route",
+        ),
+        CelRule(
             "!has(self.gate.segments) || self.gate.segments.all(g, has(self.segments)"
             " && self.segments.exists(s, s.name == g.name))",
             "gate.segments names a segment that spec.segments does not declare",

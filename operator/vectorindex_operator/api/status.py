@@ -136,6 +136,8 @@ class VectorIndexStatus(Stored):
     verbs: tuple[VerbResult, ...] = ()
     rebuilds: Annotated[int, Field(ge=1)] | None = None
     """The highest build number there has been, also of revisions that are gone. None: nothing was ever rebuilt."""
+    route: str | None = None
+    """The HTTPRoute that is kept for `rollout.route`. None: there is none."""
     live: Live | None = None
 
 
@@ -321,6 +323,21 @@ class ShadowStatus(Stored):
     verdicts: tuple[RuleVerdict, ...] = ()
 
 
+class StepsStatus(Stored):
+    """Where a canary's steps are: which share of the gateway's traffic it is to have, and since when it has it."""
+
+    number: Annotated[int, Field(ge=0)]
+    """Of the step in `settings.steps`, from 0."""
+    asked_at: Time
+    """Since when its weight is wanted: guardrails judge from here."""
+    started_at: Time | None = None
+    """Since when every gateway has said that it routes so: the step's time counts from here. None: not yet."""
+    ended_at: Time | None = None
+    outcome: str = ""
+    """Passed, ByHand, or NoReference where there was nothing to share the traffic with; empty: they go on."""
+    message: str = ""
+
+
 class RolloutStatus(Stored):
     """The rollout of this revision: settings frozen at its start, and its times."""
 
@@ -343,6 +360,8 @@ class RolloutStatus(Stored):
     """Restarts of each of its pods when it had just got the traffic; pods without any are left out."""
     shadow: ShadowStatus | None = None
     """None: it has not begun, or there is none."""
+    steps: StepsStatus | None = None
+    """None: they have not begun, or there are none."""
     prior_kept_until: Time | None = None
     """Until when `prior` stays loaded although this revision was promoted; None: it does not, or does not any more."""
 

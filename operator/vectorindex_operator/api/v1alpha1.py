@@ -27,6 +27,7 @@ from vectorindex_operator.api.guardrails import (
 )
 from vectorindex_operator.api.network import IpBlock, LabelSelector, NetworkPeer, NetworkPolicy
 from vectorindex_operator.api.rollout import Rollout, Shadow, Soak
+from vectorindex_operator.api.route import ParentRef, Route, Step
 from vectorindex_operator.api.schedule import Schedule
 from vectorindex_operator.api.spec import (
     S3,
@@ -68,6 +69,7 @@ from vectorindex_operator.api.status import (
     ShadowStatus,
     SourcePoll,
     SourceStatus,
+    StepsStatus,
     Trip,
     VectorIndexStatus,
     VerbResult,
@@ -118,6 +120,7 @@ __all__ = [
     "NetworkPolicy",
     "ObjectName",
     "ObjectNameOrNone",
+    "ParentRef",
     "Pause",
     "Percent",
     "PercentIncrease",
@@ -136,6 +139,7 @@ __all__ = [
     "RevisionStatus",
     "Rollout",
     "RolloutStatus",
+    "Route",
     "RuleVerdict",
     "Schedule",
     "Searcher",
@@ -150,6 +154,8 @@ __all__ = [
     "Source",
     "SourcePoll",
     "SourceStatus",
+    "Step",
+    "StepsStatus",
     "Toleration",
     "Trip",
     "VectorIndexSpec",

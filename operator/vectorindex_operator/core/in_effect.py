@@ -73,8 +73,11 @@ def _for_a_rollout(state: ReconcileState) -> list[str]:
 
 
 def _with_what_applies_at_once(settings: Rollout, wanted: Rollout) -> Rollout:
-    """What a rollout began with, but for what does not wait for the next one: `keepPrior: 0s`."""
-    return settings if wanted.keep_prior_seconds else settings.model_copy(update={"keep_prior": wanted.keep_prior})
+    """What a rollout began with, but for what does not wait for the next one: the route, and `keepPrior: 0s`."""
+    at_once: dict[str, object] = {"route": wanted.route}
+    if not wanted.keep_prior_seconds:
+        at_once["keep_prior"] = wanted.keep_prior
+    return settings.model_copy(update=at_once)
 
 
 def _for_searchers(state: ReconcileState) -> list[str]:

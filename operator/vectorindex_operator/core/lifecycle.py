@@ -3,10 +3,12 @@
 keep safe      what needs neither the spec nor anything that may be refused
   record       what the front Service says happened is written into the revisions (a crash after the one write loses
                nothing)
+  withdraw     so is what the route says of a canary that lost its share
   restore      a front Service that is gone or was changed by hand
   commands     a person's rollback
   roll back    a trip that waits for its target
   judge        guardrails of the revision that has the traffic; promotion
+  steps        guardrails of a canary that has a share of it
 
 go forward     what may fail; then the safe part of the plan runs all the same
   commands     a person's retry
@@ -15,7 +17,7 @@ go forward     what may fail; then the safe part of the plan runs all the same
   desired      hence which revision is wanted
   build        the next revision
   validate     its proof
-  surge        the candidate: load, prove each pod, compare it with live queries in shadow, switch
+  surge        the candidate: load, prove each pod, compare it with live queries in shadow, share by steps, switch
   forget       what falls out of the history
   collect      its artifact is removed, then its object
 
@@ -31,6 +33,7 @@ suspended      instead of going forward, while spec.suspend says so
 
 network        who reaches the pods
 keep loaded    searchers and leases of what has a slot; what has drained is retired
+route          what gateways send to whom
 mirrors        what is no longer in shadow is sent no more queries
 hold           whose objects stay until a deleted index's artifacts are removed
 """
@@ -60,6 +63,7 @@ from vectorindex_operator.core.progress import obey_commands as obey_forward
 from vectorindex_operator.core.safety import (
     hold_revisions,
     judge_serving,
+    judge_steps,
     keep_loaded,
     mirrors,
     network,
@@ -67,6 +71,8 @@ from vectorindex_operator.core.safety import (
     record_decision,
     restore_traffic,
     roll_back,
+    route,
+    withdraw,
 )
 from vectorindex_operator.core.state import Installation, ReconcileState, Stall
 
@@ -74,10 +80,12 @@ Step = Callable[[ReconcileState], None]
 
 KEEP_SAFE: tuple[Step, ...] = (
     record_decision.step,
+    withdraw.step,
     restore_traffic.step,
     obey_commands.step,
     roll_back.step,
     judge_serving.step,
+    judge_steps.step,
 )
 GO_FORWARD: tuple[Step, ...] = (
     obey_forward.step,
@@ -117,6 +125,7 @@ def decide(obs: Observation, settings: Installation, now: float) -> Plan:
     go_forward(state)
     _run((network.step,), state)
     _run((keep_loaded.step,), state)
+    _run((route.step,), state)
     _run((mirrors.step,), state)
     _run((hold_revisions.step,), state)
     return _plan(state)

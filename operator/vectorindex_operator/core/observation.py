@@ -24,7 +24,7 @@ from vectorindex_operator.core.judging.sums import Sums
 from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.phase import KNOWN, Phase
 from vectorindex_operator.core.source_poll import Heard
-from vectorindex_operator.core.traffic import NO_TRAFFIC, Traffic
+from vectorindex_operator.core.traffic import NO_ROUTE, NO_TRAFFIC, RouteView, Traffic
 from vectorindex_searcher.contract import BuildResult, CollectResult, Failure, ResolveResult, ValidateResult
 
 
@@ -149,6 +149,8 @@ class Observation:
     jobs: tuple[JobView, ...] = ()
     loaded: Mapping[str, LoadedRevision] = field(default_factory=dict)
     traffic: Traffic = NO_TRAFFIC
+    route: RouteView = NO_ROUTE
+    """Read only where `rollout.route` is set, or was."""
     evidence: Mapping[str, tuple[PodEvidence, ...]] = field(default_factory=dict)
     sums: Mapping[str, Sums] = field(default_factory=dict)
     """Of the evidence of the look before, by revision: a saving of time, which changes no verdict."""

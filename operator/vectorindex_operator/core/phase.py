@@ -4,10 +4,10 @@
 in preparation:  Pending -> Building -> Validating -> Validated
                               |             |
                           BuildFailed    Rejected
-candidate:       Surging -> [Shadowing] -> Soaking -> Stable -> Superseded -> Retired -> Removing
-                    |            |            +---- trip ---> RolledBack
-               SurgeFailed   Rejected         +---- superseded without a way back ---> Outgoing -> Superseded
-                                                                                               or RolledBack
+candidate:       Surging -> [Shadowing] -> [Shifting] -> Soaking -> Stable -> Superseded -> Retired -> Removing
+                    |            |             +------------+---- trip ---> RolledBack
+               SurgeFailed   Rejected                       +---- superseded without a way back ---> Outgoing
+                                                                                     -> Superseded or RolledBack
 ```
 
 A status keeps a phase as plain text, since another release may have written one that this one does not know: such a
@@ -34,6 +34,8 @@ class Phase(StrEnum):
     """Its searchers are being loaded beside those that serve."""
     SHADOWING = "Shadowing"
     """It answers live queries beside the one that serves, unseen: its answers are compared, and no user gets them."""
+    SHIFTING = "Shifting"
+    """It has a share of the traffic that comes through a gateway, larger with each step; guardrails judge it."""
     SOAKING = "Soaking"
     """It has the traffic; what it replaced stays loaded, and guardrails judge it."""
     OUTGOING = "Outgoing"
@@ -60,7 +62,9 @@ KNOWN = frozenset(Phase)
 IN_PREPARATION = frozenset({Phase.PENDING, Phase.BUILDING, Phase.VALIDATING, Phase.VALIDATED})
 BEFORE_TRAFFIC = frozenset({Phase.SURGING, Phase.SHADOWING})
 """Loaded beside what serves: given up, it is gone and no user has noticed."""
-CANDIDATE = BEFORE_TRAFFIC | {Phase.SOAKING}
+BEFORE_SWITCH = BEFORE_TRAFFIC | {Phase.SHIFTING}
+"""The front Service belongs to what serves: given up, it loses at most what a gateway sends it."""
+CANDIDATE = BEFORE_SWITCH | {Phase.SOAKING}
 UNDER_WAY = IN_PREPARATION | CANDIDATE | {Phase.OUTGOING}
 REPLACED = frozenset({Phase.SUPERSEDED, Phase.RETIRED})
 """Done without any fault: wanted again, they are taken again."""

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from vectorindex_operator.api.v1alpha1 import Live, NetworkPolicy, Rebuild, RevisionStatus, Serving, VectorIndexStatus
+from vectorindex_operator.api.v1alpha1 import (
+    Live,
+    NetworkPolicy,
+    Rebuild,
+    RevisionStatus,
+    Route,
+    Serving,
+    VectorIndexStatus,
+)
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.source_poll import SourceQuestion
 from vectorindex_operator.core.traffic import Decision
@@ -124,6 +132,46 @@ class MoveTraffic:
 
 
 @dataclass(frozen=True, slots=True)
+class EnsureRoute:
+    """Keep the HTTPRoute there, with a share for the candidate that is no larger than it was, or larger.
+
+    `resource_version`: what a larger share was decided on; empty: none became larger, or there is no route yet.
+    """
+
+    route: Route
+    candidate: str
+    """Empty: none has a share."""
+    weight: int
+    """Of a hundred queries that come through the gateway."""
+    decision: Decision | None
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class LowerRoute(EnsureRoute):
+    """The same, where a revision has a larger share of the gateway's traffic than it is to have: a way back."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureStepService:
+    """Keep the Service there that a gateway sends a candidate's share to."""
+
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteStepService:
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRoute:
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class RenewLeases:
     """Renew the leases of a revision's pods: you have the traffic, or you lost it. Best effort."""
 
@@ -192,6 +240,11 @@ Action = (
     | EnsureNetworkPolicy
     | DeleteNetworkPolicy
     | MoveTraffic
+    | LowerRoute
+    | EnsureStepService
+    | EnsureRoute
+    | DeleteStepService
+    | DeleteRoute
     | RenewLeases
     | RenewMirrors
     | DeleteSearchers
@@ -203,6 +256,7 @@ Action = (
 
 SAFE: tuple[type[Action], ...] = (
     MoveTraffic,
+    LowerRoute,
     WriteRevisionStatus,
     # Before the pods that it is for, so that none is open until it comes.
     EnsureNetworkPolicy,
@@ -212,6 +266,11 @@ SAFE: tuple[type[Action], ...] = (
     RenewMirrors,
     # A refusal of it holds nothing up: it is asked for again.
     HoldRevision,
+    # Last: a gateway writes to the route as often as we do, and a conflict ends the pass.
+    EnsureStepService,
+    EnsureRoute,
+    DeleteStepService,
+    DeleteRoute,
 )
 """What keeps an index safe, in the order in which it is done: nothing may delay a rollback, then what must not be
 forgotten. It runs whatever else is refused or fails."""

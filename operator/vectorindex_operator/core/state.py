@@ -100,6 +100,10 @@ class ReconcileState:
     """What a searcher is asked about the source, once this pass is over."""
     keep_loaded: set[str] = field(default_factory=set)
     """Revisions whose searchers stay loaded."""
+    withdrawal: Decision | None = None
+    """That the candidate loses its share of the gateway's traffic, decided in this pass."""
+    step_passed: bool = False
+    """Whether the candidate's step has taken as long as it must, and its guardrails pass."""
     make_room: bool = False
     """A proven revision waits for the place of a dead one."""
     planned: list[Action] = field(default_factory=list)
@@ -225,10 +229,10 @@ class ReconcileState:
         self.serving = decision.to_revision
 
     def next_serial(self) -> int:
-        """Number of a new decision: above every one that the front Service or a revision's status knows."""
-        decision = self.obs.traffic.decision
+        """Number of a new decision: above every one that the front Service, the route or a revision's status knows."""
         known = [status.settled_serial for status in self.statuses.values()]
-        return max([*known, decision.serial if decision is not None else 0]) + 1
+        decisions = (self.obs.traffic.decision, self.obs.route.decision)
+        return max([*known, *(one.serial for one in decisions if one is not None), 0]) + 1
 
     def find_slots(self) -> None:
         """Who is stable and who is the candidate, from the phases. The latest promotion wins over older ones."""

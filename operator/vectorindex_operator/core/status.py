@@ -22,6 +22,7 @@ from vectorindex_operator.core import recipe
 from vectorindex_operator.core.commands import COMMANDS
 from vectorindex_operator.core.in_effect import pending_edits
 from vectorindex_operator.core.phase import ENDED, Phase
+from vectorindex_operator.core.plan import EnsureRoute
 from vectorindex_operator.core.safety.roll_back import load_time, rollback_target
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.story import NOTHING_BEGINS, SUSPENDED, Story
@@ -56,8 +57,18 @@ def next_status(state: ReconcileState, told: Story) -> VectorIndexStatus:
         verbs=_answers(state),
         rebuilds=recipe.highest_build(state.obs) or None,
         live=state.live,
+        route=_route(state),
     )
     return before.with_fields_of(fresh)  # what another release wrote there stays
+
+
+def _route(state: ReconcileState) -> str | None:
+    """Noted from before it is made until nothing of it is left, since by this note it is looked for."""
+    view = state.obs.route
+    planned = any(isinstance(action, EnsureRoute) for action in state.planned)
+    left = (view.exists and view.owned) or view.services or view.unknown
+    kept = state.obs.index.status.route if left else None
+    return state.obs.index.name if planned else kept
 
 
 def _answers(state: ReconcileState) -> tuple[VerbResult, ...]:

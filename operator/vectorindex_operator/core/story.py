@@ -95,9 +95,20 @@ def _of_revision(status: RevisionStatus) -> str:
         return "loading the searchers"
     if status.phase == Phase.SHADOWING:
         return "answers live queries beside the one that serves, and no user gets its answers"
+    if status.phase == Phase.SHIFTING:
+        return _of_steps(status)
     if status.phase == Phase.SOAKING:
         return "has the traffic"
     return status.message or status.phase
+
+
+def _of_steps(status: RevisionStatus) -> str:
+    rollout = status.rollout
+    if rollout is None or rollout.steps is None or rollout.steps.number >= len(rollout.settings.canary_steps):
+        return "gets a share of what comes through the gateway"
+    steps = rollout.settings.canary_steps
+    at = rollout.steps.number
+    return f"step {at + 1} of {len(steps)}: {steps[at].weight} % of what comes through the gateway"
 
 
 def _headline(state: ReconcileState) -> tuple[str, str, str]:

@@ -63,5 +63,44 @@ class Traffic:
         return max(self.shares, key=lambda name: (self.shares[name], name), default="")
 
 
+@dataclass(frozen=True, slots=True)
+class RouteView:
+    """The HTTPRoute that splits what comes through gateways, as it was read.
+
+    `problem`: why it cannot be read at all (no Gateway API in the cluster, or no right); the rest says nothing then.
+    `owned` is False when an object of another owner has its name. `weights`: by name of a Service, of all its rules.
+    """
+
+    exists: bool = False
+    problem: str = ""
+    owned: bool = True
+    uid: str = ""
+    resource_version: str = ""
+    created_at: float = 0.0
+    weights: Mapping[str, int] = field(default_factory=dict)
+    accepted: bool = False
+    """Whether each of its gateways has accepted it as it is now, and found all that it names."""
+    behind: bool = False
+    """Whether a gateway that has said something of it has not seen it as it is now."""
+    refused: str = ""
+    """What the first gateway says that does not take it; empty: none says so."""
+    unresolved: str = ""
+    """What the first one says that takes it, and does not find what it names; empty: none says so."""
+    heard: bool = False
+    """Whether any gateway has said anything of it."""
+    decision: Decision | None = None
+    """The last step back, written together with the weights."""
+    services: Mapping[str, str] = field(default_factory=dict)
+    """Uid of each Service that is, or was, there for a candidate's share, by its name: the revision's."""
+    endpoints: Mapping[str, int] = field(default_factory=dict)
+    """Ready addresses behind each Service of the index, by its name."""
+
+    @property
+    def unknown(self) -> bool:
+        """Whether there may be a route that cannot be read. Where the API itself is not there, there is none."""
+        return bool(self.problem) and not self.problem.startswith("404")
+
+
+NO_ROUTE = RouteView()
 NO_TRAFFIC = Traffic()
 """Before the first switch: there is no Service."""

@@ -16,6 +16,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR = "vectorindex-operator"
 SEARCHER = "searcher"
 JOB = "job"
+STEP = "step"
+"""Component of the Service that a gateway sends a candidate's share to."""
 SERVICE_NAME = "kubernetes.io/service-name"
 """Of an EndpointSlice: the Service that it is of."""
 

@@ -8,7 +8,9 @@ from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.plan import (
     CreateRevision,
     EnsureNetworkPolicy,
+    EnsureRoute,
     EnsureSearchers,
+    EnsureStepService,
     MoveTraffic,
     StartBuild,
     StartCollect,
@@ -16,7 +18,7 @@ from vectorindex_operator.core.plan import (
     StartValidation,
 )
 from vectorindex_operator.core.state import Installation
-from vectorindex_operator.manifests import jobs, networkpolicy, revisions, searchers, service
+from vectorindex_operator.manifests import httproute, jobs, networkpolicy, revisions, searchers, service
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_searcher.contract import live_key
 
@@ -28,6 +30,8 @@ Rendered = (
     | CreateRevision
     | EnsureNetworkPolicy
     | EnsureSearchers
+    | EnsureRoute
+    | EnsureStepService
     | MoveTraffic
 )
 
@@ -45,6 +49,10 @@ def render(
         return (networkpolicy.network_policy(action.policy, index, settings),)
     if isinstance(action, MoveTraffic):
         return (service.service(action.decision, action.resource_version, index, tls=action.tls),)
+    if isinstance(action, EnsureRoute):
+        return (httproute.http_route(action, index),)
+    if isinstance(action, EnsureStepService):
+        return (service.step_service(action.revision, index),)
     assert spec is not None, "nothing new is made while the spec cannot be read"
     match action:
         case StartResolve():

@@ -1,4 +1,6 @@
-"""The Service that users query, named like the VectorIndex. Selector and decision travel in one write."""
+"""The Service that users query, named like the VectorIndex. Selector and decision travel in one write. Beside it, while
+a canary has a share of what comes through a gateway, a Service of the candidate's own.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,10 @@ def service(decision: Decision, resource_version: str, index: IndexView, *, tls:
     `tls`: whether the target speaks TLS. Port number and name stay, so that nothing which names them breaks; meshes and
     ingress controllers read appProtocol.
     """
-    port = {"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}
+    port = _port()
     if tls:
         port["appProtocol"] = "https"
-    annotations = {labels.DECISION: json.dumps(_wire(decision), sort_keys=True)}
+    annotations = {labels.DECISION: decision_text(decision)}
     meta = labels.metadata(
         index.name, index.namespace, labels.common(index.name, "front"), labels.owner(index), annotations
     )
@@ -38,6 +40,26 @@ def service(decision: Decision, resource_version: str, index: IndexView, *, tls:
             "ports": [port],
         },
     }
+
+
+def step_service(revision: str, index: IndexView) -> Manifest:
+    """The Service of one revision, named like it: a gateway sends a candidate its share through this."""
+    marks = labels.common(index.name, labels.STEP, revision)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": labels.metadata(revision, index.namespace, marks, labels.owner(index)),
+        "spec": {"type": "ClusterIP", "selector": labels.selector(revision), "ports": [_port()]},
+    }
+
+
+def _port() -> Manifest:
+    return {"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}
+
+
+def decision_text(decision: Decision) -> str:
+    """The annotation that `read_decision` reads."""
+    return json.dumps(_wire(decision), sort_keys=True)
 
 
 def _wire(decision: Decision) -> dict[str, object]:

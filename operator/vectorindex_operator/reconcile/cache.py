@@ -29,6 +29,8 @@ from vectorindex_operator.reconcile.leaving import Leaving
 from vectorindex_operator.reconcile.ports import Cluster, Raw
 
 INDEX_KIND = "VectorIndex"
+UNWATCHED = frozenset({"HTTPRoute"})
+"""Kinds that are always read live: there may be no such kind in the cluster, and a watch of none never begins."""
 MOST_OF_A_KIND = 300
 MOST_BYTES_OF_A_KIND = 4 << 20
 """Of one VectorIndex and kind, unpacked: labels are anybody's to write, and objects may be large."""
@@ -267,9 +269,15 @@ class CachedCluster:
     """The cluster as the cache knows it, for a pass that only looks. Implements reconcile.ports.Cluster."""
 
     cache: ReadCache
+    live: Cluster | None = None
+    """Where kinds are read that nobody watches."""
 
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
-        return self.cache.get(kind, namespace, name)
+        if kind not in UNWATCHED:
+            return self.cache.get(kind, namespace, name)
+        if self.live is None:
+            raise NotCachedError(f"nobody watches {kind}/{name}")
+        return self.live.get(kind, namespace, name)
 
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
         return self.cache.children(kind, namespace, selector)
@@ -303,6 +311,8 @@ class LiveCluster:
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
         since = self.cache.turn()
         raw = self.inner.get(kind, namespace, name)
+        if kind in UNWATCHED:
+            return None if raw is None else trimmed(raw)
         if raw is None:
             self.cache.forget(kind, namespace, name, since)
             return None
@@ -337,7 +347,8 @@ class LiveCluster:
         self.cache.forget(kind, namespace, name, since)
 
     def _kept(self, raw: Raw) -> Raw:
-        self.cache.put(raw)
+        if raw["kind"] not in UNWATCHED:
+            self.cache.put(raw)
         return raw
 
 

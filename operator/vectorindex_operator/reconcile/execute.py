@@ -18,9 +18,13 @@ from vectorindex_operator.core.plan import (
     CreateRevision,
     DeleteJob,
     DeleteNetworkPolicy,
+    DeleteRoute,
     DeleteSearchers,
+    DeleteStepService,
     EnsureNetworkPolicy,
+    EnsureRoute,
     EnsureSearchers,
+    EnsureStepService,
     ForgetRevision,
     HoldRevision,
     MoveTraffic,
@@ -40,7 +44,9 @@ from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.errors import ConflictError, NotOursError, RefusedError, UndoneError
 from vectorindex_operator.reconcile.leftovers import with_finalizer
 from vectorindex_operator.reconcile.objects import Objects, Repair
-from vectorindex_operator.reconcile.ports import Cluster, Searchers
+from vectorindex_operator.reconcile.observe import ROUTE
+from vectorindex_operator.reconcile.ports import Cluster, Raw, Searchers
+from vectorindex_operator.reconcile.routes import weights
 from vectorindex_searcher.contract import MIRROR_ADDRESSES, MirrorLease, Model, TrafficLease
 
 log = logging.getLogger(__name__)
@@ -83,7 +89,7 @@ class Executor:
         for action in plan.safe:
             if isinstance(action, MoveTraffic):
                 continue
-            unproven = isinstance(action, EnsureSearchers) and action.revision in self.unrecorded
+            unproven = self._is_unproven(action)
             if unproven or not self._run(action):
                 self.undone.append(action)
         if not moves and not self.obs.traffic.refused:
@@ -93,6 +99,12 @@ class Executor:
             if self.unrecorded or not self._run(action):
                 self.undone += plan.forward[number:]
                 break
+
+    def _is_unproven(self, action: Action) -> bool:
+        """Whether it rests on a status that was refused."""
+        if isinstance(action, EnsureRoute):
+            return bool(action.resource_version) and action.candidate in self.unrecorded
+        return isinstance(action, EnsureSearchers) and action.revision in self.unrecorded
 
     @property
     def unrecorded(self) -> frozenset[str]:
@@ -113,8 +125,11 @@ class Executor:
                 | CreateRevision()
                 | EnsureNetworkPolicy()
                 | EnsureSearchers()
+                | EnsureStepService()
             ):
                 return self._write(action)
+            case EnsureRoute():
+                return self._write_route(action)
             case MoveTraffic():
                 (service,) = render(action, obs, obs.index.spec, self.settings)
                 live = obs.objects.get(("Service", obs.index.name))
@@ -127,6 +142,10 @@ class Executor:
                 return self._delete("Job", action.name, action.uid, namespace)
             case DeleteNetworkPolicy():
                 return self._delete("NetworkPolicy", action.name, action.uid, namespace)
+            case DeleteStepService():
+                return self._delete("Service", action.name, action.uid, namespace)
+            case DeleteRoute():
+                return self._delete(ROUTE, action.name, action.uid, namespace)
             case DeleteSearchers():
                 return self._delete_searchers(action.revision)
             case ForgetRevision():
@@ -158,12 +177,24 @@ class Executor:
             key = manifest["kind"], manifest["metadata"]["name"]
 
             def write(manifest: labels.Manifest = manifest, key: tuple[str, str] = key) -> Repair | None:
-                if isinstance(action, (EnsureNetworkPolicy, EnsureSearchers)):
+                if isinstance(action, (EnsureNetworkPolicy, EnsureSearchers, EnsureStepService)):
                     return objects.ensure(manifest, self.obs.objects.get(key))
                 objects.create(manifest)
                 return None
 
             done &= self._attempt("/".join(key), write)
+        return done
+
+    def _write_route(self, action: EnsureRoute) -> bool:
+        """A larger share only on the route that it was decided on; a smaller one on any."""
+        name, done = self.obs.index.name, True
+        for manifest in self._render(action):
+            live = self.obs.objects.get((ROUTE, name))
+
+            def write(manifest: labels.Manifest = manifest, live: Raw | None = live) -> Repair | None:
+                return Objects(self.cluster).ensure(manifest, live, action.resource_version)
+
+            done &= self._attempt(f"{ROUTE}/{name}", write)
         return done
 
     def _render(self, action: Rendered) -> tuple[labels.Manifest, ...]:
@@ -198,6 +229,11 @@ class Executor:
         if raw.part(front, "spec", "selector").get(labels.REVISION) == revision:
             name = self.obs.index.name
             raise ConflictError(f"Service/{name} points to {revision}, which was about to be retired")
+        if not self.obs.route.exists:
+            return
+        route = self.cluster.get(ROUTE, self.obs.index.namespace, self.obs.index.name)
+        if route is not None and weights(route).get(revision):
+            raise ConflictError(f"{ROUTE}/{self.obs.index.name} names {revision}, which was about to be retired")
 
     def _hold(self, action: HoldRevision) -> None:
         live = self.obs.objects["VectorIndexRevision", action.revision]

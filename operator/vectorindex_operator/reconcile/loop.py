@@ -135,7 +135,7 @@ class Reconciler:
             if raw is not None and class_of(raw) != self.operator_class:
                 return self._leave(namespace, name)
             try:
-                return self._pass(CachedCluster(self.cache), namespace, name, live=False)
+                return self._pass(CachedCluster(self.cache, self.cluster), namespace, name, live=False)
             except (NotCachedError, ClusterError) as reason:
                 # Something is to be written, or cannot be told from the cache: decided anew on live reads.
                 log.debug("looking again, live: %s", reason, extra={"key": f"{namespace}/{name}"})

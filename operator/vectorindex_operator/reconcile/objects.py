@@ -12,6 +12,9 @@ from vectorindex_operator.reconcile.drift import changed_by_others, difference, 
 from vectorindex_operator.reconcile.errors import NotOursError, UndoneError
 from vectorindex_operator.reconcile.ports import Cluster, Raw
 
+WITH_A_BACKEND = frozenset({"group", "kind", "name", "port", "weight"})
+"""Fields of a route's backend that we write."""
+
 
 @dataclass(frozen=True, slots=True)
 class Repair:
@@ -43,8 +46,9 @@ class Objects:
         if lost is not None and manifest["kind"] == "Job":
             raise NotOursError(f"{_subject(manifest)} has lost {lost}: delete it, and it is made again")
 
-    def ensure(self, manifest: Manifest, live: Raw | None) -> Repair | None:
-        """Apply it unless the live object says the same already. `live`: as it was observed by its labels.
+    def ensure(self, manifest: Manifest, live: Raw | None, version: str = "") -> Repair | None:
+        """Apply it unless the live object says the same already. `live`: as it was observed by its labels. `version`:
+        only while nobody has written to it since.
 
         Raises NotOursError when one of that name is somebody else's.
         """
@@ -61,16 +65,17 @@ class Objects:
             return None
         by_others = changed_by_others(wanted, live)
         self.cluster.take_over(live)
-        self._put_right(wanted, live, field)
+        self._put_right(wanted, live, field, version)
         return Repair(_subject(manifest), field) if by_others else None
 
-    def _put_right(self, wanted: Manifest, live: Raw, field: str) -> None:
+    def _put_right(self, wanted: Manifest, live: Raw, field: str, version: str) -> None:
         """Raises UndoneError where a webhook changes it in the very write: the next one would fare no better.
 
         With the uid of what was looked at: one that is gone by now is not made again, and what somebody else has made
         under its name stays theirs, however late this write is carried out.
         """
         looked_at = {"uid": uid} if (uid := raw.text(raw.part(live, "metadata").get("uid"))) else {}
+        looked_at |= {"resourceVersion": version} if version else {}
         try:
             answer = self.cluster.apply({**wanted, "metadata": wanted["metadata"] | looked_at})
         except UndoneError as error:
@@ -107,7 +112,20 @@ def _fault(wanted: Manifest, live: Raw) -> str | None:
     field = difference(wanted, live)
     if field is None and wanted["kind"] == "NetworkPolicy" and not same_rules(wanted, live):
         field = "spec.ingress"
+    if field is None and wanted["kind"] == "HTTPRoute":
+        field = _added_to_route(wanted, live)
     return field
+
+
+def _added_to_route(wanted: Manifest, live: Raw) -> str | None:
+    """Path of what somebody added to a rule of a route, or to one of its backends: a filter may send queries
+    anywhere."""
+    (rule,), (there,) = wanted["spec"]["rules"], raw.rows(raw.part(live, "spec")["rules"])
+    added = [key for key in there if key not in rule]
+    added += [
+        f"backendRefs.{key}" for one in raw.rows(there["backendRefs"]) for key in one if key not in WITH_A_BACKEND
+    ]
+    return f"spec.rules.{added[0]}" if added else None
 
 
 def _front_fault(service: Manifest, live: Raw) -> str | None:

@@ -154,7 +154,7 @@ def traffic_view(service: Raw | None, uid: str, slices: list[Raw]) -> Traffic:
         raw.text(raw.part(service, "spec", "selector").get(labels.REVISION), raw.NAME),
         raw.text(raw.part(service, "metadata").get("resourceVersion")),
         read_decision(raw.annotation(service, labels.DECISION, LONGEST_DECISION)),
-        endpoints=sum(_ready_addresses(one) for one in slices),
+        endpoints=sum(ready_addresses(one) for one in slices),
     )
 
 
@@ -163,7 +163,8 @@ def owned_uids(objects: list[Raw], uid: str) -> dict[str, str]:
     return {raw.name(one): raw.text(raw.part(one, "metadata").get("uid")) for one in objects if raw.is_owned(one, uid)}
 
 
-def _ready_addresses(one: Raw) -> int:
+def ready_addresses(one: Raw) -> int:
+    """Of an EndpointSlice."""
     endpoints = raw.rows(one.get("endpoints"))
     # Absent means ready: that is how whoever routes by them reads it.
     ready = [endpoint for endpoint in endpoints if raw.part(endpoint, "conditions").get("ready") is not False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simulator.scenarios import (
     builds,
+    canaries,
     data,
     deletions,
     edits,
@@ -26,6 +27,7 @@ __all__ = [
     "SCENARIOS",
     "Scenario",
     "builds",
+    "canaries",
     "data",
     "deletions",
     "edits",

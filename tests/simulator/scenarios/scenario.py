@@ -120,7 +120,7 @@ def edited(world: World, **changes: Any) -> Script:
     world.apply(index__factory="B")
 
 
-WAY = ("Pending", "Building", "Validating", "Validated", "Surging", "Shadowing", "Soaking", "Stable")
+WAY = ("Pending", "Building", "Validating", "Validated", "Surging", "Shadowing", "Shifting", "Soaking", "Stable")
 
 
 def phase(world: World, factory: str, wanted: str, data: str = "d1") -> Callable[[], bool]:

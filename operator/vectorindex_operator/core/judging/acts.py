@@ -17,6 +17,8 @@ class Situation(StrEnum):
 
     SHADOWING = "Shadowing"
     """It answers live queries that another one answered; nobody gets its answers."""
+    SHIFTING = "Shifting"
+    """It has a share of what comes through a gateway."""
     SOAKING = "Soaking"
     """It got the traffic, and is not proven by it yet."""
     STEADY = "Steady"
@@ -34,6 +36,10 @@ class Act(StrEnum):
     """The shadow goes on until `maxDuration`; then `onInconclusive` says what becomes of it."""
     SWITCH = "Switch"
     """It gets the traffic once `shadow.duration` and `shadow.minQueries` are reached."""
+    WITHDRAW = "Withdraw"
+    """It loses its share in this very pass, and is remembered."""
+    NEXT_STEP = "NextStep"
+    """It gets a larger share, or the traffic, once `duration` is reached and nobody holds it."""
     ROLL_BACK = "RollBack"
     """The traffic goes back in this very pass."""
     STEADY_STATE = "SteadyState"
@@ -54,6 +60,10 @@ ACTS = MappingProxyType(
         (Situation.SHADOWING, Verdict.ERROR): Act.HOLD_OR_REJECT,
         (Situation.SHADOWING, Verdict.INCONCLUSIVE): Act.HOLD_OR_ASK,
         (Situation.SHADOWING, Verdict.PASS): Act.SWITCH,
+        (Situation.SHIFTING, Verdict.FAIL): Act.WITHDRAW,
+        (Situation.SHIFTING, Verdict.ERROR): Act.HOLD,
+        (Situation.SHIFTING, Verdict.INCONCLUSIVE): Act.HOLD_FOR_A_TIME,
+        (Situation.SHIFTING, Verdict.PASS): Act.NEXT_STEP,
         (Situation.SOAKING, Verdict.FAIL): Act.ROLL_BACK,
         (Situation.SOAKING, Verdict.ERROR): Act.HOLD,
         (Situation.SOAKING, Verdict.INCONCLUSIVE): Act.HOLD_FOR_A_TIME,

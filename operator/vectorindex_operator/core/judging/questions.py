@@ -5,7 +5,7 @@ Pure, and decided before anybody is asked: a revision without rules, or past its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -46,7 +46,23 @@ class Question:
 
 def questions(obs: Observation, now: float) -> tuple[Question, ...]:
     """Nobody is asked where the answer could change nothing."""
-    return (*_of_traffic(obs, now), *_of_shadows(obs))
+    of_traffic = _of_traffic(obs, now)
+    asked = {question.revision for question in of_traffic}
+    return (*of_traffic, *_of_shadows(obs), *_of_steps(obs, now, asked))
+
+
+def _of_steps(obs: Observation, now: float, asked: Set[str]) -> Iterator[Question]:
+    """Whose share grows by steps, and who serves at the same time: that one is asked once, also where it is watched."""
+    serving = obs.traffic.revision
+    for name, view in obs.revisions.items():
+        rollout = view.status.rollout
+        if view.status.phase != Phase.SHIFTING or rollout is None or rollout.steps is None or view.foreign_features:
+            continue
+        since = min(to_unix(rollout.steps.asked_at), now)
+        if name != serving:
+            yield Question(name, _visible(since, now), Purpose.SOAK)
+            if needs_baseline(rollout) and serving and serving not in asked:
+                yield Question(serving, since, Purpose.BASELINE)
 
 
 def _of_shadows(obs: Observation) -> Iterator[Question]:

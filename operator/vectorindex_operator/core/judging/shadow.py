@@ -22,6 +22,8 @@ SHADOW_BUDGET = 0.25
 """Share of `falseTripBudget` that a shadow may use: docs/adr/0038-sequential-tests.md."""
 SOAK_BUDGET = 1.0 - SHADOW_BUDGET
 """What all that is judged from the switch to the promotion may use."""
+STEPS_BUDGET = 0.25
+"""Where there are a canary's steps, what they may use of that, all together."""
 
 _LATE = 60 // BUCKET_SECONDS
 """Buckets of the last minute."""

@@ -68,7 +68,7 @@ def step(state: ReconcileState, name: str, *, complete: bool) -> bool:
     shadow = rollout.shadow
     if shadow is not None and shadow.ended_at is not None:
         return True
-    if _rollback_waits(state, name):
+    if rollback_waits(state, name):
         return False  # a person, or a guardrail, wants the traffic elsewhere: keep_loaded.py gives this place to that
     missing = _no_reference(state, name)
     if missing is not None:
@@ -102,7 +102,7 @@ def holds_on(state: ReconcileState, name: str) -> bool:
     return elapsed(shadow, state.now) >= duration_seconds(rollout.settings.shadow.max_duration)
 
 
-def _rollback_waits(state: ReconcileState, name: str) -> bool:
+def rollback_waits(state: ReconcileState, name: str) -> bool:
     """Whether what has the traffic is to lose it to a revision that is being loaded."""
     waited_for = state.keep_loaded - {name, state.serving}
     return pending_trip(state, state.serving) is not None and any(not is_dead(state, one) for one in waited_for)

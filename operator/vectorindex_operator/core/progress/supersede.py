@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vectorindex_operator.core.phase import BEFORE_TRAFFIC, Phase
+from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.core.phase import BEFORE_SWITCH, Phase
 from vectorindex_operator.core.safety import roll_back
 from vectorindex_operator.core.state import ReconcileState
 
@@ -14,8 +15,10 @@ def supersede(state: ReconcileState, message: str, *, proven: str = "") -> None:
     the candidate keeps the traffic until `proven` takes it: a way back that is broken must not hold up its own repair.
     """
     name = state.candidate
-    if state.serving != name and state.statuses[name].phase in BEFORE_TRAFFIC:
-        state.update(name, phase=Phase.SUPERSEDED, message=message)
+    if state.serving != name and state.statuses[name].phase in BEFORE_SWITCH:
+        shifting = state.statuses[name].phase == Phase.SHIFTING
+        lost_at = to_text(state.now) if shifting else state.statuses[name].lost_traffic_at
+        state.update(name, phase=Phase.SUPERSEDED, lost_traffic_at=lost_at, message=message)
         state.find_slots()
     elif state.loaded(state.stable).serving():
         roll_back.revert(state, message)

@@ -1,5 +1,5 @@
 """The candidate is loaded beside the stable revision; each pod proves itself; then, if nothing speaks against it in
-shadow, the traffic is switched to it."""
+shadow and in a canary's steps, the traffic is switched to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vectorindex_operator.api.v1alpha1 import GuardrailMetric, RolloutStatus
 from vectorindex_operator.core import gate, recipe
 from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.phase import BEFORE_TRAFFIC, Phase
-from vectorindex_operator.core.progress import shadow
+from vectorindex_operator.core.progress import shadow, shift
 from vectorindex_operator.core.progress.supersede import has_no_way_back, supersede
 from vectorindex_operator.core.safety import keep_prior, pause
 from vectorindex_operator.core.safety.give_traffic import give_traffic
@@ -34,6 +34,8 @@ def step(state: ReconcileState) -> None:
         resume_outgoing(state)
     if state.candidate and state.statuses[state.candidate].phase in BEFORE_TRAFFIC:
         _surge(state, state.candidate)
+    elif state.candidate and state.statuses[state.candidate].phase == Phase.SHIFTING:
+        _shift(state, state.candidate)
 
 
 def _wait_or_supersede(state: ReconcileState) -> None:
@@ -44,6 +46,8 @@ def _wait_or_supersede(state: ReconcileState) -> None:
         supersede(state, f"the spec changed, and {proven} is proven", proven=proven)
     elif shadow.holds_on(state, candidate):
         supersede(state, f"there was no verdict in shadow, and {proven} is proven", proven=proven)
+    elif shift.holds_on(state, candidate):
+        supersede(state, f"its step had no verdict, and {proven} is proven", proven=proven)
     elif candidate == state.serving and pending_trip(state, candidate) is not None and has_no_way_back(state):
         supersede(state, f"it tripped, there is nothing to go back to, and {proven} is proven", proven=proven)
     else:
@@ -120,7 +124,19 @@ def _surge(state: ReconcileState, name: str) -> None:
     if complete and (shadowing or held) and rollout is not None and rollout.progress_since is not None:
         # It has its pods: one that it loses later, however late, has all the time there is.
         state.update(name, rollout=rollout.model_copy(update={"progress_since": None}))
-    if ready and not held:
+    if ready and not held and shift.step(state, name, complete=complete):
+        _switch(state, name)
+
+
+def _shift(state: ReconcileState, name: str) -> None:
+    """Its pods were all ready when its steps began; what becomes of one that is not any more, guardrails say."""
+    state.keep_loaded.add(name)
+    replicas = state.spec.searcher.replicas
+    complete = state.loaded(name).complete(replicas)
+    if not complete:
+        state.block("StepWaits", name, f"not all of its {replicas} searchers are ready: it gets no larger share")
+        state.requeue_at(state.now + 5)
+    if shift.step(state, name, complete=complete) and complete and not pause.holds(state, name):
         _switch(state, name)
 
 
@@ -179,6 +195,8 @@ def _switch(state: ReconcileState, name: str) -> None:
     message = f"{name} is ready on {state.loaded(name).ready} pods, {recall}"
     if status.rollout is not None and status.rollout.shadow is not None:
         message = f"{message}, in shadow: {status.rollout.shadow.outcome}"
+    if status.rollout is not None and status.rollout.steps is not None:
+        message = f"{message}, in steps: {status.rollout.steps.outcome}"
     moved = give_traffic(
         state, DecisionKind.SWITCH, name, from_revision=source, rule="Surge", reason="Ready", message=message
     )

@@ -1,7 +1,8 @@
 """`abort`: what is on its way is given up, and remembered until spec or data change or somebody says `retry`.
 
-What no user has met is rejected where it stands. What has the traffic loses it as by any rollback: it trips, and
-roll_back.py goes back in one write, or says what that waits for. What is stable is not on its way.
+What no user has met is rejected where it stands; a canary loses its share in one write. What has the traffic loses it
+as by any rollback: it trips, and roll_back.py goes back in one write, or says what that waits for. What is stable is
+not on its way.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from vectorindex_operator.core.phase import UNDER_WAY, Phase
 from vectorindex_operator.core.safety.answers import answer
 from vectorindex_operator.core.safety.give_up import give_up
 from vectorindex_operator.core.safety.roll_back import MANUAL, pending_trip, rollback_target
+from vectorindex_operator.core.safety.withdraw import withdraw
 from vectorindex_operator.core.state import ReconcileState
 
 STAGE = "Abort"
@@ -27,7 +29,9 @@ def obey(state: ReconcileState, command: Command) -> None:
     """
     mark, keep = f"a person asked for it: abort {command.nonce}", ""
     for name in [one for one in state.statuses if command.argument in ("", one) and is_on_its_way(state, one)]:
-        if name != state.serving:
+        if name != state.serving and state.statuses[name].phase == Phase.SHIFTING:
+            withdraw(state, name, rule=MANUAL, reason=ABORTED, message=mark)
+        elif name != state.serving:
             give_up(state, name, Phase.REJECTED, stage=STAGE, reason=ABORTED, message=mark)
         else:
             keep = _go_back(state, name, mark)

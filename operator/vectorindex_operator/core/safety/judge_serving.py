@@ -28,7 +28,7 @@ from vectorindex_operator.core.judging.questions import (
     watched_since,
 )
 from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict, rule_of, worst
-from vectorindex_operator.core.judging.shadow import SOAK_BUDGET
+from vectorindex_operator.core.judging.shadow import SOAK_BUDGET, STEPS_BUDGET
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.safety import keep_prior, pause, promote, roll_back, verdicts
 from vectorindex_operator.core.state import ReconcileState
@@ -54,7 +54,7 @@ def _soak(state: ReconcileState, name: str) -> None:
     if not state.stable and not rollout.prior:
         _promote(state, name, NO_PRIOR, "the first revision: nothing to go back to, so no soak")
         return
-    rollout = _with_restarts(state, name, _with_times(state, name, rollout))
+    rollout = with_restarts(state, name, _with_times(state, name, rollout))
     rollout = _with_baseline(state, name, rollout)
     evidence, sums = state.obs.evidence.get(name, ()), state.obs.sums.get(name)
     merged = merge(evidence, state.now, revision=name, sums=sums)
@@ -108,7 +108,7 @@ def _so_far(
 ) -> tuple[int, float]:
     """Queries and seconds of the soak until now."""
     switched = to_unix(rollout.switched_at or "")
-    return samples_since(merged, switched), _told_until(state, name) - switched
+    return samples_since(merged, switched), told_until(state, name) - switched
 
 
 def next_is_validated(state: ReconcileState, name: str) -> bool:
@@ -144,7 +144,7 @@ def _with_times(state: ReconcileState, name: str, rollout: api.RolloutStatus) ->
     return rollout
 
 
-def _with_restarts(state: ReconcileState, name: str, rollout: api.RolloutStatus) -> api.RolloutStatus:
+def with_restarts(state: ReconcileState, name: str, rollout: api.RolloutStatus) -> api.RolloutStatus:
     """Note what its pods had behind them when they got the traffic: a pod may restart while it loads."""
     if rollout.restarts is not None:
         return rollout
@@ -154,15 +154,15 @@ def _with_restarts(state: ReconcileState, name: str, rollout: api.RolloutStatus)
     return rollout
 
 
-def _restarts(state: ReconcileState, name: str, rollout: api.RolloutStatus) -> Restarts:
-    """Of the candidate's pods since the switch."""
+def restarts_since(state: ReconcileState, name: str, rollout: api.RolloutStatus, began: float) -> Restarts:
+    """Of the candidate's pods since it got the traffic, or a share of it."""
     before, pods = rollout.restarts or {}, state.loaded(name).pods
     since = {pod.name: max(0, pod.restarts - before.get(pod.name, 0)) for pod in pods}
-    elapsed = max(0.0, state.now - to_unix(rollout.switched_at or ""))
+    elapsed = max(0.0, state.now - began)
     return Restarts(sum(since.values()), sum(count > 0 for count in since.values()), len(pods), elapsed * len(pods))
 
 
-def _stable_restarts(state: ReconcileState) -> Restarts:
+def stable_restarts(state: ReconcileState) -> Restarts:
     """Of stable's pods, as long as they have surely been there when they were seen."""
     pods = state.loaded(state.stable).pods
     lived = sum(max(0.0, state.seen_at - pod.scheduled_at) for pod in pods if pod.scheduled_at is not None)
@@ -198,9 +198,9 @@ def _judge(
         tuple(rule_of(rule) for rule in rollout.guardrails.rules),
         merged,
         started_at=started_at(watched, state.now) if steady else to_unix(rollout.switched_at or ""),
-        now=_told_until(state, name),
+        now=told_until(state, name),
         baseline=_baseline(rollout),
-        alpha_budget=share(rollout.guardrails.false_trip_budget) * (1.0 if steady else SOAK_BUDGET),
+        alpha_budget=share(rollout.guardrails.false_trip_budget) * (1.0 if steady else _of_budget(rollout)),
         horizon_seconds=STEADY_WATCH_SECONDS if steady else duration_seconds(rollout.settings.soak.max_duration),
         ready_pods=loaded.ready,
         steady=steady,
@@ -216,10 +216,16 @@ def _judge(
     )
     if steady:
         return (down, *said)
-    return (down, restarts(_restarts(state, name, rollout), _stable_restarts(state)), *said)
+    behind = restarts_since(state, name, rollout, to_unix(rollout.switched_at or ""))
+    return (down, restarts(behind, stable_restarts(state)), *said)
 
 
-def _told_until(state: ReconcileState, name: str) -> float:
+def _of_budget(rollout: api.RolloutStatus) -> float:
+    """The share of a soak: what steps before it may use is not used twice."""
+    return SOAK_BUDGET - (STEPS_BUDGET if rollout.settings.canary_steps else 0.0)
+
+
+def told_until(state: ReconcileState, name: str) -> float:
     """Up to when the evidence of a revision tells of it: what came after that, a look on slow reads does not know."""
     return min([state.seen_at, *(pod.received_at for pod in state.obs.evidence.get(name, ()))])
 

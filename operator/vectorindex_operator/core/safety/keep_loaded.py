@@ -8,9 +8,9 @@ from __future__ import annotations
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import JUDGED_IN_SHADOW, GuardrailMetric, RolloutStatus
 from vectorindex_operator.core.events import EventReason
-from vectorindex_operator.core.phase import BEFORE_TRAFFIC, Phase
+from vectorindex_operator.core.phase import BEFORE_SWITCH, BEFORE_TRAFFIC, Phase
 from vectorindex_operator.core.plan import DeleteSearchers, EnsureSearchers, RenewLeases
-from vectorindex_operator.core.safety import keep_prior
+from vectorindex_operator.core.safety import keep_prior, route
 from vectorindex_operator.core.safety.roll_back import is_dead, pending_trip
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_searcher.contract import KEEP_ALIVE_SECONDS, BuildResult, LeaseState
@@ -86,11 +86,13 @@ def _give_place(state: ReconcileState) -> None:
     and where there is no room for a third, the target would wait for what was never proven with traffic."""
     name = state.candidate
     waited_for = state.keep_loaded - {name, state.serving}
-    surging = bool(name) and name != state.serving and state.statuses[name].phase in BEFORE_TRAFFIC
+    surging = bool(name) and name != state.serving and state.statuses[name].phase in BEFORE_SWITCH
     if not surging or not waited_for or pending_trip(state, state.serving) is None:
         return
     message = f"waits until the traffic is back on {min(waited_for)}, which needs its place"
-    state.update(name, phase=Phase.VALIDATED, rollout=None, message=message)
+    shifting = state.statuses[name].phase == Phase.SHIFTING
+    lost_at = to_text(state.now) if shifting else state.statuses[name].lost_traffic_at
+    state.update(name, phase=Phase.VALIDATED, rollout=None, lost_traffic_at=lost_at, message=message)
     state.keep_loaded.discard(name)
     state.find_slots()
     state.preparing = name
@@ -154,7 +156,8 @@ def _retire(state: ReconcileState, name: str) -> None:
     if state.now < drained_at:
         state.requeue_at(drained_at)
         return
-    state.act(DeleteSearchers(name))
+    if not route.holds(state, name):
+        state.act(DeleteSearchers(name))
 
 
 def _drained_at(state: ReconcileState, name: str) -> float:
@@ -179,6 +182,7 @@ def _renew_leases(state: ReconcileState) -> None:
         addresses = tuple(pod.address for pod in loaded.pods if pod.address and pod.ready)
         unseen = name in state.statuses and state.statuses[name].phase in BEFORE_TRAFFIC
         if addresses and not unseen:
-            lease = LeaseState.SERVING if name == state.serving else LeaseState.DRAINING
+            shares = name in state.statuses and state.statuses[name].phase == Phase.SHIFTING
+            lease = LeaseState.SERVING if name == state.serving or shares else LeaseState.DRAINING
             state.act(RenewLeases(name, addresses, lease))
             state.requeue_at(state.now + LEASE_LOOK_SECONDS)

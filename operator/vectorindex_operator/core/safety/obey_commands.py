@@ -1,9 +1,10 @@
 """What a person asked for by annotation. Consumed once; the answer is in status.verbs.
 
 `rollback` becomes a trip of the revision that has the traffic; safety/roll_back.py carries it out. While a candidate is
-in shadow, the step back is to give that up: the traffic is where it would go. `abort` gives up all that is on its way
-(abort.py), `promote` ends a soak (promote.py), `pause` holds what is on its way, and `resume` lets it go on (pause.py).
-What only the way forward can do stays open for progress/obey_commands.py; what nobody knows is refused.
+in shadow, or has only a share of the traffic, the step back is to give that up: the traffic is where it would go.
+`abort` gives up all that is on its way (abort.py), `promote` ends a soak, or a canary's steps (promote.py), `pause`
+holds what is on its way, and `resume` lets it go on (pause.py). What only the way forward can do stays open for
+progress/obey_commands.py; what nobody knows is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from vectorindex_operator.core.safety import abort, pause, promote
 from vectorindex_operator.core.safety.answers import answer, unanswered
 from vectorindex_operator.core.safety.give_up import SHADOW, give_up
 from vectorindex_operator.core.safety.roll_back import MANUAL, rollback_target
+from vectorindex_operator.core.safety.withdraw import withdraw
 from vectorindex_operator.core.state import ReconcileState
 
 
@@ -41,8 +43,8 @@ def _rollback(state: ReconcileState, command: Command) -> None:
         return answer(state, command, done=True, message=f"rolled back {way}")
     if not state.serving or state.serving not in state.statuses:
         return answer(state, command, done=False, message="no revision has the traffic")
-    if command.argument in ("", state.serving) and (given_up := _out_of_shadow(state, command)):
-        message = f"gave up {given_up}, which was in shadow; {state.serving} keeps the traffic"
+    if command.argument in ("", state.serving) and (given_up := _before_the_switch(state, command)):
+        message = f"gave up {given_up}, which was not switched to yet; {state.serving} keeps the traffic"
         return answer(state, command, done=True, message=message)
     wish = command.argument
     target = rollback_target(state, state.serving, wish)
@@ -58,19 +60,21 @@ def _rollback(state: ReconcileState, command: Command) -> None:
     return answer(state, command, done=True, message=f"rolling back from {state.serving} to {target}")
 
 
-def _out_of_shadow(state: ReconcileState, command: Command) -> str:
-    """The candidate that this request takes out of shadow, or has taken already: one request is one step. Empty: there
-    is none."""
+def _before_the_switch(state: ReconcileState, command: Command) -> str:
+    """The candidate that this request takes out of shadow, or whose share it takes away, or has taken already: one
+    request is one step. Empty: there is none."""
     mark = f"a person asked for it: rollback {command.nonce}"
     for name, status in state.statuses.items():
         said = status.rejected
-        if said is not None and (said.stage, said.reason, said.message) == (SHADOW, MANUAL, mark):
+        if said is not None and (said.reason, said.message) == (MANUAL, mark):
             return name
     name = state.candidate
-    if not name or name == state.serving or state.statuses[name].phase != Phase.SHADOWING:
-        return ""
-    give_up(state, name, Phase.REJECTED, stage=SHADOW, reason=MANUAL, message=mark)
-    return name
+    phase = state.statuses[name].phase if name and name != state.serving else ""
+    if phase == Phase.SHIFTING:
+        withdraw(state, name, rule=MANUAL, reason=MANUAL, message=mark)
+    elif phase == Phase.SHADOWING:
+        give_up(state, name, Phase.REJECTED, stage=SHADOW, reason=MANUAL, message=mark)
+    return name if phase in (Phase.SHIFTING, Phase.SHADOWING) else ""
 
 
 OBEYED: Mapping[str, Callable[[ReconcileState, Command], None]] = MappingProxyType(

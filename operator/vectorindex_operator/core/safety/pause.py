@@ -13,6 +13,8 @@ from vectorindex_operator.core.safety.abort import is_on_its_way
 from vectorindex_operator.core.safety.answers import answer
 from vectorindex_operator.core.state import ReconcileState
 
+BY_STEP = "rollout.steps["
+"""How the nonce of a pause begins that a step asks for."""
 PAUSED = "Paused"
 """Rule of its row in status.blockedBy."""
 
@@ -22,7 +24,9 @@ def holds(state: ReconcileState, name: str) -> bool:
     pause = state.statuses[name].pause
     if pause is None or pause.resumed:
         return False
-    state.block(PAUSED, name, f"a person asked for it at {pause.at}: pause {pause.nonce}; it goes on with `resume`")
+    by_step = pause.nonce.startswith(BY_STEP)
+    asked = f"{pause.nonce}.pause asks for it" if by_step else f"a person asked for it: pause {pause.nonce}"
+    state.block(PAUSED, name, f"since {pause.at}, for {asked}; it goes on with `resume`")
     return True
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from vectorindex_operator.api.v1alpha1 import RevisionStatus
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.judging.always import UNREADY
 from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict
@@ -22,12 +23,20 @@ BY_HAND = "ByHand"
 def obey(state: ReconcileState, command: Command) -> None:
     """Refuse what does not apply, and answer what was done by an operator that died before it could say so."""
     mark = f"{BY_HAND}: {_mark(command)}, after "
-    done = [name for name, status in state.statuses.items() if status.message.startswith(mark)]
-    if done:
-        return answer(state, command, done=True, message=f"promoted {done[0]}")
+    promoted = [name for name, status in state.statuses.items() if status.message.startswith(mark)]
+    ended = [name for name, status in state.statuses.items() if _of_steps(status).startswith(mark)]
+    if promoted or ended:
+        what = f"promoted {promoted[0]}" if promoted else f"ended the steps of {ended[0]}"
+        return answer(state, command, done=True, message=what)
     if why := _why_not(state, command):
         answer(state, command, done=False, message=why)
     return None
+
+
+def _of_steps(status: RevisionStatus) -> str:
+    """Where the mark of a request stands that ended a canary's steps."""
+    steps = status.rollout.steps if status.rollout is not None else None
+    return steps.message if steps is not None else ""
 
 
 def wanted(state: ReconcileState) -> Command | None:
@@ -49,7 +58,9 @@ def by_word(
         return None
     open_ = "; ".join(one.message for one in enforced if one.verdict is not Verdict.PASS)
     shown = f"{samples} queries in {elapsed:.0f} s, {f'not shown: {open_}' if open_ else 'no guardrail fails'}"
-    answer(state, command, done=True, message=f"promoted {state.candidate} after {shown}"[:1024])
+    shifting = state.statuses[state.candidate].phase == Phase.SHIFTING
+    did = "ended the steps of" if shifting else "promoted"
+    answer(state, command, done=True, message=f"{did} {state.candidate} after {shown}"[:1024])
     return BY_HAND, f"{_mark(command)}, after {shown}"[:1024]  # who asked is not known; the nonce is
 
 
@@ -75,8 +86,10 @@ def _why_not(state: ReconcileState, command: Command) -> str:
         return f"revision {command.argument!r} does not soak" if command.argument else "no revision soaks"
     status = state.statuses[name]
     rollout = status.rollout
-    if status.phase != Phase.SOAKING or state.serving != name or rollout is None:
-        return f"{name} is {status.phase}: only what soaks with the traffic is promoted"
+    soaks = status.phase == Phase.SOAKING and state.serving == name
+    shares = status.phase == Phase.SHIFTING and state.serving != name
+    if rollout is None or not (soaks or shares):
+        return f"{name} is {status.phase}: only what soaks, or has a share of the traffic, is promoted"
     if rollout.trip is not None:
         return f"{name} is to lose the traffic: {rollout.trip.message}"
     if unread := rollout.unread & {"settings", "guardrails"}:

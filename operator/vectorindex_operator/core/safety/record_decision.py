@@ -7,9 +7,9 @@ again, and no later pass can "repair" the traffic back to a bad revision.
 from __future__ import annotations
 
 from vectorindex_operator.api.timestamps import to_text, to_unix
-from vectorindex_operator.api.v1alpha1 import Rejection, ShadowStatus
+from vectorindex_operator.api.v1alpha1 import Rejection, ShadowStatus, StepsStatus
 from vectorindex_operator.core.events import EventReason
-from vectorindex_operator.core.phase import BEFORE_TRAFFIC, GIVEN_UP, Phase
+from vectorindex_operator.core.phase import BEFORE_SWITCH, GIVEN_UP, Phase
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 
@@ -30,9 +30,12 @@ def step(state: ReconcileState) -> None:
         if status.phase == Phase.STABLE and name != state.stable:
             # A rollback past it, or a promotion whose second half was lost.
             state.update(name, phase=Phase.SUPERSEDED, message=f"superseded by {state.stable}")
-        if status.phase in BEFORE_TRAFFIC and name != state.candidate:
+        if status.phase in BEFORE_SWITCH and name != state.candidate:
             # The operator died between the two statuses that gave it up and let what serves soak on.
-            state.update(name, phase=Phase.SUPERSEDED, message=f"{state.candidate} is the candidate")
+            at = to_text(state.now) if status.phase == Phase.SHIFTING else status.lost_traffic_at
+            state.update(
+                name, phase=Phase.SUPERSEDED, lost_traffic_at=at, message=f"{state.candidate} is the candidate"
+            )
         moved = decision is not None and decision.to_revision == state.serving != name
         if status.phase == Phase.OUTGOING and moved:
             # Its Service was gone, so the decision that gave the traffic to another does not name it.
@@ -41,13 +44,12 @@ def step(state: ReconcileState) -> None:
 
 def record(state: ReconcileState, decision: Decision) -> None:
     """Write `decision` into the statuses of both revisions, once. The source first: its rejection must not be lost."""
-    at = to_text(decision.at)
     gave = _is_open(state, decision.from_revision, decision)
     took = _is_open(state, decision.to_revision, decision)
     if gave:
-        _record_loss(state, decision, at)
+        record_loss(state, decision)
     if took:
-        _record_gain(state, decision, at)
+        _record_gain(state, decision, to_text(decision.at))
         _tell(state, decision)
 
 
@@ -61,8 +63,9 @@ def _is_open(state: ReconcileState, name: str, decision: Decision) -> bool:
     return status.settled_at is None or to_unix(status.settled_at) < decision.at - 1e-5
 
 
-def _record_loss(state: ReconcileState, decision: Decision, at: str) -> None:
-    name = decision.from_revision
+def record_loss(state: ReconcileState, decision: Decision) -> None:
+    """Write `decision` into the status of the revision that lost by it."""
+    name, at = decision.from_revision, to_text(decision.at)
     status = state.update(name, settled_at=at, settled_serial=decision.serial, lost_traffic_at=at)
     if status.rollout is not None and status.rollout.prior_kept_until is not None:
         # What it had replaced was kept for this very moment.
@@ -102,8 +105,11 @@ def _record_gain(state: ReconcileState, decision: Decision, at: str) -> None:
     rollout = status.rollout
     # What another operator gave up meanwhile stays given up; restore_traffic takes the traffic back from it.
     if rollout is not None and rollout.switched_at is None and status.phase not in GIVEN_UP:
-        shadow = _closed(rollout.shadow, decision, at)
-        rollout = rollout.model_copy(update={"switched_at": at, "shadow": shadow})
+        shadow, steps = _closed(rollout.shadow, decision, at), _over(rollout.steps, at)
+        changes: dict[str, object] = {"switched_at": at, "shadow": shadow, "steps": steps}
+        # What it was seen to do with a share of the traffic, its soak does not count.
+        changes |= {"restarts": None, "verdicts": ()} if steps is not None else {}
+        rollout = rollout.model_copy(update=changes)
         # Noted once, while its pods have just come up: one that was unready later looks as if it had loaded until then.
         took = state.loaded(name).load_seconds or status.load_seconds
         state.update(name, phase=Phase.SOAKING, rollout=rollout, load_seconds=took)
@@ -114,6 +120,13 @@ def _closed(shadow: ShadowStatus | None, decision: Decision, at: str) -> ShadowS
     if shadow is None or shadow.ended_at is not None:
         return shadow
     return shadow.model_copy(update={"ended_at": at, "outcome": SWITCHED, "message": decision.message})
+
+
+def _over(steps: StepsStatus | None, at: str) -> StepsStatus | None:
+    """As `_closed`: what has the traffic has no steps any more."""
+    if steps is None or steps.ended_at is not None:
+        return steps
+    return steps.model_copy(update={"ended_at": at, "outcome": SWITCHED})
 
 
 def _tell(state: ReconcileState, decision: Decision) -> None:
