@@ -92,6 +92,14 @@ SHADOW_ROLLOUT = (
         "Where a NetworkPolicy of the user's forbids it, every new revision would be rejected.",
         each=(seeds("shadow_of_pods_that_are_kept_apart"),),
     ),
+    Mutant(
+        "a rollout of a release without shadows is written back with one",
+        f"{_OPERATOR}/api/status.py",
+        '            out.pop("shadow", None)\n',
+        '            out.get("shadow")\n',
+        ("unit/test_other_releases.py::test_a_rollout_from_before_there_were_shadows_has_the_settings_of_today",),
+        "An upgrade would change what a rollout under way does.",
+    ),
     # ------------------------------------------------------------ what is kept from the traffic
     Mutant(
         "a candidate that hangs is taken for one behind a policy",

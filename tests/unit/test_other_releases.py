@@ -123,8 +123,10 @@ def test_one_row_that_cannot_be_read_does_not_hide_the_others() -> None:
 def test_a_rollout_from_before_there_were_shadows_has_the_settings_of_today() -> None:
     """Else every index would say after an upgrade that an edit of its `rollout` waits."""
     raw = {"startedAt": AT, "gateHash": "g", "settings": {"soak": {"duration": "1m"}}}
-    settings = RolloutStatus.read(raw).settings
-    assert settings == Rollout(soak=Soak(duration="1m"), shadow=Shadow())
+    rollout = RolloutStatus.read(raw)
+    assert rollout.settings == Rollout(soak=Soak(duration="1m"), shadow=Shadow())
+    wire = rollout.model_copy(update={"prior": "docs-1"}).wire()
+    assert "shadow" not in wire["settings"], "or it would have one from the next pass on"  # type: ignore[operator]
 
 
 def test_a_guardrail_of_a_newer_release_leaves_the_others_in_force_and_is_written_back() -> None:

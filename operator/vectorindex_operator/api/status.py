@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, ValidationError, field_serializer
 
 from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_operator.api.rollout import Rollout
@@ -364,6 +364,14 @@ class RolloutStatus(Stored):
     """None: they have not begun, or there are none."""
     prior_kept_until: Time | None = None
     """Until when `prior` stays loaded although this revision was promoted; None: it does not, or does not any more."""
+
+    @field_serializer("settings", mode="wrap")
+    def _as_frozen(self, settings: Rollout, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings of a release that knew no shadow say nothing of one: that rollout has none, whatever is default."""
+        out: dict[str, Any] = handler(settings)
+        if "shadow" not in settings.model_fields_set:
+            out.pop("shadow", None)
+        return out
 
 
 class ArtifactSeen(Stored):
