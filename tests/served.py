@@ -39,8 +39,11 @@ class Published:
     reports: Path
 
 
-def publish_all(root: Path, ef_search: int, canary_recall: float | None = None) -> Published:
-    """Publish an HNSW artifact. `canary_recall`: what the report claims; None: what this machine measures."""
+def publish_all(
+    root: Path, ef_search: int, canary_recall: float | None = None, conservative: int | None = None
+) -> Published:
+    """Publish an HNSW artifact. `canary_recall`: what the report claims; None: what this machine measures.
+    `conservative`: efSearch of the conservative point; None: there is none."""
     vectors = np.random.default_rng(5).standard_normal((COUNT, DIMENSION)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     index = faiss.IndexHNSWFlat(DIMENSION, 4)
@@ -64,7 +67,8 @@ def publish_all(root: Path, ef_search: int, canary_recall: float | None = None) 
         metadata_columns=("title",),
         factory="HNSW4",
         index_type=index_type(index),
-        default_point=contract.OperatingPoint(params={"efSearch": ef_search}, recall=1, recall_low=1, latency_us=1),
+        default_point=_point(ef_search),
+        conservative_point=_point(conservative) if conservative is not None else None,
         faiss_version=faiss.__version__,
         device=contract.Device.CPU,
         duration_seconds=1,
@@ -92,6 +96,10 @@ def publish_all(root: Path, ef_search: int, canary_recall: float | None = None) 
     )
     base = root / "store" / "local" / "products" / "d1"
     return Published(root, task, vectors, base / "a1", base / "reports" / "g1")
+
+
+def _point(ef_search: int) -> contract.OperatingPoint:
+    return contract.OperatingPoint(params={"efSearch": ef_search}, recall=1, recall_low=1, latency_us=1)
 
 
 def write_rows(path: Path, table: pa.Table) -> None:

@@ -76,6 +76,7 @@ from .live_queries import (
 from .model import Model, Stored
 from .numbers import NUMBERS, number_text
 from .packed import PACKED, pack, unpack
+from .points import POINT_PATH, PointOrder, ServingPoint
 from .results import (
     COLUMN_TYPES,
     BuildResult,
@@ -224,6 +225,7 @@ __all__ = [
     "PAIR_COUNTERS",
     "PAIR_ROWS",
     "PARAM_LIMITS_ENV",
+    "POINT_PATH",
     "PROCESSES_ENV",
     "RESULT_LIMIT_BYTES",
     "REVISION_HEADER",
@@ -281,6 +283,7 @@ __all__ = [
     "PairCounts",
     "PairEvidence",
     "ParamLimits",
+    "PointOrder",
     "QueryColumns",
     "RecallGate",
     "ResolveResult",
@@ -290,6 +293,7 @@ __all__ = [
     "SegmentRecall",
     "Sender",
     "ServeTask",
+    "ServingPoint",
     "ShadowId",
     "SourceLook",
     "Stored",

@@ -134,7 +134,8 @@ class EvidenceColumns(Model):
     pod: _Name
     revision: _Name
     incarnation: Annotated[str, Field(max_length=64)]
-    """Another one with each start of the process: what was counted before is gone with it."""
+    """Another one with each start of the process, and with each operating point: what was counted before is gone with
+    it."""
     now: float
     live_before: int | None = None
     """As in Evidence."""
@@ -143,6 +144,11 @@ class EvidenceColumns(Model):
     more: bool
     tells: Annotated[tuple[_Name, ...], Field(max_length=64)] = ()
     """Which of LATER_COUNTERS this searcher counts; that the others are 0 says nothing."""
+    point: Annotated[str, Field(max_length=63)] = ""
+    """ServingPoint that the queries of all these buckets were answered at; empty: it changes just now, or the image has
+    one point only."""
+    points: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=8)] = ()
+    """Those that it can answer at."""
     segments: Annotated[tuple[_Name, ...], Field(max_length=EVIDENCE_SEGMENTS), FailFast()]
     bucket: Annotated[list[_Whole], Field(max_length=EVIDENCE_ROWS), FailFast()]
     segment: Annotated[list[_Whole], Field(max_length=EVIDENCE_ROWS), FailFast()]

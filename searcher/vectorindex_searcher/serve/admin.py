@@ -1,5 +1,5 @@
-"""The admin port: probes, metrics, evidence, the source, live queries, leases, shadows. For the kubelet, Prometheus,
-the operator, the gate and other revisions, never for users.
+"""The admin port: probes, metrics, evidence, the source, live queries, leases, operating points, shadows. For the
+kubelet, Prometheus, the operator, the gate and other revisions, never for users.
 
 Up from the first moment, long before the index is loaded.
 """
@@ -12,6 +12,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 from urllib.parse import parse_qs
 
 import orjson
@@ -26,6 +27,7 @@ from .evidence.ring import EvidenceRing
 from .http.dispatch import Answer, Routes, dispatch
 from .http.internal import InternalRequests
 from .http.messages import Problem, Request, Response, body_too_large, json_response
+from .point import PodPoint
 from .settings import Settings
 from .shadow.port import ShadowPaths
 from .source import SourceListing
@@ -45,6 +47,7 @@ _CURSOR_BYTES = 64
 _SMALL_BODY_BYTES = 64 << 10
 """Of a request to any path but the one that takes queries of a shadow."""
 _SHADOW = contract.SHADOW_PATH.encode()
+_Told = TypeVar("_Told", contract.TrafficLease, contract.PointOrder)
 
 
 class AdminApp:
@@ -52,7 +55,7 @@ class AdminApp:
     the loading, for people who look at /readyz. `queries`: the sample of live queries, once there is one. `source`:
     None where the index's source is not listed here. `settled`: waits until the ring has what was counted until now,
     and tells when that was (unix seconds); None: it always has. `stalled`: what of the pod does not answer, empty if
-    all does. `shadowing`: None where it takes part in no shadow."""
+    all does. `shadowing`: None where it takes part in no shadow. `point`: None where it has one operating point."""
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class AdminApp:
         settled: Callable[[], Awaitable[float]] | None = None,
         stalled: Callable[[], str] = lambda: "",
         shadowing: ShadowPaths | None = None,
+        point: PodPoint | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Logs whether internal requests must be signed."""
@@ -82,7 +86,7 @@ class AdminApp:
         self._internal = InternalRequests(task, settings.internal_key)
         self._internal.announce()
         self._queries = queries
-        self._source = source
+        self._source, self._point = source, point
         self._artifacts = Artifacts(task)
         self._tells = contract.LATER_COUNTERS if settings.columns_before is not None else (contract.FILTERED,)
         self._clock = clock
@@ -96,6 +100,7 @@ class AdminApp:
             b"/v1/lease": ((b"POST",), self._lease),
             contract.LIVE_QUERIES_PATH.encode(): (_READ, self._live_queries),
             contract.SOURCE_PATH.encode(): (_READ, self._look_at_source),
+            **({contract.POINT_PATH.encode(): ((b"POST",), self._take_point)} if point is not None else {}),
             **(shadowing.routes() if shadowing is not None else {}),
         }
 
@@ -146,6 +151,7 @@ class AdminApp:
         """contract.EvidenceColumns. Searches go on between the pieces; what changes meanwhile is told the next time."""
         ring, page = self._ring, ColumnsPage()
         now = await self._settled()
+        incarnation, point = ring.incarnation, self._point.point if self._point is not None else ""
         live_before, after = ring.live_before, ring.version_of(cursor)
         told, changes = ring.changes(after or 0, since)
         more = False
@@ -159,13 +165,15 @@ class AdminApp:
         head: dict[str, object] = {
             "pod": self._pod,
             "revision": self._revision,
-            "incarnation": ring.incarnation,
+            "incarnation": incarnation,
             "now": now,
             "liveBefore": live_before,
-            "cursor": ring.cursor(told),
+            "cursor": ring.cursor(told, incarnation),
             "whole": after is None,
             "more": more,
             "tells": self._tells,
+            "point": point,
+            "points": self._point.points if self._point is not None else (),
             "segments": ring.segments,
         }
         return Response(200, page.write(head), _COLUMNS)
@@ -224,16 +232,32 @@ class AdminApp:
         return asyncio.get_running_loop().create_task(look())
 
     def _lease(self, request: Request) -> Response:
-        try:
-            lease = contract.TrafficLease.model_validate_json(request.body)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"])) or "body"
-            remedy = 'send {"state": "Serving" or "Draining", "ttlSeconds": 0 < s <= 300}'
-            problem = Problem(400, "InvalidField", str(first["msg"]), place, first["input"], remedy)
-            raise problem from None
+        remedy = 'send {"state": "Serving" or "Draining", "ttlSeconds": 0 < s <= 300}'
+        lease = _body(contract.TrafficLease, request, remedy)
         self._traffic.take_lease(lease)
         return json_response({"pod": self._pod, "revision": self._revision, **lease.wire()})
+
+    def _take_point(self, request: Request) -> asyncio.Future[Response]:
+        point = self._point
+        assert point is not None
+        remedy = 'send {"point": "Default" or "Conservative", "decidedAt": unix seconds}'
+        order = _body(contract.PointOrder, request, remedy)
+
+        async def take() -> Response:
+            await point.take(order)
+            return json_response({"pod": self._pod, "revision": self._revision, "point": point.point})
+
+        return asyncio.get_running_loop().create_task(take())
+
+
+def _body(model: type[_Told], request: Request, remedy: str) -> _Told:
+    """What a request says. Raises Problem 400."""
+    try:
+        return model.model_validate_json(request.body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "body"
+        raise Problem(400, "InvalidField", str(first["msg"]), place, first["input"], remedy) from None
 
 
 def _age(request: Request) -> int:

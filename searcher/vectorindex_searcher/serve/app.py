@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import orjson
 
@@ -24,6 +25,7 @@ from .http.dispatch import Answer, Routes, dispatch
 from .http.head import Credential
 from .http.limits import ANSWER_BYTES, CANDIDATES, MAX_DEADLINE_MS, MAX_K, MAX_VECTORS
 from .http.messages import Deferred, Problem, Request, Response, json_response
+from .point import serving_points
 from .search.plan import NO_LIMITS, Planner, QuerySchema, allowed_params
 from .search.pool import SearchPool
 from .search.reader import RequestReader, wants_binary
@@ -64,7 +66,8 @@ class SearchApp:
         # Also where this index cannot be filtered at all: it is told only if the one before surely could.
         self._compares = columns_before is not None
         segment_params = points.params if points else {}
-        schema = QuerySchema(
+        self._params = serving_points(engine, segment_params, task.segments)
+        self._schema = schema = QuerySchema(
             dimension=engine.dimension,
             metric=engine.metric,
             param_limits=engine.param_limits,
@@ -78,11 +81,12 @@ class SearchApp:
             columns=engine.filter_columns if engine.supports_filter else None,
             columns_before=columns_of_letters(columns_before) if columns_before else None,
         )
-        self._searching = SearchService(engine, pool, task.revision, segment_params, live, feedback, queries, mirror)
+        own = [one for point in self._params.values() for one in point.values()]
+        self._searching = SearchService(engine, pool, task.revision, own, live, feedback, queries, mirror)
         self._keeps_queries, self._tokens = queries is not None, tokens
-        vectors = VectorReader(engine.dimension, engine.metric, embedding.model)
+        self._vectors = VectorReader(engine.dimension, engine.metric, embedding.model)
         self._planner = planner = Planner(schema, self._searching.group)
-        self._reader = RequestReader(planner, vectors)
+        self._reader = RequestReader(planner, self._vectors)
         self.ignored_params: Counter[str] = Counter()
         """Answered searches by the parameters that they named and this index has not."""
         self._routes: Routes = {
@@ -95,6 +99,16 @@ class SearchApp:
         self._openapi_bytes = orjson.dumps(
             openapi.document(self._index_document, tokens=tokens, foreign=planner.foreign)
         )
+
+    @property
+    def points(self) -> tuple[contract.ServingPoint, ...]:
+        """Where it can answer."""
+        return tuple(self._params)
+
+    def serve_at(self, point: contract.ServingPoint) -> None:
+        """Answer what is read from now on at this point, one of `points`. What a request says itself stays."""
+        self._planner = Planner(replace(self._schema, segment_params=self._params[point]), self._searching.group)
+        self._reader = RequestReader(self._planner, self._vectors)
 
     def handle(self, request: Request) -> Answer:
         """Route one request, a search by the shortest way."""

@@ -31,6 +31,7 @@ from .http.auth import Tokens
 from .http.listener import Listener
 from .http.mounted import Mounted, watch
 from .http.tls import Certificate
+from .point import PodPoint
 from .ports import open_port
 from .search.pool import SearchPool
 from .settings import Settings
@@ -52,6 +53,8 @@ class Server:
         self._settings = settings
         self._traffic = Traffic()
         self._ring = EvidenceRing(task.segments)
+        self._point = PodPoint(self._ring, self._use_point)
+        self._app: SearchApp | None = None
         self._gauges = Gauges()
         key = settings.internal_key
         self._shadowing = Shadowing(task, settings.pod, self._ring.incarnation, key, self._read_deleted_again)
@@ -141,7 +144,12 @@ class Server:
             queries=lambda: self._queries,
             source=self._source,
             shadowing=self._shadowing,
+            point=self._point,
         )
+
+    async def _use_point(self, point: contract.ServingPoint) -> None:
+        assert self._app is not None
+        self._app.serve_at(point)
 
     def _tell(self, sentence: str) -> None:
         self._progress = sentence
@@ -172,7 +180,7 @@ class Server:
         if self._settings.live_queries:
             self._queries = LiveQueries(engine.dimension, self._task.segments, self._settings.internal_key)
         feedback = Feedback(self._task.revision, self._ring)
-        app = SearchApp(
+        app = self._app = SearchApp(
             engine,
             self._task,
             self._pool,
@@ -186,6 +194,7 @@ class Server:
             limited=self._settings.params,
             columns_before=self._settings.columns_before,
         )
+        await self._point.open(app.points)
         self._shadowing.receive(app, engine, self._pool, self._deleted, self._vectors, self._settings.threads)
         gauges.feedback, gauges.ignored_params = feedback.results, app.ignored_params
         for name, results in self._shadowing.results.items():

@@ -120,6 +120,8 @@ class EvidenceRing(Recorder):
         self.live_before: int | None = None
         """See contract.Evidence."""
         self.incarnation = secrets.token_hex(8)
+        self._evidence_from = 0
+        """The first bucket that is evidence."""
         self._version = 0
         """Counts changes of slots; each slot remembers the last of its own."""
         self._changed = np.zeros(SLOTS, dtype=np.int64)
@@ -160,6 +162,13 @@ class EvidenceRing(Recorder):
                 self._counts[slot, number] += row.counts
                 self._sums[slot, number] += row.sums
                 self._latency[slot, number, bins] += np.asarray(queries, np.uint32)
+
+    def begin_anew(self) -> None:
+        """What was counted until now, and what is yet to be learnt of it, is no evidence any more: it is of another
+        operating point. What counts since the start goes on."""
+        self._advance()
+        self._evidence_from = self._bucket + 1
+        self.incarnation = secrets.token_hex(8)
 
     def record_live(self, tally: LiveTally) -> None:
         """Sampled queries of a passed bucket were answered exactly. What is older than an hour is not evidence."""
@@ -248,18 +257,22 @@ class EvidenceRing(Recorder):
         known = incarnation == self.incarnation and number.isdecimal() and int(number[:18]) <= self._version
         return int(number[:18]) if known else None
 
-    def cursor(self, version: int) -> str:
-        """The inverse of `version_of`."""
-        return f"{self.incarnation}.{version}"
+    def cursor(self, version: int, incarnation: str) -> str:
+        """The inverse of `version_of`. `incarnation`: of what was told, which may have ended since."""
+        return f"{incarnation}.{version}"
 
     def changes(self, after: int, since: float) -> tuple[int, list[tuple[int, int]]]:
         """The version now, and what changed after `after` in buckets from `since` on: (version, slot), in order."""
         self._advance()
         self._store()
-        first = max(int(since // contract.BUCKET_SECONDS), self._bucket - SLOTS + 1)
+        first = self._first(since)
         slots = np.flatnonzero((self._changed > after) & (self._bucket_of >= first))
         ordered = slots[np.argsort(self._changed[slots])]
         return self._version, list(zip(self._changed[ordered].tolist(), ordered.tolist(), strict=True))
+
+    def _first(self, since: float) -> int:
+        """The first bucket that is told to who asks for those from the one on that holds unix time `since`."""
+        return max(int(since // contract.BUCKET_SECONDS), self._bucket - SLOTS + 1, self._evidence_from)
 
     def rows(self, slot: int) -> Iterator[tuple[int, int, dict[str, float], Ints, Ints]]:
         """What each segment of a slot holds: bucket, segment, counters by name, bins and counts of the histogram."""
@@ -279,7 +292,7 @@ class EvidenceRing(Recorder):
         """
         self._advance()
         self._store()
-        first = max(int(since // contract.BUCKET_SECONDS), self._bucket - SLOTS + 1)
+        first = self._first(since)
         wanted = [int(b) for b in np.sort(self._bucket_of) if b >= first]
         for bucket in wanted:
             slot = bucket % SLOTS

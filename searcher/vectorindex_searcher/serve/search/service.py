@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from weakref import WeakValueDictionary
@@ -57,14 +57,14 @@ class PendingSearch:
 
 
 class SearchService:
-    """Runs the searches of one revision. `segment_params`: parameters of the segments that have their own."""
+    """Runs the searches of one revision. `own`: parameters that it has proven itself, besides the default point's."""
 
     def __init__(
         self,
         engine: Engine,
         pool: SearchPool,
         revision: str,
-        segment_params: Mapping[str, Mapping[str, int]],
+        own: Iterable[Mapping[str, int]],
         live: LiveSample | None,
         feedback: QueryIds,
         queries: LiveQueries | None = None,
@@ -73,7 +73,7 @@ class SearchService:
         self._engine = engine
         self._pool = pool
         self._revision = revision
-        self._own = [{}, *map(dict, segment_params.values())]
+        self._own = [{}, *map(dict, own)]
         self._live = live
         self._feedback = feedback
         self._queries = queries

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ... import contract
@@ -31,6 +32,7 @@ from ..http.auth import Tokens
 from ..http.listener import Listener
 from ..http.messages import Problem
 from ..http.mounted import watch
+from ..point import PodPoint
 from ..ports import open_port, port_unavailable
 from ..settings import Settings
 from ..source import SourceListing
@@ -87,6 +89,7 @@ class Front:
         self._admin_limits, self._tokens = admin_limits, tokens
         self._traffic = SharedTraffic(self._tell_all)
         self._ring = EvidenceRing(task.segments)
+        self._point = PodPoint(self._ring, self._use_point)
         self._gauges = Gauges()
         first = os.getppid()
         family = Family(first, lambda: [os.getpid(), *(worker.pid for worker in self._workers)])
@@ -100,6 +103,7 @@ class Front:
         self._workers: list[_Worker] = []
         self._expected = 0
         self._facts: dict[str, object] = {}
+        self._points: tuple[contract.ServingPoint, ...] = ()
         self._acceptor: Acceptor | None = None
         self._reports = 0
         self._queries: LiveQueries | None = None
@@ -164,7 +168,13 @@ class Front:
             settled=self._settled,
             stalled=self._stalled,
             shadowing=self._shadows,
+            point=self._point,
         )
+
+    async def _use_point(self, point: contract.ServingPoint) -> None:
+        """Messages are heard in their order: who has said what it counted answers at this point already."""
+        self._tell_all({"do": "point", "point": point.value})
+        await self._settled()
 
     # ------------------------------------------------------------ from the loading process
 
@@ -174,6 +184,7 @@ class Front:
                 self._progress = message["sentence"]
             case "loaded":
                 self._facts, self._expected = message["facts"], message["workers"]
+                self._points = tuple(map(contract.ServingPoint, message["points"]))
                 if self._task.live_recall:
                     self._ring.live_before = int(time.time()) // contract.BUCKET_SECONDS
                 if self._settings.live_queries:
@@ -275,8 +286,8 @@ class Front:
                 worker.ready = True
                 if (lease := self._traffic.lease_left()) is not None:
                     worker.channel.send(lease)
-                if sum(one.ready for one in self._workers) == self._expected and not self._ended.done():
-                    self._open()
+                if sum(one.ready for one in self._workers) == self._expected:
+                    self._background.append(asyncio.create_task(self._begin()))
             case "drained":
                 worker.drained = message["unanswered"]
                 self._changed.set()
@@ -291,6 +302,14 @@ class Front:
         self._queries.add(LiveQuery(**{**query, **names, "vector": read(descriptor)}))
 
     # ------------------------------------------------------------ users
+
+    async def _begin(self) -> None:
+        """What was ordered while the index was being loaded is done first: a process that is slow to say so holds up
+        nobody, and is told again."""
+        with suppress(Problem):
+            await self._point.open(self._points)
+        if not self._ended.done():
+            self._open()
 
     def _open(self) -> None:
         """Open the user port, then say ready: in this order, so that ready never means refused."""

@@ -30,6 +30,7 @@ from ..evidence.metrics import Gauges
 from ..http import limits
 from ..http.auth import Tokens
 from ..http.tls import Certificate
+from ..point import serving_points
 from ..settings import Settings
 from ..tombstones import Deletions, load_without_deleted
 from .board import Board
@@ -148,7 +149,7 @@ class Pod:
             deleted=self._deletions.fingerprint if self._deletions is not None else "",
         )
         self._tell({"do": "gauges", "gauges": self._told_gauges(loaded)})
-        self._tell({"do": "loaded", "workers": count, "facts": self._facts(loaded)})
+        self._tell({"do": "loaded", "workers": count, "facts": self._facts(loaded), "points": self._points(loaded)})
         for number in range(count):
             fronts, workers = Channel.pair()
 
@@ -199,6 +200,11 @@ class Pod:
             "tombstones_checked": self._gauges.tombstones_checked,
             "tombstone_errors": self._gauges.tombstone_errors,
         }
+
+    def _points(self, loaded: load.Loaded) -> list[str]:
+        """The operating points that each worker has."""
+        own = loaded.points.params if loaded.points else {}
+        return [point.value for point in serving_points(loaded.engine, own, self._task.segments)]
 
     def _facts(self, loaded: load.Loaded) -> dict[str, object]:
         """What the log says when the pod is ready."""

@@ -147,6 +147,8 @@ class Worker:
                 self._connect(descriptor)
             case "lease":
                 self._traffic.take_lease(contract.TrafficLease.model_validate(message["lease"]))
+            case "point":
+                self._app.serve_at(contract.ServingPoint(message["point"]))
             case "report":
                 self._tell()
                 self._channel.send({"say": "told", "number": message["number"]})
