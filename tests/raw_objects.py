@@ -23,7 +23,7 @@ from vectorindex_operator.manifests import jobs, labels, revisions, searchers, s
 from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.errors import ConflictError
 from vectorindex_operator.reconcile.observe import observe
-from vectorindex_searcher.contract import BuildTask, MirrorLease, ResolveTask, TrafficLease
+from vectorindex_searcher.contract import BuildTask, MirrorLease, PointOrder, ResolveTask, TrafficLease
 
 Raw = dict[str, Any]
 Answers = TypeVar("Answers")
@@ -128,6 +128,8 @@ class Silent:
         return done
 
     def tell(self, to: Any, addresses: Iterable[str], lease: TrafficLease) -> None: ...
+
+    def order(self, to: Any, addresses: Iterable[str], order: PointOrder) -> None: ...
 
     def mirror(self, to: Any, addresses: Iterable[str], judged: Any, lease: MirrorLease) -> None: ...
 

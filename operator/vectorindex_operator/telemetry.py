@@ -32,6 +32,7 @@ CONDITIONS = (
     "Reconciling",
     "Stalled",
     "Suspended",
+    "Degraded",
     "DatasetResolved",
     "Built",
     "Validated",

@@ -58,6 +58,7 @@ from vectorindex_operator.core.plan import (
     StartCollect,
     StartResolve,
     StartValidation,
+    TellPoint,
     WriteRevisionStatus,
 )
 from vectorindex_operator.core.traffic import Decision, DecisionKind
@@ -65,7 +66,7 @@ from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import loop
 from vectorindex_operator.reconcile.errors import ClusterError
 from vectorindex_operator.reconcile.watches import WATCHED
-from vectorindex_searcher.contract import LeaseState
+from vectorindex_searcher.contract import LeaseState, ServingPoint
 
 ACCOUNT = "operator-vectorindex-operator"
 USER = f"system:serviceaccount:{HOME}:{ACCOUNT}"
@@ -168,6 +169,8 @@ class Actor:
 
     def tell(self, *_: Any, **__: Any) -> None: ...
 
+    def order(self, *_: Any, **__: Any) -> None: ...
+
     def mirror(self, *_: Any, **__: Any) -> None: ...
 
     def _decide(self, obs: Observation, *_: Any) -> Plan:
@@ -214,6 +217,7 @@ def act_out_every_action(actor: Actor) -> None:
     actor.act(MoveTraffic(replace(switch, serial=2), live(actor, "Service", NAME)["metadata"]["resourceVersion"]))
     actor.act(RenewLeases(revision, (), LeaseState.SERVING))
     actor.act(RenewMirrors(revision, (), revision, (), "shadow", 0.0))
+    actor.act(TellPoint(revision, (), ServingPoint.DEFAULT, 0.0))
     jobs = {job.name: job.uid for job in actor.act().jobs}
     actor.act(*(DeleteJob(name, uid) for name, uid in jobs.items()))
     changed_by_hand(actor.api, "Service", NAME, {"selector": {labels.REVISION: "another"}})

@@ -13,6 +13,7 @@ from .kept_prior import KEPT_PRIOR
 from .leftovers import LEFTOVERS
 from .mutant import Edit, Mutant
 from .plugin import PLUGIN
+from .points import POINTS
 from .shadow import SHADOW
 from .shadow_pairs import SHADOW_PAIRS
 from .shadow_rollout import SHADOW_ROLLOUT
@@ -25,6 +26,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Traffic and pods": TRAFFIC,
     "Decisions": DECISIONS,
     "The kept prior": KEPT_PRIOR,
+    "The conservative point": POINTS,
     "Judging": JUDGING,
     "Shadow": SHADOW,
     "Shadow before the switch": SHADOW_ROLLOUT,

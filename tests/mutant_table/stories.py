@@ -225,8 +225,8 @@ STORIES = (
     Mutant(
         "steadyState Observe rolls back",
         _SERVING,
-        '    elif rollout.guardrails.steady_state == "Rollback" and roll_back.rollback_target(state, name):\n',
-        "    elif roll_back.rollback_target(state, name):\n",
+        '    elif rollout.guardrails.steady_state != "Rollback" or operating_point.fall_back(state, name, said):\n',
+        "    elif operating_point.fall_back(state, name, said):\n",
         (seeds("steady_state_observed"),),
         "Who only wants to be told would have the traffic moved.",
     ),

@@ -115,7 +115,8 @@ class Invariants:
         decision = read_decision(new["metadata"]["annotations"][labels.DECISION])
         if decision is not None and decision.reason == ABORTED and decision.kind is DecisionKind.ROLL_BACK:
             self._was_on_its_way(operator, decision.from_revision)
-        if decision is not None and decision.kind is DecisionKind.SWITCH and decision.rule != RESTORED:
+        switched = decision is not None and decision.kind is DecisionKind.SWITCH and decision.rule != RESTORED
+        if switched and target != source:  # else it is the operating point that was decided
             self._may_begin(operator, f"traffic to {target}", target)
         if decision is not None and decision.kind is DecisionKind.ROLL_BACK and decision.rule != REVERTED:
             self.given_up[decision.from_revision] = self._asked()

@@ -30,7 +30,14 @@ from vectorindex_operator.reconcile.errors import (
     RefusedError,
     UnreachableError,
 )
-from vectorindex_searcher.contract import MIRROR_PATH, InternalRequest, MirrorLease, TrafficLease
+from vectorindex_searcher.contract import (
+    MIRROR_PATH,
+    POINT_PATH,
+    InternalRequest,
+    MirrorLease,
+    PointOrder,
+    TrafficLease,
+)
 
 T = TypeVar("T")
 
@@ -230,6 +237,11 @@ class Ports:
         request = InternalRequest("POST", "/v1/lease", lease.model_dump_json(by_alias=True).encode())
         if not self.faults.happens(self.faults.silent):
             self.world.searchers.tell(addresses, request, self._headers(to, request))
+
+    def order(self, to: Addressee, addresses: Iterable[str], order: PointOrder) -> None:
+        request = InternalRequest("POST", POINT_PATH, order.model_dump_json(by_alias=True).encode())
+        if not self.faults.happens(self.faults.silent):
+            self.world.searchers.order(addresses, request, self._headers(to, request))
 
     def mirror(self, to: Addressee, addresses: Iterable[str], judged: Addressee, lease: MirrorLease) -> None:
         sealed = self._signer().seal(judged, to)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from simulator.clock import START, Clock
 from simulator.mirrors import Mirrors
 from simulator.pods import is_ready, task_of, was_ready
+from simulator.points import Points
 from simulator.store import Json, Store
 from simulator.truth import Fates, Quality, Truth, sha
 
@@ -35,7 +36,9 @@ from vectorindex_searcher.contract import (
     LeaseState,
     MirrorLease,
     PairEvidence,
+    PointOrder,
     Sender,
+    ServingPoint,
     SourceLook,
     Target,
     TrafficLease,
@@ -56,6 +59,7 @@ class Searchers:
         self.store, self.truth, self.clock = store, truth, clock
         self.share: Callable[[str, float, float], float] = lambda revision, start, stop: 0.0
         self.mirrors = Mirrors(clock, lambda revision, start, stop: self.share(revision, start, stop))
+        self.points = Points(clock)
         self.told_to_drain: Callable[[str], None] = lambda pod: None
         self.skews: tuple[float, ...] = (0.0,)
         """How far the pods' clocks are ahead: each pod has one of them."""
@@ -123,6 +127,19 @@ class Searchers:
             if until:
                 self.told_to_drain(pod["metadata"]["name"])
 
+    def order(self, addresses: Iterable[str], request: InternalRequest, headers: dict[str, str]) -> None:
+        """POST /v1/point, which a pod takes while it still loads."""
+        order = PointOrder.model_validate_json(request.body)
+        for address in addresses:
+            pod = self.at(address)
+            if pod is not None and self.takes(pod, request, headers):
+                self.points.order(_process(pod), order)
+
+    def answering(self, revision: str) -> set[ServingPoint]:
+        """Where the ready pods of a revision answer."""
+        pods = [p for p in self.store.of_kind("Pod") if p["metadata"]["labels"].get(labels.REVISION) == revision]
+        return {self.points.of(_process(pod)) for pod in pods if is_ready(pod)}
+
     def evidence(
         self,
         pods: Iterable[tuple[str, str]],
@@ -143,9 +160,15 @@ class Searchers:
             ahead = now - self.clock.now
             first = int(max(since + ahead, now - RING_SECONDS) // BUCKET_SECONDS)
             rows = tuple(row for row in self._rows(owner, pod, ahead) if row.bucket >= first)
+            quality = self.truth.served(task_of(pod)["digest"])
+            point, points = "", tuple[str, ...]()
+            if quality.live is not None:
+                rows = tuple(self.points.counted(_process(pod), rows, quality, ahead))
+                point, points = self.points.of(_process(pod)).value, tuple(ServingPoint)
             told = PodCounts.of(Evidence.model_construct(pod=name, revision=owner, now=now, buckets=rows))
             tells = LATER_COUNTERS if COLUMNS_BEFORE_ENV in _env(pod) else (FILTERED,)
-            answers.append(PodEvidence(name, replace(told, tells=frozenset(tells)), received))
+            told = replace(told, tells=frozenset(tells), point=point, points=points)
+            answers.append(PodEvidence(name, told, received))
         return tuple(answers)
 
     def source(

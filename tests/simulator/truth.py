@@ -66,6 +66,8 @@ class Quality:
     filtered_zero: float = 0.0
     """Share of the queries with a filter whose answer is empty."""
     errors: float = 0.0
+    live: tuple[float, float] | None = None
+    """Live recall at the default operating point and at the conservative one; None: nothing measures it."""
     refuses: str = ""
     """Reason with which every searcher pod refuses to serve it."""
     hangs: bool = False
@@ -229,6 +231,7 @@ class Truth:
         if tried <= len(exits):
             return exits[tried - 1], None
         point = OperatingPoint(params={"nprobe": 4}, recall=0.98, recall_low=0.97, latency_us=100.0)
+        wide = OperatingPoint(params={"nprobe": 16}, recall=0.995, recall_low=0.99, latency_us=300.0)
         result = BuildResult(
             digest=task.digest,
             attempt=task.attempt,
@@ -245,6 +248,7 @@ class Truth:
             resident_bytes=2**27,
             faiss_version="1.15.1",
             default_point=point,
+            conservative_point=wide,
         )
         self.published[task.digest] = result
         self.columns[task.digest] = task.columns.metadata

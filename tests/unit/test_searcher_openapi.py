@@ -172,7 +172,7 @@ def test_the_answers_of_a_search_are_of_the_described_types(pod: Pod, described:
 def problems_in_code() -> dict[str, int]:
     """Kind -> status of every Problem(...) that the user port's modules raise."""
     found = {}
-    admin_ports = {"admin.py", "internal.py", "front.py", "shadowing.py", *(SERVE / "shadow").glob("*.py")}
+    admin_ports = {"admin.py", "internal.py", "front.py", "point.py", "shadowing.py", *(SERVE / "shadow").glob("*.py")}
     for path in SERVE.rglob("*.py"):
         if {path, path.name} & admin_ports:
             continue

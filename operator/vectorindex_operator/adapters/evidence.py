@@ -21,6 +21,7 @@ from functools import partial
 from vectorindex_operator.adapters.admin_port import DEADLINE_SECONDS, AdminPort, Answer, Call, Lane
 from vectorindex_operator.adapters.evidence_answers import read_columns, read_rows
 from vectorindex_operator.adapters.evidence_cache import ROW_BYTES, EvidenceCache, PodKey
+from vectorindex_operator.adapters.orders import post
 from vectorindex_operator.adapters.pairs import look_at_pairs, mirror
 from vectorindex_operator.adapters.reader import Reader
 from vectorindex_operator.adapters.shares import Share
@@ -36,9 +37,11 @@ from vectorindex_searcher.contract import (
     EVIDENCE_ANSWER_BYTES,
     EVIDENCE_COLUMNS_TYPE,
     EVIDENCE_CURSOR_HEADER,
+    POINT_PATH,
     RING_SECONDS,
     LeaseState,
     MirrorLease,
+    PointOrder,
     Target,
     TrafficLease,
 )
@@ -225,6 +228,11 @@ class HttpSearchers:
 
     def mirror(self, to: Addressee, addresses: Iterable[str], judged: Addressee, lease: MirrorLease) -> Future[None]:
         return self.port.start(mirror(self.port, self.signer, self.admin_port, to, list(addresses), judged, lease))
+
+    # ------------------------------------------------------------ operating points
+
+    def order(self, to: Addressee, addresses: Iterable[str], order: PointOrder) -> Future[None]:
+        return self.port.start(post(self.port, self.signer, self.admin_port, to, list(addresses), POINT_PATH, order))
 
     # ------------------------------------------------------------ the source
 

@@ -185,7 +185,8 @@ class EvidenceCache:
         with self._lock:
             known = self._known(key)
             blocks = {} if known is None else {n: rows for n, rows in known.blocks.items() if n >= first}
-        return PodCounts(page.revision, page.now, page.live_before, Rows(blocks), frozenset(page.tells))
+        tells = frozenset(page.tells)
+        return PodCounts(page.revision, page.now, page.live_before, Rows(blocks), tells, page.point, page.points)
 
     def begin(self, index: str, *, urgent: bool = False) -> None:
         """A look at an index: until its end nothing that it was told goes. `urgent`: it soaks."""

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from vectorindex_operator.adapters.admin_port import LONGEST_WORDS, AdminPort, Answer, Call, Lane
 from vectorindex_operator.adapters.evidence_answers import read_pairs
+from vectorindex_operator.adapters.orders import post
 from vectorindex_operator.adapters.reader import Reader
 from vectorindex_operator.adapters.shares import Share
 from vectorindex_operator.adapters.signing import Signer
@@ -21,7 +22,6 @@ log = logging.getLogger(__name__)
 
 ROW_BYTES = 700
 """What a row takes that is kept."""
-_LEASE_ANSWER_BYTES = 64 << 10
 _NOT_FOUND = 404
 
 
@@ -85,14 +85,4 @@ async def mirror(
 ) -> None:
     """Renew the lease at each address; its key is sealed here. On the event loop of `port`."""
     sealed = lease.model_copy(update={"sealed_key": signer.seal(judged, to)})
-    body = sealed.model_dump_json(by_alias=True).encode()
-    headers = {"Content-Type": "application/json", **signer.headers(to, "POST", MIRROR_PATH, body)}
-    calls = [Call(address, admin_port, "POST", MIRROR_PATH, headers, body) for address in addresses]
-    share = port.share()
-    try:
-        answers = await port.ask(calls, Lane.LEASE, share, largest=_LEASE_ANSWER_BYTES)
-    finally:
-        share.close()
-    for call, answer in zip(calls, answers, strict=True):
-        if answer.status != 200:
-            log.info("lease to mirror not taken by %s: %s", call.address, answer.problem or answer.refusal)
+    await post(port, signer, admin_port, to, addresses, MIRROR_PATH, sealed)

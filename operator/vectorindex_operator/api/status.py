@@ -391,6 +391,18 @@ class Pause(Stored):
     """Nonce of the `resume` that ended it; empty: it is held."""
 
 
+class PointStatus(Stored):
+    """At which operating point its searchers answer, as was decided last."""
+
+    point: str
+    """Default or Conservative."""
+    at: Time
+    message: str = ""
+    """Why, with the numbers."""
+    nonce: str = ""
+    """Of the `retry` that asked for it; empty: nobody did."""
+
+
 class Reach(Stored):
     """How a Job reaches a revision's artifact when the VectorIndex is gone, as its last spec said."""
 
@@ -430,6 +442,8 @@ class RevisionStatus(Stored):
     load_seconds: Annotated[float, Field(ge=0)] | None = None
     """From a node to ready of the first of its searchers when it was rolled out: what a rollback to it waits for once
     they are gone. None: it had no traffic yet, or got it from an operator that did not note this."""
+    point: PointStatus | None = None
+    """None: nobody ever decided about it, so they answer at the default one."""
     reach: Reach | None = None
     """Kept while `artifacts.deletionPolicy` is Delete."""
     message: str = ""

@@ -71,6 +71,10 @@ class EventReason(StrEnum):
     """A guardrail that said Fail does so no longer."""
     GUARDRAIL_TRIPPED = "GuardrailTripped"
     """A guardrail decided that the traffic goes back."""
+    CONSERVATIVE_POINT = "ConservativePoint"
+    """Live recall is too low and nothing can be gone back to: the same searchers answer at their conservative point."""
+    DEFAULT_POINT = "DefaultPoint"
+    """They answer at the default one again: a person asked for it."""
     ROLLED_BACK = "RolledBack"
     """A revision lost the traffic to an earlier one."""
     EXTERNAL = "External"
@@ -124,6 +128,7 @@ _WARNINGS = frozenset(
         EventReason.GUARDRAIL_FAILED,
         EventReason.GUARDRAIL_ERROR,
         EventReason.GUARDRAIL_TRIPPED,
+        EventReason.CONSERVATIVE_POINT,
         EventReason.EXTERNAL,
         EventReason.TRAFFIC_RESTORED,
         EventReason.WAY_BACK_LOST,

@@ -34,6 +34,7 @@ suspended      instead of going forward, while spec.suspend says so
 network        who reaches the pods
 keep loaded    searchers and leases of what has a slot; what has drained is retired
 route          what gateways send to whom
+points         pods are told at which operating point they answer
 mirrors        what is no longer in shadow is sent no more queries
 hold           whose objects stay until a deleted index's artifacts are removed
 """
@@ -68,6 +69,7 @@ from vectorindex_operator.core.safety import (
     mirrors,
     network,
     obey_commands,
+    operating_point,
     record_decision,
     restore_traffic,
     roll_back,
@@ -126,6 +128,7 @@ def decide(obs: Observation, settings: Installation, now: float) -> Plan:
     _run((network.step,), state)
     _run((keep_loaded.step,), state)
     _run((route.step,), state)
+    _run((operating_point.step,), state)
     _run((mirrors.step,), state)
     _run((hold_revisions.step,), state)
     return _plan(state)

@@ -20,7 +20,7 @@ from vectorindex_operator.api.v1alpha1 import (
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.source_poll import SourceQuestion
 from vectorindex_operator.core.traffic import Decision
-from vectorindex_searcher.contract import BuildTask, CollectTask, LeaseState, ResolveTask, ValidateTask
+from vectorindex_searcher.contract import BuildTask, CollectTask, LeaseState, ResolveTask, ServingPoint, ValidateTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +199,18 @@ class RenewMirrors:
 
 
 @dataclass(frozen=True, slots=True)
+class TellPoint:
+    """Tell pods of a revision at which operating point they answer from now on. Best effort: whoever says something
+    else is told again."""
+
+    revision: str
+    addresses: tuple[str, ...]
+    point: ServingPoint
+    decided_at: float
+    """Unix seconds: pods refuse what was decided earlier than what they keep to."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteSearchers:
     """Remove the revision's searchers; its artifact and its revision object stay."""
 
@@ -247,6 +259,7 @@ Action = (
     | DeleteRoute
     | RenewLeases
     | RenewMirrors
+    | TellPoint
     | DeleteSearchers
     | WriteRevisionStatus
     | HoldRevision
@@ -263,6 +276,7 @@ SAFE: tuple[type[Action], ...] = (
     EnsureSearchers,
     DeleteNetworkPolicy,
     RenewLeases,
+    TellPoint,
     RenewMirrors,
     # A refusal of it holds nothing up: it is asked for again.
     HoldRevision,

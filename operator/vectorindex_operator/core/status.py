@@ -23,6 +23,7 @@ from vectorindex_operator.core.commands import COMMANDS
 from vectorindex_operator.core.in_effect import pending_edits
 from vectorindex_operator.core.phase import ENDED, Phase
 from vectorindex_operator.core.plan import EnsureRoute
+from vectorindex_operator.core.safety.operating_point import degraded
 from vectorindex_operator.core.safety.roll_back import load_time, rollback_target
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.story import NOTHING_BEGINS, SUSPENDED, Story
@@ -102,6 +103,8 @@ def _conditions(state: ReconcileState, before: VectorIndexStatus, told: Story) -
         rows.append(("Stalled", "True", reason, told.message))
     elif not done and told.phase != SUSPENDED:
         rows.append(("Reconciling", "True", told.reason, told.message))
+    if (low := degraded(state)) is not None:
+        rows.append(("Degraded", "True", *low))
     if told.suspended:
         rows.append((SUSPENDED, "True", "SpecSuspend", f"{NOTHING_BEGINS}; what serves is looked after"))
     waiting = pending_edits(state)

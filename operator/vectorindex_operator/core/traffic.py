@@ -10,10 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from vectorindex_searcher.contract import ServingPoint
+
 
 class DecisionKind(StrEnum):
     SWITCH = "Switch"
     ROLL_BACK = "RollBack"
+
+
+@dataclass(frozen=True, slots=True)
+class PointDecision:
+    """At which operating point a revision answers, and why (safety/operating_point.py). `at`: unix seconds; a later one
+    takes the place of an earlier one. `nonce`: of the command that asked for it."""
+
+    point: ServingPoint
+    at: float
+    message: str
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +43,8 @@ class Decision:
     nonce: str = ""
     serial: int = 0
     """Counts decisions, so that one is told from the next whatever clocks say; 0: written before there were serials."""
+    point: PointDecision | None = None
+    """Of `to_revision`; None: nobody ever decided about it, so it is the default one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ import json
 
 from vectorindex_operator.api.timestamps import MOST_UNIX
 from vectorindex_operator.core.observation import IndexView
-from vectorindex_operator.core.traffic import Decision, DecisionKind
+from vectorindex_operator.core.traffic import Decision, DecisionKind, PointDecision
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
+from vectorindex_searcher.contract import ServingPoint
 
 PORT = 80
 
@@ -76,6 +77,9 @@ def _wire(decision: Decision) -> dict[str, object]:
         wire["nonce"] = decision.nonce
     if decision.serial:
         wire["serial"] = decision.serial
+    if decision.point is not None:
+        point = decision.point
+        wire["point"] = {"point": point.point.value, "at": point.at, "message": point.message, "nonce": point.nonce}
     return wire
 
 
@@ -99,6 +103,18 @@ def read_decision(text: str) -> Decision | None:
             at=at,
             nonce=str(raw.get("nonce", ""))[:256],
             serial=serial,
+            point=_read_point(raw.get("point")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+
+
+def _read_point(raw: object) -> PointDecision | None:
+    """None also where it cannot be read: who has the traffic must not depend on it."""
+    try:
+        if not isinstance(raw, dict) or not 0 <= (at := float(raw["at"])) < MOST_UNIX:
+            return None
+        point, message = ServingPoint(raw["point"]), str(raw["message"])[:1024]
+        return PointDecision(point, at, message, str(raw.get("nonce", ""))[:256])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None

@@ -35,6 +35,7 @@ from vectorindex_operator.core.plan import (
     StartCollect,
     StartResolve,
     StartValidation,
+    TellPoint,
     WriteRevisionStatus,
 )
 from vectorindex_operator.core.state import Installation
@@ -47,7 +48,7 @@ from vectorindex_operator.reconcile.objects import Objects, Repair
 from vectorindex_operator.reconcile.observe import ROUTE
 from vectorindex_operator.reconcile.ports import Cluster, Raw, Searchers
 from vectorindex_operator.reconcile.routes import weights
-from vectorindex_searcher.contract import MIRROR_ADDRESSES, MirrorLease, Model, TrafficLease
+from vectorindex_searcher.contract import MIRROR_ADDRESSES, MirrorLease, Model, PointOrder, TrafficLease
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +158,10 @@ class Executor:
             case RenewLeases():
                 to = addressee(obs, action.revision)
                 self.searchers.tell(to, action.addresses, TrafficLease(state=action.state))
+                return True
+            case TellPoint():
+                order = PointOrder(point=action.point, decided_at=action.decided_at)
+                self.searchers.order(addressee(obs, action.revision), action.addresses, order)
                 return True
             case RenewMirrors():
                 to, judged = addressee(obs, action.revision), addressee(obs, action.judged)

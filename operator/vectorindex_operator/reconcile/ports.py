@@ -15,7 +15,7 @@ from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
-from vectorindex_searcher.contract import MirrorLease, TrafficLease
+from vectorindex_searcher.contract import MirrorLease, PointOrder, TrafficLease
 
 Raw = Mapping[str, Any]
 
@@ -96,6 +96,10 @@ class Searchers(Protocol):
 
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> object:
         """Renew leases, best effort; nobody waits for it."""
+        ...
+
+    def order(self, to: Addressee, addresses: Iterable[str], order: PointOrder) -> object:
+        """Tell pods their operating point, best effort; nobody waits for it."""
         ...
 
     def mirror(self, to: Addressee, addresses: Iterable[str], judged: Addressee, lease: MirrorLease) -> object:

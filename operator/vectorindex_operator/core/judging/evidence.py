@@ -126,6 +126,10 @@ class PodCounts:
     counted: Sequence[Counted]
     tells: frozenset[str] = frozenset()
     """Of contract.LATER_COUNTERS: what it counts."""
+    point: str = ""
+    """Operating point at which all of this was answered; empty: not known."""
+    points: tuple[str, ...] = ()
+    """Those that the pod can answer at; none: its image has one only."""
 
     @classmethod
     def of(cls, evidence: Evidence) -> PodCounts:

@@ -12,7 +12,7 @@ from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.observation import JobState, RevisionView, Task
 from vectorindex_operator.core.phase import FAILED, UNDER_WAY, Phase
 from vectorindex_operator.core.progress import desired, pin
-from vectorindex_operator.core.safety import pause
+from vectorindex_operator.core.safety import operating_point, pause
 from vectorindex_operator.core.safety.answers import answer, unanswered
 from vectorindex_operator.core.safety.roll_back import pending_trip
 from vectorindex_operator.core.state import ReconcileState
@@ -32,6 +32,10 @@ def step(state: ReconcileState) -> None:
 
 def _retry(state: ReconcileState, command: Command) -> None:
     mark = f"retry {command.nonce}"
+    if _ended_point(state, command.nonce):
+        return answer(
+            state, command, done=True, message=f"{state.serving} answers at its default operating point again"
+        )
     failed = [n for n, s in state.statuses.items() if s.phase in FAILED and _is_wanted(state, n)]
     # One: of several of the same artifact (refreshes) the newest, or what was given up for a later one comes back.
     for name in sorted(failed, key=lambda n: (state.revision(n).created_at, n))[-1:]:
@@ -56,7 +60,17 @@ def _retry(state: ReconcileState, command: Command) -> None:
         return answer(state, command, done=True, message="listing the source again")
     if _soak_again(state):
         return answer(state, command, done=True, message=f"{state.serving} soaks again from now on")
+    if operating_point.is_conservative(state, state.serving):
+        if operating_point.end(state, command.nonce):
+            return answer(state, command, done=True, message=f"{state.serving} answers at its default operating point")
+        return None  # asked again: the front Service cannot be written in this pass
     return answer(state, command, done=False, message="nothing has failed")
+
+
+def _ended_point(state: ReconcileState, nonce: str) -> bool:
+    """Whether this request has ended a conservative point already, and nobody could say so."""
+    status = state.statuses.get(state.serving)
+    return status is not None and status.point is not None and status.point.nonce == nonce
 
 
 def _is_wanted(state: ReconcileState, name: str) -> bool:

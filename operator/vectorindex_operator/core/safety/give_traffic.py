@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vectorindex_operator.core.safety.record_decision import record
+from vectorindex_operator.core.safety.record_decision import point_decided, record
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 
@@ -26,7 +26,10 @@ def give_traffic(
     if state.has_moved or state.obs.traffic.refused:
         state.requeue_at(state.now + 1)
         return False
-    decision = Decision(kind, from_revision, to_revision, rule, reason, message, state.now, nonce, state.next_serial())
+    # A revision that answers at another point than the default one goes on with that.
+    point = point_decided(state, to_revision)
+    serial = state.next_serial()
+    decision = Decision(kind, from_revision, to_revision, rule, reason, message, state.now, nonce, serial, point)
     state.plan_move(decision)
     record(state, decision)
     state.find_slots()

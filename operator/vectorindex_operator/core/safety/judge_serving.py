@@ -30,7 +30,7 @@ from vectorindex_operator.core.judging.questions import (
 from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict, rule_of, worst
 from vectorindex_operator.core.judging.shadow import SOAK_BUDGET, STEPS_BUDGET
 from vectorindex_operator.core.phase import Phase
-from vectorindex_operator.core.safety import keep_prior, pause, promote, roll_back, verdicts
+from vectorindex_operator.core.safety import keep_prior, operating_point, pause, promote, roll_back, verdicts
 from vectorindex_operator.core.state import ReconcileState
 
 NO_PRIOR = "NoPrior"
@@ -56,7 +56,7 @@ def _soak(state: ReconcileState, name: str) -> None:
         return
     rollout = with_restarts(state, name, _with_times(state, name, rollout))
     rollout = _with_baseline(state, name, rollout)
-    evidence, sums = state.obs.evidence.get(name, ()), state.obs.sums.get(name)
+    evidence, sums = operating_point.evidence_of(state, name), state.obs.sums.get(name)
     merged = merge(evidence, state.now, revision=name, sums=sums)
     said = _judge(state, name, rollout, merged, Situation.SOAKING)
     act = ACTS[Situation.SOAKING, worst(said)]
@@ -254,7 +254,7 @@ def _watch(state: ReconcileState, name: str) -> None:
     state.requeue_at(min(state.now + _steady_look(state, name), since + STEADY_WATCH_SECONDS + 1))
     if state.kept and not state.loaded(name).serving():
         state.requeue_at(state.now + state.settings.soak_look_seconds)  # users wait
-    evidence, sums = state.obs.evidence.get(name, ()), state.obs.sums.get(name)
+    evidence, sums = operating_point.evidence_of(state, name), state.obs.sums.get(name)
     merged = merge(evidence, state.now, revision=name, sums=sums)
     said = _judge(state, name, rollout, merged, Situation.STEADY)
     verdicts.keep_steady(state, name, said)
@@ -262,7 +262,9 @@ def _watch(state: ReconcileState, name: str) -> None:
         return
     if status.restored_at is not None:
         mark_cause_external(state, name, [v for v in said if v.verdict is Verdict.FAIL and v.mode == "Enforce"])
-    elif rollout.guardrails.steady_state == "Rollback" and roll_back.rollback_target(state, name):
+    elif rollout.guardrails.steady_state != "Rollback" or operating_point.fall_back(state, name, said):
+        return
+    elif roll_back.rollback_target(state, name):
         _trip(state, name, said)
 
 

@@ -7,11 +7,12 @@ again, and no later pass can "repair" the traffic back to a bad revision.
 from __future__ import annotations
 
 from vectorindex_operator.api.timestamps import to_text, to_unix
-from vectorindex_operator.api.v1alpha1 import Rejection, ShadowStatus, StepsStatus
+from vectorindex_operator.api.v1alpha1 import PointStatus, Rejection, ShadowStatus, StepsStatus
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.phase import BEFORE_SWITCH, GIVEN_UP, Phase
 from vectorindex_operator.core.state import ReconcileState
-from vectorindex_operator.core.traffic import Decision, DecisionKind
+from vectorindex_operator.core.traffic import Decision, DecisionKind, PointDecision
+from vectorindex_searcher.contract import ServingPoint
 
 REVERTED = "Reverted"
 """Rule of a decision that gives the traffic back because the user returned to the stable revision: no rejection."""
@@ -51,6 +52,34 @@ def record(state: ReconcileState, decision: Decision) -> None:
     if took:
         _record_gain(state, decision, to_text(decision.at))
         _tell(state, decision)
+    if decision.point is not None:
+        record_point(state, decision.to_revision, decision.point)
+
+
+def point_decided(state: ReconcileState, name: str) -> PointDecision | None:
+    """The last decision about the operating point of a revision; None: there was none, so it is the default one.
+
+    What stands on the front Service is in the status as soon as a pass has begun, and stays there when somebody else
+    rewrites the Service, or a release does that knows nothing of it.
+    """
+    status = state.statuses.get(name)
+    kept = status.point if status is not None else None
+    if kept is None or kept.point not in tuple(ServingPoint):
+        return None
+    return PointDecision(ServingPoint(kept.point), to_unix(kept.at), kept.message, kept.nonce)
+
+
+def record_point(state: ReconcileState, name: str, point: PointDecision) -> None:
+    """Write a decision about an operating point into the revision's status, once."""
+    status = state.statuses.get(name)
+    if status is None or (status.point is not None and to_unix(status.point.at) > point.at - 1e-5):
+        return
+    state.update(
+        name,
+        point=PointStatus(point=point.point.value, at=to_text(point.at), message=point.message, nonce=point.nonce),
+    )
+    wide = point.point is ServingPoint.CONSERVATIVE
+    state.event(EventReason.CONSERVATIVE_POINT if wide else EventReason.DEFAULT_POINT, point.message, revision=name)
 
 
 def _is_open(state: ReconcileState, name: str, decision: Decision) -> bool:
