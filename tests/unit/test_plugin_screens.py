@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 from record_objects import MOMENTS
@@ -61,6 +62,23 @@ def test_the_screens_of_a_moment(say: Say, moment: str, width: int) -> None:
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(whole, encoding="utf-8")
     assert whole == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ({"poll": "0"}, "only an edit of the spec"),
+        ({"poll": "5m"}, "which is looked for every 5m, or an edit"),
+        (
+            {"schedule": {"cron": "0 3 * * *", "timeZone": "Europe/Zurich"}},
+            "(Europe/Zurich), or an edit",
+        ),
+    ],
+)
+def test_what_comes_next_says_when_data_is_looked_for(say: Say, source: dict[str, Any], says: str) -> None:
+    cluster = Recorded.at("at_rest")
+    cluster.objects[0]["spec"]["source"] |= source
+    assert says in json.loads(say(cluster, "get", "products", output="json")[1])["next"]
 
 
 def test_no_colour_where_nobody_looks(say: Say) -> None:

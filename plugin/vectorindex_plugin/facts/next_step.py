@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_unix
-from vectorindex_operator.api.v1alpha1 import Rollout, RolloutStatus
+from vectorindex_operator.api.v1alpha1 import Rollout, RolloutStatus, Source
 from vectorindex_operator.core.judging.questions import STEADY_WATCH_SECONDS
 from vectorindex_operator.core.observation import RevisionView
 from vectorindex_operator.core.phase import FAILED, Phase
@@ -64,14 +64,20 @@ def next_step(seen: Seen) -> str:
 
 def _at_rest(seen: Seen, stable: RevisionView) -> str:
     spec = seen.obs.index.spec
-    polls = spec is not None and spec.source.poll not in ("0", "0s")
-    news = f"changed data, which is looked for every {spec.source.poll}, or" if spec is not None and polls else "only"
+    looks = _looks(spec.source) if spec is not None and spec.source.looked_at else ""
+    news = f"changed data, which is looked for {looks}, or" if looks else "only"
     sentence = f"{news} an edit of the spec makes a new revision"
     promoted = stable.status.promoted_at
     watched = to_unix(promoted) + STEADY_WATCH_SECONDS - seen.now if promoted else 0.0
     if watched > 0 and stable.status.rollout is not None and stable.status.rollout.prior:
         sentence += f"; for {span(watched)} more a guardrail that fails takes the traffic back"
     return sentence
+
+
+def _looks(source: Source) -> str:
+    """When the source is looked at."""
+    times = source.schedule
+    return f"every {source.poll}" if times is None else f"at {times.cron!r} ({times.time_zone})"
 
 
 def _shadow_or_switch(moment: _Moment) -> str:

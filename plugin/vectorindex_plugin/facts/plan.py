@@ -142,7 +142,7 @@ def _searchers(spec: VectorIndexSpec, last: RevisionView, held: int, vectors: in
     need = sizing.Need(
         held=held + exact * sizing.LIVE_RECALL_BYTES + (spec.gate.live is not None) * sizing.LIVE_QUERIES_BYTES,
         worker=exact * sizing.WORKER_SAMPLE_BYTES + (spec.gate.live is not None) * sizing.WORKER_QUERIES_BYTES,
-        listing=sizing.LISTING_BYTES if spec.source.poll != "0" else 0,
+        listing=sizing.LISTING_BYTES if spec.source.looked_at else 0,
     )
     frozen: RevisionSpec = last.spec.model_copy(
         update={"pod_template": {"metadata": {"annotations": sizing.frozen_sizing()}}}
