@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 from goldens import Plain
+from simulator.scenarios.canaries import through_the_gateway
 from simulator.scenarios.edits import LONG_SOAK
 from simulator.scenarios.scenario import Scenario, Script, edited, first_is_stable, phase, set_quality, stable
 from simulator.scenarios.shadows import SHADOW
@@ -20,7 +21,7 @@ from simulator.truth import Quality
 from simulator.world import World
 
 FOLDER = Path(__file__).parent / "unit" / "golden" / "plugin"
-_SHOWN = ("VectorIndex", "VectorIndexRevision", "Service", "EndpointSlice", "Deployment", "Pod", "Job")
+_SHOWN = ("VectorIndex", "VectorIndexRevision", "Service", "HTTPRoute", "EndpointSlice", "Deployment", "Pod", "Job")
 
 
 def building(w: World) -> Script:
@@ -38,6 +39,12 @@ def at_rest(w: World) -> Script:
 def shadowing(w: World) -> Script:
     yield from edited(w, rollout__shadow={**SHADOW["rollout__shadow"], "duration": "10m", "maxDuration": "20m"})
     yield phase(w, "B", "Shadowing")
+    yield 60.0
+
+
+def shifting(w: World) -> Script:
+    yield from through_the_gateway(w, rollout__steps=[{"weight": 20, "duration": "10m"}, {"weight": 50, "pause": True}])
+    yield phase(w, "B", "Shifting")
     yield 60.0
 
 
@@ -81,7 +88,7 @@ def suspended(w: World) -> Script:
 
 
 MOMENTS: tuple[Callable[[World], Script], ...] = (
-    building, at_rest, shadowing, soaking, paused, promoted, rolled_back, rejected, suspended,
+    building, at_rest, shadowing, shifting, soaking, paused, promoted, rolled_back, rejected, suspended,
 )  # fmt: skip
 
 

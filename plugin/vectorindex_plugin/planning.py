@@ -20,6 +20,7 @@ from vectorindex_operator.core.phase import GIVEN_UP, UNDER_WAY
 from vectorindex_operator.core.plan import (
     CreateRevision,
     EnsureNetworkPolicy,
+    EnsureRoute,
     EnsureSearchers,
     ForgetRevision,
     MoveTraffic,
@@ -208,11 +209,20 @@ def _statuses(plan: Plan) -> dict[str, RevisionStatus]:
 
 def _traffic(before: Plan, after: Plan) -> Iterator[EffectFacts]:
     known = {one.decision.to_revision for one in _of(before, MoveTraffic)}
+    was, routes = _routes(before), _routes(after)
+    for name, weight in routes.items():
+        if was.get(name) != weight:
+            yield EffectFacts(Effect.MOVE, name, f"{weight} % of the gateway's traffic")
     for one in _of(after, MoveTraffic):
         if one.decision.to_revision not in known:
             decision = one.decision
             message = f"from {decision.from_revision or 'none'}: {decision.reason}: {decision.message}"
             yield EffectFacts(Effect.MOVE, decision.to_revision, message)
+
+
+def _routes(plan: Plan) -> dict[str, int]:
+    """Share of the gateway's traffic that revisions are to have, in percent."""
+    return {one.candidate: one.weight for one in _of(plan, EnsureRoute) if one.candidate}
 
 
 def _searchers(both: Both, before: Plan, after: Plan) -> Iterator[EffectFacts]:

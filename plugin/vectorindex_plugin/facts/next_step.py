@@ -112,6 +112,21 @@ def _shadowing(moment: _Moment) -> str:
     )
 
 
+def _shifting(moment: _Moment) -> str:
+    steps, rollout = moment.settings.canary_steps, moment.rollout
+    where = rollout.steps if rollout is not None else None
+    if where is None or where.number >= len(steps):
+        return "it gets all of the traffic once its steps are over"
+    step, further = steps[where.number], steps[where.number + 1 :]
+    then = f"{further[0].weight} % of the gateway's traffic" if further else "all of the traffic"
+    if where.started_at is None:
+        return f"once the gateway routes {step.weight} % to it, that step begins; then it gets {then}"
+    if step.pause:
+        return f"it gets {then} once somebody says `resume`"
+    until = moment.within(where.started_at, step.duration or "0s")
+    return f"it gets {then} {until}, if every guardrail passes; one that fails takes its share away at once"
+
+
 def _soaking(moment: _Moment) -> str:
     soak, rollout = moment.settings.soak, moment.rollout
     if rollout is None:
@@ -132,6 +147,7 @@ SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
         Phase.VALIDATED: _validated,
         Phase.SURGING: _surging,
         Phase.SHADOWING: _shadowing,
+        Phase.SHIFTING: _shifting,
         Phase.SOAKING: _soaking,
         Phase.OUTGOING: lambda moment: "the next proven revision takes the traffic over from it",
         Phase.STABLE: lambda moment: _at_rest(moment.seen, moment.view),

@@ -10,6 +10,7 @@ from vectorindex_operator.core.judging.metrics import metric_of
 from vectorindex_operator.core.judging.rules import rule_of
 from vectorindex_operator.core.loaded import PodView
 from vectorindex_operator.core.observation import RevisionView
+from vectorindex_operator.core.phase import Phase
 from vectorindex_plugin.seen import Seen
 from vectorindex_searcher.contract import ValidateResult
 
@@ -121,6 +122,8 @@ class RevisionFacts:
     guardrails: tuple[GuardrailFacts, ...]
     paused: bool
     created_at: str
+    share: int | None = None
+    """Percent of what comes through a gateway, while a canary's steps go on."""
 
     @classmethod
     def of(cls, seen: Seen, view: RevisionView) -> RevisionFacts:
@@ -145,6 +148,7 @@ class RevisionFacts:
             guardrails=_guardrails(status.rollout),
             paused=status.pause is not None and not status.pause.resumed,
             created_at=to_text(view.created_at),
+            share=seen.obs.route.weights.get(view.name) if status.phase == Phase.SHIFTING else None,
         )
 
 

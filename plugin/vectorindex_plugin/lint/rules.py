@@ -5,6 +5,7 @@ cel-python evaluates; what Kubernetes adds to CEL and our rules use (ranges of a
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,7 @@ class Rules:
     are as in the next one."""
 
     schema: Schema
-    _said: dict[tuple[str, str], str] = field(default_factory=dict)
+    _said: dict[tuple[str, bytes], str] = field(default_factory=dict)
 
     def faults(self, value: Any, old: Any = None) -> Iterator[Fault]:
         """What rules say against a value. `old`: what stands there now, for rules about an edit; None: nothing does.
@@ -63,7 +64,7 @@ class Rules:
         """What one rule says against a value; empty: nothing."""
         rule = row["rule"]
         given = {"self": value} | ({"oldSelf": old} if "oldSelf" in rule else {})
-        key = rule, json.dumps(given, sort_keys=True)
+        key = rule, hashlib.sha256(json.dumps(given, sort_keys=True).encode()).digest()
         if key not in self._said:
             holds = _evaluated(rule, {name: _cel(one, schema) for name, one in given.items()})
             self._said[key] = "" if holds else row["message"] + ("" if holds is False else UNSURE)
@@ -103,7 +104,7 @@ def _cel(value: Any, schema: Schema) -> Any:
     return None
 
 
-# ---------------------------------------------------------------- what Kubernetes adds
+# ---------------------------------------------------------------- what Kubernetes adds to CEL
 
 
 class _Range(celtypes.StringType):
@@ -131,9 +132,14 @@ def _prefix_length(one: _Range) -> celtypes.IntType:
     return celtypes.IntType(one.network.prefixlen)
 
 
+def _index_of(items: celtypes.ListType, item: Any) -> celtypes.IntType:
+    return celtypes.IntType(items.index(item) if item in items else -1)
+
+
 _FUNCTIONS: dict[str, Any] = {
     "isCIDR": _is_cidr,
     "cidr": _Range,
     "containsCIDR": _contains,
     "prefixLength": _prefix_length,
+    "indexOf": _index_of,
 }

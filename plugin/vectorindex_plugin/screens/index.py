@@ -38,7 +38,8 @@ def revision(one: RevisionFacts, now: float) -> Tree:
     """A revision with its proof, its pods and its guardrails."""
     since = f" for {age(one.since, now)}" if one.since else ""
     head = Text.assemble((one.name, "bold"), "  ", ", ".join(one.roles), "  " if one.roles else "", colour(one.phase))
-    tree = Tree(head.append(since + (", paused" if one.paused else "")), guide_style="dim")
+    share = f", {one.share} % of the gateway's traffic" if one.share is not None else ""
+    tree = Tree(head.append(since + share + (", paused" if one.paused else "")), guide_style="dim")
     for line in _facts(one):
         tree.add(Text(line))
     if one.replicas or one.pods:
