@@ -229,7 +229,7 @@ def go_back(
     looking.start()
     try:
         index.verb("rollback", f"n-{secrets.token_hex(2)}")
-        index.wait_revision(second, "RolledBack", timeout=STEP_SECONDS)
+        space.wait_phase(second, "RolledBack", timeout=STEP_SECONDS)
     finally:
         watcher.stop()
         looking.join()
