@@ -71,7 +71,7 @@ def test_the_screens_of_a_moment(say: Say, moment: str, width: int) -> None:
         ({"poll": "5m"}, "which is looked for every 5m, or an edit"),
         (
             {"schedule": {"cron": "0 3 * * *", "timeZone": "Europe/Zurich"}},
-            "(Europe/Zurich), or an edit",
+            "(Europe/Zurich; next 2027-01-16 03:0",
         ),
     ],
 )

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
+from zoneinfo import ZoneInfo
 
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_unix
-from vectorindex_operator.api.v1alpha1 import Rollout, RolloutStatus, Source
+from vectorindex_operator.api.v1alpha1 import Rollout, RolloutStatus, VectorIndexSpec
 from vectorindex_operator.core.judging.questions import STEADY_WATCH_SECONDS
+from vectorindex_operator.core.look_times import look_times
 from vectorindex_operator.core.observation import RevisionView
 from vectorindex_operator.core.phase import FAILED, Phase
 from vectorindex_plugin.seen import Seen
@@ -64,7 +67,7 @@ def next_step(seen: Seen) -> str:
 
 def _at_rest(seen: Seen, stable: RevisionView) -> str:
     spec = seen.obs.index.spec
-    looks = _looks(spec.source) if spec is not None and spec.source.looked_at else ""
+    looks = _looks(spec, seen) if spec is not None and spec.source.looked_at else ""
     news = f"changed data, which is looked for {looks}, or" if looks else "only"
     sentence = f"{news} an edit of the spec makes a new revision"
     promoted = stable.status.promoted_at
@@ -74,10 +77,14 @@ def _at_rest(seen: Seen, stable: RevisionView) -> str:
     return sentence
 
 
-def _looks(source: Source) -> str:
-    """When the source is looked at."""
-    times = source.schedule
-    return f"every {source.poll}" if times is None else f"at {times.cron!r} ({times.time_zone})"
+def _looks(spec: VectorIndexSpec, seen: Seen) -> str:
+    """When the source is looked at; by a schedule, also when it is next, which no status holds."""
+    times = spec.source.schedule
+    looked = look_times(spec, seen.obs.index.uid, seen.now)
+    if times is None or looked is None:
+        return f"every {spec.source.poll}"
+    at = datetime.fromtimestamp(looked.next, ZoneInfo(times.time_zone))
+    return f"at {times.cron!r} ({times.time_zone}; next {at:%Y-%m-%d %H:%M})"
 
 
 def _shadow_or_switch(moment: _Moment) -> str:
