@@ -479,6 +479,14 @@ DATA_PLANE = (
         "Clients that give up and ask again would have every search thread at work for nobody.",
     ),
     Mutant(
+        "the rows of a filter are looked for farther and farther for nobody",
+        f"{_SEARCHER}/index/selection/restricted.py",
+        "            if time.monotonic() >= deadline:\n",
+        "            if deadline < 0:\n",
+        ("unit/test_searcher_restricted.py::test_a_wider_search_that_nobody_waits_for_is_not_begun",),
+        "Each round takes four times as long as the one before, and the last goes over all rows of the filter.",
+    ),
+    Mutant(
         "a filter of a shadow's query is evaluated without a deadline",
         f"{_SEARCHER}/serve/search/service.py",
         "            allowed = None if plan.filter is None else self._matching(plan.filter, work, deadline)\n",

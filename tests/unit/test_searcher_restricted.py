@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,24 @@ def test_rows_far_from_the_query_are_found(vectors: Floats) -> None:
     assert (restricted.approximate(vectors[:1], K, params, only)[1] < 0).any()
     assert rows.tolist() == nearest(vectors, vectors[:1], only).tolist()
     assert np.isfinite(raw).all()
+
+
+def test_a_wider_search_that_nobody_waits_for_is_not_begun(vectors: Floats, monkeypatch: pytest.MonkeyPatch) -> None:
+    near = np.argsort(((vectors - vectors[0]) ** 2).sum(axis=1))
+    only, params = RowSet.of_rows(near[-1000:], COUNT), {"efSearch": 16}
+    restricted = Restricted(made("HNSW16,Flat", vectors), params)
+    restricted.set_costs(Costs(search=1e-6, scan=1.0, gather=1.0))
+    asked: list[int] = []
+    once = restricted.approximate
+
+    def approximate(*arguments: Any) -> Any:
+        asked.append(len(arguments[0]))
+        return once(*arguments)
+
+    monkeypatch.setattr(restricted, "approximate", approximate)
+    with pytest.raises(TimeoutError):
+        restricted.search(vectors[:1], K, params, only, time.monotonic())
+    assert asked == [1]
 
 
 def test_filters_that_correlate_with_the_query(vectors: Floats, queries: Floats) -> None:

@@ -644,6 +644,30 @@ def test_a_filter_is_evaluated_until_the_deadline_of_its_request(engine: tuple[E
         assert impatient.deadlines[2:] == [math.inf]
 
 
+class Distant(Impatient):
+    """An engine that would have to look farther for the rows of any filter."""
+
+    def matching(self, predicate: Any, deadline: float) -> Any:
+        return self._engine.matching(predicate)
+
+    def search_with_strategy(self, *arguments: Any) -> Any:
+        self.deadlines.append(arguments[4])
+        if arguments[4] < math.inf:
+            raise TimeoutError
+        return self._engine.search_with_strategy(*arguments)
+
+
+def test_a_filtered_search_looks_no_farther_after_its_deadline(engine: tuple[Engine, np.ndarray]) -> None:
+    distant = Distant(engine[0])
+    with running(distant) as pod:
+        body = {"vector": engine[1][0].tolist(), "filter": {"title": "title 7"}}
+        before = time.monotonic()
+        status, _, problem = pod.search(body, headers={"X-Request-Timeout-Ms": "60000"})
+        assert (status, problem["type"]) == (504, "urn:vectorindex:problem:DeadlineExceeded")
+        assert before < distant.deadlines[0] - 60 < time.monotonic()
+        assert (pod.search(body)[0], distant.deadlines[1]) == (200, math.inf)
+
+
 def test_one_thread_answers_small_searches_at_once_and_slow_ones_beside_the_loop(
     engine: tuple[Engine, np.ndarray],
 ) -> None:

@@ -145,8 +145,10 @@ class Engine:
         k: int,
         params: Mapping[str, int] | None = None,
         allowed_rows: RowSet | None = None,
+        deadline: float = math.inf,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], Strategy]:
-        """As `search`, and how the rows were found."""
+        """As `search`, and how the rows were found. Raises TimeoutError where some rows would be looked for once more,
+        farther away, after the monotonic time `deadline`."""
         if queries.ndim != 2 or queries.shape[1] != self.dimension:
             raise ValueError(f"queries have shape {queries.shape}, expected (n, {self.dimension})")
         limit_threads(self._threads)
@@ -158,7 +160,7 @@ class Engine:
         if allowed is None:
             raw, rows = _search(self._index, queries, k, self._prepared(names))
             return to_scores(raw, rows, self.metric), rows, Strategy.PLAIN
-        (raw, rows), how = self._restricted.search(queries, k, self._merged(names), allowed)
+        (raw, rows), how = self._restricted.search(queries, k, self._merged(names), allowed, deadline)
         return to_scores(raw, rows, self.metric), rows, how
 
     def _allowed(self, allowed_rows: RowSet | None) -> RowSet | None:

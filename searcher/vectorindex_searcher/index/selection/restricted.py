@@ -103,12 +103,18 @@ class Restricted:
         return self._selects or self._store.usable
 
     def search(
-        self, queries: npt.NDArray[np.float32], k: int, params: Mapping[str, int], allowed_rows: RowSet
+        self,
+        queries: npt.NDArray[np.float32],
+        k: int,
+        params: Mapping[str, int],
+        allowed_rows: RowSet,
+        deadline: float = math.inf,
     ) -> tuple[Answer, Strategy]:
         """The k best rows of `only`; FAISS's distances float32 [n, k], rows int64 [n, k] (-1: there is none), and how.
 
         queries: float32 [n, d], prepared. params: all search parameters of this call, for all rows.
-        A query for which the index found fewer than k of at least k rows is asked again, wider, and in the end exactly.
+        A query for which the index found fewer than k of at least k rows is asked again, wider, and in the end exactly;
+        not after the monotonic time `deadline`, which raises TimeoutError.
         """
         if not self.possible:
             raise ValueError("FAISS can neither restrict a search of this index type nor read its rows")
@@ -120,6 +126,8 @@ class Restricted:
         last, effort = min(k, allowed_rows.matching) - 1, 1
         short = np.flatnonzero(rows[:, last] < 0)
         while len(short):
+            if time.monotonic() >= deadline:
+                raise TimeoutError("nobody waits for a wider search any more")
             # These queries lie far from the allowed rows. Looking farther pays only while a scan costs more.
             if self._widen(k, params, allowed_rows.share, effort).most and not self._store.usable:
                 break

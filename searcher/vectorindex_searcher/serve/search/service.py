@@ -213,14 +213,23 @@ class SearchService:
         for at in range(0, len(vectors), step):
             if deadline is not None and time.monotonic() >= deadline:
                 raise deadline_exceeded()
-            parts.append(self._slice(plan, vectors[at : at + step], allowed))
+            parts.append(self._slice(plan, vectors[at : at + step], allowed, deadline))
         return parts[0] if len(parts) == 1 else _joined(parts)
 
-    def _slice(self, plan: SearchPlan, vectors: Vectors, allowed: RowSet | None) -> tuple[Scores, Rows, str]:
-        """Search so many vectors as fit into one call."""
+    def _slice(
+        self, plan: SearchPlan, vectors: Vectors, allowed: RowSet | None, deadline: float | None
+    ) -> tuple[Scores, Rows, str]:
+        """Search so many vectors as fit into one call. Raises Problem 504 where a filter needs another, wider one and
+        nobody waits for that."""
         if allowed is None:
             return *self._engine.search(vectors, plan.k, dict(plan.params)), ""
-        scores, rows, strategy = self._engine.search_with_strategy(vectors, plan.k, dict(plan.params), allowed)
+        until = math.inf if deadline is None else deadline
+        try:
+            scores, rows, strategy = self._engine.search_with_strategy(
+                vectors, plan.k, dict(plan.params), allowed, until
+            )
+        except TimeoutError:
+            raise deadline_exceeded() from None
         return scores, rows, strategy.value
 
     def _offer(self, asked: PendingSearch, vectors: Vectors, rows: Rows) -> None:
