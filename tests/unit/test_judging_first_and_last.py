@@ -92,6 +92,7 @@ def test_a_switch_that_the_status_does_not_know_yet_is_known_by_the_service() ->
 
 TABLE = """
 | Shadowing | Reject | HoldOrReject | HoldOrAsk | Switch |
+| Shifting | Withdraw | Hold | HoldForATime | NextStep |
 | Soaking | RollBack | Hold | HoldForATime | Promote |
 | Steady | SteadyState | Nothing | Nothing | Nothing |
 """
