@@ -146,7 +146,7 @@ def canary_before_there_is_a_gateway(w: World) -> Script:
     w.use_gateway()
     yield from first_is_stable(w)
     w.apply(index__factory="B", **CANARY)
-    yield lambda: any(c["reason"] == "GatewayNotFound" for c in w.status().get("conditions", ()))
+    yield lambda: bool(w.status().get("candidate")) and w.status().get("reason") == "GatewayNotFound"
     yield w.rng.uniform(0.0, 300.0)
     assert w.serving() == w.name_of("A"), "it was switched to without its steps"
     w.gateway.absent = False
