@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Mutant
+from .mutant import Mutant, seeds
 
 _SAFETY = "operator/vectorindex_operator/core/safety"
 _POINT = f"{_SAFETY}/operating_point.py"
@@ -19,6 +19,7 @@ POINTS = (
         "    if state.now or why_not(state, name):\n",
         (f"{_DECIDED}test_recall_that_is_too_low_without_a_prior_makes_the_search_wider",),
         "Users would be answered badly until somebody reads it.",
+        each=(seeds("recall_too_low_and_no_prior"),),
     ),
     Mutant(
         "a revision with a prior searches wider and does not go back",
@@ -35,6 +36,7 @@ POINTS = (
         "    return bool(target)\n",
         (f"{_DECIDED}test_a_prior_whose_artifact_is_gone_is_no_way_back_unless_its_pods_are_there",),
         "The rollback waits without end, and recall stays too low meanwhile.",
+        each=(seeds("recall_too_low_and_the_artifact_gone"),),
     ),
     Mutant(
         "a revision that fails otherwise, too, searches wider",
@@ -68,6 +70,7 @@ POINTS = (
         "        if told and state.has_moved:\n",
         (f"{_DECIDED}test_pods_that_still_load_are_told_and_those_that_obey_are_not",),
         "With each pod that is replaced a part of the users would be answered badly again.",
+        each=(seeds("recall_too_low_and_new_pods"),),
     ),
     Mutant(
         "a decision about the operating point is as old as the clock says",
@@ -86,12 +89,22 @@ POINTS = (
         "A Service that somebody deletes would end what nothing else ends by itself.",
     ),
     Mutant(
+        "the next revision begins at the conservative point of the one before",
+        f"{_SAFETY}/give_traffic.py",
+        "    point = point_decided(state, to_revision)\n",
+        "    point = point_decided(state, from_revision or to_revision)\n",
+        (),
+        "Every revision from then on would take the CPU of a fault that is gone.",
+        each=(seeds("conservative_until_the_next_stable"),),
+    ),
+    Mutant(
         "a retry does not end the conservative point",
         "operator/vectorindex_operator/core/progress/obey_commands.py",
         "    if operating_point.is_conservative(state, state.serving):\n",
         "    if not state.serving:\n",
         (f"{_DECIDED}test_a_person_ends_it",),
         "Nobody could end it but by a new revision.",
+        each=(seeds("conservative_until_retry"),),
     ),
     Mutant(
         "a retry that was obeyed is obeyed again",

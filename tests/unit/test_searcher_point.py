@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -261,11 +260,3 @@ def test_every_process_answers_at_the_point_that_was_ordered_last(published: Pub
         (told,) = operator.evidence(to, [("pod-1", "127.0.0.1")], question).result()
         assert isinstance(told.evidence, PodCounts), told.problem
         assert (told.evidence.point, told.evidence.points) == (CONSERVATIVE, BOTH)
-
-
-def test_without_a_conservative_point_a_pod_says_that_it_has_none(tmp_path: Path) -> None:
-    with started(publish_all(tmp_path, ef_search=40).task) as searcher:
-        admin = searcher.port("admin port open")
-        searcher.port()
-        answer = ask(admin, contract.POINT_PATH, {"point": "Conservative", "decidedAt": 20.5})
-        assert (answer[0], answer[1]["point"]) == (200, "Default")
