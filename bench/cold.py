@@ -109,16 +109,16 @@ def note(times: PodTimes, pod: Json, now: float) -> None:
 
 def steps_of(trip: float, times: PodTimes, load: Mapping[str, float], switched: float, answered: float) -> Json:
     """Seconds of each of STEPS. They add up to the whole: what is no phase of the load is the start of the process and
-    the wait for the kubelet's next probe."""
-    loaded = sum(load[name] for name in LOADS)
+    the wait for the kubelet's next probe. The operator may see a pod ready before it is looked at here."""
+    loaded, ready = sum(load[name] for name in LOADS), min(times.ready, switched)
     return {
         "node": times.scheduled - trip,
         "container": times.running - times.scheduled,
         "fetch": load["manifest"] + load["fetch"],
         "map": load["open"],
         "canary": load["canary"],
-        "start and probe": times.ready - times.running - loaded,
-        "switch": switched - times.ready,
+        "start and probe": ready - times.running - loaded,
+        "switch": switched - ready,
         "answer": answered - switched,
     }
 

@@ -37,6 +37,14 @@ def test_the_steps_are_the_whole_one_after_the_other() -> None:
     assert one.with_files == pytest.approx(40.0 - 8.1 + 2.0)
 
 
+def test_a_switch_is_not_before_the_pod_was_ready() -> None:
+    """The operator saw it first: pods are looked at five times a second only."""
+    times = cold.PodTimes(scheduled=100.5, running=102.0, ready=120.0, name="a")
+    steps = cold.steps_of(100.0, times, LOAD, 119.9, 120.1)
+    assert steps["switch"] == 0.0
+    assert sum(steps.values()) == pytest.approx(20.1)
+
+
 def test_a_pod_is_noted_once_and_one_on_its_way_out_not_at_all() -> None:
     times = cold.PodTimes()
     cold.note(times, pod("PodScheduled", "Ready", runs=True, deletionTimestamp="now"), 1.0)
