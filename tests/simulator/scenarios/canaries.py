@@ -110,7 +110,7 @@ def promote_in_a_step(w: World) -> Script:
     w.truth.queries_per_second = 0.0
     yield from through_the_gateway(w)
     yield lambda: bool(steps_of(w, "B").get("startedAt"))
-    for number in range(40):
+    for number in range(120):  # pods that do not tell may hide a Fail until soak.maxDuration, in a step and in the soak
         w.ask("promote", f"n{number}")
         yield lambda n=number: any(v["nonce"] == f"n{n}" for v in w.status().get("verbs", ()))
         yield 10.0
