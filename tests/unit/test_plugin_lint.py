@@ -72,6 +72,17 @@ def test_other_kinds_are_passed_over_and_unknown_ones_of_ours_are_not() -> None:
     assert "v1alpha1" in one.message
 
 
+def test_no_rule_is_asked_of_what_has_a_wrong_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cel-python's errors grow with each rule that meets one: a wrong type in a whole spec took gigabytes."""
+    asked: list[str] = []
+    monkeypatch.setattr(rules, "_evaluated", lambda rule, given: bool(asked.append(rule)) or True)
+    monkeypatch.setattr(check, "_rules", lambda: rules.Rules(check.index_schema()))
+    found = faults(changed(SMALLEST, "spec.rollout", {"shadow": "x"}))
+    assert {one.field for one in found} == {"spec.rollout.shadow"}
+    assert asked, "what stands beside it is judged all the same"
+    assert not any("self.rollout" in rule or "maxPerSecond" in rule for rule in asked)
+
+
 def test_a_rule_about_an_edit_needs_what_was_there() -> None:
     said = rules.Rules(check.index_schema())
     edits = (changed(SMALLEST, "spec.embedding.metric", metric) for metric in ("Cosine", "L2"))

@@ -84,7 +84,7 @@ def _faults(value: Mapping[str, Any]) -> Iterator[schema.Fault]:
     if not _part(value, "metadata").get("name"):
         yield ("metadata", "name"), "it is required"
         return
-    said = [one for one in _rules().faults(filled) if not (shape and one[1].endswith(rules.UNSURE))]
+    said = list(_rules().faults(filled, broken=[path for path, _ in shape]))
     yield from said
     if not shape and not said:
         yield from _by_the_models(filled["spec"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -32,18 +32,20 @@ class Rules:
     schema: Schema
     _said: dict[tuple[str, bytes], str] = field(default_factory=dict)
 
-    def faults(self, value: Any, old: Any = None) -> Iterator[Fault]:
+    def faults(self, value: Any, old: Any = None, broken: Collection[Path] = ()) -> Iterator[Fault]:
         """What rules say against a value. `old`: what stands there now, for rules about an edit; None: nothing does.
+        `broken`: what has a wrong shape; no rule is asked of that, nor of what it is a part of: cel-python nests the
+        words of one error in those of the next, which on a whole spec takes gigabytes.
 
-        A rule that cannot be evaluated is a fault, as it is to the API server; where the value's shape is wrong, that
-        is only what follows from it.
+        A rule that cannot be evaluated is a fault, as it is to the API server.
         """
-        yield from self._walk((), value, self.schema, old)
+        yield from self._walk((), value, self.schema, old, broken)
 
-    def _walk(self, path: Path, value: Any, schema: Schema, old: Any) -> Iterator[Fault]:
+    def _walk(self, path: Path, value: Any, schema: Schema, old: Any, broken: Collection[Path]) -> Iterator[Fault]:
         if value is None:
             return
-        for row in schema.get(_RULES, ()):
+        whole = not any(one[: len(path)] == path for one in broken)
+        for row in schema.get(_RULES, ()) if whole else ():
             if "oldSelf" in row["rule"] and old is None:
                 continue
             if words := self._against(row, value, schema, old):
@@ -55,10 +57,10 @@ class Rules:
                 child = fields.get(name, rest)
                 if isinstance(child, Mapping):
                     before = old.get(name) if isinstance(old, Mapping) else None
-                    yield from self._walk((*path, name), part, child, before)
+                    yield from self._walk((*path, name), part, child, before, broken)
         elif isinstance(value, list) and "items" in schema:
             for at, part in enumerate(value):
-                yield from self._walk((*path, at), part, schema["items"], None)
+                yield from self._walk((*path, at), part, schema["items"], None, broken)
 
     def _against(self, row: Mapping[str, str], value: Any, schema: Schema, old: Any) -> str:
         """What one rule says against a value; empty: nothing."""
