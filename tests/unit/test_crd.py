@@ -15,6 +15,7 @@ from pydantic import Field
 from vectorindex_operator.api import crd
 from vectorindex_operator.api.fields import Poll, Quantity
 from vectorindex_operator.api.schema import Style, publish, structural
+from vectorindex_operator.api.spec import Resources
 from vectorindex_operator.api.v1alpha1 import RevisionSpec, VectorIndexSpec, VectorIndexStatus
 from vectorindex_searcher.contract import MEMORY_PATTERN, MemoryText, Model
 
@@ -101,6 +102,14 @@ class Loose(Model):
     limit: Annotated[str | None, Field(max_length=9)] = None
     memory: MemoryText | None = None
     cpu: Quantity = "1"
+
+
+def test_a_quantity_that_is_null_is_none() -> None:
+    """The API server stores it, as the schema gives quantities no type: the operator must be able to read it."""
+    for asked in ({"requests": {"cpu": None}}, {"limits": {"memory": "1Gi", "cpu": None}}):
+        read = Resources.model_validate(asked).wire()
+        assert read.get("limits", {}) == ({"memory": "1Gi"} if "limits" in asked else {})
+        assert not read.get("requests")
 
 
 def test_text_that_may_be_a_number() -> None:

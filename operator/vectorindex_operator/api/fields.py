@@ -73,6 +73,16 @@ Quantity = Annotated[
 ]
 
 
+def _without_nulls(value: Any) -> Any:
+    """A schema without a type refuses no null, so the API server stores it: as if the name were not there."""
+    return {name: part for name, part in value.items() if part is not None} if isinstance(value, dict) else value
+
+
+Quantities = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Quantity], Field(max_length=4), BeforeValidator(_without_nulls)
+]
+
+
 class CelRule(NamedTuple):
     """One CEL rule of a schema node (x-kubernetes-validations)."""
 

@@ -20,7 +20,7 @@ from vectorindex_operator.api.fields import (
     PercentIncrease,
     Poll,
     PositiveDuration,
-    Quantity,
+    Quantities,
     SegmentName,
 )
 from vectorindex_operator.api.guardrails import Guardrails
@@ -181,9 +181,9 @@ class Pod(Model):
 class Resources(Model):
     """Compute resources of the container, as in Kubernetes (cpu, memory, ephemeral-storage)."""
 
-    requests: Annotated[dict[Annotated[str, Field(max_length=64)], Quantity], Field(max_length=4)] = {}
+    requests: Quantities = {}
     """What the scheduler sets aside."""
-    limits: Annotated[dict[Annotated[str, Field(max_length=64)], Quantity], Field(max_length=4)] = {}
+    limits: Quantities = {}
     """What the container may use at most."""
 
 
