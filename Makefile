@@ -48,6 +48,10 @@ test-apiserver: setup ## a real API server: schema, CEL, ownership, RBAC; a real
 test-e2e: setup ## a real cluster, real images, a real S3 server
 	@$(RUN) tests/run_layers.py e2e
 
+.PHONY: test-e2e-long
+test-e2e-long: setup ## what e2e has no time for: deletion in all its ways, uninstalling; minutes
+	@E2E=long $(RUN) tests/run_layers.py e2e
+
 .PHONY: test-chaos
 test-chaos: setup ## 50 rollouts and 50 rollbacks under every fault, 100 minutes (CYCLES=50 INDEXES=5 MINUTES=65 SEED=1 RESUME=1 ONLY="regex")
 	@CHAOS=full CHAOS_WRITES=1 CHAOS_SCENES="$(ONLY)" CHAOS_CYCLES=$(CYCLES) CHAOS_INDEXES=$(INDEXES) \

@@ -33,6 +33,8 @@ from harness.waiting import wait_for
 LAYER = "e2e"
 KEEP = bool(os.environ.get("E2E_KEEP"))
 """E2E_KEEP=1: namespaces stay, for a look at what went wrong."""
+LONG = os.environ.get("E2E") == "long"
+"""E2E=long: the long stories, and they alone; they are no part of the layer."""
 FIRST_REVISION_SECONDS = 180
 _ran: dict[str, str] = {}
 _workspace = pytest.StashKey[Workspace]()
@@ -41,13 +43,18 @@ _workspaces = pytest.StashKey[dict[str, Workspace]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{together.MARK}: runs side by side with the others of its module")
+    config.addinivalue_line("markers", "long: minutes; runs with E2E=long alone")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """First the module that counts the operator's writes, before there are other indexes; then group by group.
 
     Last the module that judges what the operator asked in all of them.
     """
+    others = [item for item in items if (item.get_closest_marker("long") is not None) != LONG]
+    items[:] = [item for item in items if item not in others]
+    config.hook.pytest_deselected(items=others)
     order = list(dict.fromkeys(together.group_name(item) for item in items))
 
     def place(item: pytest.Item) -> tuple[bool, bool, int]:
