@@ -42,6 +42,11 @@ def test_what_the_api_server_takes_is_taken() -> None:
     assert {name: found for name, manifest in accepted() if (found := faults(manifest))} == {}
 
 
+def test_a_quantity_that_is_null_is_taken_as_the_api_server_takes_it() -> None:
+    for field in ("build.resources.limits", "searcher.resources.requests"):
+        assert faults(changed(SMALLEST, f"spec.{field}", {"cpu": None, "memory": "2Gi"})) == ()
+
+
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "examples").rglob("*.yaml")), ids=lambda path: path.name)
 def test_our_examples_have_no_fault(path: Path) -> None:
     status, said = lint(str(path))

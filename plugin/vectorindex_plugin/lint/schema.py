@@ -25,11 +25,17 @@ _KEPT = (
 
 
 def with_defaults(value: Any, schema: Schema) -> Any:
-    """A copy with defaults where a field is absent, or null and has one."""
+    """A copy with defaults where a field is absent, or null and has one; without nulls that have no type to offend,
+    which the API server takes and the operator reads as if they were not there (quantities)."""
     if isinstance(value, Mapping):
         fields = schema.get("properties", {})
         rest = schema.get("additionalProperties")
-        out = {key: part for key, part in value.items() if part is not None or "default" not in fields.get(key, {})}
+        loose = isinstance(rest, Mapping) and "type" not in rest
+
+        def stays(key: str) -> bool:
+            return "default" not in fields[key] if key in fields else not loose
+
+        out = {key: part for key, part in value.items() if part is not None or stays(key)}
         for name, field in fields.items():
             if name not in out and "default" in field:
                 out[name] = copy.deepcopy(field["default"])
