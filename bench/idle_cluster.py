@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
-import yaml
 from control_plane import Api, ControlPlane, Json
 from idle_audit import Tail, Usage, usage
 from idle_kubelet import Kubelet, wait_until
@@ -28,7 +27,7 @@ from layers import CHECKOUT, program
 from ports import held
 from processes import Child
 
-from vectorindex_operator.api.v1alpha1 import API_VERSION, GROUP
+from vectorindex_operator.api.v1alpha1 import API_VERSION
 
 HOME, ACCOUNT = "vectorindex-system", "operator"
 USER = f"system:serviceaccount:{HOME}:{ACCOUNT}"
@@ -168,18 +167,14 @@ def _load(revision: str, segments: list[str]) -> str:
 
 def _prepare(api: Api) -> None:
     """Our kinds, and the operator's account."""
-    for path in sorted((CHECKOUT / "crds").glob("*.yaml")):
-        _applied(api, yaml.safe_load(path.read_text()))
+    api.install((CHECKOUT / "crds").glob("*.yaml"), seconds=60)
     make_namespace(api, HOME)
     subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": HOME}
     _applied(api, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": HOME}})
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
     binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding"}
     _applied(api, {**binding, "metadata": {"name": ACCOUNT}, "roleRef": role, "subjects": [subject]})
-    for plural in ("vectorindexes", "vectorindexrevisions"):
-        path = f"/apis/{API_VERSION}/{plural}"
-        wait_until(lambda path=path: api.get(path).ok, lambda: f"{GROUP} is not served", 60, every=0.2)  # type: ignore[misc]
-    time.sleep(1.0)  # its schema, which an apply reads, is published a little later
+    time.sleep(1.0)  # the schema of our kinds, which an apply reads, is published a little later
 
 
 def make_namespace(api: Api, name: str) -> None:

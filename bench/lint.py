@@ -11,11 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
 from itertools import islice
 from pathlib import Path
-
-import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT / "tests")]
@@ -38,19 +35,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         plane = ControlPlane(program("apiserver", "kubernetes"), Path(folder))
         with plane.running() as api:
-            _install(api)
+            api.install((CHECKOUT / "crds").glob("*.yaml"))
             wrong = [name for name, manifest in cases if not _agree(api, name, manifest)]
     print(f"{len(wrong)} of {len(cases)} are judged otherwise by the API server")
     if every == 1:
         results.add_to_summary({"lint.cases": len(cases), "lint.wrong": len(wrong)})
-
-
-def _install(api: Api) -> None:
-    for path in sorted((CHECKOUT / "crds").glob("*.yaml")):
-        answer = api.apply(yaml.safe_load(path.read_text(encoding="utf-8")), manager="bench")
-        assert answer.ok, answer.message
-    while not api.get("/apis/vectorindex.dev/v1alpha1/vectorindexes").ok:
-        time.sleep(0.1)
 
 
 def _agree(api: Api, name: str, manifest: dict[str, object]) -> bool:

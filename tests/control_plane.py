@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
+import yaml
 from ports import held
 
 Json = dict[str, Any]
@@ -111,6 +112,25 @@ class Api:
 
     def delete(self, manifest: Json) -> Answer:
         return self.request("DELETE", path_of(manifest))
+
+    def install(self, crds: Iterable[Path], seconds: float = 20.0) -> None:
+        """Apply the CRDs of these files, and return once their kinds are served."""
+        served = []
+        for path in sorted(crds):
+            crd = yaml.safe_load(path.read_text(encoding="utf-8"))
+            answer = self.apply(crd, manager="test", force=True)
+            assert answer.ok, answer.message
+            spec = crd["spec"]
+            served += [
+                f"/apis/{spec['group']}/{one['name']}/{spec['names']['plural']}"
+                for one in spec["versions"]
+                if one["served"]
+            ]
+        deadline = time.monotonic() + seconds
+        for kind in served:
+            while not self.get(kind).ok:
+                assert time.monotonic() < deadline, f"{kind} never served"
+                time.sleep(0.1)
 
 
 def path_of(manifest: Json) -> str:

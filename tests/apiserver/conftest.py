@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from control_plane import Api, ControlPlane, Json
 from layers import CHECKOUT, program
 
@@ -24,12 +22,7 @@ _numbers = itertools.count(1)
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     plane = ControlPlane(program(LAYER, "kubernetes"), tmp_path_factory.mktemp("control-plane"))
     with plane.running() as api:
-        for path in sorted([*(CHECKOUT / "crds").glob("*.yaml"), *GATEWAY_API.glob("*.yaml")]):
-            answer = api.apply(yaml.safe_load(path.read_text()), manager="test")
-            assert answer.ok, answer.message
-        for plural in ("vectorindexes", "vectorindexrevisions"):
-            _wait_until_served(api, f"vectorindex.dev/v1alpha1/{plural}")
-        _wait_until_served(api, "gateway.networking.k8s.io/v1/httproutes")
+        api.install([*(CHECKOUT / "crds").glob("*.yaml"), *GATEWAY_API.glob("*.yaml")])
         _ran["on"] = f"kube-apiserver {plane.version} with a real etcd"
         yield plane
 
@@ -59,11 +52,3 @@ def smallest(name: str) -> Json:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if _ran:
         terminalreporter.write_line(f"{LAYER} layer: ran on {_ran['on']}")
-
-
-def _wait_until_served(api: Api, path: str) -> None:
-    """Until the list answers and the schema is published (strict validation and apply read it)."""
-    deadline = time.monotonic() + 20
-    while not api.get(f"/apis/{path}").ok:
-        assert time.monotonic() < deadline, f"{path} never served"
-        time.sleep(0.1)
