@@ -92,14 +92,18 @@ def _faults(value: Mapping[str, Any]) -> Iterator[schema.Fault]:
 
 def against_edit(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[schema.Fault]:
     """What rules say of an object that is edited, those about the edit as well."""
-    old, new = (schema.with_defaults({"spec": one["spec"]}, index_schema())["spec"] for one in (before, after))
+    old, new = _filled(before["spec"]), _filled(after["spec"])
     for path, words in rules.Rules(index_schema()["properties"]["spec"]).faults(new, old):
         yield ("spec", *path), words
 
 
 def spec_of(value: Mapping[str, Any]) -> VectorIndexSpec:
     """The spec of a manifest without faults, as the API server would store it."""
-    return VectorIndexSpec.model_validate(schema.with_defaults({"spec": value["spec"]}, index_schema())["spec"])
+    return VectorIndexSpec.model_validate(_filled(value["spec"]))
+
+
+def _filled(spec: Any) -> Any:
+    return schema.with_defaults(spec, index_schema()["properties"]["spec"])
 
 
 def _by_the_models(spec: Any) -> Iterator[schema.Fault]:

@@ -70,14 +70,12 @@ class _Case:
     """Stable's sample: None for absolute rules, and for relative ones without a usable baseline."""
     levels: Levels
     started_at: float
+    first: int
+    """The first bucket after the warm-up."""
     now: float
     stake: Stake | None
     """None: windows alone judge it."""
     stake_level: float
-
-    @property
-    def first(self) -> int:
-        return first_bucket(self.started_at + self.rule.warm_up_seconds)
 
     @property
     def comparable(self) -> bool:
@@ -211,7 +209,8 @@ def judge(
         # What only observes can trip nothing and costs the others nothing; it is shown at the level it would get.
         alpha = budget / max(1, enforced + (0 if rule.mode == "Enforce" else looks[rule]))
         final = METRICS[rule.metric].final(merged)
-        stake = _stake(rule, final, first_bucket(started_at + rule.warm_up_seconds), horizon_seconds)
+        first = first_bucket(started_at + rule.warm_up_seconds)
+        stake = _stake(rule, final, first, horizon_seconds)
         if stake is not None:
             alpha /= 2
         case = _Case(
@@ -222,6 +221,7 @@ def judge(
             base=_usable(baseline, rule) if rule.relative else None,
             levels=Levels(window=alpha, once=alpha * max(1, looks[rule]) / 2),
             started_at=started_at,
+            first=first,
             now=now,
             stake=stake,
             stake_level=alpha * looks[rule],
