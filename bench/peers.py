@@ -1,6 +1,6 @@
 """Server CPU a query against other vector stores, on the same data, at recall@10 of at least 0.95, 64 connections.
 
-    python bench/peers.py [--quick] [--only pgvector|chroma|lancedb] [--rounds 3] [--seconds 4]
+    python bench/peers.py [--quick] [--only pgvector|chroma|lancedb|qdrant] [--rounds 3] [--seconds 4]
 
 Peers live in an environment of their own (build/bench/peers, made at the first run from peer_servers/requirements.txt)
 and each is a process with a client of its own, one at a time. Within each round FAISS by itself, our searcher (binary
@@ -36,7 +36,7 @@ from vectorindex_searcher.index.vectors import VectorFile
 HERE = Path(__file__).resolve().parent
 SERVERS = HERE / "peer_servers"
 ENVIRONMENT = FOLDER / "peers"
-PEERS = ("pgvector", "chroma", "lancedb")
+PEERS = ("pgvector", "chroma", "lancedb", "qdrant")
 CONNECTIONS = 64
 QUERIES = 4000
 TUNING_QUERIES = 500
