@@ -3,21 +3,18 @@ and what happened there is compared."""
 
 from __future__ import annotations
 
-import copy
 import io
 import json
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from layers import CHECKOUT
-from record_objects import at_rest, building, objects, play, promoted, rejected, shadowing, soaking
+from planned_edits import CASES, Case, Played, played
+from record_objects import building, objects, play, shadowing, soaking
 from recorded import Json, Recorded
-from simulator.scenarios.scenario import Script
-from simulator.world import World, edited
+from simulator.world import edited
 
 from vectorindex_operator.api.v1alpha1 import API_VERSION, VectorIndexSpec
 from vectorindex_plugin import estimate
@@ -29,67 +26,12 @@ from vectorindex_plugin.planning import Effect, effects
 from vectorindex_plugin.seen import look
 from vectorindex_plugin.verbs.common import Session
 
-SEEN = (Effect.BUILD, Effect.PROVE, Effect.ROLL_OUT, Effect.RESTART, Effect.SCALE)
-"""What can be told from outside whether it happened."""
-LATER = 240.0
+QUICK = [case for case in CASES if case.quick]
 
 
-def seen_from_outside(world: World) -> dict[str, Any]:
-    searchers = world.store.get("Deployment", world.serving()) or {}
-    return {
-        "builds": world.truth.builds,
-        "proofs": sum(map(len, world.truth.measured.values())),
-        "serving": world.serving(),
-        "pods": searchers.get("spec", {}).get("template"),
-        "replicas": world.replicas(),
-    }
-
-
-def happened(before: dict[str, Any], after: dict[str, Any], new: bool) -> set[Effect]:
-    same = before["serving"] == after["serving"]
-    facts = {
-        Effect.BUILD: after["builds"] > before["builds"],
-        Effect.PROVE: after["proofs"] > before["proofs"],
-        Effect.ROLL_OUT: new,
-        Effect.RESTART: same and before["pods"] != after["pods"],
-        Effect.SCALE: same and before["replicas"] != after["replicas"],
-    }
-    return {effect for effect, so in facts.items() if so}
-
-
-@pytest.mark.parametrize(
-    ("moment", "edit", "leads_to"),
-    [
-        (at_rest, {}, set()),
-        (at_rest, {"index__factory": "B"}, {Effect.BUILD, Effect.PROVE, Effect.ROLL_OUT}),
-        (at_rest, {"searcher__replicas": 3}, {Effect.SCALE}),
-        (at_rest, {"searcher__resources": {"requests": {"cpu": "2"}}}, {Effect.RESTART}),
-        (at_rest, {"searcher__params": {"allow": []}}, {Effect.RESTART}),
-        (at_rest, {"gate": {"k": 5}, "rollout__soak__duration": "1h", "guardrails__rules": [], "build": {}}, set()),
-        (at_rest, {"searcher__minScore": 0.5}, {Effect.ROLL_OUT}),
-        (at_rest, {"segments": [{"name": "a"}]}, {Effect.PROVE, Effect.ROLL_OUT}),
-        (at_rest, {"suspend": True, "index__factory": "B"}, set()),
-        (promoted, {"index__factory": "A"}, {Effect.ROLL_OUT}),
-        (promoted, {"history": 1}, set()),
-        (rejected, {"gate__recall": {"min": 0.4}}, {Effect.ROLL_OUT}),
-        (rejected, {"index__factory": "A"}, set()),
-    ],
-    ids=lambda value: value.__name__ if callable(value) else "+".join(value) if isinstance(value, dict) else "",
-)
-def test_what_is_planned_happens(moment: Callable[[World], Script], edit: Json, leads_to: set[Effect]) -> None:
-    world = play(moment).world
-    now, *there = copy.deepcopy(objects(world))
-    obs = look(Recorded(there, now["unix"]), "search", "products", now["unix"]).obs
-    spec = VectorIndexSpec.model_validate(edited(world.spec, **edit))
-    planned = effects(obs, spec, now["unix"])
-    assert {one.effect for one in planned} & set(SEEN) == leads_to
-    before, loaded = seen_from_outside(world), world.loaded()
-    ever: set[str] = set()
-    world.apply(**edit)
-    while world.now < now["unix"] + LATER:
-        world.clock.step()
-        ever |= world.loaded()
-    assert happened(before, seen_from_outside(world), bool(ever - loaded)) == leads_to
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+def test_what_is_planned_happens(case: Case) -> None:
+    assert played(case) == Played(case.leads_to, case.leads_to)
 
 
 def test_what_is_under_way_gives_way() -> None:
