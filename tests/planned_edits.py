@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from record_objects import at_rest, building, objects, paused, play, promoted, rejected, rolled_back, shadowing, soaking
 from recorded import Json, Recorded
@@ -104,35 +103,53 @@ def played(case: Case) -> Played:
     obs = look(Recorded(there, now["unix"]), "search", "products", now["unix"]).obs
     spec = VectorIndexSpec.model_validate(edited(world.spec, **case.edit))
     planned = {one.effect for one in effects(obs, spec, now["unix"])} & SEEN
-    before, loaded = _from_outside(world), world.loaded()
-    ever: set[str] = set()
+    before, loaded, ever = Seen.of(world), world.loaded(), set[str]()
+    changed: set[Effect] = set()
     world.apply(**case.edit)
     while world.now < now["unix"] + LATER:
         world.clock.step()
         ever |= world.loaded()
-    return Played(frozenset(planned), _happened(before, _from_outside(world), new=bool(ever - loaded)))
+        changed |= before.changes(Seen.of(world))
+    return Played(frozenset(planned), before.happened(Seen.of(world), new=bool(ever - loaded)) | changed)
 
 
-def _from_outside(world: World) -> dict[str, Any]:
-    searchers = world.store.get("Deployment", world.serving()) or {}
-    return {
-        "builds": world.truth.builds,
-        "proofs": sum(map(len, world.truth.measured.values())),
-        "serving": world.serving(),
-        "loaded": world.loaded(),
-        "pods": searchers.get("spec", {}).get("template"),
-        "replicas": searchers.get("spec", {}).get("replicas"),
-    }
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What can be seen from outside. `pods`, `replicas`: of the searchers that serve."""
 
+    builds: int
+    proofs: int
+    serving: str
+    loaded: frozenset[str]
+    pods: Json | None
+    replicas: int | None
 
-def _happened(before: dict[str, Any], after: dict[str, Any], *, new: bool) -> frozenset[Effect]:
-    same = before["serving"] == after["serving"]
-    facts = {
-        Effect.BUILD: after["builds"] > before["builds"],
-        Effect.PROVE: after["proofs"] > before["proofs"],
-        Effect.ROLL_OUT: new,
-        Effect.MOVE: not same and after["serving"] in before["loaded"],
-        Effect.RESTART: same and before["pods"] != after["pods"],
-        Effect.SCALE: same and before["replicas"] != after["replicas"],
-    }
-    return frozenset(effect for effect, so in facts.items() if so)
+    @classmethod
+    def of(cls, world: World) -> Seen:
+        searchers = (world.store.get("Deployment", world.serving()) or {}).get("spec", {})
+        proofs = sum(map(len, world.truth.measured.values()))
+        return cls(
+            world.truth.builds,
+            proofs,
+            world.serving(),
+            frozenset(world.loaded()),
+            searchers.get("template"),
+            searchers.get("replicas"),
+        )
+
+    def changes(self, now: Seen) -> set[Effect]:
+        """Of the searchers, while the same ones serve."""
+        if now.serving != self.serving:
+            return set()
+        facts = {Effect.RESTART: now.pods != self.pods, Effect.SCALE: now.replicas != self.replicas}
+        return {effect for effect, so in facts.items() if so}
+
+    def happened(self, end: Seen, *, new: bool) -> frozenset[Effect]:
+        """All else. `new`: whether another revision was ever loaded."""
+        facts = {
+            Effect.BUILD: end.builds > self.builds,
+            Effect.PROVE: end.proofs > self.proofs,
+            Effect.ROLL_OUT: new,
+            Effect.MOVE: end.serving != self.serving and end.serving in self.loaded,
+        }
+        return frozenset(effect for effect, so in facts.items() if so)
