@@ -80,6 +80,7 @@ check: setup ## format, lint, types, import contracts, generated files, chart
 	$(RUN) -m vectorindex_searcher.proof.schema --check
 	PYTHONPATH=hack $(RUN) -m pod_sizes --check
 	PYTHONPATH=hack $(RUN) -m plugin_page --check
+	PYTHONPATH=hack $(RUN) -m argocd_files --check
 	$(UV) lock --check --quiet
 	$$($(CLUSTER_TOOL) binary helm) lint charts/vectorindex-operator --quiet --set image.repository=example/vectorindex-operator
 
@@ -88,12 +89,13 @@ format: setup ## format and fix what can be fixed
 	.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
 .PHONY: generate
-generate: setup ## write CRDs, the chart's copy, the reference pages, the OpenAPI document and the report's schema from the code
+generate: setup ## write CRDs, the chart's copy, the reference pages, the OpenAPI document, the report's schema and Argo CD's actions from the code
 	$(RUN) -m vectorindex_operator.api.crd --write
 	$(RUN) -m vectorindex_searcher.serve.openapi --write
 	$(RUN) -m vectorindex_searcher.proof.schema --write
 	PYTHONPATH=hack $(RUN) -m pod_sizes --write
 	PYTHONPATH=hack $(RUN) -m plugin_page --write
+	PYTHONPATH=hack $(RUN) -m argocd_files --write
 
 # ---------------------------------------------------------------- benchmarks
 BENCHES := cores serving peers start filters auto build growth live_recall client proof collect

@@ -1,0 +1,7 @@
+-- Made by `make generate`: asks for resume (docs/operations.md) as `kubectl vectorindex` does.
+local os = require("os")
+if obj.metadata.annotations == nil then
+  obj.metadata.annotations = {}
+end
+obj.metadata.annotations["vectorindex.dev/resume"] = "argocd-" .. os.time()
+return obj
