@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -461,6 +462,18 @@ def test_rows_gathered_from_a_large_file_do_not_stay_in_memory(tmp_path: Path) -
         np.testing.assert_array_equal(np.concatenate([block for _, block in vectors.blocks()]), data)
         mapped = _mapped_bytes(tmp_path / "vectors.npy")
     assert mapped < 1 << 20, f"{mapped / 2**20:.1f} MiB of the file are still mapped into this process"
+
+
+def test_a_file_that_became_shorter_is_no_end_of_the_process(tmp_path: Path) -> None:
+    """Of a mapped one it would be: a bus error."""
+    path = tmp_path / "vectors.npy"
+    with VectorWriter(path, 3000, 128, half=False) as writer:
+        writer.write(rows(3000, 128))
+    with VectorFile(path, Metric.L2) as vectors:
+        os.truncate(path, path.stat().st_size - 100)
+        assert len(vectors.gather(np.array([7, 2998]))) == 2
+        with pytest.raises(BadData, match="ended before"):
+            vectors.gather(np.array([7, 2999]))
 
 
 def _mapped_bytes(path: Path) -> int:
