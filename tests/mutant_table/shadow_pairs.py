@@ -7,6 +7,7 @@ from .mutant import Edit, Mutant
 _SHADOW = "searcher/vectorindex_searcher/serve/shadow"
 _INTERNAL = "searcher/vectorindex_searcher/serve/http/internal.py"
 _PARTS = "unit/test_searcher_shadow.py"
+_SENDING = "unit/test_searcher_shadow_sending.py"
 _PODS = "unit/test_searcher_shadow_pods.py"
 _WORKERS = "searcher/vectorindex_searcher/serve/workers"
 _PROCESSES = "unit/test_searcher_shadow_processes.py"
@@ -15,8 +16,8 @@ SHADOW_PAIRS = (
     Mutant(
         "a shadow's queue has no end",
         f"{_SHADOW}/mirror.py",
-        "            if drawn is None or len(self.queue) >= self._room:\n",
-        "            if drawn is None:\n",
+        "                if drawn is None or len(self.queue) >= self._room:\n",
+        "                if drawn is None:\n",
         (f"{_PODS}::test_where_the_sender_does_not_come_to_it_the_queue_drops",),
         "A sender that hangs would take the pod's memory.",
     ),
@@ -51,6 +52,30 @@ SHADOW_PAIRS = (
         '"unreached": lost if reached else lost}',
         (f"{_PODS}::test_a_receiver_that_breaks_is_one_that_did_not_answer",),
         "A candidate that crashes on every query would be taken for one behind a NetworkPolicy.",
+    ),
+    Mutant(
+        "a connection of a shadow is used again whatever happened on it",
+        f"{_SHADOW}/sender.py",
+        "            if well:\n",
+        "            if link.usable:\n",
+        (f"{_PODS}::test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one",),
+        "A candidate that is always late would be taken for one that answers.",
+    ),
+    Mutant(
+        "an answer that nobody asked for is kept for the next request of a shadow",
+        f"{_SHADOW}/link.py",
+        "            self.close()  # nobody asked\n",
+        "            self._given += data\n",
+        (f"{_SENDING}::test_what_nobody_asked_for_ends_the_connection",),
+        "Each answer would be taken for that of another request from then on.",
+    ),
+    Mutant(
+        "every connection of a shadow is kept",
+        f"{_SHADOW}/link.py",
+        "        if len(self._free) >= KEPT or not link.usable",
+        "        if not link.usable",
+        (f"{_SENDING}::test_few_connections_are_kept_none_for_long_and_none_to_whom_nothing_is_sent",),
+        "A candidate of 256 pods would take the descriptors that users' connections need.",
     ),
     Mutant(
         "a query that only the candidate refuses is no error",
@@ -167,9 +192,9 @@ SHADOW_PAIRS = (
     Mutant(
         "a request of a shadow holds more than can be answered in time",
         f"{_SHADOW}/sender.py",
-        "                if some and seconds + waiting[0].seconds > REQUEST_SECONDS:\n                    break\n",
+        "                if some and took > REQUEST_SECONDS:\n                    break\n",
         "",
-        (f"{_PARTS}::test_a_request_holds_no_more_than_one_core_answers_in_time",),
+        (f"{_SENDING}::test_a_request_holds_no_more_than_one_core_answers_in_time",),
         "A good candidate whose queries are slow would be rejected as one that does not answer.",
     ),
     Mutant(

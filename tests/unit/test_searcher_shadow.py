@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections import deque
-from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import orjson
@@ -15,13 +10,11 @@ import pytest
 
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Metric, PairEvidence
-from vectorindex_searcher.index.rows import RawIds
-from vectorindex_searcher.serve.shadow.answers import ExactScores, fates
+from vectorindex_searcher.serve.shadow.answers import fates
 from vectorindex_searcher.serve.shadow.counts import PairRows
-from vectorindex_searcher.serve.shadow.mirror import Answered, Mirror
 from vectorindex_searcher.serve.shadow.rates import Draw, Rates
-from vectorindex_searcher.serve.shadow.sender import SCORED, MirrorSender, _Outgoing, receiver_of
-from vectorindex_searcher.serve.shadow.wire import Asked, MalformedError, Packed, decode, join, pack, query_hash
+from vectorindex_searcher.serve.shadow.sender import receiver_of
+from vectorindex_searcher.serve.shadow.wire import MalformedError, Packed, decode, join, query_hash
 
 DIMENSION = 8
 SHADOW_KEY = "923d970ca28090be864042ef54df5b692e0ecefc7bb464a94b5a5c12bb7bf720"
@@ -97,7 +90,7 @@ def test_with_one_segment_all_of_it_is_the_uniform_sample() -> None:
 
 
 def test_a_pod_always_gets_the_same_query_and_few_change_when_one_comes() -> None:
-    names = [query_hash(np.array([n], np.float32), 10, {}) for n in range(600)]
+    names = [query_hash(np.float32(n).tobytes(), 10, {}) for n in range(600)]
     three = [receiver_of(name, ("10.0.0.1", "10.0.0.2", "10.0.0.3")) for name in names]
     four = [receiver_of(name, ("10.0.0.4", "10.0.0.3", "10.0.0.1", "10.0.0.2")) for name in names]
     assert min(three.count(address) for address in set(three)) > 150
@@ -107,84 +100,16 @@ def test_a_pod_always_gets_the_same_query_and_few_change_when_one_comes() -> Non
 
 
 def test_the_same_query_has_the_same_name_and_no_other_has() -> None:
-    vector = np.ones(4, np.float32)
+    vector = np.ones(4, np.float32).tobytes()
     name = query_hash(vector, 10, {"filter": {"a": 1, "b": 2}, "params": {"nprobe": 3}})
-    assert name == query_hash(vector.copy(), 10, {"params": {"nprobe": 3}, "filter": {"b": 2, "a": 1}})
-    others = [(vector * 2, 10, {}), (vector, 11, {}), (vector, 10, {}), (vector, 10, {"params": {"nprobe": 4}})]
+    assert name == query_hash(bytes(bytearray(vector)), 10, {"params": {"nprobe": 3}, "filter": {"b": 2, "a": 1}})
+    others = [
+        (vector[1:] + vector[:1], 10, {}),
+        (vector, 11, {}),
+        (vector, 10, {}),
+        (vector, 10, {"params": {"nprobe": 4}}),
+    ]
     assert len({name, *(query_hash(*one) for one in others)}) == 5
-
-
-# ---------------------------------------------------------------- what is sent together
-
-
-def test_a_request_holds_no_more_than_one_core_answers_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Queries of 0.2 s each here, on several cores: 64 of them would find no answer within two seconds."""
-    engine = SimpleNamespace(manifest=SimpleNamespace(index_type="Flat"))
-    mirror = Mirror()
-    sender = MirrorSender("uid", "docs-old", mirror, engine, ExactScores(engine, lambda: None))  # type: ignore[arg-type]
-    lease = contract.MirrorLease(revision="docs-new", addresses=("127.0.0.1",), max_per_second=9, shadow="docs-new@1")
-    mirror.take(lease, "", "docs-old")
-    nothing = Packed(b"", b"", b"", b"", b"", b"")
-    sent: list[list[float]] = []
-
-    async def connect(*_: object, **_more: object) -> tuple[None, None]:
-        return None, None
-
-    async def exchange(_in: None, _out: None, _lease: object, _address: str, some: Sequence[Any]) -> frozenset[int]:
-        sent.append([query.seconds for query in some])
-        return frozenset()
-
-    async def begin(*seconds: float) -> list[list[float]]:
-        sent.clear()
-        waiting = deque(_Outgoing(7, "other", True, each, nothing) for each in seconds)
-        sender._waiting["127.0.0.1"] = waiting
-        assert mirror.lease is not None
-        sender._begin(mirror.lease)
-        while waiting or sender._sending:
-            await asyncio.sleep(0)
-        return sent
-
-    monkeypatch.setattr(asyncio, "open_connection", connect)
-    sender._exchange = exchange  # type: ignore[method-assign, assignment]
-    assert asyncio.run(begin(0.2, 0.2, 0.2, 0.2, 0.2)) == [[0.2, 0.2], [0.2, 0.2], [0.2]]
-    assert asyncio.run(begin(3.0, 3.0)) == [[3.0], [3.0]], "one at least, and the next as soon as it is answered"
-    assert asyncio.run(begin(*[0.001] * 70)) == [[0.001] * 64, [0.001] * 6]
-
-
-def test_of_many_queries_some_are_scored_exactly_and_all_are_sent() -> None:
-    """Reading vectors is the most of what mirroring costs where an index holds codes."""
-    engine = SimpleNamespace(manifest=SimpleNamespace(index_type="PQ"))
-    asked = []
-
-    def of(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        asked.append(rows.shape)
-        return rows + vectors[:, :1]
-
-    exact = SimpleNamespace(possible=True, of=of)
-    sender = MirrorSender("uid", "docs-old", Mirror(), engine, exact)  # type: ignore[arg-type]
-    some = [answered(number, 3 + number % 2) for number in range(SCORED + 10)]
-    found = sender._exact_scores(some)
-    assert sorted(asked) == [(SCORED // 2, 3), (SCORED // 2, 4)], "those with as many answers together"
-    assert [scores is not None for scores in found] == [True] * SCORED + [False] * 10
-    for number, scores in enumerate(found[:SCORED]):
-        assert scores is not None
-        assert scores.tolist() == [row + number for row in range(3 + number % 2)]
-
-
-def answered(number: int, answers: int) -> Answered:
-    return Answered(
-        segment="other",
-        k=answers,
-        asked={},
-        min_score=None,
-        vector=np.full(DIMENSION, number, np.float32),
-        rows=np.arange(answers, dtype=np.int64),
-        scores=np.zeros(answers, np.float32),
-        seconds=0.001,
-        bucket=7,
-        overall=True,
-        deleted="",
-    )
 
 
 # ---------------------------------------------------------------- what is counted
@@ -235,17 +160,22 @@ def test_an_answer_is_never_too_long_and_adds_up_to_the_same() -> None:
 # ---------------------------------------------------------------- bytes
 
 
-def asked(**more: object) -> Asked:
-    known = {"segment": "rare", "k": 3, "seconds": 0.001, "overall": True, "hits": 2, "answers": 2, "first": 0.9}
-    return Asked.model_validate(known | more)
-
-
 def body(text: bool = False, count: int = 3, **more: object) -> bytes:
     names = ["ä", "bcd"]
     data = "".join(names).encode()
-    ids = RawIds(np.array([2, 3], np.uint32), data, [0, 2, 5]) if text else RawIds(np.array([7, 8]), b"", None)
+    known = {"segment": "rare", "k": 3, "seconds": 0.001, "overall": True, "hits": 2, "answers": 2, "first": 0.9}
     vectors = np.random.default_rng(1).standard_normal((count, DIMENSION)).astype(np.float32)
-    packed = [pack(vars(asked(**more)), bytes([n] * 16), vector, ids, [0.9, 0.5]) for n, vector in enumerate(vectors)]
+    packed = [
+        Packed(
+            head=orjson.dumps(known | more),
+            vector=vector.tobytes(),
+            name=bytes([n] * 16),
+            scores=np.array([0.9, 0.5]).tobytes(),
+            numbers=(np.array([2, 3], np.uint32) if text else np.array([7, 8])).tobytes(),
+            text=data if text else b"",
+        )
+        for n, vector in enumerate(vectors)
+    ]
     return join("docs@1", "docs-old", DIMENSION, packed, text=text)
 
 

@@ -539,6 +539,69 @@ def test_whoever_says_that_it_is_not_the_one_is_not_judged(alone: Pod, status: s
         assert (row["mirrored"], row["unanswered"]) == (0, 0)
 
 
+class Judged:
+    """Answers as a searcher does, request after request on a connection. `seconds`: what the first one takes; `last`:
+    it closes after each answer, and says so, or not (None: it does not)."""
+
+    def __init__(self, last: bool | None = None, seconds: float = 0.0) -> None:
+        self._last, self._seconds = last, seconds
+        self.connections = self.ended = 0
+
+    def __call__(self, connection: socket.socket, head: bytes) -> None:
+        self.connections += 1
+        said = b"Connection: close\r\n" if self._last else b""
+        try:
+            while True:
+                head, _, body = head.partition(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+                while len(body) < length:
+                    body += connection.recv(1 << 20)
+                time.sleep(self._seconds)
+                self._seconds = 0.0
+                connection.sendall(b"HTTP/1.1 200 OK\r\n" + said + b"Content-Length: 2\r\n\r\n{}")
+                if self._last is not None:
+                    return
+                head = received(connection, b"", b"\r\n\r\n")
+        finally:
+            self.ended += 1
+
+
+def sent(alone: Pod, count: int, judged: Judged) -> None:
+    """So many queries, each in a request of its own."""
+    for number, vector in enumerate(queries(count)):
+        assert alone.search(vector=vector)[0] == 200
+        until(lambda number=number: alone.row()["mirrored"] == number + 1)
+        until(lambda: judged.ended == judged.connections or judged._last is None)
+        time.sleep(0.02)  # for the news to arrive
+
+
+@pytest.mark.parametrize("last", [None, True, False], ids=["keeps it", "says that it closes", "closes"])
+def test_requests_go_over_one_connection_as_long_as_it_is_kept(alone: Pod, last: bool | None) -> None:
+    judged = Judged(last)
+    with server(judged) as port:
+        assert alone.mirror(port) == 200
+        sent(alone, 3, judged)
+        assert judged.connections == (1 if last is None else 3)
+        assert alone.row()["unanswered"] == 0
+        assert alone.mirror(port, rate=0) == 200
+        until(lambda: judged.ended == judged.connections)
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one(
+    alone: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contract, "SHADOW_SECONDS", 0.3)
+    judged = Judged(seconds=0.6)
+    with server(judged) as port:
+        assert alone.mirror(port) == 200
+        alone.search(vector=queries(1)[0])
+        until(lambda: alone.row()["unanswered"] == 1)
+        monkeypatch.setattr(contract, "SHADOW_SECONDS", 60.0)
+        alone.search(vector=queries(2)[1])
+        until(lambda: alone.row()["mirrored"] == 2)
+        assert judged.connections == 2
+
+
 def test_a_receiver_that_never_answers_delays_no_user_and_what_waits_is_bounded(
     alone: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:

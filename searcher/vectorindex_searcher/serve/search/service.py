@@ -148,8 +148,7 @@ class SearchService:
             for number, one in enumerate(asked):
                 self._offer(one, vectors[number : number + 1], rows[number : number + 1])
         if self._mirror.lease is not None:
-            for n, one in enumerate(asked):
-                self._mirror.offer(one.plan, vectors, rows, scores, one.began, n)
+            self._mirror.offer(asked, vectors, rows, scores)
         if asked[0].plan.include_metadata or np.count_nonzero(rows < 0):
             return [self._answered(one, scores[n : n + 1], rows[n : n + 1]) for n, one in enumerate(asked)]
         # The usual case: what all answers need is looked up once for all.
@@ -184,7 +183,7 @@ class SearchService:
         allowed = None if plan.filter is None else self._matching(plan.filter, work, asked.deadline)
         scores, rows, strategy = self._searched(plan, vectors, allowed, asked.deadline)
         if self._mirror.lease is not None:
-            self._mirror.offer(plan, vectors, rows, scores, asked.began)
+            self._mirror.offer_one(asked, vectors, rows, scores)
         if allowed is None:
             self._offer(asked, vectors, rows)
             return self._answer(asked, scores, rows, work)

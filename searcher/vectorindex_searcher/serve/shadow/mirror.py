@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +36,12 @@ class Answered:
     k: int
     asked: Mapping[str, Any]
     min_score: float | None
-    vector: npt.NDArray[np.float32]
-    """[dimension], as the user gave it."""
-    rows: npt.NDArray[np.int64]
-    """Its first answers, at most contract.SHADOW_ANSWERS; -1 where there is none."""
-    scores: npt.NDArray[np.float32]
-    """Theirs, as the user was told."""
+    vector: bytes
+    """float32 [dimension], as the user gave it. Bytes, since it leaves as such, with many others at once."""
+    rows: bytes
+    """int64: its first answers, at most contract.SHADOW_ANSWERS; -1 where there is none."""
+    scores: bytes
+    """float32: theirs, as the user was told."""
     seconds: float
     bucket: int
     overall: bool
@@ -60,6 +60,13 @@ class Mirroring:
     until: float
     rates: Rates
     counts: PairRows
+
+
+class Search(Protocol):
+    """A search that was answered. `began`: monotonic, when its request had arrived."""
+
+    plan: SearchPlan
+    began: float
 
 
 MakeRates = Callable[[float, Sequence[str], float], Rates]
@@ -123,45 +130,65 @@ class Mirror:
 
     def offer(
         self,
-        plan: SearchPlan,
+        asked: Sequence[Search],
         vectors: npt.NDArray[np.float32],
         rows: npt.NDArray[np.int64],
         scores: npt.NDArray[np.float32],
-        began: float,
-        number: int | None = None,
     ) -> None:
-        """Consider one query of those that were just answered together: vectors float32 [n, dimension], rows int64
-        [n, k], scores float32 [n, k]. `number`: which; None: they are of one request, of which any one is taken.
-        `began`: monotonic, when the request had arrived."""
+        """Consider each of the queries that were just answered together: vectors float32 [n, dimension], rows int64
+        [n, k], scores float32 [n, k]. Between two tokens, where most of them fall, hardly anything is done for one."""
         lease, now = self.lease, self._monotonic()
         if lease is None:
             return
         if now >= lease.until:
             self.end(lease)
             return
+        rates = lease.rates
         with self._lock:
-            drawn = lease.rates.draw(plan.segment, now) if now >= lease.rates.dry_until else None
-            if drawn is None or len(self.queue) >= self._room:
-                self._left_out[plan.segment] += 1
-                return
-        if number is None:
-            number = random.randrange(len(vectors))  # noqa: S311 - no secret
+            for number, one in enumerate(asked):
+                segment = one.plan.segment
+                drawn = rates.draw(segment, now) if now >= rates.dry_until else None
+                if drawn is None or len(self.queue) >= self._room:
+                    self._left_out[segment] += 1
+                else:
+                    self.queue.append(self._answered(one, vectors[number], rows[number], scores[number], now, drawn))
+
+    def offer_one(
+        self,
+        asked: Search,
+        vectors: npt.NDArray[np.float32],
+        rows: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32],
+    ) -> None:
+        """Consider a request for n queries, of which any one is taken; as `offer`."""
+        number = random.randrange(len(vectors))  # noqa: S311 - no secret
+        part = slice(number, number + 1)
+        self.offer((asked,), vectors[part], rows[part], scores[part])
+
+    def _answered(
+        self,
+        asked: Search,
+        vector: npt.NDArray[np.float32],
+        rows: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32],
+        now: float,
+        drawn: Draw,
+    ) -> Answered:
+        """Copies: what is given are parts of a request's body and of a whole group's answers."""
+        plan = asked.plan
         most = min(plan.k, contract.SHADOW_ANSWERS)
-        # Copies: what is given are parts of a request's body and of a whole group's answers.
-        self.queue.append(
-            Answered(
-                segment=plan.segment,
-                k=plan.k,
-                asked=plan.asked,
-                min_score=plan.min_score,
-                vector=vectors[number].copy(),
-                rows=rows[number, :most].copy(),
-                scores=scores[number, :most].copy(),
-                seconds=now - began,
-                bucket=self._bucket(),
-                overall=drawn is Draw.OVERALL,
-                deleted=self._deleted(),
-            )
+        return Answered(
+            segment=plan.segment,
+            k=plan.k,
+            asked=plan.asked,
+            min_score=plan.min_score,
+            vector=vector.tobytes(),
+            rows=rows[:most].tobytes(),
+            scores=scores[:most].tobytes(),
+            seconds=now - asked.began,
+            bucket=self._bucket(),
+            overall=drawn is Draw.OVERALL,
+            deleted=self._deleted(),
         )
 
     def put(self, query: Answered) -> None:

@@ -1,8 +1,8 @@
 """Sends what was put aside (mirror.py) to the pods that are judged, from a thread with an event loop of its own.
 
 A receiver may be broken or hostile: it drips bytes, never ends its head, promises gigabytes, resets. Each request has
-one deadline from its first byte to the last of its answer, of which little is read; one is under way to each pod, a few
-to all. What finds no place is dropped. Users' searches share nothing with it but the interpreter.
+one deadline from its first byte to the last of its answer, of which little is read (link.py); one is under way to each
+pod, a few to all. What finds no place is dropped. Users' searches share nothing with it but the interpreter.
 """
 
 from __future__ import annotations
@@ -15,28 +15,24 @@ import logging
 import os
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import orjson
 
 from ... import contract
-from ...errors import TaskError
 from ...index.engine import Engine
-from ...index.parameters import tells_exact_scores
 from ..evidence.live_recall import NICENESS
-from .answers import ExactScores, Floats
+from .answers import ExactScores
+from .link import Link, Links
 from .mirror import Answered, Mirror, Mirroring
-from .wire import Packed, fits, join, pack, query_hash
+from .packer import Packer
+from .wire import Packed, fits, join
 
 GATHER_SECONDS = 1.0
 """How long queries are gathered before they are sent: a request costs as much as ten queries, and vectors that are read
 together a fraction."""
-SCORED = 64
-"""Queries of those that were gathered, of which exact scores are read where the index tells others: what is sent beyond
-that is compared by all but its answers, of which the judged pod could look at no more either."""
 REQUEST_SECONDS = contract.SHADOW_SECONDS / 4
 """What the queries of a request took here, together: the judged pod may have one core, and SHADOW_SECONDS for all."""
 AT_ONCE = 8
@@ -45,21 +41,19 @@ WAITING = 512
 """Queries that wait for a request to a pod, all pods together."""
 WAITING_BYTES = SENDING_BYTES = 2 << 20
 """Of those that wait, and of those under way."""
-_HEAD_BYTES = 16 << 10
-_ANSWER_BYTES = 4096
 _ELSEWHERE = frozenset({401, 403, 404, 409, 421})
 """Whoever answers so is not judged here, or was not to be asked: another pod at that address, another shadow, an image
 that knows of none, keys or clocks that differ. No error of the revision's."""
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Outgoing:
-    bucket: int
-    segment: str
-    overall: bool
+    place: tuple[int, str, bool]
+    """Where it is counted: bucket, segment, and whether overall."""
     seconds: float
     packed: Packed
+    nbytes: int
 
 
 class _NotSentError(Exception):
@@ -82,10 +76,9 @@ class MirrorSender:
         """`exact` is this thread's own. `differ`: told that a judged pod has another list of deleted ids than the one
         with which queries were answered here; `clock`: unix seconds."""
         self._index_uid, self._revision = index_uid, revision
-        self._mirror, self._engine, self._exact = mirror, engine, exact
+        self._mirror, self._engine, self._packer = mirror, engine, Packer(engine, exact)
         self._differ, self._clock = differ, clock
-        self._told_exactly = tells_exact_scores(engine.manifest.index_type)
-        """Most kinds of index do, and nothing need be read."""
+        self._links = Links()
         self._waiting: dict[str, deque[_Outgoing]] = {}
         self._busy: dict[str, int] = {}
         """Bytes that are under way, by address."""
@@ -109,7 +102,7 @@ class MirrorSender:
         with contextlib.suppress(OSError):  # on Linux this is the thread's own priority
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         asyncio.run(self._send_on())
-        self._exact.close()
+        self._packer.close()
 
     async def _send_on(self) -> None:
         while not self._stop.is_set():
@@ -118,6 +111,7 @@ class MirrorSender:
                 self.send_some()
             except Exception:
                 _log.exception("mirroring failed; what was gathered is dropped")
+        self._links.close_idle(())
 
     def send_some(self) -> None:
         """Begin to send what is there. On the event loop of this thread."""
@@ -126,67 +120,31 @@ class MirrorSender:
         if lease is not None and time.monotonic() >= lease.until:
             self._mirror.end(lease)
             lease = None
-        held = [one.packed.nbytes for some in self._waiting.values() for one in some]
+        held = [one.nbytes for some in self._waiting.values() for one in some]
         self._free_bytes = WAITING_BYTES - sum(held)
         some = [self._mirror.queue.popleft() for _ in range(len(self._mirror.queue))]
         taken = some[: WAITING - len(held)] if lease is not None else []
         for query in some[len(taken) :]:
             self._mirror.drop(query.segment)
         if lease is not None:
-            for query, scores in zip(taken, self._exact_scores(taken), strict=True):
-                self._assign(query, scores, lease)
+            for query, packed in zip(taken, self._packer.packed(taken), strict=True):
+                self._assign(query, packed, lease)
         for address in [one for one in self._waiting if lease is None or one not in lease.addresses]:
             for waiting in self._waiting.pop(address):
-                self._mirror.drop(waiting.segment)
+                self._mirror.drop(waiting.place[1])
+        self._links.close_idle(lease.addresses if lease is not None else ())
         if lease is not None:
             self._begin(lease)
 
-    def _exact_scores(self, some: Sequence[Answered]) -> list[Floats | None]:
-        """Those of the answers of each query [m], -inf where there is none; None: those that were told are exact, or
-        nobody knows. Of many queries together, since what is mapped for a read is the most of it."""
-        scores: list[Floats | None] = [None] * len(some)
-        if self._told_exactly:
-            return scores
-        with contextlib.suppress(TaskError):
-            if not self._exact.possible:
-                return scores
-            alike: defaultdict[int, list[int]] = defaultdict(list)
-            for number, query in enumerate(some[:SCORED]):
-                alike[len(query.rows)].append(number)
-            for numbers in alike.values():
-                vectors, rows = (np.stack([getattr(some[n], part) for n in numbers]) for part in ("vector", "rows"))
-                for number, found in zip(numbers, self._exact.of(vectors, rows), strict=True):
-                    scores[number] = found
-        return scores
-
-    def _assign(self, query: Answered, scores: Floats | None, lease: Mirroring) -> None:
-        """To the pod that always gets this query, if there is room. `scores`: exact ones of its answers."""
-        name = query_hash(query.vector, query.k, query.asked)
-        packed = self._packed(query, name, scores)
-        if not fits(1, packed.nbytes) or packed.nbytes > self._free_bytes:
+    def _assign(self, query: Answered, packed: Packed, lease: Mirroring) -> None:
+        """To the pod that always gets this query, if there is room."""
+        nbytes = packed.nbytes
+        if not fits(1, nbytes) or nbytes > self._free_bytes:
             self._mirror.drop(query.segment)
             return
-        self._free_bytes -= packed.nbytes
-        waiting = self._waiting.setdefault(receiver_of(name, lease.addresses), deque())
-        waiting.append(_Outgoing(query.bucket, query.segment, query.overall, query.seconds, packed))
-
-    def _packed(self, query: Answered, name: bytes, exact: Floats | None) -> Packed:
-        found = query.rows >= 0
-        rows, told = query.rows[found], query.scores[found]
-        hits = len(told) if query.min_score is None else int(np.count_nonzero(told >= query.min_score))
-        asked: dict[str, object] = {
-            "segment": query.segment,
-            "k": query.k,
-            "fields": query.asked,
-            "seconds": query.seconds,
-            "overall": query.overall,
-            "deleted": query.deleted,
-            "first": float(told[0]) if len(told) else None,
-            "hits": hits,
-            "answers": len(rows),
-            "exact": self._told_exactly or exact is not None,
-        }
-        return pack(asked, name, query.vector, self._engine.raw_ids(rows), told if exact is None else exact[found])
+        self._free_bytes -= nbytes
+        waiting = self._waiting.setdefault(receiver_of(packed.name, lease.addresses), deque())
+        waiting.append(_Outgoing((query.bucket, query.segment, query.overall), query.seconds, packed, nbytes))
 
     def _begin(self, lease: Mirroring) -> None:
         """A request to each pod that has none under way, as far as there is room for them."""
@@ -197,13 +155,15 @@ class MirrorSender:
                 continue
             some: list[_Outgoing] = []
             size, seconds, room = 0, 0.0, SENDING_BYTES - sum(self._busy.values())
-            while waiting and fits(len(some) + 1, size + waiting[0].packed.nbytes):
-                if self._busy and size + waiting[0].packed.nbytes > room:
+            while waiting:
+                first = waiting[0]
+                whole, took = size + first.nbytes, seconds + first.seconds
+                if not fits(len(some) + 1, whole) or (self._busy and whole > room):
                     break
-                if some and seconds + waiting[0].seconds > REQUEST_SECONDS:
+                if some and took > REQUEST_SECONDS:
                     break
                 some.append(waiting.popleft())
-                size, seconds = size + some[-1].packed.nbytes, seconds + some[-1].seconds
+                size, seconds = whole, took
             if not some:
                 return
             self._busy[address] = size
@@ -216,19 +176,19 @@ class MirrorSender:
         reached = False
         try:
             async with asyncio.timeout(contract.SHADOW_SECONDS):
-                streams = await asyncio.open_connection(address, lease.port, limit=_HEAD_BYTES)
+                link = await self._links.to(address, lease.port)
                 reached = True
-                refused = await self._exchange(*streams, lease, address, some)
+                refused = await self._exchange(link, lease, address, some)
         except _NotSentError:
             for query in some:
-                self._mirror.drop(query.segment)
+                self._mirror.drop(query.place[1])
             return
         except (TimeoutError, OSError, EOFError, ValueError):
             refused = frozenset(range(len(some)))
         finally:
             del self._busy[address]
-        alike = Counter((query.bucket, query.segment, query.overall) for query in some)
-        missing = Counter((some[number].bucket, some[number].segment, some[number].overall) for number in refused)
+        alike = Counter([query.place for query in some])
+        missing = Counter([some[number].place for number in refused])
         for (bucket, segment, overall), count in alike.items():
             lost = missing[bucket, segment, overall]
             more = {"mirrored": count, "unanswered": lost, "unreached": 0 if reached else lost}
@@ -238,16 +198,10 @@ class MirrorSender:
         if (newest := self._mirror.lease) is not None:
             self._begin(newest)
 
-    async def _exchange(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        lease: Mirroring,
-        address: str,
-        some: Sequence[_Outgoing],
-    ) -> frozenset[int]:
-        """Numbers of the queries that were refused. Raises what a broken connection and a broken answer raise. Closes
-        the connection."""
+    async def _exchange(self, link: Link, lease: Mirroring, address: str, some: Sequence[_Outgoing]) -> frozenset[int]:
+        """Numbers of the queries that were refused. Raises what a broken connection and a broken answer raise, and
+        keeps the connection if there was none of both."""
+        well = False
         try:
             body = join(
                 lease.counts.shadow,
@@ -259,22 +213,27 @@ class MirrorSender:
             target = contract.Target(self._index_uid, lease.revision)
             request = contract.InternalRequest("POST", contract.SHADOW_PATH, body)
             signed = contract.sign(lease.key, request, target, self._clock())
-            writer.write(_request(address, lease.port, signed, len(body)) + body)
-            status, length = _head(await _until_blank_line(reader))
+            status, answer = await link.ask(_head(address, lease.port, signed, len(body)) + body)
             if status in _ELSEWHERE:
                 raise _NotSentError
-            if status != 200 or length > _ANSWER_BYTES:
-                raise ValueError(f"status {status}, {length} bytes")
-            refused, differ = _told(await reader.readexactly(length), len(some))
+            if status != 200:
+                raise ValueError(f"status {status}")
+            refused, differ = _told(answer, len(some))
             if differ:
                 self._differ()
+            well = True
             return refused
         finally:
-            writer.transport.abort()
+            if well:
+                self._links.put_back(address, lease.port, link)
+            else:
+                link.close()
 
 
 def receiver_of(name: bytes, addresses: Sequence[str]) -> str:
     """Of all pods the one that gets the queries of this hash; when another comes or goes, few change theirs."""
+    if len(addresses) == 1:
+        return addresses[0]
     return max(addresses, key=lambda one: hashlib.blake2b(name + one.encode(), digest_size=8).digest())
 
 
@@ -284,30 +243,11 @@ def check_addresses(addresses: Sequence[str]) -> None:
         ipaddress.ip_address(address)
 
 
-async def _until_blank_line(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.readuntil(b"\r\n\r\n")
-    except asyncio.LimitOverrunError:
-        raise ValueError(f"the head of the answer is longer than {_HEAD_BYTES} bytes") from None
-
-
-def _request(address: str, port: int, headers: Mapping[str, str], length: int) -> bytes:
+def _head(address: str, port: int, headers: Mapping[str, str], length: int) -> bytes:
     host = f"[{address}]" if ":" in address else address
-    known = {"Host": f"{host}:{port}", "Connection": "close", "Content-Type": contract.SHADOW_TYPE, **headers}
-    known["Content-Length"] = str(length)
+    known = {"Host": f"{host}:{port}", "Content-Type": contract.SHADOW_TYPE, **headers, "Content-Length": str(length)}
     lines = [f"POST {contract.SHADOW_PATH} HTTP/1.1", *(f"{name}: {value}" for name, value in known.items())]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-
-
-def _head(text: bytes) -> tuple[int, int]:
-    """Status and length of the body. Raises ValueError for anything that no searcher answers."""
-    first, *lines = text.decode("latin-1").split("\r\n")
-    version, _, rest = first.partition(" ")
-    told = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    length = told.get("content-length", "")
-    if not version.startswith("HTTP/1.") or not rest[:3].isdecimal() or not length.isdecimal() or len(length) > 18:
-        raise ValueError("what answers is no searcher")
-    return int(rest[:3]), int(length)
 
 
 def _told(body: bytes, count: int) -> tuple[frozenset[int], bool]:

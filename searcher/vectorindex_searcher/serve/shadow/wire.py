@@ -25,7 +25,6 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from ...contract import SHADOW_ANSWERS, SHADOW_BYTES, SHADOW_QUERIES, Metric, Model, ShadowId
 from ...index.faults import fault
-from ...index.rows import RawIds
 
 HASH_BYTES = 16
 HEAD_BYTES = 1024
@@ -92,11 +91,12 @@ class Batch:
     queries: Sequence[ShadowQuery]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Packed:
     """One query, ready to be sent with others."""
 
     head: bytes
+    """An Asked as JSON."""
     vector: bytes
     name: bytes
     scores: bytes
@@ -106,33 +106,15 @@ class Packed:
 
     @property
     def nbytes(self) -> int:
-        return sum(map(len, (self.head, self.vector, self.name, self.scores, self.numbers, self.text))) + 1
+        lengths = len(self.head) + len(self.vector) + len(self.name) + len(self.scores)
+        return lengths + len(self.numbers) + len(self.text) + 1
 
 
-def query_hash(vector: npt.NDArray[np.float32], k: int, fields: Mapping[str, Any]) -> bytes:
-    """The name of a query: whoever asks for the same has the same."""
-    digest = hashlib.blake2b(vector.astype("<f4", copy=False).tobytes(), digest_size=HASH_BYTES)
+def query_hash(vector: bytes, k: int, fields: Mapping[str, Any]) -> bytes:
+    """The name of a query: whoever asks for the same has the same. `vector`: little-endian float32 [dimension]."""
+    digest = hashlib.blake2b(vector, digest_size=HASH_BYTES)
     digest.update(orjson.dumps([k, fields], option=orjson.OPT_SORT_KEYS))
     return digest.digest()
-
-
-def pack(
-    asked: Mapping[str, object],
-    name: bytes,
-    vector: npt.NDArray[np.float32],
-    ids: RawIds,
-    scores: Sequence[float] | npt.NDArray[np.floating[Any]],
-) -> Packed:
-    """`asked`: the fields of an Asked (made without it, which would check what was checked when it was asked). `ids`,
-    `scores`: of its answers."""
-    return Packed(
-        head=orjson.dumps(asked),
-        vector=vector.astype("<f4", copy=False).tobytes(),
-        name=name,
-        scores=np.asarray(scores, "<f8").tobytes(),
-        numbers=ids.numbers.tobytes(),
-        text=ids.text,
-    )
 
 
 def fits(queries: int, nbytes: int) -> bool:
@@ -144,8 +126,11 @@ def join(shadow: str, reference: str, dimension: int, queries: Sequence[Packed],
     """The body of a request. `text`: whether ids are strings."""
     head = orjson.dumps({"shadow": shadow, "reference": reference, "dimension": dimension, "text": text})
     parts = [head[:-1], b',"queries":[', b",".join([query.head for query in queries]), b"]}\n"]
-    for name in ("vector", "name", "scores", "numbers", "text"):
-        parts += [getattr(query, name) for query in queries]
+    parts += [query.vector for query in queries]
+    parts += [query.name for query in queries]
+    parts += [query.scores for query in queries]
+    parts += [query.numbers for query in queries]
+    parts += [query.text for query in queries]
     return b"".join(parts)
 
 

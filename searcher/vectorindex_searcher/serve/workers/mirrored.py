@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import orjson
 
 from ..shadow.mirror import Answered
@@ -21,29 +20,27 @@ def packed(queries: Sequence[Answered]) -> Iterator[bytes]:
     )
     yield len(head).to_bytes(8, "little") + head
     for q in queries:
-        yield q.vector.astype("<f4", copy=False).tobytes()
-        yield q.rows.astype("<i8", copy=False).tobytes()
-        yield q.scores.astype("<f4", copy=False).tobytes()
+        yield q.vector + q.rows + q.scores
 
 
 def unpacked(data: bytes, dimension: int) -> Iterator[Answered]:
     """The inverse, each with memory of its own."""
     at = 8 + int.from_bytes(data[:8], "little")
-    for segment, k, asked, min_score, seconds, bucket, overall, deleted, count in orjson.loads(data[8:at]):
-        vector = np.frombuffer(data, "<f4", dimension, at)
-        rows = np.frombuffer(data, "<i8", count, at + vector.nbytes)
-        scores = np.frombuffer(data, "<f4", count, at + vector.nbytes + rows.nbytes)
-        at += vector.nbytes + rows.nbytes + scores.nbytes
+    for segment, k, asked, min_score, seconds, bucket, overall, deleted, size in orjson.loads(data[8:at]):
+        rows = at + 4 * dimension
+        scores = rows + size
+        end = scores + size // 2
         yield Answered(
             segment=segment,
             k=k,
             asked=asked,
             min_score=min_score,
-            vector=vector.copy(),
-            rows=rows.copy(),
-            scores=scores.copy(),
+            vector=data[at:rows],
+            rows=data[rows:scores],
+            scores=data[scores:end],
             seconds=seconds,
             bucket=bucket,
             overall=overall,
             deleted=deleted,
         )
+        at = end
