@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import host, layout
+from .locks import exclusive
 from .terminal import run_logged
 
 STRIP = "-s -w"
@@ -47,8 +48,11 @@ def missing() -> list[Build]:
 def ensure(*names: str) -> None:
     """Builds the named programs (default: all) that the cache lacks, one after another."""
     for build in missing():
-        if not names or build.name in names:
-            _build(build)
+        if names and build.name not in names:
+            continue
+        with exclusive(f"build-{build.name}"):
+            if not layout.binary(build.name).exists():  # who had the lock may have made it
+                _build(build)
 
 
 def pause() -> Path:

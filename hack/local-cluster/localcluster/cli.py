@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import builds, image_build, layout, lifecycle, node, second, workloads
+from .locks import exclusive
 from .terminal import ClusterError
 
 TOOLS = ("kubectl", "helm")
@@ -44,12 +45,11 @@ def _verb(options: argparse.Namespace) -> int:
         case "env":
             print("\n".join(f"{name}={value}" for name, value in lifecycle.environment().items()))
         case "binary":
-            with lifecycle.exclusive():
-                builds.ensure(options.name)
+            builds.ensure(options.name)
             print(layout.binary(options.name))
         case "node":
             _require_running()
-            with lifecycle.exclusive():
+            with exclusive():
                 {"add": second.add, "lose": second.lose, "remove": second.remove}[options.what]()
         case "compact":
             _require_running()
@@ -59,7 +59,7 @@ def _verb(options: argparse.Namespace) -> int:
             workloads.set_fake_gpu(options.state == "on")
         case "build-image":
             _require_running()
-            with lifecycle.exclusive("image-build"):
+            with exclusive("image-build"):
                 image_build.build(options.target, options.tag, options.context.resolve(), options.file.resolve())
         case _:
             raise AssertionError(f"argparse let {options.verb} through")

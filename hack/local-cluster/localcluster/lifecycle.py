@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from . import api, builds, host, images, layout, node, second, workloads
+from .locks import exclusive
 from .terminal import ClusterError, say
 
 # How long a stopped node's pods may take to come back; the kubelet needs most of a minute for it.
 PODS_BACK = 180
-
-
-@contextmanager
-def exclusive(what: str = "cluster") -> Iterator[None]:
-    """One changing verb at a time: two `up` must not both start a node.
-
-    Image builds take a lock of their own (`what`), so that a long one does not hold up `up` or `down`.
-    """
-    layout.CACHE.mkdir(parents=True, exist_ok=True)
-    with (layout.CACHE / f"{what}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another `cluster` command to finish ...")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def up() -> None:
