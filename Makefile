@@ -48,6 +48,14 @@ test-apiserver: setup ## a real API server: schema, CEL, ownership, RBAC; a real
 test-e2e: setup ## a real cluster, real images, a real S3 server
 	@$(RUN) tests/run_layers.py e2e
 
+.PHONY: test-dashboard screenshots
+test-dashboard: setup ## the page of `kubectl vectorindex dashboard` in the Chromium of this machine
+	@$(UV) sync --frozen --quiet --group dashboard
+	@$(RUN) tests/run_layers.py dashboard
+screenshots: setup ## pictures of the dashboard for the documentation: docs/images
+	@$(UV) sync --frozen --quiet --group dashboard
+	@PYTHONPATH=tests:hack $(RUN) tests/dashboard/pictures.py
+
 .PHONY: test-e2e-long
 test-e2e-long: setup ## what e2e has no time for: deletion in all its ways, uninstalling; minutes
 	@E2E=long $(RUN) tests/run_layers.py e2e

@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTER = ROOT / "hack" / "local-cluster" / "cluster"
-LAYERS = ("unit", "simulator", "apiserver", "chaos", "e2e")
+LAYERS = ("unit", "simulator", "dashboard", "apiserver", "chaos", "e2e")
 NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e"})
 PREPARATIONS: dict[str, tuple[list[str], ...]] = {
     "apiserver": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "versitygw")),

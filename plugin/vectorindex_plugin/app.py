@@ -7,7 +7,7 @@ import sys
 import click
 
 from vectorindex_plugin.exits import EndedError, Exit
-from vectorindex_plugin.verbs import ask, begin, files, see, talk
+from vectorindex_plugin.verbs import ask, begin, browse, files, see, talk
 
 PROGRAM = "kubectl vectorindex"
 
@@ -18,7 +18,7 @@ def app() -> None:
     """What people see of their vector indexes, and what they say to them."""
 
 
-for _verb in (*see.VERBS, *ask.VERBS, *talk.VERBS, *files.VERBS, begin.init):
+for _verb in (*see.VERBS, *browse.VERBS, *ask.VERBS, *talk.VERBS, *files.VERBS, begin.init):
     app.add_command(_verb)
 
 

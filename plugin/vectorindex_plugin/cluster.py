@@ -27,6 +27,22 @@ class Hands(Protocol):
     def merge(self, manifest: Raw) -> Raw: ...
 
 
+class Eyes(Hands, Protocol):
+    """What the dashboard needs of a cluster. Raises only errors.ClusterError."""
+
+    def every(self, kind: str, namespace: str) -> list[Raw]:
+        """All objects of a namespace, or of all with "", without managed fields."""
+        ...
+
+    def events(self, namespace: str, name: str) -> list[Raw]:
+        """Events about a VectorIndex."""
+        ...
+
+    def words(self, namespace: str, pod: str) -> str:
+        """The last lines of a pod's log."""
+        ...
+
+
 @dataclass(slots=True)
 class AsFarAsAllowed:
     """Reads for somebody who may not read everything: what is refused is empty, and `hidden` names it. The VectorIndex
@@ -57,7 +73,8 @@ def connect(kubeconfig: str | None, context: str | None) -> tuple[Hands, str]:
     """The cluster of a context of the kubeconfig, and the namespace that the context names. Raises EndedError."""
     from kubernetes import client, config  # half a second that help, completion and `lint` do without
 
-    from vectorindex_operator.adapters.kube import KubeCluster, api_client
+    from vectorindex_operator.adapters.kube import api_client
+    from vectorindex_plugin.reading import PersonsCluster
 
     configuration = client.Configuration()
     try:
@@ -67,7 +84,7 @@ def connect(kubeconfig: str | None, context: str | None) -> tuple[Hands, str]:
         raise EndedError(Exit.UNREACHABLE, f"the kubeconfig cannot be used: {error}") from error
     chosen = next((one for one in contexts if one["name"] == context), active) if context else active
     namespace = chosen["context"].get("namespace") or "default"
-    return KubeCluster(api_client(configuration), seconds=ANSWER_SECONDS, manager=MANAGER), namespace
+    return PersonsCluster(api_client(configuration), seconds=ANSWER_SECONDS, manager=MANAGER), namespace
 
 
 def unreachable(error: ClusterError) -> EndedError:

@@ -9,15 +9,20 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 from control_plane import Api, ControlPlane, Json
 from recorded import Recorded
+from waiting import until
 
+from vectorindex_operator.reconcile.errors import RefusedError
+from vectorindex_plugin import cluster
 from vectorindex_plugin.app import run
 from vectorindex_plugin.exits import Exit
+from vectorindex_plugin.verbs.browse import looks_of
+from vectorindex_plugin.verbs.common import Session
 
 PERSON = "person"
 READS: list[Json] = [
@@ -135,6 +140,50 @@ def test_a_plan_of_an_edit(api: Api, name: str, say: Say, smallest: Json, tmp_pa
     assert say("plan", str(file))[1][0]["new"]
     assert api.apply(smallest).ok
     assert not say("plan", str(file))[1][0]["new"]
+
+
+def test_what_the_dashboard_reads(api: Api, name: str, kubeconfig: Path) -> None:
+    """With the rights of `get` all but Events; with theirs, those of this index and of no other."""
+    put(api, "rejected", name)
+    hands, namespace = cluster.connect(str(kubeconfig), None)
+    looks = looks_of(Session(hands, namespace, "json"), all_namespaces=False)
+    (row,) = [one for one in looks.board()["rows"] if one["row"]["name"] == name]
+    assert (row["row"]["phase"], len(row["dots"])) == ("Rejected", 2)
+    assert "forbidden" in looks.index(namespace, name)["index"]["hidden"]["Event"]
+
+    more: list[Json] = [
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+    ]
+    meta = {"name": PERSON, "namespace": "default"}
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": meta, "rules": [*READS, *more]}
+    assert api.apply(role, manager="test").ok
+    person = cast("cluster.Eyes", hands)
+    for other in (name, f"{name}-other"):
+        event(api, other)
+    found = until(lambda: allowed(lambda: person.events(namespace, name)))
+    assert [one["note"] for one in found] == [f"of {name}"]
+    with pytest.raises(RefusedError, match="not found"):
+        person.words(namespace, "nobody")
+
+
+def allowed(ask: Callable[[], Any]) -> Any:
+    """None while the rights that were just given are not there yet."""
+    try:
+        return ask()
+    except RefusedError:
+        return None
+
+
+def event(api: Api, name: str) -> None:
+    """As the operator writes it (adapters/events.py)."""
+    body = {
+        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"namespace": "default", "name": f"{name}.1"},
+        "eventTime": "2027-01-15T08:00:00.000000Z", "type": "Normal", "reason": "Stable", "action": "Stable",
+        "regarding": {"kind": "VectorIndex", "namespace": "default", "name": name}, "note": f"of {name}",
+        "reportingController": "vectorindex.dev/operator", "reportingInstance": "test",
+    }  # fmt: skip
+    assert api.request("POST", "/apis/events.k8s.io/v1/namespaces/default/events", body).ok
 
 
 def test_kubectl_finds_it(control_plane: ControlPlane, kubeconfig: Path) -> None:

@@ -7,6 +7,8 @@ from .mutant import Mutant
 _PLUGIN = "plugin/vectorindex_plugin"
 _ASKING = "unit/test_plugin_asking.py::"
 _LINT = "unit/test_plugin_lint.py::"
+_DASHBOARD = "unit/test_plugin_dashboard.py::"
+_SERVER = f"{_PLUGIN}/dashboard/server.py"
 
 PLUGIN = (
     Mutant(
@@ -56,5 +58,29 @@ PLUGIN = (
         "if name in wanted}",
         ("unit/test_plugin_plan.py::test_an_apply_leaves_what_the_manifest_never_named",),
         "A plan would tell of pods that go, and none would.",
+    ),
+    Mutant(
+        "the dashboard answers without its token",
+        _SERVER,
+        "if not hmac.compare_digest(given.encode(), self.token.encode()) or not slash:",
+        "if not slash:",
+        (f"{_DASHBOARD}test_without_the_token_there_is_nothing",),
+        "Whatever runs on the machine could read the cluster with somebody else's kubeconfig.",
+    ),
+    Mutant(
+        "the dashboard answers to any name",
+        _SERVER,
+        'if self.headers.get_all("Host", []) != [self.server.host]:',
+        "if False:",
+        (f"{_DASHBOARD}test_another_name_for_this_machine_is_refused",),
+        "A name that somebody points to 127.0.0.1 would make their page one of ours (DNS rebinding).",
+    ),
+    Mutant(
+        "a browser is told the dashboard's address as an argument",
+        f"{_PLUGIN}/verbs/browse.py",
+        "webbrowser.open(_way(Path(folder), server.url).as_uri())",
+        "webbrowser.open(server.url)",
+        (f"{_DASHBOARD}test_the_address_is_printed_and_no_program_is_told_of_it",),
+        "Others on the machine could read its token in the list of processes.",
     ),
 )

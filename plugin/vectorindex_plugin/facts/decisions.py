@@ -93,7 +93,7 @@ def _of_revision(view: RevisionView) -> Iterator[DecisionFacts]:
         )
     if status.promoted_at is not None:
         reason, _, message = status.message.partition(": ")
-        said_so = status.phase == Phase.STABLE and bool(message)
+        said_so = status.phase == Phase.STABLE and status.restored_at is None and bool(message)
         words = (reason, message) if said_so else ("Promoted", "it passed its soak")
         yield DecisionFacts(status.promoted_at, "Promoted", name, "soak", *words, "", _said(view, ""))
 

@@ -12,15 +12,13 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from vectorindex_operator.core.phase import FAILED, UNDER_WAY
+from vectorindex_plugin.tones import Tone, tone
 
 PIPED_WIDTH = 200
 """Columns where nobody looks: nothing is broken into lines that a script would have to put together."""
 GAP = 2
 """Spaces between columns."""
-_BAD = frozenset({*FAILED, "Fail", "Refused", "Failed", "Stalled", "Retrying", "Unschedulable", "Error"})
-_GOOD = frozenset({"Stable", "Pass", "Ready", "Done", "Promoted", "Proven", "Switched"})
-_MOVING = frozenset({*UNDER_WAY, "Resolving", "Loading", "Waiting", "Held", "Inconclusive", "Suspended", "Ending"})
+_STYLES = {Tone.BAD: "red", Tone.GOOD: "green", Tone.MOVING: "yellow", Tone.QUIET: ""}
 
 
 def console(out: IO[str] | None = None) -> Console:
@@ -33,8 +31,7 @@ def console(out: IO[str] | None = None) -> Console:
 
 def colour(word: str) -> Text:
     """A state in its colour."""
-    style = "red" if word in _BAD else "green" if word in _GOOD else "yellow" if word in _MOVING else ""
-    return Text(word, style=style)
+    return Text(word, style=_STYLES[tone(word)])
 
 
 @dataclass(slots=True)
