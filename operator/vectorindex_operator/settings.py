@@ -9,8 +9,10 @@ import re
 import socket
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from vectorindex_operator.adapters.mounted_keys import read_keys
+from vectorindex_operator.adapters.prometheus import Server
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, finalizer_of
 from vectorindex_searcher.contract import CLUSTER_UID
@@ -67,6 +69,15 @@ FLAGS = (
         "collect-history",
         "true: the artifacts of revisions that fall out of the history are removed; needs --cluster-uid",
         "false",
+    ),
+    Flag(
+        "prometheus-url",
+        "where rules on PromQL are answered, {namespace} filled in; default: such rules say Error",
+    ),
+    Flag("prometheus-tenant-header", "header that names the index's namespace to it, for example X-Scope-OrgID"),
+    Flag(
+        "prometheus-secret-dir",
+        "folder of a mounted Secret: `token`, or `username` and `password`, and `ca.crt`, as far as it needs them",
     ),
     Flag("operator-class", "which VectorIndexes are this operator's, where there are two", DEFAULT_CLASS),
 )
@@ -127,6 +138,7 @@ class OperatorSettings:
     http_port: int
     log_level: str
     operator_class: str
+    prometheus: Server | None
     tuning: Tuning
 
 
@@ -170,6 +182,7 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
         http_port=_port(flags.http_port),
         log_level=log_level,
         operator_class=_class(flags.operator_class),
+        prometheus=_prometheus(flags),
         tuning=tuning,
     )
 
@@ -213,6 +226,31 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**16:
         raise ValueError(f"--http-port is {text!r}: use a port from 1 to 65535 (VECTORINDEX_HTTP_PORT)")
     return int(text)
+
+
+def _prometheus(flags: argparse.Namespace) -> Server | None:
+    url, header = flags.prometheus_url, flags.prometheus_tenant_header
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url.replace("{namespace}", "namespace"))
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+        fits = fits and parts.port != 0 and not parts.fragment and url.isprintable() and " " not in url
+    except ValueError:
+        fits = False
+    if not fits:
+        # It may hold a password: it is not repeated.
+        raise ValueError(
+            "--prometheus-url is no http or https address without user and password, for example "
+            "http://prometheus.monitoring.svc:9090; what it needs to be let in goes into a Secret "
+            "(VECTORINDEX_PROMETHEUS_URL; in the chart: prometheus.url, prometheus.secretName)"
+        )
+    if header and not re.fullmatch(r"[A-Za-z0-9-]{1,100}", header):
+        raise ValueError(
+            f"--prometheus-tenant-header is {header!r}: use the name of a header, for example X-Scope-OrgID "
+            "(VECTORINDEX_PROMETHEUS_TENANT_HEADER; in the chart: prometheus.tenantHeader)"
+        )
+    return Server(url, header, flags.prometheus_secret_dir)
 
 
 def _cluster(text: str) -> str:

@@ -10,10 +10,12 @@ from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.evidence import HttpSearchers
 from vectorindex_operator.adapters.evidence_cache import EvidenceCache
 from vectorindex_operator.adapters.kube import KubeCluster, connect
+from vectorindex_operator.adapters.prometheus import Prometheus
 from vectorindex_operator.adapters.second_tries import SecondTries
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
+from vectorindex_operator.reconcile.looks import NoFigures
 from vectorindex_operator.reconcile.loop import Reconciler
 from vectorindex_operator.reconcile.ports import Raw
 from vectorindex_operator.reconcile.queue import KeyedQueue
@@ -61,18 +63,21 @@ def build(settings: OperatorSettings) -> App:
     cache = ReadCache()
     evidence = EvidenceCache(on_displaced=metrics.evidence_displaced.inc)
     metrics.evidence_bytes.set_function(lambda: evidence.held)
+    port = AdminPort(tuning.searcher_connections, tuning.evidence_mebibytes << 20)
+    server = settings.prometheus
     events = CountedEvents(KubeEvents(cluster, settings.identity), metrics)
     reconciler = Reconciler(
         cluster=LiveCluster(cluster, cache),
         searchers=HttpSearchers(
             Signer(settings.installation.internal_keys),
-            AdminPort(tuning.searcher_connections, tuning.evidence_mebibytes << 20),
+            port,
             evidence,
         ),
         events=events,
         settings=settings.installation,
         cache=cache,
         operator_class=settings.operator_class,
+        figures=NoFigures() if server is None else Prometheus(server, port.start),
         on_status=metrics.on_status,
         on_gone=metrics.forget,
         on_poll=metrics.on_poll,

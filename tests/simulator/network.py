@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from random import Random
@@ -20,6 +20,7 @@ from vectorindex_operator.adapters.source_looks import path_of
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.figures import FigureAnswer, FigureQuestion
 from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
@@ -58,7 +59,7 @@ class Process(Protocol):
 
 
 class Ports:
-    """reconcile.ports.{Cluster, Searchers, Events} of one operator process."""
+    """reconcile.ports.{Cluster, Searchers, Figures, Events} of one operator process."""
 
     def __init__(self, operator: Process) -> None:
         self.operator, self.world, self.faults = operator, operator.world, operator.faults
@@ -232,6 +233,12 @@ class Ports:
         else:
             later.set_result(answer)
         return later
+
+    def ask(self, namespace: str, questions: Sequence[FigureQuestion]) -> Future[tuple[FigureAnswer, ...]]:
+        """Of Prometheus, which is away at times, and whose numbers are those of the revisions' users."""
+        down = self.world.truth.no_figures or self.faults.happens(self.faults.silent)
+        said = FigureAnswer(problem="no whole answer") if down else None
+        return self._in_time(tuple(said or self.world.figures(one) for one in questions))
 
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> None:
         request = InternalRequest("POST", "/v1/lease", lease.model_dump_json(by_alias=True).encode())

@@ -76,6 +76,7 @@ class Operator:
             cache,
             self.operator_class,
             on_answer=self._marked,
+            figures=self.ports,
             clock=self.clock,
         )
         self.filled = not self.cached

@@ -68,6 +68,8 @@ class Quality:
     errors: float = 0.0
     live: tuple[float, float] | None = None
     """Live recall at the default operating point and at the conservative one; None: nothing measures it."""
+    orders: float = 10.0
+    """What its users order a second, as Prometheus says."""
     refuses: str = ""
     """Reason with which every searcher pod refuses to serve it."""
     hangs: bool = False
@@ -155,6 +157,8 @@ class Truth:
     """Whether searchers may not list the source, though Jobs may."""
     source_lies: bool = False
     """Whether searchers say each time that it is something new."""
+    no_figures: bool = False
+    """Whether Prometheus does not answer."""
     silent_pods: int = 0
     """Of each revision so many never tell what they counted."""
     segments: tuple[tuple[str, float], ...] = (("other", 1.0),)

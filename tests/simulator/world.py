@@ -18,6 +18,7 @@ from simulator.truth import Data, Truth
 
 from vectorindex_operator.api.v1alpha1 import API_VERSION, GROUP, VectorIndexSpec
 from vectorindex_operator.core import identity
+from vectorindex_operator.core.judging.figures import FigureAnswer, FigureQuestion
 from vectorindex_operator.manifests import labels
 
 NAME = "products"
@@ -179,6 +180,11 @@ class World:
     def name_of(self, factory: str, data: str = "d1", build: int = 0) -> str:
         """Name of the revision of a factory and a state of the data; `build`: how often they were built before."""
         return _name_of(factory, data, self.columns_of.get(factory, ()), build)
+
+    def figures(self, question: FigureQuestion) -> FigureAnswer:
+        """What Prometheus says of a revision."""
+        digest = self.made_of[question.revision][0]
+        return FigureAnswer((self.truth.served(digest).orders,) * question.count)
 
     def served_since(self, time: float) -> set[str]:
         """Every revision that the front Service pointed to from `time` until now."""

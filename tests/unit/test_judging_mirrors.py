@@ -10,7 +10,7 @@ from layers import CHECKOUT
 
 from vectorindex_operator.api.guardrails import JUDGED_IN_SHADOW, GuardrailMetric
 from vectorindex_operator.core.judging.evidence import COUNTS, SUMS, TOPS, Counts
-from vectorindex_operator.core.judging.metrics import METRICS, SHADOW_METRICS
+from vectorindex_operator.core.judging.metrics import FIGURE_METRICS, METRICS, SHADOW_METRICS
 from vectorindex_searcher.contract import COUNTERS, LATER_COUNTERS, EvidenceBucket
 from vectorindex_searcher.serve.evidence import recorder, ring
 
@@ -19,11 +19,13 @@ ALWAYS_ON = {"Unavailable", "Restarts"}
 
 
 def test_the_schema_and_the_table_know_the_same_metrics() -> None:
-    assert {metric.value for metric in GuardrailMetric} == METRICS.keys() | SHADOW_METRICS.keys()
+    assert {
+        metric.value for metric in GuardrailMetric
+    } == METRICS.keys() | SHADOW_METRICS.keys() | FIGURE_METRICS.keys()
     assert {metric.value for metric in JUDGED_IN_SHADOW} == SHADOW_METRICS.keys()
 
 
-@pytest.mark.parametrize("metric", sorted({*METRICS, *SHADOW_METRICS, *ALWAYS_ON}))
+@pytest.mark.parametrize("metric", sorted({*METRICS, *SHADOW_METRICS, *FIGURE_METRICS, *ALWAYS_ON}))
 def test_every_metric_has_its_row_and_its_runbook(metric: str) -> None:
     table, runbook = PAGE.partition("## How a verdict is made")[0], PAGE.partition("## Runbook")[2]
     assert re.search(rf"^\| [^|]*\b{metric}\b[^|]* \|", table, re.MULTILINE), "a row of the table of metrics"

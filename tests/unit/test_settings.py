@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vectorindex_operator.adapters.prometheus import Server
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.settings import FLAGS, NUMBERS, Number, OperatorSettings, add_flags, from_flags
 
@@ -78,6 +79,11 @@ def test_the_environment_of_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
         ("VECTORINDEX_CLUSTER_UID", "a/b", "clusterUid"),
         ("VECTORINDEX_COLLECT_HISTORY", "yes", "VECTORINDEX_COLLECT_HISTORY"),
         ("VECTORINDEX_COLLECT_HISTORY", "true", "--cluster-uid"),
+        ("VECTORINDEX_PROMETHEUS_URL", "prometheus:9090", "prometheus.url"),
+        ("VECTORINDEX_PROMETHEUS_URL", "ftp://prometheus", "prometheus.url"),
+        ("VECTORINDEX_PROMETHEUS_URL", "http://", "prometheus.url"),
+        ("VECTORINDEX_PROMETHEUS_URL", "http://me:secret@prometheus", "prometheus.secretName"),
+        ("VECTORINDEX_PROMETHEUS_URL", "http://prometheus:99999", "prometheus.url"),
         ("VECTORINDEX_OPERATOR_CLASS", "", "VECTORINDEX_OPERATOR_CLASS"),
         ("VECTORINDEX_OPERATOR_CLASS", "Next", "VECTORINDEX_OPERATOR_CLASS"),
         ("VECTORINDEX_OPERATOR_CLASS", "n" * 33, "VECTORINDEX_OPERATOR_CLASS"),
@@ -88,6 +94,19 @@ def test_a_bad_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: s
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=says):
         settings()
+
+
+def test_where_prometheus_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings("--searcher-image=x").prometheus is None
+    url = "https://proxy:8080/base?namespace={namespace}"
+    found = settings("--searcher-image=x", f"--prometheus-url={url}", "--prometheus-tenant-header=X-Scope-OrgID")
+    assert found.prometheus == Server(url, "X-Scope-OrgID")
+    with pytest.raises(ValueError, match="tenantHeader") as refused:
+        settings("--searcher-image=x", f"--prometheus-url={url}", "--prometheus-tenant-header=X Y: z")
+    monkeypatch.setenv("VECTORINDEX_PROMETHEUS_URL", "http://me:secret@prometheus")
+    with pytest.raises(ValueError, match="prometheus.url") as refused:
+        settings("--searcher-image=x")
+    assert "secret@" not in str(refused.value)
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)

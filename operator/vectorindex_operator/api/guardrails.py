@@ -28,6 +28,7 @@ class GuardrailMetric(StrEnum):
     FILTERED_ZERO_RESULT_RATE = "FilteredZeroResultRate"
     ANSWERS_MISSED = "AnswersMissed"
     ANSWERS_CHANGED = "AnswersChanged"
+    PROMQL = "PromQL"
 
 
 JUDGED_IN_SHADOW = frozenset({GuardrailMetric.ANSWERS_MISSED, GuardrailMetric.ANSWERS_CHANGED})
@@ -37,27 +38,33 @@ COMPARED_WITH_STABLE = JUDGED_IN_SHADOW | {GuardrailMetric.FILTERS_LOST}
 
 _PERCENT, _TIME, _NUMBER = r"(100|[0-9]{1,2}([.][0-9]+)?)%", r"[0-9]+([.][0-9]+)?m?s", r"[0-9]+([.][0-9]+)?"
 _EVERY_BOUND = ("max", "min", "max_drop_vs_stable", "max_rise_vs_stable")
+_RELATIVE = {"max": "max_rise_vs_stable", "min": "max_drop_vs_stable"}
+PLACEHOLDERS = ("revision", "index", "namespace", "window")
+"""What stands in `{{ }}` in a query, and is filled in."""
+MOST_QUERIES = 8
+"""Rules on PromQL of an index: somebody else's server answers them."""
 _SCORE = f"-?{_NUMBER}"
-_BOUNDS = {
-    GuardrailMetric.ERROR_RATE: ("max", _PERCENT),
-    GuardrailMetric.LATENCY_P95: ("max", _TIME),
-    GuardrailMetric.LATENCY_P99: ("max", _TIME),
-    GuardrailMetric.ZERO_RESULT_RATE: ("max", _PERCENT),
-    GuardrailMetric.TOP_SCORE: ("min", _SCORE),
-    GuardrailMetric.LIVE_RECALL: ("min", _PERCENT),
-    GuardrailMetric.CLICK_DEPTH: ("max", _NUMBER),
-    GuardrailMetric.REFUSAL_RATE: ("max", _PERCENT),
-    GuardrailMetric.FILTERS_LOST: ("max", _PERCENT),
-    GuardrailMetric.FILTERED_ZERO_RESULT_RATE: ("max", _PERCENT),
-    GuardrailMetric.ANSWERS_MISSED: ("max", _PERCENT),
-    GuardrailMetric.ANSWERS_CHANGED: ("max", _PERCENT),
+_BOUNDS: dict[GuardrailMetric, dict[str, str]] = {
+    GuardrailMetric.ERROR_RATE: {"max": _PERCENT},
+    GuardrailMetric.LATENCY_P95: {"max": _TIME},
+    GuardrailMetric.LATENCY_P99: {"max": _TIME},
+    GuardrailMetric.ZERO_RESULT_RATE: {"max": _PERCENT},
+    GuardrailMetric.TOP_SCORE: {"min": _SCORE},
+    GuardrailMetric.LIVE_RECALL: {"min": _PERCENT},
+    GuardrailMetric.CLICK_DEPTH: {"max": _NUMBER},
+    GuardrailMetric.REFUSAL_RATE: {"max": _PERCENT},
+    GuardrailMetric.FILTERS_LOST: {"max": _PERCENT},
+    GuardrailMetric.FILTERED_ZERO_RESULT_RATE: {"max": _PERCENT},
+    GuardrailMetric.ANSWERS_MISSED: {"max": _PERCENT},
+    GuardrailMetric.ANSWERS_CHANGED: {"max": _PERCENT},
+    GuardrailMetric.PROMQL: {"max": _SCORE, "min": _SCORE},
 }
-"""Metric -> its absolute bound and how that is written. The relative one looks the same way."""
+"""Metric -> its absolute bounds and how each is written. The relative one of a side goes with it."""
 _WORDS = {
     _PERCENT: "a percentage, such as 2%",
     _TIME: "a duration, such as 40ms",
     _NUMBER: "a number, such as 3.5",
-    _SCORE: "a score, such as 0.45",
+    _SCORE: "a number, such as 0.45",
 }
 
 
@@ -68,13 +75,13 @@ def _forms() -> tuple[dict[str, Any], ...]:
     The first branch is never true of a bound: the API server's message is that of the first branch.
     """
     forms = []
-    for side, pattern in dict.fromkeys(_BOUNDS.values()):
+    for side, pattern in dict.fromkeys(form for bounds in _BOUNDS.values() for form in bounds.items()):
         form: dict[str, Any] = {"pattern": f"^{pattern}$"}
         if pattern in (_PERCENT, _TIME):
             form["not"] = {"maxLength": 0}  # no number: length says nothing of them
         elif pattern == _NUMBER:
             form["minimum"] = 0
-        others = [metric.value for metric in GuardrailMetric if _BOUNDS[metric] != (side, pattern)]
+        others = [metric.value for metric in GuardrailMetric if _BOUNDS[metric].get(side) != pattern]
         branches = ({side: {"enum": [_WORDS[pattern]]}}, {side: form}, {"metric": {"enum": others}})
         forms.append({"anyOf": [{"properties": branch} for branch in branches]})
     return tuple(forms)
@@ -87,12 +94,16 @@ class GuardrailRule(Model):
     """Shown in verdicts, Events and history."""
     metric: GuardrailMetric
     """What is watched."""
+    query: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
+    """Of PromQL, and of no other metric: what the installation's Prometheus is asked for, one number. {{revision}},
+    {{index}}, {{namespace}} and {{window}} are filled in; with a relative bound it has to name {{revision}}."""
     segment: Annotated[str, Field(max_length=40)] = ""
     """Empty: all queries. Else one of spec.segments, or `other`."""
     max: Bound | None = None
-    """Highest value: a percentage for rates (2%), a duration for latencies (40ms), a number for ClickDepth (3.5)."""
+    """Highest value: a percentage for rates (2%), a duration for latencies (40ms), a number for ClickDepth (3.5) and
+    PromQL."""
     min: Bound | None = None
-    """Lowest TopScore (0.45) or LiveRecall (93%)."""
+    """Lowest TopScore (0.45), LiveRecall (93%) or PromQL (12.5)."""
     max_drop_vs_stable: Percent | None = None
     """Highest drop, in percent of stable's value."""
     max_rise_vs_stable: PercentIncrease | None = None
@@ -119,9 +130,32 @@ class GuardrailRule(Model):
             "exactly one of max, min, maxDropVsStable, maxRiseVsStable is needed",
         ),
         CelRule(
-            "self.metric in ['TopScore', 'LiveRecall'] ? !has(dyn(self).max) && !has(self.maxRiseVsStable)"
-            " : !has(dyn(self).min) && !has(self.maxDropVsStable)",
-            "TopScore and LiveRecall take min or maxDropVsStable; the other metrics take max or maxRiseVsStable",
+            "self.metric == 'PromQL' || (self.metric in ['TopScore', 'LiveRecall']"
+            " ? !has(dyn(self).max) && !has(self.maxRiseVsStable) : !has(dyn(self).min) && !has(self.maxDropVsStable))",
+            "TopScore and LiveRecall take min or maxDropVsStable; the other metrics take max or maxRiseVsStable, and"
+            " PromQL any",
+        ),
+        CelRule(
+            "has(self.query) == (self.metric == 'PromQL')",
+            "PromQL needs query, and no other metric takes one",
+        ),
+        CelRule(
+            "!has(self.query) || !(has(self.maxDropVsStable) || has(self.maxRiseVsStable))"
+            " || self.query.contains('{{revision}}')",
+            "a query that is compared with stable's has to name {{revision}}: it would be one number for both",
+            ".query",
+        ),
+        CelRule(
+            "!has(self.query) || !self.query"
+            + "".join(f".replace('{{{{{name}}}}}', '')" for name in PLACEHOLDERS)
+            + ".contains('{{')",
+            "{{revision}}, {{index}}, {{namespace}} and {{window}} are filled in, nothing else in {{ }}",
+            ".query",
+        ),
+        CelRule(
+            "self.metric != 'PromQL' || !has(self.segment) || self.segment == ''",
+            "segments are classes of this index's queries: a rule on PromQL has none, its query may select instead",
+            ".segment",
         ),
         CelRule(
             "!(self.metric in ['AnswersMissed', 'AnswersChanged', 'FiltersLost']) || has(dyn(self).max)",
@@ -142,15 +176,17 @@ class GuardrailRule(Model):
     @model_validator(mode="after")
     def _has_one_bound_that_fits(self) -> Self:
         """As the CEL rules say: a rule may also be read from a status, of which the API server checks no rules."""
-        side, form = _BOUNDS[self.metric]
-        relative = "max_drop_vs_stable" if side == "min" else "max_rise_vs_stable"
-        takes = (side,) if self.metric in COMPARED_WITH_STABLE else (side, relative)
+        forms = _BOUNDS[self.metric]
+        relative = () if self.metric in COMPARED_WITH_STABLE else tuple(_RELATIVE[side] for side in forms)
+        takes = (*forms, *relative)
         given = [name for name in _EVERY_BOUND if getattr(self, name) is not None]
         if len(given) != 1 or given[0] not in takes:
             raise ValueError(f"{self.metric} takes {' or '.join(map(to_camel, takes))}, not {given or 'none'}")
-        absolute = getattr(self, side)
-        if absolute is not None and not re.fullmatch(form, absolute):
-            raise ValueError(f"{side} of {self.metric} is {absolute!r}: see docs/guardrails.md for how it is written")
+        side, value = given[0], getattr(self, given[0])
+        if side in forms and not re.fullmatch(forms[side], value):
+            raise ValueError(f"{side} of {self.metric} is {value!r}: see docs/guardrails.md for how it is written")
+        if (self.query is not None) != (self.metric is GuardrailMetric.PROMQL):
+            raise ValueError("PromQL needs query, and no other metric takes one")
         return self
 
 
@@ -166,3 +202,10 @@ class Guardrails(Model):
     """Highest probability that a healthy revision at its bounds trips in a whole rollout, all rules together."""
     rules: Annotated[tuple[GuardrailRule, ...], Field(max_length=32)] = DEFAULT_RULES
     """Judged side by side; one that fails is enough."""
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule(
+            f"!has(self.rules) || self.rules.filter(r, r.metric == 'PromQL').size() <= {MOST_QUERIES}",
+            f"at most {MOST_QUERIES} rules on PromQL: each is a query to a server that others need, too",
+            ".rules",
+        ),
+    )

@@ -19,6 +19,7 @@ from vectorindex_operator.api.v1alpha1 import (
 )
 from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.figures import Told
 from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.judging.sums import Sums
 from vectorindex_operator.core.loaded import LoadedRevision
@@ -156,6 +157,8 @@ class Observation:
     """Of the evidence of the look before, by revision: a saving of time, which changes no verdict."""
     pairs: Mapping[str, tuple[PodPairs, ...]] = field(default_factory=dict)
     """What the pods of both sides of a shadow counted, by revision."""
+    figures: Told = field(default_factory=dict)
+    """What Prometheus said, by rule and revision."""
     heard: Heard | None = None
     """What a searcher said of the source last; None: nothing yet, or this process has just begun."""
     network_policies: Mapping[str, str] = field(default_factory=dict)

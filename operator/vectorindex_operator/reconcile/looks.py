@@ -15,16 +15,32 @@ from dataclasses import dataclass, field, replace
 
 from vectorindex_operator.core.internal_keys import Addressee, addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.figures import FigureAnswer, FigureQuestion
 from vectorindex_operator.core.judging.questions import Purpose, Question, questions
 from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.judging.sums import KeptSums, Sums
 from vectorindex_operator.core.observation import Observation
-from vectorindex_operator.reconcile.ports import Searchers
+from vectorindex_operator.reconcile.ports import Figures, Searchers
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
 Key = tuple[str, str]
-Told = tuple[PodEvidence, ...] | tuple[PodPairs, ...]
+Told = tuple[PodEvidence, ...] | tuple[PodPairs, ...] | tuple[FigureAnswer, ...]
 Answers = Mapping[Question, Told]
+
+
+NO_SERVER = (
+    "this installation asks no Prometheus: set prometheus.url in the chart (VECTORINDEX_PROMETHEUS_URL), or remove the "
+    "rule"
+)
+
+
+class NoFigures:
+    """Implements ports.Figures where no server is set."""
+
+    def ask(self, namespace: str, questions: Sequence[FigureQuestion]) -> Future[tuple[FigureAnswer, ...]]:  # noqa: ARG002
+        answered: Future[tuple[FigureAnswer, ...]] = Future()
+        answered.set_result((FigureAnswer(problem=NO_SERVER),) * len(questions))
+        return answered
 
 
 class AskedError(Exception):
@@ -35,14 +51,19 @@ class AskedError(Exception):
 class _Asked:
     to: Addressee
     question: Question
-    answers: Future[tuple[PodEvidence, ...]] | Future[tuple[PodPairs, ...]]
+    answers: Future[tuple[PodEvidence, ...]] | Future[tuple[PodPairs, ...]] | Future[tuple[FigureAnswer, ...]]
 
     def covers(self, to: Addressee, question: Question) -> bool:
-        """Whether its answers are those that this question would get. What the time is asked since moves on with it."""
+        """Whether its answers are those that this question would get. The times that it asks about move on with it."""
         mine = self.question
-        return (self.to, replace(mine, since=0.0)) == (to, replace(question, since=0.0)) and (
+        return (self.to, _timeless(mine)) == (to, _timeless(question)) and (
             mine.since < question.since + BUCKET_SECONDS
         )
+
+
+def _timeless(question: Question) -> Question:
+    figures = tuple(replace(one, first=0.0, last=0.0) for one in question.figures)
+    return replace(question, since=0.0, figures=figures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +93,7 @@ class Looks:
     searchers: Searchers
     on_answer: Callable[[str, str], None] = lambda namespace, name: None
     """What a pass asked is answered."""
+    figures: Figures = field(default_factory=NoFigures)
     _looks: dict[Key, _Look] = field(default_factory=dict)
     _sums: KeptSums = field(default_factory=KeptSums)
     _begun: dict[Key, Mapping[str, Sums]] = field(default_factory=dict)
@@ -92,20 +114,26 @@ class Looks:
         sums = {
             one.revision: self._sums.begin(f"{obs.index.uid}/{one.revision}", now, urgent=one.purpose is Purpose.SOAK)
             for _, one in wanted
-            if one.purpose not in (Purpose.BASELINE, Purpose.SHADOW)
+            if one.purpose not in (Purpose.BASELINE, Purpose.SHADOW, Purpose.FIGURES)
         }
         self._begun[key] = sums
         evidence = {
             question.revision: tuple(one for one in said if isinstance(one, PodEvidence))
             for question, said in told.items()
-            if question.purpose is not Purpose.SHADOW
+            if question.purpose not in (Purpose.SHADOW, Purpose.FIGURES)
         }
         pairs = {
             question.revision: tuple(one for one in said if isinstance(one, PodPairs))
             for question, said in told.items()
             if question.purpose is Purpose.SHADOW
         }
-        return replace(obs, evidence=evidence, sums=sums, pairs=pairs)
+        figures = {
+            (asked.rule, asked.revision): one
+            for question, said in told.items()
+            for asked, one in zip(question.figures, said, strict=False)
+            if isinstance(one, FigureAnswer)
+        }
+        return replace(obs, evidence=evidence, sums=sums, pairs=pairs, figures=figures)
 
     def _answers(self, key: Key, obs: Observation, wanted: Sequence[tuple[Addressee, Question]]) -> Answers:
         if not wanted:
@@ -151,7 +179,9 @@ class Looks:
 
     def _put(
         self, obs: Observation, to: Addressee, question: Question
-    ) -> Future[tuple[PodEvidence, ...]] | Future[tuple[PodPairs, ...]]:
+    ) -> Future[tuple[PodEvidence, ...]] | Future[tuple[PodPairs, ...]] | Future[tuple[FigureAnswer, ...]]:
+        if question.purpose is Purpose.FIGURES:
+            return self.figures.ask(obs.index.namespace, question.figures)
         pods = _serving(obs, question.revision)
         if question.purpose is Purpose.SHADOW:
             return self.searchers.pairs(to, pods, question.shadow)

@@ -27,11 +27,11 @@ from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, class_of
 from vectorindex_operator.reconcile.errors import ClusterError, RefusedError, ReportedError
 from vectorindex_operator.reconcile.execute import MOST_ROWS, Executor
 from vectorindex_operator.reconcile.leftovers import Leftovers
-from vectorindex_operator.reconcile.looks import AskedError, Looks
+from vectorindex_operator.reconcile.looks import AskedError, Looks, NoFigures
 from vectorindex_operator.reconcile.objects import Repair
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_operator.reconcile.polls import SourcePolls
-from vectorindex_operator.reconcile.ports import Cluster, Events, Searchers
+from vectorindex_operator.reconcile.ports import Cluster, Events, Figures, Searchers
 from vectorindex_operator.reconcile.queue import Outcome
 from vectorindex_operator.reconcile.repeats import Repeats
 from vectorindex_searcher.contract import Found
@@ -76,6 +76,8 @@ class Reconciler:
     """What a searcher said of its source."""
     on_artifact: Callable[[Found], None] = lambda found: None
     """What it said of the artifact that a rollback needs."""
+    figures: Figures = field(default_factory=NoFigures)
+    """Who answers the queries of rules on PromQL."""
     clock: Callable[[], float] = time.time
     polls: SourcePolls = field(init=False)
     looks: Looks = field(init=False)
@@ -87,7 +89,7 @@ class Reconciler:
     """What passes saw that wait for their pods, and the cache's turn then. May be lost."""
 
     def __post_init__(self) -> None:
-        self.looks = Looks(self.searchers, self.on_answer)
+        self.looks = Looks(self.searchers, self.on_answer, self.figures)
         self.polls = SourcePolls(self.searchers, self.on_answer, self.on_poll, self.clock, self.on_artifact)
 
     def run(self, namespace: str, name: str) -> Outcome:

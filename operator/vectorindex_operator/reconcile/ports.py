@@ -5,13 +5,14 @@ Adapters implement them for real; the simulator implements them with faults.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
+from vectorindex_operator.core.judging.figures import FigureAnswer, FigureQuestion
 from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
@@ -104,6 +105,14 @@ class Searchers(Protocol):
 
     def mirror(self, to: Addressee, addresses: Iterable[str], judged: Addressee, lease: MirrorLease) -> object:
         """Have pods send queries to those of `judged`, best effort. `lease`: without the key, which is sealed here."""
+        ...
+
+
+class Figures(Protocol):
+    """The installation's Prometheus. Never raises, and nobody waits for it."""
+
+    def ask(self, namespace: str, questions: Sequence[FigureQuestion]) -> Future[tuple[FigureAnswer, ...]]:
+        """The answers, one for each question, within seconds; also that there are none. `namespace`: who asks."""
         ...
 
 

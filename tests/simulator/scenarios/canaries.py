@@ -62,7 +62,7 @@ def _never_switched_to(w: World) -> list[str]:
     return had + _as_at_rest(w)
 
 
-def _given_up(reason: str) -> Callable[[World], list[str]]:
+def given_up(reason: str) -> Callable[[World], list[str]]:
     return ends(
         "A", phase="RolledBack", reason=reason, rolled_out=False, stalled=True, failed="B", builds=2,
         extra=_never_switched_to,
@@ -75,7 +75,7 @@ def canary_passes(w: World) -> Script:
     yield stable(w, "B")
 
 
-@scenario(_given_up("ZeroResultRate"), seeds=2)
+@scenario(given_up("ZeroResultRate"), seeds=2)
 def canary_trips(w: World) -> Script:
     """A fifth of the queries shows it; all others never met it."""
     set_quality(w, "B", Quality(zero_results=0.5))
@@ -85,7 +85,7 @@ def canary_trips(w: World) -> Script:
     yield 60.0
 
 
-@scenario(_given_up("Aborted"), seeds=FEW)
+@scenario(given_up("Aborted"), seeds=FEW)
 def abort_in_a_step(w: World) -> Script:
     yield from through_the_gateway(w, rollout__steps=[{"weight": 20, "pause": True}])
     yield lambda: bool(share_of(w, "B"))
@@ -126,7 +126,7 @@ def canary_with_a_slow_gateway(w: World) -> Script:
     yield stable(w, "B")
 
 
-@scenario(_given_up("Aborted"), seeds=0)
+@scenario(given_up("Aborted"), seeds=0)
 def abort_with_a_gateway_that_is_deaf(w: World) -> Script:
     """It goes on sending what it sent, for minutes: so long the searchers must stay."""
     yield from through_the_gateway(w, rollout__steps=[{"weight": 20, "pause": True}])
@@ -176,7 +176,7 @@ def the_route_is_changed_by_hand(w: World) -> Script:
     yield stable(w, "B")
 
 
-@scenario(_given_up("ZeroResultRate"), seeds=0)
+@scenario(given_up("ZeroResultRate"), seeds=0)
 def a_step_while_no_operator_is_there(w: World) -> Script:
     yield from through_the_gateway(w, rollout__steps=[{"weight": 20, "duration": "10m"}])
     yield lambda: bool(share_of(w, "B"))

@@ -1,6 +1,7 @@
 """The metrics of guardrails: their name, their unit, their family, and how a bound is written and shown.
 
-`METRICS` is the table a new metric is added to, `SHADOW_METRICS` has those that only pairs tell (pair_metrics.py).
+`METRICS` is the table a new metric is added to, `SHADOW_METRICS` has those that only pairs tell (pair_metrics.py), and
+`FIGURE_METRICS` those that somebody else tells (figures.py).
 Pure.
 """
 
@@ -60,6 +61,16 @@ class ShadowMetric:
     units: str
 
 
+@dataclass(frozen=True, slots=True)
+class FigureMetric:
+    """A metric that is one number a window, told by somebody else: there is no sample, so nothing is beyond doubt."""
+
+    label: str
+    parse: Callable[[str], float]
+    show: Callable[[float], str]
+    units: str
+
+
 def _parse_rate(text: str) -> float:
     match = _RATE.fullmatch(text)
     value = math.nan if match is None else float(match[1]) / (100 if match[2] else 1)
@@ -91,6 +102,10 @@ def _show_duration(value: float) -> str:
 
 def _show_score(value: float) -> str:
     return f"{value:.4g}"
+
+
+def _show_figure(value: float) -> str:
+    return f"{value:,.6g}"
 
 
 _RATE_UNITS = "a percentage such as 2%, or a fraction from 0 to 1 such as 0.02"
@@ -226,12 +241,16 @@ SHADOW_METRICS: dict[str, ShadowMetric] = {
     ),
 }
 
+FIGURE_METRICS: dict[str, FigureMetric] = {
+    "PromQL": FigureMetric("figure", _parse_score, _show_figure, "a plain number such as 12.5"),
+}
 
-def metric_of(name: str) -> Metric | ShadowMetric:
-    """The row of either table. ValueError for a metric that is in none."""
-    row = METRICS.get(name) or SHADOW_METRICS.get(name)
+
+def metric_of(name: str) -> Metric | ShadowMetric | FigureMetric:
+    """The row of one of the tables. ValueError for a metric that is in none."""
+    row = METRICS.get(name) or SHADOW_METRICS.get(name) or FIGURE_METRICS.get(name)
     if row is None:
-        raise ValueError(f"unknown metric {name!r}; known: {', '.join((*METRICS, *SHADOW_METRICS))}")
+        raise ValueError(f"unknown metric {name!r}; known: {', '.join((*METRICS, *SHADOW_METRICS, *FIGURE_METRICS))}")
     return row
 
 

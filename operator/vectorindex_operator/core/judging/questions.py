@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vectorindex_operator.api.timestamps import to_unix
-from vectorindex_operator.api.v1alpha1 import GuardrailRule, RevisionStatus, RolloutStatus
+from vectorindex_operator.api.v1alpha1 import GuardrailMetric, GuardrailRule, RevisionStatus, RolloutStatus
+from vectorindex_operator.core.judging.figures import FigureQuestion, Subject, figure_questions
+from vectorindex_operator.core.judging.rules import rule_of
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.phase import CANDIDATE, Phase
 from vectorindex_operator.core.safety.mirrors import shadow_of
@@ -31,6 +33,8 @@ class Purpose(StrEnum):
     BASELINE = "Baseline"
     SHADOW = "Shadow"
     """Pairs, of who sends queries and of who is judged by them."""
+    FIGURES = "Figures"
+    """Numbers, of the installation's Prometheus: no searcher is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Question:
     purpose: Purpose
     shadow: str = ""
     """Of which shadow, where it is asked for pairs: for all of them, whatever `since` is."""
+    figures: tuple[FigureQuestion, ...] = ()
+    """What Prometheus is asked about `revision` and whom it is compared with."""
 
 
 def questions(obs: Observation, now: float) -> tuple[Question, ...]:
@@ -61,6 +67,7 @@ def _of_steps(obs: Observation, now: float, asked: Set[str]) -> Iterator[Questio
         since = min(to_unix(rollout.steps.asked_at), now)
         if name != serving:
             yield Question(name, _visible(since, now), Purpose.SOAK)
+            yield from _figures(obs, view, rollout, now)
             if needs_baseline(rollout) and serving and serving not in asked:
                 yield Question(serving, since, Purpose.BASELINE)
 
@@ -90,11 +97,41 @@ def _questions(obs: Observation, view: RevisionView, rollout: RolloutStatus, now
             yield Question(view.name, _visible(switched, now), Purpose.SOAK)
         if rollout.prior and rollout.baseline is None and needs_baseline(rollout):
             yield Question(rollout.prior, switched - BASELINE_SECONDS, Purpose.BASELINE)
+        yield from _figures(obs, view, rollout, now)
         return
     since = watched_since(view.status)
-    absolute = any(not _is_relative(rule) for rule in rollout.guardrails.rules)
-    if view.status.phase == Phase.STABLE and since is not None and absolute and now - since <= STEADY_WATCH_SECONDS:
-        yield Question(view.name, _visible(started_at(since, now), now), Purpose.WATCH)
+    absolute = any(not _is_relative(rule) and _is_counted(rule) for rule in rollout.guardrails.rules)
+    if view.status.phase == Phase.STABLE and since is not None and now - since <= STEADY_WATCH_SECONDS:
+        if absolute:
+            yield Question(view.name, _visible(started_at(since, now), now), Purpose.WATCH)
+        yield from _figures(obs, view, rollout, now)
+
+
+def _figures(obs: Observation, view: RevisionView, rollout: RolloutStatus, now: float) -> Iterator[Question]:
+    asked = figures_subject(obs, view.name, view.status, now)
+    rules = [rule_of(rule) for rule in rollout.guardrails.rules if not _is_counted(rule)]
+    figures = tuple(figure_questions(rules, asked, now)) if rules and asked is not None else ()
+    if figures:
+        yield Question(view.name, 0.0, Purpose.FIGURES, figures=figures)
+
+
+def figures_subject(obs: Observation, name: str, status: RevisionStatus, now: float) -> Subject | None:
+    """Since when the numbers of a revision are judged, and against whom; None: they are not."""
+    view, rollout = obs.index, status.rollout
+    if rollout is None:
+        return None
+    if status.phase == Phase.SHIFTING:
+        if rollout.steps is None:
+            return None
+        began = min(to_unix(rollout.steps.asked_at), now)
+        return Subject(view.namespace, view.name, name, began, obs.traffic.revision)
+    if status.phase in CANDIDATE:
+        if rollout.switched_at is None:
+            return None
+        began = min(to_unix(rollout.switched_at), now)
+        return Subject(view.namespace, view.name, name, began, rollout.prior, before=began)
+    since = watched_since(status)
+    return None if since is None else Subject(view.namespace, view.name, name, started_at(since, now))
 
 
 def tripped(rollout: RolloutStatus) -> bool:
@@ -103,8 +140,8 @@ def tripped(rollout: RolloutStatus) -> bool:
 
 
 def needs_baseline(rollout: RolloutStatus) -> bool:
-    """Whether some rule compares with stable."""
-    return any(_is_relative(rule) for rule in rollout.guardrails.rules)
+    """Whether some rule compares with what stable counted."""
+    return any(_is_relative(rule) and _is_counted(rule) for rule in rollout.guardrails.rules)
 
 
 def watched_since(status: RevisionStatus) -> float | None:
@@ -121,6 +158,11 @@ def started_at(since: float, now: float) -> float:
 
 def _is_relative(rule: GuardrailRule) -> bool:
     return rule.max is None and rule.min is None
+
+
+def _is_counted(rule: GuardrailRule) -> bool:
+    """By searchers; else somebody else tells the number."""
+    return rule.metric is not GuardrailMetric.PROMQL
 
 
 def _just_switched(obs: Observation, view: RevisionView, now: float) -> float | None:

@@ -52,6 +52,8 @@ class Rule:
     consecutive: int = CONSECUTIVE
     mode: Literal["Enforce", "Observe"] = "Enforce"
     on_no_data: Literal["Hold", "Pass", "Fail"] = "Hold"
+    query: str = ""
+    """Of PromQL, with its placeholders."""
     sequential: bool = False
     """Judged at any moment, too, where its metric can be: nobody chose its windows."""
 
@@ -144,5 +146,6 @@ def rule_of(rule: GuardrailRule) -> Rule:
         consecutive=rule.consecutive,
         mode=rule.mode,
         on_no_data=rule.on_no_data,
+        query=rule.query or "",
         sequential=rule.window is None and rule.consecutive == CONSECUTIVE,
     )

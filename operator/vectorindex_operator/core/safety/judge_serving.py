@@ -18,16 +18,18 @@ from vectorindex_operator.core.judging.acts import ACTS, Act, Situation
 from vectorindex_operator.core.judging.always import Restarts, restarts, unavailable
 from vectorindex_operator.core.judging.baseline import Baseline, freeze_baseline
 from vectorindex_operator.core.judging.evidence import RevisionEvidence, merge, samples_since
+from vectorindex_operator.core.judging.figures import judge_figures
 from vectorindex_operator.core.judging.judge import judge
 from vectorindex_operator.core.judging.questions import (
     BASELINE_SECONDS,
     STEADY_WATCH_SECONDS,
+    figures_subject,
     needs_baseline,
     started_at,
     tripped,
     watched_since,
 )
-from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict, rule_of, worst
+from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict, rule_of, worst
 from vectorindex_operator.core.judging.shadow import SOAK_BUDGET, STEPS_BUDGET
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.safety import keep_prior, operating_point, pause, promote, roll_back, verdicts
@@ -194,8 +196,9 @@ def _judge(
     steady = situation is Situation.STEADY
     watched = watched_since(state.statuses[name]) or 0.0
     loaded = state.loaded(name)
-    said = judge(
-        tuple(rule_of(rule) for rule in rollout.guardrails.rules),
+    rules = tuple(rule_of(rule) for rule in rollout.guardrails.rules)
+    counted = judge(
+        rules,
         merged,
         started_at=started_at(watched, state.now) if steady else to_unix(rollout.switched_at or ""),
         now=told_until(state, name),
@@ -205,6 +208,7 @@ def _judge(
         ready_pods=loaded.ready,
         steady=steady,
     )
+    said = (*counted, *figures(state, name, rules))
     if steady and not state.kept:
         return said
     down = unavailable(
@@ -218,6 +222,12 @@ def _judge(
         return (down, *said)
     behind = restarts_since(state, name, rollout, to_unix(rollout.switched_at or ""))
     return (down, restarts(behind, stable_restarts(state)), *said)
+
+
+def figures(state: ReconcileState, name: str, rules: tuple[Rule, ...]) -> tuple[RuleVerdict, ...]:
+    """The verdicts of the rules that searchers know nothing of."""
+    subject = figures_subject(state.obs, name, state.statuses[name], state.now)
+    return () if subject is None else judge_figures(rules, state.obs.figures, subject, state.now)
 
 
 def _of_budget(rollout: api.RolloutStatus) -> float:

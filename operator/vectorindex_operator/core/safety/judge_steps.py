@@ -20,7 +20,13 @@ from vectorindex_operator.core.judging.rules import RuleVerdict, Verdict, rule_o
 from vectorindex_operator.core.judging.shadow import STEPS_BUDGET
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.safety import promote, verdicts
-from vectorindex_operator.core.safety.judge_serving import restarts_since, stable_restarts, told_until, with_restarts
+from vectorindex_operator.core.safety.judge_serving import (
+    figures,
+    restarts_since,
+    stable_restarts,
+    told_until,
+    with_restarts,
+)
 from vectorindex_operator.core.safety.route import step_of
 from vectorindex_operator.core.safety.withdraw import withdraw
 from vectorindex_operator.core.state import ReconcileState
@@ -87,8 +93,9 @@ def _judge(
     """The steps share a part of the soak's budget of false trips, each as if it took as long as a soak may."""
     assert rollout.steps is not None
     began, loaded = to_unix(rollout.steps.asked_at), state.loaded(name)
+    rules = tuple(rule_of(rule) for rule in rollout.guardrails.rules)
     said = judge(
-        tuple(rule_of(rule) for rule in rollout.guardrails.rules),
+        rules,
         merged,
         started_at=began,
         now=told_until(state, name),
@@ -105,7 +112,12 @@ def _judge(
         now=state.seen_at,
         who=("the candidate", "stable"),
     )
-    return (down, restarts(_restarts(state, name, rollout), stable_restarts(state)), *said)
+    return (
+        down,
+        restarts(_restarts(state, name, rollout), stable_restarts(state)),
+        *said,
+        *figures(state, name, rules),
+    )
 
 
 def _restarts(state: ReconcileState, name: str, rollout: api.RolloutStatus) -> Restarts:
