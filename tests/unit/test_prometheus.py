@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import subprocess
@@ -51,7 +52,8 @@ class Fake:
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("Location", "http://127.0.0.1:1/")
                 self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(BrokenPipeError):
+                    self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -93,7 +93,11 @@ class AdminPort:
         self._loop = asyncio.new_event_loop()
         self._lanes = {lane: Pool(_lane_width()) for lane in Lane}
         self._bytes = Pool(held_bytes)
-        threading.Thread(target=self._loop.run_forever, name="admin-port", daemon=True).start()
+        threading.Thread(target=self._run, name="admin-port", daemon=True).start()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
 
     def start(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
         """Run something on the event loop. From any thread.

@@ -40,7 +40,7 @@ _PERCENT, _TIME, _NUMBER = r"(100|[0-9]{1,2}([.][0-9]+)?)%", r"[0-9]+([.][0-9]+)
 _EVERY_BOUND = ("max", "min", "max_drop_vs_stable", "max_rise_vs_stable")
 _RELATIVE = {"max": "max_rise_vs_stable", "min": "max_drop_vs_stable"}
 PLACEHOLDERS = ("revision", "index", "namespace", "window")
-"""What stands in `{{ }}` in a query, and is filled in."""
+"""What stands in two braces in a query, and is filled in. No schema may hold two braces: Helm reads them as its own."""
 MOST_QUERIES = 8
 """Rules on PromQL of an index: somebody else's server answers them."""
 _SCORE = f"-?{_NUMBER}"
@@ -95,8 +95,8 @@ class GuardrailRule(Model):
     metric: GuardrailMetric
     """What is watched."""
     query: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
-    """Of PromQL, and of no other metric: what the installation's Prometheus is asked for, one number. {{revision}},
-    {{index}}, {{namespace}} and {{window}} are filled in; with a relative bound it has to name {{revision}}."""
+    """Of PromQL, and of no other metric: what the installation's Prometheus is asked for, one number. `revision`,
+    `index`, `namespace` and `window`, each in two braces, are filled in; a relative bound needs the revision."""
     segment: Annotated[str, Field(max_length=40)] = ""
     """Empty: all queries. Else one of spec.segments, or `other`."""
     max: Bound | None = None
@@ -141,15 +141,15 @@ class GuardrailRule(Model):
         ),
         CelRule(
             "!has(self.query) || !(has(self.maxDropVsStable) || has(self.maxRiseVsStable))"
-            " || self.query.contains('{{revision}}')",
-            "a query that is compared with stable's has to name {{revision}}: it would be one number for both",
+            " || self.query.contains('{' + '{revision}}')",
+            "a query that is compared with stable's has to name the revision (in two braces): it would be one number",
             ".query",
         ),
         CelRule(
             "!has(self.query) || !self.query"
-            + "".join(f".replace('{{{{{name}}}}}', '')" for name in PLACEHOLDERS)
-            + ".contains('{{')",
-            "{{revision}}, {{index}}, {{namespace}} and {{window}} are filled in, nothing else in {{ }}",
+            + "".join(f".replace('{{' + '{{{name}}}}}', '')" for name in PLACEHOLDERS)
+            + ".contains('{' + '{')",
+            "revision, index, namespace and window are filled in, nothing else that stands in two braces",
             ".query",
         ),
         CelRule(
