@@ -105,7 +105,10 @@ def test_a_part_left_out_gets_the_same_defaults_from_both(api: Api, smallest: Js
         ),
         ("guardrails.rules", [{"name": "clicks", "metric": "ClickDepth", "max": 3, "mode": "Observe"}]),
         ("guardrails.rules", [{"name": "o", "metric": "PromQL", "query": "sum(rate(o[{{window}}]))", "min": -2.5}]),
-        ("guardrails.rules", [{"name": "o", "metric": "PromQL", "query": "o{r='{{revision}}'}", "maxRiseVsStable": "5%"}]),
+        (
+            "guardrails.rules",
+            [{"name": "o", "metric": "PromQL", "query": "o{r='{{revision}}'}", "maxRiseVsStable": "5%"}],
+        ),
         ("guardrails.rules", [{"name": "scores", "metric": "TopScore", "min": -0.45, "warmUp": 0}]),
     ],
 )

@@ -365,7 +365,9 @@ JUDGING = (
         f"{_JUDGING}/figures.py",
         "    if value is None:\n        return _error",
         "    if value is None and not windows:\n        return _error",
-        ("unit/test_judging_figures.py::test_a_window_without_a_number_is_no_link_of_a_row_and_the_newest_must_have_one",),
+        (
+            "unit/test_judging_figures.py::test_a_window_without_a_number_is_no_link_of_a_row_and_the_newest_must_have_one",
+        ),
         "A metric that vanished would promote.",
     ),
     Mutant(

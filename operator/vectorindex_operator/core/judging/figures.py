@@ -176,7 +176,7 @@ def _say(
     edge = bound.limit(math.nan if base is None else base) if base is not None or not rule.relative else None
     sentence = f"{rule.name}: {row.label} {'unknown' if value is None else row.show(value)}"
     if windows:
-        sentence += f" in the last of {windows} windows of {rule.window_seconds:g} s"
+        sentence += f" in the last of {windows} {row.samples} of {rule.window_seconds:g} s"
     if edge is not None:
         sentence += f"; {'max' if bound.sign > 0 else 'min'} {row.show(edge)}"
     if base is not None:

@@ -66,6 +66,7 @@ class FigureMetric:
     """A metric that is one number a window, told by somebody else: there is no sample, so nothing is beyond doubt."""
 
     label: str
+    samples: str
     parse: Callable[[str], float]
     show: Callable[[float], str]
     units: str
@@ -242,7 +243,7 @@ SHADOW_METRICS: dict[str, ShadowMetric] = {
 }
 
 FIGURE_METRICS: dict[str, FigureMetric] = {
-    "PromQL": FigureMetric("figure", _parse_score, _show_figure, "a plain number such as 12.5"),
+    "PromQL": FigureMetric("figure", "windows", _parse_score, _show_figure, "a plain number such as 12.5"),
 }
 
 
