@@ -1,6 +1,6 @@
 """The schema's CEL rules on a value that has its defaults. Rules about an edit (`oldSelf`) need what was there before.
 
-cel-python evaluates; what Kubernetes adds to CEL and our rules use (ranges of addresses) is added here.
+cel-python evaluates; what Kubernetes adds to CEL and our rules use (ranges of addresses, texts) is added here.
 """
 
 from __future__ import annotations
@@ -138,10 +138,15 @@ def _index_of(items: celtypes.ListType, item: Any) -> celtypes.IntType:
     return celtypes.IntType(items.index(item) if item in items else -1)
 
 
+def _replace(text: celtypes.StringType, old: str, new: str) -> celtypes.StringType:
+    return celtypes.StringType(str(text).replace(old, new))
+
+
 _FUNCTIONS: dict[str, Any] = {
     "isCIDR": _is_cidr,
     "cidr": _Range,
     "containsCIDR": _contains,
     "prefixLength": _prefix_length,
     "indexOf": _index_of,
+    "replace": _replace,
 }
