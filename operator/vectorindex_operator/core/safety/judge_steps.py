@@ -112,12 +112,8 @@ def _judge(
         now=state.seen_at,
         who=("the candidate", "stable"),
     )
-    return (
-        down,
-        restarts(_restarts(state, name, rollout), stable_restarts(state)),
-        *said,
-        *figures(state, name, rules),
-    )
+    again = restarts(_restarts(state, name, rollout), stable_restarts(state))
+    return (down, again, *said, *figures(state, name, rules))
 
 
 def _restarts(state: ReconcileState, name: str, rollout: api.RolloutStatus) -> Restarts:
