@@ -46,8 +46,8 @@ def routed(weight: int = 0, **changes: Any) -> RouteView:
     """The route as every gateway has taken it, with this share for the candidate."""
     shares = {FRONT: 100 - weight} | ({NAME: weight} if weight else {})
     view = RouteView(
-        exists=True, uid="uid-route", resource_version="77", created_at=NOW - HOUR, weights=shares, accepted=True,
-        heard=True, services={NAME: "uid-service"} if weight else {}, endpoints={FRONT: 2, NAME: 2},
+        exists=True, uid="uid-route", resource_version="77", written_at=NOW - HOUR, weights=shares, accepted=True,
+        services={NAME: "uid-service"} if weight else {}, endpoints={FRONT: 2, NAME: 2},
     )  # fmt: skip
     return replace(view, **changes)
 

@@ -60,7 +60,7 @@ CANARY = (
     Mutant(
         "a step counts before a gateway routes so",
         _ROUTE,
-        "    return view.accepted and not view.behind and shares == wanted\n",
+        "    return view.accepted and not _is_behind(state) and shares == wanted\n",
         "    return shares == wanted\n",
         (f"{_TESTS}test_a_step_counts_only_when_every_gateway_routes_so",),
         "Its time would be over before anybody was sent to it.",
@@ -179,11 +179,19 @@ CANARY = (
     Mutant(
         "a candidate's Service goes while a gateway uses it",
         _ROUTE,
-        "    if state.obs.route.behind or not clear:\n",
+        "    if _is_behind(state) or not clear:\n",
         "    if not clear:\n",
         (f"{_TESTS}test_its_searchers_stay_until_every_gateway_has_seen_that_it_lost_its_share",),
         "A gateway answers 500 for a backend that is gone.",
         each=(seeds("canary_with_a_slow_gateway"),),
+    ),
+    Mutant(
+        "a gateway that is not named any more is not waited for",
+        _ROUTE,
+        "    return view.behind or (view.left_behind and state.now - view.written_at < LEFT_SECONDS)\n",
+        "    return view.behind\n",
+        (f"{_TESTS}test_who_is_no_gateway_of_the_route_any_more_is_not_waited_for_without_end",),
+        "It routes by what the route said before until it has seen the edit.",
     ),
     Mutant(
         "a candidate's Service stays for ever",

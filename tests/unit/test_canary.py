@@ -42,6 +42,7 @@ from vectorindex_operator.core.plan import (
     RenewLeases,
     WriteRevisionStatus,
 )
+from vectorindex_operator.core.safety.route import LEFT_SECONDS
 from vectorindex_operator.core.traffic import Decision, DecisionKind, RouteView
 from vectorindex_searcher.contract import LeaseState
 
@@ -306,6 +307,18 @@ def test_its_searchers_stay_until_every_gateway_has_seen_that_it_lost_its_share(
     assert [one.name for one in actions(plan, DeleteStepService)] == [NAME]
 
 
+@pytest.mark.parametrize(("seconds", "gone"), [(LEFT_SECONDS - 1, False), (LEFT_SECONDS, True)])
+def test_who_is_no_gateway_of_the_route_any_more_is_not_waited_for_without_end(seconds: float, gone: bool) -> None:
+    """Contour, for one, leaves what it said of a route in its status when the route names another Gateway."""
+    left = routed(left_behind=True, written_at=NOW - seconds, services={NAME: "u"})
+    plan = run(lost(route=left))
+    assert bool(actions(plan, DeleteSearchers)) is gone
+    assert bool(actions(plan, DeleteStepService)) is gone
+    view = at_step(started=False)
+    plan = run(shifting(view, route=replace(left, weights={FRONT: 90, NAME: 10})))
+    assert (plan.status.reason == "RouteNotObserved") is not gone
+
+
 @pytest.mark.parametrize(("problem", "stays"), [("403 Forbidden: no", True), ("404 : 404 page not found", False)])
 def test_where_the_route_cannot_be_read_it_may_be_there(problem: str, stays: bool) -> None:
     plan = run(lost(route=RouteView(problem=problem)))
@@ -357,7 +370,8 @@ def test_a_relative_rule_compares_with_what_stable_answers_meanwhile(errors: int
     [
         (RouteView(problem="404 : 404 page not found"), "install the Gateway API"),
         (RouteView(problem="403 Forbidden: httproutes"), "routes.enabled"),
-        (routed(accepted=False, heard=False), "spec.rollout.route.parentRefs (Gateway gateways/public)"),
+        (routed(accepted=False, unheard="gateways/public"), "spec.rollout.route.parentRefs (Gateway gateways/public)"),
+        (routed(accepted=False, unheard="gateways/lost"), "Gateway gateways/lost has said nothing of HTTPRoute/docs"),
         (routed(accepted=False, refused="Gateway public does not take the route"), "does not take the route"),
         (RouteView(exists=True, owned=False), "belongs to somebody else"),
     ],
@@ -372,8 +386,8 @@ def test_without_a_gateway_it_waits_and_says_what_to_do(route: RouteView, words:
     assert shares(plan) in ([], [("EnsureRoute", "", 0)])
 
 
-def test_a_route_that_was_just_made_is_given_time() -> None:
-    plan = run(surging(route=routed(accepted=False, heard=False, created_at=NOW - 5)))
+def test_a_route_that_was_just_written_is_given_time() -> None:
+    plan = run(surging(route=routed(accepted=False, unheard="gateways/public", written_at=NOW - 5)))
     assert (plan.status.reason, condition(plan.status, "Stalled")) == ("RouteNotObserved", ("", "", ""))
 
 

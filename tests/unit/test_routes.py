@@ -11,6 +11,7 @@ from chart import render as chart
 from observations import NOW, SETTINGS, index, seen
 from raw_objects import NAMESPACE, Stored, deployment_raw, front_raw, index_raw, revision_raw, searcher_pod, stored
 
+from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Route
 from vectorindex_operator.core.plan import EnsureRoute, EnsureStepService, LowerRoute
 from vectorindex_operator.core.traffic import Decision, DecisionKind, RouteView
@@ -96,7 +97,8 @@ def test_the_service_of_a_candidate_selects_it_alone() -> None:
 
 def test_what_every_gateway_has_taken() -> None:
     found = view(live())
-    assert (found.weights, found.accepted, found.behind, found.heard) == ({FRONT: 90, NAME: 10}, True, False, True)
+    assert (found.weights, found.accepted, found.behind) == ({FRONT: 90, NAME: 10}, True, False)
+    assert (found.left_behind, found.unheard, found.written_at) == (False, "", NOW - 60)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_what_every_gateway_has_taken() -> None:
         ([row(accepted="False")], False, False),
         ([row(name="another")], False, False),
         ([row(namespace="elsewhere")], False, False),
-        ([row(), row(name="another", seen_at=3)], True, True),
+        ([row(), row(name="another", seen_at=3)], True, False),
         ([row(accepted="False"), row()], True, False),
     ],
 )
@@ -125,6 +127,30 @@ def test_each_of_several_gateways_must_take_it() -> None:
     assert not view(live(parentRefs=refs)).accepted
     both = [row(), row(name="internal", namespace=NAMESPACE)]
     assert view(live(parentRefs=refs, parents=both)).accepted
+
+
+def test_a_gateway_that_is_not_named_any_more_is_told_from_those_that_are() -> None:
+    before = row(name="another", seen_at=GENERATION - 1)
+    found = view(live(parents=[row(), before]))
+    assert (found.accepted, found.behind, found.left_behind, found.unheard) == (True, False, True, "")
+    found = view(live(parents=[before]))
+    assert (found.accepted, found.behind, found.left_behind, found.unheard) == (False, False, True, "gateways/public")
+    assert not view(live(parents=[row(), row(name="another")])).left_behind
+
+
+def test_the_first_gateway_that_says_nothing_is_named() -> None:
+    refs = [{"name": "public", "namespace": "gateways"}, {"name": "internal"}]
+    assert view(live(parentRefs=refs)).unheard == f"{NAMESPACE}/internal"
+
+
+def test_when_it_was_written_is_what_the_api_server_notes_and_no_write_of_a_status() -> None:
+    raw = live()
+    fields = [
+        {"manager": "us", "operation": "Apply", "time": to_text(NOW - 20)},
+        {"manager": "gateway", "operation": "Update", "subresource": "status", "time": to_text(NOW - 1)},
+        {"manager": "someone", "time": "nonsense"},
+    ]
+    assert view({**raw, "metadata": {**raw["metadata"], "managedFields": fields}}).written_at == NOW - 20
 
 
 @pytest.mark.parametrize("parents", ["nonsense", [None, 3], [{"conditions": "x"}], [{"parentRef": []}]])

@@ -91,18 +91,21 @@ class RouteView:
     owned: bool = True
     uid: str = ""
     resource_version: str = ""
-    created_at: float = 0.0
+    written_at: float = 0.0
+    """When anybody last changed what it says, Unix seconds."""
     weights: Mapping[str, int] = field(default_factory=dict)
     accepted: bool = False
     """Whether each of its gateways has accepted it as it is now, and found all that it names."""
     behind: bool = False
-    """Whether a gateway that has said something of it has not seen it as it is now."""
+    """Whether a gateway that it names, and that has said something of it, has not seen it as it is now."""
+    left_behind: bool = False
+    """The same of one that it names no more. Such a row may stay for ever: not every gateway takes its own away."""
     refused: str = ""
     """What the first gateway says that does not take it; empty: none says so."""
     unresolved: str = ""
     """What the first one says that takes it, and does not find what it names; empty: none says so."""
-    heard: bool = False
-    """Whether any gateway has said anything of it."""
+    unheard: str = ""
+    """The first gateway that it names of which nothing was heard, namespace/name; empty: each has said something."""
     decision: Decision | None = None
     """The last step back, written together with the weights."""
     services: Mapping[str, str] = field(default_factory=dict)

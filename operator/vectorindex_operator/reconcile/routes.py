@@ -36,6 +36,7 @@ def route_view(route: Raw | None, problem: str, services: list[Raw], slices: lis
     parents, wanted = _parents(route), raw.rows(raw.part(route, "spec").get("parentRefs"))[:MOST_PARENTS]
     generation = raw.count(meta.get("generation"))
     rows = [[one for one in parents if _is_of(one, ref, meta)] for ref in wanted]
+    left = [one for one in parents if not any(_is_of(one, ref, meta) for ref in wanted)]
     takes = [[_said(one, "Accepted", generation) for one in each] for each in rows]
     finds = [[_said(one, "ResolvedRefs", generation) for one in each] for each in rows]
     routes = [[(a, b) for a, b in zip(*both, strict=True)] for both in zip(takes, finds, strict=True)]
@@ -45,13 +46,14 @@ def route_view(route: Raw | None, problem: str, services: list[Raw], slices: lis
         exists=True,
         uid=raw.text(meta.get("uid")),
         resource_version=raw.text(meta.get("resourceVersion")),
-        created_at=raw.unix(meta.get("creationTimestamp")) or 0.0,
+        written_at=_written_at(meta),
         weights=weights(route),
         accepted=accepted,
-        behind=any(_seen(one) < generation for one in parents),
+        behind=any(_seen(one) < generation for each in rows for one in each),
+        left_behind=any(_seen(one) < generation for one in left),
         refused="" if accepted else _first(takes),
         unresolved="" if accepted else _first(finds),
-        heard=bool(parents),
+        unheard=next((_named(ref, meta) for ref, each in zip(wanted, rows, strict=True) if not each), ""),
         decision=read_decision(raw.annotation(route, labels.DECISION, LONGEST_DECISION)),
     )
 
@@ -77,6 +79,18 @@ def _is_of(parent: Mapping[str, Any], ref: Mapping[str, Any], meta: Mapping[str,
         ref.get("namespace") or home,
         ref.get("sectionName") or "",
     )
+
+
+def _named(ref: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
+    """A Gateway as people name it: namespace/name."""
+    return f"{raw.text(ref.get('namespace') or meta.get('namespace'), raw.NAME)}/{raw.text(ref.get('name'), raw.NAME)}"
+
+
+def _written_at(meta: Mapping[str, Any]) -> float:
+    """When anybody last changed what it says: the API server notes it with each manager, and apart for a status."""
+    writes = [one for one in raw.rows(meta.get("managedFields")) if not one.get("subresource")]
+    times = [meta.get("creationTimestamp"), *(one.get("time") for one in writes)]
+    return max(raw.unix(time) or 0.0 for time in times)
 
 
 def _said(parent: Mapping[str, Any], kind: str, generation: int) -> str | None:

@@ -16,7 +16,9 @@ GATEWAY_NOT_FOUND = "GatewayNotFound"
 NOT_OBSERVED = "RouteNotObserved"
 """Rule of a row in status.blockedBy."""
 HEARD_SECONDS = 60.0
-"""A route of which no gateway has said anything for so long has none."""
+"""Whoever has said nothing of a route for so long is no gateway of it."""
+LEFT_SECONDS = 120.0
+"""A gateway that the route names no more is given so long to see that: some never say so, and would be waited for."""
 
 
 def step(state: ReconcileState) -> None:
@@ -66,8 +68,8 @@ def obstacle(state: ReconcileState) -> str:
         )
     if view.refused:
         return f"{view.refused}: {remedy}"
-    if view.exists and not view.heard and state.now - view.created_at >= HEARD_SECONDS:
-        return f"no gateway has said anything of HTTPRoute/{state.obs.index.name}: {remedy}"
+    if view.exists and view.unheard and state.now - view.written_at >= HEARD_SECONDS:
+        return f"Gateway {view.unheard} has said nothing of HTTPRoute/{state.obs.index.name}: {remedy}"
     return ""
 
 
@@ -76,13 +78,13 @@ def is_as_asked(state: ReconcileState, name: str, weight: int) -> bool:
     view = state.obs.route
     shares = {one: share for one, share in view.weights.items() if share}
     wanted = {state.obs.index.name: 100 - weight} | ({name: weight} if weight else {})
-    return view.accepted and not view.behind and shares == wanted
+    return view.accepted and not _is_behind(state) and shares == wanted
 
 
 def holds(state: ReconcileState, name: str) -> bool:
     """Whether a gateway may still send queries to the searchers of `name`; says so in the status."""
     view = state.obs.route
-    if not (view.weights.get(name) or view.behind or (view.unknown and _has_stepped(state, name))):
+    if not (view.weights.get(name) or _is_behind(state) or (view.unknown and _has_stepped(state, name))):
         return False
     state.block(NOT_OBSERVED, f"HTTPRoute/{state.obs.index.name}", f"a gateway may send queries to {name}: it stays")
     state.requeue_at(state.now + 5)
@@ -133,6 +135,12 @@ def _may_grow(state: ReconcileState, name: str) -> bool:
     return same and ready > 0 and state.obs.route.endpoints.get(name, 0) >= ready
 
 
+def _is_behind(state: ReconcileState) -> bool:
+    """Whether a gateway may route by what the route said before."""
+    view = state.obs.route
+    return view.behind or (view.left_behind and state.now - view.written_at < LEFT_SECONDS)
+
+
 def _number(rollout: api.RolloutStatus) -> int | None:
     return rollout.steps.number if rollout.steps is not None else None
 
@@ -144,7 +152,7 @@ def _has_stepped(state: ReconcileState, name: str) -> bool:
 
 def _remove_services(state: ReconcileState, *, keep: str, clear: bool) -> None:
     """Those of candidates that no gateway knows any more."""
-    if state.obs.route.behind or not clear:
+    if _is_behind(state) or not clear:
         return
     for name, uid in sorted(state.obs.route.services.items()):
         if name != keep:
