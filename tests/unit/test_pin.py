@@ -90,6 +90,14 @@ def test_then_it_serves_and_nothing_else_is_wanted() -> None:
     assert len(actions(out, CreateRevision)) == 1
 
 
+def test_another_source_waits_for_it_too() -> None:
+    """What is pinned was not built of it, whatever else is the same."""
+    mine = a_revision(OLD, "Stable")
+    elsewhere = spec(source={"s3": {"bucket": "embeddings", "prefix": "others/"}})
+    plan = run(seen(pins(mine.name, elsewhere), mine, traffic=mine))
+    assert "source.s3: once spec.pinRevision is taken out" in condition(plan.status, "UpToDate")[2]
+
+
 def test_what_is_on_its_way_gives_way() -> None:
     building = a_revision(THIRD, "Building", created=NOW - 60)
     work = job(Task.BUILD, of=building, key=f"{identity.build_hash(THIRD)}/0/cpu")

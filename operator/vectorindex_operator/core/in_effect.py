@@ -24,7 +24,9 @@ def _for_a_revision(state: ReconcileState) -> list[str]:
     if view is None:
         return []
     frozen, spec = view.spec, state.spec
-    same_place = state.desired == state.serving or recipe.place(frozen.source) == recipe.place(spec.source.s3)
+    # The same data in another place makes no revision; of what is pinned nobody knows whether it is the same.
+    made_of_it = state.desired == state.serving and not state.pinned
+    same_place = made_of_it or recipe.place(frozen.source) == recipe.place(spec.source.s3)
     served, wanted = frozen.served_as(), Serving.of(spec, frozen.served_as().refresh)
     fields = [
         name
