@@ -121,6 +121,7 @@ POINTS = (
         "    if point_decided(state, name) is not None or why_not(state, name):\n",
         (f"{_DECIDED}test_after_a_retry_it_is_judged_again",),
         "Who retries too early would be left with the recall that is too low.",
+        each=(seeds("conservative_again_after_a_retry"),),
     ),
     # ------------------------------------------------------------ evidence
     Mutant(

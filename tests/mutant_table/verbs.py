@@ -259,7 +259,12 @@ VERBS = (
         "        _run(SUSPENDED if state.suspended else GO_FORWARD, state)\n",
         (f"{_PINS}test_it_is_rolled_out_as_what_it_was_proven_to_be",),
         "Whoever goes back through Git would go nowhere.",
-        each=(seeds("pin_back"), seeds("pin_during_soak"), seeds("pin_of_nothing")),
+        each=(
+            seeds("pin_back"),
+            seeds("pin_during_soak"),
+            seeds("pin_of_nothing"),
+            seeds("pinned_in_a_soak_then_to_another_then_rebuilt"),
+        ),
     ),
     Mutant(
         "what did not pass the gate is pinned",

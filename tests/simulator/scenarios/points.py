@@ -75,6 +75,16 @@ def conservative_until_retry(w: World) -> Script:
     yield w.rng.uniform(60.0, 300.0)
 
 
+@scenario(ends("A", extra=CONSERVATIVE), needs_traffic=True, seeds=1)
+def conservative_again_after_a_retry(w: World) -> Script:
+    """The cause is still there: it is judged again, and decided again."""
+    yield from _low(w)
+    yield w.rng.uniform(0.0, 60.0)
+    w.ask("retry", "n1")
+    yield _at(w, ServingPoint.DEFAULT)
+    yield _at(w, ServingPoint.CONSERVATIVE)
+
+
 @scenario(ends("B", builds=2, extra=DEFAULT), needs_traffic=True, seeds=1)
 def conservative_until_the_next_stable(w: World) -> Script:
     yield from _low(w)

@@ -273,6 +273,23 @@ def pin_during_soak(w: World) -> Script:
     yield stable(w, "A")
 
 
+@scenario(ends("B", build=1, builds=3), seeds=1)
+def pinned_in_a_soak_then_to_another_then_rebuilt(w: World) -> Script:
+    """What gave way to one pin is what the next one names, and what the spec asks for in the end."""
+    yield from edited(w, **LONG_SOAK)
+    yield phase(w, "B", "Soaking")
+    w.apply(pinRevision=w.name_of("A"))
+    yield phase(w, "B", "Superseded")
+    w.apply(pinRevision="products-00000000")
+    yield w.rng.uniform(0.0, 60.0)
+    w.apply(index__factory="A", pinRevision=w.name_of("B"), **SHORT_SOAK)
+    yield stable(w, "B")
+    w.apply(index__factory="B", pinRevision="")
+    yield lambda: w.condition("RolledOut") == "True" and w.condition("UpToDate") == "True"
+    w.ask("rebuild", "n1")
+    yield lambda: w.status().get("stable") == w.name_of("B", build=1)
+
+
 @scenario(ends("B", phase="RolledBack", rolled_out=False, stalled=True, failed="A", builds=2), seeds=FEW)
 def pin_what_fails(w: World) -> Script:
     """A was good once; now it trips, and is not taken again although it is pinned."""
