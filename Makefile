@@ -57,7 +57,7 @@ screenshots: setup ## pictures of the dashboard for the documentation: docs/imag
 	@PYTHONPATH=tests:hack $(RUN) tests/dashboard/pictures.py
 
 .PHONY: test-e2e-long
-test-e2e-long: setup ## what e2e has no time for: deletion in all its ways, uninstalling; minutes
+test-e2e-long: setup ## what e2e has no time for: verbs, kept priors, filters, wider searches, deletion, uninstalling; 20 minutes
 	@E2E=long $(RUN) tests/run_layers.py e2e
 
 .PHONY: test-chaos

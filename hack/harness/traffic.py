@@ -277,9 +277,12 @@ def bodies(path: Path, *, k: int = 10, segments: bool = True, limit: int = 0) ->
 
 @contextmanager
 def to_index(
-    kube: Kube, images: Images, index: VectorIndexHandle, queries: Sequence[str], **settings: Any
+    kube: Kube, images: Images, index: VectorIndexHandle, queries: Sequence[str], *, pod: str = POD, **settings: Any
 ) -> Iterator[Traffic]:
-    """Live traffic to the Service of `index`, from the first answerable moment to the end of the block."""
+    """Live traffic to the Service of `index`, from the first answerable moment to the end of the block.
+
+    `pod`: where this machine reaches no ClusterIP, the name of the pod that sends: each load its own.
+    """
     service = index.service()
     if service is None:
         raise HarnessError(f"{index.label} has no Service yet: wait for Ready")
@@ -289,15 +292,15 @@ def to_index(
             yield traffic
         return
     host = f"{index.name}.{index.namespace}.svc"
-    command = _pod(kube, images, index.namespace)
+    command = _pod(kube, images, index.namespace, pod)
     try:
         with Traffic(Settings(host=host, port=port, **settings), queries, command) as traffic:
             yield traffic
     finally:
-        kube.delete("Pod", POD, index.namespace, grace=0)
+        kube.delete("Pod", pod, index.namespace, grace=0)
 
 
-def _pod(kube: Kube, images: Images, namespace: str) -> list[str]:
+def _pod(kube: Kube, images: Images, namespace: str, name: str) -> list[str]:
     """A pod that does nothing, and the command that runs the worker in it."""
     restricted = {
         "allowPrivilegeEscalation": False,
@@ -306,18 +309,18 @@ def _pod(kube: Kube, images: Images, namespace: str) -> list[str]:
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     one = {
-        "name": POD,
+        "name": name,
         "image": images.searcher.reference,
         "command": ["python", "-c", "import time; time.sleep(7200)"],
         "resources": {"requests": {"cpu": "250m", "memory": "64Mi"}},  # without, a busy node lets it wait
         "securityContext": restricted,
     }
     spec = {"containers": [one], "restartPolicy": "Never", "automountServiceAccountToken": False}
-    meta = {"name": POD, "namespace": namespace, "labels": {"app.kubernetes.io/name": POD}}
-    if kube.delete("Pod", POD, namespace, grace=0):
-        kube.wait_gone("Pod", POD, namespace)
+    meta = {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/name": name}}
+    if kube.delete("Pod", name, namespace, grace=0):
+        kube.wait_gone("Pod", name, namespace)
     kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
-    kube.kubectl("-n", namespace, "wait", f"pod/{POD}", "--for=condition=Ready", "--timeout=120s", timeout=130)
+    kube.kubectl("-n", namespace, "wait", f"pod/{name}", "--for=condition=Ready", "--timeout=120s", timeout=130)
     return kube.cluster.kubectl_command(
-        "-n", namespace, "exec", "-i", POD, "--", "python", "-u", "-c", WORKER.read_text()
+        "-n", namespace, "exec", "-i", name, "--", "python", "-u", "-c", WORKER.read_text()
     )

@@ -35,7 +35,8 @@ KEEP = bool(os.environ.get("E2E_KEEP"))
 """E2E_KEEP=1: namespaces stay, for a look at what went wrong."""
 LONG = os.environ.get("E2E") == "long"
 """E2E=long: the long stories, and they alone; they are no part of the layer."""
-FIRST_REVISION_SECONDS = 180
+FIRST_REVISION_SECONDS = 300
+"""Those of all tests of a group are built at once."""
 _ran: dict[str, str] = {}
 _workspace = pytest.StashKey[Workspace]()
 _workspaces = pytest.StashKey[dict[str, Workspace]]()

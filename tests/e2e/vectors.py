@@ -87,11 +87,11 @@ class Corpus:
         return [(self.ids[row], float(scores[row])) for row in best]
 
 
-def parquet(ids: tuple[str, ...], vectors: Floats) -> bytes:
-    """A Parquet file with columns id and vector."""
+def parquet(ids: tuple[str, ...], vectors: Floats, **metadata: list[str]) -> bytes:
+    """A Parquet file with columns id and vector, and these."""
     rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1])
     out = io.BytesIO()
-    pq.write_table(pa.table({"id": pa.array(ids), "vector": rows}), out)
+    pq.write_table(pa.table({"id": pa.array(ids), "vector": rows, **metadata}), out)
     return out.getvalue()
 
 

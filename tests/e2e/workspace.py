@@ -31,6 +31,8 @@ RULES = [
     for name, metric in (("zero-results", "ZeroResultRate"), ("errors", "ErrorRate"))
 ]
 RATE = 100.0
+SLOW = 50.0
+"""For stories that take minutes: several run at once."""
 OK = 200
 
 
@@ -166,6 +168,15 @@ class Workspace:
         """The uids of a revision's pods, those that end among them."""
         return {pod["metadata"]["uid"] for pod in self.index.pods(revision)}
 
+    def lives(self, revision: str) -> set[tuple[str, int]]:
+        """Of each of a revision's pods its uid and how often its containers began anew: "without a restart" is when
+        these stay."""
+        found = set()
+        for pod in self.index.pods(revision):
+            restarts = [one["restartCount"] for one in pod["status"].get("containerStatuses", [])]
+            found.add((pod["metadata"]["uid"], sum(restarts)))
+        return found
+
     def wait_phase(self, revision: str, *phases: str, timeout: float = 60) -> None:
         """Until the revision is in one of `phases`, whatever it was before (also Rejected, which may be undone)."""
         self.index.wait(
@@ -201,6 +212,16 @@ class Workspace:
 
     def has_event(self, reason: str) -> bool:
         return any(event["reason"] == reason for event in self.index.events())
+
+    def wait_event(self, reason: str, *words: str, timeout: float = 30) -> Json:
+        """The newest Event of this reason whose note has all of `words`; Events come after the status."""
+
+        def sent() -> Json | None:
+            events = [one for one in self.index.events() if one["reason"] == reason]
+            return next((one for one in reversed(events) if all(word in one["note"] for word in words)), None)
+
+        event: Json = self.index.wait(sent, timeout, f"an Event {reason} about {', '.join(words)}")
+        return event
 
     def hold(self, probe: Callable[[], Any], seconds: float, what: str) -> None:
         """For this long `probe` gives what it gave first: how one sees that something does not happen."""
