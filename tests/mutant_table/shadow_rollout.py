@@ -210,8 +210,8 @@ SHADOW_ROLLOUT = (
     Mutant(
         "the key of a shadow travels in clear",
         f"{_OPERATOR}/adapters/signing.py",
-        "return seal_shadow_key(shadow_key(self._key(judged)), self._key(sender), os.urandom(SHADOW_NONCE_BYTES))\n",
-        "return shadow_key(self._key(judged))\n",
+        "return seal_shadow_key(shadow_key(self._key(receiver)), self._key(sender), os.urandom(SHADOW_NONCE_BYTES))\n",
+        "return shadow_key(self._key(receiver))\n",
         (f"{_ADAPTERS}test_the_lease_brings_the_key_for_those_who_send_and_for_nobody_else",),
         "Who hears a lease could send queries in a pod's name.",
     ),

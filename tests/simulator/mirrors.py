@@ -1,4 +1,5 @@
-"""What pods send to those of a revision in shadow, and what both sides count of it."""
+"""What pods send to those of a revision in shadow, or of the prior after the switch, and what both sides count of it.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +16,12 @@ Span = tuple[float, float]
 
 @dataclass(slots=True)
 class Shadow:
-    """One shadow. `sender`: who has the traffic. `spans`: of each sending pod, when it sent."""
+    """One shadow. `sender`: who has the traffic; `sender_judged`: after the switch. `spans`: of each sending pod, when
+    it sent."""
 
     sender: str
-    judged: str
+    receiver: str
+    sender_judged: bool = False
     receivers: int = 1
     spans: dict[str, list[Span]] = field(default_factory=dict)
     counted: dict[tuple[int, bool], PairCounts] = field(default_factory=dict)
@@ -39,7 +42,8 @@ class Mirrors:
         for shadow in self.shadows.values():
             self._cut(shadow, pod, now)
         if lease.max_per_second > 0:
-            shadow = self.shadows.setdefault(lease.shadow, Shadow(sender, lease.revision))
+            made = Shadow(sender, lease.revision, bool(lease.sender_judged))
+            shadow = self.shadows.setdefault(lease.shadow, made)
             shadow.receivers = max(1, len(lease.addresses))
             shadow.spans.setdefault(pod, []).append((now, now + lease.ttl_seconds))
 
@@ -54,10 +58,17 @@ class Mirrors:
         now = self.clock.now
         return [name for name, one in self.shadows.items() if any(spans[-1][1] > now for spans in one.spans.values())]
 
+    def judged(self, name: str, revision: str) -> str:
+        """Whom the pairs are about that a pod of a revision counted; empty: it counts none."""
+        shadow = self.shadows.get(name)
+        if shadow is None or revision != shadow.receiver:
+            return ""
+        return shadow.sender if shadow.sender_judged else revision
+
     def rows(self, name: str, revision: str, truth: Truth, quality: Callable[[str], Quality]) -> Iterator[PairCounts]:
         """What one pod of a side counted; pods of a side are alike."""
         shadow = self.shadows.get(name)
-        if shadow is None or revision not in (shadow.sender, shadow.judged):
+        if shadow is None or revision not in (shadow.sender, shadow.receiver):
             return
         sends = revision == shadow.sender
         first = int((min(spans[0][0] for spans in shadow.spans.values()) - START) // BUCKET_SECONDS)
@@ -79,15 +90,17 @@ class Mirrors:
         share = self.share(shadow.sender, start, stop) / max(1e-9, stop - start)
         queries = int(covered * share * truth.queries_per_second / (len(shadow.spans) if sends else shadow.receivers))
         bucket = int(start // BUCKET_SECONDS)
-        mine, other = quality(shadow.judged), quality(shadow.sender)
-        lost = queries if mine.hangs or truth.kept_apart else int(queries * mine.errors)
+        answering = quality(shadow.receiver)
+        lost = queries if answering.hangs or truth.kept_apart else int(queries * answering.errors)
+        roles = answering, quality(shadow.sender)
+        judged, reference = reversed(roles) if shadow.sender_judged else roles
         if sends:
             apart = lost if truth.kept_apart else 0
             return PairCounts(bucket=bucket, segment="other", mirrored=queries, unanswered=lost, unreached=apart)
         pairs = queries - lost
         if truth.other_deleted:
             return PairCounts(bucket=bucket, segment="other", other_deleted=pairs)
-        zero, there = int(pairs * mine.zero_results), int(pairs * other.zero_results)
+        zero, there = int(pairs * judged.zero_results), int(pairs * reference.zero_results)
         return PairCounts(
             bucket=bucket,
             segment="other",

@@ -247,7 +247,13 @@ class Searchers:
                 counted = self.mirrors.rows(shadow, owner, self.truth, self._quality)
                 rows = tuple(row.model_copy(update={"bucket": row.bucket + ahead}) for row in counted)
                 evidence = PairEvidence.model_construct(
-                    pod=name, revision=owner, incarnation="", now=now, shadow=shadow, rows=rows
+                    pod=name,
+                    revision=owner,
+                    incarnation="",
+                    now=now,
+                    shadow=shadow,
+                    judged=self.mirrors.judged(shadow, owner),
+                    rows=rows,
                 )
                 answers.append(PodPairs.of(name, evidence, received))
         return tuple(answers)

@@ -209,7 +209,7 @@ def test_a_candidate_whose_pods_are_ready_goes_into_shadow() -> None:
     assert shadow is not None
     assert (status.phase, shadow.reference, shadow.started_at) == ("Shadowing", STABLE.name, to_text(NOW))
     (lease,) = actions(plan, RenewMirrors)
-    assert (lease.revision, lease.judged, lease.shadow) == (STABLE.name, surging.name, shadow.id)
+    assert (lease.revision, lease.receiver, lease.shadow) == (STABLE.name, surging.name, shadow.id)
     assert (len(lease.addresses), len(lease.receivers), lease.max_per_second) == (2, 2, 25.0)
     assert EventReason.SHADOWING in reasons(plan)
     assert plan.requeue_after <= 5.0

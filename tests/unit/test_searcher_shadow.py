@@ -182,7 +182,7 @@ def body(text: bool = False, count: int = 3, **more: object) -> bytes:
 @pytest.mark.parametrize("text", [False, True])
 def test_queries_are_the_same_on_the_other_side(text: bool) -> None:
     batch = decode(body(text, fields={"filter": {"a": {"in": [1, 2]}}, "minScore": 0.5}), Metric.COSINE)
-    assert (batch.shadow, batch.reference, batch.dimension) == ("docs@1", "docs-old", DIMENSION)
+    assert (batch.shadow, batch.sender, batch.dimension) == ("docs@1", "docs-old", DIMENSION)
     assert [query.name for query in batch.queries] == [bytes([n] * 16) for n in range(3)]
     for query in batch.queries:
         assert query.asked.fields == {"filter": {"a": {"in": [1, 2]}}, "minScore": 0.5}

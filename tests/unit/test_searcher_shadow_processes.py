@@ -164,7 +164,8 @@ class Front:
     def counted(self, worker: int, shadow: str, pairs: int, side: str = "shadowed") -> None:
         row = [float(pairs if name == "pairs" else 0) for name in contract.PAIR_COUNTERS]
         rows = [[7, "other", row]]
-        message = {"say": "pairs", "side": side, "shadow": shadow, "reference": "docs-old", "rows": rows}
+        known = {"side": side, "shadow": shadow, "reference": "docs-old", "judged": "docs-new"}
+        message = {"say": "pairs", **known, "rows": rows}
         self.shadows.hear(worker, message, -1)
 
     def pairs(self, shadow: str) -> float:

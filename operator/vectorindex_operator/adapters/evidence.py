@@ -226,8 +226,8 @@ class HttpSearchers:
         weakref.finalize(answered, share.close).atexit = False
         return answered
 
-    def mirror(self, to: Addressee, addresses: Iterable[str], judged: Addressee, lease: MirrorLease) -> Future[None]:
-        return self.port.start(mirror(self.port, self.signer, self.admin_port, to, list(addresses), judged, lease))
+    def mirror(self, to: Addressee, addresses: Iterable[str], receiver: Addressee, lease: MirrorLease) -> Future[None]:
+        return self.port.start(mirror(self.port, self.signer, self.admin_port, to, list(addresses), receiver, lease))
 
     # ------------------------------------------------------------ operating points
 

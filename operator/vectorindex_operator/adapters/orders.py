@@ -18,8 +18,9 @@ _ANSWER_BYTES = 64 << 10
 async def post(
     port: AdminPort, signer: Signer, admin_port: int, to: Addressee, addresses: Sequence[str], path: str, said: Model
 ) -> None:
-    """On the event loop of `port`. Who does not take it is told again, by whoever plans it."""
-    body = said.model_dump_json(by_alias=True).encode()
+    """On the event loop of `port`. Who does not take it is told again, by whoever plans it. What is None is left out:
+    images of before refuse a field that they do not know."""
+    body = said.model_dump_json(by_alias=True, exclude_none=True).encode()
     headers = {"Content-Type": "application/json", **signer.headers(to, "POST", path, body)}
     calls = [Call(address, admin_port, "POST", path, headers, body) for address in addresses]
     share = port.share()

@@ -80,9 +80,9 @@ async def mirror(
     admin_port: int,
     to: Addressee,
     addresses: Sequence[str],
-    judged: Addressee,
+    receiver: Addressee,
     lease: MirrorLease,
 ) -> None:
     """Renew the lease at each address; its key is sealed here. On the event loop of `port`."""
-    sealed = lease.model_copy(update={"sealed_key": signer.seal(judged, to)})
+    sealed = lease.model_copy(update={"sealed_key": signer.seal(receiver, to)})
     await post(port, signer, admin_port, to, addresses, MIRROR_PATH, sealed)

@@ -28,9 +28,9 @@ class Signer:
         """What to send beside a request. `path`: with its query, exactly as it is sent."""
         return sign(self._key(to), InternalRequest(method, path, body), to.target, self.clock())
 
-    def seal(self, judged: Addressee, sender: Addressee) -> str:
-        """The key that queries are sent with to the pods of `judged`, for the pods of `sender` only."""
-        return seal_shadow_key(shadow_key(self._key(judged)), self._key(sender), os.urandom(SHADOW_NONCE_BYTES))
+    def seal(self, receiver: Addressee, sender: Addressee) -> str:
+        """The key that queries are sent with to the pods of `receiver`, for the pods of `sender` only."""
+        return seal_shadow_key(shadow_key(self._key(receiver)), self._key(sender), os.urandom(SHADOW_NONCE_BYTES))
 
     def _key(self, of: Addressee) -> str:
         return self.keys.revision_key(of.revision_uid, of.key_id)

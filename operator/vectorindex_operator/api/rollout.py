@@ -28,6 +28,10 @@ class Shadow(Model):
     on_inconclusive: Literal["Switch", "Hold"] = "Switch"
     """Too little evidence at maxDuration. Switch: to the soak, and an Event says what was not compared. Hold: the new
     revision waits until there is more, or until the next one takes its place."""
+    after_switch: bool | None = None
+    """After the switch the direction turns: queries that the new revision answered go to the one before, as many a
+    second, and rules against stable compare answers of the same moment. Absent: they compare with the time before the
+    switch. See docs/guardrails.md, "After the switch"."""
     cel: ClassVar[tuple[CelRule, ...]] = (
         CelRule(
             # CEL's durations know no days. `has`: the API server checks the rule on defaults before it fills them.
@@ -109,6 +113,11 @@ class Rollout(Model):
     def shadows(self) -> bool:
         """Whether there is a shadow before the switch."""
         return self.shadow.max_per_second > 0
+
+    @property
+    def mirrors_after_switch(self) -> bool:
+        """Whether a soak compares with what the prior answers meanwhile."""
+        return self.shadows and bool(self.shadow.after_switch)
 
     @property
     def canary_steps(self) -> tuple[Step, ...]:

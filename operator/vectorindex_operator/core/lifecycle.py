@@ -35,7 +35,7 @@ network        who reaches the pods
 keep loaded    searchers and leases of what has a slot; what has drained is retired
 route          what gateways send to whom
 points         pods are told at which operating point they answer
-mirrors        what is no longer in shadow is sent no more queries
+mirrors        a soak that is compared sends queries to its prior; what is over is sent no more
 hold           whose objects stay until a deleted index's artifacts are removed
 """
 

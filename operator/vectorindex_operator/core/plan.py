@@ -189,13 +189,16 @@ class RenewMirrors:
     revision: str
     """Who sends, and its pods."""
     addresses: tuple[str, ...]
-    judged: str
+    receiver: str
+    """Who answers again."""
     receivers: tuple[str, ...]
-    """Addresses of the pods of `judged`."""
+    """Addresses of its pods."""
     shadow: str
     """What the pairs are counted under."""
     max_per_second: float
     """Of each sending pod; 0: no more."""
+    sender_judged: bool = False
+    """Whether who sends is judged, by who answers again: after the switch. Else it is the other way round."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,14 +164,15 @@ class Executor:
                 self.searchers.order(addressee(obs, action.revision), action.addresses, order)
                 return True
             case RenewMirrors():
-                to, judged = addressee(obs, action.revision), addressee(obs, action.judged)
+                to, receiver = addressee(obs, action.revision), addressee(obs, action.receiver)
                 lease = MirrorLease(
-                    revision=action.judged,
+                    revision=action.receiver,
                     addresses=action.receivers[:MIRROR_ADDRESSES],
                     max_per_second=action.max_per_second,
                     shadow=action.shadow,
+                    sender_judged=action.sender_judged or None,
                 )
-                self.searchers.mirror(to, action.addresses, judged, lease)
+                self.searchers.mirror(to, action.addresses, receiver, lease)
                 return True
 
     def _write(self, action: Rendered) -> bool:

@@ -103,8 +103,9 @@ class Searchers(Protocol):
         """Tell pods their operating point, best effort; nobody waits for it."""
         ...
 
-    def mirror(self, to: Addressee, addresses: Iterable[str], judged: Addressee, lease: MirrorLease) -> object:
-        """Have pods send queries to those of `judged`, best effort. `lease`: without the key, which is sealed here."""
+    def mirror(self, to: Addressee, addresses: Iterable[str], receiver: Addressee, lease: MirrorLease) -> object:
+        """Have pods send queries to those of `receiver`, best effort. `lease`: without the key, which is sealed here.
+        """
         ...
 
 

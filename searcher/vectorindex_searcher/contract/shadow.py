@@ -1,9 +1,11 @@
 """Shadowing: the revision with the traffic sends queries that it answered to another one, which answers them again.
+Before the switch the other one is judged; after it the one that sends is, and the other one, which had the traffic
+before, is the reference.
 
 All of it on the admin port. Standard library and pydantic only; what one query is as bytes is serve/shadow/wire.py.
 
     POST /v1/mirror   operator -> pods with the traffic: MirrorLease. Signed with their revision's key
-    POST /v1/shadow   such a pod -> a pod that is judged: queries with their answers. Signed with the judged revision's
+    POST /v1/shadow   such a pod -> a pod of the other one: queries with their answers. Signed with that revision's
                       shadow key, which the lease brings
     GET  /v1/pairs    operator -> both: PairEvidence. Signed with the revision's key
 
@@ -69,7 +71,7 @@ class MirrorLease(Model):
     """
 
     revision: _Name
-    """Who is judged, of the same index."""
+    """Who answers again, of the same index."""
     addresses: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=MIRROR_ADDRESSES)]
     """Its ready pods, sorted. A query goes always to the same one while these stay the same."""
     port: Annotated[int, Field(ge=1, le=65535)] = ADMIN_PORT
@@ -77,6 +79,9 @@ class MirrorLease(Model):
     """Its shadow key, sealed; empty: there is none, and then no pod takes the lease."""
     max_per_second: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
     """This pod's part of the rate; with fewer queries all of them are sent. 0 ends it at once."""
+    sender_judged: bool | None = None
+    """Whether who sends is judged, by what the other one answers; None: the other one is. Images of before refuse it.
+    """
     shadow: ShadowId
     ttl_seconds: Annotated[float, Field(strict=True, gt=0, le=300)] = 30.0
 
@@ -85,8 +90,8 @@ class PairCounts(Model):
     """Counts of one segment in one 5-second bucket, by the pod that counts them. Additive over pods.
 
     Segment "" holds the uniform half of what is sent: overall. What is of it counts for its own segment, too. c is the
-    first score of the revision that is judged, s that of the one with the traffic. What the sender counts is 0 at the
-    receiver, and the other way round.
+    first score of the revision that is judged ("candidate"), s that of the reference ("stable"). What the sender counts
+    is 0 at the receiver, and the other way round.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -98,7 +103,8 @@ class PairCounts(Model):
     mirrored: _Whole = 0
     """Queries that were sent, or tried to be."""
     unanswered: _Whole = 0
-    """Of these: no answer in time, a refusal, a broken connection; where the revision with the traffic did answer."""
+    """Of these: no answer in time, a refusal, a broken connection; where the revision with the traffic did answer. An
+    error of the other one: where that is the reference, there is no pair, and nobody is to blame."""
     unreached: _Whole = 0
     """Of these: there was not even a connection."""
     dropped: _Whole = 0
@@ -166,7 +172,7 @@ class PairEvidence(Model):
     judged: _Name = ""
     """Whom the pairs are about; empty at the sender, which counts none."""
     reference: _Name = ""
-    """Who answered first; empty where nothing was counted yet."""
+    """Whom that one is compared with; empty where nothing was counted yet."""
     rows: Annotated[tuple[PairCounts, ...], Field(max_length=PAIR_ROWS), FailFast()] = ()
 
 

@@ -11,6 +11,7 @@ The loop, at each look (every 5 s during a soak), and which module of this packa
        together use up the false-trip budget; `consecutive` failed windows in a row, at any time: Fail
        a rule whose windows nobody chose fails, too, once a bet against it has won enough (sequential.py): seconds after
        a clear fault; windows and bet then have half of the rule's level each
+       a rule against stable is judged by pairs with the prior instead, where there are enough (same_moment.py)
        otherwise judge all evidence since warm-up: value inside the bound: Pass; outside, or a window has just
        failed: Inconclusive; too little evidence: Inconclusive; pods silent: Error
   4  `worst` of the enforced verdicts and of the rules of always.py, by the table of acts.py, decides what is done
@@ -38,8 +39,9 @@ from vectorindex_operator.core.judging.evidence import (
     first_bucket,
 )
 from vectorindex_operator.core.judging.metrics import METRICS, Metric
-from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict
-from vectorindex_operator.core.judging.sequential import Stake
+from vectorindex_operator.core.judging.rules import LEAST_BUDGET, Rule, RuleVerdict, Verdict
+from vectorindex_operator.core.judging.same_moment import SameMoment, baseline_since, by_pairs, is_paired
+from vectorindex_operator.core.judging.sequential import Stake, stake_on
 from vectorindex_operator.core.judging.statistics import same_mix
 from vectorindex_operator.core.judging.windows import Window
 from vectorindex_searcher.contract import BUCKET_SECONDS
@@ -54,8 +56,6 @@ EARLY_RATE = 0.5
 """An error rate above this on so many queries needs no window and no warm-up."""
 EARLY_BUDGET = 0.01
 """Share of a rule's level that all its early looks together may use."""
-LEAST_BUDGET = 1e-9
-"""A budget of zero would mean that nothing can ever be beyond doubt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +192,15 @@ def judge(
     horizon_seconds: float,
     ready_pods: int,
     steady: bool,
+    pairs: SameMoment | None = None,
 ) -> tuple[RuleVerdict, ...]:
     """One verdict per rule, in their order; none for a metric that only shadow knows (pairs.py).
 
     `started_at`: when the revision got the traffic (soak) or was promoted (steady state), Unix seconds on the
     operator's clock. `alpha_budget`: probability of a false trip within `horizon_seconds` (maxDuration, or 24 h in
     steady state) that all enforced rules share. Ready pods that are not in the evidence count as silent.
-    In steady state relative rules are left out: their baseline would be of another day.
+    In steady state relative rules are left out: their baseline would be of another day. `pairs`: None where nothing is
+    mirrored after the switch.
     """
     budget = min(0.5, max(alpha_budget, LEAST_BUDGET))
     judged = [rule for rule in rules if rule.metric in METRICS and not (steady and rule.relative)]
@@ -210,9 +212,11 @@ def judge(
         alpha = budget / max(1, enforced + (0 if rule.mode == "Enforce" else looks[rule]))
         final = METRICS[rule.metric].final(merged)
         first = first_bucket(started_at + rule.warm_up_seconds)
-        stake = _stake(rule, final, first, horizon_seconds)
-        if stake is not None:
+        stake = stake_on(METRICS[rule.metric].bet, rule, final, first, horizon_seconds)
+        of_pairs = pairs if pairs is not None and is_paired(rule) else None
+        if stake is not None or of_pairs is not None:
             alpha /= 2
+        since = first if of_pairs is None else baseline_since(rule, of_pairs, final, first, now)
         case = _Case(
             rule=rule,
             metric=METRICS[rule.metric],
@@ -221,24 +225,17 @@ def judge(
             base=_usable(baseline, rule) if rule.relative else None,
             levels=Levels(window=alpha, once=alpha * max(1, looks[rule]) / 2),
             started_at=started_at,
-            first=first,
+            first=first if since is None else since,
             now=now,
             stake=stake,
             stake_level=alpha * looks[rule],
         )
-        verdicts.append(_judge_rule(case, ready_pods))
+        if of_pairs is None or since is not None:
+            verdicts.append(_judge_rule(case, ready_pods))
+        else:
+            said = by_pairs(rule, of_pairs, first, now, level=case.stake_level, horizon_seconds=horizon_seconds)
+            verdicts.append(said if said.verdict is Verdict.FAIL else _missing(case, ready_pods) or said)
     return tuple(verdicts)
-
-
-def _stake(rule: Rule, merged: RevisionEvidence, first: int, horizon_seconds: float) -> Stake | None:
-    """None: its windows were chosen, or its metric or bound is none that can be bet on."""
-    bet, bound = METRICS[rule.metric].bet, rule.bound
-    if not rule.sequential or bet is None or bound.absolute is None or bound.sign != bet.sign:
-        return None
-    rate, count = bet.against(bound.absolute)
-    if not 0.0 <= rate <= 1.0:
-        return None
-    return Stake(rate, count, bet.one_by_one, merged, rule.segment, first, rule.min_samples, horizon_seconds)
 
 
 def _usable(baseline: Baseline | None, rule: Rule) -> Counts | None:

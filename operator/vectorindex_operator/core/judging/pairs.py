@@ -1,4 +1,5 @@
-"""Judging a candidate before it gets the traffic: pairs of answers, its own and stable's, to the same live queries.
+"""Judging a candidate before it gets the traffic: pairs of answers, its own and stable's, to the same live queries. And
+afterwards, by the same queries' answers of what had the traffic before (`judge_same_moment`, for same_moment.py).
 
 Pure; docs/adr/0040-pairs.md. The loop, at each look of a shadow, and which module does what:
 
@@ -19,11 +20,10 @@ from dataclasses import dataclass
 
 from vectorindex_operator.core.judging.blocks import OVERALL
 from vectorindex_operator.core.judging.eprocess import Gains, wealth
-from vectorindex_operator.core.judging.judge import LEAST_BUDGET
 from vectorindex_operator.core.judging.metrics import metric_of
 from vectorindex_operator.core.judging.pair_metrics import PAIR_METRICS, Bets, PairMetric
 from vectorindex_operator.core.judging.pair_sums import PairSums, add_pairs, merge_pairs
-from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict
+from vectorindex_operator.core.judging.rules import LEAST_BUDGET, Rule, RuleVerdict, Verdict
 from vectorindex_operator.core.judging.statistics import binomial_at_least
 from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS
 
@@ -57,6 +57,8 @@ class _Case:
     seconds: float
     won: tuple[float, ...]
     """Of each hypothesis that must be refuted; empty: the sums are no numbers."""
+    what: str = "shadow"
+    """In which they were asked, for messages."""
 
     @property
     def size(self) -> int:
@@ -110,7 +112,7 @@ def _sentence(case: _Case, value: float | None, edge: float | None, stable: floa
     if case.metric.by_sender:
         label, samples = "share without an answer", "mirrored queries"
     sentence = f"{rule.name}: {label}{where} {'unknown' if value is None else metric.show(value)}"
-    sentence += f" on {case.size:,} {samples} in {case.seconds:g} s of shadow; "
+    sentence += f" on {case.size:,} {samples} in {case.seconds:g} s of {case.what}; "
     if edge is not None:
         sentence += f"{'max' if rule.bound.sign > 0 else 'min'} {metric.show(edge)}"
     if stable is not None:
@@ -147,7 +149,7 @@ def judge_pairs(
     cases = [
         _case(rule, sender if PAIR_METRICS[rule.metric].by_sender else candidate, first, stop)
         for rule in (always, *rules)
-        if _is_told(rule)
+        if is_told(rule)
     ]
     enforced = [case for case in cases if case.rule.mode == "Enforce"]
     odds = 1.0 / min(0.5, max(alpha_budget, LEAST_BUDGET))
@@ -166,11 +168,30 @@ def judge_pairs(
     return tuple(verdicts)
 
 
-def _is_told(rule: Rule) -> bool:
+def is_told(rule: Rule) -> bool:
     """Whether pairs tell of it. What they cannot tell is for the soak: no verdict here, or every shadow would wait for
     one until its time is over."""
     metric = PAIR_METRICS.get(rule.metric)
     return metric is not None and metric.bets(rule.bound, PairSums()) != ()
+
+
+def judge_same_moment(
+    rule: Rule, buckets: Sequence[tuple[int, PairSums]], *, first: int, stop: int, starts: int, level: float
+) -> RuleVerdict:
+    """A rule against stable, of a revision that has the traffic: by the pairs of its segment in buckets [first, stop).
+
+    `starts`: minutes from each of which a part of the stake bets. `level`: probability, at most, that a revision within
+    the bound is ever failed, at any number of looks.
+    """
+    metric, oldest = PAIR_METRICS[rule.metric], max(first, stop - _LONGEST + 2)
+    cells = {bucket: cell for bucket, cell in buckets if first <= bucket < stop}
+    total = add_pairs(cells.values())
+    bets = metric.bets(rule.bound, total) if total.usable else ()
+    won = tuple(_won(metric, one, cells, (first, stop), oldest, starts, rule.min_samples) for one in bets)
+    seconds = float((max(cells) + 1 - min(cells)) * BUCKET_SECONDS) if cells else 0.0
+    case = _Case(rule, metric, cells, total, seconds, won, what="pairs with the revision before")
+    needed = 1.0 / min(0.5, max(level, LEAST_BUDGET))
+    return _judge(case, case.stake >= needed, needed)
 
 
 def _span(*sides: Mapping[str, Sequence[tuple[int, PairSums]]]) -> tuple[int, int]:
@@ -187,18 +208,27 @@ def _case(rule: Rule, side: Mapping[str, Sequence[tuple[int, PairSums]]], first:
     cells = {bucket: cell for bucket, cell in side.get(rule.segment, ()) if first <= bucket < stop}
     total = add_pairs(cells.values())
     bets = metric.bets(rule.bound, total) if total.usable else ()
-    won = tuple(_won(metric, one, cells, first, stop, rule.min_samples) for one in bets)
+    won = tuple(_won(metric, one, cells, (first, stop), first, STARTS, rule.min_samples) for one in bets)
     return _Case(rule, metric, cells, total, float((stop - first) * BUCKET_SECONDS), won)
 
 
-def _won(metric: PairMetric, bets: Bets, cells: Mapping[int, PairSums], first: int, stop: int, enough: int) -> float:
+def _won(
+    metric: PairMetric,
+    bets: Bets,
+    cells: Mapping[int, PairSums],
+    span: tuple[int, int],
+    oldest: int,
+    starts: int,
+    enough: int,
+) -> float:
+    """`span`, `oldest` and the others: of eprocess.wealth."""
     nothing = bets(PairSums()), 0
 
     def bucket(number: int) -> tuple[Gains, int]:
         cell = cells.get(number)
         return nothing if cell is None else (bets(cell), metric.size(cell))
 
-    return wealth(bucket, first=first, stop=stop, oldest=first, starts=STARTS, enough=enough)
+    return wealth(bucket, first=span[0], stop=span[1], oldest=oldest, starts=starts, enough=enough)
 
 
 def _judge(case: _Case, failed: bool, needed: float) -> RuleVerdict:

@@ -15,7 +15,7 @@ from vectorindex_operator.core.judging.figures import FigureQuestion, Subject, f
 from vectorindex_operator.core.judging.rules import rule_of
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.core.phase import CANDIDATE, Phase
-from vectorindex_operator.core.safety.mirrors import shadow_of
+from vectorindex_operator.core.safety.mirrors import shadow_of, soak_of
 from vectorindex_operator.core.safety.roll_back import MANUAL
 from vectorindex_searcher.contract import BUCKET_SECONDS, RING_SECONDS
 
@@ -54,7 +54,7 @@ def questions(obs: Observation, now: float) -> tuple[Question, ...]:
     """Nobody is asked where the answer could change nothing."""
     of_traffic = _of_traffic(obs, now)
     asked = {question.revision for question in of_traffic}
-    return (*of_traffic, *_of_shadows(obs), *_of_steps(obs, now, asked))
+    return (*of_traffic, *_of_shadows(obs), *_of_mirrors(obs), *_of_steps(obs, now, asked))
 
 
 def _of_steps(obs: Observation, now: float, asked: Set[str]) -> Iterator[Question]:
@@ -80,6 +80,16 @@ def _of_shadows(obs: Observation) -> Iterator[Question]:
         if shadow is not None and shadow.reference == obs.traffic.revision and not view.foreign_features:
             yield Question(shadow.reference, 0.0, Purpose.SHADOW, shadow.id)
             yield Question(name, 0.0, Purpose.SHADOW, shadow.id)
+
+
+def _of_mirrors(obs: Observation) -> Iterator[Question]:
+    """Who soaks, and the prior that it is compared with."""
+    name = obs.traffic.revision
+    view = obs.revisions.get(name)
+    mirror = soak_of(name, view.status) if view is not None and not view.foreign_features else None
+    if mirror is not None and mirror.reference in obs.revisions:
+        yield Question(name, 0.0, Purpose.SHADOW, mirror.id)
+        yield Question(mirror.reference, 0.0, Purpose.SHADOW, mirror.id)
 
 
 def _of_traffic(obs: Observation, now: float) -> tuple[Question, ...]:

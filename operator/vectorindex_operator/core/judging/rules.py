@@ -16,6 +16,8 @@ from vectorindex_operator.core.judging.evidence import EPOCH_LIMIT
 from vectorindex_operator.core.judging.metrics import WINDOW_SECONDS, Metric, metric_of, parse_bound
 from vectorindex_searcher.contract import BUCKET_SECONDS
 
+LEAST_BUDGET = 1e-9
+"""A budget of zero would mean that nothing can ever be beyond doubt."""
 CONSECUTIVE = int(GuardrailRule.model_fields["consecutive"].default)
 
 

@@ -16,6 +16,7 @@ from vectorindex_operator.core.judging.blocks import BLOCK, Block
 
 if TYPE_CHECKING:
     from vectorindex_operator.core.judging.evidence import Counts, RevisionEvidence
+    from vectorindex_operator.core.judging.rules import Rule
 
 START_SECONDS = 60.0
 """A change is looked for from the switch on, and from each of these on."""
@@ -110,3 +111,14 @@ class Stake:
         if self.one_by_one and cell.queries != cell.requests:
             return 0.0, 0.0
         return self.count(cell)
+
+
+def stake_on(bet: Bet | None, rule: Rule, merged: RevisionEvidence, first: int, horizon_seconds: float) -> Stake | None:
+    """`bet`: of the rule's metric. None: its windows were chosen, or its metric or bound is none that can be bet on."""
+    bound = rule.bound
+    if not rule.sequential or bet is None or bound.absolute is None or bound.sign != bet.sign:
+        return None
+    rate, count = bet.against(bound.absolute)
+    if not 0.0 <= rate <= 1.0:
+        return None
+    return Stake(rate, count, bet.one_by_one, merged, rule.segment, first, rule.min_samples, horizon_seconds)

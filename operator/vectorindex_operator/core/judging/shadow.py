@@ -14,6 +14,7 @@ from vectorindex_operator.core.judging.judge import SILENT_SHARE
 from vectorindex_operator.core.judging.pair_sums import Buckets, add_by_bucket, add_pairs, merge_pairs
 from vectorindex_operator.core.judging.pairs import UNANSWERED, judge_pairs
 from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict, worst
+from vectorindex_operator.core.judging.same_moment import SameMoment
 from vectorindex_searcher.contract import BUCKET_SECONDS, PairEvidence
 
 PAIRS = "pairs"
@@ -36,12 +37,14 @@ LIVELIER = 4.0
 @dataclass(frozen=True, slots=True)
 class PodPairs:
     """What a pod told of a shadow, by segment, on the operator's clock. `counts` None: nothing that is of use, and
-    `problem` says why. `unable`: its image does not know what a shadow is."""
+    `problem` says why. `unable`: its image does not know what a shadow is. `judged`: whom its pairs are about; empty:
+    it counted none."""
 
     pod: str
     counts: Mapping[str, Buckets] | None
     problem: str = ""
     unable: bool = False
+    judged: str = ""
 
     @classmethod
     def of(cls, pod: str, evidence: PairEvidence, received_at: float) -> PodPairs:
@@ -50,7 +53,8 @@ class PodPairs:
             raise ValueError("its clock is no number")
         shift = round((received_at - evidence.now) / BUCKET_SECONDS)
         merged = merge_pairs(evidence.rows)
-        return cls(pod, {name: tuple((at + shift, sums) for at, sums in rows) for name, rows in merged.items()})
+        counts = {name: tuple((at + shift, sums) for at, sums in rows) for name, rows in merged.items()}
+        return cls(pod, counts, judged=evidence.judged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,16 @@ class Side:
             for segment, buckets in (pod.counts or {}).items()
             for bucket, sums in buckets
         )
+
+
+def same_moment(name: str, sender: Side, reference: Side) -> SameMoment:
+    """What was compared of `name` after its switch. An image that knows no such mirror, or counts as if it were the one
+    that is judged, tells that nothing was."""
+    wrong = any(pod.judged not in ("", name) for pod in reference.pods)
+    if wrong or any(pod.unable for pod in (*sender.pods, *reference.pods)):
+        return SameMoment({}, {})
+    sent, told = (None if side.mute else side.counts() for side in (sender, reference))
+    return SameMoment(sent, told, gone=not reference.ready)
 
 
 def judge_shadow(

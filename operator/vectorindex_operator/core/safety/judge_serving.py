@@ -32,7 +32,7 @@ from vectorindex_operator.core.judging.questions import (
 from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict, rule_of, worst
 from vectorindex_operator.core.judging.shadow import SOAK_BUDGET, STEPS_BUDGET
 from vectorindex_operator.core.phase import Phase
-from vectorindex_operator.core.safety import keep_prior, operating_point, pause, promote, roll_back, verdicts
+from vectorindex_operator.core.safety import keep_prior, mirrors, operating_point, pause, promote, roll_back, verdicts
 from vectorindex_operator.core.state import ReconcileState
 
 NO_PRIOR = "NoPrior"
@@ -207,6 +207,7 @@ def _judge(
         horizon_seconds=STEADY_WATCH_SECONDS if steady else duration_seconds(rollout.settings.soak.max_duration),
         ready_pods=loaded.ready,
         steady=steady,
+        pairs=None if steady else mirrors.compared(state, name),
     )
     said = (*counted, *figures(state, name, rules))
     if steady and not state.kept:

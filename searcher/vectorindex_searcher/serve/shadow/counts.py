@@ -23,10 +23,10 @@ Row = tuple[int, str, "array[float]"]
 
 
 class PairRows:
-    """Counts of the shadow `shadow`. `reference`: who answers first; may be learnt later."""
+    """Counts of the shadow `shadow`. `reference`, `judged`: as contract.PairEvidence has them."""
 
-    def __init__(self, shadow: str, reference: str = "") -> None:
-        self.shadow, self.reference = shadow, reference
+    def __init__(self, shadow: str, reference: str = "", judged: str = "") -> None:
+        self.shadow, self.reference, self.judged = shadow, reference, judged
         self._lock = threading.Lock()
         self._rows: dict[int, dict[str, array[float]]] = {}
         """By bucket and segment."""

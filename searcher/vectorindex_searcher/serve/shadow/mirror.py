@@ -60,6 +60,7 @@ class Mirroring:
     until: float
     rates: Rates
     counts: PairRows
+    sender_judged: bool
 
 
 class Search(Protocol):
@@ -103,9 +104,10 @@ class Mirror:
         self.results: Counter[str] = Counter()
         """Queries by what became of them: Answered, Unanswered, Dropped."""
 
-    def take(self, lease: contract.MirrorLease, key: str, reference: str) -> None:
-        """In place of the one before. `key`: its shadow key, opened; `reference`: our own revision."""
+    def take(self, lease: contract.MirrorLease, key: str, revision: str) -> None:
+        """In place of the one before. `key`: its shadow key, opened; `revision`: our own."""
         now = self._monotonic()
+        reference = lease.revision if lease.sender_judged else revision
         with self._lock:
             before = self.lease
             if self.counts is None or self.counts.shadow != lease.shadow:
@@ -126,6 +128,7 @@ class Mirror:
                 until=now + lease.ttl_seconds,
                 rates=rates,
                 counts=self.counts,
+                sender_judged=bool(lease.sender_judged),
             )
 
     def offer(
@@ -144,6 +147,8 @@ class Mirror:
             self.end(lease)
             return
         rates = lease.rates
+        # Of who sends and is judged, no answer but the first is compared.
+        most = 1 if lease.sender_judged else contract.SHADOW_ANSWERS
         with self._lock:
             for number, one in enumerate(asked):
                 segment = one.plan.segment
@@ -151,7 +156,8 @@ class Mirror:
                 if drawn is None or len(self.queue) >= self._room:
                     self._left_out[segment] += 1
                 else:
-                    self.queue.append(self._answered(one, vectors[number], rows[number], scores[number], now, drawn))
+                    found = rows[number, :most], scores[number, :most]
+                    self.queue.append(self._answered(one, vectors[number], *found, now, drawn))
 
     def offer_one(
         self,
@@ -176,15 +182,14 @@ class Mirror:
     ) -> Answered:
         """Copies: what is given are parts of a request's body and of a whole group's answers."""
         plan = asked.plan
-        most = min(plan.k, contract.SHADOW_ANSWERS)
         return Answered(
             segment=plan.segment,
             k=plan.k,
             asked=plan.asked,
             min_score=plan.min_score,
             vector=vector.tobytes(),
-            rows=rows[:most].tobytes(),
-            scores=scores[:most].tobytes(),
+            rows=rows[: plan.k].tobytes(),
+            scores=scores[: plan.k].tobytes(),
             seconds=now - asked.began,
             bucket=self._bucket(),
             overall=drawn is Draw.OVERALL,

@@ -32,11 +32,12 @@ class Packer:
         self._told_exactly = tells_exact_scores(engine.manifest.index_type)
         """Most kinds of index do, and nothing need be read."""
 
-    def packed(self, some: Sequence[Answered]) -> list[Packed]:
-        """Each of them, in order."""
+    def packed(self, some: Sequence[Answered], *, scored: bool = True) -> list[Packed]:
+        """Each of them, in order. `scored`: with exact scores of their answers, if they can be known."""
         if not some:
             return []
-        exact, rows = self.exact_scores(some), _rows_of(some)
+        nothing: list[Floats | None] = [None] * len(some)
+        exact, rows = self.exact_scores(some) if scored else nothing, _rows_of(some)
         told = np.frombuffer(b"".join([one.scores for one in some]), np.float32)
         scores, lines = told.astype("<f8"), [0, *accumulate([len(one.rows) // rows.itemsize for one in some])]
         for number, found in enumerate(exact):

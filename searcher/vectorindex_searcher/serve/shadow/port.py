@@ -157,6 +157,7 @@ class Shadowing(ShadowPaths):
             pool,
             self._judge,
             self._task.segments,
+            revision=self._task.revision,
             deleted=deleted,
             threads=threads,
             differ=self._differ,
@@ -201,7 +202,7 @@ class Shadowing(ShadowPaths):
         """As ShadowPaths."""
         received = self._receiver.counts if self._receiver is not None else None
         if received is not None and received.shadow == shadow:
-            return self._task.revision, received
+            return received.judged, received
         if self._mirror is not None and self._mirror.counts is not None and self._mirror.counts.shadow == shadow:
             self._mirror.count_left_out()
             return "", self._mirror.counts

@@ -1,4 +1,5 @@
-"""POST /v1/shadow: answers again what the revision with the traffic has answered, and counts the pairs.
+"""POST /v1/shadow: answers again what the revision with the traffic has answered, and counts the pairs. Who of the two
+is judged, the request says.
 
 With what users would be answered with: the same planner, engine and search threads. Users come first: a query waits
 while any search of theirs does, and is refused when that takes too long. What users ask is kept nowhere.
@@ -126,9 +127,9 @@ class _Shadow:
 
 
 class ShadowReceiver:
-    """Belongs to the event loop. `segments`: those that are declared; `deleted`: the fingerprint of the ids that are
-    hidden now; `threads`: searches at once; `clock`: unix seconds; `part`: what it answers of each request;
-    `differ`: told that a query was answered with other deleted ids than ours."""
+    """Belongs to the event loop. `revision`: our own; `segments`: those that are declared; `deleted`: the fingerprint
+    of the ids that are hidden now; `threads`: searches at once; `clock`: unix seconds; `part`: what it answers of each
+    request; `differ`: told that a query was answered with other deleted ids than ours."""
 
     def __init__(
         self,
@@ -138,13 +139,14 @@ class ShadowReceiver:
         judge: AnswersJudge,
         segments: Sequence[str] = (),
         *,
+        revision: str,
         deleted: Callable[[], str] = lambda: "",
         threads: int = 1,
         clock: Callable[[], float] = time.time,
         part: Part = Part(),
         differ: Callable[[], None] = lambda: None,
     ) -> None:
-        self._part, self._differ = part, differ
+        self._revision, self._part, self._differ = revision, part, differ
         self._searches, self._engine, self._pool, self._judge = searches, engine, pool, judge
         self._deleted, self._clock = deleted, clock
         self._segments = frozenset(segments)
@@ -194,7 +196,10 @@ class ShadowReceiver:
             raise Problem(409, "ShadowEnded", "another shadow has begun since", value=batch.shadow, remedy=remedy)
         if current is not None:
             self._ended.append(current.counts.shadow)
-        self._shadow = _Shadow(PairRows(batch.shadow, batch.reference), _Seen(self._part.of(_PLACES)))
+        reference, judged = batch.sender, self._revision
+        if batch.sender_judged:
+            reference, judged = judged, reference
+        self._shadow = _Shadow(PairRows(batch.shadow, reference, judged), _Seen(self._part.of(_PLACES)))
         return self._shadow
 
     async def _one(self, batch: Batch, query: ShadowQuery, shadow: _Shadow, until: float) -> bool:
@@ -225,14 +230,18 @@ class ShadowReceiver:
                     _log.error("a query of a shadow failed", exc_info=error)
                 shadow.complained = True
                 return False
-        if self._warmed < self._part.of(contract.SHADOW_WARMING):
+        # Who is the reference had users a moment ago: its pages are there.
+        if not batch.sender_judged and self._warmed < self._part.of(contract.SHADOW_WARMING):
             self._warmed += 1
             self._count(shadow, query, "warming")
         elif query.name in shadow.seen:  # while this one was searched
             self._count(shadow, query, "repeated")
         else:
             shadow.seen.add(query.name)
-            self._pair(shadow, query, found, seconds, live)
+            if batch.sender_judged:
+                self._pair_of_sender(shadow, query, found, seconds)
+            else:
+                self._pair(shadow, query, found, seconds, live)
         return True
 
     async def _search(self, query: ShadowQuery, until: float) -> tuple[Found, float]:
@@ -287,6 +296,15 @@ class ShadowReceiver:
             )
             self._judge.put(pair)
 
+    def _pair_of_sender(self, shadow: _Shadow, query: ShadowQuery, found: Found, seconds: float) -> None:
+        """One in which we are the reference: what became of our answers nobody asks."""
+        self.results["Counted"] += 1
+        asked = query.asked
+        first = float(found.scores[0]) if found.rows[0] >= 0 else None
+        counts = _pair_counts(first, found.hits == 0, asked.first, asked.hits == 0)
+        counts["slower"] = int(asked.seconds > SLOWER * seconds)
+        shadow.counts.add(self._bucket(), found.segment, counts, overall=asked.overall)
+
     def _bucket(self) -> int:
         return int(self._clock()) // contract.BUCKET_SECONDS
 
@@ -297,7 +315,8 @@ def too_many() -> Problem:
 
 
 def _pair_counts(s: float | None, s_zero: bool, c: float | None, c_zero: bool) -> dict[str, float]:
-    """As contract.PairCounts has them. s, c: first scores; s_zero, c_zero: whether there was no hit."""
+    """As contract.PairCounts has them. s, c: first scores, of the reference and of who is judged; s_zero, c_zero:
+    whether there was no hit."""
     counts: dict[str, float] = {
         "pairs": 1,
         "zero_both": int(s_zero and c_zero),

@@ -127,7 +127,8 @@ class MirrorSender:
         for query in some[len(taken) :]:
             self._mirror.drop(query.segment)
         if lease is not None:
-            for query, packed in zip(taken, self._packer.packed(taken), strict=True):
+            packed_ones = self._packer.packed(taken, scored=not lease.sender_judged)
+            for query, packed in zip(taken, packed_ones, strict=True):
                 self._assign(query, packed, lease)
         for address in [one for one in self._waiting if lease is None or one not in lease.addresses]:
             for waiting in self._waiting.pop(address):
@@ -209,6 +210,7 @@ class MirrorSender:
                 self._engine.dimension,
                 [query.packed for query in some],
                 text=self._engine.manifest.id_type == "string",
+                sender_judged=lease.sender_judged,
             )
             target = contract.Target(self._index_uid, lease.revision)
             request = contract.InternalRequest("POST", contract.SHADOW_PATH, body)

@@ -64,6 +64,8 @@ class _Head(Model):
     model_config = ConfigDict(extra="ignore")
     shadow: ShadowId
     reference: _Name
+    """Who sends: the name is of when nobody else was a reference."""
+    sender_judged: bool = False
     dimension: Annotated[int, Field(ge=1, le=65536)]
     text: bool
     queries: Annotated[tuple[Asked, ...], Field(min_length=1, max_length=SHADOW_QUERIES)]
@@ -83,12 +85,13 @@ class ShadowQuery:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One request."""
+    """One request. `sender_judged`: the queries' answers are those of who is judged, and we are the reference."""
 
     shadow: str
-    reference: str
+    sender: str
     dimension: int
     queries: Sequence[ShadowQuery]
+    sender_judged: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -122,9 +125,12 @@ def fits(queries: int, nbytes: int) -> bool:
     return queries <= SHADOW_QUERIES and nbytes + HEAD_BYTES <= SHADOW_BYTES
 
 
-def join(shadow: str, reference: str, dimension: int, queries: Sequence[Packed], *, text: bool) -> bytes:
-    """The body of a request. `text`: whether ids are strings."""
-    head = orjson.dumps({"shadow": shadow, "reference": reference, "dimension": dimension, "text": text})
+def join(
+    shadow: str, sender: str, dimension: int, queries: Sequence[Packed], *, text: bool, sender_judged: bool = False
+) -> bytes:
+    """The body of a request. `text`: whether ids are strings; `sender_judged`: see Batch."""
+    known: dict[str, object] = {"shadow": shadow, "reference": sender, "dimension": dimension, "text": text}
+    head = orjson.dumps(known | ({"senderJudged": True} if sender_judged else {}))
     parts = [head[:-1], b',"queries":[', b",".join([query.head for query in queries]), b"]}\n"]
     parts += [query.vector for query in queries]
     parts += [query.name for query in queries]
@@ -145,7 +151,7 @@ def decode(body: bytes, metric: Metric) -> Batch:
         raise MalformedError("its head is no JSON") from None
     except ValidationError as error:
         raise MalformedError(f"its head has {error.error_count()} faults") from None
-    return Batch(head.shadow, head.reference, head.dimension, _queries(head, rest, metric))
+    return Batch(head.shadow, head.reference, head.dimension, _queries(head, rest, metric), head.sender_judged)
 
 
 def _queries(head: _Head, rest: bytes, metric: Metric) -> list[ShadowQuery]:

@@ -31,7 +31,7 @@ def pairs_messages(side: str, counts: PairRows) -> Iterator[dict[str, object]]:
     """What was counted since the last time, for the process that adds up. side: mirrored, or shadowed."""
     rows = [[bucket, segment, row.tolist()] for bucket, segment, row in counts.take()]
     for at in range(0, len(rows), ROWS_AT_ONCE):
-        known = {"side": side, "shadow": counts.shadow, "reference": counts.reference}
+        known = {"side": side, "shadow": counts.shadow, "reference": counts.reference, "judged": counts.judged}
         yield known | {"rows": rows[at : at + ROWS_AT_ONCE]}
 
 
@@ -67,6 +67,7 @@ class WorkerShadows:
             pool,
             self._judge,
             segments,
+            revision=self._task.revision,
             deleted=deleted,
             threads=threads,
             part=self._part,

@@ -76,7 +76,8 @@ class PodShadows(ShadowPaths):
         """As ShadowPaths. Only the process that sends needs the key."""
         counts = self._counts.get("mirrored")
         if counts is None or counts.shadow != lease.shadow:
-            self._counts["mirrored"] = PairRows(lease.shadow, self._task.revision)
+            reference = lease.revision if lease.sender_judged else self._task.revision
+            self._counts["mirrored"] = PairRows(lease.shadow, reference)
         self._first({"say": "mirror", "lease": lease.wire(), "key": key}, None)
         self._workers({"do": "mirror", "lease": lease.wire()}, None)
 
@@ -105,10 +106,10 @@ class PodShadows(ShadowPaths):
         if self._ready():
             await self._settled()
             await self._first_settled()
-        for side, judged in (("shadowed", self._task.revision), ("mirrored", "")):
+        for side in ("shadowed", "mirrored"):
             counts = self._counts.get(side)
             if counts is not None and counts.shadow == shadow:
-                return judged, counts
+                return counts.judged, counts
         return "", None
 
     async def _first_settled(self) -> None:
@@ -181,7 +182,7 @@ class PodShadows(ShadowPaths):
                 return
             if counts is not None:
                 self._ended.append(counts.shadow)
-            counts = self._counts[side] = PairRows(shadow, message["reference"])
+            counts = self._counts[side] = PairRows(shadow, message["reference"], message["judged"])
         counts.merge(message["rows"])
 
     def _learn(self, process: int, results: Mapping[str, Mapping[str, int]]) -> None:
