@@ -93,6 +93,7 @@ FULL_SPEC: Json = {
             "minQueries": 1000,
             "maxDuration": "20m",
             "onInconclusive": "Hold",
+            "afterSwitch": True,
         },
         "soak": {"duration": "30m", "minQueries": 1000, "maxDuration": "1d"},
         "progressDeadline": "20m",

@@ -49,6 +49,7 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
         ("rollout", {"keepPrior": "24h"}),
         ("rollout", {"keepPrior": "1d"}),
         ("rollout", {"shadow": {"maxPerSecond": 0}}),
+        ("rollout", {"shadow": {"afterSwitch": True}}),
         ("rollout", {"route": {"parentRefs": [{"name": "public"}]}}),
         (
             "rollout",

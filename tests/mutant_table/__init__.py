@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .after_switch import AFTER_SWITCH
 from .canary import CANARY
 from .cluster import CLUSTER
 from .data_plane import DATA_PLANE
@@ -31,6 +32,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Shadow": SHADOW,
     "Shadow before the switch": SHADOW_ROLLOUT,
     "Shadow, searchers": SHADOW_PAIRS,
+    "After the switch": AFTER_SWITCH,
     "Verbs of a rollout": VERBS,
     "Canary weights": CANARY,
     "Cache, queue, cluster": CLUSTER,

@@ -208,8 +208,8 @@ JUDGING = (
     Mutant(
         "the bet against a rule comes on top of its windows",
         _JUDGE,
-        "        if stake is not None:\n            alpha /= 2\n",
-        "",
+        "        if stake is not None or of_pairs is not None:\n",
+        "        if of_pairs is not None:\n",
         (f"{_SEQUENTIAL}::test_windows_and_bets_have_half_of_the_level_each",),
         "falseTripBudget would be half of what is spent.",
     ),

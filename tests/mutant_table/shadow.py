@@ -53,8 +53,8 @@ SHADOW = (
     Mutant(
         "a few pairs are proof",
         _PAIRS,
-        "    return wealth(bucket, first=first, stop=stop, oldest=first, starts=STARTS, enough=enough)\n",
-        "    return wealth(bucket, first=first, stop=stop, oldest=first, starts=STARTS, enough=min(1, enough))\n",
+        "    return wealth(bucket, first=span[0], stop=span[1], oldest=oldest, starts=starts, enough=enough)\n",
+        "    return wealth(bucket, first=span[0], stop=span[1], oldest=oldest, starts=starts, enough=min(1, enough))\n",
         ("unit/test_judging_pairs.py::test_a_few_prove_nothing",),
         "One visitor of a small segment would reject a revision for all.",
     ),

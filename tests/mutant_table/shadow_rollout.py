@@ -318,8 +318,8 @@ SHADOW_ROLLOUT = (
     Mutant(
         "nobody is told to send queries",
         f"{_OPERATOR}/reconcile/execute.py",
-        "                self.searchers.mirror(to, action.addresses, judged, lease)\n",
-        "                del to, judged, lease\n",
+        "                self.searchers.mirror(to, action.addresses, receiver, lease)\n",
+        "                del to, receiver, lease\n",
         (seeds("shadow_passes"),),
         "A shadow would always end without evidence.",
     ),
@@ -327,7 +327,7 @@ SHADOW_ROLLOUT = (
     Mutant(
         "pods send on when a shadow is over",
         _MIRRORS,
-        "            _tell(state, name, before, (), 0.0)\n",
+        "            _end(state, before.reference, name, before.id)\n",
         "            del before\n",
         (f"{_TESTS}test_what_passes_gets_the_traffic_when_its_time_is_over",),
         "For half a minute the revision that has just got the traffic would answer everything twice.",

@@ -1,5 +1,4 @@
-"""What pods send to those of a revision in shadow, or of the prior after the switch, and what both sides count of it.
-"""
+"""What pods send to those of a revision in shadow, or of the prior after the switch, and what both sides count."""
 
 from __future__ import annotations
 

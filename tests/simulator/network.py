@@ -251,8 +251,8 @@ class Ports:
             self.world.searchers.order(addresses, request, self._headers(to, request))
 
     def mirror(self, to: Addressee, addresses: Iterable[str], receiver: Addressee, lease: MirrorLease) -> None:
-        sealed = self._signer().seal(receiver, to)
-        body = lease.model_copy(update={"sealed_key": sealed}).model_dump_json(by_alias=True, exclude_none=True).encode()
+        sealed = lease.model_copy(update={"sealed_key": self._signer().seal(receiver, to)})
+        body = sealed.model_dump_json(by_alias=True, exclude_none=True).encode()
         request = InternalRequest("POST", MIRROR_PATH, body)
         if not self.faults.happens(self.faults.silent):
             self.world.searchers.mirror(addresses, request, self._headers(to, request))

@@ -147,6 +147,7 @@ def test_the_lease_brings_the_key_for_those_who_send_and_for_nobody_else() -> No
     mine = revision_key(MASTER, "uid-docs-stable")
     assert open_shadow_key(sent.sealed_key, mine) == shadow_key(revision_key(MASTER, "uid-docs-candidate"))
     assert sent == lease.model_copy(update={"sealed_key": sent.sealed_key})
+    assert "senderJudged" not in json.loads(body), "images of before refuse it"
     assert shadow_key(revision_key(MASTER, "uid-docs-candidate")) not in body.decode()
     signed = header(head, TARGET_HEADER), header(head, SIGNATURE_HEADER)
     request = InternalRequest("POST", MIRROR_PATH, body)

@@ -185,6 +185,14 @@ def test_counts_of_a_shadow_that_is_over_do_not_bring_it_back() -> None:
     assert front.pairs("docs-new@9") == 0
 
 
+def test_a_pod_says_whom_the_pairs_of_its_processes_are_about() -> None:
+    front = Front()
+    front.counted(0, "docs-new@1", 3)
+    judged, counts = asyncio.run(front.shadows.counts_of("docs-new@1"))
+    assert counts is not None
+    assert (judged, counts.judged, counts.reference) == ("docs-new", "docs-new", "docs-old")
+
+
 def test_pairs_wait_for_what_every_process_has_counted() -> None:
     front = Front()
     front.pairs("docs-new@1")

@@ -51,8 +51,7 @@ def shadow_of(status: RevisionStatus) -> ShadowStatus | None:
 
 
 def soak_of(name: str, status: RevisionStatus) -> SoakMirror | None:
-    """The mirror of the soak that revision `name` is in. None: it is in none, it tripped, or no rule would look at it.
-    """
+    """The mirror of the soak that revision `name` is in. None: it is in none, it tripped, or no rule looks at it."""
     rollout = status.rollout
     if status.phase != Phase.SOAKING or rollout is None or not rollout.prior or rollout.switched_at is None:
         return None
@@ -64,8 +63,7 @@ def soak_of(name: str, status: RevisionStatus) -> SoakMirror | None:
 
 
 def compared(state: ReconcileState, name: str) -> SameMoment | None:
-    """What its pods and the prior's told of queries that both answered since the switch. None: it has no such mirror.
-    """
+    """What its pods and the prior's told of queries that both answered since the switch. None: nothing is mirrored."""
     mirror = soak_of(name, state.statuses[name])
     return same_moment(name, _side(state, name), _side(state, mirror.reference)) if mirror is not None else None
 
