@@ -143,7 +143,6 @@ def managed(*peers: Json) -> Json:
         ("spec.rollout.keepPrior", 5, "spec.rollout.keepPrior", "a number needs a unit"),
         ("spec.rollout.shadow", {"maxPerSecond": -1}, "spec.rollout.shadow.maxPerSecond", "greater than or equal to 0"),
         ("spec.rollout.shadow", {"onInconclusive": "Reject"}, "spec.rollout.shadow.onInconclusive", '"Switch", "Hold"'),
-        ("spec.rollout.shadow", {"afterSwitch": "yes"}, "spec.rollout.shadow.afterSwitch", "boolean"),
         ("spec.rollout.shadow", {"duration": "11m"}, "spec.rollout.shadow.duration", "must not be longer"),
         ("spec.rollout.shadow", {"duration": "1d"}, "spec.rollout.shadow.duration", "must not be longer"),
         ("spec.rollout.shadow", {"maxDuration": "1h"}, "spec.rollout.shadow.maxDuration", "50m at most"),
