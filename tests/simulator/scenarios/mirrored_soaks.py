@@ -54,7 +54,7 @@ def soak_while_what_users_ask_changes(w: World) -> Script:
     yield stable(w, "B")
 
 
-@scenario(ROLLED_BACK, seeds=FEW)
+@scenario(ROLLED_BACK, seeds=FEW, hours=0.6)
 def soak_that_is_worse_than_the_prior_at_the_same_moment(w: World) -> Script:
     """And better than the prior was before the switch."""
     yield from _begun(w, 0.2)
@@ -63,7 +63,7 @@ def soak_that_is_worse_than_the_prior_at_the_same_moment(w: World) -> Script:
     yield phase(w, "B", "RolledBack")
 
 
-@scenario(ROLLED_BACK, seeds=FEW)
+@scenario(ROLLED_BACK, seeds=FEW, hours=0.6)
 def soak_with_a_prior_that_answers_no_more(w: World) -> Script:
     """What the prior had answered until then proves nothing of what comes after it."""
     yield from _begun(w, 0.02)
@@ -72,7 +72,7 @@ def soak_with_a_prior_that_answers_no_more(w: World) -> Script:
     yield phase(w, "B", "RolledBack")
 
 
-@scenario(ends("B", builds=2), seeds=FEW)
+@scenario(ends("B", builds=2), seeds=FEW, hours=0.4)
 def soak_with_a_prior_that_never_answers(w: World) -> Script:
     """It holds nothing up, and is held against nobody."""
     yield from edited(w, **MIRRORED)
@@ -81,7 +81,7 @@ def soak_with_a_prior_that_never_answers(w: World) -> Script:
     yield stable(w, "B")
 
 
-@scenario(ends("B", builds=2), seeds=0)
+@scenario(ends("B", builds=2), seeds=0, hours=0.4)
 def soak_of_images_that_know_no_mirror(w: World) -> Script:
     w.truth.mirrors = False
     yield from edited(w, **MIRRORED)
