@@ -144,8 +144,8 @@ AFTER_SWITCH = (
     Mutant(
         "who has users reads vectors for answers that nobody compares",
         f"{_SHADOW}/sender.py",
-        "            exact = nothing if lease.sender_judged else self._exact_scores(taken)\n",
-        "            exact = self._exact_scores(taken)\n",
+        "            packed_ones = self._packer.packed(taken, scored=not lease.sender_judged)\n",
+        "            packed_ones = self._packer.packed(taken)\n",
         (f"{_PODS}test_nobody_reads_vectors_for_it",),
         "The revision that has just got the traffic would read its disk for nothing.",
     ),

