@@ -104,7 +104,7 @@ class Searchers(Protocol):
         ...
 
     def mirror(self, to: Addressee, addresses: Iterable[str], receiver: Addressee, lease: MirrorLease) -> object:
-        """Have pods send queries to those of `receiver`, best effort. `lease`: without the key, which is sealed later."""
+        """Have pods send queries to those of `receiver`, best effort. `lease`: its key is sealed here."""
         ...
 
 
