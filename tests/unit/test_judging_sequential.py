@@ -16,8 +16,9 @@ from vectorindex_operator.core.judging import eprocess
 from vectorindex_operator.core.judging import judge as gr
 from vectorindex_operator.core.judging.blocks import BLOCK
 from vectorindex_operator.core.judging.evidence import Counts, RevisionEvidence
+from vectorindex_operator.core.judging.metrics import METRICS
 from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict, rule_of
-from vectorindex_operator.core.judging.sequential import Stake
+from vectorindex_operator.core.judging.sequential import Stake, stake_on
 from vectorindex_searcher.contract import LATER_COUNTERS
 
 B0 = 340_000_008
@@ -129,7 +130,7 @@ def test_few_samples_prove_nothing_however_bad_they_are() -> None:
 
 
 def stake_of(rule: Rule, cells: Cells, *, horizon: float = 21_600) -> Stake:
-    stake = gr._stake(rule, evidence(cells), B0, horizon)
+    stake = stake_on(METRICS[rule.metric].bet, rule, evidence(cells), B0, horizon)
     assert stake is not None
     return stake
 
@@ -218,7 +219,7 @@ def test_who_chose_windows_keeps_them() -> None:
 )
 def test_what_cannot_be_bet_on_has_windows_alone(metric: str, bound: dict[str, float]) -> None:
     rule = Rule("r", metric, sequential=True, **bound)  # type: ignore[arg-type]
-    assert gr._stake(rule, evidence([failing(0.5)]), B0, 600.0) is None
+    assert stake_on(METRICS[rule.metric].bet, rule, evidence([failing(0.5)]), B0, 600.0) is None
 
 
 def empty(share: float, requests: int = 1250, each: int = 1) -> Counts:
