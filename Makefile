@@ -56,6 +56,14 @@ screenshots: setup ## pictures of the dashboard for the documentation: docs/imag
 	@$(UV) sync --frozen --quiet --group dashboard
 	@PYTHONPATH=tests:hack $(RUN) tests/dashboard/pictures.py
 
+build/adapters/.synced: pyproject.toml uv.lock | setup
+	@echo "installing LangChain and LlamaIndex beside the locked packages, into build/adapters (about a minute, once)"
+	@UV_PROJECT_ENVIRONMENT=build/adapters $(UV) sync --frozen --quiet --group adapters && touch $@
+
+.PHONY: test-adapters
+test-adapters: build/adapters/.synced ## the client's adapters with the real LangChain and LlamaIndex, a minute
+	@build/adapters/bin/python -m pytest tests/adapters -q -rs
+
 .PHONY: test-e2e-long
 test-e2e-long: setup ## what e2e has no time for: verbs, kept priors, filters, wider searches, deletion, uninstalling; 20 minutes
 	@E2E=long $(RUN) tests/run_layers.py e2e

@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from waiting import until
@@ -52,8 +53,13 @@ def started(
     chosen = {"VECTORINDEX_HOST": "127.0.0.1", "VECTORINDEX_HTTP_PORT": "0", "VECTORINDEX_ADMIN_PORT": "0"}
     known = os.environ | {contract.TASK_ENV: task.model_dump_json(by_alias=True)} | chosen | environment
     limit = f"ulimit -n {descriptors}; " if descriptors else ""
-    command = ["sh", "-c", limit + 'exec "$@"', "sh", sys.executable, *program, "serve"]
-    with subprocess.Popen(command, env=known, stderr=subprocess.PIPE, text=True) as process:
+    with _followed(["sh", "-c", limit + 'exec "$@"', "sh", sys.executable, *program, "serve"], known) as searcher:
+        yield searcher
+
+
+@contextmanager
+def _followed(command: Sequence[str], environment: dict[str, str]) -> Iterator[Searcher]:
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         searcher = Searcher(process)
         thread = threading.Thread(target=searcher.follow)
         thread.start()
@@ -62,3 +68,22 @@ def started(
         finally:
             process.kill()
             thread.join()
+
+
+@contextmanager
+def built_and_served(
+    folder: Path, rows: Iterable[dict[str, Any]], *, metadata: Sequence[str], factory: str, serve: Sequence[str] = ()
+) -> Iterator[int]:
+    """The user port of a searcher of these rows: built and served in `folder` by the command line, as a person does.
+    `serve`: further flags."""
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    program = [sys.executable, *PROGRAM]
+    build = ["build", "--source", str(folder / "rows.jsonl"), "--out", str(folder / "out")]
+    build += ["--metadata", *metadata, "--factory", factory]
+    subprocess.run([*program, *build], check=True, capture_output=True, timeout=120)
+    flags = ["serve", "--artifact", str(folder / "out"), "--cache-dir", str(folder / "cache"), "--host", "127.0.0.1"]
+    flags += ["--http-port", "0", "--admin-port", "0", *serve]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VECTORINDEX_")}
+    environment["VECTORINDEX_LOG_FORMAT"] = "json"
+    with _followed([*program, *flags], environment) as searcher:
+        yield searcher.port()

@@ -7,10 +7,7 @@ import contextlib
 import errno
 import itertools
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -22,6 +19,7 @@ import pytest
 import trustme
 from ports import held
 from scripted import BUSY, OK, aask, answer, ask, scripted
+from searcher_process import built_and_served
 
 import vectorindex_client as vic
 from vectorindex_client import awaiting, blocking, calls, vectors
@@ -38,52 +36,20 @@ DATA = np.random.default_rng(11).standard_normal((COUNT, DIMENSION)).astype(np.f
 def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """URL and certificate authority of a searcher process: built, served, all by the command line."""
     folder = tmp_path_factory.mktemp("client")
-    rows = folder / "rows.jsonl"
-    with rows.open("w") as file:
-        for number, row in enumerate(DATA.tolist()):
-            document = {"id": f"row-{number}", "vector": row, "title": f"title {number}", "year": 2000 + number % 5}
-            file.write(json.dumps(document) + "\n")
-    program = [sys.executable, "-m", "vectorindex_searcher"]
-    build = [
-        "build",
-        "--source",
-        str(rows),
-        "--out",
-        str(folder / "out"),
-        "--metadata",
-        "title",
-        "year",
-        "--factory",
-        "HNSW16",
+    rows = [
+        {"id": f"row-{number}", "vector": row, "title": f"title {number}", "year": 2000 + number % 5}
+        for number, row in enumerate(DATA.tolist())
     ]
-    subprocess.run([*program, *build], check=True, capture_output=True, timeout=120)
     authority = trustme.CA()
     leaf = authority.issue_cert("localhost")
     leaf.private_key_pem.write_to_path(folder / "tls.key")
     leaf.cert_chain_pems[0].write_to_path(folder / "tls.crt")
     authority.cert_pem.write_to_path(folder / "ca.pem")
     (folder / "tokens").write_text(TOKEN)
-    serve = ["serve", "--artifact", str(folder / "out"), "--cache-dir", str(folder / "cache"), "--host", "127.0.0.1"]
-    serve += ["--http-port", "0", "--admin-port", "0", "--token-file", str(folder / "tokens")]
-    serve += ["--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("VECTORINDEX_")}
-    environment["VECTORINDEX_LOG_FORMAT"] = "json"
-    log = folder / "log"
-    with log.open("wb") as stderr, subprocess.Popen([*program, *serve], stderr=stderr, env=environment) as process:
-        try:
-            yield f"https://localhost:{_port(log, process)}", folder / "ca.pem"
-        finally:
-            process.kill()
-
-
-def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
-    end = time.monotonic() + 90
-    while time.monotonic() < end and process.poll() is None:
-        for line in log.read_text().splitlines(keepends=True):
-            if line.startswith("{") and line.endswith("}\n") and (found := json.loads(line))["message"] == "ready":
-                return int(found["port"])
-        time.sleep(0.02)
-    raise AssertionError(log.read_text())
+    secured = ["--token-file", str(folder / "tokens")]
+    secured += ["--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")]
+    with built_and_served(folder, rows, metadata=["title", "year"], factory="HNSW16", serve=secured) as port:
+        yield f"https://localhost:{port}", folder / "ca.pem"
 
 
 @pytest.fixture
