@@ -136,6 +136,22 @@ def test_a_fault_in_native_code_leaves_its_place_in_the_log(tmp_path: Path) -> N
     assert "build/task.py" in done.stderr
 
 
+def test_a_job_that_is_told_to_end_handles_that(tmp_path: Path) -> None:
+    """The first process of a container does not get a SIGTERM that it does not handle: it would go on until it is
+    killed, and publish what nobody wants any more."""
+    program = (
+        "import sys, time, vectorindex_searcher.build.task as b;"
+        "b.stage = lambda *_, **__: print('builds', flush=True) or time.sleep(60);"
+        "from vectorindex_searcher.cli.main import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", program, "build", *fine(tmp_path), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=pin) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "builds\n"
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("began", ["-m", "-c"])
 def test_no_thread_that_still_runs_can_take_the_exit_code_with_it(tmp_path: Path, began: str) -> None:
     """An interpreter that is taken down around native code aborts at times. Here it always would."""

@@ -15,7 +15,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import ValidationError
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vectorindex_searcher")
 
 
+class _ToldToEnd(BaseException):
+    """SIGTERM came; as KeyboardInterrupt nothing on the way may take it for an error."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     parser = flags.parser()
@@ -38,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(verbose=options.verbose)
     if not faulthandler.is_enabled():
         faulthandler.enable()  # a fault in FAISS names the place before it ends the process
+    # The first process of a container never gets a SIGTERM that it does not handle: a Job that is given up would go on
+    # until it is killed. `serve` puts its own in the place, and drains.
+    signal.signal(signal.SIGTERM, _end)
     try:
         return _VERBS[options.verb](options)
     except TaskError as error:
@@ -50,12 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(failure, ExitCode.MEMORY, options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except _ToldToEnd:
+        return 128 + signal.SIGTERM
     except BrokenPipeError:
         return 128 + signal.SIGPIPE
     except Exception as error:
         if _disk_is_full(error):
             return _failed(_disk_full(error).failure, ExitCode.RETRY, options)
         return _bug(error, options)
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _ToldToEnd
 
 
 def _resolve(options: argparse.Namespace) -> int:
