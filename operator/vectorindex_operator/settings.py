@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from vectorindex_operator.adapters.mounted_keys import read_keys
 from vectorindex_operator.adapters.prometheus import Server
+from vectorindex_operator.adapters.webhook import Receiver
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, finalizer_of
 from vectorindex_searcher.contract import CLUSTER_UID
@@ -79,6 +80,8 @@ FLAGS = (
         "prometheus-secret-dir",
         "folder of a mounted Secret: `token`, or `username` and `password`, and `ca.crt`, as far as it needs them",
     ),
+    Flag("webhook-url", "where what is decided is sent, as CloudEvents; default: nowhere"),
+    Flag("webhook-secret-dir", "folder of a mounted Secret: `key` signs them; default: they are not signed"),
     Flag("operator-class", "which VectorIndexes are this operator's, where there are two", DEFAULT_CLASS),
 )
 
@@ -139,6 +142,7 @@ class OperatorSettings:
     log_level: str
     operator_class: str
     prometheus: Server | None
+    receiver: Receiver | None
     tuning: Tuning
 
 
@@ -173,6 +177,7 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
             finalizer=finalizer_of(_class(flags.operator_class)),
             labels=_labels(flags.operator_labels),
             metrics_from=_peers(flags.metrics_from),
+            notifies=bool(flags.webhook_url),
             soak_look_seconds=tuning.soak_look_seconds,
             watch_look_seconds=tuning.watch_look_seconds,
         ),
@@ -183,6 +188,7 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
         log_level=log_level,
         operator_class=_class(flags.operator_class),
         prometheus=_prometheus(flags),
+        receiver=_receiver(flags),
         tuning=tuning,
     )
 
@@ -232,13 +238,7 @@ def _prometheus(flags: argparse.Namespace) -> Server | None:
     url, header = flags.prometheus_url, flags.prometheus_tenant_header
     if not url:
         return None
-    try:
-        parts = urlsplit(url.replace("{namespace}", "namespace"))
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
-        fits = fits and parts.port != 0 and not parts.fragment and url.isprintable() and " " not in url
-    except ValueError:
-        fits = False
-    if not fits:
+    if not _is_address(url.replace("{namespace}", "namespace")):
         # It may hold a password: it is not repeated.
         raise ValueError(
             "--prometheus-url is no http or https address without user and password, for example "
@@ -251,6 +251,38 @@ def _prometheus(flags: argparse.Namespace) -> Server | None:
             "(VECTORINDEX_PROMETHEUS_TENANT_HEADER; in the chart: prometheus.tenantHeader)"
         )
     return Server(url, header, flags.prometheus_secret_dir)
+
+
+def _receiver(flags: argparse.Namespace) -> Receiver | None:
+    url = flags.webhook_url
+    if not url:
+        return None
+    if not _is_address(url):
+        raise ValueError(
+            "--webhook-url is no http or https address without user and password, for example "
+            "https://hooks.example.com/vectorindex (VECTORINDEX_WEBHOOK_URL; in the chart: webhook.url)"
+        )
+    receiver = Receiver(url, flags.webhook_secret_dir, _cluster(flags.cluster_uid))
+    if receiver.secret:
+        try:
+            receiver.key()
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"--webhook-secret-dir: `key` cannot be used ({type(error).__name__}): give the Secret the key `key`, "
+                "one line of base64 after `whsec_`, for example from `openssl rand -base64 32` (in the chart: "
+                "webhook.secretName)"
+            ) from None
+    return receiver
+
+
+def _is_address(url: str) -> bool:
+    """Of http or https, with nothing in it that lets one in."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+        return fits and parts.port != 0 and not parts.fragment and url.isprintable() and " " not in url
+    except ValueError:
+        return False
 
 
 def _cluster(text: str) -> str:

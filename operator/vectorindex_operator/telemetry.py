@@ -96,6 +96,12 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.notices = Counter(
+            "vectorindex_notices",
+            "Notices that were sent to the webhook, by what became of them",
+            ["result"],
+            registry=self.registry,
+        )
         self.depth = Gauge("vectorindex_workqueue_depth", "VectorIndexes that are due now", registry=self.registry)
         self.longest_wait = Gauge(
             "vectorindex_workqueue_longest_wait_seconds",
@@ -138,6 +144,10 @@ class Metrics:
     def on_event(self, namespace: str, name: str, event: Event) -> None:
         reason = event.reason if event.reason in REASONS else OTHER
         self._indexes.count(namespace, name, reason)
+
+    def on_notice(self, taken: bool) -> None:
+        """A notice was sent to the webhook."""
+        self.notices.labels("taken" if taken else "failed").inc()
 
     def on_status(self, namespace: str, name: str, status: VectorIndexStatus) -> None:
         true = {condition.type for condition in status.conditions if condition.status == "True"}

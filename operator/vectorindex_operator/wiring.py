@@ -13,6 +13,7 @@ from vectorindex_operator.adapters.kube import KubeCluster, connect
 from vectorindex_operator.adapters.prometheus import Prometheus
 from vectorindex_operator.adapters.second_tries import SecondTries
 from vectorindex_operator.adapters.signing import Signer
+from vectorindex_operator.adapters.webhook import Webhook
 from vectorindex_operator.core.events import Event
 from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
 from vectorindex_operator.reconcile.looks import NoFigures
@@ -77,6 +78,8 @@ def build(settings: OperatorSettings) -> App:
         settings=settings.installation,
         cache=cache,
         operator_class=settings.operator_class,
+        courier=None if settings.receiver is None else Webhook(settings.receiver, port.start),
+        on_notice=metrics.on_notice,
         figures=NoFigures() if server is None else Prometheus(server, port.start),
         on_status=metrics.on_status,
         on_gone=metrics.forget,

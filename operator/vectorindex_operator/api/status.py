@@ -139,6 +139,8 @@ class VectorIndexStatus(Stored):
     route: str | None = None
     """The HTTPRoute that is kept for `rollout.route`. None: there is none."""
     live: Live | None = None
+    notified: tuple[str, ...] | None = None
+    """What of the history and of the last decision was told to the installation's webhook, by id. None: it has none."""
 
 
 class Serving(Stored):

@@ -10,6 +10,8 @@ RESOLVE_LONGEST_WAIT = 30 * MINUTE
 FREE_BUILD_TRIES = 3
 BUILD_FIRST_WAIT = 10 * MINUTE
 BUILD_LONGEST_WAIT = 24 * HOUR
+NOTICE_FIRST_WAIT = 5.0
+NOTICE_LONGEST_WAIT = 10 * MINUTE
 
 
 def resolve_wait(failures: int) -> float:
@@ -22,6 +24,11 @@ def build_wait(failures: int) -> float:
     if failures < FREE_BUILD_TRIES:
         return 0.0
     return _doubled(BUILD_FIRST_WAIT, failures - FREE_BUILD_TRIES, BUILD_LONGEST_WAIT)
+
+
+def notice_wait(failures: int) -> float:
+    """Seconds until a notice that was not taken is sent again: 5, 10, 20 ... 600."""
+    return _doubled(NOTICE_FIRST_WAIT, max(0, failures - 1), NOTICE_LONGEST_WAIT)
 
 
 def _doubled(first: float, times: int, longest: float) -> float:

@@ -188,4 +188,5 @@ def _plan(state: ReconcileState) -> Plan:
         events=(*state.events, *story.news(state, told)),
         errors=tuple(state.errors),
         ask=state.ask,
+        notices=state.notices if state.settings.notifies else (),
     )

@@ -159,6 +159,8 @@ class Observation:
     """What the pods of both sides of a shadow counted, by revision."""
     figures: Told = field(default_factory=dict)
     """What Prometheus said, by rule and revision."""
+    taken: frozenset[str] = frozenset()
+    """Ids of the notices that were taken since the status said so last (core/notices.py)."""
     heard: Heard | None = None
     """What a searcher said of the source last; None: nothing yet, or this process has just begun."""
     network_policies: Mapping[str, str] = field(default_factory=dict)

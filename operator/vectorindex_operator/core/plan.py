@@ -18,6 +18,7 @@ from vectorindex_operator.api.v1alpha1 import (
     VectorIndexStatus,
 )
 from vectorindex_operator.core.events import Event
+from vectorindex_operator.core.notices import Notice
 from vectorindex_operator.core.source_poll import SourceQuestion
 from vectorindex_operator.core.traffic import Decision
 from vectorindex_searcher.contract import BuildTask, CollectTask, LeaseState, ResolveTask, ServingPoint, ValidateTask
@@ -318,6 +319,9 @@ class Plan:
     errors: tuple[Exception, ...] = ()
     ask: SourceQuestion | None = None
     """A question to a searcher, best effort. No action: nothing is written for it, and nobody waits."""
+
+    notices: tuple[Notice, ...] = ()
+    """All that there is to tell outside of the cluster, told or not; best effort, as above."""
 
     @property
     def actions(self) -> tuple[Action, ...]:

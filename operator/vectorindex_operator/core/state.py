@@ -23,6 +23,7 @@ from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.holds import FINALIZER
 from vectorindex_operator.core.internal_keys import InternalKeys
 from vectorindex_operator.core.loaded import LoadedRevision
+from vectorindex_operator.core.notices import Notice, notices
 from vectorindex_operator.core.observation import JobView, Observation, RevisionView, Task
 from vectorindex_operator.core.phase import CANDIDATE, IN_PREPARATION, Phase
 from vectorindex_operator.core.plan import Action, DeleteJob, MoveTraffic, WriteRevisionStatus
@@ -52,6 +53,8 @@ class Installation:
     """Labels of the operator's own pod; none: every pod of its namespace is taken for it."""
     metrics_from: tuple[Mapping[str, Any], ...] = ()
     """Who may scrape searchers, as a NetworkPolicy's `from`; empty: nobody but the operator and the index's pods."""
+    notifies: bool = False
+    """Whether somebody outside of the cluster is told what is decided."""
     soak_look_seconds: float = 5.0
     """How often the pods of a revision that soaks are asked."""
     watch_look_seconds: float = 30.0
@@ -187,6 +190,11 @@ class ReconcileState:
             if j.task is task and j.revision == revision and not j.deleting and j.uid not in gone
         ]
         return sorted(mine, key=lambda j: (j.created_at, j.name), reverse=True)
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What people outside of the cluster are told."""
+        return notices(self.obs.index, self.statuses, self.obs.traffic.decision)
 
     # ------------------------------------------------------------ changing
 

@@ -21,6 +21,7 @@ from vectorindex_operator.api.v1alpha1 import (
 from vectorindex_operator.core import recipe
 from vectorindex_operator.core.commands import COMMANDS
 from vectorindex_operator.core.in_effect import pending_edits
+from vectorindex_operator.core.notices import notified
 from vectorindex_operator.core.phase import ENDED, Phase
 from vectorindex_operator.core.plan import EnsureRoute
 from vectorindex_operator.core.safety.operating_point import degraded
@@ -60,6 +61,9 @@ def next_status(state: ReconcileState, told: Story) -> VectorIndexStatus:
         live=state.live,
         route=_route(state),
     )
+    if state.settings.notifies:
+        told_of = notified(before.notified, state.notices, state.obs.taken)
+        fresh = fresh.model_copy(update={"notified": told_of})
     return before.with_fields_of(fresh)  # what another release wrote there stays
 
 

@@ -28,10 +28,11 @@ from vectorindex_operator.reconcile.errors import ClusterError, RefusedError, Re
 from vectorindex_operator.reconcile.execute import MOST_ROWS, Executor
 from vectorindex_operator.reconcile.leftovers import Leftovers
 from vectorindex_operator.reconcile.looks import AskedError, Looks, NoFigures
+from vectorindex_operator.reconcile.notices import Notices
 from vectorindex_operator.reconcile.objects import Repair
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_operator.reconcile.polls import SourcePolls
-from vectorindex_operator.reconcile.ports import Cluster, Events, Figures, Searchers
+from vectorindex_operator.reconcile.ports import Cluster, Courier, Events, Figures, Searchers
 from vectorindex_operator.reconcile.queue import Outcome
 from vectorindex_operator.reconcile.repeats import Repeats
 from vectorindex_searcher.contract import Found
@@ -78,8 +79,13 @@ class Reconciler:
     """What it said of the artifact that a rollback needs."""
     figures: Figures = field(default_factory=NoFigures)
     """Who answers the queries of rules on PromQL."""
+    courier: Courier | None = None
+    """Who is told what was decided."""
+    on_notice: Callable[[bool], None] = lambda taken: None
+    """A notice was sent; whether it was taken."""
     clock: Callable[[], float] = time.time
     polls: SourcePolls = field(init=False)
+    notices: Notices = field(init=False)
     looks: Looks = field(init=False)
     repeats: Repeats = field(default_factory=Repeats)
     """What was written again and again. May be lost."""
@@ -90,6 +96,7 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         self.looks = Looks(self.searchers, self.on_answer, self.figures)
+        self.notices = Notices(self.courier, self.on_answer, self.on_notice, self.clock)
         self.polls = SourcePolls(self.searchers, self.on_answer, self.on_poll, self.clock, self.on_artifact)
 
     def run(self, namespace: str, name: str) -> Outcome:
@@ -160,7 +167,7 @@ class Reconciler:
             if turn and len(self._waiting) < MOST_WAITING:
                 self._waiting[key] = turn, obs
             raise
-        obs = replace(told, heard=self.polls.heard(key))
+        obs = replace(told, heard=self.polls.heard(key), taken=self.notices.taken(key))
         plan = self._claimed(obs, decide(obs, self.settings, self.clock()))
         if not live and (plan.events or plan.errors):
             raise NotCachedError("there is something to tell")
@@ -175,6 +182,7 @@ class Reconciler:
         if plan.ask is not None:
             self.polls.ask(key, addressee(obs, plan.ask.revision), plan.ask)
         self.on_status(namespace, name, plan.status)
+        plan = self._offer(key, plan)
         if refused is not None:
             raise refused
         if executor.refusals:
@@ -183,6 +191,11 @@ class Reconciler:
         # Our own writes come back from the watches as nothing new, so what follows from them is looked at from here.
         changed = executor.said is not None or plan.forward or any(type(one) in CHANGES for one in plan.safe)
         return min(plan.requeue_after, LOOK_AGAIN_SECONDS) if changed else plan.requeue_after
+
+    def _offer(self, key: tuple[str, str], plan: Plan) -> Plan:
+        """Tell what the status says now and nobody was told yet. The plan looks again when it is time to try again."""
+        again = self.notices.offer(key, plan.notices, plan.status.notified or ()) if plan.notices else None
+        return plan if again is None else replace(plan, requeue_after=min(plan.requeue_after, again))
 
     def _seen_before(self, key: tuple[str, str], turn: int) -> Observation | None:
         """What this pass saw when it asked its pods, if the cache has not been told anything since. To read it again
@@ -194,6 +207,7 @@ class Reconciler:
         """There is nothing to do here any more: it is gone, or another operator's."""
         self._waiting.pop((namespace, name), None)
         self.polls.forget((namespace, name))
+        self.notices.forget((namespace, name))
         self.on_gone(namespace, name)
         return None
 

@@ -15,6 +15,7 @@ from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.figures import FigureAnswer, FigureQuestion
 from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.core.judging.shadow import PodPairs
+from vectorindex_operator.core.notices import Notice
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_searcher.contract import MirrorLease, PointOrder, TrafficLease
 
@@ -113,6 +114,14 @@ class Figures(Protocol):
 
     def ask(self, namespace: str, questions: Sequence[FigureQuestion]) -> Future[tuple[FigureAnswer, ...]]:
         """The answers, one for each question, within seconds; also that there are none. `namespace`: who asks."""
+        ...
+
+
+class Courier(Protocol):
+    """Whoever wants to know what was decided. Never raises, and nobody waits for it."""
+
+    def send(self, notice: Notice) -> Future[str]:
+        """Empty: it was taken; else why not, in words for people, within seconds."""
         ...
 
 
