@@ -23,6 +23,7 @@ from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.figures import FigureAnswer, FigureQuestion
 from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.core.judging.shadow import PodPairs
+from vectorindex_operator.core.notices import Notice
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.reconcile.errors import (
@@ -265,3 +266,18 @@ class Ports:
 
     def send(self, regarding: Json, event: Event) -> None:
         self.operator.on_event(event)
+
+
+class Courier:
+    """reconcile.ports.Courier: a webhook that is away at times. A class of its own, since Events are sent, too."""
+
+    def __init__(self, ports: Ports) -> None:
+        self.ports = ports
+
+    def send(self, notice: Notice) -> Future[str]:
+        world, faults = self.ports.world, self.ports.faults
+        if world.truth.no_webhook or faults.happens(faults.silent):
+            return self.ports._in_time("no answer")
+        world.told.append(notice)
+        lost = faults.happens(faults.silent)  # taken, and nobody hears of it
+        return self.ports._in_time("no answer" if lost else "")

@@ -10,7 +10,7 @@ from functools import partial
 
 from simulator.clock import START
 from simulator.faults import CrashError, Faults
-from simulator.network import Ports
+from simulator.network import Courier, Ports
 from simulator.store import NAMESPACE, Json
 from simulator.world import NAME, World
 
@@ -77,6 +77,7 @@ class Operator:
             self.operator_class,
             on_answer=self._marked,
             figures=self.ports,
+            courier=Courier(self.ports) if self.settings.notifies else None,
             clock=self.clock,
         )
         self.filled = not self.cached
@@ -134,6 +135,11 @@ class Operator:
         """It is of this class from now on."""
         self.operator_class = operator_class
         self.settings = replace(self.settings, finalizer=finalizer_of(operator_class))
+        self._start()
+
+    def notifies(self) -> None:
+        """It tells a webhook what is decided."""
+        self.settings = replace(self.settings, notifies=True)
         self._start()
 
     def collects(self) -> None:

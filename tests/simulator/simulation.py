@@ -77,6 +77,9 @@ class Simulation:
         if scenario.collects:
             for operator in self.operators:
                 operator.collects()
+        if scenario.notifies:
+            for operator in self.operators:
+                operator.notifies()
         if two and seed:
             self.operators[1].skew = rng.uniform(-4.0, 4.0)
         if seed and not plain:

@@ -159,6 +159,8 @@ class Truth:
     """Whether searchers say each time that it is something new."""
     no_figures: bool = False
     """Whether Prometheus does not answer."""
+    no_webhook: bool = False
+    """Whether the webhook takes nothing."""
     silent_pods: int = 0
     """Of each revision so many never tell what they counted."""
     segments: tuple[tuple[str, float], ...] = (("other", 1.0),)

@@ -19,6 +19,7 @@ from simulator.truth import Data, Truth
 from vectorindex_operator.api.v1alpha1 import API_VERSION, GROUP, VectorIndexSpec
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.judging.figures import FigureAnswer, FigureQuestion
+from vectorindex_operator.core.notices import Notice
 from vectorindex_operator.manifests import labels
 
 NAME = "products"
@@ -111,6 +112,8 @@ class World:
         """Whether somebody deletes the namespace: nothing new can be made in it."""
         self.sent = 0
         """Writes that operators have sent and that were taken, whether they changed anything or not."""
+        self.told: list[Notice] = []
+        """What the webhook took."""
         self.listings = 0
         """Jobs that listed the source, or were to."""
         self._targets: list[tuple[float, str]] = [(START, "")]

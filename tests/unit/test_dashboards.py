@@ -43,6 +43,7 @@ VALUES: Mapping[tuple[str, str], frozenset[str]] = {
     ("vectorindex_condition", "type"): frozenset(CONDITIONS),
     ("vectorindex_events_total", "reason"): frozenset(EventReason),
     ("vectorindex_source_polls_total", "result"): frozenset(Said),
+    ("vectorindex_notices_total", "result"): frozenset({"taken", "failed"}),
     ("vectorindex_rollback_artifact_looks_total", "result"): frozenset(Found),
     ("vectorindex_reconcile_total", "result"): frozenset({"ok", "conflict", "refused", "unreachableerror", "bug"}),
 }
@@ -55,6 +56,7 @@ def families() -> Iterator[tuple[Metric, frozenset[str]]]:
     operator.on_result("ok", 0.1)
     operator.writes.labels("Pod").inc()
     operator.on_poll(Said.SAME)
+    operator.on_notice(True)
     operator.on_artifact(Found.PRESENT)
     operator.on_event("shop", "products", Event(EventReason.ROLLED_BACK, "back"))
     operator.on_status("shop", "products", VectorIndexStatus())

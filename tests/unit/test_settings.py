@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from vectorindex_operator.adapters.prometheus import Server
+from vectorindex_operator.adapters.webhook import Receiver
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.settings import FLAGS, NUMBERS, Number, OperatorSettings, add_flags, from_flags
 
@@ -107,6 +108,22 @@ def test_where_prometheus_is(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"prometheus\.url") as refused:
         settings("--searcher-image=x")
     assert "secret@" not in str(refused.value)
+
+
+def test_who_is_told(tmp_path: Path) -> None:
+    bare = settings("--searcher-image=x")
+    assert (bare.receiver, bare.installation.notifies) == (None, False)
+    with pytest.raises(ValueError, match=r"webhook\.url"):
+        settings("--searcher-image=x", "--webhook-url=hooks.example.com")
+    (tmp_path / "key").write_text("whsec_c2VjcmV0\n")
+    flags = ("--searcher-image=x", "--webhook-url=https://hooks.example.com/x", f"--webhook-secret-dir={tmp_path}")
+    found = settings(*flags, "--cluster-uid=c1")
+    assert found.installation.notifies
+    assert found.receiver == Receiver("https://hooks.example.com/x", str(tmp_path), "c1")
+    (tmp_path / "key").write_text("no-base64-!!")
+    with pytest.raises(ValueError, match="openssl rand") as refused:
+        settings(*flags)
+    assert "no-base64" not in str(refused.value)
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)

@@ -32,6 +32,8 @@ class Scenario:
     two_operators: bool = False
     collects: bool = False
     """Whether operators remove the artifacts of what falls out of the history."""
+    notifies: bool = False
+    """Whether a webhook is told what is decided."""
     classes: tuple[str, ...] = ()
     """Operators of these classes, also in the run without faults."""
     unanswered: bool = False
