@@ -27,7 +27,8 @@ from vectorindex_operator.core.notices import Notice, NoticeKind, notices, notif
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 from vectorindex_operator.reconcile.notices import Notices
 
-SEEN = seen(spec(), stable=a_revision(spec(), "Stable"))
+STABLE_VIEW = a_revision(spec(), "Stable")
+SEEN = seen(spec(), STABLE_VIEW, traffic=STABLE_VIEW)
 KEY = "search", "products"
 INDEX = index(spec())
 BACK = Decision(DecisionKind.ROLL_BACK, "b", "a", "zero-results", "ZeroResultRate", "too many", NOW)
