@@ -493,6 +493,15 @@ CLUSTER = (
         each=(seeds("a_rollback_is_told_once_the_webhook_is_back"),),
     ),
     Mutant(
+        "only what goes wrong is told",
+        f"{_OPERATOR}/core/notices.py",
+        "    if status.promoted_at is not None:\n",
+        "    if status.promoted_at is None:\n",
+        ("unit/test_notices.py::test_promotions_failures_and_the_last_decision_oldest_first",),
+        "Whoever waits for a rollout to end would wait.",
+        each=(seeds("promotions_are_told"),),
+    ),
+    Mutant(
         "what was taken is not noted",
         f"{_OPERATOR}/core/status.py",
         "notices, state.obs.taken)",
