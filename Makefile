@@ -68,6 +68,10 @@ test-adapters: build/adapters/.synced ## the client's adapters with the real Lan
 test-e2e-long: setup ## what e2e has no time for: verbs, kept priors, filters, wider searches, deletion, uninstalling; 20 minutes
 	@E2E=long $(RUN) tests/run_layers.py e2e
 
+.PHONY: test-gitops
+test-gitops: setup ## health, actions and differences in Argo CD's own code (built once, minutes)
+	@$(RUN) tests/run_layers.py gitops
+
 .PHONY: test-chaos
 test-chaos: setup ## 50 rollouts and 50 rollbacks under every fault, 100 minutes (CYCLES=50 INDEXES=5 MINUTES=65 SEED=1 RESUME=1 ONLY="regex")
 	@CHAOS=full CHAOS_WRITES=1 CHAOS_SCENES="$(ONLY)" CHAOS_CYCLES=$(CYCLES) CHAOS_INDEXES=$(INDEXES) \

@@ -1,6 +1,7 @@
 """Runs Lua as Argo CD does: Lua 5.1 with the libraries that it opens for scripts of its ConfigMap, and no other.
 
-What it opens, and how it reads a script's answer: util/lua/lua.go of Argo CD 3.2.
+What it opens, and how it reads a script's answer: util/lua/lua.go of Argo CD 3.2, which
+`make test-gitops` runs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What kstatus (Flux, Helm --wait) calls an object of a kind that it has no rules of its own for.
 
-The rules of its Compute (cli-utils, pkg/kstatus/status) that are left for such kinds."""
+The rules of its Compute (cli-utils, pkg/kstatus/status) that are left for such kinds: `make test-gitops` asks it."""
 
 from __future__ import annotations
 

@@ -96,6 +96,7 @@ def test_an_image_of_one_binary_is_a_complete_docker_archive(tmp_path: Path) -> 
     [
         ("kube", "k8s.io/kubernetes", layout.VERSIONS["kubernetes"]["version"]),
         ("coredns", "github.com/coredns/coredns", layout.VERSIONS["coredns"]["version"]),
+        ("argocd", "github.com/argoproj/argo-cd/v3", layout.VERSIONS["argocd"]["version"]),
     ],
 )
 def test_versions_agree_with_go_mod(folder: str, module: str, version: str) -> None:

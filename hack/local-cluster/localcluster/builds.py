@@ -15,13 +15,16 @@ STRIP = "-s -w"
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One program: either a module of ours in `folder`, or a published `package` at its pinned version."""
+    """One program: a `package` of a module of ours in `folder`, or a published one at its pinned version."""
 
     name: str
     title: str
     expect: str
     folder: str = ""
     ldflags: str = STRIP
+    optional: bool = False
+    """Whether a cluster does without it: built only where it is asked for."""
+    package: str = "."
 
 
 def _kubernetes_flags() -> str:
@@ -32,24 +35,26 @@ def _kubernetes_flags() -> str:
 
 
 HELM_FLAGS = f"{STRIP} -X helm.sh/helm/v3/internal/version.version=v{layout.VERSIONS['helm']['version']}"
+ARGOCD_FLAGS = f"{STRIP} -X github.com/argoproj/argo-cd/v3/common.version={layout.VERSIONS['argocd']['version']}"
 BUILDS = (
     Build("kubernetes", "Kubernetes", "about 5 min, once", folder="kube", ldflags=_kubernetes_flags()),
     Build("coredns", "CoreDNS", "about 1 min, once", folder="coredns"),
     Build("versitygw", "the S3 server versitygw", "about 1 min, once"),
     Build("helm", "Helm", "about 1 min, once", ldflags=HELM_FLAGS),
+    Build("argocd", "Argo CD", "about 5 min, once", "argocd", ARGOCD_FLAGS, True, "github.com/argoproj/argo-cd/v3/cmd"),
+    Build("argocd-scripts", "Argo CD's scripts", "about 3 min, once", "argocd", STRIP, True, "./scripts"),
 )
 
 
-def missing() -> list[Build]:
-    """What `ensure` would build."""
-    return [build for build in BUILDS if not layout.binary(build.name).exists()]
+def missing(*names: str) -> list[Build]:
+    """Those of the named programs (default: all that a cluster needs) that the cache lacks."""
+    wanted = [build for build in BUILDS if (build.name in names if names else not build.optional)]
+    return [build for build in wanted if not layout.binary(build.name).exists()]
 
 
 def ensure(*names: str) -> None:
-    """Builds the named programs (default: all) that the cache lacks, one after another."""
-    for build in missing():
-        if names and build.name not in names:
-            continue
+    """Builds what is `missing`, one after another."""
+    for build in missing(*names):
         with exclusive(f"build-{build.name}"):
             if not layout.binary(build.name).exists():  # who had the lock may have made it
                 _build(build)
@@ -70,7 +75,7 @@ def _build(build: Build) -> None:
     staging.mkdir(parents=True)
     title = f"{build.title} {version}"
     if build.folder:
-        arguments = ["build", "-ldflags", build.ldflags, "-o", str(staging / build.name), "."]
+        arguments = ["build", "-ldflags", build.ldflags, "-o", str(staging / build.name), build.package]
     else:
         package = layout.VERSIONS[build.name]["package"]
         arguments = ["install", "-ldflags", build.ldflags, f"{package}@v{version}"]
