@@ -174,6 +174,8 @@ def test_a_rollout_and_a_rollback_in_the_order_of_time(shown: Show) -> None:
         tab.look()  # looks at once
         has_text(page, ".summary .badge", now)
         seen.append(now)
+        if now == "Building":
+            assert page.locator("progress").first.get_attribute("aria-label").startswith("adding rows: 5,212,000 of")
     story = [name for name, _ in itertools.groupby(seen)]
     for wanted in ("Building", "Stable", "Soaking", "RolledBack"):
         assert wanted in story
@@ -308,7 +310,7 @@ def test_a_command_is_copied(shown: Show) -> None:
     tab.page.click(button)
     has_text(tab.page, button, "Copied")
     line = tab.page.evaluate("navigator.clipboard.readText()")
-    assert line == "kubectl vectorindex rollback products --namespace=search --context=prod"
+    assert line == "kubectl vectorindex rollback products -n search --context=prod"
     tab.is_quiet()
 
 

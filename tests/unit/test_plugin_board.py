@@ -45,7 +45,7 @@ def test_a_rollback_has_its_numbers_its_band_and_its_line() -> None:
     assert failed["low"] < failed["value"] == 0.5 < failed["high"]
     assert failed["limit"] == 0.05 < failed["low"]
     lines = {one["verb"]: one for one in index["lines"]}
-    assert lines["rollback"]["line"] == "kubectl vectorindex rollback products --namespace=search --context=prod"
+    assert lines["rollback"]["line"] == "kubectl vectorindex rollback products -n search --context=prod"
     assert lines["pin"]["line"].startswith("kubectl vectorindex pin products products-bf9ab92f ")
     assert lines["rollback"]["writes"]
     assert not lines["get"]["writes"]

@@ -31,7 +31,7 @@ def lines(
     for verb in verbs:
         words = _arguments(index, verb)
         if words is not None:
-            line = shlex.join([*PROGRAM, str(verb.name), *words, f"--namespace={index.namespace}", *flags])
+            line = shlex.join([*PROGRAM, str(verb.name), *words, "-n", index.namespace, *flags])
             found.append(LineFacts(str(verb.name), verb.help or "", line, writes))
     return tuple(found)
 

@@ -50,6 +50,7 @@ function show(said) {
   say(where, said.namespace === undefined ? said.index.namespace : said.namespace || "all namespaces");
   say(lost, said.error ? `No news from the cluster: ${said.error}` : "");
   pulse.classList.toggle("off", Boolean(said.error));
+  tellAge();
 }
 
 function fail(words, gone) {
@@ -59,9 +60,13 @@ function fail(words, gone) {
   say(lost, gone ? "" : `No news: ${words}`);
 }
 
+function tellAge() {
+  if (heard) say(fresh, pulse.classList.contains("off") ? `as of ${span(now() - heard)} ago` : "live");
+}
+
 setInterval(() => {
   tick();
-  if (heard) say(fresh, pulse.classList.contains("off") ? `as of ${span(now() - heard)} ago` : "live");
+  tellAge();
 }, 1000);
 addEventListener("hashchange", route);
 document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : look()));

@@ -36,8 +36,8 @@ export function detail(namespace, name) {
     head.replaceChildren(part("summary", summary, index, last.tone), part("strip", strip, last));
     swap(grid, [
       [top, [part("timeline", timeline, last.timeline, index.revisions, revisions, last.now, root.clientWidth), part("guardrails", guardrails, revisions.filter((one) => one.charts.length))]],
-      [left, [part("frontier", frontier, last.frontier, root.clientWidth), part("pods", pods, index.revisions), part("decisions", decisions, last.decisions)]],
-      [right, [part("shadow", shadow, shadows), part("classes", classes, revisions, last.frontier.floor), part("jobs", jobs, last.jobs, last.jobs.some((one) => !one.finishedAt) && last.now), part("events", events, last.events, index.hidden.Event)]],
+      [left, [part("frontier", frontier, last.frontier, root.clientWidth), part("jobs", jobs, last.jobs, last.jobs.some((one) => !one.finishedAt) && last.now), part("decisions", decisions, last.decisions)]],
+      [right, [part("shadow", shadow, shadows), part("classes", classes, revisions, last.frontier.floor), part("pods", pods, index.revisions), part("events", events, last.events, index.hidden.Event)]],
       [bottom, [part("commands", commands, last.lines), part("hidden", unread, index.hidden)]],
     ]);
     reachable(grid);

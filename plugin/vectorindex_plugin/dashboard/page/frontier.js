@@ -13,7 +13,7 @@ export function frontier(facts, room) {
   const names = [...new Set(facts.points.map((one) => one.revision))].slice(0, MOST);
   const points = facts.points.filter((one) => names.includes(one.revision));
   const note = "recall against CPU of a query; bars reach down to the lower bound";
-  if (!points.length) return panel("Recall and its price", "", h("p", { class: "none" }, "Nothing has been built yet."));
+  if (!points.length) return null; // nothing has been built yet
   const width = Math.max(300, Math.min(620, (room > 900 ? room / 2 : room) - 52));
   const axes = scales(points, facts.floor, width);
   const summary = points.map((one) => `${short(one.revision)} ${one.kind}: recall ${share(one.recall)}, at least ${share(one.low)}, ${digits(one.costUs)} microseconds`).join("; ");

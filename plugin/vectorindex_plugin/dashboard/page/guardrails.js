@@ -3,7 +3,7 @@
 import { drawing, h, s } from "./dom.js";
 import { ago, badge, count, mark, panel, short, table } from "./words.js";
 
-const [WIDTH, HEIGHT, MIDDLE, EDGE] = [220, 34, 17, 6];
+const [WIDTH, HEIGHT, MIDDLE, EDGE] = [260, 34, 17, 6];
 
 export function guardrails(revisions) {
   if (!revisions.length) return null;

@@ -3,17 +3,17 @@
 import { drawing, s } from "./dom.js";
 
 const [WIDTH, HEIGHT, EDGE] = [96, 26, 5];
-const LEAST = 0.02; // recall from the lowest to the highest point, so that noise does not look like a change
+const [LEAST, MOST] = [0.02, 0.06]; // recall from bottom to top: noise does not look like a change, and a failure hides none
 
 export function sparkline(dots) {
   const measured = dots.filter((dot) => dot.recall !== undefined);
   if (!dots.length) return drawing("no revisions", WIDTH, HEIGHT, { class: "spark" });
   const [low, high] = [Math.min(...measured.map((dot) => dot.recall)), Math.max(...measured.map((dot) => dot.recall))];
-  const room = Math.max(high - low, LEAST);
-  const middle = (low + high) / 2;
+  const room = Math.min(MOST, Math.max(high - low, LEAST));
+  const middle = high - Math.min(high - low, MOST) / 2;
   const step = Math.min(28, (WIDTH - 2 * EDGE) / Math.max(1, dots.length - 1));
   const x = (at) => EDGE + at * step;
-  const y = (dot) => (dot.recall === undefined ? HEIGHT / 2 : HEIGHT / 2 - ((dot.recall - middle) / room) * (HEIGHT - 2 * EDGE));
+  const y = (dot) => (dot.recall === undefined ? HEIGHT / 2 : HEIGHT / 2 - Math.max(-0.5, (dot.recall - middle) / room) * (HEIGHT - 2 * EDGE));
   const line = dots.map((dot, at) => [x(at), y(dot)]).filter((_, at) => dots[at].recall !== undefined);
   const last = dots[dots.length - 1];
   const words = measured.length ? `recall of ${dots.length} revisions from ${low.toFixed(3)} to ${high.toFixed(3)}; ` : "";
