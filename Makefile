@@ -95,12 +95,14 @@ check: setup ## format, lint, types, import contracts, generated files, chart
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	$(RUN) hack/docs_site.py build/site/tree
 	$(RUN) -m vectorindex_operator.api.crd --check
 	$(RUN) -m vectorindex_searcher.serve.openapi --check
 	$(RUN) -m vectorindex_searcher.proof.schema --check
 	PYTHONPATH=hack $(RUN) -m pod_sizes --check
 	PYTHONPATH=hack $(RUN) -m plugin_page --check
 	PYTHONPATH=hack $(RUN) -m argocd_files --check
+	PYTHONPATH=hack $(RUN) -m reference_pages --check
 	$(UV) lock --check --quiet
 	$$($(CLUSTER_TOOL) binary helm) lint charts/vectorindex-operator --quiet --set image.repository=example/vectorindex-operator
 
@@ -116,6 +118,18 @@ generate: setup ## write CRDs, the chart's copy, the reference pages, the OpenAP
 	PYTHONPATH=hack $(RUN) -m pod_sizes --write
 	PYTHONPATH=hack $(RUN) -m plugin_page --write
 	PYTHONPATH=hack $(RUN) -m argocd_files --write
+	PYTHONPATH=hack $(RUN) -m reference_pages --write
+
+# ---------------------------------------------------------------- documentation
+build/docs/.synced: pyproject.toml uv.lock | $(filter build/%,$(UV))
+	@echo "installing the site's generator into build/docs (about 10 s, once)"
+	@UV_PROJECT_ENVIRONMENT=build/docs $(UV) sync --frozen --quiet --only-group docs && touch $@
+
+.PHONY: docs
+docs: build/docs/.synced ## the documentation as a site in build/site/html; a broken link is an error
+	@build/docs/bin/python hack/docs_site.py build/site/tree
+	@NO_MKDOCS_2_WARNING=1 build/docs/bin/python -m mkdocs --quiet build --strict
+	@echo "build/site/html/index.html"
 
 # ---------------------------------------------------------------- benchmarks
 BENCHES := cores serving peers start filters auto build growth live_recall client proof collect

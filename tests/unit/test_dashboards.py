@@ -18,14 +18,11 @@ from chart import CHART
 from layers import CHECKOUT
 from prometheus_client.core import Metric
 
-from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
-from vectorindex_operator.core.events import Event, EventReason
+import reference_pages
+from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.source_poll import Said
-from vectorindex_operator.telemetry import CONDITIONS, Metrics
+from vectorindex_operator.telemetry import CONDITIONS
 from vectorindex_searcher.contract import Found
-from vectorindex_searcher.serve.evidence import metrics as searcher
-from vectorindex_searcher.serve.evidence.recorder import Outcome
-from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 
 DASHBOARDS = sorted((CHART / "dashboards").glob("*.json"))
 RULES = [rule for group in yaml.safe_load((CHART / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
@@ -52,26 +49,8 @@ VALUES: Mapping[tuple[str, str], frozenset[str]] = {
 
 def families() -> Iterator[tuple[Metric, frozenset[str]]]:
     """Everything that operator and searchers can export, and the labels that their targets add."""
-    operator = Metrics()
-    operator.on_result("ok", 0.1)
-    operator.writes.labels("Pod").inc()
-    operator.on_poll(Said.SAME)
-    operator.on_notice(True)
-    operator.on_artifact(Found.PRESENT)
-    operator.on_event("shop", "products", Event(EventReason.ROLLED_BACK, "back"))
-    operator.on_status("shop", "products", VectorIndexStatus())
-    yield from ((family, TARGET) for family in operator.registry.collect())
-    ring = EvidenceRing(("keyword",))
-    ring.live_before = 0
-    ring.record(Outcome("keyword", 1, hits=[1]), 200, 0.001)
-    one = {"Some": 1}
-    everything = searcher.Gauges(
-        index_bytes=1, index_vectors=1, load_seconds={"fetch": 1.0}, canary_recall=1.0, live_recall_cpu_seconds=1.0,
-        live_queries=1, feedback=one, ignored_params=one, mirrored=one, shadowed=one, shadow_answers=one, tombstones=1,
-        tombstones_checked=1.0, tombstone_errors=1, source_checked=1.0, source_errors=1, token_uses=one,
-    )  # fmt: skip
-    told = searcher.SearcherMetrics("docs-1", ring, everything)
-    yield from ((family, SEARCHER) for family in told._registry.collect())
+    yield from ((family, TARGET) for family in reference_pages.operator_families())
+    yield from ((family, SEARCHER) for family in reference_pages.searcher_families())
 
 
 def exported() -> dict[str, frozenset[str]]:
