@@ -29,6 +29,7 @@ from vectorindex_searcher.artifact.layout import CANARY_FILE, Layout
 from vectorindex_searcher.artifact.manifest import describe_file, encode, load_manifest
 from vectorindex_searcher.cli import main as command_line
 from vectorindex_searcher.errors import BadData, BadSpec, TaskError
+from vectorindex_searcher.index import huge_pages
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.proof.canary import read_canary, write_canary
 from vectorindex_searcher.proof.report import Report
@@ -165,6 +166,18 @@ def test_a_gate_without_checksums_is_no_proof(published: Published, name: str) -
         load.load(published.task.model_copy(update={name: ""}), print)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_index_in_huge_pages_is_proven_as_it_will_answer(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    monkeypatch.setattr(huge_pages, "possible", lambda: True)
+    copy = copied(published, tmp_path / "copy")
+    loaded = load.load(copy.task, print, huge_pages=asked)
+    assert loaded.canary_recall == load.load(published.task, print).canary_recall
+    mapped = str(loaded.held.folder.resolve() / "index.faiss") in Path("/proc/self/maps").read_text()
+    assert mapped is not asked
+
+
 def test_the_artifact_stays_in_the_cache_while_it_is_served_and_each_phase_is_timed(
     published: Published, tmp_path: Path
 ) -> None:
@@ -217,10 +230,10 @@ def test_admin_port_tells_of_the_loading_and_the_user_port_opens_when_ready(
     go = threading.Event()
     original = load.load
 
-    def slow(task: contract.ServeTask, tell: Callable[[str], None], cache_bytes: int) -> load.Loaded:
+    def slow(task: contract.ServeTask, tell: Callable[[str], None], cache_bytes: int, **more: bool) -> load.Loaded:
         tell("fetching slowly")
         assert go.wait(60)
-        return original(task, tell, cache_bytes)
+        return original(task, tell, cache_bytes, **more)
 
     monkeypatch.setattr(load, "load", slow)
 
@@ -248,7 +261,7 @@ def test_sigterm_while_loading_ends_at_once(
 ) -> None:
     caplog.set_level(logging.INFO)
     go = threading.Event()
-    monkeypatch.setattr(load, "load", lambda *_: go.wait(60))
+    monkeypatch.setattr(load, "load", lambda *_, **_more: go.wait(60))
     began = time.monotonic()
     live(published.task, replace(LOCAL, grace_seconds=60), lambda: until(lambda: port_of(caplog, "admin port open")))
     assert time.monotonic() - began < 30, "neither the load nor the grace was waited for"

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import contract
-from ..artifact.layout import POINTS_FILE, SERVED_FILES, VECTORS_FILE, Layout
+from ..artifact.layout import INDEX_FILE, POINTS_FILE, SERVED_FILES, VECTORS_FILE, Layout
 from ..artifact.manifest import Manifest, load_manifest
 from ..artifact.publish import cache_error, cache_name, download_verified
 from ..errors import BadData, BadSpec, ChecksumMismatch, TaskError
 from ..index.engine import Engine
+from ..index.huge_pages import move as move_to_huge_pages
 from ..proof.canary import canary_recall
 from ..proof.measure import NO_PARAMS
 from ..proof.report import Points, fetch_canary, fetch_points, load_report
@@ -50,9 +51,11 @@ class Loaded:
     """Operating points of the segments, as the gate judged them; None without a gate."""
 
 
-def load(task: contract.ServeTask, tell: Callable[[str], None], cache_bytes: int = 0) -> Loaded:
+def load(
+    task: contract.ServeTask, tell: Callable[[str], None], cache_bytes: int = 0, *, huge_pages: bool = False
+) -> Loaded:
     """Fetch, verify, open and prove the task's artifact. `tell`: takes a sentence about the progress; `cache_bytes`:
-    how much the cache may keep, 0: no limit.
+    how much the cache may keep, 0: no limit; `huge_pages`: as Settings.
 
     Raises TaskError: ManifestMissing, ChecksumMismatch, BadArtifact, CanaryRecall, StoreUnavailable, CacheFull ...
     """
@@ -74,6 +77,8 @@ def load(task: contract.ServeTask, tell: Callable[[str], None], cache_bytes: int
     try:
         tell("opening the index")
         engine = Engine.open(held.folder, manifest)
+        if huge_pages:
+            move_to_huge_pages(held.folder / INDEX_FILE)
         phases.end("open")
         recall, points = None, None
         if task.gate_hash:

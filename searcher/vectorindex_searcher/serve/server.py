@@ -130,7 +130,7 @@ class Server:
         asyncio.get_running_loop().add_signal_handler(number, end)
 
     def _load(self) -> load.Loaded:
-        loaded, self._deletions = load_without_deleted(self._task, self._tell, self._settings.cache_bytes, self._gauges)
+        loaded, self._deletions = load_without_deleted(self._task, self._tell, self._settings, self._gauges)
         return loaded
 
     def _admin(self) -> AdminApp:

@@ -46,6 +46,8 @@ class Settings:
     pod: str = ""
     cache_bytes: int = 0
     """How much the artifacts in the cache may take together; 0: no limit."""
+    huge_pages: bool = False
+    """Hold the index in memory of its own, in huge pages (index/huge_pages.py), and not mapped from its file."""
     token_file: Path | None = None
     """A file or folder of bearer tokens; None: the user port answers everybody who reaches it."""
     tls_cert: Path | None = None
@@ -95,6 +97,7 @@ class Settings:
             drain_seconds=read("DRAIN_SECONDS", float, float(contract.DRAIN_SECONDS)),
             pod=read("POD", str, socket.gethostname()),
             cache_bytes=read("CACHE_BYTES", byte_count, 0),
+            huge_pages=environment.get(_ENV_PREFIX + "HUGE_PAGES", "") == "1",
             token_file=read("TOKEN_FILE", Path, None),
             tls_cert=tls_cert,
             tls_key=tls_key,

@@ -24,6 +24,7 @@ from ..index.selection.rowset import RowSet
 from ..storage.store import Role, open_store
 from . import load
 from .evidence.metrics import Gauges
+from .settings import Settings
 
 AGAIN_SECONDS = 5.0
 """Between two looks, however often somebody finds that ours is another list than theirs."""
@@ -31,10 +32,10 @@ _log = logging.getLogger(__name__)
 
 
 def load_without_deleted(
-    task: contract.ServeTask, tell: Callable[[str], None], cache_bytes: int, gauges: Gauges
+    task: contract.ServeTask, tell: Callable[[str], None], settings: Settings, gauges: Gauges
 ) -> tuple[load.Loaded, Deletions | None]:
     """The proven artifact, with deleted ids hidden: a searcher that cannot know them does not become ready."""
-    loaded = load.load(task, tell, cache_bytes)
+    loaded = load.load(task, tell, settings.cache_bytes, huge_pages=settings.huge_pages)
     if task.tombstones is None:
         return loaded, None
     try:

@@ -238,7 +238,7 @@ class Pod:
         return thread, done
 
     def _load(self) -> load.Loaded:
-        loaded, self._deletions = load_without_deleted(self._task, self._say, self._settings.cache_bytes, self._gauges)
+        loaded, self._deletions = load_without_deleted(self._task, self._say, self._settings, self._gauges)
         if loaded.engine.metadata_columns or self._deletions is not None:
             loaded.engine.share_among(self._settings.processes)
         return loaded
