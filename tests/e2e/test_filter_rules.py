@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from e2e.conftest import FIRST_REVISION_SECONDS
 from e2e.vectors import CLUSTERS, Corpus, bodies, parquet
-from e2e.workspace import SLOW, Workspace, no_failures
+from e2e.workspace import Workspace, no_failures
 
 LANGUAGES = "en", "de"
 WRONG = {"colour": "red"}
@@ -36,8 +36,8 @@ def test_what_users_filter_by_takes_a_revision_back_and_what_was_always_wrong_do
     filtered = [body for lang in LANGUAGES for body in bodies(corpus.queries(200), filter={"lang": lang})]
     wrong = bodies(corpus.queries(200), filter=WRONG)
     with (
-        workspace.asked(bodies(corpus.queries()), rate=SLOW, **send) as plain,
-        workspace.asked(wrong, rate=20, pod="wrong", **send) as hopeless,
+        workspace.asked(bodies(corpus.queries()), rate=30, **send) as plain,
+        workspace.asked(wrong, rate=10, pod="wrong", **send) as hopeless,
         workspace.asked(filtered, rate=30, pod="filtered", **send) as filters,
     ):
         no_failures(filters.snapshot())
