@@ -129,7 +129,8 @@ build/docs/.synced: pyproject.toml uv.lock | $(filter build/%,$(UV))
 docs: build/docs/.synced ## the documentation as a site in build/site/html; a broken link is an error
 	@build/docs/bin/python hack/docs_site.py build/site/tree
 	@NO_MKDOCS_2_WARNING=1 build/docs/bin/python -m mkdocs --quiet build --strict
-	@echo "build/site/html/index.html"
+	@! grep -rlE '<(script|link)[^>]* (src|href)="https?:' build/site/html --include='*.html' || { echo "these load from elsewhere"; exit 1; }
+	@echo "build/site/html/index.html; for its search: python3 -m http.server --bind 127.0.0.1 --directory build/site/html"
 
 # ---------------------------------------------------------------- benchmarks
 BENCHES := cores serving peers start filters auto build growth live_recall client proof collect

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 ROOT = Path(__file__).resolve().parents[1]
-FIRST = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs")
+FIRST = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "hack/site.css", "docs")
 """From here on, and wherever their links lead."""
 TITLES = {"docs/adr": "Decisions", "docs/reference": "Reference", "bench/results": "What was measured"}
 INDEX = "README.md"

@@ -68,6 +68,7 @@ def test_every_link_leads_somewhere(name: str) -> None:
 
 def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     for first in docs_site.FIRST[:-1]:
+        (tmp_path / first).parent.mkdir(exist_ok=True)
         (tmp_path / first).write_text("# a page\n")
     (tmp_path / "docs").mkdir()
     page = tmp_path / "docs" / "page.md"
@@ -258,7 +259,7 @@ def test_the_five_minutes_do_what_they_say(
     for words in ran:
         assert main(words) == 0, (words, capsys.readouterr())
     assert (tmp_path / "report.html").stat().st_size > 1000
-    (asked,) = re.findall(r"-d '(\{.*\})'", page)
+    (asked,) = re.findall(r"-d '(\{.*\})'", page, re.DOTALL)
     (manifest,) = tmp_path.rglob("manifest.json")
     built = json.loads(manifest.read_text())
     assert len(json.loads(asked)["vector"]) == built["dimension"]
