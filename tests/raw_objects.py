@@ -53,6 +53,10 @@ class Stored:
     def apply(self, manifest: Raw, *, force: bool = True) -> Raw:
         return self._put("apply" if force else "apply unforced", manifest)
 
+    def judge(self, manifest: Raw) -> None:
+        if ("judge", manifest["kind"]) in self.refuse:
+            raise self.refuse["judge", manifest["kind"]]
+
     def merge(self, manifest: Raw) -> Raw:
         live = self.get(manifest["kind"], NAMESPACE, raw.name(manifest))
         if live is None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from vectorindex_operator.adapters.mounted_keys import read_keys
 from vectorindex_operator.adapters.prometheus import Server
 from vectorindex_operator.adapters.webhook import Receiver
-from vectorindex_operator.core.state import Installation
+from vectorindex_operator.core.state import Installation, TrustBundle
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, finalizer_of
 from vectorindex_searcher.contract import CLUSTER_UID
 
@@ -50,6 +50,19 @@ FLAGS = (
         "internal-key-dir",
         "folder of a mounted Secret: `key` signs requests to searchers, `previous` those to revisions made before a "
         "rotation; default: none is signed",
+    ),
+    Flag(
+        "fixed-user",
+        "false: Jobs and searchers name no user, group or fsGroup, so that the cluster assigns them, as OpenShift does",
+        "true",
+    ),
+    Flag("http-proxy", "HTTP_PROXY of Jobs and searchers"),
+    Flag("https-proxy", "HTTPS_PROXY of Jobs and searchers"),
+    Flag("no-proxy", "NO_PROXY of Jobs and searchers: what is in the cluster, above all"),
+    Flag(
+        "trust-bundle",
+        "NAME/KEY: a ConfigMap, in each namespace with a VectorIndex, and its key with the CAs (PEM) that Jobs and "
+        "searchers trust; default: those of the image",
     ),
     Flag("watch-namespaces", "comma separated; default: all namespaces"),
     Flag("namespace", "namespace of the Lease that keeps a second operator waiting", "default", "POD_NAMESPACE"),
@@ -170,6 +183,9 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
             gpu_image=flags.gpu_image,
             image_pull_policy=flags.image_pull_policy,
             image_pull_secrets=_names(flags.image_pull_secrets),
+            fixed_user=_switch(flags.fixed_user, "--fixed-user", "VECTORINDEX_FIXED_USER"),
+            proxies=_proxies(flags),
+            trust_bundle=_trust_bundle(flags.trust_bundle),
             internal_keys=read_keys(flags.internal_key_dir),
             namespace=flags.namespace,
             cluster_uid=_cluster(flags.cluster_uid),
@@ -226,6 +242,26 @@ def _peers(text: str) -> tuple[dict[str, dict[str, Any]], ...]:
 def _one_of(value: str, known: tuple[str, ...], flag: str, variable: str) -> None:
     if value not in known:
         raise ValueError(f"{flag} is {value!r}: use one of {', '.join(known)} ({variable})")
+
+
+def _proxies(flags: argparse.Namespace) -> dict[str, str]:
+    given = {"HTTP_PROXY": flags.http_proxy, "HTTPS_PROXY": flags.https_proxy, "NO_PROXY": flags.no_proxy}
+    return {name: value for name, value in given.items() if value}
+
+
+def _trust_bundle(text: str) -> TrustBundle | None:
+    name, _, key = text.partition("/")
+    if text and not (re.fullmatch(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", name) and re.fullmatch(r"[-._\w]+", key)):
+        raise ValueError(
+            f"--trust-bundle is {text[:100]!r}: write NAME/KEY, a ConfigMap and its key (VECTORINDEX_TRUST_BUNDLE; in "
+            "the chart: trustBundle)"
+        )
+    return TrustBundle(name, key) if text else None
+
+
+def _switch(value: str, flag: str, variable: str) -> bool:
+    _one_of(value, SWITCH, flag, variable)
+    return value == "true"
 
 
 def _port(text: str) -> int:
@@ -295,13 +331,13 @@ def _cluster(text: str) -> str:
 
 
 def _collects(flags: argparse.Namespace) -> bool:
-    _one_of(flags.collect_history, SWITCH, "--collect-history", "VECTORINDEX_COLLECT_HISTORY")
-    if flags.collect_history == "true" and not flags.cluster_uid:
+    collects = _switch(flags.collect_history, "--collect-history", "VECTORINDEX_COLLECT_HISTORY")
+    if collects and not flags.cluster_uid:
         raise ValueError(
             "--collect-history needs --cluster-uid: without it nobody knows who else uses an artifact "
             "(VECTORINDEX_CLUSTER_UID; in the chart: clusterUid)"
         )
-    return bool(flags.collect_history == "true")
+    return collects
 
 
 def _class(text: str) -> str:

@@ -83,7 +83,38 @@ FULL_SPEC: Json = {
                 {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.9.0.0/16"]}},
             ],
         },
-        "pod": {"priorityClassName": "high"},
+        "service": {
+            "annotations": {"external-dns.alpha.kubernetes.io/hostname": "search.example.com"},
+            "ipFamilyPolicy": "PreferDualStack",
+            "trafficDistribution": "PreferClose",
+        },
+        "pod": {
+            "priorityClassName": "high",
+            "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+            "topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
+            ],
+            "schedulerName": "default-scheduler",
+            "runtimeClassName": "gvisor",
+            "labels": {"team": "search", "app.kubernetes.io/part-of": "shop"},
+            "annotations": {"sidecar.istio.io/inject": "false"},
+            "imagePullSecrets": [{"name": "registry"}],
+            "env": [
+                {"name": "AWS_CA_BUNDLE", "value": "/mnt/ca/ca.pem"},
+                {"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
+                {"name": "CORES", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+                {"name": "ZONE", "valueFrom": {"configMapKeyRef": {"name": "site", "key": "zone", "optional": True}}},
+            ],
+            "volumes": [
+                {"name": "ca", "configMap": {"name": "ca"}},
+                {"name": "scratch", "emptyDir": {"sizeLimit": "1Gi"}},
+                {"name": "shared", "persistentVolumeClaim": {"claimName": "shared", "readOnly": True}},
+            ],
+            "volumeMounts": [
+                {"name": "ca", "mountPath": "/mnt/ca", "readOnly": True},
+                {"name": "shared", "mountPath": "/mnt/shared.d/a", "subPath": "a"},
+            ],
+        },
     },
     "rollout": {
         "strategy": "BlueGreen",

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from control_plane import Api, ControlPlane, Json, path_of
 from kubernetes import client
+from observations import index
 
 from vectorindex_operator.adapters.kube import FIELD_MANAGER, KubeCluster
-from vectorindex_operator.manifests import labels
+from vectorindex_operator.api.v1alpha1 import FrontService
+from vectorindex_operator.manifests import labels, service
 from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.errors import ConflictError, NotOursError, RefusedError
 from vectorindex_operator.reconcile.objects import Objects
@@ -213,3 +215,38 @@ def test_a_service_of_somebody_else_is_not_pointed_anywhere(cluster: KubeCluster
     cluster.create(theirs)
     with pytest.raises(NotOursError):
         Objects(cluster).point(a_front(name), None)
+
+
+def test_what_a_user_asks_of_the_front_service_moves_neither_traffic_nor_address(
+    cluster: KubeCluster, name: str
+) -> None:
+    """Families, distribution and annotations come and go in place; what the cluster cannot do is refused and undoes
+    nothing."""
+    Objects(cluster).point(a_front(name), None)
+
+    def ask(**asked: Any) -> Json:
+        live = cluster.get("Service", "default", name)
+        assert live is not None
+        before = raw.annotation(live, labels.ASKED, 4096)
+        view = index(None, name=name, namespace="default")
+        Objects(cluster).dress_front(service.as_asked(FrontService.model_validate(asked), view, before), live)
+        now = cluster.get("Service", "default", name)
+        assert now is not None
+        for field in ("selector", "ports", "clusterIP"):
+            assert now["spec"][field] == live["spec"][field]
+        assert now["metadata"]["annotations"][labels.DECISION] == "{}"
+        return dict(now)
+
+    asked = ask(annotations={"team": "search"}, ipFamilyPolicy="PreferDualStack", trafficDistribution="PreferClose")
+    assert asked["metadata"]["annotations"]["team"] == "search"
+    assert (asked["spec"]["ipFamilyPolicy"], asked["spec"]["trafficDistribution"]) == ("PreferDualStack", "PreferClose")
+    version = asked["metadata"]["resourceVersion"]
+    again = ask(annotations={"team": "search"}, ipFamilyPolicy="PreferDualStack", trafficDistribution="PreferClose")
+    assert again["metadata"]["resourceVersion"] == version
+    with pytest.raises(RefusedError, match=r"ipFamilyPolicy|ipFamilies"):
+        ask(annotations={"team": "search"}, ipFamilyPolicy="RequireDualStack")  # this cluster has one family
+    with pytest.raises(RefusedError, match="trafficDistribution"):
+        ask(trafficDistribution="Prefer")
+    bare = ask()
+    assert "team" not in bare["metadata"]["annotations"]
+    assert "trafficDistribution" not in bare["spec"]

@@ -12,6 +12,7 @@ from control_plane import Api, ControlPlane, Json
 RULES = "spec.guardrails.rules"
 NETWORK = "spec.searcher.networkPolicy"
 SCHEDULE = "spec.source.schedule"
+POD = "spec.searcher.pod"
 
 
 STEP = {"weight": 10, "duration": "5m"}
@@ -28,6 +29,18 @@ def rule(**fields: Any) -> list[Json]:
 
 def managed(*peers: Json) -> Json:
     return {"mode": "Managed", "from": list(peers)}
+
+
+def env(**variable: Any) -> Json:
+    return {"env": [variable]}
+
+
+def volume(**fields: Any) -> Json:
+    return {"volumes": [{"name": "a"} | fields]}
+
+
+def mounted(path: str) -> Json:
+    return volume(emptyDir={}) | {"volumeMounts": [{"name": "a", "mountPath": path}]}
 
 
 @pytest.mark.parametrize(
@@ -178,6 +191,41 @@ def managed(*peers: Json) -> Json:
         ("spec.build.resources", {"requests": {"memory": "lots"}}, "spec.build.resources.requests.memory", "match"),
         ("spec.build.pod.serviceAccountName", "Bad Name", "spec.build.pod.serviceAccountName", "should match"),
         ("spec.searcher.pod.tolerations", [{"value": "gpu"}], "spec.searcher.pod.tolerations[0]", "Equal needs a key"),
+        # pods: what is ours, and what would make more of a pod than a searcher
+        ("spec.searcher.pod.hostNetwork", True, "spec.searcher.pod.hostNetwork", "none: pods share nothing with"),
+        ("spec.searcher.pod.hostNetwork", None, "spec.searcher.pod.hostNetwork", "none: pods share nothing with"),
+        ("spec.build.pod.securityContext", {"runAsUser": 0}, "spec.build.pod.securityContext", "none: it is that of"),
+        ("spec.build.pod.initContainers", [{"name": "a"}], "spec.build.pod.initContainers", "none: no other code"),
+        ("spec.build.pod.containers", [{"name": "a"}], "spec.build.pod.containers", "none: there is one container"),
+        (POD, {"nodeSelectors": {"a": "b"}}, ".spec.searcher.pod.nodeSelectors", "field not declared in schema"),
+        (POD, {"labels": {"vectorindex.dev/revision": "x"}}, f"{POD}.labels", "one that is the operator's own"),
+        (POD, {"labels": {"app.kubernetes.io/component": "x"}}, f"{POD}.labels", "one that is the operator's own"),
+        (POD, {"annotations": {"vectorindex.dev/memory": "x"}}, f"{POD}.annotations", "one that is the operator's"),
+        (POD, env(name="VECTORINDEX_TASK", value="x"), f"{POD}.env[0].name", "choose another name"),
+        (POD, env(name="ARTIFACTS_CA_PEM", value="x"), f"{POD}.env[0].name", "choose another name"),
+        (POD, env(name="LD_PRELOAD", value="/mnt/a.so"), f"{POD}.env[0].name", "load other code"),
+        (POD, env(name="PYTHONPATH", value="/mnt/a"), f"{POD}.env[0].name", "load other code"),
+        (POD, env(name="A-B"), f"{POD}.env[0].name", "should match"),
+        (POD, env(name="A", valueFrom={"secretKeyRef": {}}), f"{POD}.env[0].valueFrom.secretKeyRef", "names Secrets"),
+        (POD, env(name="A", value="x", valueFrom={}), f"{POD}.env[0].valueFrom", "not both"),
+        (POD, {"env": [{"name": "A"}, {"name": "A"}]}, f"{POD}.env", "duplicate"),
+        (POD, volume(hostPath={"path": "/"}), f"{POD}.volumes[0].hostPath", "none: pods share nothing"),
+        (POD, volume(secret={"secretName": "db"}), f"{POD}.volumes[0].secret", "none: a VectorIndex names Secrets"),
+        (POD, volume(projected={"sources": []}), f"{POD}.volumes[0].projected", "none: no API token"),
+        (POD, volume(), f"{POD}.volumes[0]", "give one of configMap"),
+        (POD, volume(emptyDir={}, configMap={"name": "a"}), f"{POD}.volumes[0]", "give one of configMap"),
+        (POD, volume(name="cache", emptyDir={}), f"{POD}.volumes[0].name", "choose another name"),
+        (POD, {"volumeMounts": [{"name": "a", "mountPath": "/mnt/a"}]}, f"{POD}.volumeMounts", "is not in volumes"),
+        (POD, mounted("/usr/lib"), f"{POD}.volumeMounts[0].mountPath", "should match"),
+        (POD, mounted("/mnt/../usr/lib"), f"{POD}.volumeMounts[0].mountPath", "should match"),
+        ("spec.searcher.service.type", "LoadBalancer", "spec.searcher.service.type", "none: it is ClusterIP"),
+        ("spec.searcher.service.ipFamilyPolicy", "Dual", "spec.searcher.service.ipFamilyPolicy", '"RequireDualStack"'),
+        (
+            "spec.searcher.service",
+            {"annotations": {"vectorindex.dev/decision": "{}"}},
+            "spec.searcher.service.annotations",
+            "operator's, or kubectl's, own",
+        ),
         # numbers
         ("spec.build.resources", {"requests": {"cpu": -1}}, "spec.build.resources.requests.cpu", "a number, or text"),
         ("spec.build.resources", {"requests": {"cpu": True}}, "spec.build.resources.requests.cpu", "value: true"),

@@ -292,7 +292,11 @@ def test_what_is_open_and_focused_stays_through_news(shown: Show) -> None:
     page = tab.page
     page.click("details[data-id=timeline] > summary")
     page.focus("details[data-id=timeline] > summary")
-    news(tab, cluster, clock)
+    cluster.now += 5
+    clock.at += 10
+    with page.expect_response("**/products"):
+        tab.look()
+    page.wait_for_timeout(100)
     assert page.locator("details[data-id=timeline]").get_attribute("open") is not None
     assert page.evaluate("document.activeElement.parentElement.dataset.id") == "timeline"
     tab.is_quiet()
@@ -310,30 +314,13 @@ def test_a_command_is_copied(shown: Show) -> None:
     tab.is_quiet()
 
 
-def test_it_looks_every_three_seconds_and_not_while_nobody_does(shown: Show) -> None:
+def test_nobody_looks_and_nothing_is_asked(shown: Show) -> None:
     cluster, clock = moment("soaking"), Clock()
     tab = shown(cluster, clock=clock)
-    page = tab.page
-    page.clock.install()
     tab.go(INDEX)
-    news(tab, cluster, clock)
-    asked: list[str] = []
-    page.on("request", lambda one: asked.append(one.url))
-    page.clock.run_for(2900)
+    tab.page.evaluate("Object.defineProperty(document, 'hidden', {get: () => true})")
+    tab.look()
+    asked = []
+    tab.page.on("request", lambda one: asked.append(one.url))
+    tab.page.wait_for_timeout(3500)
     assert asked == []
-    page.clock.run_for(200)
-    assert len(asked) == 1
-    page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
-    tab.look()
-    page.clock.run_for(60_000)
-    assert len(asked) == 1
-    tab.is_quiet()
-
-
-def news(tab: Tab, cluster: Recorded, clock: Clock) -> None:
-    """Time goes on, and the page has heard of it."""
-    cluster.now += 5
-    clock.at += 10
-    tab.page.evaluate("document.querySelector('svg.timeline').classList.add('old')")
-    tab.look()
-    tab.page.wait_for_selector("svg.timeline:not(.old)")

@@ -13,6 +13,7 @@ from .judging import JUDGING
 from .kept_prior import KEPT_PRIOR
 from .leftovers import LEFTOVERS
 from .mutant import Edit, Mutant
+from .platform import PLATFORM
 from .plugin import PLUGIN
 from .points import POINTS
 from .shadow import SHADOW
@@ -37,6 +38,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Canary weights": CANARY,
     "Cache, queue, cluster": CLUSTER,
     "A deleted index": LEFTOVERS,
+    "Pods and Services of a platform": PLATFORM,
     "Stories of the simulator": STORIES,
     "Surroundings of the simulator": SURROUNDINGS,
     "Searcher and client": DATA_PLANE,

@@ -147,6 +147,9 @@ class Ports:
         created = self._write(kind, name, act)
         return self.store.get(kind, name) if created else None
 
+    def judge(self, manifest: Json) -> None:
+        self._write(manifest["kind"], manifest["metadata"]["name"], self._check_namespace)
+
     def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
         def act() -> None:
             live = self.store.get(kind, name)

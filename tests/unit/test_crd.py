@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 import yaml
@@ -14,7 +14,7 @@ from pydantic import Field
 
 from vectorindex_operator.api import crd
 from vectorindex_operator.api.fields import Poll, Quantity
-from vectorindex_operator.api.schema import Style, publish, structural
+from vectorindex_operator.api.schema import Style, publish, refusal_of, structural
 from vectorindex_operator.api.spec import Resources
 from vectorindex_operator.api.v1alpha1 import RevisionSpec, VectorIndexSpec, VectorIndexStatus
 from vectorindex_searcher.contract import MEMORY_PATTERN, MemoryText, Model
@@ -215,7 +215,7 @@ def test_schemas_hold_nothing_that_kubernetes_forbids(kind: crd.Kind) -> None:
     root = kind.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for path, node in nodes(root):
         assert not forbidden & set(node), path
-        assert "type" in node or {"pattern", "maxLength"} <= set(node), path
+        assert "type" in node or {"pattern", "maxLength"} <= set(node) or refusal_of(node), path
         assert node.get("additionalProperties") is not False, path
         assert not isinstance(node.get("exclusiveMinimum", True), float), path
 
@@ -223,6 +223,8 @@ def test_schemas_hold_nothing_that_kubernetes_forbids(kind: crd.Kind) -> None:
 def test_everything_a_user_writes_is_bounded() -> None:
     """CEL's cost is estimated from these bounds: without them the API server refuses a rule, or the CRD."""
     for path, node in nodes(structural(VectorIndexSpec, crd.USER_WRITES)):
+        if refusal_of(node):
+            continue
         kind = node.get("type", "text or number")
         if kind == "string":
             assert "maxLength" in node or "enum" in node, path
@@ -238,7 +240,8 @@ def test_everything_a_user_writes_is_bounded() -> None:
 
 def test_everything_a_user_writes_is_described() -> None:
     schema = structural(VectorIndexSpec, crd.USER_WRITES)
-    assert [path for path, node in nodes(schema) if not path.endswith("[]") and not node.get("description")] == []
+    words = {path: node.get("description") or refusal_of(node) for path, node in nodes(schema)}
+    assert [path for path, text in words.items() if not path.endswith("[]") and not text] == []
 
 
 @pytest.mark.parametrize(
@@ -267,6 +270,23 @@ def test_a_bound_between_whole_numbers_is_a_rule_with_the_right_words() -> None:
     node = recall["properties"]["recall"]
     assert (node["minimum"], node["maximum"]) == (0.0, 1.0)
     assert node["x-kubernetes-validations"] == [{"rule": "self >= 0.5", "message": "must be at least 0.5"}]
+
+
+class Fenced(Model):
+    """What refuses a field."""
+
+    refused: ClassVar[Mapping[str, str]] = {"hostNetwork": "not here"}
+
+
+def test_a_refused_field_is_known_and_takes_no_value() -> None:
+    """Unknown it would be dropped without a word where validation is not strict."""
+    node = structural(Fenced, Style())["properties"]["hostNetwork"]
+    assert node == {"x-kubernetes-preserve-unknown-fields": True, "enum": ["none: not here"]}
+    assert refusal_of(node) == "not here"
+    assert "hostNetwork" not in structural(Fenced, crd.OPERATOR_WRITES)["properties"]
+    page = crd.files()["docs/reference/api.md"]
+    assert "- `hostNetwork`: pods share nothing with their node" in page
+    assert "| `hostNetwork` |" not in page
 
 
 def test_a_crd_too_large_for_kubectl_apply_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

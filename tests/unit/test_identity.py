@@ -61,6 +61,8 @@ def hashes(**changes: Any) -> dict[str, str]:
         ),
         ({"segments": [{"name": "fr"}]}, {"gate"}),
         ({"searcher": {"replicas": 9, "minScore": 0.3, "pod": {"priorityClassName": "high"}}}, set()),
+        ({"searcher": {"pod": {"env": [{"name": "TZ", "value": "UTC"}], "affinity": {"nodeAffinity": {}}}}}, set()),
+        ({"build": {"pod": {"labels": {"team": "search"}}}}, {"build"}),
         ({"searcher": {"resources": {"limits": {"memory": "1Gi"}}}}, set()),
         ({"rollout": {"soak": {"duration": "1m"}}}, set()),
         ({"guardrails": {"steadyState": "Observe"}}, set()),

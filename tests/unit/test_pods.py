@@ -238,6 +238,10 @@ def test_a_pod_that_refuses_says_why_between_its_restarts() -> None:
         (waiting("ImagePullBackOff", "not found"), "ImagePullBackOff: not found"),
         (waiting("ErrImageNeverPull"), "ErrImageNeverPull"),
         (waiting("CreateContainerConfigError", 'secret "s3" not found'), 'Secret/s3: secret "s3" not found'),
+        (
+            waiting("CreateContainerConfigError", 'configmap "site" not found'),
+            'ConfigMap/site: configmap "site" not found',
+        ),
         (waiting("CreateContainerConfigError", "no such key"), "CreateContainerConfigError: no such key"),
         (waiting("ContainerCreating"), ""),
         (waiting("PodInitializing"), ""),
@@ -260,6 +264,9 @@ def test_a_pod_whose_mounted_secret_is_missing_says_so_after_a_while_and_no_othe
     assert pods.pod_view(raw, since + pods.UNMOUNTED_SECONDS - 1).waiting == ""
     told = pods.pod_view(raw, since + pods.UNMOUNTED_SECONDS).waiting
     assert told.startswith("Secret/clients: ")
+    raw["spec"]["volumes"][1] = {"name": "trust-bundle", "configMap": {"name": "house-ca"}}
+    assert pods.pod_view(raw, since + 999).waiting.startswith("ConfigMap/house-ca: ")
+    raw["spec"]["volumes"][1] = {"name": "tokens", "secret": {"secretName": "clients"}}
     assert pods.pod_view(raw, since + 999).waiting == told, "a text that changes would be a write at every look"
     pulling = a_pod(waiting("ContainerCreating"), conditions=(is_so("PodReadyToStartContainers"),))
     for other in (raw | {"spec": {"volumes": [{"name": "tmp", "emptyDir": {}}]}}, pulling | {"spec": raw["spec"]}):

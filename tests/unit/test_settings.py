@@ -12,7 +12,7 @@ import yaml
 
 from vectorindex_operator.adapters.prometheus import Server
 from vectorindex_operator.adapters.webhook import Receiver
-from vectorindex_operator.core.state import Installation
+from vectorindex_operator.core.state import Installation, TrustBundle
 from vectorindex_operator.settings import FLAGS, NUMBERS, Number, OperatorSettings, add_flags, from_flags
 
 KNOWN = (*FLAGS, *(number.as_flag() for number in NUMBERS))
@@ -52,6 +52,10 @@ def test_the_environment_of_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
         "VECTORINDEX_GPU_IMAGE": "example/gpu:v1",
         "VECTORINDEX_IMAGE_PULL_POLICY": "Always",
         "VECTORINDEX_IMAGE_PULL_SECRETS": "registry, mirror,",
+        "VECTORINDEX_FIXED_USER": "false",
+        "VECTORINDEX_HTTPS_PROXY": "http://proxy:3128",
+        "VECTORINDEX_NO_PROXY": ".svc",
+        "VECTORINDEX_TRUST_BUNDLE": "house-ca/ca.crt",
         "VECTORINDEX_WATCH_NAMESPACES": "team-a,team-b",
         "VECTORINDEX_HTTP_PORT": "9000",
         "VECTORINDEX_LOG_LEVEL": "debug",
@@ -63,6 +67,9 @@ def test_the_environment_of_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
     found = settings()
     assert (found.installation.gpu_image, found.installation.image_pull_policy) == ("example/gpu:v1", "Always")
     assert found.installation.image_pull_secrets == ("registry", "mirror")
+    assert not found.installation.fixed_user
+    assert found.installation.proxies == {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": ".svc"}
+    assert found.installation.trust_bundle == TrustBundle("house-ca", "ca.crt")
     assert found.watch_namespaces == ("team-a", "team-b")
     assert (found.namespace, found.identity) == ("vectorindex-system", "operator-1")
     assert (found.http_port, found.log_level) == (9000, "DEBUG")
@@ -85,6 +92,9 @@ def test_the_environment_of_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
         ("VECTORINDEX_PROMETHEUS_URL", "http://", "prometheus.url"),
         ("VECTORINDEX_PROMETHEUS_URL", "http://me:secret@prometheus", "prometheus.secretName"),
         ("VECTORINDEX_PROMETHEUS_URL", "http://prometheus:99999", "prometheus.url"),
+        ("VECTORINDEX_TRUST_BUNDLE", "house-ca", "write NAME/KEY"),
+        ("VECTORINDEX_TRUST_BUNDLE", "House/ca.crt", "write NAME/KEY"),
+        ("VECTORINDEX_FIXED_USER", "no", "VECTORINDEX_FIXED_USER"),
         ("VECTORINDEX_OPERATOR_CLASS", "", "VECTORINDEX_OPERATOR_CLASS"),
         ("VECTORINDEX_OPERATOR_CLASS", "Next", "VECTORINDEX_OPERATOR_CLASS"),
         ("VECTORINDEX_OPERATOR_CLASS", "n" * 33, "VECTORINDEX_OPERATOR_CLASS"),

@@ -19,6 +19,7 @@ from vectorindex_operator.adapters.second_tries import SecondTries
 from vectorindex_operator.reconcile.errors import (
     ClusterError,
     ConflictError,
+    InvalidError,
     NamespaceTerminatingError,
     RefusedError,
     UnreachableError,
@@ -164,6 +165,13 @@ class KubeCluster:
         created: Raw = self._checked(status, body)
         return created
 
+    def judge(self, manifest: Raw) -> None:
+        path = self._path(manifest["kind"], manifest["metadata"]["namespace"])
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "dryRun": "All"}
+        status, body = self._call("POST", path, query, manifest)
+        if status != 409:  # that it is there is found last
+            self._checked(status, body)
+
     def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
         self.on_write(kind)
         preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
@@ -255,10 +263,13 @@ class KubeCluster:
     def _checked(status: int, body: Any) -> Any:
         if status < 400:
             return body
-        kind: type[ClusterError] = ConflictError if status == 409 else RefusedError
+        kind: type[ClusterError] = _ERRORS.get(status, RefusedError)
         if status == 403 and any(cause.get("reason") == "NamespaceTerminating" for cause in _causes(body)):
             kind = NamespaceTerminatingError
         raise kind(_words(status, body))
+
+
+_ERRORS: dict[int, type[ClusterError]] = {400: InvalidError, 409: ConflictError, 422: InvalidError}
 
 
 def _words(status: int, body: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from vectorindex_operator.api import reference, v1alpha1
+from vectorindex_operator.api import pod, reference, v1alpha1
 from vectorindex_operator.api.schema import Style, publish, structural
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -28,6 +28,9 @@ LIST_KEYS: dict[type[BaseModel], str] = {
     v1alpha1.Segment: "name",
     v1alpha1.SegmentFloor: "name",
     v1alpha1.GuardrailRule: "name",
+    pod.EnvVar: "name",
+    pod.Volume: "name",
+    pod.VolumeMount: "mountPath",
 }
 USER_WRITES = Style(list_keys=LIST_KEYS)
 OPERATOR_WRITES = Style(defaults=False, rules=False, numbers=False, atomic=True, list_keys=LIST_KEYS)

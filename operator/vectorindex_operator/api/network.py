@@ -1,12 +1,16 @@
-"""VectorIndex.spec.searcher.networkPolicy as pydantic models: who reaches the pods. No I/O and no Kubernetes client."""
+"""VectorIndex.spec.searcher.networkPolicy and searcher.service as pydantic models: who reaches the pods, and how.
+
+No I/O and no Kubernetes client.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from vectorindex_operator.api.fields import CelRule, Cidr, LabelMap
+from vectorindex_operator.api.fields import AnnotationMap, CelRule, Cidr, LabelMap
 from vectorindex_searcher.contract import Model
 
 
@@ -70,5 +74,30 @@ class NetworkPolicy(Model):
             "(has(self.mode) && self.mode == 'Managed') || !has(self.from) || size(self.from) == 0",
             "from needs mode Managed: without it nobody is kept out",
             ".from",
+        ),
+    )
+
+
+class FrontService(Model):
+    """The Service that users query. An edit holds at once, by a patch of what is there: neither the traffic nor the
+    Service's address moves."""
+
+    annotations: Annotated[AnnotationMap | None, Field(max_length=32)] = None
+    """Beside ours: what DNS, meshes and gateways of the cluster go by."""
+    ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = None
+    """As in Kubernetes. Left out, it stays as it is."""
+    traffic_distribution: Annotated[str | None, Field(pattern=r"^[A-Z][A-Za-z]*$", max_length=63)] = None
+    """As in Kubernetes: PreferClose, where the cluster knows them also PreferSameZone and PreferSameNode."""
+    refused: ClassVar[Mapping[str, str]] = {
+        "type": "it is ClusterIP: put a Gateway or an Ingress before it",
+        "selector": "it is the operator's own: it says who has the traffic",
+        "ports": "they are the operator's own",
+    }
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule(
+            "!has(self.annotations) || !self.annotations.exists(k,"
+            " k.startsWith('vectorindex.dev/') || k.startsWith('kubectl.kubernetes.io/'))",
+            "annotations has one that is the operator's, or kubectl's, own: take it out",
+            ".annotations",
         ),
     )

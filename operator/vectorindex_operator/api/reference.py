@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from vectorindex_operator.api.schema import MODEL
+from vectorindex_operator.api.schema import MODEL, refusal_of
 
 _INTRO = """<!-- Generated from the models by `make generate`; edit those. -->
 # API reference: `{version}`
@@ -40,7 +40,10 @@ def _sections(kind: str, path: str, node: dict[str, Any], seen: dict[Any, str]) 
     out += ["| field | type | default | bounds | description |", "|---|---|---|---|---|"]
     later: list[tuple[str, dict[str, Any]]] = []
     required = node.get("required", ())
+    refused = {name: why for name, child in node["properties"].items() if (why := refusal_of(child))}
     for name, child in node["properties"].items():
+        if name in refused:
+            continue
         listed = child.get("type") == "array"
         inner = child["items"] if listed else child
         where = f"{path}.{name}" + ("[]" if listed else "")
@@ -58,6 +61,8 @@ def _sections(kind: str, path: str, node: dict[str, Any], seen: dict[Any, str]) 
     rules = node.get("x-kubernetes-validations", ())
     if rules:
         out += ["Rules:\n", *(f"- {_rule(rule)}" for rule in rules), ""]
+    if refused:
+        out += ["Refused, whatever the value:\n", *(f"- `{name}`: {why}" for name, why in refused.items()), ""]
     for where, inner in later:
         if inner[MODEL] not in seen:
             out += _sections(kind, where, inner, seen)

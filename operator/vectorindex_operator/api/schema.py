@@ -26,6 +26,8 @@ MODEL = "x-model"
 """Schema key that names the class a node came from. For the reference page; `publish` removes it."""
 
 _Schema = dict[str, Any]
+_NONE = "none: "
+"""Begins the one value that a refused field may have: the API server shows it as what is supported."""
 _DROPPED = ("title", "propertyNames", "$defs", "description")
 
 
@@ -170,6 +172,8 @@ def _object(node: _Schema, defs: Mapping[str, Any], style: Style) -> _Schema:
     forms = getattr(model, "forms", ()) if style.rules else ()
     if forms:
         out["allOf"] = [dict(form) for form in forms]
+    for name, why in getattr(model, "refused", {}).items() if style.rules else ():
+        out["properties"][name] = _refusal(why)
     rules = getattr(model, "cel", ()) if style.rules else ()
     if rules:
         out["x-kubernetes-validations"] = [
@@ -177,6 +181,18 @@ def _object(node: _Schema, defs: Mapping[str, Any], style: Style) -> _Schema:
             for rule in rules
         ]
     return {key: value for key, value in out.items() if value != ""}
+
+
+def _refusal(why: str) -> _Schema:
+    """A field that people look for and that no object has: any value is refused, in words that say what to do. Left out
+    it would be an unknown field, which clients without strict validation have dropped without a word.
+    """
+    return {"x-kubernetes-preserve-unknown-fields": True, "enum": [f"{_NONE}{why}"]}
+
+
+def refusal_of(node: Mapping[str, Any]) -> str:
+    """Why a field is refused; empty: it is not."""
+    return str(node["enum"][0]).removeprefix(_NONE) if "enum" in node and "type" not in node else ""
 
 
 def default_value(value: Any) -> Any:

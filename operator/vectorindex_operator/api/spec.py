@@ -13,7 +13,6 @@ from pydantic import Field
 from vectorindex_operator.api.fields import (
     CelRule,
     Duration,
-    LabelMap,
     ObjectName,
     ObjectNameOrNone,
     Percent,
@@ -24,7 +23,8 @@ from vectorindex_operator.api.fields import (
     SegmentName,
 )
 from vectorindex_operator.api.guardrails import Guardrails
-from vectorindex_operator.api.network import NetworkPolicy
+from vectorindex_operator.api.network import FrontService, NetworkPolicy
+from vectorindex_operator.api.pod import Pod
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.rollout import Rollout
 from vectorindex_operator.api.schedule import Schedule
@@ -145,37 +145,6 @@ class Segment(Model):
     cel: ClassVar[tuple[CelRule, ...]] = (
         CelRule("self.name != 'other'", "'other' is the segment of undeclared queries"),
     )
-
-
-class Toleration(Model):
-    """A toleration of the pods, as in Kubernetes."""
-
-    key: Annotated[str, Field(max_length=317)] = ""
-    """Key of the taint; empty with Exists: every taint."""
-    operator: Literal["Equal", "Exists"] = "Equal"
-    """Equal compares `value`, Exists does not."""
-    value: Annotated[str, Field(max_length=63)] = ""
-    """Value of the taint."""
-    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
-    """Empty: every effect."""
-    cel: ClassVar[tuple[CelRule, ...]] = (
-        CelRule(
-            "self.operator == 'Exists' ? self.value == '' : self.key != ''", "Equal needs a key, Exists takes no value"
-        ),
-    )
-
-
-class Pod(Model):
-    """Where and as whom the pods run."""
-
-    node_selector: Annotated[LabelMap, Field(max_length=16)] = {}
-    """Labels that a node must have."""
-    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
-    """Taints that the pods put up with."""
-    service_account_name: ObjectNameOrNone = ""
-    """Empty: the namespace's default. No API token is mounted."""
-    priority_class_name: ObjectNameOrNone = ""
-    """Empty: the cluster's default."""
 
 
 class Resources(Model):
@@ -393,6 +362,8 @@ class Searcher(Model):
     fast as its pods are replaced one by one."""
     network_policy: NetworkPolicy = NetworkPolicy()
     """Holds at once, for every pod of this index."""
+    service: FrontService | None = None
+    """Holds at once."""
     pod: Pod = Pod()
 
 

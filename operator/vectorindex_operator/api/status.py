@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, ValidationError, field_serializer
 
 from vectorindex_operator.api.guardrails import Guardrails
+from vectorindex_operator.api.pod import Pod
 from vectorindex_operator.api.rollout import Rollout
-from vectorindex_operator.api.spec import S3, Pod, Searcher, VectorIndexSpec
+from vectorindex_operator.api.spec import S3, Searcher, VectorIndexSpec
 from vectorindex_operator.api.timestamps import MOST_UNIX, to_unix
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Columns, Embedding, IndexSpec, Stored
@@ -175,7 +176,9 @@ class Rebuild(Stored):
     """Of the `rebuild` that asked for it."""
 
 
-FEATURES: frozenset[str] = frozenset()
+POD_ENV = "pod.env"
+"""Of a revision in whose pod template there are variables: releases of before take them away when they render it."""
+FEATURES = frozenset({POD_ENV})
 """What this release knows of RevisionSpec.requires."""
 
 

@@ -1,6 +1,7 @@
 """The resources of `vectorindex.dev/v1alpha1`: the names that the rest of the operator uses.
 
-The models stand in spec.py, guardrails.py and status.py; they are the source of the CRDs and of the reference page.
+The models stand in spec.py, pod.py, guardrails.py and status.py; they are the source of the CRDs and of the reference
+page.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from vectorindex_operator.api.guardrails import (
     GuardrailRule,
     Guardrails,
 )
-from vectorindex_operator.api.network import IpBlock, LabelSelector, NetworkPeer, NetworkPolicy
+from vectorindex_operator.api.network import FrontService, IpBlock, LabelSelector, NetworkPeer, NetworkPolicy
+from vectorindex_operator.api.pod import EnvVar, Pod, Toleration
 from vectorindex_operator.api.rollout import Rollout, Shadow, Soak
 from vectorindex_operator.api.route import ParentRef, Route, Step
 from vectorindex_operator.api.schedule import Schedule
@@ -36,7 +38,6 @@ from vectorindex_operator.api.spec import (
     Gate,
     Gpu,
     LiveQueries,
-    Pod,
     Queries,
     QueryParams,
     Relevance,
@@ -46,11 +47,11 @@ from vectorindex_operator.api.spec import (
     Segment,
     SegmentFloor,
     Source,
-    Toleration,
     VectorIndexSpec,
 )
 from vectorindex_operator.api.status import (
     FEATURES,
+    POD_ENV,
     ArtifactSeen,
     BlockedBy,
     Condition,
@@ -90,6 +91,7 @@ __all__ = [
     "GROUP",
     "JUDGED_IN_SHADOW",
     "NAME_LIMIT",
+    "POD_ENV",
     "S3",
     "VERSION",
     "ArtifactSeen",
@@ -103,6 +105,8 @@ __all__ = [
     "Device",
     "Duration",
     "Embedding",
+    "EnvVar",
+    "FrontService",
     "Gate",
     "GateStatus",
     "Gpu",

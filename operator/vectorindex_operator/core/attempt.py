@@ -19,6 +19,9 @@ Stage = Literal["Build", "Validate"]
 UNREADABLE = "ResultUnreadable"
 STAGES: dict[Task, Stage] = {Task.BUILD: "Build", Task.VALIDATE: "Validate"}
 
+PODLESS_SECONDS = 20.0
+"""A Job's pod is ordinarily made within a second or two."""
+
 JOB_REASONS = frozenset({"BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy", "JobFailed"})
 """What the Job controller says by itself, when no pod said why."""
 
@@ -35,6 +38,18 @@ class Attempt:
     result: Any = None
     failure: WorkFailure | None = None
     unreadable: bool = False
+
+
+def waits_for(state: ReconcileState, job: JobView) -> str:
+    """Why a Job that runs does not get on; empty: nothing is known against it. That it has no pod yet passes by itself
+    in a moment, ordinarily; the words of who refuses it are in Events, which are not ours to read."""
+    if job.waiting or job.podless_since is None:
+        return job.waiting
+    if state.seen_at < job.podless_since + PODLESS_SECONDS:
+        state.requeue_at(job.podless_since + PODLESS_SECONDS)
+        return ""
+    describe = f"kubectl -n {state.obs.index.namespace} describe job {job.name}"
+    return f"it has no pod since {to_text(job.podless_since)}: a quota or a webhook refuses it, as `{describe}` says"
 
 
 def failures(state: ReconcileState, name: str, task: Task, key: str) -> int:

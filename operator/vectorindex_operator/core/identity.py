@@ -141,7 +141,8 @@ def attempt_key(base: str, access: list[dict[str, object]]) -> str:
 
 def live_hash(live: Live) -> str:
     """Hash of what the pods of loaded revisions take from the spec at once: an annotation of their Deployments."""
-    wire = live.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"searcher": {"network_policy"}})
+    none_of_theirs = {"searcher": {"network_policy", "service"}}
+    wire = live.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=none_of_theirs)
     return _hash(wire)[:16]
 
 

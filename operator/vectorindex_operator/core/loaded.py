@@ -47,7 +47,7 @@ class LoadedRevision:
 
     `replicas`: what its Deployments ask for. `live`: hash of the live settings that they were rendered with.
     `outdated`: pods that still run earlier ones. `refused_since`: since when a quota or a webhook lets no more of its
-    pods be made (None: nothing does).
+    pods be made (None: nothing does), and `refused`: in whose words.
     """
 
     revision: str
@@ -58,6 +58,7 @@ class LoadedRevision:
     live: str = ""
     outdated: int = 0
     refused_since: float | None = None
+    refused: str = ""
 
     @classmethod
     def of(
@@ -70,9 +71,10 @@ class LoadedRevision:
         live: str = "",
         outdated: int = 0,
         refused_since: float | None = None,
+        refused: str = "",
     ) -> LoadedRevision:
         """A revision with one group of searchers."""
-        return cls(revision, True, {Group(): pods}, unready_since, replicas, live, outdated, refused_since)
+        return cls(revision, True, {Group(): pods}, unready_since, replicas, live, outdated, refused_since, refused)
 
     @property
     def pods(self) -> tuple[PodView, ...]:

@@ -32,6 +32,14 @@ from vectorindex_operator.core.traffic import Decision
 
 
 @dataclass(frozen=True, slots=True)
+class TrustBundle:
+    """A ConfigMap, of this name in each namespace with a VectorIndex, that holds certificates of CAs (PEM) in `key`."""
+
+    config_map: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Installation:
     """What the installation fixes. Images are frozen into each revision when it is created."""
 
@@ -39,6 +47,12 @@ class Installation:
     gpu_image: str = ""
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
+    fixed_user: bool = True
+    """Whether pods name the user that they run as. Without it the cluster chooses one (OpenShift), else the image's."""
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    """HTTP_PROXY, HTTPS_PROXY and NO_PROXY of pods, as far as they have any."""
+    trust_bundle: TrustBundle | None = None
+    """What pods trust besides what is in the image; None: nothing."""
     internal_keys: InternalKeys = field(default_factory=InternalKeys)
     """What the requests to searchers are signed with."""
     namespace: str = "default"

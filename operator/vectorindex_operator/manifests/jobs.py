@@ -10,7 +10,15 @@ from vectorindex_operator.core.plan import StartBuild, StartCollect, StartResolv
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
-from vectorindex_operator.manifests.podspec import DISK, container, credentials, disk_mebibytes, pod_spec, task_env
+from vectorindex_operator.manifests.podspec import (
+    DISK,
+    add_to,
+    container,
+    credentials,
+    disk_mebibytes,
+    pod_spec,
+    task_env,
+)
 from vectorindex_searcher.contract import ADMIN_PORT, LIVE_KEY_ENV, METRICS_PORT_ENV, CollectTask, ExitCode
 
 # What trying again with the same input cannot mend fails the Job at once; memory, preemption and outages retry.
@@ -30,7 +38,7 @@ def resolve(action: StartResolve, index: IndexView, spec: VectorIndexSpec, setti
     one["env"] = [task_env(action.task)]
     one["resources"] = _resources(RESOLVE_RESOURCES)
     job = _job(action.name, action.key, action.failures, index, Task.RESOLVE, labels.owner(index))
-    _finish(job, pod_spec(one, spec.build.pod, settings), retries=1, deadline=RESOLVE_DEADLINE_SECONDS)
+    _finish(job, one, spec.build.pod, settings, retries=1, deadline=RESOLVE_DEADLINE_SECONDS)
     return job
 
 
@@ -60,7 +68,9 @@ def build(
     job["metadata"]["annotations"][labels.DEVICE] = "gpu" if action.gpu else "cpu"
     _finish(
         job,
-        pod_spec(one, pod, settings),
+        one,
+        pod,
+        settings,
         retries=spec.build.retries,
         deadline=int(duration_seconds(spec.build.timeout)),
         keep=KEEP_FINISHED_SECONDS,
@@ -96,7 +106,9 @@ def validate(
     job = _job(action.name, action.key, action.failures, index, Task.VALIDATE, labels.owner(revision), revision.name)
     _finish(
         job,
-        pod_spec(one, spec.build.pod, settings),
+        one,
+        spec.build.pod,
+        settings,
         retries=spec.build.retries,
         deadline=int(duration_seconds(spec.build.timeout)),
         keep=KEEP_FINISHED_SECONDS,
@@ -110,8 +122,8 @@ def collect(
     """The Job that removes the artifact of a revision, in today's image: one of before may not know how."""
     place = revision.spec.artifacts.reached_by(spec.artifacts.s3)
     job = _job(action.name, action.key, 0, index, Task.COLLECT, labels.owner(revision), revision.name)
-    pod = _collector(place, action.task, spec.build.pod, settings)
-    _finish(job, pod, retries=3, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_FINISHED_SECONDS)
+    one, pod = _collector(place, action.task, settings), spec.build.pod
+    _finish(job, one, pod, settings, retries=3, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_FINISHED_SECONDS)
     return job
 
 
@@ -122,16 +134,16 @@ def collect_left(action: CollectLeft, settings: Installation) -> Manifest:
     meta = {"name": action.name, "namespace": action.namespace, "labels": marks}
     meta["annotations"] = {labels.KEY: action.task.identity.uid, labels.FAILURES: "0"}
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta}
-    pod = _collector(action.place, action.task, action.pod, settings)
-    _finish(job, pod, retries=2, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_LEFT_SECONDS)
+    one = _collector(action.place, action.task, settings)
+    _finish(job, one, action.pod, settings, retries=2, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_LEFT_SECONDS)
     return job
 
 
-def _collector(place: S3, task: CollectTask, pod: Pod, settings: Installation) -> Manifest:
+def _collector(place: S3, task: CollectTask, settings: Installation) -> Manifest:
     one = container("collect", settings.searcher_image, "collect", credentials({"ARTIFACTS_": place}), settings)
     one["env"] = [task_env(task)]
     one["resources"] = _resources(RESOLVE_RESOURCES)
-    return pod_spec(one, pod, settings)
+    return one
 
 
 def _is_todays(image: str, settings: Installation) -> bool:
@@ -156,9 +168,20 @@ def _job(
     }
 
 
-def _finish(job: Manifest, pod: Manifest, *, retries: int, deadline: int, keep: int | None = None) -> None:
-    pod["restartPolicy"] = "Never"
-    name = pod["containers"][0]["name"]
+def _finish(
+    job: Manifest,
+    one: Manifest,
+    pod: Pod,
+    settings: Installation,
+    *,
+    retries: int,
+    deadline: int,
+    keep: int | None = None,
+) -> None:
+    """Put a pod around container `one` into the Job. `pod`: what the user says of it."""
+    marks = dict(job["metadata"]["labels"])
+    template = {"metadata": {"labels": marks}, "spec": pod_spec(one, pod, settings) | {"restartPolicy": "Never"}}
+    add_to(template, pod, {name: marks[name] for name in (labels.COMPONENT, labels.INDEX)}, settings)
     job["spec"] = {
         "backoffLimit": retries,
         "activeDeadlineSeconds": deadline,
@@ -171,14 +194,14 @@ def _finish(job: Manifest, pod: Manifest, *, retries: int, deadline: int, keep: 
                 {
                     "action": "FailJob",
                     "onExitCodes": {
-                        "containerName": name,
+                        "containerName": one["name"],
                         "operator": "In",
                         "values": sorted(int(code) for code in FATAL_EXITS),
                     },
                 },
             ]
         },
-        "template": {"metadata": {"labels": dict(job["metadata"]["labels"])}, "spec": pod},
+        "template": template,
     }
     if keep is not None:
         job["spec"]["ttlSecondsAfterFinished"] = keep

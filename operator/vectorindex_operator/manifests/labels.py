@@ -31,6 +31,8 @@ MEMORY = f"{GROUP}/memory"
 """How the memory limit of a revision's searchers is computed."""
 PROCESSES = f"{GROUP}/processes"
 """How many processes of a revision's searchers answer users."""
+ASKED = f"{GROUP}/asked"
+"""What of the front Service was asked for by spec.searcher.service, so that it can be taken away."""
 RENDERED = f"{GROUP}/rendered"
 """Hash of the manifest that an object was last applied from."""
 

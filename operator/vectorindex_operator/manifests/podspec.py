@@ -3,7 +3,7 @@ by environment prefix (the kubelet reads them; the operator never does)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vectorindex_operator.api.v1alpha1 import S3, Pod
 from vectorindex_operator.core.state import Installation
@@ -17,6 +17,10 @@ DISK_SPARE_BYTES = 128 * 2**20
 CACHE_DIR = "/var/cache/vectorindex"
 TOKENS_DIR = "/etc/vectorindex/tokens"
 TLS_DIR = "/etc/vectorindex/tls"
+TRUST_DIR = "/etc/vectorindex/trust"
+TRUST_FILE = "ca.pem"
+TRUST_ENV = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+"""By which boto3, and what else speaks TLS, finds whom to trust."""
 
 
 def credentials(places: Mapping[str, S3 | None], *, optional: bool = False) -> list[Manifest]:
@@ -52,19 +56,19 @@ def container(name: str, image: str, verb: str, env_from: list[Manifest], settin
 
 def pod_spec(one: Manifest, pod: Pod, settings: Installation) -> Manifest:
     """A pod around container `one` with the user's placement."""
+    user = {"runAsUser": USER, "runAsGroup": USER, "fsGroup": USER} if settings.fixed_user else {}
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": {"runAsNonRoot": True} | user | {"seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [one],
         "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "cache", "emptyDir": {}}],
     }
+    if settings.trust_bundle is not None:
+        bundle = settings.trust_bundle
+        source = {"name": bundle.config_map, "items": [{"key": bundle.key, "path": TRUST_FILE}]}
+        spec["volumes"].append({"name": "trust-bundle", "configMap": source})
+        one["volumeMounts"].append({"name": "trust-bundle", "mountPath": TRUST_DIR, "readOnly": True})
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     if pod.node_selector:
@@ -78,12 +82,57 @@ def pod_spec(one: Manifest, pod: Pod, settings: Installation) -> Manifest:
     return spec
 
 
+def _env(pod: Pod, settings: Installation) -> list[dict[str, object]]:
+    """Variables that the installation gives every pod, and those of the user, who may choose other values."""
+    theirs = _wires(pod.env)
+    given = dict(settings.proxies)
+    if settings.trust_bundle is not None:
+        given |= dict.fromkeys(TRUST_ENV, f"{TRUST_DIR}/{TRUST_FILE}")
+    named = {one["name"] for one in theirs}
+    ours: list[dict[str, object]] = [{"name": name, "value": given[name]} for name in given if name not in named]
+    return [*ours, *theirs]
+
+
+def add_to(template: Manifest, pod: Pod, counted: dict[str, str], settings: Installation) -> None:
+    """Add what the user says beyond placement to a pod template, in place, after all that is ours: nothing of ours is
+    replaced, besides how pods are spread. `counted`: labels of the pods that a constraint without a selector is about.
+    """
+    meta, spec = template["metadata"], template["spec"]
+    one = spec["containers"][0]
+    for field, marks in (("labels", pod.labels), ("annotations", pod.annotations)):
+        if marks:
+            meta[field] = {**marks, **meta.get(field, {})}
+    for field, name in (("schedulerName", pod.scheduler_name), ("runtimeClassName", pod.runtime_class_name)):
+        if name:
+            spec[field] = name
+    if pod.affinity:
+        spec["affinity"] = pod.affinity
+    if pod.topology_spread_constraints:
+        ours = {"labelSelector": {"matchLabels": counted}}
+        spec["topologySpreadConstraints"] = [ours | each for each in pod.topology_spread_constraints]
+    _extend(spec, "imagePullSecrets", _wires(pod.image_pull_secrets))
+    _extend(spec, "volumes", _wires(pod.volumes))
+    _extend(one, "volumeMounts", _wires(pod.volume_mounts))
+    _extend(one, "env", _env(pod, settings))
+
+
+def _wires(models: Sequence[Model] | None) -> list[dict[str, object]]:
+    return [one.wire() for one in models or ()]
+
+
+def _extend(holder: Manifest, field: str, more: Sequence[Mapping[str, object]]) -> None:
+    if more:
+        holder[field] = [*holder.get(field, ()), *more]
+
+
 def mount_secret(pod: Manifest, volume: str, secret: str, path: str, keys: tuple[str, ...] = ()) -> None:
     """Mount a Secret read-only into the pod's one container: the kubelet reads it and keeps the files up to date.
 
     `keys`: those that must be there; without, every key is a file.
     """
-    source: Manifest = {"secretName": secret, "defaultMode": 0o440}
+    # Without a group that owns the files only everybody can read them; nobody else is in this pod.
+    mode = 0o440 if "fsGroup" in pod["securityContext"] else 0o444
+    source: Manifest = {"secretName": secret, "defaultMode": mode}
     if keys:
         source["items"] = [{"key": key, "path": key} for key in keys]
     pod["volumes"].append({"name": volume, "secret": source})

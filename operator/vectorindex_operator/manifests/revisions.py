@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vectorindex_operator.api.v1alpha1 import API_VERSION, RevisionSpec, SourcePoll, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import API_VERSION, POD_ENV, RevisionSpec, SourcePoll, VectorIndexSpec
 from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.observation import IndexView
 from vectorindex_operator.core.plan import CreateRevision
@@ -13,6 +13,7 @@ from vectorindex_operator.manifests.labels import Manifest
 
 def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, settings: Installation) -> Manifest:
     """The object of a new revision, owned by its VectorIndex."""
+    template = searchers.pod_template(spec, index, action.name, settings)
     frozen = RevisionSpec(
         index=index.name,
         digest=action.digest,
@@ -32,7 +33,8 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         serving=action.serving,
         proof_salt=action.proof_salt,
         rebuild=action.rebuild,
-        pod_template=searchers.pod_template(spec, index, action.name, settings),
+        pod_template=template,
+        requires=(POD_ENV,) if "env" in template["spec"]["containers"][0] else (),
     )
     marks = labels.common(index.name, "revision", action.name)
     meta = labels.metadata(action.name, index.namespace, marks, labels.owner(index))

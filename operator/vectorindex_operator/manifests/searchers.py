@@ -18,6 +18,7 @@ from vectorindex_operator.manifests.podspec import (
     CACHE_DIR,
     TLS_DIR,
     TOKENS_DIR,
+    add_to,
     container,
     credentials,
     mount_secret,
@@ -69,7 +70,27 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
     if settings.internal_keys.current:
         annotations[internal_keys.ANNOTATION] = key_id(settings.internal_keys.current)
     metadata = {"labels": labels.common(index.name, labels.SEARCHER, name), "annotations": annotations}
-    return {"metadata": metadata, "spec": pod}
+    template = {"metadata": metadata, "spec": pod}
+    add_to(template, spec.searcher.pod, labels.selector(name), settings)
+    return template
+
+
+def trial(spec: VectorIndexSpec, index: IndexView, settings: Installation) -> Manifest:
+    """A Deployment with the pods that a new revision would have, for the API server to judge and never to make: what
+    it says against them is known before they are frozen, not when the revision is built and proven."""
+    name = f"{index.name}-trial"
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": labels.metadata(
+            name, index.namespace, labels.common(index.name, labels.SEARCHER, name), labels.owner(index)
+        ),
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels.selector(name)},
+            "template": pod_template(spec, index, name, settings),
+        },
+    }
 
 
 def _secure(pod: Manifest, searcher: Searcher) -> None:
@@ -90,6 +111,7 @@ def deployment(
     frozen = revision.spec
     pod = _reached_by(frozen, action.live)
     one = pod["containers"][0]
+    theirs = one.pop("env", [])
     one["env"] = [
         task_env(_task(action, index, frozen)),
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
@@ -107,6 +129,7 @@ def deployment(
     processes = sizing.processes(frozen, resources, need)
     if processes > 1:
         one["env"].append({"name": PROCESSES_ENV, "value": str(processes)})
+    one["env"] += theirs
     one["resources"] = sizing.container_resources(resources, need, action.disk_bytes, processes)
     template = frozen.pod_template | {"spec": pod}
     _give_key(template, revision, keys)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 
 from vectorindex_operator.api.timestamps import MOST_UNIX
+from vectorindex_operator.api.v1alpha1 import GROUP, FrontService
 from vectorindex_operator.core.observation import IndexView
 from vectorindex_operator.core.traffic import Decision, DecisionKind, PointDecision
 from vectorindex_operator.manifests import labels
@@ -41,6 +42,36 @@ def service(decision: Decision, resource_version: str, index: IndexView, *, tls:
             "ports": [port],
         },
     }
+
+
+_FIELDS = ("ipFamilyPolicy", "trafficDistribution")
+
+
+def as_asked(wanted: FrontService | None, index: IndexView, before: str) -> Manifest:
+    """What the user asks of the front Service besides who is behind it, as a merge patch; null takes away what was
+    asked for `before` (the annotation of then) and is not any more. Never part of the write that moves the traffic: an
+    API server that refuses one of these must not refuse a rollback.
+    """
+    asked = wanted or FrontService()
+    now, annotations, then = asked.wire(), asked.annotations or {}, _asked_before(before)
+    spec: Manifest = {field: now[field] for field in _FIELDS if field in now}
+    if "trafficDistribution" in then:  # a Service has a policy of families in any case: that stays
+        spec = {"trafficDistribution": None} | spec
+    names = sorted((*annotations, *spec.keys() & now.keys()))
+    patch: Manifest = dict.fromkeys(then.difference(_FIELDS))
+    patch |= annotations | {labels.ASKED: json.dumps(names) if names else None}
+    meta = {"name": index.name, "namespace": index.namespace, "annotations": patch}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+
+
+def _asked_before(note: str) -> frozenset[str]:
+    """Nothing where somebody garbled it: what stands there then stays."""
+    try:
+        names = json.loads(note or "[]")
+    except (ValueError, RecursionError):
+        return frozenset()
+    known = names if isinstance(names, list) else []
+    return frozenset(one for one in known if isinstance(one, str) and not one.startswith(f"{GROUP}/"))
 
 
 def step_service(revision: str, index: IndexView) -> Manifest:

@@ -297,6 +297,9 @@ class CachedCluster:
     def create(self, manifest: Raw) -> Raw | None:
         raise NotCachedError(f"create {manifest['kind']}/{manifest['metadata']['name']}")
 
+    def judge(self, manifest: Raw) -> None:
+        raise NotCachedError(f"judge {manifest['kind']}/{manifest['metadata']['name']}")
+
     def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:  # noqa: ARG002
         raise NotCachedError(f"delete {kind}/{namespace}/{name} ({uid})")
 
@@ -341,6 +344,9 @@ class LiveCluster:
         created = self.inner.create(manifest)
         return None if created is None else self._kept(created)
 
+    def judge(self, manifest: Raw) -> None:
+        self.inner.judge(manifest)
+
     def delete(self, kind: str, namespace: str, name: str, uid: str, version: str = "") -> None:
         since = self.cache.turn()
         self.inner.delete(kind, namespace, name, uid, version)
@@ -353,7 +359,7 @@ class LiveCluster:
 
 
 def trimmed(raw: Raw, *, fields: bool = True) -> dict[str, Any]:
-    """An object without what nobody here reads: how Jobs and pods are made, except for the Secrets of pods.
+    """An object without what nobody here reads: how Jobs and pods are made, except for what is mounted into pods.
 
     Live reads are trimmed too, so that code cannot come to need what the cache does not have; except for the managed
     `fields`, which only a write asks for, and a write is always made on live reads.
@@ -363,8 +369,9 @@ def trimmed(raw: Raw, *, fields: bool = True) -> dict[str, Any]:
         meta["annotations"] = {name: value for name, value in meta["annotations"].items() if name != APPLIED}
     small = {**raw, "metadata": meta}
     if raw["kind"] == "Pod":
-        secrets = [volume for volume in raw.get("spec", {}).get("volumes", ()) if volume.get("secret")]
-        small["spec"] = {"volumes": secrets} if secrets else {}
+        volumes = raw.get("spec", {}).get("volumes", ())
+        mounted = [volume for volume in volumes if volume.get("secret") or volume.get("configMap")]
+        small["spec"] = {"volumes": mounted} if mounted else {}
     elif raw["kind"] == "Job":
         small["spec"] = {}
     return small

@@ -6,6 +6,7 @@ ClusterError
                        the pass ends, and is tried again with backoff
     RefusedError       the API server will not take this write (quota, admission, RBAC): said in the status, what is
                        safe is done all the same, and it is tried again with backoff
+      InvalidError     since the object is none: a field that is not there, a value that is not allowed
       NamespaceTerminatingError   nothing can be made in this namespace any more
       UndoneError      the same write has been undone each time: it waits, and is said like any other refusal
     NotOursError       an object of a name that we need belongs to somebody else: the same
@@ -29,6 +30,10 @@ class NotOursError(ClusterError):
 
 class RefusedError(ClusterError):
     """The API server answered 4xx for a reason other than a conflict."""
+
+
+class InvalidError(RefusedError):
+    """The object itself is wrong (400, 422): it would be refused in any namespace, and at any time."""
 
 
 class NamespaceTerminatingError(RefusedError):

@@ -39,10 +39,10 @@ from vectorindex_operator.core.plan import (
     WriteRevisionStatus,
 )
 from vectorindex_operator.core.state import Installation
-from vectorindex_operator.manifests import labels
+from vectorindex_operator.manifests import labels, searchers, service
 from vectorindex_operator.manifests.render import Rendered, render
 from vectorindex_operator.reconcile import raw
-from vectorindex_operator.reconcile.errors import ConflictError, NotOursError, RefusedError, UndoneError
+from vectorindex_operator.reconcile.errors import ConflictError, InvalidError, NotOursError, RefusedError, UndoneError
 from vectorindex_operator.reconcile.leftovers import with_finalizer
 from vectorindex_operator.reconcile.objects import Objects, Repair
 from vectorindex_operator.reconcile.observe import ROUTE
@@ -56,6 +56,11 @@ WRITE_REFUSED = "WriteRefused"
 WRITE_UNDONE = "WriteUndone"
 NAME_CONFLICT = "NameConflict"
 INTERNAL_ERROR = "InternalError"
+PODS = "spec.searcher.pod"
+"""Of a row about pods that no API server would make."""
+FRONT = "spec.searcher.service"
+"""Of a row about what the API server does not take of it."""
+LONGEST_NOTE = 16 * 1024
 MOST_ROWS = 10
 LONGEST_WORDS = 512
 SEARCHER_KINDS = ("PodDisruptionBudget", "Deployment")
@@ -95,6 +100,7 @@ class Executor:
                 self.undone.append(action)
         if not moves and not self.obs.traffic.refused:
             self._attempt(f"Service/{self.obs.index.name}", self._repair_front)
+            self._attempt(FRONT, self._dress_front)
         # What was decided and could not be recorded is decided again: work must not be built on it.
         for number, action in enumerate(plan.forward):
             if self.unrecorded or not self._run(action):
@@ -123,18 +129,19 @@ class Executor:
                 | StartBuild()
                 | StartValidation()
                 | StartCollect()
-                | CreateRevision()
                 | EnsureNetworkPolicy()
                 | EnsureSearchers()
                 | EnsureStepService()
             ):
                 return self._write(action)
+            case CreateRevision():
+                return self._pods_are_valid() and self._write(action)
             case EnsureRoute():
                 return self._write_route(action)
             case MoveTraffic():
-                (service,) = render(action, obs, obs.index.spec, self.settings)
+                (front,) = render(action, obs, obs.index.spec, self.settings)
                 live = obs.objects.get(("Service", obs.index.name))
-                return self._attempt(f"Service/{obs.index.name}", lambda: Objects(self.cluster).point(service, live))
+                return self._attempt(f"Service/{obs.index.name}", lambda: Objects(self.cluster).point(front, live))
             case WriteRevisionStatus():
                 subject = f"VectorIndexRevision/{action.revision}"
                 write = lambda: self.write_status("VectorIndexRevision", action.revision, action.status)  # noqa: E731
@@ -174,6 +181,22 @@ class Executor:
                 )
                 self.searchers.mirror(to, action.addresses, receiver, lease)
                 return True
+
+    def _pods_are_valid(self) -> bool:
+        """Whether the API server has nothing against pods as the spec describes them: they are frozen into a revision
+        here, and made when it is built and proven. What else it may have against them now (a quota) may be gone then.
+        """
+        index = self.obs.index
+        if index.spec is None or not index.spec.searcher.pod.is_deep:
+            return True
+        try:
+            self.cluster.judge(searchers.trial(index.spec, index, self.settings))
+        except InvalidError as error:
+            self.refusals.append(BlockedBy(rule=WRITE_REFUSED, subject=PODS, message=str(error)[:LONGEST_WORDS]))
+            return False
+        except RefusedError as error:
+            log.info("%s could not be judged: %s", PODS, error, extra={"key": f"{index.namespace}/{index.name}"})
+        return True
 
     def _write(self, action: Rendered) -> bool:
         """Each object by itself: a quota on one must not keep the others away."""
@@ -269,8 +292,17 @@ class Executor:
         reached = self.obs.index.live
         tls = reached is not None and reached.searcher.tls is not None
         known = MoveTraffic(decision, traffic.resource_version, tls)
-        (service,) = render(known, self.obs, self.obs.index.spec, self.settings)
-        return Objects(self.cluster).repair_front(service, live)
+        (front,) = render(known, self.obs, self.obs.index.spec, self.settings)
+        return Objects(self.cluster).repair_front(front, live)
+
+    def _dress_front(self) -> None:
+        index, live = self.obs.index, self.obs.objects.get(("Service", self.obs.index.name))
+        if index.live is None or live is None or not self.obs.traffic.owned or raw.is_deleting(live):
+            return
+        before = raw.annotation(live, labels.ASKED, LONGEST_NOTE)
+        wanted = index.live.searcher.service
+        if before or wanted is not None:
+            Objects(self.cluster).dress_front(service.as_asked(wanted, index, before), live)
 
     def _attempt(self, subject: str, write: Callable[[], Repair | None]) -> bool:
         try:

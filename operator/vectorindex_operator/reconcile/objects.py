@@ -100,11 +100,22 @@ class Objects:
         _check_done(_front_fault(service, self._replace(service, live)))
         return Repair(_subject(service), field[: raw.NAME])
 
+    def dress_front(self, patch: Manifest, live: Raw) -> None:
+        """Have annotations and fields of the front Service as a merge patch says, where they are not."""
+        there = {part: raw.part(live, *path) for part, path in _PARTS.items()}
+        wanted = {"metadata": patch["metadata"]["annotations"], "spec": patch["spec"]}
+        if any(there[part].get(name) != value for part, of in wanted.items() for name, value in of.items()):
+            uid = raw.part(live, "metadata").get("uid")
+            self.cluster.merge({**patch, "metadata": patch["metadata"] | {"uid": uid}})
+
     def _replace(self, service: Manifest, live: Raw | None) -> Raw:
         mine = {key: value for key, value in service["metadata"].items() if key != "ownerReferences"}
         return self.cluster.merge(
             {**service, "metadata": mine, "spec": _exact(service["spec"], raw.part(live, "spec"))}
         )
+
+
+_PARTS = {"metadata": ("metadata", "annotations"), "spec": ("spec",)}
 
 
 def _fault(wanted: Manifest, live: Raw) -> str | None:

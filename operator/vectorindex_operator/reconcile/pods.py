@@ -42,6 +42,8 @@ LONGEST_TERMINATION = 16 * 1024
 """Characters of a termination message that are read. The kubelet keeps 4 KiB of each container."""
 _FAULTS = frozenset({Signals.SIGILL, Signals.SIGABRT, Signals.SIGBUS, Signals.SIGFPE, Signals.SIGSEGV})
 """Signals by which native code ends its own process; others are sent from outside."""
+_MISSING = {"secret": "Secret", "configmap": "ConfigMap"}
+"""First word of what the kubelet says of something that is not there -> its kind."""
 _NORMAL_WAITS = frozenset({"ContainerCreating", "PodInitializing", "CrashLoopBackOff"})
 
 
@@ -255,6 +257,16 @@ def refused_since(deployment: Raw) -> float | None:
     return raw.unix(failure.get("lastTransitionTime")) if failure.get("status") == "True" else None
 
 
+def refusal(deployment: Raw) -> str:
+    """In whose words no more pods of the Deployment can be made; empty: they can. Without the name of the pod, which is
+    another one with each try."""
+    failure = _condition(deployment, "ReplicaFailure")
+    if failure.get("status") != "True":
+        return ""
+    words = raw.text(failure.get("message"))
+    return words.partition(" is forbidden: ")[2] or words or "its pods cannot be made"
+
+
 def _address(value: object) -> str:
     """An IP address: requests go there, so nothing else is one."""
     try:
@@ -281,9 +293,9 @@ def _unschedulable(pod: Raw) -> tuple[float | None, str]:
 
 
 def _unmounted(pod: Raw, now: float) -> str:
-    """What a pod waits for whose Secrets should be mounted but whose sandbox does not come up.
+    """What a pod waits for whose Secrets and ConfigMaps should be mounted but whose sandbox does not come up.
 
-    The kubelet tells a missing Secret (or key of it) only in an Event, which may be gone by now and is not ours to
+    The kubelet tells a missing one (or key of it) only in an Event, which may be gone by now and is not ours to
     read; the container says ContainerCreating. But volumes are mounted before the sandbox is made, so a sandbox that
     stays away points to them, or to the node's network: the message says both.
     """
@@ -294,13 +306,18 @@ def _unmounted(pod: Raw, now: float) -> str:
     if now - since < UNMOUNTED_SECONDS or raw.is_deleting(pod):
         return ""
     volumes = raw.rows(raw.part(pod, "spec").get("volumes"))
-    names = [raw.text(raw.part(volume, "secret").get("secretName"), raw.NAME) for volume in volumes]
-    secrets = [name for name in names if name]
-    if not secrets:
+    mounted = [one for volume in volumes if (one := _mounted(volume))]
+    if not mounted:
         return ""
-    named = " and ".join(f"Secret/{name}" for name in secrets)
-    at = condition["lastTransitionTime"]
-    return f"Secret/{secrets[0]}: volumes or network are not ready since {at}: is {named} there, with its keys?"
+    named, at = " and ".join(mounted), condition["lastTransitionTime"]
+    return f"{mounted[0]}: volumes or network are not ready since {at}: is {named} there, with its keys?"
+
+
+def _mounted(volume: Mapping[str, Any]) -> str:
+    """Kind and name of what a volume shows; empty for one that needs nothing to be there."""
+    secret = raw.text(raw.part(volume, "secret").get("secretName"), raw.NAME)
+    config = raw.text(raw.part(volume, "configMap").get("name"), raw.NAME)
+    return f"Secret/{secret}" if secret else f"ConfigMap/{config}" if config else ""
 
 
 def _waiting(pod: Raw) -> str:
@@ -310,8 +327,9 @@ def _waiting(pod: Raw) -> str:
         reason, message = raw.text(waiting.get("reason"), raw.NAME), raw.text(waiting.get("message"))
         if not reason or reason in _NORMAL_WAITS:
             continue
-        if reason == "CreateContainerConfigError" and message.startswith("secret "):
+        missing = _MISSING.get(message.partition(" ")[0], "")
+        if reason == "CreateContainerConfigError" and missing:
             name = message.split('"')[1] if '"' in message else ""
-            return f"Secret/{name}: {message}"
+            return f"{missing}/{name}: {message}"
         return f"{reason}: {message}" if message else reason
     return ""

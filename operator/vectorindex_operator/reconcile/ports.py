@@ -56,6 +56,13 @@ class Cluster(Protocol):
         """Create. None: an object of that name was there already and is left as it is."""
         ...
 
+    def judge(self, manifest: Raw) -> None:
+        """Have an object judged as if it were made, by a dry run. Raises RefusedError, InvalidError for its own faults.
+
+        An object of that name may be there.
+        """
+        ...
+
     def apply_status(self, manifest: Raw) -> Raw:
         """Server-side apply of the status subresource; `metadata.resourceVersion` is the precondition."""
         ...

@@ -111,6 +111,9 @@ class Paced:
     def create(self, manifest: Raw) -> Raw | None:
         return self._paced("create", manifest, lambda: self.inner.create(manifest))
 
+    def judge(self, manifest: Raw) -> None:
+        self.inner.judge(manifest)
+
     def apply_status(self, manifest: Raw) -> Raw:
         return self._paced("status", manifest, lambda: self.inner.apply_status(manifest))
 

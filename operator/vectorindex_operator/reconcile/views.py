@@ -131,6 +131,7 @@ def loaded_views(deployments: list[Raw], all_pods: list[Raw], uid: str, now: flo
             live=raw.annotation(one, labels.LIVE, raw.NAME),
             outdated=_outdated(one),
             refused_since=pods.refused_since(one),
+            refused=pods.refusal(one),
         )
     return loaded
 

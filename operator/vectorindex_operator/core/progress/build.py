@@ -6,7 +6,7 @@ from vectorindex_operator.api.quantities import memory_bytes
 from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.api.v1alpha1 import WorkFailure
 from vectorindex_operator.core import identity, recipe
-from vectorindex_operator.core.attempt import UNREADABLE, look, stop
+from vectorindex_operator.core.attempt import UNREADABLE, look, stop, waits_for
 from vectorindex_operator.core.backoff import build_wait
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import JobState, JobView, Task
@@ -141,8 +141,8 @@ def _start(state: ReconcileState, name: str, key: str) -> None:
 
 def _running(state: ReconcileState, name: str, key: str, job: JobView) -> None:
     state.update(name, phase=Phase.BUILDING)
-    if job.waiting:
-        state.block("JobWaiting", job.name, job.waiting)
+    if waits := waits_for(state, job):
+        state.block("JobWaiting", job.name, waits)
     if job.unschedulable_since is None:
         return
     state.block("Unschedulable", job.name, job.unschedulable)

@@ -159,8 +159,8 @@ def _wait_for_pods(state: ReconcileState, name: str) -> None:
     if rollout is None:
         return
     placed = bool(pods) and all(pod.scheduled_at is not None for pod in pods)
-    if not placed or waiting.startswith(("Secret/", "ServiceAccount/")):
-        # A place or a key is missing: that is no fault of the revision, so the deadline does not run.
+    if not placed or loaded.refused or waiting.startswith(("Secret/", "ConfigMap/", "ServiceAccount/")):
+        # A place, a key or a quota is missing: that is no fault of the revision, so the deadline does not run.
         state.update(name, rollout=rollout.model_copy(update={"progress_since": None}))
         return
     if rollout.progress_since is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import GateStatus, Rejection
 from vectorindex_operator.core import gate, identity, recipe
-from vectorindex_operator.core.attempt import Attempt, failures, look, stop
+from vectorindex_operator.core.attempt import Attempt, failures, look, stop, waits_for
 from vectorindex_operator.core.backoff import resolve_wait
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import JobView, Task
@@ -56,8 +56,8 @@ def _running(state: ReconcileState, name: str, job: JobView) -> None:
     failure = state.update(name, phase=Phase.VALIDATING).failure
     if failure is not None:
         state.stall = state.stall or Stall(failure.reason, failure.message, failure.permanent)
-    if job.waiting or job.unschedulable:
-        state.block("JobWaiting", job.name, job.waiting or job.unschedulable)
+    if waits := waits_for(state, job) or job.unschedulable:
+        state.block("JobWaiting", job.name, waits)
 
 
 def _measured(state: ReconcileState, name: str, report: ValidateResult) -> None:

@@ -17,6 +17,7 @@ from vectorindex_searcher.contract import KEEP_ALIVE_SECONDS, BuildResult, Lease
 
 RETIRE_AFTER_SECONDS = KEEP_ALIVE_SECONDS * 1.5
 """Longer than the oldest (jittered) connection to a searcher lives: after this nobody talks to it any more."""
+PODS_REFUSED = "PodsRefused"
 LEASE_LOOK_SECONDS = 10.0
 DELETED_SECONDS = 15.0
 """In which searchers that are removed are ordinarily gone."""
@@ -33,11 +34,29 @@ def step(state: ReconcileState) -> None:
     for name in sorted(state.keep_loaded & set(state.statuses)):
         if not _waits_for_place(state, name):
             _load(state, name)
+        _tell_refusal(state, name)
     for name, loaded in sorted(state.obs.loaded.items()):
         if loaded.exists and name not in {*state.keep_loaded, *state.foreign, state.serving}:
             _retire(state, name)
     _mark_retired(state)
     _renew_leases(state)
+
+
+def _tell_refusal(state: ReconcileState, name: str) -> None:
+    """That no more pods of a revision can be made (a quota, a webhook), in the words that were told first: the numbers
+    in them change with each try, and every change would be a write."""
+    words, subject = state.loaded(name).refused, f"Deployment/{name}"
+    if not words:
+        return
+    for row in state.obs.index.status.blocked_by:
+        if (row.rule, row.subject) == (PODS_REFUSED, subject) and _kind(row.message) == _kind(words):
+            words = row.message
+    state.block(PODS_REFUSED, subject, words)
+
+
+def _kind(words: str) -> str:
+    """What a refusal begins with: "exceeded quota: compute", without its numbers."""
+    return words.partition(",")[0]
 
 
 def _mark_retired(state: ReconcileState) -> None:
