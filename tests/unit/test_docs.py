@@ -20,6 +20,7 @@ from layers import CHECKOUT
 import docs_site
 from vectorindex_operator.api.v1alpha1 import GROUP, VectorIndexSpec
 from vectorindex_plugin.app import app
+from vectorindex_plugin.facts import decisions
 from vectorindex_plugin.lint import check
 from vectorindex_plugin.lint.manifests import Manifest
 from vectorindex_searcher.cli import flags
@@ -108,6 +109,16 @@ def test_every_alert_is_among_the_runbooks() -> None:
     for rule in (rule for group in groups for rule in group["rules"]):
         row = f"| [{rule['alert']}](operations.md#{rule['alert'].lower()}) | {rule['labels']['severity']} |"
         assert row in PAGES["docs/runbooks.md"]
+
+
+@pytest.mark.parametrize("reason", decisions._SECTIONS)
+def test_what_to_do_about_a_guardrail_is_where_the_plugin_says(reason: str) -> None:
+    """And nowhere else: a heading that stands twice leads to the first, which explains and does not help."""
+    page, _, anchor = decisions.runbook(reason).partition("#")
+    before, _, runbook = PAGES[page].partition("## Runbook\n")
+    assert anchor in anchors(runbook)
+    assert anchor not in anchors(before)
+    assert f"(guardrails.md#{anchor})" in PAGES["docs/runbooks.md"]
 
 
 def test_sizes_are_those_of_the_formulas() -> None:
