@@ -69,7 +69,7 @@ test-e2e-long: setup ## what e2e has no time for: verbs, kept priors, filters, w
 	@E2E=long $(RUN) tests/run_layers.py e2e
 
 .PHONY: test-gitops
-test-gitops: setup ## health, actions and differences in Argo CD's own code (built once, minutes)
+test-gitops: setup ## a real Argo CD, and kstatus, on an index and the chart in Git (built once, 10 minutes)
 	@$(RUN) tests/run_layers.py gitops
 
 .PHONY: test-chaos
