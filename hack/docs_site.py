@@ -20,6 +20,8 @@ FIRST = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "hack/site.css", "docs"
 """From here on, and wherever their links lead."""
 TITLES = {"docs/adr": "Decisions", "docs/reference": "Reference", "bench/results": "What was measured"}
 INDEX = "README.md"
+NOT_SEARCHED = ("CHANGELOG.md", "bench/results/")
+"""Tell what was; a search shows the pages that explain."""
 
 _LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\[\]]*\])*\]\()([^()\s]+)(\))")
 _FENCE = re.compile(r"^( *)(```|~~~)")
@@ -135,7 +137,8 @@ def main(to: Path) -> int:
         if text is None:
             shutil.copyfile(ROOT / name, place)
         else:
-            place.write_text(text, encoding="utf-8")
+            unsearched = "---\nsearch: {exclude: true}\n---\n" if name.startswith(NOT_SEARCHED) else ""
+            place.write_text(unsearched + text, encoding="utf-8")
     return 0
 
 
