@@ -32,7 +32,6 @@ AFTER_SWITCH = (
         "                    sender_judged=None,\n",
         (seeds("soak_that_is_worse_than_the_prior_at_the_same_moment"),),
         "The prior would be judged by the revision that took its place.",
-        each=(seeds("soak_that_is_worse_than_the_prior_at_the_same_moment"),),
     ),
     Mutant(
         "what a prior answered until it died is proof of what came after",
