@@ -22,6 +22,7 @@ from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.reconcile.errors import (
     ClusterError,
     ConflictError,
+    InvalidError,
     NamespaceTerminatingError,
     RefusedError,
     UnreachableError,
@@ -163,6 +164,18 @@ def test_create_leaves_what_is_there_already(server: Server, cluster: KubeCluste
     assert server.asked[0].query == WRITTEN
 
 
+def test_what_is_judged_is_not_made_and_counts_as_no_write(server: Server, cluster: KubeCluster) -> None:
+    written: list[str] = []
+    cluster.on_write = written.append
+    server.answer((201, {}), (409, {"reason": "AlreadyExists"}), (422, {"reason": "Invalid", "message": "spec.x"}))
+    cluster.judge(JOB)
+    cluster.judge(JOB)  # an object of that name may be there
+    with pytest.raises(InvalidError, match="422 Invalid"):
+        cluster.judge(JOB)
+    assert {(one.method, one.query.get("dryRun")) for one in server.asked} == {("POST", "All")}
+    assert written == []
+
+
 def test_delete_is_in_the_background_and_only_of_this_uid(server: Server, cluster: KubeCluster) -> None:
     server.answer((200, {}), (404, {}), (409, {"reason": "Conflict"}))
     for _ in range(3):
@@ -291,7 +304,7 @@ def test_the_404_of_a_proxy_is_not_the_absence_of_an_object(server: Server, clus
     ("status", "kind"),
     [
         (409, ConflictError), (429, UnreachableError), (500, UnreachableError), (503, UnreachableError),
-        (400, RefusedError), (401, RefusedError), (403, RefusedError), (422, RefusedError), (410, RefusedError),
+        (400, InvalidError), (401, RefusedError), (403, RefusedError), (422, InvalidError), (410, RefusedError),
     ],
 )  # fmt: skip
 def test_refusals_and_faults_are_told_apart(
