@@ -72,6 +72,10 @@ test-e2e-long: setup ## what e2e has no time for: verbs, kept priors, filters, w
 test-gitops: setup ## a real Argo CD, and kstatus, on an index and the chart in Git (built once, 10 minutes)
 	@$(RUN) tests/run_layers.py gitops
 
+.PHONY: test-gateway
+test-gateway: setup gateway-up ## canary weights over a real gateway, on the local cluster; minutes
+	@E2E=gateway $(RUN) tests/run_layers.py e2e
+
 .PHONY: test-chaos
 test-chaos: setup ## 50 rollouts and 50 rollbacks under every fault, 100 minutes (CYCLES=50 INDEXES=5 MINUTES=65 SEED=1 RESUME=1 ONLY="regex")
 	@CHAOS=full CHAOS_WRITES=1 CHAOS_SCENES="$(ONLY)" CHAOS_CYCLES=$(CYCLES) CHAOS_INDEXES=$(INDEXES) \
@@ -164,6 +168,12 @@ cluster-down: ## stop it; `hack/local-cluster/cluster down --purge` also deletes
 	@$(CLUSTER_TOOL) down
 cluster-status: ## what runs
 	@$(CLUSTER_TOOL) status
+
+.PHONY: gateway-up gateway-down
+gateway-up: cluster-up ## a gateway of the Gateway API in the local cluster: Contour with Envoy (built the first time, minutes)
+	@$(CLUSTER_TOOL) gateway on
+gateway-down: ## remove it, and the Gateway API with every route
+	@$(CLUSTER_TOOL) gateway off
 
 .PHONY: images
 images: ## build the operator's and the searcher's image into the local cluster

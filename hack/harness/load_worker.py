@@ -219,6 +219,7 @@ class Load:
         self.max_seconds = float(settings["max_seconds"])
         self.max_queries = int(settings["max_queries"])
         self.report_seconds = float(settings["report_seconds"])
+        self.name = str(settings.get("name") or f"{self.host}:{self.port}")
         tokens = [str(token) for token in settings.get("tokens", ())] or [""]
         self.requests = [
             self._request(str(settings["path"]), body.encode(), tokens[number % len(tokens)])
@@ -234,7 +235,7 @@ class Load:
         self._backlog: deque[Query] = deque()
 
     def _request(self, path: str, body: bytes, token: str) -> bytes:
-        head = f"POST {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nContent-Type: application/json\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: {self.name}\r\nContent-Type: application/json\r\n"
         head += f"Authorization: Bearer {token}\r\n" if token else ""
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 

@@ -42,6 +42,8 @@ class Settings:
     rate: float = 250.0
     connections: int = 16
     path: str = "/v1/search"
+    name: str = ""
+    """The host that requests name, as a gateway tells indexes apart; empty: `host` and `port`."""
     timeout: float = 10.0
     retries: int = 0
     """Further attempts of a query that got no connection, as the Python client makes them (there 3)."""

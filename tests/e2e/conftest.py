@@ -33,8 +33,9 @@ from harness.waiting import wait_for
 LAYER = "e2e"
 KEEP = bool(os.environ.get("E2E_KEEP"))
 """E2E_KEEP=1: namespaces stay, for a look at what went wrong."""
-LONG = os.environ.get("E2E") == "long"
-"""E2E=long: the long stories, and they alone; they are no part of the layer."""
+APART = {"long": "minutes", "gateway": "needs `make gateway-up`"}
+"""Marks of what is no part of the layer: E2E=long runs what is marked `long`, and nothing else."""
+ONLY = os.environ.get("E2E", "")
 FIRST_REVISION_SECONDS = 300
 """Those of all tests of a group are built at once."""
 _ran: dict[str, str] = {}
@@ -44,7 +45,8 @@ _workspaces = pytest.StashKey[dict[str, Workspace]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{together.MARK}: runs side by side with the others of its module")
-    config.addinivalue_line("markers", "long: minutes; runs with E2E=long alone")
+    for name, why in APART.items():
+        config.addinivalue_line("markers", f"{name}: {why}; runs with E2E={name} alone")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -53,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Last the module that judges what the operator asked in all of them.
     """
-    others = [item for item in items if (item.get_closest_marker("long") is not None) != LONG]
+    others = [item for item in items if _apart(item) != ONLY]
     items[:] = [item for item in items if item not in others]
     config.hook.pytest_deselected(items=others)
     order = list(dict.fromkeys(together.group_name(item) for item in items))
@@ -166,6 +168,11 @@ def workspace(request: pytest.FixtureRequest, make_workspace: MakeWorkspace, cor
 def served(request: pytest.FixtureRequest, workspace: Workspace) -> Workspace:
     """An index whose first revision, of `corpus`, is stable on one searcher."""
     return workspace if together.marked(request.node) else _rolled_out(workspace)  # else: waits in its own thread
+
+
+def _apart(item: pytest.Item) -> str:
+    """Which of APART it is marked with; empty: it is part of the layer."""
+    return next((name for name in APART if item.get_closest_marker(name) is not None), "")
 
 
 def _module(item: pytest.Item) -> str:

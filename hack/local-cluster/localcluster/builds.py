@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import host, layout
 from .locks import exclusive
-from .terminal import run_logged
+from .terminal import output_of, run_logged
 
 STRIP = "-s -w"
 
@@ -43,6 +44,7 @@ BUILDS = (
     Build("helm", "Helm", "about 1 min, once", ldflags=HELM_FLAGS),
     Build("argocd", "Argo CD", "about 5 min, once", "argocd", ARGOCD_FLAGS, True, "github.com/argoproj/argo-cd/v3/cmd"),
     Build("argocd-scripts", "Argo CD's scripts", "about 3 min, once", "argocd", STRIP, True, "./scripts"),
+    Build("contour", "Contour", "about 5 min, once", optional=True),
 )
 
 
@@ -58,6 +60,14 @@ def ensure(*names: str) -> None:
         with exclusive(f"build-{build.name}"):
             if not layout.binary(build.name).exists():  # who had the lock may have made it
                 _build(build)
+
+
+def module_folder(name: str) -> Path:
+    """The source of a published program at its pinned version, with all that comes beside its code."""
+    facts = layout.VERSIONS[name]
+    module = f"{facts['module']}@v{facts['version']}"
+    said = output_of([host.ensure_go(), "mod", "download", "-json", module])
+    return Path(json.loads(said)["Dir"])
 
 
 def pause() -> Path:

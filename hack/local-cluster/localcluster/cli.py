@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import builds, image_build, layout, lifecycle, node, second, workloads
+from . import builds, gateway, image_build, layout, lifecycle, node, second, workloads
 from .locks import exclusive
 from .terminal import ClusterError
 
@@ -57,6 +57,10 @@ def _verb(options: argparse.Namespace) -> int:
         case "fake-gpu":
             _require_running()
             workloads.set_fake_gpu(options.state == "on")
+        case "gateway":
+            _require_running()
+            with exclusive("image-build"):
+                {"on": gateway.on, "off": gateway.off}[options.state]()
         case "build-image":
             _require_running()
             with exclusive("image-build"):
@@ -96,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("compact", help="make etcd forget what was before now; print its revision")
     gpu = verbs.add_parser("fake-gpu", help="make the node claim one nvidia.com/gpu, or none")
     gpu.add_argument("state", choices=["on", "off"])
+    routes = verbs.add_parser("gateway", help="a gateway of the Gateway API (Contour with Envoy), or none")
+    routes.add_argument("state", choices=["on", "off"])
     image = verbs.add_parser("build-image", help="build a Dockerfile's target and import it")
     image.add_argument("--target", required=True, help="the stage of the Dockerfile")
     image.add_argument("--tag", required=True, help="the reference manifests use, e.g. localhost/NAME:TAG")

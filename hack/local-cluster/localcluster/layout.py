@@ -54,6 +54,12 @@ S3_ENDPOINT = f"http://{OBJECT_STORE_IP}:{OBJECT_STORE_PORT}"
 S3_ENDPOINT_IN_CLUSTER = f"http://s3.{OBJECT_STORE_NAMESPACE}.svc:{OBJECT_STORE_PORT}"
 S3_REGION = "us-east-1"
 
+# --- the gateway, where there is one: a listener on port 80 of an address that the host reaches, too
+GATEWAY_IP = "10.96.0.91"
+GATEWAY_CLASS, GATEWAY_NAMESPACE, GATEWAY_NAME = "contour", "gateways", "public"
+CONTOUR_NAMESPACE = "projectcontour"  # that of Contour's own roles
+GATEWAY_IMAGE = f"localhost/contour:{VERSIONS['contour']['version']}-envoy-{VERSIONS['envoy']['version']}"
+
 # Created empty on the host as mount points: some Kubernetes and CNI code has these paths fixed, and inside
 # the node's mount namespace a folder of STATE covers each of them.
 MOUNT_POINTS = ("/var/lib/kubelet", "/var/lib/cni", "/var/log/containers")
@@ -101,5 +107,11 @@ def substitutions() -> dict[str, str]:
         "OBJECT_STORE_NAMESPACE": OBJECT_STORE_NAMESPACE,
         "OBJECT_STORE_PORT": str(OBJECT_STORE_PORT),
         "S3_REGION": S3_REGION,
+        "GATEWAY_IP": GATEWAY_IP,
+        "GATEWAY_CLASS": GATEWAY_CLASS,
+        "GATEWAY_NAMESPACE": GATEWAY_NAMESPACE,
+        "GATEWAY_NAME": GATEWAY_NAME,
+        "GATEWAY_IMAGE": GATEWAY_IMAGE,
+        "CONTOUR_NAMESPACE": CONTOUR_NAMESPACE,
         **object_store_credentials(),
     }
