@@ -32,6 +32,14 @@ CANARY = (
         "A gateway answers 500 for a backend that has no endpoint.",
     ),
     Mutant(
+        "a gateway meets a candidate with its first share",
+        _ROUTE,
+        "    weight = weight if before or _is_met(state, name) else 0\n",
+        "",
+        (f"{_TESTS}test_then_the_gateways_are_told_its_name_and_then_its_share",),
+        "Envoy answered 503 for a moment: it knew the route, and not yet what it leads to.",
+    ),
+    Mutant(
         "a larger share is written on any version of the route",
         f"{_OPERATOR}/reconcile/objects.py",
         '        looked_at |= {"resourceVersion": version} if version else {}\n',

@@ -36,9 +36,11 @@ from vectorindex_operator.core.plan import (
     DeleteRoute,
     DeleteSearchers,
     DeleteStepService,
+    EnsureRoute,
     EnsureStepService,
     LowerRoute,
     MoveTraffic,
+    Plan,
     RenewLeases,
     WriteRevisionStatus,
 )
@@ -71,10 +73,25 @@ def test_it_gets_no_traffic_before_it_is_written_down_that_it_does() -> None:
     assert [one.revision for one in actions(plan, EnsureStepService)] == [NAME]
 
 
-def test_then_the_gateways_are_told() -> None:
-    obs = replace(after(surging(), run(surging())), route=routed())
-    plan = run(obs, NOW + 1)
+def named(**changes: Any) -> RouteView:
+    """As it is before the first share: the candidate is named, and gets nothing."""
+    return routed(weights={FRONT: 100, NAME: 0}, **changes)
+
+
+def test_then_the_gateways_are_told_its_name_and_then_its_share() -> None:
+    """A gateway that meets a backend with its first share may not know it yet: Envoy answers 503 for a moment."""
+    obs = after(surging(), run(surging()))
+    assert shares(run(replace(obs, route=routed()), NOW + 1)) == [("EnsureRoute", NAME, 0)]
+    for waits in (named(behind=True), named(accepted=False)):
+        assert shares(run(replace(obs, route=waits), NOW + 1)) == [("EnsureRoute", NAME, 0)]
+    plan = run(replace(obs, route=named()), NOW + 1)
     assert shares(plan) == [("EnsureRoute", NAME, 10)]
+    assert versions(plan) == ["77"] == versions(run(replace(obs, route=routed()), NOW + 1))
+
+
+def versions(plan: Plan) -> list[str]:
+    """On which version of the route it is written."""
+    return [one.resource_version for one in actions(plan, EnsureRoute)]
 
 
 def test_no_larger_share_before_its_service_leads_to_its_pods() -> None:
@@ -228,7 +245,7 @@ def test_a_decision_of_long_ago_takes_nothing_from_the_next_one() -> None:
         DecisionKind.ROLL_BACK, NAME, STABLE.name, "errors", "ErrorRate", "long ago", NOW - 9 * HOUR, serial=7
     )
     first = run(surging(route=routed(decision=old)))
-    obs = replace(after(surging(), first), route=routed(decision=old))
+    obs = replace(after(surging(), first), route=named(decision=old))
     assert shares(run(obs, NOW + 1)) == [("EnsureRoute", NAME, 10)]
 
 
@@ -269,7 +286,7 @@ def test_no_ready_pod_takes_it_away_too() -> None:
 def test_a_share_that_somebody_else_made_larger_is_lowered_first() -> None:
     plan = run(shifting(at_step(since=100.0), route=routed(80)))
     assert shares(plan) == [("LowerRoute", NAME, 10)]
-    assert shares(run(shifting(at_step(since=100.0), route=routed(0)))) == [("EnsureRoute", NAME, 10)]
+    assert shares(run(shifting(at_step(since=100.0), route=named()))) == [("EnsureRoute", NAME, 10)]
 
 
 def test_what_somebody_adds_to_the_route_goes() -> None:
@@ -439,6 +456,6 @@ def test_an_undecided_step_makes_room_for_what_is_proven_only_after_the_time_of_
 
 def test_a_write_that_is_not_recorded_gives_no_larger_share() -> None:
     """The plan names what the larger share was decided on, so that who is late is refused."""
-    obs = replace(after(surging(), run(surging())), route=routed())
+    obs = replace(after(surging(), run(surging())), route=named())
     (raised,) = [one for one in run(obs, NOW + 1).actions if type(one).__name__ == "EnsureRoute"]
     assert (raised.weight, raised.resource_version) == (10, "77")  # type: ignore[union-attr]

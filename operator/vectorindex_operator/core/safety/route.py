@@ -38,15 +38,17 @@ def step(state: ReconcileState) -> None:
         state.act(EnsureStepService(name))
     before = view.weights.get(name, 0) if name else 0
     weight = weight if _may_grow(state, name) else min(before, weight)
+    named = name if weight else ""
+    weight = weight if before or _is_met(state, name) else 0
     front = state.obs.index.name
     others = {one: share for one, share in view.weights.items() if one != front and share}
     lowers = any(share > (weight if one == name else 0) for one, share in others.items())
     # Also where nobody had a share yet: a larger one that somebody else is about to write is refused then.
     lowers = lowers or state.withdrawal is not None
-    version = view.resource_version if weight > before else ""
+    version = view.resource_version if weight > before or (named and named not in view.weights) else ""
     decision = state.withdrawal or view.decision
     kind = LowerRoute if lowers else EnsureRoute
-    state.act(kind(route, name if weight else "", weight, decision, version))
+    state.act(kind(route, named, weight, decision, version))
     _remove_services(state, keep=name, clear=not others)
     _stall_at_rest(state)
 
@@ -139,6 +141,14 @@ def _is_behind(state: ReconcileState) -> bool:
     """Whether a gateway may route by what the route said before."""
     view = state.obs.route
     return view.behind or (view.left_behind and state.now - view.written_at < LEFT_SECONDS)
+
+
+def _is_met(state: ReconcileState, name: str) -> bool:
+    """Whether every gateway has seen that the route names this one, so far without a share. Envoy is told of routes and
+    of what they lead to apart, and for a moment answers 503 where it knows the route alone.
+    """
+    view = state.obs.route
+    return name in view.weights and view.accepted and not _is_behind(state)
 
 
 def _number(rollout: api.RolloutStatus) -> int | None:
