@@ -93,7 +93,7 @@ class ArgoCD:
         """Have it look at Git and at the cluster, and wait until it has."""
         self.ask("GET", f"/api/v1/applications/{name}", {"refresh": "normal"})
 
-    def wait(self, what: str, probe: Callable[[], Any], seconds: float = 30.0, name: str = "") -> Any:
+    def wait(self, what: str, probe: Callable[[], Any], seconds: float = 60.0, name: str = "") -> Any:
         """The first value of `probe` that is true."""
         deadline = time.monotonic() + seconds
         while not (value := probe()):
