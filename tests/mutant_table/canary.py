@@ -187,7 +187,7 @@ CANARY = (
     Mutant(
         "a candidate's Service goes while a gateway uses it",
         _ROUTE,
-        "    if _is_behind(state) or not clear:\n",
+        "    if _may_send(state) or not clear:\n",
         "    if not clear:\n",
         (f"{_TESTS}test_its_searchers_stay_until_every_gateway_has_seen_that_it_lost_its_share",),
         "A gateway answers 500 for a backend that is gone.",
@@ -200,6 +200,14 @@ CANARY = (
         "    return view.behind\n",
         (f"{_TESTS}test_who_is_no_gateway_of_the_route_any_more_is_not_waited_for_without_end",),
         "It routes by what the route said before until it has seen the edit.",
+    ),
+    Mutant(
+        "what a gateway steers is given no time to follow",
+        _ROUTE,
+        "    return _is_behind(state) or state.now - state.obs.route.said_at < FOLLOW_SECONDS\n",
+        "    return _is_behind(state)\n",
+        (f"{_TESTS}test_what_a_gateway_steers_is_given_time_to_follow",),
+        "Envoy sent queries to pods that were gone: its controller had come back, and said so first.",
     ),
     Mutant(
         "a candidate's Service stays for ever",

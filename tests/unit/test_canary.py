@@ -44,7 +44,7 @@ from vectorindex_operator.core.plan import (
     RenewLeases,
     WriteRevisionStatus,
 )
-from vectorindex_operator.core.safety.route import LEFT_SECONDS
+from vectorindex_operator.core.safety.route import FOLLOW_SECONDS, LEFT_SECONDS
 from vectorindex_operator.core.traffic import Decision, DecisionKind, RouteView
 from vectorindex_searcher.contract import LeaseState
 
@@ -334,6 +334,15 @@ def test_who_is_no_gateway_of_the_route_any_more_is_not_waited_for_without_end(s
     view = at_step(started=False)
     plan = run(shifting(view, route=replace(left, weights={FRONT: 90, NAME: 10})))
     assert (plan.status.reason == "RouteNotObserved") is not gone
+
+
+@pytest.mark.parametrize(("seconds", "gone"), [(FOLLOW_SECONDS - 1, False), (FOLLOW_SECONDS, True)])
+def test_what_a_gateway_steers_is_given_time_to_follow(seconds: float, gone: bool) -> None:
+    """Envoy went on by what it knew when its controller, back again, had already said that it had seen the route."""
+    plan = run(lost(route=routed(said_at=NOW - seconds, services={NAME: "u"})))
+    assert bool(actions(plan, DeleteSearchers)) is gone
+    assert bool(actions(plan, DeleteStepService)) is gone
+    assert shares(run(shifting(route=named(said_at=NOW - seconds)))) == [("EnsureRoute", NAME, 10)]
 
 
 @pytest.mark.parametrize(("problem", "stays"), [("403 Forbidden: no", True), ("404 : 404 page not found", False)])

@@ -150,7 +150,8 @@ def test_when_it_was_written_is_what_the_api_server_notes_and_no_write_of_a_stat
         {"manager": "gateway", "operation": "Update", "subresource": "status", "time": to_text(NOW - 1)},
         {"manager": "someone", "time": "nonsense"},
     ]
-    assert view({**raw, "metadata": {**raw["metadata"], "managedFields": fields}}).written_at == NOW - 20
+    found = view({**raw, "metadata": {**raw["metadata"], "managedFields": fields}})
+    assert (found.written_at, found.said_at) == (NOW - 20, NOW - 1)
 
 
 @pytest.mark.parametrize("parents", ["nonsense", [None, 3], [{"conditions": "x"}], [{"parentRef": []}]])

@@ -93,6 +93,8 @@ class RouteView:
     resource_version: str = ""
     written_at: float = 0.0
     """When anybody last changed what it says, Unix seconds."""
+    said_at: float = 0.0
+    """When a gateway last changed what it says of it."""
     weights: Mapping[str, int] = field(default_factory=dict)
     accepted: bool = False
     """Whether each of its gateways has accepted it as it is now, and found all that it names."""

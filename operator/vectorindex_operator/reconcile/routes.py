@@ -46,7 +46,8 @@ def route_view(route: Raw | None, problem: str, services: list[Raw], slices: lis
         exists=True,
         uid=raw.text(meta.get("uid")),
         resource_version=raw.text(meta.get("resourceVersion")),
-        written_at=_written_at(meta),
+        written_at=max(_changed_at(meta, ""), raw.unix(meta.get("creationTimestamp")) or 0.0),
+        said_at=_changed_at(meta, "status"),
         weights=weights(route),
         accepted=accepted,
         behind=any(_seen(one) < generation for each in rows for one in each),
@@ -86,11 +87,11 @@ def _named(ref: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
     return f"{raw.text(ref.get('namespace') or meta.get('namespace'), raw.NAME)}/{raw.text(ref.get('name'), raw.NAME)}"
 
 
-def _written_at(meta: Mapping[str, Any]) -> float:
-    """When anybody last changed what it says: the API server notes it with each manager, and apart for a status."""
-    writes = [one for one in raw.rows(meta.get("managedFields")) if not one.get("subresource")]
-    times = [meta.get("creationTimestamp"), *(one.get("time") for one in writes)]
-    return max(raw.unix(time) or 0.0 for time in times)
+def _changed_at(meta: Mapping[str, Any], subresource: str) -> float:
+    """When anybody last changed this part of it, as the API server notes it with each manager: a status is apart."""
+    fields = raw.rows(meta.get("managedFields"))
+    times = [raw.unix(one.get("time")) for one in fields if (one.get("subresource") or "") == subresource]
+    return max((time or 0.0 for time in times), default=0.0)
 
 
 def _said(parent: Mapping[str, Any], kind: str, generation: int) -> str | None:

@@ -20,6 +20,9 @@ HEARD_SECONDS = 60.0
 LEFT_SECONDS = 120.0
 """A gateway that the route names no more is given so long to see that: some never say so, and would be waited for."""
 
+FOLLOW_SECONDS = 40.0
+"""What a gateway steers may follow later than it says: an Envoy whose controller was away asks for it every 30 s."""
+
 
 def step(state: ReconcileState) -> None:
     route, view = _wanted(state), state.obs.route
@@ -86,7 +89,7 @@ def is_as_asked(state: ReconcileState, name: str, weight: int) -> bool:
 def holds(state: ReconcileState, name: str) -> bool:
     """Whether a gateway may still send queries to the searchers of `name`; says so in the status."""
     view = state.obs.route
-    if not (view.weights.get(name) or _is_behind(state) or (view.unknown and _has_stepped(state, name))):
+    if not (view.weights.get(name) or _may_send(state) or (view.unknown and _has_stepped(state, name))):
         return False
     state.block(NOT_OBSERVED, f"HTTPRoute/{state.obs.index.name}", f"a gateway may send queries to {name}: it stays")
     state.requeue_at(state.now + 5)
@@ -143,6 +146,11 @@ def _is_behind(state: ReconcileState) -> bool:
     return view.behind or (view.left_behind and state.now - view.written_at < LEFT_SECONDS)
 
 
+def _may_send(state: ReconcileState) -> bool:
+    """Whether a gateway may send queries to whom the route named before: it has not seen that, or has just done so."""
+    return _is_behind(state) or state.now - state.obs.route.said_at < FOLLOW_SECONDS
+
+
 def _is_met(state: ReconcileState, name: str) -> bool:
     """Whether every gateway has seen that the route names this one, so far without a share. Envoy is told of routes and
     of what they lead to apart, and for a moment answers 503 where it knows the route alone.
@@ -162,7 +170,7 @@ def _has_stepped(state: ReconcileState, name: str) -> bool:
 
 def _remove_services(state: ReconcileState, *, keep: str, clear: bool) -> None:
     """Those of candidates that no gateway knows any more."""
-    if _is_behind(state) or not clear:
+    if _may_send(state) or not clear:
         return
     for name, uid in sorted(state.obs.route.services.items()):
         if name != keep:
