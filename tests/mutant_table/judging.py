@@ -421,6 +421,14 @@ JUDGING = (
         "A tenant would be told what only another may see.",
     ),
     Mutant(
+        "a number of Prometheus may be as large as it likes",
+        f"{_OPERATOR}/adapters/prometheus.py",
+        "abs(value) <= LARGEST_NUMBER else None",
+        "abs(value) < float('inf') else None",
+        ("unit/test_prometheus.py::test_a_number_of_which_no_bound_is_a_number_is_none",),
+        "A bound in percent of it is infinity, which no status can hold: nothing of the revision could be written.",
+    ),
+    Mutant(
         "Prometheus is followed to wherever it points",
         f"{_OPERATOR}/adapters/prometheus.py",
         "            allow_redirects=False,\n",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import math
 import shutil
 import subprocess
 import threading
@@ -22,6 +23,8 @@ import urllib3
 from vectorindex_operator.adapters import prometheus
 from vectorindex_operator.adapters.admin_port import AdminPort
 from vectorindex_operator.adapters.prometheus import Prometheus, Server
+from vectorindex_operator.api.quantities import share
+from vectorindex_operator.core.judging.comparison import Bound
 from vectorindex_operator.core.judging.figures import FigureAnswer, FigureQuestion
 
 FIRST = 1_700_000_000.0
@@ -139,6 +142,16 @@ def test_anything_but_one_series_is_no_number(port: AdminPort, body: bytes, says
 def test_a_time_without_a_number_is_told_apart(port: AdminPort) -> None:
     with Fake(matrix([(FIRST, "NaN"), (FIRST + 60, "2"), (FIRST + 6000, "9"), (FIRST + 120, "+Inf")])).up() as fake:
         assert ask(port, Server(fake.url)) == (FigureAnswer((None, 2.0, None)),)
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_number_of_which_no_bound_is_a_number_is_none(port: AdminPort, sign: str) -> None:
+    """A status cannot hold infinity: nothing of that revision could be written any more."""
+    with Fake(matrix([(FIRST, f"{sign}1e308"), (FIRST + 60, f"{sign}1e300"), (FIRST + 120, "1")])).up() as fake:
+        ((none, highest, one),) = [answer.values for answer in ask(port, Server(fake.url))]
+    assert (none, one) == (None, 1.0)
+    assert highest is not None
+    assert math.isfinite(Bound(1, None, share("999999.9999%")).limit(highest))
 
 
 def test_a_refusal_is_told_in_the_servers_words_up_to_a_length(port: AdminPort) -> None:

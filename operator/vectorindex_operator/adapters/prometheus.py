@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
@@ -34,6 +33,8 @@ LARGEST_ANSWER = 256 << 10
 PARALLEL = 32
 """Questions that all indexes have under way; slow queries of one index hold up nobody else's (shares.py)."""
 KEPT_ANSWERS = 1024
+LARGEST_NUMBER = 1e300
+"""Either way: a bound in percent of it is a number as well, and so a status can hold it."""
 LONGEST_WORDS = 200
 """Of what the server says, in words for people."""
 
@@ -194,4 +195,4 @@ def read_values(body: bytes, question: FigureQuestion) -> tuple[float | None, ..
             invalid=True,
         )
     values = (found.get(number) for number in range(question.count))
-    return tuple(value if value is not None and math.isfinite(value) else None for value in values)
+    return tuple(value if value is not None and abs(value) <= LARGEST_NUMBER else None for value in values)

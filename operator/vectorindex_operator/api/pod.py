@@ -31,9 +31,12 @@ OUR_KEYS = ("vectorindex.dev/", "batch.kubernetes.io/")
 OUR_ENV = ("VECTORINDEX_", "SOURCE_", "ARTIFACTS_", "QUERIES_", "POD_NAME")
 CODE_ENV = (
     "LD_", "PYTHON", "GCONV_PATH", "GLIBC_TUNABLES", "OPENSSL_", "OMP_TOOL", "PATH", "HOME", "AWS_CONFIG_FILE",
-    "AWS_SHARED_CREDENTIALS_FILE", "AWS_DATA_PATH",
+    "AWS_SHARED_CREDENTIALS_FILE", "AWS_DATA_PATH", "CUDA_INJECTION", "NVTX_INJECTION", "NVIDIA_",
 )  # fmt: skip
-"""Beginnings of names by which a process is made to load or run somebody else's code."""
+"""Beginnings of names by which a process is made to load or run somebody else's code, or by which NVIDIA's runtime gives
+a container GPUs that were not given to its pod."""
+LESS_CONFINED = "container.apparmor.security.beta.kubernetes.io/"
+"""Annotations by which a container chooses its AppArmor profile, or has none."""
 
 
 def _cel_list(names: tuple[str, ...]) -> str:
@@ -96,8 +99,15 @@ class EnvVar(Model):
         ),
         CelRule(
             f"!{_cel_list(CODE_ENV)}.exists(p, self.name.startsWith(p))",
-            "it would have the process load other code, or other credentials: take it out",
+            "it would have the process load other code, or other credentials or devices: take it out",
             ".name",
+        ),
+        CelRule(
+            # The kubelet fills in variables that stand before it, those out of Secrets as well: a proxy's address, for
+            # one, would then tell them to whoever it names.
+            "!has(self.value) || !self.value.contains('$(')",
+            "$(NAME) would be replaced by another variable, which may come from a Secret: write the value itself",
+            ".value",
         ),
         CelRule("!has(self.value) || !has(self.valueFrom)", "give value or valueFrom, not both", ".valueFrom"),
     )
@@ -206,6 +216,11 @@ class Pod(Model):
     cel: ClassVar[tuple[CelRule, ...]] = (
         _no_key_of_ours("labels", OUR_LABELS),
         _no_key_of_ours("annotations"),
+        CelRule(
+            f"!has(self.annotations) || !self.annotations.exists(k, k.startsWith('{LESS_CONFINED}'))",
+            "annotations has a profile of AppArmor: the container has the one that its runtime gives everybody",
+            ".annotations",
+        ),
         CelRule(
             "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes)"
             " && self.volumes.exists(v, v.name == m.name))",
