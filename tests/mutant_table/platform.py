@@ -28,6 +28,14 @@ PLATFORM = (
         "Nothing would be built while the namespace is full of what the new revision replaces.",
     ),
     Mutant(
+        "the kubelet fills in what a user names",
+        "searcher/vectorindex_searcher/contract/model.py",
+        '    return text.replace("$", "\\\\u0024")\n',
+        "    return text\n",
+        (f"{_PODS}::test_nothing_that_a_user_names_is_filled_in_by_the_kubelet",),
+        "A prefix `$(SOURCE_...)` would be shown, with the Secret's key in its place, in a status.",
+    ),
+    Mutant(
         "labels that a user gives go before ours",
         f"{_OPERATOR}/manifests/podspec.py",
         "            meta[field] = {**marks, **meta.get(field, {})}\n",

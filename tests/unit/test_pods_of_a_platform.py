@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from vectorindex_operator.core.plan import CreateRevision, EnsureSearchers, Star
 from vectorindex_operator.manifests import jobs, searchers
 from vectorindex_operator.manifests.render import Rendered, render
 from vectorindex_operator.reconcile.errors import InvalidError, RefusedError, ReportedError, UnreachableError
-from vectorindex_searcher.contract import CollectTask, Identity
+from vectorindex_searcher.contract import TASK_ENV, BuildTask, CollectTask, Identity, inert
 
 GOLDENS = Path(__file__).parent / "golden"
 POD: dict[str, Any] = {
@@ -101,6 +102,20 @@ def test_nothing_of_ours_is_lost() -> None:
             for field, value in before.items():
                 now = after[field]
                 assert (now[: len(value)] if isinstance(value, list) else now) == value, field
+
+
+def test_nothing_that_a_user_names_is_filled_in_by_the_kubelet() -> None:
+    """It would put a Secret's keys, which are variables of the same container, into a place that messages name."""
+    key = "$(SOURCE_AWS_SECRET_ACCESS_KEY)/"
+    bad = spec(source={"s3": {"prefix": key}, "poll": "1m"})
+    view = revision(bad, "Stable")
+    obs = seen(bad, view, traffic=view)
+    serves = rendered(EnsureSearchers, obs, bad)["spec"]["template"]["spec"]["containers"][0]["env"]
+    build = build_job(bad)["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert not [one for one in (*serves, *build) if "$(" in one.get("value", "")]
+    (task,) = [one["value"] for one in build if one["name"] == TASK_ENV]
+    assert BuildTask.model_validate_json(task).source.s3.prefix == key, "and it is read as it was written"
+    assert json.loads(inert(json.dumps({key: "\\$("}))) == {key: "\\$("}
 
 
 def test_a_spread_without_selector_counts_the_pods_of_the_revision() -> None:

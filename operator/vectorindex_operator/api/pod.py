@@ -33,8 +33,8 @@ CODE_ENV = (
     "LD_", "PYTHON", "GCONV_PATH", "GLIBC_TUNABLES", "OPENSSL_", "OMP_TOOL", "PATH", "HOME", "AWS_CONFIG_FILE",
     "AWS_SHARED_CREDENTIALS_FILE", "AWS_DATA_PATH", "CUDA_INJECTION", "NVTX_INJECTION", "NVIDIA_",
 )  # fmt: skip
-"""Beginnings of names by which a process is made to load or run somebody else's code, or by which NVIDIA's runtime gives
-a container GPUs that were not given to its pod."""
+"""Beginnings of names by which a process is made to load or run somebody else's code, or by which NVIDIA's runtime
+gives a container GPUs that were not given to its pod."""
 LESS_CONFINED = "container.apparmor.security.beta.kubernetes.io/"
 """Annotations by which a container chooses its AppArmor profile, or has none."""
 

@@ -38,6 +38,7 @@ from vectorindex_searcher.contract import (
     TOMBSTONE_POLL_SECONDS,
     Identity,
     ServeTask,
+    inert,
     key_id,
     revision_key,
 )
@@ -119,7 +120,7 @@ def deployment(
     if (params := action.live.searcher.params) is not None:
         one["env"].append({"name": PARAM_LIMITS_ENV, "value": json.dumps(params.wire(), sort_keys=True)})
     if action.columns_before is not None:
-        text = json.dumps(dict(action.columns_before), sort_keys=True)
+        text = inert(json.dumps(dict(action.columns_before), sort_keys=True))
         one["env"].append({"name": COLUMNS_BEFORE_ENV, "value": text})
     if text := told_text(_owner(index), frozen, action.live):
         one["env"].append({"name": SOURCE_ENV, "value": text})

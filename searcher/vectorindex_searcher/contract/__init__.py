@@ -73,7 +73,7 @@ from .live_queries import (
     live_seed,
     seal,
 )
-from .model import Model, Stored
+from .model import Model, Stored, inert
 from .numbers import NUMBERS, number_text
 from .packed import PACKED, pack, unpack
 from .points import POINT_PATH, PointOrder, ServingPoint
@@ -301,6 +301,7 @@ __all__ = [
     "TrafficLease",
     "ValidateResult",
     "ValidateTask",
+    "inert",
     "key_id",
     "live_key",
     "live_page",

@@ -25,6 +25,12 @@ _MOST_ROUNDS = 8
 """Rounds of setting aside what cannot be read: one shows all faults of a level, the next those below it."""
 
 
+def inert(text: str) -> str:
+    """The same JSON, for the value of an environment variable of a pod: the kubelet would replace `$(NAME)` in it by
+    another variable, one out of a Secret as well, and what a user names (a prefix, a column) is shown in messages."""
+    return text.replace("$", "\\u0024")
+
+
 class Model(BaseModel):
     """Base of everything on the wire: camelCase JSON, immutable, unknown fields refused."""
 
@@ -41,7 +47,7 @@ class Model(BaseModel):
         field that is added later has the earlier behaviour as its default. `first_release`: the image may know no more
         than the first release did."""
         unknown = self._added_later() if first_release else None
-        return self.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True, exclude=unknown)
+        return inert(self.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True, exclude=unknown))
 
     def _added_later(self) -> dict[str, Any]:
         """What `later` names here and in the models that this one holds, as pydantic's `exclude`."""
