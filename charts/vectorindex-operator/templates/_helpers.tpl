@@ -123,6 +123,18 @@ before: what runs already can still be annotated, scaled and mended. `optional`:
   reason: Forbidden
 {{- end }}
 
+{{- /* No variable by which what is for an endpoint goes through a proxy of the user's, or is believed of another server. */}}
+{{- define "vectorindex-operator.goesThere" -}}
+{{- $value := printf "spec.?%s.orValue([])" (splitList "." .field | join ".?") -}}
+- expression: >-
+    object.{{ $value }}.all(e, !(e.name.lowerAscii().endsWith('_proxy') || e.name.startsWith('AWS_')
+    || e.name in ['REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE', 'SSL_CERT_FILE', 'SSL_CERT_DIR']))
+    || (oldObject != null && oldObject.{{ $value }} == object.{{ $value }})
+  message: "spec.{{ .field }}: no AWS_, no proxy and no CA may be chosen here, since they change which server is reached
+    (rule {{ .rule }} in admission.rules of the vectorindex-operator chart)"
+  reason: Forbidden
+{{- end }}
+
 {{- define "vectorindex-operator.pullSecretNames" -}}
 {{- $names := list }}
 {{- range .Values.imagePullSecrets }}{{ $names = append $names .name }}{{ end }}

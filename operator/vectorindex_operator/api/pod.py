@@ -31,10 +31,11 @@ OUR_KEYS = ("vectorindex.dev/", "batch.kubernetes.io/")
 OUR_ENV = ("VECTORINDEX_", "SOURCE_", "ARTIFACTS_", "QUERIES_", "POD_NAME")
 CODE_ENV = (
     "LD_", "PYTHON", "GCONV_PATH", "GLIBC_TUNABLES", "OPENSSL_", "OMP_TOOL", "PATH", "HOME", "AWS_CONFIG_FILE",
-    "AWS_SHARED_CREDENTIALS_FILE", "AWS_DATA_PATH", "CUDA_INJECTION", "NVTX_INJECTION", "NVIDIA_",
+    "AWS_SHARED_CREDENTIALS_FILE", "AWS_DATA_PATH", "AWS_ENDPOINT_URL", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_", "CUDA_INJECTION", "NVTX_INJECTION", "NVIDIA_",
 )  # fmt: skip
-"""Beginnings of names by which a process is made to load or run somebody else's code, or by which NVIDIA's runtime
-gives a container GPUs that were not given to its pod."""
+"""Beginnings of names by which a process is made to load or run somebody else's code, or to send a file of its own to
+a server of their choice, or by which NVIDIA's runtime gives a container GPUs that were not given to its pod."""
 LESS_CONFINED = "container.apparmor.security.beta.kubernetes.io/"
 """Annotations by which a container chooses its AppArmor profile, or has none."""
 
@@ -99,7 +100,7 @@ class EnvVar(Model):
         ),
         CelRule(
             f"!{_cel_list(CODE_ENV)}.exists(p, self.name.startsWith(p))",
-            "it would have the process load other code, or other credentials or devices: take it out",
+            "it would have the process load other code or credentials, get devices, or send files away: take it out",
             ".name",
         ),
         CelRule(
