@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 import pytest
+from observations import NOW, a_revision, seen, spec
 
+from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.core.judging.figures import (
     LAG_SECONDS,
     MOST_WINDOWS,
@@ -15,6 +17,7 @@ from vectorindex_operator.core.judging.figures import (
     figure_questions,
     judge_figures,
 )
+from vectorindex_operator.core.judging.questions import figures_subject
 from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict
 
 BEGAN = 1_700_000_000.0
@@ -142,3 +145,13 @@ def test_no_verdict_has_a_number_that_json_has_not() -> None:
     for verdict in (said(ORDERS, 5, 3), said(DROP, 5, problem="x"), said(DROP, 0.0, 0.0, stable=(0.0,))):
         values = (verdict.value, verdict.limit, verdict.baseline_value)
         assert all(value is None or math.isfinite(value) for value in values)
+
+
+def test_a_clock_that_was_set_back_judges_nothing_of_the_revision_before() -> None:
+    """The query names no revision, and what was before the promotion is not this one's."""
+    stable = a_revision(spec(), "Stable")
+    promoted = stable.status.model_copy(update={"promoted_at": to_text(NOW + 600)})
+    found = figures_subject(seen(spec(), stable, traffic=stable), stable.name, promoted, NOW)
+    assert found is not None
+    assert found.began == NOW
+    assert list(figure_questions([ORDERS], found, NOW)) == []

@@ -141,7 +141,8 @@ def figures_subject(obs: Observation, name: str, status: RevisionStatus, now: fl
         began = min(to_unix(rollout.switched_at), now)
         return Subject(view.namespace, view.name, name, began, rollout.prior, before=began)
     since = watched_since(status)
-    return None if since is None else Subject(view.namespace, view.name, name, started_at(since, now))
+    # Not `started_at`: a query need not name the revision, and would be judged on what another one had to answer for.
+    return None if since is None else Subject(view.namespace, view.name, name, min(since, now))
 
 
 def tripped(rollout: RolloutStatus) -> bool:
