@@ -113,12 +113,12 @@ def test_a_call_is_bounded_in_searches_and_in_time(clock: Clock) -> None:
 
 
 def test_only_work_and_waiting_count_and_not_what_other_programs_took() -> None:
-    for _ in range(5):
+    for _ in range(200):
         watch, ends = pool_module._Watch(), time.thread_time() + 0.01
         while time.thread_time() < ends:
             pass
         if (worked := watch.worked(100.0)) < 100:
-            break  # else the thread waited for something, which may happen to it once
+            break  # else it waited: for the interpreter's lock, say, which what other tests left may hold for a while
     assert 0.009 <= worked < 5
     watch = pool_module._Watch()
     time.sleep(0.01)
