@@ -139,6 +139,7 @@ def test_a_screen_that_is_drawn_anew(say: Say, monkeypatch: pytest.MonkeyPatch) 
     status, text = say(cluster, "get", "products", "-w")
     assert status == 130
     assert "no answer since" in text
+    assert text.count("search/products") == 1, "into a pipe the same screen is written once"
     assert "products-bf9ab92f" in text
 
 

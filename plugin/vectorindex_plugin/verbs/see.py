@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import click
 from rich.live import Live
@@ -45,18 +46,35 @@ def get(session: Session, name: str, watch: bool) -> None:
 
 
 def _watch(session: Session, name: str) -> None:
-    """Ends by Ctrl-C. A look that gets no answer leaves the last screen where it is, and says so."""
-    words = ""
-    with Live(console=console(), screen=False, auto_refresh=False) as live:
-        while True:
-            try:
-                seen = look(session.hands, session.namespace, name, session.clock())
-            except UnreachableError as error:
-                words = f"no answer since {time.strftime('%H:%M:%S')}: {error}"
-                live.console.print(words)
+    """Ends by Ctrl-C. A look that gets no answer leaves the last screen where it is, and says so. Into a file or a pipe
+    a screen is written where it says something new."""
+    out, before = console(), None
+    if not out.is_terminal:
+        for found in _looks(session, name):
+            if isinstance(found, str):
+                out.print(found)
+            elif found[0] != before:
+                before = found[0]
+                out.print(index_screen.screen(*found))
+        return
+    with Live(console=out, screen=False, auto_refresh=False) as live:
+        for found in _looks(session, name):
+            if isinstance(found, str):
+                live.console.print(found)
             else:
-                live.update(index_screen.screen(IndexFacts.of(seen), seen.now), refresh=True)
-            time.sleep(WATCH_SECONDS)
+                live.update(index_screen.screen(*found), refresh=True)
+
+
+def _looks(session: Session, name: str) -> Iterator[tuple[IndexFacts, float] | str]:
+    """What each look finds, and when; or why it found nothing."""
+    while True:
+        try:
+            seen = look(session.hands, session.namespace, name, session.clock())
+        except UnreachableError as error:
+            yield f"no answer since {time.strftime('%H:%M:%S')}: {error}"
+        else:
+            yield IndexFacts.of(seen), seen.now
+        time.sleep(WATCH_SECONDS)
 
 
 @click.command()
