@@ -32,6 +32,11 @@ class Seen:
         """The revision that has the traffic; empty: none, or the Service may not be read."""
         return self.obs.traffic.revision if self.obs.traffic.owned else ""
 
+    @property
+    def newest_first(self) -> list[RevisionView]:
+        """Its revisions."""
+        return sorted(self.obs.revisions.values(), key=lambda one: one.created_at, reverse=True)
+
     def revision(self, name: str) -> RevisionView:
         """One of its revisions, also by the last part of its name. Raises EndedError."""
         found = [one for key, one in self.obs.revisions.items() if name in (key, key.rpartition("-")[2])]

@@ -152,13 +152,12 @@ class IndexBoard:
         """`found`: its Events. `words`: of a pod of a Job. `lines`: what one types about it."""
         index, listed = IndexFacts.of(seen), seen.status.source
         stalled = any(one.type_ == "Stalled" and one.status == "True" for one in index.conditions)
-        newest_first = sorted(seen.obs.revisions.values(), key=lambda one: one.created_at, reverse=True)
         return cls(
             now=to_text(seen.now),
             index=index,
             tone=Tone.BAD if stalled else tone(index.phase),
             source=SourceFacts(listed.objects, listed.bytes, listed.at, listed.dimension) if listed else None,
-            revisions=tuple(RevisionBoard.of(seen, view) for view in newest_first),
+            revisions=tuple(RevisionBoard.of(seen, view) for view in seen.newest_first),
             timeline=TimelineFacts.of(seen),
             frontier=FrontierFacts.of(seen),
             decisions=tuple(sorted(decisions.decisions(seen), key=lambda one: one.at, reverse=True)),

@@ -38,10 +38,9 @@ class FrontierFacts:
 
     @classmethod
     def of(cls, seen: Seen) -> FrontierFacts:
-        newest_first = sorted(seen.obs.revisions.values(), key=lambda one: one.created_at, reverse=True)
         spec = seen.obs.index.spec
         floor = spec.gate.recall.min if spec is not None else None
-        return cls(tuple(point for view in newest_first for point in _points(view)), floor)
+        return cls(tuple(point for view in seen.newest_first for point in _points(view)), floor)
 
 
 def _points(view: RevisionView) -> Iterator[PointFacts]:

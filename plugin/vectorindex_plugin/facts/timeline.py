@@ -53,13 +53,12 @@ class TimelineFacts:
 
     @classmethod
     def of(cls, seen: Seen) -> TimelineFacts:
-        newest_first = sorted(seen.obs.revisions.values(), key=lambda one: one.created_at, reverse=True)
         decision = seen.obs.traffic.decision
         move = None
         if decision is not None:
             what = "Switched" if decision.kind.value == "Switch" else "RolledBack"
             move = MoveFacts(to_text(decision.at), what, decision.from_revision, decision.to_revision)
-        return cls(tuple(_track(view) for view in newest_first), move)
+        return cls(tuple(_track(view) for view in seen.newest_first), move)
 
 
 def _track(view: RevisionView) -> TrackFacts:

@@ -42,6 +42,10 @@ class Bound:
         # The magnitude: 5 % below a score of -1 (minus the squared distance) is -1.05.
         return base_value + self.sign * self.relative * abs(base_value)
 
+    def allows(self, value: float, edge: float) -> bool:
+        """Whether `value` is within `edge`, as `limit` has it; False when either is not a number."""
+        return self.sign * (value - edge) <= _ROUNDING * max(abs(value), abs(edge))
+
 
 @dataclass(frozen=True, slots=True)
 class Levels:
@@ -77,8 +81,7 @@ def limit(family: Family, base: Counts | None, bound: Bound) -> float:
 
 def inside(family: Family, cell: Counts, base: Counts | None, bound: Bound) -> bool:
     """Whether the value is within the bound; False when either is not a number."""
-    value, edge = family.value(cell), limit(family, base, bound)
-    return bound.sign * (value - edge) <= _ROUNDING * max(abs(value), abs(edge))
+    return bound.allows(family.value(cell), limit(family, base, bound))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,6 @@ LAG_SECONDS = 15.0
 """A window's number is asked for so long after its end: what was scraped last has to arrive."""
 MOST_WINDOWS = 240
 """Of one rule in one look; the newest."""
-_ROUNDING = 1e-9
-"""Relative; differences below it are none."""
 
 Told = Mapping[tuple[str, str], "FigureAnswer"]
 """By rule and revision."""
@@ -154,7 +152,7 @@ def _judge_windows(rule: Rule, windows: list[tuple[float | None, float | None]],
 def _outside(bound: Bound, value: float | None, base: float | None) -> bool:
     assert value is not None
     edge = bound.limit(math.nan if base is None else base)
-    return bound.sign * (value - edge) > _ROUNDING * max(abs(value), abs(edge))
+    return not bound.allows(value, edge)
 
 
 def _error(rule: Rule, answer: FigureAnswer, revision: str) -> RuleVerdict:

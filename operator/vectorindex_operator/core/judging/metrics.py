@@ -1,7 +1,8 @@
 """The metrics of guardrails: their name, their unit, their family, and how a bound is written and shown.
 
-`METRICS` is the table a new metric is added to, `SHADOW_METRICS` has those that only pairs tell (pair_metrics.py), and
-`FIGURE_METRICS` those that somebody else tells (figures.py).
+`METRICS` is the table a new metric is added to. `SHADOW_METRICS` has those that only pairs tell, of the candidate's
+answer and stable's to the same query (pair_metrics.py), and `FIGURE_METRICS` those that are one number a window, told
+by somebody else: there is no sample, so nothing is beyond doubt (figures.py).
 Pure.
 """
 
@@ -51,19 +52,8 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
-class ShadowMetric:
-    """A metric that is judged in shadow only: it compares the candidate's answer with stable's to the same query."""
-
-    label: str
-    samples: str
-    parse: Callable[[str], float]
-    show: Callable[[float], str]
-    units: str
-
-
-@dataclass(frozen=True, slots=True)
-class FigureMetric:
-    """A metric that is one number a window, told by somebody else: there is no sample, so nothing is beyond doubt."""
+class NamedMetric:
+    """A metric that is judged elsewhere: how messages call it, and how its bound is written."""
 
     label: str
     samples: str
@@ -233,21 +223,21 @@ METRICS: dict[str, Metric] = {
     "TopScore": Metric("mean top score", "scores", Mean(), _parse_score, _show_score, "a plain number such as 0.45"),
 }
 
-SHADOW_METRICS: dict[str, ShadowMetric] = {
-    "AnswersMissed": ShadowMetric(
+SHADOW_METRICS: dict[str, NamedMetric] = {
+    "AnswersMissed": NamedMetric(
         "share of stable's answers that were missed", "judged queries", _parse_rate, _show_rate, _RATE_UNITS
     ),
-    "AnswersChanged": ShadowMetric(
+    "AnswersChanged": NamedMetric(
         "share of stable's answers whose score changed", "judged queries", _parse_rate, _show_rate, _RATE_UNITS
     ),
 }
 
-FIGURE_METRICS: dict[str, FigureMetric] = {
-    "PromQL": FigureMetric("figure", "windows", _parse_score, _show_figure, "a plain number such as 12.5"),
+FIGURE_METRICS: dict[str, NamedMetric] = {
+    "PromQL": NamedMetric("figure", "windows", _parse_score, _show_figure, "a plain number such as 12.5"),
 }
 
 
-def metric_of(name: str) -> Metric | ShadowMetric | FigureMetric:
+def metric_of(name: str) -> Metric | NamedMetric:
     """The row of one of the tables. ValueError for a metric that is in none."""
     row = METRICS.get(name) or SHADOW_METRICS.get(name) or FIGURE_METRICS.get(name)
     if row is None:

@@ -40,7 +40,6 @@ _FEWEST = 200
 """Queries without which `unanswered` fails nobody; fewer where fewer end a shadow."""
 LIKELY = 0.05
 """With fewer than `min_queries`, so many unanswered are held against a candidate as are no more likely than this."""
-_ROUNDING = 1e-9
 _LONGEST = RING_SECONDS // BUCKET_SECONDS
 """Buckets that rings hold. What is older than that before the newest came from a clock that is wrong."""
 _REASON = "Unanswered"
@@ -80,7 +79,7 @@ class _Case:
     @property
     def inside(self) -> bool:
         value, edge = self.value, self.limit
-        return self.rule.bound.sign * (value - edge) <= _ROUNDING * max(abs(value), abs(edge))
+        return self.rule.bound.allows(value, edge)
 
     def say(self, verdict: Verdict, reason: str, text: str) -> RuleVerdict:
         value, edge, stable = map(_number, (self.value, self.limit, self.metric.stable(self.total)))
