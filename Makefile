@@ -56,6 +56,11 @@ screenshots: setup ## pictures of the dashboard for the documentation: docs/imag
 	@$(UV) sync --frozen --quiet --group dashboard
 	@PYTHONPATH=tests:hack $(RUN) tests/dashboard/pictures.py
 
+.PHONY: cast
+cast: setup ## a moving picture of `make demo` for the documentation: docs/images/demo.gif
+	@$(UV) sync --frozen --quiet --inexact --group cast
+	@$(RUN) hack/cast.py docs/images/demo.gif -- $(MAKE) --no-print-directory demo
+
 build/adapters/.synced: pyproject.toml uv.lock | setup
 	@echo "installing LangChain and LlamaIndex beside the locked packages, into build/adapters (about a minute, once)"
 	@UV_PROJECT_ENVIRONMENT=build/adapters $(UV) sync --frozen --quiet --group adapters && touch $@
