@@ -2,12 +2,14 @@
 
     python bench/shadow_cost.py [--quick] [--rounds 7] [--seconds 3] [--factory HNSW32 --factory HNSW32,SQ8]
 
-One searcher answers a closed loop, and is told by leases, as the operator tells it, to send a tenth of its queries to
-another pod, or none: off, on, on, off in each round. CPU is that of all its threads, user and system, and of each turn
-it includes the seconds after the last query in which what was gathered is still sent. The pod that is judged is a
-stand-in in another process, which reads and answers: what it would take is not stable's. How much was really mirrored
-is what the searcher itself counted; the rise is scaled to a tenth of the queries, since the speed of a loop changes by
-the minute. Ratios of CPU time of turns that alternate hold beside other programs; latencies then say little.
+Two searchers of the same index answer a closed loop each, at the same time. One of them is told by a lease, as the
+operator tells it, to send a tenth of its queries to another pod; then the other one is. What else goes on in the
+machine happens to both, and what tells them apart goes out with the exchange: the rise is the geometric mean of the two
+ratios. (One after the other they differed by 15 % from turn to turn, with nothing changed: the speed of a shared
+machine changes by the second.) CPU is that of all threads of a searcher, user and system, and of each turn it includes
+the seconds after the last query in which what was gathered is still sent. The pod that is judged is a stand-in in
+another process, which reads and answers: what it would take is not stable's. How much was really mirrored is what the
+searcher itself counted; the rise is scaled to a tenth of the queries. Latencies say little.
 
 An index that tells exact scores (HNSW32) and those that hold codes, for which the sender reads vectors.npy again (SQ8,
 PQ); with eight connections, and with 64, where a query costs the least and so mirroring the most. Real vectors
@@ -21,10 +23,12 @@ import argparse
 import contextlib
 import http.client
 import json
+import math
 import statistics
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +48,8 @@ CONNECTIONS = (8, 64)
 QUERIES = 4000
 SHARE = 0.1
 """Of the queries, that is mirrored."""
-TURNS = ("off", "on", "on", "off")
+TURNS = ((0, 1), (1, 0))
+"""Of a round: which of the two mirrors, and which does not."""
 DRAIN_SECONDS = 3.0
 """After each turn: what was gathered is sent, and its answers come."""
 KEY = "0123456789abcdef" * 4
@@ -69,8 +74,8 @@ class Measured:
         """By how much of itself the CPU of a query rises when a tenth of all is mirrored: one for each round."""
         found = []
         for at in range(0, len(self.off), 2):
-            off, on, share = (statistics.mean(values[at : at + 2]) for values in (self.off, self.on, self.mirrored))
-            found.append((on / off - 1) * SHARE / share)
+            ratio = math.sqrt(math.prod(self.on[at : at + 2]) / math.prod(self.off[at : at + 2]))
+            found.append((ratio - 1) * SHARE / statistics.mean(self.mirrored[at : at + 2]))
         return found
 
 
@@ -138,34 +143,62 @@ def measure(dataset: Dataset, factory: str, rounds: int, seconds: float) -> list
     with contextlib.ExitStack() as stack:
         judged = Child(str(HERE / "shadow_judged.py"), core=None)
         stack.callback(judged.close)
-        one = stack.enter_context(stable(artifact, int(judged.hear()["port"])))
-        load = Child(str(HERE / "load_client.py"), str(raw), core=None)
-        stack.callback(load.close)
+        receiver, loops = int(judged.hear()["port"]), []
+        for _ in range(2):
+            load = Child(str(HERE / "load_client.py"), str(raw), core=None)
+            stack.callback(load.close)
+            loops.append(Loop(stack.enter_context(stable(artifact, receiver)), load))
         for connections in CONNECTIONS:
             case = Measured(factory, connections)
-            connect(load, one.server.port, connections, "binary")
-            speed = _turn(case, one, load, 0.0, seconds)
-            case.off.clear()  # it only tells how fast it is
+            for loop in loops:
+                connect(loop.load, loop.searcher.server.port, connections, "binary")
+            _turn(loops[0], loops[1], seconds)  # it only tells how fast they are
             for _ in range(rounds):
-                for turn in TURNS:
-                    speed = _turn(case, one, load, SHARE * speed if turn == "on" else 0.0, seconds)
+                for on, off in TURNS:
+                    loops[on].told = SHARE * loops[on].speed
+                    loops[off].told = 0.0
+                    _turn(loops[on], loops[off], seconds)
+                    for loop, spent in ((loops[on], case.on), (loops[off], case.off)):
+                        spent.append(loop.spent)
+                    case.mirrored.append(loops[on].searcher.mirrored() / loops[on].count)
+                    case.p99["on"].append(loops[on].p99)
+                    case.p99["off"].append(loops[off].p99)
             found.append(case)
             print(f"{factory}, {connections} connections: {case.rises()}", file=sys.stderr, flush=True)
     return found
 
 
-def _turn(case: Measured, one: Stable, load: Child, per_second: float, seconds: float) -> float:
-    """Queries a second."""
-    one.lease(per_second)
-    before = one.server.cpu()
-    answer = load.ask(json.dumps({"do": "closed", "seconds": seconds}))
+@dataclass
+class Loop:
+    """A searcher with its clients, and what its last turn was like."""
+
+    searcher: Stable
+    load: Child
+    told: float = 0.0
+    """Queries a second that it is to mirror."""
+    speed: float = 0.0
+    """Queries a second that it answered."""
+    count: int = 0
+    spent: float = 0.0
+    """CPU microseconds a query."""
+    p99: float = 0.0
+
+    def ask(self, seconds: float) -> None:
+        answer = self.load.ask(json.dumps({"do": "closed", "seconds": seconds}))
+        self.count, self.p99, self.speed = answer["count"], answer["p99"], answer["count"] / seconds
+
+
+def _turn(one: Loop, other: Loop, seconds: float) -> None:
+    """Both at the same time."""
+    for loop in (one, other):
+        loop.searcher.lease(loop.told)
+    before = [loop.searcher.server.cpu() for loop in (one, other)]
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(loop.ask, seconds) for loop in (one, other)]:
+            done.result()
     time.sleep(DRAIN_SECONDS)
-    spent = (one.server.cpu() - before) / answer["count"] * 1e6
-    (case.on if per_second else case.off).append(spent)
-    case.p99["on" if per_second else "off"].append(answer["p99"])
-    if per_second:
-        case.mirrored.append(one.mirrored() / answer["count"])
-    return float(answer["count"]) / seconds
+    for loop, begun in zip((one, other), before, strict=True):
+        loop.spent = (loop.searcher.server.cpu() - begun) / loop.count * 1e6
 
 
 def page(dataset: Dataset, found: list[Measured]) -> str:
@@ -175,7 +208,10 @@ def page(dataset: Dataset, found: list[Measured]) -> str:
         rises = one.rises()
         off, share = statistics.median(one.off), statistics.median(one.mirrored)
         latencies = [statistics.median(one.p99[turn]) for turn in ("off", "on")]
-        rise = f"**{100 * statistics.median(rises):+.1f} %** ({100 * min(rises):+.1f} to {100 * max(rises):+.1f})"
+        # Of a median of normal draws: https://en.wikipedia.org/wiki/Median#Efficiency.
+        error = 1.25 * statistics.stdev(rises) / math.sqrt(len(rises)) if len(rises) > 1 else math.nan
+        rise = f"**{100 * statistics.median(rises):+.1f} ± {100 * error:.1f} %** "
+        rise += f"({100 * min(rises):+.1f} to {100 * max(rises):+.1f})"
         extra = off * statistics.median(rises) / SHARE
         rows.append((one.factory, one.connections, off, f"{100 * share:.0f} %", rise, extra, *latencies))
     head = ("index", "connections", "CPU us a query", "mirrored", "more CPU at 10 %", "us a mirrored query",
@@ -184,9 +220,9 @@ def page(dataset: Dataset, found: list[Measured]) -> str:
         "# What a shadow costs the pods with the traffic\n",
         f"`python bench/shadow_cost.py`, {results.stamp()}. {results.machine()}.\n",
         f"{dataset.name}. A searcher of one process, with and without sending a tenth of its queries to the pod of "
-        "another revision; off, on, on, off in each round. Median of the rounds, in brackets the least and the most. "
-        "CPU is that of all its threads, divided by the queries that users asked; turns alternate, so ratios hold "
-        "beside other programs.\n",
+        "another revision; two of them at the same time, and then the other way round. Median of the rounds with "
+        "its standard error, in brackets the least and the most. CPU is that of all threads, divided by the queries "
+        "that users asked; both have the same machine, so ratios hold beside other programs.\n",
     ]
     if results.busy():
         parts.append(
