@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from observations import HOUR, NOW, a_revision, seen, spec
+from observations import HOUR, NOW, a_revision, loaded, seen, spec
 from soaks import counts
 
 from vectorindex_operator.api.timestamps import to_text
@@ -59,6 +59,25 @@ def shifting(
     view = view or at_step(of=of)
     evidence = {view.name: counts(view, errors=errors, since=NOW - 600), STABLE.name: counts(STABLE, since=NOW - 600)}
     return seen(of, STABLE, view, traffic=STABLE, **{"route": routed(weight), "evidence": evidence, **changes})
+
+
+def named(**changes: Any) -> RouteView:
+    """As it is before the first share, and after the last: the candidate is named, and gets nothing."""
+    return routed(**{"weights": {FRONT: 100, NAME: 0}, "services": {NAME: "uid-service"}, **changes})
+
+
+def lost(**changes: Any) -> Observation:
+    """The candidate lost its share five minutes ago; its searchers are there yet."""
+    view = at_step()
+    update = {"phase": "RolledBack", "lost_traffic_at": to_text(NOW - 300)}
+    view = replace(view, status=view.status.model_copy(update=update))
+    obs = seen(NEW, STABLE, view, traffic=STABLE, **{"route": routed(), **changes})
+    return replace(obs, loaded={STABLE.name: loaded(STABLE), NAME: loaded(view)})
+
+
+def over(plan: Plan) -> tuple[str, ...]:
+    """Whom the route that the plan writes names with weight 0, because its share is over."""
+    return next(one.over for one in plan.actions if isinstance(one, EnsureRoute))
 
 
 def shares(plan: Plan) -> list[tuple[str, str, int]]:

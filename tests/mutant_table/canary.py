@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Mutant, seeds
+from .mutant import Edit, Mutant, seeds
 
 _OPERATOR = "operator/vectorindex_operator"
 _ROUTE = f"{_OPERATOR}/core/safety/route.py"
@@ -11,6 +11,7 @@ _STEPS = f"{_OPERATOR}/core/safety/judge_steps.py"
 _PLAN = f"{_OPERATOR}/core/plan.py"
 _LIFECYCLE = f"{_OPERATOR}/core/lifecycle.py"
 _TESTS = "unit/test_canary.py::"
+_OVER = "unit/test_canary_over.py::"
 _ROUTES = "unit/test_routes.py::"
 
 CANARY = (
@@ -187,17 +188,67 @@ CANARY = (
     Mutant(
         "a candidate's Service goes while a gateway uses it",
         _ROUTE,
-        "    if _may_send(state) or not clear:\n",
-        "    if not clear:\n",
+        "    if _may_send(state):\n        return\n",
+        "",
         (f"{_TESTS}test_its_searchers_stay_until_every_gateway_has_seen_that_it_lost_its_share",),
         "A gateway answers 500 for a backend that is gone.",
+        also=(Edit(_ROUTE, "        if name not in view.weights:\n", "        if name:\n"),),
         each=(seeds("canary_with_a_slow_gateway"),),
+    ),
+    Mutant(
+        "a way back takes the candidate out of the route",
+        _ROUTE,
+        "    over = _over(state, named, lowers=lowers)\n",
+        "    over = ()\n",
+        (f"{_OVER}test_whoever_takes_a_share_away_leaves_its_name_in_the_same_write",),
+        "Envoy answered hundreds of queries with 503: its controller had been away, and it forgot the backend first.",
+        each=(
+            seeds("abort_with_a_gateway_that_is_deaf"),
+            seeds("the_gateway_is_deaf_when_the_steps_end"),
+            seeds("canary_trips"),
+        ),
+    ),
+    Mutant(
+        "a candidate is forgotten before gateways have followed",
+        _ROUTE,
+        "    if lowers or _may_send(state):\n        return tuple(there)\n",
+        "    if lowers:\n        return tuple(there)\n",
+        (f"{_OVER}test_until_then_nothing_of_it_goes",),
+        "It would be named with weight 0 for two seconds, and no gateway that was away would ever read that.",
+        each=(seeds("the_gateway_is_deaf_when_the_steps_end"),),
+    ),
+    Mutant(
+        "searchers wait for a gateway for ever",
+        _ROUTE,
+        "    return (view.behind and since < _longest(state)) or (view.left_behind",
+        "    return view.behind or (view.left_behind",
+        (f"{_OVER}test_it_is_waited_for_as_long_as_a_soak_may_be_and_that_is_said",),
+        "One that is gone for good would cost the pods of a revision, and the next rollout its place.",
+        each=(seeds("abort_with_a_gateway_that_never_comes_back"),),
+    ),
+    Mutant(
+        "a gateway that was away gets a candidate's name and its share at once",
+        _ROUTE,
+        " and not _is_behind(state) and has_followed\n",
+        " and not _is_behind(state)\n",
+        (f"{_TESTS}test_what_a_gateway_steers_is_given_time_to_follow",),
+        "Its controller says first that it has seen the name; what it steers hears of both together.",
+        each=(seeds("the_gateway_is_deaf_when_a_canary_is_named"),),
+    ),
+    Mutant(
+        "a route goes while a gateway may still send a share",
+        _ROUTE,
+        "    if view.services and _may_send(state):\n",
+        "    if view.services and not view.exists:\n",
+        (f"{_OVER}test_a_route_that_is_taken_out_stays_as_long",),
+        "With it goes what gateways say of it, and the searchers would be removed 45 s later.",
+        each=(seeds("the_route_is_taken_out_in_a_step"),),
     ),
     Mutant(
         "a gateway that is not named any more is not waited for",
         _ROUTE,
-        "    return view.behind or (view.left_behind and state.now - view.written_at < LEFT_SECONDS)\n",
-        "    return view.behind\n",
+        " or (view.left_behind and since < LEFT_SECONDS)\n",
+        "\n",
         (f"{_TESTS}test_who_is_no_gateway_of_the_route_any_more_is_not_waited_for_without_end",),
         "It routes by what the route said before until it has seen the edit.",
     ),
@@ -212,8 +263,8 @@ CANARY = (
     Mutant(
         "a candidate's Service stays for ever",
         _ROUTE,
-        "        if name != keep:\n",
-        "        if name == keep:\n",
+        "        if name not in view.weights:\n",
+        "        if name in view.weights:\n",
         (f"{_TESTS}test_its_searchers_stay_until_every_gateway_has_seen_that_it_lost_its_share",),
         "Each rollout would leave one.",
         each=(seeds("canary_passes"),),

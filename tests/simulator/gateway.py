@@ -1,6 +1,7 @@
 """A gateway: it reads the HTTPRoute a while after each change, routes by what it has read, and says so in its status.
 
-Here everybody who queries comes through it, where a story uses it at all.
+Here everybody who queries comes through it, where a story uses it at all. Like Envoy it is told of routes and of what
+they lead to apart: of a change it may know the one or the other first.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ class Gateway:
         """No such API in the cluster."""
         self.deaf = False
         """It takes nothing, and says nothing."""
+        self.by_hand = False
+        """Whether somebody else changes the route: then it does not matter what is known of a change first."""
+        self.follows_at = START
+        """From when on it routes by what its controller has read."""
+        self.named: set[str] = set()
+        """Whom the route named that it last took, with a share or without."""
         self.takes = (0.1, 2.0)
         """Seconds until it has read a change."""
         self.broken: Callable[[str], None] = lambda text: None
@@ -44,13 +51,36 @@ class Gateway:
         if self.deaf:
             return
         live = self.store.get(ROUTE, self.front)
-        shares = {name: share for name, share in weights(live).items() if share} if live is not None else {}
-        if shares != self.taken[-1][1]:
-            self.taken.append((self.clock.now, shares))
-            self._check(shares)
+        if self.clock.now >= self.follows_at:
+            self._follow(live)
         if live is not None:
             now = [self._row(live, parent) for parent in live["spec"]["parentRefs"]]
             self.store.change(ROUTE, self.front, status={"parents": now})
+
+    def come_back(self) -> None:
+        """Its controller was away. That says at once that it has read the route; who routes asks it within half a
+        minute."""
+        self.deaf, later = False, self.rng.uniform(1.0, 30.0)
+        self.follows_at = self.clock.now + later
+        self.look()
+        self.clock.after(later, self.look)
+
+    def leave(self) -> None:
+        """It is gone for good, and its users with it; what it said of the route stays there."""
+        self.deaf = True
+        self.taken.append((self.clock.now, {}))
+
+    def _follow(self, live: Json | None) -> None:
+        backends = weights(live) if live is not None else {}
+        shares = {name: share for name, share in backends.items() if share}
+        if live is not None and not self.by_hand:
+            forgotten = self.taken[-1][1].keys() - backends.keys()
+            for name in sorted(forgotten | (shares.keys() - self.named - {self.front})):
+                self.broken(f"(19) for a moment the gateway sends queries to {name}, and does not know it")
+        self.named = set(backends)
+        if shares != self.taken[-1][1]:
+            self.taken.append((self.clock.now, shares))
+            self._check(shares)
 
     def _check(self, shares: dict[str, int]) -> None:
         for name in shares.keys() - {self.front}:

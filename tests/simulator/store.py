@@ -19,6 +19,8 @@ Key = tuple[str, str]
 
 NAMESPACE = "search"
 OURS = "vectorindex-operator"
+NOTED = frozenset({"HTTPRoute"})
+"""Kinds of which the operator asks when somebody changed them."""
 WRITTEN = "written"
 """Stands for whoever creates and patches: what was written so is owned, and no apply of another manager removes it."""
 
@@ -26,6 +28,13 @@ WRITTEN = "written"
 def stamp(now: float) -> str:
     """A time as Kubernetes writes it: whole seconds."""
     return to_text(float(int(now)))
+
+
+def _noted(old: Json | None, new: Json, now: str) -> list[Json]:
+    """When the object and its status last changed: of managed fields that is all that the operator reads."""
+    before = old["metadata"]["managedFields"] if old is not None else []
+    part = "status" if old is not None and new.get("status") != old.get("status") else ""
+    return [one for one in before if one.get("subresource", "") != part] + [{"subresource": part, "time": now}]
 
 
 def owners(obj: Json) -> set[str]:
@@ -206,6 +215,8 @@ class Store:
         self.version += 1
         new["metadata"] = {**new["metadata"], "resourceVersion": str(self.version)}
         kind, name = new["kind"], new["metadata"]["name"]
+        if kind in NOTED:
+            new["metadata"]["managedFields"] = _noted(old, new, stamp(self.clock()))
         self.kinds.setdefault(kind, {})[name] = new
         self.past.setdefault(kind, {}).setdefault(name, []).append((self.clock(), new))
         self.on_change(verb, kind, name, old, new)

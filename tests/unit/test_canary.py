@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from canaries import FRONT, NAME, NEW, OLD, STABLE, at_step, canary, routed, shares, shifting
+from canaries import FRONT, NAME, NEW, OLD, STABLE, at_step, canary, lost, named, routed, shares, shifting
 from observations import (
     HOUR,
     NOW,
@@ -71,11 +71,6 @@ def test_it_gets_no_traffic_before_it_is_written_down_that_it_does() -> None:
     assert (steps.number, steps.started_at) == (0, None)
     assert shares(plan) == [("EnsureRoute", "", 0)]
     assert [one.revision for one in actions(plan, EnsureStepService)] == [NAME]
-
-
-def named(**changes: Any) -> RouteView:
-    """As it is before the first share: the candidate is named, and gets nothing."""
-    return routed(weights={FRONT: 100, NAME: 0}, **changes)
 
 
 def test_then_the_gateways_are_told_its_name_and_then_its_share() -> None:
@@ -306,15 +301,6 @@ def test_a_dead_target_of_a_rollback_gets_its_place() -> None:
 # ---------------------------------------------------------------- what stays
 
 
-def lost(**changes: Any) -> Observation:
-    view = at_step()
-    at = to_text(NOW - 300)
-    update = {"phase": "RolledBack", "lost_traffic_at": at}
-    view = replace(view, status=view.status.model_copy(update=update))
-    obs = seen(NEW, STABLE, view, traffic=STABLE, **{"route": routed(), **changes})
-    return replace(obs, loaded={STABLE.name: loaded(STABLE), NAME: loaded(view)})
-
-
 def test_its_searchers_stay_until_every_gateway_has_seen_that_it_lost_its_share() -> None:
     behind = run(lost(route=routed(behind=True, accepted=False, services={NAME: "u"})))
     assert (actions(behind, DeleteSearchers), actions(behind, DeleteStepService)) == ([], [])
@@ -342,7 +328,10 @@ def test_what_a_gateway_steers_is_given_time_to_follow(seconds: float, gone: boo
     plan = run(lost(route=routed(said_at=NOW - seconds, services={NAME: "u"})))
     assert bool(actions(plan, DeleteSearchers)) is gone
     assert bool(actions(plan, DeleteStepService)) is gone
-    assert shares(run(shifting(route=named(said_at=NOW - seconds)))) == [("EnsureRoute", NAME, 10)]
+    # And before it gets its first share: it said so long after it was named, so it was away.
+    assert shares(run(shifting(route=named(said_at=NOW - seconds)))) == [("EnsureRoute", NAME, 10 if gone else 0)]
+    prompt = named(written_at=NOW - 6, said_at=NOW - 5)
+    assert shares(run(shifting(route=prompt))) == [("EnsureRoute", NAME, 10)]
 
 
 @pytest.mark.parametrize(("problem", "stays"), [("403 Forbidden: no", True), ("404 : 404 page not found", False)])

@@ -43,6 +43,8 @@ class EventReason(StrEnum):
     """Every gateway sends it the share of this step."""
     STEPS_SKIPPED = "StepsSkipped"
     """There is nothing to share the traffic with: it is switched to without steps."""
+    GATEWAY_LOST = "GatewayLost"
+    """A gateway has not seen for long that a revision lost its share: it is taken for gone, and waited for no more."""
     TRAFFIC_SWITCHED = "TrafficSwitched"
     """The traffic went to a new revision."""
     SOAKING = "Soaking"
@@ -137,6 +139,7 @@ _WARNINGS = frozenset(
         EventReason.BUILD_FELL_BACK,
         EventReason.OBJECTIVE_MISSED,
         EventReason.FILTERS_DROPPED,
+        EventReason.GATEWAY_LOST,
         EventReason.STALLED,
         EventReason.WRITE_REFUSED,
         EventReason.DRIFT_REPAIRED,

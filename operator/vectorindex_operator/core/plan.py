@@ -136,7 +136,8 @@ class MoveTraffic:
 class EnsureRoute:
     """Keep the HTTPRoute there, with a share for the candidate that is no larger than it was, or larger.
 
-    `resource_version`: what a larger share was decided on; empty: none became larger, or there is no route yet.
+    `resource_version`: what a larger share, or that one is named or not any more, was decided on; empty: nothing of
+    that, or there is no route yet.
     """
 
     route: Route
@@ -146,6 +147,9 @@ class EnsureRoute:
     """Of a hundred queries that come through the gateway."""
     decision: Decision | None
     resource_version: str
+    over: tuple[str, ...] = ()
+    """Candidates whose share is over: named with weight 0, so that no gateway forgets one that it still sends queries
+    to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The HTTPRoute of an index, named like it: what comes through gateways goes to its front Service, and while a canary's
-steps go on a share of it to the candidate's own. Weights and the reason for them travel in one write.
+steps go on a share of it to the candidate's own. Who had one before is named with weight 0 for a while (core/safety/
+route.py). Weights and the reason for them travel in one write.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ def http_route(action: EnsureRoute, index: IndexView) -> Manifest:
     backends = [_backend(index.name, 100 - action.weight)]
     if action.candidate:
         backends.append(_backend(action.candidate, action.weight))
+    backends += [_backend(name, 0) for name in action.over]
     annotations = {labels.DECISION: decision_text(action.decision)} if action.decision is not None else None
     marks, owner = labels.common(index.name, "route"), labels.owner(index)
     return {

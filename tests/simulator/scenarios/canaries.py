@@ -135,9 +135,47 @@ def abort_with_a_gateway_that_is_deaf(w: World) -> Script:
     w.ask("abort", "n1")
     yield phase(w, "B", "RolledBack")
     yield 150.0
-    w.gateway.deaf = False
-    w.gateway.look()
+    w.gateway.come_back()
     yield 60.0
+
+
+@scenario(given_up("Aborted"), seeds=0)
+def abort_with_a_gateway_that_never_comes_back(w: World) -> Script:
+    """Its row stays in the route's status. Not for ever do searchers wait for it."""
+    yield from through_the_gateway(w, rollout__steps=[{"weight": 20, "pause": True}])
+    yield lambda: w.name_of("B") in w.gateway.sends_to()
+    w.gateway.leave()
+    w.ask("abort", "n1")
+    yield phase(w, "B", "RolledBack")
+    yield 300.0
+    assert w.loaded() == {w.name_of("A"), w.name_of("B")}, "it might have come back"
+
+
+@scenario(ends("B", builds=2, extra=passed("Passed")), seeds=FEW)
+def the_gateway_is_deaf_when_the_steps_end(w: World) -> Script:
+    """B has all that comes by the front Service, and half of it still comes by its own."""
+    yield from through_the_gateway(w)
+    yield lambda: share_of(w, "B") == 50 or w.serving() == w.name_of("B")
+    yield lambda: "startedAt" in steps_of(w, "B") or w.serving() == w.name_of("B")
+    w.gateway.deaf = True
+    yield stable(w, "B")
+    yield w.rng.uniform(0.0, 120.0)
+    w.gateway.come_back()
+    yield 60.0
+
+
+@scenario(ends("B", builds=2, extra=passed("Passed")), seeds=0)
+def the_gateway_is_deaf_when_a_canary_is_named(w: World) -> Script:
+    """It hears of B's name and, had it a share by then, of that at once."""
+    w.use_gateway()
+    yield from first_is_stable(w, **CANARY)
+    yield lambda: bool((w.store.get("HTTPRoute", NAME) or {}).get("status"))
+    w.gateway.deaf = True
+    w.apply(index__factory="B")
+    yield lambda: w.name_of("B") in weights(w.store.get("HTTPRoute", NAME) or {})
+    yield 60.0
+    w.gateway.come_back()
+    yield stable(w, "B")
 
 
 @scenario(ends("B", builds=2, extra=passed("Passed")), seeds=0)
@@ -160,6 +198,7 @@ def the_route_is_changed_by_hand(w: World) -> Script:
     def shared() -> bool:
         return share_of(w, "B") == 20 or w.serving() == w.name_of("B")
 
+    w.gateway.by_hand = True
     yield from through_the_gateway(w, rollout__steps=[{"weight": 20, "duration": "4m"}])
     yield shared
     for share in (90, 0):
@@ -185,9 +224,30 @@ def a_step_while_no_operator_is_there(w: World) -> Script:
     yield phase(w, "B", "RolledBack")
 
 
-@scenario(ends("B", builds=2, extra=lambda w: [] if w.store.get("HTTPRoute", NAME) is None else ["a route"]), seeds=0)
+def _no_route(w: World) -> list[str]:
+    return ["a route"] if w.store.get("HTTPRoute", NAME) is not None else []
+
+
+@scenario(ends("B", builds=2, extra=_no_route), seeds=0)
 def the_route_is_taken_out(w: World) -> Script:
     yield from through_the_gateway(w)
     yield stable(w, "B")
     w.take_away("rollout")
     yield lambda: w.store.get("HTTPRoute", NAME) is None
+
+
+@scenario(
+    ends(
+        "A", phase="RolledBack", reason="Aborted", rolled_out=False, stalled=True, failed="B", builds=2,
+        extra=_no_route,
+    ),
+    seeds=0,
+)  # fmt: skip
+def the_route_is_taken_out_in_a_step(w: World) -> Script:
+    """And the step is aborted: the gateway sends B its share for longer than connections last."""
+    yield from through_the_gateway(w, rollout__steps=[{"weight": 20, "pause": True}])
+    yield lambda: w.name_of("B") in w.gateway.sends_to()
+    w.gateway.takes = (60.0, 90.0)
+    w.take_away("rollout")
+    w.ask("abort", "n1")
+    yield phase(w, "B", "RolledBack")

@@ -3,11 +3,18 @@
 Its first backend is the front Service, always; the second, while a canary's steps go on, is the candidate's own. So
 whatever becomes of a candidate, one write takes its share away. What is to be is what revisions' statuses say, and a
 larger share is written only once they say so; a smaller one is written before anything else.
+
+One that lost its share stays named, with weight 0, until gateways have followed, and its Service and its searchers stay
+as long: what a gateway steers hears of routes and of what they lead to apart, and must never know a share without the
+one who has it (docs/adr/0061-a-share-ends-with-weight-0.md).
 """
 
 from __future__ import annotations
 
 from vectorindex_operator.api import v1alpha1 as api
+from vectorindex_operator.api.quantities import duration_seconds
+from vectorindex_operator.api.timestamps import to_text
+from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import DeleteRoute, DeleteStepService, EnsureRoute, EnsureStepService, LowerRoute
 from vectorindex_operator.core.state import ReconcileState, Stall
@@ -22,6 +29,10 @@ LEFT_SECONDS = 120.0
 
 FOLLOW_SECONDS = 40.0
 """What a gateway steers may follow later than it says: an Envoy whose controller was away asks for it every 30 s."""
+PROMPT_SECONDS = 10.0
+"""Whoever says within so long that it has seen a change was not away when it was made."""
+GONE_SECONDS = 600.0
+"""A gateway that the route names is waited for as long as a soak may be, and so long at least."""
 
 
 def step(state: ReconcileState) -> None:
@@ -41,18 +52,22 @@ def step(state: ReconcileState) -> None:
         state.act(EnsureStepService(name))
     before = view.weights.get(name, 0) if name else 0
     weight = weight if _may_grow(state, name) else min(before, weight)
-    named = name if weight else ""
+    named = name if weight or name in view.weights else ""
     weight = weight if before or _is_met(state, name) else 0
     front = state.obs.index.name
     others = {one: share for one, share in view.weights.items() if one != front and share}
     lowers = any(share > (weight if one == name else 0) for one, share in others.items())
     # Also where nobody had a share yet: a larger one that somebody else is about to write is refused then.
     lowers = lowers or state.withdrawal is not None
-    version = view.resource_version if weight > before or (named and named not in view.weights) else ""
+    over = _over(state, named, lowers=lowers)
+    for one in over:
+        state.act(EnsureStepService(one))
+    names = {one for one in (named, *over) if one}
+    version = view.resource_version if weight > before or (not lowers and names != _candidates(state)) else ""
     decision = state.withdrawal or view.decision
     kind = LowerRoute if lowers else EnsureRoute
-    state.act(kind(route, named, weight, decision, version))
-    _remove_services(state, keep=name, clear=not others)
+    state.act(kind(route, named, weight, decision, version, over))
+    _remove_services(state, keep=name)
     _stall_at_rest(state)
 
 
@@ -88,10 +103,14 @@ def is_as_asked(state: ReconcileState, name: str, weight: int) -> bool:
 
 def holds(state: ReconcileState, name: str) -> bool:
     """Whether a gateway may still send queries to the searchers of `name`; says so in the status."""
-    view = state.obs.route
-    if not (view.weights.get(name) or _may_send(state) or (view.unknown and _has_stepped(state, name))):
+    view, subject = state.obs.route, f"HTTPRoute/{state.obs.index.name}"
+    if not (view.weights.get(name) or _may_send(state) or (view.unknown and _had_a_share(state, name))):
+        if view.behind:
+            message = f"a gateway has not seen {subject} since {to_text(view.written_at)}: it is taken for gone, and"
+            state.event(EventReason.GATEWAY_LOST, f"{message} the searchers of {name} are removed", revision=name)
         return False
-    state.block(NOT_OBSERVED, f"HTTPRoute/{state.obs.index.name}", f"a gateway may send queries to {name}: it stays")
+    until = f", until {to_text(view.written_at + _longest(state))} at the latest" if view.behind else ""
+    state.block(NOT_OBSERVED, subject, f"a gateway may send queries to {name}: it stays{until}")
     state.requeue_at(state.now + 5)
     return True
 
@@ -143,7 +162,16 @@ def _may_grow(state: ReconcileState, name: str) -> bool:
 def _is_behind(state: ReconcileState) -> bool:
     """Whether a gateway may route by what the route said before."""
     view = state.obs.route
-    return view.behind or (view.left_behind and state.now - view.written_at < LEFT_SECONDS)
+    since = state.now - view.written_at
+    return (view.behind and since < _longest(state)) or (view.left_behind and since < LEFT_SECONDS)
+
+
+def _longest(state: ReconcileState) -> float:
+    """Seconds after the last change of the route in which a gateway that it names may see that: its users are there
+    while its controller is away. One that is gone for good must not hold searchers for ever.
+    """
+    rollout = state.known_spec.rollout if state.known_spec is not None else api.Rollout()
+    return max(GONE_SECONDS, duration_seconds(rollout.soak.max_duration))
 
 
 def _may_send(state: ReconcileState) -> bool:
@@ -156,34 +184,68 @@ def _is_met(state: ReconcileState, name: str) -> bool:
     of what they lead to apart, and for a moment answers 503 where it knows the route alone.
     """
     view = state.obs.route
-    return name in view.weights and view.accepted and not _is_behind(state)
+    was_away = view.said_at - view.written_at > PROMPT_SECONDS
+    has_followed = not was_away or state.now - view.said_at >= FOLLOW_SECONDS
+    return name in view.weights and view.accepted and not _is_behind(state) and has_followed
 
 
 def _number(rollout: api.RolloutStatus) -> int | None:
     return rollout.steps.number if rollout.steps is not None else None
 
 
-def _has_stepped(state: ReconcileState, name: str) -> bool:
+def _had_a_share(state: ReconcileState, name: str) -> bool:
+    """Whether it may have had one until not long ago, by its status alone."""
     status = state.statuses.get(name)
-    return status is not None and status.rollout is not None and status.rollout.steps is not None
+    if status is None or status.rollout is None or status.rollout.steps is None:
+        return False
+    return state.age(status.lost_traffic_at) < _longest(state)
 
 
-def _remove_services(state: ReconcileState, *, keep: str, clear: bool) -> None:
-    """Those of candidates that no gateway knows any more."""
-    if _may_send(state) or not clear:
+def _candidates(state: ReconcileState) -> set[str]:
+    """Revisions that the route names, with a share or without."""
+    view = state.obs.route
+    return view.weights.keys() & (state.obs.revisions.keys() | view.services.keys())
+
+
+def _over(state: ReconcileState, named: str, *, lowers: bool) -> tuple[str, ...]:
+    """Candidates whose share is over, and that the route is to name all the same. A write that takes a share away
+    leaves every name; the next one waits for gateways, and until searchers that are to be removed are gone.
+    """
+    lost = {state.withdrawal.from_revision} if state.withdrawal is not None else set()
+    there = sorted((_candidates(state) | lost) - {named})
+    if lowers or _may_send(state):
+        return tuple(there)
+    stay = {*state.keep_loaded, *state.foreign, state.serving}
+    return tuple(name for name in there if state.loaded(name).exists and name not in stay)
+
+
+def _remove_services(state: ReconcileState, *, keep: str) -> None:
+    """Those of candidates that the route does not name, and that no gateway knows any more."""
+    view = state.obs.route
+    gone = {name: uid for name, uid in sorted(view.services.items()) if name != keep}
+    if gone:
+        _look_again(state)
+    if _may_send(state):
         return
-    for name, uid in sorted(state.obs.route.services.items()):
-        if name != keep:
+    for name, uid in gone.items():
+        if name not in view.weights:
             state.act(DeleteStepService(name, uid))
+
+
+def _look_again(state: ReconcileState) -> None:
+    """What a gateway says is not watched."""
+    state.requeue_at(max(state.now + 5, state.obs.route.said_at + FOLLOW_SECONDS))
 
 
 def _remove(state: ReconcileState) -> None:
     """Nobody wants a route: what was one of ours goes, and last of all the note that there is one."""
     view, index = state.obs.route, state.obs.index
-    if view.exists and view.owned and state.known_spec is not None and state.known_spec.rollout.route is None:
+    if view.services and _may_send(state):
+        _look_again(state)  # once it is gone, nothing tells any more what gateways have seen of it
+    elif view.exists and view.owned and state.known_spec is not None and state.known_spec.rollout.route is None:
         state.act(DeleteRoute(index.name, view.uid))
     elif not view.exists:
-        _remove_services(state, keep="", clear=True)
+        _remove_services(state, keep="")
 
 
 def _stall_at_rest(state: ReconcileState) -> None:
