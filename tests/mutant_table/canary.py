@@ -263,8 +263,8 @@ CANARY = (
     Mutant(
         "a candidate's Service stays for ever",
         _ROUTE,
-        "        if name not in view.weights:\n",
-        "        if name in view.weights:\n",
+        "            state.act(DeleteStepService(name, uid))\n",
+        "            pass\n",
         (f"{_TESTS}test_its_searchers_stay_until_every_gateway_has_seen_that_it_lost_its_share",),
         "Each rollout would leave one.",
         each=(seeds("canary_passes"),),

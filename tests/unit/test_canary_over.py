@@ -99,6 +99,7 @@ def test_a_candidate_that_cannot_get_its_first_share_yet_keeps_its_name() -> Non
     ids=["not seen", "not followed"],
 )
 def test_until_then_nothing_of_it_goes(route: RouteView) -> None:
+    assert over(run(unloaded(lost(route=route)))) == (NAME,)
     plan = run(lost(route=route))
     assert (over(plan), removed(plan)) == ((NAME,), ([], []))
     assert [one.revision for one in actions(plan, EnsureStepService)] == [NAME], "it is made again if somebody takes it"
