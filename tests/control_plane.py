@@ -70,6 +70,8 @@ class Api:
     pool: urllib3.PoolManager
     as_user: str = ""
     as_groups: tuple[str, ...] = ()
+    token: str = _TOKEN
+    """Empty: the pool has a certificate to show."""
 
     def impersonate(self, user: str, *groups: str) -> Api:
         """The same server as somebody else."""
@@ -84,9 +86,9 @@ class Api:
         self, method: str, path: str, body: Any = None, content_type: str = "application/json", **query: str
     ) -> Answer:
         """One request. `query` holds parameters such as dryRun="All"."""
-        headers = urllib3.HTTPHeaderDict(
-            {"Authorization": f"Bearer {_TOKEN}", "Content-Type": content_type, "Accept": "application/json"}
-        )
+        headers = urllib3.HTTPHeaderDict({"Content-Type": content_type, "Accept": "application/json"})
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         if self.as_user:
             headers["Impersonate-User"] = self.as_user
             for group in self.as_groups:
@@ -131,6 +133,27 @@ class Api:
             while not self.get(kind).ok:
                 assert time.monotonic() < deadline, f"{kind} never served"
                 time.sleep(0.1)
+
+
+def kubeconfig_of(api: Api, authority: Path, folder: Path, namespace: str, account: str, seconds: int) -> Path:
+    """A kubeconfig in `folder` with a token of a ServiceAccount, good for `seconds`. `authority`: the CA's file."""
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+    request: Json = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+    request["spec"] = {"expirationSeconds": seconds}
+    answer = api.request("POST", path, request)
+    if not answer.ok:
+        raise RuntimeError(f"no token for {namespace}/{account}: {answer.message}")
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": api.url, "certificate-authority": str(authority)}}],
+        "users": [{"name": "test", "user": {"token": answer.body["status"]["token"]}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
+    }
+    file = folder / f"{namespace}-{account}.json"
+    file.write_text(json.dumps(config))
+    return file
 
 
 def path_of(manifest: Json) -> str:
@@ -225,24 +248,8 @@ class ControlPlane:
 
     def kubeconfig(self, namespace: str, account: str, seconds: int = 3600) -> Path:
         """A kubeconfig with a token of a ServiceAccount. `seconds`: for how long the token is good."""
-        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
-        request: Json = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
-        request["spec"] = {"expirationSeconds": seconds}
-        answer = self.api.request("POST", path, request)
-        if not answer.ok:
-            raise RuntimeError(f"no token for {namespace}/{account}: {answer.message}")
-        certificate = str(self.folder / "certificates" / "apiserver.crt")
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {"server": self.api.url, "certificate-authority": certificate}}],
-            "users": [{"name": "test", "user": {"token": answer.body["status"]["token"]}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
-        }
-        file = self.folder / f"{namespace}-{account}.json"
-        file.write_text(json.dumps(config))
-        return file
+        certificate = self.folder / "certificates" / "apiserver.crt"
+        return kubeconfig_of(self.api, certificate, self.folder, namespace, account, seconds)
 
     def kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """The real kubectl, as admin."""

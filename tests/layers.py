@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -26,12 +26,17 @@ def unavailable(layer: str, lacks: str, remedy: str) -> NoReturn:
 
 def program(layer: str, name: str) -> Path:
     """A program that hack/local-cluster builds (kubernetes, helm). Never builds it: that takes minutes."""
+    path: Path = local_layout().binary(name)
+    if not path.exists():
+        unavailable(layer, f"{name} is not built", f"Build it once: hack/local-cluster/cluster binary {name}")
+    return path
+
+
+def local_layout() -> Any:
+    """Names, addresses and paths of the local cluster: its module, which is no part of the Python path."""
     sys.path.insert(0, str(CHECKOUT / "hack" / "local-cluster"))
     try:
         from localcluster import layout
     finally:
         sys.path.pop(0)
-    path: Path = layout.binary(name)
-    if not path.exists():
-        unavailable(layer, f"{name} is not built", f"Build it once: hack/local-cluster/cluster binary {name}")
-    return path
+    return layout

@@ -27,23 +27,24 @@ class Operator:
     release: str
     since: float = 0.0
     """Unix seconds: when the tests began."""
+    namespace: str = release.NAMESPACE
     _other_roles: list[tuple[float, float]] = field(default_factory=list)
 
     # ------------------------------------------------------------ looks
 
     def pods(self) -> list[Json]:
         """Its pods that are not on their way out."""
-        pods = self.kube.list("Pod", release.NAMESPACE, SELECTOR)
+        pods = self.kube.list("Pod", self.namespace, SELECTOR)
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
     def leader(self) -> str:
         """The pod that holds the Lease; empty when nobody does."""
-        lease = self.kube.get("Lease", LEASE, release.NAMESPACE)
+        lease = self.kube.get("Lease", LEASE, self.namespace)
         return str((lease or {}).get("spec", {}).get("holderIdentity") or "")
 
     def metric(self, name: str, pod: str = "") -> dict[str, float]:
         """A metric of the leader (or of `pod`): labels -> value."""
-        path = f"/api/v1/namespaces/{release.NAMESPACE}/pods/{pod or self.leader()}:8080/proxy/metrics"
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod or self.leader()}:8080/proxy/metrics"
         status, body = self.kube.call("GET", path)
         if status != 200:
             raise HarnessError(f"no metrics: {status} {body}")
@@ -62,7 +63,7 @@ class Operator:
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",
             "spec": {
-                "user": f"system:serviceaccount:{release.NAMESPACE}:{account}",
+                "user": f"system:serviceaccount:{self.namespace}:{account}",
                 "groups": ["system:serviceaccounts", "system:authenticated"],
                 "resourceAttributes": asked,
             },
@@ -88,7 +89,7 @@ class Operator:
         """`helm upgrade` with further values, as in "replicaCount=2"; waits until the pods are ready."""
         sets = [word for setting in settings for word in ("--set", setting)]
         self.cluster.helm(
-            "upgrade", self.release, release.CHART, "--namespace", release.NAMESPACE,
+            "upgrade", self.release, release.CHART, "--namespace", self.namespace,
             "--reuse-values", "--wait", "--timeout", "120s", *sets, timeout=150,
         )  # fmt: skip
 
@@ -109,14 +110,14 @@ class Operator:
         """SIGKILL to the process that holds the Lease; returns when it is dead."""
 
         def alive() -> Json | None:
-            pod = self.kube.get("Pod", self.leader(), release.NAMESPACE)
+            pod = self.kube.get("Pod", self.leader(), self.namespace)
             return pod if pod is not None and _life(pod)[1] == "running" else None
 
         pod = self.kube.wait_for(alive, 60, "an operator that leads and runs", last_seen=self.leader)
         kill_container(self.cluster, self.kube, pod)
         name = pod["metadata"]["name"]
         self.kube.wait_for(
-            lambda: _life(self.kube.get("Pod", name, release.NAMESPACE)) != _life(pod), 30, f"the end of {name}"
+            lambda: _life(self.kube.get("Pod", name, self.namespace)) != _life(pod), 30, f"the end of {name}"
         )
 
 

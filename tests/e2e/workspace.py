@@ -66,7 +66,7 @@ class Workspace:
 
     def retire(self) -> None:
         """Asks for the end of the index, which is all that uses the machine; waits for nothing."""
-        self.kube.delete("VectorIndex", NAME, self.namespace)
+        self.kube.delete("VectorIndex", self.index.name, self.namespace)
 
     def remove(self) -> None:
         """Removes the bucket and, once the searchers are gone, asks for the end of the namespace.
@@ -101,7 +101,7 @@ class Workspace:
         return {
             "apiVersion": "vectorindex.dev/v1alpha1",
             "kind": "VectorIndex",
-            "metadata": {"name": NAME},
+            "metadata": {"name": self.index.name},
             "spec": spec,
         }
 
@@ -128,7 +128,7 @@ class Workspace:
 
     def ask(self, query: Floats, **fields: Any) -> Json:
         """The answer of one search through the Service."""
-        path = f"/api/v1/namespaces/{self.namespace}/services/{NAME}:http/proxy/v1/search"
+        path = f"/api/v1/namespaces/{self.namespace}/services/{self.index.name}:http/proxy/v1/search"
         body = {"vector": [float(x) for x in query], **fields}
         status, answer = self.kube.call("POST", path, body=body)
         assert status == OK, f"{status}: {answer}\n{self.index.explain()}"
@@ -187,7 +187,7 @@ class Workspace:
 
     def built(self) -> Counter[str]:
         """How many builds of each revision wrote an index: every attempt leaves its files under a prefix of its own."""
-        keys = self.store.keys(self.bucket, "indexes/")
+        keys = self.store.keys(self.bucket, f"indexes/{self.namespace}/{self.index.name}/")
         digests = {item["spec"]["digest"]: name for name, item in self.index.revisions().items()}
         return Counter(digests.get(key.split("/")[3], "unknown") for key in keys if key.endswith("/index.faiss"))
 

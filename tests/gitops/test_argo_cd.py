@@ -15,8 +15,8 @@ import pytest
 import yaml
 from argo_states import STATES, disabled, health_of
 from chart import CHART
+from gitops import applications
 from gitops.argocd import ArgoCD
-from layers import CHECKOUT
 
 from argocd_files import KIND
 from vectorindex_operator.core.commands import COMMANDS
@@ -29,13 +29,8 @@ LOOKS = 3
 
 
 def application(name: str) -> Json:
-    """An Application of docs/gitops.md that deletes what it deployed; in the background, as nobody collects garbage."""
-    page = (CHECKOUT / "docs" / "gitops.md").read_text(encoding="utf-8")
-    blocks = (yaml.safe_load(part.partition("```")[0]) for part in page.split("```yaml\n")[1:])
-    (made,) = (one for one in blocks if (one["kind"], one["metadata"]["name"]) == ("Application", name))
-    made["metadata"]["finalizers"] = ["resources-finalizer.argocd.argoproj.io/background"]
-    found: Json = made
-    return found
+    """One of the page; it deletes in the background, as nobody collects garbage here."""
+    return applications.application(name, f"{applications.FINALIZER}/background")
 
 
 def recorded(name: str) -> Json:
@@ -98,8 +93,7 @@ def index(argo: ArgoCD) -> Iterator[Json]:
     says(argo, "at_rest")
     synced(argo, "Healthy")
     yield live(argo)
-    argo.plane.api.request("DELETE", f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{APP}")
-    argo.wait(f"{APP} to go", lambda: not argo.get(APP), name=APP)
+    argo.delete(APP)
     assert not live(argo), "what an Application deployed goes with it"
 
 
@@ -222,8 +216,7 @@ def test_the_chart_is_synced_and_stays_so(argo: ArgoCD) -> None:
         argo.refresh(name)
         assert argo.states(name)[0] == "Synced"
     assert len(argo.get(name)["status"]["history"]) == before
-    argo.plane.api.request("DELETE", f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{name}")
-    argo.wait("the chart to go", lambda: not argo.get(name), name=name)
+    argo.delete(name)
     left = argo.plane.kubectl("-n", "vectorindex-system", "get", "deployments", "-o", "name").stdout
     assert left == ""
     assert argo.plane.api.get(

@@ -19,7 +19,7 @@ from harness import release
 HACK = Path(__file__).resolve().parents[2] / "hack" / "local-cluster"
 sys.path.insert(0, str(HACK))
 
-from localcluster import archive, builds, host, image_build, layout, lifecycle, node, processes, second  # noqa: E402
+from localcluster import archive, builds, cli, host, image_build, layout, lifecycle, node, processes, second  # noqa: E402
 from localcluster.terminal import ClusterError  # noqa: E402
 
 
@@ -220,3 +220,17 @@ def test_the_api_server_writes_down_what_the_operator_asks_and_no_more_than_it_m
     assert layout.OPERATOR_NAMESPACE == release.NAMESPACE
     second = HACK.parents[1] / "tests" / "e2e" / "test_two_operators.py"
     assert f'NAMESPACE, CLASS = "{layout.SECOND_OPERATOR_NAMESPACE}"' in second.read_text()
+
+
+def test_a_program_in_the_nodes_network_is_the_one_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With flags of its own, which are not ours; its process is this one, so a signal reaches it."""
+    became: list[list[str]] = []
+    monkeypatch.setattr(cli.os, "execvp", lambda program, words: became.append(words) or 0)
+    monkeypatch.setattr(cli.node, "require_init_pid", lambda: 4711)
+
+    cli.main(["network", "python", "-m", "pytest", "--help"])
+    assert became == [["nsenter", "--target", "4711", "--net", "--", "python", "-m", "pytest", "--help"]]
+    assert cli.main(["network"]) == 1
+    assert "say which program" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ def main(arguments: Sequence[str]) -> int:
         # Before argparse, which would take kubectl's own flags for ours.
         if arguments and arguments[0] in TOOLS:
             return _tool(arguments[0], list(arguments[1:]))
+        if arguments and arguments[0] == "network":
+            return _in_network(list(arguments[1:]))
         return _verb(_parser().parse_args(arguments))
     except ClusterError as failure:
         print(f"cluster: {failure}", file=sys.stderr)
@@ -75,6 +78,14 @@ def _tool(name: str, arguments: list[str]) -> int:
     return workloads.run_tool([str(layout.TOOLS / name)], arguments)
 
 
+def _in_network(command: list[str]) -> int:
+    """Becomes a program in the node's network: what it listens on, the host's other networks do not see."""
+    if not command:
+        raise ClusterError("say which program: cluster network PROGRAM ARGS...")
+    enter = ["nsenter", "--target", str(node.require_init_pid()), "--net", "--"]
+    os.execvp(enter[0], [*enter, *command])
+
+
 def _require_running() -> None:
     if not node.running():
         raise ClusterError("the local cluster is not running: start it with `cluster up`")
@@ -93,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     # Run by _tool; here for --help.
     verbs.add_parser("kubectl", help="kubectl ARGS... on this cluster")
     verbs.add_parser("helm", help="helm ARGS... on this cluster")
+    verbs.add_parser("network", help="PROGRAM ARGS... in the network of the node")
     binary = verbs.add_parser("binary", help="print the path of a built program, building it if need be")
     binary.add_argument("name", choices=[build.name for build in builds.BUILDS])
     another = verbs.add_parser("node", help="a second node: add it, lose it as in a power cut, remove it")
