@@ -22,14 +22,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTER = ROOT / "hack" / "local-cluster" / "cluster"
 LAYERS = ("unit", "simulator", "dashboard", "apiserver", "chaos", "e2e")
-ON_REQUEST = ("gitops",)
+ON_REQUEST = ("gitops", "gitops_cluster")
 """Run only where they are named: what they need takes minutes to build."""
-NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e"})
+NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e", "gitops_cluster"})
 PREPARATIONS: dict[str, tuple[list[str], ...]] = {
     "apiserver": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "versitygw")),
     "chaos": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm")),
     "e2e": ([sys.executable, "-m", "harness"],),
     "gitops": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "argocd-scripts", "argocd")),
+    "gitops_cluster": (["env", "CLUSTER=local", sys.executable, "-m", "harness"], [str(CLUSTER), "binary", "argocd"]),
 }
 """Run before pytest: minutes on a fresh machine, seconds later."""
 ONE_PROCESS_PER_CORE = frozenset({"unit", "simulator"})
@@ -38,10 +39,11 @@ BEHIND, IN_FRONT = "simulator", "e2e"
 LOWEST = ("nice", "-n", "19")
 BEHIND_TIMEOUT = "--timeout=3600"
 """Of one test: behind another layer it may wait long for a core."""
-OWN_NETWORK = frozenset({"gitops"})
-"""Of these some programs listen on every address: they get a network with loopback only, where root may make one."""
 _LOOPBACK = "ip link set lo up && ip address add 192.0.2.1 dev lo && ip route add default dev lo"
 ALONE = ("unshare", "--net", "sh", "-c", f'{_LOOPBACK} && exec "$@"', "sh")
+NETWORKS: dict[str, tuple[str, ...]] = {"gitops": ALONE, "gitops_cluster": (str(CLUSTER), "network")}
+"""Of these some programs listen on every address: they get another network, where root may enter one: with loopback
+only, or that of the local cluster's node."""
 NO_TESTS = 5  # pytest's exit code when it collected nothing: a layer without tests is a failure
 
 
@@ -71,7 +73,7 @@ def command(layer: str, *arguments: str) -> list[str]:
     """The command line of pytest for one layer. What takes an hour is heard while it goes on."""
     spread = ["--numprocesses=auto", "--dist=worksteal"] if layer in ONE_PROCESS_PER_CORE else []
     heard = ["--capture=no"] if layer == "chaos" and os.environ.get("CHAOS") == "full" else []
-    apart = ALONE if layer in OWN_NETWORK and os.geteuid() == 0 else ()
+    apart = NETWORKS.get(layer, ()) if os.geteuid() == 0 else ()
     return [*apart, sys.executable, "-m", "pytest", f"tests/{layer}", "-q", "-rs", *spread, *heard, *arguments]
 
 
@@ -139,9 +141,9 @@ def main(layers: list[str]) -> int:
         print(f"unknown layer {unknown[0]!r}: choose from {', '.join(known)}", file=sys.stderr)
         return 64
     rows = run_all(layers)
-    print("\nlayer       outcome         seconds")
+    print("\nlayer           outcome         seconds")
     for layer, ended, seconds in rows:
-        print(f"{layer:<12}{ended:<16}{seconds:7.1f}")
+        print(f"{layer:<16}{ended:<16}{seconds:7.1f}")
     bad = {"failed", "could not run"} if os.environ.get("CI") == "true" else {"failed"}
     return int(any(ended in bad for _, ended, _ in rows))
 

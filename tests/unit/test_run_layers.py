@@ -76,3 +76,10 @@ def test_the_one_behind_ends_with_the_one_in_front(
     with pytest.raises(KeyboardInterrupt):
         run_layers.run_all(["simulator", "e2e"])
     assert started[0].poll() is not None
+
+
+def test_what_listens_on_every_address_gets_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_layers.os, "geteuid", lambda: 0)
+    assert run_layers.command("gitops")[:2] == ["unshare", "--net"]
+    assert run_layers.command("gitops_cluster")[:3] == [str(run_layers.CLUSTER), "network", sys.executable]
+    assert run_layers.command("unit")[0] == sys.executable
