@@ -85,6 +85,12 @@ FLAGS = (
         "false",
     ),
     Flag(
+        "outcomes",
+        "true: what was decided about revisions is kept beside their artifacts, and a new VectorIndex begins with what "
+        "one of its name left there",
+        "false",
+    ),
+    Flag(
         "prometheus-url",
         "where rules on PromQL are answered, {namespace} filled in; default: such rules say Error",
     ),
@@ -190,6 +196,7 @@ def from_flags(flags: argparse.Namespace) -> OperatorSettings:
             namespace=flags.namespace,
             cluster_uid=_cluster(flags.cluster_uid),
             collect_history=_collects(flags),
+            outcomes=_switch(flags.outcomes, "--outcomes", "VECTORINDEX_OUTCOMES"),
             finalizer=finalizer_of(_class(flags.operator_class)),
             labels=_labels(flags.operator_labels),
             metrics_from=_peers(flags.metrics_from),

@@ -23,6 +23,7 @@ EVERYTHING = (
     "replicaCount=2",
     "clusterUid=0f5c2c8e-6a2b-4f0e-9a57-1f4d6f3b8c11",
     "collectHistory=true",
+    "outcomes=true",
     "webhook.url=https://hooks.example.com/vectorindex",
     "webhook.secretName=hooks",
     "prometheus.url=https://proxy.monitoring.svc:8443",

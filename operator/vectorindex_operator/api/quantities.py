@@ -39,6 +39,11 @@ def whole_cores(text: str) -> int:
     return _whole(text, "a CPU quantity: write for example 2 or 500m")
 
 
+def size_text(count: int) -> str:
+    """Bytes, for people: "12.5Mi", "3.40Gi"."""
+    return f"{count / 2**20:.1f}Mi" if count < 2**30 else f"{count / 2**30:.2f}Gi"
+
+
 def _whole(text: str, wanted: str) -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?", text)
     if not match:

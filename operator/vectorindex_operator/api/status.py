@@ -176,6 +176,14 @@ class Rebuild(Stored):
     """Of the `rebuild` that asked for it."""
 
 
+class Restored(Stored):
+    """That a revision was of an earlier VectorIndex of this name, and begins as what it had become there."""
+
+    phase: str
+    """Stable, Retired, Rejected or RolledBack; Validating where it is to be proven again."""
+    outcome: contract.Outcome
+
+
 POD_ENV = "pod.env"
 """Of a revision in whose pod template there are variables: releases of before take them away when they render it."""
 FEATURES = frozenset({POD_ENV})
@@ -212,6 +220,8 @@ class RevisionSpec(Stored):
     """Part of its gate hash: its image, where another image serves the same artifact. A report is of one image."""
     rebuild: Rebuild | None = None
     """None: the first build of its spec and data."""
+    restored: Restored | None = None
+    """None: it was made for this VectorIndex."""
     requires: tuple[str, ...] = ()
     """Features that an operator must know to render, choose or retire it; one that does not leaves it as it is."""
 
@@ -451,6 +461,8 @@ class RevisionStatus(Stored):
     """None: nobody ever decided about it, so they answer at the default one."""
     reach: Reach | None = None
     """Kept while `artifacts.deletionPolicy` is Delete."""
+    recorded: str | None = None
+    """Which outcome of it stands beside its artifact, for whoever takes over; None: none does."""
     message: str = ""
     recall: str = ""
     p95: str = ""

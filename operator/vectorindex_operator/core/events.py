@@ -96,6 +96,10 @@ class EventReason(StrEnum):
     storage."""
     ARTIFACTS_REMOVED = "ArtifactsRemoved"
     """What a deleted VectorIndex left in object storage is gone."""
+    OUTCOME_NOT_RECORDED = "OutcomeNotRecorded"
+    """What was decided about a revision could not be written beside its artifact; it is tried again."""
+    OUTCOMES_LOST = "OutcomesLost"
+    """Of what an earlier VectorIndex of this name left beside its artifacts, something could not be taken over."""
     BUILD_FELL_BACK = "BuildFellBackToCPU"
     """GPU pods stayed unschedulable; the build goes on without one."""
     OBJECTIVE_MISSED = "ObjectiveMissed"
@@ -136,6 +140,8 @@ _WARNINGS = frozenset(
         EventReason.WAY_BACK_LOST,
         EventReason.WAY_BACK_ARTIFACT_GONE,
         EventReason.ARTIFACT_LEFT,
+        EventReason.OUTCOME_NOT_RECORDED,
+        EventReason.OUTCOMES_LOST,
         EventReason.BUILD_FELL_BACK,
         EventReason.OBJECTIVE_MISSED,
         EventReason.FILTERS_DROPPED,

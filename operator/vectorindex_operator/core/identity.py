@@ -189,3 +189,13 @@ def collect_left_job_name(index_name: str, uid: str, place: tuple[str, str]) -> 
 def resolve_job_name(index_name: str, attempt_key: str) -> str:
     """Derived from the source and the listing before it, so one listing is asked for once."""
     return f"{index_name}-resolve-{_hash({'k': attempt_key})[:6]}"
+
+
+def outcomes_job_name(index_name: str, uid: str, key: str) -> str:
+    """Of the Job that writes or reads outcomes: never that of an earlier VectorIndex of this name."""
+    return f"{index_name}-outcomes-{_hash({'uid': uid, 'key': key})[:6]}"
+
+
+def outcomes_key(place: tuple[str, str], written: Mapping[str, str]) -> str:
+    """Key of a try to write outcomes (revision -> which) to a place; of none of them, to read what is there."""
+    return _hash({"place": place, "write": dict(written)})[:16]

@@ -54,7 +54,9 @@ from vectorindex_operator.core.progress import (
     desired,
     forget,
     pin,
+    record,
     resolve,
+    restore,
     surge,
     suspend,
     validate,
@@ -99,6 +101,7 @@ GO_FORWARD: tuple[Step, ...] = (
     surge.step,
     forget.step,
     collect.step,
+    record.step,
 )
 PINNED: tuple[Step, ...] = (
     obey_forward.step,
@@ -107,6 +110,7 @@ PINNED: tuple[Step, ...] = (
     surge.step,
     forget.step,
     collect.step,
+    record.step,
 )
 SUSPENDED: tuple[Step, ...] = (
     obey_forward.step,
@@ -114,6 +118,7 @@ SUSPENDED: tuple[Step, ...] = (
     suspend.step,
     forget.stop_unwanted_work,
     collect.step,
+    record.step,
 )
 
 
@@ -147,8 +152,14 @@ def go_forward(state: ReconcileState) -> None:
         state.requeue_at(state.now + 10)
         return
     _find_obstacle(state)
-    if state.stall is None or not state.stall.everything:
+    if (state.stall is None or not state.stall.everything) and _has_taken_over(state):
         _run(PINNED if state.pinned else SUSPENDED if state.suspended else GO_FORWARD, state)
+
+
+def _has_taken_over(state: ReconcileState) -> bool:
+    done: list[bool] = []
+    _run((lambda state: done.append(restore.is_done(state)),), state)
+    return done == [True]
 
 
 def _find_obstacle(state: ReconcileState) -> None:

@@ -26,7 +26,14 @@ from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.phase import KNOWN, Phase
 from vectorindex_operator.core.source_poll import Heard
 from vectorindex_operator.core.traffic import NO_ROUTE, NO_TRAFFIC, RouteView, Traffic
-from vectorindex_searcher.contract import BuildResult, CollectResult, Failure, ResolveResult, ValidateResult
+from vectorindex_searcher.contract import (
+    BuildResult,
+    CollectResult,
+    Failure,
+    OutcomesResult,
+    ResolveResult,
+    ValidateResult,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,7 @@ class Task(StrEnum):
     BUILD = "build"
     VALIDATE = "validate"
     COLLECT = "collect"
+    OUTCOMES = "outcomes"
 
 
 class JobState(StrEnum):
@@ -129,7 +137,7 @@ class JobView:
     state: JobState
     created_at: float
     finished_at: float | None = None
-    result: ResolveResult | BuildResult | ValidateResult | CollectResult | None = None
+    result: ResolveResult | BuildResult | ValidateResult | CollectResult | OutcomesResult | None = None
     failure: Failure | None = None
     exit_code: int | None = None
     waiting: str = ""

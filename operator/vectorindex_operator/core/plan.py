@@ -12,6 +12,7 @@ from vectorindex_operator.api.v1alpha1 import (
     Live,
     NetworkPolicy,
     Rebuild,
+    Restored,
     RevisionStatus,
     Route,
     Serving,
@@ -21,7 +22,15 @@ from vectorindex_operator.core.events import Event
 from vectorindex_operator.core.notices import Notice
 from vectorindex_operator.core.source_poll import SourceQuestion
 from vectorindex_operator.core.traffic import Decision
-from vectorindex_searcher.contract import BuildTask, CollectTask, LeaseState, ResolveTask, ServingPoint, ValidateTask
+from vectorindex_searcher.contract import (
+    BuildTask,
+    CollectTask,
+    LeaseState,
+    OutcomesTask,
+    ResolveTask,
+    ServingPoint,
+    ValidateTask,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,8 @@ class StartResolve:
 
 @dataclass(frozen=True, slots=True)
 class CreateRevision:
-    """Write the revision object. Spec, image and pod template are frozen into it from what they are now."""
+    """Write the revision object. Spec, image and pod template are frozen into it from what they are now. `restored`:
+    what it was in an earlier VectorIndex of this name, which says what it was built of."""
 
     name: str
     digest: str
@@ -44,6 +54,7 @@ class CreateRevision:
     serving: Serving
     proof_salt: str = ""
     rebuild: Rebuild | None = None
+    restored: Restored | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,16 @@ class StartCollect:
     revision: str
     key: str
     task: CollectTask
+
+
+@dataclass(frozen=True, slots=True)
+class StartOutcomes:
+    """Write what was decided about revisions beside their artifacts, or read what stands there, with a Job."""
+
+    name: str
+    key: str
+    failures: int
+    task: OutcomesTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +276,7 @@ Action = (
     | StartBuild
     | StartValidation
     | StartCollect
+    | StartOutcomes
     | DeleteJob
     | EnsureSearchers
     | EnsureNetworkPolicy
@@ -307,6 +329,8 @@ FORWARD: tuple[type[Action], ...] = (
     DeleteSearchers,
     ForgetRevision,
     StartCollect,
+    # Last: nothing waits for it.
+    StartOutcomes,
 )
 """The way forward, in its order: new work, then what takes away. The first that is refused stops the rest."""
 

@@ -61,6 +61,8 @@ class Installation:
     """By which Jobs mark the artifacts that this cluster uses; empty: they do not."""
     collect_history: bool = False
     """Whether the artifact of a revision that falls out of the history is removed."""
+    outcomes: bool = False
+    """Whether what was decided about revisions is kept beside their artifacts, and a new index begins with it."""
     finalizer: str = FINALIZER
     """What keeps a revision until its artifact is removed: that of this operator's class."""
     labels: Mapping[str, str] = field(default_factory=dict)

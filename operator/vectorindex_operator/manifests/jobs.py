@@ -1,4 +1,4 @@
-"""The resolve, build, validate and collect Jobs."""
+"""The resolve, build, validate, collect and outcomes Jobs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.v1alpha1 import S3, Pod, Resources, Toleration, VectorIndexSpec
 from vectorindex_operator.core.leftovers import CollectLeft
 from vectorindex_operator.core.observation import IndexView, RevisionView, Task
-from vectorindex_operator.core.plan import StartBuild, StartCollect, StartResolve, StartValidation
+from vectorindex_operator.core.plan import StartBuild, StartCollect, StartOutcomes, StartResolve, StartValidation
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
@@ -19,7 +19,14 @@ from vectorindex_operator.manifests.podspec import (
     pod_spec,
     task_env,
 )
-from vectorindex_searcher.contract import ADMIN_PORT, LIVE_KEY_ENV, METRICS_PORT_ENV, CollectTask, ExitCode
+from vectorindex_searcher.contract import (
+    ADMIN_PORT,
+    LIVE_KEY_ENV,
+    METRICS_PORT_ENV,
+    CollectTask,
+    ExitCode,
+    OutcomesTask,
+)
 
 # What trying again with the same input cannot mend fails the Job at once; memory, preemption and outages retry.
 FATAL_EXITS = (ExitCode.BAD_SPEC, ExitCode.BAD_DATA, ExitCode.SOURCE_MISSING, ExitCode.BUG, ExitCode.RETRY)
@@ -122,7 +129,7 @@ def collect(
     """The Job that removes the artifact of a revision, in today's image: one of before may not know how."""
     place = revision.spec.artifacts.reached_by(spec.artifacts.s3)
     job = _job(action.name, action.key, 0, index, Task.COLLECT, labels.owner(revision), revision.name)
-    one, pod = _collector(place, action.task, settings), spec.build.pod
+    one, pod = _keeper("collect", place, action.task, settings), spec.build.pod
     _finish(job, one, pod, settings, retries=3, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_FINISHED_SECONDS)
     return job
 
@@ -134,13 +141,22 @@ def collect_left(action: CollectLeft, settings: Installation) -> Manifest:
     meta = {"name": action.name, "namespace": action.namespace, "labels": marks}
     meta["annotations"] = {labels.KEY: action.task.identity.uid, labels.FAILURES: "0"}
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta}
-    one = _collector(action.place, action.task, settings)
+    one = _keeper("collect", action.place, action.task, settings)
     _finish(job, one, action.pod, settings, retries=2, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_LEFT_SECONDS)
     return job
 
 
-def _collector(place: S3, task: CollectTask, settings: Installation) -> Manifest:
-    one = container("collect", settings.searcher_image, "collect", credentials({"ARTIFACTS_": place}), settings)
+def outcomes(action: StartOutcomes, index: IndexView, spec: VectorIndexSpec, settings: Installation) -> Manifest:
+    """The Job that writes or reads outcomes. It stays, if it failed, as the mark of what was tried."""
+    job = _job(action.name, action.key, action.failures, index, Task.OUTCOMES, labels.owner(index))
+    one = _keeper("outcomes", spec.artifacts.s3, action.task, settings)
+    _finish(job, one, spec.build.pod, settings, retries=1, deadline=RESOLVE_DEADLINE_SECONDS)
+    return job
+
+
+def _keeper(verb: str, place: S3, task: CollectTask | OutcomesTask, settings: Installation) -> Manifest:
+    """The container of a verb that looks after artifacts, in today's image: one of before may not know it."""
+    one = container(verb, settings.searcher_image, verb, credentials({"ARTIFACTS_": place}), settings)
     one["env"] = [task_env(task)]
     one["resources"] = _resources(RESOLVE_RESOURCES)
     return one

@@ -14,6 +14,7 @@ from vectorindex_operator.core.plan import (
     MoveTraffic,
     StartBuild,
     StartCollect,
+    StartOutcomes,
     StartResolve,
     StartValidation,
 )
@@ -27,6 +28,7 @@ Rendered = (
     | StartBuild
     | StartValidation
     | StartCollect
+    | StartOutcomes
     | CreateRevision
     | EnsureNetworkPolicy
     | EnsureSearchers
@@ -64,6 +66,8 @@ def render(
             return (jobs.validate(action, index, revision, spec, settings, key),)
         case StartCollect():
             return (jobs.collect(action, index, obs.revisions[action.revision], spec, settings),)
+        case StartOutcomes():
+            return (jobs.outcomes(action, index, spec, settings),)
         case CreateRevision():
             return (revisions.revision(action, index, spec, settings),)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vectorindex_operator.api.v1alpha1 import API_VERSION, POD_ENV, RevisionSpec, SourcePoll, VectorIndexSpec
-from vectorindex_operator.core import identity, recipe
+from vectorindex_operator.core import identity, outcomes, recipe
 from vectorindex_operator.core.observation import IndexView
 from vectorindex_operator.core.plan import CreateRevision
 from vectorindex_operator.core.state import Installation
@@ -13,6 +13,8 @@ from vectorindex_operator.manifests.labels import Manifest
 
 def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, settings: Installation) -> Manifest:
     """The object of a new revision, owned by its VectorIndex."""
+    if action.restored is not None:
+        spec = outcomes.as_spec(spec, action.restored.outcome)
     template = searchers.pod_template(spec, index, action.name, settings)
     frozen = RevisionSpec(
         index=index.name,
@@ -33,6 +35,7 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         serving=action.serving,
         proof_salt=action.proof_salt,
         rebuild=action.rebuild,
+        restored=action.restored,
         pod_template=template,
         requires=(POD_ENV,) if "env" in template["spec"]["containers"][0] else (),
     )

@@ -33,6 +33,7 @@ from vectorindex_operator.core.plan import (
     RenewMirrors,
     StartBuild,
     StartCollect,
+    StartOutcomes,
     StartResolve,
     StartValidation,
     TellPoint,
@@ -129,6 +130,7 @@ class Executor:
                 | StartBuild()
                 | StartValidation()
                 | StartCollect()
+                | StartOutcomes()
                 | EnsureNetworkPolicy()
                 | EnsureSearchers()
                 | EnsureStepService()

@@ -22,17 +22,19 @@ from vectorindex_searcher.contract import (
     BuildResult,
     CollectResult,
     Failure,
+    OutcomesResult,
     ResolveResult,
     ValidateResult,
     unpack,
 )
 
-Result = ResolveResult | BuildResult | ValidateResult | CollectResult
+Result = ResolveResult | BuildResult | ValidateResult | CollectResult | OutcomesResult
 _RESULTS: dict[str, type[Result]] = {
     "Resolve": ResolveResult,
     "Build": BuildResult,
     "Validate": ValidateResult,
     "Collect": CollectResult,
+    "Outcomes": OutcomesResult,
 }
 _OF_THE_USERS_INDEX = frozenset({Task.BUILD, Task.VALIDATE})
 """What opens an index, and has the resources that the user gave."""

@@ -30,7 +30,7 @@ needs them."""
 _ATTEMPT_FILES = {*SERVED_FILES, VECTORS_FILE, HELDOUT_FILE, MEASURED_FILE, RANGES_FILE, PROBE}
 _REPORT_FILES = {REPORT_FILE, CANARY_FILE, POINTS_FILE, PAGE_FILE}
 _CHECKPOINT_FILES = {TRAINED_FILE, DESCRIPTION_FILE}
-_NO_DIGESTS = {"listings", "live", "groundtruth"}
+_NO_DIGESTS = {"listings", "live", "groundtruth", "outcomes"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
 
@@ -48,12 +48,14 @@ class Kind(Enum):
     LISTING = auto()
     GROUND_TRUTH = auto()
     LIVE_QUERIES = auto()
+    OUTCOME = auto()
+    """What was decided about a revision. It stays when the artifact goes: a rejection is for what is built again, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owned:
     """A key that is ours. `digest`: of its artifact, empty for what belongs to none. `name`: gate hash of a report,
-    fingerprint of a listing, cluster of a mark."""
+    fingerprint of a listing, cluster of a mark, name of an outcome."""
 
     kind: Kind
     digest: str = ""
@@ -136,6 +138,10 @@ class Layout:
         """Where the live queries are that a gate of this digest measures with, while it does."""
         return join_key(self.base, "live", f"{digest}.queries" if digest else "")
 
+    def outcome(self, name: str = "") -> str:
+        """A document about how a revision ended; without a name, what all of them lie below."""
+        return join_key(self.base, "outcomes", f"{name}.json" if name else "")
+
     def ground_truth(self, key: str, suffix: str) -> str:
         return join_key(self.ground_truths, f"{key}.{suffix}")
 
@@ -152,4 +158,6 @@ def _of_no_artifact(parts: list[str]) -> Owned | None:
             return Owned(Kind.GROUND_TRUTH)
         case ["live", name] if name.endswith(".queries"):
             return Owned(Kind.LIVE_QUERIES)
+        case ["outcomes", name] if name.endswith(".json"):
+            return Owned(Kind.OUTCOME, name=name.removesuffix(".json"))
     return None

@@ -25,6 +25,7 @@ from ..contract import (
     Metric,
     Minimise,
     Objective,
+    OutcomesTask,
     QueryColumns,
     ResolveTask,
     ServeTask,
@@ -237,6 +238,13 @@ def collect_task(options: argparse.Namespace, given: str | None) -> CollectTask:
         everything=options.everything,
         dry_run=options.dry_run,
     )
+
+
+def outcomes_task(options: argparse.Namespace, given: str | None) -> OutcomesTask:
+    """The task of `outcomes`; see `resolve_task`. A person reads them: what they say is the operator's to decide."""
+    if given is not None:
+        return OutcomesTask.read(json.loads(given))
+    return OutcomesTask(identity=_identity(options), artifacts=_location(options, "artifact"), restore=True)
 
 
 def _queries(options: argparse.Namespace) -> Location | None:

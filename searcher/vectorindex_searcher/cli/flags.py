@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     _validate_flags(verb("validate", "Measure recall of a built index against exact search."))
     _serve_flags(verb("serve", "Serve a built index over HTTP."))
     _collect_flags(verb("collect", "Remove artifacts that nobody uses any more."))
+    told = verb("outcomes", "Show what is remembered of an index's revisions, beside their artifacts.")
+    told.add_argument("--artifact", help="where artifacts are")
     shown = verb("inspect", "Show manifests and reports, for people.")
     shown.add_argument("artifact", help="where artifacts are, or one manifest.json or report.json")
     shown.add_argument("--html", type=Path, metavar="FILE", help="write the page of the one report there is, too")

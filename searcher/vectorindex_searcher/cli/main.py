@@ -1,4 +1,4 @@
-"""The command line: resolve | build | validate | serve | collect | inspect.
+"""The command line: resolve | build | validate | serve | collect | outcomes | inspect.
 
 In a pod a verb takes its task as JSON from the environment (contract.TASK_ENV); a person gives flags. The result or the
 failure is JSON: in the termination log for the operator, on stdout for a person. Exit codes are contract.ExitCode.
@@ -133,6 +133,12 @@ def _collect(options: argparse.Namespace) -> int:
     return _done(collect(commands.collect_task(options, _from_environment())), options)
 
 
+def _outcomes(options: argparse.Namespace) -> int:
+    from ..artifact.outcomes import outcomes
+
+    return _done(outcomes(commands.outcomes_task(options, _from_environment())), options)
+
+
 def _inspect(options: argparse.Namespace) -> int:
     from ..artifact.inspection import inspect, report_page
 
@@ -149,6 +155,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "validate": _validate,
     "serve": _serve,
     "collect": _collect,
+    "outcomes": _outcomes,
     "inspect": _inspect,
 }
 

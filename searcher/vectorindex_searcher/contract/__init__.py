@@ -13,6 +13,7 @@ into a Kubernetes status as it is.
     source    what a searcher tells of its index's source
     shadow    queries that one revision answers for another to answer again, and what comes of the pairs
     packed    a result that is too long for where it is left
+    outcomes  what was decided about revisions, kept beside the artifacts
 """
 
 from .evidence import (
@@ -75,6 +76,7 @@ from .live_queries import (
 )
 from .model import Model, Stored, inert
 from .numbers import NUMBERS, number_text
+from .outcomes import OUTCOMES_WRITTEN, PROMOTED, REJECTED, Outcome, OutcomesResult, OutcomesTask
 from .packed import PACKED, pack, unpack
 from .points import POINT_PATH, PointOrder, ServingPoint
 from .results import (
@@ -219,6 +221,7 @@ __all__ = [
     "MOST_PROCESSES",
     "NUMBERS",
     "OTHER_SEGMENT",
+    "OUTCOMES_WRITTEN",
     "PACKED",
     "PAIRS_BYTES",
     "PAIRS_PATH",
@@ -227,6 +230,8 @@ __all__ = [
     "PARAM_LIMITS_ENV",
     "POINT_PATH",
     "PROCESSES_ENV",
+    "PROMOTED",
+    "REJECTED",
     "RESULT_LIMIT_BYTES",
     "REVISION_HEADER",
     "RING_SECONDS",
@@ -280,6 +285,9 @@ __all__ = [
     "Model",
     "Objective",
     "OperatingPoint",
+    "Outcome",
+    "OutcomesResult",
+    "OutcomesTask",
     "PairCounts",
     "PairEvidence",
     "ParamLimits",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vectorindex_operator.api.quantities import memory_bytes
+from vectorindex_operator.api.quantities import memory_bytes, size_text
 from vectorindex_operator.api.timestamps import to_unix
 from vectorindex_operator.api.v1alpha1 import WorkFailure
 from vectorindex_operator.core import identity, recipe
@@ -37,7 +37,7 @@ def step(state: ReconcileState) -> None:
         _start(state, name, key)
     elif attempt.result is not None:
         result = attempt.result
-        size = _size(result.index_bytes)
+        size = size_text(result.index_bytes)
         state.update(name, build=result, phase=Phase.VALIDATING, failure=None, on_cpu=None, size=size)
         if result.objective_reached is False:
             state.event(EventReason.OBJECTIVE_MISSED, _missed(name, result), revision=name)
@@ -171,7 +171,3 @@ def _failed(state: ReconcileState, name: str, failure: WorkFailure) -> None:
     state.preparing = ""
     state.stall = Stall(failure.reason, failure.message, permanent=failure.permanent)
     state.requeue_at(state.now + 1)
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f}Mi" if count < 2**30 else f"{count / 2**30:.2f}Gi"

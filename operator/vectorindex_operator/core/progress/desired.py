@@ -6,7 +6,7 @@ from vectorindex_operator.api.v1alpha1 import Rebuild, Serving
 from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.phase import FAILED, IN_PREPARATION, REPLACED, Phase
 from vectorindex_operator.core.plan import CreateRevision
-from vectorindex_operator.core.progress import collect
+from vectorindex_operator.core.progress import collect, restore
 from vectorindex_operator.core.progress.supersede import supersede
 from vectorindex_operator.core.state import ReconcileState
 
@@ -20,7 +20,9 @@ def step(state: ReconcileState) -> None:
         return  # the status says so; it is taken as it is once an operator that knows it is here
     in_preparation = [n for n, s in state.statuses.items() if s.phase in IN_PREPARATION and n != state.desired]
     for name in in_preparation:
-        if not recipe.same_but_for_data(state, name):
+        if restore.awaits_proof(state, name) and not _is_stuck(state, name):
+            state.preparing = name
+        elif not recipe.same_but_for_data(state, name):
             abandon(state, name, "the spec changed before it was rolled out")
         elif _is_stuck(state, name):
             abandon(state, name, "it could not be judged, and there is new data")

@@ -1,0 +1,166 @@
+"""What was decided about a revision, as it is kept beside its artifact, and a revision as that says it was. Pure.
+
+Nothing is taken from there that says where pods run or what they run: image, pods and places are today's spec's and the
+installation's. What a revision was built of is taken where its digest comes out of it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import ValidationError
+
+from vectorindex_operator.api.quantities import size_text
+from vectorindex_operator.api.timestamps import to_unix
+from vectorindex_operator.api.v1alpha1 import (
+    GateStatus,
+    Rebuild,
+    Rejection,
+    Restored,
+    RevisionStatus,
+    RolloutStatus,
+    Segment,
+    Serving,
+    VectorIndexSpec,
+)
+from vectorindex_operator.core import identity, recipe
+from vectorindex_operator.core.phase import REPLACED, Phase
+from vectorindex_operator.core.state import ReconcileState
+from vectorindex_searcher.contract import PROMOTED, REJECTED, Identity, Outcome
+
+VERSION = 1
+LONGEST_MESSAGE = 600
+TURNED_DOWN = frozenset({Phase.REJECTED, Phase.ROLLED_BACK})
+
+
+def token(outcome: Outcome) -> str:
+    """Which outcome of a revision it is: what its status notes once it is written."""
+    return f"{outcome.outcome}/{outcome.at}"
+
+
+def of_revision(state: ReconcileState, name: str) -> Outcome | None:
+    """What was decided about a revision; None: nothing yet, or nothing that a document beside new artifacts can say."""
+    status, frozen = state.statuses[name], state.revision(name).spec
+    if recipe.place(frozen.artifacts) != recipe.place(state.spec.artifacts.s3):
+        return None
+    said = status.rejected
+    if said is not None and status.phase in TURNED_DOWN:
+        message = said.message[:LONGEST_MESSAGE]
+        why = {"stage": said.stage, "reason": said.reason, "message": message, "phase": status.phase}
+        return _outcome(state, name, outcome=REJECTED, at=said.at, **why)
+    good = said is None and status.phase in {Phase.STABLE, *REPLACED} and bool(status.promoted_at)
+    if good and status.build is not None and status.report is not None:
+        at = state.good_since(name)
+        return _outcome(state, name, outcome=PROMOTED, at=at, build=status.build, report=status.report)
+    return None
+
+
+def _outcome(state: ReconcileState, name: str, **decided: Any) -> Outcome | None:
+    index, frozen, gate = state.obs.index, state.revision(name).spec, state.statuses[name].gate
+    served, rebuild = frozen.served_as(), frozen.rebuild
+    try:
+        return Outcome(
+            version=VERSION,
+            identity=Identity(namespace=index.namespace, name=index.name, uid=index.uid),
+            cluster=state.settings.cluster_uid,
+            revision=name,
+            digest=frozen.digest,
+            fingerprint=frozen.fingerprint,
+            rebuild=rebuild.number if rebuild is not None else None,
+            rebuild_nonce=rebuild.nonce if rebuild is not None else "",
+            columns=frozen.columns,
+            embedding=frozen.embedding,
+            index=frozen.index_spec,
+            segments=served.segments,
+            min_score=served.min_score,
+            refresh=served.refresh,
+            image=frozen.image,
+            proof_salt=frozen.proof_salt,
+            gate=gate.wire() if gate is not None else None,
+            **decided,
+        )
+    except ValidationError:  # another release wrote it, in words that are none here
+        return None
+
+
+def as_spec(spec: VectorIndexSpec, outcome: Outcome) -> VectorIndexSpec:
+    """Today's spec, asking for what an outcome is of. Raises ValueError where no spec can."""
+    return spec.model_copy(
+        update={
+            "source": spec.source.model_copy(update={"columns": outcome.columns}),
+            "embedding": outcome.embedding,
+            "index": outcome.index,
+            "segments": tuple(Segment(name=name) for name in outcome.segments),
+            "searcher": spec.searcher.model_copy(update={"min_score": outcome.min_score}),
+        }
+    )
+
+
+def serving(spec: VectorIndexSpec, outcome: Outcome) -> Serving:
+    """What serves it: where its pods run is today's spec's word."""
+    return Serving.of(as_spec(spec, outcome), outcome.refresh)
+
+
+def rebuild(outcome: Outcome) -> Rebuild | None:
+    return Rebuild(number=outcome.rebuild, nonce=outcome.rebuild_nonce) if outcome.rebuild is not None else None
+
+
+def is_of(state: ReconcileState, outcome: Outcome) -> bool:
+    """Whether it is about a revision of this index: named as such, and its digest comes out of what it says it was
+    built of, with the deleted ids of today's spec."""
+    index = state.obs.index
+    if not re.fullmatch(rf"{re.escape(index.name)}-[0-9a-f]{{8}}", outcome.revision):
+        return False
+    try:
+        to_unix(outcome.at)
+        built_of = as_spec(state.spec, outcome)
+    except (ValueError, OverflowError):
+        return False
+    mine = (outcome.identity.namespace, outcome.identity.name) == (index.namespace, index.name)
+    return mine and outcome.digest == identity.digest(built_of, outcome.fingerprint, outcome.rebuild or 0)
+
+
+def status_of(restored: Restored, spec: VectorIndexSpec, prior: str) -> RevisionStatus:
+    """What a revision begins as. `prior`: what it replaced, as far as that is known."""
+    outcome, phase = restored.outcome, restored.phase
+    gate, times = _gate(outcome), {phase: outcome.at}
+    noted = {"phase": phase, "phase_times": times, "recorded": token(outcome)}
+    if outcome.outcome == REJECTED:
+        message = f"{outcome.message} (decided at {outcome.at}, before this VectorIndex was made)"
+        reason, stage = outcome.reason or outcome.stage or phase, outcome.stage or "Rollout"
+        rejected = Rejection(stage=stage, reason=reason, message=message, at=outcome.at)
+        return RevisionStatus(**noted, rejected=rejected, gate=gate, message=message)
+    assert outcome.build is not None, "nothing is promoted without"
+    size = size_text(outcome.build.index_bytes)
+    if phase == Phase.VALIDATING:
+        message = f"promoted at {outcome.at}, before this VectorIndex was made: it is proven again"
+        return RevisionStatus(**noted | {"recorded": None}, build=outcome.build, size=size, message=message)
+    assert outcome.report is not None, "nothing serves without"
+    return RevisionStatus(
+        **noted,
+        build=outcome.build,
+        report=outcome.report,
+        gate=gate,
+        promoted_at=outcome.at,
+        rollout=RolloutStatus(
+            settings=spec.rollout,
+            guardrails=spec.guardrails,
+            gate_hash=outcome.report.gate_hash,
+            started_at=outcome.at,
+            switched_at=outcome.at,
+            prior=prior,
+        ),
+        recall=f"{outcome.report.overall.recall:.4f}",
+        p95=f"{outcome.report.p95_ms:.2f}ms",
+        size=size,
+        message=f"promoted at {outcome.at}, before this VectorIndex was made",
+    )
+
+
+def _gate(outcome: Outcome) -> GateStatus | None:
+    """None: it does not say, or in words of another release."""
+    try:
+        return GateStatus.read(outcome.gate) if outcome.gate is not None else None
+    except ValidationError:
+        return None
