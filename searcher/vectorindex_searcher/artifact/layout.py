@@ -49,7 +49,7 @@ class Kind(Enum):
     GROUND_TRUTH = auto()
     LIVE_QUERIES = auto()
     OUTCOME = auto()
-    """What was decided about a revision. It stays when the artifact goes: a rejection is for what is built again, too."""
+    """What was decided about a revision. It outlives the artifact: a rejection is of what is built again, too."""
 
 
 @dataclass(frozen=True, slots=True)
