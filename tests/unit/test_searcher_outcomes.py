@@ -76,7 +76,9 @@ def promoted(store: FolderStore, number: int, hour: int, segments: int = 0) -> O
         count=10_000, dimension=8, factory="Flat", device="CPU", duration_seconds=12.25, peak_memory_bytes=2**28,
         index_bytes=2**26, resident_bytes=2**27, faiss_version="1.15.1", default_point=POINT, conservative_point=POINT,
     )  # fmt: skip
-    rows = tuple(SegmentRecall(segment=sha(number, n), queries=n, recall=0.98, recall_low=0.97) for n in range(segments))
+    rows = tuple(
+        SegmentRecall(segment=sha(number, n), queries=n, recall=0.98, recall_low=0.97) for n in range(segments)
+    )
     proof = ValidateResult(
         gate_hash=gate, k=10, confidence=0.95, overall=SegmentRecall(queries=1000, recall=0.98, recall_low=0.97),
         segments=rows, count=10_000, p50_ms=0.5123, p95_ms=1.0777, resident_bytes=2**27, canary_queries=300,
