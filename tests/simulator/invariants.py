@@ -192,17 +192,18 @@ class Invariants:
         return meta.get("generation"), meta.get("annotations"), self.world.truth.data.name
 
     def _job(self, operator: Operator, name: str, new: Json) -> None:
-        """(2) one build at a time, none for what is built. (16) none while everything below the prefix is removed."""
+        """(2) one build at a time, none for what is built. (16) none while everything below the prefix is removed. What
+        was decided is written, and read, whatever else may begin."""
         marks = new["metadata"]["labels"]
         verb, revision = marks[labels.VERB], marks.get(labels.REVISION, "")
-        if verb != "collect":
+        if verb not in ("collect", "outcomes"):
             self._may_begin(operator, f"Job/{name} created")
         jobs = [job for job in self.world.store.of_kind("Job") if not owners(job) and not finished(job)]
         removing = [job for job in jobs if job["metadata"]["labels"].get(labels.VERB) == "collect"]
         for job in removing if owners(new) else ():
             if to_unix(job["metadata"]["creationTimestamp"]) + 1 < operator.started_at:
                 self.broken(f"(16) Job/{name} created, and {job['metadata']['name']} may remove what it writes")
-        if verb in ("resolve", "collect"):
+        if verb in ("resolve", "collect", "outcomes"):
             return
         self._may_work(operator, revision, f"Job/{name} created")
         if verb != "build":

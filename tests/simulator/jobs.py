@@ -8,15 +8,16 @@ from simulator.pods import Pods, condition, finished
 from simulator.store import Json, owners
 from simulator.truth import Answer
 
-from vectorindex_searcher.contract import TASK_ENV, BuildTask, CollectTask, ResolveTask, ValidateTask
+from vectorindex_searcher.contract import TASK_ENV, BuildTask, CollectTask, OutcomesTask, ResolveTask, ValidateTask
 
 TASKS: dict[str, Any] = {
     "resolve": ResolveTask,
     "build": BuildTask,
     "validate": ValidateTask,
     "collect": CollectTask,
+    "outcomes": OutcomesTask,
 }
-SECONDS = {"resolve": (1, 4), "build": (5, 30), "validate": (3, 12), "collect": (1, 6)}
+SECONDS = {"resolve": (1, 4), "build": (5, 30), "validate": (3, 12), "collect": (1, 6), "outcomes": (1, 4)}
 
 
 def finish(job: Json, kind: str, now: float, reason: str = "", message: str = "") -> Json:
@@ -86,6 +87,8 @@ class Jobs(Pods):
             return self.truth.build(task, gpu=gpu)
         if verb == "collect":
             return self.truth.collect(task)
+        if verb == "outcomes":
+            return self.truth.outcomes(task)
         return self.truth.resolve(task) if verb == "resolve" else self.truth.validate(task, one["image"])
 
     def _job_reacts(self, name: str, uid: str, code: int, failed: int) -> None:

@@ -142,6 +142,11 @@ class Operator:
         self.settings = replace(self.settings, notifies=True)
         self._start()
 
+    def takes_over(self) -> None:
+        """It keeps what was decided beside the artifacts, and begins with it."""
+        self.settings = replace(self.settings, outcomes=True)
+        self._start()
+
     def collects(self) -> None:
         """It removes the artifacts of what falls out of the history."""
         self.settings = replace(self.settings, collect_history=True, cluster_uid="cluster-1")

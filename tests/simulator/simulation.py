@@ -74,6 +74,9 @@ class Simulation:
         self.operators = [Operator(name, self.world, self.faults, cached=cached) for name in ("op1", "op2")[: 1 + two]]
         for operator, name in zip(self.operators, scenario.classes, strict=False):
             operator.become(name)
+        if scenario.takes_over:
+            for operator in self.operators:
+                operator.takes_over()
         if scenario.collects:
             for operator in self.operators:
                 operator.collects()

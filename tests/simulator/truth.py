@@ -20,6 +20,9 @@ from vectorindex_searcher.contract import (
     Location,
     Model,
     OperatingPoint,
+    Outcome,
+    OutcomesResult,
+    OutcomesTask,
     ResolveResult,
     ResolveTask,
     SegmentRecall,
@@ -124,6 +127,10 @@ class Truth:
     """How many there were."""
     collect_exits: tuple[int, ...] = ()
     """Exit codes of the next pods that remove artifacts; those after them succeed."""
+    decided: dict[str, list[Outcome]] = field(default_factory=dict)
+    """What was said of revisions beside the artifacts, by bucket."""
+    outcome_exits: tuple[int, ...] = ()
+    """Exit codes of the next pods that write or read that; those after them succeed."""
     users: dict[tuple[str, str], str] = field(default_factory=dict)
     """Uid of the VectorIndex that has last built, or found, an artifact."""
     harmed: set[str] = field(default_factory=set)
@@ -297,6 +304,20 @@ class Truth:
             report_sha256=sha("report", task.digest, task.gate_hash),
         )
         return 0, result
+
+    def outcomes(self, task: OutcomesTask) -> Answer:
+        if self.outcome_exits:
+            code, *rest = self.outcome_exits
+            self.outcome_exits = tuple(rest)
+            return code, None
+        place = bucket(task.artifacts)
+        known = self.decided.setdefault(place, [])
+        known += [one for one in task.write if one not in known]
+        last = {one.revision: one for one in sorted(known, key=lambda one: one.at)}
+        good = [one for one in last.values() if one.build is not None and self.there(place, one.digest)]
+        good.sort(key=lambda one: one.at, reverse=True)
+        bad = tuple(one for one in last.values() if one.build is None)
+        return 0, OutcomesResult(written=len(task.write), found=(*good[:2], *bad) if task.restore else ())
 
     def collect(self, task: CollectTask) -> Answer:
         if self.collect_exits:

@@ -114,6 +114,8 @@ class World:
         """Writes that operators have sent and that were taken, whether they changed anything or not."""
         self.told: list[Notice] = []
         """What the webhook took."""
+        self.made_again_at = START
+        """When the VectorIndex was last made again."""
         self.listings = 0
         """Jobs that listed the source, or were to."""
         self._targets: list[tuple[float, str]] = [(START, "")]
@@ -270,6 +272,11 @@ class World:
         self.specs.append(spec)
         meta = {"name": NAME, "namespace": NAMESPACE}
         self.store.apply({"apiVersion": API_VERSION, "kind": "VectorIndex", "metadata": meta, "spec": spec}, USER)
+
+    def make_again(self) -> None:
+        """The manifest as it was, when everything is gone: in another cluster, or after its namespace was lost."""
+        self.made_again_at = self.now
+        self._apply(self.spec)
 
     def scale(self, replicas: int) -> None:
         """An autoscaler's write through /scale: the field is its own from now on."""

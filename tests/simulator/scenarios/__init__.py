@@ -23,6 +23,7 @@ from simulator.scenarios import (
     rollouts,
     shadows,
     suspends,
+    takeovers,
     verbs,
 )
 from simulator.scenarios.scenario import SCENARIOS, Scenario
@@ -50,5 +51,6 @@ __all__ = [
     "rollouts",
     "shadows",
     "suspends",
+    "takeovers",
     "verbs",
 ]

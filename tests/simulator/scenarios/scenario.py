@@ -32,6 +32,8 @@ class Scenario:
     two_operators: bool = False
     collects: bool = False
     """Whether operators remove the artifacts of what falls out of the history."""
+    takes_over: bool = False
+    """Whether operators keep what was decided beside the artifacts, and a new index begins with it."""
     notifies: bool = False
     """Whether a webhook is told what is decided."""
     classes: tuple[str, ...] = ()
