@@ -21,6 +21,7 @@ from .shadow_pairs import SHADOW_PAIRS
 from .shadow_rollout import SHADOW_ROLLOUT
 from .stories import STORIES
 from .surroundings import SURROUNDINGS
+from .takeovers import TAKEOVERS
 from .traffic import TRAFFIC
 from .verbs import VERBS
 
@@ -38,6 +39,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Canary weights": CANARY,
     "Cache, queue, cluster": CLUSTER,
     "A deleted index": LEFTOVERS,
+    "An index that is made again": TAKEOVERS,
     "Pods and Services of a platform": PLATFORM,
     "Stories of the simulator": STORIES,
     "Surroundings of the simulator": SURROUNDINGS,

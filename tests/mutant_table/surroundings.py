@@ -143,8 +143,8 @@ SURROUNDINGS = (
     Mutant(
         "new data ends what is being built",
         _DESIRED,
-        "        if not recipe.same_but_for_data(state, name):\n            abandon",
-        "        if name:\n            abandon",
+        "        elif not recipe.same_but_for_data(state, name):\n            abandon",
+        "        elif name:\n            abandon",
         (seeds("data_during_build"),),
         "Where data changes faster than it is built, nothing would ever be served.",
     ),

@@ -28,6 +28,7 @@ from vectorindex_operator.core.plan import (
     MoveTraffic,
     StartBuild,
     StartCollect,
+    StartOutcomes,
     StartResolve,
     StartValidation,
 )
@@ -46,7 +47,9 @@ from vectorindex_searcher.contract import (
     PROCESSES_ENV,
     TASK_ENV,
     ExitCode,
+    Identity,
     InternalRequest,
+    OutcomesTask,
     ServeTask,
     Target,
     ValidateTask,
@@ -99,6 +102,11 @@ POLLING = a_revision(POLLED, "Stable")
 POLLING = replace(POLLING, spec=POLLING.spec.model_copy(update={"source_poll": TOLD}))
 CPU_PENDING = a_revision(ON_CPU, "Pending")
 OUT_OF_HISTORY = a_revision(EVERYTHING, "Removing", data="d0" * 32, created=NOW)
+READS = OutcomesTask(
+    identity=Identity(namespace="team-a", name="docs", uid="uid-docs"),
+    artifacts=EVERYTHING.artifacts.s3.location(),
+    restore=True,
+)
 SWITCH = Decision(DecisionKind.SWITCH, "", STABLE.name, "Surge", "Ready", "ready on 2 pods", 1_800_000_000.25)
 BACK = replace(
     SWITCH, kind=DecisionKind.ROLL_BACK, from_revision="docs-0bad0bad", rule="errors", reason="ErrorRate", nonce="n1"
@@ -147,6 +155,7 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
         seen(EVERYTHING, STABLE, OUT_OF_HISTORY),
         EVERYTHING,
     ),
+    "outcomes-job": (StartOutcomes("docs-outcomes-1", "key", 0, READS), seen(EVERYTHING), EVERYTHING),
     "service-rolled-back": (MoveTraffic(BACK, "42"), seen(EVERYTHING, STABLE), EVERYTHING),
 }
 

@@ -1,4 +1,4 @@
-"""What was decided about revisions is written beside their artifacts, and an index that is made again begins with it."""
+"""What was decided about revisions is written beside their artifacts, and an index that is made again begins so."""
 
 from __future__ import annotations
 
@@ -265,6 +265,17 @@ def test_what_is_there_is_read_before_anything_begins() -> None:
     running = run(empty(ended(one, JobState.RUNNING)))
     assert (actions(running, StartResolve), actions(running, StartOutcomes)) == ([], [])
     assert actions(decide(empty(), SETTINGS, NOW), StartOutcomes) == [], "off unless it is set"
+
+
+def test_what_was_found_stays_until_the_source_was_listed() -> None:
+    """Who begins anew meanwhile finds it again, and reads nothing twice."""
+    obs, plan = taken_over(GOOD_THEN)
+    for world in (obs, after(obs, plan)):
+        assert [one.uid for one in actions(run(world), DeleteJob)] == []
+    known = VectorIndexStatus(source=source(OF))
+    done = after(obs, plan)
+    plan = run(replace(done, jobs=(*done.jobs, *seen(OF).jobs), index=replace(done.index, status=known)))
+    assert [one.uid for one in actions(plan, DeleteJob)] == [done.jobs[0].uid]
 
 
 def test_where_nothing_is_an_index_begins_as_ever() -> None:

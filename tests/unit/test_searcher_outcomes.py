@@ -1,4 +1,4 @@
-"""What `outcomes` writes beside the artifacts, and what of it an index begins with: bounded, its own, and only what is there."""
+"""What `outcomes` writes beside the artifacts, and what an index begins with: bounded, its own, only what is there."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def _says(w: World) -> list[str]:
 
 @scenario(
     ends("B", phase="RolledBack", rolled_out=False, stalled=True, failed="C", builds=3, extra=_says),
-    takes_over=True, needs_traffic=True,
+    takes_over=True, seeds=2,
 )  # fmt: skip
 def taken_over_after_a_rollback(w: World) -> Script:
     """The same manifest again: B serves, nothing is built, and C is not tried again."""
@@ -61,7 +61,7 @@ def taken_over_after_a_rollback(w: World) -> Script:
     yield lambda: w.serving() == w.name_of("B")
 
 
-@scenario(ends("A", phase="RolledBack", rolled_out=False, stalled=True, builds=3), takes_over=True, needs_traffic=True)
+@scenario(ends("A", phase="RolledBack", rolled_out=False, stalled=True, builds=3), takes_over=True, seeds=2)
 def taken_over_and_rolled_back(w: World) -> Script:
     """And then B is found bad: there is A to go back to, which this VectorIndex never rolled out."""
     yield from _rolled_back(w)
@@ -80,7 +80,7 @@ def _is_proven_again(w: World) -> list[str]:
 
 @scenario(
     ends("B", phase="RolledBack", rolled_out=False, stalled=True, failed="C", builds=3, extra=_is_proven_again),
-    takes_over=True, needs_traffic=True,
+    takes_over=True, seeds=2,
 )  # fmt: skip
 def taken_over_by_another_image(w: World) -> Script:
     """What was proven with another image is proven again, before it serves."""
@@ -91,7 +91,7 @@ def taken_over_by_another_image(w: World) -> Script:
     yield lambda: w.serving() == w.name_of("B")
 
 
-@scenario(ends("A", "d2", builds=2), takes_over=True)
+@scenario(ends("A", "d2", builds=2), takes_over=True, seeds=2)
 def taken_over_with_new_data(w: World) -> Script:
     """What served then serves at once; what the data is now is built beside it and goes the whole way."""
     yield from first_is_stable(w)
@@ -103,7 +103,7 @@ def taken_over_with_new_data(w: World) -> Script:
     yield stable(w, "A", "d2")
 
 
-@scenario(ends("B", builds=2), takes_over=True, two_operators=True)
+@scenario(ends("B", builds=2), takes_over=True, two_operators=True, found_again=1, seeds=2)
 def taken_over_in_the_middle(w: World) -> Script:
     """Lost while B soaks: nothing was decided about it, so it is proven (its report is there) and soaks again."""
     yield from edited(w)
@@ -118,7 +118,7 @@ def _is_written(w: World) -> list[str]:
     return [] if _written(w, ("A", "d1", "Promoted"), ("B", "d1", "Promoted"))() else ["B's promotion is not written"]
 
 
-@scenario(ends("B", builds=2, extra=_is_written), takes_over=True)
+@scenario(ends("B", builds=2, extra=_is_written), takes_over=True, seeds=2)
 def outcomes_cannot_be_written(w: World) -> Script:
     """Nothing waits for it, and it is tried again."""
     yield from first_is_stable(w)

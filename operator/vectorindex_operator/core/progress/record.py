@@ -22,6 +22,8 @@ MOST_TRIES = 5
 
 
 def step(state: ReconcileState) -> None:
+    if state.source is None:
+        return  # the Job that there may be is the one that reads (restore.py)
     jobs = state.jobs(Task.OUTCOMES)
     newest = jobs[0] if jobs else None
     state.delete_jobs(jobs[1:])
