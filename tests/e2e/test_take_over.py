@@ -1,4 +1,4 @@
-"""The namespace is lost with all objects: what was decided lies in the bucket, and the same manifest goes on from it."""
+"""The namespace is lost with all objects. What was decided lies in the bucket: the same manifest goes on from it."""
 
 from __future__ import annotations
 
