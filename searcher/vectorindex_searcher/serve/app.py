@@ -27,6 +27,7 @@ from .http.limits import ANSWER_BYTES, CANDIDATES, MAX_DEADLINE_MS, MAX_K, MAX_V
 from .http.messages import Deferred, Problem, Request, Response, json_response
 from .point import serving_points
 from .search.plan import NO_LIMITS, Planner, QuerySchema, allowed_params
+from .search.policies import ALL_ROWS, Policies, Policy
 from .search.pool import SearchPool
 from .search.reader import RequestReader, wants_binary
 from .search.service import SearchService
@@ -54,11 +55,12 @@ class SearchApp:
         *,
         mirror: Mirror | None = None,
         tokens: bool = False,
+        policies: Policies | None = None,
         limited: contract.ParamLimits = NO_LIMITS,
         columns_before: Mapping[str, str] | None = None,
     ) -> None:
         """`mirror`: takes what another revision is to answer again. `tokens`: whether a bearer token is asked for,
-        which is all that it knows of them. `limited`: what queries may choose for themselves. `columns_before`:
+        which is all that it knows of them. `policies`: which rows a token may see; None: all. `limited`: what queries may choose for themselves. `columns_before`:
         contract.COLUMNS_BEFORE_ENV; None: not known.
         """
         embedding = engine.manifest.embedding
@@ -81,9 +83,12 @@ class SearchApp:
             columns=engine.filter_columns if engine.supports_filter else None,
             columns_before=columns_of_letters(columns_before) if columns_before else None,
         )
+        if policies is not None:
+            policies.bind(schema.columns)
         own = [one for point in self._params.values() for one in point.values()]
         self._searching = SearchService(engine, pool, task.revision, own, live, feedback, queries, mirror)
-        self._keeps_queries, self._tokens = queries is not None, tokens
+        self._keeps_queries, self._tokens, self._policies = queries is not None, tokens, policies
+        self._engine, self._pool = engine, pool
         self._vectors = VectorReader(engine.dimension, engine.metric, embedding.model)
         self._planner = planner = Planner(schema, self._searching.group)
         self._reader = RequestReader(planner, self._vectors)
@@ -111,10 +116,11 @@ class SearchApp:
         self._reader = RequestReader(self._planner, self._vectors)
 
     def handle(self, request: Request) -> Answer:
-        """Route one request, a search by the shortest way."""
+        """Route one request, a search by the shortest way. Raises Problem 403 for a token that may see no row."""
         path, _, query = request.target.partition(b"?")
+        policy = ALL_ROWS if self._policies is None else self._policies.of(_credential(request))
         if path == SEARCH_PATH and request.method == b"POST":
-            return self._search(request, query)
+            return self._search(request, query, policy)
         return dispatch(self._routes, request)
 
     def answered(self, request: Request, response: Response, seconds: float) -> None:
@@ -147,28 +153,60 @@ class SearchApp:
 
     def _sender(self, request: Request) -> Credential | str:
         """The token, where the guard has checked it; else a client could show any number of them: its address."""
-        credential = request.head.credential if request.head is not None and self._tokens else None
+        credential = _credential(request) if self._tokens else None
         return credential if credential is not None else request.peer
 
-    def _index(self, _request: Request) -> Response:
-        return json_response(self._index_document)
+    def _index(self, request: Request) -> Answer:
+        policy = ALL_ROWS if self._policies is None else self._policies.of(_credential(request))
+        if policy.fault:
+            raise _unusable(policy)
+        if policy.predicate is None:
+            return json_response(self._index_document)
+        predicate = policy.predicate
+
+        def job() -> Response:
+            rows = self._engine.matching(predicate)
+            # How much there is of others is not the token's to know.
+            size = round(self._engine.resident_bytes * rows.share)
+            return json_response({**self._index_document, "count": rows.matching, "indexBytes": size})
+
+        return self._pool.submit(job, 1, None)
 
     def _openapi(self, _request: Request) -> Response:
         return Response(200, self._openapi_bytes)
 
-    def _search(self, request: Request, query: bytes) -> Deferred:
+    def _search(self, request: Request, query: bytes, policy: Policy) -> Deferred:
         """POST /v1/search. A refusal counts for the segment that the request named."""
         request.outcome = outcome = Outcome(contract.OTHER_SEGMENT, compared=self._compares)
         if self._keeps_queries:
             outcome.sender = self._sender(request)
+        if policy.fault:
+            outcome.lost = self._planner.lost({}, policy)
+            raise _unusable(policy)
         headers, body = request.headers, request.body
         binary, content_type = wants_binary(headers.get(b"accept")), headers.get(b"content-type", b"")
-        read = self._reader.read(body, query, content_type, outcome, binary=binary)
+        read = self._reader.read(body, query, content_type, outcome, binary=binary, policy=policy)
         text = headers.get(DEADLINE_HEADER)
         seconds = None if text is None else _seconds(text)
         if isinstance(read, tuple):
             return self._searching.ask(*read, outcome, request.completed, seconds)
         return self._searching.ask_unread(read, len(body), outcome, request.completed, seconds)
+
+
+def _credential(request: Request) -> Credential | None:
+    return request.head.credential if request.head is not None else None
+
+
+def _unusable(policy: Policy) -> Problem:
+    """What is wrong with a policy is said in the log: the client wrote neither it nor the columns."""
+    return Problem(
+        403,
+        "PolicyNotUsable",
+        "no rows are allowed for this token: its policy cannot be enforced in this revision of the index",
+        field="Authorization",
+        remedy="the index's administrator finds the reason in the searcher's log; the policy's columns must be metadata "
+        "columns of the index",
+    )
 
 
 def _seconds(text: bytes) -> float:

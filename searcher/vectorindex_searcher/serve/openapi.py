@@ -36,6 +36,7 @@ PROBLEMS: Mapping[int, tuple[str, ...]] = {
         "ZeroVector",
     ),
     401: ("Unauthorized",),
+    403: ("NoPolicy", "PolicyNotUsable"),
     404: ("NotFound",),
     405: ("MethodNotAllowed",),
     408: ("RequestTimeout",),
@@ -52,7 +53,7 @@ PROBLEMS: Mapping[int, tuple[str, ...]] = {
     505: ("VersionNotSupported",),
 }
 """Status -> kinds of problem (the last part of `type`)."""
-_ANY = (400, 401, 408, 414, 431, 500, 501, 503, 505)
+_ANY = (400, 401, 403, 408, 414, 431, 500, 501, 503, 505)
 """Of every path: whoever asks, the protocol may refuse."""
 _SEARCHING = (*_ANY, 413, 415, 417, 422, 504)
 _FEEDING_BACK = (*_ANY, 405, 413, 417)

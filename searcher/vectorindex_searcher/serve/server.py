@@ -33,6 +33,7 @@ from .http.mounted import Mounted, watch
 from .http.tls import Certificate
 from .point import PodPoint
 from .ports import open_port
+from .search.policies import Policies
 from .search.pool import SearchPool
 from .settings import Settings
 from .shadow.port import Shadowing
@@ -69,6 +70,7 @@ class Server:
         self._user_limits = limits.Limits()
         self._held: Held | None = None
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
+        self._policies = Policies.told(settings.policy_file, self._tokens)
         self._certificate: Certificate | None = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_cert, settings.tls_key)
@@ -89,7 +91,7 @@ class Server:
         admin = Listener(self._admin(), self._task.revision, admin_limits)
         port = await open_port(admin, "admin", self._settings.admin_port, self._settings.host)
         _log.info("admin port open", extra={"port": port, "revision": self._task.revision})
-        mounted: list[Mounted] = [one for one in (self._tokens, self._certificate) if one is not None]
+        mounted: list[Mounted] = [one for one in (self._tokens, self._policies, self._certificate) if one is not None]
         watching = loop.create_task(watch(mounted)) if mounted else None
         deleting: asyncio.Task[None] | None = None
         forgetting: asyncio.Task[None] | None = None
@@ -164,6 +166,8 @@ class Server:
         gauges.connections = self._users.connections if self._users else 0
         if self._tokens is not None:
             gauges.token_uses = {name: self._tokens.uses[name] for name in (*self._tokens.names, *self._tokens.uses)}
+        if self._policies is not None:
+            gauges.tokens_without_rows = len(self._policies.unusable)
         return self._metrics
 
     async def _serve(self, loaded: load.Loaded) -> Listener:
@@ -191,6 +195,7 @@ class Server:
             self._queries,
             mirror=self._shadowing.send(engine, self._deleted, self._vectors),
             tokens=self._tokens is not None,
+            policies=self._policies,
             limited=self._settings.params,
             columns_before=self._settings.columns_before,
         )

@@ -50,6 +50,8 @@ class Settings:
     """Hold the index in memory of its own, in huge pages (index/huge_pages.py), and not mapped from its file."""
     token_file: Path | None = None
     """A file or folder of bearer tokens; None: the user port answers everybody who reaches it."""
+    policy_file: Path | None = None
+    """Which rows each token may see (search/policies.py); None: every token all. With `token_file` only."""
     tls_cert: Path | None = None
     """Certificate chain of the user port, PEM; with `tls_key`. None: in clear."""
     tls_key: Path | None = None
@@ -69,7 +71,8 @@ class Settings:
         """Settings from the environment: VECTORINDEX_ and the upper-case name (VECTORINDEX_SEARCH_THREADS for
         `threads`). `flags`: the same names in lower case from the command line; one that is not None wins.
 
-        Raises BadSpec for what is no number, and for a certificate without key or a key without certificate.
+        Raises BadSpec for what is no number, for a certificate without key or a key without certificate, and for
+        policies without tokens.
         """
 
         def read(name: str, kind: Callable[[str], _T], default: _T) -> _T:
@@ -86,6 +89,10 @@ class Settings:
         if (tls_cert is None) is not (tls_key is None):
             remedy = "Give both --tls-cert and --tls-key, or VECTORINDEX_TLS_CERT and VECTORINDEX_TLS_KEY, or none."
             raise BadSpec("BadSetting", "a certificate needs its key and a key its certificate", remedy=remedy)
+        token_file, policy_file = read("TOKEN_FILE", Path, None), read("POLICIES", Path, None)
+        if policy_file is not None and token_file is None:
+            remedy = "Give --token-file or VECTORINDEX_TOKEN_FILE as well, or no policies."
+            raise BadSpec("BadSetting", "policies are of tokens, and there are none", field="--policies", remedy=remedy)
         return cls(
             host=read("HOST", str, ""),
             http_port=read("HTTP_PORT", _port, contract.HTTP_PORT),
@@ -98,7 +105,8 @@ class Settings:
             pod=read("POD", str, socket.gethostname()),
             cache_bytes=read("CACHE_BYTES", byte_count, 0),
             huge_pages=environment.get(_ENV_PREFIX + "HUGE_PAGES", "") == "1",
-            token_file=read("TOKEN_FILE", Path, None),
+            token_file=token_file,
+            policy_file=policy_file,
             tls_cert=tls_cert,
             tls_key=tls_key,
             params=_param_limits(environment.get(contract.PARAM_LIMITS_ENV, "")),

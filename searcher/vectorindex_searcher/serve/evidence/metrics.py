@@ -63,6 +63,7 @@ TOMBSTONES_CHECKED = "vectorindex_tombstones_checked_timestamp_seconds"
 TOMBSTONE_ERRORS = "vectorindex_tombstone_errors"
 SOURCE_CHECKED = "vectorindex_source_checked_timestamp_seconds"
 SOURCE_ERRORS = "vectorindex_source_errors"
+TOKENS_WITHOUT_ROWS = "vectorindex_tokens_without_rows"
 TOKEN_REQUESTS = "vectorindex_token_requests"  # noqa: S105 - a metric's name
 
 _DURATION_STEP = 14
@@ -109,6 +110,8 @@ class Gauges:
     """None: it is not listed here."""
     token_uses: Mapping[str, int] | None = None
     """Accepted requests by name of token; None: no token is asked for."""
+    tokens_without_rows: int | None = None
+    """Whose policy is missing or cannot be enforced; None: there are no policies."""
 
 
 class SearcherMetrics(Collector):
@@ -156,6 +159,11 @@ class SearcherMetrics(Collector):
             for name, count in sorted(self._gauges.token_uses.items()):
                 uses.add_metric((self._revision, name), count)
             yield uses
+        if self._gauges.tokens_without_rows is not None:
+            text = "Tokens that may see no row: without a policy, or with one that cannot be enforced here."
+            without = GaugeMetricFamily(TOKENS_WITHOUT_ROWS, text, labels=("revision",))
+            without.add_metric((self._revision,), self._gauges.tokens_without_rows)
+            yield without
 
     def _listings(self) -> Iterator[Metric]:
         """Of deleted ids, and of the source."""

@@ -11,6 +11,7 @@ import hmac
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from ...errors import BadSpec
 from .head import Credential
@@ -21,6 +22,8 @@ MAX_TOKENS = 64
 """More would make each check longer: every request is compared with every token."""
 MIN_CHARACTERS = 16
 """Shorter tokens are accepted with a warning: they can be guessed."""
+POLICIES_FILE = "policies.json"
+"""In a folder of tokens: which rows each of them may see (search/policies.py), and never a token itself."""
 _FILE_LIMIT_BYTES = 64 << 10
 _SCHEME = b"bearer "
 _CHALLENGE = b'Bearer realm="vectorindex"'
@@ -36,6 +39,14 @@ def credential_of(authorization: bytes | None) -> Credential | None:
     return Credential(hashlib.sha256(authorization[len(_SCHEME) :].strip()).digest())
 
 
+class _Valid(NamedTuple):
+    """A token that is valid: its SHA-256, its name, and that of the file it stands in."""
+
+    digest: bytes
+    name: str
+    file: str
+
+
 class Tokens:
     """The tokens that are valid now.
 
@@ -49,7 +60,7 @@ class Tokens:
         until a token is put there.
         """
         self._path = path
-        self._valid: tuple[tuple[bytes, str], ...] = ()
+        self._valid: tuple[_Valid, ...] = ()
         self._seen: Signature | None = None
         self.uses: Counter[str] = Counter()
         """Accepted requests by name of token since the start: shows when nobody uses an old one any more."""
@@ -66,7 +77,12 @@ class Tokens:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the valid tokens: that of the file, with #n for its further lines."""
-        return tuple(name for _, name in self._valid)
+        return tuple(one.name for one in self._valid)
+
+    @property
+    def holders(self) -> tuple[tuple[bytes, str], ...]:
+        """SHA-256 of each valid token, and the file it stands in: all lines of a file are one holder's."""
+        return tuple((one.digest, one.file) for one in self._valid)
 
     def check(self, credential: Credential | None) -> str:
         """The name of the token that a request carries. Raises Problem 401 when it carries no valid one.
@@ -78,9 +94,9 @@ class Tokens:
         if not credential.digest:
             raise self._refused("the Authorization header is not a bearer token", _CHALLENGE)
         accepted = None
-        for valid, name in self._valid:
-            if hmac.compare_digest(credential.digest, valid):
-                accepted = name
+        for one in self._valid:
+            if hmac.compare_digest(credential.digest, one.digest):
+                accepted = one.name
         if accepted is None:
             raise self._refused("the token is not valid", _CHALLENGE + b', error="invalid_token"')
         return accepted
@@ -100,11 +116,13 @@ class Tokens:
 
     def refresh(self) -> None:
         """Read the tokens again if a file changed. What cannot be read holds no token."""
-        found: tuple[tuple[bytes, str], ...] = ()
+        found: tuple[_Valid, ...] = ()
         seen: Signature = ()
         problem = "no token in it"
         try:
-            paths = visible_files(self._path) if self._path.is_dir() else [self._path]
+            paths = [self._path]
+            if self._path.is_dir():
+                paths = [path for path in visible_files(self._path) if path.name != POLICIES_FILE]
             # Before the content: what changes while it is read is read again next time.
             seen = signature(paths)
             if seen == self._seen:
@@ -122,9 +140,9 @@ class Tokens:
             _log.error("every request is refused", extra={"path": str(self._path), "problem": problem})
 
 
-def _read(paths: list[Path]) -> tuple[tuple[bytes, str], ...]:
-    """(SHA-256, name) of each token. A token that no client can send, or one too many, is left out and named."""
-    found: dict[bytes, str] = {}
+def _read(paths: list[Path]) -> tuple[_Valid, ...]:
+    """Each token. A token that no client can send, or one too many, is left out and named."""
+    found: dict[bytes, _Valid] = {}
     for path in paths:
         with path.open("rb") as file:
             lines = file.read(_FILE_LIMIT_BYTES).splitlines()
@@ -138,5 +156,6 @@ def _read(paths: list[Path]) -> tuple[tuple[bytes, str], ...]:
             else:
                 if len(token) < MIN_CHARACTERS:
                     _log.warning("token is short enough to be guessed", extra={"token": name})
-                found.setdefault(hashlib.sha256(token).digest(), name)
-    return tuple(found.items())
+                digest = hashlib.sha256(token).digest()
+                found.setdefault(digest, _Valid(digest, name, path.name))
+    return tuple(found.values())

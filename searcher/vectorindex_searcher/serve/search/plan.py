@@ -18,6 +18,7 @@ from ..http.limits import CANDIDATES, MAX_VECTORS, PLAN_BYTES, PLAN_ENTRIES
 from ..http.messages import Problem
 from .fields import DEFAULT_K, search_fields
 from .kinds import refuse_unknown
+from .policies import ALL_ROWS, Policy
 from .pool import Group
 
 NO_LIMITS = contract.ParamLimits()
@@ -60,6 +61,9 @@ class SearchPlan:
     include_metadata: bool
     min_score: float | None
     filter: Predicate | None
+    """The request's own and that of the token's policy, as one."""
+    filtered: bool
+    """Whether the request has one of its own."""
     track: bool
     """Whether each answer gets a query id, for clicks."""
     dimension: int | None
@@ -67,7 +71,7 @@ class SearchPlan:
     binary: bool
     """How the answer is written."""
     own: bool
-    """Asked at the revision's own parameters and of all rows: what is found tells its recall."""
+    """Asked at the revision's own parameters, and without a filter of the request's own."""
     candidates: int
     """Rows that FAISS holds for each vector; see limits.py."""
     most_vectors: int
@@ -77,8 +81,8 @@ class SearchPlan:
     ignored: tuple[str, ...] = ()
     """Parameters that the request named and this index has not, sorted."""
     asked: Mapping[str, Any] = field(default_factory=dict)
-    """What the request itself said of params, filter and minScore, in its own words: another revision, to which the
-    same is put, has other defaults."""
+    """What the request itself said of params, filter and minScore, in its own words, and in the filter what its token's
+    policy says: another revision, to which the same is put, has other defaults and knows no token."""
 
     @property
     def nbytes(self) -> int:
@@ -116,8 +120,11 @@ class Planner:
         name = self._fields["segment"].kind.read(name, "segment")
         return name if name in self._schema.segments else contract.OTHER_SEGMENT
 
-    def plan(self, fields: Mapping[str, Any], *, binary: bool, from_query: bool = False) -> SearchPlan:
-        """Check everything but vectors. `from_query`: the fields stand beside a binary body.
+    def plan(
+        self, fields: Mapping[str, Any], *, binary: bool, from_query: bool = False, policy: Policy = ALL_ROWS
+    ) -> SearchPlan:
+        """Check everything but vectors. `from_query`: the fields stand beside a binary body. `policy`: one without a
+        fault, whose rows are all that may be found.
 
         Raises Problem: 400 for what is malformed or out of range, 422 for another embedding.
         """
@@ -132,7 +139,11 @@ class Planner:
         metadata, track = "metadata" in given.get("include", ()), given.get("track", False)
         if binary and (track or metadata):
             raise _only_ids("track" if track else "include")
+        asked = {name: fields[name] for name in _OWN_WORDS if fields.get(name) is not None}
+        filtered = given.get("filter") is not None
         predicate = self._filter(given.get("filter"))
+        if policy.filter is not None:
+            predicate, asked["filter"] = self._narrowed(policy, predicate, given.get("filter"))
         candidates = candidates_of(k, {**schema.default_params, **dict(params)})
         # What the revision's own parameters take is never too much: nobody chose them but the proof.
         usual = candidates_of(k, {**schema.default_params, **own})
@@ -143,15 +154,16 @@ class Planner:
             include_metadata=metadata,
             min_score=given.get("minScore", schema.min_score),
             filter=predicate,
+            filtered=filtered,
             track=track,
             dimension=given.get("dimension"),
             binary=binary,
-            own=predicate is None and dict(params) == own,
+            own=not filtered and dict(params) == own,
             candidates=candidates,
             most_vectors=max(CANDIDATES, usual * MAX_VECTORS) // candidates,
             group=self._group(k, params, metadata, candidates),
             ignored=tuple(sorted(params_given.keys() - named.keys())),
-            asked={name: fields[name] for name in _OWN_WORDS if fields.get(name) is not None},
+            asked=asked,
         )
 
     def _read(self, fields: Mapping[str, Any], from_query: bool) -> dict[str, Any]:
@@ -206,16 +218,38 @@ class Planner:
                 400, "InvalidFilter", error.detail, field=error.where, value=error.value, remedy=error.remedy
             ) from None
 
-    def lost(self, fields: Mapping[str, Any]) -> bool:
-        """Whether a filter that is refused here was taken by the revision before: who sent it did nothing wrong."""
+    def _narrowed(self, policy: Policy, own: Predicate | None, document: object) -> tuple[Predicate | None, object]:
+        """What matches both the policy and the request's own filter, and that in words: no row outside of the policy,
+        whatever the request says. Raises Problem 400 when the two together are more than a filter may be."""
+        both = _both(policy.filter, document)
+        if own is None:
+            return policy.predicate, both
+        try:
+            return self._filter(both), both
+        except Problem:
+            # Its words may be the policy's, which is not the client's to read.
+            detail = "the filter is too large or too deep beside the one that the token's policy adds"
+            remedy = "use fewer conditions, or nest them less deep"
+            raise Problem(400, "InvalidFilter", detail, field="filter", remedy=remedy) from None
+
+    def lost(self, fields: Mapping[str, Any], policy: Policy = ALL_ROWS) -> bool:
+        """Whether a filter, with that of the token's policy, that is refused here was taken by the revision before: who
+        sent it did nothing wrong."""
         before = self._schema.columns_before
         if before is None:
             return False
         try:
-            parse(fields.get("filter"), before)
+            parse(_both(policy.filter, fields.get("filter")), before)
         except FilterError:
             return False
         return True
+
+
+def _both(one: object, other: object) -> object:
+    """The filter that matches where both match; None matches all rows."""
+    if one is None or other is None:
+        return other if one is None else one
+    return {"and": [one, other]}
 
 
 def allowed_params(limits: Mapping[str, tuple[int, int]], limited: contract.ParamLimits) -> dict[str, tuple[int, int]]:
@@ -264,8 +298,8 @@ def _only_ids(place: str) -> Problem:
     )
 
 
-Key = tuple[bool, bytes]
-"""Whether the answer is binary, and the fields as JSON, or the query string after a `?`."""
+Key = tuple[bool, bytes, bytes]
+"""Whether the answer is binary; the fields as JSON, or the query string after a `?`; the key of the policy."""
 
 
 class PlanCache:

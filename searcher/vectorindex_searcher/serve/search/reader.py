@@ -14,6 +14,7 @@ from ..http.messages import JSON_TYPE, Problem
 from .fields import fields_of_json, fields_of_query_string
 from .long_json import fields_of_long_json
 from .plan import Key, PlanCache, Planner, SearchPlan, check_work
+from .policies import ALL_ROWS, Policy
 from .vectors import ABSENT, VectorReader, Vectors
 
 BINARY_TYPE = b"application/octet-stream"
@@ -34,24 +35,34 @@ class RequestReader:
         self._known = self.plans.get
 
     def read(
-        self, body: bytes, query: bytes, content_type: bytes, outcome: Outcome, *, binary: bool
+        self,
+        body: bytes,
+        query: bytes,
+        content_type: bytes,
+        outcome: Outcome,
+        *,
+        binary: bool,
+        policy: Policy = ALL_ROWS,
     ) -> Read | Callable[[], Read]:
         """What is asked; or a function that finds out, where that takes long. `binary`: how the answer is written.
+        `policy`: what the token may see.
 
         Writes to `outcome` what is known of the request, also when it is refused. Raises Problem 400, 415 or 422.
         """
         if content_type == BINARY_TYPE or (content_type != JSON_TYPE and _is_binary(content_type)):
-            return self._of_bytes(body, query, outcome, binary)
+            return self._of_bytes(body, query, outcome, binary, policy)
         if query:
             raise _query_beside_json(query)
         if len(body) > LOOP_BYTES:
-            return functools.partial(self._of_long_json, body, outcome, binary)
-        return self._of_json(body, outcome, binary)
+            return functools.partial(self._of_long_json, body, outcome, binary, policy)
+        return self._of_json(body, outcome, binary, policy)
 
     # ------------------------------------------------------------ binary
 
-    def _of_bytes(self, body: bytes, query: bytes, outcome: Outcome, binary: bool) -> Read | Callable[[], Read]:
-        key = (binary, b"?" + query)
+    def _of_bytes(
+        self, body: bytes, query: bytes, outcome: Outcome, binary: bool, policy: Policy
+    ) -> Read | Callable[[], Read]:
+        key = (binary, b"?" + query, policy.key)
         plan = self._known(key)
         if plan is not None:
             outcome.segment = plan.segment
@@ -59,27 +70,27 @@ class RequestReader:
             return (plan, vectors) if vectors.ndim == 1 else self._counted(plan, vectors, outcome)
         fields = fields_of_query_string(query, self._planner.fields)
         if "filter" in fields:
-            return functools.partial(self._new_of_bytes, key, fields, body, outcome)
-        return self._new_of_bytes(key, fields, body, outcome)
+            return functools.partial(self._new_of_bytes, key, fields, body, outcome, policy)
+        return self._new_of_bytes(key, fields, body, outcome, policy)
 
-    def _new_of_bytes(self, key: Key, fields: Mapping[str, Any], body: bytes, outcome: Outcome) -> Read:
-        plan = self._new(key, fields, outcome)
+    def _new_of_bytes(self, key: Key, fields: Mapping[str, Any], body: bytes, outcome: Outcome, policy: Policy) -> Read:
+        plan = self._new(key, fields, outcome, policy)
         return self._counted(plan, self._vectors.of_bytes(body, plan.dimension), outcome)
 
     # ------------------------------------------------------------ JSON
 
-    def _of_long_json(self, body: bytes, outcome: Outcome, binary: bool) -> Read:
+    def _of_long_json(self, body: bytes, outcome: Outcome, binary: bool, policy: Policy) -> Read:
         fields, rows = fields_of_long_json(body, self._vectors.dimension)
         one, several = fields.pop("vector", ABSENT), fields.pop("vectors", ABSENT) if rows is None else rows
-        key = _key(binary, fields)
-        plan = self._known(key) or self._new(key, fields, outcome)
+        key = _key(binary, fields, policy)
+        plan = self._known(key) or self._new(key, fields, outcome, policy)
         outcome.segment = plan.segment
         return self._counted(plan, self._vectors.of_json(one, several, body), outcome)
 
-    def _of_json(self, body: bytes, outcome: Outcome, binary: bool) -> Read | Callable[[], Read]:
+    def _of_json(self, body: bytes, outcome: Outcome, binary: bool, policy: Policy) -> Read | Callable[[], Read]:
         fields = fields_of_json(body)
         one, several = fields.pop("vector", ABSENT), fields.pop("vectors", ABSENT)
-        key = _key(binary, fields)
+        key = _key(binary, fields, policy)
         plan = self._known(key)
         if plan is not None:
             outcome.segment = plan.segment
@@ -87,25 +98,32 @@ class RequestReader:
             return (plan, vectors) if vectors.ndim == 1 else self._counted(plan, vectors, outcome)
         # A filter may hold thousands of values, and is searched on a thread anyway.
         if "filter" in fields:
-            return functools.partial(self._new_of_json, key, fields, one, several, body, outcome)
-        return self._new_of_json(key, fields, one, several, body, outcome)
+            return functools.partial(self._new_of_json, key, fields, one, several, body, outcome, policy)
+        return self._new_of_json(key, fields, one, several, body, outcome, policy)
 
     def _new_of_json(
-        self, key: Key, fields: Mapping[str, Any], one: Any, several: Any, body: bytes, outcome: Outcome
+        self,
+        key: Key,
+        fields: Mapping[str, Any],
+        one: Any,
+        several: Any,
+        body: bytes,
+        outcome: Outcome,
+        policy: Policy,
     ) -> Read:
-        plan = self._new(key, fields, outcome)
+        plan = self._new(key, fields, outcome, policy)
         return self._counted(plan, self._vectors.of_json(one, several, body), outcome)
 
     # ------------------------------------------------------------ both
 
-    def _new(self, key: Key, fields: Mapping[str, Any], outcome: Outcome) -> SearchPlan:
+    def _new(self, key: Key, fields: Mapping[str, Any], outcome: Outcome, policy: Policy) -> SearchPlan:
         """A plan that was not asked for lately."""
         outcome.segment = self._planner.segment_of(fields)
         try:
-            plan = self._planner.plan(fields, binary=key[0], from_query=key[1][:1] == b"?")
+            plan = self._planner.plan(fields, binary=key[0], from_query=key[1][:1] == b"?", policy=policy)
         except Problem as problem:
             # All else that it says was checked before.
-            outcome.lost = problem.kind == "InvalidFilter" and self._planner.lost(fields)
+            outcome.lost = problem.kind == "InvalidFilter" and self._planner.lost(fields, policy)
             raise
         self.plans.put(key, plan)
         return plan
@@ -118,9 +136,9 @@ class RequestReader:
         return plan, vectors
 
 
-def _key(binary: bool, fields: Mapping[str, Any]) -> Key:
+def _key(binary: bool, fields: Mapping[str, Any], policy: Policy) -> Key:
     try:
-        return binary, orjson.dumps(fields)
+        return binary, orjson.dumps(fields), policy.key
     except TypeError:
         raise Problem(400, "MalformedJSON", "the body is nested too deeply", remedy="write it flatter") from None
 

@@ -173,7 +173,7 @@ class SearchService:
 
     def _run_alone(self, asked: PendingSearch) -> Response:
         """Answer a search for any number of vectors, with or without a filter."""
-        asked.outcome.filtered = asked.plan.filter is not None
+        asked.outcome.filtered = asked.plan.filtered
         with Work(self._budget) as work:
             work.search(asked.plan, asked.outcome.queries)
             return self._run(asked, work)
@@ -184,7 +184,7 @@ class SearchService:
         scores, rows, strategy = self._searched(plan, vectors, allowed, asked.deadline)
         if self._mirror.lease is not None:
             self._mirror.offer_one(asked, vectors, rows, scores)
-        if allowed is None:
+        if not plan.filtered or allowed is None:
             self._offer(asked, vectors, rows)
             return self._answer(asked, scores, rows, work)
         if self._queries is not None:
@@ -238,7 +238,8 @@ class SearchService:
             if self._queries is not None:
                 self._queries.leave_out(len(vectors), filtered=False)
             return
-        if self._live is not None:
+        # Among all rows: where a policy leaves some out, what was found says nothing of that.
+        if self._live is not None and plan.filter is None:
             self._live.offer(plan.segment, vectors, plan.k, rows)
         if self._queries is not None:
             self._queries.offer(plan.segment, asked.outcome.sender, plan.k, vectors)

@@ -196,6 +196,8 @@ class Front:
                     setattr(self._gauges, name, value)
             case "rows":
                 self._take_rows(message, descriptor)
+            case "policies":
+                self._gauges.tokens_without_rows = message["withoutRows"]
             case "sample":
                 self._tell_all(message)
             case "live":

@@ -31,6 +31,7 @@ from ..http import limits
 from ..http.auth import Tokens
 from ..http.tls import Certificate
 from ..point import serving_points
+from ..search.policies import Policies
 from ..settings import Settings
 from ..tombstones import Deletions, load_without_deleted
 from .board import Board
@@ -58,6 +59,7 @@ class Pod:
         check_system()
         self._task, self._settings = task, settings
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
+        self._policies = Policies.told(settings.policy_file, self._tokens)
         self._certificate: Certificate | None = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_cert, settings.tls_key)
@@ -141,6 +143,7 @@ class Pod:
             settings=self._settings,
             loaded=loaded,
             tokens=self._tokens,
+            policies=self._policies,
             certificate=self._certificate,
             limits=limits.share_limits(self._limits, count),
             threads=-(-self._settings.threads // count),

@@ -30,6 +30,7 @@ from ..http.limits import Limits
 from ..http.listener import Listener
 from ..http.mounted import Mounted, watch
 from ..http.tls import Certificate
+from ..search.policies import Policies
 from ..search.pool import SearchPool
 from ..settings import Settings
 from ..shadow.receiver import Part
@@ -56,6 +57,7 @@ class WorkerParts:
     settings: Settings
     loaded: load.Loaded
     tokens: Tokens | None
+    policies: Policies | None
     certificate: Certificate | None
     limits: Limits
     threads: int
@@ -75,6 +77,8 @@ class Worker:
         self._traffic = Traffic()
         self._received = 0
         self._unanswered = 0
+        self._without_rows = -1
+        """What was told of Policies.unusable."""
         self._kept: deque[LiveQuery] = deque()
         """Live queries with a place in the sample that are not yet handed on. Search threads add to it."""
 
@@ -107,13 +111,14 @@ class Worker:
             queries=self._queries,
             mirror=self._shadows.mirror,
             tokens=parts.tokens is not None,
+            policies=parts.policies,
             limited=parts.settings.params,
             columns_before=parts.settings.columns_before,
         )
         self._shadows.receive(self._app, self._pool, parts.threads)
         self._users = Listener(self._app, parts.task.revision, parts.limits, self._traffic.closing, parts.tokens)
         self._users.begin(parts.certificate.context if parts.certificate is not None else None)
-        mounted: list[Mounted] = [one for one in (parts.tokens, parts.certificate) if one is not None]
+        mounted: list[Mounted] = [one for one in (parts.tokens, parts.policies, parts.certificate) if one is not None]
         background = [loop.create_task(self._tell_on())]
         if self._queries is not None:
             background.append(loop.create_task(self._queries.watch()))
@@ -228,6 +233,10 @@ class Worker:
             self._channel.send({"say": "used", "tokens": dict(uses), "ignored": dict(ignored)})
             uses.clear()
             ignored.clear()
+        policies = self._parts.policies
+        if policies is not None and len(policies.unusable) != self._without_rows:
+            self._without_rows = len(policies.unusable)
+            self._channel.send({"say": "policies", "withoutRows": self._without_rows})
 
     def _tell_queries(self, queries: LiveQueries) -> None:
         while self._kept:
