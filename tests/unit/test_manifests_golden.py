@@ -36,6 +36,7 @@ from vectorindex_operator.core.state import Installation
 from vectorindex_operator.core.traffic import Decision, DecisionKind
 from vectorindex_operator.manifests import service as front_service
 from vectorindex_operator.manifests.labels import LIVE
+from vectorindex_operator.manifests.podspec import TOKENS_DIR
 from vectorindex_operator.manifests.render import Rendered, render
 from vectorindex_operator.manifests.sizing import frozen_sizing
 from vectorindex_searcher.contract import (
@@ -90,6 +91,7 @@ PENDING, BUILT, STABLE = (a_revision(EVERYTHING, phase) for phase in ("Pending",
 FROZEN = frozen_sizing()
 ON_CPU = spec(build={"device": "CPU"})
 SECURED = spec(searcher={"auth": {"secretRef": {"name": "clients"}}, "tls": {"secretRef": {"name": "docs-tls"}}})
+POLICED = spec(searcher={"auth": {"secretRef": {"name": "clients"}, "policies": "Required"}})
 SECURED_STABLE = a_revision(SECURED, "Stable")
 PROTECTED = spec(searcher={"networkPolicy": {"mode": "Managed", "from": [
     {"podSelector": {"matchLabels": {"app": "website"}}}, {"namespaceSelector": {}},
@@ -328,6 +330,14 @@ def test_tokens_and_certificate_are_mounted_read_only_where_serve_is_told_to_loo
         assert "subPath" not in mounts[name], "the kubelet never updates a subPath"
         assert secrets[name]["defaultMode"] & 0o007 == 0
     assert {probe["httpGet"]["port"] for probe in (one["readinessProbe"], one["livenessProbe"])} == {"admin"}
+
+
+def test_policies_are_read_from_the_secret_of_the_tokens_by_a_flag_that_older_images_refuse() -> None:
+    """An image that knows no policies must not begin to serve: it would show every row to every token."""
+    secured = deployed(POLICED, a_revision(POLICED, "Stable"))["spec"]["template"]["spec"]["containers"][0]
+    assert secured["args"] == ["serve", "--token-file", TOKENS_DIR, "--policies", f"{TOKENS_DIR}/policies.json"]
+    plain = edited(searcher={"auth": {"secretRef": {"name": "clients"}}})
+    assert "--policies" not in deployed(plain)["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
 def test_the_service_says_https_exactly_while_its_revision_does() -> None:

@@ -42,6 +42,7 @@ from vectorindex_searcher.serve.http.limits import ANSWER_BYTES, Limits
 from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.search import pool as pool_module
 from vectorindex_searcher.serve.search.plan import Planner
+from vectorindex_searcher.serve.search.policies import Policies
 from vectorindex_searcher.serve.search.pool import SearchPool
 from vectorindex_searcher.serve.search.service import DEADLINE_VECTORS
 from vectorindex_searcher.serve.settings import Settings
@@ -205,6 +206,7 @@ def running(
     points: Points | None = None,
     limited: contract.ParamLimits | None = None,
     guard: Tokens | None = None,
+    policies: Policies | None = None,
     columns_before: dict[str, str] | None = None,
     **pool_options: Any,
 ) -> Iterator[Pod]:
@@ -247,6 +249,7 @@ def running(
                 points,
                 limited=limited or contract.ParamLimits(),
                 tokens=guard is not None,
+                policies=policies,
                 columns_before=columns_before,
             ),
             task.revision,

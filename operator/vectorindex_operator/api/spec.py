@@ -312,6 +312,9 @@ class Auth(Model):
 
     secret_ref: TokenSecret
     """Where the tokens are. Changed tokens hold within about a minute, without a restart."""
+    policies: Literal["Required"] | None = None
+    """Required: each token sees only the rows that its policy allows, and one without a policy sees none. The policies
+    are JSON in the Secret's key policies.json, and changes hold like those of tokens."""
 
 
 class CertificateSecret(Model):

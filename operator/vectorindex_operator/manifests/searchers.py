@@ -33,6 +33,7 @@ from vectorindex_searcher.contract import (
     INTERNAL_KEY_ENV,
     LIVE_QUERIES_ENV,
     PARAM_LIMITS_ENV,
+    POLICIES_FILE,
     PROCESSES_ENV,
     SOURCE_ENV,
     TOMBSTONE_POLL_SECONDS,
@@ -100,6 +101,9 @@ def _secure(pod: Manifest, searcher: Searcher) -> None:
     if searcher.auth is not None:
         mount_secret(pod, "tokens", searcher.auth.secret_ref.name, TOKENS_DIR)
         arguments += ["--token-file", TOKENS_DIR]
+        if searcher.auth.policies is not None:
+            # An image of before there were policies refuses the flag and never gets traffic, instead of showing all.
+            arguments += ["--policies", f"{TOKENS_DIR}/{POLICIES_FILE}"]
     if searcher.tls is not None:
         mount_secret(pod, "tls", searcher.tls.secret_ref.name, TLS_DIR, ("tls.crt", "tls.key"))
         arguments += ["--tls-cert", f"{TLS_DIR}/tls.crt", "--tls-key", f"{TLS_DIR}/tls.key"]

@@ -229,6 +229,7 @@ __all__ = [
     "PAIR_ROWS",
     "PARAM_LIMITS_ENV",
     "POINT_PATH",
+    "POLICIES_FILE",
     "PROCESSES_ENV",
     "PROMOTED",
     "REJECTED",

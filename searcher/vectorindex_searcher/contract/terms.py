@@ -21,6 +21,8 @@ TASK_ENV = "VECTORINDEX_TASK"
 PARAM_LIMITS_ENV = "VECTORINDEX_PARAM_LIMITS"
 """Environment variable of a searcher with ParamLimits as JSON; absent: queries may name any parameter. Not part of the
 task, because it is never frozen, and because a searcher from before it must not refuse its task."""
+POLICIES_FILE = "policies.json"
+"""In a folder of tokens: which rows each of them may see (serve/search/policies.py), and never a token itself."""
 PROCESSES_ENV = "VECTORINDEX_PROCESSES"
 """Environment variable of a searcher: how many processes answer its users; absent: one. Not part of the task, because
 it follows the resources, and because a searcher from before it must not refuse its task."""

@@ -60,8 +60,8 @@ class SearchApp:
         columns_before: Mapping[str, str] | None = None,
     ) -> None:
         """`mirror`: takes what another revision is to answer again. `tokens`: whether a bearer token is asked for,
-        which is all that it knows of them. `policies`: which rows a token may see; None: all. `limited`: what queries may choose for themselves. `columns_before`:
-        contract.COLUMNS_BEFORE_ENV; None: not known.
+        which is all that it knows of them. `policies`: which rows a token may see; None: all. `limited`: what queries
+        may choose for themselves. `columns_before`: contract.COLUMNS_BEFORE_ENV; None: not known.
         """
         embedding = engine.manifest.embedding
         self._recorder = recorder
@@ -159,7 +159,7 @@ class SearchApp:
     def _index(self, request: Request) -> Answer:
         policy = ALL_ROWS if self._policies is None else self._policies.of(_credential(request))
         if policy.fault:
-            raise _unusable(policy)
+            raise _unusable()
         if policy.predicate is None:
             return json_response(self._index_document)
         predicate = policy.predicate
@@ -182,7 +182,7 @@ class SearchApp:
             outcome.sender = self._sender(request)
         if policy.fault:
             outcome.lost = self._planner.lost({}, policy)
-            raise _unusable(policy)
+            raise _unusable()
         headers, body = request.headers, request.body
         binary, content_type = wants_binary(headers.get(b"accept")), headers.get(b"content-type", b"")
         read = self._reader.read(body, query, content_type, outcome, binary=binary, policy=policy)
@@ -197,15 +197,14 @@ def _credential(request: Request) -> Credential | None:
     return request.head.credential if request.head is not None else None
 
 
-def _unusable(policy: Policy) -> Problem:
+def _unusable() -> Problem:
     """What is wrong with a policy is said in the log: the client wrote neither it nor the columns."""
     return Problem(
         403,
         "PolicyNotUsable",
         "no rows are allowed for this token: its policy cannot be enforced in this revision of the index",
         field="Authorization",
-        remedy="the index's administrator finds the reason in the searcher's log; the policy's columns must be metadata "
-        "columns of the index",
+        remedy="the reason is in the searcher's log; the policy's columns must be metadata columns of the index",
     )
 
 

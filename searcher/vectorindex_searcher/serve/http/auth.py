@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from ... import contract
 from ...errors import BadSpec
 from .head import Credential
 from .messages import Problem
@@ -22,8 +23,6 @@ MAX_TOKENS = 64
 """More would make each check longer: every request is compared with every token."""
 MIN_CHARACTERS = 16
 """Shorter tokens are accepted with a warning: they can be guessed."""
-POLICIES_FILE = "policies.json"
-"""In a folder of tokens: which rows each of them may see (search/policies.py), and never a token itself."""
 _FILE_LIMIT_BYTES = 64 << 10
 _SCHEME = b"bearer "
 _CHALLENGE = b'Bearer realm="vectorindex"'
@@ -122,7 +121,7 @@ class Tokens:
         try:
             paths = [self._path]
             if self._path.is_dir():
-                paths = [path for path in visible_files(self._path) if path.name != POLICIES_FILE]
+                paths = [path for path in visible_files(self._path) if path.name != contract.POLICIES_FILE]
             # Before the content: what changes while it is read is read again next time.
             seen = signature(paths)
             if seen == self._seen:

@@ -1,0 +1,384 @@
+"""Policies: which rows a token may see. Whatever a request says, and however it is sent, no other row is answered."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import faiss
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+from unit.test_searcher_serve_app import Pod, running
+
+from vectorindex_searcher import contract
+from vectorindex_searcher.artifact.layout import SERVED_FILES
+from vectorindex_searcher.artifact.manifest import Manifest, describe_file
+from vectorindex_searcher.errors import BadSpec
+from vectorindex_searcher.index.engine import Engine
+from vectorindex_searcher.index.parameters import index_type
+from vectorindex_searcher.serve.http.auth import MAX_TOKENS, Tokens
+from vectorindex_searcher.serve.http.limits import LOOP_BYTES
+from vectorindex_searcher.serve.search.policies import Policies
+from vectorindex_searcher.serve.settings import Settings
+
+COUNT, DIMENSION = 1200, 8
+TENANTS = np.array(["a", "b", "c"])[np.random.default_rng(1).choice(3, COUNT, p=[0.6, 0.35, 0.05])]
+SIZES = np.arange(COUNT) % 97
+TAGS = [["new"] if n % 3 == 0 else (["old", "new"] if n % 3 == 1 else None) for n in range(COUNT)]
+TOKEN = {name: f"the-token-of-{name}-0123456789" for name in ("a", "b", "c", "nobody", "support", "broken", "twice")}
+POLICIES: list[dict[str, Any]] = [
+    *({"token": name, "filter": {"tenant": {"eq": name}}} for name in "abc"),
+    {"token": "support", "allRows": True},
+    {"token": "broken", "filter": {"shop": "a"}},
+    {"token": "twice", "filter": {"tenant": "a"}},
+    {"token": "twice", "allRows": True},
+    {"token": "of no file", "allRows": True},
+]
+BINARY = "application/octet-stream"
+
+
+def an_engine(folder: Path, factory: str) -> Engine:
+    vectors = np.random.default_rng(3).standard_normal((COUNT, DIMENSION)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = faiss.index_factory(DIMENSION, factory)
+    index.train(vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(folder / "index.faiss"))
+    tables = {
+        "ids.arrow": pa.table({"id": np.arange(COUNT)}),
+        "metadata.arrow": pa.table({"tenant": TENANTS, "size": SIZES, "tags": pa.array(TAGS, pa.list_(pa.string()))}),
+    }
+    for name, table in tables.items():
+        with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=256)
+    return Engine.open(
+        folder,
+        Manifest(
+            digest="d1",
+            attempt="local",
+            identity=contract.Identity(name="products"),
+            fingerprint="f1",
+            embedding=contract.Embedding(dimension=DIMENSION),
+            dimension=DIMENSION,
+            count=COUNT,
+            vector_dtype="float32",
+            id_type="int64",
+            metadata_columns=("tenant", "size", "tags"),
+            factory=factory,
+            index_type=index_type(index),
+            default_point=contract.OperatingPoint(params={}, recall=1, recall_low=1, latency_us=1),
+            faiss_version=faiss.__version__,
+            device=contract.Device.CPU,
+            duration_seconds=1,
+            peak_memory_bytes=1,
+            files=tuple(describe_file(folder / name) for name in SERVED_FILES),
+        ),
+    )
+
+
+@dataclass
+class Shop:
+    """A pod whose tokens have policies, and their files."""
+
+    pod: Pod
+    folder: Path
+    tokens: Tokens
+    policies: Policies
+
+    def ask(self, token: str, body: object, path: str = "/v1/search", **more: Any) -> tuple[int, dict[str, str], Any]:
+        headers = {"Authorization": f"Bearer {TOKEN[token]}", **more.pop("headers", {})}
+        return self.pod.request(more.pop("method", "POST"), path, body, headers=headers, **more)
+
+    def write(self, text: str) -> None:
+        """The policies, taken up at once."""
+        (self.folder / "policies.json").write_text(text)
+        self.tokens.refresh()
+        self.policies.refresh()
+
+
+@contextmanager
+def a_shop(folder: Path, factory: str = "Flat", **more: Any) -> Iterator[Shop]:
+    secret, files = folder / "secret", folder / "files"
+    secret.mkdir(parents=True)
+    files.mkdir()
+    for name, token in TOKEN.items():
+        (secret / name).write_text(token)
+    (secret / "policies.json").write_text(json.dumps(POLICIES, indent=1))
+    tokens = Tokens(secret)
+    policies = Policies(secret / "policies.json", tokens)
+    with running(an_engine(files, factory), guard=tokens, policies=policies, **more) as pod:
+        yield Shop(pod, secret, tokens, policies)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with a_shop(tmp_path_factory.mktemp("shop"), columns_before={"shop": "s", "tenant": "s", "size": "i"}) as one:
+        yield one
+
+
+QUERY = [1.0, *[0.0] * (DIMENSION - 1)]
+
+
+# ---------------------------------------------------------------- no foreign row
+
+
+def a_filter(draw: random.Random, depth: int = 0) -> dict[str, Any]:
+    """Anything that a filter may say, and rather often what would reach for the rows of others."""
+    kind = draw.choice(["tenant", "size", "tags", "not", "and", "or"] if depth < 3 else ["tenant", "size", "tags"])
+    match kind:
+        case "tenant":
+            return {"tenant": draw.choice([
+                "a", "b", {"in": ["a", "b", "c"]}, {"ne": "a"}, {"exists": True}, {"gte": ""}, {"in": []},
+            ])}  # fmt: skip
+        case "size":
+            return {
+                "size": draw.choice([{"gte": 0}, {"lt": 40}, 5, {"in": [1, 2, 3]}, {"exists": False}, {"lt": 2**70}])
+            }
+        case "tags":
+            return {"tags": draw.choice(["new", "old", {"exists": False}])}
+        case "not":
+            return {"not": a_filter(draw, depth + 1)}
+    return {kind: [a_filter(draw, depth + 1) for _ in range(draw.randint(1, 3))]}
+
+
+def a_request(draw: random.Random) -> tuple[str, object, dict[str, str], int]:
+    """Path, body, headers and number of queries of any search."""
+    fields: dict[str, Any] = {"k": draw.choice([1, 5, 50, 400, COUNT])}
+    if draw.random() < 0.7:
+        fields["filter"] = a_filter(draw)
+    if draw.random() < 0.3:
+        fields["minScore"] = draw.uniform(-1, 1)
+    count = draw.choice([1, 1, 3])
+    vectors = [[draw.gauss(0, 1) for _ in range(DIMENSION)] for _ in range(count)]
+    headers = {"Accept": BINARY} if draw.random() < 0.4 else {}
+    if not headers and draw.random() < 0.5:
+        fields["include"] = ["metadata"]
+    if draw.random() < 0.4:
+        text = "&".join(
+            f"{name}={quote(orjson.dumps(value) if name == 'filter' else str(value))}"
+            for name, value in fields.items()
+            if name != "include"
+        )
+        body: object = np.array(vectors, "<f4").tobytes()
+        return f"/v1/search?{text}&dimension={DIMENSION}", body, headers | {"Content-Type": BINARY}, count
+    if draw.random() < 0.15:  # so long that a thread reads it
+        fields["filter"] = {"and": [{"size": {"in": [*range(4000)]}}, fields.get("filter", {"tenant": "b"})]}
+        fields["k"] = 5
+        vectors = (vectors * 400)[:390]
+        assert len(orjson.dumps(fields | {"vectors": vectors})) > LOOP_BYTES
+    one = len(vectors) == 1 and draw.random() < 0.5
+    return "/v1/search", fields | ({"vector": vectors[0]} if one else {"vectors": vectors}), headers, len(vectors)
+
+
+def ids_of(answer: Any, queries: int) -> list[int]:
+    if isinstance(answer, dict):
+        assert len(answer["results"]) == queries
+        for result in answer["results"]:
+            for number, metadata in zip(result["ids"], result.get("metadata", ()), strict=False):
+                assert metadata["tenant"] == TENANTS[number]
+        return [number for result in answer["results"] for number in result["ids"]]
+    assert answer[:4] == b"VXA1"
+    count, hits = np.frombuffer(answer, "<u4", 2, 4)
+    assert count == queries
+    return list(np.frombuffer(answer, "<i8", hits, 16))
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW8", "IVF16,Flat", "HNSW8,SQ8", "IVF16,PQ4x4,RFlat"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_request_finds_a_row_of_others(tmp_path: Path, factory: str, threads: int) -> None:
+    """The same requests by every token, in any order: what is kept of one token's is nobody else's."""
+    draw = random.Random(f"{factory} {threads}")
+    seen = dict.fromkeys("abc", 0)
+    with a_shop(tmp_path, factory, threads=threads) as one:
+        for _ in range(60):
+            path, body, headers, queries = a_request(draw)
+            for name in draw.sample("abc", 3):
+                status, _, answer = one.ask(name, body, path, headers=headers)
+                assert status == 200, answer
+                found = ids_of(answer, queries)
+                assert {*TENANTS[found]} <= {name}, (name, path, body)
+                seen[name] += len(found)
+    assert min(seen.values()) > 100, seen
+
+
+def test_all_rows_that_match_are_found_and_counted(shop: Shop) -> None:
+    """Narrowed, and by nothing else than the policy and the filter."""
+    for name in "abc":
+        mine = name == TENANTS
+        _, _, answer = shop.ask(name, {"vector": QUERY, "k": COUNT})
+        assert sorted(answer["results"][0]["ids"]) == [*np.flatnonzero(mine)]
+        assert "filter" not in answer, "the request has none"
+        _, _, answer = shop.ask(name, {"vector": QUERY, "k": COUNT, "filter": {"size": {"lt": 40}}})
+        assert sorted(answer["results"][0]["ids"]) == [*np.flatnonzero(mine & (SIZES < 40))]
+        assert answer["filter"]["rows"] == np.count_nonzero(mine & (SIZES < 40))
+        _, _, index = shop.ask(name, None, "/v1/index", method="GET")
+        assert index["count"] == np.count_nonzero(mine)
+    _, _, everything = shop.ask("support", {"vector": QUERY, "k": COUNT})
+    assert len(everything["results"][0]["ids"]) == COUNT
+    _, _, index = shop.ask("support", None, "/v1/index", method="GET")
+    assert index["count"] == COUNT
+
+
+def test_many_at_once_keep_apart(shop: Shop) -> None:
+    """What waits together is one call of the engine only for those that may see the same."""
+    bodies = [{"vector": QUERY, "k": 20}] * 12
+    with shop.pod.held():
+        import concurrent.futures as futures
+
+        pool = futures.ThreadPoolExecutor(12)
+        names = ["a", "b", "support"] * 4
+        waiting = [pool.submit(shop.ask, name, body) for name, body in zip(names, bodies, strict=True)]
+    for name, one in zip(names, waiting, strict=True):
+        status, _, answer = one.result()
+        assert status == 200
+        assert name == "support" or {*TENANTS[answer["results"][0]["ids"]]} == {name}
+    pool.shutdown()
+
+
+# ---------------------------------------------------------------- failing closed
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "body"),
+    [
+        ("/v1/search", "POST", {"vector": QUERY}),
+        ("/v1/search?k=3", "POST", b"\0" * 4 * DIMENSION),
+        ("/v1/index", "GET", None),
+        ("/v1/feedback", "POST", {"queryId": "x", "rank": 1}),
+        ("/openapi.json", "GET", None),
+        ("/nowhere", "GET", None),
+    ],
+)
+def test_a_token_without_a_policy_gets_nothing_at_all(shop: Shop, path: str, method: str, body: object) -> None:
+    status, _, problem = shop.ask("nobody", body, path, method=method)
+    assert (status, problem["type"]) == (403, "urn:vectorindex:problem:NoPolicy")
+    assert "policies.json" in problem["remedy"]
+    assert problem["field"] == "Authorization"
+
+
+@pytest.mark.parametrize("token", ["broken", "twice"])
+def test_a_policy_that_cannot_be_enforced_allows_nothing(shop: Shop, token: str) -> None:
+    for path, method, body in (("/v1/search", "POST", {"vector": QUERY}), ("/v1/index", "GET", None)):
+        status, _, problem = shop.ask(token, body, path, method=method)
+        assert (status, problem["type"]) == (403, "urn:vectorindex:problem:PolicyNotUsable")
+        assert "shop" not in json.dumps(problem), "the policy is not the client's to read"
+
+
+def test_a_column_of_a_policy_that_is_gone_is_a_filter_lost(shop: Shop) -> None:
+    """So that a guardrail takes back the revision that lost it; nothing else that is refused is a loss."""
+
+    def lost() -> int:
+        return int(sum(filter(None, shop.pod.columns().counts.get("filtersLost", [0]))))
+
+    before = lost()
+    shop.ask("broken", {"vector": QUERY})
+    assert lost() == before + 1
+    shop.ask("twice", {"vector": QUERY})
+    shop.ask("nobody", {"vector": QUERY})
+    # As large as a filter may be, and so too large beside a policy: it was for the revision before, too.
+    most = {"and": [{"size": number} for number in range(64)]}
+    assert shop.ask("a", {"vector": QUERY, "filter": most})[0] == 400
+    assert lost() == before + 1
+
+
+def test_a_filter_too_large_beside_the_policy_is_refused_in_the_clients_words(shop: Shop) -> None:
+    most = {"and": [{"size": number} for number in range(64)]}
+    assert shop.ask("support", {"vector": QUERY, "filter": most})[0] == 200
+    status, _, problem = shop.ask("a", {"vector": QUERY, "filter": most})
+    assert (status, problem["type"], problem["field"]) == (400, "urn:vectorindex:problem:InvalidFilter", "filter")
+    assert "tenant" not in json.dumps(problem)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "null", "{}", '[{"token": "a"}]', '[{"token": "a", "filter": null}]', '[{"token": "a", "filter": {}}]',
+        '[{"token": "a", "filter": {"tenant": "a"}, "allRows": true}]', '[{"token": "a", "allRows": "true"}]',
+        '[{"token": "a", "filter": {"tenant": "a"}, "rows": 1}]', '[{"token": "a", "allRows": 1}]',
+        '[{"token": "A", "allRows": true}]', '[{"token": "a", "filter": "all"}]', "[" * 100_000,
+        json.dumps([{"token": f"t{n}", "allRows": True} for n in range(MAX_TOKENS + 1)] + [{"token": "a", "allRows": True}]),
+        " " * (1 << 20) + '[{"token": "a", "allRows": true}]',
+    ],
+)  # fmt: skip
+def test_a_file_that_is_wrong_allows_nothing_until_it_is_right(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with a_shop(tmp_path) as one:
+        assert one.ask("a", {"vector": QUERY})[0] == 200
+        one.write(text)
+        assert one.ask("a", {"vector": QUERY})[0] == 403
+        assert any(record.levelname == "ERROR" for record in caplog.records)
+        one.write(json.dumps(POLICIES))
+        assert one.ask("a", {"vector": QUERY})[0] == 200
+        (one.folder / "policies.json").unlink()
+        one.policies.refresh()
+        assert one.ask("a", {"vector": QUERY})[0] == 403
+
+
+def test_a_change_holds_for_the_next_request_and_for_new_tokens(tmp_path: Path) -> None:
+    with a_shop(tmp_path) as one:
+        body = {"vector": QUERY, "k": 50}
+
+        def tenants() -> set[str]:
+            return {*TENANTS[one.ask("a", body)[2]["results"][0]["ids"]]}
+
+        assert tenants() == {"a"}
+        one.write('[{"token": "a", "filter": {"tenant": "b"}}]')
+        assert tenants() == {"b"}
+        one.write(json.dumps(POLICIES))
+        # A second line of the file: the same holder, while clients move.
+        (one.folder / "a").write_text(f"{TOKEN['a']}\nanother-token-0123456789\n")
+        one.tokens.refresh()
+        one.policies.refresh()
+        headers = {"Authorization": "Bearer another-token-0123456789"}
+        _, _, answer = one.pod.search(body, headers=headers)
+        assert {*TENANTS[answer["results"][0]["ids"]]} == {"a"}
+
+
+def test_the_file_of_policies_is_no_token(tmp_path: Path) -> None:
+    """Pretty-printed, its lines would be words: whoever sends `Bearer ]` would be let in."""
+    (tmp_path / "policies.json").write_text('[\n{\n"token":"a"\n}\n]\n')
+    (tmp_path / "site").write_text("the-token-of-the-site")
+    assert Tokens(tmp_path).names == ("site",)
+
+
+def test_policies_without_tokens_end_the_start() -> None:
+    with pytest.raises(BadSpec) as caught:
+        Settings.from_environment({"VECTORINDEX_POLICIES": "/policies.json"})
+    assert caught.value.failure.field == "--policies"
+
+
+def test_an_index_without_filters_allows_only_those_who_may_see_all(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text(TOKEN["a"])
+    (tmp_path / "support").write_text(TOKEN["support"])
+    (tmp_path / "policies.json").write_text(json.dumps(POLICIES))
+    tokens = Tokens(tmp_path)
+    policies = Policies(tmp_path / "policies.json", tokens)
+    assert policies.unusable == ("a",), "nothing is allowed before the index is there"
+    policies.bind(None)
+    assert policies.unusable == ("a",)
+
+
+# ---------------------------------------------------------------- evidence and shadow
+
+
+def test_policies_are_no_filters_in_the_evidence(shop: Shop) -> None:
+    """ZeroResultRate is of all that users ask: were they filtered queries, no rule would have numbers."""
+
+    def counts() -> dict[str, int]:
+        return {name: int(sum(filter(None, column))) for name, column in shop.pod.columns().counts.items()}
+
+    before = counts()
+    shop.ask("c", {"vector": QUERY})
+    shop.ask("c", {"vector": QUERY, "filter": {"size": 5}})
+    after = counts()
+    assert after["queries"] - before["queries"] == 2
+    assert after["filteredQueries"] - before.get("filteredQueries", 0) == 1
