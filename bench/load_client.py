@@ -4,7 +4,8 @@ Standard input: one JSON command a line; standard output: one JSON answer each.
 
     {"do": "connect", "port": 8080, "connections": 64, "format": "binary"}   opens, asks one query on each connection;
                                                          "params": {"efSearch": 16} goes with every query;
-                                                         "json-traced": each request has a trace id of its own
+                                                         "json-traced": each request has a trace id of its own;
+                                                         "token": of every request
     {"do": "closed", "seconds": 2}                                            each connection asks as soon as answered
     {"do": "open", "seconds": 5, "rate": 900}                                 Poisson arrivals, whatever the answers do
 
@@ -35,12 +36,13 @@ _TRACE = b"0af7651916cd43dd8448eb211c80319c"
 """Stands for the trace id until a request is sent."""
 
 
-def requests_of(queries: npt.NDArray[np.float32], kind: str, params: dict[str, int]) -> list[bytes]:
+def requests_of(queries: npt.NDArray[np.float32], kind: str, params: dict[str, int], token: str = "") -> list[bytes]:
     """One whole HTTP request for each query. `json-long`: numbers as Python's json writes a float32 made a float;
     `KIND-traced`: with the headers that a tracing proxy adds."""
     made = []
     trace = _TRACE.decode()
     added = f"traceparent: 00-{trace}-b7ad6b7169203331-01\r\nX-Request-Id: {trace}\r\n" if kind.endswith(TRACED) else ""
+    added += f"Authorization: Bearer {token}\r\n" if token else ""
     kind = kind.removesuffix(TRACED)
     named = "".join(f"&params.{name}={value}" for name, value in params.items())
     fields: dict[str, Any] = {"k": K, "params": params} if params else {"k": K}
@@ -66,7 +68,7 @@ class Client:
 
     def __init__(self, queries: npt.NDArray[np.float32]) -> None:
         self._queries = queries
-        self._made: dict[tuple[str, str], list[bytes]] = {}
+        self._made: dict[tuple[str, str, str], list[bytes]] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._since: dict[int, float] = {}
         """When the query under way on a connection was to be sent."""
@@ -81,13 +83,13 @@ class Client:
         """503 in an open loop: more was asked than the machine gave the server time for."""
         self._refusable = False
 
-    def connect(self, port: int, connections: int, kind: str, params: dict[str, int]) -> None:
+    def connect(self, port: int, connections: int, kind: str, params: dict[str, int], token: str = "") -> None:
         """Replace all connections."""
         for descriptor in list(self._sockets):
             self._drop(descriptor)
-        key = (kind, repr(params))
+        key = (kind, repr(params), token)
         if key not in self._made:
-            self._made[key] = requests_of(self._queries, kind, params)
+            self._made[key] = requests_of(self._queries, kind, params, token)
         self._requests, self._port, self._traced = self._made[key], port, kind.endswith(TRACED)
         for _ in range(connections):
             self._ask(self._open(), time.perf_counter())
@@ -191,7 +193,8 @@ def main() -> None:
         kind = command.pop("do")
         began, cpu = time.perf_counter(), time.process_time()
         if kind == "connect":
-            client.connect(command["port"], command["connections"], command["format"], command.get("params", {}))
+            params, token = command.get("params", {}), command.get("token", "")
+            client.connect(command["port"], command["connections"], command["format"], params, token)
             answer: dict[str, Any] = {}
         else:
             count = client.closed(**command) if kind == "closed" else client.open(**command)

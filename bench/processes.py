@@ -62,9 +62,12 @@ class Child:
         self._process.stdout.close()
 
 
-def connect(load: Child, port: int, connections: int, kind: str, params: Mapping[str, int] | None = None) -> None:
-    """Let the load client open connections, and warm the server up. `params`: search parameters of every query."""
-    wanted = {"port": port, "connections": connections, "format": kind, "params": dict(params or {})}
+def connect(
+    load: Child, port: int, connections: int, kind: str, params: Mapping[str, int] | None = None, token: str = ""
+) -> None:
+    """Let the load client open connections, and warm the server up. `params`: search parameters of every query;
+    `token`: bearer token of every request."""
+    wanted = {"port": port, "connections": connections, "format": kind, "params": dict(params or {}), "token": token}
     load.ask(json.dumps({"do": "connect", **wanted}))
     load.ask(json.dumps({"do": "closed", "seconds": _WARM_SECONDS}))
 

@@ -16,6 +16,7 @@ from .mutant import Edit, Mutant
 from .platform import PLATFORM
 from .plugin import PLUGIN
 from .points import POINTS
+from .policies import POLICIES
 from .shadow import SHADOW
 from .shadow_pairs import SHADOW_PAIRS
 from .shadow_rollout import SHADOW_ROLLOUT
@@ -38,6 +39,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Verbs of a rollout": VERBS,
     "Canary weights": CANARY,
     "Cache, queue, cluster": CLUSTER,
+    "Policies": POLICIES,
     "A deleted index": LEFTOVERS,
     "An index that is made again": TAKEOVERS,
     "Pods and Services of a platform": PLATFORM,

@@ -182,8 +182,8 @@ def _serve_flags(verb: argparse.ArgumentParser) -> None:
     ports.add_argument(
         "--policies",
         metavar="FILE",
-        help="which rows each token may see, a JSON list of policies (docs/policies.md); a token without one sees none; "
-        "read again whenever it changes",
+        help="which rows each token may see: a JSON list of policies (docs/policies.md); a token without one sees "
+        "none; read again whenever it changes",
     )
     ports.add_argument("--tls-cert", metavar="PATH", help="certificate chain of the user port, PEM")
     ports.add_argument("--tls-key", metavar="PATH", help="its private key; both are read again whenever they change")

@@ -91,10 +91,13 @@ class SearchPlan:
 
 
 class Planner:
-    """Makes the plans of one revision. `group`: that of a search by k, parameters, and whether it wants metadata."""
+    """Makes the plans of one revision. `group`: that of a search by k, parameters, whether it wants metadata, its
+    candidates, and the rows that its token may see."""
 
     def __init__(
-        self, schema: QuerySchema, group: Callable[[int, tuple[tuple[str, int], ...], bool, int], Group]
+        self,
+        schema: QuerySchema,
+        group: Callable[[int, tuple[tuple[str, int], ...], bool, int, Predicate | None], Group],
     ) -> None:
         self._schema = schema
         self._params = allowed_params(schema.param_limits, schema.limited)
@@ -161,7 +164,7 @@ class Planner:
             own=not filtered and dict(params) == own,
             candidates=candidates,
             most_vectors=max(CANDIDATES, usual * MAX_VECTORS) // candidates,
-            group=self._group(k, params, metadata, candidates),
+            group=self._group(k, params, metadata, candidates, None if filtered else predicate),
             ignored=tuple(sorted(params_given.keys() - named.keys())),
             asked=asked,
         )

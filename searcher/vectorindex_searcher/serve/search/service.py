@@ -80,17 +80,19 @@ class SearchService:
         self._samples = live is not None or queries is not None
         self._mirror = mirror or Mirror()
         self._budget = WorkBudget()
-        self._groups: WeakValueDictionary[tuple[int, Params, bool], Group] = WeakValueDictionary()
+        self._groups: WeakValueDictionary[tuple[int, Params, bool, Predicate | None], Group] = WeakValueDictionary()
         """Those of the plans that are there."""
 
-    def group(self, k: int, params: Params, metadata: bool, candidates: int) -> Group:
-        """The group of all searches for one vector with this k and these parameters."""
-        key = (k, params, metadata)
+    def group(self, k: int, params: Params, metadata: bool, candidates: int, policy: Predicate | None = None) -> Group:
+        """The group of all searches for one vector with this k and these parameters, by tokens that may see the same
+        rows (`policy`; None: all)."""
+        key = (k, params, metadata, policy)
         group = self._groups.get(key)
         if group is None:
-            run = functools.partial(self._run_group, k, dict(params))
-            # Parameters of the revision's own are known to be quick; those that users name may be anything.
-            small = k <= SMALL_K and not metadata and dict(params) in self._own
+            run = functools.partial(self._run_group, k, dict(params), policy)
+            # Parameters of the revision's own are known to be quick; those that users name may be anything, and so may
+            # a search of some rows, which looks farther where it found too few.
+            small = k <= SMALL_K and not metadata and policy is None and dict(params) in self._own
             # One at a time with metadata: its size is known only when its rows are.
             most = 1 if metadata else max(1, min(BATCH_SEARCHES, LIGHT_CANDIDATES // candidates))
             group = self._groups.setdefault(key, Group(run, small=small, most=most))
@@ -105,8 +107,9 @@ class SearchService:
         """
         deadline = None if seconds is None else began + seconds
         asked = PendingSearch(plan, vectors, outcome, began, deadline)
-        # A filter may have to read whole columns: never on the event loop, and no two are the same rows.
-        if vectors.ndim == 2 or plan.filter is not None or plan.candidates > LIGHT_CANDIDATES:
+        # A filter may have to read whole columns, and hardly two are the same rows. A policy is one that comes again.
+        at_hand = plan.filter is None or (not plan.filtered and self._engine.keeps_matching(plan.filter))
+        if vectors.ndim == 2 or not at_hand or plan.candidates > LIGHT_CANDIDATES:
             return self._pool.submit(functools.partial(self._run_alone, asked), outcome.queries, deadline)
         return self._pool.submit_one(plan.group, asked, deadline)
 
@@ -139,11 +142,16 @@ class SearchService:
 
     # ------------------------------------------------------------ where the pool says
 
-    def _run_group(self, k: int, params: Mapping[str, int], asked: Sequence[PendingSearch]) -> list[Response]:
+    def _run_group(
+        self, k: int, params: Mapping[str, int], policy: Predicate | None, asked: Sequence[PendingSearch]
+    ) -> list[Response]:
         """Answer searches for one vector each by one call of the engine."""
         parts = [one.vectors for one in asked]
         vectors = (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=None)).reshape(len(parts), -1)
-        scores, rows = self._engine.search(vectors, k, params)
+        if policy is None:
+            scores, rows = self._engine.search(vectors, k, params)
+        else:
+            scores, rows = self._engine.search(vectors, k, params, allowed_rows=self._engine.matching(policy))
         if self._samples:
             for number, one in enumerate(asked):
                 self._offer(one, vectors[number : number + 1], rows[number : number + 1])
