@@ -7,6 +7,7 @@ which is understood where it is given.
 from .client import AsyncClient, Client
 from .errors import (
     DeadlineExceeded,
+    Forbidden,
     InvalidRequest,
     Overloaded,
     ServerError,
@@ -20,6 +21,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "DeadlineExceeded",
+    "Forbidden",
     "Id",
     "InvalidRequest",
     "Overloaded",

@@ -48,6 +48,10 @@ class Unauthorized(VectorIndexError):
     """The searcher asks for a token, or for another one (401)."""
 
 
+class Forbidden(VectorIndexError):
+    """The token may see no row of this index (403): it has no policy, or one that this revision cannot enforce."""
+
+
 class Overloaded(VectorIndexError):
     """Too much is waiting (503), also after the retries."""
 
@@ -76,7 +80,12 @@ def problem(status: int, document: Mapping[str, object] | None) -> VectorIndexEr
     """The error for an answer with this status. `document`: its problem+json (RFC 9457), None when it has none."""
     told = document or {}
     kind = str(told.get("type", "")).removeprefix(_PREFIX)
-    types: dict[int, type[VectorIndexError]] = {401: Unauthorized, 503: Overloaded, 504: DeadlineExceeded}
+    types: dict[int, type[VectorIndexError]] = {
+        401: Unauthorized,
+        403: Forbidden,
+        503: Overloaded,
+        504: DeadlineExceeded,
+    }
     raised = types.get(status, InvalidRequest if 400 <= status < 500 else ServerError)
     return raised(
         str(told.get("detail") or f"the server answered with HTTP status {status} and no explanation"),

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from unit.test_searcher_serve_app import Pod, running
 
+import vectorindex_client as vic
 from vectorindex_searcher import contract
 from vectorindex_searcher.artifact.layout import SERVED_FILES
 from vectorindex_searcher.artifact.manifest import Manifest, describe_file
@@ -369,6 +370,14 @@ def test_an_index_without_filters_allows_only_those_who_may_see_all(tmp_path: Pa
     assert policies.unusable == ("a",), "nothing is allowed before the index is there"
     policies.bind(None)
     assert policies.unusable == ("a",)
+
+
+def test_the_client_says_that_no_row_is_allowed(shop: Shop) -> None:
+    for name, kind in (("nobody", "NoPolicy"), ("broken", "PolicyNotUsable")):
+        with vic.Client(f"http://127.0.0.1:{shop.pod.users}", token=TOKEN[name]) as client:
+            with pytest.raises(vic.Forbidden, match="no rows are allowed for this token") as caught:
+                client.search(QUERY, 1)
+            assert caught.value.kind == kind
 
 
 # ---------------------------------------------------------------- evidence and shadow
