@@ -81,7 +81,7 @@ class Policies:
     """The policies that hold now, by token. `refresh` runs on a thread; lookups see one state of it or the next."""
 
     def __init__(self, path: Path, tokens: Tokens) -> None:
-        """Reads the file. Until `bind` nobody sees anything."""
+        """Until `bind` nobody sees anything."""
         self._path, self._tokens = path, tokens
         self._columns: FilterColumns | None = None
         self._bound = False
@@ -118,6 +118,8 @@ class Policies:
 
     def refresh(self) -> None:
         """Read the file again if it changed, or the tokens did. What cannot be read allows nothing."""
+        if not self._bound:
+            return
         holders, seen, problem = self._tokens.holders, Signature(), ""
         stated: list[_Stated] = []
         try:
@@ -146,8 +148,6 @@ class Policies:
         self._of = {digest: policies[file] for digest, file in self._tokens.holders if file in policies}
         files = dict.fromkeys(file for _, file in self._tokens.holders)
         self.unusable = tuple(file for file in files if file not in policies or policies[file].fault)
-        if not self._bound:
-            return
         if problem:
             _log.error("nobody may see any row", extra={"path": str(self._path), "problem": problem})
         for name in self.unusable:
@@ -156,8 +156,6 @@ class Policies:
         _log.info("policies read", extra={"path": str(self._path), "policies": len(policies)})
 
     def _policy(self, stated: _Stated) -> Policy:
-        if not self._bound:
-            return Policy(stated.filter, fault="the index is still loading")
         return ALL_ROWS if stated.filter is None else Policy.of(stated.filter, self._columns)
 
 
