@@ -372,9 +372,7 @@ def test_an_index_without_filters_allows_only_those_who_may_see_all(tmp_path: Pa
     policies = Policies(tmp_path / "policies.json", tokens)
     policies.refresh()
     with pytest.raises(Problem, match="no policy"):
-        policies.of(
-            credential_of(f"Bearer {TOKEN['support']}".encode())
-        )  # the index is not there yet
+        policies.of(credential_of(f"Bearer {TOKEN['support']}".encode()))  # the index is not there yet
     policies.bind(None)
     assert policies.unusable == ("a",)
     assert policies.of(credential_of(f"Bearer {TOKEN['support']}".encode())) is ALL_ROWS
