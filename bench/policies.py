@@ -4,9 +4,9 @@
 
 Rows are dealt at random to tenants with a half, a tenth and a hundredth of them. Each tenant has a token and a policy
 over one index of all rows; and, for comparison, an index of its own with nothing but its rows, whose tokens see all.
-The same queries, CPU of the whole searcher a query, in turn: the index of its own, the policy, and a token that sees all
-rows of the whole index, there and back. Recall of both against exact search over the tenant's rows, since an answer that is
-cheap because rows are missing is none.
+The same queries, CPU of the whole searcher a query, in turn: the index of its own, the policy, and a token that sees
+all rows of the whole index, there and back. Recall of both against exact search over the tenant's rows, since an answer
+that is cheap because rows are missing is none.
 
 Then requests at random, with filters that reach for the rows of others, by every token in turn: foreign rows are
 counted by the metadata of the source. Writes bench/results/policies.md, `policies.foreign_rows` and
