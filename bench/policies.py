@@ -208,8 +208,8 @@ def page(dataset: Dataset, found: list[Measured], counts: dict[str, tuple[int, i
         "# What a policy costs, and what it hides\n",
         f"`python bench/policies.py`, {results.stamp()}. {results.machine()}.\n",
         f"{dataset.name}. CPU of the whole searcher a query, median of turns that alternate: a token that sees all "
-        "rows of an index, one whose policy allows it some of them, and an index of these rows alone. Recall@10 against "
-        "exact search over the tenant's rows.\n",
+        "rows of an index, one whose policy allows it some of them, and an index of these rows alone. Recall@10 "
+        "against exact search over the tenant's rows.\n",
         results.table(head, rows),
         "\n| index | requests | rows answered | of others |\n|---|---|---|---|",
         *(f"| {name} | {3 * requests} | {seen} | **{foreign}** |" for name, (foreign, seen) in counts.items()),
