@@ -85,8 +85,8 @@ STORIES = (
     Mutant(
         "a request that no filter would save counts as lost",
         f"{_SEARCHER}/serve/search/reader.py",
-        '            outcome.lost = problem.kind == "InvalidFilter" and self._planner.lost(fields)\n',
-        "            outcome.lost = self._planner.lost(fields)\n",
+        '            outcome.lost = problem.kind == "InvalidFilter" and self._planner.lost(fields, policy)\n',
+        "            outcome.lost = self._planner.lost(fields, policy)\n",
         (f"{_FILTER_TESTS}::test_what_the_revision_before_refused_too_is_no_loss",),
         "So could one that asks for k = 0.",
     ),
