@@ -15,7 +15,8 @@ WORKDIR /lock
 COPY pyproject.toml uv.lock ./
 RUN set -eu; \
     for extra in operator searcher gpu; do \
-      /opt/tools/bin/uv export --quiet --frozen --no-dev --no-emit-project --no-header --extra "$extra" > "$extra.txt"; \
+      if [ "$extra" = operator ]; then text=; else text="--extra text"; fi; \
+      /opt/tools/bin/uv export --quiet --frozen --no-dev --no-emit-project --no-header --extra "$extra" $text > "$extra.txt"; \
     done; \
     /opt/tools/bin/uv export --quiet --frozen --only-group build --no-header > build.txt
 

@@ -15,6 +15,7 @@ from vectorindex_operator.api.v1alpha1 import (
     RevisionSpec,
     RevisionStatus,
     RolloutStatus,
+    Serving,
     SourceStatus,
     VectorIndexSpec,
     VectorIndexStatus,
@@ -126,11 +127,13 @@ def a_revision(
         fields["promoted_at"] = to_text(created)
     frozen = RevisionSpec(
         index="docs", digest=digest, fingerprint=data, image=SETTINGS.searcher_image, source=of.source.s3,
-        artifacts=of.artifacts.s3, columns=of.source.columns, embedding=of.embedding, index_spec=of.index,
+        artifacts=of.artifacts.s3, columns=of.source.columns, embedding=of.embedding.of_vectors(), index_spec=of.index,
         segments=tuple(s.name for s in of.segments), min_score=of.searcher.min_score, tls=of.searcher.tls is not None,
         tombstones=of.source.deleted(),
         pod_template=searchers.pod_template(of, index(of), name, SETTINGS),
     )  # fmt: skip
+    if (encoder := of.embedding.encoder) is not None:
+        frozen = frozen.model_copy(update={"serving": Serving.of(of), "encoder_store": encoder.onnx.s3})
     return RevisionView(name, f"uid-{name}", created, frozen, RevisionStatus(**(fields | status)))
 
 

@@ -35,7 +35,8 @@ def reader(terms: QuerySchema) -> RequestReader:
         return []
 
     planner = Planner(terms, lambda *_: Group(nothing))
-    return RequestReader(planner, VectorReader(terms.dimension, terms.metric, terms.embedding_model))
+    vectors = VectorReader(terms.dimension, terms.metric, terms.embedding_model)
+    return RequestReader(planner, vectors, encodes=terms.texts)
 
 
 def ask(reader: RequestReader, body: bytes, query: bytes = b"", *, raw: bool = False, binary: bool = False) -> Asked:

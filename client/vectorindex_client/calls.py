@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
@@ -22,8 +22,12 @@ from .vectors import Vector, Vectors
 SEARCH, INDEX, FEEDBACK = "/v1/search", "/v1/index", "/v1/feedback"
 MAX_VECTORS = 256
 """Queries in one request: the searcher's limit. More go in several."""
+MAX_TEXTS = 32
+"""Queries in words in one request: the searcher's limit."""
 MAX_BODY_BYTES = 4 << 20
 """Half of the searcher's limit."""
+MAX_TEXT_BYTES = 60 << 10
+"""Of the texts of one request, as JSON; the searcher takes a little more, for the other fields."""
 MAX_QUERY_STRING = 8000
 """Characters; a longer one (a long filter) travels in a JSON body."""
 BINARY, JSON = "application/octet-stream", "application/json"
@@ -88,15 +92,24 @@ def fields(
     )
 
 
-def search(query: Vector, wanted: Fields) -> Plan[Result]:
-    """One vector."""
+def search(query: Vector | None, text: str | None, wanted: Fields) -> Plan[Result]:
+    """One vector, or one text."""
+    if (query is None) is (text is None):
+        raise ValueError("exactly one of query (a vector) and text is needed")
+    if text is not None:
+        requests = [_in_words({"text": _text("text", text)}, wanted, 1)]
+        return Plan(requests, lambda answers: _results(requests, answers)[0])
     data = vectors.one(query)
     requests = search_requests([data], len(data) // 4, wanted)
     return Plan(requests, lambda answers: _results(requests, answers)[0])
 
 
-def search_many(queries: Vectors, wanted: Fields) -> Plan[list[Result]]:
-    """Several vectors, in as few requests as the searcher's limits allow."""
+def search_many(queries: Vectors | None, texts: Sequence[str] | None, wanted: Fields) -> Plan[list[Result]]:
+    """Several vectors, or several texts, in as few requests as the searcher's limits allow."""
+    if (queries is None) is (texts is None):
+        raise ValueError("exactly one of queries (vectors) and texts is needed")
+    if texts is not None:
+        return _search_texts(texts, wanted)
     found, dimension = vectors.many(queries)
     requests = search_requests(found, dimension, wanted)
     return Plan(requests, lambda answers: _results(requests, answers))
@@ -135,6 +148,40 @@ def search_requests(found: Sequence[bytes], dimension: int, wanted: Fields) -> l
         )
         for piece in pieces
     ]
+
+
+def _search_texts(texts: Sequence[str], wanted: Fields) -> Plan[list[Result]]:
+    if isinstance(texts, str):
+        raise ValueError("texts is a list of texts: write [text] for one")
+    found = [_text(f"texts[{number}]", one) for number, one in enumerate(texts)]
+    requests = [_in_words({"texts": piece}, wanted, len(piece)) for piece in _pieces(found)]
+    return Plan(requests, lambda answers: _results(requests, answers))
+
+
+def _pieces(texts: Sequence[str]) -> Iterator[list[str]]:
+    """As many together as one request may hold."""
+    piece: list[str] = []
+    size = 0
+    for text in texts:
+        more = len(json.dumps(text)) + 2
+        if piece and (len(piece) == MAX_TEXTS or size + more > MAX_TEXT_BYTES):
+            yield piece
+            piece, size = [], 0
+        piece.append(text)
+        size += more
+    if piece:
+        yield piece
+
+
+def _in_words(query: dict[str, object], wanted: Fields, queries: int) -> Request:
+    """A search in words: JSON both ways, as only that tells what was cut, and encoding costs more than either form."""
+    return Request("POST", SEARCH, json.dumps(_document(wanted) | query).encode(), JSON, JSON, queries)
+
+
+def _text(place: str, text: str) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{place} is a text that is not empty, not {text!r:.50}")
+    return text
 
 
 def _query_string(wanted: Fields, dimension: int) -> str:

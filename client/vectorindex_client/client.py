@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, TypeVar
@@ -93,9 +93,10 @@ class Client:
 
     def search(
         self,
-        query: Vector,
+        query: Vector | None = None,
         k: int = 10,
         *,
+        text: str | None = None,
         segment: str | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name
         min_score: float | None = None,
@@ -104,21 +105,22 @@ class Client:
         track: bool = False,
         timeout: float | None = None,
     ) -> Result:
-        """The best hits for one vector (a sequence of numbers, or an array of any float type). Raises ValueError for
-        what is no vector, VectorIndexError when it is not answered. `track`: the result gets a `query_id`, which
-        `feedback` takes.
+        """The best hits for one vector (a sequence of numbers, or an array of any float type), or instead of it for a
+        `text`, where the index has an encoder. Raises ValueError for what is neither, VectorIndexError when it is not
+        answered. `track`: the result gets a `query_id`, which `feedback` takes.
         """
         wanted = calls.fields(
             k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
             track=track,
         )  # fmt: skip
-        return self._run(lambda: calls.search(query, wanted), timeout)
+        return self._run(lambda: calls.search(query, text, wanted), timeout)
 
     def search_many(
         self,
-        queries: Vectors,
+        queries: Vectors | None = None,
         k: int = 10,
         *,
+        texts: Sequence[str] | None = None,
         segment: str | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name
         min_score: float | None = None,
@@ -127,14 +129,14 @@ class Client:
         track: bool = False,
         timeout: float | None = None,
     ) -> list[Result]:
-        """As `search`, for several vectors: one result each, in order. More than 256 go in several requests, one after
-        the other, all within the timeout.
+        """As `search`, for several vectors or `texts`: one result each, in order. More than 256 vectors or 32 texts go
+        in several requests, one after the other, all within the timeout.
         """
         wanted = calls.fields(
             k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
             track=track,
         )  # fmt: skip
-        return self._run(lambda: calls.search_many(queries, wanted), timeout)
+        return self._run(lambda: calls.search_many(queries, texts, wanted), timeout)
 
     def index(self, *, timeout: float | None = None) -> dict[str, Any]:
         """What is served: revision, count, dimension, metric, parameters with their limits (GET /v1/index)."""
@@ -202,9 +204,10 @@ class AsyncClient:
 
     async def search(
         self,
-        query: Vector,
+        query: Vector | None = None,
         k: int = 10,
         *,
+        text: str | None = None,
         segment: str | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name
         min_score: float | None = None,
@@ -218,13 +221,14 @@ class AsyncClient:
             k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
             track=track,
         )  # fmt: skip
-        return await self._run(lambda: calls.search(query, wanted), timeout)
+        return await self._run(lambda: calls.search(query, text, wanted), timeout)
 
     async def search_many(
         self,
-        queries: Vectors,
+        queries: Vectors | None = None,
         k: int = 10,
         *,
+        texts: Sequence[str] | None = None,
         segment: str | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name
         min_score: float | None = None,
@@ -238,7 +242,7 @@ class AsyncClient:
             k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
             track=track,
         )  # fmt: skip
-        return await self._run(lambda: calls.search_many(queries, wanted), timeout)
+        return await self._run(lambda: calls.search_many(queries, texts, wanted), timeout)
 
     async def index(self, *, timeout: float | None = None) -> dict[str, Any]:
         """See Client.index."""

@@ -34,6 +34,10 @@ class Result:
     """What `feedback` takes; None unless the query was tracked."""
     ignored_params: tuple[str, ...] = ()
     """Search parameters that were asked for and that this kind of index has not: it was searched without them."""
+    encode_ms: float | None = None
+    """Of `took_ms`, until the vectors of the request's texts were there. None for vectors."""
+    truncated: bool = False
+    """Whether the text had more tokens than the model takes: only its beginning was encoded."""
 
 
 def results_of(answer: Answer, queries: int) -> list[Result]:
@@ -50,10 +54,26 @@ def results_of(answer: Answer, queries: int) -> list[Result]:
 def _of_json(answer: Answer) -> list[Result]:
     document = answer.document("results")
     revision, took, ignored = document["revision"], document["tookMs"], _ignored(answer)
+    encode, cut = document.get("encodeMs"), _cut(document)
     return [
-        Result(one["ids"], one["scores"], one.get("metadata"), revision, took, one.get("queryId"), ignored)
-        for one in document["results"]
+        Result(
+            one["ids"],
+            one["scores"],
+            one.get("metadata"),
+            revision,
+            took,
+            one.get("queryId"),
+            ignored,
+            encode,
+            bool(cut & {"text", f"texts[{number}]"}),
+        )
+        for number, one in enumerate(document["results"])
     ]
+
+
+def _cut(document: dict[str, Any]) -> set[str]:
+    """The texts of a request of which only the beginning was encoded."""
+    return {one["field"] for one in document.get("warnings", ()) if one.get("kind") == "TextTruncated"}
 
 
 def _of_bytes(answer: Answer) -> list[Result]:

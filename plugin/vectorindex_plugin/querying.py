@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vectorindex_client import Client, InvalidRequest, Unauthorized, VectorIndexError
+from vectorindex_client import Client, InvalidRequest, Result, Unauthorized, VectorIndexError
 from vectorindex_plugin.exits import EndedError, Exit
 
 
@@ -56,18 +56,20 @@ def ask(
     vector: list[float] | None,
     k: int,
     *,
+    text: str | None = None,
     filter: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name
     token: str | None = None,
     ca: str | None = None,
 ) -> QueryFacts:
-    """Ask a searcher. Without a vector one of random numbers is asked, to see that it answers. Raises EndedError."""
+    """Ask a searcher. Without a vector and a text, random numbers, to see that it answers. Raises EndedError."""
     try:
         with Client(url, token=token, ca=_trusted(ca), retries=0) as client:
             document = client.index()
-            note = "" if vector is not None else "a vector of random numbers was asked"
-            query = vector if vector is not None else _some(int(document["dimension"]))
+            random_one = vector is None and text is None
+            query = _some(int(document["dimension"])) if random_one else vector
             metadata = bool(document.get("metadataColumns"))
-            found = client.search(query, k, filter=filter, include_metadata=metadata)
+            found = client.search(query, k, text=text, filter=filter, include_metadata=metadata)
+            note = "a vector of random numbers was asked" if random_one else _cut(found)
     except (InvalidRequest, Unauthorized) as error:
         raise EndedError(Exit.REFUSED, str(error)) from error
     except VectorIndexError as error:
@@ -75,6 +77,10 @@ def ask(
     rows = found.metadata or [{} for _ in found.ids]
     hits = tuple(HitFacts(*one) for one in zip(found.ids, found.scores, rows, strict=True))
     return QueryFacts(found.revision, found.took_ms, hits, note)
+
+
+def _cut(found: Result) -> str:
+    return "only the beginning of the text was encoded: the model takes no more" if found.truncated else ""
 
 
 def _trusted(ca: str | None) -> ssl.SSLContext | None:

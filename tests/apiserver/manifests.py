@@ -30,6 +30,15 @@ FULL_SPEC: Json = {
         "version": "1",
         "dimension": 384,
         "metric": "InnerProduct",
+        "encoder": {
+            "onnx": {
+                "s3": {"bucket": "models", "prefix": "all-minilm-l6-v2/", "secretRef": {"name": "s3"}},
+                "sha256": "0123456789abcdef" * 4,
+            },
+            "textColumn": "section",
+        },
+        "queryPrefix": "query: ",
+        "documentPrefix": "passage: ",
     },
     "segments": [{"name": "keyword"}, {"name": "question"}],
     "index": {

@@ -137,6 +137,25 @@ def test_what_is_not_allowed_is_refused_by_field_and_value(
     assert "rule tenants in admission.rules" in answer.message
 
 
+@pytest.mark.parametrize(
+    ("store", "refused"),
+    [
+        ({"endpoint": "https://other"}, "endpoint: 'https://other' may not be named here"),
+        ({}, "endpoint: '' may not be named here"),
+        ({"endpoint": ENDPOINT, "secretRef": {"name": "db"}}, "secretRef.name: 'db' may not be named here"),
+        ({"endpoint": ENDPOINT, "secretRef": {"name": "s3"}}, ""),
+    ],
+)
+def test_an_encoder_is_fetched_from_where_the_rules_allow(
+    admin: Api, name: str, store: dict[str, Any], refused: str
+) -> None:
+    with_text = changed(vix(name, "tenant", GOOD), "spec.source.columns", {"metadata": ["text"]})
+    onnx = {"s3": {"bucket": "models", **store}, "sha256": "ab" * 32}
+    answer = admin.apply(changed(with_text, "spec.embedding", {"encoder": {"onnx": onnx, "textColumn": "text"}}))
+    assert answer.ok is not bool(refused), answer.message
+    assert not refused or f"spec.embedding.encoder.onnx.s3.{refused}" in answer.message
+
+
 @pytest.mark.parametrize("variable", ["https_proxy", "HTTP_PROXY", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 @pytest.mark.parametrize("pod", ["build.pod", "searcher.pod"])
 def test_an_endpoint_that_is_allowed_is_the_server_that_is_reached(

@@ -55,6 +55,20 @@ def mounted(path: str) -> Json:
         ("spec.gate.k", "10", ".spec.gate.k", "expected numeric"),
         ("spec.searcher.minScore", None, "spec.searcher.minScore", "must be of type number"),
         # enums
+        (
+            "spec.embedding.encoder",
+            {"onnx": {"s3": {"bucket": "models"}, "sha256": "ab" * 32}, "textColumn": "title"},
+            "spec.embedding.encoder.textColumn",
+            "must be one of source.columns.metadata",
+        ),
+        (
+            "spec.embedding.encoder",
+            {"onnx": {"s3": {"bucket": "models"}, "sha256": "AB" * 32}, "textColumn": "title"},
+            "spec.embedding.encoder.onnx.sha256",
+            "should match",
+        ),
+        ("spec.embedding.encoder", {"textColumn": "title"}, "spec.embedding.encoder.onnx", "Required value"),
+        ("spec.embedding.queryPrefix", "query: ", "spec.embedding.encoder", "are of embedding.encoder"),
         ("spec.embedding.metric", "cosine", "spec.embedding.metric", 'supported values: "Cosine", "InnerProduct"'),
         ("spec.build.device", "TPU", "spec.build.device", '"PreferGPU"'),
         ("spec.rollout.strategy", "Linear", "spec.rollout.strategy", '"BlueGreen"'),

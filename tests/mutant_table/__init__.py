@@ -23,6 +23,7 @@ from .shadow_rollout import SHADOW_ROLLOUT
 from .stories import STORIES
 from .surroundings import SURROUNDINGS
 from .takeovers import TAKEOVERS
+from .text import TEXT
 from .traffic import TRAFFIC
 from .verbs import VERBS
 
@@ -46,6 +47,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Stories of the simulator": STORIES,
     "Surroundings of the simulator": SURROUNDINGS,
     "Searcher and client": DATA_PLANE,
+    "Encoders": TEXT,
     "kubectl vectorindex": PLUGIN,
 }
 """By topic."""

@@ -46,8 +46,8 @@ PLATFORM = (
     Mutant(
         "a release that drops variables may render a revision that has some",
         f"{_OPERATOR}/manifests/revisions.py",
-        '        requires=(POD_ENV,) if "env" in template["spec"]["containers"][0] else (),\n',
-        '        requires=(POD_ENV,) if "env" in template["spec"] else (),\n',
+        '    env = (POD_ENV,) if "env" in template["spec"]["containers"][0] else ()\n',
+        '    env = (POD_ENV,) if "env" in template["spec"] else ()\n',
         (f"{_PODS}::test_a_revision_with_variables_is_left_alone_by_releases_that_would_drop_them",),
         "After a downgrade its pods would be replaced by ones without the proxy through which they load.",
     ),

@@ -149,12 +149,14 @@ def test_a_header_that_applications_read_is_kept_for_them() -> None:
 
 def test_the_limits_of_the_client_are_those_of_the_server() -> None:
     assert calls.MAX_VECTORS == limits.MAX_VECTORS
+    assert calls.MAX_TEXTS == limits.MAX_TEXTS
     assert attempts.MAX_DEADLINE_MS == limits.MAX_DEADLINE_MS
+    assert limits.LOOP_BYTES >= calls.MAX_TEXT_BYTES + 16_384
     assert limits.Limits().body_bytes >= calls.MAX_BODY_BYTES
     assert limits.Limits().header_bytes >= calls.MAX_QUERY_STRING
 
 
-THE_CLIENTS_OWN = {"vector", "vectors", "dimension"}
+THE_CLIENTS_OWN = {"vector", "vectors", "text", "texts", "dimension"}
 """What the client makes of the queries that it gets."""
 NOT_THE_CLIENTS = {"embedding"}
 """What only other programs send."""
@@ -178,6 +180,7 @@ def test_the_page_tells_the_limits_of_a_request() -> None:
     text = page("searcher-api.md")
     for told in (
         f"`vectors` | instead of `vector`: 1 to {limits.MAX_VECTORS} queries",
+        f"`texts` | instead of `text`: 1 to {limits.MAX_TEXTS} queries",
         f"`k` | hits wanted, 1 to {limits.MAX_K}, default {fields.DEFAULT_K}",
         f"at most {limits.CANDIDATES:,} candidates",
         f"at most {limits.ANSWER_BYTES >> 20} MiB of ids, scores and metadata",

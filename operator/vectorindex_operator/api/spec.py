@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from vectorindex_operator.api.embedding import Embedding
 from vectorindex_operator.api.fields import (
     CelRule,
     Duration,
@@ -24,62 +25,21 @@ from vectorindex_operator.api.fields import (
 )
 from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_operator.api.network import FrontService, NetworkPolicy
+from vectorindex_operator.api.places import S3
 from vectorindex_operator.api.pod import Pod
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.rollout import Rollout
 from vectorindex_operator.api.schedule import Schedule
-from vectorindex_searcher import contract
 from vectorindex_searcher.contract import (
     FEWEST_LIVE_QUERIES,
     LIVE_SAMPLE_QUERIES,
     Columns,
     Device,
-    Embedding,
     IndexSpec,
     Model,
     ParamLimits,
     RecallGate,
 )
-
-# ---------------------------------------------------------------- places and pods
-
-
-class SecretRef(Model):
-    """A Secret of the same namespace, read by the pods, never by the operator.
-
-    Keys: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, optional AWS_SESSION_TOKEN, CA_PEM.
-    """
-
-    name: ObjectName
-    """Name of the Secret."""
-
-
-class S3(contract.S3):
-    """A bucket and a key prefix. Without `secretRef` the pods' own identity is used."""
-
-    secret_ref: SecretRef | None = None
-    """Whose keys the pods use. Absent: the identity of their ServiceAccount."""
-    cel: ClassVar[tuple[CelRule, ...]] = (
-        CelRule(
-            "!(has(self.anonymous) && self.anonymous && has(self.secretRef))",
-            "anonymous and secretRef contradict each other: remove one of them",
-            ".anonymous",
-        ),
-    )
-
-    def reached_by(self, live: S3) -> S3:
-        """This place, reached as `live` reaches the same bucket today: its endpoint, region and Secret, or none.
-
-        In another bucket than `live` it is reached as before: nothing is known of how else.
-        """
-        if live.bucket != self.bucket:
-            return self
-        how = ("endpoint", "region", "secret_ref", "anonymous")
-        return self.model_copy(update={name: getattr(live, name) for name in how})
-
-    def location(self) -> contract.Location:
-        """What travels to the data plane: the place, never the credentials."""
-        return contract.Location(s3=contract.S3(**{f: getattr(self, f) for f in contract.S3.model_fields}))
 
 
 class Tombstones(Model):
@@ -454,6 +414,12 @@ class VectorIndexSpec(Model):
             "rollout.route and searcher.tls do not go together: the gateway would have to speak TLS to a Service that"
             " is another one in each rollout; have the gateway end TLS",
             ".rollout.route",
+        ),
+        CelRule(
+            "!has(self.embedding.encoder) || (has(self.source.columns.metadata)"
+            " && self.embedding.encoder.textColumn in self.source.columns.metadata)",
+            "embedding.encoder.textColumn must be one of source.columns.metadata: the gate reads the texts there",
+            ".embedding.encoder.textColumn",
         ),
         CelRule(
             "!has(self.gate.segments) || self.gate.segments.all(g, has(self.segments)"

@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, ValidationError, field_serializer
 
+from vectorindex_operator.api.embedding import ServedEncoder
 from vectorindex_operator.api.guardrails import Guardrails
+from vectorindex_operator.api.places import S3
 from vectorindex_operator.api.pod import Pod
 from vectorindex_operator.api.rollout import Rollout
-from vectorindex_operator.api.spec import S3, Searcher, VectorIndexSpec
+from vectorindex_operator.api.spec import Searcher, VectorIndexSpec
 from vectorindex_operator.api.timestamps import MOST_UNIX, to_unix
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Columns, Embedding, IndexSpec, Stored
@@ -102,6 +104,8 @@ class Live(Stored):
     artifacts: S3
     live_queries: bool | None = None
     """Whether searchers keep a sample of what users ask; None: they do not."""
+    encoder: S3 | None = None
+    """Where the encoder of queries in words is, and how it is reached; None: there is none."""
 
     @classmethod
     def of(cls, spec: VectorIndexSpec) -> Live:
@@ -112,6 +116,7 @@ class Live(Stored):
             source=spec.source.s3,
             artifacts=spec.artifacts.s3,
             live_queries=True if spec.gate.live is not None else None,
+            encoder=spec.embedding.encoder.onnx.s3 if spec.embedding.encoder is not None else None,
         )
 
 
@@ -152,12 +157,20 @@ class Serving(Stored):
     pod: Pod = Pod()
     refresh: str = ""
     """Nonce of the `refresh` that asked for it; empty: nobody did."""
+    encoder: ServedEncoder | None = None
+    """None: queries are vectors."""
 
     @classmethod
     def of(cls, spec: VectorIndexSpec, refresh: str = "") -> Serving:
         """What the spec asks for."""
         names = tuple(segment.name for segment in spec.segments)
-        return cls(segments=names, min_score=spec.searcher.min_score, pod=spec.searcher.pod, refresh=refresh)
+        return cls(
+            segments=names,
+            min_score=spec.searcher.min_score,
+            pod=spec.searcher.pod,
+            refresh=refresh,
+            encoder=spec.embedding.served(),
+        )
 
 
 class SourcePoll(Stored):
@@ -186,7 +199,9 @@ class Restored(Stored):
 
 POD_ENV = "pod.env"
 """Of a revision in whose pod template there are variables: releases of before take them away when they render it."""
-FEATURES = frozenset({POD_ENV})
+ENCODER = "encoder"
+"""Of a revision whose pods encode queries: releases of before would render them without."""
+FEATURES = frozenset({POD_ENV, ENCODER})
 """What this release knows of RevisionSpec.requires."""
 
 
@@ -216,6 +231,8 @@ class RevisionSpec(Stored):
     pod_template: dict[str, Any]
     serving: Serving | None = None
     """None: made by a release that froze the fields above only."""
+    encoder_store: S3 | None = None
+    """How its encoder was reached when it was made: for an index that names another bucket since, or none."""
     proof_salt: str = ""
     """Part of its gate hash: its image, where another image serves the same artifact. A report is of one image."""
     rebuild: Rebuild | None = None

@@ -6,6 +6,7 @@ page.
 
 from __future__ import annotations
 
+from vectorindex_operator.api.embedding import Embedding, Encoder, OnnxEncoder, ServedEncoder
 from vectorindex_operator.api.fields import (
     Bound,
     CelRule,
@@ -27,12 +28,12 @@ from vectorindex_operator.api.guardrails import (
     Guardrails,
 )
 from vectorindex_operator.api.network import FrontService, IpBlock, LabelSelector, NetworkPeer, NetworkPolicy
+from vectorindex_operator.api.places import S3, SecretRef
 from vectorindex_operator.api.pod import EnvVar, Pod, Toleration
 from vectorindex_operator.api.rollout import Rollout, Shadow, Soak
 from vectorindex_operator.api.route import ParentRef, Route, Step
 from vectorindex_operator.api.schedule import Schedule
 from vectorindex_operator.api.spec import (
-    S3,
     Artifacts,
     Build,
     Gate,
@@ -43,13 +44,13 @@ from vectorindex_operator.api.spec import (
     Relevance,
     Resources,
     Searcher,
-    SecretRef,
     Segment,
     SegmentFloor,
     Source,
     VectorIndexSpec,
 )
 from vectorindex_operator.api.status import (
+    ENCODER,
     FEATURES,
     POD_ENV,
     ArtifactSeen,
@@ -78,7 +79,7 @@ from vectorindex_operator.api.status import (
     VerbResult,
     WorkFailure,
 )
-from vectorindex_searcher.contract import Columns, Device, Embedding, IndexSpec, Metric, RecallGate
+from vectorindex_searcher.contract import Columns, Device, IndexSpec, Metric, RecallGate
 
 GROUP = "vectorindex.dev"
 VERSION = "v1alpha1"
@@ -88,6 +89,7 @@ NAME_LIMIT = 40
 __all__ = [
     "API_VERSION",
     "DEFAULT_RULES",
+    "ENCODER",
     "FEATURES",
     "GROUP",
     "JUDGED_IN_SHADOW",
@@ -106,6 +108,7 @@ __all__ = [
     "Device",
     "Duration",
     "Embedding",
+    "Encoder",
     "EnvVar",
     "FrontService",
     "Gate",
@@ -126,6 +129,7 @@ __all__ = [
     "NetworkPolicy",
     "ObjectName",
     "ObjectNameOrNone",
+    "OnnxEncoder",
     "ParentRef",
     "Pause",
     "Percent",
@@ -155,6 +159,7 @@ __all__ = [
     "Segment",
     "SegmentFloor",
     "SegmentName",
+    "ServedEncoder",
     "Serving",
     "Shadow",
     "ShadowStatus",

@@ -11,6 +11,9 @@ from vectorindex_operator.api.v1alpha1 import GateStatus, VectorIndexSpec
 from vectorindex_operator.core import identity
 from vectorindex_searcher.contract import (
     COLUMN_TYPES,
+    ENCODER_COSINE,
+    ENCODER_DEVIATING,
+    ENCODER_NORM,
     FEW_QUERIES,
     FEWEST_QUERIES,
     LIVE_CONFIDENCE,
@@ -20,6 +23,8 @@ from vectorindex_searcher.contract import (
     ValidateResult,
 )
 
+MIN_ENCODED_ROWS = 20
+"""An encoder is believed after so many rows."""
 MIN_SEGMENT_QUERIES = FEWEST_QUERIES
 """A segment's own floor is judged on at least this many queries. What has no floor of its own is judged by its bound
 from SEGMENT_QUERIES on; with fewer it only fails, where even its upper bound misses the floor of all."""
@@ -104,6 +109,7 @@ def judge(
     _cost(report.cost_us, built_us, stable.cost_us, spec, doubts)
     _count(report.count, stable.count, spec, failures)
     _columns(column_types(spec.source.columns, report), stable.columns, spec, failures)
+    _encoder(report, spec, failures, doubts)
     if report.tombstoned_found:
         failures.append(("TombstonesFound", f"searches answered {report.tombstoned_found} deleted ids"))
     verdict, findings = ("Fail", failures) if failures else ("Inconclusive", doubts) if doubts else ("Pass", [])
@@ -239,6 +245,33 @@ def _count(count: int, stable: int | None, spec: VectorIndexSpec, failures: list
         failures.append(
             ("CountRose", f"{count} rows are {change:.1%} more than stable's {stable}; "
              f"gate.maxCountRise is {spec.gate.max_count_rise}")
+        )  # fmt: skip
+
+
+def _encoder(report: ValidateResult, spec: VectorIndexSpec, failures: list[_Finding], doubts: list[_Finding]) -> None:
+    """What makes vectors of queries must be what made those of the index: recall cannot see that it is not."""
+    if spec.embedding.encoder is None:
+        return
+    proof, column = report.encoder, spec.embedding.encoder.text_column
+    if proof is None or proof.rows < MIN_ENCODED_ROWS:
+        rows = 0 if proof is None else proof.rows
+        doubts.append(
+            ("EncoderNotCompared", f"{rows} rows have a text in {column!r} that the encoder takes whole, "
+             f"{MIN_ENCODED_ROWS} are needed to compare it with the index")
+        )  # fmt: skip
+    if proof is None:
+        return
+    figures = f"median cosine {proof.cosine:.4f}, {proof.deviating} of {proof.rows} rows below {ENCODER_COSINE}"
+    if proof.deviating_low > ENCODER_DEVIATING:
+        failures.append(
+            ("EncoderDeviates", f"embedding.encoder makes other vectors of {column!r} than the index has: {figures}, "
+             f"at least {proof.deviating_low:.1%} of all; {ENCODER_DEVIATING:.0%} may. Another model, pooling or "
+             "documentPrefix made them, or another text")
+        )  # fmt: skip
+    elif proof.norm_ratio is not None and abs(proof.norm_ratio - 1) > ENCODER_NORM:
+        failures.append(
+            ("EncoderNormDeviates", f"embedding.encoder makes vectors {proof.norm_ratio:.3f} times as long as those of "
+             f"the index ({figures}): one of both is normalised, and under {spec.embedding.metric.value} that matters")
         )  # fmt: skip
 
 

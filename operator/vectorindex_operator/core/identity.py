@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from vectorindex_operator.api.v1alpha1 import Live, Serving, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import Live, ServedEncoder, Serving, VectorIndexSpec
 from vectorindex_searcher.contract import Embedding, IndexSpec, Location, Minimise
 
 DIGEST_FORMAT = 1
@@ -64,7 +64,7 @@ def source_hash(spec: VectorIndexSpec) -> str:
         {
             "s3": spec.source.s3.wire(),
             "columns": spec.source.columns.wire(),
-            "embedding": spec.embedding.wire(),
+            "embedding": spec.embedding.of_vectors().wire(),
             "artifacts": spec.artifacts.s3.wire(),
             **_tombstones(spec),
             **({"queries": queries.wire()} if (queries := queries_below(spec)) else {}),
@@ -130,6 +130,7 @@ def gate_hash(spec: VectorIndexSpec, salt: str = "") -> str:
             **({"targets": targets} if targets else {}),
             **({"default": default} if raised else {}),
             **({"salt": salt} if salt else {}),
+            **({"encoder": encoder} if (encoder := spec.embedding.proven()) else {}),
         }
     )[:16]
 
@@ -144,6 +145,11 @@ def live_hash(live: Live) -> str:
     none_of_theirs = {"searcher": {"network_policy", "service"}}
     wire = live.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=none_of_theirs)
     return _hash(wire)[:16]
+
+
+def encoder_id(served: ServedEncoder | None) -> str:
+    """Names what encodes for a revision; empty: nothing does."""
+    return _hash(served.wire())[:16] if served is not None else ""
 
 
 def serving_digest(revision_digest: str, serving: Serving) -> str:

@@ -37,10 +37,11 @@ def _for_a_revision(state: ReconcileState) -> list[str]:
             ("source.tombstones", _place(frozen.tombstones) == _place(spec.source.deleted())),
             ("source.poll of source.tombstones", _polls_alike(frozen, spec)),
             ("artifacts.s3", recipe.place(frozen.artifacts) == recipe.place(spec.artifacts.s3)),
-            ("embedding", frozen.embedding == spec.embedding),
+            ("embedding", frozen.embedding == spec.embedding.of_vectors()),
             ("segments", served.segments == wanted.segments),
             ("searcher.minScore", served.min_score == wanted.min_score),
             ("searcher.pod", served.pod == wanted.pod),
+            ("embedding.encoder", served.encoder == wanted.encoder),
         )
         if not same
     ]

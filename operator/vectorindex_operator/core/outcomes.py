@@ -76,6 +76,7 @@ def _outcome(state: ReconcileState, name: str, **decided: Any) -> Outcome | None
             min_score=served.min_score,
             refresh=served.refresh,
             image=frozen.image,
+            encoder=identity.encoder_id(served.encoder),
             proof_salt=frozen.proof_salt,
             gate=gate.wire() if gate is not None else None,
             **decided,
@@ -85,11 +86,11 @@ def _outcome(state: ReconcileState, name: str, **decided: Any) -> Outcome | None
 
 
 def as_spec(spec: VectorIndexSpec, outcome: Outcome) -> VectorIndexSpec:
-    """Today's spec, asking for what an outcome is of. Raises ValueError where no spec can."""
+    """Today's spec, asking for what an outcome is of; with today's encoder. Raises ValueError where no spec can."""
     return spec.model_copy(
         update={
             "source": spec.source.model_copy(update={"columns": outcome.columns}),
-            "embedding": outcome.embedding,
+            "embedding": spec.embedding.model_copy(update=dict(outcome.embedding)),
             "index": outcome.index,
             "segments": tuple(Segment(name=name) for name in outcome.segments),
             "searcher": spec.searcher.model_copy(update={"min_score": outcome.min_score}),
@@ -100,6 +101,11 @@ def as_spec(spec: VectorIndexSpec, outcome: Outcome) -> VectorIndexSpec:
 def serving(spec: VectorIndexSpec, outcome: Outcome) -> Serving:
     """What serves it: where its pods run is today's spec's word."""
     return Serving.of(as_spec(spec, outcome), outcome.refresh)
+
+
+def proven_as(spec: VectorIndexSpec, outcome: Outcome) -> bool:
+    """Whether it was judged with the encoder that today's spec asks for, or both have none."""
+    return outcome.encoder == identity.encoder_id(spec.embedding.served())
 
 
 def rebuild(outcome: Outcome) -> Rebuild | None:

@@ -125,6 +125,8 @@ class EnsureSearchers:
     """What its pods compare refused filters with; None: nothing."""
     disk_bytes: int | None = None
     """What a pod fetches to its disk. None: the build did not tell, so pods that run are left as they are."""
+    encoder_bytes: int = 0
+    """Of the files of its encoder; 0: it has none."""
 
 
 @dataclass(frozen=True, slots=True)

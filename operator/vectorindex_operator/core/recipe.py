@@ -12,7 +12,7 @@ from vectorindex_operator.core import identity
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.phase import FAILED
 from vectorindex_operator.core.state import ReconcileState
-from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS, Location
+from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS, EncoderTask, Location, OnnxFolder
 
 
 def is_desired(state: ReconcileState, name: str) -> bool:
@@ -69,6 +69,25 @@ def gate_hash(state: ReconcileState, name: str) -> str:
 def tombstones(frozen: RevisionSpec, live: S3) -> Location | None:
     """Where a revision's deleted ids are listed, reached as its source is today."""
     return frozen.tombstones.reached_by(live).location() if frozen.tombstones else None
+
+
+def encoder_place(frozen: RevisionSpec, live: S3 | None) -> S3 | None:
+    """Where the encoder of a revision is, reached as that of the spec is today; None: it has none."""
+    served = frozen.served_as().encoder
+    if served is None or frozen.encoder_store is None:
+        return None
+    store = frozen.encoder_store
+    return store if live is None else store.reached_by(live)
+
+
+def encoder_task(frozen: RevisionSpec, live: S3 | None) -> EncoderTask | None:
+    """What the pods of a revision encode queries with."""
+    served, store = frozen.served_as().encoder, encoder_place(frozen, live)
+    if served is None or store is None:
+        return None
+    return EncoderTask(
+        onnx=OnnxFolder(location=store.location(), sha256=served.sha256), query_prefix=served.query_prefix
+    )
 
 
 def tombstone_poll(spec: VectorIndexSpec) -> float | None:

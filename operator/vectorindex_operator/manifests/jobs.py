@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
-from vectorindex_operator.api.v1alpha1 import S3, Pod, Resources, Toleration, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import S3, Live, Pod, Resources, Toleration, VectorIndexSpec
+from vectorindex_operator.core import recipe
 from vectorindex_operator.core.leftovers import CollectLeft
 from vectorindex_operator.core.observation import IndexView, RevisionView, Task
 from vectorindex_operator.core.plan import StartBuild, StartCollect, StartOutcomes, StartResolve, StartValidation
@@ -21,6 +22,7 @@ from vectorindex_operator.manifests.podspec import (
 )
 from vectorindex_searcher.contract import (
     ADMIN_PORT,
+    ENCODER_ENV_PREFIX,
     LIVE_KEY_ENV,
     METRICS_PORT_ENV,
     CollectTask,
@@ -101,6 +103,7 @@ def validate(
         "ARTIFACTS_": frozen.artifacts.reached_by(spec.artifacts.s3),
         "QUERIES_": queries,
         "SOURCE_": frozen.tombstones.reached_by(spec.source.s3) if frozen.tombstones else None,
+        ENCODER_ENV_PREFIX: recipe.encoder_place(frozen, Live.of(spec).encoder),
     }
     one = container("validate", frozen.image, "validate", credentials(places), settings)
     one["env"] = [task_env(action.task, first_release=not _is_todays(frozen.image, settings))]

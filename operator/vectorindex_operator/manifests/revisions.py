@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from vectorindex_operator.api.v1alpha1 import API_VERSION, POD_ENV, RevisionSpec, SourcePoll, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import (
+    API_VERSION,
+    ENCODER,
+    POD_ENV,
+    RevisionSpec,
+    SourcePoll,
+    VectorIndexSpec,
+)
 from vectorindex_operator.core import identity, outcomes, recipe
 from vectorindex_operator.core.observation import IndexView
 from vectorindex_operator.core.plan import CreateRevision
@@ -27,23 +34,30 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         source_poll=_source_poll(spec),
         artifacts=spec.artifacts.s3,
         columns=spec.source.columns,
-        embedding=spec.embedding,
+        embedding=spec.embedding.of_vectors(),
         index_spec=spec.index,
         segments=tuple(s.name for s in spec.segments),
         min_score=spec.searcher.min_score,
         tls=spec.searcher.tls is not None,
         serving=action.serving,
+        encoder_store=spec.embedding.encoder.onnx.s3 if spec.embedding.encoder is not None else None,
         proof_salt=action.proof_salt,
         rebuild=action.rebuild,
         restored=action.restored,
         pod_template=template,
-        requires=(POD_ENV,) if "env" in template["spec"]["containers"][0] else (),
+        requires=_requires(spec, template),
     )
     marks = labels.common(index.name, "revision", action.name)
     meta = labels.metadata(action.name, index.namespace, marks, labels.owner(index))
     if spec.artifacts.deletion_policy == "Delete":
         meta["finalizers"] = [settings.finalizer]
     return {"apiVersion": API_VERSION, "kind": "VectorIndexRevision", "metadata": meta, "spec": frozen.wire()}
+
+
+def _requires(spec: VectorIndexSpec, template: Manifest) -> tuple[str, ...]:
+    """What an operator must know to render its pods as they are meant."""
+    env = (POD_ENV,) if "env" in template["spec"]["containers"][0] else ()
+    return (*env, ENCODER) if spec.embedding.encoder is not None else env
 
 
 def _source_poll(spec: VectorIndexSpec) -> SourcePoll | None:

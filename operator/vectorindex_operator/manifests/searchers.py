@@ -29,6 +29,7 @@ from vectorindex_searcher.contract import (
     ADMIN_PORT,
     COLUMNS_BEFORE_ENV,
     DRAIN_SECONDS,
+    ENCODER_ENV_PREFIX,
     HTTP_PORT,
     INTERNAL_KEY_ENV,
     LIVE_QUERIES_ENV,
@@ -49,7 +50,12 @@ _SECRET_VOLUMES = frozenset({"tokens", "tls"})
 
 def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: Installation) -> Manifest:
     """The pod template of a new revision. Task and resources are filled in when it is loaded."""
-    places = {"ARTIFACTS_": spec.artifacts.s3, "SOURCE_": spec.source.deleted()}
+    encoder = spec.embedding.encoder
+    places = {
+        "ARTIFACTS_": spec.artifacts.s3,
+        "SOURCE_": spec.source.deleted(),
+        ENCODER_ENV_PREFIX: encoder.onnx.s3 if encoder is not None else None,
+    }
     one = container("searcher", settings.searcher_image, "serve", credentials(places), settings)
     one["ports"] = [
         {"name": "http", "containerPort": HTTP_PORT},
@@ -135,7 +141,7 @@ def deployment(
     if processes > 1:
         one["env"].append({"name": PROCESSES_ENV, "value": str(processes)})
     one["env"] += theirs
-    one["resources"] = sizing.container_resources(resources, need, action.disk_bytes, processes)
+    one["resources"] = sizing.container_resources(resources, need, _disk_bytes(action), processes)
     template = frozen.pod_template | {"spec": pod}
     _give_key(template, revision, keys)
     return {
@@ -158,6 +164,10 @@ def deployment(
     }
 
 
+def _disk_bytes(action: EnsureSearchers) -> int | None:
+    return None if action.disk_bytes is None else action.disk_bytes + action.encoder_bytes
+
+
 def _reached_by(frozen: RevisionSpec, live: Live) -> Manifest:
     """The frozen pod with today's access: Secrets of its data, tokens and certificate never come back with a rollback.
 
@@ -169,6 +179,7 @@ def _reached_by(frozen: RevisionSpec, live: Live) -> Manifest:
         {
             "ARTIFACTS_": frozen.artifacts.reached_by(live.artifacts),
             "SOURCE_": frozen.tombstones.reached_by(live.source) if frozen.tombstones else None,
+            ENCODER_ENV_PREFIX: recipe.encoder_place(frozen, live.encoder),
         }
     )
     if frozen.source_poll is not None and frozen.tombstones is None:
@@ -232,6 +243,7 @@ def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> Se
         tombstones=recipe.tombstones(frozen, action.live.source),
         tombstone_poll_seconds=frozen.tombstone_poll_seconds or TOMBSTONE_POLL_SECONDS,
         id_column=frozen.columns.id,
+        encoder=recipe.encoder_task(frozen, action.live.encoder),
     )
 
 

@@ -38,6 +38,12 @@ LIVE_QUERIES_BYTES = LIVE_SAMPLE_BYTES + 16 * 2**20
 WORKER_QUERIES_BYTES = LIVE_SAMPLE_QUERIES * LIVE_QUERY_BYTES
 """Of that, what each process beyond the first has, too: the sample without its vectors."""
 
+ENCODER_BYTES = 256 * 2**20
+"""What a process takes besides the encoder's files: ONNX Runtime, and one call of a model of some size."""
+
+ENCODER_TIMES = 2
+"""An encoder is in memory as it was read and as ONNX Runtime laid it out for its processor; processes share both."""
+
 LISTING_BYTES = 160 * 2**20
 """What listing a source takes for a moment, with as many objects and as long keys as there may be (a test compares).
 Above the limit only: most sources take a hundredth of it."""
@@ -56,8 +62,8 @@ def frozen_sizing() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes of one searcher with one process (`held`: its artifact, and what it keeps of queries; `listing`: for
-    moments), and what each further one keeps of queries. `busy`: the limit counts BUSY_BYTES."""
+    """Bytes of one searcher with one process (`held`: its artifact, its encoder, and what it keeps of queries;
+    `listing`: for moments), and what each further one keeps. `busy`: the limit counts BUSY_BYTES."""
 
     held: int
     worker: int = 0
@@ -67,10 +73,11 @@ class Need:
     @classmethod
     def of(cls, action: EnsureSearchers, frozen: RevisionSpec) -> Need:
         """Of a pod of this revision, as it is wanted now."""
-        recall, queries = action.live_recall, bool(action.live.live_queries)
+        recall, queries, encodes = action.live_recall, bool(action.live.live_queries), action.encoder_bytes > 0
+        encoder = ENCODER_TIMES * action.encoder_bytes + encodes * ENCODER_BYTES
         return cls(
-            held=action.resident_bytes + recall * LIVE_RECALL_BYTES + queries * LIVE_QUERIES_BYTES,
-            worker=recall * WORKER_SAMPLE_BYTES + queries * WORKER_QUERIES_BYTES,
+            held=action.resident_bytes + recall * LIVE_RECALL_BYTES + queries * LIVE_QUERIES_BYTES + encoder,
+            worker=recall * WORKER_SAMPLE_BYTES + queries * WORKER_QUERIES_BYTES + encodes * ENCODER_BYTES,
             busy=_annotation(frozen, labels.MEMORY) == COUNTS_BUSY,
             listing=LISTING_BYTES if frozen.source_poll is not None else 0,
         )

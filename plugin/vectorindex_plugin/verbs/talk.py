@@ -28,15 +28,25 @@ from vectorindex_plugin.verbs.common import Session, with_cluster
 @click.command()
 @click.argument("name")
 @click.argument("vector", default="")
+@click.option("--text", help="ask in words instead, where the index has an encoder")
 @click.option("-k", type=click.IntRange(1, 1000), default=5, show_default=True, help="answers wanted")
 @click.option("--filter", "filter_", metavar="JSON", help="only rows that fulfil it (docs/filters.md)")
 @click.option("--token", envvar="VECTORINDEX_TOKEN", help="bearer token, or the variable VECTORINDEX_TOKEN")
 @click.option("--ca", metavar="FILE", type=click.Path(), help="authority of the searchers' certificate (TLS)")
 @with_cluster
 def query(
-    session: Session, name: str, vector: str, k: int, filter_: str | None, token: str | None, ca: str | None
+    session: Session,
+    name: str,
+    vector: str,
+    text: str | None,
+    k: int,
+    filter_: str | None,
+    token: str | None,
+    ca: str | None,
 ) -> None:
-    """Ask an index through a forwarded port. VECTOR: JSON, @FILE or - ; without one, random numbers."""
+    """Ask an index through a forwarded port. VECTOR: JSON, @FILE or - ; without one and --text, random numbers."""
+    if vector and text is not None:
+        raise EndedError(Exit.USAGE, "VECTOR and --text are two queries: give one")
     raw = session.hands.get("VectorIndex", session.namespace, name)
     if raw is None:
         raise EndedError(Exit.NOT_FOUND, f"there is no VectorIndex {name!r} in namespace {session.namespace!r}")
@@ -44,7 +54,7 @@ def query(
     scheme = _scheme(index_view(raw), ca)
     with forwarded(name, "http", session.flags) as port:
         url = f"{scheme}://127.0.0.1:{port}"
-        facts = querying.ask(url, numbers, k, filter=wanted, token=token, ca=ca)
+        facts = querying.ask(url, numbers, k, text=text, filter=wanted, token=token, ca=ca)
     table = Columns(("ID", "SCORE", "METADATA"), ())
     for hit in facts.hits:
         metadata = json.dumps(hit.metadata, ensure_ascii=False) if hit.metadata else ""

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ..contract import SEGMENT_QUERIES, WITH_A_FILTER, OperatingPoint, SegmentRecall
 from ..errors import BadSpec
 from ..index.sizes import size_text
-from ..proof.page import deleted_text, page, verdict
+from ..proof.page import deleted_text, encoder_text, page, verdict
 from ..proof.report import Report, SegmentPoint
 from ..storage.store import Role, open_store, parse_location
 from .document import DOCUMENT_LIMIT_BYTES
@@ -102,6 +102,8 @@ def report_lines(report: Report) -> Iterator[str]:
     grown = f", measured {size_text(measured)}" if measured is not None else ""
     yield f"  memory     {size_text(report.resident_bytes)}{grown}"
     yield f"  canary     {report.canary_recall:.4f} on {report.canary_queries} queries"
+    if report.encoder is not None:
+        yield f"  encoder    {encoder_text(report.encoder)}"
     if report.tombstones:
         yield f"  deleted    {deleted_text(report)}"
 

@@ -18,6 +18,7 @@ MEASURED_FILE = "measured.arrow"
 REPORT_FILE = "report.json"
 CANARY_FILE = "canary.arrow"
 POINTS_FILE = "points.json"
+ENCODER_FILE = "encoder.arrow"
 PAGE_FILE = "report.html"
 RANGES_FILE = "ranges.json"
 """SHA-256 of the ranges of the large files (ranges.py); not there where no file is large."""
@@ -28,7 +29,7 @@ SERVED_FILES = (INDEX_FILE, IDS_FILE, METADATA_FILE)
 """What a searcher must have. vectors.npy (live recall), heldout.arrow and measured.arrow (the gate) are fetched by who
 needs them."""
 _ATTEMPT_FILES = {*SERVED_FILES, VECTORS_FILE, HELDOUT_FILE, MEASURED_FILE, RANGES_FILE, PROBE}
-_REPORT_FILES = {REPORT_FILE, CANARY_FILE, POINTS_FILE, PAGE_FILE}
+_REPORT_FILES = {REPORT_FILE, CANARY_FILE, POINTS_FILE, ENCODER_FILE, PAGE_FILE}
 _CHECKPOINT_FILES = {TRAINED_FILE, DESCRIPTION_FILE}
 _NO_DIGESTS = {"listings", "live", "groundtruth", "outcomes"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")

@@ -19,12 +19,14 @@ from ..contract import (
     Device,
     Effort,
     Embedding,
+    EncoderTask,
     Identity,
     IndexSpec,
     Location,
     Metric,
     Minimise,
     Objective,
+    OnnxFolder,
     OutcomesTask,
     QueryColumns,
     ResolveTask,
@@ -140,6 +142,8 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
     facts += _deleted(tombstones)  # and so are ids deleted since
     objective = max(options.recall, options.floor or 0.0) if queries else None
     facts += [objective] if queries else []
+    encoder = _encoder(options)
+    facts += [encoder.wire()] if encoder is not None else []
     return ValidateTask(
         identity=_identity(options),
         digest=_only_digest(options),
@@ -156,6 +160,7 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
         floor=options.floor,
         tombstones=tombstones,
         id_column=options.id_column,
+        encoder=encoder,
     )
 
 
@@ -196,6 +201,7 @@ def serve_task(options: argparse.Namespace, given: str | None) -> ServeTask:
         tombstones=_tombstones(options),
         tombstone_poll_seconds=options.tombstone_poll,
         id_column=options.id_column,
+        encoder=_encoder(options),
     )
     return task if options.gate is None else _gated(task, options.gate)
 
@@ -245,6 +251,33 @@ def outcomes_task(options: argparse.Namespace, given: str | None) -> OutcomesTas
     if given is not None:
         return OutcomesTask.read(json.loads(given))
     return OutcomesTask(identity=_identity(options), artifacts=_location(options, "artifact"), restore=True)
+
+
+def model_place(options: argparse.Namespace) -> Location:
+    """--model of the verb `encoder`. Raises BadSpec."""
+    return _location(options, "model")
+
+
+def _encoder(options: argparse.Namespace) -> EncoderTask | None:
+    """Of --encoder. Raises BadSpec for one that is elsewhere and not named by its SHA-256."""
+    if not options.encoder:
+        return None
+    place = parse_location(options.encoder, **_s3(options))
+    sha256 = options.encoder_sha256
+    if not sha256 and place.folder is None:
+        remedy = f"Compute it with: vectorindex-searcher encoder --model {options.encoder}"
+        message = f"--encoder {options.encoder} needs --encoder-sha256: what is fetched is verified before it is opened"
+        raise BadSpec("MissingFlag", message, field="--encoder-sha256", remedy=remedy)
+    if not sha256:
+        from ..text.folder import describe
+
+        sha256, _ = describe(open_store(place, Role.ENCODER))
+    return EncoderTask(
+        onnx=OnnxFolder(location=place, sha256=sha256),
+        text_column=getattr(options, "text_column", ""),
+        query_prefix=getattr(options, "query_prefix", None),
+        document_prefix=getattr(options, "document_prefix", None),
+    )
 
 
 def _queries(options: argparse.Namespace) -> Location | None:
@@ -307,7 +340,7 @@ def _location(options: argparse.Namespace, flag: str) -> Location:
         remedy = "Give it; --help has all flags."
         raise BadSpec("MissingFlag", f"--{flag} is needed (or a task in {TASK_ENV})", field=f"--{flag}", remedy=remedy)
     # What is written to needs credentials, whoever may read the source.
-    public = flag == "source" or options.verb in ("serve", "inspect")
+    public = flag == "source" or options.verb in ("serve", "inspect", "encoder")
     return parse_location(text, **_s3(options, public=public))
 
 

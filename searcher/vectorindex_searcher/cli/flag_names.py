@@ -10,7 +10,7 @@ import re
 from ..contract import Failure
 
 _ARTIFACTS = "artifacts"
-_S3 = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts)\.s3"
+_S3 = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts|embedding\.encoder\.onnx)\.s3"
 _PLACE = r"(\.s3(\.bucket|\.prefix)?|\.folder)?"
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 FLAGS: tuple[tuple[str, str], ...] = (
@@ -37,6 +37,9 @@ FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.index\.objective\.recall", "--recall"),
     (r"spec\.index\.objective\.minimise", "--minimise"),
     (r"spec\.index\.effort", "--effort"),
+    (r"spec\.embedding\.encoder\.onnx\.sha256", "--encoder-sha256"),
+    (r"spec\.embedding\.encoder\.textColumn", "--text-column"),
+    (rf"spec\.embedding\.encoder\.onnx{_PLACE}", "--encoder"),
     (r"spec\.build\.device", "--device"),
     (r"spec\.(build|searcher)\.resources(\.limits\.memory)?", "the memory limit of this process"),
     (rf"spec\.artifacts{_PLACE}", _ARTIFACTS),

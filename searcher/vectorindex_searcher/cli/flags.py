@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
             port = os.environ.get(METRICS_PORT_ENV) or "0"
             text = f"serve Prometheus metrics of the progress on this port (default: {METRICS_PORT_ENV}, else none)"
             added.add_argument("--metrics-port", type=int, default=port, metavar="PORT", help=text)
-        if name != "inspect":
+        if name not in ("inspect", "encoder"):
             added.add_argument("--namespace", default="local", help="namespace of the VectorIndex (default: local)")
             added.add_argument("--name", default="index", help="name of the VectorIndex (default: index)")
         return added
@@ -49,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
     _collect_flags(verb("collect", "Remove artifacts that nobody uses any more."))
     told = verb("outcomes", "Show what is remembered of an index's revisions, beside their artifacts.")
     told.add_argument("--artifact", help="where artifacts are")
+    encoder = verb("encoder", "Name a model's folder by its files: the sha256 of spec.embedding.encoder.onnx.")
+    encoder.add_argument("--model", help="folder of sentence-transformers with the model as ONNX")
+    encoder.add_argument("--text", nargs="*", default=[], help="show the beginning of the vectors of these texts, too")
     shown = verb("inspect", "Show manifests and reports, for people.")
     shown.add_argument("artifact", help="where artifacts are, or one manifest.json or report.json")
     shown.add_argument("--html", type=Path, metavar="FILE", help="write the page of the one report there is, too")
@@ -139,6 +142,7 @@ def _validate_flags(verb: argparse.ArgumentParser) -> None:
         help="the same for a segment of its own; above --recall it is tuned for it, too",
     )
     verb.add_argument("--html", type=Path, metavar="FILE", help="write the report's page there, too")
+    _encoder_flags(verb, proving=True)
     _tombstone_flags(verb, ids=True)
     verb.add_argument("--work-dir", type=Path, help="folder for temporary files")
 
@@ -168,6 +172,7 @@ def _serve_flags(verb: argparse.ArgumentParser) -> None:
         help="measure the recall of a sample of live queries in the background, with 5 %% of a core: "
         "vectorindex_live_recall in /metrics",
     )
+    _encoder_flags(verb)
     _tombstone_flags(verb, serving=True, ids=True)
     ports = verb.add_argument_group("listening", "Each also as VECTORINDEX_ and its name, VECTORINDEX_HTTP_PORT.")
     ports.add_argument("--host", help="address to listen on (default: all)")
@@ -187,6 +192,18 @@ def _serve_flags(verb: argparse.ArgumentParser) -> None:
     )
     ports.add_argument("--tls-cert", metavar="PATH", help="certificate chain of the user port, PEM")
     ports.add_argument("--tls-key", metavar="PATH", help="its private key; both are read again whenever they change")
+
+
+def _encoder_flags(verb: argparse.ArgumentParser, *, proving: bool = False) -> None:
+    """`proving`: of `validate`, which compares; else of `serve`."""
+    group = verb.add_argument_group("queries in words", "Need the extra `text` (onnxruntime, tokenizers).")
+    group.add_argument("--encoder", metavar="PLACE", help="folder of sentence-transformers with the model as ONNX")
+    text = "of that folder, as the verb `encoder` says it (default, for a folder of this machine: as it is now)"
+    group.add_argument("--encoder-sha256", default="", metavar="HEX", help=text)
+    if proving:
+        group.add_argument("--text-column", default="", help="metadata column of the texts that rows were made of")
+        group.add_argument("--document-prefix", help="stands before each of them (default: what the folder says)")
+    group.add_argument("--query-prefix", help="stands before each query (default: what the folder says)")
 
 
 def _collect_flags(verb: argparse.ArgumentParser) -> None:

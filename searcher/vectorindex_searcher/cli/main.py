@@ -1,4 +1,4 @@
-"""The command line: resolve | build | validate | serve | collect | outcomes | inspect.
+"""The command line: resolve | build | validate | serve | collect | outcomes | inspect | encoder.
 
 In a pod a verb takes its task as JSON from the environment (contract.TASK_ENV); a person gives flags. The result or the
 failure is JSON: in the termination log for the operator, on stdout for a person. Exit codes are contract.ExitCode.
@@ -149,6 +149,14 @@ def _inspect(options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def _encoder(options: argparse.Namespace) -> int:
+    from ..text.shown import lines
+
+    for line in lines(commands.model_place(options), options.text):
+        sys.stdout.write(line + "\n")
+    return ExitCode.OK
+
+
 _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "resolve": _resolve,
     "build": _build,
@@ -157,6 +165,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "collect": _collect,
     "outcomes": _outcomes,
     "inspect": _inspect,
+    "encoder": _encoder,
 }
 
 

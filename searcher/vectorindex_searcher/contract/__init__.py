@@ -6,6 +6,7 @@ into a Kubernetes status as it is.
 
     terms     names, limits and exit codes          tasks     what a verb is asked to do
     spec      parts of a VectorIndex's spec         results   what a verb answers
+    encoder   how text becomes vectors
     numbers   numbers where a field is text
     model     the base of everything on the wire    evidence  what a searcher's admin port tells and takes
     internal  whom a request to a pod is for, and its signature
@@ -16,6 +17,7 @@ into a Kubernetes status as it is.
     outcomes  what was decided about revisions, kept beside the artifacts
 """
 
+from .encoder import EncoderTask, OnnxFolder
 from .evidence import (
     BUCKET_SECONDS,
     COMPARED,
@@ -83,6 +85,7 @@ from .results import (
     COLUMN_TYPES,
     BuildResult,
     CollectResult,
+    EncoderProof,
     Failure,
     OperatingPoint,
     ResolveResult,
@@ -141,6 +144,11 @@ from .terms import (
     CANARY_TOLERANCE,
     COLUMNS_BEFORE_ENV,
     DRAIN_SECONDS,
+    ENCODER_COSINE,
+    ENCODER_DEVIATING,
+    ENCODER_ENV_PREFIX,
+    ENCODER_NORM,
+    ENCODER_ROWS,
     FEW_QUERIES,
     FEWEST_QUERIES,
     FORMAT_VERSION,
@@ -180,6 +188,11 @@ __all__ = [
     "COUNTERS",
     "DEADLINE_FLOOR_SECONDS",
     "DRAIN_SECONDS",
+    "ENCODER_COSINE",
+    "ENCODER_DEVIATING",
+    "ENCODER_ENV_PREFIX",
+    "ENCODER_NORM",
+    "ENCODER_ROWS",
     "EVIDENCE_ANSWER_BYTES",
     "EVIDENCE_COLUMNS_TYPE",
     "EVIDENCE_CURSOR_HEADER",
@@ -268,6 +281,8 @@ __all__ = [
     "Device",
     "Effort",
     "Embedding",
+    "EncoderProof",
+    "EncoderTask",
     "Evidence",
     "EvidenceBucket",
     "EvidenceColumns",
@@ -286,6 +301,7 @@ __all__ = [
     "MirrorLease",
     "Model",
     "Objective",
+    "OnnxFolder",
     "OperatingPoint",
     "Outcome",
     "OutcomesResult",

@@ -51,6 +51,8 @@ class Outcome(Stored):
     """Nonce of the `refresh` that asked for it."""
     image: Annotated[str, Field(max_length=512)] = ""
     """Which it was proven with. It is compared, never run."""
+    encoder: Annotated[str, Field(max_length=64)] = ""
+    """Which encoder it was proven with, by a hash of what serves; empty: none. It is compared, never fetched."""
     proof_salt: Annotated[str, Field(max_length=512)] = ""
     """Part of the hash of its gate."""
     phase: Annotated[str, Field(max_length=32)] = ""

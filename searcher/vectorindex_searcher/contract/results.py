@@ -100,6 +100,23 @@ COLUMN_TYPES = {
 """What filters tell apart in metadata columns, by its letter; a list has the upper-case letter of its items."""
 
 
+class EncoderProof(Stored):
+    """Whether an encoder makes the vectors that the index has: rows whose text and vector are known, encoded anew."""
+
+    rows: int
+    """Rows that were compared: with a text that the model takes whole."""
+    deviating: int
+    """Of these, with a cosine below ENCODER_COSINE."""
+    deviating_low: float
+    """Their share is at least this, with 95 % confidence."""
+    cosine: float
+    """Median of the cosines between what was encoded and what the index has; 0 without rows."""
+    norm_ratio: float | None = None
+    """Median of the ratios of lengths, encoded to indexed. None: no matter (Cosine), or no rows."""
+    bytes: int
+    """Of the encoder's files."""
+
+
 class ValidateResult(Stored):
     kind: Literal["Validate"] = "Validate"
     gate_hash: str
@@ -126,6 +143,8 @@ class ValidateResult(Stored):
     """A letter for the type of each metadata column, in their order: COLUMN_TYPES. 32 names would not fit in here."""
     filters: bool | None = None
     """Whether the index can be searched with a filter; None: an image from before, which did not tell."""
+    encoder: EncoderProof | None = None
+    """None: nobody asked for it."""
 
 
 class CollectResult(Stored):

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
+from .encoder import EncoderTask
 from .live_queries import FEWEST_LIVE_QUERIES, LIVE_PODS, LIVE_SAMPLE_QUERIES
 from .model import Model
 from .spec import Columns, Device, Embedding, IndexSpec, Location, QueryColumns
@@ -114,7 +115,9 @@ class ValidateTask(Model):
     """None: what users ask is no matter of this gate."""
     cluster: ClusterUid = ""
     """As in BuildTask."""
-    later: ClassVar[frozenset[str]] = frozenset({"rejections", "objective", "live", "cluster"})
+    encoder: EncoderTask | None = None
+    """What must make the vectors of the index; None: queries are vectors."""
+    later: ClassVar[frozenset[str]] = frozenset({"rejections", "objective", "live", "cluster", "encoder"})
 
     @property
     def sure(self) -> float:
@@ -144,6 +147,9 @@ class ServeTask(Model):
     """How often they are listed again; 0: only at the start."""
     id_column: str = "id"
     """Column of the ids in files of tombstones."""
+    encoder: EncoderTask | None = None
+    """What encodes queries that are texts; None: queries are vectors."""
+    later: ClassVar[frozenset[str]] = frozenset({"encoder"})
 
 
 class CollectTask(Model):

@@ -23,6 +23,17 @@ PARAM_LIMITS_ENV = "VECTORINDEX_PARAM_LIMITS"
 task, because it is never frozen, and because a searcher from before it must not refuse its task."""
 POLICIES_FILE = "policies.json"
 """In a folder of tokens: which rows each of them may see (serve/search/policies.py), and never a token itself."""
+ENCODER_ROWS = 200
+"""That the gate encodes anew, at most."""
+ENCODER_COSINE = 0.99
+"""A row whose vector is nearer than this to what the encoder makes of its text was made by the same model."""
+ENCODER_DEVIATING = 0.05
+"""Share of rows that may deviate: texts are cleaned, cut and changed after they were embedded."""
+ENCODER_NORM = 0.01
+"""How far the lengths of vectors may be from those of the index, where they matter: no cosine sees a normalisation that
+was forgotten."""
+ENCODER_ENV_PREFIX = "VECTORINDEX_ENCODER_"
+"""Before the names of the variables with the keys of the place that an encoder is fetched from."""
 PROCESSES_ENV = "VECTORINDEX_PROCESSES"
 """Environment variable of a searcher: how many processes answer its users; absent: one. Not part of the task, because
 it follows the resources, and because a searcher from before it must not refuse its task."""

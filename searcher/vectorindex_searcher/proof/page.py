@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree  # builds only, never parses
 
-from ..contract import FEW_QUERIES, SegmentRecall
+from ..contract import ENCODER_COSINE, FEW_QUERIES, EncoderProof, SegmentRecall
 from ..index.sizes import size_text
 from .live.report import LiveReport
 from .picture import Mark, frontier_picture
@@ -93,6 +93,17 @@ def deleted_text(report: Report) -> str:
     """What became of deleted ids, in words."""
     answered = f"answered {report.tombstoned_found} times" if report.tombstoned_found else "none is answered"
     return f"{report.tombstones:,} listed, {report.tombstoned_in_index:,} rows of this index, {answered}"
+
+
+def encoder_text(proof: EncoderProof) -> str:
+    """How an encoder compares with the index, in words."""
+    if not proof.rows:
+        return "not compared: no row has a text that it takes whole"
+    ratio = "" if proof.norm_ratio is None else f", ratio of lengths {proof.norm_ratio:.4f}"
+    return (
+        f"{proof.deviating:,} of {proof.rows:,} rows deviate (cosine below {ENCODER_COSINE}), at least "
+        f"{proof.deviating_low:.1%} of all; median cosine {proof.cosine:.4f}{ratio}"
+    )
 
 
 def _recall(body: ElementTree.Element, report: Report) -> None:
@@ -235,6 +246,7 @@ def _facts(body: ElementTree.Element, report: Report) -> None:
         ("canary recall", canary),
         ("ground truth", report.ground_truth),
         *([("left out", _left_out(report.held_out))] if report.held_out else []),
+        *([("encoder", encoder_text(report.encoder))] if report.encoder else []),
         *([("deleted ids", deleted_text(report))] if report.tombstones else []),
         ("FAISS", f"{report.faiss_version}, {report.cpu_features}"),
         ("manifest", report.manifest_sha256),

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..artifact.document import bad_document, parse_document, read_document
-from ..artifact.layout import CANARY_FILE, PAGE_FILE, POINTS_FILE, Layout
+from ..artifact.layout import CANARY_FILE, ENCODER_FILE, PAGE_FILE, POINTS_FILE, Layout
 from ..artifact.manifest import Candidate, ManifestFile, describe_bytes, encode
 from ..artifact.publish import fetch_files
-from ..contract import RESULT_LIMIT_BYTES, Embedding, Model, OperatingPoint, SegmentRecall, ValidateResult
+from ..contract import RESULT_LIMIT_BYTES, Embedding, EncoderProof, Model, OperatingPoint, SegmentRecall, ValidateResult
 from ..errors import BadData, RetryableError
 from ..storage.store import Store
 from .canary import read_canary
@@ -141,6 +141,8 @@ class Report(Model):
     """Recall@k at the default point when a filter leaves so many rows."""
     live: LiveReport | None = None
     """What stable's users asked; None: spec.gate.queries.live is not there."""
+    encoder: EncoderProof | None = None
+    """How the encoder of queries in words compares with the index; None: it has none."""
     count: int
     dimension: int
     embedding: Embedding
@@ -196,6 +198,7 @@ class Report(Model):
             live_note=self.live.note[:300] if self.live else None,
             column_types=column_types,
             filters=bool(self.filtered) if self.overall.queries else None,
+            encoder=self.encoder,
         )
 
 
@@ -257,6 +260,15 @@ def fetch_points(store: Store, layout: Layout, report: Report, folder: Path) -> 
         return None
     data = (fetch_files(store, pairs, folder) / POINTS_FILE).read_bytes()
     return read_points(data, report.digest, report.gate_hash)
+
+
+def fetch_encoder(store: Store, layout: Layout, report: Report, folder: Path) -> Path | None:
+    """encoder.arrow of a report, fetched into `folder` and verified; None for a report without one.
+
+    Raises as fetch_files.
+    """
+    pairs = _keyed(layout, report, ENCODER_FILE)
+    return fetch_files(store, pairs, folder) / ENCODER_FILE if pairs else None
 
 
 def _keyed(layout: Layout, report: Report, name: str) -> list[tuple[str, ManifestFile]]:

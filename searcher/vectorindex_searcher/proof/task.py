@@ -42,6 +42,7 @@ from .canary import (
 from .case import Case, MeasuredCase, Published
 from .columns import column_types
 from .deleted import search_deleted
+from .encoder import ProvenEncoder, prove_encoder
 from .exact import Truth, no_truth, spread
 from .filtered import filtered_recall
 from .filtered_queries import JUDGED_SHARE, ask_filtered, check_filterable
@@ -115,6 +116,7 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
             engine = engine.with_default(outcome.points.default.params)
             few_rows = filtered_recall(engine, vectors, queries, task.k, task.sure, outcome.few_rows)
             live = None if case.live is None else case.live.measured(engine, vectors, outcome.points, task)
+            encoder = None if task.encoder is None else prove_encoder(task.encoder, engine, vectors, Path(name))
         canary = _canary(case, engine, outcome, folder)
         cost = Cost(latencies(engine, queries.vectors, task.k), resident)
         deleted = search_deleted(engine, folder / VECTORS_FILE, task)
@@ -126,9 +128,17 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
             "live": live,
         }
     )
+    if encoder is not None:
+        report = _with_encoder(case, report, encoder)
     published = publish_report(artifacts, layout, report, page)
     forget(artifacts, layout)
     return published
+
+
+def _with_encoder(case: Case, report: Report, encoder: ProvenEncoder) -> Report:
+    """Publish what pods compare their encoder with; one of an earlier try says the same, and gives way."""
+    case.store.put(case.layout.report(case.task.digest, case.task.gate_hash, encoder.file.name), encoder.data)
+    return report.model_copy(update={"encoder": encoder.proof, "files": (*report.files, encoder.file)})
 
 
 def _live_queries(case: Case) -> LiveQueries | None:

@@ -16,6 +16,7 @@ from .. import contract
 from ..index.engine import Engine
 from ..index.filters import columns_of_letters
 from ..proof.report import Points
+from ..text.encoder import Encoder
 from . import openapi
 from .evidence.feedback import QueryIds
 from .evidence.live_queries import LiveQueries
@@ -23,13 +24,22 @@ from .evidence.live_sample import LiveSample
 from .evidence.recorder import Outcome, Recorder
 from .http.dispatch import Answer, Routes, dispatch
 from .http.head import Credential
-from .http.limits import ANSWER_BYTES, CANDIDATES, MAX_DEADLINE_MS, MAX_K, MAX_VECTORS
+from .http.limits import (
+    ANSWER_BYTES,
+    CANDIDATES,
+    MAX_DEADLINE_MS,
+    MAX_K,
+    MAX_TEXT_CHARACTERS,
+    MAX_TEXTS,
+    MAX_VECTORS,
+)
 from .http.messages import Deferred, Problem, Request, Response, json_response
 from .point import serving_points
+from .search.encoding import TextSearches
 from .search.plan import NO_LIMITS, Planner, QuerySchema, allowed_params
 from .search.policies import ALL_ROWS, Policies, Policy
 from .search.pool import SearchPool
-from .search.reader import RequestReader, wants_binary
+from .search.reader import ReadTexts, RequestReader, wants_binary
 from .search.service import SearchService
 from .search.vectors import VectorReader, Vectors
 from .shadow.mirror import Mirror
@@ -58,10 +68,13 @@ class SearchApp:
         policies: Policies | None = None,
         limited: contract.ParamLimits = NO_LIMITS,
         columns_before: Mapping[str, str] | None = None,
+        encoder: Encoder | None = None,
+        threads: int = 1,
     ) -> None:
         """`mirror`: takes what another revision is to answer again. `tokens`: whether a bearer token is asked for,
         which is all that it knows of them. `policies`: which rows a token may see; None: all. `limited`: what queries
-        may choose for themselves. `columns_before`: contract.COLUMNS_BEFORE_ENV; None: not known.
+        may choose for themselves. `columns_before`: contract.COLUMNS_BEFORE_ENV; None: not known. `encoder`: takes
+        queries in words, on `threads` threads.
         """
         embedding = engine.manifest.embedding
         self._recorder = recorder
@@ -82,6 +95,7 @@ class SearchApp:
             min_score=task.min_score,
             columns=engine.filter_columns if engine.supports_filter else None,
             columns_before=columns_of_letters(columns_before) if columns_before else None,
+            texts=encoder is not None,
         )
         if policies is not None:
             policies.bind(schema.columns)
@@ -91,7 +105,10 @@ class SearchApp:
         self._engine, self._pool = engine, pool
         self._vectors = VectorReader(engine.dimension, engine.metric, embedding.model)
         self._planner = planner = Planner(schema, self._searching.group)
-        self._reader = RequestReader(planner, self._vectors)
+        self._reader = RequestReader(planner, self._vectors, encodes=schema.texts)
+        self._texts: TextSearches | None = None
+        if encoder is not None:
+            self._texts = TextSearches(encoder, self._searching.ask, engine.metric, threads)
         self.ignored_params: Counter[str] = Counter()
         """Answered searches by the parameters that they named and this index has not."""
         self._routes: Routes = {
@@ -100,7 +117,7 @@ class SearchApp:
             b"/v1/feedback": ((b"POST",), feedback.handle),
             b"/openapi.json": ((b"GET", b"HEAD"), self._openapi),
         }
-        self._index_document = index_document(engine, task, points, limited)
+        self._index_document = index_document(engine, task, points, limited, encoder)
         self._openapi_bytes = orjson.dumps(
             openapi.document(self._index_document, tokens=tokens, foreign=planner.foreign)
         )
@@ -113,7 +130,12 @@ class SearchApp:
     def serve_at(self, point: contract.ServingPoint) -> None:
         """Answer what is read from now on at this point, one of `points`. What a request says itself stays."""
         self._planner = Planner(replace(self._schema, segment_params=self._params[point]), self._searching.group)
-        self._reader = RequestReader(self._planner, self._vectors)
+        self._reader = RequestReader(self._planner, self._vectors, encodes=self._schema.texts)
+
+    def close(self) -> None:
+        """End what threads it has; the pool is not its own."""
+        if self._texts is not None:
+            self._texts.close()
 
     def handle(self, request: Request) -> Answer:
         """Route one request, a search by the shortest way. Raises Problem 403 for a token that may see no row."""
@@ -190,6 +212,9 @@ class SearchApp:
         seconds = None if text is None else _seconds(text)
         if isinstance(read, tuple):
             return self._searching.ask(*read, outcome, request.completed, seconds)
+        if isinstance(read, ReadTexts):
+            assert self._texts is not None  # the reader refuses them without an encoder
+            return self._texts.ask(read, outcome, request.completed, seconds)
         return self._searching.ask_unread(read, len(body), outcome, request.completed, seconds)
 
 
@@ -227,6 +252,7 @@ def index_document(
     task: contract.ServeTask,
     points: Points | None = None,
     limited: contract.ParamLimits = NO_LIMITS,
+    encoder: Encoder | None = None,
 ) -> dict[str, object]:
     """The answer of GET /v1/index: what is served here and how it may be asked."""
     manifest = engine.manifest
@@ -264,4 +290,10 @@ def index_document(
         "faissVersion": manifest.faiss_version,
         "builderVersion": manifest.builder_version,
         "created": manifest.created,
+        **({} if encoder is None else {"encoder": _encodes(encoder)}),
     }
+
+
+def _encodes(encoder: Encoder) -> dict[str, int]:
+    """documents.Encodes."""
+    return {"maxTokens": encoder.max_tokens, "texts": MAX_TEXTS, "textCharacters": MAX_TEXT_CHARACTERS}

@@ -47,7 +47,7 @@ class Filtered(Document):
 class Warned(Document):
     """What was asked and not done; the hits are good."""
 
-    kind: Literal["IgnoredParam"]
+    kind: Literal["IgnoredParam", "TextTruncated"]
     """More may come. Branch on this."""
     field: str
     """The part of the request."""
@@ -64,9 +64,13 @@ class Answer(Document):
     zero_results: Count
     """Queries without a hit."""
     took_ms: Annotated[float, Field(ge=0)]
+    """From the request to its answer."""
+    encode_ms: Annotated[float, Field(ge=0)] | None = None
+    """Of that, until the vectors of the texts were there; the rest is the search. Of queries in words only."""
     filter: Filtered | None = None
     warnings: list[Warned] | None = None
-    """When there are some: search parameters of another kind of index, which were ignored."""
+    """When there are some: search parameters of another kind of index, which were ignored, and texts of which only the
+    beginning was encoded."""
 
 
 class Range(Document):
@@ -84,6 +88,17 @@ class Limits(Document):
     candidates: Count
     """Most of vectors x k x refine factor (params.k_factor, or that of the operating point)."""
     answer_bytes: Count
+
+
+class Encodes(Document):
+    """How texts become vectors here."""
+
+    max_tokens: Count
+    """Of a text; what is longer is cut, and told."""
+    texts: Count
+    """In one request."""
+    text_characters: Count
+    """Of one text."""
 
 
 class Index(Document):
@@ -113,6 +128,8 @@ class Index(Document):
     faiss_version: str
     builder_version: str
     created: str
+    encoder: Encodes | None = None
+    """Where queries may be texts."""
 
 
 class Feedback(Document):

@@ -20,10 +20,13 @@ from ..errors import BadData, BadSpec, ChecksumMismatch, TaskError
 from ..index.engine import Engine
 from ..index.huge_pages import move as move_to_huge_pages
 from ..proof.canary import canary_recall
+from ..proof.encoder import check_encoder
 from ..proof.measure import NO_PARAMS
-from ..proof.report import Points, fetch_canary, fetch_points, load_report
+from ..proof.report import Points, fetch_canary, fetch_encoder, fetch_points, load_report
 from ..storage.cache import Held, NodeCache
 from ..storage.store import Role, Store, open_store
+from ..text.encoder import Encoder
+from ..text.open import open_encoder
 
 _log = logging.getLogger(__name__)
 
@@ -44,11 +47,21 @@ class Loaded:
     canary_recall: float | None
     """None when the task names no gate (a laptop)."""
     seconds: Mapping[str, float]
-    """By phase, in order: manifest, fetch (and verify), open, canary (which warms the index's pages too)."""
+    """By phase, in order: manifest, fetch (and verify), open, canary (which warms the index's pages too), encoder."""
     held: Held
     """Keeps the artifact in the node's cache while it is mapped."""
     points: Points | None = None
     """Operating points of the segments, as the gate judged them; None without a gate."""
+    encoder: Encoder | None = None
+    """Of queries in words."""
+    encoder_held: Held | None = None
+    """Keeps its files in the node's cache."""
+
+    def release(self) -> None:
+        """What was loaded is in use no more: others may remove its files from the cache."""
+        for held in (self.held, self.encoder_held):
+            if held is not None:
+                held.close()
 
 
 def load(
@@ -74,6 +87,8 @@ def load(
     room = size + (later.size if later else 0)
     held = _fetch(store, layout, manifest, NodeCache(Path(task.cache_dir), cache_bytes), room)
     phases.end("fetch")
+    encoder: Encoder | None = None
+    encoder_held: Held | None = None
     try:
         tell("opening the index")
         engine = Engine.open(held.folder, manifest)
@@ -85,11 +100,18 @@ def load(
             tell("answering the canary queries")
             engine, recall, points = prove(engine, store, layout, task)
         phases.end("canary")
+        if task.encoder is not None:
+            tell("opening the encoder")
+            encoder, encoder_held = open_encoder(task.encoder, Path(task.cache_dir), cache_bytes, engine.dimension)
+            prove_encoder(encoder, engine.manifest, store, layout, task)
+            phases.end("encoder")
     except BaseException:
-        held.close()
+        for one in (held, encoder_held):
+            if one is not None:
+                one.close()
         raise
     _log.info("loaded", extra={"bytes": size, **{f"{name}Seconds": round(s, 3) for name, s in phases.seconds.items()}})
-    return Loaded(engine, recall, phases.seconds, held, points)
+    return Loaded(engine, recall, phases.seconds, held, points, encoder, encoder_held)
 
 
 class _Phases:
@@ -171,6 +193,21 @@ def prove(
             remedy="Compare FAISS version and CPU features of the gate's pod (report.json) and of this one.",
         )
     return engine, recall, points
+
+
+def prove_encoder(encoder: Encoder, manifest: Manifest, store: Store, layout: Layout, task: contract.ServeTask) -> None:
+    """Texts must become the vectors that the gate made of them. Raises BadData/EncoderCanary, ChecksumMismatch."""
+    if not task.gate_hash:
+        return
+    report, _ = load_report(store, layout, task.digest, task.gate_hash, task.report_sha256)
+    path = fetch_encoder(store, layout, report, Path(task.cache_dir) / cache_name(manifest) / f"gate-{task.gate_hash}")
+    if path is None:
+        raise BadData(
+            "EncoderNotProven",
+            f"the report of gate {task.gate_hash} knows no encoder, so nobody compared it with the index",
+            remedy="Measure again with the encoder (in a cluster: the operator does, once it is in the spec).",
+        )
+    _log.info("encoder answered", extra={"lowestCosine": round(check_encoder(encoder, path), 6)})
 
 
 def _points(engine: Engine, points: Points | None) -> Points | None:

@@ -44,9 +44,9 @@ PROBLEMS: Mapping[int, tuple[str, ...]] = {
     414: ("TargetTooLong",),
     415: ("UnsupportedEncoding", "UnsupportedMediaType"),
     417: ("UnknownExpectation",),
-    422: ("WrongDimension", "WrongEmbedding"),
+    422: ("NoEncoder", "TextNotEncoded", "WrongDimension", "WrongEmbedding"),
     431: ("HeaderTooLarge",),
-    500: ("InternalError",),
+    500: ("EncoderFailed", "InternalError"),
     501: ("CodingNotImplemented", "MethodNotImplemented"),
     503: ("Overload",),
     504: ("DeadlineExceeded",),
@@ -150,7 +150,8 @@ def _answers(text: str, schema: Json, problems: tuple[int, ...]) -> Json:
 def _fields(facts: Mapping[str, Any], foreign: Collection[str]) -> dict[str, Field]:
     """Of this index, or of any."""
     params = {name: (one["min"], one["max"]) for name, one in facts.get("params", {}).items()}
-    return search_fields(params if facts else None, facts.get("segments"), foreign=foreign)
+    texts = not facts or "encoder" in facts
+    return search_fields(params if facts else None, facts.get("segments"), foreign=foreign, texts=texts)
 
 
 def _bytes(text: str) -> Json:

@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from .. import contract
-from ..storage.cache import Held
 from . import load
 from .admin import AdminApp
 from .app import SearchApp
@@ -68,7 +67,7 @@ class Server:
         self._deletions: Deletions | None = None
         self._users: Listener | None = None
         self._user_limits = limits.Limits()
-        self._held: Held | None = None
+        self._loaded: load.Loaded | None = None
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
         self._policies = Policies.told(settings.policy_file, self._tokens)
         self._certificate: Certificate | None = None
@@ -114,11 +113,13 @@ class Server:
                 if task is not None:
                     task.cancel()
             await admin.close()
-            if self._held is not None:
-                self._held.close()
+            if self._loaded is not None:
+                self._loaded.release()
             if self._live is not None:
                 self._live.stop()
             self._shadowing.stop()
+            if self._app is not None:
+                self._app.close()
             if self._pool is not None:
                 self._pool.close()
 
@@ -173,7 +174,7 @@ class Server:
     async def _serve(self, loaded: load.Loaded) -> Listener:
         """Open the user port, then say ready: in this order, so that ready never means refused."""
         gauges, engine = self._gauges, loaded.engine
-        self._held = loaded.held
+        self._loaded = loaded
         gauges.index_bytes, gauges.index_vectors = engine.resident_bytes, engine.count
         gauges.load_seconds, gauges.canary_recall = loaded.seconds, loaded.canary_recall
         # What was loaded stays to the end: the collector need not look through it while queries wait.
@@ -198,6 +199,8 @@ class Server:
             policies=self._policies,
             limited=self._settings.params,
             columns_before=self._settings.columns_before,
+            encoder=loaded.encoder,
+            threads=self._settings.threads,
         )
         await self._point.open(app.points)
         self._shadowing.receive(app, engine, self._pool, self._deleted, self._vectors, self._settings.threads)

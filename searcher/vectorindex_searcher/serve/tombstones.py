@@ -43,7 +43,7 @@ def load_without_deleted(
         deletions = Deletions(loaded.engine, task.tombstones, task.id_column, gauges)
         deletions.refresh()
     except BaseException:
-        loaded.held.close()
+        loaded.release()
         raise
     return loaded, deletions
 

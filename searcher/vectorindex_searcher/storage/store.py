@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from ..contract import S3, ExitCode, Location
+from ..contract import ENCODER_ENV_PREFIX, S3, ExitCode, Location
 from ..errors import BadData, BadSpec
 
 CHUNK_BYTES = 1 << 20
@@ -38,6 +38,7 @@ class Role(Enum):
     ARTIFACTS = ("ARTIFACTS_", "spec.artifacts")
     QUERIES = ("QUERIES_", "spec.gate.queries")
     TOMBSTONES = ("SOURCE_", "spec.source.tombstones")
+    ENCODER = (ENCODER_ENV_PREFIX, "spec.embedding.encoder.onnx")
 
     def __init__(self, env_prefix: str, field: str) -> None:
         self.env_prefix = env_prefix

@@ -58,7 +58,7 @@ def _start(state: ReconcileState, wanted: str, after: str, failures: int) -> Non
         identity=artifact_owner(state),
         source=state.spec.source.s3.location(),
         columns=state.spec.source.columns,
-        embedding=state.spec.embedding,
+        embedding=state.spec.embedding.of_vectors(),
         artifacts=state.spec.artifacts.s3.location(),
         tombstones=deleted.location() if deleted else None,
         queries=identity.queries_below(state.spec),

@@ -95,25 +95,26 @@ def _are_there(state: ReconcileState, result: OutcomesResult) -> bool:
 def _lost(lost: int, taken: int) -> str:
     return (
         f"{lost} of {lost + taken} outcomes beside the artifacts are not taken over: of another index, of deleted ids "
-        "elsewhere, proven with another image, unreadable (the log of the Job names them), or too many"
+        "elsewhere, proven with another image or encoder, unreadable (the log of the Job names them), or too many"
     )
 
 
 def taken_over(state: ReconcileState, found: tuple[Outcome, ...]) -> tuple[Restored, ...]:
-    """What revisions begin as, one each. What was promoted last is proven again where today's image is another one, or
-    its report is; what it replaced is nothing to go back to then."""
+    """What revisions begin as, one each. What was promoted last is proven again where today's image or encoder is
+    another one, or its report is; what it replaced is nothing to go back to then."""
     mine = {one.revision: one for one in found if outcomes.is_of(state, one)}.values()
     promoted = [one for one in mine if one.outcome == PROMOTED and one.build is not None]
     promoted.sort(key=lambda one: (one.at, one.revision), reverse=True)
     begin_as = []
     for one in promoted[:2]:
         proven = one.report is not None and one.image == state.settings.searcher_image
+        proven = proven and outcomes.proven_as(state.spec, one)
         if one is promoted[0]:
             begin_as.append(Restored(phase=Phase.STABLE if proven else Phase.VALIDATING, outcome=one))
         elif proven:
             begin_as.append(Restored(phase=Phase.RETIRED, outcome=one))
     for one in mine:
-        if one.outcome == REJECTED:
+        if one.outcome == REJECTED and outcomes.proven_as(state.spec, one):
             phase = one.phase if one.phase in outcomes.TURNED_DOWN else Phase.REJECTED
             begin_as.append(Restored(phase=phase, outcome=one))
     return tuple(begin_as)

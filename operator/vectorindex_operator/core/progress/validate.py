@@ -17,7 +17,14 @@ from vectorindex_operator.core.plan import StartValidation
 from vectorindex_operator.core.progress import resolve
 from vectorindex_operator.core.safety import pause
 from vectorindex_operator.core.state import ReconcileState, Stall
-from vectorindex_searcher.contract import LIVE_PODS, LiveSource, QueryColumns, ValidateResult, ValidateTask
+from vectorindex_searcher.contract import (
+    LIVE_PODS,
+    EncoderTask,
+    LiveSource,
+    QueryColumns,
+    ValidateResult,
+    ValidateTask,
+)
 
 MOST_LOOKS = 6
 """More halvings of alpha than this ask for a certainty that no number of queries people have can give."""
@@ -172,11 +179,22 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
         id_column=spec.columns.id,
         live=_live_source(state),
         cluster=state.settings.cluster_uid,
+        encoder=_encoder(state, name),
     )
     build = status.build
     disk = None if build.vectors_bytes is None else build.resident_bytes + build.vectors_bytes
     state.act(StartValidation(identity.gate_job_name(name, attempt), name, attempt, tried, task, disk))
     state.update(name, phase=Phase.VALIDATING)
+
+
+def _encoder(state: ReconcileState, name: str) -> EncoderTask | None:
+    """What must make the vectors of the revision, with what the gate alone needs to know of it."""
+    embedding, live = state.spec.embedding, state.live
+    task = recipe.encoder_task(state.revision(name).spec, live.encoder if live is not None else None)
+    if task is None or embedding.encoder is None:
+        return None
+    told = {"text_column": embedding.encoder.text_column, "document_prefix": embedding.document_prefix}
+    return task.model_copy(update=told)
 
 
 def _live_source(state: ReconcileState) -> LiveSource | None:

@@ -148,6 +148,7 @@ def _load(state: ReconcileState, name: str) -> None:
             live_recall=live_recall,
             columns_before=status.rollout.columns_before if status.rollout is not None else None,
             disk_bytes=_disk_bytes(status.build, live_recall),
+            encoder_bytes=status.report.encoder.bytes if status.report.encoder is not None else 0,
         )
     )
 

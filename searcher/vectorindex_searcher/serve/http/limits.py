@@ -15,6 +15,14 @@ from ... import contract
 MAX_K = 1000
 MAX_VECTORS = 256
 """Vectors in one request: a batch is one piece of work and must not hold up the others for long."""
+MAX_TEXTS = 32
+"""Texts in one request: to encode one costs as much as a hundred searches."""
+MAX_TEXT_CHARACTERS = 8192
+"""Of one text. All of a request lie in a body of LOOP_BYTES."""
+QUEUE_TEXTS = 256
+"""That may wait to be encoded, of all requests together; one request is always let in when none waits."""
+ENCODED_ENTRIES, ENCODED_BYTES = 4096, 16 << 20
+"""Of the cache of texts and their vectors."""
 MAX_DEADLINE_MS = 600_000
 MAX_NAME_CHARACTERS = 256
 
@@ -120,9 +128,10 @@ them, and OpenSSL's. One in clear takes 4 KB."""
 ADMIN = Limits(body_bytes=contract.SHADOW_BYTES, connections=256, held_bytes=16 << 20, unread_bytes=16 << 20)
 
 
-def heap_bytes(threads: int, *, tls: bool = False, processes: int = 1) -> int:
+def heap_bytes(threads: int, *, tls: bool = False, processes: int = 1, encodes: bool = False) -> int:
     """How much a searcher itself grows at most after its start, whatever is asked of it. `threads`: that search, of all
-    processes together; `tls`: of its users; `processes`: that answer them.
+    processes together; `tls`: of its users; `processes`: that answer them; `encodes`: whether they take texts (what the
+    model itself takes is not in it).
 
     A test keeps it to that, with one process and with several.
     """
@@ -131,6 +140,8 @@ def heap_bytes(threads: int, *, tls: bool = False, processes: int = 1) -> int:
     caches = processes * (PLAN_BYTES + SPARE_BYTES) + ROWS_BYTES + SHADOW_HELD_BYTES
     if processes > 1:
         caches += processes * SHADOW_WORKER_BYTES
+    if encodes:
+        caches += processes * ENCODED_BYTES
     by_tls = TLS_CONNECTIONS * TLS_CONNECTION_BYTES if tls else 0
     return ports + processes * WORK_BYTES + caches + threads * THREAD_BYTES + by_tls
 

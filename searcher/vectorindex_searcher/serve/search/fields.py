@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from ..http.limits import MAX_K
+from ..http.limits import MAX_K, MAX_TEXT_CHARACTERS, MAX_TEXTS
 from ..http.messages import Problem
-from .kinds import FOREIGN, Flag, Integer, Json, Kind, Members, Names, Number, Referred, Text, refuse_unknown
+from .kinds import FOREIGN, Flag, Integer, Json, Kind, Members, Names, Number, Referred, Text, Texts, refuse_unknown
 
 DEFAULT_K = 10
 INCLUDABLE = ("metadata",)
@@ -55,10 +55,12 @@ def search_fields(
     segments: Collection[str] | None = None,
     limited: Collection[str] = (),
     foreign: Collection[str] = (),
+    *,
+    texts: bool = True,
 ) -> dict[str, Field]:
     """The fields by name. `params`: search parameters of an index with their limits, `segments`: those that are
     declared; without them what holds for every index. `limited`: parameters whose limit the VectorIndex's spec says.
-    `foreign`: parameters that the index has not and bears.
+    `foreign`: parameters that the index has not and bears. `texts`: whether it has an encoder.
     """
     integers: dict[str, Kind] = {
         name: Integer(low, high, "searcher.params.max of the VectorIndex" if name in limited else "")
@@ -69,6 +71,7 @@ def search_fields(
     return {
         "vector": Field(Referred("Vector"), "One query.", nullable=False, in_query=False),
         "vectors": Field(Referred("Vectors"), "Several queries.", nullable=False, in_query=False),
+        **(_text_fields() if texts else {}),
         "dimension": Field(
             Integer(1, MAX_DIMENSION),
             "Numbers in each vector of the body. Needed when the body holds more than one vector.",
@@ -98,12 +101,25 @@ def search_fields(
     }
 
 
+def _text_fields() -> dict[str, Field]:
+    several = Texts(MAX_TEXTS, MAX_TEXT_CHARACTERS)
+    return {
+        "text": Field(
+            Text(MAX_TEXT_CHARACTERS),
+            "One query in words, where the index has an encoder (see /v1/index).",
+            nullable=False,
+            in_query=False,
+        ),
+        "texts": Field(several, "Several queries in words.", nullable=False, in_query=False),
+    }
+
+
 def body_schema(fields: Mapping[str, Field]) -> Json:
     """Of a JSON body."""
     return {
         "type": "object",
         "properties": {name: field.schema() for name, field in fields.items() if field.in_body},
-        "oneOf": [{"required": ["vector"]}, {"required": ["vectors"]}],
+        "oneOf": [{"required": [name]} for name in ("vector", "vectors", "text", "texts") if name in fields],
         "additionalProperties": False,
     }
 

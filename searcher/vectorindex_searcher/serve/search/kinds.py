@@ -133,6 +133,34 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts to be searched for; in JSON only."""
+
+    most: int
+    longest: int
+
+    def read(self, value: Any, place: str) -> tuple[str, ...]:
+        if not isinstance(value, list) or not 1 <= len(value) <= self.most:
+            raise invalid(place, value, f"a list of 1 to {self.most} texts")
+        return tuple(read_text(one, f"{place}[{number}]", self.longest) for number, one in enumerate(value))
+
+    def of_text(self, text: str, place: str) -> Any:
+        """Never: a query string stands beside vectors."""
+        raise invalid(place, text, "in a JSON body")
+
+    def schema(self) -> Json:
+        one = {"type": "string", "minLength": 1, "maxLength": self.longest}
+        return {"type": "array", "items": one, "minItems": 1, "maxItems": self.most}
+
+
+def read_text(value: Any, place: str, longest: int) -> str:
+    """One text to be searched for. Raises Problem 400."""
+    if not isinstance(value, str) or not value.strip() or len(value) > longest:
+        raise invalid(place, value, f"a text that is not empty, of at most {longest} characters")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """A list of some of the `choices`; in a query string separated by commas."""
 

@@ -47,6 +47,8 @@ class QuerySchema:
     """What filters may name; None when this index cannot be searched with a filter."""
     columns_before: FilterColumns | None = None
     """What filters could name in the revision before this one; None: not known."""
+    texts: bool = False
+    """Whether queries may be texts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +104,9 @@ class Planner:
         self._schema = schema
         self._params = allowed_params(schema.param_limits, schema.limited)
         self._foreign = tuple(name for name in contract.SEARCH_PARAMS if name not in schema.param_limits)
-        self._fields = search_fields(self._params, schema.segments, schema.limited.max, self._foreign)
+        self._fields = search_fields(
+            self._params, schema.segments, schema.limited.max, self._foreign, texts=schema.texts
+        )
         self._group = group
 
     @property

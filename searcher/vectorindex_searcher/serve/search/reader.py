@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from ..evidence.recorder import Outcome
-from ..http.limits import LOOP_BYTES
-from ..http.messages import JSON_TYPE, Problem
+from ..http.limits import LOOP_BYTES, MAX_TEXT_CHARACTERS, MAX_TEXTS
+from ..http.messages import JSON_TYPE, Problem, body_too_large
 from .fields import fields_of_json, fields_of_query_string
+from .kinds import Texts, read_text
 from .long_json import fields_of_long_json
 from .plan import Key, PlanCache, Planner, SearchPlan, check_work
 from .policies import ALL_ROWS, Policy
@@ -24,13 +26,27 @@ _JSON_TYPES = (b"", JSON_TYPE, b"application/x-www-form-urlencoded", b"text/plai
 
 Read = tuple[SearchPlan, Vectors]
 """Vectors: float32 [d] of one, [n, d] of several; what they are is checked."""
+_TEXTS = Texts(MAX_TEXTS, MAX_TEXT_CHARACTERS)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTexts:
+    """A search in words: its vectors are still to be made."""
+
+    known: SearchPlan | None
+    """Its plan, if it was asked for lately."""
+    make: Callable[[], SearchPlan]
+    """Makes the plan, on any thread: a filter may hold thousands of values. Raises Problem."""
+    texts: tuple[str, ...]
+    several: bool
+    """Whether they came as a list."""
 
 
 class RequestReader:
-    """Reads the searches of one revision. Every method may run on any thread."""
+    """Reads the searches of one revision. Every method may run on any thread. `encodes`: whether it takes texts."""
 
-    def __init__(self, planner: Planner, vectors: VectorReader) -> None:
-        self._planner, self._vectors = planner, vectors
+    def __init__(self, planner: Planner, vectors: VectorReader, *, encodes: bool = False) -> None:
+        self._planner, self._vectors, self._encodes = planner, vectors, encodes
         self.plans = PlanCache()
         self._known = self.plans.get
 
@@ -43,7 +59,7 @@ class RequestReader:
         *,
         binary: bool,
         policy: Policy = ALL_ROWS,
-    ) -> Read | Callable[[], Read]:
+    ) -> Read | ReadTexts | Callable[[], Read]:
         """What is asked; or a function that finds out, where that takes long. `binary`: how the answer is written.
         `policy`: what the token may see.
 
@@ -82,13 +98,19 @@ class RequestReader:
     def _of_long_json(self, body: bytes, outcome: Outcome, binary: bool, policy: Policy) -> Read:
         fields, rows = fields_of_long_json(body, self._vectors.dimension)
         one, several = fields.pop("vector", ABSENT), fields.pop("vectors", ABSENT) if rows is None else rows
+        if "text" in fields or "texts" in fields:
+            raise body_too_large(len(body), LOOP_BYTES, remedy="send fewer or shorter texts in one request")
         key = _key(binary, fields, policy)
         plan = self._known(key) or self._new(key, fields, outcome, policy)
         outcome.segment = plan.segment
         return self._counted(plan, self._vectors.of_json(one, several, body), outcome)
 
-    def _of_json(self, body: bytes, outcome: Outcome, binary: bool, policy: Policy) -> Read | Callable[[], Read]:
+    def _of_json(
+        self, body: bytes, outcome: Outcome, binary: bool, policy: Policy
+    ) -> Read | ReadTexts | Callable[[], Read]:
         fields = fields_of_json(body)
+        if "text" in fields or "texts" in fields:
+            return self._of_texts(fields, outcome, binary, policy)
         one, several = fields.pop("vector", ABSENT), fields.pop("vectors", ABSENT)
         key = _key(binary, fields, policy)
         plan = self._known(key)
@@ -113,6 +135,28 @@ class RequestReader:
     ) -> Read:
         plan = self._new(key, fields, outcome, policy)
         return self._counted(plan, self._vectors.of_json(one, several, body), outcome)
+
+    def _of_texts(self, fields: dict[str, Any], outcome: Outcome, binary: bool, policy: Policy) -> ReadTexts:
+        """A search in words."""
+        if not self._encodes:
+            raise _no_encoder("text" if "text" in fields else "texts")
+        given = [name for name in ("vector", "vectors", "text", "texts") if name in fields]
+        if len(given) > 1:
+            raise _one_of_four(given)
+        several, value = given[0] == "texts", fields.pop(given[0])
+        texts = _TEXTS.read(value, "texts") if several else (read_text(value, "text", MAX_TEXT_CHARACTERS),)
+        outcome.queries = len(texts)
+        key = _key(binary, fields, policy)
+        known = self._known(key)
+        if known is not None:
+            outcome.segment = known.segment
+
+        def make() -> SearchPlan:
+            plan = known or self._new(key, fields, outcome, policy)
+            check_work(plan, len(texts))
+            return plan
+
+        return ReadTexts(known, make, texts, several)
 
     # ------------------------------------------------------------ both
 
@@ -164,6 +208,26 @@ def _is_binary(content_type: bytes) -> bool:
         field="Content-Type",
         value=plain.decode("latin-1"),
         remedy=f"send application/json, or little-endian float32 as {BINARY_TYPE.decode()}",
+    )
+
+
+def _no_encoder(place: str) -> Problem:
+    return Problem(
+        422,
+        "NoEncoder",
+        "this index has no encoder, so it takes vectors and no text",
+        field=place,
+        remedy="embed the text yourself and send vector; or spec.embedding.encoder of the VectorIndex",
+    )
+
+
+def _one_of_four(given: Sequence[str]) -> Problem:
+    return Problem(
+        400,
+        "InvalidField",
+        f"exactly one of vector, vectors, text and texts is needed, found {' and '.join(given)}",
+        field=given[0],
+        remedy='send {"text": ".."} for one query in words, {"vector": [..]} for one vector',
     )
 
 

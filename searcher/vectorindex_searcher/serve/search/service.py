@@ -44,16 +44,28 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 _IGNORED = contract.IGNORED_PARAMS_HEADER.encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How the vectors of a search came about, for its answer."""
+
+    seconds: float
+    """From the request to its vectors."""
+    truncated: tuple[str, ...] = ()
+    """Fields whose text had more tokens than the model takes."""
+    most_tokens: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class PendingSearch:
     """A search on its way. `vectors`: float32 [d] or [n, d]. Monotonic times: `began`, when its request had arrived,
-    and `deadline`, after which nobody wants its answer."""
+    and `deadline`, after which nobody wants its answer. `encoding`: None where it came with vectors."""
 
     plan: SearchPlan
     vectors: Vectors
     outcome: Outcome
     began: float
     deadline: float | None
+    encoding: Encoding | None = None
 
 
 class SearchService:
@@ -99,14 +111,20 @@ class SearchService:
         return group
 
     def ask(
-        self, plan: SearchPlan, vectors: Vectors, outcome: Outcome, began: float, seconds: float | None
+        self,
+        plan: SearchPlan,
+        vectors: Vectors,
+        outcome: Outcome,
+        began: float,
+        seconds: float | None,
+        encoding: Encoding | None = None,
     ) -> Deferred:
         """Search `vectors`, float32 [d] or [n, d], checked. `seconds`: what the client allows, from `began` on.
 
         Fills `outcome` when it is answered. Raises Problem 503 or 504.
         """
         deadline = None if seconds is None else began + seconds
-        asked = PendingSearch(plan, vectors, outcome, began, deadline)
+        asked = PendingSearch(plan, vectors, outcome, began, deadline, encoding)
         # A filter may have to read whole columns, and hardly two are the same rows. A policy is one that comes again.
         at_hand = plan.filter is None or (not plan.filtered and self._engine.keeps_matching(plan.filter))
         if vectors.ndim == 2 or not at_hand or plan.candidates > LIGHT_CANDIDATES:
@@ -323,14 +341,23 @@ class SearchService:
             "zeroResults": asked.outcome.hits.count(0),
             "tookMs": round((now - asked.began) * 1e3, 3),
         }
-        if asked.plan.ignored:
-            after["warnings"] = _warnings(asked.plan.ignored)
+        warnings = _warnings(asked.plan.ignored)
+        if (encoding := asked.encoding) is not None:
+            after["encodeMs"] = round(encoding.seconds * 1e3, 3)
+            warnings += _cut(encoding)
+        if warnings:
+            after["warnings"] = warnings
         return {"revision": self._revision, "k": asked.plan.k}, {**after, **how}
 
 
 def _warnings(ignored: Sequence[str]) -> list[dict[str, str]]:
     detail = "this kind of index has no such search parameter; it was searched without"
     return [{"kind": "IgnoredParam", "field": f"params.{name}", "detail": detail} for name in ignored]
+
+
+def _cut(encoding: Encoding) -> list[dict[str, str]]:
+    detail = f"only its first {encoding.most_tokens} tokens were encoded: the model takes no more"
+    return [{"kind": "TextTruncated", "field": place, "detail": detail} for place in encoding.truncated]
 
 
 def _told(asked: PendingSearch, response: Response) -> Response:

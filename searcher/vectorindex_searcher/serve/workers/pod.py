@@ -97,7 +97,7 @@ class Pod:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
                 if self._loaded is not None:
-                    self._loaded.held.close()
+                    self._loaded.release()
         if self._failure is not None:
             raise self._failure
         return self._code

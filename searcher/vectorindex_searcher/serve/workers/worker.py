@@ -114,6 +114,8 @@ class Worker:
             policies=parts.policies,
             limited=parts.settings.params,
             columns_before=parts.settings.columns_before,
+            encoder=parts.loaded.encoder,
+            threads=parts.threads,
         )
         self._shadows.receive(self._app, self._pool, parts.threads)
         self._users = Listener(self._app, parts.task.revision, parts.limits, self._traffic.closing, parts.tokens)
@@ -133,6 +135,7 @@ class Worker:
         finally:
             for task in background:
                 task.cancel()
+            self._app.close()
             self._pool.close()
         self._tell()
         self._channel.send({"say": "drained", "unanswered": self._unanswered})

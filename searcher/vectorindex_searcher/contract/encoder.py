@@ -1,0 +1,33 @@
+"""How text becomes vectors: what a searcher and the gate are told of an index's encoder."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .model import Model
+from .spec import Location
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Prefix = Annotated[str, Field(max_length=256)]
+
+
+class OnnxFolder(Model):
+    """A model's folder as sentence-transformers lays it out, with its ONNX file: the pods run it themselves."""
+
+    location: Location
+    sha256: Sha256
+    """Of the files that are read: text/folder.py says how it is made."""
+
+
+class EncoderTask(Model):
+    """What encodes texts for one index."""
+
+    onnx: OnnxFolder
+    text_column: Annotated[str, Field(max_length=128)] = ""
+    """Metadata column of the texts that the rows' vectors were made of: what the gate compares. Empty: nothing."""
+    query_prefix: Prefix | None = None
+    """Stands before each query; None: what the folder itself says."""
+    document_prefix: Prefix | None = None
+    """Stands before each text of a row; None: what the folder itself says."""

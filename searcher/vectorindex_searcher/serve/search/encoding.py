@@ -1,0 +1,316 @@
+"""Searches in words: texts that wait are encoded together, by threads of their own, and then searched as vectors.
+
+Vector queries never come here, so what the model takes is only ever taken from the pod's cores, never from a queue that
+they stand in. What waits is bounded in texts and in time, as in pool.py; there is no batching delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+import numpy as np
+
+from ...contract import Metric
+from ...index.faults import fault
+from ...text.encoder import Encoder, EncoderError, Side
+from ..evidence.recorder import Outcome
+from ..http.limits import ENCODED_BYTES, ENCODED_ENTRIES, MAX_TEXTS, QUEUE_TEXTS
+from ..http.messages import Deferred, Problem, overload
+from .plan import SearchPlan
+from .pool import QUEUE_SECONDS, deadline_exceeded
+from .reader import ReadTexts
+from .service import Encoding
+from .vectors import Vectors
+
+_ENTRY_BYTES = 256
+"""What an entry of the cache takes besides its text and its numbers, about."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """One text as a vector."""
+
+    vector: Vectors
+    """float32 [d]"""
+    truncated: bool
+    usable: bool = True
+    """Whether it can be searched for."""
+
+
+class Search(Protocol):
+    """SearchService.ask."""
+
+    def __call__(
+        self,
+        plan: SearchPlan,
+        vectors: Vectors,
+        outcome: Outcome,
+        began: float,
+        seconds: float | None,
+        encoding: Encoding | None = None,
+    ) -> Deferred: ...
+
+
+class TextCache:
+    """Vectors by text, bounded in entries and bytes; what was asked for longest ago goes first. For one thread."""
+
+    def __init__(self, entries: int = ENCODED_ENTRIES, nbytes: int = ENCODED_BYTES) -> None:
+        self._entries, self._most = entries, nbytes
+        self._kept: OrderedDict[str, EncodedText] = OrderedDict()
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, text: str) -> EncodedText | None:
+        """What was kept of a text."""
+        found = self._kept.get(text)
+        if found is not None:
+            self._kept.move_to_end(text)
+        return found
+
+    def put(self, text: str, encoded: EncodedText) -> None:
+        """Keep it, and let go of others."""
+        if text in self._kept or not encoded.usable:
+            return
+        self._kept[text] = encoded
+        self.nbytes += _cost(text, encoded)
+        while len(self._kept) > self._entries or self.nbytes > self._most:
+            self.nbytes -= _cost(*self._kept.popitem(last=False))
+
+
+def _cost(text: str, encoded: EncodedText) -> int:
+    return _ENTRY_BYTES + 4 * len(text) + encoded.vector.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A ticket's plan, and its texts as vectors, in their order."""
+
+    plan: SearchPlan
+    texts: tuple[EncodedText, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """Texts that wait. Monotonic times: `queued`, and `deadline`, after which nobody wants the answer."""
+
+    read: ReadTexts
+    texts: tuple[str, ...]
+    queued: float
+    deadline: float | None
+    then: Callable[[_Encoded | BaseException], None]
+    """Told once, on the event loop."""
+    timer: asyncio.TimerHandle | None = None
+    told: bool = False
+
+    def tell(self, outcome: _Encoded | BaseException) -> None:
+        """Only the first outcome counts."""
+        if self.told:
+            return
+        self.told = True
+        if self.timer is not None:
+            self.timer.cancel()
+        self.then(outcome)
+
+
+class TextSearches:
+    """Answers searches in words. `ask` and `close` belong to the event loop's thread, and there answers arrive."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        search: Search,
+        metric: Metric,
+        threads: int,
+        *,
+        queue_texts: int = QUEUE_TEXTS,
+        queue_seconds: float = QUEUE_SECONDS,
+    ) -> None:
+        self._encoder, self._search, self._metric = encoder, search, metric
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[_Ticket | None] = SimpleQueue()
+        self._queue_texts, self._queue_seconds = queue_texts, queue_seconds
+        self._cache = TextCache()
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._done: deque[tuple[_Ticket, _Encoded | BaseException]] = deque()
+        self._threads = [threading.Thread(target=self._work, name=f"encode-{n}", daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Texts that wait to be encoded."""
+        return self._waiting
+
+    def ask(self, read: ReadTexts, outcome: Outcome, began: float, seconds: float | None) -> Deferred:
+        """Encode, and search. `seconds`: what the client allows, from `began` on. Raises Problem 400, 503 or 504."""
+        known = {text: found for text in read.texts if (found := self._cache.get(text)) is not None}
+        missing = tuple(dict.fromkeys(text for text in read.texts if text not in known))
+        if not missing and read.known is not None:
+            return self._ask(read, read.make(), known, outcome, began, seconds)
+        answer = Deferred()
+
+        def go_on(done: _Encoded | BaseException) -> None:
+            if isinstance(done, BaseException):
+                answer.resolve(done)
+                return
+            for text, one in zip(missing, done.texts, strict=True):
+                self._cache.put(text, one)
+                known[text] = one
+            try:
+                self._ask(read, done.plan, known, outcome, began, seconds).then(answer.resolve)
+            except Exception as error:  # also what nobody expects: the connection waits for an answer
+                answer.resolve(error)
+
+        self._submit(read, missing, None if seconds is None else began + seconds, go_on)
+        return answer
+
+    def close(self) -> None:
+        """End the threads once the queue is empty; does not wait for them."""
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def _ask(
+        self,
+        read: ReadTexts,
+        plan: SearchPlan,
+        known: dict[str, EncodedText],
+        outcome: Outcome,
+        began: float,
+        seconds: float | None,
+    ) -> Deferred:
+        found = [known[text] for text in read.texts]
+        places = [f"texts[{number}]" for number in range(len(found))] if read.several else ["text"]
+        cut = tuple(place for place, one in zip(places, found, strict=True) if one.truncated)
+        vectors = np.stack([one.vector for one in found]) if read.several else found[0].vector
+        encoding = Encoding(time.monotonic() - began, cut, self._encoder.max_tokens)
+        return self._search(plan, vectors, outcome, began, seconds, encoding)
+
+    def _submit(
+        self,
+        read: ReadTexts,
+        texts: tuple[str, ...],
+        deadline: float | None,
+        then: Callable[[_Encoded | BaseException], None],
+    ) -> None:
+        now = time.monotonic()
+        if deadline is not None and now >= deadline:
+            raise deadline_exceeded()
+        if self._waiting and self._waiting + len(texts) > self._queue_texts:
+            raise overload(f"{self._waiting} texts are waiting to be encoded")
+        ticket = _Ticket(read, texts, now, deadline, then)
+        if deadline is not None:
+            ticket.timer = self._loop.call_later(deadline - now, ticket.tell, deadline_exceeded())
+        with self._lock:
+            self._waiting += len(texts)
+        self._queue.put(ticket)
+
+    def _deliver(self) -> None:
+        while self._done:
+            ticket, outcome = self._done.popleft()
+            ticket.tell(outcome)
+
+    # ------------------------------------------------------------ on threads
+
+    def _work(self) -> None:
+        while (first := self._queue.get()) is not None:
+            tickets = [first, *self._gather(len(first.texts))]
+            with self._lock:
+                self._waiting -= sum(len(ticket.texts) for ticket in tickets)
+            self._done.extend(zip(tickets, self._encode(tickets), strict=True))
+            try:
+                self._loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:
+                return  # the loop is closed: the process ends
+
+    def _gather(self, texts: int) -> list[_Ticket]:
+        """This thread's share of what waits, as far as it goes into one call with so many texts."""
+        tickets: list[_Ticket] = []
+        share = self._queue.qsize() // len(self._threads)
+        while texts < MAX_TEXTS and len(tickets) < share:
+            try:
+                ticket = self._queue.get_nowait()
+            except Empty:
+                break
+            if ticket is None:
+                self._queue.put(None)  # the end; for any thread
+                break
+            tickets.append(ticket)
+            texts += len(ticket.texts)
+        return tickets
+
+    def _encode(self, tickets: Sequence[_Ticket]) -> list[_Encoded | BaseException]:
+        """What becomes of each ticket. All that are still wanted are encoded by one call."""
+        plans = [self._plan(ticket) for ticket in tickets]
+        texts = dict.fromkeys(
+            text for one, plan in zip(tickets, plans, strict=True) if isinstance(plan, SearchPlan) for text in one.texts
+        )
+        try:
+            known = self._vectors(tuple(texts))
+        except Exception as error:  # of the model; whatever it is, every search that wants it is answered
+            failed = error if isinstance(error, Problem) else _failed(error)
+            return [failed if isinstance(plan, SearchPlan) else plan for plan in plans]
+        return [
+            self._encoded(one, plan, known) if isinstance(plan, SearchPlan) else plan
+            for one, plan in zip(tickets, plans, strict=True)
+        ]
+
+    @staticmethod
+    def _encoded(ticket: _Ticket, plan: SearchPlan, known: dict[str, EncodedText]) -> _Encoded | Problem:
+        """What was encoded for a ticket. A text that a model fails at is no fault of the revision: 422."""
+        for text in ticket.texts:
+            if not known[text].usable:
+                place = f"texts[{ticket.read.texts.index(text)}]" if ticket.read.several else "text"
+                detail = "the encoder of this index makes no vector of this text that can be searched for"
+                remedy = "say it in other words"
+                return Problem(422, "TextNotEncoded", detail, field=place, value=text, remedy=remedy)
+        return _Encoded(plan, tuple(known[text] for text in ticket.texts))
+
+    def _plan(self, ticket: _Ticket) -> SearchPlan | BaseException:
+        """The plan of a ticket, or why nothing is searched for it."""
+        now = time.monotonic()
+        if ticket.deadline is not None and now >= ticket.deadline:
+            return deadline_exceeded()
+        if now - ticket.queued > self._queue_seconds:
+            return overload(f"the text waited longer than {self._queue_seconds:g} s for its turn")
+        try:
+            return ticket.read.make()
+        except Exception as error:  # a Problem of this request, or a bug: told to whoever asked
+            return error
+
+    def _vectors(self, texts: Sequence[str]) -> dict[str, EncodedText]:
+        if not texts:
+            return {}
+        encoded = self._encoder.encode(texts, Side.QUERY)
+        vectors = encoded.vectors
+        sure = fault(vectors, self._metric) is None
+        usable = [sure or fault(vectors[n : n + 1], self._metric) is None for n in range(len(texts))]
+        rows = zip(texts, vectors, encoded.truncated, usable, strict=True)
+        return {text: EncodedText(vector.copy(), cut, good) for text, vector, cut, good in rows}
+
+
+def _failed(error: Exception) -> Problem:
+    """500: the text is no reason for a model to fail."""
+    _log.error(
+        "the encoder failed",
+        exc_info=None if isinstance(error, EncoderError) else error,
+        extra={"problem": str(error)[:300]},
+    )
+    return Problem(
+        500,
+        "EncoderFailed",
+        "the encoder of this index gave no usable vector; the searcher's log says why",
+        field="text",
+        remedy="send the vector instead",
+    )

@@ -1,0 +1,96 @@
+"""What keeps a wrong, altered or hostile encoder from making the vectors of queries."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+_SEARCHER = "searcher/vectorindex_searcher"
+_TEXT = f"{_SEARCHER}/text"
+_GATE = "operator/vectorindex_operator/core/gate.py"
+_FOLDER_TESTS = "unit/test_searcher_text.py"
+_PROOF_TESTS = "unit/test_searcher_encoder_proof.py"
+_QUEUE_TESTS = "unit/test_searcher_text_searches.py"
+_VERDICT_TESTS = "unit/test_encoder.py"
+
+TEXT = (
+    Mutant(
+        "the files of an encoder are not compared with its sha256",
+        f"{_TEXT}/folder.py",
+        "        if found != sha256:\n",
+        "        if not found:\n",
+        (f"{_FOLDER_TESTS}::test_a_file_that_was_exchanged_is_never_opened",),
+        "Whoever can write the bucket would choose what queries mean.",
+    ),
+    Mutant(
+        "the files of an encoder in the node's cache are not verified",
+        f"{_TEXT}/folder.py",
+        "    if digest({name: _hash(path / name) for name in names}) != sha256:\n",
+        "    if not names:\n",
+        (f"{_FOLDER_TESTS}::test_what_lies_in_the_cache_is_verified_and_fetched_again_when_it_is_wrong",),
+        "What another pod left on the node would be opened unseen.",
+    ),
+    Mutant(
+        "a model is opened without a look at where its tensors are",
+        f"{_TEXT}/onnx.py",
+        "        refuse_external_data(folder.model)\n",
+        "",
+        (f"{_FOLDER_TESTS}::test_a_model_that_names_other_files_is_refused",),
+        "Any file that the pod can read could be loaded as a tensor.",
+    ),
+    Mutant(
+        "tensors in graphs of attributes are not looked at",
+        f"{_TEXT}/onnx_file.py",
+        '6: "GraphProto", 10: _TENSOR',
+        "10: _TENSOR",
+        (f"{_FOLDER_TESTS}::test_a_model_that_names_other_files_is_refused",),
+        "A branch of an If could name a file of the pod.",
+    ),
+    Mutant(
+        "an encoder that deviates passes the gate",
+        _GATE,
+        "    if proof.deviating_low > ENCODER_DEVIATING:\n",
+        "    if proof.deviating_low > 1:\n",
+        (f"{_VERDICT_TESTS}::test_the_gate_lets_only_the_model_of_the_index_pass",),
+        "Queries in words would find the exact neighbours of wrong vectors.",
+    ),
+    Mutant(
+        "an encoder that nobody compared passes the gate",
+        _GATE,
+        "    if proof is None or proof.rows < MIN_ENCODED_ROWS:\n",
+        "    if proof is not None and proof.rows < 0:\n",
+        (f"{_VERDICT_TESTS}::test_nobody_compared_is_no_pass",),
+        "A wrong name of a column would let any model serve.",
+    ),
+    Mutant(
+        "lengths of encoded vectors are not judged",
+        _GATE,
+        "abs(proof.norm_ratio - 1) > ENCODER_NORM:\n",
+        "abs(proof.norm_ratio - 1) > 100:\n",
+        (f"{_VERDICT_TESTS}::test_the_gate_lets_only_the_model_of_the_index_pass",),
+        "A normalisation that was forgotten changes answers under InnerProduct, and no cosine.",
+    ),
+    Mutant(
+        "a pod does not compare its encoder with the gate's",
+        f"{_SEARCHER}/proof/encoder.py",
+        "    if not lowest >= CANARY_COSINE:  # also what is no number\n",
+        "    if not lowest >= -2:\n",
+        (f"{_PROOF_TESTS}::test_a_pod_that_encodes_otherwise_than_the_gate_is_not_ready",),
+        "A pod with another prefix or processor would answer by other vectors than were proven.",
+    ),
+    Mutant(
+        "texts that wait are not bounded",
+        f"{_SEARCHER}/serve/search/encoding.py",
+        "        if self._waiting and self._waiting + len(texts) > self._queue_texts:\n",
+        "        if self._waiting < 0:\n",
+        (f"{_QUEUE_TESTS}::test_what_waits_is_bounded_in_texts_and_in_time",),
+        "Overload would become a queue without end.",
+    ),
+    Mutant(
+        "a text that a model fails at is searched for",
+        f"{_SEARCHER}/serve/search/encoding.py",
+        "            if not known[text].usable:\n",
+        "            if known[text] is None:\n",
+        (f"{_QUEUE_TESTS}::test_what_waits_is_encoded_together_and_each_gets_its_own",),
+        "One text could make a revision answer nonsense, or look broken.",
+    ),
+)
