@@ -86,6 +86,22 @@ TAKEOVERS = (
         each=(f"{_SEARCHER}test_what_cannot_be_used_is_counted_and_hides_nothing",),
     ),
     Mutant(
+        "an outcome may be of a time to come",
+        _VALUES,
+        "        if not 0 <= to_unix(outcome.at) <= state.now + CLOCKS_DIFFER_SECONDS:\n",
+        "        if to_unix(outcome.at) < 0:\n",
+        (f"{_UNIT}test_what_does_not_come_out_of_what_it_says_is_not_taken",),
+        "It would be newer than every promotion: nothing could take its place.",
+    ),
+    Mutant(
+        "a document may hold what no object can",
+        _STORED,
+        "        if not _can_be_told(said):\n",
+        "        if not said:\n",
+        (f"{_SEARCHER}test_what_cannot_be_used_is_counted_and_hides_nothing",),
+        "The operator would take the whole result for unreadable, and the index would never begin.",
+    ),
+    Mutant(
         "what was promoted needs no artifact",
         _STORED,
         "    if not _is_there(store, layout.manifest(one.digest), one.build.manifest_sha256):\n",

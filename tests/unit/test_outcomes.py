@@ -407,6 +407,8 @@ def test_what_was_proven_with_another_image_is_nothing_to_go_back_to() -> None:
         {"identity": GOOD_THEN.identity.model_copy(update={"name": "other"})},
         {"identity": GOOD_THEN.identity.model_copy(update={"namespace": "team-b"})},
         {"at": "2026-13-01T00:00:00Z"},
+        {"at": to_text(NOW + HOUR)},
+        {"at": "9999-01-01T00:00:00Z"},
         {"segments": ("no name!",)},
     ],
 )

@@ -174,6 +174,9 @@ def hostile(store: FolderStore) -> dict[str, bytes]:
         "of a later meaning": json.dumps(good | {"version": 2}).encode(),
         "a name that is none": json.dumps(good | {"revision": "../docs"}).encode(),
         "a digest that leads elsewhere": json.dumps(good | {"digest": "../../other/docs/x"}).encode(),
+        "a text that no status holds": json.dumps(good | {"mood": "x" * 1025}).encode(),
+        "no number": json.dumps(good | {"minScore": float("nan")}).encode(),
+        "a number of more than 64 bits": json.dumps(good | {"mood": [2**63]}).encode(),
         "no time": json.dumps(good | {"at": "tomorrow"}).encode(),
     }
 

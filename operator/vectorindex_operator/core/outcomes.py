@@ -31,6 +31,8 @@ from vectorindex_searcher.contract import PROMOTED, REJECTED, Identity, Outcome
 
 VERSION = 1
 LONGEST_MESSAGE = 600
+CLOCKS_DIFFER_SECONDS = 300.0
+"""Between clusters, at most. What is of later than that would be newer than every promotion to come."""
 TURNED_DOWN = frozenset({Phase.REJECTED, Phase.ROLLED_BACK})
 
 
@@ -113,14 +115,15 @@ def rebuild(outcome: Outcome) -> Rebuild | None:
 
 
 def is_of(state: ReconcileState, outcome: Outcome) -> bool:
-    """Whether it is about a revision of this index: named as such, and its digest comes out of what it says it was
-    built of, with the deleted ids of today's spec."""
+    """Whether it is about a revision of this index, and of a time that was: named as such, and its digest comes out of
+    what it says it was built of, with the deleted ids of today's spec."""
     index = state.obs.index
     if not re.fullmatch(rf"{re.escape(index.name)}-[0-9a-f]{{8}}", outcome.revision):
         return False
     try:
-        to_unix(outcome.at)
         built_of = as_spec(state.spec, outcome)
+        if not 0 <= to_unix(outcome.at) <= state.now + CLOCKS_DIFFER_SECONDS:
+            return False
     except (ValueError, OverflowError):
         return False
     mine = (outcome.identity.namespace, outcome.identity.name) == (index.namespace, index.name)

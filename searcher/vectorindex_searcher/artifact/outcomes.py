@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
 
@@ -40,6 +41,8 @@ MOST_BYTES = 32 << 10
 MOST_PROMOTED = 2
 """What is to serve, and what it would go back to."""
 MOST_REJECTED = 50
+MOST_CHARACTERS = 1024
+"""Of a text: what a status may hold."""
 _LONG = 999
 """A count that is as long as any."""
 _log = logging.getLogger(__name__)
@@ -108,7 +111,10 @@ def _parse(data: bytes, layout: Layout) -> Outcome:
     if len(data) > MOST_BYTES:
         raise ValueError(f"it is longer than {MOST_BYTES} bytes")
     try:
-        one = Outcome.read(json.loads(data))
+        said = json.loads(data)
+        if not _can_be_told(said):
+            raise ValueError("it holds what no status can: a long text, or a number that is none")
+        one = Outcome.read(said)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -116,6 +122,17 @@ def _parse(data: bytes, layout: Layout) -> Outcome:
     if (one.identity.namespace, one.identity.name) != (mine.namespace, mine.name):
         raise ValueError(f"it is of {one.identity.namespace}/{one.identity.name}")
     return one
+
+
+def _can_be_told(said: object) -> bool:
+    """Whether the operator can put it into an object: else it would take the whole result for unreadable."""
+    if isinstance(said, Mapping):
+        return all(_can_be_told(value) for value in said.values())
+    if isinstance(said, list):
+        return all(_can_be_told(value) for value in said)
+    if isinstance(said, str):
+        return len(said) <= MOST_CHARACTERS
+    return math.isfinite(said) and abs(said) < 2**63 if isinstance(said, int | float) else True
 
 
 def restorable(store: Store, layout: Layout, cluster: str, known: Sequence[Outcome]) -> list[Outcome]:
