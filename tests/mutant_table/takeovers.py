@@ -162,8 +162,8 @@ TAKEOVERS = (
     Mutant(
         "what was promoted is not written",
         _VALUES,
-        "    if good and status.build is not None and status.report is not None:\n",
-        "    if good and status.build is None:\n",
+        "    return (PROMOTED, state.good_since(name)) if proven and",
+        "    return (PROMOTED, state.good_since(name)) if not proven and",
         (f"{_UNIT}test_one_job_writes_what_was_decided",),
         "Another cluster would have nothing to serve until it has proven what the spec asks for.",
         each=(seeds("taken_over_in_the_middle"),),

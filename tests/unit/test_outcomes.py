@@ -41,6 +41,7 @@ from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.identity import thresholds_hash
 from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.observation import JobState, JobView, Observation, RevisionView, Task
+from vectorindex_operator.core.outcomes import LONGEST_MESSAGE
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import (
     CreateRevision,
@@ -167,6 +168,18 @@ def test_what_is_under_way_is_not_decided(phase: str) -> None:
         STABLE, status=STABLE.status.model_copy(update={"recorded": f"Promoted/{STABLE.status.promoted_at}"})
     )
     assert actions(run(seen(OF, done, other, traffic=done)), StartOutcomes) == []
+
+
+def test_long_words_are_cut() -> None:
+    """A text of more than a status holds would make the document unusable."""
+    gate = GateStatus(
+        gate_hash="g", thresholds_hash="t", verdict="Fail", reason="RecallBelowMin", message="x" * 5000, at=WHY.at
+    )
+    why = WHY.model_copy(update={"message": "x" * 5000})
+    bad = a_revision(OF, "Rejected", data=NEW_DATA, created=NOW - 60, rejected=why, gate=gate)
+    said = next(one for one in start(run(decided(bad))).task.write if one.revision == bad.name)
+    assert said.gate is not None
+    assert max(len(said.message), len(said.gate["message"])) == LONGEST_MESSAGE
 
 
 def test_what_lies_in_an_earlier_bucket_is_not_written_to_this_one() -> None:

@@ -41,26 +41,45 @@ def token(outcome: Outcome) -> str:
     return f"{outcome.outcome}/{outcome.at}"
 
 
+def unwritten_at(state: ReconcileState, name: str) -> str:
+    """When what is not written yet was decided about a revision; empty: nothing is. Without making a document, since
+    most passes ask for every revision."""
+    status = state.statuses[name]
+    said = _decided(state, name)
+    place, new = state.revision(name).spec.artifacts, state.spec.artifacts.s3
+    if said is None or status.recorded == "/".join(said) or recipe.place(place) != recipe.place(new):
+        return ""
+    return said[1]
+
+
+def _decided(state: ReconcileState, name: str) -> tuple[str, str] | None:
+    """The outcome of a revision, and its time; None: there is none yet."""
+    status = state.statuses[name]
+    if status.rejected is not None:
+        return (REJECTED, status.rejected.at) if status.phase in TURNED_DOWN else None
+    proven = bool(status.promoted_at) and status.build is not None and status.report is not None
+    return (PROMOTED, state.good_since(name)) if proven and status.phase in {Phase.STABLE, *REPLACED} else None
+
+
 def of_revision(state: ReconcileState, name: str) -> Outcome | None:
-    """What was decided about a revision; None: nothing yet, or nothing that a document beside new artifacts can say."""
-    status, frozen = state.statuses[name], state.revision(name).spec
-    if recipe.place(frozen.artifacts) != recipe.place(state.spec.artifacts.s3):
+    """What was decided about a revision; None: nothing yet, or nothing that a document can say."""
+    status, decided = state.statuses[name], _decided(state, name)
+    if decided is None:
         return None
+    outcome, at = decided
+    if status.rejected is None:
+        return _outcome(state, name, outcome=outcome, at=at, build=status.build, report=status.report)
     said = status.rejected
-    if said is not None and status.phase in TURNED_DOWN:
-        message = said.message[:LONGEST_MESSAGE]
-        why = {"stage": said.stage, "reason": said.reason, "message": message, "phase": status.phase}
-        return _outcome(state, name, outcome=REJECTED, at=said.at, **why)
-    good = said is None and status.phase in {Phase.STABLE, *REPLACED} and bool(status.promoted_at)
-    if good and status.build is not None and status.report is not None:
-        at = state.good_since(name)
-        return _outcome(state, name, outcome=PROMOTED, at=at, build=status.build, report=status.report)
-    return None
+    message = said.message[:LONGEST_MESSAGE]
+    why = {"stage": said.stage, "reason": said.reason, "message": message, "phase": status.phase}
+    return _outcome(state, name, outcome=outcome, at=at, **why)
 
 
 def _outcome(state: ReconcileState, name: str, **decided: Any) -> Outcome | None:
     index, frozen, gate = state.obs.index, state.revision(name).spec, state.statuses[name].gate
     served, rebuild = frozen.served_as(), frozen.rebuild
+    if gate is not None:
+        gate = gate.model_copy(update={"message": gate.message[:LONGEST_MESSAGE]})
     try:
         return Outcome(
             version=VERSION,

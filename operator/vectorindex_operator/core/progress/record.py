@@ -44,10 +44,10 @@ def step(state: ReconcileState) -> None:
 
 def _unwritten(state: ReconcileState) -> dict[str, Outcome]:
     """By revision, as many as one Job takes, the newest first."""
-    decided = {name: one for name in state.statuses if (one := outcomes.of_revision(state, name)) is not None}
-    left = [name for name, one in decided.items() if state.statuses[name].recorded != outcomes.token(one)]
-    left.sort(key=lambda name: (decided[name].at, name), reverse=True)
-    return {name: decided[name] for name in left[:OUTCOMES_WRITTEN]}
+    decided_at = {name: at for name in state.statuses if (at := outcomes.unwritten_at(state, name))}
+    newest = sorted(decided_at, key=lambda name: (decided_at[name], name), reverse=True)
+    said = ((name, outcomes.of_revision(state, name)) for name in newest[:OUTCOMES_WRITTEN])
+    return {name: one for name, one in said if one is not None}
 
 
 def _start(state: ReconcileState, said: dict[str, Outcome], key: str, failures: int) -> None:
