@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 from apiserver.manifests import FULL_SPEC, changed
 from control_plane import Api, ControlPlane, Json, path_of
+from observations import built, report, spec
 
 from vectorindex_operator.api.v1alpha1 import (
     Condition,
+    Restored,
     RevisionSpec,
     RevisionStatus,
     VectorIndexSpec,
     VectorIndexStatus,
 )
+from vectorindex_searcher.contract import Columns, Identity, IndexSpec, Outcome
 
 OPERATOR = "vectorindex-operator"
 NOW = "2026-11-20T12:00:00Z"
@@ -161,6 +164,34 @@ def test_a_revision_never_changes(api: Api, revision: Json, path: str, value: ob
     assert answer.status == 422
     assert answer.fields == ("spec",)
     assert "a revision never changes" in answer.message
+
+
+def test_what_a_revision_was_before_is_kept(api: Api, revision: Json) -> None:
+    """As it was found in a bucket, words of another release among it."""
+    known = Outcome(
+        version=1,
+        identity=Identity(namespace="team-a", name="products", uid="u"),
+        revision="products-1a2b3c4d",
+        outcome="Promoted",
+        at="2026-11-20T12:00:00.000001Z",
+        digest="1a2b3c",
+        fingerprint="f",
+        columns=Columns(metadata=("title",)),
+        index=IndexSpec(factory="IVF64,Flat", search_params={"nprobe": 4}),
+        segments=("keyword",),
+        min_score=0.25,
+        gate={"verdict": "Pass", "looks": 2, "more": {"a": [1]}},
+        build=built("1a2b3c"),
+        report=report(spec()),
+    )
+    outcome = Outcome.read(known.wire() | {"mood": {"good": True}})
+    revision["spec"] |= {"restored": Restored(phase="Stable", outcome=outcome).wire()}
+    answer = api.apply(revision, OPERATOR)
+    assert answer.ok, answer.message
+    assert answer.body["spec"] == revision["spec"]
+    read = RevisionSpec.read(answer.body["spec"])
+    assert read.restored is not None
+    assert (read.unread, read.restored.outcome) == (frozenset(), outcome)
 
 
 def test_the_evidence_of_a_revision_is_kept(api: Api, revision: Json) -> None:

@@ -140,7 +140,6 @@ TAKEOVERS = (
         "            pass\n",
         (f"{_UNIT}test_what_a_job_has_written_is_not_written_again",),
         "Jobs would follow each other for ever.",
-        each=(seeds("taken_over_with_new_data"),),
     ),
     Mutant(
         "a Job that cannot write is tried for ever",
