@@ -253,6 +253,14 @@ CANARY = (
         "It routes by what the route said before until it has seen the edit.",
     ),
     Mutant(
+        "who had a Gateway before is waited for like who has it",
+        f"{_OPERATOR}/reconcile/routes.py",
+        "        behind=any(each and not has_seen for has_seen, each in zip(heard, rows, strict=True)),\n",
+        "        behind=any(_seen(one) < generation for each in rows for one in each),\n",
+        (f"{_ROUTES}test_who_had_a_gateway_before_is_told_from_who_has_it",),
+        "Each step would begin hours late: a controller that is gone takes its row along no more than others do.",
+    ),
+    Mutant(
         "what a gateway steers is given no time to follow",
         _ROUTE,
         "    return _is_behind(state) or state.now - state.obs.route.said_at < FOLLOW_SECONDS\n",

@@ -138,6 +138,15 @@ def test_a_gateway_that_is_not_named_any_more_is_told_from_those_that_are() -> N
     assert not view(live(parents=[row(), row(name="another")])).left_behind
 
 
+def test_who_had_a_gateway_before_is_told_from_who_has_it() -> None:
+    """It has another class now: what the controller of before said stays there."""
+    before = {**row(seen_at=GENERATION - 1), "controllerName": "example.com/earlier"}
+    found = view(live(parents=[before, row()]))
+    assert (found.accepted, found.behind, found.left_behind) == (True, False, True)
+    found = view(live(parents=[before, row(seen_at=GENERATION - 1)]))
+    assert (found.accepted, found.behind, found.left_behind) == (False, True, False)
+
+
 def test_the_first_gateway_that_says_nothing_is_named() -> None:
     refs = [{"name": "public", "namespace": "gateways"}, {"name": "internal"}]
     assert view(live(parentRefs=refs)).unheard == f"{NAMESPACE}/internal"

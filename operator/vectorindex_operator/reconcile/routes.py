@@ -37,6 +37,9 @@ def route_view(route: Raw | None, problem: str, services: list[Raw], slices: lis
     generation = raw.count(meta.get("generation"))
     rows = [[one for one in parents if _is_of(one, ref, meta)] for ref in wanted]
     left = [one for one in parents if not any(_is_of(one, ref, meta) for ref in wanted)]
+    # A Gateway has one controller: where one has seen the route, another's row is of who had that Gateway before.
+    heard = [any(_seen(one) >= generation for one in each) for each in rows]
+    left += [one for has_seen, each in zip(heard, rows, strict=True) if has_seen for one in each]
     takes = [[_said(one, "Accepted", generation) for one in each] for each in rows]
     finds = [[_said(one, "ResolvedRefs", generation) for one in each] for each in rows]
     routes = [[(a, b) for a, b in zip(*both, strict=True)] for both in zip(takes, finds, strict=True)]
@@ -50,7 +53,7 @@ def route_view(route: Raw | None, problem: str, services: list[Raw], slices: lis
         said_at=_changed_at(meta, "status"),
         weights=weights(route),
         accepted=accepted,
-        behind=any(_seen(one) < generation for each in rows for one in each),
+        behind=any(each and not has_seen for has_seen, each in zip(heard, rows, strict=True)),
         left_behind=any(_seen(one) < generation for one in left),
         refused="" if accepted else _first(takes),
         unresolved="" if accepted else _first(finds),
