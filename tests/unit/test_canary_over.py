@@ -169,6 +169,16 @@ def test_it_is_waited_for_as_long_as_a_soak_may_be_and_that_is_said(changes: dic
     assert (event.revision, "HTTPRoute/docs" in event.message) == (NAME, True)
 
 
+def test_who_goes_on_saying_something_is_not_waited_for_longer() -> None:
+    def since(seconds: float) -> RouteView:
+        return named(said_at=NOW - 1, written_at=NOW - seconds)
+
+    assert removed(run(lost(route=since(LONGEST)))) == ([], [])
+    assert removed(run(lost(route=since(LONGEST + FOLLOW_SECONDS)))) == ([NAME], [])
+    waits, goes_on = (run(shifting(route=since(LONGEST + more))) for more in (0, FOLLOW_SECONDS))
+    assert (shares(waits), shares(goes_on)) == ([("EnsureRoute", NAME, 0)], [("EnsureRoute", NAME, 10)])
+
+
 def test_one_that_has_followed_is_not_taken_for_gone() -> None:
     assert EventReason.GATEWAY_LOST not in [event.reason for event in run(lost(route=named())).events]
 

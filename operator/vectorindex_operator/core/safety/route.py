@@ -176,7 +176,16 @@ def _longest(state: ReconcileState) -> float:
 
 def _may_send(state: ReconcileState) -> bool:
     """Whether a gateway may send queries to whom the route named before: it has not seen that, or has just done so."""
-    return _is_behind(state) or state.now - state.obs.route.said_at < FOLLOW_SECONDS
+    return _is_behind(state) or not _has_followed(state)
+
+
+def _has_followed(state: ReconcileState) -> bool:
+    """Whether what a gateway steers has had its time since that last said something. Who goes on saying something is
+    waited for no longer than who is silent.
+    """
+    view = state.obs.route
+    said, changed = state.now - view.said_at, state.now - view.written_at
+    return said >= FOLLOW_SECONDS or changed >= _longest(state) + FOLLOW_SECONDS
 
 
 def _is_met(state: ReconcileState, name: str) -> bool:
@@ -185,8 +194,8 @@ def _is_met(state: ReconcileState, name: str) -> bool:
     """
     view = state.obs.route
     was_away = view.said_at - view.written_at > PROMPT_SECONDS
-    has_followed = not was_away or state.now - view.said_at >= FOLLOW_SECONDS
-    return name in view.weights and view.accepted and not _is_behind(state) and has_followed
+    takes_it = name in view.weights and view.accepted and not _is_behind(state)
+    return takes_it and (not was_away or _has_followed(state))
 
 
 def _number(rollout: api.RolloutStatus) -> int | None:
