@@ -42,6 +42,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{- /* The namespaces that are watched, with commas between them; empty: all. */}}
+{{- define "vectorindex-operator.watched" -}}
+{{- if .Values.watchNamespaces }}{{ join "," .Values.watchNamespaces }}{{ else if eq .Values.scope "namespace" }}{{ .Release.Namespace }}{{ end }}
+{{- end }}
+
+{{- /* Of a list of the context and a value's name: refuses a value that asks for what no right in a namespace can make. */}}
+{{- define "vectorindex-operator.needsCluster" -}}
+{{- if eq (first .).Values.scope "namespace" }}
+{{- fail (printf "%s makes ValidatingAdmissionPolicies, which are the cluster's: whoever installs with scope=cluster sets it" (last .)) }}
+{{- end }}
+{{- end }}
+
 {{- define "vectorindex-operator.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "vectorindex-operator.fullname" .) .Values.serviceAccount.name }}
@@ -90,8 +102,9 @@ cluster, and so finds it again: `helm template` and Argo CD would draw another k
 
 {{- /* Asks for what is in every cluster, and what whoever installs the chart may read. */}}
 {{- define "vectorindex-operator.seesCluster" -}}
-{{- if .Values.watchNamespaces }}
-{{- if lookup "v1" "ServiceAccount" (first .Values.watchNamespaces) "default" }}true{{ end }}
+{{- $watched := include "vectorindex-operator.watched" . | splitList "," | compact }}
+{{- if $watched }}
+{{- if lookup "v1" "ServiceAccount" (first $watched) "default" }}true{{ end }}
 {{- else if lookup "v1" "Namespace" "" "default" }}true{{ end }}
 {{- end }}
 

@@ -199,7 +199,7 @@ def _template(crd: dict[str, Any]) -> str:
         raise ValueError("a description or rule holds '{{', which Helm would read as its own")
     return (
         "{{- /* Generated from the models by `make generate`; edit those. */}}\n"
-        "{{- if .Values.crds.enabled }}\n"
+        '{{- if and .Values.crds.enabled (ne .Values.scope "namespace") }}\n'
         f"apiVersion: {crd['apiVersion']}\n"
         f"kind: {crd['kind']}\n"
         "metadata:\n"
