@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import builds, gateway, image_build, layout, lifecycle, node, second, workloads
+from . import builds, gateway, image_build, layout, lifecycle, node, registry, second, workloads
 from .locks import exclusive
 from .terminal import ClusterError
 
-TOOLS = ("kubectl", "helm")
+TOOLS = ("kubectl", "helm", "network")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -64,6 +64,15 @@ def _verb(options: argparse.Namespace) -> int:
             _require_running()
             with exclusive("image-build"):
                 {"on": gateway.on, "off": gateway.off}[options.state]()
+        case "registry":
+            _require_running()
+            with exclusive("registry"):
+                {"on": registry.on, "off": registry.off}[options.state]()
+        case "push-image":
+            with exclusive("image-build"):
+                to = image_build.Destination(options.to, options.authfile, options.plain_http)
+                files = (options.context.resolve(), options.file.resolve())
+                print(image_build.push(options.target, to, *files, options.platform, options.base))
         case "build-image":
             _require_running()
             with exclusive("image-build"):
@@ -75,6 +84,8 @@ def _verb(options: argparse.Namespace) -> int:
 
 def _tool(name: str, arguments: list[str]) -> int:
     _require_running()
+    if name == "network":
+        return workloads.run_tool([*registry.network()], arguments)
     return workloads.run_tool([str(layout.TOOLS / name)], arguments)
 
 
@@ -114,6 +125,19 @@ def _parser() -> argparse.ArgumentParser:
     gpu.add_argument("state", choices=["on", "off"])
     routes = verbs.add_parser("gateway", help="a gateway of the Gateway API (Contour with Envoy), or none")
     routes.add_argument("state", choices=["on", "off"])
+    store = verbs.add_parser("registry", help="a registry with a password on the node's loopback address, or none")
+    store.add_argument("state", choices=["on", "off"])
+    # Run by _tool; here for --help.
+    verbs.add_parser("network", help="network COMMAND...: run it in the node's network, where the registry is")
+    pushed = verbs.add_parser("push-image", help="build a target and send it to a registry; print its digest")
+    pushed.add_argument("--target", required=True, help="the stage of the Dockerfile")
+    pushed.add_argument("--to", required=True, help="docker://HOST/NAME:TAG or oci:FOLDER:TAG")
+    pushed.add_argument("--authfile", type=Path, help="a Docker configuration with the registry's password")
+    pushed.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
+    pushed.add_argument("--platform", action="append", default=[], help="linux/amd64; may be given several times")
+    pushed.add_argument("--base", default="", help="a base image to pull, in the place of the one made here")
+    pushed.add_argument("--context", type=Path, default=Path())
+    pushed.add_argument("--file", type=Path, default=Path("Dockerfile"))
     image = verbs.add_parser("build-image", help="build a Dockerfile's target and import it")
     image.add_argument("--target", required=True, help="the stage of the Dockerfile")
     image.add_argument("--tag", required=True, help="the reference manifests use, e.g. localhost/NAME:TAG")

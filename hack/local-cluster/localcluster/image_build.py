@@ -6,15 +6,18 @@ import configparser
 import hashlib
 import json
 import os
+import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from . import images, layout
+from . import archive, host, images, layout, registry
 from .terminal import ClusterError, output_of, run_logged, say
 
 PIP_FILES = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
 HOST_CERTIFICATES = "/etc/ssl/certs"
+LISTS = "vectorindex-push"
 
 
 def build(target: str, tag: str, context: Path, dockerfile: Path) -> None:
@@ -40,6 +43,60 @@ def build(target: str, tag: str, context: Path, dockerfile: Path) -> None:
     digest = images.in_containerd().get(reference)
     record.write_text(json.dumps({"key": key, "image": image, "digest": digest}))
     say(f"{reference}: in the cluster")
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where an image goes, and how what is there is spoken to."""
+
+    address: str
+    """As buildah names it: `docker://HOST/NAME:TAG`, `oci:FOLDER:TAG`."""
+    authfile: Path | None = None
+    """A Docker configuration; None: buildah's own, else ~/.docker/config.json."""
+    plain_http: bool = False
+
+    def flags(self) -> list[str]:
+        """Of buildah's verbs that speak to a registry."""
+        known = ["--authfile", str(self.authfile)] if self.authfile else []
+        return [*known, *(["--tls-verify=false"] if self.plain_http else [])]
+
+
+def push(
+    target: str, to: Destination, context: Path, dockerfile: Path, platforms: Sequence[str] = (), base: str = ""
+) -> str:
+    """Builds `target` for each of `platforms` (default: this machine's) and sends them as one image; its digest.
+
+    `base`: what is built upon instead of the base image that this machine makes, pulled from a registry. The image's
+    index is what the digest is of: a node takes of it what its platform needs.
+    """
+    host.ensure_packages()
+    layout.CACHE.mkdir(parents=True, exist_ok=True)
+    several = f"localhost/{LISTS}/{target}:pushed"
+    built = [
+        _buildah_build(target, f"localhost/{LISTS}/{target}:{one.replace('/', '-')}", context, dockerfile,
+                       _other_base(base, one, to))
+        for one in platforms or (this_platform(),)
+    ]  # fmt: skip
+    subprocess.run(_buildah("manifest", "rm", several), capture_output=True, check=False)  # of an earlier push
+    output_of(_buildah("manifest", "create", several))
+    for image in built:
+        output_of(_buildah("manifest", "add", several, f"containers-storage:{image}"))
+    said = layout.CACHE / "pushed.digest"
+    words = _buildah("manifest", "push", "--all", "--digestfile", str(said), *to.flags(), several, to.address)
+    log = layout.LOGS / "push.log"
+    run_logged(f"pushing {to.address}", "about 20 s", [*registry.reached_by(to.address), *words], log)
+    return said.read_text().strip()
+
+
+def this_platform() -> str:
+    """As registries name it."""
+    return f"linux/{archive.ARCHITECTURES.get(platform.machine(), platform.machine())}"
+
+
+def _other_base(base: str, of: str, to: Destination) -> list[str]:
+    """The flags of a build for a platform, on a base of somebody else's if there is one."""
+    upon = ["--build-arg", f"PYTHON_IMAGE={base}", "--pull", *to.flags()] if base else ["--pull-never"]
+    return ["--platform", of, *upon]
 
 
 def record_of(reference: str) -> Path:
@@ -107,11 +164,14 @@ def host_paths_in(configuration: str) -> list[str]:
     return sorted(word for word in words if word.startswith("/") and word != "/" and Path(word).exists())
 
 
-def _buildah_build(target: str, reference: str, context: Path, dockerfile: Path) -> str:
+def _buildah_build(
+    target: str, reference: str, context: Path, dockerfile: Path, flags: Sequence[str] = ("--pull-never",)
+) -> str:
     """The image id that buildah made, its layers from the cache where nothing they read changed."""
-    _ensure_base()
+    if "--pull-never" in flags:
+        _ensure_base()
     command = _buildah(
-        "bud", "--layers", "--pull-never", "--isolation", "chroot", "--network", "host",
+        "bud", "--layers", *flags, "--isolation", "chroot", "--network", "host",
         *_volumes(), "--target", target, "--tag", reference, "--file", str(dockerfile), str(context),
     )  # fmt: skip
     log = layout.LOGS / "build-image.log"
@@ -121,7 +181,7 @@ def _buildah_build(target: str, reference: str, context: Path, dockerfile: Path)
 
 def _ensure_base() -> None:
     """The base image in buildah's own storage, so that FROM finds it without a registry."""
-    images.ensure_archives()
+    images.ensure_archives(images.NAMES["base"])
     marker = layout.BUILDAH / images.base_archive().name
     if not marker.exists():
         pull = _buildah("pull", f"docker-archive:{images.base_archive()}")

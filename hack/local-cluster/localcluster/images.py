@@ -31,12 +31,12 @@ def base_archive(suite: str = layout.VERSIONS["debian"]["suite"], revision: str 
     return layout.ARCHIVES / f"base-{suite}-{revision}.tar"
 
 
-def ensure_archives() -> None:
-    """Makes the archives that the cache lacks."""
+def ensure_archives(*wanted: str) -> None:
+    """Makes the archives that the cache lacks: of these references, or of all."""
     makers = {NAMES["pause"]: _make_pause, NAMES["object_store"]: _make_object_store, NAMES["base"]: _make_base}
     layout.ARCHIVES.mkdir(parents=True, exist_ok=True)
     for reference, target in own_archives().items():
-        if not target.exists():
+        if not target.exists() and (not wanted or reference in wanted):
             makers[reference](reference, target)
 
 

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,10 +30,25 @@ def begin(script: Path, record: Path, log: Path, environment: Mapping[str, str])
             # A session of its own: closing the terminal, or Ctrl-C in it, does not end the cluster.
             start_new_session=True, env=environment,
         )  # fmt: skip
+    return _recorded_child(process, record, log, "the node's namespaces")
+
+
+def begin_inside(init: int, command: Sequence[str], record: Path, log: Path, environment: Mapping[str, str]) -> int:
+    """Runs `command` in these namespaces' network and among their processes: it ends with them. Its id, as above."""
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            ["nsenter", "-t", str(init), "-n", "-p", *command],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd="/",
+            start_new_session=True, env=environment,
+        )  # fmt: skip
+    return _recorded_child(process, record, log, Path(command[0]).name)
+
+
+def _recorded_child(process: subprocess.Popen[bytes], record: Path, log: Path, what: str) -> int:
     init = _child_of(process)
     if init is None:
         process.kill()
-        raise ClusterError(f"the node's namespaces did not start. {log} says:\n{last_lines(log)}")
+        raise ClusterError(f"{what} did not start. {log} says:\n{last_lines(log)}")
     record.write_text(json.dumps({"unshare": [process.pid, start_time(process.pid)], "init": [init, start_time(init)]}))
     return init
 
@@ -84,7 +99,7 @@ def same_process(process: Process) -> bool:
 
 
 def _child_of(process: subprocess.Popen[bytes]) -> int | None:
-    """The first child of unshare; None when it ended, or has none after 5 s."""
+    """The first child of unshare, or of nsenter; None when it ended, or has none after 5 s."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline and process.poll() is None:
         for entry in Path("/proc").iterdir():
