@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(printer: Printer) -> int:
     summary = Summary()
-    set_up = stage.build(printer)
+    cluster = clusters.choose()
+    stage.announce(printer, cluster)
+    set_up = stage.build(printer, cluster)
     try:
         Story(set_up, printer, summary).tell()
     except HarnessError as failure:
@@ -64,7 +66,7 @@ def _what_now(printer: Printer, set_up: stage.Stage) -> None:
     ask(set_up.kube, printer, EXAMPLE)
     cluster = set_up.kube.cluster
     tool = "hack/local-cluster/cluster kubectl" if cluster.name == "local" else "kubectl"
-    printer.plain(f"\n  {tool} -n {stage.NAMESPACE} get vix,vixr      what became of it")
+    printer.plain(f"\n  {tool} -n {set_up.index.namespace} get vix,vixr      what became of it")
     printer.plain('  PYTHONPATH=hack .venv/bin/python -m demo --ask "TEXT"      search')
     printer.plain("  make demo-clean      remove it")
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from demo.data import QUERIES
 from demo.printer import Printer
-from demo.stage import NAME, NAMESPACE
+from demo.stage import NAME, home
 from harness.errors import HarnessError
 from harness.kube import Kube
 
@@ -23,7 +23,7 @@ def ask(kube: Kube, printer: Printer, text: str) -> None:
     if row is None:
         raise HarnessError(f"none of the {len(rows):,} prepared queries contains {text!r}")
     request = {"vector": list(row["vector"]), "k": SHOWN, "segment": row["query_class"], "include": ["metadata"]}
-    path = f"/api/v1/namespaces/{NAMESPACE}/services/{NAME}:http/proxy/v1/search"
+    path = f"/api/v1/namespaces/{home(kube.cluster)}/services/{NAME}:http/proxy/v1/search"
     status, answer = kube.call("POST", path, body=request)
     if status != 200:
         raise HarnessError(f"{status}: {answer}")

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from demo import data
 from demo.follow import Follower, counts
 from demo.printer import Printer
-from demo.stage import BUILD, NAMESPACE, Stage
+from demo.stage import BUILD, Stage, manifest_for
 from demo.summary import Summary
 from harness import traffic as loads
 from harness.base import CHECKOUT
@@ -127,7 +127,8 @@ class Story:
         raise HarnessError(f"no new revision in 120 s after applying {manifest}:\n{self._index.explain()}")
 
     def _kubectl_apply(self, manifest: str) -> str:
-        return self._stage.kube.kubectl("-n", NAMESPACE, "apply", "-f", MANIFESTS / manifest).strip()
+        text = manifest_for(self._stage.kube.cluster, MANIFESTS / manifest)
+        return self._stage.kube.kubectl("-n", self._index.namespace, "apply", "-f", "-", stdin=text).strip()
 
     def _outcome(self, name: str, topic: str, status: Json, expected: str, text: str) -> None:
         """Notes and says how a revision ended. Raises HarnessError when that is not what this act shows."""
@@ -180,7 +181,9 @@ class Story:
         before, generation = self._work(), self._index.get()["metadata"]["generation"]
         self._kubectl_apply(manifest)
         stamp = f"demo/synced-at={time.time():.0f}"
-        self._stage.kube.kubectl("-n", NAMESPACE, "annotate", "--overwrite", f"vix/{self._index.name}", stamp)
+        self._stage.kube.kubectl(
+            "-n", self._index.namespace, "annotate", "--overwrite", f"vix/{self._index.name}", stamp
+        )
         until = time.monotonic() + RESYNC_SECONDS
         while time.monotonic() < until:
             self._follower.count()

@@ -32,10 +32,12 @@ class Image:
 
     repository: str
     tag: str
+    digest: str = ""
+    """`sha256:...`; wins over the tag."""
 
     @property
     def reference(self) -> str:
-        return f"{self.repository}:{self.tag}"
+        return f"{self.repository}@{self.digest}" if self.digest else f"{self.repository}:{self.tag}"
 
 
 class Cluster(ABC):
@@ -51,6 +53,10 @@ class Cluster(ABC):
     """What the operator asked of the API server, where that writes it down; rotated files lie beside it."""
     audit_backups: int = 0
     """How many rotated ones there are at most."""
+    namespace: str = ""
+    """The only one in which this process has rights; empty: it may do everything."""
+    pull_secrets: tuple[str, ...] = ()
+    """By which pods pull the images, in their own namespace."""
     kubectl_program: str = "kubectl"
     helm_program: str = "helm"
 
@@ -65,6 +71,11 @@ class Cluster(ABC):
     @abstractmethod
     def s3(self) -> S3Access:
         """The object store, there and answering."""
+
+    @property
+    def label(self) -> str:
+        """Which one, for people."""
+        return f"cluster {self.name}" + (f" ({self.context})" if self.context else "")
 
     def environment(self) -> dict[str, str]:
         """What a child process needs to mean this cluster."""

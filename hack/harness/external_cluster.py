@@ -11,11 +11,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
 from string import Template
 from threading import Thread
+from typing import Any
+
+import yaml
 
 from harness.base import CHECKOUT, Cluster, Image, S3Access
 from harness.commands import run
@@ -30,6 +34,8 @@ OBJECT_STORE = {
     "S3_REGION": "us-east-1",
 }
 KIND_NAME = "vectorindex"
+DIGESTS = {"operator": "OPERATOR_DIGEST", "searcher": "SEARCHER_DIGEST"}
+"""By which variables the images of CLUSTER=current are named, in the place of IMAGE_TAG."""
 FORWARD_SECONDS = 30
 
 
@@ -43,8 +49,9 @@ class OtherCluster(Cluster):
     def _s3(self) -> S3Access:
         """Deployed once; the port-forward ends with this process."""
         values = OBJECT_STORE | _credentials()
-        manifest = Template((LOCAL_CLUSTER / "manifests" / "object-store.yaml").read_text()).substitute(values)
-        self.kubectl("apply", "-f", "-", stdin=manifest)
+        if self.namespace:
+            values["OBJECT_STORE_NAMESPACE"] = self.namespace
+        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(object_store(values, self)))
         namespace, port = values["OBJECT_STORE_NAMESPACE"], values["OBJECT_STORE_PORT"]
         self.kubectl("-n", namespace, "rollout", "status", "deployment/s3", "--timeout=180s", timeout=200)
         return S3Access(
@@ -83,6 +90,16 @@ def _listen(process: subprocess.Popen[str], opened: Future[int]) -> None:
                 opened.set_result(int(found.group(1)))
     if not opened.done():
         opened.set_exception(EOFError(said.strip() or "it said nothing"))
+
+
+def object_store(values: Mapping[str, str], cluster: Cluster) -> list[dict[str, Any]]:
+    """The objects of the S3 server: without the namespace where that is somebody else's."""
+    text = Template((LOCAL_CLUSTER / "manifests" / "object-store.yaml").read_text()).substitute(values)
+    objects = [one for one in yaml.safe_load_all(text) if not (cluster.namespace and one["kind"] == "Namespace")]
+    for one in objects:
+        if one["kind"] == "Deployment" and cluster.pull_secrets:
+            one["spec"]["template"]["spec"]["imagePullSecrets"] = [{"name": name} for name in cluster.pull_secrets]
+    return objects
 
 
 class KindCluster(OtherCluster):
@@ -126,28 +143,34 @@ class CurrentCluster(OtherCluster):
             raise HarnessError(f"CLUSTER=current: there is no kubeconfig at {self.kubeconfig}; set KUBECONFIG")
         if len(paths) > 1:
             raise HarnessError("CLUSTER=current: KUBECONFIG names several files; name one")
+        self.namespace = os.environ.get("CLUSTER_NAMESPACE", "")
+        self.pull_secrets = tuple(filter(None, os.environ.get("PULL_SECRET", "").split(",")))
         self.context = run(
             ["kubectl", "--kubeconfig", self.kubeconfig, "config", "current-context"], timeout=30
         ).strip()
 
     def up(self) -> None:
-        missing = [name for name in ("IMAGE_REPOSITORY", "IMAGE_TAG") if not os.environ.get(name)]
+        digests = [name for name in DIGESTS.values() if os.environ.get(name)]
+        named = DIGESTS.values() if digests else ("IMAGE_TAG",)
+        missing = [name for name in ("IMAGE_REPOSITORY", *named) if not os.environ.get(name)]
         if missing:
             raise HarnessError(
                 f"CLUSTER=current needs {' and '.join(missing)}: build the Dockerfile's targets operator and searcher, "
-                "push them as REGISTRY/vectorindex-operator and REGISTRY/vectorindex-searcher, and set "
-                "IMAGE_REPOSITORY=REGISTRY/vectorindex-operator IMAGE_TAG=TAG"
+                "push them as REGISTRY/vectorindex-operator and REGISTRY/vectorindex-searcher (`make images-push` does "
+                "both, and says what to set), and set IMAGE_REPOSITORY=REGISTRY/vectorindex-operator IMAGE_TAG=TAG"
             )
         self.kubectl("version", "--request-timeout=10s")
 
     def provide_image(self, target: str, tag: str, checkout: Path = CHECKOUT) -> Image:
         """The registry's tags are the user's: of this checkout, and of another if they name it."""
+        repository = os.environ["IMAGE_REPOSITORY"]
+        name = repository if target == "operator" else f"{repository.removesuffix('-operator')}-{target}"
+        if checkout == CHECKOUT and (digest := os.environ.get(DIGESTS[target])):
+            return Image(name, os.environ.get("IMAGE_TAG", ""), digest)
         variable = "IMAGE_TAG" if checkout == CHECKOUT else "PAST_IMAGE_TAG"
         if not os.environ.get(variable):
             raise LackingError(f"CLUSTER=current needs {variable}, the tag of the images that would here be {tag}")
-        repository = os.environ["IMAGE_REPOSITORY"]
-        beside = f"{repository.removesuffix('-operator')}-{target}"
-        return Image(repository if target == "operator" else beside, os.environ[variable])
+        return Image(name, os.environ[variable])
 
 
 def _credentials() -> dict[str, str]:

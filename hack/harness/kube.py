@@ -200,6 +200,12 @@ def path_of(kind: str, name: str = "", namespace: str = "") -> str:
     return f"{prefix}{middle}/{plural}" + (f"/{name}" if name else "")
 
 
+def resource_of(kind: str) -> tuple[str, str]:
+    """Its API group (empty: the core's) and its plural, as rights name them."""
+    prefix, plural = _PATHS[kind]
+    return ("" if prefix == "/api/v1" else prefix.split("/")[2]), plural
+
+
 def _checked(status: int, body: Json) -> Json:
     if status >= 400:
         raise KubeError(status, body)

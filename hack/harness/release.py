@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from harness.base import CHECKOUT, Cluster
 from harness.errors import HarnessError
@@ -23,60 +27,82 @@ def install(cluster: Cluster, images: Images, chart: Path = CHART, **values: str
     changes its pod. `values`: further chart values, with `__` for a dot.
     """
     name = installed(cluster) or DEFAULT_NAME
-    wanted = {
-        "image.repository": images.operator.repository,
-        "image.tag": images.operator.tag,
-        "searcherImage.repository": images.searcher.repository,
-        "searcherImage.tag": images.searcher.tag,
-        **{key.replace("__", "."): value for key, value in values.items()},
-    }
-    settings = [word for key, value in wanted.items() for word in ("--set-string", f"{key}={value}")]
+    more = {key.replace("__", "."): value for key, value in values.items()}
+    make = [] if cluster.namespace else ["--create-namespace"]
     try:
         cluster.helm(
-            "upgrade", "--install", name, chart, "--namespace", NAMESPACE, "--create-namespace",
-            "--wait", "--timeout", f"{WAIT_SECONDS}s", "--history-max", "5", "--reset-values", *settings,
-            timeout=WAIT_SECONDS + 30,
+            "upgrade", "--install", name, chart, "--namespace", home(cluster), *make,
+            "--wait", "--timeout", f"{WAIT_SECONDS}s", "--history-max", "5", "--reset-values",
+            *settings(cluster, images, more), timeout=WAIT_SECONDS + 30,
         )  # fmt: skip
     except HarnessError as failure:
         raise HarnessError(f"{failure}\n{_pods(cluster)}") from failure
     return name
 
 
+def home(cluster: Cluster) -> str:
+    """The namespace of the release."""
+    return cluster.namespace or NAMESPACE
+
+
+def settings(cluster: Cluster, images: Images, more: Mapping[str, str]) -> list[str]:
+    """Helm's words for the images, for the rights that there are, and for `more` values."""
+    wanted = {
+        "image.repository": images.operator.repository,
+        "image.tag": images.operator.tag,
+        "image.digest": images.operator.digest,
+        "searcherImage.repository": images.searcher.repository,
+        "searcherImage.tag": images.searcher.tag,
+        "searcherImage.digest": images.searcher.digest,
+        **{f"imagePullSecrets[{at}].name": secret for at, secret in enumerate(cluster.pull_secrets)},
+    }
+    if cluster.namespace:  # a class of its own: another operator may watch all of a cluster that is not ours
+        wanted |= {"scope": "namespace", "operatorClass": cluster.namespace}
+    past = {key: value for key, value in wanted.items() if value or not key.endswith("digest")}
+    return [word for key, value in {**past, **more}.items() for word in ("--set-string", f"{key}={value}")]
+
+
+def objects(cluster: Cluster, images: Images) -> list[dict[str, Any]]:
+    """What an installation makes."""
+    words = ["template", DEFAULT_NAME, str(CHART), "--namespace", home(cluster), *settings(cluster, images, {})]
+    return [one for one in yaml.safe_load_all(cluster.helm(*words)) if one]
+
+
 def go_back(cluster: Cluster, name: str, revision: int) -> None:
     """`helm rollback` to a revision of the release; waits until the operator is ready."""
     cluster.helm(
-        "rollback", name, str(revision), "--namespace", NAMESPACE, "--wait", "--timeout", f"{WAIT_SECONDS}s",
+        "rollback", name, str(revision), "--namespace", home(cluster), "--wait", "--timeout", f"{WAIT_SECONDS}s",
         timeout=WAIT_SECONDS + 30,
     )  # fmt: skip
 
 
 def revision(cluster: Cluster, name: str) -> int:
     """The number of the release's newest revision."""
-    listed = json.loads(cluster.helm("history", name, "--namespace", NAMESPACE, "--max", "1", "--output", "json"))
+    listed = json.loads(cluster.helm("history", name, "--namespace", home(cluster), "--max", "1", "--output", "json"))
     return int(listed[-1]["revision"])
 
 
 def deployment(cluster: Cluster) -> str:
     """The name of the operator's Deployment."""
     selector = f"app.kubernetes.io/name={CHART_NAME},app.kubernetes.io/component=operator"
-    said = cluster.kubectl("-n", NAMESPACE, "get", "deployment", "-l", selector, "-o", "name")
+    said = cluster.kubectl("-n", home(cluster), "get", "deployment", "-l", selector, "-o", "name")
     if not said.strip():
-        raise HarnessError(f"the operator is not installed in namespace {NAMESPACE}")
+        raise HarnessError(f"the operator is not installed in namespace {home(cluster)}")
     return said.split()[0].removeprefix("deployment.apps/")
 
 
 def installed(cluster: Cluster) -> str:
-    """The name of the release of this chart in our namespace; empty when there is none."""
-    listed = json.loads(cluster.helm("list", "--namespace", NAMESPACE, "--all", "--output", "json") or "[]")
+    """The name of the release of this chart in its namespace; empty when there is none."""
+    listed = json.loads(cluster.helm("list", "--namespace", home(cluster), "--all", "--output", "json") or "[]")
     mine = [row["name"] for row in listed if row["chart"].rpartition("-")[0] == CHART_NAME]
     return str(mine[0]) if mine else ""
 
 
 def _pods(cluster: Cluster) -> str:
     """What the operator's pods say, for a failed installation."""
-    pods = cluster.kubectl("-n", NAMESPACE, "get", "pods", "-o", "wide")
+    pods = cluster.kubectl("-n", home(cluster), "get", "pods", "-o", "wide")
     try:
-        logs = cluster.kubectl("-n", NAMESPACE, "logs", f"deployment/{deployment(cluster)}", "--tail=20")
+        logs = cluster.kubectl("-n", home(cluster), "logs", f"deployment/{deployment(cluster)}", "--tail=20")
     except HarnessError as failure:
         logs = str(failure)
     return f"{pods}\n{logs}"

@@ -318,6 +318,8 @@ def _pod(kube: Kube, images: Images, namespace: str, name: str) -> list[str]:
         "securityContext": restricted,
     }
     spec = {"containers": [one], "restartPolicy": "Never", "automountServiceAccountToken": False}
+    if kube.cluster.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": secret} for secret in kube.cluster.pull_secrets]
     meta = {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/name": name}}
     if kube.delete("Pod", name, namespace, grace=0):
         kube.wait_gone("Pod", name, namespace)

@@ -72,14 +72,11 @@ def push(
     host.ensure_packages()
     layout.CACHE.mkdir(parents=True, exist_ok=True)
     several = f"localhost/{LISTS}/{target}:pushed"
-    built = [
-        _buildah_build(target, f"localhost/{LISTS}/{target}:{one.replace('/', '-')}", context, dockerfile,
-                       _other_base(base, one, to))
-        for one in platforms or (this_platform(),)
-    ]  # fmt: skip
     subprocess.run(_buildah("manifest", "rm", several), capture_output=True, check=False)  # of an earlier push
     output_of(_buildah("manifest", "create", several))
-    for image in built:
+    for one in platforms or (this_platform(),):
+        image = f"localhost/{LISTS}/{target}:{one.replace('/', '-')}"
+        _buildah_build(target, image, context, dockerfile, _other_base(base, one, to))
         output_of(_buildah("manifest", "add", several, f"containers-storage:{image}"))
     said = layout.CACHE / "pushed.digest"
     words = _buildah("manifest", "push", "--all", "--digestfile", str(said), *to.flags(), several, to.address)
