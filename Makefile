@@ -192,6 +192,21 @@ images: ## build the operator's and the searcher's image into the local cluster
 	@$(CLUSTER_TOOL) build-image --target operator --tag localhost/vectorindex-operator:dev --context . --file Dockerfile
 	@$(CLUSTER_TOOL) build-image --target searcher --tag localhost/vectorindex-searcher:dev --context . --file Dockerfile
 
+.PHONY: images-push
+images-push: setup ## build both images and push them, by digest: REGISTRY=registry.example.com/team (TAG= AUTHFILE= PLAIN_HTTP=1)
+	@PYTHONPATH=hack $(RUN) -m releasing push --registry "$(REGISTRY)" $(if $(TAG),--tag $(TAG)) \
+		$(if $(AUTHFILE),--authfile $(AUTHFILE)) $(if $(PLAIN_HTTP),--plain-http)
+
+.PHONY: release
+release: setup ## build a release and say what would be sent out; PUBLISH=1 sends it (REGISTRY= BASE=python@sha256:... PLATFORMS= AUTHFILE=)
+	@PYTHONPATH=hack $(RUN) -m releasing release --uv "$(UV)" --helm "$$($(CLUSTER_TOOL) binary helm)" --registry "$(REGISTRY)" \
+		$(if $(BASE),--base $(BASE)) $(foreach one,$(PLATFORMS),--platform $(one)) $(if $(AUTHFILE),--authfile $(AUTHFILE)) \
+		$(if $(PLAIN_HTTP),--plain-http) $(if $(PUBLISH),--publish)
+
+.PHONY: test-elsewhere
+test-elsewhere: setup ## the demo with rights in one namespace alone, out of a registry, by digest, on the local cluster; 10 minutes
+	@$(RUN) tests/run_layers.py elsewhere
+
 .PHONY: image-gpu
 image-gpu: ## build the image for GPU builds (large: it carries CUDA)
 	@$(CLUSTER_TOOL) build-image --target searcher-gpu --tag localhost/vectorindex-searcher-gpu:dev --context . --file Dockerfile

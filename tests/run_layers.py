@@ -22,13 +22,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTER = ROOT / "hack" / "local-cluster" / "cluster"
 LAYERS = ("unit", "simulator", "dashboard", "apiserver", "chaos", "e2e")
-ON_REQUEST = ("gitops", "gitops_cluster")
+ON_REQUEST = ("gitops", "gitops_cluster", "elsewhere")
 """Run only where they are named: what they need takes minutes to build."""
-NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e", "gitops_cluster"})
+NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e", "gitops_cluster", "elsewhere"})
 PREPARATIONS: dict[str, tuple[list[str], ...]] = {
     "apiserver": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "versitygw")),
     "chaos": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm")),
     "e2e": ([sys.executable, "-m", "harness"],),
+    "elsewhere": ([str(CLUSTER), "up"], [str(CLUSTER), "registry", "on"]),
     "gitops": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "argocd-scripts", "argocd")),
     "gitops_cluster": (["env", "CLUSTER=local", sys.executable, "-m", "harness"], [str(CLUSTER), "binary", "argocd"]),
 }

@@ -1,0 +1,215 @@
+"""The demo by somebody with rights in one namespace alone: out of a registry, by digest, with a pull Secret.
+
+On the local cluster, in its node's network, where that registry is. An administrator makes what is the cluster's first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness import release
+from harness.base import CHECKOUT, Cluster
+from harness.errors import HarnessError
+from harness.local import PROGRAM, LocalCluster
+from releasing import images
+from releasing.images import Registry
+
+NAMESPACE, ACCOUNT, SECRET = "elsewhere", "installer", "registry"
+REGISTRY = "127.0.0.1:5000"
+ADMINISTRATORS = "vectorindex-cluster"
+"""The release with what is the cluster's."""
+DEMO_SECONDS = 900
+CHART = f"oci://{REGISTRY}/charts"
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A namespace, and what its one user has: a kubeconfig, a password of the registry, and digests."""
+
+    cluster: Cluster
+    kubeconfig: Path
+    password: Path
+    digests: dict[str, str]
+    store: str
+
+    def run(self, *command: str | Path, timeout: float, **environment: str) -> subprocess.CompletedProcess[str]:
+        """As that user, in the network where the registry is."""
+        own = {"KUBECONFIG": str(self.kubeconfig), "PYTHONPATH": str(CHECKOUT / "hack"), "NO_COLOR": "1"}
+        inside = [sys.executable, str(PROGRAM), "network", "env", *(f"{k}={v}" for k, v in (own | environment).items())]
+        words = [*inside, *map(str, command)]
+        return subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=timeout)
+
+    def demo(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        named = {f"{target.upper()}_DIGEST": digest for target, digest in self.digests.items()}
+        named |= {"CLUSTER": "current", "CLUSTER_NAMESPACE": NAMESPACE, "PULL_SECRET": SECRET}
+        named |= {"IMAGE_REPOSITORY": images.repository(REGISTRY, "operator"), "OBJECT_STORE_IMAGE": self.store}
+        return self.run(sys.executable, "-m", "demo", *words, timeout=DEMO_SECONDS, **(named | environment))
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
+    cluster, folder = LocalCluster(), tmp_path_factory.mktemp("elsewhere")
+    password = folder / "config.json"
+    password.write_text(_password())
+    registry = Registry(REGISTRY, password, plain_http=True)
+    digests = images.push(registry, "")
+    store = _push_store(registry, folder)
+    _administer(cluster, password)
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(_kubeconfig(cluster))
+    yield Elsewhere(cluster, kubeconfig, password, digests, store)
+    cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    cluster.helm("uninstall", ADMINISTRATORS, "--namespace", release.NAMESPACE)
+
+
+def _password() -> str:
+    sys.path.insert(0, str(PROGRAM.parent))
+    try:
+        from localcluster import registry
+    finally:
+        sys.path.pop(0)
+    return str(registry.docker_configuration())
+
+
+def _push_store(registry: Registry, folder: Path) -> str:
+    """The S3 server of the demo, whose image a cluster elsewhere cannot have either."""
+    program = subprocess.run(
+        [sys.executable, PROGRAM, "binary", "versitygw"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    context = folder / "store"
+    context.mkdir()
+    (context / "versitygw").write_bytes(Path(program).read_bytes())
+    (context / "versitygw").chmod(0o755)
+    (context / "Dockerfile").write_text(
+        'FROM scratch AS store\nCOPY versitygw /versitygw\nUSER 1000:1000\nENTRYPOINT ["/versitygw"]\n'
+    )
+    name = f"{REGISTRY}/versitygw"
+    words = images.command("store", f"docker://{name}:dev", (), registry.flags())
+    where = ["--context", str(context), "--file", str(context / "Dockerfile")]
+    done = subprocess.run([*words, *where], stdout=subprocess.PIPE, text=True, check=True)
+    return f"{name}@{done.stdout.strip()}"
+
+
+def _administer(cluster: Cluster, password: Path) -> None:
+    """What docs/elsewhere.md has an administrator do. The CRDs may be another release's already."""
+    mine = "false" if cluster.kubectl("get", "crd", "--ignore-not-found", "vectorindexes.vectorindex.dev") else "true"
+    cluster.helm(
+        "upgrade", "--install", ADMINISTRATORS, release.CHART, "--namespace", release.NAMESPACE, "--create-namespace",
+        "--set", "scope=cluster", "--set", f"crds.enabled={mine}",
+    )  # fmt: skip
+    installer = f"{ADMINISTRATORS}-{release.CHART_NAME}-installer"
+    meta = {"namespace": NAMESPACE}
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    subjects = [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}]
+    objects = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, **meta}},
+        {
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET, **meta},
+            "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": password.read_text()},
+        },
+        *(
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+                "metadata": {"name": f"vectorindex-{role}", **meta}, "subjects": subjects,
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            }
+            for role, name in {"admin": "admin", "installer": installer}.items()
+        ),
+    ]  # fmt: skip
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+
+
+def _kubeconfig(cluster: Cluster) -> str:
+    """Of the ServiceAccount, for two hours."""
+    known = yaml.safe_load(cluster.kubeconfig.read_text())
+    token = cluster.kubectl("-n", NAMESPACE, "create", "token", ACCOUNT, "--duration=2h").strip()
+    context = {"cluster": known["clusters"][0]["name"], "user": ACCOUNT, "namespace": NAMESPACE}
+    mine = {"users": [{"name": ACCOUNT, "user": {"token": token}}], "current-context": "elsewhere"}
+    return yaml.safe_dump(known | mine | {"contexts": [{"name": "elsewhere", "context": context}]})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools() -> Iterator[None]:
+    """kubectl and helm on PATH, as users have them."""
+    before = os.environ["PATH"]
+    os.environ["PATH"] = f"{Path(LocalCluster().kubectl_program).parent}:{before}"
+    yield
+    os.environ["PATH"] = before
+
+
+def test_what_is_lacking_is_said_before_anything_is_made(elsewhere: Elsewhere) -> None:
+    binding = "vectorindex-installer"
+    kept = elsewhere.cluster.kubectl("-n", NAMESPACE, "get", "rolebinding", binding, "-o", "json")
+    elsewhere.cluster.kubectl("-n", NAMESPACE, "delete", "rolebinding", binding)
+    try:
+        said = elsewhere.demo()
+    finally:
+        elsewhere.cluster.kubectl("apply", "-f", "-", stdin=kept)
+    assert said.returncode == 1
+    assert "create events.events.k8s.io" in said.stdout
+    assert "--clusterrole=vectorindex-operator-installer" in said.stdout
+    assert "Five revisions" in said.stdout.splitlines()[0]
+    left = elsewhere.cluster.kubectl("-n", NAMESPACE, "get", "deployments,pods,services", "-o", "name")
+    assert left == ""
+
+    unnamed = elsewhere.demo(CLUSTER_NAMESPACE="")
+    assert unnamed.returncode == 1
+    assert "create customresourcedefinitions.apiextensions.k8s.io" in unnamed.stdout
+    assert "CLUSTER_NAMESPACE=NAMESPACE" in unnamed.stdout
+
+
+def test_the_chart_is_installed_out_of_the_registry(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    values = tmp_path / "images.yaml"
+    values.write_text(images.values(REGISTRY, elsewhere.digests))
+    packed = elsewhere.cluster.helm("package", release.CHART, "--destination", tmp_path).strip().rpartition(": ")[2]
+    known = ["--plain-http", "--registry-config", elsewhere.password]
+    pushed = elsewhere.run("helm", "push", packed, CHART, *known, timeout=60)
+    assert pushed.returncode == 0, pushed.stderr
+    refused = elsewhere.run("helm", "pull", f"{CHART}/{release.CHART_NAME}", "--plain-http", timeout=60)
+    assert refused.returncode != 0, "the registry asked for no password"
+    done = elsewhere.run(
+        "helm", "install", release.DEFAULT_NAME, f"{CHART}/{release.CHART_NAME}", *known, "--namespace", NAMESPACE,
+        "--set", f"scope=namespace,operatorClass={NAMESPACE},imagePullSecrets[0].name={SECRET}",
+        "--values", values, "--wait", "--timeout", "180s", timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert _images(elsewhere) == {f"{images.repository(REGISTRY, 'operator')}@{elsewhere.digests['operator']}"}
+
+
+def _images(elsewhere: Elsewhere) -> set[str]:
+    """What the namespace's pods run."""
+    pods = json.loads(elsewhere.cluster.kubectl("-n", NAMESPACE, "get", "pods", "-o", "json"))["items"]
+    return {one["image"] for pod in pods for one in pod["spec"]["containers"]}
+
+
+def test_the_demo_runs_to_its_end(elsewhere: Elsewhere) -> None:
+    said = elsewhere.demo()
+    print(said.stdout)
+    assert said.returncode == 0, said.stdout[-4000:] + said.stderr[-2000:]
+    assert _images(elsewhere) == {
+        f"{images.repository(REGISTRY, target)}@{digest}" for target, digest in elsewhere.digests.items()
+    } | {elsewhere.store}
+    pods = json.loads(elsewhere.cluster.kubectl("-n", NAMESPACE, "get", "pods", "-o", "json"))["items"]
+    assert all(pod["spec"]["imagePullSecrets"] == [{"name": SECRET}] for pod in pods)
+
+    cleaned = elsewhere.demo("--clean")
+    assert cleaned.returncode == 0, cleaned.stdout + cleaned.stderr
+    left = elsewhere.cluster.kubectl("-n", NAMESPACE, "get", "vix,vixr,jobs,services,deployments", "-o", "name").split()
+    assert [one for one in left if "operator" not in one] == []
+    gone = elsewhere.run("helm", "uninstall", release.DEFAULT_NAME, "--namespace", NAMESPACE, timeout=120)
+    assert gone.returncode == 0, gone.stderr
+
+
+def test_a_registry_asks_for_its_password(elsewhere: Elsewhere) -> None:
+    with pytest.raises(HarnessError, match="did not get to"):
+        images.build("operator", f"docker://{REGISTRY}/vectorindex-operator:none", (), ["--plain-http"])
