@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -19,7 +20,19 @@ from harness import release
 HACK = Path(__file__).resolve().parents[2] / "hack" / "local-cluster"
 sys.path.insert(0, str(HACK))
 
-from localcluster import archive, builds, cli, host, image_build, layout, lifecycle, node, processes, second  # noqa: E402
+from localcluster import (  # noqa: E402
+    archive,
+    builds,
+    cli,
+    host,
+    image_build,
+    layout,
+    lifecycle,
+    node,
+    processes,
+    registry,
+    second,
+)
 from localcluster.terminal import ClusterError  # noqa: E402
 
 
@@ -234,3 +247,31 @@ def test_a_program_in_the_nodes_network_is_the_one_that_was_asked_for(
     assert became == [["nsenter", "--target", "4711", "--net", "--", "python", "-m", "pytest", "--help"]]
     assert cli.main(["network"]) == 1
     assert "say which program" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- the registry
+
+
+def test_the_registry_is_on_loopback_and_asks_for_the_password_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = yaml.safe_load(registry.configuration())
+    assert made["http"]["addr"] == registry.ADDRESS == "127.0.0.1:5000"
+    user = Path(made["auth"]["htpasswd"]["path"]).read_text().partition(":")[0]
+    assert registry.credentials()["REGISTRY_USER"] == user
+    told = json.loads(registry.docker_configuration())["auths"][registry.ADDRESS]["auth"]
+    assert base64.b64decode(told).decode() == f"{user}:{registry.credentials()['REGISTRY_PASSWORD']}"
+
+
+def test_only_the_nodes_registry_is_reached_in_the_nodes_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.node, "require_init_pid", lambda: 17)
+    assert registry.reached_by("docker://127.0.0.1:5000/app:dev") == ["nsenter", "-t", "17", "-n"]
+    assert registry.reached_by("docker://127.0.0.1:50001/app:dev") == []
+    assert registry.reached_by("oci:folder:dev") == []
+
+
+def test_an_image_is_built_for_its_platform_upon_what_is_there_or_what_is_named(tmp_path: Path) -> None:
+    to = image_build.Destination("docker://registry.example.com/app:1", tmp_path / "auth.json", plain_http=True)
+    assert image_build._other_base("", "linux/arm64", to) == ["--platform", "linux/arm64", "--pull-never"]
+    named = image_build._other_base("python@sha256:1", "linux/amd64", to)
+    assert named[2:4] == ["--build-arg", "PYTHON_IMAGE=python@sha256:1"]
+    assert "--pull-never" not in named
+    assert named[-3:] == ["--authfile", str(tmp_path / "auth.json"), "--tls-verify=false"]

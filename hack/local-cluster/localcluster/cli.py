@@ -13,7 +13,7 @@ from . import builds, gateway, image_build, layout, lifecycle, node, registry, s
 from .locks import exclusive
 from .terminal import ClusterError
 
-TOOLS = ("kubectl", "helm", "network")
+TOOLS = ("kubectl", "helm")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -84,8 +84,6 @@ def _verb(options: argparse.Namespace) -> int:
 
 def _tool(name: str, arguments: list[str]) -> int:
     _require_running()
-    if name == "network":
-        return workloads.run_tool([*registry.network()], arguments)
     return workloads.run_tool([str(layout.TOOLS / name)], arguments)
 
 
@@ -127,8 +125,6 @@ def _parser() -> argparse.ArgumentParser:
     routes.add_argument("state", choices=["on", "off"])
     store = verbs.add_parser("registry", help="a registry with a password on the node's loopback address, or none")
     store.add_argument("state", choices=["on", "off"])
-    # Run by _tool; here for --help.
-    verbs.add_parser("network", help="network COMMAND...: run it in the node's network, where the registry is")
     pushed = verbs.add_parser("push-image", help="build a target and send it to a registry; print its digest")
     pushed.add_argument("--target", required=True, help="the stage of the Dockerfile")
     pushed.add_argument("--to", required=True, help="docker://HOST/NAME:TAG or oci:FOLDER:TAG")
