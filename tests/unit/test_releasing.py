@@ -100,8 +100,8 @@ def environment(machine: str) -> dict[str, str]:
 
 
 @cache
-def lock() -> dict[str, dict[str, Any]]:
-    return {one["name"]: one for one in tomllib.loads((CHECKOUT / "uv.lock").read_text())["package"]}
+def lock() -> list[dict[str, Any]]:
+    return list(tomllib.loads((CHECKOUT / "uv.lock").read_text())["package"])
 
 
 def without_extras(marker: str, chosen: str) -> str:
@@ -116,22 +116,22 @@ def without_extras(marker: str, chosen: str) -> str:
 
 
 def locked(extra: str, machine: str) -> Iterator[dict[str, Any]]:
-    """Packages that an extra brings on a platform, as uv.lock has them."""
-    packages = lock()
-    seen: set[tuple[str, str]] = set()
-    todo = [("vectorindex-operator", ""), ("vectorindex-operator", extra)]
+    """Packages that an extra brings on a platform, as uv.lock has them: some in two versions, for two Pythons."""
+    seen: set[tuple[str, str, str]] = set()
+    todo = [("vectorindex-operator", "", ""), ("vectorindex-operator", "", extra)]
     while todo:
-        name, part = todo.pop()
-        if (name, part) in seen:
+        if (one := todo.pop()) in seen:
             continue
-        seen.add((name, part))
-        package = packages[name]
+        seen.add(one)
+        name, version, part = one
+        package = next(row for row in lock() if row["name"] == name and version in ("", row["version"]))
+        if not part and name != "vectorindex-operator":
+            yield package
         wanted = package.get("optional-dependencies", {}).get(part, []) if part else package.get("dependencies", [])
-        for one in wanted:
-            marker = without_extras(one.get("marker", ""), extra)
+        for row in wanted:
+            marker = without_extras(row.get("marker", ""), extra)
             if not marker or Marker(marker).evaluate(environment(machine)):
-                todo += [(one["name"], ""), *((one["name"], more) for more in one.get("extra", []))]
-    yield from (packages[name] for name in sorted({name for name, _ in seen} - {"vectorindex-operator"}))
+                todo += [(row["name"], row.get("version", ""), more) for more in ("", *row.get("extra", []))]
 
 
 def runs_on(wheel: str, machine: str) -> bool:
