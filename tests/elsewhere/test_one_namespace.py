@@ -156,7 +156,7 @@ def test_what_is_lacking_is_said_before_anything_is_made(elsewhere: Elsewhere) -
     finally:
         elsewhere.cluster.kubectl("apply", "-f", "-", stdin=kept)
     assert said.returncode == 1
-    assert "create events.events.k8s.io" in said.stdout
+    assert "patch vectorindexes.vectorindex.dev/status" in said.stdout
     assert "--clusterrole=vectorindex-operator-installer" in said.stdout
     assert "Five revisions" in said.stdout.splitlines()[0]
     left = elsewhere.cluster.kubectl("-n", NAMESPACE, "get", "deployments,pods,services", "-o", "name")
