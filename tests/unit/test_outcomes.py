@@ -202,7 +202,7 @@ def test_a_job_takes_so_many_and_the_newest_first() -> None:
 def test_a_job_that_fails_is_tried_again_a_few_times_and_told() -> None:
     obs, tries = decided(BAD), 0
     one = start(run(obs))
-    while True:
+    for _ in range(2 * MOST_TRIES):
         failed = ended(one, JobState.FAILED, finished_at=NOW, failure=ACCESS_DENIED, exit_code=69)
         world = replace(obs, jobs=(*obs.jobs, failed))
         early = run(world, NOW + 1)
