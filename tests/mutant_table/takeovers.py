@@ -22,7 +22,6 @@ TAKEOVERS = (
         "What was taken back would be built, proven and given to users, with nothing to go back to.",
         each=(seeds("taken_over_after_a_rollback"),),
     ),
-    ),
     Mutant(
         "what an operator that died has made is taken for new",
         _RESTORE,
