@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -153,6 +153,10 @@ class Metrics:
         true = {condition.type for condition in status.conditions if condition.status == "True"}
         self._indexes.note(namespace, name, true)
 
+    def on_loaded(self, namespace: str, name: str, loaded: Mapping[str, int]) -> None:
+        """Bytes of memory by revision, of those that are kept loaded."""
+        self._indexes.load(namespace, name, loaded)
+
     def forget(self, namespace: str, name: str) -> None:
         """A VectorIndex is gone: its series go too."""
         self._indexes.forget(namespace, name)
@@ -165,7 +169,12 @@ class IndexSeries(Collector):
         self._true: dict[tuple[str, str], int] = {}
         """A bit for each of CONDITIONS."""
         self._events: dict[tuple[str, str], dict[str, int]] = {}
+        self._loaded: dict[tuple[str, str], Mapping[str, int]] = {}
         self._lock = Lock()
+
+    def load(self, namespace: str, name: str, loaded: Mapping[str, int]) -> None:
+        with self._lock:
+            self._loaded[namespace, name] = loaded
 
     def note(self, namespace: str, name: str, true: Container[str]) -> None:
         bits = sum((kind in true) << place for place, kind in enumerate(CONDITIONS))
@@ -181,6 +190,7 @@ class IndexSeries(Collector):
         with self._lock:
             self._true.pop((namespace, name), None)
             self._events.pop((namespace, name), None)
+            self._loaded.pop((namespace, name), None)
 
     def collect(self) -> Iterator[Metric]:
         labels = ("namespace", "name")
@@ -193,7 +203,13 @@ class IndexSeries(Collector):
         condition = GaugeMetricFamily(
             "vectorindex_condition", "1 where the condition is True", labels=[*labels, "type"]
         )
+        memory = GaugeMetricFamily(
+            "vectorindex_revision_loaded_bytes",
+            "Memory that the index of a loaded revision takes in all the searchers that it is to have",
+            labels=[*labels, "revision"],
+        )
         with self._lock:
+            loaded = [(key, revision, size) for key, row in self._loaded.items() for revision, size in row.items()]
             counted = [(key, reason, count) for key, counts in self._events.items() for reason, count in counts.items()]
             noted = list(self._true.items())
         for key, reason, count in counted:
@@ -203,7 +219,9 @@ class IndexSeries(Collector):
         for key, bits in noted:
             for place, kind in enumerate(CONDITIONS):
                 condition.add_metric([*key, kind], bits >> place & 1)
-        return iter((events, rollbacks, condition))
+        for key, revision, size in loaded:
+            memory.add_metric([*key, revision], size)
+        return iter((events, rollbacks, condition, memory))
 
 
 @dataclass(slots=True)

@@ -82,6 +82,7 @@ def build(settings: OperatorSettings) -> App:
         on_notice=metrics.on_notice,
         figures=NoFigures() if server is None else Prometheus(server, port.start),
         on_status=metrics.on_status,
+        on_loaded=metrics.on_loaded,
         on_gone=metrics.forget,
         on_poll=metrics.on_poll,
         on_artifact=metrics.on_artifact,

@@ -85,6 +85,7 @@ FULL_SPEC: Json = {
         "params": {"allow": ["nprobe", "k_factor"], "max": {"nprobe": 64}},
         "auth": {"secretRef": {"name": "clients"}},
         "tls": {"secretRef": {"name": "products-tls"}},
+        "cache": {"claimName": "products-cache", "limit": "50Gi"},
         "networkPolicy": {
             "mode": "Managed",
             "from": [

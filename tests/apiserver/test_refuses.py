@@ -114,6 +114,19 @@ def mounted(path: str) -> Json:
         ("spec.searcher.auth.secretRef.name", "Bad Name", "spec.searcher.auth.secretRef.name", "should match"),
         ("spec.searcher.tls", {"secretRef": {}}, "spec.searcher.tls.secretRef.name", "Required value"),
         ("spec.searcher.tls.certFile", "/x", ".spec.searcher.tls.certFile", "field not declared in schema"),
+        *(
+            ("spec.searcher.cache", cache, "spec.searcher.cache", why)
+            for cache, why in (
+                ({}, "give one of ephemeral and claimName"),
+                ({"ephemeral": {"size": "1Gi"}, "claimName": "a", "limit": "1Gi"}, "give one of ephemeral and claimN"),
+                ({"claimName": "a"}, "limit goes with claimName"),
+                ({"ephemeral": {"size": "1Gi"}, "limit": "1Gi"}, "limit goes with claimName"),
+                ({"ephemeral": {}}, "spec.searcher.cache.ephemeral.size"),
+                ({"claimName": "A_b", "limit": "1Gi"}, "should match"),
+                ({"claimName": "a", "limit": "1.5Gi"}, "should match"),
+            )
+        ),
+        ("spec.searcher.cache.hostPath", {"path": "/x"}, ".spec.searcher.cache.hostPath", "not declared in schema"),
         (NETWORK, {"mode": "Managed"}, f"{NETWORK}.from", "mode Managed needs from"),
         (NETWORK, {"mode": "Managed", "from": []}, f"{NETWORK}.from", "mode Managed needs from"),
         (NETWORK, {"from": [{"podSelector": {}}]}, f"{NETWORK}.from", "from needs mode Managed"),

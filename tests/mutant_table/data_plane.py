@@ -14,6 +14,7 @@ _HEAD_TESTS = "unit/test_searcher_serve_heads.py"
 _WORKERS = f"{_SEARCHER}/serve/workers"
 _WORKER_TESTS = "unit/test_searcher_serve_workers.py"
 
+_CACHE_TESTS = "unit/test_searcher_shared_cache.py"
 _COLLECT = f"{_SEARCHER}/artifact/collect.py"
 _COLLECT_TESTS = "unit/test_searcher_collect.py"
 _PAST_DEADLINE = (
@@ -188,6 +189,46 @@ DATA_PLANE = (
         '        return hashlib.file_digest(file, "sha256").hexdigest() != ""\n',
         ("unit/test_searcher_download.py::test_what_is_there_is_verified_and_only_the_rest_fetched",),
         "What another pod left on the node would be opened unseen.",
+    ),
+    Mutant(
+        "the lock of a pod on another node is believed in",
+        f"{_SEARCHER}/storage/cache.py",
+        " or now - os.fstat(fd).st_mtime < IN_USE_SECONDS:\n",
+        ":\n",
+        (f"{_CACHE_TESTS}::test_what_a_pod_of_another_node_uses_stays_although_its_lock_is_not_seen",),
+        "On a network file system the files of a pod that serves would go away under it.",
+    ),
+    Mutant(
+        "who serves an artifact says so once",
+        f"{_SEARCHER}/storage/cache.py",
+        "            held.keep()\n",
+        "            pass\n",
+        (f"{_CACHE_TESTS}::test_who_holds_an_artifact_says_so_again_and_again",),
+        "After ten minutes only a lock would protect it, which may hold on one node only.",
+    ),
+    Mutant(
+        "leftovers of other pods are removed at once",
+        f"{_SEARCHER}/storage/cache.py",
+        "                if mine or now - leftover.stat().st_mtime > IN_USE_SECONDS:\n",
+        "                if leftover.exists():\n",
+        (f"{_CACHE_TESTS}::test_what_a_pod_of_another_node_is_fetching_is_not_removed_under_it",),
+        "A pod that fetches would lose its file to one on another node.",
+    ),
+    Mutant(
+        "a pod that hangs while it fetches is waited for",
+        f"{_SEARCHER}/storage/cache.py",
+        "            elif time.monotonic() - since > STILL_SECONDS:\n",
+        "            elif time.monotonic() - since > 1e9:\n",
+        (f"{_CACHE_TESTS}::test_who_does_not_go_on_fetching_is_not_waited_for",),
+        "No pod of any node would become ready.",
+    ),
+    Mutant(
+        "a full disk is the end although others' artifacts lie there unused",
+        _LOAD,
+        '                    if error.reason != "CacheFull" or not cache.free(name):\n',
+        '                    if error.reason != "CacheFull" or name:\n',
+        (f"{_CACHE_TESTS}::test_a_full_disk_costs_what_nobody_uses_before_it_costs_the_pod",),
+        "A rollback would wait for a person to clean up.",
     ),
     Mutant(
         "a report about another artifact is a proof",

@@ -98,6 +98,9 @@ PROTECTED = spec(searcher={"networkPolicy": {"mode": "Managed", "from": [
     {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.9.0.0/16"]}},
 ]}})  # fmt: skip
 PROTECTED_STABLE = a_revision(PROTECTED, "Stable")
+ON_A_CLAIM = spec(searcher={"cache": {"claimName": "docs-cache", "limit": "20Gi"}})
+ON_VOLUMES = spec(searcher={"cache": {"ephemeral": {"size": "20Gi", "storageClassName": "fast"}}})
+CACHED = a_revision(spec(), "Stable")
 POLLED = spec(gate={"queries": {"s3": {"bucket": "vectors", "prefix": "docs/queries/"}}})
 TOLD = SourcePoll(queries=POLLED.gate.queries.s3 if POLLED.gate.queries else None)
 POLLING = a_revision(POLLED, "Stable")
@@ -135,6 +138,16 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
         planned(seen(POLLED, POLLING, traffic=POLLING), EnsureSearchers),
         seen(POLLED, POLLING),
         POLLED,
+    ),
+    "searchers-claim": (
+        planned(seen(ON_A_CLAIM, CACHED, traffic=CACHED), EnsureSearchers),
+        seen(ON_A_CLAIM, CACHED),
+        ON_A_CLAIM,
+    ),
+    "searchers-ephemeral": (
+        planned(seen(ON_VOLUMES, CACHED, traffic=CACHED), EnsureSearchers),
+        seen(ON_VOLUMES, CACHED),
+        ON_VOLUMES,
     ),
     "service": (MoveTraffic(SWITCH, ""), seen(EVERYTHING, STABLE), EVERYTHING),
     "revision-secured": (
@@ -221,7 +234,12 @@ def test_every_pod_is_restricted_and_gets_no_api_token(case: str) -> None:
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"} & pod.keys()
         kinds = {kind for volume in pod["volumes"] for kind in volume}
-        assert kinds == {"name", "emptyDir"} | ({"secret"} if case.endswith("secured") else set())
+        more = {
+            "revision-secured": "secret",
+            "searchers-claim": "persistentVolumeClaim",
+            "searchers-ephemeral": "ephemeral",
+        }
+        assert kinds == {"name", "emptyDir"} | {more[name] for name in more if name == case}
         for one in pod["containers"]:
             inner = one["securityContext"]
             assert inner["allowPrivilegeEscalation"] is False

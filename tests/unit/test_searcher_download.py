@@ -23,7 +23,7 @@ from vectorindex_searcher.artifact.publish import fetch_files
 from vectorindex_searcher.contract import Identity
 from vectorindex_searcher.errors import BadData, BadSpec, ChecksumMismatch, RetryableError, SourceChanged, TaskError
 from vectorindex_searcher.serve.settings import Settings
-from vectorindex_searcher.storage.cache import NodeCache
+from vectorindex_searcher.storage.cache import NodeCache, partial_prefix
 from vectorindex_searcher.storage.download import RANGE_BYTES, Wanted, download
 from vectorindex_searcher.storage.folder import FolderStore
 from vectorindex_searcher.storage.store import Role
@@ -372,7 +372,7 @@ def test_the_second_that_fetches_waits_for_the_first_and_finds_its_files(
 ) -> None:
     cache, order = NodeCache(tmp_path), []
     held = cache.hold("a", 1)
-    leftover = held.folder / ".index.faiss.1234"
+    leftover = held.folder / f"{partial_prefix('index.faiss')}1234"
     leftover.write_bytes(b"from a pod that was killed")
 
     def second() -> None:

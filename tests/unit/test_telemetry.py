@@ -83,6 +83,21 @@ def test_every_condition_is_a_series_and_only_true_ones_are_one() -> None:
     assert (value("Ready"), value("RolledOut")) == (0.0, 1.0)
 
 
+def test_what_is_loaded_is_told_by_revision_while_it_is() -> None:
+    metrics = Metrics()
+
+    def told() -> dict[str, float]:
+        samples = [s for family in metrics.registry.collect() for s in family.samples]
+        return {s.labels["revision"]: s.value for s in samples if s.name == "vectorindex_revision_loaded_bytes"}
+
+    metrics.on_loaded("team-a", "docs", {"docs-1": 20, "docs-2": 30})
+    assert told() == {"docs-1": 20.0, "docs-2": 30.0}
+    metrics.on_loaded("team-a", "docs", {"docs-2": 30})
+    assert told() == {"docs-2": 30.0}
+    metrics.forget("team-a", "docs")
+    assert told() == {}
+
+
 def test_a_rollback_is_counted_once() -> None:
     metrics = Metrics()
     for reason in ("GuardrailTripped", "RolledBack", "Stable"):

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from vectorindex_operator.api.cache import Cache
 from vectorindex_operator.api.embedding import Embedding
 from vectorindex_operator.api.fields import (
     CelRule,
@@ -320,6 +321,7 @@ class Searcher(Model):
     """Absent: whoever reaches the Service may query. Applies at once, to every loaded revision."""
     tls: Tls | None = None
     """Absent: in clear. Applies at once, to every loaded revision."""
+    cache: Cache | None = None
     params: QueryParams | None = None
     """Limits on the search parameters that queries name. Absent: the index's own. Applies to every loaded revision, as
     fast as its pods are replaced one by one."""

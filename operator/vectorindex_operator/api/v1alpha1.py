@@ -6,6 +6,7 @@ page.
 
 from __future__ import annotations
 
+from vectorindex_operator.api.cache import Cache
 from vectorindex_operator.api.embedding import Embedding, Encoder, OnnxEncoder, ServedEncoder
 from vectorindex_operator.api.fields import (
     Bound,
@@ -102,6 +103,7 @@ __all__ = [
     "BlockedBy",
     "Bound",
     "Build",
+    "Cache",
     "CelRule",
     "Columns",
     "Condition",

@@ -358,6 +358,12 @@ class Plan:
         """All of them, in their order."""
         return self.safe + self.forward
 
+    @property
+    def loaded_bytes(self) -> dict[str, int]:
+        """Memory that the index of each revision that is kept loaded takes, in all the searchers that it is to have."""
+        kept = (one for one in self.actions if isinstance(one, EnsureSearchers))
+        return {one.revision: one.resident_bytes * one.live.searcher.replicas for one in kept}
+
 
 def in_order(actions: Iterable[Action], kinds: tuple[type[Action], ...]) -> tuple[Action, ...]:
     """Those of `actions` that are of `kinds`, in the order of `kinds`; of one kind as they were planned."""

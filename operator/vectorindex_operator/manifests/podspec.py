@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vectorindex_operator.api.v1alpha1 import S3, Pod
+from vectorindex_operator.api.v1alpha1 import S3, Cache, Pod
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests.labels import Manifest
-from vectorindex_searcher.contract import TASK_ENV, Model
+from vectorindex_searcher.contract import CACHE_BYTES_ENV, TASK_ENV, Model
 
 USER = 10001
 DISK = "ephemeral-storage"
@@ -137,6 +137,26 @@ def mount_secret(pod: Manifest, volume: str, secret: str, path: str, keys: tuple
         source["items"] = [{"key": key, "path": key} for key in keys]
     pod["volumes"].append({"name": volume, "secret": source})
     pod["containers"][0]["volumeMounts"].append({"name": volume, "mountPath": path, "readOnly": True})
+
+
+def keep_in(pod: Manifest, cache: Cache) -> None:
+    """Have the pod's one container keep what it fetches in another volume than the pod's own folder, in place."""
+    if cache.ephemeral is not None:
+        storage = cache.ephemeral.storage_class_name
+        claim = {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": cache.ephemeral.size}},
+        } | ({"storageClassName": storage} if storage else {})
+        source: Manifest = {"ephemeral": {"volumeClaimTemplate": {"spec": claim}}}
+    else:
+        source = {"persistentVolumeClaim": {"claimName": cache.claim_name}}
+    named = (({"name": "cache"} | source) if volume["name"] == "cache" else volume for volume in pod["volumes"])
+    pod["volumes"] = list(named)
+    if "fsGroup" in pod["securityContext"]:
+        # Else the kubelet goes through all files of a claim before each pod begins.
+        pod["securityContext"] = pod["securityContext"] | {"fsGroupChangePolicy": "OnRootMismatch"}
+    if cache.limit_bytes is not None:
+        pod["containers"][0]["env"].append({"name": CACHE_BYTES_ENV, "value": str(cache.limit_bytes)})
 
 
 def disk_mebibytes(disk_bytes: int | None, *given: Mapping[str, str]) -> int:

@@ -21,6 +21,7 @@ from vectorindex_operator.manifests.podspec import (
     add_to,
     container,
     credentials,
+    keep_in,
     mount_secret,
     pod_spec,
     task_env,
@@ -140,6 +141,8 @@ def deployment(
     processes = sizing.processes(frozen, resources, need)
     if processes > 1:
         one["env"].append({"name": PROCESSES_ENV, "value": str(processes)})
+    if action.live.searcher.cache is not None:
+        keep_in(pod, action.live.searcher.cache)
     one["env"] += theirs
     one["resources"] = sizing.container_resources(resources, need, _disk_bytes(action), processes)
     template = frozen.pod_template | {"spec": pod}
@@ -165,7 +168,10 @@ def deployment(
 
 
 def _disk_bytes(action: EnsureSearchers) -> int | None:
-    return None if action.disk_bytes is None else action.disk_bytes + action.encoder_bytes
+    """What a pod fetches to the node's disk; None: it is not known."""
+    if action.disk_bytes is None:
+        return None
+    return 0 if action.live.searcher.cache is not None else action.disk_bytes + action.encoder_bytes
 
 
 def _reached_by(frozen: RevisionSpec, live: Live) -> Manifest:

@@ -70,6 +70,8 @@ class Reconciler:
     operator_class: str = DEFAULT_CLASS
     """Which VectorIndexes are ours (claims.py)."""
     on_status: Callable[[str, str, VectorIndexStatus], None] = lambda namespace, name, status: None
+    on_loaded: Callable[[str, str, Mapping[str, int]], None] = lambda namespace, name, loaded: None
+    """Bytes of memory by loaded revision."""
     on_gone: Callable[[str, str], None] = lambda namespace, name: None
     on_answer: Callable[[str, str], None] = lambda namespace, name: None
     """Pods have answered what a pass had asked: it wants to go on."""
@@ -182,6 +184,7 @@ class Reconciler:
         if plan.ask is not None:
             self.polls.ask(key, addressee(obs, plan.ask.revision), plan.ask)
         self.on_status(namespace, name, plan.status)
+        self.on_loaded(namespace, name, plan.loaded_bytes)
         plan = self._offer(key, plan)
         if refused is not None:
             raise refused

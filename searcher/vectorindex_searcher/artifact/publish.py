@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -83,13 +83,23 @@ def cache_name(manifest: Manifest) -> str:
     return f"{manifest.digest}-{manifest.attempt}"
 
 
+Note = Callable[[int, int], None]
+"""Is told how many bytes were fetched, and how many were there already."""
+
+
 def download_verified(
-    store: Store, layout: Layout, manifest: Manifest, cache: Path, names: Iterable[str] | None = None
+    store: Store,
+    layout: Layout,
+    manifest: Manifest,
+    cache: Path,
+    names: Iterable[str] | None = None,
+    note: Note = lambda fetched, found: None,
 ) -> Path:
     """Fetch files of an artifact below `cache` and return the folder that holds them, each verified.
 
     `names`: which files (default: those a searcher must have); names the artifact lacks are skipped. Files that are in
-    the cache already are verified again before they are used. Raises ChecksumMismatch, Retry/CacheFull, TaskError.
+    the cache already are verified again before they are used. `note`: for the files that were asked for. Raises
+    ChecksumMismatch, Retry/CacheFull, TaskError.
     """
     wanted = [file for name in names or SERVED_FILES if (file := manifest.file(name)) is not None]
     folder = cache / cache_name(manifest)
@@ -99,11 +109,15 @@ def download_verified(
     if known is not None and any(file.size > RANGE_BYTES for file in wanted):
         fetch_files(store, [(layout.file(manifest.digest, manifest.attempt, known.name), known)], folder)
         ranges = read_ranges(folder / known.name)
-    return fetch_files(store, keyed, folder, ranges)
+    return fetch_files(store, keyed, folder, ranges, note)
 
 
 def fetch_files(
-    store: Store, files: Sequence[tuple[str, ManifestFile]], folder: Path, ranges: Ranges = MappingProxyType({})
+    store: Store,
+    files: Sequence[tuple[str, ManifestFile]],
+    folder: Path,
+    ranges: Ranges = MappingProxyType({}),
+    note: Note = lambda fetched, found: None,
 ) -> Path:
     """Fetch (key, description) pairs into `folder` in parallel, verified; see `download_verified`."""
     wanted = [
@@ -119,6 +133,7 @@ def fetch_files(
         "fetched": sum(one.size for one in fetched),
         "found": sum(one.size for one in wanted if one not in fetched),
     }
+    note(facts["fetched"], facts["found"])
     _log.debug("files verified", extra={"folder": str(folder), **facts})
     return folder
 
@@ -127,7 +142,8 @@ def cache_error(error: OSError, folder: Path, needed: int) -> TaskError:
     """What to tell about a cache folder that cannot take `needed` bytes."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         message = f"no space in {folder} for {needed} bytes"
-        remedy = "Free space there, or name another folder with --cache-dir (in a pod: more ephemeral storage)."
+        more = "in a pod: more ephemeral storage, or a larger searcher.cache"
+        remedy = f"Free space there, or name another folder with --cache-dir ({more})."
         return RetryableError("CacheFull", message, remedy=remedy)
     remedy = "Name a folder that this user may write with --cache-dir (in a pod: its volume)."
     return TaskError("CacheUnusable", f"--cache-dir: {folder}: {error.strerror or error}", remedy=remedy)

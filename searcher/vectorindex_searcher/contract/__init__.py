@@ -141,6 +141,7 @@ from .tasks import CLUSTER_UID, BuildTask, CollectTask, Identity, LiveSource, Re
 from .terms import (
     ADMIN_PORT,
     ASKED_KS,
+    CACHE_BYTES_ENV,
     CANARY_TOLERANCE,
     COLUMNS_BEFORE_ENV,
     DRAIN_SECONDS,
@@ -180,6 +181,7 @@ __all__ = [
     "ARTIFACT_DIGEST",
     "ASKED_KS",
     "BUCKET_SECONDS",
+    "CACHE_BYTES_ENV",
     "CANARY_TOLERANCE",
     "CLUSTER_UID",
     "COLUMNS_BEFORE_ENV",

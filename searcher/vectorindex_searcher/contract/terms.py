@@ -34,6 +34,8 @@ ENCODER_NORM = 0.01
 was forgotten."""
 ENCODER_ENV_PREFIX = "VECTORINDEX_ENCODER_"
 """Before the names of the variables with the keys of the place that an encoder is fetched from."""
+CACHE_BYTES_ENV = "VECTORINDEX_CACHE_BYTES"
+"""How much the artifacts in a searcher's cache may take together."""
 PROCESSES_ENV = "VECTORINDEX_PROCESSES"
 """Environment variable of a searcher: how many processes answer its users; absent: one. Not part of the task, because
 it follows the resources, and because a searcher from before it must not refuse its task."""

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from dataclasses import field as _field
 from pathlib import Path
 
 from .. import contract
 from ..artifact.layout import INDEX_FILE, POINTS_FILE, SERVED_FILES, VECTORS_FILE, Layout
 from ..artifact.manifest import Manifest, load_manifest
-from ..artifact.publish import cache_error, cache_name, download_verified
+from ..artifact.publish import Note, cache_error, cache_name, download_verified
 from ..errors import BadData, BadSpec, ChecksumMismatch, TaskError
 from ..index.engine import Engine
 from ..index.huge_pages import move as move_to_huge_pages
@@ -39,6 +40,21 @@ EXIT_CODES = {
 """A build or a gate may try these again; a searcher cannot get better files by starting again."""
 
 
+Origins = dict[str, int]
+"""Bytes of the artifact's files by where this pod got them: store (fetched), cache (found there). It grows when live
+recall gets its own."""
+
+
+def noting(origins: Origins) -> Note:
+    """What adds the bytes of files to `origins`."""
+
+    def note(fetched: int, found: int) -> None:
+        for name, size in (("store", fetched), ("cache", found)):
+            origins[name] = origins.get(name, 0) + size
+
+    return note
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A revision that may serve."""
@@ -56,6 +72,19 @@ class Loaded:
     """Of queries in words."""
     encoder_held: Held | None = None
     """Keeps its files in the node's cache."""
+    origins: Origins = _field(default_factory=dict)
+
+    def rest(self) -> None:
+        """Say for the moment no more that the files are in use: before a fork."""
+        for held in (self.held, self.encoder_held):
+            if held is not None:
+                held.rest()
+
+    def keep(self) -> None:
+        """Say so again."""
+        for held in (self.held, self.encoder_held):
+            if held is not None:
+                held.keep()
 
     def release(self) -> None:
         """What was loaded is in use no more: others may remove its files from the cache."""
@@ -85,7 +114,8 @@ def load(
     # Live recall fetches vectors.npy later, into the same folder: room for it is made now, with the rest.
     later = manifest.file(VECTORS_FILE) if task.live_recall else None
     room = size + (later.size if later else 0)
-    held = _fetch(store, layout, manifest, NodeCache(Path(task.cache_dir), cache_bytes), room)
+    origins: Origins = {}
+    held = _fetch(store, layout, manifest, NodeCache(Path(task.cache_dir), cache_bytes), room, noting(origins))
     phases.end("fetch")
     encoder: Encoder | None = None
     encoder_held: Held | None = None
@@ -110,8 +140,9 @@ def load(
             if one is not None:
                 one.close()
         raise
-    _log.info("loaded", extra={"bytes": size, **{f"{name}Seconds": round(s, 3) for name, s in phases.seconds.items()}})
-    return Loaded(engine, recall, phases.seconds, held, points, encoder, encoder_held)
+    facts = {"bytes": size, "fetchedBytes": origins["store"]}
+    _log.info("loaded", extra={**facts, **{f"{name}Seconds": round(s, 3) for name, s in phases.seconds.items()}})
+    return Loaded(engine, recall, phases.seconds, held, points, encoder, encoder_held, origins)
 
 
 class _Phases:
@@ -127,7 +158,7 @@ class _Phases:
         self._since = now
 
 
-def _fetch(store: Store, layout: Layout, manifest: Manifest, cache: NodeCache, size: int) -> Held:
+def _fetch(store: Store, layout: Layout, manifest: Manifest, cache: NodeCache, size: int, note: Note) -> Held:
     """The artifact's verified files in the node's cache. What others have fetched is verified again all the same."""
     name = cache_name(manifest)
     try:
@@ -138,7 +169,13 @@ def _fetch(store: Store, layout: Layout, manifest: Manifest, cache: NodeCache, s
             # Only who has something to fetch waits for others that fetch it: verifying goes side by side.
             there = all(p.is_file() and p.stat().st_size == f.size for p, f in zip(paths, files, strict=True))
             with nullcontext() if there else cache.fetching(name):
-                download_verified(store, layout, manifest, held.folder.parent)
+                try:
+                    download_verified(store, layout, manifest, held.folder.parent, note=note)
+                except TaskError as error:
+                    if error.reason != "CacheFull" or not cache.free(name):
+                        raise
+                    _log.warning("the cache was full: what nobody uses is gone from it, trying again")
+                    download_verified(store, layout, manifest, held.folder.parent, note=note)
         except BaseException:
             held.close()
             raise

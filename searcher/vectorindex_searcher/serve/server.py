@@ -177,6 +177,7 @@ class Server:
         self._loaded = loaded
         gauges.index_bytes, gauges.index_vectors = engine.resident_bytes, engine.count
         gauges.load_seconds, gauges.canary_recall = loaded.seconds, loaded.canary_recall
+        gauges.origins = loaded.origins
         # What was loaded stays to the end: the collector need not look through it while queries wait.
         gc.collect()
         gc.freeze()
@@ -257,7 +258,7 @@ class Server:
                 loop.call_soon_threadsafe(record, tallies, next_bucket, cpu_seconds)
 
         points = list(loaded.points.params.values()) if loaded.points else []
-        self._live = LiveRecall(self._task, loaded.engine, points, sample.take, deliver)
+        self._live = LiveRecall(self._task, loaded.engine, points, sample.take, deliver, load.noting(loaded.origins))
         self._live.start()
         return sample
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ChecksumMismatch, RetryableError, SourceChanged
+from .cache import partial_prefix
 from .store import Store
 
 RANGE_BYTES = 8 << 20
@@ -146,7 +147,7 @@ def _etag(store: Store, one: Wanted) -> str:
 def _ranges(missing: Sequence[Wanted], etags: Sequence[str], partials: list[_Partial], size: int) -> Iterator[_Range]:
     """The ranges of all files in order; a file is begun when its first range is asked for."""
     for one, etag in zip(missing, etags, strict=True):
-        path = one.target.with_name(f".{one.target.name}.{secrets.token_hex(4)}")
+        path = one.target.with_name(f"{partial_prefix(one.target.name)}{secrets.token_hex(4)}")
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         file = _Partial(one, etag, path, fd, hashlib.sha256())
         partials.append(file)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ... import contract
 from ...artifact.layout import VECTORS_FILE, Layout
-from ...artifact.publish import cache_error, cache_name, download_verified
+from ...artifact.publish import Note, cache_error, cache_name, download_verified
 from ...errors import TaskError
 from ...index.engine import Engine
 from ...index.vectors import VectorFile
@@ -235,17 +235,19 @@ class LiveRecall:
         segment_params: Sequence[Mapping[str, int]],
         take: Callable[[], tuple[list[Sampled], int]],
         deliver: Callable[[list[LiveTally], int, float], None],
+        note: Note = lambda fetched, found: None,
     ) -> None:
         """`take`: ends a round; its sample, and the bucket in which the next begins.
 
         `deliver`: gets what was judged, the first bucket whose queries may still be unjudged, and the CPU seconds used
-        so far; called on this thread.
+        so far; called on this thread. `note`: gets the bytes of vectors.npy, on this thread, too.
         """
         self._task = task
         self._engine = engine
         self._segment_params = segment_params
         self._take = take
         self._deliver = deliver
+        self._note = note
         self._stop = threading.Event()
         self.vectors: Path | None = None
         """Where vectors.npy is, verified, once it is there."""
@@ -301,7 +303,7 @@ class LiveRecall:
                 layout = Layout(store.prefix, self._task.identity)
                 # Alone: searchers that share the cache fetch it once, and what a killed one has left goes.
                 with cache.fetching(cache_name(manifest)):
-                    return download_verified(store, layout, manifest, root, (VECTORS_FILE,)) / VECTORS_FILE
+                    return download_verified(store, layout, manifest, root, (VECTORS_FILE,), self._note) / VECTORS_FILE
             except (TaskError, OSError) as failed:
                 error = failed if isinstance(failed, TaskError) else cache_error(failed, root, 0)
                 facts = {"reason": error.reason, "failure": str(error), "retrySeconds": _RETRY_SECONDS}

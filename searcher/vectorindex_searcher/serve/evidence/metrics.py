@@ -47,6 +47,7 @@ READY = "vectorindex_ready"
 INDEX_BYTES = "vectorindex_index_bytes"
 INDEX_VECTORS = "vectorindex_index_vectors"
 LOAD_SECONDS = "vectorindex_load_seconds"
+ARTIFACT_BYTES = "vectorindex_artifact_bytes"
 LIVE_RECALL = "vectorindex_live_recall"
 LIVE_RECALL_WIDE = "vectorindex_live_recall_wide_queries"
 LIVE_RECALL_CPU = "vectorindex_live_recall_cpu_seconds"
@@ -85,6 +86,8 @@ class Gauges:
     index_vectors: int | None = None
     load_seconds: Mapping[str, float] | None = None
     """By phase of the start."""
+    origins: Mapping[str, int] = _field(default_factory=dict)
+    """Bytes of the artifact's files by where they came from."""
     canary_recall: float | None = None
     live_recall_cpu_seconds: float | None = None
     live_queries: int | None = None
@@ -288,6 +291,8 @@ class SearcherMetrics(Collector):
             (CANARY_RECALL, "Recall of this pod on the canary queries.", gauges.canary_recall),
             (LIVE_QUERIES, "Live queries kept for the gate of the next revision.", gauges.live_queries),
         )
+        text = "Bytes of the artifact's files that this pod got: from the store, or found in its cache and verified."
+        yield from self._by_name(ARTIFACT_BYTES, text, "origin", gauges.origins)
         yield from self._by_name(FEEDBACK, "Clicks by what became of them.", "result", gauges.feedback)
         text = "Searches that named a parameter of another kind of index, which was ignored."
         yield from self._by_name(IGNORED_PARAMS, text, "param", gauges.ignored_params)

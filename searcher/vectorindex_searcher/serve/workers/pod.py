@@ -153,6 +153,7 @@ class Pod:
         )
         self._tell({"do": "gauges", "gauges": self._told_gauges(loaded)})
         self._tell({"do": "loaded", "workers": count, "facts": self._facts(loaded), "points": self._points(loaded)})
+        loaded.rest()
         for number in range(count):
             fronts, workers = Channel.pair()
 
@@ -165,6 +166,7 @@ class Pod:
             workers.close()
             self._control.send({"do": "worker", "pid": pid}, fronts.fileno())
             fronts.close()
+        loaded.keep()
         self._recall = recall = PodRecall(self._task, loaded, self._tell)
         if self._task.live_recall:
             recall.start(count)
@@ -199,6 +201,7 @@ class Pod:
             "index_vectors": loaded.engine.count,
             "load_seconds": loaded.seconds,
             "canary_recall": loaded.canary_recall,
+            "origins": loaded.origins,
             "tombstones": self._gauges.tombstones,
             "tombstones_checked": self._gauges.tombstones_checked,
             "tombstone_errors": self._gauges.tombstone_errors,

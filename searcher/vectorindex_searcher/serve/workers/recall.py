@@ -14,7 +14,7 @@ from ...index.selection.rowset import RowSet
 from ..evidence.live_recall import LiveRecall
 from ..evidence.live_sample import Sampled
 from ..evidence.ring import LiveTally
-from ..load import Loaded
+from ..load import Loaded, noting
 from .memory import read
 from .samples import LiveStates, Rounds, tallies_wire, unpacked
 
@@ -38,8 +38,15 @@ class PodRecall:
         """Begin to measure, on a thread that ends with the process. After the last fork."""
         self._rounds = Rounds(workers, int(time.time()) // contract.BUCKET_SECONDS, self._task.segments)
         points = list(self._loaded.points.params.values()) if self._loaded.points else []
-        self._live = LiveRecall(self._task, self._loaded.engine, points, self._take_sample, self._deliver)
+        self._live = LiveRecall(
+            self._task, self._loaded.engine, points, self._take_sample, self._deliver, self._note_origin
+        )
         self._live.start()
+
+    def _note_origin(self, fetched: int, found: int) -> None:
+        """Bytes of vectors.npy, by where they came from."""
+        noting(self._loaded.origins)(fetched, found)
+        self._tell({"do": "gauges", "gauges": {"origins": self._loaded.origins}})
 
     @property
     def vectors(self) -> Path | None:
