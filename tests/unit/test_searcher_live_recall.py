@@ -39,7 +39,7 @@ from vectorindex_searcher.serve.evidence.ring import EvidenceRing, LiveTally
 from vectorindex_searcher.serve.load import load
 from vectorindex_searcher.serve.server import Server
 from vectorindex_searcher.serve.settings import Settings
-from vectorindex_searcher.storage.cache import NodeCache
+from vectorindex_searcher.storage.cache import NodeCache, partial_prefix
 from vectorindex_searcher.storage.store import Role, open_store
 
 COUNT, DIMENSION = 4000, 16
@@ -429,7 +429,7 @@ def test_what_a_killed_searcher_left_of_the_vectors_is_removed(served: Served, t
     task = served.task.model_copy(update={"cache_dir": str(tmp_path)})
     folder = tmp_path / cache_name(served.engine.manifest)
     folder.mkdir()
-    leftover = folder / ".vectors.npy.0badf00d"
+    leftover = folder / f"{partial_prefix(VECTORS_FILE)}0badf00d"
     leftover.write_bytes(b"half of it")
     path = live_recall.LiveRecall(task, served.engine, (), lambda: ([], 0), lambda *_: None)._fetch()
     assert path == folder / VECTORS_FILE
