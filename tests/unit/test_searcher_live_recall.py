@@ -447,6 +447,7 @@ def test_room_is_made_for_the_vectors_that_live_recall_will_fetch(
     other = NodeCache(tmp_path, limit).hold("other", 100)
     (other.folder / "index.faiss").write_bytes(b"x" * 100)
     other.close()
+    os.utime(tmp_path / ".locks" / "other.use", (1, 1))  # nobody has used it for long
     task = served.task.model_copy(update={"cache_dir": str(tmp_path), "live_recall": live_recall})
     load(task, lambda said: None, limit).held.close()
     assert other.folder.exists() is not live_recall
