@@ -29,7 +29,11 @@ PREPARATIONS: dict[str, tuple[list[str], ...]] = {
     "apiserver": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "versitygw")),
     "chaos": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm")),
     "e2e": ([sys.executable, "-m", "harness"],),
-    "elsewhere": ([str(CLUSTER), "up"], [str(CLUSTER), "registry", "on"]),
+    "elsewhere": (
+        [str(CLUSTER), "up"],
+        [str(CLUSTER), "registry", "on"],
+        [sys.executable, "-m", "releasing", "push", "--local"],
+    ),
     "gitops": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "argocd-scripts", "argocd")),
     "gitops_cluster": (["env", "CLUSTER=local", sys.executable, "-m", "harness"], [str(CLUSTER), "binary", "argocd"]),
 }

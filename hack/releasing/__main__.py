@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0: everything that was to be done was done."""
     options = _parser().parse_args(arguments)
     options.platform = options.platform or list(PLATFORMS)
-    registry = Registry(options.registry, options.authfile, options.plain_http)
+    registry = images.local() if options.local else Registry(options.registry, options.authfile, options.plain_http)
     try:
         if options.verb == "push":
             return _push(registry, options.tag)
@@ -145,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("verb", nargs="?", choices=["release", "push"], default="release")
     parser.add_argument("--registry", default="", help="what stands before an image's name: registry.example.com/team")
     parser.add_argument("--authfile", type=Path, help="a Docker configuration with the registry's password")
+    parser.add_argument("--local", action="store_true", help="it is that of the local cluster: with its password")
     parser.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
     parser.add_argument("--tag", default="", help="of what is pushed; default: of its contents")
     parser.add_argument("--platform", action="append", help=f"default: {' '.join(PLATFORMS)}")

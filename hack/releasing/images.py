@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -36,6 +37,12 @@ class Registry:
     def flags(self) -> list[str]:
         auth = ["--authfile", str(self.authfile)] if self.authfile else []
         return [*auth, *(["--plain-http"] if self.plain_http else [])]
+
+
+def local() -> Registry:
+    """That of `cluster registry on`."""
+    cache = Path(os.environ.get("VECTORINDEX_CACHE") or Path.home() / ".cache" / "vectorindex-operator")
+    return Registry("127.0.0.1:5000", cache / "registry-auth.json", plain_http=True)
 
 
 def repository(registry: str, target: str) -> str:

@@ -24,7 +24,9 @@ from releasing import images
 from releasing.images import Registry
 
 NAMESPACE, ACCOUNT, SECRET = "elsewhere", "installer", "registry"
-REGISTRY = "127.0.0.1:5000"
+REGISTRY = images.local().prefix
+PUSHED = CHECKOUT / "build" / "release" / "pushed.yaml"
+"""What was pushed before these tests: tests/run_layers.py."""
 ADMINISTRATORS = "vectorindex-cluster"
 """The release with what is the cluster's."""
 DEMO_SECONDS = 900
@@ -58,26 +60,19 @@ class Elsewhere:
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
     cluster, folder = LocalCluster(), tmp_path_factory.mktemp("elsewhere")
-    password = folder / "config.json"
-    password.write_text(_password())
-    registry = Registry(REGISTRY, password, plain_http=True)
-    digests = images.push(registry, "")
+    registry = images.local()
+    assert registry.authfile is not None
+    pushed = yaml.safe_load(PUSHED.read_text())
+    digests = {
+        target: pushed[key]["digest"] for key, target in {"image": "operator", "searcherImage": "searcher"}.items()
+    }
     store = _push_store(registry, folder)
-    _administer(cluster, password)
+    _administer(cluster, registry.authfile)
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(_kubeconfig(cluster))
-    yield Elsewhere(cluster, kubeconfig, password, digests, store)
+    yield Elsewhere(cluster, kubeconfig, registry.authfile, digests, store)
     cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
     cluster.helm("uninstall", ADMINISTRATORS, "--namespace", release.NAMESPACE)
-
-
-def _password() -> str:
-    sys.path.insert(0, str(PROGRAM.parent))
-    try:
-        from localcluster import registry
-    finally:
-        sys.path.pop(0)
-    return str(registry.docker_configuration())
 
 
 def _push_store(registry: Registry, folder: Path) -> str:
