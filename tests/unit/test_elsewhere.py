@@ -12,7 +12,8 @@ from chart import helm, of_kind, render
 
 from demo import stage
 from demo.printer import Printer
-from harness import allowed, release
+from harness import __main__ as preparing
+from harness import allowed, release, traffic
 from harness.allowed import Right
 from harness.base import CHECKOUT, Cluster, Image, S3Access
 from harness.errors import HarnessError
@@ -113,6 +114,7 @@ class Somewhere(Cluster):
 
     name = "current"
     context = "theirs"
+    kubeconfig = Path("kubeconfig")
 
     def up(self) -> None: ...
 
@@ -210,6 +212,52 @@ def test_the_manifest_is_the_examples_or_says_where_its_store_and_operator_are()
     assert places == {f"http://s3.{TEAM}.svc:9000"}
     words = release.settings(somewhere(), Images(Image("a", "b"), Image("c", "d")), {})
     assert {f"operatorClass={TEAM}", "scope=namespace"} <= set(words)
+
+
+class Notes(Answers):
+    """Writes down what is written."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self.applied: list[Json] = []
+        self.deleted: list[str] = []
+
+    def apply(self, manifest: Json, *, dry_run: bool = False) -> Json:
+        self.applied.append(manifest)
+        return manifest
+
+    def delete(self, kind: str, name: str, namespace: str = "", *, policy: str = "Background", grace: int = -1) -> bool:
+        self.deleted.append(f"{kind}/{name} in {namespace}")
+        return False
+
+    def get(self, kind: str, name: str, namespace: str = "") -> Json | None:
+        raise AssertionError(f"nobody may read {kind}/{name}")
+
+    def kubectl(self, *arguments: str | Path, stdin: str | None = None, timeout: float = 60) -> str:
+        return ""
+
+
+def test_what_an_earlier_run_left_goes_and_the_namespace_stays() -> None:
+    kube = Notes(somewhere())
+    stage.begin_clean(kube)
+    assert kube.deleted == [f"VectorIndex/{stage.NAME} in {TEAM}"]
+
+
+def test_queries_come_from_a_pod_that_is_pulled_as_the_searchers_are() -> None:
+    kube, image = Notes(somewhere(pull_secrets=("mirror",))), Image("registry.example.com/searcher", "any", DIGEST)
+    command = traffic._pod(kube, Images(image, image), TEAM, "traffic")
+    (pod,) = kube.applied
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "mirror"}]
+    assert pod["spec"]["containers"][0]["image"] == image.reference
+    assert command[command.index("-n") + 1] == TEAM
+
+
+def test_tests_that_make_namespaces_are_not_run_in_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(preparing.clusters, "choose", somewhere)
+    assert preparing.main() == 1
+    assert "without CLUSTER_NAMESPACE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("namespace", ["", TEAM])
