@@ -50,6 +50,7 @@ CASES = (
     _case(at_rest, {"searcher__replicas": 1}, Effect.SCALE),
     _case(at_rest, {"searcher__resources": {"requests": {"cpu": "2"}}}, Effect.RESTART, quick=True),
     _case(at_rest, {"searcher__params": {"allow": []}}, Effect.RESTART, quick=True),
+    _case(at_rest, {"searcher__cache": {"claimName": "cache", "limit": "9Gi"}}, Effect.RESTART),
     _case(
         at_rest,
         {"gate": {"k": 5}, "rollout__soak__duration": "1h", "guardrails__rules": [], "build": {}},

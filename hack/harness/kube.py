@@ -22,7 +22,15 @@ FIELD_MANAGER = "vectorindex-harness"
 TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
 _VIX = "/apis/vectorindex.dev/v1alpha1"
 _CLUSTER_SCOPED = frozenset(
-    {"Namespace", "Node", "CustomResourceDefinition", "APIService", "ClusterRole", "ClusterRoleBinding"}
+    {
+        "Namespace",
+        "Node",
+        "PersistentVolume",
+        "CustomResourceDefinition",
+        "APIService",
+        "ClusterRole",
+        "ClusterRoleBinding",
+    }
 )
 _PATHS = {
     "VectorIndex": (_VIX, "vectorindexes"),
@@ -34,6 +42,8 @@ _PATHS = {
     "Secret": ("/api/v1", "secrets"),
     "ConfigMap": ("/api/v1", "configmaps"),
     "ServiceAccount": ("/api/v1", "serviceaccounts"),
+    "PersistentVolume": ("/api/v1", "persistentvolumes"),
+    "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
     "ResourceQuota": ("/api/v1", "resourcequotas"),
     "Event": ("/apis/events.k8s.io/v1", "events"),
     "EndpointSlice": ("/apis/discovery.k8s.io/v1", "endpointslices"),

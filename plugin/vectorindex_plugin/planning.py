@@ -131,6 +131,16 @@ def effects(obs: Observation, spec: VectorIndexSpec, now: float) -> tuple[Effect
     return tuple(sorted(dict.fromkeys(found), key=lambda one: order.index(one.effect)))
 
 
+def searchers(obs: Observation, spec: VectorIndexSpec, now: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Specs of the Deployments of revisions that are loaded, by name: as they are kept, and with the edit."""
+    both = Both.of(obs, spec, now).as_listed()
+    before, after = (
+        {one.revision: _deployment(both, one) for one in _of(plan, EnsureSearchers) if one.revision in obs.revisions}
+        for plan in both.plans()
+    )
+    return before, after
+
+
 def _listing(both: Both) -> Iterator[EffectFacts]:
     if not both.lists:
         return

@@ -22,6 +22,12 @@ class PersonsCluster(KubeCluster):
 
     __slots__ = ()
 
+    @staticmethod
+    def _path(kind: str, namespace: str, name: str = "") -> str:
+        if kind == "ResourceQuota":
+            return f"/api/v1/namespaces/{namespace}/resourcequotas"
+        return KubeCluster._path(kind, namespace, name)
+
     def every(self, kind: str, namespace: str) -> list[Raw]:
         return [one for page in self._listed(kind, namespace, {"limit": str(PAGE)}) for one in page]
 

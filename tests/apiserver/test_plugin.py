@@ -25,6 +25,7 @@ from vectorindex_plugin.verbs.browse import looks_of
 from vectorindex_plugin.verbs.common import Session
 
 PERSON = "person"
+RBAC = "rbac.authorization.k8s.io"
 READS: list[Json] = [
     {"apiGroups": ["vectorindex.dev"], "resources": ["vectorindexes"], "verbs": ["get", "list", "patch"]},
     {"apiGroups": ["vectorindex.dev"], "resources": ["vectorindexrevisions"], "verbs": ["get", "list"]},
@@ -37,16 +38,15 @@ Say = Callable[..., tuple[int, Any]]
 def kubeconfig(api: Api, control_plane: ControlPlane) -> Path:
     """Of a person who may do what the plugin cannot do without."""
     meta = {"name": PERSON, "namespace": "default"}
-    group = "rbac.authorization.k8s.io"
     subject = {"kind": "ServiceAccount", "name": PERSON, "namespace": "default"}
     for one in (
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
-        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": meta, "rules": READS},
+        {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": meta, "rules": READS},
         {
-            "apiVersion": f"{group}/v1",
+            "apiVersion": f"{RBAC}/v1",
             "kind": "RoleBinding",
             "metadata": meta,
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": PERSON},
+            "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": PERSON},
             "subjects": [subject],
         },
     ):
@@ -137,9 +137,29 @@ def test_who_may_not_ask_is_told_by_the_api_server(api: Api, name: str, say: Say
 def test_a_plan_of_an_edit(api: Api, name: str, say: Say, smallest: Json, tmp_path: Path) -> None:
     file = tmp_path / "one.yaml"
     file.write_text(yaml.safe_dump(smallest))
-    assert say("plan", str(file))[1][0]["new"]
+    first = say("plan", str(file))[1][0]
+    assert first["new"]
+    assert any(note.startswith("ResourceQuotas may not be read") for note in first["notes"])
     assert api.apply(smallest).ok
     assert not say("plan", str(file))[1][0]["new"]
+
+
+def test_a_plan_reads_the_quotas_of_who_may(
+    api: Api, name: str, kubeconfig: Path, say: Say, smallest: Json, tmp_path: Path
+) -> None:
+    meta = {"name": PERSON, "namespace": "default"}
+    also = [*READS, {"apiGroups": [""], "resources": ["resourcequotas"], "verbs": ["list"]}]
+    hard = {"hard": {"requests.memory": "1Mi"}}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": hard}
+    file = tmp_path / "one.yaml"
+    file.write_text(yaml.safe_dump(smallest))
+    assert api.apply({"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": meta, "rules": also}, manager="test").ok
+    assert api.apply(quota).ok
+    try:
+        found = say("plan", str(file))[1][0]
+    finally:
+        assert api.delete(quota).ok
+    assert found["quotas"] == [{"name": PERSON, "lacks": []}], "nobody has counted yet what is used"
 
 
 def test_what_the_dashboard_reads(api: Api, name: str, kubeconfig: Path) -> None:

@@ -12,11 +12,12 @@ import pytest
 import yaml
 from layers import CHECKOUT
 from planned_edits import CASES, Case, Played, played
-from record_objects import building, objects, play, shadowing, soaking
+from record_objects import at_rest, building, objects, play, shadowing, soaking
 from recorded import Json, Recorded
 from simulator.world import edited
 
 from vectorindex_operator.api.v1alpha1 import API_VERSION, VectorIndexSpec
+from vectorindex_operator.core.observation import Observation
 from vectorindex_plugin import estimate
 from vectorindex_plugin.app import run
 from vectorindex_plugin.applying import LAST_APPLIED, applied
@@ -81,6 +82,80 @@ def test_a_build_without_room_is_seen_before_it_is_begun() -> None:
     notes = {need.what: need.note for need in of_edit(obs, spec, cluster.now).needs}
     assert notes["Job: build"].startswith("too little memory")
     assert estimate.sizes("IVF64,SQ8", 10_000, 8) is not None
+
+
+def at_rest_with(**edit: object) -> tuple[Observation, VectorIndexSpec, float]:
+    """A recorded index at rest, an edit of it, and the time."""
+    cluster = Recorded.at("at_rest")
+    obs = look(cluster, "search", "products", cluster.now).obs
+    return obs, VectorIndexSpec.model_validate(edited(cluster.objects[0]["spec"], **edit)), cluster.now
+
+
+def test_no_more_pods_are_there_at_once_than_was_said() -> None:
+    """Searchers by what the operator then does in the simulated cluster."""
+    world = play(at_rest).world
+    now, *there = objects(world)
+    obs = look(Recorded(there, now["unix"]), "search", "products", now["unix"]).obs
+    spec = VectorIndexSpec.model_validate(edited(world.spec, index__factory="B", searcher__replicas=3))
+    said = {one.when: one for one in of_edit(obs, spec, now["unix"]).at_once}
+    world.apply(index__factory="B", searcher__replicas=3)
+    most, building = 0, 0
+    while world.now < now["unix"] + 240:
+        world.clock.step()
+        kinds = [one for one in objects(world)[1:] if one["kind"] in ("Deployment", "Job")]
+        searchers = sum(one["spec"]["replicas"] for one in kinds if one["kind"] == "Deployment")
+        most = max(most, searchers)
+        building = max(building, searchers + sum(one.get("status", {}).get("active", 0) for one in kinds))
+    assert (said["while both revisions are loaded"].pods, said["while a Job runs"].pods) == (6, 4)
+    assert (most, building) == (6, 6)
+
+
+def test_a_moment_has_the_sums_of_all_pods() -> None:
+    obs, spec, now = at_rest_with(searcher__replicas=5, searcher__resources={"limits": {"cpu": "1500m"}})
+    (one,) = of_edit(obs, spec, now).at_once
+    (pod,) = obs.objects["Deployment", obs.traffic.revision]["spec"]["template"]["spec"]["containers"]
+    assert (one.when, one.pods) == ("while pods are replaced", 6)
+    assert one.requests["cpu"] == one.limits["cpu"] == "9", "a limit alone is the request, too"
+    assert one.requests["memory"] == f"{6 * int(pod['resources']['requests']['memory'][:-2])}Mi"
+
+
+@pytest.mark.parametrize(
+    ("hard", "used", "lacks"),
+    [
+        (
+            {"requests.memory": "4Gi", "pods": "4", "count/jobs.batch": "0"},
+            {"requests.memory": "768Mi", "pods": "2"},
+            [],
+        ),
+        ({"requests.memory": "1Gi"}, {"requests.memory": "768Mi"}, ["requests.memory: 768Mi more are needed than now"]),
+        ({"memory": "1536Mi"}, {"memory": "768Mi"}, []),
+        (
+            {"memory": "1535Mi"},
+            {"memory": "768Mi"},
+            ["memory: 768Mi more are needed than now, and 767Mi left, while b"],
+        ),
+        ({"pods": "3"}, {"pods": "2"}, ["pods: 2 more are needed than now, and 1 left, while both revisions are loa"]),
+        ({"pods": "1"}, {"pods": "2"}, ["pods: 2 more are needed than now, and 0 left, while both revisions are loa"]),
+        ({"limits.cpu": "64"}, {}, ["limits.cpu is counted: pods that name none"]),
+        ({"limits.memory": "1e3"}, {}, []),
+    ],
+)
+def test_a_quota_has_room_or_it_is_said_for_what_not(
+    hard: dict[str, str], used: dict[str, str], lacks: list[str]
+) -> None:
+    obs, spec, now = at_rest_with(searcher__minScore=0.5)
+    quota = {"metadata": {"name": "compute"}, "spec": {"hard": hard}, "status": {"hard": hard, "used": used}}
+    scoped = {**quota, "spec": {"hard": hard, "scopes": ["Terminating"]}}
+    (found,) = of_edit(obs, spec, now, [scoped, quota]).quotas
+    assert [words[: len(start)] for words, start in zip(found.lacks, lacks, strict=True)] == lacks
+
+
+def test_who_may_not_read_quotas_is_told(tmp_path: Path) -> None:
+    cluster, path = Recorded.at("at_rest"), tmp_path / "one.yaml"
+    cluster.refused = frozenset({"ResourceQuota"})
+    _, (one,) = plan(cluster, path, manifest(edited(cluster.objects[0]["spec"], searcher__minScore=0.5)))
+    assert one["quotas"] == []
+    assert "ResourceQuotas may not be read: whether there is room is not known" in one["notes"]
 
 
 # ---------------------------------------------------------------- manifests

@@ -44,8 +44,17 @@ def size_text(count: int) -> str:
     return f"{count / 2**20:.1f}Mi" if count < 2**30 else f"{count / 2**30:.2f}Gi"
 
 
+def amount(text: str) -> Fraction:
+    """A Kubernetes quantity of anything: 3/2 of "1500m". Raises ValueError for anything else."""
+    return _quantity(str(text), "a quantity: write for example 2, 500m or 4Gi")
+
+
 def _whole(text: str, wanted: str) -> int:
+    return int(_quantity(text, wanted))
+
+
+def _quantity(text: str, wanted: str) -> Fraction:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?", text)
     if not match:
         raise ValueError(f"{text!r} is not {wanted}")
-    return int(Fraction(match[1]) * _UNITS[match[2] or ""])
+    return Fraction(match[1]) * _UNITS[match[2] or ""]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,15 @@ from vectorindex_operator.api.v1alpha1 import JUDGED_IN_SHADOW, GuardrailMetric,
 from vectorindex_operator.core.observation import Observation, RevisionView
 from vectorindex_operator.manifests import sizing
 from vectorindex_plugin.estimate import Sizes, has_faiss, sizes
-from vectorindex_plugin.planning import Effect, EffectFacts, effects
+from vectorindex_plugin.facts import peak
+from vectorindex_plugin.facts.peak import MomentFacts, Pods, QuotaFacts
+from vectorindex_plugin.planning import Effect, EffectFacts, effects, searchers
 from vectorindex_plugin.words import size
 from vectorindex_searcher.contract import BuildResult
 
 _EXACT = JUDGED_IN_SHADOW | {GuardrailMetric.LIVE_RECALL}
 """Rules for which pods keep all vectors (core/safety/keep_loaded.py)."""
+SEARCHERS = "searchers, beside those that serve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +44,18 @@ class PlanFacts:
     changes: tuple[str, ...]
     effects: tuple[EffectFacts, ...]
     needs: tuple[NeedFacts, ...]
+    at_once: tuple[MomentFacts, ...]
+    """All pods of the index together, when there are most."""
+    quotas: tuple[QuotaFacts, ...]
+    """Of the namespace."""
     notes: tuple[str, ...]
 
 
-def of_edit(obs: Observation, spec: VectorIndexSpec, now: float) -> PlanFacts:
-    """Of an index that is there, or (without a status) of one to be made."""
+def of_edit(
+    obs: Observation, spec: VectorIndexSpec, now: float, quotas: Sequence[Mapping[str, Any]] | None = ()
+) -> PlanFacts:
+    """Of an index that is there, or (without a status) of one to be made. `quotas`: ResourceQuotas of the namespace;
+    None: they may not be read."""
     old = obs.index.spec
     found = effects(obs, spec, now)
     new = not obs.index.uid
@@ -53,8 +63,27 @@ def of_edit(obs: Observation, spec: VectorIndexSpec, now: float) -> PlanFacts:
         found = (*found, *_first(spec))
     notes: list[str] = []
     needs = tuple(_needs(obs, spec, {one.effect for one in found}, notes))
+    then, there = _at_once(obs, spec, now, found, needs)
+    if then and quotas is None:
+        notes.append("ResourceQuotas may not be read: whether there is room is not known")
+    room = tuple(peak.room(quotas or (), there, then)) if then else ()
+    at_once = tuple(peak.sums(when, pods) for when, pods in then)
     changes = tuple(_changes("spec", old.wire() if old is not None else {}, spec.wire()))
-    return PlanFacts(obs.index.namespace, obs.index.name, new, () if new else changes, found, needs, tuple(notes))
+    name, changes = obs.index.name, () if new else changes
+    return PlanFacts(obs.index.namespace, name, new, changes, found, needs, at_once, room, tuple(notes))
+
+
+def _at_once(
+    obs: Observation, spec: VectorIndexSpec, now: float, found: Sequence[EffectFacts], needs: Sequence[NeedFacts]
+) -> tuple[list[tuple[str, list[Pods]]], list[Pods]]:
+    """When the most pods are there, and which; and those that are there now."""
+    before, after = searchers(obs, spec, now) if obs.index.uid else ({}, {})
+    kinds = {one.what == SEARCHERS: Pods(one.pods, one.requests, one.limits) for one in needs}
+    replaced = {one.revision for one in found if one.effect is Effect.RESTART}
+    scaled = any(one.effect is Effect.SCALE for one in found)
+    serving = obs.traffic.revision
+    then = list(peak.moments(after, serving, kinds.get(True), kinds.get(False), replaced, scaled=scaled))
+    return then, [Pods.of(one) for one in before.values()]
 
 
 def _first(spec: VectorIndexSpec) -> Iterator[EffectFacts]:
@@ -150,6 +179,7 @@ def _searchers(spec: VectorIndexSpec, last: RevisionView, held: int, vectors: in
     resources = spec.searcher.resources
     processes = sizing.processes(frozen, resources, need)
     disk = None if vectors is None else held + exact * vectors
+    if disk is not None and spec.searcher.cache is not None:
+        disk = 0  # all of it lies in a volume of its own
     given = sizing.container_resources(resources, need, disk, processes)
-    what = "searchers, beside those that serve"
-    return NeedFacts(what, spec.searcher.replicas, given.get("requests", {}), given.get("limits", {}), by)
+    return NeedFacts(SEARCHERS, spec.searcher.replicas, given.get("requests", {}), given.get("limits", {}), by)

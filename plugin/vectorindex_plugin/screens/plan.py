@@ -41,6 +41,16 @@ def _lines(facts: PlanFacts) -> Iterator[RenderableType]:
             table.add(need.what, str(need.pods), _quantities(need.requests), _quantities(need.limits))
         yield table
         yield from (Text(f"{need.what}: {need.note}") for need in facts.needs if need.note)
+    if facts.at_once:
+        yield Text("")
+        table = Columns(("AT ONCE", "PODS", "REQUESTS", "LIMITS"), ("LIMITS",))
+        for moment in facts.at_once:
+            table.add(moment.when, str(moment.pods), _quantities(moment.requests), _quantities(moment.limits))
+        yield table
+    for quota in facts.quotas:
+        yield from (Text(f"ResourceQuota {quota.name}: {words}", style="yellow") for words in quota.lacks)
+        if not quota.lacks:
+            yield Text(f"ResourceQuota {quota.name} has room for it", style="green")
     yield from (Text(note, style="dim") for note in facts.notes)
 
 

@@ -10,6 +10,8 @@ from rich.console import Group
 from rich.text import Text
 
 from vectorindex_operator.core.observation import Observation
+from vectorindex_operator.reconcile.errors import RefusedError
+from vectorindex_operator.reconcile.ports import Raw
 from vectorindex_operator.reconcile.views import index_view
 from vectorindex_plugin import documents
 from vectorindex_plugin.applying import applied
@@ -69,16 +71,26 @@ def _planned(session: Session, manifest: Manifest) -> PlanFacts:
         raise EndedError(Exit.REFUSED, "\n".join(_line(one).plain for one in faults))
     meta = manifest.value["metadata"]
     namespace, name = meta.get("namespace", session.namespace), meta["name"]
+    quotas = _quotas(session, namespace)
     if session.hands.get("VectorIndex", namespace, name) is None:
         raw = {**manifest.value, "metadata": {**meta, "namespace": namespace, "uid": "", "generation": 1}}
-        return of_edit(Observation(index=index_view(raw)), check.spec_of(manifest.value), session.clock())
+        return of_edit(Observation(index=index_view(raw)), check.spec_of(manifest.value), session.clock(), quotas)
     seen = look(session.hands, namespace, name, session.clock())
     raw = dict(seen.obs.objects["VectorIndex", name])
     after = {**raw, "spec": applied(raw, manifest.value)}
     edited = [f"{check.dotted(path)}: {words}" for path, words in check.against_edit(raw, after)]
     if edited:
         raise EndedError(Exit.REFUSED, "\n".join(edited))
-    return of_edit(seen.obs, check.spec_of(after), seen.now)
+    return of_edit(seen.obs, check.spec_of(after), seen.now, quotas)
+
+
+def _quotas(session: Session, namespace: str) -> list[Raw] | None:
+    """Those of the namespace; None: this person may not read them."""
+    try:
+        pages = session.hands.pages("ResourceQuota", namespace, "", metadata_only=False)
+        return [one for page in pages for one in page]
+    except RefusedError:
+        return None
 
 
 def _lines(facts: LintFacts) -> Iterator[Text]:
