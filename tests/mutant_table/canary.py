@@ -49,6 +49,14 @@ CANARY = (
         "A write that comes late would give users back to what was rolled back.",
     ),
     Mutant(
+        "a repair of the route is written on any version of it",
+        _ROUTE,
+        '    version = "" if lowers and weight <= before else view.resource_version\n',
+        '    version = view.resource_version if weight > before else ""\n',
+        (f"{_OVER}test_whatever_else_is_written_is_refused_on_a_route_that_has_changed",),
+        "A write that comes late would take out a candidate whose share began meanwhile.",
+    ),
+    Mutant(
         "a step's weight is not put back that somebody has changed",
         _ROUTE,
         "    weight = weight if _may_grow(state, name) else min(before, weight)\n",

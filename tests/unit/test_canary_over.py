@@ -70,6 +70,13 @@ def test_whoever_takes_a_share_away_leaves_its_name_in_the_same_write(obs: Obser
     assert backends == [(FRONT, 100), (NAME, 0)]
 
 
+def test_whatever_else_is_written_is_refused_on_a_route_that_has_changed() -> None:
+    """A repair that comes late would take a candidate out whose share began meanwhile."""
+    for obs in (seen(NEW, STABLE, traffic=STABLE, route=routed()), shifting(at_step(since=100.0)), lost(route=named())):
+        (route,) = actions(run(obs), EnsureRoute)
+        assert route.resource_version == "77"
+
+
 def test_what_is_not_of_this_index_is_not_named_any_more() -> None:
     route = routed(10, weights={FRONT: 50, NAME: 10, "somewhere": 40})
     assert over(run(shifting(at_step(since=100.0), route=route))) == ()

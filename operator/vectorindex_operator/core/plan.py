@@ -159,8 +159,7 @@ class MoveTraffic:
 class EnsureRoute:
     """Keep the HTTPRoute there, with a share for the candidate that is no larger than it was, or larger.
 
-    `resource_version`: what a larger share, or that one is named or not any more, was decided on; empty: nothing of
-    that, or there is no route yet.
+    `resource_version`: what it was decided on; empty: it only takes away, or there is no route yet.
     """
 
     route: Route

@@ -62,8 +62,8 @@ def step(state: ReconcileState) -> None:
     over = _over(state, named, lowers=lowers)
     for one in over:
         state.act(EnsureStepService(one))
-    names = {one for one in (named, *over) if one}
-    version = view.resource_version if weight > before or (not lowers and names != _candidates(state)) else ""
+    # Only what takes a share away and gives none is written on any version: who is late must not forget a candidate.
+    version = "" if lowers and weight <= before else view.resource_version
     decision = state.withdrawal or view.decision
     kind = LowerRoute if lowers else EnsureRoute
     state.act(kind(route, named, weight, decision, version, over))
