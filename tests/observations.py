@@ -126,8 +126,9 @@ def a_revision(
     if phase in ("Stable", "Superseded"):
         fields["promoted_at"] = to_text(created)
     frozen = RevisionSpec(
-        index="docs", digest=digest, fingerprint=data, image=SETTINGS.searcher_image, source=of.source.s3,
-        artifacts=of.artifacts.s3, columns=of.source.columns, embedding=of.embedding.of_vectors(), index_spec=of.index,
+        index="docs", digest=digest, fingerprint=data, image=SETTINGS.searcher_image, source=of.source.place,
+        artifacts=of.artifacts.place, columns=of.source.columns, embedding=of.embedding.of_vectors(),
+        index_spec=of.index,
         segments=tuple(s.name for s in of.segments), min_score=of.searcher.min_score, tls=of.searcher.tls is not None,
         tombstones=of.source.deleted(),
         pod_template=searchers.pod_template(of, index(of), name, SETTINGS),

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from vectorindex_operator.api.v1alpha1 import S3
+from vectorindex_operator.api.v1alpha1 import Place
 from vectorindex_operator.core.loaded import SEARCHER
 from vectorindex_operator.core.observation import RevisionView
 from vectorindex_plugin.exits import EndedError, Exit
@@ -22,13 +22,13 @@ _SCRIPT = 'f=$(mktemp) && vectorindex-searcher inspect "$@" --html "$f" >&2 && c
 
 
 def fetch(seen: Seen, view: RevisionView, report: str, flags: Sequence[str]) -> bytes:
-    """The page of the report at this key (s3://.../report.json). `flags`: of kubectl. Raises EndedError."""
+    """The page of the report at this key (for example s3://.../report.json). `flags`: of kubectl. Raises EndedError."""
     program = shutil.which("kubectl")
     if program is None:
         raise EndedError(Exit.UNREACHABLE, "kubectl is not on the PATH: the page is fetched by a pod")
     place = _reached(seen, view)
     where = [
-        part for name in ("endpoint", "region") if (value := getattr(place, name)) for part in (f"--{name}", value)
+        part for name in ("endpoint", "region") if (value := getattr(place, name, "")) for part in (f"--{name}", value)
     ]
     inside = ["sh", "-c", _SCRIPT, "sh", report, *where]
     command = [program, *flags, "exec", _pod(seen, view), "-c", SEARCHER, "--", *inside]
@@ -42,7 +42,7 @@ def fetch(seen: Seen, view: RevisionView, report: str, flags: Sequence[str]) -> 
     return done.stdout
 
 
-def _reached(seen: Seen, view: RevisionView) -> S3:
+def _reached(seen: Seen, view: RevisionView) -> Place:
     """The store of the artifacts, as it is reached today."""
     live = seen.obs.index.live
     return view.spec.artifacts.reached_by(live.artifacts) if live is not None else view.spec.artifacts
@@ -51,7 +51,7 @@ def _reached(seen: Seen, view: RevisionView) -> S3:
 def _pod(seen: Seen, view: RevisionView) -> str:
     """A pod that may read the revision's artifacts: its own, or one of another revision that has its own there."""
     near = (view, *seen.obs.revisions.values())
-    alike = (one.name for one in near if one.spec.artifacts.bucket == view.spec.artifacts.bucket)
+    alike = (one.name for one in near if one.spec.artifacts.held_in == view.spec.artifacts.held_in)
     pods = (pod for name in alike if (loaded := seen.obs.loaded.get(name)) is not None for pod in loaded.pods)
     found = next((pod.name for pod in pods if pod.serves), None)
     if found is None:

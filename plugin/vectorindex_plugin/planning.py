@@ -172,7 +172,7 @@ def _new_revisions(both: Both, before: Plan, after: Plan) -> Iterator[EffectFact
 
 def _artifact(both: Both, digest: str) -> RevisionView | None:
     """A revision whose built artifact has this digest, at the place where artifacts are wanted."""
-    place = recipe.place(both.spec.artifacts.s3)
+    place = recipe.place(both.spec.artifacts.place)
     same = (view for view in both.before.revisions.values() if view.spec.digest == digest)
     return next((one for one in same if one.status.build and recipe.place(one.spec.artifacts) == place), None)
 

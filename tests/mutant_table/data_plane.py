@@ -15,6 +15,7 @@ _WORKERS = f"{_SEARCHER}/serve/workers"
 _WORKER_TESTS = "unit/test_searcher_serve_workers.py"
 
 _CACHE_TESTS = "unit/test_searcher_shared_cache.py"
+_VOLUME_TESTS = "unit/test_searcher_volume.py"
 _COLLECT = f"{_SEARCHER}/artifact/collect.py"
 _COLLECT_TESTS = "unit/test_searcher_collect.py"
 _PAST_DEADLINE = (
@@ -577,5 +578,37 @@ DATA_PLANE = (
         "        if not one:\n",
         ("unit/test_searcher_download.py::test_ranges_that_do_not_cover_the_file_are_refused",),
         "The end of an index would be opened unverified.",
+    ),
+    Mutant(
+        "a link may lead out of a volume",
+        f"{_SEARCHER}/storage/volume.py",
+        "        if not Path(os.path.realpath(path)).is_relative_to(self._real):\n",
+        "        if not Path(os.path.abspath(path)).is_relative_to(self._real):\n",
+        (f"{_VOLUME_TESTS}::test_a_link_out_of_the_volume_shows_nothing_of_the_pod",),
+        "Whoever fills a volume would read the pod's environment, keys of other stores included, as rows of an index.",
+    ),
+    Mutant(
+        "what was opened on a volume is not looked at",
+        f"{_SEARCHER}/storage/volume.py",
+        '        if not Path(f"/proc/self/fd/{fd}").readlink().is_relative_to(self._real):\n',
+        '        if not Path(f"/proc/self/fd/{fd}").exists():\n',
+        (f"{_VOLUME_TESTS}::test_a_link_that_is_put_there_after_the_look_is_seen_by_what_was_opened",),
+        "A link put there between look and read would be followed.",
+    ),
+    Mutant(
+        "a name is told to be published before it is on disk",
+        f"{_SEARCHER}/storage/volume.py",
+        "            os.fsync(fd)\n",
+        "            os.fstat(fd)\n",
+        (f"{_VOLUME_TESTS}::test_what_is_published_is_on_disk_with_its_name",),
+        "A node that loses power would take a manifest along that a revision names.",
+    ),
+    Mutant(
+        "a claim is mounted once for each of its places",
+        "operator/vectorindex_operator/manifests/podspec.py",
+        "        if claim not in names:\n",
+        "        if prefix:\n",
+        ("unit/test_places.py::test_a_claim_is_mounted_once_a_pod_and_written_where_artifacts_are",),
+        "The kubelet waits for ever for the second volume of a claim.",
     ),
 )

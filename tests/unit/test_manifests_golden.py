@@ -105,6 +105,19 @@ POLLED = spec(gate={"queries": {"s3": {"bucket": "vectors", "prefix": "docs/quer
 TOLD = SourcePoll(queries=POLLED.gate.queries.s3 if POLLED.gate.queries else None)
 POLLING = a_revision(POLLED, "Stable")
 POLLING = replace(POLLING, spec=POLLING.spec.model_copy(update={"source_poll": TOLD}))
+ON_VOLUMES = spec(
+    source={"s3": None, "volume": {"claimName": "vectors", "path": "docs/"}, "tombstones": {"prefix": "docs/deleted/"}},
+    artifacts={"s3": None, "volume": {"claimName": "indexes"}},
+    gate={"queries": {"volume": {"claimName": "vectors", "path": "queries"}}},
+)
+ON_ONE_VOLUME = spec(
+    source={"s3": None, "volume": {"claimName": "all", "path": "docs/"}},
+    artifacts={"s3": None, "volume": {"claimName": "all", "path": "indexes"}},
+)
+VOLUME_PENDING, VOLUME_BUILT, VOLUME_STABLE = (
+    a_revision(ON_VOLUMES, phase) for phase in ("Pending", "Validating", "Stable")
+)
+ONE_VOLUME_PENDING = a_revision(ON_ONE_VOLUME, "Pending")
 CPU_PENDING = a_revision(ON_CPU, "Pending")
 OUT_OF_HISTORY = a_revision(EVERYTHING, "Removing", data="d0" * 32, created=NOW)
 READS = OutcomesTask(
@@ -127,6 +140,26 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
     "resolve-job": (planned(seen(EVERYTHING, jobs=(), data=DATA[::-1]), StartResolve), seen(EVERYTHING), EVERYTHING),
     "build-job": (planned(seen(ON_CPU, CPU_PENDING), StartBuild), seen(ON_CPU, CPU_PENDING), ON_CPU),
     "build-job-gpu": (planned(seen(EVERYTHING, PENDING), StartBuild), seen(EVERYTHING, PENDING), EVERYTHING),
+    "build-job-volumes": (
+        planned(seen(ON_VOLUMES, VOLUME_PENDING), StartBuild),
+        seen(ON_VOLUMES, VOLUME_PENDING),
+        ON_VOLUMES,
+    ),
+    "build-job-one-volume": (
+        planned(seen(ON_ONE_VOLUME, ONE_VOLUME_PENDING), StartBuild),
+        seen(ON_ONE_VOLUME, ONE_VOLUME_PENDING),
+        ON_ONE_VOLUME,
+    ),
+    "validate-job-volumes": (
+        planned(seen(ON_VOLUMES, VOLUME_BUILT), StartValidation),
+        seen(ON_VOLUMES, VOLUME_BUILT),
+        ON_VOLUMES,
+    ),
+    "revision-volumes": (
+        Create(VOLUME_STABLE.name, VOLUME_STABLE.spec.digest, DATA, Serving.of(ON_VOLUMES)),
+        seen(ON_VOLUMES),
+        ON_VOLUMES,
+    ),
     "validate-job": (planned(seen(EVERYTHING, BUILT), StartValidation), seen(EVERYTHING, BUILT), EVERYTHING),
     "revision": (Create(PENDING.name, PENDING.spec.digest, DATA, Serving.of(EVERYTHING)), seen(EVERYTHING), EVERYTHING),
     "searchers": (
@@ -238,7 +271,7 @@ def test_every_pod_is_restricted_and_gets_no_api_token(case: str) -> None:
             "revision-secured": "secret",
             "searchers-claim": "persistentVolumeClaim",
             "searchers-ephemeral": "ephemeral",
-        }
+        } | {name: "persistentVolumeClaim" for name in CASES if "volume" in name}
         assert kinds == {"name", "emptyDir"} | {more[name] for name in more if name == case}
         for one in pod["containers"]:
             inner = one["securityContext"]
@@ -293,7 +326,7 @@ def test_a_job_fails_at_once_for_what_trying_again_cannot_mend(case: str) -> Non
 
 @pytest.mark.parametrize("case", CASES)
 def test_everything_is_owned_and_named_validly(case: str) -> None:
-    revision_owned = {"build-job", "build-job-gpu", "validate-job", "collect-job"}
+    revision_owned = {case for case in CASES if case.startswith(("build-job", "validate-job", "collect-job"))}
     for manifest in objects(case):
         meta = manifest["metadata"]
         (owner,) = meta["ownerReferences"]

@@ -21,7 +21,9 @@ POD_BYTES = 32 * 1024
 Part = Annotated[dict[str, Any], Field(max_length=16)]
 """An object of Kubernetes that is not looked into here."""
 
-OUR_VOLUMES = ("tmp", "cache", "tokens", "tls", "trust-bundle")
+OUR_VOLUMES = (
+    "tmp", "cache", "tokens", "tls", "trust-bundle", "store-source", "store-artifacts", "store-queries",
+)  # fmt: skip
 OUR_LABELS = (
     "app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component",
     "app.kubernetes.io/managed-by", "pod-template-hash", "controller-uid", "job-name",

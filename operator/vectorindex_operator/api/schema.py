@@ -20,6 +20,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
+from vectorindex_operator.api.places import OTHER_STORES
 from vectorindex_searcher.contract import NUMBERS, Stored
 
 MODEL = "x-model"
@@ -78,12 +79,21 @@ def _convert(node: Mapping[str, Any], defs: Mapping[str, Any], style: Style) -> 
         if len(options) != 1:
             raise TypeError(f"a union of {len(options)} types has no structural schema: {options}")
         return _convert({**options[0], **node}, defs, style)
+    others = node.pop(OTHER_STORES, {})
     node.pop("default", None)  # set by the parent, which knows the model's own value
     if node.get("type") == "object":
-        return _object(node, defs, style)
+        return _with_stores(_object(node, defs, style), others, defs, style)
     if node.get("type") == "array":
         return _array(node, defs, style)
     return _scalar(node, style)
+
+
+def _with_stores(flat: _Schema, others: Mapping[str, Any], defs: Mapping[str, Any], style: Style) -> _Schema:
+    """A stored place: the fields of S3's, or one of the other kinds below its own name."""
+    if others:
+        flat.pop("required", None)
+        flat["properties"] |= {name: _convert(other, defs, style) for name, other in others.items()}
+    return flat
 
 
 def _scalar(node: _Schema, style: Style) -> _Schema:

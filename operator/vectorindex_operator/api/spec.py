@@ -26,7 +26,19 @@ from vectorindex_operator.api.fields import (
 )
 from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_operator.api.network import FrontService, NetworkPolicy
-from vectorindex_operator.api.places import S3
+from vectorindex_operator.api.places import (
+    ANY_STORE,
+    GIVEN,
+    NOT_TWO_STORES,
+    ONE_STORE,
+    PREFIX_OF,
+    S3,
+    STORE_NAMES,
+    AnyStore,
+    HasPlace,
+    Place,
+    any_store,
+)
 from vectorindex_operator.api.pod import Pod
 from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.rollout import Rollout
@@ -47,13 +59,13 @@ class Tombstones(Model):
     """Lists of the ids of deleted rows: Parquet, JSON lines, .csv or .tsv with the id column, or .txt, an id a line."""
 
     prefix: Annotated[str, Field(min_length=2, max_length=512, pattern=r"^[^/].*/$")]
-    """A folder of the source's bucket, ending in a slash; below the source's own prefix, too."""
+    """A folder of the source's bucket or volume, ending in a slash; below the source's own prefix, too."""
 
 
-class Source(Model):
+class Source(HasPlace):
     """Where the vectors are. A change of the listing (keys, sizes, ETags) is a new revision."""
 
-    s3: S3
+    s3: S3 | None = None
     """Files below a prefix, of one format: Parquet, JSON lines, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin or HDF5."""
     columns: Columns = Columns()
     """Which columns are read."""
@@ -65,9 +77,9 @@ class Source(Model):
     tombstones: Tombstones | None = None
     """Deleted ids: hidden by searchers within a `poll` (5m where that is 0), left out of the next build."""
     cel: ClassVar[tuple[CelRule, ...]] = (
+        ONE_STORE,
         CelRule(
-            "!has(self.tombstones) || !((has(self.s3.prefix) ? self.s3.prefix : '') + '/')"
-            ".startsWith(self.tombstones.prefix)",
+            f"!has(self.tombstones) || !({GIVEN}) || !({PREFIX_OF} + '/').startsWith(self.tombstones.prefix)",
             "tombstones.prefix must not be, or contain, the prefix of the vectors",
             ".tombstones.prefix",
         ),
@@ -83,19 +95,20 @@ class Source(Model):
         """Whether somebody looks at it again without being asked to."""
         return self.schedule is not None or (self.poll != "0" and duration_seconds(self.poll) > 0)
 
-    def deleted(self) -> S3 | None:
+    def deleted(self) -> Place | None:
         """The place of the tombstones: the source's, with another prefix."""
-        return self.s3.model_copy(update={"prefix": self.tombstones.prefix}) if self.tombstones else None
+        return self.place.at(self.tombstones.prefix) if self.tombstones else None
 
 
-class Artifacts(Model):
+class Artifacts(HasPlace):
     """Where built indexes are kept."""
 
-    s3: S3
+    s3: S3 | None = None
     """Indexes are written below PREFIX/NAMESPACE/NAME/."""
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
     """What happens to the artifacts when the VectorIndex is deleted. Delete: a Job removes them, and all else below
     PREFIX/NAMESPACE/NAME/ that was written for it; an edit holds at once."""
+    cel: ClassVar[tuple[CelRule, ...]] = (ONE_STORE,)
 
 
 class Segment(Model):
@@ -153,7 +166,7 @@ class LiveQueries(Model):
     most 1 % of the places of the sample, and is one voice in the verdict, which takes six senders."""
 
 
-class Queries(Model):
+class Queries(AnyStore):
     """What the gate asks: queries that you give, what the users of stable ask, or both."""
 
     s3: S3 | None = None
@@ -170,15 +183,16 @@ class Queries(Model):
     live: LiveQueries | None = None
     """Ask what the users of stable ask, too. A revision below `recall.min` on it holds (LiveRecallBelowMin)."""
     cel: ClassVar[tuple[CelRule, ...]] = (
-        CelRule("has(self.s3) || has(self.live)", "gate.queries needs s3, live, or both", ""),
+        NOT_TWO_STORES,
+        CelRule(f"{ANY_STORE} || has(self.live)", f"gate.queries needs files ({STORE_NAMES}), live, or both", ""),
         CelRule(
-            "has(self.s3) || !has(self.segmentColumn) || self.segmentColumn == ''",
-            "gate.queries.segmentColumn is a column of the files in gate.queries.s3",
+            f"{ANY_STORE} || !has(self.segmentColumn) || self.segmentColumn == ''",
+            f"gate.queries.segmentColumn is a column of the files in gate.queries: name {STORE_NAMES}",
             ".segmentColumn",
         ),
         CelRule(
-            "has(self.s3) || !has(self.filterColumn)",
-            "gate.queries.filterColumn is a column of the files in gate.queries.s3",
+            f"{ANY_STORE} || !has(self.filterColumn)",
+            f"gate.queries.filterColumn is a column of the files in gate.queries: name {STORE_NAMES}",
             ".filterColumn",
         ),
     )
@@ -241,8 +255,8 @@ class Gate(Model):
             ".segments",
         ),
         CelRule(
-            "!has(self.relevance) || (has(self.queries) && has(self.queries.s3))",
-            "gate.relevance needs gate.queries with s3",
+            f"!has(self.relevance) || (has(self.queries) && {any_store('self.queries')})",
+            f"gate.relevance needs gate.queries with files: {STORE_NAMES}",
             ".relevance",
         ),
     )
@@ -250,7 +264,7 @@ class Gate(Model):
     @property
     def given(self) -> Queries | None:
         """The queries of files, where there are any."""
-        return self.queries if self.queries is not None and self.queries.s3 is not None else None
+        return self.queries if self.queries is not None and self.queries.where is not None else None
 
     @property
     def live(self) -> LiveQueries | None:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, Valid
 
 from vectorindex_operator.api.embedding import ServedEncoder
 from vectorindex_operator.api.guardrails import Guardrails
-from vectorindex_operator.api.places import S3
+from vectorindex_operator.api.places import STORES, StoredPlace
 from vectorindex_operator.api.pod import Pod
 from vectorindex_operator.api.rollout import Rollout
 from vectorindex_operator.api.spec import Searcher, VectorIndexSpec
@@ -100,8 +100,8 @@ class Live(Stored):
     """
 
     searcher: Searcher
-    source: S3
-    artifacts: S3
+    source: StoredPlace
+    artifacts: StoredPlace
     live_queries: bool | None = None
     """Whether searchers keep a sample of what users ask; None: they do not."""
     encoder: S3 | None = None
@@ -113,8 +113,8 @@ class Live(Stored):
         frozen = {"pod": Pod(), "min_score": None}  # of a revision: see Serving
         return cls(
             searcher=spec.searcher.model_copy(update=frozen),
-            source=spec.source.s3,
-            artifacts=spec.artifacts.s3,
+            source=spec.source.place,
+            artifacts=spec.artifacts.place,
             live_queries=True if spec.gate.live is not None else None,
             encoder=spec.embedding.encoder.onnx.s3 if spec.embedding.encoder is not None else None,
         )
@@ -176,7 +176,7 @@ class Serving(Stored):
 class SourcePoll(Stored):
     """That searchers list the source, and what of it is no data of it besides deleted ids and artifacts."""
 
-    queries: S3 | None = None
+    queries: StoredPlace | None = None
     """Of the gate, where they lie below the source."""
 
 
@@ -201,7 +201,9 @@ POD_ENV = "pod.env"
 """Of a revision in whose pod template there are variables: releases of before take them away when they render it."""
 ENCODER = "encoder"
 """Of a revision whose pods encode queries: releases of before would render them without."""
-FEATURES = frozenset({POD_ENV, ENCODER})
+OTHER_STORE = "store"
+"""Followed by a dot and its kind: of a revision with a place that is not in S3."""
+FEATURES = frozenset({POD_ENV, ENCODER, *(f"{OTHER_STORE}.{kind}" for kind in STORES if kind != "s3")})
 """What this release knows of RevisionSpec.requires."""
 
 
@@ -213,14 +215,14 @@ class RevisionSpec(Stored):
     fingerprint: str
     format_version: int = contract.FORMAT_VERSION
     image: str
-    source: S3
-    tombstones: S3 | None = None
+    source: StoredPlace
+    tombstones: StoredPlace | None = None
     """Where deleted ids are listed; the source's keys read it."""
     tombstone_poll_seconds: float | None = None
     """How often its searchers list them."""
     source_poll: SourcePoll | None = None
     """None: its searchers are told of no source (no poll and no schedule, or an earlier release); Jobs list it."""
-    artifacts: S3
+    artifacts: StoredPlace
     columns: Columns
     embedding: Embedding
     index_spec: IndexSpec
@@ -438,7 +440,7 @@ class PointStatus(Stored):
 class Reach(Stored):
     """How a Job reaches a revision's artifact when the VectorIndex is gone, as its last spec said."""
 
-    artifacts: S3
+    artifacts: StoredPlace
     pod: Pod = Pod()
     """Where and as whom Jobs of the index ran: `build.pod`."""
 

@@ -29,7 +29,7 @@ from vectorindex_operator.api.guardrails import (
     Guardrails,
 )
 from vectorindex_operator.api.network import FrontService, IpBlock, LabelSelector, NetworkPeer, NetworkPolicy
-from vectorindex_operator.api.places import S3, SecretRef
+from vectorindex_operator.api.places import S3, STORES, Place, SecretRef, Volume, by_kind, kept
 from vectorindex_operator.api.pod import EnvVar, Pod, Toleration
 from vectorindex_operator.api.rollout import Rollout, Shadow, Soak
 from vectorindex_operator.api.route import ParentRef, Route, Step
@@ -53,6 +53,7 @@ from vectorindex_operator.api.spec import (
 from vectorindex_operator.api.status import (
     ENCODER,
     FEATURES,
+    OTHER_STORE,
     POD_ENV,
     ArtifactSeen,
     BlockedBy,
@@ -95,8 +96,10 @@ __all__ = [
     "GROUP",
     "JUDGED_IN_SHADOW",
     "NAME_LIMIT",
+    "OTHER_STORE",
     "POD_ENV",
     "S3",
+    "STORES",
     "VERSION",
     "ArtifactSeen",
     "Artifacts",
@@ -136,6 +139,7 @@ __all__ = [
     "Pause",
     "Percent",
     "PercentIncrease",
+    "Place",
     "Pod",
     "PointStatus",
     "PositiveDuration",
@@ -176,5 +180,8 @@ __all__ = [
     "VectorIndexSpec",
     "VectorIndexStatus",
     "VerbResult",
+    "Volume",
     "WorkFailure",
+    "by_kind",
+    "kept",
 ]

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from vectorindex_operator.api.v1alpha1 import Live, ServedEncoder, Serving, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import Live, ServedEncoder, Serving, VectorIndexSpec, by_kind, kept
 from vectorindex_searcher.contract import Embedding, IndexSpec, Location, Minimise
 
 DIGEST_FORMAT = 1
@@ -62,10 +62,10 @@ def source_hash(spec: VectorIndexSpec) -> str:
     """Hash of what `resolve` depends on: a changed bucket, column or embedding is resolved anew at once."""
     return _hash(
         {
-            "s3": spec.source.s3.wire(),
+            **by_kind(spec.source.place),
             "columns": spec.source.columns.wire(),
             "embedding": spec.embedding.of_vectors().wire(),
-            "artifacts": spec.artifacts.s3.wire(),
+            "artifacts": kept(spec.artifacts.place),
             **_tombstones(spec),
             **({"queries": queries.wire()} if (queries := queries_below(spec)) else {}),
         }
@@ -75,9 +75,8 @@ def source_hash(spec: VectorIndexSpec) -> str:
 def queries_below(spec: VectorIndexSpec) -> Location | None:
     """Where the gate's queries are, if that is below the source: they are no rows of it. Elsewhere `resolve` need not
     know, so that to change them lists nothing anew."""
-    given = spec.gate.queries.s3 if spec.gate.queries else None
-    source, queries = spec.source.s3.location(), given.location() if given else None
-    return queries if source.s3 and queries and queries.s3 and queries.s3.below(source.s3) else None
+    queries = spec.gate.queries.where if spec.gate.queries else None
+    return queries.location() if queries is not None and queries.below(spec.source.place) else None
 
 
 def build_hash(spec: VectorIndexSpec) -> str:
@@ -187,7 +186,7 @@ def collect_job_name(revision: str) -> str:
     return f"{revision}-collect"
 
 
-def collect_left_job_name(index_name: str, uid: str, place: tuple[str, str]) -> str:
+def collect_left_job_name(index_name: str, uid: str, place: tuple[str, ...]) -> str:
     """The one Job that removes from one place what a VectorIndex left: never that of another one of its name."""
     return f"{index_name}-collect-{_hash({'uid': uid, 'place': place})[:10]}"
 

@@ -6,7 +6,7 @@ starts (rollout, guardrails), or a new revision does (everything else).
 
 from __future__ import annotations
 
-from vectorindex_operator.api.v1alpha1 import S3, RevisionSpec, Rollout, Serving, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import Place, RevisionSpec, Rollout, Serving, VectorIndexSpec
 from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS
@@ -26,17 +26,18 @@ def _for_a_revision(state: ReconcileState) -> list[str]:
     frozen, spec = view.spec, state.spec
     # The same data in another place makes no revision; of what is pinned nobody knows whether it is the same.
     made_of_it = state.desired == state.serving and not state.pinned
-    same_place = made_of_it or recipe.place(frozen.source) == recipe.place(spec.source.s3)
+    source, artifacts = spec.source.place, spec.artifacts.place
+    same_place = made_of_it or recipe.place(frozen.source) == recipe.place(source)
     served, wanted = frozen.served_as(), Serving.of(spec, frozen.served_as().refresh)
     fields = [
         name
         for name, same in (
             ("index", frozen.index_spec == spec.index),
             ("source.columns", frozen.columns == spec.source.columns),
-            ("source.s3", same_place),
+            (f"source.{source.kind}", same_place),
             ("source.tombstones", _place(frozen.tombstones) == _place(spec.source.deleted())),
             ("source.poll of source.tombstones", _polls_alike(frozen, spec)),
-            ("artifacts.s3", recipe.place(frozen.artifacts) == recipe.place(spec.artifacts.s3)),
+            (f"artifacts.{artifacts.kind}", recipe.place(frozen.artifacts) == recipe.place(artifacts)),
             ("embedding", frozen.embedding == spec.embedding.of_vectors()),
             ("segments", served.segments == wanted.segments),
             ("searcher.minScore", served.min_score == wanted.min_score),
@@ -49,7 +50,7 @@ def _for_a_revision(state: ReconcileState) -> list[str]:
     return [f"{', '.join(fields)}: {moment}"] if fields else []
 
 
-def _place(tombstones: S3 | None) -> tuple[str, str] | None:
+def _place(tombstones: Place | None) -> tuple[str, ...] | None:
     return recipe.place(tombstones) if tombstones is not None else None
 
 
@@ -94,6 +95,6 @@ def _for_searchers(state: ReconcileState) -> list[str]:
     )
     if not late:
         return []
-    return [
-        f"searcher, source.s3, artifacts.s3 or gate.queries.live: when the pods of {', '.join(late)} have been replaced"
-    ]
+    places = f"source.{state.live.source.kind}, artifacts.{state.live.artifacts.kind}"
+    replaced = f"when the pods of {', '.join(late)} have been replaced"
+    return [f"searcher, {places} or gate.queries.live: {replaced}"]

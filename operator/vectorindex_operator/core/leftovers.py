@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from vectorindex_operator.api.v1alpha1 import S3, Pod
+from vectorindex_operator.api.v1alpha1 import Place, Pod
 from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.attempt import describe
 from vectorindex_operator.core.events import Event, EventReason
@@ -57,7 +57,7 @@ class CollectLeft:
     name: str
     namespace: str
     index: str
-    place: S3
+    place: Place
     task: CollectTask
     pod: Pod
 
@@ -89,7 +89,7 @@ def is_over(left: Left, hold: Hold, finalizer: str) -> bool:
 
 def next_steps(left: Left, settings: Installation, now: float) -> Iterator[NextStep]:
     """What to do now, for each VectorIndex that is gone and each place of its artifacts."""
-    groups: dict[tuple[str, tuple[str, str] | None], list[Hold]] = {}
+    groups: dict[tuple[str, tuple[str, ...] | None], list[Hold]] = {}
     for hold in sorted(left.holds, key=lambda one: (one.created_at, one.name)):
         if is_over(left, hold, settings.finalizer):
             place = recipe.place(hold.spec.artifacts) if hold.spec is not None else None
@@ -167,5 +167,5 @@ def _left(holds: Iterable[Hold], uid: str, why: str) -> Event:
 
 
 def _where(holds: Iterable[Hold]) -> str:
-    places = {recipe.place(hold.spec.artifacts) for hold in holds if hold.spec is not None}
-    return ", ".join(f"bucket {bucket}, prefix {prefix!r}" for bucket, prefix in sorted(places)) or "object storage"
+    places = {recipe.place(hold.spec.artifacts): hold.spec.artifacts for hold in holds if hold.spec is not None}
+    return ", ".join(places[one].words() for one in sorted(places)) or "object storage"

@@ -46,7 +46,7 @@ def unwritten_at(state: ReconcileState, name: str) -> str:
     most passes ask for every revision."""
     status = state.statuses[name]
     said = _decided(state, name)
-    place, new = state.revision(name).spec.artifacts, state.spec.artifacts.s3
+    place, new = state.revision(name).spec.artifacts, state.spec.artifacts.place
     if said is None or status.recorded == "/".join(said) or recipe.place(place) != recipe.place(new):
         return ""
     return said[1]

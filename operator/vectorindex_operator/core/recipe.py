@@ -7,7 +7,7 @@ revision's own data it tells whether the user's part is still the same: no secon
 from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
-from vectorindex_operator.api.v1alpha1 import S3, Rebuild, RevisionSpec, Serving, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import Place, Rebuild, RevisionSpec, Serving, VectorIndexSpec, kept
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.phase import FAILED
@@ -51,14 +51,14 @@ def _served_alike(state: ReconcileState, name: str) -> bool:
 def same_but_for_data(state: ReconcileState, name: str) -> bool:
     """Whether a revision is what the spec asks for, apart from the data: polls, not a person, made it differ."""
     frozen = state.revision(name).spec
-    same_place = place(frozen.source) == place(state.spec.source.s3)
+    same_place = place(frozen.source) == place(state.spec.source.place)
     same_recipe = frozen.digest == identity.digest(state.spec, frozen.fingerprint, frozen.build_number)
     return same_place and same_recipe and _served_alike(state, name)
 
 
-def place(s3: S3) -> tuple[str, str]:
+def place(of: Place) -> tuple[str, ...]:
     """Where data is, without how to reach it: another endpoint or Secret is no other place."""
-    return s3.bucket, s3.prefix
+    return (*of.held_in, of.root)
 
 
 def gate_hash(state: ReconcileState, name: str) -> str:
@@ -66,7 +66,7 @@ def gate_hash(state: ReconcileState, name: str) -> str:
     return identity.gate_hash(state.spec, state.revision(name).spec.proof_salt)
 
 
-def tombstones(frozen: RevisionSpec, live: S3) -> Location | None:
+def tombstones(frozen: RevisionSpec, live: Place) -> Location | None:
     """Where a revision's deleted ids are listed, reached as its source is today."""
     return frozen.tombstones.reached_by(live).location() if frozen.tombstones else None
 
@@ -98,10 +98,10 @@ def tombstone_poll(spec: VectorIndexSpec) -> float | None:
     return max(1.0, poll) if poll else TOMBSTONE_POLL_SECONDS
 
 
-def changed_access(*places: tuple[S3, S3]) -> list[dict[str, object]]:
+def changed_access(*places: tuple[Place, Place]) -> list[dict[str, object]]:
     """How the (frozen, live) places are reached now; empty while that is as it was frozen."""
     reached = [(frozen, frozen.reached_by(live)) for frozen, live in places]
-    return [now.wire() for _, now in reached] if any(before != now for before, now in reached) else []
+    return [kept(now) for _, now in reached] if any(before != now for before, now in reached) else []
 
 
 def proof_salt(state: ReconcileState, digest: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vectorindex_operator.api.v1alpha1 import S3, Live, RevisionSpec, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import Live, Place, RevisionSpec, VectorIndexSpec
 from vectorindex_operator.core import identity
 from vectorindex_searcher.contract import Found, Identity, Location, ResolveTask, SourceLook
 
@@ -39,10 +39,12 @@ def wanted_text(owner: Identity, spec: VectorIndexSpec) -> str:
     """The text of searchers that list what the spec says today."""
     deleted = spec.source.deleted()
     tombstones = deleted.location() if deleted else None
-    return _text(owner, spec.source.s3, spec.artifacts.s3, tombstones, identity.queries_below(spec))
+    return _text(owner, spec.source.place, spec.artifacts.place, tombstones, identity.queries_below(spec))
 
 
-def _text(owner: Identity, source: S3, artifacts: S3, tombstones: Location | None, queries: Location | None) -> str:
+def _text(
+    owner: Identity, source: Place, artifacts: Place, tombstones: Location | None, queries: Location | None
+) -> str:
     task = ResolveTask(
         identity=owner,
         source=source.location(),

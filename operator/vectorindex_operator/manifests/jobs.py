@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vectorindex_operator.api.quantities import duration_seconds
-from vectorindex_operator.api.v1alpha1 import S3, Live, Pod, Resources, Toleration, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import Live, Place, Pod, Resources, Toleration, VectorIndexSpec
 from vectorindex_operator.core import recipe
 from vectorindex_operator.core.leftovers import CollectLeft
 from vectorindex_operator.core.observation import IndexView, RevisionView, Task
@@ -12,11 +14,13 @@ from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.manifests.podspec import (
+    ARTIFACTS,
     DISK,
     add_to,
     container,
     credentials,
     disk_mebibytes,
+    mount_claims,
     pod_spec,
     task_env,
 )
@@ -42,12 +46,12 @@ RESOLVE_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limit
 
 def resolve(action: StartResolve, index: IndexView, spec: VectorIndexSpec, settings: Installation) -> Manifest:
     """The Job that lists the source. Owned by the VectorIndex; kept until the next one, as the mark of its time."""
-    places = {"SOURCE_": spec.source.s3, "ARTIFACTS_": spec.artifacts.s3}
+    places = {"SOURCE_": spec.source.place, ARTIFACTS: spec.artifacts.place}
     one = container("resolve", settings.searcher_image, "resolve", credentials(places), settings)
     one["env"] = [task_env(action.task)]
     one["resources"] = _resources(RESOLVE_RESOURCES)
     job = _job(action.name, action.key, action.failures, index, Task.RESOLVE, labels.owner(index))
-    _finish(job, one, spec.build.pod, settings, retries=1, deadline=RESOLVE_DEADLINE_SECONDS)
+    _finish(job, one, places, spec.build.pod, settings, retries=1, deadline=RESOLVE_DEADLINE_SECONDS)
     return job
 
 
@@ -57,8 +61,8 @@ def build(
     """The Job that builds one revision, on a GPU node where asked for."""
     frozen = revision.spec
     places = {
-        "SOURCE_": frozen.source.reached_by(spec.source.s3),
-        "ARTIFACTS_": frozen.artifacts.reached_by(spec.artifacts.s3),
+        "SOURCE_": frozen.source.reached_by(spec.source.place),
+        ARTIFACTS: frozen.artifacts.reached_by(spec.artifacts.place),
     }
     image = (settings.gpu_image if action.gpu else "") or frozen.image
     one = container("build", image, "build", credentials(places), settings)
@@ -78,6 +82,7 @@ def build(
     _finish(
         job,
         one,
+        places,
         pod,
         settings,
         retries=spec.build.retries,
@@ -97,12 +102,12 @@ def validate(
 ) -> Manifest:
     """The Job that measures one revision, in the image that will serve it. live_key: reads the live queries of stable,
     where it is to ask for them."""
-    queries = spec.gate.queries.s3 if spec.gate.queries else None
+    queries = spec.gate.queries.where if spec.gate.queries else None
     frozen = revision.spec
     places = {
-        "ARTIFACTS_": frozen.artifacts.reached_by(spec.artifacts.s3),
+        ARTIFACTS: frozen.artifacts.reached_by(spec.artifacts.place),
         "QUERIES_": queries,
-        "SOURCE_": frozen.tombstones.reached_by(spec.source.s3) if frozen.tombstones else None,
+        "SOURCE_": frozen.tombstones.reached_by(spec.source.place) if frozen.tombstones else None,
         ENCODER_ENV_PREFIX: recipe.encoder_place(frozen, Live.of(spec).encoder),
     }
     one = container("validate", frozen.image, "validate", credentials(places), settings)
@@ -117,6 +122,7 @@ def validate(
     _finish(
         job,
         one,
+        places,
         spec.build.pod,
         settings,
         retries=spec.build.retries,
@@ -130,10 +136,11 @@ def collect(
     action: StartCollect, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Installation
 ) -> Manifest:
     """The Job that removes the artifact of a revision, in today's image: one of before may not know how."""
-    place = revision.spec.artifacts.reached_by(spec.artifacts.s3)
+    place = revision.spec.artifacts.reached_by(spec.artifacts.place)
     job = _job(action.name, action.key, 0, index, Task.COLLECT, labels.owner(revision), revision.name)
     one, pod = _keeper("collect", place, action.task, settings), spec.build.pod
-    _finish(job, one, pod, settings, retries=3, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_FINISHED_SECONDS)
+    places = {ARTIFACTS: place}
+    _finish(job, one, places, pod, settings, retries=3, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_FINISHED_SECONDS)
     return job
 
 
@@ -144,22 +151,24 @@ def collect_left(action: CollectLeft, settings: Installation) -> Manifest:
     meta = {"name": action.name, "namespace": action.namespace, "labels": marks}
     meta["annotations"] = {labels.KEY: action.task.identity.uid, labels.FAILURES: "0"}
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta}
-    one = _keeper("collect", action.place, action.task, settings)
-    _finish(job, one, action.pod, settings, retries=2, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_LEFT_SECONDS)
+    one, places = _keeper("collect", action.place, action.task, settings), {ARTIFACTS: action.place}
+    deadline, keep = COLLECT_DEADLINE_SECONDS, KEEP_LEFT_SECONDS
+    _finish(job, one, places, action.pod, settings, retries=2, deadline=deadline, keep=keep)
     return job
 
 
 def outcomes(action: StartOutcomes, index: IndexView, spec: VectorIndexSpec, settings: Installation) -> Manifest:
     """The Job that writes or reads outcomes. It stays, if it failed, as the mark of what was tried."""
     job = _job(action.name, action.key, action.failures, index, Task.OUTCOMES, labels.owner(index))
-    one = _keeper("outcomes", spec.artifacts.s3, action.task, settings)
-    _finish(job, one, spec.build.pod, settings, retries=1, deadline=RESOLVE_DEADLINE_SECONDS)
+    place = spec.artifacts.place
+    one = _keeper("outcomes", place, action.task, settings)
+    _finish(job, one, {ARTIFACTS: place}, spec.build.pod, settings, retries=1, deadline=RESOLVE_DEADLINE_SECONDS)
     return job
 
 
-def _keeper(verb: str, place: S3, task: CollectTask | OutcomesTask, settings: Installation) -> Manifest:
+def _keeper(verb: str, place: Place, task: CollectTask | OutcomesTask, settings: Installation) -> Manifest:
     """The container of a verb that looks after artifacts, in today's image: one of before may not know it."""
-    one = container(verb, settings.searcher_image, verb, credentials({"ARTIFACTS_": place}), settings)
+    one = container(verb, settings.searcher_image, verb, credentials({ARTIFACTS: place}), settings)
     one["env"] = [task_env(task)]
     one["resources"] = _resources(RESOLVE_RESOURCES)
     return one
@@ -190,6 +199,7 @@ def _job(
 def _finish(
     job: Manifest,
     one: Manifest,
+    places: Mapping[str, Place | None],
     pod: Pod,
     settings: Installation,
     *,
@@ -197,9 +207,11 @@ def _finish(
     deadline: int,
     keep: int | None = None,
 ) -> None:
-    """Put a pod around container `one` into the Job. `pod`: what the user says of it."""
+    """Put a pod around container `one` into the Job. `places`: what it works on, by prefix of credentials. `pod`: what
+    the user says of it."""
     marks = dict(job["metadata"]["labels"])
     template = {"metadata": {"labels": marks}, "spec": pod_spec(one, pod, settings) | {"restartPolicy": "Never"}}
+    mount_claims(template["spec"], places, writes=True)
     add_to(template, pod, {name: marks[name] for name in (labels.COMPONENT, labels.INDEX)}, settings)
     job["spec"] = {
         "backoffLimit": retries,

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vectorindex_operator.api.v1alpha1 import S3, Cache, Pod
+from vectorindex_operator.api.v1alpha1 import Cache, Place, Pod, Volume
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests.labels import Manifest
-from vectorindex_searcher.contract import CACHE_BYTES_ENV, TASK_ENV, Model
+from vectorindex_searcher.contract import CACHE_BYTES_ENV, TASK_ENV, Model, mount_dir
 
 USER = 10001
 DISK = "ephemeral-storage"
 DISK_SPARE_BYTES = 128 * 2**20
 """Of a pod's disk besides what it fetches: its logs (50 MiB by the kubelet's default), report and queries."""
+ARTIFACTS = "ARTIFACTS_"
+"""Prefix of what is about the place of artifacts, the one that Jobs write to."""
 CACHE_DIR = "/var/cache/vectorindex"
 TOKENS_DIR = "/etc/vectorindex/tokens"
 TLS_DIR = "/etc/vectorindex/tls"
@@ -23,14 +25,37 @@ TRUST_ENV = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 """By which boto3, and what else speaks TLS, finds whom to trust."""
 
 
-def credentials(places: Mapping[str, S3 | None], *, optional: bool = False) -> list[Manifest]:
+def credentials(places: Mapping[str, Place | None], *, optional: bool = False) -> list[Manifest]:
     """envFrom entries: the keys of each place's Secret, prefixed with SOURCE_, ARTIFACTS_ or QUERIES_. `optional`: the
     pod starts without them, too."""
     return [
-        {"prefix": prefix, "secretRef": {"name": place.secret_ref.name} | ({"optional": True} if optional else {})}
+        {"prefix": prefix, "secretRef": {"name": place.secret} | ({"optional": True} if optional else {})}
         for prefix, place in places.items()
-        if place is not None and place.secret_ref is not None
+        if place is not None and place.secret
     ]
+
+
+def mount_claims(pod: Manifest, places: Mapping[str, Place | None], *, writes: bool) -> None:
+    """Mount the volumes of places into the pod's one container, where `contract.mount_dir` says. `writes`: what is
+    written to (ARTIFACTS_); nothing else ever is.
+
+    One volume a claim, however many places it has: the kubelet mounts a claim once a pod. One that is only read is
+    read-only as a whole, or the kubelet would give its files to the pod's group.
+    """
+    claims = {prefix: place.claim_name for prefix, place in places.items() if isinstance(place, Volume)}
+    written = {claim for prefix, claim in claims.items() if writes and prefix == ARTIFACTS}
+    names: dict[str, str] = {}
+    for prefix, claim in claims.items():
+        if claim not in names:
+            names[claim] = f"store-{prefix.strip('_').lower()}"
+            source: Manifest = {"claimName": claim} | ({} if claim in written else {"readOnly": True})
+            pod["volumes"].append({"name": names[claim], "persistentVolumeClaim": source})
+        mount: Manifest = {"name": names[claim], "mountPath": mount_dir(prefix)}
+        mount |= {} if claim in written and prefix == ARTIFACTS else {"readOnly": True}
+        pod["containers"][0]["volumeMounts"].append(mount)
+    if written and "fsGroup" in pod["securityContext"]:
+        # Or each start would go through all files of all artifacts.
+        pod["securityContext"]["fsGroupChangePolicy"] = "OnRootMismatch"
 
 
 def container(name: str, image: str, verb: str, env_from: list[Manifest], settings: Installation) -> Manifest:

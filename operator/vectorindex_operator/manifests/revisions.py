@@ -5,10 +5,13 @@ from __future__ import annotations
 from vectorindex_operator.api.v1alpha1 import (
     API_VERSION,
     ENCODER,
+    OTHER_STORE,
     POD_ENV,
+    S3,
     RevisionSpec,
     SourcePoll,
     VectorIndexSpec,
+    Volume,
 )
 from vectorindex_operator.core import identity, outcomes, recipe
 from vectorindex_operator.core.observation import IndexView
@@ -28,11 +31,11 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         digest=action.digest,
         fingerprint=action.fingerprint,
         image=settings.searcher_image,
-        source=spec.source.s3,
+        source=spec.source.place,
         tombstones=spec.source.deleted(),
         tombstone_poll_seconds=recipe.tombstone_poll(spec),
         source_poll=_source_poll(spec),
-        artifacts=spec.artifacts.s3,
+        artifacts=spec.artifacts.place,
         columns=spec.source.columns,
         embedding=spec.embedding.of_vectors(),
         index_spec=spec.index,
@@ -57,12 +60,16 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
 def _requires(spec: VectorIndexSpec, template: Manifest) -> tuple[str, ...]:
     """What an operator must know to render its pods as they are meant."""
     env = (POD_ENV,) if "env" in template["spec"]["containers"][0] else ()
-    return (*env, ENCODER) if spec.embedding.encoder is not None else env
+    encoder = (ENCODER,) if spec.embedding.encoder is not None else ()
+    kinds = {spec.source.place.kind, spec.artifacts.place.kind} - {S3.kind}
+    return (*env, *encoder, *(f"{OTHER_STORE}.{kind}" for kind in sorted(kinds)))
 
 
 def _source_poll(spec: VectorIndexSpec) -> SourcePoll | None:
-    """Searchers get the keys of the source only where they are to list it."""
-    if not spec.source.looked_at:
+    """Searchers get the keys of the source only where they are to list it. A volume would have to be mounted for that:
+    where its claim is gone they did not start. So Jobs list it, but where there are deleted ids, which need it anyway.
+    """
+    if not spec.source.looked_at or (isinstance(spec.source.place, Volume) and spec.source.tombstones is None):
         return None
     below = identity.queries_below(spec) is not None and spec.gate.queries is not None
-    return SourcePoll(queries=spec.gate.queries.s3 if below and spec.gate.queries else None)
+    return SourcePoll(queries=spec.gate.queries.where if below and spec.gate.queries else None)

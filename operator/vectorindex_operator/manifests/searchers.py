@@ -22,6 +22,7 @@ from vectorindex_operator.manifests.podspec import (
     container,
     credentials,
     keep_in,
+    mount_claims,
     mount_secret,
     pod_spec,
     task_env,
@@ -53,7 +54,7 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
     """The pod template of a new revision. Task and resources are filled in when it is loaded."""
     encoder = spec.embedding.encoder
     places = {
-        "ARTIFACTS_": spec.artifacts.s3,
+        "ARTIFACTS_": spec.artifacts.place,
         "SOURCE_": spec.source.deleted(),
         ENCODER_ENV_PREFIX: encoder.onnx.s3 if encoder is not None else None,
     }
@@ -65,6 +66,7 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
     one["readinessProbe"] = _probe("/readyz", period=2, failures=2)
     one["livenessProbe"] = _probe("/livez", period=10, failures=6)
     pod = pod_spec(one, spec.searcher.pod, settings)
+    mount_claims(pod, places, writes=False)
     _secure(pod, spec.searcher)
     pod["terminationGracePeriodSeconds"] = DRAIN_SECONDS + 15
     pod["topologySpreadConstraints"] = [

@@ -146,7 +146,9 @@ def _death(task: Task, ended: Mapping[str, Any]) -> Failure | None:
 def _out_of_memory(task: Task) -> Failure:
     reason, message = "OutOfMemory", "the pod was killed for memory"
     if task not in _OF_THE_USERS_INDEX:
-        return Failure(reason=reason, message=message, remedy="list fewer objects: narrow spec.source.s3.prefix")
+        return Failure(
+            reason=reason, message=message, remedy="list fewer objects: narrow the prefix or path in spec.source"
+        )
     return Failure(
         reason=reason,
         message=message,

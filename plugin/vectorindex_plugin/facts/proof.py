@@ -57,8 +57,7 @@ class ProofFacts:
         if report is None:
             phase = view.status.phase
             raise EndedError(Exit.NOT_FOUND, f"{view.name} was not measured yet: it is {phase}")
-        layout = Layout(frozen.artifacts.prefix, Identity(namespace=namespace, name=frozen.index))
-        where = f"s3://{frozen.artifacts.bucket}"
+        layout = Layout(frozen.artifacts.root, Identity(namespace=namespace, name=frozen.index))
         return cls(
             revision=view.name,
             verdict=gate.verdict if gate is not None else "",
@@ -77,8 +76,8 @@ class ProofFacts:
                 *_live(report.live or ()),
             ),
             live=report.live_note or "",
-            report=f"{where}/{layout.report(frozen.digest, report.gate_hash)}",
-            page=f"{where}/{layout.report(frozen.digest, report.gate_hash, PAGE_FILE)}",
+            report=frozen.artifacts.url(layout.report(frozen.digest, report.gate_hash)),
+            page=frozen.artifacts.url(layout.report(frozen.digest, report.gate_hash, PAGE_FILE)),
         )
 
 

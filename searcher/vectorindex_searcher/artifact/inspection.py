@@ -21,7 +21,7 @@ _REMEDY = "Name the folder that `build` got as --out, or one manifest.json or re
 
 def inspect(where: str, endpoint: str = "", region: str = "") -> Iterator[str]:
     """Lines about one manifest.json or report.json, or about all below a place. Raises BadSpec when there is none."""
-    if not where.startswith("s3://") and not Path(where).exists():
+    if "://" not in where and not Path(where).exists():
         raise BadSpec("NotFound", f"{where} does not exist", remedy=_REMEDY)
     store = open_store(parse_location(where, endpoint=endpoint, region=region), Role.ARTIFACTS)
     keys = sorted(

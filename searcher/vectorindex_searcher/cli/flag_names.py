@@ -11,7 +11,7 @@ from ..contract import Failure
 
 _ARTIFACTS = "artifacts"
 _S3 = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts|embedding\.encoder\.onnx)\.s3"
-_PLACE = r"(\.s3(\.bucket|\.prefix)?|\.folder)?"
+_PLACE = r"(\.s3(\.bucket|\.prefix)?|\.volume(\.claimName|\.path)?|\.folder)?"
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.source\.columns\.id", "--id-column"),

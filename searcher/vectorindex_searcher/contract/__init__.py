@@ -80,6 +80,7 @@ from .model import Model, Stored, inert
 from .numbers import NUMBERS, number_text
 from .outcomes import OUTCOMES_WRITTEN, PROMOTED, REJECTED, Outcome, OutcomesResult, OutcomesTask
 from .packed import PACKED, pack, unpack
+from .places import S3, VOLUME_SCHEME, VOLUMES_DIR, Location, Place, Volume, mount_dir
 from .points import POINT_PATH, PointOrder, ServingPoint
 from .results import (
     COLUMN_TYPES,
@@ -119,13 +120,11 @@ from .shadow import (
 from .source import ARTIFACT_DIGEST, SOURCE_ENV, SOURCE_PATH, ArtifactLook, Found, SourceLook, source_id
 from .spec import (
     MEMORY_PATTERN,
-    S3,
     Columns,
     Device,
     Effort,
     Embedding,
     IndexSpec,
-    Location,
     MemoryText,
     Metric,
     Minimise,
@@ -273,6 +272,8 @@ __all__ = [
     "TASK_ENV",
     "TERMINATION_LOG_ENV",
     "TOMBSTONE_POLL_SECONDS",
+    "VOLUMES_DIR",
+    "VOLUME_SCHEME",
     "WITH_A_FILTER",
     "ArtifactLook",
     "BuildResult",
@@ -311,6 +312,7 @@ __all__ = [
     "PairCounts",
     "PairEvidence",
     "ParamLimits",
+    "Place",
     "PointOrder",
     "QueryColumns",
     "RecallGate",
@@ -329,6 +331,7 @@ __all__ = [
     "TrafficLease",
     "ValidateResult",
     "ValidateTask",
+    "Volume",
     "inert",
     "key_id",
     "live_key",
@@ -336,6 +339,7 @@ __all__ = [
     "live_room",
     "live_seed",
     "memory_bytes",
+    "mount_dir",
     "number_text",
     "open_shadow_key",
     "pack",

@@ -1,4 +1,4 @@
-"""Parts of a VectorIndex's spec that travel on to the verbs as they are: places, columns, embedding, index, gate."""
+"""Parts of a VectorIndex's spec that travel on to the verbs as they are: columns, embedding, index, gate."""
 
 from __future__ import annotations
 
@@ -51,35 +51,6 @@ class Device(StrEnum):
     CPU = "CPU"
     GPU = "GPU"
     PREFER_GPU = "PreferGPU"
-
-
-class S3(Model):
-    """A bucket and a key prefix. Credentials never travel here: they come as environment variables of the pod."""
-
-    bucket: Annotated[str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$")]
-    """Name of the bucket."""
-    prefix: Annotated[str, Field(max_length=512)] = ""
-    """Keys begin with this; a folder ends in a slash."""
-    endpoint: Annotated[str, Field(max_length=256, pattern=r"^(https?://[^@/?#\s]+(/[^@?#\s]*)?)?$")] = ""
-    """Of another server than AWS, with http:// or https://; buckets are then addressed by path."""
-    region: Annotated[str, Field(max_length=64)] = ""
-    """Empty: the client's default."""
-    anonymous: bool | None = None
-    """True: a public bucket, read without any credentials."""
-    later: ClassVar[frozenset[str]] = frozenset({"anonymous"})
-
-    def below(self, outer: S3) -> str:
-        """The prefix, without slashes around it, if it lies below the other place; else an empty string."""
-        prefix, outside = self.prefix.strip("/"), outer.prefix.strip("/")
-        same = (self.bucket, self.endpoint) == (outer.bucket, outer.endpoint)
-        return prefix if same and prefix != outside and (not outside or prefix.startswith(f"{outside}/")) else ""
-
-
-class Location(Model):
-    """Either an S3 location or a local folder (a laptop, the tests)."""
-
-    s3: S3 | None = None
-    folder: str | None = None
 
 
 class Columns(Model):

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from .encoder import EncoderTask
 from .live_queries import FEWEST_LIVE_QUERIES, LIVE_PODS, LIVE_SAMPLE_QUERIES
 from .model import Model
-from .spec import Columns, Device, Embedding, IndexSpec, Location, QueryColumns
+from .places import Location
+from .spec import Columns, Device, Embedding, IndexSpec, QueryColumns
 from .terms import ADMIN_PORT, TOMBSTONE_POLL_SECONDS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")]

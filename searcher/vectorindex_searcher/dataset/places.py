@@ -23,8 +23,8 @@ def nested_key(source: Location, other: Location | None) -> str:
     """The key in the source's store below which another place is, or an empty string when it is not below it."""
     if other is None:
         return ""
-    if source.s3 is not None and other.s3 is not None:
-        return other.s3.below(source.s3)
+    if source.place is not None and other.place is not None:
+        return other.place.below(source.place)
     if source.folder is not None and other.folder is not None:
         inside, outside = Path(other.folder).resolve(), Path(source.folder).resolve()
         return inside.relative_to(outside).as_posix() if inside.is_relative_to(outside) and inside != outside else ""
@@ -43,9 +43,8 @@ def no_data(task: ResolveTask | BuildTask) -> tuple[str, ...]:
 
 def _own(artifacts: Location, identity: Identity) -> Location:
     """What the index itself wrote, where source and artifacts are one place."""
-    if artifacts.s3 is not None:
-        base = Layout(artifacts.s3.prefix.strip("/"), identity).base
-        return Location(s3=artifacts.s3.model_copy(update={"prefix": base}))
+    if (place := artifacts.place) is not None:
+        return Location.of(place.at(Layout(place.root.strip("/"), identity).base))
     return Location(folder=str(Path(artifacts.folder or "") / Layout("", identity).base))
 
 

@@ -1,4 +1,4 @@
-"""A local folder, or one file of it, as a store: laptops and tests."""
+"""A local folder, or one file of it, as a store: laptops, tests, and what volume.py is made of."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class FolderStore:
     complete temporary file, so a reader never sees half an object.
     """
 
-    def __init__(self, root: Path, role: Role) -> None:
+    def __init__(self, root: Path, role: Role, field: str = "") -> None:
         self.role = role
+        self._field = field or f"{role.field}.folder"
         if root.is_file():
             self.root, self.prefix = root.parent, root.name
         else:
@@ -44,13 +45,10 @@ class FolderStore:
         if not self.root.is_dir():
             if self.role is Role.ARTIFACTS:
                 return
-            raise SourceMissing(
-                "FolderNotFound",
-                f"{self.root} is not a folder",
-                field=f"{self.role.field}.folder",
-                remedy="Name an existing folder or file.",
-            )
+            raise self._missing_root()
         for path in [start] if start.is_file() else self._walk(start):
+            if path.is_symlink():
+                self._inside(path)
             key = path.relative_to(self.root).as_posix()
             if not _is_text(key):
                 raise self._bad_name(key)
@@ -65,7 +63,25 @@ class FolderStore:
     def _bad_name(self, key: str) -> BadData:
         shown = key.encode(errors="surrogateescape").decode(errors="backslashreplace")
         message = f"{shown} below {self.root} is a name that is not UTF-8"
-        return BadData("BadName", message, field=f"{self.role.field}.folder", remedy="Rename the file.")
+        return BadData("BadName", message, field=self._field, remedy="Rename the file.")
+
+    def _missing_root(self) -> TaskError:
+        remedy = "Name an existing folder or file."
+        return SourceMissing("FolderNotFound", f"{self.root} is not a folder", field=self._field, remedy=remedy)
+
+    def _inside(self, path: Path) -> Path:
+        """The path, where it may be followed: on a laptop wherever a link leads."""
+        return path
+
+    def _opened_inside(self, fd: int, key: str) -> None:
+        """As `_inside`, of what is open."""
+
+    def _is_ours(self, temporary: Path, path: Path) -> bool:  # noqa: ARG002 - see volume.py
+        """Whether a name that is there already is that of our own new file."""
+        return False
+
+    def _published(self, folder: Path) -> None:
+        """Called when `folder` has a new name: where it has to outlive a crash of the machine, it is put on disk."""
 
     def _walk(self, start: Path) -> Iterator[Path]:
         """Everything below a folder but folders, in order of their paths. Raises TaskError for one that cannot be read.
@@ -78,6 +94,8 @@ class FolderStore:
             if not path.is_dir():
                 yield path
                 continue
+            if path.is_symlink():
+                self._inside(path)
             try:
                 stat = path.stat()
                 entries = sorted(path.iterdir(), reverse=True)
@@ -90,7 +108,12 @@ class FolderStore:
 
     def head(self, key: str) -> ObjectInfo | None:
         path = self._path(key)
-        return _info(key, path.stat()) if path.is_file() else None
+        try:
+            return _info(key, path.stat()) if path.is_file() else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._failed(key, error) from error
 
     def read(self, key: str, *, etag: str | None = None, offset: int = 0, length: int | None = None) -> bytes:
         with self._opened(key, etag) as fd:
@@ -113,6 +136,7 @@ class FolderStore:
         except OSError as error:
             raise self._failed(key, error) from error
         try:
+            self._opened_inside(fd, key)
             if etag is not None and _info(key, os.fstat(fd)).etag != etag:
                 raise SourceChanged(key)
             yield fd
@@ -134,8 +158,9 @@ class FolderStore:
                     os.link(temporary, path)
                 else:
                     temporary.replace(path)
+                self._published(path.parent)
             except FileExistsError:
-                return False
+                return self._is_ours(temporary, path)
             except OSError as error:
                 if exclusive and error.errno in _NO_LINKS:
                     raise UnsupportedByStore(f"no hard links: {error.strerror}") from error
@@ -155,6 +180,7 @@ class FolderStore:
                 shutil.copyfile(path, temporary)
                 _sync(temporary)
                 temporary.replace(target)
+                self._published(target.parent)
             finally:
                 temporary.unlink(missing_ok=True)
         except OSError as error:
@@ -191,8 +217,9 @@ class FolderStore:
 
     @staticmethod
     def _temporary(path: Path) -> Path:
-        """A new file beside `path`; see `_named`."""
+        """A new file beside `path`, which others may read; see `_named`."""
         fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.fchmod(fd, 0o644)
         os.close(fd)
         return Path(name)
 
@@ -202,7 +229,7 @@ class FolderStore:
                 "AccessDenied",
                 f"{self.describe(key)}: {error.strerror}",
                 object=key,
-                field=f"{self.role.field}.folder",
+                field=self._field,
                 remedy="Give this user the right to it, or name another folder.",
                 exit_code=self.role.refusal_code,
             )

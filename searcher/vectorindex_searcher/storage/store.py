@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from ..contract import ENCODER_ENV_PREFIX, S3, ExitCode, Location
+from ..contract import ENCODER_ENV_PREFIX, S3, VOLUME_SCHEME, ExitCode, Location, Volume, mount_dir
 from ..errors import BadData, BadSpec
 
 CHUNK_BYTES = 1 << 20
@@ -144,25 +144,34 @@ def require_exclusive_put(store: Store, key: str) -> None:
         f"{store.describe(store.prefix)}: the store does not honour If-None-Match: * on writes{detail}; "
         "without it two builders could overwrite each other's artifact",
         field=Role.ARTIFACTS.field,
-        remedy="Keep artifacts in a store that has conditional writes: AWS, MinIO, Ceph, versitygw or a folder.",
+        remedy="Keep artifacts in a store that has conditional writes: AWS, MinIO, Ceph, versitygw, or a volume with "
+        "hard links.",
     )
 
 
 def open_store(location: Location, role: Role) -> Store:
     """The store of a location. No request is made yet. Raises BadSpec when the location names no place or two."""
-    if location.s3 is not None and location.folder is None:
+    place = location.place
+    if isinstance(place, S3):
         from .s3 import S3Store  # boto3 takes 0.3 s to import and folders do not need it
 
-        return S3Store(location.s3, role)
-    if location.folder is not None and location.s3 is None:
+        return S3Store(place, role)
+    if isinstance(place, Volume):
+        from .volume import VolumeStore
+
+        return VolumeStore(place, role, Path(mount_dir(role.env_prefix)))
+    if location.folder is not None and location == Location(folder=location.folder):
         from .folder import FolderStore
 
         return FolderStore(Path(location.folder), role)
-    raise BadSpec("BadLocation", f"{role.field} must name either s3 or folder", field=role.field)
+    raise BadSpec("BadLocation", f"{role.field} must name exactly one place", field=role.field)
 
 
 def parse_location(text: str, *, endpoint: str = "", region: str = "", anonymous: bool | None = None) -> Location:
-    """`s3://bucket/prefix` or a local path, as typed by a person. Raises BadSpec for any other URL."""
+    """`s3://bucket/prefix`, a local path, or in a pod that has it `volume://claim/path`. Raises BadSpec for any other
+    URL."""
+    if text.startswith(VOLUME_SCHEME):
+        return _typed_volume(text)
     if not text.startswith("s3://"):
         if "://" in text:
             remedy = "Places are folders, files or s3://bucket/prefix."
@@ -179,6 +188,14 @@ def parse_location(text: str, *, endpoint: str = "", region: str = "", anonymous
             raise BadSpec("BadEndpoint", message, field="--endpoint", remedy=remedy) from None
         message = f"{text}: not a usable S3 location ({'.'.join(map(str, first['loc']))}: {first['msg']})"
         raise BadSpec("BadLocation", message, remedy="Write s3://bucket/prefix.") from None
+
+
+def _typed_volume(text: str) -> Location:
+    claim, _, path = text.removeprefix(VOLUME_SCHEME).partition("/")
+    try:
+        return Location(volume=Volume(claim_name=claim, path=path))
+    except ValidationError:
+        raise BadSpec("BadLocation", f"{text}: not a folder of a volume", remedy="Write volume://claim/path.") from None
 
 
 def list_all(store: Store) -> list[ObjectInfo]:

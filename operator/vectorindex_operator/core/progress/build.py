@@ -64,7 +64,8 @@ def _missed(name: str, result: BuildResult) -> str:
 def _key(state: ReconcileState, name: str) -> str:
     """What a build depends on besides the revision: its resources, and how its data is reached."""
     frozen = state.revision(name).spec
-    access = recipe.changed_access((frozen.source, state.spec.source.s3), (frozen.artifacts, state.spec.artifacts.s3))
+    spec = state.spec
+    access = recipe.changed_access((frozen.source, spec.source.place), (frozen.artifacts, spec.artifacts.place))
     return identity.attempt_key(identity.build_hash(state.spec), access)
 
 
@@ -122,15 +123,15 @@ def _start(state: ReconcileState, name: str, key: str) -> None:
         digest=spec.digest,
         fingerprint=spec.fingerprint,
         attempt=job.removeprefix(f"{name}-"),
-        source=spec.source.reached_by(state.spec.source.s3).location(),
+        source=spec.source.reached_by(state.spec.source.place).location(),
         columns=spec.columns,
         embedding=spec.embedding,
         index=spec.index_spec,
-        artifacts=spec.artifacts.reached_by(state.spec.artifacts.s3).location(),
+        artifacts=spec.artifacts.reached_by(state.spec.artifacts.place).location(),
         device=state.spec.build.device if not cpu_reason else Device.CPU,
         device_reason=cpu_reason,
         memory_limit_bytes=memory_bytes(memory) if memory else 0,
-        tombstones=recipe.tombstones(spec, state.spec.source.s3),
+        tombstones=recipe.tombstones(spec, state.spec.source.place),
         queries=identity.queries_below(state.spec),
         cluster=state.settings.cluster_uid,
         gate_k=state.spec.gate.k if state.spec.gate.k not in ASKED_KS else None,

@@ -87,14 +87,14 @@ def _since(view: RevisionView) -> float:
 def _left(view: RevisionView, job: JobView | None) -> str:
     place = view.spec.artifacts
     why = "no Job could be started" if job is None else job.waiting or job.unschedulable or describe(job)
-    return f"{view.name}: what artifact {view.spec.digest} has in bucket {place.bucket} may still be there: {why}"
+    return f"{view.name}: what artifact {view.spec.digest} has in {place.words()} may still be there: {why}"
 
 
 def _start(state: ReconcileState, view: RevisionView) -> None:
     others = {one.spec.digest for one in state.obs.revisions.values()} - {view.spec.digest}
     task = CollectTask(
         identity=resolve.artifact_owner(state),
-        artifacts=view.spec.artifacts.reached_by(state.spec.artifacts.s3).location(),
+        artifacts=view.spec.artifacts.reached_by(state.spec.artifacts.place).location(),
         cluster=state.settings.cluster_uid,
         digests=(view.spec.digest,),
         building=tuple(sorted(others)),

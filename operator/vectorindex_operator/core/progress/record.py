@@ -33,7 +33,7 @@ def step(state: ReconcileState) -> None:
         return
     said = _unwritten(state) if state.settings.outcomes else {}
     written = {name: outcomes.token(one) for name, one in said.items()}
-    key = identity.outcomes_key(recipe.place(state.spec.artifacts.s3), written)
+    key = identity.outcomes_key(recipe.place(state.spec.artifacts.place), written)
     if newest is not None and newest.key == key and said:
         _ended(state, newest, said)
         return
@@ -53,7 +53,7 @@ def _unwritten(state: ReconcileState) -> dict[str, Outcome]:
 def _start(state: ReconcileState, said: dict[str, Outcome], key: str, failures: int) -> None:
     task = OutcomesTask(
         identity=resolve.artifact_owner(state),
-        artifacts=state.spec.artifacts.s3.location(),
+        artifacts=state.spec.artifacts.place.location(),
         write=tuple(said.values()),
     )
     name = identity.outcomes_job_name(state.obs.index.name, state.obs.index.uid, f"{key}/{failures}")

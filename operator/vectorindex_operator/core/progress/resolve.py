@@ -56,10 +56,10 @@ def _start(state: ReconcileState, wanted: str, after: str, failures: int) -> Non
     deleted = state.spec.source.deleted()
     task = ResolveTask(
         identity=artifact_owner(state),
-        source=state.spec.source.s3.location(),
+        source=state.spec.source.place.location(),
         columns=state.spec.source.columns,
         embedding=state.spec.embedding.of_vectors(),
-        artifacts=state.spec.artifacts.s3.location(),
+        artifacts=state.spec.artifacts.place.location(),
         tombstones=deleted.location() if deleted else None,
         queries=identity.queries_below(state.spec),
     )

@@ -33,7 +33,7 @@ def is_done(state: ReconcileState) -> bool:
         return True
     if state.obs.unreadable or any(view.spec.restored is None for view in state.obs.revisions.values()):
         return True  # it has begun without
-    key = identity.outcomes_key(recipe.place(state.spec.artifacts.s3), {})
+    key = identity.outcomes_key(recipe.place(state.spec.artifacts.place), {})
     jobs = state.jobs(Task.OUTCOMES)
     job = next((one for one in jobs if one.key == key), None)
     state.delete_jobs(one for one in jobs if one is not job)
@@ -130,7 +130,7 @@ def awaits_proof(state: ReconcileState, name: str) -> bool:
 def _start(state: ReconcileState, key: str, failures: int) -> None:
     task = OutcomesTask(
         identity=resolve.artifact_owner(state),
-        artifacts=state.spec.artifacts.s3.location(),
+        artifacts=state.spec.artifacts.place.location(),
         restore=True,
         cluster=state.settings.cluster_uid,
     )

@@ -56,7 +56,7 @@ def step(state: ReconcileState) -> None:
 def _key(state: ReconcileState, name: str, wanted: str) -> str:
     """What a measurement depends on: what is measured, and how artifact and queries are reached."""
     frozen = state.revision(name).spec
-    return identity.attempt_key(wanted, recipe.changed_access((frozen.artifacts, state.spec.artifacts.s3)))
+    return identity.attempt_key(wanted, recipe.changed_access((frozen.artifacts, state.spec.artifacts.place)))
 
 
 def _running(state: ReconcileState, name: str, job: JobView) -> None:
@@ -160,10 +160,10 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
         digest=spec.digest,
         manifest_sha256=status.build.manifest_sha256,
         gate_hash=wanted,
-        artifacts=spec.artifacts.reached_by(state.spec.artifacts.s3).location(),
+        artifacts=spec.artifacts.reached_by(state.spec.artifacts.place).location(),
         k=state.spec.gate.k,
         confidence=state.spec.gate.recall.confidence,
-        queries=queries.s3.location() if queries and queries.s3 else None,
+        queries=queries.where.location() if queries and queries.where else None,
         query_columns=QueryColumns(
             vector=queries.column if queries else "vector",
             segment=queries.segment_column if queries else "",
@@ -175,7 +175,7 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
         objective=identity.default_target(state.spec),
         rejections=min(_looks(state, name, wanted), MOST_LOOKS) or None,
         floor=state.spec.gate.recall.min,
-        tombstones=recipe.tombstones(spec, state.spec.source.s3),
+        tombstones=recipe.tombstones(spec, state.spec.source.place),
         id_column=spec.columns.id,
         live=_live_source(state),
         cluster=state.settings.cluster_uid,

@@ -80,8 +80,7 @@ def _heard(state: ReconcileState, target: str, status: RevisionStatus) -> Heard 
 def _gone(state: ReconcileState, target: str) -> str:
     index, frozen = state.obs.index, state.revision(target).spec
     place = frozen.artifacts
-    key = "/".join(filter(None, (place.prefix.strip("/"), index.namespace, index.name, frozen.digest, "manifest.json")))
+    key = "/".join(filter(None, (place.root.strip("/"), index.namespace, index.name, frozen.digest, "manifest.json")))
     warm = state.loaded(target).ready > 0
     how = "its pods that run go on, and one that starts fails" if warm else "its searchers would be loaded from it"
-    where = f"s3://{place.bucket}/{key}"
-    return f"{target} is what a rollback would go to, and {where} is gone: {how}. Restore what lay there"
+    return f"{target} is what a rollback would go to, and {place.url(key)} is gone: {how}. Restore what lay there"

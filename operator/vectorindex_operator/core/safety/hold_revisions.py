@@ -25,7 +25,7 @@ def step(state: ReconcileState) -> None:
     for name, status in sorted(state.statuses.items()):
         reach = None
         if not retains:
-            place = state.revision(name).spec.artifacts.reached_by(spec.artifacts.s3)
+            place = state.revision(name).spec.artifacts.reached_by(spec.artifacts.place)
             reach = Reach(artifacts=place, pod=spec.build.pod)
             if name not in mine or mine[name].finalizers != {state.settings.finalizer}:
                 state.act(HoldRevision(name, state.settings.finalizer))
