@@ -59,6 +59,16 @@ def mounted(path: str) -> Json:
             "give one kind of store only: s3 or volume",
         ),
         ("spec.source", {"volume": {}}, "spec.source.volume.claimName", "Required value"),
+        (
+            "spec",
+            {
+                "source": {"s3": {"bucket": "embeddings"}},
+                "artifacts": {"volume": {"claimName": "one"}},
+                "searcher": {"cache": {"claimName": "one", "limit": "4Gi"}},
+            },
+            "spec.searcher.cache.claimName",
+            "needs a claim of its own",
+        ),
         ("spec.source", {"volume": {"claimName": "Bad_Name"}}, "spec.source.volume.claimName", "should match"),
         ("spec.source", {"volume": {"claimName": "v", "path": "/a"}}, "spec.source.volume.path", "should match"),
         ("spec.source", {"volume": {"claimName": "v", "path": "a/../b"}}, "spec.source.volume.path", "should match"),

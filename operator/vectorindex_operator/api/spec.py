@@ -368,6 +368,14 @@ class VectorIndexSpec(Model):
     suspend: bool = False
     """Nothing new begins: no listing, build, proof or rollout. What serves, soaks and goes back is looked after."""
     cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule(
+            "!(has(self.searcher.cache) && has(self.searcher.cache.claimName)) || !["
+            "has(self.artifacts.volume) ? self.artifacts.volume.claimName : '',"
+            "has(self.source.volume) ? self.source.volume.claimName : ''"
+            "].exists(claim, claim == self.searcher.cache.claimName)",
+            "searcher.cache needs a claim of its own: a pod mounts each once",
+            ".searcher.cache.claimName",
+        ),
         *(
             CelRule(
                 f"!has(oldSelf.embedding.{field}) || {empty}"

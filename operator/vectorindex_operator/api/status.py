@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, Valid
 
 from vectorindex_operator.api.embedding import ServedEncoder
 from vectorindex_operator.api.guardrails import Guardrails
-from vectorindex_operator.api.places import STORES, StoredPlace
+from vectorindex_operator.api.places import S3, STORES, StoredPlace
 from vectorindex_operator.api.pod import Pod
 from vectorindex_operator.api.rollout import Rollout
 from vectorindex_operator.api.spec import Searcher, VectorIndexSpec

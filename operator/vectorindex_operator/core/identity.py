@@ -201,6 +201,6 @@ def outcomes_job_name(index_name: str, uid: str, key: str) -> str:
     return f"{index_name}-outcomes-{_hash({'uid': uid, 'key': key})[:6]}"
 
 
-def outcomes_key(place: tuple[str, str], written: Mapping[str, str]) -> str:
+def outcomes_key(place: tuple[str, ...], written: Mapping[str, str]) -> str:
     """Key of a try to write outcomes (revision -> which) to a place; of none of them, to read what is there."""
     return _hash({"place": place, "write": dict(written)})[:16]

@@ -7,7 +7,7 @@ revision's own data it tells whether the user's part is still the same: no secon
 from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
-from vectorindex_operator.api.v1alpha1 import Place, Rebuild, RevisionSpec, Serving, VectorIndexSpec, kept
+from vectorindex_operator.api.v1alpha1 import S3, Place, Rebuild, RevisionSpec, Serving, VectorIndexSpec, kept
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.phase import FAILED

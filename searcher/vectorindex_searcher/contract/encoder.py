@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .model import Model
-from .spec import Location
+from .places import Location
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Prefix = Annotated[str, Field(max_length=256)]

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from .model import Stored
+from .places import Location
 from .results import BuildResult, ValidateResult
-from .spec import Columns, Embedding, IndexSpec, Location
+from .spec import Columns, Embedding, IndexSpec
 from .tasks import ClusterUid, Identity, Name
 
 PROMOTED, REJECTED = "Promoted", "Rejected"
