@@ -384,7 +384,7 @@ def mounted(path: str) -> Json:
         ),
         ("spec.gate.segments", [{"name": "a", "min": 0.9}], "spec.gate.segments", "needs gate.queries"),
         ("spec.gate.relevance", {"minMRR": 0.5}, "spec.gate.relevance", "needs gate.queries"),
-        ("spec.gate.queries", {"column": "vec"}, "spec.gate.queries", "needs s3, live, or both"),
+        ("spec.gate.queries", {"column": "vec"}, "spec.gate.queries", "needs files (s3 or volume), live, or both"),
         (
             "spec.gate.queries",
             {"live": {}, "segmentColumn": "kind"},
@@ -398,7 +398,12 @@ def mounted(path: str) -> Json:
             "a column of the files",
         ),
         ("spec.gate.queries", {"live": {"minQueries": 119}}, "spec.gate.queries.live.minQueries", "120"),
-        ("spec.gate", {"queries": {"live": {}}, "relevance": {}}, "spec.gate.relevance", "needs gate.queries with s3"),
+        (
+            "spec.gate",
+            {"queries": {"live": {}}, "relevance": {}},
+            "spec.gate.relevance",
+            "needs gate.queries with files",
+        ),
         ("spec.gate.recall.min", 0.97, "spec.index.objective.recall", "must be at least gate.recall.min"),
         ("spec.gate.recall.min", 0.995, "spec.gate.recall.min", "only be proven for factory Flat"),
         (

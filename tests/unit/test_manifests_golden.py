@@ -105,7 +105,7 @@ POLLED = spec(gate={"queries": {"s3": {"bucket": "vectors", "prefix": "docs/quer
 TOLD = SourcePoll(queries=POLLED.gate.queries.s3 if POLLED.gate.queries else None)
 POLLING = a_revision(POLLED, "Stable")
 POLLING = replace(POLLING, spec=POLLING.spec.model_copy(update={"source_poll": TOLD}))
-ON_VOLUMES = spec(
+STORED_ON_VOLUMES = spec(
     source={"s3": None, "volume": {"claimName": "vectors", "path": "docs/"}, "tombstones": {"prefix": "docs/deleted/"}},
     artifacts={"s3": None, "volume": {"claimName": "indexes"}},
     gate={"queries": {"volume": {"claimName": "vectors", "path": "queries"}}},
@@ -115,7 +115,7 @@ ON_ONE_VOLUME = spec(
     artifacts={"s3": None, "volume": {"claimName": "all", "path": "indexes"}},
 )
 VOLUME_PENDING, VOLUME_BUILT, VOLUME_STABLE = (
-    a_revision(ON_VOLUMES, phase) for phase in ("Pending", "Validating", "Stable")
+    a_revision(STORED_ON_VOLUMES, phase) for phase in ("Pending", "Validating", "Stable")
 )
 ONE_VOLUME_PENDING = a_revision(ON_ONE_VOLUME, "Pending")
 CPU_PENDING = a_revision(ON_CPU, "Pending")
@@ -141,9 +141,9 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
     "build-job": (planned(seen(ON_CPU, CPU_PENDING), StartBuild), seen(ON_CPU, CPU_PENDING), ON_CPU),
     "build-job-gpu": (planned(seen(EVERYTHING, PENDING), StartBuild), seen(EVERYTHING, PENDING), EVERYTHING),
     "build-job-volumes": (
-        planned(seen(ON_VOLUMES, VOLUME_PENDING), StartBuild),
-        seen(ON_VOLUMES, VOLUME_PENDING),
-        ON_VOLUMES,
+        planned(seen(STORED_ON_VOLUMES, VOLUME_PENDING), StartBuild),
+        seen(STORED_ON_VOLUMES, VOLUME_PENDING),
+        STORED_ON_VOLUMES,
     ),
     "build-job-one-volume": (
         planned(seen(ON_ONE_VOLUME, ONE_VOLUME_PENDING), StartBuild),
@@ -151,14 +151,14 @@ CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
         ON_ONE_VOLUME,
     ),
     "validate-job-volumes": (
-        planned(seen(ON_VOLUMES, VOLUME_BUILT), StartValidation),
-        seen(ON_VOLUMES, VOLUME_BUILT),
-        ON_VOLUMES,
+        planned(seen(STORED_ON_VOLUMES, VOLUME_BUILT), StartValidation),
+        seen(STORED_ON_VOLUMES, VOLUME_BUILT),
+        STORED_ON_VOLUMES,
     ),
     "revision-volumes": (
-        Create(VOLUME_STABLE.name, VOLUME_STABLE.spec.digest, DATA, Serving.of(ON_VOLUMES)),
-        seen(ON_VOLUMES),
-        ON_VOLUMES,
+        Create(VOLUME_STABLE.name, VOLUME_STABLE.spec.digest, DATA, Serving.of(STORED_ON_VOLUMES)),
+        seen(STORED_ON_VOLUMES),
+        STORED_ON_VOLUMES,
     ),
     "validate-job": (planned(seen(EVERYTHING, BUILT), StartValidation), seen(EVERYTHING, BUILT), EVERYTHING),
     "revision": (Create(PENDING.name, PENDING.spec.digest, DATA, Serving.of(EVERYTHING)), seen(EVERYTHING), EVERYTHING),
