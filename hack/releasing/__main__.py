@@ -66,22 +66,24 @@ def _release(options: argparse.Namespace, registry: Registry) -> int:
     files.python(options.uv, out)
     chart = files.chart(options.helm, out)
     base = ["--base", options.base] if options.base else []
+    layouts = {target: out / files.IMAGES / target for target in TARGETS}
     digests = {}
-    for target in TARGETS:
-        layout = out / files.IMAGES / target
+    for target, layout in layouts.items():
         layout.mkdir(parents=True)
         to = f"oci:{layout}:{found.project}"
         digests[target] = images.build(target, to, platforms, [*base, *registry.flags()])
-        bill = sbom.of_image(options.uv, target, layout, f"vectorindex-{target}", found.project, digests[target])
-        files.write(out / f"{target}.cdx.json", bill)
     if options.publish:
         digests = images.push(registry, found.project, platforms, base)
+    for target, layout in layouts.items():
+        bill = sbom.of_image(options.uv, target, layout, f"vectorindex-{target}", found.project, digests[target])
+        files.write(out / f"{target}.cdx.json", bill)
     (out / "images.yaml").write_text(images.values(registry.prefix or EXAMPLE, digests))
     files.write(out / "provenance.json", files.provenance(options.base))
     files.write_sums(out)
     _say(out, digests)
     where = registry if registry.prefix else Registry(EXAMPLE)
-    steps = publish.steps(where, found.project, out, digests, chart, os.environ.get("COSIGN_KEY", ""))
+    key = os.environ.get("COSIGN_KEY", "")
+    steps = publish.steps(where, found.project, out, digests, chart, key=key, helm=options.helm)
     return _publish(steps) if options.publish else _tell(options, missing, steps, where, found.project)
 
 

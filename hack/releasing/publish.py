@@ -17,7 +17,14 @@ class Step:
 
 
 def steps(
-    registry: Registry, version: str, out: Path, digests: Mapping[str, str], chart: Path, key: str = ""
+    registry: Registry,
+    version: str,
+    out: Path,
+    digests: Mapping[str, str],
+    chart: Path,
+    *,
+    key: str = "",
+    helm: str = "helm",
 ) -> list[Step]:
     """`digests`: of the images as they are in the registry. `key`: cosign's; empty: by who is logged in."""
     by = ("--key", key) if key else ()
@@ -28,7 +35,7 @@ def steps(
     bundle = out / f"{files.SUMS}.sigstore.json"
     return [
         *signed,
-        Step("the chart, as an OCI artifact", ("helm", "push", str(chart), charts, *plain, *known)),
+        Step("the chart, as an OCI artifact", (helm, "push", str(chart), charts, *plain, *known)),
         Step(
             "a signature of the checksums",
             ("cosign", "sign-blob", "--yes", *by, "--bundle", str(bundle), str(out / files.SUMS)),
