@@ -56,6 +56,7 @@ from vectorindex_operator.core.plan import (
     RenewMirrors,
     StartBuild,
     StartCollect,
+    StartOutcomes,
     StartResolve,
     StartValidation,
     TellPoint,
@@ -66,7 +67,7 @@ from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import loop
 from vectorindex_operator.reconcile.errors import ClusterError
 from vectorindex_operator.reconcile.watches import WATCHED
-from vectorindex_searcher.contract import LeaseState, ServingPoint
+from vectorindex_searcher.contract import Identity, LeaseState, OutcomesTask, ServingPoint
 
 ACCOUNT = "operator-vectorindex-operator"
 USER = f"system:serviceaccount:{HOME}:{ACCOUNT}"
@@ -203,6 +204,9 @@ def act_out_every_action(actor: Actor) -> None:
     actor.act(planned(seen(of, a_revision(of, "Pending")), StartBuild))
     actor.act(planned(seen(of, a_revision(of, "Validating")), StartValidation))
     actor.act(planned(seen(of, a_revision(of, "Removing", created=NOW - 60)), StartCollect))
+    who = Identity(namespace=SPACE, name=NAME, uid="uid")
+    reads = OutcomesTask(identity=who, artifacts=of.artifacts.place.location(), restore=True)
+    actor.act(StartOutcomes(f"{NAME}-outcomes-1", "key", 0, reads))
     loaded = planned(seen(of, a_revision(of, "Stable"), traffic=a_revision(of, "Stable")), EnsureSearchers)
     actor.act(loaded)
     for kind, field in (("Deployment", {"replicas": 7}), ("PodDisruptionBudget", {"maxUnavailable": 2})):
@@ -241,7 +245,8 @@ def share(actor: Actor, revision: str) -> None:
     actor.act(EnsureStepService(revision), EnsureRoute(route, "", 0, None, ""))
     version = live(actor, "HTTPRoute", NAME)["metadata"]["resourceVersion"]
     actor.act(EnsureRoute(route, revision, 10, None, version))
-    actor.act(LowerRoute(route, "", 0, None, ""))
+    actor.act(LowerRoute(route, "", 0, None, "", (revision,)))
+    actor.act(EnsureRoute(route, "", 0, None, live(actor, "HTTPRoute", NAME)["metadata"]["resourceVersion"]))
     actor.act(DeleteStepService(revision, live(actor, "Service", revision)["metadata"]["uid"]))
     actor.act(DeleteRoute(NAME, live(actor, "HTTPRoute", NAME)["metadata"]["uid"]))
 

@@ -28,8 +28,8 @@ FULL = {**ROUTE, "hostnames": ["search.example.com", "*.example.org"]}
 FULL["parentRefs"] = [{"name": "public", "namespace": "gateways", "sectionName": "https"}, {"name": "internal"}]
 
 
-def manifest(weight: int, route: Any = None, decision: Decision | None = None) -> Json:
-    action = EnsureRoute(Route.model_validate(route or ROUTE), CANDIDATE if weight else "", weight, decision, "")
+def manifest(weight: int, route: Any = None, decision: Decision | None = None, over: tuple[str, ...] = ()) -> Json:
+    action = EnsureRoute(Route.model_validate(route or ROUTE), CANDIDATE if weight else "", weight, decision, "", over)
     (one,) = render(action, seen(NEW), None, SETTINGS)
     return one
 
@@ -78,6 +78,18 @@ def test_it_is_valid_and_stays_as_it_was_written(cluster: KubeCluster, route: An
     assert Objects(again).ensure(wanted, live) is None, "it would be written at every look"
     view = route_view(live, "", [], [], index(NEW).uid)
     assert (view.weights.get(CANDIDATE, 0), view.decision) == (weight, BACK)
+
+
+def test_a_share_that_is_over_is_stored_as_weight_0(cluster: KubeCluster) -> None:
+    """Not as the 1 that a backend without a weight has."""
+    objects = Objects(cluster)
+    objects.ensure(manifest(10), None)
+    wanted = manifest(0, decision=BACK, over=(CANDIDATE,))
+    objects.ensure(wanted, cluster.get("HTTPRoute", SPACE, "docs"))
+    live = cluster.get("HTTPRoute", SPACE, "docs")
+    assert live is not None
+    assert route_view(live, "", [], [], index(NEW).uid).weights == {"docs": 100, CANDIDATE: 0}
+    assert Objects(Refusing(cluster)).ensure(wanted, live) is None, "it would be written at every look"
 
 
 class Refusing:
