@@ -74,8 +74,8 @@ def searcher_families() -> Iterator[Metric]:
     one = {"Some": 1}
     everything = Gauges(
         index_bytes=1, index_vectors=1, load_seconds={"fetch": 1.0}, canary_recall=1.0, live_recall_cpu_seconds=1.0,
-        live_queries=1, feedback=one, ignored_params=one, mirrored=one, shadowed=one, shadow_answers=one, tombstones=1,
-        origins={"store": 1, "cache": 0},
+        live_queries=1, feedback=one, ignored_params=one, spans=one, mirrored=one, shadowed=one, shadow_answers=one,
+        origins={"store": 1, "cache": 0}, tombstones=1,
         tombstones_checked=1.0, tombstone_errors=1, source_checked=1.0, source_errors=1, token_uses=one,
     )  # fmt: skip
     yield from SearcherMetrics("docs-1", ring, everything)._registry.collect()

@@ -192,6 +192,14 @@ DATA_PLANE = (
         "What another pod left on the node would be opened unseen.",
     ),
     Mutant(
+        "spans that wait for a collector have no end",
+        f"{_SEARCHER}/serve/tracing/spans.py",
+        "        if len(self._waiting) >= MOST_WAITING:\n",
+        "        if len(self._waiting) >= 1 << 60:\n",
+        ("unit/test_searcher_spans.py::test_more_than_can_wait_are_dropped_and_nobody_waits",),
+        "A collector that is away would take the memory of every searcher.",
+    ),
+    Mutant(
         "the lock of a pod on another node is believed in",
         f"{_SEARCHER}/storage/cache.py",
         " or now - os.fstat(fd).st_mtime < IN_USE_SECONDS:\n",

@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from .settings import Settings
 from .shadow.port import Shadowing
 from .source import SourceListing
 from .tombstones import Deletions, load_without_deleted
+from .tracing.spans import Spans
 from .traffic import Traffic
 
 _POLL_SECONDS = 0.02
@@ -66,6 +68,8 @@ class Server:
         self._queries: LiveQueries | None = None
         self._deletions: Deletions | None = None
         self._users: Listener | None = None
+        self._spans: Spans | None = None
+        self._span_counts: Counter[str] = Counter()
         self._user_limits = limits.Limits()
         self._loaded: load.Loaded | None = None
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
@@ -165,6 +169,9 @@ class Server:
         gauges.in_flight = self._users.in_flight if self._users else 0
         gauges.live_queries = len(self._queries) if self._queries is not None else None
         gauges.connections = self._users.connections if self._users else 0
+        if self._spans is not None:
+            self._span_counts.update(self._spans.take_counts())
+            gauges.spans = self._span_counts
         if self._tokens is not None:
             gauges.token_uses = {name: self._tokens.uses[name] for name in (*self._tokens.names, *self._tokens.uses)}
         if self._policies is not None:
@@ -208,7 +215,10 @@ class Server:
         gauges.feedback, gauges.ignored_params = feedback.results, app.ignored_params
         for name, results in self._shadowing.results.items():
             setattr(gauges, name, results)
-        users = Listener(app, self._task.revision, self._user_limits, self._traffic.closing, self._tokens)
+        if self._settings.collector is not None:
+            self._spans = Spans(self._settings.collector, self._task.revision)
+        closing = self._traffic.closing
+        users = Listener(app, self._task.revision, self._user_limits, closing, self._tokens, self._spans)
         tls = self._certificate.context if self._certificate is not None else None
         port = await open_port(users, "http", self._settings.http_port, self._settings.host, tls)
         self._traffic.open()

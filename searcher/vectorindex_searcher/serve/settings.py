@@ -17,6 +17,7 @@ from .. import contract
 from ..errors import BadSpec
 from ..index.threads import available_cores
 from .http.limits import MOST_THREADS
+from .tracing.spans import Collector
 
 _ENV_PREFIX = "VECTORINDEX_"
 _PORTS = "a port from 1 to 65535, or 0 for any free one"
@@ -63,6 +64,8 @@ class Settings:
     """Key of the revision, which signs evidence and leases; empty: unsigned ones are taken."""
     source: str = ""
     """What of the index's source is listed when the operator asks (contract.SOURCE_ENV); empty: nothing."""
+    collector: Collector | None = None
+    """Who is told spans of traced searches; None: nobody."""
     live_queries: bool = False
     """Keep a sample of what users ask, for the gate of the next revision. Never without the key."""
 
@@ -114,6 +117,7 @@ class Settings:
             source=environment.get(contract.SOURCE_ENV, ""),
             live_queries=_may_keep_queries(environment.get(contract.LIVE_QUERIES_ENV, "") == "1", key),
             internal_key=key,
+            collector=Collector.told(environment),
         )
 
 

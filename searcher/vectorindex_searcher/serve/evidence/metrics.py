@@ -55,6 +55,7 @@ LIVE_QUERIES = "vectorindex_live_queries"
 TRACKED = "vectorindex_tracked_queries"
 FEEDBACK = "vectorindex_feedback"
 IGNORED_PARAMS = "vectorindex_ignored_params"
+SPANS = "vectorindex_spans"
 CANARY_RECALL = "vectorindex_canary_recall"
 MIRRORED = "vectorindex_mirrored_queries"
 SHADOWED = "vectorindex_shadow_queries"
@@ -96,6 +97,8 @@ class Gauges:
     """Feedback by what became of it."""
     ignored_params: Mapping[str, int] = _field(default_factory=dict)
     """Searches by the parameter of another kind of index that they named."""
+    spans: Mapping[str, int] = _field(default_factory=dict)
+    """Spans of traced searches, by what became of them."""
     mirrored: Mapping[str, int] = _field(default_factory=dict)
     """Live queries for another revision to answer again, by what became of them."""
     shadowed: Mapping[str, int] = _field(default_factory=dict)
@@ -296,6 +299,8 @@ class SearcherMetrics(Collector):
         yield from self._by_name(FEEDBACK, "Clicks by what became of them.", "result", gauges.feedback)
         text = "Searches that named a parameter of another kind of index, which was ignored."
         yield from self._by_name(IGNORED_PARAMS, text, "param", gauges.ignored_params)
+        text = "Spans of traced searches for a collector, by what became of them."
+        yield from self._by_name(SPANS, text, "result", gauges.spans)
         text = "Live queries for another revision to answer again, by what became of them."
         yield from self._by_name(MIRRORED, text, "result", gauges.mirrored)
         text = "Queries that the revision with the traffic had answered, by what became of them here."

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 from ... import contract
+from ..tracing.spans import Spans
 from .acceptor import Acceptor
 from .connection import Connection
 from .crowd import Crowd
@@ -24,9 +25,11 @@ from .head import Credential
 from .head_cache import HeadCache
 from .limits import Limits
 from .messages import Deferred, Problem, Request, Response, overload
+from .traced import TracedConnection
 from .turns import Turns
 
 KEEP_ALIVE_JITTER = 0.2
+SEARCH_PATH = b"/v1/search"
 TOLD_TO_RETRY = 32
 """Connections beyond the limit that are told so at the same time."""
 _log = logging.getLogger(__name__)
@@ -66,11 +69,14 @@ class Listener:
         limits: Limits,
         closing: Callable[[], bool] = lambda: False,
         guard: Guard | None = None,
+        spans: Spans | None = None,
     ) -> None:
-        """`closing`: whether connections are to be closed after their answer at this moment."""
+        """`closing`: whether connections are to be closed after their answer at this moment. `spans`: takes those of
+        traced searches; None: nobody wants them."""
         self.limits = limits
         self.closing = closing
         self.guard = guard
+        self.spans = spans
         self.heads = HeadCache(limits.header_lines)
         self.turns = Turns(limits.turn_seconds)
         self.in_flight = 0
@@ -110,7 +116,7 @@ class Listener:
 
     def connect(self, accepted: socket.socket) -> None:
         """Make a connection of an accepted socket, if there is room or room can be made."""
-        connection = Connection(self)
+        connection = Connection(self) if self.spans is None else TracedConnection(self)
         while len(self._connections) - self._told >= self.limits.connections:
             if self._crowd.evict():
                 continue
@@ -257,6 +263,8 @@ class Listener:
             self._application.answered(request, response, seconds)
         except Exception:
             _log.exception("counting an answer failed")
+        if self.spans is not None and request.trace is not None and request.path == SEARCH_PATH:
+            self.spans.add(request.trace, seconds, response.status)
 
     def failed(self, request: Request, error: BaseException) -> Response:
         """The answer that tells what went wrong."""

@@ -14,6 +14,7 @@ from http import HTTPStatus
 import orjson
 
 from ... import contract
+from ..tracing.context import Context
 from .head import Head
 
 READ_HEADERS = frozenset(
@@ -61,6 +62,8 @@ class Request:
     """Address of the client, as the connection has it."""
     local: str = ""
     """Ours, that it came to."""
+    trace: Context | None = None
+    """The trace that it belongs to, where that is told to a collector."""
 
     @property
     def path(self) -> bytes:

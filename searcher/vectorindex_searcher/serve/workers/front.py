@@ -96,8 +96,10 @@ class Front:
         self._metrics = SearcherMetrics(task.revision, self._ring, self._gauges, family)
         self._feedback = Feedback(task.revision, self._ring)
         self._ignored: Counter[str] = Counter()
+        self._spans: Counter[str] = Counter()
         self._uses: Counter[str] = Counter()
         self._gauges.feedback, self._gauges.ignored_params = self._feedback.results, self._ignored
+        self._gauges.spans = self._spans
         self._source = SourceListing.told(settings.source, self._gauges)
         self._progress = "starting"
         self._workers: list[_Worker] = []
@@ -269,6 +271,7 @@ class Front:
             case "used":
                 self._uses.update(message["tokens"])
                 self._ignored.update(message["ignored"])
+                self._spans.update(message["spans"])
             case "sample":
                 self._control.send({"say": "sample", "worker": worker.number, "since": message["since"]}, descriptor)
                 os.close(descriptor)

@@ -34,6 +34,7 @@ from ..search.policies import Policies
 from ..search.pool import SearchPool
 from ..settings import Settings
 from ..shadow.receiver import Part
+from ..tracing.spans import Spans
 from ..traffic import Traffic
 from .board import Line
 from .channel import Channel
@@ -118,7 +119,10 @@ class Worker:
             threads=parts.threads,
         )
         self._shadows.receive(self._app, self._pool, parts.threads)
-        self._users = Listener(self._app, parts.task.revision, parts.limits, self._traffic.closing, parts.tokens)
+        collector, revision = parts.settings.collector, parts.task.revision
+        self._spans = Spans(collector, revision) if collector is not None else None
+        closing = self._traffic.closing
+        self._users = Listener(self._app, revision, parts.limits, closing, parts.tokens, self._spans)
         self._users.begin(parts.certificate.context if parts.certificate is not None else None)
         mounted: list[Mounted] = [one for one in (parts.tokens, parts.policies, parts.certificate) if one is not None]
         background = [loop.create_task(self._tell_on())]
@@ -232,8 +236,9 @@ class Worker:
         self._shadows.tell()
         tokens, ignored = self._parts.tokens, self._app.ignored_params
         uses = tokens.uses if tokens is not None else Counter[str]()
-        if uses or ignored:
-            self._channel.send({"say": "used", "tokens": dict(uses), "ignored": dict(ignored)})
+        spans = self._spans.take_counts() if self._spans is not None else {}
+        if uses or ignored or spans:
+            self._channel.send({"say": "used", "tokens": dict(uses), "ignored": dict(ignored), "spans": spans})
             uses.clear()
             ignored.clear()
         policies = self._parts.policies
