@@ -145,6 +145,19 @@ def test_another_chart_in_git_restarts_the_operator_and_no_searcher(site: Site, 
     assert space.built() == {first: 1}
 
 
+def test_artifacts_go_with_the_application_where_the_manifest_says_so(index: Index) -> None:
+    """Argo CD waits for the Job that removes them, as it waits for all that has a finalizer."""
+    space = index.space
+    index.push(space.manifest(good(index), artifacts={"deletionPolicy": "Delete"}))
+    index.handle.wait(
+        lambda: all("finalizers" in one["metadata"] for one in index.handle.revisions().values()), 60, "its finalizers"
+    )
+    assert space.stored(index.name)
+    index.delete()
+    assert space.stored(index.name) == set()
+    assert index.handle.revisions() == {}
+
+
 def test_the_operator_goes_with_its_application_and_the_crds_stay(site: Site) -> None:
     """Last: nobody is at work after it."""
     kube, system = site.space.kube, site.operator.namespace
