@@ -184,7 +184,7 @@ class Looks:
         rest = Rest(
             self.began,
             now,
-            watches=self.recorder.watched,
+            watches=self.recorder.watches,
             changes=sum(not one.by_design for one in changes),
             by_design=sum(one.by_design for one in changes),
             own_writes=len(applications),
@@ -229,6 +229,7 @@ def at_rest(site: Site, minutes: float, tell: Callable[[Rest], None]) -> Rest:
                 f"{rest.operator_writes} and {rest.argo_cd_writes} writes, {rest.failed} of {rest.queries} failed",
                 flush=True,
             )
+        recorder.stop()
         return looks.look()
 
 

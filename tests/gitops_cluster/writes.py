@@ -83,8 +83,7 @@ class Recorder:
     namespaces: tuple[str, ...]
     only: frozenset[str] = frozenset()
     changes: list[Change] = field(default_factory=list)
-    watched: int = 0
-    """Watches: a kind in a namespace each."""
+    _paths: list[tuple[str, str]] = field(default_factory=list)
     _known: dict[tuple[str, str, str], Json] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -98,18 +97,25 @@ class Recorder:
             for namespace in self.namespaces:
                 path = f"{prefix}/namespaces/{namespace}/{kind}"
                 version = self._look(path, kind, began=True)
-                self.watched += 1
+                self._paths.append((path, kind))
                 threading.Thread(target=self._follow, args=(path, kind, version), daemon=True).start()
 
     def stop(self, settle: float = 2.0) -> list[Change]:
-        """All changes. `settle`: seconds for what is still under way."""
+        """All changes. `settle`: seconds for what is still under way; what no watch told by then was missed."""
         time.sleep(settle)
         self._ended.set()
         with self._lock:
             for answer in self._open:
                 with contextlib.suppress(OSError, RuntimeError, ValueError):  # it may have ended by itself
                     answer.shutdown()
-            return list(self.changes)
+        for path, kind in self._paths:
+            self._look(path, kind)
+        return list(self.changes)
+
+    @property
+    def watches(self) -> int:
+        """How many: a kind in a namespace each."""
+        return len(self._paths)
 
     def __enter__(self) -> Recorder:
         self.start()

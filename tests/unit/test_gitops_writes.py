@@ -102,8 +102,13 @@ def test_every_event_of_a_watch_is_a_change_and_what_was_there_before_is_none() 
     later = obj(entry(OPERATOR, "10:00:09Z"), version="8")
     born = obj(entry("kubelet"), version="9", name="b")
     mark = {"metadata": {"resourceVersion": "11"}}
-    server = Server([first], sends(("MODIFIED", later), ("ADDED", born)), sends(("BOOKMARK", mark), ("DELETED", born)))
+    server = Server([first])
 
+    def told(exchange: Exchange) -> None:
+        server.listed = [later]
+        sends(("MODIFIED", later), ("ADDED", born))(exchange)
+
+    server.turns = [told, sends(("BOOKMARK", mark), ("DELETED", born))]
     found = [(one.what, one.name, one.by) for one in recorded(server, 3)]
 
     assert found == [("MODIFIED", "a", (OPERATOR,)), ("ADDED", "b", ("kubelet",)), ("DELETED", "b", ())]
@@ -122,6 +127,17 @@ def test_what_a_watch_missed_is_found_by_the_list_after_it() -> None:
     found = {(one.what, one.name, one.by) for one in recorded(server, 2)}
 
     assert found == {("MISSED", "a", (ARGO,)), ("DELETED", "b", ())}
+
+
+def test_a_watch_that_says_nothing_of_a_change_is_found_out_in_the_end() -> None:
+    """What it was last told is no longer what is there."""
+    server = Server([obj(entry(OPERATOR))])
+    with answering(server) as url:
+        recorder = Recorder(Api(url, urllib3.PoolManager(timeout=5.0), token=""), ("search",))
+        recorder.start()
+        server.listed = [obj(entry(OPERATOR, "10:00:09Z"), version="8")]
+        found = [(one.what, one.name, one.by) for one in recorder.stop(settle=0.0)]
+    assert found == [("MISSED", "a", (OPERATOR,))]
 
 
 def test_argo_cds_own_count_leaves_out_what_only_reads() -> None:
