@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import urllib3
 from control_plane import Api
 from gitops.argocd import ArgoCD
@@ -64,7 +65,7 @@ class Server:
     """An API server with one kind: `turns` answers its watches, the first one first."""
 
     def __init__(self, listed: list[Json], *turns: Callable[[Exchange], None]) -> None:
-        self.listed, self.turns = listed, list(turns)
+        self.listed, self.turns, self.listings = listed, list(turns), 0
 
     def __call__(self, exchange: Exchange) -> None:
         path, _, query = exchange.path.partition("?")
@@ -73,6 +74,7 @@ class Server:
         elif path == "/api/v1":
             exchange.answer(200, KINDS)
         elif "watch=1" not in query:
+            self.listings += 1
             exchange.answer(200, {"metadata": {"resourceVersion": "7"}, "items": self.listed})
         elif self.turns:
             self.turns.pop(0)(exchange)
@@ -114,19 +116,24 @@ def test_every_event_of_a_watch_is_a_change_and_what_was_there_before_is_none() 
     assert found == [("MODIFIED", "a", (OPERATOR,)), ("ADDED", "b", ("kubelet",)), ("DELETED", "b", ())]
 
 
-def test_what_a_watch_missed_is_found_by_the_list_after_it() -> None:
+@pytest.mark.parametrize("in_the_stream", [False, True])
+def test_what_a_watch_missed_is_found_by_the_list_after_it(in_the_stream: bool) -> None:
     """An API server that has forgotten what was before: 410, as an answer or in the stream."""
     first, other = obj(entry(OPERATOR)), obj(entry(ARGO, "10:00:09Z"), version="8")
     server = Server([first, obj(entry(OPERATOR), name="b")])
 
     def gone(exchange: Exchange) -> None:
         server.listed = [other]
-        exchange.answer(410, {})
+        if in_the_stream:
+            sends(("ERROR", {"code": 410}))(exchange)
+        else:
+            exchange.answer(410, {})
 
-    server.turns = [gone, sends(("ERROR", {"code": 410}))]
+    server.turns = [gone]
     found = {(one.what, one.name, one.by) for one in recorded(server, 2)}
 
     assert found == {("MISSED", "a", (ARGO,)), ("DELETED", "b", ())}
+    assert server.listings >= 3, "not only at the beginning and at the end"
 
 
 def test_a_watch_that_says_nothing_of_a_change_is_found_out_in_the_end() -> None:
