@@ -75,7 +75,8 @@ class Rest:
     own_writes: int = 0
     """Argo CD's to its own Applications: it notes there when it has looked."""
     operator_writes: int = 0
-    argo_cd_writes: int = 0
+    argo_cd_runs: int = 0
+    """Of kubectl by its controller, and syncs."""
     queries: int = 0
     failed: int = 0
     where: str = ""
@@ -159,7 +160,7 @@ class Looks:
 
     def begin(self) -> None:
         self._sent, writes = self.traffic.snapshot(), self.site.operator_writes()
-        self._operator, self._argo_cd = (writes, writes), self.site.argo.writes()
+        self._operator, self._argo_cd = (writes, writes), self.site.argo.applied()
         self.began = time.time()
 
     def settle(self) -> bool:
@@ -189,14 +190,14 @@ class Looks:
             by_design=sum(one.by_design for one in changes),
             own_writes=len(applications),
             operator_writes=self._operator[1] - self._operator[0],
-            argo_cd_writes=(self.site.argo.writes() - self._argo_cd).total(),
+            argo_cd_runs=(self.site.argo.applied() - self._argo_cd).total(),
             queries=seen.queries - self._sent.queries,
             failed=seen.failed - self._sent.failed,
             where=f"{results.stamp()}. {results.machine()}",
         )
-        for who, count in (("the operator", rest.operator_writes), ("Argo CD", rest.argo_cd_writes)):
+        for who, count in (("the operator", rest.operator_writes), ("Argo CD", rest.argo_cd_runs)):
             if count and not any(what.startswith(who) for _, what in self._grown):
-                self._grown.append((rest.minutes, f"{who} has counted {count} writes by now"))
+                self._grown.append((rest.minutes, f"{who} has counted {count} by now"))
         rest.disturbed = sorted([*disturbances(changes, applications, self.began), *self._grown])[:SHOWN]
         return rest
 
@@ -226,7 +227,7 @@ def at_rest(site: Site, minutes: float, tell: Callable[[Rest], None]) -> Rest:
             tell(rest := looks.look())
             print(
                 f"{rest.minutes:5.1f} min, at rest for {rest.minutes_at_rest:.1f}: {rest.changes} changes, "
-                f"{rest.operator_writes} and {rest.argo_cd_writes} writes, {rest.failed} of {rest.queries} failed",
+                f"{rest.operator_writes} writes, {rest.argo_cd_runs} runs, {rest.failed} of {rest.queries} failed",
                 flush=True,
             )
         recorder.stop()
@@ -337,7 +338,7 @@ def rest_rows(rest: Rest) -> list[tuple[str, object]]:
         ("minutes Synced and Healthy without a write", f"{rest.minutes_at_rest:.1f}"),
         (f"changes of objects, by anybody ({rest.watches} watches)", rest.changes),
         ("writes of the operator, by its own count", rest.operator_writes),
-        ("writes of Argo CD to the cluster, by its own count", rest.argo_cd_writes),
+        ("runs of kubectl and syncs by Argo CD, by its own count", rest.argo_cd_runs),
         ("renewals of the operator's Lease, and Events whose hour is over, not counted above", rest.by_design),
         ("notes of Argo CD on its own Applications, not counted above", rest.own_writes),
         ("queries, failed ones", f"{rest.queries}, {rest.failed}"),

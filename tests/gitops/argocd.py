@@ -35,7 +35,6 @@ HOME = "argocd"
 MODULE = "github.com/argoproj/argo-cd/v3"
 IN_CLUSTER = "https://kubernetes.default.svc"
 TOKEN_SECONDS = 4 * 3600
-READS = frozenset({"Get", "List", "Watch"})
 _SETTINGS = ("argocd-cm", "argocd-cmd-params-cm", "argocd-rbac-cm", "argocd-gpg-keys-cm", "argocd-ssh-known-hosts-cm",
              "argocd-tls-certs-cm")  # fmt: skip
 _PROJECT: Json = {
@@ -157,15 +156,15 @@ class ArgoCD:
         found: Json = nodes[0].get("health", {}) if nodes else {}
         return found
 
-    def writes(self) -> Counter[str]:
-        """What the controller has asked the cluster to change since it began, by Application and resource, as in
-        "indexes: Patch vectorindexes"; answers that changed nothing count as well."""
+    def applied(self) -> Counter[str]:
+        """How often the controller has run kubectl, by its command, and synced, by Application, since it began; also
+        where nothing came of it. Its argocd_app_k8s_request_total knows nothing of what kubectl writes."""
         said = self._http.request("GET", self.metrics_url).data.decode()
         counted: Counter[str] = Counter()
-        for labels, value in re.findall(r"^argocd_app_k8s_request_total\{(.*?)\} (\S+)$", said, re.MULTILINE):
-            of = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-            if of["verb"] not in READS and of["dry_run"] == "false":
-                counted[f"{of['name']}: {of['verb']} {of['resource_kind']}"] += int(float(value))
+        for name, label in (("kubectl_exec", "command"), ("app_sync", "name")):
+            for labels, value in re.findall(rf"^argocd_{name}_total\{{(.*?)\}} (\S+)$", said, re.MULTILINE):
+                of = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+                counted[f"{name} {of[label]}"] += int(float(value))
         return counted
 
     def actions(self, application: str, namespace: str, name: str) -> dict[str, bool]:

@@ -17,8 +17,8 @@ LOOKS = 5
 @dataclass(frozen=True, slots=True)
 class RolledBack:
     """`selfheal_writes`: of Argo CD to anything but its own Applications, from the end of the sync that brought the
-    revision on: seen by watches, and asked for by its controller, whichever are more. `seconds`: for how long that was
-    counted; `changes`: all that was written meanwhile."""
+    revision on: seen by watches, or runs of kubectl that its controller counted, whichever are more. `seconds`: for how
+    long that was counted; `changes`: all that was written meanwhile."""
 
     revision: str
     message: str
@@ -38,20 +38,18 @@ def roll_back(index: Index, corpus: Corpus, folder: str, watched: float) -> Roll
     space.put(folder, corpus.spoiled(0.5))
     index.push(space.manifest(folder))
     argo.wait("the sync to end", lambda: _synced(index), name=index.name)
-    began, asked, syncs = time.time(), argo.writes(), index.syncs()
+    began, applied, syncs = time.time(), argo.applied(), index.syncs()
     with Recorder(argo.plane.api, (space.namespace,)) as recorder:
         bad = index.handle.wait_new_revision(known)
         index.handle.wait_revision(bad, "RolledBack")
         message = index.becomes("Degraded", 60)
         assert index.handle.traffic() == traffic
-        until = time.time() + watched
         for _ in range(LOOKS):
             argo.refresh(index.name)
-            time.sleep(max(0.0, (until - time.time()) / LOOKS))
+            time.sleep(watched / LOOKS)
         changes = without_heartbeats(recorder.stop())
     seen = sum(any(by.startswith(ARGO_CD) for by in one.by) for one in changes)
-    meant = {what: count for what, count in argo.writes().items() if what.startswith(f"{index.name}: ")}
-    counted = sum(meant.values()) - sum(asked[what] for what in meant)
+    counted = (argo.applied() - applied).total()
     return RolledBack(bad, message, index.syncs() - syncs, max(seen, counted), time.time() - began, tuple(changes))
 
 

@@ -1,7 +1,7 @@
 """Every change of every object in some namespaces, and who made it: by watches, for which nothing is too short.
 
 A write that changes nothing leaves no trace here; who makes such writes counts them (the operator's
-vectorindex_api_writes_total, Argo CD's argocd_app_k8s_request_total).
+vectorindex_api_writes_total, Argo CD its syncs and its runs of kubectl).
 """
 
 from __future__ import annotations

@@ -147,15 +147,19 @@ def test_a_watch_that_says_nothing_of_a_change_is_found_out_in_the_end() -> None
     assert found == [("MISSED", "a", (OPERATOR,))]
 
 
-def test_argo_cds_own_count_leaves_out_what_only_reads() -> None:
-    row = 'argocd_app_k8s_request_total{{name="indexes",verb="{}",resource_kind="{}",dry_run="{}"}} {}\n'
-    rows = [("Patch", "vectorindexes", "false", 3), ("List", "pods", "false", 9), ("Create", "services", "true", 1)]
-    text = "".join(row.format(*values) for values in rows)
+def test_argo_cds_own_count_is_of_syncs_and_of_runs_of_kubectl() -> None:
+    """Not its argocd_app_k8s_request_total, which knows nothing of what kubectl writes."""
+    text = (
+        'argocd_kubectl_exec_total{command="apply",hostname="a"} 30\n'
+        'argocd_app_sync_total{dry_run="false",name="indexes",phase="Succeeded"} 2\n'
+        'argocd_app_sync_total{dry_run="false",name="indexes",phase="Failed"} 1\n'
+        'argocd_app_k8s_request_total{dry_run="false",name="indexes",verb="Get"} 7\n'
+    )
 
     with answering(lambda exchange: exchange.answer(200, text)) as url:
-        counted = ArgoCD(None, Path(), metrics_url=url).writes()  # type: ignore[arg-type]
+        counted = ArgoCD(None, Path(), metrics_url=url).applied()  # type: ignore[arg-type]
 
-    assert counted == {"indexes: Patch vectorindexes": 3}
+    assert counted == {"kubectl_exec apply": 30, "app_sync indexes": 3}
 
 
 # ---------------------------------------------------------------- how long
