@@ -190,12 +190,14 @@ def test_a_bad_revision_is_degraded_with_its_numbers_until_git_goes_back(argo: A
 
 
 def test_what_somebody_edits_by_hand_is_put_back(argo: ArgoCD, index: Json) -> None:
-    """That self-heal does nothing in the other tests is no lack of self-heal."""
+    """That self-heal does nothing in the other tests is no lack of self-heal, and what it does is counted."""
+    applied = argo.applied()
     patch = {"spec": {"history": 7}}
     path = f"/apis/vectorindex.dev/v1alpha1/namespaces/{NAMESPACE}/vectorindexes/{NAME}"
     assert argo.plane.api.request("PATCH", path, patch, "application/merge-patch+json").ok
     argo.refresh(APP)
     argo.wait("self-heal", lambda: live(argo)["spec"]["history"] == in_git()["spec"]["history"], name=APP)
+    argo.wait("its end", lambda: (argo.applied() - applied).keys() >= {"kubectl_exec apply", f"app_sync {APP}"})
 
 
 def test_the_chart_is_synced_and_stays_so(argo: ArgoCD) -> None:

@@ -83,7 +83,7 @@ def test_what_the_gate_rejects_is_degraded_and_a_retry_by_argo_cd_judges_it_agai
         argo.wait("self-heal", lambda: handle.get()["spec"]["build"]["retries"] == 0, name=index.name)
         changes = recorder.stop()
     assert sum(one.by == (SELF_HEAL,) for one in changes) == 1, "a write by Argo CD is seen where there is one"
-    assert (argo.applied() - applied).keys() >= {"kubectl_exec apply", f"app_sync {index.name}"}
+    argo.wait("its end", lambda: (argo.applied() - applied).keys() >= {"kubectl_exec apply", f"app_sync {index.name}"})
     index.push(space.manifest(good(index)))
     index.becomes("Healthy", 60)
     assert (handle.traffic(), space.lives(first)) == (first, before)
