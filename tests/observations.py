@@ -133,8 +133,9 @@ def a_revision(
         tombstones=of.source.deleted(),
         pod_template=searchers.pod_template(of, index(of), name, SETTINGS),
     )  # fmt: skip
-    if (encoder := of.embedding.encoder) is not None:
-        frozen = frozen.model_copy(update={"serving": Serving.of(of), "encoder_store": encoder.onnx.s3})
+    if of.embedding.encoder is not None:
+        reached = {"encoder_store": of.embedding.store(), "encoder_secret": of.embedding.token_secret()}
+        frozen = frozen.model_copy(update={"serving": Serving.of(of), **reached})
     return RevisionView(name, f"uid-{name}", created, frozen, RevisionStatus(**(fields | status)))
 
 

@@ -157,7 +157,8 @@ def test_an_empty_embedding_may_be_filled_in_once(api: Api, smallest: Json) -> N
 def test_what_is_not_embedding_may_be_changed(api: Api, smallest: Json) -> None:
     manifest = smallest | {"spec": FULL_SPEC}
     assert api.apply(manifest).ok
-    kept = {"embedding": FULL_SPEC["embedding"], **smallest["spec"]}
+    vectors = {name: FULL_SPEC["embedding"][name] for name in ("model", "version", "dimension", "metric")}
+    kept = {"embedding": vectors, **smallest["spec"]}
     answer = api.apply(smallest | {"spec": kept})
     assert answer.ok, answer.message
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
 
-NAMED = ("secretRef.name", "serviceAccountName", "endpoint")
+NAMED = ("secretRef.name", "tokenSecretRef.name", "serviceAccountName", "s3.endpoint", "endpoint.url")
 """Ends of the paths of what the policies are about."""
 ENDPOINT = "https://s3.example.com"
 TENANTS = {
@@ -135,6 +135,21 @@ def test_what_is_not_allowed_is_refused_by_field_and_value(
     assert f"spec.{path.split('.')[0]}." in answer.message
     assert f": '{refused}' may not be named here: allowed are {allowed}" in answer.message
     assert "rule tenants in admission.rules" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("place", "refused"),
+    [
+        ({"url": "https://other/v1"}, "url: 'https://other/v1' may not be named here"),
+        ({"url": ENDPOINT, "tokenSecretRef": {"name": "db"}}, "tokenSecretRef.name: 'db' may not be named here"),
+        ({"url": ENDPOINT, "tokenSecretRef": {"name": "s3"}}, ""),
+    ],
+)
+def test_texts_go_to_endpoints_that_the_rules_allow(admin: Api, name: str, place: dict[str, Any], refused: str) -> None:
+    with_text = changed(vix(name, "tenant", GOOD), "spec.source.columns", {"metadata": ["text"]})
+    answer = admin.apply(changed(with_text, "spec.embedding", {"encoder": {"endpoint": place, "textColumn": "text"}}))
+    assert answer.ok is not bool(refused), answer.message
+    assert not refused or f"spec.embedding.encoder.endpoint.{refused}" in answer.message
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def revision(name: str) -> Json:
             "source": FULL_SPEC["source"]["s3"],
             "artifacts": FULL_SPEC["artifacts"]["s3"],
             "columns": FULL_SPEC["source"]["columns"],
-            "embedding": FULL_SPEC["embedding"],
+            "embedding": {"model": "m", "version": "1", "dimension": 384, "metric": "InnerProduct"},
             "indexSpec": FULL_SPEC["index"],
             "segments": ["keyword"],
             "podTemplate": {"spec": {"containers": [{"name": "searcher", "securityContext": {"runAsNonRoot": True}}]}},

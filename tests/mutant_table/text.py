@@ -11,6 +11,7 @@ _FOLDER_TESTS = "unit/test_searcher_text.py"
 _PROOF_TESTS = "unit/test_searcher_encoder_proof.py"
 _QUEUE_TESTS = "unit/test_searcher_text_searches.py"
 _VERDICT_TESTS = "unit/test_encoder.py"
+_ENDPOINT_TESTS = "unit/test_searcher_endpoint.py"
 
 TEXT = (
     Mutant(
@@ -92,5 +93,45 @@ TEXT = (
         "            if known[text] is None:\n",
         (f"{_QUEUE_TESTS}::test_what_waits_is_encoded_together_and_each_gets_its_own",),
         "One text could make a revision answer nonsense, or look broken.",
+    ),
+    Mutant(
+        "an endpoint that drips is waited for",
+        f"{_TEXT}/endpoint.py",
+        "        late.start()\n",
+        "",
+        (f"{_ENDPOINT_TESTS}::test_a_server_that_drips_gets_no_more_than_the_budget",),
+        "Each query in words would hold a thread for as long as somebody else likes.",
+    ),
+    Mutant(
+        "the answer of an endpoint may be of any size",
+        f"{_TEXT}/endpoint.py",
+        "            data = response.read(most + 1)\n            if len(data) > most:\n",
+        "            data = response.read()\n            if not response:\n",
+        (f"{_ENDPOINT_TESTS}::test_an_answer_of_any_size_is_not_read",),
+        "It would fill the memory of a pod that serves vectors as well.",
+    ),
+    Mutant(
+        "an endpoint that is down is asked by every query",
+        f"{_TEXT}/breaker.py",
+        "            if self._failures < FAILURES:\n",
+        "            if self._failures < FAILURES or self._seconds:\n",
+        (f"{_ENDPOINT_TESTS}::test_whoever_is_down_is_left_alone_and_then_tried_by_one",),
+        "Each would wait for its whole budget, and those behind it too.",
+    ),
+    Mutant(
+        "an endpoint that encodes otherwise than was proven goes on",
+        f"{_TEXT}/endpoint.py",
+        "        if self._wrong:\n",
+        "        if self._wrong is None:\n",
+        (f"{_ENDPOINT_TESTS}::test_an_endpoint_is_compared_again_and_answers_nothing_while_it_deviates",),
+        "Somebody else's upgrade would change what every query means.",
+    ),
+    Mutant(
+        "processes share connections to an endpoint after a fork",
+        f"{_TEXT}/endpoint.py",
+        "        if self._process != os.getpid():\n",
+        "        if self._process < 0:\n",
+        (f"{_ENDPOINT_TESTS}::test_a_process_that_was_forked_has_connections_of_its_own",),
+        "Each would read vectors of the other's queries.",
     ),
 )

@@ -36,8 +36,8 @@ from vectorindex_operator.core.plan import (
     StartResolve,
     StartValidation,
 )
-from vectorindex_operator.manifests import revisions, sizing
-from vectorindex_searcher.contract import EncoderProof, OutcomesResult, ServeTask, ValidateTask
+from vectorindex_operator.manifests import jobs, revisions, searchers, sizing
+from vectorindex_searcher.contract import ENCODER_ENV_PREFIX, EncoderProof, OutcomesResult, ServeTask, ValidateTask
 
 SHA256 = "ab" * 32
 STORE = {"bucket": "models", "prefix": "minilm/", "secretRef": {"name": "models"}}
@@ -125,22 +125,61 @@ def test_the_gate_is_told_all_and_pods_what_they_serve() -> None:
                  "sha256": SHA256},
         "textColumn": "text", "queryPrefix": "query: ", "documentPrefix": "passage: ",
     }  # fmt: skip
-    told = recipe.encoder_task(view.spec, Live.of(of).encoder)
+    told = recipe.encoder_task(view.spec, Live.of(of))
     assert told is not None
     assert (told.query_prefix, told.document_prefix, told.text_column) == ("query: ", None, "")
     assert told.onnx == task.encoder.onnx
 
 
+TEI = {"url": "http://tei.ml.svc/v1/embeddings", "model": "minilm"}
+
+
+def asking(**changes: Any) -> VectorIndexSpec:
+    return words(encoder={"endpoint": TEI | changes, "textColumn": "text"})
+
+
+def test_an_endpoint_is_served_by_its_url_and_reached_by_todays_secret() -> None:
+    of = asking(tokenSecretRef={"name": "tei"})
+    frozen = a_revision(of, "Stable").spec
+    told = recipe.encoder_task(frozen, Live.of(of))
+    assert told is not None
+    assert told.wire() == {"endpoint": TEI, "textColumn": ""}
+    assert recipe.encoder_secret(frozen, Live.of(of)) == "tei"
+    assert recipe.encoder_secret(frozen, Live.of(asking(tokenSecretRef={"name": "new"}))) == "new"
+    assert recipe.encoder_secret(frozen, Live.of(PLAIN)) == "tei", "as it was reached when it was made"
+    assert recipe.encoder_secret(frozen, Live.of(words())) == "tei", "the Secret of a store is another one"
+    assert Serving.of(of) == Serving.of(asking())
+    assert identity.gate_hash(of) == identity.gate_hash(asking())
+    for other in (asking(model="e5"), asking(url="http://other/v1/embeddings"), words()):
+        assert Serving.of(of) != Serving.of(other)
+        assert identity.gate_hash(of) != identity.gate_hash(other)
+
+
+@pytest.mark.parametrize(
+    ("of", "name"), [(words(), "models"), (asking(tokenSecretRef={"name": "tei"}), "tei"), (asking(), None)]
+)
+def test_pods_and_the_gate_get_the_secret_and_no_other_names_it(of: VectorIndexSpec, name: str | None) -> None:
+    view = a_revision(of, "Validating", report=None, gate=None)
+    action = actions(run(seen(of, view)), StartValidation)[0]
+    pods = [jobs.validate(action, index(of), view, of, SETTINGS)["spec"]["template"]["spec"]]
+    pods.append(searchers.pod_template(of, index(of), "docs-1", SETTINGS)["spec"])
+    for pod in pods:
+        found = [
+            one["secretRef"]["name"] for one in pod["containers"][0]["envFrom"] if one["prefix"] == ENCODER_ENV_PREFIX
+        ]
+        assert found == ([name] if name else [])
+
+
 def test_how_it_is_reached_is_what_the_spec_says_now() -> None:
     frozen = a_revision(words(), "Stable").spec
     elsewhere = {"bucket": "models", "endpoint": "https://minio", "secretRef": {"name": "new"}}
-    live = Live.of(words(**onnx(s3=elsewhere))).encoder
+    live = Live.of(words(**onnx(s3=elsewhere)))
     place = recipe.encoder_place(frozen, live)
     assert place is not None
     assert (place.prefix, place.endpoint) == ("minilm/", "https://minio"), "where it is was frozen"
     assert place.secret_ref is not None
     assert place.secret_ref.name == "new"
-    gone = recipe.encoder_place(frozen, None)
+    gone = recipe.encoder_place(frozen, Live.of(PLAIN))
     assert gone is not None
     assert gone.secret_ref is not None
     assert gone.secret_ref.name == "models", "as it was reached when it was made"

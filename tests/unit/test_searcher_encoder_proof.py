@@ -10,6 +10,7 @@ import onnx_files
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from http_stub import Exchange, answering
 from onnx_files import WORDS, mean_of, write_encoder
 from scipy.stats import beta
 from searcher_process import started
@@ -20,6 +21,7 @@ from vectorindex_searcher.contract import (
     BuildTask,
     Columns,
     Embedding,
+    EmbeddingsEndpoint,
     EncoderTask,
     Identity,
     IndexSpec,
@@ -30,12 +32,14 @@ from vectorindex_searcher.contract import (
     ValidateResult,
     ValidateTask,
 )
-from vectorindex_searcher.errors import BadData, TaskError
+from vectorindex_searcher.errors import BadData, RetryableError, TaskError
 from vectorindex_searcher.proof.encoder import compare, share_low
 from vectorindex_searcher.proof.page import page
 from vectorindex_searcher.proof.report import Report
 from vectorindex_searcher.proof.task import prove, validate
 from vectorindex_searcher.serve.load import load
+from vectorindex_searcher.text.encoder import Side
+from vectorindex_searcher.text.endpoint import Rechecked
 
 IDENTITY = Identity(namespace="shop", name="products")
 ROWS = 300
@@ -222,6 +226,49 @@ def test_a_pod_whose_gate_knew_no_encoder_is_not_ready(cosine: Path, tmp_path: P
     changed = {"gate_hash": "plain", "report_sha256": sha256}
     with pytest.raises(BadData, match="knows no encoder"):
         load(told.model_copy(update=changed), lambda said: None)
+
+
+class Endpoint:
+    """A server of embeddings with the model of the index, until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.asked = 0
+
+    def __call__(self, one: Exchange) -> None:
+        self.asked += 1
+        texts = one.body()["input"]
+        if self.down:
+            one.answer(500, "")
+            return
+        rows = [{"index": n, "embedding": mean_of(text).tolist()} for n, text in enumerate(texts)]
+        one.answer(200, {"data": rows})
+
+
+def test_an_endpoint_is_proven_and_its_vectors_are_compared_again(cosine: Path, tmp_path: Path) -> None:
+    server = Endpoint()
+    with answering(server) as url:
+        place = EncoderTask(endpoint=EmbeddingsEndpoint(url=f"{url}/v1/embeddings"), text_column="text")
+        task = served(cosine, place, "endpoint", tmp_path / "cache")
+        report, _ = prove(gate(cosine, place, "endpoint"))
+        assert report.encoder is not None
+        assert report.encoder.cosine > 0.99999
+        assert report.encoder.bytes == 0
+        loaded = load(task, lambda said: None)
+        assert isinstance(loaded.encoder, Rechecked)
+        asked = server.asked
+        found = loaded.encoder.encode(["red car"], Side.QUERY).vectors[0]
+        np.testing.assert_allclose(found, mean_of("red car"), atol=1e-6)
+        assert server.asked == asked + 1
+        loaded.release()
+        wrong = place.model_copy(update={"query_prefix": "query: "})
+        with pytest.raises(BadData, match="does not encode as the gate's did"):
+            load(task.model_copy(update={"encoder": wrong}), lambda said: None)
+        server.down = True
+        with pytest.raises(RetryableError, match="answers 500"):
+            load(task, lambda said: None)
+        with pytest.raises(RetryableError, match="answers 500"):
+            validate(gate(cosine, place, "down"))
 
 
 @pytest.mark.parametrize("processes", [1, 2])

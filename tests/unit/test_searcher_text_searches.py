@@ -25,7 +25,7 @@ from vectorindex_searcher.serve.search.plan import QuerySchema
 from vectorindex_searcher.serve.search.policies import ALL_ROWS, Policy
 from vectorindex_searcher.serve.search.reader import ReadTexts
 from vectorindex_searcher.serve.search.service import Encoding
-from vectorindex_searcher.text.encoder import Encoded, EncoderError, Side
+from vectorindex_searcher.text.encoder import Encoded, EncoderError, EncoderUnavailableError, Side
 
 TERMS = QuerySchema(dimension=3, metric=Metric.COSINE, param_limits={"efSearch": (1, 4096)}, texts=True)
 READER = reader(TERMS)
@@ -129,7 +129,9 @@ def test_the_cache_is_bounded_in_entries_and_bytes() -> None:
 class Fake:
     """Makes [length, 1, 0] of a text, when its gate is open."""
 
-    dimension, max_tokens = 3, 6
+    dimension, max_tokens, nbytes = 3, 6, 0
+
+    def close(self) -> None: ...
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, ...]] = []
@@ -142,6 +144,8 @@ class Fake:
         self.calls.append(tuple(texts))
         self.begun.set()
         assert self.gate.wait(60)
+        if "away" in texts:
+            raise EncoderUnavailableError("secret detail", 2.1)
         if "broken" in texts:
             raise EncoderError("secret detail")
         vectors = np.array([[0, 0, 0] if "zero" in text else [len(text), 1, 0] for text in texts], np.float32)
@@ -243,6 +247,21 @@ def test_a_model_that_fails_is_told_without_its_words_and_goes_on() -> None:
         one.searched.problem = Problem(503, "Overload", "full")
         assert await one.ask({"text": "red"}) == (503, "Overload", None), "from the cache"
         assert await one.ask({"text": "blue"}) == (503, "Overload", None)
+        one.texts.close()
+
+    run(test)
+
+
+def test_an_encoder_that_cannot_be_asked_is_503_and_says_when_to_come_back() -> None:
+    async def test() -> None:
+        one = Running()
+        found, outcome = read({"text": "away"})
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        one.texts.ask(found, outcome, time.monotonic(), None).then(future.set_result)
+        problem = await future
+        assert (problem.status, problem.kind, problem.headers) == (503, "EncoderUnavailable", ((b"Retry-After", b"3"),))
+        assert "secret" not in problem.detail
+        assert await one.ask({"text": "red"}) == 200
         one.texts.close()
 
     run(test)

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from vectorindex_operator.api.fields import CelRule
+from vectorindex_operator.api.fields import CelRule, ObjectName
 from vectorindex_operator.api.places import S3
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Model
@@ -27,22 +27,44 @@ class OnnxEncoder(Model):
     """Of these files, as `vectorindex-searcher encoder --model FOLDER` computes it: verified before any is opened."""
 
 
+class EndpointSecret(Model):
+    """A Secret of the same namespace, read by the pods, never by the operator. Keys, both optional: TOKEN, CA_PEM."""
+
+    name: ObjectName
+    """Name of the Secret."""
+
+
+class EndpointEncoder(contract.EmbeddingsEndpoint):
+    """A server with the embeddings API of OpenAI: TEI, vLLM, Ollama, KServe. While it does not answer, queries in words
+    get 503, and those that are vectors go on."""
+
+    token_secret_ref: EndpointSecret | None = None
+    """Its TOKEN is sent as a bearer token, CA_PEM is trusted besides the system's authorities. Absent: neither."""
+
+
 class Encoder(Model):
     """What makes vectors of queries in words. The gate proves that it is the model of the index."""
 
-    onnx: OnnxEncoder
+    onnx: OnnxEncoder | None = None
     """Run in the pods themselves."""
+    endpoint: EndpointEncoder | None = None
+    """Asked by the pods, over the network."""
     text_column: Annotated[str, Field(min_length=1, max_length=128)]
     """One of source.columns.metadata: the text that each row's vector was made of. The gate encodes 200 of them and
     compares."""
+    cel: ClassVar[tuple[CelRule, ...]] = (
+        CelRule("has(self.onnx) != has(self.endpoint)", "embedding.encoder needs one of onnx and endpoint", ".onnx"),
+    )
 
 
 class ServedEncoder(Model):
     """What encodes for a revision, besides how it is reached: another one is another revision of the same artifact."""
 
-    bucket: str
-    prefix: str = ""
-    sha256: str
+    bucket: str | None = None
+    prefix: str | None = None
+    sha256: str | None = None
+    url: str | None = None
+    model: str | None = None
     query_prefix: str | None = None
 
 
@@ -69,20 +91,36 @@ class Embedding(contract.Embedding):
 
     def served(self) -> ServedEncoder | None:
         """What of the encoder makes a revision."""
-        if self.encoder is None:
-            return None
-        onnx = self.encoder.onnx
-        return ServedEncoder(
-            bucket=onnx.s3.bucket, prefix=onnx.s3.prefix, sha256=onnx.sha256, query_prefix=self.query_prefix
-        )
+        encoder = self.encoder
+        if encoder is not None and encoder.onnx is not None:
+            store, sha256 = encoder.onnx.s3, encoder.onnx.sha256
+            return ServedEncoder(
+                bucket=store.bucket, prefix=store.prefix, sha256=sha256, query_prefix=self.query_prefix
+            )
+        if encoder is not None and encoder.endpoint is not None:
+            place = encoder.endpoint
+            return ServedEncoder(url=place.url, model=place.model, query_prefix=self.query_prefix)
+        return None
+
+    def store(self) -> S3 | None:
+        """Where the encoder's files are, and how they are reached."""
+        return self.encoder.onnx.s3 if self.encoder is not None and self.encoder.onnx is not None else None
+
+    def token_secret(self) -> str | None:
+        """The Secret of the encoder's endpoint."""
+        place = self.encoder.endpoint if self.encoder is not None else None
+        return place.token_secret_ref.name if place is not None and place.token_secret_ref is not None else None
 
     def proven(self) -> dict[str, object]:
         """What the gate's figures of the encoder depend on; empty without one."""
-        if self.encoder is None:
+        encoder = self.encoder
+        if encoder is None:
             return {}
         given = {
-            "sha256": self.encoder.onnx.sha256,
-            "textColumn": self.encoder.text_column,
+            "sha256": encoder.onnx.sha256 if encoder.onnx is not None else None,
+            "url": encoder.endpoint.url if encoder.endpoint is not None else None,
+            "model": encoder.endpoint.model if encoder.endpoint is not None else None,
+            "textColumn": encoder.text_column,
             "queryPrefix": self.query_prefix,
             "documentPrefix": self.document_prefix,
         }

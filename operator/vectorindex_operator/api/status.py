@@ -105,7 +105,9 @@ class Live(Stored):
     live_queries: bool | None = None
     """Whether searchers keep a sample of what users ask; None: they do not."""
     encoder: S3 | None = None
-    """Where the encoder of queries in words is, and how it is reached; None: there is none."""
+    """Where the encoder of queries in words is, and how it is reached; None: there is none, or it is an endpoint."""
+    encoder_secret: str | None = None
+    """The Secret of the endpoint that encodes; None: there is none."""
 
     @classmethod
     def of(cls, spec: VectorIndexSpec) -> Live:
@@ -116,7 +118,8 @@ class Live(Stored):
             source=spec.source.place,
             artifacts=spec.artifacts.place,
             live_queries=True if spec.gate.live is not None else None,
-            encoder=spec.embedding.encoder.onnx.s3 if spec.embedding.encoder is not None else None,
+            encoder=spec.embedding.store(),
+            encoder_secret=spec.embedding.token_secret(),
         )
 
 
@@ -235,6 +238,8 @@ class RevisionSpec(Stored):
     """None: made by a release that froze the fields above only."""
     encoder_store: S3 | None = None
     """How its encoder was reached when it was made: for an index that names another bucket since, or none."""
+    encoder_secret: str | None = None
+    """The Secret of its endpoint, likewise."""
     proof_salt: str = ""
     """Part of its gate hash: its image, where another image serves the same artifact. A report is of one image."""
     rebuild: Rebuild | None = None

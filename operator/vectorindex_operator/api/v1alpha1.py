@@ -7,7 +7,7 @@ page.
 from __future__ import annotations
 
 from vectorindex_operator.api.cache import Cache
-from vectorindex_operator.api.embedding import Embedding, Encoder, OnnxEncoder, ServedEncoder
+from vectorindex_operator.api.embedding import Embedding, Encoder, EndpointEncoder, OnnxEncoder, ServedEncoder
 from vectorindex_operator.api.fields import (
     Bound,
     CelRule,
@@ -114,6 +114,7 @@ __all__ = [
     "Duration",
     "Embedding",
     "Encoder",
+    "EndpointEncoder",
     "EnvVar",
     "FrontService",
     "Gate",

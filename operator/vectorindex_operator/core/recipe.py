@@ -7,12 +7,12 @@ revision's own data it tells whether the user's part is still the same: no secon
 from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
-from vectorindex_operator.api.v1alpha1 import S3, Place, Rebuild, RevisionSpec, Serving, VectorIndexSpec, kept
+from vectorindex_operator.api.v1alpha1 import S3, Live, Place, Rebuild, RevisionSpec, Serving, VectorIndexSpec, kept
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.phase import FAILED
 from vectorindex_operator.core.state import ReconcileState
-from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS, EncoderTask, Location, OnnxFolder
+from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS, EmbeddingsEndpoint, EncoderTask, Location, OnnxFolder
 
 
 def is_desired(state: ReconcileState, name: str) -> bool:
@@ -71,23 +71,32 @@ def tombstones(frozen: RevisionSpec, live: Place) -> Location | None:
     return frozen.tombstones.reached_by(live).location() if frozen.tombstones else None
 
 
-def encoder_place(frozen: RevisionSpec, live: S3 | None) -> S3 | None:
-    """Where the encoder of a revision is, reached as that of the spec is today; None: it has none."""
-    served = frozen.served_as().encoder
-    if served is None or frozen.encoder_store is None:
-        return None
-    store = frozen.encoder_store
-    return store if live is None else store.reached_by(live)
-
-
-def encoder_task(frozen: RevisionSpec, live: S3 | None) -> EncoderTask | None:
-    """What the pods of a revision encode queries with."""
-    served, store = frozen.served_as().encoder, encoder_place(frozen, live)
+def encoder_place(frozen: RevisionSpec, live: Live) -> S3 | None:
+    """Where the files of a revision's encoder are, reached as those of the spec are today; None: it has none."""
+    served, store = frozen.served_as().encoder, frozen.encoder_store
     if served is None or store is None:
         return None
-    return EncoderTask(
-        onnx=OnnxFolder(location=store.location(), sha256=served.sha256), query_prefix=served.query_prefix
-    )
+    return store if live.encoder is None else store.reached_by(live.encoder)
+
+
+def encoder_secret(frozen: RevisionSpec, live: Live) -> str | None:
+    """Whose keys its pods use for the encoder: the store's, or the endpoint's."""
+    served, place = frozen.served_as().encoder, encoder_place(frozen, live)
+    if served is not None and served.url is not None:
+        return live.encoder_secret or frozen.encoder_secret
+    return place.secret_ref.name if place is not None and place.secret_ref is not None else None
+
+
+def encoder_task(frozen: RevisionSpec, live: Live) -> EncoderTask | None:
+    """What the pods of a revision encode queries with."""
+    served, place = frozen.served_as().encoder, encoder_place(frozen, live)
+    if served is not None and served.url is not None:
+        endpoint = EmbeddingsEndpoint(url=served.url, model=served.model or "")
+        return EncoderTask(endpoint=endpoint, query_prefix=served.query_prefix)
+    if served is None or served.sha256 is None or place is None:
+        return None
+    onnx = OnnxFolder(location=place.location(), sha256=served.sha256)
+    return EncoderTask(onnx=onnx, query_prefix=served.query_prefix)
 
 
 def tombstone_poll(spec: VectorIndexSpec) -> float | None:

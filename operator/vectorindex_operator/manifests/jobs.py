@@ -22,6 +22,7 @@ from vectorindex_operator.manifests.podspec import (
     disk_mebibytes,
     mount_claims,
     pod_spec,
+    secret,
     task_env,
 )
 from vectorindex_searcher.contract import (
@@ -108,9 +109,9 @@ def validate(
         ARTIFACTS: frozen.artifacts.reached_by(spec.artifacts.place),
         "QUERIES_": queries,
         "SOURCE_": frozen.tombstones.reached_by(spec.source.place) if frozen.tombstones else None,
-        ENCODER_ENV_PREFIX: recipe.encoder_place(frozen, Live.of(spec).encoder),
     }
     one = container("validate", frozen.image, "validate", credentials(places), settings)
+    one["envFrom"] += secret(ENCODER_ENV_PREFIX, recipe.encoder_secret(frozen, Live.of(spec)))
     one["env"] = [task_env(action.task, first_release=not _is_todays(frozen.image, settings))]
     if live_key:
         one["env"].append({"name": LIVE_KEY_ENV, "value": live_key})

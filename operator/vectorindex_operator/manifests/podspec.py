@@ -35,6 +35,11 @@ def credentials(places: Mapping[str, Place | None], *, optional: bool = False) -
     ]
 
 
+def secret(prefix: str, name: str | None) -> list[Manifest]:
+    """The envFrom entry of one Secret, its keys prefixed; none without one."""
+    return [{"prefix": prefix, "secretRef": {"name": name}}] if name is not None else []
+
+
 def mount_claims(pod: Manifest, places: Mapping[str, Place | None], *, writes: bool) -> None:
     """Mount the volumes of places into the pod's one container, where `contract.mount_dir` says. `writes`: what is
     written to (ARTIFACTS_); nothing else ever is.

@@ -25,6 +25,7 @@ from vectorindex_operator.manifests.podspec import (
     mount_claims,
     mount_secret,
     pod_spec,
+    secret,
     task_env,
 )
 from vectorindex_searcher.contract import (
@@ -52,13 +53,11 @@ _SECRET_VOLUMES = frozenset({"tokens", "tls"})
 
 def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: Installation) -> Manifest:
     """The pod template of a new revision. Task and resources are filled in when it is loaded."""
-    encoder = spec.embedding.encoder
-    places = {
-        "ARTIFACTS_": spec.artifacts.place,
-        "SOURCE_": spec.source.deleted(),
-        ENCODER_ENV_PREFIX: encoder.onnx.s3 if encoder is not None else None,
-    }
+    places = {"ARTIFACTS_": spec.artifacts.place, "SOURCE_": spec.source.deleted()}
     one = container("searcher", settings.searcher_image, "serve", credentials(places), settings)
+    encoder = spec.embedding.store()
+    known = encoder.secret_ref.name if encoder is not None and encoder.secret_ref is not None else None
+    one["envFrom"] += secret(ENCODER_ENV_PREFIX, known or spec.embedding.token_secret())
     one["ports"] = [
         {"name": "http", "containerPort": HTTP_PORT},
         {"name": "admin", "containerPort": ADMIN_PORT},
@@ -187,9 +186,9 @@ def _reached_by(frozen: RevisionSpec, live: Live) -> Manifest:
         {
             "ARTIFACTS_": frozen.artifacts.reached_by(live.artifacts),
             "SOURCE_": frozen.tombstones.reached_by(live.source) if frozen.tombstones else None,
-            ENCODER_ENV_PREFIX: recipe.encoder_place(frozen, live.encoder),
         }
     )
+    one["envFrom"] += secret(ENCODER_ENV_PREFIX, recipe.encoder_secret(frozen, live))
     if frozen.source_poll is not None and frozen.tombstones is None:
         one["envFrom"] += credentials({"SOURCE_": frozen.source.reached_by(live.source)}, optional=True)
     one["args"] = one["args"][:1]
@@ -251,7 +250,7 @@ def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> Se
         tombstones=recipe.tombstones(frozen, action.live.source),
         tombstone_poll_seconds=frozen.tombstone_poll_seconds or TOMBSTONE_POLL_SECONDS,
         id_column=frozen.columns.id,
-        encoder=recipe.encoder_task(frozen, action.live.encoder),
+        encoder=recipe.encoder_task(frozen, action.live),
     )
 
 

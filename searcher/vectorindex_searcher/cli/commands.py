@@ -19,6 +19,7 @@ from ..contract import (
     Device,
     Effort,
     Embedding,
+    EmbeddingsEndpoint,
     EncoderTask,
     Identity,
     IndexSpec,
@@ -259,7 +260,17 @@ def model_place(options: argparse.Namespace) -> Location:
 
 
 def _encoder(options: argparse.Namespace) -> EncoderTask | None:
-    """Of --encoder. Raises BadSpec for one that is elsewhere and not named by its SHA-256."""
+    """Of --encoder or --encoder-url. Raises BadSpec for a folder that is elsewhere and not named by its SHA-256."""
+    if options.encoder and options.encoder_url:
+        remedy = "Give one of them."
+        raise BadSpec("BadFlag", "--encoder and --encoder-url are two encoders", field="--encoder-url", remedy=remedy)
+    told = {
+        "text_column": getattr(options, "text_column", ""),
+        "query_prefix": options.query_prefix,
+        "document_prefix": getattr(options, "document_prefix", None),
+    }
+    if options.encoder_url:
+        return EncoderTask(endpoint=EmbeddingsEndpoint(url=options.encoder_url, model=options.encoder_model), **told)
     if not options.encoder:
         return None
     place = parse_location(options.encoder, **_s3(options))
@@ -272,12 +283,7 @@ def _encoder(options: argparse.Namespace) -> EncoderTask | None:
         from ..text.folder import describe
 
         sha256, _ = describe(open_store(place, Role.ENCODER))
-    return EncoderTask(
-        onnx=OnnxFolder(location=place, sha256=sha256),
-        text_column=getattr(options, "text_column", ""),
-        query_prefix=getattr(options, "query_prefix", None),
-        document_prefix=getattr(options, "document_prefix", None),
-    )
+    return EncoderTask(onnx=OnnxFolder(location=place, sha256=sha256), **told)
 
 
 def _queries(options: argparse.Namespace) -> Location | None:

@@ -38,6 +38,7 @@ FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.index\.objective\.minimise", "--minimise"),
     (r"spec\.index\.effort", "--effort"),
     (r"spec\.embedding\.encoder\.onnx\.sha256", "--encoder-sha256"),
+    (r"spec\.embedding\.encoder\.endpoint(\.url)?", "--encoder-url"),
     (r"spec\.embedding\.encoder\.textColumn", "--text-column"),
     (rf"spec\.embedding\.encoder\.onnx{_PLACE}", "--encoder"),
     (r"spec\.build\.device", "--device"),

@@ -203,6 +203,8 @@ def _encoder_flags(verb: argparse.ArgumentParser, *, proving: bool = False) -> N
     if proving:
         group.add_argument("--text-column", default="", help="metadata column of the texts that rows were made of")
         group.add_argument("--document-prefix", help="stands before each of them (default: what the folder says)")
+    group.add_argument("--encoder-url", metavar="URL", help="an embeddings API of OpenAI's form encodes instead")
+    group.add_argument("--encoder-model", default="", help="what it calls the model")
     group.add_argument("--query-prefix", help="stands before each query (default: what the folder says)")
 
 

@@ -17,7 +17,7 @@ into a Kubernetes status as it is.
     outcomes  what was decided about revisions, kept beside the artifacts
 """
 
-from .encoder import EncoderTask, OnnxFolder
+from .encoder import EmbeddingsEndpoint, EncoderTask, OnnxFolder
 from .evidence import (
     BUCKET_SECONDS,
     COMPARED,
@@ -284,6 +284,7 @@ __all__ = [
     "Device",
     "Effort",
     "Embedding",
+    "EmbeddingsEndpoint",
     "EncoderProof",
     "EncoderTask",
     "Evidence",

@@ -21,10 +21,20 @@ class OnnxFolder(Model):
     """Of the files that are read: text/folder.py says how it is made."""
 
 
-class EncoderTask(Model):
-    """What encodes texts for one index."""
+class EmbeddingsEndpoint(Model):
+    """A server that speaks the embeddings API of OpenAI. Its token never travels here: see ENCODER_ENV_PREFIX."""
 
-    onnx: OnnxFolder
+    url: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^https?://[^@/?#\s]+(/[^@?#\s]*)?$")]
+    """Of the embeddings themselves, as in http://tei.ml.svc/v1/embeddings."""
+    model: Annotated[str, Field(max_length=256)] = ""
+    """What the request calls it; empty: it is not named."""
+
+
+class EncoderTask(Model):
+    """What encodes texts for one index: one of `onnx` and `endpoint`."""
+
+    onnx: OnnxFolder | None = None
+    endpoint: EmbeddingsEndpoint | None = None
     text_column: Annotated[str, Field(max_length=128)] = ""
     """Metadata column of the texts that the rows' vectors were made of: what the gate compares. Empty: nothing."""
     query_prefix: Prefix | None = None

@@ -33,7 +33,8 @@ ENCODER_NORM = 0.01
 """How far the lengths of vectors may be from those of the index, where they matter: no cosine sees a normalisation that
 was forgotten."""
 ENCODER_ENV_PREFIX = "VECTORINDEX_ENCODER_"
-"""Before the names of the variables with the keys of the place that an encoder is fetched from."""
+"""Before the names of the variables with the keys of the place that an encoder is fetched from, or with TOKEN and
+CA_PEM of the endpoint that encodes."""
 CACHE_BYTES_ENV = "VECTORINDEX_CACHE_BYTES"
 """How much the artifacts in a searcher's cache may take together."""
 PROCESSES_ENV = "VECTORINDEX_PROCESSES"

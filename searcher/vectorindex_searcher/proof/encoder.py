@@ -19,11 +19,11 @@ import pyarrow as pa
 from ..artifact.layout import ENCODER_FILE
 from ..artifact.manifest import ManifestFile, describe_bytes
 from ..contract import ENCODER_COSINE, ENCODER_ROWS, EncoderProof, EncoderTask, Metric
-from ..errors import BadData, BadSpec
+from ..errors import BadData, BadSpec, RetryableError
 from ..index.arrow_files import read_table
 from ..index.engine import Engine
 from ..index.vectors import VectorFile
-from ..text.encoder import Encoder, EncoderError, Side, Vectors
+from ..text.encoder import Encoder, EncoderError, EncoderUnavailableError, Side, Vectors
 from ..text.open import open_encoder
 
 CANARY_TEXTS = 20
@@ -33,7 +33,9 @@ ENCODER_LIMIT_BYTES = 8 << 20
 _CONFIDENCE = 0.95
 _LOOKED_AT = 1000
 """Rows whose texts are looked at for such as can be compared."""
-_STEP = 50
+_STEP = 32
+SURELY_WHOLE = 1000
+"""Characters of a text that any model takes, where nobody says what it cuts."""
 FIELD = "spec.embedding.encoder"
 _log = logging.getLogger(__name__)
 
@@ -62,8 +64,12 @@ def prove_encoder(task: EncoderTask, engine: Engine, vectors: VectorFile, work: 
         queries = encoder.encode(canary, Side.QUERY).vectors if canary else encoded
     except EncoderError as error:
         raise BadData("EncoderFailed", str(error), field=FIELD, remedy="Name another model.") from None
+    except EncoderUnavailableError as error:
+        raise _unavailable(error) from None
     finally:
-        held.close()
+        encoder.close()
+        if held is not None:
+            held.close()
     indexed = vectors.gather(np.array(rows, np.int64), prepared=False)
     proof = compare(encoded, indexed, engine.metric, encoder.nbytes)
     data = _table_bytes(canary, queries)
@@ -111,7 +117,8 @@ def _encoded(encoder: Encoder, engine: Engine, column: str) -> tuple[list[int], 
     for start in range(0, len(drawn), _STEP):
         some = drawn[start : start + _STEP].astype(np.int64)
         values = [row[column] for row in engine.metadata(some, [column])]
-        usable = [(row, text) for row, text in zip(some.tolist(), values, strict=True) if _is_text(text)]
+        known = encoder.max_tokens > 0
+        usable = [(row, text) for row, text in zip(some.tolist(), values, strict=True) if _is_text(text, known)]
         if not usable:
             continue
         encoded = encoder.encode([text for _, text in usable], Side.DOCUMENT)
@@ -125,8 +132,13 @@ def _encoded(encoder: Encoder, engine: Engine, column: str) -> tuple[list[int], 
     return rows, texts, np.stack(found) if found else np.empty((0, engine.dimension), np.float32)
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def _is_text(value: object, cut_is_told: bool) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and (cut_is_told or len(value) <= SURELY_WHOLE)
+
+
+def _unavailable(error: EncoderUnavailableError) -> RetryableError:
+    remedy = "Tried again by itself; see whether the endpoint runs and takes the token."
+    return RetryableError("EncoderUnavailable", str(error), field=FIELD, remedy=remedy)
 
 
 # ---------------------------------------------------------------- what pods compare themselves with
@@ -146,7 +158,8 @@ def _table_bytes(texts: list[str], vectors: Vectors) -> bytes:
 def check_encoder(encoder: Encoder, path: Path) -> float:
     """The lowest cosine between what this encoder and the gate's made of the texts in encoder.arrow; 1 without any.
 
-    Raises BadData/EncoderCanary when it is below CANARY_COSINE, BadData/BadArtifact for a file that cannot be read.
+    Raises BadData/EncoderCanary when it is below CANARY_COSINE, BadData/BadArtifact for a file that cannot be read,
+    Retry/EncoderUnavailable where an endpoint does not answer.
     """
     try:
         table = read_table(path).combine_chunks()
@@ -160,6 +173,8 @@ def check_encoder(encoder: Encoder, path: Path) -> float:
         found = encoder.encode(texts, Side.QUERY).vectors
     except EncoderError as error:
         raise _canary(str(error)) from None
+    except EncoderUnavailableError as error:
+        raise _unavailable(error) from None
     if found.shape != wanted.shape:
         raise _canary(f"dimension {found.shape[1]}, the gate had {wanted.shape[1]}")
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)

@@ -94,7 +94,7 @@ class Encodes(Document):
     """How texts become vectors here."""
 
     max_tokens: Count
-    """Of a text; what is longer is cut, and told."""
+    """Of a text; what is longer is cut, and told. 0: nobody here knows, an endpoint encodes."""
     texts: Count
     """In one request."""
     text_characters: Count

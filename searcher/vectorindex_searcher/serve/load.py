@@ -27,6 +27,7 @@ from ..proof.report import Points, fetch_canary, fetch_encoder, fetch_points, lo
 from ..storage.cache import Held, NodeCache
 from ..storage.store import Role, Store, open_store
 from ..text.encoder import Encoder
+from ..text.endpoint import EndpointEncoder, Rechecked
 from ..text.open import open_encoder
 
 _log = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ class Loaded:
 
     def release(self) -> None:
         """What was loaded is in use no more: others may remove its files from the cache."""
+        if self.encoder is not None:
+            self.encoder.close()
         for held in (self.held, self.encoder_held):
             if held is not None:
                 held.close()
@@ -133,10 +136,10 @@ def load(
         if task.encoder is not None:
             tell("opening the encoder")
             encoder, encoder_held = open_encoder(task.encoder, Path(task.cache_dir), cache_bytes, engine.dimension)
-            prove_encoder(encoder, engine.manifest, store, layout, task)
+            encoder = prove_encoder(encoder, engine.manifest, store, layout, task)
             phases.end("encoder")
     except BaseException:
-        for one in (held, encoder_held):
+        for one in (held, encoder, encoder_held):
             if one is not None:
                 one.close()
         raise
@@ -232,10 +235,13 @@ def prove(
     return engine, recall, points
 
 
-def prove_encoder(encoder: Encoder, manifest: Manifest, store: Store, layout: Layout, task: contract.ServeTask) -> None:
-    """Texts must become the vectors that the gate made of them. Raises BadData/EncoderCanary, ChecksumMismatch."""
+def prove_encoder(
+    encoder: Encoder, manifest: Manifest, store: Store, layout: Layout, task: contract.ServeTask
+) -> Encoder:
+    """Texts must become the vectors that the gate made of them. The encoder, which goes on comparing itself where it is
+    an endpoint. Raises BadData/EncoderCanary, ChecksumMismatch, Retry/EncoderUnavailable."""
     if not task.gate_hash:
-        return
+        return encoder
     report, _ = load_report(store, layout, task.digest, task.gate_hash, task.report_sha256)
     path = fetch_encoder(store, layout, report, Path(task.cache_dir) / cache_name(manifest) / f"gate-{task.gate_hash}")
     if path is None:
@@ -245,6 +251,8 @@ def prove_encoder(encoder: Encoder, manifest: Manifest, store: Store, layout: La
             remedy="Measure again with the encoder (in a cluster: the operator does, once it is in the spec).",
         )
     _log.info("encoder answered", extra={"lowestCosine": round(check_encoder(encoder, path), 6)})
+    encoder.close()
+    return Rechecked(encoder, lambda: check_encoder(encoder, path)) if isinstance(encoder, EndpointEncoder) else encoder
 
 
 def _points(engine: Engine, points: Points | None) -> Points | None:

@@ -48,7 +48,7 @@ PROBLEMS: Mapping[int, tuple[str, ...]] = {
     431: ("HeaderTooLarge",),
     500: ("EncoderFailed", "InternalError"),
     501: ("CodingNotImplemented", "MethodNotImplemented"),
-    503: ("Overload",),
+    503: ("EncoderUnavailable", "Overload"),
     504: ("DeadlineExceeded",),
     505: ("VersionNotSupported",),
 }

@@ -35,12 +35,26 @@ class Encoder(Protocol):
 
     dimension: int
     max_tokens: int
-    """Tokens of a text that are encoded, with those that the model adds itself."""
+    """Tokens of a text that are encoded, with those that the model adds itself; 0: nobody here knows."""
+    nbytes: int
+    """Of its files; 0: they are elsewhere."""
 
     def encode(self, texts: Sequence[str], side: Side) -> Encoded:
-        """At least one text. Raises EncoderError."""
+        """At least one text. Raises EncoderError, EncoderUnavailableError."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections, if it has any; it may be asked again."""
         ...
 
 
 class EncoderError(Exception):
     """The model gave no usable answer."""
+
+
+class EncoderUnavailableError(Exception):
+    """It cannot be asked now: no fault of the index, nor of a text. `retry_after`: seconds until it is worth a try."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

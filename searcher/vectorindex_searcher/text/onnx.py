@@ -62,6 +62,9 @@ class OnnxEncoder:
             vectors[numbers] = self._run([tokens[number] for number in numbers])
         return Encoded(vectors, tuple(bool(one.overflowing) for one in tokens))
 
+    def close(self) -> None:
+        """Nothing: it has no connections."""
+
     def _prepared(self, text: str, side: Side) -> str:
         """In the order of sentence-transformers: prefix, then without spaces around, then lower case."""
         whole = (self.prefixes[side] + text).strip()

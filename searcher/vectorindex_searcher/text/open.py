@@ -1,34 +1,48 @@
-"""The encoder that a task names: fetched, verified, opened, and held against the index that it is for."""
+"""The encoder that a task names: fetched, verified and held against the index that it is for, or at its endpoint."""
 
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from ..artifact.publish import cache_error
-from ..contract import EncoderTask
+from ..contract import ENCODER_ENV_PREFIX, EncoderTask, OnnxFolder
 from ..errors import BadSpec
 from ..storage.cache import Held, NodeCache
 from ..storage.store import Role, open_store
-from .encoder import Side
+from .encoder import Encoder, Side
+from .endpoint import EndpointEncoder
 from .folder import FIELD, fetch
 from .onnx import OnnxEncoder
 
 _log = logging.getLogger(__name__)
 
 
-def open_encoder(wanted: EncoderTask, cache_dir: Path, cache_bytes: int, dimension: int) -> tuple[OnnxEncoder, Held]:
-    """The encoder, and what keeps its files in the node's cache. `dimension`: of the index.
+def open_encoder(wanted: EncoderTask, cache_dir: Path, cache_bytes: int, dimension: int) -> tuple[Encoder, Held | None]:
+    """The encoder, and what keeps its files in the node's cache, if it has any. `dimension`: of the index. No endpoint
+    is asked yet.
 
     Raises TaskError: EncoderMismatch, EncoderIncomplete, EncoderDimension, TextNotInstalled, StoreUnavailable ...
     """
-    store = open_store(wanted.onnx.location, Role.ENCODER)
+    prefixes = {Side.QUERY: wanted.query_prefix, Side.DOCUMENT: wanted.document_prefix}
+    if wanted.endpoint is not None:
+        token, ca_pem = (os.environ.get(ENCODER_ENV_PREFIX + name, "").strip() for name in ("TOKEN", "CA_PEM"))
+        return EndpointEncoder(wanted.endpoint, prefixes, dimension, token=token, ca_pem=ca_pem), None
+    if wanted.onnx is None:
+        raise BadSpec("BadEncoder", "an encoder has neither onnx nor endpoint", field="spec.embedding.encoder")
+    return _open_folder(wanted.onnx, prefixes, NodeCache(cache_dir, cache_bytes), cache_dir, dimension)
+
+
+def _open_folder(
+    onnx: OnnxFolder, prefixes: dict[Side, str | None], cache: NodeCache, cache_dir: Path, dimension: int
+) -> tuple[OnnxEncoder, Held]:
     try:
-        folder, held = fetch(store, wanted.onnx.sha256, NodeCache(cache_dir, cache_bytes), cache_dir)
+        folder, held = fetch(open_store(onnx.location, Role.ENCODER), onnx.sha256, cache, cache_dir)
     except OSError as error:
         raise cache_error(error, Path(error.filename or cache_dir), 0) from error
     try:
-        encoder = OnnxEncoder(folder, {Side.QUERY: wanted.query_prefix, Side.DOCUMENT: wanted.document_prefix})
+        encoder = OnnxEncoder(folder, prefixes)
         if encoder.dimension != dimension:
             raise BadSpec(
                 "EncoderDimension",

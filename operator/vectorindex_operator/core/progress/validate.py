@@ -6,7 +6,7 @@ A changed threshold judges the same report again; changed queries measure again;
 from __future__ import annotations
 
 from vectorindex_operator.api.timestamps import to_text, to_unix
-from vectorindex_operator.api.v1alpha1 import GateStatus, Rejection
+from vectorindex_operator.api.v1alpha1 import GateStatus, Live, Rejection
 from vectorindex_operator.core import gate, identity, recipe
 from vectorindex_operator.core.attempt import Attempt, failures, look, stop, waits_for
 from vectorindex_operator.core.backoff import resolve_wait
@@ -189,8 +189,8 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
 
 def _encoder(state: ReconcileState, name: str) -> EncoderTask | None:
     """What must make the vectors of the revision, with what the gate alone needs to know of it."""
-    embedding, live = state.spec.embedding, state.live
-    task = recipe.encoder_task(state.revision(name).spec, live.encoder if live is not None else None)
+    embedding = state.spec.embedding
+    task = recipe.encoder_task(state.revision(name).spec, Live.of(state.spec))
     if task is None or embedding.encoder is None:
         return None
     told = {"text_column": embedding.encoder.text_column, "document_prefix": embedding.document_prefix}

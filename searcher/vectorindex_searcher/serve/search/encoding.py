@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict, deque
@@ -20,7 +21,7 @@ import numpy as np
 
 from ...contract import Metric
 from ...index.faults import fault
-from ...text.encoder import Encoder, EncoderError, Side
+from ...text.encoder import Encoder, EncoderError, EncoderUnavailableError, Side
 from ..evidence.recorder import Outcome
 from ..http.limits import ENCODED_BYTES, ENCODED_ENTRIES, MAX_TEXTS, QUEUE_TEXTS
 from ..http.messages import Deferred, Problem, overload
@@ -259,7 +260,7 @@ class TextSearches:
         try:
             known = self._vectors(tuple(texts))
         except Exception as error:  # of the model; whatever it is, every search that wants it is answered
-            failed = error if isinstance(error, Problem) else _failed(error)
+            failed = _unavailable(error) if isinstance(error, EncoderUnavailableError) else _failed(error)
             return [failed if isinstance(plan, SearchPlan) else plan for plan in plans]
         return [
             self._encoded(one, plan, known) if isinstance(plan, SearchPlan) else plan
@@ -298,6 +299,19 @@ class TextSearches:
         usable = [sure or fault(vectors[n : n + 1], self._metric) is None for n in range(len(texts))]
         rows = zip(texts, vectors, encoded.truncated, usable, strict=True)
         return {text: EncodedText(vector.copy(), cut, good) for text, vector, cut, good in rows}
+
+
+def _unavailable(error: EncoderUnavailableError) -> Problem:
+    """503 with Retry-After: queries that are vectors go on."""
+    _log.warning("the encoder cannot be asked", extra={"problem": str(error)[:300]})
+    return Problem(
+        503,
+        "EncoderUnavailable",
+        "the encoder of this index cannot be asked now; queries that are vectors are answered",
+        field="text",
+        remedy="retry after the seconds named in Retry-After, or send the vector",
+        headers=((b"Retry-After", b"%d" % math.ceil(error.retry_after)),),
+    )
 
 
 def _failed(error: Exception) -> Problem:
