@@ -192,7 +192,7 @@ def opened(cluster: Cluster, images: Images, folder: Path, name: str) -> Iterato
     if kube.get("CustomResourceDefinition", "vectorindexes.vectorindex.dev") is None:
         plane.api.install((CHECKOUT / "crds").glob("*.yaml"))
     with ExitStack() as stack:
-        stack.callback(_remove_homes, kube, home, system)
+        stack.callback(_remove_homes, kube, name, home, system)
         space = Workspace.create(kube, s3.connect(cluster), images, name)
         kube.ensure_namespace(system)
         kube.apply_secret(KEY, system, {"key": secrets.token_hex(32)})
@@ -223,11 +223,13 @@ def _clear(site: Site) -> None:
     _whatever_happens(site.space.remove)
 
 
-def _remove_homes(kube: Kube, home: str, system: str) -> None:
-    """Of Argo CD, with the rights that it has everywhere, and of the operator."""
+def _remove_homes(kube: Kube, name: str, home: str, system: str) -> None:
+    """Of Argo CD and the operator, with what is in no namespace: roles that an Application left which did not end."""
     kube.delete("ClusterRoleBinding", home)
-    for name in (home, system):
-        kube.delete("Namespace", name)
+    for role in kube.list("ClusterRole", selector=f"app.kubernetes.io/instance={name}"):
+        kube.delete("ClusterRole", role["metadata"]["name"])
+    for namespace in (home, system):
+        kube.delete("Namespace", namespace)
 
 
 def _whatever_happens(step: Callable[[], None]) -> None:
