@@ -8,12 +8,14 @@ Half of those that find nothing at one revision find nothing at the other for th
 revision answers as the prior does; a bad one loses answers, or has lower scores, from the switch or from twenty
 minutes after it. The operator's own `judge` looks each half minute, with the defaults (budget 1 %, maxDuration 6h,
 minSamples 200, no warm-up). A cell: soaks that tripped, and where most did, after how long (median, and what nine of
-ten stay below), counted from the fault. For a good revision: what tripped is wrong.
+ten stay below), counted from the fault. For a good revision: what tripped is wrong. `--windows` adds a column for what
+no operator does yet (docs/adr/0062-windows-of-the-same-moment.md), and prints alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,8 +24,10 @@ from results import machine, stamp, table, write_page
 from scipy import stats
 
 from vectorindex_operator.core.judging.baseline import Baseline
-from vectorindex_operator.core.judging.evidence import Counts, RevisionEvidence
+from vectorindex_operator.core.judging.comparison import Levels, inside
+from vectorindex_operator.core.judging.evidence import Counts, RevisionEvidence, closed_windows
 from vectorindex_operator.core.judging.judge import judge
+from vectorindex_operator.core.judging.metrics import METRICS
 from vectorindex_operator.core.judging.pair_sums import Buckets, PairSums
 from vectorindex_operator.core.judging.rules import Rule, Verdict
 from vectorindex_operator.core.judging.same_moment import SameMoment
@@ -35,6 +39,8 @@ PER_SECOND = 50.0
 SOAK, BEFORE = 540, 180
 """Buckets of the soak, and of the quarter of an hour before it."""
 LOOK = 6
+HORIZON = 21_600.0
+"""Seconds: maxDuration."""
 LATE = 240
 """Buckets until a fault that comes late."""
 B0 = 340_000_007
@@ -76,8 +82,7 @@ def soak(rng: np.random.Generator, hard: tuple[float, float], fault: int | None)
         counts.append(mine)
         pairs.append(pair)
     prior = [_of_prior(pair) for pair in pairs[:BEFORE]]
-    total = Counts(**{name: sum(getattr(one, name) for one in prior) for name in _FIELDS})
-    return Soak(total, counts[BEFORE:], pairs[BEFORE:])
+    return Soak(_total(prior), counts[BEFORE:], pairs[BEFORE:])
 
 
 _FIELDS = ("requests", "queries", "zero_results", "top_count", "top_sum", "top_sum_squares")
@@ -123,6 +128,32 @@ def _of_prior(pair: PairSums) -> Counts:
     )
 
 
+def _total(some: Sequence[Counts]) -> Counts:
+    return Counts(**{name: sum(getattr(one, name) for one in some) for name in _FIELDS})
+
+
+def trips_in_windows(rule: Rule, of: Soak) -> float:
+    """As `trips`, by windows each of which is compared with what the prior answered in it. Two of a row that are
+    independent fail together with the product of their levels, so each gets the root of what the row may use: half of
+    the budget, divided by windows, as of a rule that is judged in two ways."""
+    family = METRICS[rule.metric].family
+    row = SOAK_BUDGET * 0.01 / 2 / math.ceil(HORIZON / rule.window_seconds)
+    levels = Levels(window=row ** (1 / rule.consecutive), once=row)
+    merged = RevisionEvidence({"": {B0 + at: one for at, one in enumerate(of.mine)}}, B0 + SOAK, 1, (), 0.0)
+    enough = max(rule.min_samples, family.enough(levels))
+    windows = closed_windows(
+        merged, "", first=B0, span=rule.span, enough=enough, size=family.size, latency=METRICS[rule.metric].latency
+    )
+    run = 0
+    for window in windows:
+        prior = _total([_of_prior(pair) for pair in of.pairs[window.first - B0 : window.stop - B0]])
+        outside = not inside(family, window.cell, prior, rule.bound)
+        run = run + 1 if outside and family.beyond(window.cell, prior, rule.bound, levels) else 0
+        if run == rule.consecutive:
+            return float(math.ceil((window.stop - B0) / LOOK) * LOOK)
+    return math.inf
+
+
 def trips(rule: Rule, of: Soak, *, paired: bool) -> float:
     """Buckets from the switch to the look that says Fail; infinite: none does."""
     looks = range(LOOK, SOAK + 1, LOOK)
@@ -151,7 +182,7 @@ def fails(rule: Rule, of: Soak, stop: int, *, paired: bool) -> bool:
         now=now,
         baseline=Baseline(start - BEFORE * BUCKET_SECONDS, start, {"": of.before}),
         alpha_budget=SOAK_BUDGET * 0.01,
-        horizon_seconds=21_600.0,
+        horizon_seconds=HORIZON,
         ready_pods=1,
         steady=False,
         pairs=SameMoment({"": rows}, {"": rows}) if paired else None,
@@ -175,7 +206,7 @@ def cell(found: Sequence[float], fault: int | None) -> str:
     return text + (f", {early} before it" if early else "")
 
 
-def page(soaks: int, seed: int) -> str:
+def page(soaks: int, seed: int, *, windows: bool = False) -> str:
     parts = [
         "# Rules against stable while what users ask changes",
         f"{stamp()}. {machine()} (it simulates: nothing here depends on it). "
@@ -189,10 +220,13 @@ def page(soaks: int, seed: int) -> str:
             some = [soak(rng, hard, fault) for _ in range(soaks)]
             for name, rule in RULES.items():
                 cells = [cell([trips(rule, one, paired=paired) for one in some], fault) for paired in (False, True)]
+                if windows:
+                    cells.append(cell([trips_in_windows(rule, one) for one in some], fault))
                 rows[name].append([mix, what, *cells])
                 print(name, *rows[name][-1], sep=" | ", flush=True)
     for name, found in rows.items():
-        parts += [f"## {name}", table(["users ask", "the new revision is", "frozen baseline", "pairs"], found)]
+        heads = ["users ask", "the new revision is", "frozen baseline", "pairs", *(["windows"] if windows else [])]
+        parts += [f"## {name}", table(heads, found)]
     return "\n\n".join(parts)
 
 
@@ -200,10 +234,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--soaks", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--windows", action="store_true", help="windows of the same moment beside them")
     parser.add_argument("--write", action="store_true", help="the page bench/results/after_switch.md")
     asked = parser.parse_args()
-    text = page(asked.soaks, asked.seed)
-    if asked.write:
+    text = page(asked.soaks, asked.seed, windows=asked.windows)
+    if asked.write and not asked.windows:
         write_page("after_switch", text)
 
 
