@@ -128,7 +128,7 @@ def test_the_memory_of_a_listing_is_not_the_users_to_set() -> None:
     assert view.failure is not None
     assert (view.failure.reason, view.failure.field) == ("OutOfMemory", None)
     assert view.failure.remedy
-    assert "spec.source.s3.prefix" in view.failure.remedy
+    assert "prefix or path in spec.source" in view.failure.remedy
 
 
 @pytest.mark.parametrize(("code", "name"), [(139, "SIGSEGV"), (134, "SIGABRT"), (132, "SIGILL")])
