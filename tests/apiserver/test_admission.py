@@ -171,7 +171,10 @@ def test_an_encoder_is_fetched_from_where_the_rules_allow(
     assert not refused or f"spec.embedding.encoder.onnx.s3.{refused}" in answer.message
 
 
-@pytest.mark.parametrize("variable", ["https_proxy", "HTTP_PROXY", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize(
+    "variable",
+    ["https_proxy", "HTTP_PROXY", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"],
+)
 @pytest.mark.parametrize("pod", ["build.pod", "searcher.pod"])
 def test_an_endpoint_that_is_allowed_is_the_server_that_is_reached(
     admin: Api, name: str, pod: str, variable: str
@@ -180,7 +183,7 @@ def test_an_endpoint_that_is_allowed_is_the_server_that_is_reached(
     assert admin.apply(good, dryRun="All").ok
     answer = admin.apply(changed(good, f"spec.{pod}.env", [{"name": variable, "value": "http://evil"}]))
     assert answer.status in (403, 422), answer.body
-    assert f"spec.{pod}.env: no AWS_, no proxy and no CA may be chosen here" in answer.message
+    assert f"spec.{pod}.env: no AWS_, no proxy, no CA and no collector of traces may be chosen here" in answer.message
 
 
 def test_another_namespace_has_its_own_rules_or_none(admin: Api, name: str) -> None:

@@ -104,8 +104,8 @@ POLICIES = (
     Mutant(
         "the size of others is not told",
         _APP,
-        '"count": rows.matching, ',
-        "",
+        '            return json_response({**own, "count": rows.matching})\n',
+        "            return json_response(own)\n",
         (f"{_TESTS}::test_all_rows_that_match_are_found_and_counted",),
         "Each tenant would learn how much the others have.",
     ),

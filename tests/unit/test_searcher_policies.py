@@ -228,6 +228,7 @@ def test_all_rows_that_match_are_found_and_counted(shop: Shop) -> None:
         assert answer["filter"]["rows"] == np.count_nonzero(mine & (SIZES < 40))
         _, _, index = shop.ask(name, None, "/v1/index", method="GET")
         assert index["count"] == np.count_nonzero(mine)
+        assert "indexBytes" not in index, "from which the rows of all could be worked out"
     _, _, everything = shop.ask("support", {"vector": QUERY, "k": COUNT})
     assert len(everything["results"][0]["ids"]) == COUNT
     _, _, index = shop.ask("support", None, "/v1/index", method="GET")

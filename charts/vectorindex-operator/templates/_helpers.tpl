@@ -141,9 +141,10 @@ before: what runs already can still be annotated, scaled and mended. `optional`:
 {{- $value := printf "spec.?%s.orValue([])" (splitList "." .field | join ".?") -}}
 - expression: >-
     object.{{ $value }}.all(e, !(e.name.lowerAscii().endsWith('_proxy') || e.name.startsWith('AWS_')
+    || e.name.startsWith('OTEL_EXPORTER_')
     || e.name in ['REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE', 'SSL_CERT_FILE', 'SSL_CERT_DIR']))
     || (oldObject != null && oldObject.{{ $value }} == object.{{ $value }})
-  message: "spec.{{ .field }}: no AWS_, no proxy and no CA may be chosen here, since they change which server is reached
+  message: "spec.{{ .field }}: no AWS_, no proxy, no CA and no collector of traces may be chosen here, since they change which server is reached
     (rule {{ .rule }} in admission.rules of the vectorindex-operator chart)"
   reason: Forbidden
 {{- end }}

@@ -188,9 +188,9 @@ class SearchApp:
 
         def job() -> Response:
             rows = self._engine.matching(predicate)
-            # How much there is of others is not the token's to know.
-            size = round(self._engine.resident_bytes * rows.share)
-            return json_response({**self._index_document, "count": rows.matching, "indexBytes": size})
+            # How much there is of others is not the token's to know: the bytes of all would tell, and so would a share.
+            own = {name: value for name, value in self._index_document.items() if name != "indexBytes"}
+            return json_response({**own, "count": rows.matching})
 
         return self._pool.submit(job, 1, None)
 

@@ -124,7 +124,8 @@ class Index(Document):
     segments: tuple[str, ...]
     min_score: float | None
     limits: Limits
-    index_bytes: Count
+    index_bytes: Count | None = None
+    """Not told to a token whose policy allows some rows only."""
     faiss_version: str
     builder_version: str
     created: str

@@ -108,8 +108,15 @@ class Spans:
         body = orjson.dumps(message(spans, self._collector.service, self._revision))
         asked = urllib.request.Request(self._collector.url, body, headers)  # noqa: S310 - http or https, see Collector
         problem = ""
+
+        class Stays(urllib.request.HTTPRedirectHandler):
+            """What is sent goes to the collector that was named, with its headers, and nowhere else."""
+
+            def redirect_request(self, *_: object) -> None:
+                return None
+
         try:
-            with urllib.request.urlopen(asked, timeout=ANSWER_SECONDS) as answer:  # noqa: S310
+            with urllib.request.build_opener(Stays).open(asked, timeout=ANSWER_SECONDS) as answer:
                 answer.read(1024)
         except (OSError, ValueError) as error:  # urllib's errors are OSErrors
             problem = str(error)[:200]
