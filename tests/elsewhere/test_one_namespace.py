@@ -27,8 +27,9 @@ NAMESPACE, ACCOUNT, SECRET = "elsewhere", "installer", "registry"
 REGISTRY = images.local().prefix
 PUSHED = CHECKOUT / "build" / "release" / "pushed.yaml"
 """What was pushed before these tests: tests/run_layers.py."""
-ADMINISTRATORS = "vectorindex-cluster"
-"""The release with what is the cluster's."""
+ADMINISTRATORS = "elsewhere-cluster"
+"""The release with what is the cluster's, and its namespace."""
+INSTALLER = f"{ADMINISTRATORS}-{release.CHART_NAME}-installer"
 DEMO_SECONDS = 900
 CHART = f"oci://{REGISTRY}/charts"
 
@@ -71,8 +72,8 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(_kubeconfig(cluster))
     yield Elsewhere(cluster, kubeconfig, registry.authfile, digests, store)
-    cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
-    cluster.helm("uninstall", ADMINISTRATORS, "--namespace", release.NAMESPACE)
+    cluster.helm("uninstall", ADMINISTRATORS, "--namespace", ADMINISTRATORS)
+    cluster.kubectl("delete", "namespace", NAMESPACE, ADMINISTRATORS, "--wait=false")
 
 
 def _push_store(registry: Registry, folder: Path) -> str:
@@ -98,10 +99,9 @@ def _administer(cluster: Cluster, password: Path) -> None:
     """What docs/elsewhere.md has an administrator do. The CRDs may be another release's already."""
     mine = "false" if cluster.kubectl("get", "crd", "--ignore-not-found", "vectorindexes.vectorindex.dev") else "true"
     cluster.helm(
-        "upgrade", "--install", ADMINISTRATORS, release.CHART, "--namespace", release.NAMESPACE, "--create-namespace",
+        "upgrade", "--install", ADMINISTRATORS, release.CHART, "--namespace", ADMINISTRATORS, "--create-namespace",
         "--set", "scope=cluster", "--set", f"crds.enabled={mine}",
     )  # fmt: skip
-    installer = f"{ADMINISTRATORS}-{release.CHART_NAME}-installer"
     meta = {"namespace": NAMESPACE}
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     subjects = [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}]
@@ -118,7 +118,7 @@ def _administer(cluster: Cluster, password: Path) -> None:
                 "metadata": {"name": f"vectorindex-{role}", **meta}, "subjects": subjects,
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
             }
-            for role, name in {"admin": "admin", "installer": installer}.items()
+            for role, name in {"admin": "admin", "installer": INSTALLER}.items()
         ),
     ]  # fmt: skip
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
@@ -144,12 +144,14 @@ def tools() -> Iterator[None]:
 
 def test_what_is_lacking_is_said_before_anything_is_made(elsewhere: Elsewhere) -> None:
     binding = "vectorindex-installer"
-    kept = elsewhere.cluster.kubectl("-n", NAMESPACE, "get", "rolebinding", binding, "-o", "json")
     elsewhere.cluster.kubectl("-n", NAMESPACE, "delete", "rolebinding", binding)
     try:
         said = elsewhere.demo()
     finally:
-        elsewhere.cluster.kubectl("apply", "-f", "-", stdin=kept)
+        elsewhere.cluster.kubectl(
+            "-n", NAMESPACE, "create", "rolebinding", binding, f"--clusterrole={INSTALLER}",
+            f"--serviceaccount={NAMESPACE}:{ACCOUNT}",
+        )  # fmt: skip
     assert said.returncode == 1
     assert "patch vectorindexes.vectorindex.dev/status" in said.stdout
     assert "--clusterrole=vectorindex-operator-installer" in said.stdout
