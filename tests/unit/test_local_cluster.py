@@ -261,6 +261,26 @@ def test_the_registry_is_on_loopback_and_asks_for_the_password_that_is_told(monk
     assert base64.b64decode(told).decode() == f"{user}:{registry.credentials()['REGISTRY_PASSWORD']}"
 
 
+def test_a_push_without_a_digest_has_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """buildah 1.28 ends with 0 where the registry refuses, and writes an empty file."""
+
+    def pushed(what: str, expect: str, command: list[str], log: Path) -> None:
+        Path(command[command.index("--digestfile") + 1]).write_text(told)
+
+    for name in ("_buildah_build", "output_of"):
+        monkeypatch.setattr(image_build, name, lambda *_: "")
+    monkeypatch.setattr(image_build.host, "ensure_packages", lambda: None)
+    monkeypatch.setattr(image_build, "run_logged", pushed)
+    monkeypatch.setattr(image_build.subprocess, "run", lambda *_, **__: None)
+    monkeypatch.setattr(layout, "CACHE", tmp_path)
+    to = image_build.Destination("docker://registry.example.com/app:1")
+    told = "sha256:1\n"
+    assert image_build.push("app", to, tmp_path, tmp_path / "Dockerfile") == "sha256:1"
+    told = ""
+    with pytest.raises(ClusterError, match="did not take it"):
+        image_build.push("app", to, tmp_path, tmp_path / "Dockerfile")
+
+
 def test_only_the_nodes_registry_is_reached_in_the_nodes_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry.node, "require_init_pid", lambda: 17)
     assert registry.reached_by("docker://127.0.0.1:5000/app:dev") == ["nsenter", "-t", "17", "-n"]

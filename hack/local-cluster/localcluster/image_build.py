@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import archive, host, images, layout, registry
-from .terminal import ClusterError, output_of, run_logged, say
+from .terminal import ClusterError, last_lines, output_of, run_logged, say
 
 PIP_FILES = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
 HOST_CERTIFICATES = "/etc/ssl/certs"
@@ -79,10 +79,16 @@ def push(
         _buildah_build(target, image, context, dockerfile, _other_base(base, one, to))
         output_of(_buildah("manifest", "add", several, f"containers-storage:{image}"))
     said = layout.CACHE / "pushed.digest"
+    said.unlink(missing_ok=True)
     words = _buildah("manifest", "push", "--all", "--digestfile", str(said), *to.flags(), several, to.address)
     log = layout.LOGS / "push.log"
     run_logged(f"pushing {to.address}", "about 20 s", [*registry.reached_by(to.address), *words], log)
-    return said.read_text().strip()
+    digest = said.read_text().strip() if said.exists() else ""
+    if not digest:  # buildah 1.28 ends well when a registry refuses
+        raise ClusterError(
+            f"{to.address} did not take it: a password that is missing or wrong? {log} says:\n{last_lines(log)}"
+        )
+    return digest
 
 
 def this_platform() -> str:
