@@ -19,6 +19,7 @@ from vectorindex_searcher.storage.cache import NodeCache
 from vectorindex_searcher.storage.folder import FolderStore
 from vectorindex_searcher.storage.store import Role
 from vectorindex_searcher.text import folder as folder_module
+from vectorindex_searcher.text import onnx as onnx_module
 from vectorindex_searcher.text.encoder import Side
 from vectorindex_searcher.text.folder import ModelFolder, describe, fetch
 from vectorindex_searcher.text.onnx import OnnxEncoder
@@ -175,6 +176,37 @@ def test_a_long_text_is_cut_where_the_model_says_and_told(tmp_path: Path) -> Non
     np.testing.assert_allclose(encoded.vectors[0], encoded.vectors[1], atol=1e-6)
 
 
+@pytest.mark.parametrize("said", [8192, 10**9])
+def test_a_model_that_takes_more_than_memory_allows_is_cut_and_told(tmp_path: Path, said: int) -> None:
+    encoder = opened(tmp_path / "m", tmp_path / "cache", write_encoder(tmp_path / "m", max_tokens=said))
+    assert encoder.max_tokens == 512
+    assert encoder.encode(["red " * 513, "red " * 512], Side.QUERY).truncated == (True, False)
+
+
+def test_a_text_of_full_length_is_encoded_at_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod without the memory for it never gets ready, and is not killed by a user's text."""
+    seen: list[int] = []
+    run = OnnxEncoder._run
+
+    def counted(self: OnnxEncoder, tokens: Any) -> Any:
+        seen.extend(len(one.ids) for one in tokens)
+        return run(self, tokens)
+
+    monkeypatch.setattr(OnnxEncoder, "_run", counted)
+    opened(tmp_path / "m", tmp_path / "cache", write_encoder(tmp_path / "m", max_tokens=300))
+    assert max(seen) == 300
+
+
+def test_no_call_of_several_takes_more_than_one_text_of_full_length() -> None:
+    lengths = [512] * 4 + [256] * 9 + [128] * 40 + [7] * 300
+    pieces = list(onnx_module._pieces(lengths))
+    assert sorted(number for piece in pieces for number in piece) == list(range(len(lengths)))
+    for piece in pieces:
+        longest = max(lengths[number] for number in piece)
+        assert len(piece) * longest**2 <= 512**2
+        assert len(piece) * longest <= 2048
+
+
 def test_prefixes_are_those_of_the_folder_unless_others_are_given(tmp_path: Path) -> None:
     sha256 = write_encoder(tmp_path / "m", prompts={"query": "query: ", "passage": "passage: "})
     theirs = opened(tmp_path / "m", tmp_path / "cache", sha256)
@@ -233,7 +265,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
         "the path of Pooling",
     ),
     "no modules": ("modules.json", {}, "its modules are"),
-    "endless tokens": ("sentence_bert_config.json", {"max_seq_length": 10**9}, "max_seq_length"),
+    "no tokens": ("sentence_bert_config.json", {"max_seq_length": 2}, "max_seq_length"),
     "no object": ("sentence_bert_config.json", [], "no JSON object"),
     "prompts of numbers": ("config_sentence_transformers.json", {"prompts": {"query": 1}}, "prompts"),
     "no tokenizer": ("tokenizer.json", {"model": {}}, "tokenizer.json"),

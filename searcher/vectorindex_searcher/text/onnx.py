@@ -17,14 +17,16 @@ from ..errors import BadData, BadSpec
 from .encoder import Encoded, EncoderError, Side, Vectors
 from .folder import FIELD, TOKENIZER_FILE, ModelFolder
 from .onnx_file import refuse_external_data
-from .settings import ModelSettings, Pooling, read_settings
+from .settings import MOST_TOKENS, ModelSettings, Pooling, read_settings
 
 if TYPE_CHECKING:
     import onnxruntime
     import tokenizers
 
 CALL_TOKENS = 2048
-"""Of one call of the model, with padding, unless a single text has more: so much memory a call takes."""
+"""Of one call of the model, with padding: so much memory a call takes."""
+CALL_SQUARES = MOST_TOKENS**2
+"""Of one call: texts times the square of their tokens, which is what attention takes. One text of full length."""
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _OUTPUTS = ("last_hidden_state", "token_embeddings")
 Array = npt.NDArray[np.float32]
@@ -50,7 +52,8 @@ class OnnxEncoder:
         self._inputs = _inputs(self._session)
         self._output = _output(self._session)
         try:
-            self.encode(["a text"], Side.QUERY)
+            # As long as one may be: where memory lacks, it shows now, and never by a user's text.
+            self.encode(["a text " * self.max_tokens], Side.QUERY)
         except EncoderError as error:
             raise _unknown(folder.model.name, str(error)) from None
 
@@ -96,7 +99,8 @@ def _pieces(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Numbers of the texts of each call: short ones together, as padding costs what tokens cost."""
     piece: list[int] = []
     for number in np.argsort(lengths, kind="stable").tolist():
-        if piece and (len(piece) + 1) * lengths[number] > CALL_TOKENS:
+        texts, tokens = len(piece) + 1, lengths[number]
+        if piece and (texts * tokens > CALL_TOKENS or texts * tokens**2 > CALL_SQUARES):
             yield piece
             piece = []
         piece.append(number)

@@ -14,9 +14,9 @@ from ..errors import BadData
 from .encoder import Side
 from .folder import FIELD, MODULES_FILE, POOLING_FILE, PROMPTS_FILE, SENTENCE_FILE, ModelFolder
 
-MOST_TOKENS = 8192
-"""Of a text. A model that takes more would need gigabytes for one."""
-_DEFAULT_TOKENS = 512
+MOST_TOKENS = 512
+"""Of a text that are encoded, also where a model takes more: the memory of a call grows with their square, for each head
+of a layer, and at 8,192 one text would take gigabytes."""
 _PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {Side.QUERY: ("query",), Side.DOCUMENT: ("document", "passage")}
 """Under which names sentence-transformers looks for them, the first one that is there."""
 
@@ -51,9 +51,9 @@ def read_settings(folder: ModelFolder) -> ModelSettings:
     sentence = _object(folder, SENTENCE_FILE)
     tokens = sentence.get("max_seq_length")
     if tokens is None:
-        tokens = _DEFAULT_TOKENS
-    if type(tokens) is not int or not 3 <= tokens <= MOST_TOKENS:
-        raise _unknown(SENTENCE_FILE, f"max_seq_length is {tokens!r}, known are 3 to {MOST_TOKENS}")
+        tokens = MOST_TOKENS
+    if type(tokens) is not int or tokens < 3:
+        raise _unknown(SENTENCE_FILE, f"max_seq_length is {tokens!r}, known are numbers from 3 on")
     dimension = pooling.get("word_embedding_dimension")
     if type(dimension) is not int or dimension < 1:
         raise _unknown(POOLING_FILE, f"word_embedding_dimension is {dimension!r}")
@@ -64,7 +64,7 @@ def read_settings(folder: ModelFolder) -> ModelSettings:
         pooling=_pooling(pooling),
         normalized=_normalized(folder),
         dimension=dimension,
-        max_tokens=tokens,
+        max_tokens=min(tokens, MOST_TOKENS),
         lower_case=sentence.get("do_lower_case", False) is True,
         prompts=prompts,
     )

@@ -356,7 +356,7 @@ def _warnings(ignored: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _cut(encoding: Encoding) -> list[dict[str, str]]:
-    detail = f"only its first {encoding.most_tokens} tokens were encoded: the model takes no more"
+    detail = f"only its first {encoding.most_tokens} tokens were encoded: no more are taken"
     return [{"kind": "TextTruncated", "field": place, "detail": detail} for place in encoding.truncated]
 
 
