@@ -278,6 +278,99 @@ def test_whoever_is_down_is_left_alone_and_then_tried_by_one() -> None:
         assert asked.encode(["red"], Side.QUERY).vectors.tolist() == [vector_of("red")]
 
 
+def fails_at_long(one: Exchange) -> None:
+    asked = one.body()["input"]
+    if sum(map(len, asked)) > 1000:
+        one.answer(503, "")
+    else:
+        one.answer(200, data(*map(vector_of, asked)))
+
+
+def test_long_texts_of_one_keep_nobody_else_from_the_server() -> None:
+    with answering(fails_at_long) as url:
+        asked = encoder(url)
+        for _ in range(FAILURES + 2):
+            with pytest.raises(EncoderUnavailableError, match="503"):
+                asked.encode(["x" * 2000], Side.QUERY)
+        assert asked.encode(["red"], Side.QUERY).vectors.tolist() == [vector_of("red")]
+
+
+def test_whoever_comes_first_after_a_failure_is_tried_by_a_text_of_ours() -> None:
+    now, down = [0.0], [True]
+
+    def answer(one: Exchange) -> None:
+        if down[0]:
+            one.body()
+            one.answer(500, "")
+        else:
+            fails_at_long(one)
+
+    with answering(answer) as url:
+        asked = encoder(url, clock=lambda: now[0])
+        for _ in range(FAILURES):
+            with pytest.raises(EncoderUnavailableError):
+                asked.encode(["red"], Side.QUERY)
+        now[0], down[0] = 1.5, False
+        with pytest.raises(EncoderUnavailableError, match="503"):
+            asked.encode(["x" * 2000], Side.QUERY)
+        assert asked.encode(["red"], Side.QUERY).vectors.tolist() == [vector_of("red")]
+
+
+def test_a_server_with_too_much_to_do_is_not_down() -> None:
+    busy = [True]
+
+    def answer(one: Exchange) -> None:
+        if busy[0]:
+            one.body()
+            one.answer(429, "", Retry_After="7")
+        else:
+            embeddings(one)
+
+    with answering(answer) as url:
+        asked = encoder(url)
+        for _ in range(FAILURES + 1):
+            with pytest.raises(EncoderUnavailableError, match="429") as refused:
+                asked.encode(["red"], Side.QUERY)
+            assert refused.value.retry_after == 7
+        busy[0] = False
+        assert asked.encode(["red"], Side.QUERY).vectors.tolist() == [vector_of("red")]
+
+
+def test_calls_are_bounded_in_characters_and_a_refused_text_is_found_by_halves() -> None:
+    calls: list[list[str]] = []
+
+    def answer(one: Exchange) -> None:
+        asked = one.body()["input"]
+        calls.append(asked)
+        if "bad" in asked:
+            one.answer(400, "")
+        else:
+            one.answer(200, data(*map(vector_of, asked)))
+
+    with answering(answer) as url:
+        asked = encoder(url, budget=30)
+        asked.encode(["x" * 5000, "y" * 5000, "z" * 9000, "red"], Side.QUERY)
+        assert [sum(map(len, call)) for call in calls] == [5000, 5000, 9000, 3]
+        calls.clear()
+        found = asked.encode([*(["red"] * 20), "bad", *(["red"] * 11)], Side.QUERY).vectors
+        assert np.flatnonzero(np.isnan(found[:, 0])).tolist() == [20]
+        assert len(calls) == 11
+
+
+def test_all_calls_of_a_request_have_one_budget() -> None:
+    def slow(one: Exchange) -> None:
+        time.sleep(0.15)
+        embeddings(one)
+
+    with answering(slow) as url:
+        asked = encoder(url, budget=0.4)
+        began = time.monotonic()
+        with pytest.raises(EncoderUnavailableError, match="no answer within"):
+            asked.encode(["x" * 8000] * 8, Side.QUERY)
+        assert time.monotonic() - began < 1
+        assert asked.encode(["red"], Side.QUERY).vectors.tolist() == [vector_of("red")]
+
+
 def test_an_open_breaker_lets_one_try_at_a_time() -> None:
     now = [0.0]
     breaker = Breaker(lambda: now[0])

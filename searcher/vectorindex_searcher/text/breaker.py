@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from .encoder import EncoderUnavailableError
 
+NOT_ASKED = "the encoder's endpoint does not answer, and is not asked now"
 FAILURES = 3
 """In a row, after which it opens."""
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 30.0
@@ -18,7 +19,7 @@ FIRST_SECONDS, LONGEST_SECONDS = 1.0, 30.0
 
 
 class Breaker:
-    """Thread-safe. `enter` before a call, then `succeeded` or `failed`."""
+    """Thread-safe. `enter` before a call, then `succeeded` or `failed`, or neither where a call says nothing of it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -29,16 +30,16 @@ class Breaker:
         """Until then nobody asks."""
         self._trying = False
 
-    def enter(self) -> None:
-        """Raises EncoderUnavailableError while it is open."""
+    def enter(self) -> bool:
+        """Whether the caller is the one who tries, by a text of ours. Raises EncoderUnavailableError while it is open."""
         with self._lock:
             if self._failures < FAILURES:
-                return
+                return False
             left = self._closed_at - self._clock()
             if left <= 0 and not self._trying:
                 self._trying = True
-                return
-        raise EncoderUnavailableError("the encoder's endpoint does not answer, and is not asked now", max(left, 1.0))
+                return True
+        raise EncoderUnavailableError(NOT_ASKED, max(left, 1.0))
 
     def succeeded(self) -> None:
         with self._lock:

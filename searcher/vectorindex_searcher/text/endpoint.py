@@ -1,6 +1,6 @@
 """Texts encoded by a server with the embeddings API of OpenAI: TEI, vLLM, Ollama, KServe and others.
 
-A call has a time budget in all, whatever drips; the answer is bounded in size and checked: as many vectors as texts, of
+A request has a time budget in all, whatever drips; the answer is bounded in size and checked: as many vectors as texts, of
 the index's dimension. No redirect is followed and no proxy used: texts, and the token, go to the URL that the manifest
 names and nowhere else.
 """
@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -23,13 +23,21 @@ import orjson
 
 from ..contract import EmbeddingsEndpoint
 from ..errors import BadSpec
-from .breaker import Breaker
+from .breaker import NOT_ASKED, Breaker
 from .encoder import Encoded, EncoderError, EncoderUnavailableError, Side, Vectors
 
 BUDGET_SECONDS = 2.0
-"""Of one call, from the connection to the last byte."""
+"""Of all calls for a query's texts, from the connection to the last byte. Of each call for texts of rows."""
 MOST_TEXTS = 32
 """Of one call: what servers take by default."""
+MOST_CHARACTERS = 8192
+"""Of one call, unless a single text has more: as much as one text of a query may have."""
+PROBE = "a text"
+"""Of ours: what shows whether the server fails, or only somebody's texts do."""
+SHORT_CHARACTERS = 256
+"""Of a call that no server may fail at: without a probe it counts as a failure."""
+LONGEST_WAIT = 30
+"""Seconds that a server may ask for by Retry-After."""
 NUMBER_BYTES = 32
 """That a number of the answer may take, as text with all around it."""
 _SPARE_BYTES = 64 << 10
@@ -39,6 +47,10 @@ _TEXT_FAULTS = frozenset({400, 413, 422})
 
 class _RefusedError(Exception):
     """The server took the texts for wrong."""
+
+
+class _BusyError(EncoderUnavailableError):
+    """The server is well, and has too much to do: 429."""
 
 
 class EndpointEncoder:
@@ -77,38 +89,78 @@ class EndpointEncoder:
     def encode(self, texts: Sequence[str], side: Side) -> Encoded:
         """As Encoder. A text that the server refuses has a vector of NaN."""
         prefix = self._prefixes[side]
-        parts = [
-            self._encode([prefix + text for text in texts[n : n + MOST_TEXTS]])
-            for n in range(0, len(texts), MOST_TEXTS)
-        ]
+        ends, parts = self._end(), []
+        for call in _calls([prefix + text for text in texts]):
+            parts.append(self._encode(call, ends))
+            if side is Side.DOCUMENT:
+                ends = self._end()  # of a Job: nobody waits for an answer
         return Encoded(np.concatenate(parts), (False,) * len(texts))
 
-    def _encode(self, texts: list[str]) -> Vectors:
+    def _end(self) -> float:
+        return time.monotonic() + self._budget
+
+    def _encode(self, texts: list[str], ends: float) -> Vectors:
         try:
-            return self._ask(texts)
+            return self._ask(texts, ends)
         except _RefusedError:
             if len(texts) == 1:
                 return np.full((1, self.dimension), np.nan, np.float32)
-            # One of them is at fault: the others shall not be refused with it.
-            return np.concatenate([self._encode([text]) for text in texts])
+        # One of them is at fault: the others shall not be refused with it.
+        half = len(texts) // 2
+        return np.concatenate([self._encode(texts[:half], ends), self._encode(texts[half:], ends)])
 
-    def _ask(self, texts: list[str]) -> Vectors:
-        self._breaker.enter()
+    def _ask(self, texts: list[str], ends: float) -> Vectors:
+        """One call. Only a server that fails at short texts has failed: nobody's long ones keep others from it."""
+        if self._breaker.enter() and not self._tried(ends):
+            raise EncoderUnavailableError(NOT_ASKED)
+        left = ends - time.monotonic()
+        if left <= 0:
+            raise EncoderUnavailableError(f"no answer within {self._budget:g} s")
+        short = sum(map(len, texts)) <= SHORT_CHARACTERS and left > self._budget / 2
         try:
-            status, body = self._exchange(self._request(texts), len(texts))
-            if status != 200 and status not in _TEXT_FAULTS:
-                raise EncoderUnavailableError(f"the encoder's endpoint answers {status}")
-            found = self._read(body, len(texts)) if status == 200 else None
-        except (OSError, http.client.HTTPException) as error:
+            found = self._call(texts, ends)
+        except _RefusedError:
+            self._breaker.succeeded()
+            raise
+        except _BusyError:
+            raise
+        except BaseException:
+            if short:
+                self._breaker.failed()
+            else:
+                self._tried(self._end())
+            raise
+        self._breaker.succeeded()
+        return found
+
+    def _tried(self, ends: float) -> bool:
+        """Whether the server answers a text of ours; the breaker knows then."""
+        try:
+            self._call([PROBE], ends)
+        except (_RefusedError, _BusyError):
+            pass
+        except (EncoderError, EncoderUnavailableError):
             self._breaker.failed()
-            raise EncoderUnavailableError(f"the encoder's endpoint: {type(error).__name__}: {error}") from None
+            return False
         except BaseException:
             self._breaker.failed()
             raise
         self._breaker.succeeded()
-        if found is None:
+        return True
+
+    def _call(self, texts: list[str], ends: float) -> Vectors:
+        """Raises _RefusedError, _BusyError, EncoderError, EncoderUnavailableError."""
+        try:
+            status, body, wait = self._exchange(self._request(texts), len(texts), ends)
+        except (OSError, http.client.HTTPException) as error:
+            raise EncoderUnavailableError(f"the encoder's endpoint: {type(error).__name__}: {error}") from None
+        if status in _TEXT_FAULTS:
             raise _RefusedError
-        return found
+        if status == 429:
+            raise _BusyError("the encoder's endpoint answers 429", _wait(wait))
+        if status != 200:
+            raise EncoderUnavailableError(f"the encoder's endpoint answers {status}")
+        return self._read(body, len(texts))
 
     def _request(self, texts: list[str]) -> bytes:
         named = {"model": self._model} if self._model else {}
@@ -121,10 +173,9 @@ class EndpointEncoder:
 
     # ------------------------------------------------------------ the wire
 
-    def _exchange(self, body: bytes, count: int) -> tuple[int, bytes]:
-        """Status and body of an answer, within the budget. A kept connection that the server has closed meanwhile is
+    def _exchange(self, body: bytes, count: int, ends: float) -> tuple[int, bytes, str]:
+        """Status, body and Retry-After of an answer, by the end. A kept connection that the server has closed meanwhile is
         made anew, once: to encode the same again changes nothing."""
-        ends = time.monotonic() + self._budget
         kept = self._kept()
         if kept is not None:
             with suppress(http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
@@ -146,7 +197,9 @@ class EndpointEncoder:
             return http.client.HTTPConnection(host, port, timeout=self._budget)
         return http.client.HTTPSConnection(host, port, timeout=self._budget, context=self._tls)
 
-    def _once(self, connection: http.client.HTTPConnection, body: bytes, count: int, ends: float) -> tuple[int, bytes]:
+    def _once(
+        self, connection: http.client.HTTPConnection, body: bytes, count: int, ends: float
+    ) -> tuple[int, bytes, str]:
         most = count * self.dimension * NUMBER_BYTES + _SPARE_BYTES
         late = threading.Timer(max(ends - time.monotonic(), 0.001), _cut, (connection,))
         late.daemon = True
@@ -161,7 +214,7 @@ class EndpointEncoder:
             if time.monotonic() >= ends:
                 raise TimeoutError
             keep = not response.will_close
-            return response.status, data
+            return response.status, data, response.getheader("Retry-After", "")
         except (OSError, http.client.HTTPException):
             if time.monotonic() >= ends:
                 raise TimeoutError(f"no answer within {self._budget:g} s") from None
@@ -194,6 +247,22 @@ class EndpointEncoder:
             except (TypeError, ValueError):
                 raise EncoderError("the encoder's endpoint answers vectors that are not of numbers") from None
         return vectors
+
+
+def _calls(texts: list[str]) -> Iterator[list[str]]:
+    """The texts of each call, in their order."""
+    call: list[str] = []
+    for text in texts:
+        if call and (len(call) == MOST_TEXTS or sum(map(len, call)) + len(text) > MOST_CHARACTERS):
+            yield call
+            call = []
+        call.append(text)
+    yield call
+
+
+def _wait(said: str) -> float:
+    """Seconds of a Retry-After; a date counts as none."""
+    return float(min(max(int(said), 1), LONGEST_WAIT)) if said.isascii() and said.isdigit() and len(said) < 9 else 1.0
 
 
 def _cut(connection: http.client.HTTPConnection) -> None:
