@@ -123,6 +123,28 @@ def test_the_cache_is_bounded_in_entries_and_bytes() -> None:
     assert len(cache) == 0, "it alone is more than there is room for"
 
 
+def test_who_has_another_policy_learns_nothing_from_the_cache_and_pushes_nothing_out() -> None:
+    cache = TextCache(entries=4)
+    one = EncodedText(np.zeros(3, np.float32), False)
+    cache.put("a", one, b"mine")
+    assert cache.get("a", b"theirs") is None
+    for text in "bcdefg":
+        cache.put(text, one, b"theirs")
+    assert cache.get("a", b"mine") is not None
+    assert len(cache) == 4
+
+
+def test_the_policy_of_who_asks_is_with_its_texts() -> None:
+    columns = FilterColumns(pa.schema([("team", pa.string())]))
+    policy = Policy.of({"team": "red"}, columns)
+    body = orjson.dumps({"text": "car"})
+    found = reader(replace(TERMS, columns=columns)).read(
+        body, b"", b"", Outcome(OTHER_SEGMENT), binary=False, policy=policy
+    )
+    assert isinstance(found, ReadTexts)
+    assert found.holder == policy.key != b""
+
+
 # ---------------------------------------------------------------- encoding
 
 

@@ -61,32 +61,54 @@ class Search(Protocol):
     ) -> Deferred: ...
 
 
+class _Share:
+    """What is kept for one policy, what was asked for longest ago first."""
+
+    __slots__ = ("kept", "nbytes")
+
+    def __init__(self) -> None:
+        self.kept: OrderedDict[str, EncodedText] = OrderedDict()
+        self.nbytes = 0
+
+
 class TextCache:
-    """Vectors by text, bounded in entries and bytes; what was asked for longest ago goes first. For one thread."""
+    """Vectors by policy and text, bounded in entries and bytes; what was asked for longest ago by whoever has most goes
+    first. For one thread."""
 
     def __init__(self, entries: int = ENCODED_ENTRIES, nbytes: int = ENCODED_BYTES) -> None:
         self._entries, self._most = entries, nbytes
-        self._kept: OrderedDict[str, EncodedText] = OrderedDict()
+        self._shares: dict[bytes, _Share] = {}
+        self._count = 0
         self.nbytes = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return self._count
 
-    def get(self, text: str) -> EncodedText | None:
-        """What was kept of a text."""
-        found = self._kept.get(text)
-        if found is not None:
-            self._kept.move_to_end(text)
+    def get(self, text: str, holder: bytes = b"") -> EncodedText | None:
+        """What was kept of a text that this holder, or one of the same policy, has asked for."""
+        share = self._shares.get(holder)
+        found = share.kept.get(text) if share is not None else None
+        if share is not None and found is not None:
+            share.kept.move_to_end(text)
         return found
 
-    def put(self, text: str, encoded: EncodedText) -> None:
+    def put(self, text: str, encoded: EncodedText, holder: bytes = b"") -> None:
         """Keep it, and let go of others."""
-        if text in self._kept or not encoded.usable:
+        if not encoded.usable or self.get(text, holder) is not None:
             return
-        self._kept[text] = encoded
-        self.nbytes += _cost(text, encoded)
-        while len(self._kept) > self._entries or self.nbytes > self._most:
-            self.nbytes -= _cost(*self._kept.popitem(last=False))
+        share = self._shares.setdefault(holder, _Share())
+        share.kept[text] = encoded
+        self._add(share, 1, _cost(text, encoded))
+        while self._count > self._entries or self.nbytes > self._most:
+            name, largest = max(self._shares.items(), key=lambda one: one[1].nbytes)
+            self._add(largest, -1, -_cost(*largest.kept.popitem(last=False)))
+            if not largest.kept:
+                del self._shares[name]
+
+    def _add(self, share: _Share, count: int, nbytes: int) -> None:
+        self._count += count
+        self.nbytes += nbytes
+        share.nbytes += nbytes
 
 
 def _cost(text: str, encoded: EncodedText) -> int:
@@ -156,7 +178,7 @@ class TextSearches:
 
     def ask(self, read: ReadTexts, outcome: Outcome, began: float, seconds: float | None) -> Deferred:
         """Encode, and search. `seconds`: what the client allows, from `began` on. Raises Problem 400, 503 or 504."""
-        known = {text: found for text in read.texts if (found := self._cache.get(text)) is not None}
+        known = {text: found for text in read.texts if (found := self._cache.get(text, read.holder)) is not None}
         missing = tuple(dict.fromkeys(text for text in read.texts if text not in known))
         if not missing and read.known is not None:
             return self._ask(read, read.make(), known, outcome, began, seconds)
@@ -167,7 +189,7 @@ class TextSearches:
                 answer.resolve(done)
                 return
             for text, one in zip(missing, done.texts, strict=True):
-                self._cache.put(text, one)
+                self._cache.put(text, one, read.holder)
                 known[text] = one
             try:
                 self._ask(read, done.plan, known, outcome, began, seconds).then(answer.resolve)

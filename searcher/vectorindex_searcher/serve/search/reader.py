@@ -40,6 +40,8 @@ class ReadTexts:
     texts: tuple[str, ...]
     several: bool
     """Whether they came as a list."""
+    holder: bytes = b""
+    """Key of the policy of who asks: others shall not learn from the time of an answer what was asked."""
 
 
 class RequestReader:
@@ -156,7 +158,7 @@ class RequestReader:
             check_work(plan, len(texts))
             return plan
 
-        return ReadTexts(known, make, texts, several)
+        return ReadTexts(known, make, texts, several, policy.key)
 
     # ------------------------------------------------------------ both
 
