@@ -31,7 +31,9 @@ class Breaker:
         self._trying = False
 
     def enter(self) -> bool:
-        """Whether the caller is the one who tries, by a text of ours. Raises EncoderUnavailableError while it is open."""
+        """Whether the caller is the one who tries, by a text of ours.
+
+        Raises EncoderUnavailableError while it is open."""
         with self._lock:
             if self._failures < FAILURES:
                 return False

@@ -1,7 +1,7 @@
 """Texts encoded by a server with the embeddings API of OpenAI: TEI, vLLM, Ollama, KServe and others.
 
-A request has a time budget in all, whatever drips; the answer is bounded in size and checked: as many vectors as texts, of
-the index's dimension. No redirect is followed and no proxy used: texts, and the token, go to the URL that the manifest
+A request has a time budget in all, whatever drips; the answer is bounded in size and checked: as many vectors as texts,
+of the index's dimension. No redirect is followed and no proxy used: texts, and the token, go to the URL that the manifest
 names and nowhere else.
 """
 
@@ -174,8 +174,8 @@ class EndpointEncoder:
     # ------------------------------------------------------------ the wire
 
     def _exchange(self, body: bytes, count: int, ends: float) -> tuple[int, bytes, str]:
-        """Status, body and Retry-After of an answer, by the end. A kept connection that the server has closed meanwhile is
-        made anew, once: to encode the same again changes nothing."""
+        """Status, body and Retry-After of an answer, by the end. A kept connection that the server has closed meanwhile
+        is made anew, once: to encode the same again changes nothing."""
         kept = self._kept()
         if kept is not None:
             with suppress(http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):

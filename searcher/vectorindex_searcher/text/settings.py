@@ -15,8 +15,8 @@ from .encoder import Side
 from .folder import FIELD, MODULES_FILE, POOLING_FILE, PROMPTS_FILE, SENTENCE_FILE, ModelFolder
 
 MOST_TOKENS = 512
-"""Of a text that are encoded, also where a model takes more: the memory of a call grows with their square, for each head
-of a layer, and at 8,192 one text would take gigabytes."""
+"""Of a text that are encoded, also where a model takes more: the memory of a call grows with their square, for
+each head of a layer, and at 8,192 one text would take gigabytes."""
 _PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {Side.QUERY: ("query",), Side.DOCUMENT: ("document", "passage")}
 """Under which names sentence-transformers looks for them, the first one that is there."""
 
