@@ -1,8 +1,8 @@
 """Texts encoded by a server with the embeddings API of OpenAI: TEI, vLLM, Ollama, KServe and others.
 
 A request has a time budget in all, whatever drips; the answer is bounded in size and checked: as many vectors as texts,
-of the index's dimension. No redirect is followed and no proxy used: texts, and the token, go to the URL that the manifest
-names and nowhere else.
+of the index's dimension. No redirect is followed and no proxy used: texts, and the token, go to the URL that the
+manifest names and nowhere else.
 """
 
 from __future__ import annotations
