@@ -183,6 +183,14 @@ TEXT = (
         "Somebody else's upgrade would change what every query means.",
     ),
     Mutant(
+        "the token of today's endpoint goes to that of an earlier revision",
+        "operator/vectorindex_operator/core/recipe.py",
+        "        return live.encoder_secret if live.encoder_url == served.url else frozen.encoder_secret\n",
+        "        return live.encoder_secret or frozen.encoder_secret\n",
+        (f"{_VERDICT_TESTS}::test_a_token_goes_to_the_url_that_it_stands_beside",),
+        "Whoever runs the server that is left would get the token of the new one.",
+    ),
+    Mutant(
         "processes share connections to an endpoint after a fork",
         f"{_TEXT}/endpoint.py",
         "        if self._process != os.getpid():\n",

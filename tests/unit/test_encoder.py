@@ -36,6 +36,7 @@ from vectorindex_operator.core.plan import (
     StartResolve,
     StartValidation,
 )
+from vectorindex_operator.core.internal_keys import InternalKeys
 from vectorindex_operator.manifests import jobs, revisions, searchers, sizing
 from vectorindex_searcher.contract import ENCODER_ENV_PREFIX, EncoderProof, OutcomesResult, ServeTask, ValidateTask
 
@@ -132,6 +133,7 @@ def test_the_gate_is_told_all_and_pods_what_they_serve() -> None:
 
 
 TEI = {"url": "http://tei.ml.svc/v1/embeddings", "model": "minilm"}
+ELSEWHERE = "http://other/v1/embeddings"
 
 
 def asking(**changes: Any) -> VectorIndexSpec:
@@ -150,9 +152,52 @@ def test_an_endpoint_is_served_by_its_url_and_reached_by_todays_secret() -> None
     assert recipe.encoder_secret(frozen, Live.of(words())) == "tei", "the Secret of a store is another one"
     assert Serving.of(of) == Serving.of(asking())
     assert identity.gate_hash(of) == identity.gate_hash(asking())
-    for other in (asking(model="e5"), asking(url="http://other/v1/embeddings"), words()):
+    for other in (asking(model="e5"), asking(url=ELSEWHERE), words()):
         assert Serving.of(of) != Serving.of(other)
         assert identity.gate_hash(of) != identity.gate_hash(other)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "name"),
+    [
+        ({"tokenSecretRef": {"name": "tei"}}, {"tokenSecretRef": {"name": "new"}}, "new"),
+        ({"tokenSecretRef": {"name": "tei"}}, {"tokenSecretRef": {"name": "new"}, "model": "e5"}, "new"),
+        ({"tokenSecretRef": {"name": "tei"}}, {}, None),
+        ({}, {"tokenSecretRef": {"name": "new"}}, "new"),
+        ({"tokenSecretRef": {"name": "tei"}}, {"tokenSecretRef": {"name": "new"}, "url": ELSEWHERE}, "tei"),
+        ({"tokenSecretRef": {"name": "tei"}}, {"url": ELSEWHERE}, "tei"),
+        ({}, {"tokenSecretRef": {"name": "new"}, "url": ELSEWHERE}, None),
+    ],
+)
+def test_a_token_goes_to_the_url_that_it_stands_beside(
+    then: dict[str, Any], now: dict[str, Any], name: str | None
+) -> None:
+    """Loaded searchers and the gate of a revision whose URL the spec has left, or comes back to."""
+    view, today = a_revision(asking(**then), "Stable"), asking(**now)
+    (action,) = actions(run(seen(today, view)), EnsureSearchers)
+    pod = searchers.deployment(action, index(today), view, InternalKeys())["spec"]["template"]["spec"]
+    assert encoder_secrets(pod) == ([name] if name else [])
+    assert recipe.encoder_secret(view.spec, Live.of(today)) == name
+
+
+def test_how_an_endpoint_is_reached_changes_nothing_where_there_is_none() -> None:
+    for of in (PLAIN, words()):
+        assert "encoderUrl" not in Live.of(of).wire(), "or an upgrade would write all Deployments anew"
+    assert "encoderUrl" in Live.of(asking()).wire(), "that it has no Secret is known as well"
+
+
+def test_the_secret_of_a_store_stays_with_its_bucket() -> None:
+    frozen = a_revision(words(), "Stable").spec
+    elsewhere = {"bucket": "other", "endpoint": "https://minio", "secretRef": {"name": "new"}}
+    live = Live.of(words(**onnx(s3=elsewhere)))
+    assert recipe.encoder_place(frozen, live) == frozen.encoder_store
+    assert recipe.encoder_secret(frozen, live) == "models"
+    assert recipe.encoder_secret(frozen, Live.of(words(**onnx(s3={"bucket": "models"})))) is None
+
+
+def encoder_secrets(pod: dict[str, Any]) -> list[str]:
+    sources = pod["containers"][0]["envFrom"]
+    return [one["secretRef"]["name"] for one in sources if one["prefix"] == ENCODER_ENV_PREFIX]
 
 
 @pytest.mark.parametrize(
@@ -164,10 +209,7 @@ def test_pods_and_the_gate_get_the_secret_and_no_other_names_it(of: VectorIndexS
     pods = [jobs.validate(action, index(of), view, of, SETTINGS)["spec"]["template"]["spec"]]
     pods.append(searchers.pod_template(of, index(of), "docs-1", SETTINGS)["spec"])
     for pod in pods:
-        found = [
-            one["secretRef"]["name"] for one in pod["containers"][0]["envFrom"] if one["prefix"] == ENCODER_ENV_PREFIX
-        ]
-        assert found == ([name] if name else [])
+        assert encoder_secrets(pod) == ([name] if name else [])
 
 
 def test_how_it_is_reached_is_what_the_spec_says_now() -> None:

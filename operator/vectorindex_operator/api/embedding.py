@@ -106,6 +106,10 @@ class Embedding(contract.Embedding):
         """Where the encoder's files are, and how they are reached."""
         return self.encoder.onnx.s3 if self.encoder is not None and self.encoder.onnx is not None else None
 
+    def url(self) -> str | None:
+        """The encoder's endpoint."""
+        return self.encoder.endpoint.url if self.encoder is not None and self.encoder.endpoint is not None else None
+
     def token_secret(self) -> str | None:
         """The Secret of the encoder's endpoint."""
         place = self.encoder.endpoint if self.encoder is not None else None
@@ -118,7 +122,7 @@ class Embedding(contract.Embedding):
             return {}
         given = {
             "sha256": encoder.onnx.sha256 if encoder.onnx is not None else None,
-            "url": encoder.endpoint.url if encoder.endpoint is not None else None,
+            "url": self.url(),
             "model": encoder.endpoint.model if encoder.endpoint is not None else None,
             "textColumn": encoder.text_column,
             "queryPrefix": self.query_prefix,

@@ -106,8 +106,10 @@ class Live(Stored):
     """Whether searchers keep a sample of what users ask; None: they do not."""
     encoder: S3 | None = None
     """Where the encoder of queries in words is, and how it is reached; None: there is none, or it is an endpoint."""
+    encoder_url: str | None = None
+    """The endpoint that encodes; None: none does."""
     encoder_secret: str | None = None
-    """The Secret of the endpoint that encodes; None: there is none."""
+    """The Secret of that endpoint, and of no other; None: there is none."""
 
     @classmethod
     def of(cls, spec: VectorIndexSpec) -> Live:
@@ -119,6 +121,7 @@ class Live(Stored):
             artifacts=spec.artifacts.place,
             live_queries=True if spec.gate.live is not None else None,
             encoder=spec.embedding.store(),
+            encoder_url=spec.embedding.url(),
             encoder_secret=spec.embedding.token_secret(),
         )
 

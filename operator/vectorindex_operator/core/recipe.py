@@ -80,10 +80,11 @@ def encoder_place(frozen: RevisionSpec, live: Live) -> S3 | None:
 
 
 def encoder_secret(frozen: RevisionSpec, live: Live) -> str | None:
-    """Whose keys its pods use for the encoder: the store's, or the endpoint's."""
+    """Whose keys its pods use for the encoder: the store's, or the endpoint's. A token goes to the URL that it stands
+    beside in the spec, and nowhere else: with another one there today it is the Secret of then."""
     served, place = frozen.served_as().encoder, encoder_place(frozen, live)
     if served is not None and served.url is not None:
-        return live.encoder_secret or frozen.encoder_secret
+        return live.encoder_secret if live.encoder_url == served.url else frozen.encoder_secret
     return place.secret_ref.name if place is not None and place.secret_ref is not None else None
 
 
