@@ -107,6 +107,18 @@ def mounted(path: str) -> Json:
             "spec.embedding.encoder.endpoint.url",
             "should match",
         ),
+        (
+            "spec.embedding.encoder",
+            {"endpoint": {"url": "http://tei:65536/v1"}, "textColumn": "title"},
+            "spec.embedding.encoder.endpoint.url",
+            "should match",
+        ),
+        (
+            "spec.embedding.encoder",
+            {"endpoint": {"url": "http://[/v1"}, "textColumn": "title"},
+            "spec.embedding.encoder.endpoint.url",
+            "should match",
+        ),
         ("spec.embedding.queryPrefix", "query: ", "spec.embedding.encoder", "are of embedding.encoder"),
         ("spec.embedding.metric", "cosine", "spec.embedding.metric", 'supported values: "Cosine", "InnerProduct"'),
         ("spec.build.device", "TPU", "spec.build.device", '"PreferGPU"'),

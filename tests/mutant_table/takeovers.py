@@ -163,4 +163,20 @@ TAKEOVERS = (
         "Another cluster would have nothing to serve until it has proven what the spec asks for.",
         each=(seeds("taken_over_in_the_middle"), seeds("taken_over_with_new_data")),
     ),
+    Mutant(
+        "of what decided the last word any part is enough",
+        _STORED,
+        "    if not listing.whole:\n",
+        "    if listing.whole is None:\n",
+        (f"{_SEARCHER}test_more_names_than_are_listed_are_done_without",),
+        "What was promoted first and taken back later would serve.",
+    ),
+    Mutant(
+        "outcomes of the future push out those that are true",
+        _STORED,
+        " if name[: len(latest)] <= latest]\n",
+        "]\n",
+        (f"{_SEARCHER}test_what_is_dated_in_the_future_pushes_out_nothing_that_is_true",),
+        "A wrong clock, or a hand, would have everything forgotten for good.",
+    ),
 )

@@ -26,6 +26,7 @@ from observations import (
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import ENCODER, FEATURES, Live, Rejection, RevisionSpec, Serving, VectorIndexSpec
 from vectorindex_operator.core import gate, identity, recipe
+from vectorindex_operator.core.internal_keys import InternalKeys
 from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.observation import JobState, Task
 from vectorindex_operator.core.plan import (
@@ -36,7 +37,6 @@ from vectorindex_operator.core.plan import (
     StartResolve,
     StartValidation,
 )
-from vectorindex_operator.core.internal_keys import InternalKeys
 from vectorindex_operator.manifests import jobs, revisions, searchers, sizing
 from vectorindex_searcher.contract import ENCODER_ENV_PREFIX, EncoderProof, OutcomesResult, ServeTask, ValidateTask
 

@@ -434,6 +434,15 @@ def test_what_does_not_come_out_of_what_it_says_is_not_taken(changes: dict[str, 
     assert event.message.startswith("2 of 2 outcomes")
 
 
+def test_too_many_outcomes_are_done_without_and_told() -> None:
+    _, plan = told(too_many=True)
+    assert actions(plan, CreateRevision) == []
+    (event,) = plan.events
+    assert event.reason is EventReason.OUTCOMES_LOST
+    assert "more outcomes than are listed (10,000)" in event.message
+    assert actions(plan, StartResolve), "it begins as a new one does"
+
+
 def test_nothing_of_where_pods_run_comes_from_the_bucket() -> None:
     hostile = {"pod": {"serviceAccountName": "admin"}, "serving": {"pod": {"serviceAccountName": "admin"}}}
     sly = Outcome.read({**GOOD_THEN.wire(), "image": "evil/image:1", **hostile})

@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import trustme
 from http_stub import Exchange, answering
+from pydantic import ValidationError
 
-from vectorindex_searcher.contract import EmbeddingsEndpoint
+from vectorindex_searcher.cli.main import main
+from vectorindex_searcher.contract import EmbeddingsEndpoint, ExitCode
 from vectorindex_searcher.errors import BadSpec
 from vectorindex_searcher.text.breaker import FAILURES, Breaker
 from vectorindex_searcher.text.encoder import Encoded, EncoderError, EncoderUnavailableError, Side
@@ -489,3 +492,49 @@ def test_what_is_asked_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(answer) as url:
         encoder(url).encode(['a "quoted" \u00fc text'], Side.QUERY)
     assert json.loads(asked[0])["input"] == ['a "quoted" ü text']
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a:99999999/x", "http://a:65536/x", "http://a:0/x", "http://a:/x", "http://a:b/x", "http://[/x", "http://[1]/x",
+        "http://[::1/x", "http://::1/x", "http://a..b/x", f"http://{'a' * 64}/x", "http://t\u00e9i/x", "http://a/\u00e9",
+        "http://a/\x01", "http://a/x y", "http://me@a/x", "http:///x", "http://a/x?y", "http://a/@b", "ftp://a/x",
+    ],
+)  # fmt: skip
+def test_a_url_that_no_connection_takes_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValidationError, match="url"):
+        EmbeddingsEndpoint(url=url)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("http://a:65535/x", "a", 65535), ("http://a:1", "a", 1),
+        ("https://tei.ml.svc./v1/embeddings", "tei.ml.svc.", None),
+        ("http://[fd00::1]:8080/x", "fd00::1", 8080), ("http://10.0.0.7:80/a_b/~c;d=%20", "10.0.0.7", 80),
+        ("http://my_tei-2/x", "my_tei-2", None),
+    ],
+)  # fmt: skip
+def test_a_url_that_is_taken_can_be_connected_to(url: str, host: str, port: int | None) -> None:
+    made = EndpointEncoder(EmbeddingsEndpoint(url=url), {}, DIMENSION)
+    made.close()
+    parts = urlsplit(url)
+    assert (parts.hostname, parts.port) == (host, port)
+    host.encode("idna")
+
+
+def test_the_flag_says_which_url_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    given = [
+        "validate",
+        "--artifact",
+        "/a",
+        "--digest",
+        "d",
+        "--encoder-url",
+        "http://a:99999999/x",
+        "--text-column",
+        "t",
+    ]
+    assert main(given) == ExitCode.BAD_SPEC
+    assert "http://a:99999999/x" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,20 @@ from vectorindex_searcher.contract import (
     unpack,
 )
 from vectorindex_searcher.storage.folder import FolderStore
-from vectorindex_searcher.storage.store import Role
+from vectorindex_searcher.storage.store import ObjectInfo, Role
 
 IDENTITY = Identity(namespace="team", name="docs", uid="uid-1")
 AGAIN = IDENTITY.model_copy(update={"uid": "uid-2"})
 LAYOUT = Layout("", IDENTITY)
 POINT = OperatingPoint(params={"nprobe": 4}, recall=0.9812345678, recall_low=0.97, latency_us=101.25)
+
+
+NOW = 1_796_083_200.0  # 2026-12-01T00:00:00Z
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "time", lambda: NOW)
 
 
 @pytest.fixture
@@ -177,6 +186,7 @@ def hostile(store: FolderStore) -> dict[str, bytes]:
         "a text that no status holds": json.dumps(good | {"mood": "x" * 1025}).encode(),
         "no number": json.dumps(good | {"minScore": float("nan")}).encode(),
         "a number of more than 64 bits": json.dumps(good | {"mood": [2**63]}).encode(),
+        "of a time to come": json.dumps(good | {"at": "2026-12-01T00:05:01Z"}).encode(),
         "no time": json.dumps(good | {"at": "tomorrow"}).encode(),
     }
 
@@ -224,6 +234,48 @@ def test_the_oldest_are_removed_by_whoever_writes(store: FolderStore, monkeypatc
         run(store, rejected(number, number))
     assert len(keys(store)) == 5
     assert keys(store)[0].startswith(f"{LAYOUT.outcome()}/20261101T03")
+
+
+def test_what_is_dated_in_the_future_pushes_out_nothing_that_is_true(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_KEPT", 5)
+    soon = rejected(50, 30 * 24, at="2026-12-01T00:05:00Z")  # clocks differ
+    true = [*(rejected(number, number) for number in range(4)), soon]
+    run(store, *true)
+    future = [LAYOUT.outcome(f"{name}-0123456789abcdef") for name in ("20261201T000501", "99991231T235959", "zzz")]
+    for key in future:
+        store.put(key, json.dumps(rejected(90, 5).wire()).encode())
+    found = run(store, restore=True)
+    assert revisions(found) == [one.revision for one in reversed(true)]
+    assert found.unusable == 3
+    run(store, rejected(60, 60))
+    assert revisions(run(store, restore=True)) == [one.revision for one in (soon, rejected(60, 60), *true[3:0:-1])]
+    assert set(future) <= set(keys(store)), "whose clock is wrong is not known"
+
+
+def test_more_names_than_are_listed_are_done_without(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were not listed may hold the last word; whoever writes goes on removing the oldest."""
+    monkeypatch.setattr(module, "MOST_NAMES", 8)
+    monkeypatch.setattr(module, "MOST_KEPT", 5)
+    for number in range(8):
+        store.put(LAYOUT.outcome(f"20261101T0{number}"), json.dumps(rejected(number, number).wire()).encode())
+    assert len(run(store, restore=True).found) == 5
+    store.put(LAYOUT.outcome("20261101T08"), json.dumps(rejected(8, 8).wire()).encode())
+    listed: list[str] = []
+    real = FolderStore.list
+
+    def counted(self: FolderStore, prefix: str) -> Iterator[ObjectInfo]:
+        for item in real(self, prefix):
+            listed.append(item.key)
+            yield item
+
+    monkeypatch.setattr(FolderStore, "list", counted)
+    assert run(store, restore=True) == OutcomesResult(too_many=True)
+    assert len(listed) == 9, "a bucket may hold millions"
+    monkeypatch.setattr(FolderStore, "list", real)
+    run(store, rejected(9, 9))
+    assert not run(store, restore=True).too_many
 
 
 def test_the_verb(store: FolderStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

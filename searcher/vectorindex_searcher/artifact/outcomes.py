@@ -16,7 +16,11 @@ import json
 import logging
 import math
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
 
 from pydantic import ValidationError
 
@@ -36,6 +40,10 @@ from .layout import Kind, Layout
 from .users import mark_used
 
 MOST_KEPT = 200
+MOST_NAMES = 10_000
+"""That are listed: no index has them, so somebody else put them there. Which is the newest is not known then."""
+CLOCKS_DIFFER_SECONDS = 300
+"""What was decided later than that from now was not."""
 MOST_BYTES = 32 << 10
 """Of a document."""
 MOST_PROMOTED = 2
@@ -43,7 +51,7 @@ MOST_PROMOTED = 2
 MOST_REJECTED = 50
 MOST_CHARACTERS = 1024
 """Of a text: what a status may hold."""
-_LONG = 999
+_LONG = 99_999
 """A count that is as long as any."""
 _log = logging.getLogger(__name__)
 
@@ -56,6 +64,8 @@ def outcomes(task: OutcomesTask) -> OutcomesResult:
     if not task.restore:
         return OutcomesResult(written=written)
     known, unusable = _known(store, layout)
+    if known is None:
+        return OutcomesResult(written=written, unusable=unusable, too_many=True)
     return _fitting(restorable(store, layout, task.cluster, known), written, unusable)
 
 
@@ -70,28 +80,62 @@ def _write(store: Store, layout: Layout, said: Iterable[Outcome]) -> int:
 
 def _name(at: str, data: bytes) -> str:
     """Names sort by the time of what was decided."""
-    return f"{re.sub('[^0-9T]', '', at)}-{hashlib.sha256(data).hexdigest()[:16]}"
+    return f"{_digits(at)}-{hashlib.sha256(data).hexdigest()[:16]}"
+
+
+def _digits(at: str) -> str:
+    return re.sub("[^0-9T]", "", at)
+
+
+def _latest() -> str:
+    """Names and times of what could have been decided begin with no more than this."""
+    now = datetime.fromtimestamp(time.time() + CLOCKS_DIFFER_SECONDS, UTC)
+    return f"{now:%Y%m%dT%H%M%S}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """Keys of documents, the newest first. `future`: how many names are of a time to come. `whole`: there are no
+    more."""
+
+    keys: list[str]
+    future: int
+    whole: bool
+
+
+def _list(store: Store, layout: Layout) -> _Listing:
+    """Of what is dated in the future nothing is read and nothing removed: it must push out nothing that is true."""
+    listed = list(islice(store.list(layout.outcome()), MOST_NAMES + 1))
+    found = ((item.key, layout.parse(item.key)) for item in listed[:MOST_NAMES])
+    names = [(owned.name, key) for key, owned in found if owned is not None and owned.kind is Kind.OUTCOME]
+    latest = _latest()
+    keys = [key for name, key in sorted(names, reverse=True) if name[: len(latest)] <= latest]
+    return _Listing(keys, len(names) - len(keys), len(listed) <= MOST_NAMES)
 
 
 def _forget_oldest(store: Store, layout: Layout) -> None:
-    """What cannot be removed stays."""
+    """What cannot be removed stays. Of a part of the names, too, all but the newest are none of the newest."""
     try:
-        for key in _keys(store, layout)[MOST_KEPT:]:
-            store.delete(key)
+        old = _list(store, layout).keys[MOST_KEPT:]
+        kept = store.delete_many(old) if old else {}
+        why = next(iter(kept.values()), "")
     except (TaskError, OSError) as error:
-        _log.warning("old outcomes stay", extra={"why": str(error)[:300]})
+        why = str(error)
+    if why:
+        _log.warning("old outcomes stay", extra={"why": why[:300]})
 
 
-def _keys(store: Store, layout: Layout) -> list[str]:
-    """Of the documents, the newest first."""
-    found = ((item.key, layout.parse(item.key)) for item in store.list(layout.outcome()))
-    return sorted((key for key, owned in found if owned is not None and owned.kind is Kind.OUTCOME), reverse=True)
-
-
-def _known(store: Store, layout: Layout) -> tuple[list[Outcome], int]:
-    """What was said last of each revision, the newest first, and how many documents say nothing of use."""
-    said, unusable = [], 0
-    for key in _keys(store, layout)[:MOST_KEPT]:
+def _known(store: Store, layout: Layout) -> tuple[list[Outcome] | None, int]:
+    """What was said last of each revision, the newest first, and how many documents say nothing of use. None: there are
+    more than are listed, and the last word may be among the others."""
+    listing = _list(store, layout)
+    if not listing.whole:
+        _log.warning("there are too many outcomes", extra={"most": MOST_NAMES, "below": layout.outcome()})
+        return None, listing.future
+    said, unusable = [], listing.future
+    if listing.future:
+        _log.warning("outcomes of a time to come are left out", extra={"names": listing.future})
+    for key in listing.keys[:MOST_KEPT]:
         try:
             said.append(_parse(store.read(key, length=MOST_BYTES + 1), layout))
         except FileNotFoundError:
@@ -107,7 +151,7 @@ def _known(store: Store, layout: Layout) -> tuple[list[Outcome], int]:
 
 
 def _parse(data: bytes, layout: Layout) -> Outcome:
-    """Raises ValueError for what is too long, no outcome, or one of another index."""
+    """Raises ValueError for what is too long, no outcome, one of another index, or of a time to come."""
     if len(data) > MOST_BYTES:
         raise ValueError(f"it is longer than {MOST_BYTES} bytes")
     try:
@@ -121,6 +165,8 @@ def _parse(data: bytes, layout: Layout) -> Outcome:
     mine = layout.identity
     if (one.identity.namespace, one.identity.name) != (mine.namespace, mine.name):
         raise ValueError(f"it is of {one.identity.namespace}/{one.identity.name}")
+    if _digits(one.at)[: len(latest := _latest())] > latest:
+        raise ValueError(f"it is of {one.at}, which is to come")
     return one
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ..artifact.layout import Layout
 from ..contract import (
     TASK_ENV,
@@ -270,7 +272,14 @@ def _encoder(options: argparse.Namespace) -> EncoderTask | None:
         "document_prefix": getattr(options, "document_prefix", None),
     }
     if options.encoder_url:
-        return EncoderTask(endpoint=EmbeddingsEndpoint(url=options.encoder_url, model=options.encoder_model), **told)
+        try:
+            endpoint = EmbeddingsEndpoint(url=options.encoder_url, model=options.encoder_model)
+        except ValidationError as error:
+            field = "--encoder-url" if error.errors()[0]["loc"] == ("url",) else "--encoder-model"
+            given = options.encoder_url if field == "--encoder-url" else options.encoder_model
+            remedy = "The URL is as http://tei.ml.svc:8080/v1/embeddings: no user, query or port above 65535."
+            raise BadSpec("BadFlag", f"{field} {given!r:.100} is not understood", field=field, remedy=remedy) from None
+        return EncoderTask(endpoint=endpoint, **told)
     if not options.encoder:
         return None
     place = parse_location(options.encoder, **_s3(options))

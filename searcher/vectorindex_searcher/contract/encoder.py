@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from .model import Model
 from .places import Location
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Prefix = Annotated[str, Field(max_length=256)]
+
+_HOST = r"([0-9A-Za-z_-]{1,63}(\.[0-9A-Za-z_-]{1,63})*\.?|\[[0-9A-Fa-f:.]{2,45}\])"
+_PORT = r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+_PATH = r"(/[!\"$->A-~]*)?"
+"""ASCII that is printed, without what ends a path, and no @, before which somebody could read a name."""
+
+
+def _can_be_connected_to(url: str) -> str:
+    """Raises ValueError for what the pattern lets pass and no connection takes: brackets around no IPv6 address."""
+    host = urlsplit(url).hostname or ""
+    if ":" in host or "[" in url:
+        IPv6Address(host)
+    return url
 
 
 class OnnxFolder(Model):
@@ -24,7 +39,11 @@ class OnnxFolder(Model):
 class EmbeddingsEndpoint(Model):
     """A server that speaks the embeddings API of OpenAI. Its token never travels here: see ENCODER_ENV_PREFIX."""
 
-    url: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^https?://[^@/?#\s]+(/[^@?#\s]*)?$")]
+    url: Annotated[
+        str,
+        Field(min_length=1, max_length=512, pattern=f"^https?://{_HOST}{_PORT}{_PATH}$"),
+        AfterValidator(_can_be_connected_to),
+    ]
     """Of the embeddings themselves, as in http://tei.ml.svc/v1/embeddings."""
     model: Annotated[str, Field(max_length=256)] = ""
     """What the request calls it; empty: it is not named."""

@@ -90,4 +90,6 @@ class OutcomesResult(Stored):
     left_out: int = 0
     """How many of them it cannot hold."""
     unusable: int = 0
-    """Documents there that say nothing this version can use."""
+    """Documents there that say nothing this version can use, or are of a time to come."""
+    too_many: bool = False
+    """More than are listed: nothing is answered, since the last word may be among the others."""

@@ -86,16 +86,26 @@ def _are_there(state: ReconcileState, result: OutcomesResult) -> bool:
             )
         )
         state.requeue_at(state.now + 1)
+    if result.too_many and not state.jobs(Task.RESOLVE):
+        state.event(EventReason.OUTCOMES_LOST, _TOO_MANY)
+        return True
     lost = len(result.found) - len(begin_as) + result.left_out + result.unusable
     if lost and not state.jobs(Task.RESOLVE):  # hence once, and before anything begins
         state.event(EventReason.OUTCOMES_LOST, _lost(lost, len(begin_as)))
     return not missing
 
 
+_TOO_MANY = (
+    "nothing beside the artifacts is taken over: there are more outcomes than are listed (10,000), which no index has. "
+    "Look who writes to the bucket, remove what is not yours, and make the index again"
+)
+
+
 def _lost(lost: int, taken: int) -> str:
     return (
         f"{lost} of {lost + taken} outcomes beside the artifacts are not taken over: of another index, of deleted ids "
-        "elsewhere, proven with another image or encoder, unreadable (the log of the Job names them), or too many"
+        "elsewhere, proven with another image or encoder, of a time to come, unreadable (the log of the Job names them), "
+        "or too many"
     )
 
 
