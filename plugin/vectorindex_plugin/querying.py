@@ -80,7 +80,7 @@ def ask(
 
 
 def _cut(found: Result) -> str:
-    return "only the beginning of the text was encoded: the model takes no more" if found.truncated else ""
+    return "only the beginning of the text was encoded: no more is taken" if found.truncated else ""
 
 
 def _trusted(ca: str | None) -> ssl.SSLContext | None:
