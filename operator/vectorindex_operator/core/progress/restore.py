@@ -104,8 +104,8 @@ _TOO_MANY = (
 def _lost(lost: int, taken: int) -> str:
     return (
         f"{lost} of {lost + taken} outcomes beside the artifacts are not taken over: of another index, of deleted ids "
-        "elsewhere, proven with another image or encoder, of a time to come, unreadable (the log of the Job names them), "
-        "or too many"
+        "elsewhere, proven with another image or encoder, of a time to come, unreadable (the log of the Job names "
+        "them), or too many"
     )
 
 
