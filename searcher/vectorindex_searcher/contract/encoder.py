@@ -16,8 +16,9 @@ Prefix = Annotated[str, Field(max_length=256)]
 
 _HOST = r"([0-9A-Za-z_-]{1,63}(\.[0-9A-Za-z_-]{1,63})*\.?|\[[0-9A-Fa-f:.]{2,45}\])"
 _PORT = r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
-_PATH = r"(/[!\"$->A-~]*)?"
-"""ASCII that is printed, without what ends a path, and no @, before which somebody could read a name."""
+_PATH = r"(/[!\"\x24->A-~]*)?"
+"""ASCII that is printed, without what ends a path, and no @, before which somebody could read a name. (A dollar sign is
+written so: in a schema's pattern it is the end for whoever reads it in another dialect.)"""
 
 
 def _can_be_connected_to(url: str) -> str:
