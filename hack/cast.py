@@ -2,8 +2,8 @@
 
     python hack/cast.py docs/images/demo.gif -- make demo
 
-The command runs in a terminal of its own, and what it writes is shown here as well. Whatever keeps still for longer
-than a moment is cut short, so five minutes become one; the command's own clock in the picture tells how long it took.
+The command runs in a terminal of its own, and what it writes is shown here as well. The picture runs at six times the
+speed, and whatever keeps still for longer than a moment is cut short; the command's own clock tells how long it took.
 The asciicast lies in build/ with every moment as it was, for asciinema's player.
 """
 
@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COLUMNS, ROWS = 108, 30
 FONT_PIXELS = 13
 MARGIN = 10
+SPEED = 6
+"""Times as fast as it was."""
 STILL_SECONDS = 1.2
 """Of a pause, at most; and of the last picture, five times as long."""
 FRAME_SECONDS = 0.2
@@ -84,7 +86,7 @@ def frames(written: Sequence[Written]) -> Iterator[tuple[Image.Image, float]]:
     for number, one in enumerate(written):
         stream.feed(one.content)
         last = number + 1 == len(written)
-        still = STILL_SECONDS * 5 if last else written[number + 1].at - one.at
+        still = STILL_SECONDS * 5 if last else (written[number + 1].at - one.at) / SPEED
         seconds += still
         if seconds < FRAME_SECONDS and not last:
             continue
