@@ -40,6 +40,16 @@ def install(cluster: Cluster, images: Images, chart: Path = CHART, **values: str
     return name
 
 
+def install_beside(cluster: Cluster, images: Images, name: str, namespace: str, *words: str) -> None:
+    """Installs or upgrades a second operator, which has the indexes of the operator class `name` and takes the CRDs as
+    they are. `words`: further ones of Helm's."""
+    cluster.helm(
+        "upgrade", "--install", name, CHART, "--namespace", namespace, "--create-namespace",
+        "--set", "crds.enabled=false", *words, "--wait", "--timeout", "120s",
+        *settings(cluster, images, {"operatorClass": name}), timeout=150,
+    )  # fmt: skip
+
+
 def home(cluster: Cluster) -> str:
     """The namespace of the release."""
     return cluster.namespace or NAMESPACE

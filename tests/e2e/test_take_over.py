@@ -21,18 +21,7 @@ ANNOTATION = "vectorindex.dev/operator-class"
 @pytest.fixture
 def keeper(cluster: Cluster, kube: Kube, images: Images) -> Iterator[None]:
     """A second operator, with `outcomes: true`: the others' indexes stay as they are."""
-    values = {
-        "image.repository": images.operator.repository,
-        "image.tag": images.operator.tag,
-        "searcherImage.repository": images.searcher.repository,
-        "searcherImage.tag": images.searcher.tag,
-        "operatorClass": CLASS,
-    }
-    settings = [word for name, value in values.items() for word in ("--set-string", f"{name}={value}")]
-    cluster.helm(
-        "upgrade", "--install", CLASS, release.CHART, "--namespace", NAMESPACE, "--create-namespace",
-        "--set", "crds.enabled=false", "--set", "outcomes=true", "--wait", "--timeout", "120s", *settings, timeout=150,
-    )  # fmt: skip
+    release.install_beside(cluster, images, CLASS, NAMESPACE, "--set", "outcomes=true")
     yield
     cluster.helm("uninstall", CLASS, "--namespace", NAMESPACE, "--wait", timeout=300)
     kube.delete("Namespace", NAMESPACE)

@@ -26,18 +26,7 @@ QUIET_SECONDS = 20
 @pytest.fixture
 def second_release(cluster: Cluster, kube: Kube, images: Images) -> Iterator[Callable[[], None]]:
     """Uninstalls it, once; it is gone after the test."""
-    values = {
-        "image.repository": images.operator.repository,
-        "image.tag": images.operator.tag,
-        "searcherImage.repository": images.searcher.repository,
-        "searcherImage.tag": images.searcher.tag,
-        "operatorClass": CLASS,
-    }
-    settings = [word for name, value in values.items() for word in ("--set-string", f"{name}={value}")]
-    cluster.helm(
-        "upgrade", "--install", CLASS, release.CHART, "--namespace", NAMESPACE, "--create-namespace",
-        "--set", "crds.enabled=false", "--wait", "--timeout", "120s", *settings, timeout=150,
-    )  # fmt: skip
+    release.install_beside(cluster, images, CLASS, NAMESPACE)
     began, lacking = time.time(), list[Any]()
 
     def uninstall() -> None:
