@@ -72,8 +72,8 @@ POLICIES = (
     Mutant(
         "a file that is wrong takes everything back",
         _POLICIES,
-        "        self._hold(stated, problem)\n",
-        "        if not problem:\n            self._hold(stated, problem)\n",
+        "        self._hold(*self._stated())\n",
+        "        stated, problem = self._stated()\n        if not problem:\n            self._hold(stated, problem)\n",
         (f"{_TESTS}::test_a_file_that_is_wrong_allows_nothing_until_it_is_right",),
         "An access that was to be taken away would stay as long as the file has a fault.",
     ),

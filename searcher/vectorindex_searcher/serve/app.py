@@ -140,7 +140,7 @@ class SearchApp:
     def handle(self, request: Request) -> Answer:
         """Route one request, a search by the shortest way. Raises Problem 403 for a token that may see no row."""
         path, _, query = request.target.partition(b"?")
-        policy = ALL_ROWS if self._policies is None else self._policies.of(_credential(request))
+        policy = self._policy(request)
         if path == SEARCH_PATH and request.method == b"POST":
             return self._search(request, query, policy)
         return dispatch(self._routes, request)
@@ -178,8 +178,12 @@ class SearchApp:
         credential = _credential(request) if self._tokens else None
         return credential if credential is not None else request.peer
 
+    def _policy(self, request: Request) -> Policy:
+        """What the token may see. Raises Problem 403 for one without a policy."""
+        return ALL_ROWS if self._policies is None else self._policies.of(_credential(request))
+
     def _index(self, request: Request) -> Answer:
-        policy = ALL_ROWS if self._policies is None else self._policies.of(_credential(request))
+        policy = self._policy(request)
         if policy.fault:
             raise _unusable()
         if policy.predicate is None:

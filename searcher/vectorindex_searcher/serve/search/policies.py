@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -120,30 +122,31 @@ class Policies:
         """Read the file again if it changed, or the tokens did. What cannot be read allows nothing."""
         if not self._bound:
             return
-        holders, seen, problem = self._tokens.holders, Signature(), ""
-        stated: list[_Stated] = []
-        try:
+        holders, seen = self._tokens.holders, Signature()
+        with suppress(OSError):  # what is not there is said when it is read
             # Before the content: what changes while it is read is read again next time.
             seen = signature([self._path])
-            if (seen, holders) == self._seen:
-                return
-            stated = _read(self._path)
+        if (seen, holders) == self._seen:
+            return
+        self._seen = (seen, holders)
+        self._hold(*self._stated())
+
+    def _stated(self) -> tuple[list[_Stated], str]:
+        """What is in the file; or nothing, and why."""
+        try:
+            return _read(self._path), ""
         except OSError as error:
-            problem = error.strerror or str(error)
+            return [], error.strerror or str(error)
         except ValidationError as error:
             fault = error.errors(include_url=False, include_input=False)[0]
-            problem = f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}"
+            return [], f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}"
         except ValueError as error:
-            problem = str(error)
-        if (seen, holders) == self._seen:
-            return  # said already
-        self._seen = (seen, holders)
-        self._hold(stated, problem)
+            return [], str(error)
 
     def _hold(self, stated: list[_Stated], problem: str) -> None:
         policies = {one.token: self._policy(one) for one in stated}
         # Of two, nobody can say which was meant.
-        for name in {one.token for one in stated if sum(one.token == other.token for other in stated) > 1}:
+        for name in (name for name, times in Counter(one.token for one in stated).items() if times > 1):
             policies[name] = Policy(None, fault="the token has more than one policy")
         self._of = {digest: policies[file] for digest, file in self._tokens.holders if file in policies}
         files = dict.fromkeys(file for _, file in self._tokens.holders)

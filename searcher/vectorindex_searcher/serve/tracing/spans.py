@@ -5,6 +5,7 @@ Nothing here waits on the event loop, and nothing that goes wrong reaches a quer
 
 from __future__ import annotations
 
+import functools
 import logging
 import secrets
 import threading
@@ -12,11 +13,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import orjson
 
 from .context import Context
+
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
 
 MOST_WAITING = 2048
 """Spans. More are dropped: a collector that does not answer costs half a megabyte."""
@@ -108,15 +113,8 @@ class Spans:
         body = orjson.dumps(message(spans, self._collector.service, self._revision))
         asked = urllib.request.Request(self._collector.url, body, headers)  # noqa: S310 - http or https, see Collector
         problem = ""
-
-        class Stays(urllib.request.HTTPRedirectHandler):
-            """What is sent goes to the collector that was named, with its headers, and nowhere else."""
-
-            def redirect_request(self, *_: object) -> None:
-                return None
-
         try:
-            with urllib.request.build_opener(Stays).open(asked, timeout=ANSWER_SECONDS) as answer:
+            with _opener().open(asked, timeout=ANSWER_SECONDS) as answer:
                 answer.read(1024)
         except (OSError, ValueError) as error:  # urllib's errors are OSErrors
             problem = str(error)[:200]
@@ -124,6 +122,18 @@ class Spans:
         if bool(problem) is not self._failing:
             self._failing = bool(problem)
             _log.warning("spans cannot be sent" if problem else "spans are sent again", extra={"error": problem})
+
+
+@functools.cache
+def _opener() -> OpenerDirector:
+    """Follows no redirect: what is sent goes to the collector that was named, with its headers, and nowhere else."""
+    import urllib.request
+
+    class Stays(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: object) -> None:
+            return None
+
+    return urllib.request.build_opener(Stays)
 
 
 def message(spans: list[Span], service: str, revision: str) -> dict[str, object]:
