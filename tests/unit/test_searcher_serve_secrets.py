@@ -73,7 +73,19 @@ def reachable(root: object) -> Iterator[object]:
 def test_nothing_of_a_port_holds_a_token_or_another_secret() -> None:
     """In a process of its own: through the event loop a port leads to what other tests of this process have left, and
     to ask an object of somebody's native library what it holds can end the process."""
-    looking = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "alone"]
+    looking = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        __file__,
+        "-k",
+        "alone",
+    ]
     done = subprocess.run(looking, env=os.environ | {ALONE: "1"}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
