@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
 import socket
-import subprocess
-import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +15,6 @@ from wire import Serving, get, post, serving
 from vectorindex_searcher.serve.http.auth import Tokens
 
 TOKEN, OTHER = "a-token-of-somebody-0123456789", "another-token-0123456789"
-ALONE = "SECRETS_ALONE"
-"""In the environment of the process that looks through all that a port leads to."""
 AUTHORIZATION = b"Authorization: Bearer " + TOKEN.encode() + b"\r\n"
 
 
@@ -70,29 +65,7 @@ def reachable(root: object) -> Iterator[object]:
                 left.append(further)
 
 
-def test_nothing_of_a_port_holds_a_token_or_another_secret() -> None:
-    """In a process of its own: through the event loop a port leads to what other tests of this process have left, and
-    to ask an object of somebody's native library what it holds can end the process."""
-    looking = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        __file__,
-        "-k",
-        "alone",
-    ]
-    done = subprocess.run(looking, env=os.environ | {ALONE: "1"}, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
-
-
-@pytest.mark.skipif(ALONE not in os.environ, reason="run by the test above")
-def test_alone_nothing_of_a_port_holds_a_secret(server: Serving) -> None:
+def test_nothing_of_a_port_holds_a_token_or_another_secret(server: Serving) -> None:
     """Not its caches, not its connections: idle, answered, half sent or waiting."""
     secrets = AUTHORIZATION + b"Cookie: session=" + TOKEN.encode() + b"\r\nX-Api-Key: " + TOKEN.encode() + b"\r\n"
     idle, half, waiting, busy = (server.connect() for _ in range(4))
