@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,3 +44,10 @@ def _log_handlers() -> Iterator[None]:
         if handler not in before:
             root.removeHandler(handler)
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """With SIGPIPE's default, the next test whose other end hangs up ends the whole process, and nothing says why."""
+    yield
+    assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN, "this test changed what SIGPIPE does for all others"

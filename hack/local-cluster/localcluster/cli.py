@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ TOOLS = ("kubectl", "helm")
 
 def main(arguments: Sequence[str]) -> int:
     """Runs one verb; its exit status."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `cluster status | head` ends quietly
     try:
         # Before argparse, which would take kubectl's own flags for ours.
         if arguments and arguments[0] in TOOLS:
