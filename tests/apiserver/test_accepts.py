@@ -148,6 +148,16 @@ def test_recall_above_99_percent_for_exact_search(api: Api, smallest: Json) -> N
     assert answer.ok, answer.message
 
 
+def test_an_index_built_elsewhere(api: Api, smallest: Json) -> None:
+    imported = {"index": "a.faiss", "sha256": "0" * 64, "ids": "a.npy", "idsSHA256": "1" * 64}
+    manifest = changed(smallest, "spec.gate", {"queries": {"s3": {"bucket": "queries"}}})
+    answer = api.apply(changed(manifest, "spec.index", {"import": imported}))
+    assert answer.ok, answer.message
+    kept = VectorIndexSpec.model_validate(answer.body["spec"]).index.imported
+    assert kept is not None
+    assert kept.wire() == imported
+
+
 def test_an_empty_embedding_may_be_filled_in_once(api: Api, smallest: Json) -> None:
     assert api.apply(smallest).ok
     answer = api.apply(changed(smallest, "spec.embedding", {"model": "m", "version": "2", "dimension": 8}))

@@ -431,6 +431,15 @@ def mounted(path: str) -> Json:
             "needs index.factory Auto",
         ),
         ("spec.index.searchParams", {"nprobe": 8}, "spec.index.searchParams", "needs an index.factory"),
+        ("spec.index.import", {"index": "a", "sha256": "0" * 64}, "spec.index.import", "needs gate.queries"),
+        ("spec.index.import", {"index": "a", "sha256": "0"}, "spec.index.import.sha256", "should match"),
+        ("spec.index.import", {"index": "a", "sha256": "0" * 64, "ids": "b"}, "spec.index.import", "go together"),
+        (
+            "spec.index",
+            {"factory": "Flat", "import": {"index": "a", "sha256": "0" * 64}},
+            "spec.index.import",
+            "an index that is built",
+        ),
         # names
         ("metadata.name", "x" * 41, "metadata.name", "at most 40 characters"),
         ("metadata.name", "1st", "metadata.name", "DNS-1035"),

@@ -406,6 +406,24 @@ class VectorIndexSpec(Model):
             ".index.searchParams",
         ),
         CelRule(
+            "!has(self.index.__import__) || (self.index.factory == 'Auto' && !has(self.index.effort)"
+            " && !has(self.index.objective.memoryLimit)"
+            " && (!has(self.index.searchParams) || size(self.index.searchParams) == 0))",
+            "index.import names an index that is built: leave factory, effort, objective.memoryLimit and searchParams out",
+            ".index.import",
+        ),
+        CelRule(
+            "!has(self.index.__import__) || has(self.index.__import__.ids) == has(self.index.__import__.idsSHA256)",
+            "index.import.ids and index.import.idsSHA256 go together",
+            ".index.import",
+        ),
+        CelRule(
+            "!has(self.index.__import__) || has(self.gate.queries)",
+            "index.import needs gate.queries: nothing can be left out of an index that is built, and rows that are in it"
+            " prove nothing",
+            ".index.import",
+        ),
+        CelRule(
             "self.gate.recall.min <= 0.99 || self.index.factory == 'Flat'",
             "gate.recall.min above 0.99 can only be proven for factory Flat",
             ".gate.recall.min",

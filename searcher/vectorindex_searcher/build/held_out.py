@@ -113,13 +113,15 @@ def sampled(order: Order, count: int, rows: int, among: Rows | None = None) -> O
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """Builds the indexes of one artifact. order: without a sample. training: rows of that."""
+    """Builds the indexes of one artifact. order: without a sample. training: rows of that. imported: the index of all
+    rows that was built elsewhere; nothing is left out of it."""
 
     folder: Path
     order: Order
     training: int
     fallback: DeviceFallback
     checkpoints: Checkpoints | None
+    imported: Any = None
 
     def without(self, plan: LeftOut, part: Part) -> Any:
         """The index of `part`, without what was left out of it."""
@@ -152,6 +154,8 @@ class Builder:
         return full if full is not None and full.ntotal == self.order.rows else self.whole()
 
     def _first(self, rows: int) -> Any:
+        if self.imported is not None:
+            return self.imported
         with VectorFile(self.folder / VECTORS_FILE, self.order.metric, rows) as vectors:
             order = sampled(self.order, self.training, rows)
             return filled(order, vectors, self.fallback, self.checkpoints, self.folder)

@@ -27,6 +27,9 @@ def check(spec: IndexSpec, count: int, dimension: int, metric: Metric, *, hides:
     Raises BadSpec: UnknownFactory, TooManyLists, UnsupportedIndex ...; MemoryLimitNeedsAuto, SearchParamsNeedFactory,
     UnknownSearchParam, SearchParamOutOfRange, CannotHide.
     """
+    if spec.imported is not None:
+        _check_beside_import(spec)
+        return
     if spec.factory == AUTO:
         if spec.search_params:
             raise BadSpec(
@@ -57,6 +60,23 @@ def check(spec: IndexSpec, count: int, dimension: int, metric: Metric, *, hides:
         if not least <= value <= most:
             message = f"{name} is {value}; {spec.factory!r} takes {least} to {most}"
             raise BadSpec("SearchParamOutOfRange", message, field=field, remedy=f"Use a value from {least} to {most}.")
+
+
+def _check_beside_import(spec: IndexSpec) -> None:
+    """Raises BadSpec/ImportIsBuilt."""
+    given = {
+        "factory": spec.factory != AUTO,
+        "objective.memoryLimit": spec.objective.memory_limit is not None,
+        "effort": spec.effort is not None,
+        "searchParams": bool(spec.search_params),
+    }
+    for name in (name for name, said in given.items() if said):
+        raise BadSpec(
+            "ImportIsBuilt",
+            f"spec.index.{name} says how to build, but spec.index.import names an index that is built",
+            field=f"spec.index.{name}",
+            remedy=f"Leave {name} out, or import out.",
+        )
 
 
 def decide(spec: IndexSpec, folder: Path, metric: Metric, memory: int = 0) -> Choice:

@@ -9,6 +9,8 @@
     add     the left-out rows
     publish files, then the manifest if there is none
 
+An index that was built elsewhere (index.import) is put in the place of choose, draw, train and add (imported.py).
+
 Memory: build/budget.py. Disk: the artifact, and ids or metadata once more while rows are moved. Idempotent: a published
 digest is answered, not rebuilt.
 """
@@ -50,6 +52,7 @@ from ..errors import BadSpec, SourceChanged
 from ..index import heap
 from ..index.binding import faiss
 from ..index.choose.auto import AUTO
+from ..index.choose.choice import Choice
 from ..index.choose.tuning import K, Tuning
 from ..index.device import DeviceFallback, pick_device
 from ..index.engine import read_index
@@ -65,7 +68,7 @@ from ..proof.groundtruth import ground_truth
 from ..proof.measured import write_measured
 from ..proof.queries import write_held_out
 from ..storage.store import Role, Store, open_store, require_exclusive_put
-from . import CHECKPOINT_AFTER_SECONDS, budget, recipe
+from . import CHECKPOINT_AFTER_SECONDS, budget, imported, recipe
 from .checkpoint import Checkpoints
 from .fill import Order, hash_rows, write_index
 from .held_out import SEED, Builder, Built, Questions, build_measured, questions, shown_rows, with_published
@@ -101,7 +104,9 @@ def build(
     source_store = open_store(task.source, Role.SOURCE)
     listing = _listing(task, source_store, artifacts, layout)
     source = open_source(source_store, listing, task.columns, task.embedding)
-    tombstones = current_tombstones(task.tombstones, task.columns.id, source.id_type)
+    # What is in an index that was built elsewhere stays in it: searchers hide what is deleted.
+    deleted = None if task.index.imported else task.tombstones
+    tombstones = current_tombstones(deleted, task.columns.id, source.id_type)
     source = source.without(tombstones.ids)
     metric = task.embedding.metric
     recipe.check(task.index, source.rows, source.dimension, metric, hides=task.tombstones is not None)
@@ -110,8 +115,12 @@ def build(
     with tempfile.TemporaryDirectory(prefix="build-", dir=work) as name:
         folder = Path(name)
         stage(source, folder)
-        step("choosing")
-        choice = recipe.decide(task.index, folder, metric, task.memory_limit_bytes)
+        found = imported.take(task.index, source_store, source, folder, hides=task.tombstones is not None)
+        if found is None:
+            step("choosing")
+            choice = recipe.decide(task.index, folder, metric, task.memory_limit_bytes)
+        else:
+            choice = Choice(imported.FACTORY, (), "")
         order = Order(
             factory=choice.factory,
             metric=metric,
@@ -122,12 +131,15 @@ def build(
             vector_column=task.columns.vector,
             ef_construction=choice.ef_construction,
         )
-        training = _training_rows(task, source, choice.factory)
-        plan = _left_out(order, folder, listing.fingerprint, fallback, _most_folds(task, order, training))
-        order = replace(order, moved=hash_rows(plan.moved) if len(plan.moved) else "")
+        if found is None:
+            training = _training_rows(task, source, choice.factory)
+            plan = _left_out(order, folder, listing.fingerprint, fallback, _most_folds(task, order, training))
+            order = replace(order, moved=hash_rows(plan.moved) if len(plan.moved) else "")
+        else:
+            training, plan = 0, LeftOut()
         shape = {"rows": source.rows, "dimension": source.dimension}
         _log.info("building", extra={**shape, "factory": choice.factory, "trainingRows": training})
-        builder = Builder(folder, order, training, fallback, checkpoints)
+        builder = Builder(folder, order, training, fallback, checkpoints, found)
         bare = _bare(task, listing, source, choice.factory)
         vectors = hash_file(folder / VECTORS_FILE)  # from here on it stays as it is
         tuned = _built(builder, plan, bare, task, (artifacts, layout), vectors.file.sha256)
@@ -208,7 +220,8 @@ def _built(
 
     def measured(plan: LeftOut) -> Built:
         step("scanning")
-        parts = questions(folder, order, plan, find, _inside(order), max(ks))
+        exact = is_exact(order.empty() if builder.imported is None else builder.imported)
+        parts = questions(folder, order, plan, find, _inside(order.rows, exact=exact), max(ks))
         with VectorFile(folder / VECTORS_FILE, order.metric) as vectors:
             rows = shown_rows(parts)
             rows = rows[canary_numbers(len(rows))]
@@ -235,10 +248,9 @@ def _built(
     return tuned
 
 
-def _inside(order: Order) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _inside(rows: int, *, exact: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Rows to tune and to judge with where none is left out: an exact index is judged by them, another one by none."""
-    drawn = np.random.default_rng(SEED).choice(order.rows, min(2 * HELD_OUT, order.rows), replace=False)
-    exact = is_exact(order.empty())
+    drawn = np.random.default_rng(SEED).choice(rows, min(2 * HELD_OUT, rows), replace=False)
     judging = drawn[-HELD_OUT:] if exact else drawn[:0]
     return np.sort(drawn[:HELD_OUT]), np.sort(judging)
 

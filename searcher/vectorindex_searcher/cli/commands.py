@@ -24,6 +24,7 @@ from ..contract import (
     EmbeddingsEndpoint,
     EncoderTask,
     Identity,
+    ImportedIndex,
     IndexSpec,
     Location,
     Metric,
@@ -75,6 +76,7 @@ def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
         objective=objective,
         effort=Effort(options.effort),
         search_params=_search_params(options.search_params),
+        imported=_imported(options),
     )
     task = BuildTask(
         identity=resolving.identity,
@@ -89,6 +91,22 @@ def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
         queries=resolving.queries,
     )
     return task if options.digest else task.model_copy(update={"digest": _digest(task)})
+
+
+def _imported(options: argparse.Namespace) -> ImportedIndex | None:
+    """Raises BadSpec for what is half said."""
+    if options.import_index is None:
+        return None
+    ids, ids_sha256 = options.import_ids, options.import_ids_sha256
+    try:
+        return ImportedIndex(index=options.import_index, sha256=options.import_sha256, ids=ids, ids_sha256=ids_sha256)
+    except ValidationError as error:
+        raise BadSpec(
+            "BadImport",
+            f"--import-index {options.import_index}: {error.errors(include_url=False)[0]['msg']}",
+            field="--import-index",
+            remedy="Say with --import-sha256 (and --import-ids-sha256) what sha256sum says of the files.",
+        ) from None
 
 
 def _fingerprint(place: Location, role: Role, exclude: Sequence[str] = ()) -> str:

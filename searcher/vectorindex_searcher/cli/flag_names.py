@@ -37,6 +37,8 @@ FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.index\.objective\.recall", "--recall"),
     (r"spec\.index\.objective\.minimise", "--minimise"),
     (r"spec\.index\.effort", "--effort"),
+    (r"spec\.index\.import\.ids", "--import-ids"),
+    (r"(spec\.)?index\.import", "--import-index"),
     (r"spec\.embedding\.encoder\.onnx\.sha256", "--encoder-sha256"),
     (r"spec\.embedding\.encoder\.endpoint(\.url)?", "--encoder-url"),
     (r"spec\.embedding\.encoder\.textColumn", "--text-column"),

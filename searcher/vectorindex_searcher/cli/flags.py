@@ -94,6 +94,10 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
             metavar="NAME=VALUE",
             help="fixed, not tuned (nprobe=32 k_factor=4)",
         )
+        verb.add_argument("--import-index", metavar="FILE", help="serve this FAISS index; a path below the source")
+        verb.add_argument("--import-sha256", default="", metavar="SHA256", help="of that file")
+        verb.add_argument("--import-ids", metavar="FILE", help=".npy with the id of each of its rows; below the source")
+        verb.add_argument("--import-ids-sha256", metavar="SHA256", help="of the file of ids")
         devices = [device.value for device in Device]
         verb.add_argument("--device", choices=devices, default=Device.CPU.value, help="where to build (default: CPU)")
         verb.add_argument("--digest", default="", help="name of the revision (default: derived from data and flags)")

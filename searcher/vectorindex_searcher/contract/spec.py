@@ -6,7 +6,7 @@ import re
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from .model import Model
 from .numbers import NUMBERS, number_text
@@ -109,10 +109,30 @@ def _said(effort: Effort | None) -> Effort | None:
     return None if effort is Effort.NORMAL else effort
 
 
+class ImportedIndex(Model):
+    """A FAISS index that was built elsewhere, of the rows of the source."""
+
+    index: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Key of the file that faiss.write_index wrote, from the top of the source's bucket or volume."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of that file. Another file is another revision."""
+    ids: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Key of a .npy file with the id of each row of the index, in its order, int64 or text. Absent: the index's own
+    (IndexIDMap, add_with_ids), or the row numbers."""
+    ids_sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", alias="idsSHA256")] = None
+    """SHA-256 of the file of ids."""
+
+    @model_validator(mode="after")
+    def _ids_are_pinned(self) -> ImportedIndex:
+        if (self.ids is None) != (self.ids_sha256 is None):
+            raise ValueError("index.import.ids and idsSHA256 go together")
+        return self
+
+
 class IndexSpec(Model):
     """`factory`: Auto, or a FAISS factory string (without pre-transforms of the id: ids are kept beside the index)."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"effort"})
+    later: ClassVar[frozenset[str]] = frozenset({"effort", "imported"})
     factory: Annotated[str, Field(min_length=1, max_length=128)] = "Auto"
     """Auto measures several kinds of index on a sample; or for example IVF4096,PQ48x4fs,RFlat, HNSW32,SQ8 or Flat."""
     objective: Objective = Objective()
@@ -122,6 +142,8 @@ class IndexSpec(Model):
     200 too (High)."""
     search_params: Annotated[dict[SearchParamName, SearchParamValue], Field(max_length=8)] = {}
     """Fixed search parameters by FAISS's names (nprobe, efSearch, k_factor). Empty: tuned. Not with factory Auto."""
+    imported: Annotated[ImportedIndex | None, Field(alias="import")] = None
+    """Serve this index instead of building one: checked, proven with gate.queries and served like any other."""
 
 
 class ParamLimits(Model):

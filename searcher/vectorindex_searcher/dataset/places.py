@@ -38,7 +38,9 @@ def no_data(task: ResolveTask | BuildTask) -> tuple[str, ...]:
     Without it a second build reads the first one's vectors.npy as rows, and the gate asks for rows of the index.
     """
     places = (task.tombstones, task.queries, task.artifacts, _own(task.artifacts, task.identity))
-    return tuple(key for key in (nested_key(task.source, place) for place in places) if key)
+    imported = task.index.imported if isinstance(task, BuildTask) else None
+    ids = (imported.ids,) if imported is not None and imported.ids is not None else ()
+    return (*(key for key in (nested_key(task.source, place) for place in places) if key), *ids)
 
 
 def _own(artifacts: Location, identity: Identity) -> Location:

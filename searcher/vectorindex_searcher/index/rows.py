@@ -241,3 +241,13 @@ def swap_rows(path: Path, ones: npt.NDArray[np.int64], others: npt.NDArray[np.in
         for table in old.reordered(ones, others):
             writer.write(table)
     new.replace(path)
+
+
+def order_rows(path: Path, order: npt.NDArray[np.int64]) -> None:
+    """Put all rows of a RowFile in another order: row i becomes what order[i] was. Batch by batch, into a file that
+    takes its place."""
+    old, new = RowFile(path), path.with_name(f"{path.name}.new")
+    with RowWriter(new, old.schema, old.batch_rows) as writer:
+        for start in range(0, old.count, old.batch_rows):
+            writer.write(old.gather(order[start : start + old.batch_rows]))
+    new.replace(path)

@@ -78,7 +78,10 @@ class VectorFile:
         self.close()
 
     def close(self) -> None:
-        os.close(self._fd)
+        """Again does nothing: the number may be another file's by then."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def raw(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows [start, stop) as given, float32."""
@@ -147,3 +150,15 @@ def swap_rows(path: Path, ones: npt.NDArray[np.int64], others: npt.NDArray[np.in
             first, second = os.pread(file.fileno(), width, one), os.pread(file.fileno(), width, other)
             os.pwrite(file.fileno(), second, one)
             os.pwrite(file.fileno(), first, other)
+
+
+def order_rows(path: Path, order: npt.NDArray[np.int64]) -> None:
+    """Put all rows of vectors.npy in another order: row i becomes what order[i] was. Into a file that takes its place;
+    memory: SCAN_BYTES."""
+    new = path.with_name(f"{path.name}.new")
+    with VectorFile(path, Metric.L2) as old:
+        step = max(64, SCAN_BYTES // (4 * old.dimension))
+        with VectorWriter(new, old.count, old.dimension, half=old.half) as writer:
+            for start in range(0, old.count, step):
+                writer.write(old.gather(order[start : start + step], prepared=False))
+    new.replace(path)
