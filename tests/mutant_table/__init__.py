@@ -9,6 +9,7 @@ from .canary import CANARY
 from .cluster import CLUSTER
 from .data_plane import DATA_PLANE
 from .decisions import DECISIONS
+from .imports import IMPORTS
 from .judging import JUDGING
 from .kept_prior import KEPT_PRIOR
 from .leftovers import LEFTOVERS
@@ -47,6 +48,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Stories of the simulator": STORIES,
     "Surroundings of the simulator": SURROUNDINGS,
     "Searcher and client": DATA_PLANE,
+    "Indexes built elsewhere": IMPORTS,
     "Encoders": TEXT,
     "kubectl vectorindex": PLUGIN,
 }

@@ -409,7 +409,8 @@ class VectorIndexSpec(Model):
             "!has(self.index.__import__) || (self.index.factory == 'Auto' && !has(self.index.effort)"
             " && !has(self.index.objective.memoryLimit)"
             " && (!has(self.index.searchParams) || size(self.index.searchParams) == 0))",
-            "index.import names an index that is built: leave factory, effort, objective.memoryLimit and searchParams out",
+            "index.import names an index that is built: leave factory, effort, objective.memoryLimit and"
+            " searchParams out",
             ".index.import",
         ),
         CelRule(
@@ -419,8 +420,8 @@ class VectorIndexSpec(Model):
         ),
         CelRule(
             "!has(self.index.__import__) || has(self.gate.queries)",
-            "index.import needs gate.queries: nothing can be left out of an index that is built, and rows that are in it"
-            " prove nothing",
+            "index.import needs gate.queries: nothing can be left out of an index that is built, and rows that are in"
+            " it prove nothing",
             ".index.import",
         ),
         CelRule(

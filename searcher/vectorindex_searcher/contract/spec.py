@@ -114,12 +114,12 @@ class ImportedIndex(Model):
 
     index: Annotated[str, Field(min_length=1, max_length=1024)]
     """Key of the file that faiss.write_index wrote, from the top of the source's bucket or volume."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of that file. Another file is another revision."""
     ids: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     """Key of a .npy file with the id of each row of the index, in its order, int64 or text. Absent: the index's own
     (IndexIDMap, add_with_ids), or the row numbers."""
-    ids_sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", alias="idsSHA256")] = None
+    ids_sha256: Annotated[str | None, Field(max_length=64, pattern=r"^[0-9a-f]{64}$", alias="idsSHA256")] = None
     """SHA-256 of the file of ids."""
 
     @model_validator(mode="after")
