@@ -66,7 +66,7 @@ def take(spec: IndexSpec, store: Store, source: Source, folder: Path, *, hides: 
     _check(index, wanted.index, source)
     if hides:
         check_hidable(takes_selector(index), index_type(index))
-    if wanted.ids is not None:
+    if wanted.ids is not None and wanted.ids_sha256 is not None:
         _fetch(store, wanted.ids, wanted.ids_sha256, folder / IDS)
         ids = _ids(folder / IDS, wanted.ids, index.ntotal)
         if not np.array_equal(labels, np.arange(index.ntotal)):
@@ -288,7 +288,7 @@ def _places(ids: pa.Array, folder: Path, wanted: ImportedIndex) -> Labels:
         row = int(pc.index(found.is_null(), True).as_py())
         message = f"row {row} of {wanted.index} has id {ids[row].as_py()!r}, which no row of the source has"
         raise _other_rows(message, wanted.index)
-    places = found.to_numpy(zero_copy_only=False).astype(np.int64)
+    places: Labels = found.to_numpy(zero_copy_only=False).astype(np.int64)
     counts = np.bincount(places, minlength=len(of_source))
     if (twice := np.flatnonzero(counts > 1)).size:
         value = of_source[int(twice[0])].as_py()
