@@ -29,7 +29,7 @@ from vectorindex_operator.api.guardrails import (
     Guardrails,
 )
 from vectorindex_operator.api.network import FrontService, IpBlock, LabelSelector, NetworkPeer, NetworkPolicy
-from vectorindex_operator.api.places import S3, STORES, Place, SecretRef, Volume, by_kind, kept
+from vectorindex_operator.api.places import S3, STORES, Azure, Place, SecretRef, Volume, by_kind, kept
 from vectorindex_operator.api.pod import EnvVar, Pod, Toleration
 from vectorindex_operator.api.rollout import Rollout, Shadow, Soak
 from vectorindex_operator.api.route import ParentRef, Route, Step
@@ -181,6 +181,7 @@ __all__ = [
     "VectorIndexSpec",
     "VectorIndexStatus",
     "VerbResult",
+    "Azure",
     "Volume",
     "WorkFailure",
     "by_kind",

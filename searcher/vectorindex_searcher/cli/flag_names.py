@@ -11,7 +11,7 @@ from ..contract import Failure
 
 _ARTIFACTS = "artifacts"
 _S3 = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts|embedding\.encoder\.onnx)\.s3"
-_PLACE = r"(\.s3(\.bucket|\.prefix)?|\.volume(\.claimName|\.path)?|\.folder)?"
+_PLACE = r"(\.s3(\.bucket|\.prefix)?|\.azure(\.container|\.prefix)?|\.volume(\.claimName|\.path)?|\.folder)?"
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.source\.columns\.id", "--id-column"),
@@ -19,6 +19,7 @@ FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.source\.columns\.metadata", "--metadata"),
     (rf"Name a Secret with keys in {_S3}\.secretRef", f"Set the variables {_KEYS}"),
     ("the Secret or ServiceAccount it takes credentials from", f"the variables {_KEYS}"),
+    (r"spec\.(source(\.tombstones)?|gate\.queries|artifacts)\.azure\.endpoint", "--endpoint"),
     (rf"{_S3}\.anonymous: true", "--anonymous"),
     (rf"{_S3}\.endpoint", "--endpoint"),
     (rf"{_S3}\.region", "--region"),

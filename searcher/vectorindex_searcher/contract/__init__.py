@@ -80,7 +80,7 @@ from .model import Model, Stored, inert
 from .numbers import NUMBERS, number_text
 from .outcomes import OUTCOMES_WRITTEN, PROMOTED, REJECTED, Outcome, OutcomesResult, OutcomesTask
 from .packed import PACKED, pack, unpack
-from .places import S3, VOLUME_SCHEME, VOLUMES_DIR, Location, Place, Volume, mount_dir
+from .places import AZURE_SCHEME, S3, VOLUME_SCHEME, VOLUMES_DIR, Azure, Location, Place, Volume, mount_dir
 from .points import POINT_PATH, PointOrder, ServingPoint
 from .results import (
     COLUMN_TYPES,
@@ -273,6 +273,8 @@ __all__ = [
     "TASK_ENV",
     "TERMINATION_LOG_ENV",
     "TOMBSTONE_POLL_SECONDS",
+    "AZURE_SCHEME",
+    "Azure",
     "VOLUMES_DIR",
     "VOLUME_SCHEME",
     "WITH_A_FILTER",

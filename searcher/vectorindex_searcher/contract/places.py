@@ -15,6 +15,7 @@ from .model import Model
 VOLUMES_DIR = "/var/lib/vectorindex"
 """Where pods have the volumes of places: `source`, `artifacts` and `queries` below it."""
 VOLUME_SCHEME = "volume://"
+AZURE_SCHEME = "az://"
 _SEGMENT = r"([^/.]|\.[^/.]|\.\.[^/])[^/]*"
 """Of a path below a volume: anything but `.` and `..`."""
 
@@ -102,6 +103,48 @@ class S3(Place):
         return f"bucket {self.bucket}, prefix {self.prefix!r}"
 
 
+class Azure(Place):
+    """A container of Azure Blob Storage and a prefix of the names of its blobs."""
+
+    kind: ClassVar[str] = "azure"
+    endpoint: Annotated[str, Field(max_length=256, pattern=r"^https?://[^@/?#\s]+(/[^@?#\s]*)?$")]
+    """Of the storage account: https://ACCOUNT.blob.core.windows.net. Where the account is no part of the name of the
+    host (Azurite), it is the last part of the path."""
+    container: Annotated[str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9$]([a-z0-9-]*[a-z0-9])$")]
+    """Name of the container."""
+    prefix: Annotated[str, Field(max_length=512)] = ""
+    """Names of blobs begin with this; a folder ends in a slash."""
+    anonymous: bool | None = None
+    """True: a public container, read without any credentials."""
+
+    @property
+    def account(self) -> str:
+        """Name of the storage account."""
+        host, _, path = self.endpoint.partition("://")[2].partition("/")
+        return path.strip("/").rpartition("/")[2] or host.partition(".")[0]
+
+    @property
+    def store(self) -> tuple[str, ...]:
+        return (self.kind, self.endpoint.rstrip("/"), self.container)
+
+    @property
+    def held_in(self) -> tuple[str, ...]:
+        return (self.kind, self.account, self.container)
+
+    @property
+    def root(self) -> str:
+        return self.prefix
+
+    def at(self, prefix: str) -> Self:
+        return self.model_copy(update={"prefix": prefix})
+
+    def url(self, key: str) -> str:
+        return f"{AZURE_SCHEME}{self.container}/{key}"
+
+    def words(self) -> str:
+        return f"container {self.container} of {self.account}, prefix {self.prefix!r}"
+
+
 class Volume(Place):
     """A folder of a PersistentVolumeClaim in the namespace of the index."""
 
@@ -135,6 +178,7 @@ class Location(Model):
     a kind of store must refuse it, not look elsewhere."""
 
     s3: S3 | None = None
+    azure: Azure | None = None
     volume: Volume | None = None
     folder: str | None = None
 
@@ -146,5 +190,5 @@ class Location(Model):
     @property
     def place(self) -> Place | None:
         """The place in a store; None: a folder, nothing, or more than one."""
-        given = [one for one in (self.s3, self.volume) if one is not None]
+        given = [one for one in (self.s3, self.azure, self.volume) if one is not None]
         return given[0] if len(given) == 1 and self.folder is None else None

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from ..contract import ENCODER_ENV_PREFIX, S3, VOLUME_SCHEME, ExitCode, Location, Volume, mount_dir
+from ..contract import AZURE_SCHEME, ENCODER_ENV_PREFIX, S3, VOLUME_SCHEME, Azure, ExitCode, Location, Volume, mount_dir
 from ..errors import BadData, BadSpec
 
 CHUNK_BYTES = 1 << 20
@@ -156,6 +156,10 @@ def open_store(location: Location, role: Role) -> Store:
         from .s3 import S3Store  # boto3 takes 0.3 s to import and folders do not need it
 
         return S3Store(place, role)
+    if isinstance(place, Azure):
+        from .cloud import CloudStore
+
+        return CloudStore(place, role)
     if isinstance(place, Volume):
         from .volume import VolumeStore
 
@@ -168,13 +172,15 @@ def open_store(location: Location, role: Role) -> Store:
 
 
 def parse_location(text: str, *, endpoint: str = "", region: str = "", anonymous: bool | None = None) -> Location:
-    """`s3://bucket/prefix`, a local path, or in a pod that has it `volume://claim/path`. Raises BadSpec for any other
+    """`s3://bucket/prefix`, `az://container/prefix`, a local path, or in a pod that has it `volume://claim/path`. Raises BadSpec for any other
     URL."""
     if text.startswith(VOLUME_SCHEME):
         return _typed_volume(text)
+    if text.startswith(AZURE_SCHEME):
+        return _typed_container(text, endpoint, anonymous)
     if not text.startswith("s3://"):
         if "://" in text:
-            remedy = "Places are folders, files or s3://bucket/prefix."
+            remedy = "Places are folders, files, s3://bucket/prefix or az://container/prefix."
             raise BadSpec("BadLocation", f"{text} is no place that can be read", remedy=remedy)
         return Location(folder=text)
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
@@ -188,6 +194,17 @@ def parse_location(text: str, *, endpoint: str = "", region: str = "", anonymous
             raise BadSpec("BadEndpoint", message, field="--endpoint", remedy=remedy) from None
         message = f"{text}: not a usable S3 location ({'.'.join(map(str, first['loc']))}: {first['msg']})"
         raise BadSpec("BadLocation", message, remedy="Write s3://bucket/prefix.") from None
+
+
+def _typed_container(text: str, endpoint: str, anonymous: bool | None) -> Location:
+    container, _, prefix = text.removeprefix(AZURE_SCHEME).partition("/")
+    try:
+        return Location(azure=Azure(endpoint=endpoint, container=container, prefix=prefix, anonymous=anonymous))
+    except ValidationError as error:
+        wrong = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
+        message = f"{text} with --endpoint {endpoint[:100]!r} is no container of Azure ({wrong})"
+        remedy = "Write az://container/prefix with --endpoint https://ACCOUNT.blob.core.windows.net."
+        raise BadSpec("BadLocation", message, remedy=remedy) from None
 
 
 def _typed_volume(text: str) -> Location:
