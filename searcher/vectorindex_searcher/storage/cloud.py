@@ -39,7 +39,12 @@ DELETES_AT_ONCE = 8
 RETRIES = 5
 RETRY_SECONDS = 60
 _NO_CONTAINER = "ContainerNotFound"
-_CREDENTIALS = ("AuthenticationFailed", "InvalidAuthenticationInfo", "AuthorizationFailure", "NoAuthenticationInformation")
+_CREDENTIALS = (
+    "AuthenticationFailed",
+    "InvalidAuthenticationInfo",
+    "AuthorizationFailure",
+    "NoAuthenticationInformation",
+)
 """Codes of answers with 401 or 403 that mean the key or token itself, not what it may do."""
 _FAILURES = (BaseError, FileNotFoundError, PermissionError, OSError)
 
@@ -152,7 +157,12 @@ class CloudStore:
             return {key: why for key, why in zip(keys, pool.map(one, keys), strict=True) if why}
 
     def discard_unfinished(
-        self, prefix: str, older_than: float, *, ours: Callable[[str], bool], dry_run: bool = False
+        self,
+        prefix: str,  # noqa: ARG002
+        older_than: float,  # noqa: ARG002
+        *,
+        ours: Callable[[str], bool],  # noqa: ARG002
+        dry_run: bool = False,  # noqa: ARG002
     ) -> int:
         """Azure drops blocks that were never put together by itself, after a week."""
         return 0
@@ -168,7 +178,9 @@ class CloudStore:
             return self._refused("BucketNotFound", message, f"{field}.container", remedy)
         if isinstance(error, UnauthenticatedError) or any(code in str(error) for code in _CREDENTIALS):
             remedy = f"Check the keys of the Secret in {field}.secretRef; for a public container say anonymous: true."
-            return self._refused("InvalidCredentials", f"{where}: the store refuses the credentials ({why})", field, remedy)
+            return self._refused(
+                "InvalidCredentials", f"{where}: the store refuses the credentials ({why})", field, remedy
+            )
         if isinstance(error, PermissionDeniedError | PermissionError):
             writing = "Contributor" if self.role is Role.ARTIFACTS else "Reader"
             remedy = f"Grant the role Storage Blob Data {writing} on the container."

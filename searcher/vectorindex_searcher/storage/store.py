@@ -172,8 +172,8 @@ def open_store(location: Location, role: Role) -> Store:
 
 
 def parse_location(text: str, *, endpoint: str = "", region: str = "", anonymous: bool | None = None) -> Location:
-    """`s3://bucket/prefix`, `az://container/prefix`, a local path, or in a pod that has it `volume://claim/path`. Raises BadSpec for any other
-    URL."""
+    """`s3://bucket/prefix`, `az://container/prefix`, a local path, or in a pod that has it `volume://claim/path`.
+    Raises BadSpec for any other URL."""
     if text.startswith(VOLUME_SCHEME):
         return _typed_volume(text)
     if text.startswith(AZURE_SCHEME):

@@ -1,0 +1,148 @@
+"""Azure Blob Storage, against a real server: Microsoft's Azurite on loopback, in memory (`make azurite` installs it)."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import email.utils
+import hashlib
+import hmac
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layers import CHECKOUT
+from ports import held
+from store_promises import Opened, StorePromises
+
+from vectorindex_searcher.artifact.collect import collect
+from vectorindex_searcher.artifact.inspection import inspect
+from vectorindex_searcher.build.task import build
+from vectorindex_searcher.contract import Azure, BuildTask, CollectTask, ExitCode, Identity, IndexSpec, Location
+from vectorindex_searcher.errors import TaskError
+from vectorindex_searcher.storage.cloud import CloudStore
+from vectorindex_searcher.storage.store import Role, Store, open_store, parse_location
+
+ACCOUNT = "devstoreaccount1"
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""Of Azurite's one account, as its documentation has it."""
+CONTAINER = "indexes"
+PROGRAM = CHECKOUT / "build" / "tools" / "azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    node, program = shutil.which("node"), Path(os.environ.get("AZURITE", PROGRAM))
+    if node is None or not program.exists():
+        pytest.skip("needs node, and Azurite: make azurite")
+    with held() as (port,):
+        listen = ["--inMemoryPersistence", "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+        process = subprocess.Popen(
+            [node, str(program), *listen, "--disableTelemetry", "--silent"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                assert process.poll() is None, "Azurite ended"
+                assert time.monotonic() < deadline, "Azurite never listened"
+                time.sleep(0.1)
+            at = f"http://127.0.0.1:{port}/{ACCOUNT}"
+            _make_container(at)
+            yield at
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _make_container(endpoint: str) -> None:
+    """obstore makes no containers: one request, signed as Azure's documentation says."""
+    date, version = email.utils.formatdate(usegmt=True), "2021-08-06"
+    names = f"x-ms-date:{date}\nx-ms-version:{version}\n/{ACCOUNT}/{ACCOUNT}/{CONTAINER}\nrestype:container"
+    text = "PUT" + "\n" * 12 + names
+    signed = base64.b64encode(hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()).decode()
+    headers = {"x-ms-date": date, "x-ms-version": version, "Authorization": f"SharedKey {ACCOUNT}:{signed}"}
+    request = urllib.request.Request(
+        f"{endpoint}/{CONTAINER}?restype=container", method="PUT", headers=headers | {"Content-Length": "0"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 201
+
+
+@pytest.fixture
+def place(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Azure:
+    for role in Role:
+        monkeypatch.setenv(f"{role.env_prefix}AZURE_STORAGE_ACCOUNT_KEY", KEY)
+    return Azure(endpoint=endpoint, container=CONTAINER, prefix=f"{request.node.name}/")
+
+
+class TestAzure(StorePromises):
+    many = 5005
+    """Azure tells of 5,000 blobs in one answer."""
+
+    @pytest.fixture
+    def opened(self, place: Azure) -> Opened:
+        def store(role: Role) -> Store:
+            return open_store(Location(azure=place), role)
+
+        return store
+
+
+def test_refusals_name_field_and_remedy_and_no_key(place: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = place.model_copy(update={"container": "nowhere"})
+    for call in (lambda store: list(store.list("")), lambda store: store.read("x"), lambda store: store.put("x", b"")):
+        with pytest.raises(TaskError) as caught:
+            call(CloudStore(nowhere, Role.ARTIFACTS))
+        said = caught.value
+        assert (said.reason, said.failure.field) == ("BucketNotFound", "spec.artifacts.azure.container")
+        assert said.exit_code == ExitCode.STORE_UNAVAILABLE
+    monkeypatch.setenv("SOURCE_AZURE_STORAGE_ACCOUNT_KEY", base64.b64encode(b"wrong").decode())
+    with pytest.raises(TaskError) as caught:
+        list(CloudStore(place, Role.SOURCE).list(""))
+    assert (caught.value.reason, caught.value.exit_code) == ("InvalidCredentials", ExitCode.SOURCE_MISSING)
+    monkeypatch.delenv("SOURCE_AZURE_STORAGE_ACCOUNT_KEY")
+    token = "sv=2021-08-06&ss=b&srt=sco&sp=rl&se=2099-01-01&sig=c2VjcmV0c2lnbmF0dXJl"
+    monkeypatch.setenv("SOURCE_AZURE_STORAGE_SAS_TOKEN", token)
+    with pytest.raises(TaskError) as caught:
+        list(CloudStore(place, Role.SOURCE).list(""))
+    assert caught.value.reason == "InvalidCredentials"
+    assert "c2VjcmV0" not in caught.value.failure.model_dump_json()
+
+
+def test_a_server_that_is_not_there_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARTIFACTS_AZURE_STORAGE_ACCOUNT_KEY", KEY)
+    monkeypatch.setattr("vectorindex_searcher.storage.cloud.RETRIES", 0)
+    with held() as (port,):
+        place = Azure(endpoint=f"http://127.0.0.1:{port}/{ACCOUNT}", container=CONTAINER)
+        with pytest.raises(TaskError) as caught:
+            CloudStore(place, Role.ARTIFACTS).put("x", b"")
+    said = caught.value
+    assert (said.reason, said.exit_code) == ("StoreUnavailable", ExitCode.STORE_UNAVAILABLE)
+    assert said.failure.field == "spec.artifacts.azure.endpoint"
+
+
+def test_an_index_is_built_from_a_container_into_it_and_removed_again(
+    place: Azure, endpoint: str, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.npy"
+    np.save(rows, np.random.default_rng(7).standard_normal((600, 8), dtype=np.float32))
+    store = CloudStore(place, Role.ARTIFACTS)
+    store.upload(f"{store.prefix}/in/rows.npy", rows)
+    of = {"identity": Identity(namespace="n", name="docs", uid="u"), "artifacts": Location(azure=place)}
+    source = Location(azure=place.at(f"{store.prefix}/in/"))
+    assert build(BuildTask(digest="d1", source=source, index=IndexSpec(factory="Flat"), **of)).count == 600
+    where = f"az://{CONTAINER}/{store.prefix}/n/docs/d1/manifest.json"
+    assert parse_location(where, endpoint=endpoint).azure is not None
+    assert any("n/docs" in line for line in inspect(where, endpoint))
+    collect(CollectTask(everything=True, **of))
+    assert [item.key for item in store.list(store.prefix)] == [f"{store.prefix}/in/rows.npy"]
