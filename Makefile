@@ -69,6 +69,12 @@ build/adapters/.synced: pyproject.toml uv.lock | setup
 test-adapters: build/adapters/.synced ## the client's adapters with the real LangChain and LlamaIndex, a minute
 	@build/adapters/bin/python -m pytest tests/adapters -q -rs
 
+.PHONY: test-stores azurite
+test-stores: setup ## kinds of store that `make test` has no server of: Azure Blob Storage (Azurite), a minute
+	@$(RUN) tests/run_layers.py stores
+azurite: ## fetch Azurite once (needs node and npm) and say where it is
+	@$(CLUSTER_TOOL) binary azurite
+
 .PHONY: test-e2e-long
 test-e2e-long: setup ## what e2e has no time for: verbs, kept priors, filters, wider searches, deletion, uninstalling; 20 minutes
 	@E2E=long $(RUN) tests/run_layers.py e2e

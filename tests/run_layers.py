@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTER = ROOT / "hack" / "local-cluster" / "cluster"
 LAYERS = ("unit", "simulator", "dashboard", "apiserver", "chaos", "e2e")
-ON_REQUEST = ("gitops", "gitops_cluster", "elsewhere")
+ON_REQUEST = ("gitops", "gitops_cluster", "elsewhere", "stores")
 """Run only where they are named: what they need takes minutes to build."""
 NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e", "gitops_cluster", "elsewhere"})
 PREPARATIONS: dict[str, tuple[list[str], ...]] = {
@@ -35,6 +35,7 @@ PREPARATIONS: dict[str, tuple[list[str], ...]] = {
         [sys.executable, "-m", "releasing", "push", "--local"],
     ),
     "gitops": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "argocd-scripts", "argocd")),
+    "stores": tuple([str(CLUSTER), "binary", name] for name in ("azurite",)),
     "gitops_cluster": (["env", "CLUSTER=local", sys.executable, "-m", "harness"], [str(CLUSTER), "binary", "argocd"]),
 }
 """Run before pytest: minutes on a fresh machine, seconds later."""

@@ -69,6 +69,8 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
         ("source.schedule", {"cron": "0 3 * * *", "timeZone": "Pacific/Auckland"}),
         ("source.s3", {"bucket": "public", "anonymous": True, "endpoint": "https://ref.example.co/storage/v1/s3/"}),
         ("source", {"volume": {"claimName": "vectors", "path": "today/"}, "tombstones": {"prefix": "today/gone/"}}),
+        ("source", {"azure": {"account": "acme", "container": "vectors", "prefix": "docs/", "anonymous": True}}),
+        ("artifacts", {"azure": {"account": "acme", "container": "indexes", "secretRef": {"name": "azure"}}}),
         ("artifacts", {"volume": {"claimName": "indexes"}}),
         ("gate.queries", {"volume": {"claimName": "vectors", "path": "asked"}, "segmentColumn": "of"}),
         ("index", {"factory": "Flat"}),

@@ -30,6 +30,7 @@ AWS = {
     "secretNames": [],
     "endpoints": [""],
 }
+AZURE = {"account": "acme", "container": "vectors"}
 GOOD: Json = {
     "source": {"s3": {"bucket": "vectors", "endpoint": ENDPOINT, "secretRef": {"name": "s3"}}},
     "artifacts": {"s3": {"bucket": "indexes", "endpoint": ENDPOINT}},
@@ -120,6 +121,9 @@ def test_what_is_allowed_is_admitted(admin: Api, name: str) -> None:
         ("artifacts.s3.endpoint", "http://s3.example.com", f"'{ENDPOINT}'"),
         ("gate", {"queries": {"s3": {"bucket": "queries", "endpoint": "https://other"}}}, f"'{ENDPOINT}'"),
         ("source.s3.endpoint", LEAVE_OUT, f"'{ENDPOINT}'"),
+        ("source", {"azure": {**AZURE, "endpoint": ENDPOINT, "secretRef": {"name": "db"}}}, "'s3'"),
+        ("artifacts", {"azure": {**AZURE, "endpoint": "https://other"}}, f"'{ENDPOINT}'"),
+        ("artifacts", {"azure": {"account": "acme", "container": "queries"}}, f"'{ENDPOINT}'"),
         ("gate", {"queries": {"s3": {"bucket": "queries"}}}, f"'{ENDPOINT}'"),
     ],
 )

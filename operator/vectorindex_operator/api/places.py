@@ -23,7 +23,9 @@ OTHER_STORES = "x-other-stores"
 class SecretRef(Model):
     """A Secret of the same namespace, read by the pods, never by the operator.
 
-    Keys for S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, optional AWS_SESSION_TOKEN, CA_PEM.
+    Keys for S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, optional AWS_SESSION_TOKEN, CA_PEM. For Azure:
+    AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET;
+    optional CA_PEM.
     """
 
     name: ObjectName
@@ -77,11 +79,7 @@ class S3(contract.S3, Place):
 
 
 class Azure(contract.Azure, Place):
-    """A container of Azure Blob Storage. Without `secretRef` the pods' own identity is used (workload identity).
-
-    Keys of the Secret: AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID, AZURE_CLIENT_ID and
-    AZURE_CLIENT_SECRET; optional CA_PEM.
-    """
+    """A container of Azure Blob Storage. Without `secretRef` the pods' own identity is used (workload identity)."""
 
     secret_ref: SecretRef | None = None
     """Whose keys the pods use. Absent: the identity of their ServiceAccount."""

@@ -300,7 +300,7 @@ def _encoder(options: argparse.Namespace) -> EncoderTask | None:
         return EncoderTask(endpoint=endpoint, **told)
     if not options.encoder:
         return None
-    place = parse_location(options.encoder, **_s3(options))
+    place = parse_location(options.encoder, **_reached(options))
     sha256 = options.encoder_sha256
     if not sha256 and place.folder is None:
         remedy = f"Compute it with: vectorindex-searcher encoder --model {options.encoder}"
@@ -314,11 +314,11 @@ def _encoder(options: argparse.Namespace) -> EncoderTask | None:
 
 
 def _queries(options: argparse.Namespace) -> Location | None:
-    return parse_location(options.queries, **_s3(options)) if options.queries else None
+    return parse_location(options.queries, **_reached(options)) if options.queries else None
 
 
 def _tombstones(options: argparse.Namespace) -> Location | None:
-    return parse_location(options.tombstones, **_s3(options)) if options.tombstones else None
+    return parse_location(options.tombstones, **_reached(options)) if options.tombstones else None
 
 
 def _only_digest(options: argparse.Namespace) -> str:
@@ -374,10 +374,10 @@ def _location(options: argparse.Namespace, flag: str) -> Location:
         raise BadSpec("MissingFlag", f"--{flag} is needed (or a task in {TASK_ENV})", field=f"--{flag}", remedy=remedy)
     # What is written to needs credentials, whoever may read the source.
     public = flag == "source" or options.verb in ("serve", "inspect", "encoder")
-    return parse_location(text, **_s3(options, public=public))
+    return parse_location(text, **_reached(options, public=public))
 
 
-def _s3(options: argparse.Namespace, *, public: bool = True) -> dict[str, Any]:
-    """How S3 places are reached. `public`: whether --anonymous is about this one."""
+def _reached(options: argparse.Namespace, *, public: bool = True) -> dict[str, Any]:
+    """How buckets are reached. `public`: whether --anonymous is about this one."""
     anonymous = True if public and options.anonymous else None
     return {"endpoint": options.endpoint, "region": options.region, "anonymous": anonymous}

@@ -10,18 +10,23 @@ import re
 from ..contract import Failure
 
 _ARTIFACTS = "artifacts"
-_S3 = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts|embedding\.encoder\.onnx)\.s3"
-_PLACE = r"(\.s3(\.bucket|\.prefix)?|\.azure(\.container|\.prefix)?|\.volume(\.claimName|\.path)?|\.folder)?"
+_OF = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts|embedding\.encoder\.onnx)"
+_S3, _AZURE = rf"{_OF}\.s3", rf"{_OF}\.azure"
+_BUCKETS = rf"({_S3}|{_AZURE})"
+_PLACE = (
+    r"(\.s3(\.bucket|\.prefix)?|\.azure(\.account|\.container|\.prefix)?|\.volume(\.claimName|\.path)?|\.folder)?"
+)
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+_AZURE_KEYS = "AZURE_STORAGE_ACCOUNT_KEY and AZURE_STORAGE_SAS_TOKEN"
 FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.source\.columns\.id", "--id-column"),
     (r"spec\.source\.columns\.vector", "--vector-column"),
     (r"spec\.source\.columns\.metadata", "--metadata"),
     (rf"Name a Secret with keys in {_S3}\.secretRef", f"Set the variables {_KEYS}"),
     ("the Secret or ServiceAccount it takes credentials from", f"the variables {_KEYS}"),
-    (r"spec\.(source(\.tombstones)?|gate\.queries|artifacts)\.azure\.endpoint", "--endpoint"),
-    (rf"{_S3}\.anonymous: true", "--anonymous"),
-    (rf"{_S3}\.endpoint", "--endpoint"),
+    (rf"Name a Secret with keys in {_AZURE}\.secretRef", f"Set one of the variables {_AZURE_KEYS}"),
+    (rf"{_BUCKETS}\.anonymous: true", "--anonymous"),
+    (rf"{_BUCKETS}\.endpoint", "--endpoint"),
     (rf"{_S3}\.region", "--region"),
     (rf"spec\.source\.tombstones{_PLACE}", "--tombstones"),
     (rf"spec\.source{_PLACE}", "--source"),

@@ -107,25 +107,20 @@ class Azure(Place):
     """A container of Azure Blob Storage and a prefix of the names of its blobs."""
 
     kind: ClassVar[str] = "azure"
-    endpoint: Annotated[str, Field(max_length=256, pattern=r"^https?://[^@/?#\s]+(/[^@?#\s]*)?$")]
-    """Of the storage account: https://ACCOUNT.blob.core.windows.net. Where the account is no part of the name of the
-    host (Azurite), it is the last part of the path."""
-    container: Annotated[str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9$]([a-z0-9-]*[a-z0-9])$")]
+    account: Annotated[str, Field(min_length=3, max_length=24, pattern=r"^[a-z0-9]+$")]
+    """Name of the storage account."""
+    container: Annotated[str, Field(min_length=3, max_length=63, pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])|\$web)$")]
     """Name of the container."""
     prefix: Annotated[str, Field(max_length=512)] = ""
     """Names of blobs begin with this; a folder ends in a slash."""
+    endpoint: Annotated[str, Field(max_length=256, pattern=r"^(https?://[^@/?#\s]+(/[^@?#\s]*)?)?$")] = ""
+    """Of the account, where it is not https://ACCOUNT.blob.core.windows.net: of another cloud, or of Azurite."""
     anonymous: bool | None = None
     """True: a public container, read without any credentials."""
 
     @property
-    def account(self) -> str:
-        """Name of the storage account."""
-        host, _, path = self.endpoint.partition("://")[2].partition("/")
-        return path.strip("/").rpartition("/")[2] or host.partition(".")[0]
-
-    @property
     def store(self) -> tuple[str, ...]:
-        return (self.kind, self.endpoint.rstrip("/"), self.container)
+        return (self.kind, self.account, self.container, self.endpoint)
 
     @property
     def held_in(self) -> tuple[str, ...]:
@@ -139,10 +134,10 @@ class Azure(Place):
         return self.model_copy(update={"prefix": prefix})
 
     def url(self, key: str) -> str:
-        return f"{AZURE_SCHEME}{self.container}/{key}"
+        return f"{AZURE_SCHEME}{self.account}/{self.container}/{key}"
 
     def words(self) -> str:
-        return f"container {self.container} of {self.account}, prefix {self.prefix!r}"
+        return f"container {self.container} of account {self.account}, prefix {self.prefix!r}"
 
 
 class Volume(Place):

@@ -1,27 +1,23 @@
-"""The adapter of store.Store for Azure Blob Storage (obstore): credentials from the environment.
+"""The adapter of store.Store for clouds that do not speak S3 (obstore): credentials from the environment.
 
-obstore names keys without a leading slash and blobs with quotes around their ETag here and without there; its messages
-hold whole addresses, with the signature of a SAS token in them. Both stop in this module.
+What obstore does otherwise than a Store stops in this module: quotes around an ETag, a folder's marker that has lost
+its slash, and messages that hold whole addresses and answers, with the signature of a SAS token in them.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import AzureStore
 
 from ..contract import Azure
@@ -38,25 +34,43 @@ PARTS_AT_ONCE = 4
 DELETES_AT_ONCE = 8
 RETRIES = 5
 RETRY_SECONDS = 60
-_NO_CONTAINER = "ContainerNotFound"
-_CREDENTIALS = (
-    "AuthenticationFailed",
-    "InvalidAuthenticationInfo",
-    "AuthorizationFailure",
-    "NoAuthenticationInformation",
-)
-"""Codes of answers with 401 or 403 that mean the key or token itself, not what it may do."""
-_FAILURES = (BaseError, FileNotFoundError, PermissionError, OSError)
+BODY_ATTEMPTS = 5
+"""Of a body that breaks off; what is refused, or not answered at all, obstore itself tries again."""
+_NO_TOKEN = re.compile("token request|token file")
+"""In messages about what an identity, or a client's secret, is exchanged for."""
+_FAILURES = (BaseError, OSError, ValueError)
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """What differs between clouds."""
+
+    open: Callable[[Any, Callable[[str], str | None], Config], Any]
+    """obstore's client of a place, with a look-up of the role's variables and options of how it is reached."""
+    holder: str
+    """The field that names what holds the objects, and what people call that."""
+    no_holder: str
+    """The code of an answer that there is none of that name."""
+    wrong_credentials: tuple[str, ...]
+    """Codes of answers with 401 or 403 that mean the key or token itself, not what it may do."""
+    grant: tuple[str, str]
+    """What lets somebody read, and write."""
 
 
 class CloudStore:
-    """One container. `prefix` is the location's; keys given to the methods are whole names of blobs."""
+    """One container. `prefix` is the location's; keys given to the methods are whole names of objects."""
 
     def __init__(self, place: Azure, role: Role) -> None:
         self.prefix = place.prefix.strip("/")
         self.role = role
         self._place = place
-        self._store = _azure(place, role)
+        self._cloud = CLOUDS[place.kind]
+        try:
+            self._store = self._cloud.open(place, _variables(role), _client(place.endpoint, role))
+        except _FAILURES:  # its message is about parts of a key
+            raise self._no_credentials(place.url(self.prefix), "they cannot be read") from None
 
     def describe(self, key: str) -> str:
         return self._place.url(key)
@@ -66,9 +80,12 @@ class CloudStore:
             if prefix and (one := self.head(prefix)) is not None:
                 yield one
             for page in obstore.list(self._store, prefix=prefix or None, chunk_size=PAGE):
-                yield from (_info(item) for item in page)
+                for item in map(_info, page):
+                    # The marker "folder/" is told as "folder", and there is no such object.
+                    if item.size or self.head(item.key) is not None:
+                        yield item
         except _FAILURES as error:
-            raise self._failed(prefix, error) from error
+            raise self._failed(prefix, error) from None
 
     def head(self, key: str) -> ObjectInfo | None:
         try:
@@ -76,50 +93,58 @@ class CloudStore:
         except FileNotFoundError:
             return None
         except _FAILURES as error:
-            raise self._failed(key, error) from error
+            raise self._failed(key, error) from None
 
     def read(self, key: str, *, etag: str | None = None, offset: int = 0, length: int | None = None) -> bytes:
-        if length == 0:
-            return b""
+        return b"" if length == 0 else self._read(key, etag, offset, length)[0]
+
+    def stream(self, key: str, *, etag: str | None = None) -> Iterator[bytes]:
+        position, size = 0, 1  # its size, once an answer has told it
+        while position < size:
+            data, of = self._read(key, etag, position, RANGE_BYTES)
+            etag, size = etag or of.etag, of.size  # what is asked for later must be of the same object
+            position += len(data)
+            yield from (data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES))
+
+    def _read(self, key: str, etag: str | None, offset: int, length: int | None) -> tuple[bytes, ObjectInfo]:
+        """Bytes of a range, and what object they are of."""
         options: GetOptions = {} if etag is None else {"if_match": f'"{etag}"'}
         if length is not None:
             options["range"] = (offset, offset + length)
         elif offset:
             options["range"] = {"offset": offset}
         try:
-            return bytes(obstore.get(self._store, key, options=options).bytes())
+            return self._body(key, options, etag)
         except FileNotFoundError as error:
-            if _NO_CONTAINER in str(error):
-                raise self._failed(key, error) from error
+            if self._cloud.no_holder in str(error):
+                raise self._failed(key, error) from None
             if etag is not None:
                 raise SourceChanged(key) from None
             raise FileNotFoundError(self.describe(key)) from None
         except PreconditionError:
             raise SourceChanged(key) from None
         except _FAILURES as error:
-            if options.get("range") is not None and self._ends_at(key, etag, offset):
-                return b""
-            raise self._failed(key, error) from error
+            # A range that begins at the end, or after it, is refused.
+            found = self.head(key) if "range" in options else None
+            if found is None or found.size > offset:
+                raise self._failed(key, error) from None
+            if etag is not None and found.etag != etag:
+                raise SourceChanged(key) from None
+            return b"", found
 
-    def _ends_at(self, key: str, etag: str | None, offset: int) -> bool:
-        """Whether there is nothing at or after an offset: asked only when a range was refused."""
-        found = self.head(key)
-        if found is not None and etag is not None and found.etag != etag:
-            raise SourceChanged(key)
-        return found is not None and found.size <= offset
-
-    def stream(self, key: str, *, etag: str | None = None) -> Iterator[bytes]:
-        found = self.head(key)
-        if found is None:
-            if etag is not None:
+    def _body(self, key: str, options: GetOptions, etag: str | None) -> tuple[bytes, ObjectInfo]:
+        for attempt in range(1, BODY_ATTEMPTS + 1):
+            answer = obstore.get(self._store, key, options=options)
+            of = _info(answer.meta)
+            if etag is not None and of.etag != etag:  # a server or a proxy may ignore If-Match
                 raise SourceChanged(key)
-            raise FileNotFoundError(self.describe(key))
-        etag, position = etag or found.etag, 0  # what is asked for later must be of the same blob
-        while data := self.read(key, etag=etag, offset=position, length=RANGE_BYTES):
-            position += len(data)
-            yield from (data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES))
-            if position >= found.size:
-                return
+            try:
+                return bytes(answer.bytes()), of
+            except _FAILURES:
+                if attempt == BODY_ATTEMPTS:
+                    raise
+                time.sleep(0.2 * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
 
     def put(self, key: str, data: bytes, *, exclusive: bool = False) -> bool:
         try:
@@ -127,28 +152,30 @@ class CloudStore:
         except AlreadyExistsError:
             return False
         except _FAILURES as error:
-            raise self._failed(key, error) from error
+            raise self._failed(key, error) from None
         return True
 
     def upload(self, key: str, path: Path) -> None:
         try:
             obstore.put(self._store, key, path, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
         except _FAILURES as error:
-            raise self._failed(key, error) from error
+            raise self._failed(key, error) from None
 
     def delete(self, key: str) -> None:
         try:
             obstore.delete(self._store, key)
         except FileNotFoundError as error:
-            if _NO_CONTAINER in str(error):
-                raise self._failed(key, error) from error
+            if self._cloud.no_holder in str(error):
+                raise self._failed(key, error) from None
         except _FAILURES as error:
-            raise self._failed(key, error) from error
+            raise self._failed(key, error) from None
 
     def delete_many(self, keys: Sequence[str]) -> dict[str, str]:
         def one(key: str) -> str:
             try:
                 self.delete(key)
+            except StoreUnavailable:
+                raise
             except TaskError as error:
                 return f"{error.reason}: {error}"
             return ""
@@ -164,70 +191,114 @@ class CloudStore:
         ours: Callable[[str], bool],  # noqa: ARG002
         dry_run: bool = False,  # noqa: ARG002
     ) -> int:
-        """Azure drops blocks that were never put together by itself, after a week."""
+        """Azure drops by itself, after a week, blocks that were never put together."""
         return 0
 
     def _failed(self, key: str, error: BaseException) -> TaskError:
+        """What an error of obstore means: the reasons and fields are those of S3."""
         if isinstance(error, TaskError):
             return error
         field, where, why = f"{self.role.field}.{self._place.kind}", self.describe(key), brief(error)
-        if _NO_CONTAINER in str(error):
-            container, at = self._place.container, self._place.endpoint
-            remedy = f"Create the container or correct {field}.container."
-            message = f"container {container!r} does not exist at {at}"
-            return self._refused("BucketNotFound", message, f"{field}.container", remedy)
-        if isinstance(error, UnauthenticatedError) or any(code in str(error) for code in _CREDENTIALS):
-            remedy = f"Check the keys of the Secret in {field}.secretRef; for a public container say anonymous: true."
+        holder, at = self._cloud.holder, self._place.endpoint or "the cloud's endpoint"
+        if self._cloud.no_holder in why:
+            name = getattr(self._place, holder)
+            remedy = f"Create the {holder} or correct {field}.{holder}."
             return self._refused(
-                "InvalidCredentials", f"{where}: the store refuses the credentials ({why})", field, remedy
+                "BucketNotFound", f"{holder} {name!r} does not exist at {at}", f"{field}.{holder}", remedy
             )
-        if isinstance(error, PermissionDeniedError | PermissionError):
-            writing = "Contributor" if self.role is Role.ARTIFACTS else "Reader"
-            remedy = f"Grant the role Storage Blob Data {writing} on the container."
+        if _NO_TOKEN.search(str(error)):
+            if why.startswith("4") or "file" in why:
+                return self._no_credentials(where, f"no token for them: {why}")
+            return self._outage(key, f"no token for its credentials ({why})")
+        # By the status: of a listing obstore's error has no type that says it.
+        if why.startswith("401") or any(code in why for code in self._cloud.wrong_credentials):
+            return self._no_credentials(where, why)
+        if why.startswith("403"):
+            remedy = f"Grant {self._cloud.grant[self.role is Role.ARTIFACTS]} on the {holder}."
             return self._refused("AccessDenied", f"{where}: access denied ({why})", field, remedy)
-        message = f"{where}: {self._place.endpoint} did not answer as it should ({why})"
-        remedy = f"Check {field}.endpoint, and that it is reached from here."
-        return StoreUnavailable("StoreUnavailable", message, object=key, field=f"{field}.endpoint", remedy=remedy)
+        if "certificate" in why:
+            remedy = "Put the PEM of its CA into the Secret as CA_PEM (on a laptop: the variable SSL_CERT_FILE)."
+            message = f"{where}: the certificate of {at} is not trusted ({why})"
+            return self._refused("CertificateNotTrusted", message, f"{field}.endpoint", remedy)
+        return self._outage(key, f"{at} did not answer as it should ({why})")
+
+    def _outage(self, key: str, what: str) -> TaskError:
+        field = f"{self.role.field}.{self._place.kind}.endpoint"
+        remedy = f"Check {field}, and that it is reached from here."
+        message = f"{self.describe(key)}: {what}"
+        return StoreUnavailable("StoreUnavailable", message, object=key, field=field, remedy=remedy)
+
+    def _no_credentials(self, where: str, why: str) -> TaskError:
+        field, holder = f"{self.role.field}.{self._place.kind}", self._cloud.holder
+        remedy = f"Name a Secret with keys in {field}.secretRef; for a public {holder} say {field}.anonymous: true."
+        return self._refused("InvalidCredentials", f"{where}: no usable credentials ({why})", field, remedy)
 
     def _refused(self, reason: str, message: str, field: str, remedy: str) -> TaskError:
         return TaskError(reason, message, field=field, remedy=remedy, exit_code=self.role.refusal_code)
 
 
 def brief(error: BaseException) -> str:
-    """Type and message of one line: what stands after a ? in an address may be a signature."""
-    text = str(error).partition("Debug source")[0]
-    return f"{type(error).__name__}: {' '.join(re.sub(r'[?][^ )]*', '?...', text).split())}"[:300]
+    """What happened, in one line: the status and code of an answer, never its body, which tells what was signed, and
+    nothing that stood after a ? in an address, which may be a signature."""
+    text = " ".join(str(error).partition("Debug source")[0].split())
+    status = re.search(r"status code: (\d{3}[\w ]*)", text)
+    if status is not None:
+        code = re.search(r"<Code>(\w+)</Code>", text)
+        return f"{status[1].strip()} {code[1]}" if code is not None else status[1].strip()
+    return f"{type(error).__name__}: {re.sub(r'[?][^ )]*', '?...', text)}"[:300]
 
 
 def _info(item: ObjectMeta) -> ObjectInfo:
     return ObjectInfo(item["path"], item["size"], (item["e_tag"] or "").strip('"'), item["last_modified"].timestamp())
 
 
-def _azure(place: Azure, role: Role) -> AzureStore:
-    def env(name: str) -> str | None:
-        return os.environ.get(role.env_prefix + name) or None
+def _variables(role: Role) -> Callable[[str], str | None]:
+    return lambda name: os.environ.get(role.env_prefix + name) or None
 
-    names = {
-        "account_key": "AZURE_STORAGE_ACCOUNT_KEY",
-        "sas_key": "AZURE_STORAGE_SAS_TOKEN",
-        "tenant_id": "AZURE_TENANT_ID",
-        "client_id": "AZURE_CLIENT_ID",
-        "client_secret": "AZURE_CLIENT_SECRET",
-    }
-    config: Any = {field: value for field, name in names.items() if (value := env(name))}
-    pem = env("CA_PEM")
-    client: Any = {
-        "allow_http": place.endpoint.startswith("http://"),
+
+def _client(endpoint: str, role: Role) -> Config:
+    """How a store is reached, in obstore's words."""
+    pem = _variables(role)("CA_PEM")
+    seconds = timedelta(seconds=RETRY_SECONDS)
+    options = {
+        "allow_http": endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=5),
-        "timeout": timedelta(seconds=RETRY_SECONDS),
-        **({"root_certificate": pem.encode()} if pem else {}),
+        "timeout": seconds,
+        **({"root_certificate": pem} if pem else {}),
     }
-    return AzureStore(
-        place.container,
-        account_name=place.account,
-        endpoint=place.endpoint.rstrip("/"),
-        skip_signature=bool(place.anonymous),
-        config=config,
-        client_options=client,
-        retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
-    )
+    return {"client_options": options, "retry_config": {"max_retries": RETRIES, "retry_timeout": seconds}}
+
+
+def _azure(place: Azure, given: Callable[[str], str | None], client: Config) -> AzureStore:
+    """The kind of credentials is always named: the identity that a node gives every pod would win over a SAS token."""
+    key, token, secret = map(given, ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_SECRET"))
+    config: Config = {}
+    if place.anonymous:
+        config = {"skip_signature": True}
+    elif key:
+        config = {"credential_type": "access_key", "account_key": key}
+    elif token:
+        config = {"credential_type": "sas_token", "sas_key": token}
+    elif secret:
+        ids = {"client_id": given("AZURE_CLIENT_ID") or "", "tenant_id": given("AZURE_TENANT_ID") or ""}
+        config = {"credential_type": "client_secret", "client_secret": secret, **ids}
+    if place.endpoint:
+        config["endpoint"] = place.endpoint.rstrip("/")
+    return AzureStore(place.container, account_name=place.account, config=config, **client)
+
+
+CLOUDS = {
+    Azure.kind: Cloud(
+        open=_azure,
+        holder="container",
+        no_holder="ContainerNotFound",
+        wrong_credentials=(
+            "AuthenticationFailed",
+            "InvalidAuthenticationInfo",
+            "AuthorizationFailure",
+            "NoAuthenticationInformation",
+        ),
+        grant=("the role Storage Blob Data Reader", "the role Storage Blob Data Contributor"),
+    ),
+}
+"""Every cloud, by the kind of its places."""

@@ -144,8 +144,8 @@ def require_exclusive_put(store: Store, key: str) -> None:
         f"{store.describe(store.prefix)}: the store does not honour If-None-Match: * on writes{detail}; "
         "without it two builders could overwrite each other's artifact",
         field=Role.ARTIFACTS.field,
-        remedy="Keep artifacts in a store that has conditional writes: AWS, MinIO, Ceph, versitygw, or a volume with "
-        "hard links.",
+        remedy="Keep artifacts in a store that has conditional writes: AWS, MinIO, Ceph, versitygw, Azure, or a volume "
+        "with hard links.",
     )
 
 
@@ -172,15 +172,15 @@ def open_store(location: Location, role: Role) -> Store:
 
 
 def parse_location(text: str, *, endpoint: str = "", region: str = "", anonymous: bool | None = None) -> Location:
-    """`s3://bucket/prefix`, `az://container/prefix`, a local path, or in a pod that has it `volume://claim/path`.
-    Raises BadSpec for any other URL."""
+    """`s3://bucket/prefix`, `az://account/container/prefix`, a local path, or in a pod that has it
+    `volume://claim/path`. Raises BadSpec for any other URL."""
     if text.startswith(VOLUME_SCHEME):
         return _typed_volume(text)
     if text.startswith(AZURE_SCHEME):
         return _typed_container(text, endpoint, anonymous)
     if not text.startswith("s3://"):
         if "://" in text:
-            remedy = "Places are folders, files, s3://bucket/prefix or az://container/prefix."
+            remedy = "Places are folders, files, s3://bucket/prefix or az://account/container/prefix."
             raise BadSpec("BadLocation", f"{text} is no place that can be read", remedy=remedy)
         return Location(folder=text)
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
@@ -197,14 +197,15 @@ def parse_location(text: str, *, endpoint: str = "", region: str = "", anonymous
 
 
 def _typed_container(text: str, endpoint: str, anonymous: bool | None) -> Location:
-    container, _, prefix = text.removeprefix(AZURE_SCHEME).partition("/")
+    account, _, rest = text.removeprefix(AZURE_SCHEME).partition("/")
+    container, _, prefix = rest.partition("/")
+    told = {"account": account, "container": container, "prefix": prefix, "endpoint": endpoint, "anonymous": anonymous}
     try:
-        return Location(azure=Azure(endpoint=endpoint, container=container, prefix=prefix, anonymous=anonymous))
+        return Location(azure=Azure.model_validate(told))
     except ValidationError as error:
-        wrong = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
-        message = f"{text} with --endpoint {endpoint[:100]!r} is no container of Azure ({wrong})"
-        remedy = "Write az://container/prefix with --endpoint https://ACCOUNT.blob.core.windows.net."
-        raise BadSpec("BadLocation", message, remedy=remedy) from None
+        first = error.errors(include_url=False)[0]
+        message = f"{text}: not a usable container of Azure ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        raise BadSpec("BadLocation", message, remedy="Write az://account/container/prefix.") from None
 
 
 def _typed_volume(text: str) -> Location:
