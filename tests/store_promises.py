@@ -1,5 +1,7 @@
 """What every store promises, as tests: one class, with a subclass a kind of store, where its server can be had.
 
+Where: a folder and a volume in tests/unit, S3 in tests/apiserver, the others in tests/stores (`make test-stores`).
+
 A subclass has a fixture `opened`: a function that opens the store of a role at one place, the same each time, which is
 empty when the test begins and below which only the test writes.
 """

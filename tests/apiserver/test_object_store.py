@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from layers import program
 from ports import held
+from store_promises import Opened, StorePromises
 
 from vectorindex_searcher.artifact.collect import collect
 from vectorindex_searcher.artifact.layout import Layout
@@ -34,7 +35,7 @@ from vectorindex_searcher.errors import SourceChanged, TaskError
 from vectorindex_searcher.proof import groundtruth
 from vectorindex_searcher.proof.task import validate
 from vectorindex_searcher.storage.s3 import PART_BYTES, S3Store
-from vectorindex_searcher.storage.store import Role
+from vectorindex_searcher.storage.store import Role, Store, open_store
 
 KEYS = ("object-store-test", "object-store-test-secret")
 BUCKET = "indexes"
@@ -90,6 +91,15 @@ def keys(store: S3Store) -> list[str]:
 def age(path: Path, seconds: float) -> None:
     """As if it had been written so long before: the server's dates are those of its files."""
     os.utime(path, times=(time.time() - seconds,) * 2)
+
+
+class TestS3(StorePromises):
+    @pytest.fixture
+    def opened(self, place: tuple[S3, Path]) -> Opened:
+        def store(role: Role) -> Store:
+            return open_store(Location(s3=place[0]), role)
+
+        return store
 
 
 def test_objects_are_listed_read_pinned_and_removed(place: tuple[S3, Path]) -> None:

@@ -174,7 +174,7 @@ def test_what_is_told_of_an_error_has_no_body_and_no_signature() -> None:
 def test_an_identity_that_gets_no_token_is_told_from_an_outage(served: tuple[Blob, CloudStore]) -> None:
     _, store = served
     said = {
-        "Error performing token request: GET http://a/token - status code: 400 Bad Request: nobody": "InvalidCredentials",
+        "Error performing token request: GET http://a - status code: 400 Bad Request: nobody": "InvalidCredentials",
         "Error reading federated token file": "InvalidCredentials",
         "Error performing token request: GET http://a/token - HTTP error: no connection": "StoreUnavailable",
     }
