@@ -12,9 +12,11 @@ from chart import IMAGE, helm, of_kind, render
 from control_plane import Api, Json
 from pydantic import BaseModel
 
-from vectorindex_operator.api.v1alpha1 import VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import STORES, VectorIndexSpec
 
-NAMED = ("secretRef.name", "tokenSecretRef.name", "serviceAccountName", "s3.endpoint", "endpoint.url")
+NAMED = (
+    "secretRef.name", "tokenSecretRef.name", "serviceAccountName", "endpoint.url", *(f"{kind}.endpoint" for kind in STORES),
+)  # fmt: skip
 """Ends of the paths of what the policies are about."""
 ENDPOINT = "https://s3.example.com"
 TENANTS = {
