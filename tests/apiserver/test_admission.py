@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from vectorindex_operator.api.v1alpha1 import STORES, VectorIndexSpec
 
 NAMED = (
-    "secretRef.name", "tokenSecretRef.name", "serviceAccountName", "endpoint.url", *(f"{kind}.endpoint" for kind in STORES),
-)  # fmt: skip
+    *("secretRef.name", "tokenSecretRef.name", "serviceAccountName", "endpoint.url"),
+    *(f"{kind}.endpoint" for kind in STORES),
+)
 """Ends of the paths of what the policies are about."""
 ENDPOINT = "https://s3.example.com"
 TENANTS = {
