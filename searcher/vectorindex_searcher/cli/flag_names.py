@@ -13,9 +13,7 @@ _ARTIFACTS = "artifacts"
 _OF = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts|embedding\.encoder\.onnx)"
 _S3, _AZURE = rf"{_OF}\.s3", rf"{_OF}\.azure"
 _BUCKETS = rf"({_S3}|{_AZURE})"
-_PLACE = (
-    r"(\.s3(\.bucket|\.prefix)?|\.azure(\.account|\.container|\.prefix)?|\.volume(\.claimName|\.path)?|\.folder)?"
-)
+_PLACE = r"(\.s3(\.bucket|\.prefix)?|\.azure(\.account|\.container|\.prefix)?|\.volume(\.claimName|\.path)?|\.folder)?"
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _AZURE_KEYS = "AZURE_STORAGE_ACCOUNT_KEY and AZURE_STORAGE_SAS_TOKEN"
 FLAGS: tuple[tuple[str, str], ...] = (
