@@ -65,9 +65,10 @@ class Stored:
             raise ConflictError("not the latest version")
         return self._put("merge", merged(live, manifest))
 
-    def take_over(self, live: Raw) -> None:
+    def take_over(self, live: Raw) -> str:
         if live["metadata"].get("managedFields"):
-            self._put("take over", live)
+            live = self._put("take over", live)
+        return str(live["metadata"].get("resourceVersion", ""))
 
     def apply_status(self, manifest: Raw) -> Raw:
         live = self.get(manifest["kind"], NAMESPACE, raw.name(manifest))

@@ -71,7 +71,7 @@ def test_a_route_that_is_not_there_is_absent(cluster: KubeCluster) -> None:
 @pytest.mark.parametrize("weight", [0, 10, 99])
 def test_it_is_valid_and_stays_as_it_was_written(cluster: KubeCluster, route: Any, weight: int) -> None:
     wanted = manifest(weight, route, BACK)
-    Objects(cluster).ensure(wanted, None)
+    Objects(cluster).make(wanted)
     live = cluster.get("HTTPRoute", SPACE, "docs")
     assert live is not None
     again = Refusing(cluster)
@@ -83,7 +83,7 @@ def test_it_is_valid_and_stays_as_it_was_written(cluster: KubeCluster, route: An
 def test_a_share_that_is_over_is_stored_as_weight_0(cluster: KubeCluster) -> None:
     """Not as the 1 that a backend without a weight has."""
     objects = Objects(cluster)
-    objects.ensure(manifest(10), None)
+    objects.make(manifest(10))
     wanted = manifest(0, decision=BACK, over=(CANDIDATE,))
     objects.ensure(wanted, cluster.get("HTTPRoute", SPACE, "docs"))
     live = cluster.get("HTTPRoute", SPACE, "docs")
@@ -104,7 +104,7 @@ class Refusing:
 
 def test_what_a_gateway_says_meanwhile_holds_up_a_larger_share_and_no_way_back(cluster: KubeCluster, api: Api) -> None:
     objects = Objects(cluster)
-    objects.ensure(manifest(0), None)
+    objects.make(manifest(0))
     read = cluster.get("HTTPRoute", SPACE, "docs")
     assert read is not None
     says(api, read)
@@ -134,7 +134,7 @@ def says(api: Api, live: Any) -> None:
 
 
 def test_what_somebody_adds_goes_with_the_next_write(cluster: KubeCluster, api: Api) -> None:
-    Objects(cluster).ensure(manifest(0), None)
+    Objects(cluster).make(manifest(0))
     (rule,) = manifest(0)["spec"]["rules"]
     edit = {"rules": [{**rule, "timeouts": {"request": "1s"}}, {"backendRefs": [{"name": "other", "port": 80}]}]}
     patch = api.request("PATCH", path_of(manifest(0)), {"spec": edit}, "application/merge-patch+json")

@@ -49,6 +49,15 @@ CANARY = (
         "A write that comes late would give users back to what was rolled back.",
     ),
     Mutant(
+        "a route is made over one that has been made meanwhile",
+        f"{_OPERATOR}/reconcile/execute.py",
+        "                if live is not None:\n",
+        "                if action is not None:\n",
+        (f"{_ROUTES}test_one_that_another_operator_has_made_meanwhile_is_left_and_looked_at",),
+        "A write that comes late would take out a candidate whose share began meanwhile.",
+        each=("simulator/test_late_writes.py::test_a_route_that_is_made_late_forgets_no_candidate",),
+    ),
+    Mutant(
         "a repair of the route is written on any version of it",
         _ROUTE,
         '    version = "" if lowers and weight <= before else view.resource_version\n',

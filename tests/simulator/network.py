@@ -131,8 +131,9 @@ class Ports:
     def merge(self, manifest: Json) -> Json:
         return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.merge(manifest))
 
-    def take_over(self, live: Json) -> None:
+    def take_over(self, live: Json) -> str:
         """Nothing here has managed fields."""
+        return str(live["metadata"]["resourceVersion"])
 
     def apply_status(self, manifest: Json) -> Json:
         return self._write(manifest["kind"], manifest["metadata"]["name"], lambda: self.store.apply_status(manifest))
@@ -141,6 +142,7 @@ class Ports:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
 
         def act() -> bool:
+            self._check_gateway_api(kind)
             self._check_namespace()
             return self.store.create(manifest)
 

@@ -7,15 +7,19 @@ By default every ninth write; SIMULATOR_WRITES=N: every Nth.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from simulator.clock import START
 from simulator.scenarios import SCENARIOS
 from simulator.simulation import Simulation
 from simulator.store import Json
+from simulator.world import NAME
 
 from vectorindex_operator.reconcile.errors import ConflictError
+from vectorindex_operator.reconcile.routes import weights
 
 EVERY = int(os.environ.get("SIMULATOR_WRITES", "9"))
 STANDS_STILL = 60.0
@@ -23,6 +27,7 @@ FOR_GOOD = 1e6
 MOST_WRITES = 400
 TRIED = (
     "second",
+    "canary_trips",
     "errors",
     "edit_during_build",
     "edit_during_soak",
@@ -82,6 +87,39 @@ def test_what_was_taken_up_again_meanwhile_is_not_forgotten() -> None:
     outcome = simulation.run()
     assert late == [simulation.world.name_of("A")]
     assert not outcome.problems, simulation.story()
+
+
+def test_a_route_that_is_made_late_forgets_no_candidate() -> None:
+    """It stands still until another operator has made it, has named the candidate, and has given it a share."""
+    simulation = with_a_late_write("canary_passes", 0)
+    faults, late = simulation.faults, list[dict[str, int]]()
+    world, name = simulation.world, simulation.world.name_of("B")
+
+    def shares() -> dict[str, int]:
+        return weights(world.store.get("HTTPRoute", NAME) or {})
+
+    for operator in simulation.operators:
+        write = operator.ports._write
+
+        def standing_still(kind: str, which: str, act: Callable[[], Any], write: Any = write) -> Any:
+            if kind != "HTTPRoute" or faults.single is None:
+                return write(kind, which, act)
+            faults.single = None
+            while not shares().get(name) and world.now < START + 3600:
+                world.clock.step()
+            late.append(shares())
+            try:
+                return write(kind, which, act)
+            finally:
+                late.append(shares())
+
+        operator.ports._write = standing_still  # type: ignore[method-assign]
+    outcome = simulation.run()
+    before, after = late
+    assert before == after
+    assert before[name]
+    assert not outcome.problems, simulation.story()
+    assert outcome.end == Simulation(SCENARIOS["canary_passes"], 0).run().end
 
 
 def test_a_switch_that_comes_late_undoes_no_rollback() -> None:

@@ -141,8 +141,8 @@ def test_what_was_created_is_taken_over_as_applied(server: Server, cluster: Kube
         **JOB,
         "metadata": {**JOB["metadata"], "resourceVersion": "7", "managedFields": [created, applied, status, other]},
     }
-    server.answer((200, {}))
-    cluster.take_over(live)
+    server.answer((200, {"metadata": {"resourceVersion": "8"}}))
+    assert cluster.take_over(live) == "8"
     (asked,) = server.asked
     fields, version = asked.body
     assert asked.headers["Content-Type"] == "application/json-patch+json"
@@ -151,9 +151,8 @@ def test_what_was_created_is_taken_over_as_applied(server: Server, cluster: Kube
     (mine,) = fields["value"][2:]
     assert (mine["operation"], mine["fieldsV1"]) == ("Apply", {"f:spec": {"f:a": {}, "f:b": {"f:c": {}, "f:d": {}}}})
     server.answer()
-    cluster.take_over(
-        {**JOB, "metadata": {**JOB["metadata"], "resourceVersion": "7", "managedFields": [applied, status]}}
-    )
+    as_is = {**JOB, "metadata": {**JOB["metadata"], "resourceVersion": "7", "managedFields": [applied, status]}}
+    assert cluster.take_over(as_is) == "7"
     assert server.asked == []
 
 

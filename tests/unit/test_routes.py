@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,16 +10,27 @@ from canaries import FRONT, NAME, NEW, OLD, STABLE, at_step
 from chart import of_kind
 from chart import render as chart
 from observations import NOW, SETTINGS, index, seen
-from raw_objects import NAMESPACE, Stored, deployment_raw, front_raw, index_raw, revision_raw, searcher_pod, stored
+from raw_objects import (
+    NAMESPACE,
+    Silent,
+    Stored,
+    deployment_raw,
+    front_raw,
+    index_raw,
+    revision_raw,
+    searcher_pod,
+    stored,
+)
 
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import Route
-from vectorindex_operator.core.plan import EnsureRoute, EnsureStepService, LowerRoute
+from vectorindex_operator.api.v1alpha1 import Route, VectorIndexStatus
+from vectorindex_operator.core.plan import EnsureRoute, EnsureStepService, LowerRoute, Plan
 from vectorindex_operator.core.traffic import Decision, DecisionKind, RouteView
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.render import render
 from vectorindex_operator.reconcile.cache import CachedCluster, NotCachedError, ReadCache
 from vectorindex_operator.reconcile.errors import ConflictError, RefusedError
+from vectorindex_operator.reconcile.execute import Executor
 from vectorindex_operator.reconcile.objects import Objects, Repair
 from vectorindex_operator.reconcile.observe import observe
 from vectorindex_operator.reconcile.ports import Raw
@@ -230,6 +242,66 @@ def test_a_larger_share_is_refused_on_a_route_that_has_changed() -> None:
     Objects(cluster).ensure(manifest(10), live(0), "41")
     Objects(cluster).ensure(manifest(0), live(10))
     assert sent == ["41", None]
+
+
+# ---------------------------------------------------------------- how it is made
+
+
+def executor(cluster: Any, route: Raw | None) -> Executor:
+    """Of a pass that has seen this route, or none."""
+    obs = seen(NEW)
+    return Executor(cluster, Silent(), SETTINGS, replace(obs, objects={("HTTPRoute", FRONT): route} if route else {}))
+
+
+def plan(action: EnsureRoute) -> Plan:
+    return Plan((action,), (), VectorIndexStatus(), 0.0)
+
+
+@pytest.mark.parametrize("kind", [EnsureRoute, LowerRoute])
+def test_one_that_another_operator_has_made_meanwhile_is_left_and_looked_at(kind: type[EnsureRoute]) -> None:
+    """It may name a candidate: who forgets that, while a gateway sends queries to it, has them fail."""
+    route = NEW.rollout.route
+    assert route is not None
+    cluster = Stored(live(10))
+    for candidate, weight in ((NAME, 0), ("", 0)):
+        with pytest.raises(ConflictError, match="made meanwhile"):
+            executor(cluster, None).run(plan(kind(route, candidate, weight, None, "")))
+    assert cluster.writes == []
+
+
+def test_one_that_somebody_else_has_made_meanwhile_stays_theirs() -> None:
+    route = NEW.rollout.route
+    assert route is not None
+    theirs = live(0)
+    theirs["metadata"] = {**theirs["metadata"], "ownerReferences": []}
+    mine, cluster = EnsureRoute(route, "", 0, None, ""), Stored(theirs)
+    refused = executor(cluster, None)
+    refused.run(plan(mine))
+    assert [(one.rule, one.subject) for one in refused.refusals] == [("NameConflict", f"HTTPRoute/{FRONT}")]
+    assert cluster.writes == []
+
+
+def test_what_was_made_is_changed_on_the_version_that_was_read() -> None:
+    """It was created, and what is created has to be taken over before it can be applied: which is a version more."""
+    route = NEW.rollout.route
+    assert route is not None
+    cluster = Stored()
+    executor(cluster, None).run(plan(EnsureRoute(route, "", 0, None, "")))
+    made = cluster.get("HTTPRoute", NAMESPACE, FRONT)
+    assert made is not None
+    made["metadata"]["managedFields"] = [{"manager": "vectorindex-operator", "operation": "Update"}]
+    read = made["metadata"]["resourceVersion"]
+    sent = []
+
+    class Asked(Stored):
+        def apply(self, manifest: Raw, *, force: bool = True) -> Raw:
+            sent.append(manifest["metadata"].get("resourceVersion"))
+            return super().apply(manifest, force=force)
+
+    again = Asked(made)
+    executor(again, made).run(plan(EnsureRoute(route, NAME, 10, None, read)))
+    assert sent == [str(int(read) + 1)]
+    assert [verb for verb, _ in again.writes] == ["take over", "apply"]
 
 
 # ---------------------------------------------------------------- what it costs

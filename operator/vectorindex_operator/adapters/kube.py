@@ -127,18 +127,21 @@ class KubeCluster:
         meta = manifest["metadata"]
         return self._apply(self._path(manifest["kind"], meta["namespace"], meta["name"]), manifest, force=force)
 
-    def take_over(self, live: Raw) -> None:
+    def take_over(self, live: Raw) -> str:
         meta = live["metadata"]
+        version: str = meta["resourceVersion"]
         fields = _taken_over(meta.get("managedFields") or [])
         if fields is None:
-            return
+            return version
         patch: list[Raw] = [
             {"op": "replace", "path": "/metadata/managedFields", "value": fields},
-            {"op": "replace", "path": "/metadata/resourceVersion", "value": meta["resourceVersion"]},
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
         ]
         path = self._path(live["kind"], meta["namespace"], meta["name"])
         self.on_write(live["kind"])
-        self._checked(*self._call("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, "application/json-patch+json"))
+        query = {"fieldManager": FIELD_MANAGER}
+        taken: Raw = self._checked(*self._call("PATCH", path, query, patch, "application/json-patch+json"))
+        return str(taken["metadata"]["resourceVersion"])
 
     def merge(self, manifest: Raw) -> Raw:
         meta = manifest["metadata"]

@@ -285,8 +285,9 @@ class CachedCluster:
     def apply(self, manifest: Raw, *, force: bool = True) -> Raw:  # noqa: ARG002 - the port's signature
         raise NotCachedError(f"apply {manifest['kind']}/{manifest['metadata']['name']}")
 
-    def take_over(self, live: Raw) -> None:
+    def take_over(self, live: Raw) -> str:  # noqa: ARG002 - the port's signature
         """Managed fields are not kept; the apply that follows ends the pass, unless it is not made either."""
+        return ""
 
     def merge(self, manifest: Raw) -> Raw:
         raise NotCachedError(f"merge {manifest['kind']}/{manifest['metadata']['name']}")
@@ -331,8 +332,8 @@ class LiveCluster:
     def apply(self, manifest: Raw, *, force: bool = True) -> Raw:
         return self._kept(self.inner.apply(manifest, force=force))
 
-    def take_over(self, live: Raw) -> None:
-        self.inner.take_over(live)
+    def take_over(self, live: Raw) -> str:
+        return self.inner.take_over(live)
 
     def merge(self, manifest: Raw) -> Raw:
         return self._kept(self.inner.merge(manifest))

@@ -217,13 +217,17 @@ class Executor:
         return done
 
     def _write_route(self, action: EnsureRoute) -> bool:
-        """A larger share only on the route that it was decided on; a smaller one on any."""
+        """A larger share only on the route that it was decided on; a smaller one on any. One is made only where there
+        is none: what another operator has made by then may name a candidate that this one does not know of."""
         name, done = self.obs.index.name, True
         for manifest in self._render(action):
             live = self.obs.objects.get((ROUTE, name))
 
             def write(manifest: labels.Manifest = manifest, live: Raw | None = live) -> Repair | None:
-                return Objects(self.cluster).ensure(manifest, live, action.resource_version)
+                if live is not None:
+                    return Objects(self.cluster).ensure(manifest, live, action.resource_version)
+                Objects(self.cluster).make(manifest)
+                return None
 
             done &= self._attempt(f"{ROUTE}/{name}", write)
         return done

@@ -9,7 +9,7 @@ from typing import Any
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_operator.reconcile import raw
 from vectorindex_operator.reconcile.drift import changed_by_others, difference, marked, same_rules
-from vectorindex_operator.reconcile.errors import NotOursError, UndoneError
+from vectorindex_operator.reconcile.errors import ConflictError, NotOursError, UndoneError
 from vectorindex_operator.reconcile.ports import Cluster, Raw
 
 WITH_A_BACKEND = frozenset({"group", "kind", "name", "port", "weight"})
@@ -46,6 +46,20 @@ class Objects:
         if lost is not None and manifest["kind"] == "Job":
             raise NotOursError(f"{_subject(manifest)} has lost {lost}: delete it, and it is made again")
 
+    def make(self, manifest: Manifest) -> None:
+        """Make what was not there when that was decided. One that is there by now, of another operator or of somebody
+        else, is left as it is, however late this write is carried out: an apply would take it for ours to change.
+
+        Raises ConflictError, so that it is looked at; NotOursError when it is somebody else's.
+        """
+        if self.cluster.create(marked(manifest)) is not None:
+            return
+        meta = manifest["metadata"]
+        live = self.cluster.get(manifest["kind"], meta["namespace"], meta["name"])
+        if live is not None:
+            _check_owner(manifest, live)
+        raise ConflictError(f"{_subject(manifest)} was made meanwhile")
+
     def ensure(self, manifest: Manifest, live: Raw | None, version: str = "") -> Repair | None:
         """Apply it unless the live object says the same already. `live`: as it was observed by its labels. `version`:
         only while nobody has written to it since.
@@ -64,8 +78,8 @@ class Objects:
         if field is None:
             return None
         by_others = changed_by_others(wanted, live)
-        self.cluster.take_over(live)
-        self._put_right(wanted, live, field, version)
+        now = self.cluster.take_over(live)
+        self._put_right(wanted, live, field, now if version else "")
         return Repair(_subject(manifest), field) if by_others else None
 
     def _put_right(self, wanted: Manifest, live: Raw, field: str, version: str) -> None:

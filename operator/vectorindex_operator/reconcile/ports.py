@@ -38,10 +38,11 @@ class Cluster(Protocol):
         """
         ...
 
-    def take_over(self, live: Raw) -> None:
+    def take_over(self, live: Raw) -> str:
         """Make what our manager wrote into `live` by other means count as applied, so that `apply` can remove it.
 
-        Does nothing where there is no such thing; `live`'s resourceVersion is the precondition.
+        Does nothing where there is no such thing; `live`'s resourceVersion is the precondition. Answers the one that it
+        has then.
         """
         ...
 

@@ -99,8 +99,8 @@ class Paced:
     def children(self, kind: str, namespace: str, selector: str) -> list[Raw]:
         return self.inner.children(kind, namespace, selector)
 
-    def take_over(self, live: Raw) -> None:
-        self.inner.take_over(live)
+    def take_over(self, live: Raw) -> str:
+        return self.inner.take_over(live)
 
     def apply(self, manifest: Raw, *, force: bool = True) -> Raw:
         return self._paced("apply", manifest, lambda: self.inner.apply(manifest, force=force))
