@@ -212,6 +212,13 @@ def test_a_file_that_is_no_index(root: Path) -> None:
     assert refusal(root, ImportedIndex(index=key, sha256=sha256)).reason == "BadIndexFile"
 
 
+def test_a_pod_that_cannot_hold_it_is_told_before_it_is_fetched(root: Path) -> None:
+    asked = task(root, wanted(root, filled("Flat"), ORDER).model_copy(update={"sha256": "0" * 64}))
+    with pytest.raises(TaskError) as caught:
+        build(asked.model_copy(update={"memory_limit_bytes": 100 << 20}))
+    assert caught.value.reason == "NotEnoughMemory"
+
+
 @pytest.mark.parametrize("more", [{"factory": "Flat"}, {"effort": "High"}])
 def test_what_says_how_to_build_is_refused_beside_it(root: Path, more: dict[str, Any]) -> None:
     found = refusal(root, wanted(root, filled("Flat"), ORDER), **more)

@@ -37,6 +37,7 @@ from ..index.rows import Ids
 from ..index.selection.restricted import check_hidable
 from ..progress import step
 from ..storage.store import Store
+from . import budget
 
 FIELD = "spec.index.import"
 FACTORY = "Imported"
@@ -49,18 +50,20 @@ _log = logging.getLogger(__name__)
 Labels = npt.NDArray[np.int64]
 
 
-def take(spec: IndexSpec, store: Store, source: Source, folder: Path, *, hides: bool = False) -> Any:
+def take(spec: IndexSpec, store: Store, source: Source, folder: Path, *, hides: bool = False, memory: int = 0) -> Any:
     """The index of `spec.imported`, with labels that are the row numbers of the staged files of `folder`, which are put
     in its order; None where an index is to be built. hides: there are deleted ids to leave out of answers.
+    memory: bytes of the pod, 0 for unknown.
 
     store: of the source, where the files lie. Raises BadData/{ImportMissing, OtherFile, BadIndexFile,
-    OtherMetric, OtherRows, BadIdType}, BadSpec/{UnsupportedIndex, IdsTwice}; MemoryError.
+    OtherMetric, OtherRows, BadIdType}, BadSpec/{UnsupportedIndex, IdsTwice,
+    NotEnoughMemory}; MemoryError.
     """
     wanted = spec.imported
     if wanted is None:
         return None
     step("importing")
-    _fetch(store, wanted.index, wanted.sha256, folder / FILE)
+    _fetch(store, wanted.index, wanted.sha256, folder / FILE, memory)
     index = _read(folder / FILE, wanted.index)
     index, labels = _unwrapped(index, wanted.index)
     _check(index, wanted.index, source)
@@ -83,8 +86,9 @@ def take(spec: IndexSpec, store: Store, source: Source, folder: Path, *, hides: 
     return index
 
 
-def _fetch(store: Store, key: str, sha256: str, path: Path) -> None:
-    """Raises BadData/{ImportMissing, OtherFile}; OSError where the disk is full."""
+def _fetch(store: Store, key: str, sha256: str, path: Path, memory: int = 0) -> None:
+    """Raises BadData/{ImportMissing, OtherFile}, BadSpec/NotEnoughMemory where a pod of `memory` bytes cannot hold it;
+    OSError where the disk is full."""
     found = store.head(key)
     if found is None:
         raise BadData(
@@ -94,6 +98,7 @@ def _fetch(store: Store, key: str, sha256: str, path: Path) -> None:
             field=FIELD,
             remedy="Name the whole key, from the top of the source's bucket or volume.",
         )
+    budget.require(memory, found.size, 0)
     hasher = hashlib.sha256()
     with path.open("wb") as file:
         for piece in store.stream(key, etag=found.etag):

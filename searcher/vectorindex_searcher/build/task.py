@@ -115,7 +115,9 @@ def build(
     with tempfile.TemporaryDirectory(prefix="build-", dir=work) as name:
         folder = Path(name)
         stage(source, folder)
-        found = imported.take(task.index, source_store, source, folder, hides=task.tombstones is not None)
+        found = imported.take(
+            task.index, source_store, source, folder, hides=task.tombstones is not None, memory=task.memory_limit_bytes
+        )
         if found is None:
             step("choosing")
             choice = recipe.decide(task.index, folder, metric, task.memory_limit_bytes)
