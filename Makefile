@@ -70,7 +70,7 @@ test-adapters: build/adapters/.synced ## the client's adapters with the real Lan
 	@build/adapters/bin/python -m pytest tests/adapters -q -rs
 
 .PHONY: test-stores azurite
-test-stores: setup ## kinds of store that `make test` has no server of: Azure Blob Storage (Azurite), a minute
+test-stores: setup ## kinds of store that `make test` has no server of: Azurite and fake-gcs-server, two minutes
 	@$(RUN) tests/run_layers.py stores
 azurite: ## fetch Azurite once (needs node and npm) and say where it is
 	@$(CLUSTER_TOOL) binary azurite

@@ -35,7 +35,7 @@ PREPARATIONS: dict[str, tuple[list[str], ...]] = {
         [sys.executable, "-m", "releasing", "push", "--local"],
     ),
     "gitops": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "argocd-scripts", "argocd")),
-    "stores": tuple([str(CLUSTER), "binary", name] for name in ("azurite",)),
+    "stores": tuple([str(CLUSTER), "binary", name] for name in ("azurite", "fake-gcs-server")),
     "gitops_cluster": (["env", "CLUSTER=local", sys.executable, "-m", "harness"], [str(CLUSTER), "binary", "argocd"]),
 }
 """Run before pytest: minutes on a fresh machine, seconds later."""

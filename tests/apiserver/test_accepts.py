@@ -70,6 +70,8 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
         ("source.s3", {"bucket": "public", "anonymous": True, "endpoint": "https://ref.example.co/storage/v1/s3/"}),
         ("source", {"volume": {"claimName": "vectors", "path": "today/"}, "tombstones": {"prefix": "today/gone/"}}),
         ("source", {"azure": {"account": "acme", "container": "vectors", "prefix": "docs/", "anonymous": True}}),
+        ("source", {"gcs": {"bucket": "vectors", "prefix": "docs/", "anonymous": True}}),
+        ("artifacts", {"gcs": {"bucket": "indexes.example.com", "secretRef": {"name": "gcs"}}}),
         ("artifacts", {"azure": {"account": "acme", "container": "indexes", "secretRef": {"name": "azure"}}}),
         ("artifacts", {"volume": {"claimName": "indexes"}}),
         ("gate.queries", {"volume": {"claimName": "vectors", "path": "asked"}, "segmentColumn": "of"}),

@@ -125,6 +125,8 @@ def test_what_is_allowed_is_admitted(admin: Api, name: str) -> None:
         ("gate", {"queries": {"s3": {"bucket": "queries", "endpoint": "https://other"}}}, f"'{ENDPOINT}'"),
         ("source.s3.endpoint", LEAVE_OUT, f"'{ENDPOINT}'"),
         ("source", {"azure": {**AZURE, "endpoint": ENDPOINT, "secretRef": {"name": "db"}}}, "'s3'"),
+        ("source", {"gcs": {"bucket": "vectors", "endpoint": ENDPOINT, "secretRef": {"name": "db"}}}, "'s3'"),
+        ("artifacts", {"gcs": {"bucket": "queries"}}, f"'{ENDPOINT}'"),
         ("artifacts", {"azure": {**AZURE, "endpoint": "https://other"}}, f"'{ENDPOINT}'"),
         ("artifacts", {"azure": {"account": "acme", "container": "queries"}}, f"'{ENDPOINT}'"),
         ("gate", {"queries": {"s3": {"bucket": "queries"}}}, f"'{ENDPOINT}'"),

@@ -56,7 +56,7 @@ def mounted(path: str) -> Json:
             "spec.gate.queries",
             {"s3": {"bucket": "queries"}, "volume": {"claimName": "q"}},
             "spec.gate.queries",
-            "give one kind of store only: s3, azure or volume",
+            "give one kind of store only: s3, azure, gcs or volume",
         ),
         (
             "spec.source.azure",
@@ -95,6 +95,15 @@ def mounted(path: str) -> Json:
             {"azure": {"account": "acme", "container": "v-s", "prefix": "a/b"}, "tombstones": {"prefix": "a/"}},
             "spec.source.tombstones.prefix",
             "must not be, or contain, the prefix of the vectors",
+        ),
+        ("spec.source.gcs", {"bucket": "vectors"}, "spec.source", "exactly one kind of store has to be given"),
+        ("spec.source", {"gcs": {"prefix": "a"}}, "spec.source.gcs.bucket", "Required value"),
+        ("spec.source", {"gcs": {"bucket": "Bad"}}, "spec.source.gcs.bucket", "should match"),
+        (
+            "spec.artifacts",
+            {"gcs": {"bucket": "vectors", "anonymous": True, "secretRef": {"name": "a"}}},
+            "spec.artifacts.gcs.anonymous",
+            "contradict each other",
         ),
         ("spec.source", {"volume": {}}, "spec.source.volume.claimName", "Required value"),
         (
@@ -440,7 +449,7 @@ def mounted(path: str) -> Json:
         ),
         ("spec.gate.segments", [{"name": "a", "min": 0.9}], "spec.gate.segments", "needs gate.queries"),
         ("spec.gate.relevance", {"minMRR": 0.5}, "spec.gate.relevance", "needs gate.queries"),
-        ("spec.gate.queries", {"column": "vec"}, "spec.gate.queries", "needs files (s3, azure or volume), live"),
+        ("spec.gate.queries", {"column": "vec"}, "spec.gate.queries", "needs files (s3, azure, gcs or volume), live"),
         (
             "spec.gate.queries",
             {"live": {}, "segmentColumn": "kind"},

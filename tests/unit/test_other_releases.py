@@ -43,6 +43,7 @@ from vectorindex_operator.manifests import jobs
 from vectorindex_operator.reconcile import pods
 from vectorindex_searcher.contract import (
     TASK_ENV,
+    GCS,
     Azure,
     BuildResult,
     BuildTask,
@@ -305,7 +306,7 @@ FIRST_RELEASE = json.loads((Path(__file__).parent / "golden" / "first-release-ta
 """What the images of the first release read of a task: fields by model, words by enum. Never to be changed."""
 
 
-OTHER_STORES = {"azure": Azure, "volume": Volume}
+OTHER_STORES = {"azure": Azure, "gcs": GCS, "volume": Volume}
 """Kinds of store that came later. An image of before must refuse a place there, not be told of no place at all."""
 
 

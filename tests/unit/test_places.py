@@ -9,6 +9,7 @@ from raw_objects import index_raw, look, revision_raw
 
 from vectorindex_operator.api.v1alpha1 import (
     FEATURES,
+    GCS,
     S3,
     STORES,
     Azure,
@@ -29,7 +30,7 @@ AZURE = {"account": "acme", "container": "vectors", "prefix": "docs/", "secretRe
 IN_AZURE = spec(source={"s3": None, "azure": AZURE}, artifacts={"s3": None, "azure": AZURE | {"prefix": "indexes/"}})
 SMALLEST = {
     "s3": {"bucket": "vectors"}, "azure": {"account": "acme", "container": "vectors"},
-    "volume": {"claimName": "vectors"},
+    "volume": {"claimName": "vectors"}, "gcs": {"bucket": "vectors"},
 }  # fmt: skip
 """What each kind of store needs to be said."""
 ON_VOLUME = spec(source=VOLUME, artifacts={"s3": None, "volume": {"claimName": "indexes"}})
@@ -78,6 +79,7 @@ def test_another_place_is_another_one() -> None:
         S3(bucket="vectors", prefix="docs/"), S3(bucket="indexes", prefix="docs/"),
         Volume(claim_name="vectors", path="docs/"), Volume(claim_name="vectors"),
         Azure(account="acme", container="vectors"), Azure(account="acme", container="vectors", prefix="docs/"),
+        GCS(bucket="vectors"), GCS(bucket="indexes"), GCS(bucket="vectors", prefix="docs/"),
         Azure(account="other", container="vectors"), Azure(account="acme", container="indexes"),
     ]  # fmt: skip
     assert len({recipe.place(one) for one in places}) == len(places)

@@ -14,7 +14,7 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from vectorindex_searcher.artifact.layout import Layout
-from vectorindex_searcher.contract import S3, Azure, ExitCode, Identity, Location
+from vectorindex_searcher.contract import GCS, S3, Azure, ExitCode, Identity, Location
 from vectorindex_searcher.dataset import listing as listing_module
 from vectorindex_searcher.dataset.listing import list_source, load_listing, save_listing
 from vectorindex_searcher.dataset.tombstones import list_tombstones
@@ -123,11 +123,14 @@ def test_missing_source_folder_is_a_missing_source(tmp_path: Path) -> None:
 def test_locations_as_people_type_them(tmp_path: Path) -> None:
     assert parse_location("s3://bucket/a/b").s3 == S3(bucket="bucket", prefix="a/b")
     assert parse_location("az://acme/vectors/a/b").azure == Azure(account="acme", container="vectors", prefix="a/b")
+    assert parse_location("gs://vectors/a/b").gcs == GCS(bucket="vectors", prefix="a/b")
     assert parse_location("./x") == Location(folder="./x")
     with pytest.raises(BadSpec):
         parse_location("s3:///nothing")
     with pytest.raises(BadSpec):
         parse_location("az://acme")
+    with pytest.raises(BadSpec, match="gs://"):
+        parse_location("gs://Bad_Name!/x")
     with pytest.raises(BadSpec):
         open_store(Location(), Role.SOURCE)
     assert join_key("", "/a/", "b") == "a/b"

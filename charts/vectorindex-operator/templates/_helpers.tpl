@@ -110,7 +110,7 @@ cluster, and so finds it again: `helm template` and Argo CD would draw another k
 
 {{- /* One validation: `field` of the spec has a value of `list`, where a trailing * stands for anything, or the value it had
 before: what runs already can still be annotated, scaled and mended. `optional`: what is left out is allowed; else it is the value
-"" (of an endpoint: that of AWS or Azure) where the object around it is there. */}}
+"" (of an endpoint: the cloud's own) where the object around it is there. */}}
 {{- define "vectorindex-operator.allowed" -}}
 {{- $parts := splitList "." .field }}
 {{- $value := printf "spec.?%s.orValue('')" (join ".?" $parts) }}

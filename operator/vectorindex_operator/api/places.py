@@ -25,7 +25,7 @@ class SecretRef(Model):
 
     Keys for S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, optional AWS_SESSION_TOKEN, CA_PEM. For Azure:
     AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET;
-    optional CA_PEM.
+    optional CA_PEM. For GCS: GOOGLE_SERVICE_ACCOUNT_KEY (JSON); optional CA_PEM.
     """
 
     name: ObjectName
@@ -91,12 +91,25 @@ class Azure(contract.Azure, Place):
         return self.secret_ref.name if self.secret_ref is not None else ""
 
 
+class GCS(contract.GCS, Place):
+    """A bucket of Google Cloud Storage. Without `secretRef` the pods' own identity is used (workload identity)."""
+
+    secret_ref: SecretRef | None = None
+    """Whose key the pods use. Absent: the identity of their ServiceAccount."""
+    access: ClassVar[tuple[str, ...]] = ("endpoint", "secret_ref", "anonymous")
+    cel: ClassVar[tuple[CelRule, ...]] = S3.cel
+
+    @property
+    def secret(self) -> str:
+        return self.secret_ref.name if self.secret_ref is not None else ""
+
+
 class Volume(contract.Volume, Place):
     """A folder of a PersistentVolumeClaim of the same namespace, which pods mount: searchers and what only reads it
     read-only. Pods on several nodes need a volume that several nodes can mount."""
 
 
-STORES: Mapping[str, type[Place]] = {"s3": S3, "azure": Azure, "volume": Volume}
+STORES: Mapping[str, type[Place]] = {"s3": S3, "azure": Azure, "gcs": GCS, "volume": Volume}
 """Every kind of store, by the field of a spec that holds it."""
 STORE_NAMES = " or ".join((", ".join([*STORES][:-1]), [*STORES][-1]))
 _HOW_MANY = f"[{', '.join(f'has(self.{name})' for name in STORES)}].filter(one, one).size()"
@@ -132,6 +145,8 @@ class AnyStore(Model):
     """In a bucket of S3, or of a server that speaks its protocol."""
     azure: Azure | None = None
     """In a container of Azure Blob Storage, instead of `s3`."""
+    gcs: GCS | None = None
+    """In a bucket of Google Cloud Storage, instead of `s3`."""
     volume: Volume | None = None
     """On a volume of the cluster, instead of `s3`."""
 

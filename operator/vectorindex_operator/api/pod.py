@@ -34,7 +34,8 @@ OUR_ENV = ("VECTORINDEX_", "SOURCE_", "ARTIFACTS_", "QUERIES_", "POD_NAME")
 CODE_ENV = (
     "LD_", "PYTHON", "GCONV_PATH", "GLIBC_TUNABLES", "OPENSSL_", "OMP_TOOL", "PATH", "HOME", "AWS_CONFIG_FILE",
     "AWS_SHARED_CREDENTIALS_FILE", "AWS_DATA_PATH", "AWS_ENDPOINT_URL", "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_", "AZURE_", "MSI_ENDPOINT", "IDENTITY_ENDPOINT", "CUDA_INJECTION", "NVTX_INJECTION", "NVIDIA_",
+    "AWS_CONTAINER_", "AZURE_", "MSI_ENDPOINT", "IDENTITY_ENDPOINT",
+    "GOOGLE_", "GCE_METADATA_", "CUDA_INJECTION", "NVTX_INJECTION", "NVIDIA_",
 )  # fmt: skip
 """Beginnings of names by which a process is made to load or run somebody else's code, or to send a file of its own to
 a server of their choice, or by which NVIDIA's runtime gives a container GPUs that were not given to its pod."""

@@ -29,7 +29,7 @@ from vectorindex_operator.api.guardrails import (
     Guardrails,
 )
 from vectorindex_operator.api.network import FrontService, IpBlock, LabelSelector, NetworkPeer, NetworkPolicy
-from vectorindex_operator.api.places import S3, STORES, Azure, Place, SecretRef, Volume, by_kind, kept
+from vectorindex_operator.api.places import GCS, S3, STORES, Azure, Place, SecretRef, Volume, by_kind, kept
 from vectorindex_operator.api.pod import EnvVar, Pod, Toleration
 from vectorindex_operator.api.rollout import Rollout, Shadow, Soak
 from vectorindex_operator.api.route import ParentRef, Route, Step
@@ -98,6 +98,7 @@ __all__ = [
     "NAME_LIMIT",
     "OTHER_STORE",
     "POD_ENV",
+    "GCS",
     "S3",
     "STORES",
     "VERSION",

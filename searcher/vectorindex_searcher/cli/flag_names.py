@@ -11,9 +11,11 @@ from ..contract import Failure
 
 _ARTIFACTS = "artifacts"
 _OF = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts|embedding\.encoder\.onnx)"
-_S3, _AZURE = rf"{_OF}\.s3", rf"{_OF}\.azure"
-_BUCKETS = rf"({_S3}|{_AZURE})"
-_PLACE = r"(\.s3(\.bucket|\.prefix)?|\.azure(\.account|\.container|\.prefix)?|\.volume(\.claimName|\.path)?|\.folder)?"
+_S3, _AZURE, _GCS = rf"{_OF}\.s3", rf"{_OF}\.azure", rf"{_OF}\.gcs"
+_BUCKETS = rf"({_S3}|{_AZURE}|{_GCS})"
+_PLACE = (
+    r"(\.(s3|gcs)(\.bucket|\.prefix)?|\.azure(\.account|\.container|\.prefix)?|\.volume(\.claimName|\.path)?|\.folder)?"
+)
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _AZURE_KEYS = "AZURE_STORAGE_ACCOUNT_KEY and AZURE_STORAGE_SAS_TOKEN"
 FLAGS: tuple[tuple[str, str], ...] = (
@@ -23,6 +25,7 @@ FLAGS: tuple[tuple[str, str], ...] = (
     (rf"Name a Secret with keys in {_S3}\.secretRef", f"Set the variables {_KEYS}"),
     ("the Secret or ServiceAccount it takes credentials from", f"the variables {_KEYS}"),
     (rf"Name a Secret with keys in {_AZURE}\.secretRef", f"Set one of the variables {_AZURE_KEYS}"),
+    (rf"Name a Secret with keys in {_GCS}\.secretRef", "Set the variable GOOGLE_SERVICE_ACCOUNT_KEY"),
     (rf"{_BUCKETS}\.anonymous: true", "--anonymous"),
     (rf"{_BUCKETS}\.endpoint", "--endpoint"),
     (rf"{_S3}\.region", "--region"),

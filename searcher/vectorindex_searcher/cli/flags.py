@@ -12,9 +12,9 @@ from ..contract import METRICS_PORT_ENV, TASK_ENV, Device, Effort, ExitCode, Met
 FORMATS = "Parquet, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, HDF5 or JSON lines (.jsonl, also .gz, .zst)"
 _BELOW = int(ExitCode.BELOW_FLOOR)
 _EPILOG = f"""Without flags a verb takes its task as JSON from the environment variable {TASK_ENV}.
-Places are folders, files, s3://bucket/prefix or az://account/container/prefix; credentials come from SOURCE_,
-ARTIFACTS_ or QUERIES_ followed by AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and CA_PEM (those of
-Azure: docs/stores.md), else from the usual places of the cloud."""
+Places are folders, files, s3://bucket/prefix, az://account/container/prefix or gs://bucket/prefix; credentials come from
+SOURCE_, ARTIFACTS_ or QUERIES_ followed by AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and CA_PEM (those
+of Azure and GCS: docs/stores.md), else from the usual places of the cloud."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     def verb(name: str, text: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text, epilog=_EPILOG)
         added.add_argument("-v", "--verbose", action="store_true", help="log more, and print the result in a pod too")
-        added.add_argument("--endpoint", default="", help="endpoint of the store (default: AWS, or Azure)")
+        added.add_argument("--endpoint", default="", help="endpoint of the store (default: that of AWS, Azure or GCS)")
         added.add_argument("--region", default="", help="S3 region")
         text = "what is only read (source, queries, tombstones; the artifact of serve) is public: no credentials"
         added.add_argument("--anonymous", action="store_true", help=text)

@@ -80,7 +80,19 @@ from .model import Model, Stored, inert
 from .numbers import NUMBERS, number_text
 from .outcomes import OUTCOMES_WRITTEN, PROMOTED, REJECTED, Outcome, OutcomesResult, OutcomesTask
 from .packed import PACKED, pack, unpack
-from .places import AZURE_SCHEME, S3, VOLUME_SCHEME, VOLUMES_DIR, Azure, Location, Place, Volume, mount_dir
+from .places import (
+    AZURE_SCHEME,
+    GCS,
+    GCS_SCHEME,
+    S3,
+    VOLUME_SCHEME,
+    VOLUMES_DIR,
+    Azure,
+    Location,
+    Place,
+    Volume,
+    mount_dir,
+)
 from .points import POINT_PATH, PointOrder, ServingPoint
 from .results import (
     COLUMN_TYPES,
@@ -181,6 +193,8 @@ __all__ = [
     "ARTIFACT_DIGEST",
     "ASKED_KS",
     "AZURE_SCHEME",
+    "GCS",
+    "GCS_SCHEME",
     "BUCKET_SECONDS",
     "CACHE_BYTES_ENV",
     "CANARY_TOLERANCE",

@@ -16,6 +16,7 @@ VOLUMES_DIR = "/var/lib/vectorindex"
 """Where pods have the volumes of places: `source`, `artifacts` and `queries` below it."""
 VOLUME_SCHEME = "volume://"
 AZURE_SCHEME = "az://"
+GCS_SCHEME = "gs://"
 _SEGMENT = r"([^/.]|\.[^/.]|\.\.[^/])[^/]*"
 """Of a path below a volume: anything but `.` and `..`."""
 
@@ -140,6 +141,41 @@ class Azure(Place):
         return f"container {self.container} of account {self.account}, prefix {self.prefix!r}"
 
 
+class GCS(Place):
+    """A bucket of Google Cloud Storage and a prefix of the names of its objects."""
+
+    kind: ClassVar[str] = "gcs"
+    bucket: Annotated[str, Field(min_length=3, max_length=222, pattern=r"^[a-z0-9][a-z0-9._-]*[a-z0-9]$")]
+    """Name of the bucket."""
+    prefix: Annotated[str, Field(max_length=512)] = ""
+    """Names of objects begin with this; a folder ends in a slash."""
+    endpoint: Annotated[str, Field(max_length=256, pattern=r"^(https?://[^@/?#\s]+(/[^@?#\s]*)?)?$")] = ""
+    """Where it is not https://storage.googleapis.com: a private name of it, or another server."""
+    anonymous: bool | None = None
+    """True: a public bucket, read without any credentials."""
+
+    @property
+    def store(self) -> tuple[str, ...]:
+        return (self.kind, self.bucket, self.endpoint)
+
+    @property
+    def held_in(self) -> tuple[str, ...]:
+        return (self.kind, self.bucket)
+
+    @property
+    def root(self) -> str:
+        return self.prefix
+
+    def at(self, prefix: str) -> Self:
+        return self.model_copy(update={"prefix": prefix})
+
+    def url(self, key: str) -> str:
+        return f"{GCS_SCHEME}{self.bucket}/{key}"
+
+    def words(self) -> str:
+        return f"bucket {self.bucket} of Google Cloud Storage, prefix {self.prefix!r}"
+
+
 class Volume(Place):
     """A folder of a PersistentVolumeClaim in the namespace of the index."""
 
@@ -174,6 +210,7 @@ class Location(Model):
 
     s3: S3 | None = None
     azure: Azure | None = None
+    gcs: GCS | None = None
     volume: Volume | None = None
     folder: str | None = None
 
@@ -185,5 +222,5 @@ class Location(Model):
     @property
     def place(self) -> Place | None:
         """The place in a store; None: a folder, nothing, or more than one."""
-        given = [one for one in (self.s3, self.azure, self.volume) if one is not None]
+        given = [one for one in (self.s3, self.azure, self.gcs, self.volume) if one is not None]
         return given[0] if len(given) == 1 and self.folder is None else None

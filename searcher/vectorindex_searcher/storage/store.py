@@ -15,10 +15,28 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from ..contract import AZURE_SCHEME, ENCODER_ENV_PREFIX, S3, VOLUME_SCHEME, Azure, ExitCode, Location, Volume, mount_dir
+from ..contract import (
+    AZURE_SCHEME,
+    ENCODER_ENV_PREFIX,
+    GCS,
+    GCS_SCHEME,
+    S3,
+    VOLUME_SCHEME,
+    Azure,
+    ExitCode,
+    Location,
+    Place,
+    Volume,
+    mount_dir,
+)
 from ..errors import BadData, BadSpec
 
 CHUNK_BYTES = 1 << 20
+CLOUD_URLS: dict[str, tuple[type[Place], tuple[str, ...]]] = {
+    AZURE_SCHEME: (Azure, ("account", "container")),
+    GCS_SCHEME: (GCS, ("bucket",)),
+}
+"""How places of other clouds than S3 are typed: what stands before the prefix."""
 MAX_OBJECTS = 100_000
 """Below a place that is read: whoever lists them holds them all, some 2 KiB each."""
 
@@ -144,7 +162,7 @@ def require_exclusive_put(store: Store, key: str) -> None:
         f"{store.describe(store.prefix)}: the store does not honour If-None-Match: * on writes{detail}; "
         "without it two builders could overwrite each other's artifact",
         field=Role.ARTIFACTS.field,
-        remedy="Keep artifacts in a store that has conditional writes: AWS, MinIO, Ceph, versitygw, Azure, or a volume "
+        remedy="Keep artifacts in a store that has conditional writes: AWS, MinIO, Ceph, versitygw, Azure, GCS, or a volume "
         "with hard links.",
     )
 
@@ -156,7 +174,7 @@ def open_store(location: Location, role: Role) -> Store:
         from .s3 import S3Store  # boto3 takes 0.3 s to import and folders do not need it
 
         return S3Store(place, role)
-    if isinstance(place, Azure):
+    if isinstance(place, Azure | GCS):
         from .cloud import CloudStore
 
         return CloudStore(place, role)
@@ -172,15 +190,16 @@ def open_store(location: Location, role: Role) -> Store:
 
 
 def parse_location(text: str, *, endpoint: str = "", region: str = "", anonymous: bool | None = None) -> Location:
-    """`s3://bucket/prefix`, `az://account/container/prefix`, a local path, or in a pod that has it
-    `volume://claim/path`. Raises BadSpec for any other URL."""
+    """`s3://bucket/prefix`, `az://account/container/prefix`, `gs://bucket/prefix`, a local path, or in a pod that has
+    it `volume://claim/path`. Raises BadSpec for any other URL."""
     if text.startswith(VOLUME_SCHEME):
         return _typed_volume(text)
-    if text.startswith(AZURE_SCHEME):
-        return _typed_container(text, endpoint, anonymous)
+    for scheme in CLOUD_URLS:
+        if text.startswith(scheme):
+            return _typed_cloud(text, scheme, {"endpoint": endpoint, "anonymous": anonymous})
     if not text.startswith("s3://"):
         if "://" in text:
-            remedy = "Places are folders, files, s3://bucket/prefix or az://account/container/prefix."
+            remedy = "Places are folders, files, s3://bucket/prefix, az://account/container/prefix or gs://bucket/prefix."
             raise BadSpec("BadLocation", f"{text} is no place that can be read", remedy=remedy)
         return Location(folder=text)
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
@@ -196,16 +215,17 @@ def parse_location(text: str, *, endpoint: str = "", region: str = "", anonymous
         raise BadSpec("BadLocation", message, remedy="Write s3://bucket/prefix.") from None
 
 
-def _typed_container(text: str, endpoint: str, anonymous: bool | None) -> Location:
-    account, _, rest = text.removeprefix(AZURE_SCHEME).partition("/")
-    container, _, prefix = rest.partition("/")
-    told = {"account": account, "container": container, "prefix": prefix, "endpoint": endpoint, "anonymous": anonymous}
+def _typed_cloud(text: str, scheme: str, told: dict[str, object]) -> Location:
+    kind, names = CLOUD_URLS[scheme]
+    rest = text.removeprefix(scheme)
+    for name in names:
+        told[name], _, rest = rest.partition("/")
     try:
-        return Location(azure=Azure.model_validate(told))
+        return Location.of(kind.model_validate(told | {"prefix": rest}))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        message = f"{text}: not a usable container of Azure ({'.'.join(map(str, first['loc']))}: {first['msg']})"
-        raise BadSpec("BadLocation", message, remedy="Write az://account/container/prefix.") from None
+        message = f"{text}: not a usable place ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        raise BadSpec("BadLocation", message, remedy=f"Write {scheme}{'/'.join(names)}/prefix.") from None
 
 
 def _typed_volume(text: str) -> Location:
