@@ -42,8 +42,8 @@ from vectorindex_operator.core.plan import (
 from vectorindex_operator.manifests import jobs
 from vectorindex_operator.reconcile import pods
 from vectorindex_searcher.contract import (
-    TASK_ENV,
     GCS,
+    TASK_ENV,
     Azure,
     BuildResult,
     BuildTask,

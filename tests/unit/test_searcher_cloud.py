@@ -14,7 +14,7 @@ import pytest
 from obstore.exceptions import GenericError, PermissionDeniedError
 
 from vectorindex_searcher.cli.flag_names import for_a_person
-from vectorindex_searcher.contract import Azure, ExitCode, Location
+from vectorindex_searcher.contract import GCS, Azure, ExitCode, Location
 from vectorindex_searcher.errors import SourceChanged, TaskError
 from vectorindex_searcher.storage import cloud
 from vectorindex_searcher.storage.cloud import CloudStore, brief
@@ -213,10 +213,34 @@ def test_each_role_has_keys_of_its_own_and_the_pods_identity_does_not_win(monkey
     assert "sas_key" not in public
 
 
+ACCOUNT = '{"private_key": "", "private_key_id": "", "client_email": "", "disable_oauth": true, "gcs_base_url": "%s"}'
+"""The key of a service account that asks nobody for a token, and would have its own endpoint."""
+
+
+def test_a_bucket_of_google_is_reached_where_the_spec_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a key says of the endpoint is not heard: rules of an installation are about the one in the spec."""
+    with serving() as (blob, endpoint):
+        monkeypatch.setenv("SOURCE_GOOGLE_SERVICE_ACCOUNT_KEY", ACCOUNT % "http://127.0.0.1:9")
+        place = GCS(bucket="vectors", endpoint=endpoint)
+        assert open_store(Location(gcs=place), Role.SOURCE).read("x", etag="e1") == DATA
+        assert blob.asked == ["/acme/vectors/x"]
+        blob.refuses = (404, "NoSuchBucket")
+        with pytest.raises(TaskError) as caught:
+            CloudStore(place, Role.SOURCE).read("x")
+    assert (caught.value.reason, caught.value.failure.field) == ("BucketNotFound", "spec.source.gcs.bucket")
+    monkeypatch.setenv("SOURCE_GOOGLE_SERVICE_ACCOUNT_KEY", "{no key of anybody")
+    with pytest.raises(TaskError) as caught:
+        CloudStore(place, Role.SOURCE)
+    assert caught.value.reason == "InvalidCredentials"
+    assert "no key" not in caught.value.failure.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "place", [Azure(account="acme", container="vectors", anonymous=True), GCS(bucket="v-s", anonymous=True)]
+)
 @pytest.mark.parametrize("role", list(Role))
-@pytest.mark.parametrize("code", ["ContainerNotFound", "AuthenticationFailed", "AuthorizationPermissionMismatch", "X"])
-def test_a_person_at_a_terminal_is_told_flags(role: Role, code: str) -> None:
-    place = Azure(account="acme", container="vectors", anonymous=True)
+@pytest.mark.parametrize("code", ["ContainerNotFound", "NoSuchBucket", "AuthenticationFailed", "AccessDenied"])
+def test_a_person_at_a_terminal_is_told_flags(place: Azure | GCS, role: Role, code: str) -> None:
     error = PermissionDeniedError(f"status code: 403 Forbidden: <Code>{code}</Code>")
     failure = CloudStore(place, role)._failed("k", error).failure
     for verb in ("build", "validate", "serve"):

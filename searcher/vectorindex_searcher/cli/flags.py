@@ -12,9 +12,9 @@ from ..contract import METRICS_PORT_ENV, TASK_ENV, Device, Effort, ExitCode, Met
 FORMATS = "Parquet, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, HDF5 or JSON lines (.jsonl, also .gz, .zst)"
 _BELOW = int(ExitCode.BELOW_FLOOR)
 _EPILOG = f"""Without flags a verb takes its task as JSON from the environment variable {TASK_ENV}.
-Places are folders, files, s3://bucket/prefix, az://account/container/prefix or gs://bucket/prefix; credentials come from
-SOURCE_, ARTIFACTS_ or QUERIES_ followed by AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and CA_PEM (those
-of Azure and GCS: docs/stores.md), else from the usual places of the cloud."""
+Places are folders, files, s3://bucket/prefix, az://account/container/prefix or gs://bucket/prefix; credentials come
+from SOURCE_, ARTIFACTS_ or QUERIES_ followed by AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and CA_PEM
+(those of Azure and GCS: docs/stores.md), else from the usual places of the cloud."""
 
 
 def parser() -> argparse.ArgumentParser:

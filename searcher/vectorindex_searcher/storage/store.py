@@ -162,8 +162,8 @@ def require_exclusive_put(store: Store, key: str) -> None:
         f"{store.describe(store.prefix)}: the store does not honour If-None-Match: * on writes{detail}; "
         "without it two builders could overwrite each other's artifact",
         field=Role.ARTIFACTS.field,
-        remedy="Keep artifacts in a store that has conditional writes: AWS, MinIO, Ceph, versitygw, Azure, GCS, or a volume "
-        "with hard links.",
+        remedy="Keep artifacts in a store that has conditional writes: AWS, MinIO, Ceph, versitygw, Azure, GCS, or a "
+        "volume with hard links.",
     )
 
 
@@ -199,7 +199,9 @@ def parse_location(text: str, *, endpoint: str = "", region: str = "", anonymous
             return _typed_cloud(text, scheme, {"endpoint": endpoint, "anonymous": anonymous})
     if not text.startswith("s3://"):
         if "://" in text:
-            remedy = "Places are folders, files, s3://bucket/prefix, az://account/container/prefix or gs://bucket/prefix."
+            remedy = (
+                "Places are folders, files, s3://bucket/prefix, az://account/container/prefix or gs://bucket/prefix."
+            )
             raise BadSpec("BadLocation", f"{text} is no place that can be read", remedy=remedy)
         return Location(folder=text)
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
