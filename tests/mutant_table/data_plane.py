@@ -15,6 +15,7 @@ _WORKERS = f"{_SEARCHER}/serve/workers"
 _WORKER_TESTS = "unit/test_searcher_serve_workers.py"
 
 _CACHE_TESTS = "unit/test_searcher_shared_cache.py"
+_CLOUD_TESTS = "tests/unit/test_searcher_cloud.py"
 _VOLUME_TESTS = "unit/test_searcher_volume.py"
 _COLLECT = f"{_SEARCHER}/artifact/collect.py"
 _COLLECT_TESTS = "unit/test_searcher_collect.py"
@@ -610,6 +611,38 @@ DATA_PLANE = (
         "            os.fstat(fd)\n",
         (f"{_VOLUME_TESTS}::test_what_is_published_is_on_disk_with_its_name",),
         "A node that loses power would take a manifest along that a revision names.",
+    ),
+    Mutant(
+        "an answer of a cloud is believed to be of the object that was asked for",
+        f"{_SEARCHER}/storage/cloud.py",
+        "            if etag is not None and of.etag != etag:",
+        "            if etag is not None and not of.etag:",
+        (f"{_CLOUD_TESTS}::test_a_server_that_does_not_hear_if_match_is_not_believed",),
+        "Behind a proxy that drops If-Match half of an index would be of one object and half of another.",
+    ),
+    Mutant(
+        "the pod's identity goes before the token of the Secret",
+        f"{_SEARCHER}/storage/cloud.py",
+        '{"credential_type": "sas_token", "sas_key": token}',
+        '{"sas_key": token}',
+        (f"{_CLOUD_TESTS}::test_each_role_has_keys_of_its_own_and_the_pods_identity_does_not_win",),
+        "A node would read and write with more rights, or others, than the Secret that the spec names.",
+    ),
+    Mutant(
+        "what a cloud answered is told whole",
+        f"{_SEARCHER}/storage/cloud.py",
+        "    if status is not None:\n",
+        "    if status is not None and not text:\n",
+        (f"{_CLOUD_TESTS}::test_refusals_have_the_reasons_of_s3",),
+        "A refusal repeats what was signed: it would stand in a status, Events and logs.",
+    ),
+    Mutant(
+        "a key of Google says where its store is",
+        f"{_SEARCHER}/storage/cloud.py",
+        '    config: Any = {"base_url": place.endpoint.rstrip("/") or "https://storage.googleapis.com"}\n',
+        "    config: Any = {}\n",
+        (f"{_CLOUD_TESTS}::test_a_bucket_of_google_is_reached_where_the_spec_says",),
+        "Whoever may write a Secret would send vectors to any server, past the endpoints that the rules allow.",
     ),
     Mutant(
         "a claim is mounted once for each of its places",
