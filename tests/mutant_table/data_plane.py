@@ -15,7 +15,7 @@ _WORKERS = f"{_SEARCHER}/serve/workers"
 _WORKER_TESTS = "unit/test_searcher_serve_workers.py"
 
 _CACHE_TESTS = "unit/test_searcher_shared_cache.py"
-_CLOUD_TESTS = "tests/unit/test_searcher_cloud.py"
+_CLOUD_TESTS = "unit/test_searcher_cloud.py"
 _VOLUME_TESTS = "unit/test_searcher_volume.py"
 _COLLECT = f"{_SEARCHER}/artifact/collect.py"
 _COLLECT_TESTS = "unit/test_searcher_collect.py"
