@@ -17,10 +17,10 @@ IMPORTS = (
         "Whoever may write the bucket would have a file of theirs parsed.",
     ),
     Mutant(
-        "links lead to rows",
+        "a graph begins where its first row has links",
         _IMPORTED,
-        "int(links.max()) < count))",
-        "int(links.max()) < 1 << 40))",
+        "graph.max_level >= levels[graph.entry_point])",
+        "graph.max_level > levels[graph.entry_point] + 1)",
         (f"{_TESTS}::test_what_would_answer_wrongly_is_refused",),
         "A search would read elsewhere in memory.",
     ),

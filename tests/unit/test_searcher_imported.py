@@ -177,6 +177,10 @@ def set_entry(graph: Any) -> None:
     graph.entry_point = COUNT
 
 
+def set_level(graph: Any) -> None:
+    graph.max_level += 1
+
+
 REFUSED = {
     "fewer rows": (lambda: (filled("Flat", rows=vectors()[:-1]), ORDER[:-1]), "OtherRows"),
     "other ids": (lambda: (ivf_of_other_rows(), None), "OtherRows"),
@@ -191,6 +195,7 @@ REFUSED = {
     "LSH": (lambda: (filled("LSH"), ORDER), "UnsupportedIndex"),
     "a link outside": (lambda: (damaged(set_link), ORDER), "BadIndexFile"),
     "an entry outside": (lambda: (damaged(set_entry), ORDER), "BadIndexFile"),
+    "a level outside": (lambda: (damaged(set_level), ORDER), "BadIndexFile"),
 }
 
 
