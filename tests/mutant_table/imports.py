@@ -17,14 +17,6 @@ IMPORTS = (
         "Whoever may write the bucket would have a file of theirs parsed.",
     ),
     Mutant(
-        "a graph begins where its first row has links",
-        _IMPORTED,
-        "graph.max_level >= levels[graph.entry_point])",
-        "graph.max_level > levels[graph.entry_point] + 1)",
-        (f"{_TESTS}::test_what_would_answer_wrongly_is_refused",),
-        "A search would read elsewhere in memory.",
-    ),
-    Mutant(
         "the staged files have the order of the index",
         _IMPORTED,
         "    _order(folder, _places(ids, folder, wanted))\n",
