@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from vectorindex_operator.api.v1alpha1 import STORES, VectorIndexSpec
 
 NAMED = (
-    *("secretRef.name", "tokenSecretRef.name", "serviceAccountName", "endpoint.url"),
+    *("secretRef.name", "tokenSecretRef.name", "serviceAccountName", "endpoint.url", "claimName"),
     *(f"{kind}.endpoint" for kind in STORES),
 )
 """Ends of the paths of what the policies are about."""
@@ -25,6 +25,7 @@ TENANTS = {
     "namespaceSelector": {"matchLabels": {"tier": "tenant"}},
     "serviceAccountNames": ["searcher", "index-*"],
     "secretNames": ["s3", "vectorindex-*"],
+    "claimNames": ["vectors", "index-*"],
     "endpoints": [ENDPOINT],
 }
 AWS = {
@@ -43,7 +44,7 @@ GOOD: Json = {
 
 
 def named(model: type[BaseModel] = VectorIndexSpec, at: str = "") -> Iterator[str]:
-    """Every path of the spec that names a Secret, a ServiceAccount or an endpoint."""
+    """Every path of the spec that names a Secret, a ServiceAccount, a claim or an endpoint."""
     for name, info in model.model_fields.items():
         path = f"{at}.{info.alias or name}".lstrip(".")
         if any(f".{path}".endswith(f".{end}") for end in NAMED):
@@ -94,7 +95,7 @@ def vix(name: str, namespace: str, spec: Json) -> Json:
 
 def test_every_field_that_names_one_is_in_the_policies() -> None:
     """A new place or Secret in the spec must not be a way around them."""
-    everything = {"serviceAccountNames": ["x"], "secretNames": ["x"], "endpoints": ["http://x"]}
+    everything = {"serviceAccountNames": ["x"], "secretNames": ["x"], "claimNames": ["x"], "endpoints": ["http://x"]}
     rendered = render(values=ruled({"name": "a"} | everything))
     (policy,) = of_kind(rendered, "ValidatingAdmissionPolicy")
     judged = [
@@ -130,6 +131,10 @@ def test_what_is_allowed_is_admitted(admin: Api, name: str) -> None:
         ("artifacts", {"azure": {**AZURE, "endpoint": "https://other"}}, f"'{ENDPOINT}'"),
         ("artifacts", {"azure": {"account": "acme", "container": "queries"}}, f"'{ENDPOINT}'"),
         ("gate", {"queries": {"s3": {"bucket": "queries"}}}, f"'{ENDPOINT}'"),
+        ("source", {"volume": {"claimName": "database"}}, "'vectors', 'index-*'"),
+        ("artifacts", {"volume": {"claimName": "index"}}, "'vectors', 'index-*'"),
+        ("gate", {"queries": {"volume": {"claimName": "database"}}}, "'vectors', 'index-*'"),
+        ("searcher.cache", {"limit": "1Gi", "claimName": "database"}, "'vectors', 'index-*'"),
     ],
 )
 def test_what_is_not_allowed_is_refused_by_field_and_value(
@@ -178,6 +183,22 @@ def test_an_encoder_is_fetched_from_where_the_rules_allow(
     answer = admin.apply(changed(with_text, "spec.embedding", {"encoder": {"onnx": onnx, "textColumn": "text"}}))
     assert answer.ok is not bool(refused), answer.message
     assert not refused or f"spec.embedding.encoder.onnx.s3.{refused}" in answer.message
+
+
+@pytest.mark.parametrize("pod", ["build.pod", "searcher.pod"])
+def test_pods_mount_claims_that_the_rules_allow(admin: Api, name: str, pod: str) -> None:
+    def mounting(**source: Any) -> Json:
+        return changed(vix(name, "tenant", GOOD), f"spec.{pod}.volumes", [{"name": "mine", **source}])
+
+    assert admin.apply(mounting(persistentVolumeClaim={"claimName": "index-2"}), dryRun="All").ok
+    assert admin.apply(mounting(configMap={"name": "anything"}), dryRun="All").ok
+    answer = admin.apply(mounting(persistentVolumeClaim={"claimName": "database"}), dryRun="All")
+    assert answer.status in (403, 422), answer.body
+    assert (
+        f"spec.{pod}.volumes: one names a claim that may not be named here (claimNames of rule tenants"
+        in answer.message
+    )
+    assert not admin.apply(mounting(persistentVolumeClaim={}), dryRun="All").ok
 
 
 @pytest.mark.parametrize(
@@ -247,6 +268,7 @@ def test_a_policy_without_rules_is_a_mistake() -> None:
         ({"name": "Bad Name"}, "/admission/rules/0/name"),
         ({"serviceAccountNames": ["*"]}, "/admission/rules/0/serviceAccountNames/0"),
         ({"secretNames": ['a"b']}, "/admission/rules/0/secretNames/0"),
+        ({"claimNames": ["*"]}, "/admission/rules/0/claimNames/0"),
         ({"secretNames": None}, "/admission/rules/0/secretNames"),
         ({"endpoints": ["s3.example.com"]}, "/admission/rules/0/endpoints/0"),
         ({"endpoints": ["https://s3/'+'"]}, "/admission/rules/0/endpoints/0"),

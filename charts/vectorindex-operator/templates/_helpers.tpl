@@ -136,6 +136,26 @@ before: what runs already can still be annotated, scaled and mended. `optional`:
   reason: Forbidden
 {{- end }}
 
+{{- /* One validation: the claims among the volumes of a pod (`field`) are of `list`, or these volumes were there before. */}}
+{{- define "vectorindex-operator.mounted" -}}
+{{- $value := printf "spec.?%s.orValue([])" (splitList "." .field | join ".?") -}}
+{{- $exact := list }}
+{{- $prefixes := list }}
+{{- range .list }}
+{{- if hasSuffix "*" . }}{{ $prefixes = append $prefixes (trimSuffix "*" .) }}{{ else }}{{ $exact = append $exact . }}{{ end }}
+{{- end -}}
+- expression: >-
+    object.{{ $value }}.all(v, !has(v.persistentVolumeClaim)
+    || v.persistentVolumeClaim.claimName in {{ toJson $exact }}
+    {{- range $prefixes }}
+    || v.persistentVolumeClaim.claimName.startsWith({{ toJson . }})
+    {{- end }})
+    || (oldObject != null && oldObject.{{ $value }} == object.{{ $value }})
+  message: "spec.{{ .field }}: one names a claim that may not be named here
+    (claimNames of rule {{ .rule }} in admission.rules of the vectorindex-operator chart)"
+  reason: Forbidden
+{{- end }}
+
 {{- /* No variable by which what is for an endpoint goes through a proxy of the user's, or is believed of another server. */}}
 {{- define "vectorindex-operator.goesThere" -}}
 {{- $value := printf "spec.?%s.orValue([])" (splitList "." .field | join ".?") -}}
