@@ -64,6 +64,13 @@ class Mirrors:
             return ""
         return shadow.sender if shadow.sender_judged else revision
 
+    def reference(self, name: str, pod: str) -> str:
+        """Whom the one that is judged is compared with, as a pod that took a lease says it; empty: it took none."""
+        shadow = self.shadows.get(name)
+        if shadow is None or pod not in shadow.spans:
+            return ""
+        return shadow.receiver if shadow.sender_judged else shadow.sender
+
     def rows(self, name: str, revision: str, truth: Truth, quality: Callable[[str], Quality]) -> Iterator[PairCounts]:
         """What one pod of a side counted; pods of a side are alike."""
         shadow = self.shadows.get(name)

@@ -253,6 +253,7 @@ class Searchers:
                     now=now,
                     shadow=shadow,
                     judged=self.mirrors.judged(shadow, owner),
+                    reference=self.mirrors.reference(shadow, name),
                     rows=rows,
                 )
                 answers.append(PodPairs.of(name, evidence, received))

@@ -186,6 +186,21 @@ def test_where_answers_make_no_pairs_the_baseline_judges() -> None:
     assert since(SameMoment(of(SENT), of(repeated, BUCKETS - enough + 1))) is None
 
 
+def test_pods_that_restart_forget_what_they_sent_and_the_pairs_stay() -> None:
+    """Or a scale-up, an eviction, an edit of its access would have the baseline judge what pairs had judged."""
+    anew = of(SENT, BUCKETS)
+    assert since(SameMoment(anew, of(ALIKE))) is None
+    assert since(SameMoment({}, of(ALIKE))) is None
+    assert verdict(SameMoment({}, of(ALIKE))) == PASSED
+    assert verdict(SameMoment({}, of(WORSE)), zero=0.1, before=0.2) == FAILED
+    # And what came after the last of them is the baseline's, where the prior answers no more.
+    tried = of(replace(SENT, unanswered=EACH), 31)
+    assert since(SameMoment(tried, of(ALIKE, 0, 30))) == 30
+    # No more than a moment is waited for pairs of queries that all repeat.
+    enough = IN_VAIN * RISE.min_samples // EACH
+    assert since(SameMoment({}, of(PairSums(repeated=EACH), 0, enough))) == 0
+
+
 def test_a_prior_whose_sums_are_no_numbers_is_no_measure() -> None:
     assert since(SameMoment(of(SENT), of(replace(ALIKE, s_sum=float("inf"))))) == 0
 
@@ -222,8 +237,10 @@ def test_neither_has_more_than_half_of_the_level() -> None:
 # ---------------------------------------------------------------- what pods tell
 
 
-def told(counts: Mapping[str, Any] | None, judged: str = "new", *, unable: bool = False) -> PodPairs:
-    return PodPairs("pod-1", counts, judged=judged, unable=unable)
+def told(
+    counts: Mapping[str, Any] | None, judged: str = "new", *, unable: bool = False, reference: str = "old"
+) -> PodPairs:
+    return PodPairs("pod-1", counts, judged=judged, unable=unable, reference=reference)
 
 
 def test_who_counts_as_if_it_were_judged_tells_nothing() -> None:
@@ -231,8 +248,18 @@ def test_who_counts_as_if_it_were_judged_tells_nothing() -> None:
     sender = Side((told(of(SENT), ""),), 1)
     assert same_moment("new", sender, Side((told(of(ALIKE)),), 1)) == SameMoment(of(SENT), of(ALIKE))
     assert same_moment("new", sender, Side((told({}, ""),), 1)) == SameMoment(of(SENT), {})
-    for one in (told(of(ALIKE), "old"), told(None, unable=True)):
+    for one in (told(of(ALIKE), "old"), told(of(ALIKE), ""), told(None, unable=True)):
         assert same_moment("new", sender, Side((one,), 1)) == SameMoment({}, {})
+        assert same_moment("new", sender, Side((told(of(ALIKE)), one), 2)) == SameMoment({}, {}), "nor does half of it"
+
+
+def test_half_of_the_pods_that_send_are_no_evidence() -> None:
+    """An image that refuses the lease answers that it has counted nothing, as one does that nobody has asked."""
+    sends, refuses = told(of(SENT), ""), told({}, "", reference="")
+    prior = Side((told(of(ALIKE)),), 1)
+    assert same_moment("new", Side((sends, refuses), 2), prior) == SameMoment(None, None)
+    assert same_moment("new", Side((sends, sends, sends, refuses), 4), prior).sent is not None, "one of many starts"
+    assert same_moment("new", Side((refuses, refuses), 2), Side((told({}, ""),), 1)) == SameMoment({}, {})
 
 
 def test_too_few_pods_that_tell_are_none() -> None:
@@ -346,9 +373,9 @@ def evidence(view: RevisionView, zero: int = 200, seconds: float = 3600.0) -> tu
 
 
 def pairs_of(
-    view: RevisionView, obs: Observation, *, judged: str = "", **counts: int
+    view: RevisionView, obs: Observation, *, judged: str = "", sending: int = 2, **counts: int
 ) -> dict[str, tuple[PodPairs, ...]]:
-    """Both sides, in each bucket of five minutes; `counts`: the prior's."""
+    """Both sides, in each bucket of five minutes; `counts`: the prior's; `sending`: so many of the two pods send."""
     sides = {view.name: {"mirrored": 100}, STABLE.name: counts or {"pairs": 100, "zero_both": 20}}
     found = {}
     for name, fields in sides.items():
@@ -359,9 +386,11 @@ def pairs_of(
         ]
         whole = PairEvidence(
             pod="p", revision=name, incarnation="i", now=NOW, shadow=asked(obs)[name],
-            judged=(judged or view.name) if name == STABLE.name else "", rows=tuple(rows),
+            judged=(judged or view.name) if name == STABLE.name else "", reference=STABLE.name, rows=tuple(rows),
         )  # fmt: skip
-        found[name] = tuple(PodPairs.of(f"{name}-{number}", whole, NOW) for number in range(2))
+        refuses = whole.model_copy(update={"reference": "", "rows": ()})
+        told = [whole if number < sending or name == STABLE.name else refuses for number in range(2)]
+        found[name] = tuple(PodPairs.of(f"{name}-{number}", one, NOW) for number, one in enumerate(told))
     return found
 
 
@@ -378,6 +407,42 @@ def test_a_soak_is_judged_by_its_pairs() -> None:
     assert moved(run(replace(obs, pairs=pairs_of(view, obs, pairs=100, zero_candidate_only=20)))) == [STABLE.name]
     # Pairs of an image that takes itself for the one that is judged are none: the baseline judges.
     assert moved(run(replace(obs, pairs=pairs_of(view, obs, judged=STABLE.name)))) == [STABLE.name]
+
+
+def not_compared(plan: Plan) -> list[str]:
+    """What the status says of it, and the condition."""
+    rows = [row.message for row in plan.status.blocked_by if row.rule == "NotCompared"]
+    (rolled_out,) = [one.message for one in plan.status.conditions if one.type == "RolledOut"]
+    assert all(row in rolled_out for row in rows)
+    return rows
+
+
+def test_images_of_before_are_told_in_a_condition() -> None:
+    view = soaking(baseline=frozen(200), baseline_at=to_text(NOW - 300))
+    obs = seen(view, evidence={view.name: evidence(view, zero=20)})
+    assert not_compared(run(replace(obs, pairs=pairs_of(view, obs)))) == []
+    assert not_compared(run(replace(obs, pairs={}))) == [], "nobody has told yet"
+    (turned,) = not_compared(run(replace(obs, pairs=pairs_of(view, obs, judged=STABLE.name))))
+    assert f"searchers of {STABLE.name} know no mirror" in turned
+    nothing = tuple(replace(one, counts={}, judged="", reference="") for one in pairs_of(view, obs)[view.name])
+    (refused,) = not_compared(run(replace(obs, pairs={view.name: nothing, STABLE.name: nothing})))
+    assert f"searchers of {view.name} know no mirror" in refused
+    early = soaking(baseline=frozen(200), baseline_at=to_text(NOW - 300), switched_at=to_text(NOW - 10))
+    shortly = seen(early, evidence={early.name: evidence(early, zero=20)})
+    pairs = {early.name: nothing, STABLE.name: nothing}
+    assert not_compared(run(replace(shortly, pairs=pairs))) == [], "nobody was told to send yet"
+
+
+def test_half_of_the_pods_judge_nothing_and_that_is_told() -> None:
+    """Neither do they promote on pairs that the others may be worse than."""
+    view = soaking(baseline=frozen(200), baseline_at=to_text(NOW - 300), switched_at=to_text(NOW - HOUR))
+    obs = seen(view, evidence={view.name: evidence(view)})
+    whole, half = (run(replace(obs, pairs=pairs_of(view, obs, sending=sending))) for sending in (2, 1))
+    assert "Promoted" in [event.reason for event in whole.events]
+    assert "Promoted" not in [event.reason for event in half.events]
+    assert moved(half) == []
+    (said,) = not_compared(half)
+    assert f"send nothing to {STABLE.name}" in said
 
 
 def test_without_it_a_soak_is_judged_as_before() -> None:

@@ -12,7 +12,11 @@ the choice costs nothing of the budget, whatever it depends on (docs/adr/0051-af
   much was answered, and is no pair: queries
   that repeat, other deleted ids               the baseline, since the switch
   else: the prior lost its counts, does not
-  tell at this look, or the operator was away  nobody, for a moment
+  tell at this look, the operator was away, or
+  more than a third of the pods do not send    nobody, for a moment
+
+What was answered, both sides count: a pod with the traffic that restarts, or is replaced, forgets what it sent, and the
+prior's pairs stay what they are.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from dataclasses import dataclass
 from vectorindex_operator.core.judging.evidence import RevisionEvidence
 from vectorindex_operator.core.judging.metrics import METRICS
 from vectorindex_operator.core.judging.pair_metrics import PAIR_METRICS
-from vectorindex_operator.core.judging.pair_sums import Buckets, add_pairs
+from vectorindex_operator.core.judging.pair_sums import Buckets, PairSums, add_pairs
 from vectorindex_operator.core.judging.pairs import is_told, judge_same_moment
 from vectorindex_operator.core.judging.rules import Rule, RuleVerdict
 from vectorindex_operator.core.judging.sequential import START_SECONDS
@@ -62,9 +66,10 @@ def baseline_since(rule: Rule, pairs: SameMoment, merged: RevisionEvidence, firs
     current = int(now // BUCKET_SECONDS)
     counted = _between(pairs.sent.get(rule.segment, ()), first, current)
     answered = {bucket: sums.mirrored - sums.unanswered for bucket, sums in counted if sums.mirrored > sums.unanswered}
-    if sum(answered.values()) < rule.min_samples:
+    here = {bucket: count for bucket, sums in _told(rule, pairs, first, current) if (count := _taken(sums))}
+    if max(sum(answered.values()), sum(here.values())) < rule.min_samples:
         return first
-    newest = max(answered)
+    newest = max(*answered, *here)
     asked = METRICS[rule.metric].family.size(merged.total(rule.segment, newest + 1, latency=False))
     tried = sum(sums.mirrored for bucket, sums in counted if bucket > newest)
     missed = current - newest >= rule.span and asked >= rule.min_samples
@@ -72,14 +77,14 @@ def baseline_since(rule: Rule, pairs: SameMoment, merged: RevisionEvidence, firs
         return newest + 1
     if pairs.told is None:
         return None
-    total = add_pairs(sums for _, sums in _between(pairs.told.get(rule.segment, ()), first, current))
+    total = add_pairs(sums for _, sums in _told(rule, pairs, first, current))
     if not total.usable:
         return first
     if PAIR_METRICS[rule.metric].size(total) >= rule.min_samples:
         return None
     seen = [bucket for buckets in pairs.told.values() for bucket, _ in _between(buckets, first, current)]
     begun = min(seen, default=current - 2 * rule.span)
-    in_vain = sum(count for bucket, count in answered.items() if bucket >= begun)
+    in_vain = max(sum(here.values()), sum(count for bucket, count in answered.items() if bucket >= begun))
     return first if in_vain >= IN_VAIN * rule.min_samples else None
 
 
@@ -91,12 +96,22 @@ def by_pairs(
     current = int(now // BUCKET_SECONDS)
     return judge_same_moment(
         rule,
-        _between((pairs.told or {}).get(rule.segment, ()), first, current),
+        _told(rule, pairs, first, current),
         first=first,
         stop=current + 2,
         starts=math.ceil(horizon_seconds / START_SECONDS),
         level=level,
     )
+
+
+def _told(rule: Rule, pairs: SameMoment, first: int, current: int) -> Buckets:
+    """The prior's counts of a rule's segment."""
+    return _between((pairs.told or {}).get(rule.segment, ()), first, current)
+
+
+def _taken(sums: PairSums) -> int:
+    """Queries that the prior has answered, whatever became of them."""
+    return sums.pairs + sums.void + sums.other_deleted + sums.repeated + sums.warming
 
 
 def _between(buckets: Buckets, first: int, current: int) -> Buckets:

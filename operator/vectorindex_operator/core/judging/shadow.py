@@ -38,13 +38,14 @@ LIVELIER = 4.0
 class PodPairs:
     """What a pod told of a shadow, by segment, on the operator's clock. `counts` None: nothing that is of use, and
     `problem` says why. `unable`: its image does not know what a shadow is. `judged`: whom its pairs are about; empty:
-    it counted none."""
+    it counted none. `reference`: whom that one is compared with; empty: it has taken no lease, and counted nothing."""
 
     pod: str
     counts: Mapping[str, Buckets] | None
     problem: str = ""
     unable: bool = False
     judged: str = ""
+    reference: str = ""
 
     @classmethod
     def of(cls, pod: str, evidence: PairEvidence, received_at: float) -> PodPairs:
@@ -54,7 +55,7 @@ class PodPairs:
         shift = round((received_at - evidence.now) / BUCKET_SECONDS)
         merged = merge_pairs(evidence.rows)
         counts = {name: tuple((at + shift, sums) for at, sums in rows) for name, rows in merged.items()}
-        return cls(pod, counts, judged=evidence.judged)
+        return cls(pod, counts, judged=evidence.judged, reference=evidence.reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +89,29 @@ class Side:
 
 
 def same_moment(name: str, sender: Side, reference: Side) -> SameMoment:
-    """What was compared of `name` after its switch. An image that knows no such mirror, or counts as if it were the one
-    that is judged, tells that nothing was."""
-    wrong = any(pod.judged not in ("", name) for pod in reference.pods)
-    if wrong or any(pod.unable for pod in (*sender.pods, *reference.pods)):
+    """What was compared of `name` after its switch: nothing, where pods of either side are of an image that knows no
+    such mirror; nothing that is known, where some of its own send and too many do not."""
+    if any(of_before(name, sender, reference)):
         return SameMoment({}, {})
+    if is_half(sender):
+        return SameMoment(None, None, gone=not reference.ready)
     sent, told = (None if side.mute else side.counts() for side in (sender, reference))
     return SameMoment(sent, told, gone=not reference.ready)
+
+
+def is_half(sender: Side) -> bool:
+    """Whether some pods send what they answer, and so many others do not that nobody knows of what users get."""
+    sends = sum(bool(pod.reference) for pod in sender.pods)
+    return not sender.mute and 0 < sends < (1 - SILENT_SHARE) * sender.ready
+
+
+def of_before(name: str, sender: Side, reference: Side) -> tuple[bool, bool]:
+    """Whether pods of the one and of the other side tell that their image knows no mirror in which `name`, which sends,
+    is judged: it does not know what is asked for; or it takes itself for the one that is judged, or says of nobody that
+    he is, and has counted pairs."""
+    turned = any(pod.judged != name for pod in reference.pods if pod.judged or pod.counts)
+    old, older = (any(pod.unable for pod in side.pods) for side in (sender, reference))
+    return old, older or turned
 
 
 def judge_shadow(

@@ -14,12 +14,17 @@ from vectorindex_operator.api.v1alpha1 import RevisionStatus, ShadowStatus
 from vectorindex_operator.core.internal_keys import addressee
 from vectorindex_operator.core.judging.rules import rule_of
 from vectorindex_operator.core.judging.same_moment import SameMoment, is_paired
-from vectorindex_operator.core.judging.shadow import Side, same_moment
+from vectorindex_operator.core.judging.shadow import Side, is_half, of_before, same_moment
 from vectorindex_operator.core.observation import RevisionView
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import RenewMirrors
 from vectorindex_operator.core.safety.roll_back import MANUAL
 from vectorindex_operator.core.state import ReconcileState
+
+NOT_COMPARED = "NotCompared"
+"""Rule of a row in status.blockedBy."""
+TOLD_SECONDS = 30.0
+"""So long after a switch every pod has been told to send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ def _after_switch(state: ReconcileState, name: str, view: RevisionView) -> None:
         if before is not None:
             _end(state, name, before.reference, before.id)
         return
+    _say_what_is_not_compared(state, name, mirror)
     senders, receivers = _ready(state, name), _ready(state, mirror.reference)
     if not senders:
         return
@@ -90,6 +96,22 @@ def _after_switch(state: ReconcileState, name: str, view: RevisionView) -> None:
         each = mirror.max_per_second / len(senders)
         act = RenewMirrors(name, senders, mirror.reference, receivers, mirror.id, each, sender_judged=True)
         state.act(act)
+
+
+def _say_what_is_not_compared(state: ReconcileState, name: str, mirror: SoakMirror) -> None:
+    """Searchers of mixed images: nobody must take that for a comparison. The row stands in the conditions as well."""
+    rollout, sender, reference = state.statuses[name].rollout, _side(state, name), _side(state, mirror.reference)
+    begun = rollout is not None and state.age(rollout.switched_at) >= TOLD_SECONDS
+    quiet = begun and not (sender.mute or reference.mute or sender.counts() or reference.counts())
+    refused = quiet and not any(pod.reference for pod in sender.pods)
+    of_sender, of_reference = of_before(name, sender, reference)
+    if refused or of_sender or of_reference:
+        who = name if refused or of_sender else mirror.reference
+        how = "as images of before, so rules against stable compare with the time before it"
+        state.block(NOT_COMPARED, name, f"searchers of {who} know no mirror after the switch, {how}")
+    elif begun and is_half(sender):
+        how = "nobody judges rules against stable until they do: are they of one image?"
+        state.block(NOT_COMPARED, name, f"some of its searchers send nothing to {mirror.reference}, and {how}")
 
 
 def _end(state: ReconcileState, sender: str, receiver: str, shadow: str) -> None:
