@@ -53,6 +53,55 @@ def model(table: np.ndarray, *more: bytes, inputs: Sequence[str] = ("input_ids",
     return field(1, 8) + field(8, field(1, "") + field(2, 13)) + field(7, graph)
 
 
+def attribute(name: str, values: Sequence[int] | int) -> bytes:
+    """AttributeProto of whole numbers."""
+    if isinstance(values, int):
+        return field(1, name) + field(3, values) + field(20, 2)
+    return field(1, name) + b"".join(field(8, value) for value in values) + field(20, 7)
+
+
+def judge(weights: np.ndarray) -> bytes:
+    """ModelProto of a cross-encoder: the largest of the `weights` [words, labels] of a pair's tokens."""
+    gather = field(1, "table") + field(1, "input_ids") + field(2, "each") + field(4, "Gather")
+    largest = field(1, "each") + field(2, "logits") + field(4, "ReduceMax")
+    largest += field(5, attribute("axes", (1,))) + field(5, attribute("keepdims", 0))
+    graph = field(1, gather) + field(1, largest) + field(2, "judge") + field(5, tensor("table", weights))
+    graph += b"".join(field(11, tensor_type(name, 7, ("batch", "tokens"))) for name in ("input_ids", "attention_mask"))
+    graph += field(12, tensor_type("logits", 1, ("batch", weights.shape[1])))
+    return field(1, 8) + field(8, field(1, "") + field(2, 13)) + field(7, graph)
+
+
+def weights_of(**words: float) -> np.ndarray:
+    """Of each word, [words, 1]; -9 for those that are not named."""
+    return np.array([[words.get(word, -9.0)] for word in WORDS], np.float32)
+
+
+def write_reranker(path: Path, weights: np.ndarray, *, max_tokens: object = None, onnx: bytes | None = None) -> str:
+    """A folder with a cross-encoder; its SHA-256."""
+    files = {"model.onnx": judge(weights) if onnx is None else onnx, "tokenizer.json": json.dumps(tokenizer()).encode()}
+    if max_tokens is not None:
+        files["tokenizer_config.json"] = json.dumps({"model_max_length": max_tokens}).encode()
+    path.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (path / name).write_bytes(data)
+    return sha256_of(path, list(files))
+
+
+def tokenizer() -> dict[str, object]:
+    """Of words between spaces."""
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": {word: n for n, word in enumerate(WORDS)}, "unk_token": "[UNK]"},
+    }
+
+
 def word_vectors(dimension: int = DIMENSION) -> np.ndarray:
     return np.random.default_rng(11).standard_normal((len(WORDS), dimension)).astype(np.float32)
 
@@ -69,17 +118,6 @@ def write_encoder(
 ) -> str:
     """A folder; its SHA-256, made as `sha256sum NAMES | sha256sum` makes it."""
     vectors = word_vectors() if table is None else table
-    tokenizer = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": {"type": "Lowercase"},
-        "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "post_processor": None,
-        "decoder": None,
-        "model": {"type": "WordLevel", "vocab": {word: n for n, word in enumerate(WORDS)}, "unk_token": "[UNK]"},
-    }
     kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
     folders = ["", "1_Pooling", "2_Normalize"]
     modules = [
@@ -88,7 +126,7 @@ def write_encoder(
     ]
     files: dict[str, bytes] = {
         "model.onnx": model(vectors) if onnx is None else onnx,
-        "tokenizer.json": json.dumps(tokenizer).encode(),
+        "tokenizer.json": json.dumps(tokenizer()).encode(),
         "modules.json": json.dumps(modules).encode(),
         "1_Pooling/config.json": json.dumps(
             {"word_embedding_dimension": vectors.shape[1], pooling: True, "pooling_mode_cls_token": "cls" in pooling}

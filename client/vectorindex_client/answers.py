@@ -13,6 +13,7 @@ MAX_ANSWER_BYTES = 256 << 20
 """Ten times what a searcher ever sends; a server that sends more is none."""
 REVISION = "x-vectorindex-revision"
 IGNORED_PARAMS = "x-vectorindex-ignored-params"
+RERANKED = "x-vectorindex-reranked"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from .answers import IGNORED_PARAMS, REVISION, Answer, not_a_searcher
+from .answers import IGNORED_PARAMS, RERANKED, REVISION, Answer, not_a_searcher
 
 Id = int | str
 MAGIC = b"VXA1"
@@ -38,6 +38,9 @@ class Result:
     """Of `took_ms`, until the vectors of the request's texts were there. None for vectors."""
     truncated: bool = False
     """Whether the text had more tokens than the model takes: only its beginning was encoded."""
+    reranked: bool | None = None
+    """Whether the hits are in the order of the index's cross-encoder, and not in that of `scores`. None where nobody
+    was to reorder them: for vectors, and where the index has none."""
 
 
 def results_of(answer: Answer, queries: int) -> list[Result]:
@@ -66,6 +69,7 @@ def _of_json(answer: Answer) -> list[Result]:
             ignored,
             encode,
             bool(cut & {"text", f"texts[{number}]"}),
+            document.get("reranked"),
         )
         for number, one in enumerate(document["results"])
     ]
@@ -92,11 +96,15 @@ def _of_bytes(answer: Answer) -> list[Result]:
         ids, at = [body[start:end].decode() for start, end in pairwise(ends)], ends[-1]
     if at != len(body) or sum(counts) != hits or kind > 1:
         raise ValueError("not whole")
-    ignored = _ignored(answer)
+    ignored, said = _ignored(answer), answer.headers.get(RERANKED)
+    reranked = None if said is None else said == "true"
     if queries == 1:
-        return [Result(ids, scores, None, revision, None, None, ignored)]
+        return [Result(ids, scores, None, revision, None, ignored_params=ignored, reranked=reranked)]
     spans = pairwise(accumulate(counts, initial=0))
-    return [Result(ids[first:last], scores[first:last], None, revision, None, None, ignored) for first, last in spans]
+    return [
+        Result(ids[first:last], scores[first:last], None, revision, None, ignored_params=ignored, reranked=reranked)
+        for first, last in spans
+    ]
 
 
 def _ignored(answer: Answer) -> tuple[str, ...]:

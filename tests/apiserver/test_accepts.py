@@ -106,6 +106,8 @@ def test_a_part_left_out_gets_the_same_defaults_from_both(api: Api, smallest: Js
             [{"name": "r", "metric": "RefusalRate", "maxRiseVsStable": "50%", "mode": "Observe"}],
         ),
         ("guardrails.rules", [{"name": "lost", "metric": "FiltersLost", "max": "0.5%"}]),
+        ("guardrails.rules", [{"name": "order", "metric": "RerankedShare", "min": "90%"}]),
+        ("guardrails.rules", [{"name": "order", "metric": "RerankedShare", "maxDropVsStable": "5%"}]),
         ("guardrails.rules", [{"name": "e", "metric": "FilteredZeroResultRate", "max": "5%", "mode": "Observe"}]),
         (
             "guardrails.rules",

@@ -11,6 +11,8 @@ _FOLDER_TESTS = "unit/test_searcher_text.py"
 _PROOF_TESTS = "unit/test_searcher_encoder_proof.py"
 _QUEUE_TESTS = "unit/test_searcher_text_searches.py"
 _VERDICT_TESTS = "unit/test_encoder.py"
+_RERANK_TESTS = "unit/test_searcher_reranking.py"
+_RERANKING = f"{_SEARCHER}/serve/search/reranking.py"
 _ENDPOINT_TESTS = "unit/test_searcher_endpoint.py"
 
 TEXT = (
@@ -69,6 +71,46 @@ TEXT = (
         '["a text"]',
         (f"{_FOLDER_TESTS}::test_a_text_of_full_length_is_encoded_at_opening",),
         "A pod without the memory would be ready, and killed by whoever asks at length.",
+    ),
+    Mutant(
+        "a cross-encoder is opened without a look at where its tensors are",
+        f"{_TEXT}/reranker.py",
+        "        refuse_external_data(folder.model, folder.kind)\n",
+        "",
+        (f"{_RERANK_TESTS}::test_what_is_no_cross_encoder_is_refused",),
+        "Any file that the pod can read could be loaded as a tensor.",
+    ),
+    Mutant(
+        "nobody ends the wait for a cross-encoder",
+        _RERANKING,
+        "            ticket.timer = self._loop.call_later(budget, self._late, ticket)\n",
+        "",
+        (f"{_RERANK_TESTS}::test_a_client_that_waits_shorter_than_the_budget_has_its_answer",),
+        "A slow model would make each query in words as slow as it is.",
+    ),
+    Mutant(
+        "texts wait for a cross-encoder without a bound",
+        _RERANKING,
+        "self._queue.qsize() >= self._queue_requests or budget <= 0",
+        "budget <= 0",
+        (f"{_RERANK_TESTS}::test_a_model_that_fails_or_is_busy_costs_nobody_an_answer",),
+        "Each that waits holds its candidates; a flood would take the pod's memory.",
+    ),
+    Mutant(
+        "what was searched for a cross-encoder is evidence",
+        f"{_SEARCHER}/serve/search/service.py",
+        "                scores, rows, _ = self._searched(wide, vectors, allowed, asked.deadline)\n",
+        "                scores, rows, _ = self._found(replace(asked, plan=wide), allowed)\n",
+        (f"{_RERANK_TESTS}::test_evidence_is_that_of_the_vectors",),
+        "Live recall would be that of a wider search than users of vectors get.",
+    ),
+    Mutant(
+        "a cross-encoder reads rows that the query may not see",
+        f"{_SEARCHER}/serve/search/service.py",
+        "                scores, rows, _ = self._searched(wide, vectors, allowed, asked.deadline)\n",
+        "                scores, rows, _ = self._searched(wide, vectors, None, asked.deadline)\n",
+        (f"{_RERANK_TESTS}::test_only_rows_that_the_query_may_see_are_read",),
+        "A token would be answered rows of others.",
     ),
     Mutant(
         "an encoder that deviates passes the gate",

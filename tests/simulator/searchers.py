@@ -23,6 +23,7 @@ from vectorindex_searcher.contract import (
     FILTERED,
     INTERNAL_KEY_ENV,
     LATER_COUNTERS,
+    RERANKABLE,
     RING_SECONDS,
     SIGNATURE_HEADER,
     SOURCE_ENV,
@@ -166,7 +167,7 @@ class Searchers:
                 rows = tuple(self.points.counted(_process(pod), rows, quality, ahead))
                 point, points = self.points.of(_process(pod)).value, tuple(ServingPoint)
             told = PodCounts.of(Evidence.model_construct(pod=name, revision=owner, now=now, buckets=rows))
-            tells = LATER_COUNTERS if COLUMNS_BEFORE_ENV in _env(pod) else (FILTERED,)
+            tells = LATER_COUNTERS if COLUMNS_BEFORE_ENV in _env(pod) else (FILTERED, RERANKABLE)
             told = replace(told, tells=frozenset(tells), point=point, points=points)
             answers.append(PodEvidence(name, told, received))
         return tuple(answers)

@@ -59,6 +59,8 @@ class Traffic:
     """Share of these that is refused although stable took them."""
     empty: float = 0.0
     """Share of the others that finds nothing."""
+    reranked: float = 0.0
+    """Share of answers that are in the order of the cross-encoder."""
     torn: bool = True
     """Live recall is 0 or 1 (the worst case: lost regions of a graph); otherwise every answer is there or not."""
 
@@ -75,12 +77,14 @@ class Traffic:
                 top_sum=0.2 * float(q - e) + 0.5 * float(h),
                 top_sum_squares=0.04 * float(q - e - h) + 0.49 * float(h),
                 tracked=self.tracked, tracked_depth_sum=11 * self.tracked, clicked=int(c), click_gain_sum=10 * int(c),
-                click_depth_top=11, live_queries=self.live, live_recall_sum=float(r), latency=row, **f,
+                click_depth_top=11, live_queries=self.live, live_recall_sum=float(r), latency=row,
+                rerankable_queries=int(q), reranked_queries=int(o), **f,
             )
-            for q, e, z, h, d, c, r, row, f in zip(
+            for q, e, z, h, d, c, r, row, f, o in zip(
                 queries, errors, zero, high, rng.binomial(queries, self.refused),
                 rng.binomial(self.tracked, self.clicks, windows),
-                self._recall(rng, windows), self._latency(rng, queries), filtered, strict=True,
+                self._recall(rng, windows), self._latency(rng, queries), filtered,
+                rng.binomial(queries, self.reranked) if self.reranked else [0] * windows, strict=True,
             )
         ]  # fmt: skip
 
@@ -176,6 +180,7 @@ SCENARIOS = {
         [rule("r", "LiveRecall", max_drop_vs_stable=0.05)], replace(LOST, recall=0.95 * 0.97),
         replace(LOST, recall=0.97),
     ),
+    "reranked share": ([rule("r", "RerankedShare", min=0.9)], Traffic(reranked=0.9), None),
     "click depth": ([rule("r", "ClickDepth", max=3.0)], CLICKS, None),
     "click depth against stable": (
         [rule("r", "ClickDepth", max_rise_vs_stable=0.5)], CLICKS, replace(CLICKS, clicks=0.9),
@@ -249,6 +254,7 @@ def sensible() -> Iterator[tuple[Rule, Traffic]]:
     yield rule("r", "LatencyP95", max=0.02), Traffic(median=0.02)
     yield rule("r", "LiveRecall", min=0.93), replace(LOST, recall=0.8)
     yield rule("r", "LiveRecall", min=0.93), replace(LOST, recall=0.83, torn=False)
+    yield rule("r", "RerankedShare", min=0.9), Traffic(reranked=0.7)
     yield rule("r", "ClickDepth", max=3.0), replace(CLICKS, clicks=0.6)
     yield rule("r", "TopScore", min=0.4), Traffic(1000, rare=0.2)
 

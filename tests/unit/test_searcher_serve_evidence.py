@@ -220,6 +220,21 @@ def test_a_filter_is_counted_by_what_became_of_it() -> None:
         assert not any(name in str(list(ring.buckets(0))) for name in ("filtered", "filters")), "rows of before"
 
 
+def test_an_answer_that_was_to_be_reranked_is_counted_by_its_queries() -> None:
+    """Whether it was; a search that nobody was to reorder, or that failed, is not among them."""
+    for reranked, status, added in (
+        (True, 200, (3, 3)),
+        (False, 200, (3, 0)),
+        (None, 200, (0, 0)),
+        (True, 500, (0, 0)),
+    ):
+        ring = EvidenceRing(("keyword",), Clock())
+        ring.record(Outcome("keyword", 3, hits=[1, 2, 3], reranked=reranked), status, 0.001)
+        (total,) = (total for total in ring.totals() if total.segment == "keyword")
+        assert (total.rerankable_queries, total.reranked_queries) == added
+        assert "rerank" not in str(list(ring.buckets(0))), "rows of before"
+
+
 def test_metrics_carry_the_same_numbers_under_fixed_names() -> None:
     clock = Clock()
     ring = EvidenceRing(("keyword",), clock)
@@ -231,6 +246,8 @@ def test_metrics_carry_the_same_numbers_under_fixed_names() -> None:
     ring.record(Outcome("other"), 422, 0.1)
     ring.record(Outcome("keyword", 3, hits=[0, 2, 0], filtered=True, compared=True), 200, 0.0005)
     ring.record(Outcome("keyword", lost=True, compared=True), 400, 0.0001)
+    ring.record(Outcome("other", 2, hits=[1, 1], reranked=True), 200, 0.0005)
+    ring.record(Outcome("other", 1, hits=[1], reranked=False), 200, 0.0005)
     gauges = metrics.Gauges(ready=True, index_bytes=7, canary_recall=0.97)
     text = metrics.SearcherMetrics("rev-1", ring, gauges).exposition().decode()
     samples = {
@@ -251,6 +268,8 @@ def test_metrics_carry_the_same_numbers_under_fixed_names() -> None:
     assert samples["vectorindex_filtered_zero_result_queries_total", "keyword", None] == 2
     assert samples["vectorindex_filters_compared_total", "keyword", None] == 2
     assert samples["vectorindex_filters_lost_total", "keyword", None] == 1
+    assert samples["vectorindex_rerankable_queries_total", "other", None] == 3
+    assert samples["vectorindex_reranked_queries_total", "other", None] == 2
     assert samples["vectorindex_zero_result_queries_total", "keyword", None] == 3
     assert samples["vectorindex_requests_total", "keyword", "200"] == 3
     assert samples["vectorindex_requests_total", "keyword", "500"] == 1

@@ -22,6 +22,7 @@ class GuardrailMetric(StrEnum):
     ZERO_RESULT_RATE = "ZeroResultRate"
     TOP_SCORE = "TopScore"
     LIVE_RECALL = "LiveRecall"
+    RERANKED_SHARE = "RerankedShare"
     CLICK_DEPTH = "ClickDepth"
     REFUSAL_RATE = "RefusalRate"
     FILTERS_LOST = "FiltersLost"
@@ -51,6 +52,7 @@ _BOUNDS: dict[GuardrailMetric, dict[str, str]] = {
     GuardrailMetric.ZERO_RESULT_RATE: {"max": _PERCENT},
     GuardrailMetric.TOP_SCORE: {"min": _SCORE},
     GuardrailMetric.LIVE_RECALL: {"min": _PERCENT},
+    GuardrailMetric.RERANKED_SHARE: {"min": _PERCENT},
     GuardrailMetric.CLICK_DEPTH: {"max": _NUMBER},
     GuardrailMetric.REFUSAL_RATE: {"max": _PERCENT},
     GuardrailMetric.FILTERS_LOST: {"max": _PERCENT},
@@ -103,7 +105,7 @@ class GuardrailRule(Model):
     """Highest value: a percentage for rates (2%), a duration for latencies (40ms), a number for ClickDepth (3.5) and
     PromQL."""
     min: Bound | None = None
-    """Lowest TopScore (0.45), LiveRecall (93%) or PromQL (12.5)."""
+    """Lowest TopScore (0.45), LiveRecall (93%), RerankedShare (90%) or PromQL (12.5)."""
     max_drop_vs_stable: Percent | None = None
     """Highest drop, in percent of stable's value."""
     max_rise_vs_stable: PercentIncrease | None = None
@@ -130,10 +132,10 @@ class GuardrailRule(Model):
             "exactly one of max, min, maxDropVsStable, maxRiseVsStable is needed",
         ),
         CelRule(
-            "self.metric == 'PromQL' || (self.metric in ['TopScore', 'LiveRecall']"
+            "self.metric == 'PromQL' || (self.metric in ['TopScore', 'LiveRecall', 'RerankedShare']"
             " ? !has(dyn(self).max) && !has(self.maxRiseVsStable) : !has(dyn(self).min) && !has(self.maxDropVsStable))",
-            "TopScore and LiveRecall take min or maxDropVsStable; the other metrics take max or maxRiseVsStable, and"
-            " PromQL any",
+            "TopScore, LiveRecall and RerankedShare take min or maxDropVsStable; the other metrics take max or"
+            " maxRiseVsStable, and PromQL any",
         ),
         CelRule(
             "has(self.query) == (self.metric == 'PromQL')",

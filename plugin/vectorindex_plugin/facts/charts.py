@@ -20,7 +20,7 @@ from vectorindex_plugin.tones import Tone, tone
 
 CONFIDENCE = 0.95
 """Of the interval, both ends together."""
-_DOWN = frozenset({"TopScore", "LiveRecall", "Unavailable"})
+_DOWN = frozenset({"TopScore", "LiveRecall", "RerankedShare", "Unavailable"})
 """Metrics that must not be too low, where no rule is there that says so."""
 
 

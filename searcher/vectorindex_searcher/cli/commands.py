@@ -33,6 +33,7 @@ from ..contract import (
     OnnxFolder,
     OutcomesTask,
     QueryColumns,
+    RerankTask,
     ResolveTask,
     ServeTask,
     ValidateTask,
@@ -223,6 +224,7 @@ def serve_task(options: argparse.Namespace, given: str | None) -> ServeTask:
         tombstone_poll_seconds=options.tombstone_poll,
         id_column=options.id_column,
         encoder=_encoder(options),
+        rerank=_rerank(options),
     )
     return task if options.gate is None else _gated(task, options.gate)
 
@@ -300,17 +302,43 @@ def _encoder(options: argparse.Namespace) -> EncoderTask | None:
         return EncoderTask(endpoint=endpoint, **told)
     if not options.encoder:
         return None
-    place = parse_location(options.encoder, **_reached(options))
-    sha256 = options.encoder_sha256
-    if not sha256 and place.folder is None:
-        remedy = f"Compute it with: vectorindex-searcher encoder --model {options.encoder}"
-        message = f"--encoder {options.encoder} needs --encoder-sha256: what is fetched is verified before it is opened"
-        raise BadSpec("MissingFlag", message, field="--encoder-sha256", remedy=remedy)
-    if not sha256:
-        from ..text.folder import describe
+    return EncoderTask(onnx=_onnx(options, "encoder", Role.ENCODER), **told)
 
-        sha256, _ = describe(open_store(place, Role.ENCODER))
-    return EncoderTask(onnx=OnnxFolder(location=place, sha256=sha256), **told)
+
+def _onnx(options: argparse.Namespace, flag: str, role: Role) -> OnnxFolder:
+    """Of --encoder or --rerank. Raises BadSpec for a folder that is elsewhere and not named by its SHA-256."""
+    given, sha256 = getattr(options, flag), getattr(options, f"{flag}_sha256")
+    place = parse_location(given, **_reached(options))
+    cross = " --cross" if role is Role.RERANKER else ""
+    if not sha256 and place.folder is None:
+        remedy = f"Compute it with: vectorindex-searcher encoder{cross} --model {given}"
+        message = f"--{flag} {given} needs --{flag}-sha256: what is fetched is verified before it is opened"
+        raise BadSpec("MissingFlag", message, field=f"--{flag}-sha256", remedy=remedy)
+    if not sha256:
+        from ..text.folder import ENCODER, RERANKER, describe
+
+        sha256, _ = describe(open_store(place, role), RERANKER if cross else ENCODER)
+    return OnnxFolder(location=place, sha256=sha256)
+
+
+def _rerank(options: argparse.Namespace) -> RerankTask | None:
+    """Of --rerank and what belongs to it. Raises BadSpec."""
+    if not options.rerank:
+        return None
+    if not (options.encoder or options.encoder_url):
+        remedy = "Give --encoder or --encoder-url: only answers to queries in words are reordered."
+        raise BadSpec("MissingFlag", "--rerank needs an encoder", field="--encoder", remedy=remedy)
+    told = {
+        "text_column": options.rerank_column,
+        "candidates": options.rerank_candidates,
+        "budget_seconds": options.rerank_budget / 1e3,
+    }
+    try:
+        return RerankTask(onnx=_onnx(options, "rerank", Role.RERANKER), **told)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = {"text_column": "column", "candidates": "candidates"}.get(str(fault["loc"][0]), "budget")
+        raise BadSpec("BadFlag", f"--rerank-{field}: {fault['msg']}", field=f"--rerank-{field}") from None
 
 
 def _queries(options: argparse.Namespace) -> Location | None:

@@ -10,7 +10,7 @@ import re
 from ..contract import Failure
 
 _ARTIFACTS = "artifacts"
-_OF = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts|embedding\.encoder\.onnx)"
+_OF = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts|embedding\.encoder\.onnx|searcher\.rerank\.onnx)"
 _S3, _AZURE, _GCS = rf"{_OF}\.s3", rf"{_OF}\.azure", rf"{_OF}\.gcs"
 _BUCKETS = rf"({_S3}|{_AZURE}|{_GCS})"
 _PLACE = (
@@ -50,6 +50,9 @@ FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.embedding\.encoder\.endpoint(\.url)?", "--encoder-url"),
     (r"spec\.embedding\.encoder\.textColumn", "--text-column"),
     (rf"spec\.embedding\.encoder\.onnx{_PLACE}", "--encoder"),
+    (r"spec\.searcher\.rerank\.onnx\.sha256", "--rerank-sha256"),
+    (r"spec\.searcher\.rerank\.textColumn", "--rerank-column"),
+    (rf"spec\.searcher\.rerank\.onnx{_PLACE}", "--rerank"),
     (r"spec\.build\.device", "--device"),
     (r"spec\.(build|searcher)\.resources(\.limits\.memory)?", "the memory limit of this process"),
     (rf"spec\.artifacts{_PLACE}", _ARTIFACTS),

@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     encoder = verb("encoder", "Name a model's folder by its files: the sha256 of spec.embedding.encoder.onnx.")
     encoder.add_argument("--model", help="folder of sentence-transformers with the model as ONNX")
     encoder.add_argument("--text", nargs="*", default=[], help="show the beginning of the vectors of these texts, too")
+    cross = "it is a cross-encoder, for spec.searcher.rerank.onnx; --text: a query, and texts to judge by it"
+    encoder.add_argument("--cross", action="store_true", help=cross)
     shown = verb("inspect", "Show manifests and reports, for people.")
     shown.add_argument("artifact", help="where artifacts are, or one manifest.json or report.json")
     shown.add_argument("--html", type=Path, metavar="FILE", help="write the page of the one report there is, too")
@@ -211,6 +213,21 @@ def _encoder_flags(verb: argparse.ArgumentParser, *, proving: bool = False) -> N
     group.add_argument("--encoder-url", metavar="URL", help="an embeddings API of OpenAI's form encodes instead")
     group.add_argument("--encoder-model", default="", help="what it calls the model")
     group.add_argument("--query-prefix", help="stands before each query (default: what the folder says)")
+    if not proving:
+        _rerank_flags(group)
+
+
+def _rerank_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--rerank", metavar="PLACE", help="folder of a cross-encoder as ONNX, which reorders the answers"
+    )
+    text = "of that folder, as the verb `encoder --cross` says it (default, for a folder of this machine: as it is now)"
+    group.add_argument("--rerank-sha256", default="", metavar="HEX", help=text)
+    group.add_argument("--rerank-column", default="text", help="metadata column that it reads (default: text)")
+    group.add_argument("--rerank-candidates", type=int, default=100, help="how many it reorders (default: 100)")
+    group.add_argument(
+        "--rerank-budget", type=float, default=50, metavar="MS", help="milliseconds for it (default: 50)"
+    )
 
 
 def _collect_flags(verb: argparse.ArgumentParser) -> None:

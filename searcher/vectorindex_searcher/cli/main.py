@@ -150,9 +150,10 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _encoder(options: argparse.Namespace) -> int:
-    from ..text.shown import lines
+    from ..text.shown import lines, reranker_lines
 
-    for line in lines(commands.model_place(options), options.text):
+    shown = reranker_lines if options.cross else lines
+    for line in shown(commands.model_place(options), options.text):
         sys.stdout.write(line + "\n")
     return ExitCode.OK
 

@@ -6,7 +6,7 @@ into a Kubernetes status as it is.
 
     terms     names, limits and exit codes          tasks     what a verb is asked to do
     spec      parts of a VectorIndex's spec         results   what a verb answers
-    encoder   how text becomes vectors
+    encoder   how text becomes vectors              rerank    what reorders answers to queries in words
     numbers   numbers where a field is text
     model     the base of everything on the wire    evidence  what a searcher's admin port tells and takes
     internal  whom a request to a pod is for, and its signature
@@ -34,6 +34,7 @@ from .evidence import (
     LATENCY_BIN_RATIO,
     LATENCY_BINS,
     LATER_COUNTERS,
+    RERANKABLE,
     RING_SECONDS,
     Evidence,
     EvidenceBucket,
@@ -94,6 +95,7 @@ from .places import (
     mount_dir,
 )
 from .points import POINT_PATH, PointOrder, ServingPoint
+from .rerank import MOST_RERANKED, RerankTask
 from .results import (
     COLUMN_TYPES,
     BuildResult,
@@ -176,6 +178,8 @@ from .terms import (
     PARAM_LIMITS_ENV,
     POLICIES_FILE,
     PROCESSES_ENV,
+    RERANKED_HEADER,
+    RERANKER_ENV_PREFIX,
     RESULT_LIMIT_BYTES,
     REVISION_HEADER,
     SAME_AS_A_ROW,
@@ -250,6 +254,7 @@ __all__ = [
     "MIRROR_ADDRESSES",
     "MIRROR_PATH",
     "MOST_PROCESSES",
+    "MOST_RERANKED",
     "NUMBERS",
     "OTHER_SEGMENT",
     "OUTCOMES_WRITTEN",
@@ -264,6 +269,9 @@ __all__ = [
     "PROCESSES_ENV",
     "PROMOTED",
     "REJECTED",
+    "RERANKABLE",
+    "RERANKED_HEADER",
+    "RERANKER_ENV_PREFIX",
     "RESULT_LIMIT_BYTES",
     "REVISION_HEADER",
     "RING_SECONDS",
@@ -335,6 +343,7 @@ __all__ = [
     "PointOrder",
     "QueryColumns",
     "RecallGate",
+    "RerankTask",
     "ResolveResult",
     "ResolveTask",
     "SearchParamName",

@@ -66,6 +66,10 @@ class EvidenceBucket(Model):
     Nothing is compared where it is not known what that one took: see COLUMNS_BEFORE_ENV."""
     filters_lost: int = 0
     """Of these, the refused ones: a column is gone, or of another type. They are among `refused` too."""
+    rerankable_queries: int = 0
+    """Answered queries in words that a cross-encoder was to reorder. This and the next are in EvidenceColumns only."""
+    reranked_queries: int = 0
+    """Of these, the ones whose answer is in its order."""
     top_count: int = 0
     """Queries that had a first hit (whatever its score)."""
     top_sum: float = 0.0
@@ -109,7 +113,7 @@ class Evidence(Model):
 COUNTERS = tuple(name for name in EvidenceBucket.model_fields if name not in ("bucket", "segment", "latency"))
 """Every counter of a bucket: the columns of EvidenceColumns, whose names on the wire are these in camelCase."""
 
-FILTERED, COMPARED = LATER_COUNTERS = ("filteredQueries", "filtersCompared")
+FILTERED, COMPARED, RERANKABLE = LATER_COUNTERS = ("filteredQueries", "filtersCompared", "rerankableQueries")
 """Counters, by their names on the wire, that not every searcher counts: who does says so in EvidenceColumns.tells."""
 
 _Whole = Annotated[int, Field(ge=0, le=2**53)]

@@ -10,6 +10,7 @@ from .encoder import EncoderTask
 from .live_queries import FEWEST_LIVE_QUERIES, LIVE_PODS, LIVE_SAMPLE_QUERIES
 from .model import Model
 from .places import Location
+from .rerank import RerankTask
 from .spec import Columns, Device, Embedding, IndexSpec, QueryColumns
 from .terms import ADMIN_PORT, TOMBSTONE_POLL_SECONDS
 
@@ -150,7 +151,9 @@ class ServeTask(Model):
     """Column of the ids in files of tombstones."""
     encoder: EncoderTask | None = None
     """What encodes queries that are texts; None: queries are vectors."""
-    later: ClassVar[frozenset[str]] = frozenset({"encoder"})
+    rerank: RerankTask | None = None
+    """What reorders the answers to these; None: they stay in the order of their vectors."""
+    later: ClassVar[frozenset[str]] = frozenset({"encoder", "rerank"})
 
 
 class CollectTask(Model):

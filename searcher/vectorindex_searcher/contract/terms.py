@@ -12,6 +12,8 @@ ADMIN_PORT = 8081
 REVISION_HEADER = "X-VectorIndex-Revision"
 IGNORED_PARAMS_HEADER = "X-VectorIndex-Ignored-Params"
 """Of an answer to a query that named search parameters which this index has not: their names."""
+RERANKED_HEADER = "X-VectorIndex-Reranked"
+"""Of an answer that a cross-encoder was to reorder: true, or false where it has the order of its vectors."""
 _OF_A_LAYER = ("nprobe", "efSearch", "k_factor", "max_codes")
 SEARCH_PARAMS = (*_OF_A_LAYER, *(f"quantizer_{name}" for name in _OF_A_LAYER))
 """Search parameters that some kind of index has, by FAISS's names. A query may name each of them at every index: the
@@ -33,6 +35,7 @@ ENCODER_NORM = 0.01
 """How far the lengths of vectors may be from those of the index, where they matter: no cosine sees a normalisation that
 was forgotten."""
 ENCODER_ENV_PREFIX = "VECTORINDEX_ENCODER_"
+RERANKER_ENV_PREFIX = "VECTORINDEX_RERANKER_"
 """Before the names of the variables with the keys of the place that an encoder is fetched from, or with TOKEN and
 CA_PEM of the endpoint that encodes."""
 CACHE_BYTES_ENV = "VECTORINDEX_CACHE_BYTES"

@@ -88,7 +88,8 @@ class AdminApp:
         self._queries = queries
         self._source, self._point = source, point
         self._artifacts = Artifacts(task)
-        self._tells = contract.LATER_COUNTERS if settings.columns_before is not None else (contract.FILTERED,)
+        unknown = () if settings.columns_before is not None else (contract.COMPARED,)
+        self._tells = tuple(name for name in contract.LATER_COUNTERS if name not in unknown)
         self._clock = clock
         self._exposed = b""
         self._exposed_until = -math.inf

@@ -17,6 +17,7 @@ from ..index.engine import Engine
 from ..index.filters import columns_of_letters
 from ..proof.report import Points
 from ..text.encoder import Encoder
+from ..text.reranker import Reranker
 from . import openapi
 from .evidence.feedback import QueryIds
 from .evidence.live_queries import LiveQueries
@@ -35,11 +36,12 @@ from .http.limits import (
 )
 from .http.messages import Deferred, Problem, Request, Response, json_response
 from .point import serving_points
-from .search.encoding import TextSearches
+from .search.encoding import Search, TextSearches
 from .search.plan import NO_LIMITS, Planner, QuerySchema, allowed_params
 from .search.policies import ALL_ROWS, Policies, Policy
 from .search.pool import SearchPool
 from .search.reader import ReadTexts, RequestReader, wants_binary
+from .search.reranking import Reranking
 from .search.service import SearchService
 from .search.vectors import VectorReader, Vectors
 from .shadow.mirror import Mirror
@@ -69,12 +71,13 @@ class SearchApp:
         limited: contract.ParamLimits = NO_LIMITS,
         columns_before: Mapping[str, str] | None = None,
         encoder: Encoder | None = None,
+        reranker: Reranker | None = None,
         threads: int = 1,
     ) -> None:
         """`mirror`: takes what another revision is to answer again. `tokens`: whether a bearer token is asked for,
         which is all that it knows of them. `policies`: which rows a token may see; None: all. `limited`: what queries
         may choose for themselves. `columns_before`: contract.COLUMNS_BEFORE_ENV; None: not known. `encoder`: takes
-        queries in words, on `threads` threads.
+        queries in words, on `threads` threads; `reranker`: reorders the answers to them, on as many, by the task.
         """
         embedding = engine.manifest.embedding
         self._recorder = recorder
@@ -107,8 +110,13 @@ class SearchApp:
         self._planner = planner = Planner(schema, self._searching.group)
         self._reader = RequestReader(planner, self._vectors, encodes=schema.texts)
         self._texts: TextSearches | None = None
+        self._reranking: Reranking | None = None
         if encoder is not None:
-            self._texts = TextSearches(encoder, self._searching.ask, engine.metric, threads)
+            search: Search = self._searching.ask
+            if reranker is not None and task.rerank is not None:
+                self._reranking = Reranking(self._searching, pool, engine, reranker, task.rerank, threads)
+                search = self._reranking.ask
+            self._texts = TextSearches(encoder, search, engine.metric, threads)
         self.ignored_params: Counter[str] = Counter()
         """Answered searches by the parameters that they named and this index has not."""
         self._routes: Routes = {
@@ -136,6 +144,8 @@ class SearchApp:
         """End what threads it has; the pool is not its own."""
         if self._texts is not None:
             self._texts.close()
+        if self._reranking is not None:
+            self._reranking.close()
 
     def handle(self, request: Request) -> Answer:
         """Route one request, a search by the shortest way. Raises Problem 403 for a token that may see no row."""
@@ -295,9 +305,15 @@ def index_document(
         "builderVersion": manifest.builder_version,
         "created": manifest.created,
         **({} if encoder is None else {"encoder": _encodes(encoder)}),
+        **({} if encoder is None or task.rerank is None else {"reranker": _reranks(task.rerank)}),
     }
 
 
 def _encodes(encoder: Encoder) -> dict[str, int]:
     """documents.Encodes."""
     return {"maxTokens": encoder.max_tokens, "texts": MAX_TEXTS, "textCharacters": MAX_TEXT_CHARACTERS}
+
+
+def _reranks(task: contract.RerankTask) -> dict[str, object]:
+    """documents.Reranks."""
+    return {"candidates": task.candidates, "budgetMs": round(task.budget_seconds * 1e3, 3)}

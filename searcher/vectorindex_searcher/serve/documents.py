@@ -67,6 +67,11 @@ class Answer(Document):
     """From the request to its answer."""
     encode_ms: Annotated[float, Field(ge=0)] | None = None
     """Of that, until the vectors of the texts were there; the rest is the search. Of queries in words only."""
+    reranked: bool | None = None
+    """Whether the hits are in the order of the cross-encoder, and not in that of their scores. Of queries in words,
+    where the index has one."""
+    rerank_ms: Annotated[float, Field(ge=0)] | None = None
+    """Of tookMs, from the candidates to their order: neither encoding nor search."""
     filter: Filtered | None = None
     warnings: list[Warned] | None = None
     """When there are some: search parameters of another kind of index, which were ignored, and texts of which only the
@@ -101,6 +106,15 @@ class Encodes(Document):
     """Of one text."""
 
 
+class Reranks(Document):
+    """How answers to queries in words are reordered."""
+
+    candidates: Count
+    """Of each query."""
+    budget_ms: Annotated[float, Field(gt=0)]
+    """After that the order of their vectors is answered."""
+
+
 class Index(Document):
     """What is served here, and how it may be asked."""
 
@@ -131,6 +145,8 @@ class Index(Document):
     created: str
     encoder: Encodes | None = None
     """Where queries may be texts."""
+    reranker: Reranks | None = None
+    """Where answers to these are reordered."""
 
 
 class Feedback(Document):

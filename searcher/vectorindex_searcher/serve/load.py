@@ -28,7 +28,9 @@ from ..storage.cache import Held, NodeCache
 from ..storage.store import Role, Store, open_store
 from ..text.encoder import Encoder
 from ..text.endpoint import EndpointEncoder, Rechecked
-from ..text.open import open_encoder
+from ..text.open import open_encoder, open_reranker
+from ..text.reranker import Reranker
+from .search.reranking import refuse_column
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +66,8 @@ class Loaded:
     canary_recall: float | None
     """None when the task names no gate (a laptop)."""
     seconds: Mapping[str, float]
-    """By phase, in order: manifest, fetch (and verify), open, canary (which warms the index's pages too), encoder."""
+    """By phase, in order: manifest, fetch (and verify), open, canary (which warms the index's pages too), encoder,
+    reranker."""
     held: Held
     """Keeps the artifact in the node's cache while it is mapped."""
     points: Points | None = None
@@ -73,27 +76,31 @@ class Loaded:
     """Of queries in words."""
     encoder_held: Held | None = None
     """Keeps its files in the node's cache."""
+    reranker: Reranker | None = None
+    """Of answers to them."""
+    reranker_held: Held | None = None
     origins: Origins = _field(default_factory=dict)
 
     def rest(self) -> None:
         """Say for the moment no more that the files are in use: before a fork."""
-        for held in (self.held, self.encoder_held):
-            if held is not None:
-                held.rest()
+        for held in self._all_held:
+            held.rest()
 
     def keep(self) -> None:
         """Say so again."""
-        for held in (self.held, self.encoder_held):
-            if held is not None:
-                held.keep()
+        for held in self._all_held:
+            held.keep()
 
     def release(self) -> None:
         """What was loaded is in use no more: others may remove its files from the cache."""
         if self.encoder is not None:
             self.encoder.close()
-        for held in (self.held, self.encoder_held):
-            if held is not None:
-                held.close()
+        for held in self._all_held:
+            held.close()
+
+    @property
+    def _all_held(self) -> tuple[Held, ...]:
+        return tuple(held for held in (self.held, self.encoder_held, self.reranker_held) if held is not None)
 
 
 def load(
@@ -122,6 +129,8 @@ def load(
     phases.end("fetch")
     encoder: Encoder | None = None
     encoder_held: Held | None = None
+    reranker: Reranker | None = None
+    reranker_held: Held | None = None
     try:
         tell("opening the index")
         engine = Engine.open(held.folder, manifest)
@@ -138,14 +147,20 @@ def load(
             encoder, encoder_held = open_encoder(task.encoder, Path(task.cache_dir), cache_bytes, engine.dimension)
             encoder = prove_encoder(encoder, engine.manifest, store, layout, task)
             phases.end("encoder")
+        if task.rerank is not None:
+            tell("opening the reranker")
+            refuse_column(engine.metadata_columns, task.rerank)
+            reranker, reranker_held = open_reranker(task.rerank, Path(task.cache_dir), cache_bytes)
+            phases.end("reranker")
     except BaseException:
-        for one in (held, encoder, encoder_held):
+        for one in (held, encoder, encoder_held, reranker_held):
             if one is not None:
                 one.close()
         raise
     facts = {"bytes": size, "fetchedBytes": origins["store"]}
     _log.info("loaded", extra={**facts, **{f"{name}Seconds": round(s, 3) for name, s in phases.seconds.items()}})
-    return Loaded(engine, recall, phases.seconds, held, points, encoder, encoder_held, origins)
+    models = (encoder, encoder_held, reranker, reranker_held)
+    return Loaded(engine, recall, phases.seconds, held, points, *models, origins)
 
 
 class _Phases:

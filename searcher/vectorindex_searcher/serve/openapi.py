@@ -106,7 +106,8 @@ def _search(facts: Mapping[str, Any], fields: Mapping[str, Field]) -> Json:
     answers = _answers("The hits of each query, in order.", _ref("Answer"), _SEARCHING)
     answers["200"]["content"]["application/octet-stream"] = {"schema": _bytes(_BINARY_ANSWER)}
     ignored: Json = {"schema": {"type": "string"}, "description": _IGNORED}
-    answers["200"]["headers"] |= {contract.IGNORED_PARAMS_HEADER: ignored}
+    reranked: Json = {"schema": {"type": "string", "enum": ["true", "false"]}, "description": _RERANKED}
+    answers["200"]["headers"] |= {contract.IGNORED_PARAMS_HEADER: ignored, contract.RERANKED_HEADER: reranked}
     size = f"{facts['dimension']} (the dimension)" if facts else "dimension"
     vectors = f"Little-endian float32: n x {size} numbers, n from 1 to {MAX_VECTORS}."
     return {
@@ -161,6 +162,10 @@ def _bytes(text: str) -> Json:
 _IGNORED = (
     "When the request named some: search parameters that this kind of index has not, separated by commas. It was "
     "searched without them."
+)
+_RERANKED = (
+    "Of a search in words where the index has a cross-encoder: whether its order was there in time. With false, and "
+    "without the header, hits are in the order of their scores."
 )
 _BINARY_ANSWER = (
     "With `Accept: application/octet-stream`, little-endian: `VXA1`; uint32 n queries, m hits in all, kind of ids; "

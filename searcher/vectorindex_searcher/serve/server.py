@@ -208,6 +208,7 @@ class Server:
             limited=self._settings.params,
             columns_before=self._settings.columns_before,
             encoder=loaded.encoder,
+            reranker=loaded.reranker,
             threads=self._settings.threads,
         )
         await self._point.open(app.points)

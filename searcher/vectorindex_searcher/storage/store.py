@@ -20,6 +20,7 @@ from ..contract import (
     ENCODER_ENV_PREFIX,
     GCS,
     GCS_SCHEME,
+    RERANKER_ENV_PREFIX,
     S3,
     VOLUME_SCHEME,
     Azure,
@@ -57,6 +58,7 @@ class Role(Enum):
     QUERIES = ("QUERIES_", "spec.gate.queries")
     TOMBSTONES = ("SOURCE_", "spec.source.tombstones")
     ENCODER = (ENCODER_ENV_PREFIX, "spec.embedding.encoder.onnx")
+    RERANKER = (RERANKER_ENV_PREFIX, "spec.searcher.rerank.onnx")
 
     def __init__(self, env_prefix: str, field: str) -> None:
         self.env_prefix = env_prefix

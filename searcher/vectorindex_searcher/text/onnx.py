@@ -6,18 +6,17 @@ forked shares the weights and runs on. Calls release the interpreter's lock.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BadData, BadSpec
 from .encoder import Encoded, EncoderError, Side, Vectors
-from .folder import FIELD, TOKENIZER_FILE, ModelFolder
+from .folder import ModelFolder
 from .onnx_file import refuse_external_data
-from .settings import MOST_TOKENS, ModelSettings, Pooling, read_settings
+from .runtime import inputs_of, open_session, open_tokenizer, padded, unknown
+from .settings import MOST_TOKENS, Pooling, read_settings
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -27,7 +26,6 @@ CALL_TOKENS = 2048
 """Of one call of the model, with padding: so much memory a call takes."""
 CALL_SQUARES = MOST_TOKENS**2
 """Of one call: texts times the square of their tokens, which is what attention takes. One text of full length."""
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _OUTPUTS = ("last_hidden_state", "token_embeddings")
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.int64]
@@ -47,15 +45,15 @@ class OnnxEncoder:
         self.dimension, self.max_tokens = self._settings.dimension, self._settings.max_tokens
         self.nbytes = folder.size
         refuse_external_data(folder.model)
-        self._tokenizer, self._pad = _tokenizer(folder, self._settings)
-        self._session = _session(folder)
-        self._inputs = _inputs(self._session)
-        self._output = _output(self._session)
+        self._tokenizer, self._pad = open_tokenizer(folder, self.max_tokens)
+        self._session = open_session(folder)
+        self._inputs = inputs_of(self._session, folder)
+        self._output = _output(self._session, folder)
         try:
             # As long as one may be: where memory lacks, it shows now, and never by a user's text.
             self.encode(["a text " * self.max_tokens], Side.QUERY)
         except EncoderError as error:
-            raise _unknown(folder.model.name, str(error)) from None
+            raise unknown(folder, folder.model.name, str(error)) from None
 
     def encode(self, texts: Sequence[str], side: Side) -> Encoded:
         """As Encoder. Texts of one length are encoded together."""
@@ -75,13 +73,8 @@ class OnnxEncoder:
 
     def _run(self, tokens: Sequence[tokenizers.Encoding]) -> Vectors:
         """Vectors of texts that go into one call."""
-        shape = len(tokens), max(len(one.ids) for one in tokens)
-        feeds = {"input_ids": np.full(shape, self._pad, np.int64)} | {n: np.zeros(shape, np.int64) for n in _INPUTS[1:]}
-        for row, one in enumerate(tokens):
-            count = len(one.ids)
-            feeds["input_ids"][row, :count] = one.ids
-            feeds["attention_mask"][row, :count] = one.attention_mask
-            feeds["token_type_ids"][row, :count] = one.type_ids
+        feeds = padded(tokens, self._pad)
+        shape = feeds["input_ids"].shape
         try:
             (found,) = self._session.run([self._output], {name: feeds[name] for name in self._inputs})
         except Exception as error:  # ONNX Runtime has classes of its own for each of its codes
@@ -159,69 +152,11 @@ _POOLED: Mapping[Pooling, Callable[[Array, Mask], Array]] = {
 }
 
 
-# ---------------------------------------------------------------- opening
-
-
-def _tokenizer(folder: ModelFolder, settings: ModelSettings) -> tuple[tokenizers.Tokenizer, int]:
-    """The tokenizer of a folder, and the number of its padding."""
-    # Threads of its own would be lost in a process that is forked, and take cores from searches.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    tokenizers = _installed("tokenizers")
-    data = folder.read(TOKENIZER_FILE) or b""
-    try:
-        made = tokenizers.Tokenizer.from_buffer(data)
-        pad = int((made.padding or {}).get("pad_id", 0))
-        made.no_padding()
-        made.enable_truncation(settings.max_tokens)
-    except Exception as error:  # it raises plain Exception
-        raise _unknown(TOKENIZER_FILE, " ".join(str(error).split())[:300]) from None
-    return made, pad
-
-
-def _session(folder: ModelFolder) -> onnxruntime.InferenceSession:
-    runtime = _installed("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised, too
-    try:
-        return runtime.InferenceSession(str(folder.model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has classes of its own for each of its codes
-        raise _unknown(folder.model.name, " ".join(str(error).split())[:300]) from None
-
-
-def _inputs(session: onnxruntime.InferenceSession) -> tuple[str, ...]:
-    names = tuple(one.name for one in session.get_inputs())
-    if "input_ids" not in names or not set(names) <= set(_INPUTS):
-        raise _unknown("its inputs", f"they are {', '.join(names)}; known are {', '.join(_INPUTS)}")
-    return names
-
-
-def _output(session: onnxruntime.InferenceSession) -> str:
+def _output(session: onnxruntime.InferenceSession, folder: ModelFolder) -> str:
     """The one with a vector for each token."""
     outputs: dict[str, Any] = {one.name: one for one in session.get_outputs()}
     for name in (*_OUTPUTS, *outputs):
         if name in outputs and len(outputs[name].shape) == 3:
             return name
-    raise _unknown(
-        "its outputs", f"none of {', '.join(outputs)} has a vector for each token: export it without pooling"
-    )
-
-
-def _installed(name: str) -> Any:
-    """A package of the extra."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise BadSpec(
-            "TextNotInstalled",
-            f"an encoder needs the package {name}, which is not installed here",
-            field=FIELD,
-            remedy="Install vectorindex-operator[text], or use the searcher's image, which has it.",
-        ) from None
-
-
-def _unknown(what: str, problem: str) -> BadData:
-    remedy = "Export it with examples/encoder, or with optimum: feature-extraction, last_hidden_state."
-    return BadData("EncoderUnknown", f"the model's {what}: {problem}", object=what, field=FIELD, remedy=remedy)
+    problem = f"none of {', '.join(outputs)} has a vector for each token: export it without pooling"
+    raise unknown(folder, "its outputs", problem)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import BadData
-from .folder import FIELD
+from .folder import ENCODER, Kind
 
 _MOST_MESSAGES = 2_000_000
 _DEEPEST = 32
@@ -36,20 +36,20 @@ class _MalformedError(Exception):
     """No protobuf, or more of it than any model has."""
 
 
-def refuse_external_data(path: Path) -> None:
+def refuse_external_data(path: Path, kind: Kind = ENCODER) -> None:
     """Raises BadData/EncoderUnsafe for an ONNX file that names other files, or that cannot be looked through."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             external = _has_external(memoryview(data))
     except (_MalformedError, ValueError) as error:
-        raise _unsafe(path, f"cannot be looked through: {error}") from None
+        raise _unsafe(path, kind, f"cannot be looked through: {error}") from None
     if external:
-        raise _unsafe(path, "has tensors in other files (external data)")
+        raise _unsafe(path, kind, "has tensors in other files (external data)")
 
 
-def _unsafe(path: Path, problem: str) -> BadData:
+def _unsafe(path: Path, kind: Kind, problem: str) -> BadData:
     remedy = "Save the model as one file of less than 2 GiB (onnx.save with save_as_external_data=False)."
-    return BadData("EncoderUnsafe", f"{path.name} {problem}", object=path.name, field=FIELD, remedy=remedy)
+    return BadData(f"{kind.word}Unsafe", f"{path.name} {problem}", object=path.name, field=kind.field, remedy=remedy)
 
 
 def _has_external(data: memoryview) -> bool:

@@ -1,4 +1,4 @@
-"""The encoder that a task names: fetched, verified and held against the index that it is for, or at its endpoint."""
+"""The models that a task names: fetched, verified and held against the index that they are for, or at an endpoint."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 from pathlib import Path
 
 from ..artifact.publish import cache_error
-from ..contract import ENCODER_ENV_PREFIX, EncoderTask, OnnxFolder
+from ..contract import ENCODER_ENV_PREFIX, EncoderTask, OnnxFolder, RerankTask
 from ..errors import BadSpec
 from ..storage.cache import Held, NodeCache
 from ..storage.store import Role, open_store
 from .encoder import Encoder, Side
 from .endpoint import EndpointEncoder
-from .folder import FIELD, fetch
+from .folder import ENCODER, FIELD, RERANKER, Kind, ModelFolder, fetch
 from .onnx import OnnxEncoder
+from .reranker import CrossEncoder
 
 _log = logging.getLogger(__name__)
 
@@ -37,10 +38,7 @@ def open_encoder(wanted: EncoderTask, cache_dir: Path, cache_bytes: int, dimensi
 def _open_folder(
     onnx: OnnxFolder, prefixes: dict[Side, str | None], cache: NodeCache, cache_dir: Path, dimension: int
 ) -> tuple[OnnxEncoder, Held]:
-    try:
-        folder, held = fetch(open_store(onnx.location, Role.ENCODER), onnx.sha256, cache, cache_dir)
-    except OSError as error:
-        raise cache_error(error, Path(error.filename or cache_dir), 0) from error
+    folder, held = _fetched(onnx, cache, cache_dir, Role.ENCODER, ENCODER)
     try:
         encoder = OnnxEncoder(folder, prefixes)
         if encoder.dimension != dimension:
@@ -56,3 +54,25 @@ def _open_folder(
     facts = {"bytes": folder.size, "dimension": encoder.dimension, "maxTokens": encoder.max_tokens}
     _log.info("encoder opened", extra=facts)
     return encoder, held
+
+
+def open_reranker(wanted: RerankTask, cache_dir: Path, cache_bytes: int) -> tuple[CrossEncoder, Held]:
+    """The cross-encoder, and what keeps its files in the node's cache.
+
+    Raises TaskError: RerankerMismatch, RerankerIncomplete, RerankerUnsafe, TextNotInstalled, StoreUnavailable ...
+    """
+    folder, held = _fetched(wanted.onnx, NodeCache(cache_dir, cache_bytes), cache_dir, Role.RERANKER, RERANKER)
+    try:
+        model = CrossEncoder(folder)
+    except BaseException:
+        held.close()
+        raise
+    _log.info("reranker opened", extra={"bytes": folder.size, "maxTokens": model.max_tokens})
+    return model, held
+
+
+def _fetched(onnx: OnnxFolder, cache: NodeCache, cache_dir: Path, role: Role, kind: Kind) -> tuple[ModelFolder, Held]:
+    try:
+        return fetch(open_store(onnx.location, role), onnx.sha256, cache, cache_dir, kind)
+    except OSError as error:
+        raise cache_error(error, Path(error.filename or cache_dir), 0) from error

@@ -57,6 +57,8 @@ class Counts:
     filtered_zero_results: int = 0
     filters_compared: int = 0
     filters_lost: int = 0
+    rerankable_queries: int = 0
+    reranked_queries: int = 0
     top_count: int = 0
     top_sum: float = 0.0
     top_sum_squares: float = 0.0

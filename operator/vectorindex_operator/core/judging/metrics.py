@@ -17,7 +17,7 @@ from vectorindex_operator.core.judging import histogram
 from vectorindex_operator.core.judging.comparison import Bounded, Family, Mean, Quantile, Rate
 from vectorindex_operator.core.judging.evidence import CLICKS_LATE, Counts, RevisionEvidence
 from vectorindex_operator.core.judging.sequential import Bet
-from vectorindex_searcher.contract import COMPARED, FILTERED
+from vectorindex_searcher.contract import COMPARED, FILTERED, RERANKABLE
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _RATE = re.compile(rf"({_NUMBER})\s*(%?)")
@@ -203,6 +203,16 @@ METRICS: dict[str, Metric] = {
         window_seconds=900.0,
         note=lambda cell: " against a wider search" if cell.live_wide else "",
         bet=_bet_on_share(_RECALL),
+    ),
+    # No bet: budgets run out in bursts, when a pod has too much to do.
+    "RerankedShare": Metric(
+        "share of answers that were reranked",
+        "queries in words",
+        Bounded(lambda cell: cell.rerankable_queries, lambda cell: cell.reranked_queries),
+        _parse_rate,
+        _show_rate,
+        _RATE_UNITS,
+        needs=RERANKABLE,
     ),
     "ClickDepth": Metric(
         "mean click depth",

@@ -36,6 +36,8 @@ FILTERED_QUERIES = "vectorindex_filtered_queries"
 FILTERED_ZERO_RESULTS = "vectorindex_filtered_zero_result_queries"
 FILTERS_COMPARED = "vectorindex_filters_compared"
 FILTERS_LOST = "vectorindex_filters_lost"
+RERANKABLE_QUERIES = "vectorindex_rerankable_queries"
+RERANKED_QUERIES = "vectorindex_reranked_queries"
 TOP_SCORE = "vectorindex_top_score"
 TOP_SCORE_SQUARES = "vectorindex_top_score_squares"
 DURATION = "vectorindex_query_duration_seconds"
@@ -220,6 +222,8 @@ class SearcherMetrics(Collector):
                 "filters_compared",
             ),
             (FILTERS_LOST, "Of these, the refused ones.", "filters_lost"),
+            (RERANKABLE_QUERIES, "Answered queries that a cross-encoder was to reorder.", "rerankable_queries"),
+            (RERANKED_QUERIES, "Of these, the ones that are in its order.", "reranked_queries"),
             (TRACKED, "Queries that got a query id.", "tracked"),
             (TOP_SCORE_SQUARES, "Sum of the squares of first hits' scores.", "top_sum_squares"),
         )

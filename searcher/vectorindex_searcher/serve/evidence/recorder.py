@@ -23,11 +23,15 @@ RESULT_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _BIN_EDGES = [contract.LATENCY_BIN_RATIO**b for b in range(BINS)]
 _RESULT_BINS = [bisect_left(RESULT_EDGES, hits) for hits in range(RESULT_EDGES[-1] + 1)]
 """By number of hits; looked up for every query."""
-QUERIES, ERRORS, REFUSED, ZERO, TOP, REQUESTS, FAILED, MISMATCHED, FILTERED, FILTERED_ZERO, COMPARED, LOST = range(12)
+(
+    QUERIES, ERRORS, REFUSED, ZERO, TOP, REQUESTS, FAILED, MISMATCHED, FILTERED, FILTERED_ZERO, COMPARED, LOST,
+    RERANKABLE, RERANKED,
+) = range(14)  # fmt: skip
 """Places of a segment's counts. From MISMATCHED on: in columns only."""
 COUNTERS = (
     "queries", "errors", "refused", "zero_results", "top_count", "requests", "failed_requests", "mismatched",
-    "filtered_queries", "filtered_zero_results", "filters_compared", "filters_lost",
+    "filtered_queries", "filtered_zero_results", "filters_compared", "filters_lost", "rerankable_queries",
+    "reranked_queries",
 )  # fmt: skip
 """Their names in contract.EvidenceBucket."""
 SUM, SQUARES = range(2)
@@ -69,6 +73,8 @@ class Outcome:
     """It has a filter, which was refused although the revision before took it."""
     compared: bool = False
     """Whether it is known what that one took."""
+    reranked: bool | None = None
+    """Whether its answer is in the order of the cross-encoder; None: nobody was to reorder it."""
 
 
 class Counts:
@@ -187,6 +193,9 @@ class Recorder(ABC):
         if outcome.filtered:
             current.counts[FILTERED] += len(outcome.hits)
             current.counts[FILTERED_ZERO] += outcome.hits.count(0)
+        if outcome.reranked is not None:
+            current.counts[RERANKABLE] += outcome.queries
+            current.counts[RERANKED] += outcome.queries * outcome.reranked
         current.counts[TOP] += len(outcome.top_scores)
         for score in outcome.top_scores:
             current.sums[SUM] += score

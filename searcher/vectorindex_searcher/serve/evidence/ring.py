@@ -30,6 +30,8 @@ from .recorder import (
     QUERIES,
     REFUSED,
     REQUESTS,
+    RERANKABLE,
+    RERANKED,
     SUMS,
     TOP,
     ZERO,
@@ -88,6 +90,8 @@ class Totals:
     filtered_zero_results: int
     filters_compared: int
     filters_lost: int
+    rerankable_queries: int
+    reranked_queries: int
     top_count: int
     top_sum: float
     top_sum_squares: float
@@ -351,6 +355,8 @@ class EvidenceRing(Recorder):
                 filtered_zero_results=row[FILTERED_ZERO],
                 filters_compared=row[COMPARED],
                 filters_lost=row[LOST],
+                rerankable_queries=row[RERANKABLE],
+                reranked_queries=row[RERANKED],
                 top_count=row[TOP],
                 top_sum=float(sums[segment, 0]),
                 top_sum_squares=float(sums[segment, 1]),

@@ -25,10 +25,10 @@ from ...text.encoder import Encoder, EncoderError, EncoderUnavailableError, Side
 from ..evidence.recorder import Outcome
 from ..http.limits import ENCODED_BYTES, ENCODED_ENTRIES, MAX_TEXTS, QUEUE_TEXTS
 from ..http.messages import Deferred, Problem, overload
+from .asked import Encoding
 from .plan import SearchPlan
 from .pool import QUEUE_SECONDS, deadline_exceeded
 from .reader import ReadTexts
-from .service import Encoding
 from .vectors import Vectors
 
 _ENTRY_BYTES = 256
@@ -48,7 +48,7 @@ class EncodedText:
 
 
 class Search(Protocol):
-    """SearchService.ask."""
+    """SearchService.ask, or that of a Reranking."""
 
     def __call__(
         self,
@@ -217,7 +217,7 @@ class TextSearches:
         places = [f"texts[{number}]" for number in range(len(found))] if read.several else ["text"]
         cut = tuple(place for place, one in zip(places, found, strict=True) if one.truncated)
         vectors = np.stack([one.vector for one in found]) if read.several else found[0].vector
-        encoding = Encoding(time.monotonic() - began, cut, self._encoder.max_tokens)
+        encoding = Encoding(time.monotonic() - began, cut, self._encoder.max_tokens, read.texts)
         return self._search(plan, vectors, outcome, began, seconds, encoding)
 
     def _submit(

@@ -9,14 +9,13 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from types import MappingProxyType
 from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from ... import contract
 from ...index.engine import Engine
 from ...index.filters import Predicate
 from ...index.selection.rowset import RowSet
@@ -28,6 +27,21 @@ from ..http.limits import LIGHT_CANDIDATES, MAX_VECTORS, SLICE_CANDIDATES
 from ..http.messages import Deferred, Response
 from ..shadow.mirror import Mirror
 from .answers import PIECE_BYTES, SingleAnswers, binary_answer, json_answer, json_of, long_json_answer
+from .asked import (
+    Candidates,
+    Encoding,
+    PendingSearch,
+    Rows,
+    Scores,
+    Vectors,
+    Written,
+    cut_of,
+    hits_of,
+    joined,
+    note,
+    told,
+    warnings_of,
+)
 from .plan import SearchPlan, check_work
 from .pool import BATCH_SEARCHES, Group, SearchPool, deadline_exceeded
 from .reader import Read
@@ -36,36 +50,8 @@ from .work import Work, WorkBudget
 SMALL_K = 100
 DEADLINE_VECTORS = 32
 """Of one call, where a deadline may end the search between two: enough for FAISS to compare them by matrices."""
-Scores = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
-Vectors = npt.NDArray[np.float32]
 Params = tuple[tuple[str, int], ...]
 _NOTHING: Mapping[str, object] = MappingProxyType({})
-_IGNORED = contract.IGNORED_PARAMS_HEADER.encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How the vectors of a search came about, for its answer."""
-
-    seconds: float
-    """From the request to its vectors."""
-    truncated: tuple[str, ...] = ()
-    """Fields whose text had more tokens than the model takes."""
-    most_tokens: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class PendingSearch:
-    """A search on its way. `vectors`: float32 [d] or [n, d]. Monotonic times: `began`, when its request had arrived,
-    and `deadline`, after which nobody wants its answer. `encoding`: None where it came with vectors."""
-
-    plan: SearchPlan
-    vectors: Vectors
-    outcome: Outcome
-    began: float
-    deadline: float | None
-    encoding: Encoding | None = None
 
 
 class SearchService:
@@ -156,7 +142,7 @@ class SearchService:
             work.search(plan, 1)
             allowed = None if plan.filter is None else self._matching(plan.filter, work, deadline)
             scores, rows, _ = self._searched(plan, vector.reshape(1, -1), allowed, deadline)
-        return scores[0], rows[0], allowed, _hits(scores, rows, plan.min_score)[0]
+        return scores[0], rows[0], allowed, hits_of(scores, rows, plan.min_score)[0]
 
     # ------------------------------------------------------------ where the pool says
 
@@ -188,7 +174,7 @@ class SearchService:
             count = k if bound is None else int(np.count_nonzero(scores[number] >= bound))
             one.outcome.top_scores, one.outcome.hits = (firsts[number],), (count,)
             if one.plan.binary and binary is not None:
-                answers.append(_told(one, binary.of(number, count)))
+                answers.append(told(one, binary.of(number, count)))
             elif ids is not None:
                 start = number * k
                 result: dict[str, object] = {"ids": ids[start : start + count], "scores": scores[number, :count]}
@@ -205,17 +191,61 @@ class SearchService:
             return self._run(asked, work)
 
     def _run(self, asked: PendingSearch, work: Work) -> Response:
-        plan, vectors = asked.plan, asked.vectors.reshape(asked.outcome.queries, -1)
+        plan = asked.plan
         allowed = None if plan.filter is None else self._matching(plan.filter, work, asked.deadline)
+        scores, rows, how = self._found(asked, allowed)
+        return self._answer(asked, scores, rows, work, how)
+
+    def _found(self, asked: PendingSearch, allowed: RowSet | None) -> tuple[Scores, Rows, Mapping[str, object]]:
+        """Scores and rows [n, k], offered to the samples, and what an answer says of how they were found."""
+        plan, vectors = asked.plan, asked.vectors.reshape(asked.outcome.queries, -1)
         scores, rows, strategy = self._searched(plan, vectors, allowed, asked.deadline)
         if self._mirror.lease is not None:
             self._mirror.offer_one(asked, vectors, rows, scores)
         if not plan.filtered or allowed is None:
             self._offer(asked, vectors, rows)
-            return self._answer(asked, scores, rows, work)
+            return scores, rows, _NOTHING
         if self._queries is not None:
             self._queries.leave_out(len(vectors), filtered=True)
-        return self._answer(asked, scores, rows, work, {"filter": {"rows": allowed.matching, "search": strategy}})
+        return scores, rows, {"filter": {"rows": allowed.matching, "search": strategy}}
+
+    def candidates(self, asked: PendingSearch, most: int) -> Candidates:
+        """Search as for a vector, with all its evidence, and for the first `most` besides, among the same rows; on a
+        search thread. Raises Problem as `find`."""
+        plan, outcome = asked.plan, asked.outcome
+        outcome.filtered = plan.filtered
+        with Work(self._budget) as work:
+            work.search(plan, outcome.queries)
+            allowed = None if plan.filter is None else self._matching(plan.filter, work, asked.deadline)
+            scores, rows, how = self._found(asked, allowed)
+            note(outcome, scores, rows, plan.min_score)
+            query_ids = self._query_ids(asked, len(rows)) if plan.track else None
+            written = self._results(asked, rows, scores, outcome.hits, query_ids, work)
+            if most > plan.k and any(outcome.hits):
+                # Another search, since more candidates find more: what is evidence shall not depend on it.
+                wide = replace(plan, k=most, candidates=-(-plan.candidates * most // plan.k))
+                work.search(wide, outcome.queries)
+                vectors = asked.vectors.reshape(outcome.queries, -1)
+                scores, rows, _ = self._searched(wide, vectors, allowed, asked.deadline)
+            return Candidates(scores, rows, how, query_ids, written)
+
+    def reordered(self, asked: PendingSearch, found: Candidates, orders: Sequence[npt.NDArray[np.int64]]) -> Written:
+        """The results of each query with its rows in this order: places in `found`, of which the first k are told."""
+        lines = [order[: asked.plan.k] for order in orders]
+        hits = [len(line) for line in lines]
+        rows, scores = np.full((len(lines), max(hits)), -1, np.int64), np.zeros((len(lines), max(hits)), np.float32)
+        for number, line in enumerate(lines):
+            rows[number, : len(line)] = found.rows[number, line]
+            scores[number, : len(line)] = found.scores[number, line]
+        with Work(self._budget) as work:
+            return self._results(asked, rows, scores, hits, found.query_ids, work)
+
+    def wrapped(self, asked: PendingSearch, written: Written, how: Mapping[str, object]) -> Response:
+        """The answer around results that are written. `how`: fields that say how they were found."""
+        if isinstance(written, Response):
+            return told(asked, written)
+        before, after = self._around(asked, time.monotonic(), how)
+        return told(asked, long_json_answer(before, written, after))
 
     def _matching(self, predicate: Predicate, work: Work, deadline: float | None) -> RowSet:
         """The rows of a filter. Raises Problem 503, and 504 when they are not there in time."""
@@ -239,7 +269,7 @@ class SearchService:
             if deadline is not None and time.monotonic() >= deadline:
                 raise deadline_exceeded()
             parts.append(self._slice(plan, vectors[at : at + step], allowed, deadline))
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        return parts[0] if len(parts) == 1 else joined(parts)
 
     def _slice(
         self, plan: SearchPlan, vectors: Vectors, allowed: RowSet | None, deadline: float | None
@@ -280,13 +310,23 @@ class SearchService:
         self, asked: PendingSearch, scores: Scores, rows: Rows, work: Work, how: Mapping[str, object] = _NOTHING
     ) -> Response:
         """Write down what was found, and what of it is evidence."""
-        plan, outcome = asked.plan, asked.outcome
-        firsts = zip(rows[:, 0].tolist(), scores[:, 0].tolist(), strict=True)
-        outcome.top_scores = [score for row, score in firsts if row >= 0]
-        outcome.hits = hits = _hits(scores, rows, plan.min_score)
+        note(asked.outcome, scores, rows, asked.plan.min_score)
+        query_ids = self._query_ids(asked, len(rows)) if asked.plan.track else None
+        return self.wrapped(asked, self._results(asked, rows, scores, asked.outcome.hits, query_ids, work), how)
+
+    def _results(
+        self,
+        asked: PendingSearch,
+        rows: Rows,
+        scores: Scores,
+        hits: Sequence[int],
+        query_ids: Sequence[str] | None,
+        work: Work,
+    ) -> Written:
+        """The first `hits` of each line of rows and scores [n, k]."""
+        plan = asked.plan
         if plan.binary:
-            return _told(asked, self._binary(rows, scores, hits, work))
-        query_ids = self._query_ids(asked, len(hits)) if plan.track else None
+            return self._binary(rows, scores, hits, work)
         results: list[bytes] = []
         for number, count in enumerate(hits):
             some = rows[number, :count]
@@ -300,8 +340,7 @@ class SearchService:
             if plan.include_metadata:
                 results[-1] = results[-1][:-1]
                 results += [b',"metadata":[', *self._metadata(some, work), b"]}"]
-        before, after = self._around(asked, time.monotonic(), how)
-        return _told(asked, long_json_answer(before, results, after))
+        return results
 
     def _metadata(self, rows: Rows, work: Work) -> Iterator[bytes]:
         """The metadata of the rows as JSON, some of them at a time."""
@@ -331,7 +370,7 @@ class SearchService:
 
     def _document(self, asked: PendingSearch, results: Sequence[Mapping[str, object]], now: float) -> Response:
         before, after = self._around(asked, now)
-        return _told(asked, json_answer({**before, "results": results, **after}))
+        return told(asked, json_answer({**before, "results": results, **after}))
 
     def _around(
         self, asked: PendingSearch, now: float, how: Mapping[str, object] = _NOTHING
@@ -341,45 +380,10 @@ class SearchService:
             "zeroResults": asked.outcome.hits.count(0),
             "tookMs": round((now - asked.began) * 1e3, 3),
         }
-        warnings = _warnings(asked.plan.ignored)
+        warnings = warnings_of(asked.plan.ignored)
         if (encoding := asked.encoding) is not None:
             after["encodeMs"] = round(encoding.seconds * 1e3, 3)
-            warnings += _cut(encoding)
+            warnings += cut_of(encoding)
         if warnings:
             after["warnings"] = warnings
         return {"revision": self._revision, "k": asked.plan.k}, {**after, **how}
-
-
-def _warnings(ignored: Sequence[str]) -> list[dict[str, str]]:
-    detail = "this kind of index has no such search parameter; it was searched without"
-    return [{"kind": "IgnoredParam", "field": f"params.{name}", "detail": detail} for name in ignored]
-
-
-def _cut(encoding: Encoding) -> list[dict[str, str]]:
-    detail = f"only its first {encoding.most_tokens} tokens were encoded: no more are taken"
-    return [{"kind": "TextTruncated", "field": place, "detail": detail} for place in encoding.truncated]
-
-
-def _told(asked: PendingSearch, response: Response) -> Response:
-    """The answer, whose header says which parameters were ignored: a binary one has no other place for it."""
-    if asked.plan.ignored:
-        asked.outcome.ignored = asked.plan.ignored
-        response.headers = (*response.headers, (_IGNORED, ", ".join(asked.plan.ignored).encode()))
-    return response
-
-
-def _joined(parts: Sequence[tuple[Scores, Rows, str]]) -> tuple[Scores, Rows, str]:
-    """Slices of one search as one. How the first was searched stands for all."""
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]), parts[0][2]
-
-
-def _hits(scores: Scores, rows: Rows, min_score: float | None) -> list[int]:
-    """How many of each query's best-first answers [n, k] are hits: those with a row, and a score of at least the bound.
-
-    Hits are the first ones of a line, so a count says which they are.
-    """
-    found = rows >= 0
-    if min_score is not None:
-        found &= scores >= min_score
-    counts: list[int] = np.count_nonzero(found, axis=1).tolist()
-    return counts

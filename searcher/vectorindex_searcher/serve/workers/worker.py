@@ -116,6 +116,7 @@ class Worker:
             limited=parts.settings.params,
             columns_before=parts.settings.columns_before,
             encoder=parts.loaded.encoder,
+            reranker=parts.loaded.reranker,
             threads=parts.threads,
         )
         self._shadows.receive(self._app, self._pool, parts.threads)
