@@ -21,6 +21,7 @@ from .policies import POLICIES
 from .shadow import SHADOW
 from .shadow_pairs import SHADOW_PAIRS
 from .shadow_rollout import SHADOW_ROLLOUT
+from .shards import SHARDS
 from .stories import STORIES
 from .surroundings import SURROUNDINGS
 from .takeovers import TAKEOVERS
@@ -50,6 +51,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Searcher and client": DATA_PLANE,
     "Indexes built elsewhere": IMPORTS,
     "Encoders": TEXT,
+    "Shards": SHARDS,
     "kubectl vectorindex": PLUGIN,
 }
 """By topic."""

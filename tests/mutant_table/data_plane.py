@@ -35,8 +35,8 @@ DATA_PLANE = (
     Mutant(
         "what is removed is whatever lies below the prefix",
         f"{_SEARCHER}/artifact/layout.py",
-        "            case [digest, _, name] if name in _ATTEMPT_FILES:\n",
-        "            case [digest, *_]:\n",
+        "        case [_, name] if name in _ATTEMPT_FILES:\n",
+        "        case [*_]:\n",
         (f"{_COLLECT_TESTS}::test_nothing_is_left_of_a_deleted_index_and_nothing_else_is_touched",),
         "Another index below ours, or somebody's notes, would go with an artifact.",
     ),

@@ -239,7 +239,7 @@ def test_fixed_parameters_are_measured_and_nothing_else(tmp_path: Path) -> None:
 def test_a_spec_that_cannot_be_built_is_refused_before_a_row_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: dict[str, object], reason: str, field: str
 ) -> None:
-    monkeypatch.setattr(build_module, "stage", lambda source, folder: pytest.fail("rows were read"))
+    monkeypatch.setattr("vectorindex_searcher.build.given.stage", lambda source, folder: pytest.fail("rows were read"))
     with pytest.raises(TaskError) as caught:
         build(spec_task(tmp_path, **index))
     failure = caught.value.failure

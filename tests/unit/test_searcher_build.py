@@ -166,7 +166,7 @@ def test_a_spoilt_engine_shows_in_the_canary(source: Path, tmp_path: Path) -> No
 def test_both_verbs_answer_from_what_is_there(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build(task(source, tmp_path))
     measured = validate(gate(tmp_path, first.manifest_sha256))
-    monkeypatch.setattr(build_module, "stage", None)
+    monkeypatch.setattr("vectorindex_searcher.build.given.stage", None)
     monkeypatch.setattr("vectorindex_searcher.proof.groundtruth.exact_search", None)
     again = build(task(source, tmp_path, attempt="second"))
     assert again == first.model_copy(update={"reused": True})

@@ -150,7 +150,7 @@ def test_a_pod_too_small_for_the_formula_is_refused_before_the_source_is_read(
         return BuildTask(identity=Identity(name="n"), digest="d", index=spec, memory_limit_bytes=limit, **places)
 
     with monkeypatch.context() as patch:
-        patch.setattr(build_module, "stage", None)
+        patch.setattr("vectorindex_searcher.build.given.stage", None)
         with pytest.raises(BadSpec) as caught:
             build_module.build(task(needed - 1))
     failure = caught.value.failure

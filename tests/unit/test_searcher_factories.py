@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vectorindex_searcher.build import task as build_module
 from vectorindex_searcher.build.task import build
 from vectorindex_searcher.contract import (
     SEARCH_PARAMS,
@@ -185,7 +184,7 @@ def test_code_books_larger_than_the_miniature_are_left_to_training() -> None:
 def test_a_kind_that_ends_the_process_ends_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAISS throws inside its threads: the build says so with its exit code, before it reads a row."""
     np.save(tmp_path / "vectors.npy", np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32))
-    monkeypatch.setattr(build_module, "stage", lambda *_: pytest.fail("the source is read"))
+    monkeypatch.setattr("vectorindex_searcher.build.given.stage", lambda *_: pytest.fail("the source is read"))
     task = BuildTask(
         identity=Identity(name="n"),
         digest="d",

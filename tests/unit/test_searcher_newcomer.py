@@ -137,7 +137,7 @@ def test_a_full_disk_is_tried_again(
     def full(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("vectorindex_searcher.build.task.stage", full)
+    monkeypatch.setattr("vectorindex_searcher.build.given.stage", full)
     code, failure, text = failed(capsys, *BUILD)
     assert (code, failure["reason"]) == (ExitCode.RETRY, "DiskFull")
     assert "--work-dir" in text

@@ -7,6 +7,7 @@ wherever it is cut off, and a second run goes on from there:
     the manifest                     nothing new can begin to use it
     look at the marks once more      who came in between gets the manifest back, whole: no file is gone yet
     unfinished uploads               no listing shows them: while there is an object, a second run knows of them
+    of a sharded one, plan and parts what says that a part is whole, before the first of its files
     reports, checkpoints, files      in batches, the marks read before each
     marks
 
@@ -26,6 +27,7 @@ from ..storage.store import DELETE_BATCH, ObjectInfo, Role, Store, open_store
 from .layout import Kind, Layout
 from .manifest import find_manifest
 from .publish import UNFINISHED_SECONDS
+from .sharded import find_sharded
 from .users import mark_leaving, take_off, users
 
 OLD_LISTING_SECONDS = 86_400.0
@@ -147,7 +149,7 @@ class _Collector:
         if marked:
             return ""
         try:
-            published = find_manifest(self.store, self.layout, digest)
+            published = find_sharded(self.store, self.layout, digest) or find_manifest(self.store, self.layout, digest)
         except BadData as error:
             return f"its owner is not known: {error}"
         uid = published[0].identity.uid if published else self.task.identity.uid
@@ -157,6 +159,7 @@ class _Collector:
         manifest = self._take_manifest(digest)
         found = [(item, self.layout.parse(item.key)) for item in self.store.list(self.layout.attempts(digest))]
         ours = [(item, owned.kind) for item, owned in found if owned is not None]
+        ours.sort(key=lambda one: one[1] is not Kind.PART)  # a part that lacks files must not pass for a whole one
         again = any(kind is Kind.MANIFEST for _, kind in ours)
         if again or (begun := users(self.store, self.layout, digest)):
             if manifest is not None:

@@ -10,11 +10,13 @@ from pydantic import ValidationError
 from ..contract import SEGMENT_QUERIES, WITH_A_FILTER, OperatingPoint, SegmentRecall
 from ..errors import BadSpec
 from ..index.sizes import size_text
+from ..proof.merged_report import MergedReport
 from ..proof.page import deleted_text, encoder_text, page, verdict
 from ..proof.report import Report, SegmentPoint
 from ..storage.store import Role, open_store, parse_location
 from .document import DOCUMENT_LIMIT_BYTES
-from .manifest import Candidate, Manifest
+from .manifest import Candidate, Manifest, is_sharded
+from .sharded import ShardedManifest
 
 _REMEDY = "Name the folder that `build` got as --out, or one manifest.json or report.json in it."
 
@@ -33,9 +35,7 @@ def inspect(where: str, endpoint: str = "", region: str = "") -> Iterator[str]:
         data = store.read(key, length=DOCUMENT_LIMIT_BYTES + 1)
         yield store.describe(key)
         try:
-            yield from (
-                _manifest(data) if key.endswith("manifest.json") else report_lines(Report.model_validate_json(data))
-            )
+            yield from _manifest(data) if key.endswith("manifest.json") else _report(data)
         except ValidationError as error:
             yield f"  not readable by this version: {_first(error)}"
         yield ""
@@ -47,10 +47,34 @@ def _first(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}" + (f", and {more} more" if more else "")
 
 
+def _report(data: bytes) -> Iterator[str]:
+    """Of an artifact, or of the merged answers of a sharded one."""
+    if b'"kind": "Merged"' in data[:200]:
+        return MergedReport.model_validate_json(data).lines()
+    return report_lines(Report.model_validate_json(data))
+
+
+def _sharded(data: bytes) -> Iterator[str]:
+    whole = ShardedManifest.model_validate_json(data)
+    owner = f"{whole.identity.namespace}/{whole.identity.name}"
+    yield f"  index      {owner}, revision {whole.digest}, {len(whole.shards)} shards, published {whole.created}"
+    shape = f"{whole.count:,} x {whole.dimension} {whole.vector_dtype}"
+    yield f"  data       {shape}, {whole.embedding.metric.value}, fingerprint {whole.fingerprint[:16]}"
+    yield f"  factory    {whole.factory}"
+    for number, part in enumerate(whole.shards):
+        sizes = f"{part.count:>12,} rows, {size_text(part.resident_bytes):>10} of memory"
+        yield f"  shard      {number:>2}{sizes}  {part.manifest_sha256[:16]}"
+
+
 def _manifest(data: bytes) -> Iterator[str]:
+    if is_sharded(data):
+        yield from _sharded(data)
+        return
     manifest = Manifest.model_validate_json(data)
     owner = f"{manifest.identity.namespace}/{manifest.identity.name}"
     yield f"  index      {owner}, revision {manifest.digest}, built {manifest.created} on {manifest.device.value}"
+    if manifest.shard is not None:
+        yield f"             shard {manifest.shard} by the plan {(manifest.plan_sha256 or '')[:16]}"
     if manifest.device_reason:
         yield f"             {manifest.device_reason}"
     shape = f"{manifest.count:,} x {manifest.dimension} {manifest.vector_dtype}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from ..contract import Identity
@@ -25,6 +25,9 @@ RANGES_FILE = "ranges.json"
 TRAINED_FILE = "trained.faiss"
 DESCRIPTION_FILE = "checkpoint.json"
 PROBE = "probe"
+MANIFEST_FILE = "manifest.json"
+PLAN_FILE = "plan.json"
+ROWS_FILE = "rows.json"
 SERVED_FILES = (INDEX_FILE, IDS_FILE, METADATA_FILE)
 """What a searcher must have. vectors.npy (live recall), heldout.arrow and measured.arrow (the gate) are fetched by who
 needs them."""
@@ -33,12 +36,15 @@ _REPORT_FILES = {REPORT_FILE, CANARY_FILE, POINTS_FILE, ENCODER_FILE, PAGE_FILE}
 _CHECKPOINT_FILES = {TRAINED_FILE, DESCRIPTION_FILE}
 _NO_DIGESTS = {"listings", "live", "groundtruth", "outcomes"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_SHARD = re.compile(r"[0-9]{4}")
 
 
 class Kind(Enum):
     """What an object of an index's artifacts is."""
 
     MANIFEST = auto()
+    PART = auto()
+    """The plan of a sharded artifact, or what says of one shard that it is whole: its manifest, its rows."""
     FILE = auto()
     """Of an attempt, named by a manifest or not."""
     CHECKPOINT = auto()
@@ -56,19 +62,34 @@ class Kind(Enum):
 @dataclass(frozen=True, slots=True)
 class Owned:
     """A key that is ours. `digest`: of its artifact, empty for what belongs to none. `name`: gate hash of a report,
-    fingerprint of a listing, cluster of a mark, name of an outcome."""
+    fingerprint of a listing, cluster of a mark, name of an outcome. `shard`: the part it is of; None: of the whole."""
 
     kind: Kind
     digest: str = ""
     name: str = ""
+    shard: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Keys of one VectorIndex's artifacts below the prefix of the artifact location."""
+    """Keys of one VectorIndex's artifacts below the prefix of the artifact location.
+
+    A shard of an artifact has the same keys in a folder of its own, `<digest>/shards/0003/`: manifest, files, reports
+    and checkpoints. What is of the whole index (listings, plans, marks, ground truths) stays where it is.
+    """
 
     prefix: str
     identity: Identity
+    shard: int | None = None
+    """Whose manifest, files, reports and checkpoints are meant; None: the artifact's own."""
+
+    def of_shard(self, number: int | None) -> Layout:
+        """The same place, of one shard; None: of the whole."""
+        return replace(self, shard=number)
+
+    def _folder(self, digest: str) -> str:
+        part = () if self.shard is None else ("shards", f"{self.shard:04d}")
+        return join_key(self.base, digest, *part)
 
     @property
     def base(self) -> str:
@@ -78,14 +99,22 @@ class Layout:
         return join_key(self.base, "listings", f"{fingerprint}.json")
 
     def manifest(self, digest: str) -> str:
-        return join_key(self.base, digest, "manifest.json")
+        return join_key(self._folder(digest), MANIFEST_FILE)
+
+    def plan(self, digest: str) -> str:
+        """How the artifact's rows are shared out among its shards."""
+        return join_key(self.base, digest, PLAN_FILE)
+
+    def rows(self, digest: str) -> str:
+        """What `partition` has laid ready for this shard."""
+        return join_key(self._folder(digest), ROWS_FILE)
 
     def file(self, digest: str, attempt: str, name: str) -> str:
-        return join_key(self.base, digest, attempt, name)
+        return join_key(self._folder(digest), attempt, name)
 
     def attempts(self, digest: str) -> str:
         """Below it lies what each attempt uploads, and all else of the digest."""
-        return join_key(self.base, digest)
+        return self._folder(digest)
 
     def attempt_of(self, digest: str, key: str) -> str:
         """The attempt whose file has this key; empty for any other key."""
@@ -94,18 +123,19 @@ class Layout:
 
     def probe(self, digest: str, attempt: str) -> str:
         """Where an attempt tries what the store can do; there only for a moment."""
-        return join_key(self.base, digest, attempt, PROBE)
+        return join_key(self._folder(digest), attempt, PROBE)
 
     def checkpoints(self, digest: str, key: str = "", name: str = "") -> str:
-        return join_key(self.base, digest, "checkpoints", key, name)
+        return join_key(self._folder(digest), "checkpoints", key, name)
 
     def digest_of_checkpoint(self, key: str) -> str:
-        """The digest whose checkpoint has this key; empty for any other key."""
-        parts = key.removeprefix(f"{self.base}/").split("/")
-        return parts[0] if len(parts) == 4 and parts[1] == "checkpoints" else ""
+        """The digest whose checkpoint, of this shard, has this key; empty for any other key."""
+        owned = self.parse(key)
+        mine = owned is not None and owned.kind is Kind.CHECKPOINT and owned.shard == self.shard
+        return owned.digest if mine and owned is not None else ""
 
     def report(self, digest: str, gate_hash: str, name: str = REPORT_FILE) -> str:
-        return join_key(self.base, digest, "reports", gate_hash, name)
+        return join_key(self._folder(digest), "reports", gate_hash, name)
 
     def users(self, digest: str, cluster: str = "") -> str:
         """The mark of a cluster that uses an artifact; without one, what all of them lie below."""
@@ -121,15 +151,16 @@ class Layout:
         match parts:
             case [digest, "manifest.json"]:
                 return Owned(Kind.MANIFEST, digest)
+            case [digest, "plan.json"]:
+                return Owned(Kind.PART, digest)
             case [digest, "users", cluster]:
                 return Owned(Kind.USER, digest, cluster)
-            case [digest, "reports", gate_hash, name] if name in _REPORT_FILES:
-                return Owned(Kind.REPORT, digest, gate_hash)
-            case [digest, "checkpoints", _, name] if name in _CHECKPOINT_FILES:
-                return Owned(Kind.CHECKPOINT, digest)
-            case [digest, _, name] if name in _ATTEMPT_FILES:
-                return Owned(Kind.FILE, digest)
-        return None
+            case [digest, "shards", number, ("manifest.json" | "rows.json")] if _SHARD.fullmatch(number):
+                return Owned(Kind.PART, digest, shard=int(number))
+            case [digest, "shards", number, *rest] if _SHARD.fullmatch(number):
+                owned = _below(digest, rest)
+                return None if owned is None else replace(owned, shard=int(number))
+        return _below(parts[0], parts[1:])
 
     def owns(self, key: str) -> bool:
         """Whether `parse` knows a key."""
@@ -149,6 +180,18 @@ class Layout:
     @property
     def ground_truths(self) -> str:
         return join_key(self.base, "groundtruth")
+
+
+def _below(digest: str, rest: list[str]) -> Owned | None:
+    """What lies below an artifact, and below a shard of one."""
+    match rest:
+        case ["reports", gate_hash, name] if name in _REPORT_FILES:
+            return Owned(Kind.REPORT, digest, gate_hash)
+        case ["checkpoints", _, name] if name in _CHECKPOINT_FILES:
+            return Owned(Kind.CHECKPOINT, digest)
+        case [_, name] if name in _ATTEMPT_FILES:
+            return Owned(Kind.FILE, digest)
+    return None
 
 
 def _of_no_artifact(parts: list[str]) -> Owned | None:

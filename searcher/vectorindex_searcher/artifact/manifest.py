@@ -6,10 +6,11 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
+import orjson
 from pydantic import Field
 
-from ..contract import Device, Embedding, Identity, Model, OperatingPoint
-from ..errors import RetryableError
+from ..contract import Device, Embedding, Identity, Model, OperatingPoint, ShardNumber
+from ..errors import BadSpec, RetryableError
 from ..storage.store import Store
 from .document import bad_document, parse_document, read_document
 from .layout import SERVED_FILES, Layout
@@ -88,6 +89,10 @@ class Manifest(Model):
     """Rows of the source that were left out for it."""
     computed_bytes: Annotated[int, Field(ge=0)] = 0
     """Memory besides the files: tables that FAISS computes when it reads them, and what filters may keep."""
+    shard: ShardNumber | None = None
+    """Which part of a sharded artifact this is; None: all of it."""
+    plan_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Of the plan that the part was built by."""
     files: tuple[ManifestFile, ...]
 
     def file(self, name: str) -> ManifestFile | None:
@@ -117,16 +122,28 @@ def describe_bytes(name: str, data: bytes) -> ManifestFile:
     return ManifestFile(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
+def is_sharded(data: bytes) -> bool:
+    """Whether the bytes of a manifest.json are of a sharded artifact (sharded.py)."""
+    try:
+        found = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(found, dict) and found.get("kind") == "Sharded"
+
+
 def find_manifest(store: Store, layout: Layout, digest: str, expected_sha256: str = "") -> tuple[Manifest, str] | None:
     """The published manifest of a digest and its SHA-256, or None when nothing is published.
 
-    Raises ChecksumMismatch when another one was expected, BadData when it cannot be parsed, TaskError when the store
-    refuses.
+    Raises ChecksumMismatch when another one was expected, BadData when it cannot be parsed, BadSpec/ArtifactIsSharded,
+    TaskError when the store refuses.
     """
     key = layout.manifest(digest)
     found = read_document(store, key, expected_sha256)
     if found is None:
         return None
+    if is_sharded(found[0]):
+        message = f"{store.describe(key)} is of an artifact in several parts"
+        raise BadSpec("ArtifactIsSharded", message, object=key, field="--shard", remedy="Name one part with --shard.")
     manifest = parse_document(Manifest, found[0], store.describe(key), BAD)
     if manifest.digest != digest:
         raise bad_document(BAD, store.describe(key), f"names digest {manifest.digest}, expected {digest}")

@@ -79,8 +79,9 @@ def _discard_killed(store: Store, layout: Layout, manifest: Manifest) -> None:
 
 
 def cache_name(manifest: Manifest) -> str:
-    """Name of an artifact's folder in a cache."""
-    return f"{manifest.digest}-{manifest.attempt}"
+    """Name of an artifact's folder in a cache: of each shard one of its own."""
+    part = "" if manifest.shard is None else f"{manifest.shard:04d}-"
+    return f"{manifest.digest}-{part}{manifest.attempt}"
 
 
 Note = Callable[[int, int], None]

@@ -26,7 +26,7 @@ from ..progress import step
 from ..proof.bound import lower_bound
 from ..proof.exact import Truth, exact_search, no_truth
 from ..proof.filtered import QUERIES, ask_few_rows, drawn, joined
-from ..proof.measure import answers, measure
+from ..proof.measure import answers, measure, scored_answers
 from ..proof.measured import NOT_LEFT_OUT, Asked, Facts, MeasuredFile
 from .checkpoint import Checkpoints
 from .fill import Order, add, filled
@@ -64,8 +64,14 @@ class Part:
 
     def answers(self, engine: Engine, asked: Questions, k: int, params: Mapping[str, int] | None) -> Rows:
         """Rows [n, k], by the artifact's numbers."""
-        found = answers(engine, asked.vectors, k, self.own(asked.rows), params)
-        return found if self.kept is None else np.where(found >= 0, self.kept[np.maximum(found, 0)], -1)
+        return self.scored(engine, asked, k, params)[1]
+
+    def scored(
+        self, engine: Engine, asked: Questions, k: int, params: Mapping[str, int] | None
+    ) -> tuple[npt.NDArray[np.float32], Rows]:
+        """As `answers`, and before them the engine's scores [n, k]."""
+        scores, found = scored_answers(engine, asked.vectors, k, self.own(asked.rows), params)
+        return scores, found if self.kept is None else np.where(found >= 0, self.kept[np.maximum(found, 0)], -1)
 
 
 def questions(
@@ -182,7 +188,7 @@ def build_measured(
         tuned = _tune(engines, parts, vectors, spec)
     heap.release()
     few_rows = asked_of_few(builder.folder, engines, parts, ks, tuned.default.params)
-    asked = ask(engines, parts, ks, tuned.default.params)
+    asked = ask(engines, parts, ks, tuned.default.params, scored=bare.shard is not None)
     exact = is_exact(indexes[0])
     duplicates = plan.duplicates if plan.folds else _equal(parts[0].gate, bare.embedding.metric)
     facts = Facts(dict(tuned.default.params), builder.training, exact, plan.last, duplicates, few_rows=few_rows)
@@ -245,18 +251,27 @@ def with_published(folder: Path, built: Built, bare: Manifest, canary: Questions
     return replace(built, measured=replace(built.measured, facts=facts))
 
 
-def ask(engines: Sequence[Engine], parts: Sequence[Part], ks: Sequence[int], params: Mapping[str, int]) -> Asked:
-    """The answers to the queries that judge, for each k."""
+def ask(
+    engines: Sequence[Engine],
+    parts: Sequence[Part],
+    ks: Sequence[int],
+    params: Mapping[str, int],
+    *,
+    scored: bool = False,
+) -> Asked:
+    """The answers to the queries that judge, for each k. scored: with their scores."""
     everything = [batch_engine(engine) for engine in engines]
     pairs = list(zip(everything, parts, strict=True))
     width = max(part.gate.truth.rows.shape[1] for part in parts)
     sizes = [engine.count - (part.fold == NOT_LEFT_OUT) for engine, part in pairs]
+    found = {k: [part.scored(engine, part.gate, k, params) for engine, part in pairs] for k in ks}
     return Asked(
         rows=np.concatenate([part.gate.rows for part in parts]),
         folds=np.concatenate([np.full(len(part.gate.rows), part.fold) for part in parts]),
         sizes=np.concatenate([np.full(len(p.gate.rows), size) for p, size in zip(parts, sizes, strict=True)]),
         neighbours=np.concatenate([_wide(part.gate.truth.rows, width) for part in parts]),
-        answers={k: np.concatenate([part.answers(e, part.gate, k, params) for e, part in pairs]) for k in ks},
+        answers={k: np.concatenate([rows for _, rows in each]) for k, each in found.items()},
+        scores={k: np.concatenate([scores for scores, _ in each]) for k, each in found.items()} if scored else {},
     )
 
 

@@ -43,12 +43,7 @@ from ..artifact.publish import own_attempt, publish
 from ..artifact.ranges import Hashed, hash_file, write_ranges
 from ..artifact.users import mark_used
 from ..contract import ASKED_KS, BuildResult, BuildTask, OperatingPoint
-from ..dataset.listing import Listing, list_source, load_listing
-from ..dataset.places import no_data
-from ..dataset.source import Source, open_source
-from ..dataset.stage import stage
-from ..dataset.tombstones import current_tombstones
-from ..errors import BadSpec, SourceChanged
+from ..errors import BadSpec
 from ..index import heap
 from ..index.binding import faiss
 from ..index.choose.auto import AUTO
@@ -69,8 +64,10 @@ from ..proof.measured import write_measured
 from ..proof.queries import write_held_out
 from ..storage.store import Role, Store, open_store, require_exclusive_put
 from . import CHECKPOINT_AFTER_SECONDS, budget, imported, recipe
+from .by_plan import planned
 from .checkpoint import Checkpoints
 from .fill import Order, hash_rows, write_index
+from .given import Given, of_source
 from .held_out import SEED, Builder, Built, Questions, build_measured, questions, shown_rows, with_published
 from .left_out import MAX_FOLDS, LeftOut, draw_left_out
 from .reorder import move_last
@@ -92,8 +89,11 @@ def build(
     began = time.monotonic()
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(artifacts.prefix, task.identity)
-    checkpoints = Checkpoints(artifacts, layout, task.digest, checkpoint_after_seconds)
     mark_used(artifacts, layout, task.digest, task.cluster)  # before the manifest is read
+    part = None if task.shard is None else planned(artifacts, layout, task.digest, task.shard)
+    if part is not None:
+        task, layout = part.of_it(task), part.layout
+    checkpoints = Checkpoints(artifacts, layout, task.digest, checkpoint_after_seconds)
     if published := find_manifest(artifacts, layout, task.digest):
         _log.info("already published", extra={"digest": task.digest})
         checkpoints.discard()
@@ -101,48 +101,42 @@ def build(
     task = task.model_copy(update={"attempt": own_attempt(task.attempt)})
     require_exclusive_put(artifacts, layout.probe(task.digest, task.attempt))
     fallback = pick_device(task.device, task.device_reason)
-    source_store = open_store(task.source, Role.SOURCE)
-    listing = _listing(task, source_store, artifacts, layout)
-    source = open_source(source_store, listing, task.columns, task.embedding)
-    # What is in an index that was built elsewhere stays in it: searchers hide what is deleted.
-    deleted = None if task.index.imported else task.tombstones
-    tombstones = current_tombstones(deleted, task.columns.id, source.id_type)
-    source = source.without(tombstones.ids)
+    source = of_source(task, artifacts, layout) if part is None else part.given()
     metric = task.embedding.metric
     recipe.check(task.index, source.rows, source.dimension, metric, hides=task.tombstones is not None)
     if task.index.factory != AUTO:
         _training_rows(task, source, task.index.factory)  # refused before the source is read
     with tempfile.TemporaryDirectory(prefix="build-", dir=work) as name:
         folder = Path(name)
-        stage(source, folder)
-        found = imported.take(
-            task.index, source_store, source, folder, hides=task.tombstones is not None, memory=task.memory_limit_bytes
-        )
+        source.stage(folder)
+        found = source.imported(folder)
         if found is None:
             step("choosing")
             choice = recipe.decide(task.index, folder, metric, task.memory_limit_bytes)
         else:
             choice = Choice(imported.FACTORY, (), "")
+        ef_construction = choice.ef_construction if part is None else part.plan.ef_construction
         order = Order(
             factory=choice.factory,
             metric=metric,
             rows=source.rows,
             dimension=source.dimension,
             sample=np.empty(0, np.int64),
-            fingerprints=(listing.fingerprint, tombstones.fingerprint),
+            fingerprints=(source.fingerprint, source.tombstones),
             vector_column=task.columns.vector,
-            ef_construction=choice.ef_construction,
+            ef_construction=ef_construction,
         )
         if found is None:
             training = _training_rows(task, source, choice.factory)
-            plan = _left_out(order, folder, listing.fingerprint, fallback, _most_folds(task, order, training))
+            plan = _left_out(order, folder, source.fingerprint, fallback, _most_folds(task, order, training))
             order = replace(order, moved=hash_rows(plan.moved) if len(plan.moved) else "")
         else:
             training, plan = 0, LeftOut()
         shape = {"rows": source.rows, "dimension": source.dimension}
         _log.info("building", extra={**shape, "factory": choice.factory, "trainingRows": training})
         builder = Builder(folder, order, training, fallback, checkpoints, found)
-        bare = _bare(task, listing, source, choice.factory)
+        bare = _bare(task, source, choice.factory)
+        bare = bare if part is None else part.marked(bare)
         vectors = hash_file(folder / VECTORS_FILE)  # from here on it stays as it is
         tuned = _built(builder, plan, bare, task, (artifacts, layout), vectors.file.sha256)
         manifest = _with_files(bare, task, folder, fallback, vectors).model_copy(
@@ -150,31 +144,23 @@ def build(
                 "default_point": tuned.default,
                 "conservative_point": tuned.conservative,
                 "frontier": tuned.frontier,
-                "ef_construction": choice.ef_construction,
+                "ef_construction": ef_construction,
                 "candidates": choice.candidates,
-                "tombstones": tombstones.fingerprint,
-                "deleted": len(source.gone),
+                "tombstones": source.tombstones,
+                "deleted": source.deleted,
                 "duration_seconds": round(time.monotonic() - began, 3),
                 "peak_memory_bytes": peak_memory(),
             }
         )
         step("publishing")
         published_manifest, sha256, ours = publish(artifacts, layout, manifest, folder)
+        if part is not None:
+            part.must_be_ours(published_manifest)
     checkpoints.discard()
     return _result(published_manifest, sha256, task, reused=not ours)
 
 
-def _listing(task: BuildTask, source: Store, artifacts: Store, layout: Layout) -> Listing:
-    """The listing that `resolve` stored; without one (a laptop) a new one. Raises SourceChanged when it is another."""
-    if task.fingerprint and (stored := load_listing(artifacts, layout, task.fingerprint)) is not None:
-        return stored
-    listing = list_source(source, no_data(task))
-    if task.fingerprint and listing.fingerprint != task.fingerprint:
-        raise SourceChanged(source.describe(source.prefix))
-    return listing
-
-
-def _training_rows(task: BuildTask, source: Source, factory: str) -> int:
+def _training_rows(task: BuildTask, source: Given, factory: str) -> int:
     """Rows of the training sample. Raises BadSpec/NotEnoughMemory when the pod cannot hold the build."""
     empty = make_index(factory, source.rows, source.dimension, task.embedding.metric)
     rows = training_rows(empty, source.rows, task.memory_limit_bytes)
@@ -257,18 +243,18 @@ def _inside(rows: int, *, exact: bool) -> tuple[npt.NDArray[np.int64], npt.NDArr
     return np.sort(drawn[:HELD_OUT]), np.sort(judging)
 
 
-def _bare(task: BuildTask, listing: Listing, source: Source, factory: str) -> Manifest:
+def _bare(task: BuildTask, source: Given, factory: str) -> Manifest:
     """The manifest without what is known only once the index is there."""
     return Manifest(
         digest=task.digest,
         attempt=task.attempt,
         identity=task.identity,
-        fingerprint=listing.fingerprint,
+        fingerprint=source.fingerprint,
         embedding=task.embedding.model_copy(update={"dimension": source.dimension}),
         dimension=source.dimension,
         count=source.rows,
         vector_dtype="float16" if source.half else "float32",
-        id_type="string" if str(source.id_type) == "string" else "int64",
+        id_type="string" if source.text_ids else "int64",
         metadata_columns=task.columns.metadata,
         factory=factory,
         index_type="",

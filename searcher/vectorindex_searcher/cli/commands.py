@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from ..artifact.layout import Layout
 from ..contract import (
-    TASK_ENV,
+    MAX_SHARDS,
     BuildTask,
     CollectTask,
     Columns,
@@ -23,7 +21,6 @@ from ..contract import (
     Embedding,
     EmbeddingsEndpoint,
     EncoderTask,
-    Identity,
     ImportedIndex,
     IndexSpec,
     Location,
@@ -32,14 +29,18 @@ from ..contract import (
     Objective,
     OnnxFolder,
     OutcomesTask,
+    PartitionTask,
+    PublishTask,
     QueryColumns,
     RerankTask,
     ResolveTask,
     ServeTask,
+    Shard,
     ValidateTask,
 )
 from ..errors import BadSpec, RetryableError
 from ..storage.store import Role, open_store, parse_location
+from . import places
 
 
 def work_folder(options: argparse.Namespace) -> Path | None:
@@ -56,13 +57,13 @@ def resolve_task(options: argparse.Namespace, given: str | None) -> ResolveTask:
     if given is not None:
         return ResolveTask.model_validate_json(given)
     return ResolveTask(
-        identity=_identity(options),
-        source=_location(options, "source"),
+        identity=places.identity(options),
+        source=places.location(options, "source"),
         columns=_columns(options),
         embedding=Embedding(dimension=options.dimension, metric=Metric(options.metric)),
-        artifacts=_location(options, "out"),
-        tombstones=_tombstones(options),
-        queries=_queries(options),
+        artifacts=places.location(options, "out"),
+        tombstones=places.tombstones(options),
+        queries=places.queries(options),
     )
 
 
@@ -70,6 +71,42 @@ def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
     """The task of `build`; see `resolve_task`. The digest is derived from the listing and the flags."""
     if given is not None:
         return BuildTask.model_validate_json(given)
+    shard = _shard(options.shard) if options.shard else None
+    task = _build_task(options, 0 if shard is None else shard.of)
+    return task.model_copy(update={"shard": shard})
+
+
+def partition_task(options: argparse.Namespace, given: str | None) -> PartitionTask:
+    """The task of `partition`; see `resolve_task`. Its digest is that of the builds of its shards."""
+    if given is not None:
+        return PartitionTask.model_validate_json(given)
+    if options.shards is None or not 2 <= options.shards <= MAX_SHARDS:
+        remedy = f"Take 2 to {MAX_SHARDS}; with one part there is nothing to partition: use `build`."
+        raise BadSpec("BadFlag", f"--shards {options.shards}: how many parts?", field="--shards", remedy=remedy)
+    task = _build_task(options, options.shards)
+    return PartitionTask(**{name: getattr(task, name) for name in BuildTask.model_fields}, shards=options.shards)
+
+
+def publish_task(options: argparse.Namespace, given: str | None) -> PublishTask:
+    """The task of `publish`; see `resolve_task`."""
+    if given is not None:
+        return PublishTask.model_validate_json(given)
+    digest = places.only_digest(options, planned=True)
+    return PublishTask(identity=places.identity(options), digest=digest, artifacts=places.location(options, "artifact"))
+
+
+def _shard(text: str) -> Shard:
+    """Of I/N. Raises BadSpec."""
+    number, _, of = text.partition("/")
+    try:
+        return Shard(number=int(number), of=int(of))
+    except ValueError:  # pydantic's too
+        remedy = "Write for example 0/3, the first of three parts."
+        raise BadSpec("BadFlag", f"--shard {text}: no I/N", field="--shard", remedy=remedy) from None
+
+
+def _build_task(options: argparse.Namespace, shards: int) -> BuildTask:
+    """What `partition` and `build` have in common. shards: of the artifact, 0: it is not sharded."""
     resolving = resolve_task(options, None)
     objective = Objective(recall=options.recall, minimise=Minimise(options.minimise), memory_limit=options.memory_limit)
     index = IndexSpec(
@@ -91,7 +128,7 @@ def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
         tombstones=resolving.tombstones,
         queries=resolving.queries,
     )
-    return task if options.digest else task.model_copy(update={"digest": _digest(task)})
+    return task if options.digest else task.model_copy(update={"digest": _digest(task, shards)})
 
 
 def _imported(options: argparse.Namespace) -> ImportedIndex | None:
@@ -116,13 +153,14 @@ def _fingerprint(place: Location, role: Role, exclude: Sequence[str] = ()) -> st
     return list_source(open_store(place, role), exclude).fingerprint
 
 
-def _digest(task: BuildTask) -> str:
+def _digest(task: BuildTask, shards: int) -> str:
     from ..dataset.places import no_data
 
     facts = [
         _fingerprint(task.source, Role.SOURCE, no_data(task)),
         *_deleted(task.tombstones),
         *(part.wire() for part in (task.columns, task.embedding, task.index)),
+        *([shards] if shards else []),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -141,8 +179,8 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
     """The task of `validate`; see `resolve_task`. The gate hash is derived from the flags."""
     if given is not None:
         return ValidateTask.model_validate_json(given)
-    queries = _queries(options)
-    tombstones = _tombstones(options)
+    queries = places.queries(options)
+    tombstones = places.tombstones(options)
     columns = QueryColumns(
         vector=options.query_vector_column,
         segment=options.segment_column,
@@ -167,11 +205,11 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
     encoder = _encoder(options)
     facts += [encoder.wire()] if encoder is not None else []
     return ValidateTask(
-        identity=_identity(options),
-        digest=_only_digest(options),
+        identity=places.identity(options),
+        digest=places.only_digest(options),
         manifest_sha256="",
         gate_hash=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16],
-        artifacts=_location(options, "artifact"),
+        artifacts=places.location(options, "artifact"),
         k=options.k,
         confidence=options.confidence,
         queries=queries,
@@ -183,6 +221,7 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
         tombstones=tombstones,
         id_column=options.id_column,
         encoder=encoder,
+        shard=options.shard,
     )
 
 
@@ -211,30 +250,32 @@ def serve_task(options: argparse.Namespace, given: str | None) -> ServeTask:
     """The task of `serve`; see `resolve_task`. Without --gate there is no canary and no segment."""
     if given is not None:
         return ServeTask.model_validate_json(given)
-    digest = _only_digest(options)
+    digest = places.only_digest(options)
     task = ServeTask(
-        identity=_identity(options),
+        identity=places.identity(options),
         revision=digest,
         digest=digest,
         manifest_sha256="",
-        artifacts=_location(options, "artifact"),
+        artifacts=places.location(options, "artifact"),
         live_recall=options.live_recall,
         cache_dir=options.cache_dir,
-        tombstones=_tombstones(options),
+        tombstones=places.tombstones(options),
         tombstone_poll_seconds=options.tombstone_poll,
         id_column=options.id_column,
         encoder=_encoder(options),
         rerank=_rerank(options),
+        shard=options.shard,
     )
     return task if options.gate is None else _gated(task, options.gate)
 
 
 def _gated(task: ServeTask, gate_hash: str) -> ServeTask:
     """The task with what the report of a gate says. Raises BadSpec when there is no such report."""
+    from ..artifact.sharded import find_sharded
     from ..proof.report import load_report  # opens FAISS, which `serve` does anyway
 
     store = open_store(task.artifacts, Role.ARTIFACTS)
-    layout = Layout(store.prefix, task.identity)
+    layout = Layout(store.prefix, task.identity, task.shard)
     try:
         report, sha256 = load_report(store, layout, task.digest, gate_hash)
     except RetryableError as error:
@@ -242,11 +283,12 @@ def _gated(task: ServeTask, gate_hash: str) -> ServeTask:
         known = sorted({item.key.split("/")[-2] for item in store.list(folder) if item.key.endswith("/report.json")})
         remedy = f"Known are: {' '.join(known[:20])}" if known else "Run validate first."
         raise BadSpec("ReportNotFound", f"--gate {gate_hash}: {error}", field="--gate", remedy=remedy) from None
+    whole = None if task.shard is None else find_sharded(store, layout, task.digest)
     return task.model_copy(
         update={
             "gate_hash": gate_hash,
             "report_sha256": sha256,
-            "manifest_sha256": report.manifest_sha256,
+            "manifest_sha256": report.manifest_sha256 if whole is None else whole[1],
             "segments": tuple(row.segment for row in report.points),
         }
     )
@@ -260,8 +302,8 @@ def collect_task(options: argparse.Namespace, given: str | None) -> CollectTask:
         remedy = "Name what is to go (`inspect` shows what is there), or give --everything."
         raise BadSpec("MissingFlag", "--digests or --everything is needed", field="--digests", remedy=remedy)
     return CollectTask(
-        identity=_identity(options).model_copy(update={"uid": options.uid}),
-        artifacts=_location(options, "artifact"),
+        identity=places.identity(options).model_copy(update={"uid": options.uid}),
+        artifacts=places.location(options, "artifact"),
         cluster=options.cluster,
         digests=tuple(options.digests),
         everything=options.everything,
@@ -273,12 +315,12 @@ def outcomes_task(options: argparse.Namespace, given: str | None) -> OutcomesTas
     """The task of `outcomes`; see `resolve_task`. A person reads them: what they say is the operator's to decide."""
     if given is not None:
         return OutcomesTask.read(json.loads(given))
-    return OutcomesTask(identity=_identity(options), artifacts=_location(options, "artifact"), restore=True)
+    return OutcomesTask(identity=places.identity(options), artifacts=places.location(options, "artifact"), restore=True)
 
 
 def model_place(options: argparse.Namespace) -> Location:
     """--model of the verb `encoder`. Raises BadSpec."""
-    return _location(options, "model")
+    return places.location(options, "model")
 
 
 def _encoder(options: argparse.Namespace) -> EncoderTask | None:
@@ -308,7 +350,7 @@ def _encoder(options: argparse.Namespace) -> EncoderTask | None:
 def _onnx(options: argparse.Namespace, flag: str, role: Role) -> OnnxFolder:
     """Of --encoder or --rerank. Raises BadSpec for a folder that is elsewhere and not named by its SHA-256."""
     given, sha256 = getattr(options, flag), getattr(options, f"{flag}_sha256")
-    place = parse_location(given, **_reached(options))
+    place = parse_location(given, **places.reached(options))
     cross = " --cross" if role is Role.RERANKER else ""
     if not sha256 and place.folder is None:
         remedy = f"Compute it with: vectorindex-searcher encoder{cross} --model {given}"
@@ -341,33 +383,6 @@ def _rerank(options: argparse.Namespace) -> RerankTask | None:
         raise BadSpec("BadFlag", f"--rerank-{field}: {fault['msg']}", field=f"--rerank-{field}") from None
 
 
-def _queries(options: argparse.Namespace) -> Location | None:
-    return parse_location(options.queries, **_reached(options)) if options.queries else None
-
-
-def _tombstones(options: argparse.Namespace) -> Location | None:
-    return parse_location(options.tombstones, **_reached(options)) if options.tombstones else None
-
-
-def _only_digest(options: argparse.Namespace) -> str:
-    """The digest of the flag, or the one there is. Raises BadSpec when there is none, another one, or several."""
-    store = open_store(_location(options, "artifact"), Role.ARTIFACTS)
-    base = Layout(store.prefix, _identity(options)).base
-    found = sorted(item.key.split("/")[-2] for item in store.list(base) if item.key.endswith("/manifest.json"))
-    known = f"Give --digest: {' '.join(found[:20])}"
-    if not found:
-        remedy = "Give as --artifact what `build` got as --out, and the same --namespace and --name."
-        message = f"no artifact is below {store.describe(base)}"
-        raise BadSpec("ArtifactNotFound", message, field="--artifact", remedy=remedy)
-    if options.digest and options.digest not in found:
-        message = f"--digest {options.digest}: there is none below {store.describe(base)}"
-        raise BadSpec("ArtifactNotFound", message, field="--digest", remedy=known)
-    if not options.digest and len(found) > 1:
-        message = f"{len(found)} artifacts are below {store.describe(base)}"
-        raise BadSpec("AmbiguousArtifact", message, field="--digest", remedy=known)
-    return str(options.digest or found[0])
-
-
 def _search_params(pairs: list[str]) -> dict[str, int]:
     """NAME=VALUE pairs. Raises BadSpec for a pair that is none."""
     params = {}
@@ -382,30 +397,5 @@ def _search_params(pairs: list[str]) -> dict[str, int]:
     return params
 
 
-def _identity(options: argparse.Namespace) -> Identity:
-    for flag in ("namespace", "name", "digest"):
-        value = getattr(options, flag, "")
-        if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", value):
-            remedy = "It names a folder: take letters, digits, dots, dashes and underscores."
-            raise BadSpec("BadFlag", f"--{flag} {value!r} is no name", field=f"--{flag}", remedy=remedy)
-    return Identity(namespace=options.namespace, name=options.name)
-
-
 def _columns(options: argparse.Namespace) -> Columns:
     return Columns(id=options.id_column, vector=options.vector_column, metadata=tuple(options.metadata))
-
-
-def _location(options: argparse.Namespace, flag: str) -> Location:
-    text = getattr(options, flag)
-    if not text:
-        remedy = "Give it; --help has all flags."
-        raise BadSpec("MissingFlag", f"--{flag} is needed (or a task in {TASK_ENV})", field=f"--{flag}", remedy=remedy)
-    # What is written to needs credentials, whoever may read the source.
-    public = flag == "source" or options.verb in ("serve", "inspect", "encoder")
-    return parse_location(text, **_reached(options, public=public))
-
-
-def _reached(options: argparse.Namespace, *, public: bool = True) -> dict[str, Any]:
-    """How buckets are reached. `public`: whether --anonymous is about this one."""
-    anonymous = True if public and options.anonymous else None
-    return {"endpoint": options.endpoint, "region": options.region, "anonymous": anonymous}

@@ -10,6 +10,7 @@ import re
 from ..contract import Failure
 
 _ARTIFACTS = "artifacts"
+_WRITING = ("resolve", "partition", "build")
 _OF = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts|embedding\.encoder\.onnx|searcher\.rerank\.onnx)"
 _S3, _AZURE, _GCS = rf"{_OF}\.s3", rf"{_OF}\.azure", rf"{_OF}\.gcs"
 _BUCKETS = rf"({_S3}|{_AZURE}|{_GCS})"
@@ -65,7 +66,13 @@ def for_a_person(failure: Failure, verb: str) -> Failure:
 
     def said(text: str | None) -> str | None:
         for pattern, flag in FLAGS if text else ():
-            named = flag if flag is not _ARTIFACTS else "--out" if verb in ("resolve", "build") else "--artifact"
+            named = (
+                flag
+                if flag is not _ARTIFACTS
+                else "--out"
+                if verb in ("resolve", "build", "partition")
+                else "--artifact"
+            )
             text = re.sub(rf"(?<![\w.]){pattern}(?!\w)" if flag[-1] != " " else pattern, named, text or "")
         return text
 

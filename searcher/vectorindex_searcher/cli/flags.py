@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..build import CHECKPOINT_AFTER_SECONDS
-from ..contract import METRICS_PORT_ENV, TASK_ENV, Device, Effort, ExitCode, Metric, Minimise
+from ..contract import MAX_SHARDS, METRICS_PORT_ENV, TASK_ENV, Device, Effort, ExitCode, Metric, Minimise
 
 FORMATS = "Parquet, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, HDF5 or JSON lines (.jsonl, also .gz, .zst)"
 _BELOW = int(ExitCode.BELOW_FLOOR)
@@ -32,6 +32,8 @@ def parser() -> argparse.ArgumentParser:
         text = "what is only read (source, queries, tombstones; the artifact of serve) is public: no credentials"
         added.add_argument("--anonymous", action="store_true", help=text)
         if name == "build":
+            text = "build this part of what `partition` laid ready, with the same other flags (0/3: the first of three)"
+            added.add_argument("--shard", metavar="I/N", help=text)
             port = os.environ.get(METRICS_PORT_ENV) or "0"
             text = f"serve Prometheus metrics of the progress on this port (default: {METRICS_PORT_ENV}, else none)"
             added.add_argument("--metrics-port", type=int, default=port, metavar="PORT", help=text)
@@ -45,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
         ("build", "Build an index and publish it as a verified artifact."),
     ):
         _source_flags(verb(name, text), building=name == "build")
+    _shard_flags(verb("partition", "Plan a sharded index, and lay the rows of each shard ready for `build --shard`."))
+    _publish_flags(verb("publish", "Check that every shard is built, and publish the whole."))
     _validate_flags(verb("validate", "Measure recall of a built index against exact search."))
     _serve_flags(verb("serve", "Serve a built index over HTTP."))
     _collect_flags(verb("collect", "Remove artifacts that nobody uses any more."))
@@ -114,6 +118,18 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
         )
 
 
+def _shard_flags(verb: argparse.ArgumentParser) -> None:
+    """Of `partition`: those of `build`, which are said again to build each shard."""
+    _source_flags(verb, building=True)
+    text = f"how many parts, 2 to {MAX_SHARDS}; a row is in the part that the hash of its id says"
+    verb.add_argument("--shards", type=int, metavar="N", help=text)
+
+
+def _publish_flags(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--artifact", help="where artifacts are: what the others got as --out")
+    verb.add_argument("--digest", default="", help="which revision (default: the only one that is partitioned)")
+
+
 def _tombstone_flags(verb: argparse.ArgumentParser, *, serving: bool = False, ids: bool = False) -> None:
     verb.add_argument(
         "--tombstones", metavar="PLACE", help="where deleted ids are listed: Parquet, JSON lines, .csv, .tsv or .txt"
@@ -129,6 +145,8 @@ def _tombstone_flags(verb: argparse.ArgumentParser, *, serving: bool = False, id
 def _validate_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--artifact", help="where artifacts are")
     verb.add_argument("--digest", default="", help="which revision (default: the only one)")
+    text = "measure this shard of a sharded artifact by itself (default: the merged answers of all)"
+    verb.add_argument("--shard", type=int, metavar="I", help=text)
     verb.add_argument("-k", type=int, default=10, help="recall@k (default: 10)")
     verb.add_argument("--confidence", type=float, default=0.95, help="of the lower bound, one-sided (default: 0.95)")
     verb.add_argument("--queries", help=f"queries: {FORMATS} (default: held-out rows)")
@@ -157,6 +175,7 @@ def _validate_flags(verb: argparse.ArgumentParser) -> None:
 def _serve_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--artifact", help="where artifacts are")
     verb.add_argument("--digest", default="", help="which revision (default: the only one)")
+    verb.add_argument("--shard", type=int, metavar="I", help="serve this shard of a sharded artifact")
     verb.add_argument(
         "--gate",
         metavar="HASH",

@@ -1,4 +1,4 @@
-"""The command line: resolve | build | validate | serve | collect | outcomes | inspect | encoder.
+"""The command line: resolve | partition | build | publish | validate | serve | collect | outcomes | inspect | encoder.
 
 In a pod a verb takes its task as JSON from the environment (contract.TASK_ENV); a person gives flags. The result or the
 failure is JSON: in the termination log for the operator, on stdout for a person. Exit codes are contract.ExitCode.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import ValidationError
 
-from ..contract import TASK_ENV, ExitCode, Failure, Model
+from ..contract import TASK_ENV, ExitCode, Failure, Model, ValidateTask
 from ..errors import BadSpec, RetryableError, TaskError
 from ..progress import configure_logging
 from . import commands, flags, termination
@@ -78,6 +78,19 @@ def _resolve(options: argparse.Namespace) -> int:
     return _done(resolve(commands.resolve_task(options, _from_environment())), options)
 
 
+def _partition(options: argparse.Namespace) -> int:
+    from ..build.partition import partition
+
+    task = commands.partition_task(options, _from_environment())
+    return _done(partition(task, commands.work_folder(options)), options)
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from ..artifact.whole import publish_whole
+
+    return _done(publish_whole(commands.publish_task(options, _from_environment())), options)
+
+
 def _build(options: argparse.Namespace) -> int:
     from ..build.task import build
     from .task_metrics import serving
@@ -90,12 +103,28 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
+    from ..proof.merged import whole_of
     from ..proof.task import answer, prove
 
     task = commands.validate_task(options, _from_environment())
+    if whole_of(task):
+        return _validate_merged(task, options)
     report, sha256 = prove(task, commands.work_folder(options))
     code = _done(answer(task, report, sha256), options)
     return code if _from_environment() is not None else _show(report, options)
+
+
+def _validate_merged(task: ValidateTask, options: argparse.Namespace) -> int:
+    """A sharded artifact as a whole."""
+    from ..proof.merged import prove_merged
+
+    report, sha256 = prove_merged(task, commands.work_folder(options))
+    code = _done(report.result(sha256), options)
+    if _from_environment() is not None:
+        return code
+    lines, proven = report.verdicts(options.floor)
+    sys.stderr.writelines(line + "\n" for line in ([*report.lines(), *lines] if sys.stderr.isatty() else lines))
+    return ExitCode.OK if proven else ExitCode.BELOW_FLOOR
 
 
 def _show(report: Report, options: argparse.Namespace) -> int:
@@ -160,7 +189,9 @@ def _encoder(options: argparse.Namespace) -> int:
 
 _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "resolve": _resolve,
+    "partition": _partition,
     "build": _build,
+    "publish": _publish,
     "validate": _validate,
     "serve": _serve,
     "collect": _collect,

@@ -15,6 +15,7 @@ into a Kubernetes status as it is.
     shadow    queries that one revision answers for another to answer again, and what comes of the pairs
     packed    a result that is too long for where it is left
     outcomes  what was decided about revisions, kept beside the artifacts
+    shards    the parts of an index
 """
 
 from .encoder import EmbeddingsEndpoint, EncoderTask, OnnxFolder
@@ -103,6 +104,8 @@ from .results import (
     EncoderProof,
     Failure,
     OperatingPoint,
+    PartitionResult,
+    PublishResult,
     ResolveResult,
     SegmentRecall,
     ValidateResult,
@@ -131,6 +134,7 @@ from .shadow import (
     seal_shadow_key,
     shadow_key,
 )
+from .shards import MAX_SHARDS, SHARD_HASH, Shard, ShardCount, ShardNumber, shard_of
 from .source import ARTIFACT_DIGEST, SOURCE_ENV, SOURCE_PATH, ArtifactLook, Found, SourceLook, source_id
 from .spec import (
     MEMORY_PATTERN,
@@ -151,7 +155,18 @@ from .spec import (
     SearchParamValue,
     memory_bytes,
 )
-from .tasks import CLUSTER_UID, BuildTask, CollectTask, Identity, LiveSource, ResolveTask, ServeTask, ValidateTask
+from .tasks import (
+    CLUSTER_UID,
+    BuildTask,
+    CollectTask,
+    Identity,
+    LiveSource,
+    PartitionTask,
+    PublishTask,
+    ResolveTask,
+    ServeTask,
+    ValidateTask,
+)
 from .terms import (
     ADMIN_PORT,
     ASKED_KS,
@@ -249,6 +264,7 @@ __all__ = [
     "LIVE_SEAL_BYTES",
     "LIVE_SENDER_SHARE",
     "MASTER_KEY_CHARACTERS",
+    "MAX_SHARDS",
     "MEMORY_PATTERN",
     "METRICS_PORT_ENV",
     "MIRROR_ADDRESSES",
@@ -288,6 +304,7 @@ __all__ = [
     "SHADOW_SECONDS",
     "SHADOW_TYPE",
     "SHADOW_WARMING",
+    "SHARD_HASH",
     "SIGNATURE_HEADER",
     "SIGNATURE_SECONDS",
     "SOURCE_ENV",
@@ -339,8 +356,12 @@ __all__ = [
     "PairCounts",
     "PairEvidence",
     "ParamLimits",
+    "PartitionResult",
+    "PartitionTask",
     "Place",
     "PointOrder",
+    "PublishResult",
+    "PublishTask",
     "QueryColumns",
     "RecallGate",
     "RerankTask",
@@ -353,6 +374,9 @@ __all__ = [
     "ServeTask",
     "ServingPoint",
     "ShadowId",
+    "Shard",
+    "ShardCount",
+    "ShardNumber",
     "SourceLook",
     "Stored",
     "Target",
@@ -375,6 +399,7 @@ __all__ = [
     "seal",
     "seal_shadow_key",
     "shadow_key",
+    "shard_of",
     "sign",
     "source_id",
     "unpack",

@@ -73,6 +73,44 @@ class BuildResult(Stored):
     """True when the manifest was there already and nothing was built."""
 
 
+class PartitionResult(Stored):
+    kind: Literal["Partition"] = "Partition"
+    digest: str
+    plan_sha256: str
+    fingerprint: str
+    shards: int
+    count: int
+    counts: Annotated[tuple[int, ...], Field(max_length=64)]
+    """Rows of each shard."""
+    dimension: int
+    factory: str
+    """What every shard is built as."""
+    bytes: int
+    """Of the rows that are laid ready; they go when the whole is published."""
+    duration_seconds: float
+    reused: bool = False
+    """True when it was done already and nothing was read."""
+
+
+class PublishResult(Stored):
+    kind: Literal["Publish"] = "Publish"
+    digest: str
+    manifest_sha256: str
+    plan_sha256: str
+    fingerprint: str
+    shards: int
+    count: int
+    dimension: int
+    factory: str
+    index_bytes: int
+    """Of all shards."""
+    resident_bytes: int
+    """Memory a searcher needs for the shard that takes most."""
+    vectors_bytes: int | None = None
+    """Of the largest vectors.npy: disk of who measures, one shard after the other."""
+    reused: bool = False
+
+
 class SegmentRecall(Stored):
     """What was measured on one class of queries; `segment` is empty for all queries together."""
 
@@ -145,6 +183,8 @@ class ValidateResult(Stored):
     """Whether the index can be searched with a filter; None: an image from before, which did not tell."""
     encoder: EncoderProof | None = None
     """None: nobody asked for it."""
+    shard_recalls: Annotated[tuple[float, ...], Field(max_length=64)] | None = None
+    """Recall@k of each shard against its own rows; `overall` is of the merged answers. None: not sharded."""
 
 
 class CollectResult(Stored):

@@ -11,6 +11,7 @@ from .live_queries import FEWEST_LIVE_QUERIES, LIVE_PODS, LIVE_SAMPLE_QUERIES
 from .model import Model
 from .places import Location
 from .rerank import RerankTask
+from .shards import Shard, ShardCount, ShardNumber
 from .spec import Columns, Device, Embedding, IndexSpec, QueryColumns
 from .terms import ADMIN_PORT, TOMBSTONE_POLL_SECONDS
 
@@ -72,7 +73,31 @@ class BuildTask(Model):
     """k of the gate, for which answers are asked too, beside 1, 10 and 100. None: one of these."""
     cluster: ClusterUid = ""
     """Who will use the artifact: `collect` of another cluster leaves it then."""
-    later: ClassVar[frozenset[str]] = frozenset({"gate_k", "queries", "cluster"})
+    shard: Shard | None = None
+    """Build this part of the rows that `partition` has laid ready. None: build all rows of the source."""
+    later: ClassVar[frozenset[str]] = frozenset({"gate_k", "queries", "cluster", "shard"})
+
+
+class PartitionTask(BuildTask):
+    """Read the source once, plan the parts of the artifact of `digest`, and lay their rows ready for `build`."""
+
+    shards: ShardCount
+
+    @model_validator(mode="after")
+    def _is_of_all_rows(self) -> PartitionTask:
+        if self.shard is not None:
+            raise ValueError("a partition is of all rows: it takes no shard")
+        return self
+
+
+class PublishTask(Model):
+    """Check that every part of the artifact of `digest` is built by its plan, and publish the whole."""
+
+    identity: Identity
+    digest: Name
+    artifacts: Location
+    cluster: ClusterUid = ""
+    """As in BuildTask."""
 
 
 class LiveSource(Model):
@@ -119,7 +144,9 @@ class ValidateTask(Model):
     """As in BuildTask."""
     encoder: EncoderTask | None = None
     """What must make the vectors of the index; None: queries are vectors."""
-    later: ClassVar[frozenset[str]] = frozenset({"rejections", "objective", "live", "cluster", "encoder"})
+    shard: ShardNumber | None = None
+    """Measure this part of a sharded artifact by itself. None: all there is."""
+    later: ClassVar[frozenset[str]] = frozenset({"rejections", "objective", "live", "cluster", "encoder", "shard"})
 
     @property
     def sure(self) -> float:
@@ -153,7 +180,9 @@ class ServeTask(Model):
     """What encodes queries that are texts; None: queries are vectors."""
     rerank: RerankTask | None = None
     """What reorders the answers to these; None: they stay in the order of their vectors."""
-    later: ClassVar[frozenset[str]] = frozenset({"encoder", "rerank"})
+    shard: ShardNumber | None = None
+    """Serve this part of a sharded artifact. None: the artifact is not sharded."""
+    later: ClassVar[frozenset[str]] = frozenset({"encoder", "rerank", "shard"})
 
 
 class CollectTask(Model):

@@ -29,22 +29,32 @@ _GATHER_BYTES = 1 << 20
 
 
 class VectorWriter:
-    """Writes vectors.npy; the number of rows is known beforehand (headers). Use with `with`."""
+    """Writes vectors.npy. Use with `with`."""
 
-    def __init__(self, path: Path, rows: int, dimension: int, *, half: bool) -> None:
+    def __init__(self, path: Path, rows: int | None, dimension: int, *, half: bool) -> None:
+        """rows: how many will come (headers of the source say so); None: the header is written again at the end, with
+        as many as came."""
         self._dtype = np.dtype("<f2" if half else "<f4")
         self._file = path.open("wb")
-        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (rows, dimension)}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        self._counts, self._dimension, self._rows = rows is None, dimension, 0
+        self._header(0 if rows is None else rows)
+
+    def _header(self, rows: int) -> None:
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (rows, self._dimension)}
+        np.lib.format.write_array_header_1_0(self._file, header)  # of one length, whatever the rows
 
     def write(self, vectors: npt.NDArray[np.float32]) -> None:
         """Append float32 [n, dimension]; float16 files only get what was float16 before."""
         self._file.write(np.ascontiguousarray(vectors, dtype=self._dtype).data)
+        self._rows += len(vectors)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._counts and error is None:
+            self._file.seek(0)
+            self._header(self._rows)
         self._file.close()
 
 

@@ -48,9 +48,23 @@ def answers(
     allowed_rows: RowSet | None = None,
 ) -> npt.NDArray[np.int64]:
     """Rows [n, k] that the engine answers; for queries that are rows themselves (own_rows >= 0), without that row."""
+    return scored_answers(engine, queries, k, own_rows, params, allowed_rows=allowed_rows)[1]
+
+
+def scored_answers(
+    engine: Engine,
+    queries: npt.NDArray[np.float32],
+    k: int,
+    own_rows: npt.NDArray[np.int64],
+    params: Mapping[str, int] | None = None,
+    *,
+    allowed_rows: RowSet | None = None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """As `answers`, and before them the engine's own scores [n, k]: what answers of shards are merged by."""
     extra = 1 if (own_rows >= 0).any() else 0
-    _, rows = engine.search(queries, k + extra, params, allowed_rows=allowed_rows)
-    return without_own(rows, own_rows, k)
+    scores, rows = engine.search(queries, k + extra, params, allowed_rows=allowed_rows)
+    order = _own_last(rows, own_rows)[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
 def served_answers(
@@ -79,9 +93,14 @@ def served_answers(
 
 def without_own(rows: npt.NDArray[np.int64], own_rows: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:
     """The first k of each line of `rows` [n, k or k+1] after its own row is taken out; order is kept."""
+    return np.take_along_axis(rows, _own_last(rows, own_rows), 1)[:, :k]
+
+
+def _own_last(rows: npt.NDArray[np.int64], own_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The order of each line of `rows` with its own row at the end."""
     own = (rows == own_rows[:, None]) & (own_rows >= 0)[:, None]
-    order = np.argsort(own, axis=1, kind="stable")
-    return np.take_along_axis(rows, order, 1)[:, :k]
+    order: npt.NDArray[np.int64] = np.argsort(own, axis=1, kind="stable")
+    return order
 
 
 def measure(

@@ -65,6 +65,8 @@ class Asked:
     """[n, c]: exact neighbours there, best first, -1 behind the last."""
     answers: Mapping[int, Rows]
     """k -> [n, k], -1 where there is none."""
+    scores: Mapping[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """k -> [n, k], what the index said of its answers: kept of shards alone, whose answers are merged by them."""
 
     @property
     def own(self) -> Rows:
@@ -110,6 +112,8 @@ def write_measured(path: Path, measured: MeasuredFile) -> None:
     columns["neighbours"] = _spread(asked.neighbours[order], judging, len(rows))
     for k, answers in asked.answers.items():
         columns[f"answers_{k}"] = _spread(answers[order], judging, len(rows))
+    for k, scores in asked.scores.items():
+        columns[f"scores_{k}"] = _spread(scores[order], judging, len(rows))
     facts = {name: getattr(measured.facts, name) for name in Facts.__dataclass_fields__}
     table = pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(facts).encode()})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -130,7 +134,7 @@ def _lines(measured: MeasuredFile) -> tuple[Rows, Rows, npt.NDArray[np.str_]]:
     return rows, folds, np.where(np.isin(rows, asked.rows), GATE, roles)
 
 
-def _spread(values: Rows, at: Rows, count: int) -> pa.Array:
+def _spread(values: Rows | npt.NDArray[np.float32], at: Rows, count: int) -> pa.Array:
     """`values`, numbers or lists of them, on the lines `at` of `count`; null on the others."""
     places = np.full(count, -1)
     places[at] = np.arange(len(at))
@@ -159,17 +163,21 @@ def _parse(table: pa.Table, facts: Facts) -> MeasuredFile:
     )
     chosen = table.take(pa.array(judging))
 
-    def matrix(name: str) -> Rows:
+    def matrix(name: str, dtype: type[np.generic] = np.int64) -> npt.NDArray[Any]:
         lists = chosen.column(name).to_pylist()
-        return np.array(lists, np.int64).reshape(len(lists), len(lists[0]) if lists else 1)
+        return np.array(lists, dtype).reshape(len(lists), len(lists[0]) if lists else 1)
 
-    names = [name for name in table.column_names if name.startswith("answers_")]
+    def by_k(kind: str, dtype: type[np.generic]) -> dict[int, npt.NDArray[Any]]:
+        names = [name for name in table.column_names if name.startswith(kind)]
+        return {int(name.removeprefix(kind)): matrix(name, dtype) for name in names}
+
     asked = Asked(
         rows=rows[judging],
         folds=folds[judging],
         sizes=chosen.column("size").to_numpy(),
         neighbours=matrix("neighbours"),
-        answers={int(name.removeprefix("answers_")): matrix(name) for name in names},
+        answers=by_k("answers_", np.int64),
+        scores=by_k("scores_", np.float32),
     )
     out = {int(fold): rows[folds == fold] for fold in np.unique(folds[folds != NOT_LEFT_OUT])}
     return MeasuredFile(facts, asked, rows[tuning], out)

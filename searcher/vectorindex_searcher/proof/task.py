@@ -18,6 +18,7 @@ from ..artifact.layout import CANARY_FILE, HELDOUT_FILE, MEASURED_FILE, SERVED_F
 from ..artifact.live_queries import forget
 from ..artifact.manifest import Manifest, ManifestFile, describe_file, load_manifest
 from ..artifact.publish import download_verified
+from ..artifact.sharded import own_sha256
 from ..artifact.users import mark_used
 from ..contract import SAME_AS_A_ROW, WITH_A_FILTER, SegmentRecall, ValidateResult, ValidateTask
 from ..errors import RetryableError
@@ -77,8 +78,9 @@ def validate(task: ValidateTask, work: Path | None = None) -> ValidateResult:
 def answer(task: ValidateTask, report: Report, sha256: str) -> ValidateResult:
     """What the operator is told of a published report."""
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
-    layout = Layout(artifacts.prefix, task.identity)
-    manifest, _ = load_manifest(artifacts, layout, task.digest, task.manifest_sha256)
+    layout = Layout(artifacts.prefix, task.identity, task.shard)
+    own = own_sha256(artifacts, layout, task.digest, task.manifest_sha256)
+    manifest, _ = load_manifest(artifacts, layout, task.digest, own)
     return report.result(sha256, column_types(artifacts, layout, manifest))
 
 
@@ -89,9 +91,10 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
     SourceMissing (queries), BadData (queries), StoreUnavailable.
     """
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
-    layout = Layout(artifacts.prefix, task.identity)
+    layout = Layout(artifacts.prefix, task.identity, task.shard)
     mark_used(artifacts, layout, task.digest, task.cluster)  # before the manifest is read
-    case = Case(task, artifacts, layout, *load_manifest(artifacts, layout, task.digest, task.manifest_sha256))
+    own = own_sha256(artifacts, layout, task.digest, task.manifest_sha256)
+    case = Case(task, artifacts, layout, *load_manifest(artifacts, layout, task.digest, own))
     manifest = case.manifest
     if (known := _known(case)) is not None:
         forget(artifacts, layout)

@@ -30,10 +30,11 @@ _STATM = Path("/proc/self/statm")
 def latencies(engine: Engine, queries: npt.NDArray[np.float32], k: int) -> tuple[BatchLatency, ...]:
     """Latency at the default point for each of BATCHES. queries: float32 [n, d], n >= 1; repeated when they are few."""
     engine.search(queries[:1], k)
-    return tuple(_latency(engine, queries, k, batch) for batch in BATCHES)
+    return tuple(latency(engine, queries, k, batch) for batch in BATCHES)
 
 
-def _latency(engine: Engine, queries: npt.NDArray[np.float32], k: int, batch: int) -> BatchLatency:
+def latency(engine: Engine, queries: npt.NDArray[np.float32], k: int, batch: int) -> BatchLatency:
+    """Of calls of `batch` queries each, at the default point."""
     seconds: list[float] = []
     deadline = time.perf_counter() + LATENCY_SECONDS
     for some in itertools.islice(_batches(queries, batch), LATENCY_CALLS):

@@ -17,6 +17,7 @@ from .. import contract
 from ..artifact.layout import INDEX_FILE, POINTS_FILE, SERVED_FILES, VECTORS_FILE, Layout
 from ..artifact.manifest import Manifest, load_manifest
 from ..artifact.publish import Note, cache_error, cache_name, download_verified
+from ..artifact.sharded import own_sha256
 from ..errors import BadData, BadSpec, ChecksumMismatch, TaskError
 from ..index.engine import Engine
 from ..index.huge_pages import move as move_to_huge_pages
@@ -115,9 +116,9 @@ def load(
     if task.gate_hash and not (task.manifest_sha256 and task.report_sha256):
         raise BadSpec("BadTask", "a task with a gate names the SHA-256 of manifest and report", field="reportSha256")
     store = open_store(task.artifacts, Role.ARTIFACTS)
-    layout = Layout(store.prefix, task.identity)
+    layout = Layout(store.prefix, task.identity, task.shard)
     tell("reading the manifest")
-    manifest = _manifest(store, layout, task)
+    task, manifest = _manifest(store, layout, task)
     phases.end("manifest")
     size = sum(file.size for file in manifest.files if file.name in SERVED_FILES)
     tell(f"fetching and verifying {size} bytes")
@@ -202,9 +203,11 @@ def _fetch(store: Store, layout: Layout, manifest: Manifest, cache: NodeCache, s
     return held
 
 
-def _manifest(store: Store, layout: Layout, task: contract.ServeTask) -> Manifest:
+def _manifest(store: Store, layout: Layout, task: contract.ServeTask) -> tuple[contract.ServeTask, Manifest]:
+    """The manifest of the artifact, or of the one shard of it; and the task with the SHA-256 of that one."""
     try:
-        manifest, _ = load_manifest(store, layout, task.digest, task.manifest_sha256)
+        own = own_sha256(store, layout, task.digest, task.manifest_sha256)
+        manifest, sha256 = load_manifest(store, layout, task.digest, own)
     except TaskError as error:
         if error.reason != "ArtifactNotFound":
             raise
@@ -214,7 +217,7 @@ def _manifest(store: Store, layout: Layout, task: contract.ServeTask) -> Manifes
             object=error.failure.object,
             remedy="The artifact was deleted: build the revision again (in a cluster: annotation retry).",
         ) from None
-    return manifest
+    return (task if task.shard is None else task.model_copy(update={"manifest_sha256": sha256})), manifest
 
 
 def prove(

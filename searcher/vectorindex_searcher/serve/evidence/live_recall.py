@@ -300,7 +300,7 @@ class LiveRecall:
         while not self._stop.is_set():
             try:
                 store = open_store(self._task.artifacts, Role.ARTIFACTS)
-                layout = Layout(store.prefix, self._task.identity)
+                layout = Layout(store.prefix, self._task.identity, self._task.shard)
                 # Alone: searchers that share the cache fetch it once, and what a killed one has left goes.
                 with cache.fetching(cache_name(manifest)):
                     return download_verified(store, layout, manifest, root, (VECTORS_FILE,), self._note) / VECTORS_FILE
