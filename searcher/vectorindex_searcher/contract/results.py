@@ -183,8 +183,13 @@ class ValidateResult(Stored):
     """Whether the index can be searched with a filter; None: an image from before, which did not tell."""
     encoder: EncoderProof | None = None
     """None: nobody asked for it."""
-    shard_recalls: Annotated[tuple[float, ...], Field(max_length=64)] | None = None
-    """Recall@k of each shard against its own rows; `overall` is of the merged answers. None: not sharded."""
+
+
+class MergedResult(ValidateResult):
+    """Of a sharded artifact: `overall` is of the merged answers."""
+
+    shard_recalls: Annotated[tuple[float, ...], Field(max_length=64)]
+    """Recall@k of each shard against its own rows."""
 
 
 class CollectResult(Stored):
