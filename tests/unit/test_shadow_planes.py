@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 from shadows import MASTER, UID, Data, Pod, engine_of, pod
 from waiting import until
@@ -13,8 +14,10 @@ from waiting import until
 from vectorindex_operator.adapters.evidence import HttpSearchers
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.core.internal_keys import Addressee, InternalKeys
+from vectorindex_operator.core.judging.pair_sums import add_pairs
 from vectorindex_operator.core.judging.rules import Rule
-from vectorindex_operator.core.judging.shadow import Side, compared, judge_shadow, worst_in_shadow
+from vectorindex_operator.core.judging.same_moment import SameMoment
+from vectorindex_operator.core.judging.shadow import Side, compared, judge_shadow, same_moment, worst_in_shadow
 from vectorindex_searcher import contract
 from vectorindex_searcher.artifact.layout import VECTORS_FILE
 from vectorindex_searcher.contract import MirrorLease, Target, key_id
@@ -63,11 +66,16 @@ def mirrored(stable: Pod) -> int:
     return sum(sums.mirrored for _, sums in side(stable).counts().get("other", ()))
 
 
-def lease(stable: Pod, candidate: Pod, rate: float, *addresses: str) -> None:
+def lease(sender: Pod, receiver: Pod, rate: float, *addresses: str, sender_judged: bool | None = None) -> None:
     sent = MirrorLease(
-        revision=candidate.revision, addresses=addresses, port=candidate.admin, max_per_second=rate, shadow=SHADOW
+        revision=receiver.revision,
+        addresses=addresses,
+        port=receiver.admin,
+        max_per_second=rate,
+        shadow=SHADOW,
+        sender_judged=sender_judged,
     )
-    searchers(stable).mirror(to(stable), ["127.0.0.1"], to(candidate), sent).result(60)
+    searchers(sender).mirror(to(sender), ["127.0.0.1"], to(receiver), sent).result(60)
 
 
 def test_what_the_operator_asks_for_is_done_and_what_it_hears_is_judged(both: tuple[Pod, Pod]) -> None:
@@ -88,3 +96,28 @@ def test_what_the_operator_asks_for_is_done_and_what_it_hears_is_judged(both: tu
     lease(stable, candidate, 0.0)
     assert stable.search(vector=queries[41], k=1)[0] == 200
     assert mirrored(stable) == 40
+
+
+def test_after_the_switch_who_sends_says_whom_it_is_compared_with_and_who_takes_no_lease_says_nothing(
+    both: tuple[Pod, Pod],
+) -> None:
+    prior, serving = both
+    asked = {"revision": prior.revision, "addresses": [], "maxPerSecond": 1, "shadow": SHADOW, "notKnown": True}
+    assert serving.ask("POST", contract.MIRROR_PATH, orjson.dumps(asked))[0] == 400, "as an image of before answers"
+    refuses = side(serving).pods[0]
+    assert (refuses.counts, refuses.reference) == ({}, "")
+    lease(serving, prior, 1e5, "127.0.0.1", sender_judged=True)
+    sends = side(serving).pods[0]
+    assert (sends.counts, sends.reference) == ({}, prior.revision), "before a user has asked anything"
+
+    queries = np.random.default_rng(1).standard_normal((COUNT, DIMENSION)).astype(np.float32)
+    for vector in queries[:40]:
+        assert serving.search(vector=vector, k=1)[0] == 200
+    until(lambda: compared(side(prior)) == 40)
+    whole = same_moment(serving.revision, side(serving), side(prior))
+    assert whole.sent is not None
+    assert whole.told is not None
+    told = add_pairs(sums for _, sums in whole.told["other"])
+    assert (told.pairs, told.zero_candidate_only, told.zero_stable_only) == (40, 10, 0)
+    half = Side((*side(serving).pods, refuses), 2)
+    assert same_moment(serving.revision, half, side(prior)) == SameMoment(None, None)
