@@ -32,6 +32,7 @@ PREPARATIONS: dict[str, tuple[list[str], ...]] = {
     "elsewhere": (
         [str(CLUSTER), "up"],
         [str(CLUSTER), "registry", "on"],
+        [str(CLUSTER), "binary", "cosign"],
         [sys.executable, "-m", "releasing", "push", "--local"],
     ),
     "gitops": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "argocd-scripts", "argocd")),

@@ -78,13 +78,20 @@ def _release(options: argparse.Namespace, registry: Registry) -> int:
         bill = sbom.of_image(options.uv, target, layout, f"vectorindex-{target}", found.project, digests[target])
         files.write(out / f"{target}.cdx.json", bill)
     (out / "images.yaml").write_text(images.values(registry.prefix or EXAMPLE, digests))
-    files.write(out / "provenance.json", files.provenance(options.base))
+    files.write(out / files.PROVENANCE, files.provenance(options.base))
     files.write_sums(out)
     _say(out, digests)
     where = registry if registry.prefix else Registry(EXAMPLE)
-    key = os.environ.get("COSIGN_KEY", "")
-    steps = publish.steps(where, found.project, out, digests, chart, key=key, helm=options.helm)
-    return _publish(steps) if options.publish else _tell(options, missing, steps, where, found.project)
+    signer = publish.Signer(os.environ.get("COSIGN_KEY", ""), os.environ.get("COSIGN_SIGNING_CONFIG", ""))
+    steps = publish.steps(where, found.project, out, digests, chart, signer=signer, helm=options.helm)
+    if not options.publish:
+        _tell(options, missing, steps, where, found.project)
+        return 0
+    _publish(steps, registry)
+    print("\nwhoever gets it verifies it by:")
+    for step in publish.checks(where, out, digests, signer.looked_at()):
+        print(f"  # {step.title}\n  {_shown(step.command)}")
+    return 0
 
 
 def _unbuildable(options: argparse.Namespace) -> list[str]:
@@ -116,7 +123,7 @@ def _tell(
     steps: Sequence[publish.Step],
     where: Registry,
     version: str,
-) -> int:
+) -> None:
     """What a dry run leaves out."""
     print("\nPUBLISH=1 would go on with:")
     base = ["--base", options.base or "python@sha256:..."]
@@ -128,18 +135,17 @@ def _tell(
         print(f"  # {step.title}\n  {_shown(step.command)}")
     if missing:
         print("and refuses now, because:\n  " + "\n  ".join(missing))
-    return 0
 
 
 def _shown(words: Sequence[str]) -> str:
     return shlex.join(words).replace(f"{CHECKOUT}/", "").replace(str(CHECKOUT), ".").replace(sys.executable, "python3")
 
 
-def _publish(steps: Sequence[publish.Step]) -> int:
-    for step in steps:
-        print(step.title, flush=True)
-        run(list(step.command), timeout=600, show=True)
-    return 0
+def _publish(steps: Sequence[publish.Step], registry: Registry) -> None:
+    with publish.logged_in(registry) as environment:
+        for step in steps:
+            print(step.title, flush=True)
+            run(list(step.command), timeout=600, show=True, environment=environment)
 
 
 def _parser() -> argparse.ArgumentParser:

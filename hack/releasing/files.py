@@ -14,6 +14,7 @@ from releasing.versions import NAME, git
 Json = dict[str, Any]
 CHART = CHECKOUT / "charts" / NAME
 SUMS = "SHA256SUMS"
+PROVENANCE = "provenance.json"
 IMAGES = "images"
 """A folder of OCI layouts, which the registry gets; no file of the release."""
 

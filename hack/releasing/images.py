@@ -41,8 +41,16 @@ class Registry:
 
 def local() -> Registry:
     """That of `cluster registry on`."""
-    cache = Path(os.environ.get("VECTORINDEX_CACHE") or Path.home() / ".cache" / "vectorindex-operator")
-    return Registry("127.0.0.1:5000", cache / "registry-auth.json", plain_http=True)
+    return Registry("127.0.0.1:5000", _cache() / "registry-auth.json")
+
+
+def local_ca() -> Path:
+    """Who vouches for its certificate, for SSL_CERT_FILE."""
+    return _cache() / "registry-ca.crt"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("VECTORINDEX_CACHE") or Path.home() / ".cache" / "vectorindex-operator")
 
 
 def repository(registry: str, target: str) -> str:

@@ -1,6 +1,7 @@
 """The demo by somebody with rights in one namespace alone: out of a registry, by digest, with a pull Secret.
 
-On the local cluster, in its node's network, where that registry is. An administrator makes what is the cluster's first.
+On the local cluster, in its node's network, where that registry is: with a password, and a certificate of a CA that
+only those know who were told. An administrator makes what is the cluster's first.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from layers import program
 
 from harness import release
 from harness.base import CHECKOUT, Cluster
 from harness.errors import HarnessError
 from harness.local import PROGRAM, LocalCluster
-from releasing import images
+from releasing import files, images, publish
 from releasing.images import Registry
 
 NAMESPACE, ACCOUNT, SECRET = "elsewhere", "installer", "registry"
@@ -32,6 +34,8 @@ ADMINISTRATORS = "elsewhere-cluster"
 INSTALLER = f"{ADMINISTRATORS}-{release.CHART_NAME}-installer"
 DEMO_SECONDS = 900
 CHART = f"oci://{REGISTRY}/charts"
+TRUSTED = {"SSL_CERT_FILE": str(images.local_ca())}
+"""By which Helm and cosign believe the registry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +138,11 @@ def _kubeconfig(cluster: Cluster) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tools() -> Iterator[None]:
-    """kubectl and helm on PATH, as users have them."""
-    before = os.environ["PATH"]
-    os.environ["PATH"] = f"{Path(LocalCluster().kubectl_program).parent}:{before}"
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """kubectl, helm and cosign on PATH, as users have them."""
+    before, folder = os.environ["PATH"], tmp_path_factory.mktemp("tools")
+    (folder / "cosign").symlink_to(program("elsewhere", "cosign"))
+    os.environ["PATH"] = f"{Path(LocalCluster().kubectl_program).parent}:{folder}:{before}"
     yield
     os.environ["PATH"] = before
 
@@ -169,15 +174,18 @@ def test_the_chart_is_installed_out_of_the_registry(elsewhere: Elsewhere, tmp_pa
     values = tmp_path / "images.yaml"
     values.write_text(images.values(REGISTRY, elsewhere.digests))
     packed = elsewhere.cluster.helm("package", release.CHART, "--destination", tmp_path).strip().rpartition(": ")[2]
-    known = ["--plain-http", "--registry-config", elsewhere.password]
-    pushed = elsewhere.run("helm", "push", packed, CHART, *known, timeout=60)
+    known = ["--registry-config", elsewhere.password]
+    pushed = elsewhere.run("helm", "push", packed, CHART, *known, timeout=60, **TRUSTED)
     assert pushed.returncode == 0, pushed.stderr
-    refused = elsewhere.run("helm", "pull", f"{CHART}/{release.CHART_NAME}", "--plain-http", timeout=60)
+    pull = ("helm", "pull", f"{CHART}/{release.CHART_NAME}", "--destination", tmp_path)
+    refused = elsewhere.run(*pull, timeout=60, **TRUSTED)
     assert refused.returncode != 0, "the registry asked for no password"
+    strange = elsewhere.run(*pull, *known, timeout=60)
+    assert "unknown authority" in strange.stderr
     done = elsewhere.run(
         "helm", "install", release.DEFAULT_NAME, f"{CHART}/{release.CHART_NAME}", *known, "--namespace", NAMESPACE,
         "--set", f"scope=namespace,operatorClass={NAMESPACE},imagePullSecrets[0].name={SECRET}",
-        "--values", values, "--wait", "--timeout", "180s", timeout=240,
+        "--values", values, "--wait", "--timeout", "180s", timeout=240, **TRUSTED,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert _images(elsewhere) == {f"{images.repository(REGISTRY, 'operator')}@{elsewhere.digests['operator']}"}
@@ -209,4 +217,41 @@ def test_the_demo_runs_to_its_end(elsewhere: Elsewhere) -> None:
 
 def test_a_registry_asks_for_its_password(elsewhere: Elsewhere) -> None:
     with pytest.raises(HarnessError, match="did not get to"):
-        images.build("operator", f"docker://{REGISTRY}/vectorindex-operator:none", (), ["--plain-http"])
+        images.build("operator", f"docker://{REGISTRY}/vectorindex-operator:none", ())
+
+
+def test_what_a_release_signs_is_verified_and_nothing_else_is(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    """As `make release` does it, by a key and a signing config without sigstore's public log: there is no internet."""
+    with publish.logged_in(images.local()) as environment:
+
+        def cosign(*words: str | Path) -> bool:
+            told = TRUSTED | environment | {"COSIGN_PASSWORD": ""}
+            done = elsewhere.run("cosign", *words, timeout=120, **told)
+            print(f"cosign {' '.join(map(str, words))}: {done.returncode}\n{done.stdout[-400:]}{done.stderr}")
+            return done.returncode == 0
+
+        for name in ("mine", "another"):
+            assert cosign("generate-key-pair", "--output-key-prefix", tmp_path / name)
+        assert cosign("signing-config", "create", "--out", tmp_path / "config.json")
+        signer = publish.Signer(str(tmp_path / "mine.key"), str(tmp_path / "config.json"))
+        steps = publish.steps(images.local(), "0", _files(tmp_path), elsewhere.digests, tmp_path, signer=signer)
+        assert all(cosign(*step.command[1:]) for step in steps if step.command[0] == "cosign")
+
+        def checked(key: str) -> list[bool]:
+            by = signer.looked_at(str(tmp_path / key))
+            looking = publish.checks(images.local(), tmp_path, elsewhere.digests, by)
+            return [cosign(*step.command[1:]) for step in looking]
+
+        assert all(checked("mine.pub"))
+        assert not any(checked("another.pub"))
+        unsigned = f"{REGISTRY}/versitygw@{elsewhere.store.rpartition('@')[2]}"
+        assert not cosign("verify", *signer.looked_at(str(tmp_path / "mine.pub")), unsigned)
+
+
+def _files(out: Path) -> Path:
+    """What a release says of its images, and checksums."""
+    for target in images.TARGETS:
+        files.write(out / f"{target}.cdx.json", {"bomFormat": "CycloneDX", "specVersion": "1.5", "components": []})
+    files.write(out / files.PROVENANCE, files.provenance(""))
+    files.write_sums(out)
+    return out

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 from string import Template
 
@@ -274,6 +275,7 @@ def test_a_program_in_the_nodes_network_is_the_one_that_was_asked_for(
 
 def test_the_registry_is_on_loopback_and_asks_for_the_password_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     made = yaml.safe_load(registry.configuration())
+    assert made["http"]["tls"] == {"certificate": f"{registry.CERTIFICATE}.crt", "key": f"{registry.CERTIFICATE}.key"}
     assert made["http"]["addr"] == registry.ADDRESS == "127.0.0.1:5000"
     user = Path(made["auth"]["htpasswd"]["path"]).read_text().partition(":")[0]
     assert registry.credentials()["REGISTRY_USER"] == user
@@ -284,7 +286,7 @@ def test_the_registry_is_on_loopback_and_asks_for_the_password_that_is_told(monk
 def test_a_push_without_a_digest_has_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """buildah 1.28 ends with 0 where the registry refuses, and writes an empty file."""
 
-    def pushed(what: str, expect: str, command: list[str], log: Path) -> None:
+    def pushed(what: str, expect: str, command: list[str], log: Path, env: dict[str, str]) -> None:
         Path(command[command.index("--digestfile") + 1]).write_text(told)
 
     for name in ("_buildah_build", "output_of"):
@@ -306,6 +308,18 @@ def test_only_the_nodes_registry_is_reached_in_the_nodes_network(monkeypatch: py
     assert registry.reached_by("docker://127.0.0.1:5000/app:dev") == ["nsenter", "-t", "17", "-n"]
     assert registry.reached_by("docker://127.0.0.1:50001/app:dev") == []
     assert registry.reached_by("oci:folder:dev") == []
+    assert registry.trusted_by("docker://127.0.0.1:5000/app:dev") == {"SSL_CERT_FILE": str(registry.CA)}
+    assert registry.trusted_by("docker://registry.example.com/app:dev") == {}
+
+
+def test_the_node_is_told_whose_certificate_the_registry_has() -> None:
+    """Where containerd looks, and by a name that makes it speak TLS to a loopback address."""
+    told = tomllib.loads(registry.hosts())
+    assert told["server"] == f"https://{registry.ADDRESS}"
+    assert told["host"] == {told["server"]: {"ca": str(layout.PKI / "ca.crt")}}
+    settings = tomllib.loads(node.filled_in("containerd.toml", layout.substitutions()))
+    cri = settings["plugins"]["io.containerd.grpc.v1.cri"]
+    assert cri["registry"]["config_path"] == str(registry.HOSTS)
 
 
 def test_an_image_is_built_for_its_platform_upon_what_is_there_or_what_is_named(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from releasing.images import Registry
 
 DIGEST = "sha256:" + "5" * 64
 HERE = Registry("registry.example.com/team")
+KEY = publish.Signer("cosign.key")
 
 
 # ---------------------------------------------------------------- numbers
@@ -247,7 +248,7 @@ def test_values_of_the_chart_name_digests() -> None:
 
 def test_digests_are_signed_and_never_tags() -> None:
     digests = dict.fromkeys(images.TARGETS, DIGEST)
-    steps = publish.steps(HERE, "1.2.0", Path("out"), digests, Path("out/chart.tgz"), key="cosign.key")
+    steps = publish.steps(HERE, "1.2.0", Path("out"), digests, Path("out/chart.tgz"), signer=KEY)
     signing = [step.command for step in steps if step.command[0] == "cosign"]
     assert len(signing) == 3 * len(images.TARGETS) + 1
     assert all("--key" in command for command in signing)
@@ -255,6 +256,36 @@ def test_digests_are_signed_and_never_tags() -> None:
     assert all(one.endswith(f"@{DIGEST}") for one in about)
     assert steps[-1].command == ("git", "push", "origin", "v1.2.0")
     assert all("--key" not in step.command for step in publish.steps(HERE, "1", Path("o"), digests, Path("c")))
+
+
+def test_each_signature_is_looked_at_by_a_command_that_is_told() -> None:
+    digests, offline = dict.fromkeys(images.TARGETS, DIGEST), publish.Signer("cosign.key", "config.json")
+    signing = [step.command for step in publish.steps(HERE, "1", Path("o"), digests, Path("c"), signer=offline)]
+    assert all("--signing-config" in command for command in signing if command[0] == "cosign")
+    looking = [step.command for step in publish.checks(HERE, Path("o"), digests, offline.looked_at())]
+    pairs = {"sign": "verify", "attest": "verify-attestation", "sign-blob": "verify-blob"}
+
+    def about(commands: list[tuple[str, ...]]) -> list[tuple[str, str]]:
+        """What is done, with which type, to what."""
+        kinds = [command[command.index("--type") + 1] if "--type" in command else "" for command in commands]
+        return [(kind, command[-1]) for kind, command in zip(kinds, commands, strict=True)]
+
+    signed = [command for command in signing if command[0] == "cosign"]
+    assert [pairs[command[1]] for command in signed] == [command[1] for command in looking]
+    assert about(signed) == about(looking)
+    assert all("--insecure-ignore-tlog=true" in command for command in looking)
+    assert KEY.looked_at() == ("--key", "cosign.pub")
+    assert publish.Signer().looked_at()[0] == "--certificate-identity"
+
+
+def test_cosign_is_told_the_password_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    password = tmp_path / "auth.json"
+    password.write_text("{}")
+    with publish.logged_in(Registry("registry.example.com", password)) as told:
+        assert Path(told["DOCKER_CONFIG"], "config.json").read_text() == "{}"
+    assert not Path(told["DOCKER_CONFIG"]).exists()
+    with publish.logged_in(HERE) as told:
+        assert told == {}
 
 
 def test_a_push_that_gives_no_digest_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """A registry, only where it is asked for: the CNCF's distribution, on the node's loopback address, with a password.
 
-containerd speaks plain HTTP to a loopback address by itself, so pods pull from it as from any other, with a pull
-Secret. It ends with the node; what was pushed stays until `off`.
+Its certificate is of the cluster's CA, which nobody knows: as with a registry of a house, the node's containerd and
+who pushes are told of it. It ends with the node; what was pushed stays until `off`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from string import Template
 
-from . import builds, layout, node, processes
+from . import builds, layout, node, pki, processes
 from .terminal import ClusterError, last_lines, say
 
 ADDRESS = "127.0.0.1:5000"
@@ -22,6 +23,11 @@ DATA = layout.CACHE / "registry"
 RECORD = layout.CACHE / "registry.json"
 AUTH = layout.CACHE / "registry-auth.json"
 """What the password is told to buildah, Helm and a pull Secret by: a Docker configuration."""
+CA = layout.CACHE / "registry-ca.crt"
+"""Who vouches for it, for Go's programs (SSL_CERT_FILE): buildah, Helm, cosign."""
+CERTIFICATE = layout.PKI / "registry"
+HOSTS = layout.CONF / "registries"
+"""What containerd reads at each pull: a folder for each registry."""
 LOG = layout.NODE_LOGS / "registry.log"
 FILES = layout.HERE / "registry"
 PASSWORDS = FILES / "htpasswd"
@@ -35,6 +41,7 @@ def on() -> None:
     builds.ensure("registry")
     DATA.mkdir(parents=True, exist_ok=True)
     AUTH.write_text(docker_configuration())
+    _make_known()
     if processes.init_pid(RECORD) is None:
         written = DATA / "config.yaml"
         written.write_text(configuration())
@@ -53,13 +60,14 @@ def off() -> None:
     """Ends it and deletes what was pushed. Nodes keep what they pulled."""
     processes.end(RECORD)
     shutil.rmtree(DATA, ignore_errors=True)
-    AUTH.unlink(missing_ok=True)
+    for known in (AUTH, CA):
+        known.unlink(missing_ok=True)
 
 
 def answers() -> bool:
     """Whether it asks for a password, as it does when it is well."""
-    ask = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "2", f"http://{ADDRESS}/v2/"]
-    done = subprocess.run([*network(), *ask], capture_output=True, text=True, check=False)
+    ask = ["curl", "-s", "--cacert", str(CA), "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "2"]
+    done = subprocess.run([*network(), *ask, f"https://{ADDRESS}/v2/"], capture_output=True, text=True, check=False)
     return done.stdout == WITHOUT_A_PASSWORD
 
 
@@ -70,7 +78,31 @@ def network() -> list[str]:
 
 def reached_by(destination: str) -> list[str]:
     """The same, of a command that speaks to `destination` (`docker://HOST/NAME:TAG`): empty where that is another."""
-    return network() if destination.removeprefix("docker://").startswith(f"{ADDRESS}/") else []
+    return network() if _is_here(destination) else []
+
+
+def trusted_by(destination: str) -> Mapping[str, str]:
+    """What the environment of such a command has to say beside."""
+    return {"SSL_CERT_FILE": str(CA)} if _is_here(destination) else {}
+
+
+def _is_here(destination: str) -> bool:
+    return destination.removeprefix("docker://").startswith(f"{ADDRESS}/")
+
+
+def _make_known() -> None:
+    """Its certificate, and its CA where pods' pulls and this machine's pushes look for it."""
+    pki.ensure_certificate(CERTIFICATE, "/CN=registry", f"IP:{ADDRESS.partition(':')[0]}")
+    shutil.copy2(layout.PKI / "ca.crt", CA)
+    folder = HOSTS / ADDRESS
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "hosts.toml").write_text(hosts())
+
+
+def hosts() -> str:
+    """As containerd reads it. Named both as the server and as a host of it: else it speaks plain HTTP to loopback."""
+    url = f"https://{ADDRESS}"
+    return f'server = "{url}"\n[host."{url}"]\n  ca = "{layout.PKI / "ca.crt"}"\n'
 
 
 def docker_configuration() -> str:
@@ -89,4 +121,5 @@ def credentials() -> dict[str, str]:
 def configuration() -> str:
     """The file that it is started with."""
     values = {"REGISTRY_ADDRESS": ADDRESS, "REGISTRY_DATA": str(DATA), "REGISTRY_PASSWORDS": str(PASSWORDS)}
+    values["REGISTRY_CERTIFICATE"] = str(CERTIFICATE)
     return Template((FILES / "config.yaml").read_text()).substitute(values)
