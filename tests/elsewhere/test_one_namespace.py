@@ -18,6 +18,7 @@ import pytest
 import yaml
 from layers import program
 
+from demo.summary import EXPECTED
 from harness import release
 from harness.base import CHECKOUT, Cluster
 from harness.errors import HarnessError
@@ -33,6 +34,7 @@ ADMINISTRATORS = "elsewhere-cluster"
 """The release with what is the cluster's, and its namespace."""
 INSTALLER = f"{ADMINISTRATORS}-{release.CHART_NAME}-installer"
 DEMO_SECONDS = 900
+SUMMARY = CHECKOUT / "build" / "demo" / "summary.json"
 CHART = f"oci://{REGISTRY}/charts"
 TRUSTED = {"SSL_CERT_FILE": str(images.local_ca())}
 """By which Helm and cosign believe the registry."""
@@ -138,11 +140,10 @@ def _kubeconfig(cluster: Cluster) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """kubectl, helm and cosign on PATH, as users have them."""
-    before, folder = os.environ["PATH"], tmp_path_factory.mktemp("tools")
-    (folder / "cosign").symlink_to(program("elsewhere", "cosign"))
-    os.environ["PATH"] = f"{Path(LocalCluster().kubectl_program).parent}:{folder}:{before}"
+def tools() -> Iterator[None]:
+    """kubectl and helm on PATH, as users have them."""
+    before = os.environ["PATH"]
+    os.environ["PATH"] = f"{Path(LocalCluster().kubectl_program).parent}:{before}"
     yield
     os.environ["PATH"] = before
 
@@ -197,10 +198,13 @@ def _images(elsewhere: Elsewhere) -> set[str]:
     return {one["image"] for pod in pods for one in pod["spec"]["containers"]}
 
 
+@pytest.mark.timeout(DEMO_SECONDS + 300)
 def test_the_demo_runs_to_its_end(elsewhere: Elsewhere) -> None:
     said = elsewhere.demo()
     print(said.stdout)
     assert said.returncode == 0, said.stdout[-4000:] + said.stderr[-2000:]
+    summary = json.loads(SUMMARY.read_text())
+    assert (summary["outcomes"], summary["failed"]) == (list(EXPECTED), 0)
     assert _images(elsewhere) == {
         f"{images.repository(REGISTRY, target)}@{digest}" for target, digest in elsewhere.digests.items()
     } | {elsewhere.store}
@@ -226,7 +230,7 @@ def test_what_a_release_signs_is_verified_and_nothing_else_is(elsewhere: Elsewhe
 
         def cosign(*words: str | Path) -> bool:
             told = TRUSTED | environment | {"COSIGN_PASSWORD": ""}
-            done = elsewhere.run("cosign", *words, timeout=120, **told)
+            done = elsewhere.run(program("elsewhere", "cosign"), *words, timeout=120, **told)
             print(f"cosign {' '.join(map(str, words))}: {done.returncode}\n{done.stdout[-400:]}{done.stderr}")
             return done.returncode == 0
 
