@@ -86,9 +86,9 @@ test-gitops: setup ## a real Argo CD, and kstatus, on an index and the chart in 
 .PHONY: test-gitops-cluster gitops-rest
 test-gitops-cluster: setup ## a real Argo CD with the operator at work on the local cluster: commits, rollbacks, actions; 10 minutes
 	@$(RUN) tests/run_layers.py gitops_cluster
-gitops-rest: setup ## who writes while Argo CD, the operator and two indexes are at rest, and in a rollback (MINUTES=60)
+gitops-rest: setup ## who writes while Argo CD, the operator and two indexes are at rest, and in a rollback, 75 minutes (MINUTES=5: a try, which writes no page)
 	@CLUSTER=local PYTHONPATH=hack $(RUN) -m harness && $(CLUSTER_TOOL) binary argocd
-	@$(CLUSTER_TOOL) network $(RUN) bench/gitops_rest.py --minutes $(or $(MINUTES),60) --write
+	@$(CLUSTER_TOOL) network $(RUN) bench/gitops_rest.py --minutes $(or $(MINUTES),60) $(if $(MINUTES),,--write)
 
 .PHONY: test-gateway
 test-gateway: setup gateway-up ## canary weights over a real gateway, on the local cluster; minutes
