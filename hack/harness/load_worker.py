@@ -1,6 +1,7 @@
 """The load generator's own process: sends queries at a steady pace over keep-alive connections and counts every answer.
 
-One file without imports of ours, because it also runs inside a cluster as `python -c`. Standard input: one line of JSON
+One file without imports of ours and of others that the searcher's image lacks, because it also runs inside a cluster as
+`python -c`. Standard input: one line of JSON
 with the settings, then commands, one per line; at its end the process stops, so it never outlives its parent. Standard
 output: one line of JSON per report, the last one with "done": true.
 
@@ -26,7 +27,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import httptools
 import orjson
 
 try:
@@ -127,18 +127,54 @@ class Counts:
         return 0.0
 
 
+class Reader:
+    """Cuts what a connection brings into answers. Each has to tell its length, as searchers and gateways do."""
+
+    def __init__(self) -> None:
+        self._unread = bytearray()
+        self._length = -1
+        """Of the body that is being read; -1: its head is."""
+        self.status = 0
+        self.lasts = True
+        self.retry_after: float | None = None
+
+    def feed(self, data: bytes) -> bytes | None:
+        """The body of an answer that is whole now. Raises ValueError when it is none."""
+        self._unread += data
+        if self._length < 0:
+            head, ended, rest = self._unread.partition(b"\r\n\r\n")
+            if not ended:
+                return None
+            self._read_head(bytes(head).lower())
+            self._unread = rest
+        if len(self._unread) < self._length:
+            return None
+        body = bytes(self._unread[: self._length])
+        del self._unread[: self._length]
+        self._length = -1
+        return body
+
+    def _read_head(self, head: bytes) -> None:
+        first, *lines = head.split(b"\r\n")
+        fields = {name: value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+        if not first.startswith(b"http/1.") or not fields.get(b"content-length", b"").isdigit():
+            raise ValueError(f"no answer that tells its length: {head[:200]!r}")
+        self.status, self._length = int(first.split()[1]), int(fields[b"content-length"])
+        self.lasts = fields.get(b"connection") != b"close"
+        wait = fields.get(b"retry-after", b"")
+        self.retry_after = float(wait) if wait.isdigit() else None
+
+
 class Connection(asyncio.Protocol):
     """One keep-alive connection with at most one query on it."""
 
     def __init__(self, load: Load) -> None:
         self.load = load
         self.transport: asyncio.Transport | None = None
-        self.parser = httptools.HttpResponseParser(self)
+        self.reader = Reader()
         self.query: Query | None = None
         self.used = False
         self.heard = False
-        self.body: list[bytes] = []
-        self.retry_after: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
@@ -148,35 +184,32 @@ class Connection(asyncio.Protocol):
 
     def send(self, query: Query) -> None:
         assert self.transport is not None
-        self.query, self.heard, self.body, self.retry_after = query, False, [], None
+        self.query, self.heard = query, False
         query.sent = now()
         self.transport.write(self.load.requests[query.number % len(self.load.requests)])
 
     def data_received(self, data: bytes) -> None:
         self.heard = True
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError as error:
+            body = self.reader.feed(data)
+        except (ValueError, IndexError) as error:
             self.end("garbled", str(error))
+            return
+        if body is not None:
+            self.whole(body)
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"retry-after" and value.isdigit():
-            self.retry_after = float(value)
-
-    def on_body(self, data: bytes) -> None:
-        self.body.append(data)
-
-    def on_message_complete(self) -> None:
+    def whole(self, body: bytes) -> None:
+        """An answer is there."""
         query, self.query = self.query, None
         if query is None:
             return
         self.used = True
-        status = self.parser.get_status_code()
-        if status == 503 and self.retry_after is not None and query.attempts <= self.load.retries:
-            self.load.send_again(query, self.retry_after * random.uniform(1, 1.5))
+        status, retry_after = self.reader.status, self.reader.retry_after
+        if status == 503 and retry_after is not None and query.attempts <= self.load.retries:
+            self.load.send_again(query, retry_after * random.uniform(1, 1.5))
         else:
-            self.load.answered(query, status, b"".join(self.body))
-        if self.parser.should_keep_alive():
+            self.load.answered(query, status, body)
+        if self.reader.lasts:
             self.load.free(self)
         else:
             self.load.counts.closed_by_server += 1

@@ -176,7 +176,8 @@ class Traffic:
         try:
             if not self._latest.done:
                 self._say({"stop": True})
-            wait_for(lambda: self.snapshot().done, self.settings.timeout + 10, "the load generator's final numbers")
+            most = self.settings.timeout + 10
+            wait_for(lambda: self.snapshot().done, most, "the load generator's final numbers", last_seen=self._words)
             return self._latest
         finally:
             self._end()
@@ -192,7 +193,7 @@ class Traffic:
             seen = self.snapshot()
             return seen if holds(seen) else None
 
-        return wait_for(probe, timeout, what, last_seen=lambda: str(self._latest), every=0.1)
+        return wait_for(probe, timeout, what, last_seen=lambda: f"{self._latest}\n{self._words()}", every=0.1)
 
     def __enter__(self: Make) -> Make:
         self.start()
@@ -226,6 +227,10 @@ class Traffic:
         self._reader.join(LAST_WORDS_SECONDS)
         if not self._latest.done:
             raise HarnessError(f"the load generator ended: {self._said or 'it said nothing'}")
+
+    def _words(self) -> str:
+        """What it said that are no numbers: kubectl may outlive a worker that died in its pod."""
+        return self._said or "it said nothing else"
 
     def _read(self) -> None:
         assert self._process is not None

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import itertools
 import json
+import re
+import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 from ports import held
 
+from harness.base import CHECKOUT
 from harness.errors import HarnessError
-from harness.traffic import Settings, Snapshot, Traffic
+from harness.load_worker import Reader
+from harness.traffic import WORKER, Settings, Snapshot, Traffic
 from harness.waiting import wait_for
 
 Answer = Callable[[int, int], bytes | None]
@@ -247,6 +253,47 @@ def test_says_why_it_ended(when: str) -> None:
 
     with pytest.raises(HarnessError, match="no such thing"):
         traffic.stop()
+
+
+def test_what_it_said_is_told_where_it_does_not_end() -> None:
+    """kubectl waits on, with what nobody reads any more, when a worker died in its pod."""
+    traffic = saying("echo no such thing; cat > /dev/null")
+    try:
+        wait_for(lambda: traffic._said, 10, "its words")
+        with pytest.raises(HarnessError, match="no such thing"):
+            traffic.wait_answers("r-1", 0.2)
+    finally:
+        traffic._end()
+
+
+def test_the_worker_runs_on_what_the_searchers_image_has() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    there = {re.split(r"[<>=]", one)[0] for one in project["optional-dependencies"]["dataplane"]}
+    found = set()
+    for node in ast.walk(ast.parse(WORKER.read_text())):
+        found |= {one.name for one in node.names} if isinstance(node, ast.Import) else set()
+        found |= {str(node.module).partition(".")[0]} if isinstance(node, ast.ImportFrom) else set()
+    assert "orjson" in found
+    assert found - sys.stdlib_module_names <= there
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_answers_are_cut_out_of_what_comes(size: int) -> None:
+    reader, found = Reader(), []
+    stream = ok("r-1") + ok("r-2", close=True)
+    for at in range(0, len(stream), size):
+        body = reader.feed(stream[at : at + size])
+        while body is not None:
+            found.append(json.loads(body)["revision"])
+            body = reader.feed(b"")
+    assert found == ["r-1", "r-2"]
+    assert (reader.status, reader.lasts) == (200, False)
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
+def test_what_tells_no_length_is_a_failure(said: bytes) -> None:
+    seen = drive(lambda connection, number: said, 3)
+    assert seen.kinds == {"garbled": 3}
 
 
 def test_final_numbers_count_though_nobody_listens_any_more() -> None:
