@@ -76,7 +76,7 @@ azurite: ## fetch Azurite once (needs node and npm) and say where it is
 	@$(CLUSTER_TOOL) binary azurite
 
 .PHONY: test-e2e-long
-test-e2e-long: setup ## what e2e has no time for: verbs, kept priors, filters, wider searches, deletion, uninstalling; 20 minutes
+test-e2e-long: setup ## what e2e has no time for: verbs, claims, queries in words, kept priors, filters, wider searches, deletion, uninstalling; 25 minutes
 	@E2E=long $(RUN) tests/run_layers.py e2e
 
 .PHONY: test-gitops
