@@ -134,7 +134,9 @@ def a_revision(
         pod_template=searchers.pod_template(of, index(of), name, SETTINGS),
     )  # fmt: skip
     if of.embedding.encoder is not None:
-        reached = {"encoder_store": of.embedding.store(), "encoder_secret": of.embedding.token_secret()}
+        reached: dict[str, Any] = {"encoder_store": of.embedding.store(), "encoder_secret": of.embedding.token_secret()}
+        if of.searcher.rerank is not None:
+            reached["reranker_store"] = of.searcher.rerank.onnx.s3
         frozen = frozen.model_copy(update={"serving": Serving.of(of), **reached})
     return RevisionView(name, f"uid-{name}", created, frozen, RevisionStatus(**(fields | status)))
 

@@ -82,6 +82,15 @@ FULL_SPEC: Json = {
         "replicas": 3,
         "resources": {"requests": {"cpu": "1500m"}},
         "minScore": -0.3,
+        "rerank": {
+            "onnx": {
+                "s3": {"bucket": "models", "prefix": "cross/", "secretRef": {"name": "s3"}},
+                "sha256": "0123456789abcdef" * 4,
+            },
+            "textColumn": "section",
+            "candidates": 50,
+            "budget": "80ms",
+        },
         "params": {"allow": ["nprobe", "k_factor"], "max": {"nprobe": 64}},
         "auth": {"secretRef": {"name": "clients"}},
         "tls": {"secretRef": {"name": "products-tls"}},

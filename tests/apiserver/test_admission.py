@@ -183,6 +183,11 @@ def test_an_encoder_is_fetched_from_where_the_rules_allow(
     answer = admin.apply(changed(with_text, "spec.embedding", {"encoder": {"onnx": onnx, "textColumn": "text"}}))
     assert answer.ok is not bool(refused), answer.message
     assert not refused or f"spec.embedding.encoder.onnx.s3.{refused}" in answer.message
+    allowed = {"s3": {"bucket": "models", "endpoint": ENDPOINT}, "sha256": "ab" * 32}
+    encoding = changed(with_text, "spec.embedding", {"encoder": {"onnx": allowed, "textColumn": "text"}})
+    answer = admin.apply(changed(encoding, "spec.searcher.rerank", {"onnx": onnx}))
+    assert answer.ok is not bool(refused), answer.message
+    assert not refused or f"spec.searcher.rerank.onnx.s3.{refused}" in answer.message
 
 
 @pytest.mark.parametrize("pod", ["build.pod", "searcher.pod"])

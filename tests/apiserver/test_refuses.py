@@ -10,6 +10,7 @@ from apiserver.manifests import FULL_SPEC, LEAVE_OUT, changed
 from control_plane import Api, ControlPlane, Json
 
 RULES = "spec.guardrails.rules"
+CROSS = {"s3": {"bucket": "models"}, "sha256": "ab" * 32}
 NETWORK = "spec.searcher.networkPolicy"
 SCHEDULE = "spec.source.schedule"
 POD = "spec.searcher.pod"
@@ -167,6 +168,11 @@ def mounted(path: str) -> Json:
             "should match",
         ),
         ("spec.embedding.queryPrefix", "query: ", "spec.embedding.encoder", "are of embedding.encoder"),
+        ("spec.searcher.rerank", {"onnx": CROSS}, "spec.searcher.rerank", "searcher.rerank needs embedding.encoder"),
+        ("spec.searcher.rerank", {"onnx": {"sha256": "ab" * 32}}, "spec.searcher.rerank.onnx.s3", "Required value"),
+        ("spec.searcher.rerank", {"onnx": CROSS, "budget": "50"}, "spec.searcher.rerank.budget", "should match"),
+        ("spec.searcher.rerank", {"onnx": CROSS, "budget": "5001ms"}, "spec.searcher.rerank.budget", "should match"),
+        ("spec.searcher.rerank", {"onnx": CROSS, "candidates": 201}, "spec.searcher.rerank.candidates", "less than"),
         ("spec.embedding.metric", "cosine", "spec.embedding.metric", 'supported values: "Cosine", "InnerProduct"'),
         ("spec.build.device", "TPU", "spec.build.device", '"PreferGPU"'),
         ("spec.rollout.strategy", "Linear", "spec.rollout.strategy", '"BlueGreen"'),

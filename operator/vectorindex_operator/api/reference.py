@@ -50,10 +50,10 @@ def _sections(kind: str, path: str, node: dict[str, Any], seen: dict[Any, str]) 
         link = ""
         if MODEL in inner:
             known = seen.get(inner[MODEL])
-            if known is None and all(inner[MODEL] is not other[MODEL] for _, other in later):
+            if known is None:
                 later.append((where, inner))
-            target = known or next(p for p, other in later if other[MODEL] is inner[MODEL])
-            link = f"[{_type(child)}](#{_anchor(kind, target)})"
+                known = seen[inner[MODEL]] = where  # also for what is nested in one of those that come before it
+            link = f"[{_type(child)}](#{_anchor(kind, known)})"
         default = "**required**" if name in required else _default(child)
         cells = (f"`{name}`", link or _type(child), default, _bounds(child), _prose(child.get("description", "")))
         out.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
@@ -64,8 +64,7 @@ def _sections(kind: str, path: str, node: dict[str, Any], seen: dict[Any, str]) 
     if refused:
         out += ["Refused, whatever the value:\n", *(f"- `{name}`: {why}" for name, why in refused.items()), ""]
     for where, inner in later:
-        if inner[MODEL] not in seen:
-            out += _sections(kind, where, inner, seen)
+        out += _sections(kind, where, inner, seen)
     return out
 
 

@@ -41,6 +41,7 @@ from vectorindex_operator.api.places import (
 )
 from vectorindex_operator.api.pod import Pod
 from vectorindex_operator.api.quantities import duration_seconds
+from vectorindex_operator.api.rerank import Rerank
 from vectorindex_operator.api.rollout import Rollout
 from vectorindex_operator.api.schedule import Schedule
 from vectorindex_searcher.contract import (
@@ -322,7 +323,8 @@ class QueryParams(ParamLimits):
 
 
 class Searcher(Model):
-    """The pods that answer queries. `minScore` and `pod` are of a revision; an edit of the others applies at once."""
+    """The pods that answer queries. `minScore`, `pod` and `rerank` are of a revision; an edit of the others applies at
+    once."""
 
     replicas: Annotated[int, Field(ge=1, le=1000)] = 2
     """An HPA may write it: target the VectorIndex itself, and leave it out of the manifest."""
@@ -344,6 +346,8 @@ class Searcher(Model):
     service: FrontService | None = None
     """Holds at once."""
     pod: Pod = Pod()
+    rerank: Rerank | None = None
+    """Absent: answers are in the order of their vectors. Of a revision; needs embedding.encoder."""
 
 
 class VectorIndexSpec(Model):
@@ -389,6 +393,13 @@ class VectorIndexSpec(Model):
                 ("dimension", ""),
                 ("metric", ""),
             )
+        ),
+        CelRule(
+            "!has(self.searcher) || !has(self.searcher.rerank) || (has(self.embedding) && has(self.embedding.encoder)"
+            " && has(self.source.columns.metadata)"
+            " && self.searcher.rerank.textColumn in self.source.columns.metadata)",
+            "searcher.rerank needs embedding.encoder, and its textColumn must be one of source.columns.metadata",
+            ".searcher.rerank",
         ),
         CelRule(
             "self.index.factory == 'Flat' || self.index.objective.recall >= self.gate.recall.min",

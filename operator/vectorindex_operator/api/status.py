@@ -16,6 +16,7 @@ from vectorindex_operator.api.embedding import ServedEncoder
 from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_operator.api.places import S3, STORES, StoredPlace
 from vectorindex_operator.api.pod import Pod
+from vectorindex_operator.api.rerank import ServedReranker
 from vectorindex_operator.api.rollout import Rollout
 from vectorindex_operator.api.spec import Searcher, VectorIndexSpec
 from vectorindex_operator.api.timestamps import MOST_UNIX, to_unix
@@ -110,11 +111,13 @@ class Live(Stored):
     """The endpoint that encodes; None: none does."""
     encoder_secret: str | None = None
     """The Secret of that endpoint, and of no other; None: there is none."""
+    reranker: S3 | None = None
+    """Where the cross-encoder is, and how it is reached; None: there is none."""
 
     @classmethod
     def of(cls, spec: VectorIndexSpec) -> Live:
         """Of a spec that could be read."""
-        frozen = {"pod": Pod(), "min_score": None}  # of a revision: see Serving
+        frozen = {"pod": Pod(), "min_score": None, "rerank": None}  # of a revision: see Serving
         return cls(
             searcher=spec.searcher.model_copy(update=frozen),
             source=spec.source.place,
@@ -123,6 +126,7 @@ class Live(Stored):
             encoder=spec.embedding.store(),
             encoder_url=spec.embedding.url(),
             encoder_secret=spec.embedding.token_secret(),
+            reranker=spec.searcher.rerank.onnx.s3 if spec.searcher.rerank is not None else None,
         )
 
 
@@ -165,6 +169,8 @@ class Serving(Stored):
     """Nonce of the `refresh` that asked for it; empty: nobody did."""
     encoder: ServedEncoder | None = None
     """None: queries are vectors."""
+    reranker: ServedReranker | None = None
+    """None: answers are in the order of their vectors."""
 
     @classmethod
     def of(cls, spec: VectorIndexSpec, refresh: str = "") -> Serving:
@@ -176,6 +182,7 @@ class Serving(Stored):
             pod=spec.searcher.pod,
             refresh=refresh,
             encoder=spec.embedding.served(),
+            reranker=spec.searcher.rerank.served() if spec.searcher.rerank is not None else None,
         )
 
 
@@ -207,9 +214,11 @@ POD_ENV = "pod.env"
 """Of a revision in whose pod template there are variables: releases of before take them away when they render it."""
 ENCODER = "encoder"
 """Of a revision whose pods encode queries: releases of before would render them without."""
+RERANKER = "reranker"
+"""Of one whose pods reorder the answers, likewise."""
 OTHER_STORE = "store"
 """Followed by a dot and its kind: of a revision with a place that is not in S3."""
-FEATURES = frozenset({POD_ENV, ENCODER, *(f"{OTHER_STORE}.{kind}" for kind in STORES if kind != "s3")})
+FEATURES = frozenset({POD_ENV, ENCODER, RERANKER, *(f"{OTHER_STORE}.{kind}" for kind in STORES if kind != "s3")})
 """What this release knows of RevisionSpec.requires."""
 
 
@@ -243,6 +252,8 @@ class RevisionSpec(Stored):
     """How its encoder was reached when it was made: for an index that names another bucket since, or none."""
     encoder_secret: str | None = None
     """The Secret of its endpoint, likewise."""
+    reranker_store: S3 | None = None
+    """How its cross-encoder was reached, likewise."""
     proof_salt: str = ""
     """Part of its gate hash: its image, where another image serves the same artifact. A report is of one image."""
     rebuild: Rebuild | None = None

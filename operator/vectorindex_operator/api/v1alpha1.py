@@ -31,6 +31,7 @@ from vectorindex_operator.api.guardrails import (
 from vectorindex_operator.api.network import FrontService, IpBlock, LabelSelector, NetworkPeer, NetworkPolicy
 from vectorindex_operator.api.places import GCS, S3, STORES, Azure, Place, SecretRef, Volume, by_kind, kept
 from vectorindex_operator.api.pod import EnvVar, Pod, Toleration
+from vectorindex_operator.api.rerank import OnnxReranker, Rerank, ServedReranker
 from vectorindex_operator.api.rollout import Rollout, Shadow, Soak
 from vectorindex_operator.api.route import ParentRef, Route, Step
 from vectorindex_operator.api.schedule import Schedule
@@ -55,6 +56,7 @@ from vectorindex_operator.api.status import (
     FEATURES,
     OTHER_STORE,
     POD_ENV,
+    RERANKER,
     ArtifactSeen,
     BlockedBy,
     Condition,
@@ -99,6 +101,7 @@ __all__ = [
     "NAME_LIMIT",
     "OTHER_STORE",
     "POD_ENV",
+    "RERANKER",
     "S3",
     "STORES",
     "VERSION",
@@ -138,6 +141,7 @@ __all__ = [
     "ObjectName",
     "ObjectNameOrNone",
     "OnnxEncoder",
+    "OnnxReranker",
     "ParentRef",
     "Pause",
     "Percent",
@@ -154,6 +158,7 @@ __all__ = [
     "RecallGate",
     "Rejection",
     "Relevance",
+    "Rerank",
     "Resources",
     "Restored",
     "RevisionSpec",
@@ -169,6 +174,7 @@ __all__ = [
     "SegmentFloor",
     "SegmentName",
     "ServedEncoder",
+    "ServedReranker",
     "Serving",
     "Shadow",
     "ShadowStatus",

@@ -43,6 +43,7 @@ def _for_a_revision(state: ReconcileState) -> list[str]:
             ("searcher.minScore", served.min_score == wanted.min_score),
             ("searcher.pod", served.pod == wanted.pod),
             ("embedding.encoder", served.encoder == wanted.encoder),
+            ("searcher.rerank", served.reranker == wanted.reranker),
         )
         if not same
     ]

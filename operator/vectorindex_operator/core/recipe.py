@@ -12,7 +12,14 @@ from vectorindex_operator.core import identity
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.phase import FAILED
 from vectorindex_operator.core.state import ReconcileState
-from vectorindex_searcher.contract import TOMBSTONE_POLL_SECONDS, EmbeddingsEndpoint, EncoderTask, Location, OnnxFolder
+from vectorindex_searcher.contract import (
+    TOMBSTONE_POLL_SECONDS,
+    EmbeddingsEndpoint,
+    EncoderTask,
+    Location,
+    OnnxFolder,
+    RerankTask,
+)
 
 
 def is_desired(state: ReconcileState, name: str) -> bool:
@@ -98,6 +105,33 @@ def encoder_task(frozen: RevisionSpec, live: Live) -> EncoderTask | None:
         return None
     onnx = OnnxFolder(location=place.location(), sha256=served.sha256)
     return EncoderTask(onnx=onnx, query_prefix=served.query_prefix)
+
+
+def reranker_place(frozen: RevisionSpec, live: Live) -> S3 | None:
+    """Where a revision's cross-encoder is, reached as that of the spec is today; None: it has none."""
+    store = frozen.reranker_store
+    if frozen.served_as().reranker is None or store is None:
+        return None
+    return store if live.reranker is None else store.reached_by(live.reranker)
+
+
+def reranker_secret(frozen: RevisionSpec, live: Live) -> str | None:
+    """Whose keys its pods use for that."""
+    place = reranker_place(frozen, live)
+    return place.secret_ref.name if place is not None and place.secret_ref is not None else None
+
+
+def rerank_task(frozen: RevisionSpec, live: Live) -> RerankTask | None:
+    """What the pods of a revision reorder answers by."""
+    served, place = frozen.served_as().reranker, reranker_place(frozen, live)
+    if served is None or place is None:
+        return None
+    return RerankTask(
+        onnx=OnnxFolder(location=place.location(), sha256=served.sha256),
+        text_column=served.text_column,
+        candidates=served.candidates,
+        budget_seconds=served.budget_seconds,
+    )
 
 
 def tombstone_poll(spec: VectorIndexSpec) -> float | None:

@@ -7,6 +7,7 @@ from vectorindex_operator.api.v1alpha1 import (
     ENCODER,
     OTHER_STORE,
     POD_ENV,
+    RERANKER,
     S3,
     RevisionSpec,
     SourcePoll,
@@ -45,6 +46,7 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         serving=action.serving,
         encoder_store=spec.embedding.store(),
         encoder_secret=spec.embedding.token_secret(),
+        reranker_store=spec.searcher.rerank.onnx.s3 if spec.searcher.rerank is not None else None,
         proof_salt=action.proof_salt,
         rebuild=action.rebuild,
         restored=action.restored,
@@ -62,8 +64,9 @@ def _requires(spec: VectorIndexSpec, template: Manifest) -> tuple[str, ...]:
     """What an operator must know to render its pods as they are meant."""
     env = (POD_ENV,) if "env" in template["spec"]["containers"][0] else ()
     encoder = (ENCODER,) if spec.embedding.encoder is not None else ()
+    reranker = (RERANKER,) if spec.searcher.rerank is not None else ()
     kinds = {spec.source.place.kind, spec.artifacts.place.kind} - {S3.kind}
-    return (*env, *encoder, *(f"{OTHER_STORE}.{kind}" for kind in sorted(kinds)))
+    return (*env, *encoder, *reranker, *(f"{OTHER_STORE}.{kind}" for kind in sorted(kinds)))
 
 
 def _source_poll(spec: VectorIndexSpec) -> SourcePoll | None:

@@ -39,6 +39,7 @@ from vectorindex_searcher.contract import (
     PARAM_LIMITS_ENV,
     POLICIES_FILE,
     PROCESSES_ENV,
+    RERANKER_ENV_PREFIX,
     SOURCE_ENV,
     TOMBSTONE_POLL_SECONDS,
     Identity,
@@ -58,6 +59,8 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
     encoder = spec.embedding.store()
     known = encoder.secret_ref.name if encoder is not None and encoder.secret_ref is not None else None
     one["envFrom"] += secret(ENCODER_ENV_PREFIX, known or spec.embedding.token_secret())
+    reranks = spec.searcher.rerank.onnx.s3.secret_ref if spec.searcher.rerank is not None else None
+    one["envFrom"] += secret(RERANKER_ENV_PREFIX, reranks.name if reranks is not None else None)
     one["ports"] = [
         {"name": "http", "containerPort": HTTP_PORT},
         {"name": "admin", "containerPort": ADMIN_PORT},
@@ -145,7 +148,7 @@ def deployment(
     if action.live.searcher.cache is not None:
         keep_in(pod, action.live.searcher.cache)
     one["env"] += theirs
-    one["resources"] = sizing.container_resources(resources, need, _disk_bytes(action), processes)
+    one["resources"] = sizing.container_resources(resources, need, _disk_bytes(action, frozen), processes)
     template = frozen.pod_template | {"spec": pod}
     _give_key(template, revision, keys)
     return {
@@ -168,11 +171,12 @@ def deployment(
     }
 
 
-def _disk_bytes(action: EnsureSearchers) -> int | None:
+def _disk_bytes(action: EnsureSearchers, frozen: RevisionSpec) -> int | None:
     """What a pod fetches to the node's disk; None: it is not known."""
     if action.disk_bytes is None:
         return None
-    return 0 if action.live.searcher.cache is not None else action.disk_bytes + action.encoder_bytes
+    models = action.encoder_bytes + sizing.reranker_bytes(frozen)
+    return 0 if action.live.searcher.cache is not None else action.disk_bytes + models
 
 
 def _reached_by(frozen: RevisionSpec, live: Live) -> Manifest:
@@ -189,6 +193,7 @@ def _reached_by(frozen: RevisionSpec, live: Live) -> Manifest:
         }
     )
     one["envFrom"] += secret(ENCODER_ENV_PREFIX, recipe.encoder_secret(frozen, live))
+    one["envFrom"] += secret(RERANKER_ENV_PREFIX, recipe.reranker_secret(frozen, live))
     if frozen.source_poll is not None and frozen.tombstones is None:
         one["envFrom"] += credentials({"SOURCE_": frozen.source.reached_by(live.source)}, optional=True)
     one["args"] = one["args"][:1]
@@ -251,6 +256,7 @@ def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> Se
         tombstone_poll_seconds=frozen.tombstone_poll_seconds or TOMBSTONE_POLL_SECONDS,
         id_column=frozen.columns.id,
         encoder=recipe.encoder_task(frozen, action.live),
+        rerank=recipe.rerank_task(frozen, action.live),
     )
 
 

@@ -48,6 +48,10 @@ LISTING_BYTES = 160 * 2**20
 """What listing a source takes for a moment, with as many objects and as long keys as there may be (a test compares).
 Above the limit only: most sources take a hundredth of it."""
 
+RERANKER_FILES = 128 << 20
+"""Of a cross-encoder at most, where its pod's memory and disk are computed: nobody has told the operator how large it
+is. Whoever names a larger one gives searcher.resources."""
+
 COUNTS_BUSY = "busy"
 """Of revisions whose memory limit counts BUSY_BYTES. Others keep theirs: an upgrade of ours restarts no pods."""
 
@@ -58,6 +62,11 @@ ONE_A_CORE = "cores"
 def frozen_sizing() -> dict[str, str]:
     """Annotations of the pod template of a new revision: how its pods are sized, for as long as there are any."""
     return {labels.MEMORY: COUNTS_BUSY, labels.PROCESSES: ONE_A_CORE}
+
+
+def reranker_bytes(frozen: RevisionSpec) -> int:
+    """What the files of a revision's cross-encoder are counted as; 0: it has none."""
+    return RERANKER_FILES if frozen.served_as().reranker is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +83,14 @@ class Need:
     def of(cls, action: EnsureSearchers, frozen: RevisionSpec) -> Need:
         """Of a pod of this revision, as it is wanted now."""
         recall, queries, encodes = action.live_recall, bool(action.live.live_queries), action.encoder_bytes > 0
-        encoder = ENCODER_TIMES * action.encoder_bytes + encodes * ENCODER_BYTES
+        reranks = reranker_bytes(frozen)
+        runs = (encodes + (reranks > 0)) * ENCODER_BYTES
+        models = ENCODER_TIMES * (action.encoder_bytes + reranks) + runs
         return cls(
-            held=action.resident_bytes + recall * LIVE_RECALL_BYTES + queries * LIVE_QUERIES_BYTES + encoder,
-            worker=recall * WORKER_SAMPLE_BYTES + queries * WORKER_QUERIES_BYTES + encodes * ENCODER_BYTES,
+            held=action.resident_bytes + recall * LIVE_RECALL_BYTES + queries * LIVE_QUERIES_BYTES + models,
+            worker=recall * WORKER_SAMPLE_BYTES
+            + queries * WORKER_QUERIES_BYTES
+            + (encodes + (reranks > 0)) * ENCODER_BYTES,
             busy=_annotation(frozen, labels.MEMORY) == COUNTS_BUSY,
             listing=LISTING_BYTES if frozen.source_poll is not None else 0,
         )
