@@ -85,6 +85,7 @@ def job_families() -> Iterator[Metric]:
     """Everything that a Job can export while it counts rows."""
     progress.step("reading rows", 2, 4)
     progress.NOW.done = 1
+    progress.TEXTS.encoded = 1
     yield from TaskMetrics("build").collect()
 
 

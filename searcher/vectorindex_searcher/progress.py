@@ -79,6 +79,27 @@ class Now:
 NOW = Now()
 
 
+@dataclass(slots=True)
+class Texts:
+    """Texts that were encoded by the task of this process; as Now, written by one thread (`waits`: by some)."""
+
+    encoded: int = 0
+    known: int = 0
+    """Rows whose text needed no encoder: it had been encoded before, or stood in another row."""
+    cut: int = 0
+    """Rows of whose text only the beginning was encoded."""
+    seconds: float = 0.0
+    waits: int = 0
+    """Calls of an endpoint that did not answer, or asked to wait."""
+
+    def facts(self) -> dict[str, float]:
+        """As logs and manifests have them."""
+        return {"encoded": self.encoded, "known": self.known, "cut": self.cut, "seconds": round(self.seconds, 3)}
+
+
+TEXTS = Texts()
+
+
 def step(name: str, total: int = 0, row_bytes: int = 0) -> None:
     """The task goes on to another step. total, row_bytes: rows there will be and the bytes of one, where counted."""
     NOW.step, NOW.began, NOW.done, NOW.total, NOW.row_bytes = name, time.monotonic(), 0, total, row_bytes

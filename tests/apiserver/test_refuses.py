@@ -149,6 +149,7 @@ def mounted(path: str) -> Json:
             "should match",
         ),
         ("spec.embedding.encoder", {"textColumn": "title"}, "spec.embedding.encoder.onnx", "one of onnx and endpoint"),
+        ("spec.source.columns.text", "body", "spec.source.columns.text", "needs embedding.encoder"),
         (
             "spec.embedding.encoder",
             {"endpoint": {"url": "tei.ml.svc"}, "textColumn": "title"},

@@ -15,7 +15,44 @@ _RERANK_TESTS = "unit/test_searcher_reranking.py"
 _RERANKING = f"{_SEARCHER}/serve/search/reranking.py"
 _ENDPOINT_TESTS = "unit/test_searcher_endpoint.py"
 
+_ROWS_TESTS = "unit/test_searcher_texts.py"
+
 TEXT = (
+    Mutant(
+        "an endpoint that is another model than before is not seen",
+        f"{_SEARCHER}/build/texts.py",
+        "        if self._probes is not None:\n",
+        "        if self._probes is None:\n",
+        (
+            f"{_ROWS_TESTS}::test_an_endpoint_is_known_by_its_answers",
+            f"{_ROWS_TESTS}::test_a_model_that_is_exchanged_while_rows_are_read_leaves_nothing_behind",
+        ),
+        "One index would hold the vectors of two models.",
+    ),
+    Mutant(
+        "an endpoint is compared before rows are read, and not after",
+        f"{_SEARCHER}/build/texts.py",
+        "        self.check()\n        self._cache.flush()\n",
+        "        self._cache.flush()\n",
+        (f"{_ROWS_TESTS}::test_a_model_that_is_exchanged_while_rows_are_read_leaves_nothing_behind",),
+        "A server that is rolled out during a build would mix two models, and the cache would keep them.",
+    ),
+    Mutant(
+        "a damaged pack of encoded texts is believed",
+        f"{_SEARCHER}/build/text_cache.py",
+        "            if hashlib.sha256(data).hexdigest() != sha256:\n",
+        "            if not data:\n",
+        (f"{_ROWS_TESTS}::test_a_damaged_pack_is_no_pack",),
+        "A wrong vector would be served in each revision to come.",
+    ),
+    Mutant(
+        "the encoder is no part of an artifact of texts",
+        "operator/vectorindex_operator/core/identity.py",
+        " if spec.source.columns.text is not None else {}\n",
+        " if not spec else {}\n",
+        ("unit/test_encoder.py::test_where_rows_are_texts_whatever_makes_their_vectors_is_part_of_the_artifact",),
+        "Queries of a new model would search the vectors of the old one.",
+    ),
     Mutant(
         "the files of an encoder are not compared with its sha256",
         f"{_TEXT}/folder.py",

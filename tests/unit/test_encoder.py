@@ -132,6 +132,59 @@ def test_the_gate_is_told_all_and_pods_what_they_serve() -> None:
     assert told.onnx == task.encoder.onnx
 
 
+# ---------------------------------------------------------------- rows that are texts
+
+
+def texts(**embedding: Any) -> VectorIndexSpec:
+    made = {"dimension": 384, "documentPrefix": "passage: "} | embedding
+    of = words(**made).model_dump(mode="json", by_alias=True, exclude_none=True)
+    of["source"]["columns"]["text"] = "text"
+    return VectorIndexSpec.model_validate(of)
+
+
+@pytest.mark.parametrize(
+    ("embedding", "builds"),
+    [
+        (onnx(sha256="cd" * 32), True),
+        ({"documentPrefix": "text: "}, True),
+        ({"encoder": {"endpoint": {"url": "http://tei/v1"}, "textColumn": "text"}}, True),
+        ({"queryPrefix": "query: "}, False),
+        (onnx(s3=STORE | {"prefix": "other/"}), False),
+    ],
+)
+def test_where_rows_are_texts_whatever_makes_their_vectors_is_part_of_the_artifact(
+    embedding: dict[str, Any], builds: bool
+) -> None:
+    assert (identity.digest(texts(), DATA) != identity.digest(texts(**embedding), DATA)) is builds
+    assert identity.digest(texts(), DATA) != identity.digest(words(dimension=384), DATA)
+
+
+def test_the_build_of_texts_is_told_what_encodes_them_as_it_was_frozen() -> None:
+    of = texts(queryPrefix="query: ")
+    made = CreateRevision("docs-1", "d1", DATA, Serving.of(of))
+    frozen = RevisionSpec.read(revisions.revision(made, index(of), of, SETTINGS)["spec"])
+    assert frozen.document_prefix == "passage: "
+    view = a_revision(of, "Pending", build=None)
+    view = replace(view, spec=view.spec.model_copy(update={"document_prefix": "passage: ", "image": "older"}))
+    (start,) = actions(run(seen(of, view)), StartBuild)
+    assert start.task.encoder is not None
+    assert start.task.encoder.document_prefix == "passage: "
+    assert start.task.encoder.query_prefix is None
+    (one,) = jobs.build(start, index(of), view, of, SETTINGS)["spec"]["template"]["spec"]["containers"]
+    assert {"prefix": ENCODER_ENV_PREFIX, "secretRef": {"name": "models"}} in one["envFrom"]
+    task = json.loads(one["env"][0]["value"])
+    assert (task["columns"]["text"], task["encoder"]["documentPrefix"]) == ("text", "passage: "), "also an older image"
+
+
+def test_the_build_of_vectors_has_no_key_of_the_encoder() -> None:
+    of = words()
+    view = a_revision(of, "Pending", build=None)
+    (start,) = actions(run(seen(of, view)), StartBuild)
+    assert start.task.encoder is None
+    (one,) = jobs.build(start, index(of), view, of, SETTINGS)["spec"]["template"]["spec"]["containers"]
+    assert ENCODER_ENV_PREFIX not in [source.get("prefix") for source in one["envFrom"]]
+
+
 TEI = {"url": "http://tei.ml.svc/v1/embeddings", "model": "minilm"}
 ELSEWHERE = "http://other/v1/embeddings"
 

@@ -102,6 +102,10 @@ class Embedding(contract.Embedding):
             return ServedEncoder(url=place.url, model=place.model, query_prefix=self.query_prefix)
         return None
 
+    def of_texts(self) -> dict[str, object]:
+        """What of the encoder changes the vector of a row's text; empty without one."""
+        return {name: value for name, value in self.proven().items() if name not in ("textColumn", "queryPrefix")}
+
     def store(self) -> S3 | None:
         """Where the encoder's files are, and how they are reached."""
         return self.encoder.onnx.s3 if self.encoder is not None and self.encoder.onnx is not None else None

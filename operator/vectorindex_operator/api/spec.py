@@ -476,6 +476,18 @@ class VectorIndexSpec(Model):
             ".embedding.encoder.textColumn",
         ),
         CelRule(
+            "!has(self.source.columns) || !has(self.source.columns.text)"
+            " || (has(self.embedding.encoder) && has(self.embedding.dimension))",
+            "source.columns.text needs embedding.encoder, which makes vectors of the texts, and embedding.dimension",
+            ".source.columns.text",
+        ),
+        CelRule(
+            "!has(self.source.columns) || !has(self.source.columns.text) || !has(self.embedding.encoder)"
+            " || self.embedding.encoder.textColumn == self.source.columns.text",
+            "embedding.encoder.textColumn must be source.columns.text: the gate compares what was encoded",
+            ".embedding.encoder.textColumn",
+        ),
+        CelRule(
             "!has(self.gate.segments) || self.gate.segments.all(g, has(self.segments)"
             " && self.segments.exists(s, s.name == g.name))",
             "gate.segments names a segment that spec.segments does not declare",

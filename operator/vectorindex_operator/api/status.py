@@ -254,6 +254,8 @@ class RevisionSpec(Stored):
     """The Secret of its endpoint, likewise."""
     reranker_store: S3 | None = None
     """How its cross-encoder was reached, likewise."""
+    document_prefix: str | None = None
+    """Stands before each text of a row, where rows have texts; None: what the encoder's folder says, or no texts."""
     proof_salt: str = ""
     """Part of its gate hash: its image, where another image serves the same artifact. A report is of one image."""
     rebuild: Rebuild | None = None

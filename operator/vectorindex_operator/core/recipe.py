@@ -134,6 +134,14 @@ def rerank_task(frozen: RevisionSpec, live: Live) -> RerankTask | None:
     )
 
 
+def row_encoder(frozen: RevisionSpec, live: Live) -> EncoderTask | None:
+    """What makes vectors of the texts of a revision's rows; None: they have vectors."""
+    told = encoder_task(frozen, live) if frozen.columns.text is not None else None
+    if told is None:
+        return None
+    return told.model_copy(update={"query_prefix": None, "document_prefix": frozen.document_prefix})
+
+
 def tombstone_poll(spec: VectorIndexSpec) -> float | None:
     """Seconds between looks at the deleted ids; they take effect even where the source is only listed on demand."""
     if spec.source.tombstones is None:

@@ -47,6 +47,7 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         encoder_store=spec.embedding.store(),
         encoder_secret=spec.embedding.token_secret(),
         reranker_store=spec.searcher.rerank.onnx.s3 if spec.searcher.rerank is not None else None,
+        document_prefix=spec.embedding.document_prefix if spec.source.columns.text is not None else None,
         proof_salt=action.proof_salt,
         rebuild=action.rebuild,
         restored=action.restored,

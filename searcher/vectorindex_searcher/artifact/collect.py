@@ -45,7 +45,7 @@ class Plan:
     """Of artifacts that stay: reports that nobody names."""
     listings: list[ObjectInfo]
     last: list[ObjectInfo]
-    """What goes with the last artifact: all listings, ground truths, live queries, outcomes."""
+    """What goes with the last artifact: all listings, ground truths, live queries, encoded texts, outcomes."""
     unknown: int
     """Objects that are not ours."""
 

@@ -34,7 +34,7 @@ needs them."""
 _ATTEMPT_FILES = {*SERVED_FILES, VECTORS_FILE, HELDOUT_FILE, MEASURED_FILE, RANGES_FILE, PROBE}
 _REPORT_FILES = {REPORT_FILE, CANARY_FILE, POINTS_FILE, ENCODER_FILE, PAGE_FILE}
 _CHECKPOINT_FILES = {TRAINED_FILE, DESCRIPTION_FILE}
-_NO_DIGESTS = {"listings", "live", "groundtruth", "outcomes"}
+_NO_DIGESTS = {"listings", "live", "groundtruth", "outcomes", "texts"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _SHARD = re.compile(r"[0-9]{4}")
 
@@ -55,6 +55,8 @@ class Kind(Enum):
     LISTING = auto()
     GROUND_TRUTH = auto()
     LIVE_QUERIES = auto()
+    TEXTS = auto()
+    """Vectors of texts, kept for the next build: they go with the last artifact."""
     OUTCOME = auto()
     """What was decided about a revision. It outlives the artifact: a rejection is of what is built again, too."""
 
@@ -174,6 +176,10 @@ class Layout:
         """A document about how a revision ended; without a name, what all of them lie below."""
         return join_key(self.base, "outcomes", f"{name}.json" if name else "")
 
+    def texts(self, encoder: str, name: str = "") -> str:
+        """What an encoder made of texts; without a name, what all of it lies below."""
+        return join_key(self.base, "texts", encoder, name)
+
     def ground_truth(self, key: str, suffix: str) -> str:
         return join_key(self.ground_truths, f"{key}.{suffix}")
 
@@ -202,6 +208,8 @@ def _of_no_artifact(parts: list[str]) -> Owned | None:
             return Owned(Kind.GROUND_TRUTH)
         case ["live", name] if name.endswith(".queries"):
             return Owned(Kind.LIVE_QUERIES)
+        case ["texts", _, name] if name.endswith(".parquet"):
+            return Owned(Kind.TEXTS)
         case ["outcomes", name] if name.endswith(".json"):
             return Owned(Kind.OUTCOME, name=name.removesuffix(".json"))
     return None

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field
 
-from ..contract import Device, Embedding, Identity, Model, OperatingPoint, ShardNumber
+from ..contract import Device, Embedding, EncodedTexts, Identity, Model, OperatingPoint, ShardNumber
 from ..errors import BadSpec, RetryableError
 from ..storage.store import Store
 from .document import bad_document, parse_document, read_document
@@ -87,6 +87,8 @@ class Manifest(Model):
     """Fingerprint of the listing of deleted ids that the build left out; empty without any."""
     deleted: Annotated[int, Field(ge=0)] = 0
     """Rows of the source that were left out for it."""
+    texts: EncodedTexts | None = None
+    """How the texts of the rows became vectors; None: they had vectors."""
     computed_bytes: Annotated[int, Field(ge=0)] = 0
     """Memory besides the files: tables that FAISS computes when it reads them, and what filters may keep."""
     shard: ShardNumber | None = None

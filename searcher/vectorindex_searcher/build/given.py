@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..artifact.layout import Layout
 from ..artifact.publish import fetch_files
 from ..artifact.sharded import Plan, ShardRows, find_rows
-from ..contract import BuildTask
+from ..contract import BuildTask, EncodedTexts, PartitionTask
 from ..dataset.listing import Listing, list_source, load_listing
 from ..dataset.places import no_data
 from ..dataset.source import Source, open_source
 from ..dataset.stage import stage
 from ..dataset.tombstones import current_tombstones
-from ..errors import RetryableError, SourceChanged
+from ..errors import BadSpec, RetryableError, SourceChanged
+from ..progress import TEXTS
 from ..storage.store import Role, Store, open_store
 from . import imported
 
@@ -36,8 +37,8 @@ class Given:
     """Of the listing of deleted ids; empty without any."""
     deleted: int
     """Rows of the whole source that were left out for it."""
-    stage: Callable[[Path], object]
-    """Writes ids.arrow, metadata.arrow and vectors.npy into a folder."""
+    stage: Callable[[Path], EncodedTexts | None]
+    """Writes ids.arrow, metadata.arrow and vectors.npy into a folder; what became of texts, where rows have some."""
     imported: Callable[[Path], Any] = lambda folder: None
     """An index that was built elsewhere, with the staged files of the folder put in its order; None: one is built."""
 
@@ -53,11 +54,33 @@ def of_source(task: BuildTask, artifacts: Store, layout: Layout) -> Given:
         fingerprint=fingerprint,
         tombstones=tombstones,
         deleted=len(source.gone),
-        stage=lambda folder: stage(source, folder),
+        stage=lambda folder: _staged(task, source, (artifacts, layout), folder),
         imported=lambda folder: imported.take(
             task.index, source.store, source, folder, hides=task.tombstones is not None, memory=task.memory_limit_bytes
         ),
     )
+
+
+def _staged(task: BuildTask, source: Source, place: tuple[Store, Layout], folder: Path) -> EncodedTexts | None:
+    if task.columns.text is None:
+        stage(source, folder)
+        return None
+    from .texts import encoding  # an extra
+
+    before = replace(TEXTS)
+    with encoding(task, *place, folder) as rows:
+        stage(replace(source, encode=rows), folder)
+    names = ("encoded", "known", "cut", "seconds")
+    return EncodedTexts(**{name: round(getattr(TEXTS, name) - getattr(before, name), 3) for name in names})
+
+
+def vectors_of(task: BuildTask, dimension: int) -> str:
+    """What vectors are of, besides the rows: what was trained on others is no beginning."""
+    if task.columns.text is None or task.encoder is None:
+        return task.columns.vector
+    from .texts import encoder_name
+
+    return f"{task.columns.text}/{encoder_name(task.encoder, dimension)}"
 
 
 def of_shard(artifacts: Store, layout: Layout, plan: Plan, plan_sha256: str) -> Given:
@@ -90,6 +113,10 @@ def read_source(task: BuildTask, artifacts: Store, layout: Layout) -> tuple[Sour
 
     Raises SourceChanged, SourceMissing, BadSpec, BadData.
     """
+    if task.columns.text is not None and (task.index.imported or isinstance(task, PartitionTask)):
+        message = "rows with texts are encoded for an index that is built whole, from its rows"
+        remedy = "Leave out columns.text and name the column of vectors."
+        raise BadSpec("TextsNotTaken", message, field="spec.source.columns.text", remedy=remedy)
     source_store = open_store(task.source, Role.SOURCE)
     listing = _listing(task, source_store, artifacts, layout)
     source = open_source(source_store, listing, task.columns, task.embedding)

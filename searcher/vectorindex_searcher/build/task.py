@@ -1,6 +1,6 @@
 """`build`: from a listed source to a published artifact, in a single pass over the source.
 
-    read    stream the source once: check rows, write ids, metadata and vectors.npy
+    read    stream the source once: check rows, write ids, metadata and vectors.npy (of texts: texts.py)
     choose  the kind of index, under Auto, on a sample of vectors.npy
     draw    rows that are left out while the index is measured (left_out.py); they become the last of every file
     train   on a uniform sample of the other rows, or go on from a checkpoint
@@ -67,7 +67,7 @@ from . import CHECKPOINT_AFTER_SECONDS, budget, imported, recipe
 from .by_plan import planned
 from .checkpoint import Checkpoints
 from .fill import Order, hash_rows, write_index
-from .given import Given, of_source
+from .given import Given, of_source, vectors_of
 from .held_out import SEED, Builder, Built, Questions, build_measured, questions, shown_rows, with_published
 from .left_out import MAX_FOLDS, LeftOut, draw_left_out
 from .reorder import move_last
@@ -108,7 +108,7 @@ def build(
         _training_rows(task, source, task.index.factory)  # refused before the source is read
     with tempfile.TemporaryDirectory(prefix="build-", dir=work) as name:
         folder = Path(name)
-        source.stage(folder)
+        texts = source.stage(folder)
         found = source.imported(folder)
         if found is None:
             step("choosing")
@@ -123,7 +123,7 @@ def build(
             dimension=source.dimension,
             sample=np.empty(0, np.int64),
             fingerprints=(source.fingerprint, source.tombstones),
-            vector_column=task.columns.vector,
+            vector_column=vectors_of(task, source.dimension),
             ef_construction=ef_construction,
         )
         if found is None:
@@ -148,6 +148,7 @@ def build(
                 "candidates": choice.candidates,
                 "tombstones": source.tombstones,
                 "deleted": source.deleted,
+                "texts": texts,
                 "duration_seconds": round(time.monotonic() - began, 3),
                 "peak_memory_bytes": peak_memory(),
             }
@@ -319,6 +320,7 @@ def _result(manifest: Manifest, sha256: str, task: BuildTask, *, reused: bool) -
         faiss_version=manifest.faiss_version,
         default_point=manifest.default_point,
         conservative_point=manifest.conservative_point,
+        texts=manifest.texts,
         objective_reached=None if task.index.search_params else reached,
         reused=reused,
     )

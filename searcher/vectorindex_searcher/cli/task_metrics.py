@@ -10,11 +10,11 @@ import contextlib
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ..errors import BadSpec
-from ..progress import NOW
+from ..progress import NOW, TEXTS
 
 STEP = "vectorindex_task_step"
 ROWS = "vectorindex_task_rows"
@@ -22,6 +22,10 @@ ROWS_EXPECTED = "vectorindex_task_rows_expected"
 BYTES = "vectorindex_task_bytes"
 RATE = "vectorindex_task_rows_per_second"
 ETA = "vectorindex_task_eta_seconds"
+TEXTS_DONE = "vectorindex_task_texts_total"
+TEXTS_CUT = "vectorindex_task_texts_cut_total"
+ENCODE_SECONDS = "vectorindex_task_encode_seconds_total"
+ENCODER_WAITS = "vectorindex_task_encoder_waits_total"
 
 
 class TaskMetrics(Collector):
@@ -51,6 +55,27 @@ class TaskMetrics(Collector):
                 family = GaugeMetricFamily(name, text, labels=("verb", "step"))
                 family.add_metric((self._verb, now.step), value)
                 yield family
+        yield from self._texts()
+
+    def _texts(self) -> Iterator[Metric]:
+        """Only where rows have texts."""
+        if not TEXTS.encoded + TEXTS.known:
+            return
+        texts = CounterMetricFamily(
+            TEXTS_DONE, "Texts of rows, by where their vectors came from.", labels=("verb", "by")
+        )
+        texts.add_metric((self._verb, "encoder"), TEXTS.encoded)
+        texts.add_metric((self._verb, "cache"), TEXTS.known)
+        yield texts
+        named = (
+            (TEXTS_CUT, "Texts of rows of which only the beginning was encoded.", TEXTS.cut),
+            (ENCODE_SECONDS, "Seconds that rows waited for the encoder.", TEXTS.seconds),
+            (ENCODER_WAITS, "Calls of an embeddings endpoint that had to be made again.", TEXTS.waits),
+        )
+        for name, text, value in named:
+            family = CounterMetricFamily(name, text, labels=("verb",))
+            family.add_metric((self._verb,), value)
+            yield family
 
 
 @contextlib.contextmanager

@@ -45,6 +45,19 @@ class OperatingPoint(Stored):
     """Mean CPU time of one query, one thread, microseconds."""
 
 
+class EncodedTexts(Stored):
+    """Texts of the rows that a build encoded."""
+
+    encoded: int
+    """By the encoder."""
+    known: int
+    """Rows whose text had been encoded before, or stood in another row."""
+    cut: int
+    """Rows of whose text only the beginning was encoded, as far as that is told: no endpoint tells it."""
+    seconds: float
+    """That encoding took."""
+
+
 class BuildResult(Stored):
     kind: Literal["Build"] = "Build"
     digest: str
@@ -69,6 +82,8 @@ class BuildResult(Stored):
     conservative_point: OperatingPoint | None = None
     objective_reached: bool | None = None
     """Whether the default point reaches the objective on the rows it was tuned with; None: nothing was tuned."""
+    texts: EncodedTexts | None = None
+    """None: the rows had vectors."""
     reused: bool = False
     """True when the manifest was there already and nothing was built."""
 

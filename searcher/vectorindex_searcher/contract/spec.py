@@ -54,12 +54,16 @@ class Device(StrEnum):
 
 
 class Columns(Model):
-    """Columns of the source. `id`: integer or string, unique. `vector`: list of floats of one length."""
+    """Columns of the source. `id`: integer or string, unique. `vector`: lists of floats of one length. `text`:
+    strings."""
 
     id: Annotated[str, Field(min_length=1, max_length=128)] = "id"
     """Column of the ids that searches answer with."""
     vector: Annotated[str, Field(min_length=1, max_length=128)] = "vector"
     """Column of the vectors."""
+    text: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Column of texts, in the place of vectors: the build encodes them with `embedding.encoder`, and only those that
+    are new. In Parquet and JSON lines."""
     metadata: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(max_length=32)] = ()
     """Columns kept beside the index, for answers and filters."""
 

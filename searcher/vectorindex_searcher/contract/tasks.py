@@ -73,6 +73,8 @@ class BuildTask(Model):
     """k of the gate, for which answers are asked too, beside 1, 10 and 100. None: one of these."""
     cluster: ClusterUid = ""
     """Who will use the artifact: `collect` of another cluster leaves it then."""
+    encoder: EncoderTask | None = None
+    """What encodes the texts of `columns.text`; None: rows have vectors."""
     shard: Shard | None = None
     """Build this part of the rows that `partition` has laid ready. None: build all rows of the source."""
     later: ClassVar[frozenset[str]] = frozenset({"gate_k", "queries", "cluster", "shard"})

@@ -37,6 +37,7 @@ class Header:
 
     rows: int
     dimension: int
+    """0 from a format whose rows have texts: only the encoder makes it."""
     half: bool
     """float16 holds every vector exactly: float16 or 8-bit integers."""
     id_type: pa.DataType | None
@@ -68,11 +69,24 @@ class Block:
     """int64 or string [n]; None for objects without ids, whose ids are the row numbers of the whole source."""
     metadata: pa.Table
     """The metadata columns, n rows: as the object has them, from a format; from a Source, of its one schema."""
+    texts: pa.Array | None = None
+    """string [n], in the place of vectors, which have no dimension then; None: there are vectors."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of its values."""
-        return int(self.vectors.nbytes + (0 if self.ids is None else self.ids.nbytes) + self.metadata.nbytes)
+        columns = (self.vectors, self.ids, self.metadata, self.texts)
+        return sum(int(column.nbytes) for column in columns if column is not None)
+
+
+def texts_of(column: pa.Array, key: str, first_row: int) -> tuple[npt.NDArray[np.float32], pa.Array]:
+    """No vectors yet, float32 [n, 0], and the texts of a column. Raises BadData/NullText naming the row."""
+    texts = without_views(column).cast(pa.string())
+    if texts.null_count:
+        row = first_row + int(np.argmax(texts.is_null().to_numpy(zero_copy_only=False)))
+        remedy = "Remove the row or fill in its text."
+        raise BadData("NullText", f"{key} row {row} has no text", object=key, row=row, remedy=remedy)
+    return np.empty((len(texts), 0), np.float32), texts
 
 
 _FAULTS = {

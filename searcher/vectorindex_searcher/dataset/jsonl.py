@@ -19,7 +19,7 @@ import pyarrow.json as pj
 from ..contract import Columns
 from ..errors import BadData, BadSpec, TaskError
 from ..storage.store import Store
-from .blocks import MAX_DIMENSION, ROWS_PER_BYTE, Block, Header, block_rows, check_claims, vectors_of
+from .blocks import MAX_DIMENSION, ROWS_PER_BYTE, Block, Header, block_rows, check_claims, texts_of, vectors_of
 from .column_types import common_type
 from .jsonl_types import WORDS, Seen, fields_of, settled
 from .names import listed, partition_values, shown
@@ -187,25 +187,37 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
     first = _first(store, item, columns.metadata, TYPED_LINES, (columns.vector, columns.id))
     if first is None:
         return None
-    _require(item, first.row, columns.vector, "spec.source.columns.vector")
-    vector = first.row[columns.vector]
-    if not isinstance(vector, list) or not all(isinstance(value, int | float) for value in vector[:MAX_DIMENSION]):
-        what = f"field {shown(columns.vector)} is no list of numbers"
-        raise _refusal(item, 0, "BadVectorType", what, "Write vectors as lists of numbers.")
+    dimension = _dimension(item, columns, first.row)
     id_type = _own_ids(item, columns, first.row)
     types = _Types(item, columns.metadata, first)
     rows = item.rows
     if rows is None or not types.settled:
         rows = _count(store, item, types)
-    check_claims(item, rows, len(vector))
+    check_claims(item, rows, dimension or 1)
     metadata = pa.schema([(name, _field_type(item, name, types.known[name], first)) for name in columns.metadata])
-    return Header(rows, len(vector), False, id_type, metadata)
+    return Header(rows, dimension, False, id_type, metadata)
+
+
+def _dimension(item: ListedObject, columns: Columns, row: dict[str, object]) -> int:
+    """Numbers of the first vector; 0 where rows have texts. Raises BadSpec/UnknownColumn, BadData."""
+    if columns.text is not None:
+        _require(item, row, columns.text, "spec.source.columns.text")
+        if not isinstance(row[columns.text], str):
+            what = f"field {shown(columns.text)} is no string"
+            raise _refusal(item, 0, "BadTextType", what, "Write texts as strings; null is none.")
+        return 0
+    _require(item, row, columns.vector, "spec.source.columns.vector")
+    vector = row[columns.vector]
+    if not isinstance(vector, list) or not all(isinstance(value, int | float) for value in vector[:MAX_DIMENSION]):
+        what = f"field {shown(columns.vector)} is no list of numbers"
+        raise _refusal(item, 0, "BadVectorType", what, "Write vectors as lists of numbers.")
+    return len(vector)
 
 
 def _own_ids(item: ListedObject, columns: Columns, row: dict[str, object]) -> pa.DataType | None:
     """The type of ids; None where the lines hold nothing that could be one: their ids are row numbers."""
     if columns.id == Columns().id and columns.id not in row:
-        others = (value for name, value in row.items() if name != columns.vector)
+        others = (value for name, value in row.items() if name not in (columns.vector, columns.text))
         if not any(isinstance(value, int | str) and not isinstance(value, bool) for value in others):
             return None
     _require(item, row, columns.id, "spec.source.columns.id")
@@ -271,15 +283,19 @@ def _batches(store: Store, item: ListedObject, schema: pa.Schema, rows: int) -> 
 
 def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:
     """The rows of an object in order. Raises BadData naming object and row, SourceChanged."""
-    fields = {columns.vector: pa.list_(pa.float32())}
+    fields = {columns.vector: pa.list_(pa.float32())} if columns.text is None else {columns.text: pa.string()}
     if header.id_type is not None:
         fields[columns.id] = header.id_type
     schema = pa.schema({field.name: field.type for field in header.metadata} | fields)
     done = 0
     for first, batch in _batches(store, item, schema, block_rows(header.dimension)):
-        vectors = vectors_of(batch.column(columns.vector), item.key, first, header.dimension)
+        texts = None
+        if columns.text is not None:
+            vectors, texts = texts_of(batch.column(columns.text), item.key, first)
+        else:
+            vectors = vectors_of(batch.column(columns.vector), item.key, first, header.dimension)
         ids = None if header.id_type is None else _without_null(item, batch.column(columns.id), first)
-        yield Block(item.key, first, vectors, ids, _metadata(batch, item.key, columns.metadata))
+        yield Block(item.key, first, vectors, ids, _metadata(batch, item.key, columns.metadata), texts)
         done = first + batch.num_rows
     if done != header.rows:
         raise _refusal(item, None, "CorruptFile", f"holds {done} lines, {header.rows} were counted", "List it again.")
@@ -343,4 +359,5 @@ FORMAT = Format(
     columns=read_columns,
     ids=read_ids,
     counted=True,
+    texts=True,
 )

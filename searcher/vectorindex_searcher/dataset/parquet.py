@@ -10,7 +10,7 @@ import pyarrow as pa
 from ..contract import Columns
 from ..errors import BadData, BadSpec
 from ..storage.store import Store
-from .blocks import Block, Header, block_rows, check_claims, vectors_of
+from .blocks import Block, Header, block_rows, check_claims, texts_of, vectors_of
 from .column_types import Refused, id_type, is_half, metadata_type, vector_item
 from .column_values import ids_of
 from .names import listed, partition_column, partition_type, partition_values, shown
@@ -32,17 +32,22 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
     # accessors for them end the process, where reading through it fails as it should.
     with opened(store, item, in_turn=True) as file:
         schema = file.schema_arrow
-        _require(schema, columns.vector, item.key, "spec.source.columns.vector")
+        if columns.text is None:
+            _require(schema, columns.vector, item.key, "spec.source.columns.vector")
+        else:
+            _require_text(schema, columns.text, item.key)
         for name in columns.metadata:
             if name not in partition_values(item.key):
                 _require(schema, name, item.key, "spec.source.columns.metadata")
-        number = _vector_item(schema, columns.vector, item.key)
+        number = _vector_item(schema, columns.vector, item.key) if columns.text is None else pa.float32()
         identifier = _id_type(schema, columns, item.key)
         metadata = pa.schema([(name, _metadata_type(schema, name, item.key)) for name in columns.metadata])
         rows = file.rows
         if rows == 0:
             return None
         check_claims(item, rows, 1)
+        if columns.text is not None:
+            return Header(rows, 0, False, identifier, metadata)
         dimension = _dimension(file, item, columns.vector)
         check_claims(item, rows, dimension)
         return Header(rows, dimension, is_half(number), identifier, metadata)
@@ -57,6 +62,15 @@ def _require(schema: pa.Schema, name: str, key: str, field: str, remedy: str = "
     remedy = remedy or (_existing(schema, name) if not count else "Give every column a name of its own.")
     message = f"{key} has {what}; its columns are {there}"
     raise BadSpec("UnknownColumn", message, object=key, field=field, remedy=remedy)
+
+
+def _require_text(schema: pa.Schema, name: str, key: str) -> None:
+    field = "spec.source.columns.text"
+    _require(schema, name, key, field)
+    kind = schema.field(name).type
+    if metadata_type(kind) != pa.string():
+        message = f"{key}: text column {shown(name)} is {shown(str(kind), 200, quoted=False)}, expected strings"
+        raise BadData("BadTextType", message, object=key, field=field, remedy="Name the column of the texts.")
 
 
 def _existing(schema: pa.Schema, name: str) -> str:
@@ -114,7 +128,9 @@ def _metadata_type(schema: pa.Schema, name: str, key: str) -> pa.DataType:
 def _id_type(schema: pa.Schema, columns: Columns, key: str) -> pa.DataType | None:
     """None for a file without any column that could hold ids: its ids are row numbers, as NPY's."""
     if columns.id == Columns().id and columns.id not in schema.names:
-        candidates = [field.name for field in schema if field.name != columns.vector and _may_be_id(field)]
+        candidates = [
+            field.name for field in schema if field.name not in (columns.vector, columns.text) and _may_be_id(field)
+        ]
         if not candidates:
             return None
         remedy = f"Name the column of the ids ({listed(candidates)}), or write one: df['id'] = range(len(df))."
@@ -147,20 +163,24 @@ def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Head
     done = 0
     with opened(store, item) as file:
         there = set(file.schema_arrow.names)
-        wanted = (columns.vector, *([columns.id] if header.id_type else []), *columns.metadata)
+        wanted = (columns.text or columns.vector, *([columns.id] if header.id_type else []), *columns.metadata)
         names = [name for name in dict.fromkeys(wanted) if name in there]
-        rows = min(block_rows(header.dimension), METADATA_ROWS if columns.metadata else ID_ROWS)
+        rows = min(block_rows(header.dimension), METADATA_ROWS if columns.metadata or columns.text else ID_ROWS)
         for batch in file.batches(rows, names):
             if batch.num_rows == 0:
                 continue
             if done + batch.num_rows > header.rows:
                 message = f"{item.key} holds more rows than the {header.rows} that its footer says"
                 raise BadData("CorruptFile", message, object=item.key, remedy="Write the object again.")
-            vectors = vectors_of(batch.column(columns.vector), item.key, done, header.dimension)
+            texts = None
+            if columns.text is not None:
+                vectors, texts = texts_of(batch.column(columns.text), item.key, done)
+            else:
+                vectors = vectors_of(batch.column(columns.vector), item.key, done, header.dimension)
             ids = None
             if header.id_type is not None:
                 ids = ids_of(batch.column(columns.id), header.id_type, columns.id, item.key, done)
-            yield Block(item.key, done, vectors, ids, _metadata(batch, item.key, columns.metadata))
+            yield Block(item.key, done, vectors, ids, _metadata(batch, item.key, columns.metadata), texts)
             done += batch.num_rows
     if done != header.rows:
         message = f"{item.key} holds {done} rows, its footer says {header.rows}"
@@ -176,5 +196,11 @@ def _metadata(batch: pa.RecordBatch, key: str, names: Sequence[str]) -> pa.Table
 
 
 FORMAT = Format(
-    name="Parquet", suffixes=(".parquet",), header=read_header, blocks=read_blocks, columns=read_columns, ids=read_ids
+    name="Parquet",
+    suffixes=(".parquet",),
+    header=read_header,
+    blocks=read_blocks,
+    columns=read_columns,
+    ids=read_ids,
+    texts=True,
 )

@@ -32,6 +32,8 @@ class Format:
     """The ids alone, of the column named, int64 or string; None: they are the row numbers of the whole source."""
     query_vectors: str | None = None
     """Where queries are in a file that holds both (HDF5's `test`)."""
+    texts: bool = False
+    """Whether rows may have a text in the place of a vector (Columns.text)."""
     counted: bool = False
     """The header does not say the rows: finding them reads the object once, so `resolve` stores them in the listing."""
 

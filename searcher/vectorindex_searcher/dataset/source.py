@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..contract import Columns, Embedding
-from ..errors import BadData, SourceMissing
+from ..errors import BadData, BadSpec, SourceMissing
 from ..storage.prefetch import prefetch
 from ..storage.store import Store
 from .blocks import BLOCK_BYTES, Block, Header, check_claims, check_vectors
@@ -45,6 +45,8 @@ class Source:
     id_type: pa.DataType
     metadata: pa.Schema
     """Of all objects, whose own types differ from it only where nothing is lost."""
+    encode: Callable[[Block], Block] | None = None
+    """Makes vectors of texts; None: rows have vectors, or nobody reads them."""
     gone: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """Row numbers of the whole source, rising, that are left out (deleted ids); `rows` does not count them."""
 
@@ -68,18 +70,26 @@ class Source:
         row, keeper = 0, Keeper(self.metadata)
         for item, header in self.objects:
             for block in format_of(item.key).blocks(self.store, item, self.columns, header):
-                check_vectors(block, self.embedding.metric)
+                if block.texts is None:
+                    check_vectors(block, self.embedding.metric)
                 count = len(block.vectors)
                 if len(self.metadata):
                     block = replace(block, metadata=keeper.keep(block.metadata, item.key, block.first_row))
                 if len(self.gone):
                     block = _without(block, row, self.gone)
                 if len(block.vectors):
-                    yield block
+                    yield block if block.texts is None else self._encoded(block)
                 row += count
         for column, values in keeper.lost.items():
             if values:
                 _log.warning("NaN, infinity or no time is kept as null", extra={"column": column, "values": values})
+
+    def _encoded(self, block: Block) -> Block:
+        """The rows that stay, so that no deleted text is encoded."""
+        assert self.encode is not None, "texts are read by whoever has an encoder"
+        encoded = self.encode(block)
+        check_vectors(encoded, self.embedding.metric)
+        return encoded
 
     def ids(self) -> Iterator[pa.Array]:
         """The ids of every row of the objects, `gone` or not, in order. Reads no vectors."""
@@ -125,7 +135,8 @@ def _without(block: Block, first: int, gone: npt.NDArray[np.int64]) -> Block:
     ids = pa.array(np.arange(first, first + count)) if block.ids is None else block.ids
     mask = pa.array(keep)
     metadata = block.metadata.filter(mask) if block.metadata.num_columns else block.metadata
-    return replace(block, vectors=block.vectors[keep], ids=ids.filter(mask), metadata=metadata)
+    texts = None if block.texts is None else block.texts.filter(mask)
+    return replace(block, vectors=block.vectors[keep], ids=ids.filter(mask), metadata=metadata, texts=texts)
 
 
 def open_source(store: Store, listing: Listing, columns: Columns, embedding: Embedding) -> Source:
@@ -136,7 +147,14 @@ def open_source(store: Store, listing: Listing, columns: Columns, embedding: Emb
     """
 
     def header(item: ListedObject) -> Header | None:
-        found = format_of(item.key).header(store, item, columns)
+        made = format_of(item.key)
+        if columns.text is not None and not made.texts:
+            remedy = "Write Parquet or JSON lines."
+            message = f"{item.key} is {made.name}, which has no texts"
+            raise BadSpec("UnknownColumn", message, object=item.key, field="spec.source.columns.text", remedy=remedy)
+        found = made.header(store, item, columns)
+        if found is not None and columns.text is not None:
+            found = replace(found, dimension=_told(embedding))
         if found is not None:
             check_claims(item, found.rows, found.dimension)
         return found
@@ -169,6 +187,15 @@ def open_source(store: Store, listing: Listing, columns: Columns, embedding: Emb
         id_type=first.id_type or pa.int64(),
         metadata=pa.schema([(name, _agreed(name, objects)) for name in columns.metadata]),
     )
+
+
+def _told(embedding: Embedding) -> int:
+    """The dimension of vectors that are still to be made."""
+    if embedding.dimension is None:
+        remedy = "Write how many numbers a vector of the model has."
+        message = "source.columns.text needs embedding.dimension: the source has no vector yet"
+        raise BadSpec("NoDimension", message, field="spec.embedding.dimension", remedy=remedy)
+    return embedding.dimension
 
 
 def _check_agreement(first_key: str, first: Header, key: str, other: Header) -> None:

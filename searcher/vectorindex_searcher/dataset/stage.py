@@ -75,7 +75,9 @@ def stage(source: Source, folder: Path) -> None:
     Raises BadData naming object and row (also for an id that occurs twice), SourceChanged, StoreUnavailable.
     """
     with (
-        Progress("reading rows", source.rows, 4 * source.dimension) as progress,
+        Progress(
+            "reading rows" if source.columns.text is None else "encoding rows", source.rows, 4 * source.dimension
+        ) as progress,
         _RowFiles(folder, source, source.rows) as files,
     ):
         for block in source.blocks():

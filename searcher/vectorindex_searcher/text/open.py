@@ -12,7 +12,7 @@ from ..errors import BadSpec
 from ..storage.cache import Held, NodeCache
 from ..storage.store import Role, open_store
 from .encoder import Encoder, Side
-from .endpoint import EndpointEncoder
+from .endpoint import BUDGET_SECONDS, EndpointEncoder
 from .folder import ENCODER, FIELD, RERANKER, Kind, ModelFolder, fetch
 from .onnx import OnnxEncoder
 from .reranker import CrossEncoder
@@ -20,16 +20,19 @@ from .reranker import CrossEncoder
 _log = logging.getLogger(__name__)
 
 
-def open_encoder(wanted: EncoderTask, cache_dir: Path, cache_bytes: int, dimension: int) -> tuple[Encoder, Held | None]:
-    """The encoder, and what keeps its files in the node's cache, if it has any. `dimension`: of the index. No endpoint
-    is asked yet.
+def open_encoder(
+    wanted: EncoderTask, cache_dir: Path, cache_bytes: int, dimension: int, *, budget: float = BUDGET_SECONDS
+) -> tuple[Encoder, Held | None]:
+    """The encoder, and what keeps its files in the node's cache, if it has any. `dimension`: of the index. `budget`:
+    seconds that an endpoint has for a call. No endpoint is asked yet.
 
     Raises TaskError: EncoderMismatch, EncoderIncomplete, EncoderDimension, TextNotInstalled, StoreUnavailable ...
     """
     prefixes = {Side.QUERY: wanted.query_prefix, Side.DOCUMENT: wanted.document_prefix}
     if wanted.endpoint is not None:
         token, ca_pem = (os.environ.get(ENCODER_ENV_PREFIX + name, "").strip() for name in ("TOKEN", "CA_PEM"))
-        return EndpointEncoder(wanted.endpoint, prefixes, dimension, token=token, ca_pem=ca_pem), None
+        place = wanted.endpoint
+        return EndpointEncoder(place, prefixes, dimension, token=token, ca_pem=ca_pem, budget=budget), None
     if wanted.onnx is None:
         raise BadSpec("BadEncoder", "an encoder has neither onnx nor endpoint", field="spec.embedding.encoder")
     return _open_folder(wanted.onnx, prefixes, NodeCache(cache_dir, cache_bytes), cache_dir, dimension)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vectorindex_operator.api.quantities import memory_bytes, size_text
 from vectorindex_operator.api.timestamps import to_unix
-from vectorindex_operator.api.v1alpha1 import WorkFailure
+from vectorindex_operator.api.v1alpha1 import Live, WorkFailure
 from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.attempt import UNREADABLE, look, stop, waits_for
 from vectorindex_operator.core.backoff import build_wait
@@ -65,7 +65,11 @@ def _key(state: ReconcileState, name: str) -> str:
     """What a build depends on besides the revision: its resources, and how its data is reached."""
     frozen = state.revision(name).spec
     spec = state.spec
-    access = recipe.changed_access((frozen.source, spec.source.place), (frozen.artifacts, spec.artifacts.place))
+    places = [(frozen.source, spec.source.place), (frozen.artifacts, spec.artifacts.place)]
+    models = (frozen.encoder_store, spec.embedding.store())
+    if frozen.columns.text is not None and models[0] is not None and models[1] is not None:
+        places.append((models[0], models[1]))
+    access = recipe.changed_access(*places)
     return identity.attempt_key(identity.build_hash(state.spec), access)
 
 
@@ -134,6 +138,7 @@ def _start(state: ReconcileState, name: str, key: str) -> None:
         tombstones=recipe.tombstones(spec, state.spec.source.place),
         queries=identity.queries_below(state.spec),
         cluster=state.settings.cluster_uid,
+        encoder=recipe.row_encoder(spec, Live.of(state.spec)),
         gate_k=state.spec.gate.k if state.spec.gate.k not in ASKED_KS else None,
     )
     state.act(StartBuild(job, name, attempt, _failures(state, name), wants_gpu, task))

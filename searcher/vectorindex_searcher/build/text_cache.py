@@ -1,0 +1,180 @@
+"""Vectors of texts that were encoded before, kept beside an index's artifacts: a refresh encodes only what is new.
+
+    texts/<encoder>/<sha256>.parquet    a pack: SHA-256 of each text, its vector, whether the text was cut
+    texts/<encoder>/probes.parquet      of an endpoint: texts of ours, and what it made of them (texts.py)
+
+A pack is named by its own SHA-256, so one that is damaged is no pack, and its texts are encoded anew. Packs are only a
+cache: one that another build has put together with others meanwhile, or that somebody removed, costs time and nothing
+else. Memory: 40 bytes a text, and one pack; the vectors lie on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..artifact.layout import Layout
+from ..storage.store import Store
+from ..text.encoder import Vectors
+
+PACK_BYTES = 32 << 20
+"""Of the vectors in a pack, about."""
+PACK_SECONDS = 120.0
+"""What a build that is killed may lose."""
+MOST_SMALL_PACKS = 32
+"""Small ones beyond that are put together: a refresh adds one each time."""
+_KEY_BYTES = 32
+_log = logging.getLogger(__name__)
+
+Keys = npt.NDArray[np.bytes_]
+
+
+def keys_of(texts: Sequence[str]) -> Keys:
+    """SHA-256 of each text: S32 [n]."""
+    return np.array([hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts], "S32")
+
+
+class TextCache:
+    """The packs of one encoder. One thread uses it; `close` removes its file, and stores nothing."""
+
+    def __init__(self, store: Store, layout: Layout, encoder: str, dimension: int, folder: Path) -> None:
+        """`encoder`: names it, and what it makes of a text (texts.py). `folder`: for its file of vectors. Reads all
+        packs. Raises StoreUnavailable."""
+        self._store, self._layout, self._encoder, self._dimension = store, layout, encoder, dimension
+        self._row = 4 * dimension + 1
+        self._path = folder / "texts.cache"
+        self._file = self._path.open("w+b")
+        self._known: Keys = np.empty(0, "S32")
+        """Rising."""
+        self._rows = np.empty(0, np.int64)
+        """Where in the file the vector of each key is."""
+        self._count = 0
+        self._new: list[bytes] = []
+        """Keys that are in the file and in no pack yet, in its order."""
+        self._since = time.monotonic()
+        self._read()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def find(self, keys: Keys) -> tuple[npt.NDArray[np.bool_], Vectors, npt.NDArray[np.bool_]]:
+        """Which of the keys are known, [n]; of those their vectors, [k, d], and whether their text was cut, [k]."""
+        at = np.minimum(np.searchsorted(self._known, keys), max(0, len(self._known) - 1))
+        known = self._known[at] == keys if len(self._known) else np.zeros(len(keys), np.bool_)
+        rows = self._rows[at[known]] if len(self._known) else at[known]
+        data = b"".join(os.pread(self._file.fileno(), self._row, int(row) * self._row) for row in rows)
+        table = np.frombuffer(data, np.uint8).reshape(-1, self._row)
+        vectors = np.ascontiguousarray(table[:, :-1]).view(np.float32).reshape(-1, self._dimension)
+        return known, vectors, table[:, -1] > 0
+
+    def add(self, keys: Keys, vectors: Vectors, cut: npt.NDArray[np.bool_]) -> bool:
+        """Keep what was encoded: different keys that are not known. True: it is time to `flush`."""
+        self._append(keys, vectors, cut)
+        self._new += [key.ljust(_KEY_BYTES, b"\0") for key in keys.tolist()]
+        full = len(self._new) * 4 * self._dimension >= PACK_BYTES
+        return full or time.monotonic() - self._since >= PACK_SECONDS
+
+    def flush(self) -> None:
+        """Store what is new as a pack. Raises StoreUnavailable."""
+        self._since = time.monotonic()
+        if not self._new:
+            return
+        first = self._count - len(self._new)
+        data = os.pread(self._file.fileno(), len(self._new) * self._row, first * self._row)
+        self._put(self._new, np.frombuffer(data, np.uint8).reshape(-1, self._row))
+        self._new = []
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    # ------------------------------------------------------------ packs
+
+    def _append(self, keys: Keys, vectors: Vectors, cut: npt.NDArray[np.bool_]) -> None:
+        rows = np.empty((len(keys), self._row), np.uint8)
+        rows[:, :-1] = np.ascontiguousarray(vectors, np.float32).view(np.uint8).reshape(len(keys), -1)
+        rows[:, -1] = cut
+        self._file.seek(self._count * self._row)
+        self._file.write(rows.tobytes())
+        self._file.flush()
+        known = np.concatenate([self._known, keys])
+        places = np.concatenate([self._rows, np.arange(self._count, self._count + len(keys))])
+        order = np.argsort(known, kind="stable")
+        self._known, self._rows = known[order], places[order]
+        self._count += len(keys)
+
+    def _put(self, keys: Sequence[bytes], rows: npt.NDArray[np.uint8]) -> str:
+        """Write a pack; its key in the store."""
+        flat = pa.array(np.ascontiguousarray(rows[:, :-1]).view(np.float32).ravel())
+        table = pa.table(
+            {
+                "key": pa.array(keys, pa.binary(_KEY_BYTES)),
+                "vector": pa.FixedSizeListArray.from_arrays(flat, self._dimension),
+                "cut": pa.array(rows[:, -1] > 0),
+            }
+        )
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="none")  # vectors do not shrink
+        data = bytes(sink.getvalue().to_pybytes())
+        key = self._layout.texts(self._encoder, f"{hashlib.sha256(data).hexdigest()}.parquet")
+        self._store.put(key, data)
+        return key
+
+    def _read(self) -> None:
+        small: list[tuple[str, Keys]] = []
+        found = sorted(self._store.list(self._layout.texts(self._encoder)), key=lambda item: item.key)
+        for item in found:
+            name = item.key.rsplit("/", 1)[-1].removesuffix(".parquet")
+            if len(name) != 2 * _KEY_BYTES:
+                continue
+            keys = self._take(item.key, name)
+            if keys is not None and item.size < PACK_BYTES // 2:
+                small.append((item.key, keys))
+        if len(small) > MOST_SMALL_PACKS:
+            self._put_together(small)
+        if found:
+            _log.info("texts that were encoded before", extra={"texts": self._count, "packs": len(found)})
+
+    def _take(self, key: str, sha256: str) -> Keys | None:
+        """What is new of a pack; None where it is none of ours, or gone."""
+        try:
+            data = self._store.read(key)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise pa.ArrowInvalid("its SHA-256 is another one")
+            table = pq.read_table(pa.BufferReader(data)).combine_chunks()
+            keys = np.array(table.column("key").to_pylist(), "S32")
+            vectors = table.column("vector").combine_chunks().flatten().to_numpy().reshape(len(keys), -1)
+            cut = table.column("cut").to_numpy()
+            if vectors.shape[1] != self._dimension:
+                raise pa.ArrowInvalid(f"its vectors have {vectors.shape[1]} dimensions")
+        except FileNotFoundError:
+            return None
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            _log.warning("a pack of texts is left out", extra={"object": self._store.describe(key), "why": str(error)})
+            return None
+        keys, first = np.unique(keys, return_index=True)
+        fresh = ~self.find(keys)[0]
+        self._append(keys[fresh], vectors[first[fresh]], cut[first[fresh]])
+        return keys
+
+    def _put_together(self, small: list[tuple[str, Keys]]) -> None:
+        """Write the small packs as few; the old ones go when the new ones are there."""
+        keys = np.unique(np.concatenate([keys for _, keys in small]))
+        step = max(1, PACK_BYTES // (4 * self._dimension))
+        made = set()
+        for start in range(0, len(keys), step):
+            some = keys[start : start + step]
+            _, vectors, cut = self.find(some)
+            rows = np.concatenate([vectors.view(np.uint8).reshape(len(some), -1), cut[:, None]], axis=1)
+            made.add(self._put([key.ljust(_KEY_BYTES, b"\0") for key in some.tolist()], rows.astype(np.uint8)))
+        self._store.delete_many([key for key, _ in small if key not in made])
