@@ -157,7 +157,7 @@ class TextRows:
         vectors[known], cut[known] = old, was_cut
         if (new := np.flatnonzero(~known)).size:
             vectors[new], cut[new] = self._encode([texts[at] for at in first[new].tolist()])
-            fine: npt.NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
+            fine = np.array(np.isfinite(vectors).all(axis=1), np.bool_)
             self._refuse(block, fine[back])
             if self._cache.add(distinct[new], vectors[new], cut[new]):
                 self.flush()
