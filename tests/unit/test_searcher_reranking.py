@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,10 +21,14 @@ from searcher_process import started
 from served import write_rows
 
 from vectorindex_client import Client
+from vectorindex_client.answers import Answer
+from vectorindex_client.results import results_of
 from vectorindex_searcher import contract
 from vectorindex_searcher.artifact.layout import SERVED_FILES, Layout
 from vectorindex_searcher.artifact.manifest import Manifest, describe_file
 from vectorindex_searcher.artifact.publish import publish
+from vectorindex_searcher.cli.commands import serve_task
+from vectorindex_searcher.cli.flags import parser
 from vectorindex_searcher.errors import BadData, BadSpec, TaskError
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.parameters import index_type
@@ -45,6 +50,7 @@ from vectorindex_searcher.text import reranker as reranker_module
 from vectorindex_searcher.text.encoder import EncoderError
 from vectorindex_searcher.text.open import open_reranker
 from vectorindex_searcher.text.reranker import CALL_TOKENS, CrossEncoder
+from vectorindex_searcher.text.shown import reranker_lines
 
 IDENTITY = contract.Identity(namespace="shop", name="products")
 NEVER = float("inf")
@@ -476,3 +482,48 @@ def test_two_processes_rerank_and_count(tmp_path: Path) -> None:
             assert found.reranked is True
             assert all("house" in TEXTS[int(row)] for row in found.ids)
         assert client.search(mean_of("red car"), 5).reranked is None
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def test_flags_of_serve_name_it(tmp_path: Path) -> None:
+    """A folder of this machine as it is now; one that is elsewhere by its SHA-256."""
+    published(tmp_path)
+    sha256 = write_reranker(tmp_path / "m", weights_of(sea=1))
+
+    def told(*flags: str) -> contract.RerankTask | None:
+        serve = ["serve", "--artifact", str(tmp_path / "store"), "--namespace", "shop", "--name", "products"]
+        return serve_task(parser().parse_args([*serve, *flags]), None).rerank
+
+    words = ("--encoder", str(tmp_path / "encoder"))
+    folder = ("--rerank", str(tmp_path / "m"))
+    found = told(*words, *folder, "--rerank-column", "first", "--rerank-candidates", "30", "--rerank-budget", "20")
+    assert found is not None
+    assert (found.onnx.sha256, found.text_column, found.candidates, found.budget_seconds) == (sha256, "first", 30, 0.02)
+    assert told(*words) is None
+    for flags, blamed in (
+        (folder, "--encoder"),
+        ((*words, "--rerank", "s3://models/m"), "--rerank-sha256"),
+        ((*words, *folder, "--rerank-candidates", "201"), "--rerank-candidates"),
+        ((*words, *folder, "--rerank-budget", "0"), "--rerank-budget"),
+    ):
+        with pytest.raises(BadSpec) as refused:
+            told(*flags)
+        assert refused.value.failure.field == blamed
+
+
+def test_a_person_sees_the_digest_and_what_it_makes_of_a_pair(tmp_path: Path) -> None:
+    sha256 = write_reranker(tmp_path / "m", weights_of(sea=5, red=1))
+    said = list(reranker_lines(contract.Location(folder=str(tmp_path / "m")), ["blue", "red car", "the sea"]))
+    assert said[0] == f"sha256     {sha256}"
+    assert [line.split() for line in said[-2:]] == [["1.0000", "red", "car"], ["5.0000", "the", "sea"]]
+
+
+def test_the_client_tells_the_order_of_binary_answers(tmp_path: Path) -> None:
+    """By the header: the answer itself has ids and scores."""
+    body = struct.pack("<4sIIIqIf", b"VXA1", 1, 1, 0, 7, 1, 0.5)
+    for text, wanted in (("true", True), ("false", False), (None, None)):
+        headers = {"x-vectorindex-revision": "r"} | ({} if text is None else {"x-vectorindex-reranked": text})
+        (one,) = results_of(Answer(200, headers, body), 1)
+        assert (one.ids, one.reranked) == ([7], wanted)
