@@ -14,7 +14,7 @@ from unit.test_searcher_serve_app import COUNT, DIMENSION, make_engine, running
 from vectorindex_searcher.index.rows import Ids, RowWriter
 from vectorindex_searcher.serve.http.connection import Connection
 from vectorindex_searcher.serve.http.messages import Problem
-from vectorindex_searcher.serve.search import answers, service
+from vectorindex_searcher.serve.search import answers, service, written
 from vectorindex_searcher.serve.search.answers import SingleAnswers, binary_answer
 from vectorindex_searcher.serve.search.reader import wants_binary
 from vectorindex_searcher.serve.search.work import Work, WorkBudget
@@ -124,7 +124,7 @@ def test_a_long_answer_is_never_in_one_piece(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Connection, "_encode_long", spied)
     with running(engine) as pod:
         usual = pod.search(body, headers=headers)
-        for module in (answers, service):
+        for module in (answers, written):
             monkeypatch.setattr(module, "PIECE_BYTES", 500)
         status, _, found = pod.search(body, headers=headers)
     assert status == usual[0] == 200

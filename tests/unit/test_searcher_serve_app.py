@@ -41,6 +41,7 @@ from vectorindex_searcher.serve.http.auth import Tokens
 from vectorindex_searcher.serve.http.limits import ANSWER_BYTES, Limits
 from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.search import pool as pool_module
+from vectorindex_searcher.serve.search.freshness import Freshness
 from vectorindex_searcher.serve.search.plan import Planner
 from vectorindex_searcher.serve.search.policies import Policies
 from vectorindex_searcher.serve.search.pool import SearchPool
@@ -208,6 +209,7 @@ def running(
     guard: Tokens | None = None,
     policies: Policies | None = None,
     columns_before: dict[str, str] | None = None,
+    fresh: Freshness | None = None,
     **pool_options: Any,
 ) -> Iterator[Pod]:
     task = contract.ServeTask(
@@ -251,6 +253,7 @@ def running(
                 tokens=guard is not None,
                 policies=policies,
                 columns_before=columns_before,
+                fresh=fresh,
             ),
             task.revision,
             Limits(body_bytes=100_000),

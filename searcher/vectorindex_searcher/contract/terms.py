@@ -12,6 +12,8 @@ ADMIN_PORT = 8081
 REVISION_HEADER = "X-VectorIndex-Revision"
 IGNORED_PARAMS_HEADER = "X-VectorIndex-Ignored-Params"
 """Of an answer to a query that named search parameters which this index has not: their names."""
+FRESH_HEADER = "X-VectorIndex-Fresh"
+"""Of an answer that holds fresh rows beside the artifact's: the number of their snapshot."""
 RERANKED_HEADER = "X-VectorIndex-Reranked"
 """Of an answer that a cross-encoder was to reorder: true, or false where it has the order of its vectors."""
 _OF_A_LAYER = ("nprobe", "efSearch", "k_factor", "max_codes")

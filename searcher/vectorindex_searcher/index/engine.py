@@ -70,6 +70,7 @@ class Engine:
         """The metadata columns that a filter may name."""
         self._matching = cache or (MatchCache(metadata, self._restricted.sets_bytes) if metadata else None)
         self.metadata_columns: tuple[str, ...] = metadata.columns if metadata else ()
+        self.metadata_schema: pa.Schema = metadata.schema if metadata else pa.schema([])
         self.resident_bytes: int = manifest.resident_bytes
         # Parameters come from users: remember the common ones, never without bound.
         self._prepared = functools.lru_cache(maxsize=256)(self._prepare)

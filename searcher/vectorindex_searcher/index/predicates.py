@@ -10,12 +10,12 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .filters import All, Not, Predicate, Some, Term, Value, memory_of
-from .rows import RowFile
 from .selection.rowset import RowSet
 from .selection.subset import SETS_BYTES
 
@@ -40,7 +39,20 @@ _COMPARE = {
 }
 
 
-def matching(file: RowFile, predicate: Predicate) -> RowSet:
+class Batched(Protocol):
+    """Rows in record batches, such as a RowFile."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def batches(self) -> Sequence[pa.RecordBatch]: ...
+
+
+def matching(file: Batched, predicate: Predicate) -> RowSet:
     """The rows of `file` that the predicate holds for. Its columns must be those of the file."""
     evaluation = Evaluation(file, predicate)
     evaluation.go_on()
@@ -52,7 +64,7 @@ class Evaluation:
 
     __slots__ = ("_bits", "_done", "_file", "_held", "_packed_bytes", "_predicate", "_prepared")
 
-    def __init__(self, file: RowFile, predicate: Predicate) -> None:
+    def __init__(self, file: Batched, predicate: Predicate) -> None:
         self._file = file
         self._predicate = predicate
         self._prepared = _Prepared(file.schema)
@@ -109,7 +121,7 @@ class _Coming:
 class MatchCache:
     """Row sets of recent predicates: real traffic repeats its filters. Bounded in bytes; thread-safe."""
 
-    def __init__(self, file: RowFile, limit_bytes: int = SETS_BYTES) -> None:
+    def __init__(self, file: Batched, limit_bytes: int = SETS_BYTES) -> None:
         self._file = file
         self.limit_bytes = limit_bytes
         self._lock = threading.Lock()

@@ -37,6 +37,7 @@ from .http.limits import (
 from .http.messages import Deferred, Problem, Request, Response, json_response
 from .point import serving_points
 from .search.encoding import Search, TextSearches
+from .search.freshness import Freshness
 from .search.plan import NO_LIMITS, Planner, QuerySchema, allowed_params
 from .search.policies import ALL_ROWS, Policies, Policy
 from .search.pool import SearchPool
@@ -73,11 +74,13 @@ class SearchApp:
         encoder: Encoder | None = None,
         reranker: Reranker | None = None,
         threads: int = 1,
+        fresh: Freshness | None = None,
     ) -> None:
         """`mirror`: takes what another revision is to answer again. `tokens`: whether a bearer token is asked for,
         which is all that it knows of them. `policies`: which rows a token may see; None: all. `limited`: what queries
         may choose for themselves. `columns_before`: contract.COLUMNS_BEFORE_ENV; None: not known. `encoder`: takes
         queries in words, on `threads` threads; `reranker`: reorders the answers to them, on as many, by the task.
+        `fresh`: what of the rows after the artifact's is searched too.
         """
         embedding = engine.manifest.embedding
         self._recorder = recorder
@@ -99,11 +102,12 @@ class SearchApp:
             columns=engine.filter_columns if engine.supports_filter else None,
             columns_before=columns_of_letters(columns_before) if columns_before else None,
             texts=encoder is not None,
+            fresh=fresh is not None,
         )
         if policies is not None:
             policies.bind(schema.columns)
         own = [one for point in self._params.values() for one in point.values()]
-        self._searching = SearchService(engine, pool, task.revision, own, live, feedback, queries, mirror)
+        self._searching = SearchService(engine, pool, task.revision, own, live, feedback, queries, mirror, fresh)
         self._keeps_queries, self._tokens, self._policies = queries is not None, tokens, policies
         self._engine, self._pool = engine, pool
         self._vectors = VectorReader(engine.dimension, engine.metric, embedding.model)

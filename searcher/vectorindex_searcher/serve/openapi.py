@@ -40,6 +40,7 @@ PROBLEMS: Mapping[int, tuple[str, ...]] = {
     404: ("NotFound",),
     405: ("MethodNotAllowed",),
     408: ("RequestTimeout",),
+    409: ("NotFreshYet",),
     413: ("BodyTooLarge",),
     414: ("TargetTooLong",),
     415: ("UnsupportedEncoding", "UnsupportedMediaType"),
@@ -55,12 +56,13 @@ PROBLEMS: Mapping[int, tuple[str, ...]] = {
 """Status -> kinds of problem (the last part of `type`)."""
 _ANY = (400, 401, 403, 408, 414, 431, 500, 501, 503, 505)
 """Of every path: whoever asks, the protocol may refuse."""
-_SEARCHING = (*_ANY, 413, 415, 417, 422, 504)
+_SEARCHING = (*_ANY, 409, 413, 415, 417, 422, 504)
 _FEEDING_BACK = (*_ANY, 405, 413, 417)
 _READING = (*_ANY, 405)
 _HEADERS: dict[int, tuple[str, str]] = {
     401: ("WWW-Authenticate", "How to ask: Bearer."),
     405: ("Allow", "The methods of this path."),
+    409: ("Retry-After", "Seconds after which to try again."),
     503: ("Retry-After", "Seconds after which to try again."),
 }
 

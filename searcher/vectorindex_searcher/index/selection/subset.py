@@ -26,7 +26,7 @@ SETS_BYTES = 32 << 20
 """What row sets of filters may take (predicates.py)..."""
 KEPT_SETS = 16
 """...and of an index of which so many take more, up to half of what copies may take."""
-_QUERY_BLOCK = 16
+QUERY_BLOCK = 16
 """Fewer than FAISS's threshold for BLAS, whose |q|^2 + |x|^2 - 2qx loses the distance of data far from the origin."""
 
 _SCANNED = faiss.IndexFlat | faiss.IndexScalarQuantizer
@@ -231,10 +231,10 @@ def _codes(store: Any) -> npt.NDArray[np.uint8] | None:
 
 
 def _scan(subset: Any, queries: npt.NDArray[np.float32], k: int) -> Answer:
-    if len(queries) <= _QUERY_BLOCK:
+    if len(queries) <= QUERY_BLOCK:
         raw, found = subset.search(queries, k)
         return raw, found
-    parts = [subset.search(queries[start : start + _QUERY_BLOCK], k) for start in range(0, len(queries), _QUERY_BLOCK)]
+    parts = [subset.search(queries[start : start + QUERY_BLOCK], k) for start in range(0, len(queries), QUERY_BLOCK)]
     return np.concatenate([raw for raw, _ in parts]), np.concatenate([found for _, found in parts])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import contract
+from ...index.fresh import FreshRows
 from ..evidence.recorder import Outcome
 from ..http.messages import Response
 from .plan import SearchPlan
@@ -17,6 +18,7 @@ Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 _IGNORED = contract.IGNORED_PARAMS_HEADER.encode()
+_FRESH = contract.FRESH_HEADER.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class Encoding:
 @dataclass(slots=True, eq=False)
 class PendingSearch:
     """A search on its way. `vectors`: float32 [d] or [n, d]. Monotonic times: `began`, when its request had arrived,
-    and `deadline`, after which nobody wants its answer. `encoding`: None where it came with vectors."""
+    and `deadline`, after which nobody wants its answer. `encoding`: None where it came with vectors. `fresh`: the
+    snapshot that its rows are of, besides the artifact; None: there is none."""
 
     plan: SearchPlan
     vectors: Vectors
@@ -43,6 +46,7 @@ class PendingSearch:
     began: float
     deadline: float | None
     encoding: Encoding | None = None
+    fresh: FreshRows | None = None
 
 
 Written = list[bytes] | Response
@@ -75,7 +79,9 @@ def cut_of(encoding: Encoding) -> list[dict[str, str]]:
 
 
 def told(asked: PendingSearch, response: Response) -> Response:
-    """The answer, whose header says which parameters were ignored: a binary one has no other place for it."""
+    """The answer, whose headers say its snapshot and which parameters were ignored: a binary one has no other place."""
+    if asked.fresh is not None:
+        response.headers = (*response.headers, (_FRESH, b"%d" % asked.fresh.number))
     if asked.plan.ignored:
         asked.outcome.ignored = asked.plan.ignored
         response.headers = (*response.headers, (_IGNORED, ", ".join(asked.plan.ignored).encode()))

@@ -20,6 +20,7 @@ DEFAULT_K = 10
 INCLUDABLE = ("metadata",)
 MAX_DIMENSION = 65_536
 _MAX_PARAM = 2**31 - 1
+_MAX_SNAPSHOT = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,12 @@ def search_fields(
     foreign: Collection[str] = (),
     *,
     texts: bool = True,
+    fresh: bool = False,
 ) -> dict[str, Field]:
     """The fields by name. `params`: search parameters of an index with their limits, `segments`: those that are
     declared; without them what holds for every index. `limited`: parameters whose limit the VectorIndex's spec says.
-    `foreign`: parameters that the index has not and bears. `texts`: whether it has an encoder.
+    `foreign`: parameters that the index has not and bears. `texts`: whether it has an encoder. `fresh`: whether it
+    has rows besides its artifact's.
     """
     integers: dict[str, Kind] = {
         name: Integer(low, high, "searcher.params.max of the VectorIndex" if name in limited else "")
@@ -93,12 +96,18 @@ def search_fields(
         "filter": Field(Referred("Filter"), "Conditions on metadata that every hit fulfils."),
         "include": Field(Names(INCLUDABLE), "What each hit has besides id and score."),
         "minScore": Field(Number(), "Hits below are no hits."),
+        **(_fresh_fields() if fresh else {}),
         "track": Field(Flag(), "Give each answer a query id, for /v1/feedback."),
         "embedding": Field(
             Members({"model": Text(), "version": Text()}, "an object with model, version or both"),
             "What made the vector; another one than the index's is refused.",
         ),
     }
+
+
+def _fresh_fields() -> dict[str, Field]:
+    text = "Answer with fresh rows of this snapshot or a later one (`fresh` of an answer), or not at all."
+    return {"minFresh": Field(Integer(0, _MAX_SNAPSHOT), text, nullable=False)}
 
 
 def _text_fields() -> dict[str, Field]:

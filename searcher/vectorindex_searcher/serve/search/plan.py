@@ -49,6 +49,8 @@ class QuerySchema:
     """What filters could name in the revision before this one; None: not known."""
     texts: bool = False
     """Whether queries may be texts."""
+    fresh: bool = False
+    """Whether there may be rows besides the artifact's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +87,8 @@ class SearchPlan:
     asked: Mapping[str, Any] = field(default_factory=dict)
     """What the request itself said of params, filter and minScore, in its own words, and in the filter what its token's
     policy says: another revision, to which the same is put, has other defaults and knows no token."""
+    min_fresh: int = 0
+    """The least number of the snapshot of fresh rows; 0: any, or none."""
 
     @property
     def nbytes(self) -> int:
@@ -105,7 +109,7 @@ class Planner:
         self._params = allowed_params(schema.param_limits, schema.limited)
         self._foreign = tuple(name for name in contract.SEARCH_PARAMS if name not in schema.param_limits)
         self._fields = search_fields(
-            self._params, schema.segments, schema.limited.max, self._foreign, texts=schema.texts
+            self._params, schema.segments, schema.limited.max, self._foreign, texts=schema.texts, fresh=schema.fresh
         )
         self._group = group
 
@@ -171,6 +175,7 @@ class Planner:
             group=self._group(k, params, metadata, candidates, None if filtered else predicate),
             ignored=tuple(sorted(params_given.keys() - named.keys())),
             asked=asked,
+            min_fresh=given.get("minFresh", 0),
         )
 
     def _read(self, fields: Mapping[str, Any], from_query: bool) -> dict[str, Any]:

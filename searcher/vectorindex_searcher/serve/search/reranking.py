@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ... import contract
 from ...errors import BadSpec
 from ...index.engine import Engine
+from ...index.fresh import FreshRows
 from ...text.encoder import EncoderError
 from ...text.reranker import TOKEN_CHARACTERS, Reranker
 from ...text.settings import MOST_TOKENS
@@ -185,17 +186,17 @@ class Reranking:
         orders = []
         hits = hits_of(found.scores, found.rows, asked.plan.min_score)
         for number, (text, count) in enumerate(zip(asked.encoding.texts, hits, strict=True)):
-            order = self._order(text, found.rows[number, :count], ticket.until)
+            order = self._order(asked.fresh or self._engine, text, found.rows[number, :count], ticket.until)
             if order is None:
                 return None
             orders.append(order)
         return self._service.reordered(asked, found, orders)
 
-    def _order(self, query: str, rows: npt.NDArray[np.int64], until: float) -> Order | None:
+    def _order(self, source: Engine | FreshRows, query: str, rows: npt.NDArray[np.int64], until: float) -> Order | None:
         """Places of a query's rows, best first. Rows without a text come after those with one, in the order that they
         had, and last those that are no candidates."""
         few = rows[: self._task.candidates]
-        texts = list(self._texts(few))
+        texts = list(self._texts(source, few))
         read = [place for place, text in enumerate(texts) if text]
         logits = self._model.judge(query, [texts[place] for place in read], until) if read else np.empty(0, np.float32)
         if logits is None:
@@ -204,12 +205,12 @@ class Reranking:
         values[read] = logits
         return np.argsort(-values, kind="stable")
 
-    def _texts(self, rows: npt.NDArray[np.int64]) -> Iterator[str]:
+    def _texts(self, source: Engine | FreshRows, rows: npt.NDArray[np.int64]) -> Iterator[str]:
         """The text of each row, as far as it can be read; empty where there is none."""
         column = self._task.text_column
-        step = len(rows) if self._engine.metadata_bytes(rows) <= TEXT_BYTES else 1
+        step = len(rows) if source.metadata_bytes(rows) <= TEXT_BYTES else 1
         for at in range(0, len(rows), max(step, 1)):
-            for row in self._engine.metadata(rows[at : at + step], [column]):
+            for row in source.metadata(rows[at : at + step], [column]):
                 value = row[column]
                 yield value[:_MOST_CHARACTERS] if isinstance(value, str) else ""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from weakref import WeakValueDictionary
@@ -26,7 +26,7 @@ from ..evidence.recorder import Outcome
 from ..http.limits import LIGHT_CANDIDATES, MAX_VECTORS, SLICE_CANDIDATES
 from ..http.messages import Deferred, Response
 from ..shadow.mirror import Mirror
-from .answers import PIECE_BYTES, SingleAnswers, binary_answer, json_answer, json_of, long_json_answer
+from .answers import SingleAnswers, json_answer, json_of, long_json_answer
 from .asked import (
     Candidates,
     Encoding,
@@ -42,10 +42,12 @@ from .asked import (
     told,
     warnings_of,
 )
+from .freshness import Freshness
 from .plan import SearchPlan, check_work
 from .pool import BATCH_SEARCHES, Group, SearchPool, deadline_exceeded
 from .reader import Read
 from .work import Work, WorkBudget
+from .written import binary_of, metadata_of
 
 SMALL_K = 100
 DEADLINE_VECTORS = 32
@@ -55,7 +57,8 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class SearchService:
-    """Runs the searches of one revision. `own`: parameters that it has proven itself, besides the default point's."""
+    """Runs the searches of one revision. `own`: parameters that it has proven itself, besides the default point's.
+    `fresh`: None where there are no rows besides the artifact's. Samples and shadows see the artifact's alone."""
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class SearchService:
         feedback: QueryIds,
         queries: LiveQueries | None = None,
         mirror: Mirror | None = None,
+        fresh: Freshness | None = None,
     ) -> None:
         self._engine = engine
         self._pool = pool
@@ -77,6 +81,7 @@ class SearchService:
         self._queries = queries
         self._samples = live is not None or queries is not None
         self._mirror = mirror or Mirror()
+        self._fresh = fresh
         self._budget = WorkBudget()
         self._groups: WeakValueDictionary[tuple[int, Params, bool, Predicate | None], Group] = WeakValueDictionary()
         """Those of the plans that are there."""
@@ -141,6 +146,8 @@ class SearchService:
         with Work(self._budget) as work:
             work.search(plan, 1)
             allowed = None if plan.filter is None else self._matching(plan.filter, work, deadline)
+            if self._fresh is not None:
+                allowed = self._fresh.live(allowed)
             scores, rows, _ = self._searched(plan, vector.reshape(1, -1), allowed, deadline)
         return scores[0], rows[0], allowed, hits_of(scores, rows, plan.min_score)[0]
 
@@ -152,15 +159,24 @@ class SearchService:
         """Answer searches for one vector each by one call of the engine."""
         parts = [one.vectors for one in asked]
         vectors = (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=None)).reshape(len(parts), -1)
-        if policy is None:
+        fresh = None if self._fresh is None else self._fresh.wanted(one.plan.min_fresh for one in asked)
+        allowed = None if policy is None else self._engine.matching(policy)
+        if fresh is not None:
+            allowed = fresh.only(allowed)
+        if allowed is None:
             scores, rows = self._engine.search(vectors, k, params)
         else:
-            scores, rows = self._engine.search(vectors, k, params, allowed_rows=self._engine.matching(policy))
+            scores, rows = self._engine.search(vectors, k, params, allowed_rows=allowed)
         if self._samples:
             for number, one in enumerate(asked):
                 self._offer(one, vectors[number : number + 1], rows[number : number + 1])
         if self._mirror.lease is not None:
             self._mirror.offer(asked, vectors, rows, scores)
+        if fresh is not None:
+            scores, rows = fresh.merged(vectors, k, scores, rows, policy)
+            for one in asked:
+                one.fresh = fresh
+            return [self._answered(one, scores[n : n + 1], rows[n : n + 1]) for n, one in enumerate(asked)]
         if asked[0].plan.include_metadata or np.count_nonzero(rows < 0):
             return [self._answered(one, scores[n : n + 1], rows[n : n + 1]) for n, one in enumerate(asked)]
         # The usual case: what all answers need is looked up once for all.
@@ -191,10 +207,17 @@ class SearchService:
             return self._run(asked, work)
 
     def _run(self, asked: PendingSearch, work: Work) -> Response:
-        plan = asked.plan
-        allowed = None if plan.filter is None else self._matching(plan.filter, work, asked.deadline)
+        allowed = self._allowed(asked, work)
         scores, rows, how = self._found(asked, allowed)
         return self._answer(asked, scores, rows, work, how)
+
+    def _allowed(self, asked: PendingSearch, work: Work) -> RowSet | None:
+        """The artifact's rows that may be answered, beside the snapshot that the search has from here on; None: all."""
+        plan = asked.plan
+        if self._fresh is not None:
+            asked.fresh = self._fresh.wanted((plan.min_fresh,))
+        allowed = None if plan.filter is None else self._matching(plan.filter, work, asked.deadline)
+        return allowed if asked.fresh is None else asked.fresh.only(allowed)
 
     def _found(self, asked: PendingSearch, allowed: RowSet | None) -> tuple[Scores, Rows, Mapping[str, object]]:
         """Scores and rows [n, k], offered to the samples, and what an answer says of how they were found."""
@@ -202,12 +225,15 @@ class SearchService:
         scores, rows, strategy = self._searched(plan, vectors, allowed, asked.deadline)
         if self._mirror.lease is not None:
             self._mirror.offer_one(asked, vectors, rows, scores)
-        if not plan.filtered or allowed is None:
+        if not plan.filtered:
             self._offer(asked, vectors, rows)
-            return scores, rows, _NOTHING
-        if self._queries is not None:
+        elif self._queries is not None:
             self._queries.leave_out(len(vectors), filtered=True)
-        return scores, rows, {"filter": {"rows": allowed.matching, "search": strategy}}
+        matching = 0 if allowed is None else allowed.matching
+        if (fresh := asked.fresh) is not None:
+            scores, rows = fresh.merged(vectors, plan.k, scores, rows, plan.filter)
+            matching += 0 if plan.filter is None else fresh.matching(plan.filter).matching
+        return scores, rows, {"filter": {"rows": matching, "search": strategy}} if plan.filtered else _NOTHING
 
     def candidates(self, asked: PendingSearch, most: int) -> Candidates:
         """Search as for a vector, with all its evidence, and for the first `most` besides, among the same rows; on a
@@ -216,7 +242,7 @@ class SearchService:
         outcome.filtered = plan.filtered
         with Work(self._budget) as work:
             work.search(plan, outcome.queries)
-            allowed = None if plan.filter is None else self._matching(plan.filter, work, asked.deadline)
+            allowed = self._allowed(asked, work)
             scores, rows, how = self._found(asked, allowed)
             note(outcome, scores, rows, plan.min_score)
             query_ids = self._query_ids(asked, len(rows)) if plan.track else None
@@ -227,6 +253,8 @@ class SearchService:
                 work.search(wide, outcome.queries)
                 vectors = asked.vectors.reshape(outcome.queries, -1)
                 scores, rows, _ = self._searched(wide, vectors, allowed, asked.deadline)
+                if asked.fresh is not None:
+                    scores, rows = asked.fresh.merged(vectors, most, scores, rows, plan.filter)
             return Candidates(scores, rows, how, query_ids, written)
 
     def reordered(self, asked: PendingSearch, found: Candidates, orders: Sequence[npt.NDArray[np.int64]]) -> Written:
@@ -324,13 +352,13 @@ class SearchService:
         work: Work,
     ) -> Written:
         """The first `hits` of each line of rows and scores [n, k]."""
-        plan = asked.plan
+        plan, source = asked.plan, asked.fresh or self._engine
         if plan.binary:
-            return self._binary(rows, scores, hits, work)
+            return binary_of(source, rows, scores, hits, work)
         results: list[bytes] = []
         for number, count in enumerate(hits):
             some = rows[number, :count]
-            result: dict[str, object] = {"ids": self._engine.ids(some), "scores": scores[number, :count]}
+            result: dict[str, object] = {"ids": source.ids(some), "scores": scores[number, :count]}
             if query_ids is not None:
                 result["queryId"] = query_ids[number]
             # As text at once: as Python objects many hits take ten times the memory.
@@ -339,28 +367,8 @@ class SearchService:
             results.append(b"," + text if number else text)
             if plan.include_metadata:
                 results[-1] = results[-1][:-1]
-                results += [b',"metadata":[', *self._metadata(some, work), b"]}"]
+                results += [b',"metadata":[', *metadata_of(source, some, work), b"]}"]
         return results
-
-    def _metadata(self, rows: Rows, work: Work) -> Iterator[bytes]:
-        """The metadata of the rows as JSON, some of them at a time."""
-        size = self._engine.metadata_bytes(rows)
-        work.answer(size)
-        step = max(1, len(rows) * PIECE_BYTES // max(1, size))
-        for at in range(0, len(rows), step):
-            text = json_of(self._engine.metadata(rows[at : at + step]))
-            size -= len(text)
-            yield b"," + text[1:-1] if at else text[1:-1]
-        if size < 0:
-            work.answer(-size)
-
-    def _binary(self, rows: Rows, scores: Scores, hits: Sequence[int], work: Work) -> Response:
-        pieces = []
-        for number, count in enumerate(hits):
-            ids = self._engine.raw_ids(rows[number, :count])
-            work.answer(ids.numbers.nbytes + len(ids.text))
-            pieces.append((ids, scores[number, :count]))
-        return binary_answer(pieces)
 
     def _query_ids(self, asked: PendingSearch, count: int) -> list[str]:
         """One for each query, for clicks."""
@@ -380,6 +388,8 @@ class SearchService:
             "zeroResults": asked.outcome.hits.count(0),
             "tookMs": round((now - asked.began) * 1e3, 3),
         }
+        if asked.fresh is not None:
+            after["fresh"] = asked.fresh.number
         warnings = warnings_of(asked.plan.ignored)
         if (encoding := asked.encoding) is not None:
             after["encodeMs"] = round(encoding.seconds * 1e3, 3)
