@@ -71,8 +71,13 @@ def add_to_summary(figures: Mapping[str, float]) -> None:
     """Set these keys of summary.json; the others stay."""
     FOLDER.mkdir(exist_ok=True)
     known = json.loads(SUMMARY.read_text()) if SUMMARY.exists() else {}
-    known.update({name: round(value, 4) for name, value in figures.items()})
+    known.update({name: _kept(value) for name, value in figures.items()})
     SUMMARY.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+
+
+def _kept(value: float) -> float:
+    """Four decimals; of a very small figure two digits that count, since 0 would be another one."""
+    return round(value, 4) if value == 0 or abs(value) >= 5e-4 else float(f"{value:.1e}")
 
 
 def _text(value: object) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import results
 
 from vectorindex_searcher.contract import Location
 from vectorindex_searcher.storage.cache import NodeCache
@@ -68,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         encoder = opened(options.model, Path(work))
     parts = [encoder.encode(texts[n : n + TOGETHER], Side.QUERY).vectors for n in range(0, len(texts), TOGETHER)]
-    print(f"text.parity_max_abs       {np.abs(np.concatenate(parts) - wanted).max():.1e}  ({len(texts)} queries)")
+    parity = float(np.abs(np.concatenate(parts) - wanted).max())
     some = texts[:: len(texts) // ALONE][:ALONE]
     session = bare(encoder, some)
     turns = [
@@ -77,8 +78,16 @@ def main() -> None:
         for _ in range(TURNS)
     ]  # fmt: skip
     alone, ours, together = np.median(np.array(turns), axis=0) / len(some)
-    print(f"text.encode_share_of_onnx {alone / ours:.2f}  ({alone * 1e3:.2f} of {ours * 1e3:.2f} ms of CPU a text)")
-    print(f"encoded together          {together * 1e3:.2f} ms of CPU a text, {len(some)} at once")
+    rows = [
+        ("text.parity_max_abs", f"{parity:.1e}", f"{len(texts)} queries"),
+        ("text.encode_share_of_onnx", f"{alone / ours:.2f}", f"{alone * 1e3:.2f} of {ours * 1e3:.2f} ms of CPU a text"),
+        ("encoded together", f"{together * 1e3:.2f} ms", f"of CPU a text, {len(some)} at once"),
+    ]
+    told = "CPU time, so the share holds beside other programs."
+    head = f"# Texts\n\n`python bench/text.py`, {results.stamp()}.\n{results.machine()}\n\n{told}"
+    results.write_page("text", f"{head}\n\n{results.table(('figure', 'value', ''), rows)}")
+    results.add_to_summary({"text.parity_max_abs": parity, "text.encode_share_of_onnx": alone / ours})
+    print(results.table(("figure", "value", ""), rows))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,14 @@ _ROWS_TESTS = "unit/test_searcher_texts.py"
 
 TEXT = (
     Mutant(
+        "texts of several policies are encoded by one call",
+        f"{_SEARCHER}/serve/search/encoding.py",
+        "turns.setdefault(ticket.read.holder, [])",
+        'turns.setdefault(b"", [])',
+        (f"{_QUEUE_TESTS}::test_long_texts_of_one_policy_keep_nobody_else_waiting",),
+        "One tenant's long texts, or those that a server fails at, would be every tenant's delay.",
+    ),
+    Mutant(
         "an endpoint that is another model than before is not seen",
         f"{_SEARCHER}/build/texts.py",
         "        if self._probes is not None:\n",

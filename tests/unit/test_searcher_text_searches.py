@@ -200,10 +200,13 @@ class Running:
         options.setdefault("queue_seconds", 60)
         self.texts = TextSearches(self.encoder, self.searched, Metric.COSINE, threads, **options)
 
-    def ask(self, body: object, seconds: float | None = None) -> Awaitable[int | tuple[int, str, str | None]]:
+    def ask(
+        self, body: object, seconds: float | None = None, holder: bytes = b""
+    ) -> Awaitable[int | tuple[int, str, str | None]]:
         """The status of its answer; of a refusal with kind and field."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         found, outcome = read(body)
+        found = replace(found, holder=holder)
         try:
             answer = self.texts.ask(found, outcome, time.monotonic(), seconds)
         except Problem as problem:
@@ -256,6 +259,27 @@ def test_what_waits_is_encoded_together_and_each_gets_its_own() -> None:
         assert one.encoder.calls == [("first",), ("aa", "bbb", "zero", "broken k")]
         assert await one.ask({"texts": ["aa", "zero"]}) == (422, "TextNotEncoded", "texts[1]")
         assert one.encoder.calls[-1] == ("zero",), "what is of no use is not kept"
+        one.texts.close()
+
+    run(test)
+
+
+def test_long_texts_of_one_policy_keep_nobody_else_waiting() -> None:
+    async def test() -> None:
+        one = Running()
+        one.encoder.gate.clear()
+        first = one.ask({"text": "first"})
+        assert await asyncio.to_thread(one.encoder.begun.wait, 60)
+        others = [one.ask({"text": text}, holder=holder) for text, holder in (("long" * 99, b"a"), ("b", b"b"))]
+        others.append(one.ask({"text": "away"}, holder=b"a"))
+        one.encoder.gate.set()
+        assert await first == 200
+        assert await asyncio.gather(*others) == [
+            (503, "EncoderUnavailable", "text"),
+            200,
+            (503, "EncoderUnavailable", "text"),
+        ]
+        assert one.encoder.calls == [("first",), ("b",), ("long" * 99, "away")]
         one.texts.close()
 
     run(test)

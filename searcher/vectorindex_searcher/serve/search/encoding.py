@@ -1,4 +1,5 @@
-"""Searches in words: texts that wait are encoded together, by threads of their own, and then searched as vectors.
+"""Searches in words: texts that wait are encoded together, those of each policy by themselves, by threads of their own,
+and then searched as vectors.
 
 Vector queries never come here, so what the model takes is only ever taken from the pod's cores, never from a queue that
 they stand in. What waits is bounded in texts and in time, as in pool.py; there is no batching delay.
@@ -251,11 +252,12 @@ class TextSearches:
             tickets = [first, *self._gather(len(first.texts))]
             with self._lock:
                 self._waiting -= sum(len(ticket.texts) for ticket in tickets)
-            self._done.extend(zip(tickets, self._encode(tickets), strict=True))
-            try:
-                self._loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:
-                return  # the loop is closed: the process ends
+            for some in _turns(tickets):
+                self._done.extend(zip(some, self._encode(some), strict=True))
+                try:
+                    self._loop.call_soon_threadsafe(self._deliver)
+                except RuntimeError:
+                    return  # the loop is closed: the process ends
 
     def _gather(self, texts: int) -> list[_Ticket]:
         """This thread's share of what waits, as far as it goes into one call with so many texts."""
@@ -321,6 +323,15 @@ class TextSearches:
         usable = [sure or fault(vectors[n : n + 1], self._metric) is None for n in range(len(texts))]
         rows = zip(texts, vectors, encoded.truncated, usable, strict=True)
         return {text: EncodedText(vector.copy(), cut, good) for text, vector, cut, good in rows}
+
+
+def _turns(tickets: Sequence[_Ticket]) -> list[list[_Ticket]]:
+    """What is encoded together: only texts of one policy, so that nobody's long ones keep those of others waiting. Who
+    has least comes first."""
+    turns: dict[bytes, list[_Ticket]] = {}
+    for ticket in tickets:
+        turns.setdefault(ticket.read.holder, []).append(ticket)
+    return sorted(turns.values(), key=lambda some: sum(len(text) for one in some for text in one.texts))
 
 
 def _unavailable(error: EncoderUnavailableError) -> Problem:
