@@ -160,6 +160,11 @@ def test_policies_hold_for_fresh_rows(engine: Engine, shop: Shop, fresh: Freshne
         assert sorted(answer["results"][0]["ids"]) == [n for n in np.flatnonzero(TENANTS == "a") if n != moved]
         _, _, answer = shop.ask("b", {**body, "k": COUNT})
         assert {COUNT, moved} <= {*answer["results"][0]["ids"]}
+        # Few hits of one vector are searched together with those of others, which is another way.
+        _, _, answer = shop.ask("a", {**body, "k": 5})
+        assert not {COUNT, moved} & {*answer["results"][0]["ids"]}
+        _, _, answer = shop.ask("b", {**body, "k": 5})
+        assert answer["results"][0]["ids"][:2] == [COUNT, moved]
     status, _, _ = shop.ask("broken", {"vector": QUERY})
     assert status == 403
 
