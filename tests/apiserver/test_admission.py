@@ -206,6 +206,20 @@ def test_pods_mount_claims_that_the_rules_allow(admin: Api, name: str, pod: str)
     assert not admin.apply(mounting(persistentVolumeClaim={}), dryRun="All").ok
 
 
+def test_an_encoder_may_be_in_any_store_that_the_rules_allow(admin: Api, name: str) -> None:
+    with_text = changed(vix(name, "tenant", GOOD), "spec.source.columns", {"metadata": ["text"]})
+    for store, ok in (
+        ({"volume": {"claimName": "index-models", "path": "minilm/"}}, True),
+        ({"volume": {"claimName": "models", "path": "minilm/"}}, False),
+        ({"azure": {**AZURE, "endpoint": ENDPOINT}}, True),
+        ({"azure": AZURE}, False),
+        ({"gcs": {"bucket": "models", "endpoint": ENDPOINT, "secretRef": {"name": "db"}}}, False),
+    ):
+        encoder = {"onnx": {**store, "sha256": "ab" * 32}, "textColumn": "text"}
+        answer = admin.apply(changed(with_text, "spec.embedding", {"encoder": encoder}), dryRun="All")
+        assert answer.ok is ok, answer.message
+
+
 @pytest.mark.parametrize(
     "variable",
     ["https_proxy", "HTTP_PROXY", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"],

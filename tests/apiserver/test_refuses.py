@@ -144,6 +144,18 @@ def mounted(path: str) -> Json:
         ),
         (
             "spec.embedding.encoder",
+            {"onnx": {"sha256": "ab" * 32}, "textColumn": "title"},
+            "spec.embedding.encoder.onnx",
+            "exactly one kind of store has to be given",
+        ),
+        (
+            "spec.embedding.encoder",
+            {"onnx": {"s3": {"bucket": "m-s"}, "gcs": {"bucket": "m-s"}, "sha256": "ab" * 32}, "textColumn": "title"},
+            "spec.embedding.encoder.onnx",
+            "exactly one kind of store has to be given",
+        ),
+        (
+            "spec.embedding.encoder",
             {"onnx": {"s3": {"bucket": "models"}, "sha256": "AB" * 32}, "textColumn": "title"},
             "spec.embedding.encoder.onnx.sha256",
             "should match",

@@ -24,7 +24,17 @@ from observations import (
 )
 
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import ENCODER, FEATURES, Live, Rejection, RevisionSpec, Serving, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import (
+    ENCODER,
+    FEATURES,
+    S3,
+    Live,
+    Rejection,
+    RevisionSpec,
+    ServedEncoder,
+    Serving,
+    VectorIndexSpec,
+)
 from vectorindex_operator.core import gate, identity, recipe
 from vectorindex_operator.core.internal_keys import InternalKeys
 from vectorindex_operator.core.lifecycle import decide
@@ -271,14 +281,56 @@ def test_how_it_is_reached_is_what_the_spec_says_now() -> None:
     live = Live.of(words(**onnx(s3=elsewhere)))
     place = recipe.encoder_place(frozen, live)
     assert place is not None
+    assert isinstance(place, S3)
     assert (place.prefix, place.endpoint) == ("minilm/", "https://minio"), "where it is was frozen"
-    assert place.secret_ref is not None
-    assert place.secret_ref.name == "new"
+    assert place.secret == "new"
     gone = recipe.encoder_place(frozen, Live.of(PLAIN))
     assert gone is not None
-    assert gone.secret_ref is not None
-    assert gone.secret_ref.name == "models", "as it was reached when it was made"
+    assert gone.secret == "models", "as it was reached when it was made"
     assert recipe.encoder_place(a_revision(PLAIN, "Stable").spec, live) is None
+
+
+PLACES: dict[str, dict[str, Any]] = {
+    "azure": {"account": "acme", "container": "models", "prefix": "minilm/", "secretRef": {"name": "models"}},
+    "gcs": {"bucket": "models", "prefix": "minilm/", "secretRef": {"name": "models"}},
+    "volume": {"claimName": "models", "path": "minilm/"},
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_an_encoder_is_fetched_from_any_kind_of_store(kind: str) -> None:
+    of = words(**onnx(s3=None, **{kind: PLACES[kind]}))
+    made = actions(run(seen(of)), CreateRevision)[0]
+    raw = revisions.revision(made, index(of), of, SETTINGS)
+    frozen, live = RevisionSpec.read(raw["spec"]), Live.read(Live.of(of).wire())
+    assert frozen.requires == (ENCODER, f"store.{kind}")
+    task = recipe.encoder_task(frozen, live)
+    assert task is not None
+    assert task.onnx is not None
+    assert task.onnx.location.place is not None
+    assert task.onnx.location.place.kind == kind
+    assert "models" in (frozen.served_as().encoder or ServedEncoder()).wire()["place"]  # type: ignore[operator]
+    assert recipe.encoder_secret(frozen, live) == (None if kind == "volume" else "models")
+    view = a_revision(of, "Validating", report=None, gate=None)
+    action = actions(run(seen(of, view)), StartValidation)[0]
+    for pod in (
+        jobs.validate(action, index(of), view, of, SETTINGS)["spec"]["template"]["spec"],
+        raw["spec"]["podTemplate"]["spec"],
+    ):
+        claims = [one for one in pod["volumes"] if one["name"] == "store-encoder"]
+        mounts = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "store-encoder"]
+        assert bool(claims) == bool(mounts) == (kind == "volume")
+        for claim, mount in zip(claims, mounts, strict=True):
+            assert claim["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
+            assert mount == {"name": "store-encoder", "mountPath": "/var/lib/vectorindex/encoder", "readOnly": True}
+
+
+def test_another_place_of_the_encoder_is_another_revision() -> None:
+    of = [words(), *(words(**onnx(s3=None, **{kind: place})) for kind, place in PLACES.items())]
+    of.append(words(**onnx(s3=None, azure=PLACES["azure"] | {"container": "others"})))
+    assert len({identity.encoder_id(one.embedding.served()) for one in of}) == len(of)
+    reached = words(**onnx(s3=None, azure=PLACES["azure"] | {"endpoint": "https://acme", "secretRef": {"name": "b"}}))
+    assert reached.embedding.served() == of[1].embedding.served()
 
 
 def test_a_searcher_of_before_is_told_nothing_of_it() -> None:

@@ -10,21 +10,22 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from vectorindex_operator.api.fields import CelRule, ObjectName
-from vectorindex_operator.api.places import S3
+from vectorindex_operator.api.places import ONE_STORE, S3, HasPlace, Place
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Model
 
 Prefix = Annotated[str, Field(max_length=256)]
 
 
-class OnnxEncoder(Model):
+class OnnxEncoder(HasPlace):
     """A folder of sentence-transformers with the model as ONNX (model.onnx, or onnx/model.onnx), run by the pods."""
 
-    s3: S3
+    s3: S3 | None = None
     """Its files: the model, tokenizer.json, modules.json, 1_Pooling/config.json, and where they are there
     sentence_bert_config.json and config_sentence_transformers.json, which say lengths and prefixes."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
     """Of these files, as `vectorindex-searcher encoder --model FOLDER` computes it: verified before any is opened."""
+    cel: ClassVar[tuple[CelRule, ...]] = (ONE_STORE,)
 
 
 class EndpointSecret(Model):
@@ -62,6 +63,8 @@ class ServedEncoder(Model):
 
     bucket: str | None = None
     prefix: str | None = None
+    place: str | None = None
+    """Where its folder is, as people name it; of S3 bucket and prefix say it, as releases wrote that knew no other."""
     sha256: str | None = None
     url: str | None = None
     model: str | None = None
@@ -93,10 +96,10 @@ class Embedding(contract.Embedding):
         """What of the encoder makes a revision."""
         encoder = self.encoder
         if encoder is not None and encoder.onnx is not None:
-            store, sha256 = encoder.onnx.s3, encoder.onnx.sha256
-            return ServedEncoder(
-                bucket=store.bucket, prefix=store.prefix, sha256=sha256, query_prefix=self.query_prefix
-            )
+            store, told = encoder.onnx.place, {"sha256": encoder.onnx.sha256, "query_prefix": self.query_prefix}
+            if isinstance(store, S3):
+                return ServedEncoder(bucket=store.bucket, prefix=store.prefix, **told)
+            return ServedEncoder(place=store.url(store.root), **told)
         if encoder is not None and encoder.endpoint is not None:
             place = encoder.endpoint
             return ServedEncoder(url=place.url, model=place.model, query_prefix=self.query_prefix)
@@ -106,9 +109,9 @@ class Embedding(contract.Embedding):
         """What of the encoder changes the vector of a row's text; empty without one."""
         return {name: value for name, value in self.proven().items() if name not in ("textColumn", "queryPrefix")}
 
-    def store(self) -> S3 | None:
+    def store(self) -> Place | None:
         """Where the encoder's files are, and how they are reached."""
-        return self.encoder.onnx.s3 if self.encoder is not None and self.encoder.onnx is not None else None
+        return self.encoder.onnx.place if self.encoder is not None and self.encoder.onnx is not None else None
 
     def url(self) -> str | None:
         """The encoder's endpoint."""

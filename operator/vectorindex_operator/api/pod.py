@@ -23,6 +23,7 @@ Part = Annotated[dict[str, Any], Field(max_length=16)]
 
 OUR_VOLUMES = (
     "tmp", "cache", "tokens", "tls", "trust-bundle", "store-source", "store-artifacts", "store-queries",
+    "store-encoder",
 )  # fmt: skip
 OUR_LABELS = (
     "app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component",

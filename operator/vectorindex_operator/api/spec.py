@@ -375,7 +375,9 @@ class VectorIndexSpec(Model):
         CelRule(
             "!(has(self.searcher.cache) && has(self.searcher.cache.claimName)) || !["
             "has(self.artifacts.volume) ? self.artifacts.volume.claimName : '',"
-            "has(self.source.volume) ? self.source.volume.claimName : ''"
+            "has(self.source.volume) ? self.source.volume.claimName : '',"
+            "has(self.embedding.encoder) && has(self.embedding.encoder.onnx) && has(self.embedding.encoder.onnx.volume)"
+            " ? self.embedding.encoder.onnx.volume.claimName : ''"
             "].exists(claim, claim == self.searcher.cache.claimName)",
             "searcher.cache needs a claim of its own: a pod mounts each once",
             ".searcher.cache.claimName",

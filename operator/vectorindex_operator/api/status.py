@@ -105,7 +105,7 @@ class Live(Stored):
     artifacts: StoredPlace
     live_queries: bool | None = None
     """Whether searchers keep a sample of what users ask; None: they do not."""
-    encoder: S3 | None = None
+    encoder: StoredPlace | None = None
     """Where the encoder of queries in words is, and how it is reached; None: there is none, or it is an endpoint."""
     encoder_url: str | None = None
     """The endpoint that encodes; None: none does."""
@@ -248,7 +248,7 @@ class RevisionSpec(Stored):
     pod_template: dict[str, Any]
     serving: Serving | None = None
     """None: made by a release that froze the fields above only."""
-    encoder_store: S3 | None = None
+    encoder_store: StoredPlace | None = None
     """How its encoder was reached when it was made: for an index that names another bucket since, or none."""
     encoder_secret: str | None = None
     """The Secret of its endpoint, likewise."""

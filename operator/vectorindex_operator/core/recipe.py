@@ -78,7 +78,7 @@ def tombstones(frozen: RevisionSpec, live: Place) -> Location | None:
     return frozen.tombstones.reached_by(live).location() if frozen.tombstones else None
 
 
-def encoder_place(frozen: RevisionSpec, live: Live) -> S3 | None:
+def encoder_place(frozen: RevisionSpec, live: Live) -> Place | None:
     """Where the files of a revision's encoder are, reached as those of the spec are today; None: it has none."""
     served, store = frozen.served_as().encoder, frozen.encoder_store
     if served is None or store is None:
@@ -92,7 +92,7 @@ def encoder_secret(frozen: RevisionSpec, live: Live) -> str | None:
     served, place = frozen.served_as().encoder, encoder_place(frozen, live)
     if served is not None and served.url is not None:
         return live.encoder_secret if live.encoder_url == served.url else frozen.encoder_secret
-    return place.secret_ref.name if place is not None and place.secret_ref is not None else None
+    return (place.secret or None) if place is not None else None
 
 
 def encoder_task(frozen: RevisionSpec, live: Live) -> EncoderTask | None:

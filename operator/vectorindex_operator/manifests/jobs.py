@@ -113,7 +113,8 @@ def validate(
         "SOURCE_": frozen.tombstones.reached_by(spec.source.place) if frozen.tombstones else None,
     }
     one = container("validate", frozen.image, "validate", credentials(places), settings)
-    one["envFrom"] += secret(ENCODER_ENV_PREFIX, recipe.encoder_secret(frozen, Live.of(spec)))
+    live = Live.of(spec)
+    one["envFrom"] += secret(ENCODER_ENV_PREFIX, recipe.encoder_secret(frozen, live))
     one["env"] = [task_env(action.task, first_release=not _is_todays(frozen.image, settings))]
     if live_key:
         one["env"].append({"name": LIVE_KEY_ENV, "value": live_key})
@@ -125,7 +126,7 @@ def validate(
     _finish(
         job,
         one,
-        places,
+        places | {ENCODER_ENV_PREFIX: recipe.encoder_place(frozen, live)},
         spec.build.pod,
         settings,
         retries=spec.build.retries,

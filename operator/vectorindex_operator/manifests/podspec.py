@@ -52,7 +52,7 @@ def mount_claims(pod: Manifest, places: Mapping[str, Place | None], *, writes: b
     names: dict[str, str] = {}
     for prefix, claim in claims.items():
         if claim not in names:
-            names[claim] = f"store-{prefix.strip('_').lower()}"
+            names[claim] = f"store-{mount_dir(prefix).rpartition('/')[2]}"
             source: Manifest = {"claimName": claim} | ({} if claim in written else {"readOnly": True})
             pod["volumes"].append({"name": names[claim], "persistentVolumeClaim": source})
         mount: Manifest = {"name": names[claim], "mountPath": mount_dir(prefix)}

@@ -66,7 +66,8 @@ def _requires(spec: VectorIndexSpec, template: Manifest) -> tuple[str, ...]:
     env = (POD_ENV,) if "env" in template["spec"]["containers"][0] else ()
     encoder = (ENCODER,) if spec.embedding.encoder is not None else ()
     reranker = (RERANKER,) if spec.searcher.rerank is not None else ()
-    kinds = {spec.source.place.kind, spec.artifacts.place.kind} - {S3.kind}
+    places = (spec.source.place, spec.artifacts.place, spec.embedding.store())
+    kinds = {place.kind for place in places if place is not None} - {S3.kind}
     return (*env, *encoder, *reranker, *(f"{OTHER_STORE}.{kind}" for kind in sorted(kinds)))
 
 

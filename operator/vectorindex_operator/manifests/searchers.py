@@ -57,7 +57,7 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
     places = {"ARTIFACTS_": spec.artifacts.place, "SOURCE_": spec.source.deleted()}
     one = container("searcher", settings.searcher_image, "serve", credentials(places), settings)
     encoder = spec.embedding.store()
-    known = encoder.secret_ref.name if encoder is not None and encoder.secret_ref is not None else None
+    known = encoder.secret if encoder is not None else ""
     one["envFrom"] += secret(ENCODER_ENV_PREFIX, known or spec.embedding.token_secret())
     reranks = spec.searcher.rerank.onnx.s3.secret_ref if spec.searcher.rerank is not None else None
     one["envFrom"] += secret(RERANKER_ENV_PREFIX, reranks.name if reranks is not None else None)
@@ -68,7 +68,7 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
     one["readinessProbe"] = _probe("/readyz", period=2, failures=2)
     one["livenessProbe"] = _probe("/livez", period=10, failures=6)
     pod = pod_spec(one, spec.searcher.pod, settings)
-    mount_claims(pod, places, writes=False)
+    mount_claims(pod, places | {ENCODER_ENV_PREFIX: encoder}, writes=False)
     _secure(pod, spec.searcher)
     pod["terminationGracePeriodSeconds"] = DRAIN_SECONDS + 15
     pod["topologySpreadConstraints"] = [
