@@ -67,8 +67,10 @@ def build(
     }
     image = (settings.gpu_image if action.gpu else "") or frozen.image
     one = container("build", image, "build", credentials(places), settings)
+    models: dict[str, Place | None] = {}
     if action.task.encoder is not None:
         one["envFrom"] += secret(ENCODER_ENV_PREFIX, recipe.encoder_secret(frozen, Live.of(spec)))
+        models = {ENCODER_ENV_PREFIX: recipe.encoder_place(frozen, Live.of(spec))}
     one["env"] = [task_env(action.task, first_release=not _is_todays(image, settings))]
     one["env"].append({"name": METRICS_PORT_ENV, "value": str(ADMIN_PORT)})
     one["ports"] = [{"name": "metrics", "containerPort": ADMIN_PORT}]
@@ -85,7 +87,7 @@ def build(
     _finish(
         job,
         one,
-        places,
+        places | models,
         pod,
         settings,
         retries=spec.build.retries,
