@@ -154,6 +154,13 @@ def test_recall_above_99_percent_for_exact_search(api: Api, smallest: Json) -> N
     assert answer.ok, answer.message
 
 
+def test_rows_that_are_texts(api: Api, smallest: Json) -> None:
+    encoder = {"onnx": {"s3": {"bucket": "models"}, "sha256": "ab" * 32}, "textColumn": "text"}
+    manifest = changed(smallest, "spec.source.columns", {"text": "text", "metadata": ["text"]})
+    answer = api.apply(changed(manifest, "spec.embedding", {"dimension": 384, "encoder": encoder}), dryRun="All")
+    assert answer.ok, answer.message
+
+
 def test_an_index_built_elsewhere(api: Api, smallest: Json) -> None:
     imported = {"index": "a.faiss", "sha256": "0" * 64, "ids": "a.npy", "idsSHA256": "1" * 64}
     manifest = changed(smallest, "spec.gate", {"queries": {"s3": {"bucket": "queries"}}})
