@@ -17,6 +17,14 @@ IMPORTS = (
         "Whoever may write the bucket would have a file of theirs parsed.",
     ),
     Mutant(
+        "labels below an id map are rows",
+        _IMPORTED,
+        "            if not np.array_equal(below, np.arange(len(below))):\n",
+        "            if not len(below):\n",
+        (f"{_TESTS}::test_what_would_answer_wrongly_is_refused",),
+        "Rows would have the ids of others, or none.",
+    ),
+    Mutant(
         "the staged files have the order of the index",
         _IMPORTED,
         "    _order(folder, _places(ids, folder, wanted))\n",

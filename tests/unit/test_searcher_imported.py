@@ -181,7 +181,25 @@ def set_level(graph: Any) -> None:
     graph.max_level += 1
 
 
+def lists_with_other_ids() -> Any:
+    index = with_ids("IDMap,IVF8,Flat")
+    lists = faiss.downcast_index(index.index).invlists
+    faiss.rev_swig_ptr(lists.get_ids(0), lists.list_size(0))[0] = 10**9
+    return index
+
+
+def refined_by(dimension: int) -> Any:
+    index = filled("IVF8,PQ8x4,RFlat")
+    refiner = faiss.IndexFlatL2(dimension)
+    refiner.add(np.zeros((COUNT, dimension), np.float32))
+    index.own_refine_index, index.refine_index = False, refiner
+    index.referenced_objects = [*getattr(index, "referenced_objects", []), refiner]
+    return index
+
+
 REFUSED = {
+    "an id map over other ids": (lambda: (lists_with_other_ids(), None), "BadIndexFile"),
+    "a refinement of more dimensions": (lambda: (refined_by(2 * DIMENSION), ORDER), "BadIndexFile"),
     "fewer rows": (lambda: (filled("Flat", rows=vectors()[:-1]), ORDER[:-1]), "OtherRows"),
     "other ids": (lambda: (ivf_of_other_rows(), None), "OtherRows"),
     "an id twice": (lambda: (filled("Flat"), np.where(ORDER == 3, 4, ORDER)), "OtherRows"),

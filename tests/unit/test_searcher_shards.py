@@ -18,6 +18,7 @@ from vectorindex_searcher.artifact.inspection import inspect
 from vectorindex_searcher.artifact.layout import Kind, Layout
 from vectorindex_searcher.artifact.sharded import find_plan, find_rows, find_sharded
 from vectorindex_searcher.artifact.whole import publish_whole
+from vectorindex_searcher.build import by_plan
 from vectorindex_searcher.build import partition as partition_module
 from vectorindex_searcher.build import task as build_module
 from vectorindex_searcher.build.partition import partition
@@ -301,6 +302,27 @@ def test_what_another_plan_left_never_completes_this_one(place: Place, monkeypat
     assert not place.build(1).reused
     assert place.publish().plan_sha256 == second.plan_sha256
     assert find_plan_bytes(place) == stale
+
+
+def test_a_build_of_a_plan_that_was_replaced_removes_no_good_part(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had read its plan; then all was removed, partitioned again, and another build published the part."""
+    place.partition()
+    real = by_plan.find_manifest
+
+    def replaced(*of: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(by_plan, "find_manifest", real)
+            place.store.delete(place.layout.plan(place.digest))
+            place.partition()
+            place.build(0)
+        return real(*of)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(by_plan, "find_manifest", replaced)
+        assert refused(lambda: place.build(0)) == "LeftoverPart"
+    assert place.build(0).reused
 
 
 def find_plan_bytes(place: Place) -> bytes:

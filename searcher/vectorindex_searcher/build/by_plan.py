@@ -46,7 +46,7 @@ class Planned:
 def planned(store: Store, whole: Layout, digest: str, shard: Shard) -> Planned:
     """The plan of `shard`. The manifest of a part that another plan left is removed: this one could not be published.
 
-    Raises Retry/PlanNotFound, BadSpec/AnotherPlan where the plan has another number of shards, BadData.
+    Raises Retry/{PlanNotFound, LeftoverPart}, BadSpec/AnotherPlan where the plan has another number of shards, BadData.
     """
     plan, sha256 = load_plan(store, whole, digest)
     if plan.shards != shard.of:
@@ -55,5 +55,8 @@ def planned(store: Store, whole: Layout, digest: str, shard: Shard) -> Planned:
     layout = whole.of_shard(shard.number)
     left = find_manifest(store, layout, digest)
     if left is not None and left[0].plan_sha256 != sha256:
+        if load_plan(store, whole, digest)[1] != sha256:
+            message = f"the plan of {digest} was replaced meanwhile: the part that is there may be whole"
+            raise RetryableError("LeftoverPart", message, object=whole.plan(digest))
         store.delete(layout.manifest(digest))
     return Planned(store, layout, plan, sha256)

@@ -135,6 +135,11 @@ def _unwrapped(index: Any, key: str) -> tuple[Any, Labels]:
         inner.referenced_objects = [index]  # as FAISS's own constructors do: it goes with its owner
         if len(labels) != inner.ntotal:
             raise _bad_file(key, f"{inner.ntotal} rows have {len(labels)} ids")
+        *_, innermost = layers(inner)
+        if isinstance(innermost, faiss.IndexIVF):
+            below = _positions(inner, innermost, key)
+            if not np.array_equal(below, np.arange(len(below))):
+                raise _bad_file(key, "an id map over lists that have ids of their own")
         return inner, labels
     *_, innermost = layers(index)
     if isinstance(innermost, faiss.IndexIVF):
@@ -199,10 +204,21 @@ def _check(index: Any, key: str, source: Source) -> None:
             raise _bad_file(key, f"its layers hold {layer.ntotal} and {index.ntotal} rows")
         if isinstance(layer, faiss.IndexHNSW):
             _check_graph(layer, key)
-        if isinstance(layer, faiss.IndexRefine) and layer.refine_index.ntotal != index.ntotal:
-            raise _bad_file(key, f"it refines {layer.refine_index.ntotal} of {index.ntotal} rows")
+        if isinstance(layer, faiss.IndexRefine):
+            _check_refinement(layer, key)
     if index.ntotal != source.rows:
         raise _other_rows(f"{key} holds {index.ntotal} rows, the source {source.rows}", key)
+
+
+def _check_refinement(layer: Any, key: str) -> None:
+    """FAISS reads queries by the refinement's own dimension: past their end, if that is larger than the index's."""
+    refiner = faiss.downcast_index(layer.refine_index)
+    facts = ("d", "ntotal", "metric_type")
+    alike = all(getattr(refiner, fact) == getattr(layer, fact) for fact in facts)
+    if not alike or layer.base_index.d != layer.d or not _known(refiner):
+        raise _bad_file(
+            key, f"it refines by {refiner.ntotal} rows of {refiner.d} dimensions in an {index_type(refiner)}"
+        )
 
 
 def _known(layer: Any) -> bool:
