@@ -242,6 +242,7 @@ def protect(actor: Actor) -> None:
 def share(actor: Actor, revision: str) -> None:
     """A route, a share for a candidate and its way back, and all of it removed."""
     route = Route.model_validate({"parentRefs": [{"name": "public"}]})
+    assert actor.api.apply(manifest(NAME, SPACE, **spec(rollout={"route": route.wire()}).wire())).ok
     actor.act(EnsureStepService(revision), EnsureRoute(route, "", 0, None, ""))
     version = live(actor, "HTTPRoute", NAME)["metadata"]["resourceVersion"]
     actor.act(EnsureRoute(route, revision, 10, None, version))

@@ -64,6 +64,7 @@ class _Task:
         uid = "u"
 
     revision = "r"
+    shard = None
 
 
 def told(pages: list[contract.EvidenceColumns]) -> dict[tuple[int, str], Any]:

@@ -114,7 +114,7 @@ def test_exit_codes_of_the_process(
 
 def test_a_bug_is_70_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
     program = (
-        "import sys, vectorindex_searcher.build.task as b; b.stage = None;"
+        "import sys, vectorindex_searcher.build.given as b; b.stage = None;"
         "from vectorindex_searcher.cli.main import main; sys.exit(main())"
     )
     flags = ["build", *fine(tmp_path), "--out", str(tmp_path / "out")]
@@ -125,7 +125,7 @@ def test_a_bug_is_70_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
 
 def test_a_fault_in_native_code_leaves_its_place_in_the_log(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys, vectorindex_searcher.build.task as b;"
+        "import os, signal, sys, vectorindex_searcher.build.given as b;"
         "b.stage = lambda *_, **__: os.kill(os.getpid(), signal.SIGSEGV);"
         "from vectorindex_searcher.cli.main import main; sys.exit(main())"
     )
@@ -140,7 +140,7 @@ def test_a_job_that_is_told_to_end_handles_that(tmp_path: Path) -> None:
     """The first process of a container does not get a SIGTERM that it does not handle: it would go on until it is
     killed, and publish what nobody wants any more."""
     program = (
-        "import sys, time, vectorindex_searcher.build.task as b;"
+        "import sys, time, vectorindex_searcher.build.given as b;"
         "b.stage = lambda *_, **__: print('builds', flush=True) or time.sleep(60);"
         "from vectorindex_searcher.cli.main import main; sys.exit(main())"
     )

@@ -103,9 +103,9 @@ def test_what_is_told_names_the_counters_that_may_be_believed(
     engine: tuple[Engine, np.ndarray],  # noqa: F811 - the fixture
 ) -> None:
     """A searcher that does not know what the revision before took compares nothing, and says so."""
-    assert shared.columns().tells == ("filteredQueries", "filtersCompared")
+    assert shared.columns().tells == ("filteredQueries", "filtersCompared", "rerankableQueries")
     with running(engine[0]) as unaware:
-        assert unaware.columns().tells == ("filteredQueries",)
+        assert unaware.columns().tells == ("filteredQueries", "rerankableQueries")
         assert added(unaware, {"vector": QUERY, "filter": {"price": 1}}) == (400, {"refused": 1})
         answered = {"requests": 1, "filteredQueries": 1}
         assert added(unaware, {"vector": QUERY, "filter": {"title": "title 3"}}) == (200, answered)

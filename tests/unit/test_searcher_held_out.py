@@ -492,7 +492,7 @@ def test_rows_that_are_in_the_index_are_convicted_by_the_same_experiment(
 ) -> None:
     monkeypatch.setattr(build_module, "HELD_OUT", 500)
     monkeypatch.setattr(build_module, "draw_left_out", lambda *given: LeftOut())
-    monkeypatch.setattr(build_module, "_inside", lambda order: (np.arange(250), np.arange(250, 750)))
+    monkeypatch.setattr(build_module, "_inside", lambda rows, exact: (np.arange(250), np.arange(250, 750)))
     gap, above = experiment(tmp_path)
     assert gap > 0.06
     assert above > 2

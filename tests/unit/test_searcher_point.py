@@ -167,6 +167,7 @@ def evidence(pod: Pod, cursor: str = "") -> contract.EvidenceColumns:
             uid = "u"
 
         revision = "r"
+        shard = None
 
     given: Any = task
     nothing: Any = None

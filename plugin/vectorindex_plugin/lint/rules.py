@@ -20,6 +20,13 @@ from celpy.evaluation import CELEvalError
 from vectorindex_plugin.lint.schema import Fault, Path, Schema
 
 _RULES = "x-kubernetes-validations"
+_RESERVED = frozenset(
+    (
+        *("true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if"),
+        *("import", "let", "loop", "package", "namespace", "return"),
+    )
+)
+"""Words of CEL, which Kubernetes writes between underscores where they name a field: `self.index.__import__`."""
 UNSURE = " (the rule cannot be evaluated on this value)"
 """Ends what is said where that is so."""
 
@@ -101,7 +108,11 @@ def _cel(value: Any, schema: Schema) -> Any:
     if isinstance(value, Mapping):
         fields, rest = schema.get("properties", {}), schema.get("additionalProperties")
         other = rest if isinstance(rest, Mapping) else {}
-        pairs = ((name, _cel(part, fields.get(name, other))) for name, part in value.items() if part is not None)
+        pairs = (
+            (f"__{name}__" if name in fields and name in _RESERVED else name, _cel(part, fields.get(name, other)))
+            for name, part in value.items()
+            if part is not None
+        )
         return celtypes.MapType({celtypes.StringType(name): part for name, part in pairs})
     return None
 

@@ -74,10 +74,9 @@ def stage(source: Source, folder: Path) -> None:
 
     Raises BadData naming object and row (also for an id that occurs twice), SourceChanged, StoreUnavailable.
     """
+    of = source.rows, 4 * source.dimension
     with (
-        Progress(
-            "reading rows" if source.columns.text is None else "encoding rows", source.rows, 4 * source.dimension
-        ) as progress,
+        Progress("reading rows", *of) if source.columns.text is None else Progress("encoding rows", *of) as progress,
         _RowFiles(folder, source, source.rows) as files,
     ):
         for block in source.blocks():
