@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,80 @@ def test_small_packs_are_put_together(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not cache.find(keys_of(["another"]))[0].any()
     cache.close()
     assert not list(tmp_path.glob("*.cache"))
+
+
+def test_many_blocks_and_packs_do_not_sort_all_keys_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key is sorted again some log(blocks) times, be it added or read: 100 M texts are 24,000 blocks."""
+    monkeypatch.setattr("vectorindex_searcher.build.text_cache.PACK_BYTES", 2)  # no pack is a small one
+    (tmp_path / "out").mkdir()
+    store = FolderStore(tmp_path / "out", Role.ARTIFACTS)
+    blocks, each, argsort, count = 128, 8, np.argsort, 0
+
+    def counted(keys: Any, **how: Any) -> Any:
+        nonlocal count
+        count += len(keys)
+        return argsort(keys, **how)
+
+    monkeypatch.setattr(np, "argsort", counted)
+    keys = keys_of([f"text {n}" for n in range(blocks * each)])
+    made = np.arange(len(keys), dtype=np.float32)[:, None]
+    cache = TextCache(store, LAYOUT, "model", 1, tmp_path)
+    for start in range(0, len(keys), each):
+        part = slice(start, start + each)
+        assert cache.add(keys[part], made[part], np.zeros(each, np.bool_))
+        cache.flush()
+    added, count = count, 0
+    other = TextCache(store, LAYOUT, "model", 1, tmp_path / "out")
+    for held in (cache, other):
+        known, vectors, _ = held.find(keys[::-1])
+        assert known.all()
+        np.testing.assert_array_equal(vectors, made[::-1])
+        held.close()
+    most = len(keys) * (np.log2(blocks) + 2)
+    assert 0 < added < most
+    assert 0 < count < most
+
+
+def test_packs_of_two_builds_with_the_same_texts_are_kept_once(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    store = FolderStore(tmp_path / "out", Role.ARTIFACTS)
+    keys = keys_of([f"text {n}" for n in range(20)])
+    made = np.arange(20, dtype=np.float32)[:, None]
+    both = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        both.append(TextCache(store, LAYOUT, "model", 1, tmp_path / name))
+    for cache, part in zip(both, (slice(None), slice(None, None, -1)), strict=True):
+        cache.add(keys[part], made[part], np.zeros(len(keys[part]), np.bool_))
+        cache.flush()
+        cache.close()
+    assert len(packs(tmp_path)) == 2
+    cache = TextCache(store, LAYOUT, "model", 1, tmp_path)
+    assert len(cache) == 20
+    known, vectors, _ = cache.find(keys)
+    assert known.all()
+    np.testing.assert_array_equal(vectors, made)
+    cache.close()
+
+
+def test_the_memory_of_a_text_is_what_the_docs_say(tmp_path: Path) -> None:
+    """80 bytes while all keys are put in order, 40 else."""
+    (tmp_path / "out").mkdir()
+    cache = TextCache(FolderStore(tmp_path / "out", Role.ARTIFACTS), LAYOUT, "model", 1, tmp_path)
+    total, each = 1 << 17, 1 << 12
+    keys = np.frombuffer(np.random.default_rng(0).bytes(32 * total), "S32")
+    nothing = np.zeros((each, 1), np.float32)
+    tracemalloc.start()
+    try:
+        for start in range(0, total, each):
+            cache.add(keys[start : start + each], nothing, np.zeros(each, np.bool_))
+            cache.flush()
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        cache.close()
+    assert now / total < 45
+    assert 75 < peak / total < 90
 
 
 def test_collect_knows_the_cache_and_takes_it_with_the_index_only(model: EncoderTask, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
 
 A pack is named by its own SHA-256, so one that is damaged is no pack, and its texts are encoded anew. Packs are only a
 cache: one that another build has put together with others meanwhile, or that somebody removed, costs time and nothing
-else. Memory: 40 bytes a text, and one pack; the vectors lie on disk.
+else. Memory: 40 bytes a text, 80 for a moment where all keys are put in order, and one pack; the vectors lie on disk.
 """
 
 from __future__ import annotations
@@ -43,6 +43,38 @@ def keys_of(texts: Sequence[str]) -> Keys:
     return np.array([hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts], "S32")
 
 
+class _Places:
+    """Where in a file the vector of each key is. Keys lie in runs, in order, and a run is twice as long as the next or
+    longer: of keys that come in n blocks, each is put in order about log(n) times, and looked up in as many runs."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[Keys, npt.NDArray[np.int64]]] = []
+
+    def find(self, keys: Keys) -> npt.NDArray[np.int64]:
+        """The place of each key, [n]; -1: not known."""
+        found = np.full(len(keys), -1, np.int64)
+        for held, places in self._runs:
+            at = np.minimum(np.searchsorted(held, keys), len(held) - 1)
+            same = held[at] == keys
+            found[same] = places[at[same]]
+        return found
+
+    def add(self, keys: Keys, first: int) -> None:
+        """Different keys that are not known; they lie from place `first` on."""
+        if not len(keys):
+            return
+        at, size = len(self._runs), len(keys)
+        while at and len(self._runs[at - 1][0]) < 2 * size:
+            at -= 1
+            size += len(self._runs[at][0])
+        places = np.concatenate([*(run[1] for run in self._runs[at:]), np.arange(first, first + len(keys))])
+        keys = np.concatenate([*(run[0] for run in self._runs[at:]), keys])
+        del self._runs[at:]  # before the next copy: two are the most in memory
+        order = np.argsort(keys, kind="stable")  # a merge: the runs are in order
+        keys = keys[order]
+        self._runs.append((keys, places[order]))
+
+
 class TextCache:
     """The packs of one encoder. One thread uses it; `close` removes its file, and stores nothing."""
 
@@ -53,10 +85,7 @@ class TextCache:
         self._row = 4 * dimension + 1
         self._path = folder / "texts.cache"
         self._file = self._path.open("w+b")
-        self._known: Keys = np.empty(0, "S32")
-        """Rising."""
-        self._rows = np.empty(0, np.int64)
-        """Where in the file the vector of each key is."""
+        self._places = _Places()
         self._count = 0
         self._new: list[bytes] = []
         """Keys that are in the file and in no pack yet, in its order."""
@@ -68,10 +97,9 @@ class TextCache:
 
     def find(self, keys: Keys) -> tuple[npt.NDArray[np.bool_], Vectors, npt.NDArray[np.bool_]]:
         """Which of the keys are known, [n]; of those their vectors, [k, d], and whether their text was cut, [k]."""
-        at = np.minimum(np.searchsorted(self._known, keys), max(0, len(self._known) - 1))
-        known = self._known[at] == keys if len(self._known) else np.zeros(len(keys), np.bool_)
-        rows = self._rows[at[known]] if len(self._known) else at[known]
-        data = b"".join(os.pread(self._file.fileno(), self._row, int(row) * self._row) for row in rows)
+        rows = self._places.find(keys)
+        known = rows >= 0
+        data = b"".join(os.pread(self._file.fileno(), self._row, row * self._row) for row in rows[known].tolist())
         table = np.frombuffer(data, np.uint8).reshape(-1, self._row)
         vectors = np.ascontiguousarray(table[:, :-1]).view(np.float32).reshape(-1, self._dimension)
         return known, vectors, table[:, -1] > 0
@@ -107,10 +135,7 @@ class TextCache:
         self._file.seek(self._count * self._row)
         self._file.write(rows.tobytes())
         self._file.flush()
-        known = np.concatenate([self._known, keys])
-        places = np.concatenate([self._rows, np.arange(self._count, self._count + len(keys))])
-        order = np.argsort(known, kind="stable")
-        self._known, self._rows = known[order], places[order]
+        self._places.add(keys, self._count)
         self._count += len(keys)
 
     def _put(self, keys: Sequence[bytes], rows: npt.NDArray[np.uint8]) -> str:
