@@ -270,6 +270,7 @@ def test_many_blocks_and_packs_do_not_sort_all_keys_each_time(tmp_path: Path, mo
 
 
 def test_packs_of_two_builds_with_the_same_texts_are_kept_once(tmp_path: Path) -> None:
+    """Also where a build that put packs together was killed before it removed the old ones."""
     (tmp_path / "out").mkdir()
     store = FolderStore(tmp_path / "out", Role.ARTIFACTS)
     keys = keys_of([f"text {n}" for n in range(20)])

@@ -60,9 +60,7 @@ class _Places:
         return found
 
     def add(self, keys: Keys, first: int) -> None:
-        """Different keys that are not known; they lie from place `first` on."""
-        if not len(keys):
-            return
+        """Different keys that are not known, one or more; they lie from place `first` on."""
         at, size = len(self._runs), len(keys)
         while at and len(self._runs[at - 1][0]) < 2 * size:
             at -= 1
@@ -129,6 +127,8 @@ class TextCache:
     # ------------------------------------------------------------ packs
 
     def _append(self, keys: Keys, vectors: Vectors, cut: npt.NDArray[np.bool_]) -> None:
+        if not len(keys):  # all of a pack was in others
+            return
         rows = np.empty((len(keys), self._row), np.uint8)
         rows[:, :-1] = np.ascontiguousarray(vectors, np.float32).view(np.uint8).reshape(len(keys), -1)
         rows[:, -1] = cut
