@@ -36,13 +36,13 @@ from vectorindex_searcher.serve.evidence.feedback import Feedback
 from vectorindex_searcher.serve.evidence.live_sample import LiveSample
 from vectorindex_searcher.serve.evidence.recorder import Outcome
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
-from vectorindex_searcher.serve.http.messages import Problem, Response
+from vectorindex_searcher.serve.http.messages import Problem, Response, overload
 from vectorindex_searcher.serve.load import load
 from vectorindex_searcher.serve.search import reranking as reranking_module
 from vectorindex_searcher.serve.search.asked import Encoding
-from vectorindex_searcher.serve.search.plan import Planner, QuerySchema
+from vectorindex_searcher.serve.search.plan import Planner, QuerySchema, candidates_of
 from vectorindex_searcher.serve.search.policies import ALL_ROWS, Policy
-from vectorindex_searcher.serve.search.pool import SearchPool
+from vectorindex_searcher.serve.search.pool import SearchPool, deadline_exceeded
 from vectorindex_searcher.serve.search.reranking import Reranking
 from vectorindex_searcher.serve.search.service import SearchService
 from vectorindex_searcher.storage.store import Role, open_store
@@ -424,6 +424,46 @@ def test_long_texts_are_read_one_by_one_and_cut(engine: Engine, monkeypatch: pyt
         one = Running(engine)
         await one.ask("blue sea")
         assert {len(text) for text in one.judge.read} == {3}
+        one.reranking.close()
+
+    run(test)
+
+
+def test_more_candidates_book_what_they_take(engine: Engine) -> None:
+    """Rows for each of k, lists once: also where the default point says how many."""
+
+    async def test() -> None:
+        one, named = Running(engine), {"nprobe": 4096, "quantizer_k_factor": 2}
+        for default in ({}, {"k_factor": 3}):
+            limits = {"nprobe": (1, 65536), "quantizer_k_factor": (1, 8)}
+            schema = QuerySchema(engine.dimension, engine.metric, limits, default_params=default, texts=True)
+            plan = Planner(schema, one.service.group).plan({"k": 1, "params": named}, binary=False).wider(200)
+            assert (plan.k, plan.candidates) == (200, candidates_of(200, {**default, **named}))
+            assert plan.candidates == 200 * default.get("k_factor", 1) + 8192
+        one.reranking.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("problem", [overload("others search"), deadline_exceeded()], ids=["503", "504"])
+@pytest.mark.parametrize("k", [1, 5])
+def test_without_room_for_candidates_the_order_of_the_vectors_is_answered(
+    engine: Engine, problem: Problem, k: int
+) -> None:
+    async def test() -> None:
+        one = Running(engine)
+        plain, _ = await one.ask("blue sea", {"k": k}, plain=True)
+        search = one.service._searched
+
+        def searched(plan: Any, *more: Any) -> Any:
+            if plan.k == 20:
+                raise problem
+            return search(plan, *more)
+
+        one.service._searched = searched  # type: ignore[method-assign]
+        answer, outcome = await one.ask("blue sea", {"k": k})
+        assert (answer["results"], answer["reranked"], outcome.reranked) == (plain["results"], False, False)
+        assert one.judge.read == []
         one.reranking.close()
 
     run(test)

@@ -64,6 +64,8 @@ class Candidates:
     query_ids: Sequence[str] | None
     written: Written
     """The first k, in the order of vectors."""
+    whole: bool
+    """Whether scores and rows are all that were to be read; else there was no memory or time to find them."""
 
 
 def warnings_of(ignored: Sequence[str]) -> list[dict[str, str]]:

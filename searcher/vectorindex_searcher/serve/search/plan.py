@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ... import contract
@@ -78,6 +78,8 @@ class SearchPlan:
     """Asked at the revision's own parameters, and without a filter of the request's own."""
     candidates: int
     """Rows that FAISS holds for each vector; see limits.py."""
+    k_factor: int
+    """How many of these are for each of k; the rest is for lists, whatever k is."""
     most_vectors: int
     """In one request, by its work."""
     group: Group
@@ -94,6 +96,10 @@ class SearchPlan:
     def nbytes(self) -> int:
         """What this plan holds in memory, about. A filter in its own words takes as much as what was made of it."""
         return 512 + 2 * memory_of(self.filter)
+
+    def wider(self, k: int) -> SearchPlan:
+        """The same search for a larger k, and what that holds."""
+        return replace(self, k=k, candidates=self.candidates + (k - self.k) * self.k_factor)
 
 
 class Planner:
@@ -155,7 +161,8 @@ class Planner:
         predicate = self._filter(given.get("filter"))
         if policy.filter is not None:
             predicate, asked["filter"] = self._narrowed(policy, predicate, given.get("filter"))
-        candidates = candidates_of(k, {**schema.default_params, **dict(params)})
+        used = {**schema.default_params, **dict(params)}
+        candidates = candidates_of(k, used)
         # What the revision's own parameters take is never too much: nobody chose them but the proof.
         usual = candidates_of(k, {**schema.default_params, **own})
         return SearchPlan(
@@ -171,6 +178,7 @@ class Planner:
             binary=binary,
             own=not filtered and dict(params) == own,
             candidates=candidates,
+            k_factor=_k_factor(used),
             most_vectors=max(CANDIDATES, usual * MAX_VECTORS) // candidates,
             group=self._group(k, params, metadata, candidates, None if filtered else predicate),
             ignored=tuple(sorted(params_given.keys() - named.keys())),
@@ -277,7 +285,11 @@ def allowed_params(limits: Mapping[str, tuple[int, int]], limited: contract.Para
 def candidates_of(k: int, params: Mapping[str, int]) -> int:
     """Rows and lists that FAISS holds in memory for one vector of a search with all these parameters."""
     lists = params.get("nprobe", 0) * max(1, params.get("quantizer_k_factor", 1))
-    return int(k * max(1, params.get("k_factor", 1)) + lists)
+    return int(k * _k_factor(params) + lists)
+
+
+def _k_factor(params: Mapping[str, int]) -> int:
+    return int(max(1, params.get("k_factor", 1)))
 
 
 def check_work(plan: SearchPlan, vectors: int) -> None:

@@ -129,7 +129,9 @@ class Reranking:
         if asked.deadline is not None:
             budget = min(budget, DEADLINE_SHARE * (asked.deadline - now))
         ticket = _Ticket(asked, found, answer, now, now + budget)
-        if max(hits_of(found.scores, found.rows, asked.plan.min_score)) < 2 or not any(asked.outcome.hits):
+        if not found.whole:
+            self._tell(ticket, found.written, reranked=False)
+        elif max(hits_of(found.scores, found.rows, asked.plan.min_score)) < 2 or not any(asked.outcome.hits):
             self._tell(ticket, found.written, reranked=True)  # one row has one order
         elif self._queue.qsize() >= self._queue_requests or budget <= 0:
             self._tell(ticket, found.written, reranked=False)

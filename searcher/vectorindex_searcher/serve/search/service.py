@@ -9,7 +9,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from types import MappingProxyType
 from weakref import WeakValueDictionary
 
@@ -24,7 +24,7 @@ from ..evidence.live_queries import LiveQueries
 from ..evidence.live_sample import LiveSample
 from ..evidence.recorder import Outcome
 from ..http.limits import LIGHT_CANDIDATES, MAX_VECTORS, SLICE_CANDIDATES
-from ..http.messages import Deferred, Response
+from ..http.messages import Deferred, Problem, Response
 from ..shadow.mirror import Mirror
 from .answers import SingleAnswers, json_answer, json_of, long_json_answer
 from .asked import (
@@ -204,12 +204,8 @@ class SearchService:
         asked.outcome.filtered = asked.plan.filtered
         with Work(self._budget) as work:
             work.search(asked.plan, asked.outcome.queries)
-            return self._run(asked, work)
-
-    def _run(self, asked: PendingSearch, work: Work) -> Response:
-        allowed = self._allowed(asked, work)
-        scores, rows, how = self._found(asked, allowed)
-        return self._answer(asked, scores, rows, work, how)
+            scores, rows, how = self._found(asked, self._allowed(asked, work))
+            return self._answer(asked, scores, rows, work, how)
 
     def _allowed(self, asked: PendingSearch, work: Work) -> RowSet | None:
         """The artifact's rows that may be answered, beside the snapshot that the search has from here on; None: all."""
@@ -237,7 +233,7 @@ class SearchService:
 
     def candidates(self, asked: PendingSearch, most: int) -> Candidates:
         """Search as for a vector, with all its evidence, and for the first `most` besides, among the same rows; on a
-        search thread. Raises Problem as `find`."""
+        search thread. Raises Problem as `find`, for the vectors' own search only."""
         plan, outcome = asked.plan, asked.outcome
         outcome.filtered = plan.filtered
         with Work(self._budget) as work:
@@ -247,15 +243,17 @@ class SearchService:
             note(outcome, scores, rows, plan.min_score)
             query_ids = self._query_ids(asked, len(rows)) if plan.track else None
             written = self._results(asked, rows, scores, outcome.hits, query_ids, work)
-            if most > plan.k and any(outcome.hits):
+            whole = most <= plan.k or not any(outcome.hits)
+            if not whole:
                 # Another search, since more candidates find more: what is evidence shall not depend on it.
-                wide = replace(plan, k=most, candidates=-(-plan.candidates * most // plan.k))
-                work.search(wide, outcome.queries)
-                vectors = asked.vectors.reshape(outcome.queries, -1)
-                scores, rows, _ = self._searched(wide, vectors, allowed, asked.deadline)
-                if asked.fresh is not None:
-                    scores, rows = asked.fresh.merged(vectors, most, scores, rows, plan.filter)
-            return Candidates(scores, rows, how, query_ids, written)
+                with suppress(Problem):  # 503 or 504: the vectors' answer is there
+                    wide, vectors = plan.wider(most), asked.vectors.reshape(outcome.queries, -1)
+                    work.search(wide, outcome.queries)
+                    scores, rows, _ = self._searched(wide, vectors, allowed, asked.deadline)
+                    if asked.fresh is not None:
+                        scores, rows = asked.fresh.merged(vectors, most, scores, rows, plan.filter)
+                    whole = True
+            return Candidates(scores, rows, how, query_ids, written, whole)
 
     def reordered(self, asked: PendingSearch, found: Candidates, orders: Sequence[npt.NDArray[np.int64]]) -> Written:
         """The results of each query with its rows in this order: places in `found`, of which the first k are told."""
