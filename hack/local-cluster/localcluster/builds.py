@@ -45,7 +45,7 @@ BUILDS = (
     Build("argocd", "Argo CD", "about 5 min, once", "argocd", ARGOCD_FLAGS, True, "github.com/argoproj/argo-cd/v3/cmd"),
     Build("argocd-scripts", "Argo CD's scripts", "about 3 min, once", "argocd", STRIP, True, "./scripts"),
     Build("registry", "the registry distribution", "about 2 min, once", optional=True),
-    Build("cosign", "cosign", "about 8 min, once", optional=True),
+    Build("cosign", "cosign", "up to 25 min beside other work, once", optional=True),
     Build("contour", "Contour", "about 5 min, once", optional=True),
     Build("fake-gcs-server", "fake-gcs-server", "about 2 min, once", optional=True),
     Build("azurite", "Azurite", "about 30 s, once", optional=True),
