@@ -40,8 +40,9 @@ class Place(contract.Place):
 
     @property
     def secret(self) -> str:
-        """Name of the Secret whose keys the pods use; empty: none."""
-        return ""
+        """Name of the Secret whose keys the pods use; empty: none, or a kind of store that takes no keys."""
+        ref: SecretRef | None = getattr(self, "secret_ref", None)
+        return ref.name if ref is not None else ""
 
     def reached_by(self, live: Place) -> Self:
         """This place, reached as `live` reaches the same bucket today: its endpoint, region and Secret, or none.
@@ -73,10 +74,6 @@ class S3(contract.S3, Place):
         ),
     )
 
-    @property
-    def secret(self) -> str:
-        return self.secret_ref.name if self.secret_ref is not None else ""
-
 
 class Azure(contract.Azure, Place):
     """A container of Azure Blob Storage. Without `secretRef` the pods' own identity is used (workload identity)."""
@@ -86,10 +83,6 @@ class Azure(contract.Azure, Place):
     access: ClassVar[tuple[str, ...]] = ("endpoint", "secret_ref", "anonymous")
     cel: ClassVar[tuple[CelRule, ...]] = S3.cel
 
-    @property
-    def secret(self) -> str:
-        return self.secret_ref.name if self.secret_ref is not None else ""
-
 
 class GCS(contract.GCS, Place):
     """A bucket of Google Cloud Storage. Without `secretRef` the pods' own identity is used (workload identity)."""
@@ -98,10 +91,6 @@ class GCS(contract.GCS, Place):
     """Whose key the pods use. Absent: the identity of their ServiceAccount."""
     access: ClassVar[tuple[str, ...]] = ("endpoint", "secret_ref", "anonymous")
     cel: ClassVar[tuple[CelRule, ...]] = S3.cel
-
-    @property
-    def secret(self) -> str:
-        return self.secret_ref.name if self.secret_ref is not None else ""
 
 
 class Volume(contract.Volume, Place):

@@ -32,6 +32,8 @@ class Place(Model):
 
     kind: ClassVar[str]
     """What specs and `Location` call this kind of store."""
+    root_field: ClassVar[str] = "prefix"
+    """The field that holds `root`."""
 
     @property
     def store(self) -> tuple[str, ...]:
@@ -46,11 +48,11 @@ class Place(Model):
     @property
     def root(self) -> str:
         """The prefix of all its keys, as it was written."""
-        raise NotImplementedError
+        return str(getattr(self, self.root_field))
 
     def at(self, prefix: str) -> Self:
         """Another place in the same store, reached alike."""
-        raise NotImplementedError
+        return self.model_copy(update={self.root_field: prefix})
 
     def url(self, key: str) -> str:
         """An object of the store, for people."""
@@ -91,13 +93,6 @@ class S3(Place):
     def held_in(self) -> tuple[str, ...]:
         return (self.bucket,)  # enters names of Jobs: as it was before there were other stores
 
-    @property
-    def root(self) -> str:
-        return self.prefix
-
-    def at(self, prefix: str) -> Self:
-        return self.model_copy(update={"prefix": prefix})
-
     def url(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
 
@@ -128,13 +123,6 @@ class Azure(Place):
     def held_in(self) -> tuple[str, ...]:
         return (self.kind, self.account, self.container)
 
-    @property
-    def root(self) -> str:
-        return self.prefix
-
-    def at(self, prefix: str) -> Self:
-        return self.model_copy(update={"prefix": prefix})
-
     def url(self, key: str) -> str:
         return f"{AZURE_SCHEME}{self.account}/{self.container}/{key}"
 
@@ -163,13 +151,6 @@ class GCS(Place):
     def held_in(self) -> tuple[str, ...]:
         return (self.kind, self.bucket)
 
-    @property
-    def root(self) -> str:
-        return self.prefix
-
-    def at(self, prefix: str) -> Self:
-        return self.model_copy(update={"prefix": prefix})
-
     def url(self, key: str) -> str:
         return f"{GCS_SCHEME}{self.bucket}/{key}"
 
@@ -181,6 +162,7 @@ class Volume(Place):
     """A folder of a PersistentVolumeClaim in the namespace of the index."""
 
     kind: ClassVar[str] = "volume"
+    root_field: ClassVar[str] = "path"
     claim_name: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
     """Name of the claim."""
     path: Annotated[str, Field(max_length=512, pattern=rf"^({_SEGMENT}(/{_SEGMENT})*/?)?$")] = ""
@@ -190,13 +172,6 @@ class Volume(Place):
     @property
     def store(self) -> tuple[str, ...]:
         return (self.kind, self.claim_name)
-
-    @property
-    def root(self) -> str:
-        return self.path
-
-    def at(self, prefix: str) -> Self:
-        return self.model_copy(update={"path": prefix})
 
     def url(self, key: str) -> str:
         return f"{VOLUME_SCHEME}{self.claim_name}/{key}"
