@@ -8,7 +8,9 @@ import email.utils
 import hashlib
 import hmac
 import socket
+import ssl
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,17 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trustme
+from cloud_promises import CloudPromises, OverTLS
 from layers import program
 from ports import held
-from store_promises import Opened, StorePromises, below
+from store_promises import below
 
-from vectorindex_searcher.artifact.collect import collect
-from vectorindex_searcher.artifact.inspection import inspect
-from vectorindex_searcher.build.task import build
-from vectorindex_searcher.contract import Azure, BuildTask, CollectTask, ExitCode, Identity, IndexSpec, Location
+from vectorindex_searcher.contract import Azure, ExitCode
 from vectorindex_searcher.errors import TaskError
 from vectorindex_searcher.storage.cloud import CloudStore
-from vectorindex_searcher.storage.store import Role, Store, open_store, parse_location
+from vectorindex_searcher.storage.store import Role
 
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -36,8 +37,20 @@ CONTAINER = "indexes"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    with held() as (port,):
+    with azurite() as at:
+        yield at
+
+
+@contextlib.contextmanager
+def azurite(tls: trustme.LeafCert | None = None, trusted: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The endpoint of a server with an empty container. tls: its certificate, which `trusted` takes."""
+    with held() as (port,), tempfile.TemporaryDirectory() as folder:
         listen = ["--inMemoryPersistence", "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+        if tls is not None:
+            cert, key = Path(folder) / "cert.pem", Path(folder) / "key.pem"
+            tls.cert_chain_pems[0].write_to_path(cert)
+            tls.private_key_pem.write_to_path(key)
+            listen += ["--cert", str(cert), "--key", str(key)]
         command = [program("stores", "azurite"), *listen, "--disableTelemetry", "--silent"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -48,15 +61,15 @@ def endpoint() -> Iterator[str]:
                 assert process.poll() is None, "Azurite ended"
                 assert time.monotonic() < deadline, "Azurite never listened"
                 time.sleep(0.1)
-            at = f"http://127.0.0.1:{port}/{ACCOUNT}"
-            _put(at, f"/{CONTAINER}", "restype:container")
+            at = f"http{'s' if tls else ''}://127.0.0.1:{port}/{ACCOUNT}"
+            _put(at, f"/{CONTAINER}", "restype:container", trusted)
             yield at
         finally:
             process.terminate()
             process.wait()
 
 
-def _put(endpoint: str, path: str, query: str = "", **more: str) -> None:
+def _put(endpoint: str, path: str, query: str = "", trusted: ssl.SSLContext | None = None, **more: str) -> None:
     """What obstore does not do: one request without a body, signed as Azure's documentation says."""
     headers = {f"x-ms-{name}": value for name, value in more.items()}
     headers |= {"x-ms-date": email.utils.formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
@@ -65,7 +78,8 @@ def _put(endpoint: str, path: str, query: str = "", **more: str) -> None:
     signed = base64.b64encode(hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()).decode()
     headers |= {"Authorization": f"SharedKey {ACCOUNT}:{signed}", "Content-Length": "0"}
     address = f"{endpoint}{path}" + (f"?{query.replace(':', '=')}" if query else "")
-    with urllib.request.urlopen(urllib.request.Request(address, method="PUT", headers=headers)) as answer:
+    asked = urllib.request.Request(address, method="PUT", headers=headers)
+    with urllib.request.urlopen(asked, context=trusted) as answer:
         assert answer.status == 201
 
 
@@ -76,26 +90,27 @@ def place(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     return Azure(account=ACCOUNT, endpoint=endpoint, container=CONTAINER, prefix=f"{request.node.name}/")
 
 
-class TestAzure(StorePromises):
+class TestAzure(CloudPromises):
     many = 5005
     """Azure tells of 5,000 blobs in one answer."""
 
     @pytest.fixture
-    def opened(self, place: Azure) -> Opened:
-        def store(role: Role) -> Store:
-            return open_store(Location(azure=place), role)
+    def nowhere(self, place: Azure) -> Azure:
+        return place.model_copy(update={"container": "nowhere"})
 
-        return store
+    @pytest.fixture
+    def over_tls(self, place: Azure, monkeypatch: pytest.MonkeyPatch) -> Iterator[OverTLS]:
+        ca, trusted = trustme.CA(), ssl.create_default_context()
+        ca.configure_trust(trusted)
+        with azurite(ca.issue_cert("127.0.0.1"), trusted) as endpoint, monkeypatch.context() as setting:
+            there = place.model_copy(update={"endpoint": endpoint, "prefix": ""})
+            setting.setenv("ARTIFACTS_CA_PEM", ca.cert_pem.bytes().decode())
+            CloudStore(there, Role.ARTIFACTS).put("greeting", b"hello")
+            setting.delenv("ARTIFACTS_CA_PEM")
+            yield there, ca
 
 
 def test_refusals_name_field_and_remedy_and_no_key(place: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere = place.model_copy(update={"container": "nowhere"})
-    for call in (lambda store: list(store.list("")), lambda store: store.read("x"), lambda store: store.put("x", b"")):
-        with pytest.raises(TaskError) as caught:
-            call(CloudStore(nowhere, Role.ARTIFACTS))
-        said = caught.value
-        assert (said.reason, said.failure.field) == ("BucketNotFound", "spec.artifacts.azure.container")
-        assert said.exit_code == ExitCode.STORE_UNAVAILABLE
     monkeypatch.setenv("SOURCE_AZURE_STORAGE_ACCOUNT_KEY", base64.b64encode(b"wrong").decode())
     with pytest.raises(TaskError) as caught:
         list(CloudStore(place, Role.SOURCE).list(""))
@@ -136,20 +151,3 @@ def test_a_server_that_is_not_there_is_an_outage(monkeypatch: pytest.MonkeyPatch
     said = caught.value
     assert (said.reason, said.exit_code) == ("StoreUnavailable", ExitCode.STORE_UNAVAILABLE)
     assert said.failure.field == "spec.artifacts.azure.endpoint"
-
-
-def test_an_index_is_built_from_a_container_into_it_and_removed_again(
-    place: Azure, endpoint: str, tmp_path: Path
-) -> None:
-    rows = tmp_path / "rows.npy"
-    np.save(rows, np.random.default_rng(7).standard_normal((600, 8), dtype=np.float32))
-    store = CloudStore(place, Role.ARTIFACTS)
-    store.upload(f"{store.prefix}/in/rows.npy", rows)
-    of = {"identity": Identity(namespace="n", name="docs", uid="u"), "artifacts": Location(azure=place)}
-    source = Location(azure=place.at(f"{store.prefix}/in/"))
-    assert build(BuildTask(digest="d1", source=source, index=IndexSpec(factory="Flat"), **of)).count == 600
-    where = f"az://{ACCOUNT}/{CONTAINER}/{store.prefix}/n/docs/d1/manifest.json"
-    assert parse_location(where, endpoint=endpoint).azure is not None
-    assert any("n/docs" in line for line in inspect(where, endpoint))
-    collect(CollectTask(everything=True, **of))
-    assert [item.key for item in store.list(store.prefix)] == [f"{store.prefix}/in/rows.npy"]

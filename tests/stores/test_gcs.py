@@ -19,19 +19,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-import numpy as np
 import pytest
+import trustme
+from cloud_promises import CloudPromises, OverTLS
 from layers import program
 from ports import held
-from store_promises import Opened, StorePromises
 
-from vectorindex_searcher.artifact.collect import collect
-from vectorindex_searcher.artifact.inspection import inspect
-from vectorindex_searcher.build.task import build
-from vectorindex_searcher.contract import GCS, BuildTask, CollectTask, ExitCode, Identity, IndexSpec, Location
-from vectorindex_searcher.errors import TaskError
-from vectorindex_searcher.storage.cloud import CloudStore
-from vectorindex_searcher.storage.store import Role, Store, open_store, parse_location
+from vectorindex_searcher.contract import GCS
+from vectorindex_searcher.storage.store import Role
 
 BUCKET = "indexes"
 ACCOUNT = json.dumps({"private_key": "", "private_key_id": "", "client_email": "", "disable_oauth": True})
@@ -40,8 +35,18 @@ ACCOUNT = json.dumps({"private_key": "", "private_key_id": "", "client_email": "
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
+    with fake_gcs_server("-scheme", "http") as port:
+        status, _, _ = _asked(port, "POST", "/storage/v1/b?project=p", json.dumps({"name": BUCKET}).encode())
+        assert status == 200
+        with _xml(port) as address:
+            yield address
+
+
+@contextlib.contextmanager
+def fake_gcs_server(*options: str) -> Iterator[int]:
+    """The port at which it listens."""
     with held() as (port,):
-        listen = ["-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
+        listen = ["-backend", "memory", "-host", "127.0.0.1", "-port", str(port), *options]
         command = [program("stores", "fake-gcs-server"), *listen, "-public-host", f"127.0.0.1:{port}"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -52,10 +57,7 @@ def endpoint() -> Iterator[str]:
                 assert process.poll() is None, "fake-gcs-server ended"
                 assert time.monotonic() < deadline, "fake-gcs-server never listened"
                 time.sleep(0.05)
-            status, _, _ = _asked(port, "POST", "/storage/v1/b?project=p", json.dumps({"name": BUCKET}).encode())
-            assert status == 200
-            with _xml(port) as address:
-                yield address
+            yield port
         finally:
             process.terminate()
             process.wait()
@@ -129,35 +131,21 @@ def place(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     return GCS(endpoint=endpoint, bucket=BUCKET, prefix=f"{request.node.name}/")
 
 
-class TestGCS(StorePromises):
+class TestGCS(CloudPromises):
     @pytest.fixture
-    def opened(self, place: GCS) -> Opened:
-        def store(role: Role) -> Store:
-            return open_store(Location(gcs=place), role)
+    def nowhere(self, place: GCS) -> GCS:
+        return place.model_copy(update={"bucket": "nowhere"})
 
-        return store
-
-
-def test_refusals_name_field_and_remedy(place: GCS) -> None:
-    nowhere = place.model_copy(update={"bucket": "nowhere"})
-    for call in (lambda store: list(store.list("")), lambda store: store.read("x"), lambda store: store.delete("x")):
-        with pytest.raises(TaskError) as caught:
-            call(CloudStore(nowhere, Role.ARTIFACTS))
-        said = caught.value
-        assert (said.reason, said.failure.field) == ("BucketNotFound", "spec.artifacts.gcs.bucket")
-        assert said.exit_code == ExitCode.STORE_UNAVAILABLE
-
-
-def test_an_index_is_built_from_a_bucket_into_it_and_removed_again(place: GCS, endpoint: str, tmp_path: Path) -> None:
-    rows = tmp_path / "rows.npy"
-    np.save(rows, np.random.default_rng(7).standard_normal((600, 8), dtype=np.float32))
-    store = CloudStore(place, Role.ARTIFACTS)
-    store.upload(f"{store.prefix}/in/rows.npy", rows)
-    of = {"identity": Identity(namespace="n", name="docs", uid="u"), "artifacts": Location(gcs=place)}
-    source = Location(gcs=place.at(f"{store.prefix}/in/"))
-    assert build(BuildTask(digest="d1", source=source, index=IndexSpec(factory="Flat"), **of)).count == 600
-    where = f"gs://{BUCKET}/{store.prefix}/n/docs/d1/manifest.json"
-    assert parse_location(where, endpoint=endpoint).gcs is not None
-    assert any("n/docs" in line for line in inspect(where, endpoint))
-    collect(CollectTask(everything=True, **of))
-    assert [item.key for item in store.list(store.prefix)] == [f"{store.prefix}/in/rows.npy"]
+    @pytest.fixture
+    def over_tls(self, place: GCS, tmp_path: Path) -> Iterator[OverTLS]:
+        """The server itself, without what is put before it: reading needs none of that."""
+        ca = trustme.CA()
+        files = {name: tmp_path / f"{name}.pem" for name in ("cert", "key")}
+        leaf = ca.issue_cert("127.0.0.1")
+        leaf.cert_chain_pems[0].write_to_path(files["cert"])
+        leaf.private_key_pem.write_to_path(files["key"])
+        (tmp_path / "data" / BUCKET).mkdir(parents=True)
+        (tmp_path / "data" / BUCKET / "greeting").write_bytes(b"hello")
+        tls = ("-cert-location", str(files["cert"]), "-private-key-location", str(files["key"]))
+        with fake_gcs_server("-scheme", "https", *tls, "-data", str(tmp_path / "data")) as port:
+            yield place.model_copy(update={"endpoint": f"https://127.0.0.1:{port}", "prefix": ""}), ca

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from obstore.exceptions import GenericError, PermissionDeniedError
 
 from vectorindex_searcher.cli.flag_names import for_a_person
@@ -38,7 +41,7 @@ class Blob:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[tuple[Blob, str]]:
+def serving(tls: trustme.LeafCert | None = None) -> Iterator[tuple[Blob, str]]:
     blob = Blob()
 
     class Handler(BaseHTTPRequestHandler):
@@ -81,10 +84,14 @@ def serving() -> Iterator[tuple[Blob, str]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.configure_cert(context)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield blob, f"http://127.0.0.1:{server.server_port}/acme"
+        yield blob, f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}/acme"
     finally:
         server.shutdown()
         server.server_close()
@@ -157,6 +164,34 @@ def test_refusals_have_the_reasons_of_s3(
         assert said.__suppress_context__, "what obstore says has the answer in it"
         assert SIGNATURE not in said.failure.model_dump_json()
     assert said.exit_code == (ExitCode.SOURCE_MISSING if reason != "StoreUnavailable" else ExitCode.STORE_UNAVAILABLE)
+
+
+def test_a_certificate_is_trusted_by_the_secret_or_the_bundle_or_its_refusal_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloud, "RETRIES", 0)
+    house, other, bundle = trustme.CA(), trustme.CA(), tmp_path / "bundle.pem"
+    both = other.cert_pem.bytes() + house.cert_pem.bytes()
+    with serving(house.issue_cert("127.0.0.1")) as (_, endpoint):
+        place = Azure(account="acme", container="vectors", endpoint=endpoint, anonymous=True)
+
+        def read() -> bytes:
+            return CloudStore(place, Role.SOURCE).read("x")
+
+        for pem in ("", other.cert_pem.bytes().decode(), "no certificate"):
+            monkeypatch.setenv("SOURCE_CA_PEM", pem)
+            with pytest.raises(TaskError) as caught:
+                read()
+            said = caught.value
+            assert (said.reason, said.failure.field) == ("CertificateNotTrusted", "spec.source.azure.endpoint")
+            assert all(word in str(said.failure.remedy) for word in ("CA_PEM", "trustBundle", "SSL_CERT_FILE"))
+            assert ("UnknownIssuer" in str(said)) == (pem != "no certificate")
+        monkeypatch.setenv("SOURCE_CA_PEM", both.decode())
+        assert read() == DATA
+        monkeypatch.delenv("SOURCE_CA_PEM")
+        bundle.write_bytes(both)
+        monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+        assert read() == DATA
 
 
 def test_what_is_told_of_an_error_has_no_body_and_no_signature() -> None:

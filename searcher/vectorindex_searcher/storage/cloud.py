@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ RETRIES = 5
 RETRY_SECONDS = 60
 BODY_ATTEMPTS = 5
 """Of a body that breaks off; what is refused, or not answered at all, obstore itself tries again."""
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
+"""In what stands behind a message, which only says that a request could not be sent. Its word: what is wrong."""
 _NO_TOKEN = re.compile("token request|token file")
 """In messages about what an identity, or a client's secret, is exchanged for."""
 _FAILURES = (BaseError, OSError, ValueError)
@@ -67,8 +70,11 @@ class CloudStore:
         self.role = role
         self._place = place
         self._cloud = CLOUDS[place.kind]
+        pem = _variables(role)("CA_PEM") or ""
+        if pem and not _has_certificates(pem):
+            raise self._not_trusted(f"{place.url(self.prefix)}: CA_PEM holds no certificate in PEM")
         try:
-            self._store = self._cloud.open(place, _variables(role), _client(place.endpoint, role))
+            self._store = self._cloud.open(place, _variables(role), _client(place.endpoint, pem))
         except _FAILURES:  # its message is about parts of a key
             raise self._no_credentials(place.url(self.prefix), "they cannot be read") from None
 
@@ -216,10 +222,8 @@ class CloudStore:
         if why.startswith("403"):
             remedy = f"Grant {self._cloud.grant[self.role is Role.ARTIFACTS]} on the {holder}."
             return self._refused("AccessDenied", f"{where}: access denied ({why})", field, remedy)
-        if "certificate" in why:
-            remedy = "Put the PEM of its CA into the Secret as CA_PEM (on a laptop: the variable SSL_CERT_FILE)."
-            message = f"{where}: the certificate of {at} is not trusted ({why})"
-            return self._refused("CertificateNotTrusted", message, f"{field}.endpoint", remedy)
+        if (flaw := _CERTIFICATE.search(str(error))) is not None:
+            return self._not_trusted(f"{where}: the certificate of {at} is not trusted ({flaw[1]})")
         return self._outage(key, f"{at} did not answer as it should ({why})")
 
     def _outage(self, key: str, what: str) -> TaskError:
@@ -227,6 +231,14 @@ class CloudStore:
         remedy = f"Check {field}, and that it is reached from here."
         message = f"{self.describe(key)}: {what}"
         return StoreUnavailable("StoreUnavailable", message, object=key, field=field, remedy=remedy)
+
+    def _not_trusted(self, message: str) -> TaskError:
+        remedy = (
+            "Put the PEM of its CA into the Secret as CA_PEM, or into the installation's trustBundle (on a laptop: the "
+            "variable SSL_CERT_FILE names a file of it)."
+        )
+        field = f"{self.role.field}.{self._place.kind}.endpoint"
+        return self._refused("CertificateNotTrusted", message, field, remedy)
 
     def _no_credentials(self, where: str, why: str) -> TaskError:
         field, holder = f"{self.role.field}.{self._place.kind}", self._cloud.holder
@@ -256,9 +268,17 @@ def _variables(role: Role) -> Callable[[str], str | None]:
     return lambda name: os.environ.get(role.env_prefix + name) or None
 
 
-def _client(endpoint: str, role: Role) -> Config:
-    """How a store is reached, in obstore's words."""
-    pem = _variables(role)("CA_PEM")
+def _has_certificates(pem: str) -> bool:
+    try:
+        ssl.create_default_context(cadata=pem)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
+
+
+def _client(endpoint: str, pem: str) -> Config:
+    """How a store is reached, in obstore's words. pem: certificates to trust besides those of SSL_CERT_FILE, which
+    obstore reads itself, or else of the system."""
     seconds = timedelta(seconds=RETRY_SECONDS)
     options = {
         "allow_http": endpoint.startswith("http://"),
