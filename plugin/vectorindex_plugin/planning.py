@@ -179,7 +179,7 @@ def _artifact(both: Both, digest: str) -> RevisionView | None:
 
 def _measured(both: Both, one: CreateRevision) -> bool:
     """Whether a report by the gate that the new revision has to pass is there (recipe.inherit)."""
-    wanted = identity.gate_hash(both.spec, one.proof_salt)
+    wanted = identity.gate_hash(both.spec, one.proof_salt, one.serving.reranker)
     same = (view.status.report for view in both.before.revisions.values() if view.spec.digest == one.digest)
     return any(report is not None and report.gate_hash == wanted for report in same)
 
@@ -208,7 +208,8 @@ def _phases(both: Both, before: Plan, after: Plan) -> Iterator[EffectFacts]:
         if new.phase in GIVEN_UP:
             yield EffectFacts(Effect.GIVE_UP, name, f"{old.phase} becomes {new.phase}: {new.message}")
         elif new.phase in UNDER_WAY and old.phase not in UNDER_WAY:
-            if new.report is None or new.report.gate_hash != identity.gate_hash(both.spec, view.spec.proof_salt):
+            gate = identity.gate_hash(both.spec, view.spec.proof_salt, view.spec.served_as().reranker)
+            if new.report is None or new.report.gate_hash != gate:
                 yield EffectFacts(Effect.PROVE, name, "it is wanted again, and measured by the new gate")
             yield EffectFacts(Effect.ROLL_OUT, name, _rollout(both))
 

@@ -68,6 +68,7 @@ FULL_SPEC: Json = {
             "column": "vec",
             "segmentColumn": "query_class",
             "filterColumn": "only",
+            "textColumn": "said",
             "live": {"minQueries": 500},
         },
         "segments": [{"name": "keyword", "min": 0.92}],

@@ -488,6 +488,18 @@ def mounted(path: str) -> Json:
             "spec.gate.queries.filterColumn",
             "a column of the files",
         ),
+        (
+            "spec.gate.queries",
+            {"live": {}, "textColumn": "said"},
+            "spec.gate.queries.textColumn",
+            "a column of the files",
+        ),
+        (
+            "spec.gate.queries",
+            {"s3": {"bucket": "queries"}, "textColumn": "said"},
+            "spec.gate.queries.textColumn",
+            "needs gate.relevance",
+        ),
         ("spec.gate.queries", {"live": {"minQueries": 119}}, "spec.gate.queries.live.minQueries", "120"),
         (
             "spec.gate",

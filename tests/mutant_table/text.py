@@ -12,6 +12,8 @@ _PROOF_TESTS = "unit/test_searcher_encoder_proof.py"
 _QUEUE_TESTS = "unit/test_searcher_text_searches.py"
 _VERDICT_TESTS = "unit/test_encoder.py"
 _RERANK_TESTS = "unit/test_searcher_reranking.py"
+_ORDER_TESTS = "unit/test_reranker.py"
+_GAIN_TESTS = "unit/test_searcher_rerank_proof.py"
 _RERANKING = f"{_SEARCHER}/serve/search/reranking.py"
 _ENDPOINT_TESTS = "unit/test_searcher_endpoint.py"
 
@@ -172,6 +174,70 @@ TEXT = (
         "    if proof.deviating_low > 1:\n",
         (f"{_VERDICT_TESTS}::test_the_gate_lets_only_the_model_of_the_index_pass",),
         "Queries in words would find the exact neighbours of wrong vectors.",
+    ),
+    Mutant(
+        "an order that harms passes the gate",
+        _GATE,
+        "    elif proof.harms:\n",
+        "    elif proof.queries < 0:\n",
+        (f"{_ORDER_TESTS}::test_an_order_that_harms_does_not_pass",),
+        "Users would see the wrong answers first, and recall would not know.",
+    ),
+    Mutant(
+        "an order that nothing was measured of passes the gate",
+        _GATE,
+        "    if proof is None or not proof.queries:\n",
+        "    if proof is None:\n",
+        (f"{_ORDER_TESTS}::test_an_order_that_harms_does_not_pass",),
+        "A column without texts would be a proof.",
+    ),
+    Mutant(
+        "harm is told by one of two figures",
+        f"{_SEARCHER}/contract/results.py",
+        "min(self.mrr.high, self.ndcg.high) < 0",
+        "self.mrr.high < 0",
+        (f"{_ORDER_TESTS}::test_an_order_that_harms_does_not_pass",),
+        "The first right answer may stay while the others go.",
+    ),
+    Mutant(
+        "another cross-encoder is judged by the report of the one before",
+        "operator/vectorindex_operator/core/identity.py",
+        '            **({"reranker": reranker.measured()} if reranker is not None and gate.measures_rerank else {}),\n',
+        "",
+        (f"{_ORDER_TESTS}::test_what_the_gate_measures_is_part_of_its_hash",),
+        "A harmful model would pass by what another one gained.",
+    ),
+    Mutant(
+        "a revision's own order is no part of what it is measured by",
+        "operator/vectorindex_operator/core/recipe.py",
+        "frozen.proof_salt, frozen.served_as().reranker)",
+        "frozen.proof_salt)",
+        (f"{_ORDER_TESTS}::test_another_order_is_compared_with_that_of_stable_by_the_same_queries",),
+        "A worse order would not be compared with what users have.",
+    ),
+    Mutant(
+        "relevance is judged in the order of the vectors",
+        f"{_SEARCHER}/proof/task.py",
+        "            relevance = reranked.relevance  # what users get\n",
+        "",
+        (f"{_GAIN_TESTS}::test_an_order_that_is_better_is_measured_and_is_what_is_judged",),
+        "A floor of relevance would be of answers that nobody gets.",
+    ),
+    Mutant(
+        "the gate reorders rows that a filter leaves out",
+        f"{_SEARCHER}/proof/reranking.py",
+        "some.segments, params, allowed_rows=allowed",
+        "some.segments, params, allowed_rows=None",
+        (f"{_GAIN_TESTS}::test_candidates_are_those_that_the_filter_keeps",),
+        "It would measure answers that no pod gives.",
+    ),
+    Mutant(
+        "the interval of a gain is one of 50 %",
+        f"{_SEARCHER}/proof/reranking.py",
+        "_SIDE = 0.975\n",
+        "_SIDE = 0.75\n",
+        (f"{_GAIN_TESTS}::test_the_interval_holds",),
+        "Orders that change nothing would be rejected by luck.",
     ),
     Mutant(
         "an encoder that nobody compared passes the gate",

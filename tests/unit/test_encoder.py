@@ -328,7 +328,7 @@ def test_an_encoder_is_fetched_from_any_kind_of_store(kind: str) -> None:
 def test_another_place_of_the_encoder_is_another_revision() -> None:
     of = [words(), *(words(**onnx(s3=None, **{kind: place})) for kind, place in PLACES.items())]
     of.append(words(**onnx(s3=None, azure=PLACES["azure"] | {"container": "others"})))
-    assert len({identity.encoder_id(one.embedding.served()) for one in of}) == len(of)
+    assert len({identity.models_id(Serving.of(one)) for one in of}) == len(of)
     reached = words(**onnx(s3=None, azure=PLACES["azure"] | {"endpoint": "https://acme", "secretRef": {"name": "b"}}))
     assert reached.embedding.served() == of[1].embedding.served()
 
@@ -446,7 +446,7 @@ def test_what_was_judged_with_another_encoder_is_not_taken_over_as_it_was() -> N
     plan = decide(seen(words(), stable, bad, traffic=stable), keeps, NOW)
     (start,) = actions(plan, StartOutcomes)
     written = {one.outcome: one for one in start.task.write}
-    assert {one.encoder for one in written.values()} == {identity.encoder_id(words().embedding.served())}
+    assert {one.encoder for one in written.values()} == {identity.models_id(Serving.of(words()))}
 
     def begun(of: VectorIndexSpec) -> dict[str, str]:
         empty = seen(of)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from observations import DATA, SETTINGS, a_revision, actions, index, run, seen, spec
+from observations import DATA, NOW, SETTINGS, a_revision, actions, index, recorded, report, run, seen, spec
 
 from vectorindex_operator.api.v1alpha1 import FEATURES, RERANKER, Live, Serving, VectorIndexSpec
-from vectorindex_operator.core import identity, recipe
-from vectorindex_operator.core.plan import CreateRevision, EnsureSearchers, StartBuild, StartResolve
-from vectorindex_operator.manifests import revisions, searchers, sizing
-from vectorindex_searcher.contract import RERANKER_ENV_PREFIX, ServeTask
+from vectorindex_operator.core import gate, identity, recipe
+from vectorindex_operator.core.plan import CreateRevision, EnsureSearchers, StartBuild, StartResolve, StartValidation
+from vectorindex_operator.manifests import jobs, revisions, searchers, sizing
+from vectorindex_searcher.contract import (
+    RERANKER_ENV_PREFIX,
+    EncoderProof,
+    Gain,
+    QueryColumns,
+    RerankProof,
+    ServeTask,
+    ValidateTask,
+)
 
 STORE = {"bucket": "models", "prefix": "cross/", "secretRef": {"name": "models"}}
 FOLDER = {"s3": STORE, "sha256": "cd" * 32}
@@ -123,3 +132,124 @@ def test_pods_get_its_secret_memory_and_disk() -> None:
     before, after = (sizing.Need.of(action, a_revision(of, "Stable").spec) for of in (PLAIN, reranked()))
     assert after.held - before.held == 2 * sizing.RERANKER_FILES + sizing.ENCODER_BYTES
     assert after.worker - before.worker == sizing.ENCODER_BYTES
+
+
+# ---------------------------------------------------------------- the gate
+
+LABELS = {
+    "queries": {"s3": {"bucket": "queries"}, "textColumn": "said"},
+    "relevance": {"relevantColumn": "right", "maxDropVsStable": "5%"},
+}
+PROVEN = EncoderProof(rows=200, deviating=2, deviating_low=0.0018, cosine=0.99999, bytes=90 << 20)
+
+
+def labelled(budget: str = "50ms", **rerank: Any) -> VectorIndexSpec:
+    """An order that the gate measures."""
+    return spec(**WORDS, gate=LABELS, searcher={"rerank": {"onnx": FOLDER, "budget": budget} | rerank})
+
+
+def proof(mrr: tuple[float, float], ndcg: tuple[float, float] = (-0.1, 0.1), queries: int = 300) -> RerankProof:
+    """Of differences between these two."""
+    gains = [Gain(without=0.5, reranked=0.5 + (low + high) / 2, low=low, high=high) for low, high in (mrr, ndcg)]
+    return RerankProof(queries=queries, mrr=gains[0], ndcg=gains[1], p95_ms=40, bytes=5 << 20)
+
+
+def measured(of: VectorIndexSpec, found: RerankProof | None, **changes: Any) -> Any:
+    overall = report(of).overall.model_copy(update={"relevance_mrr": changes.pop("relevance", 0.6)})
+    return report(of, encoder=PROVEN, rerank=found, overall=overall, **changes)
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict", "reason"),
+    [
+        (proof((0.01, 0.2)), "Pass", "RecallProven"),
+        (proof((-0.2, 0.0)), "Pass", "RecallProven"),  # it gains nothing, and does no harm for sure
+        (proof((-0.2, -0.001)), "Fail", "RerankHarms"),
+        (proof((0.01, 0.2), (-0.1, -0.001)), "Fail", "RerankHarms"),
+        (proof((-1, 1), (-1, 1), queries=0), "Inconclusive", "RerankNotMeasured"),
+        (None, "Inconclusive", "RerankNotMeasured"),
+    ],
+)
+def test_an_order_that_harms_does_not_pass(found: RerankProof | None, verdict: str, reason: str) -> None:
+    of = labelled()
+    said = gate.judge(measured(of, found), of, gate.Stable(), NOW)
+    assert (said.verdict, said.reason) == (verdict, reason)
+    if found is not None and found.queries:
+        assert f"difference {found.mrr.low:+.3f} to {found.mrr.high:+.3f}" in said.message
+        assert "300 labelled queries" in said.message
+
+
+def test_where_nobody_measures_it_the_message_says_so() -> None:
+    of = reranked()
+    said = gate.judge(measured(of, None), of, gate.Stable(), NOW)
+    assert said.verdict == "Pass"
+    assert "what searcher.rerank gains is not measured (gate.queries.textColumn)" in said.message
+    assert "rerank" not in gate.judge(measured(PLAIN, None), PLAIN, gate.Stable(), NOW).message
+
+
+def test_what_the_gate_measures_is_part_of_its_hash() -> None:
+    def hashed(of: VectorIndexSpec) -> str:
+        return identity.gate_hash(of, reranker=Serving.of(of).reranker)
+
+    of = labelled()
+    assert hashed(reranked()) == hashed(PLAIN), "an upgrade measures nothing again"
+    assert hashed(of) not in (hashed(reranked()), hashed(spec(**WORDS, gate=LABELS)))
+    for other in ({"onnx": FOLDER | {"sha256": "ef" * 32}}, {"candidates": 50}, {"textColumn": "title"}):
+        assert hashed(labelled(**other)) != hashed(of)
+    assert hashed(labelled(budget="200ms")) == hashed(of), "no gate meets the budget"
+    assert hashed(labelled(onnx=FOLDER | {"s3": STORE | {"prefix": "copy/"}})) == hashed(of)
+
+
+def validating(of: VectorIndexSpec) -> StartValidation:
+    view = a_revision(of, "Validating", report=None, gate=None)
+    (start,) = actions(run(seen(of, view)), StartValidation)
+    return start
+
+
+def test_the_gate_is_told_what_reorders_and_gets_its_keys() -> None:
+    of = labelled(textColumn="title", candidates=30)
+    start = validating(of)
+    assert start.task.gate_hash == identity.gate_hash(of, reranker=Serving.of(of).reranker)
+    assert start.task.query_columns == QueryColumns(relevant="right", text="said")
+    rerank = start.task.rerank
+    assert rerank is not None
+    assert (rerank.text_column, rerank.candidates, rerank.onnx.sha256) == ("title", 30, "cd" * 32)
+    older = json.loads(start.task.task_text(first_release=True))
+    assert ValidateTask.model_validate(older).rerank is None
+    assert "text" not in older["queryColumns"]
+
+    def secrets(of: VectorIndexSpec) -> list[str]:
+        pod = jobs.validate(validating(of), index(of), a_revision(of, "Validating"), of, SETTINGS)["spec"]["template"]
+        sources = pod["spec"]["containers"][0]["envFrom"]
+        return [one["secretRef"]["name"] for one in sources if one["prefix"] == RERANKER_ENV_PREFIX]
+
+    assert secrets(of) == ["models"]
+    assert validating(reranked()).task.rerank is None, "without labelled queries in words there is nothing to measure"
+    assert secrets(reranked()) == []
+
+
+def test_a_revision_whose_order_harms_is_rejected() -> None:
+    of = labelled()
+    view = a_revision(of, "Validating", report=measured_for(of, proof((-0.3, -0.1))), gate=None)
+    status = recorded(run(seen(of, view)), view)
+    assert status.rejected is not None
+    assert (status.phase, status.rejected.reason) == ("Rejected", "RerankHarms")
+
+
+def measured_for(of: VectorIndexSpec, found: RerankProof, **changes: Any) -> Any:
+    """With the hash that the revision asks for."""
+    wanted = identity.gate_hash(of, reranker=Serving.of(of).reranker)
+    return measured(of, found, **changes).model_copy(update={"gate_hash": wanted})
+
+
+@pytest.mark.parametrize(("relevance", "phase"), [(0.58, "Validated"), (0.5, "Rejected")])
+def test_another_order_is_compared_with_that_of_stable_by_the_same_queries(relevance: float, phase: str) -> None:
+    """Each revision is measured in its own order: what users got, and what they would get."""
+    before, after = labelled(), labelled(candidates=50)
+    stable = a_revision(before, "Stable", report=measured_for(before, proof((0, 0.2))))
+    found = measured_for(after, proof((0, 0.2)), relevance=relevance)
+    view = a_revision(after, "Validating", report=found, gate=None)
+    view = replace(view, name=identity.revision_name("docs", identity.serving_digest("d", Serving.of(after))))
+    status = recorded(run(seen(after, stable, view, traffic=stable)), view)
+    assert status.gate is not None
+    assert (status.gate.reason == "RelevanceDropped") is (phase == "Rejected"), status.gate.message

@@ -38,7 +38,6 @@ from vectorindex_searcher.serve.evidence.recorder import Outcome
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.http.messages import Problem, Response, overload
 from vectorindex_searcher.serve.load import load
-from vectorindex_searcher.serve.search import reranking as reranking_module
 from vectorindex_searcher.serve.search.asked import Encoding
 from vectorindex_searcher.serve.search.plan import Planner, QuerySchema, candidates_of
 from vectorindex_searcher.serve.search.policies import ALL_ROWS, Policy
@@ -46,6 +45,7 @@ from vectorindex_searcher.serve.search.pool import SearchPool, deadline_exceeded
 from vectorindex_searcher.serve.search.reranking import Reranking
 from vectorindex_searcher.serve.search.service import SearchService
 from vectorindex_searcher.storage.store import Role, open_store
+from vectorindex_searcher.text import reordering as reordering_module
 from vectorindex_searcher.text import reranker as reranker_module
 from vectorindex_searcher.text.encoder import EncoderError
 from vectorindex_searcher.text.open import open_reranker
@@ -417,8 +417,8 @@ def test_a_model_that_fails_or_is_busy_costs_nobody_an_answer(engine: Engine) ->
 
 
 def test_long_texts_are_read_one_by_one_and_cut(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reranking_module, "TEXT_BYTES", 10)
-    monkeypatch.setattr(reranking_module, "_MOST_CHARACTERS", 3)
+    monkeypatch.setattr(reordering_module, "TEXT_BYTES", 10)
+    monkeypatch.setattr(reordering_module, "_MOST_CHARACTERS", 3)
 
     async def test() -> None:
         one = Running(engine)

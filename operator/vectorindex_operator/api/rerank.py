@@ -57,6 +57,10 @@ class ServedReranker(Model):
     candidates: int
     budget: str
 
+    def measured(self) -> dict[str, object]:
+        """What the gate's figures depend on: neither its place nor its budget, which no gate meets."""
+        return {"sha256": self.sha256, "textColumn": self.text_column, "candidates": self.candidates}
+
     @property
     def budget_seconds(self) -> float:
         """The budget as a number."""

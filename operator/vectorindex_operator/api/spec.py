@@ -181,6 +181,9 @@ class Queries(AnyStore):
     filter_column: Annotated[str | None, Field(min_length=1, max_length=128)] = None
     """Column of each query's filter, in the language of searches: JSON text, null for none. Filtered queries are a
     class of their own, judged by `gate.recall` where they are more than 5 % of the queries. Absent: none has one."""
+    text_column: Annotated[str | None, Field(min_length=1, max_length=128)] = None
+    """Column of each query in words, null for none; its vector is in `column` all the same. With `gate.relevance` the
+    gate measures what the order of `searcher.rerank` gains on them (RerankHarms). Absent: nobody measures it."""
     live: LiveQueries | None = None
     """Ask what the users of stable ask, too. A revision below `recall.min` on it holds (LiveRecallBelowMin)."""
     cel: ClassVar[tuple[CelRule, ...]] = (
@@ -195,6 +198,11 @@ class Queries(AnyStore):
             f"{ANY_STORE} || !has(self.filterColumn)",
             f"gate.queries.filterColumn is a column of the files in gate.queries: name {STORE_NAMES}",
             ".filterColumn",
+        ),
+        CelRule(
+            f"{ANY_STORE} || !has(self.textColumn)",
+            f"gate.queries.textColumn is a column of the files in gate.queries: name {STORE_NAMES}",
+            ".textColumn",
         ),
     )
 
@@ -260,7 +268,17 @@ class Gate(Model):
             f"gate.relevance needs gate.queries with files: {STORE_NAMES}",
             ".relevance",
         ),
+        CelRule(
+            "!has(self.queries) || !has(self.queries.textColumn) || has(self.relevance)",
+            "gate.queries.textColumn needs gate.relevance: which answers are right tells what an order gains",
+            ".queries.textColumn",
+        ),
     )
+
+    @property
+    def measures_rerank(self) -> bool:
+        """Whether it tells what the order of a cross-encoder gains: by labelled queries in words."""
+        return self.relevance is not None and self.given is not None and self.given.text_column is not None
 
     @property
     def given(self) -> Queries | None:

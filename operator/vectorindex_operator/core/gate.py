@@ -19,6 +19,7 @@ from vectorindex_searcher.contract import (
     LIVE_CONFIDENCE,
     SEGMENT_QUERIES,
     Columns,
+    RerankProof,
     SegmentRecall,
     ValidateResult,
 )
@@ -110,13 +111,14 @@ def judge(
     _count(report.count, stable.count, spec, failures)
     _columns(column_types(spec.source.columns, report), stable.columns, spec, failures)
     _encoder(report, spec, failures, doubts)
+    _rerank(report, spec, failures, doubts)
     if report.tombstoned_found:
         failures.append(("TombstonesFound", f"searches answered {report.tombstoned_found} deleted ids"))
     verdict, findings = ("Fail", failures) if failures else ("Inconclusive", doubts) if doubts else ("Pass", [])
     low = report.overall
     summary = (
         f"recall@{report.k} {low.recall:.4f} (at least {low.recall_low:.4f} with {report.confidence:.0%} confidence, "
-        f"{low.queries} queries), limit {gate.recall.min}{_live_note(report, spec)}"
+        f"{low.queries} queries), limit {gate.recall.min}{_live_note(report, spec)}{_rerank_note(report, spec)}"
     )
     if lost := lost_filters(report, spec, stable):
         summary += f"; {lost}"
@@ -273,6 +275,43 @@ def _encoder(report: ValidateResult, spec: VectorIndexSpec, failures: list[_Find
             ("EncoderNormDeviates", f"embedding.encoder makes vectors {proof.norm_ratio:.3f} times as long as those of "
              f"the index ({figures}): one of both is normalised, and under {spec.embedding.metric.value} that matters")
         )  # fmt: skip
+
+
+def _rerank(report: ValidateResult, spec: VectorIndexSpec, failures: list[_Finding], doubts: list[_Finding]) -> None:
+    """An order that users are surely worse off with serves nobody. One that gains nothing does no harm but its cost."""
+    if spec.searcher.rerank is None or not spec.gate.measures_rerank:
+        return
+    proof = report.rerank
+    if proof is None or not proof.queries:
+        doubts.append(
+            ("RerankNotMeasured", "no labelled query of gate.queries has a text, or the image of this revision does "
+             "not know them: what the order of searcher.rerank gains is not known")
+        )  # fmt: skip
+    elif proof.harms:
+        failures.append(
+            ("RerankHarms", f"users are answered worse in the order of searcher.rerank: {_gains(proof)}; another "
+             "model, textColumn or fewer candidates may do better, and none at all does")
+        )  # fmt: skip
+
+
+def _gains(proof: RerankProof) -> str:
+    """With and without, in words."""
+    figures = (("MRR of the right answers", proof.mrr), ("nDCG@10", proof.ndcg))
+    said = (
+        f"{name} {one.without:.3f} without, {one.reranked:.3f} with it (difference {one.low:+.3f} to {one.high:+.3f})"
+        for name, one in figures
+    )
+    return f"{', '.join(said)}, on {proof.queries} labelled queries with 95% confidence"
+
+
+def _rerank_note(report: ValidateResult, spec: VectorIndexSpec) -> str:
+    """What the order gains, where it is measured; and that it is not, where there is one."""
+    if spec.searcher.rerank is None:
+        return ""
+    proof = report.rerank if spec.gate.measures_rerank else None
+    if proof is None:
+        return "; what searcher.rerank gains is not measured (gate.queries.textColumn)"
+    return f"; reranked: {_gains(proof)}"
 
 
 def _columns(

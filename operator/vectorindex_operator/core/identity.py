@@ -10,7 +10,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from vectorindex_operator.api.v1alpha1 import Live, ServedEncoder, Serving, VectorIndexSpec, by_kind, kept
+from vectorindex_operator.api.v1alpha1 import (
+    Live,
+    ServedReranker,
+    Serving,
+    VectorIndexSpec,
+    by_kind,
+    kept,
+)
 from vectorindex_searcher.contract import Embedding, IndexSpec, Location, Minimise
 
 DIGEST_FORMAT = 1
@@ -115,11 +122,11 @@ def default_target(spec: VectorIndexSpec) -> float | None:
     return max(spec.index.objective.recall, spec.gate.recall.min)
 
 
-def gate_hash(spec: VectorIndexSpec, salt: str = "") -> str:
+def gate_hash(spec: VectorIndexSpec, salt: str = "", reranker: ServedReranker | None = None) -> str:
     """Hash of what a gate report was measured with. Thresholds are not in it: they are judged on the saved report.
 
     A segment's floor is, where it is above the objective: its operating point is tuned for it. `salt`: tells one image
-    from another where both serve the same artifact.
+    from another where both serve the same artifact. `reranker`: of the revision, where the gate measures its order.
     """
     gate = spec.gate
     targets, default = segment_targets(spec), default_target(spec)
@@ -136,6 +143,7 @@ def gate_hash(spec: VectorIndexSpec, salt: str = "") -> str:
             **({"default": default} if raised else {}),
             **({"salt": salt} if salt else {}),
             **({"encoder": encoder} if (encoder := spec.embedding.proven()) else {}),
+            **({"reranker": reranker.measured()} if reranker is not None and gate.measures_rerank else {}),
         }
     )[:16]
 
@@ -152,9 +160,13 @@ def live_hash(live: Live) -> str:
     return _hash(wire)[:16]
 
 
-def encoder_id(served: ServedEncoder | None) -> str:
-    """Names what encodes for a revision; empty: nothing does."""
-    return _hash(served.wire())[:16] if served is not None else ""
+def models_id(served: Serving) -> str:
+    """Names what encodes for a revision, and what reorders; empty: nothing encodes."""
+    if served.encoder is None:
+        return ""
+    if served.reranker is None:
+        return _hash(served.encoder.wire())[:16]
+    return _hash({"encoder": served.encoder.wire(), "reranker": served.reranker.wire()})[:16]
 
 
 def serving_digest(revision_digest: str, serving: Serving) -> str:

@@ -97,7 +97,7 @@ def _outcome(state: ReconcileState, name: str, **decided: Any) -> Outcome | None
             min_score=served.min_score,
             refresh=served.refresh,
             image=frozen.image,
-            encoder=identity.encoder_id(served.encoder),
+            encoder=identity.models_id(served),
             proof_salt=frozen.proof_salt,
             gate=gate.wire() if gate is not None else None,
             **decided,
@@ -125,8 +125,8 @@ def serving(spec: VectorIndexSpec, outcome: Outcome) -> Serving:
 
 
 def proven_as(spec: VectorIndexSpec, outcome: Outcome) -> bool:
-    """Whether it was judged with the encoder that today's spec asks for, or both have none."""
-    return outcome.encoder == identity.encoder_id(spec.embedding.served())
+    """Whether it was judged with the encoder and the cross-encoder that today's spec asks for, or both have none."""
+    return outcome.encoder == identity.models_id(Serving.of(spec))
 
 
 def rebuild(outcome: Outcome) -> Rebuild | None:

@@ -70,7 +70,8 @@ def place(of: Place) -> tuple[str, ...]:
 
 def gate_hash(state: ReconcileState, name: str) -> str:
     """Of the gate that a revision is to pass now."""
-    return identity.gate_hash(state.spec, state.revision(name).spec.proof_salt)
+    frozen = state.revision(name).spec
+    return identity.gate_hash(state.spec, frozen.proof_salt, frozen.served_as().reranker)
 
 
 def tombstones(frozen: RevisionSpec, live: Place) -> Location | None:

@@ -30,6 +30,7 @@ from vectorindex_searcher.contract import (
     ENCODER_ENV_PREFIX,
     LIVE_KEY_ENV,
     METRICS_PORT_ENV,
+    RERANKER_ENV_PREFIX,
     CollectTask,
     ExitCode,
     OutcomesTask,
@@ -117,6 +118,8 @@ def validate(
     one = container("validate", frozen.image, "validate", credentials(places), settings)
     live = Live.of(spec)
     one["envFrom"] += secret(ENCODER_ENV_PREFIX, recipe.encoder_secret(frozen, live))
+    if action.task.rerank is not None:
+        one["envFrom"] += secret(RERANKER_ENV_PREFIX, recipe.reranker_secret(frozen, live))
     one["env"] = [task_env(action.task, first_release=not _is_todays(frozen.image, settings))]
     if live_key:
         one["env"].append({"name": LIVE_KEY_ENV, "value": live_key})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vectorindex_operator.core.observation import RevisionView
 from vectorindex_plugin.exits import EndedError, Exit
 from vectorindex_searcher.artifact.layout import PAGE_FILE, Layout
-from vectorindex_searcher.contract import Identity, SegmentRecall
+from vectorindex_searcher.contract import Identity, RerankProof, SegmentRecall
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,32 @@ class ClassFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class GainFacts:
+    """What the order of the cross-encoder gains on labelled queries: MRR and nDCG@10 without and with it, and between
+    which two the mean difference is, with 95 % confidence."""
+
+    queries: int
+    mrr: tuple[float, float]
+    mrr_gain: tuple[float, float]
+    ndcg: tuple[float, float]
+    ndcg_gain: tuple[float, float]
+
+    @classmethod
+    def of(cls, proof: RerankProof) -> GainFacts:
+        mrr, ndcg = proof.mrr, proof.ndcg
+        return cls(
+            proof.queries,
+            (mrr.without, mrr.reranked),
+            (mrr.low, mrr.high),
+            (ndcg.without, ndcg.reranked),
+            (ndcg.low, ndcg.high),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ProofFacts:
-    """`verdict`: Pass, Fail or Inconclusive; empty: it was not judged yet. `report` and `page`: where report.json
+    """`verdict`: Pass, Fail or Inconclusive; empty: it was not judged yet. `reranking`: None where there is no
+    cross-encoder, or no labelled query in words. `report` and `page`: where report.json
     and report.html lie in the store of artifacts."""
 
     revision: str
@@ -47,6 +71,7 @@ class ProofFacts:
     canary_recall: float
     classes: tuple[ClassFacts, ...]
     live: str
+    reranking: GainFacts | None
     report: str
     page: str
 
@@ -76,6 +101,7 @@ class ProofFacts:
                 *_live(report.live or ()),
             ),
             live=report.live_note or "",
+            reranking=GainFacts.of(report.rerank) if report.rerank is not None else None,
             report=frozen.artifacts.url(layout.report(frozen.digest, report.gate_hash)),
             page=frozen.artifacts.url(layout.report(frozen.digest, report.gate_hash, PAGE_FILE)),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from vectorindex_plugin.facts.proof import ClassFacts, ProofFacts
+from vectorindex_plugin.facts.proof import ClassFacts, GainFacts, ProofFacts
 from vectorindex_plugin.screens.style import Columns, colour, field
 
 
@@ -24,12 +24,21 @@ def screen(facts: ProofFacts) -> RenderableType:
         field("verdict", judged),
         field("times", times),
         *([field("live", facts.live)] if facts.live else []),
+        *([field("reranking", _gain(facts.reranking))] if facts.reranking is not None else []),
         field("page", facts.page),
         Text(""),
         table,
         Text(f"\nbounds with {facts.confidence:.0%} confidence", style="dim"),
     ]
     return Group(*lines)
+
+
+def _gain(facts: GainFacts) -> str:
+    if not facts.queries:
+        return "not measured: no labelled query has a text"
+    figures = (("MRR", facts.mrr, facts.mrr_gain), ("nDCG@10", facts.ndcg, facts.ndcg_gain))
+    said = (f"{name} {a:.3f} -> {b:.3f} ({low:+.3f} to {high:+.3f})" for name, (a, b), (low, high) in figures)
+    return f"{', '.join(said)} on {facts.queries:,} labelled queries"
 
 
 def _cells(row: ClassFacts) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from ..contract import SEGMENT_QUERIES, WITH_A_FILTER, OperatingPoint, SegmentRe
 from ..errors import BadSpec
 from ..index.sizes import size_text
 from ..proof.merged_report import MergedReport
-from ..proof.page import deleted_text, encoder_text, page, verdict
+from ..proof.page import deleted_text, encoder_text, page, rerank_text, verdict
 from ..proof.report import Report, SegmentPoint
 from ..storage.store import Role, open_store, parse_location
 from .document import DOCUMENT_LIMIT_BYTES
@@ -128,6 +128,8 @@ def report_lines(report: Report) -> Iterator[str]:
     yield f"  canary     {report.canary_recall:.4f} on {report.canary_queries} queries"
     if report.encoder is not None:
         yield f"  encoder    {encoder_text(report.encoder)}"
+    if report.rerank is not None:
+        yield f"  reranking  {rerank_text(report.rerank)}"
     if report.tombstones:
         yield f"  deleted    {deleted_text(report)}"
 
@@ -147,8 +149,8 @@ def report_page(where: str, endpoint: str = "", region: str = "") -> bytes:
 
 
 def verdicts(report: Report, floor: float | None, floors: Mapping[str, float]) -> tuple[list[str], bool]:
-    """What the report says about floors of all queries and of segments, a line each; and whether all are proven and no
-    deleted id was answered."""
+    """What the report says about floors of all queries and of segments, a line each; and whether all are proven, no
+    deleted id was answered and no cross-encoder makes answers worse."""
     measured = {row.segment: row for row in report.segments}
     lines, proven = [], True
     judged = [(name, floor) for name in ("", *_filtered(report)) if floor is not None]
@@ -163,7 +165,10 @@ def verdicts(report: Report, floor: float | None, floors: Mapping[str, float]) -
         proven &= row is not None and row.recall_low >= limit
     if report.tombstoned_found:
         lines.append(f"deleted ids: {deleted_text(report)}")
-    return lines, proven and not report.tombstoned_found
+    harmed = report.rerank is not None and report.rerank.harms
+    if report.rerank is not None and harmed:
+        lines.append(f"reranking: answers are worse in its order. {rerank_text(report.rerank)}")
+    return lines, proven and not report.tombstoned_found and not harmed
 
 
 def _filtered(report: Report) -> list[str]:

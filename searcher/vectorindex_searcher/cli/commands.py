@@ -19,28 +19,24 @@ from ..contract import (
     Device,
     Effort,
     Embedding,
-    EmbeddingsEndpoint,
-    EncoderTask,
     ImportedIndex,
     IndexSpec,
     Location,
     Metric,
     Minimise,
     Objective,
-    OnnxFolder,
     OutcomesTask,
     PartitionTask,
     PublishTask,
     QueryColumns,
-    RerankTask,
     ResolveTask,
     ServeTask,
     Shard,
     ValidateTask,
 )
 from ..errors import BadSpec, RetryableError
-from ..storage.store import Role, open_store, parse_location
-from . import places
+from ..storage.store import Role, open_store
+from . import models, places
 
 
 def work_folder(options: argparse.Namespace) -> Path | None:
@@ -186,6 +182,7 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
         segment=options.segment_column,
         relevant=options.relevant_column,
         filter=options.filter_column,
+        text=options.query_text_column,
     )
     if options.filter_column and not queries:
         message = f"--filter-column {options.filter_column}: held-out rows have no filters"
@@ -198,12 +195,14 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
     named = bool(options.segment_column and queries)
     targets = {name: max(options.recall, floors.get(name, 0.0)) for name in options.segments} if named else {}
     content = _fingerprint(queries, Role.QUERIES) if queries else ""  # edited queries are measured anew
-    facts = [options.k, options.confidence, options.queries, content, columns.wire(), options.segments, targets]
+    facts = [options.k, options.confidence, options.queries, content, _asked(columns), options.segments, targets]
     facts += _deleted(tombstones)  # and so are ids deleted since
     objective = max(options.recall, options.floor or 0.0) if queries else None
     facts += [objective] if queries else []
-    encoder = _encoder(options)
+    encoder = models.encoder(options)
     facts += [encoder.wire()] if encoder is not None else []
+    rerank = models.measured_rerank(options)
+    facts += [rerank.wire()] if rerank is not None else []
     return ValidateTask(
         identity=places.identity(options),
         digest=places.only_digest(options),
@@ -221,8 +220,14 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
         tombstones=tombstones,
         id_column=options.id_column,
         encoder=encoder,
+        rerank=rerank,
         shard=options.shard,
     )
+
+
+def _asked(columns: QueryColumns) -> dict[str, object]:
+    """The columns for a gate hash: one that came later changes none where it is not named."""
+    return {name: value for name, value in columns.wire().items() if name != "text" or value}
 
 
 def segment_floors(options: argparse.Namespace) -> dict[str, float]:
@@ -262,8 +267,8 @@ def serve_task(options: argparse.Namespace, given: str | None) -> ServeTask:
         tombstones=places.tombstones(options),
         tombstone_poll_seconds=options.tombstone_poll,
         id_column=options.id_column,
-        encoder=_encoder(options),
-        rerank=_rerank(options),
+        encoder=models.encoder(options),
+        rerank=models.rerank(options),
         shard=options.shard,
     )
     return task if options.gate is None else _gated(task, options.gate)
@@ -321,66 +326,6 @@ def outcomes_task(options: argparse.Namespace, given: str | None) -> OutcomesTas
 def model_place(options: argparse.Namespace) -> Location:
     """--model of the verb `encoder`. Raises BadSpec."""
     return places.location(options, "model")
-
-
-def _encoder(options: argparse.Namespace) -> EncoderTask | None:
-    """Of --encoder or --encoder-url. Raises BadSpec for a folder that is elsewhere and not named by its SHA-256."""
-    if options.encoder and options.encoder_url:
-        remedy = "Give one of them."
-        raise BadSpec("BadFlag", "--encoder and --encoder-url are two encoders", field="--encoder-url", remedy=remedy)
-    told = {
-        "text_column": getattr(options, "text_column", ""),
-        "query_prefix": options.query_prefix,
-        "document_prefix": getattr(options, "document_prefix", None),
-    }
-    if options.encoder_url:
-        try:
-            endpoint = EmbeddingsEndpoint(url=options.encoder_url, model=options.encoder_model)
-        except ValidationError as error:
-            field = "--encoder-url" if error.errors()[0]["loc"] == ("url",) else "--encoder-model"
-            given = options.encoder_url if field == "--encoder-url" else options.encoder_model
-            remedy = "The URL is as http://tei.ml.svc:8080/v1/embeddings: no user, query or port above 65535."
-            raise BadSpec("BadFlag", f"{field} {given!r:.100} is not understood", field=field, remedy=remedy) from None
-        return EncoderTask(endpoint=endpoint, **told)
-    if not options.encoder:
-        return None
-    return EncoderTask(onnx=_onnx(options, "encoder", Role.ENCODER), **told)
-
-
-def _onnx(options: argparse.Namespace, flag: str, role: Role) -> OnnxFolder:
-    """Of --encoder or --rerank. Raises BadSpec for a folder that is elsewhere and not named by its SHA-256."""
-    given, sha256 = getattr(options, flag), getattr(options, f"{flag}_sha256")
-    place = parse_location(given, **places.reached(options))
-    cross = " --cross" if role is Role.RERANKER else ""
-    if not sha256 and place.folder is None:
-        remedy = f"Compute it with: vectorindex-searcher encoder{cross} --model {given}"
-        message = f"--{flag} {given} needs --{flag}-sha256: what is fetched is verified before it is opened"
-        raise BadSpec("MissingFlag", message, field=f"--{flag}-sha256", remedy=remedy)
-    if not sha256:
-        from ..text.folder import ENCODER, RERANKER, describe
-
-        sha256, _ = describe(open_store(place, role), RERANKER if cross else ENCODER)
-    return OnnxFolder(location=place, sha256=sha256)
-
-
-def _rerank(options: argparse.Namespace) -> RerankTask | None:
-    """Of --rerank and what belongs to it. Raises BadSpec."""
-    if not options.rerank:
-        return None
-    if not (options.encoder or options.encoder_url):
-        remedy = "Give --encoder or --encoder-url: only answers to queries in words are reordered."
-        raise BadSpec("MissingFlag", "--rerank needs an encoder", field="--encoder", remedy=remedy)
-    told = {
-        "text_column": options.rerank_column,
-        "candidates": options.rerank_candidates,
-        "budget_seconds": options.rerank_budget / 1e3,
-    }
-    try:
-        return RerankTask(onnx=_onnx(options, "rerank", Role.RERANKER), **told)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        field = {"text_column": "column", "candidates": "candidates"}.get(str(fault["loc"][0]), "budget")
-        raise BadSpec("BadFlag", f"--rerank-{field}: {fault['msg']}", field=f"--rerank-{field}") from None
 
 
 def _search_params(pairs: list[str]) -> dict[str, int]:

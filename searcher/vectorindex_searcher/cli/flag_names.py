@@ -35,6 +35,7 @@ FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.gate\.queries\.columns\.relevant", "--relevant-column"),
     (r"spec\.gate\.queries\.columns", "--query-vector-column"),
     (r"spec\.gate\.queries\.filterColumn", "--filter-column"),
+    (r"spec\.gate\.queries\.textColumn", "--query-text-column"),
     (rf"spec\.gate\.queries{_PLACE}", "--queries"),
     (r"(spec\.)?embedding\.dimension", "--dimension"),
     (r"spec\.embedding\.metric", "--metric"),

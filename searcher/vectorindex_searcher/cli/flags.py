@@ -156,6 +156,7 @@ def _validate_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--segment-column", default="", help="column naming the class of each query")
     verb.add_argument("--filter-column", default="", help="column with the filter of each query, as JSON text")
     verb.add_argument("--relevant-column", default="", help="column with the right ids of each query")
+    verb.add_argument("--query-text-column", default="", help="column with each query in words, for --rerank")
     verb.add_argument("--segments", nargs="*", default=[], help="classes to tune and report on their own")
     verb.add_argument("--recall", type=float, default=0.96, help="recall@k to tune for by --queries (default: 0.96)")
     verb.add_argument("--floor", type=float, help=f"end with exit code {_BELOW} unless recall is proven to reach this")
@@ -232,11 +233,10 @@ def _encoder_flags(verb: argparse.ArgumentParser, *, proving: bool = False) -> N
     group.add_argument("--encoder-url", metavar="URL", help="an embeddings API of OpenAI's form encodes instead")
     group.add_argument("--encoder-model", default="", help="what it calls the model")
     group.add_argument("--query-prefix", help="stands before each query (default: what the folder says)")
-    if not proving:
-        _rerank_flags(group)
+    _rerank_flags(group, proving=proving)
 
 
-def _rerank_flags(group: argparse._ArgumentGroup) -> None:
+def _rerank_flags(group: argparse._ArgumentGroup, *, proving: bool) -> None:
     group.add_argument(
         "--rerank", metavar="PLACE", help="folder of a cross-encoder as ONNX, which reorders the answers"
     )
@@ -244,6 +244,8 @@ def _rerank_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--rerank-sha256", default="", metavar="HEX", help=text)
     group.add_argument("--rerank-column", default="text", help="metadata column that it reads (default: text)")
     group.add_argument("--rerank-candidates", type=int, default=100, help="how many it reorders (default: 100)")
+    if proving:
+        return  # it has all the time it wants
     group.add_argument(
         "--rerank-budget", type=float, default=50, metavar="MS", help="milliseconds for it (default: 50)"
     )

@@ -170,6 +170,36 @@ class EncoderProof(Stored):
     """Of the encoder's files."""
 
 
+class Gain(Stored):
+    """A mean over the same queries, in the order of their vectors and in that of a cross-encoder."""
+
+    without: float
+    reranked: float
+    low: float
+    """The mean of the differences, reranked less without, is between these two with 95 % confidence."""
+    high: float
+
+
+class RerankProof(Stored):
+    """What the order of a cross-encoder gains on labelled queries in words, without its budget."""
+
+    queries: int
+    """That were reordered, of those that judge."""
+    mrr: Gain
+    """Reciprocal rank of the first labelled right answer among the k that are answered."""
+    ndcg: Gain
+    """nDCG of the first 10 of these; an answer is right or not."""
+    p95_ms: float
+    """What it took for a query's candidates on the machine of the gate, one thread."""
+    bytes: int
+    """Of the cross-encoder's files."""
+
+    @property
+    def harms(self) -> bool:
+        """Whether users are surely answered worse in its order."""
+        return min(self.mrr.high, self.ndcg.high) < 0
+
+
 class ValidateResult(Stored):
     kind: Literal["Validate"] = "Validate"
     gate_hash: str
@@ -198,6 +228,8 @@ class ValidateResult(Stored):
     """Whether the index can be searched with a filter; None: an image from before, which did not tell."""
     encoder: EncoderProof | None = None
     """None: nobody asked for it."""
+    rerank: RerankProof | None = None
+    """None: nobody asked for it, or an image that does not know it."""
 
 
 class MergedResult(ValidateResult):

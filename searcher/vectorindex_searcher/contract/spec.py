@@ -171,9 +171,11 @@ class RecallGate(Model):
 class QueryColumns(Model):
     """Columns of user-given gate queries: vectors, optional class of each query, right answers (ids) and filter."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"filter"})
+    later: ClassVar[frozenset[str]] = frozenset({"filter", "text"})
     vector: Annotated[str, Field(min_length=1, max_length=128)] = "vector"
     segment: Annotated[str, Field(max_length=128)] = ""
     relevant: Annotated[str, Field(max_length=128)] = ""
     filter: Annotated[str, Field(max_length=128)] = ""
     """A query is answered among the rows that its filter keeps."""
+    text: Annotated[str, Field(max_length=128)] = ""
+    """The query in words, for a cross-encoder; its vector is in `vector` all the same."""

@@ -146,9 +146,13 @@ class ValidateTask(Model):
     """As in BuildTask."""
     encoder: EncoderTask | None = None
     """What must make the vectors of the index; None: queries are vectors."""
+    rerank: RerankTask | None = None
+    """What reorders the answers to labelled queries in words; None: their order is that of the vectors."""
     shard: ShardNumber | None = None
     """Measure this part of a sharded artifact by itself. None: all there is."""
-    later: ClassVar[frozenset[str]] = frozenset({"rejections", "objective", "live", "cluster", "encoder", "shard"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"rejections", "objective", "live", "cluster", "encoder", "rerank", "shard"}
+    )
 
     @property
     def sure(self) -> float:

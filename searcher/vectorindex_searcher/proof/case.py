@@ -23,6 +23,7 @@ from .measure import Measured
 from .points import Halves, Tuner
 from .queries import Queries
 from .report import HeldOut, Points, RecallAtK, read_points
+from .reranking import Reordered
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class MeasuredCase:
     points_file: ManifestFile
     measured: Measured
     relevance: npt.NDArray[np.float64] | None
+    """[n]: reciprocal rank of the first right answer; NaN where it was not measured. None: no labels."""
     canary: Published
     exact: bool = False
     """The index finds every neighbour by its kind, so that no query more could say otherwise."""
@@ -109,3 +111,5 @@ class MeasuredCase:
     other_k: tuple[RecallAtK, ...] = ()
     few_rows: tuple[FewRows, ...] | None = None
     """What the build asked of some rows of the index before it held the queries; None: it did not."""
+    reranked: Reordered | None = None
+    """What a cross-encoder makes of the labelled ones; None: there is none, or no label."""

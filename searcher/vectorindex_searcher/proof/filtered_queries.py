@@ -57,7 +57,7 @@ def ask_filtered(engine: Engine, vectors: VectorFile, queries: Queries, k: int, 
     rows = np.full((len(chosen), k), -1, np.int64)
     recall, rank = np.zeros(len(chosen)), np.zeros(len(chosen))
     there = np.zeros(len(chosen), np.bool_)
-    for predicate, places in _by_filter(queries, chosen):
+    for predicate, places in by_filter(queries, chosen):
         allowed, asked = engine.matching(predicate), queries.of(chosen[places])
         if not allowed.matching:
             continue
@@ -71,7 +71,7 @@ def ask_filtered(engine: Engine, vectors: VectorFile, queries: Queries, k: int, 
     return Filtered(chosen[there], rows[there], Measured(recall[there], rank[there]))
 
 
-def _by_filter(queries: Queries, chosen: Numbers) -> Iterator[tuple[Predicate, Numbers]]:
+def by_filter(queries: Queries, chosen: Numbers) -> Iterator[tuple[Predicate, Numbers]]:
     """Each different filter with the places in `chosen` of its queries."""
     groups: dict[Predicate, list[int]] = {}
     for place, number in enumerate(chosen.tolist()):

@@ -120,12 +120,12 @@ def reciprocal_rank(right: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     return np.where(right.any(axis=1), 1 / (1 + np.argmax(right, axis=1)), 0.0)
 
 
-def relevance_rank(
+def right_answers(
     engine: Engine, rows: npt.NDArray[np.int64], relevant: Sequence[frozenset[int | str]]
-) -> npt.NDArray[np.float64]:
-    """Reciprocal rank [n] of the first answer whose id is labelled right for its query."""
+) -> npt.NDArray[np.bool_]:
+    """Whether each answer of `rows` [n, k] (-1: none) has an id that is labelled right for its query."""
     right = np.zeros(rows.shape, np.bool_)
     for number, wanted in enumerate(relevant):
         there = rows[number][rows[number] >= 0]
         right[number, : len(there)] = [value in wanted for value in engine.ids(there)]
-    return reciprocal_rank(right)
+    return right

@@ -128,6 +128,7 @@ def _refuse_what_is_not_merged(task: ValidateTask) -> None:
         "labels of queries": task.query_columns.relevant,
         "live queries": task.live,
         "an encoder": task.encoder,
+        "a cross-encoder": task.rerank,
     }
     if names := [name for name, value in asked.items() if value]:
         message = f"{', '.join(names)}: not measured of merged answers yet"

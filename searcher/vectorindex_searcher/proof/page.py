@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree  # builds only, never parses
 
-from ..contract import ENCODER_COSINE, FEW_QUERIES, EncoderProof, SegmentRecall
+from ..contract import ENCODER_COSINE, FEW_QUERIES, EncoderProof, Gain, RerankProof, SegmentRecall
 from ..index.sizes import size_text
 from .live.report import LiveReport
 from .picture import Mark, frontier_picture
@@ -103,6 +103,20 @@ def encoder_text(proof: EncoderProof) -> str:
     return (
         f"{proof.deviating:,} of {proof.rows:,} rows deviate (cosine below {ENCODER_COSINE}), at least "
         f"{proof.deviating_low:.1%} of all; median cosine {proof.cosine:.4f}{ratio}"
+    )
+
+
+def rerank_text(proof: RerankProof) -> str:
+    """What the order of a cross-encoder gains, in words."""
+    if not proof.queries:
+        return "not measured: no labelled query in words"
+
+    def said(one: Gain) -> str:
+        return f"{one.without:.4f} without, {one.reranked:.4f} with it (between {one.low:+.4f} and {one.high:+.4f})"
+
+    return (
+        f"{proof.queries:,} labelled queries, 95% confidence: MRR {said(proof.mrr)}; nDCG@10 {said(proof.ndcg)}; "
+        f"p95 {proof.p95_ms:.1f} ms a query"
     )
 
 
@@ -247,6 +261,7 @@ def _facts(body: ElementTree.Element, report: Report) -> None:
         ("ground truth", report.ground_truth),
         *([("left out", _left_out(report.held_out))] if report.held_out else []),
         *([("encoder", encoder_text(report.encoder))] if report.encoder else []),
+        *([("reranking", rerank_text(report.rerank))] if report.rerank else []),
         *([("deleted ids", deleted_text(report))] if report.tombstones else []),
         ("FAISS", f"{report.faiss_version}, {report.cpu_features}"),
         ("manifest", report.manifest_sha256),

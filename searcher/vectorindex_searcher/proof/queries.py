@@ -45,6 +45,8 @@ class Queries:
     """Labelled right ids of each query; empty for a query without a label."""
     filters: Filters | None = None
     """What each query may be answered with; None: all rows."""
+    texts: list[str] | None = None
+    """Each query in words, empty where it has none; None: nobody asked for them."""
 
     @property
     def filtered(self) -> npt.NDArray[np.bool_]:
@@ -61,6 +63,7 @@ class Queries:
             None if self.segments is None else [self.segments[number] for number in numbers],
             None if self.relevant is None else [self.relevant[number] for number in numbers],
             None if self.filters is None else [self.filters[number] for number in numbers],
+            None if self.texts is None else [self.texts[number] for number in numbers],
         )
 
     def with_own(self, rows: npt.NDArray[np.int64]) -> Queries:
@@ -134,6 +137,7 @@ def read_user_queries(
         segments=[name for part in parts for name in part.segments] if columns.segment else None,
         relevant=[ids for part in parts for ids in part.relevant] if columns.relevant else None,
         filters=[one for part in parts for one in part.filters] if columns.filter else None,
+        texts=[text for part in parts for text in part.texts] if columns.text else None,
     )
 
 
@@ -144,6 +148,7 @@ class _Part(NamedTuple):
     segments: list[str]
     relevant: list[frozenset[int | str]]
     filters: Filters
+    texts: list[str]
 
 
 def _read(
@@ -151,17 +156,18 @@ def _read(
 ) -> Iterator[_Part]:
     found = format_of(item.key)
     if found.columns is None:
-        if columns.segment or columns.relevant or columns.filter:
-            message = f"{item.key} is {found.name}, which has no columns for segments, relevant ids or filters"
+        if columns.segment or columns.relevant or columns.filter or columns.text:
+            message = f"{item.key} is {found.name}, which has no columns for segments, relevant ids, filters or texts"
             raise BadSpec("UnknownColumn", message, object=item.key, field="spec.gate.queries.columns")
         given = columns.vector != QueryColumns().vector
         source = Columns(vector=columns.vector if given or not found.query_vectors else found.query_vectors)
         header = found.header(store, item, source)
         for block in found.blocks(store, item, source, header) if header else ():
             _check(block, manifest)
-            yield _Part(block.vectors, [], [], [])
+            yield _Part(block.vectors, [], [], [], [])
         return
-    names = [name for name in (columns.vector, columns.segment, columns.relevant, columns.filter) if name]
+    named = (columns.vector, columns.segment, columns.relevant, columns.filter, columns.text)
+    names = [name for name in named if name]
     done = 0
     for batch in found.columns(store, item, names, "spec.gate.queries.columns"):
         vectors = vectors_of(batch.column(columns.vector), item.key, done, manifest.dimension)
@@ -170,7 +176,8 @@ def _read(
         relevant = batch.column(columns.relevant) if columns.relevant else None
         labels = [] if relevant is None else _labels(relevant, columns.relevant, manifest, item.key, done)
         kept = filters.read(batch.column(columns.filter), columns.filter, item.key, done) if columns.filter else []
-        yield _Part(vectors, segments, labels, kept)
+        texts = _texts(batch.column(columns.text), columns.text, item.key, done) if columns.text else []
+        yield _Part(vectors, segments, labels, kept, texts)
         done += batch.num_rows
 
 
@@ -185,6 +192,19 @@ def _check(block: Block, manifest: Manifest) -> None:
 
 def _segment(value: object) -> str:
     return "" if value is None else value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _texts(column: pa.Array, name: str, key: str, first_row: int) -> list[str]:
+    """Each query in words, empty for a null. Raises BadData for what is no text."""
+    texts: list[str] = []
+    for value in json_values(column):
+        if value is not None and not isinstance(value, str):
+            row = first_row + len(texts)
+            message = f"{key} row {row}: column {name!r} holds {type(value).__name__}, and no query in words"
+            field, remedy = "spec.gate.queries.textColumn", "Name a column of strings."
+            raise BadData("BadQueryText", message, object=key, row=row, field=field, remedy=remedy)
+        texts.append(value or "")
+    return texts
 
 
 def _labels(column: pa.Array, name: str, manifest: Manifest, key: str, first_row: int) -> list[frozenset[int | str]]:

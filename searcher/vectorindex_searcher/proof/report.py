@@ -13,7 +13,16 @@ from ..artifact.document import bad_document, parse_document, read_document
 from ..artifact.layout import CANARY_FILE, ENCODER_FILE, PAGE_FILE, POINTS_FILE, Layout
 from ..artifact.manifest import Candidate, ManifestFile, describe_bytes, encode
 from ..artifact.publish import fetch_files
-from ..contract import RESULT_LIMIT_BYTES, Embedding, EncoderProof, Model, OperatingPoint, SegmentRecall, ValidateResult
+from ..contract import (
+    RESULT_LIMIT_BYTES,
+    Embedding,
+    EncoderProof,
+    Model,
+    OperatingPoint,
+    RerankProof,
+    SegmentRecall,
+    ValidateResult,
+)
 from ..errors import BadData, RetryableError
 from ..storage.store import Store
 from .canary import read_canary
@@ -143,6 +152,8 @@ class Report(Model):
     """What stable's users asked; None: spec.gate.queries.live is not there."""
     encoder: EncoderProof | None = None
     """How the encoder of queries in words compares with the index; None: it has none."""
+    rerank: RerankProof | None = None
+    """What the order of a cross-encoder gains; None: there is none, or no labelled query in words to tell by."""
     count: int
     dimension: int
     embedding: Embedding
@@ -199,6 +210,7 @@ class Report(Model):
             column_types=column_types,
             filters=bool(self.filtered) if self.overall.queries else None,
             encoder=self.encoder,
+            rerank=self.rerank,
         )
 
 

@@ -49,12 +49,13 @@ from .filtered import filtered_recall
 from .filtered_queries import JUDGED_SHARE, ask_filtered, check_filterable
 from .live.judge import Live, LiveQueries, live_queries
 from .live.kept import KeptQueries
-from .measure import NO_PARAMS, Measured, measure, relevance_rank, served_answers
+from .measure import NO_PARAMS, Measured, measure, reciprocal_rank, right_answers, served_answers
 from .page import page
 from .points import split
 from .queries import Queries, read_held_out, read_user_queries
 from .query_filters import columns_of
 from .report import BatchLatency, FilteredRecall, Report, load_report, publish_report
+from .reranking import measure_reranked
 from .same import marks, rows_that_equal
 from .timing import latencies, open_measured
 
@@ -115,7 +116,7 @@ def prove(task: ValidateTask, work: Path | None = None) -> tuple[Report, str]:
                     check_filterable(engine)
                 if task.queries:
                     queries = queries.with_own(rows_that_equal(vectors, queries.vectors))
-                outcome = _measure(case, engine, vectors, queries)
+                outcome = _measure(case, engine, vectors, queries, Path(name))
             engine = engine.with_default(outcome.points.default.params)
             few_rows = filtered_recall(engine, vectors, queries, task.k, task.sure, outcome.few_rows)
             live = None if case.live is None else case.live.measured(engine, vectors, outcome.points, task)
@@ -183,8 +184,8 @@ def _queries(task: ValidateTask, manifest: Manifest, folder: Path) -> Queries:
     return queries
 
 
-def _measure(case: Case, engine: Engine, vectors: VectorFile, queries: Queries) -> MeasuredCase:
-    """Tune and ask. Queries with a filter do neither tune nor mix with the others."""
+def _measure(case: Case, engine: Engine, vectors: VectorFile, queries: Queries, work: Path) -> MeasuredCase:
+    """Tune and ask. Queries with a filter do neither tune nor mix with the others. work: a folder for models."""
     task, filtered = case.task, queries.filtered
     count, plain = len(queries.vectors), np.flatnonzero(~filtered)
     asked = queries.of(plain)
@@ -205,11 +206,16 @@ def _measure(case: Case, engine: Engine, vectors: VectorFile, queries: Queries) 
         rows[found.numbers] = found.rows
         measured = measured.with_part(found.numbers, found.measured)
         halves = halves.with_filtered(np.flatnonzero(queries.own_rows >= 0), np.flatnonzero(filtered), found.numbers)
-    relevance = None
+    relevance, reranked = None, None
     if queries.relevant is not None:
-        relevance = relevance_rank(engine, rows, queries.relevant)
+        relevance = reciprocal_rank(right_answers(engine, rows, queries.relevant))
+        if task.rerank is not None and queries.texts is not None:
+            reranked = measure_reranked(task.rerank, everything, queries, rows, halves, points.params, work)
+            relevance = reranked.relevance  # what users get
     exact = engine.manifest.index_type in EXACT_TYPES
-    return MeasuredCase(queries, truth, source, halves, points, points_file, measured, relevance, published, exact)
+    return MeasuredCase(
+        queries, truth, source, halves, points, points_file, measured, relevance, published, exact, reranked=reranked
+    )
 
 
 def _published(
@@ -234,7 +240,9 @@ def _segment(task: ValidateTask, outcome: MeasuredCase, name: str, chosen: npt.N
     relevance_mrr = None
     if outcome.relevance is not None and outcome.queries.relevant is not None:
         labelled = [number for number in chosen if outcome.queries.relevant[number]]
-        relevance_mrr = float(outcome.relevance[labelled].mean()) if labelled else None
+        known = outcome.relevance[labelled]
+        known = known[~np.isnan(known)]
+        relevance_mrr = float(known.mean()) if len(known) else None
     return SegmentRecall(
         segment=name,
         queries=len(recall),
@@ -328,6 +336,7 @@ def _report(
         resident_measured_bytes=cost.resident,
         canary_queries=canary[2],
         canary_recall=canary[1],
+        rerank=None if outcome.reranked is None else outcome.reranked.proof,
         faiss_version=faiss.__version__,
         cpu_features=faiss.get_compile_options().strip(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

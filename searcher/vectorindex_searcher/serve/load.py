@@ -30,8 +30,8 @@ from ..storage.store import Role, Store, open_store
 from ..text.encoder import Encoder
 from ..text.endpoint import EndpointEncoder, Rechecked
 from ..text.open import open_encoder, open_reranker
+from ..text.reordering import refuse_column
 from ..text.reranker import Reranker
-from .search.reranking import refuse_column
 
 _log = logging.getLogger(__name__)
 

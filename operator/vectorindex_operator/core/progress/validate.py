@@ -169,6 +169,7 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
             segment=queries.segment_column if queries else "",
             relevant=relevance.relevant_column if relevance else "",
             filter=(queries.filter_column or "") if queries else "",
+            text=(queries.text_column or "") if queries else "",
         ),
         segments=tuple(s.name for s in state.spec.segments),
         segment_targets=identity.segment_targets(state.spec),
@@ -180,6 +181,7 @@ def _start(state: ReconcileState, name: str, wanted: str, key: str) -> None:
         live=_live_source(state),
         cluster=state.settings.cluster_uid,
         encoder=_encoder(state, name),
+        rerank=recipe.rerank_task(spec, Live.of(state.spec)) if state.spec.gate.measures_rerank else None,
     )
     build = status.build
     disk = None if build.vectors_bytes is None else build.resident_bytes + build.vectors_bytes

@@ -12,20 +12,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-import numpy as np
-import numpy.typing as npt
-
 from ... import contract
-from ...errors import BadSpec
 from ...index.engine import Engine
-from ...index.fresh import FreshRows
 from ...text.encoder import EncoderError
-from ...text.reranker import TOKEN_CHARACTERS, Reranker
-from ...text.settings import MOST_TOKENS
+from ...text.reordering import order_of
+from ...text.reranker import Reranker
 from ..evidence.recorder import Outcome
 from ..http.messages import Deferred, Response
 from .asked import Candidates, Encoding, PendingSearch, Vectors, Written, hits_of
@@ -35,16 +30,12 @@ from .service import SearchService
 
 QUEUE_REQUESTS = 64
 """That may wait for a thread; each holds its candidates' rows, and waits its budget at most."""
-TEXT_BYTES = 4 << 20
-"""Of candidates' metadata that is read at once; what is longer is read row by row, and cut."""
 DEADLINE_SHARE = 0.5
 """Of what is left of a client's own deadline: it shall have its answer, in whatever order."""
-_MOST_CHARACTERS = TOKEN_CHARACTERS * MOST_TOKENS
 _RERANKED = contract.RERANKED_HEADER.encode()
 _SEARCHED = Response(200, b"")
 """What the pool is told of a search whose answer is not yet made."""
 _log = logging.getLogger(__name__)
-Order = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True, eq=False)
@@ -188,41 +179,9 @@ class Reranking:
         orders = []
         hits = hits_of(found.scores, found.rows, asked.plan.min_score)
         for number, (text, count) in enumerate(zip(asked.encoding.texts, hits, strict=True)):
-            order = self._order(asked.fresh or self._engine, text, found.rows[number, :count], ticket.until)
+            rows = found.rows[number, :count]
+            order = order_of(self._model, self._task, asked.fresh or self._engine, text, rows, ticket.until)
             if order is None:
                 return None
             orders.append(order)
         return self._service.reordered(asked, found, orders)
-
-    def _order(self, source: Engine | FreshRows, query: str, rows: npt.NDArray[np.int64], until: float) -> Order | None:
-        """Places of a query's rows, best first. Rows without a text come after those with one, in the order that they
-        had, and last those that are no candidates."""
-        few = rows[: self._task.candidates]
-        texts = list(self._texts(source, few))
-        read = [place for place, text in enumerate(texts) if text]
-        logits = self._model.judge(query, [texts[place] for place in read], until) if read else np.empty(0, np.float32)
-        if logits is None:
-            return None
-        values = np.full(len(rows), -np.inf, np.float32)
-        values[read] = logits
-        return np.argsort(-values, kind="stable")
-
-    def _texts(self, source: Engine | FreshRows, rows: npt.NDArray[np.int64]) -> Iterator[str]:
-        """The text of each row, as far as it can be read; empty where there is none."""
-        column = self._task.text_column
-        step = len(rows) if source.metadata_bytes(rows) <= TEXT_BYTES else 1
-        for at in range(0, len(rows), max(step, 1)):
-            for row in source.metadata(rows[at : at + step], [column]):
-                value = row[column]
-                yield value[:_MOST_CHARACTERS] if isinstance(value, str) else ""
-
-
-def refuse_column(columns: Sequence[str], task: contract.RerankTask) -> None:
-    """Raises BadSpec for a text column that the index has not."""
-    if task.text_column not in columns:
-        raise BadSpec(
-            "RerankColumn",
-            f"the texts to rerank by are in the column {task.text_column!r}, which the index has not",
-            field="spec.searcher.rerank.textColumn",
-            remedy=f"Name one of its metadata columns: {', '.join(columns) or 'it has none'}.",
-        )
