@@ -87,6 +87,13 @@ def test_a_part_left_out_gets_the_same_defaults_from_both(api: Api, smallest: Js
     assert answer.body["spec"] == VectorIndexSpec.model_validate(manifest["spec"]).wire()
 
 
+def test_searchers_may_mount_the_claim_of_a_source_that_they_do_not_read(api: Api, smallest: Json) -> None:
+    manifest = changed(smallest, "spec.source", {"volume": {"claimName": "shared", "path": "vectors"}})
+    volumes = [{"name": "a", "persistentVolumeClaim": {"claimName": "shared"}}]
+    answer = api.apply(changed(manifest, "spec.searcher", {"pod": {"volumes": volumes}}))
+    assert answer.ok, answer.message
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

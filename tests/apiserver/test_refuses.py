@@ -40,6 +40,17 @@ def volume(**fields: Any) -> Json:
     return {"volumes": [{"name": "a"} | fields]}
 
 
+ONE: Json = {"claimName": "one"}
+ENCODER_ON_IT: Json = {"onnx": {"volume": ONE, "sha256": "0" * 64}, "textColumn": "text"}
+
+
+def both(whose: str, **spec: Any) -> Json:
+    """A spec whose pods have the claim `one` in pod.volumes; `spec` says where it stands besides."""
+    least = {"source": {"s3": {"bucket": "embeddings"}}, "artifacts": {"s3": {"bucket": "indexes"}}}
+    pod = {"pod": volume(persistentVolumeClaim={"claimName": "one", "readOnly": True})}
+    return least | spec | {whose: spec.get(whose, {}) | pod}
+
+
 def mounted(path: str) -> Json:
     return volume(emptyDir={}) | {"volumeMounts": [{"name": "a", "mountPath": path}]}
 
@@ -116,6 +127,19 @@ def mounted(path: str) -> Json:
             },
             "spec.searcher.cache.claimName",
             "needs a claim of its own",
+        ),
+        *(
+            ("spec", both(whose, **spec), f"spec.{whose}.pod.volumes", "a pod mounts each once")
+            for whose, spec in (
+                ("build", {"source": {"volume": ONE}}),
+                ("build", {"artifacts": {"volume": ONE}}),
+                ("build", {"gate": {"queries": {"volume": ONE}}}),
+                ("build", {"embedding": {"encoder": ENCODER_ON_IT}}),
+                ("searcher", {"artifacts": {"volume": ONE}}),
+                ("searcher", {"source": {"volume": ONE, "tombstones": {"prefix": "deleted/"}}}),
+                ("searcher", {"embedding": {"encoder": ENCODER_ON_IT}}),
+                ("searcher", {"searcher": {"cache": {"claimName": "one", "limit": "4Gi"}}}),
+            )
         ),
         ("spec.source", {"volume": {"claimName": "Bad_Name"}}, "spec.source.volume.claimName", "should match"),
         ("spec.source", {"volume": {"claimName": "v", "path": "/a"}}, "spec.source.volume.path", "should match"),

@@ -118,6 +118,15 @@ class EnvVar(Model):
     )
 
 
+class Claim(Model):
+    """A PersistentVolumeClaim of the namespace, as in Kubernetes."""
+
+    claim_name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Its name."""
+    read_only: bool | None = None
+    """Whether the pod may not write to it."""
+
+
 class Volume(Model):
     """A volume of the pod, as in Kubernetes."""
 
@@ -127,8 +136,8 @@ class Volume(Model):
     """`{name: ...}`; its files are readable by the pod's user."""
     empty_dir: Part | None = None
     """An empty folder, gone with the pod."""
-    persistent_volume_claim: Part | None = None
-    """`{claimName: ...}`, of the namespace."""
+    persistent_volume_claim: Claim | None = None
+    """One of the namespace that no place of these pods names: a pod mounts each claim once."""
     refused: ClassVar[Mapping[str, str]] = {
         "hostPath": "pods share nothing with their node",
         "secret": EnvSource.refused["secretKeyRef"],

@@ -368,6 +368,28 @@ class Searcher(Model):
     """Absent: answers are in the order of their vectors. Of a revision; needs embedding.encoder."""
 
 
+def _claim(field: str, where: str = "") -> str:
+    """CEL: the claim that a field of the spec names; an empty text where there is none. where: what must be so as
+    well."""
+    path = ["self", *field.split(".")]
+    given = [f"has({'.'.join(path[:end])})" for end in range(3, len(path))] + [f"has({'.'.join(path)})"]
+    return f"({' && '.join([*given, *([where] if where else [])])} ? {'.'.join(path)} : '')"
+
+
+def _mounted_once(whose: str, *claims: str) -> CelRule:
+    """Before Kubernetes 1.35 a pod with two volumes of one claim never starts."""
+    field = f"self.{whose}.pod"
+    return CelRule(
+        f"!has({field}) || !has({field}.volumes) || {field}.volumes.all(v, !has(v.persistentVolumeClaim) || "
+        f"!(v.persistentVolumeClaim.claimName in [{', '.join(claims)}]))",
+        f"{whose}.pod.volumes has a claim that these pods have already, by a place or a cache: a pod mounts each once",
+        f".{whose}.pod.volumes",
+    )
+
+
+_CLAIMS_OF_ALL = tuple(_claim(f"{place}.volume.claimName") for place in ("artifacts", "embedding.encoder.onnx"))
+
+
 class VectorIndexSpec(Model):
     """What a user asks for. The operator never writes it."""
 
@@ -390,13 +412,18 @@ class VectorIndexSpec(Model):
     suspend: bool = False
     """Nothing new begins: no listing, build, proof or rollout. What serves, soaks and goes back is looked after."""
     cel: ClassVar[tuple[CelRule, ...]] = (
+        _mounted_once(
+            "build", *_CLAIMS_OF_ALL, _claim("source.volume.claimName"), _claim("gate.queries.volume.claimName")
+        ),
+        _mounted_once(
+            "searcher",
+            *_CLAIMS_OF_ALL,
+            _claim("source.volume.claimName", "has(self.source.tombstones)"),
+            _claim("searcher.cache.claimName"),
+        ),
         CelRule(
-            "!(has(self.searcher.cache) && has(self.searcher.cache.claimName)) || !["
-            "has(self.artifacts.volume) ? self.artifacts.volume.claimName : '',"
-            "has(self.source.volume) ? self.source.volume.claimName : '',"
-            "has(self.embedding.encoder) && has(self.embedding.encoder.onnx) && has(self.embedding.encoder.onnx.volume)"
-            " ? self.embedding.encoder.onnx.volume.claimName : ''"
-            "].exists(claim, claim == self.searcher.cache.claimName)",
+            "!(has(self.searcher.cache) && has(self.searcher.cache.claimName)) || !(self.searcher.cache.claimName in"
+            f" [{', '.join([*_CLAIMS_OF_ALL, _claim('source.volume.claimName')])}])",
             "searcher.cache needs a claim of its own: a pod mounts each once",
             ".searcher.cache.claimName",
         ),
