@@ -48,7 +48,7 @@ PLUGIN = (
         f"{_PLUGIN}/verbs/begin.py",
         '.open("x", encoding="utf-8")',
         '.open("w", encoding="utf-8")',
-        ("unit/test_plugin_talk.py::test_what_is_there_is_not_overwritten",),
+        ("unit/test_plugin_begin.py::test_what_is_there_is_not_overwritten",),
         "Somebody's work would be gone.",
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""`kubectl vectorindex query` through a port that a stand-in for kubectl forwards, and `init`."""
+"""`kubectl vectorindex query` through a port that a stand-in for kubectl forwards."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from recorded import Recorded
 from vectorindex_plugin.app import run
 from vectorindex_plugin.cluster import connect
 from vectorindex_plugin.exits import EndedError, Exit
-from vectorindex_plugin.lint.check import lint
-from vectorindex_plugin.lint.manifests import parse
 from vectorindex_plugin.verbs.common import Session
 
 Json = dict[str, Any]
@@ -116,36 +114,6 @@ def test_no_page(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     kubectl(tmp_path, 'echo "pods/exec is forbidden" >&2; exit 1', monkeypatch)
     assert say("report", "products", "--open")[0] == Exit.UNREACHABLE
     assert "pods/exec is forbidden" in capsys.readouterr().err
-
-
-# ---------------------------------------------------------------- init
-
-
-ANSWERS = ("--source", "s3://embeddings/products/", "--artifacts", "s3://indexes")
-
-
-@pytest.mark.parametrize("more", [(), ("--secret", "s3", "--endpoint", "https://s3.example:9000", "--recall", "0.99")])
-def test_the_manifest_has_no_fault(say: Say, more: tuple[str, ...]) -> None:
-    given = {"--secret": "", "--recall": "0.95"} | dict(zip(more[::2], more[1::2], strict=True))
-    status, text = say("init", "--name", "mine", *ANSWERS, *(word for pair in given.items() for word in pair))
-    assert status == Exit.DONE
-    facts = lint(parse("mine.yaml", text))
-    assert (facts.checked, facts.faults) == (1, ())
-    assert text.count("#") > 5
-
-
-def test_what_is_there_is_not_overwritten(say: Say, tmp_path: Path) -> None:
-    file = tmp_path / "mine.yaml"
-    words = ("init", "--name", "mine", *ANSWERS, "--secret", "", "--recall", "0.95", "-f", str(file))
-    assert say(*words)[0] == Exit.DONE
-    before = file.read_text()
-    assert say(*words)[0] == Exit.REFUSED
-    assert file.read_text() == before
-
-
-def test_a_place_is_a_bucket(say: Say) -> None:
-    words = ("--name", "mine", "--source", "embeddings", "--artifacts", "s3://indexes", "--secret", "")
-    assert say("init", *words, "--recall", "0.95")[0] == Exit.USAGE
 
 
 # ---------------------------------------------------------------- what it needs

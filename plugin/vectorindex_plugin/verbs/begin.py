@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-import re
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
+import yaml
+from pydantic import ValidationError
 
+from vectorindex_operator.api.places import GCS, S3, Azure, Place, Volume
 from vectorindex_plugin.exits import EndedError, Exit
+from vectorindex_searcher.contract import AZURE_SCHEME, GCS_SCHEME, VOLUME_SCHEME
 
-_PLACE = re.compile(r"s3://([a-z0-9][a-z0-9.-]*[a-z0-9])/?(.*)")
+_KINDS: Mapping[str, tuple[type[Place], tuple[str, ...]]] = {
+    "s3://": (S3, ("bucket",)),
+    AZURE_SCHEME: (Azure, ("account", "container")),
+    GCS_SCHEME: (GCS, ("bucket",)),
+    VOLUME_SCHEME: (Volume, ("claimName",)),
+}
+"""How a place of each kind is typed: fields with a slash between them, then its prefix."""
+_FORMS = "s3://BUCKET/PREFIX, az://ACCOUNT/CONTAINER/PREFIX, gs://BUCKET/PREFIX, volume://CLAIM/PATH"
 _TEMPLATE = """\
 # Check it:   kubectl vectorindex lint {file}
 # Then:       kubectl apply -f {file} && kubectl vectorindex get {name} -w
@@ -20,11 +32,11 @@ metadata:
 spec:
   source:
     # Parquet with the columns id and vector, or another format: docs/sources.md
-    s3: {source}
+    {source}
     poll: 5m                # changed files make a new revision; 0: only an edit does
   artifacts:
     # Built indexes, their proofs, and what a rollback loads.
-    s3: {artifacts}
+    {artifacts}
   index:
     factory: Auto           # measures several kinds of index on a sample; or for example HNSW32, or Flat (exact)
     objective:
@@ -44,45 +56,67 @@ spec:
 """
 
 
-def _place(_: click.Context, __: click.Parameter, value: str) -> str:
-    if not _PLACE.fullmatch(value):
-        raise click.BadParameter("write s3://BUCKET/PREFIX")
-    return value
+class _Typed(click.ParamType[Place]):
+    """A place as it is typed."""
+
+    name = "place"
+
+    def convert(self, value: str | Place, param: click.Parameter | None, ctx: click.Context | None) -> Place:  # noqa: ARG002
+        return value if isinstance(value, Place) else _place(value)  # click converts what was asked for once more
+
+
+def _place(text: str) -> Place:
+    for scheme, (kind, names) in _KINDS.items():
+        if text.startswith(scheme):
+            told, rest = {}, text.removeprefix(scheme)
+            for name in names:
+                told[name], _, rest = rest.partition("/")
+            try:
+                return kind.model_validate({**told, kind.root_field: rest})
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                raise click.BadParameter(f"{first['loc'][0]}: {first['msg']}") from None
+    raise click.BadParameter(f"write one of {_FORMS}")
 
 
 @click.command()
 @click.option("--name", prompt="Name of the index", default="products", show_default=True, help="name of the index")
 @click.option(
     "--source",
-    prompt="Where are the vectors (s3://BUCKET/PREFIX/)",
-    callback=_place,
+    prompt=f"Where are the vectors ({_FORMS})",
+    type=_Typed(),
     metavar="PLACE",
     help="of vectors",
 )
 @click.option(
     "--artifacts",
-    prompt="Where are built indexes kept (s3://BUCKET)",
-    callback=_place,
+    prompt="Where are built indexes kept (likewise)",
+    type=_Typed(),
     metavar="PLACE",
     help="of indexes",
 )
 @click.option(
-    "--secret", prompt="Secret with the keys of both (empty: the pods' own identity)", default="", show_default=False,
-    metavar="NAME", help="Secret with the keys of both; empty: the pods' own identity",
-)  # fmt: skip
-@click.option(
     "--recall", prompt="Lowest recall@10 that may be served", type=click.FloatRange(0.5, 0.99), default=0.95,
     show_default=True, help="lowest recall@10 that may be served",
 )  # fmt: skip
-@click.option("--endpoint", default="", metavar="URL", help="of a store that is not AWS; not asked for")
+@click.option("--secret", metavar="NAME", help="Secret with the keys of both; empty: the pods' own identity")
+@click.option("--endpoint", default="", metavar="URL", help="of a store that is not the cloud's own; not asked for")
 @click.option("-f", "--file", type=click.Path(), default="", metavar="FILE", help="to be written; else it is printed")
-def init(name: str, source: str, artifacts: str, secret: str, recall: float, endpoint: str, file: str) -> None:
+def init(
+    name: str, source: Place, artifacts: Place, recall: float, secret: str | None, endpoint: str, file: str
+) -> None:
     """Ask five questions, and write a manifest with comments. An option answers its question."""
+    reached = {one.kind for one in (source, artifacts) if one.access}
+    if endpoint and len(reached) != 1:
+        raise click.UsageError("--endpoint is of one kind of store: write the endpoints of these places into the file")
+    if secret is None:
+        words = "Secret with the keys of both (empty: the pods' own identity)"
+        secret = str(click.prompt(words, "", show_default=False)) if reached else ""
     text = _TEMPLATE.format(
         name=name,
         file=file or f"{name}.yaml",
-        source=_s3(source, secret, endpoint),
-        artifacts=_s3(artifacts, secret, endpoint),
+        source=_line(source, secret, endpoint),
+        artifacts=_line(artifacts, secret, endpoint),
         objective=f"{min(1.0, recall + 0.01):.4g}",
         floor=f"{recall:.4g}",
     )
@@ -97,15 +131,21 @@ def init(name: str, source: str, artifacts: str, secret: str, recall: float, end
     click.echo(f"wrote {file}")
 
 
-def _s3(place: str, secret: str, endpoint: str) -> str:
+def _line(place: Place, secret: str, endpoint: str) -> str:
     """A place of the spec, in one line."""
-    found = _PLACE.fullmatch(place)
-    assert found is not None
-    parts = [f"bucket: {found[1]}"]
-    if found[2]:
-        parts.append(f"prefix: {found[2]}")
-    if endpoint:
-        parts.append(f'endpoint: "{endpoint}"')
-    if secret:
-        parts.append(f"secretRef: {{name: {secret}}}")
-    return f"{{{', '.join(parts)}}}"
+    told = {name: value for name, value in place.wire().items() if value}
+    parts = [f"{name}: {_scalar(str(value))}" for name, value in told.items()]
+    if endpoint and place.access:
+        parts.append(f"endpoint: {json.dumps(endpoint)}")
+    if secret and place.access:  # a volume has neither
+        parts.append(f"secretRef: {{name: {_scalar(secret)}}}")
+    return f"{place.kind}: {{{', '.join(parts)}}}"
+
+
+def _scalar(text: str) -> str:
+    """In quotes only where YAML would read something else."""
+    try:
+        plain = yaml.safe_load(f"{{a: {text}}}") == {"a": text}
+    except yaml.YAMLError:
+        plain = False
+    return text if plain else json.dumps(text)
