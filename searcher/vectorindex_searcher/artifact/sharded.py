@@ -171,11 +171,15 @@ def find_sharded(
     return manifest, found[1]
 
 
-def sha256_of_shard(store: Store, layout: Layout, digest: str, number: int, expected_sha256: str = "") -> str:
-    """The SHA-256 of a shard's manifest, as the whole says it. `expected_sha256`: of the whole's manifest.
+def own_part(store: Store, layout: Layout, digest: str, expected_sha256: str) -> tuple[str, int]:
+    """What the SHA-256 of the manifest of `layout` must be, where that of the whole must be `expected_sha256` (empty:
+    any), and how many shards the whole has; 0: `layout` is not of a shard.
 
     Raises BadSpec/NoSuchShard, Retry/ArtifactNotFound where no whole is published, ChecksumMismatch, BadData.
     """
+    number = layout.shard
+    if number is None:
+        return expected_sha256, 0
     found = find_sharded(store, layout, digest, expected_sha256)
     if found is None:
         key = layout.of_shard(None).manifest(digest)
@@ -185,12 +189,9 @@ def sha256_of_shard(store: Store, layout: Layout, digest: str, number: int, expe
     if number >= len(parts):
         message = f"the artifact has the shards 0 to {len(parts) - 1}, and no {number}"
         raise BadSpec("NoSuchShard", message, field="--shard")
-    return parts[number].manifest_sha256
+    return parts[number].manifest_sha256, len(parts)
 
 
 def own_sha256(store: Store, layout: Layout, digest: str, expected_sha256: str) -> str:
-    """What the SHA-256 of the manifest of `layout` must be, where that of the whole must be `expected_sha256` (empty:
-    any). Raises as `sha256_of_shard`."""
-    if layout.shard is None:
-        return expected_sha256
-    return sha256_of_shard(store, layout, digest, layout.shard, expected_sha256)
+    """The first of `own_part`."""
+    return own_part(store, layout, digest, expected_sha256)[0]

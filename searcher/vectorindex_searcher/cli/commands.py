@@ -26,13 +26,16 @@ from ..contract import (
     Minimise,
     Objective,
     OutcomesTask,
+    Partial,
     PartitionTask,
     PublishTask,
     QueryColumns,
     ResolveTask,
+    RouteTask,
     ServeTask,
     Shard,
     ValidateTask,
+    shard_address,
 )
 from ..errors import BadSpec, RetryableError
 from ..storage.store import Role, open_store
@@ -296,6 +299,29 @@ def _gated(task: ServeTask, gate_hash: str) -> ServeTask:
             "manifest_sha256": report.manifest_sha256 if whole is None else whole[1],
             "segments": tuple(row.segment for row in report.points),
         }
+    )
+
+
+def route_task(options: argparse.Namespace, given: str | None) -> RouteTask:
+    """The task of `route`; see `resolve_task`."""
+    if given is not None:
+        return RouteTask.model_validate_json(given)
+    if not options.shard:
+        remedy = "Give --shard http://HOST:PORT for each, in the order of their numbers; several pods with commas."
+        raise BadSpec("MissingFlag", "--shard is needed, once for each shard", field="--shard", remedy=remedy)
+    shards = tuple(tuple(one.strip() for one in text.split(",")) for text in options.shard)
+    for text in (one for pods in shards for one in pods):
+        try:
+            shard_address(text)
+        except ValueError as error:
+            remedy = "Write for example --shard http://127.0.0.1:9001,http://127.0.0.1:9002."
+            raise BadSpec("BadFlag", f"--shard: {error}", field="--shard", remedy=remedy) from None
+    return RouteTask(
+        identity=places.identity(options),
+        revision=options.revision,
+        shards=shards,
+        partial=Partial(options.partial),
+        segments=tuple(options.segments),
     )
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..build import CHECKPOINT_AFTER_SECONDS
-from ..contract import MAX_SHARDS, METRICS_PORT_ENV, TASK_ENV, Device, Effort, ExitCode, Metric, Minimise
+from ..contract import MAX_SHARDS, METRICS_PORT_ENV, TASK_ENV, Device, Effort, ExitCode, Metric, Minimise, Partial
 
 FORMATS = "Parquet, NPY, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, HDF5 or JSON lines (.jsonl, also .gz, .zst)"
 _BELOW = int(ExitCode.BELOW_FLOOR)
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     _publish_flags(verb("publish", "Check that every shard is built, and publish the whole."))
     _validate_flags(verb("validate", "Measure recall of a built index against exact search."))
     _serve_flags(verb("serve", "Serve a built index over HTTP."))
+    _route_flags(verb("route", "Serve a sharded index over HTTP: ask searchers of all shards, and merge."))
     _collect_flags(verb("collect", "Remove artifacts that nobody uses any more."))
     told = verb("outcomes", "Show what is remembered of an index's revisions, beside their artifacts.")
     told.add_argument("--artifact", help="where artifacts are")
@@ -201,6 +202,34 @@ def _serve_flags(verb: argparse.ArgumentParser) -> None:
     )
     _encoder_flags(verb)
     _tombstone_flags(verb, serving=True, ids=True)
+    _policies_flag(_listening_flags(verb))
+
+
+def _route_flags(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--shard",
+        action="append",
+        default=[],
+        metavar="URL[,URL]",
+        help="http://HOST:PORT of the searchers of a shard; once for each, in the order of their numbers. A name "
+        "stands for a searcher at each address that it resolves to",
+    )
+    verb.add_argument(
+        "--partial",
+        choices=[one.value for one in Partial],
+        default=Partial.REFUSE.value,
+        help="without an answer of some shard: 503, or an answer that says which are missing (default: Refuse)",
+    )
+    verb.add_argument("--segments", nargs="*", default=[], help="classes of queries that are counted apart")
+    verb.add_argument("--revision", default="", help="searchers of another one are not asked (default: the first's)")
+    verb.add_argument(
+        "--shard-token-file", type=Path, metavar="PATH", help="a file with the bearer token that shards ask for"
+    )
+    _listening_flags(verb)
+
+
+def _listening_flags(verb: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Of whatever users ask."""
     ports = verb.add_argument_group("listening", "Each also as VECTORINDEX_ and its name, VECTORINDEX_HTTP_PORT.")
     ports.add_argument("--host", help="address to listen on (default: all)")
     ports.add_argument("--http-port", type=int, help="port for users (default: 8080; 0: any free one)")
@@ -211,14 +240,18 @@ def _serve_flags(verb: argparse.ArgumentParser) -> None:
         help="ask users for a bearer token: a file with one token a line, or a folder of such files; read again "
         "whenever it changes",
     )
+    ports.add_argument("--tls-cert", metavar="PATH", help="certificate chain of the user port, PEM")
+    ports.add_argument("--tls-key", metavar="PATH", help="its private key; both are read again whenever they change")
+    return ports
+
+
+def _policies_flag(ports: argparse._ArgumentGroup) -> None:
     ports.add_argument(
         "--policies",
         metavar="FILE",
         help="which rows each token may see: a JSON list of policies (docs/policies.md); a token without one sees "
         "none; read again whenever it changes",
     )
-    ports.add_argument("--tls-cert", metavar="PATH", help="certificate chain of the user port, PEM")
-    ports.add_argument("--tls-key", metavar="PATH", help="its private key; both are read again whenever they change")
 
 
 def _encoder_flags(verb: argparse.ArgumentParser, *, proving: bool = False) -> None:

@@ -1,4 +1,5 @@
-"""The command line: resolve | partition | build | publish | validate | serve | collect | outcomes | inspect | encoder.
+"""The command line: resolve | partition | build | publish | validate | serve | route | collect | outcomes | inspect |
+encoder.
 
 In a pod a verb takes its task as JSON from the environment (contract.TASK_ENV); a person gives flags. The result or the
 failure is JSON: in the termination log for the operator, on stdout for a person. Exit codes are contract.ExitCode.
@@ -156,6 +157,12 @@ def _serve(options: argparse.Namespace) -> int:
     return serve.main(commands.serve_task(options, _from_environment()), vars(options))
 
 
+def _route(options: argparse.Namespace) -> int:
+    from ..serve import route
+
+    return route.main(commands.route_task(options, _from_environment()), vars(options))
+
+
 def _collect(options: argparse.Namespace) -> int:
     from ..artifact.collect import collect
 
@@ -194,6 +201,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "publish": _publish,
     "validate": _validate,
     "serve": _serve,
+    "route": _route,
     "collect": _collect,
     "outcomes": _outcomes,
     "inspect": _inspect,

@@ -7,7 +7,7 @@ environment. Standard library only; the functions are pure.
     revision key  hex(HMAC-SHA256(master key, "vectorindex revision key 1\\n" + uid of the revision object))
     text          "vectorindex request 1", method, path with query, target, unix seconds, hex(SHA-256(body)):
                   one a line, no line end after the last
-    headers       X-VectorIndex-Target: INDEX_UID/REVISION/SHARD
+    headers       X-VectorIndex-Target: INDEX_UID/REVISION/SHARD; a router's SHARD is "router"
                   X-VectorIndex-Signature: v1 UNIX_SECONDS hex(HMAC-SHA256(revision key, text))
 """
 
@@ -28,6 +28,9 @@ MASTER_KEY_CHARACTERS = 32
 SIGNATURE_SECONDS = 300
 """How far the sender's clock may be from the receiver's, and so how long a request that somebody heard can be
 repeated. Generous: a pod that refuses its operator for a clock would be blind to guardrails. A lease ends by itself."""
+
+ROUTER = "router"
+"""In place of a shard's number: who asks all of them."""
 
 _KEY_TEXT = b"vectorindex revision key 1\n"
 _REQUEST_TEXT = "vectorindex request 1"
@@ -55,7 +58,8 @@ class Target:
 
     index_uid: str
     revision: str
-    shard: int = 0
+    shard: int | str = 0
+    """Its number, or ROUTER."""
 
     def __str__(self) -> str:
         return f"{self.index_uid}/{self.revision}/{self.shard}"

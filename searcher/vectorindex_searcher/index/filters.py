@@ -276,6 +276,12 @@ def columns_of_letters(letters: Mapping[str, str]) -> FilterColumns:
     return FilterColumns(pa.schema([(name, known.get(letter, pa.null())) for name, letter in letters.items()]))
 
 
+def columns_of_names(names: Mapping[str, str]) -> FilterColumns:
+    """The columns that `described` of another artifact's tells."""
+    lists = {f"list of {name}": pa.list_(arrow) for name, arrow in _ARROW.items()}
+    return FilterColumns(pa.schema([(name, (_ARROW | lists).get(kind, pa.null())) for name, kind in names.items()]))
+
+
 def type_name(arrow: pa.DataType) -> str:
     """The type as filters know it: string, list of integer, ...; null where there are no values; else other."""
     kind = _kind_of(arrow)

@@ -11,8 +11,6 @@ import os
 import threading
 from pathlib import Path
 
-from .binding import faiss
-
 _set = threading.local()
 
 
@@ -31,5 +29,7 @@ def available_cores() -> int:
 def limit_threads(threads: int) -> None:
     """FAISS calls from this thread use `threads` OpenMP threads. Cheap when nothing changes."""
     if getattr(_set, "threads", None) != threads:
+        from .binding import faiss  # here: who only counts cores shall not load it
+
         faiss.omp_set_num_threads(threads)
         _set.threads = threads

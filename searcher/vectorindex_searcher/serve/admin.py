@@ -12,7 +12,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
 
 import orjson
@@ -21,17 +21,19 @@ from pydantic import ValidationError
 from .. import contract
 from .artifacts import Artifacts
 from .evidence.columns import ColumnsPage
-from .evidence.live_queries import LiveQueries
-from .evidence.metrics import SearcherMetrics
 from .evidence.ring import EvidenceRing
 from .http.dispatch import Answer, Routes, dispatch
 from .http.internal import InternalRequests
 from .http.messages import Problem, Request, Response, body_too_large, json_response
-from .point import PodPoint
-from .settings import Settings
-from .shadow.port import ShadowPaths
-from .source import SourceListing
 from .traffic import Traffic
+
+if TYPE_CHECKING:  # most of them open FAISS, which a router has not
+    from .evidence.live_queries import LiveQueries
+    from .evidence.metrics import SearcherMetrics
+    from .point import PodPoint
+    from .settings import Settings
+    from .shadow.port import ShadowPaths
+    from .source import SourceListing
 
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 METRICS_SECONDS = 1.0
@@ -59,7 +61,7 @@ class AdminApp:
 
     def __init__(
         self,
-        task: contract.ServeTask,
+        task: contract.ServeTask | contract.RouteTask,
         settings: Settings,
         traffic: Traffic,
         ring: EvidenceRing,
@@ -78,7 +80,8 @@ class AdminApp:
         self._settled = settled or self._now
         self._stalled = stalled
         self._pod = settings.pod
-        self._revision = task.revision
+        self.revision = task.revision
+        """A router without one in its task learns it from its shards."""
         self._traffic = traffic
         self._ring = ring
         self._metrics = metrics
@@ -87,7 +90,7 @@ class AdminApp:
         self._internal.announce()
         self._queries = queries
         self._source, self._point = source, point
-        self._artifacts = Artifacts(task)
+        self._artifacts = Artifacts(task) if isinstance(task, contract.ServeTask) else None
         unknown = () if settings.columns_before is not None else (contract.COMPARED,)
         self._tells = tuple(name for name in contract.LATER_COUNTERS if name not in unknown)
         self._clock = clock
@@ -120,7 +123,7 @@ class AdminApp:
 
     def _livez(self, _request: Request) -> Response:
         stalled = self._stalled()
-        document: dict[str, object] = {"live": not stalled, "revision": self._revision}
+        document: dict[str, object] = {"live": not stalled, "revision": self.revision}
         return json_response(document | {"message": stalled}, 503) if stalled else json_response(document)
 
     def _readyz(self, _request: Request) -> Response:
@@ -131,7 +134,7 @@ class AdminApp:
             "reason": "Stalled" if stalled and traffic.ready else traffic.reason,
             "message": stalled or self._progress(),
             "lease": traffic.lease.value,
-            "revision": self._revision,
+            "revision": self.revision,
         }
         return json_response(document, 200 if ready else 503)
 
@@ -165,7 +168,7 @@ class AdminApp:
             await asyncio.sleep(0)
         head: dict[str, object] = {
             "pod": self._pod,
-            "revision": self._revision,
+            "revision": self.revision,
             "incarnation": incarnation,
             "now": now,
             "liveBefore": live_before,
@@ -192,7 +195,7 @@ class AdminApp:
                 await asyncio.sleep(0)
         document = {
             "pod": self._pod,
-            "revision": self._revision,
+            "revision": self.revision,
             "now": now,
             "liveBefore": live_before,
             "buckets": buckets,
@@ -218,11 +221,11 @@ class AdminApp:
         """contract.SourceLook, with the artifact that was asked for: both are looked at side by side."""
         source, artifacts = self._source, self._artifacts
         max_age, digest = _of_source(request)
-        if source is None:
+        if source is None or artifacts is None:
             raise Problem(404, "NoSource", "this searcher lists no source", remedy="spec.source.poll")
 
         async def look() -> Response:
-            listing = source.look(self._pod, self._revision, max_age)
+            listing = source.look(self._pod, self.revision, max_age)
             if digest:
                 said, found = await asyncio.gather(listing, artifacts.look(digest, max_age))
             else:
@@ -236,7 +239,7 @@ class AdminApp:
         remedy = 'send {"state": "Serving" or "Draining", "ttlSeconds": 0 < s <= 300}'
         lease = _body(contract.TrafficLease, request, remedy)
         self._traffic.take_lease(lease)
-        return json_response({"pod": self._pod, "revision": self._revision, **lease.wire()})
+        return json_response({"pod": self._pod, "revision": self.revision, **lease.wire()})
 
     def _take_point(self, request: Request) -> asyncio.Future[Response]:
         point = self._point
@@ -246,7 +249,7 @@ class AdminApp:
 
         async def take() -> Response:
             await point.take(order)
-            return json_response({"pod": self._pod, "revision": self._revision, "point": point.point})
+            return json_response({"pod": self._pod, "revision": self.revision, "point": point.point})
 
         return asyncio.get_running_loop().create_task(take())
 

@@ -23,12 +23,12 @@ from .evidence.feedback import QueryIds
 from .evidence.live_queries import LiveQueries
 from .evidence.live_sample import LiveSample
 from .evidence.recorder import Outcome, Recorder
+from .http.deadline import DEADLINE_HEADER, seconds_of
 from .http.dispatch import Answer, Routes, dispatch
 from .http.head import Credential
 from .http.limits import (
     ANSWER_BYTES,
     CANDIDATES,
-    MAX_DEADLINE_MS,
     MAX_K,
     MAX_TEXT_CHARACTERS,
     MAX_TEXTS,
@@ -48,7 +48,6 @@ from .search.vectors import VectorReader, Vectors
 from .shadow.mirror import Mirror
 from .shadow.receiver import Found
 
-DEADLINE_HEADER = b"x-request-timeout-ms"
 SEARCH_PATH = b"/v1/search"
 
 
@@ -75,12 +74,13 @@ class SearchApp:
         reranker: Reranker | None = None,
         threads: int = 1,
         fresh: Freshness | None = None,
+        shards: int = 0,
     ) -> None:
         """`mirror`: takes what another revision is to answer again. `tokens`: whether a bearer token is asked for,
         which is all that it knows of them. `policies`: which rows a token may see; None: all. `limited`: what queries
         may choose for themselves. `columns_before`: contract.COLUMNS_BEFORE_ENV; None: not known. `encoder`: takes
         queries in words, on `threads` threads; `reranker`: reorders the answers to them, on as many, by the task.
-        `fresh`: what of the rows after the artifact's is searched too.
+        `fresh`: what of the rows after the artifact's is searched too. `shards`: of which this is one; 0: of none.
         """
         embedding = engine.manifest.embedding
         self._recorder = recorder
@@ -129,7 +129,7 @@ class SearchApp:
             b"/v1/feedback": ((b"POST",), feedback.handle),
             b"/openapi.json": ((b"GET", b"HEAD"), self._openapi),
         }
-        self._index_document = index_document(engine, task, points, limited, encoder)
+        self._index_document = index_document(engine, task, points, limited, encoder, shards)
         self._openapi_bytes = orjson.dumps(
             openapi.document(self._index_document, tokens=tokens, foreign=planner.foreign)
         )
@@ -175,7 +175,7 @@ class SearchApp:
         assert isinstance(outcome, Outcome)
         if response.status == 504:
             text = request.headers.get(DEADLINE_HEADER)
-            outcome.deadline = math.inf if text is None else _seconds(text)
+            outcome.deadline = math.inf if text is None else seconds_of(text)
         if outcome.ignored:
             self.ignored_params.update(outcome.ignored)
         self._recorder.record(outcome, response.status, seconds)
@@ -227,7 +227,7 @@ class SearchApp:
         binary, content_type = wants_binary(headers.get(b"accept")), headers.get(b"content-type", b"")
         read = self._reader.read(body, query, content_type, outcome, binary=binary, policy=policy)
         text = headers.get(DEADLINE_HEADER)
-        seconds = None if text is None else _seconds(text)
+        seconds = None if text is None else seconds_of(text)
         if isinstance(read, tuple):
             return self._searching.ask(*read, outcome, request.completed, seconds)
         if isinstance(read, ReadTexts):
@@ -251,26 +251,13 @@ def _unusable() -> Problem:
     )
 
 
-def _seconds(text: bytes) -> float:
-    """How long the client will wait for its answer: `text` of its X-Request-Timeout-Ms. Raises Problem 400."""
-    if not text.isdigit() or not 1 <= (milliseconds := int(text[:10])) <= MAX_DEADLINE_MS:
-        raise Problem(
-            400,
-            "InvalidField",
-            f"the deadline must be 1 to {MAX_DEADLINE_MS} milliseconds",
-            field="X-Request-Timeout-Ms",
-            value=text.decode("latin-1"),
-            remedy="send whole milliseconds, or leave the header out",
-        )
-    return milliseconds / 1e3
-
-
 def index_document(
     engine: Engine,
     task: contract.ServeTask,
     points: Points | None = None,
     limited: contract.ParamLimits = NO_LIMITS,
     encoder: Encoder | None = None,
+    shards: int = 0,
 ) -> dict[str, object]:
     """The answer of GET /v1/index: what is served here and how it may be asked."""
     manifest = engine.manifest
@@ -308,6 +295,7 @@ def index_document(
         "faissVersion": manifest.faiss_version,
         "builderVersion": manifest.builder_version,
         "created": manifest.created,
+        **({"shard": {"number": manifest.shard, "of": shards, "plan": manifest.plan_sha256}} if shards else {}),
         **({} if encoder is None else {"encoder": _encodes(encoder)}),
         **({} if encoder is None or task.rerank is None else {"reranker": _reranks(task.rerank)}),
     }

@@ -73,6 +73,10 @@ class Answer(Document):
     rerank_ms: Annotated[float, Field(ge=0)] | None = None
     """Of tookMs, from the candidates to their order: neither encoding nor search."""
     filter: Filtered | None = None
+    partial: bool | None = None
+    """True where shards are missing, and the router was told to answer all the same."""
+    shards_missing: list[contract.ShardNumber] | None = None
+    """Which ones."""
     warnings: list[Warned] | None = None
     """When there are some: search parameters of another kind of index, which were ignored, and texts of which only the
     beginning was encoded."""
@@ -115,6 +119,15 @@ class Reranks(Document):
     """After that the order of their vectors is answered."""
 
 
+class Part(Document):
+    """Of a sharded index, what is served by this pod alone."""
+
+    number: contract.ShardNumber
+    of: contract.ShardCount
+    plan: str
+    """SHA-256 of what all parts were built by."""
+
+
 class Index(Document):
     """What is served here, and how it may be asked."""
 
@@ -143,6 +156,10 @@ class Index(Document):
     faiss_version: str
     builder_version: str
     created: str
+    shard: Part | None = None
+    """Where this is one part of an index: ask a router for all of it."""
+    shards: Count | None = None
+    """Where this is a router: how many parts it asks."""
     encoder: Encodes | None = None
     """Where queries may be texts."""
     reranker: Reranks | None = None
@@ -183,5 +200,7 @@ class Problem(Document):
     """What was found there, shortened."""
     expected: object = None
     """What the index has instead."""
+    shards: list[contract.ShardNumber] | None = None
+    """Of a sharded index, which did not answer."""
     remedy: str | None = None
     revision: str

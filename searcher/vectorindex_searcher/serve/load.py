@@ -17,7 +17,7 @@ from .. import contract
 from ..artifact.layout import INDEX_FILE, POINTS_FILE, SERVED_FILES, VECTORS_FILE, Layout
 from ..artifact.manifest import Manifest, load_manifest
 from ..artifact.publish import Note, cache_error, cache_name, download_verified
-from ..artifact.sharded import own_sha256
+from ..artifact.sharded import own_part
 from ..errors import BadData, BadSpec, ChecksumMismatch, TaskError
 from ..index.engine import Engine
 from ..index.huge_pages import move as move_to_huge_pages
@@ -81,6 +81,8 @@ class Loaded:
     """Of answers to them."""
     reranker_held: Held | None = None
     origins: Origins = _field(default_factory=dict)
+    shards: int = 0
+    """Of the artifact that this is one of; 0: it is not sharded."""
 
     def rest(self) -> None:
         """Say for the moment no more that the files are in use: before a fork."""
@@ -118,7 +120,7 @@ def load(
     store = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(store.prefix, task.identity, task.shard)
     tell("reading the manifest")
-    task, manifest = _manifest(store, layout, task)
+    task, manifest, shards = _manifest(store, layout, task)
     phases.end("manifest")
     size = sum(file.size for file in manifest.files if file.name in SERVED_FILES)
     tell(f"fetching and verifying {size} bytes")
@@ -161,7 +163,7 @@ def load(
     facts = {"bytes": size, "fetchedBytes": origins["store"]}
     _log.info("loaded", extra={**facts, **{f"{name}Seconds": round(s, 3) for name, s in phases.seconds.items()}})
     models = (encoder, encoder_held, reranker, reranker_held)
-    return Loaded(engine, recall, phases.seconds, held, points, *models, origins)
+    return Loaded(engine, recall, phases.seconds, held, points, *models, origins, shards)
 
 
 class _Phases:
@@ -203,10 +205,11 @@ def _fetch(store: Store, layout: Layout, manifest: Manifest, cache: NodeCache, s
     return held
 
 
-def _manifest(store: Store, layout: Layout, task: contract.ServeTask) -> tuple[contract.ServeTask, Manifest]:
-    """The manifest of the artifact, or of the one shard of it; and the task with the SHA-256 of that one."""
+def _manifest(store: Store, layout: Layout, task: contract.ServeTask) -> tuple[contract.ServeTask, Manifest, int]:
+    """The manifest of the artifact, or of the one shard of it; the task with the SHA-256 of that one; how many there
+    are."""
     try:
-        own = own_sha256(store, layout, task.digest, task.manifest_sha256)
+        own, shards = own_part(store, layout, task.digest, task.manifest_sha256)
         manifest, sha256 = load_manifest(store, layout, task.digest, own)
     except TaskError as error:
         if error.reason != "ArtifactNotFound":
@@ -217,7 +220,7 @@ def _manifest(store: Store, layout: Layout, task: contract.ServeTask) -> tuple[c
             object=error.failure.object,
             remedy="The artifact was deleted: build the revision again (in a cluster: annotation retry).",
         ) from None
-    return (task if task.shard is None else task.model_copy(update={"manifest_sha256": sha256})), manifest
+    return (task if task.shard is None else task.model_copy(update={"manifest_sha256": sha256})), manifest, shards
 
 
 def prove(

@@ -49,7 +49,7 @@ PROBLEMS: Mapping[int, tuple[str, ...]] = {
     431: ("HeaderTooLarge",),
     500: ("EncoderFailed", "InternalError"),
     501: ("CodingNotImplemented", "MethodNotImplemented"),
-    503: ("EncoderUnavailable", "Overload"),
+    503: ("EncoderUnavailable", "Overload", "ShardsMissing"),
     504: ("DeadlineExceeded",),
     505: ("VersionNotSupported",),
 }

@@ -10,7 +10,6 @@ import gc
 import logging
 import signal
 import sys
-import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from . import load
 from .admin import AdminApp
 from .app import SearchApp
 from .background import on_thread
+from .drain import drain
 from .evidence.feedback import Feedback
 from .evidence.live_queries import LiveQueries
 from .evidence.live_recall import LiveRecall
@@ -42,7 +42,6 @@ from .tombstones import Deletions, load_without_deleted
 from .tracing.spans import Spans
 from .traffic import Traffic
 
-_POLL_SECONDS = 0.02
 _log = logging.getLogger(__name__)
 
 
@@ -111,7 +110,9 @@ class Server:
                 deleting = loop.create_task(self._deletions.watch(self._task.tombstone_poll_seconds))
             if self._queries is not None:
                 forgetting = loop.create_task(self._queries.watch())
-            await self._drain(self._users, await ended)
+            grace = await ended
+            self._progress = "draining"
+            await drain(self._users, grace, self._settings.drain_seconds)
         finally:
             for task in (watching, deleting, forgetting):
                 if task is not None:
@@ -210,6 +211,7 @@ class Server:
             encoder=loaded.encoder,
             reranker=loaded.reranker,
             threads=self._settings.threads,
+            shards=loaded.shards,
         )
         await self._point.open(app.points)
         self._shadowing.receive(app, engine, self._pool, self._deleted, self._vectors, self._settings.threads)
@@ -272,25 +274,3 @@ class Server:
         self._live = LiveRecall(self._task, loaded.engine, points, sample.take, deliver, load.noting(loaded.origins))
         self._live.start()
         return sample
-
-    async def _drain(self, users: Listener, grace: float) -> None:
-        """Readiness is off already and answers say close. Take what still comes, answer what is owed, end.
-
-        During the grace every connection in use gets an answer that closes it; those still open afterwards were idle
-        for all of it, so closing them crosses with no query but by the rarest chance.
-        """
-        self._progress = "draining"
-        deadline = time.monotonic() + self._settings.drain_seconds
-        await asyncio.sleep(min(grace, self._settings.drain_seconds))
-        users.stop_accepting()
-        users.close_idle()
-        while not users.quiet and time.monotonic() < deadline:
-            await asyncio.sleep(_POLL_SECONDS)
-        owed = users.in_flight
-        users.close_idle()
-        # The last answers are on their way: wait for their clients to take them.
-        deadline = min(deadline, time.monotonic() + users.limits.linger_seconds + 1)
-        while users.connections and time.monotonic() < deadline:
-            await asyncio.sleep(_POLL_SECONDS)
-        await users.close()
-        _log.info("drained", extra={"unanswered": owed})

@@ -68,6 +68,8 @@ TOMBSTONE_ERRORS = "vectorindex_tombstone_errors"
 SOURCE_CHECKED = "vectorindex_source_checked_timestamp_seconds"
 SOURCE_ERRORS = "vectorindex_source_errors"
 TOKENS_WITHOUT_ROWS = "vectorindex_tokens_without_rows"
+SHARD_REQUESTS = "vectorindex_shard_requests"
+SHARD_PODS = "vectorindex_shard_pods"
 TOKEN_REQUESTS = "vectorindex_token_requests"  # noqa: S105 - a metric's name
 
 _DURATION_STEP = 14
@@ -120,6 +122,10 @@ class Gauges:
     """Accepted requests by name of token; None: no token is asked for."""
     tokens_without_rows: int | None = None
     """Whose policy is missing or cannot be enforced; None: there are no policies."""
+    shard_requests: Mapping[tuple[int, str], int] = _field(default_factory=dict)
+    """Of a router: requests to shards, by the shard's number and what became of them."""
+    shard_pods: Mapping[int, int] = _field(default_factory=dict)
+    """Of a router: pods that answer, by the shard's number."""
 
 
 class SearcherMetrics(Collector):
@@ -159,6 +165,7 @@ class SearcherMetrics(Collector):
             for phase, took in self._gauges.load_seconds.items():
                 seconds.add_metric((self._revision, phase), took)
             yield seconds
+        yield from self._shards()
         yield from self._listings()
         if self._gauges.token_uses is not None:
             uses = CounterMetricFamily(
@@ -172,6 +179,23 @@ class SearcherMetrics(Collector):
             without = GaugeMetricFamily(TOKENS_WITHOUT_ROWS, text, labels=("revision",))
             without.add_metric((self._revision,), self._gauges.tokens_without_rows)
             yield without
+
+    def _shards(self) -> Iterator[Metric]:
+        """What a router asks; nothing of a searcher."""
+        gauges = self._gauges
+        if gauges.shard_requests:
+            text = "Requests of a router to shards, by what became of them; Hedged are second ones besides."
+            asked = CounterMetricFamily(SHARD_REQUESTS, text, labels=("revision", "shard", "result"))
+            for (shard, result), count in sorted(gauges.shard_requests.items()):
+                asked.add_metric((self._revision, str(shard), result), count)
+            yield asked
+        if gauges.shard_pods:
+            pods = GaugeMetricFamily(
+                SHARD_PODS, "Pods of a shard that answer the router.", labels=("revision", "shard")
+            )
+            for shard, count in sorted(gauges.shard_pods.items()):
+                pods.add_metric((self._revision, str(shard)), count)
+            yield pods
 
     def _listings(self) -> Iterator[Metric]:
         """Of deleted ids, and of the source."""

@@ -75,6 +75,8 @@ class Outcome:
     """Whether it is known what that one took."""
     reranked: bool | None = None
     """Whether its answer is in the order of the cross-encoder; None: nobody was to reorder it."""
+    incomplete: bool = False
+    """Shards are missing: an error of the index, whether it was answered without them or refused."""
 
 
 class Counts:
@@ -148,7 +150,7 @@ class Recorder(ABC):
         """
         segment = self.record_code(outcome.segment, status)
         current = self._current[segment]
-        if 400 <= status < 500 or status in _REFUSALS:
+        if not outcome.incomplete and (400 <= status < 500 or status in _REFUSALS):
             current.counts[MISMATCHED if status == 422 else REFUSED] += 1
             if outcome.lost:
                 current.counts[COMPARED] += 1
@@ -165,7 +167,7 @@ class Recorder(ABC):
         current.counts[QUERIES] += queries
         if outcome.filtered and outcome.compared:
             current.counts[COMPARED] += 1
-        if status >= 400:
+        if status >= 400 or outcome.incomplete:
             current.counts[FAILED] += 1
             current.counts[ERRORS] += queries
             return

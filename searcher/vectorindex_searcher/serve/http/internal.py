@@ -27,7 +27,9 @@ _log = logging.getLogger(__name__)
 class InternalRequests:
     """Checks each request of the admin port. `key`: the revision's; empty (on a laptop): nobody has to sign."""
 
-    def __init__(self, task: contract.ServeTask, key: str = "", clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, task: contract.ServeTask | contract.RouteTask, key: str = "", clock: Callable[[], float] = time.time
+    ) -> None:
         self._me = contract.Target(task.identity.uid, task.revision, task.shard or 0)
         self._key = key
         self._live_key = contract.live_key(key) if key else ""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ... import contract
-from ...index.fresh import FreshRows
 from ..evidence.recorder import Outcome
 from ..http.messages import Response
 from .plan import SearchPlan
+
+if TYPE_CHECKING:  # a router has no FAISS
+    from ...index.fresh import FreshRows
 
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]

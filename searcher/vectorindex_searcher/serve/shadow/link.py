@@ -126,8 +126,13 @@ class Links:
 
 
 def head_of(text: bytes) -> tuple[int, int, bool]:
-    """Status, length of the body, and whether the connection ends with it. Raises ValueError for anything that no
-    searcher answers."""
+    """The first three of `fields_of`."""
+    return fields_of(text)[:3]
+
+
+def fields_of(text: bytes) -> tuple[int, int, bool, dict[str, str]]:
+    """Of an answer's head: status, length of the body, whether the connection ends with it, and all headers by their
+    lower-case names. Raises ValueError for anything that no searcher answers."""
     first, *lines = text.decode("latin-1").split("\r\n")
     version, _, rest = first.partition(" ")
     told = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -135,4 +140,4 @@ def head_of(text: bytes) -> tuple[int, int, bool]:
     if not version.startswith("HTTP/1.") or not rest[:3].isdecimal() or not length.isdecimal() or len(length) > 18:
         raise ValueError("what answers is no searcher")
     last = version == "HTTP/1.0" or told.get("connection", "").lower() == "close"
-    return int(rest[:3]), int(length), last
+    return int(rest[:3]), int(length), last, told

@@ -118,6 +118,7 @@ class Worker:
             encoder=parts.loaded.encoder,
             reranker=parts.loaded.reranker,
             threads=parts.threads,
+            shards=parts.loaded.shards,
         )
         self._shadows.receive(self._app, self._pool, parts.threads)
         collector, revision = parts.settings.collector, parts.task.revision

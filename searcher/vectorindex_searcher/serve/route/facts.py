@@ -1,0 +1,158 @@
+"""What the shards say of themselves (GET /v1/index), and whether they are the parts of one index.
+
+The first pod that answers says which index that is, unless the task does; whoever differs is never asked. What is
+compared is what makes an answer wrong without anybody seeing it: another revision, another plan, another part, another
+metric.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+from pydantic import ValidationError
+
+from ... import contract
+from ...index.filters import columns_of_names
+from ..documents import Index
+from ..search.plan import QuerySchema
+from .link import Reply
+
+_SAME = (
+    "revision", "namespace", "name", "digest", "fingerprint", "dimension", "metric", "embedding", "id_type",
+    "metadata_columns", "factory", "segments", "min_score",
+)  # fmt: skip
+"""Of all shards."""
+_log = logging.getLogger(__name__)
+
+
+class Facts:
+    """What is known of the index. `check` raises for a pod that is not of it."""
+
+    def __init__(self, task: contract.RouteTask) -> None:
+        self._task = task
+        self._first: tuple[int, Index] | None = None
+        self._known: dict[int, Index] = {}
+        """By shard."""
+        self._seen: dict[int, bytes] = {}
+        """The document of each that was believed last: most connections say the same again."""
+        self._told: set[str] = set()
+
+    def check(self, number: int, reply: Reply) -> None:
+        """A pod at an address of shard `number` says this. Raises ValueError, and says in the log why."""
+        if self._seen.get(number) == reply.body:
+            return
+        try:
+            index = _index_of(reply)
+            if (fault := self._fault(number, index)) is not None:
+                raise ValueError(fault)
+        except ValueError as error:
+            if str(error) not in self._told and len(self._told) < 100:
+                self._told.add(str(error))
+                _log.error("a pod is not asked", extra={"shard": number, "problem": str(error)})
+            raise
+        self._first = self._first or (number, index)
+        self._known[number], self._seen[number] = index, reply.body
+
+    def _fault(self, number: int, index: Index) -> str | None:
+        task, shards = self._task, len(self._task.shards)
+        for what, wanted, found in (("revision", task.revision, index.revision), ("digest", task.digest, index.digest)):
+            if wanted and found != wanted:
+                return f"it has the {what} {found[:100]!r}, and not {wanted!r}"
+        part = index.shard
+        if shards == 1 and part is None:
+            pass  # an index that is not sharded may be routed to, too
+        elif part is None or (part.number, part.of) != (number, shards):
+            is_part = "all of an index" if part is None else f"shard {part.number} of {part.of}"
+            return f"it is {is_part}, and not shard {number} of {shards}"
+        if self._first is None:
+            return None
+        other, first = self._first
+        if part is not None and first.shard is not None and part.plan != first.shard.plan:
+            return f"it was built by another plan than shard {other}"
+        for name in _SAME:
+            mine, theirs = getattr(index, name), getattr(first, name)
+            if mine != theirs:
+                return f"its {name} is {mine!r:.100}, and that of shard {other} {theirs!r:.100}"
+        return None
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Shards of which no pod has answered yet."""
+        return tuple(number for number in range(len(self._task.shards)) if number not in self._known)
+
+    def whole(self) -> Whole:
+        """What is served, once nothing is missing."""
+        return Whole(tuple(self._known[number] for number in sorted(self._known)), self._task)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """All shards as one index."""
+
+    parts: Sequence[Index]
+    task: contract.RouteTask
+
+    @property
+    def revision(self) -> str:
+        return self.parts[0].revision
+
+    @property
+    def min_score(self) -> float | None:
+        own = self.task.min_score
+        return self.parts[0].min_score if own is None else own
+
+    @property
+    def params(self) -> Mapping[str, tuple[int, int]]:
+        """What every shard takes."""
+        names = set.intersection(*(set(part.params) for part in self.parts))
+        return {
+            name: (max(p.params[name].min for p in self.parts), min(p.params[name].max for p in self.parts))
+            for name in sorted(names)
+        }
+
+    def schema(self) -> QuerySchema:
+        """What requests are checked against."""
+        first = self.parts[0]
+        default = first.operating_points.get("default")
+        return QuerySchema(
+            dimension=first.dimension,
+            metric=first.metric,
+            param_limits=self.params,
+            default_params=default.params if default is not None else {},
+            segments=frozenset(self.task.segments),
+            embedding_model=first.embedding.model,
+            embedding_version=first.embedding.version,
+            min_score=self.min_score,
+            columns=columns_of_names(first.filter_columns),
+        )
+
+    def document(self) -> dict[str, object]:
+        """GET /v1/index of a router. Operating points are each shard's own, and their recall is not that of a merged
+        answer: there are none here."""
+        told = self.parts[0].wire()
+        told.pop("shard", None)
+        sizes = [part.index_bytes for part in self.parts if part.index_bytes is not None]
+        return {
+            **told,
+            "count": sum(part.count for part in self.parts),
+            "indexBytes": sum(sizes),
+            "operatingPoints": {},
+            "segmentPoints": {},
+            "params": {name: {"min": low, "max": high} for name, (low, high) in self.params.items()},
+            "segments": list(self.task.segments),
+            "minScore": self.min_score,
+            "shards": len(self.parts),
+        }
+
+
+def _index_of(reply: Reply) -> Index:
+    """Raises ValueError."""
+    try:
+        return Index.model_validate(orjson.loads(reply.body))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"it is no searcher of this release: {where}: {first['msg']}") from None
