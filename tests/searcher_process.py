@@ -46,14 +46,19 @@ PROGRAM = ("-m", "vectorindex_searcher")
 
 @contextmanager
 def started(
-    task: contract.ServeTask, *, descriptors: int = 0, program: Sequence[str] = PROGRAM, **environment: str
+    task: contract.ServeTask | contract.RouteTask,
+    *,
+    descriptors: int = 0,
+    program: Sequence[str] = PROGRAM,
+    **environment: str,
 ) -> Iterator[Searcher]:
     """On ports of its own choice, unless the environment says otherwise. `descriptors`: hard limit on open files;
     `program`: what Python is to run."""
     chosen = {"VECTORINDEX_HOST": "127.0.0.1", "VECTORINDEX_HTTP_PORT": "0", "VECTORINDEX_ADMIN_PORT": "0"}
     known = os.environ | {contract.TASK_ENV: task.model_dump_json(by_alias=True)} | chosen | environment
+    verb = "route" if isinstance(task, contract.RouteTask) else "serve"
     limit = f"ulimit -n {descriptors}; " if descriptors else ""
-    with _followed(["sh", "-c", limit + 'exec "$@"', "sh", sys.executable, *program, "serve"], known) as searcher:
+    with _followed(["sh", "-c", limit + 'exec "$@"', "sh", sys.executable, *program, verb], known) as searcher:
         yield searcher
 
 

@@ -38,7 +38,8 @@ class Facts:
         """By shard."""
         self._seen: dict[int, bytes] = {}
         """The document of each that was believed last: most connections say the same again."""
-        self._told: set[str] = set()
+        self.refused: set[str] = set()
+        """Why pods are not asked."""
 
     def check(self, number: int, reply: Reply) -> None:
         """A pod at an address of shard `number` says this. Raises ValueError, and says in the log why."""
@@ -49,8 +50,8 @@ class Facts:
             if (fault := self._fault(number, index)) is not None:
                 raise ValueError(fault)
         except ValueError as error:
-            if str(error) not in self._told and len(self._told) < 100:
-                self._told.add(str(error))
+            if str(error) not in self.refused and len(self.refused) < 100:
+                self.refused.add(str(error))
                 _log.error("a pod is not asked", extra={"shard": number, "problem": str(error)})
             raise
         self._first = self._first or (number, index)

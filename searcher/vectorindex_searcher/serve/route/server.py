@@ -44,7 +44,7 @@ from .pods import LOOK_SECONDS, Shard
 from .router import SHARD_SECONDS, Router
 from .token import ShardToken
 
-FIRST_LOOK_SECONDS = 0.25
+FIRST_LOOK_SECONDS = 0.1
 """Between two looks while shards are missing."""
 _THREADS = 2
 _log = logging.getLogger(__name__)
@@ -81,13 +81,18 @@ class Server:
         self._certificate: Certificate | None = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_cert, settings.tls_key)
-        self._facts, self._room = Facts(task), Room()
-        self._shards = [
-            Shard(number, places, self._room, lambda: self._token.header, partial(self._facts.check, number))
+        self.facts, self.room = Facts(task), Room()
+        self.shards = [
+            Shard(number, places, self.room, lambda: self._token.header, partial(self.facts.check, number))
             for number, places in enumerate(task.shards)
         ]
+        self.router: Router | None = None
+        """Once every shard has said what it is."""
         self._executor = ThreadPoolExecutor(_THREADS, "route")
         self._users: Listener | None = None
+        self.admin: int | None = None
+        """The ports, once they are open."""
+        self.users: int | None = None
         self._spans: Spans | None = None
         self._span_counts: Counter[str] = Counter()
         self._user_limits = limits.Limits()
@@ -107,8 +112,8 @@ class Server:
             self._task, self._settings, self._traffic, self._ring, self._read_metrics, lambda: self._progress
         )
         admin = Listener(probes, self._task.revision, admin_limits)
-        port = await open_port(admin, "admin", self._settings.admin_port, self._settings.host)
-        _log.info("admin port open", extra={"port": port, "revision": self._task.revision})
+        self.admin = await open_port(admin, "admin", self._settings.admin_port, self._settings.host)
+        _log.info("admin port open", extra={"port": self.admin, "revision": self._task.revision})
         mounted: list[Mounted] = [self._token]
         mounted += [one for one in (self._tokens, self._certificate) if one is not None]
         begun = [loop.create_task(watch(mounted)), loop.create_task(self._look())]
@@ -125,7 +130,7 @@ class Server:
             for task in (starting, *begun):
                 task.cancel()
             await admin.close()
-            for shard in self._shards:
+            for shard in self.shards:
                 shard.close()
             self._executor.shutdown(wait=False, cancel_futures=True)
 
@@ -142,7 +147,7 @@ class Server:
         """At all shards, for ever."""
         while True:
             try:
-                await asyncio.gather(*(shard.look(SHARD_SECONDS) for shard in self._shards))
+                await asyncio.gather(*(shard.look(SHARD_SECONDS) for shard in self.shards))
             except Exception:
                 _log.exception("looking at shards failed")
             await asyncio.sleep(LOOK_SECONDS if self._traffic.ready else FIRST_LOOK_SECONDS)
@@ -150,16 +155,17 @@ class Server:
     async def _start(self, admin: Listener, probes: AdminApp) -> None:
         """Wait for every shard, prove that all answer a search, then open the user port and say ready: for good. A
         shard that is missing later is an answer, which guardrails count; a Service without pods would say nothing."""
-        while missing := self._facts.missing:
-            self._progress = f"waiting for shards {', '.join(map(str, missing))} of {len(self._shards)}"
+        while missing := self.facts.missing:
+            self._progress = f"waiting for shards {', '.join(map(str, missing))} of {len(self.shards)}"
             await asyncio.sleep(FIRST_LOOK_SECONDS)
-        whole = self._facts.whole()
+        whole = self.facts.whole()
         revision = probes.revision = whole.revision
         feedback = Feedback(revision, self._ring)
         text = whole.parts[0].id_type == "string"
         router = Router(
-            self._shards, revision, feedback, self._room, self._executor, text=text, partial=self._task.partial
+            self.shards, revision, feedback, self.room, self._executor, text=text, partial=self._task.partial
         )
+        self.router = router
         self._progress = "asking every shard"
         schema = whole.schema()
         plan = Planner(schema, lambda *_: NOWHERE).plan({"k": 1}, binary=True)
@@ -178,7 +184,8 @@ class Server:
         self._users, admin.relieve = users, users.make_room
         self._traffic.open()
         self._progress = "serving"
-        facts = {"port": port, "revision": revision, "shards": len(self._shards), "count": self._gauges.index_vectors}
+        self.users = port
+        facts = {"port": port, "revision": revision, "shards": len(self.shards), "count": self._gauges.index_vectors}
         _log.info("ready", extra={**facts, "tls": tls is not None, "tokens": self._tokens is not None})
 
     async def _answer(self, router: Router, plan: SearchPlan, dimension: int) -> bool:
@@ -198,9 +205,9 @@ class Server:
         gauges.ready = self._traffic.ready
         gauges.in_flight = users.in_flight if users else 0
         gauges.connections = users.connections if users else 0
-        gauges.shard_pods = {shard.number: shard.alive for shard in self._shards}
+        gauges.shard_pods = {shard.number: shard.alive for shard in self.shards}
         gauges.shard_requests = {
-            (shard.number, result): count for shard in self._shards for result, count in shard.results.items()
+            (shard.number, result): count for shard in self.shards for result, count in shard.results.items()
         }
         if self._spans is not None:
             self._span_counts.update(self._spans.take_counts())

@@ -1,0 +1,278 @@
+"""Shards as pods in this process, and a router before them: exact indexes whose pods can be lost and held, and lie."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import orjson
+import pyarrow as pa
+import uvloop
+from waiting import until
+
+from vectorindex_searcher import contract
+from vectorindex_searcher.artifact.layout import SERVED_FILES
+from vectorindex_searcher.artifact.manifest import Manifest, describe_file
+from vectorindex_searcher.index.engine import Engine
+from vectorindex_searcher.index.parameters import index_type
+from vectorindex_searcher.serve.app import SearchApp
+from vectorindex_searcher.serve.evidence.feedback import Feedback
+from vectorindex_searcher.serve.evidence.ring import EvidenceRing
+from vectorindex_searcher.serve.http.limits import Limits
+from vectorindex_searcher.serve.http.listener import Listener
+from vectorindex_searcher.serve.http.messages import Deferred, Request, Response
+from vectorindex_searcher.serve.route.server import Server
+from vectorindex_searcher.serve.search.pool import SearchPool
+from vectorindex_searcher.serve.settings import Settings
+
+DIMENSION, REVISION = 8, "products-d1"
+IDENTITY = contract.Identity(name="products", uid="u-1")
+PLAN = "a" * 64
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def make_part(folder: Path, ids: Sequence[Any], vectors: np.ndarray, shard: int | None, plan: str = PLAN) -> Engine:
+    """An exact index by inner product over these rows; `size` of each is its id's length or last digit."""
+    index = faiss.IndexFlatIP(DIMENSION)
+    index.add(vectors)
+    folder.mkdir(parents=True)
+    faiss.write_index(index, str(folder / "index.faiss"))
+    write_table(folder / "ids.arrow", pa.table({"id": ids}))
+    sizes = [one % 10 if isinstance(one, int) else len(one) for one in ids]
+    write_table(folder / "metadata.arrow", pa.table({"title": [f"t{one}" for one in ids], "size": sizes}))
+    manifest = Manifest(
+        digest="d1",
+        attempt="local",
+        identity=IDENTITY,
+        fingerprint="f1",
+        embedding=contract.Embedding(model="mini", dimension=DIMENSION, metric=contract.Metric.INNER_PRODUCT),
+        dimension=DIMENSION,
+        count=len(ids),
+        vector_dtype="float32",
+        id_type="int64" if isinstance(ids[0], int) else "string",
+        metadata_columns=("title", "size"),
+        factory="Flat",
+        index_type=index_type(index),
+        default_point=contract.OperatingPoint(params={}, recall=1, recall_low=1, latency_us=1),
+        faiss_version=faiss.__version__,
+        device=contract.Device.CPU,
+        duration_seconds=1,
+        peak_memory_bytes=1,
+        shard=shard,
+        plan_sha256=None if shard is None else plan,
+        files=tuple(describe_file(folder / name) for name in SERVED_FILES),
+    )
+    return Engine.open(folder, manifest)
+
+
+@dataclass
+class App:
+    """A searcher's, whose searches a test may hold, or answer itself."""
+
+    app: SearchApp
+    asked: int = 0
+    held: bool = False
+    lie: Callable[[Request], Response] | None = None
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+
+    def handle(self, request: Request) -> Any:
+        if request.path != b"/v1/search":
+            return self.app.handle(request)
+        self.asked += 1
+        if self.lie is not None:
+            return self.lie(request)
+        if not self.held:
+            return self.app.handle(request)
+        told = Deferred()
+
+        def go_on() -> None:
+            answer = self.app.handle(request)
+            assert isinstance(answer, (Deferred, Response))
+            answer.then(told.resolve) if isinstance(answer, Deferred) else told.resolve(answer)
+
+        self.waiting.append(go_on)
+        return told
+
+    def answered(self, request: Request, response: Response, seconds: float) -> None:
+        self.app.answered(request, response, seconds)
+
+
+@dataclass
+class Pod:
+    """One searcher of a part."""
+
+    app: App
+    listener: Listener
+    port: int
+    loop: asyncio.AbstractEventLoop
+
+    def hold(self) -> None:
+        self.app.held = True
+
+    def release(self) -> None:
+        """Answer what was held, and what comes."""
+
+        def go_on() -> None:
+            self.app.held = False
+            for one in self.app.waiting:
+                one()
+            self.app.waiting = []
+
+        self.loop.call_soon_threadsafe(go_on)
+
+    def lose(self) -> None:
+        """It is gone, with every connection."""
+        asyncio.run_coroutine_threadsafe(self.listener.close(), self.loop).result(60)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Loop:
+    """An event loop on a thread."""
+
+    def __init__(self) -> None:
+        self.loop = uvloop.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+
+    def do(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(60)
+        self.loop.close()
+
+
+@contextmanager
+def pods_of(engines: Sequence[Engine], replicas: int = 1, revision: str = REVISION) -> Iterator[list[list[Pod]]]:
+    """Searchers of each part, in the order of the parts."""
+    running = Loop()
+    pools: list[SearchPool] = []
+    pods: list[list[Pod]] = []
+
+    async def begin(engine: Engine) -> Pod:
+        ring, pool = EvidenceRing(("keyword",)), SearchPool(1, queue_seconds=60)
+        pools.append(pool)
+        shard = engine.manifest.shard
+        task = contract.ServeTask(
+            identity=IDENTITY,
+            revision=revision,
+            digest="d1",
+            manifest_sha256="",
+            artifacts=contract.Location(folder="/nowhere"),
+            segments=("keyword",),
+            shard=shard,
+        )
+        shards = 0 if shard is None else len(engines)
+        app = App(SearchApp(engine, task, pool, ring, Feedback(revision, ring), shards=shards))
+        listener = Listener(app, revision, Limits())
+        return Pod(app, listener, await listener.open(0, "127.0.0.1"), running.loop)
+
+    try:
+        pods = [[running.do(begin(engine)) for _ in range(replicas)] for engine in engines]
+        yield pods
+    finally:
+        for pod in (one for some in pods for one in some):
+            pod.lose()
+        for pool in pools:
+            pool.close()
+        running.close()
+
+
+class Routing(Server):
+    """A router that a test ends, and no signal."""
+
+    ended: asyncio.Future[float]
+
+    def _on_signal(self, number: Any, ended: asyncio.Future[float], grace: float) -> None:
+        self.ended = ended
+
+
+@dataclass
+class Router:
+    """Both ports of a running router."""
+
+    server: Routing
+    loop: Loop
+    admin: int
+    users: int = 0
+
+    def request(
+        self, method: str, path: str, body: object = None, *, admin: bool = False, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin if admin else self.users, timeout=60)
+        data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
+        try:
+            connection.request(method, path, data, headers or {})
+            response = connection.getresponse()
+            text = response.read()
+        finally:
+            connection.close()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return response.status, found, orjson.loads(text) if "json" in found["content-type"] and text else text
+
+    def search(self, body: object, **more: Any) -> tuple[int, dict[str, str], Any]:
+        return self.request("POST", "/v1/search", body, **more)
+
+    def evidence(self) -> dict[str, float]:
+        """All buckets of all segments, added up."""
+        _, _, document = self.request("GET", "/v1/evidence", admin=True)
+        total: dict[str, float] = {}
+        for bucket in contract.Evidence.model_validate(document).buckets:
+            for name in ("requests", "failed_requests", "queries", "errors", "refused", "zero_results", "top_count",
+                         "top_sum", "tracked", "clicked"):  # fmt: skip
+                total[name] = total.get(name, 0) + getattr(bucket, name)
+        return total
+
+    def ready(self) -> bool:
+        return self.request("GET", "/readyz", admin=True)[0] == 200
+
+    def do(self, work: Callable[[], Any]) -> Any:
+        """On its event loop."""
+
+        async def call() -> Any:
+            return work()
+
+        return self.loop.do(call())
+
+
+def addresses(pods: Sequence[Sequence[Pod]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(pod.address for pod in some) for some in pods)
+
+
+@contextmanager
+def routing(shards: Sequence[Sequence[str]], *, wait: bool = True, **more: Any) -> Iterator[Router]:
+    """A router of these addresses. `wait`: until it is ready; `more`: of its task."""
+    task = contract.RouteTask(identity=IDENTITY, shards=tuple(map(tuple, shards)), segments=("keyword",), **more)
+    running = Loop()
+    settings = Settings(host="127.0.0.1", http_port=0, admin_port=0, grace_seconds=0, pod="router-1")
+    server = Routing(task, settings)
+    ended = asyncio.run_coroutine_threadsafe(server.run(), running.loop)
+    try:
+        until(lambda: server.admin is not None or ended.done())
+        router = Router(server, running, server.admin or 0)
+        if wait:
+            until(lambda: server.users is not None or ended.done())
+            router.users = server.users or 0
+        yield router
+    finally:
+        running.loop.call_soon_threadsafe(lambda: server.ended.done() or server.ended.set_result(0.0))
+        ended.result(60)
+        time.sleep(0)
+        running.close()

@@ -1,0 +1,96 @@
+"""Searchers of parts and a router as a cluster starts them: processes with their tasks in the environment."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from searcher_process import started
+from unit.test_searcher_shards import COUNT, IDENTITY, Place, small, vectors_of, write
+
+from vectorindex_searcher.cli import commands, flags
+from vectorindex_searcher.cli.main import main
+from vectorindex_searcher.contract import ExitCode, Partial, RouteTask, ServeTask
+
+__all__ = ["small"]  # the fixture
+
+
+def post(port: int, body: Any) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", "/v1/search", orjson.dumps(body))
+    response = connection.getresponse()
+    found = response.status, orjson.loads(response.read())
+    connection.close()
+    return found
+
+
+def test_parts_that_were_built_are_served_and_asked_as_one(tmp_path: Path) -> None:
+    vectors = vectors_of(COUNT)
+    place = Place(tmp_path, write(tmp_path / "source", list(range(COUNT)), vectors), factory="Flat")
+    whole = place.all(2)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    with ExitStack() as stack:
+        addresses = []
+        for number in range(2):
+            told = {"revision": "r", "manifest_sha256": whole.manifest_sha256, "cache_dir": str(tmp_path / "cache")}
+            pod = stack.enter_context(started(ServeTask(**place.common, **told, shard=number)))
+            addresses.append((f"http://127.0.0.1:{pod.port()}",))
+        router = stack.enter_context(started(RouteTask(identity=IDENTITY, revision="r", shards=tuple(addresses))))
+        port = router.port()
+        for row in (3, 500):
+            status, answer = post(port, {"vector": vectors[row].tolist(), "k": 20, "include": ["metadata"]})
+            (result,) = answer["results"]
+            assert status == 200
+            assert result["ids"][0] == row
+            assert result["metadata"][0] == {"title": f"t{row}"}
+            assert set(result["ids"]) == set(np.argsort(-(unit @ unit[row]))[:20].tolist())
+        os.kill(router.process.pid, signal.SIGTERM)
+        assert router.process.wait(60) == ExitCode.OK
+
+
+def options(*arguments: str) -> Any:
+    return flags.parser().parse_args(["route", *arguments])
+
+
+def test_flags_name_the_pods_of_each_shard_in_their_order() -> None:
+    told = options("--shard", "http://a.svc:1,http://[::1]:2", "--shard", "http://b:3", "--partial", "Allow")
+    task = commands.route_task(told, None)
+    assert task.shards == (("http://a.svc:1", "http://[::1]:2"), ("http://b:3",))
+    assert (task.partial, task.revision, task.identity.name) == (Partial.ALLOW, "", "index")
+    assert commands.route_task(options(), task.task_text(first_release=False)) == task
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((), "MissingFlag"),
+        (("--shard", "https://a:1"), "BadFlag"),
+        (("--shard", "http://a"), "BadFlag"),
+        (("--shard", "http://a:1/path"), "BadFlag"),
+        (("--shard", "http://a:1@evil:2"), "BadFlag"),
+        (("--shard", "http://a:1", "--shard-token-file", "/nowhere"), "TokenFileMissing"),
+        (("--shard", "http://a:1", "--http-port", "70000"), "BadSetting"),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(
+    arguments: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["route", *arguments]) == ExitCode.BAD_SPEC
+    assert f'"reason": "{reason}"' in capsys.readouterr().out
+
+
+def test_a_router_takes_no_policies_rather_than_ignore_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tokens").write_text("a-token-that-is-long")
+    monkeypatch.setenv("VECTORINDEX_POLICIES", str(tmp_path / "policies.json"))
+    monkeypatch.setenv("VECTORINDEX_TOKEN_FILE", str(tmp_path / "tokens"))
+    assert main(["route", "--shard", "http://a:1"]) == ExitCode.BAD_SPEC
+    assert "a router enforces no policies" in capsys.readouterr().out
