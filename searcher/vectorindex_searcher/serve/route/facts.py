@@ -1,8 +1,8 @@
 """What the shards say of themselves (GET /v1/index), and whether they are the parts of one index.
 
-The first pod that answers says which index that is, unless the task does; whoever differs is never asked. What is
-compared is what makes an answer wrong without anybody seeing it: another revision, another plan, another part, another
-metric.
+The first index of which every shard is there is the one; whoever differs is never asked. Not the first pod that answers
+says which: an address that was used again would keep all others out. What is compared is what makes an answer wrong
+without anybody seeing it: another revision, another plan, another part, another metric.
 """
 
 from __future__ import annotations
@@ -25,24 +25,29 @@ _SAME = (
     "metadata_columns", "factory", "segments", "min_score",
 )  # fmt: skip
 """Of all shards."""
+MOST_FOUND = 64
+"""Indexes that pods may say they are of, before one is whole."""
+MOST_SAID = 100
 _log = logging.getLogger(__name__)
 
 
 class Facts:
-    """What is known of the index. `check` raises for a pod that is not of it."""
+    """What is known of the index. `check` raises for a pod that is not of it, and for all until there is one."""
 
     def __init__(self, task: contract.RouteTask) -> None:
         self._task = task
-        self._first: tuple[int, Index] | None = None
-        self._known: dict[int, Index] = {}
-        """By shard."""
+        self._found: dict[bytes, dict[int, Index]] = {}
+        """By what must be the same: what each shard says."""
+        self._of: bytes | None = None
+        """The one that is routed to; None: none is whole yet."""
         self._seen: dict[int, bytes] = {}
         """The document of each that was believed last: most connections say the same again."""
         self.refused: set[str] = set()
         """Why pods are not asked."""
 
     def check(self, number: int, reply: Reply) -> None:
-        """A pod at an address of shard `number` says this. Raises ValueError, and says in the log why."""
+        """A pod at an address of shard `number` says this. Raises ValueError; where that is no matter of time the log
+        says why."""
         if self._seen.get(number) == reply.body:
             return
         try:
@@ -50,43 +55,68 @@ class Facts:
             if (fault := self._fault(number, index)) is not None:
                 raise ValueError(fault)
         except ValueError as error:
-            if str(error) not in self.refused and len(self.refused) < 100:
-                self.refused.add(str(error))
-                _log.error("a pod is not asked", extra={"shard": number, "problem": str(error)})
+            self._say(number, str(error))
             raise
-        self._first = self._first or (number, index)
-        self._known[number], self._seen[number] = index, reply.body
+        key = _key(index)
+        if self._of is None:
+            self._add(number, index, key)
+        if self._of is None:
+            raise ValueError("not all shards of its index have said what they are")
+        if key != self._of:
+            error = ValueError(self._difference(index))
+            self._say(number, str(error))
+            raise error
+        self._seen[number] = reply.body
+
+    def _add(self, number: int, index: Index, key: bytes) -> None:
+        if key not in self._found and len(self._found) >= MOST_FOUND:
+            del self._found[next(iter(self._found))]
+        parts = self._found.setdefault(key, {})
+        parts[number] = index
+        if len(parts) == len(self._task.shards):
+            self._of = key
+
+    def _say(self, number: int, fault: str) -> None:
+        if fault not in self.refused and len(self.refused) < MOST_SAID:
+            self.refused.add(fault)
+            _log.error("a pod is not asked", extra={"shard": number, "problem": fault})
 
     def _fault(self, number: int, index: Index) -> str | None:
+        """What is wrong with it, whatever the others say."""
         task, shards = self._task, len(self._task.shards)
         for what, wanted, found in (("revision", task.revision, index.revision), ("digest", task.digest, index.digest)):
             if wanted and found != wanted:
                 return f"it has the {what} {found[:100]!r}, and not {wanted!r}"
         part = index.shard
         if shards == 1 and part is None:
-            pass  # an index that is not sharded may be routed to, too
-        elif part is None or (part.number, part.of) != (number, shards):
+            return None  # an index that is not sharded may be routed to, too
+        if part is None or (part.number, part.of) != (number, shards):
             is_part = "all of an index" if part is None else f"shard {part.number} of {part.of}"
             return f"it is {is_part}, and not shard {number} of {shards}"
-        if self._first is None:
-            return None
-        other, first = self._first
-        if part is not None and first.shard is not None and part.plan != first.shard.plan:
-            return f"it was built by another plan than shard {other}"
-        for name in _SAME:
-            mine, theirs = getattr(index, name), getattr(first, name)
-            if mine != theirs:
-                return f"its {name} is {mine!r:.100}, and that of shard {other} {theirs!r:.100}"
         return None
+
+    def _difference(self, index: Index) -> str:
+        assert self._of is not None
+        other = next(iter(self._found[self._of].values()))
+        for name in _SAME:
+            mine, theirs = getattr(index, name), getattr(other, name)
+            if mine != theirs:
+                return f"its {name} is {mine!r:.100}, and that of the others {theirs!r:.100}"
+        return "it was built by another plan than the others"
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """Shards of which no pod has answered yet."""
-        return tuple(number for number in range(len(self._task.shards)) if number not in self._known)
+        """Shards of which no pod has said what the others say."""
+        if self._of is not None:
+            return ()
+        most: dict[int, Index] = max(self._found.values(), key=len, default={})
+        return tuple(number for number in range(len(self._task.shards)) if number not in most)
 
     def whole(self) -> Whole:
         """What is served, once nothing is missing."""
-        return Whole(tuple(self._known[number] for number in sorted(self._known)), self._task)
+        assert self._of is not None
+        parts = self._found[self._of]
+        return Whole(tuple(parts[number] for number in sorted(parts)), self._task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +177,12 @@ class Whole:
             "minScore": self.min_score,
             "shards": len(self.parts),
         }
+
+
+def _key(index: Index) -> bytes:
+    """What must be the same of all shards."""
+    told = index.model_dump(mode="json", include=set(_SAME))
+    return orjson.dumps([told, index.shard.plan if index.shard is not None else ""], option=orjson.OPT_SORT_KEYS)
 
 
 def _index_of(reply: Reply) -> Index:
