@@ -77,6 +77,7 @@ def searcher_families() -> Iterator[Metric]:
         live_queries=1, feedback=one, ignored_params=one, spans=one, mirrored=one, shadowed=one, shadow_answers=one,
         origins={"store": 1, "cache": 0}, tombstones=1,
         tombstones_checked=1.0, tombstone_errors=1, source_checked=1.0, source_errors=1, token_uses=one,
+        shard_requests={(0, "Answered"): 1}, shard_pods={0: 1},
     )  # fmt: skip
     yield from SearcherMetrics("docs-1", ring, everything)._registry.collect()
 

@@ -63,9 +63,9 @@ class Facts:
         if self._of is None:
             raise ValueError("not all shards of its index have said what they are")
         if key != self._of:
-            error = ValueError(self._difference(index))
-            self._say(number, str(error))
-            raise error
+            difference = self._difference(index)
+            self._say(number, difference)
+            raise ValueError(difference)
         self._seen[number] = reply.body
 
     def _add(self, number: int, index: Index, key: bytes) -> None:
