@@ -137,6 +137,13 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's name
     members: dict[str, object] = dataclasses.field(default_factory=dict)
     """Further members of the document, for example both dimensions."""
 
+    @classmethod
+    def relayed(
+        cls, status: int, kind: str, detail: str, field: str | None, value: object, remedy: str | None
+    ) -> Problem:
+        """One that another searcher told: its kinds are described where they are made."""
+        return cls(status, kind, detail, field, value, remedy)
+
     def __str__(self) -> str:
         return f"{self.status} {self.kind}: {self.detail}"
 

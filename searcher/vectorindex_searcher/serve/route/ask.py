@@ -200,6 +200,6 @@ def _problem(reply: Reply) -> Problem:
         if not _KIND.fullmatch(kind) or not all(one is None or isinstance(one, str) for one in (field, remedy)):
             raise ValueError
         detail, field, remedy = str(told["detail"])[:_SHOWN], field and field[:_SHOWN], remedy and remedy[:_SHOWN]
-        return Problem(reply.head.status, kind, detail, field, told.get("value"), remedy)
+        return Problem.relayed(reply.head.status, kind, detail, field, told.get("value"), remedy)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _UnusableError(Reason.FAILED, f"it answered {reply.head.status} without a problem") from None
