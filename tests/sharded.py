@@ -29,7 +29,7 @@ from vectorindex_searcher.serve.evidence.feedback import Feedback
 from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.http.limits import Limits
 from vectorindex_searcher.serve.http.listener import Listener
-from vectorindex_searcher.serve.http.messages import Deferred, Request, Response
+from vectorindex_searcher.serve.http.messages import Deferred, Problem, Request, Response
 from vectorindex_searcher.serve.route.server import Server
 from vectorindex_searcher.serve.search.pool import SearchPool
 from vectorindex_searcher.serve.settings import Settings
@@ -99,9 +99,13 @@ class App:
         told = Deferred()
 
         def go_on() -> None:
-            answer = self.app.handle(request)
-            assert isinstance(answer, (Deferred, Response))
-            answer.then(told.resolve) if isinstance(answer, Deferred) else told.resolve(answer)
+            try:
+                answer = self.app.handle(request)
+            except Problem as problem:  # its deadline is over
+                told.resolve(problem)
+                return
+            assert isinstance(answer, Deferred)
+            answer.then(told.resolve)
 
         self.waiting.append(go_on)
         return told
