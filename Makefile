@@ -122,6 +122,7 @@ check: setup ## format, lint, types, import contracts, generated files, chart
 	$(RUN) -m vectorindex_searcher.serve.openapi --check
 	$(RUN) -m vectorindex_searcher.proof.schema --check
 	PYTHONPATH=hack $(RUN) -m pod_sizes --check
+	PYTHONPATH=hack $(RUN) -m how_large --check
 	PYTHONPATH=hack $(RUN) -m plugin_page --check
 	PYTHONPATH=hack $(RUN) -m argocd_files --check
 	PYTHONPATH=hack $(RUN) -m reference_pages --check
@@ -138,6 +139,7 @@ generate: setup ## write CRDs, the chart's copy, the reference pages, the OpenAP
 	$(RUN) -m vectorindex_searcher.serve.openapi --write
 	$(RUN) -m vectorindex_searcher.proof.schema --write
 	PYTHONPATH=hack $(RUN) -m pod_sizes --write
+	PYTHONPATH=hack $(RUN) -m how_large --write
 	PYTHONPATH=hack $(RUN) -m plugin_page --write
 	PYTHONPATH=hack $(RUN) -m argocd_files --write
 	PYTHONPATH=hack $(RUN) -m reference_pages --write
@@ -164,6 +166,11 @@ bench: setup ## the benchmarks of the data plane (BENCH_DATA=vectors.parquet, QU
 .PHONY: rows
 rows: setup ## a build, its proof, a start and queries of a million vectors x 128 and x 768, about an hour (QUICK=1)
 	@$(RUN) bench/rows.py $(if $(QUICK),--quick)
+
+.PHONY: how-large
+how-large: setup ## a plan for many rows: shards, memory, disk, hours, CPU (ROWS=1000000000 DIMENSION=768 MEMORY=16Gi CORES=4 PARALLEL=8)
+	@PYTHONPATH=hack $(RUN) -m how_large --rows $(or $(ROWS),1000000000) --dimension $(or $(DIMENSION),768) \
+		--memory $(or $(MEMORY),16Gi) --cores $(or $(CORES),4) --parallel $(or $(PARALLEL),8)
 
 .PHONY: cold
 cold: setup ## rollbacks to revisions whose searchers are gone, 0.1 to 4 GB of index, 15 minutes (QUICK=1; SIZES="0.1 1" ROUNDS=3)
