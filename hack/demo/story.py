@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 
-from demo import data
+from demo import data, words
 from demo.follow import Follower, counts
 from demo.printer import Printer
 from demo.stage import BUILD, Stage, manifest_for
@@ -41,7 +41,7 @@ class Story:
                 self._too_coarse(first)
                 self._wrong_embedding(first)
                 self._lost_module(first)
-                self._more_documents()
+                self._more_documents(first)
             finally:
                 if self._follower.traffic is not None:
                     self._summary.traffic = self._follower.traffic.stop()
@@ -97,13 +97,27 @@ class Story:
             self._say_rollback(name, stable)
         self._outcome(name, "rev 4", status, "RolledBack", f"to {stable}, which had stayed loaded")
 
-    def _more_documents(self) -> None:
-        self._printer.title("Revision 5: all documents again, and more")
+    def _more_documents(self, stable: str) -> None:
+        with_words = ", and questions in words" if self._stage.encoder is not None else ""
+        self._printer.title(f"Revision 5: all documents again, and more{with_words}")
         new = self._stage.prepared.new_rows
         self._printer.say("data", f"docs-v5/: the first data and {new} documents of {', '.join(data.NEW_MODULES)}")
         name = self._apply("5-more-documents.yaml", "rev 5")
-        status = self._follower.follow(name, "rev 5")
-        self._outcome(name, "rev 5", status, "Stable", str(status.get("message", "")))
+        with ExitStack() as stack:
+            asking = self._in_words(stack, name, stable) if self._stage.encoder is not None else None
+            status = self._follower.follow(name, "rev 5")
+            self._outcome(name, "rev 5", status, "Stable", str(status.get("message", "")))
+            if asking is not None:
+                self._summary.words = seen = asking.wait(lambda now: now.done, 90, "the last question in words")
+                self._printer.say("words", words.told(seen), "bad" if seen.failed else "good")
+
+    def _in_words(self, stack: ExitStack, name: str, before: str) -> Traffic | None:
+        """Questions in words to the first revision that takes them, from when it alone answers; None: it never did."""
+        self._follower.until_serving(name, "rev 5")
+        if self._index.traffic() != name:
+            return None
+        self._wait_quiet(before)
+        return stack.enter_context(words.asked(self._stage))
 
     # ------------------------------------------------------------ parts of them
 
@@ -127,7 +141,8 @@ class Story:
         raise HarnessError(f"no new revision in 120 s after applying {manifest}:\n{self._index.explain()}")
 
     def _kubectl_apply(self, manifest: str) -> str:
-        text = manifest_for(self._stage.kube.cluster, MANIFESTS / manifest)
+        with_words = self._stage.encoder is not None
+        text = manifest_for(self._stage.kube.cluster, MANIFESTS / manifest, words=with_words)
         return self._stage.kube.kubectl("-n", self._index.namespace, "apply", "-f", "-", stdin=text).strip()
 
     def _outcome(self, name: str, topic: str, status: Json, expected: str, text: str) -> None:
@@ -151,7 +166,7 @@ class Story:
             raise HarnessError(f"{stable} alone should have answered\n{self._index.explain()}")
 
     def _wait_quiet(self, name: str) -> None:
-        """Until `name` has given no answer for a while: the last bad answer is known."""
+        """Until `name` has given no answer for a while: its last answer is known."""
 
         def quiet() -> bool:
             seen = self._running.snapshot()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from demo import words
 from demo.printer import Printer
 from harness.traffic import Snapshot
 from harness.vix import Decision
@@ -14,6 +15,8 @@ from harness.vix import Decision
 EXPECTED = ("Stable", "Rejected", "ShadowRejected", "RolledBack", "Stable")
 """ShadowRejected: Rejected by live queries that it answered unseen, not by the gate."""
 UNSEEN = frozenset({"Rejected", "ShadowRejected"})
+LEAST_FOUND = 0.8
+"""Of the questions in words: of ten, nine have a right document; by the vectors of another model hardly one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Summary:
     outcomes: list[Outcome] = field(default_factory=list)
     rollback: Decision | None = None
     traffic: Snapshot = field(default_factory=Snapshot)
+    words: Snapshot | None = None
+    """Questions in words; None: no encoder could be had."""
     duration: float = 0.0
 
     def add(self, name: str, status: dict[str, Any]) -> str:
@@ -56,7 +61,12 @@ class Summary:
     @property
     def as_expected(self) -> bool:
         seen = sum(self.bad_answers(one) for one in self.outcomes if one.outcome in UNSEEN)
-        return tuple(o.outcome for o in self.outcomes) == EXPECTED and not self.traffic.failed and not seen
+        outcomes = tuple(one.outcome for one in self.outcomes)
+        return outcomes == EXPECTED and not self.traffic.failed and not seen and self._words_as_expected
+
+    @property
+    def _words_as_expected(self) -> bool:
+        return self.words is None or (not self.words.failed and words.share_found(self.words) >= LEAST_FOUND)
 
     def document(self) -> dict[str, Any]:
         """What build/demo/summary.json holds."""
@@ -79,7 +89,19 @@ class Summary:
                 for one in self.outcomes
             ],
             **figures,
+            "words": self._words_document(),
             "duration_s": round(self.duration, 1),
+        }
+
+    def _words_document(self) -> dict[str, float] | None:
+        if (seen := self.words) is None:
+            return None
+        return {
+            "asked": seen.queries,
+            "answered": seen.queries - seen.failed,
+            "expected_in_first_10": round(words.share_found(seen), 3),
+            "p50_ms": round(seen.p50_ms, 1),
+            "p95_ms": round(seen.p95_ms, 1),
         }
 
     def write(self, path: Path) -> None:
@@ -106,12 +128,14 @@ class Summary:
             ("first bad answer to trip", _seconds(document["first_bad_to_trip_s"])),
             ("trip to first good answer", _seconds(document["trip_to_switch_s"])),
             ("trip to last bad answer", _seconds(document["trip_to_last_bad_answer_s"])),
+            ("questions in words", "none: no encoder could be had" if self.words is None else words.told(self.words)),
             ("duration", _seconds(self.duration)),
         ]
         for name, value in rows:
             printer.plain(f"  {name:<26} {value}")
-        if seen.failed:
-            printer.plain(printer.paint(f"  {seen.describe_failures()}", "bad"))
+        for load in (seen, self.words):
+            if load is not None and load.failed:
+                printer.plain(printer.paint(f"  {load.describe_failures()}", "bad"))
 
 
 def _seconds(value: float | None) -> str:

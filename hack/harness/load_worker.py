@@ -92,6 +92,7 @@ class Counts:
     sent: int = 0
     queries: int = 0
     failed: int = 0
+    found: int = 0
     sent_again: int = 0
     answered_again: int = 0
     connections: int = 0
@@ -258,6 +259,7 @@ class Load:
             self._request(str(settings["path"]), body.encode(), tokens[number % len(tokens)])
             for number, body in enumerate(settings["bodies"])
         ]
+        self.expected = [frozenset(ids) for ids in settings["expected"]]
         self.counts = Counts()
         self.started = now()
         self.stopping = False
@@ -348,10 +350,13 @@ class Load:
             scores = [result["scores"] for result in answer["results"]]
             top = scores[0][0] if scores and scores[0] else None
             revision, zero = str(answer["revision"]), int(answer["zeroResults"])
+            hits = answer["results"][0]["ids"] if self.expected else ()
         except (ValueError, KeyError, TypeError, IndexError) as error:
             self.counts.fail("unreadable", f"{error!r}: {body[:200]!r}", query)
             return
         self.counts.queries += 1
+        if self.expected:
+            self.counts.found += not self.expected[query.number % len(self.expected)].isdisjoint(hits)
         self.counts.answered_again += query.attempts > 1
         self.counts.time(now() - query.intended)
         self.counts.revisions.setdefault(revision, Answers()).count(time.time(), zero, top)
@@ -405,7 +410,7 @@ class Load:
 
     def report(self) -> dict[str, Any]:
         counts, used = self.counts, resource.getrusage(resource.RUSAGE_SELF)
-        plain = ("sent", "queries", "failed", "sent_again", "answered_again")
+        plain = ("sent", "queries", "failed", "found", "sent_again", "answered_again")
         more = ("connections", "closed_by_server", "worst_lag")
         return {name: getattr(counts, name) for name in (*plain, *more)} | {
             "at": time.time(),

@@ -49,6 +49,8 @@ class Settings:
     """Further attempts of a query that got no connection, as the Python client makes them (there 3)."""
     tokens: tuple[str, ...] = ()
     """Bearer tokens: request after request by one after the other. None: nothing is shown."""
+    expected: tuple[tuple[str, ...], ...] = ()
+    """Of each query the ids that are right answers to it. None: nobody looks what was found."""
     max_seconds: float = 3600.0
     max_queries: int = 5_000_000
     report_seconds: float = 0.25
@@ -92,6 +94,8 @@ class Snapshot:
     sent: int = 0
     queries: int = 0
     failed: int = 0
+    found: int = 0
+    """Answers with one of the expected ids among their hits."""
     sent_again: int = 0
     """Repetitions: an idle connection had been closed by the server; with `retries` also what those are for."""
     answered_again: int = 0

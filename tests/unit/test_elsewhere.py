@@ -25,7 +25,7 @@ Json = dict[str, Any]
 TEAM = "team-a"
 OF_THE_CLUSTER = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "Namespace"}
 DIGEST = "sha256:" + "7" * 64
-EXAMPLE = CHECKOUT / "examples" / "pydocs" / "1-first.yaml"
+EXAMPLE, IN_WORDS = (CHECKOUT / "examples" / "pydocs" / f"{name}.yaml" for name in ("1-first", "5-more-documents"))
 
 
 def rules(objects: list[Json]) -> set[tuple[str, str, str]]:
@@ -209,9 +209,23 @@ def test_the_manifest_is_the_examples_or_says_where_its_store_and_operator_are()
     document = yaml.safe_load(stage.manifest_for(somewhere(), EXAMPLE))
     assert document["metadata"]["annotations"] == {stage.CLASS: TEAM}
     places = {document["spec"][place]["s3"]["endpoint"] for place in ("source", "artifacts")}
+    document = yaml.safe_load(stage.manifest_for(somewhere(), IN_WORDS))
+    places |= {document["spec"]["embedding"]["encoder"]["onnx"]["s3"]["endpoint"]}
     assert places == {f"http://s3.{TEAM}.svc:9000"}
     words = release.settings(somewhere(), Images(Image("a", "b"), Image("c", "d")), {})
     assert {f"operatorClass={TEAM}", "scope=namespace"} <= set(words)
+
+
+@pytest.mark.parametrize("namespace", ["", TEAM])
+def test_without_its_encoder_the_last_manifest_is_as_the_others(namespace: str) -> None:
+    cluster = somewhere(namespace=namespace)
+    whole, less = (yaml.safe_load(stage.manifest_for(cluster, IN_WORDS, words=words)) for words in (True, False))
+    assert whole["spec"]["embedding"].pop("encoder")
+    assert whole == less
+    assert (
+        yaml.safe_load(stage.manifest_for(cluster, EXAMPLE, words=False))["spec"]["embedding"]
+        == less["spec"]["embedding"]
+    )
 
 
 class Notes(Answers):

@@ -402,6 +402,13 @@ def test_nobody_compared_is_no_pass() -> None:
     assert "'text'" in message
 
 
+def test_a_pass_has_the_figures_too() -> None:
+    assert judged(PROVEN)[2].endswith(
+        "; the encoder makes the vectors of the index: median cosine 1.0000, 2 of 200 rows below 0.99"
+    )
+    assert "encoder" not in gate.judge(report(PLAIN), PLAIN, gate.Stable(), NOW).message
+
+
 def test_the_message_has_the_figures() -> None:
     _, _, message = judged(PROVEN.model_copy(update={"deviating": 150, "deviating_low": 0.69, "cosine": 0.31}))
     for figure in ("median cosine 0.3100", "150 of 200 rows below 0.99", "at least 69.0%", "5% may", "documentPrefix"):

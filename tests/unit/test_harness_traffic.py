@@ -27,9 +27,11 @@ Answer = Callable[[int, int], bytes | None]
 """From the number of the connection and of the request on it, each from 1. None: the connection ends without one."""
 
 
-def ok(revision: str = "r-1", *, top: float | None = 0.8, close: bool = False, status: int = 200) -> bytes:
+def ok(
+    revision: str = "r-1", *, top: float | None = 0.8, close: bool = False, status: int = 200, found: int | str = 1
+) -> bytes:
     scores = [] if top is None else [top]
-    document = {"revision": revision, "results": [{"ids": [1], "scores": scores}], "zeroResults": int(top is None)}
+    document = {"revision": revision, "results": [{"ids": [found], "scores": scores}], "zeroResults": int(top is None)}
     body = json.dumps(document).encode()
     closing = b"Connection: close\r\n" if close else b""
     return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n%s\r\n%s" % (status, len(body), closing, body)
@@ -128,6 +130,17 @@ def test_counts_answers_by_revision() -> None:
     assert first.top_score == pytest.approx(0.5)
     assert first.first_at <= first.last_at <= second.last_at
     assert sum(count for _, _, count in first.episodes) == 40
+
+
+def test_what_was_to_be_found_is_looked_for_in_the_answer_to_each_query() -> None:
+    """Every answer is the document a."""
+    seen = []
+    for right in ((("a", "b"), ("c",)), ()):
+        with server(lambda *_: ok(found="a")) as port:
+            settings = Settings("127.0.0.1", port, rate=300, max_queries=6, timeout=60, expected=right)
+            with Traffic(settings, ['{"text": "a"}', '{"text": "b"}']) as traffic:
+                seen.append(traffic.wait(lambda now: now.done, 60, "the end"))
+    assert [(one.queries, one.failed, one.found) for one in seen] == [(6, 0, 3), (6, 0, 0)]
 
 
 def test_keeps_the_pace() -> None:

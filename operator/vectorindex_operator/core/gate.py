@@ -19,6 +19,7 @@ from vectorindex_searcher.contract import (
     LIVE_CONFIDENCE,
     SEGMENT_QUERIES,
     Columns,
+    EncoderProof,
     RerankProof,
     SegmentRecall,
     ValidateResult,
@@ -118,7 +119,8 @@ def judge(
     low = report.overall
     summary = (
         f"recall@{report.k} {low.recall:.4f} (at least {low.recall_low:.4f} with {report.confidence:.0%} confidence, "
-        f"{low.queries} queries), limit {gate.recall.min}{_live_note(report, spec)}{_rerank_note(report, spec)}"
+        f"{low.queries} queries), limit {gate.recall.min}{_live_note(report, spec)}{_encoder_note(report, spec)}"
+        f"{_rerank_note(report, spec)}"
     )
     if lost := lost_filters(report, spec, stable):
         summary += f"; {lost}"
@@ -263,7 +265,7 @@ def _encoder(report: ValidateResult, spec: VectorIndexSpec, failures: list[_Find
         )  # fmt: skip
     if proof is None:
         return
-    figures = f"median cosine {proof.cosine:.4f}, {proof.deviating} of {proof.rows} rows below {ENCODER_COSINE}"
+    figures = _encoder_figures(proof)
     if proof.deviating_low > ENCODER_DEVIATING:
         failures.append(
             ("EncoderDeviates", f"embedding.encoder makes other vectors of {column!r} than the index has: {figures}, "
@@ -312,6 +314,17 @@ def _rerank_note(report: ValidateResult, spec: VectorIndexSpec) -> str:
     if proof is None:
         return "; what searcher.rerank gains is not measured (gate.queries.textColumn)"
     return f"; reranked: {_gains(proof)}"
+
+
+def _encoder_figures(proof: EncoderProof) -> str:
+    return f"median cosine {proof.cosine:.4f}, {proof.deviating} of {proof.rows} rows below {ENCODER_COSINE}"
+
+
+def _encoder_note(report: ValidateResult, spec: VectorIndexSpec) -> str:
+    """For a message of recall: that queries in words are of the same model."""
+    if spec.embedding.encoder is None or report.encoder is None:
+        return ""
+    return f"; the encoder makes the vectors of the index: {_encoder_figures(report.encoder)}"
 
 
 def _columns(
