@@ -43,7 +43,7 @@ def _search(kube: Kube, query: Json) -> tuple[int, Json]:
 def _prepared(text: str) -> dict[str, Any]:
     """Its row. Raises HarnessError where none contains the text."""
     with pq.ParquetFile(QUERIES) as file:
-        rows = file.read().to_pylist()
+        rows: list[dict[str, Any]] = file.read().to_pylist()
     found = next((row for row in rows if text.lower() in row["query"].lower()), None)
     if found is None:
         raise HarnessError(

