@@ -109,7 +109,8 @@ class Story:
             self._outcome(name, "rev 5", status, "Stable", str(status.get("message", "")))
             if asking is not None:
                 self._summary.words = seen = asking.wait(lambda now: now.done, 90, "the last question in words")
-                self._printer.say("words", words.told(seen), "bad" if seen.failed else "good")
+                asked = f"questions in words, {words.RATE:.0f} a second beside the vectors: {words.told(seen)}"
+                self._printer.say("words", asked, "bad" if seen.failed else "good")
 
     def _in_words(self, stack: ExitStack, name: str, before: str) -> Traffic | None:
         """Questions in words to the first revision that takes them, from when it alone answers; None: it never did."""

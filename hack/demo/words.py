@@ -37,9 +37,8 @@ def asked(stage: Stage) -> AbstractContextManager[Traffic]:
 def told(seen: Snapshot) -> str:
     """For a person, how it went."""
     return (
-        f"{seen.queries - seen.failed} of {seen.queries} questions in words answered, {RATE:.0f} a second beside the "
-        f"vectors; {share_found(seen):.0%} have a right document in their first {SHOWN_FIRST}; p50 {seen.p50_ms:.1f} "
-        f"ms, p95 {seen.p95_ms:.1f} ms"
+        f"{seen.queries - seen.failed} of {seen.queries} answered, {share_found(seen):.0%} with a right document in "
+        f"the first {SHOWN_FIRST}, p50 {seen.p50_ms:.1f} ms, p95 {seen.p95_ms:.1f} ms"
     )
 
 
