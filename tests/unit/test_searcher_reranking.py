@@ -240,9 +240,8 @@ class Running:
         outcome = Outcome("other", len(texts))
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         how = self.service.ask if plain else self.reranking.ask
-        how(self.plan(fields, **more), vectors, outcome, time.monotonic(), seconds, Encoding(0.001, texts=texts)).then(
-            future.set_result
-        )
+        encoding = Encoding(0.001, texts=texts, holder=more.pop("holder", b""))
+        how(self.plan(fields, **more), vectors, outcome, time.monotonic(), seconds, encoding).then(future.set_result)
         said = await future
         assert isinstance(said, Response), said
         header = dict(said.headers).get(contract.RERANKED_HEADER.encode())
@@ -405,12 +404,44 @@ def test_a_model_that_fails_or_is_busy_costs_nobody_an_answer(engine: Engine) ->
         first = asyncio.ensure_future(one.ask("blue sea"))
         assert await asyncio.to_thread(one.judge.begun.wait, 60)
         second = asyncio.ensure_future(one.ask("red"))
-        while not one.reranking._queue.qsize():
+        while not len(one.reranking._queue):
             await asyncio.sleep(0.001)
         third, _ = await one.ask("green")
         assert third["reranked"] is False, "another one waits"
         one.judge.gate.set()
         assert [(await answer)[0]["reranked"] for answer in (first, second)] == [True, True]
+        one.reranking.close()
+
+    run(test)
+
+
+def test_a_flooder_costs_no_other_tenant_its_order(engine: Engine) -> None:
+    """Neither does it fill the queue, nor does everything that it sent come first."""
+
+    async def test() -> None:
+        one = Running(engine, queue_requests=4)
+        one.judge.gate.clear()
+        order: list[str] = []
+
+        async def ask(name: str, holder: bytes) -> bool:
+            answer, _ = await one.ask("blue sea", holder=holder)
+            order.append(name)
+            return bool(answer["reranked"])
+
+        first = asyncio.ensure_future(ask("first", b"flood"))
+        assert await asyncio.to_thread(one.judge.begun.wait, 60)
+        flood = [asyncio.ensure_future(ask(f"flood {n}", b"flood")) for n in range(8)]
+        while sum(one.done() for one in flood) < 4:
+            await asyncio.sleep(0.001)
+        mine = asyncio.ensure_future(ask("mine", b"mine"))
+        while sum(one.done() for one in flood) < 5:
+            await asyncio.sleep(0.001)
+        assert not mine.done(), "the newest of the flood gave way"
+        one.judge.gate.set()
+        assert await mine
+        assert await first
+        assert sum([await one for one in flood]) == 3
+        assert order.index("mine") <= order.index("first") + 2, order
         one.reranking.close()
 
     run(test)

@@ -35,6 +35,8 @@ class Encoding:
     most_tokens: int = 0
     texts: tuple[str, ...] = ()
     """What was asked, in words."""
+    holder: bytes = b""
+    """Of ReadTexts: whose turn it is where searches wait for a model."""
 
 
 @dataclass(slots=True, eq=False)

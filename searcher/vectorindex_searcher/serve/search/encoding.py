@@ -2,7 +2,8 @@
 and then searched as vectors.
 
 Vector queries never come here, so what the model takes is only ever taken from the pod's cores, never from a queue that
-they stand in. What waits is bounded in texts and in time, as in pool.py; there is no batching delay.
+they stand in. What waits is bounded in texts and in time, as in pool.py, with a turn for each policy (turns.py); there
+is no batching delay.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +30,7 @@ from .asked import Encoding
 from .plan import SearchPlan
 from .pool import QUEUE_SECONDS, deadline_exceeded
 from .reader import ReadTexts
+from .turns import Turns
 from .vectors import Vectors
 
 _ENTRY_BYTES = 256
@@ -162,11 +163,9 @@ class TextSearches:
     ) -> None:
         self._encoder, self._search, self._metric = encoder, search, metric
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Ticket | None] = SimpleQueue()
-        self._queue_texts, self._queue_seconds = queue_texts, queue_seconds
+        self._queue: Turns[_Ticket] = Turns(queue_texts)
+        self._queue_seconds = queue_seconds
         self._cache = TextCache()
-        self._lock = threading.Lock()
-        self._waiting = 0
         self._done: deque[tuple[_Ticket, _Encoded | BaseException]] = deque()
         self._threads = [threading.Thread(target=self._work, name=f"encode-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -175,7 +174,7 @@ class TextSearches:
     @property
     def waiting(self) -> int:
         """Texts that wait to be encoded."""
-        return self._waiting
+        return self._queue.weight
 
     def ask(self, read: ReadTexts, outcome: Outcome, began: float, seconds: float | None) -> Deferred:
         """Encode, and search. `seconds`: what the client allows, from `began` on. Raises Problem 400, 503 or 504."""
@@ -202,8 +201,7 @@ class TextSearches:
 
     def close(self) -> None:
         """End the threads once the queue is empty; does not wait for them."""
-        for _ in self._threads:
-            self._queue.put(None)
+        self._queue.close()
 
     def _ask(
         self,
@@ -218,7 +216,7 @@ class TextSearches:
         places = [f"texts[{number}]" for number in range(len(found))] if read.several else ["text"]
         cut = tuple(place for place, one in zip(places, found, strict=True) if one.truncated)
         vectors = np.stack([one.vector for one in found]) if read.several else found[0].vector
-        encoding = Encoding(time.monotonic() - began, cut, self._encoder.max_tokens, read.texts)
+        encoding = Encoding(time.monotonic() - began, cut, self._encoder.max_tokens, read.texts, read.holder)
         return self._search(plan, vectors, outcome, began, seconds, encoding)
 
     def _submit(
@@ -231,14 +229,14 @@ class TextSearches:
         now = time.monotonic()
         if deadline is not None and now >= deadline:
             raise deadline_exceeded()
-        if self._waiting and self._waiting + len(texts) > self._queue_texts:
-            raise overload(f"{self._waiting} texts are waiting to be encoded")
         ticket = _Ticket(read, texts, now, deadline, then)
+        gone = self._queue.put(ticket, read.holder, len(texts))
+        if gone is None:
+            raise overload(f"{self._queue.weight} texts are waiting to be encoded")
+        for one in gone:
+            one.tell(overload("others' texts were waiting to be encoded, too"))
         if deadline is not None:
             ticket.timer = self._loop.call_later(deadline - now, ticket.tell, deadline_exceeded())
-        with self._lock:
-            self._waiting += len(texts)
-        self._queue.put(ticket)
 
     def _deliver(self) -> None:
         while self._done:
@@ -250,8 +248,6 @@ class TextSearches:
     def _work(self) -> None:
         while (first := self._queue.get()) is not None:
             tickets = [first, *self._gather(len(first.texts))]
-            with self._lock:
-                self._waiting -= sum(len(ticket.texts) for ticket in tickets)
             for some in _turns(tickets):
                 self._done.extend(zip(some, self._encode(some), strict=True))
                 try:
@@ -262,14 +258,10 @@ class TextSearches:
     def _gather(self, texts: int) -> list[_Ticket]:
         """This thread's share of what waits, as far as it goes into one call with so many texts."""
         tickets: list[_Ticket] = []
-        share = self._queue.qsize() // len(self._threads)
+        share = len(self._queue) // len(self._threads)
         while texts < MAX_TEXTS and len(tickets) < share:
-            try:
-                ticket = self._queue.get_nowait()
-            except Empty:
-                break
+            ticket = self._queue.get_now()
             if ticket is None:
-                self._queue.put(None)  # the end; for any thread
                 break
             tickets.append(ticket)
             texts += len(ticket.texts)

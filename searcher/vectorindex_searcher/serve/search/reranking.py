@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 from ... import contract
 from ...index.engine import Engine
@@ -27,9 +26,10 @@ from .asked import Candidates, Encoding, PendingSearch, Vectors, Written, hits_o
 from .plan import SearchPlan
 from .pool import SearchPool
 from .service import SearchService
+from .turns import Turns
 
 QUEUE_REQUESTS = 64
-"""That may wait for a thread; each holds its candidates' rows, and waits its budget at most."""
+"""That may wait for a thread, of all policies; each holds its candidates' rows, and waits its budget at most."""
 DEADLINE_SHARE = 0.5
 """Of what is left of a client's own deadline: it shall have its answer, in whatever order."""
 _RERANKED = contract.RERANKED_HEADER.encode()
@@ -69,8 +69,7 @@ class Reranking:
         """`threads`: queries that are reordered at once."""
         self._service, self._pool, self._engine, self._model, self._task = service, pool, engine, model, task
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Ticket | None] = SimpleQueue()
-        self._queue_requests = queue_requests
+        self._queue: Turns[_Ticket] = Turns(queue_requests)
         self._done: deque[tuple[_Ticket, Written | None]] = deque()
         self._threads = [threading.Thread(target=self._work, name=f"rerank-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -109,8 +108,7 @@ class Reranking:
 
     def close(self) -> None:
         """End the threads once the queue is empty; does not wait for them."""
-        for _ in self._threads:
-            self._queue.put(None)
+        self._queue.close()
 
     # ------------------------------------------------------------ on the event loop
 
@@ -124,14 +122,24 @@ class Reranking:
             self._tell(ticket, found.written, reranked=False)
         elif max(hits_of(found.scores, found.rows, asked.plan.min_score)) < 2 or not any(asked.outcome.hits):
             self._tell(ticket, found.written, reranked=True)  # one row has one order
-        elif self._queue.qsize() >= self._queue_requests or budget <= 0:
-            self._tell(ticket, found.written, reranked=False)
+        elif budget <= 0:
+            self._late(ticket)
         else:
-            ticket.timer = self._loop.call_later(budget, self._late, ticket)
-            self._queue.put(ticket)
+            self._wait(ticket, budget)
+
+    def _wait(self, ticket: _Ticket, budget: float) -> None:
+        """For a turn of its policy, as long as the budget lasts."""
+        encoding = ticket.asked.encoding
+        gone = self._queue.put(ticket, encoding.holder if encoding is not None else b"")
+        if gone is None:
+            self._late(ticket)
+            return
+        ticket.timer = self._loop.call_later(budget, self._late, ticket)
+        for one in gone:  # the newest of whoever has most
+            self._late(one)
 
     def _late(self, ticket: _Ticket) -> None:
-        """The budget has run out."""
+        """The budget has run out, or there is no room to wait for a turn."""
         self._tell(ticket, ticket.found.written, reranked=False)
 
     def _deliver(self) -> None:
