@@ -136,7 +136,7 @@ def a_revision(
     if of.embedding.encoder is not None:
         reached: dict[str, Any] = {"encoder_store": of.embedding.store(), "encoder_secret": of.embedding.token_secret()}
         if of.searcher.rerank is not None:
-            reached["reranker_store"] = of.searcher.rerank.onnx.s3
+            reached["reranker_store"] = of.searcher.rerank.onnx.place
         frozen = frozen.model_copy(update={"serving": Serving.of(of), **reached})
     return RevisionView(name, f"uid-{name}", created, frozen, RevisionStatus(**(fields | status)))
 

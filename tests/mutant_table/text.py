@@ -130,7 +130,7 @@ TEXT = (
     Mutant(
         "nobody ends the wait for a cross-encoder",
         _RERANKING,
-        "            ticket.timer = self._loop.call_later(budget, self._late, ticket)\n",
+        "        ticket.timer = self._loop.call_later(budget, self._late, ticket)\n",
         "",
         (f"{_RERANK_TESTS}::test_a_client_that_waits_shorter_than_the_budget_has_its_answer",),
         "A slow model would make each query in words as slow as it is.",

@@ -311,6 +311,18 @@ def test_the_reference_page_has_every_field_and_its_links_lead_somewhere() -> No
     assert set(re.findall(r"\]\(#([^)]*)\)", page)) <= anchors
 
 
+def test_a_copy_of_the_spec_is_described_once() -> None:
+    """Each kind of store at one more place would make the CRD larger than `kubectl apply` takes."""
+    version = crd.vector_index().crd()["spec"]["versions"][0]
+    root = version["schema"]["openAPIV3Schema"]["properties"]
+    live = root["status"]["properties"]["live"]
+    assert live["description"]
+    assert "description" not in yaml.dump(live["properties"])
+    assert "description" in root["spec"]["properties"]["searcher"]["properties"]["replicas"]
+    fields = {"description": {"type": "string", "description": "Said."}, "n": {"items": {"description": "Said."}}}
+    assert crd._unworded(fields) == {"description": {"type": "string"}, "n": {"items": {}}}
+
+
 def test_kinds_are_served_under_their_names() -> None:
     names = [yaml.safe_load(text)["spec"]["names"] for path, text in crd.files().items() if path.startswith("crds/")]
     assert [(one["plural"], one["shortNames"], one["categories"]) for one in names] == [

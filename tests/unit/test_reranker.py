@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from observations import DATA, NOW, SETTINGS, a_revision, actions, index, recorded, report, run, seen, spec
 
-from vectorindex_operator.api.v1alpha1 import FEATURES, RERANKER, Live, Serving, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import FEATURES, RERANKER, S3, Live, RevisionSpec, Serving, VectorIndexSpec
 from vectorindex_operator.core import gate, identity, recipe
 from vectorindex_operator.core.plan import CreateRevision, EnsureSearchers, StartBuild, StartResolve, StartValidation
 from vectorindex_operator.manifests import jobs, revisions, searchers, sizing
@@ -114,6 +114,7 @@ def test_how_it_is_reached_is_what_the_spec_says_now() -> None:
     live = Live.of(reranked(onnx=FOLDER | {"s3": new}))
     place = recipe.reranker_place(frozen, live)
     assert place is not None
+    assert isinstance(place, S3)
     assert (place.prefix, place.endpoint) == ("cross/", "https://minio"), "where it is was frozen"
     assert recipe.reranker_secret(frozen, live) == "new"
     assert recipe.reranker_secret(frozen, Live.of(PLAIN)) == "models", "as it was reached when it was made"
@@ -132,6 +133,68 @@ def test_pods_get_its_secret_memory_and_disk() -> None:
     before, after = (sizing.Need.of(action, a_revision(of, "Stable").spec) for of in (PLAIN, reranked()))
     assert after.held - before.held == 2 * sizing.RERANKER_FILES + sizing.ENCODER_BYTES
     assert after.worker - before.worker == sizing.ENCODER_BYTES
+
+
+PLACES: dict[str, dict[str, Any]] = {
+    "azure": {"account": "acme", "container": "models", "prefix": "cross/", "secretRef": {"name": "models"}},
+    "gcs": {"bucket": "models", "prefix": "cross/", "secretRef": {"name": "models"}},
+    "volume": {"claimName": "models", "path": "cross/"},
+}
+
+
+def elsewhere(kind: str, **changes: Any) -> dict[str, Any]:
+    """The folder in another kind of store."""
+    return {"sha256": FOLDER["sha256"], kind: PLACES[kind] | changes}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_it_is_fetched_from_any_kind_of_store(kind: str) -> None:
+    of = labelled(onnx=elsewhere(kind))
+    made = actions(run(seen(of)), CreateRevision)[0]
+    raw = revisions.revision(made, index(of), of, SETTINGS)
+    frozen, live = RevisionSpec.read(raw["spec"]), Live.read(Live.of(of).wire())
+    assert f"store.{kind}" in frozen.requires
+    told = recipe.rerank_task(frozen, live)
+    assert told is not None
+    assert told.onnx.location.place is not None
+    assert told.onnx.location.place.kind == kind
+    served = frozen.served_as().reranker
+    assert served is not None
+    assert served.bucket is None
+    assert "models" in (served.place or "")
+    assert recipe.reranker_secret(frozen, live) == (None if kind == "volume" else "models")
+    view = a_revision(of, "Validating", report=None, gate=None)
+    for pod in (
+        jobs.validate(validating(of), index(of), view, of, SETTINGS)["spec"]["template"]["spec"],
+        raw["spec"]["podTemplate"]["spec"],
+        searchers._reached_by(frozen, live),
+    ):
+        claims = [one for one in pod["volumes"] if one["name"] == "store-reranker"]
+        mounts = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "store-reranker"]
+        assert bool(claims) == bool(mounts) == (kind == "volume")
+        for claim, mount in zip(claims, mounts, strict=True):
+            assert claim["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
+            assert mount == {"name": "store-reranker", "mountPath": "/var/lib/vectorindex/reranker", "readOnly": True}
+
+
+def test_both_models_may_be_on_one_claim() -> None:
+    models = WORDS | {"embedding": {"encoder": {"onnx": elsewhere("volume", path="minilm/"), "textColumn": "text"}}}
+    of = spec(**models, searcher={"rerank": {"onnx": elsewhere("volume")}})
+    pod = searchers.pod_template(of, index(of), "docs-1", SETTINGS)["spec"]
+    mounts = {one["mountPath"]: one["name"] for one in pod["containers"][0]["volumeMounts"]}
+    assert mounts["/var/lib/vectorindex/reranker"] == mounts["/var/lib/vectorindex/encoder"] == "store-encoder"
+    assert [one["name"] for one in pod["volumes"] if one["name"].startswith("store-")] == ["store-encoder"]
+
+
+def test_another_place_of_it_is_another_revision_and_no_other_measurement() -> None:
+    of = [labelled(), *(labelled(onnx=elsewhere(kind)) for kind in PLACES)]
+    of.append(labelled(onnx=elsewhere("azure", container="others")))
+    served = [Serving.of(one).reranker for one in of]
+    assert len({str(one and one.wire()) for one in served}) == len(of)
+    assert len({identity.gate_hash(one, reranker=how) for one, how in zip(of, served, strict=True)}) == 1
+    assert "place" not in Serving.of(of[0]).wire()["reranker"], "with S3 no revision changes"  # type: ignore[operator]
+    reached = labelled(onnx=elsewhere("azure", endpoint="https://acme", secretRef={"name": "b"}))
+    assert Serving.of(reached) == Serving.of(of[1])
 
 
 # ---------------------------------------------------------------- the gate

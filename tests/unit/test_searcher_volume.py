@@ -334,7 +334,7 @@ def test_builders_on_one_volume_publish_once(mounted: Path) -> None:
 
 
 def test_where_pods_have_their_volumes() -> None:
-    assert {mount_dir(role.env_prefix) for role in Role if role is not Role.RERANKER} == {
+    assert {mount_dir(role.env_prefix) for role in Role} == {
         "/var/lib/vectorindex/source", "/var/lib/vectorindex/artifacts", "/var/lib/vectorindex/queries",
-        "/var/lib/vectorindex/encoder",
+        "/var/lib/vectorindex/encoder", "/var/lib/vectorindex/reranker",
     }  # fmt: skip

@@ -59,9 +59,15 @@ class Kind:
     schema: dict[str, Any]
     columns: tuple[tuple[str, str, str], ...]
     subresources: dict[str, Any]
+    copies: tuple[str, ...] = ()
+    """Of the status, what is a copy of the spec: described there, and not once more. A CRD has a limit."""
 
     def crd(self) -> dict[str, Any]:
         """The CustomResourceDefinition."""
+        published = publish(self.schema)
+        for name in self.copies:
+            copy = published["properties"]["status"]["properties"][name]
+            copy["properties"] = _unworded(copy["properties"])
         return {
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
@@ -86,11 +92,25 @@ class Kind:
                             {"name": name, "type": kind, "jsonPath": path} for name, kind, path in self.columns
                         ],
                         "subresources": self.subresources,
-                        "schema": {"openAPIV3Schema": publish(self.schema)},
+                        "schema": {"openAPIV3Schema": published},
                     }
                 ],
             },
         }
+
+
+def _unworded(fields: dict[str, Any]) -> dict[str, Any]:
+    """The schemas of fields without their descriptions, at any depth; a field of that name stays."""
+    out = {}
+    for name, schema in fields.items():
+        kept = {key: value for key, value in schema.items() if key != "description"}
+        if "properties" in kept:
+            kept["properties"] = _unworded(kept["properties"])
+        for inner in ("items", "additionalProperties"):
+            if isinstance(kept.get(inner), dict):
+                kept[inner] = _unworded({"": kept[inner]})[""]
+        out[name] = kept
+    return out
 
 
 def _root(text: str, spec: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
@@ -140,6 +160,7 @@ def vector_index() -> Kind:
                 "labelSelectorPath": ".status.selector",
             },
         },
+        copies=("live",),
     )
 
 

@@ -23,7 +23,7 @@ Part = Annotated[dict[str, Any], Field(max_length=16)]
 
 OUR_VOLUMES = (
     "tmp", "cache", "tokens", "tls", "trust-bundle", "store-source", "store-artifacts", "store-queries",
-    "store-encoder",
+    "store-encoder", "store-reranker",
 )  # fmt: skip
 OUR_LABELS = (
     "app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component",

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from vectorindex_operator.api.places import S3
+from vectorindex_operator.api.fields import CelRule
+from vectorindex_operator.api.places import ONE_STORE, S3, HasPlace
 from vectorindex_searcher import contract
 from vectorindex_searcher.contract import Model
 
 
-class OnnxReranker(Model):
+class OnnxReranker(HasPlace):
     """A folder with a cross-encoder as ONNX (model.onnx, or onnx/model.onnx; one number a pair), run by the pods."""
 
-    s3: S3
+    s3: S3 | None = None
     """Its files: the model, tokenizer.json, and where it is there tokenizer_config.json, which says the length."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
     """Of these files, as `vectorindex-searcher encoder --cross --model FOLDER` computes it: verified before any is
     opened."""
+    cel: ClassVar[tuple[CelRule, ...]] = (ONE_STORE,)
 
 
 class Rerank(Model):
@@ -36,10 +38,11 @@ class Rerank(Model):
 
     def served(self) -> ServedReranker:
         """What of it makes a revision."""
-        store = self.onnx.s3
+        place = self.onnx.place
+        flat = {"bucket": place.bucket, "prefix": place.prefix} if isinstance(place, S3) else {}
         return ServedReranker(
-            bucket=store.bucket,
-            prefix=store.prefix,
+            **flat,
+            place=None if flat else place.url(place.root),
             sha256=self.onnx.sha256,
             text_column=self.text_column,
             candidates=self.candidates,
@@ -50,8 +53,10 @@ class Rerank(Model):
 class ServedReranker(Model):
     """What reorders for a revision, besides how it is reached: another one is another revision of the same artifact."""
 
-    bucket: str
-    prefix: str
+    bucket: str | None = None
+    prefix: str | None = None
+    place: str | None = None
+    """Where its folder is, as people name it; of S3 bucket and prefix say it."""
     sha256: str
     text_column: str
     candidates: int

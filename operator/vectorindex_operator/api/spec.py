@@ -387,7 +387,9 @@ def _mounted_once(whose: str, *claims: str) -> CelRule:
     )
 
 
-_CLAIMS_OF_ALL = tuple(_claim(f"{place}.volume.claimName") for place in ("artifacts", "embedding.encoder.onnx"))
+_CLAIMS_OF_ALL = tuple(
+    _claim(f"{place}.volume.claimName") for place in ("artifacts", "embedding.encoder.onnx", "searcher.rerank.onnx")
+)
 
 
 class VectorIndexSpec(Model):

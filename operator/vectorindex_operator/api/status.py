@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, Valid
 
 from vectorindex_operator.api.embedding import ServedEncoder
 from vectorindex_operator.api.guardrails import Guardrails
-from vectorindex_operator.api.places import S3, STORES, StoredPlace
+from vectorindex_operator.api.places import STORES, StoredPlace
 from vectorindex_operator.api.pod import Pod
 from vectorindex_operator.api.rerank import ServedReranker
 from vectorindex_operator.api.rollout import Rollout
@@ -111,7 +111,7 @@ class Live(Stored):
     """The endpoint that encodes; None: none does."""
     encoder_secret: str | None = None
     """The Secret of that endpoint, and of no other; None: there is none."""
-    reranker: S3 | None = None
+    reranker: StoredPlace | None = None
     """Where the cross-encoder is, and how it is reached; None: there is none."""
 
     @classmethod
@@ -126,7 +126,7 @@ class Live(Stored):
             encoder=spec.embedding.store(),
             encoder_url=spec.embedding.url(),
             encoder_secret=spec.embedding.token_secret(),
-            reranker=spec.searcher.rerank.onnx.s3 if spec.searcher.rerank is not None else None,
+            reranker=spec.searcher.rerank.onnx.place if spec.searcher.rerank is not None else None,
         )
 
 
@@ -252,7 +252,7 @@ class RevisionSpec(Stored):
     """How its encoder was reached when it was made: for an index that names another bucket since, or none."""
     encoder_secret: str | None = None
     """The Secret of its endpoint, likewise."""
-    reranker_store: S3 | None = None
+    reranker_store: StoredPlace | None = None
     """How its cross-encoder was reached, likewise."""
     document_prefix: str | None = None
     """Stands before each text of a row, where rows have texts; None: what the encoder's folder says, or no texts."""

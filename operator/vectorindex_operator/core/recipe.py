@@ -7,7 +7,7 @@ revision's own data it tells whether the user's part is still the same: no secon
 from __future__ import annotations
 
 from vectorindex_operator.api.quantities import duration_seconds
-from vectorindex_operator.api.v1alpha1 import S3, Live, Place, Rebuild, RevisionSpec, Serving, VectorIndexSpec, kept
+from vectorindex_operator.api.v1alpha1 import Live, Place, Rebuild, RevisionSpec, Serving, VectorIndexSpec, kept
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.phase import FAILED
@@ -108,7 +108,7 @@ def encoder_task(frozen: RevisionSpec, live: Live) -> EncoderTask | None:
     return EncoderTask(onnx=onnx, query_prefix=served.query_prefix)
 
 
-def reranker_place(frozen: RevisionSpec, live: Live) -> S3 | None:
+def reranker_place(frozen: RevisionSpec, live: Live) -> Place | None:
     """Where a revision's cross-encoder is, reached as that of the spec is today; None: it has none."""
     store = frozen.reranker_store
     if frozen.served_as().reranker is None or store is None:
@@ -119,7 +119,7 @@ def reranker_place(frozen: RevisionSpec, live: Live) -> S3 | None:
 def reranker_secret(frozen: RevisionSpec, live: Live) -> str | None:
     """Whose keys its pods use for that."""
     place = reranker_place(frozen, live)
-    return place.secret_ref.name if place is not None and place.secret_ref is not None else None
+    return (place.secret or None) if place is not None else None
 
 
 def rerank_task(frozen: RevisionSpec, live: Live) -> RerankTask | None:

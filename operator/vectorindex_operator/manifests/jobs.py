@@ -118,8 +118,10 @@ def validate(
     one = container("validate", frozen.image, "validate", credentials(places), settings)
     live = Live.of(spec)
     one["envFrom"] += secret(ENCODER_ENV_PREFIX, recipe.encoder_secret(frozen, live))
+    models = {ENCODER_ENV_PREFIX: recipe.encoder_place(frozen, live)}
     if action.task.rerank is not None:
         one["envFrom"] += secret(RERANKER_ENV_PREFIX, recipe.reranker_secret(frozen, live))
+        models[RERANKER_ENV_PREFIX] = recipe.reranker_place(frozen, live)
     one["env"] = [task_env(action.task, first_release=not _is_todays(frozen.image, settings))]
     if live_key:
         one["env"].append({"name": LIVE_KEY_ENV, "value": live_key})
@@ -131,7 +133,7 @@ def validate(
     _finish(
         job,
         one,
-        places | {ENCODER_ENV_PREFIX: recipe.encoder_place(frozen, live)},
+        places | models,
         spec.build.pod,
         settings,
         retries=spec.build.retries,

@@ -46,7 +46,7 @@ def revision(action: CreateRevision, index: IndexView, spec: VectorIndexSpec, se
         serving=action.serving,
         encoder_store=spec.embedding.store(),
         encoder_secret=spec.embedding.token_secret(),
-        reranker_store=spec.searcher.rerank.onnx.s3 if spec.searcher.rerank is not None else None,
+        reranker_store=spec.searcher.rerank.onnx.place if spec.searcher.rerank is not None else None,
         document_prefix=spec.embedding.document_prefix if spec.source.columns.text is not None else None,
         proof_salt=action.proof_salt,
         rebuild=action.rebuild,
@@ -66,7 +66,8 @@ def _requires(spec: VectorIndexSpec, template: Manifest) -> tuple[str, ...]:
     env = (POD_ENV,) if "env" in template["spec"]["containers"][0] else ()
     encoder = (ENCODER,) if spec.embedding.encoder is not None else ()
     reranker = (RERANKER,) if spec.searcher.rerank is not None else ()
-    places = (spec.source.place, spec.artifacts.place, spec.embedding.store())
+    model = spec.searcher.rerank.onnx.place if spec.searcher.rerank is not None else None
+    places = (spec.source.place, spec.artifacts.place, spec.embedding.store(), model)
     kinds = {place.kind for place in places if place is not None} - {S3.kind}
     return (*env, *encoder, *reranker, *(f"{OTHER_STORE}.{kind}" for kind in sorted(kinds)))
 

@@ -59,8 +59,8 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
     encoder = spec.embedding.store()
     known = encoder.secret if encoder is not None else ""
     one["envFrom"] += secret(ENCODER_ENV_PREFIX, known or spec.embedding.token_secret())
-    reranks = spec.searcher.rerank.onnx.s3.secret_ref if spec.searcher.rerank is not None else None
-    one["envFrom"] += secret(RERANKER_ENV_PREFIX, reranks.name if reranks is not None else None)
+    reranker = spec.searcher.rerank.onnx.place if spec.searcher.rerank is not None else None
+    one["envFrom"] += secret(RERANKER_ENV_PREFIX, (reranker.secret or None) if reranker is not None else None)
     one["ports"] = [
         {"name": "http", "containerPort": HTTP_PORT},
         {"name": "admin", "containerPort": ADMIN_PORT},
@@ -68,7 +68,7 @@ def pod_template(spec: VectorIndexSpec, index: IndexView, name: str, settings: I
     one["readinessProbe"] = _probe("/readyz", period=2, failures=2)
     one["livenessProbe"] = _probe("/livez", period=10, failures=6)
     pod = pod_spec(one, spec.searcher.pod, settings)
-    mount_claims(pod, places | {ENCODER_ENV_PREFIX: encoder}, writes=False)
+    mount_claims(pod, places | {ENCODER_ENV_PREFIX: encoder, RERANKER_ENV_PREFIX: reranker}, writes=False)
     _secure(pod, spec.searcher)
     pod["terminationGracePeriodSeconds"] = DRAIN_SECONDS + 15
     pod["topologySpreadConstraints"] = [

@@ -13,7 +13,7 @@ from pydantic import Field
 from .model import Model
 
 VOLUMES_DIR = "/var/lib/vectorindex"
-"""Where pods have the volumes of places: `source`, `artifacts`, `queries` and `encoder` below it."""
+"""Where pods have the volumes of places: `source`, `artifacts`, `queries`, `encoder` and `reranker` below it."""
 VOLUME_SCHEME = "volume://"
 AZURE_SCHEME = "az://"
 GCS_SCHEME = "gs://"
@@ -23,7 +23,7 @@ _SEGMENT = r"([^/.]|\.[^/.]|\.\.[^/])[^/]*"
 
 def mount_dir(env_prefix: str) -> str:
     """Where pods have the volume of the place whose credentials would begin so (SOURCE_, ARTIFACTS_, QUERIES_,
-    VECTORINDEX_ENCODER_)."""
+    VECTORINDEX_ENCODER_, VECTORINDEX_RERANKER_)."""
     return f"{VOLUMES_DIR}/{env_prefix.removeprefix('VECTORINDEX_').strip('_').lower()}"
 
 
