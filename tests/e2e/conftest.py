@@ -190,11 +190,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     value = pyfuncitem._request.getfixturevalue
     shared = {name: value(name) for name in ("corpus", "operator")}
-    spaces = pyfuncitem.session.stash[_workspaces]
+    spaces, folders = pyfuncitem.session.stash[_workspaces], value("tmp_path_factory")
 
     def argument(test: str, name: str) -> Any:
         if name == "served":
             return _rolled_out(spaces[test])
+        if name == "tmp_path":
+            return folders.mktemp("together")
         return spaces[test] if name == "workspace" else shared[name]
 
     together.outcome(pyfuncitem, argument)
