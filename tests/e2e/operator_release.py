@@ -7,9 +7,11 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from e2e.workspace import Workspace
 
 from harness import release
 from harness.base import Cluster
@@ -144,6 +146,22 @@ def kill_container(cluster: Cluster, kube: Kube, pod: Json) -> None:
     for process in main_processes(meta["uid"]):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
+
+
+def crash_until(space: Workspace, revision: str, ended: Callable[[], bool], timeout: float = 120) -> None:
+    """Kills every searcher of `revision` as soon as it runs, until `ended`."""
+    killed: set[tuple[str, int]] = set()
+
+    def crash() -> bool:
+        for pod in space.index.pods(revision):
+            for container in pod["status"].get("containerStatuses", []):
+                life = (pod["metadata"]["uid"], int(container["restartCount"]))
+                if "running" in container["state"] and life not in killed:
+                    killed.add(life)
+                    kill_container(space.kube.cluster, space.kube, pod)
+        return ended()
+
+    space.index.wait(crash, timeout, f"the end of {revision}, killed again and again")
 
 
 def main_processes(uid: str) -> list[int]:

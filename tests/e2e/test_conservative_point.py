@@ -1,4 +1,4 @@
-"""Live recall is too low and there is nothing to go back to: the same pods search wider, until somebody ends that."""
+"""Live recall is too low and nothing can be gone back to: the same pods search wider, until somebody ends that."""
 
 from __future__ import annotations
 
@@ -82,6 +82,36 @@ def test_the_first_revision_searches_wider_until_a_person_or_the_next_one_ends_t
     no_failures(seen, at_least=2000)
     assert set(seen.revisions) == {first, second}
     assert workspace.built() == {first: 1, second: 1}
+
+
+@pytest.mark.long
+@pytest.mark.together("long rollouts")
+def test_where_the_artifact_of_the_way_back_is_gone_it_searches_wider_too(workspace: Workspace, corpus: Corpus) -> None:
+    index, between = workspace.index, corpus.between(clusters=2)
+    polled = {"source": {"poll": "10s", "minInterval": "1s"}}
+    workspace.put("good", corpus)
+    workspace.apply("good", **EXACT, **polled)
+    index.wait_condition("RolledOut", timeout=FIRST_REVISION_SECONDS)
+    first = index.traffic()
+    with workspace.traffic(corpus, rate=SLOW) as traffic:  # like its rows: the narrow point finds them
+        workspace.apply("good", **NARROW, **polled)
+        second = index.wait_new_revision({first})
+        index.wait_revision(second, "Stable")
+        index.wait(lambda: not index.pods(first), 150, f"{first} to be unloaded")
+        seen = traffic.snapshot()
+    no_failures(seen, at_least=500)
+    workspace.store.clear(workspace.bucket, workspace.index_file(first).rsplit("/", 2)[0])
+    gone = index.wait_condition("RollbackPossible", "False", reason="ArtifactGone", timeout=120)
+    assert first in gone["message"]
+    before = workspace.lives(second)
+    with workspace.asked(bodies(between), rate=SLOW) as traffic:
+        _wide(workspace, corpus, second)
+        workspace.wait_event("ConservativePoint", "live: live recall")
+        seen = traffic.snapshot()
+    no_failures(seen)
+    assert set(seen.revisions) == {second}
+    assert (index.traffic(), workspace.lives(second)) == (second, before), "nobody went back to what cannot be loaded"
+    assert index.revision(second)["phase"] == "Stable"
 
 
 def _wide(space: Workspace, corpus: Corpus, revision: str) -> Json:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from e2e.conftest import FIRST_REVISION_SECONDS
-from e2e.operator_release import kill_container
+from e2e.operator_release import crash_until
 from e2e.vectors import CLUSTERS, Corpus, bodies
 from e2e.workspace import TWO_CORES, Workspace, no_failures
 
@@ -272,7 +271,7 @@ def test_a_crash_looping_candidate_is_rolled_back_without_asking_it(served: Work
         other = index.wait_new_revision({first})
         index.wait_revision(other, "Soaking")
         no_failures(traffic.wait_answers(other), at_least=200)
-        _crash_until(served, other, lambda: index.traffic() == first)
+        crash_until(served, other, lambda: index.traffic() == first)
         index.wait_revision(other, "RolledBack")
         decision = index.decision()
         assert decision is not None
@@ -342,19 +341,3 @@ def _last_words(space: Workspace, revision: str) -> str:
         for state in (container["state"], container.get("lastState", {}))
     ]
     return "\n".join(state["terminated"].get("message", "") for state in states if "terminated" in state)
-
-
-def _crash_until(space: Workspace, revision: str, ended: Callable[[], bool]) -> None:
-    """Kills every searcher of `revision` as soon as it runs, until `ended`."""
-    killed: set[tuple[str, int]] = set()
-
-    def crash() -> bool:
-        for pod in space.index.pods(revision):
-            for container in pod["status"].get("containerStatuses", []):
-                life = (pod["metadata"]["uid"], int(container["restartCount"]))
-                if "running" in container["state"] and life not in killed:
-                    killed.add(life)
-                    kill_container(space.kube.cluster, space.kube, pod)
-        return ended()
-
-    space.index.wait(crash, 120, f"the end of {revision}, killed again and again")
