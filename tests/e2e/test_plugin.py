@@ -43,8 +43,8 @@ class Terminal:
         fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         known = os.environ | self.space.kube.cluster.environment() | {"TERM": "xterm-256color"}
         known.pop("COLUMNS", None)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vectorindex_plugin.app", *words],
+        process = subprocess.Popen(  # Ctrl-C ends it also where who runs the tests ignores that
+            ["env", "--default-signal=INT", sys.executable, "-m", "vectorindex_plugin.app", *words],
             stdin=its, stdout=its, stderr=its, env=known, start_new_session=True,
         )  # fmt: skip
         os.close(its)

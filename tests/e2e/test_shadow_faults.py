@@ -16,8 +16,9 @@ from e2e.workspace import SLOW, Workspace, merged, no_failures
 
 from harness.kube import Json
 
-STOPPED, GOES_ON = 2.5, 1.0
-"""Seconds, in turn: a batch has two, and the kubelet's probe, of which two must fail, has as many."""
+STOPPED, GOES_ON = 3.2, 0.8
+"""Seconds, in turn. A batch, and a probe of the kubelet, have two: nearly a third of them end in vain, but never two
+probes in a row."""
 IN_VAIN = 300
 
 
