@@ -144,7 +144,9 @@ def test_every_verb_through_a_rollout_its_way_back_and_a_rollback(
         say("rollback", NAME)
         index.wait(lambda: index.traffic() == first, 15, "the traffic to go back")
         served.wait_phase(second, "RolledBack")
-        assert "rollback" in say("why", NAME).lower()
+        why = say("why", NAME)
+        assert f"RolledBack  {second}" in why
+        assert "Manual: a person asked for it" in why
         assert terminal.facts("get", NAME)["traffic"]["revision"] == first
 
         # By a guardrail: told with its numbers, and where the runbook has it.

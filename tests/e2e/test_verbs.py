@@ -92,7 +92,7 @@ def test_given_up_in_its_soak_then_refused_over_a_fail_then_given_up_in_its_buil
         index.wait_revision(bad, "RolledBack")
         assert index.revision(bad)["rejected"]["reason"] == "ZeroResultRate"
 
-        served.apply("other")
+        served.apply("other", build={"resources": {"limits": {"cpu": "100m"}}})  # it takes longer than a word to it
         third = index.wait_new_revision({first, second, bad})
         index.wait_revision(third, "Building")
         assert served.say("abort", "in-build", third)["result"] == "Done"
