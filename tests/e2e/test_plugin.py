@@ -146,7 +146,7 @@ def test_every_verb_through_a_rollout_its_way_back_and_a_rollback(
         served.wait_phase(second, "RolledBack")
         why = say("why", NAME)
         assert f"RolledBack  {second}" in why
-        assert "Manual: a person asked for it" in why
+        assert f"Manual: a person asked for {first}" in why
         assert terminal.facts("get", NAME)["traffic"]["revision"] == first
 
         # By a guardrail: told with its numbers, and where the runbook has it.
