@@ -77,13 +77,15 @@ LABEL org.opencontainers.image.title="vectorindex-operator" \
 ENTRYPOINT ["vectorindex-operator"]
 CMD ["run"]
 
+# The first process of a container never gets a signal that it does not handle yet: one that comes while the interpreter
+# starts waits, until cli/main.py lets it in.
 FROM runtime AS searcher
 COPY --from=searcher-deps /opt/venv /opt/venv
 COPY --from=app /opt/app /opt/app
 LABEL org.opencontainers.image.title="vectorindex-searcher" \
       org.opencontainers.image.description="Data plane: builds, proves and serves FAISS indexes" \
       org.opencontainers.image.licenses="Apache-2.0"
-ENTRYPOINT ["vectorindex-searcher"]
+ENTRYPOINT ["env", "--block-signal=TERM", "vectorindex-searcher"]
 
 FROM runtime AS searcher-gpu
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
@@ -92,4 +94,4 @@ COPY --from=app /opt/app /opt/app
 LABEL org.opencontainers.image.title="vectorindex-searcher-gpu" \
       org.opencontainers.image.description="Data plane with CUDA: builds FAISS indexes on a GPU" \
       org.opencontainers.image.licenses="Apache-2.0"
-ENTRYPOINT ["vectorindex-searcher"]
+ENTRYPOINT ["env", "--block-signal=TERM", "vectorindex-searcher"]

@@ -152,6 +152,23 @@ def test_a_job_that_is_told_to_end_handles_that(tmp_path: Path) -> None:
         assert process.wait(30) == 128 + signal.SIGTERM
 
 
+def test_a_job_that_is_told_to_end_while_it_starts_ends_before_it_begins(tmp_path: Path) -> None:
+    """As the images' ENTRYPOINT starts it. The signal is there before the interpreter is."""
+    kill_first = ["sh", "-c", 'kill -TERM $$; exec "$@"', "sh"]
+    flags = [*fine(tmp_path), "--out", str(tmp_path / "out")]
+    done = subprocess.run([*_entrypoint()[:-1], *kill_first, *PROGRAM, *flags], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "")
+    assert not (tmp_path / "out").exists()
+
+
+def _entrypoint() -> list[str]:
+    """What the images of searchers and Jobs start."""
+    lines = (Path(__file__).parents[2] / "Dockerfile").read_text().splitlines()
+    found = {line for line in lines if line.startswith("ENTRYPOINT") and "vectorindex-searcher" in line}
+    assert len(found) == 1
+    return [str(word) for word in json.loads(found.pop().removeprefix("ENTRYPOINT "))]
+
+
 @pytest.mark.parametrize("began", ["-m", "-c"])
 def test_no_thread_that_still_runs_can_take_the_exit_code_with_it(tmp_path: Path, began: str) -> None:
     """An interpreter that is taken down around native code aborts at times. Here it always would."""

@@ -44,10 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(verbose=options.verbose)
     if not faulthandler.is_enabled():
         faulthandler.enable()  # a fault in FAISS names the place before it ends the process
-    # The first process of a container never gets a SIGTERM that it does not handle: a Job that is given up would go on
-    # until it is killed. `serve` puts its own in the place, and drains.
-    signal.signal(signal.SIGTERM, _end)
     try:
+        # The first process of a container never gets a SIGTERM that it does not handle: a Job that is given up would go
+        # on until it is killed. What came before this line was held back by the image's ENTRYPOINT. `serve` puts one of
+        # its own in the place, and drains.
+        signal.signal(signal.SIGTERM, _end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         return _VERBS[options.verb](options)
     except TaskError as error:
         return _failed(error.failure, error.exit_code, options)
