@@ -94,6 +94,16 @@ def test_searchers_may_mount_the_claim_of_a_source_that_they_do_not_read(api: Ap
     assert answer.ok, answer.message
 
 
+def test_rows_may_be_without_vectors_where_an_imported_index_has_them(api: Api, smallest: Json) -> None:
+    found = {"index": "exports/docs.faiss", "sha256": "0" * 64}
+    manifest = changed(smallest, "spec.index", {"import": found})
+    manifest = changed(manifest, "spec.gate", {"queries": {"s3": {"bucket": "queries"}}})
+    manifest = changed(manifest, "spec.source.columns", {"vector": ""})
+    assert not api.apply(manifest).ok, "nobody knows their dimension"
+    answer = api.apply(changed(manifest, "spec.embedding", {"dimension": 768}))
+    assert answer.ok, answer.message
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -128,6 +128,7 @@ def mounted(path: str) -> Json:
             "spec.searcher.cache.claimName",
             "needs a claim of its own",
         ),
+        ("spec.source.columns", {"vector": ""}, "spec.source.columns.vector", "only with index.import"),
         *(
             ("spec", both(whose, **spec), f"spec.{whose}.pod.volumes", "a pod mounts each once")
             for whose, spec in (

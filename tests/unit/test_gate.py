@@ -53,6 +53,14 @@ def test_the_lower_bound_proves_and_the_estimate_rejects(recall: float, low: flo
     assert (said.verdict, said.reason) == (verdict, reason)
 
 
+def test_what_was_measured_against_reconstructions_claims_no_recall_of_vectors() -> None:
+    passed = judge(spec(), truth="Reconstructions")
+    assert (passed.verdict, passed.reason) == ("Pass", "RecallOfReconstructions")
+    missed = judge(spec(), truth="Reconstructions", overall=row(recall=0.5, low=0.4))
+    assert (missed.verdict, missed.reason) == ("Fail", "RecallBelowMin")
+    assert all("what its codes lost is unknown" in str(said.message) for said in (passed, missed))
+
+
 def test_a_source_of_few_rows_is_told_what_would_prove_it() -> None:
     nothing = judge(spec(), overall=row(recall=0.0, low=0.0, queries=0))
     few = judge(spec(), overall=row(recall=1.0, low=0.9, queries=25))

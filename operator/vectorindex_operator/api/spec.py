@@ -479,6 +479,13 @@ class VectorIndexSpec(Model):
             ".index.import",
         ),
         CelRule(
+            "!has(self.source.columns) || self.source.columns.vector != '' || has(self.source.columns.text)"
+            " || (has(self.index.__import__) && has(self.embedding.dimension) && !has(self.embedding.encoder))",
+            "source.columns.vector may be empty only with index.import, which gives vectors back; that needs"
+            " embedding.dimension, and no embedding.encoder, which the gate would compare with them",
+            ".source.columns.vector",
+        ),
+        CelRule(
             "!has(self.index.__import__) || has(self.gate.queries)",
             "index.import needs gate.queries: nothing can be left out of an index that is built, and rows that are in"
             " it prove nothing",

@@ -36,6 +36,10 @@ RECALL_REASONS = frozenset({"RecallBelowMin", "SegmentRecallBelowMin", "RecallUn
 the gate's own have passed, and what a user asks must not make these harder to pass."""
 
 _FEW_ROWS = "more queries (gate.queries) would decide it, and an index of few rows can be exact (index.factory Flat)"
+_OF_RECONSTRUCTIONS = (
+    "measured against what the imported index gives back of its vectors, since the source has none: what its codes "
+    "lost is unknown"
+)
 _SHOWN_COLUMNS = 4
 _TYPE_NAMES = {letter: name for name, letter in COLUMN_TYPES.items()}
 _UNFILTERED = {COLUMN_TYPES["null"], COLUMN_TYPES["other"]}
@@ -124,12 +128,15 @@ def judge(
     )
     if lost := lost_filters(report, spec, stable):
         summary += f"; {lost}"
+    message, proven = "; ".join(m for _, m in findings) if findings else summary, "RecallProven"
+    if report.truth is not None:
+        message, proven = f"{message}; {_OF_RECONSTRUCTIONS}", "RecallOfReconstructions"
     return GateStatus(
         gate_hash=report.gate_hash,
         thresholds_hash=identity.thresholds_hash(spec),
         verdict=verdict,
-        reason=findings[0][0] if findings else "RecallProven",
-        message="; ".join(m for _, m in findings) if findings else summary,
+        reason=findings[0][0] if findings else proven,
+        message=message,
         at=to_text(now),
     )
 

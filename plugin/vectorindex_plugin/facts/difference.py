@@ -79,6 +79,7 @@ def _came_of(view: RevisionView) -> Iterator[tuple[_Key, str]]:
         yield ("result", "built on"), build.device
     if report is not None:
         low = report.overall
+        yield ("result", "recall measured against"), report.truth or "Vectors"
         yield ("result", f"recall@{report.k}"), f"{low.recall:.4f} (at least {low.recall_low:.4f})"
         yield ("result", "p95 of the gate"), f"{report.p95_ms:.3g} ms"
         for row in report.segments:

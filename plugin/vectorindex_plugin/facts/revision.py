@@ -24,11 +24,13 @@ class RecallFacts:
     low: float
     confidence: float
     queries: int
+    truth: str
+    """Against what: Vectors of the source, or Reconstructions, which an imported index gives back."""
 
     @classmethod
     def of(cls, report: ValidateResult) -> RecallFacts:
-        overall = report.overall
-        return cls(report.k, overall.recall, overall.recall_low, report.confidence, overall.queries)
+        overall, truth = report.overall, report.truth or "Vectors"
+        return cls(report.k, overall.recall, overall.recall_low, report.confidence, overall.queries, truth)
 
 
 @dataclass(frozen=True, slots=True)

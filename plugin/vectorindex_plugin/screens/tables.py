@@ -76,7 +76,8 @@ def decision(one: DecisionFacts, now: float) -> RenderableType:
 def recall(one: RecallFacts) -> str:
     """Recall with its bound."""
     bound = f"at least {one.low:.4f} with {one.confidence:.0%} confidence, {one.queries:,} queries"
-    return f"recall@{one.k} {one.recall:.4f} ({bound})"
+    of = " of reconstructions" if one.truth == "Reconstructions" else ""
+    return f"recall@{one.k}{of} {one.recall:.4f} ({bound})"
 
 
 def guardrails(rows: Iterable[GuardrailFacts]) -> Columns:

@@ -11,7 +11,7 @@ from ..contract import SEGMENT_QUERIES, WITH_A_FILTER, OperatingPoint, SegmentRe
 from ..errors import BadSpec
 from ..index.sizes import size_text
 from ..proof.merged_report import MergedReport
-from ..proof.page import deleted_text, encoder_text, page, rerank_text, verdict
+from ..proof.page import OF_RECONSTRUCTIONS, deleted_text, encoder_text, page, rerank_text, verdict
 from ..proof.report import Report, SegmentPoint
 from ..storage.store import Role, open_store, parse_location
 from .document import DOCUMENT_LIMIT_BYTES
@@ -111,6 +111,8 @@ def report_lines(report: Report) -> Iterator[str]:
     yield f"  gate       {report.gate_hash} of revision {report.digest}, measured {report.created}"
     yield f"  queries    {report.queries}; params {_params(report.params)}"
     live = report.live.shown if report.live is not None else ()
+    if report.truth is not None:
+        yield f"  truth      {OF_RECONSTRUCTIONS}"
     for segment in (report.overall, *report.segments, *live):
         yield f"  recall     {_recall(segment, report.k, report.confidence)}"
     if report.live is not None:

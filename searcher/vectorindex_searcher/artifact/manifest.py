@@ -89,6 +89,8 @@ class Manifest(Model):
     """Rows of the source that were left out for it."""
     texts: EncodedTexts | None = None
     """How the texts of the rows became vectors; None: they had vectors."""
+    reconstructed: bool | None = None
+    """True: the source has no vectors, and vectors.npy is what an imported index gives back of them."""
     computed_bytes: Annotated[int, Field(ge=0)] = 0
     """Memory besides the files: tables that FAISS computes when it reads them, and what filters may keep."""
     shard: ShardNumber | None = None

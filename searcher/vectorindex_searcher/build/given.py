@@ -117,6 +117,10 @@ def read_source(task: BuildTask, artifacts: Store, layout: Layout) -> tuple[Sour
         message = "rows with texts are encoded for an index that is built whole, from its rows"
         remedy = "Leave out columns.text and name the column of vectors."
         raise BadSpec("TextsNotTaken", message, field="spec.source.columns.text", remedy=remedy)
+    if task.columns.bare and (isinstance(task, PartitionTask) or not task.index.imported):
+        message = "rows without vectors are taken only with an index that has them"
+        remedy = "Name the column of vectors, or an index that was built elsewhere (index.import)."
+        raise BadSpec("NoVectors", message, field="spec.source.columns.vector", remedy=remedy)
     source_store = open_store(task.source, Role.SOURCE)
     listing = _listing(task, source_store, artifacts, layout)
     source = open_source(source_store, listing, task.columns, task.embedding)

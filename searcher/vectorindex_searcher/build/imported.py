@@ -4,6 +4,7 @@
     read    by FAISS, with the limits of every index file; what it refers to lies within it, or a search would crash
     match   its rows with those of the source by their ids: none more, none less
     order   ids, metadata and vectors as the index has them, so that its labels are row numbers
+    give    where the source has no vectors: what the index itself has of them (reconstructed.py)
 
 Nothing can be left out of such an index, so a gate needs queries of its own (gate.queries). That its vectors are those
 of the source is told by the recall: another model's index finds nothing right. See
@@ -38,6 +39,7 @@ from ..index.selection.restricted import check_hidable
 from ..progress import step
 from ..storage.store import Store
 from . import budget
+from .reconstructed import write_reconstructions
 
 FIELD = "spec.index.import"
 FACTORY = "Imported"
@@ -56,7 +58,7 @@ def take(spec: IndexSpec, store: Store, source: Source, folder: Path, *, hides: 
     memory: bytes of the pod, 0 for unknown.
 
     store: of the source, where the files lie. Raises BadData/{ImportMissing, OtherFile, BadIndexFile,
-    OtherMetric, OtherRows, BadIdType}, BadSpec/{UnsupportedIndex, IdsTwice,
+    OtherMetric, OtherRows, BadIdType}, BadSpec/{UnsupportedIndex, IdsTwice, CannotReconstruct,
     NotEnoughMemory}; MemoryError.
     """
     wanted = spec.imported
@@ -82,6 +84,9 @@ def take(spec: IndexSpec, store: Store, source: Source, folder: Path, *, hides: 
     else:
         ids = pa.array(labels)
     _order(folder, _places(ids, folder, wanted))
+    if source.columns.bare:
+        step("reconstructing")
+        write_reconstructions(index, folder / VECTORS_FILE, wanted.index, source.embedding.metric)
     _log.info("imported", extra={"rows": index.ntotal, "indexType": index_type(index)})
     return index
 
@@ -306,7 +311,10 @@ def _order(folder: Path, places: Labels) -> None:
     """Put the staged files in the order of the index."""
     if np.array_equal(places, np.arange(len(places))):
         return
-    for name in (IDS_FILE, METADATA_FILE):
+    for name, order_rows in (
+        (IDS_FILE, row_files.order_rows),
+        (METADATA_FILE, row_files.order_rows),
+        (VECTORS_FILE, vector_files.order_rows),
+    ):
         if (folder / name).exists():
-            row_files.order_rows(folder / name, places)
-    vector_files.order_rows(folder / VECTORS_FILE, places)
+            order_rows(folder / name, places)

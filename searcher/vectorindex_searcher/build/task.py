@@ -257,6 +257,7 @@ def _bare(task: BuildTask, source: Given, factory: str) -> Manifest:
         vector_dtype="float16" if source.half else "float32",
         id_type="string" if source.text_ids else "int64",
         metadata_columns=task.columns.metadata,
+        reconstructed=task.columns.bare or None,
         factory=factory,
         index_type="",
         default_point=OperatingPoint(recall=0.0, recall_low=0.0, latency_us=0.0),

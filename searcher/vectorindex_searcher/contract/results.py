@@ -224,6 +224,8 @@ class ValidateResult(Stored):
     """How many there were, or why they are not judged; None: nobody asked for them."""
     column_types: Annotated[str, Field(max_length=64)] | None = None
     """A letter for the type of each metadata column, in their order: COLUMN_TYPES. 32 names would not fit in here."""
+    truth: Literal["Reconstructions"] | None = None
+    """What recall is measured against, where the source has no vectors; None: its vectors."""
     filters: bool | None = None
     """Whether the index can be searched with a filter; None: an image from before, which did not tell."""
     encoder: EncoderProof | None = None

@@ -59,13 +59,18 @@ class Columns(Model):
 
     id: Annotated[str, Field(min_length=1, max_length=128)] = "id"
     """Column of the ids that searches answer with."""
-    vector: Annotated[str, Field(min_length=1, max_length=128)] = "vector"
-    """Column of the vectors."""
+    vector: Annotated[str, Field(max_length=128)] = "vector"
+    """Column of the vectors. Empty: rows have none, and `index.import` gives back what its index has of them."""
     text: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """Column of texts, in the place of vectors: the build encodes them with `embedding.encoder`, and only those that
     are new. In Parquet and JSON lines."""
     metadata: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(max_length=32)] = ()
     """Columns kept beside the index, for answers and filters."""
+
+    @property
+    def bare(self) -> bool:
+        """Whether rows have neither a vector nor a text to make one of."""
+        return self.text is None and not self.vector
 
 
 class Embedding(Model):

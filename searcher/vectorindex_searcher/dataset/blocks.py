@@ -37,7 +37,7 @@ class Header:
 
     rows: int
     dimension: int
-    """0 from a format whose rows have texts: only the encoder makes it."""
+    """0 from a format whose rows have texts, or nothing: only what makes their vectors knows it."""
     half: bool
     """float16 holds every vector exactly: float16 or 8-bit integers."""
     id_type: pa.DataType | None
@@ -64,7 +64,7 @@ class Block:
     first_row: int
     """Number of the first row within its object."""
     vectors: npt.NDArray[np.float32]
-    """[n, dimension], as given (not normalised)."""
+    """[n, dimension], as given (not normalised); [n, 0] where rows have none (Columns.bare)."""
     ids: pa.Array | None
     """int64 or string [n]; None for objects without ids, whose ids are the row numbers of the whole source."""
     metadata: pa.Table
@@ -86,7 +86,12 @@ def texts_of(column: pa.Array, key: str, first_row: int) -> tuple[npt.NDArray[np
         row = first_row + int(np.argmax(texts.is_null().to_numpy(zero_copy_only=False)))
         remedy = "Remove the row or fill in its text."
         raise BadData("NullText", f"{key} row {row} has no text", object=key, row=row, remedy=remedy)
-    return np.empty((len(texts), 0), np.float32), texts
+    return no_vectors(len(texts)), texts
+
+
+def no_vectors(rows: int) -> npt.NDArray[np.float32]:
+    """Of rows that have none, or none yet: float32 [rows, 0]."""
+    return np.empty((rows, 0), np.float32)
 
 
 _FAULTS = {

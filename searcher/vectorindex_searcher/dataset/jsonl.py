@@ -19,7 +19,17 @@ import pyarrow.json as pj
 from ..contract import Columns
 from ..errors import BadData, BadSpec, TaskError
 from ..storage.store import Store
-from .blocks import MAX_DIMENSION, ROWS_PER_BYTE, Block, Header, block_rows, check_claims, texts_of, vectors_of
+from .blocks import (
+    MAX_DIMENSION,
+    ROWS_PER_BYTE,
+    Block,
+    Header,
+    block_rows,
+    check_claims,
+    no_vectors,
+    texts_of,
+    vectors_of,
+)
 from .column_types import common_type
 from .jsonl_types import WORDS, Seen, fields_of, settled
 from .names import listed, partition_values, shown
@@ -199,12 +209,14 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
 
 
 def _dimension(item: ListedObject, columns: Columns, row: dict[str, object]) -> int:
-    """Numbers of the first vector; 0 where rows have texts. Raises BadSpec/UnknownColumn, BadData."""
+    """Numbers of the first vector; 0 where rows have texts, or nothing. Raises BadSpec/UnknownColumn, BadData."""
     if columns.text is not None:
         _require(item, row, columns.text, "spec.source.columns.text")
         if not isinstance(row[columns.text], str):
             what = f"field {shown(columns.text)} is no string"
             raise _refusal(item, 0, "BadTextType", what, "Write texts as strings; null is none.")
+        return 0
+    if columns.bare:
         return 0
     _require(item, row, columns.vector, "spec.source.columns.vector")
     vector = row[columns.vector]
@@ -283,7 +295,9 @@ def _batches(store: Store, item: ListedObject, schema: pa.Schema, rows: int) -> 
 
 def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Header) -> Iterator[Block]:
     """The rows of an object in order. Raises BadData naming object and row, SourceChanged."""
-    fields = {columns.vector: pa.list_(pa.float32())} if columns.text is None else {columns.text: pa.string()}
+    fields = {columns.text: pa.string()} if columns.text is not None else {}
+    if columns.text is None and not columns.bare:
+        fields[columns.vector] = pa.list_(pa.float32())
     if header.id_type is not None:
         fields[columns.id] = header.id_type
     schema = pa.schema({field.name: field.type for field in header.metadata} | fields)
@@ -292,6 +306,8 @@ def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Head
         texts = None
         if columns.text is not None:
             vectors, texts = texts_of(batch.column(columns.text), item.key, first)
+        elif columns.bare:
+            vectors = no_vectors(batch.num_rows)
         else:
             vectors = vectors_of(batch.column(columns.vector), item.key, first, header.dimension)
         ids = None if header.id_type is None else _without_null(item, batch.column(columns.id), first)

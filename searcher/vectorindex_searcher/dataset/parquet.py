@@ -10,7 +10,7 @@ import pyarrow as pa
 from ..contract import Columns
 from ..errors import BadData, BadSpec
 from ..storage.store import Store
-from .blocks import Block, Header, block_rows, check_claims, texts_of, vectors_of
+from .blocks import Block, Header, block_rows, check_claims, no_vectors, texts_of, vectors_of
 from .column_types import Refused, id_type, is_half, metadata_type, vector_item
 from .column_values import ids_of
 from .names import listed, partition_column, partition_type, partition_values, shown
@@ -32,21 +32,22 @@ def read_header(store: Store, item: ListedObject, columns: Columns) -> Header | 
     # accessors for them end the process, where reading through it fails as it should.
     with opened(store, item, in_turn=True) as file:
         schema = file.schema_arrow
-        if columns.text is None:
-            _require(schema, columns.vector, item.key, "spec.source.columns.vector")
-        else:
+        if columns.text is not None:
             _require_text(schema, columns.text, item.key)
+        elif not columns.bare:
+            _require(schema, columns.vector, item.key, "spec.source.columns.vector")
         for name in columns.metadata:
             if name not in partition_values(item.key):
                 _require(schema, name, item.key, "spec.source.columns.metadata")
-        number = _vector_item(schema, columns.vector, item.key) if columns.text is None else pa.float32()
+        made = columns.text is not None or columns.bare
+        number = pa.float32() if made else _vector_item(schema, columns.vector, item.key)
         identifier = _id_type(schema, columns, item.key)
         metadata = pa.schema([(name, _metadata_type(schema, name, item.key)) for name in columns.metadata])
         rows = file.rows
         if rows == 0:
             return None
         check_claims(item, rows, 1)
-        if columns.text is not None:
+        if made:
             return Header(rows, 0, False, identifier, metadata)
         dimension = _dimension(file, item, columns.vector)
         check_claims(item, rows, dimension)
@@ -175,6 +176,8 @@ def read_blocks(store: Store, item: ListedObject, columns: Columns, header: Head
             texts = None
             if columns.text is not None:
                 vectors, texts = texts_of(batch.column(columns.text), item.key, done)
+            elif columns.bare:
+                vectors = no_vectors(batch.num_rows)
             else:
                 vectors = vectors_of(batch.column(columns.vector), item.key, done, header.dimension)
             ids = None

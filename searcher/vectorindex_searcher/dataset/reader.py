@@ -33,7 +33,7 @@ class Format:
     query_vectors: str | None = None
     """Where queries are in a file that holds both (HDF5's `test`)."""
     texts: bool = False
-    """Whether rows may have a text in the place of a vector (Columns.text)."""
+    """Whether rows may have a text, or nothing, in the place of a vector (Columns)."""
     counted: bool = False
     """The header does not say the rows: finding them reads the object once, so `resolve` stores them in the listing."""
 

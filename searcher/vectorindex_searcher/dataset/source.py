@@ -70,7 +70,7 @@ class Source:
         row, keeper = 0, Keeper(self.metadata)
         for item, header in self.objects:
             for block in format_of(item.key).blocks(self.store, item, self.columns, header):
-                if block.texts is None:
+                if block.texts is None and not self.columns.bare:
                     check_vectors(block, self.embedding.metric)
                 count = len(block.vectors)
                 if len(self.metadata):
@@ -148,12 +148,20 @@ def open_source(store: Store, listing: Listing, columns: Columns, embedding: Emb
 
     def header(item: ListedObject) -> Header | None:
         made = format_of(item.key)
-        if columns.text is not None and not made.texts:
+        if (columns.text is not None or columns.bare) and not made.texts:
             remedy = "Write Parquet or JSON lines."
-            message = f"{item.key} is {made.name}, which has no texts"
-            raise BadSpec("UnknownColumn", message, object=item.key, field="spec.source.columns.text", remedy=remedy)
+            what, field = ("no texts", "text") if columns.text is not None else ("vectors and nothing else", "vector")
+            message = f"{item.key} is {made.name}, which has {what}"
+            raise BadSpec(
+                "UnknownColumn", message, object=item.key, field=f"spec.source.columns.{field}", remedy=remedy
+            )
         found = made.header(store, item, columns)
-        if found is not None and columns.text is not None:
+        if found is not None and columns.bare and found.id_type is None:
+            message = f"{item.key} has no column of ids, by which its rows are told from each other"
+            raise BadSpec(
+                "UnknownColumn", message, object=item.key, field="spec.source.columns.id", remedy="Write one."
+            )
+        if found is not None and (columns.text is not None or columns.bare):
             found = replace(found, dimension=_told(embedding))
         if found is not None:
             check_claims(item, found.rows, found.dimension)
@@ -193,7 +201,7 @@ def _told(embedding: Embedding) -> int:
     """The dimension of vectors that are still to be made."""
     if embedding.dimension is None:
         remedy = "Write how many numbers a vector of the model has."
-        message = "source.columns.text needs embedding.dimension: the source has no vector yet"
+        message = "a source without vectors needs embedding.dimension"
         raise BadSpec("NoDimension", message, field="spec.embedding.dimension", remedy=remedy)
     return embedding.dimension
 

@@ -29,7 +29,8 @@ _HASHES, _NUMBERS = "hashes", "numbers"
 
 
 class _RowFiles:
-    """ids.arrow, metadata.arrow (with metadata columns) and vectors.npy of a folder, as rows come. Use with `with`."""
+    """ids.arrow, metadata.arrow (with metadata columns) and vectors.npy (unless rows have none) of a folder, as rows
+    come. Use with `with`."""
 
     def __init__(self, folder: Path, source: Source, rows: int | None, share: int = 1) -> None:
         """rows: how many will come; None: nobody knows yet. share: how many such share the memory of batches."""
@@ -41,8 +42,10 @@ class _RowFiles:
         if source.metadata:
             metadata = RowWriter(folder / METADATA_FILE, source.metadata, max(METADATA_BATCH_ROWS, share) // share)
             self._metadata = self._files.enter_context(metadata)
-        writer = VectorWriter(folder / VECTORS_FILE, rows, source.dimension, half=source.half)
-        self._vectors = self._files.enter_context(writer)
+        self._vectors = None
+        if not source.columns.bare:
+            writer = VectorWriter(folder / VECTORS_FILE, rows, source.dimension, half=source.half)
+            self._vectors = self._files.enter_context(writer)
         self._hashes = self._files.enter_context((folder / _HASHES).open("wb"))
         self.count = 0
 
@@ -54,7 +57,8 @@ class _RowFiles:
         hashes: npt.NDArray[np.uint64] | None,
     ) -> None:
         """Append rows. hashes: of the ids; None where they are row numbers, of which no two are the same."""
-        self._vectors.write(vectors)
+        if self._vectors is not None:
+            self._vectors.write(vectors)
         self._ids.write(pa.table({"id": ids}))
         if self._metadata is not None:
             self._metadata.write(metadata)
@@ -70,7 +74,7 @@ class _RowFiles:
 
 
 def stage(source: Source, folder: Path) -> None:
-    """Write ids.arrow, metadata.arrow (with metadata columns) and vectors.npy into `folder`.
+    """Write ids.arrow, metadata.arrow (with metadata columns) and vectors.npy (unless rows have none) into `folder`.
 
     Raises BadData naming object and row (also for an id that occurs twice), SourceChanged, StoreUnavailable.
     """

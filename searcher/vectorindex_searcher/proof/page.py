@@ -14,6 +14,9 @@ from .live.report import LiveReport
 from .picture import Mark, frontier_picture
 from .report import HeldOut, Report, SegmentPoint
 
+OF_RECONSTRUCTIONS = (
+    "Measured against what the index gives back: the source has no vectors, so nothing is known of what its codes lost."
+)
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --soft: #5c6670; --rule: #d4d9de;
   --line: #4a6fa5; --default: #0b5fb0; --conservative: #6a4c93; --segment: #9a5b00; --floor: #b3261e; }
@@ -71,6 +74,8 @@ def _lead(report: Report) -> str:
         f"Recall@{report.k} is {low.recall:.4f}; with {report.confidence:.1%} confidence it is at least "
         f"{low.recall_low:.4f} ({low.queries:,} queries)."
     )
+    if report.truth is not None:
+        text = f"{text} {OF_RECONSTRUCTIONS}"
     return text if report.floor is None else f"{text} {verdict(low, report.floor, report.held_out)}"
 
 
@@ -258,7 +263,7 @@ def _facts(body: ElementTree.Element, report: Report) -> None:
         ("data", f"{report.count:,} rows of {report.dimension} dimensions, {report.embedding.metric.value}"),
         ("embedding", " ".join(filter(None, (report.embedding.model, report.embedding.version))) or "not named"),
         ("canary recall", canary),
-        ("ground truth", report.ground_truth),
+        ("ground truth", report.ground_truth + (", of reconstructions" if report.truth is not None else "")),
         *([("left out", _left_out(report.held_out))] if report.held_out else []),
         *([("encoder", encoder_text(report.encoder))] if report.encoder else []),
         *([("reranking", rerank_text(report.rerank))] if report.rerank else []),

@@ -126,6 +126,8 @@ class Report(Model):
     """The floor when it was measured: for the page. The verdict is made by who asks, with the floor of then."""
     overall: SegmentRecall
     segments: tuple[SegmentRecall, ...] = ()
+    truth: Literal["Reconstructions"] | None = None
+    """What recall was measured against, where that is not the vectors of the source: what the index gives back."""
     ground_truth: Literal["computed", "reused"] = "computed"
     """Whether the exact neighbours were scanned for, or kept from an earlier gate on the same vectors and queries."""
     other_k: tuple[RecallAtK, ...] = ()
@@ -210,6 +212,7 @@ class Report(Model):
             column_types=column_types,
             filters=bool(self.filtered) if self.overall.queries else None,
             encoder=self.encoder,
+            truth=self.truth,
             rerank=self.rerank,
         )
 

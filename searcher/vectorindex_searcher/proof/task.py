@@ -313,6 +313,7 @@ def _report(
         floor=task.floor,
         overall=_segment(task, outcome, "", judged),
         segments=_segments(task, outcome),
+        truth="Reconstructions" if manifest.reconstructed else None,
         ground_truth=outcome.truth_source,
         queries_by_hits=tuple(hits.tolist()),
         params=outcome.points.default.params,
