@@ -34,9 +34,10 @@ needs them."""
 _ATTEMPT_FILES = {*SERVED_FILES, VECTORS_FILE, HELDOUT_FILE, MEASURED_FILE, RANGES_FILE, PROBE}
 _REPORT_FILES = {REPORT_FILE, CANARY_FILE, POINTS_FILE, ENCODER_FILE, PAGE_FILE}
 _CHECKPOINT_FILES = {TRAINED_FILE, DESCRIPTION_FILE}
-_NO_DIGESTS = {"listings", "live", "groundtruth", "outcomes", "texts"}
+_NO_DIGESTS = {"listings", "live", "groundtruth", "outcomes", "texts", "fresh"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _SHARD = re.compile(r"[0-9]{4}")
+_SNAPSHOT = re.compile(r"([0-9]{12})\.json")
 
 
 class Kind(Enum):
@@ -59,12 +60,14 @@ class Kind(Enum):
     """Vectors of texts, kept for the next build: they go with the last artifact."""
     OUTCOME = auto()
     """What was decided about a revision. It outlives the artifact: a rejection is of what is built again, too."""
+    FRESH = auto()
+    """A snapshot of fresh rows: the files that it is made of, whose rows are not here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owned:
     """A key that is ours. `digest`: of its artifact, empty for what belongs to none. `name`: gate hash of a report,
-    fingerprint of a listing, cluster of a mark, name of an outcome. `shard`: the part it is of; None: of the whole."""
+    fingerprint of a listing, cluster of a mark, name of an outcome, number of a snapshot. `shard`: the part it is of; None: of the whole."""
 
     kind: Kind
     digest: str = ""
@@ -180,6 +183,10 @@ class Layout:
         """What an encoder made of texts; without a name, what all of it lies below."""
         return join_key(self.base, "texts", encoder, name)
 
+    def fresh(self, number: int | None = None) -> str:
+        """A snapshot of fresh rows; without a number, what all of them lie below."""
+        return join_key(self.base, "fresh", "" if number is None else f"{number:012d}.json")
+
     def ground_truth(self, key: str, suffix: str) -> str:
         return join_key(self.ground_truths, f"{key}.{suffix}")
 
@@ -212,4 +219,6 @@ def _of_no_artifact(parts: list[str]) -> Owned | None:
             return Owned(Kind.TEXTS)
         case ["outcomes", name] if name.endswith(".json"):
             return Owned(Kind.OUTCOME, name=name.removesuffix(".json"))
+        case ["fresh", name] if (number := _SNAPSHOT.fullmatch(name)) is not None:
+            return Owned(Kind.FRESH, name=number[1])
     return None

@@ -12,6 +12,7 @@ into a Kubernetes status as it is.
     internal  whom a request to a pod is for, and its signature
     live_queries  what a searcher keeps of what users ask
     source    what a searcher tells of its index's source
+    fresh     rows that came after an artifact: where they are, what a searcher tells of them
     shadow    queries that one revision answers for another to answer again, and what comes of the pairs
     packed    a result that is too long for where it is left
     outcomes  what was decided about revisions, kept beside the artifacts
@@ -42,6 +43,21 @@ from .evidence import (
     EvidenceColumns,
     LeaseState,
     TrafficLease,
+)
+from .fresh import (
+    FEW_FRESH_ROWS,
+    FRESH_ENV,
+    FRESH_FILE_BYTES,
+    FRESH_FILES,
+    FRESH_PATH,
+    FRESH_POLL_SECONDS,
+    FRESH_REFUSED,
+    FRESH_SHARE,
+    MAX_FRESH_ROWS,
+    FreshLook,
+    FreshOrder,
+    FreshTask,
+    RefusedFile,
 )
 from .internal import (
     INTERNAL_KEY_ENV,
@@ -251,10 +267,18 @@ __all__ = [
     "FEWEST_LIVE_QUERIES",
     "FEWEST_LIVE_SENDERS",
     "FEWEST_QUERIES",
+    "FEW_FRESH_ROWS",
     "FEW_QUERIES",
     "FILTERED",
     "FORMAT_VERSION",
+    "FRESH_ENV",
+    "FRESH_FILES",
+    "FRESH_FILE_BYTES",
     "FRESH_HEADER",
+    "FRESH_PATH",
+    "FRESH_POLL_SECONDS",
+    "FRESH_REFUSED",
+    "FRESH_SHARE",
     "GCS",
     "GCS_SCHEME",
     "HTTP_PORT",
@@ -279,6 +303,7 @@ __all__ = [
     "LIVE_SEAL_BYTES",
     "LIVE_SENDER_SHARE",
     "MASTER_KEY_CHARACTERS",
+    "MAX_FRESH_ROWS",
     "MAX_SHARDS",
     "MEMORY_PATTERN",
     "METRICS_PORT_ENV",
@@ -355,6 +380,9 @@ __all__ = [
     "ExitCode",
     "Failure",
     "Found",
+    "FreshLook",
+    "FreshOrder",
+    "FreshTask",
     "Gain",
     "Identity",
     "ImportedIndex",
@@ -387,6 +415,7 @@ __all__ = [
     "PublishTask",
     "QueryColumns",
     "RecallGate",
+    "RefusedFile",
     "RerankProof",
     "RerankTask",
     "ResolveResult",

@@ -14,6 +14,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from .fresh import FreshLook
 from .model import Model
 
 SOURCE_ENV = "VECTORINDEX_SOURCE"
@@ -77,3 +78,5 @@ class SourceLook(Model):
     """Whether this pod can be asked for an artifact as well."""
     artifact: ArtifactLook | None = None
     """Of the one that was asked for."""
+    fresh: FreshLook | None = None
+    """None: this pod was told of no fresh rows, or its image knows none."""

@@ -16,7 +16,7 @@ from ..contract import Model
 from ..errors import BadData, RetryableError, SourceMissing
 from ..storage.store import MAX_OBJECTS, ObjectInfo, Store, list_all
 from .formats import FORMATS, SUFFIXES, find_format, format_of
-from .objects import ListedObject
+from .objects import FreshObject, ListedObject
 from .places import artifact_keys, refuse_broken_links, refuse_tables
 
 STORED_BYTES = 1500 * MAX_OBJECTS
@@ -30,6 +30,9 @@ class Listing(Model):
     format_version: Literal[1] = 1
     fingerprint: str
     objects: tuple[ListedObject, ...]
+    fresh: tuple[FreshObject, ...] | None = None
+    """Files of fresh rows that are built in with the objects: searchers of the artifact read them no more. None: none,
+    and what images of before write and read."""
 
     @property
     def bytes(self) -> int:

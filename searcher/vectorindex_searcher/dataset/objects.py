@@ -13,3 +13,10 @@ class ListedObject(Model):
     etag: str
     rows: int | None = None
     """Rows, once counted, of a format whose header does not say them (JSON lines)."""
+
+
+class FreshObject(ListedObject):
+    """A file of fresh rows, or of ids deleted beside them."""
+
+    stored_at: float
+    """By the store's own clock, Unix seconds: of two rows with one id the later one counts."""

@@ -1,0 +1,89 @@
+"""Fresh rows: how a searcher learns where they are, what it tells of them, and how they are switched off.
+
+Neither in ServeTask: what is told here may change while a revision serves, and an image of before must not refuse its
+task for it. See docs/adr/0078-fresh-rows.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from .model import Model
+from .places import Location
+from .spec import Columns
+
+FRESH_ENV = "VECTORINDEX_FRESH"
+"""Environment variable of a searcher with FreshTask as JSON; absent: it answers its artifact alone."""
+FRESH_PATH = "/v1/fresh"
+"""Of the admin port. GET: FreshLook. POST: FreshOrder, answered with FreshLook. Not there without FRESH_ENV."""
+MAX_FRESH_ROWS = 50_000
+"""Every query is compared with all of them."""
+FRESH_SHARE = 0.05
+"""Of the artifact's rows, at most; an index of few rows may have FEW_FRESH_ROWS all the same."""
+FEW_FRESH_ROWS = 100
+FRESH_FILES = 1_000
+"""Below the prefix, absorbed or not: all of them are listed at every poll and named in every snapshot."""
+FRESH_FILE_BYTES = 16 << 20
+"""Of one file."""
+FRESH_POLL_SECONDS = 10.0
+FRESH_REFUSED = 5
+"""Files that FreshLook names, at most."""
+
+PollSeconds = Annotated[float, Field(ge=1, le=3600)]
+
+
+class FreshTask(Model):
+    """Where fresh rows are, beside the artifact of the ServeTask."""
+
+    place: Location
+    """Files of rows in formats with ids (Parquet, JSON lines): never below the source's own place."""
+    columns: Columns = Columns()
+    """As the source has them."""
+    max_rows: Annotated[int, Field(ge=1, le=MAX_FRESH_ROWS)] = MAX_FRESH_ROWS
+    poll_seconds: PollSeconds = FRESH_POLL_SECONDS
+
+
+class FreshOrder(Model):
+    """Body of POST FRESH_PATH. `off`: answer the artifact alone for so long. It runs out by itself, and an operator
+    that is away changes nothing; `off` false ends it at once."""
+
+    off: bool
+    ttl_seconds: Annotated[float, Field(strict=True, gt=0, le=300)] = 60.0
+
+
+class RefusedFile(Model):
+    """A file that cannot stand beside the index, and why: while it is there, no newer snapshot is made."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    object: Annotated[str, Field(max_length=1024)]
+    reason: Annotated[str, Field(max_length=64)]
+    message: Annotated[str, Field(max_length=300)] = ""
+
+
+class FreshLook(Model):
+    """What a pod knows of the fresh rows: also SourceLook.fresh."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    number: Annotated[int, Field(ge=0)] = 0
+    """Of the snapshot that searches see, or would if they were not switched off; 0: none yet."""
+    rows: Annotated[int, Field(ge=0)] = 0
+    """In it: newest of each id, without deleted ones."""
+    files: Annotated[int, Field(ge=0)] = 0
+    """That it is made of: below the place, and not absorbed by the artifact's own listing."""
+    absorbed: Annotated[int, Field(ge=0)] = 0
+    """Files below the place that the artifact holds already: they may be removed once no other revision needs them."""
+    full: bool = False
+    """What lies there is more than the bounds allow (rows, share, files): the last snapshot stays, a build is due."""
+    waiting: Annotated[int, Field(ge=0)] = 0
+    """Rows below the place that count towards the bounds, as far as they were counted at the last look."""
+    off: bool = False
+    age_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Since the last look that found the snapshot to be all there is; with number 0 and no reason: none ended yet."""
+    reason: Annotated[str, Field(max_length=64)] = ""
+    """Why the newest look failed (StoreUnavailable, AccessDenied, or the first refused file's); empty: it did not."""
+    message: Annotated[str, Field(max_length=300)] = ""
+    refused: Annotated[tuple[RefusedFile, ...], Field(max_length=FRESH_REFUSED)] = ()
