@@ -19,7 +19,7 @@ from vectorindex_searcher.errors import BadData, BadSpec, TaskError
 from vectorindex_searcher.index import fresh as fresh_module
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.filters import parse
-from vectorindex_searcher.index.fresh import DeletedIds, FreshFile, FreshRows
+from vectorindex_searcher.index.fresh import DeletedIds, FreshFile, fresh_rows
 from vectorindex_searcher.index.metric import normalise
 from vectorindex_searcher.index.selection.rowset import RowSet
 from vectorindex_searcher.serve.http.messages import Problem
@@ -89,7 +89,7 @@ def test_equal_to_an_exact_search_over_the_union(
     predicate = None
     if tenant is not None:
         predicate = parse({"tenant": tenant, "size": {"lt": 40}}, engine.filter_columns)
-    side = FreshRows(engine, 1, files, deleted)
+    side = fresh_rows(engine, 1, files, deleted)
     gone = [key for grave in deleted for key in grave.ids.to_pylist() if key < COUNT]
     hidden = None if not gone else ~RowSet.of_rows(np.array(sorted({*gone})), COUNT)
     allowed = None if predicate is None else engine.matching(predicate)
@@ -132,7 +132,7 @@ def test_fresh_rows_are_in_every_answer_and_say_their_snapshot(engine: Engine, s
     status, _, before = shop.ask("support", {"vector": QUERY, "k": 3})
     assert status == 200
     assert "fresh" not in before
-    fresh.take(FreshRows(engine, 7, [nearest([COUNT + 1], 1, "a"), nearest([5], 2, "b")]))
+    fresh.take(fresh_rows(engine, 7, [nearest([COUNT + 1], 1, "a"), nearest([5], 2, "b")]))
     for body in ({"vector": QUERY}, {"vectors": [QUERY] * 40}, {"vector": QUERY, "filter": {"size": 1}}):
         status, headers, answer = shop.ask("support", {**body, "k": 3, "include": ["metadata"]})
         assert (status, answer["fresh"], headers[FRESH_HEADER.lower()]) == (200, 7, "7")
@@ -154,7 +154,7 @@ def test_fresh_rows_are_in_every_answer_and_say_their_snapshot(engine: Engine, s
 def test_policies_hold_for_fresh_rows(engine: Engine, shop: Shop, fresh: Freshness) -> None:
     """A row that became another tenant's is nobody else's from then on, though the artifact has it for the old one."""
     moved = int(np.flatnonzero(TENANTS == "a")[0])
-    fresh.take(FreshRows(engine, 1, [nearest([COUNT], 1, "b"), nearest([moved], 2, "b")]))
+    fresh.take(fresh_rows(engine, 1, [nearest([COUNT], 1, "b"), nearest([moved], 2, "b")]))
     for body in ({"vector": QUERY}, {"vectors": [QUERY]}, {"vector": QUERY, "filter": {"size": {"gte": 0}}}):
         _, _, answer = shop.ask("a", {**body, "k": COUNT})
         assert sorted(answer["results"][0]["ids"]) == [n for n in np.flatnonzero(TENANTS == "a") if n != moved]
@@ -173,7 +173,7 @@ def test_a_client_reads_what_it_wrote(engine: Engine, shop: Shop, fresh: Freshne
     status, headers, problem = shop.ask("a", {"vector": QUERY, "minFresh": 2})
     assert (status, problem["type"].rpartition(":")[2], problem["fresh"]) == (409, "NotFreshYet", 0)
     assert headers["retry-after"] == "1"
-    fresh.take(FreshRows(engine, 2, []))
+    fresh.take(fresh_rows(engine, 2, []))
     with shop.pod.held():  # both wait, and one is refused alone
         import concurrent.futures as futures
 
@@ -192,14 +192,14 @@ def test_without_fresh_rows_there_is_no_such_field(tmp_path: Path) -> None:
 
 def test_a_number_never_falls(engine: Engine) -> None:
     held = Freshness()
-    assert held.take(FreshRows(engine, 3, []))
-    assert not held.take(FreshRows(engine, 3, []))
-    assert not held.take(FreshRows(engine, 2, []))
+    assert held.take(fresh_rows(engine, 3, []))
+    assert not held.take(fresh_rows(engine, 3, []))
+    assert not held.take(fresh_rows(engine, 2, []))
     held.switch_off()
     with pytest.raises(Problem):
         held.wanted([3])
-    assert not held.take(FreshRows(engine, 2, [])), "nor by being switched off and on"
-    assert held.take(FreshRows(engine, 3, []))
+    assert not held.take(fresh_rows(engine, 2, [])), "nor by being switched off and on"
+    assert held.take(fresh_rows(engine, 3, []))
     assert held.wanted([1, 3]) is held.now
 
 
@@ -227,10 +227,10 @@ HOSTILE = {
 def test_what_cannot_stand_beside_the_index_is_refused(
     engine: Engine, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fresh_module, "MAX_ROWS", 20)
+    monkeypatch.setattr(fresh_module, "MAX_FRESH_ROWS", 20)
     file = HOSTILE[reason]()
     with pytest.raises(BadData) as caught:
-        FreshRows(engine, 1, [a_file([5], 0), file])
+        fresh_rows(engine, 1, [a_file([5], 0), file])
     assert (caught.value.reason, caught.value.failure.object) == (reason, file.key)
 
 
@@ -238,8 +238,8 @@ def test_a_row_cannot_take_the_place_of_one_that_cannot_be_hidden(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "supports_filter", False)
-    assert FreshRows(engine, 1, [a_file([COUNT], 1)]).kept is None
+    assert fresh_rows(engine, 1, [a_file([COUNT], 1)]).kept is None
     with pytest.raises(BadSpec) as caught:
-        FreshRows(engine, 1, [a_file([5], 1)])
+        fresh_rows(engine, 1, [a_file([5], 1)])
     assert isinstance(caught.value, TaskError)
     assert caught.value.reason == "CannotHide"

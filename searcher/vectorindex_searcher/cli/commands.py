@@ -277,6 +277,22 @@ def serve_task(options: argparse.Namespace, given: str | None) -> ServeTask:
     return task if options.gate is None else _gated(task, options.gate)
 
 
+def fresh_text(options: argparse.Namespace) -> str | None:
+    """What FRESH_ENV says in a pod, of --fresh; None without it. Raises BadSpec."""
+    if not options.fresh:
+        return None
+    try:
+        told = FreshTask(
+            place=parse_location(options.fresh, **places.reached(options)),
+            columns=Columns(id=options.id_column, vector=options.vector_column),
+            poll_seconds=options.fresh_poll,
+        )
+    except ValidationError as error:
+        message = f"--fresh-poll {options.fresh_poll:g}: {error.errors(include_url=False)[0]['msg']}"
+        raise BadSpec("BadFlag", message, field="--fresh-poll", remedy="Give seconds, from 1 to 3600.") from None
+    return told.task_text(first_release=False)
+
+
 def _gated(task: ServeTask, gate_hash: str) -> ServeTask:
     """The task with what the report of a gate says. Raises BadSpec when there is no such report."""
     from ..artifact.sharded import find_sharded

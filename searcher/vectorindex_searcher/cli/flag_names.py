@@ -11,7 +11,7 @@ from ..contract import Failure
 
 _ARTIFACTS = "artifacts"
 _WRITING = ("resolve", "partition", "build")
-_OF = r"spec\.(source(\.tombstones)?|gate\.queries|artifacts|embedding\.encoder\.onnx|searcher\.rerank\.onnx)"
+_OF = r"spec\.(source(\.tombstones|\.fresh)?|gate\.queries|artifacts|embedding\.encoder\.onnx|searcher\.rerank\.onnx)"
 _S3, _AZURE, _GCS = rf"{_OF}\.s3", rf"{_OF}\.azure", rf"{_OF}\.gcs"
 _BUCKETS = rf"({_S3}|{_AZURE}|{_GCS})"
 _PLACE = (
@@ -31,6 +31,7 @@ FLAGS: tuple[tuple[str, str], ...] = (
     (rf"{_BUCKETS}\.endpoint", "--endpoint"),
     (rf"{_S3}\.region", "--region"),
     (rf"spec\.source\.tombstones{_PLACE}", "--tombstones"),
+    (rf"spec\.source\.fresh{_PLACE}", "--fresh"),
     (rf"spec\.source{_PLACE}", "--source"),
     (r"spec\.gate\.queries\.columns\.relevant", "--relevant-column"),
     (r"spec\.gate\.queries\.columns", "--query-vector-column"),

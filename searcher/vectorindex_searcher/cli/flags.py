@@ -143,6 +143,17 @@ def _tombstone_flags(verb: argparse.ArgumentParser, *, serving: bool = False, id
         )
 
 
+def _fresh_flags(verb: argparse.ArgumentParser) -> None:
+    group = verb.add_argument_group("fresh rows", "Files of new and changed rows, answered without a build.")
+    group.add_argument(
+        "--fresh", metavar="PLACE", help="where they are: Parquet or JSON lines, with the source's columns"
+    )
+    group.add_argument(
+        "--fresh-poll", type=float, default=10.0, metavar="SECONDS", help="look at them this often (default: 10)"
+    )
+    group.add_argument("--vector-column", default="vector", help="column of their vectors (default: vector)")
+
+
 def _validate_flags(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--artifact", help="where artifacts are")
     verb.add_argument("--digest", default="", help="which revision (default: the only one)")
@@ -202,6 +213,7 @@ def _serve_flags(verb: argparse.ArgumentParser) -> None:
     )
     _encoder_flags(verb)
     _tombstone_flags(verb, serving=True, ids=True)
+    _fresh_flags(verb)
     _policies_flag(_listening_flags(verb))
 
 

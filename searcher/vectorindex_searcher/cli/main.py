@@ -156,7 +156,8 @@ def _write(path: Path, data: bytes) -> None:
 def _serve(options: argparse.Namespace) -> int:
     from .. import serve
 
-    return serve.main(commands.serve_task(options, _from_environment()), vars(options))
+    flags = {**vars(options), "fresh": commands.fresh_text(options)}
+    return serve.main(commands.serve_task(options, _from_environment()), flags)
 
 
 def _route(options: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ from . import jsonl, parquet
 from .listing import fingerprint, is_data
 from .names import listed as names_listed
 from .names import shown
-from .objects import ListedObject
+from .objects import FreshObject, ListedObject
 from .places import refuse_broken_links, refuse_tables
 
 MAX_IDS = 20_000_000
@@ -47,7 +47,7 @@ class Tombstones:
     """int64 or string, like the index's; without repetitions."""
 
 
-def list_tombstones(store: Store) -> tuple[ListedObject, ...]:
+def list_tombstones(store: Store) -> tuple[FreshObject, ...]:
     """The files of tombstones in key order; none below a prefix that does not exist yet: deleting begins with one.
 
     Raises TaskError when the store refuses or cannot be reached (a folder that is not there is a misspelt one), and
@@ -62,7 +62,7 @@ def list_tombstones(store: Store) -> tuple[ListedObject, ...]:
             message = f"{store.describe(item.key)} is no list of ids, by its name"
             remedy = f"Write ids as {', '.join(SUFFIXES)}; remove what is no list, or begin its name with _."
             raise BadData("UnknownFormat", message, object=item.key, field=FIELD, remedy=remedy)
-    return tuple(ListedObject(key=item.key, size=item.size, etag=item.etag) for item in found)
+    return tuple(FreshObject(key=item.key, size=item.size, etag=item.etag, stored_at=item.modified) for item in found)
 
 
 def read_tombstones(store: Store, listed: Iterable[ListedObject], id_column: str, kind: pa.DataType) -> Tombstones:

@@ -220,6 +220,10 @@ class Engine:
         """The rows that `hide` has left; None for all."""
         return self._restricted.live
 
+    def lengths(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """The lengths of these rows' vectors as they are stored, float32 [n]; None where they cannot be read."""
+        return self._restricted.lengths(rows)
+
     def _merged(self, names: tuple[tuple[str, int], ...]) -> dict[str, int]:
         merged = self.default_params | dict(names)
         if unknown := merged.keys() - self.param_limits.keys():

@@ -7,7 +7,7 @@ its answer. Knows no stores and no HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..contract import Metric
+from ..contract import MAX_FRESH_ROWS, Metric
 from ..errors import BadData, BadSpec
 from .binding import faiss
 from .engine import Engine
@@ -29,9 +29,11 @@ from .rows import RawIds
 from .selection.rowset import RowSet
 from .selection.subset import QUERY_BLOCK
 
-MAX_ROWS = 50_000
-"""Every query is compared with all of them."""
 FIELD = "spec.source.fresh"
+LENGTHS_ROWS = 1000
+"""Of the index's rows, whose lengths are looked at."""
+LENGTHS_FACTOR = 2.0
+"""The middle length of a file's vectors may be so many times beyond what those of the index are."""
 _SETS_BYTES = 1 << 20
 _NAME_BYTES = 6
 """Around a name in JSON."""
@@ -72,30 +74,99 @@ class _Batches:
     batches: list[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The rows of one snapshot that count, as they go from one process to another. `number`: the higher, the newer."""
+
+    number: int
+    ids: pa.Array
+    """[n], each once."""
+    vectors: npt.NDArray[np.float32]
+    """[n, d], as given."""
+    metadata: pa.RecordBatch
+    """n rows of the index's schema."""
+    named: pa.Array
+    """All ids that the files name, deleted ones too: whose rows of the index are not answered."""
+
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """For `gathered_from`, piece by piece: they may be many megabytes."""
+        columns = pa.RecordBatch.from_arrays([self.ids], ["id"]), self.metadata
+        named = pa.RecordBatch.from_arrays([self.named], ["id"])
+        parts = [_ipc(batch) for batch in (*columns, named)]
+        head = np.array([self.number, *self.vectors.shape, *map(len, parts)], "<i8")
+        yield head.tobytes()
+        yield from parts
+        yield np.ascontiguousarray(self.vectors, "<f4").tobytes()
+
+
+_HEAD = 6
+
+
+def gathered_from(data: bytes) -> Gathered:
+    """The inverse of `Gathered.pieces`."""
+    number, count, dimension, *sizes = np.frombuffer(data, "<i8", _HEAD).tolist()
+    at, found = 8 * _HEAD, []
+    for size in sizes:
+        with pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(data).slice(at, size))) as stream:
+            found.append(stream.read_next_batch())
+        at += size
+    ids, metadata, named = found
+    vectors = np.frombuffer(data, "<f4", count * dimension, at).reshape(count, dimension)
+    return Gathered(number, ids.column(0), vectors, metadata, named.column(0))
+
+
+def _ipc(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def gather(engine: Engine, number: int, files: Iterable[FreshFile], deleted: Sequence[DeletedIds] = ()) -> Gathered:
+    """Raises BadData naming the object (another dimension, another type of ids, columns that are not the index's, a
+    vector that no index takes, more than MAX_FRESH_ROWS rows), BadSpec/CannotHide."""
+    ordered = sorted(files, key=lambda one: (one.stored_at, one.key))
+    _check(engine, ordered)
+    ids = pa.concat_arrays([one.ids for one in ordered]) if ordered else pa.array([], _id_type(engine))
+    times = np.repeat([one.stored_at for one in ordered], [len(one.ids) for one in ordered])
+    if not engine.supports_filter:
+        _kept(engine, ids)
+    newest = _newest(ids, times, deleted)
+    vectors = np.empty((0, engine.dimension), np.float32)
+    if len(newest):
+        vectors = np.concatenate([one.vectors for one in ordered])[newest]
+    return Gathered(
+        number,
+        ids.take(pa.array(newest)),
+        vectors,
+        _batch(engine.metadata_schema, ordered, newest),
+        ids.unique(),
+    )
+
+
+def fresh_rows(
+    engine: Engine, number: int, files: Iterable[FreshFile], deleted: Sequence[DeletedIds] = ()
+) -> FreshRows:
+    """Raises as `gather` and FreshRows."""
+    return FreshRows(engine, gather(engine, number, files, deleted))
+
+
 class FreshRows:
     """One snapshot beside one engine. Thread-safe. `count`: its rows; `number`: the higher, the newer."""
 
-    def __init__(
-        self, engine: Engine, number: int, files: Iterable[FreshFile], deleted: Sequence[DeletedIds] = ()
-    ) -> None:
-        """Raises BadData naming the object (another dimension, another type of ids, columns that are not the index's, a
-        vector that no index takes, more than MAX_ROWS rows), BadSpec/CannotHide."""
+    def __init__(self, engine: Engine, rows: Gathered) -> None:
+        """Raises BadSpec/CannotHide."""
         self._engine = engine
-        self.number = number
-        ordered = sorted(files, key=lambda one: (one.stored_at, one.key))
-        _check(engine, ordered)
-        ids = pa.concat_arrays([one.ids for one in ordered]) if ordered else pa.array([], _id_type(engine))
-        times = np.repeat([one.stored_at for one in ordered], [len(one.ids) for one in ordered])
-        newest = _newest(ids, times, deleted)
-        self._ids = ids.take(pa.array(newest))
-        self.count = len(newest)
-        self.kept = _kept(engine, ids)
+        self.number = rows.number
+        self._ids = rows.ids
+        self.count = len(rows.ids)
+        self.kept = _kept(engine, rows.named)
         """The engine's rows that no file names; None: all. Those whose fresh row was deleted are not among them: the
         list of deleted ids may come to this pod later than the snapshot."""
         self._index = faiss.IndexFlat(engine.dimension, faiss_metric(engine.metric))
         if self.count:
-            self._index.add(_prepared(np.concatenate([one.vectors for one in ordered])[newest], engine.metric))
-        self._metadata = _batch(engine.metadata_schema, ordered, newest)
+            self._index.add(np.ascontiguousarray(_prepared(rows.vectors, engine.metric)))
+        self._metadata = rows.metadata
         self._matching = MatchCache(
             _Batches(engine.metadata_schema, self.count, [self._metadata] if self.count else []), _SETS_BYTES
         )
@@ -199,21 +270,50 @@ def _check(engine: Engine, files: Sequence[FreshFile]) -> None:
     count = 0
     for one in files:
         count += len(one.ids)
-        if count > MAX_ROWS:
-            raise _bad(one, "TooManyFreshRows", f"more than {MAX_ROWS} fresh rows are listed", "Build the index again.")
-        if one.vectors.ndim != 2 or one.vectors.shape != (len(one.ids), engine.dimension):
-            message = f"{one.key} holds vectors of shape {one.vectors.shape}, expected dimension {engine.dimension}"
-            raise _bad(one, "DimensionMismatch", message, "Embed the rows with the model of the index.")
-        if one.ids.type != _id_type(engine) or one.ids.null_count:
-            message = f"{one.key} has ids of type {one.ids.type}, the index has {_id_type(engine)}, without nulls"
-            raise _bad(one, "BadIdType", message, "Write ids as the source has them.")
-        if one.metadata.schema.names != engine.metadata_schema.names:
-            message = f"{one.key} has columns {one.metadata.schema.names}, expected {engine.metadata_schema.names}"
-            raise _bad(one, "UnknownColumn", message, "Write the metadata columns that the source has.")
-        found = fault(one.vectors, engine.metric) if len(one.ids) else None
-        if found is not None:
-            message = f"{one.key} row {int(np.argmax(found[1]))} has a vector that cannot be searched: {found[0]}"
-            raise _bad(one, found[0].value, message, "Remove or repair the row.")
+        if count > MAX_FRESH_ROWS:
+            message = f"more than {MAX_FRESH_ROWS} fresh rows are listed"
+            raise _bad(one, "TooManyFreshRows", message, "Build the index again.")
+        check_file(engine, one)
+
+
+def check_file(engine: Engine, one: FreshFile) -> None:
+    """Raises BadData for a file that cannot stand beside the engine."""
+    if one.vectors.ndim != 2 or one.vectors.shape != (len(one.ids), engine.dimension):
+        message = f"{one.key} holds vectors of shape {one.vectors.shape}, expected dimension {engine.dimension}"
+        raise _bad(one, "DimensionMismatch", message, "Embed the rows with the model of the index.")
+    if one.ids.type != _id_type(engine) or one.ids.null_count:
+        message = f"{one.key} has ids of type {one.ids.type}, the index has {_id_type(engine)}, without nulls"
+        raise _bad(one, "BadIdType", message, "Write ids as the source has them.")
+    if one.metadata.schema.names != engine.metadata_schema.names:
+        message = f"{one.key} has columns {one.metadata.schema.names}, expected {engine.metadata_schema.names}"
+        raise _bad(one, "UnknownColumn", message, "Write the metadata columns that the source has.")
+    found = fault(one.vectors, engine.metric) if len(one.ids) else None
+    if found is not None:
+        message = f"{one.key} row {int(np.argmax(found[1]))} has a vector that cannot be searched: {found[0]}"
+        raise _bad(one, found[0].value, message, "Remove or repair the row.")
+
+
+def usual_lengths(engine: Engine) -> tuple[float, float] | None:
+    """The shortest and the longest of some of the index's vectors, as they are stored; None where lengths say nothing
+    (Cosine), or cannot be read."""
+    if engine.metric is Metric.COSINE:
+        return None
+    drawn = np.random.default_rng(0).permutation(engine.count)[:LENGTHS_ROWS]
+    lengths = engine.lengths(np.sort(drawn).astype(np.int64))
+    return None if lengths is None else (float(lengths.min()), float(lengths.max()))
+
+
+def check_lengths(one: FreshFile, usual: tuple[float, float] | None) -> None:
+    """Raises BadData/UnusualLengths for a file whose vectors are far shorter or longer than the index's: who forgets to
+    normalise them is found by no dimension, and is the first hit of everybody."""
+    if usual is None or not len(one.ids):
+        return
+    middle = float(np.median(np.linalg.norm(one.vectors, axis=1)))
+    if not usual[0] / LENGTHS_FACTOR <= middle <= usual[1] * LENGTHS_FACTOR:
+        message = (
+            f"{one.key} has vectors of length {middle:.4g}, those of the index are {usual[0]:.4g} to {usual[1]:.4g}"
+        )
+        raise _bad(one, "UnusualLengths", message, "Embed and normalise the rows as those of the index.")
 
 
 def _bad(file: FreshFile, reason: str, message: str, remedy: str) -> BadData:

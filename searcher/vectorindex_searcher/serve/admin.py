@@ -1,5 +1,5 @@
-"""The admin port: probes, metrics, evidence, the source, live queries, leases, operating points, shadows. For the
-kubelet, Prometheus, the operator, the gate and other revisions, never for users.
+"""The admin port: probes, metrics, evidence, the source, fresh rows, live queries, leases, operating points, shadows. For
+the kubelet, Prometheus, the operator, the gate and other revisions, never for users.
 
 Up from the first moment, long before the index is loaded.
 """
@@ -22,6 +22,7 @@ from .. import contract
 from .artifacts import Artifacts
 from .evidence.columns import ColumnsPage
 from .evidence.ring import EvidenceRing
+from .fresh_port import FreshPort
 from .http.dispatch import Answer, Routes, dispatch
 from .http.internal import InternalRequests
 from .http.messages import Problem, Request, Response, body_too_large, json_response
@@ -49,7 +50,7 @@ _CURSOR_BYTES = 64
 _SMALL_BODY_BYTES = 64 << 10
 """Of a request to any path but the one that takes queries of a shadow."""
 _SHADOW = contract.SHADOW_PATH.encode()
-_Told = TypeVar("_Told", contract.TrafficLease, contract.PointOrder)
+_Told = TypeVar("_Told", contract.TrafficLease, contract.PointOrder, contract.FreshOrder)
 
 
 class AdminApp:
@@ -57,7 +58,7 @@ class AdminApp:
     the loading, for people who look at /readyz. `queries`: the sample of live queries, once there is one. `source`:
     None where the index's source is not listed here. `settled`: waits until the ring has what was counted until now,
     and tells when that was (unix seconds); None: it always has. `stalled`: what of the pod does not answer, empty if
-    all does. `shadowing`: None where it takes part in no shadow. `point`: None where it has one operating point."""
+    all does. `shadowing`: None where it takes part in no shadow. `point`: None where it has one operating point. `fresh`: None where there are no rows besides the artifact's."""
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class AdminApp:
         stalled: Callable[[], str] = lambda: "",
         shadowing: ShadowPaths | None = None,
         point: PodPoint | None = None,
+        fresh: FreshPort | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Logs whether internal requests must be signed."""
@@ -89,7 +91,7 @@ class AdminApp:
         self._internal = InternalRequests(task, settings.internal_key)
         self._internal.announce()
         self._queries = queries
-        self._source, self._point = source, point
+        self._source, self._point, self._fresh = source, point, fresh
         self._artifacts = Artifacts(task) if isinstance(task, contract.ServeTask) else None
         unknown = () if settings.columns_before is not None else (contract.COMPARED,)
         self._tells = tuple(name for name in contract.LATER_COUNTERS if name not in unknown)
@@ -105,6 +107,7 @@ class AdminApp:
             contract.LIVE_QUERIES_PATH.encode(): (_READ, self._live_queries),
             contract.SOURCE_PATH.encode(): (_READ, self._look_at_source),
             **({contract.POINT_PATH.encode(): ((b"POST",), self._take_point)} if point is not None else {}),
+            **({contract.FRESH_PATH.encode(): ((*_READ, b"POST"), self._of_fresh)} if fresh is not None else {}),
             **(shadowing.routes() if shadowing is not None else {}),
         }
 
@@ -230,7 +233,8 @@ class AdminApp:
                 said, found = await asyncio.gather(listing, artifacts.look(digest, max_age))
             else:
                 said, found = await listing, None
-            update = {"artifacts": True, "artifact": found}
+            fresh = self._fresh.look() if self._fresh is not None else None
+            update = {"artifacts": True, "artifact": found, "fresh": fresh}
             return json_response(said.model_copy(update=update).wire())
 
         return asyncio.get_running_loop().create_task(look())
@@ -240,6 +244,14 @@ class AdminApp:
         lease = _body(contract.TrafficLease, request, remedy)
         self._traffic.take_lease(lease)
         return json_response({"pod": self._pod, "revision": self.revision, **lease.wire()})
+
+    def _of_fresh(self, request: Request) -> Response:
+        fresh = self._fresh
+        assert fresh is not None
+        if request.method != b"POST":
+            return json_response(fresh.look().wire())
+        order = _body(contract.FreshOrder, request, 'send {"off": true or false, "ttlSeconds": 0 < s <= 300}')
+        return json_response(fresh.take(order).wire())
 
     def _take_point(self, request: Request) -> asyncio.Future[Response]:
         point = self._point

@@ -26,6 +26,9 @@ from .evidence.live_recall import LiveRecall
 from .evidence.live_sample import LiveSample
 from .evidence.metrics import Gauges, SearcherMetrics
 from .evidence.ring import EvidenceRing, LiveTally
+from .fresh import fresh_task
+from .fresh_port import FreshPort
+from .fresh_watch import FreshWatch
 from .http import limits
 from .http.auth import Tokens
 from .http.listener import Listener
@@ -33,6 +36,7 @@ from .http.mounted import Mounted, watch
 from .http.tls import Certificate
 from .point import PodPoint
 from .ports import open_port
+from .search.freshness import Freshness
 from .search.policies import Policies
 from .search.pool import SearchPool
 from .settings import Settings
@@ -61,6 +65,9 @@ class Server:
         self._shadowing = Shadowing(task, settings.pod, self._ring.incarnation, key, self._read_deleted_again)
         self._metrics = SearcherMetrics(task.revision, self._ring, self._gauges)
         self._source = SourceListing.told(settings.source, self._gauges)
+        told = fresh_task(settings.fresh)
+        self._fresh = watch = FreshWatch(task, told, settings.pod) if told is not None else None
+        self._fresh_port = FreshPort(lambda: watch.seen, watch.switch) if watch is not None else None
         self._progress = "starting"
         self._pool: SearchPool | None = None
         self._live: LiveRecall | None = None
@@ -97,6 +104,7 @@ class Server:
         watching = loop.create_task(watch(mounted)) if mounted else None
         deleting: asyncio.Task[None] | None = None
         forgetting: asyncio.Task[None] | None = None
+        refreshing: asyncio.Task[None] | None = None
         try:
             loading = on_thread(self._load, "load")
             await asyncio.wait((loading, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -110,11 +118,13 @@ class Server:
                 deleting = loop.create_task(self._deletions.watch(self._task.tombstone_poll_seconds))
             if self._queries is not None:
                 forgetting = loop.create_task(self._queries.watch())
+            if self._fresh is not None:
+                refreshing = loop.create_task(self._fresh.watch())
             grace = await ended
             self._progress = "draining"
             await drain(self._users, grace, self._settings.drain_seconds)
         finally:
-            for task in (watching, deleting, forgetting):
+            for task in (watching, deleting, forgetting, refreshing):
                 if task is not None:
                     task.cancel()
             await admin.close()
@@ -139,6 +149,9 @@ class Server:
 
     def _load(self) -> load.Loaded:
         loaded, self._deletions = load_without_deleted(self._task, self._tell, self._settings, self._gauges)
+        if self._fresh is not None:
+            self._tell("reading fresh rows")
+            self._fresh.open(loaded.engine)
         return loaded
 
     def _admin(self) -> AdminApp:
@@ -153,6 +166,7 @@ class Server:
             source=self._source,
             shadowing=self._shadowing,
             point=self._point,
+            fresh=self._fresh_port,
         )
 
     async def _use_point(self, point: contract.ServingPoint) -> None:
@@ -175,6 +189,7 @@ class Server:
             gauges.spans = self._span_counts
         if self._tokens is not None:
             gauges.token_uses = {name: self._tokens.uses[name] for name in (*self._tokens.names, *self._tokens.uses)}
+        gauges.fresh = self._fresh_port.look() if self._fresh_port is not None else None
         if self._policies is not None:
             gauges.tokens_without_rows = len(self._policies.unusable)
         return self._metrics
@@ -212,6 +227,7 @@ class Server:
             reranker=loaded.reranker,
             threads=self._settings.threads,
             shards=loaded.shards,
+            fresh=self._freshness,
         )
         await self._point.open(app.points)
         self._shadowing.receive(app, engine, self._pool, self._deleted, self._vectors, self._settings.threads)
@@ -240,6 +256,10 @@ class Server:
         _log.info("ready", extra=facts)
         return users
 
+    @property
+    def _freshness(self) -> Freshness | None:
+        return self._fresh.freshness if self._fresh is not None else None
+
     def _deleted(self) -> str:
         """Fingerprint of the deleted ids that are hidden now."""
         return self._deletions.fingerprint if self._deletions is not None else ""
@@ -257,7 +277,9 @@ class Server:
         if not self._task.live_recall:
             return None
         loop, ring, engine = asyncio.get_running_loop(), self._ring, loaded.engine
-        sample = LiveSample(self._task.segments, live=lambda: engine.live)
+        fresh = self._freshness
+        live = (lambda: engine.live) if fresh is None else (lambda: fresh.live(engine.live))
+        sample = LiveSample(self._task.segments, live=live)
         ring.live_before = int(sample.started) // contract.BUCKET_SECONDS
 
         def record(tallies: list[LiveTally], next_bucket: int, cpu_seconds: float) -> None:

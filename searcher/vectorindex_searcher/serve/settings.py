@@ -64,6 +64,8 @@ class Settings:
     """Key of the revision, which signs evidence and leases; empty: unsigned ones are taken."""
     source: str = ""
     """What of the index's source is listed when the operator asks (contract.SOURCE_ENV); empty: nothing."""
+    fresh: str = ""
+    """Where fresh rows are (contract.FRESH_ENV); empty: the artifact is all that is answered."""
     collector: Collector | None = None
     """Who is told spans of traced searches; None: nobody."""
     live_queries: bool = False
@@ -115,6 +117,7 @@ class Settings:
             params=_param_limits(environment.get(contract.PARAM_LIMITS_ENV, "")),
             columns_before=_columns_before(environment.get(contract.COLUMNS_BEFORE_ENV, "")),
             source=environment.get(contract.SOURCE_ENV, ""),
+            fresh=read("FRESH", str, ""),
             live_queries=_may_keep_queries(environment.get(contract.LIVE_QUERIES_ENV, "") == "1", key),
             internal_key=key,
             collector=Collector.told(environment),

@@ -57,6 +57,7 @@ class Role(Enum):
     ARTIFACTS = ("ARTIFACTS_", "spec.artifacts")
     QUERIES = ("QUERIES_", "spec.gate.queries")
     TOMBSTONES = ("SOURCE_", "spec.source.tombstones")
+    FRESH = ("SOURCE_", "spec.source.fresh")
     ENCODER = (ENCODER_ENV_PREFIX, "spec.embedding.encoder.onnx")
     RERANKER = (RERANKER_ENV_PREFIX, "spec.searcher.rerank.onnx")
 

@@ -157,6 +157,10 @@ class Restricted:
         self._prepared.cache_clear()
         self._store.release()
 
+    def lengths(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """Of the vectors of `rows` int64 [n], as they are stored; None where they cannot be read."""
+        return self._store.lengths(rows)
+
     def exact(self, queries: npt.NDArray[np.float32], k: int, allowed_rows: RowSet) -> Answer:
         """As `search`, always over the rows' stored codes."""
         return self._store.search(queries, k, allowed_rows)

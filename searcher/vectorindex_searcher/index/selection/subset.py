@@ -132,6 +132,13 @@ class CodeStore:
             flat.add(self._store.reconstruct_batch(rows))
         return flat
 
+    def lengths(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """Of the vectors of `rows` int64 [n]; None where they cannot be read, or a transform may have changed them."""
+        if not self.usable or self._transforms:
+            return None
+        found: npt.NDArray[np.float32] = np.linalg.norm(self.gather(rows).reconstruct_n(0, len(rows)), axis=1)
+        return found
+
     def _map(self) -> None:
         """IVF: build FAISS's table from row to list, 8 bytes a row, if it is not there."""
         if self.reads_lists and not self._mapped:

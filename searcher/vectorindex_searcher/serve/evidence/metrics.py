@@ -23,6 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
+    from ...contract import FreshLook
     from .ring import EvidenceRing, Totals
 
 REQUESTS = "vectorindex_requests"
@@ -67,6 +68,13 @@ TOMBSTONES_CHECKED = "vectorindex_tombstones_checked_timestamp_seconds"
 TOMBSTONE_ERRORS = "vectorindex_tombstone_errors"
 SOURCE_CHECKED = "vectorindex_source_checked_timestamp_seconds"
 SOURCE_ERRORS = "vectorindex_source_errors"
+FRESH_NUMBER = "vectorindex_fresh_snapshot"
+FRESH_ROWS = "vectorindex_fresh_rows"
+FRESH_REFUSED = "vectorindex_fresh_refused_files"
+FRESH_FULL = "vectorindex_fresh_full"
+FRESH_OFF = "vectorindex_fresh_off"
+FRESH_AGE = "vectorindex_fresh_age_seconds"
+FRESH_FAILING = "vectorindex_fresh_failing"
 TOKENS_WITHOUT_ROWS = "vectorindex_tokens_without_rows"
 SHARD_REQUESTS = "vectorindex_shard_requests"
 SHARD_PODS = "vectorindex_shard_pods"
@@ -118,6 +126,8 @@ class Gauges:
     """Unix time of the last successful listing of the source."""
     source_errors: int | None = None
     """None: it is not listed here."""
+    fresh: FreshLook | None = None
+    """None: there are no rows besides the artifact's."""
     token_uses: Mapping[str, int] | None = None
     """Accepted requests by name of token; None: no token is asked for."""
     tokens_without_rows: int | None = None
@@ -167,6 +177,8 @@ class SearcherMetrics(Collector):
             yield seconds
         yield from self._shards()
         yield from self._listings()
+        if (fresh := self._gauges.fresh) is not None:
+            yield from self._of_fresh(fresh)
         if self._gauges.token_uses is not None:
             uses = CounterMetricFamily(
                 TOKEN_REQUESTS, "Requests accepted, by name of their token.", labels=("revision", "token")
@@ -217,6 +229,20 @@ class SearcherMetrics(Collector):
                 errors = CounterMetricFamily(name, text, labels=("revision",))
                 errors.add_metric((self._revision,), count)
                 yield errors
+
+    def _of_fresh(self, fresh: FreshLook) -> Iterator[Metric]:
+        for name, text, value in (
+            (FRESH_NUMBER, "Number of the snapshot of fresh rows.", fresh.number),
+            (FRESH_ROWS, "Rows in it.", fresh.rows),
+            (FRESH_REFUSED, "Files that keep a newer one from being made; 5 at most are told.", len(fresh.refused)),
+            (FRESH_FULL, "1 while there are more fresh rows than may be searched: a build is due.", int(fresh.full)),
+            (FRESH_OFF, "1 while fresh rows are switched off.", int(fresh.off)),
+            (FRESH_FAILING, "1 when the last look at them failed.", int(bool(fresh.reason))),
+            (FRESH_AGE, "Seconds since the last look that did not fail began.", fresh.age_seconds),
+        ):
+            family = GaugeMetricFamily(name, text, labels=("revision",))
+            family.add_metric((self._revision,), value)
+            yield family
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily(

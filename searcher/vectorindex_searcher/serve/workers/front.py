@@ -26,6 +26,7 @@ from ..evidence.increments import Increment
 from ..evidence.live_queries import LiveQueries
 from ..evidence.metrics import Gauges, SearcherMetrics
 from ..evidence.ring import EvidenceRing, LiveTally
+from ..fresh import fresh_task
 from ..http import limits
 from ..http.acceptor import Acceptor
 from ..http.auth import Tokens
@@ -38,6 +39,7 @@ from ..settings import Settings
 from ..source import SourceListing
 from .board import Board, Line
 from .channel import Channel
+from .fresh import FrontFresh
 from .family import Family
 from .memory import read
 from .shadowing import PodShadows
@@ -114,6 +116,8 @@ class Front:
         """Their number, and the fingerprint of what is deleted."""
         self._rows = -1
         """Descriptor of the rows that may be answered, kept for a worker that had no room for it; -1: all."""
+        told = fresh_task(settings.fresh)
+        self._fresh = FrontFresh(control.send, self._tell_all) if told is not None else None
         self._next = 0
         self._shadows = PodShadows(
             task,
@@ -171,6 +175,7 @@ class Front:
             stalled=self._stalled,
             shadowing=self._shadows,
             point=self._point,
+            fresh=self._fresh.port if self._fresh is not None else None,
         )
 
     async def _use_point(self, point: contract.ServingPoint) -> None:
@@ -198,6 +203,8 @@ class Front:
                     setattr(self._gauges, name, value)
             case "rows":
                 self._take_rows(message, descriptor)
+            case "fresh" if self._fresh is not None:
+                self._fresh.hear(message, descriptor)
             case "policies":
                 self._gauges.tokens_without_rows = message["withoutRows"]
             case "sample":
@@ -277,6 +284,8 @@ class Front:
                 os.close(descriptor)
             case "lost rows":
                 self._show_rows(worker)
+            case "lost fresh" if self._fresh is not None:
+                self._fresh.send_again(worker.channel)
             case "query":
                 self._keep(message["query"], descriptor)
             case "asked" if self._queries is not None:
@@ -377,6 +386,7 @@ class Front:
         gauges.in_flight = sum(line.in_flight for line in lines)
         gauges.live_queries = len(self._queries) if self._queries is not None else None
         gauges.connections = sum(line.connections for line in lines)
+        gauges.fresh = self._fresh.port.look() if self._fresh is not None else None
         if self._tokens is not None:
             gauges.token_uses = {name: self._uses[name] for name in (*self._tokens.names, *self._uses)}
         return self._metrics

@@ -18,15 +18,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import uvloop
 
 from ... import contract
 from ...errors import TaskError
+from ...index.selection.rowset import RowSet
 from .. import load
 from ..evidence.metrics import Gauges
+from ..fresh import fresh_task
 from ..http import limits
 from ..http.auth import Tokens
 from ..http.tls import Certificate
@@ -36,6 +38,7 @@ from ..settings import Settings
 from ..tombstones import Deletions, load_without_deleted
 from .board import Board
 from .channel import Channel
+from .fresh import PodFresh
 from .front import Front
 from .memory import descriptor_of
 from .rates import SharedRates
@@ -75,6 +78,7 @@ class Pod:
         self._recall: PodRecall | None = None
         self._sender: PodSender | None = None
         self._deletions: Deletions | None = None
+        self._fresh: PodFresh | None = None
         self._failure: BaseException | None = None
         self._ending = False
         self._code = int(contract.ExitCode.OK)
@@ -150,6 +154,7 @@ class Pod:
             count=count,
             rates=SharedRates(len(self._task.segments) + 1),
             deleted=self._deletions.fingerprint if self._deletions is not None else "",
+            fresh=self._fresh.freshness if self._fresh is not None else None,
         )
         self._tell({"do": "gauges", "gauges": self._told_gauges(loaded)})
         self._tell({"do": "loaded", "workers": count, "facts": self._facts(loaded), "points": self._points(loaded)})
@@ -167,7 +172,7 @@ class Pod:
             self._control.send({"do": "worker", "pid": pid}, fronts.fileno())
             fronts.close()
         loaded.keep()
-        self._recall = recall = PodRecall(self._task, loaded, self._tell)
+        self._recall = recall = PodRecall(self._task, loaded, self._live(), self._tell)
         if self._task.live_recall:
             recall.start(count)
         differ = self._deletions.look_again if self._deletions is not None else lambda: None
@@ -175,6 +180,14 @@ class Pod:
         if self._deletions is not None and self._task.tombstone_poll_seconds:
             # After the last fork. Ends with the process.
             threading.Thread(target=self._watch_deletions, name="deletions", daemon=True).start()
+        if (fresh := self._fresh) is not None:
+            self._tell({"do": "fresh", "what": "seen", "seen": fresh.seen})
+            threading.Thread(target=lambda: fresh.watch(self._tell, recall.learn), name="fresh", daemon=True).start()
+
+    def _live(self) -> RowSet | None:
+        """The artifact's rows that may be answered."""
+        assert self._loaded is not None
+        return self._fresh.live() if self._fresh is not None else self._loaded.engine.live
 
     def _watch_deletions(self) -> None:
         deletions, loaded, recall = self._deletions, self._loaded, self._recall
@@ -189,7 +202,9 @@ class Pod:
             if deletions.try_refresh():
                 live = loaded.engine.live
                 descriptor, known = None if live is None else descriptor_of(live), deletions.fingerprint
-                self._tell({"do": "rows", "number": recall.learn(live), "fingerprint": known}, descriptor)
+                with nullcontext() if self._fresh is None else self._fresh.changing:
+                    number = recall.learn(self._live())
+                    self._tell({"do": "rows", "number": number, "fingerprint": known}, descriptor)
                 if descriptor is not None:
                     os.close(descriptor)
             self._tell({"do": "gauges", "gauges": self._told_gauges(loaded)})
@@ -245,7 +260,12 @@ class Pod:
 
     def _load(self) -> load.Loaded:
         loaded, self._deletions = load_without_deleted(self._task, self._say, self._settings, self._gauges)
-        if loaded.engine.metadata_columns or self._deletions is not None:
+        told = fresh_task(self._settings.fresh)
+        if told is not None:
+            self._say("reading fresh rows")
+            self._fresh = PodFresh(loaded.engine, self._task, told, self._settings.pod)
+            self._fresh.look()
+        if loaded.engine.metadata_columns or self._deletions is not None or told is not None:
             loaded.engine.share_among(self._settings.processes)
         return loaded
 
@@ -313,6 +333,8 @@ class Pod:
                 self._failure = _failed(message)
             case "sample" if self._recall is not None:
                 self._recall.add_sample(message, descriptor)
+            case "fresh" if self._fresh is not None and self._recall is not None:
+                self._fresh.switch(message["off"], self._tell, self._recall.learn)
             case _ if self._sender is not None:
                 self._sender.hear(message, descriptor)
             case _:

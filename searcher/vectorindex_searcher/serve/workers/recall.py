@@ -26,11 +26,14 @@ TALLIES_AT_ONCE = 200
 class PodRecall:
     """`tell`: takes a message for the front process."""
 
-    def __init__(self, task: contract.ServeTask, loaded: Loaded, tell: Callable[[dict[str, object]], None]) -> None:
+    def __init__(
+        self, task: contract.ServeTask, loaded: Loaded, live: RowSet | None, tell: Callable[[dict[str, object]], None]
+    ) -> None:
+        """live: the rows that may be answered at the start."""
         self._task, self._loaded, self._tell = task, loaded, tell
         self._sampled = threading.Condition()
         """Guards states and rounds."""
-        self._states = LiveStates(loaded.engine.live)
+        self._states = LiveStates(live)
         self._rounds = Rounds(0, 0, ())
         self._live: LiveRecall | None = None
 

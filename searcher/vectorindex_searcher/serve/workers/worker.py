@@ -30,6 +30,7 @@ from ..http.limits import Limits
 from ..http.listener import Listener
 from ..http.mounted import Mounted, watch
 from ..http.tls import Certificate
+from ..search.freshness import Freshness
 from ..search.policies import Policies
 from ..search.pool import SearchPool
 from ..settings import Settings
@@ -39,10 +40,11 @@ from ..traffic import Traffic
 from .board import Line
 from .channel import Channel
 from .clicks import SentFeedback
+from .fresh import WorkerFresh
 from .memory import rows_of, written
 from .pairs import WorkerShadows
 from .rates import SharedRates
-from .samples import LiveStates, packed
+from .samples import packed
 
 TELL_SECONDS = 0.1
 """How often a worker says what it counted, and that its event loop turns."""
@@ -67,6 +69,8 @@ class WorkerParts:
     rates: SharedRates
     deleted: str
     """Fingerprint of the deleted ids that are hidden at the start."""
+    fresh: Freshness | None
+    """With the snapshot of the start; None where there are no rows besides the artifact's."""
 
 
 class Worker:
@@ -95,8 +99,8 @@ class Worker:
         self._pool = SearchPool(parts.threads)
         self._queries = self._keep_queries()
         engine = parts.loaded.engine
-        self._states = LiveStates(engine.live)
-        self._live = LiveSample(parts.task.segments, live=lambda: engine.live) if parts.task.live_recall else None
+        self._fresh = fresh = WorkerFresh(engine, parts.fresh, lambda: self._channel.send({"say": "lost fresh"}))
+        self._live = LiveSample(parts.task.segments, live=fresh.live) if parts.task.live_recall else None
         part = Part(self._number, parts.count)
         self._shadows = WorkerShadows(
             parts.task, engine, part, parts.rates.rates, lambda: self._deleted, self._channel.send
@@ -119,6 +123,7 @@ class Worker:
             reranker=parts.loaded.reranker,
             threads=parts.threads,
             shards=parts.loaded.shards,
+            fresh=parts.fresh,
         )
         self._shadows.receive(self._app, self._pool, parts.threads)
         collector, revision = parts.settings.collector, parts.task.revision
@@ -170,6 +175,8 @@ class Worker:
                 self._feedback.answered(message["number"], message["result"])
             case "rows":
                 self._take_rows(descriptor, message)
+            case "fresh":
+                self._fresh.hear(message, descriptor)
             case "sample" if self._live is not None:
                 self._send_sample(self._live)
             case "end":
@@ -193,7 +200,7 @@ class Worker:
     def _send_sample(self, live: LiveSample) -> None:
         """What was asked in this round of live recall, which ends."""
         sample, since = live.take()
-        descriptor = written(packed(sample, self._states))
+        descriptor = written(packed(sample, self._fresh.states))
         self._channel.send({"say": "sample", "since": since}, descriptor)
         os.close(descriptor)
 
@@ -206,8 +213,8 @@ class Worker:
             asyncio.get_running_loop().call_later(TELL_SECONDS, self._channel.send, {"say": "lost rows"})
             return
         rows = rows_of(descriptor, engine.count) if some else None
-        self._states.learn(message["number"], rows)
         engine.show_only(rows)
+        self._fresh.learn(message["number"])
         self._deleted = message["fingerprint"]
 
     def _alone(self) -> None:

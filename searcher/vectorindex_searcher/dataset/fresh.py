@@ -1,0 +1,98 @@
+"""Files of fresh rows: small ones in formats with ids, below a prefix of their own, each read whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..contract import FRESH_FILE_BYTES, MAX_FRESH_ROWS, Columns, Embedding
+from ..errors import BadData, TaskError
+from ..storage.store import ObjectInfo, Store, list_all
+from .formats import FORMATS
+from .listing import Listing, is_data
+from .objects import FreshObject
+from .places import refuse_broken_links, refuse_tables
+from .source import open_source
+
+FIELD = "spec.source.fresh"
+MAX_FILES = 10_000
+"""Below the prefix, those that are built in by now included: every snapshot names them all."""
+SUFFIXES = tuple(suffix for found in FORMATS if found.ids is not None for suffix in found.suffixes)
+
+
+class TooManyFresh(BadData):  # noqa: N818 - says what happened
+    """More than may be searched beside an artifact: a build is due."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__("TooManyFreshRows", message, object=key, field=FIELD, remedy="Build the index again.")
+
+
+@dataclass(frozen=True, slots=True)
+class FreshTable:
+    """The rows of one file."""
+
+    ids: pa.Array
+    """int64 or string [n]."""
+    vectors: npt.NDArray[np.float32]
+    """[n, d], as given, each one that an index takes."""
+    metadata: pa.Table
+    """n rows."""
+
+
+def list_fresh(store: Store) -> tuple[FreshObject, ...]:
+    """The files in key order; none below a prefix that does not exist yet. Names that begin with `_` or `.` are not
+    listed: a writer that cannot write at once writes to such a one, and renames.
+
+    Raises TaskError when the store refuses or cannot be reached, and for a file that is no rows by its name.
+    """
+    found = list_all(store)
+    refuse_tables(store, (item.key for item in found), above=False)
+    found = [item for item in found if is_data(item.key, store.prefix, ("",))]
+    refuse_broken_links(store, found)
+    if len(found) > MAX_FILES:
+        message = f"{store.describe(store.prefix)} holds {len(found)} files, at most {MAX_FILES} are listed"
+        remedy = "Remove those that are built into the index, or write several rows into one."
+        raise BadData("TooManyFreshFiles", message, object=found[0].key, field=FIELD, remedy=remedy)
+    return tuple(_named(store, found))
+
+
+def _named(store: Store, found: Iterable[ObjectInfo]) -> Iterable[FreshObject]:
+    for item in found:
+        if not item.key.lower().endswith(SUFFIXES):
+            message = f"{store.describe(item.key)} holds no rows with ids, by its name"
+            remedy = f"Write fresh rows as {', '.join(SUFFIXES)}; remove what is none, or begin its name with _."
+            raise BadData("UnknownFormat", message, object=item.key, field=FIELD, remedy=remedy)
+        yield FreshObject(key=item.key, size=item.size, etag=item.etag, stored_at=item.modified)
+
+
+def read_fresh(
+    store: Store, item: FreshObject, columns: Columns, embedding: Embedding, schema: pa.Schema | None = None
+) -> FreshTable | None:
+    """The rows of one file as it was listed; None when it has none. `embedding`: with the dimension that they must
+    have. `schema`: types of the metadata; None: the file's own.
+
+    Raises BadData or BadSpec naming the file (TooManyFresh for one that is too large), SourceChanged, StoreUnavailable.
+    """
+    if item.size > FRESH_FILE_BYTES:
+        raise TooManyFresh(item.key, f"{item.key} is {item.size} bytes, a file may be {FRESH_FILE_BYTES}")
+    try:
+        source = open_source(store, Listing(fingerprint="", objects=(item,)), columns, embedding)
+    except TaskError as error:
+        if error.reason == "EmptySource":
+            return None
+        raise
+    if source.rows > MAX_FRESH_ROWS:
+        raise TooManyFresh(item.key, f"{item.key} has {source.rows} rows, at most {MAX_FRESH_ROWS} may be fresh")
+    if schema is not None:
+        source = replace(source, metadata=schema)
+    blocks = list(source.blocks())
+    metadata = pa.concat_tables([block.metadata for block in blocks])
+    return FreshTable(_whole([block.ids for block in blocks]), np.concatenate([b.vectors for b in blocks]), metadata)
+
+
+def _whole(parts: list[pa.Array | None]) -> pa.Array:
+    return pa.concat_arrays([part for part in parts if part is not None])
