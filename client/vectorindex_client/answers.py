@@ -14,6 +14,7 @@ MAX_ANSWER_BYTES = 256 << 20
 REVISION = "x-vectorindex-revision"
 IGNORED_PARAMS = "x-vectorindex-ignored-params"
 RERANKED = "x-vectorindex-reranked"
+FRESH = "x-vectorindex-fresh"
 
 
 @dataclass(frozen=True, slots=True)

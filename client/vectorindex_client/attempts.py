@@ -5,6 +5,7 @@ out and its answer lost, changes nothing. What is left to consider is load:
 
 - 503 with Retry-After: the searcher asks for it. Waits as long as it says and a little longer, by chance, so that those
   who were refused together do not come back together.
+- 409 with Retry-After: the searcher has not read yet what is asked for. Waits likewise, until the deadline.
 - No connection: nothing was sent. A searcher that was killed is in the Service for a second or two longer, so each wait
   is four times the one before.
 - A connection that broke before the head of an answer: the searcher closed an idle connection at the very moment of
@@ -25,7 +26,7 @@ import time
 
 from .answers import Answer, not_a_searcher
 from .calls import Request
-from .errors import DeadlineExceeded, Overloaded, Unreachable, VectorIndexError
+from .errors import DeadlineExceeded, NotFreshYet, Overloaded, Unreachable, VectorIndexError
 
 MAX_DEADLINE_MS = 600_000
 JITTER = 0.5
@@ -135,6 +136,9 @@ class Attempts:
         if 200 <= answer.status < 300:
             return None
         error, seconds = answer.problem(), answer.retry_after
+        if isinstance(error, NotFreshYet) and seconds is not None:
+            self._left += 1  # it costs next to nothing, and comes with time alone
+            return self._wait(seconds, error, True)
         return self._wait(seconds or 0.0, error, isinstance(error, Overloaded) and seconds is not None)
 
     def _wait(self, seconds: float, error: VectorIndexError, again: bool) -> float:

@@ -68,6 +68,7 @@ class Fields:
     params: Mapping[str, int]
     include_metadata: bool
     track: bool
+    min_fresh: int
 
 
 def fields(
@@ -79,6 +80,7 @@ def fields(
     params: Mapping[str, int] | None = None,
     include_metadata: bool = False,
     track: bool = False,
+    min_fresh: int = 0,
 ) -> Fields:
     """Raises ValueError for what no request can hold: the searcher judges the rest."""
     return Fields(
@@ -89,6 +91,7 @@ def fields(
         {str(name): _integer(f"params.{name}", value) for name, value in (params or {}).items()},
         bool(include_metadata),
         bool(track),
+        _integer("min_fresh", min_fresh),
     )
 
 
@@ -193,6 +196,7 @@ def _query_string(wanted: Fields, dimension: int) -> str:
         tuple(wanted.params.items()),
         wanted.include_metadata,
         wanted.track,
+        wanted.min_fresh,
     )
     if wanted.filter is None:
         return plain
@@ -208,6 +212,7 @@ def _plain_query_string(
     params: tuple[tuple[str, int], ...],
     include_metadata: bool,
     track: bool,
+    min_fresh: int,
 ) -> str:
     """Kept, because it costs as much as reading an answer and a program asks for the same again and again."""
     # The dimension travels with the bytes: without it, two vectors of half the length look like one.
@@ -221,6 +226,8 @@ def _plain_query_string(
         found["track"] = "true"
     if include_metadata:
         found["include"] = "metadata"
+    if min_fresh:
+        found["minFresh"] = min_fresh
     return urlencode(found)
 
 
@@ -234,6 +241,8 @@ def _document(wanted: Fields) -> dict[str, object]:
         found["track"] = True
     if wanted.include_metadata:
         found["include"] = ["metadata"]
+    if wanted.min_fresh:
+        found["minFresh"] = wanted.min_fresh
     return found
 
 

@@ -103,15 +103,17 @@ class Client:
         params: Mapping[str, int] | None = None,
         include_metadata: bool = False,
         track: bool = False,
+        min_fresh: int = 0,
         timeout: float | None = None,
     ) -> Result:
         """The best hits for one vector (a sequence of numbers, or an array of any float type), or instead of it for a
         `text`, where the index has an encoder. Raises ValueError for what is neither, VectorIndexError when it is not
-        answered. `track`: the result gets a `query_id`, which `feedback` takes.
+        answered. `track`: the result gets a `query_id`, which `feedback` takes. `min_fresh`: the `fresh` of an earlier
+        result: a searcher that has not come so far is asked again until the timeout (NotFreshYet).
         """
         wanted = calls.fields(
             k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
-            track=track,
+            track=track, min_fresh=min_fresh,
         )  # fmt: skip
         return self._run(lambda: calls.search(query, text, wanted), timeout)
 
@@ -127,6 +129,7 @@ class Client:
         params: Mapping[str, int] | None = None,
         include_metadata: bool = False,
         track: bool = False,
+        min_fresh: int = 0,
         timeout: float | None = None,
     ) -> list[Result]:
         """As `search`, for several vectors or `texts`: one result each, in order. More than 256 vectors or 32 texts go
@@ -134,7 +137,7 @@ class Client:
         """
         wanted = calls.fields(
             k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
-            track=track,
+            track=track, min_fresh=min_fresh,
         )  # fmt: skip
         return self._run(lambda: calls.search_many(queries, texts, wanted), timeout)
 
@@ -214,12 +217,13 @@ class AsyncClient:
         params: Mapping[str, int] | None = None,
         include_metadata: bool = False,
         track: bool = False,
+        min_fresh: int = 0,
         timeout: float | None = None,
     ) -> Result:
         """See Client.search."""
         wanted = calls.fields(
             k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
-            track=track,
+            track=track, min_fresh=min_fresh,
         )  # fmt: skip
         return await self._run(lambda: calls.search(query, text, wanted), timeout)
 
@@ -235,12 +239,13 @@ class AsyncClient:
         params: Mapping[str, int] | None = None,
         include_metadata: bool = False,
         track: bool = False,
+        min_fresh: int = 0,
         timeout: float | None = None,
     ) -> list[Result]:
         """See Client.search_many."""
         wanted = calls.fields(
             k, segment=segment, filter=filter, min_score=min_score, params=params, include_metadata=include_metadata,
-            track=track,
+            track=track, min_fresh=min_fresh,
         )  # fmt: skip
         return await self._run(lambda: calls.search_many(queries, texts, wanted), timeout)
 

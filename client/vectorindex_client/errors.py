@@ -52,6 +52,10 @@ class Forbidden(VectorIndexError):
     """The token may see no row of this index (403): it has no policy, or one that this revision cannot enforce."""
 
 
+class NotFreshYet(VectorIndexError):
+    """No searcher that was asked has the snapshot of `min_fresh` yet (409), also after waiting for it."""
+
+
 class Overloaded(VectorIndexError):
     """Too much is waiting (503), also after the retries."""
 
@@ -86,6 +90,8 @@ def problem(status: int, document: Mapping[str, object] | None) -> VectorIndexEr
         503: Overloaded,
         504: DeadlineExceeded,
     }
+    if kind == "NotFreshYet":
+        types[409] = NotFreshYet
     raised = types.get(status, InvalidRequest if 400 <= status < 500 else ServerError)
     return raised(
         str(told.get("detail") or f"the server answered with HTTP status {status} and no explanation"),

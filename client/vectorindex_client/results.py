@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from .answers import IGNORED_PARAMS, RERANKED, REVISION, Answer, not_a_searcher
+from .answers import FRESH, IGNORED_PARAMS, RERANKED, REVISION, Answer, not_a_searcher
 
 Id = int | str
 MAGIC = b"VXA1"
@@ -41,6 +41,9 @@ class Result:
     reranked: bool | None = None
     """Whether the hits are in the order of the index's cross-encoder, and not in that of `scores`. None where nobody
     was to reorder them: for vectors, and where the index has none."""
+    fresh: int | None = None
+    """Number of the snapshot of fresh rows that were searched too, for `min_fresh`. None: there are none, or they are
+    switched off."""
 
 
 def results_of(answer: Answer, queries: int) -> list[Result]:
@@ -70,6 +73,7 @@ def _of_json(answer: Answer) -> list[Result]:
             encode,
             bool(cut & {"text", f"texts[{number}]"}),
             document.get("reranked"),
+            document.get("fresh"),
         )
         for number, one in enumerate(document["results"])
     ]
@@ -98,12 +102,12 @@ def _of_bytes(answer: Answer) -> list[Result]:
         raise ValueError("not whole")
     ignored, said = _ignored(answer), answer.headers.get(RERANKED)
     reranked = None if said is None else said == "true"
-    if queries == 1:
-        return [Result(ids, scores, None, revision, None, ignored_params=ignored, reranked=reranked)]
-    spans = pairwise(accumulate(counts, initial=0))
+    number = answer.headers.get(FRESH)
+    fresh = None if number is None else int(number)
+    spans = ((0, hits),) if queries == 1 else pairwise(accumulate(counts, initial=0))
     return [
-        Result(ids[first:last], scores[first:last], None, revision, None, ignored_params=ignored, reranked=reranked)
-        for first, last in spans
+        Result(ids[at:end], scores[at:end], None, revision, None, None, ignored, reranked=reranked, fresh=fresh)
+        for at, end in spans
     ]
 
 

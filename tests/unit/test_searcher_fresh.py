@@ -145,7 +145,7 @@ def test_fresh_rows_are_in_every_answer_and_say_their_snapshot(engine: Engine, s
     assert (headers[FRESH_HEADER.lower()], list(np.frombuffer(answer, "<i8", 2, 16))) == ("7", [COUNT + 1, 5])
     _, _, everything = shop.ask("support", {"vector": QUERY, "k": COUNT})
     assert len({*everything["results"][0]["ids"]}) == COUNT, "each id once"
-    fresh.switch_off()
+    fresh.switch(off=True)
     _, _, after = shop.ask("support", {"vector": QUERY, "k": 3})
     assert after["results"] == before["results"]
     assert "fresh" not in after
@@ -195,12 +195,14 @@ def test_a_number_never_falls(engine: Engine) -> None:
     assert held.take(fresh_rows(engine, 3, []))
     assert not held.take(fresh_rows(engine, 3, []))
     assert not held.take(fresh_rows(engine, 2, []))
-    held.switch_off()
+    held.switch(off=True)
     with pytest.raises(Problem):
         held.wanted([3])
     assert not held.take(fresh_rows(engine, 2, [])), "nor by being switched off and on"
-    assert held.take(fresh_rows(engine, 3, []))
-    assert held.wanted([1, 3]) is held.now
+    assert held.take(fresh_rows(engine, 4, []))
+    assert held.now is None
+    held.switch(off=False)
+    assert held.wanted([1, 4]) is held.now
 
 
 # ---------------------------------------------------------------- what is refused

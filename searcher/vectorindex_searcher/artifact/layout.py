@@ -67,7 +67,8 @@ class Kind(Enum):
 @dataclass(frozen=True, slots=True)
 class Owned:
     """A key that is ours. `digest`: of its artifact, empty for what belongs to none. `name`: gate hash of a report,
-    fingerprint of a listing, cluster of a mark, name of an outcome, number of a snapshot. `shard`: the part it is of; None: of the whole."""
+    fingerprint of a listing, cluster of a mark, name of an outcome, number of a snapshot. `shard`: the part it is of;
+    None: of the whole."""
 
     kind: Kind
     digest: str = ""

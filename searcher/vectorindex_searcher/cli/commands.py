@@ -19,6 +19,7 @@ from ..contract import (
     Device,
     Effort,
     Embedding,
+    FreshTask,
     ImportedIndex,
     IndexSpec,
     Location,
@@ -279,11 +280,12 @@ def serve_task(options: argparse.Namespace, given: str | None) -> ServeTask:
 
 def fresh_text(options: argparse.Namespace) -> str | None:
     """What FRESH_ENV says in a pod, of --fresh; None without it. Raises BadSpec."""
-    if not options.fresh:
+    place = places.fresh(options)
+    if place is None:
         return None
     try:
         told = FreshTask(
-            place=parse_location(options.fresh, **places.reached(options)),
+            place=place,
             columns=Columns(id=options.id_column, vector=options.vector_column),
             poll_seconds=options.fresh_poll,
         )

@@ -145,9 +145,7 @@ def _tombstone_flags(verb: argparse.ArgumentParser, *, serving: bool = False, id
 
 def _fresh_flags(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("fresh rows", "Files of new and changed rows, answered without a build.")
-    group.add_argument(
-        "--fresh", metavar="PLACE", help="where they are: Parquet or JSON lines, with the source's columns"
-    )
+    group.add_argument("--fresh", metavar="PLACE", help="where they are: Parquet or JSON lines")
     group.add_argument(
         "--fresh-poll", type=float, default=10.0, metavar="SECONDS", help="look at them this often (default: 10)"
     )

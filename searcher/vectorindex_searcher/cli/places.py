@@ -49,6 +49,11 @@ def tombstones(options: argparse.Namespace) -> Location | None:
     return parse_location(options.tombstones, **reached(options)) if options.tombstones else None
 
 
+def fresh(options: argparse.Namespace) -> Location | None:
+    """--fresh."""
+    return parse_location(options.fresh, **reached(options)) if options.fresh else None
+
+
 def only_digest(options: argparse.Namespace, *, planned: bool = False) -> str:
     """The digest of the flag, or the one there is. planned: a plan is enough, with nothing published yet.
 

@@ -24,7 +24,7 @@ MAX_FILES = 10_000
 SUFFIXES = tuple(suffix for found in FORMATS if found.ids is not None for suffix in found.suffixes)
 
 
-class TooManyFresh(BadData):  # noqa: N818 - says what happened
+class TooManyFresh(BadData):
     """More than may be searched beside an artifact: a build is due."""
 
     def __init__(self, key: str, message: str) -> None:

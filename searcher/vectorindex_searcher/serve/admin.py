@@ -1,5 +1,5 @@
-"""The admin port: probes, metrics, evidence, the source, fresh rows, live queries, leases, operating points, shadows. For
-the kubelet, Prometheus, the operator, the gate and other revisions, never for users.
+"""The admin port: probes, metrics, evidence, the source, fresh rows, live queries, leases, operating points, shadows.
+For the kubelet, Prometheus, the operator, the gate and other revisions, never for users.
 
 Up from the first moment, long before the index is loaded.
 """
@@ -58,7 +58,8 @@ class AdminApp:
     the loading, for people who look at /readyz. `queries`: the sample of live queries, once there is one. `source`:
     None where the index's source is not listed here. `settled`: waits until the ring has what was counted until now,
     and tells when that was (unix seconds); None: it always has. `stalled`: what of the pod does not answer, empty if
-    all does. `shadowing`: None where it takes part in no shadow. `point`: None where it has one operating point. `fresh`: None where there are no rows besides the artifact's."""
+    all does. `shadowing`: None where it takes part in no shadow. `point`: None where it has one operating point.
+    `fresh`: None where there are no rows besides the artifact's."""
 
     def __init__(
         self,

@@ -132,13 +132,16 @@ class FreshSource:
         """By key and etag: what was read of the files that are there, so that each is read once."""
         self._newest: Snapshot | None = None
         """That is published, taken or not."""
+        self._given: Gathered | None = None
+        """The newest that this look has found."""
         self.seen = Seen()
 
     def look(self) -> Gathered | None:
         """Look at snapshots and files; the snapshot that is to be searched from now on, None: that of before."""
         began, seen = self._clock(), self.seen
+        self._given = None
         try:
-            rows = self._look()
+            self._look()
         except TooManyFresh as error:
             waiting = sum(len(one.ids) for one in self._read.values() if isinstance(one, FreshFile))
             self._failed(error.reason, error.failure.message, full=True, waiting=waiting)
@@ -154,23 +157,22 @@ class FreshSource:
             self.seen = replace(self.seen, **quiet, good_at=began)  # type: ignore[arg-type]
             if seen.reason:
                 _log.info("fresh rows are read again")
-            return rows
-        return None
+        return self._given  # also where a newer one could not be made
 
     def _failed(self, reason: str, message: str, **seen: Any) -> None:
         if (reason, message) != (self.seen.reason, self.seen.message):
             _log.error("fresh rows not read, the last snapshot stays", extra={"reason": reason, "problem": message})
         self.seen = replace(self.seen, reason=reason, message=message, errors=self.seen.errors + 1, **seen)
 
-    def _look(self) -> Gathered | None:
+    def _look(self) -> None:
         if self._absorbed is None:
             self._absorbed = self._held()
             self._usual = usual_lengths(self._engine)
         published = newest(self._artifacts, self._layout)
-        rows, refusal = None, None
+        refusal: TaskError | None = None
         if published > self.seen.number:
             try:
-                rows = self._take(published)
+                self._take(published)
             except (_FilesRefused, TooManyFresh, SourceChanged) as error:
                 refusal = error  # what lies there by now may be better
         listed = self._listed(max(published, self.seen.number) + 1)
@@ -178,12 +180,13 @@ class FreshSource:
         if known or (self._newest is None and not listed.files):
             if refusal is not None:
                 raise refusal
-            return rows
+            return
         found = self._gathered(listed)
         if not publish(self._artifacts, self._layout, listed):
-            return self._take(listed.number) or rows
+            self._take(listed.number)
+            return
         _log.info("fresh rows published", extra={"number": listed.number, "files": len(listed.files)})
-        return self._taken(listed, found)
+        self._taken(listed, found)
 
     def _held(self) -> frozenset[tuple[str, str]]:
         """Files that the artifact holds itself, by its own listing."""
@@ -199,22 +202,21 @@ class FreshSource:
             deleted = tuple(item for item in list_tombstones(self._tombstones) if item.stored_at >= oldest)
         return Snapshot(number=number, files=files, deleted=deleted, pod=self._pod)
 
-    def _take(self, number: int) -> Gathered | None:
-        """A published snapshot; None when it is gone."""
+    def _take(self, number: int) -> None:
+        """A published snapshot, if it is still there."""
         snapshot = load(self._artifacts, self._layout, number)
-        if snapshot is None:
-            return None
-        self._newest = snapshot
-        return self._taken(snapshot, self._gathered(snapshot))
+        if snapshot is not None:
+            self._newest = snapshot
+            self._taken(snapshot, self._gathered(snapshot))
 
-    def _taken(self, snapshot: Snapshot, rows: Gathered) -> Gathered:
+    def _taken(self, snapshot: Snapshot, rows: Gathered) -> None:
         files = len(self._own(snapshot))
         self._newest = snapshot
         self.seen = replace(
             self.seen, number=rows.number, rows=len(rows.ids), files=files, absorbed=len(snapshot.files) - files
         )
         _log.info("fresh rows taken", extra={"number": rows.number, "rows": len(rows.ids), "files": files})
-        return rows
+        self._given = rows
 
     def _own(self, snapshot: Snapshot) -> list[FreshObject]:
         """Its files without those that the artifact holds."""

@@ -39,8 +39,8 @@ from ..settings import Settings
 from ..source import SourceListing
 from .board import Board, Line
 from .channel import Channel
-from .fresh import FrontFresh
 from .family import Family
+from .fresh import FrontFresh
 from .memory import read
 from .shadowing import PodShadows
 from .traffic import SharedTraffic

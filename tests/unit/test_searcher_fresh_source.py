@@ -1,0 +1,430 @@
+"""Files of fresh rows become numbered snapshots on which all pods agree, whoever dies and whatever is written there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from unit.test_searcher_policies import COUNT, DIMENSION, an_engine
+
+from vectorindex_searcher import contract
+from vectorindex_searcher.artifact import fresh as snapshots
+from vectorindex_searcher.artifact.layout import Layout
+from vectorindex_searcher.dataset.listing import Listing
+from vectorindex_searcher.dataset.objects import FreshObject
+from vectorindex_searcher.errors import BadSpec, StoreUnavailable
+from vectorindex_searcher.index.engine import Engine
+from vectorindex_searcher.index.fresh import FreshFile, FreshRows, Gathered, check_lengths, gathered_from
+from vectorindex_searcher.index.selection.rowset import RowSet
+from vectorindex_searcher.serve import fresh as fresh_module
+from vectorindex_searcher.serve.fresh import FreshSource, Seen, fresh_task
+from vectorindex_searcher.serve.fresh_port import FreshPort
+from vectorindex_searcher.serve.search.freshness import Freshness
+from vectorindex_searcher.storage.folder import FolderStore
+from vectorindex_searcher.storage.store import Role, open_store
+
+IDENTITY = contract.Identity(name="products")
+MOST = contract.FEW_FRESH_ROWS
+"""The index is so small that its share is less."""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return an_engine(tmp_path_factory.mktemp("fresh"), "Flat")
+
+
+class World:
+    """A folder of fresh rows, one of deleted ids, one of artifacts, and pods that look at them."""
+
+    def __init__(self, root: Path, engine: Engine) -> None:
+        self.root, self._engine = root, engine
+        for name in ("fresh", "deleted", "artifacts"):
+            (root / name).mkdir()
+        self.store = open_store(self.place("artifacts"), Role.ARTIFACTS)
+        self.layout = Layout(self.store.prefix, IDENTITY)
+        self._clock = 1000
+
+    def place(self, name: str) -> contract.Location:
+        return contract.Location(folder=str(self.root / name))
+
+    def pod(self, **told: Any) -> FreshSource:
+        task = contract.ServeTask(
+            identity=IDENTITY, revision="r", digest="d1", manifest_sha256="", artifacts=self.place("artifacts"),
+            tombstones=self.place("deleted"),
+        )  # fmt: skip
+        given = contract.FreshTask.model_validate({"place": self.place("fresh"), **told})
+        return FreshSource(self._engine, task, given, "pod")
+
+    def write(self, name: str, ids: list[int], *, at: int | None = None, **columns: Any) -> Path:
+        """Later than what was written before, unless `at` says when."""
+        vectors = np.random.default_rng(sum(ids)).standard_normal((len(ids), DIMENSION)).astype(np.float32)
+        table: dict[str, Any] = {
+            "id": pa.array(ids, pa.int64()), "vector": list(vectors), "tenant": ["a"] * len(ids),
+            "size": pa.array([1] * len(ids), pa.int64()), "tags": pa.array([["new"]] * len(ids), pa.list_(pa.string())),
+        }  # fmt: skip
+        path = self.root / "fresh" / name
+        pq.write_table(pa.table({k: v for k, v in {**table, **columns}.items() if v is not None}), path)
+        return self.stored(path, at)
+
+    def delete(self, name: str, ids: list[int], *, at: int | None = None) -> Path:
+        path = self.root / "deleted" / name
+        path.write_text("".join(f"{one}\n" for one in ids))
+        return self.stored(path, at)
+
+    def stored(self, path: Path, at: int | None = None) -> Path:
+        """The store's clock is the test's."""
+        self._clock += 1
+        os.utime(path, (at or self._clock,) * 2)
+        return path
+
+    @property
+    def numbers(self) -> list[int]:
+        names = (self.root / "artifacts" / "local" / "products" / "fresh").glob("*.json")
+        return sorted(int(path.stem) for path in names)
+
+
+@pytest.fixture
+def world(tmp_path: Path, engine: Engine) -> World:
+    return World(tmp_path, engine)
+
+
+def ids(rows: Gathered | None) -> list[int]:
+    assert rows is not None
+    found: list[int] = rows.ids.to_pylist()
+    return sorted(found)
+
+
+def test_pods_agree_on_what_one_of_them_has_read(world: World) -> None:
+    one, other = world.pod(), world.pod()
+    assert one.look() is None, "nothing is there, and nothing is published of it"
+    world.write("a.parquet", [COUNT, 3])
+    mine = one.look()
+    assert mine is not None
+    assert (mine.number, ids(mine), ids(other.look())) == (1, [3, COUNT], [3, COUNT])
+    assert (one.look(), other.look(), world.numbers) == (None, None, [1])
+    (world.root / "fresh" / "b.jsonl").write_text(
+        json.dumps({"id": 7, "vector": [1.0] * DIMENSION, "tenant": "b", "size": 2, "tags": ["x"]}) + "\n"
+    )
+    theirs = other.look()
+    assert theirs is not None
+    assert (theirs.number, ids(theirs), ids(one.look())) == (2, [3, 7, COUNT], [3, 7, COUNT])
+    assert (one.seen.number, one.seen.rows, one.seen.files) == (2, 3, 2)
+    assert theirs.metadata.column("tenant").to_pylist().count("b") == 1
+    (world.root / "fresh" / "a.parquet").unlink()
+    assert ids(one.look()) == [7], "a file that is removed takes its rows with it"
+
+
+def test_each_file_is_read_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    before = fresh_module.read_fresh
+    monkeypatch.setattr(
+        fresh_module, "read_fresh", lambda store, item, *rest: read.append(item.key) or before(store, item, *rest)
+    )
+    pod = world.pod()
+    for name in ("a.parquet", "b.parquet", "c.parquet"):
+        world.write(name, [1])
+        pod.look()
+    assert read == ["a.parquet", "b.parquet", "c.parquet"]
+
+
+def test_who_loses_the_race_takes_what_is_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No number ever means two things."""
+    one, other = world.pod(), world.pod()
+    world.write("a.parquet", [1])
+    before = fresh_module.publish
+
+    def late(*given: Any) -> bool:
+        monkeypatch.setattr(fresh_module, "publish", before)
+        world.write("b.parquet", [2])
+        assert ids(other.look()) == [1, 2]
+        return before(*given)
+
+    monkeypatch.setattr(fresh_module, "publish", late)
+    assert ids(one.look()) == [1, 2]
+    assert (one.seen.number, other.seen.number, world.numbers) == (1, 1, [1])
+
+
+def test_old_snapshots_go(world: World) -> None:
+    pod = world.pod()
+    for number in range(snapshots.KEPT + 4):
+        world.write("a.parquet", [number])
+        pod.look()
+    assert world.numbers == list(range(5, snapshots.KEPT + 5))
+
+
+def test_a_number_does_not_fall_where_somebody_removes_the_snapshots(world: World) -> None:
+    pod = world.pod()
+    for number in range(3):
+        world.write("a.parquet", [number])
+        pod.look()
+    for path in (world.root / "artifacts" / "local" / "products" / "fresh").iterdir():
+        path.unlink()
+    assert pod.look() is not None
+    assert (pod.seen.number, world.numbers) == (4, [4])
+    late = world.pod()
+    late.look()
+    assert late.seen.number == 4
+
+
+# ---------------------------------------------------------------- what counts
+
+
+def test_the_newest_store_time_wins_among_rows_and_deleted_ids(world: World) -> None:
+    pod = world.pod()
+    world.write("z.parquet", [1, 2], at=100, tenant=["old", "old"])
+    world.write("a.parquet", [1], at=200, tenant=["new"])
+    rows = pod.look()
+    assert rows is not None
+    assert dict(zip(rows.ids.to_pylist(), rows.metadata.column("tenant").to_pylist(), strict=True)) == {
+        1: "new",
+        2: "old",
+    }
+    world.delete("before.txt", [1, 2], at=99)
+    assert pod.look() is None, "it was deleted before it was written again"
+    world.delete("gone.txt", [1, 2], at=150)
+    assert ids(pod.look()) == [1]
+    world.delete("same.txt", [1], at=200)
+    last = pod.look()
+    assert last is not None
+    assert (len(last.ids), sorted(last.named.to_pylist())) == (0, [1, 2])
+    assert world.numbers == [1, 2, 3]
+
+
+def test_what_the_artifact_holds_is_no_fresh_row(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its content: a file that was written again under its name is fresh again."""
+    old = world.pod()
+    world.write("a.parquet", list(range(50)))
+    world.write("b.parquet", [60])
+    old.look()
+    there = [one for one in FolderStore(world.root / "fresh", Role.FRESH).list("") if one.key == "a.parquet"]
+    listed = tuple(FreshObject(key=one.key, size=one.size, etag=one.etag, stored_at=one.modified) for one in there)
+    built = Listing(fingerprint="f1", objects=(), fresh=listed)
+    monkeypatch.setattr(fresh_module, "load_listing", lambda *_: built)
+    young = world.pod(maxRows=2)
+    rows = young.look()
+    assert rows is not None
+    assert (rows.number, ids(rows), young.seen.absorbed, young.seen.full) == (1, [60], 1, False)
+    world.write("a.parquet", [5])
+    assert ids(young.look()) == [5, 60]
+    assert (young.seen.number, world.numbers) == (2, [1, 2])
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_beyond_the_bounds_the_last_snapshot_stays_and_a_build_is_due(world: World) -> None:
+    pod = world.pod()
+    world.write("a.parquet", list(range(MOST)))
+    pod.look()
+    assert (pod.seen.rows, pod.seen.full) == (MOST, False)
+    world.write("b.parquet", [COUNT])
+    assert pod.look() is None
+    assert (pod.seen.number, pod.seen.full, pod.seen.reason) == (1, True, "TooManyFreshRows")
+    assert pod.seen.waiting == MOST + 1
+    few = world.pod(maxRows=10)
+    assert (few.look(), few.seen.number, few.seen.full) == (None, 0, True)
+    (world.root / "fresh" / "b.parquet").unlink()
+    pod.look()
+    assert (pod.seen.full, pod.seen.reason) == (False, "")
+
+
+def test_a_share_of_the_rows_is_the_bound_of_a_large_index(world: World, engine: Engine) -> None:
+    engine.count, count = 4000, engine.count  # type: ignore[misc]
+    try:
+        pod = world.pod()
+    finally:
+        engine.count = count  # type: ignore[misc]
+    assert pod._most == 200
+
+
+def text(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+NAN = [float("nan")] * DIMENSION
+MALFORMED: dict[str, tuple[str, Callable[[World], Any]]] = {
+    "DimensionMismatch": ("z.parquet", lambda w: w.write("z.parquet", [1], vector=[[1.0, 2.0]])),
+    "NonFiniteVector": ("z.parquet", lambda w: w.write("z.parquet", [1], vector=[NAN])),
+    "ZeroVector": ("z.parquet", lambda w: w.write("z.parquet", [1], vector=[[0.0] * DIMENSION])),
+    "NullVector": ("z.parquet", lambda w: w.write("z.parquet", [1, 2], vector=[[1.0] * DIMENSION, None])),
+    "BadIdType": ("z.parquet", lambda w: w.write("z.parquet", [1], id=["1"])),
+    "UnknownColumn": ("z.parquet", lambda w: w.write("z.parquet", [1], tenant=None)),
+    "MixedTypes": ("z.parquet", lambda w: w.write("z.parquet", [1], size=["large"])),
+    "CorruptFile": ("z.parquet", lambda w: text(w.root / "fresh" / "z.parquet", b"PAR1 and no more")),
+    "UnknownFormat": ("z.csv", lambda w: text(w.root / "fresh" / "z.csv", b"id,vector\n1,2\n")),
+    "BadJson": ("z.jsonl", lambda w: text(w.root / "fresh" / "z.jsonl", b'{"id": 1, "vector": [1')),
+}
+
+
+@pytest.mark.parametrize("reason", MALFORMED)
+def test_a_malformed_file_is_named_and_leaves_the_last_snapshot(world: World, reason: str) -> None:
+    pod, late = world.pod(), world.pod()
+    world.write("a.parquet", [1])
+    pod.look()
+    world.write("b.parquet", [2])
+    name, write = MALFORMED[reason]
+    write(world)
+    assert pod.look() is None
+    assert ids(late.look()) == [1], "a pod that comes later has the last snapshot too"
+    for one in (pod, late):
+        assert (one.seen.number, one.seen.full, world.numbers) == (1, False, [1])
+        assert name in one.seen.message
+        look = one.seen.told(off=False, now=0.0)
+        if reason != "UnknownFormat":  # which is seen by its name, before anything is read
+            assert [(file.object, file.reason) for file in look.refused] == [(name, one.seen.reason)]
+        assert one.seen.reason
+    (world.root / "fresh" / name).unlink()
+    assert ids(pod.look()) == [1, 2]
+    assert (pod.seen.reason, pod.seen.refused, pod.seen.errors) == ("", (), 1)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_no_bytes_end_the_reader_or_change_what_is_searched(world: World, seed: int) -> None:
+    """Whatever a good file is cut or changed to: it is read whole, or refused by its name."""
+    draw = np.random.default_rng(seed)
+    path = world.write("a.parquet", [1, 2, 3])
+    data = bytearray(path.read_bytes())
+    for _ in range(int(draw.integers(1, 6))):
+        data[int(draw.integers(len(data)))] = int(draw.integers(256))
+    path.write_bytes(data[: int(draw.integers(len(data)))] if seed % 3 == 0 else data)
+    pod = world.pod()
+    rows = pod.look()
+    if rows is None:
+        assert pod.seen.reason
+        assert [name for name, _, _ in pod.seen.refused] == ["a.parquet"]
+    else:
+        assert np.isfinite(rows.vectors).all()
+        assert len(rows.ids) == len(rows.vectors) == rows.metadata.num_rows
+
+
+def test_vectors_of_another_length_are_another_models(engine: Engine) -> None:
+    """Under InnerProduct long vectors are the first hit of every query."""
+    empty = pa.table({})
+
+    def a_file(length: float) -> FreshFile:
+        return FreshFile("a.parquet", 1.0, pa.array([1]), np.full((1, 4), length / 2, np.float32), empty)
+
+    check_lengths(a_file(1.0), (0.9, 1.1))
+    check_lengths(a_file(2.1), (0.9, 1.1))
+    check_lengths(a_file(9.0), None)
+    for length in (0.3, 3.0):
+        with pytest.raises(Exception, match="length"):
+            check_lengths(a_file(length), (0.9, 1.1))
+    found = engine.lengths(np.arange(5))
+    assert found is not None
+    np.testing.assert_allclose(found, 1, atol=1e-5)
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = world.pod()
+    world.write("a.parquet", [1])
+    before = fresh_module.read_fresh
+
+    def changed(*given: Any) -> Any:
+        monkeypatch.setattr(fresh_module, "read_fresh", before)
+        world.write("a.parquet", [2, 3])
+        return before(*given)
+
+    monkeypatch.setattr(fresh_module, "read_fresh", changed)
+    assert pod.look() is None
+    assert (pod.seen.reason, world.numbers) == ("SourceChanged", [])
+    assert ids(pod.look()) == [2, 3]
+
+
+def test_a_snapshot_whose_files_are_gone_is_followed_by_one_of_those_that_are_there(world: World) -> None:
+    world.write("a.parquet", [1])
+    world.pod().look()
+    (world.root / "fresh" / "a.parquet").unlink()
+    world.write("b.parquet", [2])
+    late = world.pod()
+    assert ids(late.look()) == [2]
+    assert world.numbers == [1, 2]
+
+
+def test_a_store_that_does_not_answer_leaves_the_last_snapshot(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = world.pod()
+    world.write("a.parquet", [1])
+    pod.look()
+    good = pod.seen.good_at
+
+    def broken(*_: Any) -> Any:
+        raise StoreUnavailable("StoreUnavailable", "no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fresh_module, "list_fresh", broken)
+        assert pod.look() is None
+        assert (pod.seen.number, pod.seen.reason, pod.seen.good_at, pod.seen.errors) == (1, "StoreUnavailable", good, 1)
+    pod.look()
+    assert (pod.seen.reason, pod.seen.errors) == ("", 1)
+
+
+def test_a_shard_has_no_fresh_rows_and_an_unknown_task_none(engine: Engine, world: World) -> None:
+    task = contract.ServeTask(
+        identity=IDENTITY, revision="r", digest="d1", manifest_sha256="", artifacts=world.place("artifacts"), shard=1
+    )
+    with pytest.raises(BadSpec, match="shard"):
+        FreshSource(engine, task, contract.FreshTask(place=world.place("fresh")), "pod")
+    assert fresh_task("") is None
+    assert fresh_task('{"place": {"folder": "x"}, "ofANewerRelease": 1}') is None
+    assert fresh_task('{"place": {"folder": "x"}}') is not None
+
+
+# ---------------------------------------------------------------- what it is passed on as
+
+
+def test_a_snapshot_goes_to_other_processes_as_it_is(engine: Engine, world: World) -> None:
+    world.write("a.parquet", [1, 2, COUNT])
+    world.delete("d.txt", [2])
+    rows = world.pod().look()
+    assert rows is not None
+    again = gathered_from(b"".join(bytes(piece) for piece in rows.pieces()))
+    assert (again.number, again.ids, again.named, again.metadata) == (rows.number, rows.ids, rows.named, rows.metadata)
+    np.testing.assert_array_equal(again.vectors, rows.vectors)
+    empty = Gathered(3, rows.ids[:0], rows.vectors[:0], rows.metadata.slice(0, 0), rows.named)
+    assert FreshRows(engine, gathered_from(b"".join(bytes(piece) for piece in empty.pieces()))).count == 0
+
+
+def test_samples_are_judged_without_the_rows_that_fresh_ones_replace(engine: Engine, world: World) -> None:
+    world.write("a.parquet", [1, 2, COUNT])
+    rows, held = world.pod().look(), Freshness()
+    assert rows is not None
+    deleted = RowSet.of_rows(np.arange(5, COUNT), COUNT)
+    assert held.live(None) is None
+    held.take(FreshRows(engine, rows))
+    left = held.live(deleted)
+    assert left is not None
+    assert left.rows().tolist() == list(range(5, COUNT))
+    assert held.live(deleted) is left, "or each sample would hold a set of its own"
+    everything = held.live(None)
+    assert everything is not None
+    assert everything.rows().tolist() == [0, *range(3, COUNT)]
+    held.switch(off=True)
+    assert held.live(deleted) is deleted
+
+
+# ---------------------------------------------------------------- the admin port
+
+
+def test_an_order_to_do_without_them_runs_out_by_itself() -> None:
+    switched: list[bool] = []
+
+    async def scenario() -> None:
+        port = FreshPort(lambda: Seen(number=3), switched.append)
+        assert port.take(contract.FreshOrder(off=True, ttl_seconds=0.05)).off
+        port.take(contract.FreshOrder(off=True, ttl_seconds=0.05))
+        await asyncio.sleep(0.2)
+        assert (port.look().off, switched) == (False, [True, False])
+        port.take(contract.FreshOrder(off=True, ttl_seconds=300.0))
+        assert not port.take(contract.FreshOrder(off=False)).off
+        await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    assert switched == [True, False, True, False]
