@@ -20,7 +20,7 @@ from vectorindex_operator.core.source_poll import Said
 from vectorindex_operator.telemetry import Metrics
 from vectorindex_searcher import progress
 from vectorindex_searcher.cli.task_metrics import TaskMetrics
-from vectorindex_searcher.contract import Found
+from vectorindex_searcher.contract import Found, FreshLook
 from vectorindex_searcher.generated import write_or_check
 from vectorindex_searcher.serve.evidence.metrics import Gauges, SearcherMetrics
 from vectorindex_searcher.serve.evidence.recorder import Outcome
@@ -39,7 +39,8 @@ and alerts on them: [operations.md](../operations.md#dashboards-and-alerts). Bes
 and `python_...` metrics of every Prometheus client."""
 _SEARCHERS = """## Searchers
 
-Port 8081, `/metrics`. Some are there only while what they tell of is: live recall, shadows, tombstones, tokens."""
+Port 8081, `/metrics`. Some are there only while what they tell of is: live recall, shadows, tombstones, fresh rows,
+tokens."""
 _EVENTS = """<!-- Generated from the code by `make generate`; edit operator/vectorindex_operator/core/events.py. -->
 # Events
 
@@ -78,6 +79,7 @@ def searcher_families() -> Iterator[Metric]:
         origins={"store": 1, "cache": 0}, tombstones=1,
         tombstones_checked=1.0, tombstone_errors=1, source_checked=1.0, source_errors=1, token_uses=one,
         shard_requests={(0, "Answered"): 1}, shard_pods={0: 1},
+        fresh=FreshLook(),
     )  # fmt: skip
     yield from SearcherMetrics("docs-1", ring, everything)._registry.collect()
 

@@ -9,6 +9,7 @@ from .canary import CANARY
 from .cluster import CLUSTER
 from .data_plane import DATA_PLANE
 from .decisions import DECISIONS
+from .fresh_rows import FRESH_ROWS
 from .imports import IMPORTS
 from .judging import JUDGING
 from .kept_prior import KEPT_PRIOR
@@ -50,6 +51,7 @@ MUTANTS: Mapping[str, tuple[Mutant, ...]] = {
     "Surroundings of the simulator": SURROUNDINGS,
     "Searcher and client": DATA_PLANE,
     "Indexes built elsewhere": IMPORTS,
+    "Fresh rows": FRESH_ROWS,
     "Encoders": TEXT,
     "Shards": SHARDS,
     "kubectl vectorindex": PLUGIN,

@@ -69,33 +69,40 @@ def test_from_a_file_to_every_answer_and_back(published: Published, searcher: tu
     with asking(port, 4) as users:
         for ask in users:  # the first snapshot was there before anybody could ask
             status, answer, _ = ask(document)
-            assert (status, answer["fresh"]) == (200, 1)
+            first = answer["fresh"]
+            assert (status, first > 0) == (200, True)
             assert answer["results"][0]["ids"][:2] == [0, COUNT]
             assert answer["results"][0]["metadata"][1] == {"title": "fresh"}
         write(folder / "b.jsonl", [0, COUNT + 1], vector)
-        until(lambda: all(ask(document)[1]["fresh"] == 2 for ask in users))
+        until(lambda: all(ask(document)[1]["fresh"] == first + 1 for ask in users))
         for ask in users:
             assert sorted(ask(document)[1]["results"][0]["ids"]) == [0, COUNT, COUNT + 1], "each id once"
-        assert ask({**document, "minFresh": 2})[0] == 200
-        status, problem, _ = ask({**document, "minFresh": 3})
-        assert (status, problem["fresh"]) == (409, 2)
+        assert ask({**document, "minFresh": first + 1})[0] == 200
+        status, problem, _ = ask({**document, "minFresh": first + 2})
+        assert (status, problem["fresh"]) == (409, first + 1)
 
         look = get(admin, FRESH_PATH)[1]
-        assert (look["number"], look["rows"], look["files"], look["off"], look["refused"]) == (2, 3, 2, False, [])
-        assert get(admin, f"{SOURCE_PATH}?maxAge=0")[1]["fresh"]["number"] == 2
+        assert (look["number"], look["rows"], look["files"], look["off"], look["refused"]) == (
+            first + 1,
+            3,
+            2,
+            False,
+            [],
+        )
+        assert get(admin, f"{SOURCE_PATH}?maxAge=0")[1]["fresh"]["number"] == first + 1
         assert metric(admin, "vectorindex_fresh_rows") == {(): 3.0}
         (folder / "bad.jsonl").write_text('{"id": 9, "vector": [1, 2], "title": "x"}\n')
         until(lambda: get(admin, FRESH_PATH)[1]["refused"])
         assert get(admin, FRESH_PATH)[1]["refused"][0]["object"] == "bad.jsonl"
-        assert ask(document)[1]["fresh"] == 2
+        assert ask(document)[1]["fresh"] == first + 1
 
         assert order(admin, {"off": True, "ttlSeconds": 2.0})["off"]
         until(lambda: all("fresh" not in ask(document)[1] for ask in users))
         assert ask(document)[1]["results"][0]["ids"][0] == 0
-        until(lambda: all(ask(document)[1].get("fresh") == 2 for ask in users))
+        until(lambda: all(ask(document)[1].get("fresh") == first + 1 for ask in users))
         assert not get(admin, FRESH_PATH)[1]["off"]
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.request("POST", "/v1/search", orjson.dumps(document))
-        assert connection.getresponse().getheader(FRESH_HEADER) == "2"
+        assert connection.getresponse().getheader(FRESH_HEADER) == str(first + 1)
         connection.close()
     assert order(admin, {"off": True, "ttlSeconds": 0})["status"] == 400
