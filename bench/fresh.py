@@ -275,9 +275,12 @@ def main() -> None:
     if not options.quick:
         results.write_page("fresh", text)
         new = [one for one in found if not one.changed]
+        first, last = new[0], new[-1]
+        each = (last.beside - last.alone - first.beside + first.alone) / (last.rows - first.rows)
         results.add_to_summary(
             {
-                "fresh.us_per_1000_rows": max(one.per_1000 for one in new),
+                "fresh.us_per_1000_rows": each * 1e3,
+                "fresh.ratio_at_1000_rows": first.beside / first.alone,
                 "fresh.unequal_scores": differing,
                 "fresh.visible_s": max(seconds),
                 "fresh.visible_beyond_poll_s": max(0.0, max(seconds) - options.poll),

@@ -200,7 +200,10 @@ class FreshRows:
             for at in range(0, len(queries), QUERY_BLOCK)
         ]
         raw, own = (np.concatenate(each) for each in zip(*parts, strict=True))
-        scores = np.concatenate([scores, to_scores(raw, own, self._engine.metric)], axis=1)
+        mine = to_scores(raw, own, self._engine.metric)
+        if rows[:, -1:].min(initial=0) >= 0 and (mine[:, 0] <= scores[:, -1]).all():
+            return scores, rows  # the usual case: few rows are fresh
+        scores = np.concatenate([scores, mine], axis=1)
         rows = np.concatenate([rows, np.where(own < 0, own, own + self._engine.count)], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
