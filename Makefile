@@ -79,6 +79,10 @@ test-stores: setup ## kinds of store that `make test` has no server of: Azurite 
 azurite: ## fetch Azurite once (needs node and npm) and say where it is
 	@$(CLUSTER_TOOL) binary azurite
 
+.PHONY: test-gpu
+test-gpu: setup ## builds on an NVIDIA GPU, in an environment of its own with faiss-gpu (GPU_PYTHON: another that has it)
+	@$(RUN) tests/run_layers.py gpu
+
 .PHONY: test-e2e-long
 test-e2e-long: setup ## what e2e has no time for: verbs, claims, queries in words, kept priors, filters, wider searches, deletion, uninstalling; 25 minutes
 	@E2E=long $(RUN) tests/run_layers.py e2e
@@ -175,6 +179,10 @@ rows: setup ## a build, its proof, a start and queries of a million vectors x 12
 how-large: setup ## a plan for many rows: shards, memory, disk, hours, CPU (ROWS=1000000000 DIMENSION=768 MEMORY=16Gi CORES=4 PARALLEL=8)
 	@PYTHONPATH=hack $(RUN) -m how_large --rows $(or $(ROWS),1000000000) --dimension $(or $(DIMENSION),768) \
 		--memory $(or $(MEMORY),16Gi) --cores $(or $(CORES),4) --parallel $(or $(PARALLEL),8)
+
+.PHONY: bench-gpu
+bench-gpu: setup ## what a GPU builds in a second against the CPUs beside it, a million x 768 (QUICK=1; GPU_PYTHON as test-gpu)
+	@$(RUN) hack/gpu_python.py && $(RUN) bench/gpu.py $(if $(QUICK),--quick)
 
 .PHONY: cold
 cold: setup ## rollbacks to revisions whose searchers are gone, 0.1 to 4 GB of index, 15 minutes (QUICK=1; SIZES="0.1 1" ROUNDS=3)

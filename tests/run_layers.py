@@ -20,9 +20,13 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "hack"))
+
+import gpu_python  # noqa: E402
+
 CLUSTER = ROOT / "hack" / "local-cluster" / "cluster"
 LAYERS = ("unit", "simulator", "dashboard", "apiserver", "chaos", "e2e")
-ON_REQUEST = ("gitops", "gitops_cluster", "elsewhere", "stores")
+ON_REQUEST = ("gitops", "gitops_cluster", "elsewhere", "stores", "gpu")
 """Run only where they are named: what they need takes minutes to build."""
 NEEDS_CLUSTER = frozenset({"apiserver", "chaos", "e2e", "gitops_cluster", "elsewhere"})
 PREPARATIONS: dict[str, tuple[list[str], ...]] = {
@@ -37,6 +41,7 @@ PREPARATIONS: dict[str, tuple[list[str], ...]] = {
     ),
     "gitops": tuple([str(CLUSTER), "binary", name] for name in ("kubernetes", "helm", "argocd-scripts", "argocd")),
     "stores": tuple([str(CLUSTER), "binary", name] for name in ("azurite", "fake-gcs-server")),
+    "gpu": ([sys.executable, str(ROOT / "hack" / "gpu_python.py")],),
     "gitops_cluster": (["env", "CLUSTER=local", sys.executable, "-m", "harness"], [str(CLUSTER), "binary", "argocd"]),
 }
 """Run before pytest: minutes on a fresh machine, seconds later."""
@@ -56,6 +61,8 @@ NO_TESTS = 5  # pytest's exit code when it collected nothing: a layer without te
 
 def obstacle(layer: str) -> str:
     """Why `layer` cannot run on this machine; empty when it can."""
+    if layer == "gpu":
+        return gpu_python.obstacle()
     if layer not in NEEDS_CLUSTER or os.environ.get("CLUSTER") in ("kind", "current"):
         return ""
     check = subprocess.run([str(CLUSTER), "check"], capture_output=True, text=True, check=False)
@@ -81,7 +88,8 @@ def command(layer: str, *arguments: str) -> list[str]:
     spread = ["--numprocesses=auto", "--dist=worksteal"] if layer in ONE_PROCESS_PER_CORE else []
     heard = ["--capture=no"] if layer == "chaos" and os.environ.get("CHAOS") == "full" else []
     apart = NETWORKS.get(layer, ()) if os.geteuid() == 0 else ()
-    return [*apart, sys.executable, "-m", "pytest", f"tests/{layer}", "-q", "-rs", *spread, *heard, *arguments]
+    python = str(gpu_python.python()) if layer == "gpu" else sys.executable
+    return [*apart, python, "-m", "pytest", f"tests/{layer}", "-q", "-rs", *spread, *heard, *arguments]
 
 
 def run(layer: str) -> str:

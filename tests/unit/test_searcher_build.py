@@ -392,8 +392,15 @@ def test_gpu_is_demanded_preferred_or_not(source: Path, tmp_path: Path, monkeypa
     with pytest.raises(TaskError) as caught:
         build(task(source, tmp_path, device=Device.GPU, index=flat))
     assert (caught.value.reason, caught.value.exit_code) == ("GPUNotFound", ExitCode.RETRY)
+    assert "this is the FAISS for CPUs" in str(caught.value)
     built = build(task(source, tmp_path, device=Device.PREFER_GPU, index=flat))
-    assert (built.device, built.device_reason) == (Device.CPU, "no GPU is visible to FAISS")
+    assert built.device == Device.CPU
+    assert built.device_reason == "this is the FAISS for CPUs, not the one of the GPU image"
+    monkeypatch.setattr(device_module.faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device_module.pick_device(Device.PREFER_GPU).reason == (
+        "no GPU is visible to FAISS (CUDA_VISIBLE_DEVICES='')"
+    )
 
 
 def test_resident_bytes_count_the_tables_that_faiss_computes(source: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from cost import in_a_process_of_its_own
+from devices import FACTORIES, filled, random, recall_of_itself, truth_of
 
 from vectorindex_searcher.artifact.layout import Layout
 from vectorindex_searcher.build import budget
@@ -27,9 +27,7 @@ from vectorindex_searcher.errors import BadSpec, RetryableError
 from vectorindex_searcher.index import device as device_module
 from vectorindex_searcher.index import heap
 from vectorindex_searcher.index.binding import faiss
-from vectorindex_searcher.index.device import CPU_RUNG, DeviceFallback, OnCPU, OnGPU, Rung, pick_device, visible_gpus
-from vectorindex_searcher.index.vectors import VectorFile, VectorWriter
-from vectorindex_searcher.proof.exact import exact_search
+from vectorindex_searcher.index.device import CPU_RUNG, DeviceFallback, OnCPU, OnGPU, Rung, pick_device
 from vectorindex_searcher.storage.folder import FolderStore
 from vectorindex_searcher.storage.store import Role
 
@@ -51,10 +49,6 @@ def pin() -> None:
 CORES = sorted(os.sched_getaffinity(0))
 CORE = CORES[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(CORES)]
 """Another one for each process of tests; by process number two of them would share one as often as not."""
-
-
-def random(count: int, dimension: int, seed: int = 0) -> Floats:
-    return np.random.default_rng(seed).standard_normal((count, dimension), dtype=np.float32)
 
 
 # ---------------------------------------------------------------- memory
@@ -271,48 +265,82 @@ def test_short_training_leaves_no_checkpoint(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- devices
 
-GPU = pytest.mark.skipif(not visible_gpus(), reason="needs an NVIDIA GPU and faiss-gpu: this path was NOT tested here")
-BACKENDS = [OnCPU, pytest.param(OnGPU, marks=[pytest.mark.gpu, GPU])]
-FACTORIES = ["Flat", "IVF16,Flat", "IVF16,SQ8", "IVF16,PQ8x4fs,RFlat", "HNSW16,SQ8", "PCA16,IVF16,SQ8"]
-ON_GPU = [*FACTORIES, "IVF16,PQ8"]  # 8-bit codes: quick to train on a GPU only
+# On a GPU: tests/gpu, with the same checks.
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_the_cpu_builds_an_index_that_finds_its_rows(factory: str) -> None:
+    data = random(3000, 32)
+    full = filled(OnCPU(), factory, data)
+    assert (full.ntotal, type(faiss.downcast_index(full))) == (3000, type(faiss.index_factory(32, factory)))
+    assert recall_of_itself(full, data) > 0.95
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_the_cpu_finds_the_exact_neighbours(metric: Metric, tmp_path: Path) -> None:
+    found, wanted = truth_of(OnCPU, metric, tmp_path)
+    np.testing.assert_array_equal(found, wanted)
+
+
+class PlayedGPU:
+    """FAISS's functions for a GPU, by its CPU: what is sent there is known, how fast it is is not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent: list[str] = []
+        self.asked: list[int] = []
+        self.temp: list[int] = []
+        played = {
+            "StandardGpuResources": lambda: self,
+            "index_cpu_to_gpu": self._moved,
+            "index_gpu_to_cpu": lambda index: index,
+            "knn_gpu": self._nearest,
+        }
+        for name, what in played.items():
+            monkeypatch.setattr(faiss, name, what, raising=False)
+
+    def setTempMemory(self, size: int) -> None:  # noqa: N802 - FAISS's name
+        self.temp.append(size)
+
+    def _moved(self, resources: object, gpu: int, index: Any) -> Any:
+        assert (resources, gpu) == (self, 0)
+        self.sent.append(type(index).__name__)
+        return index
+
+    def _nearest(self, resources: object, queries: Floats, block: Floats, k: int, *, metric: int, device: int) -> Any:
+        assert (resources, device) == (self, 0)
+        self.asked.append(len(queries))
+        return faiss.knn(queries, block, k, metric=metric)
 
 
 @pytest.mark.parametrize(
-    ("backend", "factory"),
+    ("factory", "sent"),
     [
-        *((OnCPU, factory) for factory in FACTORIES),
-        *(pytest.param(OnGPU, factory, marks=[pytest.mark.gpu, GPU]) for factory in ON_GPU),
+        ("Flat", ["IndexFlat"]),
+        ("IVF16,Flat", ["IndexIVFFlat", "IndexIVFFlat"]),
+        ("IVF16,SQ8", ["IndexIVFScalarQuantizer", "IndexIVFScalarQuantizer"]),
+        ("IVF16,PQ8x4", ["IndexIVFPQ", "IndexIVFPQ"]),
+        ("IVF16,PQ8x4fs,RFlat", ["IndexFlatL2"]),  # k-means alone
+        ("PCA16,IVF16,SQ8", ["IndexFlatL2"]),
+        ("HNSW16,SQ8", []),
     ],
 )
-def test_every_device_builds_an_index_that_finds_its_rows(backend: Callable[[], Any], factory: str) -> None:
-    """By recall, not by bytes: the code of the rows is rounded otherwise on a GPU."""
-    data = random(3000, 32)
-    one, index = backend(), faiss.index_factory(32, factory)
-    trained = index if index.is_trained else one.train(index, data[:2000])
-    full = one.add(trained, lambda: ((start, data[start : start + 700]) for start in range(0, 3000, 700)), 3000)
-    assert (full.ntotal, type(faiss.downcast_index(full)).__name__[:3]) == (3000, type(index).__name__[:3])
-    for layer in device_module.layers(full):
-        if isinstance(layer, faiss.IndexIVF):
-            layer.nprobe = 16
-    _, rows = full.search(data[:300], 10)
-    assert np.mean((rows == np.arange(300)[:, None]).any(axis=1)) > 0.95
+def test_what_faiss_has_on_a_gpu_is_sent_there_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, factory: str, sent: list[str]
+) -> None:
+    gpu, data = PlayedGPU(monkeypatch), random(3000, 32)
+    full = filled(OnGPU(1 << 20, 512), factory, data)
+    assert (gpu.sent, gpu.temp) == (sent, [1 << 20])
+    assert full.ntotal == 3000
+    assert recall_of_itself(full, data) > (0.5 if factory.endswith("PQ8x4") else 0.95)
+    ivf = [layer for layer in device_module.layers(full) if isinstance(layer, faiss.IndexIVF)]
+    assert all(layer.clustering_index is None for layer in ivf), "it would be freed twice"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("metric", list(Metric))
-def test_every_device_finds_the_exact_neighbours(backend: Callable[[], Any], metric: Metric, tmp_path: Path) -> None:
-    data = random(2000, 24)
-    with VectorWriter(tmp_path / "vectors.npy", 2000, 24, half=False) as writer:
-        writer.write(data)
-    with VectorFile(tmp_path / "vectors.npy", metric) as vectors:
-        truth = exact_search(vectors, data[:50], 5, metric, fallback=DeviceFallback([Rung("x", backend)]))
-    wide = data.astype(np.float64)
-    if metric is Metric.COSINE:
-        wide /= np.linalg.norm(wide, axis=1)[:, None]
-    scores = wide[:50] @ wide.T
-    if metric is not Metric.INNER_PRODUCT:
-        scores = -((wide[:50, None] - wide[None]) ** 2).sum(axis=2)
-    np.testing.assert_array_equal(truth.rows[:, :5], np.argsort(-scores, axis=1)[:, :5])
+def test_queries_are_sent_to_a_gpu_in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gpu = PlayedGPU(monkeypatch)
+    found, wanted = truth_of(lambda: OnGPU(None, 30), Metric.L2, tmp_path)
+    np.testing.assert_array_equal(found, wanted)
+    assert set(gpu.asked) == {30, 20}
 
 
 class FailingGPU:

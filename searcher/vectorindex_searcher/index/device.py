@@ -8,6 +8,7 @@ One GPU is used, the first that FAISS sees.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -239,8 +240,16 @@ def pick_device(wanted: Device, reason: str = "") -> DeviceFallback:
     if wanted is Device.GPU:
         raise RetryableError(
             "GPUNotFound",
-            "spec.build.device is GPU, but FAISS sees none",
+            f"spec.build.device is GPU, but {_no_gpu()}",
             field="spec.build.device",
             remedy="Use the GPU image on a node with a GPU, or device PreferGPU.",
         )
-    return DeviceFallback([CPU_RUNG], reason or "no GPU is visible to FAISS")
+    return DeviceFallback([CPU_RUNG], reason or _no_gpu())
+
+
+def _no_gpu() -> str:
+    """Why there is none: the two have different remedies."""
+    if not hasattr(faiss, "StandardGpuResources"):
+        return "this is the FAISS for CPUs, not the one of the GPU image"
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "no GPU is visible to FAISS" + ("" if seen is None else f" (CUDA_VISIBLE_DEVICES={seen[:100]!r})")
