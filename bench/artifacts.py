@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,26 +93,32 @@ def serving(
 ) -> Iterator[Serving]:
     """`vectorindex-searcher serve` by flags on free ports, ended afterwards. `core`: the only one it may use;
     `environment`: more of it; `gate`: of which report it repeats the canary queries."""
-    known = os.environ | {
-        "VECTORINDEX_HOST": "127.0.0.1",
-        "VECTORINDEX_HTTP_PORT": "0",
-        "VECTORINDEX_ADMIN_PORT": "0",
-        "VECTORINDEX_SEARCH_THREADS": str(threads),
-        "VECTORINDEX_PROCESSES": str(processes),
-        **environment,
-    }
-    log = FOLDER / "serve.log"
+    chosen = {"VECTORINDEX_SEARCH_THREADS": str(threads), "VECTORINDEX_PROCESSES": str(processes), **environment}
     flags = ["--artifact", str(artifact.folder), "--cache-dir", str(CACHE)]
     flags += ["--gate", gate] if gate else []
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [*program, "serve", *flags], stdout=sink, stderr=sink, env=known, preexec_fn=pin(core)
-        )
-    try:
-        yield Serving(_port(process, log, "ready"), process.pid, _port(process, log, "admin port open"))
-    finally:
-        process.kill()  # its children end when it is gone
-        process.wait()
+    with running("serve", *flags, core=core, program=program, environment=chosen) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def running(
+    *arguments: str,
+    core: int | None = None,
+    program: Sequence[str] = PROGRAM,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Serving]:
+    """A verb that serves, with its flags, on free ports; as `serving`. One search thread, unless it is said."""
+    ports = {"VECTORINDEX_HOST": "127.0.0.1", "VECTORINDEX_HTTP_PORT": "0", "VECTORINDEX_ADMIN_PORT": "0"}
+    known = os.environ | ports | {"VECTORINDEX_SEARCH_THREADS": "1"} | environment
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("wb", prefix="serve-", suffix=".log", dir=FOLDER) as sink:
+        process = subprocess.Popen([*program, *arguments], stdout=sink, stderr=sink, env=known, preexec_fn=pin(core))
+        try:
+            log = Path(sink.name)
+            yield Serving(_port(process, log, "ready"), process.pid, _port(process, log, "admin port open"))
+        finally:
+            process.kill()  # its children end when it is gone
+            process.wait()
 
 
 def pin(core: int | None) -> Callable[[], None] | None:

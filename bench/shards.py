@@ -1,10 +1,12 @@
-"""What do shards cost in recall?
+"""What do shards cost in recall, and what does a router cost a query?
 
     python bench/shards.py [--quick]
 
-Clustered vectors x 64 as one index and as 3 and 8 shards of the same kind, each tuned as `build` does; the gap is that
-of the recall of one index to the recall of merged answers, worst of the two. How long a query waits for the slowest of
-many shards: shard_tail.py. summary.json: shards.merged_recall_gap.
+Recall: clustered vectors x 64 as one index and as 3 and 8 shards of the same kind, each tuned as `build` does; the gap is
+that of the recall of one index to the recall of merged answers, worst of the two. How long a query waits for the slowest of
+many shards: shard_tail.py.
+Router: CPU of real processes, before these indexes as 1, 3 and 8 shards (router_cost.py).
+summary.json: shards.merged_recall_gap, shards.router_us_1, shards.router_us_3, shards.router_us_8.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from datasets import clustered
 from results import add_to_summary, busy, machine, stamp, table, write_page
+from router_cost import costs, summary
+from router_cost import text as router_page
 
 from vectorindex_searcher.artifact.whole import publish_whole
 from vectorindex_searcher.build.partition import partition
@@ -43,12 +48,17 @@ def main() -> None:
     options = parser.parse_args()
     rows = 2_000 if options.quick else 12_000
     with tempfile.TemporaryDirectory(prefix="bench-shards-") as folder:
-        found = recalls(clustered(rows, DIMENSION).path, Path(folder), (3, 8))
-    text = page(rows, found)
+        source = clustered(rows, DIMENSION)
+        found = recalls(source.path, Path(folder), (3, 8))
+        asked = Path(folder) / "queries.npy"
+        np.save(asked, source.queries(200))
+        folders = {1: Path(folder) / "one", **{count: Path(folder) / str(count) for count in (3, 8)}}
+        spent = costs(folders, asked, *((1, 0.5) if options.quick else (5, 2.0)))
+    text = page(rows, found) + "\n" + router_page(spent)
     print(text)
     if not options.quick:
         write_page("shards", text)
-        add_to_summary({"shards.merged_recall_gap": gap(found)})
+        add_to_summary({"shards.merged_recall_gap": gap(found), **summary(spent)})
 
 
 @dataclass(frozen=True, slots=True)
