@@ -2,9 +2,9 @@
 
     python bench/shards.py [--quick]
 
-Recall: clustered vectors x 64 as one index and as 3 and 8 shards of the same kind, each tuned as `build` does; the gap is
-that of the recall of one index to the recall of merged answers, worst of the two. How long a query waits for the slowest of
-many shards: shard_tail.py.
+Recall: clustered vectors x 64 as one index and as 3 and 8 shards of the same kind, each tuned as `build` does; the gap
+is that of the recall of one index to the recall of merged answers, worst of the two. How long a query waits for the
+slowest of many shards: shard_tail.py.
 Router: CPU of real processes, before these indexes as 1, 3 and 8 shards (router_cost.py).
 summary.json: shards.merged_recall_gap, shards.router_us_1, shards.router_us_3, shards.router_us_8.
 """
