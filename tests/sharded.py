@@ -30,6 +30,7 @@ from vectorindex_searcher.serve.evidence.ring import EvidenceRing
 from vectorindex_searcher.serve.http.limits import Limits
 from vectorindex_searcher.serve.http.listener import Listener
 from vectorindex_searcher.serve.http.messages import Deferred, Problem, Request, Response
+from vectorindex_searcher.serve.route import pods
 from vectorindex_searcher.serve.route.server import Server
 from vectorindex_searcher.serve.search.pool import SearchPool
 from vectorindex_searcher.serve.settings import Settings
@@ -37,6 +38,7 @@ from vectorindex_searcher.serve.settings import Settings
 DIMENSION, REVISION = 8, "products-d1"
 IDENTITY = contract.Identity(name="products", uid="u-1")
 PLAN = "a" * 64
+pods.OPEN_SECONDS = 60.0  # a busy machine loses no pod but those that a test wants lost
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -168,7 +170,7 @@ def pods_of(engines: Sequence[Engine], replicas: int = 1, revision: str = REVISI
     """Searchers of each part, in the order of the parts."""
     running = Loop()
     pools: list[SearchPool] = []
-    pods: list[list[Pod]] = []
+    found: list[list[Pod]] = []
 
     async def begin(engine: Engine) -> Pod:
         ring, pool = EvidenceRing(("keyword",)), SearchPool(1, queue_seconds=60)
@@ -189,10 +191,10 @@ def pods_of(engines: Sequence[Engine], replicas: int = 1, revision: str = REVISI
         return Pod(app, listener, await listener.open(0, "127.0.0.1"), running.loop)
 
     try:
-        pods = [[running.do(begin(engine)) for _ in range(replicas)] for engine in engines]
-        yield pods
+        found = [[running.do(begin(engine)) for _ in range(replicas)] for engine in engines]
+        yield found
     finally:
-        for pod in (one for some in pods for one in some):
+        for pod in (one for some in found for one in some):
             pod.lose()
         for pool in pools:
             pool.close()
@@ -256,8 +258,8 @@ class Router:
         return self.loop.do(call())
 
 
-def addresses(pods: Sequence[Sequence[Pod]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(pod.address for pod in some) for some in pods)
+def addresses(of: Sequence[Sequence[Pod]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(pod.address for pod in some) for some in of)
 
 
 @contextmanager

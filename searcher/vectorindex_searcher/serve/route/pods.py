@@ -55,6 +55,8 @@ class Pod:
         self._opening: set[asyncio.Task[None]] = set()
         self.alive = False
         """Whether it answered as the one it should be, and has not failed since."""
+        self.wrong = False
+        """Whether it said when it was asked last that it is of another index, revision or shard."""
         self.gone = False
         """No name says its address any more."""
 
@@ -183,8 +185,9 @@ class Pod:
             self._room.give(len(outcome.body))
             if outcome.head.status != 200:
                 raise BrokenError(f"GET /v1/index was answered with {outcome.head.status}")
+            self.wrong = True
             self._check(outcome)
-            proven = True
+            self.wrong, proven = False, True
         finally:
             if not proven:
                 link.close()
@@ -219,10 +222,12 @@ class Shard:
         """The less busy of two drawn at random: who counts nobody else's requests shall not have all the others do as
         it does. None where there is nobody else to ask.
 
-        Where none has answered lately all are asked: they may be slow and not gone."""
-        there = [pod for pod in self.pods.values() if pod not in tried and pod.outstanding < OUTSTANDING]
+        Where none has answered lately all are asked that have not said to be another one: they may be slow, not gone.
+        """
+        others = [pod for pod in self.pods.values() if pod not in tried and not pod.wrong]
+        there = [pod for pod in others if pod.outstanding < OUTSTANDING]
         some = [pod for pod in there if pod.alive] or there
-        if len(some) > 2:
+        if len(some) > 1:
             some = random.sample(some, 2)
         return min(some, key=lambda pod: pod.outstanding, default=None)
 

@@ -129,6 +129,7 @@ class Server:
         finally:
             for task in (starting, *begun):
                 task.cancel()
+            await asyncio.gather(starting, *begun, return_exceptions=True)
             await admin.close()
             for shard in self.shards:
                 shard.close()
