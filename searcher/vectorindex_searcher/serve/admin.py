@@ -22,7 +22,6 @@ from .. import contract
 from .artifacts import Artifacts
 from .evidence.columns import ColumnsPage
 from .evidence.ring import EvidenceRing
-from .fresh_port import FreshPort
 from .http.dispatch import Answer, Routes, dispatch
 from .http.internal import InternalRequests
 from .http.messages import Problem, Request, Response, body_too_large, json_response
@@ -31,6 +30,7 @@ from .traffic import Traffic
 if TYPE_CHECKING:  # most of them open FAISS, which a router has not
     from .evidence.live_queries import LiveQueries
     from .evidence.metrics import SearcherMetrics
+    from .fresh_port import FreshPort
     from .point import PodPoint
     from .settings import Settings
     from .shadow.port import ShadowPaths
