@@ -28,6 +28,8 @@ from vectorindex_searcher.serve import fresh as fresh_module
 from vectorindex_searcher.serve.fresh import FreshSource, Seen, fresh_task
 from vectorindex_searcher.serve.fresh_port import FreshPort
 from vectorindex_searcher.serve.search.freshness import Freshness
+from vectorindex_searcher.serve.workers.fresh import FrontFresh, PodFresh, WorkerFresh
+from vectorindex_searcher.serve.workers.samples import LiveStates
 from vectorindex_searcher.storage.folder import FolderStore
 from vectorindex_searcher.storage.store import Role, open_store
 
@@ -55,13 +57,15 @@ class World:
     def place(self, name: str) -> contract.Location:
         return contract.Location(folder=str(self.root / name))
 
-    def pod(self, **told: Any) -> FreshSource:
-        task = contract.ServeTask(
+    def task(self) -> contract.ServeTask:
+        return contract.ServeTask(
             identity=IDENTITY, revision="r", digest="d1", manifest_sha256="", artifacts=self.place("artifacts"),
             tombstones=self.place("deleted"),
         )  # fmt: skip
+
+    def pod(self, **told: Any) -> FreshSource:
         given = contract.FreshTask.model_validate({"place": self.place("fresh"), **told})
-        return FreshSource(self._engine, task, given, "pod")
+        return FreshSource(self._engine, self.task(), given, "pod")
 
     def write(self, name: str, ids: list[int], *, at: int | None = None, **columns: Any) -> Path:
         """Later than what was written before, unless `at` says when."""
@@ -408,6 +412,57 @@ def test_samples_are_judged_without_the_rows_that_fresh_ones_replace(engine: Eng
     assert everything.rows().tolist() == [0, *range(3, COUNT)]
     held.switch(off=True)
     assert held.live(deleted) is deleted
+
+
+def test_all_processes_know_the_rows_that_could_be_answered_by_one_number(engine: Engine, world: World) -> None:
+    """Whatever comes while a snapshot is being prepared: samples of one process are judged by another."""
+    task = world.task()
+    pod = PodFresh(engine, task, contract.FreshTask(place=world.place("fresh")), "pod")
+    world.write("a.parquet", [1, COUNT])
+    pod.look()
+    states = LiveStates(pod.live())
+
+    def learn(live: RowSet | None) -> int:
+        number = states.newest + 1
+        states.learn(number, live)
+        return number
+
+    def rows_of(some: RowSet | None) -> list[int] | None:
+        return None if some is None else some.rows().tolist()
+
+    async def scenario() -> None:
+        held, lost = Freshness(), []
+        assert pod.freshness.now is not None
+        held.take(pod.freshness.now)
+        worker = WorkerFresh(engine, held, lambda: lost.append(1))
+        front = FrontFresh(
+            lambda _: None, lambda said, descriptor: worker.hear(said, -1 if descriptor is None else os.dup(descriptor))
+        )
+
+        def tell(said: dict[str, object], descriptor: int | None) -> None:
+            front.hear(said, -1 if descriptor is None else os.dup(descriptor))
+
+        world.write("b.parquet", [2, 3])
+        pod.look_again(tell, learn)
+        engine.show_only(RowSet.of_rows(np.arange(COUNT - 9), COUNT))
+        worker.learn(learn(pod.live()))
+        pod.switch(True, tell, learn)
+        assert (held.now.number if held.now else 0) == 1, "the snapshot is still being prepared"
+        while worker.states.newest != states.newest:
+            await asyncio.sleep(0.01)
+        assert held.now is None
+        for number in range(states.newest - 2, states.newest + 1):
+            assert rows_of(worker.states[number]) == rows_of(states[number])
+        pod.switch(False, tell, learn)
+        assert (held.now.number if held.now else 0, front.port.look().number) == (2, 2)
+        assert rows_of(worker.states[states.newest]) == [0, *range(4, COUNT - 9)]
+        worker.hear({"do": "fresh", "what": "rows", "number": 99}, -1)
+        assert lost == [1], "it is asked for again"
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        engine.show_only(None)
 
 
 # ---------------------------------------------------------------- the admin port

@@ -68,10 +68,14 @@ class PodFresh:
         """Look again, for ever. `learn`: makes known which rows may be answered, for a number."""
         while True:
             time.sleep(pause(self._told))
-            rows = self._source.look()
-            if rows is not None:
-                self._give(rows, tell, learn)
-            tell({"do": "fresh", "what": "seen", "seen": self.seen}, None)
+            self.look_again(tell, learn)
+
+    def look_again(self, tell: Tell, learn: Callable[[RowSet | None], int]) -> None:
+        """Once, and tell the workers of a new snapshot."""
+        rows = self._source.look()
+        if rows is not None:
+            self._give(rows, tell, learn)
+        tell({"do": "fresh", "what": "seen", "seen": self.seen}, None)
 
     def _give(self, rows: Gathered, tell: Tell, learn: Callable[[RowSet | None], int]) -> None:
         mine, descriptor = FreshRows(self._engine, rows), written(rows.pieces())
@@ -128,8 +132,9 @@ class WorkerFresh:
         """lost: a snapshot came without its rows, and is to be sent again."""
         self._engine, self.freshness, self._lost = engine, freshness, lost
         self.states = LiveStates(self.live())
-        self._steps: deque[tuple[int, bytes | bool | None]] = deque()
-        """Number of the set of rows, and what makes it: a snapshot, whether they are off, or deleted ids alone."""
+        self._steps: deque[tuple[int, bytes | bool | None, RowSet | None]] = deque()
+        """Number of the set of rows, and what makes it: a snapshot, whether they are off, or deleted ids alone; and the
+        rows that these had left when it came, since they are obeyed at once."""
         self._working: asyncio.Task[None] | None = None
 
     def live(self) -> RowSet | None:
@@ -152,7 +157,7 @@ class WorkerFresh:
         self._add(number, None)
 
     def _add(self, number: int, what: bytes | bool | None) -> None:
-        self._steps.append((number, what))
+        self._steps.append((number, what, self._engine.live))
         if self._working is None:
             if isinstance(what, bytes):
                 self._working = asyncio.create_task(self._work())
@@ -172,10 +177,10 @@ class WorkerFresh:
         return FreshRows(self._engine, gathered_from(data))
 
     def _do(self, rows: FreshRows | None) -> None:
-        number, what = self._steps.popleft()
+        number, what, live = self._steps.popleft()
         if self.freshness is not None:
             if rows is not None:
                 self.freshness.take(rows)
             elif isinstance(what, bool):
                 self.freshness.switch(off=what)
-        self.states.learn(number, self.live())
+        self.states.learn(number, live if self.freshness is None else self.freshness.live(live))
