@@ -33,6 +33,10 @@ class ResolveResult(Stored):
     bytes: int
     rows: int | None = None
     dimension: int | None = None
+    source: str | None = None
+    """Fingerprint of the source without its fresh files; None: there are none of these."""
+    fresh: int | None = None
+    """Files of fresh rows that the listing has taken in; None: none."""
 
 
 class OperatingPoint(Stored):

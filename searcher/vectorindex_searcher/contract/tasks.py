@@ -42,7 +42,9 @@ class ResolveTask(Model):
     """Objects there are no vectors, wherever they lie."""
     queries: Location | None = None
     """Of the gate; objects there are no rows, wherever they lie."""
-    later: ClassVar[frozenset[str]] = frozenset({"queries"})
+    fresh: Location | None = None
+    """New and changed rows beside the source, which the listing takes in; None: there are none."""
+    later: ClassVar[frozenset[str]] = frozenset({"queries", "fresh"})
 
 
 class BuildTask(Model):

@@ -50,6 +50,14 @@ def fingerprint(objects: Sequence[ObjectInfo | ListedObject]) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_with(source: str, fresh: Sequence[FreshObject]) -> str:
+    """Of a source with this fingerprint and of fresh files; of the source alone where there are none."""
+    if not fresh:
+        return source
+    told = [source, [(item.key, item.size, item.etag, item.stored_at) for item in fresh]]
+    return hashlib.sha256(json.dumps(told, separators=(",", ":")).encode()).hexdigest()
+
+
 def list_source(store: Store, exclude: Sequence[str] = ()) -> Listing:
     """List the data objects below the store's prefix: those with a suffix of formats.py.
 
@@ -157,6 +165,7 @@ def load_listing(artifacts: Store, layout: Layout, wanted: str) -> Listing | Non
         raise RetryableError(
             "BadListing", f"{artifacts.describe(key)} is no listing: {error.error_count()} errors"
         ) from None
-    if fingerprint(listing.objects) != wanted or listing.fingerprint != wanted:
+    made = fingerprint_with(fingerprint(listing.objects), listing.fresh or ())
+    if made != wanted or listing.fingerprint != wanted:
         raise RetryableError("BadListing", f"{artifacts.describe(key)} does not match its fingerprint", object=key)
     return listing

@@ -1,4 +1,4 @@
-"""`resolve`: list the source, read its headers, store the listing below the artifacts.
+"""`resolve`: list the source and the files of fresh rows, read headers, store the listing below the artifacts.
 
 Reads no rows, but for formats whose header does not say how many there are: those are counted, once for each state of
 the source, and the listing keeps the counts.
@@ -11,7 +11,8 @@ from ..artifact.live_queries import forget_old
 from ..contract import ResolveResult, ResolveTask
 from ..errors import RetryableError
 from ..storage.store import Role, Store, open_store
-from .listing import Listing, list_source, load_listing, save_listing, with_counts
+from .absorbed import absorbed
+from .listing import Listing, fingerprint_with, list_source, load_listing, save_listing, with_counts
 from .places import no_data
 from .source import open_source
 
@@ -19,20 +20,29 @@ from .source import open_source
 def resolve(task: ResolveTask) -> ResolveResult:
     """Raises TaskError: SourceMissing, BadSpec (unknown column), BadData (mixed dimensions, corrupt file) ..."""
     source_store = open_store(task.source, Role.SOURCE)
-    listing = list_source(source_store, no_data(task))
+    alone = list_source(source_store, no_data(task))
     artifacts = open_store(task.artifacts, Role.ARTIFACTS)
     layout = Layout(artifacts.prefix, task.identity)
     forget_old(artifacts, layout)
-    stored = _stored(artifacts, layout, listing.fingerprint)
-    source = open_source(source_store, stored or listing, task.columns, task.embedding)
-    if stored is None:
-        save_listing(artifacts, layout, with_counts(listing, {item.key: found.rows for item, found in source.objects}))
+    known = _stored(artifacts, layout, alone.fingerprint)
+    source = open_source(source_store, known or alone, task.columns, task.embedding)
+    counted = known or with_counts(alone, {item.key: found.rows for item, found in source.objects})
+    if known is None:
+        save_listing(artifacts, layout, counted)
+    fresh = absorbed(task.fresh, source)
+    listing = counted.model_copy(
+        update={"fingerprint": fingerprint_with(alone.fingerprint, fresh), "fresh": fresh or None}
+    )
+    if fresh:
+        save_listing(artifacts, layout, listing)
     return ResolveResult(
         fingerprint=listing.fingerprint,
         objects=len(listing.objects),
         bytes=listing.bytes,
         rows=source.rows,
         dimension=source.dimension,
+        source=alone.fingerprint if fresh else None,
+        fresh=len(fresh) or None,
     )
 
 

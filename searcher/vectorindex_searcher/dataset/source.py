@@ -22,7 +22,7 @@ from .column_values import Keeper
 from .formats import format_of
 from .listing import Listing
 from .names import shown
-from .objects import ListedObject
+from .objects import FreshObject, ListedObject
 
 HEADER_THREADS = 8
 AHEAD_BYTES = 2 * BLOCK_BYTES
@@ -48,7 +48,8 @@ class Source:
     encode: Callable[[Block], Block] | None = None
     """Makes vectors of texts; None: rows have vectors, or nobody reads them."""
     gone: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """Row numbers of the whole source, rising, that are left out (deleted ids); `rows` does not count them."""
+    """Row numbers of the whole source, rising, that are left out (deleted ids, rows that fresh ones replace); `rows`
+    does not count them."""
 
     def locate(self, row: int) -> tuple[str, int]:
         """Object and row within it of one of the `rows`."""
@@ -102,6 +103,38 @@ class Source:
                 yield from read(self.store, item, self.columns.id)
             row += header.rows
 
+    def with_fresh(self, files: Sequence[FreshObject]) -> Source:
+        """The source with the rows of these files, the oldest first, behind its own. Of rows with one id the last one
+        of the latest file stays. Reads all ids when there are any. Raises as `open_source`."""
+        whole = self.and_files(files)
+        fresh = replace(whole, objects=whole.objects[len(self.objects) :])
+        if not fresh.objects:
+            return self
+        ids = pa.concat_arrays(list(fresh.ids()))
+        gone = np.concatenate([deleted_rows(self.ids(), ids), self.rows + _replaced(ids)])
+        return replace(whole, gone=gone, rows=whole.rows - len(gone))
+
+    def and_files(self, files: Sequence[FreshObject]) -> Source:
+        """The source with all rows of these files behind its own. Reads headers. Raises as `open_source`."""
+        found = ((item, self._fresh_header(item)) for item in files)
+        objects = (*self.objects, *((item, header) for item, header in found if header is not None))
+        return replace(
+            self,
+            objects=objects,
+            rows=sum(header.rows for _, header in objects),
+            half=all(header.half for _, header in objects),
+            metadata=pa.schema([(name, _agreed(name, objects)) for name in self.columns.metadata]),
+        )
+
+    def _fresh_header(self, item: FreshObject) -> Header | None:
+        """Raises BadData where it does not agree with the source."""
+        header = format_of(item.key).header(self.store, item, self.columns)
+        if header is not None:
+            check_claims(item, header.rows, header.dimension)
+            first_item, first = self.objects[0]
+            _check_agreement(first_item.key, first, item.key, header)
+        return header
+
     def without(self, deleted: pa.Array) -> Source:
         """The source without the rows of these ids (of `id_type`). Reads all ids when there are any.
 
@@ -109,11 +142,12 @@ class Source:
         """
         if not len(deleted):
             return self
-        gone = deleted_rows(self.ids(), deleted)
-        if len(gone) == self.rows:
-            message = f"all {self.rows} rows of {self.store.describe(self.store.prefix)} are deleted by tombstones"
+        gone = np.union1d(self.gone, deleted_rows(self.ids(), deleted))
+        rows = self.rows + len(self.gone)
+        if len(gone) == rows:
+            message = f"all {rows} rows of {self.store.describe(self.store.prefix)} are deleted by tombstones"
             raise SourceMissing("EmptySource", message, field="spec.source.tombstones", remedy="Upload vectors.")
-        return replace(self, gone=gone, rows=self.rows - len(gone))
+        return replace(self, gone=gone, rows=rows - len(gone))
 
 
 def deleted_rows(ids: Iterable[pa.Array], deleted: pa.Array) -> npt.NDArray[np.int64]:
@@ -124,6 +158,14 @@ def deleted_rows(ids: Iterable[pa.Array], deleted: pa.Array) -> npt.NDArray[np.i
         found.append(np.flatnonzero(mask) + first)
         first += len(part)
     return np.concatenate(found)
+
+
+def _replaced(ids: pa.Array) -> npt.NDArray[np.int64]:
+    """Places, rising, of ids that come again later: int64 [n]."""
+    codes = ids.dictionary_encode().indices.to_numpy()
+    last = np.zeros(int(codes.max()) + 1, np.int64)
+    np.maximum.at(last, codes, np.arange(len(codes)))
+    return np.setdiff1d(np.arange(len(codes)), last)
 
 
 def _without(block: Block, first: int, gone: npt.NDArray[np.int64]) -> Block:
