@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from vectorindex_operator.api.v1alpha1 import VectorIndexStatus
 from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.fresh_looks import FreshAnswer
 from vectorindex_operator.core.source_poll import Said
 from vectorindex_searcher.contract import Found
 
@@ -38,6 +39,7 @@ CONDITIONS = (
     "Validated",
     "GuardrailsHealthy",
     "RollbackPossible",
+    "FreshRows",
 )
 REASONS = frozenset(EventReason)
 """What an Event may be counted as: a label takes no value that somebody else chooses."""
@@ -96,6 +98,9 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.fresh = Counter(
+            "vectorindex_fresh_looks", "Answers of searchers about fresh rows", ["result"], registry=self.registry
+        )
         self.notices = Counter(
             "vectorindex_notices",
             "Notices that were sent to the webhook, by what became of them",
@@ -137,6 +142,9 @@ class Metrics:
 
     def on_poll(self, said: Said) -> None:
         self.polls.labels(said).inc()
+
+    def on_fresh(self, answer: FreshAnswer) -> None:
+        self.fresh.labels(answer.result).inc()
 
     def on_artifact(self, found: Found) -> None:
         self.artifacts.labels(found).inc()

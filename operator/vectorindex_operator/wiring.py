@@ -86,6 +86,7 @@ def build(settings: OperatorSettings) -> App:
         on_gone=metrics.forget,
         on_poll=metrics.on_poll,
         on_artifact=metrics.on_artifact,
+        on_fresh=metrics.on_fresh,
         on_answer=lambda namespace, name: queue.mark(namespace, name),
     )
     queue = KeyedQueue(reconciler.run, workers=tuning.workers, on_result=metrics.on_result)

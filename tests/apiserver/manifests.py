@@ -19,10 +19,11 @@ FULL_SPEC: Json = {
             "secretRef": {"name": "s3"},
         },
         "columns": {"id": "sku", "vector": "embedding", "metadata": ["section", "installed_kib"]},
-        "poll": "0",
+        "poll": "1m",
         "schedule": {"cron": "*/30 6-20 * * MON-FRI", "timeZone": "Europe/Zurich"},
         "minInterval": "1h30m",
         "tombstones": {"prefix": "products/deleted/"},
+        "fresh": {"prefix": "products-fresh/", "maxRows": 20000},
     },
     "artifacts": {"s3": {"bucket": "indexes", "secretRef": {"name": "s3"}}, "deletionPolicy": "Retain"},
     "embedding": {

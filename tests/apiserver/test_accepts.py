@@ -69,6 +69,17 @@ def test_the_full_manifest_is_kept_as_it_is(api: Api, smallest: Json) -> None:
         ("source.schedule", {"cron": "0 3 * * *", "timeZone": "Pacific/Auckland"}),
         ("source.s3", {"bucket": "public", "anonymous": True, "endpoint": "https://ref.example.co/storage/v1/s3/"}),
         ("source", {"volume": {"claimName": "vectors", "path": "today/"}, "tombstones": {"prefix": "today/gone/"}}),
+        ("source", {"s3": {"bucket": "vectors", "prefix": "a"}, "fresh": {"prefix": "a-fresh/"}}),
+        (
+            "source",
+            {
+                "gcs": {"bucket": "vectors", "prefix": "a/"},
+                "poll": "15s",
+                "schedule": {"cron": "0 3 * * *"},
+                "fresh": {"prefix": "b/"},
+                "tombstones": {"prefix": "c/"},
+            },
+        ),
         ("source", {"azure": {"account": "acme", "container": "vectors", "prefix": "docs/", "anonymous": True}}),
         ("source", {"gcs": {"bucket": "vectors", "prefix": "docs/", "anonymous": True}}),
         ("artifacts", {"gcs": {"bucket": "indexes.example.com", "secretRef": {"name": "gcs"}}}),

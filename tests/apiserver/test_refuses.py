@@ -13,6 +13,7 @@ RULES = "spec.guardrails.rules"
 CROSS = {"s3": {"bucket": "models"}, "sha256": "ab" * 32}
 NETWORK = "spec.searcher.networkPolicy"
 SCHEDULE = "spec.source.schedule"
+FRESH = "spec.source.fresh.prefix"
 POD = "spec.searcher.pod"
 
 
@@ -509,6 +510,39 @@ def mounted(path: str) -> Json:
             "spec.source.tombstones.prefix",
             "must not be, or contain",
         ),
+        *(
+            (
+                "spec.source",
+                {"s3": {"bucket": "vectors", "prefix": prefix}, "fresh": {"prefix": fresh}, **more},
+                field,
+                says,
+            )
+            for prefix, fresh, more, field, says in (
+                ("", "fresh/", {}, FRESH, "must lie beside the prefix of the vectors"),
+                ("a/b", "a/b/", {}, FRESH, "must lie beside the prefix of the vectors"),
+                ("a/b/", "a/", {}, FRESH, "must lie beside the prefix of the vectors"),
+                ("a/", "a/fresh/", {}, FRESH, "must lie beside the prefix of the vectors"),
+                ("a/", "b/", {"tombstones": {"prefix": "b/gone/"}}, FRESH, "must lie beside tombstones.prefix"),
+                ("a/", "b/c/", {"tombstones": {"prefix": "b/"}}, FRESH, "must lie beside tombstones.prefix"),
+                ("a/", "b/", {"poll": 0}, "spec.source.fresh", "needs a source.poll above 0"),
+                ("a/", "b/", {"poll": "0m"}, "spec.source.fresh", "needs a source.poll above 0"),
+                ("a/", "b/", {"columns": {"text": "t"}}, "spec.source.fresh", "write vectors"),
+                ("a/", "bb", {}, FRESH, "should match"),
+            )
+        ),
+        ("spec.source", {"s3": {"bucket": "vectors"}, "fresh": {}}, FRESH, "Required value"),
+        (
+            "spec.source",
+            {"s3": {"bucket": "vectors", "prefix": "a/"}, "fresh": {"prefix": "b/", "maxRows": 50001}},
+            "spec.source.fresh.maxRows",
+            "less than or equal to 50000",
+        ),
+        (
+            "spec.source",
+            {"volume": {"claimName": "v", "path": "a"}, "fresh": {"prefix": "b/"}},
+            "spec.source.fresh",
+            "needs the source in a bucket",
+        ),
         ("spec.gate.segments", [{"name": "a", "min": 0.9}], "spec.gate.segments", "needs gate.queries"),
         ("spec.gate.relevance", {"minMRR": 0.5}, "spec.gate.relevance", "needs gate.queries"),
         ("spec.gate.queries", {"column": "vec"}, "spec.gate.queries", "needs files (s3, azure, gcs or volume), live"),
@@ -577,6 +611,24 @@ def test_a_bad_field_is_refused_by_name(
     assert not api.get(
         f"/apis/vectorindex.dev/v1alpha1/namespaces/default/vectorindexes/{smallest['metadata']['name']}"
     ).ok
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("spec.artifacts", {"volume": {"claimName": "indexes"}}, "needs artifacts in a bucket"),
+        ("spec.index.import", {"index": "a", "sha256": "0" * 64}, "do not go together"),
+    ],
+)
+def test_fresh_rows_need_a_bucket_to_publish_in_and_an_index_to_build(
+    api: Api, smallest: Json, path: str, value: object, says: str
+) -> None:
+    source = {"s3": {"bucket": "vectors", "prefix": "a/"}, "fresh": {"prefix": "b/"}}
+    manifest = changed(smallest, "spec.source", source)
+    assert api.apply(manifest).ok
+    answer = api.apply(changed(manifest, path, value))
+    assert "spec.source.fresh" in answer.fields
+    assert says in answer.message
 
 
 def test_rules_that_only_a_shadow_can_judge_need_one(api: Api, smallest: Json) -> None:

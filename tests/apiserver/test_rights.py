@@ -59,6 +59,7 @@ from vectorindex_operator.core.plan import (
     StartOutcomes,
     StartResolve,
     StartValidation,
+    SwitchFreshOff,
     TellPoint,
     WriteRevisionStatus,
 )
@@ -222,6 +223,7 @@ def act_out_every_action(actor: Actor) -> None:
     actor.act(RenewLeases(revision, (), LeaseState.SERVING))
     actor.act(RenewMirrors(revision, (), revision, (), "shadow", 0.0))
     actor.act(TellPoint(revision, (), ServingPoint.DEFAULT, 0.0))
+    actor.act(SwitchFreshOff(revision, ()))
     jobs = {job.name: job.uid for job in actor.act().jobs}
     actor.act(*(DeleteJob(name, uid) for name, uid in jobs.items()))
     changed_by_hand(actor.api, "Service", NAME, {"selector": {labels.REVISION: "another"}})

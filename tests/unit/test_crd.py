@@ -291,7 +291,7 @@ def test_a_refused_field_is_known_and_takes_no_value() -> None:
 
 def test_a_crd_too_large_for_kubectl_apply_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crd, "SIZE_LIMIT", 10_000)
-    with pytest.raises(ValueError, match="the CRD of VectorIndex has"):
+    with pytest.raises(ValueError, match="the CRD of VectorIndex takes"):
         crd.files()
 
 

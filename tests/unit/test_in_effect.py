@@ -28,11 +28,15 @@ WAITS: dict[str, tuple[dict[str, Any], str]] = {
     "searcher.pod": ({"searcher": {"pod": {"nodeSelector": {"disk": "fast"}}}}, "searcher.pod"),
     "rollout": ({"rollout": {"progressDeadline": "1h"}}, "rollout"),
     "guardrails": ({"guardrails": {"falseTripBudget": "2%"}}, "guardrails"),
-    "searcher.replicas": ({"searcher": {"replicas": 3}}, "searcher, source.s3, artifacts.s3 or gate.queries.live"),
+    "searcher.replicas": ({"searcher": {"replicas": 3}}, "searcher, source.s3, artifacts.s3, source.fresh or gate."),
+    "source.fresh": (
+        {"source": {"fresh": {"prefix": "fresh/"}}},
+        "source.fresh or gate.queries.live: when the pods of",
+    ),
     "gate.queries.live": ({"gate": {"queries": {"live": {}}}}, "gate.queries.live: when the pods of"),
 }
 """An edit of each, and how it is named."""
-TAKEN_AT_ONCE = ("searcher.replicas", "gate.queries.live")
+TAKEN_AT_ONCE = ("searcher.replicas", "source.fresh", "gate.queries.live")
 """By the pods of every loaded revision, as they are replaced."""
 AT_ONCE = {"build", "gate", "history", "pinRevision", "suspend"}
 """For work that comes later: nothing that is there was made with it."""

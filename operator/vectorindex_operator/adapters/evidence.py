@@ -1,5 +1,5 @@
 """Evidence from searchers, leases to them, over their admin ports (admin_port.py has the bounds of one exchange;
-pairs.py is about shadows, source_looks.py about the source).
+pairs.py is about shadows, source_looks.py about the source, fresh_looks.py about fresh rows).
 
 Nobody waits for pods here: who asks gets a Future. A look has DEADLINE_SECONDS for all pods of an index, pages
 included. What is not known by then is silence, and the next look goes on from there. Soaks, watches and leases have
@@ -21,12 +21,14 @@ from functools import partial
 from vectorindex_operator.adapters.admin_port import DEADLINE_SECONDS, AdminPort, Answer, Call, Lane
 from vectorindex_operator.adapters.evidence_answers import read_columns, read_rows
 from vectorindex_operator.adapters.evidence_cache import ROW_BYTES, EvidenceCache, PodKey
+from vectorindex_operator.adapters.fresh_looks import look_at_fresh
 from vectorindex_operator.adapters.orders import post
 from vectorindex_operator.adapters.pairs import look_at_pairs, mirror
 from vectorindex_operator.adapters.reader import Reader
 from vectorindex_operator.adapters.shares import Share
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.adapters.source_looks import look_at_source
+from vectorindex_operator.core.fresh_looks import FreshAnswer, FreshQuestion
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence
 from vectorindex_operator.core.judging.questions import Purpose, Question
@@ -37,8 +39,10 @@ from vectorindex_searcher.contract import (
     EVIDENCE_ANSWER_BYTES,
     EVIDENCE_COLUMNS_TYPE,
     EVIDENCE_CURSOR_HEADER,
+    FRESH_PATH,
     POINT_PATH,
     RING_SECONDS,
+    FreshOrder,
     LeaseState,
     MirrorLease,
     PointOrder,
@@ -231,13 +235,17 @@ class HttpSearchers:
 
     # ------------------------------------------------------------ operating points
 
-    def order(self, to: Addressee, addresses: Iterable[str], order: PointOrder) -> Future[None]:
-        return self.port.start(post(self.port, self.signer, self.admin_port, to, list(addresses), POINT_PATH, order))
+    def order(self, to: Addressee, addresses: Iterable[str], order: PointOrder | FreshOrder) -> Future[None]:
+        path = POINT_PATH if isinstance(order, PointOrder) else FRESH_PATH
+        return self.port.start(post(self.port, self.signer, self.admin_port, to, list(addresses), path, order))
 
     # ------------------------------------------------------------ the source
 
     def source(self, to: Addressee, question: SourceQuestion) -> Future[SourceAnswer]:
         return self.port.start(look_at_source(self.port, self.signer, self.admin_port, to, question))
+
+    def fresh(self, to: Addressee, question: FreshQuestion) -> Future[FreshAnswer]:
+        return self.port.start(look_at_fresh(self.port, self.signer, self.admin_port, to, question))
 
     # ------------------------------------------------------------ leases
 

@@ -24,6 +24,7 @@ from vectorindex_operator.api.fields import (
     Quantities,
     SegmentName,
 )
+from vectorindex_operator.api.fresh import RULES_OF_SOURCE, RULES_OF_SPEC, Fresh
 from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_operator.api.network import FrontService, NetworkPolicy
 from vectorindex_operator.api.places import (
@@ -71,12 +72,15 @@ class Source(HasPlace):
     columns: Columns = Columns()
     """Which columns are read."""
     poll: Poll = "5m"
-    """How often the source is listed; 0 turns polling off. With `schedule`: how often deleted ids are looked for."""
+    """How often the source is listed; 0 turns polling off. With `schedule`: how often deleted ids and fresh rows are
+    looked for."""
     schedule: Schedule | None = None
     min_interval: Duration = "10m"
     """At most one new revision per this time comes from changed data."""
     tombstones: Tombstones | None = None
     """Deleted ids: hidden by searchers within a `poll` (5m where that is 0), left out of the next build."""
+    fresh: Fresh | None = None
+    """Absent: new rows are answered once they are built in. An edit holds at once."""
     cel: ClassVar[tuple[CelRule, ...]] = (
         ONE_STORE,
         CelRule(
@@ -85,10 +89,12 @@ class Source(HasPlace):
             ".tombstones.prefix",
         ),
         CelRule(
-            "!has(self.schedule) || has(self.tombstones) || self.poll in ['0', '5m'] || self.poll == 0",
-            "with schedule the source is not polled, and there are no tombstones to poll for: remove poll or schedule",
+            "!has(self.schedule) || has(self.tombstones) || has(self.fresh)"
+            " || self.poll in ['0', '5m'] || self.poll == 0",
+            "with schedule the source is not polled, and there is nothing else to poll for: remove poll or schedule",
             ".poll",
         ),
+        *RULES_OF_SOURCE,
     )
 
     @property
@@ -99,6 +105,10 @@ class Source(HasPlace):
     def deleted(self) -> Place | None:
         """The place of the tombstones: the source's, with another prefix."""
         return self.place.at(self.tombstones.prefix) if self.tombstones else None
+
+    def fresh_place(self) -> Place | None:
+        """The place of the fresh rows, likewise."""
+        return self.place.at(self.fresh.prefix) if self.fresh else None
 
 
 class Artifacts(HasPlace):
@@ -549,4 +559,5 @@ class VectorIndexSpec(Model):
             "gate.segments names a segment that spec.segments does not declare",
             ".gate.segments",
         ),
+        *RULES_OF_SPEC,
     )

@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, ValidationError, field_serializer
 
 from vectorindex_operator.api.embedding import ServedEncoder
+from vectorindex_operator.api.fresh import LONGEST_FRESH_POLL, SHORTEST_FRESH_POLL
 from vectorindex_operator.api.guardrails import Guardrails
 from vectorindex_operator.api.places import STORES, StoredPlace
 from vectorindex_operator.api.pod import Pod
+from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.rerank import ServedReranker
 from vectorindex_operator.api.rollout import Rollout
 from vectorindex_operator.api.spec import Searcher, VectorIndexSpec
@@ -92,6 +94,45 @@ class SourceStatus(Stored):
     bytes: int
     at: Time
     dimension: int | None = None
+    source: str | None = None
+    """Fingerprint of the source alone; None: no fresh files were taken in, and it is `fingerprint`."""
+    fresh: int | None = None
+    """Files of fresh rows that were taken in; None: none."""
+
+
+class LiveFresh(Stored):
+    """Which rows of the source's store are fresh, and how they are looked for."""
+
+    prefix: str
+    max_rows: int
+    poll_seconds: float
+
+
+class FreshRefusal(Stored):
+    """A file of fresh rows that cannot stand beside the index, and why."""
+
+    object: str
+    reason: str
+    message: str = ""
+
+
+class FreshStatus(Stored):
+    """What a searcher said of the fresh rows when it last said something new."""
+
+    revision: str
+    """Whose."""
+    number: int = 0
+    """Of the snapshot that is answered; 0: none."""
+    rows: int = 0
+    files: int = 0
+    """That it is made of."""
+    full: bool = False
+    """There are more rows than the bounds allow."""
+    off: bool = False
+    reason: str = ""
+    """Why the newest look of that searcher failed; empty: it did not."""
+    message: str = ""
+    refused: tuple[FreshRefusal, ...] = ()
 
 
 class Live(Stored):
@@ -113,6 +154,8 @@ class Live(Stored):
     """The Secret of that endpoint, and of no other; None: there is none."""
     reranker: StoredPlace | None = None
     """Where the cross-encoder is, and how it is reached; None: there is none."""
+    fresh: LiveFresh | None = None
+    """None: there are no fresh rows."""
 
     @classmethod
     def of(cls, spec: VectorIndexSpec) -> Live:
@@ -127,7 +170,17 @@ class Live(Stored):
             encoder_url=spec.embedding.url(),
             encoder_secret=spec.embedding.token_secret(),
             reranker=spec.searcher.rerank.onnx.place if spec.searcher.rerank is not None else None,
+            fresh=cls._fresh(spec),
         )
+
+    @staticmethod
+    def _fresh(spec: VectorIndexSpec) -> LiveFresh | None:
+        fresh = spec.source.fresh
+        if fresh is None:
+            return None
+        poll = duration_seconds(spec.source.poll) if spec.source.poll != "0" else 0.0
+        seconds = min(max(poll, SHORTEST_FRESH_POLL), LONGEST_FRESH_POLL)
+        return LiveFresh(prefix=fresh.prefix, max_rows=fresh.max_rows, poll_seconds=seconds)
 
 
 class VectorIndexStatus(Stored):
@@ -155,6 +208,8 @@ class VectorIndexStatus(Stored):
     route: str | None = None
     """The HTTPRoute that is kept for `rollout.route`. None: there is none."""
     live: Live | None = None
+    fresh: FreshStatus | None = None
+    """None: there are no fresh rows, or nothing was heard of them yet."""
     notified: tuple[str, ...] | None = None
     """What of the history and of the last decision was told to the installation's webhook, by id. None: it has none."""
 
@@ -458,6 +513,17 @@ class PointStatus(Stored):
     """Of the `retry` that asked for it; empty: nobody did."""
 
 
+class FreshOff(Stored):
+    """That a guardrail failed while fresh rows were among the answers, so that they are not any more."""
+
+    at: Time
+    """Since when, or since when it is over."""
+    rule: str
+    message: str = ""
+    ended: str = ""
+    """Nonce of the `retry` that ended it; empty: they are off."""
+
+
 class Reach(Stored):
     """How a Job reaches a revision's artifact when the VectorIndex is gone, as its last spec said."""
 
@@ -499,6 +565,8 @@ class RevisionStatus(Stored):
     they are gone. None: it had no traffic yet, or got it from an operator that did not note this."""
     point: PointStatus | None = None
     """None: nobody ever decided about it, so they answer at the default one."""
+    fresh_off: FreshOff | None = None
+    """None: its searchers answer fresh rows, where there are any."""
     reach: Reach | None = None
     """Kept while `artifacts.deletionPolicy` is Delete."""
     recorded: str | None = None

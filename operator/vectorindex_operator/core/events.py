@@ -100,6 +100,12 @@ class EventReason(StrEnum):
     """What was decided about a revision could not be written beside its artifact; it is tried again."""
     OUTCOMES_LOST = "OutcomesLost"
     """Of what an earlier VectorIndex of this name left beside its artifacts, something could not be taken over."""
+    FRESH_FILE_REFUSED = "FreshFileRefused"
+    """A file of fresh rows cannot stand beside the index: while it is there no newer rows are answered."""
+    FRESH_ROWS_FULL = "FreshRowsFull"
+    """There are more fresh rows than the bounds allow: the next revision is built at once."""
+    FRESH_ROWS_OFF = "FreshRowsOff"
+    """A guardrail failed while fresh rows were among the answers: they are not any more."""
     BUILD_FELL_BACK = "BuildFellBackToCPU"
     """GPU pods stayed unschedulable; the build goes on without one."""
     OBJECTIVE_MISSED = "ObjectiveMissed"
@@ -142,6 +148,8 @@ _WARNINGS = frozenset(
         EventReason.ARTIFACT_LEFT,
         EventReason.OUTCOME_NOT_RECORDED,
         EventReason.OUTCOMES_LOST,
+        EventReason.FRESH_FILE_REFUSED,
+        EventReason.FRESH_ROWS_OFF,
         EventReason.BUILD_FELL_BACK,
         EventReason.OBJECTIVE_MISSED,
         EventReason.FILTERS_DROPPED,

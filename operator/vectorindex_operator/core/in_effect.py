@@ -98,4 +98,4 @@ def _for_searchers(state: ReconcileState) -> list[str]:
         return []
     places = f"source.{state.live.source.kind}, artifacts.{state.live.artifacts.kind}"
     replaced = f"when the pods of {', '.join(late)} have been replaced"
-    return [f"searcher, {places} or gate.queries.live: {replaced}"]
+    return [f"searcher, {places}, source.fresh or gate.queries.live: {replaced}"]

@@ -12,6 +12,7 @@ keep safe      what needs neither the spec nor anything that may be refused
 
 go forward     what may fail; then the safe part of the plan runs all the same
   commands     a person's retry
+  fresh rows   what searchers know of them, and whether a build is due for them
   way back     whether the artifact that a rollback needs is there
   resolve      which dataset
   desired      hence which revision is wanted
@@ -35,6 +36,7 @@ network        who reaches the pods
 keep loaded    searchers and leases of what has a slot; what has drained is retired
 route          what gateways send to whom
 points         pods are told at which operating point they answer
+fresh off      pods are told to answer no fresh rows
 mirrors        a soak that is compared sends queries to its prior; what is over is sent no more
 hold           whose objects stay until a deleted index's artifacts are removed
 """
@@ -53,6 +55,7 @@ from vectorindex_operator.core.progress import (
     collect,
     desired,
     forget,
+    fresh_rows,
     pin,
     record,
     resolve,
@@ -64,6 +67,7 @@ from vectorindex_operator.core.progress import (
 )
 from vectorindex_operator.core.progress import obey_commands as obey_forward
 from vectorindex_operator.core.safety import (
+    fresh_off,
     hold_revisions,
     judge_serving,
     judge_steps,
@@ -93,6 +97,8 @@ KEEP_SAFE: tuple[Step, ...] = (
 )
 GO_FORWARD: tuple[Step, ...] = (
     obey_forward.step,
+    fresh_rows.step,
+    fresh_rows.ask_for_build,
     way_back.step,
     resolve.step,
     desired.step,
@@ -105,6 +111,7 @@ GO_FORWARD: tuple[Step, ...] = (
 )
 PINNED: tuple[Step, ...] = (
     obey_forward.step,
+    fresh_rows.step,
     way_back.step,
     pin.step,
     surge.step,
@@ -114,6 +121,7 @@ PINNED: tuple[Step, ...] = (
 )
 SUSPENDED: tuple[Step, ...] = (
     obey_forward.step,
+    fresh_rows.step,
     way_back.step,
     suspend.step,
     forget.stop_unwanted_work,
@@ -134,6 +142,7 @@ def decide(obs: Observation, settings: Installation, now: float) -> Plan:
     _run((keep_loaded.step,), state)
     _run((route.step,), state)
     _run((operating_point.step,), state)
+    _run((fresh_off.step,), state)
     _run((mirrors.step,), state)
     _run((hold_revisions.step,), state)
     return _plan(state)
@@ -199,5 +208,6 @@ def _plan(state: ReconcileState) -> Plan:
         events=(*state.events, *story.news(state, told)),
         errors=tuple(state.errors),
         ask=state.ask,
+        ask_fresh=state.ask_fresh,
         notices=state.notices if state.settings.notifies else (),
     )

@@ -18,6 +18,7 @@ from vectorindex_operator.api.v1alpha1 import (
     VectorIndexStatus,
 )
 from vectorindex_operator.core.commands import Command
+from vectorindex_operator.core.fresh_looks import FreshHeard
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.figures import Told
 from vectorindex_operator.core.judging.shadow import PodPairs
@@ -171,6 +172,8 @@ class Observation:
     """Ids of the notices that were taken since the status said so last (core/notices.py)."""
     heard: Heard | None = None
     """What a searcher said of the source last; None: nothing yet, or this process has just begun."""
+    heard_fresh: FreshHeard | None = None
+    """What one said of the fresh rows last; None: as above."""
     network_policies: Mapping[str, str] = field(default_factory=dict)
     """Uid of each NetworkPolicy of ours, by name."""
     objects: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)

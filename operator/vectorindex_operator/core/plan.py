@@ -19,6 +19,7 @@ from vectorindex_operator.api.v1alpha1 import (
     VectorIndexStatus,
 )
 from vectorindex_operator.core.events import Event
+from vectorindex_operator.core.fresh_looks import FreshQuestion
 from vectorindex_operator.core.notices import Notice
 from vectorindex_operator.core.source_poll import SourceQuestion
 from vectorindex_operator.core.traffic import Decision
@@ -127,6 +128,8 @@ class EnsureSearchers:
     """What a pod fetches to its disk. None: the build did not tell, so pods that run are left as they are."""
     encoder_bytes: int = 0
     """Of the files of its encoder; 0: it has none."""
+    fresh_bytes: int = 0
+    """Of the fresh rows in its memory, at most; 0: it answers none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,14 @@ class TellPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchFreshOff:
+    """Have pods of a revision answer its artifact alone, without fresh rows, for a while. Best effort."""
+
+    revision: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteSearchers:
     """Remove the revision's searchers; its artifact and its revision object stay."""
 
@@ -291,6 +302,7 @@ Action = (
     | RenewLeases
     | RenewMirrors
     | TellPoint
+    | SwitchFreshOff
     | DeleteSearchers
     | WriteRevisionStatus
     | HoldRevision
@@ -308,6 +320,7 @@ SAFE: tuple[type[Action], ...] = (
     DeleteNetworkPolicy,
     RenewLeases,
     TellPoint,
+    SwitchFreshOff,
     RenewMirrors,
     # A refusal of it holds nothing up: it is asked for again.
     HoldRevision,
@@ -348,6 +361,9 @@ class Plan:
     errors: tuple[Exception, ...] = ()
     ask: SourceQuestion | None = None
     """A question to a searcher, best effort. No action: nothing is written for it, and nobody waits."""
+
+    ask_fresh: FreshQuestion | None = None
+    """Likewise, about the fresh rows."""
 
     notices: tuple[Notice, ...] = ()
     """All that there is to tell outside of the cluster, told or not; best effort, as above."""

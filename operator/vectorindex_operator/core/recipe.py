@@ -13,13 +13,20 @@ from vectorindex_operator.core.observation import Observation
 from vectorindex_operator.core.phase import FAILED
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_searcher.contract import (
+    FEW_FRESH_ROWS,
+    FRESH_SHARE,
     TOMBSTONE_POLL_SECONDS,
+    BuildResult,
     EmbeddingsEndpoint,
     EncoderTask,
+    FreshTask,
     Location,
     OnnxFolder,
     RerankTask,
 )
+
+_FRESH_ROW_BYTES = 1024
+"""Of id and metadata of a fresh row, as they are counted: what is longer is rare."""
 
 
 def is_desired(state: ReconcileState, name: str) -> bool:
@@ -141,6 +148,34 @@ def row_encoder(frozen: RevisionSpec, live: Live) -> EncoderTask | None:
     if told is None:
         return None
     return told.model_copy(update={"query_prefix": None, "document_prefix": frozen.document_prefix})
+
+
+def fresh_place(frozen: RevisionSpec, live: Live) -> Place | None:
+    """Where the fresh rows are that a revision answers. None: there are none, or it was made of another source, beside
+    whose rows these do not belong."""
+    same = place(frozen.source) == place(live.source)
+    return live.source.at(live.fresh.prefix) if live.fresh is not None and same else None
+
+
+def fresh_task(frozen: RevisionSpec, live: Live) -> FreshTask | None:
+    """What its pods are told of them."""
+    where = fresh_place(frozen, live)
+    if where is None or live.fresh is None:
+        return None
+    return FreshTask(
+        place=where.location(),
+        columns=frozen.columns,
+        max_rows=live.fresh.max_rows,
+        poll_seconds=live.fresh.poll_seconds,
+    )
+
+
+def fresh_bytes(frozen: RevisionSpec, live: Live, build: BuildResult) -> int:
+    """What they take in the memory of a process: at most as many as the bounds allow, in two snapshots for a moment."""
+    if live.fresh is None or fresh_place(frozen, live) is None:
+        return 0
+    rows = min(live.fresh.max_rows, max(FEW_FRESH_ROWS, int(FRESH_SHARE * build.count)))
+    return 2 * rows * (4 * build.dimension + _FRESH_ROW_BYTES)
 
 
 def tombstone_poll(spec: VectorIndexSpec) -> float | None:

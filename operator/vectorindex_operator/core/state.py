@@ -12,6 +12,7 @@ from typing import Any
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import (
     BlockedBy,
+    FreshStatus,
     Live,
     RevisionStatus,
     RolloutStatus,
@@ -20,6 +21,7 @@ from vectorindex_operator.api.v1alpha1 import (
     VerbResult,
 )
 from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.fresh_looks import FreshQuestion
 from vectorindex_operator.core.holds import FINALIZER
 from vectorindex_operator.core.internal_keys import InternalKeys
 from vectorindex_operator.core.loaded import LoadedRevision
@@ -117,6 +119,10 @@ class ReconcileState:
     """Why the source is to be listed again at once; empty: it is not."""
     ask: SourceQuestion | None = None
     """What a searcher is asked about the source, once this pass is over."""
+    fresh: FreshStatus | None = None
+    """What is known of the fresh rows."""
+    ask_fresh: FreshQuestion | None = None
+    """What a searcher is asked about them, likewise."""
     keep_loaded: set[str] = field(default_factory=set)
     """Revisions whose searchers stay loaded."""
     withdrawal: Decision | None = None
@@ -145,6 +151,7 @@ class ReconcileState:
             foreign=foreign,
             serving=obs.traffic.revision if obs.traffic.owned else "",
             source=obs.index.status.source,
+            fresh=obs.index.status.fresh,
             verbs={v.verb: v for v in obs.index.status.verbs},
         )
 

@@ -20,6 +20,7 @@ from vectorindex_operator.api.v1alpha1 import (
 )
 from vectorindex_operator.core import recipe
 from vectorindex_operator.core.commands import COMMANDS
+from vectorindex_operator.core.fresh_condition import condition
 from vectorindex_operator.core.in_effect import pending_edits
 from vectorindex_operator.core.notices import notified
 from vectorindex_operator.core.phase import ENDED, Phase
@@ -59,6 +60,7 @@ def next_status(state: ReconcileState, told: Story) -> VectorIndexStatus:
         verbs=_answers(state),
         rebuilds=recipe.highest_build(state.obs) or None,
         live=state.live,
+        fresh=state.fresh,
         route=_route(state),
     )
     if state.settings.notifies:
@@ -119,6 +121,8 @@ def _conditions(state: ReconcileState, before: VectorIndexStatus, told: Story) -
             if waiting
             else ("UpToDate", "True", "InEffect", everything)
         )
+    if (answered := condition(state)) is not None:
+        rows.append(("FreshRows", *answered))
     rows += _milestones(state)
     return _stamp(rows, before, state.obs.index.generation, state.now)
 

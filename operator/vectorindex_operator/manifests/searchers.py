@@ -33,6 +33,7 @@ from vectorindex_searcher.contract import (
     COLUMNS_BEFORE_ENV,
     DRAIN_SECONDS,
     ENCODER_ENV_PREFIX,
+    FRESH_ENV,
     HTTP_PORT,
     INTERNAL_KEY_ENV,
     LIVE_QUERIES_ENV,
@@ -139,6 +140,8 @@ def deployment(
         one["env"].append({"name": COLUMNS_BEFORE_ENV, "value": text})
     if text := told_text(_owner(index), frozen, action.live):
         one["env"].append({"name": SOURCE_ENV, "value": text})
+    if (fresh := recipe.fresh_task(frozen, action.live)) is not None:
+        one["env"].append({"name": FRESH_ENV, "value": fresh.task_text(first_release=False)})
     if action.live.live_queries:
         one["env"].append({"name": LIVE_QUERIES_ENV, "value": "1"})
     resources, need = action.live.searcher.resources, sizing.Need.of(action, frozen)
@@ -194,7 +197,8 @@ def _reached_by(frozen: RevisionSpec, live: Live) -> Manifest:
     )
     one["envFrom"] += secret(ENCODER_ENV_PREFIX, recipe.encoder_secret(frozen, live))
     one["envFrom"] += secret(RERANKER_ENV_PREFIX, recipe.reranker_secret(frozen, live))
-    if frozen.source_poll is not None and frozen.tombstones is None:
+    reads = frozen.source_poll is not None or recipe.fresh_place(frozen, live) is not None
+    if reads and frozen.tombstones is None:
         one["envFrom"] += credentials({"SOURCE_": frozen.source.reached_by(live.source)}, optional=True)
     one["args"] = one["args"][:1]
     one["volumeMounts"] = [mount for mount in one["volumeMounts"] if mount["name"] not in _SECRET_VOLUMES]

@@ -71,7 +71,7 @@ def reranker_bytes(frozen: RevisionSpec) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes of one searcher with one process (`held`: its artifact, its encoder, and what it keeps of queries;
+    """Bytes of one searcher with one process (`held`: its artifact, its encoder, fresh rows, what it keeps of queries;
     `listing`: for moments), and what each further one keeps. `busy`: the limit counts BUSY_BYTES."""
 
     held: int
@@ -87,10 +87,15 @@ class Need:
         runs = (encodes + (reranks > 0)) * ENCODER_BYTES
         models = ENCODER_TIMES * (action.encoder_bytes + reranks) + runs
         return cls(
-            held=action.resident_bytes + recall * LIVE_RECALL_BYTES + queries * LIVE_QUERIES_BYTES + models,
+            held=action.resident_bytes
+            + recall * LIVE_RECALL_BYTES
+            + queries * LIVE_QUERIES_BYTES
+            + models
+            + action.fresh_bytes,
             worker=recall * WORKER_SAMPLE_BYTES
             + queries * WORKER_QUERIES_BYTES
-            + (encodes + (reranks > 0)) * ENCODER_BYTES,
+            + (encodes + (reranks > 0)) * ENCODER_BYTES
+            + action.fresh_bytes,
             busy=_annotation(frozen, labels.MEMORY) == COUNTS_BUSY,
             listing=LISTING_BYTES if frozen.source_poll is not None else 0,
         )

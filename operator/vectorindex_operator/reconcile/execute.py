@@ -36,6 +36,7 @@ from vectorindex_operator.core.plan import (
     StartOutcomes,
     StartResolve,
     StartValidation,
+    SwitchFreshOff,
     TellPoint,
     WriteRevisionStatus,
 )
@@ -49,7 +50,7 @@ from vectorindex_operator.reconcile.objects import Objects, Repair
 from vectorindex_operator.reconcile.observe import ROUTE
 from vectorindex_operator.reconcile.ports import Cluster, Raw, Searchers
 from vectorindex_operator.reconcile.routes import weights
-from vectorindex_searcher.contract import MIRROR_ADDRESSES, MirrorLease, Model, PointOrder, TrafficLease
+from vectorindex_searcher.contract import MIRROR_ADDRESSES, FreshOrder, MirrorLease, Model, PointOrder, TrafficLease
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ FRONT = "spec.searcher.service"
 LONGEST_NOTE = 16 * 1024
 MOST_ROWS = 10
 LONGEST_WORDS = 512
+FRESH_OFF_SECONDS = 120.0
+"""For which an order to answer no fresh rows holds: some looks at a stable revision may be late."""
 SEARCHER_KINDS = ("PodDisruptionBudget", "Deployment")
 
 
@@ -171,6 +174,10 @@ class Executor:
             case TellPoint():
                 order = PointOrder(point=action.point, decided_at=action.decided_at)
                 self.searchers.order(addressee(obs, action.revision), action.addresses, order)
+                return True
+            case SwitchFreshOff():
+                order_off = FreshOrder(off=True, ttl_seconds=FRESH_OFF_SECONDS)
+                self.searchers.order(addressee(obs, action.revision), action.addresses, order_off)
                 return True
             case RenewMirrors():
                 to, receiver = addressee(obs, action.revision), addressee(obs, action.receiver)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from vectorindex_operator.api.v1alpha1 import BlockedBy, VectorIndexStatus
 from vectorindex_operator.core.events import Event, EventReason
+from vectorindex_operator.core.fresh_looks import FreshAnswer
 from vectorindex_operator.core.internal_keys import addressee
 from vectorindex_operator.core.lifecycle import decide
 from vectorindex_operator.core.observation import Observation
@@ -26,6 +27,7 @@ from vectorindex_operator.reconcile.cache import CachedCluster, NotCachedError, 
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS, class_of
 from vectorindex_operator.reconcile.errors import ClusterError, RefusedError, ReportedError
 from vectorindex_operator.reconcile.execute import MOST_ROWS, Executor
+from vectorindex_operator.reconcile.fresh_polls import FreshPolls
 from vectorindex_operator.reconcile.leftovers import Leftovers
 from vectorindex_operator.reconcile.looks import AskedError, Looks, NoFigures
 from vectorindex_operator.reconcile.notices import Notices
@@ -79,6 +81,8 @@ class Reconciler:
     """What a searcher said of its source."""
     on_artifact: Callable[[Found], None] = lambda found: None
     """What it said of the artifact that a rollback needs."""
+    on_fresh: Callable[[FreshAnswer], None] = lambda answer: None
+    """What it said of the fresh rows."""
     figures: Figures = field(default_factory=NoFigures)
     """Who answers the queries of rules on PromQL."""
     courier: Courier | None = None
@@ -87,6 +91,7 @@ class Reconciler:
     """A notice was sent; whether it was taken."""
     clock: Callable[[], float] = time.time
     polls: SourcePolls = field(init=False)
+    fresh_polls: FreshPolls = field(init=False)
     notices: Notices = field(init=False)
     looks: Looks = field(init=False)
     repeats: Repeats = field(default_factory=Repeats)
@@ -100,6 +105,7 @@ class Reconciler:
         self.looks = Looks(self.searchers, self.on_answer, self.figures)
         self.notices = Notices(self.courier, self.on_answer, self.on_notice, self.clock)
         self.polls = SourcePolls(self.searchers, self.on_answer, self.on_poll, self.clock, self.on_artifact)
+        self.fresh_polls = FreshPolls(self.searchers, self.on_answer, self.on_fresh, self.clock)
 
     def run(self, namespace: str, name: str) -> Outcome:
         """One pass; it never wants to run again when the VectorIndex is gone.
@@ -169,7 +175,8 @@ class Reconciler:
             if turn and len(self._waiting) < MOST_WAITING:
                 self._waiting[key] = turn, obs
             raise
-        obs = replace(told, heard=self.polls.heard(key), taken=self.notices.taken(key))
+        heard, fresh = self.polls.heard(key), self.fresh_polls.heard(key)
+        obs = replace(told, heard=heard, heard_fresh=fresh, taken=self.notices.taken(key))
         plan = self._claimed(obs, decide(obs, self.settings, self.clock()))
         if not live and (plan.events or plan.errors):
             raise NotCachedError("there is something to tell")
@@ -183,6 +190,8 @@ class Reconciler:
         refused = self._report(executor, plan) or refused
         if plan.ask is not None:
             self.polls.ask(key, addressee(obs, plan.ask.revision), plan.ask)
+        if plan.ask_fresh is not None:
+            self.fresh_polls.ask(key, addressee(obs, plan.ask_fresh.revision), plan.ask_fresh)
         self.on_status(namespace, name, plan.status)
         self.on_loaded(namespace, name, plan.loaded_bytes)
         plan = self._offer(key, plan)
@@ -210,6 +219,7 @@ class Reconciler:
         """There is nothing to do here any more: it is gone, or another operator's."""
         self._waiting.pop((namespace, name), None)
         self.polls.forget((namespace, name))
+        self.fresh_polls.forget((namespace, name))
         self.notices.forget((namespace, name))
         self.on_gone(namespace, name)
         return None

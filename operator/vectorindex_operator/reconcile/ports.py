@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from vectorindex_operator.core.events import Event
+from vectorindex_operator.core.fresh_looks import FreshAnswer, FreshQuestion
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.figures import FigureAnswer, FigureQuestion
@@ -17,7 +18,7 @@ from vectorindex_operator.core.judging.questions import Question
 from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.notices import Notice
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
-from vectorindex_searcher.contract import MirrorLease, PointOrder, TrafficLease
+from vectorindex_searcher.contract import FreshOrder, MirrorLease, PointOrder, TrafficLease
 
 Raw = Mapping[str, Any]
 
@@ -104,12 +105,16 @@ class Searchers(Protocol):
         """Ask one pod about the source; the answer comes within seconds, also that there is none."""
         ...
 
+    def fresh(self, to: Addressee, question: FreshQuestion) -> Future[FreshAnswer]:
+        """Ask one pod about the fresh rows; as `source`."""
+        ...
+
     def tell(self, to: Addressee, addresses: Iterable[str], lease: TrafficLease) -> object:
         """Renew leases, best effort; nobody waits for it."""
         ...
 
-    def order(self, to: Addressee, addresses: Iterable[str], order: PointOrder) -> object:
-        """Tell pods their operating point, best effort; nobody waits for it."""
+    def order(self, to: Addressee, addresses: Iterable[str], order: PointOrder | FreshOrder) -> object:
+        """Tell pods their operating point, or whether they answer fresh rows, best effort; nobody waits for it."""
         ...
 
     def mirror(self, to: Addressee, addresses: Iterable[str], receiver: Addressee, lease: MirrorLease) -> object:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import logging
 
-from ..contract import ExitCode, Location
+from ..contract import FRESH_FILE_BYTES, ExitCode, Location
 from ..errors import BadData, TaskError
 from ..storage.store import ObjectInfo, Role, Store, list_all, open_store
 from .blocks import check_vectors
 from .column_values import Keeper
 from .formats import find_format
+from .fresh import FIELD
 from .listing import is_data
 from .objects import FreshObject
 from .places import refuse_tables
 from .source import Source
 
-CHECKED_BYTES = 16 << 20
-"""Of a file whose rows are all looked at: searchers read no larger one. What is wrong with a larger one, its build
-says."""
-FIELD = "spec.source.fresh"
 _REFUSALS = (ExitCode.BAD_DATA, ExitCode.BAD_SPEC)
 _log = logging.getLogger(__name__)
 
@@ -63,8 +60,8 @@ def _check(item: ObjectInfo, source: Source) -> None:
         raise BadData("UnknownFormat", message, object=item.key, field=FIELD, remedy=remedy)
     file = FreshObject(key=item.key, size=item.size, etag=item.etag, stored_at=item.modified)
     whole = source.and_files([file])
-    if len(whole.objects) == len(source.objects) or item.size > CHECKED_BYTES:
-        return
+    if len(whole.objects) == len(source.objects) or item.size > FRESH_FILE_BYTES:
+        return  # no rows; or so large that no searcher reads it, and the build says what is wrong with it
     keeper, (_, header) = Keeper(whole.metadata), whole.objects[-1]
     for block in made.blocks(source.store, file, source.columns, header):
         check_vectors(block, source.embedding.metric)

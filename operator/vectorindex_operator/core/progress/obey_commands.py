@@ -12,7 +12,7 @@ from vectorindex_operator.core.commands import Command
 from vectorindex_operator.core.observation import JobState, RevisionView, Task
 from vectorindex_operator.core.phase import FAILED, UNDER_WAY, Phase
 from vectorindex_operator.core.progress import desired, pin
-from vectorindex_operator.core.safety import operating_point, pause
+from vectorindex_operator.core.safety import fresh_off, operating_point, pause
 from vectorindex_operator.core.safety.answers import answer, unanswered
 from vectorindex_operator.core.safety.roll_back import pending_trip
 from vectorindex_operator.core.state import ReconcileState
@@ -64,6 +64,8 @@ def _retry(state: ReconcileState, command: Command) -> None:
         if operating_point.end(state, command.nonce):
             return answer(state, command, done=True, message=f"{state.serving} answers at its default operating point")
         return None  # asked again: the front Service cannot be written in this pass
+    if fresh_off.end(state, state.serving, command.nonce):
+        return answer(state, command, done=True, message=f"{state.serving} answers fresh rows again")
     return answer(state, command, done=False, message="nothing has failed")
 
 

@@ -15,7 +15,7 @@ from vectorindex_operator.core.backoff import resolve_wait
 from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.core.phase import Phase
 from vectorindex_operator.core.plan import StartResolve
-from vectorindex_operator.core.progress import poll
+from vectorindex_operator.core.progress import fresh_rows, poll
 from vectorindex_operator.core.state import ReconcileState, Stall
 from vectorindex_searcher.contract import ExitCode, Identity, ResolveResult, ResolveTask
 
@@ -53,7 +53,7 @@ def artifact_owner(state: ReconcileState) -> Identity:
 
 def _start(state: ReconcileState, wanted: str, after: str, failures: int) -> None:
     key = f"{wanted}/{after}"
-    deleted = state.spec.source.deleted()
+    deleted, fresh = state.spec.source.deleted(), state.spec.source.fresh_place()
     task = ResolveTask(
         identity=artifact_owner(state),
         source=state.spec.source.place.location(),
@@ -62,6 +62,7 @@ def _start(state: ReconcileState, wanted: str, after: str, failures: int) -> Non
         artifacts=state.spec.artifacts.place.location(),
         tombstones=deleted.location() if deleted else None,
         queries=identity.queries_below(state.spec),
+        fresh=fresh.location() if fresh else None,
     )
     state.act(StartResolve(identity.resolve_job_name(state.obs.index.name, key), key, failures, task))
 
@@ -73,7 +74,7 @@ def _without_job(state: ReconcileState, wanted: str) -> None:
         source is not None
         and source.source_hash == wanted
         and not state.resolve_now
-        and not poll.needs_job(state, after="", known=source.fingerprint, since=to_unix(source.at))
+        and not poll.needs_job(state, after="", known=_of_source(source), since=to_unix(source.at))
     ):
         return
     _start(state, wanted, after=source.fingerprint[:8] if source else "", failures=0)
@@ -85,7 +86,7 @@ def _read(state: ReconcileState, job: JobView, wanted: str) -> None:
         _failed(state, job, wanted, finished)
         return
     if isinstance(job.result, ResolveResult):
-        _adopt(state, job.result, wanted, finished)
+        _adopt(state, job, job.result, wanted, finished)
     elif _is_awaited(state, wanted, finished):
         # Its pod is gone before we read it, or another release wrote the result: the same work again, under a new
         # name; the first time at once, then with growing waits.
@@ -99,7 +100,7 @@ def _read(state: ReconcileState, job: JobView, wanted: str) -> None:
         state.delete_jobs([job])
         _start(state, wanted, f"{job.name}/{state.resolve_now}", failures=0)
         return
-    known = job.result.fingerprint if isinstance(job.result, ResolveResult) else _adopted(state)
+    known = _of_source(job.result) if isinstance(job.result, ResolveResult) else _adopted(state)
     # What was listed before a time of the schedule is of before it, whenever the Job ended.
     since = job.created_at if state.spec.source.schedule is not None else finished
     if poll.needs_job(state, after=job.name, known=known, since=since):
@@ -107,8 +108,13 @@ def _read(state: ReconcileState, job: JobView, wanted: str) -> None:
 
 
 def _adopted(state: ReconcileState) -> str:
-    """Fingerprint of the listing that the status tells of; empty: none."""
-    return state.source.fingerprint if state.source is not None else ""
+    """Fingerprint of the source in the listing that the status tells of; empty: none."""
+    return _of_source(state.source) if state.source is not None else ""
+
+
+def _of_source(listed: ResolveResult | SourceStatus) -> str:
+    """Of a listing, the fingerprint of the source without its fresh files: what searchers tell, too."""
+    return listed.source or listed.fingerprint
 
 
 def _is_awaited(state: ReconcileState, wanted: str, finished: float) -> bool:
@@ -198,7 +204,7 @@ def _has_failed(state: ReconcileState) -> Condition | None:
     return next((c for c in conditions if c.type == "DatasetResolved" and c.status == "False"), None)
 
 
-def _adopt(state: ReconcileState, result: ResolveResult, wanted: str, finished: float) -> None:
+def _adopt(state: ReconcileState, job: JobView, result: ResolveResult, wanted: str, finished: float) -> None:
     before = state.source
     if before is not None and before.source_hash == wanted and before.fingerprint == result.fingerprint:
         return
@@ -211,7 +217,10 @@ def _adopt(state: ReconcileState, result: ResolveResult, wanted: str, finished: 
         return
     if before is not None and before.source_hash == wanted:
         due = to_unix(before.at) + duration_seconds(state.spec.source.min_interval)
-        if state.now < due and not _waits_for_data(state):
+        waits = _waits_for_data(state)
+        if _of_source(before) == _of_source(result) and fresh_rows.TAKES_IN not in job.key and not waits:
+            return  # other fresh files alone: searchers answer them, and the next build that is due takes them in
+        if state.now < due and not waits:
             state.requeue_at(due)
             return
     state.source = SourceStatus(
@@ -221,6 +230,8 @@ def _adopt(state: ReconcileState, result: ResolveResult, wanted: str, finished: 
         bytes=result.bytes,
         at=to_text(finished),
         dimension=result.dimension or (before.dimension if before else None),
+        source=result.source,
+        fresh=result.fresh,
     )
 
 

@@ -32,7 +32,16 @@ from vectorindex_operator.core.judging.questions import (
 from vectorindex_operator.core.judging.rules import Rule, RuleVerdict, Verdict, rule_of, worst
 from vectorindex_operator.core.judging.shadow import SOAK_BUDGET, STEPS_BUDGET
 from vectorindex_operator.core.phase import Phase
-from vectorindex_operator.core.safety import keep_prior, mirrors, operating_point, pause, promote, roll_back, verdicts
+from vectorindex_operator.core.safety import (
+    fresh_off,
+    keep_prior,
+    mirrors,
+    operating_point,
+    pause,
+    promote,
+    roll_back,
+    verdicts,
+)
 from vectorindex_operator.core.state import ReconcileState
 
 NO_PRIOR = "NoPrior"
@@ -200,7 +209,9 @@ def _judge(
     counted = judge(
         rules,
         merged,
-        started_at=started_at(watched, state.now) if steady else to_unix(rollout.switched_at or ""),
+        started_at=fresh_off.judged_from(state, name, started_at(watched, state.now))
+        if steady
+        else to_unix(rollout.switched_at or ""),
         now=told_until(state, name),
         baseline=_baseline(rollout),
         alpha_budget=share(rollout.guardrails.false_trip_budget) * (1.0 if steady else _of_budget(rollout)),
@@ -269,7 +280,7 @@ def _watch(state: ReconcileState, name: str) -> None:
     merged = merge(evidence, state.now, revision=name, sums=sums)
     said = _judge(state, name, rollout, merged, Situation.STEADY)
     verdicts.keep_steady(state, name, said)
-    if ACTS[Situation.STEADY, worst(said)] is not Act.STEADY_STATE:
+    if ACTS[Situation.STEADY, worst(said)] is not Act.STEADY_STATE or fresh_off.switch_off(state, name, said):
         return
     if status.restored_at is not None:
         mark_cause_external(state, name, [v for v in said if v.verdict is Verdict.FAIL and v.mode == "Enforce"])

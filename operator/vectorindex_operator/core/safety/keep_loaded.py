@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import JUDGED_IN_SHADOW, GuardrailMetric, RolloutStatus
+from vectorindex_operator.core import recipe
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.phase import BEFORE_SWITCH, BEFORE_TRAFFIC, Phase
 from vectorindex_operator.core.plan import DeleteSearchers, EnsureSearchers, RenewLeases
@@ -149,6 +150,7 @@ def _load(state: ReconcileState, name: str) -> None:
             columns_before=status.rollout.columns_before if status.rollout is not None else None,
             disk_bytes=_disk_bytes(status.build, live_recall),
             encoder_bytes=status.report.encoder.bytes if status.report.encoder is not None else 0,
+            fresh_bytes=recipe.fresh_bytes(state.revision(name).spec, state.live, status.build),
         )
     )
 
