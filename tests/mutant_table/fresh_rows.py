@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import Mutant
+from .mutant import Mutant, seeds
 
 _SEARCHER = "searcher/vectorindex_searcher"
 _SOURCE = f"{_SEARCHER}/serve/fresh.py"
@@ -11,6 +11,8 @@ _HELD = f"{_SEARCHER}/serve/search/freshness.py"
 _SNAPSHOTS = f"{_SEARCHER}/artifact/fresh.py"
 _SOURCE_TESTS = "unit/test_searcher_fresh_source.py"
 _SEARCH_TESTS = "unit/test_searcher_fresh.py"
+_CORE = "operator/vectorindex_operator/core"
+_PLANE_TESTS = "unit/test_fresh_rows.py"
 
 FRESH_ROWS = (
     Mutant(
@@ -108,5 +110,77 @@ FRESH_ROWS = (
         "            self._ending = asyncio.get_running_loop().call_later(1e9, self._end)\n",
         (f"{_SOURCE_TESTS}::test_an_order_to_do_without_them_runs_out_by_itself",),
         "An operator that died would have taken the rows from users for ever.",
+    ),
+    # ------------------------------------------------------------ the control plane
+    Mutant(
+        "a stable revision goes back for what a fresh file did",
+        f"{_CORE}/safety/judge_serving.py",
+        " or fresh_off.switch_off(state, name, said):\n",
+        ":\n",
+        (f"{_PLANE_TESTS}::test_what_fails_with_fresh_rows_is_judged_without_them_first",),
+        "A good revision would lose the traffic to one with the same bad rows.",
+        each=(seeds("fresh_rows_that_harm"),),
+    ),
+    Mutant(
+        "what was counted with fresh rows is held against the artifact",
+        f"{_CORE}/safety/fresh_off.py",
+        "    return max(since, to_unix(off.at) + TOLD_SECONDS) if off is not None",
+        "    return max(since, since) if off is not None",
+        (f"{_PLANE_TESTS}::test_what_fails_with_fresh_rows_is_judged_without_them_first",),
+        "To switch them off would be of no use: the next look would take the revision back.",
+    ),
+    Mutant(
+        "each fresh file makes a revision",
+        f"{_CORE}/progress/resolve.py",
+        "            return  # other fresh files alone",
+        "            pass  # other fresh files alone",
+        (f"{_PLANE_TESTS}::test_other_fresh_files_alone_are_built_by_nobody",),
+        "A rollout after the other, for rows that are answered already.",
+    ),
+    Mutant(
+        "searchers hear of no fresh rows",
+        f"{_CORE}/recipe.py",
+        "if live.fresh is not None and same else None\n",
+        "if live.fresh is not None and not same else None\n",
+        (
+            f"{_PLANE_TESTS}::test_searchers_are_told_where_fresh_rows_are_and_get_the_keys_of_the_source",
+            f"{_PLANE_TESTS}::test_an_index_of_other_rows_answers_none_of_these",
+        ),
+        "Or those of another source would be answered beside its rows.",
+        each=(seeds("fresh_rows_wait_for_a_build_that_is_due"),),
+    ),
+    Mutant(
+        "too many fresh rows have nothing built",
+        f"{_CORE}/progress/fresh_rows.py",
+        "    if fresh.full:\n",
+        "    if False and fresh.full:\n",
+        (f"{_PLANE_TESTS}::test_too_many_rows_have_the_source_listed_once_for_a_build",),
+        "New rows would be answered no more until the source itself changes.",
+        each=(seeds("fresh_rows_beyond_the_bounds"),),
+    ),
+    Mutant(
+        "a refused file is not told",
+        f"{_CORE}/fresh_condition.py",
+        "    if fresh.refused:\n",
+        "    if False and fresh.refused:\n",
+        (f"{_PLANE_TESTS}::test_a_refused_file_is_named_with_what_to_do_and_told_once",),
+        "Who wrote it would wait for rows that never come.",
+        each=(seeds("a_refused_fresh_file"),),
+    ),
+    Mutant(
+        "a listing takes in what no build can read",
+        f"{_SEARCHER}/dataset/absorbed.py",
+        "        _check(item, source)\n",
+        "        pass\n",
+        ("unit/test_searcher_absorbed.py::test_a_malformed_file_is_left_out_and_holds_nothing_up",),
+        "One bad file beside the source would hold up the source.",
+    ),
+    Mutant(
+        "a build that a fresh file ended is tried with the same files",
+        f"{_CORE}/progress/resolve.py",
+        "TAKES_IN not in job.key and not waits:\n",
+        "TAKES_IN not in job.key:\n",
+        (f"{_PLANE_TESTS}::test_a_build_that_failed_is_made_of_what_is_listed_next",),
+        "A file that is mended would help only once the source changes.",
     ),
 )

@@ -18,6 +18,7 @@ from vectorindex_operator.adapters.pairs import path_of as pairs_path
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.adapters.source_looks import path_of
 from vectorindex_operator.core.events import Event
+from vectorindex_operator.core.fresh_looks import FreshAnswer, FreshQuestion
 from vectorindex_operator.core.internal_keys import Addressee
 from vectorindex_operator.core.judging.evidence import PodEvidence
 from vectorindex_operator.core.judging.figures import FigureAnswer, FigureQuestion
@@ -33,8 +34,10 @@ from vectorindex_operator.reconcile.errors import (
     UnreachableError,
 )
 from vectorindex_searcher.contract import (
+    FRESH_PATH,
     MIRROR_PATH,
     POINT_PATH,
+    FreshOrder,
     InternalRequest,
     MirrorLease,
     PointOrder,
@@ -240,6 +243,11 @@ class Ports:
             later.set_result(answer)
         return later
 
+    def fresh(self, to: Addressee, question: FreshQuestion) -> Future[FreshAnswer]:
+        request = InternalRequest("GET", FRESH_PATH)
+        answer = self.world.searchers.fresh(question, request, self._headers(to, request))
+        return self._in_time(FreshAnswer(problem="no answer") if self.faults.happens(self.faults.silent) else answer)
+
     def ask(self, namespace: str, questions: Sequence[FigureQuestion]) -> Future[tuple[FigureAnswer, ...]]:
         """Of Prometheus, which is away at times, and whose numbers are those of the revisions' users."""
         down = self.world.truth.no_figures or self.faults.happens(self.faults.silent)
@@ -251,8 +259,9 @@ class Ports:
         if not self.faults.happens(self.faults.silent):
             self.world.searchers.tell(addresses, request, self._headers(to, request))
 
-    def order(self, to: Addressee, addresses: Iterable[str], order: PointOrder) -> None:
-        request = InternalRequest("POST", POINT_PATH, order.model_dump_json(by_alias=True).encode())
+    def order(self, to: Addressee, addresses: Iterable[str], order: PointOrder | FreshOrder) -> None:
+        path = POINT_PATH if isinstance(order, PointOrder) else FRESH_PATH
+        request = InternalRequest("POST", path, order.model_dump_json(by_alias=True).encode())
         if not self.faults.happens(self.faults.silent):
             self.world.searchers.order(addresses, request, self._headers(to, request))
 

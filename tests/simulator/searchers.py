@@ -13,6 +13,7 @@ from simulator.points import Points
 from simulator.store import Json, Store
 from simulator.truth import Fates, Quality, Truth, sha
 
+from vectorindex_operator.core.fresh_looks import FreshAnswer, FreshQuestion
 from vectorindex_operator.core.judging.evidence import PodCounts, PodEvidence
 from vectorindex_operator.core.judging.shadow import PodPairs
 from vectorindex_operator.core.source_poll import SourceAnswer, SourceQuestion
@@ -21,6 +22,8 @@ from vectorindex_searcher.contract import (
     BUCKET_SECONDS,
     COLUMNS_BEFORE_ENV,
     FILTERED,
+    FRESH_ENV,
+    FRESH_PATH,
     INTERNAL_KEY_ENV,
     LATER_COUNTERS,
     RERANKABLE,
@@ -33,6 +36,8 @@ from vectorindex_searcher.contract import (
     Evidence,
     EvidenceBucket,
     Found,
+    FreshOrder,
+    FreshTask,
     InternalRequest,
     LeaseState,
     MirrorLease,
@@ -69,6 +74,8 @@ class Searchers:
         """Address -> revision of the searcher that last had it."""
         self._ending: dict[str, float] = {}
         """Since when a pod is ending."""
+        self._fresh_off: dict[str, float] = {}
+        """Revision -> until when its pods answer no fresh rows."""
         self._draining: dict[tuple[str, int], float] = {}
         """Process of a pod (by its restarts) -> until when it closes connections."""
         self._buckets: dict[tuple[str, float], tuple[list[EvidenceBucket], int]] = {}
@@ -129,12 +136,34 @@ class Searchers:
                 self.told_to_drain(pod["metadata"]["name"])
 
     def order(self, addresses: Iterable[str], request: InternalRequest, headers: dict[str, str]) -> None:
-        """POST /v1/point, which a pod takes while it still loads."""
-        order = PointOrder.model_validate_json(request.body)
+        """POST /v1/point, or POST /v1/fresh, which a pod takes while it still loads."""
         for address in addresses:
             pod = self.at(address)
-            if pod is not None and self.takes(pod, request, headers):
-                self.points.order(_process(pod), order)
+            if pod is None or not self.takes(pod, request, headers):
+                continue
+            if request.path == FRESH_PATH:
+                off = FreshOrder.model_validate_json(request.body)
+                until = self.clock.now + off.ttl_seconds if off.off else 0.0
+                self._fresh_off[pod["metadata"]["labels"][labels.REVISION]] = until
+            else:
+                self.points.order(_process(pod), PointOrder.model_validate_json(request.body))
+
+    def answers_fresh(self, revision: str) -> bool:
+        """Whether its pods answer fresh rows, which all are told alike."""
+        return self.clock.now >= self._fresh_off.get(revision, 0.0)
+
+    def fresh(self, question: FreshQuestion, request: InternalRequest, headers: dict[str, str]) -> FreshAnswer:
+        """GET /v1/fresh of one pod."""
+        pod = self.at(question.address)
+        silent = self.truth.silent_pods or self.mute(question.pod)
+        if silent or pod is None or not is_ready(pod) or not self.takes(pod, request, headers):
+            return FreshAnswer(problem="no whole answer")
+        text = _env(pod).get(FRESH_ENV, "")
+        if not text:
+            return FreshAnswer(problem="404", unable=True)
+        look = self.truth.fresh_look(task_of(pod)["digest"], FreshTask.model_validate_json(text))
+        off = not self.answers_fresh(pod["metadata"]["labels"][labels.REVISION])
+        return FreshAnswer(look.model_copy(update={"off": off}))
 
     def answering(self, revision: str) -> set[ServingPoint]:
         """Where the ready pods of a revision answer."""
@@ -281,7 +310,7 @@ class Searchers:
 
     def _counts(self, pod: Json, number: int, seconds: float) -> list[EvidenceBucket]:
         task = task_of(pod)
-        quality = self.truth.served(task["digest"])
+        quality = self._with_fresh(pod, self.truth.served(task["digest"]))
         before = _env(pod).get(COLUMNS_BEFORE_ENV)
         fates = self.truth.fates(task["digest"], None if before is None else json.loads(before))
         rows = []
@@ -291,6 +320,13 @@ class Searchers:
             if queries:
                 rows.append(_bucket(number, name, queries, quality, segment, fates))
         return rows
+
+    def _with_fresh(self, pod: Json, quality: Quality) -> Quality:
+        """How it answers with the fresh rows among its answers."""
+        there = self.truth.fresh.values() if FRESH_ENV in _env(pod) else ()
+        if not there or not self.answers_fresh(pod["metadata"]["labels"][labels.REVISION]):
+            return quality
+        return replace(quality, zero_results=max(quality.zero_results, *(one.zero_results for one in there)))
 
 
 def _env(pod: Json) -> dict[str, str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from vectorindex_operator.api.v1alpha1 import Gate
 from vectorindex_searcher.contract import (
+    FEW_FRESH_ROWS,
+    FRESH_SHARE,
     LIVE_QUERIES,
     BuildResult,
     BuildTask,
@@ -17,12 +19,15 @@ from vectorindex_searcher.contract import (
     Device,
     ExitCode,
     Failure,
+    FreshLook,
+    FreshTask,
     Location,
     Model,
     OperatingPoint,
     Outcome,
     OutcomesResult,
     OutcomesTask,
+    RefusedFile,
     ResolveResult,
     ResolveTask,
     SegmentRecall,
@@ -54,6 +59,15 @@ class Data:
     @property
     def fingerprint(self) -> str:
         return sha("data", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class FreshFile:
+    """New rows beside the source. `bad`: why it is refused. `zero_results`: of all queries, once it is answered."""
+
+    rows: int = 10
+    bad: str = ""
+    zero_results: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +127,12 @@ class Truth:
     data: Data = field(default_factory=lambda: Data("d1"))
     before: list[str] = field(default_factory=list)
     """Fingerprints of earlier states whose objects can still be read."""
+    fresh: dict[str, FreshFile] = field(default_factory=dict)
+    """Files of fresh rows, by name."""
+    snapshots: list[frozenset[str]] = field(default_factory=lambda: [frozenset()])
+    """The names that each snapshot of them has."""
+    taken_in: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    """By the fingerprint of a listing: that of the source alone, and the fresh files in it."""
     bad: dict[str, Failure] = field(default_factory=dict)
     """What is wrong with earlier states, by fingerprint."""
     qualities: dict[str, Quality] = field(default_factory=dict)
@@ -184,7 +204,8 @@ class Truth:
 
     def quality(self, factory: str, fingerprint: str) -> Quality:
         """Qualities are said for a factory ("B"), or for a factory on a state of the data ("B@d2")."""
-        exact = next((q for key, q in self.qualities.items() if _is(key, factory, fingerprint)), None)
+        source = self.taken_in.get(fingerprint, (fingerprint, ()))[0]
+        exact = next((q for key, q in self.qualities.items() if _is(key, factory, source)), None)
         return exact or self.qualities.get(factory, Quality())
 
     def served(self, digest: str) -> Quality:
@@ -220,10 +241,40 @@ class Truth:
         data = self._below(task.source)
         if data.unreadable is not None:
             return int(ExitCode.BAD_DATA), data.unreadable
+        names = sorted(name for name, one in self.fresh.items() if task.fresh is not None and not one.bad)
+        fingerprint = Data("+".join([data.name, *names])).fingerprint
+        self.taken_in[fingerprint] = (data.fingerprint, frozenset(names))
         result = ResolveResult(
-            fingerprint=data.fingerprint, objects=3, bytes=data.rows * 64, rows=data.rows, dimension=data.dimension
+            fingerprint=fingerprint,
+            objects=3,
+            bytes=data.rows * 64,
+            rows=data.rows,
+            dimension=data.dimension,
+            source=data.fingerprint if names else None,
+            fresh=len(names) or None,
         )
         return 0, result
+
+    def fresh_look(self, digest: str, task: FreshTask) -> FreshLook:
+        """What a searcher of an artifact finds; whoever sees a change publishes the next snapshot."""
+        built = self.published[digest]
+        absorbed = self.taken_in.get(built.fingerprint, ("", frozenset()))[1]
+        own = {name: one for name, one in self.fresh.items() if name not in absorbed}
+        refused = [RefusedFile(object=name, reason=one.bad, message="no") for name, one in own.items() if one.bad]
+        most = min(task.max_rows, max(FEW_FRESH_ROWS, int(FRESH_SHARE * built.count)))
+        full = sum(one.rows for one in own.values()) > most
+        if not refused and not full and self.snapshots[-1] != frozenset(self.fresh):
+            self.snapshots.append(frozenset(self.fresh))
+        there = [own[name] for name in self.snapshots[-1] if name in own]
+        reason = refused[0].reason if refused else "TooManyFreshRows" if full else ""
+        return FreshLook(
+            number=len(self.snapshots) - 1,
+            rows=sum(one.rows for one in there),
+            files=len(there),
+            full=full,
+            refused=tuple(refused),
+            reason=reason,
+        )
 
     def build(self, task: BuildTask, *, gpu: bool) -> Answer:
         place = bucket(task.artifacts), task.digest
@@ -233,10 +284,11 @@ class Truth:
             self.builds += 1
             return 0, done.model_copy(update={"reused": True})
         data = self._below(task.source)
-        if task.fingerprint != data.fingerprint and task.fingerprint not in self.before:
+        source = self.taken_in.get(task.fingerprint, (task.fingerprint, ()))[0]
+        if source != data.fingerprint and source not in self.before:
             gone = Failure(reason="SourceChanged", message="a listed object is gone", object="part-0.parquet")
             return int(ExitCode.RETRY), gone
-        bad = data.bad if task.fingerprint == data.fingerprint else self.bad.get(task.fingerprint)
+        bad = data.bad if source == data.fingerprint else self.bad.get(source)
         if bad is not None:
             return int(ExitCode.BAD_DATA), bad
         exits = self.quality(task.index.factory, task.fingerprint).build_exits
