@@ -138,4 +138,20 @@ SHARDS = (
         (f"{_ROUTER}test_a_router_is_ready_once_every_shard_has_answered",),
         "The traffic would go to a revision that cannot answer.",
     ),
+    Mutant(
+        "each shard gets a copy of a long body",
+        f"{_ROUTE}/link.py",
+        "        if len(body) <= COPIED_BYTES:\n",
+        "        if len(body) < 1 << 40:\n",
+        (f"{_ROUTER}test_a_long_body_is_one_object_whatever_the_number_of_shards",),
+        "64 shards that take it slowly would be 64 copies.",
+    ),
+    Mutant(
+        "answers on their way may take any room",
+        f"{_ROUTE}/link.py",
+        "            if not self._room.take(head.length):\n",
+        "            if self._room.take(head.length) is None:\n",
+        (f"{_ROUTER}test_answers_on_their_way_have_a_bounded_room",),
+        "Many long answers at once would be the router's end.",
+    ),
 )

@@ -21,6 +21,7 @@ from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.serve.http.messages import Problem, Request, Response
 from vectorindex_searcher.serve.route import pods as pods_module
 from vectorindex_searcher.serve.route import router as router_module
+from vectorindex_searcher.serve.route.link import Link, Room
 from vectorindex_searcher.serve.route.token import ShardToken
 
 COUNT, SHARDS = 240, 3
@@ -524,3 +525,37 @@ def test_a_pod_that_said_to_be_another_is_not_even_asked_where_no_other_answers(
                 return picked is not None and not picked.wrong and shard.pick([picked]) is None
 
             assert router.do(asked)
+
+
+def test_a_long_body_is_one_object_whatever_the_number_of_shards() -> None:
+    """Eight megabytes times 64 shards, of a client whose shards take it slowly, would be the router's end."""
+
+    class Transport:
+        def __init__(self) -> None:
+            self.sent: list[bytes] = []
+
+        def is_closing(self) -> bool:
+            return False
+
+        def write(self, data: bytes) -> None:
+            self.sent.append(data)
+
+        def writelines(self, parts: Sequence[bytes]) -> None:
+            self.sent += parts
+
+    body = bytes(1 << 20)
+    for _ in range(3):
+        transport, link = Transport(), Link(Room())
+        link.connection_made(transport)  # type: ignore[arg-type]
+        link.ask(b"POST / HTTP/1.1\r\n\r\n", body, 10, lambda outcome: None)
+        assert transport.sent[1] is body
+
+
+def test_answers_on_their_way_have_a_bounded_room(engines: list[Engine]) -> None:
+    with pods_of(engines) as pods, routing(addresses(pods)) as router:
+        router.do(lambda: setattr(router.server.room, "_limit", 0))
+        status, _, problem = router.search({"vector": queries(1)[0].tolist()})
+        assert (status, problem["type"]) == (503, "urn:vectorindex:problem:Overload")
+        assert router.evidence()["errors"] == 0
+        router.do(lambda: setattr(router.server.room, "_limit", 1 << 20))
+        assert ask_often(router, 3) == [200] * 3

@@ -17,6 +17,7 @@ from ... import contract
 from ..shadow.link import fields_of
 
 HEAD_BYTES = 16 << 10
+COPIED_BYTES = 16 << 10
 ROOM_BYTES = 256 << 20
 """What all answers that are on their way may take, all shards together."""
 _BLANK_LINE = b"\r\n\r\n"
@@ -89,13 +90,18 @@ class Link(asyncio.Protocol):
         self.since = 0.0
         """Monotonic: of its last request, or of its last answer."""
 
-    def ask(self, request: bytes, most: int, then: Then) -> None:
-        """Send; `then` is told once. `most`: bytes of the answer's body."""
+    def ask(self, head: bytes, body: bytes, most: int, then: Then) -> None:
+        """Send; `then` is told once. `most`: bytes of the answer's body.
+
+        A long body is not copied: all shards get the same one, and some may take it slowly."""
         self._then, self._most, self.since = then, most, time.monotonic()
         if self._transport is None or self._transport.is_closing():
             self._end(BrokenError("the connection is closed"))
             return
-        self._transport.write(request)
+        if len(body) <= COPIED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
 
     @property
     def usable(self) -> bool:

@@ -38,6 +38,8 @@ HEDGE_SHARE, HEDGE_BURST = 0.05, 10.0
 LEAST_HEDGE_SECONDS = 0.001
 _log = logging.getLogger(__name__)
 
+Rest = Callable[[], tuple[bytes, bytes]]
+"""Headers from there on, with the blank line, and the body."""
 Check = Callable[[Reply], None]
 """Raises ValueError for a pod that is none of the shard's."""
 
@@ -65,13 +67,13 @@ class Pod:
         """Requests that it has not answered."""
         return len(self._busy) + len(self._opening)
 
-    def ask(self, line: bytes, rest: Callable[[], bytes], most: int, then: Then) -> None:
-        """Send a request, of a line and what follows the headers that are about the pod; as Link.ask. `rest` is asked
-        when it leaves: the time that is left is in it."""
+    def ask(self, line: bytes, rest: Rest, most: int, then: Then) -> None:
+        """Send a request, of a line, and what follows the headers that are about the pod with the body; as Link.ask.
+        `rest` is asked when it leaves: the time that is left is in it."""
         while self._free:
             link = self._free.pop()
             if link.usable:
-                self._send(link, self._request(line, rest()), most, then)
+                self._send(link, line, rest, most, then)
                 return
         task = asyncio.get_running_loop().create_task(self._open_and_send(line, rest, most, then))
         self._opening.add(task)
@@ -130,10 +132,10 @@ class Pod:
                 return link
         return None
 
-    def _request(self, line: bytes, rest: bytes) -> bytes:
-        return b"%b HTTP/1.1\r\nHost: %b\r\n%b%b" % (line, self.name.encode(), self._token(), rest)
+    def _head(self, line: bytes, headers: bytes) -> bytes:
+        return b"%b HTTP/1.1\r\nHost: %b\r\n%b%b" % (line, self.name.encode(), self._token(), headers)
 
-    def _send(self, link: Link, request: bytes, most: int, then: Then) -> None:
+    def _send(self, link: Link, line: bytes, rest: Rest, most: int, then: Then) -> None:
         self._busy.add(link)
 
         def done(outcome: Reply | Exception) -> None:
@@ -142,7 +144,8 @@ class Pod:
                 self._put_back(link)
             then(outcome)
 
-        link.ask(request, most, done)
+        headers, body = rest()
+        link.ask(self._head(line, headers), body, most, done)
 
     def _put_back(self, link: Link) -> None:
         if self.gone or not link.usable or len(self._free) >= KEPT:
@@ -150,7 +153,7 @@ class Pod:
         else:
             self._free.append(link)
 
-    async def _open_and_send(self, line: bytes, rest: Callable[[], bytes], most: int, then: Then) -> None:
+    async def _open_and_send(self, line: bytes, rest: Rest, most: int, then: Then) -> None:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 link = await self._open()
@@ -160,7 +163,7 @@ class Pod:
         except asyncio.CancelledError:
             then(BrokenError("given up"))
             raise
-        self._send(link, self._request(line, rest()), most, then)
+        self._send(link, line, rest, most, then)
 
     async def _open(self) -> Link:
         """A new connection that is proven. Raises OSError, BrokenError, ValueError."""
@@ -175,10 +178,12 @@ class Pod:
         def then(outcome: Reply | Exception) -> None:
             if not told.done():
                 told.set_result(outcome)
+            elif isinstance(outcome, Reply):
+                self._room.give(len(outcome.body))
 
         proven = False
         try:
-            link.ask(self._request(b"GET /v1/index", b"\r\n"), INDEX_BYTES, then)
+            link.ask(self._head(b"GET /v1/index", b"\r\n"), b"", INDEX_BYTES, then)
             outcome = await told
             if not isinstance(outcome, Reply):
                 raise BrokenError(str(outcome))

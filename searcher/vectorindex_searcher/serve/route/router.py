@@ -147,10 +147,10 @@ class Scatter(Deferred):
 
     # ------------------------------------------------------------ as ask.Asking
 
-    def rest(self) -> bytes:
-        """Headers from the deadline on, and the body."""
+    def rest(self) -> tuple[bytes, bytes]:
+        """As pods.Rest."""
         left = max(1, math.ceil((self._until - time.monotonic()) * 1e3))
-        return b"%bX-Request-Timeout-Ms: %d\r\n\r\n%b" % (self._headers, left, self._body)
+        return b"%bX-Request-Timeout-Ms: %d\r\n\r\n" % (self._headers, left), self._body
 
     def answered(self, shard: Shard, reply: Reply, part: Part | None) -> None:
         """One more."""
