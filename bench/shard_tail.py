@@ -37,17 +37,10 @@ BUSY = (0.3, 0.5)
 """Shares of its time that a pod works on first requests; the second of some troubles only."""
 NONE = Rule("none", None)
 OWN = Rule("p95, own budget")
-CHOSEN = Rule("p95 and 3 medians of the quickest pod, one budget", of=Of.QUICKEST, least=3.0, common_budget=True)
-SOONEST = Rule(f"{CHOSEN.name}, pods by latency", of=Of.QUICKEST, least=3.0, common_budget=True, soonest=True)
-RULES = (
-    NONE,
-    OWN,
-    Rule("p95, one budget", common_budget=True),
-    Rule("p95 of all shards, one budget", of=Of.ALL, common_budget=True),
-    Rule("3 medians, one budget", 0.5, least=3.0, common_budget=True),
-    CHOSEN,
-    SOONEST,
-)
+CHOSEN = Rule("p95 and 3 medians of the quickest pod, own budget", of=Of.QUICKEST, least=3.0)
+COMMON = Rule("p95 and 3 medians of the quickest pod, one budget", of=Of.QUICKEST, least=3.0, common_budget=True)
+SOONEST = Rule(f"{COMMON.name}, pods by latency", of=Of.QUICKEST, least=3.0, common_budget=True, soonest=True)
+RULES = (NONE, OWN, CHOSEN, Rule("p95 of all shards, one budget", of=Of.ALL, common_budget=True), COMMON, SOONEST)
 SMOOTH = Trouble("nothing else")
 STALLS = Trouble("one search in 100 takes 10 times as long", stalled=0.01, stall=10.0)
 ALSO_BUSY = (SMOOTH, STALLS)
@@ -201,9 +194,18 @@ are not in it.
 - **{OWN.name}**: after the 95th percentile of the shard's last latencies; each shard earns and spends its own 5 %.
 - **one budget**: shards earn and spend together.
 - **p95 of all shards**: of all their latencies together.
-- **3 medians**: after three times the median of the shard's last latencies, whatever its p95 is.
-- **{CHOSEN.name}**: of each pod the larger of its p95 and three of its medians; of the shard's pods the smaller one.
-- **pods by latency**: a first request goes to the pod with the least (requests + 1) x median of its last latencies."""
+- **p95 and 3 medians of the quickest pod**: the larger of a pod's p95 and three of its medians; of a shard's pods the
+  smaller one.
+- **pods by latency**: a first request goes to the pod with the least (requests + 1) x median of its last latencies.
+
+What follows:
+
+- The 95th percentile alone asks again for one request in twenty, always: where nothing is wrong that is only load, and
+  p99 is worse than with no second requests. With three medians as well hardly anybody is asked again there.
+- Never a moment from other shards' latencies, nor a common budget: a shard that is slow for a while is then asked twice
+  for everything, which is what keeps it slow.
+- A pod that is slow for good is better not asked (pods by latency): its shard's own budget is too small for it.
+- Second requests help while pods have time left. Half busy, with stalls, they help little or do harm."""
     ]
     for trouble in TROUBLES:
         for busy in sorted({line.busy for line in lines if line.trouble == trouble}):

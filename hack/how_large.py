@@ -28,7 +28,7 @@ MEASURED_ROWS, MEASURED_DIMENSIONS = 1_000_000, (128, 768)
 REPLICAS, ROUTERS, CORES, PARALLEL = 2, 2, 4, 8
 MEMORY = "16Gi"
 BUSY = 0.5
-"""Share of its time that a core works on queries; above it the tail grows (bench/shard_tail.py)."""
+"""Share of its time that a core works on queries; above it the tail grows (bench/results/shard_tail.md)."""
 _GIB = 1 << 30
 HEAD = (
     *("rows", "index", "shards", "rows of one", "searcher", "searchers", "their memory", "their disk", "in the bucket"),
@@ -247,7 +247,7 @@ Where it stops being sensible:
 - {MAX_SHARDS} shards are the most, and one machine must have the disk for partition's rows.
 - Every query is asked of every shard, so shards multiply what it costs: a shard of half the rows takes more than half
   the CPU. Larger shards (`MEMORY`) make a query cheaper, more of them do not; more replicas or cores answer more.
-- A query waits for the slowest of all shards ([the tail of many shards](../../bench/shard_tail.py)).
+- A query waits for the slowest of all shards ([the tail of many shards](../../bench/results/shard_tail.md)).
 - A rollout loads all of it a second time. From a few hundred GiB on that is a second set of machines for an hour."""
 
 

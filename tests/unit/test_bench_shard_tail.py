@@ -41,6 +41,12 @@ def test_asking_again_shortens_the_tail_of_stalls_within_its_budget(rule: Rule) 
     assert hedged.quantile(0.98) < 0.6 * plain.quantile(0.98)
 
 
+@pytest.mark.parametrize("common", [False, True])
+def test_no_rule_spends_more_than_there_is(common: bool) -> None:
+    found = FanOut(4, Rule("median", 0.5, common_budget=common), PLAIN, EVEN, 0.1).run(1500)
+    assert 0.045 < found.again < SHARE + 0.01
+
+
 def test_where_nothing_is_wrong_the_chosen_rule_asks_hardly_anybody_again() -> None:
     assert FanOut(16, OWN, PLAIN, EVEN, 0.3).run(1000).again > 0.03
     assert FanOut(16, CHOSEN, PLAIN, EVEN, 0.3).run(1000).again < 0.005
@@ -48,8 +54,9 @@ def test_where_nothing_is_wrong_the_chosen_rule_asks_hardly_anybody_again() -> N
 
 def test_a_slow_pod_is_asked_again_for_and_a_slow_shard_is_not() -> None:
     pod, shard = Trouble("pod", slow=((0, 0, 5.0),)), Trouble("shard", slow=((0, 0, 1.8), (0, 1, 1.8)))
-    assert FanOut(16, CHOSEN, pod, EVEN, 0.3).run(1500).worst > 0.1
-    assert FanOut(16, CHOSEN, shard, EVEN, 0.3).run(1500).worst < 0.05
+    common, own = (FanOut(16, rule, pod, EVEN, 0.3).run(1500).worst for rule in (shard_tail.COMMON, CHOSEN))
+    assert own <= SHARE + 0.01 < 0.1 < common
+    assert FanOut(16, CHOSEN, shard, EVEN, 0.3).run(1500).worst < 0.03
     others = Rule("all", of=Of.ALL, common_budget=True)
     assert FanOut(16, others, shard, EVEN, 0.3).run(1500).worst > 0.3, "which is why nobody should take it"
 
