@@ -1,6 +1,6 @@
 """The Python that has FAISS for GPUs, for `make test-gpu` and `make bench-gpu`: build/gpu, made once from the lock.
 
-faiss-cpu and faiss-gpu are one module, so it is an environment of its own (a gigabyte: CUDA's libraries come along).
+faiss-cpu and faiss-gpu are one module, so it is an environment of its own (1.8 GB: CUDA's libraries come along).
 GPU_PYTHON names another one that has faiss-gpu, pytest and pytest-timeout already: nothing is fetched then.
 """
 
@@ -37,7 +37,7 @@ def make() -> None:
     if os.environ.get("GPU_PYTHON"):
         return
     uv = shutil.which("uv") or str(ROOT / "build" / "tools" / "bin" / "uv")
-    print("installing FAISS for GPUs and CUDA's libraries into build/gpu (a gigabyte, once)", flush=True)
+    print("installing FAISS for GPUs and CUDA's libraries into build/gpu (1.8 GB, once)", flush=True)
     words = [uv, "sync", "--frozen", "--quiet", "--no-default-groups", "--group", "layer", "--extra", "gpu"]
     subprocess.run(words, cwd=ROOT, check=True, env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(_MADE)})
 

@@ -33,7 +33,7 @@ def faiss_with(gpus: int, folder: Path) -> str:
 def test_without_a_driver_nothing_is_fetched_and_the_layer_says_why(
     no_driver: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gpu_python, "make", lambda: pytest.fail("it would fetch a gigabyte"))
+    monkeypatch.setattr(gpu_python, "make", lambda: pytest.fail("it would fetch gigabytes"))
     assert gpu_python.main() == 1
     assert "no NVIDIA GPU" in capsys.readouterr().err
     assert "no NVIDIA GPU" in run_layers.obstacle("gpu")
