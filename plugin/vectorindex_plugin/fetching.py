@@ -52,7 +52,7 @@ def _pod(seen: Seen, view: RevisionView) -> str:
     """A pod that may read the revision's artifacts: its own, or one of another revision that has its own there."""
     near = (view, *seen.obs.revisions.values())
     alike = (one.name for one in near if one.spec.artifacts.held_in == view.spec.artifacts.held_in)
-    pods = (pod for name in alike if (loaded := seen.obs.loaded.get(name)) is not None for pod in loaded.pods)
+    pods = (pod for name in alike if (loaded := seen.obs.loaded.get(name)) is not None for pod in loaded.holding)
     found = next((pod.name for pod in pods if pod.serves), None)
     if found is None:
         raise EndedError(Exit.UNREACHABLE, f"no ready searcher of {seen.obs.index.name} could fetch the page")

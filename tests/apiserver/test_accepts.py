@@ -199,6 +199,15 @@ def test_an_index_built_elsewhere(api: Api, smallest: Json) -> None:
     assert kept.wire() == imported
 
 
+def test_an_index_in_shards(api: Api, smallest: Json) -> None:
+    manifest = changed(smallest, "spec.build", {"parallelism": 8})
+    answer = api.apply(changed(manifest, "spec.index", {"shards": 64}))
+    assert answer.ok, answer.message
+    assert VectorIndexSpec.model_validate(answer.body["spec"]).index.shards == 64
+    asked = changed(manifest, "spec.gate", {"k": 7, "queries": {"s3": {"bucket": "queries"}}})
+    assert api.apply(changed(asked, "spec.index", {"shards": 2})).ok
+
+
 def test_an_empty_embedding_may_be_filled_in_once(api: Api, smallest: Json) -> None:
     assert api.apply(smallest).ok
     answer = api.apply(changed(smallest, "spec.embedding", {"model": "m", "version": "2", "dimension": 8}))

@@ -61,7 +61,7 @@ def mounted(path: str) -> Json:
     [
         # shape
         ("spec.gate.recal", {"min": 0.9}, ".spec.gate.recal", "field not declared in schema"),
-        ("spec.index.shards", 2, ".spec.index.shards", "field not declared in schema"),
+        ("spec.index.parts", 2, ".spec.index.parts", "field not declared in schema"),
         ("spec.source", LEAVE_OUT, "spec.source", "Required value"),
         ("spec.artifacts.s3", LEAVE_OUT, "spec.artifacts", "exactly one kind of store has to be given: s3, azure"),
         ("spec.source.volume", {"claimName": "vectors"}, "spec.source", "exactly one kind of store has to be given"),
@@ -595,6 +595,9 @@ def mounted(path: str) -> Json:
             "spec.index.import",
             "an index that is built",
         ),
+        ("spec.index.shards", 1, "spec.index.shards", "greater than or equal to 2"),
+        ("spec.index.shards", 65, "spec.index.shards", "less than or equal to 64"),
+        ("spec.build.parallelism", 0, "spec.build.parallelism", "greater than or equal to 1"),
         # names
         ("metadata.name", "x" * 41, "metadata.name", "at most 40 characters"),
         ("metadata.name", "1st", "metadata.name", "DNS-1035"),
@@ -629,6 +632,38 @@ def test_fresh_rows_need_a_bucket_to_publish_in_and_an_index_to_build(
     answer = api.apply(changed(manifest, path, value))
     assert "spec.source.fresh" in answer.fields
     assert says in answer.message
+
+
+ENCODER = {"onnx": {"s3": {"bucket": "models"}, "sha256": "ab" * 32}, "textColumn": "title"}
+QUERIES = {"s3": {"bucket": "queries"}}
+FRESH = {"s3": {"bucket": "vectors", "prefix": "a/"}, "fresh": {"prefix": "b/"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("spec.index", {"shards": 2, "import": {"index": "a", "sha256": "0" * 64}}, "spec.index.import"),
+        ("spec.embedding", {"encoder": ENCODER}, "spec.embedding.encoder"),
+        ("spec.source", FRESH, "spec.source.fresh"),
+        ("spec.segments", [{"name": "fr"}], "spec.segments"),
+        ("spec.gate.queries", QUERIES | {"segmentColumn": "lang"}, "spec.gate.queries.segmentColumn"),
+        ("spec.gate.queries", QUERIES | {"filterColumn": "filter"}, "spec.gate.queries.filterColumn"),
+        ("spec.gate.queries", {"live": {}}, "spec.gate.queries.live"),
+        ("spec.gate", {"queries": QUERIES, "relevance": {}}, "spec.gate.relevance"),
+        ("spec.searcher.auth", {"secretRef": {"name": "t"}, "policies": "Required"}, "spec.searcher.auth.policies"),
+        ("spec.rollout.route", {"parentRefs": [{"name": "public"}]}, "spec.rollout.route"),
+        (RULES, rule(metric="LiveRecall", min="93%"), RULES),
+        ("spec.searcher.replicas", 1, "spec.searcher.replicas"),
+        ("spec.gate.k", 7, "spec.gate.k"),
+    ],
+)
+def test_what_does_not_go_with_shards_is_refused_by_name(
+    api: Api, smallest: Json, path: str, value: object, field: str
+) -> None:
+    answer = api.apply(changed(changed(smallest, "spec.index.shards", 2), path, value))
+    assert not answer.ok, f"accepted: {answer.body}"
+    assert "index.shards" in answer.message
+    assert field in answer.message
 
 
 def test_rules_that_only_a_shadow_can_judge_need_one(api: Api, smallest: Json) -> None:

@@ -22,7 +22,7 @@ from apiserver.test_rbac import ensure_namespace, install
 from chart import HOME, render
 from control_plane import Api, ControlPlane, Json, path_of
 from kubernetes import config
-from observations import DATA, NOW, SETTINGS, a_revision, actions, run, seen, spec
+from observations import DATA, NOW, SETTINGS, a_revision, actions, job, run, seen, spec
 from ports import held
 from raw_objects import at_once
 from rights import BY_ADMISSION, asked, granted, refused, remember
@@ -30,11 +30,12 @@ from rights import BY_ADMISSION, asked, granted, refused, remember
 from vectorindex_operator.adapters import lease
 from vectorindex_operator.adapters.events import KubeEvents
 from vectorindex_operator.adapters.kube import KubeCluster, api_client
-from vectorindex_operator.api.v1alpha1 import API_VERSION, NetworkPolicy, RevisionStatus, Route
+from vectorindex_operator.api.v1alpha1 import API_VERSION, NetworkPolicy, RevisionStatus, Route, Serving
+from vectorindex_operator.core import identity
 from vectorindex_operator.core.events import Event, EventReason
 from vectorindex_operator.core.holds import FINALIZER
 from vectorindex_operator.core.judging.evidence import PodEvidence
-from vectorindex_operator.core.observation import Observation
+from vectorindex_operator.core.observation import JobState, Observation, Task
 from vectorindex_operator.core.plan import (
     Action,
     CreateRevision,
@@ -57,6 +58,8 @@ from vectorindex_operator.core.plan import (
     StartBuild,
     StartCollect,
     StartOutcomes,
+    StartPartition,
+    StartPublish,
     StartResolve,
     StartValidation,
     SwitchFreshOff,
@@ -203,6 +206,7 @@ def act_out_every_action(actor: Actor) -> None:
         actor.act(planned(seen(of), CreateRevision))
     actor.act(WriteRevisionStatus(revision, RevisionStatus(phase="Building")))
     actor.act(planned(seen(of, a_revision(of, "Pending")), StartBuild))
+    shards(actor)
     actor.act(planned(seen(of, a_revision(of, "Validating")), StartValidation))
     actor.act(planned(seen(of, a_revision(of, "Removing", created=NOW - 60)), StartCollect))
     who = Identity(namespace=SPACE, name=NAME, uid="uid")
@@ -229,6 +233,26 @@ def act_out_every_action(actor: Actor) -> None:
     changed_by_hand(actor.api, "Service", NAME, {"selector": {labels.REVISION: "another"}})
     actor.act(DeleteSearchers(revision))
     actor.act(ForgetRevision(revision, live(actor, "VectorIndexRevision", revision)["metadata"]["uid"]))
+
+
+def shards(actor: Actor) -> None:
+    """What an index in shards has besides: Jobs before and after its build, and a Service for each shard."""
+    of = spec(index={"shards": 2})
+    pending, stable = (a_revision(of, phase) for phase in ("Pending", "Stable"))
+    laid = job(Task.BUILD, JobState.SUCCEEDED, key=f"{identity.build_hash(of)}/0", of=pending)
+    made = CreateRevision(pending.name, pending.spec.digest, DATA, Serving.of(of))
+    assert actor.api.apply(manifest(NAME, SPACE, **of.wire())).ok
+    actor.act(made)
+    actor.act(planned(seen(of, pending), StartPartition))
+    actor.act(planned(seen(of, pending, jobs=(laid,)), StartPublish))
+    loaded = planned(seen(of, stable, traffic=stable), EnsureSearchers)
+    for _ in range(2):  # a Service is made once its Deployment is there
+        actor.act(loaded)
+    changed_by_hand(actor.api, "Service", labels.shard_name(stable.name, 1), {"ports": [{"port": 81}]})
+    actor.act(loaded)
+    actor.act(DeleteSearchers(stable.name))
+    actor.act(ForgetRevision(stable.name, live(actor, "VectorIndexRevision", stable.name)["metadata"]["uid"]))
+    assert actor.api.apply(manifest(NAME, SPACE, **spec().wire())).ok
 
 
 def protect(actor: Actor) -> None:

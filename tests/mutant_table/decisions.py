@@ -325,8 +325,8 @@ DECISIONS = (
     Mutant(
         "the next build starts while the last one runs",
         f"{_OPERATOR}/core/plan.py",
-        "    DeleteJob,\n    StartBuild,\n",
-        "    StartBuild,\n    DeleteJob,\n",
+        "    DeleteJob,\n    StartPartition,\n    StartBuild,\n",
+        "    StartPartition,\n    StartBuild,\n    DeleteJob,\n",
         ("unit/test_lifecycle_faults.py::test_a_build_that_nobody_wants_is_stopped_before_the_next_one_starts",),
         "Two builds at once are twice the memory.",
         each=(seeds("edit_away_and_back"),),

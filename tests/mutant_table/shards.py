@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from .mutant import Mutant
+from .mutant import Mutant, seeds
 
 _SEARCHER = "searcher/vectorindex_searcher"
+_OPERATOR = "operator/vectorindex_operator"
+_GROUPS = "unit/test_shards_in_the_operator.py::"
 _TESTS = "unit/test_searcher_shards.py::"
 _ROUTE, _ROUTER = f"{_SEARCHER}/serve/route", "unit/test_searcher_router.py::"
 
@@ -153,5 +155,63 @@ SHARDS = (
         "            if self._room.take(head.length) is None:\n",
         (f"{_ROUTER}test_answers_on_their_way_have_a_bounded_room",),
         "Many long answers at once would be the router's end.",
+    ),
+    Mutant(
+        "rows of another state of the source are built beside those of a plan",
+        f"{_SEARCHER}/build/partition.py",
+        "        if known is not None and task.replaces and not",
+        "        if known is not None and not",
+        (f"{_TESTS}test_a_plan_is_of_one_state_of_the_source_and_one_number_of_shards",),
+        "A person's plan is removed by whoever repeats a command line after the source changed.",
+    ),
+    Mutant(
+        "a revision serves as long as one of its shards does",
+        f"{_OPERATOR}/core/loaded.py",
+        "        return min((sum(pod.serves for pod in pods) for pods in self.groups.values()), default=0)\n",
+        "        return max((sum(pod.serves for pod in pods) for pods in self.groups.values()), default=0)\n",
+        (f"{_GROUPS}test_the_traffic_waits_for_every_shard",),
+        "Every query would lack the answers of a shard.",
+        each=(seeds("a_whole_shard_is_lost"),),
+    ),
+    Mutant(
+        "one pod that is lost is a shard that is lost",
+        f"{_OPERATOR}/core/loaded.py",
+        "        return min((sum(pod.serves for pod in pods) for",
+        "        return min((all(pod.serves for pod in pods) * len(pods) for",
+        (seeds("shards_lose_a_pod_each"),),
+        "That is what the replicas of a shard are for.",
+    ),
+    Mutant(
+        "searchers of shards stay when their revision is unloaded",
+        f"{_OPERATOR}/reconcile/execute.py",
+        "            mine = name == revision or marks == (revision, labels.SHARD_PODS)\n",
+        "            mine = name == revision\n",
+        (seeds("in_shards"),),
+        "Nobody would ever remove them.",
+    ),
+    Mutant(
+        "a shard whose Deployment is gone is not missed",
+        f"{_OPERATOR}/core/loaded.py",
+        "one: () for one in wanted if one not in self.groups}",
+        "one: () for one in wanted if one.role == ROUTER and one not in self.groups}",
+        (f"{_GROUPS}test_a_group_that_somebody_removed_is_missed",),
+        "The traffic would go to a revision without it.",
+    ),
+    Mutant(
+        "users reach the searchers of a shard",
+        f"{_OPERATOR}/manifests/shards.py",
+        '        template["metadata"]["labels"] = template["metadata"]["labels"] | selected\n',
+        '        template["metadata"]["labels"] = selected | template["metadata"]["labels"]\n',
+        ("unit/test_manifests_golden.py::test_the_pods_of_a_shard_are_reached_by_routers_alone",),
+        "They answer with their own rows alone.",
+    ),
+    Mutant(
+        "a try goes on with the parts of the try before",
+        f"{_OPERATOR}/core/progress/shards.py",
+        "for job in state.jobs(task, name)[:1] if is_of(job, one_try)]",
+        "for job in state.jobs(task, name)[:1]]",
+        (f"{_GROUPS}test_the_next_try_goes_through_all_jobs_again",),
+        "What made it fail, a shard or a plan that is gone, would never be made again.",
+        each=(seeds("the_plan_is_lost"),),
     ),
 )

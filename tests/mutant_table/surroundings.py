@@ -67,17 +67,19 @@ SURROUNDINGS = (
             Edit(
                 _BUILD,
                 "        _start(state, name, key)\n\n\n",
-                "        _start(state, name, key, GPU_FELL_BACK)\n\n\n",
+                "        _start(state, name, key, fell_back=GPU_FELL_BACK)\n\n\n",
             ),
             Edit(
                 _BUILD,
-                "def _start(state: ReconcileState, name: str, key: str) -> None:\n",
-                'def _start(state: ReconcileState, name: str, key: str, fell_back: str = "") -> None:\n',
+                "def _start(state: ReconcileState, name: str, key: str, task: Task = Task.BUILD) -> None:\n",
+                "def _start(\n"
+                '    state: ReconcileState, name: str, key: str, task: Task = Task.BUILD, fell_back: str = ""\n'
+                ") -> None:\n",
             ),
             Edit(
                 _BUILD,
-                '    cpu_reason = GPU_FELL_BACK if state.statuses[name].on_cpu == one_try else ""\n',
-                "    cpu_reason = fell_back\n",
+                '        cpu_reason = GPU_FELL_BACK if state.statuses[name].on_cpu == one_try else ""\n',
+                "        cpu_reason = fell_back\n",
             ),
         ),
     ),
@@ -132,9 +134,9 @@ SURROUNDINGS = (
     Mutant(
         "a build whose Job is gone is waited for",
         _BUILD,
-        "    if attempt is None:\n        _start(state, name, key)\n",
+        "    if attempt is None:\n        _start(state, name, key, task)\n",
         "    if attempt is None:\n        if state.statuses[name].phase != Phase.BUILDING:\n"
-        "            _start(state, name, key)\n",
+        "            _start(state, name, key, task)\n",
         (),
         "Whoever deletes a Job, or has no quota for it, would end the rollout.",
         each=(seeds("job_deleted"), seeds("no_quota_for_jobs")),

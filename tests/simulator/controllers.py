@@ -157,6 +157,9 @@ class Controllers(Jobs):
         if live is None or "deletionTimestamp" in live["metadata"]:
             return
         task = task_of(live)
+        if "shards" in task:
+            self._router_loaded(live, restarts)
+            return
         there = self.truth.there(task["artifacts"]["s3"]["bucket"], task["digest"])
         reason = self.truth.served(task["digest"]).refuses if there else "ArtifactGone"
         if reason:
@@ -165,6 +168,21 @@ class Controllers(Jobs):
             self.clock.after(min(300, 5 * 2**restarts), lambda: self._searcher_loaded(pod, restarts + 1))
             return
         self._set_ready(live, True, [{"state": {"running": {}}, "restartCount": restarts}])
+
+    def _router_loaded(self, live: Json, restarts: int) -> None:
+        """A router is ready once every shard has answered it, and stays so."""
+        name, revision = live["metadata"]["name"], live["metadata"]["labels"][labels.REVISION]
+        shards = len(task_of(live)["shards"])
+        if self.shards_ready(revision) != set(range(shards)):
+            self.clock.after(2.0, lambda: self._searcher_loaded(name, restarts))
+            return
+        self._set_ready(live, True, [{"state": {"running": {}}, "restartCount": restarts}])
+
+    def shards_ready(self, revision: str) -> set[int]:
+        """Numbers of the shards of a revision of which a pod is ready."""
+        marks = {labels.REVISION: revision, labels.COMPONENT: labels.SHARD_PODS}
+        pods = [p for p in self.store.of_kind("Pod") if marks.items() <= p["metadata"]["labels"].items()]
+        return {int(p["metadata"]["labels"][labels.SHARD]) for p in pods if is_ready(p)}
 
     def _ended(self, pod: str, restarts: int, message: str) -> None:
         live = self.store.kinds["Pod"][pod]

@@ -75,16 +75,18 @@ class Invariants:
             elif kind == "Job" and verb == "create":
                 self._job(operator, name, new)
             elif kind == "Deployment" and verb == "create":
-                self.removed.discard(name)
-                self._may_work(operator, name, f"Deployment/{name} created")
-                self._place(name)
+                revision = new["metadata"]["labels"][labels.REVISION]
+                self.removed.discard(revision)
+                self._may_work(operator, revision, f"Deployment/{name} created")
+                self._place(revision)
             elif kind == "VectorIndex" and verb == "status":
                 self._status(operator, new)
         elif operator is not None and kind == "Service" and name in self.world.gateway.sends_to():
             self.broken(f"(19) Service/{name} is removed, and a gateway sends queries to it")
-        elif operator is not None and kind == "Deployment":
-            self._retired(operator, name)
-            self.removed.add(name)
+        elif operator is not None and kind == "Deployment" and old is not None:
+            revision = old["metadata"]["labels"][labels.REVISION]
+            self._retired(operator, revision)
+            self.removed.add(revision)
         elif operator is not None and kind == "VectorIndexRevision":
             self._forgotten(name, old)
         if kind == "VectorIndexRevision":
@@ -297,8 +299,8 @@ class Invariants:
 
     def _owned(self) -> set[str]:
         """What is loaded of a VectorIndex that is there: what comes late of one that is gone goes by itself."""
-        loaded = [self.world.store.kinds["Deployment"][name] for name in self.world.loaded()]
-        return {one["metadata"]["name"] for one in loaded if owners(one) & self.world.store.uids.keys()}
+        loaded = [one for one in self.world.store.of_kind("Deployment") if owners(one) & self.world.store.uids.keys()]
+        return {one["metadata"]["labels"][labels.REVISION] for one in loaded}
 
     def _leftovers(self) -> None:
         """(16) What an index left is removed for no other one; no finalizer keeps a revision for long."""

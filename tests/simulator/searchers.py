@@ -28,6 +28,7 @@ from vectorindex_searcher.contract import (
     LATER_COUNTERS,
     RERANKABLE,
     RING_SECONDS,
+    ROUTER,
     SIGNATURE_HEADER,
     SOURCE_ENV,
     TARGET_HEADER,
@@ -69,6 +70,8 @@ class Searchers:
         self.told_to_drain: Callable[[str], None] = lambda pod: None
         self.skews: tuple[float, ...] = (0.0,)
         """How far the pods' clocks are ahead: each pod has one of them."""
+        self.shards_ready: Callable[[str], set[int]] = lambda revision: set()
+        """Numbers of the shards of a revision that answer routers."""
         self.mute: Callable[[str], bool] = lambda pod: False
         self.lived: dict[str, str] = {}
         """Address -> revision of the searcher that last had it."""
@@ -119,7 +122,7 @@ class Searchers:
             return False
         env = _env(pod)
         task = json.loads(env[TASK_ENV])
-        me = Target(task["identity"]["uid"], task["revision"])
+        me = Target(task["identity"]["uid"], task["revision"], ROUTER if "shards" in task else 0)
         sent = (headers[TARGET_HEADER], headers.get(SIGNATURE_HEADER, ""))
         return verify(env.get(INTERNAL_KEY_ENV, ""), request, me, *sent, self._clock_of(pod)) is Sender.GENUINE
 
@@ -311,6 +314,9 @@ class Searchers:
     def _counts(self, pod: Json, number: int, seconds: float) -> list[EvidenceBucket]:
         task = task_of(pod)
         quality = self._with_fresh(pod, self.truth.served(task["digest"]))
+        shards, owner = len(task.get("shards", ())), pod["metadata"]["labels"][labels.REVISION]
+        if shards and len(self.shards_ready(owner)) < shards:
+            quality = replace(quality, errors=1.0)  # each query lacks an answer
         before = _env(pod).get(COLUMNS_BEFORE_ENV)
         fates = self.truth.fates(task["digest"], None if before is None else json.loads(before))
         rows = []

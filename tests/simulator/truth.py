@@ -27,6 +27,10 @@ from vectorindex_searcher.contract import (
     Outcome,
     OutcomesResult,
     OutcomesTask,
+    PartitionResult,
+    PartitionTask,
+    PublishResult,
+    PublishTask,
     RefusedFile,
     ResolveResult,
     ResolveTask,
@@ -139,6 +143,12 @@ class Truth:
     places: dict[str, Data] = field(default_factory=dict)
     """Data below other prefixes than the first."""
     published: dict[str, BuildResult] = field(default_factory=dict)
+    plans: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
+    """Bucket and digest -> the plan of an artifact in shards, and of how many."""
+    parts: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    """Bucket, digest and number of each shard that is built -> its plan."""
+    made: dict[tuple[str, str], BuildResult] = field(default_factory=dict)
+    """Bucket and digest -> what the build of a shard said."""
     stored: set[tuple[str, str]] = field(default_factory=set)
     """Bucket and digest of every artifact."""
     collected: set[str] = field(default_factory=set)
@@ -276,21 +286,79 @@ class Truth:
             reason=reason,
         )
 
-    def build(self, task: BuildTask, *, gpu: bool) -> Answer:
+    def partition(self, task: PartitionTask) -> Answer:
         place = bucket(task.artifacts), task.digest
-        done = self.published.get(task.digest)
         self.users[place] = task.identity.uid
-        if done is not None and place in self.stored:
-            self.builds += 1
-            return 0, done.model_copy(update={"reused": True})
-        data = self._below(task.source)
+        data, planned = self._below(task.source), place in self.plans
+        if not planned:
+            if (wrong := self._unreadable(task, data)) is not None:
+                return wrong
+            self.plans[place] = sha("plan", task.digest, task.attempt), task.shards
+        rows = data.rows // task.shards
+        result = PartitionResult(
+            digest=task.digest,
+            plan_sha256=self.plans[place][0],
+            fingerprint=task.fingerprint,
+            shards=task.shards,
+            count=data.rows,
+            counts=(rows,) * task.shards,
+            dimension=data.dimension,
+            factory=task.index.factory,
+            bytes=data.rows * 64,
+            duration_seconds=5.0,
+            reused=planned,
+        )
+        return 0, result
+
+    def _unreadable(self, task: BuildTask, data: Data) -> Answer | None:
         source = self.taken_in.get(task.fingerprint, (task.fingerprint, ()))[0]
         if source != data.fingerprint and source not in self.before:
             gone = Failure(reason="SourceChanged", message="a listed object is gone", object="part-0.parquet")
             return int(ExitCode.RETRY), gone
         bad = data.bad if source == data.fingerprint else self.bad.get(source)
-        if bad is not None:
-            return int(ExitCode.BAD_DATA), bad
+        return (int(ExitCode.BAD_DATA), bad) if bad is not None else None
+
+    def publish(self, task: PublishTask) -> Answer:
+        place = bucket(task.artifacts), task.digest
+        self.users[place] = task.identity.uid
+        plan, shards = self.plans.get(place, ("", 0))
+        if not plan:
+            return int(ExitCode.RETRY), Failure(reason="PlanNotFound", message="there is no plan")
+        missing = [number for number in range(shards) if self.parts.get((*place, number)) != plan]
+        if missing:
+            return int(ExitCode.RETRY), Failure(reason="ShardMissing", message=f"shard {missing[0]} is not built")
+        self.builds += 1
+        done = self.published.get(task.digest)
+        if done is not None and place in self.stored:
+            return 0, done.model_copy(update={"reused": True})
+        made = self.made[place]
+        told = made.model_dump() | {"manifest_sha256": sha("whole", plan), "shards": shards, "plan_sha256": plan}
+        whole = PublishResult.model_validate(told | {"conservative_point": None})
+        self.published[task.digest] = whole
+        self.stored.add(place)
+        self.collected.discard(task.digest)
+        return 0, whole
+
+    def _of_no_plan(self, task: BuildTask, place: tuple[str, str]) -> Answer | None:
+        """What a build of a shard ends with that has no plan, or a part that is there already."""
+        if place not in self.plans:
+            return int(ExitCode.RETRY), Failure(reason="PlanNotFound", message="there is no plan")
+        assert task.shard is not None
+        there = self.parts.get((*place, task.shard.number)) == self.plans[place][0]
+        return (0, self.made[place].model_copy(update={"reused": True})) if there else None
+
+    def build(self, task: BuildTask, *, gpu: bool) -> Answer:
+        place = bucket(task.artifacts), task.digest
+        if task.shard is not None and (known := self._of_no_plan(task, place)) is not None:
+            return known
+        done = self.published.get(task.digest)
+        self.users[place] = task.identity.uid
+        if task.shard is None and done is not None and place in self.stored:
+            self.builds += 1
+            return 0, done.model_copy(update={"reused": True})
+        data = self._below(task.source)
+        if task.shard is None and (wrong := self._unreadable(task, data)) is not None:
+            return wrong
         exits = self.quality(task.index.factory, task.fingerprint).build_exits
         tried = self.tried[task.digest] = self.tried.get(task.digest, 0) + 1
         if tried <= len(exits):
@@ -315,8 +383,12 @@ class Truth:
             default_point=point,
             conservative_point=wide,
         )
-        self.published[task.digest] = result
         self.columns[task.digest] = task.columns.metadata
+        if task.shard is not None:
+            self.made[place] = result
+            self.parts[(*place, task.shard.number)] = self.plans[place][0]
+            return 0, result
+        self.published[task.digest] = result
         self.stored.add(place)
         self.collected.discard(task.digest)
         self.builds += 1
@@ -380,6 +452,9 @@ class Truth:
         there = {one for one in self.stored if one[0] == place and (task.everything or one[1] in task.digests)}
         self.harmed |= {one[1] for one in there if task.everything and self.users[one] != uid}
         self.stored -= there
+        digests = set(task.digests) | {one[1] for one in there}
+        self.plans = {key: plan for key, plan in self.plans.items() if key[0] != place or key[1] not in digests}
+        self.parts = {key: plan for key, plan in self.parts.items() if key[0] != place or key[1] not in digests}
         self.collected |= {digest for _, digest in there}
         self.removed += len(there)
         found = len(there)

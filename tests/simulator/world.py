@@ -72,8 +72,9 @@ def _without(spec: Json, path: tuple[str, ...]) -> Json:
 
 
 @cache
-def _name_of(factory: str, data: str, columns: tuple[str, ...], build: int) -> str:
-    changes = {"source__columns": {"metadata": list(columns)}} if columns else {}
+def _name_of(factory: str, data: str, columns: tuple[str, ...], build: int, shards: int) -> str:
+    changes: Json = {"source__columns": {"metadata": list(columns)}} if columns else {}
+    changes |= {"index__shards": shards} if shards else {}
     spec = VectorIndexSpec.model_validate(edited(SPEC, index__factory=factory, **changes))
     return identity.revision_name(NAME, identity.digest(spec, Data(data).fingerprint, build))
 
@@ -105,6 +106,7 @@ class World:
         self.searchers = Searchers(self.store, self.truth, self.clock)
         self.clients = Clients(self.searchers, self.truth, self.clock, rng)
         self.searchers.share = self.clients.share
+        self.searchers.shards_ready = self.controllers.shards_ready
         self.searchers.told_to_drain = self.clients.close_soon
         self.gateway = Gateway(self.store, self.clock, rng, NAME, self.targets)
         self.gateway.entitled = self.entitled
@@ -183,8 +185,9 @@ class World:
         return ((front or {}).get("spec", {}).get("selector") or {}).get(labels.REVISION, "") if front else ""
 
     def name_of(self, factory: str, data: str = "d1", build: int = 0) -> str:
-        """Name of the revision of a factory and a state of the data; `build`: how often they were built before."""
-        return _name_of(factory, data, self.columns_of.get(factory, ()), build)
+        """Name of the revision of a factory and a state of the data; `build`: how often they were built before. In as
+        many shards as the manifest says now."""
+        return _name_of(factory, data, self.columns_of.get(factory, ()), build, self.spec["index"].get("shards", 0))
 
     def figures(self, question: FigureQuestion) -> FigureAnswer:
         """What Prometheus says of a revision."""
@@ -238,7 +241,7 @@ class World:
 
     def loaded(self) -> set[str]:
         """Revisions whose searchers somebody has to keep: what nobody owns is somebody else's."""
-        return {d["metadata"]["name"] for d in self.store.of_kind("Deployment") if owners(d)}
+        return {d["metadata"]["labels"][labels.REVISION] for d in self.store.of_kind("Deployment") if owners(d)}
 
     # ------------------------------------------------------------ users
 

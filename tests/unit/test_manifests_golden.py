@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 from goldens import assert_golden
-from observations import DATA, NOW, SETTINGS, a_revision, actions, index, run, seen, spec
+from observations import DATA, NOW, SETTINGS, a_revision, actions, index, job, run, seen, spec
 
 from vectorindex_operator.adapters.signing import Signer
 from vectorindex_operator.api.v1alpha1 import Live as LiveSettings
 from vectorindex_operator.api.v1alpha1 import RevisionSpec, Serving, SourcePoll, VectorIndexSpec
 from vectorindex_operator.core import identity
 from vectorindex_operator.core.internal_keys import ANNOTATION, InternalKeys, addressee
-from vectorindex_operator.core.observation import Observation, RevisionView
+from vectorindex_operator.core.observation import JobState, JobView, Observation, RevisionView, Task
 from vectorindex_operator.core.plan import CreateRevision as Create
 from vectorindex_operator.core.plan import (
     EnsureNetworkPolicy,
@@ -29,6 +29,8 @@ from vectorindex_operator.core.plan import (
     StartBuild,
     StartCollect,
     StartOutcomes,
+    StartPartition,
+    StartPublish,
     StartResolve,
     StartValidation,
 )
@@ -46,11 +48,13 @@ from vectorindex_searcher.contract import (
     LIVE_QUERIES_PATH,
     PARAM_LIMITS_ENV,
     PROCESSES_ENV,
+    SHARD_TOKEN_ENV,
     TASK_ENV,
     ExitCode,
     Identity,
     InternalRequest,
     OutcomesTask,
+    RouteTask,
     ServeTask,
     Target,
     ValidateTask,
@@ -119,6 +123,27 @@ VOLUME_PENDING, VOLUME_BUILT, VOLUME_STABLE = (
 )
 ONE_VOLUME_PENDING = a_revision(ON_ONE_VOLUME, "Pending")
 CPU_PENDING = a_revision(ON_CPU, "Pending")
+IN_SHARDS = spec(
+    index={"shards": 3},
+    build={"parallelism": 2, "timeout": "1h", "retries": 5},
+    searcher={"auth": {"secretRef": {"name": "clients"}}, "tls": {"secretRef": {"name": "docs-tls"}},
+              "networkPolicy": {"mode": "Managed", "from": [{"podSelector": {}}]}},
+)  # fmt: skip
+SHARDS_PENDING, SHARDS_STABLE = (a_revision(IN_SHARDS, phase) for phase in ("Pending", "Stable"))
+
+
+MADE = {
+    ("Deployment", f"{SHARDS_STABLE.name}-shard-{number}"): {"metadata": {"uid": f"uid-{number}"}}
+    for number in range(3)
+}
+
+
+def shard_job(verb: Task) -> JobView:
+    """One of the Jobs that went before in the first try."""
+    key = f"{identity.build_hash(IN_SHARDS)}/0"
+    return job(verb, JobState.SUCCEEDED, key=key, of=SHARDS_PENDING)
+
+
 OUT_OF_HISTORY = a_revision(EVERYTHING, "Removing", data="d0" * 32, created=NOW)
 READS = OutcomesTask(
     identity=Identity(namespace="team-a", name="docs", uid="uid-docs"),
@@ -139,6 +164,31 @@ def planned(obs: Observation, kind: type[Rendered]) -> Rendered:
 CASES: dict[str, tuple[Rendered, Observation, VectorIndexSpec]] = {
     "resolve-job": (planned(seen(EVERYTHING, jobs=(), data=DATA[::-1]), StartResolve), seen(EVERYTHING), EVERYTHING),
     "build-job": (planned(seen(ON_CPU, CPU_PENDING), StartBuild), seen(ON_CPU, CPU_PENDING), ON_CPU),
+    "partition-job": (
+        planned(seen(IN_SHARDS, SHARDS_PENDING), StartPartition),
+        seen(IN_SHARDS, SHARDS_PENDING),
+        IN_SHARDS,
+    ),
+    "build-job-shards": (
+        planned(seen(IN_SHARDS, SHARDS_PENDING, jobs=(shard_job(Task.PARTITION),)), StartBuild),
+        seen(IN_SHARDS, SHARDS_PENDING),
+        IN_SHARDS,
+    ),
+    "publish-job": (
+        planned(seen(IN_SHARDS, SHARDS_PENDING, jobs=(shard_job(Task.BUILD),)), StartPublish),
+        seen(IN_SHARDS, SHARDS_PENDING),
+        IN_SHARDS,
+    ),
+    "searchers-shards": (
+        planned(seen(IN_SHARDS, SHARDS_STABLE, traffic=SHARDS_STABLE), EnsureSearchers),
+        seen(IN_SHARDS, SHARDS_STABLE, objects=MADE),
+        IN_SHARDS,
+    ),
+    "network-policy-shards": (
+        planned(seen(IN_SHARDS, SHARDS_STABLE, traffic=SHARDS_STABLE), EnsureNetworkPolicy),
+        seen(IN_SHARDS, SHARDS_STABLE),
+        IN_SHARDS,
+    ),
     "build-job-gpu": (planned(seen(EVERYTHING, PENDING), StartBuild), seen(EVERYTHING, PENDING), EVERYTHING),
     "build-job-volumes": (
         planned(seen(STORED_ON_VOLUMES, VOLUME_PENDING), StartBuild),
@@ -258,7 +308,7 @@ def test_searchers_measure_live_recall_where_a_rule_of_their_own_rollout_judges_
 @pytest.mark.parametrize("case", CASES)
 def test_every_pod_is_restricted_and_gets_no_api_token(case: str) -> None:
     pods = list(pods_of(case))
-    assert len(pods) == (0 if case.startswith(("service", "network")) else 1)
+    assert len(pods) == (0 if case.startswith(("service", "network")) else 4 if case == "searchers-shards" else 1)
     for pod in pods:
         assert pod["automountServiceAccountToken"] is False
         context = pod["securityContext"]
@@ -269,6 +319,7 @@ def test_every_pod_is_restricted_and_gets_no_api_token(case: str) -> None:
         kinds = {kind for volume in pod["volumes"] for kind in volume}
         more = {
             "revision-secured": "secret",
+            "searchers-shards": "secret",
             "searchers-claim": "persistentVolumeClaim",
             "searchers-ephemeral": "ephemeral",
         } | {name: "persistentVolumeClaim" for name in CASES if "volume" in name}
@@ -324,13 +375,18 @@ def test_a_job_fails_at_once_for_what_trying_again_cannot_mend(case: str) -> Non
     assert job["spec"]["activeDeadlineSeconds"] > 0
 
 
+OF_A_REVISION = ("build-job", "validate-job", "collect-job", "partition-job", "publish-job")
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_everything_is_owned_and_named_validly(case: str) -> None:
-    revision_owned = {case for case in CASES if case.startswith(("build-job", "validate-job", "collect-job"))}
+    revision_owned = {case for case in CASES if case.startswith(OF_A_REVISION)}
     for manifest in objects(case):
         meta = manifest["metadata"]
         (owner,) = meta["ownerReferences"]
-        assert owner["kind"] == ("VectorIndexRevision" if case in revision_owned else "VectorIndex")
+        above = "VectorIndexRevision" if case in revision_owned else "VectorIndex"
+        of_shard = case == "searchers-shards" and manifest["kind"] == "Service"  # it goes with its pods
+        assert owner["kind"] == ("Deployment" if of_shard else above)
         assert owner["controller"] is True
         assert owner["uid"]
         assert len(meta["name"]) <= 63
@@ -349,6 +405,50 @@ def test_selectors_name_one_revision_and_match_its_pods() -> None:
     for case in ("build-job", "validate-job", "resolve-job"):  # a Job's pod never gets queries
         (job,) = objects(case)
         assert not selector.items() <= job["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_the_pods_of_a_shard_are_reached_by_routers_alone() -> None:
+    manifests = {(one["kind"], one["metadata"]["name"]): one for one in objects("searchers-shards")}
+    name = SHARDS_STABLE.name
+    (service,) = render(MoveTraffic(replace(SWITCH, to_revision=name), ""), seen(IN_SHARDS, SHARDS_STABLE), IN_SHARDS,
+                        INSTALLED)  # fmt: skip
+    routers = manifests["Deployment", name]["spec"]["template"]
+    assert service["spec"]["selector"].items() <= routers["metadata"]["labels"].items()
+    (router,) = routers["spec"]["containers"]
+    env = {one["name"]: one.get("value") for one in router["env"]}
+    task = RouteTask.model_validate_json(env[TASK_ENV])
+    assert (router["args"][0], router["envFrom"], env[SHARD_TOKEN_ENV]) == ("route", [], TOKENS_DIR)
+    assert "--tls-cert" in router["args"]
+    selectors = []
+    for number in range(3):
+        shard = f"{name}-shard-{number}"
+        assert task.shards[number] == (f"http://{shard}.team-a.svc:8080",)
+        headless = manifests["Service", shard]["spec"]
+        pods, budget = manifests["Deployment", shard]["spec"], manifests["PodDisruptionBudget", shard]["spec"]
+        marks = pods["template"]["metadata"]["labels"]
+        assert headless["clusterIP"] == "None"
+        assert headless["selector"] == pods["selector"]["matchLabels"] == budget["selector"]["matchLabels"]
+        assert headless["selector"].items() <= marks.items()
+        assert not service["spec"]["selector"].items() <= marks.items()  # users do not get there
+        (one,) = pods["template"]["spec"]["containers"]
+        told = ServeTask.model_validate_json(one["env"][0]["value"])
+        # The report is of the merged answers: a canary of one shard would not reach its recall.
+        assert (told.shard, told.gate_hash, told.report_sha256) == (number, "", "")
+        assert "--token-file" in one["args"]
+        assert "--tls-cert" not in one["args"]
+        (spread,) = pods["template"]["spec"]["topologySpreadConstraints"]
+        assert spread["labelSelector"]["matchLabels"] == headless["selector"]
+        selectors.append(str(headless["selector"]))
+    assert len(set(selectors)) == 3
+
+
+def test_a_build_in_shards_repeats_one_of_them() -> None:
+    (job,) = objects("build-job-shards")
+    told = job["spec"]
+    assert (told["completionMode"], told["completions"], told["parallelism"]) == ("Indexed", 3, 2)
+    assert told["backoffLimitPerIndex"] == 5
+    assert "backoffLimit" not in told  # it would count all of them together
+    assert told["activeDeadlineSeconds"] == 2 * 3600  # two rounds
 
 
 def test_a_rolling_update_never_takes_the_last_pod() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from vectorindex_searcher.build import partition as partition_module
 from vectorindex_searcher.build import task as build_module
 from vectorindex_searcher.build.partition import partition
 from vectorindex_searcher.build.task import build
+from vectorindex_searcher.cli import commands
 from vectorindex_searcher.cli.main import main
 from vectorindex_searcher.contract import (
     BuildTask,
@@ -341,6 +343,35 @@ def test_a_plan_is_of_one_state_of_the_source_and_one_number_of_shards(place: Pl
     assert refused(lambda: few.partition(8)) == "TooManyShards"
 
 
+def test_a_job_begins_anew_where_the_plan_is_of_other_rows(place: Place, tmp_path: Path) -> None:
+    """Its digest is the same, since a deleted id alone builds nothing, and a shard of the old rows would never do."""
+    place.partition()
+    place.build(0)
+    plan = find_plan_bytes(place)
+    place.store.delete(place.layout.of_shard(1).rows(place.digest))
+    write(tmp_path / "source" / "more", [COUNT], vectors_of(1), files=1)
+    task = PartitionTask(**place.building, shards=SHARDS, replaces=True)
+    laid = partition(task)
+    assert (laid.reused, laid.count) == (False, COUNT + 1)
+    assert find_plan_bytes(place) != plan
+    assert not place.build(0).reused
+    assert partition(task).reused
+    assert refused(lambda: partition(task.model_copy(update={"shards": 4}))) == "AnotherPlan"
+
+
+def test_a_pod_of_an_indexed_job_builds_the_shard_that_it_is_counted_as(monkeypatch: pytest.MonkeyPatch) -> None:
+    common = {"identity": IDENTITY, "digest": "d1", "source": Location(folder="/s"), "artifacts": Location(folder="/a")}
+    given = BuildTask(**common, index=IndexSpec(factory="Flat", shards=SHARDS)).model_dump_json(by_alias=True)
+    with pytest.raises(TaskError, match="JOB_COMPLETION_INDEX"):
+        commands.build_task(Namespace(), given)
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "2")
+    assert commands.build_task(Namespace(), given).shard == Shard(number=2, of=SHARDS)
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
+    assert refused(lambda: commands.build_task(Namespace(), given)) == "BadFlag"
+    whole = BuildTask(**common).model_dump_json(by_alias=True)
+    assert commands.build_task(Namespace(), whole).shard is None
+
+
 def test_a_partition_that_was_cut_off_goes_on_with_its_plan(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     real, done = partition_module._lay_ready, []
 
@@ -520,7 +551,7 @@ def test_the_command_line(place: Place, tmp_path: Path, capsys: pytest.CaptureFi
     assert run("build", *source, "--out", out)[1]["digest"] != laid["digest"]
     assert run("publish", "--artifact", out, "--digest", "other")[1]["reason"] == "ArtifactNotFound"
     code, whole = run("publish", "--artifact", out)
-    assert (code, whole["kind"], whole["count"]) == (0, "Publish", COUNT)
+    assert (code, whole["kind"], whole["count"], whole["shards"]) == (0, "Build", COUNT, 2)
     named = ["--artifact", out, "--digest", laid["digest"]]
     code, measured = run("validate", *named, "--floor", "0.9")
     assert (code, measured["overall"]["recall"], len(measured["shardRecalls"])) == (0, 1.0, 2)

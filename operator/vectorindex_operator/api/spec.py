@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from vectorindex_operator.api import shards
 from vectorindex_operator.api.cache import Cache
 from vectorindex_operator.api.embedding import Embedding
 from vectorindex_operator.api.fields import (
@@ -161,7 +162,9 @@ class Build(Model):
     timeout: PositiveDuration = "2h"
     """After this the Job is ended, whichever attempt it is at, and counts as failed."""
     retries: Annotated[int, Field(ge=0, le=10)] = 3
-    """Further attempts after one that ran out of memory, was preempted, or lost its node."""
+    """Further attempts after one that ran out of memory, was preempted, or lost its node. With shards: of each."""
+    parallelism: Annotated[int | None, Field(ge=1, le=64)] = None
+    """How many shards are built at a time. Absent: 4. `timeout` is then of each round of so many."""
     pod: Pod = Pod()
     """Of the resolve, build and validate Jobs."""
 
@@ -355,10 +358,13 @@ class Searcher(Model):
     once."""
 
     replicas: Annotated[int, Field(ge=1, le=1000)] = 2
-    """An HPA may write it: target the VectorIndex itself, and leave it out of the manifest."""
+    """Where there are shards: of each, and of routers. An HPA may write it: target the VectorIndex itself, and leave it
+    out of the manifest."""
     resources: Resources = Resources(requests={"cpu": "1"})
     """Memory and ephemeral-storage are computed from the artifact when absent. One process answers for each whole core
     of limits.cpu, else of requests.cpu, as many as have room in limits.memory where that is given."""
+    router_resources: Resources | None = None
+    """Of routers, which an index in shards has. Absent: 500m of CPU and 640Mi of memory."""
     min_score: float | None = None
     """Hits below are no hits: what ZeroResultRate counts. Cosine, inner product, or minus the squared L2 distance."""
     auth: Auth | None = None
@@ -501,6 +507,7 @@ class VectorIndexSpec(Model):
             " it prove nothing",
             ".index.import",
         ),
+        *shards.RULES,
         CelRule(
             "self.gate.recall.min <= 0.99 || self.index.factory == 'Flat'",
             "gate.recall.min above 0.99 can only be proven for factory Flat",

@@ -273,7 +273,11 @@ RERANKER = "reranker"
 """Of one whose pods reorder the answers, likewise."""
 OTHER_STORE = "store"
 """Followed by a dot and its kind: of a revision with a place that is not in S3."""
-FEATURES = frozenset({POD_ENV, ENCODER, RERANKER, *(f"{OTHER_STORE}.{kind}" for kind in STORES if kind != "s3")})
+SHARDS = "shards"
+"""Of one in parts, which have pods of their own."""
+FEATURES = frozenset(
+    {POD_ENV, ENCODER, RERANKER, SHARDS, *(f"{OTHER_STORE}.{kind}" for kind in STORES if kind != "s3")}
+)
 """What this release knows of RevisionSpec.requires."""
 
 
@@ -319,6 +323,11 @@ class RevisionSpec(Stored):
     """None: it was made for this VectorIndex."""
     requires: tuple[str, ...] = ()
     """Features that an operator must know to render, choose or retire it; one that does not leaves it as it is."""
+
+    @property
+    def shards(self) -> int:
+        """How many parts it has; 0: it is one."""
+        return self.index_spec.shards or 0
 
     @property
     def build_number(self) -> int:
@@ -539,6 +548,8 @@ class RevisionStatus(Stored):
     phase_times: dict[str, str] = {}
     build: contract.BuildResult | None = None
     failure: WorkFailure | None = None
+    progress: str | None = None
+    """How far its build is, where it is one in shards; None: it is none, or does not run."""
     on_cpu: str | None = None
     """The try of its build (key and failures before it) that goes on on a CPU, because no node had a free GPU."""
     report: contract.ValidateResult | None = None

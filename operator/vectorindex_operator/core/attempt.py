@@ -17,12 +17,18 @@ from vectorindex_searcher.contract import ExitCode
 
 Stage = Literal["Build", "Validate"]
 UNREADABLE = "ResultUnreadable"
-STAGES: dict[Task, Stage] = {Task.BUILD: "Build", Task.VALIDATE: "Validate"}
+STAGES: dict[Task, Stage] = {
+    Task.PARTITION: "Build",
+    Task.BUILD: "Build",
+    Task.PUBLISH: "Build",
+    Task.VALIDATE: "Validate",
+}
+"""A failure is of one of them. What a build in shards is made of counts as one: each goes on from what is stored."""
 
 PODLESS_SECONDS = 20.0
 """A Job's pod is ordinarily made within a second or two."""
 
-JOB_REASONS = frozenset({"BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy", "JobFailed"})
+JOB_REASONS = frozenset({"BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy", "FailedIndexes", "JobFailed"})
 """What the Job controller says by itself, when no pod said why."""
 
 
@@ -58,15 +64,27 @@ def failures(state: ReconcileState, name: str, task: Task, key: str) -> int:
     return failure.count if failure is not None and (failure.stage, failure.key) == (STAGES[task], key) else 0
 
 
+def is_of(job: JobView, key: str) -> bool:
+    """Whether a Job is a try under a key, or of one try if the key names it ("KEY/TRIES BEFORE")."""
+    return job.key == key or job.key.startswith(f"{key}/")
+
+
 def look(
-    state: ReconcileState, name: str, task: Task, key: str, expected: type, permanent: frozenset[ExitCode]
+    state: ReconcileState,
+    name: str,
+    task: Task,
+    key: str,
+    expected: type,
+    permanent: frozenset[ExitCode],
+    one_try: str = "",
 ) -> Attempt | None:
     """The try under `key` that is followed; None when the next one may start. All others that run are stopped.
+    `one_try`: no other than this is followed, be it of the same key.
 
     It is the newest, but for a result that is there already. Two run only where a write of an operator that had lost
     the Lease came late (docs/adr/0031-two-operators-meet.md).
     """
-    jobs = [job for job in state.jobs(task, name) if job.key.split("/")[0] == key]
+    jobs = [job for job in state.jobs(task, name) if is_of(job, one_try or key)]
     read = (job for job in jobs if job.state is JobState.SUCCEEDED and isinstance(job.result, expected))
     job = next(read, jobs[0] if jobs else None)
     stop(state, name, task, but=job)

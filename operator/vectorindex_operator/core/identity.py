@@ -194,6 +194,16 @@ def build_job_name(revision: str, attempt_key: str) -> str:
     return f"{revision}-build-{_hash({'k': attempt_key})[:6]}"
 
 
+def partition_job_name(revision: str, attempt_key: str) -> str:
+    """As `build_job_name`, for the partition Job."""
+    return f"{revision}-part-{_hash({'k': attempt_key})[:6]}"
+
+
+def publish_job_name(revision: str, attempt_key: str) -> str:
+    """As `build_job_name`, for the publish Job."""
+    return f"{revision}-publish-{_hash({'k': attempt_key})[:6]}"
+
+
 def gate_job_name(revision: str, attempt_key: str) -> str:
     """As `build_job_name`, for the validate Job."""
     return f"{revision}-gate-{_hash({'k': attempt_key})[:6]}"

@@ -33,8 +33,9 @@ def addressee(obs: Observation, revision: str) -> Addressee:
     cannot be read is spoken to."""
     stored = obs.objects.get(("VectorIndexRevision", revision), {})
     deployment = obs.objects.get(("Deployment", revision), {})
+    shard: int | str = contract.ROUTER if _part(stored, "spec", "indexSpec").get("shards") else 0
     return Addressee(
-        target=contract.Target(obs.index.uid, revision),
+        target=contract.Target(obs.index.uid, revision, shard),
         revision_uid=str(_part(stored, "metadata").get("uid", "")),
         key_id=key_id_of(_part(deployment, "spec", "template")),
     )

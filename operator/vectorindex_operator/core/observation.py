@@ -32,6 +32,7 @@ from vectorindex_searcher.contract import (
     CollectResult,
     Failure,
     OutcomesResult,
+    PartitionResult,
     ResolveResult,
     ValidateResult,
 )
@@ -109,7 +110,9 @@ class Hold:
 
 class Task(StrEnum):
     RESOLVE = "resolve"
+    PARTITION = "partition"
     BUILD = "build"
+    PUBLISH = "publish"
     VALIDATE = "validate"
     COLLECT = "collect"
     OUTCOMES = "outcomes"
@@ -138,7 +141,9 @@ class JobView:
     state: JobState
     created_at: float
     finished_at: float | None = None
-    result: ResolveResult | BuildResult | ValidateResult | CollectResult | OutcomesResult | None = None
+    result: ResolveResult | PartitionResult | BuildResult | ValidateResult | CollectResult | OutcomesResult | None = (
+        None
+    )
     failure: Failure | None = None
     exit_code: int | None = None
     waiting: str = ""
@@ -148,6 +153,8 @@ class JobView:
     deleting: bool = False
     podless_since: float | None = None
     """Since when it has been to run and has had no pod, which a quota or a webhook refuses. None: it has had one."""
+    done: int = 0
+    """Of an Indexed Job: how many of its parts are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ from vectorindex_searcher.contract import (
     CollectTask,
     LeaseState,
     OutcomesTask,
+    PartitionTask,
+    PublishTask,
     ResolveTask,
     ServingPoint,
     ValidateTask,
@@ -60,7 +62,8 @@ class CreateRevision:
 
 @dataclass(frozen=True, slots=True)
 class StartBuild:
-    """Build the revision's artifact with a Job. `gpu`: ask for the GPU resource of spec.build.gpu."""
+    """Build the revision's artifact with a Job. `gpu`: ask for the GPU resource of spec.build.gpu. In shards, where its
+    task's index has any: a pod for each."""
 
     name: str
     revision: str
@@ -68,6 +71,28 @@ class StartBuild:
     failures: int
     gpu: bool
     task: BuildTask
+
+
+@dataclass(frozen=True, slots=True)
+class StartPartition:
+    """Lay the rows of each shard ready with a Job, before `StartBuild` of them."""
+
+    name: str
+    revision: str
+    key: str
+    failures: int
+    task: PartitionTask
+
+
+@dataclass(frozen=True, slots=True)
+class StartPublish:
+    """Publish the whole of the shards that are built, with a Job."""
+
+    name: str
+    revision: str
+    key: str
+    failures: int
+    task: PublishTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +155,8 @@ class EnsureSearchers:
     """Of the files of its encoder; 0: it has none."""
     fresh_bytes: int = 0
     """Of the fresh rows in its memory, at most; 0: it answers none."""
+    shards: int = 0
+    """Searchers of each of so many shards, and routers; 0: it is in one part. Sizes are of one shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +164,8 @@ class EnsureNetworkPolicy:
     """Keep the NetworkPolicy of the index's pods there."""
 
     policy: NetworkPolicy
+    shards: bool = False
+    """Whether routers among them ask others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +314,9 @@ class ForgetRevision:
 Action = (
     StartResolve
     | CreateRevision
+    | StartPartition
     | StartBuild
+    | StartPublish
     | StartValidation
     | StartCollect
     | StartOutcomes
@@ -338,7 +369,9 @@ FORWARD: tuple[type[Action], ...] = (
     StartResolve,
     # One build at a time: what takes the place of another Job starts after that one is gone.
     DeleteJob,
+    StartPartition,
     StartBuild,
+    StartPublish,
     StartValidation,
     DeleteSearchers,
     ForgetRevision,
@@ -377,7 +410,7 @@ class Plan:
     def loaded_bytes(self) -> dict[str, int]:
         """Memory that the index of each revision that is kept loaded takes, in all the searchers that it is to have."""
         kept = (one for one in self.actions if isinstance(one, EnsureSearchers))
-        return {one.revision: one.resident_bytes * one.live.searcher.replicas for one in kept}
+        return {one.revision: one.resident_bytes * max(1, one.shards) * one.live.searcher.replicas for one in kept}
 
 
 def in_order(actions: Iterable[Action], kinds: tuple[type[Action], ...]) -> tuple[Action, ...]:

@@ -51,7 +51,7 @@ def next_status(state: ReconcileState, told: Story) -> VectorIndexStatus:
         next=state.preparing,
         recall=serving.recall if serving else "",
         ready=f"{min(loaded.ready, wanted_replicas)}/{wanted_replicas}" if state.serving else "",
-        replicas=len([pod for pod in loaded.pods if not pod.deleting]),
+        replicas=len([pod for pod in loaded.answering if not pod.deleting]),
         selector=f"app.kubernetes.io/component=searcher,{GROUP}/revision={state.serving}" if state.serving else "",
         source=state.source,
         conditions=_conditions(state, before, told),

@@ -84,7 +84,7 @@ def _of_revision(status: RevisionStatus) -> str:
     if status.rejected is not None:
         return f"{status.rejected.reason}: {status.rejected.message}"
     if status.phase == Phase.BUILDING:
-        return "building the index"
+        return f"building the index: {status.progress}" if status.progress else "building the index"
     if status.phase == Phase.VALIDATING and status.build is not None and status.report is None:
         build = status.build
         return (

@@ -1,15 +1,23 @@
-"""The resolve, build, validate, collect and outcomes Jobs."""
+"""The resolve, partition, build, publish, validate, collect and outcomes Jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from vectorindex_operator.api.quantities import duration_seconds
-from vectorindex_operator.api.v1alpha1 import Live, Place, Pod, Resources, Toleration, VectorIndexSpec
+from vectorindex_operator.api.v1alpha1 import Live, Place, Pod, Resources, RevisionSpec, Toleration, VectorIndexSpec
 from vectorindex_operator.core import recipe
 from vectorindex_operator.core.leftovers import CollectLeft
 from vectorindex_operator.core.observation import IndexView, RevisionView, Task
-from vectorindex_operator.core.plan import StartBuild, StartCollect, StartOutcomes, StartResolve, StartValidation
+from vectorindex_operator.core.plan import (
+    StartBuild,
+    StartCollect,
+    StartOutcomes,
+    StartPartition,
+    StartPublish,
+    StartResolve,
+    StartValidation,
+)
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.labels import Manifest
@@ -22,6 +30,7 @@ from vectorindex_operator.manifests.podspec import (
     disk_mebibytes,
     mount_claims,
     pod_spec,
+    resources,
     secret,
     task_env,
 )
@@ -31,9 +40,11 @@ from vectorindex_searcher.contract import (
     LIVE_KEY_ENV,
     METRICS_PORT_ENV,
     RERANKER_ENV_PREFIX,
+    BuildTask,
     CollectTask,
     ExitCode,
     OutcomesTask,
+    PublishTask,
 )
 
 # What trying again with the same input cannot mend fails the Job at once; memory, preemption and outages retry.
@@ -43,6 +54,8 @@ KEEP_LEFT_SECONDS = 600
 """Longer than a creation takes that comes late: it finds the name taken, and nothing is removed a second time."""
 RESOLVE_DEADLINE_SECONDS = 900
 COLLECT_DEADLINE_SECONDS = 900
+PARALLELISM = 4
+"""Shards that are built at a time where nobody says how many."""
 RESOLVE_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
 
 
@@ -51,7 +64,7 @@ def resolve(action: StartResolve, index: IndexView, spec: VectorIndexSpec, setti
     places = {"SOURCE_": spec.source.place, ARTIFACTS: spec.artifacts.place}
     one = container("resolve", settings.searcher_image, "resolve", credentials(places), settings)
     one["env"] = [task_env(action.task)]
-    one["resources"] = _resources(RESOLVE_RESOURCES)
+    one["resources"] = resources(RESOLVE_RESOURCES)
     job = _job(action.name, action.key, action.failures, index, Task.RESOLVE, labels.owner(index))
     _finish(job, one, places, spec.build.pod, settings, retries=1, deadline=RESOLVE_DEADLINE_SECONDS)
     return job
@@ -60,22 +73,12 @@ def resolve(action: StartResolve, index: IndexView, spec: VectorIndexSpec, setti
 def build(
     action: StartBuild, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Installation
 ) -> Manifest:
-    """The Job that builds one revision, on a GPU node where asked for."""
+    """The Job that builds one revision, on a GPU node where asked for. In shards: an Indexed Job, a pod for each."""
     frozen = revision.spec
-    places = {
-        "SOURCE_": frozen.source.reached_by(spec.source.place),
-        ARTIFACTS: frozen.artifacts.reached_by(spec.artifacts.place),
-    }
     image = (settings.gpu_image if action.gpu else "") or frozen.image
-    one = container("build", image, "build", credentials(places), settings)
-    models: dict[str, Place | None] = {}
-    if action.task.encoder is not None:
-        one["envFrom"] += secret(ENCODER_ENV_PREFIX, recipe.encoder_secret(frozen, Live.of(spec)))
-        models = {ENCODER_ENV_PREFIX: recipe.encoder_place(frozen, Live.of(spec))}
-    one["env"] = [task_env(action.task, first_release=not _is_todays(image, settings))]
+    one, places = _reads_rows("build", image, action.task, frozen, spec, settings)
     one["env"].append({"name": METRICS_PORT_ENV, "value": str(ADMIN_PORT)})
     one["ports"] = [{"name": "metrics", "containerPort": ADMIN_PORT}]
-    one["resources"] = _resources(spec.build.resources)
     pod = spec.build.pod
     if action.gpu:
         gpu = spec.build.gpu
@@ -85,17 +88,65 @@ def build(
         pod = pod.model_copy(update={"tolerations": (*pod.tolerations, tolerated)})
     job = _job(action.name, action.key, action.failures, index, Task.BUILD, labels.owner(revision), revision.name)
     job["metadata"]["annotations"][labels.DEVICE] = "gpu" if action.gpu else "cpu"
-    _finish(
-        job,
-        one,
-        places | models,
-        pod,
-        settings,
-        retries=spec.build.retries,
-        deadline=int(duration_seconds(spec.build.timeout)),
-        keep=KEEP_FINISHED_SECONDS,
-    )
+    deadline, keep = int(duration_seconds(spec.build.timeout)), KEEP_FINISHED_SECONDS
+    _finish(job, one, places, pod, settings, retries=spec.build.retries, deadline=deadline, keep=keep)
+    if frozen.shards:
+        job["metadata"]["annotations"][labels.SHARDS] = str(frozen.shards)
+        _index(job["spec"], frozen.shards, min(frozen.shards, spec.build.parallelism or PARALLELISM))
     return job
+
+
+def partition(
+    action: StartPartition, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Installation
+) -> Manifest:
+    """The Job that lays the rows of each shard ready."""
+    one, places = _reads_rows("partition", revision.spec.image, action.task, revision.spec, spec, settings)
+    job = _job(action.name, action.key, action.failures, index, Task.PARTITION, labels.owner(revision), revision.name)
+    deadline, keep = int(duration_seconds(spec.build.timeout)), KEEP_FINISHED_SECONDS
+    _finish(job, one, places, spec.build.pod, settings, retries=spec.build.retries, deadline=deadline, keep=keep)
+    return job
+
+
+def publish(
+    action: StartPublish, index: IndexView, revision: RevisionView, spec: VectorIndexSpec, settings: Installation
+) -> Manifest:
+    """The Job that publishes the whole of the shards, in the image that built them."""
+    place = revision.spec.artifacts.reached_by(spec.artifacts.place)
+    job = _job(action.name, action.key, action.failures, index, Task.PUBLISH, labels.owner(revision), revision.name)
+    one, pod = _keeper("publish", place, action.task, settings, revision.spec.image), spec.build.pod
+    places = {ARTIFACTS: place}
+    _finish(job, one, places, pod, settings, retries=3, deadline=COLLECT_DEADLINE_SECONDS, keep=KEEP_FINISHED_SECONDS)
+    return job
+
+
+def _reads_rows(
+    verb: str, image: str, task: BuildTask, frozen: RevisionSpec, spec: VectorIndexSpec, settings: Installation
+) -> tuple[Manifest, dict[str, Place | None]]:
+    """The container of a verb that reads the source and writes an artifact, and the places that it works on."""
+    places: dict[str, Place | None] = {
+        "SOURCE_": frozen.source.reached_by(spec.source.place),
+        ARTIFACTS: frozen.artifacts.reached_by(spec.artifacts.place),
+    }
+    one = container(verb, image, verb, credentials(places), settings)
+    if task.encoder is not None:
+        one["envFrom"] += secret(ENCODER_ENV_PREFIX, recipe.encoder_secret(frozen, Live.of(spec)))
+        places[ENCODER_ENV_PREFIX] = recipe.encoder_place(frozen, Live.of(spec))
+    one["env"] = [task_env(task, first_release=not _is_todays(image, settings))]
+    one["resources"] = resources(spec.build.resources)
+    return one, places
+
+
+def _index(job_spec: Manifest, parts: int, parallelism: int) -> None:
+    """Make a Job one of so many parts, in place. Each has tries of its own, so that a lost node repeats one part; a
+    fault that no further try mends ends them all. The deadline is of all rounds together."""
+    retries, rounds = job_spec.pop("backoffLimit"), -(-parts // parallelism)
+    job_spec |= {
+        "completionMode": "Indexed",
+        "completions": parts,
+        "parallelism": parallelism,
+        "backoffLimitPerIndex": retries,
+        "activeDeadlineSeconds": job_spec["activeDeadlineSeconds"] * rounds,
+    }
 
 
 def validate(
@@ -126,7 +177,7 @@ def validate(
     if live_key:
         one["env"].append({"name": LIVE_KEY_ENV, "value": live_key})
     given = spec.build.resources
-    one["resources"] = _resources(given)
+    one["resources"] = resources(given)
     if disk := disk_mebibytes(action.disk_bytes, given.requests, given.limits):
         one["resources"].setdefault("requests", {})[DISK] = f"{disk}Mi"
     job = _job(action.name, action.key, action.failures, index, Task.VALIDATE, labels.owner(revision), revision.name)
@@ -177,22 +228,19 @@ def outcomes(action: StartOutcomes, index: IndexView, spec: VectorIndexSpec, set
     return job
 
 
-def _keeper(verb: str, place: Place, task: CollectTask | OutcomesTask, settings: Installation) -> Manifest:
+def _keeper(
+    verb: str, place: Place, task: CollectTask | OutcomesTask | PublishTask, settings: Installation, image: str = ""
+) -> Manifest:
     """The container of a verb that looks after artifacts, in today's image: one of before may not know it."""
-    one = container(verb, settings.searcher_image, verb, credentials({ARTIFACTS: place}), settings)
+    one = container(verb, image or settings.searcher_image, verb, credentials({ARTIFACTS: place}), settings)
     one["env"] = [task_env(task)]
-    one["resources"] = _resources(RESOLVE_RESOURCES)
+    one["resources"] = resources(RESOLVE_RESOURCES)
     return one
 
 
 def _is_todays(image: str, settings: Installation) -> bool:
     """Whether an image came with this operator. Any other, a revision's of before an upgrade, may be of the first."""
     return image in (settings.searcher_image, settings.gpu_image)
-
-
-def _resources(resources: Resources) -> Manifest:
-    rendered = {"requests": dict(resources.requests), "limits": dict(resources.limits)}
-    return {kind: values for kind, values in rendered.items() if values}
 
 
 def _job(

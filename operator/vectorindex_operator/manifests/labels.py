@@ -16,6 +16,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR = "vectorindex-operator"
 SEARCHER = "searcher"
 JOB = "job"
+SHARD_PODS = "shard"
+"""Component of the pods of one shard. What users reach of a revision is its SEARCHER: with shards, the routers."""
 STEP = "step"
 """Component of the Service that a gateway sends a candidate's share to."""
 SERVICE_NAME = "kubernetes.io/service-name"
@@ -31,6 +33,10 @@ MEMORY = f"{GROUP}/memory"
 """How the memory limit of a revision's searchers is computed."""
 PROCESSES = f"{GROUP}/processes"
 """How many processes of a revision's searchers answer users."""
+SHARD = f"{GROUP}/shard"
+"""Of the pods of a shard and what is around them: its number."""
+SHARDS = f"{GROUP}/shards"
+"""How many a Job, or a revision whose pods a Deployment has, is about; none: it is in one part."""
 ASKED = f"{GROUP}/asked"
 """What of the front Service was asked for by spec.searcher.service, so that it can be taken away."""
 RENDERED = f"{GROUP}/rendered"
@@ -57,8 +63,18 @@ def of_index(index: str) -> str:
 
 
 def selector(revision: str) -> dict[str, str]:
-    """Selects the searcher pods of one revision, and nothing else."""
+    """Selects the pods of one revision that users reach, and nothing else."""
     return {COMPONENT: SEARCHER, REVISION: revision}
+
+
+def shard_name(revision: str, number: int) -> str:
+    """Of what is around the pods of one shard: at most 49 + 9 characters."""
+    return f"{revision}-shard-{number}"
+
+
+def of_shard(revision: str, number: int) -> dict[str, str]:
+    """Selects the pods of one shard of a revision, and nothing else."""
+    return {COMPONENT: SHARD_PODS, REVISION: revision, SHARD: str(number)}
 
 
 def owner(view: IndexView | RevisionView) -> Manifest:

@@ -19,13 +19,17 @@ NAMESPACE = "kubernetes.io/metadata.name"
 """The label with a namespace's own name, which the API server sets and nobody can change."""
 
 
-def network_policy(policy: NetworkPolicy, index: IndexView, settings: Installation) -> Manifest:
+def network_policy(
+    policy: NetworkPolicy, index: IndexView, settings: Installation, *, shards: bool = False
+) -> Manifest:
     """Queries from `policy.from_`; the admin port for the operator, who may scrape, and all pods of the index.
+    `shards`: queries from pods of the index, too, since routers ask searchers.
 
     Ports by number: a Job's pod has no port named `admin`. The kubelet's probes are never kept out.
     """
     pods = {labels.INDEX: index.name, labels.MANAGED_BY: labels.OPERATOR}
     internal = [_operator(settings), *(_without_empty(peer) for peer in settings.metrics_from), _pods(pods)]
+    of_routers = [{"ports": [_port(HTTP_PORT)], "from": [_pods(pods)]}] if shards else []
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -38,6 +42,7 @@ def network_policy(policy: NetworkPolicy, index: IndexView, settings: Installati
             "ingress": [
                 {"ports": [_port(HTTP_PORT)], "from": [_peer(peer) for peer in policy.from_]},
                 {"ports": [_port(ADMIN_PORT)], "from": internal},
+                *of_routers,
             ],
         },
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vectorindex_operator.api.v1alpha1 import Cache, Place, Pod, Volume
+from vectorindex_operator.api.v1alpha1 import Cache, Place, Pod, Resources, Volume
 from vectorindex_operator.core.state import Installation
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_searcher.contract import CACHE_BYTES_ENV, TASK_ENV, Model, mount_dir
@@ -187,6 +187,12 @@ def keep_in(pod: Manifest, cache: Cache) -> None:
         pod["securityContext"] = pod["securityContext"] | {"fsGroupChangePolicy": "OnRootMismatch"}
     if cache.limit_bytes is not None:
         pod["containers"][0]["env"].append({"name": CACHE_BYTES_ENV, "value": str(cache.limit_bytes)})
+
+
+def resources(given: Resources) -> Manifest:
+    """As a container has them."""
+    rendered = {"requests": dict(given.requests), "limits": dict(given.limits)}
+    return {kind: values for kind, values in rendered.items() if values}
 
 
 def disk_mebibytes(disk_bytes: int | None, *given: Mapping[str, str]) -> int:

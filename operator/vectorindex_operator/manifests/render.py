@@ -15,17 +15,21 @@ from vectorindex_operator.core.plan import (
     StartBuild,
     StartCollect,
     StartOutcomes,
+    StartPartition,
+    StartPublish,
     StartResolve,
     StartValidation,
 )
 from vectorindex_operator.core.state import Installation
-from vectorindex_operator.manifests import httproute, jobs, networkpolicy, revisions, searchers, service
+from vectorindex_operator.manifests import httproute, jobs, networkpolicy, revisions, searchers, service, shards
 from vectorindex_operator.manifests.labels import Manifest
 from vectorindex_searcher.contract import live_key
 
 Rendered = (
     StartResolve
+    | StartPartition
     | StartBuild
+    | StartPublish
     | StartValidation
     | StartCollect
     | StartOutcomes
@@ -45,10 +49,12 @@ def render(
     index = obs.index
     if isinstance(action, EnsureSearchers):
         revision = obs.revisions[action.revision]
+        if action.shards:
+            return shards.shards(action, index, revision, settings.internal_keys, obs.objects)
         deployment = searchers.deployment(action, index, revision, settings.internal_keys)
         return deployment, searchers.disruption_budget(action, index)
     if isinstance(action, EnsureNetworkPolicy):
-        return (networkpolicy.network_policy(action.policy, index, settings),)
+        return (networkpolicy.network_policy(action.policy, index, settings, shards=action.shards),)
     if isinstance(action, MoveTraffic):
         return (service.service(action.decision, action.resource_version, index, tls=action.tls),)
     if isinstance(action, EnsureRoute):
@@ -59,6 +65,10 @@ def render(
     match action:
         case StartResolve():
             return (jobs.resolve(action, index, spec, settings),)
+        case StartPartition():
+            return (jobs.partition(action, index, obs.revisions[action.revision], spec, settings),)
+        case StartPublish():
+            return (jobs.publish(action, index, obs.revisions[action.revision], spec, settings),)
         case StartBuild():
             return (jobs.build(action, index, obs.revisions[action.revision], spec, settings),)
         case StartValidation():

@@ -9,6 +9,7 @@ from vectorindex_operator.api.v1alpha1 import (
     POD_ENV,
     RERANKER,
     S3,
+    SHARDS,
     RevisionSpec,
     SourcePoll,
     VectorIndexSpec,
@@ -68,14 +69,17 @@ def _requires(spec: VectorIndexSpec, template: Manifest) -> tuple[str, ...]:
     reranker = (RERANKER,) if spec.searcher.rerank is not None else ()
     model = spec.searcher.rerank.onnx.place if spec.searcher.rerank is not None else None
     places = (spec.source.place, spec.artifacts.place, spec.embedding.store(), model)
+    shards = (SHARDS,) if spec.index.shards is not None else ()
     kinds = {place.kind for place in places if place is not None} - {S3.kind}
-    return (*env, *encoder, *reranker, *(f"{OTHER_STORE}.{kind}" for kind in sorted(kinds)))
+    return (*env, *encoder, *reranker, *shards, *(f"{OTHER_STORE}.{kind}" for kind in sorted(kinds)))
 
 
 def _source_poll(spec: VectorIndexSpec) -> SourcePoll | None:
     """Searchers get the keys of the source only where they are to list it. A volume would have to be mounted for that:
     where its claim is gone they did not start. So Jobs list it, but where there are deleted ids, which need it anyway.
     """
+    if spec.index.shards is not None:
+        return None  # routers, which are asked, have no store
     if not spec.source.looked_at or (isinstance(spec.source.place, Volume) and spec.source.tombstones is None):
         return None
     below = identity.queries_below(spec) is not None and spec.gate.queries is not None

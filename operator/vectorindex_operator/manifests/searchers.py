@@ -122,15 +122,23 @@ def _secure(pod: Manifest, searcher: Searcher) -> None:
 
 
 def deployment(
-    action: EnsureSearchers, index: IndexView, revision: RevisionView, keys: internal_keys.InternalKeys
+    action: EnsureSearchers,
+    index: IndexView,
+    revision: RevisionView,
+    keys: internal_keys.InternalKeys,
+    *,
+    shard: int | None = None,
 ) -> Manifest:
-    """The Deployment of a loaded revision. It belongs to the VectorIndex: deleting a revision stops no traffic."""
+    """The Deployment of a loaded revision. It belongs to the VectorIndex: deleting a revision stops no traffic.
+
+    `shard`: its pods serve this part of it, in clear, since routers end TLS.
+    """
     frozen = revision.spec
-    pod = _reached_by(frozen, action.live)
+    pod = _reached_by(frozen, action.live, tls=shard is None)
     one = pod["containers"][0]
     theirs = one.pop("env", [])
     one["env"] = [
-        task_env(_task(action, index, frozen)),
+        task_env(_task(action, index, frozen, shard)),
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
     ]
     if (params := action.live.searcher.params) is not None:
@@ -138,7 +146,7 @@ def deployment(
     if action.columns_before is not None:
         text = inert(json.dumps(dict(action.columns_before), sort_keys=True))
         one["env"].append({"name": COLUMNS_BEFORE_ENV, "value": text})
-    if text := told_text(_owner(index), frozen, action.live):
+    if text := told_text(owner_of(index), frozen, action.live):
         one["env"].append({"name": SOURCE_ENV, "value": text})
     if (fresh := recipe.fresh_task(frozen, action.live)) is not None:
         one["env"].append({"name": FRESH_ENV, "value": fresh.task_text(first_release=False)})
@@ -182,7 +190,7 @@ def _disk_bytes(action: EnsureSearchers, frozen: RevisionSpec) -> int | None:
     return 0 if action.live.searcher.cache is not None else action.disk_bytes + models
 
 
-def _reached_by(frozen: RevisionSpec, live: Live) -> Manifest:
+def _reached_by(frozen: RevisionSpec, live: Live, *, tls: bool) -> Manifest:
     """The frozen pod with today's access: Secrets of its data, tokens and certificate never come back with a rollback.
 
     Everything else is as it was frozen, so that an upgrade of the operator restarts no pods.
@@ -203,7 +211,7 @@ def _reached_by(frozen: RevisionSpec, live: Live) -> Manifest:
     one["args"] = one["args"][:1]
     one["volumeMounts"] = [mount for mount in one["volumeMounts"] if mount["name"] not in _SECRET_VOLUMES]
     pod["volumes"] = [volume for volume in pod["volumes"] if volume["name"] not in _SECRET_VOLUMES]
-    _secure(pod, live.searcher)
+    _secure(pod, live.searcher if tls else live.searcher.model_copy(update={"tls": None}))
     return pod
 
 
@@ -239,18 +247,19 @@ def disruption_budget(action: EnsureSearchers, index: IndexView) -> Manifest:
     }
 
 
-def _owner(index: IndexView) -> Identity:
+def owner_of(index: IndexView) -> Identity:
     return Identity(namespace=index.namespace, name=index.name, uid=index.uid)
 
 
-def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> ServeTask:
+def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec, shard: int | None) -> ServeTask:
+    """The report is of what is served: of the whole there is one, and no canary of a shard."""
     return ServeTask(
-        identity=_owner(index),
+        identity=owner_of(index),
         revision=action.revision,
         digest=frozen.digest,
         manifest_sha256=action.manifest_sha256,
-        gate_hash=action.gate_hash,
-        report_sha256=action.report_sha256,
+        gate_hash=action.gate_hash if shard is None else "",
+        report_sha256=action.report_sha256 if shard is None else "",
         artifacts=frozen.artifacts.reached_by(action.live.artifacts).location(),
         segments=frozen.segments,
         min_score=frozen.min_score,
@@ -261,6 +270,7 @@ def _task(action: EnsureSearchers, index: IndexView, frozen: RevisionSpec) -> Se
         id_column=frozen.columns.id,
         encoder=recipe.encoder_task(frozen, action.live),
         rerank=recipe.rerank_task(frozen, action.live),
+        shard=shard,
     )
 
 

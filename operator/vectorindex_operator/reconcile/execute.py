@@ -34,6 +34,8 @@ from vectorindex_operator.core.plan import (
     StartBuild,
     StartCollect,
     StartOutcomes,
+    StartPartition,
+    StartPublish,
     StartResolve,
     StartValidation,
     SwitchFreshOff,
@@ -130,7 +132,9 @@ class Executor:
         match action:
             case (
                 StartResolve()
+                | StartPartition()
                 | StartBuild()
+                | StartPublish()
                 | StartValidation()
                 | StartCollect()
                 | StartOutcomes()
@@ -256,14 +260,22 @@ class Executor:
     def _delete_searchers(self, revision: str) -> bool:
         self._check_unused(revision)
         done = True
-        for kind in SEARCHER_KINDS:
-            live = self.obs.objects.get((kind, revision))
-            if live is not None and raw.is_owned(live, self.obs.index.uid):
-                meta = live["metadata"]
-                # Pods that became ready since may have been given the traffic since that question was asked.
-                version = meta["resourceVersion"] if kind == "Deployment" else ""
-                done &= self._delete(kind, revision, meta["uid"], self.obs.index.namespace, version)
+        for kind, name in self._made_for(revision):
+            meta = self.obs.objects[kind, name]["metadata"]
+            # Pods that became ready since may have been given the traffic since that question was asked.
+            version = meta["resourceVersion"] if kind == "Deployment" else ""
+            done &= self._delete(kind, name, meta["uid"], self.obs.index.namespace, version)
         return done
+
+    def _made_for(self, revision: str) -> list[tuple[str, str]]:
+        """Kind and name of what is around the pods of a revision, those of its shards included."""
+        found = []
+        for (kind, name), live in self.obs.objects.items():
+            marks = raw.label(live, labels.REVISION), raw.label(live, labels.COMPONENT)
+            mine = name == revision or marks == (revision, labels.SHARD_PODS)
+            if mine and kind in SEARCHER_KINDS and raw.is_owned(live, self.obs.index.uid):
+                found.append((kind, name))
+        return sorted(found, key=lambda one: (SEARCHER_KINDS.index(one[0]), one[1] != revision, one[1]))
 
     def _check_unused(self, revision: str) -> None:
         """Ask once more, right before its searchers go: who was paused since it looked must not cut off the users."""

@@ -191,4 +191,4 @@ class Looks:
 def _serving(obs: Observation, revision: str) -> list[tuple[str, str]]:
     """Pods that are not ready serve nothing and owe no evidence; Unavailable looks after them."""
     loaded = obs.loaded.get(revision)
-    return [(pod.name, pod.address) for pod in (loaded.pods if loaded else ()) if pod.ready and pod.address]
+    return [(pod.name, pod.address) for pod in (loaded.answering if loaded else ()) if pod.ready and pod.address]

@@ -33,7 +33,9 @@ def observe(cluster: Cluster, namespace: str, name: str, now: float) -> Observat
     routed = has_route(index, children["VectorIndexRevision"])
     of_front = "" if routed else f",{labels.SERVICE_NAME}={name}"
     slices = cluster.children("EndpointSlice", namespace, f"{selector}{of_front}") if service else []
-    children |= {"EndpointSlice": slices, "Service": cluster.children("Service", namespace, selector) if routed else []}
+    listed = routed or in_shards(children["VectorIndexRevision"])
+    services = cluster.children("Service", namespace, selector) if listed else []
+    children |= {"EndpointSlice": slices, "Service": services}
     route, problem = _route(cluster, namespace, name) if routed else (None, "")
     return observation(index, service, children, now, route=route, problem=problem)
 
@@ -43,6 +45,11 @@ def has_route(index: Raw, revisions: list[Raw]) -> bool:
     wanted = raw.part(index, "spec", "rollout").get("route") is not None
     noted = bool(raw.part(index, "status").get("route"))
     return wanted or noted or any(raw.part(one, "status").get("phase") == Phase.SHIFTING for one in revisions)
+
+
+def in_shards(revisions: list[Raw]) -> bool:
+    """Whether a revision has shards, each of which has a Service."""
+    return any(raw.part(one, "spec", "indexSpec").get("shards") for one in revisions)
 
 
 def _route(cluster: Cluster, namespace: str, name: str) -> tuple[Raw | None, str]:

@@ -23,20 +23,22 @@ from vectorindex_searcher.contract import (
     CollectResult,
     Failure,
     OutcomesResult,
+    PartitionResult,
     ResolveResult,
     ValidateResult,
     unpack,
 )
 
-Result = ResolveResult | BuildResult | ValidateResult | CollectResult | OutcomesResult
+Result = ResolveResult | PartitionResult | BuildResult | ValidateResult | CollectResult | OutcomesResult
 _RESULTS: dict[str, type[Result]] = {
     "Resolve": ResolveResult,
+    "Partition": PartitionResult,
     "Build": BuildResult,
     "Validate": ValidateResult,
     "Collect": CollectResult,
     "Outcomes": OutcomesResult,
 }
-_OF_THE_USERS_INDEX = frozenset({Task.BUILD, Task.VALIDATE})
+_OF_THE_USERS_INDEX = frozenset({Task.PARTITION, Task.BUILD, Task.VALIDATE})
 """What opens an index, and has the resources that the user gave."""
 UNMOUNTED_SECONDS = 20.0
 """A pod's volumes and network ordinarily take a few seconds: after this long without them something is missing."""
@@ -62,8 +64,11 @@ def job_view(job: Raw, all_pods: list[Raw]) -> JobView | None:
     mine = [pod for pod in all_pods if raw.is_owned(pod, uid)]
     mine.sort(key=lambda pod: raw.text(raw.part(pod, "metadata").get("creationTimestamp")))
     state, finished = _job_state(job)
-    result, failure, exit_code = last_termination(mine, task)
-    newest = mine[-1] if mine and state is JobState.RUNNING else None
+    indexed = bool(raw.annotation(job, labels.SHARDS))
+    # Of parts the last word may be that of one which ended well.
+    result, failure, exit_code = last_termination(_failed(mine) if indexed else mine, task)
+    newest = _held_up(mine) if indexed else mine[-1] if mine else None
+    newest = newest if state is JobState.RUNNING else None
     since, why = _unschedulable(newest) if newest is not None else (None, "")
     return JobView(
         name=raw.name(job),
@@ -84,7 +89,21 @@ def job_view(job: Raw, all_pods: list[Raw]) -> JobView | None:
         unschedulable=why,
         deleting=raw.is_deleting(job),
         podless_since=_podless_since(job) if state is JobState.RUNNING and not mine else None,
+        done=raw.count(raw.part(job, "status").get("succeeded")) if indexed else 0,
     )
+
+
+def _failed(mine: list[Raw]) -> list[Raw]:
+    """Pods of a Job that ended badly."""
+    return [pod for pod in mine if raw.part(pod, "status").get("phase") == "Failed"]
+
+
+def _held_up(mine: list[Raw]) -> Raw | None:
+    """Of the pods of a Job in parts that are to run, the one to ask what holds it up: none while one of them gets on,
+    since others may wait for the room that it has."""
+    going = [pod for pod in mine if raw.part(pod, "status").get("phase") not in ("Failed", "Succeeded")]
+    stuck = [pod for pod in going if _unschedulable(pod)[1] or _waiting(pod)]
+    return stuck[-1] if stuck and len(stuck) == len(going) else None
 
 
 def _podless_since(job: Raw) -> float | None:
@@ -233,8 +252,9 @@ def belongs_to(pod: Raw, deployment: Raw, revision: str) -> bool:
     """
     marks = raw.label(pod, labels.REVISION), raw.label(pod, labels.COMPONENT)
     owner = raw.controller(pod)
+    component = labels.SEARCHER if raw.name(deployment) == revision else labels.SHARD_PODS
     expected = f"{raw.name(deployment)}-{raw.label(pod, 'pod-template-hash')}"
-    return marks == (revision, labels.SEARCHER) and (owner.get("kind"), owner.get("name")) == ("ReplicaSet", expected)
+    return marks == (revision, component) and (owner.get("kind"), owner.get("name")) == ("ReplicaSet", expected)
 
 
 def unready_since(deployment: Raw, mine: list[Raw]) -> float | None:

@@ -17,7 +17,7 @@ from vectorindex_operator.api.v1alpha1 import (
     VectorIndexStatus,
 )
 from vectorindex_operator.core.commands import read_commands
-from vectorindex_operator.core.loaded import LoadedRevision
+from vectorindex_operator.core.loaded import ROUTER, SEARCHER, SHARD, Group, LoadedRevision
 from vectorindex_operator.core.observation import IndexView, JobView, RevisionView
 from vectorindex_operator.core.traffic import Traffic
 from vectorindex_operator.manifests import labels
@@ -116,24 +116,37 @@ def loaded_views(deployments: list[Raw], all_pods: list[Raw], uid: str, now: flo
 
     What carries our labels and is not ours is passed over: it is neither loaded nor in anybody's way.
     """
-    loaded = {}
+    loaded: dict[str, LoadedRevision] = {}
     for one in deployments:
         if not raw.is_owned(one, uid) or raw.is_deleting(one):
             continue
-        revision = raw.name(one)
+        revision, group = _group(one)
+        if not revision:
+            continue  # somebody took the label away, which is put back
         mine = [pod for pod in all_pods if pods.belongs_to(pod, one, revision)]
         views = tuple(sorted((pods.pod_view(pod, now) for pod in mine), key=lambda view: view.name))
-        loaded[revision] = LoadedRevision.of(
+        view = LoadedRevision(
             revision,
-            views,
-            pods.unready_since(one, mine),
+            exists=True,
+            groups={group: views},
+            unready_since=pods.unready_since(one, mine),
             replicas=raw.count(raw.part(one, "spec").get("replicas")),
             live=raw.annotation(one, labels.LIVE, raw.NAME),
             outdated=_outdated(one),
             refused_since=pods.refused_since(one),
             refused=pods.refusal(one),
         )
-    return loaded
+        loaded[revision] = loaded[revision].beside(view) if revision in loaded else view
+    asked = {_group(one)[0]: raw.count(raw.annotation(one, labels.SHARDS)) for one in deployments}
+    return {name: one.in_shards(asked[name], now) if asked[name] else one for name, one in loaded.items()}
+
+
+def _group(deployment: Raw) -> tuple[str, Group]:
+    """The revision that a Deployment is of, and what its pods are there."""
+    if raw.label(deployment, labels.COMPONENT) == labels.SHARD_PODS:
+        return raw.label(deployment, labels.REVISION), Group(SHARD, raw.count(raw.label(deployment, labels.SHARD)))
+    role = ROUTER if raw.count(raw.annotation(deployment, labels.SHARDS)) else SEARCHER
+    return raw.name(deployment), Group(role)
 
 
 def _outdated(deployment: Raw) -> int:

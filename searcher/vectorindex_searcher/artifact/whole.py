@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 
-from ..contract import PublishResult, PublishTask
+from ..contract import OperatingPoint, PublishResult, PublishTask
 from ..errors import RetryableError, TaskError
 from ..storage.store import Role, Store, open_store
 from .document import bad_document
@@ -35,19 +35,35 @@ def publish_whole(task: PublishTask) -> PublishResult:
         raise bad_document(BAD, store.describe(layout.manifest(task.digest)), "is not of this plan")
     whole, sha256 = found
     _discard_rows(store, layout, plan, plan_sha256)
+    return _result(plan, whole, sha256, [manifest for manifest, _ in parts], reused=not ours)
+
+
+def _result(plan: Plan, whole: ShardedManifest, sha256: str, parts: list[Manifest], *, reused: bool) -> PublishResult:
+    points = [part.default_point for part in parts]
     return PublishResult(
         digest=whole.digest,
+        attempt=plan.attempt,
         manifest_sha256=sha256,
-        plan_sha256=plan_sha256,
+        plan_sha256=whole.plan_sha256,
         fingerprint=whole.fingerprint,
-        shards=len(whole.shards),
         count=whole.count,
         dimension=whole.dimension,
         factory=whole.factory,
+        device=max(part.device for part in parts),  # GPU, if one of them was built on one
+        device_reason=max(part.device_reason for part in parts),
+        duration_seconds=max(part.duration_seconds for part in parts),
+        peak_memory_bytes=max(part.peak_memory_bytes for part in parts),
         index_bytes=sum(part.index_bytes for part in whole.shards),
         resident_bytes=max(part.resident_bytes for part in whole.shards),
         vectors_bytes=max((part.vectors_bytes or 0 for part in whole.shards), default=0) or None,
-        reused=not ours,
+        faiss_version=parts[0].faiss_version,
+        default_point=OperatingPoint(
+            recall=min(point.recall for point in points),
+            recall_low=min(point.recall_low for point in points),
+            latency_us=sum(point.latency_us for point in points),
+        ),
+        reused=reused,
+        shards=len(parts),
     )
 
 

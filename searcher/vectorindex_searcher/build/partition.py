@@ -19,12 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..artifact.collect import collect
 from ..artifact.layout import IDS_FILE, METADATA_FILE, VECTORS_FILE, Layout
 from ..artifact.manifest import ManifestFile, describe_file, encode
 from ..artifact.publish import UPLOAD_THREADS, own_attempt
 from ..artifact.sharded import Plan, ShardRows, find_part, find_plan, find_rows, load_plan
 from ..artifact.users import mark_used
-from ..contract import SHARD_HASH, PartitionResult, PartitionTask
+from ..contract import SHARD_HASH, CollectTask, PartitionResult, PartitionTask
 from ..dataset.source import Source
 from ..dataset.stage import stage_shards
 from ..errors import BadSpec
@@ -69,6 +70,9 @@ def partition(task: PartitionTask, work: Path | None = None) -> PartitionResult:
             folder.mkdir()
         counts = stage_shards(source, folders)
         _refuse_empty(counts)
+        if known is not None and task.replaces and not _is_of(known[0], (fingerprint, tombstones), counts):
+            _remove(task, artifacts, layout)
+            known = None
         plan, sha256 = known or _write(
             _plan(task, source, (fingerprint, tombstones), counts, folders), artifacts, layout
         )
@@ -142,8 +146,19 @@ def _must_be_of(plan: Plan, task: PartitionTask, fingerprints: tuple[str, str], 
     """Raises BadSpec/AnotherPlan when the plan that is there is of other rows: of another listing, of other deleted
     ids. A shard is of its plan or of none, so nothing is laid beside it."""
     _must_be_asked_for(task, plan)
-    if ((plan.fingerprint, plan.tombstones), plan.counts) != (fingerprints, counts):
+    if not _is_of(plan, fingerprints, counts):
         raise _another(task, "is of other rows: the source or its deleted ids changed since")
+
+
+def _is_of(plan: Plan, fingerprints: tuple[str, str], counts: tuple[int, ...]) -> bool:
+    """Whether a plan is of these rows."""
+    return ((plan.fingerprint, plan.tombstones), plan.counts) == (fingerprints, counts)
+
+
+def _remove(task: PartitionTask, artifacts: Store, layout: Layout) -> None:
+    """Remove what was begun by a plan of other rows: parts of it would be of none."""
+    collect(CollectTask(identity=task.identity, artifacts=task.artifacts, cluster=task.cluster, digests=(task.digest,)))
+    mark_used(artifacts, layout, task.digest, task.cluster)
 
 
 def _another(task: PartitionTask, why: str) -> BadSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from ..artifact.layout import Layout
 from ..contract import (
+    COMPLETION_INDEX_ENV,
     MAX_SHARDS,
     BuildTask,
     CollectTask,
@@ -70,10 +72,21 @@ def resolve_task(options: argparse.Namespace, given: str | None) -> ResolveTask:
 def build_task(options: argparse.Namespace, given: str | None) -> BuildTask:
     """The task of `build`; see `resolve_task`. The digest is derived from the listing and the flags."""
     if given is not None:
-        return BuildTask.model_validate_json(given)
+        return _of_this_pod(BuildTask.model_validate_json(given))
     shard = _shard(options.shard) if options.shard else None
     task = _build_task(options, 0 if shard is None else shard.of)
     return task.model_copy(update={"shard": shard})
+
+
+def _of_this_pod(task: BuildTask) -> BuildTask:
+    """One task is given to all pods of an Indexed Job: the shard of a pod is what Kubernetes counts it as."""
+    if task.index.shards is None or task.shard is not None:
+        return task
+    number = os.environ.get(COMPLETION_INDEX_ENV, "")
+    if not number:
+        message = f"{COMPLETION_INDEX_ENV} is not set, and nothing else names the shard to build"
+        raise BadSpec("BadTask", message, field="index.shards", remedy="Run it as an Indexed Job, or name the shard.")
+    return task.model_copy(update={"shard": _shard(f"{number}/{task.index.shards}")})
 
 
 def partition_task(options: argparse.Namespace, given: str | None) -> PartitionTask:

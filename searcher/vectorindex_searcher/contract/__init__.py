@@ -122,7 +122,6 @@ from .results import (
     EncoderProof,
     Failure,
     Gain,
-    MergedResult,
     OperatingPoint,
     PartitionResult,
     PublishResult,
@@ -163,7 +162,7 @@ from .shadow import (
     seal_shadow_key,
     shadow_key,
 )
-from .shards import MAX_SHARDS, SHARD_HASH, Shard, ShardCount, ShardNumber, shard_of
+from .shards import COMPLETION_INDEX_ENV, MAX_SHARDS, SHARD_HASH, Shard, ShardCount, ShardNumber, shard_of
 from .source import ARTIFACT_DIGEST, SOURCE_ENV, SOURCE_PATH, ArtifactLook, Found, SourceLook, source_id
 from .spec import (
     MEMORY_PATTERN,
@@ -249,6 +248,7 @@ __all__ = [
     "COLUMNS_BEFORE_ENV",
     "COLUMN_TYPES",
     "COMPARED",
+    "COMPLETION_INDEX_ENV",
     "COUNTERS",
     "DEADLINE_FLOOR_SECONDS",
     "DRAIN_SECONDS",
@@ -392,7 +392,6 @@ __all__ = [
     "LiveSource",
     "Location",
     "MemoryText",
-    "MergedResult",
     "Metric",
     "Minimise",
     "MirrorLease",

@@ -90,6 +90,9 @@ class BuildResult(Stored):
     """None: the rows had vectors."""
     reused: bool = False
     """True when the manifest was there already and nothing was built."""
+    shards: Annotated[int, Field(ge=0)] | None = None
+    """Of how many parts it is the whole: then sizes in memory are of the largest part, points have the recall of the
+    weakest and the time of all together. None: of no parts."""
 
 
 class PartitionResult(Stored):
@@ -111,23 +114,10 @@ class PartitionResult(Stored):
     """True when it was done already and nothing was read."""
 
 
-class PublishResult(Stored):
-    kind: Literal["Publish"] = "Publish"
-    digest: str
-    manifest_sha256: str
+class PublishResult(BuildResult):
+    """Of the whole that was published, as of a build of all of it."""
+
     plan_sha256: str
-    fingerprint: str
-    shards: int
-    count: int
-    dimension: int
-    factory: str
-    index_bytes: int
-    """Of all shards."""
-    resident_bytes: int
-    """Memory a searcher needs for the shard that takes most."""
-    vectors_bytes: int | None = None
-    """Of the largest vectors.npy: disk of who measures, one shard after the other."""
-    reused: bool = False
 
 
 class SegmentRecall(Stored):
@@ -236,13 +226,8 @@ class ValidateResult(Stored):
     """None: nobody asked for it."""
     rerank: RerankProof | None = None
     """None: nobody asked for it, or an image that does not know it."""
-
-
-class MergedResult(ValidateResult):
-    """Of a sharded artifact: `overall` is of the merged answers."""
-
-    shard_recalls: Annotated[tuple[float, ...], Field(max_length=64)]
-    """Recall@k of each shard against its own rows."""
+    shard_recalls: Annotated[tuple[float, ...], Field(max_length=64)] | None = None
+    """Recall@k of each part against its own rows; all else is of the merged answers then. None: of no parts."""
 
 
 class CollectResult(Stored):

@@ -18,6 +18,8 @@ from .model import Model
 
 MAX_SHARDS = 64
 """A query waits for the slowest of them, and asks each: beyond it nothing was simulated."""
+COMPLETION_INDEX_ENV = "JOB_COMPLETION_INDEX"
+"""Which pod of an Indexed Job one is, as Kubernetes tells it: the number of the shard that it builds."""
 SHARD_HASH = "splitmix64-1"
 ShardNumber = Annotated[int, Field(ge=0, lt=MAX_SHARDS)]
 ShardCount = Annotated[int, Field(ge=2, le=MAX_SHARDS)]

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from .model import Model
 from .numbers import NUMBERS, number_text
+from .shards import ShardCount
 
 MEMORY_PATTERN = r"^[1-9]([0-9]{0,14}|[0-9]{0,8}(k|M|G|T|Ki|Mi|Gi|Ti))$"
 _MEMORY_UNITS = {
@@ -141,7 +142,7 @@ class ImportedIndex(Model):
 class IndexSpec(Model):
     """`factory`: Auto, or a FAISS factory string (without pre-transforms of the id: ids are kept beside the index)."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"effort", "imported"})
+    later: ClassVar[frozenset[str]] = frozenset({"effort", "imported", "shards"})
     factory: Annotated[str, Field(min_length=1, max_length=128)] = "Auto"
     """Auto measures several kinds of index on a sample; or for example IVF4096,PQ48x4fs,RFlat, HNSW32,SQ8 or Flat."""
     objective: Objective = Objective()
@@ -153,6 +154,9 @@ class IndexSpec(Model):
     """Fixed search parameters by FAISS's names (nprobe, efSearch, k_factor). Empty: tuned. Not with factory Auto."""
     imported: Annotated[ImportedIndex | None, Field(alias="import")] = None
     """Serve this index instead of building one: checked, proven with gate.queries and served like any other."""
+    shards: ShardCount | None = None
+    """Built and served in so many parts, each by pods of its own, with routers in front of them: for what is too large
+    for one machine. Absent: in one."""
 
 
 class ParamLimits(Model):

@@ -86,6 +86,9 @@ class PartitionTask(BuildTask):
     """Read the source once, plan the parts of the artifact of `digest`, and lay their rows ready for `build`."""
 
     shards: ShardCount
+    replaces: bool = False
+    """Remove what an earlier `partition` has begun of other rows (deleted ids came since), and begin anew. False: that
+    is an error."""
 
     @model_validator(mode="after")
     def _is_of_all_rows(self) -> PartitionTask:

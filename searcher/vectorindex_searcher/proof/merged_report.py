@@ -10,7 +10,7 @@ from pydantic import Field
 from ..artifact.document import parse_document, read_document
 from ..artifact.layout import Layout
 from ..artifact.manifest import encode
-from ..contract import MAX_SHARDS, Embedding, MergedResult, Model, SegmentRecall, ShardNumber
+from ..contract import MAX_SHARDS, Embedding, Model, SegmentRecall, ShardNumber, ValidateResult
 from ..storage.store import Store
 from .report import BAD
 
@@ -63,9 +63,9 @@ class MergedReport(Model):
     cpu_features: str = ""
     created: str = ""
 
-    def result(self, sha256: str) -> MergedResult:
+    def result(self, sha256: str) -> ValidateResult:
         """What `validate` answers. A query waits for the slowest shard, and costs what all of them cost."""
-        return MergedResult(
+        return ValidateResult(
             gate_hash=self.gate_hash,
             k=self.k,
             confidence=self.confidence,

@@ -1,4 +1,7 @@
-"""The next revision is built by one Job at a time; a digest that is published is never built again."""
+"""The next revision is built by one Job at a time; a digest that is published is never built again.
+
+In shards by three Jobs, one after the other (shards.py).
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,19 @@ from vectorindex_operator.core.backoff import build_wait
 from vectorindex_operator.core.events import EventReason
 from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.core.phase import Phase
-from vectorindex_operator.core.plan import StartBuild
-from vectorindex_operator.core.progress import resolve
+from vectorindex_operator.core.plan import StartBuild, StartPartition, StartPublish
+from vectorindex_operator.core.progress import resolve, shards
 from vectorindex_operator.core.safety import pause
 from vectorindex_operator.core.state import ReconcileState, Stall
-from vectorindex_searcher.contract import ASKED_KS, BuildResult, BuildTask, Device, ExitCode
+from vectorindex_searcher.contract import (
+    ASKED_KS,
+    BuildResult,
+    BuildTask,
+    Device,
+    ExitCode,
+    PartitionTask,
+    PublishTask,
+)
 
 GPU_PATIENCE_SECONDS = 300.0
 PERMANENT_EXITS = frozenset({ExitCode.BAD_SPEC, ExitCode.BAD_DATA})
@@ -28,17 +39,22 @@ def step(state: ReconcileState) -> None:
     if not name:
         return
     if state.statuses[name].build is not None:
-        stop(state, name, Task.BUILD)
+        for task in shards.ORDER:
+            stop(state, name, task)
         return
     key = _key(state, name)
     _stop_gpu(state, name)
-    attempt = look(state, name, Task.BUILD, key, BuildResult, PERMANENT_EXITS)
+    task, one_try = Task.BUILD, ""
+    if state.revision(name).spec.shards:
+        one_try = _one_try(state, name, key)
+        task = shards.current(state, name, one_try)
+    attempt = look(state, name, task, key, BuildResult, PERMANENT_EXITS, one_try)
     if attempt is None:
-        _start(state, name, key)
+        _start(state, name, key, task)
     elif attempt.result is not None:
         result = attempt.result
         size = size_text(result.index_bytes)
-        state.update(name, build=result, phase=Phase.VALIDATING, failure=None, on_cpu=None, size=size)
+        state.update(name, build=result, phase=Phase.VALIDATING, failure=None, on_cpu=None, size=size, progress=None)
         if result.objective_reached is False:
             state.event(EventReason.OBJECTIVE_MISSED, _missed(name, result), revision=name)
         state.requeue_at(state.now + 1)
@@ -106,7 +122,8 @@ def _one_try(state: ReconcileState, name: str, key: str) -> str:
     return f"{key}/{_failures(state, name)}"
 
 
-def _start(state: ReconcileState, name: str, key: str) -> None:
+def _start(state: ReconcileState, name: str, key: str, task: Task = Task.BUILD) -> None:
+    """Begin the next Job of a try: of a build in one part there is one, Task.BUILD."""
     failure = state.statuses[name].failure
     if failure is not None and failure.reason == UNREADABLE and failure.key == key:
         due = to_unix(failure.at) + build_wait(failure.count)
@@ -114,15 +131,40 @@ def _start(state: ReconcileState, name: str, key: str) -> None:
             state.stall = state.stall or Stall(failure.reason, failure.message, permanent=False)
             state.requeue_at(due)
             return
-    one_try = _one_try(state, name, key)
-    cpu_reason = GPU_FELL_BACK if state.statuses[name].on_cpu == one_try else ""
-    wants_gpu = state.spec.build.device is not Device.CPU and not cpu_reason
-    attempt = f"{one_try}/{'gpu' if wants_gpu else 'cpu'}"
-    job = identity.build_job_name(name, attempt)
+    one_try, tried = _one_try(state, name, key), _failures(state, name)
+    if task is Task.PARTITION:
+        job = identity.partition_job_name(name, one_try)
+        told = _build_task(state, name, job, cpu_reason="")
+        parts = {field: getattr(told, field) for field in BuildTask.model_fields}
+        planned = PartitionTask(**parts, shards=state.revision(name).spec.shards, replaces=True)
+        state.act(StartPartition(job, name, one_try, tried, planned))
+    elif task is Task.PUBLISH:
+        job = identity.publish_job_name(name, one_try)
+        state.act(StartPublish(job, name, one_try, tried, _publish_task(state, name)))
+    else:
+        cpu_reason = GPU_FELL_BACK if state.statuses[name].on_cpu == one_try else ""
+        wants_gpu = state.spec.build.device is not Device.CPU and not cpu_reason
+        attempt = f"{one_try}/{'gpu' if wants_gpu else 'cpu'}"
+        job = identity.build_job_name(name, attempt)
+        state.act(StartBuild(job, name, attempt, tried, wants_gpu, _build_task(state, name, job, cpu_reason)))
+    state.update(name, phase=Phase.BUILDING)
+
+
+def _publish_task(state: ReconcileState, name: str) -> PublishTask:
+    spec = state.revision(name).spec
+    return PublishTask(
+        identity=resolve.artifact_owner(state),
+        digest=spec.digest,
+        artifacts=spec.artifacts.reached_by(state.spec.artifacts.place).location(),
+        cluster=state.settings.cluster_uid,
+    )
+
+
+def _build_task(state: ReconcileState, name: str, job: str, cpu_reason: str) -> BuildTask:
     spec = state.revision(name).spec
     # A limit only: a request is no bound, and the builder refuses what does not fit the limit.
     memory = state.spec.build.resources.limits.get("memory", "")
-    task = BuildTask(
+    return BuildTask(
         identity=resolve.artifact_owner(state),
         digest=spec.digest,
         fingerprint=spec.fingerprint,
@@ -141,12 +183,10 @@ def _start(state: ReconcileState, name: str, key: str) -> None:
         encoder=recipe.row_encoder(spec, Live.of(state.spec)),
         gate_k=state.spec.gate.k if state.spec.gate.k not in ASKED_KS else None,
     )
-    state.act(StartBuild(job, name, attempt, _failures(state, name), wants_gpu, task))
-    state.update(name, phase=Phase.BUILDING)
 
 
 def _running(state: ReconcileState, name: str, key: str, job: JobView) -> None:
-    state.update(name, phase=Phase.BUILDING)
+    state.update(name, phase=Phase.BUILDING, progress=shards.progress(state, name, job) or None)
     if waits := waits_for(state, job):
         state.block("JobWaiting", job.name, waits)
     if job.unschedulable_since is None:
@@ -173,7 +213,7 @@ def _stop_gpu(state: ReconcileState, name: str) -> None:
 
 
 def _failed(state: ReconcileState, name: str, failure: WorkFailure) -> None:
-    state.update(name, phase=Phase.BUILD_FAILED, failure=failure, message=failure.message)
+    state.update(name, phase=Phase.BUILD_FAILED, failure=failure, message=failure.message, progress=None)
     state.preparing = ""
     state.stall = Stall(failure.reason, failure.message, permanent=failure.permanent)
     state.requeue_at(state.now + 1)

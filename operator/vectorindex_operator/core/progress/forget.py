@@ -13,7 +13,7 @@ from vectorindex_operator.core.state import ReconcileState
 REJECTIONS = 50
 """Rejected revisions that are remembered, so that a manifest that comes back is not rolled out again; and held ones,
 so that the gate knows how often it has looked in vain."""
-WORK = (Task.BUILD, Task.VALIDATE)
+WORK = (Task.PARTITION, Task.BUILD, Task.PUBLISH, Task.VALIDATE)
 
 
 def step(state: ReconcileState) -> None:

@@ -9,9 +9,10 @@ from vectorindex_operator.api.timestamps import to_text
 from vectorindex_operator.api.v1alpha1 import Rebuild, Serving
 from vectorindex_operator.core import gate, recipe
 from vectorindex_operator.core.commands import Command
-from vectorindex_operator.core.observation import JobState, RevisionView, Task
+from vectorindex_operator.core.observation import JobState, RevisionView
 from vectorindex_operator.core.phase import FAILED, UNDER_WAY, Phase
 from vectorindex_operator.core.progress import desired, pin
+from vectorindex_operator.core.progress.forget import WORK
 from vectorindex_operator.core.safety import fresh_off, operating_point, pause
 from vectorindex_operator.core.safety.answers import answer, unanswered
 from vectorindex_operator.core.safety.roll_back import pending_trip
@@ -49,7 +50,7 @@ def _retry(state: ReconcileState, command: Command) -> None:
     # The mark outlives an operator that dies before the answer is written: the next one finds what it had begun.
     retried = [n for n, s in state.statuses.items() if s.message == mark]
     for name in retried:
-        for work in (Task.BUILD, Task.VALIDATE):
+        for work in WORK:
             state.delete_jobs(j for j in state.jobs(work, name) if j.state is not JobState.RUNNING)
     source_failed = not state.pinned and (state.obs.index.status.reason == "DatasetFailed" or _dataset_failed(state))
     if source_failed or retried:

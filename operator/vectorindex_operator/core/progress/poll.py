@@ -78,7 +78,7 @@ def _heard(state: ReconcileState, after: str, known: str, source: str) -> Heard 
 
 def _whose_turn(state: ReconcileState, heard: Heard | None, times: Polls | Times) -> PodView | None:
     """One of stable's pods, another one in each turn and after each failure; who is listing is asked again."""
-    pods = [pod for pod in state.loaded(state.stable).pods if pod.serves and pod.address]
+    pods = [pod for pod in state.loaded(state.stable).answering if pod.serves and pod.address]
     if heard is not None and heard.said is Said.UNDER_WAY:
         busy = next((pod for pod in pods if pod.name == heard.question.pod), None)
         if busy is not None:

@@ -122,6 +122,9 @@ def _no_reference(state: ReconcileState, name: str) -> tuple[Outcome, str] | Non
         since = loaded.unready_since if loaded.exists else 0.0
         if since is not None and state.seen_at - since >= UNREADY_SECONDS:
             return Outcome.NO_REFERENCE, f"{serving} has no ready pod"
+    in_shards = [one for one in (serving, name) if state.revision(one).spec.shards]
+    if in_shards:
+        return Outcome.CANNOT_MIRROR, f"{in_shards[0]} is in shards, and routers know no shadow"
     if not state.settings.internal_keys.has_all(addressee(state.obs, serving), addressee(state.obs, name)):
         return Outcome.CANNOT_MIRROR, f"{serving} and {name} need an internal key each: what users ask is sent signed"
     unable = [one for one in (serving, name) if any(pod.unable for pod in state.obs.pairs.get(one, ()))]

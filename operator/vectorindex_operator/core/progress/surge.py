@@ -7,6 +7,7 @@ from vectorindex_operator.api.quantities import duration_seconds
 from vectorindex_operator.api.timestamps import to_text, to_unix
 from vectorindex_operator.api.v1alpha1 import GuardrailMetric, RolloutStatus
 from vectorindex_operator.core import gate, recipe
+from vectorindex_operator.core.loaded import SHARD as SHARD_GROUP
 from vectorindex_operator.core.loaded import LoadedRevision
 from vectorindex_operator.core.phase import BEFORE_TRAFFIC, Phase
 from vectorindex_operator.core.progress import shadow, shift
@@ -176,15 +177,19 @@ def _wait_for_pods(state: ReconcileState, name: str) -> None:
 
 
 def _refusal(loaded: LoadedRevision, replicas: int) -> tuple[Phase, str, str] | None:
-    """Phase, reason and message when every pod refuses to serve this artifact; None while one may still come up."""
-    pods = [pod for pod in loaded.pods if not pod.deleting]
-    refusing = [pod for pod in pods if pod.failure is not None and pod.restarts >= REFUSALS_BEFORE_GIVING_UP]
-    if len(pods) < replicas or len(refusing) < len(pods):
-        return None
-    failure = refusing[0].failure
-    assert failure is not None
-    phase = Phase.REJECTED if failure.reason == CANARY_RECALL else Phase.SURGE_FAILED
-    return phase, failure.reason, f"every searcher refuses: {failure.message}"
+    """Phase, reason and message when every pod of a group refuses to serve this artifact; None while one of each may
+    still come up."""
+    for group, there in sorted(loaded.groups.items()):
+        pods = [pod for pod in there if not pod.deleting]
+        refusing = [pod for pod in pods if pod.failure is not None and pod.restarts >= REFUSALS_BEFORE_GIVING_UP]
+        if len(pods) < replicas or len(refusing) < len(pods):
+            continue
+        failure = refusing[0].failure
+        assert failure is not None
+        phase = Phase.REJECTED if failure.reason == CANARY_RECALL else Phase.SURGE_FAILED
+        who = f"every searcher of shard {group.shard}" if group.role == SHARD_GROUP else f"every {group.role}"
+        return phase, failure.reason, f"{who} refuses: {failure.message}"
+    return None
 
 
 def _switch(state: ReconcileState, name: str) -> None:

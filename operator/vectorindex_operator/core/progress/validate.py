@@ -205,7 +205,7 @@ def _live_source(state: ReconcileState) -> LiveSource | None:
     if live is None:
         return None
     stable = state.stable if state.stable in state.statuses else ""
-    pods = state.loaded(stable).pods if stable else ()
+    pods = state.loaded(stable).answering if stable else ()
     addresses = [pod.address for pod in pods if pod.serves and pod.address]
     return LiveSource(
         index_uid=state.obs.index.uid,

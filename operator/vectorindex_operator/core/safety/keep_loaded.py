@@ -151,6 +151,7 @@ def _load(state: ReconcileState, name: str) -> None:
             disk_bytes=_disk_bytes(status.build, live_recall),
             encoder_bytes=status.report.encoder.bytes if status.report.encoder is not None else 0,
             fresh_bytes=recipe.fresh_bytes(state.revision(name).spec, state.live, status.build),
+            shards=state.revision(name).spec.shards,
         )
     )
 
@@ -201,7 +202,7 @@ def _renew_leases(state: ReconcileState) -> None:
     if len(there - drained) < 2 or not state.serving:
         return
     for name, loaded in sorted(state.obs.loaded.items()):
-        addresses = tuple(pod.address for pod in loaded.pods if pod.address and pod.ready)
+        addresses = tuple(pod.address for pod in loaded.answering if pod.address and pod.ready)
         unseen = name in state.statuses and state.statuses[name].phase in BEFORE_TRAFFIC
         if addresses and not unseen:
             shares = name in state.statuses and state.statuses[name].phase == Phase.SHIFTING

@@ -125,4 +125,4 @@ def _side(state: ReconcileState, name: str) -> Side:
 
 
 def _ready(state: ReconcileState, name: str) -> tuple[str, ...]:
-    return tuple(sorted(pod.address for pod in state.loaded(name).pods if pod.serves and pod.address))
+    return tuple(sorted(pod.address for pod in state.loaded(name).answering if pod.serves and pod.address))

@@ -14,7 +14,7 @@ def step(state: ReconcileState) -> None:
         return
     policy = state.live.searcher.network_policy
     if policy.mode == "Managed":
-        state.act(EnsureNetworkPolicy(policy))
+        state.act(EnsureNetworkPolicy(policy, shards=any(one.spec.shards for one in state.obs.revisions.values())))
         return
     for name, uid in sorted(state.obs.network_policies.items()):
         state.act(DeleteNetworkPolicy(name, uid))

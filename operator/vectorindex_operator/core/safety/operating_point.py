@@ -40,7 +40,7 @@ def step(state: ReconcileState) -> None:
         if point is None or (point.point is ServingPoint.DEFAULT and state.now - point.at > TELL_SECONDS):
             continue
         obeys = {one.pod for one in state.obs.evidence.get(name, ()) if _said(one) == point.point}
-        told = [pod.address for pod in loaded.pods if pod.address and not pod.deleting and pod.name not in obeys]
+        told = [pod.address for pod in loaded.answering if pod.address and not pod.deleting and pod.name not in obeys]
         if told:
             state.act(TellPoint(name, tuple(sorted(told)), point.point, point.at))
         state.requeue_at(state.now + state.settings.watch_look_seconds)  # one whose process began anew does not know it
