@@ -216,11 +216,11 @@ def test_every_model_that_a_status_holds_may_have_been_written_by_another_releas
 
 def test_a_revision_says_what_this_release_does_not_know_of_it() -> None:
     raw = revision_raw(a_revision(spec(), "Stable"))
-    raw["spec"] |= {"requires": ["shards", "text"], "shards": 4}
+    raw["spec"] |= {"requires": ["sparse", "text"], "sparse": 4}
     raw["status"]["gate"] = 7
     world = [index_raw(index(spec())), raw]
     (view,) = look(*world, now=NOW).revisions.values()
-    assert view.foreign_features == ("shards", "text", "status.gate")
+    assert view.foreign_features == ("sparse", "text", "status.gate")
 
 
 def test_an_unknown_field_without_a_feature_is_no_reason_to_leave_a_revision() -> None:
