@@ -227,8 +227,8 @@ def test_what_another_release_wrote_is_kept(api: Api, smallest: Json, revision: 
         {"release": "9.0"},
         newer["history"],
     )
-    revision["spec"] |= {"requires": ["shards"], "shards": {"count": 4}}
-    assert api.apply(revision, OPERATOR).body["spec"]["shards"] == {"count": 4}
+    revision["spec"] |= {"requires": ["sparse"], "sparse": {"count": 4}}
+    assert api.apply(revision, OPERATOR).body["spec"]["sparse"] == {"count": 4}
     evidence = {
         "phase": "Distilling",
         "rejected": {"stage": "Shadow", "reason": "R", "message": "", "at": NOW, "pairs": 7},

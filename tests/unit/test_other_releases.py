@@ -180,7 +180,7 @@ def test_a_failure_of_an_unknown_stage_is_kept() -> None:
 
 
 def test_a_result_of_a_newer_image_is_read_and_kept() -> None:
-    raw = built().wire() | {"device": "TPU", "shards": [{"rows": 5}]}
+    raw = built().wire() | {"device": "TPU", "sparse": [{"rows": 5}]}
     result, failure = pods.parse_termination_message(__import__("json").dumps(raw))
     assert failure is None
     assert isinstance(result, BuildResult)
@@ -245,7 +245,7 @@ def makes_unreadable(raw: Raw) -> None:
 
 
 def makes_foreign(raw: Raw) -> None:
-    raw["spec"]["requires"] = ["shards"]
+    raw["spec"]["requires"] = ["sparse"]
 
 
 def makes_of_a_later_phase(raw: Raw) -> None:
