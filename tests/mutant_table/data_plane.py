@@ -277,7 +277,7 @@ DATA_PLANE = (
         f"{_SEARCHER}/serve/traffic.py",
         "        return self._loaded and not self._ending\n",
         "        return not self._ending\n",
-        ("unit/test_searcher_serve_app.py::test_probes_follow_the_pod",),
+        ("unit/test_searcher_serve_admin.py::test_probes_follow_the_pod",),
         "The traffic would be switched to pods that have nothing to answer with.",
     ),
     Mutant(
@@ -285,7 +285,7 @@ DATA_PLANE = (
         f"{_SEARCHER}/serve/traffic.py",
         "self._clock() + lease.ttl_seconds if draining else 0.0",
         "self._clock() + 1e9 * lease.ttl_seconds if draining else 0.0",
-        ("unit/test_searcher_serve_app.py::test_draining_lease_closes_connections_after_their_answer_and_runs_out",),
+        ("unit/test_searcher_serve_admin.py::test_draining_lease_closes_connections_after_their_answer_and_runs_out",),
         "Without an operator, pods that have the traffic again would close every connection.",
     ),
     Mutant(
@@ -526,7 +526,7 @@ DATA_PLANE = (
         f"{_SEARCHER}/serve/search/service.py",
         "            if deadline is not None and time.monotonic() >= deadline:\n",
         "            if deadline is not None and deadline < 0:\n",
-        ("unit/test_searcher_serve_app.py::test_a_search_of_many_vectors_ends_once_nobody_waits_for_it",),
+        ("unit/test_searcher_serve_load.py::test_a_search_of_many_vectors_ends_once_nobody_waits_for_it",),
         "Clients that give up and ask again would have every search thread at work for nobody.",
     ),
     Mutant(

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
-from unit.test_searcher_serve_app import DIMENSION, Pod, engine, running  # noqa: F401 - engine is a fixture
+from serving_pod import DIMENSION, Pod, engine, running  # noqa: F401 - engine is a fixture
 
 from vectorindex_searcher import contract
 from vectorindex_searcher.errors import BadSpec

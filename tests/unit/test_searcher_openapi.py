@@ -12,7 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from unit.test_searcher_serve_app import DIMENSION, Pod, make_engine, running
+from serving_pod import DIMENSION, Pod, make_engine, running
 
 from vectorindex_searcher import contract
 from vectorindex_searcher.index.engine import Engine

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
-from unit.test_searcher_serve_app import Pod, running
+from serving_pod import Pod, running
 
 import vectorindex_client as vic
 from vectorindex_searcher import contract

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from unit.test_searcher_serve_app import COUNT, DIMENSION, make_engine, running
+from serving_pod import COUNT, DIMENSION, make_engine, running
 
 from vectorindex_searcher.index.rows import Ids, RowWriter
 from vectorindex_searcher.serve.http.connection import Connection
