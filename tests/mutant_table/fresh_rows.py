@@ -64,6 +64,14 @@ FRESH_ROWS = (
         "Rows that nobody normalised are the first hits of every query under InnerProduct.",
     ),
     Mutant(
+        "vectors of another model are published",
+        _SOURCE,
+        "        self._compare()\n",
+        "",
+        (f"{_SOURCE_TESTS}::test_vectors_of_another_model_are_not_published",),
+        "Their rows would stand in the answers by scores that mean nothing.",
+    ),
+    Mutant(
         "the bounds are those of the limit alone",
         _SOURCE,
         "        self._most = min(told.max_rows, share)\n",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from vectorindex_searcher.artifact import fresh as snapshots
 from vectorindex_searcher.artifact.layout import Layout
 from vectorindex_searcher.dataset.listing import Listing
 from vectorindex_searcher.dataset.objects import FreshObject
-from vectorindex_searcher.errors import BadSpec, StoreUnavailable
+from vectorindex_searcher.errors import BadData, BadSpec, StoreUnavailable
 from vectorindex_searcher.index.engine import Engine
 from vectorindex_searcher.index.fresh import FreshFile, FreshRows, Gathered, check_lengths, gathered_from
 from vectorindex_searcher.index.selection.rowset import RowSet
+from vectorindex_searcher.proof.encoder import check_model
 from vectorindex_searcher.serve import fresh as fresh_module
 from vectorindex_searcher.serve.fresh import FreshSource, Seen, fresh_task
 from vectorindex_searcher.serve.fresh_port import FreshPort
@@ -32,6 +33,7 @@ from vectorindex_searcher.serve.workers.fresh import FrontFresh, PodFresh, Worke
 from vectorindex_searcher.serve.workers.samples import LiveStates
 from vectorindex_searcher.storage.folder import FolderStore
 from vectorindex_searcher.storage.store import Role, open_store
+from vectorindex_searcher.text.encoder import Encoded, Side
 
 IDENTITY = contract.Identity(name="products")
 MOST = contract.FEW_FRESH_ROWS
@@ -325,6 +327,60 @@ def test_vectors_of_another_length_are_another_models(engine: Engine) -> None:
     found = engine.lengths(np.arange(5))
     assert found is not None
     np.testing.assert_allclose(found, 1, atol=1e-5)
+
+
+class Model:
+    """An encoder: a text is the seed of its vector."""
+
+    dimension, max_tokens, nbytes = DIMENSION, 100, 0
+
+    def __init__(self, length: float = 1.0) -> None:
+        self.length, self.asked = length, 0
+
+    def encode(self, texts: Sequence[str], side: Side) -> Encoded:
+        assert side is Side.DOCUMENT
+        self.asked += 1
+        vectors = np.stack([np.random.default_rng(len(text)).standard_normal(DIMENSION) for text in texts])
+        return Encoded((self.length * vectors).astype(np.float32), (False,) * len(texts))
+
+    def close(self) -> None: ...
+
+
+def test_vectors_of_another_model_are_not_published(world: World, engine: Engine) -> None:
+    model = Model()
+    told = contract.FreshTask(place=world.place("fresh"), text_column="tenant")
+    pod, late = FreshSource(engine, world.task(), told, "pod", model), world.pod()
+    texts = ["a" * (1 + row % 5) for row in range(30)]
+    good = list(model.encode(texts, Side.DOCUMENT).vectors)
+    world.write("a.parquet", list(range(30)), tenant=texts, vector=good)
+    assert len(ids(pod.look())) == 30
+    world.write("b.parquet", list(range(30)), tenant=texts, vector=good[5:] + good[:5])
+    assert len(ids(pod.look())) == 30, "the same five vectors in the same order"
+    asked = model.asked
+    world.write("c.parquet", list(range(30)), tenant=texts, vector=good[1:] + good[:1])
+    assert pod.look() is None
+    assert (pod.seen.reason, pod.seen.refused[0][0], model.asked) == ("AnotherModel", "c.parquet", asked + 1)
+    late.look()
+    assert late.seen.number == 3, "nothing is compared where no encoder is, and what is published is taken"
+    assert pod.look() is not None
+    assert pod.seen.number == 3
+
+
+def test_lengths_and_single_rows_are_judged_as_the_gate_does(engine: Engine) -> None:
+    def a_file(count: int, length: float) -> FreshFile:
+        texts = ["a" * (row + 1) for row in range(count)]
+        vectors = Model(length).encode(texts, Side.DOCUMENT).vectors
+        return FreshFile("a.parquet", 1.0, pa.array(range(count)), vectors, pa.table({"text": texts}))
+
+    check_model(Model(), contract.Metric.COSINE, a_file(5, 2.0), "text")
+    check_model(Model(), contract.Metric.INNER_PRODUCT, a_file(5, 1.0), "text")
+    with pytest.raises(BadData, match=r"2\.000 times|0\.500 times"):
+        check_model(Model(), contract.Metric.INNER_PRODUCT, a_file(5, 2.0), "text")
+    one = a_file(1, 1.0)
+    check_model(Model(), contract.Metric.COSINE, FreshFile("a", 1.0, one.ids, -one.vectors, one.metadata), "text")
+    two = a_file(2, 1.0)
+    with pytest.raises(BadData, match="2 of 2"):
+        check_model(Model(), contract.Metric.COSINE, FreshFile("a", 1.0, two.ids, -two.vectors, two.metadata), "text")
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

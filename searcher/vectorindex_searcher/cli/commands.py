@@ -301,6 +301,7 @@ def fresh_text(options: argparse.Namespace) -> str | None:
             place=place,
             columns=Columns(id=options.id_column, vector=options.vector_column),
             poll_seconds=options.fresh_poll,
+            text_column=options.text_column,
         )
     except ValidationError as error:
         message = f"--fresh-poll {options.fresh_poll:g}: {error.errors(include_url=False)[0]['msg']}"

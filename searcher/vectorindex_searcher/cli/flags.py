@@ -150,6 +150,8 @@ def _fresh_flags(verb: argparse.ArgumentParser) -> None:
         "--fresh-poll", type=float, default=10.0, metavar="SECONDS", help="look at them this often (default: 10)"
     )
     group.add_argument("--vector-column", default="vector", help="column of their vectors (default: vector)")
+    text = "metadata column of the texts that vectors were made of: with --encoder some rows of each file are compared"
+    group.add_argument("--text-column", default="", help=text)
 
 
 def _validate_flags(verb: argparse.ArgumentParser) -> None:

@@ -43,6 +43,9 @@ class FreshTask(Model):
     """As the source has them."""
     max_rows: Annotated[int, Field(ge=1, le=MAX_FRESH_ROWS)] = MAX_FRESH_ROWS
     poll_seconds: PollSeconds = FRESH_POLL_SECONDS
+    text_column: Annotated[str, Field(max_length=128)] = ""
+    """Metadata column of the texts that vectors were made of: a searcher with the index's encoder compares some rows of
+    each new file. Empty: nobody does."""
 
 
 class FreshOrder(Model):

@@ -18,10 +18,11 @@ import pyarrow as pa
 
 from ..artifact.layout import ENCODER_FILE
 from ..artifact.manifest import ManifestFile, describe_bytes
-from ..contract import ENCODER_COSINE, ENCODER_ROWS, EncoderProof, EncoderTask, Metric
+from ..contract import ENCODER_COSINE, ENCODER_DEVIATING, ENCODER_NORM, ENCODER_ROWS, EncoderProof, EncoderTask, Metric
 from ..errors import BadData, BadSpec, RetryableError
 from ..index.arrow_files import read_table
 from ..index.engine import Engine
+from ..index.fresh import FreshFile
 from ..index.vectors import VectorFile
 from ..text.encoder import Encoder, EncoderError, EncoderUnavailableError, Side, Vectors
 from ..text.open import open_encoder
@@ -30,6 +31,10 @@ CANARY_TEXTS = 20
 CANARY_COSINE = 0.9999
 """Between what the gate and a pod make of the same text: other processors round otherwise, and no more."""
 ENCODER_LIMIT_BYTES = 8 << 20
+FRESH_TEXTS = 20
+"""Of one file of fresh rows, encoded anew."""
+FEWEST_LENGTHS = 3
+"""Whose median is a length to go by."""
 _CONFIDENCE = 0.95
 _LOOKED_AT = 1000
 """Rows whose texts are looked at for such as can be compared."""
@@ -94,6 +99,31 @@ def compare(encoded: Vectors, indexed: Vectors, metric: Metric, size: int) -> En
         norm_ratio=None if ratio is None else round(ratio, 6),
         bytes=size,
     )
+
+
+def check_model(encoder: Encoder, metric: Metric, file: FreshFile, column: str) -> None:
+    """Whether the model of the index made the vectors of a file, by FRESH_TEXTS of its rows and as the gate judges: too
+    few rows to be sure of are none.
+
+    Raises BadData/AnotherModel, EncoderUnavailableError.
+    """
+    texts = file.metadata.column(column).to_pylist()
+    usable = [row for row, text in enumerate(texts) if _is_text(text, encoder.max_tokens > 0)]
+    drawn = sorted({usable[int(at)] for at in np.linspace(0, len(usable) - 1, FRESH_TEXTS)}) if usable else []
+    if not drawn:
+        return
+    try:
+        encoded = encoder.encode([texts[row] for row in drawn], Side.DOCUMENT)
+    except EncoderError as error:
+        raise EncoderUnavailableError(str(error)) from None
+    whole = [number for number, cut in enumerate(encoded.truncated) if not cut]
+    proof = compare(encoded.vectors[whole], file.vectors[[drawn[number] for number in whole]], metric, 0)
+    ratio = 1.0 if proof.norm_ratio is None or proof.rows < FEWEST_LENGTHS else proof.norm_ratio
+    if proof.deviating_low > ENCODER_DEVIATING or abs(ratio - 1) > ENCODER_NORM:
+        what = f"{proof.deviating} of {proof.rows} rows have another vector than the index's model makes of their text"
+        message = f"{file.key}: {what} (lengths {ratio:.3f} times as long)"
+        remedy = "Embed the rows with the index's model, and its prefix for documents."
+        raise BadData("AnotherModel", message, object=file.key, field="spec.source.fresh", remedy=remedy)
 
 
 def share_low(found: int, count: int, confidence: float = _CONFIDENCE) -> float:

@@ -35,7 +35,9 @@ from ..index.fresh import (
     gather,
     usual_lengths,
 )
+from ..proof.encoder import check_model
 from ..storage.store import Role, open_store
+from ..text.encoder import Encoder, EncoderUnavailableError
 
 _log = logging.getLogger(__name__)
 
@@ -110,9 +112,11 @@ class FreshSource:
         task: contract.ServeTask,
         told: contract.FreshTask,
         pod: str,
+        encoder: Encoder | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises BadSpec for a shard of an index. Makes no request yet."""
+        """encoder: the index's own, which what is to be published is compared with. Raises BadSpec for a shard of an
+        index. Makes no request yet."""
         if task.shard is not None:
             remedy = "Serve the index in one part, or without fresh rows."
             raise BadSpec("FreshOfShard", "fresh rows are not of one shard", field=FIELD, remedy=remedy)
@@ -126,6 +130,10 @@ class FreshSource:
         self._embedding = engine.manifest.embedding.model_copy(update={"dimension": engine.dimension})
         share = max(contract.FEW_FRESH_ROWS, int(contract.FRESH_SHARE * engine.count))
         self._most = min(told.max_rows, share)
+        self._encoder = encoder if told.text_column in engine.metadata_columns else None
+        self._text_column = told.text_column
+        self._compared: set[tuple[str, str]] = set()
+        """Files that the encoder has seen, by key and etag."""
         self._absorbed: frozenset[tuple[str, str]] | None = None
         self._usual: tuple[float, float] | None = None
         self._read: dict[tuple[str, str], FreshFile | TaskError | None] = {}
@@ -182,6 +190,7 @@ class FreshSource:
                 raise refusal
             return
         found = self._gathered(listed)
+        self._compare()
         if not publish(self._artifacts, self._layout, listed):
             self._take(listed.number)
             return
@@ -267,6 +276,23 @@ class FreshSource:
         check_file(self._engine, found)
         check_lengths(found, self._usual)
         return found
+
+    def _compare(self) -> None:
+        """With what the index's model makes of their texts, before others search them. Raises _FilesRefused."""
+        refused: list[tuple[str, TaskError]] = []
+        for name, one in self._read.items():
+            if self._encoder is None or name in self._compared or not isinstance(one, FreshFile):
+                continue
+            try:
+                check_model(self._encoder, self._engine.metric, one, self._text_column)
+                self._compared.add(name)
+            except BadData as error:
+                refused.append((name[0], error))
+            except EncoderUnavailableError as error:
+                _log.warning("fresh rows are not compared with the model", extra={"problem": str(error)[:300]})
+        self._compared &= self._read.keys()
+        if refused:
+            raise _FilesRefused(refused)
 
     def _deleted(self, snapshot: Snapshot, files: list[FreshFile]) -> list[DeletedIds]:
         """Ids of fresh rows that were deleted since. Read anew for each snapshot: of a long list few are kept."""

@@ -8,6 +8,7 @@ import random
 from .. import contract
 from ..index.engine import Engine
 from ..index.fresh import FreshRows
+from ..text.encoder import Encoder
 from .fresh import FreshSource, Seen
 from .search.freshness import Freshness
 
@@ -34,9 +35,9 @@ class FreshWatch:
         """What the last look came to."""
         return self._source.seen if self._source is not None else Seen()
 
-    def open(self, engine: Engine) -> None:
+    def open(self, engine: Engine, encoder: Encoder | None) -> None:
         """The first look, whose failure keeps nobody from serving. Raises BadSpec."""
-        self._source, self._engine = FreshSource(engine, self._task, self._told, self._pod), engine
+        self._source, self._engine = FreshSource(engine, self._task, self._told, self._pod, encoder), engine
         self.look()
 
     def look(self) -> None:

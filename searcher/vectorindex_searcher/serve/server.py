@@ -151,7 +151,7 @@ class Server:
         loaded, self._deletions = load_without_deleted(self._task, self._tell, self._settings, self._gauges)
         if self._fresh is not None:
             self._tell("reading fresh rows")
-            self._fresh.open(loaded.engine)
+            self._fresh.open(loaded.engine, loaded.encoder)
         return loaded
 
     def _admin(self) -> AdminApp:

@@ -20,6 +20,7 @@ from ... import contract
 from ...index.engine import Engine
 from ...index.fresh import FreshRows, Gathered, gathered_from
 from ...index.selection.rowset import RowSet
+from ...text.encoder import Encoder
 from ..fresh import FreshSource, Seen
 from ..fresh_port import FreshPort
 from ..fresh_watch import pause
@@ -40,10 +41,17 @@ def seen_of(wire: dict[str, Any]) -> Seen:
 class PodFresh:
     """In the process that loads. `look` once before the workers are forked, `watch` on a thread afterwards."""
 
-    def __init__(self, engine: Engine, task: contract.ServeTask, told: contract.FreshTask, pod: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        task: contract.ServeTask,
+        told: contract.FreshTask,
+        pod: str,
+        encoder: Encoder | None = None,
+    ) -> None:
         """Raises BadSpec."""
         self._engine, self._told = engine, told
-        self._source = FreshSource(engine, task, told, pod)
+        self._source = FreshSource(engine, task, told, pod, encoder)
         self.freshness = Freshness()
         """The workers get theirs by the fork."""
         self.changing = threading.Lock()

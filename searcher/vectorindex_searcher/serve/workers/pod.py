@@ -263,7 +263,7 @@ class Pod:
         told = fresh_task(self._settings.fresh)
         if told is not None:
             self._say("reading fresh rows")
-            self._fresh = PodFresh(loaded.engine, self._task, told, self._settings.pod)
+            self._fresh = PodFresh(loaded.engine, self._task, told, self._settings.pod, loaded.encoder)
             self._fresh.look()
         if loaded.engine.metadata_columns or self._deletions is not None or told is not None:
             loaded.engine.share_among(self._settings.processes)
