@@ -42,8 +42,8 @@ FRESH_ROWS = (
     Mutant(
         "files with a fault are left out, and the others answered",
         _SOURCE,
-        "        if refused:\n            raise _FilesRefused(refused)\n",
-        "",
+        "            raise _FilesRefused(refused)\n        return gather(",
+        "            pass\n        return gather(",
         (f"{_SOURCE_TESTS}::test_a_malformed_file_is_named_and_leaves_the_last_snapshot",),
         "What a bad file was to replace would be answered again, and nobody told.",
     ),
