@@ -123,6 +123,22 @@ def test_only_what_was_named_goes(store: FolderStore) -> None:
     assert (done.artifacts, done.objects, done.left) == (1, len(before) - len(keys(store)), 0)
 
 
+def test_snapshots_of_fresh_rows_go_with_the_last_artifact_and_never_while_one_lives(store: FolderStore) -> None:
+    for digest in ("d1", "d2"):
+        published(store, digest, OURS)
+    snapshots = [LAYOUT.fresh(number) for number in (1, 2)]
+    for key in snapshots:
+        store.put(key, b"{}")
+    collect(task(store, "d1", listings=()))
+    assert set(snapshots) <= set(keys(store)), "searchers of d2 agree by them"
+    mark_used(store, LAYOUT, "d2", THEIRS)
+    collect(task(store, everything=True))
+    assert set(snapshots) <= set(keys(store)), "another cluster's do"
+    mark_leaving(store, LAYOUT, "d2", THEIRS)
+    collect(task(store, everything=True, cluster=THEIRS))
+    assert keys(store) == []
+
+
 def test_a_dry_run_says_what_would_go_and_removes_nothing(store: FolderStore) -> None:
     published(store, "d1", OURS)
     published(store, "d2", OURS, THEIRS)
