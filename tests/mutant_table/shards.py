@@ -186,8 +186,9 @@ SHARDS = (
         f"{_OPERATOR}/reconcile/execute.py",
         "            mine = name == revision or marks == (revision, labels.SHARD_PODS)\n",
         "            mine = name == revision\n",
-        (seeds("in_shards"),),
+        ("unit/test_safety_devices.py::test_the_searchers_of_all_shards_go_with_their_revision",),
         "Nobody would ever remove them.",
+        each=(seeds("in_shards"),),
     ),
     Mutant(
         "a shard whose Deployment is gone is not missed",

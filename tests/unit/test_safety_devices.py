@@ -42,6 +42,7 @@ from vectorindex_operator.core.safety.give_traffic import give_traffic
 from vectorindex_operator.core.safety.roll_back import is_way_back
 from vectorindex_operator.core.state import ReconcileState
 from vectorindex_operator.core.traffic import Decision, DecisionKind, Traffic
+from vectorindex_operator.manifests import labels
 from vectorindex_operator.reconcile import loop
 from vectorindex_operator.reconcile.cache import LiveCluster, ReadCache
 from vectorindex_operator.reconcile.claims import DEFAULT_CLASS
@@ -191,6 +192,19 @@ def test_a_deployment_of_somebody_else_is_not_deleted_by_its_name(owner: str) ->
     one = executor(revision_raw(old), deployment)
     one.run(plan_of(one.obs, forward=(DeleteSearchers(old.name),)))
     assert (("delete", f"Deployment/{old.name}") in writes(one)) is (owner == "uid-docs")
+
+
+def test_the_searchers_of_all_shards_go_with_their_revision() -> None:
+    old = a_revision(NEW, "Superseded")
+    routers = deployment_raw(old)
+    marks = routers["metadata"]["labels"] | {labels.COMPONENT: labels.SHARD_PODS}
+    names = [labels.shard_name(old.name, number) for number in range(2)]
+    shards = [
+        {**routers, "metadata": routers["metadata"] | {"name": name, "uid": name, "labels": marks}} for name in names
+    ]
+    one = executor(revision_raw(old), routers, *shards)
+    one.run(plan_of(one.obs, forward=(DeleteSearchers(old.name),)))
+    assert [what for verb, what in writes(one) if verb == "delete"] == [f"Deployment/{n}" for n in (old.name, *names)]
 
 
 class Listening(Silent):
