@@ -77,8 +77,8 @@ def test_fresh_rows_are_answered_without_a_build_and_are_in_the_next_one(workspa
             status, problem = ask(workspace, pod, new, minFresh=number + 1)
             assert (status, problem["fresh"]) == (CONFLICT, number)
             assert problem["type"].endswith("NotFreshYet")
-        index.wait(lambda: index.condition("FreshRows")["reason"] == "Answered", 60, "the status to tell of them")
-        assert index.status()["fresh"]["rows"] == 3
+        index.wait(lambda: index.status()["fresh"]["rows"] == 3, 60, "the status to tell of them")
+        assert index.condition("FreshRows")["reason"] == "Answered"
 
         store.put(bucket, "good-deleted/today.txt", b"fresh-2\n")
         took = seconds_until(workspace, lambda pod: first(workspace, pod, gone) != "fresh-2", "a deleted one is gone")
@@ -97,7 +97,7 @@ def test_fresh_rows_are_answered_without_a_build_and_are_in_the_next_one(workspa
         assert index.revision(after)["report"]["count"] == len(corpus.ids) + 1
         store.delete(bucket, "good-fresh/2.jsonl")
         index.wait(lambda: index.condition("FreshRows")["status"] == "True", 90, "nothing to be refused any more")
-        assert index.status()["fresh"]["rows"] == 0, "what is built in is fresh no more"
+        index.wait(lambda: index.status()["fresh"]["rows"] == 0, 60, "what is built in to be fresh no more")
         for pod in pods(workspace):
             assert (first(workspace, pod, new), first(workspace, pod, moved)) == ("fresh-1", CHANGED)
             assert first(workspace, pod, gone) != "fresh-2"

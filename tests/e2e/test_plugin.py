@@ -147,7 +147,7 @@ def test_every_verb_through_a_rollout_its_way_back_and_a_rollback(
         why = say("why", NAME)
         assert f"RolledBack  {second}" in why
         assert f"Manual: a person asked for {first}" in why
-        assert terminal.facts("get", NAME)["traffic"]["revision"] == first
+        assert terminal.facts("get", NAME)["serving"] == first
 
         # By a guardrail: told with its numbers, and where the runbook has it.
         served.apply("bad")
@@ -173,16 +173,22 @@ def test_every_verb_through_a_rollout_its_way_back_and_a_rollback(
         say("pin", NAME, first)
         index.wait(lambda: index.traffic() == first, 30, "the traffic to go back to what is pinned")
         assert served.kube.get("VectorIndex", NAME, served.namespace)["spec"]["pinRevision"] == first
-        say("suspend", NAME)
-        index.wait_condition("Suspended")
         say("unpin", NAME)
-        say("unsuspend", NAME)
         index.wait(lambda: index.traffic() == third, 120, "what the spec asks for to serve again")
         say("promote", NAME)
         index.wait_revision(third, "Stable")
+        say("suspend", NAME)
+        index.wait_condition("Suspended")
+        say("unsuspend", NAME)
+        index.wait(lambda: not index.condition("Suspended"), 30, "it to go on")
         before = set(index.revisions())
         say("refresh", NAME)
+        fourth = index.wait_new_revision(before)
+        index.wait_revision(fourth, "Soaking")
+        assert f"{fourth} is Soaking" in say("rebuild", NAME, code=1)
+        say("promote", NAME)
+        index.wait_revision(fourth, "Stable")
         say("rebuild", NAME)
-        index.wait_new_revision(before)
+        index.wait_new_revision({*before, fourth})
         seen = traffic.snapshot()
     no_failures(seen, at_least=2000)

@@ -246,33 +246,6 @@ def test_a_text_is_encoded_and_searched_for() -> None:
     run(test)
 
 
-def test_what_became_of_texts_is_counted() -> None:
-    async def test() -> None:
-        one = Running(queue_texts=2)
-        assert await one.ask({"texts": ["red", "blue", "red"]}) == 200
-        assert await one.ask({"texts": ["red", "broken"]}) == (500, "EncoderFailed", "text")
-        results, seconds = one.texts.counts.take()
-        assert results == {"Encoded": 2, "Known": 1, "Failed": 1}
-        assert seconds > 0
-        one.encoder.gate.clear()
-        one.encoder.begun.clear()
-        first = one.ask({"text": "first"})
-        assert await asyncio.to_thread(one.encoder.begun.wait, 60)
-        waits = [one.ask({"text": text}, holder=b"flood") for text in "ab"]
-        assert await one.ask({"text": "c"}, holder=b"flood") == (503, "Overload", None)
-        mine = one.ask({"text": "mine"}, seconds=0.5, holder=b"mine")
-        assert await waits[1] == (503, "Overload", None), "it gave way"
-        assert await mine == (504, "DeadlineExceeded", "X-Request-Timeout-Ms")
-        one.encoder.gate.set()
-        assert [await first, await waits[0]] == [200, 200]
-        assert await one.ask({"text": "more"}) == 200, "behind all others"
-        assert one.texts.counts.take()[0] == {"Encoded": 3, "Refused": 2, "Late": 1}
-        assert one.texts.counts.take() == ({}, 0.0)
-        one.texts.close()
-
-    run(test)
-
-
 def test_what_waits_is_encoded_together_and_each_gets_its_own() -> None:
     async def test() -> None:
         one = Running()
