@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -77,7 +76,7 @@ def searcher_families() -> Iterator[Metric]:
     everything = Gauges(
         index_bytes=1, index_vectors=1, load_seconds={"fetch": 1.0}, canary_recall=1.0, live_recall_cpu_seconds=1.0,
         live_queries=1, feedback=one, ignored_params=one, spans=one, mirrored=one, shadowed=one, shadow_answers=one,
-        texts=Counter(one), origins={"store": 1, "cache": 0}, tombstones=1,
+        origins={"store": 1, "cache": 0}, tombstones=1,
         tombstones_checked=1.0, tombstone_errors=1, source_checked=1.0, source_errors=1, token_uses=one,
         shard_requests={(0, "Answered"): 1}, shard_pods={0: 1},
         fresh=FreshLook(),

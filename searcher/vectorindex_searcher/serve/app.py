@@ -144,10 +144,6 @@ class SearchApp:
         self._planner = Planner(replace(self._schema, segment_params=self._params[point]), self._searching.group)
         self._reader = RequestReader(self._planner, self._vectors, encodes=self._schema.texts)
 
-    def take_text_counts(self) -> tuple[dict[str, int], float]:
-        """Of queries in words since the last time: see TextCounts."""
-        return self._texts.counts.take() if self._texts is not None else ({}, 0.0)
-
     def close(self) -> None:
         """End what threads it has; the pool is not its own."""
         if self._texts is not None:

@@ -184,8 +184,6 @@ class Server:
         gauges.in_flight = self._users.in_flight if self._users else 0
         gauges.live_queries = len(self._queries) if self._queries is not None else None
         gauges.connections = self._users.connections if self._users else 0
-        if self._app is not None:
-            gauges.add_texts(*self._app.take_text_counts())
         if self._spans is not None:
             self._span_counts.update(self._spans.take_counts())
             gauges.spans = self._span_counts

@@ -6,7 +6,6 @@ the evidence ring, so /metrics and /v1/evidence carry the same numbers; here the
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as _field
@@ -60,8 +59,6 @@ TRACKED = "vectorindex_tracked_queries"
 FEEDBACK = "vectorindex_feedback"
 IGNORED_PARAMS = "vectorindex_ignored_params"
 SPANS = "vectorindex_spans"
-TEXTS = "vectorindex_texts"
-ENCODE_SECONDS = "vectorindex_encode_seconds"
 CANARY_RECALL = "vectorindex_canary_recall"
 MIRRORED = "vectorindex_mirrored_queries"
 SHADOWED = "vectorindex_shadow_queries"
@@ -114,10 +111,6 @@ class Gauges:
     """Searches by the parameter of another kind of index that they named."""
     spans: Mapping[str, int] = _field(default_factory=dict)
     """Spans of traced searches, by what became of them."""
-    texts: Counter[str] = _field(default_factory=Counter)
-    """Texts of queries by what became of them."""
-    encode_seconds: float = 0.0
-    """That encoding them took, on all threads together; told where there are texts."""
     mirrored: Mapping[str, int] = _field(default_factory=dict)
     """Live queries for another revision to answer again, by what became of them."""
     shadowed: Mapping[str, int] = _field(default_factory=dict)
@@ -143,11 +136,6 @@ class Gauges:
     """Of a router: requests to shards, by the shard's number and what became of them."""
     shard_pods: Mapping[int, int] = _field(default_factory=dict)
     """Of a router: pods that answer, by the shard's number."""
-
-    def add_texts(self, results: Mapping[str, int], seconds: float) -> None:
-        """What one process took of TextCounts."""
-        self.texts.update(results)
-        self.encode_seconds += seconds
 
 
 class SearcherMetrics(Collector):
@@ -367,12 +355,6 @@ class SearcherMetrics(Collector):
         yield from self._by_name(IGNORED_PARAMS, text, "param", gauges.ignored_params)
         text = "Spans of traced searches for a collector, by what became of them."
         yield from self._by_name(SPANS, text, "result", gauges.spans)
-        text = "Texts of queries by what became of them: Known had been encoded before."
-        yield from self._by_name(TEXTS, text, "result", gauges.texts)
-        if gauges.texts:
-            took = CounterMetricFamily(ENCODE_SECONDS, "Seconds that encoding texts took.", labels=("revision",))
-            took.add_metric((self._revision,), gauges.encode_seconds)
-            yield took
         text = "Live queries for another revision to answer again, by what became of them."
         yield from self._by_name(MIRRORED, text, "result", gauges.mirrored)
         text = "Queries that the revision with the traffic had answered, by what became of them here."

@@ -13,7 +13,7 @@ import logging
 import math
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -148,29 +148,6 @@ class _Ticket:
         self.then(outcome)
 
 
-class TextCounts:
-    """What became of texts, and how long they took. Any thread may add."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._results: Counter[str] = Counter()
-        self._seconds = 0.0
-
-    def add(self, result: str, texts: int, seconds: float = 0.0) -> None:
-        """`result`: Known (encoded before), Encoded, Refused (no room, or too long a wait), Late or Failed."""
-        with self._lock:
-            self._results[result] += texts
-            self._seconds += seconds
-
-    def take(self) -> tuple[dict[str, int], float]:
-        """Counts and seconds since the last time."""
-        with self._lock:
-            results, seconds = dict(+self._results), self._seconds
-            self._results.clear()
-            self._seconds = 0.0
-        return results, seconds
-
-
 class TextSearches:
     """Answers searches in words. `ask` and `close` belong to the event loop's thread, and there answers arrive."""
 
@@ -189,7 +166,6 @@ class TextSearches:
         self._queue: Turns[_Ticket] = Turns(queue_texts)
         self._queue_seconds = queue_seconds
         self._cache = TextCache()
-        self.counts = TextCounts()
         self._done: deque[tuple[_Ticket, _Encoded | BaseException]] = deque()
         self._threads = [threading.Thread(target=self._work, name=f"encode-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -204,7 +180,6 @@ class TextSearches:
         """Encode, and search. `seconds`: what the client allows, from `began` on. Raises Problem 400, 503 or 504."""
         known = {text: found for text in read.texts if (found := self._cache.get(text, read.holder)) is not None}
         missing = tuple(dict.fromkeys(text for text in read.texts if text not in known))
-        self.counts.add("Known", len(known))
         if not missing and read.known is not None:
             return self._ask(read, read.make(), known, outcome, began, seconds)
         answer = Deferred()
@@ -257,10 +232,8 @@ class TextSearches:
         ticket = _Ticket(read, texts, now, deadline, then)
         gone = self._queue.put(ticket, read.holder, len(texts))
         if gone is None:
-            self.counts.add("Refused", len(texts))
             raise overload(f"{self._queue.weight} texts are waiting to be encoded")
         for one in gone:
-            self.counts.add("Refused", len(one.texts))
             one.tell(overload("others' texts were waiting to be encoded, too"))
         if deadline is not None:
             ticket.timer = self._loop.call_later(deadline - now, ticket.tell, deadline_exceeded())
@@ -303,7 +276,6 @@ class TextSearches:
         try:
             known = self._vectors(tuple(texts))
         except Exception as error:  # of the model; whatever it is, every search that wants it is answered
-            self.counts.add("Failed", len(texts))
             failed = _unavailable(error) if isinstance(error, EncoderUnavailableError) else _failed(error)
             return [failed if isinstance(plan, SearchPlan) else plan for plan in plans]
         return [
@@ -326,10 +298,8 @@ class TextSearches:
         """The plan of a ticket, or why nothing is searched for it."""
         now = time.monotonic()
         if ticket.deadline is not None and now >= ticket.deadline:
-            self.counts.add("Late", len(ticket.texts))
             return deadline_exceeded()
         if now - ticket.queued > self._queue_seconds:
-            self.counts.add("Refused", len(ticket.texts))
             return overload(f"the text waited longer than {self._queue_seconds:g} s for its turn")
         try:
             return ticket.read.make()
@@ -339,9 +309,7 @@ class TextSearches:
     def _vectors(self, texts: Sequence[str]) -> dict[str, EncodedText]:
         if not texts:
             return {}
-        began = time.monotonic()
         encoded = self._encoder.encode(texts, Side.QUERY)
-        self.counts.add("Encoded", len(texts), time.monotonic() - began)
         vectors = encoded.vectors
         sure = fault(vectors, self._metric) is None
         usable = [sure or fault(vectors[n : n + 1], self._metric) is None for n in range(len(texts))]

@@ -279,7 +279,6 @@ class Front:
                 self._uses.update(message["tokens"])
                 self._ignored.update(message["ignored"])
                 self._spans.update(message["spans"])
-                self._gauges.add_texts(message["texts"], message["seconds"])
             case "sample":
                 self._control.send({"say": "sample", "worker": worker.number, "since": message["since"]}, descriptor)
                 os.close(descriptor)

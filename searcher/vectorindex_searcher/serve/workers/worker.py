@@ -246,10 +246,8 @@ class Worker:
         tokens, ignored = self._parts.tokens, self._app.ignored_params
         uses = tokens.uses if tokens is not None else Counter[str]()
         spans = self._spans.take_counts() if self._spans is not None else {}
-        texts, seconds = self._app.take_text_counts()
-        if uses or ignored or spans or texts:
-            used = {"tokens": dict(uses), "ignored": dict(ignored), "spans": spans, "texts": texts, "seconds": seconds}
-            self._channel.send({"say": "used"} | used)
+        if uses or ignored or spans:
+            self._channel.send({"say": "used", "tokens": dict(uses), "ignored": dict(ignored), "spans": spans})
             uses.clear()
             ignored.clear()
         policies = self._parts.policies
