@@ -21,6 +21,7 @@ from vectorindex_searcher.build import texts as texts_module
 from vectorindex_searcher.build.partition import partition
 from vectorindex_searcher.build.task import build
 from vectorindex_searcher.build.text_cache import TextCache, keys_of
+from vectorindex_searcher.cli.main import main
 from vectorindex_searcher.contract import (
     BuildResult,
     BuildTask,
@@ -29,6 +30,7 @@ from vectorindex_searcher.contract import (
     Embedding,
     EmbeddingsEndpoint,
     EncoderTask,
+    ExitCode,
     Identity,
     IndexSpec,
     Location,
@@ -423,3 +425,47 @@ def test_parts_and_imported_indexes_take_no_texts(model: EncoderTask, tmp_path: 
     of = task(tmp_path, model)
     with pytest.raises(BadSpec, match="built whole"):
         partition(PartitionTask(**dict(of), shards=2))
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def test_by_hand_rows_become_vectors_and_answers(
+    tmp_path: Path, model: EncoderTask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert model.onnx is not None
+    folder = str(model.onnx.location.folder)
+    rows(tmp_path / "rows", some(40))
+    words = ["build", "--source", str(tmp_path / "rows"), "--out", str(tmp_path / "out"), "--factory", "Flat"]
+    texts = ["--text-column", "text", "--encoder", folder, "--dimension", str(DIMENSION), "--metadata", "text"]
+    assert main([*words, *texts]) == ExitCode.OK
+    first = json.loads(capsys.readouterr().out)
+    assert first["texts"]["encoded"] == 40
+    assert main([*words, *texts]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["digest"] == first["digest"]
+    assert main([*words, *texts, "--document-prefix", "passage: "]) == ExitCode.OK
+    other = json.loads(capsys.readouterr().out)
+    assert other["digest"] != first["digest"], "other vectors"
+    assert other["texts"]["encoded"] == 40
+    proving = ["validate", "--artifact", str(tmp_path / "out"), "--encoder", folder, "--text-column", "text"]
+    assert main([*proving, "--digest", first["digest"]]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["encoder"]["deviating"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing"),
+    [
+        (["--text-column", "text"], "--encoder"),
+        (["--encoder", "FOLDER"], "--text-column"),
+        (["--text-column", "text", "--encoder", "FOLDER"], "--dimension"),
+    ],
+)
+def test_what_is_half_said_by_hand_is_refused(
+    tmp_path: Path, model: EncoderTask, capsys: pytest.CaptureFixture[str], flags: list[str], missing: str
+) -> None:
+    assert model.onnx is not None
+    rows(tmp_path / "rows", some(3))
+    flags = [str(model.onnx.location.folder) if flag == "FOLDER" else flag for flag in flags]
+    words = ["build", "--source", str(tmp_path / "rows"), "--out", str(tmp_path / "out")]
+    assert main([*words, *flags]) == ExitCode.BAD_SPEC
+    assert missing in capsys.readouterr().err

@@ -140,6 +140,7 @@ def _build_task(options: argparse.Namespace, shards: int) -> BuildTask:
         device=Device(options.device),
         tombstones=resolving.tombstones,
         queries=resolving.queries,
+        encoder=models.row_encoder(options),
     )
     return task if options.digest else task.model_copy(update={"digest": _digest(task, shards)})
 
@@ -174,6 +175,7 @@ def _digest(task: BuildTask, shards: int) -> str:
         *_deleted(task.tombstones),
         *(part.wire() for part in (task.columns, task.embedding, task.index)),
         *([shards] if shards else []),
+        *([models.makes_vectors(task.encoder)] if task.encoder is not None else []),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -216,7 +218,7 @@ def validate_task(options: argparse.Namespace, given: str | None) -> ValidateTas
     facts += _deleted(tombstones)  # and so are ids deleted since
     objective = max(options.recall, options.floor or 0.0) if queries else None
     facts += [objective] if queries else []
-    encoder = models.encoder(options)
+    encoder = models.encoder(options, proving=True)
     facts += [encoder.wire()] if encoder is not None else []
     rerank = models.measured_rerank(options)
     facts += [rerank.wire()] if rerank is not None else []
@@ -401,4 +403,5 @@ def _search_params(pairs: list[str]) -> dict[str, int]:
 
 
 def _columns(options: argparse.Namespace) -> Columns:
-    return Columns(id=options.id_column, vector=options.vector_column, metadata=tuple(options.metadata))
+    metadata = tuple(options.metadata)
+    return Columns(id=options.id_column, vector=options.vector_column, text=options.text_column, metadata=metadata)

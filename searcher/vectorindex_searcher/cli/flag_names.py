@@ -22,6 +22,7 @@ _AZURE_KEYS = "AZURE_STORAGE_ACCOUNT_KEY and AZURE_STORAGE_SAS_TOKEN"
 FLAGS: tuple[tuple[str, str], ...] = (
     (r"spec\.source\.columns\.id", "--id-column"),
     (r"spec\.source\.columns\.vector", "--vector-column"),
+    (r"spec\.source\.columns\.text", "--text-column"),
     (r"spec\.source\.columns\.metadata", "--metadata"),
     (rf"Name a Secret with keys in {_S3}\.secretRef", f"Set the variables {_KEYS}"),
     ("the Secret or ServiceAccount it takes credentials from", f"the variables {_KEYS}"),

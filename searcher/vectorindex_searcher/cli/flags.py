@@ -73,6 +73,8 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
     verb.add_argument(
         "--vector-column", default="vector", help="column of vectors, or dataset of HDF5 (default: vector; train)"
     )
+    text = "column of texts, in the place of vectors: the build encodes them (needs --encoder and --dimension)"
+    verb.add_argument("--text-column", metavar="COLUMN", help=text)
     verb.add_argument("--metadata", nargs="*", default=[], metavar="COLUMN", help="columns to return with hits")
     verb.add_argument("--dimension", type=int, help="refuse vectors of another dimension")
     _tombstone_flags(verb)
@@ -81,6 +83,7 @@ def _source_flags(verb: argparse.ArgumentParser, *, building: bool) -> None:
     metrics = [metric.value for metric in Metric]
     verb.add_argument("--metric", choices=metrics, default=Metric.COSINE.value, help="similarity (default: Cosine)")
     if building:
+        _row_encoder_flags(verb)
         verb.add_argument("--factory", default="Auto", help="Auto or a FAISS factory string (default: Auto)")
         verb.add_argument("--recall", type=float, default=0.96, help="recall@10 to tune for (default: 0.96)")
         aims = [aim.value for aim in Minimise]
@@ -266,17 +269,28 @@ def _policies_flag(ports: argparse._ArgumentGroup) -> None:
     )
 
 
-def _encoder_flags(verb: argparse.ArgumentParser, *, proving: bool = False) -> None:
-    """`proving`: of `validate`, which compares; else of `serve`."""
-    group = verb.add_argument_group("queries in words", "Need the extra `text` (onnxruntime, tokenizers).")
+def _row_encoder_flags(verb: argparse.ArgumentParser) -> None:
+    """Of `build`: what makes vectors of texts."""
+    group = verb.add_argument_group("rows that are texts", "Need the extra `text` (onnxruntime, tokenizers).")
+    _which_encoder(group)
+    group.add_argument("--document-prefix", help="stands before each text (default: what the folder says)")
+
+
+def _which_encoder(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--encoder", metavar="PLACE", help="folder of sentence-transformers with the model as ONNX")
     text = "of that folder, as the verb `encoder` says it (default, for a folder of this machine: as it is now)"
     group.add_argument("--encoder-sha256", default="", metavar="HEX", help=text)
+    group.add_argument("--encoder-url", metavar="URL", help="an embeddings API of OpenAI's form encodes instead")
+    group.add_argument("--encoder-model", default="", help="what it calls the model")
+
+
+def _encoder_flags(verb: argparse.ArgumentParser, *, proving: bool = False) -> None:
+    """`proving`: of `validate`, which compares; else of `serve`."""
+    group = verb.add_argument_group("queries in words", "Need the extra `text` (onnxruntime, tokenizers).")
+    _which_encoder(group)
     if proving:
         group.add_argument("--text-column", default="", help="metadata column of the texts that rows were made of")
         group.add_argument("--document-prefix", help="stands before each of them (default: what the folder says)")
-    group.add_argument("--encoder-url", metavar="URL", help="an embeddings API of OpenAI's form encodes instead")
-    group.add_argument("--encoder-model", default="", help="what it calls the model")
     group.add_argument("--query-prefix", help="stands before each query (default: what the folder says)")
     _rerank_flags(group, proving=proving)
 

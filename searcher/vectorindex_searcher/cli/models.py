@@ -12,16 +12,16 @@ from ..storage.store import Role, open_store, parse_location
 from . import places
 
 
-def encoder(options: argparse.Namespace) -> EncoderTask | None:
-    """Of --encoder or --encoder-url. Raises BadSpec for a folder that is elsewhere and not named by its SHA-256."""
+def encoder(options: argparse.Namespace, *, proving: bool = False) -> EncoderTask | None:
+    """Of --encoder or --encoder-url. proving: of `validate`, which compares.
+
+    Raises BadSpec for a folder that is elsewhere and not named by its SHA-256.
+    """
     if options.encoder and options.encoder_url:
         remedy = "Give one of them."
         raise BadSpec("BadFlag", "--encoder and --encoder-url are two encoders", field="--encoder-url", remedy=remedy)
-    told = {
-        "text_column": getattr(options, "text_column", ""),
-        "query_prefix": options.query_prefix,
-        "document_prefix": getattr(options, "document_prefix", None),
-    }
+    told = {name: getattr(options, name, None) for name in ("query_prefix", "document_prefix")}
+    told["text_column"] = (getattr(options, "text_column", None) or "") if proving else ""
     if options.encoder_url:
         try:
             endpoint = EmbeddingsEndpoint(url=options.encoder_url, model=options.encoder_model)
@@ -34,6 +34,26 @@ def encoder(options: argparse.Namespace) -> EncoderTask | None:
     if not options.encoder:
         return None
     return EncoderTask(onnx=_onnx(options, "encoder", Role.ENCODER), **told)
+
+
+def row_encoder(options: argparse.Namespace) -> EncoderTask | None:
+    """Of `build`: what encodes rows that are texts. Raises BadSpec."""
+    given = options.encoder or options.encoder_url
+    if bool(given) != bool(options.text_column):
+        known, missing = ("--encoder", "--text-column") if given else ("--text-column", "--encoder")
+        remedy = "Rows are texts by both: the column, and what makes vectors of them. With vectors leave both out."
+        raise BadSpec("MissingFlag", f"{known} needs {missing}", field=missing, remedy=remedy)
+    if options.text_column and not options.dimension:
+        remedy = "Say how many numbers a vector of the model has."
+        raise BadSpec("MissingFlag", "--text-column needs --dimension", field="--dimension", remedy=remedy)
+    return encoder(options)
+
+
+def makes_vectors(task: EncoderTask) -> dict[str, object]:
+    """What of it changes the vector of a text: neither how it is reached nor what stands before queries."""
+    if task.endpoint is not None:
+        return {"url": task.endpoint.url, "model": task.endpoint.model, "documentPrefix": task.document_prefix}
+    return {"sha256": task.onnx.sha256 if task.onnx is not None else "", "documentPrefix": task.document_prefix}
 
 
 def _onnx(options: argparse.Namespace, flag: str, role: Role) -> OnnxFolder:
