@@ -196,6 +196,9 @@ def test_a_refused_file_is_named_with_what_to_do_and_told_once() -> None:
     assert (status, reason) == ("False", "FileRefused")
     for words in ("fresh/7.jsonl: DimensionMismatch", "dimension 3", "snapshot 4 stays", "repaired or removed"):
         assert words in message
+    assert message.endswith("the next build leaves it out")
+    unlike = BAD.model_copy(update={"reason": "UnusualLengths"})
+    assert fresh_rows(run(told(quiet(), knows(refused=(unlike,)))))[2].endswith("takes it in: remove it before")
     assert events(plan) == ["FreshFileRefused"]
     assert all(event.warning for event in plan.events)
     later = told(after(obs, plan), knows(rows=31, refused=(BAD,), reason="DimensionMismatch"), NOW + POLL)

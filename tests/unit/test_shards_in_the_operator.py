@@ -25,14 +25,15 @@ from observations import (
 )
 
 from vectorindex_operator.api.timestamps import to_text
-from vectorindex_operator.api.v1alpha1 import SHARDS, Serving
-from vectorindex_operator.core import identity
+from vectorindex_operator.api.v1alpha1 import SHARDS, Live, Serving
+from vectorindex_operator.core import identity, recipe
 from vectorindex_operator.core.internal_keys import addressee
 from vectorindex_operator.core.loaded import ROUTER, SHARD, Group, LoadedRevision
 from vectorindex_operator.core.observation import JobState, JobView, Task
 from vectorindex_operator.core.plan import (
     CreateRevision,
     DeleteJob,
+    EnsureNetworkPolicy,
     EnsureSearchers,
     MoveTraffic,
     Plan,
@@ -43,6 +44,7 @@ from vectorindex_operator.core.plan import (
 )
 from vectorindex_operator.manifests import labels
 from vectorindex_operator.manifests.render import render
+from vectorindex_operator.reconcile import held
 from vectorindex_operator.reconcile.pods import job_view
 from vectorindex_operator.reconcile.views import loaded_views
 from vectorindex_searcher.contract import Failure
@@ -256,3 +258,24 @@ def test_nothing_is_compared_in_shadow_with_or_by_routers(sharded: int) -> None:
     assert shadow.shadow is not None
     assert shadow.shadow.outcome == "CannotMirror"
     assert "is in shards" in shadow.shadow.message
+
+
+def test_fresh_rows_of_the_next_index_in_one_part_are_not_told_to_shards() -> None:
+    whole = spec(source={"poll": "1m", "fresh": {"prefix": "fresh/"}})
+    assert recipe.fresh_task(a_revision(whole, "Stable").spec, Live.of(whole)) is not None
+    assert recipe.fresh_task(a_revision(OF, "Stable").spec, Live.of(whole)) is None, "their searchers would not start"
+
+
+def test_routers_reach_shards_whose_revision_cannot_be_read() -> None:
+    whole = spec(searcher={"networkPolicy": {"mode": "Managed"}})
+    left = LoadedRevision("docs-1", True, {Group(ROUTER): (pod("r"),), Group(SHARD, 0): (pod("a"),)})
+    (without,) = actions(run(seen(whole)), EnsureNetworkPolicy)
+    (ensure,) = actions(run(seen(whole, loaded={left.revision: left})), EnsureNetworkPolicy)
+    assert (without.shards, ensure.shards) == (False, True)
+
+
+def test_an_index_that_is_gone_waits_for_no_shard_that_was_told_to_end() -> None:
+    for component in (labels.SEARCHER, labels.SHARD_PODS):
+        marks = {"labels": {labels.COMPONENT: component}}
+        assert held._is_busy({"metadata": marks})
+        assert not held._is_busy({"metadata": marks | {"deletionTimestamp": to_text(NOW)}})

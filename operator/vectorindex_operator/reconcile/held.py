@@ -108,7 +108,7 @@ def _is_collectors(one: Raw) -> bool:
 def _is_busy(pod: Raw) -> bool:
     """Whether a pod may still read or write artifacts. A searcher that was told to end does no harm, on a node that is
     lost it would be waited for in vain."""
-    ends = raw.label(pod, labels.COMPONENT) == labels.SEARCHER and raw.is_deleting(pod)
+    ends = raw.label(pod, labels.COMPONENT) in (labels.SEARCHER, labels.SHARD_PODS) and raw.is_deleting(pod)
     return not ends and not _is_collectors(pod) and not _has_ended(pod)
 
 

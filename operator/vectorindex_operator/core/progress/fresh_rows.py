@@ -19,6 +19,9 @@ SHORTEST_LOOK_SECONDS = 30.0
 TAKES_IN = "fresh-"
 """In the key of a resolve Job whose listing is to be built although only fresh rows are new."""
 
+FOUND_BY_SEARCHERS = frozenset({"UnusualLengths", "AnotherModel"})
+"""Reasons of refusals that no listing has: it compares files with the source's columns, not with an index."""
+
 
 def step(state: ReconcileState) -> None:
     if state.spec.source.fresh is None:
@@ -63,7 +66,9 @@ def _note(state: ReconcileState) -> None:
 def refusal_means(fresh: FreshStatus) -> str:
     """What follows from a file that is refused, and what to do."""
     stays = f"snapshot {fresh.number} stays" if fresh.number else "no fresh row is answered"
-    return f"{stays} until the file is repaired or removed; the next build leaves it out"
+    taken = any(one.reason in FOUND_BY_SEARCHERS for one in fresh.refused)
+    build = "takes it in: remove it before" if taken else "leaves it out"
+    return f"{stays} until the file is repaired or removed; the next build {build}"
 
 
 def full_means(fresh: FreshStatus) -> str:

@@ -5,6 +5,7 @@ Live, like tokens: who may connect must not come back with a rollback, and holds
 
 from __future__ import annotations
 
+from vectorindex_operator.core.loaded import SHARD
 from vectorindex_operator.core.plan import DeleteNetworkPolicy, EnsureNetworkPolicy
 from vectorindex_operator.core.state import ReconcileState
 
@@ -14,7 +15,10 @@ def step(state: ReconcileState) -> None:
         return
     policy = state.live.searcher.network_policy
     if policy.mode == "Managed":
-        state.act(EnsureNetworkPolicy(policy, shards=any(one.spec.shards for one in state.obs.revisions.values())))
+        # The pods themselves, too: they serve on where their revision cannot be read, or was deleted.
+        loaded = any(group.role == SHARD for one in state.obs.loaded.values() for group in one.groups)
+        made = any(one.spec.shards for one in state.obs.revisions.values())
+        state.act(EnsureNetworkPolicy(policy, shards=loaded or made))
         return
     for name, uid in sorted(state.obs.network_policies.items()):
         state.act(DeleteNetworkPolicy(name, uid))
