@@ -248,6 +248,20 @@ def test_too_many_rows_have_the_source_listed_once_for_a_build() -> None:
     assert (kept.fingerprint, kept.source, kept.fresh) == (NEW_DATA, DATA, 3)
 
 
+def test_a_pod_that_began_anew_beside_too_many_rows_starts_no_other_listing() -> None:
+    obs = full()
+    plan = run(obs)
+    (start,) = actions(plan, StartResolve)
+    done = listing(OF, key=start.key, finished_at=NOW)
+    look = knows(number=0, rows=0, full=True, reason="TooManyFreshRows")
+    young = told(replace(after(obs, plan), jobs=(done,)), look, NOW + POLL)
+    plan = run(young, NOW + POLL)
+    keys = [start.key for start in actions(plan, StartResolve)]  # of the source's own poll
+    assert not any("fresh-" in key for key in keys), "each pod that is asked in its turn would start one"
+    assert plan.status.fresh is not None
+    assert plan.status.fresh.number == 4
+
+
 def test_while_the_listing_fails_it_is_tried_as_ever() -> None:
     obs = full()
     plan = run(obs)

@@ -53,7 +53,11 @@ def _note(state: ReconcileState) -> None:
         before = state.fresh = None
     if heard is None or heard.question.revision != state.serving or heard.says is None or heard.says == before:
         return
-    now = state.fresh = heard.says
+    now = heard.says
+    if now.full and before is not None and before.full:
+        # A pod that began anew beside too many rows has no snapshot: pods in turn would ask for a build each time.
+        now = now.model_copy(update={"number": max(before.number, now.number)})
+    state.fresh = now
     known = {one.object for one in before.refused} if before is not None else set()
     for one in now.refused:
         if one.object not in known:
